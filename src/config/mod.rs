@@ -1,0 +1,272 @@
+//! The configuration as plain data. `layers` reads and merges it, `problems` collects what is
+//! wrong with it, `secret` resolves references; each room compiles its own part.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+pub mod secret;
+mod text;
+
+pub use secret::{Secret, SecretRef};
+
+/// Everything, presets merged in.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The port that providers call.
+    pub http: Http,
+    /// The operator's port.
+    pub admin: Admin,
+    /// The cluster.
+    pub kafka: Kafka,
+    /// The schema registry.
+    pub registry: Registry,
+    /// What `serve` creates at start.
+    pub provision: Provision,
+    /// By name: the name in the URL and in the topics.
+    #[serde(default)]
+    pub source: BTreeMap<String, Source>,
+}
+
+/// `[http]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Http {
+    /// `address:port`; port 0 takes a free one.
+    pub listen: String,
+    /// Bound of a request's body, in bytes.
+    #[serde(deserialize_with = "text::size")]
+    pub max_body: usize,
+    /// Bound of a request's head, in bytes.
+    #[serde(deserialize_with = "text::size")]
+    pub max_head: usize,
+    /// Bound from the first byte of a connection, or the end of the answer before, to the
+    /// complete request head: the keep-alive limit, too.
+    #[serde(deserialize_with = "text::duration")]
+    pub head_timeout: Duration,
+    /// Bound from the complete head to the complete body.
+    #[serde(deserialize_with = "text::duration")]
+    pub body_timeout: Duration,
+    /// Open connections; past it, new ones wait in the listener's queue.
+    #[serde(deserialize_with = "text::number")]
+    pub max_connections: usize,
+    /// Verified deliveries in flight; past it, 503.
+    #[serde(deserialize_with = "text::number")]
+    pub max_in_flight: usize,
+    /// After SIGTERM: how long deliveries are still taken, so that load balancers notice.
+    #[serde(deserialize_with = "text::duration")]
+    pub drain_delay: Duration,
+    /// After the drain delay: how long what is in flight may take.
+    #[serde(deserialize_with = "text::duration")]
+    pub shutdown_timeout: Duration,
+}
+
+/// `[admin]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Admin {
+    /// `address:port`; port 0 takes a free one.
+    pub listen: String,
+}
+
+/// `[kafka]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Kafka {
+    /// `host:port`, comma-separated.
+    pub bootstrap_servers: String,
+    /// librdkafka's own properties, dotted names flattened, secrets resolved by
+    /// [`Kafka::properties`]' reader; never those that the promise rests on.
+    #[serde(default)]
+    pub properties: BTreeMap<String, Property>,
+    /// Defaults for the topics that we create.
+    pub topics: Topics,
+}
+
+/// A value of `[kafka.properties]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(untagged)]
+pub enum Property {
+    /// Passed through as it is.
+    Text(String),
+    /// Read at start.
+    Secret(SecretRef),
+}
+
+/// `[kafka.topics]`: how missing topics are created. Existing ones are never altered.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Topics {
+    /// Partitions of each topic.
+    #[serde(deserialize_with = "text::number")]
+    pub partitions: u32,
+    /// Copies; fewer where the cluster has fewer brokers.
+    #[serde(deserialize_with = "text::number")]
+    pub replication: u32,
+    /// `min.insync.replicas`; at most the copies there are.
+    #[serde(deserialize_with = "text::number")]
+    pub min_insync_replicas: u32,
+    /// How long event topics keep records. Dead letters are kept for good.
+    #[serde(deserialize_with = "text::duration")]
+    pub retention: Duration,
+}
+
+/// `[registry]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Registry {
+    /// Base URL of the Confluent-compatible API.
+    pub url: String,
+    /// User and password.
+    #[serde(default)]
+    pub basic_auth: Option<BasicAuth>,
+    /// A bearer token; excludes `basic_auth`.
+    #[serde(default)]
+    pub bearer: Option<SecretRef>,
+    /// PEM file with the registry's certificate authority, when it is none of the system's.
+    #[serde(default)]
+    pub ca_file: Option<PathBuf>,
+}
+
+/// `basic_auth = { username = "...", password = { env = "..." } }`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BasicAuth {
+    /// In plain text.
+    pub username: String,
+    /// By reference.
+    pub password: SecretRef,
+}
+
+/// `[provision]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Provision {
+    /// Whether `serve` creates missing topics and registers schemas.
+    #[serde(deserialize_with = "text::boolean")]
+    pub on_start: bool,
+}
+
+/// `[source.NAME]`, its preset merged in.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Source {
+    /// The provider whose rules and schemas are taken where the source says nothing itself.
+    #[serde(default)]
+    pub preset: Option<String>,
+    /// The provider's page about its webhooks.
+    #[serde(default)]
+    pub docs: Option<String>,
+    /// `false` turns the source off: its URL answers 404, its secrets are not read.
+    #[serde(default = "yes", deserialize_with = "text::boolean")]
+    pub enabled: bool,
+    /// The secrets that may sign, tried in this order.
+    #[serde(default)]
+    pub secrets: Vec<SecretEntry>,
+    /// How long after the complete request head the answer is due.
+    #[serde(deserialize_with = "text::duration", default = "four_seconds")]
+    pub ack_deadline: Duration,
+    /// Event types with a topic each.
+    pub types: Vec<String>,
+    /// What becomes of other event types.
+    #[serde(default)]
+    pub unmapped: Unmapped,
+    /// Dead letters per second; past it, 503.
+    #[serde(deserialize_with = "text::number", default = "hundred")]
+    pub dead_letter_rate: u32,
+    /// How a delivery is signed.
+    pub signature: Signature,
+    /// Where the event's own fields stand.
+    pub envelope: Envelope,
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn four_seconds() -> Duration {
+    Duration::from_secs(4)
+}
+
+fn hundred() -> u32 {
+    100
+}
+
+/// `unmapped = "dead_letter"`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Unmapped {
+    /// To the source's dead letters, as `type_unknown`.
+    #[default]
+    DeadLetter,
+}
+
+/// One of a source's `secrets`: `{ name = "2026-11", env = "..." }`.
+#[derive(Debug, Clone, Deserialize)]
+pub struct SecretEntry {
+    /// Shown in log, metric and record header. Defaults to the reference's own name.
+    pub name: Option<String>,
+    /// Where it stands.
+    pub reference: SecretRef,
+}
+
+/// `[source.NAME.signature]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Signature {
+    /// The header that carries the signature.
+    pub header: String,
+    /// Stands before the hex digest, where the header is no list.
+    #[serde(default)]
+    pub prefix: Option<String>,
+    /// The key of the signature, where the header is a list of `key=value` parts; several may stand in it.
+    #[serde(default)]
+    pub signature_key: Option<String>,
+    /// The key of the signed time in such a list, in unix seconds.
+    #[serde(default)]
+    pub timestamp_key: Option<String>,
+    /// What is signed: text with `{timestamp}` and `{body}`.
+    pub signed: String,
+    /// The forms of `{body}`, tried in this order.
+    pub forms: Vec<Form>,
+}
+
+/// A form of the body that a provider may sign.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Form {
+    /// The bytes on the wire.
+    Raw,
+    /// Python's `json.dumps(..., separators=(",", ":"))` of what stands on the wire.
+    JsonCompactAscii,
+}
+
+/// `[source.NAME.envelope]`: JSON pointers.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Envelope {
+    /// Pointer to the event id, or `digest`: `sha256:` and the hex digest of the signed body.
+    pub id: String,
+    /// Pointer to the event type.
+    #[serde(rename = "type")]
+    pub event_type: String,
+    /// Pointer to the event's time.
+    pub time: String,
+    /// How the time is written.
+    pub time_format: TimeFormat,
+    /// Pointer to the part that the schema's `data` types.
+    pub data: String,
+}
+
+/// How a provider writes the time of an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TimeFormat {
+    /// A number of seconds since 1970.
+    UnixSeconds,
+    /// A string such as `2026-01-02T03:04:05.678901Z`.
+    Rfc3339,
+}

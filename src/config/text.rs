@@ -1,0 +1,61 @@
+//! Fields that may be written as text, converted by the field's own type: the environment and
+//! `-X` know text only, and nothing is guessed from how a text looks.
+
+use std::fmt::Display;
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer, de::Error};
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum TextOr<T> {
+    Plain(T),
+    Text(String),
+}
+
+fn text_or<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+    parse: impl FnOnce(&str) -> Result<T, String>,
+    expected: &str,
+) -> Result<T, D::Error> {
+    match TextOr::deserialize(deserializer) {
+        Ok(TextOr::Plain(value)) => Ok(value),
+        Ok(TextOr::Text(text)) => {
+            parse(text.trim()).map_err(|_| D::Error::custom(format!("expected {expected}")))
+        }
+        Err(_) => Err(D::Error::custom(format!("expected {expected}"))),
+    }
+}
+
+fn from_str<T: FromStr<Err: Display>>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|error: T::Err| error.to_string())
+}
+
+/// A whole number.
+pub(super) fn number<'de, D: Deserializer<'de>, T: Deserialize<'de> + FromStr<Err: Display>>(
+    deserializer: D,
+) -> Result<T, D::Error> {
+    text_or(deserializer, from_str, "a whole number")
+}
+
+/// `true` or `false`.
+pub(super) fn boolean<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    text_or(deserializer, from_str, "true or false")
+}
+
+/// A size in bytes: a number, or text such as `900 KiB`.
+pub(super) fn size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
+    let parse = |text: &str| {
+        let size: bytesize::ByteSize = text.parse()?;
+        usize::try_from(size.as_u64()).map_err(|error| error.to_string())
+    };
+    text_or(deserializer, parse, "a size such as \"900 KiB\"")
+}
+
+/// A duration: text such as `4s`, `250ms`, `30d`. A bare number would leave its unit open.
+pub(super) fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let expected = || D::Error::custom("expected a duration with its unit, such as \"4s\"");
+    let text = String::deserialize(deserializer).map_err(|_| expected())?;
+    humantime::parse_duration(text.trim()).map_err(|_| expected())
+}

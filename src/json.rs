@@ -1,0 +1,367 @@
+//! Strict JSON without a tree: the text is proven valid once, then opened one level at a time
+//! as slices of itself, so that every number keeps its own digits and nothing is copied.
+
+use std::borrow::Cow;
+
+use serde::de::{Deserializer as _, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+
+use crate::outcome::{Fault, Reason};
+
+/// How deep arrays and objects may nest. serde_json's raw values know no limit, and everything
+/// behind the gate (consumers, too) may recurse.
+pub const MAX_DEPTH: usize = 128;
+
+/// The gate: strict RFC 8259 in UTF-8, at most [`MAX_DEPTH`] levels.
+///
+/// # Errors
+/// `json_invalid` with the place, never with text of the body; `json_too_deep`.
+pub fn check(body: &[u8]) -> Result<&RawValue, Fault> {
+    let text = std::str::from_utf8(body).map_err(|error| {
+        Fault::new(Reason::JsonInvalid, format!("not UTF-8 at byte {}", error.valid_up_to()))
+    })?;
+    // Before the parser: its raw values skip nested levels without a stack, but depth beyond the
+    // limit must be refused as such and not as whatever follows it.
+    depth_within(text.as_bytes(), MAX_DEPTH)?;
+    serde_json::from_str(text).map_err(|error| invalid(&error))
+}
+
+/// serde_json's messages may quote the input: pass on the place and the kind only.
+fn invalid(error: &serde_json::Error) -> Fault {
+    let kind = match error.classify() {
+        serde_json::error::Category::Eof => "ends too early",
+        _ => "syntax",
+    };
+    Fault::new(Reason::JsonInvalid, format!("{kind} at line {} column {}", error.line(), error.column()))
+}
+
+/// Counts brackets outside strings. On text that is no JSON the count means nothing, but then
+/// the parser refuses it.
+fn depth_within(text: &[u8], limit: usize) -> Result<(), Fault> {
+    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
+    for &byte in text {
+        if in_string {
+            match byte {
+                _ if escaped => escaped = false,
+                b'\\' => escaped = true,
+                b'"' => in_string = false,
+                _ => {}
+            }
+            continue;
+        }
+        match byte {
+            b'"' => in_string = true,
+            b'[' | b'{' => {
+                depth += 1;
+                if depth > limit {
+                    return Err(Fault::new(Reason::JsonTooDeep, format!("more than {limit} levels")));
+                }
+            }
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// What kind of value a raw text is: its first byte tells, since the text is proven valid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// `null`
+    Null,
+    /// `true` or `false`
+    Boolean,
+    /// A number, as its digits.
+    Number,
+    /// A string, in quotes.
+    String,
+    /// `[...]`
+    Array,
+    /// `{...}`
+    Object,
+}
+
+impl Kind {
+    /// The kind of `raw`.
+    pub fn of(raw: &RawValue) -> Self {
+        match raw.get().as_bytes().first() {
+            Some(b'n') => Self::Null,
+            Some(b't' | b'f') => Self::Boolean,
+            Some(b'"') => Self::String,
+            Some(b'[') => Self::Array,
+            Some(b'{') => Self::Object,
+            _ => Self::Number,
+        }
+    }
+
+    /// The name for people and for logs.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Null => "null",
+            Self::Boolean => "boolean",
+            Self::Number => "number",
+            Self::String => "string",
+            Self::Array => "array",
+            Self::Object => "object",
+        }
+    }
+}
+
+/// One level of an object's members, in order, as slices of the body.
+#[derive(Debug)]
+pub struct Object<'d>(Vec<(Cow<'d, str>, &'d RawValue)>);
+
+impl<'d> Object<'d> {
+    /// Opens `raw`; `None` when it is no object.
+    ///
+    /// # Errors
+    /// `duplicate_key` when a key stands twice on this level: which one counts would be a guess.
+    pub fn open(raw: &'d RawValue) -> Result<Option<Self>, Fault> {
+        if Kind::of(raw) != Kind::Object {
+            return Ok(None);
+        }
+        let members = serde_json::Deserializer::from_str(raw.get())
+            .deserialize_map(Members)
+            .map_err(|error| invalid(&error))?;
+        if repeated(&members) {
+            return Err(Reason::DuplicateKey.into());
+        }
+        Ok(Some(Self(members)))
+    }
+
+    /// The member of this name.
+    pub fn get(&self, name: &str) -> Option<&'d RawValue> {
+        self.0.iter().find(|(key, _)| key == name).map(|(_, value)| *value)
+    }
+
+    /// The members in the order of the text.
+    pub fn members(&self) -> &[(Cow<'d, str>, &'d RawValue)] {
+        &self.0
+    }
+}
+
+/// Pairwise for the usual handful, sorted past that: a body of 100,000 members stays cheap.
+fn repeated(members: &[(Cow<'_, str>, &RawValue)]) -> bool {
+    if members.len() <= 16 {
+        let mut rest = members;
+        while let Some(((key, _), tail)) = rest.split_first() {
+            if tail.iter().any(|(other, _)| other == key) {
+                return true;
+            }
+            rest = tail;
+        }
+        return false;
+    }
+    let mut keys: Vec<&str> = members.iter().map(|(key, _)| key.as_ref()).collect();
+    keys.sort_unstable();
+    keys.array_windows().any(|[a, b]| a == b)
+}
+
+struct Members;
+
+impl<'d> Visitor<'d> for Members {
+    type Value = Vec<(Cow<'d, str>, &'d RawValue)>;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'d>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut members = Vec::with_capacity(8);
+        while let Some(Key(key)) = map.next_key()? {
+            members.push((key, map.next_value()?));
+        }
+        Ok(members)
+    }
+}
+
+/// A key that is borrowed where the text has no escapes. `Cow`'s own implementation copies.
+#[derive(serde::Deserialize)]
+struct Key<'d>(#[serde(borrow)] Cow<'d, str>);
+
+/// The elements of an array as slices of the body; `None` when `raw` is no array.
+pub fn elements(raw: &RawValue) -> Option<Vec<&RawValue>> {
+    struct Elements;
+    impl<'d> Visitor<'d> for Elements {
+        type Value = Vec<&'d RawValue>;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("an array")
+        }
+
+        fn visit_seq<A: SeqAccess<'d>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+            let mut elements = Vec::new();
+            while let Some(element) = seq.next_element()? {
+                elements.push(element);
+            }
+            Ok(elements)
+        }
+    }
+    if Kind::of(raw) != Kind::Array {
+        return None;
+    }
+    serde_json::Deserializer::from_str(raw.get()).deserialize_seq(Elements).ok()
+}
+
+/// The text of a string, unescaped; borrowed where it has no escapes. `None` for another kind.
+pub fn string(raw: &RawValue) -> Option<Cow<'_, str>> {
+    if Kind::of(raw) != Kind::String {
+        return None;
+    }
+    let inner = raw.get().get(1..raw.get().len() - 1)?;
+    if inner.as_bytes().contains(&b'\\') {
+        serde_json::from_str(raw.get()).ok().map(Cow::Owned)
+    } else {
+        Some(Cow::Borrowed(inner))
+    }
+}
+
+/// A JSON pointer (RFC 6901) to an object's member, split once at start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pointer(Vec<String>);
+
+impl Pointer {
+    /// Parses `/a/b`; the empty text points to the whole body. `None` when it is no pointer.
+    pub fn parse(text: &str) -> Option<Self> {
+        if text.is_empty() {
+            return Some(Self(Vec::new()));
+        }
+        let parts = text.strip_prefix('/')?.split('/');
+        Some(Self(parts.map(|part| part.replace("~1", "/").replace("~0", "~")).collect()))
+    }
+
+    /// The names on the way from the body's root.
+    pub fn names(&self) -> &[String] {
+        &self.0
+    }
+
+    /// The value it points to below `root`; `None` where a name is missing or no object stands.
+    ///
+    /// # Errors
+    /// `duplicate_key` on a level it goes through.
+    pub fn find<'d>(&self, root: &Object<'d>) -> Result<Option<&'d RawValue>, Fault> {
+        let Some((first, rest)) = self.0.split_first() else { return Ok(None) };
+        let mut found = root.get(first);
+        for name in rest {
+            let Some(raw) = found else { return Ok(None) };
+            found = match Object::open(raw)? {
+                Some(object) => object.get(name),
+                None => None,
+            };
+        }
+        Ok(found)
+    }
+}
+
+/// Appends one name to a JSON pointer, escaped.
+pub fn push_pointer(pointer: &mut String, name: &str) {
+    pointer.push('/');
+    for c in name.chars() {
+        match c {
+            '~' => pointer.push_str("~0"),
+            '/' => pointer.push_str("~1"),
+            c => pointer.push(c),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reason(body: &[u8]) -> Option<Reason> {
+        check(body).err().map(|fault| fault.reason)
+    }
+
+    #[test]
+    fn the_gate_takes_strict_json_only() {
+        for good in ["{}", " [1, 2.50, -0, 1e5] ", "\"\\ud83d\\ude00\"", "null", "{\"a\":{\"a\":1}}", "1e400"]
+        {
+            assert_eq!(reason(good.as_bytes()), None, "{good}");
+        }
+        for bad in [
+            "",
+            "1 2",
+            "tr ue",
+            "{\"a\":01}",
+            "[1,]",
+            "{'a':1}",
+            "\"a\nb\"",
+            "NaN",
+            "\u{feff}{}",
+            "{}\u{2003}",
+            "\"\\x\"",
+            "+1",
+            "1.",
+            ".5",
+        ] {
+            assert_eq!(reason(bad.as_bytes()), Some(Reason::JsonInvalid), "{bad:?}");
+        }
+        assert_eq!(reason(b"\"\xff\""), Some(Reason::JsonInvalid));
+        assert_eq!(reason(b"\"\xed\xa0\x80\""), Some(Reason::JsonInvalid), "a surrogate in UTF-8");
+    }
+
+    #[test]
+    fn depth_has_a_limit_of_its_own() {
+        let nest = |n: usize| format!("{}{}", "[".repeat(n), "]".repeat(n));
+        assert_eq!(reason(nest(MAX_DEPTH).as_bytes()), None);
+        assert_eq!(reason(nest(MAX_DEPTH + 1).as_bytes()), Some(Reason::JsonTooDeep));
+        assert_eq!(reason(nest(10_000).as_bytes()), Some(Reason::JsonTooDeep));
+        assert_eq!(reason(format!("[\"{}\"]", "[".repeat(500)).as_bytes()), None, "brackets in a string");
+        assert_eq!(
+            reason(format!("[\"\\\"{}\"]", "[".repeat(500)).as_bytes()),
+            None,
+            "behind an escaped quote"
+        );
+    }
+
+    #[test]
+    fn faults_never_quote_the_body() {
+        let fault = check(b"{\"password\": hunter2}").unwrap_err();
+        assert!(!fault.to_string().contains("hunter2"), "{fault}");
+    }
+
+    #[test]
+    fn members_are_slices_and_repeated_keys_are_refused() {
+        let raw = check(b"{\"a\": 1.10, \"\\u0062\": [1 , 2]}").unwrap();
+        let object = Object::open(raw).unwrap().unwrap();
+        assert_eq!(object.get("a").unwrap().get(), "1.10");
+        assert_eq!(object.get("b").unwrap().get(), "[1 , 2]");
+        assert!(matches!(object.members()[0].0, Cow::Borrowed(_)), "no copy without an escape");
+
+        let twice = check(b"{\"a\":1,\"\\u0061\":2}").unwrap();
+        assert_eq!(Object::open(twice).unwrap_err().reason, Reason::DuplicateKey);
+        let many =
+            format!("{{{},\"k7\":0}}", (0..50).map(|i| format!("\"k{i}\":0")).collect::<Vec<_>>().join(","));
+        assert_eq!(Object::open(check(many.as_bytes()).unwrap()).unwrap_err().reason, Reason::DuplicateKey);
+        assert!(Object::open(check(b"[]").unwrap()).unwrap().is_none());
+    }
+
+    #[test]
+    fn magic_keys_of_the_parser_are_ordinary_keys() {
+        let body = br#"{"$serde_json::private::RawValue":"1","$serde_json::private::Number":"2"}"#;
+        let object = Object::open(check(body).unwrap()).unwrap().unwrap();
+        assert_eq!(object.members().len(), 2);
+    }
+
+    #[test]
+    fn pointers_follow_rfc_6901() {
+        let raw = check(br#"{"a/b": {"m~n": 1}, "x": [1]}"#).unwrap();
+        let root = Object::open(raw).unwrap().unwrap();
+        let at = |text: &str| Pointer::parse(text).unwrap().find(&root).unwrap().map(RawValue::get);
+        assert_eq!(at("/a~1b/m~0n"), Some("1"));
+        assert_eq!(at("/x/0"), None);
+        assert_eq!(at("/missing/deep"), None);
+        assert!(Pointer::parse("a").is_none());
+        let mut pointer = String::new();
+        push_pointer(&mut pointer, "a/b~c");
+        assert_eq!(pointer, "/a~1b~0c");
+    }
+
+    #[test]
+    fn strings_are_borrowed_without_escapes() {
+        assert!(matches!(string(check(b"\"ab\"").unwrap()), Some(Cow::Borrowed("ab"))));
+        assert_eq!(string(check(br#""\u00fc\n""#).unwrap()).as_deref(), Some("ü\n"));
+        assert_eq!(string(check(b"1").unwrap()), None);
+    }
+}

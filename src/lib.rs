@@ -1,0 +1,40 @@
+//! hookstream: signed webhooks in, Avro events in Kafka out.
+//!
+//! # One delivery's journey
+//!
+//! ```text
+//! POST /hooks/{source}
+//!   http/ingest     head, body within its bounds          404 405 408 413
+//!   verify          signature over the bytes -> Verified  401
+//!   pipeline        a place for a verified delivery       503
+//!   envelope        id, type, time, key      -> Event     dead letter
+//!   schema/encode   the type's Avro schema   -> Record    dead letter
+//!   deliver         acks=all                 -> Receipt   503
+//!   http/response   Receipt or Fault         -> status
+//! ```
+//!
+//! # The map
+//!
+//! The order of the lines below is the order of imports: a room names only rooms that stand
+//! below it. `tests/it/layout.rs` holds every `crate::ROOM` path to it.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
+
+pub mod app;
+pub mod cli;
+pub mod config;
+pub mod deliver;
+pub mod delivery;
+pub mod dev;
+pub mod envelope;
+pub mod http;
+pub mod json;
+pub mod kafka;
+pub mod names;
+pub mod observe;
+pub mod outcome;
+pub mod pipeline;
+pub mod provision;
+pub mod record;
+pub mod schema;
+pub mod sources;
+pub mod verify;

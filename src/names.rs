@@ -1,0 +1,103 @@
+//! One pure place for every name that source and event type lead to: topic, dead letters,
+//! subject, schema file, Avro name.
+
+/// Kafka's bound on a topic's name.
+pub const MAX_TOPIC: usize = 249;
+
+/// Whether `name` may name a source: it stands in the URL, in topics and in file names.
+pub fn is_source(name: &str) -> bool {
+    let mut bytes = name.bytes();
+    bytes.next().is_some_and(|b| b.is_ascii_lowercase())
+        && bytes.all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'-')
+        && name.len() <= 64
+        && name != "dead_letter"
+}
+
+/// `<source>.<event_type>`; characters that a topic may not have become `-`.
+pub fn topic(source: &str, event_type: &str) -> String {
+    let mut topic = format!("{source}.");
+    topic.extend(event_type.chars().map(|c| match c {
+        'a'..='z' | 'A'..='Z' | '0'..='9' | '.' | '_' | '-' => c,
+        _ => '-',
+    }));
+    topic
+}
+
+/// `dead_letter.<source>`: outside the source's prefix, so that a consumer of `<source>\..*`
+/// meets typed Avro only.
+pub fn dead_letter_topic(source: &str) -> String {
+    format!("dead_letter.{source}")
+}
+
+/// The subject of a topic's values: Confluent's TopicNameStrategy.
+pub fn subject(topic: &str) -> String {
+    format!("{topic}-value")
+}
+
+/// The schema files that may serve an event type, the best first: its own, then those of its
+/// ever shorter dotted prefixes (`batch_prediction.avsc` serves `batch_prediction.completed`).
+/// Without directory.
+pub fn schema_files(event_type: &str) -> impl Iterator<Item = String> + '_ {
+    let clean = |prefix: &str| {
+        let stem: String = prefix
+            .chars()
+            .map(|c| if c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-') { c } else { '-' })
+            .collect();
+        format!("{stem}.avsc")
+    };
+    let ends = std::iter::once(event_type.len()).chain(event_type.rmatch_indices('.').map(|(at, _)| at));
+    ends.filter_map(|end| event_type.get(..end)).filter(|prefix| !prefix.is_empty()).map(clean)
+}
+
+/// The Avro full name of what a schema file (without `.avsc`) describes:
+/// `hookstream.<source>.<Name>`.
+pub fn avro_name(source: &str, stem: &str) -> String {
+    let namespace = source.replace(|c: char| !c.is_ascii_alphanumeric(), "_");
+    let mut name = String::from("hookstream.");
+    name.push_str(&namespace);
+    name.push('.');
+    for word in stem.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty()) {
+        let mut chars = word.chars();
+        name.extend(chars.next().map(|c| c.to_ascii_uppercase()));
+        name.push_str(chars.as_str());
+    }
+    name
+}
+
+/// What Kafka compares when it judges whether two topics collide: `.` and `_` are one character
+/// in its metric names.
+pub fn collision_key(topic: &str) -> String {
+    topic.replace('.', "_")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn source_and_type_lead_to_every_name() {
+        let topic = topic("datagrid", "batch_prediction.completed");
+        assert_eq!(topic, "datagrid.batch_prediction.completed");
+        assert_eq!(subject(&topic), "datagrid.batch_prediction.completed-value");
+        assert_eq!(super::topic("shop", "orders/create ü"), "shop.orders-create--");
+        assert_eq!(dead_letter_topic("datagrid"), "dead_letter.datagrid");
+        assert_eq!(
+            avro_name("datagrid", "knowledge.processing.completed"),
+            "hookstream.datagrid.KnowledgeProcessingCompleted"
+        );
+        assert_eq!(avro_name("my-shop", "batch_prediction"), "hookstream.my_shop.BatchPrediction");
+        let files: Vec<_> = schema_files("a.b.c/d").collect();
+        assert_eq!(files, ["a.b.c-d.avsc", "a.b.avsc", "a.avsc"]);
+        assert_eq!(collision_key("a.b_c"), collision_key("a_b.c"));
+    }
+
+    #[test]
+    fn source_names_are_narrow() {
+        for good in ["datagrid", "my-shop", "a1_b"] {
+            assert!(is_source(good), "{good}");
+        }
+        for bad in ["", "Datagrid", "1a", "a.b", "a/b", "dead_letter", "ü", &"a".repeat(65)] {
+            assert!(!is_source(bad), "{bad}");
+        }
+    }
+}

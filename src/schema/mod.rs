@@ -1,0 +1,5 @@
+//! Avro: JSON in, framed values out.
+
+pub mod encode;
+
+pub use encode::{Encoded, Encoder, Misfit};
