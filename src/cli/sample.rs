@@ -1,0 +1,148 @@
+//! Realistic deliveries to send, one for each event type of the shipped providers.
+//!
+//! They are kept as the provider puts them on the wire (one line, no spaces), so that sizes and
+//! hashing costs seen with `send` are those of real deliveries.
+
+use crate::json::{self, Object, Pointer};
+
+/// A provider's preset with its samples: event type and body.
+struct Samples(&'static str, &'static [&'static str], &'static [&'static str]);
+
+macro_rules! samples {
+    ($preset:literal: $($event_type:literal)*) => {
+        Samples($preset, &[$($event_type),*], &[$(
+            include_str!(concat!("../../config/samples/", $preset, "/", $event_type, ".json")).trim_ascii_end()
+        ),*])
+    };
+}
+
+// The first type of a preset is what `send` takes when none is named.
+const ALL: &[Samples] = &[
+    samples!("datagrid":
+        "batch_prediction.completed"
+        "batch_prediction.failed"
+        "batch_prediction.expired"
+        "batch_prediction.cancelled"
+        "knowledge.processing.completed"),
+    samples!("grapevine": "document.changed"),
+];
+
+/// The event types that `preset` has a sample of, the most telling one first; empty for an
+/// unknown preset.
+pub fn types(preset: &str) -> &'static [&'static str] {
+    ALL.iter().find(|samples| samples.0 == preset).map_or(&[], |samples| samples.1)
+}
+
+/// The sample's body: one JSON object without white space around it.
+pub fn text(preset: &str, event_type: &str) -> Option<&'static str> {
+    let Samples(_, types, texts) = ALL.iter().find(|samples| samples.0 == preset)?;
+    let at = types.iter().position(|known| *known == event_type)?;
+    texts.get(at).copied()
+}
+
+/// `sample` with the value at each JSON pointer replaced by raw JSON text (a string with its
+/// quotes); every other byte stays. One after the other, so a later pointer sees the earlier
+/// values. A pointer that leads nowhere, an empty one, or text that is no JSON changes nothing.
+pub fn refresh(sample: &str, replacements: &[(&str, String)]) -> String {
+    let mut text = sample.to_owned();
+    for (pointer, raw) in replacements {
+        if let Some((start, end)) = place(&text, pointer) {
+            text.replace_range(start..end, raw);
+        }
+    }
+    text
+}
+
+/// Where the value at `pointer` stands in `text`, in bytes. The reader's values are slices of
+/// the text, so their addresses tell the place.
+fn place(text: &str, pointer: &str) -> Option<(usize, usize)> {
+    let root = Object::open(json::check(text.as_bytes()).ok()?).ok()??;
+    let value = Pointer::parse(pointer)?.find(&root).ok()??.get();
+    let start = (value.as_ptr() as usize).checked_sub(text.as_ptr() as usize)?;
+    Some((start, start + value.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PRESETS: [(&str, &str); 2] = [
+        ("datagrid", include_str!("../../config/providers/datagrid.toml")),
+        ("grapevine", include_str!("../../config/providers/grapevine.toml")),
+    ];
+
+    fn at<'t>(text: &'t str, pointer: &str) -> Option<&'t str> {
+        place(text, pointer).map(|(start, end)| &text[start..end])
+    }
+
+    #[test]
+    fn every_type_of_a_preset_has_a_sample_of_that_type() {
+        for (preset, toml) in PRESETS {
+            let preset_file: toml::Table = toml.parse().unwrap();
+            let pointer = preset_file["envelope"]["type"].as_str().unwrap();
+            let mut wanted: Vec<_> =
+                preset_file["types"].as_array().unwrap().iter().map(|name| name.as_str().unwrap()).collect();
+            let mut have = types(preset).to_vec();
+            wanted.sort_unstable();
+            have.sort_unstable();
+            assert_eq!(have, wanted, "{preset}");
+            for event_type in have {
+                let sample = text(preset, event_type).unwrap();
+                assert_eq!(sample, sample.trim());
+                assert_eq!(at(sample, pointer).unwrap(), format!("\"{event_type}\""));
+            }
+        }
+    }
+
+    #[test]
+    fn every_sample_has_what_its_preset_reads() {
+        for (preset, toml) in PRESETS {
+            let preset_file: toml::Table = toml.parse().unwrap();
+            for name in ["id", "time", "data"] {
+                let pointer = preset_file["envelope"][name].as_str().unwrap();
+                for event_type in types(preset).iter().filter(|_| pointer.starts_with('/')) {
+                    assert!(
+                        at(text(preset, event_type).unwrap(), pointer).is_some(),
+                        "{event_type} {pointer}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn unknown_presets_and_types_have_no_sample() {
+        assert!(types("github").is_empty());
+        assert_eq!(text("github", "push"), None);
+        assert_eq!(text("datagrid", "document.changed"), None);
+    }
+
+    #[test]
+    fn refreshing_replaces_the_named_values_and_no_other_byte() {
+        let sample = " {\"id\" : \"a\",\"data\":{ \"id\":\"a\", \"n\":1.10 } , \"t\":17}\n";
+        let made = refresh(
+            sample,
+            &[
+                ("/t", "1775847600".to_owned()),
+                ("/id", "\"evt_1\"".to_owned()),
+                ("/data/id", "null".to_owned()),
+            ],
+        );
+        assert_eq!(made, " {\"id\" : \"evt_1\",\"data\":{ \"id\":null, \"n\":1.10 } , \"t\":1775847600}\n");
+    }
+
+    #[test]
+    fn refreshing_finds_members_behind_wide_characters() {
+        let made = refresh("{\"ü😀\":\"日本\",\"b\":\"\\u00fc\"}", &[("/b", "2".to_owned())]);
+        assert_eq!(made, "{\"ü😀\":\"日本\",\"b\":2}");
+    }
+
+    #[test]
+    fn a_pointer_that_leads_nowhere_changes_nothing() {
+        let sample = r#"{"a":{"b":1},"c":[1]}"#;
+        for pointer in ["", "a", "/x", "/a/x", "/a/b/c", "/c/0"] {
+            assert_eq!(refresh(sample, &[(pointer, "2".to_owned())]), sample, "{pointer}");
+        }
+        assert_eq!(refresh("no json", &[("/a", "2".to_owned())]), "no json");
+    }
+}
