@@ -1,0 +1,4 @@
+//! (to come)
+
+pub mod forward;
+pub mod registry;
