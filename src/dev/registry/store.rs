@@ -1,5 +1,5 @@
 //! What the embedded registry knows: schemas by id, versions by subject, compatibility levels.
-//! Plain and synchronous; `routes` above puts HTTP around it.
+//! Plain and synchronous; the module above puts HTTP around it.
 #![expect(clippy::disallowed_types, reason = "schemas are compared as JSON values; no payload comes here")]
 
 use std::collections::{BTreeMap, HashMap};
