@@ -1,19 +1,41 @@
 //! From an event's raw JSON to Confluent's wire format, in one walk over the compiled schema.
+//!
+//! The root of a schema is the contract of every topic: `id`, `type`, `source`, `time` and
+//! `received_at` are the envelope's, `data` is the provider's, any other field is read from the
+//! body's root by its name, and `additional_fields` keeps what is left. It stands last, so that
+//! what the walk finds on its way need not be known before.
 
 use std::borrow::Cow;
+use std::fmt;
 
+use apache_avro::Schema;
+use apache_avro::schema::RecordField;
+use jiff::Timestamp;
+
+use super::places::{Path, Spot};
+use super::plan::{Compiler, Field, Node, kind};
+use super::walk::{Spoken, Stop, Walk};
 use crate::envelope::{Event, Places};
+use crate::json::push_pointer;
+use crate::outcome::{Fault, Reason};
 
 /// A framed value: 0x00, the schema id big-endian, Avro.
-#[derive(Debug)]
 pub struct Encoded {
     /// The record's value.
     pub value: Vec<u8>,
-    /// Pointers of what went to `additional_fields`.
+    /// JSON pointers, from the body's root, of what went to `additional_fields`.
     pub additional: Vec<String>,
 }
 
-/// Why an event does not fit its schema. No payload inside.
+/// Sizes only: the value is payload, and so are the names in the pointers.
+impl fmt::Debug for Encoded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Encoded({} bytes, {} additional)", self.value.len(), self.additional.len())
+    }
+}
+
+/// Why an event does not fit its schema. No payload inside: the pointer has `*` for every name
+/// that the body chose.
 #[derive(Debug)]
 pub struct Misfit {
     /// Where, from the body's root.
@@ -24,18 +46,215 @@ pub struct Misfit {
     pub found: &'static str,
 }
 
-/// A schema compiled to a plan, with the id the registry gave it.
-#[derive(Debug)]
-pub struct Encoder {}
-
-impl Encoder {
-    /// Compiles `schema`.
-    pub fn compile(_schema: &apache_avro::Schema, _id: u32, _places: &Places) -> Result<Self, String> {
-        Err(String::new())
-    }
-
-    /// Encodes one event.
-    pub fn encode(&self, _event: &Event<'_>) -> Result<Encoded, Misfit> {
-        Ok(Encoded { value: Vec::new(), additional: Vec::new() })
+impl From<Misfit> for Fault {
+    fn from(misfit: Misfit) -> Self {
+        let Misfit { pointer, expected, found } = misfit;
+        Self::new(Reason::ShapeMismatch, format!("at {pointer}: expected {expected}, found {found}"))
     }
 }
+
+/// A schema compiled to a plan, with the id the registry gave it. Shared by `Arc`.
+#[derive(Debug)]
+pub struct Encoder {
+    id: u32,
+    fields: Vec<Root>,
+    spots: Spot,
+    /// Where `data` stands: as names and written out.
+    data: Vec<String>,
+    data_pointer: String,
+}
+
+/// A field of the root record.
+#[derive(Debug)]
+enum Root {
+    Id,
+    Type,
+    Source,
+    Time { null: u8, value: u8 },
+    ReceivedAt,
+    Data(Field),
+    Body(Field),
+}
+
+impl Encoder {
+    /// Compiles `schema` for bodies whose parts stand at `places`.
+    ///
+    /// # Errors
+    /// One sentence that names the field that is missing, of the wrong type or not supported.
+    pub fn compile(schema: &Schema, id: u32, places: &Places) -> Result<Self, String> {
+        let Schema::Record(record) = schema else {
+            return Err(format!("the schema is {}, not a record", kind(schema)));
+        };
+        for name in ["id", "type", "source", "time", "received_at", "data", "additional_fields"] {
+            if !record.fields.iter().any(|field| field.name == name) {
+                return Err(format!("field `{name}` is missing from the root record"));
+            }
+        }
+        let mut compiler = Compiler::default();
+        let mut fields = Vec::with_capacity(record.fields.len());
+        let mut rest = record.fields.iter();
+        let last = rest.next_back().filter(|field| field.name == "additional_fields");
+        if !last.is_some_and(|field| is_text_map(&field.schema)) {
+            return Err("field `additional_fields` must be a map of strings and the last field".into());
+        }
+        for field in rest {
+            fields.push(Root::compile(&mut compiler, field, places)?);
+        }
+        let mut data_pointer = String::new();
+        for name in places.data.names() {
+            push_pointer(&mut data_pointer, name);
+        }
+        let data = places.data.names().to_vec();
+        Ok(Self { id, fields, spots: Spot::tree(places), data, data_pointer })
+    }
+
+    /// The id that stands in the frame.
+    pub const fn id(&self) -> u32 {
+        self.id
+    }
+
+    /// Encodes one event. The same event gives the same bytes.
+    ///
+    /// # Errors
+    /// `shape_mismatch` (a [`Misfit`]) where a value fits neither its field nor a field above it
+    /// that may be null; `duplicate_key` in an object that the schema opens; `json_invalid` for a
+    /// key that is no text.
+    pub fn encode(&self, event: &Event<'_>) -> Result<Encoded, Fault> {
+        self.walk(event).map_err(|stop| match stop {
+            Stop::Misfit(misfit) => misfit.into(),
+            Stop::Fault(fault) => fault,
+        })
+    }
+
+    fn walk(&self, event: &Event<'_>) -> Result<Encoded, Stop> {
+        // Avro is shorter than the JSON that it was; the rest is room for the root and what is kept.
+        let texts = event.id.len() + event.event_type.len() + event.source.len();
+        let mut out = Vec::with_capacity(128 + texts + event.data.map_or(0, |raw| raw.get().len()));
+        out.push(0);
+        out.extend_from_slice(&self.id.to_be_bytes());
+        let spoken = Spoken { id: &event.id, event_type: &event.event_type, time: is_exact(event.time) };
+        let mut walk = Walk::new(out, spoken);
+        for field in &self.fields {
+            self.root(field, event, &mut walk)?;
+        }
+        self.unknown(event, &mut walk)?;
+        Ok(finish(walk))
+    }
+
+    fn root<'d>(&self, field: &Root, event: &Event<'d>, walk: &mut Walk<'_, 'd>) -> Result<(), Stop> {
+        match field {
+            Root::Id => walk.text(&event.id),
+            Root::Type => walk.text(&event.event_type),
+            Root::Source => walk.text(event.source),
+            Root::ReceivedAt => walk.long(milliseconds(event.received_at)),
+            Root::Time { null, value } => match event.time {
+                Some(time) => {
+                    walk.out.push(*value);
+                    walk.long(milliseconds(time));
+                }
+                None => walk.out.push(*null),
+            },
+            Root::Data(field) => {
+                let path = Path::start(&self.data_pointer);
+                walk.field(field, event.data, &path, self.spots.at(&self.data))?;
+            }
+            Root::Body(field) => {
+                let path = Path::start("");
+                let spot = self.spots.below(&field.name);
+                walk.field(field, event.root.get(&field.name), &path.field(&field.name), spot)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Members of the body's root that no field reads.
+    fn unknown<'d>(&self, event: &Event<'d>, walk: &mut Walk<'_, 'd>) -> Result<(), Stop> {
+        if self.data.is_empty() {
+            return Ok(()); // The body is the data, whose walk has seen them.
+        }
+        let reads = |key: &str| {
+            self.fields.iter().any(|field| matches!(field, Root::Body(field) if *field.name == *key))
+        };
+        let path = Path::start("");
+        for (key, raw) in event.root.members() {
+            if !reads(key) {
+                walk.unknown(raw, &path.key(key), self.spots.below(key))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Root {
+    fn compile(compiler: &mut Compiler, field: &RecordField, places: &Places) -> Result<Self, String> {
+        let name = field.name.as_str();
+        let must = |fits: bool, root: Self, wanted: &str| {
+            fits.then_some(root).ok_or_else(|| format!("field `{name}` must be {wanted}"))
+        };
+        let is_text = matches!(field.schema, Schema::String);
+        match name {
+            "id" => must(is_text, Self::Id, "a string"),
+            "type" => must(is_text, Self::Type, "a string"),
+            "source" => must(is_text, Self::Source, "a string"),
+            "received_at" => {
+                let fits = matches!(field.schema, Schema::TimestampMillis);
+                must(fits, Self::ReceivedAt, "a timestamp-millis")
+            }
+            "time" => match compiler.field(field, name)?.node {
+                Node::Nullable { null, value, inner } if matches!(*inner, Node::Instant) => {
+                    Ok(Self::Time { null, value })
+                }
+                _ => Err("field `time` must be a union of null and timestamp-millis".into()),
+            },
+            "data" => {
+                let field = compiler.field(field, name)?;
+                let fits = match &field.node {
+                    Node::Record(_) => true,
+                    Node::Nullable { inner, .. } => matches!(**inner, Node::Record(_)),
+                    _ => false,
+                };
+                must(fits, Self::Data(field), "a record")
+            }
+            // Two fields that read one text would keep it twice under one pointer.
+            _ if places.data.names().first().is_none_or(|first| first == name) => {
+                Err(format!("field `{name}` reads what `data` reads"))
+            }
+            _ => Ok(Self::Body(compiler.field(field, name)?)),
+        }
+    }
+}
+
+/// Writes `additional_fields`, the record's last field.
+fn finish(mut walk: Walk<'_, '_>) -> Encoded {
+    let kept = std::mem::take(&mut walk.kept);
+    walk.out
+        .reserve(kept.iter().map(|(pointer, raw)| pointer.len() + raw.get().len() + 10).sum::<usize>() + 10);
+    walk.block(kept.len());
+    for (pointer, raw) in &kept {
+        walk.text(pointer);
+        walk.text(raw.get());
+    }
+    walk.end_block();
+    Encoded { value: walk.out, additional: kept.into_iter().map(|(pointer, _)| pointer).collect() }
+}
+
+fn is_text_map(schema: &Schema) -> bool {
+    matches!(schema, Schema::Map(map) if matches!(*map.types, Schema::String))
+}
+
+/// Whether milliseconds say all of it.
+fn is_exact(time: Option<Timestamp>) -> bool {
+    time.is_some_and(|time| time.subsec_nanosecond() % 1_000_000 == 0)
+}
+
+/// Since the Unix epoch, rounded down.
+fn milliseconds(time: Timestamp) -> i64 {
+    let down = i64::from(time.subsec_nanosecond() % 1_000_000 < 0);
+    time.as_millisecond() - down
+}
+
+#[cfg(test)]
+mod tests;
+
+#[cfg(test)]
+mod property;

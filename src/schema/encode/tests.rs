@@ -1,0 +1,510 @@
+#![allow(clippy::disallowed_types)] // the oracle
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::json::{Object, Pointer, check};
+use crate::schema::{decode, shipped};
+
+const RECEIVED: i64 = 1_775_847_601_234;
+
+pub(super) fn places(id: Option<&str>, event_type: &str, time: &str, data: &str) -> Places {
+    let pointer = |text| Pointer::parse(text).unwrap();
+    Places { id: id.map(pointer), event_type: pointer(event_type), time: pointer(time), data: pointer(data) }
+}
+
+pub(super) fn datagrid() -> Places {
+    places(Some("/id"), "/event_type", "/timestamp", "/data")
+}
+
+fn grapevine() -> Places {
+    places(None, "/event", "/timestamp", "/data")
+}
+
+fn shipped_schema(source: &str, event_type: &str) -> Schema {
+    shipped::parse(&shipped::find(None, source, None, event_type).unwrap().unwrap().text).unwrap()
+}
+
+/// A schema of the usual root with these fields for `data`.
+pub(super) fn schema(data: &str) -> Schema {
+    schema_with(&format!(r#"{{"type":"record","name":"D","fields":[{data}]}}"#), "")
+}
+
+fn schema_with(data: &str, more: &str) -> Schema {
+    let text = format!(
+        r#"{{"type":"record","name":"E","fields":[
+        {{"name":"id","type":"string"}},{{"name":"type","type":"string"}},{{"name":"source","type":"string"}},
+        {{"name":"time","type":["null",{{"type":"long","logicalType":"timestamp-millis"}}],"default":null}},
+        {{"name":"received_at","type":{{"type":"long","logicalType":"timestamp-millis"}}}},{more}
+        {{"name":"data","type":{data}}},
+        {{"name":"additional_fields","type":{{"type":"map","values":"string"}}}}]}}"#
+    );
+    shipped::parse(&text).unwrap()
+}
+
+/// The envelope's part, in little: the type and id as found, the time as given.
+pub(super) fn encode(
+    schema: &Schema,
+    places: &Places,
+    time: Option<&str>,
+    body: &str,
+) -> Result<Encoded, Fault> {
+    let encoder = Encoder::compile(schema, 258, places).unwrap();
+    let raw = check(body.as_bytes())?;
+    let root = Object::open(raw)?.unwrap();
+    let text = |pointer: &Pointer| pointer.find(&root).unwrap().and_then(crate::json::string);
+    let event = Event {
+        source: "datagrid",
+        id: places.id.as_ref().and_then(text).unwrap_or("sha256:0".into()),
+        event_type: text(&places.event_type).unwrap_or("t".into()),
+        time: time.map(|time| time.parse().unwrap()),
+        received_at: Timestamp::from_millisecond(RECEIVED).unwrap(),
+        data: match places.data.names() {
+            [] => Some(raw),
+            _ => places.data.find(&root).unwrap(),
+        },
+        root,
+    };
+    encoder.encode(&event)
+}
+
+/// As apache-avro reads it, in JSON; `additional_fields` apart.
+fn read(schema: &Schema, encoded: &Encoded) -> (Value, Value) {
+    let (id, avro) = decode::frame(&encoded.value).unwrap();
+    assert_eq!(id, 258);
+    let mut value: Value = serde_json::from_str(&decode::json(schema, avro).unwrap()).unwrap();
+    let additional = value.as_object_mut().unwrap().remove("additional_fields").unwrap();
+    let mut pointers: Vec<&str> = encoded.additional.iter().map(String::as_str).collect();
+    pointers.sort_unstable();
+    assert_eq!(pointers, additional.as_object().unwrap().keys().collect::<Vec<_>>());
+    (value, additional)
+}
+
+/// `data` and `additional_fields` of an event with this `data`.
+fn data(schema: &Schema, data: &str) -> (Value, Value) {
+    let body = format!(r#"{{"id":"e","event_type":"t","timestamp":0,"data":{data}}}"#);
+    let encoded = encode(schema, &datagrid(), Some("1970-01-01T00:00:00Z"), &body).unwrap();
+    let (mut value, additional) = read(schema, &encoded);
+    (value["data"].take(), additional)
+}
+
+fn fault(schema: &Schema, data: &str) -> (Reason, String) {
+    let body = format!(r#"{{"id":"e","event_type":"t","timestamp":0,"data":{data}}}"#);
+    let fault = encode(schema, &datagrid(), None, &body).unwrap_err();
+    (fault.reason, fault.detail.unwrap_or_default().into_owned())
+}
+
+#[test]
+fn the_bytes_are_confluents_frame_and_avros() {
+    let schema = schema(
+        r#"{"name":"n","type":["null","long"]},{"name":"s","type":["string","null"]},
+           {"name":"l","type":{"type":"array","items":"int"}},{"name":"m","type":{"type":"map","values":"boolean"}},
+           {"name":"d","type":"double"},{"name":"f","type":"float"}"#,
+    );
+    let body = r#"{"id":"ä","event_type":"t","timestamp":0,"x":[1 ],
+        "data":{"n":-65,"s":"ab","l":[0,64],"m":{"k":true},"d":1.5,"f":-2}}"#;
+    let encoded = encode(&schema, &datagrid(), Some("1970-01-01T00:00:00.001Z"), body).unwrap();
+    let mut expected: Vec<u8> = vec![0, 0, 0, 1, 2, 4];
+    expected.extend_from_slice("ä".as_bytes());
+    expected.extend_from_slice(b"\x02t\x10datagrid");
+    expected.extend_from_slice(&[2, 2]); // time: the union's second branch, 1 ms
+    expected.extend_from_slice(b"\xa4\xd1\x9f\x8c\xaf\x67"); // received_at
+    expected.extend_from_slice(&[2, 0x81, 1]); // n
+    expected.extend_from_slice(b"\x00\x04ab"); // s: the union's first branch
+    expected.extend_from_slice(&[4, 0, 0x80, 1, 0]); // l: one block of two, then the end
+    expected.extend_from_slice(b"\x02\x02k\x01\x00"); // m
+    expected.extend_from_slice(&1.5_f64.to_le_bytes());
+    expected.extend_from_slice(&(-2.0_f32).to_le_bytes());
+    expected.extend_from_slice(b"\x02\x04/x\x08[1 ]\x00");
+    assert_eq!(encoded.value, expected);
+    assert_eq!(encoded.additional, ["/x"]);
+}
+
+#[test]
+fn datagrids_example_fits_without_a_rest() {
+    let schema = shipped_schema("datagrid", "batch_prediction.completed");
+    let body = r#"{
+      "id": "evt_7f3d8a2c",
+      "event_type": "batch_prediction.completed",
+      "timestamp": 1775847600,
+      "data": {
+        "object": "batch_prediction",
+        "id": "bpred_abc123",
+        "status": "completed",
+        "results_url": "/v1/batch-predictions/bpred_abc123/results"
+      }
+    }"#;
+    let encoded = encode(&schema, &datagrid(), Some("2026-04-10T19:00:00Z"), body).unwrap();
+    let (value, additional) = read(&schema, &encoded);
+    assert_eq!(additional, json!({}));
+    assert_eq!(value["id"], "evt_7f3d8a2c");
+    assert_eq!(value["type"], "batch_prediction.completed");
+    assert_eq!(value["source"], "datagrid");
+    assert_eq!(value["time"], "2026-04-10T19:00:00.000Z");
+    assert_eq!(value["received_at"], "2026-04-10T19:00:01.234Z");
+    assert_eq!(value["data"]["id"], "bpred_abc123");
+    assert_eq!(value["data"]["results_url"], "/v1/batch-predictions/bpred_abc123/results");
+    assert_eq!(value["data"]["error"], Value::Null);
+}
+
+#[test]
+fn a_full_batch_prediction_is_typed_throughout() {
+    let schema = shipped_schema("datagrid", "batch_prediction.failed");
+    let (value, additional) = data(
+        &schema,
+        r#"{"id":"b","object":"batch_prediction","status":"new-status","model":"m","completion_window":"24h",
+        "created_at":"2026-04-10T19:00:00.123456Z","expires_at":"2026-04-11T21:00:00+02:00","failed_at":null,
+        "metadata":{"team":"a\"b"},"request_counts":{"total":3,"errored":3.0,"other":1},"results_url":null,
+        "error":{"type":"about:blank","title":"t","status":422,"detail":"d"},"priority":"high"}"#,
+    );
+    assert_eq!(value["created_at"], "2026-04-10T19:00:00.123Z");
+    assert_eq!(value["expires_at"], "2026-04-11T19:00:00.000Z");
+    assert_eq!(value["metadata"], json!({"team": "a\"b"}));
+    assert_eq!(value["request_counts"]["errored"], 3);
+    assert_eq!(value["error"]["status"], 422);
+    assert_eq!(
+        additional,
+        json!({"/data/created_at": "\"2026-04-10T19:00:00.123456Z\"", "/data/request_counts/other": "1",
+               "/data/priority": "\"high\""})
+    );
+}
+
+#[test]
+fn nulls_of_a_batch_prediction_are_nulls() {
+    let schema = shipped_schema("datagrid", "batch_prediction.expired");
+    let (value, additional) =
+        data(&schema, r#"{"metadata":null,"error":null,"request_counts":{},"new":null}"#);
+    assert_eq!(additional, json!({}));
+    assert_eq!((&value["metadata"], &value["error"]), (&Value::Null, &Value::Null));
+    assert!(value["request_counts"].is_object());
+}
+
+#[test]
+fn both_spellings_of_knowledge_events_pass() {
+    let schema = shipped_schema("datagrid", "knowledge.processing.completed");
+    for (scope, counts) in [
+        ("private", r#"{"tables":2,"rows":1000}"#),
+        ("teamspace", r#"{"completed":10,"failed":0,"total":10}"#),
+    ] {
+        let (value, additional) = data(
+            &schema,
+            &format!(
+                r#"{{"knowledge_id":"k","teamspace_id":"t","scope":"{scope}","status":"ready","row_counts":{counts}}}"#
+            ),
+        );
+        assert_eq!(additional, json!({}));
+        assert_eq!(value["scope"], scope);
+        assert_eq!(value["row_counts"], serde_json::from_str::<Value>(counts).unwrap());
+    }
+}
+
+#[test]
+fn grapevines_event_keeps_its_tenant_and_its_finer_time() {
+    let schema = shipped_schema("grapevine", "document.changed");
+    let body = r#"{"event":"document.changed","timestamp":"2026-01-02T03:04:05.678901Z","tenant_id":"acme",
+        "data":{"document_id":"B\u00fcro\u007f.md","source":"github"}}"#;
+    let encoded = encode(&schema, &grapevine(), Some("2026-01-02T03:04:05.678901Z"), body).unwrap();
+    let (value, additional) = read(&schema, &encoded);
+    assert_eq!(additional, json!({"/timestamp": "\"2026-01-02T03:04:05.678901Z\""}));
+    assert_eq!(value["tenant_id"], "acme");
+    assert_eq!(value["time"], "2026-01-02T03:04:05.678Z");
+    assert_eq!(value["data"], json!({"document_id": "Büro\u{7f}.md", "source": "github"}));
+}
+
+#[test]
+fn the_envelopes_time_is_kept_only_where_milliseconds_do_not_say_it() {
+    let schema = schema(r#"{"name":"n","type":["null","long"]}"#);
+    let kept = |time: Option<&str>, text: &str| {
+        let body = format!(r#"{{"id":"e","event_type":"t","timestamp":{text},"data":{{}}}}"#);
+        let encoded = encode(&schema, &datagrid(), time, &body).unwrap();
+        let (value, additional) = read(&schema, &encoded);
+        (value["time"].clone(), additional)
+    };
+    assert_eq!(kept(Some("1970-01-01T00:00:01Z"), "1"), (json!("1970-01-01T00:00:01.000Z"), json!({})));
+    assert_eq!(
+        kept(Some("1969-12-31T23:59:59.9999Z"), "-0.0001"),
+        (json!("1969-12-31T23:59:59.999Z"), json!({"/timestamp": "-0.0001"}))
+    );
+    assert_eq!(kept(None, "\"soon\""), (Value::Null, json!({"/timestamp": "\"soon\""})));
+    assert_eq!(kept(None, "null"), (Value::Null, json!({})));
+}
+
+#[test]
+fn numbers_are_taken_by_decimal_value_and_kept_where_the_type_loses_digits() {
+    let schema = schema(
+        r#"{"name":"i","type":["null","int"]},{"name":"l","type":["null","long"]},
+           {"name":"d","type":["null","double"]},{"name":"f","type":["null","float"]}"#,
+    );
+    for (field, text, typed, kept) in [
+        ("l", "9007199254740993", json!(9_007_199_254_740_993_i64), false),
+        ("l", "1e3", json!(1000), false),
+        ("l", "1.50", Value::Null, true),
+        ("l", "9223372036854775808", Value::Null, true),
+        ("l", "\"1\"", Value::Null, true),
+        ("l", "true", Value::Null, true),
+        ("i", "2147483647", json!(2_147_483_647), false),
+        ("i", "2147483648", Value::Null, true),
+        ("i", "-2147483648.0", json!(-2_147_483_648_i64), false),
+        ("d", "1.10", json!(1.1), false),
+        ("d", "9007199254740993", json!(9_007_199_254_740_992.0), true),
+        ("d", "0.1234567890123456789", json!(0.123_456_789_012_345_68), true),
+        ("d", "1e400", Value::Null, true),
+        ("d", "1e-400", json!(0.0), true),
+        ("f", "0.5", json!(0.5), false),
+        ("f", "16777217", json!(16_777_216.0), true),
+        ("f", "1e39", Value::Null, true),
+        ("f", "\"NaN\"", Value::Null, true),
+    ] {
+        let (value, additional) = data(&schema, &format!(r#"{{"{field}":{text}}}"#));
+        assert_eq!(value[field], typed, "{field} {text}");
+        let expected = if kept { json!({format!("/data/{field}"): text}) } else { json!({}) };
+        assert_eq!(additional, expected, "{field} {text}");
+    }
+}
+
+#[test]
+fn kinds_are_never_taken_for_one_another() {
+    let schema = schema(
+        r#"{"name":"b","type":["null","boolean"]},{"name":"s","type":["null","string"]},
+           {"name":"t","type":["null",{"type":"long","logicalType":"timestamp-millis"}]},{"name":"n","type":"null"}"#,
+    );
+    for (field, text) in [
+        ("b", "1"),
+        ("b", "\"true\""),
+        ("s", "1"),
+        ("s", r#""\ud800""#),
+        ("t", "1767323045"),
+        ("t", "\"2026-01-02\""),
+    ] {
+        let (value, additional) = data(&schema, &format!(r#"{{"{field}":{text}}}"#));
+        assert_eq!(value[field], Value::Null, "{field} {text}");
+        assert_eq!(additional, json!({format!("/data/{field}"): text}), "{field} {text}");
+    }
+    assert_eq!(data(&schema, r#"{"b":false,"s":"\ud83d\ude00","n":null}"#).0["s"], "😀");
+    assert_eq!(fault(&schema, r#"{"n":1}"#).1, "at /data/n: expected null, found number");
+}
+
+const NESTED: &str = r#"{"name":"box","type":["null",{"type":"record","name":"B","fields":[
+    {"name":"n","type":"long"},
+    {"name":"items","type":{"type":"array","items":{"type":"record","name":"I","fields":[
+        {"name":"k","type":"string"},{"name":"o","type":["null","long"]}]}}}]}]},
+    {"name":"after","type":["null","long"]}"#;
+
+#[test]
+fn a_misfit_rolls_back_to_the_nearest_field_that_may_be_null() {
+    let schema = schema(NESTED);
+    // Unknown members seen before the misfit are in the text that is kept: not kept twice.
+    let text = r#"{"n":1,"items":[{"k":"a","x":1,"o":0.5},{"k":2}]}"#;
+    let (value, additional) = data(&schema, &format!(r#"{{"box":{text},"after":7}}"#));
+    assert_eq!(value, json!({"box": null, "after": 7}));
+    assert_eq!(additional, json!({"/data/box": text}));
+
+    let (value, additional) = data(&schema, r#"{"box":{"n":1,"items":[{"k":"a","x":1,"o":0.5}]},"after":7}"#);
+    assert_eq!(value["box"]["items"], json!([{"k": "a", "o": null}]));
+    assert_eq!(additional, json!({"/data/box/items/0/o": "0.5", "/data/box/items/0/x": "1"}));
+}
+
+#[test]
+fn a_misfit_with_nothing_above_that_may_be_null_names_the_place_and_no_payload() {
+    let schema = schema(
+        r#"{"name":"n","type":"long"},{"name":"m","type":{"type":"map","values":{"type":"array","items":"int"}},
+           "default":{}}"#,
+    );
+    for (text, detail) in [
+        ("{}", "at /data/n: expected long, found nothing"),
+        (r#"{"n":null}"#, "at /data/n: expected long, found null"),
+        (r#"{"n":"hunter2"}"#, "at /data/n: expected long, found string"),
+        (r#"{"n":1.5}"#, "at /data/n: expected long, found a number with a fraction or out of range"),
+        (r#"{"n":1,"m":{"hunter2":[1,true]}}"#, "at /data/m/*/1: expected int, found boolean"),
+        ("[]", "at /data: expected record, found array"),
+        ("null", "at /data: expected record, found null"),
+    ] {
+        assert_eq!(fault(&schema, text), (Reason::ShapeMismatch, detail.to_owned()), "{text}");
+    }
+    let body = r#"{"id":"e","event_type":"t"}"#;
+    let nothing = encode(&schema, &datagrid(), None, body).unwrap_err();
+    assert_eq!(nothing.detail.as_deref(), Some("at /data: expected record, found nothing"));
+}
+
+#[test]
+fn a_repeated_key_is_a_fault_of_its_own_wherever_the_schema_looks() {
+    let schema = schema(NESTED);
+    for text in [
+        r#"{"after":1,"after":1}"#,
+        r#"{"box":{"n":1,"n":2,"items":[]}}"#,
+        r#"{"box":{"n":1,"items":[{"k":"a","\u006b":"a"}]}}"#,
+    ] {
+        assert_eq!(fault(&schema, text).0, Reason::DuplicateKey, "{text}");
+    }
+}
+
+#[test]
+fn missing_fields_take_their_default_and_nulls_in_maps_are_missing() {
+    let schema = schema(
+        r#"{"name":"s","type":"string","default":"none"},{"name":"l","type":"long","default":-3},
+           {"name":"a","type":{"type":"array","items":"int"},"default":[]},
+           {"name":"m","type":{"type":"map","values":"string"},"default":{}},
+           {"name":"o","type":{"type":"map","values":["null","string"]},"default":{}}"#,
+    );
+    let (value, additional) = data(&schema, r#"{"s":null}"#);
+    assert_eq!(value, json!({"s": "none", "l": -3, "a": [], "m": {}, "o": {}}));
+    assert_eq!(additional, json!({}));
+    let (value, additional) = data(&schema, r#"{"m":{"a":null,"b":"c"},"o":{"a":null}}"#);
+    assert_eq!((&value["m"], &value["o"]), (&json!({"b": "c"}), &json!({"a": null})));
+    assert_eq!(additional, json!({}));
+}
+
+#[test]
+fn unknown_members_keep_their_text_under_escaped_pointers() {
+    let schema = schema(r#"{"name":"n","type":["null","long"]}"#);
+    let body = r#"{"id":"e","event_type":"t","timestamp":0,"type":"mine","additional_fields":{"a" : 1.10},
+        "received_at":null,"data":{"a/b~c":[1e0 ],"":0,"ü\n":{"n":null}}}"#;
+    let encoded = encode(&schema, &datagrid(), Some("1970-01-01T00:00:00Z"), body).unwrap();
+    let (value, additional) = read(&schema, &encoded);
+    assert_eq!(value["type"], "t");
+    assert_eq!(
+        additional,
+        json!({"/type": "\"mine\"", "/additional_fields": "{\"a\" : 1.10}", "/data/a~1b~0c": "[1e0 ]",
+               "/data/": "0", "/data/ü\n": "{\"n\":null}"})
+    );
+}
+
+#[test]
+fn what_stands_beside_a_deep_place_is_kept_one_by_one() {
+    let schema = schema(r#"{"name":"n","type":["null","long"]}"#);
+    let deep = places(Some("/meta/id"), "/event/type", "/meta/at/time", "/event/body");
+    let body = r#"{"meta":{"id":"e","at":{"time":0,"zone":"x"},"other":{"id":1}},
+        "event":{"type":"t","body":{"n":1,"id":2},"user":null,"team":[]}}"#;
+    let encoded = encode(&schema, &deep, Some("1970-01-01T00:00:00Z"), body).unwrap();
+    let (value, additional) = read(&schema, &encoded);
+    assert_eq!((&value["id"], &value["type"], &value["data"]), (&json!("e"), &json!("t"), &json!({"n": 1})));
+    assert_eq!(
+        additional,
+        json!({"/meta/at/zone": "\"x\"", "/meta/other": "{\"id\":1}", "/event/team": "[]",
+               "/event/body/id": "2"})
+    );
+
+    // No object on the way, or one of nothing: kept as it stands.
+    let body = r#"{"meta":{"id":"e","at":{"time":null}},"event":{"type":"t","body":{}}}"#;
+    let (_, additional) = read(&schema, &encode(&schema, &deep, None, body).unwrap());
+    assert_eq!(additional, json!({"/meta/at": "{\"time\":null}"}));
+    let body = r#"{"meta":{"id":"e","at":7},"event":{"type":"t","body":{}}}"#;
+    let (_, additional) = read(&schema, &encode(&schema, &deep, None, body).unwrap());
+    assert_eq!(additional, json!({"/meta/at": "7"}));
+}
+
+#[test]
+fn places_inside_the_data_are_not_kept_either() {
+    let schema = schema(r#"{"name":"n","type":["null","long"]}"#);
+    let within = places(Some("/event_id"), "/event/type", "/event/ts", "/event");
+    let body = r#"{"event_id":"e","event":{"type":"t","ts":1,"n":2,"x":3}}"#;
+    let (value, additional) =
+        read(&schema, &encode(&schema, &within, Some("1970-01-01T00:00:01Z"), body).unwrap());
+    assert_eq!((&value["data"], additional), (&json!({"n": 2}), json!({"/event/x": "3"})));
+
+    let whole = places(Some("/id"), "/action", "/at", "");
+    let body = r#"{"id":"e","action":"t","n":2,"x":3}"#;
+    let (value, additional) = read(&schema, &encode(&schema, &whole, None, body).unwrap());
+    assert_eq!((&value["data"], additional), (&json!({"n": 2}), json!({"/x": "3"})));
+}
+
+#[test]
+fn an_id_that_was_no_text_is_kept_as_it_was_sent() {
+    let schema = schema(r#"{"name":"n","type":["null","long"]}"#);
+    let body = r#"{"id":17,"event_type":"t","data":{}}"#;
+    let (_, additional) = read(&schema, &encode(&schema, &datagrid(), None, body).unwrap());
+    assert_eq!(additional, json!({"/id": "17"}));
+}
+
+#[test]
+fn a_named_type_may_be_used_again_but_not_within_itself() {
+    let twice = schema(
+        r#"{"name":"a","type":["null",{"type":"record","name":"P","fields":[{"name":"n","type":"long"}]}]},
+           {"name":"b","type":["null","P"]}"#,
+    );
+    let (value, _) = data(&twice, r#"{"a":{"n":1},"b":{"n":2}}"#);
+    assert_eq!(value, json!({"a": {"n": 1}, "b": {"n": 2}}));
+    let within = schema(
+        r#"{"name":"a","type":["null",{"type":"record","name":"P","fields":[{"name":"p","type":["null","P"]}]}]}"#,
+    );
+    let error = Encoder::compile(&within, 1, &datagrid()).unwrap_err();
+    assert_eq!(error, "field `data.a.p`: the recursive type `P` is not supported yet");
+}
+
+#[test]
+fn what_cannot_be_encoded_is_told_when_the_schema_is_compiled() {
+    for (data, problem) in [
+        (r#"{"name":"x","type":"bytes"}"#, "field `data.x`: the type bytes is not supported yet"),
+        (
+            r#"{"name":"x","type":{"type":"enum","name":"C","symbols":["A"]}}"#,
+            "field `data.x`: the type enum is not supported yet",
+        ),
+        (
+            r#"{"name":"x","type":["null","long","string"]}"#,
+            "field `data.x`: a union other than null and one type is not supported yet",
+        ),
+        (
+            r#"{"name":"x","type":{"type":"int","logicalType":"date"}}"#,
+            "field `data.x`: the type date is not supported yet",
+        ),
+    ] {
+        assert_eq!(Encoder::compile(&schema(data), 1, &datagrid()).unwrap_err(), problem);
+    }
+    for (text, problem) in [
+        ("\"string\"", "the schema is the type string, not a record"),
+        (r#"{"type":"record","name":"E","fields":[]}"#, "field `id` is missing from the root record"),
+    ] {
+        let schema = shipped::parse(text).unwrap();
+        assert_eq!(Encoder::compile(&schema, 1, &datagrid()).unwrap_err(), problem);
+    }
+    let text = schema_with("\"string\"", "");
+    assert_eq!(Encoder::compile(&text, 1, &datagrid()).unwrap_err(), "field `data` must be a record");
+    let twice = schema_with(
+        r#"{"type":"record","name":"D","fields":[]}"#,
+        r#"{"name":"event","type":["null","string"]},"#,
+    );
+    let deep = places(None, "/type", "/time", "/event/body");
+    assert_eq!(Encoder::compile(&twice, 1, &deep).unwrap_err(), "field `event` reads what `data` reads");
+    assert!(Encoder::compile(&twice, 1, &datagrid()).is_ok());
+}
+
+#[test]
+fn additional_fields_stands_last() {
+    let schema = shipped::parse(
+        r#"{"type":"record","name":"E","fields":[
+        {"name":"additional_fields","type":{"type":"map","values":"string"}},
+        {"name":"id","type":"string"},{"name":"type","type":"string"},{"name":"source","type":"string"},
+        {"name":"time","type":["null",{"type":"long","logicalType":"timestamp-millis"}]},
+        {"name":"received_at","type":{"type":"long","logicalType":"timestamp-millis"}},
+        {"name":"data","type":{"type":"record","name":"D","fields":[]}}]}"#,
+    )
+    .unwrap();
+    let error = Encoder::compile(&schema, 1, &datagrid()).unwrap_err();
+    assert_eq!(error, "field `additional_fields` must be a map of strings and the last field");
+}
+
+#[test]
+fn kept_text_has_a_bound() {
+    let schema = schema(
+        r#"{"name":"m","type":["null",{"type":"map","values":{"type":"record","name":"V","fields":[]}}]}"#,
+    );
+    let members: Vec<String> = (0..10_000).map(|i| format!("\"{i}\":0")).collect();
+    let text = format!(r#"{{"m":{{"{}":{{{}}}}}}}"#, "k".repeat(10_000), members.join(","));
+    let (reason, detail) = fault(&schema, &text);
+    assert_eq!(reason, Reason::ShapeMismatch);
+    assert_eq!(detail, "additional_fields past 8388608 bytes");
+}
+
+#[test]
+fn debug_shows_no_payload() {
+    let schema = schema(r#"{"name":"n","type":["null","long"]}"#);
+    let body = r#"{"id":"e","event_type":"t","hunter2":"hunter2","data":{}}"#;
+    let encoded = encode(&schema, &datagrid(), None, body).unwrap();
+    assert!(!format!("{encoded:?}").contains("hunter2"));
+}
+
+#[test]
+fn an_encoder_is_shared_between_tasks() {
+    fn shared<T: Send + Sync + 'static>() {}
+    shared::<Encoder>();
+}

@@ -1,0 +1,196 @@
+//! Numbers as their decimal text. Nothing here goes through a float that the schema did not ask
+//! for: 2^53 + 1 and 0.1 keep the value that the sender wrote.
+
+use std::io::Write as _;
+
+/// Bound on a written exponent. Far past any digit count that a body can hold, so that clamping
+/// never makes two different values equal to one that fits a type.
+const EXPONENT_BOUND: i64 = 1_000_000_000_000_000;
+
+/// The value of a JSON number: `digits * 10^exponent` without leading or trailing zeros. A slice
+/// of the text; making and comparing one allocates nothing, whatever the exponent says.
+#[derive(Clone, Copy)]
+struct Decimal<'t> {
+    negative: bool,
+    /// First to last digit that is not zero; a point may stand between. Empty for zero.
+    digits: &'t str,
+    exponent: i64,
+}
+
+impl<'t> Decimal<'t> {
+    /// `text` is a JSON number.
+    fn of(text: &'t str) -> Self {
+        let (negative, text) = match text.strip_prefix('-') {
+            Some(rest) => (true, rest),
+            None => (false, text),
+        };
+        let (mantissa, written) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
+        let fraction = mantissa.split_once('.').map_or(0, |(_, fraction)| fraction.len());
+        let left = mantissa.trim_start_matches(['0', '.']);
+        if left.is_empty() {
+            return Self { negative: false, digits: "", exponent: 0 };
+        }
+        // Without a point only zeros are cut; with one, the zeros before it are, too ("100.0").
+        let digits = left.trim_end_matches(['0', '.']);
+        let cut = left.get(digits.len()..).map_or(0, count_digits);
+        let exponent = exponent(written) - signed(fraction) + signed(cut);
+        Self { negative, digits, exponent }
+    }
+
+    fn each(self) -> impl Iterator<Item = u8> + 't {
+        self.digits.bytes().filter(|byte| *byte != b'.')
+    }
+
+    fn equals(self, other: Decimal<'_>) -> bool {
+        self.negative == other.negative && self.exponent == other.exponent && self.each().eq(other.each())
+    }
+
+    fn integer(self) -> Option<i64> {
+        if self.digits.is_empty() {
+            return Some(0);
+        }
+        let zeros = u32::try_from(self.exponent).ok()?;
+        // i64 has at most 19 digits; i128 holds any 19 of them.
+        if zeros > 18 || count_digits(self.digits) + zeros as usize > 19 {
+            return None;
+        }
+        let whole = self.each().fold(0_i128, |sum, digit| sum * 10 + i128::from(digit - b'0'));
+        let whole = whole * 10_i128.pow(zeros);
+        i64::try_from(if self.negative { -whole } else { whole }).ok()
+    }
+}
+
+fn count_digits(text: &str) -> usize {
+    text.len() - usize::from(text.as_bytes().contains(&b'.'))
+}
+
+fn signed(length: usize) -> i64 {
+    i64::try_from(length).unwrap_or(i64::MAX).min(EXPONENT_BOUND)
+}
+
+fn exponent(written: &str) -> i64 {
+    let (negative, digits) = match written.as_bytes() {
+        [b'-', rest @ ..] => (true, rest),
+        [b'+', rest @ ..] => (false, rest),
+        all => (false, all),
+    };
+    let size = digits
+        .iter()
+        .fold(0_i64, |sum, digit| (sum * 10 + i64::from(digit.wrapping_sub(b'0'))).min(EXPONENT_BOUND));
+    if negative { -size } else { size }
+}
+
+/// The integer that a JSON number's decimal value is: `1`, `-0`, `1.0`, `1e3`, `100e-2`. `None`
+/// when it is none or out of range.
+pub(super) fn integer(text: &str) -> Option<i64> {
+    // The common spelling first; what Rust refuses may still be an integer by value.
+    text.parse().ok().or_else(|| Decimal::of(text).integer())
+}
+
+/// The double nearest to a JSON number, and whether its shortest text gives the same decimal
+/// value back. `None` when it is past the largest.
+pub(super) fn double(text: &str) -> Option<(f64, bool)> {
+    let value: f64 = text.parse().ok().filter(|value: &f64| value.is_finite())?;
+    Some((value, gives_back(text, format_args!("{value:e}"))))
+}
+
+/// As [`double`], in single precision.
+pub(super) fn float(text: &str) -> Option<(f32, bool)> {
+    let value: f32 = text.parse().ok().filter(|value: &f32| value.is_finite())?;
+    Some((value, gives_back(text, format_args!("{value:e}"))))
+}
+
+fn gives_back(text: &str, shortest: std::fmt::Arguments<'_>) -> bool {
+    // 17 digits, point, two signs, exponent: 32 bytes are plenty.
+    let mut buffer = [0_u8; 32];
+    let mut rest = buffer.as_mut_slice();
+    if rest.write_fmt(shortest).is_err() {
+        return false;
+    }
+    let used = 32 - rest.len();
+    let shortest = buffer.get(..used).and_then(|bytes| std::str::from_utf8(bytes).ok());
+    shortest.is_some_and(|shortest| Decimal::of(text).equals(Decimal::of(shortest)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_integer_is_one_by_its_value() {
+        for (text, value) in [
+            ("1", 1),
+            ("-0", 0),
+            ("0.000", 0),
+            ("0e99999999999999999999999", 0),
+            ("1.0", 1),
+            ("1e3", 1000),
+            ("1E+3", 1000),
+            ("100e-2", 1),
+            ("-12.50e1", -125),
+            ("0.0012e4", 12),
+            ("1000000000000000000000e-3", 1_000_000_000_000_000_000),
+            ("9223372036854775807", i64::MAX),
+            ("9223372036854775807.0", i64::MAX),
+            ("-9223372036854775808", i64::MIN),
+            ("-9.223372036854775808e18", i64::MIN),
+            ("9007199254740993", 9_007_199_254_740_993),
+        ] {
+            assert_eq!(integer(text), Some(value), "{text}");
+        }
+        for text in [
+            "0.5",
+            "1e-1",
+            "9223372036854775808",
+            "-9223372036854775809",
+            "1e19",
+            "1e400",
+            "1e999999999999999999999",
+            "1e-999999999999999999999",
+            "1.00000000000000000000000000000000001",
+        ] {
+            assert_eq!(integer(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_double_tells_whether_it_gives_the_digits_back() {
+        for text in [
+            "0.1",
+            "1.10",
+            "-0",
+            "0.0",
+            "1e5",
+            "100e-2",
+            "1e23",
+            "9007199254740992",
+            "1.7976931348623157e308",
+        ] {
+            assert!(double(text).unwrap().1, "{text}");
+        }
+        for text in ["9007199254740993", "0.1000000000000000055", "12345678901234567890", "1e-400"] {
+            assert!(!double(text).unwrap().1, "{text}");
+        }
+        assert_eq!(double("1e-400").unwrap().0, 0.0);
+        assert_eq!(double("9007199254740993").unwrap().0, 9_007_199_254_740_992.0);
+        for text in ["1e400", "-1e400", "1e999999999999999999999"] {
+            assert!(double(text).is_none(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_float_is_judged_in_its_own_precision() {
+        assert_eq!(float("0.1"), Some((0.1, true)));
+        assert_eq!(float("16777217"), Some((16_777_216.0, false)));
+        assert_eq!(float("1e39"), None);
+    }
+
+    #[test]
+    fn huge_exponents_neither_overflow_nor_equal_each_other_by_chance() {
+        let (big, bigger) = ("1e999999999999999999999", "1e-999999999999999999999");
+        assert!(!Decimal::of(big).equals(Decimal::of(bigger)));
+        assert!(Decimal::of("0.00e7").equals(Decimal::of("-0")));
+        let long = format!("0.{}1e100001", "0".repeat(100_000));
+        assert_eq!(integer(&long), Some(1));
+    }
+}

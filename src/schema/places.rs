@@ -1,0 +1,132 @@
+//! Where the envelope's parts stand in the body, as a tree that the walk goes down with, and the
+//! path that the walk has come.
+
+use crate::envelope::Places;
+use crate::json::{Pointer, push_pointer};
+
+/// What the envelope reads at a place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum What {
+    Id,
+    Type,
+    Time,
+    Data,
+}
+
+/// One name on the way to the envelope's parts.
+#[derive(Debug, Default)]
+pub(super) struct Spot {
+    pub(super) what: Option<What>,
+    below: Vec<(String, Spot)>,
+}
+
+impl Spot {
+    pub(super) fn tree(places: &Places) -> Self {
+        let mut root = Self::default();
+        root.put(&places.data, What::Data);
+        if let Some(id) = &places.id {
+            root.put(id, What::Id);
+        }
+        root.put(&places.event_type, What::Type);
+        root.put(&places.time, What::Time);
+        root
+    }
+
+    /// The first one at a place counts: of two that read the same text, either speaks for it.
+    fn put(&mut self, pointer: &Pointer, what: What) {
+        let mut spot = self;
+        for name in pointer.names() {
+            let at = spot.below.iter().position(|(known, _)| known == name).unwrap_or_else(|| {
+                spot.below.push((name.clone(), Self::default()));
+                spot.below.len() - 1
+            });
+            let Some((_, next)) = spot.below.get_mut(at) else { return };
+            spot = next;
+        }
+        spot.what.get_or_insert(what);
+    }
+
+    /// The spot under `name`, if the envelope reads there or deeper.
+    pub(super) fn below(&self, name: &str) -> Option<&Self> {
+        self.below.iter().find(|(known, _)| known == name).map(|(_, spot)| spot)
+    }
+
+    /// The spot that `names` lead to.
+    pub(super) fn at(&self, names: &[String]) -> Option<&Self> {
+        names.iter().try_fold(self, |spot, name| spot.below(name))
+    }
+}
+
+/// The way from the body's root to a value, as a chain on the stack: written out only when
+/// somebody needs it.
+#[derive(Clone, Copy)]
+pub(super) struct Path<'p> {
+    above: Option<&'p Path<'p>>,
+    step: Step<'p>,
+}
+
+#[derive(Clone, Copy)]
+enum Step<'p> {
+    /// A finished pointer.
+    Start(&'p str),
+    /// A field of the schema.
+    Field(&'p str),
+    /// An element of an array.
+    Index(usize),
+    /// A name that the body chose: a map's key, an unknown member.
+    Key(&'p str),
+}
+
+impl<'p> Path<'p> {
+    pub(super) const fn start(pointer: &'p str) -> Self {
+        Self { above: None, step: Step::Start(pointer) }
+    }
+
+    pub(super) const fn field(&'p self, name: &'p str) -> Self {
+        Self { above: Some(self), step: Step::Field(name) }
+    }
+
+    pub(super) const fn index(&'p self, index: usize) -> Self {
+        Self { above: Some(self), step: Step::Index(index) }
+    }
+
+    pub(super) const fn key(&'p self, key: &'p str) -> Self {
+        Self { above: Some(self), step: Step::Key(key) }
+    }
+
+    /// The JSON pointer, for `additional_fields`.
+    pub(super) fn pointer(&self) -> String {
+        let mut pointer = String::with_capacity(self.size());
+        self.write(&mut pointer, false);
+        pointer
+    }
+
+    /// The pointer for people, with `*` for the names that the body chose: they may be payload.
+    pub(super) fn masked(&self) -> String {
+        let mut pointer = String::new();
+        self.write(&mut pointer, true);
+        pointer
+    }
+
+    /// Bytes of the pointer, but for escapes; 6 for an index.
+    pub(super) fn size(&self) -> usize {
+        let own = match self.step {
+            Step::Start(pointer) => pointer.len(),
+            Step::Field(name) | Step::Key(name) => 1 + name.len(),
+            Step::Index(_) => 6,
+        };
+        own + self.above.map_or(0, Path::size)
+    }
+
+    fn write(&self, pointer: &mut String, masked: bool) {
+        if let Some(above) = self.above {
+            above.write(pointer, masked);
+        }
+        match self.step {
+            Step::Start(start) => pointer.push_str(start),
+            Step::Key(_) if masked => pointer.push_str("/*"),
+            Step::Field(name) | Step::Key(name) => push_pointer(pointer, name),
+            Step::Index(index) => push_pointer(pointer, &index.to_string()),
+        }
+    }
+}

@@ -1,0 +1,290 @@
+//! The walk: a plan on one side, raw slices of the body on the other, Avro bytes out.
+//!
+//! A value that does not fit stops the walk up to the nearest field that may be null; there the
+//! bytes are cut back, null is written and the whole of the field's text is kept.
+
+use serde_json::value::RawValue;
+
+use super::encode::Misfit;
+use super::places::{Path, Spot, What};
+use super::plan::{Field, Node, Record};
+use super::{instant, number};
+use crate::json::{self, Kind, Object};
+use crate::outcome::{Fault, Reason};
+
+/// Bound on the bytes that one event may keep with their pointers. Pointers repeat their way, so
+/// a body could grow far past itself; the bound is far past what any topic takes.
+const MAX_KEPT: usize = 8 << 20;
+
+/// Why a value was not written.
+pub(super) enum Stop {
+    /// It does not fit; a field that may be null catches this.
+    Misfit(Misfit),
+    /// The event is of no use at all.
+    Fault(Fault),
+}
+
+impl From<Fault> for Stop {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+/// What the envelope took out of the body, for the unknown members that stand at its places.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Spoken<'e> {
+    pub(super) id: &'e str,
+    pub(super) event_type: &'e str,
+    /// Whether milliseconds say all that the body's time says.
+    pub(super) time: bool,
+}
+
+/// One event's encoding as it grows.
+pub(super) struct Walk<'e, 'd> {
+    pub(super) out: Vec<u8>,
+    /// Pointer and text for `additional_fields`.
+    pub(super) kept: Vec<(String, &'d RawValue)>,
+    spoken: Spoken<'e>,
+    budget: usize,
+}
+
+/// A value alone, without an event: a schema's default. `None` where it does not fit exactly.
+pub(super) fn plain(node: &Node, text: &str) -> Option<Vec<u8>> {
+    let raw = json::check(text.as_bytes()).ok()?;
+    let mut walk = Walk::new(Vec::new(), Spoken::default());
+    walk.value(node, raw, &Path::start(""), None).ok()?;
+    walk.kept.is_empty().then_some(walk.out)
+}
+
+impl<'e, 'd> Walk<'e, 'd> {
+    pub(super) const fn new(out: Vec<u8>, spoken: Spoken<'e>) -> Self {
+        Self { out, kept: Vec::new(), spoken, budget: MAX_KEPT }
+    }
+
+    /// Writes a field's value; `None` and null both mean that it is missing.
+    pub(super) fn field(
+        &mut self,
+        field: &Field,
+        raw: Option<&'d RawValue>,
+        at: &Path<'_>,
+        spot: Option<&Spot>,
+    ) -> Result<(), Stop> {
+        if let Some(raw) = raw.filter(|raw| Kind::of(raw) != Kind::Null) {
+            return self.value(&field.node, raw, at, spot);
+        }
+        match (&field.node, &field.default) {
+            (Node::Null, _) => {}
+            (Node::Nullable { null, .. }, _) => self.out.push(*null),
+            (_, Some(default)) => self.out.extend_from_slice(default),
+            (node, None) => {
+                return Err(misfit(at, node, if raw.is_some() { "null" } else { "nothing" }));
+            }
+        }
+        Ok(())
+    }
+
+    fn value(
+        &mut self,
+        node: &Node,
+        raw: &'d RawValue,
+        at: &Path<'_>,
+        spot: Option<&Spot>,
+    ) -> Result<(), Stop> {
+        match (node, Kind::of(raw)) {
+            (Node::Nullable { null, .. }, Kind::Null) => self.out.push(*null),
+            (Node::Nullable { null, value, inner }, _) => {
+                let (bytes, kept) = (self.out.len(), self.kept.len());
+                self.out.push(*value);
+                match self.value(inner, raw, at, spot) {
+                    Err(Stop::Misfit(_)) => {
+                        self.out.truncate(bytes);
+                        self.kept.truncate(kept);
+                        self.out.push(*null);
+                        self.keep(raw, at)?;
+                    }
+                    done => return done,
+                }
+            }
+            (Node::Null, Kind::Null) => {}
+            (Node::Boolean, Kind::Boolean) => self.out.push(u8::from(raw.get() == "true")),
+            (Node::Int | Node::Long | Node::Float | Node::Double, Kind::Number) => {
+                self.number(node, raw, at)?;
+            }
+            (Node::Text, Kind::String) => {
+                let text = json::string(raw).ok_or_else(|| misfit(at, node, "half a surrogate pair"))?;
+                self.text(&text);
+            }
+            (Node::Instant, Kind::String) => {
+                let text = json::string(raw).ok_or_else(|| misfit(at, node, "half a surrogate pair"))?;
+                let instant = instant::parse(&text).ok_or_else(|| misfit(at, node, "another string"))?;
+                self.long(instant.milliseconds);
+                if !instant.exact {
+                    self.keep(raw, at)?;
+                }
+            }
+            (Node::Array(items), kind) => {
+                let elements = json::elements(raw).ok_or_else(|| misfit(at, node, kind.name()))?;
+                self.array(items, &elements, at)?;
+            }
+            (Node::Map(values), kind) => {
+                let object = Object::open(raw)?.ok_or_else(|| misfit(at, node, kind.name()))?;
+                self.map(values, &object, at, spot)?;
+            }
+            (Node::Record(record), kind) => {
+                let object = Object::open(raw)?.ok_or_else(|| misfit(at, node, kind.name()))?;
+                self.record(record, &object, at, spot)?;
+            }
+            (node, kind) => return Err(misfit(at, node, kind.name())),
+        }
+        Ok(())
+    }
+
+    fn number(&mut self, node: &Node, raw: &'d RawValue, at: &Path<'_>) -> Result<(), Stop> {
+        let text = raw.get();
+        let exact = match node {
+            Node::Float => {
+                let (value, exact) = number::float(text).ok_or_else(|| misfit(at, node, TOO_LARGE))?;
+                self.out.extend_from_slice(&value.to_le_bytes());
+                exact
+            }
+            Node::Double => {
+                let (value, exact) = number::double(text).ok_or_else(|| misfit(at, node, TOO_LARGE))?;
+                self.out.extend_from_slice(&value.to_le_bytes());
+                exact
+            }
+            node => {
+                let value = number::integer(text)
+                    .filter(|value| matches!(node, Node::Long) || i32::try_from(*value).is_ok())
+                    .ok_or_else(|| misfit(at, node, "a number with a fraction or out of range"))?;
+                self.long(value);
+                true
+            }
+        };
+        if exact { Ok(()) } else { self.keep(raw, at) }
+    }
+
+    fn array(&mut self, items: &Node, elements: &[&'d RawValue], at: &Path<'_>) -> Result<(), Stop> {
+        self.block(elements.len());
+        for (index, element) in elements.iter().enumerate() {
+            self.value(items, element, &at.index(index), None)?;
+        }
+        self.end_block();
+        Ok(())
+    }
+
+    fn map(
+        &mut self,
+        values: &Node,
+        object: &Object<'d>,
+        at: &Path<'_>,
+        spot: Option<&Spot>,
+    ) -> Result<(), Stop> {
+        // Null as missing: such an entry is left out where the type cannot hold it. Refusing it
+        // would cost the consumer the whole map for one empty value.
+        let present = |value: &RawValue| values.takes_null() || Kind::of(value) != Kind::Null;
+        let count = object.members().iter().filter(|(_, value)| present(value)).count();
+        self.block(count);
+        for (key, value) in object.members() {
+            if present(value) {
+                self.text(key);
+                self.value(values, value, &at.key(key), spot.and_then(|spot| spot.below(key)))?;
+            }
+        }
+        self.end_block();
+        Ok(())
+    }
+
+    fn record(
+        &mut self,
+        record: &Record,
+        object: &Object<'d>,
+        at: &Path<'_>,
+        spot: Option<&Spot>,
+    ) -> Result<(), Stop> {
+        let below = |name: &str| spot.and_then(|spot| spot.below(name));
+        for field in &record.fields {
+            let (name, path) = (&*field.name, at.field(&field.name));
+            self.field(field, object.get(name), &path, below(name))?;
+        }
+        for (key, value) in object.members() {
+            if !record.knows(key) {
+                self.unknown(value, &at.key(key), below(key))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A member that no field of the schema reads. Where the envelope reads it, its value is told
+    /// by the envelope's field; where the envelope reads below it, the rest of it is kept.
+    pub(super) fn unknown(
+        &mut self,
+        raw: &'d RawValue,
+        at: &Path<'_>,
+        spot: Option<&Spot>,
+    ) -> Result<(), Stop> {
+        let Some(spot) = spot else { return self.keep(raw, at) };
+        let told = match spot.what {
+            Some(What::Data) => true,
+            Some(What::Time) => self.spoken.time,
+            Some(What::Id) => json::string(raw).is_some_and(|text| text == self.spoken.id),
+            Some(What::Type) => json::string(raw).is_some_and(|text| text == self.spoken.event_type),
+            None => {
+                let Some(object) = Object::open(raw)? else { return self.keep(raw, at) };
+                for (key, value) in object.members() {
+                    self.unknown(value, &at.key(key), spot.below(key))?;
+                }
+                // An object of nothing leaves no member behind that tells of it.
+                object.members().iter().any(|(_, value)| Kind::of(value) != Kind::Null)
+            }
+        };
+        if told { Ok(()) } else { self.keep(raw, at) }
+    }
+
+    /// Keeps a text for `additional_fields`; null counts as missing.
+    fn keep(&mut self, raw: &'d RawValue, at: &Path<'_>) -> Result<(), Stop> {
+        if Kind::of(raw) == Kind::Null {
+            return Ok(());
+        }
+        let size = at.size() + raw.get().len();
+        self.budget = self.budget.checked_sub(size).ok_or_else(|| {
+            Fault::new(Reason::ShapeMismatch, format!("additional_fields past {MAX_KEPT} bytes"))
+        })?;
+        self.kept.push((at.pointer(), raw));
+        Ok(())
+    }
+
+    /// A long, zigzag, 7 bits a byte, the lowest first. An int is written alike.
+    pub(super) fn long(&mut self, value: i64) {
+        let mut rest = ((value << 1) ^ (value >> 63)).cast_unsigned();
+        while rest > 0x7f {
+            self.out.push(rest.to_le_bytes()[0] | 0x80);
+            rest >>= 7;
+        }
+        self.out.push(rest.to_le_bytes()[0]);
+    }
+
+    /// A string: its bytes behind their number.
+    pub(super) fn text(&mut self, text: &str) {
+        // No text of this process is longer than isize::MAX.
+        self.long(i64::try_from(text.len()).unwrap_or(i64::MAX));
+        self.out.extend_from_slice(text.as_bytes());
+    }
+
+    /// Begins the one block of an array or map; an empty one is its end alone.
+    pub(super) fn block(&mut self, count: usize) {
+        if count > 0 {
+            self.long(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+    }
+
+    /// Ends an array or map.
+    pub(super) fn end_block(&mut self) {
+        self.out.push(0);
+    }
+}
+
+const TOO_LARGE: &str = "a number out of range";
+
+fn misfit(at: &Path<'_>, node: &Node, found: &'static str) -> Stop {
+    Stop::Misfit(Misfit { pointer: at.masked(), expected: node.expects().into(), found })
+}
