@@ -46,7 +46,7 @@ fn write(value: &Value, out: &mut String) -> Option<()> {
         },
         Value::Union(_, value) => write(value, out)?,
         Value::Array(items) => {
-            list(out, ['[', ']'], items.iter(), |item, out| write(item, out))?;
+            list(out, ['[', ']'], items.iter(), write)?;
         }
         Value::Map(entries) => {
             let mut entries: Vec<_> = entries.iter().collect();
