@@ -142,7 +142,7 @@ impl<'d> Object<'d> {
 
 /// Pairwise for the usual handful, sorted past that: a body of 100,000 members stays cheap.
 fn repeated(members: &[(Cow<'_, str>, &RawValue)]) -> bool {
-    if members.len() <= 16 {
+    if members.len() <= 32 {
         let mut rest = members;
         while let Some(((key, _), tail)) = rest.split_first() {
             if tail.iter().any(|(other, _)| other == key) {

@@ -3,6 +3,8 @@
 //! A value that does not fit stops the walk up to the nearest field that may be null; there the
 //! bytes are cut back, null is written and the whole of the field's text is kept.
 
+use std::borrow::Cow;
+
 use serde_json::value::RawValue;
 
 use super::encode::Misfit;
@@ -202,11 +204,20 @@ impl<'e, 'd> Walk<'e, 'd> {
         spot: Option<&Spot>,
     ) -> Result<(), Stop> {
         let below = |name: &str| spot.and_then(|spot| spot.below(name));
+        let members = object.members();
+        let (mut next, mut read) = (0, 0);
         for field in &record.fields {
-            let (name, path) = (&*field.name, at.field(&field.name));
-            self.field(field, object.get(name), &path, below(name))?;
+            let found = position(members, next, &field.name);
+            let value = found.and_then(|at| members.get(at)).map(|(_, value)| *value);
+            if let Some(at) = found {
+                (next, read) = (at + 1, read + 1);
+            }
+            self.field(field, value, &at.field(&field.name), below(&field.name))?;
         }
-        for (key, value) in object.members() {
+        if read == members.len() {
+            return Ok(());
+        }
+        for (key, value) in members {
             if !record.knows(key) {
                 self.unknown(value, &at.key(key), below(key))?;
             }
@@ -281,6 +292,14 @@ impl<'e, 'd> Walk<'e, 'd> {
     pub(super) fn end_block(&mut self) {
         self.out.push(0);
     }
+}
+
+/// Where the member `name` stands. Looks on from `from`, since providers write fields in their
+/// documented order and so do schemas: most are found at once.
+fn position(members: &[(Cow<'_, str>, &RawValue)], from: usize, name: &str) -> Option<usize> {
+    let (before, after) = members.split_at_checked(from)?;
+    let is = |(key, _): &(Cow<'_, str>, &RawValue)| key == name;
+    after.iter().position(is).map(|at| from + at).or_else(|| before.iter().position(is))
 }
 
 const TOO_LARGE: &str = "a number out of range";
