@@ -1,5 +1,5 @@
-//! The configuration as plain data. `layers` reads and merges it, `problems` collects what is
-//! wrong with it, `secret` resolves references; each room compiles its own part.
+//! The configuration as plain data. [`load`] reads and merges its layers, [`Problems`] collects
+//! what is wrong with it, `secret` resolves references; each room compiles its own part.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -7,10 +7,21 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+mod check;
+mod layers;
+mod load;
+mod problems;
+mod properties;
 pub mod secret;
+#[cfg(test)]
+mod tests;
 mod text;
+mod tree;
 
-pub use secret::{Secret, SecretRef};
+pub use load::{Auth, Loaded, Overrides, Secrets, load, presets};
+pub use problems::Problems;
+pub use properties::{Properties, Property};
+pub use secret::{Environment, Secret, SecretEntry, SecretRef, SecretText};
 
 /// Everything, presets merged in.
 #[derive(Debug, Clone, Deserialize)]
@@ -26,7 +37,7 @@ pub struct Config {
     pub registry: Registry,
     /// What `serve` creates at start.
     pub provision: Provision,
-    /// By name: the name in the URL and in the topics.
+    /// By name: the name in the URL and in the topics. As loaded, only those that are on.
     #[serde(default)]
     pub source: BTreeMap<String, Source>,
 }
@@ -78,22 +89,12 @@ pub struct Admin {
 pub struct Kafka {
     /// `host:port`, comma-separated.
     pub bootstrap_servers: String,
-    /// librdkafka's own properties, dotted names flattened, secrets resolved by
-    /// [`Kafka::properties`]' reader; never those that the promise rests on.
+    /// librdkafka's own properties, dotted names flattened; never those that the promise rests on.
+    /// With their secrets read, they are [`Loaded::properties`].
     #[serde(default)]
     pub properties: BTreeMap<String, Property>,
     /// Defaults for the topics that we create.
     pub topics: Topics,
-}
-
-/// A value of `[kafka.properties]`.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(untagged)]
-pub enum Property {
-    /// Passed through as it is.
-    Text(String),
-    /// Read at start.
-    Secret(SecretRef),
 }
 
 /// `[kafka.topics]`: how missing topics are created. Existing ones are never altered.
@@ -164,15 +165,16 @@ pub struct Source {
     #[serde(default = "yes", deserialize_with = "text::boolean")]
     pub enabled: bool,
     /// The secrets that may sign, tried in this order.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "secret::entries")]
     pub secrets: Vec<SecretEntry>,
     /// How long after the complete request head the answer is due.
     #[serde(deserialize_with = "text::duration", default = "four_seconds")]
     pub ack_deadline: Duration,
     /// Event types with a topic each.
+    #[serde(deserialize_with = "text::list")]
     pub types: Vec<String>,
     /// What becomes of other event types.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "text::choice")]
     pub unmapped: Unmapped,
     /// Dead letters per second; past it, 503.
     #[serde(deserialize_with = "text::number", default = "hundred")]
@@ -204,15 +206,6 @@ pub enum Unmapped {
     DeadLetter,
 }
 
-/// One of a source's `secrets`: `{ name = "2026-11", env = "..." }`.
-#[derive(Debug, Clone, Deserialize)]
-pub struct SecretEntry {
-    /// Shown in log, metric and record header. Defaults to the reference's own name.
-    pub name: Option<String>,
-    /// Where it stands.
-    pub reference: SecretRef,
-}
-
 /// `[source.NAME.signature]`
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -231,6 +224,7 @@ pub struct Signature {
     /// What is signed: text with `{timestamp}` and `{body}`.
     pub signed: String,
     /// The forms of `{body}`, tried in this order.
+    #[serde(deserialize_with = "text::list")]
     pub forms: Vec<Form>,
 }
 
@@ -256,6 +250,7 @@ pub struct Envelope {
     /// Pointer to the event's time.
     pub time: String,
     /// How the time is written.
+    #[serde(deserialize_with = "text::choice")]
     pub time_format: TimeFormat,
     /// Pointer to the part that the schema's `data` types.
     pub data: String,

@@ -1,0 +1,152 @@
+//! What no single field can tell: settings that contradict each other.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::{Config, Http, Problems, Registry, Source, Topics};
+use crate::names;
+
+/// Adds a problem for each contradiction.
+pub(super) fn all(config: &Config, problems: &mut Problems) {
+    listen(config, problems);
+    http(&config.http, problems);
+    topics(&config.kafka.topics, problems);
+    registry(&config.registry, problems);
+    if config.kafka.bootstrap_servers.split(',').any(|server| server.trim().is_empty()) {
+        problems.add("kafka.bootstrap_servers", "expected host:port, several with commas");
+    }
+    for (name, source) in &config.source {
+        self::source(name, source, &config.http, problems);
+    }
+    collisions(config, problems);
+}
+
+/// `address:port` or `host:port`.
+fn is_listen(address: &str) -> bool {
+    let host_port = || {
+        let (host, port) = address.rsplit_once(':')?;
+        let named = !host.is_empty() && !host.contains([':', '/', ' ']);
+        (named && port.parse::<u16>().is_ok()).then_some(())
+    };
+    address.parse::<SocketAddr>().is_ok() || host_port().is_some()
+}
+
+fn listen(config: &Config, problems: &mut Problems) {
+    for (key, address) in [("http.listen", &config.http.listen), ("admin.listen", &config.admin.listen)] {
+        if !is_listen(address) {
+            problems.add(key, "expected address:port, such as \"127.0.0.1:8080\" or \"[::]:8080\"");
+        }
+    }
+    if config.http.listen == config.admin.listen && !config.http.listen.ends_with(":0") {
+        problems.add("admin.listen", "equals http.listen; the operator's port is one of its own");
+    }
+}
+
+fn http(http: &Http, problems: &mut Problems) {
+    for (key, size) in [("http.max_body", http.max_body), ("http.max_head", http.max_head)] {
+        if size < 1024 {
+            problems.add(key, "expected at least 1 KiB");
+        }
+    }
+    for (key, time) in [("http.head_timeout", http.head_timeout), ("http.body_timeout", http.body_timeout)] {
+        if time == Duration::ZERO {
+            problems.add(key, "expected more than 0 s");
+        }
+    }
+    for (key, number) in
+        [("http.max_connections", http.max_connections), ("http.max_in_flight", http.max_in_flight)]
+    {
+        if number == 0 {
+            problems.add(key, "expected at least 1");
+        }
+    }
+}
+
+fn topics(topics: &Topics, problems: &mut Problems) {
+    let numbers = [
+        ("kafka.topics.partitions", topics.partitions, i32::MAX as u32),
+        ("kafka.topics.replication", topics.replication, i16::MAX as u32),
+        ("kafka.topics.min_insync_replicas", topics.min_insync_replicas, i16::MAX as u32),
+    ];
+    for (key, number, most) in numbers {
+        if number == 0 || number > most {
+            problems.add(key, format!("expected 1 to {most}"));
+        }
+    }
+    if topics.replication < topics.min_insync_replicas {
+        problems.add(
+            "kafka.topics.min_insync_replicas",
+            "is more than kafka.topics.replication: no record could be acknowledged; lower it or raise the other",
+        );
+    }
+}
+
+fn registry(registry: &Registry, problems: &mut Problems) {
+    match reqwest::Url::parse(&registry.url) {
+        Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => {
+            if !url.username().is_empty() || url.password().is_some() {
+                problems.add(
+                    "registry.url",
+                    "holds user or password; take them out and set registry.basic_auth, the password by reference",
+                );
+            }
+        }
+        _ => problems.add("registry.url", "expected a URL with http:// or https://"),
+    }
+    if registry.bearer.is_some() && registry.basic_auth.is_some() {
+        problems.add("registry.bearer", "excludes registry.basic_auth; keep one of them");
+    }
+}
+
+fn source(name: &str, source: &Source, http: &Http, problems: &mut Problems) {
+    if http.body_timeout >= source.ack_deadline {
+        problems.add(
+            format!("source.{name}.ack_deadline"),
+            "is not longer than http.body_timeout: a slow body would leave no time for Kafka; \
+             raise it, or lower the other",
+        );
+    }
+    let key = format!("source.{name}.types");
+    if source.types.is_empty() {
+        problems.add(key.as_str(), "is empty; name at least one event type");
+    }
+    for (index, event_type) in source.types.iter().enumerate() {
+        let key = format!("{key}.{index}");
+        if event_type.trim().is_empty() {
+            problems.add(key, "is an empty event type; take it out");
+        } else if names::topic(name, event_type).len() > names::MAX_TOPIC {
+            let most = names::MAX_TOPIC;
+            problems.add(
+                key,
+                format!("leads to a topic of more than {most} characters; shorten the source's name"),
+            );
+        }
+    }
+}
+
+/// No two event types, of whichever sources, share a topic, or have topics that Kafka cannot
+/// tell apart.
+fn collisions(config: &Config, problems: &mut Problems) {
+    let mut taken: BTreeMap<String, String> = BTreeMap::new();
+    for (name, source) in &config.source {
+        let key = format!("source.{name}");
+        let typed = source.types.iter().map(|event_type| {
+            (format!("{key}.types"), names::topic(name, event_type), format!("{name}'s `{event_type}`"))
+        });
+        let dead = (key.clone(), names::dead_letter_topic(name), format!("{name}'s dead letters"));
+        for (key, topic, owner) in typed.chain([dead]) {
+            match taken.entry(names::collision_key(&topic)) {
+                std::collections::btree_map::Entry::Vacant(entry) => drop(entry.insert(owner)),
+                std::collections::btree_map::Entry::Occupied(entry) => problems.add(
+                    key,
+                    format!(
+                        "the topic {topic} of {owner} is that of {}, or differs only by . and _, \
+                         which Kafka takes for one; rename one",
+                        entry.get()
+                    ),
+                ),
+            }
+        }
+    }
+}

@@ -1,0 +1,348 @@
+//! Layers: built in < file < environment < `-X`, each kept apart with its places, merged by
+//! figment. What does not fit is noted and taken out of its layer, then all is read again: so one
+//! run finds every mistake, and each is blamed on the layer that made it.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use figment::Figment;
+use figment::error::{Actual, Kind as Mistake};
+
+use super::problems::{Place, Problems, hint};
+use super::secret::Environment;
+use super::tree::{Kind, Node};
+use super::{Config, properties};
+use crate::names;
+
+const SHIPPED: &str = include_str!("../../config/hookstream.toml");
+
+/// Presets by name: data, so that a provider more is a file more.
+pub(super) const PRESETS: [(&str, &str); 2] = [
+    ("datagrid", include_str!("../../config/providers/datagrid.toml")),
+    ("grapevine", include_str!("../../config/providers/grapevine.toml")),
+];
+
+/// Each round takes out one mistake; a file with more than this is no configuration.
+const ROUNDS: usize = 500;
+
+struct Layer {
+    /// Of the layer as a whole.
+    place: Place,
+    root: Node,
+}
+
+impl Layer {
+    fn place_at(&self, line: usize) -> Place {
+        match &self.place {
+            Place::File(path, _) => Place::File(path.clone(), line),
+            place => place.clone(),
+        }
+    }
+
+    /// Equal for all variables, and for all `-X`.
+    fn rank(&self) -> usize {
+        match self.place {
+            Place::BuiltIn | Place::Nowhere => 0,
+            Place::File(..) => 1,
+            Place::Variable(_) => 2,
+            Place::Set(_) => 3,
+        }
+    }
+}
+
+/// The lowest first. No `Debug`: a value may be a secret that was written where none belongs.
+#[derive(Default)]
+pub(super) struct Layers(Vec<Layer>);
+
+impl fmt::Debug for Layers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Layers({})", self.0.len())
+    }
+}
+
+impl Layers {
+    pub(super) fn shipped(problems: &mut Problems) -> Self {
+        let mut layers = Self::default();
+        layers.add_toml(Place::BuiltIn, SHIPPED, problems);
+        layers
+    }
+
+    fn push(&mut self, place: Place, root: Node) {
+        self.0.push(Layer { place, root });
+    }
+
+    pub(super) fn add_toml(&mut self, place: Place, text: &str, problems: &mut Problems) {
+        match Node::parse(text) {
+            Ok(root) => self.push(place, root),
+            Err(syntax) => {
+                let at = Layer { place, root: Node::default() }.place_at(syntax.line);
+                problems.add_at(at, "", format!("column {}: {}", syntax.column, syntax.message));
+            }
+        }
+    }
+
+    /// `HOOKSTREAM_` + path with `__` between levels. Names without `__` are not ours: Kubernetes
+    /// sets `HOOKSTREAM_PORT=tcp://...` for a Service called hookstream.
+    pub(super) fn add_environment(&mut self, environment: &Environment, problems: &mut Problems) {
+        const PREFIX: &str = "HOOKSTREAM_";
+        for (name, value) in environment.iter() {
+            let Some(name) = name.to_str() else { continue };
+            let Some((prefix, path)) = name.split_at_checked(PREFIX.len()) else { continue };
+            if !prefix.eq_ignore_ascii_case(PREFIX) || !path.contains("__") {
+                continue;
+            }
+            let (place, path) = (Place::Variable(name.to_owned()), path.to_ascii_lowercase());
+            match value.to_str() {
+                Some(value) => self.push(place, Node::nested(path.split("__"), value)),
+                None => problems.add_at(place, path.replace("__", "."), "is no UTF-8 text"),
+            }
+        }
+    }
+
+    /// `-X key=value`, the key with dots between levels.
+    pub(super) fn add_sets(&mut self, sets: &[String], problems: &mut Problems) {
+        for set in sets {
+            match set.split_once('=') {
+                Some((key, value)) => {
+                    let key = key.trim();
+                    self.push(Place::Set(key.to_owned()), Node::nested(key.split('.'), value));
+                }
+                // Not repeated: who forgets the key has written the value alone.
+                None => problems.add_at(Place::Nowhere, "-X", "has no `=`; write -X key=value"),
+            }
+        }
+    }
+
+    /// Takes tables out of all layers but the built-in one; returns where they stood.
+    pub(super) fn ignore(&mut self, tables: &[&str]) -> Vec<String> {
+        let mut ignored = Vec::new();
+        for layer in self.0.iter_mut().filter(|layer| layer.rank() > 0) {
+            for table in tables {
+                if let Some(node) = layer.root.remove(&[table]) {
+                    let place = layer.place_at(node.line);
+                    ignored.push(match layer.place {
+                        Place::File(..) => format!("{place}: [{table}]"),
+                        _ => place.to_string(),
+                    });
+                }
+            }
+        }
+        ignored
+    }
+
+    /// Where the key was set last; if it was not, its nearest table.
+    pub(super) fn place(&self, key: &str) -> Place {
+        let mut wanted = Some(key);
+        while let Some(key) = wanted.filter(|key| !key.is_empty()) {
+            for layer in self.0.iter().rev() {
+                if let Some(node) = layer.root.find(key) {
+                    return layer.place_at(node.line);
+                }
+            }
+            wanted = key.rsplit_once('.').map(|(table, _)| table);
+        }
+        Place::Nowhere
+    }
+
+    /// Whether file, environment or `-X` speak of the source.
+    pub(super) fn is_users(&self, source: &str) -> bool {
+        self.0.iter().any(|layer| layer.rank() > 0 && layer.root.get(&["source", source]).is_some())
+    }
+
+    /// Merges and reads all layers. `None` where nothing could be read; a configuration returned
+    /// beside problems lacks what they speak of.
+    pub(super) fn read(&mut self, problems: &mut Problems) -> Option<Config> {
+        for layer in &mut self.0 {
+            let of_layer = Layer { place: layer.place.clone(), root: Node::default() };
+            properties::flatten(&mut layer.root, problems, |line| of_layer.place_at(line));
+        }
+        self.replace_references();
+        self.refuse_strays(problems);
+        let mut broken = self.add_presets(problems);
+        let mut config = self.extract(&mut broken, problems)?;
+        config.source.retain(|name, _| !broken.contains(name));
+        Some(config)
+    }
+
+    /// A reference to a secret is one value: `file` of a higher layer must replace `env` of a
+    /// lower one and not join it.
+    fn replace_references(&mut self) {
+        for above in 1..self.0.len() {
+            let (lower, rest) = self.0.split_at_mut(above);
+            let Some(layer) = rest.first() else { return };
+            for path in layer.root.references() {
+                for lower in lower.iter_mut().filter(|lower| lower.rank() < layer.rank()) {
+                    if let Some(node) = lower.root.get_mut(&path).filter(|node| node.is_reference()) {
+                        drop(["env", "file"].map(|key| node.remove(&[key])));
+                    }
+                }
+            }
+        }
+    }
+
+    fn sources(&self) -> BTreeSet<String> {
+        let tables = self.0.iter().filter_map(|layer| layer.root.get(&["source"])?.table());
+        tables.flat_map(BTreeMap::keys).cloned().collect()
+    }
+
+    fn find(&self, path: &[&str]) -> Option<&Node> {
+        self.0.iter().rev().find_map(|layer| layer.root.get(path))
+    }
+
+    /// Sources whose name cannot be one, and those without any rules: most often a misspelt name
+    /// in a variable.
+    fn refuse_strays(&mut self, problems: &mut Problems) {
+        let sources = self.sources();
+        let ruled = |source: &&String| {
+            let keys = ["preset", "types", "signature", "envelope"];
+            keys.iter().any(|key| self.find(&["source", source, key]).is_some())
+        };
+        let (ruled, strays): (Vec<_>, Vec<_>) = sources.iter().partition(ruled);
+        let misnamed = ruled.iter().filter(|source| !names::is_source(source)).map(|source| {
+            let form = "a source's name is 1 to 64 of a-z, 0-9, _ and -, a letter first";
+            ((*source).clone(), format!("{form}, and not `dead_letter`; rename it"))
+        });
+        let strays = strays.into_iter().filter(|source| {
+            // `source.x = 5` is refused for what it is.
+            self.find(&["source", source]).is_some_and(|node| node.table().is_some())
+        });
+        let strays = strays.map(|source| {
+            let hint = hint(source, ruled.iter().map(|ruled| ruled.as_str()));
+            let rules = "write out its types, signature and envelope, or name a preset";
+            (source.clone(), format!("no rules for a source of this name: {rules}{hint}"))
+        });
+        for (source, message) in misnamed.chain(strays).collect::<Vec<_>>() {
+            let key = format!("source.{source}");
+            problems.add_at(self.place(&key), key, message);
+            for layer in &mut self.0 {
+                layer.root.remove(&["source", &source]);
+            }
+        }
+    }
+
+    /// Puts the preset of each source below all layers. Returns the sources whose preset is none.
+    fn add_presets(&mut self, problems: &mut Problems) -> BTreeSet<String> {
+        let mut broken = BTreeSet::new();
+        for source in self.sources() {
+            let Some(node) = self.find(&["source", &source, "preset"]) else { continue };
+            let wanted = node.text().unwrap_or_default();
+            if let Some((_, text)) = PRESETS.iter().find(|(name, _)| *name == wanted) {
+                let mut shipped = Self::default();
+                shipped.add_toml(Place::BuiltIn, text, problems);
+                for Layer { root, .. } in shipped.0 {
+                    let root = root.under(&["source", &source]);
+                    self.0.insert(0, Layer { place: Place::BuiltIn, root });
+                }
+                continue;
+            }
+            if node.text().is_some() {
+                let key = format!("source.{source}.preset");
+                let hint = hint(wanted, PRESETS.iter().map(|(name, _)| *name));
+                problems.add_at(self.place(&key), key, format!("unknown preset{hint}"));
+            }
+            broken.insert(source);
+        }
+        broken
+    }
+
+    fn extract(&mut self, broken: &mut BTreeSet<String>, problems: &mut Problems) -> Option<Config> {
+        let mut mistaken: Vec<Vec<String>> = Vec::new();
+        let without_preset = broken.clone();
+        for _ in 0..ROUNDS {
+            let merged = self.0.iter().fold(Figment::new(), |merged, layer| merged.merge(&layer.root));
+            let error = match merged.extract::<Config>() {
+                Ok(config) => return Some(config),
+                Err(error) => error,
+            };
+            let mut path = error.path.clone();
+            if let Mistake::MissingField(field) = &error.kind {
+                path.push(field.clone().into_owned());
+                // What is missing for a reason that was already told is not told again.
+                let told = mistaken.iter().any(|mistaken| path.starts_with(mistaken))
+                    || matches!(path.as_slice(), [source, name, ..] if source == "source" && without_preset.contains(name));
+                if !told {
+                    let key = error.path.join(".");
+                    problems.add_at(self.place(&key), key, format!("lacks `{field}`; add it"));
+                }
+                self.fill(&path, broken)?;
+            } else {
+                let layer = self.0.iter_mut().rev().find(|layer| layer.root.get(&path).is_some())?;
+                let written = layer.root.written(&path);
+                let node = layer.root.remove(&path)?;
+                path = written;
+                // A table that lost a wrong key may be wrong without it; once is enough.
+                if !mistaken.iter().any(|mistaken| mistaken.len() > path.len() && mistaken.starts_with(&path))
+                {
+                    problems.add_at(layer.place_at(node.line), path.join("."), describe(&error.kind));
+                }
+            }
+            mistaken.push(path);
+        }
+        None
+    }
+
+    /// Makes a missing field harmless, so that the search goes on: in a source by a stand-in,
+    /// and the source counts as broken; elsewhere by leaving out its table.
+    fn fill(&mut self, path: &[String], broken: &mut BTreeSet<String>) -> Option<()> {
+        let (field, table) = path.split_last()?;
+        match table {
+            [source, name, ..] if source == "source" => {
+                broken.insert(name.clone());
+                let stand_in = match field.as_str() {
+                    "signature" | "envelope" => Node::default(),
+                    "time_format" => Node::nested([], "rfc3339"),
+                    _ => Node::nested([], ""),
+                };
+                let path: Vec<&str> = path.iter().map(String::as_str).collect();
+                self.0.insert(0, Layer { place: Place::BuiltIn, root: stand_in.under(&path) });
+            }
+            [] => return None,
+            table => self.0.iter_mut().for_each(|layer| drop(layer.root.remove(table))),
+        }
+        Some(())
+    }
+}
+
+/// One sentence, without the value.
+fn describe(mistake: &Mistake) -> String {
+    let expected = |expected: &str| match expected {
+        "a string" | "path string" => Cow::from("text"),
+        "a boolean" => Cow::from("true or false"),
+        _ if expected.starts_with("struct ") || expected == "a map" => Cow::from("a table"),
+        _ => Cow::from(expected.to_owned()),
+    };
+    match mistake {
+        Mistake::Message(message) => message.clone(),
+        Mistake::UnknownField(name, known) => format!("unknown key{}", hint(name, known.iter().copied())),
+        Mistake::UnknownVariant(_, known) => format!("expected one of {}", known.join(", ")),
+        Mistake::InvalidType(found, wanted) => {
+            format!("expected {}, found {}", expected(wanted), shape(found))
+        }
+        Mistake::InvalidValue(_, wanted) | Mistake::InvalidLength(_, wanted) => {
+            format!("expected {}", expected(wanted))
+        }
+        _ => "cannot be read; see the shipped config/hookstream.toml for its form".to_owned(),
+    }
+}
+
+fn shape(found: &Actual) -> &'static str {
+    match found {
+        Actual::Bool(_) => "true or false",
+        Actual::Unsigned(_) | Actual::Signed(_) | Actual::Float(_) => "a number",
+        Actual::Char(_) | Actual::Str(_) => "text",
+        Actual::Seq => "a list",
+        Actual::Map => "a table",
+        _ => "something else",
+    }
+}
+
+impl Node {
+    /// This node at the end of `path`.
+    fn under(self, path: &[&str]) -> Self {
+        path.iter().rev().fold(self, |node, key| Self {
+            line: 0,
+            kind: Kind::Table(BTreeMap::from([((*key).to_owned(), node)])),
+        })
+    }
+}

@@ -1,0 +1,286 @@
+//! From the command line and the environment to a configuration that is ready for use: file
+//! found, layers merged, secrets read, all problems told at once.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::layers::{Layers, PRESETS};
+use super::problems::{Place, Problems};
+use super::properties::{Properties, Property};
+use super::secret::{Environment, SHORT, Secret, SecretText, Unusable, dev_secret, is_dev};
+use super::{Config, Source, check};
+
+/// Where a file is looked for when none is named.
+const FILES: [&str; 2] = ["config/hookstream.toml", "/etc/hookstream/hookstream.toml"];
+
+/// What the command line says, and what the command needs.
+#[derive(Clone, Default)]
+pub struct Overrides {
+    /// `-c FILE`
+    pub file: Option<PathBuf>,
+    /// `-X key=value`, in order; later ones win.
+    pub sets: Vec<String>,
+    /// Which of the sources' secrets are read.
+    pub secrets: Secrets,
+    /// Leaves out `[kafka]` and `[registry]` of all layers but the built-in one: for `dev`, which
+    /// brings its own.
+    pub embedded: bool,
+}
+
+/// Which of the sources' secrets are read.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Secrets {
+    /// All. A source of the user's without a usable one is a problem, so is a public dev secret.
+    #[default]
+    Required,
+    /// All; a source without one gets the public dev secret. For `dev`, and for `send` to a
+    /// loopback address.
+    OrDev,
+    /// Those of this source only.
+    Only(String),
+    /// None: for commands that only read.
+    Unread,
+}
+
+/// How the registry is asked.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Auth {
+    /// Without a name.
+    #[default]
+    None,
+    /// User and password.
+    Basic(String, SecretText),
+    /// A token.
+    Bearer(SecretText),
+}
+
+/// A configuration without problems, as far as this room can tell.
+#[derive(Debug)]
+pub struct Loaded {
+    /// Only those sources are in it that are on.
+    pub config: Config,
+    /// The file that was read, if there was one.
+    pub file: Option<PathBuf>,
+    /// By source, in the order in which they are tried.
+    pub secrets: BTreeMap<String, Vec<Secret>>,
+    /// Sources that are off, with the reason as half a sentence.
+    pub off: BTreeMap<String, String>,
+    /// `[kafka.properties]` with secrets read, known aliases under one name.
+    pub properties: Properties,
+    /// The registry's credentials.
+    pub registry_auth: Auth,
+    /// One sentence each, for the log.
+    pub warnings: Vec<String>,
+    /// Places of settings that [`Overrides::embedded`] left out.
+    pub ignored: Vec<String>,
+    layers: Arc<Layers>,
+}
+
+impl Loaded {
+    /// An empty collector for the rooms that compile their part: it names the file and line, the
+    /// variable or the `-X` behind a key.
+    pub fn problems(&self) -> Problems {
+        Problems::with_layers(Arc::clone(&self.layers))
+    }
+}
+
+/// The names that `preset` may have.
+pub fn presets() -> impl Iterator<Item = &'static str> {
+    PRESETS.iter().map(|(name, _)| *name)
+}
+
+/// Reads everything. The file is `-c`, else `$HOOKSTREAM_CONFIG`, else `config/hookstream.toml`,
+/// else `/etc/hookstream/hookstream.toml`, else none.
+///
+/// # Errors
+/// All problems at once, each with its place and without values.
+pub fn load(overrides: &Overrides, environment: &Environment) -> Result<Loaded, Problems> {
+    load_with(overrides, environment, &FILES.map(Path::new))
+}
+
+/// The same with the places where a file is looked for.
+pub(super) fn load_with(
+    overrides: &Overrides,
+    environment: &Environment,
+    files: &[&Path],
+) -> Result<Loaded, Problems> {
+    let mut problems = Problems::default();
+    let mut layers = Layers::shipped(&mut problems);
+    let file = find(overrides, environment, files);
+    if let Some(file) = &file {
+        let place = Place::File(file.clone(), 0);
+        match std::fs::read_to_string(file) {
+            Ok(text) => layers.add_toml(place, &text, &mut problems),
+            Err(error) => problems.add_at(place, "", format!("cannot be read: {}", error.kind())),
+        }
+    }
+    // Without its file, the other layers would be blamed for what only the file explains.
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    layers.add_environment(environment, &mut problems);
+    layers.add_sets(&overrides.sets, &mut problems);
+    let ignored = if overrides.embedded { layers.ignore(&["kafka", "registry"]) } else { Vec::new() };
+    let Some(config) = layers.read(&mut problems) else { return Err(problems) };
+
+    let layers = Arc::new(layers);
+    let mut reader = Reader { overrides, environment, layers: &layers, problems, warnings: Vec::new() };
+    let mut loaded = Loaded {
+        config,
+        file,
+        secrets: BTreeMap::new(),
+        off: BTreeMap::new(),
+        properties: Properties::default(),
+        registry_auth: Auth::None,
+        warnings: Vec::new(),
+        ignored,
+        layers: Arc::clone(&layers),
+    };
+    reader.sources(&mut loaded);
+    loaded.properties = reader.properties(&loaded.config);
+    loaded.registry_auth = reader.registry(&loaded.config);
+    loaded.warnings = reader.warnings;
+    let mut problems = reader.problems.on(layers);
+    check::all(&loaded.config, &mut problems);
+    problems.or(loaded)
+}
+
+/// One that is named must exist; the others are taken if they do.
+fn find(overrides: &Overrides, environment: &Environment, files: &[&Path]) -> Option<PathBuf> {
+    let variable = || environment.get("HOOKSTREAM_CONFIG").filter(|file| !file.is_empty());
+    let named = overrides.file.clone().or_else(|| variable().map(PathBuf::from));
+    named.or_else(|| {
+        files.iter().find(|file| !matches!(file.try_exists(), Ok(false))).map(|file| file.to_path_buf())
+    })
+}
+
+/// Reads what is referred to.
+struct Reader<'a> {
+    overrides: &'a Overrides,
+    environment: &'a Environment,
+    layers: &'a Layers,
+    problems: Problems,
+    warnings: Vec<String>,
+}
+
+impl Reader<'_> {
+    fn problem(&mut self, key: String, message: impl Into<String>) {
+        self.problems.add_at(self.layers.place(&key), key, message);
+    }
+
+    /// Reads the sources' secrets and moves what is off out of the configuration.
+    fn sources(&mut self, loaded: &mut Loaded) {
+        for (name, source) in std::mem::take(&mut loaded.config.source) {
+            match self.source(&name, &source) {
+                Ok(secrets) => {
+                    loaded.secrets.extend(secrets.map(|secrets| (name.clone(), secrets)));
+                    loaded.config.source.insert(name, source);
+                }
+                Err(why) => drop(loaded.off.insert(name, why)),
+            }
+        }
+        if loaded.config.source.is_empty() && !self.problems.speak_of("source") {
+            let off: Vec<_> = loaded.off.iter().map(|(name, why)| format!("{name} ({why})")).collect();
+            let message = format!("no source is on: {}; give at least one its secret", off.join(", "));
+            self.problems.add_at(Place::Nowhere, "source", message);
+        }
+    }
+
+    /// `Err` with the reason for a source that is off. `Ok(None)` where no secrets are wanted.
+    fn source(&mut self, name: &str, source: &Source) -> Result<Option<Vec<Secret>>, String> {
+        let wanted = match &self.overrides.secrets {
+            Secrets::Required | Secrets::OrDev => true,
+            Secrets::Only(wanted) => wanted == name,
+            Secrets::Unread => false,
+        };
+        if !source.enabled {
+            return Err("enabled = false".to_owned());
+        }
+        if !wanted {
+            return Ok(None);
+        }
+        let or_dev = self.overrides.secrets == Secrets::OrDev;
+        let (mut secrets, mut faults) = (Vec::new(), Vec::new());
+        for (index, entry) in source.secrets.iter().enumerate() {
+            match entry.read(self.environment) {
+                Ok(read) => secrets.extend(read),
+                Err(fault) => faults.push((index, fault)),
+            }
+        }
+        if or_dev && secrets.is_empty() {
+            return Ok(Some(vec![dev_secret(source.preset.as_deref())]));
+        }
+        let unset = faults.iter().all(|(_, fault)| matches!(fault, Unusable::Unset(_)));
+        if secrets.is_empty() && unset && !self.layers.is_users(name) {
+            let why: Vec<_> = faults.into_iter().map(|(_, fault)| fault.into_message()).collect();
+            return Err(why.join(", "));
+        }
+        let told = self.problems.speak_of(&format!("source.{name}.secrets"));
+        if secrets.is_empty() && faults.is_empty() && !told {
+            let form = "secrets = [{ env = \"NAME\" }]";
+            self.problem(
+                format!("source.{name}"),
+                format!("has no usable secret; add {form}, or enabled = false"),
+            );
+        }
+        for (index, fault) in faults {
+            let message = fault.into_message();
+            self.problem(
+                format!("source.{name}.secrets.{index}"),
+                format!("{message}, or turn the source off"),
+            );
+        }
+        self.judge(name, &secrets);
+        Ok(Some(secrets))
+    }
+
+    /// What may be read and is still no good secret.
+    fn judge(&mut self, source: &str, secrets: &[Secret]) {
+        let key = || format!("source.{source}.secrets");
+        for (index, secret) in secrets.iter().enumerate() {
+            let name = &secret.name;
+            if secrets.iter().take(index).any(|other| other.name == *name) {
+                self.problem(key(), format!("two secrets are called {name}; give one another `name`"));
+            }
+            if self.overrides.secrets == Secrets::Required && is_dev(secret) {
+                let message =
+                    format!("{name} is the public dev secret: anybody can sign with it; set the provider's");
+                self.problem(key(), message);
+            } else if secret.expose().len() < SHORT {
+                let bytes = secret.expose().len();
+                self.warnings.push(format!(
+                    "source {source}: the secret {name} has only {bytes} bytes; below {SHORT} it can be guessed"
+                ));
+            }
+        }
+    }
+
+    fn properties(&mut self, config: &Config) -> Properties {
+        let mut properties = BTreeMap::new();
+        for (name, property) in &config.kafka.properties {
+            let value = match property {
+                Property::Text(text) => Ok(SecretText::new(text.as_str())),
+                Property::Secret(reference) => reference.read_text(self.environment),
+            };
+            match value {
+                Ok(value) => drop(properties.insert(name.clone(), value)),
+                Err(message) => self.problem(format!("kafka.properties.{name}"), message),
+            }
+        }
+        Properties(properties)
+    }
+
+    fn registry(&mut self, config: &Config) -> Auth {
+        let read = |this: &mut Self, key: &str, reference: &super::SecretRef| {
+            let text = reference.read_text(this.environment);
+            text.map_err(|message| this.problem(key.to_owned(), message)).ok()
+        };
+        if let Some(basic) = &config.registry.basic_auth {
+            let password = read(self, "registry.basic_auth.password", &basic.password);
+            return password.map_or(Auth::None, |password| Auth::Basic(basic.username.clone(), password));
+        }
+        let token = config.registry.bearer.as_ref();
+        token.and_then(|token| read(self, "registry.bearer", token)).map_or(Auth::None, Auth::Bearer)
+    }
+}

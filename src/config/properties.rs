@@ -1,0 +1,211 @@
+//! `[kafka.properties]`: any property of librdkafka, except those that the promise rests on.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Error, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+
+use super::problems::Problems;
+use super::secret::{SecretRef, SecretText};
+use super::tree::{Kind, Leaf, Node};
+
+/// A value of `[kafka.properties]`. `Debug` hides the text: a name we do not know may be a secret's.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Property {
+    /// Passed through as it is.
+    Text(String),
+    /// Read at start.
+    Secret(SecretRef),
+}
+
+impl fmt::Debug for Property {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text(_) => f.write_str("Text"),
+            Self::Secret(reference) => reference.fmt(f),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Property {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct TextOrReference;
+        impl<'de> Visitor<'de> for TextOrReference {
+            type Value = Property;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("text, a number, true or false, or a reference to a secret")
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<Property, E> {
+                Ok(Property::Text(text.to_owned()))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Property, A::Error> {
+                SecretRef::deserialize(MapAccessDeserializer::new(map)).map(Property::Secret)
+            }
+        }
+        deserializer.deserialize_any(TextOrReference)
+    }
+}
+
+/// Properties with their secrets read: what a client is made with. `Debug` shows names only.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Properties(pub(super) BTreeMap<String, SecretText>);
+
+impl Properties {
+    /// Name and value, ordered by name.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value.expose()))
+    }
+
+    /// One value, by the name that librdkafka's Java-like alias has: `linger.ms`, `sasl.mechanism`,
+    /// `compression.type`.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(SecretText::expose)
+    }
+}
+
+/// librdkafka's aliases that may be set. Each is kept under its second name, so that a higher
+/// layer, or a default of ours, meets the same property and not its twin.
+const ALIASES: [(&str, &str); 6] = [
+    ("sasl.mechanisms", "sasl.mechanism"),
+    ("queue.buffering.max.ms", "linger.ms"),
+    ("compression.codec", "compression.type"),
+    ("fetch.message.max.bytes", "max.partition.fetch.bytes"),
+    ("sasl.oauthbearer.client.credentials.client.id", "sasl.oauthbearer.client.id"),
+    ("sasl.oauthbearer.client.credentials.client.secret", "sasl.oauthbearer.client.secret"),
+];
+
+const DURABLE: &str = "2xx means acknowledged by all in-sync replicas; there is no setting for it";
+const ORDERED: &str = "the idempotent producer keeps it; there is no setting for it";
+const CLOCK: &str = "the answer's deadline rules it; set `ack_deadline` in [source.NAME]";
+const BOUNDED: &str = "the deliveries in flight bound it; set `http.max_in_flight`";
+
+/// Properties that the promise rests on, aliases too, and what to use instead. Checked against
+/// CONFIGURATION.md of librdkafka 2.12.
+const RESERVED: [(&str, &str); 28] = [
+    ("acks", DURABLE),
+    ("request.required.acks", DURABLE),
+    ("enable.idempotence", DURABLE),
+    ("enable.gapless.guarantee", DURABLE),
+    ("delivery.report.only.error", DURABLE),
+    ("transactional.id", DURABLE),
+    ("transaction.timeout.ms", DURABLE),
+    ("retries", ORDERED),
+    ("message.send.max.retries", ORDERED),
+    ("max.in.flight", ORDERED),
+    ("max.in.flight.requests.per.connection", ORDERED),
+    ("queuing.strategy", ORDERED),
+    ("message.timeout.ms", CLOCK),
+    ("delivery.timeout.ms", CLOCK),
+    ("request.timeout.ms", CLOCK),
+    ("topic.metadata.propagation.max.ms", CLOCK),
+    ("queue.buffering.max.messages", BOUNDED),
+    ("queue.buffering.max.kbytes", BOUNDED),
+    ("message.max.bytes", "it follows the body limit; set `http.max_body`"),
+    ("bootstrap.servers", "set `kafka.bootstrap_servers`"),
+    ("metadata.broker.list", "set `kafka.bootstrap_servers`"),
+    ("partitioner", "it is murmur2_random, so that Java clients agree; there is no setting for it"),
+    ("msg_order_cmp", "it is set in code only"),
+    ("enabled_events", "it is set in code only"),
+    ("opaque", "it is set in code only"),
+    ("default_topic_conf", "it is set in code only"),
+    ("log.queue", "librdkafka's log goes through ours; set RUST_LOG"),
+    ("produce.offset.report", "the answer names the offset; there is no setting for it"),
+];
+
+fn reserved(name: &str) -> Option<&'static str> {
+    if name == "test" || name.starts_with("test.") {
+        return Some("it makes a cluster in memory; use `hookstream dev`");
+    }
+    if name.ends_with("_cb") {
+        return Some("it is set in code only");
+    }
+    RESERVED.iter().find(|(reserved, _)| *reserved == name).map(|(_, instead)| *instead)
+}
+
+fn is_secret(name: &str) -> bool {
+    const ENDS: [&str; 7] =
+        ["password", "passphrase", "secret", "key.pem", "token", "api.key", "keystore.pem"];
+    ENDS.iter().any(|end| name.strip_suffix(end).is_some_and(|rest| rest.is_empty() || rest.ends_with('.')))
+}
+
+/// Turns one layer's `kafka.properties` into one flat table of dotted names, whichever way they
+/// were written, and takes out what may not be set. `place` names a line of that layer.
+pub(super) fn flatten(
+    root: &mut Node,
+    problems: &mut Problems,
+    place: impl Fn(usize) -> super::problems::Place,
+) {
+    let Some(properties) = root.get_mut(&["kafka", "properties"]) else { return };
+    // Anything but a table is refused as such when the layers are read.
+    if properties.table().is_none() {
+        return;
+    }
+    let mut found = Vec::new();
+    collect(String::new(), std::mem::take(properties), &mut found);
+    let mut flat: BTreeMap<String, Node> = BTreeMap::new();
+    for (written, node) in found {
+        let mut refuse = |message: String| {
+            problems.add_at(place(node.line), format!("kafka.properties.{written}"), message)
+        };
+        let name = ALIASES.iter().find(|(alias, _)| *alias == written).map_or(&*written, |(_, name)| name);
+        if let Some(instead) = reserved(&written) {
+            refuse(format!("may not be set: {instead}"));
+        } else if is_secret(name) && !node.is_reference() {
+            refuse(
+                "is a secret and goes by reference only: { env = \"NAME\" } or { file = \"/path\" }".into(),
+            );
+        } else if name.split('.').any(str::is_empty) {
+            refuse("is no property's name; write it with single dots between its words".into());
+        } else if flat.contains_key(name) {
+            refuse(format!("is set twice, or with its alias `{name}`; keep one"));
+        } else {
+            flat.insert(name.to_owned(), node);
+        }
+    }
+    properties.kind = Kind::Table(flat);
+}
+
+fn collect(name: String, node: Node, found: &mut Vec<(String, Node)>) {
+    let line = node.line;
+    let reference = node.is_reference();
+    match node.kind {
+        Kind::Table(table) if !reference || name.is_empty() => {
+            for (key, child) in table {
+                let name = if name.is_empty() { key } else { format!("{name}.{key}") };
+                collect(name, child, found);
+            }
+        }
+        Kind::Leaf(leaf) => {
+            found.push((name, Node { line, kind: Kind::Leaf(Leaf::Text(leaf.into_text())) }));
+        }
+        kind => found.push((name, Node { line, kind })),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_secret_is_told_by_the_end_of_its_name() {
+        for name in [
+            "sasl.password",
+            "ssl.key.password",
+            "ssl.keystore.password",
+            "ssl.key.pem",
+            "sasl.oauthbearer.client.secret",
+            "sasl.oauthbearer.assertion.private.key.passphrase",
+            "sasl.oauthbearer.assertion.private.key.pem",
+        ] {
+            assert!(is_secret(name), "{name}");
+        }
+        for name in ["sasl.username", "ssl.ca.pem", "ssl.certificate.pem", "ssl.key.location", "client.id"] {
+            assert!(!is_secret(name), "{name}");
+        }
+    }
+}

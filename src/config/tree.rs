@@ -1,0 +1,266 @@
+//! One shape for what a layer sets, from TOML or from text, in which each node knows its line:
+//! so a problem can name it after the layers were merged.
+
+use std::collections::BTreeMap;
+
+use figment::value::{Dict, Value};
+use serde::de::Error as _;
+use toml::Spanned;
+use toml::de::{DeInteger, DeTable, DeValue};
+
+/// A node and the line, from 1, of its key (of itself in a list); 0 where there are no lines.
+#[derive(Clone, Default)]
+pub(super) struct Node {
+    pub(super) line: usize,
+    pub(super) kind: Kind,
+}
+
+/// No `Debug`: a leaf may hold what was meant to be a secret.
+#[derive(Clone)]
+pub(super) enum Kind {
+    Table(BTreeMap<String, Node>),
+    List(Vec<Node>),
+    Leaf(Leaf),
+    /// An entry of a list that was taken out; the others keep their numbers for people.
+    Gone,
+}
+
+#[derive(Clone)]
+pub(super) enum Leaf {
+    Text(String),
+    Whole(i64),
+    /// As written: with a fraction, an exponent, or too large for a whole number.
+    Real(String),
+    Flag(bool),
+}
+
+/// Where TOML ends being TOML. Without an excerpt: the line could hold a secret.
+pub(super) struct Syntax {
+    pub(super) line: usize,
+    pub(super) column: usize,
+    pub(super) message: String,
+}
+
+impl Default for Kind {
+    fn default() -> Self {
+        Self::Table(BTreeMap::new())
+    }
+}
+
+impl Leaf {
+    /// The value as text, as librdkafka takes it.
+    pub(super) fn into_text(self) -> String {
+        match self {
+            Self::Text(text) | Self::Real(text) => text,
+            Self::Whole(number) => number.to_string(),
+            Self::Flag(flag) => flag.to_string(),
+        }
+    }
+}
+
+impl Node {
+    pub(super) fn parse(toml: &str) -> Result<Self, Syntax> {
+        let starts: Vec<usize> =
+            std::iter::once(0).chain(toml.match_indices('\n').map(|(at, _)| at + 1)).collect();
+        let line = |at: usize| starts.partition_point(|start| *start <= at);
+        match DeTable::parse(toml) {
+            Ok(table) => Ok(Self { line: 0, kind: table_kind(table.into_inner(), &line) }),
+            Err(error) => {
+                let at = error.span().map_or(0, |span| span.start).min(toml.len());
+                let start = starts.get(line(at) - 1).copied().unwrap_or(0);
+                let column = toml.get(start..at).map_or(0, |before| before.chars().count()) + 1;
+                Err(Syntax { line: line(at), column, message: error.message().to_owned() })
+            }
+        }
+    }
+
+    /// Tables along `path` down to a text.
+    pub(super) fn nested<'p>(path: impl IntoIterator<Item = &'p str>, text: &str) -> Self {
+        let mut path = path.into_iter();
+        let kind = match path.next() {
+            Some(key) => Kind::Table(BTreeMap::from([(key.to_owned(), Self::nested(path, text))])),
+            None => Kind::Leaf(Leaf::Text(text.to_owned())),
+        };
+        Self { line: 0, kind }
+    }
+
+    pub(super) fn get<S: AsRef<str>>(&self, path: &[S]) -> Option<&Self> {
+        let Some((key, rest)) = path.split_first() else { return Some(self) };
+        match &self.kind {
+            Kind::Table(table) => table.get(key.as_ref())?.get(rest),
+            Kind::List(list) => list.get(entry(list, key.as_ref())?)?.get(rest),
+            Kind::Leaf(_) | Kind::Gone => None,
+        }
+    }
+
+    pub(super) fn get_mut<S: AsRef<str>>(&mut self, path: &[S]) -> Option<&mut Self> {
+        let Some((key, rest)) = path.split_first() else { return Some(self) };
+        match &mut self.kind {
+            Kind::Table(table) => table.get_mut(key.as_ref())?.get_mut(rest),
+            Kind::List(list) => {
+                let index = entry(list, key.as_ref())?;
+                list.get_mut(index)?.get_mut(rest)
+            }
+            Kind::Leaf(_) | Kind::Gone => None,
+        }
+    }
+
+    /// By a dotted name; keys that have dots themselves (`sasl.mechanism`) are found, too.
+    pub(super) fn find(&self, dotted: &str) -> Option<&Self> {
+        match &self.kind {
+            _ if dotted.is_empty() => Some(self),
+            Kind::Table(table) => table.iter().find_map(|(key, node)| match dotted.strip_prefix(key)? {
+                "" => Some(node),
+                rest => node.find(rest.strip_prefix('.')?),
+            }),
+            Kind::List(list) => {
+                let (index, rest) = dotted.split_once('.').unwrap_or((dotted, ""));
+                list.get(entry(list, index)?)?.find(rest)
+            }
+            Kind::Leaf(_) | Kind::Gone => None,
+        }
+    }
+
+    pub(super) fn remove<S: AsRef<str>>(&mut self, path: &[S]) -> Option<Self> {
+        let (key, parents) = path.split_last()?;
+        match &mut self.get_mut(parents)?.kind {
+            Kind::Table(table) => table.remove(key.as_ref()),
+            Kind::List(list) => {
+                let index = entry(list, key.as_ref())?;
+                let gone = list.get_mut(index)?;
+                Some(std::mem::replace(gone, Self { line: gone.line, kind: Kind::Gone }))
+            }
+            Kind::Leaf(_) | Kind::Gone => None,
+        }
+    }
+
+    /// The path as it was written, where the entries of a list that are gone still count.
+    pub(super) fn written(&self, path: &[String]) -> Vec<String> {
+        let Some((key, rest)) = path.split_first() else { return Vec::new() };
+        let (key, node) = match &self.kind {
+            Kind::Table(table) => (key.clone(), table.get(key)),
+            Kind::List(list) => match entry(list, key) {
+                Some(index) => (index.to_string(), list.get(index)),
+                None => (key.clone(), None),
+            },
+            Kind::Leaf(_) | Kind::Gone => (key.clone(), None),
+        };
+        let below = node.map_or_else(|| rest.to_vec(), |node| node.written(rest));
+        std::iter::once(key).chain(below).collect()
+    }
+
+    pub(super) fn table(&self) -> Option<&BTreeMap<String, Self>> {
+        match &self.kind {
+            Kind::Table(table) => Some(table),
+            _ => None,
+        }
+    }
+
+    pub(super) fn text(&self) -> Option<&str> {
+        match &self.kind {
+            Kind::Leaf(Leaf::Text(text)) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// Whether it is a table that refers to a secret: `{ env = ... }`, `{ file = ... }`, `{ dir = ... }`.
+    pub(super) fn is_reference(&self) -> bool {
+        self.table().is_some_and(|table| {
+            let leaf = |key: &&str| table.get(*key).is_some_and(|node| matches!(node.kind, Kind::Leaf(_)));
+            ["env", "file", "dir"].iter().any(leaf)
+        })
+    }
+
+    /// The paths of all tables that refer to a secret, lists left out: they are replaced as a whole.
+    pub(super) fn references(&self) -> Vec<Vec<String>> {
+        let mut found = Vec::new();
+        if self.is_reference() {
+            found.push(Vec::new());
+        }
+        for (key, node) in self.table().into_iter().flatten() {
+            found.extend(node.references().into_iter().map(|mut path| {
+                path.insert(0, key.clone());
+                path
+            }));
+        }
+        found
+    }
+
+    pub(super) fn dict(&self) -> Dict {
+        let table = self.table().into_iter().flatten();
+        table.map(|(key, node)| (key.clone(), node.value())).collect()
+    }
+
+    fn is_gone(&self) -> bool {
+        matches!(self.kind, Kind::Gone)
+    }
+
+    fn value(&self) -> Value {
+        match &self.kind {
+            Kind::Table(_) => self.dict().into(),
+            Kind::List(list) => {
+                let left = list.iter().filter(|node| !node.is_gone());
+                left.map(Self::value).collect::<Vec<_>>().into()
+            }
+            Kind::Gone => Value::from(Vec::<Value>::new()),
+            Kind::Leaf(Leaf::Text(text)) => text.clone().into(),
+            Kind::Leaf(Leaf::Whole(number)) => (*number).into(),
+            Kind::Leaf(Leaf::Real(text)) => text.parse().unwrap_or(f64::NAN).into(),
+            Kind::Leaf(Leaf::Flag(flag)) => (*flag).into(),
+        }
+    }
+}
+
+/// The place in `list` of the entry with this number among those that are left.
+fn entry(list: &[Node], number: &str) -> Option<usize> {
+    let mut left = list.iter().enumerate().filter(|(_, node)| !node.is_gone());
+    left.nth(number.parse().ok()?).map(|(index, _)| index)
+}
+
+fn table_kind(table: DeTable<'_>, line: &dyn Fn(usize) -> usize) -> Kind {
+    let node = |(key, value): (Spanned<_>, Spanned<DeValue<'_>>)| {
+        let node = Node { line: line(key.span().start), kind: kind(value.into_inner(), line) };
+        (std::borrow::Cow::into_owned(key.into_inner()), node)
+    };
+    Kind::Table(table.into_iter().map(node).collect())
+}
+
+fn kind(value: DeValue<'_>, line: &dyn Fn(usize) -> usize) -> Kind {
+    let leaf = match value {
+        DeValue::Table(table) => return table_kind(table, line),
+        DeValue::Array(array) => {
+            let node = |value: Spanned<DeValue<'_>>| Node {
+                line: line(value.span().start),
+                kind: kind(value.into_inner(), line),
+            };
+            return Kind::List(array.into_iter().map(node).collect());
+        }
+        DeValue::String(text) => Leaf::Text(text.into_owned()),
+        DeValue::Integer(number) => whole(&number),
+        DeValue::Float(number) => Leaf::Real(number.as_str().to_owned()),
+        DeValue::Boolean(flag) => Leaf::Flag(flag),
+        DeValue::Datetime(time) => Leaf::Text(time.to_string()),
+    };
+    Kind::Leaf(leaf)
+}
+
+fn whole(number: &DeInteger<'_>) -> Leaf {
+    match i64::from_str_radix(number.as_str(), number.radix()) {
+        Ok(number) => Leaf::Whole(number),
+        Err(_) => Leaf::Real(number.as_str().to_owned()),
+    }
+}
+
+/// Merged by figment, which keeps nothing but the last of each leaf.
+impl figment::Provider for &Node {
+    fn metadata(&self) -> figment::Metadata {
+        figment::Metadata::named("a layer of the configuration")
+    }
+
+    fn data(&self) -> Result<figment::value::Map<figment::Profile, Dict>, figment::Error> {
+        match self.kind {
+            Kind::Table(_) => Ok(figment::Profile::Default.collect(self.dict())),
+            _ => Err(figment::Error::custom("expected a table")),
+        }
+    }
+}
