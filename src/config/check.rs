@@ -7,6 +7,9 @@ use std::time::Duration;
 use super::{Config, Http, Problems, Registry, Source, Topics};
 use crate::names;
 
+/// The longest time that any wait may take.
+const HOUR: Duration = Duration::from_secs(3600);
+
 /// Adds a problem for each contradiction.
 pub(super) fn all(config: &Config, problems: &mut Problems) {
     listen(config, problems);
@@ -43,23 +46,35 @@ fn listen(config: &Config, problems: &mut Problems) {
     }
 }
 
+/// Bounds that other rooms rely on: hyper panics on a head buffer below 8 KiB, tokio on more
+/// permits than it can count, and an instant overflows on a time without end.
 fn http(http: &Http, problems: &mut Problems) {
-    for (key, size) in [("http.max_body", http.max_body), ("http.max_head", http.max_head)] {
-        if size < 1024 {
-            problems.add(key, "expected at least 1 KiB");
+    const KIB: usize = 1024;
+    let sizes = [
+        ("http.max_body", http.max_body, KIB, 256 * KIB * KIB, "1 KiB to 256 MiB"),
+        ("http.max_head", http.max_head, 8 * KIB, KIB * KIB, "8 KiB to 1 MiB"),
+        ("http.max_connections", http.max_connections, 1, 10_000_000, "1 to 10000000"),
+        ("http.max_in_flight", http.max_in_flight, 1, 10_000_000, "1 to 10000000"),
+    ];
+    for (key, number, least, most, range) in sizes {
+        if !(least..=most).contains(&number) {
+            problems.add(key, format!("expected {range}"));
         }
     }
-    for (key, time) in [("http.head_timeout", http.head_timeout), ("http.body_timeout", http.body_timeout)] {
-        if time == Duration::ZERO {
-            problems.add(key, "expected more than 0 s");
-        }
+    let times = [
+        ("http.head_timeout", http.head_timeout, Duration::from_millis(1)),
+        ("http.body_timeout", http.body_timeout, Duration::from_millis(1)),
+        ("http.drain_delay", http.drain_delay, Duration::ZERO),
+        ("http.shutdown_timeout", http.shutdown_timeout, Duration::ZERO),
+    ];
+    for (key, time, least) in times {
+        self::time(key, time, least, problems);
     }
-    for (key, number) in
-        [("http.max_connections", http.max_connections), ("http.max_in_flight", http.max_in_flight)]
-    {
-        if number == 0 {
-            problems.add(key, "expected at least 1");
-        }
+}
+
+fn time(key: &str, time: Duration, least: Duration, problems: &mut Problems) {
+    if !(least..=HOUR).contains(&time) {
+        problems.add(key, format!("expected {} to 1h", humantime::format_duration(least)));
     }
 }
 
@@ -75,10 +90,15 @@ fn topics(topics: &Topics, problems: &mut Problems) {
         }
     }
     if topics.replication < topics.min_insync_replicas {
-        problems.add(
-            "kafka.topics.min_insync_replicas",
-            "is more than kafka.topics.replication: no record could be acknowledged; lower it or raise the other",
+        problems.add_between(
+            ["kafka.topics.min_insync_replicas", "kafka.topics.replication"],
+            "min_insync_replicas is more than replication: no record could be acknowledged; \
+             lower it, or raise replication",
         );
+    }
+    // Kafka counts it in milliseconds, signed.
+    if topics.retention < Duration::from_secs(1) || i64::try_from(topics.retention.as_millis()).is_err() {
+        problems.add("kafka.topics.retention", "expected at least 1s, and no more than Kafka can count");
     }
 }
 
@@ -100,12 +120,18 @@ fn registry(registry: &Registry, problems: &mut Problems) {
 }
 
 fn source(name: &str, source: &Source, http: &Http, problems: &mut Problems) {
+    let deadline = format!("source.{name}.ack_deadline");
+    time(&deadline, source.ack_deadline, Duration::from_millis(1), problems);
     if http.body_timeout >= source.ack_deadline {
-        problems.add(
-            format!("source.{name}.ack_deadline"),
-            "is not longer than http.body_timeout: a slow body would leave no time for Kafka; \
-             raise it, or lower the other",
+        let message = format!(
+            "the ack_deadline of {name} is not longer than http.body_timeout: a slow body would leave no time for Kafka; \
+             raise it, or lower http.body_timeout"
         );
+        problems.add_between([&deadline, "http.body_timeout"], message);
+    }
+    if source.dead_letter_rate == 0 {
+        let message = "expected at least 1: with 0, what is authentic but unusable would be retried for ever";
+        problems.add(format!("source.{name}.dead_letter_rate"), message);
     }
     let key = format!("source.{name}.types");
     if source.types.is_empty() {
@@ -128,7 +154,7 @@ fn source(name: &str, source: &Source, http: &Http, problems: &mut Problems) {
 /// No two event types, of whichever sources, share a topic, or have topics that Kafka cannot
 /// tell apart.
 fn collisions(config: &Config, problems: &mut Problems) {
-    let mut taken: BTreeMap<String, String> = BTreeMap::new();
+    let mut taken: BTreeMap<String, (String, String)> = BTreeMap::new();
     for (name, source) in &config.source {
         let key = format!("source.{name}");
         let typed = source.types.iter().map(|event_type| {
@@ -136,17 +162,15 @@ fn collisions(config: &Config, problems: &mut Problems) {
         });
         let dead = (key.clone(), names::dead_letter_topic(name), format!("{name}'s dead letters"));
         for (key, topic, owner) in typed.chain([dead]) {
-            match taken.entry(names::collision_key(&topic)) {
-                std::collections::btree_map::Entry::Vacant(entry) => drop(entry.insert(owner)),
-                std::collections::btree_map::Entry::Occupied(entry) => problems.add(
-                    key,
-                    format!(
-                        "the topic {topic} of {owner} is that of {}, or differs only by . and _, \
-                         which Kafka takes for one; rename one",
-                        entry.get()
-                    ),
-                ),
-            }
+            let Some((other_key, other)) = taken.get(&names::collision_key(&topic)) else {
+                taken.insert(names::collision_key(&topic), (key, owner));
+                continue;
+            };
+            let message = format!(
+                "the topic {topic} of {owner} is that of {other}, or differs only by . and _, \
+                 which Kafka takes for one; rename one"
+            );
+            problems.add_between([&key, other_key], message);
         }
     }
 }

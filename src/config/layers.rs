@@ -15,7 +15,7 @@ use super::tree::{Kind, Node};
 use super::{Config, properties};
 use crate::names;
 
-const SHIPPED: &str = include_str!("../../config/hookstream.toml");
+pub(super) const SHIPPED: &str = include_str!("../../config/hookstream.toml");
 
 /// Presets by name: data, so that a provider more is a file more.
 pub(super) const PRESETS: [(&str, &str); 2] = [

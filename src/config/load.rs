@@ -209,12 +209,19 @@ impl Reader<'_> {
             }
         }
         if or_dev && secrets.is_empty() {
+            for (_, fault) in faults.into_iter().filter(|(_, fault)| matches!(fault, Unusable::Bad(_))) {
+                let why = fault.into_message();
+                self.warnings.push(format!("source {name}: {why}; the public dev secret is used instead"));
+            }
             return Ok(Some(vec![dev_secret(source.preset.as_deref())]));
         }
         let unset = faults.iter().all(|(_, fault)| matches!(fault, Unusable::Unset(_)));
         if secrets.is_empty() && unset && !self.layers.is_users(name) {
-            let why: Vec<_> = faults.into_iter().map(|(_, fault)| fault.into_message()).collect();
-            return Err(why.join(", "));
+            let variables = faults.into_iter().filter_map(|(_, fault)| match fault {
+                Unusable::Unset(variable) => Some(format!("{variable} is not set")),
+                Unusable::Bad(_) => None,
+            });
+            return Err(variables.collect::<Vec<_>>().join(", "));
         }
         let told = self.problems.speak_of(&format!("source.{name}.secrets"));
         if secrets.is_empty() && faults.is_empty() && !told {
@@ -228,7 +235,7 @@ impl Reader<'_> {
             let message = fault.into_message();
             self.problem(
                 format!("source.{name}.secrets.{index}"),
-                format!("{message}, or turn the source off"),
+                format!("{message}, or set enabled = false"),
             );
         }
         self.judge(name, &secrets);

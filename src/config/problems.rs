@@ -91,6 +91,14 @@ impl Problems {
         }
     }
 
+    /// Two settings that contradict each other: listed at the first that a person has set.
+    pub(super) fn add_between(&mut self, keys: [&str; 2], message: impl Into<String>) {
+        let set = |key: &&str| !matches!(self.layers.place(key), Place::BuiltIn | Place::Nowhere);
+        let [first, _] = keys;
+        let key = keys.into_iter().find(set).unwrap_or(first);
+        self.add(key, message);
+    }
+
     /// Whether something is wrong with `key` or below it.
     pub(super) fn speak_of(&self, key: &str) -> bool {
         let below = |rest: &str| rest.is_empty() || rest.starts_with('.');

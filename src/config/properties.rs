@@ -79,6 +79,14 @@ const ALIASES: [(&str, &str); 6] = [
     ("sasl.oauthbearer.client.credentials.client.secret", "sasl.oauthbearer.client.secret"),
 ];
 
+/// Properties whose name ends like a reference. Written without quotes,
+/// `sasl.oauthbearer.assertion.file = "/path"` is a table with the key `file`, and yet no secret.
+const NO_REFERENCES: [&str; 3] = [
+    "sasl.oauthbearer.assertion.file",
+    "sasl.oauthbearer.assertion.private.key.file",
+    "sasl.oauthbearer.assertion.jwt.template.file",
+];
+
 const DURABLE: &str = "2xx means acknowledged by all in-sync replicas; there is no setting for it";
 const ORDERED: &str = "the idempotent producer keeps it; there is no setting for it";
 const CLOCK: &str = "the answer's deadline rules it; set `ack_deadline` in [source.NAME]";
@@ -172,9 +180,10 @@ pub(super) fn flatten(
 
 fn collect(name: String, node: Node, found: &mut Vec<(String, Node)>) {
     let line = node.line;
-    let reference = node.is_reference();
+    let ends_like_one = NO_REFERENCES.iter().any(|property| property.strip_suffix(".file") == Some(&name));
+    let reference = node.is_reference() && !name.is_empty() && !ends_like_one;
     match node.kind {
-        Kind::Table(table) if !reference || name.is_empty() => {
+        Kind::Table(table) if !reference => {
             for (key, child) in table {
                 let name = if name.is_empty() { key } else { format!("{name}.{key}") };
                 collect(name, child, found);

@@ -118,8 +118,8 @@ impl fmt::Debug for SecretText {
     }
 }
 
-/// Where a secret stands.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Where a secret stands. `Debug` shows that, unless it looks like a secret in the wrong place.
+#[derive(Clone, PartialEq, Eq)]
 pub enum SecretRef {
     /// `{ env = "NAME" }`: the variable's value as it is.
     Env(String),
@@ -127,6 +127,16 @@ pub enum SecretRef {
     File(PathBuf),
     /// `{ dir = "/path" }`, for a source only: each file is one secret, named as the file.
     Dir(PathBuf),
+}
+
+impl fmt::Debug for SecretRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Env(name) => f.write_str(&shown_variable(name)),
+            Self::File(path) => write!(f, "the file at {}", shown_path(path)),
+            Self::Dir(path) => write!(f, "the files in {}", shown_path(path)),
+        }
+    }
 }
 
 /// One of a source's `secrets`: `{ name = "2026-11", env = "..." }`.
@@ -140,7 +150,7 @@ pub struct SecretEntry {
 
 /// Why a reference gives no secret. Neither holds a value.
 pub(super) enum Unusable {
-    /// The variable is not set.
+    /// The variable is not set: which one.
     Unset(String),
     /// Anything else.
     Bad(String),
@@ -149,7 +159,8 @@ pub(super) enum Unusable {
 impl Unusable {
     pub(super) fn into_message(self) -> String {
         match self {
-            Self::Unset(message) | Self::Bad(message) => message,
+            Self::Unset(variable) => format!("{variable} is not set; set it"),
+            Self::Bad(message) => message,
         }
     }
 }
@@ -175,7 +186,7 @@ impl SecretRef {
     pub(super) fn read(&self, environment: &Environment) -> Result<Vec<u8>, Unusable> {
         match self {
             Self::Env(name) => match environment.get(name).map(OsStr::as_encoded_bytes) {
-                None => Err(Unusable::Unset(format!("{} is not set; set it", shown_variable(name)))),
+                None => Err(Unusable::Unset(shown_variable(name))),
                 Some(value) if value.trim_ascii().is_empty() => Err(Unusable::Bad(format!(
                     "{} is set but empty; give it the secret or unset it",
                     shown_variable(name)
@@ -220,10 +231,14 @@ fn file_name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
+fn unreadable(path: &Path, error: &std::io::Error) -> String {
+    format!("{} cannot be read ({}); create it, or let us read it", shown_path(path), error.kind())
+}
+
 fn read_file(path: &Path) -> Result<Vec<u8>, String> {
-    let fail = |error: std::io::Error| format!("cannot read {}: {}", shown_path(path), error.kind());
     let mut value = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(MAX + 1).read_to_end(&mut value)).map_err(fail)?;
+    let read = File::open(path).and_then(|file| file.take(MAX + 1).read_to_end(&mut value));
+    let read = read.map_err(|error| unreadable(path, &error))?;
     if read as u64 > MAX {
         return Err(format!("{} is larger than {} KiB; no secret is", shown_path(path), MAX / 1024));
     }
@@ -240,7 +255,7 @@ fn read_file(path: &Path) -> Result<Vec<u8>, String> {
 /// Symbolic links are followed: the entries of a mounted Kubernetes Secret are links through
 /// `..data`, which itself is skipped as a dot file.
 fn read_dir(path: &Path) -> Result<Vec<Secret>, String> {
-    let fail = |error: std::io::Error| format!("cannot read {}: {}", shown_path(path), error.kind());
+    let fail = |error| unreadable(path, &error);
     let mut files = Vec::new();
     for entry in std::fs::read_dir(path).map_err(fail)? {
         let file = entry.map_err(fail)?.path();

@@ -1,0 +1,78 @@
+//! Which sources are on, and with which secrets.
+
+use super::*;
+
+#[test]
+fn a_source_of_the_built_in_layer_without_a_secret_is_off_and_one_of_the_users_a_problem() {
+    let only = |name: &str| SECRETS.into_iter().filter(|(n, _)| n.starts_with(name)).collect::<Environment>();
+    let overrides = Overrides::default();
+    let loaded = load_with(&overrides, &only("DATAGRID"), &[]).unwrap();
+    assert_eq!(loaded.config.source.keys().collect::<Vec<_>>(), ["datagrid"]);
+    assert_eq!(loaded.off["grapevine"], "the variable GRAPEVINE_WEBHOOK_SECRET is not set");
+
+    let none = load_with(&overrides, &Environment::default(), &[]).unwrap_err();
+    let found = lines(&none);
+    assert!(found.len() == 1 && found[0].starts_with("source: no source is on: datagrid ("), "{found:?}");
+
+    let blank = [("DATAGRID_WEBHOOK_SECRET", ""), SECRETS[1]].into_iter().collect();
+    let found = load_with(&overrides, &blank, &[]).unwrap_err().to_string();
+    assert!(found.contains(
+        "built in: source.datagrid.secrets.0: the variable DATAGRID_WEBHOOK_SECRET is set but empty"
+    ));
+
+    let sets = vec!["source.grapevine.ack_deadline=3s".to_owned()];
+    let found = load_with(&Overrides { sets, ..overrides }, &only("DATAGRID"), &[]).unwrap_err().to_string();
+    assert!(found.contains("source.grapevine.secrets.0: the variable GRAPEVINE_WEBHOOK_SECRET is not set"));
+}
+
+#[test]
+fn a_short_secret_is_a_warning_and_a_source_that_is_off_is_not_read() {
+    let toml = "
+[source.datagrid]
+secrets = [{ name = '2026-11', env = 'SHORT' }]
+[source.grapevine]
+enabled = false
+secrets = [{ file = '/no/such' }]
+";
+    let loaded = load_toml(toml, &[("SHORT", "only15bytes....")], &[]).unwrap();
+    assert_eq!(
+        loaded.warnings,
+        ["source datagrid: the secret 2026-11 has only 15 bytes; below 16 it can be guessed"]
+    );
+    assert_eq!(loaded.off.len(), 1);
+}
+
+#[test]
+fn dev_leaves_cluster_and_registry_out_and_has_secrets_for_all() {
+    let toml = "
+[kafka]
+bootstrap_servers = 'prod:9092'
+properties.acks = 1
+[source.shop]
+preset = 'datagrid'
+";
+    let overrides = Overrides { secrets: Secrets::OrDev, embedded: true, ..Overrides::default() };
+    let vars = [("HOOKSTREAM_REGISTRY__URL", "https://registry.prod")];
+    let loaded = load_for(toml, &vars, &[], overrides.clone()).unwrap();
+    assert_eq!(loaded.config.kafka.bootstrap_servers, "127.0.0.1:9092");
+    assert_eq!(loaded.config.registry.url, "http://127.0.0.1:8081");
+    assert!(loaded.ignored[0].ends_with("hookstream.toml:2: [kafka]"), "{:?}", loaded.ignored);
+    assert_eq!(loaded.ignored[1..], ["HOOKSTREAM_REGISTRY__URL"]);
+    assert_eq!(loaded.secrets["datagrid"][0].expose(), SECRETS[0].1.as_bytes());
+    assert_eq!(loaded.secrets["shop"][0].expose(), secret::DEV_SECRETS[0].1.as_bytes());
+
+    let alone = load_with(&overrides, &Environment::default(), &[]).unwrap();
+    assert_eq!(alone.secrets["grapevine"][0].expose(), secret::DEV_SECRETS[1].1.as_bytes());
+    assert!(alone.off.is_empty());
+}
+
+#[test]
+fn commands_that_need_fewer_secrets_ask_for_fewer() {
+    let toml = "[source.datagrid]\nsecrets = [{ file = '/no/such' }]";
+    let load = |secrets| load_for(toml, &[], &[], Overrides { secrets, ..Overrides::default() });
+    let loaded = load(Secrets::Unread).unwrap();
+    assert!(loaded.secrets.is_empty() && loaded.config.source.len() == 2);
+    let loaded = load(Secrets::Only("grapevine".into())).unwrap();
+    assert_eq!(loaded.secrets.keys().collect::<Vec<_>>(), ["grapevine"]);
+    assert!(load(Secrets::Only("datagrid".into())).is_err());
+}
