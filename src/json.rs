@@ -154,7 +154,7 @@ fn repeated(members: &[(Cow<'_, str>, &RawValue)]) -> bool {
     }
     let mut keys: Vec<&str> = members.iter().map(|(key, _)| key.as_ref()).collect();
     keys.sort_unstable();
-    keys.array_windows().any(|[a, b]| a == b)
+    keys.iter().zip(keys.iter().skip(1)).any(|(a, b)| a == b)
 }
 
 struct Members;

@@ -92,6 +92,7 @@ reasons! {
     SignatureMismatch  "signature_mismatch"  Refused      UNAUTHORIZED             WARN "No secret of the source made this signature.";
     SourceUnknown      "source_unknown"      Refused      NOT_FOUND                INFO "No source of this name is configured.";
     MethodNotAllowed   "method_not_allowed"  Refused      METHOD_NOT_ALLOWED       INFO "Deliveries are sent by POST.";
+    BodyIncomplete     "body_incomplete"     Refused      BAD_REQUEST              INFO "The body broke off, or its framing is invalid.";
     BodyTooSlow        "body_too_slow"       Refused      REQUEST_TIMEOUT          WARN "The body did not arrive in time.";
     BodyTooLarge       "body_too_large"      Refused      PAYLOAD_TOO_LARGE        WARN "The body is larger than the limit.";
     Overloaded         "overloaded"          Unavailable  SERVICE_UNAVAILABLE      WARN "Too many deliveries are in flight.";

@@ -1,3 +1,178 @@
-//! (to come)
+//! Who signed these bytes? This room alone makes a [`Verified`].
+
+mod scheme;
+mod seal;
+mod sign;
 
 pub mod canonical;
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use hmac::{Hmac, KeyInit};
+use http::HeaderName;
+use sha2::Sha256;
+use subtle::{Choice, ConstantTimeEq};
+
+pub use scheme::Claim;
+use scheme::Scheme;
+
+use crate::config::{self, Form, Problems, Secret};
+use crate::delivery::Delivery;
+use crate::outcome::{Fault, Reason};
+
+/// A SHA-256 digest.
+type Digest = [u8; 32];
+
+/// Evidence that a secret of the source signed a delivery. Its fields are private and only
+/// [`Verifier::verify`] makes one, so that no event and no record can exist without:
+///
+/// ```compile_fail
+/// # fn forge(delivery: &hookstream::delivery::Delivery) {
+/// let forged = hookstream::verify::Verified { delivery };
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Verified<'d> {
+    delivery: &'d Delivery,
+    key: &'d Key,
+    form: Form,
+    signed: Cow<'d, [u8]>,
+    header: &'d HeaderName,
+}
+
+impl<'d> Verified<'d> {
+    /// What arrived.
+    pub fn delivery(&self) -> &'d Delivery {
+        self.delivery
+    }
+
+    /// The name of the secret that matched.
+    pub fn secret(&self) -> &str {
+        &self.key.name
+    }
+
+    /// The form of the body that was signed.
+    pub fn form(&self) -> Form {
+        self.form
+    }
+
+    /// The signed body, in the form that was signed: what a digest of the event runs over, so
+    /// that a retry with other white space keeps its key.
+    pub fn signed(&self) -> &[u8] {
+        &self.signed
+    }
+
+    /// The request header that the source's rules read.
+    pub fn header(&self) -> &'d HeaderName {
+        self.header
+    }
+}
+
+/// A secret with its key schedule done. The secret itself is not kept.
+struct Key {
+    name: Arc<str>,
+    mac: Hmac<Sha256>,
+    /// Derived from the secret, for the seal of dead letters.
+    seal: Hmac<Sha256>,
+}
+
+impl std::fmt::Debug for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Key({})", self.name)
+    }
+}
+
+/// A source's rules and secrets, compiled once at start.
+#[derive(Debug)]
+pub struct Verifier {
+    scheme: Scheme,
+    keys: Vec<Key>,
+}
+
+impl Verifier {
+    /// Compiles the rules; every fault it finds goes to `problems`, under `place`.
+    pub fn compile(
+        rules: &config::Signature,
+        secrets: &[Secret],
+        place: &str,
+        problems: &mut Problems,
+    ) -> Option<Self> {
+        let scheme = Scheme::compile(rules, place, problems)?;
+        let keys = secrets
+            .iter()
+            .filter_map(|secret| {
+                // HMAC takes a key of any length, so this cannot fail; an empty secret was
+                // refused where it was read.
+                let mac = Hmac::<Sha256>::new_from_slice(secret.expose()).ok()?;
+                let seal = seal::derive(&mac)?;
+                Some(Key { name: secret.name.clone(), mac, seal })
+            })
+            .collect();
+        Some(Self { scheme, keys })
+    }
+
+    /// Finds the secret that signed the delivery: each form of the body, the raw one first,
+    /// with each secret. The work is bounded: at most [`scheme::MAX_SIGNATURES`] are compared,
+    /// and the canonical form is made once and only where it differs from the raw body.
+    ///
+    /// # Errors
+    /// `signature_missing`, `signature_malformed`, `signature_mismatch`; the detail counts what
+    /// was tried.
+    pub fn verify<'d>(&'d self, delivery: &'d Delivery) -> Result<Verified<'d>, Fault> {
+        let claim = self.claim(delivery)?;
+        for &form in &self.scheme.forms {
+            let Some(signed) = self.signed(delivery, form) else { continue };
+            for key in &self.keys {
+                if self.matches(&claim, &signed, key) {
+                    return Ok(Verified { delivery, key, form, signed, header: &self.scheme.header });
+                }
+            }
+        }
+        Err(Fault::new(Reason::SignatureMismatch, self.tried(delivery.body.len())))
+    }
+
+    /// What the delivery claims: its signatures and the signed time.
+    pub fn claim<'d>(&self, delivery: &'d Delivery) -> Result<Claim<'d>, Fault> {
+        self.scheme.claim(&delivery.headers)
+    }
+
+    /// The signed form of the body; `None` where it does not exist or is the raw body again.
+    fn signed<'d>(&self, delivery: &'d Delivery, form: Form) -> Option<Cow<'d, [u8]>> {
+        match form {
+            Form::Raw => Some(Cow::Borrowed(&delivery.body)),
+            Form::JsonCompactAscii => match canonical::json_compact_ascii(&delivery.body) {
+                Ok(Cow::Borrowed(_)) if self.scheme.forms.contains(&Form::Raw) => None,
+                Ok(signed) => Some(signed),
+                Err(_) => None,
+            },
+        }
+    }
+
+    /// Whether one of the claimed signatures is this secret's. Every signature is compared, in
+    /// constant time, so that the time tells nothing about which byte or which part differs.
+    fn matches(&self, claim: &Claim<'_>, signed: &[u8], key: &Key) -> bool {
+        let right = self.scheme.digest(&key.mac, claim.timestamp, signed);
+        let one = |found: Choice, signature: &Digest| found | signature.ct_eq(&right);
+        claim.signatures().iter().fold(Choice::from(0), one).into()
+    }
+
+    fn tried(&self, bytes: usize) -> String {
+        let secrets = match self.keys.len() {
+            1 => String::from("1 secret"),
+            n => format!("{n} secrets"),
+        };
+        let forms = if self.scheme.forms.contains(&Form::JsonCompactAscii) {
+            "raw and canonical body"
+        } else {
+            "raw body"
+        };
+        format!("{secrets} tried, {forms}, {bytes} bytes")
+    }
+}
+
+#[cfg(test)]
+mod tests;
+
+#[cfg(test)]
+pub(crate) use tests::proof;

@@ -55,18 +55,18 @@ pub(super) fn encode(
     let raw = check(body.as_bytes())?;
     let root = Object::open(raw)?.unwrap();
     let text = |pointer: &Pointer| pointer.find(&root).unwrap().and_then(crate::json::string);
-    let event = Event {
-        source: "datagrid",
-        id: places.id.as_ref().and_then(text).unwrap_or("sha256:0".into()),
-        event_type: text(&places.event_type).unwrap_or("t".into()),
-        time: time.map(|time| time.parse().unwrap()),
-        received_at: Timestamp::from_millisecond(RECEIVED).unwrap(),
-        data: match places.data.names() {
-            [] => Some(raw),
-            _ => places.data.find(&root).unwrap(),
-        },
-        root,
+    let data = match places.data.names() {
+        [] => Some(raw),
+        _ => places.data.find(&root).unwrap(),
     };
+    let event = Event::for_test(
+        places.id.as_ref().and_then(text).unwrap_or("sha256:0".into()),
+        text(&places.event_type).unwrap_or("t".into()),
+        time.map(|time| time.parse().unwrap()),
+        Timestamp::from_millisecond(RECEIVED).unwrap(),
+        root,
+        data,
+    );
     encoder.encode(&event)
 }
 
