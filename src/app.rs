@@ -1,1 +1,186 @@
-//! (to come)
+//! The running service: start, and a stop that loses nothing. Every background task is on this
+//! screen.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use arc_swap::ArcSwap;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_util::task::TaskTracker;
+
+use crate::config::{Config, Loaded, Problems};
+use crate::deliver::Deliverer;
+use crate::http::{self, ConnectionLimits, Ingest, Limits, Phase, Watch};
+use crate::kafka::{Admin, Connection, Producer, Tuning};
+use crate::observe::health::{Health, State};
+use crate::observe::metrics;
+use crate::pipeline::Pipeline;
+use crate::provision::{self, Provisioner};
+use crate::schema::{Registry, Schemas};
+use crate::sources::Sources;
+
+/// Schemas of one's own stand here, in the working directory; the shipped ones are in the binary.
+const SCHEMAS: &str = "schemas";
+
+/// Few people look at the operator's port; nobody should be able to fill it.
+const ADMIN_CONNECTIONS: usize = 64;
+
+/// What librdkafka may take to hand over its last records, once nothing is in flight for us.
+const FLUSH: Duration = Duration::from_secs(2);
+
+/// The running service.
+pub struct App {
+    /// Where providers call; the port that was really taken.
+    pub hooks: SocketAddr,
+    /// The operator's port, likewise.
+    pub admin: SocketAddr,
+    /// How it does.
+    pub health: Arc<Health>,
+    drain_delay: Duration,
+    shutdown_timeout: Duration,
+    phase: watch::Sender<Phase>,
+    deliveries: TaskTracker,
+    servers: Vec<JoinHandle<()>>,
+    provisioner: JoinHandle<()>,
+    producer: Arc<Producer>,
+}
+
+/// The two ports, bound.
+pub struct Listeners {
+    /// Where providers call.
+    pub hooks: TcpListener,
+    /// The operator's.
+    pub admin: TcpListener,
+}
+
+impl Listeners {
+    /// Binds what the configuration says.
+    ///
+    /// # Errors
+    /// When an address is taken, or not ours.
+    pub async fn bind(config: &Config) -> anyhow::Result<Self> {
+        Ok(Self {
+            hooks: bind("http.listen", &config.http.listen).await?,
+            admin: bind("admin.listen", &config.admin.listen).await?,
+        })
+    }
+}
+
+/// What of the configuration becomes sources and schemas.
+///
+/// # Errors
+/// Every problem at once.
+pub fn compile(loaded: &Loaded) -> Result<(Sources, Schemas), Problems> {
+    let mut problems = loaded.problems();
+    let schemas = Schemas::load(Path::new(SCHEMAS), &loaded.config, &mut problems);
+    problems.or(())?;
+    let sources = Sources::compile(loaded, &schemas, None)?;
+    Ok((sources, schemas))
+}
+
+impl App {
+    /// Starts the tasks. Kafka and the registry are not waited for:
+    /// `health` says when they are there, and until then deliveries are answered 503.
+    ///
+    /// # Errors
+    /// Problems of the configuration; a property that librdkafka refuses.
+    pub async fn start(loaded: Loaded, listeners: Listeners, watch: Watch) -> anyhow::Result<Self> {
+        let (sources, schemas) = compile(&loaded)?;
+        let loaded = Arc::new(loaded);
+        let config = &loaded.config;
+        metrics::init();
+        // Each connection is a file: the soft limit of many systems is below our own bound.
+        let _ = rlimit::increase_nofile_limit(u64::MAX);
+
+        let health = Health::new();
+        let connection = Connection::new(config.kafka.bootstrap_servers.clone(), loaded.properties.clone());
+        let longest = sources.iter().map(|source| source.ack_deadline).max().unwrap_or_default();
+        let tuning =
+            Tuning { kafka_budget: longest, max_record: provision::max_record(config.http.max_body) };
+        let producer = Arc::new(Producer::new(&connection, tuning, health.clone())?);
+        let sources = Arc::new(ArcSwap::from_pointee(sources));
+        let pipeline = Arc::new(Pipeline::new(config.http.max_in_flight, Deliverer::new(producer.clone())));
+        let provisioner = Provisioner {
+            admin: Admin::new(&connection)?,
+            registry: Registry::new(
+                &config.registry.url,
+                loaded.registry_auth.clone(),
+                config.registry.ca_file.as_deref(),
+            )?,
+            loaded: loaded.clone(),
+            producer: producer.clone(),
+            sources: sources.clone(),
+            health: health.clone(),
+        };
+
+        let Listeners { hooks, admin } = listeners;
+        let (phase, phases) = watch::channel(Phase::Serving);
+        let deliveries = TaskTracker::new();
+        let limits = Limits { max_body: config.http.max_body, body_timeout: config.http.body_timeout };
+        let ingest =
+            Ingest { sources, pipeline, phase: phases.clone(), tasks: deliveries.clone(), limits, watch };
+        let connections = ConnectionLimits {
+            max_connections: config.http.max_connections,
+            head_timeout: config.http.head_timeout,
+            max_head: config.http.max_head,
+        };
+        let few = ConnectionLimits { max_connections: ADMIN_CONNECTIONS, ..connections };
+
+        Ok(Self {
+            hooks: hooks.local_addr()?,
+            admin: admin.local_addr()?,
+            servers: vec![
+                tokio::spawn(http::serve(hooks, http::hooks(Arc::new(ingest)), connections, phases.clone())),
+                tokio::spawn(http::serve(admin, http::admin(health.clone()), few, phases)),
+            ],
+            provisioner: tokio::spawn(async move {
+                provisioner.health.service.set(State::Ok, "");
+                provisioner.run(schemas).await;
+            }),
+            health,
+            drain_delay: config.http.drain_delay,
+            shutdown_timeout: config.http.shutdown_timeout,
+            phase,
+            deliveries,
+            producer,
+        })
+    }
+
+    /// Stops in order, each step bounded: not ready, but still serving for the drain delay; then
+    /// new deliveries are answered 503; what is in flight is finished; connections are closed;
+    /// the producer is flushed.
+    ///
+    /// # Errors
+    /// When something was still in flight at the end of the bound: it was answered 503, and may
+    /// or may not be written.
+    pub async fn stop(self) -> anyhow::Result<()> {
+        self.health.service.set(State::Down, "shutting down");
+        self.phase.send_replace(Phase::Draining);
+        tokio::time::sleep(self.drain_delay).await;
+        self.phase.send_replace(Phase::Refusing);
+        self.provisioner.abort();
+        self.deliveries.close();
+        let bound = self.shutdown_timeout;
+        let finished = tokio::time::timeout(bound, self.deliveries.wait()).await;
+        self.phase.send_replace(Phase::Closing);
+        for server in self.servers {
+            let _ = tokio::time::timeout(bound, server).await;
+        }
+        // Dropping the producer joins its threads: not on a runtime thread either.
+        let producer = self.producer;
+        let flushed = tokio::task::spawn_blocking(move || producer.flush(FLUSH)).await?;
+        finished.map_err(|_| anyhow::anyhow!("deliveries were still in flight after {bound:?}"))?;
+        flushed
+    }
+}
+
+async fn bind(key: &str, address: &str) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| {
+        format!("cannot listen on {address} ({key}): choose another with -X {key}=ADDRESS:PORT")
+    })
+}

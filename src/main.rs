@@ -1,3 +1,7 @@
-//! Parse, dispatch, exit code.
+//! Parse, dispatch, exit code: all of it stands in `cli`.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    hookstream::cli::main()
+}

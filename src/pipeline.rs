@@ -1,1 +1,187 @@
-//! (to come)
+//! The hot path: one delivery from its complete body to its end.
+//!
+//! No lock is held across an await, no registry is called, and every wait ends at the deadline.
+
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+
+use crate::deliver::{Deliverer, Undelivered};
+use crate::delivery::{Deadline, Delivery};
+use crate::envelope::Event;
+use crate::kafka::Ack;
+use crate::outcome::{Fault, Outcome, Reason};
+use crate::record::Record;
+use crate::sources::Source;
+use crate::verify::Verified;
+
+/// What every delivery goes through.
+pub struct Pipeline {
+    places: Semaphore,
+    deliverer: Deliverer,
+}
+
+/// How a delivery ended: what answer, log and metrics are made from.
+#[derive(Debug)]
+pub struct Ended {
+    /// `Err` for all but an event in its topic.
+    pub result: Result<(), Fault>,
+    /// The event's id and type, as far as they are known.
+    pub event: Option<Name>,
+    /// Where the record stands: the event's or the dead letter's.
+    pub stored: Option<Stored>,
+}
+
+/// What an event is called.
+#[derive(Debug, Clone)]
+pub struct Name {
+    /// The event id.
+    pub id: String,
+    /// The event type.
+    pub event_type: String,
+}
+
+/// A durable record's place.
+#[derive(Debug, Clone)]
+pub struct Stored {
+    /// The topic.
+    pub topic: Arc<str>,
+    /// Partition and offset.
+    pub ack: Ack,
+}
+
+impl Ended {
+    /// The outcome in one word.
+    pub fn outcome(&self) -> Outcome {
+        match &self.result {
+            Ok(()) => Outcome::Published,
+            Err(fault) => fault.reason.row().outcome,
+        }
+    }
+}
+
+impl From<Fault> for Ended {
+    fn from(fault: Fault) -> Self {
+        Self { result: Err(fault), event: None, stored: None }
+    }
+}
+
+impl Pipeline {
+    /// At most `max_in_flight` verified deliveries at a time.
+    pub fn new(max_in_flight: usize, deliverer: Deliverer) -> Self {
+        Self { places: Semaphore::new(max_in_flight), deliverer }
+    }
+
+    /// Takes one delivery to its end. Spawned once the body is complete; dropping the handle
+    /// cancels nothing.
+    pub async fn run(&self, source: &Source, delivery: &Delivery, deadline: Deadline) -> Ended {
+        let verified = match source.verifier.verify(delivery) {
+            Ok(verified) => verified,
+            Err(fault) => return fault.into(),
+        };
+        // Only now: an unverified request never holds a delivery's place.
+        let Ok(_place) = self.places.try_acquire() else { return Fault::from(Reason::Overloaded).into() };
+
+        let (name, shaped) = shape(source, &verified);
+        let mut ended = match shaped {
+            Shaped::Publish(record) => self.publish(source, &verified, record, deadline).await,
+            Shaped::DeadLetter { bound_for, why } => {
+                self.dead_letter(source, &verified, bound_for.as_deref(), why, deadline).await
+            }
+            Shaped::Unavailable(fault) => fault.into(),
+        };
+        ended.event = name;
+        ended
+    }
+
+    async fn publish(
+        &self,
+        source: &Source,
+        verified: &Verified<'_>,
+        record: Outbound,
+        deadline: Deadline,
+    ) -> Ended {
+        let Outbound { topic, record } = record;
+        match self.deliverer.deliver(&record, deadline).await {
+            Ok(ack) => Ended { result: Ok(()), event: None, stored: Some(Stored { topic, ack }) },
+            Err(Undelivered::Refused(trouble)) => {
+                let why = Fault::new(Reason::KafkaRefused, trouble.to_string());
+                self.dead_letter(source, verified, Some(&topic), why, deadline).await
+            }
+            Err(Undelivered::Unavailable(detail)) => Fault::new(Reason::KafkaUnavailable, detail).into(),
+        }
+    }
+
+    /// Durable there, the delivery is answered 2xx: a retry cannot help. Not durable, it is our
+    /// trouble and answered as such.
+    async fn dead_letter(
+        &self,
+        source: &Source,
+        verified: &Verified<'_>,
+        bound_for: Option<&str>,
+        why: Fault,
+        deadline: Deadline,
+    ) -> Ended {
+        if !source.dead_letter_allowed() {
+            return Fault::new(Reason::RateLimited, why.to_string()).into();
+        }
+        let topic = source.dead_letter_topic.clone();
+        let key = source.envelope.key(verified);
+        let record = Record::dead_letter(&topic, key, bound_for, verified, &why);
+        match self.deliverer.deliver(&record, deadline).await {
+            Ok(ack) => Ended { result: Err(why), event: None, stored: Some(Stored { topic, ack }) },
+            Err(undelivered) => {
+                Fault::new(Reason::KafkaUnavailable, format!("dead letter ({why}): {undelivered}")).into()
+            }
+        }
+    }
+}
+
+/// A record with the topic it is bound for.
+pub struct Outbound {
+    /// The topic.
+    pub topic: Arc<str>,
+    /// The record.
+    pub record: Record,
+}
+
+/// What a verified delivery becomes.
+pub enum Shaped {
+    /// An event's record.
+    Publish(Outbound),
+    /// Authentic, but no event.
+    DeadLetter {
+        /// The topic it was bound for, if that much is known.
+        bound_for: Option<Arc<str>>,
+        /// Why.
+        why: Fault,
+    },
+    /// Our trouble: the sender should try again.
+    Unavailable(Fault),
+}
+
+/// Extracts and encodes. Pure, no I/O.
+pub fn shape(source: &Source, verified: &Verified<'_>) -> (Option<Name>, Shaped) {
+    let event = match source.envelope.open(&source.name, verified) {
+        Ok(event) => event,
+        Err(why) => return (None, Shaped::DeadLetter { bound_for: None, why }),
+    };
+    let name = Name { id: event.id.as_ref().into(), event_type: event.event_type.as_ref().into() };
+    (Some(name), encode(source, &event))
+}
+
+fn encode(source: &Source, event: &Event<'_>) -> Shaped {
+    let Some(route) = source.routes.get(event.event_type.as_ref()) else {
+        return Shaped::DeadLetter { bound_for: None, why: Reason::TypeUnknown.into() };
+    };
+    let Some(encoder) = &route.encoder else {
+        return Shaped::Unavailable(Reason::SchemaUnknown.into());
+    };
+    match encoder.encode(event) {
+        Ok(encoded) => {
+            let record = Record::event(&route.topic, event, encoded);
+            Shaped::Publish(Outbound { topic: route.topic.clone(), record })
+        }
+        Err(why) => Shaped::DeadLetter { bound_for: Some(route.topic.clone()), why },
+    }
+}

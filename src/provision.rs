@@ -1,1 +1,182 @@
-//! (to come)
+//! Topics and subjects: what should be there, what is, and creating the difference.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+
+use crate::config::{Config, Loaded};
+use crate::kafka::{Admin, NewTopic, Producer};
+use crate::names;
+use crate::observe::health::{Health, State};
+use crate::schema::{Registry, Schemas};
+use crate::sources::Sources;
+
+/// Between two rounds while something is missing.
+const PAUSES: [Duration; 4] =
+    [Duration::from_millis(250), Duration::from_secs(1), Duration::from_secs(5), Duration::from_secs(15)];
+
+/// The bound of warming up one topic's metadata.
+const WARM_UP: Duration = Duration::from_secs(5);
+
+/// What is larger in a record than the body that it comes from: headers, the envelope's fields,
+/// and the pointers of unknown members, which grow inside arrays.
+pub fn max_record(max_body: usize) -> usize {
+    2 * max_body + 128 * 1024
+}
+
+/// Brings topics and subjects to what the configuration wishes, and the sources to what the
+/// registry answers. Runs at start until nothing is missing; never alters what exists.
+pub struct Provisioner {
+    /// The configuration.
+    pub loaded: Arc<Loaded>,
+    /// The cluster.
+    pub admin: Admin,
+    /// The registry.
+    pub registry: Registry,
+    /// Whose metadata is warmed up.
+    pub producer: Arc<Producer>,
+    /// What the hot path reads.
+    pub sources: Arc<ArcSwap<Sources>>,
+    /// Who is told how far we are.
+    pub health: Arc<Health>,
+}
+
+impl Provisioner {
+    /// Tries until all is there, with growing pauses. Ends when done; dropping it stops it.
+    pub async fn run(self, mut schemas: Schemas) {
+        let mut pauses = PAUSES.iter();
+        let mut pause = Duration::ZERO;
+        let mut topics_done = false;
+        loop {
+            if !topics_done {
+                topics_done = self.topics().await;
+            }
+            if !schemas.without_id().is_empty() {
+                self.subjects(&mut schemas).await;
+            }
+            if topics_done && schemas.without_id().is_empty() {
+                return;
+            }
+            pause = pauses.next().copied().unwrap_or(pause);
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// True when every topic is there and its metadata is warm.
+    async fn topics(&self) -> bool {
+        match self.ensure_topics().await {
+            Ok(missing) if missing.is_empty() => {
+                self.health.topics.set(State::Ok, "");
+                true
+            }
+            Ok(missing) => {
+                let why = format!("missing, and [provision] on_start is false: {}", missing.join(", "));
+                self.health.topics.set(State::Degraded, why);
+                false
+            }
+            Err(error) => {
+                self.health.topics.set(State::Down, format!("{error:#}"));
+                false
+            }
+        }
+    }
+
+    /// Creates what is missing, if we may; returns what still is.
+    async fn ensure_topics(&self) -> anyhow::Result<Vec<String>> {
+        let cluster = self.admin.cluster().await?;
+        let wished = wished_topics(&self.loaded.config, &self.sources.load(), cluster.brokers);
+        let missing: Vec<NewTopic> =
+            wished.iter().filter(|topic| !cluster.topics.contains_key(&topic.name)).cloned().collect();
+        if !missing.is_empty() {
+            if !self.loaded.config.provision.on_start {
+                return Ok(missing.into_iter().map(|topic| topic.name).collect());
+            }
+            self.admin.create(&missing).await?;
+            for topic in &missing {
+                tracing::info!(
+                    topic = topic.name,
+                    partitions = topic.partitions,
+                    replication = topic.replication,
+                    "created"
+                );
+            }
+        }
+        let producer = self.producer.clone();
+        let names: Vec<String> = wished.into_iter().map(|topic| topic.name).collect();
+        tokio::task::spawn_blocking(move || producer.warm_up(&names, WARM_UP)).await??;
+        Ok(Vec::new())
+    }
+
+    /// Asks for the ids that are missing; what has come is swapped in at once, so that one bad
+    /// schema holds up its own types only.
+    async fn subjects(&self, schemas: &mut Schemas) {
+        let open = schemas.without_id();
+        let mut troubles = Vec::new();
+        for (subject, schema) in &open {
+            let id = if self.loaded.config.provision.on_start {
+                self.registry.register(subject, schema).await
+            } else {
+                self.registry.find(subject, schema).await
+            };
+            match id {
+                Ok(id) => schemas.set_id(subject.clone(), id),
+                Err(error) => {
+                    troubles.push(format!("{error:#}"));
+                    // One that does not answer will not answer for the others either.
+                    if troubles.len() > 1 {
+                        break;
+                    }
+                }
+            }
+        }
+        let left = schemas.without_id().len();
+        if left < open.len() {
+            let previous = self.sources.load_full();
+            match Sources::compile(&self.loaded, schemas, Some(&previous)) {
+                Ok(sources) => self.sources.store(Arc::new(sources)),
+                Err(problems) => troubles.push(problems.to_string()),
+            }
+        }
+        let state = match left {
+            0 => State::Ok,
+            _ if schemas.any_id() => State::Degraded,
+            _ => State::Down,
+        };
+        self.health.schemas.set(state, troubles.join("; "));
+    }
+}
+
+/// The topics of all sources, as they should be created on a cluster of so many brokers.
+fn wished_topics(config: &Config, sources: &Sources, brokers: usize) -> Vec<NewTopic> {
+    let rules = &config.kafka.topics;
+    let replication = rules.replication.min(u32::try_from(brokers).unwrap_or(u32::MAX)).max(1);
+    let topic = |name: &str, kind: [(&'static str, String); 2]| {
+        let mut config = vec![
+            ("min.insync.replicas", rules.min_insync_replicas.min(replication).to_string()),
+            ("max.message.bytes", max_record(config.http.max_body).to_string()),
+        ];
+        config.extend(kind);
+        NewTopic {
+            name: name.to_owned(),
+            partitions: i32::try_from(rules.partitions).unwrap_or(i32::MAX),
+            replication: i32::try_from(replication).unwrap_or(1),
+            config,
+        }
+    };
+    let mut topics = Vec::new();
+    for source in sources.iter() {
+        let keyed = || {
+            [
+                ("cleanup.policy", String::from("compact,delete")),
+                ("retention.ms", rules.retention.as_millis().to_string()),
+            ]
+        };
+        topics.extend(source.routes.values().map(|route| topic(&route.topic, keyed())));
+        // Kept until somebody has looked at them.
+        let kept = [("cleanup.policy", String::from("delete")), ("retention.ms", String::from("-1"))];
+        topics.push(topic(&names::dead_letter_topic(&source.name), kept));
+    }
+    topics.sort_by(|a, b| a.name.cmp(&b.name));
+    topics
+}

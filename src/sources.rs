@@ -1,1 +1,124 @@
-//! (to come)
+//! The sources as the hot path sees them: compiled from configuration, secrets and schemas.
+
+use std::collections::HashMap;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+
+use crate::config::{Loaded, Problems};
+use crate::envelope::Envelope;
+use crate::names;
+use crate::schema::{Encoder, Schemas};
+use crate::verify::Verifier;
+
+/// All sources that are on, swapped as a whole.
+#[derive(Debug, Default)]
+pub struct Sources(HashMap<String, Arc<Source>>);
+
+/// One source.
+#[derive(Debug)]
+pub struct Source {
+    /// The name in the URL and in the topics.
+    pub name: String,
+    /// How long after the complete request head the answer is due.
+    pub ack_deadline: Duration,
+    /// Who may sign.
+    pub verifier: Verifier,
+    /// Where an event's own fields stand.
+    pub envelope: Envelope,
+    /// By event type.
+    pub routes: HashMap<String, Route>,
+    /// Where authentic but unusable deliveries go.
+    pub dead_letter_topic: Arc<str>,
+    dead_letters: Arc<DefaultDirectRateLimiter>,
+}
+
+/// An event type's way into Kafka.
+#[derive(Debug)]
+pub struct Route {
+    /// The topic.
+    pub topic: Arc<str>,
+    /// `None` until the registry has given the schema an id.
+    pub encoder: Option<Encoder>,
+}
+
+impl Source {
+    /// Counts one dead letter against the source's rate; false when it is used up.
+    pub fn dead_letter_allowed(&self) -> bool {
+        self.dead_letters.check().is_ok()
+    }
+}
+
+impl Sources {
+    /// Compiles all of it, or says all that is wrong. Counters and limits move over from
+    /// `previous` by the source's name.
+    ///
+    /// # Errors
+    /// Every problem, each with its place.
+    pub fn compile(loaded: &Loaded, schemas: &Schemas, previous: Option<&Self>) -> Result<Self, Problems> {
+        let mut problems = loaded.problems();
+        let mut sources = HashMap::new();
+        for (name, rules) in &loaded.config.source {
+            let secrets = loaded.secrets.get(name).map(Vec::as_slice).unwrap_or_default();
+            let place = |part: &str| format!("source.{name}.{part}");
+            let verifier = Verifier::compile(&rules.signature, secrets, &place("signature"), &mut problems);
+            let envelope = Envelope::compile(&rules.envelope, &place("envelope"), &mut problems);
+            let (Some(verifier), Some(envelope)) = (verifier, envelope) else { continue };
+            let routes = routes(name, &rules.types, &envelope, schemas, &mut problems);
+            let dead_letters = match previous.and_then(|sources| sources.get(name)) {
+                Some(source) => source.dead_letters.clone(),
+                None => Arc::new(limiter(rules.dead_letter_rate)),
+            };
+            let source = Source {
+                name: name.clone(),
+                ack_deadline: rules.ack_deadline,
+                verifier,
+                envelope,
+                routes,
+                dead_letter_topic: names::dead_letter_topic(name).into(),
+                dead_letters,
+            };
+            sources.insert(name.clone(), Arc::new(source));
+        }
+        problems.or(Self(sources))
+    }
+
+    /// The source of this name.
+    pub fn get(&self, name: &str) -> Option<&Arc<Source>> {
+        self.0.get(name)
+    }
+
+    /// Every source, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Source>> {
+        self.0.values()
+    }
+}
+
+fn routes(
+    source: &str,
+    types: &[String],
+    envelope: &Envelope,
+    schemas: &Schemas,
+    problems: &mut Problems,
+) -> HashMap<String, Route> {
+    let mut routes = HashMap::new();
+    for event_type in types {
+        let topic: Arc<str> = names::topic(source, event_type).into();
+        let Some(schema) = schemas.get(source, event_type) else { continue };
+        // Compiled without an id, too, so that a schema's faults show before the registry is asked.
+        match Encoder::compile(schema, schemas.id(&names::subject(&topic)).unwrap_or(0), envelope.places()) {
+            Ok(encoder) => {
+                let encoder = schemas.id(&names::subject(&topic)).map(|_| encoder);
+                routes.insert(event_type.clone(), Route { topic, encoder });
+            }
+            Err(message) => problems.add(format!("schema of {source} {event_type}"), message.to_string()),
+        }
+    }
+    routes
+}
+
+fn limiter(per_second: u32) -> DefaultDirectRateLimiter {
+    RateLimiter::direct(Quota::per_second(NonZeroU32::new(per_second).unwrap_or(NonZeroU32::MIN)))
+}

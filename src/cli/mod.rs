@@ -1,3 +1,127 @@
-//! (to come)
+//! The command line: a file for each command, each with its `Args` and `run`.
 
+pub mod dev;
 pub mod output;
+pub mod sample;
+pub mod serve;
+
+use std::future::Future;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::{Parser, Subcommand};
+
+use crate::config::{Environment, Loaded, Overrides, Secrets};
+
+/// The groups of the help; clap knows none for commands.
+const HELP: &str = "\
+{about}
+
+{usage-heading} {usage}
+
+Run:
+  serve   Take deliveries and publish them to Kafka
+  dev     Try it: the real service with an in-memory Kafka and registry
+
+Look:
+  tail    Read topics, decoded
+
+Try:
+  send    Sign a sample delivery as its provider would, and post it
+
+Options:
+{options}
+
+`hookstream COMMAND --help` tells more. Exit codes: 0 yes, 1 no, 2 error.";
+
+/// What was typed.
+#[derive(Debug, Parser)]
+#[command(name = "hookstream", version, about = "Signed webhooks in, Avro events in Kafka out.", help_template = HELP)]
+#[command(arg_required_else_help = true, disable_help_subcommand = true)]
+struct Cli {
+    #[command(flatten)]
+    config: ConfigArgs,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Where the configuration comes from; every command takes these.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct ConfigArgs {
+    /// Configuration file [default: $HOOKSTREAM_CONFIG, config/hookstream.toml, /etc/hookstream/hookstream.toml]
+    #[arg(short, long = "config", value_name = "FILE", global = true)]
+    config: Option<PathBuf>,
+    /// Set one value, over file and environment; may be given several times
+    #[arg(short = 'X', value_name = "KEY=VALUE", global = true)]
+    set: Vec<String>,
+}
+
+impl ConfigArgs {
+    fn overrides(&self) -> Overrides {
+        Overrides { file: self.config.clone(), sets: self.set.clone(), ..Overrides::default() }
+    }
+
+    /// Reads the configuration.
+    ///
+    /// # Errors
+    /// Every problem at once.
+    pub fn load(&self) -> anyhow::Result<Loaded> {
+        Ok(crate::config::load(&self.overrides(), &Environment::of_process())?)
+    }
+
+    /// The same for `dev` and for what speaks to it: without `[kafka]` and `[registry]`, and with
+    /// public secrets where none are set.
+    ///
+    /// # Errors
+    /// Every problem at once.
+    pub fn load_dev(&self) -> anyhow::Result<Loaded> {
+        let overrides = Overrides { secrets: Secrets::OrDev, embedded: true, ..self.overrides() };
+        Ok(crate::config::load(&overrides, &Environment::of_process())?)
+    }
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Take deliveries and publish them to Kafka
+    Serve(serve::Args),
+    /// Try it: the real service with an in-memory Kafka and registry
+    Dev(dev::Args),
+}
+
+/// Whether a command found what it was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Exit code 0: yes, or nothing to do.
+    Yes,
+    /// Exit code 1: no.
+    No,
+}
+
+/// Parses, runs, and turns the end into an exit code.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let verdict = match &cli.command {
+        Command::Serve(args) => block_on(serve::run(&cli.config, args)),
+        Command::Dev(args) => block_on(dev::run(&cli.config, args)),
+    };
+    match verdict {
+        Ok(Verdict::Yes) => ExitCode::SUCCESS,
+        Ok(Verdict::No) => ExitCode::FAILURE,
+        Err(error) if output::reader_left(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Standard error may be closed; then the exit code has to do.
+            let _ = writeln!(output::stderr(), "hookstream: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn block_on(command: impl Future<Output = anyhow::Result<Verdict>>) -> anyhow::Result<Verdict> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    runtime.block_on(command)
+}

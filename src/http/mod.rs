@@ -1,1 +1,27 @@
-//! (to come)
+//! HTTP: the port that providers call, and the operator's.
+
+mod admin;
+mod body;
+mod ingest;
+mod line;
+mod response;
+mod routes;
+mod serve;
+
+pub use ingest::{Ingest, Limits};
+pub use line::{Line, Watch, log};
+pub use routes::{admin, hooks};
+pub use serve::{ConnectionLimits, serve};
+
+/// How far a shutdown has come. Only ever moves down the list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// Taking deliveries.
+    Serving,
+    /// Not ready any more, still taking deliveries, each answered with `Connection: close`.
+    Draining,
+    /// New deliveries are answered 503.
+    Refusing,
+    /// Connections are being closed.
+    Closing,
+}

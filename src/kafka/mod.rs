@@ -1,3 +1,65 @@
-//! (to come)
+//! The one room that knows rdkafka.
+
+mod admin;
+mod producer;
+mod triage;
 
 pub mod embedded;
+
+pub use admin::{Admin, NewTopic};
+pub use producer::{Ack, Producer, Tuning};
+pub use triage::Trouble;
+
+use std::fmt;
+
+use rdkafka::ClientConfig;
+
+use crate::config::Properties;
+
+/// How to reach the cluster: the same for producer, admin and consumers. `Debug` shows no
+/// property's value, since some are secrets.
+#[derive(Clone)]
+pub struct Connection {
+    bootstrap_servers: String,
+    properties: Properties,
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection")
+            .field("bootstrap_servers", &self.bootstrap_servers)
+            .field("properties", &self.properties)
+            .finish()
+    }
+}
+
+impl Connection {
+    /// `properties` are librdkafka's own, secrets resolved; the configuration has refused those
+    /// that the promise rests on.
+    pub fn new(bootstrap_servers: impl Into<String>, properties: Properties) -> Self {
+        Self { bootstrap_servers: bootstrap_servers.into(), properties }
+    }
+
+    /// `host:port`, comma-separated.
+    pub fn bootstrap_servers(&self) -> &str {
+        &self.bootstrap_servers
+    }
+
+    /// What every client gets: defaults of ours, then the user's properties over them.
+    fn client_config(&self, defaults: &[(&str, &str)]) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", &self.bootstrap_servers);
+        config.set("client.id", "hookstream");
+        config.set("socket.keepalive.enable", "true");
+        // librdkafka's default of 10 s makes a recovered cluster wait for us.
+        config.set("reconnect.backoff.ms", "100");
+        config.set("reconnect.backoff.max.ms", "500");
+        for (name, value) in defaults {
+            config.set(*name, *value);
+        }
+        for (name, value) in self.properties.iter() {
+            config.set(name, value);
+        }
+        config
+    }
+}

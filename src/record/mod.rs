@@ -1,1 +1,122 @@
-//! (to come)
+//! What goes to Kafka: topic, key, value, timestamp, headers.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use crate::envelope::Event;
+use crate::outcome::Fault;
+use crate::schema::Encoded;
+use crate::verify::Verified;
+
+/// The value of a dead letter whose body is empty: a record without a value would be a tombstone.
+const EMPTY_BODY: &[u8] = br#"{"hookstream":"the delivery had an empty body"}"#;
+
+/// The bound of a `traceparent` that is passed on; version 00 has 55 characters.
+const MAX_TRACEPARENT: usize = 128;
+
+/// One record, finished. There is no way to one but through a [`Verified`].
+#[derive(Clone)]
+pub struct Record {
+    topic: Arc<str>,
+    key: String,
+    value: Vec<u8>,
+    timestamp: Timestamp,
+    headers: Vec<(Cow<'static, str>, String)>,
+}
+
+impl std::fmt::Debug for Record {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Record")
+            .field("topic", &self.topic)
+            .field("value_bytes", &self.value.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Record {
+    /// The record of an event, with the attributes of the CloudEvents Kafka binding (1.0, binary
+    /// content mode) as headers.
+    pub fn event(topic: &Arc<str>, event: &Event<'_>, encoded: Encoded) -> Self {
+        let mut headers: Vec<(Cow<'static, str>, String)> = Vec::with_capacity(10);
+        headers.push(("ce_specversion".into(), "1.0".into()));
+        headers.push(("ce_id".into(), event.id.as_ref().into()));
+        headers.push(("ce_source".into(), format!("/hooks/{}", event.source)));
+        headers.push(("ce_type".into(), event.event_type.as_ref().into()));
+        if let Some(time) = event.time {
+            headers.push(("ce_time".into(), time.to_string()));
+        }
+        headers.push(("content-type".into(), "application/avro".into()));
+        provenance(&mut headers, event.verified());
+        let key = event.id.as_ref().into();
+        Self { topic: topic.clone(), key, value: encoded.value, timestamp: event.received_at, headers }
+    }
+
+    /// The dead letter of a delivery that is authentic but no event: its raw body, and all that a
+    /// replay needs to take it up again. `original_topic` is where it was bound, if known.
+    pub fn dead_letter(
+        topic: &Arc<str>,
+        key: String,
+        original_topic: Option<&str>,
+        verified: &Verified<'_>,
+        why: &Fault,
+    ) -> Self {
+        let delivery = verified.delivery();
+        let mut headers: Vec<(Cow<'static, str>, String)> = Vec::with_capacity(10);
+        headers.push(("hookstream-reason".into(), why.reason.row().label.into()));
+        if let Some(detail) = &why.detail {
+            headers.push(("hookstream-detail".into(), detail.as_ref().into()));
+        }
+        if let Some(original) = original_topic {
+            headers.push(("hookstream-original-topic".into(), original.into()));
+        }
+        // The claim of the signature header was read as ASCII, so nothing is lost here.
+        if let Some(value) = delivery.headers.get(verified.header()).and_then(|value| value.to_str().ok()) {
+            headers.push((verified.header().as_str().to_owned().into(), value.into()));
+        }
+        headers.push(("hookstream-form".into(), verified.form().label().into()));
+        headers.push(("hookstream-seal".into(), verified.seal()));
+        provenance(&mut headers, verified);
+        let value = if delivery.body.is_empty() { EMPTY_BODY } else { &delivery.body };
+        Self { topic: topic.clone(), key, value: value.to_vec(), timestamp: delivery.received_at, headers }
+    }
+
+    /// Where it goes.
+    pub fn topic(&self) -> &str {
+        &self.topic
+    }
+
+    /// The event id, or the digest that stands for it.
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// Never empty: no delivery may become a tombstone.
+    pub fn value(&self) -> &[u8] {
+        &self.value
+    }
+
+    /// When the delivery was received, as milliseconds since 1970. An event's own time would fall
+    /// under retention, or be refused as future.
+    pub fn timestamp_ms(&self) -> i64 {
+        self.timestamp.as_millisecond()
+    }
+
+    /// In UTF-8; times as RFC 3339.
+    pub fn headers(&self) -> &[(Cow<'static, str>, String)] {
+        &self.headers
+    }
+}
+
+/// The headers that every record has.
+fn provenance(headers: &mut Vec<(Cow<'static, str>, String)>, verified: &Verified<'_>) {
+    let delivery = verified.delivery();
+    let traceparent = delivery.headers.get("traceparent").and_then(|value| value.to_str().ok());
+    if let Some(traceparent) = traceparent.filter(|text| text.len() <= MAX_TRACEPARENT) {
+        headers.push(("traceparent".into(), traceparent.into()));
+    }
+    headers.push(("hookstream-delivery-id".into(), delivery.id.to_string()));
+    headers.push(("hookstream-received-at".into(), delivery.received_at.to_string()));
+    headers.push(("hookstream-secret".into(), verified.secret().into()));
+}

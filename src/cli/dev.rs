@@ -1,0 +1,353 @@
+//! `hookstream dev`
+
+use std::collections::{BTreeSet, HashSet};
+use std::io::{IsTerminal, Write as _};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use anstyle::{AnsiColor, Style};
+use anyhow::Context as _;
+use bytes::Bytes;
+use jiff::{Timestamp, Zoned};
+use serde::Serialize;
+use tokio::sync::mpsc;
+
+use super::output::{self, escape_controls};
+use super::serve::Signals;
+use super::{ConfigArgs, Verdict};
+use crate::app::{self, App, Listeners};
+use crate::dev::{self, Parts};
+use crate::http::{ConnectionLimits, Line};
+use crate::observe::log;
+use crate::outcome::Outcome;
+use crate::sources::Sources;
+
+/// How long the parts may take to be ready.
+const START: Duration = Duration::from_secs(15);
+
+/// Lines that may wait for the terminal; past it they are counted and not shown.
+const LINES: usize = 4096;
+
+/// Keys that are remembered to mark a repeat.
+const KEYS: usize = 100_000;
+
+/// Try it: the real service with an in-memory Kafka and registry, gone at Ctrl-C. [kafka] and
+/// [registry] of file and environment are ignored; sources without a secret get a public one, which
+/// `send` uses, too.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Print JSON lines, also on a terminal
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs until Ctrl-C.
+///
+/// # Errors
+/// Problems of the configuration; no port to be had.
+pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<Verdict> {
+    log::init(log::QUIET);
+    let mut signals = Signals::new()?;
+    let mut loaded = config.load_dev()?;
+    loaded.config.http.drain_delay = Duration::ZERO;
+    let http = &loaded.config.http;
+    let parts = Parts::start(ConnectionLimits {
+        max_connections: 256,
+        head_timeout: http.head_timeout,
+        max_head: http.max_head,
+    })
+    .await?;
+    let mut moved = parts.moved.clone();
+    let listeners = Listeners {
+        hooks: dev::wished("hooks", address("http.listen", &loaded.config.http.listen)?, &mut moved).await?,
+        admin: dev::wished("admin", address("admin.listen", &loaded.config.admin.listen)?, &mut moved)
+            .await?,
+    };
+    loaded.config.kafka.bootstrap_servers = parts.bootstrap_servers();
+    loaded.config.registry.url = format!("http://{}", parts.registry);
+
+    let (sources, _) = app::compile(&loaded)?;
+    for source in sources.iter() {
+        let topics = source.routes.values().map(|route| &*route.topic).chain([&*source.dead_letter_topic]);
+        for topic in topics {
+            parts.create_topic(topic, loaded.config.kafka.topics.partitions)?;
+        }
+    }
+    let (lines, mut shown) = mpsc::channel(LINES);
+    let unseen = Arc::new(AtomicUsize::new(0));
+    let watch = {
+        let unseen = unseen.clone();
+        move |line: &Line<'_>| {
+            if lines.try_send(Row::from(line)).is_err() {
+                unseen.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    };
+    let banner = Banner { ignored: loaded.ignored.clone(), moved, sources: &sources, parts: &parts };
+    let json = args.json || !std::io::stdout().is_terminal();
+    let app = App::start(loaded, listeners, Arc::new(watch)).await?;
+    let health = app.health.clone();
+    tokio::time::timeout(START, health.ready())
+        .await
+        .map_err(|_| anyhow::anyhow!("the parts were not ready in time: {:?}", health.readiness()))?;
+    banner.print(&app, json)?;
+
+    let mut tally = Tally::default();
+    loop {
+        tokio::select! {
+            () = signals.next() => break,
+            Some(row) = shown.recv() => tally.show(&row, json)?,
+        }
+    }
+    app.stop().await?;
+    while let Ok(row) = shown.try_recv() {
+        tally.show(&row, json)?;
+    }
+    writeln!(output::stderr(), "{}", tally.end(unseen.load(Ordering::Relaxed)))?;
+    Ok(Verdict::Yes)
+}
+
+fn address(key: &str, text: &str) -> anyhow::Result<SocketAddr> {
+    text.parse()
+        .with_context(|| format!("{key} must be an address and a port for dev, such as 127.0.0.1:8080"))
+}
+
+/// The one screen at the start.
+struct Banner<'a> {
+    ignored: Vec<String>,
+    moved: Vec<String>,
+    sources: &'a Sources,
+    parts: &'a Parts,
+}
+
+impl Banner<'_> {
+    /// People read it on standard error; with JSON lines, scripts get the addresses as the first line.
+    fn print(&self, app: &App, json: bool) -> anyhow::Result<()> {
+        if json {
+            let addresses = Addresses {
+                hooks: format!("http://{}/hooks/", app.hooks),
+                kafka: self.parts.kafka.to_string(),
+                registry: format!("http://{}", self.parts.registry),
+                admin: format!("http://{}", app.admin),
+            };
+            output::print_exact(&serde_json::to_string(&addresses)?)?;
+        }
+        let bold = Style::new().bold();
+        let mut names: Vec<&str> = self.sources.iter().map(|source| source.name.as_str()).collect();
+        names.sort_unstable();
+        let mut err = output::stderr();
+        writeln!(
+            err,
+            "{bold}hookstream {} dev{bold:#}: real service, in-memory Kafka and registry, gone at Ctrl-C",
+            env!("CARGO_PKG_VERSION")
+        )?;
+        writeln!(err, "  hooks     http://{}/hooks/{{{}}}", app.hooks, names.join(","))?;
+        writeln!(
+            err,
+            "  kafka     {}      registry  http://{}      admin  http://{}",
+            self.parts.kafka, self.parts.registry, app.admin
+        )?;
+        for note in self.moved.iter().chain(&self.ignored) {
+            writeln!(err, "  note      {note}")?;
+        }
+        if let Some(first) = names.first() {
+            writeln!(err, "  next, in a second terminal:   {bold}{}{bold:#}", self.send(app, first))?;
+        }
+        if let Some(curl) = self.curl(app) {
+            writeln!(err, "  or: {curl}")?;
+        }
+        writeln!(err, "waiting for the first event ...")?;
+        Ok(())
+    }
+
+    /// As it must be typed: with the path of this very executable, and the address where it is
+    /// not the usual one.
+    fn send(&self, app: &App, source: &str) -> String {
+        let exe = std::env::current_exe().unwrap_or_else(|_| "hookstream".into());
+        let here = std::env::current_dir().unwrap_or_default();
+        let exe = exe.strip_prefix(&here).unwrap_or(&exe).display();
+        let moved = self.moved.iter().any(|note| note.starts_with("hooks"));
+        let url = if moved { format!(" --url http://{}", app.hooks) } else { String::new() };
+        format!("{exe} send {source}{url}")
+    }
+
+    /// A delivery without a time in its signature, so that it can be pasted tomorrow as well.
+    fn curl(&self, app: &App) -> Option<String> {
+        let source = self.sources.get("grapevine")?;
+        let body = Bytes::from_static(
+            br#"{"event":"document.changed","timestamp":"2026-01-02T03:04:05.678901Z","tenant_id":"acme","data":{"document_id":"README.md","source":"github"}}"#,
+        );
+        let (header, value) = source.verifier.sign(&body, Timestamp::now()).ok()?;
+        Some(format!(
+            "curl -i {}/hooks/grapevine -H 'content-type: application/json' -H '{header}: {}' \\\n        -d '{}'",
+            app.hooks,
+            value.to_str().ok()?,
+            String::from_utf8_lossy(&body)
+        ))
+    }
+}
+
+#[derive(Serialize)]
+struct Addresses {
+    hooks: String,
+    kafka: String,
+    registry: String,
+    admin: String,
+}
+
+/// One delivery, owned, on its way to the screen.
+#[derive(Serialize)]
+struct Row {
+    time: String,
+    #[serde(skip)]
+    clock: String,
+    delivery: String,
+    status: u16,
+    ms: u64,
+    source: String,
+    outcome: &'static str,
+    #[serde(skip)]
+    kind: Outcome,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<String>,
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    event_type: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    topic: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    partition: Option<i32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    offset: Option<i64>,
+}
+
+impl From<&Line<'_>> for Row {
+    fn from(line: &Line<'_>) -> Self {
+        let (ended, now) = (line.ended, Zoned::now());
+        let fault = ended.result.as_ref().err();
+        Self {
+            time: now.timestamp().to_string(),
+            clock: now.strftime("%H:%M:%S").to_string(),
+            delivery: line.delivery.to_string(),
+            status: line.status,
+            ms: line.took.as_millis() as u64,
+            source: line.source.to_owned(),
+            outcome: ended.outcome().label(),
+            kind: ended.outcome(),
+            reason: fault.map(|fault| fault.reason.row().label),
+            detail: fault.and_then(|fault| fault.detail.as_deref().map(str::to_owned)),
+            event_type: ended.event.as_ref().map(|name| name.event_type.clone()),
+            id: ended.event.as_ref().map(|name| name.id.clone()),
+            topic: ended.stored.as_ref().map(|stored| stored.topic.to_string()),
+            partition: ended.stored.as_ref().map(|stored| stored.ack.partition),
+            offset: ended.stored.as_ref().map(|stored| stored.ack.offset),
+        }
+    }
+}
+
+/// What has come so far.
+#[derive(Default)]
+struct Tally {
+    events: usize,
+    topics: BTreeSet<String>,
+    dead_lettered: usize,
+    refused: usize,
+    unavailable: usize,
+    keys: HashSet<(String, String)>,
+}
+
+impl Tally {
+    fn show(&mut self, row: &Row, json: bool) -> anyhow::Result<()> {
+        let repeat = self.count(row);
+        if json {
+            output::print_exact(&serde_json::to_string(row)?)?;
+        } else {
+            output::print_line(&text(row, repeat))?;
+        }
+        Ok(())
+    }
+
+    /// True when the event's key has come before.
+    fn count(&mut self, row: &Row) -> bool {
+        match row.kind {
+            Outcome::Published => self.events += 1,
+            Outcome::DeadLettered => self.dead_lettered += 1,
+            Outcome::Refused => self.refused += 1,
+            Outcome::Unavailable => self.unavailable += 1,
+        }
+        let (Outcome::Published, Some(topic), Some(id)) = (row.kind, &row.topic, &row.id) else {
+            return false;
+        };
+        self.topics.insert(topic.clone());
+        let key = (topic.clone(), id.clone());
+        if self.keys.contains(&key) {
+            return true;
+        }
+        if self.keys.len() < KEYS {
+            self.keys.insert(key);
+        }
+        false
+    }
+
+    fn end(&self, unseen: usize) -> String {
+        let plural = |n: usize, word: &str| format!("{n} {word}{}", if n == 1 { "" } else { "s" });
+        let mut parts =
+            vec![format!("{} in {}", plural(self.events, "event"), plural(self.topics.len(), "topic"))];
+        let others = [
+            (self.dead_lettered, "dead-lettered"),
+            (self.refused, "refused"),
+            (self.unavailable, "unavailable"),
+            (unseen, "too fast to be shown"),
+        ];
+        parts.extend(others.iter().filter(|(n, _)| *n > 0).map(|(n, word)| format!("{n} {word}")));
+        format!("\n{}. No file left behind.", parts.join(", "))
+    }
+}
+
+/// A line that is read at a glance.
+fn text(row: &Row, repeat: bool) -> String {
+    let colour = match row.kind {
+        Outcome::Published => AnsiColor::Green,
+        Outcome::DeadLettered => AnsiColor::Yellow,
+        Outcome::Refused | Outcome::Unavailable => AnsiColor::Red,
+    };
+    let style = colour.on_default();
+    let head = format!(
+        "{}  {style}{}{style:#}  {:>3} ms  {:<10}",
+        row.clock,
+        row.status,
+        row.ms,
+        escape_controls(&row.source)
+    );
+    let why = match (row.reason, &row.detail) {
+        (Some(reason), Some(detail)) => format!("  {reason}: {}", escape_controls(detail)),
+        (Some(reason), None) => format!("  {reason}"),
+        (None, _) => String::new(),
+    };
+    let event = match (&row.event_type, &row.id) {
+        (Some(event_type), Some(id)) => {
+            format!("  {:<30} {:<17}", escape_controls(event_type), short(&escape_controls(id)))
+        }
+        _ => String::new(),
+    };
+    let place = match (&row.topic, row.partition, row.offset) {
+        (Some(topic), Some(partition), Some(offset)) => format!("  -> {topic} [{partition}] @{offset}"),
+        _ => String::new(),
+    };
+    let repeat = if repeat { "  (same key: compaction keeps one)" } else { "" };
+    format!("{head}{event}{place}{repeat}{why}")
+}
+
+/// A digest is known by its first digits.
+fn short(id: &str) -> String {
+    match id.strip_prefix("sha256:").and_then(|digest| digest.get(..8)) {
+        Some(digest) => format!("sha256:{digest}"),
+        None if id.chars().count() > 40 => format!("{}…", id.chars().take(39).collect::<String>()),
+        None => id.to_owned(),
+    }
+}

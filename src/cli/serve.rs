@@ -1,0 +1,64 @@
+//! `hookstream serve`
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::{ConfigArgs, Verdict};
+use crate::app::{App, Listeners};
+use crate::http;
+use crate::observe::log;
+
+/// Take deliveries and publish them to Kafka.
+#[derive(Debug, clap::Args)]
+pub struct Args {}
+
+/// Runs until SIGTERM or SIGINT, then stops without loss; a second signal stops at once.
+///
+/// # Errors
+/// Problems of the configuration; what was still in flight at the end of the shutdown's bound.
+pub async fn run(config: &ConfigArgs, _args: &Args) -> anyhow::Result<Verdict> {
+    log::init(log::SERVICE);
+    let loaded = config.load()?;
+    let file = loaded.file.as_ref().map_or("none (built in)".into(), |file| file.display().to_string());
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), config = file, "starting");
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
+    for (source, why) in &loaded.off {
+        tracing::info!(source, why, "source is off");
+    }
+    let mut signals = Signals::new()?;
+    let listeners = Listeners::bind(&loaded.config).await?;
+    let app = App::start(loaded, listeners, Arc::new(http::log)).await?;
+    tracing::info!(hooks = %app.hooks, admin = %app.admin, "listening");
+    signals.next().await;
+    tracing::info!("stopping: not ready, still serving for the drain delay");
+    tokio::select! {
+        stopped = app.stop() => stopped?,
+        () = signals.next() => anyhow::bail!("stopped at once by a second signal: what was in flight is not finished"),
+    }
+    tracing::info!("stopped");
+    Ok(Verdict::Yes)
+}
+
+/// SIGTERM and SIGINT.
+pub(super) struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    pub(super) fn new() -> anyhow::Result<Self> {
+        let listen = |kind| signal(kind).context("cannot listen for signals");
+        Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
+    }
+
+    pub(super) async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}

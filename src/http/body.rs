@@ -1,0 +1,62 @@
+//! Reading a body within bounds of size and time.
+
+use std::time::Instant;
+
+use axum::body::Body;
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, header};
+use http_body_util::BodyExt;
+use tokio::time::timeout_at;
+
+use crate::outcome::{Fault, Reason};
+
+/// What is set aside for a body before its bytes are there, whatever length it declares.
+const TRUSTED: usize = 16 * 1024;
+
+/// Refuses a body that declares itself too large.
+pub(super) fn declared(headers: &HeaderMap, max: usize) -> Result<(), Fault> {
+    let length =
+        headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    match length {
+        Some(length) if length > max as u64 => {
+            Err(Fault::new(Reason::BodyTooLarge, format!("declared {length} bytes, the limit is {max}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The complete body. One that comes in a single piece is not copied.
+///
+/// # Errors
+/// `body_too_large` by count, whatever was declared; `body_too_slow`; `body_incomplete`.
+pub(super) async fn read(mut body: Body, max: usize, until: Instant) -> Result<Bytes, Fault> {
+    let mut first = Bytes::new();
+    let mut all = BytesMut::new();
+    loop {
+        let frame = match timeout_at(until.into(), body.frame()).await {
+            Err(_) => {
+                return Err(Fault::new(
+                    Reason::BodyTooSlow,
+                    format!("{} bytes came in time", first.len() + all.len()),
+                ));
+            }
+            Ok(None) => break,
+            Ok(Some(Err(_))) => return Err(Reason::BodyIncomplete.into()),
+            Ok(Some(Ok(frame))) => frame,
+        };
+        let Ok(data) = frame.into_data() else { continue };
+        if first.len() + all.len() + data.len() > max {
+            return Err(Fault::new(Reason::BodyTooLarge, format!("more than {max} bytes")));
+        }
+        if first.is_empty() && all.is_empty() {
+            first = data;
+        } else {
+            if all.is_empty() {
+                all.reserve(TRUSTED.max(2 * first.len()).min(max));
+                all.extend_from_slice(&std::mem::take(&mut first));
+            }
+            all.extend_from_slice(&data);
+        }
+    }
+    Ok(if all.is_empty() { first } else { all.freeze() })
+}

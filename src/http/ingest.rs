@@ -1,0 +1,137 @@
+//! One delivery over HTTP: head, body, a task of its own, the answer.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use axum::extract::{Request, State};
+use axum::response::Response;
+use http::Method;
+use jiff::Timestamp;
+use tokio::sync::watch;
+use tokio::time::timeout_at;
+use tokio_util::task::TaskTracker;
+
+use super::line::{Line, Watch};
+use super::{Phase, body, response};
+use crate::delivery::{Deadline, Delivery, Id};
+use crate::observe::metrics;
+use crate::outcome::{Fault, Reason};
+use crate::pipeline::{Ended, Pipeline};
+use crate::sources::{Source, Sources};
+
+/// Bounds of a request.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// The body, in bytes.
+    pub max_body: usize,
+    /// From the complete head to the complete body.
+    pub body_timeout: Duration,
+}
+
+/// What the handler shares.
+pub struct Ingest {
+    /// Swapped as a whole; a delivery keeps the source it was admitted with.
+    pub sources: Arc<ArcSwap<Sources>>,
+    /// The hot path.
+    pub pipeline: Arc<Pipeline>,
+    /// How far a shutdown has come.
+    pub phase: watch::Receiver<Phase>,
+    /// The tasks that a shutdown waits for.
+    pub tasks: TaskTracker,
+    /// Bounds of a request.
+    pub limits: Limits,
+    /// Who is told of each delivery.
+    pub watch: Watch,
+}
+
+/// What was let in.
+struct Admitted {
+    source: Arc<Source>,
+    delivery: Delivery,
+    deadline: Deadline,
+}
+
+/// Takes a request to its answer.
+pub(super) async fn take(State(ingest): State<Arc<Ingest>>, request: Request) -> Response {
+    let start = Instant::now();
+    let id = Id::new();
+    let source = source(&ingest, &request);
+    let label = source.as_ref().map_or(metrics::UNKNOWN_SOURCE, |source| source.name.as_str()).to_owned();
+    let ended = match admit(&ingest, source, request, id, start).await {
+        Ok(admitted) => run(&ingest, admitted, start).await,
+        Err(fault) => {
+            let ended = fault.into();
+            ingest.tell(id, &label, &ended, start);
+            ended
+        }
+    };
+    let last = *ingest.phase.borrow() > Phase::Serving || !reusable(&ended);
+    response::answer(id, &ended, last)
+}
+
+/// After these the rest of the body may still be on its way: the connection cannot be used again.
+fn reusable(ended: &Ended) -> bool {
+    !matches!(&ended.result, Err(fault) if matches!(
+        fault.reason,
+        Reason::BodyTooLarge | Reason::BodyTooSlow | Reason::BodyIncomplete
+    ))
+}
+
+fn source(ingest: &Ingest, request: &Request) -> Option<Arc<Source>> {
+    let name = request.uri().path().strip_prefix("/hooks/")?;
+    ingest.sources.load().get(name).cloned()
+}
+
+async fn admit(
+    ingest: &Ingest,
+    source: Option<Arc<Source>>,
+    request: Request,
+    id: Id,
+    start: Instant,
+) -> Result<Admitted, Fault> {
+    let received_at = Timestamp::now();
+    let source = source.ok_or(Fault::from(Reason::SourceUnknown))?;
+    if request.method() != Method::POST {
+        return Err(Reason::MethodNotAllowed.into());
+    }
+    if *ingest.phase.borrow() >= Phase::Refusing {
+        return Err(Reason::Draining.into());
+    }
+    body::declared(request.headers(), ingest.limits.max_body)?;
+    let deadline = Deadline::new(start, source.ack_deadline);
+    let until = deadline.answer.min(start + ingest.limits.body_timeout);
+    let (head, body) = request.into_parts();
+    let body = body::read(body, ingest.limits.max_body, until).await?;
+    let delivery = Delivery { id, uri: head.uri, headers: head.headers, body, received_at };
+    Ok(Admitted { source, delivery, deadline })
+}
+
+/// From the complete body on, the delivery is ours: its task goes on when the client hangs up.
+async fn run(ingest: &Arc<Ingest>, admitted: Admitted, start: Instant) -> Ended {
+    let Admitted { source, delivery, deadline } = admitted;
+    let task = ingest.tasks.spawn({
+        let ingest = ingest.clone();
+        async move {
+            let ended = ingest.pipeline.run(&source, &delivery, deadline).await;
+            ingest.tell(delivery.id, &source.name, &ended, start);
+            ended
+        }
+    });
+    match timeout_at(deadline.answer.into(), task).await {
+        Ok(Ok(ended)) => ended,
+        // The pipeline holds the deadline itself; these two are the wall behind it.
+        Ok(Err(_)) => Fault::new(Reason::Overloaded, "the delivery's task failed").into(),
+        Err(_) => Fault::new(Reason::KafkaUnavailable, "no end within the deadline").into(),
+    }
+}
+
+impl Ingest {
+    fn tell(&self, delivery: Id, source: &str, ended: &Ended, start: Instant) {
+        let took = start.elapsed();
+        let reason = ended.result.as_ref().err().map(|fault| fault.reason);
+        metrics::delivery(source, ended.outcome(), reason, took);
+        let status = response::status(ended).as_u16();
+        (self.watch)(&Line { delivery, source, status, took, ended });
+    }
+}

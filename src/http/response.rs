@@ -1,0 +1,82 @@
+//! From how a delivery ended to what the sender sees.
+
+use axum::body::Body;
+use axum::response::Response;
+use http::{HeaderValue, StatusCode, header};
+use serde::Serialize;
+
+use crate::delivery::Id;
+use crate::outcome::Outcome;
+use crate::pipeline::Ended;
+
+/// Found again in the log line, the record's headers and the dead letter.
+const DELIVERY_HEADER: &str = "hookstream-delivery";
+
+/// Seconds after which a sender that honours it should try again.
+const RETRY_AFTER: HeaderValue = HeaderValue::from_static("5");
+
+/// The one shape of every answer.
+#[derive(Serialize)]
+struct Answer<'a> {
+    outcome: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    topic: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    partition: Option<i32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    offset: Option<i64>,
+}
+
+pub(super) fn status(ended: &Ended) -> StatusCode {
+    match &ended.result {
+        Ok(()) => StatusCode::OK,
+        Err(fault) => fault.reason.row().status,
+    }
+}
+
+/// `last` asks the client to open a new connection for its next delivery.
+pub(super) fn answer(id: Id, ended: &Ended, last: bool) -> Response {
+    let status = status(ended);
+    let reason = ended.result.as_ref().err().map(|fault| match status {
+        // One text for every 401: which check failed would help a forger only.
+        StatusCode::UNAUTHORIZED => "unauthorized",
+        _ => fault.reason.row().label,
+    });
+    let body = Answer {
+        outcome: ended.outcome().label(),
+        id: ended.event.as_ref().map(|name| name.id.as_str()),
+        reason,
+        topic: ended.stored.as_ref().map(|stored| &*stored.topic),
+        partition: ended.stored.as_ref().map(|stored| stored.ack.partition),
+        offset: ended.stored.as_ref().map(|stored| stored.ack.offset),
+    };
+    let mut response = json(status, &body);
+    let headers = response.headers_mut();
+    if let Ok(id) = HeaderValue::try_from(id.to_string()) {
+        headers.insert(DELIVERY_HEADER, id);
+    }
+    if ended.outcome() == Outcome::Unavailable {
+        headers.insert(header::RETRY_AFTER, RETRY_AFTER);
+    }
+    if status == StatusCode::METHOD_NOT_ALLOWED {
+        headers.insert(header::ALLOW, HeaderValue::from_static("POST"));
+    }
+    if last {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+pub(super) fn json(status: StatusCode, body: &impl Serialize) -> Response {
+    // Plain structs of text and numbers: nothing in them can fail to be written.
+    let mut text = serde_json::to_vec(body).unwrap_or_default();
+    text.push(b'\n');
+    let mut response = Response::new(Body::from(text));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}

@@ -1,0 +1,24 @@
+//! All URLs on one screen.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::routing::{any, get};
+
+use super::admin::{self, Operator};
+use super::ingest::{self, Ingest};
+use crate::observe::health::Health;
+
+/// The port that providers call.
+pub fn hooks(state: Arc<Ingest>) -> Router {
+    Router::new().route("/hooks/{source}", any(ingest::take)).fallback(ingest::take).with_state(state)
+}
+
+/// The operator's port.
+pub fn admin(health: Arc<Health>) -> Router {
+    Router::new()
+        .route("/livez", get(admin::livez))
+        .route("/readyz", get(admin::readyz))
+        .route("/metrics", get(admin::metrics))
+        .with_state(Operator { health })
+}

@@ -1,0 +1,89 @@
+//! Accepting and serving connections: hyper's http1 builder with timers. `axum::serve` sets no
+//! timer, and its graceful shutdown waits for half-open clients.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio_util::task::TaskTracker;
+
+use super::Phase;
+
+/// How long a closing connection may take to finish its answer.
+const CLOSING: Duration = Duration::from_secs(1);
+
+/// After a failed accept (out of file descriptors, mostly): time for connections to end.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Bounds of a listener's connections.
+#[derive(Clone, Copy, Debug)]
+pub struct ConnectionLimits {
+    /// Open at a time; past it, new ones wait in the listener's queue.
+    pub max_connections: usize,
+    /// From the first byte, or the end of the answer before, to the complete head.
+    pub head_timeout: Duration,
+    /// The head, in bytes.
+    pub max_head: usize,
+}
+
+/// Serves until the phase is [`Phase::Closing`]; returns when every connection has ended.
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    limits: ConnectionLimits,
+    phase: watch::Receiver<Phase>,
+) {
+    let places = Arc::new(Semaphore::new(limits.max_connections));
+    let connections = TaskTracker::new();
+    let mut closing = phase.clone();
+    let accept = async {
+        loop {
+            let Ok(place) = places.clone().acquire_owned().await else { break };
+            match listener.accept().await {
+                Ok((stream, _)) => {
+                    let served = connection(stream, router.clone(), limits, phase.clone());
+                    connections.spawn(async move {
+                        served.await;
+                        drop(place);
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a connection");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    };
+    tokio::select! {
+        () = accept => {}
+        _ = closing.wait_for(|phase| *phase == Phase::Closing) => {}
+    }
+    connections.close();
+    connections.wait().await;
+}
+
+async fn connection(
+    stream: TcpStream,
+    router: Router,
+    limits: ConnectionLimits,
+    mut phase: watch::Receiver<Phase>,
+) {
+    // Small answers should not wait for each other; a socket that refuses works all the same.
+    let _ = stream.set_nodelay(true);
+    let mut builder = http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(limits.head_timeout).max_buf_size(limits.max_head);
+    let served = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    tokio::pin!(served);
+    tokio::select! {
+        // A client's broken connection is no event of ours: its delivery has its own log line.
+        _ = served.as_mut() => return,
+        _ = phase.wait_for(|phase| *phase == Phase::Closing) => {}
+    }
+    served.as_mut().graceful_shutdown();
+    let _ = tokio::time::timeout(CLOSING, served).await;
+}

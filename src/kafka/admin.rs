@@ -1,0 +1,90 @@
+//! Topics: which there are, and creating those that are missing.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic as KafkaTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::error::RDKafkaErrorCode;
+
+use super::Connection;
+
+/// The bound of each call to the cluster.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The cluster's administration.
+pub struct Admin(Arc<AdminClient<DefaultClientContext>>);
+
+/// What the cluster holds now.
+#[derive(Debug)]
+pub struct Cluster {
+    /// How many brokers there are.
+    pub brokers: usize,
+    /// Partitions by topic.
+    pub topics: BTreeMap<String, usize>,
+}
+
+/// A topic to create.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewTopic {
+    /// Its name.
+    pub name: String,
+    /// How many partitions.
+    pub partitions: i32,
+    /// How many copies.
+    pub replication: i32,
+    /// Its configuration.
+    pub config: Vec<(&'static str, String)>,
+}
+
+impl Admin {
+    /// Creates the client. Brokers are not waited for.
+    ///
+    /// # Errors
+    /// When librdkafka refuses a property.
+    pub fn new(connection: &Connection) -> anyhow::Result<Self> {
+        let client = connection.client_config(&[]).create().context("librdkafka refuses [kafka]")?;
+        Ok(Self(Arc::new(client)))
+    }
+
+    /// Reads the cluster's brokers and topics.
+    ///
+    /// # Errors
+    /// When no broker answers in time.
+    pub async fn cluster(&self) -> anyhow::Result<Cluster> {
+        let client = self.0.clone();
+        let metadata = tokio::task::spawn_blocking(move || client.inner().fetch_metadata(None, TIMEOUT))
+            .await?
+            .context("no Kafka broker answers")?;
+        let topics =
+            metadata.topics().iter().map(|topic| (topic.name().to_owned(), topic.partitions().len()));
+        Ok(Cluster { brokers: metadata.brokers().len(), topics: topics.collect() })
+    }
+
+    /// Creates the topics. One that somebody else has created meanwhile is no error.
+    ///
+    /// # Errors
+    /// Names each topic that could not be created, with the broker's reason.
+    pub async fn create(&self, topics: &[NewTopic]) -> anyhow::Result<()> {
+        let wished: Vec<KafkaTopic<'_>> = topics.iter().map(kafka_topic).collect();
+        let options = AdminOptions::new().operation_timeout(Some(TIMEOUT)).request_timeout(Some(TIMEOUT));
+        let results = self.0.create_topics(&wished, &options).await.context("no Kafka broker answers")?;
+        let failed: Vec<String> = results
+            .into_iter()
+            .filter_map(|result| match result {
+                Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => None,
+                Err((name, code)) => Some(format!("{name} ({code})")),
+            })
+            .collect();
+        anyhow::ensure!(failed.is_empty(), "topics could not be created: {}", failed.join(", "));
+        Ok(())
+    }
+}
+
+fn kafka_topic(topic: &NewTopic) -> KafkaTopic<'_> {
+    let replication = TopicReplication::Fixed(topic.replication);
+    let new = KafkaTopic::new(&topic.name, topic.partitions, replication);
+    topic.config.iter().fold(new, |new, (key, value)| new.set(key, value))
+}

@@ -1,0 +1,140 @@
+//! The idempotent producer: acks=all or nothing.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use rdkafka::ClientContext;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{FutureProducer, FutureRecord, Producer as _};
+use rdkafka::statistics::Statistics;
+
+use super::{Connection, Trouble};
+use crate::observe::health::{Health, State};
+use crate::record::Record;
+
+/// Where an acknowledged record stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ack {
+    /// The partition.
+    pub partition: i32,
+    /// The offset in it.
+    pub offset: i64,
+}
+
+/// What the service's own bounds ask of the producer.
+#[derive(Clone, Copy, Debug)]
+pub struct Tuning {
+    /// The longest that any delivery waits for Kafka. librdkafka gives a record up a second later:
+    /// its own time-out is an upper bound and never the clock.
+    pub kafka_budget: Duration,
+    /// The largest record, in bytes.
+    pub max_record: usize,
+}
+
+/// Publishes records; cheap to share by reference.
+pub struct Producer {
+    inner: FutureProducer<Callbacks>,
+}
+
+struct Callbacks(Arc<Health>);
+
+impl ClientContext for Callbacks {
+    fn stats(&self, statistics: Statistics) {
+        if statistics.brokers.values().any(|broker| broker.state == "UP") {
+            self.0.kafka.set(State::Ok, "");
+        }
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        match error.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::AllBrokersDown) => self.0.kafka.set(State::Down, reason),
+            _ => tracing::debug!(%error, reason, "librdkafka"),
+        }
+    }
+}
+
+impl Producer {
+    /// Creates the producer. Brokers are not waited for.
+    ///
+    /// # Errors
+    /// When librdkafka refuses a property.
+    pub fn new(connection: &Connection, tuning: Tuning, health: Arc<Health>) -> anyhow::Result<Self> {
+        let defaults = [
+            // 0 more than doubles the processor time of service and broker, 5 adds latency only.
+            ("linger.ms", "1"),
+            ("compression.type", "lz4"),
+            ("statistics.interval.ms", "1000"),
+        ];
+        let mut config = connection.client_config(&defaults);
+        // The promise rests on these; the configuration refuses them as properties.
+        config.set("acks", "all");
+        config.set("enable.idempotence", "true");
+        // As the Java clients choose, so that joins and repartitioning agree.
+        config.set("partitioner", "murmur2_random");
+        config.set("message.timeout.ms", (tuning.kafka_budget.as_millis() + 1_000).to_string());
+        // Below the budget, so that a missing topic is named as such and not as a time-out.
+        config.set("topic.metadata.propagation.max.ms", (tuning.kafka_budget.as_millis() / 2).to_string());
+        config.set("message.max.bytes", tuning.max_record.to_string());
+        // Deliveries in flight bound what stands here; this is the wall behind them.
+        config.set("queue.buffering.max.kbytes", "262144");
+        let inner = config.create_with_context(Callbacks(health)).context("librdkafka refuses [kafka]")?;
+        Ok(Self { inner })
+    }
+
+    /// Hands the record to librdkafka now and returns its acknowledgement as a future.
+    ///
+    /// # Errors
+    /// At once when librdkafka's queue is full or refuses the record; later what Kafka says.
+    ///
+    /// # Cancellation
+    /// The future owns nothing: dropping it does not recall the record, which may or may not be
+    /// written.
+    pub fn publish(
+        &self,
+        record: &Record,
+    ) -> Result<impl Future<Output = Result<Ack, Trouble>> + Send + use<>, Trouble> {
+        let mut headers = OwnedHeaders::new_with_capacity(record.headers().len());
+        for (key, value) in record.headers() {
+            headers = headers.insert(Header { key, value: Some(value) });
+        }
+        let message = FutureRecord::to(record.topic())
+            .key(record.key())
+            .payload(record.value())
+            .timestamp(record.timestamp_ms())
+            .headers(headers);
+        let ack = self.inner.send_result(message).map_err(|(error, _)| Trouble::from(&error))?;
+        Ok(async move {
+            match ack.await {
+                Ok(Ok(delivered)) => Ok(Ack { partition: delivered.partition, offset: delivered.offset }),
+                Ok(Err((error, _))) => Err(Trouble::from(&error)),
+                Err(_) => Err(Trouble::Unavailable(RDKafkaErrorCode::BrokerDestroy)),
+            }
+        })
+    }
+
+    /// Asks for the metadata of `topics`, so that the first record of each need not wait for it.
+    /// Blocks up to `timeout` for each.
+    ///
+    /// # Errors
+    /// When no broker answers in time.
+    pub fn warm_up(&self, topics: &[String], timeout: Duration) -> anyhow::Result<()> {
+        for topic in topics {
+            self.inner
+                .client()
+                .fetch_metadata(Some(topic), timeout)
+                .with_context(|| format!("no metadata of topic {topic}"))?;
+        }
+        Ok(())
+    }
+
+    /// Waits up to `timeout` until nothing is in flight. Blocks.
+    ///
+    /// # Errors
+    /// When records are still in flight then.
+    pub fn flush(&self, timeout: Duration) -> anyhow::Result<()> {
+        self.inner.flush(timeout).context("records are still in flight")
+    }
+}

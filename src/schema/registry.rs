@@ -1,0 +1,125 @@
+//! The schema registry: ids for schemas, at start and never on the hot path.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use reqwest::{Method, RequestBuilder, StatusCode};
+use schema_registry_converter::async_impl::schema_registry::{SrSettings, perform_sr_call, post_schema};
+use schema_registry_converter::schema_registry_common::{SchemaType, SrCall, SuppliedSchema};
+
+use crate::config::Auth;
+
+/// The bound of each call.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A Confluent-compatible registry.
+pub struct Registry {
+    url: String,
+    auth: Auth,
+    client: reqwest::Client,
+    settings: SrSettings,
+}
+
+impl Registry {
+    /// Prepares the clients; nothing is called yet. `ca_file` is a PEM file with an authority
+    /// that the system does not know.
+    ///
+    /// # Errors
+    /// When the CA file cannot be read.
+    pub fn new(url: &str, auth: Auth, ca_file: Option<&Path>) -> anyhow::Result<Self> {
+        let url = url.trim_end_matches('/').to_owned();
+        let mut settings = SrSettings::new_builder(url.clone());
+        settings.set_timeout(TIMEOUT);
+        match &auth {
+            Auth::None => {}
+            Auth::Basic(username, password) => {
+                settings.set_basic_authorization(username, Some(password.expose()));
+            }
+            Auth::Bearer(token) => {
+                settings.set_token_authorization(token.expose());
+            }
+        }
+        let settings = settings.build_with(client(ca_file)?).context("the registry's client")?;
+        let client = client(ca_file)?.timeout(TIMEOUT).build().context("the registry's client")?;
+        Ok(Self { url, auth, client, settings })
+    }
+
+    /// What schema_registry_converter's decoder needs.
+    pub fn settings(&self) -> SrSettings {
+        self.settings.clone()
+    }
+
+    /// The id of a schema that stands under the subject.
+    ///
+    /// # Errors
+    /// When it does not stand there, or the registry does not answer.
+    pub async fn find(&self, subject: &str, schema: &str) -> anyhow::Result<u32> {
+        let body = format!(r#"{{"schemaType":"AVRO","schema":{}}}"#, serde_json::to_string(schema)?);
+        let found = perform_sr_call(&self.settings, SrCall::PostForVersion(subject, &body))
+            .await
+            .with_context(|| format!("the schema of subject {subject} was not found in the registry"))?;
+        found.id.with_context(|| format!("the registry gave no id for subject {subject}"))
+    }
+
+    /// Registers the schema, or finds it where it is registered already. A new subject gets the
+    /// compatibility level FULL_TRANSITIVE: BACKWARD would let us drop a field that old readers
+    /// need. An existing subject keeps its own.
+    ///
+    /// # Errors
+    /// When the registry refuses the schema, or does not answer.
+    pub async fn register(&self, subject: &str, schema: &str) -> anyhow::Result<u32> {
+        let new = self.call(Method::GET, &format!("/subjects/{subject}/versions"), None).await?
+            == StatusCode::NOT_FOUND;
+        let supplied = SuppliedSchema::new(None, SchemaType::Avro, schema.to_owned());
+        let registered = post_schema(&self.settings, subject.to_owned(), supplied)
+            .await
+            .with_context(|| format!("the registry did not take the schema of subject {subject}"))?;
+        if new {
+            let level = r#"{"compatibility":"FULL_TRANSITIVE"}"#;
+            let status = self.call(Method::PUT, &format!("/config/{subject}"), Some(level)).await?;
+            anyhow::ensure!(
+                status.is_success(),
+                "the registry did not take the compatibility of subject {subject}: {status}"
+            );
+        }
+        Ok(registered.id)
+    }
+
+    /// One call of those that schema_registry_converter has not.
+    async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&'static str>,
+    ) -> anyhow::Result<StatusCode> {
+        let mut request = self.authorised(self.client.request(method, format!("{}{path}", self.url)));
+        if let Some(body) = body {
+            request = request.header("content-type", "application/vnd.schemaregistry.v1+json").body(body);
+        }
+        let response = request.send().await.context("the registry does not answer")?;
+        let status = response.status();
+        anyhow::ensure!(
+            status.is_success() || status == StatusCode::NOT_FOUND,
+            "the registry answered {status} to {path}"
+        );
+        Ok(status)
+    }
+
+    fn authorised(&self, request: RequestBuilder) -> RequestBuilder {
+        match &self.auth {
+            Auth::None => request,
+            Auth::Basic(username, password) => request.basic_auth(username, Some(password.expose())),
+            Auth::Bearer(token) => request.bearer_auth(token.expose()),
+        }
+    }
+}
+
+fn client(ca_file: Option<&Path>) -> anyhow::Result<reqwest::ClientBuilder> {
+    let builder = reqwest::Client::builder();
+    let Some(path) = ca_file else { return Ok(builder) };
+    let pem = std::fs::read(path).with_context(|| format!("registry.ca_file {}", path.display()))?;
+    let certificates = reqwest::Certificate::from_pem_bundle(&pem)
+        .with_context(|| format!("registry.ca_file {} holds no PEM certificates", path.display()))?;
+    Ok(builder.tls_certs_merge(certificates))
+}
