@@ -151,6 +151,11 @@ impl App {
         })
     }
 
+    /// Deliveries between their complete body and their end.
+    pub fn in_flight(&self) -> usize {
+        self.deliveries.len()
+    }
+
     /// Stops in order, each step bounded: not ready, but still serving for the drain delay; then
     /// new deliveries are answered 503; what is in flight is finished; connections are closed;
     /// the producer is flushed.

@@ -19,22 +19,22 @@
 //! below it. `tests/it/layout.rs` holds every `crate::ROOM` path to it.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
 
-pub mod app;
 pub mod cli;
-pub mod config;
-pub mod deliver;
-pub mod delivery;
 pub mod dev;
-pub mod envelope;
+pub mod app;
 pub mod http;
-pub mod json;
-pub mod kafka;
-pub mod names;
-pub mod observe;
-pub mod outcome;
 pub mod pipeline;
 pub mod provision;
+pub mod sources;
+pub mod deliver;
+pub mod kafka;
 pub mod record;
 pub mod schema;
-pub mod sources;
+pub mod envelope;
 pub mod verify;
+pub mod delivery;
+pub mod json;
+pub mod observe;
+pub mod outcome;
+pub mod config;
+pub mod names;

@@ -1,0 +1,130 @@
+//! No 2xx before the acknowledgement, and an answer in time whatever Kafka does.
+
+use std::time::{Duration, Instant};
+
+use crate::support::raw::{self, head};
+use crate::support::{PATIENCE, Setup, batch, datagrid, kafka, on_embedded, on_embedded_with, until};
+
+/// How late an answer may be on a busy machine.
+const SLACK: Duration = Duration::from_millis(750);
+
+#[tokio::test]
+async fn the_answer_waits_for_the_acknowledgement() {
+    let (service, kafka) = on_embedded("").await;
+    service.datagrid_post(batch("evt_0")).await.is(200, "published", None);
+    let delay = Duration::from_millis(900);
+    kafka.delay(delay).unwrap();
+    let start = Instant::now();
+    service.datagrid_post(batch("evt_1")).await.is(200, "published", None);
+    assert!(start.elapsed() >= delay, "answered after {:?}, before the broker was", start.elapsed());
+}
+
+#[tokio::test]
+async fn a_broker_that_is_too_slow_is_answered_503_in_time() {
+    let (service, kafka) = on_embedded("ack_deadline = \"2500ms\"").await;
+    kafka.delay(Duration::from_secs(20)).unwrap();
+    let start = Instant::now();
+    let answer = service.datagrid_post(batch("evt_1")).await;
+    answer.is(503, "unavailable", Some("kafka_unavailable"));
+    let took = start.elapsed();
+    assert!(took > Duration::from_secs(2) && took < Duration::from_millis(2500) + SLACK, "{took:?}");
+}
+
+#[tokio::test]
+async fn a_broker_that_is_down_is_answered_503_in_time_and_comes_back_by_itself() {
+    let (service, kafka) = on_embedded("ack_deadline = \"2500ms\"").await;
+    service.datagrid_post(batch("evt_0")).await.is(200, "published", None);
+    kafka.broker_down().unwrap();
+    for n in 0..3 {
+        let start = Instant::now();
+        let answer = service.datagrid_post(batch(&format!("evt_down_{n}"))).await;
+        answer.is(503, "unavailable", Some("kafka_unavailable"));
+        assert!(start.elapsed() < Duration::from_millis(2500) + SLACK, "{:?}", start.elapsed());
+    }
+    let (status, readiness) = service.admin("/readyz").await;
+    assert_eq!(status, 503, "not ready while no delivery can be made durable: {readiness}");
+    assert_eq!(service.admin("/livez").await.0, 200, "a restart would not bring Kafka back");
+    kafka.broker_up().unwrap();
+    service.wait_ready().await;
+    service.datagrid_post(batch("evt_1")).await.is(200, "published", None);
+}
+
+#[tokio::test]
+async fn a_deleted_topic_is_answered_503_and_the_other_topics_go_on() {
+    let setup = Setup { rules: "ack_deadline = \"3s\"".into(), ..Setup::new("datagrid") };
+    let service = setup.ready().await;
+    let (gone, kept) =
+        (service.topic("batch_prediction.completed"), service.topic("batch_prediction.failed"));
+    kafka::delete(&gone).await;
+
+    let deadline = Instant::now() + PATIENCE;
+    let mut refused = 0;
+    // The broker may still take a record for a moment; from the first 503 on it stays that way.
+    while refused < 3 && Instant::now() < deadline {
+        let start = Instant::now();
+        let answer = service.datagrid_post(batch(&format!("evt_{refused}"))).await;
+        assert!(start.elapsed() < Duration::from_secs(3) + SLACK, "{:?}", start.elapsed());
+        if answer.status == 200 {
+            assert_eq!(refused, 0, "a 2xx for a topic that is gone");
+            continue;
+        }
+        answer.is(503, "unavailable", Some("kafka_unavailable"));
+        refused += 1;
+    }
+    assert_eq!(refused, 3);
+    let other = batch("evt_other").replace("batch_prediction.completed", "batch_prediction.failed");
+    service.datagrid_post(other).await.is(200, "published", None);
+    assert_eq!(kafka::all(&kept).await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_client_that_hangs_up_does_not_lose_its_delivery() {
+    let (service, kafka) = on_embedded("").await;
+    // The client is gone before the broker has answered.
+    kafka.delay(Duration::from_millis(700)).unwrap();
+    let body = batch("evt_hung_up");
+    let length = body.len().to_string();
+    let header = datagrid(body.as_bytes());
+    let request = head(
+        "POST",
+        &format!("/hooks/{}", service.source),
+        &[("Datagrid-Signature", &header), ("content-length", &length)],
+    ) + &body;
+    drop(raw::open(service.hooks(), request.as_bytes()).await);
+
+    until("the delivery's end", async || !service.lines().is_empty()).await;
+    assert!(service.lines()[0].starts_with("200 "), "{:?}", service.lines());
+    kafka.delay(Duration::ZERO).unwrap();
+    let (bootstrap, topic) = (kafka.bootstrap_servers(), service.topic("batch_prediction.completed"));
+    let found = tokio::task::spawn_blocking(move || kafka::read(&bootstrap, &topic)).await.unwrap();
+    assert_eq!(found, ["evt_hung_up"]);
+}
+
+#[tokio::test]
+async fn without_a_registry_deliveries_are_our_trouble_and_liveness_is_not() {
+    let setup = Setup { registry: "http://127.0.0.1:1".into(), ..Setup::new("datagrid") };
+    let service = setup.start().await;
+    service.datagrid_post(batch("evt_1")).await.is(503, "unavailable", Some("schema_unknown"));
+    assert_eq!(service.admin("/readyz").await.0, 503);
+    assert_eq!(service.admin("/livez").await.0, 200);
+}
+
+#[tokio::test]
+async fn more_verified_deliveries_than_places_are_answered_503_at_once() {
+    let one = |setup: &mut Setup| setup.http = "max_in_flight = 1".into();
+    let (service, embedded) = on_embedded_with(one).await;
+    embedded.delay(Duration::from_secs(1)).unwrap();
+    let posts = (0..5).map(|n| service.datagrid_post(batch(&format!("evt_{n}"))));
+    let answers = futures_util::future::join_all(posts).await;
+    let published = answers.iter().filter(|answer| answer.status == 200).count();
+    assert_eq!(published, 1, "{answers:?}");
+    for answer in answers.iter().filter(|answer| answer.status != 200) {
+        answer.is(503, "unavailable", Some("overloaded"));
+    }
+    // One that does not verify needs no place.
+    let (held, refused) = tokio::join!(service.datagrid_post(batch("evt_held")), async {
+        service.post(&[("Datagrid-Signature", "t=1,v1=00")], batch("evt_forged")).await
+    });
+    held.is(200, "published", None);
+    refused.is(401, "refused", Some("unauthorized"));
+}

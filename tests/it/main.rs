@@ -1,0 +1,23 @@
+//! Behaviour through the front door: HTTP in, Kafka out, on a real Kafka and a real registry.
+//!
+//! `./tests/run` starts both and says where they are by `HOOKSTREAM_TEST_*`; without them these
+//! tests fail. Each test has a source, and so topics, of its own. The in-memory Kafka serves only
+//! for faults that the real one cannot be made to show.
+// Tests may stop at the first surprise, and read answers as trees.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::disallowed_types
+)]
+#![allow(clippy::print_stdout, unreachable_pub)]
+
+mod faults;
+mod journey;
+mod layout;
+mod outcomes;
+mod security;
+mod shutdown;
+mod slow;
+mod support;

@@ -1,0 +1,151 @@
+//! Kafka and registry as they are found in production: SASL, TLS, a name and a password.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::{StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use hookstream::dev::registry;
+
+use crate::support::{Setup, batch, kafka, stack};
+
+/// A service that reaches Kafka at one of the stack's listeners with these properties.
+async fn publishes(listener: &str, properties: &str) {
+    let setup = Setup {
+        kafka: stack(listener),
+        tables: format!("[kafka.properties]\n{properties}"),
+        environment: BTreeMap::from([("TEST_KAFKA_PASSWORD".into(), stack("KAFKA_PASSWORD"))]),
+        ..Setup::new("datagrid")
+    };
+    let service = setup.ready().await;
+    service.datagrid_post(batch("evt_sasl")).await.is(200, "published", None);
+    assert_eq!(kafka::all(&service.topic("batch_prediction.completed")).await.len(), 1);
+}
+
+#[tokio::test]
+async fn sasl_scram_with_quoted_and_unquoted_names() {
+    publishes(
+        "KAFKA_SCRAM",
+        r#"
+        security.protocol = "SASL_PLAINTEXT"
+        "sasl.mechanism" = "SCRAM-SHA-512"
+        sasl.username = "hookstream"
+        sasl.password = { env = "TEST_KAFKA_PASSWORD" }
+        "#,
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn sasl_plain() {
+    publishes(
+        "KAFKA_SCRAM",
+        r#"
+        security.protocol = "SASL_PLAINTEXT"
+        sasl.mechanism = "PLAIN"
+        sasl.username = "hookstream"
+        sasl.password = { env = "TEST_KAFKA_PASSWORD" }
+        "#,
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn tls_with_an_authority_of_ones_own() {
+    let ca = stack("KAFKA_CA");
+    publishes(
+        "KAFKA_SSL",
+        &format!(
+            r#"
+            security.protocol = "SASL_SSL"
+            ssl.ca.location = "{ca}"
+            sasl.mechanism = "SCRAM-SHA-512"
+            sasl.username = "hookstream"
+            sasl.password = {{ env = "TEST_KAFKA_PASSWORD" }}
+            "#
+        ),
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_wrong_password_is_not_ready_and_answered_503() {
+    let setup = Setup {
+        kafka: stack("KAFKA_SCRAM"),
+        rules: "ack_deadline = \"2500ms\"".into(),
+        tables: r#"
+            [kafka.properties]
+            security.protocol = "SASL_PLAINTEXT"
+            sasl.mechanism = "SCRAM-SHA-512"
+            sasl.username = "hookstream"
+            sasl.password = { env = "TEST_KAFKA_PASSWORD" }
+        "#
+        .into(),
+        environment: BTreeMap::from([("TEST_KAFKA_PASSWORD".into(), "not-the-password".into())]),
+        ..Setup::new("datagrid")
+    };
+    let service = setup.start().await;
+    let answer = service.datagrid_post(batch("evt_1")).await;
+    assert_eq!(answer.status, 503, "{answer:?}");
+    let (status, why) = service.admin("/readyz").await;
+    assert_eq!(status, 503);
+    assert!(!why.contains("not-the-password"), "{why}");
+}
+
+/// The embedded registry behind a check of the `Authorization` header.
+async fn guarded_registry(expected: &'static str) -> String {
+    async fn guard(State(expected): State<&'static str>, request: Request, next: Next) -> Response {
+        match request.headers().get(header::AUTHORIZATION) {
+            Some(found) if found == expected => next.run(request).await,
+            _ => StatusCode::UNAUTHORIZED.into_response(),
+        }
+    }
+    let router: Router = registry::router().layer(middleware::from_fn_with_state(expected, guard));
+    serve(router).await
+}
+
+async fn serve(router: Router) -> String {
+    use hookstream::http::{ConnectionLimits, Phase};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let limits =
+        ConnectionLimits { max_connections: 16, head_timeout: Duration::from_secs(5), max_head: 16 * 1024 };
+    let (phase, phases) = tokio::sync::watch::channel(Phase::Serving);
+    tokio::spawn(async move {
+        hookstream::http::serve(listener, router, limits, phases).await;
+        drop(phase);
+    });
+    format!("http://{address}")
+}
+
+async fn with_registry(registry: String, lines: &str) {
+    let setup = Setup {
+        registry: format!("{registry}\"\n{lines}\n# \""),
+        environment: BTreeMap::from([("TEST_REGISTRY_SECRET".into(), "registry-secret".into())]),
+        ..Setup::new("datagrid")
+    };
+    let service = setup.ready().await;
+    service.datagrid_post(batch("evt_1")).await.is(200, "published", None);
+}
+
+#[tokio::test]
+async fn a_registry_that_asks_for_a_name_and_a_password() {
+    let expected: &str = format!("Basic {}", BASE64_STANDARD.encode("hookstream:registry-secret")).leak();
+    let registry = guarded_registry(expected).await;
+    with_registry(
+        registry,
+        r#"basic_auth = { username = "hookstream", password = { env = "TEST_REGISTRY_SECRET" } }"#,
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_registry_that_asks_for_a_token() {
+    let registry = guarded_registry("Bearer registry-secret").await;
+    with_registry(registry, r#"bearer = { env = "TEST_REGISTRY_SECRET" }"#).await;
+}

@@ -1,0 +1,138 @@
+//! SIGTERM under load, on the real program.
+
+use std::collections::BTreeSet;
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use crate::support::{PATIENCE, SECRET, Setup, batch, datagrid, kafka, on_embedded, until};
+
+/// A `serve` of its own, killed when the test ends early.
+struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Starts the program and reads from its log where it listens.
+fn serve(config: &std::path::Path) -> (Process, String, String) {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_hookstream"))
+        .args(["serve", "-c"])
+        .arg(config)
+        .env("TEST_SECRET", SECRET)
+        .env("HOOKSTREAM_PORT", "tcp://10.0.0.1:80")
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
+    let process = Process(child);
+    let listening = log
+        .by_ref()
+        .map(Result::unwrap)
+        .find(|line| line.contains("listening"))
+        .expect("the program says where it listens");
+    // The pipe must not fill up.
+    std::thread::spawn(move || log.for_each(drop));
+    let line: serde_json::Value = serde_json::from_str(&listening).unwrap();
+    let text = |key: &str| line[key].as_str().unwrap().to_owned();
+    (process, text("hooks"), text("admin"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sigterm_under_load_loses_nothing_that_was_answered_2xx() {
+    let setup = Setup::new("datagrid");
+    let (source, file) = (setup.source.clone(), tempfile::NamedTempFile::with_suffix(".toml").unwrap());
+    std::fs::write(file.path(), setup.toml().replace("drain_delay = \"0s\"", "drain_delay = \"400ms\""))
+        .unwrap();
+    let (mut process, hooks, admin) = serve(file.path());
+    let client = reqwest::Client::builder().timeout(PATIENCE).no_proxy().build().unwrap();
+    let readyz = async |client: &reqwest::Client| {
+        let answer = client.get(format!("http://{admin}/readyz")).send().await;
+        answer.map(|answer| answer.status().as_u16()).unwrap_or(0)
+    };
+    until("readiness", async || readyz(&client).await == 200).await;
+
+    let count = Arc::new(AtomicUsize::new(0));
+    let stop = Arc::new(AtomicBool::new(false));
+    let senders: Vec<_> = (0..16)
+        .map(|sender| {
+            let (client, stop, count) = (client.clone(), stop.clone(), count.clone());
+            let url = format!("http://{hooks}/hooks/{source}");
+            tokio::spawn(async move {
+                let mut acknowledged = Vec::new();
+                for n in 0.. {
+                    if stop.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    let id = format!("evt_{sender}_{n}");
+                    let body = batch(&id);
+                    let header = datagrid(body.as_bytes());
+                    let request = client.post(&url).header("Datagrid-Signature", header).body(body);
+                    match request.send().await {
+                        Ok(answer) if answer.status() == 200 => {
+                            count.fetch_add(1, Ordering::Relaxed);
+                            acknowledged.push(id);
+                        }
+                        Ok(answer) => assert_eq!(answer.status(), 503),
+                        // The port is closed: the end.
+                        Err(_) => break,
+                    }
+                }
+                acknowledged
+            })
+        })
+        .collect();
+
+    until("a load", async || count.load(Ordering::Relaxed) > 200).await;
+    let pid = process.0.id().to_string();
+    assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    let not_ready = readyz(&client).await;
+    assert!(not_ready == 503 || not_ready == 0, "not ready at once: {not_ready}");
+    let status = tokio::task::spawn_blocking(move || process.0.wait().unwrap()).await.unwrap();
+    assert_eq!(status.code(), Some(0));
+    stop.store(true, Ordering::Relaxed);
+    let mut acknowledged = BTreeSet::new();
+    for sender in senders {
+        acknowledged.extend(sender.await.unwrap());
+    }
+    let found = kafka::all(&format!("{source}.batch_prediction.completed")).await;
+    let found: BTreeSet<String> = found.into_iter().collect();
+    let lost: Vec<_> = acknowledged.difference(&found).collect();
+    assert!(lost.is_empty(), "{} of {} lost: {lost:?}", lost.len(), acknowledged.len());
+}
+
+#[tokio::test]
+async fn what_is_in_flight_is_finished_and_what_comes_after_is_answered_503() {
+    let (service, kafka) = on_embedded("").await;
+    kafka.delay(Duration::from_millis(1500)).unwrap();
+    let (url, client) = (service.url(), service.client.clone());
+    let post = |id: &str| {
+        let body = batch(id);
+        client.post(&url).header("Datagrid-Signature", datagrid(body.as_bytes())).body(body).send()
+    };
+    let before = tokio::spawn(post("evt_before"));
+    let health = service.app.health.clone();
+    until("a delivery in flight", async || service.app.in_flight() == 1).await;
+    let stopped = tokio::spawn(service.app.stop());
+    until("the refusal of new deliveries", async || {
+        // One that still gets in is not waited for.
+        match tokio::time::timeout(Duration::from_millis(100), post("evt_after")).await {
+            Ok(Ok(answer)) if answer.status() == 503 => {
+                assert_eq!(answer.headers()["connection"], "close");
+                let text = answer.text().await.unwrap();
+                assert!(text.contains(r#""reason":"draining""#), "{text}");
+                true
+            }
+            _ => false,
+        }
+    })
+    .await;
+    assert!(!health.readiness().is_ready());
+    assert_eq!(before.await.unwrap().unwrap().status(), 200, "it was in flight");
+    stopped.await.unwrap().unwrap();
+}

@@ -1,0 +1,84 @@
+//! Reading topics back: with Apache's own Java clients where it counts, quickly elsewhere.
+
+use std::process::Command;
+use std::time::Instant;
+
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::KafkaError;
+use rdkafka::message::Message as _;
+use rdkafka::{Offset, TopicPartitionList};
+use serde_json::Value;
+
+use super::{PATIENCE, stack};
+
+/// What the Java reader found in a topic.
+pub fn java(topics: &[&str]) -> Vec<Value> {
+    let output = Command::new(stack("JAVA"))
+        .args(["-cp", &stack("CLASSPATH"), "Reader", &stack("KAFKA"), &stack("REGISTRY")])
+        .args(topics)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// The keys of all that stands in a topic of the real Kafka now.
+pub async fn all(topic: &str) -> Vec<String> {
+    let (bootstrap, topic) = (stack("KAFKA"), topic.to_owned());
+    tokio::task::spawn_blocking(move || read(&bootstrap, &topic)).await.unwrap()
+}
+
+/// The same for any cluster. Blocks.
+pub fn read(bootstrap: &str, topic: &str) -> Vec<String> {
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", bootstrap)
+        .set("group.id", "hookstream-test-reader")
+        .set("enable.auto.commit", "false")
+        .set("enable.partition.eof", "true")
+        .create()
+        .unwrap();
+    let metadata = consumer.fetch_metadata(Some(topic), PATIENCE).unwrap();
+    let partitions = metadata.topics()[0].partitions().len();
+    assert!(partitions > 0, "{topic} does not exist");
+    let mut assignment = TopicPartitionList::new();
+    for partition in 0..partitions {
+        assignment.add_partition_offset(topic, partition as i32, Offset::Beginning).unwrap();
+    }
+    consumer.assign(&assignment).unwrap();
+    let (start, mut ended, mut found) = (Instant::now(), 0, Vec::new());
+    while ended < partitions {
+        assert!(start.elapsed() < PATIENCE, "{topic} could not be read to its end");
+        match consumer.poll(PATIENCE) {
+            Some(Ok(message)) => {
+                assert!(message.payload().is_some_and(|value| !value.is_empty()), "a tombstone");
+                found.push(String::from_utf8(message.key().unwrap().to_vec()).unwrap());
+            }
+            Some(Err(KafkaError::PartitionEOF(_))) => ended += 1,
+            Some(Err(error)) => panic!("{error}"),
+            None => {}
+        }
+    }
+    found
+}
+
+/// Deletes a topic of the real Kafka and waits until it is gone.
+pub async fn delete(topic: &str) {
+    let admin: AdminClient<DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", stack("KAFKA")).create().unwrap();
+    let options = AdminOptions::new().operation_timeout(Some(PATIENCE)).request_timeout(Some(PATIENCE));
+    let results = admin.delete_topics(&[topic], &options).await.unwrap();
+    assert_eq!(results, [Ok(topic.to_owned())]);
+}
+
+/// Creates a topic of the real Kafka with a configuration that the service would not choose.
+pub async fn create(topic: &str, key: &str, value: &str) {
+    let admin: AdminClient<DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", stack("KAFKA")).create().unwrap();
+    let options = AdminOptions::new().operation_timeout(Some(PATIENCE)).request_timeout(Some(PATIENCE));
+    let new = NewTopic::new(topic, 1, TopicReplication::Fixed(1)).set(key, value);
+    assert_eq!(admin.create_topics(&[new], &options).await.unwrap(), [Ok(topic.to_owned())]);
+}

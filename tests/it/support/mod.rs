@@ -1,0 +1,264 @@
+//! What the tests share: the stack, a service on it, a provider that signs, and readers.
+
+pub mod kafka;
+pub mod raw;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use hmac::{Hmac, KeyInit, Mac};
+use hookstream::app::{App, Listeners};
+use hookstream::config::{self, Environment, Overrides};
+use hookstream::http::Line;
+use hookstream::kafka::embedded::Embedded;
+use hookstream::names;
+use reqwest::{Response, StatusCode};
+use serde_json::Value;
+use sha2::Sha256;
+use uuid::Uuid;
+
+/// The secret of every source in these tests.
+pub const SECRET: &str = "wh_integration-test-secret";
+
+/// Far above what anything here takes on a busy machine; a bound, not a wait.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// One of the stack's addresses.
+pub fn stack(name: &str) -> String {
+    let name = format!("HOOKSTREAM_TEST_{name}");
+    std::env::var(&name).unwrap_or_else(|_| panic!("{name} is not set: run this by ./tests/run"))
+}
+
+/// A name that no other test has.
+pub fn unique(prefix: &str) -> String {
+    let id = Uuid::now_v7().simple().to_string();
+    format!("{prefix}-{}", &id[id.len() - 10..])
+}
+
+/// Waits until `condition` holds, looking again and again; fails when it takes longer than anything
+/// may.
+pub async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
+    let waited = tokio::time::timeout(PATIENCE, async {
+        let mut pause = tokio::time::interval(Duration::from_millis(10));
+        while !condition().await {
+            pause.tick().await;
+        }
+    });
+    waited.await.unwrap_or_else(|_| panic!("{what} did not come within {PATIENCE:?}"));
+}
+
+/// How a service is to be started.
+pub struct Setup {
+    pub preset: &'static str,
+    pub source: String,
+    pub kafka: String,
+    pub registry: String,
+    /// More lines below `[source.NAME]`.
+    pub rules: String,
+    /// More tables.
+    pub tables: String,
+    /// More of `[http]`.
+    pub http: String,
+    /// More variables.
+    pub environment: BTreeMap<String, String>,
+}
+
+impl Setup {
+    pub fn new(preset: &'static str) -> Self {
+        Self {
+            preset,
+            source: unique(preset),
+            kafka: stack("KAFKA"),
+            registry: stack("REGISTRY"),
+            rules: String::new(),
+            tables: String::new(),
+            http: String::new(),
+            environment: BTreeMap::new(),
+        }
+    }
+
+    /// The configuration file.
+    pub fn toml(&self) -> String {
+        let Self { preset, source, kafka, registry, rules, tables, http, .. } = self;
+        format!(
+            r#"
+            [http]
+            listen = "127.0.0.1:0"
+            drain_delay = "0s"
+            {http}
+            [admin]
+            listen = "127.0.0.1:0"
+            [kafka]
+            bootstrap_servers = "{kafka}"
+            [kafka.topics]
+            partitions = 3
+            [registry]
+            url = "{registry}"
+            [source.{source}]
+            preset = "{preset}"
+            secrets = [{{ env = "TEST_SECRET" }}]
+            {rules}
+            {tables}
+            "#
+        )
+    }
+
+    /// Starts the real application on free ports, without waiting for anything.
+    pub async fn start(self) -> Service {
+        let file = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
+        std::fs::write(file.path(), self.toml()).unwrap();
+        let overrides = Overrides { file: Some(file.path().to_owned()), ..Overrides::default() };
+        let variables =
+            self.environment.into_iter().chain([(String::from("TEST_SECRET"), String::from(SECRET))]);
+        let loaded = config::load(&overrides, &variables.collect::<Environment>()).unwrap();
+        let listeners = Listeners::bind(&loaded.config).await.unwrap();
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let watch = {
+            let lines = lines.clone();
+            move |line: &Line<'_>| lines.lock().unwrap().push(format!("{} {:?}", line.status, line.ended))
+        };
+        let app = App::start(loaded, listeners, Arc::new(watch)).await.unwrap();
+        let client = reqwest::Client::builder().timeout(PATIENCE).no_proxy().build().unwrap();
+        Service { app, source: self.source, client, lines }
+    }
+
+    /// The same, and waits until it is ready.
+    pub async fn ready(self) -> Service {
+        let service = self.start().await;
+        service.wait_ready().await;
+        service
+    }
+}
+
+/// A running service.
+pub struct Service {
+    pub app: App,
+    pub source: String,
+    pub client: reqwest::Client,
+    lines: Arc<Mutex<Vec<String>>>,
+}
+
+impl Service {
+    pub async fn datagrid() -> Self {
+        Setup::new("datagrid").ready().await
+    }
+
+    pub async fn grapevine() -> Self {
+        Setup::new("grapevine").ready().await
+    }
+
+    pub async fn wait_ready(&self) {
+        let ready = tokio::time::timeout(PATIENCE, self.app.health.ready()).await;
+        ready.unwrap_or_else(|_| panic!("not ready: {:?}", self.app.health.readiness()));
+    }
+
+    pub fn hooks(&self) -> SocketAddr {
+        self.app.hooks
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}/hooks/{}", self.app.hooks, self.source)
+    }
+
+    pub fn topic(&self, event_type: &str) -> String {
+        format!("{}.{event_type}", self.source)
+    }
+
+    pub fn dead_letters(&self) -> String {
+        format!("dead_letter.{}", self.source)
+    }
+
+    pub async fn post(&self, headers: &[(&str, &str)], body: impl Into<reqwest::Body>) -> Answer {
+        let mut request = self.client.post(self.url()).body(body);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        Answer::read(request.send().await.unwrap()).await
+    }
+
+    /// As Datagrid signs, now.
+    pub async fn datagrid_post(&self, body: impl Into<Vec<u8>>) -> Answer {
+        let body = body.into();
+        self.post(&[("Datagrid-Signature", &datagrid(&body))], body).await
+    }
+
+    /// What the log said of each delivery so far.
+    pub fn lines(&self) -> Vec<String> {
+        self.lines.lock().unwrap().clone()
+    }
+
+    pub async fn admin(&self, path: &str) -> (StatusCode, String) {
+        let response = self.client.get(format!("http://{}{path}", self.app.admin)).send().await.unwrap();
+        (response.status(), response.text().await.unwrap())
+    }
+}
+
+/// An answer, read.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: reqwest::header::HeaderMap,
+    pub body: Value,
+}
+
+impl Answer {
+    pub async fn read(response: Response) -> Self {
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        let text = response.text().await.unwrap();
+        let body = serde_json::from_str(&text).unwrap_or_else(|_| panic!("no JSON: {text}"));
+        assert!(headers.contains_key("hookstream-delivery"), "every answer names its delivery");
+        Self { status, headers, body }
+    }
+
+    /// Status, outcome and reason in one.
+    pub fn is(&self, status: u16, outcome: &str, reason: Option<&str>) {
+        let (found, why) = (self.body["outcome"].as_str().unwrap(), self.body["reason"].as_str());
+        assert_eq!((self.status, found, why), (status, outcome, reason), "{self:?}");
+        assert_eq!(self.headers.contains_key("retry-after"), status == 503, "{self:?}");
+    }
+}
+
+/// HMAC-SHA256 in hex.
+pub fn hmac(text: &[u8]) -> String {
+    let mut mac = Hmac::<Sha256>::new_from_slice(SECRET.as_bytes()).unwrap();
+    mac.update(text);
+    hex::encode(mac.finalize().into_bytes())
+}
+
+/// Datagrid's header for a body, signed at the time of the page's example.
+pub fn datagrid(body: &[u8]) -> String {
+    let signed = [b"1775847600.", body].concat();
+    format!("t=1775847600,v1={}", hmac(&signed))
+}
+
+/// Grapevine's header: over the canonical text, which the caller writes out.
+pub fn grapevine(canonical: &str) -> String {
+    format!("sha256={}", hmac(canonical.as_bytes()))
+}
+
+/// The page's example with another id and status.
+pub fn batch(id: &str) -> String {
+    format!(
+        r#"{{"id":"{id}","event_type":"batch_prediction.completed","timestamp":1775847600,"data":{{"object":"batch_prediction","id":"bpred_abc123","status":"completed","results_url":"/v1/batch-predictions/bpred_abc123/results"}}}}"#
+    )
+}
+
+/// A service on an in-memory Kafka that can be made to fail, with the real registry and more
+/// `rules` for its source.
+pub async fn on_embedded(rules: &str) -> (Service, Embedded) {
+    on_embedded_with(|setup| setup.rules.push_str(rules)).await
+}
+
+/// The same with any change of the set-up.
+pub async fn on_embedded_with(change: impl FnOnce(&mut Setup)) -> (Service, Embedded) {
+    let embedded = Embedded::start().unwrap();
+    let mut setup = Setup::new("datagrid");
+    setup.kafka = embedded.bootstrap_servers();
+    setup.rules = String::from("types = [\"batch_prediction.completed\"]\n");
+    change(&mut setup);
+    embedded.create_topic(&names::topic(&setup.source, "batch_prediction.completed"), 3).unwrap();
+    embedded.create_topic(&names::dead_letter_topic(&setup.source), 3).unwrap();
+    (setup.ready().await, embedded)
+}

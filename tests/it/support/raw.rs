@@ -1,0 +1,43 @@
+//! A client that can misbehave: bytes on a socket.
+
+use std::net::SocketAddr;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::PATIENCE;
+
+/// Opens a connection and writes `bytes`.
+pub async fn open(address: SocketAddr, bytes: &[u8]) -> TcpStream {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(bytes).await.unwrap();
+    stream
+}
+
+/// Reads until the server closes; fails when it does not.
+pub async fn read_to_end(stream: &mut TcpStream) -> String {
+    let mut all = Vec::new();
+    let read = timeout(PATIENCE, stream.read_to_end(&mut all)).await;
+    match read.expect("the server closes the connection within its bounds") {
+        Ok(_) => {}
+        // What was not read of our request makes the close a reset.
+        Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => {}
+        Err(error) => panic!("{error}"),
+    }
+    String::from_utf8_lossy(&all).into_owned()
+}
+
+/// One request on a connection of its own; the answer as text.
+pub async fn exchange(address: SocketAddr, bytes: &[u8]) -> String {
+    read_to_end(&mut open(address, bytes).await).await
+}
+
+/// A request's head; the connection is closed after its answer.
+pub fn head(method: &str, path: &str, headers: &[(&str, &str)]) -> String {
+    let mut head = format!("{method} {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n");
+    for (name, value) in headers {
+        head.push_str(&format!("{name}: {value}\r\n"));
+    }
+    head + "\r\n"
+}
