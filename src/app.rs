@@ -33,6 +33,9 @@ const ADMIN_CONNECTIONS: usize = 64;
 /// What librdkafka may take to hand over its last records, once nothing is in flight for us.
 const FLUSH: Duration = Duration::from_secs(2);
 
+/// Between two looks for a Kafka that is not there, and the bound of each.
+const PROBE: Duration = Duration::from_secs(1);
+
 /// The running service.
 pub struct App {
     /// Where providers call; the port that was really taken.
@@ -46,7 +49,7 @@ pub struct App {
     phase: watch::Sender<Phase>,
     deliveries: TaskTracker,
     servers: Vec<JoinHandle<()>>,
-    provisioner: JoinHandle<()>,
+    background: [JoinHandle<()>; 2],
     producer: Arc<Producer>,
 }
 
@@ -98,6 +101,7 @@ impl App {
         let _ = rlimit::increase_nofile_limit(u64::MAX);
 
         let health = Health::new();
+        health.service.set(State::Ok, "");
         let connection = Connection::new(config.kafka.bootstrap_servers.clone(), loaded.properties.clone());
         let longest = sources.iter().map(|source| source.ack_deadline).max().unwrap_or_default();
         let tuning =
@@ -138,10 +142,10 @@ impl App {
                 tokio::spawn(http::serve(hooks, http::hooks(Arc::new(ingest)), connections, phases.clone())),
                 tokio::spawn(http::serve(admin, http::admin(health.clone()), few, phases)),
             ],
-            provisioner: tokio::spawn(async move {
-                provisioner.health.service.set(State::Ok, "");
-                provisioner.run(schemas).await;
-            }),
+            background: [
+                tokio::spawn(provisioner.run(schemas)),
+                tokio::spawn(look_for_kafka(producer.clone(), health.clone())),
+            ],
             health,
             drain_delay: config.http.drain_delay,
             shutdown_timeout: config.http.shutdown_timeout,
@@ -168,7 +172,9 @@ impl App {
         self.phase.send_replace(Phase::Draining);
         tokio::time::sleep(self.drain_delay).await;
         self.phase.send_replace(Phase::Refusing);
-        self.provisioner.abort();
+        for task in &self.background {
+            task.abort();
+        }
         self.deliveries.close();
         let bound = self.shutdown_timeout;
         let finished = tokio::time::timeout(bound, self.deliveries.wait()).await;
@@ -179,8 +185,23 @@ impl App {
         // Dropping the producer joins its threads: not on a runtime thread either.
         let producer = self.producer;
         let flushed = tokio::task::spawn_blocking(move || producer.flush(FLUSH)).await?;
-        finished.map_err(|_| anyhow::anyhow!("deliveries were still in flight after {bound:?}"))?;
-        flushed
+        if let Err(error) = flushed {
+            // Answered 503 long ago; each may still be written, as a duplicate of its retry.
+            tracing::warn!("at the end: {error:#}");
+        }
+        finished.map_err(|_| anyhow::anyhow!("deliveries were still in flight after {bound:?}"))
+    }
+}
+
+/// Asks for Kafka as long as it is not there.
+async fn look_for_kafka(producer: Arc<Producer>, health: Arc<Health>) {
+    loop {
+        tokio::time::sleep(PROBE).await;
+        if health.kafka.report().state != State::Ok {
+            let producer = producer.clone();
+            // It ends by itself at its bound.
+            let _ = tokio::task::spawn_blocking(move || producer.probe(PROBE)).await;
+        }
     }
 }
 

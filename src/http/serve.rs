@@ -75,6 +75,9 @@ async fn connection(
 ) {
     // Small answers should not wait for each other; a socket that refuses works all the same.
     let _ = stream.set_nodelay(true);
+    // hyper bounds reading; a client that never reads its answers is the kernel's to let go.
+    #[cfg(target_os = "linux")]
+    let _ = socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(limits.head_timeout));
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(limits.head_timeout).max_buf_size(limits.max_head);
     let served = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));

@@ -37,6 +37,7 @@ pub struct Tuning {
 /// Publishes records; cheap to share by reference.
 pub struct Producer {
     inner: FutureProducer<Callbacks>,
+    health: Arc<Health>,
 }
 
 struct Callbacks(Arc<Health>);
@@ -80,8 +81,9 @@ impl Producer {
         config.set("message.max.bytes", tuning.max_record.to_string());
         // Deliveries in flight bound what stands here; this is the wall behind them.
         config.set("queue.buffering.max.kbytes", "262144");
-        let inner = config.create_with_context(Callbacks(health)).context("librdkafka refuses [kafka]")?;
-        Ok(Self { inner })
+        let inner =
+            config.create_with_context(Callbacks(health.clone())).context("librdkafka refuses [kafka]")?;
+        Ok(Self { inner, health })
     }
 
     /// Hands the record to librdkafka now and returns its acknowledgement as a future.
@@ -113,6 +115,14 @@ impl Producer {
                 Err(_) => Err(Trouble::Unavailable(RDKafkaErrorCode::BrokerDestroy)),
             }
         })
+    }
+
+    /// Whether any broker answers within `timeout`; `health` hears of it. Blocks. Without traffic
+    /// nothing else would make librdkafka connect again.
+    pub fn probe(&self, timeout: Duration) {
+        if self.inner.client().fetch_metadata(None, timeout).is_ok() {
+            self.health.kafka.set(State::Ok, "");
+        }
     }
 
     /// Asks for the metadata of `topics`, so that the first record of each need not wait for it.

@@ -21,7 +21,8 @@ pub enum State {
 /// One part and why it is as it is.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
-    state: State,
+    /// How it does.
+    pub state: State,
     #[serde(skip_serializing_if = "String::is_empty")]
     why: String,
 }

@@ -2,10 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use crate::support::raw::{self, head};
-use crate::support::{Setup, batch};
+use crate::support::{PATIENCE, Setup, batch};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_thousand_slow_clients_do_not_keep_an_honest_one_from_its_answer() {
@@ -28,4 +29,22 @@ async fn two_thousand_slow_clients_do_not_keep_an_honest_one_from_its_answer() {
     }
     assert_eq!(held.len(), 2_000);
     assert!(slowest < Duration::from_secs(2), "an honest client waited {slowest:?}");
+}
+
+#[tokio::test]
+async fn a_client_that_never_reads_its_answers_is_let_go() {
+    let setup = Setup { http: "head_timeout = \"1s\"".into(), ..Setup::new("datagrid") };
+    let service = setup.start().await;
+    let mut stream = TcpStream::connect(service.hooks()).await.unwrap();
+    let many = "GET /hooks/x HTTP/1.1\r\nhost: t\r\n\r\n".repeat(1_000);
+    // Until its answers fill every buffer on the way, then for as long as the server lets it stand.
+    let written = tokio::time::timeout(PATIENCE, async {
+        loop {
+            stream.write_all(many.as_bytes()).await?;
+        }
+        #[allow(unreachable_code)]
+        Ok::<(), std::io::Error>(())
+    });
+    let end = written.await.expect("the connection is closed within the bounds");
+    assert!(end.is_err());
 }
