@@ -101,7 +101,6 @@ impl App {
         let _ = rlimit::increase_nofile_limit(u64::MAX);
 
         let health = Health::new();
-        health.service.set(State::Ok, "");
         let connection = Connection::new(config.kafka.bootstrap_servers.clone(), loaded.properties.clone());
         let longest = sources.iter().map(|source| source.ack_deadline).max().unwrap_or_default();
         let tuning =

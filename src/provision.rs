@@ -85,6 +85,7 @@ impl Provisioner {
     /// Creates what is missing, if we may; returns what still is.
     async fn ensure_topics(&self) -> anyhow::Result<Vec<String>> {
         let cluster = self.admin.cluster().await?;
+        self.health.kafka.set(State::Ok, "");
         let wished = wished_topics(&self.loaded.config, &self.sources.load(), cluster.brokers);
         let missing: Vec<NewTopic> =
             wished.iter().filter(|topic| !cluster.topics.contains_key(&topic.name)).cloned().collect();

@@ -149,8 +149,11 @@ impl Banner<'_> {
             "  kafka     {}      registry  http://{}      admin  http://{}",
             self.parts.kafka, self.parts.registry, app.admin
         )?;
-        for note in self.moved.iter().chain(&self.ignored) {
+        for note in &self.moved {
             writeln!(err, "  note      {note}")?;
+        }
+        if !self.ignored.is_empty() {
+            writeln!(err, "  ignored   {}: dev brings its own", self.ignored.join(", "))?;
         }
         if let Some(first) = names.first() {
             writeln!(err, "  next, in a second terminal:   {bold}{}{bold:#}", self.send(app, first))?;

@@ -33,6 +33,13 @@ pub async fn run(config: &ConfigArgs, _args: &Args) -> anyhow::Result<Verdict> {
     let listeners = Listeners::bind(&loaded.config).await?;
     let app = App::start(loaded, listeners, Arc::new(http::log)).await?;
     tracing::info!(hooks = %app.hooks, admin = %app.admin, "listening");
+    tokio::spawn({
+        let health = app.health.clone();
+        async move {
+            health.ready().await;
+            tracing::info!("ready");
+        }
+    });
     signals.next().await;
     tracing::info!("stopping: not ready, still serving for the drain delay");
     tokio::select! {

@@ -36,11 +36,14 @@ pub struct Part {
 }
 
 impl Part {
-    fn new(name: &'static str, changed: &Arc<Notify>) -> Self {
+    fn new(name: &'static str, state: State, changed: &Arc<Notify>) -> Self {
         Self {
             name,
             changed: changed.clone(),
-            report: Mutex::new(Report { state: State::Down, why: String::from("starting") }),
+            report: Mutex::new(Report {
+                state,
+                why: String::from(if state == State::Ok { "" } else { "starting" }),
+            }),
         }
     }
 
@@ -96,14 +99,14 @@ struct Parts {
 }
 
 impl Health {
-    /// All parts down, until they say otherwise.
+    /// All parts but the service itself down, until they say otherwise.
     pub fn new() -> Arc<Self> {
         let changed = Arc::new(Notify::new());
         Arc::new(Self {
-            kafka: Part::new("kafka", &changed),
-            topics: Part::new("topics", &changed),
-            schemas: Part::new("schemas", &changed),
-            service: Part::new("service", &changed),
+            kafka: Part::new("kafka", State::Down, &changed),
+            topics: Part::new("topics", State::Down, &changed),
+            schemas: Part::new("schemas", State::Down, &changed),
+            service: Part::new("service", State::Ok, &changed),
             changed,
         })
     }
