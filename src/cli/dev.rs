@@ -171,8 +171,8 @@ impl Banner<'_> {
         let exe = std::env::current_exe().unwrap_or_else(|_| "hookstream".into());
         let here = std::env::current_dir().unwrap_or_default();
         let exe = exe.strip_prefix(&here).unwrap_or(&exe).display();
-        let moved = self.moved.iter().any(|note| note.starts_with("hooks"));
-        let url = if moved { format!(" --url http://{}", app.hooks) } else { String::new() };
+        let usual = SocketAddr::from(([127, 0, 0, 1], 8080));
+        let url = if app.hooks == usual { String::new() } else { format!(" --url http://{}", app.hooks) };
         format!("{exe} send {source}{url}")
     }
 

@@ -123,5 +123,8 @@ fn block_on(command: impl Future<Output = anyhow::Result<Verdict>>) -> anyhow::R
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    runtime.block_on(command)
+    let verdict = runtime.block_on(command);
+    // A call to a Kafka that does not answer may still hold a thread; nothing depends on it now.
+    runtime.shutdown_background();
+    verdict
 }

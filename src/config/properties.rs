@@ -121,7 +121,7 @@ const RESERVED: [(&str, &str); 28] = [
     ("enabled_events", "it is set in code only"),
     ("opaque", "it is set in code only"),
     ("default_topic_conf", "it is set in code only"),
-    ("log.queue", "librdkafka's log goes through ours; set RUST_LOG"),
+    ("log.queue", "librdkafka's log goes through ours; set HOOKSTREAM_LOG"),
     ("produce.offset.report", "the answer names the offset; there is no setting for it"),
 ];
 

@@ -51,7 +51,16 @@ impl ClientContext for Callbacks {
 
     fn error(&self, error: KafkaError, reason: &str) {
         match error.rdkafka_error_code() {
-            Some(RDKafkaErrorCode::AllBrokersDown) => self.0.kafka.set(State::Down, reason),
+            Some(RDKafkaErrorCode::AllBrokersDown) if self.0.kafka.report().state == State::Ok => {
+                self.0.kafka.set(State::Down, "no broker answers");
+            }
+            // These say why no broker answers, as long as none does.
+            Some(
+                RDKafkaErrorCode::Authentication
+                | RDKafkaErrorCode::SSL
+                | RDKafkaErrorCode::Resolve
+                | RDKafkaErrorCode::BrokerTransportFailure,
+            ) if self.0.kafka.report().state != State::Ok => self.0.kafka.set(State::Down, reason),
             _ => tracing::debug!(%error, reason, "librdkafka"),
         }
     }

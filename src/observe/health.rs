@@ -18,6 +18,9 @@ pub enum State {
     Down,
 }
 
+/// Why a part is down before anybody has looked.
+const STARTING: &str = "starting";
+
 /// One part and why it is as it is.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
@@ -42,24 +45,25 @@ impl Part {
             changed: changed.clone(),
             report: Mutex::new(Report {
                 state,
-                why: String::from(if state == State::Ok { "" } else { "starting" }),
+                why: String::from(if state == State::Ok { "" } else { STARTING }),
             }),
         }
     }
 
-    /// Sets the state and logs a change: a healthy part says nothing, a sick one says so once.
+    /// Sets the state and logs its change: a healthy part says nothing, a sick one says so once,
+    /// however its reasons vary.
     pub fn set(&self, state: State, why: impl Into<String>) {
         let why = why.into();
         let mut report = self.report.lock().unwrap_or_else(PoisonError::into_inner);
-        if report.state != state || report.why != why {
+        if report.state != state || report.why == STARTING {
             match state {
                 State::Ok => tracing::info!(part = self.name, "ok"),
                 State::Degraded => tracing::warn!(part = self.name, why, "degraded"),
                 State::Down => tracing::error!(part = self.name, why, "down"),
             }
-            *report = Report { state, why };
-            self.changed.notify_waiters();
         }
+        *report = Report { state, why };
+        self.changed.notify_waiters();
     }
 
     /// How it stands.
