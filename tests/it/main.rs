@@ -13,6 +13,7 @@
 )]
 #![allow(clippy::print_stdout, unreachable_pub)]
 
+mod cli;
 mod faults;
 mod journey;
 mod layout;

@@ -1,0 +1,210 @@
+//! The program as it is typed: help, faults of the configuration, and a newcomer's first minutes
+//! with `dev`, `send` and `tail`.
+
+use std::io::{BufRead as _, BufReader, Lines};
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
+
+use serde_json::Value;
+
+/// The program with an environment of its own, in an empty directory.
+fn hookstream(directory: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_hookstream"));
+    command.env_clear().current_dir(directory);
+    command
+}
+
+fn run(command: &mut Command) -> (i32, String, String) {
+    let Output { status, stdout, stderr } = command.output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (status.code().unwrap(), text(stdout), text(stderr))
+}
+
+#[test]
+fn the_help_shows_every_command_in_its_group() {
+    let directory = tempfile::tempdir().unwrap();
+    let (code, help, _) = run(hookstream(directory.path()).arg("--help"));
+    assert_eq!(code, 0);
+    let groups = help.split("\n\n").filter(|group| group.starts_with("Run:") || group.starts_with("Look:") || group.starts_with("Try:"));
+    let listed: Vec<&str> = groups
+        .flat_map(|group| group.lines().skip(1).filter_map(|line| line.split_whitespace().next()))
+        .collect();
+    assert_eq!(listed, ["serve", "dev", "tail", "send"]);
+    for command in listed {
+        let (code, help, _) = run(hookstream(directory.path()).args([command, "--help"]));
+        assert!(code == 0 && help.contains("Usage: hookstream"), "{command}: {help}");
+    }
+}
+
+#[test]
+fn all_faults_of_the_configuration_are_told_at_once_without_a_secret() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("bad.toml");
+    std::fs::write(
+        &file,
+        "[http]\nlisen = \"x\"\n[kafka.properties]\nacks = 1\nsasl.password = \"hunter2-hunter2\"\n\
+         [source.datagrid]\npreset = \"datagrid\"\nack_deadline = 4\nsecrets = [{ env = \"NOT_SET\" }]\n",
+    )
+    .unwrap();
+    let command = &mut hookstream(directory.path());
+    let (code, stdout, stderr) = run(command
+        .args(["serve", "-c", "bad.toml", "-X", "http.max_body=lots"])
+        .env("HOOKSTREAM_HTTP__LISTN", "x")
+        .env("HOOKSTREAM_PORT", "tcp://10.0.0.1:80"));
+    assert_eq!((code, stdout.as_str()), (2, ""));
+    for expected in [
+        "bad.toml:2: http.lisen: unknown key",
+        "bad.toml:4: kafka.properties.acks",
+        "bad.toml:5: kafka.properties.sasl.password",
+        "bad.toml:8: source.datagrid.ack_deadline",
+        "HOOKSTREAM_HTTP__LISTN",
+        "http.max_body",
+    ] {
+        assert!(stderr.contains(expected), "{expected} is not in\n{stderr}");
+    }
+    assert!(!stderr.contains("hunter2") && !stderr.contains("HOOKSTREAM_PORT"), "{stderr}");
+}
+
+#[test]
+fn serve_refuses_a_source_without_a_secret_and_the_public_ones_of_dev() {
+    let directory = tempfile::tempdir().unwrap();
+    let (code, _, stderr) = run(hookstream(directory.path()).arg("serve"));
+    assert!(code == 2 && stderr.contains("DATAGRID_WEBHOOK_SECRET"), "{stderr}");
+    let (_, public) = hookstream::config::secret::DEV_SECRETS[0];
+    let (code, _, stderr) = run(hookstream(directory.path()).arg("serve").env("DATAGRID_WEBHOOK_SECRET", public));
+    assert!(code == 2 && stderr.contains("datagrid") && !stderr.contains(public), "{stderr}");
+}
+
+/// A `dev` of its own on free ports.
+struct Dev {
+    child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+    directory: tempfile::TempDir,
+    addresses: Value,
+}
+
+impl Drop for Dev {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Dev {
+    fn start() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let mut child = hookstream(directory.path())
+            .args(["dev", "-X", "http.listen=127.0.0.1:0", "-X", "admin.listen=127.0.0.1:0"])
+            // Ignored: dev brings its own.
+            .env("HOOKSTREAM_KAFKA__BOOTSTRAP_SERVERS", "127.0.0.1:1")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let first = lines.next().expect("dev says where it listens").unwrap();
+        Self { child, lines, directory, addresses: serde_json::from_str(&first).unwrap() }
+    }
+
+    fn text(&self, key: &str) -> String {
+        self.addresses[key].as_str().unwrap().to_owned()
+    }
+
+    fn base(&self) -> String {
+        self.text("hooks").trim_end_matches("/hooks/").to_owned()
+    }
+
+    /// The next delivery that it shows.
+    fn next(&mut self) -> Value {
+        serde_json::from_str(&self.lines.next().expect("a line for each delivery").unwrap()).unwrap()
+    }
+
+    fn send(&self, arguments: &[&str]) -> (i32, String, String) {
+        run(hookstream(self.directory.path()).arg("send").args(arguments).args(["--url", &self.base()]))
+    }
+
+    fn tail(&self, arguments: &[&str]) -> (i32, Vec<Value>, String) {
+        let kafka = format!("kafka.bootstrap_servers={}", self.text("kafka"));
+        let registry = format!("registry.url={}", self.text("registry"));
+        let command = &mut hookstream(self.directory.path());
+        let (code, stdout, stderr) = run(command.arg("tail").args(arguments).args(["-X", &kafka, "-X", &registry]));
+        (code, stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect(), stderr)
+    }
+}
+
+#[test]
+fn a_newcomer_sees_the_event_they_sent() {
+    let mut dev = Dev::start();
+    for (source, event_type) in [("datagrid", "batch_prediction.failed"), ("grapevine", "document.changed")] {
+        let (code, stdout, stderr) = dev.send(&[source, event_type]);
+        assert_eq!(code, 0, "{stderr}");
+        let answer: Value = serde_json::from_str(stdout.trim()).unwrap();
+        let shown = dev.next();
+        assert_eq!((&shown["status"], &shown["source"], &shown["type"]), (&200.into(), &source.into(), &event_type.into()));
+        let topic = format!("{source}.{event_type}");
+        assert_eq!(shown["topic"], topic.as_str());
+        assert!(stdout.contains(shown["delivery"].as_str().unwrap()), "{answer}");
+
+        let id = shown["id"].as_str().unwrap();
+        let (code, found, stderr) = dev.tail(&["-o", "start", "-e", "--key", id]);
+        assert_eq!(code, 0, "{stderr}");
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert_eq!((&found[0]["topic"], &found[0]["key"]), (&topic.as_str().into(), &id.into()));
+        assert_eq!((&found[0]["partition"], &found[0]["offset"]), (&shown["partition"], &shown["offset"]));
+        assert_eq!(found[0]["value"]["type"], event_type);
+        assert_eq!(found[0]["headers"]["ce_type"], event_type);
+    }
+    let (code, found, stderr) = dev.tail(&["-o", "start", "-e", "--key", "evt_nobody_sent"]);
+    assert_eq!((code, found.len()), (1, 0), "{stderr}");
+}
+
+#[test]
+fn send_says_no_when_the_answer_does() {
+    let mut dev = Dev::start();
+    let body = dev.directory.path().join("odd.json");
+    std::fs::write(&body, r#"{"id":"evt_odd","event_type":"nobody.knows","timestamp":1,"data":{}}"#).unwrap();
+    let (code, stdout, _) = dev.send(&["datagrid", "--body", "odd.json"]);
+    assert!(code == 0 && stdout.contains("type_unknown"), "dead-lettered is 2xx: {stdout}");
+    assert_eq!(dev.next()["outcome"], "dead_lettered");
+    let (_, found, _) = dev.tail(&["dead_letter.datagrid", "-o", "start", "-e"]);
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0]["headers"]["hookstream-reason"], "type_unknown");
+
+    let command = &mut hookstream(dev.directory.path());
+    let (code, stdout, _) = run(command
+        .args(["send", "datagrid", "--url", &dev.base()])
+        .env("DATAGRID_WEBHOOK_SECRET", "another secret than that of dev"));
+    assert!(code == 1 && stdout.contains("401"), "{stdout}");
+    let refused = dev.next();
+    assert_eq!((&refused["status"], &refused["reason"]), (&401.into(), &"signature_mismatch".into()));
+
+    let (code, _, stderr) = dev.send(&["nobody"]);
+    assert!(code == 2 && stderr.contains("datagrid"), "it names the sources there are: {stderr}");
+    let command = &mut hookstream(dev.directory.path());
+    let (code, _, stderr) = run(command.args(["send", "datagrid", "--url", "http://127.0.0.1:1"]));
+    assert!(code == 2 && stderr.contains("running?"), "{stderr}");
+}
+
+#[test]
+fn send_is_a_load_tool_and_dev_ends_with_a_count_and_no_file() {
+    let mut dev = Dev::start();
+    let (code, _, stderr) =
+        dev.send(&["datagrid", "--count", "300", "--concurrency", "8", "--ids", "ids.tsv"]);
+    assert_eq!(code, 0, "{stderr}");
+    let ids = std::fs::read_to_string(dev.directory.path().join("ids.tsv")).unwrap();
+    let ids: std::collections::BTreeSet<&str> = ids.lines().map(|line| line.split('\t').next().unwrap()).collect();
+    assert_eq!(ids.len(), 300, "each is an event of its own");
+    std::fs::remove_file(dev.directory.path().join("ids.tsv")).unwrap();
+    for _ in 0..300 {
+        assert_eq!(dev.next()["outcome"], "published");
+    }
+    let pid = dev.child.id().to_string();
+    assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+    assert_eq!(dev.child.wait().unwrap().code(), Some(0));
+    let mut screen = String::new();
+    std::io::Read::read_to_string(dev.child.stderr.as_mut().unwrap(), &mut screen).unwrap();
+    assert!(screen.contains("300 events in 1 topic. No file left behind."), "{screen}");
+    assert!(screen.contains("send datagrid") && screen.contains("x-grapevine-signature: sha256="), "{screen}");
+    assert!(!screen.contains("librdkafka") && !screen.contains("%3|"), "{screen}");
+    assert_eq!(std::fs::read_dir(dev.directory.path()).unwrap().count(), 0);
+}
