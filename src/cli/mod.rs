@@ -3,6 +3,7 @@
 pub mod dev;
 pub mod output;
 pub mod sample;
+pub mod send;
 pub mod serve;
 
 use std::future::Future;
@@ -88,6 +89,8 @@ enum Command {
     Serve(serve::Args),
     /// Try it: the real service with an in-memory Kafka and registry
     Dev(dev::Args),
+    /// Sign a sample delivery as its provider would, and post it
+    Send(send::Args),
 }
 
 /// Whether a command found what it was asked for.
@@ -105,6 +108,7 @@ pub fn main() -> ExitCode {
     let verdict = match &cli.command {
         Command::Serve(args) => block_on(serve::run(&cli.config, args)),
         Command::Dev(args) => block_on(dev::run(&cli.config, args)),
+        Command::Send(args) => block_on(send::run(&cli.config, args)),
     };
     match verdict {
         Ok(Verdict::Yes) => ExitCode::SUCCESS,

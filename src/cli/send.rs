@@ -1,0 +1,275 @@
+//! `hookstream send`
+
+mod ids;
+mod load;
+mod maker;
+mod post;
+mod tally;
+mod target;
+
+use std::fs::File;
+use std::io::{IsTerminal, Read as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anstyle::AnsiColor;
+use anyhow::{Context as _, bail};
+use bytes::Bytes;
+
+use self::ids::Ids;
+use self::load::{Plan, Post};
+use self::maker::Maker;
+use self::post::{Answer, Client, NoAnswer};
+use self::target::Target;
+use super::output::{self, escape_controls};
+use super::{ConfigArgs, Verdict, sample};
+use crate::observe::log;
+
+const EXAMPLES: &str = "\
+Examples:
+  hookstream send datagrid                                  a batch_prediction.completed
+  hookstream send datagrid knowledge.processing.completed
+  hookstream send grapevine --body delivery.json            a body of your own, as it is
+  hookstream send grapevine --url http://127.0.0.1:9000     another address, /hooks/grapevine there
+  hookstream send datagrid --count 10000 --concurrency 64   as fast as the answers come
+  hookstream send datagrid --count 600 --rate 10 --ids sent.tsv
+
+Exit codes: 0 every answer was 2xx, 1 one was not, 2 error.";
+
+/// The largest body that a service can be configured to take.
+const MAX_BODY: u64 = 256 * 1024 * 1024;
+
+/// Sign a sample delivery as its provider would, post it, and print the answer.
+///
+/// Each sample gets a fresh id and the time of now, so each is a new event. Address and secret are
+/// those of the service's configuration. To a loopback address, a source without a secret is signed
+/// with the public one that `hookstream dev` takes.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// The source, by its name in the configuration
+    source: String,
+    /// The event type of the sample [default: the source's first]
+    #[arg(value_name = "TYPE", conflicts_with = "body")]
+    event_type: Option<String>,
+    /// Send this file (- for standard input) as it is; with --count, its id and time are made fresh
+    #[arg(long, value_name = "FILE")]
+    body: Option<PathBuf>,
+    /// Another address than [http] listen; /hooks/SOURCE is added unless it has a path
+    #[arg(long)]
+    url: Option<String>,
+    /// How long to wait for each answer
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = timeout)]
+    timeout: Duration,
+    /// Print JSON lines, also on a terminal
+    #[arg(long)]
+    json: bool,
+    /// Send so many, and print a table of the answers and their times
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), help_heading = "Load")]
+    count: Option<u64>,
+    /// Deliveries under way at the same time
+    #[arg(long, value_name = "C", default_value = "16", requires = "count", help_heading = "Load",
+        value_parser = clap::value_parser!(u32).range(1..=20_000))]
+    concurrency: u32,
+    /// Deliveries per second; times then count from when each was due
+    #[arg(long, value_name = "R", requires = "count", value_parser = rate, help_heading = "Load")]
+    rate: Option<f64>,
+    /// Write id, status (- for no answer) and outcome or reason of each delivery, with tabs between
+    #[arg(long, value_name = "FILE", help_heading = "Load")]
+    ids: Option<PathBuf>,
+}
+
+/// Sends what was asked for.
+///
+/// # Errors
+/// Problems of the configuration, an unknown source or type, a body that cannot be read or signed;
+/// for one delivery, no answer.
+pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<Verdict> {
+    log::init(log::QUIET);
+    let target = Target::find(config, &args.source, args.url.as_deref())?;
+    for warning in &target.loaded.warnings {
+        writeln!(output::stderr(), "warning: {warning}")?;
+    }
+    let count = args.count.unwrap_or(1);
+    let body = match &args.body {
+        Some(path) => read(path)?,
+        None => Bytes::from_static(sample_of(&target, args.event_type.as_deref())?.as_bytes()),
+    };
+    let maker = Maker::new(&target, body, args.body.is_none() || count > 1)?;
+    // What cannot be signed is told before anything is sent.
+    maker.make()?;
+    let concurrency = (args.concurrency as usize).min(count.try_into().unwrap_or(usize::MAX));
+    let client = Client::new(&target.url, args.timeout, concurrency)?;
+    let post = Post { maker, client, with_ids: count == 1 || args.ids.is_some() };
+    let mut ids = Ids::create(args.ids.as_deref())?;
+    let json = args.json || !std::io::stdout().is_terminal();
+    let verdict = match count {
+        1 => one(&target, &post, &mut ids, json).await,
+        _ => many(&target, post, Plan { count, concurrency, rate: args.rate }, &mut ids, json).await,
+    };
+    ids.finish()?;
+    verdict
+}
+
+async fn one(target: &Target, post: &Post, ids: &mut Ids, json: bool) -> anyhow::Result<Verdict> {
+    let ended = post.one(Instant::now()).await?;
+    ids.add(&ended)?;
+    let id = ended.id.as_deref();
+    let answer = match ended.result {
+        Ok(answer) => answer,
+        Err(none) => bail!("{}", unanswered(target, id, &none)),
+    };
+    match json {
+        true => output::print_exact(&answer.json())?,
+        false => output::print_line(&text(&answer, id))?,
+    }
+    if let Some(hint) = hint(target, &answer) {
+        writeln!(output::stderr(), "hint: {hint}")?;
+    }
+    Ok(if answer.is_success() { Verdict::Yes } else { Verdict::No })
+}
+
+async fn many(target: &Target, post: Post, plan: Plan, ids: &mut Ids, json: bool) -> anyhow::Result<Verdict> {
+    // Each delivery under way has a connection of its own.
+    let _ = rlimit::increase_nofile_limit(u64::MAX);
+    let tally = load::run(Arc::new(post), plan, ids).await?;
+    match json {
+        true => output::print_exact(&tally.json()?)?,
+        false => output::print_line(&tally.text(&plan))?,
+    }
+    let mut err = output::stderr();
+    let sent = tally.sent();
+    if sent < plan.count {
+        let [sent, count] = [sent, plan.count].map(tally::grouped);
+        writeln!(err, "stopped: {sent} of {count} were answered")?;
+    } else if let Some(rate) = plan.rate.filter(|rate| tally.rate() < rate * 0.95 && tally.took.as_secs() > 0)
+    {
+        writeln!(err, "note: slower than the {rate}/s asked for; a higher --concurrency may help")?;
+    }
+    if tally.is_all("connection_refused") {
+        writeln!(err, "hint: {}", nobody(target))?;
+    }
+    Ok(if tally.failed() == 0 { Verdict::Yes } else { Verdict::No })
+}
+
+/// The sample's body; of the source's own types the first that has one, unless a type is named.
+fn sample_of(target: &Target, event_type: Option<&str>) -> anyhow::Result<&'static str> {
+    let preset = target.rules.preset.as_deref().unwrap_or_default();
+    let known = sample::types(preset);
+    let routed = known.iter().find(|known| target.rules.types.iter().any(|routed| routed == *known));
+    let Some(event_type) = event_type.or(routed.or(known.first()).copied()) else {
+        bail!("there are no samples for the source {}; send a body with --body FILE", target.name);
+    };
+    sample::text(preset, event_type).with_context(|| match known {
+        [] => format!("there are no samples for the source {}; send a body with --body FILE", target.name),
+        _ => format!("there is no sample of the type `{event_type}`; there are: {}", known.join(", ")),
+    })
+}
+
+fn read(path: &Path) -> anyhow::Result<Bytes> {
+    let mut body = Vec::new();
+    let read = match path == Path::new("-") {
+        true => std::io::stdin().lock().take(MAX_BODY + 1).read_to_end(&mut body),
+        false => File::open(path).and_then(|file| file.take(MAX_BODY + 1).read_to_end(&mut body)),
+    };
+    read.with_context(|| format!("cannot read the body from {}", path.display()))?;
+    if body.len() as u64 > MAX_BODY {
+        bail!("the body in {} is larger than {MAX_BODY} bytes; no service takes it", path.display());
+    }
+    Ok(body.into())
+}
+
+/// The answer at a glance; below it what finds the event or the delivery again.
+fn text(answer: &Answer, id: Option<&str>) -> String {
+    let ms = tally::millis(answer.took.as_secs_f64() * 1000.0);
+    let Some(known) = &answer.known else {
+        let style = AnsiColor::Red.on_default();
+        let excerpt = answer.excerpt();
+        return format!(
+            "{style}{}{style:#}  not an answer of hookstream's  {ms}\n     {}",
+            answer.status,
+            escape_controls(&excerpt)
+        );
+    };
+    let colour = match (answer.is_success(), &known.reason) {
+        (true, None) => AnsiColor::Green,
+        (true, Some(_)) => AnsiColor::Yellow,
+        (false, _) => AnsiColor::Red,
+    };
+    let style = colour.on_default();
+    let mut text = format!("{style}{}{style:#}  {}", answer.status, escape_controls(&known.outcome));
+    if let Some(reason) = &known.reason {
+        text += &format!("  {}", escape_controls(reason));
+    }
+    if let (Some(topic), Some(partition), Some(offset)) = (&known.topic, known.partition, known.offset) {
+        text += &format!("  {} [{partition}] @{offset}", escape_controls(topic));
+    }
+    text += &format!("  {ms}");
+    if let Some(id) = known.id.as_deref().or(id) {
+        text += &format!("\n     id        {}", escape_controls(id));
+    }
+    if let (Some(delivery), Some(_)) = (&answer.delivery, &known.reason) {
+        text += &format!("\n     delivery  {}  (the service's log says more)", escape_controls(delivery));
+    }
+    text
+}
+
+/// What to do about an answer, where the answer itself cannot say it.
+fn hint(target: &Target, answer: &Answer) -> Option<String> {
+    let name = &target.name;
+    match answer.status {
+        401 if target.uses_dev_secret() => Some(format!(
+            "signed with the public dev secret, but the service has another one; give it to send, too, where the \
+             configuration reads it (source.{name}.secrets)"
+        )),
+        401 => Some(format!(
+            "signed with the secret {}; the service has another value or does not know it",
+            target.secret.name
+        )),
+        404 => Some(format!(
+            "the service has no source {name}: another configuration, or it has no secret for it and left it off"
+        )),
+        503 => {
+            let seconds = answer.retry_after.as_ref()?;
+            Some(format!("the service asks to try again after {} s", escape_controls(seconds)))
+        }
+        _ => None,
+    }
+}
+
+fn unanswered(target: &Target, id: Option<&str>, none: &NoAnswer) -> String {
+    let next = match (none.read, id) {
+        (false, _) => nobody(target),
+        (true, Some(id)) => format!("the service may have taken the event all the same: {id}"),
+        (true, None) => "the service may have taken the event all the same".to_owned(),
+    };
+    format!("no answer from {}: {none}\n  {next}", shown(target))
+}
+
+fn nobody(target: &Target) -> String {
+    let url = shown(target);
+    format!("is `hookstream serve` or `hookstream dev` running there ({url})? --url names another address")
+}
+
+/// Without user and password.
+fn shown(target: &Target) -> String {
+    let mut url = target.url.clone();
+    let _ = (url.set_username(""), url.set_password(None));
+    url.set_query(None);
+    url.to_string()
+}
+
+fn timeout(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(time) if time > Duration::ZERO && time <= Duration::from_secs(3600) => Ok(time),
+        _ => Err("expected a time such as 500ms or 10s, up to 1h".to_owned()),
+    }
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(rate) if rate.is_finite() && (0.001..=1e6).contains(&rate) => Ok(rate),
+        _ => Err("expected a number per second, such as 0.5 or 200".to_owned()),
+    }
+}

@@ -1,0 +1,195 @@
+//! Deliveries as their provider would make them.
+
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use anyhow::bail;
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Uri};
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use super::target::Target;
+use crate::cli::sample;
+use crate::config::TimeFormat;
+use crate::delivery::{Delivery, Id};
+use crate::envelope::Envelope;
+use crate::verify::Verifier;
+
+/// Makes signed deliveries of one source, each a new event.
+pub(super) struct Maker {
+    verifier: Verifier,
+    envelope: Envelope,
+    body: Bytes,
+    /// `None`: each body is sent as it is.
+    fresh: Option<Fresh>,
+}
+
+/// Body and signature.
+pub(super) struct Signed {
+    pub(super) body: Bytes,
+    pub(super) header: HeaderName,
+    pub(super) value: HeaderValue,
+}
+
+impl Maker {
+    /// A maker of `body`; with `fresh`, its id and time are new ones in each delivery, as far as
+    /// it has them.
+    ///
+    /// # Errors
+    /// Problems with the source's rules.
+    pub(super) fn new(target: &Target, body: Bytes, fresh: bool) -> anyhow::Result<Self> {
+        let mut problems = target.loaded.problems();
+        let place = |part: &str| format!("source.{}.{part}", target.name);
+        let secrets = std::slice::from_ref(&target.secret);
+        let rules = &target.rules;
+        let verifier = Verifier::compile(&rules.signature, secrets, &place("signature"), &mut problems);
+        let envelope = Envelope::compile(&rules.envelope, &place("envelope"), &mut problems);
+        let (Some(verifier), Some(envelope)) = (verifier, envelope) else { bail!(problems) };
+        let text = str::from_utf8(&body).ok().filter(|_| fresh);
+        let fresh = text.map(|text| Fresh::new(text, &rules.envelope));
+        Ok(Self { verifier, envelope, body, fresh })
+    }
+
+    /// The next delivery.
+    ///
+    /// # Errors
+    /// A body that the provider could not sign.
+    pub(super) fn make(&self) -> anyhow::Result<Signed> {
+        let (body, now) = match &self.fresh {
+            Some(fresh) => fresh.next(),
+            None => (self.body.clone(), Timestamp::now()),
+        };
+        match self.verifier.sign(&body, now) {
+            Ok((header, value)) => Ok(Signed { body, header, value }),
+            Err(fault) => bail!("the provider signs the JSON text of its body, and this has none: {fault}"),
+        }
+    }
+
+    /// The id that the service will find, by the service's own code: the way to it is a verified
+    /// delivery.
+    pub(super) fn id(&self, signed: &Signed) -> Option<String> {
+        let delivery = Delivery {
+            id: Id::new(),
+            uri: Uri::from_static("/"),
+            headers: HeaderMap::from_iter([(signed.header.clone(), signed.value.clone())]),
+            body: signed.body.clone(),
+            received_at: Timestamp::now(),
+        };
+        let verified = self.verifier.verify(&delivery).ok()?;
+        Some(self.envelope.key(&verified))
+    }
+}
+
+/// Makes each body a new event.
+struct Fresh {
+    text: String,
+    /// `None` where the id is a digest.
+    id: Option<String>,
+    time: String,
+    format: TimeFormat,
+    /// In microseconds.
+    last: AtomicI64,
+}
+
+impl Fresh {
+    fn new(text: &str, rules: &crate::config::Envelope) -> Self {
+        Self {
+            text: text.to_owned(),
+            id: Some(rules.id.clone()).filter(|id| id != "digest"),
+            time: rules.time.clone(),
+            format: rules.time_format,
+            last: AtomicI64::new(0),
+        }
+    }
+
+    fn next(&self) -> (Bytes, Timestamp) {
+        let time = self.tick();
+        let mut replacements = Vec::with_capacity(2);
+        if let Some(pointer) = &self.id {
+            replacements.push((pointer.as_str(), format!("\"evt_{}\"", Uuid::now_v7().simple())));
+        }
+        replacements.push((self.time.as_str(), self.written(time)));
+        (sample::refresh(&self.text, &replacements).into(), time)
+    }
+
+    /// Now, and never twice the same: where the id is a digest, the time alone tells events apart.
+    fn tick(&self) -> Timestamp {
+        let now = Timestamp::now();
+        let next = |last: i64| Some(now.as_microsecond().max(last.saturating_add(1)));
+        let taken = self.last.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+        let micros = taken.ok().and_then(next).unwrap_or_default();
+        Timestamp::from_microsecond(micros).unwrap_or(now)
+    }
+
+    fn written(&self, time: Timestamp) -> String {
+        match self.format {
+            TimeFormat::Rfc3339 => format!("\"{time:.6}\""),
+            TimeFormat::UnixSeconds if self.id.is_some() => time.as_second().to_string(),
+            TimeFormat::UnixSeconds => {
+                format!("{}.{:06}", time.as_second(), time.subsec_nanosecond() / 1000)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::json::{self, Object};
+
+    fn rules(id: &str, format: TimeFormat) -> crate::config::Envelope {
+        crate::config::Envelope {
+            id: id.to_owned(),
+            event_type: "/type".to_owned(),
+            time: "/time".to_owned(),
+            time_format: format,
+            data: "/data".to_owned(),
+        }
+    }
+
+    fn member(body: &Bytes, name: &str) -> String {
+        let root = Object::open(json::check(body).unwrap()).unwrap().unwrap();
+        root.get(name).unwrap().get().to_owned()
+    }
+
+    const SAMPLE: &str = r#"{"id":"evt_1","time":17,"data":{"n":1.10, "id":"evt_1"}}"#;
+
+    #[test]
+    fn each_event_is_a_new_one_and_its_data_stays_as_it_is() {
+        let fresh = Fresh::new(SAMPLE, &rules("/id", TimeFormat::UnixSeconds));
+        let (first, now) = fresh.next();
+        let (second, _) = fresh.next();
+        assert_ne!(member(&first, "id"), member(&second, "id"));
+        assert!(member(&first, "id").starts_with("\"evt_") && member(&first, "id").len() == 38);
+        assert_eq!(member(&first, "time"), now.as_second().to_string());
+        assert_eq!(member(&first, "data"), r#"{"n":1.10, "id":"evt_1"}"#);
+    }
+
+    #[test]
+    fn where_the_id_is_a_digest_no_two_times_are_the_same() {
+        for format in [TimeFormat::Rfc3339, TimeFormat::UnixSeconds] {
+            let fresh = Fresh::new(SAMPLE, &rules("digest", format));
+            let times: std::collections::HashSet<_> =
+                (0..10_000).map(|_| member(&fresh.next().0, "time")).collect();
+            assert_eq!(times.len(), 10_000);
+            assert_eq!(member(&fresh.next().0, "id"), "\"evt_1\"");
+        }
+    }
+
+    #[test]
+    fn times_are_written_as_the_provider_does() {
+        let time = "2026-01-02T03:04:05.000078Z".parse().unwrap();
+        let written = |id, format| Fresh::new(SAMPLE, &rules(id, format)).written(time);
+        assert_eq!(written("digest", TimeFormat::Rfc3339), "\"2026-01-02T03:04:05.000078Z\"");
+        assert_eq!(written("/id", TimeFormat::UnixSeconds), "1767323045");
+        assert_eq!(written("digest", TimeFormat::UnixSeconds), "1767323045.000078");
+    }
+
+    #[test]
+    fn what_has_no_place_for_them_stays_as_it_is() {
+        for body in ["[1]", "no json", r#"{"a":1}"#] {
+            let fresh = Fresh::new(body, &rules("/id", TimeFormat::Rfc3339));
+            assert_eq!(fresh.next().0, body);
+        }
+    }
+}

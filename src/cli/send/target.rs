@@ -1,0 +1,173 @@
+//! Where deliveries go, and with whose secret they are signed.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use anyhow::{Context as _, bail};
+use reqwest::Url;
+
+use crate::cli::ConfigArgs;
+use crate::config::secret::dev_secret;
+use crate::config::{self, Environment, Loaded, Overrides, Secret, Secrets, Source};
+
+/// A source as configured here, and its address.
+pub(super) struct Target {
+    /// The source's name.
+    pub(super) name: String,
+    /// Deliveries are posted there.
+    pub(super) url: Url,
+    /// As configured; of its secrets, `secret` is the one that signs.
+    pub(super) rules: Source,
+    /// The first of the source's secrets, or the public one for `dev`.
+    pub(super) secret: Secret,
+    /// All else that was configured: names the places of problems.
+    pub(super) loaded: Loaded,
+}
+
+impl Target {
+    /// Reads the configuration. The public dev secret stands in for a missing one only where the
+    /// address is this machine's own: sent elsewhere, it could only hide that one is missing.
+    ///
+    /// # Errors
+    /// Problems of the configuration, a source that is not there or off, a URL that is none.
+    pub(super) fn find(config: &ConfigArgs, name: &str, url: Option<&str>) -> anyhow::Result<Self> {
+        let load = |secrets| {
+            let overrides = Overrides { secrets, embedded: true, ..config.overrides() };
+            config::load(&overrides, &Environment::of_process())
+        };
+        let secrets = |url: &Url| match is_loopback(url) {
+            true => Secrets::OrDev,
+            false => Secrets::Only(name.to_owned()),
+        };
+        let (url, mut loaded) = match url {
+            Some(text) => {
+                let url = endpoint(text, name)?;
+                let loaded = load(secrets(&url))?;
+                (url, loaded)
+            }
+            None => {
+                let loaded = load(Secrets::OrDev)?;
+                let url = endpoint(&own(&loaded.config.http.listen)?, name)?;
+                let loaded = if is_loopback(&url) { loaded } else { load(secrets(&url))? };
+                (url, loaded)
+            }
+        };
+        let Some(rules) = loaded.config.source.remove(name) else {
+            bail!("{}", missing(name, &loaded, &url));
+        };
+        let secret = loaded.secrets.get(name).and_then(|secrets| secrets.first()).cloned();
+        let secret = secret.with_context(|| format!("the source {name} has no secret to sign with"))?;
+        Ok(Self { name: name.to_owned(), url, rules, secret, loaded })
+    }
+
+    /// Whether anybody can sign as we do.
+    pub(super) fn uses_dev_secret(&self) -> bool {
+        self.secret == dev_secret(self.rules.preset.as_deref())
+    }
+}
+
+fn missing(name: &str, loaded: &Loaded, url: &Url) -> String {
+    let Some(why) = loaded.off.get(name) else {
+        let known: Vec<_> =
+            loaded.config.source.keys().chain(loaded.off.keys()).map(String::as_str).collect();
+        return format!("there is no source `{name}`; there are: {}", known.join(", "));
+    };
+    match loaded.config.source.is_empty() || is_loopback(url) {
+        true => format!("the source {name} is off: {why}"),
+        false => format!(
+            "the source {name} has no secret here: {why}; the public dev secret is for this machine's own \
+             addresses only, and {} is none",
+            url.host_str().unwrap_or_default()
+        ),
+    }
+}
+
+/// The service's own address, as a client on the same machine calls it.
+fn own(listen: &str) -> anyhow::Result<String> {
+    let Ok(mut address) = listen.parse::<SocketAddr>() else { return Ok(format!("http://{listen}")) };
+    if address.port() == 0 {
+        bail!("http.listen is {listen}: nobody can know the port; give it with --url");
+    }
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+        _ => {}
+    }
+    Ok(format!("http://{address}"))
+}
+
+/// The URL for a source's deliveries: `base` with `/hooks/SOURCE`, unless it has a path of its own.
+fn endpoint(base: &str, source: &str) -> anyhow::Result<Url> {
+    let text = if base.contains("://") { base.to_owned() } else { format!("http://{base}") };
+    let mut url = match Url::parse(&text) {
+        Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => url,
+        _ => bail!("--url expects an address such as http://127.0.0.1:8080"),
+    };
+    url.set_fragment(None);
+    if matches!(url.path(), "" | "/") {
+        url.set_path(&format!("/hooks/{source}"));
+    }
+    Ok(url)
+}
+
+/// Whether the address is one of this machine's own, so that nobody else can be reached by it.
+pub(super) fn is_loopback(url: &Url) -> bool {
+    let Some(host) = url.host_str() else { return false };
+    // IPv6 addresses stand in brackets.
+    match host.trim_matches(['[', ']']).parse::<IpAddr>() {
+        Ok(ip) => ip.to_canonical().is_loopback(),
+        Err(_) => host == "localhost" || host.ends_with(".localhost"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn url(base: &str) -> String {
+        endpoint(base, "datagrid").unwrap().to_string()
+    }
+
+    #[test]
+    fn a_base_gets_the_source_s_path_and_a_path_of_its_own_stays() {
+        assert_eq!(url("http://127.0.0.1:9000"), "http://127.0.0.1:9000/hooks/datagrid");
+        assert_eq!(url("https://hooks.example.com/"), "https://hooks.example.com/hooks/datagrid");
+        assert_eq!(url("https://example.com/in/7?a=b"), "https://example.com/in/7?a=b");
+        assert_eq!(url("https://example.com/hooks/other#top"), "https://example.com/hooks/other");
+    }
+
+    #[test]
+    fn the_scheme_may_be_left_out() {
+        assert_eq!(url("localhost:9000"), "http://localhost:9000/hooks/datagrid");
+        assert_eq!(url("127.0.0.1:9000"), "http://127.0.0.1:9000/hooks/datagrid");
+        assert_eq!(url("[::1]:9000"), "http://[::1]:9000/hooks/datagrid");
+    }
+
+    #[test]
+    fn what_is_no_web_address_is_refused_without_repeating_it() {
+        for bad in ["", "ftp://user:pw@host", "http://", "http://a b", "file:///etc/passwd"] {
+            let error = endpoint(bad, "datagrid").unwrap_err().to_string();
+            assert_eq!(error, "--url expects an address such as http://127.0.0.1:8080", "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_service_that_listens_everywhere_is_called_on_the_loopback() {
+        assert_eq!(own("0.0.0.0:8080").unwrap(), "http://127.0.0.1:8080");
+        assert_eq!(own("[::]:8080").unwrap(), "http://[::1]:8080");
+        assert_eq!(own("10.1.2.3:80").unwrap(), "http://10.1.2.3:80");
+        assert_eq!(own("localhost:80").unwrap(), "http://localhost:80");
+        assert!(own("127.0.0.1:0").unwrap_err().to_string().contains("--url"));
+    }
+
+    #[test]
+    fn only_this_machine_s_own_addresses_are_loopback() {
+        let loopback = |base: &str| is_loopback(&endpoint(base, "x").unwrap());
+        for own in ["127.0.0.1:1", "127.8.9.1", "[::1]:1", "[::ffff:127.0.0.1]", "localhost", "a.localhost"] {
+            assert!(loopback(own), "{own}");
+        }
+        for other in ["10.0.0.1", "[2001:db8::1]", "example.com", "localhost.example.com", "127.0.0.1.nip.io"]
+        {
+            assert!(!loopback(other), "{other}");
+        }
+    }
+}
