@@ -89,7 +89,7 @@ enum Command {
     Serve(serve::Args),
     /// Try it: the real service with an in-memory Kafka and registry
     Dev(dev::Args),
-    /// Sign a sample delivery as its provider would, and post it
+    // Without a comment for clap, the command's own stays its help.
     Send(send::Args),
 }
 

@@ -24,6 +24,7 @@ use self::post::{Answer, Client, NoAnswer};
 use self::target::Target;
 use super::output::{self, escape_controls};
 use super::{ConfigArgs, Verdict, sample};
+use crate::config::Environment;
 use crate::observe::log;
 
 const EXAMPLES: &str = "\
@@ -39,6 +40,9 @@ Exit codes: 0 every answer was 2xx, 1 one was not, 2 error.";
 
 /// The largest body that a service can be configured to take.
 const MAX_BODY: u64 = 256 * 1024 * 1024;
+
+/// What to do where nobody listens.
+const NOBODY: &str = "is `hookstream serve` or `hookstream dev` running? --url names another address";
 
 /// Sign a sample delivery as its provider would, post it, and print the answer.
 ///
@@ -66,7 +70,7 @@ pub struct Args {
     #[arg(long)]
     json: bool,
     /// Send so many, and print a table of the answers and their times
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), help_heading = "Load")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000_000), help_heading = "Load")]
     count: Option<u64>,
     /// Deliveries under way at the same time
     #[arg(long, value_name = "C", default_value = "16", requires = "count", help_heading = "Load",
@@ -87,7 +91,8 @@ pub struct Args {
 /// for one delivery, no answer.
 pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<Verdict> {
     log::init(log::QUIET);
-    let target = Target::find(config, &args.source, args.url.as_deref())?;
+    let environment = Environment::of_process();
+    let target = Target::find(&config.overrides(), &environment, &args.source, args.url.as_deref())?;
     for warning in &target.loaded.warnings {
         writeln!(output::stderr(), "warning: {warning}")?;
     }
@@ -106,7 +111,7 @@ pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<Verdict> {
     let json = args.json || !std::io::stdout().is_terminal();
     let verdict = match count {
         1 => one(&target, &post, &mut ids, json).await,
-        _ => many(&target, post, Plan { count, concurrency, rate: args.rate }, &mut ids, json).await,
+        _ => many(post, Plan { count, concurrency, rate: args.rate }, &mut ids, json).await,
     };
     ids.finish()?;
     verdict
@@ -130,7 +135,7 @@ async fn one(target: &Target, post: &Post, ids: &mut Ids, json: bool) -> anyhow:
     Ok(if answer.is_success() { Verdict::Yes } else { Verdict::No })
 }
 
-async fn many(target: &Target, post: Post, plan: Plan, ids: &mut Ids, json: bool) -> anyhow::Result<Verdict> {
+async fn many(post: Post, plan: Plan, ids: &mut Ids, json: bool) -> anyhow::Result<Verdict> {
     // Each delivery under way has a connection of its own.
     let _ = rlimit::increase_nofile_limit(u64::MAX);
     let tally = load::run(Arc::new(post), plan, ids).await?;
@@ -142,13 +147,13 @@ async fn many(target: &Target, post: Post, plan: Plan, ids: &mut Ids, json: bool
     let sent = tally.sent();
     if sent < plan.count {
         let [sent, count] = [sent, plan.count].map(tally::grouped);
-        writeln!(err, "stopped: {sent} of {count} were answered")?;
+        writeln!(err, "stopped: {sent} of {count} were sent")?;
     } else if let Some(rate) = plan.rate.filter(|rate| tally.rate() < rate * 0.95 && tally.took.as_secs() > 0)
     {
         writeln!(err, "note: slower than the {rate}/s asked for; a higher --concurrency may help")?;
     }
     if tally.is_all("connection_refused") {
-        writeln!(err, "hint: {}", nobody(target))?;
+        writeln!(err, "hint: {NOBODY}")?;
     }
     Ok(if tally.failed() == 0 { Verdict::Yes } else { Verdict::No })
 }
@@ -218,6 +223,11 @@ fn text(answer: &Answer, id: Option<&str>) -> String {
 /// What to do about an answer, where the answer itself cannot say it.
 fn hint(target: &Target, answer: &Answer) -> Option<String> {
     let name = &target.name;
+    if answer.known.is_none() {
+        return Some(
+            "nothing of hookstream's ingest port answers there; --url names another address".to_owned(),
+        );
+    }
     match answer.status {
         401 if target.uses_dev_secret() => Some(format!(
             "signed with the public dev secret, but the service has another one; give it to send, too, where the \
@@ -240,16 +250,11 @@ fn hint(target: &Target, answer: &Answer) -> Option<String> {
 
 fn unanswered(target: &Target, id: Option<&str>, none: &NoAnswer) -> String {
     let next = match (none.read, id) {
-        (false, _) => nobody(target),
+        (false, _) => NOBODY.to_owned(),
         (true, Some(id)) => format!("the service may have taken the event all the same: {id}"),
         (true, None) => "the service may have taken the event all the same".to_owned(),
     };
     format!("no answer from {}: {none}\n  {next}", shown(target))
-}
-
-fn nobody(target: &Target) -> String {
-    let url = shown(target);
-    format!("is `hookstream serve` or `hookstream dev` running there ({url})? --url names another address")
 }
 
 /// Without user and password.
@@ -271,5 +276,111 @@ fn rate(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(rate) if rate.is_finite() && (0.001..=1e6).contains(&rate) => Ok(rate),
         _ => Err("expected a number per second, such as 0.5 or 200".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::target::tests::target;
+    use super::*;
+
+    fn found(name: &str) -> Target {
+        target(name, &[], &[], None).unwrap()
+    }
+
+    #[test]
+    fn the_service_s_own_code_takes_every_sample_and_finds_the_id_that_was_made() {
+        for (source, preset) in [("datagrid", "datagrid"), ("grapevine", "grapevine")] {
+            let target = found(source);
+            for event_type in sample::types(preset) {
+                let body = sample_of(&target, Some(event_type)).unwrap();
+                let maker = Maker::new(&target, Bytes::from_static(body.as_bytes()), true).unwrap();
+                let [one, other] = [maker.make().unwrap(), maker.make().unwrap()];
+                let [id, other] = [maker.id(&one).unwrap(), maker.id(&other).unwrap()];
+                assert_ne!(id, other);
+                match source {
+                    "datagrid" => assert!(one.body.windows(id.len()).any(|part| part == id.as_bytes())),
+                    _ => assert!(id.starts_with("sha256:")),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn without_a_type_the_first_that_the_source_takes_is_sent() {
+        let of = |sets: &[&str]| {
+            let target = target("datagrid", &[], sets, None).unwrap();
+            sample_of(&target, None).unwrap()
+        };
+        assert_eq!(Some(of(&[])), sample::text("datagrid", "batch_prediction.completed"));
+        let only = "source.datagrid.types=knowledge.processing.completed";
+        assert_eq!(Some(of(&[only])), sample::text("datagrid", "knowledge.processing.completed"));
+    }
+
+    #[test]
+    fn an_unknown_type_is_told_with_those_that_there_are() {
+        let error = sample_of(&found("grapevine"), Some("nope")).unwrap_err().to_string();
+        assert_eq!(error, "there is no sample of the type `nope`; there are: document.changed");
+    }
+
+    #[test]
+    fn a_body_that_the_provider_could_not_sign_is_an_error() {
+        let maker = Maker::new(&found("grapevine"), Bytes::from_static(b"1 2"), false).unwrap();
+        let error = maker.make().err().unwrap().to_string();
+        assert!(error.contains("json_invalid"), "{error}");
+        let maker = Maker::new(&found("datagrid"), Bytes::from_static(b"1 2"), false).unwrap();
+        assert_eq!(maker.make().unwrap().body, "1 2");
+    }
+
+    fn answer(status: u16, body: &str) -> Answer {
+        Answer::of_test(status, body, Duration::from_micros(1500))
+    }
+
+    fn plain(answer: &Answer) -> String {
+        anstream::adapter::strip_str(&text(answer, Some("evt_1"))).to_string()
+    }
+
+    #[test]
+    fn an_answer_reads_at_a_glance() {
+        let body =
+            r#"{"outcome":"published","id":"evt_\u001b[1m","topic":"github.push","partition":1,"offset":0}"#;
+        let expected = "200  published  github.push [1] @0  1.50 ms\n     id        evt_\\u{1b}[1m";
+        assert_eq!(plain(&answer(200, body)), expected);
+        let body = r#"{"outcome":"refused","reason":"unauthorized"}"#;
+        let expected = "401  refused  unauthorized  1.50 ms\n     id        evt_1\n     \
+                        delivery  0193  (the service's log says more)";
+        assert_eq!(plain(&answer(401, body)), expected);
+        let expected = "502  not an answer of hookstream's  1.50 ms\n     <h1>Bad</h1>";
+        assert_eq!(plain(&answer(502, "<h1>Bad</h1>")), expected);
+    }
+
+    #[test]
+    fn hints_name_the_secret_and_never_show_it() {
+        let secret = ("DATAGRID_WEBHOOK_SECRET", "whsec_of-a-real-provider");
+        let own = target("datagrid", &[secret], &[], None).unwrap();
+        let refused = answer(401, r#"{"outcome":"refused"}"#);
+        let hint_of_own = hint(&own, &refused).unwrap();
+        assert!(hint_of_own.contains(secret.0) && !hint_of_own.contains(secret.1), "{hint_of_own}");
+        assert!(hint(&found("datagrid"), &refused).unwrap().contains("public dev secret"));
+        assert_eq!(hint(&own, &answer(200, r#"{"outcome":"published"}"#)), None);
+    }
+
+    #[test]
+    fn the_shown_address_has_no_password() {
+        let url = Some("http://user:hidden@127.0.0.1:1/a?token=hidden");
+        let target = target("datagrid", &[], &[], url).unwrap();
+        assert_eq!(shown(&target), "http://127.0.0.1:1/a");
+    }
+
+    #[test]
+    fn times_and_rates_without_sense_are_refused() {
+        assert_eq!(timeout("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(rate("0.5"), Ok(0.5));
+        for bad in ["0s", "2h", "10", "x"] {
+            assert!(timeout(bad).is_err(), "{bad}");
+        }
+        for bad in ["0", "-1", "nan", "inf", "1e9", "x"] {
+            assert!(rate(bad).is_err(), "{bad}");
+        }
     }
 }

@@ -1,19 +1,21 @@
 //! Many deliveries: a bound on how many are under way, a schedule, and what came of them.
 
+use std::fmt;
 use std::io::Write as _;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use futures_util::{StreamExt as _, stream};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::ids::Ids;
 use super::maker::Maker;
 use super::post::{Answer, Client, NoAnswer};
-use super::tally::Tally;
+use super::tally::{Tally, grouped};
 use crate::cli::output;
 use crate::cli::serve::Signals;
 
@@ -61,10 +63,14 @@ pub(super) async fn run(post: Arc<Post>, plan: Plan, ids: &mut Ids) -> anyhow::R
     let mut signals = Signals::new()?;
     let stop = CancellationToken::new();
     let start = Instant::now();
+    let under_way = AtomicU64::new(0);
     let begun = stream::iter(0..plan.count)
         .then(|n| wait(start, n, plan.rate))
         .take_until(stop.clone().cancelled_owned())
-        .map(|begin| spawn(post.clone(), begin))
+        .map(|begin| {
+            under_way.fetch_add(1, Ordering::Relaxed);
+            spawn(post.clone(), begin)
+        })
         .buffer_unordered(plan.concurrency);
     tokio::pin!(begun);
     let bar = bar(plan.count);
@@ -74,6 +80,7 @@ pub(super) async fn run(post: Arc<Post>, plan: Plan, ids: &mut Ids) -> anyhow::R
             ended = begun.next() => match ended {
                 Some(ended) => {
                     let ended = ended.context("a delivery's task failed")??;
+                    under_way.fetch_sub(1, Ordering::Relaxed);
                     ids.add(&ended)?;
                     tally.add(&ended);
                     show(&bar, &tally);
@@ -90,6 +97,7 @@ pub(super) async fn run(post: Arc<Post>, plan: Plan, ids: &mut Ids) -> anyhow::R
         }
     }
     bar.finish_and_clear();
+    tally.add_left(under_way.load(Ordering::Relaxed));
     tally.took = start.elapsed();
     Ok(tally)
 }
@@ -116,9 +124,13 @@ fn spawn(post: Arc<Post>, begin: Instant) -> JoinHandle<anyhow::Result<Ended>> {
 /// On standard error, and nowhere unless that is a terminal.
 fn bar(count: u64) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(Some(count), ProgressDrawTarget::stderr());
-    let template = "{bar:30} {human_pos} of {human_len}  {per_sec}  {eta} left{msg}";
+    let template = "{bar:30} {human_pos} of {human_len}  {rate}  {eta} left{msg}";
     if let Ok(style) = ProgressStyle::with_template(template) {
-        bar.set_style(style);
+        let rate = |state: &ProgressState, to: &mut dyn fmt::Write| {
+            // A bar that cannot be written is no reason to stop.
+            let _ = write!(to, "{}/s", grouped(state.per_sec() as u64));
+        };
+        bar.set_style(style.with_key("rate", rate));
     }
     bar
 }
@@ -133,7 +145,86 @@ fn show(bar: &ProgressBar, tally: &Tally) {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+    use std::sync::atomic::AtomicUsize;
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::super::target::tests::target;
     use super::*;
+
+    /// Answers each request with 200, but each tenth with 503.
+    #[derive(Default)]
+    struct Service {
+        taken: AtomicUsize,
+        open: AtomicUsize,
+        most: AtomicUsize,
+    }
+
+    impl Service {
+        async fn serve(self: Arc<Self>, listener: TcpListener) {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(self.clone().answer(stream));
+            }
+        }
+
+        async fn answer(self: Arc<Self>, mut stream: TcpStream) -> std::io::Result<()> {
+            let mut read = Vec::new();
+            loop {
+                // The sample's only `}}` stands at its end.
+                while !read.ends_with(b"}}") {
+                    if stream.read_buf(&mut read).await? == 0 {
+                        return Ok(());
+                    }
+                }
+                read.clear();
+                self.most.fetch_max(self.open.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                tokio::task::yield_now().await;
+                let status = if self.taken.fetch_add(1, Ordering::SeqCst) % 10 == 9 { 503 } else { 200 };
+                self.open.fetch_sub(1, Ordering::SeqCst);
+                let answer = format!("HTTP/1.1 {status} .\r\ncontent-length: 2\r\n\r\n{{}}");
+                stream.write_all(answer.as_bytes()).await?;
+            }
+        }
+    }
+
+    async fn send(plan: Plan) -> (Arc<Service>, Tally, String) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = listener.local_addr().unwrap().to_string();
+        let service = Arc::new(Service::default());
+        tokio::spawn(service.clone().serve(listener));
+        let target = target("datagrid", &[], &[], Some(&url)).unwrap();
+        let body = super::super::sample_of(&target, None).unwrap();
+        let post = Post {
+            maker: Maker::new(&target, body.into(), true).unwrap(),
+            client: Client::new(&target.url, Duration::from_secs(10), plan.concurrency).unwrap(),
+            with_ids: true,
+        };
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let mut ids = Ids::create(Some(file.path())).unwrap();
+        let tally = run(Arc::new(post), plan, &mut ids).await.unwrap();
+        ids.finish().unwrap();
+        (service, tally, std::fs::read_to_string(file.path()).unwrap())
+    }
+
+    #[tokio::test]
+    async fn each_delivery_is_a_new_event_whose_answer_is_written_beside_its_id() {
+        let (service, tally, ids) = send(Plan { count: 100, concurrency: 4, rate: None }).await;
+        assert_eq!((tally.sent(), tally.failed()), (100, 10));
+        assert_eq!(service.taken.load(Ordering::SeqCst), 100);
+        assert!(service.most.load(Ordering::SeqCst) <= 4);
+        let lines: Vec<Vec<&str>> = ids.lines().map(|line| line.split('\t').collect()).collect();
+        assert_eq!(lines.iter().map(|line| line[0]).collect::<HashSet<_>>().len(), 100);
+        assert_eq!(lines.iter().filter(|line| line[1] == "503").count(), 10);
+    }
+
+    #[tokio::test]
+    async fn a_rate_is_never_exceeded() {
+        let (_, tally, _) = send(Plan { count: 21, concurrency: 4, rate: Some(100.0) }).await;
+        assert_eq!(tally.sent(), 21);
+        assert!(tally.took >= Duration::from_millis(200), "{:?}", tally.took);
+    }
 
     #[tokio::test]
     async fn a_late_turn_counts_from_when_it_was_due() {

@@ -87,7 +87,16 @@ impl Tally {
         *self.kinds.entry(kind).or_default() += 1;
     }
 
-    /// How many have ended.
+    /// Adds deliveries whose answers nobody waited for.
+    pub(super) fn add_left(&mut self, count: u64) {
+        if count > 0 {
+            let reason = Some("not_awaited".to_owned());
+            let kind = Kind { status: None, outcome: "no_answer".to_owned(), reason };
+            *self.kinds.entry(kind).or_default() += count;
+        }
+    }
+
+    /// How many were sent.
     pub(super) fn sent(&self) -> u64 {
         self.kinds.values().sum()
     }
@@ -116,11 +125,11 @@ impl Tally {
     pub(super) fn text(&self, plan: &Plan) -> String {
         let mut table = Table::new(["status", "outcome", "reason", "count"]);
         for (kind, count) in &self.kinds {
-            let status = kind.status.map_or("none".to_owned(), |status| status.to_string());
-            table.row([&status, &kind.outcome, kind.reason.as_deref().unwrap_or_default(), &grouped(*count)]);
+            let status = kind.status.map_or("-".to_owned(), |status| status.to_string());
+            table.row([&status, &kind.outcome, kind.reason.as_deref().unwrap_or("-"), &grouped(*count)]);
         }
         let mut text = format!(
-            "{table}\n\n{} in {:.2} s: {}/s, at most {} at a time",
+            "{table}\n\n{} sent in {:.2} s: {}/s, at most {} at a time",
             grouped(self.sent()),
             self.took.as_secs_f64(),
             grouped(self.rate().round() as u64),
@@ -141,8 +150,8 @@ impl Tally {
         serde_json::to_string(&Summary {
             sent: self.sent(),
             not_2xx: self.failed(),
-            seconds: self.took.as_secs_f64(),
-            per_second: self.rate(),
+            seconds: (self.took.as_secs_f64() * 1e3).round() / 1e3,
+            per_second: (self.rate() * 10.0).round() / 10.0,
             answers: self.kinds.iter().map(|(kind, count)| Row { kind, count: *count }).collect(),
             latency_ms: self.latency(),
         })
@@ -170,7 +179,7 @@ pub(super) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
     for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index) % 3 == 0 {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);
@@ -205,11 +214,11 @@ mod tests {
             .to_string();
         let expected = [
             "status  outcome    reason        count",
-            "   200  published                    2",
+            "   200  published  -                 2",
             "   401  refused    unauthorized      1",
-            "   502  unknown                      1",
+            "   502  unknown    -                 1",
             "",
-            "4 in 0.50 s: 8/s, at most 2 at a time",
+            "4 sent in 0.50 s: 8/s, at most 2 at a time",
             "latency  p50 2.00 ms  p90 4.00 ms  p99 4.00 ms  max 4.00 ms",
         ];
         assert_eq!(text.lines().collect::<Vec<_>>(), expected);
@@ -229,6 +238,15 @@ mod tests {
         assert!(!tally.json().unwrap().contains("latency"));
         assert!(!tally.text(&Plan { count: 1, concurrency: 1, rate: None }).contains("latency"));
         assert!(!tally.is_all("connection_refused"));
+    }
+
+    #[test]
+    fn what_nobody_waited_for_counts_as_a_failure() {
+        let mut tally = tally(&[PUBLISHED]);
+        tally.add_left(0);
+        assert_eq!((tally.sent(), tally.failed()), (1, 0));
+        tally.add_left(2);
+        assert_eq!((tally.sent(), tally.failed()), (3, 2));
     }
 
     #[test]

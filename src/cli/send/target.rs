@@ -5,7 +5,6 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use anyhow::{Context as _, bail};
 use reqwest::Url;
 
-use crate::cli::ConfigArgs;
 use crate::config::secret::dev_secret;
 use crate::config::{self, Environment, Loaded, Overrides, Secret, Secrets, Source};
 
@@ -29,10 +28,15 @@ impl Target {
     ///
     /// # Errors
     /// Problems of the configuration, a source that is not there or off, a URL that is none.
-    pub(super) fn find(config: &ConfigArgs, name: &str, url: Option<&str>) -> anyhow::Result<Self> {
+    pub(super) fn find(
+        overrides: &Overrides,
+        environment: &Environment,
+        name: &str,
+        url: Option<&str>,
+    ) -> anyhow::Result<Self> {
         let load = |secrets| {
-            let overrides = Overrides { secrets, embedded: true, ..config.overrides() };
-            config::load(&overrides, &Environment::of_process())
+            let overrides = Overrides { secrets, embedded: true, ..overrides.clone() };
+            config::load(&overrides, environment)
         };
         let secrets = |url: &Url| match is_loopback(url) {
             true => Secrets::OrDev,
@@ -71,7 +75,7 @@ fn missing(name: &str, loaded: &Loaded, url: &Url) -> String {
             loaded.config.source.keys().chain(loaded.off.keys()).map(String::as_str).collect();
         return format!("there is no source `{name}`; there are: {}", known.join(", "));
     };
-    match loaded.config.source.is_empty() || is_loopback(url) {
+    match is_loopback(url) {
         true => format!("the source {name} is off: {why}"),
         false => format!(
             "the source {name} has no secret here: {why}; the public dev secret is for this machine's own \
@@ -120,8 +124,64 @@ pub(super) fn is_loopback(url: &Url) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
+
+    /// The target with these environment variables, `-X` and address, and without a file.
+    pub(in crate::cli::send) fn target(
+        name: &str,
+        variables: &[(&str, &str)],
+        sets: &[&str],
+        url: Option<&str>,
+    ) -> anyhow::Result<Target> {
+        let empty = tempfile::NamedTempFile::new().unwrap();
+        let overrides = Overrides {
+            file: Some(empty.path().to_owned()),
+            sets: sets.iter().map(|set| (*set).to_owned()).collect(),
+            ..Overrides::default()
+        };
+        Target::find(&overrides, &variables.iter().copied().collect(), name, url)
+    }
+
+    fn fault(found: anyhow::Result<Target>) -> String {
+        found.err().unwrap().to_string()
+    }
+
+    const DATAGRID: (&str, &str) = ("DATAGRID_WEBHOOK_SECRET", "whsec_of-a-real-provider");
+
+    #[test]
+    fn a_loopback_address_gets_the_public_secret_where_there_is_none() {
+        let found = target("datagrid", &[], &[], None).unwrap();
+        assert!(found.uses_dev_secret());
+        assert_eq!(found.url.as_str(), "http://127.0.0.1:8080/hooks/datagrid");
+        let found = target("datagrid", &[DATAGRID], &["http.listen=0.0.0.0:9000"], None).unwrap();
+        assert_eq!(found.secret.expose(), DATAGRID.1.as_bytes());
+        assert_eq!(found.url.as_str(), "http://127.0.0.1:9000/hooks/datagrid");
+    }
+
+    #[test]
+    fn any_other_address_needs_the_source_s_own_secret_and_no_other_s() {
+        for (url, sets) in
+            [(Some("https://hooks.example.com"), [].as_slice()), (None, &["http.listen=10.0.0.1:80"])]
+        {
+            let fault = fault(target(
+                "datagrid",
+                &[("GRAPEVINE_WEBHOOK_SECRET", "wh_00000000000000000000")],
+                sets,
+                url,
+            ));
+            assert!(fault.contains("DATAGRID_WEBHOOK_SECRET is not set"), "{fault}");
+            assert!(!target("datagrid", &[DATAGRID], sets, url).unwrap().uses_dev_secret());
+        }
+    }
+
+    #[test]
+    fn an_unknown_source_is_told_with_those_that_there_are() {
+        let fault = fault(target("nope", &[], &[], None));
+        assert_eq!(fault, "there is no source `nope`; there are: datagrid, grapevine");
+        let fault = super::tests::fault(target("datagrid", &[], &["source.datagrid.enabled=false"], None));
+        assert_eq!(fault, "the source datagrid is off: enabled = false");
+    }
 
     fn url(base: &str) -> String {
         endpoint(base, "datagrid").unwrap().to_string()
