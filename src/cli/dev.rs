@@ -33,8 +33,9 @@ const LINES: usize = 4096;
 /// Keys that are remembered to mark a repeat.
 const KEYS: usize = 100_000;
 
-/// Try it: the real service with an in-memory Kafka and registry, gone at Ctrl-C. [kafka] and
-/// [registry] of file and environment are ignored; sources without a secret get a public one, which
+/// Try it: the real service with an in-memory Kafka and registry
+///
+/// Gone at Ctrl-C. [kafka] and [registry] of file and environment are ignored; sources without a secret get a public one, which
 /// `send` uses, too.
 #[derive(Debug, clap::Args)]
 pub struct Args {

@@ -83,13 +83,11 @@ impl ConfigArgs {
     }
 }
 
+/// Without docs of their own: clap would show them in place of those of the `Args`.
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Take deliveries and publish them to Kafka
     Serve(serve::Args),
-    /// Try it: the real service with an in-memory Kafka and registry
     Dev(dev::Args),
-    // Without a comment for clap, the command's own stays its help.
     Send(send::Args),
 }
 

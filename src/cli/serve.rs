@@ -10,7 +10,10 @@ use crate::app::{App, Listeners};
 use crate::http;
 use crate::observe::log;
 
-/// Take deliveries and publish them to Kafka.
+/// Take deliveries and publish them to Kafka
+///
+/// Missing topics are created and schemas registered at start. SIGTERM stops it without loss, a
+/// second signal at once. HOOKSTREAM_LOG sets the log's filter, for instance `warn`.
 #[derive(Debug, clap::Args)]
 pub struct Args {}
 

@@ -40,8 +40,8 @@ impl Registry {
                 settings.set_token_authorization(token.expose());
             }
         }
-        let settings = settings.build_with(client(ca_file)?).context("the registry's client")?;
-        let client = client(ca_file)?.timeout(TIMEOUT).build().context("the registry's client")?;
+        let settings = settings.build_with(client(&url, ca_file)?).context("the registry's client")?;
+        let client = client(&url, ca_file)?.timeout(TIMEOUT).build().context("the registry's client")?;
         Ok(Self { url, auth, client, settings })
     }
 
@@ -115,9 +115,12 @@ impl Registry {
     }
 }
 
-fn client(ca_file: Option<&Path>) -> anyhow::Result<reqwest::ClientBuilder> {
+fn client(url: &str, ca_file: Option<&Path>) -> anyhow::Result<reqwest::ClientBuilder> {
     let builder = reqwest::Client::builder();
-    let Some(path) = ca_file else { return Ok(builder) };
+    let Some(path) = ca_file else {
+        // The system's certificates are not needed, and a bare container has none.
+        return Ok(if url.starts_with("http://") { builder.tls_certs_only([]) } else { builder });
+    };
     let pem = std::fs::read(path).with_context(|| format!("registry.ca_file {}", path.display()))?;
     let certificates = reqwest::Certificate::from_pem_bundle(&pem)
         .with_context(|| format!("registry.ca_file {} holds no PEM certificates", path.display()))?;

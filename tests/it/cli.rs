@@ -25,7 +25,9 @@ fn the_help_shows_every_command_in_its_group() {
     let directory = tempfile::tempdir().unwrap();
     let (code, help, _) = run(hookstream(directory.path()).arg("--help"));
     assert_eq!(code, 0);
-    let groups = help.split("\n\n").filter(|group| group.starts_with("Run:") || group.starts_with("Look:") || group.starts_with("Try:"));
+    let groups = help
+        .split("\n\n")
+        .filter(|group| group.starts_with("Run:") || group.starts_with("Look:") || group.starts_with("Try:"));
     let listed: Vec<&str> = groups
         .flat_map(|group| group.lines().skip(1).filter_map(|line| line.split_whitespace().next()))
         .collect();
@@ -71,7 +73,8 @@ fn serve_refuses_a_source_without_a_secret_and_the_public_ones_of_dev() {
     let (code, _, stderr) = run(hookstream(directory.path()).arg("serve"));
     assert!(code == 2 && stderr.contains("DATAGRID_WEBHOOK_SECRET"), "{stderr}");
     let (_, public) = hookstream::config::secret::DEV_SECRETS[0];
-    let (code, _, stderr) = run(hookstream(directory.path()).arg("serve").env("DATAGRID_WEBHOOK_SECRET", public));
+    let (code, _, stderr) =
+        run(hookstream(directory.path()).arg("serve").env("DATAGRID_WEBHOOK_SECRET", public));
     assert!(code == 2 && stderr.contains("datagrid") && !stderr.contains(public), "{stderr}");
 }
 
@@ -127,7 +130,8 @@ impl Dev {
         let kafka = format!("kafka.bootstrap_servers={}", self.text("kafka"));
         let registry = format!("registry.url={}", self.text("registry"));
         let command = &mut hookstream(self.directory.path());
-        let (code, stdout, stderr) = run(command.arg("tail").args(arguments).args(["-X", &kafka, "-X", &registry]));
+        let (code, stdout, stderr) =
+            run(command.arg("tail").args(arguments).args(["-X", &kafka, "-X", &registry]));
         (code, stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect(), stderr)
     }
 }
@@ -140,7 +144,10 @@ fn a_newcomer_sees_the_event_they_sent() {
         assert_eq!(code, 0, "{stderr}");
         let answer: Value = serde_json::from_str(stdout.trim()).unwrap();
         let shown = dev.next();
-        assert_eq!((&shown["status"], &shown["source"], &shown["type"]), (&200.into(), &source.into(), &event_type.into()));
+        assert_eq!(
+            (&shown["status"], &shown["source"], &shown["type"]),
+            (&200.into(), &source.into(), &event_type.into())
+        );
         let topic = format!("{source}.{event_type}");
         assert_eq!(shown["topic"], topic.as_str());
         assert!(stdout.contains(shown["delivery"].as_str().unwrap()), "{answer}");
@@ -192,7 +199,8 @@ fn send_is_a_load_tool_and_dev_ends_with_a_count_and_no_file() {
         dev.send(&["datagrid", "--count", "300", "--concurrency", "8", "--ids", "ids.tsv"]);
     assert_eq!(code, 0, "{stderr}");
     let ids = std::fs::read_to_string(dev.directory.path().join("ids.tsv")).unwrap();
-    let ids: std::collections::BTreeSet<&str> = ids.lines().map(|line| line.split('\t').next().unwrap()).collect();
+    let ids: std::collections::BTreeSet<&str> =
+        ids.lines().map(|line| line.split('\t').next().unwrap()).collect();
     assert_eq!(ids.len(), 300, "each is an event of its own");
     std::fs::remove_file(dev.directory.path().join("ids.tsv")).unwrap();
     for _ in 0..300 {
@@ -204,7 +212,10 @@ fn send_is_a_load_tool_and_dev_ends_with_a_count_and_no_file() {
     let mut screen = String::new();
     std::io::Read::read_to_string(dev.child.stderr.as_mut().unwrap(), &mut screen).unwrap();
     assert!(screen.contains("300 events in 1 topic. No file left behind."), "{screen}");
-    assert!(screen.contains("send datagrid") && screen.contains("x-grapevine-signature: sha256="), "{screen}");
+    assert!(
+        screen.contains("send datagrid") && screen.contains("x-grapevine-signature: sha256="),
+        "{screen}"
+    );
     assert!(!screen.contains("librdkafka") && !screen.contains("%3|"), "{screen}");
     assert_eq!(std::fs::read_dir(dev.directory.path()).unwrap().count(), 0);
 }
