@@ -5,6 +5,7 @@ pub mod output;
 pub mod sample;
 pub mod send;
 pub mod serve;
+pub mod tail;
 
 use std::future::Future;
 use std::io::Write as _;
@@ -72,6 +73,15 @@ impl ConfigArgs {
         Ok(crate::config::load(&self.overrides(), &Environment::of_process())?)
     }
 
+    /// The same without the sources' secrets, for commands that only read.
+    ///
+    /// # Errors
+    /// Every problem at once.
+    pub fn load_unread(&self) -> anyhow::Result<Loaded> {
+        let overrides = Overrides { secrets: Secrets::Unread, ..self.overrides() };
+        Ok(crate::config::load(&overrides, &Environment::of_process())?)
+    }
+
     /// The same for `dev` and for what speaks to it: without `[kafka]` and `[registry]`, and with
     /// public secrets where none are set.
     ///
@@ -89,6 +99,7 @@ enum Command {
     Serve(serve::Args),
     Dev(dev::Args),
     Send(send::Args),
+    Tail(tail::Args),
 }
 
 /// Whether a command found what it was asked for.
@@ -107,6 +118,7 @@ pub fn main() -> ExitCode {
         Command::Serve(args) => block_on(serve::run(&cli.config, args)),
         Command::Dev(args) => block_on(dev::run(&cli.config, args)),
         Command::Send(args) => block_on(send::run(&cli.config, args)),
+        Command::Tail(args) => block_on(tail::run(&cli.config, args)),
     };
     match verdict {
         Ok(Verdict::Yes) => ExitCode::SUCCESS,

@@ -56,6 +56,20 @@ pub fn escape_controls(text: &str) -> Cow<'_, str> {
     Cow::Owned(escaped)
 }
 
+/// JSON text with the same characters as JSON's own `\u` escapes: equal for whoever parses it, and
+/// safe where it is shown. They stand in strings only, so that nothing else can change.
+pub fn escape_json(text: &str) -> Cow<'_, str> {
+    if !text.contains(steers) {
+        return Cow::Borrowed(text);
+    }
+    let mut escaped = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        // All of them are in the first plane, so four digits are enough.
+        if steers(c) { escaped.push_str(&format!("\\u{:04x}", u32::from(c))) } else { escaped.push(c) }
+    }
+    Cow::Owned(escaped)
+}
+
 fn steers(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
@@ -132,6 +146,17 @@ mod tests {
         assert_eq!(escape_controls("evt\u{202e}1\u{2066}\u{2028}"), r"evt\u{202e}1\u{2066}\u{2028}");
         let plain = "evt_1 ü 日本 😀 עברית";
         assert!(matches!(escape_controls(plain), Cow::Borrowed(same) if same == plain));
+    }
+
+    #[test]
+    fn json_text_stays_the_same_json_and_steers_nothing() {
+        let text = "{\"a\":\"\u{9b}31m\u{7f}\u{202e} ü😀 \\n\"}";
+        let escaped = escape_json(text);
+        assert_eq!(escaped, r#"{"a":"\u009b31m\u007f\u202e ü😀 \n"}"#);
+        let parse =
+            |text: &str| serde_json::from_str::<std::collections::BTreeMap<String, String>>(text).unwrap();
+        assert_eq!(parse(&escaped), parse(text));
+        assert!(matches!(escape_json("{\"ü\":1}"), Cow::Borrowed(_)));
     }
 
     #[test]

@@ -1,12 +1,16 @@
 //! The one room that knows rdkafka.
 
 mod admin;
+mod consumer;
+mod murmur2;
 mod producer;
 mod triage;
 
 pub mod embedded;
 
 pub use admin::{Admin, NewTopic};
+pub use consumer::{Consumer, Event, Fetched, Span, Start};
+pub use murmur2::partition_of;
 pub use producer::{Ack, Producer, Tuning};
 pub use triage::Trouble;
 

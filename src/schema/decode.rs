@@ -1,11 +1,83 @@
 //! Framed Avro back to JSON text, for people: tail, dev, tests. Not on the hot path.
 #![allow(clippy::disallowed_types)] // the one reader of apache-avro's values
 
+use std::borrow::Cow;
+use std::collections::HashMap;
 use std::fmt::Write as _;
+use std::time::{Duration, Instant};
 
 use apache_avro::Schema;
 use apache_avro::reader::datum::GenericDatumReader;
 use apache_avro::types::Value;
+use schema_registry_converter::async_impl::avro::AvroDecoder;
+
+use super::Registry;
+
+/// How long a registry that does not answer is left alone, so that a hundred records do not wait
+/// a hundred times.
+const PAUSE: Duration = Duration::from_secs(10);
+
+/// What stands in a record's value.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Decoded {
+    /// Avro, as one line of JSON.
+    Avro {
+        /// The id of the schema it was written with.
+        schema_id: u32,
+        /// See [`json`].
+        json: String,
+    },
+    /// A frame that could not be decoded.
+    Unreadable {
+        /// The id in the frame.
+        schema_id: u32,
+        /// Half a sentence.
+        why: Cow<'static, str>,
+    },
+    /// No frame.
+    Raw,
+}
+
+/// Decodes framed values with the registry's schemas, each fetched once.
+pub struct Decoder {
+    schemas: AvroDecoder,
+    failed: HashMap<u32, Instant>,
+    nulls: bool,
+}
+
+impl Decoder {
+    /// Nothing is fetched yet. Without `nulls`, fields of records that are null are left out: most
+    /// of a provider's are, and people read better without.
+    pub fn new(registry: &Registry, nulls: bool) -> Self {
+        Self { schemas: AvroDecoder::new(registry.settings()), failed: HashMap::new(), nulls }
+    }
+
+    /// Decodes a record's value. Waits for the registry where the schema is not known yet.
+    pub async fn decode(&mut self, value: &[u8]) -> Decoded {
+        let Some((schema_id, avro)) = frame(value) else { return Decoded::Raw };
+        let unreadable = |why: &'static str| Decoded::Unreadable { schema_id, why: why.into() };
+        const SILENT: &str = "the registry does not answer";
+        if self.failed.get(&schema_id).is_some_and(|failed| failed.elapsed() < PAUSE) {
+            return unreadable(SILENT);
+        }
+        match self.schemas.get_schema(schema_id).await {
+            Ok(schema) => match line(&schema.parsed, avro, self.nulls) {
+                Some(json) => Decoded::Avro { schema_id, json },
+                None => unreadable("the value is not what its schema says"),
+            },
+            Err(error) if error.retriable => {
+                self.failed.insert(schema_id, Instant::now());
+                unreadable(SILENT)
+            }
+            Err(error) if error.error.contains("status 404") => unreadable("the registry does not know it"),
+            // Its other texts may quote the schema.
+            Err(error) if error.error.contains("failed with status") => {
+                Decoded::Unreadable { schema_id, why: error.error.into() }
+            }
+            Err(_) => unreadable("the registry's answer is no Avro schema"),
+        }
+    }
+}
 
 /// Splits Confluent's frame: schema id and Avro. `None` where it is no such frame.
 pub fn frame(value: &[u8]) -> Option<(u32, &[u8])> {
@@ -19,9 +91,13 @@ pub fn frame(value: &[u8]) -> Option<(u32, &[u8])> {
 /// RFC 3339, a map's keys sorted. `None` where the bytes are not the schema's or bytes are left;
 /// why is not said, since the library's errors may hold the payload.
 pub fn json(schema: &Schema, avro: &[u8]) -> Option<String> {
+    line(schema, avro, true)
+}
+
+fn line(schema: &Schema, avro: &[u8], nulls: bool) -> Option<String> {
     let value = value(schema, avro)?;
     let mut out = String::with_capacity(avro.len() * 2);
-    write(&value, &mut out)?;
+    write(&value, nulls, &mut out)?;
     Some(out)
 }
 
@@ -31,7 +107,7 @@ pub(super) fn value(schema: &Schema, mut avro: &[u8]) -> Option<Value> {
     avro.is_empty().then_some(value)
 }
 
-fn write(value: &Value, out: &mut String) -> Option<()> {
+fn write(value: &Value, nulls: bool, out: &mut String) -> Option<()> {
     match value {
         Value::Null => out.push_str("null"),
         Value::Boolean(value) => write!(out, "{value}").ok()?,
@@ -44,17 +120,18 @@ fn write(value: &Value, out: &mut String) -> Option<()> {
             Ok(time) => write!(out, "\"{time:.3}\"").ok()?,
             Err(_) => write!(out, "{milliseconds}").ok()?,
         },
-        Value::Union(_, value) => write(value, out)?,
+        Value::Union(_, value) => write(value, nulls, out)?,
         Value::Array(items) => {
-            list(out, ['[', ']'], items.iter(), write)?;
+            list(out, ['[', ']'], items.iter(), |item, out| write(item, nulls, out))?;
         }
         Value::Map(entries) => {
             let mut entries: Vec<_> = entries.iter().collect();
             entries.sort_unstable_by_key(|(key, _)| *key);
-            list(out, ['{', '}'], entries.into_iter(), |(key, value), out| member(key, value, out))?;
+            list(out, ['{', '}'], entries.into_iter(), |(key, value), out| member(key, value, nulls, out))?;
         }
         Value::Record(fields) => {
-            list(out, ['{', '}'], fields.iter(), |(key, value), out| member(key, value, out))?;
+            let fields = fields.iter().filter(|(_, value)| nulls || !is_null(value));
+            list(out, ['{', '}'], fields, |(key, value), out| member(key, value, nulls, out))?;
         }
         // Schemas that are not ours may use more: said by name, not guessed.
         other => write!(out, "\"<{:?}>\"", apache_avro::types::ValueKind::from(other)).ok()?,
@@ -62,10 +139,17 @@ fn write(value: &Value, out: &mut String) -> Option<()> {
     Some(())
 }
 
-fn member(key: &str, value: &Value, out: &mut String) -> Option<()> {
+fn is_null(value: &Value) -> bool {
+    match value {
+        Value::Union(_, value) => is_null(value),
+        value => *value == Value::Null,
+    }
+}
+
+fn member(key: &str, value: &Value, nulls: bool, out: &mut String) -> Option<()> {
     out.push_str(&serde_json::to_string(key).ok()?);
     out.push(':');
-    write(value, out)
+    write(value, nulls, out)
 }
 
 fn list<T>(
@@ -106,6 +190,8 @@ mod tests {
             r#"{"z":"\"\n","a":"1970-01-01T00:00:00.005Z","m":{"a":-2,"b":1},"l":[true,false],"d":0.5}"#
         );
         assert_eq!(json(&schema, &avro[..avro.len() - 1]), None, "cut short");
+        let brief = line(&schema, b"\x00\x00\x00\x00\0\0\0\0\0\0\0\0", false).unwrap();
+        assert_eq!(brief, r#"{"z":"","m":{},"l":[],"d":0.0}"#, "nulls left out");
         avro.push(0);
         assert_eq!(json(&schema, &avro), None, "a byte left over");
     }

@@ -1,0 +1,279 @@
+//! `hookstream tail`
+
+mod choice;
+mod place;
+mod show;
+
+use std::io::{IsTerminal as _, Write as _};
+
+use anyhow::Context as _;
+use clap::builder::NonEmptyStringValueParser;
+use jiff::Timestamp;
+use tokio::sync::mpsc;
+
+use self::choice::Key;
+use super::output;
+use super::serve::Signals;
+use super::{ConfigArgs, Verdict};
+use crate::config::Loaded;
+use crate::kafka::{Connection, Consumer, Event, Fetched, Span, Start};
+use crate::names;
+use crate::observe::log;
+use crate::schema::Registry;
+use crate::schema::decode::{Decoded, Decoder};
+
+/// Records that wait for the printer.
+const WAITING: usize = 256;
+
+const EXAMPLES: &str = "\
+Examples:
+  hookstream tail                                    what arrives from now on, dead letters too
+  hookstream tail 'datagrid.*' -o -5 -e              the last five of each partition
+  hookstream tail 'dead_letter.*' -o @-1h            dead letters of the last hour, and those to come
+  hookstream tail --key evt_7f3d8a2c -o start -e     what became of evt_7f3d8a2c? (exit 1: nothing)
+  hookstream tail -o start -e | jq -r .value.id      JSON lines in a pipe
+
+Nothing is committed, no consumer group is joined. Topics and partitions that are made after the
+start are not read.";
+
+/// Read topics, decoded with the registry's schemas: lines for people on a terminal (fields that are
+/// null left out), JSON lines with everything in a pipe. In each partition records come in their
+/// order, across partitions in none.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// Topics; `*` stands for anything [default: all of the configured sources, dead letters too]
+    topic: Vec<String>,
+    /// Where to begin: start, end, -N (the last N of each partition), or @TIME: @-10m,
+    /// @2026-11-22T02:00:00Z, @1795312800
+    #[arg(
+        short, long = "offset", value_name = "WHERE", default_value = "end",
+        allow_hyphen_values = true, value_parser = |text: &str| place::parse(text, Timestamp::now())
+    )]
+    offset: Start,
+    /// The same as `-o start`
+    #[arg(long, conflicts_with = "offset")]
+    from_beginning: bool,
+    /// Stop after so many records
+    #[arg(short, long = "count", value_name = "NUM", value_parser = clap::value_parser!(u64).range(1..))]
+    number: Option<u64>,
+    /// Stop at the end, as it is at the start
+    #[arg(short, long = "exit")]
+    exit: bool,
+    /// Only records with this key, the event's id; read from its partition alone
+    #[arg(long, value_name = "ID", value_parser = NonEmptyStringValueParser::new())]
+    key: Option<String>,
+    /// Show all headers on a terminal
+    #[arg(short = 'H', long)]
+    headers: bool,
+    /// Print JSON lines, also on a terminal
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs until Ctrl-C, or until `-n` or `-e` is reached.
+///
+/// # Errors
+/// Problems of the configuration; no broker; a topic that does not exist.
+pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<Verdict> {
+    log::init(log::QUIET);
+    let start = if args.from_beginning { Start::Beginning } else { args.offset };
+    anyhow::ensure!(
+        !args.exit || start != Start::End,
+        "-e from the end shows nothing: say where to begin, such as -o start, -o -10 or -o @-1h"
+    );
+    let loaded = config.load_unread()?;
+    let mut signals = Signals::new()?;
+    tokio::select! {
+        verdict = tail(&loaded, args, start) => verdict,
+        () = signals.next() => Ok(Verdict::Yes),
+        () = reader_gone() => Ok(Verdict::Yes),
+    }
+}
+
+async fn tail(loaded: &Loaded, args: &Args, start: Start) -> anyhow::Result<Verdict> {
+    let kafka = Connection::new(&loaded.config.kafka.bootstrap_servers, loaded.properties.clone());
+    let consumer = Consumer::new(&kafka)?;
+    let rules = &loaded.config.registry;
+    let registry = Registry::new(&rules.url, loaded.registry_auth.clone(), rules.ca_file.as_deref())?;
+    let key = args.key.as_deref().map(Key::new);
+
+    let spans = spans(&consumer, loaded, args, key.as_ref(), start).await?;
+    let json = args.json || !std::io::stdout().is_terminal();
+    let mut printer = Printer {
+        json,
+        headers: args.headers,
+        decoder: Decoder::new(&registry, json),
+        registry_url: &rules.url,
+        complained: false,
+    };
+    let (sender, mut events) = mpsc::channel(WAITING);
+    let reading = async {
+        let result = consumer.read(&spans, args.exit, &sender).await;
+        // The printer ends once it has what was sent.
+        drop(sender);
+        result
+    };
+    let printing = async {
+        let mut shown = 0_u64;
+        while let Some(event) = events.recv().await {
+            match event {
+                Event::Trouble(text) => writeln!(output::stderr(), "hookstream: {text}")?,
+                Event::Record(record) => {
+                    if key.as_ref().is_some_and(|key| !key.is(record.key.as_deref())) {
+                        continue;
+                    }
+                    printer.print(&record).await?;
+                    shown += 1;
+                    if args.number == Some(shown) {
+                        break;
+                    }
+                }
+            }
+        }
+        anyhow::Ok(shown)
+    };
+    let shown = printed(reading, printing).await?;
+    verdict(shown, args, &spans)
+}
+
+/// The printer's end is the end: it comes with the last record of a bounded reading, or early.
+async fn printed(
+    reading: impl Future<Output = anyhow::Result<()>>,
+    printing: impl Future<Output = anyhow::Result<u64>>,
+) -> anyhow::Result<u64> {
+    tokio::pin!(reading, printing);
+    tokio::select! {
+        read = &mut reading => {
+            let shown = printing.await?;
+            read.map(|()| shown)
+        }
+        shown = &mut printing => shown,
+    }
+}
+
+/// What is to be read; tells people what it is.
+async fn spans(
+    consumer: &Consumer,
+    loaded: &Loaded,
+    args: &Args,
+    key: Option<&Key>,
+    start: Start,
+) -> anyhow::Result<Vec<Span>> {
+    let there = consumer.topics().await.context("cannot read topics")?;
+    let topics = if args.topic.is_empty() {
+        let mut topics = choice::of_sources(&loaded.config);
+        topics.retain(|topic| there.contains_key(topic));
+        anyhow::ensure!(
+            !topics.is_empty(),
+            "none of the topics of the configured sources exists at {}: `hookstream serve` creates them",
+            loaded.config.kafka.bootstrap_servers
+        );
+        topics
+    } else {
+        choice::named(&args.topic, &there).map_err(anyhow::Error::msg)?
+    };
+    let partitions = choice::partitions(&topics, &there, key);
+    let spans = consumer.spans(&partitions, start).await?;
+    if !args.exit && std::io::stderr().is_terminal() {
+        let from = match start {
+            Start::End => "waiting for new records; -o start shows those that are there",
+            _ => "then waiting for new ones",
+        };
+        note(&format!(
+            "{}, {}; {from}; Ctrl-C ends",
+            count(topics.len(), "topic"),
+            count(spans.len(), "partition")
+        ))?;
+    }
+    Ok(spans)
+}
+
+/// Whether what was asked for is there.
+fn verdict(shown: u64, args: &Args, spans: &[Span]) -> anyhow::Result<Verdict> {
+    if shown > 0 || !args.exit {
+        return Ok(Verdict::Yes);
+    }
+    let places = count(spans.len(), "partition");
+    match &args.key {
+        Some(key) => {
+            note(&format!("no record with the key {} in {places}", output::escape_controls(key)))?;
+            Ok(Verdict::No)
+        }
+        None => {
+            note(&format!("no records in {places}"))?;
+            Ok(Verdict::Yes)
+        }
+    }
+}
+
+/// One line to standard error.
+fn note(text: &str) -> anyhow::Result<()> {
+    Ok(writeln!(output::stderr(), "hookstream: {text}")?)
+}
+
+fn count(n: usize, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
+}
+
+/// Decodes and prints.
+struct Printer<'a> {
+    json: bool,
+    headers: bool,
+    decoder: Decoder,
+    registry_url: &'a str,
+    complained: bool,
+}
+
+impl Printer<'_> {
+    async fn print(&mut self, record: &Fetched) -> anyhow::Result<()> {
+        let value = self.value(record).await;
+        if let Decoded::Unreadable { schema_id, why } = &value
+            && !std::mem::replace(&mut self.complained, true)
+        {
+            let url = self.registry_url;
+            note(&format!("values of schema {schema_id} cannot be decoded: {why} ([registry] url = {url})"))?;
+        }
+        if self.json {
+            output::print_exact(&show::json(record, &value)?)?;
+        } else {
+            output::print_line(&show::pretty(record, &value, self.headers, Timestamp::now()))?;
+        }
+        Ok(())
+    }
+
+    /// A dead letter's value is the body as it came, whatever it looks like.
+    async fn value(&mut self, record: &Fetched) -> Decoded {
+        match &record.value {
+            Some(value) if !record.topic.starts_with(&names::dead_letter_topic("")) => {
+                self.decoder.decode(value).await
+            }
+            _ => Decoded::Raw,
+        }
+    }
+}
+
+/// Resolves when the reader of a pipe has left (`hookstream tail | head -1`): else that would show
+/// with the next record only, and the shell would wait for it.
+#[cfg(target_os = "linux")]
+async fn reader_gone() {
+    use std::os::fd::AsFd as _;
+    use tokio::io::Interest;
+    use tokio::net::unix::pipe;
+
+    // Only watched, never written through: standard output stays a blocking one. What cannot be
+    // watched, such as a file, has no reader that leaves.
+    let stdout = std::io::stdout().as_fd().try_clone_to_owned();
+    if let Ok(stdout) = stdout.and_then(pipe::Sender::from_owned_fd_unchecked)
+        && stdout.ready(Interest::ERROR).await.is_ok()
+    {
+        return;
+    }
+    std::future::pending().await
+}
+
+/// Elsewhere tokio cannot watch for that alone.
+#[cfg(not(target_os = "linux"))]
+async fn reader_gone() {
+    std::future::pending().await
+}
