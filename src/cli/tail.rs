@@ -29,16 +29,18 @@ const EXAMPLES: &str = "\
 Examples:
   hookstream tail                                    what arrives from now on, dead letters too
   hookstream tail 'datagrid.*' -o -5 -e              the last five of each partition
-  hookstream tail 'dead_letter.*' -o @-1h            dead letters of the last hour, and those to come
+  hookstream tail 'dead_letter.*' -o @-1h            dead letters of the last hour, and new ones
   hookstream tail --key evt_7f3d8a2c -o start -e     what became of evt_7f3d8a2c? (exit 1: nothing)
   hookstream tail -o start -e | jq -r .value.id      JSON lines in a pipe
 
 Nothing is committed, no consumer group is joined. Topics and partitions that are made after the
 start are not read.";
 
-/// Read topics, decoded with the registry's schemas: lines for people on a terminal (fields that are
-/// null left out), JSON lines with everything in a pipe. In each partition records come in their
-/// order, across partitions in none.
+/// Read topics, decoded
+///
+/// On a terminal: a line for each record, fields that are null left out. In a pipe: JSON lines with
+/// everything. Values are decoded with the registry's schemas; a dead letter's is the body as it
+/// came. In each partition records come in their order, across partitions in none.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
@@ -57,7 +59,7 @@ pub struct Args {
     /// Stop after so many records
     #[arg(short, long = "count", value_name = "NUM", value_parser = clap::value_parser!(u64).range(1..))]
     number: Option<u64>,
-    /// Stop at the end, as it is at the start
+    /// Stop at the end that there was when it started; needs -o
     #[arg(short, long = "exit")]
     exit: bool,
     /// Only records with this key, the event's id; read from its partition alone
@@ -176,15 +178,11 @@ async fn spans(
     let partitions = choice::partitions(&topics, &there, key);
     let spans = consumer.spans(&partitions, start).await?;
     if !args.exit && std::io::stderr().is_terminal() {
-        let from = match start {
-            Start::End => "waiting for new records; -o start shows those that are there",
-            _ => "then waiting for new ones",
-        };
-        note(&format!(
-            "{}, {}; {from}; Ctrl-C ends",
-            count(topics.len(), "topic"),
-            count(spans.len(), "partition")
-        ))?;
+        let what = format!("{} ({})", count(topics.len(), "topic"), count(spans.len(), "partition"));
+        note(&match start {
+            Start::End => format!("following {what} from now on; -o start shows what is there; Ctrl-C ends"),
+            _ => format!("reading {what}, then following; Ctrl-C ends"),
+        })?;
     }
     Ok(spans)
 }

@@ -21,6 +21,9 @@ use tokio::sync::mpsc;
 
 use super::Connection;
 
+#[cfg(test)]
+mod tests;
+
 /// librdkafka makes no consumer without a group's name. Nobody joins it.
 const GROUP: &str = "hookstream-tail";
 
@@ -124,7 +127,8 @@ impl ClientContext for Callbacks {
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let reason = match last.take() {
             Some((_, reason)) if error.rdkafka_error_code() == Some(Code::AllBrokersDown) => reason,
-            _ => reason.to_owned(),
+            // What follows counts repeats.
+            _ => reason.split(" (after ").next().unwrap_or_default().to_owned(),
         };
         *last = Some((error, reason));
     }
@@ -151,6 +155,9 @@ impl Consumer {
             // A reader that is slower than the cluster must not fill the memory: for each partition.
             ("queued.max.messages.kbytes", "2048"),
             ("queued.min.messages", "1000"),
+            // librdkafka's in-memory cluster answers a waiting fetch at its end only; half a second is
+            // seen by who watches.
+            ("fetch.wait.max.ms", "100"),
         ];
         let mut config = connection.client_config(&defaults);
         config.set("enable.auto.commit", "false");
@@ -179,7 +186,11 @@ impl Consumer {
                 break;
             }
         }
-        Err(anyhow::anyhow!("no Kafka broker answers at {}{}", self.bootstrap_servers, self.reason()))
+        Err(anyhow::anyhow!(
+            "no Kafka broker answers at {}{}; set [kafka] bootstrap_servers, or -X kafka.bootstrap_servers=HOST:PORT",
+            self.bootstrap_servers,
+            self.reason()
+        ))
     }
 
     /// Where each of the partitions begins and ends now.
