@@ -8,7 +8,8 @@ use std::sync::Arc;
 use super::layers::{Layers, PRESETS};
 use super::problems::{Place, Problems};
 use super::properties::{Properties, Property};
-use super::secret::{Environment, SHORT, Secret, SecretText, Unusable, dev_secret, is_dev};
+use super::reference::Unusable;
+use super::secret::{Environment, SHORT, Secret, SecretText, dev_secret, is_dev};
 use super::{Config, Source, check};
 
 /// Where a file is looked for when none is named.

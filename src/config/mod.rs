@@ -1,5 +1,5 @@
 //! The configuration as plain data. [`load`] reads and merges its layers, [`Problems`] collects
-//! what is wrong with it, `secret` resolves references; each room compiles its own part.
+//! what is wrong with it, `reference` reads secrets; each room compiles its own part.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -12,6 +12,7 @@ mod layers;
 mod load;
 mod problems;
 mod properties;
+mod reference;
 pub mod secret;
 #[cfg(test)]
 mod tests;
@@ -21,7 +22,8 @@ mod tree;
 pub use load::{Auth, Loaded, Overrides, Secrets, load, presets};
 pub use problems::Problems;
 pub use properties::{Properties, Property};
-pub use secret::{Environment, Secret, SecretEntry, SecretRef, SecretText};
+pub use reference::{SecretEntry, SecretRef};
+pub use secret::{Environment, Secret, SecretText};
 
 /// Everything, presets merged in.
 #[derive(Debug, Clone, Deserialize)]
@@ -165,7 +167,7 @@ pub struct Source {
     #[serde(default = "yes", deserialize_with = "text::boolean")]
     pub enabled: bool,
     /// The secrets that may sign, tried in this order.
-    #[serde(default, deserialize_with = "secret::entries")]
+    #[serde(default, deserialize_with = "reference::entries")]
     pub secrets: Vec<SecretEntry>,
     /// How long after the complete request head the answer is due.
     #[serde(deserialize_with = "text::duration", default = "four_seconds")]

@@ -8,7 +8,8 @@ use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::problems::Problems;
-use super::secret::{SecretRef, SecretText};
+use super::reference::SecretRef;
+use super::secret::SecretText;
 use super::tree::{Kind, Leaf, Node};
 
 /// A value of `[kafka.properties]`. `Debug` hides the text: a name we do not know may be a secret's.

@@ -1,0 +1,339 @@
+//! Where secrets stand: references, and reading what they lead to.
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+
+use super::secret::{Environment, Secret, SecretText};
+
+/// Far above any secret or key file; keeps a reference to an endless file from filling the memory.
+const MAX: u64 = 256 * 1024;
+
+/// Where a secret stands. `Debug` shows that, unless it looks like a secret in the wrong place.
+#[derive(Clone, PartialEq, Eq)]
+pub enum SecretRef {
+    /// `{ env = "NAME" }`: the variable's value as it is.
+    Env(String),
+    /// `{ file = "/path" }`: the file's content less one newline at its end.
+    File(PathBuf),
+    /// `{ dir = "/path" }`, for a source only: each file is one secret, named as the file.
+    Dir(PathBuf),
+}
+
+impl fmt::Debug for SecretRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Env(name) => f.write_str(&shown_variable(name)),
+            Self::File(path) => write!(f, "the file at {}", shown_path(path)),
+            Self::Dir(path) => write!(f, "the files in {}", shown_path(path)),
+        }
+    }
+}
+
+/// One of a source's `secrets`: `{ name = "2026-11", env = "..." }`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SecretEntry {
+    /// Shown in log, metric and record header. Defaults to the variable's or the file's name.
+    pub name: Option<String>,
+    /// Where it stands.
+    pub reference: SecretRef,
+}
+
+/// Why a reference gives no secret. Neither holds a value.
+pub(super) enum Unusable {
+    /// The variable is not set: which one.
+    Unset(String),
+    /// Anything else.
+    Bad(String),
+}
+
+impl Unusable {
+    pub(super) fn into_message(self) -> String {
+        match self {
+            Self::Unset(variable) => format!("{variable} is not set; set it"),
+            Self::Bad(message) => message,
+        }
+    }
+}
+
+impl SecretEntry {
+    /// The secrets it stands for: one, or those of a directory, ordered by name.
+    pub(super) fn read(&self, environment: &Environment) -> Result<Vec<Secret>, Unusable> {
+        if let SecretRef::Dir(path) = &self.reference {
+            return read_dir(path).map_err(Unusable::Bad);
+        }
+        let value = self.reference.read(environment)?;
+        let name = match (&self.name, &self.reference) {
+            (Some(name), _) => name.clone(),
+            (None, SecretRef::Env(name)) => name.clone(),
+            (None, SecretRef::File(path) | SecretRef::Dir(path)) => file_name(path),
+        };
+        Ok(vec![Secret::new(name, value)])
+    }
+}
+
+impl SecretRef {
+    /// The one value of a variable or a file; never empty.
+    pub(super) fn read(&self, environment: &Environment) -> Result<Vec<u8>, Unusable> {
+        match self {
+            Self::Env(name) => match environment.get(name).map(OsStr::as_encoded_bytes) {
+                None => Err(Unusable::Unset(shown_variable(name))),
+                Some(value) if value.trim_ascii().is_empty() => Err(Unusable::Bad(format!(
+                    "{} is set but empty; give it the secret or unset it",
+                    shown_variable(name)
+                ))),
+                Some(value) => Ok(value.to_vec()),
+            },
+            Self::File(path) => read_file(path).map_err(Unusable::Bad),
+            Self::Dir(_) => Err(Unusable::Bad("`dir` is for a source's secrets only; use `file`".to_owned())),
+        }
+    }
+
+    /// The same as text.
+    pub(super) fn read_text(&self, environment: &Environment) -> Result<SecretText, String> {
+        let value = self.read(environment).map_err(Unusable::into_message)?;
+        match String::from_utf8(value) {
+            Ok(text) if !text.contains('\0') => Ok(SecretText::new(text)),
+            _ => Err("the secret is no UTF-8 text".to_owned()),
+        }
+    }
+}
+
+/// A variable's name, unless it looks as if the secret itself had been written in its place.
+fn shown_variable(name: &str) -> String {
+    let conventional = |b: u8| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_';
+    if !name.is_empty() && name.len() <= 64 && name.bytes().all(conventional) {
+        format!("the variable {name}")
+    } else {
+        "the variable named here".to_owned()
+    }
+}
+
+/// The same for a path.
+fn shown_path(path: &Path) -> String {
+    if path.is_absolute() || path.starts_with(".") || path.starts_with("..") {
+        path.display().to_string()
+    } else {
+        "the path given here".to_owned()
+    }
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+fn unreadable(path: &Path, error: &std::io::Error) -> String {
+    format!("{} cannot be read ({}); create it, or let us read it", shown_path(path), error.kind())
+}
+
+fn read_file(path: &Path) -> Result<Vec<u8>, String> {
+    let mut value = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(MAX + 1).read_to_end(&mut value));
+    let read = read.map_err(|error| unreadable(path, &error))?;
+    if read as u64 > MAX {
+        return Err(format!("{} is larger than {} KiB; no secret is", shown_path(path), MAX / 1024));
+    }
+    let line = value.strip_suffix(b"\n").map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+    if let Some(length) = line.map(<[u8]>::len) {
+        value.truncate(length);
+    }
+    if value.trim_ascii().is_empty() {
+        return Err(format!("{} is empty; write the secret to it", shown_path(path)));
+    }
+    Ok(value)
+}
+
+/// Symbolic links are followed: the entries of a mounted Kubernetes Secret are links through
+/// `..data`, which itself is skipped as a dot file.
+fn read_dir(path: &Path) -> Result<Vec<Secret>, String> {
+    let fail = |error| unreadable(path, &error);
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(path).map_err(fail)? {
+        let file = entry.map_err(fail)?.path();
+        let hidden = file_name(&file).starts_with('.');
+        if !hidden && !file.is_dir() {
+            files.push(file);
+        }
+    }
+    if files.is_empty() {
+        return Err(format!("{} has no files; put each secret into a file of its own", shown_path(path)));
+    }
+    files.sort();
+    files.iter().map(|file| Ok(Secret::new(file_name(file), read_file(file)?))).collect()
+}
+
+/// The keys of a reference. Which of them may stand where is judged after reading them.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Keys {
+    name: Option<String>,
+    env: Option<String>,
+    file: Option<PathBuf>,
+    dir: Option<PathBuf>,
+}
+
+const FORM: &str = "a reference to the secret: { env = \"NAME\" } or { file = \"/path\" }";
+
+impl Keys {
+    fn entry<E: serde::de::Error>(self) -> Result<SecretEntry, E> {
+        let reference = match (self.env, self.file, self.dir) {
+            (Some(name), None, None) => SecretRef::Env(name),
+            (None, Some(path), None) => SecretRef::File(path),
+            (None, None, Some(path)) => SecretRef::Dir(path),
+            (None, None, None) => return Err(E::custom(format!("expected {FORM}"))),
+            _ => return Err(E::custom("give exactly one of `env`, `file` and `dir`")),
+        };
+        match (&self.name, &reference) {
+            (Some(_), SecretRef::Dir(_)) => {
+                Err(E::custom("`name` does not go with `dir`: each secret is named as its file"))
+            }
+            (Some(name), _) if name.trim().is_empty() => Err(E::custom("`name` is empty")),
+            _ => Ok(SecretEntry { name: self.name, reference }),
+        }
+    }
+}
+
+/// Takes a table; for anything else, says what is due without repeating what stands there.
+struct EntryVisitor;
+
+impl<'de> Visitor<'de> for EntryVisitor {
+    type Value = SecretEntry;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(FORM)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<SecretEntry, A::Error> {
+        Keys::deserialize(MapAccessDeserializer::new(map))?.entry()
+    }
+}
+
+impl<'de> Deserialize<'de> for SecretEntry {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(EntryVisitor)
+    }
+}
+
+impl<'de> Deserialize<'de> for SecretRef {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let entry = SecretEntry::deserialize(deserializer)?;
+        let fail = |message: &str| Err(serde::de::Error::custom(message));
+        match entry {
+            SecretEntry { name: Some(_), .. } => fail("`name` is for a source's secrets only"),
+            SecretEntry { reference: Self::Dir(_), .. } => {
+                fail("`dir` is for a source's secrets only; use `file`")
+            }
+            SecretEntry { reference, .. } => Ok(reference),
+        }
+    }
+}
+
+/// A list of entries, or one alone: the environment and `-X` can write no list of tables, so
+/// `HOOKSTREAM_SOURCE__DATAGRID__SECRETS__FILE=/path` must do.
+pub(super) fn entries<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<SecretEntry>, D::Error> {
+    struct List;
+    impl<'de> Visitor<'de> for List {
+        type Value = Vec<SecretEntry>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a list of references to secrets: [{ env = \"NAME\" }] or [{ file = \"/path\" }]")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+            EntryVisitor.visit_map(map).map(|entry| vec![entry])
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+            let mut entries = Vec::new();
+            while let Some(entry) = list.next_element()? {
+                entries.push(entry);
+            }
+            Ok(entries)
+        }
+    }
+    deserializer.deserialize_any(List)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(result: Result<Vec<u8>, Unusable>) -> String {
+        result.err().unwrap().into_message()
+    }
+
+    #[test]
+    fn a_file_loses_one_newline_and_no_more() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("secret");
+        for (content, expected) in
+            [("abc", "abc"), ("abc\n", "abc"), ("abc\r\n", "abc"), ("abc\n\n", "abc\n"), (" abc \n", " abc ")]
+        {
+            std::fs::write(&path, content).unwrap();
+            let value = SecretRef::File(path.clone()).read(&Environment::default()).ok().unwrap();
+            assert_eq!(value, expected.as_bytes(), "{content:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_empty_or_blank_is_no_secret() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("secret");
+        for blank in ["", "\n", " \t\r\n"] {
+            std::fs::write(&path, blank).unwrap();
+            let found = message(SecretRef::File(path.clone()).read(&Environment::default()));
+            assert!(found.contains("is empty"), "{found}");
+            let environment = [("A", blank)].into_iter().collect();
+            let found = message(SecretRef::Env("A".into()).read(&environment));
+            assert_eq!(found, "the variable A is set but empty; give it the secret or unset it");
+        }
+    }
+
+    #[test]
+    fn a_secret_written_in_place_of_its_reference_is_not_repeated() {
+        let none = Environment::default();
+        for misplaced in
+            [SecretRef::Env("wh_abcdefghij0123456789".into()), SecretRef::File("whsec_abc".into())]
+        {
+            assert!(message(misplaced.read(&none)).contains(" here"));
+        }
+    }
+
+    #[test]
+    fn an_endless_file_ends_as_an_error() {
+        let found = message(SecretRef::File("/dev/zero".into()).read(&Environment::default()));
+        assert!(found.contains("larger than"), "{found}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_mounted_kubernetes_secret_works_as_it_is() {
+        let mount = tempfile::tempdir().unwrap();
+        let real = mount.path().join("..2026_11_22");
+        std::fs::create_dir(&real).unwrap();
+        std::os::unix::fs::symlink("..2026_11_22", mount.path().join("..data")).unwrap();
+        for (name, value) in [("2027-02", "second"), ("2026-11", "first\n")] {
+            std::fs::write(real.join(name), value).unwrap();
+            std::os::unix::fs::symlink(format!("..data/{name}"), mount.path().join(name)).unwrap();
+        }
+        std::fs::write(mount.path().join(".hidden"), "x").unwrap();
+        std::fs::create_dir(mount.path().join("sub")).unwrap();
+
+        let entry = SecretEntry { name: None, reference: SecretRef::Dir(mount.path().into()) };
+        let secrets = entry.read(&Environment::default()).ok().unwrap();
+        assert_eq!(secrets, [Secret::new("2026-11", "first"), Secret::new("2027-02", "second")]);
+    }
+
+    #[test]
+    fn an_empty_directory_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join(".keep"), "x").unwrap();
+        assert!(read_dir(dir.path()).unwrap_err().contains("has no files"));
+    }
+}
