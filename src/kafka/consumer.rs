@@ -7,22 +7,26 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use futures_util::stream::{StreamExt as _, select_all};
 use jiff::Timestamp;
 use rdkafka::ClientContext;
+use rdkafka::consumer::stream_consumer::StreamPartitionQueue;
 use rdkafka::consumer::{Consumer as _, ConsumerContext, StreamConsumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
-use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
+use rdkafka::message::{BorrowedMessage, Message as _};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tokio::sync::mpsc;
 
 use super::Connection;
 
+mod fetched;
 #[cfg(test)]
 mod tests;
+
+pub use fetched::Fetched;
 
 /// librdkafka makes no consumer without a group's name. Nobody joins it.
 const GROUP: &str = "hookstream-tail";
@@ -36,6 +40,9 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long reading up to the end goes on without a sign of the cluster.
 const STALL: Duration = Duration::from_secs(30);
+
+/// Between two words about the same outage.
+const QUIET: Duration = Duration::from_secs(30);
 
 /// How the id of librdkafka's in-memory cluster begins.
 const IN_MEMORY: &str = "mockCluster";
@@ -74,34 +81,6 @@ impl Span {
     }
 }
 
-/// A record as it stands in its topic. `Debug` shows no payload.
-pub struct Fetched {
-    /// The topic.
-    pub topic: String,
-    /// The partition.
-    pub partition: i32,
-    /// The offset in it.
-    pub offset: i64,
-    /// Milliseconds since 1970, if it has a timestamp.
-    pub timestamp_ms: Option<i64>,
-    /// The key.
-    pub key: Option<Vec<u8>>,
-    /// In their order; a name may stand several times.
-    pub headers: Vec<(String, Option<Vec<u8>>)>,
-    /// The value; none in a tombstone.
-    pub value: Option<Vec<u8>>,
-}
-
-impl std::fmt::Debug for Fetched {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Fetched")
-            .field("topic", &self.topic)
-            .field("partition", &self.partition)
-            .field("offset", &self.offset)
-            .finish_non_exhaustive()
-    }
-}
-
 /// What comes while reading.
 #[derive(Debug)]
 pub enum Event {
@@ -123,6 +102,9 @@ struct Callbacks(Mutex<Option<(KafkaError, String)>>);
 
 impl ClientContext for Callbacks {
     fn error(&self, error: KafkaError, reason: &str) {
+        if error.rdkafka_error_code() == Some(Code::PartitionEOF) {
+            return;
+        }
         // What "all brokers are down" says about the cause is less than what came before it.
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let reason = match last.take() {
@@ -158,6 +140,8 @@ impl Consumer {
             // librdkafka's in-memory cluster answers a waiting fetch at its end only; half a second is
             // seen by who watches.
             ("fetch.wait.max.ms", "100"),
+            // A topic that is deleted while we read is missed after this, not after half a minute.
+            ("topic.metadata.propagation.max.ms", "5000"),
         ];
         let mut config = connection.client_config(&defaults);
         config.set("enable.auto.commit", "false");
@@ -187,7 +171,7 @@ impl Consumer {
             }
         }
         Err(anyhow::anyhow!(
-            "no Kafka broker answers at {}{}; set [kafka] bootstrap_servers, or -X kafka.bootstrap_servers=HOST:PORT",
+            "no Kafka broker answers at {}{}; see [kafka] of the configuration, or give -X kafka.bootstrap_servers=HOST:PORT",
             self.bootstrap_servers,
             self.reason()
         ))
@@ -244,32 +228,19 @@ impl Consumer {
         if spans.is_empty() {
             return Ok(());
         }
-        let (mut queues, mut list) = (Vec::new(), TopicPartitionList::new());
-        for span in &spans {
-            // Before `assign`, so that nothing comes through the common queue.
-            let queue = self.inner.split_partition_queue(&span.topic, span.partition);
-            queues
-                .push(queue.with_context(|| format!("{} [{}] does not exist", span.topic, span.partition))?);
-            list.add_partition_offset(&span.topic, span.partition, Offset::Offset(span.start))?;
-        }
-        self.inner.assign(&list).context("the partitions cannot be read")?;
-
+        let queues = self.assign(&spans)?;
         let mut records = select_all(
             queues.iter().enumerate().map(|(at, queue)| queue.stream().map(move |result| (at, result))),
         );
-        let mut open: Vec<Option<&Span>> = spans.iter().copied().map(Some).collect();
+        let mut open: Vec<Option<&Span>> = spans.into_iter().map(Some).collect();
         let mut left = open.len();
+        let (mut heard, mut told) = (Instant::now(), None::<Instant>);
         while left > 0 {
-            let stalled = async {
-                match bounded {
-                    true => tokio::time::sleep(STALL).await,
-                    false => std::future::pending().await,
-                }
-            };
             let event = tokio::select! {
                 Some((at, result)) = records.next() => {
                     let Some(slot) = open.get_mut(at) else { continue };
                     let Some(span) = *slot else { continue };
+                    heard = Instant::now();
                     let (event, done) = step(span, result)?;
                     if bounded && done {
                         *slot = None;
@@ -278,15 +249,40 @@ impl Consumer {
                     event.filter(|event| !bounded || !matches!(event, Event::Record(r) if r.offset >= span.end))
                 }
                 result = self.inner.recv() => self.trouble(result),
-                () = stalled => anyhow::bail!("Kafka sent nothing for {} s{}", STALL.as_secs(), self.reason()),
+                () = tokio::time::sleep_until((heard + STALL).into()), if bounded => {
+                    anyhow::bail!("Kafka sent nothing for {} s{}", STALL.as_secs(), self.reason())
+                }
             };
-            if let Some(event) = event
-                && out.send(event).await.is_err()
-            {
+            let Some(event) = event else { continue };
+            let record = matches!(event, Event::Record(_));
+            if !record {
+                if told.is_some_and(|told| told.elapsed() < QUIET) {
+                    continue;
+                }
+                told = Some(Instant::now());
+            }
+            if out.send(event).await.is_err() {
                 break;
+            }
+            // A slow listener is no silent cluster.
+            if record {
+                heard = Instant::now();
             }
         }
         Ok(())
+    }
+
+    /// Begins to fetch; a queue for each span.
+    fn assign(&self, spans: &[&Span]) -> anyhow::Result<Vec<StreamPartitionQueue<Callbacks>>> {
+        let (mut queues, mut list) = (Vec::with_capacity(spans.len()), TopicPartitionList::new());
+        for Span { topic, partition, start, .. } in spans {
+            // Before `assign`, so that nothing comes through the common queue.
+            let queue = self.inner.split_partition_queue(topic, *partition);
+            queues.push(queue.with_context(|| format!("{topic} [{partition}] does not exist"))?);
+            list.add_partition_offset(topic, *partition, Offset::Offset(*start))?;
+        }
+        self.inner.assign(&list).context("the partitions cannot be read")?;
+        Ok(queues)
     }
 
     /// What the common queue brings: faults of the whole connection. One of the group is none,
@@ -380,22 +376,5 @@ fn step(
             Ok((Some(Event::Trouble(text)), false))
         }
         None => Err(error.into()),
-    }
-}
-
-impl From<&BorrowedMessage<'_>> for Fetched {
-    fn from(message: &BorrowedMessage<'_>) -> Self {
-        let headers = message.headers().into_iter().flat_map(|headers| headers.iter());
-        Self {
-            topic: message.topic().to_owned(),
-            partition: message.partition(),
-            offset: message.offset(),
-            timestamp_ms: message.timestamp().to_millis(),
-            key: message.key().map(<[u8]>::to_vec),
-            headers: headers
-                .map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec)))
-                .collect(),
-            value: message.payload().map(<[u8]>::to_vec),
-        }
     }
 }

@@ -1,0 +1,48 @@
+//! A record, owned.
+
+use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
+
+/// A record as it stands in its topic. `Debug` shows no payload.
+pub struct Fetched {
+    /// The topic.
+    pub topic: String,
+    /// The partition.
+    pub partition: i32,
+    /// The offset in it.
+    pub offset: i64,
+    /// Milliseconds since 1970, if it has a timestamp.
+    pub timestamp_ms: Option<i64>,
+    /// The key.
+    pub key: Option<Vec<u8>>,
+    /// In their order; a name may stand several times.
+    pub headers: Vec<(String, Option<Vec<u8>>)>,
+    /// The value; none in a tombstone.
+    pub value: Option<Vec<u8>>,
+}
+
+impl std::fmt::Debug for Fetched {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Fetched")
+            .field("topic", &self.topic)
+            .field("partition", &self.partition)
+            .field("offset", &self.offset)
+            .finish_non_exhaustive()
+    }
+}
+
+impl From<&BorrowedMessage<'_>> for Fetched {
+    fn from(message: &BorrowedMessage<'_>) -> Self {
+        let headers = message.headers().into_iter().flat_map(|headers| headers.iter());
+        Self {
+            topic: message.topic().to_owned(),
+            partition: message.partition(),
+            offset: message.offset(),
+            timestamp_ms: message.timestamp().to_millis(),
+            key: message.key().map(<[u8]>::to_vec),
+            headers: headers
+                .map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec)))
+                .collect(),
+            value: message.payload().map(<[u8]>::to_vec),
+        }
+    }
+}
