@@ -66,12 +66,11 @@ impl Provisioner {
     /// True when every topic is there and its metadata is warm.
     async fn topics(&self) -> bool {
         match self.ensure_topics().await {
-            Ok(missing) if missing.is_empty() => {
+            Ok(None) => {
                 self.health.topics.set(State::Ok, "");
                 true
             }
-            Ok(missing) => {
-                let why = format!("missing, and [provision] on_start is false: {}", missing.join(", "));
+            Ok(Some(why)) => {
                 self.health.topics.set(State::Degraded, why);
                 false
             }
@@ -82,31 +81,33 @@ impl Provisioner {
         }
     }
 
-    /// Creates what is missing, if we may; returns what still is.
-    async fn ensure_topics(&self) -> anyhow::Result<Vec<String>> {
+    /// Creates what is missing, if we may; says why something still is. Those that are there are
+    /// warm by then: one missing topic holds up its own event type only.
+    async fn ensure_topics(&self) -> anyhow::Result<Option<String>> {
         let cluster = self.admin.cluster().await?;
         self.health.kafka.set(State::Ok, "");
         let wished = wished_topics(&self.loaded.config, &self.sources.load(), cluster.brokers);
-        let missing: Vec<NewTopic> =
-            wished.iter().filter(|topic| !cluster.topics.contains_key(&topic.name)).cloned().collect();
-        if !missing.is_empty() {
-            if !self.loaded.config.provision.on_start {
-                return Ok(missing.into_iter().map(|topic| topic.name).collect());
-            }
-            self.admin.create(&missing).await?;
-            for topic in &missing {
-                tracing::info!(
-                    topic = topic.name,
-                    partitions = topic.partitions,
-                    replication = topic.replication,
-                    "created"
-                );
+        let (mut there, missing): (Vec<NewTopic>, Vec<NewTopic>) =
+            wished.into_iter().partition(|topic| cluster.topics.contains_key(&topic.name));
+        let mut trouble = None;
+        if !missing.is_empty() && !self.loaded.config.provision.on_start {
+            let names: Vec<&str> = missing.iter().map(|topic| topic.name.as_str()).collect();
+            trouble = Some(format!("missing, and [provision] on_start is false: {}", names.join(", ")));
+        } else if !missing.is_empty() {
+            match self.admin.create(&missing).await {
+                Ok(()) => {
+                    for NewTopic { name, partitions, replication, .. } in &missing {
+                        tracing::info!(topic = name, partitions, replication, "created");
+                    }
+                    there.extend(missing);
+                }
+                Err(error) => trouble = Some(format!("{error:#}; create them, or grant Create to our user")),
             }
         }
         let producer = self.producer.clone();
-        let names: Vec<String> = wished.into_iter().map(|topic| topic.name).collect();
+        let names: Vec<String> = there.into_iter().map(|topic| topic.name).collect();
         tokio::task::spawn_blocking(move || producer.warm_up(&names, WARM_UP)).await??;
-        Ok(Vec::new())
+        Ok(trouble)
     }
 
     /// Asks for the ids that are missing; what has come is swapped in at once, so that one bad

@@ -157,7 +157,8 @@ impl Banner<'_> {
             writeln!(err, "  ignored   {}: dev brings its own", self.ignored.join(", "))?;
         }
         if let Some(first) = names.first() {
-            writeln!(err, "  next, in a second terminal:   {bold}{}{bold:#}", self.send(app, first))?;
+            writeln!(err, "  next, in a second terminal:   {bold}{}{bold:#}", send(app, first))?;
+            writeln!(err, "  and see it in its topic:      {bold}{}{bold:#}", self.tail())?;
         }
         if let Some(curl) = self.curl(app) {
             writeln!(err, "  or: {curl}")?;
@@ -166,15 +167,16 @@ impl Banner<'_> {
         Ok(())
     }
 
-    /// As it must be typed: with the path of this very executable, and the address where it is
-    /// not the usual one.
-    fn send(&self, app: &App, source: &str) -> String {
-        let exe = std::env::current_exe().unwrap_or_else(|_| "hookstream".into());
-        let here = std::env::current_dir().unwrap_or_default();
-        let exe = exe.strip_prefix(&here).unwrap_or(&exe).display();
-        let usual = SocketAddr::from(([127, 0, 0, 1], 8080));
-        let url = if app.hooks == usual { String::new() } else { format!(" --url http://{}", app.hooks) };
-        format!("{exe} send {source}{url}")
+    /// With the addresses where they are not the usual ones.
+    fn tail(&self) -> String {
+        let mut line = format!("{} tail -o start", executable());
+        if self.parts.kafka != dev::KAFKA {
+            line.push_str(&format!(" -X kafka.bootstrap_servers={}", self.parts.kafka));
+        }
+        if self.parts.registry != dev::REGISTRY {
+            line.push_str(&format!(" -X registry.url=http://{}", self.parts.registry));
+        }
+        line
     }
 
     /// A delivery without a time in its signature, so that it can be pasted tomorrow as well.
@@ -191,6 +193,20 @@ impl Banner<'_> {
             String::from_utf8_lossy(&body)
         ))
     }
+}
+
+/// As it must be typed, with the address where it is not the usual one.
+fn send(app: &App, source: &str) -> String {
+    let usual = SocketAddr::from(([127, 0, 0, 1], 8080));
+    let url = if app.hooks == usual { String::new() } else { format!(" --url http://{}", app.hooks) };
+    format!("{} send {source}{url}", executable())
+}
+
+/// The path of this very executable, as short as it can be typed here.
+fn executable() -> String {
+    let exe = std::env::current_exe().unwrap_or_else(|_| "hookstream".into());
+    let here = std::env::current_dir().unwrap_or_default();
+    exe.strip_prefix(&here).unwrap_or(&exe).display().to_string()
 }
 
 #[derive(Serialize)]

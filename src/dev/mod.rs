@@ -14,9 +14,10 @@ use crate::http::{self, ConnectionLimits, Phase};
 use crate::kafka::embedded::Embedded;
 use forward::{Forwarder, bind_or_free};
 
-/// Where the parts are reached.
-const KAFKA: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9092);
-const REGISTRY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8081);
+/// Where Kafka is reached, if the port is free.
+pub const KAFKA: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9092);
+/// Where the registry is reached, likewise.
+pub const REGISTRY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8081);
 
 /// The embedded Kafka and registry, up until dropped.
 pub struct Parts {

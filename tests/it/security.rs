@@ -1,6 +1,7 @@
 //! Kafka and registry as they are found in production: SASL, TLS, a name and a password.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -11,6 +12,7 @@ use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use hookstream::dev::registry;
+use rustls::pki_types::PrivateKeyDer;
 
 use crate::support::{Setup, batch, kafka, stack};
 
@@ -148,4 +150,42 @@ async fn a_registry_that_asks_for_a_name_and_a_password() {
 async fn a_registry_that_asks_for_a_token() {
     let registry = guarded_registry("Bearer registry-secret").await;
     with_registry(registry, r#"bearer = { env = "TEST_REGISTRY_SECRET" }"#).await;
+}
+
+/// The registry behind TLS, with an authority that no system knows.
+#[tokio::test]
+async fn a_registry_with_an_authority_of_ones_own() {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let certificate =
+        rcgen::CertificateParams::new(vec!["localhost".into()]).unwrap().self_signed(&key).unwrap();
+    let ca = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(ca.path(), certificate.pem()).unwrap();
+    let private = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let server = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.der().clone()], private)
+        .unwrap();
+    let plain = serve(registry::router()).await.replace("http://", "");
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(server));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let (acceptor, plain) = (acceptor.clone(), plain.clone());
+            tokio::spawn(async move {
+                // A client that does not trust us ends here.
+                let Ok(mut stream) = acceptor.accept(stream).await else { return };
+                let mut inner = tokio::net::TcpStream::connect(&plain).await.unwrap();
+                let _ = tokio::io::copy_bidirectional(&mut stream, &mut inner).await;
+            });
+        }
+    });
+    let url = format!("https://localhost:{port}");
+    with_registry(url.clone(), &format!("ca_file = \"{}\"", ca.path().display())).await;
+
+    let stranger = Setup { registry: url, ..Setup::new("datagrid") }.start().await;
+    stranger.datagrid_post(batch("evt_1")).await.is(503, "unavailable", Some("schema_unknown"));
 }
