@@ -167,7 +167,7 @@ impl App {
     /// When something was still in flight at the end of the bound: it was answered 503, and may
     /// or may not be written.
     pub async fn stop(self) -> anyhow::Result<()> {
-        self.health.service.set(State::Down, "shutting down");
+        self.health.service.stop("shutting down");
         self.phase.send_replace(Phase::Draining);
         tokio::time::sleep(self.drain_delay).await;
         self.phase.send_replace(Phase::Refusing);

@@ -48,7 +48,8 @@ public class Consumer {
                     GenericRecord event = decode(args[1], message.value());
                     if (seen.add(message.key())) {
                         // timestamp-millis; generic records give it as the number it is
-                        Instant time = Instant.ofEpochMilli((Long) event.get("time"));
+                        Object sent = event.get("time"); // null where the provider gave none
+                        Instant time = Instant.ofEpochMilli((Long) (sent != null ? sent : event.get("received_at")));
                         System.out.println(message.key() + " " + time + " " + event.get("data"));
                     }
                 }

@@ -36,7 +36,7 @@ try:
             continue
         event, key = message.value(), message.key().decode()
         if key not in seen:
-            print(key, event["time"].isoformat(), json.dumps(event["data"], default=str, ensure_ascii=False), flush=True)
+            print(key, event["time"] or event["received_at"], json.dumps(event["data"], default=str, ensure_ascii=False), flush=True)
             seen.add(key)
         consumer.commit(message)  # after the work, so that a crash repeats it rather than loses it
 except KeyboardInterrupt:

@@ -66,6 +66,13 @@ impl Part {
         self.changed.notify_waiters();
     }
 
+    /// Down on purpose: that has a log line of its own.
+    pub fn stop(&self, why: &str) {
+        *self.report.lock().unwrap_or_else(PoisonError::into_inner) =
+            Report { state: State::Down, why: why.into() };
+        self.changed.notify_waiters();
+    }
+
     /// How it stands.
     pub fn report(&self) -> Report {
         self.report.lock().unwrap_or_else(PoisonError::into_inner).clone()
