@@ -28,6 +28,7 @@ pub mod provision;
 pub mod sources;
 pub mod deliver;
 pub mod kafka;
+pub mod spool;
 pub mod record;
 pub mod schema;
 pub mod envelope;

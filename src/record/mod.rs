@@ -16,7 +16,8 @@ const EMPTY_BODY: &[u8] = br#"{"hookstream":"the delivery had an empty body"}"#;
 /// The bound of a `traceparent` that is passed on; version 00 has 55 characters.
 const MAX_TRACEPARENT: usize = 128;
 
-/// One record, finished. There is no way to one but through a [`Verified`].
+/// One record, finished. There is no way to one but through a [`Verified`], save for the way back
+/// from the spool, which only ever held finished records.
 #[derive(Clone)]
 pub struct Record {
     topic: Arc<str>,
@@ -24,6 +25,20 @@ pub struct Record {
     value: Vec<u8>,
     timestamp: Timestamp,
     headers: Vec<(Cow<'static, str>, String)>,
+}
+
+/// A record in its parts, as a row of the spool keeps it.
+pub struct Parts {
+    /// Where it goes.
+    pub topic: Arc<str>,
+    /// The event id, or the digest that stands for it.
+    pub key: String,
+    /// Never empty.
+    pub value: Vec<u8>,
+    /// Milliseconds since 1970.
+    pub timestamp_ms: i64,
+    /// In order.
+    pub headers: Vec<(Cow<'static, str>, String)>,
 }
 
 impl std::fmt::Debug for Record {
@@ -80,6 +95,16 @@ impl Record {
         provenance(&mut headers, verified);
         let value = if delivery.body.is_empty() { EMPTY_BODY } else { &delivery.body };
         Self { topic: topic.clone(), key, value: value.to_vec(), timestamp: delivery.received_at, headers }
+    }
+
+    /// A record back from the spool: what a row holds was a record once, so its delivery was
+    /// verified then, and neither body nor signature is left to verify again. Whoever can write
+    /// the spool's file could also write to Kafka with the service's rights. `None` when the parts
+    /// cannot have been a record: an empty value, or a timestamp that no clock shows.
+    pub fn from_spool(parts: Parts) -> Option<Self> {
+        let Parts { topic, key, value, timestamp_ms, headers } = parts;
+        let timestamp = Timestamp::from_millisecond(timestamp_ms).ok()?;
+        (!value.is_empty()).then_some(Self { topic, key, value, timestamp, headers })
     }
 
     /// Where it goes.

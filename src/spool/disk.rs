@@ -1,0 +1,174 @@
+//! What the spool needs of its directory: the lock, durable names, the reserve, free space.
+
+use std::fs::{self, File, TryLockError};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::path::{Path, PathBuf};
+
+use super::OpenError;
+
+/// Makes `dir` and what is missing above it. A new directory survives a power cut only once its
+/// parent is synced, so each one is.
+pub(super) fn make_dir(dir: &Path) -> Result<(), OpenError> {
+    let failed = |cause| OpenError::io("cannot make the directory", dir, cause);
+    let mut missing: Vec<&Path> = Vec::new();
+    let mut at = dir;
+    while !at.as_os_str().is_empty() && !at.exists() {
+        missing.push(at);
+        let Some(parent) = at.parent() else { break };
+        at = parent;
+    }
+    for new in missing.into_iter().rev() {
+        match fs::create_dir(new) {
+            Err(cause) if cause.kind() != io::ErrorKind::AlreadyExists => return Err(failed(cause)),
+            _ => {}
+        }
+        let parent = new.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        sync_dir(parent).map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// Makes the names in `dir` durable.
+pub(super) fn sync_dir(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}
+
+/// Bytes that an ordinary user may still write on the disk of `dir`.
+pub(super) fn free(dir: &Path) -> io::Result<u64> {
+    let stat = rustix::fs::statvfs(dir)?;
+    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
+/// The operating system's lock on the directory; ends with the process, however that ends.
+#[derive(Debug)]
+pub(super) struct Lock(#[expect(dead_code, reason = "the lock is the open file")] File);
+
+impl Lock {
+    /// Takes the lock or says who holds it.
+    pub(super) fn take(dir: &Path) -> Result<Self, OpenError> {
+        let path = dir.join("lock");
+        let failed = |cause| OpenError::io("cannot lock", &path, cause);
+        let mut file = File::options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path)
+            .map_err(failed)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let mut holder = String::new();
+                // Between its lock and its line the holder's pid is not there yet.
+                let _ = file.take(32).read_to_string(&mut holder);
+                let holder = holder.trim().parse().ok();
+                return Err(OpenError::Locked { dir: dir.to_owned(), holder });
+            }
+            Err(TryLockError::Error(cause)) => return Err(failed(cause)),
+        }
+        file.set_len(0).map_err(failed)?;
+        file.seek(SeekFrom::Start(0)).map_err(failed)?;
+        writeln!(file, "{}", std::process::id()).map_err(failed)?;
+        Ok(Self(file))
+    }
+}
+
+/// Space that is held back for the moment when the disk is full: without it SQLite can neither
+/// delete a row nor move its log into the file, and a spool that drains would stand still.
+#[derive(Debug)]
+pub(super) struct Reserve {
+    path: PathBuf,
+    bytes: u64,
+    held: bool,
+}
+
+impl Reserve {
+    /// The reserve of `dir`, as an earlier run left it.
+    pub(super) fn new(dir: &Path, bytes: u64) -> Self {
+        let path = dir.join("reserve");
+        let held = bytes == 0 || fs::metadata(&path).is_ok_and(|meta| meta.len() == bytes);
+        Self { path, bytes, held }
+    }
+
+    pub(super) fn held(&self) -> bool {
+        self.held
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Gives the space back. `false` when there was none to give.
+    pub(super) fn drop_it(&mut self) -> bool {
+        if !self.held || self.bytes == 0 {
+            return false;
+        }
+        self.held = false;
+        fs::remove_file(&self.path).is_ok()
+    }
+
+    /// Takes the space: bytes that no file system can store as a hole or compress away, synced.
+    /// What was written of it is removed again on failure.
+    pub(super) fn make(&mut self) -> io::Result<()> {
+        if self.held {
+            return Ok(());
+        }
+        let made = self.write();
+        if made.is_err() {
+            let _ = fs::remove_file(&self.path);
+        }
+        self.held = made.is_ok();
+        made
+    }
+
+    fn write(&self) -> io::Result<()> {
+        let mut file = File::create(&self.path)?;
+        let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut block = Vec::with_capacity(64 * 1024);
+        let mut left = self.bytes;
+        while left > 0 {
+            block.clear();
+            while block.len() < 64 * 1024 {
+                seed ^= seed << 13;
+                seed ^= seed >> 7;
+                seed ^= seed << 17;
+                block.extend_from_slice(&seed.to_le_bytes());
+            }
+            block.truncate(usize::try_from(left).unwrap_or(usize::MAX));
+            file.write_all(&block)?;
+            left -= block.len() as u64;
+        }
+        file.sync_all()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reserve_takes_real_space_and_gives_it_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut reserve = Reserve::new(dir.path(), 100_000);
+        assert!(!reserve.held() && !reserve.drop_it());
+        reserve.make().unwrap();
+        let meta = fs::metadata(dir.path().join("reserve")).unwrap();
+        assert_eq!(meta.len(), 100_000);
+        assert!(std::os::unix::fs::MetadataExt::blocks(&meta) * 512 >= 100_000, "no hole");
+        assert!(Reserve::new(dir.path(), 100_000).held(), "found again");
+        assert!(!Reserve::new(dir.path(), 200_000).held(), "half a reserve is none");
+        assert!(reserve.drop_it() && !dir.path().join("reserve").exists());
+    }
+
+    #[test]
+    fn directories_are_made_all_the_way_down() {
+        let dir = tempfile::tempdir().unwrap();
+        let deep = dir.path().join("a/b/c");
+        make_dir(&deep).unwrap();
+        make_dir(&deep).unwrap();
+        assert!(deep.is_dir());
+        fs::write(dir.path().join("file"), "").unwrap();
+        let error = make_dir(&dir.path().join("file/x")).unwrap_err().to_string();
+        assert!(error.contains("cannot make the directory"), "{error}");
+    }
+}

@@ -1,0 +1,137 @@
+//! What can go wrong, each in one sentence with what to do. None of them holds a payload.
+
+use std::path::{Path, PathBuf};
+
+/// Why the spool does not open.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process has it.
+    #[error("the spool {} is in use by {}; stop that process or give this one another [spool] dir", dir.display(), who(*.holder))]
+    Locked {
+        /// The spool's directory.
+        dir: PathBuf,
+        /// Its process id, where it could be read.
+        holder: Option<u32>,
+    },
+    /// A later hookstream wrote it.
+    #[error(
+        "{} has format version {found}, this hookstream knows up to version {}; run the newer hookstream, or drain the spool with it first (serve --drain-only)",
+        path.display(), super::VERSION
+    )]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        found: i64,
+    },
+    /// No spool at all.
+    #[error("{} is a database, but no hookstream spool; give [spool] dir a directory of its own", path.display())]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file system has no shared memory for the log.
+    #[error("{} cannot be written ahead (WAL); put [spool] dir on a local file system", path.display())]
+    NoWal {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The system says no.
+    #[error("{what} {}: {cause}; check [spool] dir, its owner and its room", path.display())]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// The system's answer.
+        cause: std::io::Error,
+    },
+    /// SQLite says no.
+    #[error("{what} {}: {cause}; check [spool] dir, its owner and its room", path.display())]
+    Sql {
+        /// What was tried.
+        what: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// SQLite's answer.
+        cause: rusqlite::Error,
+    },
+}
+
+fn who(pid: Option<u32>) -> String {
+    pid.map_or_else(|| String::from("another process"), |pid| format!("process {pid}"))
+}
+
+impl OpenError {
+    pub(super) fn io(what: &'static str, path: &Path, cause: std::io::Error) -> Self {
+        Self::Io { what, path: path.to_owned(), cause }
+    }
+
+    pub(super) fn sql(what: &'static str, path: &Path, cause: rusqlite::Error) -> Self {
+        Self::Sql { what, path: path.to_owned(), cause }
+    }
+}
+
+/// A bound of the spool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Bound {
+    /// `max_rows`.
+    Rows,
+    /// `max_bytes`.
+    Bytes,
+    /// `max_wal`: someone reads the file for long.
+    Wal,
+    /// `min_free`, or the disk itself.
+    Disk,
+}
+
+impl Bound {
+    /// The name in log, metric and status.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Rows => "rows",
+            Self::Bytes => "bytes",
+            Self::Wal => "wal",
+            Self::Disk => "disk",
+        }
+    }
+}
+
+/// Why records were not stored. None of them was.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// A bound is reached.
+    #[error("the spool is full ({})", .0.label())]
+    Full(Bound),
+    /// More waits for the disk than memory should hold.
+    #[error("the spool's disk is too slow: too much waits to be written")]
+    Busy,
+    /// It cannot be written.
+    #[error("{0}")]
+    Error(SpoolError),
+}
+
+impl Refused {
+    pub(super) fn closed() -> Self {
+        Self::Error(SpoolError::closed())
+    }
+}
+
+/// A failure of the spool, in one sentence.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct SpoolError(String);
+
+impl SpoolError {
+    pub(super) fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    pub(super) fn closed() -> Self {
+        Self::new("the spool is closed")
+    }
+
+    pub(super) fn sql(what: &str, cause: &rusqlite::Error) -> Self {
+        Self(format!("cannot {what} the spool: {cause}"))
+    }
+}

@@ -1,0 +1,284 @@
+//! The file's format: one table that the sqlite3 shell can read, and a version.
+//!
+//! A later version may add columns with defaults, so that the version before still reads its own.
+//! Root pages never move (nothing is vacuumed, nothing dropped).
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, ErrorCode, OpenFlags, Row as SqlRow};
+use sha2::{Digest as _, Sha256};
+
+use super::OpenError;
+use crate::record::{Parts, Record};
+
+/// The version that this program writes.
+pub const VERSION: i64 = 1;
+
+/// "hkst": what the file says it is.
+const APPLICATION: i64 = 0x686b_7374;
+
+/// The small columns stand before the value, so that reading them skips its pages. AUTOINCREMENT:
+/// an id is never given twice, not even after the row is gone. The index covers the counting at
+/// start and the look for a topic's oldest rows.
+const SCHEMA: &str = "
+    CREATE TABLE records (
+        id        INTEGER PRIMARY KEY AUTOINCREMENT, -- order of arrival
+        state     INTEGER NOT NULL,                  -- 0 live, 1 parked
+        bytes     INTEGER NOT NULL,                  -- of topic, key, headers and value
+        timestamp INTEGER NOT NULL,                  -- milliseconds since 1970
+        topic     TEXT NOT NULL,
+        key       TEXT NOT NULL,
+        headers   TEXT NOT NULL,                     -- JSON: [[name, value], ...]
+        why       TEXT,                              -- why it is parked
+        sum       INTEGER NOT NULL,                  -- digest of the record
+        value     BLOB NOT NULL
+    ) STRICT;
+    CREATE INDEX by_topic ON records (state, topic, id, bytes);
+";
+
+/// The columns that [`entry`] reads.
+pub(super) const COLUMNS: &str = "id, state, timestamp, topic, key, headers, why, sum, value";
+
+/// The log is moved into the file at this many pages of 4 KiB.
+const CHECKPOINT_PAGES: i64 = 1_000;
+
+pub(super) fn file(dir: &Path) -> std::path::PathBuf {
+    dir.join("spool.db")
+}
+
+/// Opens the file for writing and makes it a spool if it is new.
+pub(super) fn open_writer(dir: &Path) -> Result<Connection, OpenError> {
+    let path = file(dir);
+    let sql = |cause| OpenError::sql("cannot open", &path, cause);
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
+    let mut db = Connection::open_with_flags(&path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX).map_err(sql)?;
+    // Else closing a damaged file would fold its log into it, and the evidence would be changed.
+    db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(sql)?;
+    settings(&db).map_err(sql)?;
+    let version = version(&db, &path)?;
+    let mode: String =
+        db.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0)).map_err(sql)?;
+    if mode != "wal" {
+        return Err(OpenError::NoWal { path });
+    }
+    if version == 0 {
+        create(&mut db).map_err(sql)?;
+        super::disk::sync_dir(dir).map_err(|cause| OpenError::io("cannot sync", dir, cause))?;
+    }
+    Ok(db)
+}
+
+/// Opens the file for reading; needs no lock and holds up nobody.
+pub(super) fn open_reader(path: &Path) -> Result<Connection, OpenError> {
+    let sql = |cause| OpenError::sql("cannot open", path, cause);
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let db = Connection::open_with_flags(path, flags).map_err(sql)?;
+    settings(&db).map_err(sql)?;
+    match version(&db, path)? {
+        0 => Err(OpenError::Foreign { path: path.to_owned() }),
+        _ => Ok(db),
+    }
+}
+
+fn settings(db: &Connection) -> rusqlite::Result<()> {
+    db.busy_timeout(Duration::from_millis(250))?;
+    // FULL syncs the log at each commit: a 202 rests on it. The two fullfsync make that true on
+    // systems whose fsync does not reach the disk.
+    db.execute_batch(&format!(
+        "PRAGMA synchronous = FULL; PRAGMA fullfsync = ON; PRAGMA checkpoint_fullfsync = ON;
+         PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}; PRAGMA cell_size_check = ON;
+         PRAGMA cache_size = -8192; PRAGMA temp_store = MEMORY; PRAGMA trusted_schema = OFF;"
+    ))
+}
+
+/// The file's version; 0 for an empty file.
+fn version(db: &Connection, path: &Path) -> Result<i64, OpenError> {
+    let sql = |cause| OpenError::sql("cannot open", path, cause);
+    let number = |name| db.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).map_err(sql);
+    let (version, application) = (number("user_version")?, number("application_id")?);
+    let tables: i64 =
+        db.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(sql)?;
+    match (application, version) {
+        (APPLICATION, 1..=VERSION) => Ok(version),
+        (APPLICATION, found) => Err(OpenError::Newer { path: path.to_owned(), found }),
+        (0, 0) if tables == 0 => Ok(0),
+        _ => Err(OpenError::Foreign { path: path.to_owned() }),
+    }
+}
+
+/// One transaction: after a crash there is a whole spool or an empty file.
+pub(super) fn create(db: &mut Connection) -> rusqlite::Result<()> {
+    let work = db.transaction()?;
+    work.execute_batch(SCHEMA)?;
+    work.pragma_update(None, "application_id", APPLICATION)?;
+    work.pragma_update(None, "user_version", VERSION)?;
+    work.commit()
+}
+
+/// A record as a row needs it, worked out on the caller's thread and not on the writer's.
+pub(super) struct Line {
+    pub(super) record: Record,
+    pub(super) headers: String,
+    pub(super) bytes: u64,
+    sum: i64,
+}
+
+impl Line {
+    pub(super) fn of(record: Record) -> Self {
+        let pairs: Vec<(&str, &str)> =
+            record.headers().iter().map(|(name, value)| (name.as_ref(), value.as_str())).collect();
+        // Pairs of text always have a JSON form.
+        let headers = serde_json::to_string(&pairs).unwrap_or_default();
+        let bytes = record.topic().len() + record.key().len() + headers.len() + record.value().len();
+        let sum = sum(record.topic(), record.key(), &headers, record.timestamp_ms(), record.value());
+        Self { record, headers, bytes: bytes as u64, sum }
+    }
+
+    pub(super) fn insert(&self, db: &Connection) -> rusqlite::Result<()> {
+        db.prepare_cached(
+            "INSERT INTO records (state, bytes, timestamp, topic, key, headers, sum, value)
+             VALUES (0, ?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        )?
+        .execute((
+            self.bytes,
+            self.record.timestamp_ms(),
+            self.record.topic(),
+            self.record.key(),
+            &self.headers,
+            self.sum,
+            self.record.value(),
+        ))
+        .map(drop)
+    }
+}
+
+/// SQLite has no sums over its pages: a page of another row, or of zeros, would be read as a
+/// record's value and published. 64 bits of SHA-256 over all that is published rule that out, at
+/// 0.6 us for 1 KB.
+fn sum(topic: &str, key: &str, headers: &str, timestamp: i64, value: &[u8]) -> i64 {
+    let mut hash = Sha256::new();
+    for part in [topic.as_bytes(), key.as_bytes(), headers.as_bytes(), &timestamp.to_be_bytes(), value] {
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part);
+    }
+    let digest: [u8; 32] = hash.finalize().into();
+    digest.first_chunk::<8>().map_or(0, |first| i64::from_be_bytes(*first))
+}
+
+/// Where a row stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// On its way to Kafka.
+    Live,
+    /// Set aside for a person to look at; never dropped.
+    Parked,
+}
+
+impl State {
+    pub(super) const fn number(self) -> i64 {
+        match self {
+            Self::Live => 0,
+            Self::Parked => 1,
+        }
+    }
+
+    pub(super) const fn of(number: i64) -> Self {
+        if number == 0 { Self::Live } else { Self::Parked }
+    }
+}
+
+/// One row, whole.
+#[derive(Debug)]
+pub struct Entry {
+    /// Order of arrival; never given twice.
+    pub id: i64,
+    /// Live or parked.
+    pub state: State,
+    /// Why it is parked.
+    pub why: Option<String>,
+    /// What was stored; `None` when the row no longer holds what was written.
+    pub record: Option<Record>,
+}
+
+/// Reads [`COLUMNS`]. A row whose fields have changed type or sum is an [`Entry`] without record.
+pub(super) fn entry(row: &SqlRow<'_>) -> rusqlite::Result<Entry> {
+    let (id, state) = (row.get(0)?, row.get(1).map_or(State::Live, State::of));
+    let why = row.get(6).unwrap_or_default();
+    Ok(Entry { id, state, why, record: record(row).ok().flatten() })
+}
+
+fn record(row: &SqlRow<'_>) -> rusqlite::Result<Option<Record>> {
+    let (timestamp_ms, topic, key): (i64, Arc<str>, String) = (row.get(2)?, row.get(3)?, row.get(4)?);
+    let (headers, value): (String, Vec<u8>) = (row.get(5)?, row.get(8)?);
+    if sum(&topic, &key, &headers, timestamp_ms, &value) != row.get::<_, i64>(7)? {
+        return Ok(None);
+    }
+    let Ok(pairs) = serde_json::from_str::<Vec<(String, String)>>(&headers) else { return Ok(None) };
+    let headers = pairs.into_iter().map(|(name, value)| (name.into(), value)).collect();
+    Ok(Record::from_spool(Parts { topic, key, value, timestamp_ms, headers }))
+}
+
+/// Whether the file is not what SQLite wrote.
+pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
+}
+
+/// Whether the disk has no room. SQLite tells an I/O error, but not its cause, from some calls;
+/// there the free space decides.
+pub(super) fn is_full(error: &rusqlite::Error, dir: &Path) -> bool {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => true,
+        Some(ErrorCode::SystemIoFailure) => super::disk::free(dir).is_ok_and(|free| free < 64 * 1024),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_is_written_and_a_newer_one_is_refused_with_both() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = open_writer(dir.path()).unwrap();
+        let read: i64 = db.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
+        assert_eq!(read, 1);
+        drop(db);
+        drop(open_writer(dir.path()).expect("its own version opens"));
+        open_reader(&file(dir.path())).expect("and reads");
+        let db = Connection::open(file(dir.path())).unwrap();
+        db.pragma_update(None, "user_version", 2).unwrap();
+        drop(db);
+        for error in [open_writer(dir.path()).unwrap_err(), open_reader(&file(dir.path())).unwrap_err()] {
+            let text = error.to_string();
+            assert!(text.contains("version 2") && text.contains("version 1"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_database_of_another_program_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        Connection::open(file(dir.path())).unwrap().execute_batch("CREATE TABLE t (x)").unwrap();
+        let before = std::fs::read(file(dir.path())).unwrap();
+        assert!(matches!(open_writer(dir.path()), Err(OpenError::Foreign { .. })));
+        assert_eq!(std::fs::read(file(dir.path())).unwrap(), before);
+    }
+
+    #[test]
+    fn every_commit_is_synced_in_full() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = open_writer(dir.path()).unwrap();
+        let text: i64 = db.pragma_query_value(None, "synchronous", |row| row.get(0)).unwrap();
+        assert_eq!(text, 2);
+    }
+
+    #[test]
+    fn two_records_that_differ_only_in_where_a_field_ends_have_two_sums() {
+        assert_ne!(sum("ab", "c", "[]", 1, b"v"), sum("a", "bc", "[]", 1, b"v"));
+        assert_ne!(sum("a", "b", "[]", 1, b"v"), sum("a", "b", "[]", 2, b"v"));
+        assert_ne!(sum("a", "b", "[]", 1, b"v"), sum("a", "b", "[]", 1, b"w"));
+    }
+}

@@ -1,0 +1,92 @@
+//! The reader thread: finds the rows that are to be delivered next.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, mpsc};
+
+use rusqlite::Connection;
+
+use super::Row;
+use super::error::{OpenError, SpoolError};
+use super::format::{self, COLUMNS, Entry};
+use super::shared::{Answer, Change, Shared};
+
+pub(super) enum Ask {
+    Oldest { topic: Arc<str>, max_rows: usize, max_bytes: u64, reply: Answer<Vec<Row>, SpoolError> },
+    Stop,
+}
+
+pub(super) struct Worker {
+    dir: PathBuf,
+    db: Connection,
+    shared: Arc<Shared>,
+}
+
+impl Worker {
+    pub(super) fn new(dir: &Path, shared: Arc<Shared>) -> Result<Self, OpenError> {
+        Ok(Self { dir: dir.to_owned(), db: format::open_reader(&format::file(dir))?, shared })
+    }
+
+    pub(super) fn run(self, asked: &mpsc::Receiver<Ask>) {
+        while let Ok(Ask::Oldest { topic, max_rows, max_bytes, reply }) = asked.recv() {
+            let rows = self.oldest(&topic, max_rows, max_bytes).map_err(|error| {
+                if format::is_damage(&error) {
+                    super::open::mark_damaged(&self.dir, &self.shared, &error);
+                }
+                SpoolError::sql("read", &error)
+            });
+            // Rows that nobody waits for any more are there again.
+            let _ = reply.send(rows);
+        }
+    }
+
+    fn oldest(&self, topic: &Arc<str>, max_rows: usize, max_bytes: u64) -> rusqlite::Result<Vec<Row>> {
+        let taken = self.shared.taken();
+        let mut rows = Vec::new();
+        for id in self.ids(topic, &taken, max_rows, max_bytes)? {
+            let sql = format!("SELECT {COLUMNS} FROM records WHERE id = ?1 AND state = 0");
+            let mut select = self.db.prepare_cached(&sql)?;
+            let mut found = select.query([id])?;
+            let Some(row) = found.next()? else { continue };
+            match format::entry(row)? {
+                Entry { record: Some(record), .. } if record.topic() == &**topic => {
+                    rows.push(Row { id, record, _lease: self.shared.lease(id) });
+                }
+                _ => self.set_aside(id, topic),
+            }
+        }
+        Ok(rows)
+    }
+
+    /// From the index alone: the values of rows that are out are not read again.
+    fn ids(
+        &self,
+        topic: &str,
+        taken: &HashSet<i64>,
+        max_rows: usize,
+        max_bytes: u64,
+    ) -> rusqlite::Result<Vec<i64>> {
+        let mut select = self.db.prepare_cached(
+            "SELECT id, bytes FROM records INDEXED BY by_topic WHERE state = 0 AND topic = ?1 ORDER BY id",
+        )?;
+        let mut found = select.query([topic])?;
+        let (mut ids, mut bytes) = (Vec::new(), 0_u64);
+        while ids.len() < max_rows
+            && bytes < max_bytes
+            && let Some(row) = found.next()?
+        {
+            let id = row.get(0)?;
+            if !taken.contains(&id) {
+                ids.push(id);
+                bytes = bytes.saturating_add(row.get(1)?);
+            }
+        }
+        Ok(ids)
+    }
+
+    fn set_aside(&self, id: i64, topic: &str) {
+        tracing::error!(id, topic, "a row of the spool does not hold what was written; it is parked");
+        let why = String::from("the row does not hold what was written");
+        let _ = self.shared.push_change(Change::Park { id, why, reply: None });
+    }
+}

@@ -1,0 +1,329 @@
+//! What the callers and the two threads share: the queue to the writer, and the book of what is
+//! in the file.
+
+use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+
+use super::Limits;
+use super::error::{Bound, Refused, SpoolError};
+use super::format::{Line, State};
+
+/// What may wait for the writer. With the disk hanging, memory holds no more than this.
+const QUEUE_ROWS: usize = 8_192;
+const QUEUE_BYTES: u64 = 64 * 1024 * 1024;
+
+/// One transaction's worth: large enough that the sync's price is shared, small enough that the
+/// first of them does not wait long for the last.
+const BATCH_ROWS: usize = 256;
+const BATCH_BYTES: u64 = 4 * 1024 * 1024;
+const BATCH_REMOVALS: usize = 1_024;
+
+pub(super) type Answer<T, E> = oneshot::Sender<Result<T, E>>;
+
+/// Records that are stored together or not at all.
+pub(super) struct Store {
+    pub(super) lines: Vec<Line>,
+    pub(super) bytes: u64,
+    pub(super) reply: Answer<(), Refused>,
+}
+
+/// A change of what is there.
+pub(super) enum Change {
+    Park {
+        id: i64,
+        why: String,
+        reply: Option<Answer<u64, SpoolError>>,
+    },
+    Requeue {
+        which: Parked,
+        reply: Answer<u64, SpoolError>,
+    },
+    Flush {
+        reply: Answer<u64, SpoolError>,
+    },
+    #[cfg(test)]
+    Run {
+        run: super::tests::Run,
+    },
+}
+
+pub(super) enum Parked {
+    These(Vec<i64>),
+    First(usize),
+}
+
+/// What the writer does next.
+#[derive(Default)]
+pub(super) struct Batch {
+    pub(super) stores: Vec<Store>,
+    pub(super) changes: Vec<Change>,
+    pub(super) removals: Vec<i64>,
+    pub(super) closing: bool,
+}
+
+#[derive(Default)]
+struct Queue {
+    stores: VecDeque<Store>,
+    rows: usize,
+    bytes: u64,
+    changes: VecDeque<Change>,
+    removals: VecDeque<i64>,
+    closing: bool,
+}
+
+/// What one topic has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Topic {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Rows on their way.
+    pub live: u64,
+    /// Rows that wait for a person.
+    pub parked: u64,
+    /// Bytes of both.
+    pub bytes: u64,
+}
+
+/// The state of the spool.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Rows on their way, those given out or being deleted included.
+    pub live: u64,
+    /// Rows that wait for a person.
+    pub parked: u64,
+    /// Bytes of all rows.
+    pub bytes: u64,
+    /// When the oldest live row was received, in milliseconds since 1970; up to a second late.
+    pub oldest_ms: Option<i64>,
+    /// Delivered rows whose delete is not committed yet.
+    pub removing: u64,
+    /// Bytes of SQLite's log.
+    pub wal: u64,
+    /// Bytes free on the disk, where they are known.
+    pub free: Option<u64>,
+    /// The bound that was met last, while it holds.
+    pub full: Option<Bound>,
+    /// The file is damaged: nothing is stored until a restart has salvaged it.
+    pub damaged: bool,
+    /// Whether the reserve is in place.
+    pub reserve: bool,
+    /// Transactions since the start.
+    pub commits: u64,
+}
+
+/// How many rows, bytes; by topic and state.
+#[derive(Default)]
+pub(super) struct Book {
+    topics: BTreeMap<Arc<str>, Topic>,
+    /// Given out and not ended.
+    out: HashSet<i64>,
+    /// Ended, the delete not committed.
+    removing: HashSet<i64>,
+    stats: Stats,
+}
+
+impl Book {
+    /// Rows and bytes that came (or, negative, went).
+    pub(super) fn tally(&mut self, name: &str, state: State, rows: i64, bytes: i64) {
+        let empty = |name: &Arc<str>| Topic { name: name.clone(), live: 0, parked: 0, bytes: 0 };
+        let topic = self.topics.entry(name.into()).or_insert_with_key(empty);
+        let (mine, all) = match state {
+            State::Live => (&mut topic.live, &mut self.stats.live),
+            State::Parked => (&mut topic.parked, &mut self.stats.parked),
+        };
+        *mine = mine.saturating_add_signed(rows);
+        *all = all.saturating_add_signed(rows);
+        topic.bytes = topic.bytes.saturating_add_signed(bytes);
+        self.stats.bytes = self.stats.bytes.saturating_add_signed(bytes);
+        if topic.live == 0 && topic.parked == 0 {
+            self.topics.remove(name);
+        }
+    }
+
+    pub(super) fn removed(&mut self, ids: &[i64]) {
+        for id in ids {
+            self.removing.remove(id);
+        }
+        self.stats.removing = self.removing.len() as u64;
+    }
+
+    pub(super) fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    pub(super) fn stats_mut(&mut self) -> &mut Stats {
+        &mut self.stats
+    }
+
+    pub(super) fn live_topics(&self) -> Vec<Arc<str>> {
+        self.topics.values().filter(|topic| topic.live > 0).map(|topic| topic.name.clone()).collect()
+    }
+}
+
+pub(super) struct Shared {
+    queue: Mutex<Queue>,
+    wake: Condvar,
+    book: Mutex<Book>,
+    pub(super) limits: Limits,
+}
+
+/// A panic elsewhere must not take the spool with it; each lock guards plain data.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shared {
+    pub(super) fn new(book: Book, limits: Limits) -> Self {
+        Self { queue: Mutex::default(), wake: Condvar::new(), book: Mutex::new(book), limits }
+    }
+
+    pub(super) fn book(&self) -> MutexGuard<'_, Book> {
+        lock(&self.book)
+    }
+
+    /// Whether `rows` and `bytes` more than is committed may be stored.
+    pub(super) fn judge(&self, rows: u64, bytes: u64) -> Result<(), Refused> {
+        let book = self.book();
+        let stats = &book.stats;
+        if stats.damaged {
+            return Err(Refused::Error(SpoolError::new(
+                "the spool file is damaged; restart the service to salvage it",
+            )));
+        }
+        if let Some(bound @ (Bound::Disk | Bound::Wal)) = stats.full {
+            return Err(Refused::Full(bound));
+        }
+        if stats.live + stats.parked + rows.max(1) > self.limits.max_rows {
+            return Err(Refused::Full(Bound::Rows));
+        }
+        if stats.bytes + bytes.max(1) > self.limits.max_bytes {
+            return Err(Refused::Full(Bound::Bytes));
+        }
+        Ok(())
+    }
+
+    pub(super) fn push_store(&self, store: Store) -> Result<(), Refused> {
+        let mut queue = lock(&self.queue);
+        if queue.closing {
+            return Err(Refused::closed());
+        }
+        let (rows, bytes) = (queue.rows + store.lines.len(), queue.bytes + store.bytes);
+        // One that is larger than all of it still passes an empty queue.
+        if queue.rows > 0 && (rows > QUEUE_ROWS || bytes > QUEUE_BYTES) {
+            return Err(Refused::Busy);
+        }
+        (queue.rows, queue.bytes) = (rows, bytes);
+        queue.stores.push_back(store);
+        drop(queue);
+        self.wake.notify_one();
+        Ok(())
+    }
+
+    pub(super) fn push_change(&self, change: Change) -> Result<(), SpoolError> {
+        let mut queue = lock(&self.queue);
+        if queue.closing {
+            return Err(SpoolError::closed());
+        }
+        queue.changes.push_back(change);
+        drop(queue);
+        self.wake.notify_one();
+        Ok(())
+    }
+
+    pub(super) fn remove(&self, ids: &[i64]) {
+        let mut book = self.book();
+        book.removing.extend(ids);
+        book.stats.removing = book.removing.len() as u64;
+        drop(book);
+        lock(&self.queue).removals.extend(ids);
+        self.wake.notify_one();
+    }
+
+    pub(super) fn close(&self) {
+        lock(&self.queue).closing = true;
+        self.wake.notify_all();
+    }
+
+    /// All that waits, up to one transaction's worth. Waits until `until` for something to do.
+    pub(super) fn next(&self, until: Instant) -> Batch {
+        let mut queue = lock(&self.queue);
+        while queue.stores.is_empty()
+            && queue.changes.is_empty()
+            && queue.removals.is_empty()
+            && !queue.closing
+        {
+            let left = until.saturating_duration_since(Instant::now());
+            if left == Duration::ZERO {
+                break;
+            }
+            (queue, _) = self.wake.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner);
+        }
+        let mut batch = Batch::default();
+        let (mut rows, mut bytes) = (0, 0);
+        while let Some(store) = queue.stores.pop_front() {
+            (rows, bytes) = (rows + store.lines.len(), bytes + store.bytes);
+            if !batch.stores.is_empty() && (rows > BATCH_ROWS || bytes > BATCH_BYTES) {
+                queue.stores.push_front(store);
+                break;
+            }
+            queue.rows -= store.lines.len();
+            queue.bytes -= store.bytes;
+            batch.stores.push(store);
+        }
+        let removals = queue.removals.len().min(BATCH_REMOVALS);
+        batch.removals.extend(queue.removals.drain(..removals));
+        if queue.removals.is_empty() {
+            // A flush speaks for the removals before it.
+            batch.changes.extend(queue.changes.drain(..));
+        }
+        let empty = queue.stores.is_empty() && queue.changes.is_empty() && queue.removals.is_empty();
+        batch.closing = queue.closing && empty;
+        batch
+    }
+
+    #[cfg(test)]
+    pub(super) fn waiting(&self) -> usize {
+        lock(&self.queue).rows
+    }
+
+    /// The rows that a reader must not give out. Taken before it looks: a row that is deleted
+    /// while it looks is in here.
+    pub(super) fn taken(&self) -> HashSet<i64> {
+        let book = self.book();
+        book.out.union(&book.removing).copied().collect()
+    }
+
+    pub(super) fn lease(self: &Arc<Self>, id: i64) -> Lease {
+        self.book().out.insert(id);
+        Lease { id, shared: self.clone() }
+    }
+
+    pub(super) fn stats(&self) -> Stats {
+        self.book().stats.clone()
+    }
+
+    pub(super) fn topics(&self) -> Vec<Topic> {
+        self.book().topics.values().cloned().collect()
+    }
+}
+
+/// Holds a row that is given out.
+pub(super) struct Lease {
+    id: i64,
+    shared: Arc<Shared>,
+}
+
+impl std::fmt::Debug for Lease {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Lease")
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.shared.book().out.remove(&self.id);
+    }
+}

@@ -1,0 +1,506 @@
+//! The spool as a whole.
+
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::record::Parts;
+
+/// What tests run on the writer's thread.
+pub(super) type Run = Box<dyn FnOnce(&rusqlite::Connection, &mut Fault) + Send>;
+
+/// A disk without room: nothing is stored, and nothing deleted before the reserve is given up.
+#[derive(Default)]
+pub(super) struct Fault {
+    full: bool,
+    dead: bool,
+}
+
+impl Fault {
+    pub(super) fn check(&self, stores: bool, reserve: bool) -> rusqlite::Result<()> {
+        if self.dead || self.full && (stores || reserve) {
+            let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_FULL);
+            return Err(rusqlite::Error::SqliteFailure(code, None));
+        }
+        Ok(())
+    }
+}
+
+const LIMITS: Limits =
+    Limits { max_bytes: 1 << 30, max_rows: 1 << 20, max_wal: 1 << 26, min_free: 0, reserve: 64 * 1024 };
+
+fn open(dir: &Path) -> (Arc<Spool>, Opened) {
+    open_with(dir, LIMITS)
+}
+
+fn open_with(dir: &Path, limits: Limits) -> (Arc<Spool>, Opened) {
+    let (spool, opened) = Spool::open(dir, limits).unwrap();
+    (Arc::new(spool), opened)
+}
+
+fn record(topic: &str, key: &str, value: &[u8]) -> Record {
+    Record::from_spool(Parts {
+        topic: topic.into(),
+        key: key.into(),
+        value: value.into(),
+        timestamp_ms: 1_767_323_045_678,
+        headers: vec![("ce_id".into(), key.into()), ("odd \"name\"".into(), "ä\u{0}\n".into())],
+    })
+    .unwrap()
+}
+
+async fn oldest(spool: &Spool, topic: &str) -> Vec<Row> {
+    spool.oldest(&topic.into(), 1_000_000, u64::MAX).await.unwrap()
+}
+
+fn keys(rows: &[Row]) -> Vec<&str> {
+    rows.iter().map(|row| row.record.key()).collect()
+}
+
+/// Runs `run` on the writer's thread and waits for it.
+async fn on_writer(spool: &Spool, run: impl FnOnce(&rusqlite::Connection, &mut Fault) + Send + 'static) {
+    let (done, wait) = oneshot::channel();
+    let run: Run = Box::new(move |db, fault| {
+        run(db, fault);
+        done.send(()).unwrap();
+    });
+    spool.shared.push_change(Change::Run { run }).unwrap();
+    wait.await.unwrap();
+}
+
+/// Stops the writer until the sender is used.
+fn block(spool: &Spool) -> mpsc::Sender<()> {
+    let ((here, begun), (go, wait)) = (mpsc::channel(), mpsc::channel());
+    let run: Run = Box::new(move |_, _| {
+        here.send(()).unwrap();
+        let _ = wait.recv();
+    });
+    spool.shared.push_change(Change::Run { run }).unwrap();
+    begun.recv().unwrap();
+    go
+}
+
+const SOON: Duration = Duration::from_secs(20);
+
+#[tokio::test]
+async fn what_goes_in_comes_out_the_same_and_in_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let (spool, opened) = open(&dir.path().join("new/spool"));
+    assert_eq!((opened.live, opened.parked, opened.salvage), (0, 0, None));
+    let large = vec![7_u8; 900_000];
+    spool.store(vec![record("a", "1", b"\0one"), record("b", "2", &large)]).await.unwrap();
+    spool.store(vec![record("a", "3", b"three")]).await.unwrap();
+    let rows = oldest(&spool, "a").await;
+    assert_eq!(keys(&rows), ["1", "3"]);
+    let (first, wished) = (&rows[0].record, record("a", "1", b"\0one"));
+    assert_eq!(first.value(), wished.value());
+    assert_eq!(first.headers(), wished.headers());
+    assert_eq!(first.timestamp_ms(), wished.timestamp_ms());
+    assert_eq!((first.topic(), first.key()), ("a", "1"));
+    assert_eq!(oldest(&spool, "b").await[0].record.value(), large);
+    spool.remove(&[rows[0].id]);
+    spool.flush().await.unwrap();
+    let stats = spool.stats();
+    assert_eq!((stats.live, stats.removing), (2, 0));
+    assert_eq!(
+        spool.topics().iter().map(|topic| (&*topic.name, topic.live)).collect::<Vec<_>>(),
+        [("a", 1), ("b", 1)]
+    );
+    drop(rows);
+    spool.close(SOON).await.unwrap();
+    assert!(matches!(spool.store(vec![record("a", "4", b"x")]).await, Err(Refused::Error(_))));
+}
+
+#[tokio::test]
+async fn a_spool_that_was_not_closed_opens_with_all_that_was_stored() {
+    let dir = tempfile::tempdir().unwrap();
+    let (spool, _) = open(dir.path());
+    spool.store(vec![record("a", "1", b"one"), record("a", "2", b"two")]).await.unwrap();
+    // What a crash leaves: the file and its log as they are, nothing folded in.
+    let after = tempfile::tempdir().unwrap();
+    for name in ["spool.db", "spool.db-wal"] {
+        std::fs::copy(dir.path().join(name), after.path().join(name)).unwrap();
+    }
+    let (again, opened) = open(after.path());
+    assert_eq!(opened.live, 2);
+    assert_eq!(keys(&oldest(&again, "a").await), ["1", "2"]);
+}
+
+#[tokio::test]
+async fn a_second_holder_is_refused_with_the_pid_of_the_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let (spool, _) = open(dir.path());
+    let error = Spool::open(dir.path(), LIMITS).err().unwrap().to_string();
+    assert!(error.contains(&format!("process {}", std::process::id())), "{error}");
+    drop(spool);
+    open(dir.path());
+}
+
+#[tokio::test]
+async fn each_bound_refuses_and_says_which() {
+    let dir = tempfile::tempdir().unwrap();
+    let one = || vec![record("a", "k", &[1; 1000])];
+    let (spool, _) = open_with(&dir.path().join("rows"), Limits { max_rows: 2, ..LIMITS });
+    assert_eq!(
+        spool.store([one(), one(), one()].concat()).await,
+        Err(Refused::Full(Bound::Rows)),
+        "all or none"
+    );
+    spool.store(one()).await.unwrap();
+    spool.store(one()).await.unwrap();
+    assert_eq!(spool.store(one()).await, Err(Refused::Full(Bound::Rows)));
+    let rows = oldest(&spool, "a").await;
+    spool.remove(&[rows[0].id]);
+    spool.flush().await.unwrap();
+    spool.store(one()).await.expect("room again");
+    assert!(spool.park(rows[1].id, "too large").await.unwrap());
+    assert_eq!(spool.store(one()).await, Err(Refused::Full(Bound::Rows)), "parked rows count");
+
+    let (spool, _) = open_with(&dir.path().join("bytes"), Limits { max_bytes: 1_500, ..LIMITS });
+    spool.store(one()).await.unwrap();
+    assert_eq!(spool.store(one()).await, Err(Refused::Full(Bound::Bytes)));
+
+    let (spool, _) = open_with(&dir.path().join("disk"), Limits { min_free: u64::MAX / 2, ..LIMITS });
+    assert_eq!(spool.store(one()).await, Err(Refused::Full(Bound::Disk)));
+    assert_eq!(spool.stats().full, Some(Bound::Disk));
+}
+
+#[tokio::test]
+async fn a_log_that_a_reader_keeps_from_emptying_is_bounded() {
+    let dir = tempfile::tempdir().unwrap();
+    let (spool, _) = open_with(dir.path(), Limits { max_wal: 1 << 20, ..LIMITS });
+    let reader = Reader::open(dir.path()).unwrap();
+    spool.store(vec![record("a", "0", b"x")]).await.unwrap();
+    reader.hold().unwrap();
+    let refused = loop {
+        // The log is looked at after a bound of bytes, so this ends.
+        if let Err(refused) = spool.store(vec![record("a", "k", &[1; 200_000])]).await {
+            break refused;
+        }
+    };
+    assert_eq!(refused, Refused::Full(Bound::Wal));
+    assert!(spool.stats().wal < 40 << 20, "{:?}", spool.stats());
+    drop(reader);
+    // The next look finds it free.
+    while spool.stats().full.is_some() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    spool.store(vec![record("a", "k", b"x")]).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_full_file_refuses_whole_stores_and_still_deletes() {
+    let dir = tempfile::tempdir().unwrap();
+    let (spool, _) = open(dir.path());
+    spool.store((0..50).map(|n| record("a", &n.to_string(), &[1; 5000])).collect()).await.unwrap();
+    on_writer(&spool, |db, _| {
+        let pages: i64 = db.pragma_query_value(None, "page_count", |row| row.get(0)).unwrap();
+        db.pragma_update_and_check(None, "max_page_count", pages + 2, |_| Ok(())).unwrap();
+    })
+    .await;
+    let many = (0..50).map(|n| record("b", &n.to_string(), &[1; 5000])).collect();
+    assert_eq!(spool.store(many).await, Err(Refused::Full(Bound::Disk)));
+    assert!(oldest(&spool, "b").await.is_empty(), "none of a store that failed");
+    let rows = oldest(&spool, "a").await;
+    assert_eq!(rows.len(), 50);
+    spool.remove(&rows.iter().map(|row| row.id).collect::<Vec<_>>());
+    spool.flush().await.unwrap();
+    assert_eq!(spool.stats().live, 0);
+}
+
+#[tokio::test]
+async fn without_room_the_reserve_is_given_up_for_deletes_and_made_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let reserve = dir.path().join("reserve");
+    let (spool, _) = open(dir.path());
+    spool.store(vec![record("a", "1", b"x"), record("a", "2", b"x")]).await.unwrap();
+    assert!(reserve.exists());
+    on_writer(&spool, |_, fault| fault.full = true).await;
+    assert_eq!(spool.store(vec![record("a", "3", b"x")]).await, Err(Refused::Full(Bound::Disk)));
+    assert!(reserve.exists(), "no delete needed it yet");
+    let rows = oldest(&spool, "a").await;
+    // A look between the two may make the reserve again: the disk of the test has room.
+    spool.remove(&[rows[0].id]);
+    spool.flush().await.unwrap();
+    assert_eq!(spool.stats().live, 1);
+    on_writer(&spool, |_, fault| fault.full = false).await;
+    while spool.stats().full.is_some() || !spool.stats().reserve {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(reserve.exists());
+    spool.store(vec![record("a", "3", b"x")]).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_delivered_row_is_not_given_out_again_while_its_delete_fails() {
+    let dir = tempfile::tempdir().unwrap();
+    let (spool, _) = open(dir.path());
+    spool.store(vec![record("a", "1", b"x"), record("a", "2", b"x")]).await.unwrap();
+    on_writer(&spool, |_, fault| fault.dead = true).await;
+    let rows = oldest(&spool, "a").await;
+    spool.remove(&[rows[0].id]);
+    assert!(spool.flush().await.is_err());
+    assert!(spool.park(rows[1].id, "why").await.is_err());
+    drop(rows);
+    assert_eq!(keys(&oldest(&spool, "a").await), ["2"], "the other is there again");
+    assert_eq!(spool.stats().removing, 1);
+    on_writer(&spool, |_, fault| fault.dead = false).await;
+    while spool.stats().removing > 0 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(spool.stats().live, 1, "deleted once it could be");
+}
+
+#[tokio::test]
+async fn rows_that_are_out_are_not_given_out_twice() {
+    let dir = tempfile::tempdir().unwrap();
+    let (spool, _) = open(dir.path());
+    spool.store((1..=5).map(|n| record("a", &n.to_string(), &[0; 100])).collect()).await.unwrap();
+    let first = spool.oldest(&"a".into(), 2, u64::MAX).await.unwrap();
+    let second = spool.oldest(&"a".into(), 10, 1).await.unwrap();
+    assert_eq!((keys(&first), keys(&second)), (vec!["1", "2"], vec!["3"]), "at least one past the bytes");
+    drop(first);
+    assert_eq!(keys(&oldest(&spool, "a").await), ["1", "2", "4", "5"]);
+}
+
+#[tokio::test]
+async fn parked_rows_are_kept_listed_and_requeued() {
+    let dir = tempfile::tempdir().unwrap();
+    let (spool, _) = open(dir.path());
+    spool.store(vec![record("a", "1", b"x"), record("a", "2", b"yy")]).await.unwrap();
+    let rows = oldest(&spool, "a").await;
+    assert!(spool.park(rows[0].id, "too large for the topic").await.unwrap());
+    assert!(!spool.park(rows[0].id, "again").await.unwrap());
+    let id = rows[0].id;
+    drop(rows);
+    assert_eq!(keys(&oldest(&spool, "a").await), ["2"]);
+    drop(spool);
+    let (spool, opened) = open(dir.path());
+    assert_eq!((opened.live, opened.parked), (1, 1));
+    let reader = Reader::open(dir.path()).unwrap();
+    let parked = Filter { state: Some(State::Parked), topic: None };
+    let listed = reader.list(&parked, 0, 10).unwrap();
+    assert_eq!(listed.len(), 1);
+    assert_eq!((listed[0].id, listed[0].why.as_deref()), (id, Some("too large for the topic")));
+    assert_eq!(reader.show(id).unwrap().unwrap().record.unwrap().value(), b"x");
+    assert_eq!(spool.requeue(Some(&[id, 999])).await.unwrap(), 1);
+    assert_eq!(keys(&oldest(&spool, "a").await), ["1", "2"]);
+    assert_eq!((spool.stats().live, spool.stats().parked), (2, 0));
+    assert_eq!(reader.list(&parked, 0, 10).unwrap(), []);
+    for row in oldest(&spool, "a").await {
+        spool.park(row.id, "x").await.unwrap();
+    }
+    assert_eq!(spool.requeue(None).await.unwrap(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stores_that_wait_together_share_a_commit() {
+    let dir = tempfile::tempdir().unwrap();
+    let (spool, _) = open(dir.path());
+    let go = block(&spool);
+    let before = spool.stats().commits;
+    let stores: Vec<_> = (0..200)
+        .map(|n| {
+            let spool = spool.clone();
+            tokio::spawn(async move { spool.store(vec![record("a", &n.to_string(), b"x")]).await })
+        })
+        .collect();
+    while spool.shared.waiting() < 200 {
+        tokio::task::yield_now().await;
+    }
+    go.send(()).unwrap();
+    for store in stores {
+        store.await.unwrap().unwrap();
+    }
+    let commits = spool.stats().commits - before;
+    assert!(commits <= 4, "{commits} commits for 200 stores");
+    assert_eq!(spool.stats().live, 200);
+}
+
+#[tokio::test]
+async fn a_queue_that_the_disk_does_not_empty_refuses_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let (spool, _) = open(dir.path());
+    let go = block(&spool);
+    let mut waiting = Vec::new();
+    let refused = loop {
+        let mut store = Box::pin(spool.store(vec![record("a", "k", &[0; 900_000])]));
+        match futures_util::poll!(&mut store) {
+            std::task::Poll::Ready(answer) => break answer,
+            std::task::Poll::Pending => waiting.push(store),
+        }
+    };
+    assert_eq!(refused, Err(Refused::Busy));
+    assert!((60..=100).contains(&waiting.len()), "{}", waiting.len());
+    go.send(()).unwrap();
+    for store in waiting {
+        store.await.unwrap();
+    }
+}
+
+/// Fills a spool, closes it, and overwrites some of its pages.
+async fn damaged(dir: &Path, rows: u64, damage: impl FnOnce(&mut Vec<u8>)) {
+    let (spool, _) = open(dir);
+    for n in 0..rows {
+        let topic = if n % 2 == 0 { "a" } else { "b" };
+        spool.store(vec![record(topic, &n.to_string(), &[n as u8 + 1; 700])]).await.unwrap();
+    }
+    spool.park(1, "parked").await.unwrap();
+    spool.close(SOON).await.unwrap();
+    let path = format::file(dir);
+    let mut bytes = std::fs::read(&path).unwrap();
+    damage(&mut bytes);
+    std::fs::write(&path, bytes).unwrap();
+}
+
+#[tokio::test]
+async fn a_damaged_file_is_set_aside_its_rows_salvaged_and_the_lost_counted() {
+    for (pages, most) in [(20..23, 15), (10..12, 15), (30..31, 6), (4..40, 200)] {
+        let dir = tempfile::tempdir().unwrap();
+        let range = pages.start * 4096..pages.end * 4096;
+        let mut evidence = Vec::new();
+        damaged(dir.path(), 200, |bytes| {
+            for byte in &mut bytes[range] {
+                *byte = 0xA5;
+            }
+            evidence = bytes.clone();
+        })
+        .await;
+        let (spool, opened) = open(dir.path());
+        let salvage = opened.salvage.expect("salvaged");
+        assert_eq!(salvage.kept + salvage.lost, 200, "pages {pages:?}: {salvage:?}");
+        assert!((1..=most).contains(&salvage.lost), "pages {pages:?}: {salvage:?}");
+        assert_eq!(opened.live + opened.parked, salvage.kept);
+        assert_eq!(std::fs::read(&salvage.aside).unwrap(), evidence, "set aside as it was");
+        for topic in ["a", "b"] {
+            let rows = oldest(&spool, topic).await;
+            assert!(rows.is_sorted_by_key(|row| row.id));
+            for row in rows {
+                let n: u64 = row.record.key().parse().unwrap();
+                assert_eq!(row.record.value(), [n as u8 + 1; 700]);
+                assert_eq!(row.id, n as i64 + 1);
+            }
+        }
+        spool.store(vec![record("a", "new", b"x")]).await.unwrap();
+        assert!(oldest(&spool, "a").await.last().unwrap().id > 200, "no id is given twice");
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_is_no_database_any_more_is_set_aside() {
+    let dir = tempfile::tempdir().unwrap();
+    damaged(dir.path(), 10, |bytes| bytes[..4096].fill(0x55)).await;
+    let (spool, opened) = open(dir.path());
+    assert!(opened.salvage.unwrap().aside.exists());
+    spool.store(vec![record("a", "new", b"x")]).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_row_whose_bytes_changed_is_parked_and_never_delivered() {
+    let dir = tempfile::tempdir().unwrap();
+    damaged(dir.path(), 10, |bytes| {
+        let at = bytes.windows(700).position(|window| window == [4; 700]).unwrap();
+        bytes[at + 300] = 99;
+    })
+    .await;
+    let (spool, opened) = open(dir.path());
+    assert_eq!(opened.salvage, None, "no check sees it");
+    assert_eq!(keys(&oldest(&spool, "b").await), ["1", "5", "7", "9"]);
+    spool.flush().await.unwrap();
+    assert_eq!(spool.stats().parked, 2);
+}
+
+#[tokio::test]
+async fn a_salvage_that_was_cut_short_is_finished() {
+    let dir = tempfile::tempdir().unwrap();
+    damaged(dir.path(), 10, |_| {}).await;
+    let new = dir.path().join("spool.db.salvage");
+    std::fs::copy(format::file(dir.path()), &new).unwrap();
+    std::fs::write(dir.path().join("salvage"), "/elsewhere/spool.db.corrupt-1").unwrap();
+    std::fs::write(dir.path().join("spool.db-wal"), "the old log").unwrap();
+    let (_spool, opened) = open(dir.path());
+    assert_eq!(opened.live + opened.parked, 10);
+    assert!(dir.path().join("spool.db.corrupt-1").exists());
+    assert_eq!(std::fs::read(dir.path().join("spool.db.corrupt-1-wal")).unwrap(), b"the old log");
+    assert!(!new.exists() && !dir.path().join("salvage").exists());
+}
+
+#[tokio::test]
+async fn any_order_of_calls_keeps_to_the_model() {
+    let seed = std::env::var("SPOOL_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(0x5eed_u64);
+    println!("SPOOL_SEED={seed}");
+    let mut state = seed | 1;
+    let mut random = move |below: u64| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state % below
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let (mut spool, _) = open(dir.path());
+    // key -> (topic, live); keys rise in order of arrival
+    let mut model: BTreeMap<u64, (usize, bool)> = BTreeMap::new();
+    let topics = ["a", "b", "c"];
+    let mut next = 0;
+    for _ in 0..600 {
+        match random(10) {
+            0..=3 => {
+                let mut records = Vec::new();
+                for _ in 0..=random(4) {
+                    let topic = random(3) as usize;
+                    records.push(record(
+                        topics[topic],
+                        &next.to_string(),
+                        &vec![next as u8; 1 + random(9000) as usize],
+                    ));
+                    model.insert(next, (topic, true));
+                    next += 1;
+                }
+                spool.store(records).await.unwrap();
+            }
+            4..=7 => {
+                let topic = random(3) as usize;
+                let most = 1 + random(6) as usize;
+                let rows = spool.oldest(&topics[topic].into(), most, u64::MAX).await.unwrap();
+                let wished: Vec<u64> = model
+                    .iter()
+                    .filter(|(_, row)| **row == (topic, true))
+                    .map(|(key, _)| *key)
+                    .take(most)
+                    .collect();
+                let found: Vec<u64> = rows.iter().map(|row| row.record.key().parse().unwrap()).collect();
+                assert_eq!(found, wished);
+                for (row, key) in rows.iter().zip(found) {
+                    match random(4) {
+                        0 => {
+                            assert!(spool.park(row.id, "why").await.unwrap());
+                            model.insert(key, (topic, false));
+                        }
+                        1 => {}
+                        _ => {
+                            spool.remove(&[row.id]);
+                            model.remove(&key);
+                        }
+                    }
+                }
+                if random(2) == 0 {
+                    drop(rows);
+                    continue; // the next look comes while deletes are pending
+                }
+                spool.flush().await.unwrap();
+            }
+            8 => {
+                let parked = model.values().filter(|(_, live)| !live).count() as u64;
+                assert_eq!(spool.requeue(None).await.unwrap(), parked);
+                model.values_mut().for_each(|(_, live)| *live = true);
+            }
+            _ => {
+                drop(spool);
+                (spool, _) = open(dir.path());
+            }
+        }
+        spool.flush().await.unwrap();
+        let stats = spool.stats();
+        let live = model.values().filter(|(_, live)| *live).count() as u64;
+        assert_eq!((stats.live, stats.parked), (live, model.len() as u64 - live), "seed {seed}");
+    }
+}

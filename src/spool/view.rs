@@ -1,0 +1,101 @@
+//! The spool as a person looks at it: read-only, without a lock, also while a service writes.
+
+use std::path::Path;
+
+use rusqlite::Connection;
+
+use super::error::{OpenError, SpoolError};
+use super::format::{self, COLUMNS, Entry, State};
+
+/// Which rows to list.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    /// Of this topic only.
+    pub topic: Option<String>,
+    /// In this state only.
+    pub state: Option<State>,
+}
+
+/// One row without its record's value and headers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// Order of arrival.
+    pub id: i64,
+    /// Live or parked.
+    pub state: State,
+    /// Where it goes.
+    pub topic: String,
+    /// The event id, or the digest that stands for it.
+    pub key: String,
+    /// Of topic, key, headers and value.
+    pub bytes: u64,
+    /// When the delivery was received, in milliseconds since 1970.
+    pub timestamp_ms: i64,
+    /// Why it is parked.
+    pub why: Option<String>,
+}
+
+/// Looks at a spool. Each call is a short read of its own: a long one would keep the service from
+/// emptying SQLite's log.
+pub struct Reader {
+    db: Connection,
+}
+
+impl Reader {
+    /// Opens the spool of `dir`.
+    ///
+    /// # Errors
+    /// When there is none, or a newer one. Without a running service SQLite needs to write its
+    /// `-shm` file: the directory must be writable.
+    pub fn open(dir: &Path) -> Result<Self, OpenError> {
+        Ok(Self { db: format::open_reader(&format::file(dir))? })
+    }
+
+    /// Keeps a read open, as no command does.
+    #[cfg(test)]
+    pub(super) fn hold(&self) -> rusqlite::Result<()> {
+        self.db.execute_batch("BEGIN; SELECT count(*) FROM records")
+    }
+
+    /// At most `limit` rows with an id above `after`, in order of arrival.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn list(&self, filter: &Filter, after: i64, limit: usize) -> Result<Vec<Listed>, SpoolError> {
+        let state = filter.state.map(State::number);
+        let work = || {
+            let mut select = self.db.prepare_cached(
+                "SELECT id, state, topic, key, bytes, timestamp, why FROM records
+                 WHERE id > ?1 AND (?2 IS NULL OR topic = ?2) AND (?3 IS NULL OR state = ?3)
+                 ORDER BY id LIMIT ?4",
+            )?;
+            let rows = select.query_map((after, &filter.topic, state, limit as u64), |row| {
+                Ok(Listed {
+                    id: row.get(0)?,
+                    state: State::of(row.get(1)?),
+                    topic: row.get(2)?,
+                    key: row.get(3)?,
+                    bytes: row.get(4)?,
+                    timestamp_ms: row.get(5)?,
+                    why: row.get(6)?,
+                })
+            })?;
+            rows.collect::<rusqlite::Result<_>>()
+        };
+        work().map_err(|error| SpoolError::sql("read", &error))
+    }
+
+    /// One row, whole.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn show(&self, id: i64) -> Result<Option<Entry>, SpoolError> {
+        let work = || {
+            let sql = format!("SELECT {COLUMNS} FROM records WHERE id = ?1");
+            let mut select = self.db.prepare_cached(&sql)?;
+            let mut rows = select.query([id])?;
+            rows.next()?.map(format::entry).transpose()
+        };
+        work().map_err(|error| SpoolError::sql("read", &error))
+    }
+}
