@@ -1,7 +1,6 @@
 //! The file's format: one table that the sqlite3 shell can read, and a version.
 //!
-//! A later version may add columns with defaults, so that the version before still reads its own.
-//! Root pages never move (nothing is vacuumed, nothing dropped).
+//! A version reads its own format and the one before it, and refuses a newer one.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -73,10 +72,20 @@ pub(super) fn open_writer(dir: &Path) -> Result<Connection, OpenError> {
 
 /// Opens the file for reading; needs no lock and holds up nobody.
 pub(super) fn open_reader(path: &Path) -> Result<Connection, OpenError> {
+    reader(path, "")
+}
+
+/// Opens a damaged file for reading. Without this setting SQLite would refuse all of a file that
+/// is shorter than it says.
+pub(super) fn open_damaged(path: &Path) -> Result<Connection, OpenError> {
+    reader(path, "PRAGMA writable_schema = ON")
+}
+
+fn reader(path: &Path, before: &str) -> Result<Connection, OpenError> {
     let sql = |cause| OpenError::sql("cannot open", path, cause);
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let db = Connection::open_with_flags(path, flags).map_err(sql)?;
-    settings(&db).map_err(sql)?;
+    db.execute_batch(before).and_then(|()| settings(&db)).map_err(sql)?;
     match version(&db, path)? {
         0 => Err(OpenError::Foreign { path: path.to_owned() }),
         _ => Ok(db),

@@ -72,12 +72,7 @@ pub(super) fn open(dir: &Path, limits: Limits) -> Result<Parts, OpenError> {
         }
         Err(error) => return Err(error),
     };
-    let mut reserve = Reserve::new(dir, limits.reserve);
-    if disk::free(dir).is_ok_and(|free| free > limits.min_free + limits.reserve)
-        && let Err(error) = reserve.make()
-    {
-        tracing::warn!(%error, "the spool's reserve cannot be made");
-    }
+    let reserve = Reserve::new(dir, limits.reserve);
     disk::sync_dir(dir).map_err(|cause| OpenError::io("cannot sync", dir, cause))?;
     let stats = book.stats();
     let opened = Opened { live: stats.live, parked: stats.parked, bytes: stats.bytes, salvage: found };
@@ -100,7 +95,7 @@ fn sound(dir: &Path) -> Result<(Connection, Book), OpenError> {
 fn check(db: &mut Connection, within: Option<Duration>) -> rusqlite::Result<()> {
     if let Some(within) = within {
         let end = Instant::now() + within;
-        db.progress_handler(10_000, Some(move || Instant::now() > end))?;
+        db.progress_handler(1_000, Some(move || Instant::now() > end))?;
     }
     let verdict = db.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0));
     db.progress_handler(0, None::<fn() -> bool>)?;

@@ -28,7 +28,7 @@ pub(super) fn salvage(dir: &Path) -> Result<Salvage, OpenError> {
         remove(&with(&new, part)).map_err(failed)?;
     }
     let old = format::file(dir);
-    let counts = match source(&old) {
+    let counts = match format::open_damaged(&old) {
         Ok(source) => copy(&source, &new),
         // Not even the first page can be read: an empty new file.
         Err(OpenError::Sql { cause, .. }) if damage(&cause) => create(&new).map(|_| (0, 0)),
@@ -94,15 +94,6 @@ fn aside(dir: &Path) -> PathBuf {
     if free(&name) { name } else { others.next().unwrap_or(name) }
 }
 
-/// Read-only, so that nothing of the old file changes.
-fn source(path: &Path) -> Result<Connection, OpenError> {
-    let db = format::open_reader(path)?;
-    // It would refuse whole pages for one odd cell; each row's sum is the judge here.
-    db.execute_batch("PRAGMA cell_size_check = OFF")
-        .map_err(|cause| OpenError::sql("cannot open", path, cause))?;
-    Ok(db)
-}
-
 fn create(path: &Path) -> rusqlite::Result<Connection> {
     let mut db = Connection::open(path)?;
     // One transaction with a journal: closed, it is one file.
@@ -120,49 +111,90 @@ fn damage(error: &rusqlite::Error) -> bool {
 fn copy(source: &Connection, new: &Path) -> rusqlite::Result<(u64, u64)> {
     let mut target = create(new)?;
     let work = target.transaction()?;
-    let mut named = named(source);
-    let last = source
-        .query_row("SELECT seq FROM sqlite_sequence WHERE name = 'records'", [], |row| row.get::<_, i64>(0))
-        .optional()
-        .unwrap_or_default()
-        .max(named.last().copied())
-        .unwrap_or(0);
-    let (mut kept, mut lost, mut at, mut steps) = (0, BTreeSet::new(), 0, 0);
-    loop {
-        match read(source, "id > ?1 ORDER BY id LIMIT 1", at) {
-            Ok(None) => break,
-            // The tree leads in a circle.
-            Ok(Some(entry)) if entry.id <= at => break,
-            Ok(Some(entry)) => {
-                at = entry.id;
-                named.remove(&at);
-                if keep(&work, entry)? { kept += 1 } else { drop(lost.insert(at)) }
-            }
-            Err(error) if damage(&error) => {
-                let next = named.range(at + 1..).next().copied().unwrap_or(at + 1);
-                steps += 1;
-                if next > last || steps > STEPS {
-                    break;
-                }
-                at = next;
-                match read(source, "id = ?1", at) {
-                    Ok(Some(entry)) if entry.id == at => {
-                        named.remove(&at);
-                        if keep(&work, entry)? { kept += 1 } else { drop(lost.insert(at)) }
-                    }
-                    Ok(_) => {}
-                    Err(error) if damage(&error) => drop(lost.insert(at)),
-                    Err(error) => return Err(error),
-                }
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    lost.append(&mut named);
+    let named = named(source);
+    let seq = "SELECT seq FROM sqlite_sequence WHERE name = 'records'";
+    let seq: i64 = source.query_row(seq, [], |row| row.get(0)).optional().ok().flatten().unwrap_or(0);
+    let last = seq.max(named.last().copied().unwrap_or(0));
+    let mut walk = Walk { source, target: &work, named, lost: BTreeSet::new(), kept: 0, at: 0 };
+    walk.all(last)?;
+    let Walk { kept, mut lost, named, at, .. } = walk;
+    // The index names them, the table has them no more.
+    lost.extend(named);
     work.execute("DELETE FROM sqlite_sequence WHERE name = 'records'", [])?;
     work.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('records', ?1)", [last.max(at)])?;
     work.commit()?;
     Ok((kept, lost.len() as u64))
+}
+
+/// A walk along the table that goes round its damaged pages.
+struct Walk<'a> {
+    source: &'a Connection,
+    target: &'a Connection,
+    /// What the index names and was not met yet.
+    named: BTreeSet<i64>,
+    lost: BTreeSet<i64>,
+    kept: u64,
+    at: i64,
+}
+
+impl Walk<'_> {
+    fn all(&mut self, last: i64) -> rusqlite::Result<()> {
+        let mut steps = 0;
+        loop {
+            match self.read("id > ?1 ORDER BY id LIMIT 1", self.at) {
+                // Past the end, or the tree leads in a circle.
+                Ok(None) => return Ok(()),
+                Ok(Some(entry)) if entry.id <= self.at => return Ok(()),
+                Ok(Some(entry)) => self.take(entry)?,
+                Err(error) if damage(&error) => {
+                    steps += 1;
+                    let next = self.named.range(self.at + 1..).next().copied().unwrap_or(self.at + 1);
+                    if next > last || steps > STEPS {
+                        return Ok(());
+                    }
+                    self.one(next)?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// An id that may stand on a damaged page.
+    fn one(&mut self, id: i64) -> rusqlite::Result<()> {
+        match self.read("id = ?1", id) {
+            Ok(Some(entry)) if entry.id == id => return self.take(entry),
+            Ok(_) => {}
+            Err(error) if damage(&error) => drop(self.lost.replace(id)),
+            Err(error) => return Err(error),
+        }
+        self.at = id;
+        Ok(())
+    }
+
+    fn take(&mut self, entry: Entry) -> rusqlite::Result<()> {
+        self.at = entry.id;
+        self.named.remove(&entry.id);
+        match entry.record {
+            Some(record) => {
+                let (state, why) = (entry.state.number(), entry.why);
+                Line::of(record).insert(self.target)?;
+                self.target.execute(
+                    "UPDATE records SET id = ?1, state = ?2, why = ?3 WHERE id = last_insert_rowid()",
+                    (entry.id, state, why),
+                )?;
+                self.kept += 1;
+            }
+            None => drop(self.lost.replace(entry.id)),
+        }
+        Ok(())
+    }
+
+    fn read(&self, which: &str, id: i64) -> rusqlite::Result<Option<Entry>> {
+        let sql = format!("SELECT {COLUMNS} FROM records WHERE {which}");
+        let mut select = self.source.prepare_cached(&sql)?;
+        let mut rows = select.query([id])?;
+        rows.next()?.map(format::entry).transpose()
+    }
 }
 
 /// The ids that the index names, from either end up to the damage.
@@ -179,23 +211,4 @@ fn named(source: &Connection) -> BTreeSet<i64> {
         });
     }
     ids
-}
-
-fn read(source: &Connection, which: &str, id: i64) -> rusqlite::Result<Option<Entry>> {
-    let sql = format!("SELECT {COLUMNS} FROM records WHERE {which}");
-    let mut select = source.prepare_cached(&sql)?;
-    let mut rows = select.query([id])?;
-    rows.next()?.map(format::entry).transpose()
-}
-
-/// Whether the row was whole.
-fn keep(target: &Connection, entry: Entry) -> rusqlite::Result<bool> {
-    let Some(record) = entry.record else { return Ok(false) };
-    Line::of(record).insert(target)?;
-    let (state, why) = (entry.state.number(), entry.why);
-    target.execute(
-        "UPDATE records SET id = ?1, state = ?2, why = ?3 WHERE id = last_insert_rowid()",
-        (entry.id, state, why),
-    )?;
-    Ok(true)
 }

@@ -18,7 +18,10 @@ const TICK: Duration = Duration::from_secs(1);
 const TICK_BYTES: u64 = 16 * 1024 * 1024;
 
 /// An empty file larger than this gives its space back.
-const SHRINK_BYTES: i64 = 64 * 1024 * 1024;
+const SHRINK_BYTES: u64 = 64 * 1024 * 1024;
+
+/// SQLite's page.
+const PAGE: u64 = 4096;
 
 pub(super) struct Writer {
     dir: PathBuf,
@@ -28,6 +31,8 @@ pub(super) struct Writer {
     /// Delivered rows whose delete failed.
     unremoved: Vec<i64>,
     written: u64,
+    /// The last transaction failed, and that was said.
+    failing: bool,
     #[cfg(test)]
     fault: super::tests::Fault,
 }
@@ -50,6 +55,7 @@ impl Writer {
             shared,
             unremoved: Vec::new(),
             written: 0,
+            failing: false,
             #[cfg(test)]
             fault: super::tests::Fault::default(),
         }
@@ -180,6 +186,9 @@ impl Writer {
 
     /// Writes the commit into the book, then answers.
     fn settle(&mut self, stores: Vec<Store>, removals: &[i64], changes: Vec<Change>, effects: &Effects) {
+        if std::mem::take(&mut self.failing) {
+            tracing::info!("the spool can be written again");
+        }
         let mut book = self.shared.book();
         for line in stores.iter().flat_map(|store| &store.lines) {
             book.tally(line.record.topic(), State::Live, 1, line.bytes.cast_signed());
@@ -216,8 +225,8 @@ impl Writer {
         } else if format::is_full(error, &self.dir) {
             self.set_full(Some(Bound::Disk));
             return Refused::Full(Bound::Disk);
-        } else {
-            tracing::warn!(%error, "the spool cannot be written");
+        } else if !std::mem::replace(&mut self.failing, true) {
+            tracing::error!(%error, "the spool cannot be written");
         }
         Refused::Error(SpoolError::sql("write", error))
     }
@@ -231,15 +240,19 @@ impl Writer {
             let _ = self.checkpoint();
             wal = self.wal_bytes();
         }
-        self.remake_reserve(free);
         self.shrink();
+        self.remake_reserve(free);
+        // Pages that deletes left in the file can be filled without taking more of the disk.
+        let unused = self.pragma("freelist_count").saturating_mul(PAGE);
+        let room = free.map(|free| free.saturating_add(unused));
         let oldest_ms = self.oldest();
         let mut book = self.shared.book();
         let stats = book.stats_mut();
         (stats.free, stats.wal, stats.oldest_ms) = (free, wal, oldest_ms);
         stats.reserve = self.reserve.held();
         let limits = &self.shared.limits;
-        let full = if free.is_some_and(|free| free < limits.min_free) {
+        // Without the reserve nothing may come in: it could not get out again.
+        let full = if !stats.reserve || room.is_some_and(|room| room < limits.min_free) {
             Some(Bound::Disk)
         } else if wal > limits.max_wal {
             Some(Bound::Wal)
@@ -281,9 +294,10 @@ impl Writer {
     }
 
     fn remake_reserve(&mut self, free: Option<u64>) {
-        let wanted = self.shared.limits.min_free + self.reserve.bytes();
-        // Twice over, so that it is not made and dropped in turn at the edge.
-        if self.reserve.held() || free.is_none_or(|free| free < wanted + self.reserve.bytes()) {
+        /// So that it is not made and dropped in turn at the edge.
+        const MARGIN: u64 = 1024 * 1024;
+        let wanted = self.shared.limits.min_free.saturating_add(self.reserve.bytes() + MARGIN);
+        if self.reserve.held() || free.is_none_or(|free| free < wanted) {
             return;
         }
         match self.reserve.make() {
@@ -310,11 +324,15 @@ impl Writer {
                 return;
             }
         }
-        let pages = self.db.pragma_query_value(None, "page_count", |row| row.get::<_, i64>(0));
-        if pages.is_ok_and(|pages| pages * 4096 > SHRINK_BYTES) {
+        let bytes = self.pragma("page_count").saturating_mul(PAGE);
+        if bytes > SHRINK_BYTES || (!self.reserve.held() && bytes > self.reserve.bytes()) {
             // Without room for it the file stays as it is.
             let _ = self.db.execute_batch("VACUUM").and_then(|()| self.checkpoint());
         }
+    }
+
+    fn pragma(&self, name: &str) -> u64 {
+        self.db.pragma_query_value(None, name, |row| row.get(0)).unwrap_or(0)
     }
 
     fn oldest(&self) -> Option<i64> {
