@@ -2,12 +2,13 @@
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use super::OpenError;
 
 /// Makes `dir` and what is missing above it. A new directory survives a power cut only once its
-/// parent is synced, so each one is.
+/// parent is synced, so each one is. `dir` itself is for its owner alone: it holds payloads.
 pub(super) fn make_dir(dir: &Path) -> Result<(), OpenError> {
     let failed = |cause| OpenError::io("cannot make the directory", dir, cause);
     let mut missing: Vec<&Path> = Vec::new();
@@ -18,7 +19,8 @@ pub(super) fn make_dir(dir: &Path) -> Result<(), OpenError> {
         at = parent;
     }
     for new in missing.into_iter().rev() {
-        match fs::create_dir(new) {
+        let mode = if new == dir { 0o700 } else { 0o777 };
+        match fs::DirBuilder::new().mode(mode).create(new) {
             Err(cause) if cause.kind() != io::ErrorKind::AlreadyExists => return Err(failed(cause)),
             _ => {}
         }
@@ -166,7 +168,8 @@ mod tests {
         let deep = dir.path().join("a/b/c");
         make_dir(&deep).unwrap();
         make_dir(&deep).unwrap();
-        assert!(deep.is_dir());
+        let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&deep).unwrap().permissions());
+        assert_eq!(mode & 0o777, 0o700, "payloads are for the owner alone");
         fs::write(dir.path().join("file"), "").unwrap();
         let error = make_dir(&dir.path().join("file/x")).unwrap_err().to_string();
         assert!(error.contains("cannot make the directory"), "{error}");

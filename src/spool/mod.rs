@@ -103,6 +103,7 @@ impl Spool {
         let reader = std::thread::Builder::new()
             .name(String::from("spool-reader"))
             .spawn(move || reader.run(&asked))
+            .inspect_err(|_| shared.close())
             .map_err(failed)?;
         let threads = std::sync::Mutex::new(Some(Threads { writer, reader, _lock: parts.lock }));
         Ok((Self { shared, reads, threads }, opened))

@@ -251,8 +251,9 @@ impl Writer {
         (stats.free, stats.wal, stats.oldest_ms) = (free, wal, oldest_ms);
         stats.reserve = self.reserve.held();
         let limits = &self.shared.limits;
-        // Without the reserve nothing may come in: it could not get out again.
-        let full = if !stats.reserve || room.is_some_and(|room| room < limits.min_free) {
+        // Without the reserve, or while deletes fail, nothing may come in: it could not get out again.
+        let stuck = !stats.reserve || !self.unremoved.is_empty();
+        let full = if stuck || room.is_some_and(|room| room < limits.min_free) {
             Some(Bound::Disk)
         } else if wal > limits.max_wal {
             Some(Bound::Wal)
