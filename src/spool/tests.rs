@@ -1,8 +1,7 @@
 //! The spool as a whole.
 
 mod damage;
-
-use std::collections::BTreeMap;
+mod orders;
 
 use super::*;
 use crate::record::Parts;
@@ -336,86 +335,5 @@ async fn a_queue_that_the_disk_does_not_empty_refuses_at_once() {
     go.send(()).unwrap();
     for store in waiting {
         store.await.unwrap();
-    }
-}
-
-#[tokio::test]
-async fn any_order_of_calls_keeps_to_the_model() {
-    let seed = std::env::var("SPOOL_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(0x5eed_u64);
-    println!("SPOOL_SEED={seed}");
-    let mut state = seed | 1;
-    let mut random = move |below: u64| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state % below
-    };
-    let dir = tempfile::tempdir().unwrap();
-    let (mut spool, _) = open(dir.path());
-    // key -> (topic, live); keys rise in order of arrival
-    let mut model: BTreeMap<u64, (usize, bool)> = BTreeMap::new();
-    let topics = ["a", "b", "c"];
-    let mut next = 0;
-    for _ in 0..600 {
-        match random(10) {
-            0..=3 => {
-                let mut records = Vec::new();
-                for _ in 0..=random(4) {
-                    let topic = random(3) as usize;
-                    records.push(record(
-                        topics[topic],
-                        &next.to_string(),
-                        &vec![next as u8; 1 + random(9000) as usize],
-                    ));
-                    model.insert(next, (topic, true));
-                    next += 1;
-                }
-                spool.store(records).await.unwrap();
-            }
-            4..=7 => {
-                let topic = random(3) as usize;
-                let most = 1 + random(6) as usize;
-                let rows = spool.oldest(&topics[topic].into(), most, u64::MAX).await.unwrap();
-                let wished: Vec<u64> = model
-                    .iter()
-                    .filter(|(_, row)| **row == (topic, true))
-                    .map(|(key, _)| *key)
-                    .take(most)
-                    .collect();
-                let found: Vec<u64> = rows.iter().map(|row| row.record.key().parse().unwrap()).collect();
-                assert_eq!(found, wished);
-                for (row, key) in rows.iter().zip(found) {
-                    match random(4) {
-                        0 => {
-                            assert!(spool.park(row.id, "why").await.unwrap());
-                            model.insert(key, (topic, false));
-                        }
-                        1 => {}
-                        _ => {
-                            spool.remove(&[row.id]);
-                            model.remove(&key);
-                        }
-                    }
-                }
-                if random(2) == 0 {
-                    drop(rows);
-                    continue; // the next look comes while deletes are pending
-                }
-                spool.flush().await.unwrap();
-            }
-            8 => {
-                let parked = model.values().filter(|(_, live)| !live).count() as u64;
-                assert_eq!(spool.requeue(None).await.unwrap(), parked);
-                model.values_mut().for_each(|(_, live)| *live = true);
-            }
-            _ => {
-                drop(spool);
-                (spool, _) = open(dir.path());
-            }
-        }
-        spool.flush().await.unwrap();
-        let stats = spool.stats();
-        let live = model.values().filter(|(_, live)| *live).count() as u64;
-        assert_eq!((stats.live, stats.parked), (live, model.len() as u64 - live), "seed {seed}");
     }
 }
