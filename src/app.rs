@@ -13,8 +13,9 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
 
-use crate::config::{Config, Loaded, Problems};
+use crate::config::{self, Config, Loaded, Problems};
 use crate::deliver::Deliverer;
+use crate::delivery::Deadline;
 use crate::http::{self, ConnectionLimits, Ingest, Limits, Phase, Watch};
 use crate::kafka::{Admin, Connection, Producer, Tuning};
 use crate::observe::health::{Health, State};
@@ -23,12 +24,16 @@ use crate::pipeline::Pipeline;
 use crate::provision::{self, Provisioner};
 use crate::schema::{Registry, Schemas};
 use crate::sources::Sources;
+use crate::spool::{self, Spool};
 
 /// Schemas of one's own stand here, in the working directory; the shipped ones are in the binary.
 const SCHEMAS: &str = "schemas";
 
 /// Few people look at the operator's port; nobody should be able to fill it.
 const ADMIN_CONNECTIONS: usize = 64;
+
+/// Bytes that SQLite's log may grow to while somebody else reads the spool for long.
+const MAX_WAL: u64 = 64 * 1024 * 1024;
 
 /// What librdkafka may take to hand over its last records, once nothing is in flight for us.
 const FLUSH: Duration = Duration::from_secs(2);
@@ -49,9 +54,13 @@ pub struct App {
     phase: watch::Sender<Phase>,
     deliveries: TaskTracker,
     servers: Vec<JoinHandle<()>>,
-    background: [JoinHandle<()>; 2],
+    background: Vec<JoinHandle<()>>,
+    spool: Option<Arc<Spool>>,
     producer: Arc<Producer>,
 }
+
+/// What the spool may take to commit what waits.
+const CLOSE: Duration = Duration::from_secs(5);
 
 /// The two ports, bound.
 pub struct Listeners {
@@ -107,7 +116,12 @@ impl App {
             Tuning { kafka_budget: longest, max_record: provision::max_record(config.http.max_body) };
         let producer = Arc::new(Producer::new(&connection, tuning, health.clone())?);
         let sources = Arc::new(ArcSwap::from_pointee(sources));
-        let pipeline = Arc::new(Pipeline::new(config.http.max_in_flight, Deliverer::new(producer.clone())));
+        let spool = open_spool(&config.spool, &health).await?;
+        let reserve = if spool.is_some() { config.spool.reserve } else { Deadline::ANSWER };
+        let deliverer = Deliverer::new(producer.clone(), spool.clone(), health.clone());
+        let mut background = vec![tokio::spawn(look_for_kafka(producer.clone(), health.clone()))];
+        background.extend(deliverer.drain().map(|drain| tokio::spawn(drain.run())));
+        let pipeline = Arc::new(Pipeline::new(config.http.max_in_flight, deliverer));
         let provisioner = Provisioner {
             admin: Admin::new(&connection)?,
             registry: Registry::new(
@@ -124,7 +138,8 @@ impl App {
         let Listeners { hooks, admin } = listeners;
         let (phase, phases) = watch::channel(Phase::Serving);
         let deliveries = TaskTracker::new();
-        let limits = Limits { max_body: config.http.max_body, body_timeout: config.http.body_timeout };
+        let limits =
+            Limits { max_body: config.http.max_body, body_timeout: config.http.body_timeout, reserve };
         let ingest =
             Ingest { sources, pipeline, phase: phases.clone(), tasks: deliveries.clone(), limits, watch };
         let connections = ConnectionLimits {
@@ -134,6 +149,7 @@ impl App {
         };
         let few = ConnectionLimits { max_connections: ADMIN_CONNECTIONS, ..connections };
 
+        background.push(tokio::spawn(provisioner.run(schemas)));
         Ok(Self {
             hooks: hooks.local_addr()?,
             admin: admin.local_addr()?,
@@ -141,17 +157,20 @@ impl App {
                 tokio::spawn(http::serve(hooks, http::hooks(Arc::new(ingest)), connections, phases.clone())),
                 tokio::spawn(http::serve(admin, http::admin(health.clone()), few, phases)),
             ],
-            background: [
-                tokio::spawn(provisioner.run(schemas)),
-                tokio::spawn(look_for_kafka(producer.clone(), health.clone())),
-            ],
+            background,
             health,
             drain_delay: config.http.drain_delay,
             shutdown_timeout: config.http.shutdown_timeout,
             phase,
+            spool,
             deliveries,
             producer,
         })
+    }
+
+    /// What the spool holds; `None` without one.
+    pub fn spool(&self) -> Option<spool::Stats> {
+        self.spool.as_ref().map(|spool| spool.stats())
     }
 
     /// Deliveries between their complete body and their end.
@@ -167,7 +186,7 @@ impl App {
     /// When something was still in flight at the end of the bound: it was answered 503, and may
     /// or may not be written.
     pub async fn stop(self) -> anyhow::Result<()> {
-        self.health.service.stop("shutting down");
+        self.health.service.put(State::Down, "shutting down");
         self.phase.send_replace(Phase::Draining);
         tokio::time::sleep(self.drain_delay).await;
         self.phase.send_replace(Phase::Refusing);
@@ -188,15 +207,43 @@ impl App {
             // Answered 503 long ago; each may still be written, as a duplicate of its retry.
             tracing::warn!("at the end: {error:#}");
         }
+        if let Some(spool) = &self.spool {
+            let left = spool.stats().live;
+            if left > 0 {
+                tracing::warn!(rows = left, "left in the spool; the next start goes on with them");
+            }
+            if let Err(error) = spool.close(CLOSE).await {
+                tracing::warn!("at the end: {error:#}");
+            }
+        }
         finished.map_err(|_| anyhow::anyhow!("deliveries were still in flight after {bound:?}"))
     }
+}
+
+/// Opens the spool, if one is configured; what it found is said.
+async fn open_spool(rules: &config::Spool, health: &Health) -> anyhow::Result<Option<Arc<Spool>>> {
+    let Some(dir) = rules.dir.clone() else {
+        tracing::info!("no spool ([spool] dir is not set): while Kafka is out, deliveries are answered 503");
+        return Ok(None);
+    };
+    let limits = spool::Limits {
+        max_bytes: rules.max_size as u64,
+        max_rows: rules.max_rows,
+        max_wal: MAX_WAL,
+        min_free: rules.min_free as u64,
+        reserve: spool::RESERVE,
+    };
+    let (spool, opened) = tokio::task::spawn_blocking(move || Spool::open(&dir, limits)).await??;
+    tracing::info!(?opened, "spool");
+    health.rely_on_spool();
+    Ok(Some(Arc::new(spool)))
 }
 
 /// Asks for Kafka as long as it is not there.
 async fn look_for_kafka(producer: Arc<Producer>, health: Arc<Health>) {
     loop {
         tokio::time::sleep(PROBE).await;
-        if health.kafka.report().state != State::Ok {
+        if health.kafka.state() != State::Ok {
             let producer = producer.clone();
             // It ends by itself at its bound.
             let _ = tokio::task::spawn_blocking(move || producer.probe(PROBE)).await;

@@ -76,11 +76,12 @@ pub struct Deadline {
 }
 
 impl Deadline {
-    /// What is kept back from Kafka's share to write the answer.
-    const RESERVE: Duration = Duration::from_millis(200);
+    /// What is kept back from Kafka's share to write the answer, where there is no spool to turn to.
+    pub const ANSWER: Duration = Duration::from_millis(200);
 
-    /// The deadline of a delivery whose head was complete at `start`.
-    pub fn new(start: Instant, ack_deadline: Duration) -> Self {
-        Self { kafka: start + ack_deadline.saturating_sub(Self::RESERVE), answer: start + ack_deadline }
+    /// The deadline of a delivery whose head was complete at `start`. `reserve` is kept back from
+    /// Kafka's share for what comes after it.
+    pub fn new(start: Instant, ack_deadline: Duration, reserve: Duration) -> Self {
+        Self { kafka: start + ack_deadline.saturating_sub(reserve), answer: start + ack_deadline }
     }
 }

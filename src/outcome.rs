@@ -13,6 +13,8 @@ use tracing::Level;
 pub enum Outcome {
     /// Acknowledged by all in-sync replicas of its topic.
     Published,
+    /// Synced to the local spool, from where it goes on to its topic.
+    Spooled,
     /// Acknowledged in the source's dead letters: authentic, but of no use as an event.
     DeadLettered,
     /// The sender's trouble: nothing was kept.
@@ -26,6 +28,7 @@ impl Outcome {
     pub const fn label(self) -> &'static str {
         match self {
             Self::Published => "published",
+            Self::Spooled => "spooled",
             Self::DeadLettered => "dead_lettered",
             Self::Refused => "refused",
             Self::Unavailable => "unavailable",
@@ -99,6 +102,8 @@ reasons! {
     Draining           "draining"            Unavailable  SERVICE_UNAVAILABLE      INFO "The service is shutting down.";
     RateLimited        "rate_limited"        Unavailable  SERVICE_UNAVAILABLE      WARN "The source sends dead letters faster than its limit.";
     KafkaUnavailable   "kafka_unavailable"   Unavailable  SERVICE_UNAVAILABLE      ERROR "Kafka did not acknowledge in time.";
+    SpoolFull          "spool_full"          Unavailable  SERVICE_UNAVAILABLE      ERROR "Kafka is out and the spool has reached a bound.";
+    SpoolError         "spool_error"         Unavailable  SERVICE_UNAVAILABLE      ERROR "Kafka is out and the spool cannot write.";
     SchemaUnknown      "schema_unknown"      Unavailable  SERVICE_UNAVAILABLE      ERROR "The registry has not yet given the schema an id.";
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
-use crate::deliver::{Deliverer, Undelivered};
+use crate::deliver::{Deliverer, Receipt, Undelivered};
 use crate::delivery::{Deadline, Delivery};
 use crate::envelope::Event;
 use crate::kafka::Ack;
@@ -24,7 +24,7 @@ pub struct Pipeline {
 /// How a delivery ended: what answer, log and metrics are made from.
 #[derive(Debug)]
 pub struct Ended {
-    /// `Err` for all but an event in its topic.
+    /// `Err` for all but an event in its topic, or in the spool on its way there.
     pub result: Result<(), Fault>,
     /// The event's id and type, as far as they are known.
     pub event: Option<Name>,
@@ -46,17 +46,35 @@ pub struct Name {
 pub struct Stored {
     /// The topic.
     pub topic: Arc<str>,
-    /// Partition and offset.
-    pub ack: Ack,
+    /// Partition and offset; `None` while it is in the spool.
+    pub ack: Option<Ack>,
+}
+
+impl Stored {
+    fn new(topic: Arc<str>, receipt: Receipt) -> Self {
+        let ack = match receipt {
+            Receipt::Published(ack) => Some(ack),
+            Receipt::Spooled => None,
+        };
+        Self { topic, ack }
+    }
 }
 
 impl Ended {
     /// The outcome in one word.
     pub fn outcome(&self) -> Outcome {
         match &self.result {
+            Ok(()) if self.stored.as_ref().is_some_and(|stored| stored.ack.is_none()) => Outcome::Spooled,
             Ok(()) => Outcome::Published,
             Err(fault) => fault.reason.row().outcome,
         }
+    }
+}
+
+impl Ended {
+    /// Partition and offset, once Kafka has acknowledged.
+    pub fn ack(&self) -> Option<Ack> {
+        self.stored.as_ref()?.ack
     }
 }
 
@@ -102,13 +120,13 @@ impl Pipeline {
         deadline: Deadline,
     ) -> Ended {
         let Outbound { topic, record } = record;
-        match self.deliverer.deliver(&record, deadline).await {
-            Ok(ack) => Ended { result: Ok(()), event: None, stored: Some(Stored { topic, ack }) },
+        match self.deliverer.deliver(record, deadline).await {
+            Ok(receipt) => Ended { result: Ok(()), event: None, stored: Some(Stored::new(topic, receipt)) },
             Err(Undelivered::Refused(trouble)) => {
                 let why = Fault::new(Reason::KafkaRefused, trouble.to_string());
                 self.dead_letter(source, verified, Some(&topic), why, deadline).await
             }
-            Err(Undelivered::Unavailable(detail)) => Fault::new(Reason::KafkaUnavailable, detail).into(),
+            Err(undelivered) => unavailable(&undelivered, None).into(),
         }
     }
 
@@ -128,12 +146,23 @@ impl Pipeline {
         let topic = source.dead_letter_topic.clone();
         let key = source.envelope.key(verified);
         let record = Record::dead_letter(&topic, key, bound_for, verified, &why);
-        match self.deliverer.deliver(&record, deadline).await {
-            Ok(ack) => Ended { result: Err(why), event: None, stored: Some(Stored { topic, ack }) },
-            Err(undelivered) => {
-                Fault::new(Reason::KafkaUnavailable, format!("dead letter ({why}): {undelivered}")).into()
-            }
+        match self.deliverer.deliver(record, deadline).await {
+            Ok(receipt) => Ended { result: Err(why), event: None, stored: Some(Stored::new(topic, receipt)) },
+            Err(undelivered) => unavailable(&undelivered, Some(&why)).into(),
         }
+    }
+}
+
+/// Our trouble, and whose exactly; for a dead letter also why it was one.
+fn unavailable(undelivered: &Undelivered, dead_letter: Option<&Fault>) -> Fault {
+    let reason = match undelivered {
+        Undelivered::Refused(_) | Undelivered::Kafka(_) => Reason::KafkaUnavailable,
+        Undelivered::SpoolFull(_) => Reason::SpoolFull,
+        Undelivered::Spool(_) => Reason::SpoolError,
+    };
+    match dead_letter {
+        Some(why) => Fault::new(reason, format!("dead letter ({why}): {undelivered}")),
+        None => Fault::new(reason, undelivered.to_string()),
     }
 }
 

@@ -264,8 +264,8 @@ impl From<&Line<'_>> for Row {
             event_type: ended.event.as_ref().map(|name| name.event_type.clone()),
             id: ended.event.as_ref().map(|name| name.id.clone()),
             topic: ended.stored.as_ref().map(|stored| stored.topic.to_string()),
-            partition: ended.stored.as_ref().map(|stored| stored.ack.partition),
-            offset: ended.stored.as_ref().map(|stored| stored.ack.offset),
+            partition: ended.ack().map(|ack| ack.partition),
+            offset: ended.ack().map(|ack| ack.offset),
         }
     }
 }
@@ -295,7 +295,8 @@ impl Tally {
     /// True when the event's key has come before.
     fn count(&mut self, row: &Row) -> bool {
         match row.kind {
-            Outcome::Published => self.events += 1,
+            // dev has no spool.
+            Outcome::Published | Outcome::Spooled => self.events += 1,
             Outcome::DeadLettered => self.dead_lettered += 1,
             Outcome::Refused => self.refused += 1,
             Outcome::Unavailable => self.unavailable += 1,
@@ -332,7 +333,7 @@ impl Tally {
 /// A line that is read at a glance.
 fn text(row: &Row, repeat: bool) -> String {
     let colour = match row.kind {
-        Outcome::Published => AnsiColor::Green,
+        Outcome::Published | Outcome::Spooled => AnsiColor::Green,
         Outcome::DeadLettered => AnsiColor::Yellow,
         Outcome::Refused | Outcome::Unavailable => AnsiColor::Red,
     };

@@ -37,6 +37,8 @@ pub struct Config {
     pub kafka: Kafka,
     /// The schema registry.
     pub registry: Registry,
+    /// The local queue for while Kafka is out.
+    pub spool: Spool,
     /// What `serve` creates at start.
     pub provision: Provision,
     /// By name: the name in the URL and in the topics. As loaded, only those that are on.
@@ -142,6 +144,28 @@ pub struct BasicAuth {
     pub username: String,
     /// By reference.
     pub password: SecretRef,
+}
+
+/// `[spool]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Spool {
+    /// Where it stands; without it there is no spool, and a delivery that Kafka does not take is
+    /// answered 503. No default: a directory that does not outlive the process would make a 202 a lie.
+    #[serde(default)]
+    pub dir: Option<PathBuf>,
+    /// Bound of what waits, in bytes.
+    #[serde(deserialize_with = "text::size")]
+    pub max_size: usize,
+    /// Bound of what waits, in rows.
+    #[serde(deserialize_with = "text::number")]
+    pub max_rows: u64,
+    /// What must stay free on the disk, in bytes.
+    #[serde(deserialize_with = "text::size")]
+    pub min_free: usize,
+    /// What is kept back from Kafka's share of the ack deadline, for the row's way to the disk.
+    #[serde(deserialize_with = "text::duration")]
+    pub reserve: Duration,
 }
 
 /// `[provision]`

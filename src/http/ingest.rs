@@ -27,6 +27,8 @@ pub struct Limits {
     pub max_body: usize,
     /// From the complete head to the complete body.
     pub body_timeout: Duration,
+    /// What is kept back from Kafka's share of the deadline.
+    pub reserve: Duration,
 }
 
 /// What the handler shares.
@@ -99,7 +101,7 @@ async fn admit(
         return Err(Reason::Draining.into());
     }
     body::declared(request.headers(), ingest.limits.max_body)?;
-    let deadline = Deadline::new(start, source.ack_deadline);
+    let deadline = Deadline::new(start, source.ack_deadline, ingest.limits.reserve);
     let until = deadline.answer.min(start + ingest.limits.body_timeout);
     let (head, body) = request.into_parts();
     let body = body::read(body, ingest.limits.max_body, until).await?;

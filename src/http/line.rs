@@ -43,8 +43,8 @@ pub fn log(line: &Line<'_>) {
                 r#type = ended.event.as_ref().map(|name| name.event_type.as_str()),
                 id = ended.event.as_ref().map(|name| name.id.as_str()),
                 topic = ended.stored.as_ref().map(|stored| &*stored.topic),
-                partition = ended.stored.as_ref().map(|stored| stored.ack.partition),
-                offset = ended.stored.as_ref().map(|stored| stored.ack.offset),
+                partition = ended.ack().map(|ack| ack.partition),
+                offset = ended.ack().map(|ack| ack.offset),
                 ms = line.took.as_millis() as u64,
             )
         };

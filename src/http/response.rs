@@ -33,6 +33,7 @@ struct Answer<'a> {
 
 pub(super) fn status(ended: &Ended) -> StatusCode {
     match &ended.result {
+        Ok(()) if ended.outcome() == Outcome::Spooled => StatusCode::ACCEPTED,
         Ok(()) => StatusCode::OK,
         Err(fault) => fault.reason.row().status,
     }
@@ -51,8 +52,8 @@ pub(super) fn answer(id: Id, ended: &Ended, last: bool) -> Response {
         id: ended.event.as_ref().map(|name| name.id.as_str()),
         reason,
         topic: ended.stored.as_ref().map(|stored| &*stored.topic),
-        partition: ended.stored.as_ref().map(|stored| stored.ack.partition),
-        offset: ended.stored.as_ref().map(|stored| stored.ack.offset),
+        partition: ended.ack().map(|ack| ack.partition),
+        offset: ended.ack().map(|ack| ack.offset),
     };
     let mut response = json(status, &body);
     let headers = response.headers_mut();

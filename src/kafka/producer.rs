@@ -51,7 +51,7 @@ impl ClientContext for Callbacks {
 
     fn error(&self, error: KafkaError, reason: &str) {
         match error.rdkafka_error_code() {
-            Some(RDKafkaErrorCode::AllBrokersDown) if self.0.kafka.report().state == State::Ok => {
+            Some(RDKafkaErrorCode::AllBrokersDown) if self.0.kafka.state() == State::Ok => {
                 self.0.kafka.set(State::Down, "no broker answers");
             }
             // These say why no broker answers, as long as none does.
@@ -60,7 +60,7 @@ impl ClientContext for Callbacks {
                 | RDKafkaErrorCode::SSL
                 | RDKafkaErrorCode::Resolve
                 | RDKafkaErrorCode::BrokerTransportFailure,
-            ) if self.0.kafka.report().state != State::Ok => self.0.kafka.set(State::Down, reason),
+            ) if self.0.kafka.state() != State::Ok => self.0.kafka.set(State::Down, reason),
             _ => tracing::debug!(%error, reason, "librdkafka"),
         }
     }
@@ -121,7 +121,7 @@ impl Producer {
             match ack.await {
                 Ok(Ok(delivered)) => Ok(Ack { partition: delivered.partition, offset: delivered.offset }),
                 Ok(Err((error, _))) => Err(Trouble::from(&error)),
-                Err(_) => Err(Trouble::Unavailable(RDKafkaErrorCode::BrokerDestroy)),
+                Err(_) => Err(Trouble::Unavailable("the producer is gone".into())),
             }
         })
     }

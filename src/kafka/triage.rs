@@ -1,5 +1,7 @@
 //! The one table from Kafka's errors to what they mean for a record.
 
+use std::borrow::Cow;
+
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 
 /// Why a record was not acknowledged.
@@ -9,8 +11,8 @@ pub enum Trouble {
     #[error("Kafka refuses the record: {0:?}")]
     Refused(Code),
     /// Not now, or nobody knows: the record may or may not have been written.
-    #[error("Kafka did not acknowledge: {0:?}")]
-    Unavailable(Code),
+    #[error("{0}")]
+    Unavailable(Cow<'static, str>),
 }
 
 impl Trouble {
@@ -25,7 +27,7 @@ impl Trouble {
             | Code::PolicyViolation
             | Code::TopicAuthorizationFailed => Self::Refused(code),
             // A missing topic belongs here: it looks like an outage and may come back.
-            _ => Self::Unavailable(code),
+            _ => Self::Unavailable(format!("Kafka did not acknowledge: {code:?}").into()),
         }
     }
 }

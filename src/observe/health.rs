@@ -1,10 +1,11 @@
 //! Readiness that tells the truth, part by part.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use tokio::sync::Notify;
-
+use arc_swap::ArcSwap;
 use serde::Serialize;
+use tokio::sync::Notify;
 
 /// How a part does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -30,52 +31,49 @@ pub struct Report {
     why: String,
 }
 
-/// A part's current state. The lock is held for a copy only, never across an await.
+/// A part's current state; reading it takes no lock.
 #[derive(Debug)]
 pub struct Part {
     name: &'static str,
-    report: Mutex<Report>,
+    report: ArcSwap<Report>,
     changed: Arc<Notify>,
 }
 
 impl Part {
-    fn new(name: &'static str, state: State, changed: &Arc<Notify>) -> Self {
-        Self {
-            name,
-            changed: changed.clone(),
-            report: Mutex::new(Report {
-                state,
-                why: String::from(if state == State::Ok { "" } else { STARTING }),
-            }),
-        }
+    fn new(name: &'static str, state: State, why: &str, changed: &Arc<Notify>) -> Self {
+        let report = ArcSwap::from_pointee(Report { state, why: why.into() });
+        Self { name, report, changed: changed.clone() }
     }
 
     /// Sets the state and logs its change: a healthy part says nothing, a sick one says so once,
     /// however its reasons vary.
     pub fn set(&self, state: State, why: impl Into<String>) {
         let why = why.into();
-        let mut report = self.report.lock().unwrap_or_else(PoisonError::into_inner);
-        if report.state != state || report.why == STARTING {
+        let before = self.report.load();
+        if before.state != state || before.why == STARTING {
             match state {
                 State::Ok => tracing::info!(part = self.name, "ok"),
                 State::Degraded => tracing::warn!(part = self.name, why, "degraded"),
                 State::Down => tracing::error!(part = self.name, why, "down"),
             }
         }
-        *report = Report { state, why };
+        self.put(state, why);
+    }
+
+    /// Sets the state without a log line, for what has one of its own.
+    pub fn put(&self, state: State, why: impl Into<String>) {
+        self.report.store(Arc::new(Report { state, why: why.into() }));
         self.changed.notify_waiters();
     }
 
-    /// Down on purpose: that has a log line of its own.
-    pub fn stop(&self, why: &str) {
-        *self.report.lock().unwrap_or_else(PoisonError::into_inner) =
-            Report { state: State::Down, why: why.into() };
-        self.changed.notify_waiters();
+    /// How it does, for the hot path.
+    pub fn state(&self) -> State {
+        self.report.load().state
     }
 
     /// How it stands.
     pub fn report(&self) -> Report {
-        self.report.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        Report::clone(&self.report.load())
     }
 }
 
@@ -88,8 +86,12 @@ pub struct Health {
     pub topics: Part,
     /// Whether the registry has given each schema its id.
     pub schemas: Part,
+    /// The local queue, where there is one.
+    pub spool: Part,
     /// Whether we are shutting down.
     pub service: Part,
+    /// Whether there is a spool to turn to.
+    has_spool: AtomicBool,
     changed: Arc<Notify>,
 }
 
@@ -106,6 +108,7 @@ struct Parts {
     kafka: Report,
     topics: Report,
     schemas: Report,
+    spool: Report,
     service: Report,
 }
 
@@ -114,10 +117,12 @@ impl Health {
     pub fn new() -> Arc<Self> {
         let changed = Arc::new(Notify::new());
         Arc::new(Self {
-            kafka: Part::new("kafka", State::Down, &changed),
-            topics: Part::new("topics", State::Down, &changed),
-            schemas: Part::new("schemas", State::Down, &changed),
-            service: Part::new("service", State::Ok, &changed),
+            kafka: Part::new("kafka", State::Down, STARTING, &changed),
+            topics: Part::new("topics", State::Down, STARTING, &changed),
+            schemas: Part::new("schemas", State::Down, STARTING, &changed),
+            spool: Part::new("spool", State::Ok, "off: [spool] dir is not set", &changed),
+            has_spool: AtomicBool::new(false),
+            service: Part::new("service", State::Ok, "", &changed),
             changed,
         })
     }
@@ -136,19 +141,28 @@ impl Health {
         }
     }
 
-    /// The whole is as well as its worst part.
+    /// From now on there is a spool: a Kafka that is out makes the service degraded, not down.
+    pub fn rely_on_spool(&self) {
+        self.has_spool.store(true, Ordering::Relaxed);
+        self.spool.put(State::Ok, "");
+    }
+
+    /// The whole is as well as its worst part. Kafka and its topics may be out as long as the spool
+    /// takes what they do not.
     pub fn readiness(&self) -> Readiness {
         let parts = Parts {
             kafka: self.kafka.report(),
             topics: self.topics.report(),
             schemas: self.schemas.report(),
+            spool: self.spool.report(),
             service: self.service.report(),
         };
-        let worst = [&parts.kafka, &parts.topics, &parts.schemas, &parts.service]
-            .into_iter()
-            .map(|report| report.state)
-            .max()
-            .unwrap_or(State::Down);
+        let spool = self.has_spool.load(Ordering::Relaxed) && parts.spool.state != State::Down;
+        let cluster = parts.kafka.state.max(parts.topics.state);
+        let cluster = if spool { cluster.min(State::Degraded) } else { cluster };
+        // A spool that cannot write is missed only while Kafka is out.
+        let spool = parts.spool.state.min(State::Degraded);
+        let worst = cluster.max(spool).max(parts.schemas.state).max(parts.service.state);
         let status = match worst {
             State::Ok => "ready",
             State::Degraded => "degraded",

@@ -16,9 +16,11 @@
 mod cli;
 mod faults;
 mod journey;
+mod kill;
 mod layout;
 mod outcomes;
 mod security;
 mod shutdown;
 mod slow;
+mod spool;
 mod support;

@@ -1,47 +1,13 @@
 //! SIGTERM under load, on the real program.
 
 use std::collections::BTreeSet;
-use std::io::{BufRead as _, BufReader};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crate::support::{PATIENCE, SECRET, Setup, batch, datagrid, kafka, on_embedded, until};
-
-/// A `serve` of its own, killed when the test ends early.
-struct Process(Child);
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// Starts the program and reads from its log where it listens.
-fn serve(config: &std::path::Path) -> (Process, String, String) {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_hookstream"))
-        .args(["serve", "-c"])
-        .arg(config)
-        .env("TEST_SECRET", SECRET)
-        .env("HOOKSTREAM_PORT", "tcp://10.0.0.1:80")
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
-    let process = Process(child);
-    let listening = log
-        .by_ref()
-        .map(Result::unwrap)
-        .find(|line| line.contains("listening"))
-        .expect("the program says where it listens");
-    // The pipe must not fill up.
-    std::thread::spawn(move || log.for_each(drop));
-    let line: serde_json::Value = serde_json::from_str(&listening).unwrap();
-    let text = |key: &str| line[key].as_str().unwrap().to_owned();
-    (process, text("hooks"), text("admin"))
-}
+use crate::support::process::serve;
+use crate::support::{PATIENCE, Setup, batch, datagrid, kafka, on_embedded, until};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sigterm_under_load_loses_nothing_that_was_answered_2xx() {

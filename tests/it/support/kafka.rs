@@ -82,3 +82,15 @@ pub async fn create(topic: &str, key: &str, value: &str) {
     let new = NewTopic::new(topic, 1, TopicReplication::Fixed(1)).set(key, value);
     assert_eq!(admin.create_topics(&[new], &options).await.unwrap(), [Ok(topic.to_owned())]);
 }
+
+/// Whether the real Kafka has the topic.
+pub async fn exists(topic: &str) -> bool {
+    let topic = topic.to_owned();
+    let look = move || {
+        let client: BaseConsumer =
+            ClientConfig::new().set("bootstrap.servers", stack("KAFKA")).create().unwrap();
+        let metadata = client.fetch_metadata(None, PATIENCE).unwrap();
+        metadata.topics().iter().any(|found| found.name() == topic)
+    };
+    tokio::task::spawn_blocking(look).await.unwrap()
+}

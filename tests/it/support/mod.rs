@@ -1,6 +1,7 @@
 //! What the tests share: the stack, a service on it, a provider that signs, and readers.
 
 pub mod kafka;
+pub mod process;
 pub mod raw;
 
 use std::collections::BTreeMap;
@@ -107,6 +108,11 @@ impl Setup {
 
     /// Starts the real application on free ports, without waiting for anything.
     pub async fn start(self) -> Service {
+        self.try_start().await.unwrap()
+    }
+
+    /// The same, for a start that may be refused.
+    pub async fn try_start(self) -> anyhow::Result<Service> {
         let file = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
         std::fs::write(file.path(), self.toml()).unwrap();
         let overrides = Overrides { file: Some(file.path().to_owned()), ..Overrides::default() };
@@ -119,9 +125,9 @@ impl Setup {
             let lines = lines.clone();
             move |line: &Line<'_>| lines.lock().unwrap().push(format!("{} {:?}", line.status, line.ended))
         };
-        let app = App::start(loaded, listeners, Arc::new(watch)).await.unwrap();
+        let app = App::start(loaded, listeners, Arc::new(watch)).await?;
         let client = reqwest::Client::builder().timeout(PATIENCE).no_proxy().build().unwrap();
-        Service { app, source: self.source, client, lines }
+        Ok(Service { app, source: self.source, client, lines })
     }
 
     /// The same, and waits until it is ready.

@@ -1,0 +1,140 @@
+//! Empties the spool into Kafka: in order of arrival for each topic, bounded in flight, and giving
+//! way to live traffic. A topic whose record fails is set aside for a growing while.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+
+use super::topics::Topics;
+use crate::kafka::{Ack, Producer, Trouble};
+use crate::observe::health::{Health, State};
+use crate::spool::{Row, Spool, Topic};
+
+/// Rows on their way at a time: few, so that live deliveries never queue behind a backlog.
+const BATCH: usize = 64;
+
+/// Bytes of one topic's rows on their way at a time.
+const BATCH_BYTES: u64 = 4 * 1024 * 1024;
+
+/// Between two looks at an empty spool, or at a Kafka that is out.
+const IDLE: Duration = Duration::from_millis(250);
+
+/// How long one row may wait for its acknowledgement.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long a topic is set aside after its first failure; doubled with each, up to the last.
+const ASIDE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
+
+/// The task that empties the spool.
+pub struct Drain {
+    producer: Arc<Producer>,
+    spool: Arc<Spool>,
+    topics: Arc<Topics>,
+    health: Arc<Health>,
+    aside: HashMap<String, Aside>,
+}
+
+/// A topic that is left alone for a while.
+struct Aside {
+    until: Instant,
+    pause: Duration,
+}
+
+impl Drain {
+    pub(super) fn new(
+        producer: Arc<Producer>,
+        spool: Arc<Spool>,
+        topics: Arc<Topics>,
+        health: Arc<Health>,
+    ) -> Self {
+        Self { producer, spool, topics, health, aside: HashMap::new() }
+    }
+
+    /// Runs until dropped.
+    pub async fn run(mut self) {
+        loop {
+            if !self.step().await {
+                tokio::time::sleep(IDLE).await;
+            }
+        }
+    }
+
+    /// One round over the topics; false when there was nothing to do.
+    async fn step(&mut self) -> bool {
+        if self.spool.stats().live == 0 || self.health.kafka.state() == State::Down {
+            return false;
+        }
+        let rows = self.rows().await;
+        if rows.is_empty() {
+            return false;
+        }
+        // Handed over in order; librdkafka keeps the order within each partition.
+        let acks: Vec<_> = rows.iter().map(|row| self.producer.publish(&row.record)).collect();
+        let results = join_all(acks.into_iter().map(async |ack| match ack {
+            Ok(ack) => match tokio::time::timeout(PATIENCE, ack).await {
+                Ok(result) => result,
+                Err(_) => Err(Trouble::Unavailable("no acknowledgement of a row of the spool".into())),
+            },
+            Err(trouble) => Err(trouble),
+        }))
+        .await;
+        self.settle(rows, results).await;
+        true
+    }
+
+    /// The oldest rows of each topic that is not set aside. A topic that is known to be out is
+    /// tried with one row: the first acknowledgement makes it well.
+    async fn rows(&self) -> Vec<Row> {
+        let now = Instant::now();
+        let topics: Vec<Topic> = self.spool.topics().into_iter().filter(|topic| topic.live > 0).collect();
+        let open = |topic: &&Topic| self.aside.get(&*topic.name).is_none_or(|aside| aside.until <= now);
+        let share = (BATCH / topics.iter().filter(open).count().max(1)).max(1);
+        let mut rows = Vec::new();
+        for topic in topics.iter().filter(open) {
+            let count = if self.topics.is_out(&topic.name) { 1 } else { share };
+            match self.spool.oldest(&topic.name, count, BATCH_BYTES).await {
+                Ok(found) => rows.extend(found),
+                Err(error) => tracing::error!(%error, "the spool cannot be read"),
+            }
+        }
+        rows
+    }
+
+    async fn settle(&mut self, rows: Vec<Row>, results: Vec<Result<Ack, Trouble>>) {
+        let mut published = Vec::with_capacity(rows.len());
+        for (row, result) in rows.iter().zip(results) {
+            self.topics.learn(row.record.topic(), &result);
+            match result {
+                Ok(_) => {
+                    self.aside.remove(row.record.topic());
+                    published.push(row.id);
+                }
+                Err(Trouble::Unavailable(_)) => self.set_aside(row.record.topic()),
+                Err(refused) => self.park(row, &refused).await,
+            }
+        }
+        // Before the rows are dropped: until then they are not given out again.
+        self.spool.remove(&published);
+    }
+
+    /// A row has no body that could be dead-lettered: it stays, is counted, and waits for a person.
+    async fn park(&self, row: &Row, refused: &Trouble) {
+        tracing::error!(row = row.id, topic = row.record.topic(), %refused, "parked: Kafka refuses it for good");
+        if let Err(error) = self.spool.park(row.id, &refused.to_string()).await {
+            tracing::error!(row = row.id, %error, "could not be parked");
+        }
+    }
+
+    fn set_aside(&mut self, topic: &str) {
+        let now = Instant::now();
+        let pause = match self.aside.get(topic) {
+            // Of one batch, only the first failure counts.
+            Some(aside) if aside.until > now => return,
+            Some(aside) => (aside.pause * 2).min(ASIDE.1),
+            None => ASIDE.0,
+        };
+        self.aside.insert(topic.to_owned(), Aside { until: now + pause, pause });
+    }
+}

@@ -1,0 +1,120 @@
+//! A finished record's way to durability: Kafka first, the spool when Kafka is out.
+//!
+//! ```text
+//! topic well        Kafka until its share of the deadline is over, then the spool
+//! topic known out   the spool at once; the drain finds out when it is well again
+//! no broker at all  the spool at once, whatever the topic
+//! refused for good  Undelivered::Refused: the pipeline still holds the body for a dead letter
+//! ```
+//!
+//! An outcome that nobody knows counts as not written: a duplicate is harmless, a loss is not.
+
+mod drain;
+mod topics;
+
+use std::sync::Arc;
+
+pub use drain::Drain;
+use topics::Topics;
+
+use crate::delivery::Deadline;
+use crate::kafka::{Ack, Producer, Trouble};
+use crate::observe::health::{Health, State};
+use crate::record::Record;
+use crate::spool::{Refused, Spool};
+
+/// Where a record is safe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Receipt {
+    /// Acknowledged by all in-sync replicas.
+    Published(Ack),
+    /// In a row of the spool that was synced to disk.
+    Spooled,
+}
+
+/// Why a record is not durable.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Undelivered {
+    /// Kafka will never take it.
+    #[error("{0}")]
+    Refused(Trouble),
+    /// Kafka is out, for all we know, and there is no spool.
+    #[error("{0}")]
+    Kafka(String),
+    /// Kafka is out and the spool has reached a bound.
+    #[error("{0}")]
+    SpoolFull(String),
+    /// Kafka is out and the spool cannot write.
+    #[error("{0}")]
+    Spool(String),
+}
+
+/// Delivers records.
+pub struct Deliverer {
+    producer: Arc<Producer>,
+    spool: Option<Arc<Spool>>,
+    topics: Arc<Topics>,
+    health: Arc<Health>,
+}
+
+impl Deliverer {
+    /// Delivers through `producer`, and to `spool` where there is one.
+    pub fn new(producer: Arc<Producer>, spool: Option<Arc<Spool>>, health: Arc<Health>) -> Self {
+        Self { producer, spool, topics: Arc::default(), health }
+    }
+
+    /// The task that empties the spool; `None` without one.
+    pub fn drain(&self) -> Option<Drain> {
+        let spool = self.spool.clone()?;
+        Some(Drain::new(self.producer.clone(), spool, self.topics.clone(), self.health.clone()))
+    }
+
+    /// Resolves when the record is durable, or when it is clear that it is not.
+    ///
+    /// Our own timer ends the wait for Kafka, since librdkafka's may report late.
+    ///
+    /// # Errors
+    /// [`Undelivered`].
+    ///
+    /// # Cancellation
+    /// Dropping the future recalls neither the record nor the row.
+    pub async fn deliver(&self, record: Record, deadline: Deadline) -> Result<Receipt, Undelivered> {
+        let Some(spool) = &self.spool else {
+            return match self.publish(&record, deadline).await {
+                Ok(ack) => Ok(Receipt::Published(ack)),
+                Err(Trouble::Unavailable(why)) => Err(Undelivered::Kafka(why.into_owned())),
+                Err(refused) => Err(Undelivered::Refused(refused)),
+            };
+        };
+        if !self.known_out(&record) {
+            match self.publish(&record, deadline).await {
+                Ok(ack) => return Ok(Receipt::Published(ack)),
+                Err(Trouble::Unavailable(_)) => {}
+                Err(refused) => return Err(Undelivered::Refused(refused)),
+            }
+        }
+        let until = deadline.answer - Deadline::ANSWER;
+        match tokio::time::timeout_at(until.into(), spool.store(vec![record])).await {
+            Ok(Ok(())) => Ok(Receipt::Spooled),
+            Ok(Err(full @ Refused::Full(_))) => Err(Undelivered::SpoolFull(full.to_string())),
+            Ok(Err(refused)) => Err(Undelivered::Spool(refused.to_string())),
+            Err(_) => Err(Undelivered::Spool("its disk did not sync within the deadline".into())),
+        }
+    }
+
+    fn known_out(&self, record: &Record) -> bool {
+        self.health.kafka.state() == State::Down || self.topics.is_out(record.topic())
+    }
+
+    async fn publish(&self, record: &Record, deadline: Deadline) -> Result<Ack, Trouble> {
+        let result = match self.producer.publish(record) {
+            Ok(ack) => match tokio::time::timeout_at(deadline.kafka.into(), ack).await {
+                Ok(result) => result,
+                Err(_) => Err(Trouble::Unavailable("no acknowledgement within the deadline".into())),
+            },
+            Err(trouble) => Err(trouble),
+        };
+        self.topics.learn(record.topic(), &result);
+        result
+    }
+}

@@ -1,0 +1,145 @@
+//! The spool: 202 while Kafka is out, and everything in its topic afterwards.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use hookstream::kafka::embedded::Embedded;
+use hookstream::names;
+
+use crate::support::{Service, Setup, batch, kafka, on_embedded_with, until};
+
+/// How late an answer may be on a busy machine.
+const SLACK: Duration = Duration::from_millis(750);
+
+fn spool(dir: &Path, more: &str) -> String {
+    format!("[spool]\ndir = \"{}\"\nmin_free = \"1 MiB\"\n{more}", dir.display())
+}
+
+async fn with_spool(dir: &Path, more: &str) -> (Service, Embedded) {
+    on_embedded_with(|setup| {
+        setup.tables = spool(dir, more);
+        setup.rules.push_str("ack_deadline = \"3s\"");
+    })
+    .await
+}
+
+async fn keys(embedded: &Embedded, topic: &str) -> Vec<String> {
+    let (bootstrap, topic) = (embedded.bootstrap_servers(), topic.to_owned());
+    let mut keys = tokio::task::spawn_blocking(move || kafka::read(&bootstrap, &topic)).await.unwrap();
+    keys.sort();
+    keys.dedup();
+    keys
+}
+
+fn waiting(service: &Service) -> u64 {
+    service.app.spool().unwrap().live
+}
+
+#[tokio::test]
+async fn while_kafka_is_out_deliveries_are_spooled_in_time_and_drained_afterwards() {
+    let dir = tempfile::tempdir().unwrap();
+    let (service, kafka) = with_spool(&dir.path().join("made/by/us"), "").await;
+    service.datagrid_post(batch("evt_0")).await.is(200, "published", None);
+    kafka.broker_down().unwrap();
+    let mut expected = vec![String::from("evt_0")];
+    for n in 1..=20 {
+        let (id, start) = (format!("evt_{n}"), Instant::now());
+        let answer = service.datagrid_post(batch(&id)).await;
+        answer.is(202, "spooled", None);
+        assert!(answer.body["partition"].is_null() && answer.body["topic"].is_string(), "{answer:?}");
+        assert!(start.elapsed() < Duration::from_secs(3) + SLACK, "{:?}", start.elapsed());
+        expected.push(id);
+    }
+    let odd = service.datagrid_post("no json").await;
+    odd.is(200, "dead_lettered", Some("json_invalid"));
+    assert_eq!(waiting(&service), 21);
+    let (status, ready) = service.admin("/readyz").await;
+    assert!(status == 200 && ready.contains("\"status\":\"degraded\""), "{ready}");
+
+    kafka.broker_up().unwrap();
+    until("an empty spool", async || waiting(&service) == 0).await;
+    expected.sort();
+    assert_eq!(keys(&kafka, &service.topic("batch_prediction.completed")).await, expected);
+    assert_eq!(keys(&kafka, &service.dead_letters()).await.len(), 1);
+    service.datagrid_post(batch("evt_after")).await.is(200, "published", None);
+}
+
+#[tokio::test]
+async fn the_next_start_goes_on_with_what_was_left() {
+    let dir = tempfile::tempdir().unwrap();
+    let (service, kafka) = with_spool(dir.path(), "").await;
+    let source = service.source.clone();
+    kafka.broker_down().unwrap();
+    for n in 0..3 {
+        service.datagrid_post(batch(&format!("evt_{n}"))).await.is(202, "spooled", None);
+    }
+    service.app.stop().await.unwrap();
+    kafka.broker_up().unwrap();
+
+    let setup = Setup {
+        kafka: kafka.bootstrap_servers(),
+        source,
+        rules: "types = [\"batch_prediction.completed\"]".into(),
+        tables: spool(dir.path(), ""),
+        ..Setup::new("datagrid")
+    };
+    let service = setup.ready().await;
+    until("an empty spool", async || waiting(&service) == 0).await;
+    let topic = service.topic("batch_prediction.completed");
+    assert_eq!(keys(&kafka, &topic).await, ["evt_0", "evt_1", "evt_2"]);
+}
+
+#[tokio::test]
+async fn a_full_spool_is_answered_503() {
+    let dir = tempfile::tempdir().unwrap();
+    let (service, kafka) = with_spool(dir.path(), "max_rows = 2").await;
+    kafka.broker_down().unwrap();
+    for n in 0..2 {
+        service.datagrid_post(batch(&format!("evt_{n}"))).await.is(202, "spooled", None);
+    }
+    service.datagrid_post(batch("evt_2")).await.is(503, "unavailable", Some("spool_full"));
+    kafka.broker_up().unwrap();
+    until("an empty spool", async || waiting(&service) == 0).await;
+    assert_eq!(keys(&kafka, &service.topic("batch_prediction.completed")).await, ["evt_0", "evt_1"]);
+}
+
+#[tokio::test]
+async fn a_second_service_on_the_directory_is_refused_with_the_holders_pid() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_service, kafka) = with_spool(dir.path(), "").await;
+    let setup =
+        Setup { kafka: kafka.bootstrap_servers(), tables: spool(dir.path(), ""), ..Setup::new("datagrid") };
+    let error = setup.try_start().await.err().unwrap();
+    assert!(format!("{error:#}").contains(&std::process::id().to_string()), "{error:#}");
+}
+
+#[tokio::test]
+async fn one_topic_that_is_gone_is_spooled_and_the_others_are_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let setup = Setup {
+        rules: "ack_deadline = \"3s\"".into(),
+        tables: spool(dir.path(), ""),
+        ..Setup::new("datagrid")
+    };
+    let service = setup.ready().await;
+    let gone = service.topic("batch_prediction.completed");
+    kafka::delete(&gone).await;
+    let mut spooled = 0;
+    until("the topic to be known out", async || {
+        let answer = service.datagrid_post(batch(&format!("evt_{spooled}"))).await;
+        spooled += u64::from(answer.status == 202);
+        assert!(matches!(answer.status, 200 | 202), "{answer:?}");
+        spooled == 3
+    })
+    .await;
+    let start = Instant::now();
+    let other = batch("evt_other").replace("batch_prediction.completed", "batch_prediction.failed");
+    service.datagrid_post(other).await.is(200, "published", None);
+    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+
+    // It comes back, but takes less than it is given: such a row waits for a person.
+    kafka::create(&gone, "max.message.bytes", "300").await;
+    until("all rows to be parked", async || service.app.spool().unwrap().parked == spooled).await;
+    assert_eq!(waiting(&service), 0);
+    assert_eq!(names::topic(&service.source, "batch_prediction.completed"), gone);
+}
