@@ -16,6 +16,18 @@ use crate::sources::Sources;
 const PAUSES: [Duration; 4] =
     [Duration::from_millis(250), Duration::from_secs(1), Duration::from_secs(5), Duration::from_secs(15)];
 
+/// One pause after the other; the last for good.
+#[derive(Default)]
+struct Pauses(usize);
+
+impl Pauses {
+    async fn next(&mut self) {
+        let pause = PAUSES.get(self.0).or(PAUSES.last()).copied().unwrap_or_default();
+        self.0 += 1;
+        tokio::time::sleep(pause).await;
+    }
+}
+
 /// The bound of warming up one topic's metadata.
 const WARM_UP: Duration = Duration::from_secs(5);
 
@@ -43,24 +55,26 @@ pub struct Provisioner {
 }
 
 impl Provisioner {
-    /// Tries until all is there, with growing pauses. Ends when done; dropping it stops it.
+    /// Tries until all is there, with growing pauses. Topics and subjects do not wait for each
+    /// other: while Kafka is out, deliveries with a schema's id can be spooled. Ends when done;
+    /// dropping it stops it.
     pub async fn run(self, mut schemas: Schemas) {
-        let mut pauses = PAUSES.iter();
-        let mut pause = Duration::ZERO;
-        let mut topics_done = false;
-        loop {
-            if !topics_done {
-                topics_done = self.topics().await;
+        let topics = async {
+            let mut pauses = Pauses::default();
+            while !self.topics().await {
+                pauses.next().await;
             }
-            if !schemas.without_id().is_empty() {
+        };
+        let subjects = async {
+            let mut pauses = Pauses::default();
+            while !schemas.without_id().is_empty() {
                 self.subjects(&mut schemas).await;
+                if !schemas.without_id().is_empty() {
+                    pauses.next().await;
+                }
             }
-            if topics_done && schemas.without_id().is_empty() {
-                return;
-            }
-            pause = pauses.next().copied().unwrap_or(pause);
-            tokio::time::sleep(pause).await;
-        }
+        };
+        tokio::join!(topics, subjects);
     }
 
     /// True when every topic is there and its metadata is warm.

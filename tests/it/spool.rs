@@ -143,3 +143,14 @@ async fn one_topic_that_is_gone_is_spooled_and_the_others_are_not() {
     assert_eq!(waiting(&service), 0);
     assert_eq!(names::topic(&service.source, "batch_prediction.completed"), gone);
 }
+
+#[tokio::test]
+async fn a_start_without_kafka_spools_as_soon_as_the_registry_has_answered() {
+    let dir = tempfile::tempdir().unwrap();
+    let setup =
+        Setup { kafka: "127.0.0.1:1".into(), tables: spool(dir.path(), ""), ..Setup::new("datagrid") };
+    let start = Instant::now();
+    let service = setup.start().await;
+    until("a spooled delivery", async || service.datagrid_post(batch("evt_1")).await.status == 202).await;
+    assert!(start.elapsed() < Duration::from_secs(5), "it waited for Kafka: {:?}", start.elapsed());
+}
