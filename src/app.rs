@@ -1,6 +1,8 @@
 //! The running service: start, and a stop that loses nothing. Every background task is on this
 //! screen.
 
+mod drain_only;
+
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -12,6 +14,8 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
+
+pub use drain_only::DrainOnly;
 
 use crate::config::{self, Config, Loaded, Problems};
 use crate::deliver::Deliverer;
@@ -70,16 +74,21 @@ pub struct Listeners {
     pub admin: TcpListener,
 }
 
+/// Binds the operator's port alone.
+///
+/// # Errors
+/// When the address is taken, or not ours.
+pub async fn bind_admin(config: &Config) -> anyhow::Result<TcpListener> {
+    bind("admin.listen", &config.admin.listen).await
+}
+
 impl Listeners {
     /// Binds what the configuration says.
     ///
     /// # Errors
     /// When an address is taken, or not ours.
     pub async fn bind(config: &Config) -> anyhow::Result<Self> {
-        Ok(Self {
-            hooks: bind("http.listen", &config.http.listen).await?,
-            admin: bind("admin.listen", &config.admin.listen).await?,
-        })
+        Ok(Self { hooks: bind("http.listen", &config.http.listen).await?, admin: bind_admin(config).await? })
     }
 }
 
@@ -111,15 +120,13 @@ impl App {
 
         let health = Health::new();
         let connection = Connection::new(config.kafka.bootstrap_servers.clone(), loaded.properties.clone());
-        let longest = sources.iter().map(|source| source.ack_deadline).max().unwrap_or_default();
-        let tuning =
-            Tuning { kafka_budget: longest, max_record: provision::max_record(config.http.max_body) };
-        let producer = Arc::new(Producer::new(&connection, tuning, health.clone())?);
+        let producer = Arc::new(Producer::new(&connection, tuning(config), health.clone())?);
         let sources = Arc::new(ArcSwap::from_pointee(sources));
         let spool = open_spool(&config.spool, &health).await?;
         let reserve = if spool.is_some() { config.spool.reserve } else { Deadline::ANSWER };
         let deliverer = Deliverer::new(producer.clone(), spool.clone(), health.clone());
         let mut background = vec![tokio::spawn(look_for_kafka(producer.clone(), health.clone()))];
+        background.extend(spool.clone().map(|spool| tokio::spawn(watch_spool(spool, health.clone()))));
         background.extend(deliverer.drain().map(|drain| tokio::spawn(drain.run())));
         let pipeline = Arc::new(Pipeline::new(config.http.max_in_flight, deliverer));
         let provisioner = Provisioner {
@@ -142,11 +149,7 @@ impl App {
             Limits { max_body: config.http.max_body, body_timeout: config.http.body_timeout, reserve };
         let ingest =
             Ingest { sources, pipeline, phase: phases.clone(), tasks: deliveries.clone(), limits, watch };
-        let connections = ConnectionLimits {
-            max_connections: config.http.max_connections,
-            head_timeout: config.http.head_timeout,
-            max_head: config.http.max_head,
-        };
+        let connections = connections(config);
         let few = ConnectionLimits { max_connections: ADMIN_CONNECTIONS, ..connections };
 
         background.push(tokio::spawn(provisioner.run(schemas)));
@@ -155,7 +158,7 @@ impl App {
             admin: admin.local_addr()?,
             servers: vec![
                 tokio::spawn(http::serve(hooks, http::hooks(Arc::new(ingest)), connections, phases.clone())),
-                tokio::spawn(http::serve(admin, http::admin(health.clone()), few, phases)),
+                tokio::spawn(http::serve(admin, http::admin(health.clone(), spool.clone()), few, phases)),
             ],
             background,
             health,
@@ -220,6 +223,19 @@ impl App {
     }
 }
 
+fn connections(config: &Config) -> ConnectionLimits {
+    ConnectionLimits {
+        max_connections: config.http.max_connections,
+        head_timeout: config.http.head_timeout,
+        max_head: config.http.max_head,
+    }
+}
+
+fn tuning(config: &Config) -> Tuning {
+    let longest = config.source.values().map(|source| source.ack_deadline).max().unwrap_or_default();
+    Tuning { kafka_budget: longest, max_record: provision::max_record(config.http.max_body) }
+}
+
 /// Opens the spool, if one is configured; what it found is said.
 async fn open_spool(rules: &config::Spool, health: &Health) -> anyhow::Result<Option<Arc<Spool>>> {
     let Some(dir) = rules.dir.clone() else {
@@ -237,6 +253,24 @@ async fn open_spool(rules: &config::Spool, health: &Health) -> anyhow::Result<Op
     tracing::info!(?opened, "spool");
     health.rely_on_spool();
     Ok(Some(Arc::new(spool)))
+}
+
+/// Between two looks at the spool, for metrics and readiness.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Tells metrics and readiness how the spool does. Its own log lines say so, too.
+async fn watch_spool(spool: Arc<Spool>, health: Arc<Health>) {
+    let mut looks = tokio::time::interval(LOOK);
+    loop {
+        looks.tick().await;
+        let stats = spool.stats();
+        metrics::spool(stats.live, stats.parked, stats.bytes, stats.oldest_ms);
+        match (stats.damaged, stats.full) {
+            (true, _) => health.spool.put(State::Down, "damaged: a restart salvages it"),
+            (false, Some(bound)) => health.spool.put(State::Down, format!("full: {}", bound.label())),
+            (false, None) => health.spool.put(State::Ok, ""),
+        }
+    }
 }
 
 /// Asks for Kafka as long as it is not there.

@@ -5,10 +5,12 @@ pub mod output;
 pub mod sample;
 pub mod send;
 pub mod serve;
+pub mod spool;
 pub mod tail;
 
 use std::future::Future;
 use std::io::Write as _;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -29,6 +31,9 @@ Run:
 
 Look:
   tail    Read topics, decoded
+
+Mend:
+  spool   Look into the spool, and put parked rows back on their way
 
 Try:
   send    Sign a sample delivery as its provider would, and post it
@@ -100,6 +105,7 @@ enum Command {
     Dev(dev::Args),
     Send(send::Args),
     Tail(tail::Args),
+    Spool(spool::Args),
 }
 
 /// Whether a command found what it was asked for.
@@ -119,6 +125,7 @@ pub fn main() -> ExitCode {
         Command::Dev(args) => block_on(dev::run(&cli.config, args)),
         Command::Send(args) => block_on(send::run(&cli.config, args)),
         Command::Tail(args) => block_on(tail::run(&cli.config, args)),
+        Command::Spool(args) => block_on(spool::run(&cli.config, args)),
     };
     match verdict {
         Ok(Verdict::Yes) => ExitCode::SUCCESS,
@@ -141,4 +148,19 @@ fn block_on(command: impl Future<Output = anyhow::Result<Verdict>>) -> anyhow::R
     // A call to a Kafka that does not answer may still hold a thread; nothing depends on it now.
     runtime.shutdown_background();
     verdict
+}
+
+/// A service's own address, as a client on the same machine calls it. `key` is the setting that
+/// `listen` comes from.
+fn own_address(key: &str, listen: &str) -> anyhow::Result<String> {
+    let Ok(mut address) = listen.parse::<SocketAddr>() else { return Ok(format!("http://{listen}")) };
+    if address.port() == 0 {
+        anyhow::bail!("{key} is {listen}: nobody can know the port; give it with --url");
+    }
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+        _ => {}
+    }
+    Ok(format!("http://{address}"))
 }

@@ -6,7 +6,8 @@ use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{ConfigArgs, Verdict};
-use crate::app::{App, Listeners};
+use crate::app::{self, App, DrainOnly, Listeners};
+use crate::config::Loaded;
 use crate::http;
 use crate::observe::log;
 
@@ -15,15 +16,20 @@ use crate::observe::log;
 /// Missing topics are created and schemas registered at start. SIGTERM stops it without loss, a
 /// second signal at once. HOOKSTREAM_LOG sets the log's filter, for instance `warn`.
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+pub struct Args {
+    /// Take no deliveries: publish what the spool holds, then end (0 all out, 1 stopped before)
+    #[arg(long)]
+    drain_only: bool,
+}
 
 /// Runs until SIGTERM or SIGINT, then stops without loss; a second signal stops at once.
 ///
 /// # Errors
 /// Problems of the configuration; what was still in flight at the end of the shutdown's bound.
-pub async fn run(config: &ConfigArgs, _args: &Args) -> anyhow::Result<Verdict> {
+pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<Verdict> {
     log::init(log::SERVICE);
-    let loaded = config.load()?;
+    // What only publishes finished records verifies nothing.
+    let loaded = if args.drain_only { config.load_unread()? } else { config.load()? };
     let file = loaded.file.as_ref().map_or("none (built in)".into(), |file| file.display().to_string());
     tracing::info!(version = env!("CARGO_PKG_VERSION"), config = file, "starting");
     for warning in &loaded.warnings {
@@ -33,6 +39,9 @@ pub async fn run(config: &ConfigArgs, _args: &Args) -> anyhow::Result<Verdict> {
         tracing::info!(source, why, "source is off");
     }
     let mut signals = Signals::new()?;
+    if args.drain_only {
+        return drain(&loaded, &mut signals).await;
+    }
     let listeners = Listeners::bind(&loaded.config).await?;
     let app = App::start(loaded, listeners, Arc::new(http::log)).await?;
     tracing::info!(hooks = %app.hooks, admin = %app.admin, "listening");
@@ -51,6 +60,25 @@ pub async fn run(config: &ConfigArgs, _args: &Args) -> anyhow::Result<Verdict> {
     }
     tracing::info!("stopped");
     Ok(Verdict::Yes)
+}
+
+/// Until no live row is left; [`Verdict::No`] when a signal came before.
+async fn drain(loaded: &Loaded, signals: &mut Signals) -> anyhow::Result<Verdict> {
+    let draining = DrainOnly::start(loaded, app::bind_admin(&loaded.config).await?).await?;
+    tracing::info!(admin = %draining.admin, "draining the spool; no deliveries are taken");
+    let emptied = tokio::select! {
+        () = draining.emptied() => true,
+        () = signals.next() => false,
+    };
+    let left = draining.stop().await?;
+    tracing::info!(live = left.live, parked = left.parked, emptied, "left in the spool");
+    if left.parked > 0 {
+        tracing::warn!(
+            parked = left.parked,
+            "Kafka refuses these rows for good: see `hookstream spool --parked`"
+        );
+    }
+    Ok(if emptied { Verdict::Yes } else { Verdict::No })
 }
 
 /// SIGTERM and SIGINT.

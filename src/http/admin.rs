@@ -1,17 +1,29 @@
 //! The operator's port.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use axum::extract::State;
+use axum::body::Body;
+use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
-use http::{StatusCode, header};
+use http::{HeaderMap, StatusCode, header};
+use serde::{Deserialize, Serialize};
 
+use super::body;
 use super::response::json;
 use crate::observe::{health::Health, metrics as exported};
+use crate::spool::Spool;
+
+/// Some thousand ids; a client with more asks again.
+const MAX_REQUEST: usize = 64 * 1024;
+
+/// For such a request to come in.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[derive(Clone)]
 pub(super) struct Operator {
     pub(super) health: Arc<Health>,
+    pub(super) spool: Option<Arc<Spool>>,
 }
 
 /// Never depends on Kafka: a restart would not bring it back.
@@ -29,4 +41,73 @@ pub(super) async fn readyz(State(operator): State<Operator>) -> Response {
 /// Prometheus' text format.
 pub(super) async fn metrics() -> Response {
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], exported::render()).into_response()
+}
+
+/// Which parked rows become live again: exactly one of the two.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wish {
+    #[serde(default)]
+    ids: Option<Vec<i64>>,
+    #[serde(default)]
+    all: bool,
+}
+
+#[derive(Serialize)]
+struct Requeued {
+    requeued: u64,
+}
+
+#[derive(Serialize)]
+struct Refusal<'a> {
+    error: &'a str,
+}
+
+fn refuse(status: StatusCode, error: &str) -> Response {
+    json(status, &Refusal { error })
+}
+
+/// Makes parked rows live again: `{"ids":[1,2]}` or `{"all":true}`; answers `{"requeued":2}`.
+pub(super) async fn requeue(State(operator): State<Operator>, request: Request) -> Response {
+    let Some(spool) = operator.spool else {
+        return refuse(StatusCode::NOT_FOUND, "this service has no spool: [spool] dir is not set");
+    };
+    let (head, body) = request.into_parts();
+    let wish = match wish(&head.headers, body).await {
+        Ok(wish) => wish,
+        Err(refusal) => return refusal,
+    };
+    let ids = wish.ids.as_deref();
+    match spool.requeue(ids).await {
+        Ok(requeued) => {
+            tracing::info!(requeued, "parked rows are live again: the operator's wish");
+            json(StatusCode::OK, &Requeued { requeued })
+        }
+        Err(error) => refuse(StatusCode::SERVICE_UNAVAILABLE, &error.to_string()),
+    }
+}
+
+async fn wish(headers: &HeaderMap, body: Body) -> Result<Wish, Response> {
+    const FORM: &str = r#"expected {"ids":[1,2]} or {"all":true}"#;
+    // A page in the operator's browser can post text to this port unasked, but not this type.
+    let media = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if !media.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json") {
+        return Err(refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, "expected content-type: application/json"));
+    }
+    let until = Instant::now() + REQUEST_TIMEOUT;
+    let read = async {
+        body::declared(headers, MAX_REQUEST)?;
+        body::read(body, MAX_REQUEST, until).await
+    };
+    let bytes = read.await.map_err(|fault| {
+        let row = fault.reason.row();
+        let mut refusal = refuse(row.status, row.label);
+        // The rest of the body may still be on its way.
+        refusal.headers_mut().insert(header::CONNECTION, http::HeaderValue::from_static("close"));
+        refusal
+    })?;
+    match serde_json::from_slice::<Wish>(&bytes) {
+        Ok(wish) if wish.all != wish.ids.is_some() => Ok(wish),
+        _ => Err(refuse(StatusCode::BAD_REQUEST, FORM)),
+    }
 }

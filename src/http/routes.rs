@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::routing::{any, get};
+use axum::routing::{any, get, post};
 
 use super::admin::{self, Operator};
 use super::ingest::{self, Ingest};
 use crate::observe::health::Health;
+use crate::spool::Spool;
 
 /// The port that providers call.
 pub fn hooks(state: Arc<Ingest>) -> Router {
@@ -15,10 +16,11 @@ pub fn hooks(state: Arc<Ingest>) -> Router {
 }
 
 /// The operator's port.
-pub fn admin(health: Arc<Health>) -> Router {
+pub fn admin(health: Arc<Health>, spool: Option<Arc<Spool>>) -> Router {
     Router::new()
         .route("/livez", get(admin::livez))
         .route("/readyz", get(admin::readyz))
         .route("/metrics", get(admin::metrics))
-        .with_state(Operator { health })
+        .route("/spool/requeue", post(admin::requeue))
+        .with_state(Operator { health, spool })
 }

@@ -9,6 +9,9 @@ use crate::outcome::{Outcome, Reason};
 
 const DELIVERIES: &str = "hookstream_deliveries_total";
 const DURATION: &str = "hookstream_delivery_duration_seconds";
+const SPOOL_ROWS: &str = "hookstream_spool_rows";
+const SPOOL_BYTES: &str = "hookstream_spool_bytes";
+const SPOOL_OLDEST: &str = "hookstream_spool_oldest_timestamp_seconds";
 const BUILD: &str = "hookstream_build_info";
 
 /// From a fast acknowledgement to past the default deadline.
@@ -31,6 +34,17 @@ pub fn init() {
             metrics::Unit::Seconds,
             "From the complete request head to the end of the delivery."
         );
+        metrics::describe_gauge!(SPOOL_ROWS, "Rows in the spool: live on their way to Kafka, parked for a person.");
+        metrics::describe_gauge!(
+            SPOOL_BYTES,
+            metrics::Unit::Bytes,
+            "Bytes of all rows in the spool: topics, keys, headers, values."
+        );
+        metrics::describe_gauge!(
+            SPOOL_OLDEST,
+            metrics::Unit::Seconds,
+            "When the oldest live row of the spool was received, in seconds since 1970; NaN while there is none."
+        );
         metrics::describe_gauge!(BUILD, "Always 1; the version is a label.");
         metrics::gauge!(BUILD, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
         Some(handle)
@@ -45,6 +59,16 @@ pub fn delivery(source: &str, outcome: Outcome, reason: Option<Reason>, took: Du
         .increment(1);
     metrics::histogram!(DURATION, "source" => source, "outcome" => outcome.label())
         .record(took.as_secs_f64());
+}
+
+/// How full the spool is; without one, these metrics are absent. `oldest_ms` is the oldest live
+/// row's receipt in milliseconds since 1970.
+pub fn spool(live: u64, parked: u64, bytes: u64, oldest_ms: Option<i64>) {
+    metrics::gauge!(SPOOL_ROWS, "state" => "live").set(live as f64);
+    metrics::gauge!(SPOOL_ROWS, "state" => "parked").set(parked as f64);
+    metrics::gauge!(SPOOL_BYTES).set(bytes as f64);
+    // A zero would make every alarm on its age go off; NaN compares as false.
+    metrics::gauge!(SPOOL_OLDEST).set(oldest_ms.map_or(f64::NAN, |ms| ms as f64 / 1000.0));
 }
 
 /// The text of `/metrics`.

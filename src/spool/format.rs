@@ -187,6 +187,14 @@ pub enum State {
 }
 
 impl State {
+    /// The name in lists and metrics.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Live => "live",
+            Self::Parked => "parked",
+        }
+    }
+
     pub(super) const fn number(self) -> i64 {
         match self {
             Self::Live => 0,

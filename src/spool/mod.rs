@@ -37,7 +37,7 @@ pub use format::{Entry, State, VERSION};
 pub use open::{Opened, Salvage};
 use shared::{Change, Shared, Store};
 pub use shared::{Stats, Topic};
-pub use view::{Filter, Listed, Reader};
+pub use view::{Filter, Listed, Reader, Totals};
 
 /// What the spool may take. Parked rows count as well: they take the same disk.
 #[derive(Clone, Copy, Debug)]

@@ -35,6 +35,19 @@ pub struct Listed {
     pub why: Option<String>,
 }
 
+/// What there is in all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Rows on their way.
+    pub live: u64,
+    /// Rows that wait for a person.
+    pub parked: u64,
+    /// Bytes of both: topics, keys, headers, values.
+    pub bytes: u64,
+    /// When the oldest row, live or parked, was received, in milliseconds since 1970.
+    pub oldest_ms: Option<i64>,
+}
+
 /// Looks at a spool. Each call is a short read of its own: a long one would keep the service from
 /// emptying SQLite's log.
 pub struct Reader {
@@ -81,6 +94,33 @@ impl Reader {
                 })
             })?;
             rows.collect::<rusqlite::Result<_>>()
+        };
+        work().map_err(|error| SpoolError::sql("read", &error))
+    }
+
+    /// How much there is. Reads the index and no row: about a second for ten million of them.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn totals(&self) -> Result<Totals, SpoolError> {
+        let work = || {
+            let mut totals = Totals::default();
+            let mut select = self.db.prepare_cached(
+                "SELECT state, count(*), sum(bytes) FROM records INDEXED BY by_topic GROUP BY state",
+            )?;
+            let mut rows = select.query([])?;
+            while let Some(row) = rows.next()? {
+                let count = match State::of(row.get(0)?) {
+                    State::Live => &mut totals.live,
+                    State::Parked => &mut totals.parked,
+                };
+                *count += row.get::<_, u64>(1)?;
+                totals.bytes += row.get::<_, u64>(2)?;
+            }
+            let mut first = self.db.prepare_cached("SELECT timestamp FROM records ORDER BY id LIMIT 1")?;
+            let mut rows = first.query([])?;
+            totals.oldest_ms = rows.next()?.map(|row| row.get(0)).transpose()?;
+            Ok(totals)
         };
         work().map_err(|error| SpoolError::sql("read", &error))
     }

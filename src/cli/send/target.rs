@@ -1,10 +1,11 @@
 //! Where deliveries go, and with whose secret they are signed.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::IpAddr;
 
 use anyhow::{Context as _, bail};
 use reqwest::Url;
 
+use crate::cli::own_address;
 use crate::config::secret::dev_secret;
 use crate::config::{self, Environment, Loaded, Overrides, Secret, Secrets, Source};
 
@@ -50,7 +51,7 @@ impl Target {
             }
             None => {
                 let loaded = load(Secrets::OrDev)?;
-                let url = endpoint(&own(&loaded.config.http.listen)?, name)?;
+                let url = endpoint(&own_address("http.listen", &loaded.config.http.listen)?, name)?;
                 let loaded = if is_loopback(&url) { loaded } else { load(secrets(&url))? };
                 (url, loaded)
             }
@@ -83,20 +84,6 @@ fn missing(name: &str, loaded: &Loaded, url: &Url) -> String {
             url.host_str().unwrap_or_default()
         ),
     }
-}
-
-/// The service's own address, as a client on the same machine calls it.
-fn own(listen: &str) -> anyhow::Result<String> {
-    let Ok(mut address) = listen.parse::<SocketAddr>() else { return Ok(format!("http://{listen}")) };
-    if address.port() == 0 {
-        bail!("http.listen is {listen}: nobody can know the port; give it with --url");
-    }
-    match address.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
-        IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
-        _ => {}
-    }
-    Ok(format!("http://{address}"))
 }
 
 /// The URL for a source's deliveries: `base` with `/hooks/SOURCE`, unless it has a path of its own.
@@ -212,11 +199,11 @@ pub(super) mod tests {
 
     #[test]
     fn a_service_that_listens_everywhere_is_called_on_the_loopback() {
-        assert_eq!(own("0.0.0.0:8080").unwrap(), "http://127.0.0.1:8080");
-        assert_eq!(own("[::]:8080").unwrap(), "http://[::1]:8080");
-        assert_eq!(own("10.1.2.3:80").unwrap(), "http://10.1.2.3:80");
-        assert_eq!(own("localhost:80").unwrap(), "http://localhost:80");
-        assert!(own("127.0.0.1:0").unwrap_err().to_string().contains("--url"));
+        assert_eq!(own_address("http.listen", "0.0.0.0:8080").unwrap(), "http://127.0.0.1:8080");
+        assert_eq!(own_address("http.listen", "[::]:8080").unwrap(), "http://[::1]:8080");
+        assert_eq!(own_address("http.listen", "10.1.2.3:80").unwrap(), "http://10.1.2.3:80");
+        assert_eq!(own_address("http.listen", "localhost:80").unwrap(), "http://localhost:80");
+        assert!(own_address("http.listen", "127.0.0.1:0").unwrap_err().to_string().contains("--url"));
     }
 
     #[test]

@@ -1,0 +1,92 @@
+//! `serve --drain-only`: producer, spool and drain without the port that providers call. For a
+//! spool whose service is gone for good, or that must be empty before a change.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::{ADMIN_CONNECTIONS, CLOSE, FLUSH, connections, look_for_kafka, open_spool, tuning, watch_spool};
+use crate::config::Loaded;
+use crate::deliver::Deliverer;
+use crate::http::{self, ConnectionLimits, Phase};
+use crate::kafka::{Connection, Producer};
+use crate::observe::health::{Health, State};
+use crate::observe::metrics;
+use crate::spool::{Spool, Stats};
+
+/// Between two looks whether it is done.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// A spool on its way out.
+pub struct DrainOnly {
+    /// The operator's port that was really taken.
+    pub admin: SocketAddr,
+    spool: Arc<Spool>,
+    producer: Arc<Producer>,
+    phase: watch::Sender<Phase>,
+    background: Vec<JoinHandle<()>>,
+    server: JoinHandle<()>,
+}
+
+impl DrainOnly {
+    /// Starts the tasks. Kafka is not waited for.
+    ///
+    /// # Errors
+    /// When there is no spool, or another process has it; a property that librdkafka refuses.
+    pub async fn start(loaded: &Loaded, admin: TcpListener) -> anyhow::Result<Self> {
+        let config = &loaded.config;
+        let dir =
+            config.spool.dir.as_deref().context("there is no spool to drain: [spool] dir is not set")?;
+        // A directory made for a slip of the pen would be found empty.
+        anyhow::ensure!(dir.is_dir(), "there is no spool to drain: {} does not exist", dir.display());
+        metrics::init();
+        let health = Health::new();
+        health.service.put(State::Down, "draining the spool only: no deliveries are taken");
+        let connection = Connection::new(config.kafka.bootstrap_servers.clone(), loaded.properties.clone());
+        let producer = Arc::new(Producer::new(&connection, tuning(config), health.clone())?);
+        let spool = open_spool(&config.spool, &health).await?.context("there is no spool")?;
+        let deliverer = Deliverer::new(producer.clone(), Some(spool.clone()), health.clone());
+        let mut background = vec![
+            tokio::spawn(look_for_kafka(producer.clone(), health.clone())),
+            tokio::spawn(watch_spool(spool.clone(), health.clone())),
+        ];
+        background.extend(deliverer.drain().map(|drain| tokio::spawn(drain.run())));
+        let (phase, phases) = watch::channel(Phase::Serving);
+        let few = ConnectionLimits { max_connections: ADMIN_CONNECTIONS, ..connections(config) };
+        let address = admin.local_addr()?;
+        let router = http::admin(health, Some(spool.clone()));
+        let server = tokio::spawn(http::serve(admin, router, few, phases));
+        Ok(Self { admin: address, spool, producer, phase, background, server })
+    }
+
+    /// Resolves when no live row is left and what was published is deleted.
+    pub async fn emptied(&self) {
+        while self.spool.stats().live > 0 {
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// Stops, each step bounded; what is left.
+    ///
+    /// # Errors
+    /// When the producer cannot be flushed off the runtime.
+    pub async fn stop(self) -> anyhow::Result<Stats> {
+        for task in &self.background {
+            task.abort();
+        }
+        self.phase.send_replace(Phase::Closing);
+        let _ = tokio::time::timeout(CLOSE, self.server).await;
+        let producer = self.producer;
+        // What is not acknowledged stays in the spool, whatever becomes of it.
+        let _ = tokio::task::spawn_blocking(move || producer.flush(FLUSH)).await?;
+        if let Err(error) = self.spool.close(CLOSE).await {
+            tracing::warn!("at the end: {error:#}");
+        }
+        Ok(self.spool.stats())
+    }
+}

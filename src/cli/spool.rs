@@ -1,0 +1,181 @@
+//! `hookstream spool`
+
+mod export;
+mod list;
+mod requeue;
+mod show;
+
+use std::borrow::Cow;
+use std::io::Write as _;
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::output;
+use super::{ConfigArgs, Verdict};
+use crate::observe::log;
+use crate::spool::{Entry, Filter, Listed, Reader};
+
+const EXAMPLES: &str = "\
+Examples:
+  hookstream spool                           what waits, oldest first
+  hookstream spool --parked                  what Kafka refused for good
+  hookstream spool show 17 --value           one row, whole
+  hookstream spool export --parked kept.jsonl
+  hookstream spool requeue --all             the plan: what would become live again
+  hookstream spool requeue 17 18 --apply
+
+All but `requeue --apply` only read, also while `serve` runs.
+Exit codes: 0 yes or nothing to do; 1 no such row, damaged rows, or a plan not applied; 2 error.";
+
+/// Look into the spool, and put parked rows back on their way.
+///
+/// A row is live while it is on its way to Kafka, and parked when Kafka refused it for good: then
+/// it stays until a person has removed the cause (for instance a topic's max.message.bytes) and
+/// requeues it.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES, disable_help_subcommand = true)]
+pub struct Args {
+    #[command(subcommand)]
+    action: Option<Action>,
+    #[command(flatten)]
+    list: list::Args,
+    /// The spool's directory [default: [spool] dir of the configuration]
+    #[arg(long, value_name = "DIR", global = true)]
+    dir: Option<PathBuf>,
+    /// Print JSON lines
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+/// Without docs of their own: clap would show them in place of those of the `Args`.
+#[derive(Debug, clap::Subcommand)]
+enum Action {
+    List(list::Args),
+    Show(show::Args),
+    Export(export::Args),
+    Requeue(requeue::Args),
+}
+
+/// Does what was asked for.
+///
+/// # Errors
+/// Problems of the configuration, a spool that is not there or cannot be read, and for
+/// `requeue --apply` one that cannot be changed.
+pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<Verdict> {
+    log::init(log::QUIET);
+    anyhow::ensure!(
+        args.action.is_none() || args.list == list::Args::default(),
+        "--parked, --topic and --limit stand behind the subcommand: hookstream spool export --parked -"
+    );
+    let dir = directory(config, args)?;
+    let reader = Reader::open(&dir)?;
+    match &args.action {
+        None => list::run(&reader, &args.list, args.json),
+        Some(Action::List(list)) => list::run(&reader, list, args.json),
+        Some(Action::Show(show)) => show::run(&reader, show, args.json),
+        Some(Action::Export(export)) => export::run(&reader, export),
+        Some(Action::Requeue(requeue)) => {
+            requeue::run(&requeue::Place { config, dir: &dir }, reader, requeue, args.json).await
+        }
+    }
+}
+
+/// `--dir` needs no configuration: a volume can be looked into anywhere.
+fn directory(config: &ConfigArgs, args: &Args) -> anyhow::Result<PathBuf> {
+    match &args.dir {
+        Some(dir) => Ok(dir.clone()),
+        None => config
+            .load_unread()?
+            .config
+            .spool
+            .dir
+            .context("there is no spool: [spool] dir is not set in the configuration; --dir names one"),
+    }
+}
+
+/// Calls `each` for every row, at most `limit`; how many they were. Page by page: one long read
+/// would keep the service from emptying SQLite's log.
+fn each(
+    reader: &Reader,
+    filter: &Filter,
+    limit: usize,
+    mut each: impl FnMut(Listed) -> anyhow::Result<()>,
+) -> anyhow::Result<usize> {
+    const PAGE: usize = 500;
+    let (mut after, mut seen) = (0, 0);
+    while seen < limit {
+        let rows = reader.list(filter, after, PAGE.min(limit - seen))?;
+        let Some(last) = rows.last() else { break };
+        (after, seen) = (last.id, seen + rows.len());
+        for row in rows {
+            each(row)?;
+        }
+    }
+    Ok(seen)
+}
+
+/// A row with all that is needed to put it back by hand.
+#[derive(Serialize)]
+struct Whole<'a> {
+    id: i64,
+    state: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    why: Option<&'a str>,
+    /// It no longer holds what was written; the members below are absent.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    damaged: bool,
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    record: Option<Content<'a>>,
+}
+
+#[derive(Serialize)]
+struct Content<'a> {
+    topic: &'a str,
+    key: &'a str,
+    timestamp_ms: i64,
+    received: String,
+    headers: &'a [(Cow<'static, str>, String)],
+    value_bytes: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value_base64: Option<String>,
+}
+
+impl<'a> Whole<'a> {
+    fn new(entry: &'a Entry, with_value: bool) -> Self {
+        let record = entry.record.as_ref().map(|record| Content {
+            topic: record.topic(),
+            key: record.key(),
+            timestamp_ms: record.timestamp_ms(),
+            received: time(record.timestamp_ms()),
+            headers: record.headers(),
+            value_bytes: record.value().len(),
+            value_base64: with_value.then(|| BASE64.encode(record.value())),
+        });
+        let (state, why) = (entry.state.label(), entry.why.as_deref());
+        Self { id: entry.id, state, why, damaged: record.is_none(), record }
+    }
+}
+
+fn time(ms: i64) -> String {
+    Timestamp::from_millisecond(ms).map_or_else(|_| format!("{ms} ms"), |time| time.to_string())
+}
+
+/// One line of JSON that steers no terminal.
+fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
+    let text = serde_json::to_string(value)?;
+    Ok(output::print_exact(&output::escape_json(&text))?)
+}
+
+/// One line to standard error.
+fn note(text: &str) -> anyhow::Result<()> {
+    Ok(writeln!(output::stderr(), "hookstream: {text}")?)
+}
+
+fn count(n: u64, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
+}

@@ -1,0 +1,98 @@
+//! `hookstream spool list`
+
+use bytesize::ByteSize;
+use serde::Serialize;
+
+use super::{count, each, print_json, time};
+use crate::cli::Verdict;
+use crate::cli::output::{self, Table};
+use crate::spool::{Filter, Listed, Reader, State, Totals};
+
+/// What fits a person's patience.
+const ROWS: usize = 50;
+
+/// List rows, oldest first (the default).
+#[derive(Debug, Default, PartialEq, Eq, clap::Args)]
+pub(super) struct Args {
+    /// Only rows that Kafka refused for good
+    #[arg(long)]
+    parked: bool,
+    /// Only rows of this topic
+    #[arg(long)]
+    topic: Option<String>,
+    /// At most so many rows [default: 50, with --json all]
+    #[arg(long, value_name = "N")]
+    limit: Option<usize>,
+}
+
+#[derive(Serialize)]
+struct Line<'a> {
+    id: i64,
+    state: &'static str,
+    received: String,
+    topic: &'a str,
+    key: &'a str,
+    bytes: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    why: Option<&'a str>,
+}
+
+pub(super) fn run(reader: &Reader, args: &Args, json: bool) -> anyhow::Result<Verdict> {
+    let filter = Filter { topic: args.topic.clone(), state: args.parked.then_some(State::Parked) };
+    if json {
+        each(reader, &filter, args.limit.unwrap_or(usize::MAX), |row| print_json(&line(&row)))?;
+        return Ok(Verdict::Yes);
+    }
+    let limit = args.limit.unwrap_or(ROWS);
+    let mut rows = Vec::new();
+    // One more tells whether there are more.
+    each(reader, &filter, limit.saturating_add(1), |row| {
+        rows.push(row);
+        Ok(())
+    })?;
+    let more = rows.len() > limit;
+    rows.truncate(limit);
+    if !rows.is_empty() {
+        output::print_line(&table(&rows).to_string())?;
+    }
+    if more {
+        output::print_line("... and more: --limit N shows them")?;
+    }
+    output::print_line(&summary(&reader.totals()?))?;
+    Ok(Verdict::Yes)
+}
+
+fn line(row: &Listed) -> Line<'_> {
+    Line {
+        id: row.id,
+        state: row.state.label(),
+        received: time(row.timestamp_ms),
+        topic: &row.topic,
+        key: &row.key,
+        bytes: row.bytes,
+        why: row.why.as_deref(),
+    }
+}
+
+pub(super) fn table(rows: &[Listed]) -> Table {
+    let mut table = Table::new(["id", "state", "received", "topic", "key", "bytes", "why"]);
+    for row in rows {
+        let (id, bytes) = (row.id.to_string(), row.bytes.to_string());
+        let (received, why) = (time(row.timestamp_ms), row.why.as_deref().unwrap_or_default());
+        table.row([&id, row.state.label(), &received, &row.topic, &row.key, &bytes, why]);
+    }
+    table
+}
+
+/// Of all rows, whatever was asked for.
+fn summary(totals: &Totals) -> String {
+    let Some(oldest) = totals.oldest_ms else { return String::from("the spool is empty") };
+    format!(
+        "{} in all: {} live, {} parked, {}, the oldest of {}",
+        count(totals.live + totals.parked, "row"),
+        totals.live,
+        totals.parked,
+        ByteSize(totals.bytes),
+        time(oldest)
+    )
+}

@@ -1,0 +1,206 @@
+//! `hookstream spool requeue`
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use reqwest::Url;
+use serde::{Deserialize, Serialize};
+
+use super::list::table;
+use super::{count, note, print_json};
+use crate::cli::{ConfigArgs, Verdict, output, own_address};
+use crate::spool::{Filter, Limits, Listed, OpenError, Reader, Spool, State};
+
+/// Rows of the plan that are shown.
+const SHOWN: usize = 20;
+
+/// Ids in one request: far below what the operator's port reads.
+const AT_ONCE: usize = 1_000;
+
+/// For each answer; `--all` of a million rows takes about ten seconds.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What the spool may take to let go of its directory.
+const CLOSE: Duration = Duration::from_secs(10);
+
+/// Changing takes rows neither in nor out of the spool, so no bound applies; and no reserve, which
+/// would belong to whoever runs this.
+const LIMITS: Limits =
+    Limits { max_bytes: u64::MAX, max_rows: u64::MAX, max_wal: 64 * 1024 * 1024, min_free: 0, reserve: 0 };
+
+/// Make parked rows live again, so that they go to their topics.
+///
+/// Shows the plan; acts only with --apply. While `serve` runs it is asked through the operator's
+/// port, else the file is changed directly and the next start delivers.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The rows
+    #[arg(value_name = "ID", required_unless_present = "all")]
+    ids: Vec<i64>,
+    /// All parked rows
+    #[arg(long, conflicts_with = "ids")]
+    all: bool,
+    /// Do it
+    #[arg(long)]
+    apply: bool,
+    /// The operator's port of the running service [default: [admin] listen of the configuration]
+    #[arg(long)]
+    url: Option<String>,
+}
+
+/// Which spool, and where its service is configured.
+pub(super) struct Place<'a> {
+    pub(super) config: &'a ConfigArgs,
+    pub(super) dir: &'a Path,
+}
+
+#[derive(Serialize)]
+struct Planned {
+    pending: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Requeued {
+    requeued: u64,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Wish<'a> {
+    Ids(&'a [i64]),
+    All(bool),
+}
+
+#[derive(Deserialize)]
+struct Refusal {
+    error: String,
+}
+
+/// Parked rows to be made live: how many, and the first of them.
+struct Plan {
+    rows: u64,
+    first: Vec<Listed>,
+    ids: Option<Vec<i64>>,
+}
+
+pub(super) async fn run(
+    place: &Place<'_>,
+    reader: Reader,
+    args: &Args,
+    json: bool,
+) -> anyhow::Result<Verdict> {
+    let plan = plan(&reader, args)?;
+    // Two descriptors on the file in one process would cost SQLite its locks.
+    drop(reader);
+    if plan.rows == 0 {
+        if json {
+            print_json(&Requeued { requeued: 0 })?;
+        } else {
+            output::print_line("nothing to do: no such row is parked")?;
+        }
+        return Ok(Verdict::Yes);
+    }
+    if !args.apply {
+        if json {
+            print_json(&Planned { pending: plan.rows })?;
+        } else {
+            show(&plan)?;
+        }
+        return Ok(Verdict::No);
+    }
+    let requeued = apply(place, args, plan.ids.as_deref()).await?;
+    if json {
+        print_json(&Requeued { requeued })?;
+    } else {
+        output::print_line(&format!("requeued {}", count(requeued, "row")))?;
+    }
+    Ok(Verdict::Yes)
+}
+
+fn plan(reader: &Reader, args: &Args) -> anyhow::Result<Plan> {
+    let parked = Filter { topic: None, state: Some(State::Parked) };
+    if args.all {
+        let rows = reader.totals()?.parked;
+        let first = if rows == 0 { Vec::new() } else { reader.list(&parked, 0, SHOWN)? };
+        return Ok(Plan { rows, first, ids: None });
+    }
+    let mut ids = args.ids.clone();
+    ids.sort_unstable();
+    ids.dedup();
+    let (mut first, mut found) = (Vec::new(), Vec::new());
+    for id in ids {
+        let row = reader.list(&Filter::default(), id.saturating_sub(1), 1)?.pop().filter(|row| row.id == id);
+        match row {
+            Some(row) if row.state == State::Parked => {
+                found.push(id);
+                if first.len() < SHOWN {
+                    first.push(row);
+                }
+            }
+            Some(_) => note(&format!("row {id} is live already"))?,
+            None => note(&format!("there is no row {id}: delivered, or never there"))?,
+        }
+    }
+    Ok(Plan { rows: found.len() as u64, first, ids: Some(found) })
+}
+
+fn show(plan: &Plan) -> anyhow::Result<()> {
+    output::print_line(&table(&plan.first).to_string())?;
+    let more = plan.rows.saturating_sub(plan.first.len() as u64);
+    if more > 0 {
+        output::print_line(&format!("... and {more} more"))?;
+    }
+    let what = count(plan.rows, "parked row");
+    Ok(output::print_line(&format!("pending: {what} would become live; --apply does it"))?)
+}
+
+/// Directly where nobody has the spool, else through who has it.
+async fn apply(place: &Place<'_>, args: &Args, ids: Option<&[i64]>) -> anyhow::Result<u64> {
+    let dir = place.dir.to_owned();
+    let opened = tokio::task::spawn_blocking(move || Spool::open(&dir, LIMITS)).await?;
+    match opened {
+        Ok((spool, _)) => {
+            let requeued = spool.requeue(ids).await?;
+            spool.close(CLOSE).await?;
+            Ok(requeued)
+        }
+        Err(OpenError::Locked { .. }) => ask(place, args, ids).await,
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn ask(place: &Place<'_>, args: &Args, ids: Option<&[i64]>) -> anyhow::Result<u64> {
+    let base = match &args.url {
+        Some(url) if url.contains("://") => url.clone(),
+        Some(url) => format!("http://{url}"),
+        None => own_address("admin.listen", &place.config.load_unread()?.config.admin.listen)?,
+    };
+    let url = Url::parse(&base).and_then(|base| base.join("/spool/requeue"));
+    let url = url.context("--url expects an address such as http://127.0.0.1:9464")?;
+    let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build()?;
+    let Some(ids) = ids else { return post(&client, &url, &Wish::All(true)).await };
+    let mut requeued = 0;
+    for some in ids.chunks(AT_ONCE) {
+        requeued += post(&client, &url, &Wish::Ids(some)).await?;
+    }
+    Ok(requeued)
+}
+
+async fn post(client: &reqwest::Client, url: &Url, wish: &Wish<'_>) -> anyhow::Result<u64> {
+    let answer = client.post(url.clone()).json(wish).send().await.with_context(|| {
+        format!(
+            "the spool is in use, and the operator's port of its service is not at {url}: give it with --url"
+        )
+    })?;
+    let status = answer.status();
+    let body = answer.bytes().await.with_context(|| format!("no complete answer from {url}"))?;
+    if status.is_success() {
+        let answer: Requeued = serde_json::from_slice(&body).ok().context("no answer of hookstream")?;
+        return Ok(answer.requeued);
+    }
+    match serde_json::from_slice::<Refusal>(&body) {
+        Ok(refusal) => bail!("{url} answers {status}: {}", output::escape_controls(&refusal.error)),
+        Err(_) => bail!("{url} answers {status}: is it the operator's port of hookstream?"),
+    }
+}
