@@ -13,6 +13,8 @@ const ROWS: usize = 50;
 
 /// List rows, oldest first (the default).
 #[derive(Debug, Default, PartialEq, Eq, clap::Args)]
+// Flattened into the command as well, whose own group has the same name.
+#[group(skip)]
 pub(super) struct Args {
     /// Only rows that Kafka refused for good
     #[arg(long)]
