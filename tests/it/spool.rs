@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use hookstream::kafka::embedded::Embedded;
 use hookstream::names;
+use hookstream::spool::{Limits, Spool};
 use serde_json::Value;
 
 use crate::support::{PATIENCE, Service, Setup, batch, kafka, on_embedded_with, until};
@@ -375,10 +376,60 @@ async fn drain_only_says_no_when_it_is_stopped_before_the_end() {
         .unwrap();
     // Nothing else runs on this thread any more.
     let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
-    assert!(log.any(|line| line.unwrap().contains("draining the spool")), "it says what it does");
+    let said = log.by_ref().map_while(Result::ok).find(|line| line.contains("draining the spool"));
+    let said: Value = serde_json::from_str(&said.expect("it says what it does")).unwrap();
+    let admin = format!("http://{}", said["admin"].as_str().unwrap());
+    let get = async |path: &str| {
+        let answer = reqwest::get(format!("{admin}{path}")).await.unwrap();
+        (answer.status().as_u16(), answer.text().await.unwrap())
+    };
+    // Set once a second; that they come is not a matter of luck.
+    until("metrics of the spool", async || {
+        let (_, metrics) = get("/metrics").await;
+        let oldest =
+            metrics.lines().find_map(|line| line.strip_prefix("hookstream_spool_oldest_timestamp_seconds "));
+        metrics.contains("\nhookstream_spool_rows{state=\"live\"} 2\n")
+            && metrics.contains("\nhookstream_spool_rows{state=\"parked\"} 0\n")
+            && metrics.contains("# TYPE hookstream_spool_bytes gauge")
+            && oldest.is_some_and(|seconds| seconds.parse::<f64>().unwrap() > 1.7e9)
+    })
+    .await;
+    let (status, ready) = get("/readyz").await;
+    assert!(status == 503 && ready.contains("draining the spool only"), "{ready}");
     assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
     let last = log.map(Result::unwrap).last().unwrap_or_default();
     assert_eq!(child.wait().unwrap().code(), Some(1), "{last}");
     let (_, stdout, _) = typed(&["spool", "--json", "-c", file.to_str().unwrap()]).await;
     assert_eq!(lines(&stdout).len(), 2, "nothing is lost");
+}
+
+#[tokio::test]
+async fn a_spool_that_nobody_has_is_requeued_directly() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_kafka, _, file) = left_behind(dir.path(), 2).await;
+    let limits = Limits { max_bytes: 1 << 30, max_rows: 100, max_wal: 1 << 26, min_free: 0, reserve: 0 };
+    let at = dir.path().join("spool");
+    let (spool, _) = Spool::open(&at, limits).unwrap();
+    assert!(spool.park(1, "too large").await.unwrap());
+    let config = ["-c", file.to_str().unwrap()];
+    let requeue =
+        async |arguments: &[&str]| typed(&[&["spool", "requeue"], arguments, &config].concat()).await;
+
+    // While somebody has it, and is not where the operator's port should be.
+    let (code, _, stderr) = requeue(&["1", "--apply", "--url", "127.0.0.1:1"]).await;
+    assert!(code == 2 && stderr.contains("--url"), "{stderr}");
+    let (code, _, stderr) = requeue(&["1", "--apply"]).await;
+    assert!(code == 2 && stderr.contains("admin.listen is 127.0.0.1:0"), "{stderr}");
+    assert_eq!(spool.stats().parked, 1);
+    spool.close(PATIENCE).await.unwrap();
+
+    let (code, stdout, _) = requeue(&["1", "2", "--json"]).await;
+    assert_eq!((code, stdout.trim()), (1, r#"{"pending":1}"#));
+    let (code, stdout, stderr) = requeue(&["1", "2", "--apply"]).await;
+    assert!(code == 0 && stdout.contains("requeued 1 row"), "{stdout}{stderr}");
+    assert!(stderr.contains("row 2 is live already"), "{stderr}");
+    let (code, _, stderr) = requeue(&["1", "--apply"]).await;
+    assert_eq!(code, 0, "nothing to do: {stderr}");
+    let (_, stdout, _) = typed(&[&["spool"], &config[..]].concat()).await;
+    assert!(stdout.contains("2 rows in all: 2 live, 0 parked"), "{stdout}");
 }
