@@ -148,16 +148,6 @@ async fn one_topic_that_is_gone_is_spooled_and_the_others_are_not() {
     assert_eq!(names::topic(&service.source, "batch_prediction.completed"), gone);
 }
 
-#[tokio::test]
-async fn a_start_without_kafka_spools_as_soon_as_the_registry_has_answered() {
-    let dir = tempfile::tempdir().unwrap();
-    let setup =
-        Setup { kafka: "127.0.0.1:1".into(), tables: spool(dir.path(), ""), ..Setup::new("datagrid") };
-    let start = Instant::now();
-    let service = setup.start().await;
-    until("a spooled delivery", async || service.datagrid_post(batch("evt_1")).await.status == 202).await;
-    assert!(start.elapsed() < Duration::from_secs(5), "it waited for Kafka: {:?}", start.elapsed());
-
 /// The program as an operator types it, in a process of its own.
 async fn typed(arguments: &[&str]) -> (i32, String, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_hookstream"));
@@ -432,4 +422,15 @@ async fn a_spool_that_nobody_has_is_requeued_directly() {
     assert_eq!(code, 0, "nothing to do: {stderr}");
     let (_, stdout, _) = typed(&[&["spool"], &config[..]].concat()).await;
     assert!(stdout.contains("2 rows in all: 2 live, 0 parked"), "{stdout}");
+}
+
+#[tokio::test]
+async fn a_start_without_kafka_spools_as_soon_as_the_registry_has_answered() {
+    let dir = tempfile::tempdir().unwrap();
+    let setup =
+        Setup { kafka: "127.0.0.1:1".into(), tables: spool(dir.path(), ""), ..Setup::new("datagrid") };
+    let start = Instant::now();
+    let service = setup.start().await;
+    until("a spooled delivery", async || service.datagrid_post(batch("evt_1")).await.status == 202).await;
+    assert!(start.elapsed() < Duration::from_secs(5), "it waited for Kafka: {:?}", start.elapsed());
 }
