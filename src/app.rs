@@ -122,7 +122,7 @@ impl App {
         let connection = Connection::new(config.kafka.bootstrap_servers.clone(), loaded.properties.clone());
         let producer = Arc::new(Producer::new(&connection, tuning(config), health.clone())?);
         let sources = Arc::new(ArcSwap::from_pointee(sources));
-        let spool = open_spool(&config.spool, &health).await?;
+        let spool = open_spool(&config.spool, config.source.len(), &health).await?;
         let reserve = if spool.is_some() { config.spool.reserve } else { Deadline::ANSWER };
         let deliverer = Deliverer::new(producer.clone(), spool.clone(), health.clone());
         let mut background = vec![tokio::spawn(look_for_kafka(producer.clone(), health.clone()))];
@@ -145,12 +145,24 @@ impl App {
         let Listeners { hooks, admin } = listeners;
         let (phase, phases) = watch::channel(Phase::Serving);
         let deliveries = TaskTracker::new();
-        let limits =
-            Limits { max_body: config.http.max_body, body_timeout: config.http.body_timeout, reserve };
-        let ingest =
-            Ingest { sources, pipeline, phase: phases.clone(), tasks: deliveries.clone(), limits, watch };
+        let limits = Limits {
+            max_body: config.http.max_body,
+            max_body_bytes: config.http.max_body_bytes,
+            body_timeout: config.http.body_timeout,
+            reserve,
+        };
+        let ingest = Ingest {
+            sources,
+            pipeline,
+            phase: phases.clone(),
+            tasks: deliveries.clone(),
+            limits,
+            body_bytes: Arc::default(),
+            watch,
+        };
         let connections = connections(config);
-        let few = ConnectionLimits { max_connections: ADMIN_CONNECTIONS, ..connections };
+        let few =
+            ConnectionLimits { max_connections: ADMIN_CONNECTIONS, max_per_address: None, ..connections };
 
         background.push(tokio::spawn(provisioner.run(schemas)));
         Ok(Self {
@@ -226,6 +238,7 @@ impl App {
 fn connections(config: &Config) -> ConnectionLimits {
     ConnectionLimits {
         max_connections: config.http.max_connections,
+        max_per_address: config.http.max_connections_per_address,
         head_timeout: config.http.head_timeout,
         max_head: config.http.max_head,
     }
@@ -237,14 +250,23 @@ fn tuning(config: &Config) -> Tuning {
 }
 
 /// Opens the spool, if one is configured; what it found is said.
-async fn open_spool(rules: &config::Spool, health: &Health) -> anyhow::Result<Option<Arc<Spool>>> {
+async fn open_spool(
+    rules: &config::Spool,
+    sources: usize,
+    health: &Health,
+) -> anyhow::Result<Option<Arc<Spool>>> {
     let Some(dir) = rules.dir.clone() else {
         tracing::info!("no spool ([spool] dir is not set): while Kafka is out, deliveries are answered 503");
         return Ok(None);
     };
+    let share = if sources > 1 { rules.source_share } else { 1.0 };
+    // A little less or more than the share is no matter.
+    let of = |bound: u64| ((bound as f64 * share) as u64).max(1);
     let limits = spool::Limits {
         max_bytes: rules.max_size as u64,
         max_rows: rules.max_rows,
+        source_bytes: of(rules.max_size as u64),
+        source_rows: of(rules.max_rows),
         max_wal: MAX_WAL,
         min_free: rules.min_free as u64,
         reserve: spool::RESERVE,

@@ -39,3 +39,4 @@ pub mod observe;
 pub mod outcome;
 pub mod config;
 pub mod names;
+pub mod quota;

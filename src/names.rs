@@ -29,6 +29,13 @@ pub fn dead_letter_topic(source: &str) -> String {
     format!("dead_letter.{source}")
 }
 
+/// The source that a topic belongs to, be it of events or of dead letters: a source's name has no
+/// dot.
+pub fn source_of(topic: &str) -> &str {
+    let rest = topic.strip_prefix("dead_letter.").unwrap_or(topic);
+    rest.split_once('.').map_or(rest, |(source, _)| source)
+}
+
 /// The subject of a topic's values: Confluent's TopicNameStrategy.
 pub fn subject(topic: &str) -> String {
     format!("{topic}-value")
@@ -79,6 +86,8 @@ mod tests {
         let topic = topic("datagrid", "batch_prediction.completed");
         assert_eq!(topic, "datagrid.batch_prediction.completed");
         assert_eq!(subject(&topic), "datagrid.batch_prediction.completed-value");
+        assert_eq!(source_of(&topic), "datagrid");
+        assert_eq!(source_of(&dead_letter_topic("my-shop")), "my-shop");
         assert_eq!(super::topic("shop", "orders/create ü"), "shop.orders-create--");
         assert_eq!(dead_letter_topic("datagrid"), "dead_letter.datagrid");
         assert_eq!(

@@ -98,7 +98,12 @@ impl Pipeline {
             Err(fault) => return fault.into(),
         };
         // Only now: an unverified request never holds a delivery's place.
-        let Ok(_place) = self.places.try_acquire() else { return Fault::from(Reason::Overloaded).into() };
+        let Some(_own) = source.place() else {
+            return Fault::new(Reason::Overloaded, "max_in_flight of the source").into();
+        };
+        let Ok(_place) = self.places.try_acquire() else {
+            return Fault::new(Reason::Overloaded, "max_in_flight of all sources").into();
+        };
 
         let (name, shaped) = shape(source, &verified);
         let mut ended = match shaped {

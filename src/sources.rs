@@ -10,6 +10,7 @@ use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use crate::config::{Loaded, Problems};
 use crate::envelope::Envelope;
 use crate::names;
+use crate::quota::{Held, InUse};
 use crate::schema::{Encoder, Schemas};
 use crate::verify::Verifier;
 
@@ -33,6 +34,8 @@ pub struct Source {
     /// Where authentic but unusable deliveries go.
     pub dead_letter_topic: Arc<str>,
     dead_letters: Arc<DefaultDirectRateLimiter>,
+    in_flight: Arc<InUse>,
+    max_in_flight: usize,
 }
 
 /// An event type's way into Kafka.
@@ -49,6 +52,11 @@ impl Source {
     pub fn dead_letter_allowed(&self) -> bool {
         self.dead_letters.check().is_ok()
     }
+
+    /// A place for one verified delivery; `None` when the source has all of its own in use.
+    pub fn place(&self) -> Option<Held> {
+        self.in_flight.take(1, self.max_in_flight)
+    }
 }
 
 impl Sources {
@@ -60,6 +68,7 @@ impl Sources {
     pub fn compile(loaded: &Loaded, schemas: &Schemas, previous: Option<&Self>) -> Result<Self, Problems> {
         let mut problems = loaded.problems();
         let mut sources = HashMap::new();
+        let share = share(loaded.config.http.max_in_flight, loaded.config.source.len());
         for (name, rules) in &loaded.config.source {
             let secrets = loaded.secrets.get(name).map(Vec::as_slice).unwrap_or_default();
             let place = |part: &str| format!("source.{name}.{part}");
@@ -67,9 +76,9 @@ impl Sources {
             let envelope = Envelope::compile(&rules.envelope, &place("envelope"), &mut problems);
             let (Some(verifier), Some(envelope)) = (verifier, envelope) else { continue };
             let routes = routes(name, &rules.types, &envelope, schemas, &mut problems);
-            let dead_letters = match previous.and_then(|sources| sources.get(name)) {
-                Some(source) => source.dead_letters.clone(),
-                None => Arc::new(limiter(rules.dead_letter_rate)),
+            let (dead_letters, in_flight) = match previous.and_then(|sources| sources.get(name)) {
+                Some(source) => (source.dead_letters.clone(), source.in_flight.clone()),
+                None => (Arc::new(limiter(rules.dead_letter_rate)), Arc::default()),
             };
             let source = Source {
                 name: name.clone(),
@@ -79,6 +88,8 @@ impl Sources {
                 routes,
                 dead_letter_topic: names::dead_letter_topic(name).into(),
                 dead_letters,
+                in_flight,
+                max_in_flight: rules.max_in_flight.unwrap_or(share),
             };
             sources.insert(name.clone(), Arc::new(source));
         }
@@ -117,6 +128,12 @@ fn routes(
         }
     }
     routes
+}
+
+/// Of the places in flight, those of a source that sets no number: half, so that no source alone
+/// keeps the others out; all where there is no other.
+fn share(places: usize, sources: usize) -> usize {
+    if sources > 1 { places.div_ceil(2) } else { places }
 }
 
 fn limiter(per_second: u32) -> DefaultDirectRateLimiter {

@@ -56,6 +56,7 @@ pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<Verdict> {
     let http = &loaded.config.http;
     let parts = Parts::start(ConnectionLimits {
         max_connections: 256,
+        max_per_address: None,
         head_timeout: http.head_timeout,
         max_head: http.max_head,
     })

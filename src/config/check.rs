@@ -19,6 +19,9 @@ pub(super) fn all(config: &Config, problems: &mut Problems) {
     if config.kafka.bootstrap_servers.split(',').any(|server| server.trim().is_empty()) {
         problems.add("kafka.bootstrap_servers", "expected host:port, several with commas");
     }
+    if !(config.spool.source_share > 0.0 && config.spool.source_share <= 1.0) {
+        problems.add("spool.source_share", "expected a number above 0, up to 1");
+    }
     for (name, source) in &config.source {
         self::source(name, source, &config.http, problems);
     }
@@ -60,6 +63,19 @@ fn http(http: &Http, problems: &mut Problems) {
         if !(least..=most).contains(&number) {
             problems.add(key, format!("expected {range}"));
         }
+    }
+    if http.max_body_bytes < http.max_body {
+        problems.add_between(
+            ["http.max_body_bytes", "http.max_body"],
+            "max_body_bytes, for all bodies together, is less than max_body: one of that size could never be taken; \
+             raise it, or lower max_body",
+        );
+    }
+    if http.max_connections_per_address == Some(0) {
+        problems.add(
+            "http.max_connections_per_address",
+            "expected at least 1; without it there is no such bound",
+        );
     }
     let times = [
         ("http.head_timeout", http.head_timeout, Duration::from_millis(1)),
@@ -132,6 +148,10 @@ fn source(name: &str, source: &Source, http: &Http, problems: &mut Problems) {
     if source.dead_letter_rate == 0 {
         let message = "expected at least 1: with 0, what is authentic but unusable would be retried for ever";
         problems.add(format!("source.{name}.dead_letter_rate"), message);
+    }
+    if source.max_in_flight.is_some_and(|own| !(1..=http.max_in_flight).contains(&own)) {
+        let message = format!("expected 1 to {}, which is http.max_in_flight", http.max_in_flight);
+        problems.add_between([&format!("source.{name}.max_in_flight"), "http.max_in_flight"], message);
     }
     let key = format!("source.{name}.types");
     if source.types.is_empty() {

@@ -65,9 +65,17 @@ pub struct Http {
     /// Bound from the complete head to the complete body.
     #[serde(deserialize_with = "text::duration")]
     pub body_timeout: Duration,
+    /// Bound of all bodies together, in bytes: those being read and those whose delivery has not
+    /// ended. Past it, 503.
+    #[serde(deserialize_with = "text::size")]
+    pub max_body_bytes: usize,
     /// Open connections; past it, new ones wait in the listener's queue.
     #[serde(deserialize_with = "text::number")]
     pub max_connections: usize,
+    /// Open connections of one client address; past it, a new one is closed at once. No default:
+    /// behind a reverse proxy all clients have one address.
+    #[serde(default, deserialize_with = "text::some_number")]
+    pub max_connections_per_address: Option<usize>,
     /// Verified deliveries in flight; past it, 503.
     #[serde(deserialize_with = "text::number")]
     pub max_in_flight: usize,
@@ -160,6 +168,9 @@ pub struct Spool {
     /// Bound of what waits, in rows.
     #[serde(deserialize_with = "text::number")]
     pub max_rows: u64,
+    /// Of both bounds, the part that one source may fill while several are on: above 0, up to 1.
+    #[serde(deserialize_with = "text::part")]
+    pub source_share: f64,
     /// What must stay free on the disk, in bytes.
     #[serde(deserialize_with = "text::size")]
     pub min_free: usize,
@@ -202,6 +213,10 @@ pub struct Source {
     /// What becomes of other event types.
     #[serde(default, deserialize_with = "text::choice")]
     pub unmapped: Unmapped,
+    /// Verified deliveries in flight of this source; past it, 503. Without it, half of
+    /// `http.max_in_flight`, or all where no other source is on.
+    #[serde(default, deserialize_with = "text::some_number")]
+    pub max_in_flight: Option<usize>,
     /// Dead letters per second; past it, 503.
     #[serde(deserialize_with = "text::number", default = "hundred")]
     pub dead_letter_rate: u32,

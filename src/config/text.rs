@@ -41,6 +41,18 @@ pub(super) fn number<'de, D: Deserializer<'de>, T: Deserialize<'de> + FromStr<Er
     text_or(deserializer, from_str, "a whole number")
 }
 
+/// A part of something, such as `0.5`.
+pub(super) fn part<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    text_or(deserializer, from_str, "a number")
+}
+
+/// A whole number, where there may be none.
+pub(super) fn some_number<'de, D: Deserializer<'de>, T: Deserialize<'de> + FromStr<Err: Display>>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
+    number(deserializer).map(Some)
+}
+
 /// `true` or `false`.
 pub(super) fn boolean<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
     text_or(deserializer, from_str, "true or false")

@@ -9,7 +9,8 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, StatusCode, header};
 use serde::{Deserialize, Serialize};
 
-use super::body;
+use super::Limits;
+use super::body::{self, Charged};
 use super::response::json;
 use crate::observe::{health::Health, metrics as exported};
 use crate::spool::Spool;
@@ -94,12 +95,19 @@ async fn wish(headers: &HeaderMap, body: Body) -> Result<Wish, Response> {
     if !media.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json") {
         return Err(refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, "expected content-type: application/json"));
     }
-    let until = Instant::now() + REQUEST_TIMEOUT;
-    let read = async {
-        body::declared(headers, MAX_REQUEST)?;
-        body::read(body, MAX_REQUEST, until).await
+    let limits = Limits {
+        max_body: MAX_REQUEST,
+        max_body_bytes: MAX_REQUEST,
+        body_timeout: REQUEST_TIMEOUT,
+        reserve: Duration::ZERO,
     };
-    let bytes = read.await.map_err(|fault| {
+    let until = Instant::now() + limits.body_timeout;
+    let read = async {
+        body::declared(headers, limits.max_body)?;
+        // The few connections of this port bound the sum.
+        body::read(body, &limits, until, &Arc::default()).await
+    };
+    let Charged { bytes, .. } = read.await.map_err(|fault| {
         let row = fault.reason.row();
         let mut refusal = refuse(row.status, row.label);
         // The rest of the body may still be on its way.

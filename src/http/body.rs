@@ -1,5 +1,6 @@
 //! Reading a body within bounds of size and time.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use axum::body::Body;
@@ -8,7 +9,9 @@ use http::{HeaderMap, header};
 use http_body_util::BodyExt;
 use tokio::time::timeout_at;
 
+use super::Limits;
 use crate::outcome::{Fault, Reason};
+use crate::quota::{Held, InUse};
 
 /// What is set aside for a body before its bytes are there, whatever length it declares.
 const TRUSTED: usize = 16 * 1024;
@@ -25,11 +28,27 @@ pub(super) fn declared(headers: &HeaderMap, max: usize) -> Result<(), Fault> {
     }
 }
 
-/// The complete body. One that comes in a single piece is not copied.
+/// A complete body.
+pub(super) struct Charged {
+    pub(super) bytes: Bytes,
+    /// What it counts for among all bodies, until dropped.
+    pub(super) charge: Held,
+}
+
+/// The complete body, charged chunk by chunk as it arrives: a declared length costs nothing. One that comes in a single piece is not copied.
 ///
 /// # Errors
-/// `body_too_large` by count, whatever was declared; `body_too_slow`; `body_incomplete`.
-pub(super) async fn read(mut body: Body, max: usize, until: Instant) -> Result<Bytes, Fault> {
+/// `body_too_large` by count, whatever was declared; `body_too_slow`; `body_incomplete`;
+/// `overloaded` past `max_body_bytes`.
+pub(super) async fn read(
+    mut body: Body,
+    limits: &Limits,
+    until: Instant,
+    in_use: &Arc<InUse>,
+) -> Result<Charged, Fault> {
+    let max = limits.max_body;
+    let past = || Fault::new(Reason::Overloaded, "max_body_bytes of all bodies");
+    let mut charge = in_use.take(0, limits.max_body_bytes).ok_or_else(past)?;
     let mut first = Bytes::new();
     let mut all = BytesMut::new();
     loop {
@@ -48,6 +67,9 @@ pub(super) async fn read(mut body: Body, max: usize, until: Instant) -> Result<B
         if first.len() + all.len() + data.len() > max {
             return Err(Fault::new(Reason::BodyTooLarge, format!("more than {max} bytes")));
         }
+        if !charge.grow(data.len(), limits.max_body_bytes) {
+            return Err(past());
+        }
         if first.is_empty() && all.is_empty() {
             first = data;
         } else {
@@ -58,5 +80,6 @@ pub(super) async fn read(mut body: Body, max: usize, until: Instant) -> Result<B
             all.extend_from_slice(&data);
         }
     }
-    Ok(if all.is_empty() { first } else { all.freeze() })
+    let bytes = if all.is_empty() { first } else { all.freeze() };
+    Ok(Charged { bytes, charge })
 }

@@ -12,12 +12,14 @@ use tokio::sync::watch;
 use tokio::time::timeout_at;
 use tokio_util::task::TaskTracker;
 
+use super::body::Charged;
 use super::line::{Line, Watch};
 use super::{Phase, body, response};
 use crate::delivery::{Deadline, Delivery, Id};
 use crate::observe::metrics;
 use crate::outcome::{Fault, Reason};
 use crate::pipeline::{Ended, Pipeline};
+use crate::quota::{Held, InUse};
 use crate::sources::{Source, Sources};
 
 /// Bounds of a request.
@@ -25,6 +27,8 @@ use crate::sources::{Source, Sources};
 pub struct Limits {
     /// The body, in bytes.
     pub max_body: usize,
+    /// All bodies that are being read or whose delivery has not ended, in bytes; past it, 503.
+    pub max_body_bytes: usize,
     /// From the complete head to the complete body.
     pub body_timeout: Duration,
     /// What is kept back from Kafka's share of the deadline.
@@ -43,6 +47,8 @@ pub struct Ingest {
     pub tasks: TaskTracker,
     /// Bounds of a request.
     pub limits: Limits,
+    /// Bytes of all bodies.
+    pub body_bytes: Arc<InUse>,
     /// Who is told of each delivery.
     pub watch: Watch,
 }
@@ -52,6 +58,8 @@ struct Admitted {
     source: Arc<Source>,
     delivery: Delivery,
     deadline: Deadline,
+    /// Of the body's bytes, until the delivery has ended.
+    charge: Held,
 }
 
 /// Takes a request to its answer.
@@ -60,24 +68,22 @@ pub(super) async fn take(State(ingest): State<Arc<Ingest>>, request: Request) ->
     let id = Id::new();
     let source = source(&ingest, &request);
     let label = source.as_ref().map_or(metrics::UNKNOWN_SOURCE, |source| source.name.as_str()).to_owned();
-    let ended = match admit(&ingest, source, request, id, start).await {
-        Ok(admitted) => run(&ingest, admitted, start).await,
+    let (ended, broken_off) = match admit(&ingest, source, request, id, start).await {
+        Ok(admitted) => (run(&ingest, admitted, start).await, false),
         Err(fault) => {
+            let broken_off = broken_off(fault.reason);
             let ended = fault.into();
             ingest.tell(id, &label, &ended, start);
-            ended
+            (ended, broken_off)
         }
     };
-    let last = *ingest.phase.borrow() > Phase::Serving || !reusable(&ended);
+    let last = *ingest.phase.borrow() > Phase::Serving || broken_off;
     response::answer(id, &ended, last)
 }
 
 /// After these the rest of the body may still be on its way: the connection cannot be used again.
-fn reusable(ended: &Ended) -> bool {
-    !matches!(&ended.result, Err(fault) if matches!(
-        fault.reason,
-        Reason::BodyTooLarge | Reason::BodyTooSlow | Reason::BodyIncomplete
-    ))
+fn broken_off(reason: Reason) -> bool {
+    matches!(reason, Reason::BodyTooLarge | Reason::BodyTooSlow | Reason::BodyIncomplete | Reason::Overloaded)
 }
 
 fn source(ingest: &Ingest, request: &Request) -> Option<Arc<Source>> {
@@ -104,19 +110,20 @@ async fn admit(
     let deadline = Deadline::new(start, source.ack_deadline, ingest.limits.reserve);
     let until = deadline.answer.min(start + ingest.limits.body_timeout);
     let (head, body) = request.into_parts();
-    let body = body::read(body, ingest.limits.max_body, until).await?;
-    let delivery = Delivery { id, uri: head.uri, headers: head.headers, body, received_at };
-    Ok(Admitted { source, delivery, deadline })
+    let Charged { bytes, charge } = body::read(body, &ingest.limits, until, &ingest.body_bytes).await?;
+    let delivery = Delivery { id, uri: head.uri, headers: head.headers, body: bytes, received_at };
+    Ok(Admitted { source, delivery, deadline, charge })
 }
 
 /// From the complete body on, the delivery is ours: its task goes on when the client hangs up.
 async fn run(ingest: &Arc<Ingest>, admitted: Admitted, start: Instant) -> Ended {
-    let Admitted { source, delivery, deadline } = admitted;
+    let Admitted { source, delivery, deadline, charge } = admitted;
     let task = ingest.tasks.spawn({
         let ingest = ingest.clone();
         async move {
             let ended = ingest.pipeline.run(&source, &delivery, deadline).await;
             ingest.tell(delivery.id, &source.name, &ended, start);
+            drop((delivery, charge));
             ended
         }
     });

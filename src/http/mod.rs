@@ -1,5 +1,6 @@
 //! HTTP: the port that providers call, and the operator's.
 
+mod addresses;
 mod admin;
 mod body;
 mod ingest;

@@ -13,6 +13,8 @@ use tokio::sync::{Semaphore, watch};
 use tokio_util::task::TaskTracker;
 
 use super::Phase;
+use super::addresses::Addresses;
+use crate::observe::metrics;
 
 /// How long a closing connection may take to finish its answer.
 const CLOSING: Duration = Duration::from_secs(1);
@@ -25,6 +27,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub struct ConnectionLimits {
     /// Open at a time; past it, new ones wait in the listener's queue.
     pub max_connections: usize,
+    /// Of these, from one client address; past it, a new one is closed at once. `None` for no
+    /// bound of its own.
+    pub max_per_address: Option<usize>,
     /// From the first byte, or the end of the answer before, to the complete head.
     pub head_timeout: Duration,
     /// The head, in bytes.
@@ -40,16 +45,22 @@ pub async fn serve(
 ) {
     let places = Arc::new(Semaphore::new(limits.max_connections));
     let connections = TaskTracker::new();
+    let addresses = Arc::new(Addresses::default());
     let mut closing = phase.clone();
     let accept = async {
         loop {
             let Ok(place) = places.clone().acquire_owned().await else { break };
             match listener.accept().await {
-                Ok((stream, _)) => {
+                Ok((stream, client)) => {
+                    let most = limits.max_per_address.unwrap_or(usize::MAX);
+                    let Some(counted) = addresses.count(client.ip(), most) else {
+                        refuse(&stream);
+                        continue;
+                    };
                     let served = connection(stream, router.clone(), limits, phase.clone());
                     connections.spawn(async move {
                         served.await;
-                        drop(place);
+                        drop((place, counted));
                     });
                 }
                 Err(error) => {
@@ -65,6 +76,13 @@ pub async fn serve(
     }
     connections.close();
     connections.wait().await;
+}
+
+/// Closes with a reset: an orderly close would leave the port waiting, for each connection of a
+/// client that opens too many.
+fn refuse(stream: &TcpStream) {
+    metrics::connection_refused();
+    let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
 }
 
 async fn connection(

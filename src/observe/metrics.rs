@@ -12,6 +12,7 @@ const DURATION: &str = "hookstream_delivery_duration_seconds";
 const SPOOL_ROWS: &str = "hookstream_spool_rows";
 const SPOOL_BYTES: &str = "hookstream_spool_bytes";
 const SPOOL_OLDEST: &str = "hookstream_spool_oldest_timestamp_seconds";
+const REFUSED: &str = "hookstream_connections_refused_total";
 const BUILD: &str = "hookstream_build_info";
 
 /// From a fast acknowledgement to past the default deadline.
@@ -45,6 +46,7 @@ pub fn init() {
             metrics::Unit::Seconds,
             "When the oldest live row of the spool was received, in seconds since 1970; NaN while there is none."
         );
+        metrics::describe_counter!(REFUSED, "Connections closed at once: their address had too many open.");
         metrics::describe_gauge!(BUILD, "Always 1; the version is a label.");
         metrics::gauge!(BUILD, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
         Some(handle)
@@ -69,6 +71,11 @@ pub fn spool(live: u64, parked: u64, bytes: u64, oldest_ms: Option<i64>) {
     metrics::gauge!(SPOOL_BYTES).set(bytes as f64);
     // A zero would make every alarm on its age go off; NaN compares as false.
     metrics::gauge!(SPOOL_OLDEST).set(oldest_ms.map_or(f64::NAN, |ms| ms as f64 / 1000.0));
+}
+
+/// Counts a connection that was closed at once.
+pub fn connection_refused() {
+    metrics::counter!(REFUSED).increment(1);
 }
 
 /// The text of `/metrics`.

@@ -79,6 +79,8 @@ pub enum Bound {
     Rows,
     /// `max_bytes`.
     Bytes,
+    /// `source_rows` or `source_bytes`: others still have room.
+    Share,
     /// `max_wal`: someone reads the file for long.
     Wal,
     /// `min_free`, or the disk itself.
@@ -91,6 +93,7 @@ impl Bound {
         match self {
             Self::Rows => "rows",
             Self::Bytes => "bytes",
+            Self::Share => "the source's share",
             Self::Wal => "wal",
             Self::Disk => "disk",
         }

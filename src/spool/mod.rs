@@ -30,12 +30,13 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+use crate::names;
 use crate::record::Record;
 pub use error::{Bound, OpenError, Refused, SpoolError};
 use format::Line;
 pub use format::{Entry, State, VERSION};
 pub use open::{Opened, Salvage};
-use shared::{Change, Shared, Store};
+use shared::{Amount, Change, Shared, Store};
 pub use shared::{Stats, Topic};
 pub use view::{Filter, Listed, Reader, Totals};
 
@@ -46,6 +47,10 @@ pub struct Limits {
     pub max_bytes: u64,
     /// Rows.
     pub max_rows: u64,
+    /// Bytes of one source's rows, dead letters included.
+    pub source_bytes: u64,
+    /// Rows of one source, likewise.
+    pub source_rows: u64,
     /// Bytes of SQLite's log. It passes 8 MiB only while someone else reads for long.
     pub max_wal: u64,
     /// Bytes that must be free on the disk, as an ordinary user may use them.
@@ -109,7 +114,7 @@ impl Spool {
         Ok((Self { shared, reads, threads }, opened))
     }
 
-    /// Resolves when all of these records are on disk, in one transaction, synced: all or none.
+    /// Resolves when all of these records, of one source, are on disk, in one transaction, synced: all or none.
     ///
     /// # Errors
     /// [`Refused`]; then none of them was stored.
@@ -121,7 +126,8 @@ impl Spool {
         if records.is_empty() {
             return Ok(());
         }
-        self.shared.judge(0, 0)?;
+        let source = records.first().map_or("", |record| names::source_of(record.topic()));
+        self.shared.judge(source, Amount::default(), Amount::default())?;
         let lines: Vec<Line> = records.into_iter().map(Line::of).collect();
         let bytes = lines.iter().map(|line| line.bytes).sum();
         let (reply, answer) = oneshot::channel();

@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 use super::Limits;
 use super::error::{Bound, Refused, SpoolError};
 use super::format::{Line, State};
+use crate::names;
 
 /// What may wait for the writer. With the disk hanging, memory holds no more than this.
 const QUEUE_ROWS: usize = 8_192;
@@ -114,10 +115,25 @@ pub struct Stats {
     pub commits: u64,
 }
 
+/// Rows and their bytes.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Amount {
+    pub(super) rows: u64,
+    pub(super) bytes: u64,
+}
+
+impl Amount {
+    pub(super) fn and(self, more: Self) -> Self {
+        Self { rows: self.rows + more.rows, bytes: self.bytes + more.bytes }
+    }
+}
+
 /// How many rows, bytes; by topic and state.
 #[derive(Default)]
 pub(super) struct Book {
     topics: BTreeMap<Arc<str>, Topic>,
+    /// Of both states, by source.
+    sources: BTreeMap<String, Amount>,
     /// Given out and not ended.
     out: HashSet<i64>,
     /// Ended, the delete not committed.
@@ -140,6 +156,17 @@ impl Book {
         self.stats.bytes = self.stats.bytes.saturating_add_signed(bytes);
         if topic.live == 0 && topic.parked == 0 {
             self.topics.remove(name);
+        }
+        let source = names::source_of(name);
+        if !self.sources.contains_key(source) {
+            self.sources.insert(source.to_owned(), Amount::default());
+        }
+        if let Some(own) = self.sources.get_mut(source) {
+            own.rows = own.rows.saturating_add_signed(rows);
+            own.bytes = own.bytes.saturating_add_signed(bytes);
+            if own.rows == 0 {
+                self.sources.remove(source);
+            }
         }
     }
 
@@ -184,8 +211,9 @@ impl Shared {
         lock(&self.book)
     }
 
-    /// Whether `rows` and `bytes` more than is committed may be stored.
-    pub(super) fn judge(&self, rows: u64, bytes: u64) -> Result<(), Refused> {
+    /// Whether a store of `source` may go on, after which `all` more than is committed would be
+    /// stored, `own` of it the source's.
+    pub(super) fn judge(&self, source: &str, all: Amount, own: Amount) -> Result<(), Refused> {
         let book = self.book();
         let stats = &book.stats;
         if stats.damaged {
@@ -196,11 +224,17 @@ impl Shared {
         if let Some(bound @ (Bound::Disk | Bound::Wal)) = stats.full {
             return Err(Refused::Full(bound));
         }
-        if stats.live + stats.parked + rows.max(1) > self.limits.max_rows {
+        if stats.live + stats.parked + all.rows.max(1) > self.limits.max_rows {
             return Err(Refused::Full(Bound::Rows));
         }
-        if stats.bytes + bytes.max(1) > self.limits.max_bytes {
+        if stats.bytes + all.bytes.max(1) > self.limits.max_bytes {
             return Err(Refused::Full(Bound::Bytes));
+        }
+        let own = book.sources.get(source).copied().unwrap_or_default().and(own);
+        if own.rows + u64::from(all.rows == 0) > self.limits.source_rows
+            || own.bytes + u64::from(all.bytes == 0) > self.limits.source_bytes
+        {
+            return Err(Refused::Full(Bound::Share));
         }
         Ok(())
     }

@@ -26,8 +26,15 @@ impl Fault {
     }
 }
 
-const LIMITS: Limits =
-    Limits { max_bytes: 1 << 30, max_rows: 1 << 20, max_wal: 1 << 26, min_free: 0, reserve: 64 * 1024 };
+const LIMITS: Limits = Limits {
+    max_bytes: 1 << 30,
+    max_rows: 1 << 20,
+    source_bytes: u64::MAX,
+    source_rows: u64::MAX,
+    max_wal: 1 << 26,
+    min_free: 0,
+    reserve: 64 * 1024,
+};
 
 fn open(dir: &Path) -> (Arc<Spool>, Opened) {
     open_with(dir, LIMITS)
@@ -163,6 +170,35 @@ async fn each_bound_refuses_and_says_which() {
     let (spool, _) = open_with(&dir.path().join("disk"), Limits { min_free: u64::MAX / 2, ..LIMITS });
     assert_eq!(spool.store(one()).await, Err(Refused::Full(Bound::Disk)));
     assert_eq!(spool.stats().full, Some(Bound::Disk));
+}
+
+#[tokio::test]
+async fn a_source_past_its_share_is_refused_and_others_are_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let limits = Limits { source_rows: 2, source_bytes: 1_500, ..LIMITS };
+    let full = Err(Refused::Full(Bound::Share));
+    let small = |topic: &str| vec![record(topic, "k", b"x")];
+    let (spool, _) = open_with(dir.path(), limits);
+    // Judged one by one within a transaction, too.
+    let (a, b, c, other) = tokio::join!(
+        spool.store(small("a.x")),
+        spool.store(small("dead_letter.a")),
+        spool.store(small("a.y")),
+        spool.store(small("b.x")),
+    );
+    assert_eq!((a, b, c, other), (Ok(()), Ok(()), full.clone(), Ok(())));
+    assert!(spool.park(oldest(&spool, "a.x").await[0].id, "too large").await.unwrap());
+    assert_eq!(spool.store(small("a.z")).await, full, "parked rows count");
+    assert_eq!(spool.store(vec![record("c.x", "k", &[1; 1_500])]).await, full, "bytes");
+    spool.close(Duration::from_secs(30)).await.unwrap();
+    drop(spool);
+
+    let (spool, _) = open_with(dir.path(), limits);
+    assert_eq!(spool.store(small("a.x")).await, full, "counted again from the file");
+    let dead = oldest(&spool, "dead_letter.a").await;
+    spool.remove(&[dead[0].id]);
+    spool.flush().await.unwrap();
+    spool.store(small("a.x")).await.expect("room again");
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! The writer thread: alone it writes. All that waits goes into one transaction with one sync.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,7 +10,8 @@ use rusqlite::{Connection, Transaction, TransactionBehavior};
 use super::disk::{self, Reserve};
 use super::error::{Bound, Refused, SpoolError};
 use super::format::{self, State};
-use super::shared::{Batch, Change, Parked, Shared, Store};
+use super::shared::{Amount, Batch, Change, Parked, Shared, Store};
+use crate::names;
 
 /// How often room, log and reserve are looked at, and deletes that failed are tried again.
 const TICK: Duration = Duration::from_secs(1);
@@ -117,13 +119,17 @@ impl Writer {
 
     /// Those that the bounds let in, counting those before them; the others are answered.
     fn admit(&self, stores: Vec<Store>) -> Vec<Store> {
-        let (mut rows, mut bytes) = (0, 0);
+        let mut all = Amount::default();
+        let mut sources: HashMap<String, Amount> = HashMap::new();
         let mut admitted = Vec::with_capacity(stores.len());
         for store in stores {
-            let more = store.lines.len() as u64;
-            match self.shared.judge(rows + more, bytes + store.bytes) {
+            let source = store.lines.first().map_or("", |line| names::source_of(line.record.topic()));
+            let more = Amount { rows: store.lines.len() as u64, bytes: store.bytes };
+            let own = sources.get(source).copied().unwrap_or_default().and(more);
+            match self.shared.judge(source, all.and(more), own) {
                 Ok(()) => {
-                    (rows, bytes) = (rows + more, bytes + store.bytes);
+                    all = all.and(more);
+                    sources.insert(source.to_owned(), own);
                     admitted.push(store);
                 }
                 Err(refused) => drop(store.reply.send(Err(refused))),

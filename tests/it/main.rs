@@ -19,6 +19,7 @@ mod journey;
 mod kill;
 mod layout;
 mod outcomes;
+mod pressure;
 mod security;
 mod shutdown;
 mod slow;

@@ -115,8 +115,12 @@ async fn serve(router: Router) -> String {
     use hookstream::http::{ConnectionLimits, Phase};
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let limits =
-        ConnectionLimits { max_connections: 16, head_timeout: Duration::from_secs(5), max_head: 16 * 1024 };
+    let limits = ConnectionLimits {
+        max_connections: 16,
+        max_per_address: None,
+        head_timeout: Duration::from_secs(5),
+        max_head: 16 * 1024,
+    };
     let (phase, phases) = tokio::sync::watch::channel(Phase::Serving);
     tokio::spawn(async move {
         hookstream::http::serve(listener, router, limits, phases).await;

@@ -26,8 +26,15 @@ const CLOSE: Duration = Duration::from_secs(10);
 
 /// Changing takes rows neither in nor out of the spool, so no bound applies; and no reserve, which
 /// would belong to whoever runs this.
-const LIMITS: Limits =
-    Limits { max_bytes: u64::MAX, max_rows: u64::MAX, max_wal: 64 * 1024 * 1024, min_free: 0, reserve: 0 };
+const LIMITS: Limits = Limits {
+    max_bytes: u64::MAX,
+    max_rows: u64::MAX,
+    source_bytes: u64::MAX,
+    source_rows: u64::MAX,
+    max_wal: 64 * 1024 * 1024,
+    min_free: 0,
+    reserve: 0,
+};
 
 /// Make parked rows live again, so that they go to their topics.
 ///

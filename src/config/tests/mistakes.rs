@@ -51,6 +51,27 @@ fn one_mistake_gives_one_line_with_its_place() {
             "hookstream.toml:2: http.body_timeout: the ack_deadline of datagrid is not longer than http.body_timeout: a slow body would leave no time for Kafka; raise it, or lower http.body_timeout",
         ),
         ("[http]\nmax_body = 1023", "hookstream.toml:2: http.max_body: expected 1 KiB to 256 MiB"),
+        (
+            "[http]\nmax_body_bytes = '800 KiB'",
+            "hookstream.toml:2: http.max_body_bytes: max_body_bytes, for all bodies together, is less than max_body: one of that size could never be taken; raise it, or lower max_body",
+        ),
+        (
+            "[http]\nmax_connections_per_address = 0",
+            "hookstream.toml:2: http.max_connections_per_address: expected at least 1; without it there is no such bound",
+        ),
+        (
+            "[source.datagrid]\nmax_in_flight = 2001",
+            "hookstream.toml:2: source.datagrid.max_in_flight: expected 1 to 2000, which is http.max_in_flight",
+        ),
+        (
+            "[spool]\nsource_share = 0",
+            "hookstream.toml:2: spool.source_share: expected a number above 0, up to 1",
+        ),
+        (
+            "[spool]\nsource_share = 'nan'",
+            "hookstream.toml:2: spool.source_share: expected a number above 0, up to 1",
+        ),
+        ("[spool]\nsource_share = 'half'", "hookstream.toml:2: spool.source_share: expected a number"),
         ("[http]\nmax_in_flight = 0", "hookstream.toml:2: http.max_in_flight: expected 1 to 10000000"),
         (
             "[http]\nbody_timeout = 2",

@@ -1,0 +1,76 @@
+//! How many connections each client address has open.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Open connections by address. An address without one has no entry, so the map is no larger than
+/// the listener's bound of connections.
+#[derive(Debug, Default)]
+pub(super) struct Addresses(Mutex<HashMap<IpAddr, usize>>);
+
+/// One connection of an address, until dropped.
+#[derive(Debug)]
+pub(super) struct Counted {
+    of: Arc<Addresses>,
+    address: IpAddr,
+}
+
+impl Addresses {
+    /// Counts one more; `None` where the address has `most` open already.
+    pub(super) fn count(self: &Arc<Self>, address: IpAddr, most: usize) -> Option<Counted> {
+        let address = client(address);
+        let mut open = self.open();
+        if open.get(&address).is_some_and(|open| *open >= most) {
+            return None;
+        }
+        *open.entry(address).or_default() += 1;
+        Some(Counted { of: self.clone(), address })
+    }
+
+    /// Held for a moment only, never across an await.
+    fn open(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let mut open = self.of.open();
+        if let Some(count) = open.get_mut(&self.address) {
+            *count -= 1;
+            if *count == 0 {
+                open.remove(&self.address);
+            }
+        }
+    }
+}
+
+/// An IPv6 client commonly has a network of 64 bits to itself: that network counts as one.
+fn client(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX))),
+        v4 => v4,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_at_its_bound_is_refused_others_are_not_and_nothing_is_left_in_the_end() {
+        let addresses = Arc::new(Addresses::default());
+        let count = |address: &str| addresses.count(address.parse().unwrap(), 2);
+        let held = (count("192.0.2.1").unwrap(), count("::ffff:192.0.2.1").unwrap());
+        assert!(count("192.0.2.1").is_none());
+        let other = count("192.0.2.2").unwrap();
+        drop(held.0);
+        let again = count("192.0.2.1").unwrap();
+        let network = (count("2001:db8::1").unwrap(), count("2001:db8::2").unwrap());
+        assert!(count("2001:db8::3").is_none(), "one network");
+        assert!(count("2001:db8:0:1::1").is_some(), "another");
+        drop((held.1, other, again, network));
+        assert!(addresses.open().is_empty());
+    }
+}
