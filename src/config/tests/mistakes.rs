@@ -317,7 +317,7 @@ fn variables_that_lead_nowhere_are_named_and_those_of_others_ignored() {
         ("HOOKSTREAM_HTTP__LISEN", "http.lisen: unknown key; did you mean `listen`?"),
         (
             "HOOKSTREAM_FOO__BAR",
-            "foo: unknown key; known are http, admin, kafka, registry, provision, source",
+            "foo: unknown key; known are http, admin, kafka, registry, spool, provision, source",
         ),
         ("HOOKSTREAM_HTTP__LISTEN__PORT", "http.listen: expected text, found a table"),
         (
@@ -332,7 +332,7 @@ fn variables_that_lead_nowhere_are_named_and_those_of_others_ignored() {
         ),
         (
             "HOOKSTREAM_HTTP__",
-            "http.: unknown key; known are listen, max_body, max_head, head_timeout, body_timeout, max_connections, max_in_flight, drain_delay, shutdown_timeout",
+            "http.: unknown key; known are listen, max_body, max_head, head_timeout, body_timeout, max_body_bytes, max_connections, max_connections_per_address, max_in_flight, drain_delay, shutdown_timeout",
         ),
     ];
     for (name, expected) in rows {
