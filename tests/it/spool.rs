@@ -397,7 +397,15 @@ async fn drain_only_says_no_when_it_is_stopped_before_the_end() {
 async fn a_spool_that_nobody_has_is_requeued_directly() {
     let dir = tempfile::tempdir().unwrap();
     let (_kafka, _, file) = left_behind(dir.path(), 2).await;
-    let limits = Limits { max_bytes: 1 << 30, max_rows: 100, max_wal: 1 << 26, min_free: 0, reserve: 0 };
+    let limits = Limits {
+        max_bytes: 1 << 30,
+        max_rows: 100,
+        source_bytes: 1 << 30,
+        source_rows: 100,
+        max_wal: 1 << 26,
+        min_free: 0,
+        reserve: 0,
+    };
     let at = dir.path().join("spool");
     let (spool, _) = Spool::open(&at, limits).unwrap();
     assert!(spool.park(1, "too large").await.unwrap());
