@@ -25,8 +25,8 @@ use crate::kafka::{Admin, Connection, Producer, Tuning};
 use crate::observe::health::{Health, State};
 use crate::observe::metrics;
 use crate::pipeline::Pipeline;
-use crate::provision::{self, Provisioner};
-use crate::schema::{Registry, Schemas};
+use crate::provision::{self, Provisioner, Subjects};
+use crate::schema::{Pins, Registry, Schemas};
 use crate::sources::Sources;
 use crate::spool::{self, Spool};
 
@@ -106,7 +106,8 @@ pub fn compile(loaded: &Loaded) -> Result<(Sources, Schemas), Problems> {
 
 impl App {
     /// Starts the tasks. Kafka and the registry are not waited for:
-    /// `health` says when they are there, and until then deliveries are answered 503.
+    /// `health` says when they are there. Until then deliveries are answered 503, unless there is a
+    /// spool, and in it the ids of an earlier run.
     ///
     /// # Errors
     /// Problems of the configuration; a property that librdkafka refuses.
@@ -129,13 +130,17 @@ impl App {
         background.extend(spool.clone().map(|spool| tokio::spawn(watch_spool(spool, health.clone()))));
         background.extend(deliverer.drain().map(|drain| tokio::spawn(drain.run())));
         let pipeline = Arc::new(Pipeline::new(config.http.max_in_flight, deliverer));
+        let registry = Registry::new(
+            &config.registry.url,
+            loaded.registry_auth.clone(),
+            config.registry.ca_file.as_deref(),
+        )?;
+        // In the spool's directory, which is ours alone by now.
+        let pins = config.spool.dir.as_ref().map(|dir| Pins::open(dir, registry.url()));
+        let subjects =
+            Subjects::new(loaded.clone(), registry, sources.clone(), health.clone(), schemas, pins);
         let provisioner = Provisioner {
             admin: Admin::new(&connection)?,
-            registry: Registry::new(
-                &config.registry.url,
-                loaded.registry_auth.clone(),
-                config.registry.ca_file.as_deref(),
-            )?,
             loaded: loaded.clone(),
             producer: producer.clone(),
             sources: sources.clone(),
@@ -164,7 +169,8 @@ impl App {
         let few =
             ConnectionLimits { max_connections: ADMIN_CONNECTIONS, max_per_address: None, ..connections };
 
-        background.push(tokio::spawn(provisioner.run(schemas)));
+        background.push(tokio::spawn(provisioner.run()));
+        background.push(tokio::spawn(subjects.run(provision::RECHECK)));
         Ok(Self {
             hooks: hooks.local_addr()?,
             admin: admin.local_addr()?,

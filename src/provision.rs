@@ -1,5 +1,7 @@
 //! Topics and subjects: what should be there, what is, and creating the difference.
 
+mod subjects;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,24 +11,13 @@ use crate::config::{Config, Loaded};
 use crate::kafka::{Admin, NewTopic, Producer};
 use crate::names;
 use crate::observe::health::{Health, State};
-use crate::schema::{Registry, Schemas};
 use crate::sources::Sources;
+
+pub use subjects::{RECHECK, Subjects};
 
 /// Between two rounds while something is missing.
 const PAUSES: [Duration; 4] =
     [Duration::from_millis(250), Duration::from_secs(1), Duration::from_secs(5), Duration::from_secs(15)];
-
-/// One pause after the other; the last for good.
-#[derive(Default)]
-struct Pauses(usize);
-
-impl Pauses {
-    async fn next(&mut self) {
-        let pause = PAUSES.get(self.0).or(PAUSES.last()).copied().unwrap_or_default();
-        self.0 += 1;
-        tokio::time::sleep(pause).await;
-    }
-}
 
 /// The bound of warming up one topic's metadata.
 const WARM_UP: Duration = Duration::from_secs(5);
@@ -37,44 +28,30 @@ pub fn max_record(max_body: usize) -> usize {
     2 * max_body + 128 * 1024
 }
 
-/// Brings topics and subjects to what the configuration wishes, and the sources to what the
-/// registry answers. Runs at start until nothing is missing; never alters what exists.
+/// Brings topics to what the configuration wishes. Runs at start until nothing is missing; never
+/// alters what exists.
 pub struct Provisioner {
     /// The configuration.
     pub loaded: Arc<Loaded>,
     /// The cluster.
     pub admin: Admin,
-    /// The registry.
-    pub registry: Registry,
     /// Whose metadata is warmed up.
     pub producer: Arc<Producer>,
-    /// What the hot path reads.
+    /// Whose topics they are.
     pub sources: Arc<ArcSwap<Sources>>,
     /// Who is told how far we are.
     pub health: Arc<Health>,
 }
 
 impl Provisioner {
-    /// Tries until all is there, with growing pauses. Topics and subjects do not wait for each
-    /// other: while Kafka is out, deliveries with a schema's id can be spooled. Ends when done;
-    /// dropping it stops it.
-    pub async fn run(self, mut schemas: Schemas) {
-        let topics = async {
-            let mut pauses = Pauses::default();
-            while !self.topics().await {
-                pauses.next().await;
-            }
-        };
-        let subjects = async {
-            let mut pauses = Pauses::default();
-            while !schemas.without_id().is_empty() {
-                self.subjects(&mut schemas).await;
-                if !schemas.without_id().is_empty() {
-                    pauses.next().await;
-                }
-            }
-        };
-        tokio::join!(topics, subjects);
+    /// Tries until all is there, with growing pauses. Ends when done; dropping it stops it.
+    pub async fn run(self) {
+        let mut pauses = PAUSES.iter();
+        let mut pause = Duration::ZERO;
+        while !self.topics().await {
+            pause = pauses.next().copied().unwrap_or(pause);
+            tokio::time::sleep(pause).await;
+        }
     }
 
     /// True when every topic is there and its metadata is warm.
@@ -122,44 +99,6 @@ impl Provisioner {
         let names: Vec<String> = there.into_iter().map(|topic| topic.name).collect();
         tokio::task::spawn_blocking(move || producer.warm_up(&names, WARM_UP)).await??;
         Ok(trouble)
-    }
-
-    /// Asks for the ids that are missing; what has come is swapped in at once, so that one bad
-    /// schema holds up its own types only.
-    async fn subjects(&self, schemas: &mut Schemas) {
-        let open = schemas.without_id();
-        let mut troubles = Vec::new();
-        for (subject, schema) in &open {
-            let id = if self.loaded.config.provision.on_start {
-                self.registry.register(subject, schema).await
-            } else {
-                self.registry.find(subject, schema).await
-            };
-            match id {
-                Ok(id) => schemas.set_id(subject.clone(), id),
-                Err(error) => {
-                    troubles.push(format!("{error:#}"));
-                    // One that does not answer will not answer for the others either.
-                    if troubles.len() > 1 {
-                        break;
-                    }
-                }
-            }
-        }
-        let left = schemas.without_id().len();
-        if left < open.len() {
-            let previous = self.sources.load_full();
-            match Sources::compile(&self.loaded, schemas, Some(&previous)) {
-                Ok(sources) => self.sources.store(Arc::new(sources)),
-                Err(problems) => troubles.push(problems.to_string()),
-            }
-        }
-        let state = match left {
-            0 => State::Ok,
-            _ if schemas.any_id() => State::Degraded,
-            _ => State::Down,
-        };
-        self.health.schemas.set(state, troubles.join("; "));
     }
 }
 

@@ -4,6 +4,7 @@ pub mod decode;
 pub mod encode;
 mod instant;
 mod number;
+pub mod pins;
 mod places;
 mod plan;
 pub mod registry;
@@ -16,6 +17,7 @@ use std::path::Path;
 use apache_avro::Schema;
 
 pub use encode::{Encoded, Encoder};
+pub use pins::Pins;
 pub use registry::Registry;
 
 use crate::config::{Config, Problems};
@@ -25,14 +27,33 @@ use crate::names;
 #[derive(Debug, Default, Clone)]
 pub struct Schemas {
     loaded: BTreeMap<(String, String), Loaded>,
-    ids: HashMap<String, u32>,
+    standings: HashMap<String, Standing>,
 }
 
+/// What we know of the id of a subject's schema.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Nothing: the registry is to be asked for one.
+    Unknown,
+    /// From an earlier run. Used, and to be confirmed.
+    Pinned(u32),
+    /// From an earlier run that saw the registry resolve it otherwise. Not used until confirmed.
+    Doubted(u32),
+    /// The registry says so. Used.
+    Confirmed(u32),
+    /// The registry resolves it otherwise, or not at all. Not used any more.
+    Lost(u32),
+}
+
+/// A subject and its schema.
 #[derive(Debug, Clone)]
-struct Loaded {
-    subject: String,
-    text: String,
-    schema: Schema,
+pub struct Loaded {
+    /// `<topic>-value`.
+    pub subject: String,
+    /// As it is registered.
+    pub text: String,
+    /// Parsed.
+    pub schema: Schema,
 }
 
 impl Schemas {
@@ -59,7 +80,7 @@ impl Schemas {
                 }
             }
         }
-        Self { loaded, ids: HashMap::new() }
+        Self { loaded, standings: HashMap::new() }
     }
 
     /// The schema of an event type.
@@ -67,24 +88,61 @@ impl Schemas {
         self.loaded.get(&(source.to_owned(), event_type.to_owned())).map(|loaded| &loaded.schema)
     }
 
-    /// The id of a subject's schema, once the registry has given it.
+    /// The id of a subject's schema, if it may be used.
     pub fn id(&self, subject: &str) -> Option<u32> {
-        self.ids.get(subject).copied()
+        match self.standing(subject) {
+            Standing::Pinned(id) | Standing::Confirmed(id) => Some(id),
+            Standing::Unknown | Standing::Doubted(_) | Standing::Lost(_) => None,
+        }
     }
 
-    /// Remembers an id.
-    pub fn set_id(&mut self, subject: String, id: u32) {
-        self.ids.insert(subject, id);
+    /// What we know of a subject's id.
+    pub fn standing(&self, subject: &str) -> Standing {
+        self.standings.get(subject).copied().unwrap_or(Standing::Unknown)
     }
 
-    /// Whether the registry has given any id.
+    /// Remembers what we know of a subject's id.
+    pub fn set(&mut self, subject: &str, standing: Standing) {
+        self.standings.insert(subject.to_owned(), standing);
+    }
+
+    /// Takes the ids that an earlier run has left. True if any may be used at once.
+    pub fn pin(&mut self, pins: &Pins) -> bool {
+        for Loaded { subject, text, .. } in self.loaded.values() {
+            let Some(pin) = pins.get(subject, text) else { continue };
+            let standing = if pin.lost { Standing::Doubted(pin.id) } else { Standing::Pinned(pin.id) };
+            self.standings.insert(subject.clone(), standing);
+        }
+        self.any_id()
+    }
+
+    /// Whether any id may be used.
     pub fn any_id(&self) -> bool {
-        !self.ids.is_empty()
+        self.loaded.values().any(|loaded| self.id(&loaded.subject).is_some())
     }
 
-    /// Subjects whose schema has no id yet, with the schema's text.
-    pub fn without_id(&self) -> Vec<(String, String)> {
-        let open = self.loaded.values().filter(|loaded| !self.ids.contains_key(&loaded.subject));
-        open.map(|loaded| (loaded.subject.clone(), loaded.text.clone())).collect()
+    /// All subjects with their schemas.
+    pub fn iter(&self) -> impl Iterator<Item = &Loaded> {
+        self.loaded.values()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_ids_that_are_pinned_or_confirmed_are_used() {
+        let mut schemas = Schemas::default();
+        let used = [Standing::Pinned(7), Standing::Confirmed(7)];
+        for standing in used {
+            schemas.set("a-value", standing);
+            assert_eq!(schemas.id("a-value"), Some(7), "{standing:?}");
+        }
+        for standing in [Standing::Unknown, Standing::Doubted(7), Standing::Lost(7)] {
+            schemas.set("a-value", standing);
+            assert_eq!(schemas.id("a-value"), None, "{standing:?}");
+        }
+        assert_eq!(schemas.id("b-value"), None);
     }
 }

@@ -4,14 +4,32 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use apache_avro::Schema;
 use reqwest::{Method, RequestBuilder, StatusCode};
-use schema_registry_converter::async_impl::schema_registry::{SrSettings, perform_sr_call, post_schema};
-use schema_registry_converter::schema_registry_common::{SchemaType, SrCall, SuppliedSchema};
+use schema_registry_converter::async_impl::schema_registry::{
+    SrSettings, get_schema_by_id, perform_sr_call, post_schema,
+};
+use schema_registry_converter::error::SRCError;
+use schema_registry_converter::schema_registry_common::{RawError, SchemaType, SrCall, SuppliedSchema};
 
 use crate::config::Auth;
 
 /// The bound of each call.
 const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Confluent's code for an id that the registry does not know.
+const NO_SUCH_SCHEMA: u32 = 40403;
+
+/// What the registry has under an id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resolved {
+    /// The schema that was expected.
+    Same,
+    /// Another one.
+    Other,
+    /// None.
+    Missing,
+}
 
 /// A Confluent-compatible registry.
 pub struct Registry {
@@ -45,9 +63,36 @@ impl Registry {
         Ok(Self { url, auth, client, settings })
     }
 
+    /// Where it is, without a slash at the end.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
     /// What schema_registry_converter's decoder needs.
     pub fn settings(&self) -> SrSettings {
         self.settings.clone()
+    }
+
+    /// What stands under an id, compared by what decoding depends on: names, types, logical types.
+    ///
+    /// Missing is only what the registry itself calls so: a proxy before a registry that is out may
+    /// answer 404, too.
+    ///
+    /// # Errors
+    /// When the registry does not say.
+    pub async fn resolve(&self, id: u32, expected: &Schema) -> anyhow::Result<Resolved> {
+        let found = match get_schema_by_id(id, &self.settings).await {
+            Ok(found) => found,
+            Err(error) if error_code(&error) == Some(NO_SUCH_SCHEMA) => return Ok(Resolved::Missing),
+            Err(error) => {
+                let refused = error_code(&error).is_some();
+                let did = if refused { "does not show its schemas" } else { "does not answer" };
+                return Err(error).with_context(|| format!("the registry {did}"));
+            }
+        };
+        let same = found.schema_type == SchemaType::Avro
+            && Schema::parse_str(&found.schema).is_ok_and(|found| found == *expected);
+        Ok(if same { Resolved::Same } else { Resolved::Other })
     }
 
     /// The id of a schema that stands under the subject.
@@ -113,6 +158,10 @@ impl Registry {
             Auth::Bearer(token) => request.bearer_auth(token.expose()),
         }
     }
+}
+
+fn error_code(error: &SRCError) -> Option<u32> {
+    std::error::Error::source(error)?.downcast_ref::<RawError>().map(|error| error.error_code)
 }
 
 fn client(url: &str, ca_file: Option<&Path>) -> anyhow::Result<reqwest::ClientBuilder> {

@@ -1,0 +1,220 @@
+//! The ids of schemas: pinned ones at once, the registry's as soon as it answers, and both looked at
+//! again as long as the service runs.
+//!
+//! A registry that lost its data hands out the same ids for other schemas: what we publish with such
+//! an id is misread. So a type whose id no longer names its schema stops, and a new id is not taken
+//! in its place without a person: the records that are in the topic by then carry the old one.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+
+use super::PAUSES;
+use crate::config::Loaded;
+use crate::observe::health::{Health, State};
+use crate::schema::registry::Resolved;
+use crate::schema::{self, Pins, Registry, Schemas, Standing};
+use crate::sources::Sources;
+
+/// Between two looks at ids that are confirmed.
+pub const RECHECK: Duration = Duration::from_secs(60);
+
+/// Keeps the ids of all schemas, and the sources compiled with them.
+pub struct Subjects {
+    loaded: Arc<Loaded>,
+    registry: Registry,
+    sources: Arc<ArcSwap<Sources>>,
+    health: Arc<Health>,
+    schemas: Schemas,
+    pins: Option<Pins>,
+    silent: bool,
+}
+
+impl Subjects {
+    /// Puts what is pinned to use: `sources` encodes with it when this returns. Nothing is asked yet.
+    pub fn new(
+        loaded: Arc<Loaded>,
+        registry: Registry,
+        sources: Arc<ArcSwap<Sources>>,
+        health: Arc<Health>,
+        schemas: Schemas,
+        pins: Option<Pins>,
+    ) -> Self {
+        let mut subjects = Self { loaded, registry, sources, health, schemas, pins, silent: false };
+        if let Some(pins) = &subjects.pins
+            && subjects.schemas.pin(pins)
+        {
+            subjects.health.schemas.put(State::Degraded, "from pins: the registry is being asked");
+            subjects.compile();
+        }
+        subjects
+    }
+
+    /// Asks until all ids are confirmed, with growing pauses, then again `every` so often. Does not
+    /// end; dropping it stops it.
+    pub async fn run(mut self, every: Duration) {
+        let mut pauses = PAUSES.iter();
+        let mut pause = Duration::ZERO;
+        loop {
+            let settled = self.round().await;
+            if !settled {
+                pause = pauses.next().copied().unwrap_or(pause);
+            }
+            tokio::time::sleep(if settled { every } else { pause }).await;
+        }
+    }
+
+    /// Asks for each subject once; what has come is swapped in at the end, so that one bad schema
+    /// holds up its own types only. True when nothing is open: lost ids wait for a person.
+    async fn round(&mut self) -> bool {
+        let mut troubles = Vec::new();
+        let mut news = false;
+        let all: Vec<schema::Loaded> = self.schemas.iter().cloned().collect();
+        for schema in &all {
+            match self.ask(schema).await {
+                Ok(standing) => news |= self.learn(schema, standing),
+                Err(error) => {
+                    troubles.push(format!("{error:#}"));
+                    // One that does not answer will not answer for the others either.
+                    if troubles.len() > 1 {
+                        break;
+                    }
+                }
+            }
+        }
+        if news {
+            troubles.extend(self.compile());
+        }
+        self.save().await;
+        self.report(&all, &troubles)
+    }
+
+    /// What the registry says of one subject. A known id is checked before anything is registered:
+    /// in a registry that lost its data, that would only take up another id.
+    async fn ask(&self, schema: &schema::Loaded) -> anyhow::Result<Standing> {
+        let subject = schema.subject.as_str();
+        let standing = self.schemas.standing(subject);
+        let known = match standing {
+            Standing::Lost(_) => return Ok(standing),
+            Standing::Unknown => None,
+            Standing::Pinned(id) | Standing::Doubted(id) | Standing::Confirmed(id) => Some(id),
+        };
+        if let Some(id) = known {
+            let resolved = self.registry.resolve(id, &schema.schema).await?;
+            if resolved != Resolved::Same {
+                let advice = self.advice();
+                tracing::error!(subject, id, ?resolved, advice, "the registry lost the schema under its id");
+                return Ok(Standing::Lost(id));
+            }
+        }
+        if matches!(standing, Standing::Confirmed(_)) {
+            return Ok(standing);
+        }
+        let given = if self.loaded.config.provision.on_start {
+            self.registry.register(subject, &schema.text).await?
+        } else {
+            self.registry.find(subject, &schema.text).await?
+        };
+        match known {
+            Some(id) if id != given => {
+                let advice = self.advice();
+                tracing::error!(subject, id, given, advice, "the registry gives the schema another id");
+                Ok(Standing::Lost(id))
+            }
+            _ => Ok(Standing::Confirmed(given)),
+        }
+    }
+
+    /// True if the sources are to be compiled for it. A lost id is taken from them at once.
+    fn learn(&mut self, schema: &schema::Loaded, standing: Standing) -> bool {
+        let subject = schema.subject.as_str();
+        let before = self.schemas.id(subject);
+        self.schemas.set(subject, standing);
+        match (standing, &mut self.pins) {
+            (Standing::Confirmed(id), Some(pins)) => pins.put(subject, &schema.text, id),
+            (Standing::Lost(_), Some(pins)) => pins.lose(subject),
+            _ => {}
+        }
+        let changed = self.schemas.id(subject) != before;
+        if changed && matches!(standing, Standing::Lost(_)) {
+            self.compile();
+        }
+        changed
+    }
+
+    /// Swaps in sources with the ids of now; says what is wrong with them.
+    fn compile(&self) -> Option<String> {
+        match Sources::compile(&self.loaded, &self.schemas, Some(&self.sources.load())) {
+            Ok(sources) => {
+                self.sources.store(Arc::new(sources));
+                None
+            }
+            Err(problems) => Some(problems.to_string()),
+        }
+    }
+
+    async fn save(&mut self) {
+        let Some(mut pins) = self.pins.clone() else { return };
+        let file = pins.file();
+        let saved = tokio::task::spawn_blocking(move || pins.save().map(|()| pins)).await;
+        match saved {
+            Ok(Ok(pins)) => self.pins = Some(pins),
+            Ok(Err(error)) => tracing::warn!(file = %file.display(), %error, "schema ids cannot be pinned"),
+            // The runtime is going down.
+            Err(_) => {}
+        }
+    }
+
+    /// Tells readiness. A registry that merely does not answer is no news once all is confirmed.
+    fn report(&mut self, all: &[schema::Loaded], troubles: &[String]) -> bool {
+        let (mut open, mut pinned, mut lost) = (false, false, Vec::new());
+        for schema in all {
+            let subject = &schema.subject;
+            match self.schemas.standing(subject) {
+                Standing::Confirmed(_) => {}
+                Standing::Unknown => open = true,
+                Standing::Pinned(_) => pinned = true,
+                Standing::Doubted(id) => {
+                    open = true;
+                    lost.push(format!("{subject}: id {id} was lost before and is not confirmed since"));
+                }
+                Standing::Lost(id) => {
+                    lost.push(format!("{subject}: the registry has lost or changed id {id}"));
+                }
+            }
+        }
+        let settled = !open && !pinned;
+        if settled && lost.is_empty() {
+            self.silent = false;
+            self.health.schemas.set(State::Ok, "");
+            return true;
+        }
+        let mut why = Vec::new();
+        if !lost.is_empty() {
+            why.push(format!("{}: {}", lost.join(", "), self.advice()));
+        }
+        let trouble = troubles.join("; ");
+        if pinned {
+            why.push(format!("from pins: {trouble}"));
+            if !std::mem::replace(&mut self.silent, true) {
+                tracing::warn!(why = trouble, "publishing with pinned schema ids");
+            }
+        } else if !settled {
+            why.push(trouble);
+        }
+        let state = if self.schemas.any_id() { State::Degraded } else { State::Down };
+        self.health.schemas.set(state, why.join("; "));
+        settled
+    }
+
+    /// How to go on where an id was lost.
+    fn advice(&self) -> String {
+        match self.pins.as_ref().map(Pins::file) {
+            Some(file) => {
+                format!("restore the registry, or remove {} to take new ids, and restart", file.display())
+            }
+            None => "restore the registry, or accept new ids, and restart".into(),
+        }
+    }
+}

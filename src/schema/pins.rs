@@ -1,0 +1,232 @@
+//! The ids that the registry gave, kept on disk, so that the service starts while it is out.
+//!
+//! One small JSON file in the spool's directory, whose lock keeps other processes away:
+//!
+//! ```json
+//! {"version":1,"registry":"https://registry.example.com",
+//!  "subjects":{"datagrid.batch_prediction.completed-value":{"id":7,"fingerprint":"sha256:..."}}}
+//! ```
+//!
+//! The fingerprint is that of the schema's text and not of Avro's canonical form: the registry gives
+//! a new id where only a `doc` or a default differs, which the canonical form leaves out. The price:
+//! after an edit of white space alone the pin waits for the registry, too.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Write as _};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+/// The file's name in the spool's directory.
+const FILE: &str = "pins.json";
+
+/// Written first, then renamed over the file.
+const NEW: &str = "pins.json.new";
+
+/// The only format so far.
+const VERSION: u32 = 1;
+
+/// What the registry said of one subject.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pin {
+    /// The id of the schema.
+    pub id: u32,
+    /// `sha256:` and the hex digest of the schema's text.
+    fingerprint: String,
+    /// The registry was seen to resolve the id otherwise. Such a pin is not used before the registry
+    /// has confirmed it: else each restart would publish a few records with the wrong id.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub lost: bool,
+}
+
+/// All pins of one registry.
+#[derive(Clone, Debug)]
+pub struct Pins {
+    dir: PathBuf,
+    content: Content,
+    saved: bool,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Content {
+    version: u32,
+    registry: String,
+    subjects: BTreeMap<String, Pin>,
+}
+
+impl Pins {
+    /// Reads the pins of `registry` (its URL) from `dir`. A file that is missing, damaged, of another
+    /// format or of another registry gives none, and is written anew with the first id.
+    pub fn open(dir: &Path, registry: &str) -> Self {
+        let path = dir.join(FILE);
+        let none = Content { version: VERSION, registry: registry.to_owned(), subjects: BTreeMap::new() };
+        let content = match read(&path) {
+            Ok(None) => none,
+            Ok(Some(found)) if found.registry == registry => found,
+            Ok(Some(found)) => {
+                tracing::warn!(
+                    file = %path.display(), theirs = found.registry, ours = registry,
+                    "the pinned schema ids are of another registry and not used"
+                );
+                none
+            }
+            Err(error) => {
+                tracing::warn!(file = %path.display(), %error, "the pinned schema ids cannot be used");
+                none
+            }
+        };
+        Self { dir: dir.to_owned(), content, saved: true }
+    }
+
+    /// Where they stand.
+    pub fn file(&self) -> PathBuf {
+        self.dir.join(FILE)
+    }
+
+    /// The pin of a subject, if it is of this very text.
+    pub fn get(&self, subject: &str, text: &str) -> Option<&Pin> {
+        self.content.subjects.get(subject).filter(|pin| pin.fingerprint == fingerprint(text))
+    }
+
+    /// Remembers that the registry has `text` under this id. On disk only after [`Pins::save`].
+    pub fn put(&mut self, subject: &str, text: &str, id: u32) {
+        let pin = Pin { id, fingerprint: fingerprint(text), lost: false };
+        if self.content.subjects.get(subject) != Some(&pin) {
+            self.content.subjects.insert(subject.to_owned(), pin);
+            self.saved = false;
+        }
+    }
+
+    /// Remembers that the registry no longer has what was pinned. On disk only after [`Pins::save`].
+    pub fn lose(&mut self, subject: &str) {
+        if let Some(pin) = self.content.subjects.get_mut(subject)
+            && !std::mem::replace(&mut pin.lost, true)
+        {
+            self.saved = false;
+        }
+    }
+
+    /// Writes them if anything changed: durable when it returns, and old or new as a whole at any
+    /// crash. Blocks.
+    ///
+    /// # Errors
+    /// Those of the file system; the next call tries again.
+    pub fn save(&mut self) -> io::Result<()> {
+        if self.saved {
+            return Ok(());
+        }
+        let new = self.dir.join(NEW);
+        let mut file = File::create(&new)?;
+        file.write_all(&serde_json::to_vec_pretty(&self.content)?)?;
+        file.sync_all()?;
+        fs::rename(&new, self.file())?;
+        File::open(&self.dir)?.sync_all()?;
+        self.saved = true;
+        Ok(())
+    }
+}
+
+/// `None` where there is no file.
+fn read(path: &Path) -> Result<Option<Content>, String> {
+    let text = match fs::read(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error.to_string()),
+    };
+    let content: Content = serde_json::from_slice(&text).map_err(|error| format!("damaged: {error}"))?;
+    match content.version {
+        VERSION => Ok(Some(content)),
+        other => Err(format!("its format is version {other}, and we know {VERSION} only")),
+    }
+}
+
+fn fingerprint(text: &str) -> String {
+    format!("sha256:{}", hex::encode(Sha256::digest(text)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const URL: &str = "http://registry.example.com";
+
+    fn pinned(dir: &Path) -> Pins {
+        let mut pins = Pins::open(dir, URL);
+        pins.put("a-value", "\"string\"", 7);
+        pins.save().unwrap();
+        pins
+    }
+
+    #[test]
+    fn pins_are_found_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut pins = pinned(dir.path());
+        assert_eq!(Pins::open(dir.path(), URL).get("a-value", "\"string\"").unwrap().id, 7);
+        pins.lose("a-value");
+        pins.save().unwrap();
+        assert!(Pins::open(dir.path(), URL).get("a-value", "\"string\"").unwrap().lost);
+        pins.put("a-value", "\"string\"", 7);
+        pins.save().unwrap();
+        assert!(!Pins::open(dir.path(), URL).get("a-value", "\"string\"").unwrap().lost, "confirmed again");
+    }
+
+    #[test]
+    fn a_pin_of_another_text_or_subject_or_registry_is_not_used() {
+        let dir = tempfile::tempdir().unwrap();
+        let pins = pinned(dir.path());
+        assert_eq!(pins.get("a-value", "\"bytes\""), None);
+        assert_eq!(pins.get("b-value", "\"string\""), None);
+        let mut other = Pins::open(dir.path(), "http://other.example.com");
+        assert_eq!(other.get("a-value", "\"string\""), None);
+        assert!(
+            Pins::open(dir.path(), URL).get("a-value", "\"string\"").is_some(),
+            "looking changes nothing"
+        );
+        other.put("b-value", "\"long\"", 1);
+        other.save().unwrap();
+        assert_eq!(
+            Pins::open(dir.path(), URL).get("a-value", "\"string\""),
+            None,
+            "the file is one registry's"
+        );
+    }
+
+    #[test]
+    fn a_damaged_or_foreign_file_is_as_none_and_is_written_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = pinned(dir.path()).file();
+        let whole = fs::read_to_string(&file).unwrap();
+        let half = whole.split_at(whole.len() / 2).0;
+        let newer = whole.replace("\"version\": 1", "\"version\": 2");
+        assert_ne!(newer, whole);
+        for text in ["", "[]", "\u{0}\u{0}\u{0}", half, &newer] {
+            fs::write(&file, text).unwrap();
+            assert_eq!(Pins::open(dir.path(), URL).get("a-value", "\"string\""), None, "{text}");
+        }
+        assert!(pinned(dir.path()).get("a-value", "\"string\"").is_some());
+        assert_eq!(fs::read_to_string(&file).unwrap(), whole);
+    }
+
+    #[test]
+    fn a_write_that_fails_leaves_the_old_file_whole_and_is_tried_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut pins = pinned(dir.path());
+        // What a crash between write and rename leaves is in nobody's way.
+        fs::write(dir.path().join(NEW), "half a fi").unwrap();
+        assert!(Pins::open(dir.path(), URL).get("a-value", "\"string\"").is_some());
+        fs::remove_file(dir.path().join(NEW)).unwrap();
+        fs::create_dir(dir.path().join(NEW)).unwrap();
+        pins.put("b-value", "\"long\"", 8);
+        pins.save().unwrap_err();
+        assert_eq!(Pins::open(dir.path(), URL).get("b-value", "\"long\""), None);
+        assert!(Pins::open(dir.path(), URL).get("a-value", "\"string\"").is_some());
+        fs::remove_dir(dir.path().join(NEW)).unwrap();
+        pins.save().unwrap();
+        assert_eq!(Pins::open(dir.path(), URL).get("b-value", "\"long\"").unwrap().id, 8);
+        assert!(!dir.path().join(NEW).exists());
+    }
+}
