@@ -20,6 +20,7 @@ mod kill;
 mod layout;
 mod outcomes;
 mod pressure;
+mod registry;
 mod security;
 mod shutdown;
 mod slow;
