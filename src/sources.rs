@@ -43,7 +43,7 @@ pub struct Source {
 pub struct Route {
     /// The topic.
     pub topic: Arc<str>,
-    /// `None` until the registry has given the schema an id.
+    /// `None` until the registry has given the schema an id, and once it has lost it.
     pub encoder: Option<Encoder>,
 }
 

@@ -16,7 +16,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::support::{SECRET, Service, Setup, batch, until};
+use crate::support::{PATIENCE, SECRET, Service, Setup, batch, until};
 
 const KNOWLEDGE: &str = include_str!("../../schemas/datagrid/knowledge.processing.completed.avsc");
 
@@ -223,7 +223,8 @@ async fn what_runs_bears_a_registry_that_is_out_and_notices_one_that_was_wiped()
         async { (axum::http::StatusCode::NOT_FOUND, "default backend - 404") }
     });
     let up = Up::at(&address, &proxy).await;
-    rounds.wait_for(|count| *count >= 6).await.unwrap();
+    let waited = tokio::time::timeout(PATIENCE, rounds.wait_for(|count| *count >= 6)).await;
+    waited.expect("it goes on asking").unwrap();
     assert!(encodes("batch_prediction.completed") && health.schemas.state() == State::Ok);
 
     up.stop().await;
