@@ -39,6 +39,7 @@ impl Up {
         let address = listener.local_addr().unwrap().to_string();
         let limits = ConnectionLimits {
             max_connections: 16,
+            max_per_address: None,
             head_timeout: Duration::from_secs(60),
             max_head: 16 * 1024,
         };
