@@ -9,7 +9,7 @@
 //!   pipeline        a place for a verified delivery       503
 //!   envelope        id, type, time, key      -> Event     dead letter
 //!   schema/encode   the type's Avro schema   -> Record    dead letter
-//!   deliver         acks=all                 -> Receipt   503
+//!   deliver         Kafka, else the spool    -> Receipt   503
 //!   http/response   Receipt or Fault         -> status
 //! ```
 //!
