@@ -10,10 +10,14 @@ use crate::deliver::{Deliverer, Receipt, Undelivered};
 use crate::delivery::{Deadline, Delivery};
 use crate::envelope::Event;
 use crate::kafka::Ack;
+use crate::names;
 use crate::outcome::{Fault, Outcome, Reason};
 use crate::record::Record;
 use crate::sources::Source;
 use crate::verify::Verified;
+
+/// Characters of an event type that are shown: as long as a topic's name may be.
+const SHOWN_TYPE: usize = names::MAX_TOPIC;
 
 /// What every delivery goes through.
 pub struct Pipeline {
@@ -37,7 +41,7 @@ pub struct Ended {
 pub struct Name {
     /// The event id.
     pub id: String,
-    /// The event type.
+    /// The event type, cut where it is longer than any topic's name.
     pub event_type: String,
 }
 
@@ -200,7 +204,9 @@ pub fn shape(source: &Source, verified: &Verified<'_>) -> (Option<Name>, Shaped)
         Ok(event) => event,
         Err(why) => return (None, Shaped::DeadLetter { bound_for: None, why }),
     };
-    let name = Name { id: event.id.as_ref().into(), event_type: event.event_type.as_ref().into() };
+    // A type that nobody knows is any text of the body, and this goes to the log.
+    let event_type = event.event_type.chars().take(SHOWN_TYPE).collect();
+    let name = Name { id: event.id.as_ref().into(), event_type };
     (Some(name), encode(source, &event))
 }
 

@@ -5,7 +5,6 @@
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use crate::support::process::serve;
 use crate::support::{PATIENCE, Setup, batch, datagrid, kafka, until};
@@ -64,14 +63,12 @@ async fn kills_while_spooling_lose_nothing_that_was_answered() {
     let (_process, _, _) = serve(&config);
     let topic = format!("{source}.batch_prediction.completed");
     let answered = std::mem::take(&mut *answered.lock().unwrap());
-    let mut missing = answered.clone();
-    let deadline = tokio::time::Instant::now() + PATIENCE;
-    while !missing.is_empty() && tokio::time::Instant::now() < deadline {
-        tokio::time::sleep(Duration::from_millis(200)).await;
-        if kafka::exists(&topic).await {
-            let found: BTreeSet<String> = kafka::all(&topic).await.into_iter().collect();
-            missing = answered.difference(&found).cloned().collect();
-        }
-    }
-    assert!(missing.is_empty(), "{} of {} lost: {missing:?}", missing.len(), answered.len());
+    until("every answered delivery in its topic", async || {
+        let found: BTreeSet<String> = match kafka::exists(&topic).await {
+            true => kafka::all(&topic).await.into_iter().collect(),
+            false => BTreeSet::new(),
+        };
+        answered.is_subset(&found)
+    })
+    .await;
 }

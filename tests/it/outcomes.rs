@@ -78,6 +78,16 @@ async fn odd_but_usable_events_are_published_and_keep_their_digits() {
 }
 
 #[tokio::test]
+async fn a_type_that_nobody_knows_cannot_carry_a_payload_into_the_log() {
+    let service = Service::datagrid().await;
+    let long = "payload ".repeat(1_000);
+    let body = format!(r#"{{"id":"evt_1","event_type":"{long}","timestamp":1,"data":{{}}}}"#);
+    dead_lettered(&service, body, "type_unknown").await;
+    let line = &service.lines()[0];
+    assert!(line.contains("payload") && line.len() < 1_000, "{} bytes", line.len());
+}
+
+#[tokio::test]
 async fn the_head_is_judged_before_the_body() {
     let service = Service::datagrid().await;
     let unknown =
