@@ -40,3 +40,4 @@ pub mod outcome;
 pub mod config;
 pub mod names;
 pub mod quota;
+pub mod planted;

@@ -10,6 +10,7 @@ use futures_util::future::join_all;
 use super::topics::Topics;
 use crate::kafka::{Ack, Producer, Trouble};
 use crate::observe::health::{Health, State};
+use crate::planted::{self, Bug};
 use crate::spool::{Row, Spool, Topic};
 
 /// Rows on their way at a time: few, so that live deliveries never queue behind a backlog.
@@ -72,6 +73,9 @@ impl Drain {
         }
         // Handed over in order; librdkafka keeps the order within each partition.
         let acks: Vec<_> = rows.iter().map(|row| self.producer.publish(&row.record)).collect();
+        if planted::has(Bug::RowDroppedBeforeAck) {
+            self.spool.remove(&rows.iter().map(|row| row.id).collect::<Vec<_>>());
+        }
         let results = join_all(acks.into_iter().map(async |ack| match ack {
             Ok(ack) => match tokio::time::timeout(PATIENCE, ack).await {
                 Ok(result) => result,

@@ -11,6 +11,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, Row as SqlRow};
 use sha2::{Digest as _, Sha256};
 
 use super::OpenError;
+use crate::planted::{self, Bug};
 use crate::record::{Parts, Record};
 
 /// The version that this program writes.
@@ -96,8 +97,9 @@ fn settings(db: &Connection) -> rusqlite::Result<()> {
     db.busy_timeout(Duration::from_millis(250))?;
     // FULL syncs the log at each commit: a 202 rests on it. The two fullfsync make that true on
     // systems whose fsync does not reach the disk.
+    let synchronous = if planted::has(Bug::NoSync) { "OFF" } else { "FULL" };
     db.execute_batch(&format!(
-        "PRAGMA synchronous = FULL; PRAGMA fullfsync = ON; PRAGMA checkpoint_fullfsync = ON;
+        "PRAGMA synchronous = {synchronous}; PRAGMA fullfsync = ON; PRAGMA checkpoint_fullfsync = ON;
          PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}; PRAGMA cell_size_check = ON;
          PRAGMA cache_size = -8192; PRAGMA temp_store = MEMORY; PRAGMA trusted_schema = OFF;"
     ))
