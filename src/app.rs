@@ -126,7 +126,10 @@ impl App {
         let spool = open_spool(&config.spool, config.source.len(), &health).await?;
         let reserve = if spool.is_some() { config.spool.reserve } else { Deadline::ANSWER };
         let deliverer = Deliverer::new(producer.clone(), spool.clone(), health.clone());
-        let mut background = vec![tokio::spawn(look_for_kafka(producer.clone(), health.clone()))];
+        let mut background = vec![
+            tokio::spawn(producer.clone().renew()),
+            tokio::spawn(look_for_kafka(producer.clone(), health.clone())),
+        ];
         background.extend(spool.clone().map(|spool| tokio::spawn(watch_spool(spool, health.clone()))));
         background.extend(deliverer.drain().map(|drain| tokio::spawn(drain.run())));
         let pipeline = Arc::new(Pipeline::new(config.http.max_in_flight, deliverer));

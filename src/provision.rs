@@ -76,7 +76,7 @@ impl Provisioner {
     /// warm by then: one missing topic holds up its own event type only.
     async fn ensure_topics(&self) -> anyhow::Result<Option<String>> {
         let cluster = self.admin.cluster().await?;
-        self.health.kafka.set(State::Ok, "");
+        self.producer.kafka_answers();
         let wished = wished_topics(&self.loaded.config, &self.sources.load(), cluster.brokers);
         let (mut there, missing): (Vec<NewTopic>, Vec<NewTopic>) =
             wished.into_iter().partition(|topic| cluster.topics.contains_key(&topic.name));

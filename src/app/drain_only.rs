@@ -53,6 +53,7 @@ impl DrainOnly {
             open_spool(&config.spool, config.source.len(), &health).await?.context("there is no spool")?;
         let deliverer = Deliverer::new(producer.clone(), Some(spool.clone()), health.clone());
         let mut background = vec![
+            tokio::spawn(producer.clone().renew()),
             tokio::spawn(look_for_kafka(producer.clone(), health.clone())),
             tokio::spawn(watch_spool(spool.clone(), health.clone())),
         ];

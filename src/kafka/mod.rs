@@ -4,6 +4,7 @@ mod admin;
 mod consumer;
 mod murmur2;
 mod producer;
+mod renew;
 mod triage;
 
 pub mod embedded;

@@ -5,12 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use rdkafka::ClientContext;
+use arc_swap::{ArcSwap, Guard};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord, Producer as _};
 use rdkafka::statistics::Statistics;
+use rdkafka::{ClientConfig, ClientContext};
 
+use super::renew::Voice;
 use super::{Connection, Trouble};
 use crate::observe::health::{Health, State};
 use crate::record::Record;
@@ -34,25 +36,41 @@ pub struct Tuning {
     pub max_record: usize,
 }
 
-/// Publishes records; cheap to share by reference.
+/// Publishes records; cheap to share by reference. Behind it stands one librdkafka producer after
+/// the other, see [`Producer::renew`].
 pub struct Producer {
-    inner: FutureProducer<Callbacks>,
-    health: Arc<Health>,
+    pub(super) config: ClientConfig,
+    pub(super) current: ArcSwap<Live>,
 }
 
-struct Callbacks(Arc<Health>);
+/// A producer of librdkafka's, and what it may say about Kafka.
+pub(super) struct Live {
+    pub(super) inner: FutureProducer<Callbacks>,
+    pub(super) voice: Voice,
+}
+
+impl Live {
+    pub(super) fn new(config: &ClientConfig, voice: Voice) -> anyhow::Result<Self> {
+        let inner =
+            config.create_with_context(Callbacks(voice.clone())).context("librdkafka refuses [kafka]")?;
+        Ok(Self { inner, voice })
+    }
+}
+
+pub(super) struct Callbacks(Voice);
 
 impl ClientContext for Callbacks {
     fn stats(&self, statistics: Statistics) {
         if statistics.brokers.values().any(|broker| broker.state == "UP") {
-            self.0.kafka.set(State::Ok, "");
+            self.0.answers();
         }
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        match error.rdkafka_error_code() {
-            Some(RDKafkaErrorCode::AllBrokersDown) if self.0.kafka.state() == State::Ok => {
-                self.0.kafka.set(State::Down, "no broker answers");
+        self.0.suspect();
+        self.0.say(|health| match error.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::AllBrokersDown) if health.kafka.state() == State::Ok => {
+                health.kafka.set(State::Down, "no broker answers");
             }
             // These say why no broker answers, as long as none does.
             Some(
@@ -60,9 +78,9 @@ impl ClientContext for Callbacks {
                 | RDKafkaErrorCode::SSL
                 | RDKafkaErrorCode::Resolve
                 | RDKafkaErrorCode::BrokerTransportFailure,
-            ) if self.0.kafka.state() != State::Ok => self.0.kafka.set(State::Down, reason),
+            ) if health.kafka.state() != State::Ok => health.kafka.set(State::Down, reason),
             _ => tracing::debug!(%error, reason, "librdkafka"),
-        }
+        });
     }
 }
 
@@ -90,9 +108,12 @@ impl Producer {
         config.set("message.max.bytes", tuning.max_record.to_string());
         // Deliveries in flight bound what stands here; this is the wall behind them.
         config.set("queue.buffering.max.kbytes", "262144");
-        let inner =
-            config.create_with_context(Callbacks(health.clone())).context("librdkafka refuses [kafka]")?;
-        Ok(Self { inner, health })
+        let live = Live::new(&config, Voice::new(health))?;
+        Ok(Self { config, current: ArcSwap::from_pointee(live) })
+    }
+
+    pub(super) fn live(&self) -> Guard<Arc<Live>> {
+        self.current.load()
     }
 
     /// Hands the record to librdkafka now and returns its acknowledgement as a future.
@@ -116,7 +137,11 @@ impl Producer {
             .payload(record.value())
             .timestamp(record.timestamp_ms())
             .headers(headers);
-        let ack = self.inner.send_result(message).map_err(|(error, _)| Trouble::from(&error))?;
+        let live = self.live();
+        let ack = live.inner.send_result(message).map_err(|(error, _)| {
+            live.is_lost();
+            Trouble::from(&error)
+        })?;
         Ok(async move {
             match ack.await {
                 Ok(Ok(delivered)) => Ok(Ack { partition: delivered.partition, offset: delivered.offset }),
@@ -129,9 +154,16 @@ impl Producer {
     /// Whether any broker answers within `timeout`; `health` hears of it. Blocks. Without traffic
     /// nothing else would make librdkafka connect again.
     pub fn probe(&self, timeout: Duration) {
-        if self.inner.client().fetch_metadata(None, timeout).is_ok() {
-            self.health.kafka.set(State::Ok, "");
+        let live = self.live();
+        if live.inner.client().fetch_metadata(None, timeout).is_ok() {
+            live.voice.answers();
         }
+    }
+
+    /// A broker has answered somebody else: `health` hears of it, unless this producer could do
+    /// nothing with it.
+    pub fn kafka_answers(&self) {
+        self.live().voice.answers();
     }
 
     /// Asks for the metadata of `topics`, so that the first record of each need not wait for it.
@@ -141,7 +173,8 @@ impl Producer {
     /// When no broker answers in time.
     pub fn warm_up(&self, topics: &[String], timeout: Duration) -> anyhow::Result<()> {
         for topic in topics {
-            self.inner
+            self.live()
+                .inner
                 .client()
                 .fetch_metadata(Some(topic), timeout)
                 .with_context(|| format!("no metadata of topic {topic}"))?;
@@ -154,6 +187,6 @@ impl Producer {
     /// # Errors
     /// When records are still in flight then.
     pub fn flush(&self, timeout: Duration) -> anyhow::Result<()> {
-        self.inner.flush(timeout).context("records are still in flight")
+        self.live().inner.flush(timeout).context("records are still in flight")
     }
 }

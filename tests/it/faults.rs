@@ -2,6 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use hookstream::kafka::embedded::Embedded;
+use rdkafka::types::RDKafkaRespErr;
+
 use crate::support::raw::{self, head};
 use crate::support::{PATIENCE, Setup, batch, datagrid, kafka, on_embedded, on_embedded_with, until};
 
@@ -129,4 +132,34 @@ async fn more_verified_deliveries_than_places_are_answered_503_at_once() {
     });
     held.is(200, "published", None);
     refused.is(401, "refused", Some("unauthorized"));
+}
+
+/// Makes the producer's next request end it: from a head-of-line request that is out of order
+/// librdkafka concludes that it has lost count, and refuses every record from then on.
+fn lose_count(kafka: &Embedded) {
+    kafka.fail_produce(&[RDKafkaRespErr::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER]).unwrap();
+}
+
+#[tokio::test]
+async fn a_producer_that_can_do_no_more_is_replaced_without_a_restart() {
+    let (service, kafka) = on_embedded("").await;
+    service.datagrid_post(batch("evt_0")).await.is(200, "published", None);
+    // The second time shows that the first left a producer that is looked after like the first.
+    for round in 0..2 {
+        lose_count(&kafka);
+        let answer = service.datagrid_post(batch(&format!("evt_lost_{round}"))).await;
+        answer.is(503, "unavailable", Some("kafka_unavailable"));
+        until("the producer to be known as lost", async || {
+            let (status, readiness) = service.admin("/readyz").await;
+            status == 503 && readiness.contains("the producer can do no more: OutOfOrder")
+        })
+        .await;
+        until("a new producer", async || {
+            let answer = service.datagrid_post(batch(&format!("evt_again_{round}"))).await;
+            assert!(matches!(answer.status, 200 | 503), "{answer:?}");
+            answer.status == 200
+        })
+        .await;
+        service.wait_ready().await;
+    }
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use hookstream::kafka::embedded::Embedded;
 use hookstream::names;
 use hookstream::spool::{Limits, Spool};
+use rdkafka::types::RDKafkaRespErr;
 use serde_json::Value;
 
 use crate::support::{PATIENCE, Service, Setup, batch, kafka, on_embedded_with, until};
@@ -66,6 +67,27 @@ async fn while_kafka_is_out_deliveries_are_spooled_in_time_and_drained_afterward
     assert_eq!(keys(&kafka, &service.topic("batch_prediction.completed")).await, expected);
     assert_eq!(keys(&kafka, &service.dead_letters()).await.len(), 1);
     service.datagrid_post(batch("evt_after")).await.is(200, "published", None);
+}
+
+#[tokio::test]
+async fn while_a_producer_that_can_do_no_more_is_replaced_deliveries_are_spooled() {
+    let dir = tempfile::tempdir().unwrap();
+    let (service, kafka) = with_spool(dir.path(), "").await;
+    service.datagrid_post(batch("evt_000")).await.is(200, "published", None);
+    kafka.fail_produce(&[RDKafkaRespErr::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER]).unwrap();
+    let (mut expected, mut spooled) = (vec![String::from("evt_000")], 0);
+    until("a new producer that takes deliveries", async || {
+        let (id, start) = (format!("evt_{:03}", expected.len()), Instant::now());
+        let answer = service.datagrid_post(batch(&id)).await;
+        assert!(matches!(answer.status, 200 | 202), "{answer:?}");
+        assert!(start.elapsed() < SLACK, "nobody waited for the lost producer: {:?}", start.elapsed());
+        expected.push(id);
+        spooled += u32::from(answer.status == 202);
+        spooled > 0 && answer.status == 200
+    })
+    .await;
+    until("an empty spool", async || waiting(&service) == 0).await;
+    assert_eq!(keys(&kafka, &service.topic("batch_prediction.completed")).await, expected);
 }
 
 #[tokio::test]
