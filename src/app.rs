@@ -42,6 +42,9 @@ const MAX_WAL: u64 = 64 * 1024 * 1024;
 /// What librdkafka may take to hand over its last records, once nothing is in flight for us.
 const FLUSH: Duration = Duration::from_secs(2);
 
+/// What may wait in librdkafka.
+const QUEUE_KIB: u32 = 256 * 1024;
+
 /// Between two looks for a Kafka that is not there, and the bound of each.
 const PROBE: Duration = Duration::from_secs(1);
 
@@ -255,7 +258,8 @@ fn connections(config: &Config) -> ConnectionLimits {
 
 fn tuning(config: &Config) -> Tuning {
     let longest = config.source.values().map(|source| source.ack_deadline).max().unwrap_or_default();
-    Tuning { kafka_budget: longest, max_record: provision::max_record(config.http.max_body) }
+    let max_record = provision::max_record(config.http.max_body);
+    Tuning { kafka_budget: longest, max_record, queue_kib: QUEUE_KIB }
 }
 
 /// Opens the spool, if one is configured; what it found is said.

@@ -166,6 +166,7 @@ impl Pipeline {
 fn unavailable(undelivered: &Undelivered, dead_letter: Option<&Fault>) -> Fault {
     let reason = match undelivered {
         Undelivered::Refused(_) | Undelivered::Kafka(_) => Reason::KafkaUnavailable,
+        Undelivered::Overloaded(_) => Reason::Overloaded,
         Undelivered::SpoolFull(_) => Reason::SpoolFull,
         Undelivered::Spool(_) => Reason::SpoolError,
     };

@@ -34,11 +34,11 @@ pub struct Drain {
     spool: Arc<Spool>,
     topics: Arc<Topics>,
     health: Arc<Health>,
-    aside: HashMap<String, Aside>,
+    pub(super) aside: HashMap<String, Aside>,
 }
 
 /// A topic that is left alone for a while.
-struct Aside {
+pub(super) struct Aside {
     until: Instant,
     pause: Duration,
 }
@@ -62,8 +62,8 @@ impl Drain {
         }
     }
 
-    /// One round over the topics; false when there was nothing to do.
-    async fn step(&mut self) -> bool {
+    /// One round over the topics; false when there was nothing to do, or no room for it.
+    pub(super) async fn step(&mut self) -> bool {
         if self.spool.stats().live == 0 || self.health.kafka.state() == State::Down {
             return false;
         }
@@ -71,8 +71,15 @@ impl Drain {
         if rows.is_empty() {
             return false;
         }
-        // Handed over in order; librdkafka keeps the order within each partition.
-        let acks: Vec<_> = rows.iter().map(|row| self.producer.publish(&row.record)).collect();
+        // Handed over in order; librdkafka keeps the order within each partition. From a full queue
+        // on none is, since a smaller one behind it might still fit in.
+        let mut full = false;
+        let hand_over = |row: &Row| {
+            let ack = if full { Err(Trouble::QueueFull) } else { self.producer.publish(&row.record) };
+            full = matches!(ack, Err(Trouble::QueueFull));
+            ack
+        };
+        let acks: Vec<_> = rows.iter().map(hand_over).collect();
         if planted::has(Bug::RowDroppedBeforeAck) {
             self.spool.remove(&rows.iter().map(|row| row.id).collect::<Vec<_>>());
         }
@@ -85,7 +92,8 @@ impl Drain {
         }))
         .await;
         self.settle(rows, results).await;
-        true
+        // Live traffic has filled it: it goes first.
+        !full
     }
 
     /// The oldest rows of each topic that is not set aside. A topic that is known to be out is
@@ -116,7 +124,8 @@ impl Drain {
                     published.push(row.id);
                 }
                 Err(Trouble::Unavailable(_)) => self.set_aside(row.record.topic()),
-                Err(refused) => self.park(row, &refused).await,
+                Err(Trouble::QueueFull) => {}
+                Err(refused @ Trouble::Refused(_)) => self.park(row, &refused).await,
             }
         }
         // Before the rows are dropped: until then they are not given out again.

@@ -4,17 +4,22 @@
 //! topic well        Kafka until its share of the deadline is over, then the spool
 //! topic known out   the spool at once; the drain finds out when it is well again
 //! no broker at all  the spool at once, whatever the topic
+//! our queue full    the spool at once, for this record only: the topic is as well as before
 //! refused for good  Undelivered::Refused: the pipeline still holds the body for a dead letter
 //! ```
 //!
 //! An outcome that nobody knows counts as not written: a duplicate is harmless, a loss is not.
 
 mod drain;
+#[cfg(test)]
+mod tests;
 mod topics;
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 pub use drain::Drain;
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use topics::Topics;
 
 use crate::delivery::Deadline;
@@ -42,6 +47,9 @@ pub enum Undelivered {
     /// Kafka is out, for all we know, and there is no spool.
     #[error("{0}")]
     Kafka(String),
+    /// More is on its way to Kafka than we hold, and there is no spool.
+    #[error("{0}")]
+    Overloaded(String),
     /// Kafka is out and the spool has reached a bound.
     #[error("{0}")]
     SpoolFull(String),
@@ -56,12 +64,16 @@ pub struct Deliverer {
     spool: Option<Arc<Spool>>,
     topics: Arc<Topics>,
     health: Arc<Health>,
+    /// A full queue is said at most once per second: it comes with many deliveries, and each has
+    /// its line.
+    said: DefaultDirectRateLimiter,
 }
 
 impl Deliverer {
     /// Delivers through `producer`, and to `spool` where there is one.
     pub fn new(producer: Arc<Producer>, spool: Option<Arc<Spool>>, health: Arc<Health>) -> Self {
-        Self { producer, spool, topics: Arc::default(), health }
+        let said = RateLimiter::direct(Quota::per_second(NonZeroU32::MIN));
+        Self { producer, spool, topics: Arc::default(), health, said }
     }
 
     /// The task that empties the spool; `None` without one.
@@ -84,14 +96,15 @@ impl Deliverer {
             return match self.publish(&record, deadline).await {
                 Ok(ack) => Ok(Receipt::Published(ack)),
                 Err(Trouble::Unavailable(why)) => Err(Undelivered::Kafka(why.into_owned())),
-                Err(refused) => Err(Undelivered::Refused(refused)),
+                Err(full @ Trouble::QueueFull) => Err(Undelivered::Overloaded(full.to_string())),
+                Err(refused @ Trouble::Refused(_)) => Err(Undelivered::Refused(refused)),
             };
         };
         if !self.known_out(&record) {
             match self.publish(&record, deadline).await {
                 Ok(ack) => return Ok(Receipt::Published(ack)),
-                Err(Trouble::Unavailable(_)) => {}
-                Err(refused) => return Err(Undelivered::Refused(refused)),
+                Err(Trouble::Unavailable(_) | Trouble::QueueFull) => {}
+                Err(refused @ Trouble::Refused(_)) => return Err(Undelivered::Refused(refused)),
             }
         }
         let until = deadline.answer - Deadline::ANSWER;
@@ -116,6 +129,9 @@ impl Deliverer {
             },
             Err(trouble) => Err(trouble),
         };
+        if matches!(result, Err(Trouble::QueueFull)) && self.said.check().is_ok() {
+            tracing::warn!("the producer's queue is full: deliveries turn to the spool, or are answered 503");
+        }
         self.topics.learn(record.topic(), &result);
         result
     }

@@ -39,8 +39,8 @@ impl Topics {
                 }
                 self.sick.store(names.len(), Ordering::Relaxed);
             }
-            // About the record, not about the topic.
-            Err(Trouble::Refused(_)) => {}
+            // About the record, or about us, not about the topic.
+            Err(Trouble::Refused(_) | Trouble::QueueFull) => {}
         }
     }
 }

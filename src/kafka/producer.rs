@@ -34,6 +34,9 @@ pub struct Tuning {
     pub kafka_budget: Duration,
     /// The largest record, in bytes.
     pub max_record: usize,
+    /// What may wait in librdkafka, in KiB. Deliveries in flight bound that; this is the wall
+    /// behind them.
+    pub queue_kib: u32,
 }
 
 /// Publishes records; cheap to share by reference. Behind it stands one librdkafka producer after
@@ -106,8 +109,7 @@ impl Producer {
         // Below the budget, so that a missing topic is named as such and not as a time-out.
         config.set("topic.metadata.propagation.max.ms", (tuning.kafka_budget.as_millis() / 2).to_string());
         config.set("message.max.bytes", tuning.max_record.to_string());
-        // Deliveries in flight bound what stands here; this is the wall behind them.
-        config.set("queue.buffering.max.kbytes", "262144");
+        config.set("queue.buffering.max.kbytes", tuning.queue_kib.to_string());
         let live = Live::new(&config, Voice::new(health))?;
         Ok(Self { config, current: ArcSwap::from_pointee(live) })
     }

@@ -181,7 +181,8 @@ mod tests {
     #[test]
     fn the_old_one_is_dropped_by_who_may_block_and_not_by_a_publish_that_holds_it() {
         let connection = Connection::new("127.0.0.1:1", Properties::default());
-        let tuning = Tuning { kafka_budget: Duration::from_secs(4), max_record: 1_000_000 };
+        let tuning =
+            Tuning { kafka_budget: Duration::from_secs(4), max_record: 1_000_000, queue_kib: 1 << 10 };
         let producer = Producer::new(&connection, tuning, Health::new()).unwrap();
         let held = producer.live();
         let old = producer.replace().unwrap();

@@ -1,0 +1,115 @@
+//! A full queue of our own, which the service's bounds keep from being seen from outside.
+
+use std::time::{Duration, Instant};
+
+use super::*;
+use crate::kafka::embedded::Embedded;
+use crate::kafka::{Connection, Tuning};
+use crate::record::Parts;
+use crate::spool::Limits;
+
+const TOPIC: &str = "source.type";
+
+/// Far above what anything here takes on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// How slow the broker is.
+const ROUND_TRIP: Duration = Duration::from_millis(700);
+
+/// Two of these are more than a queue of 1 KiB holds.
+fn record(key: &str) -> Record {
+    sized(key, 700)
+}
+
+fn sized(key: &str, bytes: usize) -> Record {
+    Record::from_spool(Parts {
+        topic: TOPIC.into(),
+        key: key.into(),
+        value: vec![b'x'; bytes],
+        timestamp_ms: 1_767_323_045_678,
+        headers: Vec::new(),
+    })
+    .unwrap()
+}
+
+fn deadline() -> Deadline {
+    Deadline::new(Instant::now(), PATIENCE, Duration::from_secs(1))
+}
+
+/// A producer that has published once, to a broker that is slow from now on.
+async fn slow() -> (Embedded, Arc<Producer>, Arc<Health>) {
+    let kafka = Embedded::start().unwrap();
+    kafka.create_topic(TOPIC, 1).unwrap();
+    let connection = Connection::new(kafka.bootstrap_servers(), crate::config::Properties::default());
+    let tuning = Tuning { kafka_budget: PATIENCE, max_record: 1_000_000, queue_kib: 1 };
+    let health = Health::new();
+    let producer = Arc::new(Producer::new(&connection, tuning, health.clone()).unwrap());
+    producer.probe(PATIENCE);
+    assert_eq!(health.kafka.state(), State::Ok);
+    // Its room is given back a little after its acknowledgement: it must fit in beside the next.
+    producer.publish(&sized("evt_0", 10)).unwrap().await.unwrap();
+    kafka.delay(ROUND_TRIP).unwrap();
+    (kafka, producer, health)
+}
+
+#[tokio::test]
+async fn without_a_spool_a_full_queue_is_overload_and_the_topic_is_well() {
+    let (_kafka, producer, health) = slow().await;
+    let deliverer = Deliverer::new(producer.clone(), None, health);
+    let first = producer.publish(&record("evt_1")).unwrap();
+    let second = deliverer.deliver(record("evt_2"), deadline()).await;
+    assert!(matches!(second, Err(Undelivered::Overloaded(_))), "{second:?}");
+    assert!(!deliverer.topics.is_out(TOPIC));
+    first.await.unwrap();
+    // Likewise.
+    let start = Instant::now();
+    loop {
+        match deliverer.deliver(record("evt_3"), deadline()).await {
+            Ok(Receipt::Published(_)) => break,
+            Err(Undelivered::Overloaded(_)) => assert!(start.elapsed() < PATIENCE),
+            other => panic!("{other:?}"),
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+#[tokio::test]
+async fn with_a_spool_a_full_queue_spools_and_the_drain_waits_for_room() {
+    let dir = tempfile::tempdir().unwrap();
+    let limits = Limits {
+        max_bytes: 1 << 30,
+        max_rows: 100,
+        source_bytes: 1 << 30,
+        source_rows: 100,
+        max_wal: 1 << 26,
+        min_free: 0,
+        reserve: 0,
+    };
+    let spool = Arc::new(Spool::open(dir.path(), limits).unwrap().0);
+    let (_kafka, producer, health) = slow().await;
+    let deliverer = Deliverer::new(producer.clone(), Some(spool.clone()), health);
+    let mut drain = deliverer.drain().unwrap();
+    let sent = Instant::now();
+    let mut first = Box::pin(producer.publish(&record("evt_1")).unwrap());
+    let second = deliverer.deliver(record("evt_2"), deadline()).await;
+    assert!(matches!(second, Ok(Receipt::Spooled)), "{second:?}");
+    assert!(!deliverer.topics.is_out(TOPIC));
+
+    let acknowledged = loop {
+        let ack = tokio::time::timeout(Duration::from_millis(10), &mut first).await;
+        if let Ok(ack) = ack {
+            break ack;
+        }
+        let pause = !drain.step().await;
+        assert!(pause || sent.elapsed() > ROUND_TRIP / 2, "there is no room");
+    };
+    acknowledged.unwrap();
+    assert!(drain.aside.is_empty(), "the topic was set aside for what is no fault of its own");
+    let start = Instant::now();
+    while spool.stats().live > 0 {
+        drain.step().await;
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        assert!(start.elapsed() < PATIENCE);
+    }
+    assert_eq!(spool.stats().parked, 0);
+}
