@@ -25,7 +25,7 @@ use crate::kafka::{Admin, Connection, Producer, Tuning};
 use crate::observe::health::{Health, State};
 use crate::observe::metrics;
 use crate::pipeline::Pipeline;
-use crate::provision::{self, Provisioner, Subjects};
+use crate::provision::{self, Durability, Provisioner, Subjects};
 use crate::schema::{Pins, Registry, Schemas};
 use crate::sources::Sources;
 use crate::spool::{self, Spool};
@@ -145,8 +145,11 @@ impl App {
         let pins = config.spool.dir.as_ref().map(|dir| Pins::open(dir, registry.url()));
         let subjects =
             Subjects::new(loaded.clone(), registry, sources.clone(), health.clone(), schemas, pins);
+        let admin = Admin::new(&connection)?;
+        let durability =
+            Durability { admin: admin.clone(), sources: sources.clone(), health: health.clone() };
         let provisioner = Provisioner {
-            admin: Admin::new(&connection)?,
+            admin,
             loaded: loaded.clone(),
             producer: producer.clone(),
             sources: sources.clone(),
@@ -176,6 +179,7 @@ impl App {
             ConnectionLimits { max_connections: ADMIN_CONNECTIONS, max_per_address: None, ..connections };
 
         background.push(tokio::spawn(provisioner.run()));
+        background.push(tokio::spawn(durability.run()));
         background.push(tokio::spawn(subjects.run(provision::RECHECK)));
         Ok(Self {
             hooks: hooks.local_addr()?,

@@ -1,5 +1,7 @@
-//! Topics and subjects: what should be there, what is, and creating the difference.
+//! Topics and subjects: what should be there, what is, creating the difference; and how durable
+//! the topics are.
 
+mod durability;
 mod subjects;
 
 use std::sync::Arc;
@@ -13,6 +15,7 @@ use crate::names;
 use crate::observe::health::{Health, State};
 use crate::sources::Sources;
 
+pub use durability::Durability;
 pub use subjects::{RECHECK, Subjects};
 
 /// Between two rounds while something is missing.

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic as KafkaTopic, TopicReplication};
+use rdkafka::admin::{
+    AdminClient, AdminOptions, NewTopic as KafkaTopic, OwnedResourceSpecifier, ResourceSpecifier,
+    TopicReplication,
+};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::error::RDKafkaErrorCode;
 
@@ -14,7 +17,8 @@ use super::Connection;
 /// The bound of each call to the cluster.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The cluster's administration.
+/// The cluster's administration; clones share one client.
+#[derive(Clone)]
 pub struct Admin(Arc<AdminClient<DefaultClientContext>>);
 
 /// What the cluster holds now.
@@ -22,8 +26,28 @@ pub struct Admin(Arc<AdminClient<DefaultClientContext>>);
 pub struct Cluster {
     /// How many brokers there are.
     pub brokers: usize,
-    /// Partitions by topic.
+    /// By topic the replicas of that partition which has the fewest.
     pub topics: BTreeMap<String, usize>,
+}
+
+/// What of a topic decides how many copies an acknowledged record has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Copies {
+    /// Replicas of that partition which has the fewest.
+    pub replication: usize,
+    /// `min.insync.replicas`, in effect wherever it was set; `None` if it could not be read.
+    pub min_insync: Option<usize>,
+}
+
+impl Copies {
+    /// The fewest copies that a record has when acks=all has acknowledged it; `None` if nobody knows.
+    pub fn sure(&self) -> Option<usize> {
+        match self.min_insync {
+            Some(min) => Some(self.replication.min(min.max(1))),
+            None if self.replication <= 1 => Some(self.replication),
+            None => None,
+        }
+    }
 }
 
 /// A topic to create.
@@ -58,9 +82,37 @@ impl Admin {
         let metadata = tokio::task::spawn_blocking(move || client.inner().fetch_metadata(None, TIMEOUT))
             .await?
             .context("no Kafka broker answers")?;
-        let topics =
-            metadata.topics().iter().map(|topic| (topic.name().to_owned(), topic.partitions().len()));
+        let topics = metadata.topics().iter().map(|topic| {
+            let replicas = topic.partitions().iter().map(|partition| partition.replicas().len());
+            (topic.name().to_owned(), replicas.min().unwrap_or_default())
+        });
         Ok(Cluster { brokers: metadata.brokers().len(), topics: topics.collect() })
+    }
+
+    /// Reads how many copies those of the topics have that are there.
+    ///
+    /// # Errors
+    /// When no broker answers in time, or none that can tell a topic's configuration.
+    pub async fn copies(&self, topics: &[String]) -> anyhow::Result<BTreeMap<String, Copies>> {
+        let mut cluster = self.cluster().await?.topics;
+        let there = topics.iter().filter_map(|topic| cluster.remove_entry(topic));
+        let there: BTreeMap<String, usize> = there.collect();
+        let asked: Vec<_> = there.keys().map(|topic| ResourceSpecifier::Topic(topic)).collect();
+        let options = AdminOptions::new().request_timeout(Some(TIMEOUT));
+        let described = self.0.describe_configs(&asked, &options).await;
+        let described = described.context("the topics' configuration cannot be read")?;
+        // One that we may not see comes back without entries.
+        let min_insync = |topic: &str| {
+            let found = described.iter().flatten().find(
+                |found| matches!(&found.specifier, OwnedResourceSpecifier::Topic(name) if name == topic),
+            );
+            found?.get("min.insync.replicas")?.value.as_deref()?.parse().ok()
+        };
+        let copies = there.into_iter().map(|(topic, replication)| {
+            let copies = Copies { replication, min_insync: min_insync(&topic) };
+            (topic, copies)
+        });
+        Ok(copies.collect())
     }
 
     /// Creates the topics. One that somebody else has created meanwhile is no error.

@@ -86,6 +86,9 @@ pub struct Health {
     pub topics: Part,
     /// Whether the registry has given each schema its id.
     pub schemas: Part,
+    /// How many copies an acknowledged record is sure to have. Too few never makes the service not
+    /// ready: deliveries are taken, and a wait would not change it.
+    pub durability: Part,
     /// The local queue, where there is one.
     pub spool: Part,
     /// Whether we are shutting down.
@@ -108,6 +111,7 @@ struct Parts {
     kafka: Report,
     topics: Report,
     schemas: Report,
+    durability: Report,
     spool: Report,
     service: Report,
 }
@@ -120,6 +124,7 @@ impl Health {
             kafka: Part::new("kafka", State::Down, STARTING, &changed),
             topics: Part::new("topics", State::Down, STARTING, &changed),
             schemas: Part::new("schemas", State::Down, STARTING, &changed),
+            durability: Part::new("durability", State::Ok, "not read yet", &changed),
             spool: Part::new("spool", State::Ok, "off: [spool] dir is not set", &changed),
             has_spool: AtomicBool::new(false),
             service: Part::new("service", State::Ok, "", &changed),
@@ -127,14 +132,20 @@ impl Health {
         })
     }
 
-    /// Resolves when deliveries can be made durable, all of them.
+    /// Resolves when deliveries can be made durable, all of them; with how many copies is not asked,
+    /// since a cluster of one broker is as ready as it gets.
     pub async fn ready(&self) {
+        self.wait(|health| health.taken(&health.parts()) == State::Ok).await;
+    }
+
+    /// Resolves when the parts are as wished.
+    pub async fn wait(&self, wished: impl Fn(&Self) -> bool) {
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
             // Before looking, so that no change falls in between.
             changed.as_mut().enable();
-            if self.readiness().status == "ready" {
+            if wished(self) {
                 return;
             }
             changed.await;
@@ -147,28 +158,37 @@ impl Health {
         self.spool.put(State::Ok, "");
     }
 
-    /// The whole is as well as its worst part. Kafka and its topics may be out as long as the spool
-    /// takes what they do not.
+    /// The whole is as well as its worst part.
     pub fn readiness(&self) -> Readiness {
-        let parts = Parts {
-            kafka: self.kafka.report(),
-            topics: self.topics.report(),
-            schemas: self.schemas.report(),
-            spool: self.spool.report(),
-            service: self.service.report(),
-        };
-        let spool = self.has_spool.load(Ordering::Relaxed) && parts.spool.state != State::Down;
-        let cluster = parts.kafka.state.max(parts.topics.state);
-        let cluster = if spool { cluster.min(State::Degraded) } else { cluster };
-        // A spool that cannot write is missed only while Kafka is out.
-        let spool = parts.spool.state.min(State::Degraded);
-        let worst = cluster.max(spool).max(parts.schemas.state).max(parts.service.state);
-        let status = match worst {
+        let parts = self.parts();
+        let status = match self.taken(&parts).max(parts.durability.state.min(State::Degraded)) {
             State::Ok => "ready",
             State::Degraded => "degraded",
             State::Down => "not_ready",
         };
         Readiness { status, parts }
+    }
+
+    fn parts(&self) -> Parts {
+        Parts {
+            kafka: self.kafka.report(),
+            topics: self.topics.report(),
+            schemas: self.schemas.report(),
+            durability: self.durability.report(),
+            spool: self.spool.report(),
+            service: self.service.report(),
+        }
+    }
+
+    /// Whether deliveries are taken, and all of them. Kafka and its topics may be out as long as the
+    /// spool takes what they do not.
+    fn taken(&self, parts: &Parts) -> State {
+        let spool = self.has_spool.load(Ordering::Relaxed) && parts.spool.state != State::Down;
+        let cluster = parts.kafka.state.max(parts.topics.state);
+        let cluster = if spool { cluster.min(State::Degraded) } else { cluster };
+        // A spool that cannot write is missed only while Kafka is out.
+        let spool = parts.spool.state.min(State::Degraded);
+        cluster.max(spool).max(parts.schemas.state).max(parts.service.state)
     }
 }
 
@@ -176,5 +196,27 @@ impl Readiness {
     /// Whether deliveries can be made durable.
     pub fn is_ready(&self) -> bool {
         self.status != "not_ready"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn too_few_copies_are_told_and_stop_nothing() {
+        let health = Health::new();
+        for part in [&health.kafka, &health.topics, &health.schemas] {
+            part.put(State::Ok, "");
+        }
+        assert_eq!(health.readiness().status, "ready");
+        for state in [State::Degraded, State::Down] {
+            health.durability.put(state, "1 copy");
+            let readiness = health.readiness();
+            assert!(readiness.status == "degraded" && readiness.is_ready(), "{readiness:?}");
+            health.ready().await;
+        }
+        health.kafka.put(State::Down, "no broker answers");
+        assert_eq!(health.readiness().status, "not_ready");
     }
 }

@@ -14,6 +14,7 @@
 #![allow(clippy::print_stdout, unreachable_pub)]
 
 mod cli;
+mod durability;
 mod faults;
 mod journey;
 mod kill;

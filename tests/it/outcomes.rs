@@ -3,7 +3,6 @@
 use std::time::{Duration, Instant};
 
 use hookstream::outcome::Reason;
-use serde_json::json;
 
 use crate::support::raw::{self, exchange, head};
 use crate::support::{Service, Setup, batch, datagrid, kafka};
@@ -205,8 +204,11 @@ async fn the_operators_port_tells_health_and_metrics() {
     assert_eq!(service.admin("/livez").await.0, 200);
     let (status, ready) = service.admin("/readyz").await;
     let ready: serde_json::Value = serde_json::from_str(&ready).unwrap();
-    assert_eq!((status.as_u16(), &ready["status"]), (200, &json!("ready")));
-    assert_eq!(ready["parts"]["kafka"]["state"], "ok");
+    // Degraded once it is known that one broker keeps one copy: `durability.rs`.
+    assert!(status == 200 && (ready["status"] == "ready" || ready["status"] == "degraded"), "{ready}");
+    for part in ["kafka", "topics", "schemas", "spool", "service"] {
+        assert_eq!(ready["parts"][part]["state"], "ok", "{ready}");
+    }
 
     service.datagrid_post(batch("evt_counted")).await.is(200, "published", None);
     service.post(&[], "{}").await.is(401, "refused", Some("unauthorized"));

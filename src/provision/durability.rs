@@ -1,0 +1,161 @@
+//! How many copies an acknowledged record is sure to have, as the cluster says itself: topics may
+//! have been made by others, and changed since.
+//!
+//! acks=all waits for the replicas that are in sync, and `min.insync.replicas` says how few these
+//! may be. So a record is sure to have that many copies, and no more than there are replicas: Kafka
+//! takes `min.insync.replicas=2` for a topic of one replica, and acknowledges its only copy.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+
+use crate::kafka::{Admin, Copies};
+use crate::observe::health::{Health, State};
+use crate::sources::Sources;
+
+/// Fewer, and one lost disk may lose a record that was answered 200.
+const ENOUGH: usize = 2;
+
+/// Between two looks.
+const RECHECK: Duration = Duration::from_secs(3600);
+
+/// The same, while something is not known.
+const RETRY: Duration = Duration::from_secs(60);
+
+/// Tells `health` how durable the topics are. Bad news is no reason to take no deliveries.
+pub struct Durability {
+    /// The cluster.
+    pub admin: Admin,
+    /// Whose topics they are.
+    pub sources: Arc<ArcSwap<Sources>>,
+    /// Who is told.
+    pub health: Arc<Health>,
+}
+
+impl Durability {
+    /// Looks once the topics are there, and again as long as the service runs. Does not end;
+    /// dropping it stops it.
+    pub async fn run(self) {
+        let topics = |health: &Health| health.topics.state();
+        let mut told = false;
+        loop {
+            // While no broker answers, nobody need wait for that once more.
+            let there = |health: &Health| health.kafka.state().max(topics(health)) != State::Down;
+            self.health.wait(there).await;
+            let complete = topics(&self.health) == State::Ok;
+            let known = match self.read().await {
+                Ok(known) => {
+                    told = true;
+                    known
+                }
+                Err(error) => {
+                    let why = format!("{error:#}");
+                    tracing::debug!(why, "how durable the topics are is unknown");
+                    // What was found before still holds, for all we know.
+                    if !told {
+                        self.health.durability.put(State::Ok, format!("unknown: {why}"));
+                    }
+                    false
+                }
+            };
+            tokio::select! {
+                () = tokio::time::sleep(if known { RECHECK } else { RETRY }) => {}
+                () = self.health.wait(|health| topics(health) == State::Ok), if !complete => {}
+            }
+        }
+    }
+
+    /// True when it is known of every topic.
+    async fn read(&self) -> anyhow::Result<bool> {
+        let copies = self.admin.copies(&names(&self.sources.load())).await?;
+        let (state, why) = judge(&copies);
+        self.health.durability.set(state, why);
+        Ok(copies.values().all(|copies| copies.sure().is_some()))
+    }
+}
+
+fn names(sources: &Sources) -> Vec<String> {
+    let topics = sources.iter().flat_map(|source| {
+        let events = source.routes.values().map(|route| &*route.topic);
+        events.chain([&*source.dead_letter_topic])
+    });
+    topics.map(str::to_owned).collect()
+}
+
+/// The topics with too few copies, those that have the same reason together.
+fn judge(copies: &BTreeMap<String, Copies>) -> (State, String) {
+    let mut few = BTreeMap::<(usize, Copies), Vec<&str>>::new();
+    let mut unknown = Vec::new();
+    for (topic, copies) in copies {
+        match copies.sure() {
+            Some(sure) if sure < ENOUGH => few.entry((sure, *copies)).or_default().push(topic),
+            Some(_) => {}
+            None => unknown.push(topic.as_str()),
+        }
+    }
+    let mut why = Vec::new();
+    for ((sure, Copies { replication, min_insync }), topics) in &few {
+        let mut rules = format!("replication {replication}");
+        if let Some(min) = min_insync {
+            let _ = write!(rules, ", min.insync.replicas {min}");
+        }
+        let copies = if *sure == 1 { "copy" } else { "copies" };
+        why.push(format!("sure of {sure} {copies} only ({rules}): {}", topics.join(", ")));
+    }
+    if !unknown.is_empty() {
+        why.push(format!("unknown, min.insync.replicas cannot be read: {}", unknown.join(", ")));
+    }
+    (if few.is_empty() { State::Ok } else { State::Degraded }, why.join("; "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_topic_is_as_durable_as_the_fewest_copies_that_kafka_acknowledges() {
+        // Replication, min.insync.replicas, and what is sure.
+        let cases = [
+            (1, Some(1), Some(1)),
+            (1, Some(2), Some(1)),
+            (3, Some(1), Some(1)),
+            (3, Some(2), Some(2)),
+            (3, Some(0), Some(1)),
+            (2, Some(2), Some(2)),
+            (3, None, None),
+            (1, None, Some(1)),
+        ];
+        for (replication, min_insync, sure) in cases {
+            let copies = Copies { replication, min_insync };
+            assert_eq!(copies.sure(), sure, "{copies:?}");
+            let (state, why) = judge(&BTreeMap::from([(String::from("a.b"), copies)]));
+            let expected = if sure.is_some_and(|sure| sure < 2) { State::Degraded } else { State::Ok };
+            assert_eq!(state, expected, "{copies:?}");
+            assert_eq!(why.is_empty(), sure == Some(2), "{copies:?}: {why}");
+        }
+    }
+
+    #[test]
+    fn it_is_said_of_which_topics_and_why() {
+        let copies = [
+            ("a.well", 3, Some(2)),
+            ("b.one", 1, Some(2)),
+            ("c.one", 1, Some(2)),
+            ("d.loose", 3, Some(1)),
+            ("e.hidden", 3, None),
+        ];
+        let copies = copies
+            .map(|(name, replication, min_insync)| (String::from(name), Copies { replication, min_insync }));
+        let (state, why) = judge(&BTreeMap::from(copies));
+        assert_eq!(state, State::Degraded);
+        assert_eq!(
+            why,
+            "sure of 1 copy only (replication 1, min.insync.replicas 2): b.one, c.one; \
+             sure of 1 copy only (replication 3, min.insync.replicas 1): d.loose; \
+             unknown, min.insync.replicas cannot be read: e.hidden"
+        );
+    }
+}
