@@ -11,10 +11,24 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 #![allow(clippy::disallowed_types, clippy::print_stdout, clippy::print_stderr, unreachable_pub)]
 
+use hookstream::planted::Bug;
+
+mod disk;
+mod order;
+mod provider;
 mod service;
+mod trace;
 
 #[allow(dead_code)]
 #[path = "../it/support/mod.rs"]
 mod support;
 
-fn main() {}
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let second = std::env::args().nth(2);
+    match std::env::args().nth(1).as_deref() {
+        Some("order") => order::run(second.filter(|bug| bug == "no-sync").map(|_| Bug::NoSync)).await,
+        Some("disk") => disk::run().await,
+        other => anyhow::bail!("no such mode: {other:?}"),
+    }
+}

@@ -1,0 +1,180 @@
+//! Each 202 follows the sync of its row, and all names on the way to that row are durable.
+//!
+//! Killing cannot show this: the page cache outlives the process. So the program runs under strace,
+//! and the order is read from what it asked of the system: the row's page is written to SQLite's
+//! log, then a sync of the log begins and ends well, then the answer's first byte is handed over.
+//! That the disk obeys a sync is beyond this check.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::BufReader;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::Context as _;
+use hookstream::planted::Bug;
+
+use crate::provider::{Provider, within};
+use crate::service::{Launch, signal};
+use crate::support::{PATIENCE, Setup, batch};
+use crate::trace::{self, Call};
+
+/// Deliveries, and connections that they come from: enough that one sync serves several rows, and
+/// that a checkpoint starts the log over.
+const DELIVERIES: usize = 480;
+const CLIENTS: usize = 8;
+
+/// More than a page of the log or an answer holds.
+const STRING: &str = "8192";
+
+/// Stands before the number of each id; five digits follow.
+const PREFIX: &str = "order-evt-";
+
+/// What was found. An error instead of it means that the check could not be done.
+#[derive(Debug, Default)]
+pub struct Verdict {
+    /// Answers 202 that were looked at.
+    pub answered: usize,
+    /// Syncs of the log in the trace.
+    pub syncs: usize,
+    /// What broke the promise, one sentence each.
+    pub violations: Vec<String>,
+}
+
+/// Fails when an answer or a name was not preceded by its sync.
+pub async fn run(bug: Option<Bug>) -> anyhow::Result<()> {
+    let verdict = check(bug).await?;
+    println!("{:<32}{:>8}", "answered 202", verdict.answered);
+    println!("{:<32}{:>8}", "syncs of the log", verdict.syncs);
+    println!("{:<32}{:>8}", "violations", verdict.violations.len());
+    let first = verdict.violations.first();
+    first.map_or(Ok(()), |first| Err(anyhow::anyhow!("the order does not hold: {first}")))
+}
+
+/// Runs the program under strace, `bug` planted, and judges the trace.
+pub async fn check(bug: Option<Bug>) -> anyhow::Result<Verdict> {
+    anyhow::ensure!(bug.is_none() || cfg!(feature = "planted"), "a bug needs --features planted");
+    can_trace()?;
+    let temporary = tempfile::tempdir()?;
+    // As strace names files.
+    let dir = temporary.path().canonicalize()?;
+    let (spool, file) = (dir.join("spool"), dir.join("trace"));
+    let setup = Setup {
+        kafka: "127.0.0.1:1".into(),
+        rules: "types = [\"batch_prediction.completed\"]".into(),
+        tables: format!("[spool]\ndir = \"{}\"\nmin_free = \"1 MiB\"", spool.display()),
+        ..Setup::new("datagrid")
+    };
+    let config = dir.join("hookstream.toml");
+    std::fs::write(&config, setup.toml())?;
+    let calls = format!("trace={}", trace::CALLS);
+    let output = file.display().to_string();
+    let under = ["strace", "-f", "-y", "-s", STRING, "-e", &calls, "-e", "signal=none", "-o", &output];
+    let launch = Launch {
+        config,
+        log: dir.join("log"),
+        under: under.iter().map(ToString::to_string).collect(),
+        bug: bug.map(Bug::name),
+    };
+    let service = launch.start()?;
+    let provider = Provider::new(service.hooks, &setup.source)?;
+    let mut answered = BTreeSet::new();
+    let mut ids = (0..).map(|n| format!("{PREFIX}{n:05}"));
+    // 503 until the schema has its id.
+    within("a first 202", PATIENCE, async || {
+        let id = ids.next().context("an id")?;
+        let answer = provider.send(&id, batch(&id)).await?;
+        anyhow::ensure!(matches!(answer.status, 202 | 503), "{answer:?}");
+        answered.extend((answer.status == 202).then_some(id));
+        Ok(!answered.is_empty())
+    })
+    .await?;
+    for answer in provider.all(ids.take(DELIVERIES).collect(), CLIENTS, batch).await? {
+        anyhow::ensure!(answer.status == 202, "not spooled: {answer:?}");
+        answered.insert(answer.id);
+    }
+    // strace takes no signal while it writes a file; the spool's lock says who is under it.
+    signal(std::fs::read_to_string(spool.join("lock"))?.trim().parse()?, "TERM")?;
+    let status = service.stop()?;
+    anyhow::ensure!(
+        status.success(),
+        "hookstream ended with {status}: {}",
+        std::fs::read_to_string(launch.log)?
+    );
+    judge(&file, &spool, &answered)
+}
+
+/// Whether strace is here and may trace.
+fn can_trace() -> anyhow::Result<()> {
+    let command = Command::new("strace").args(["-o", "/dev/null", "true"]).stdin(Stdio::null()).output();
+    let output = command.context("strace cannot be started: install the package strace")?;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    anyhow::ensure!(output.status.success(), "strace may not trace here (ptrace is needed): {}", said.trim());
+    Ok(())
+}
+
+fn judge(file: &Path, spool: &Path, answered: &BTreeSet<String>) -> anyhow::Result<Verdict> {
+    let path = |name: &str| spool.join(name).display().to_string();
+    let (dir, log, database) =
+        (path("").trim_end_matches('/').to_owned(), path("spool.db-wal"), path("spool.db"));
+    let above = spool.parent().map(|above| above.display().to_string()).unwrap_or_default();
+    let ours = |call: &Call| {
+        call.at == above || call.at.starts_with(&dir) || call.at.starts_with("socket:") && call.is_write()
+    };
+    let calls = trace::read(BufReader::new(File::open(file)?), ours)?;
+    let syncs = |at: &str| calls.iter().filter(|call| call.at == at && call.is_sync()).collect::<Vec<_>>();
+    let rows = first_of_each(calls.iter().filter(|call| call.at == log && call.is_write()))?;
+    let sends = || calls.iter().filter(|call| call.at.starts_with("socket:"));
+    // The first send that names the id, whatever it is: nothing else may tell of it either.
+    let answers = first_of_each(sends())?;
+
+    // What the check sees must be what the senders saw; else it looks in the wrong places.
+    let heads = sends().map(|call| call.text.matches("HTTP/1.1 202").count()).sum::<usize>();
+    anyhow::ensure!(heads == answered.len(), "{} answers 202, but {heads} in the trace", answered.len());
+    let lost = answered.iter().find(|id| !rows.contains_key(*id) || !answers.contains_key(*id));
+    anyhow::ensure!(lost.is_none(), "{lost:?} was answered 202 but is not in the trace of log and sockets");
+
+    let log_syncs = syncs(&log);
+    let mut verdict = Verdict { answered: answered.len(), syncs: log_syncs.len(), ..Verdict::default() };
+    for id in answered {
+        let (row, answer) = (rows[id], answers[id]);
+        if !between(row, answer.began, &log_syncs) {
+            let places = format!("row at line {}, answer at line {}", row.began + 1, answer.began + 1);
+            verdict.violations.push(format!("no sync of the log between row and answer of {id} ({places})"));
+        }
+    }
+    // A synced file whose name is lost is lost as well: each is made, and then its directory synced.
+    let first = answered.iter().map(|id| answers[id].began).min().context("no answer")?;
+    for (made, parent) in [(&dir, &above), (&database, &dir), (&log, &dir)] {
+        let makes = |call: &&Call| call.at == *made && matches!(&*call.name, "openat" | "mkdir" | "mkdirat");
+        let make =
+            calls.iter().find(makes).with_context(|| format!("the trace does not show who made {made}"))?;
+        if !between(make, first, &syncs(parent)) {
+            verdict
+                .violations
+                .push(format!("no sync of {parent} between the making of {made} and the first 202"));
+        }
+    }
+    Ok(verdict)
+}
+
+/// Whether one of `syncs` began after `write` had ended, and ended before the line `before`.
+fn between(write: &Call, before: usize, syncs: &[&Call]) -> bool {
+    let (Some(written), true) = (write.ended, write.result >= 0) else { return false };
+    syncs.iter().any(|sync| sync.began > written && sync.ended.is_some_and(|ended| ended < before))
+}
+
+/// The first call that holds each id.
+fn first_of_each<'a>(calls: impl Iterator<Item = &'a Call>) -> anyhow::Result<BTreeMap<String, &'a Call>> {
+    let mut found = BTreeMap::new();
+    for call in calls {
+        for (at, _) in call.text.match_indices(PREFIX) {
+            let id = call
+                .text
+                .get(at..at + PREFIX.len() + 5)
+                .context("an id is cut off: the strings are too short")?;
+            found.entry(id.to_owned()).or_insert(call);
+        }
+    }
+    Ok(found)
+}
