@@ -79,7 +79,7 @@ impl Writer {
             }
         }
         self.retry();
-        if let Err(error) = self.checkpoint() {
+        if let Err(error) = self.checkpoint("TRUNCATE") {
             tracing::warn!(%error, "the spool's log was not folded into its file; the next start does it");
         }
     }
@@ -152,8 +152,9 @@ impl Writer {
                 bytes = self.reserve.bytes(),
                 "the disk is full: the spool's reserve is dropped to go on deleting"
             );
-            // The log can be reused only once it is in the file; the delete below tells if not.
-            let _ = self.checkpoint();
+            // The log can be reused only once it is in the file; the delete below tells if not. Its
+            // blocks are kept: on a disk that others fill they would be gone, and the deletes with them.
+            let _ = self.checkpoint("RESTART");
             result = self.commit(&[], &removals, &changes);
         }
         match result {
@@ -243,7 +244,7 @@ impl Writer {
         let free = disk::free(&self.dir).ok();
         let mut wal = self.wal_bytes();
         if wal > self.shared.limits.max_wal {
-            let _ = self.checkpoint();
+            let _ = self.checkpoint("TRUNCATE");
             wal = self.wal_bytes();
         }
         self.shrink();
@@ -313,9 +314,10 @@ impl Writer {
         }
     }
 
-    /// Folds the log into the file and empties it.
-    fn checkpoint(&self) -> rusqlite::Result<()> {
-        self.db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+    /// Folds the log into the file, so that it starts over: `TRUNCATE` gives its blocks back to the
+    /// disk, `RESTART` keeps them.
+    fn checkpoint(&self, how: &str) -> rusqlite::Result<()> {
+        self.db.query_row(&format!("PRAGMA wal_checkpoint({how})"), [], |_| Ok(()))
     }
 
     fn wal_bytes(&self) -> u64 {
@@ -334,7 +336,7 @@ impl Writer {
         let bytes = self.pragma("page_count").saturating_mul(PAGE);
         if bytes > SHRINK_BYTES || (!self.reserve.held() && bytes > self.reserve.bytes()) {
             // Without room for it the file stays as it is.
-            let _ = self.db.execute_batch("VACUUM").and_then(|()| self.checkpoint());
+            let _ = self.db.execute_batch("VACUUM").and_then(|()| self.checkpoint("TRUNCATE"));
         }
     }
 
