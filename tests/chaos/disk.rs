@@ -1,6 +1,300 @@
-//! A spool on a file system that is full.
+//! A spool on a file system that is really full: nothing acknowledged is lost, the spool drains with
+//! no room at all, and deliveries are spooled again once there is room, without a restart.
+//!
+//! The file system is a small tmpfs in a mount namespace of its own, so that it is gone with the
+//! last process that sees it, however that ends. Kafka is the one in memory, since a real broker
+//! cannot be cut off from the program alone; the program is the real one, and so is the registry.
 
-/// Not written yet.
+mod room;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use hookstream::kafka::embedded::Embedded;
+use hookstream::names;
+use hookstream::spool::RESERVE;
+
+use crate::provider::{Answer, Provider, within};
+use crate::service::{Launch, Service, metric};
+use crate::support::{PATIENCE, Setup, kafka, stack};
+use room::{Ballast, Tmpfs};
+
+/// Of the file system. The spool's reserve is a quarter of it.
+const SIZE: &str = "64m";
+
+/// Deliveries of one step, and the connections they come from. All steps together must fit the 5 MiB
+/// that the in-memory Kafka keeps of a partition.
+const DELIVERIES: usize = 2400;
+const CLIENTS: usize = 8;
+
+/// How late an answer may be: the ack deadline, and what a busy machine adds.
+const IN_TIME: Duration = Duration::from_millis(4_750);
+
+/// With the one the spool stops in time where it can; with the other nothing but the disk itself
+/// stops it, so that its log is full of rows that the file has no room for.
+const MIN_FREE: [&str; 2] = ["4 MiB", NONE];
+const NONE: &str = "0 B";
+
+const LIVE: &str = "hookstream_spool_rows{state=\"live\"}";
+
+const TYPE: &str = "batch_prediction.completed";
+
+/// Fails when something that was acknowledged is lost, or the spool does not come back by itself.
 pub async fn run() -> anyhow::Result<()> {
-    anyhow::bail!("not written yet")
+    if !room::inside() {
+        return room::again_inside("disk");
+    }
+    for min_free in MIN_FREE {
+        println!("spool.min_free = {min_free}");
+        let temporary = tempfile::tempdir()?;
+        let mount = temporary.path().join("mount");
+        std::fs::create_dir(&mount)?;
+        let _tmpfs = Tmpfs::mount(&mount, SIZE)?;
+        let scene = Scene::start(temporary.path(), &mount, min_free).await?;
+        if let Err(error) = scene.play(min_free).await {
+            let log = std::fs::read_to_string(temporary.path().join("log")).unwrap_or_default();
+            // What the program said of itself, not of each delivery.
+            log.lines().filter(|line| !line.contains("\"delivery\":")).for_each(|line| eprintln!("{line}"));
+            return Err(error);
+        }
+    }
+    Ok(())
+}
+
+/// The parts, and what was answered so far.
+struct Scene {
+    kafka: Embedded,
+    service: Service,
+    provider: Provider,
+    topic: String,
+    mount: std::path::PathBuf,
+    answers: Vec<Answer>,
+    next: usize,
+}
+
+/// 4 KiB of an event's own fields: a row takes a page and more, and its delete another.
+fn body(id: &str) -> String {
+    let pad = "x".repeat(4_000);
+    format!(
+        r#"{{"id":"{id}","event_type":"{TYPE}","timestamp":1775847600,"data":{{"object":"batch_prediction","id":"bpred_abc123","status":"completed","pad":"{pad}"}}}}"#
+    )
+}
+
+/// 503 as it must be where Kafka is out and the spool takes nothing.
+fn refused(answer: &Answer) -> bool {
+    answer.status == 503 && matches!(&*answer.reason, "spool_full" | "spool_error") && answer.retry_after
+}
+
+impl Scene {
+    async fn start(dir: &Path, mount: &Path, min_free: &str) -> anyhow::Result<Self> {
+        let kafka = Embedded::start()?;
+        let setup = Setup {
+            kafka: kafka.bootstrap_servers(),
+            registry: stack("REGISTRY"),
+            rules: format!("types = [\"{TYPE}\"]"),
+            tables: format!("[spool]\ndir = \"{}/spool\"\nmin_free = \"{min_free}\"", mount.display()),
+            ..Setup::new("datagrid")
+        };
+        let topic = names::topic(&setup.source, TYPE);
+        kafka.create_topic(&topic, 12)?;
+        kafka.create_topic(&names::dead_letter_topic(&setup.source), 1)?;
+        let config = dir.join("hookstream.toml");
+        std::fs::write(&config, setup.toml())?;
+        let service = Launch { config, log: dir.join("log"), under: Vec::new(), bug: None }.start()?;
+        let provider = Provider::new(service.hooks, &setup.source)?;
+        let mount = mount.to_owned();
+        Ok(Self { kafka, service, provider, topic, mount, answers: Vec::new(), next: 0 })
+    }
+
+    async fn play(mut self, min_free: &str) -> anyhow::Result<()> {
+        self.until("a first 200", PATIENCE, |answer| answer.status == 200).await?;
+        self.kafka.broker_down()?;
+        self.until("a first 202", PATIENCE, |answer| answer.status == 202).await?;
+        self.expect(DELIVERIES, "while Kafka is out", |answer| answer.status == 202).await?;
+
+        // The room ends while rows are being written, and from here to the empty spool another program
+        // takes each byte that becomes free, those that the spool gives up to go on included.
+        let ballast = Ballast::new(&self.mount);
+        let filling = ballast.keep_filling();
+        let accepted = self.refused_under_load().await?;
+        within("a full file system", PATIENCE, async || Ok(room::free(&self.mount)? == 0)).await?;
+        // One row may still find a place where eight together did not; then it is in the count.
+        self.expect(100, "on a full disk", |answer| answer.status == 202 || refused(answer)).await?;
+        self.waiting().await?;
+        let waiting = self.answers.iter().filter(|answer| answer.status == 202).count();
+
+        self.kafka.broker_up()?;
+        let (drained, meanwhile) = self.drain_under_load().await?;
+        self.expect(50, "with Kafka up and the disk full", |answer| answer.status == 200).await?;
+        filling.stop()?;
+        ballast.fill()?;
+        let filled = ballast.bytes()?;
+        self.count("on a full disk").await?;
+        // The check's own check: else it has shown nothing of the reserve.
+        let needed = !self.reserve();
+        anyhow::ensure!(needed || min_free != NONE, "the spool drained without its reserve");
+
+        // Kafka is known out before there is room: what is measured is the spool alone.
+        self.kafka.broker_down()?;
+        // Where the reserve was not needed, there are pages left that rows may go to.
+        let out = |answer: &Answer| if needed { refused(answer) } else { answer.status != 200 };
+        self.until("503 from a full spool", PATIENCE, out).await?;
+        ballast.remove()?;
+        let again = self.until("202 once there is room", PATIENCE, |answer| answer.status == 202).await?;
+        self.expect(50, "once there is room", |answer| answer.status == 202).await?;
+        anyhow::ensure!(self.reserve(), "the reserve is not in place again");
+        self.waiting().await?;
+        self.kafka.broker_up()?;
+        let drained_again = self.drain("once there is room").await?;
+        let (lost, most) = self.count("at the end").await?;
+
+        let slowest = self.answers.iter().map(|answer| answer.took).max().unwrap_or_default();
+        for status in [200, 202, 503] {
+            let count = self.answers.iter().filter(|answer| answer.status == status).count();
+            println!("{:<36}{count:>10}", format!("answered {status}"));
+        }
+        println!("{:<36}{lost:>10}", "lost of those answered 2xx");
+        println!("{:<36}{most:>10}", "most copies of one id");
+        println!("{:<36}{accepted:>10}", "202 while the disk filled up");
+        println!("{:<36}{meanwhile:>10}", "200 while draining on the full disk");
+        println!("{:<36}{:>10.2}", "slowest answer, s", slowest.as_secs_f64());
+        println!("{:<36}{needed:>10}", "reserve given up to drain");
+        println!("{:<36}{:>10.1}", "ballast on the full disk, MiB", filled as f64 / 1_048_576.0);
+        println!("{:<36}{waiting:>10}", "rows when Kafka came back");
+        println!("{:<36}{:>10.2}", "drained on the full disk, s", drained.as_secs_f64());
+        println!("{:<36}{:>10.2}", "202 again once there is room, s", again.as_secs_f64());
+        println!("{:<36}{:>10.2}", "drained once there is room, s", drained_again.as_secs_f64());
+        Ok(())
+    }
+
+    fn ids(&mut self, count: usize) -> Vec<String> {
+        self.next += count;
+        (self.next - count..self.next).map(|n| format!("disk-evt-{n:06}")).collect()
+    }
+
+    /// Sends `count` deliveries, each of which must be answered so.
+    async fn expect(&mut self, count: usize, when: &str, so: impl Fn(&Answer) -> bool) -> anyhow::Result<()> {
+        let ids = self.ids(count);
+        let answers = self.provider.all(ids, CLIENTS, body).await?;
+        let odd = answers.iter().find(|answer| !so(answer)).cloned();
+        self.keep(answers)?;
+        odd.map_or(Ok(()), |odd| Err(anyhow::anyhow!("an unexpected answer {when}: {odd:?}")))
+    }
+
+    /// Sends until one is answered so; how long that took.
+    async fn until(
+        &mut self,
+        what: &str,
+        bound: Duration,
+        so: impl Fn(&Answer) -> bool,
+    ) -> anyhow::Result<Duration> {
+        within(what, bound, async || {
+            let id = self.ids(1).remove(0);
+            let answer = self.provider.send(&id, body(&id)).await?;
+            let end = so(&answer);
+            self.keep(vec![answer])?;
+            Ok(end)
+        })
+        .await
+    }
+
+    /// Each answer must come in time, and be one that the sender's retry fits.
+    fn keep(&mut self, answers: Vec<Answer>) -> anyhow::Result<()> {
+        for answer in &answers {
+            anyhow::ensure!(matches!(answer.status, 200 | 202 | 503), "an odd answer: {answer:?}");
+            anyhow::ensure!(answer.took < IN_TIME, "a late answer: {answer:?}");
+        }
+        self.answers.extend(answers);
+        Ok(())
+    }
+
+    /// Sends until all of a round are refused; how many were not, on the way.
+    async fn refused_under_load(&mut self) -> anyhow::Result<usize> {
+        let mut accepted = 0;
+        within("503 while the disk fills up", PATIENCE, async || {
+            let ids = self.ids(4 * CLIENTS);
+            let answers = self.provider.all(ids, CLIENTS, body).await?;
+            let spooled = answers.iter().filter(|answer| answer.status == 202).count();
+            let odd = answers.iter().find(|answer| answer.status != 202 && !refused(answer));
+            anyhow::ensure!(odd.is_none(), "an unexpected answer while the disk fills up: {odd:?}");
+            accepted += spooled;
+            self.keep(answers)?;
+            Ok(spooled == 0)
+        })
+        .await?;
+        Ok(accepted)
+    }
+
+    /// Waits for an empty spool while live deliveries come in; how long it took, and how many of
+    /// those were published at once.
+    async fn drain_under_load(&mut self) -> anyhow::Result<(Duration, usize)> {
+        let drained = Arc::new(AtomicBool::new(false));
+        let (provider, end) = (self.provider.clone(), drained.clone());
+        let live = tokio::spawn(async move {
+            let mut answers = Vec::new();
+            while !end.load(Ordering::Relaxed) {
+                let id = format!("live-evt-{:06}", answers.len());
+                answers.push(provider.send(&id, body(&id)).await?);
+                tokio::time::sleep(Duration::from_millis(5)).await; // a pace: the topic is small
+            }
+            anyhow::Ok(answers)
+        });
+        let took = self.drain("on a full disk").await;
+        drained.store(true, Ordering::Relaxed);
+        let answers = live.await??;
+        // What came before the service saw Kafka again is 503; from the first 200 on all are.
+        let first = answers.iter().position(|answer| answer.status == 200).unwrap_or(answers.len());
+        let later: Vec<Answer> = answers.iter().skip(first).cloned().collect();
+        self.keep(answers)?;
+        let took = took?;
+        let odd = later.iter().find(|answer| answer.status != 200);
+        anyhow::ensure!(odd.is_none(), "an unexpected answer while draining: {odd:?}");
+        anyhow::ensure!(!later.is_empty(), "no live delivery was published while the spool drained");
+        Ok((took, later.len()))
+    }
+
+    /// Whether the spool has its reserve.
+    fn reserve(&self) -> bool {
+        self.mount.join("spool/reserve").metadata().is_ok_and(|reserve| reserve.len() == RESERVE)
+    }
+
+    /// Waits until the metric, which is set once a second, tells of rows: only then does its 0 say
+    /// that they are gone.
+    async fn waiting(&self) -> anyhow::Result<f64> {
+        let mut rows = 0.0;
+        within("a metric of rows in the spool", PATIENCE, async || {
+            rows = metric(self.service.admin, LIVE).await?;
+            Ok(rows > 0.0)
+        })
+        .await?;
+        Ok(rows)
+    }
+
+    /// Waits for an empty spool.
+    async fn drain(&self, when: &str) -> anyhow::Result<Duration> {
+        let what = format!("an empty spool {when}");
+        within(&what, PATIENCE, async || Ok(metric(self.service.admin, LIVE).await? == 0.0)).await
+    }
+
+    /// Reads the topic: all that was acknowledged is there, nothing more than twice. How
+    /// many are lost, and the most copies of one.
+    async fn count(&self, when: &str) -> anyhow::Result<(usize, usize)> {
+        let (bootstrap, topic) = (self.kafka.bootstrap_servers(), self.topic.clone());
+        let keys = tokio::task::spawn_blocking(move || kafka::read(&bootstrap, &topic)).await?;
+        let mut copies = BTreeMap::<&str, usize>::new();
+        for key in &keys {
+            *copies.entry(key).or_default() += 1;
+        }
+        let acknowledged = self.answers.iter().filter(|answer| answer.status != 503);
+        let lost: BTreeSet<&str> =
+            acknowledged.map(|answer| &*answer.id).filter(|id| !copies.contains_key(id)).collect();
+        anyhow::ensure!(lost.is_empty(), "{} acknowledged deliveries are lost {when}: {lost:?}", lost.len());
+        let most = copies.iter().max_by_key(|(_, count)| **count).context("an empty topic")?;
+        anyhow::ensure!(*most.1 <= 2, "{} was published {} times {when}", most.0, most.1);
+        Ok((lost.len(), *most.1))
+    }
 }
