@@ -5,8 +5,6 @@
 //! last process that sees it, however that ends. Kafka is the one in memory, since a real broker
 //! cannot be cut off from the program alone; the program is the real one, and so is the registry.
 
-mod room;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
@@ -19,9 +17,9 @@ use hookstream::names;
 use hookstream::spool::RESERVE;
 
 use crate::provider::{Answer, Provider, within};
+use crate::room::{self, Ballast, Tmpfs};
 use crate::service::{Launch, Service, metric};
 use crate::support::{PATIENCE, Setup, kafka, stack};
-use room::{Ballast, Tmpfs};
 
 /// Of the file system. The spool's reserve is a quarter of it.
 const SIZE: &str = "64m";
@@ -45,16 +43,13 @@ const TYPE: &str = "batch_prediction.completed";
 
 /// Fails when something that was acknowledged is lost, or the spool does not come back by itself.
 pub async fn run() -> anyhow::Result<()> {
-    if !room::inside() {
-        return room::again_inside("disk");
-    }
     for min_free in MIN_FREE {
         println!("spool.min_free = {min_free}");
         let temporary = tempfile::tempdir()?;
         let mount = temporary.path().join("mount");
         std::fs::create_dir(&mount)?;
-        let _tmpfs = Tmpfs::mount(&mount, SIZE)?;
-        let scene = Scene::start(temporary.path(), &mount, min_free).await?;
+        let tmpfs = Tmpfs::mount(&mount, SIZE)?;
+        let scene = Scene::start(temporary.path(), &mount, tmpfs.ballast(), min_free).await?;
         if let Err(error) = scene.play(min_free).await {
             let log = std::fs::read_to_string(temporary.path().join("log")).unwrap_or_default();
             // What the program said of itself, not of each delivery.
@@ -72,6 +67,7 @@ struct Scene {
     provider: Provider,
     topic: String,
     mount: std::path::PathBuf,
+    ballast: Ballast,
     answers: Vec<Answer>,
     next: usize,
 }
@@ -90,7 +86,7 @@ fn refused(answer: &Answer) -> bool {
 }
 
 impl Scene {
-    async fn start(dir: &Path, mount: &Path, min_free: &str) -> anyhow::Result<Self> {
+    async fn start(dir: &Path, mount: &Path, ballast: Ballast, min_free: &str) -> anyhow::Result<Self> {
         let kafka = Embedded::start()?;
         let setup = Setup {
             kafka: kafka.bootstrap_servers(),
@@ -107,7 +103,7 @@ impl Scene {
         let service = Launch { config, log: dir.join("log"), under: Vec::new(), bug: None }.start()?;
         let provider = Provider::new(service.hooks, &setup.source)?;
         let mount = mount.to_owned();
-        Ok(Self { kafka, service, provider, topic, mount, answers: Vec::new(), next: 0 })
+        Ok(Self { kafka, service, provider, topic, mount, ballast, answers: Vec::new(), next: 0 })
     }
 
     async fn play(mut self, min_free: &str) -> anyhow::Result<()> {
@@ -118,7 +114,7 @@ impl Scene {
 
         // The room ends while rows are being written, and from here to the empty spool another program
         // takes each byte that becomes free, those that the spool gives up to go on included.
-        let ballast = Ballast::new(&self.mount);
+        let ballast = self.ballast.clone();
         let filling = ballast.keep_filling();
         let accepted = self.refused_under_load().await?;
         within("a full file system", PATIENCE, async || Ok(room::free(&self.mount)? == 0)).await?;

@@ -1,34 +1,135 @@
 //! The oracle: the promise counted, not argued.
 //!
-//! ```text
-//! cargo test --test chaos -- --minutes 30 --seed 7     faults from a seeded schedule, then the count
-//! cargo test --test chaos -- order                     each 202 follows the sync of its row
-//! cargo test --test chaos -- disk                      a spool on a file system that is full
-//! ```
-//!
-//! Needs the parts that `tests/stack/stack` fetches and its `HOOKSTREAM_TEST_*`: `./tests/run --keep NAME`
-//! leaves a stack up and says how to use it.
+//! Its modes and options are what `--help` says. It needs the parts that `tests/stack/stack` fetches and
+//! its `HOOKSTREAM_TEST_*`: `./tests/run --keep NAME` leaves a stack up and says how to use it.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 #![allow(clippy::disallowed_types, clippy::print_stdout, clippy::print_stderr, unreachable_pub)]
 
-use hookstream::planted::Bug;
-
+mod cluster;
+mod deliveries;
 mod disk;
+mod faults;
+mod neighbours;
+mod oracle;
 mod order;
+mod outage;
+mod planted;
 mod provider;
+mod proxy;
+mod registry;
+mod room;
+mod senders;
 mod service;
 mod trace;
+mod tree;
+mod verdict;
+mod world;
 
 #[allow(dead_code)]
 #[path = "../it/support/mod.rs"]
 mod support;
 
-#[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    let second = std::env::args().nth(2);
-    match std::env::args().nth(1).as_deref() {
-        Some("order") => order::run(second.filter(|bug| bug == "no-sync").map(|_| Bug::NoSync)).await,
-        Some("disk") => disk::run().await,
-        other => anyhow::bail!("no such mode: {other:?}"),
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand, ValueEnum as _};
+
+use faults::Fault;
+
+/// Breaks what can be broken around a real hookstream, and counts what became of every delivery.
+#[derive(Parser)]
+#[command(args_conflicts_with_subcommands = true)]
+struct Args {
+    #[command(subcommand)]
+    mode: Option<Mode>,
+    #[command(flatten)]
+    oracle: Oracle,
+}
+
+#[derive(clap::Args)]
+struct Oracle {
+    /// Minutes of faults; each kind has its turn at least once.
+    #[arg(long, default_value_t = 2.0)]
+    minutes: f64,
+    /// What deliveries and faults are made from.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// New deliveries a second.
+    #[arg(long, default_value_t = 100)]
+    rate: u32,
+    /// These kinds of faults only.
+    #[arg(long, value_delimiter = ',')]
+    faults: Vec<Fault>,
+}
+
+#[derive(Subcommand)]
+enum Mode {
+    /// All brokers down for minutes: answers, memory, and what live deliveries notice of the backlog.
+    Outage {
+        /// Minutes without a broker.
+        #[arg(long, default_value_t = 5.0)]
+        minutes: f64,
+        /// New deliveries a second.
+        #[arg(long, default_value_t = 200)]
+        rate: u32,
+    },
+    /// One topic or broker out: what the others notice.
+    Neighbours,
+    /// A spool on a file system that is full.
+    Disk,
+    /// Each 202 follows the sync of its row, by a trace of system calls.
+    Order,
+    /// Bugs are planted, and the checks must find them; needs --features planted.
+    Planted {
+        /// What deliveries are made from.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
+}
+
+impl Args {
+    /// For a file system that is small enough to fill.
+    fn needs_a_disk(&self) -> bool {
+        matches!(self.mode, None | Some(Mode::Disk | Mode::Planted { .. }))
+    }
+}
+
+fn minutes(minutes: f64) -> Duration {
+    Duration::from_secs_f64(60.0 * minutes)
+}
+
+async fn run(args: Args) -> anyhow::Result<()> {
+    if args.needs_a_disk() && !room::inside() {
+        return tokio::task::spawn_blocking(room::again_inside).await?;
+    }
+    match args.mode {
+        None => {
+            let Oracle { minutes: time, seed, rate, mut faults } = args.oracle;
+            if faults.is_empty() {
+                faults = Fault::value_variants().to_vec();
+            }
+            oracle::run(oracle::Plan { time: minutes(time), seed, rate, faults, bug: None }).await
+        }
+        Some(Mode::Outage { minutes: time, rate }) => outage::run(minutes(time), rate, 1).await,
+        Some(Mode::Neighbours) => neighbours::run().await,
+        Some(Mode::Disk) => disk::run().await,
+        Some(Mode::Order) => order::run(None).await,
+        Some(Mode::Planted { seed }) => planted::run(seed).await,
+    }
+}
+
+#[tokio::main(worker_threads = 2)]
+async fn main() -> ExitCode {
+    let ended = tokio::select! {
+        ended = run(Args::parse()) => ended,
+        // Whatever was started ends with this.
+        _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
+    };
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
     }
 }

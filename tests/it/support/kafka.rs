@@ -1,5 +1,6 @@
 //! Reading topics back: with Apache's own Java clients where it counts, quickly elsewhere.
 
+use std::collections::BTreeSet;
 use std::process::Command;
 use std::time::Instant;
 
@@ -8,7 +9,7 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaError;
-use rdkafka::message::Message as _;
+use rdkafka::message::{BorrowedMessage, Message as _};
 use rdkafka::{Offset, TopicPartitionList};
 use serde_json::Value;
 
@@ -34,6 +35,15 @@ pub async fn all(topic: &str) -> Vec<String> {
 
 /// The same for any cluster. Blocks.
 pub fn read(bootstrap: &str, topic: &str) -> Vec<String> {
+    let mut keys = Vec::new();
+    records(bootstrap, topic, |message| {
+        keys.push(String::from_utf8(message.key().unwrap().to_vec()).unwrap());
+    });
+    keys
+}
+
+/// Shows `each` of all records that stand in a topic now. Blocks.
+pub fn records(bootstrap: &str, topic: &str, mut each: impl FnMut(&BorrowedMessage<'_>)) {
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", bootstrap)
         .set("group.id", "hookstream-test-reader")
@@ -49,20 +59,22 @@ pub fn read(bootstrap: &str, topic: &str) -> Vec<String> {
         assignment.add_partition_offset(topic, partition as i32, Offset::Beginning).unwrap();
     }
     consumer.assign(&assignment).unwrap();
-    let (start, mut ended, mut found) = (Instant::now(), 0, Vec::new());
-    while ended < partitions {
-        assert!(start.elapsed() < PATIENCE, "{topic} could not be read to its end");
+    let (mut last, mut ended) = (Instant::now(), BTreeSet::new());
+    while ended.len() < partitions {
+        assert!(last.elapsed() < PATIENCE, "{topic} could not be read to its end");
         match consumer.poll(PATIENCE) {
             Some(Ok(message)) => {
                 assert!(message.payload().is_some_and(|value| !value.is_empty()), "a tombstone");
-                found.push(String::from_utf8(message.key().unwrap().to_vec()).unwrap());
+                each(&message);
+                last = Instant::now();
             }
-            Some(Err(KafkaError::PartitionEOF(_))) => ended += 1,
+            Some(Err(KafkaError::PartitionEOF(partition))) => {
+                ended.insert(partition);
+            }
             Some(Err(error)) => panic!("{error}"),
             None => {}
         }
     }
-    found
 }
 
 /// Deletes a topic of the real Kafka and waits until it is gone.

@@ -228,7 +228,12 @@ impl Answer {
 
 /// HMAC-SHA256 in hex.
 pub fn hmac(text: &[u8]) -> String {
-    let mut mac = Hmac::<Sha256>::new_from_slice(SECRET.as_bytes()).unwrap();
+    hmac_with(SECRET, text)
+}
+
+/// The same with another secret.
+pub fn hmac_with(secret: &str, text: &[u8]) -> String {
+    let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).unwrap();
     mac.update(text);
     hex::encode(mac.finalize().into_bytes())
 }

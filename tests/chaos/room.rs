@@ -23,8 +23,9 @@ pub fn inside() -> bool {
     std::env::var_os(INSIDE).is_some()
 }
 
-/// Runs this program with `mode` in a mount namespace of its own.
-pub fn again_inside(mode: &str) -> anyhow::Result<()> {
+/// Runs this program once more, with the same arguments, in a mount namespace of its own: whatever
+/// becomes of it, nothing stays mounted.
+pub fn again_inside() -> anyhow::Result<()> {
     let mut said = Vec::new();
     for way in WAYS {
         // As much of it as the check needs, so that a refusal is not taken for a failed check.
@@ -32,10 +33,10 @@ pub fn again_inside(mode: &str) -> anyhow::Result<()> {
         let output = Command::new("unshare").args(way).args(trial).arg(std::env::temp_dir()).output();
         let output = output.context("unshare cannot be started: install the package util-linux")?;
         if output.status.success() {
-            let program = std::env::current_exe()?;
-            let status =
-                Command::new("unshare").args(way).arg(program).arg(mode).env(INSIDE, "1").status()?;
-            anyhow::ensure!(status.success(), "the check {mode} failed: see above");
+            let mut again = Command::new("unshare");
+            again.args(way).arg(std::env::current_exe()?).args(std::env::args_os().skip(1));
+            let status = again.env(INSIDE, "1").status()?;
+            anyhow::ensure!(status.success(), "it failed: see above");
             return Ok(());
         }
         said.push(String::from_utf8_lossy(&output.stderr).trim().to_owned());
@@ -47,6 +48,7 @@ pub fn again_inside(mode: &str) -> anyhow::Result<()> {
 }
 
 /// A file system in memory; unmounted when dropped.
+#[derive(Debug)]
 pub struct Tmpfs(PathBuf);
 
 impl Tmpfs {
@@ -56,6 +58,11 @@ impl Tmpfs {
         let status = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(at).status()?;
         anyhow::ensure!(status.success(), "mount: {status}");
         Ok(Self(at.to_owned()))
+    }
+
+    /// What can take its room; nothing yet.
+    pub fn ballast(&self) -> Ballast {
+        Ballast(self.0.join("ballast"))
     }
 }
 
@@ -67,15 +74,10 @@ impl Drop for Tmpfs {
 }
 
 /// A file that takes what room there is.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Ballast(PathBuf);
 
 impl Ballast {
-    /// In the file system at `mount`; takes nothing yet.
-    pub fn new(mount: &Path) -> Self {
-        Self(mount.join("ballast"))
-    }
-
     /// Takes up to 1 MiB; whether there was anything to take.
     fn grow(&self) -> anyhow::Result<bool> {
         let mut file = File::options().create(true).append(true).open(&self.0)?;

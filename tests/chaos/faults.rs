@@ -1,0 +1,244 @@
+//! What goes wrong, and when: a schedule from a seed, each kind once before any comes again.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use fastrand::Rng;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::config::ClientConfig;
+use rdkafka::error::RDKafkaErrorCode;
+
+use crate::deliveries;
+use crate::proxy::Mode;
+use crate::service::metric;
+use crate::verdict::{self, Deleted};
+use crate::world::{LIVE_ROWS, Program, World, drained, wait};
+
+/// A kind of fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+pub enum Fault {
+    /// One broker of three, kill -9.
+    BrokerKilled,
+    /// All three at once.
+    AllBrokersKilled,
+    /// One broker, SIGSTOP: its connections stand and say nothing.
+    BrokerStopped,
+    /// A topic, under load.
+    TopicDeleted,
+    /// The network to one or all brokers: closed.
+    NetworkCut,
+    /// The same, silent.
+    NetworkHung,
+    /// The same, slow.
+    NetworkSlow,
+    /// kill -9 of the service while rows of its spool are on their way to brokers that are slow.
+    KilledWhileDraining,
+    /// No connection to the registry; the service is started meanwhile.
+    RegistryCut,
+    /// SIGSTOP.
+    RegistryStopped,
+    /// Its data is gone and restored later.
+    RegistryWiped,
+    /// No byte is free where the spool stands, and no broker answers.
+    DiskFull,
+}
+
+/// The faults to come.
+#[derive(Debug)]
+pub struct Schedule {
+    rng: Rng,
+    kinds: Vec<Fault>,
+    left: Vec<Fault>,
+    rounds: u64,
+}
+
+impl Schedule {
+    /// Of these kinds, in an order of the seed's.
+    pub fn new(seed: u64, kinds: Vec<Fault>) -> Self {
+        Self { rng: Rng::with_seed(seed), kinds, left: Vec::new(), rounds: 0 }
+    }
+
+    /// Time for the load alone.
+    pub fn quiet(&mut self) -> Duration {
+        self.between(1_000, 4_000)
+    }
+
+    fn between(&mut self, from: u64, to: u64) -> Duration {
+        Duration::from_millis(self.rng.u64(from..to))
+    }
+
+    /// The next fault.
+    pub fn next(&mut self) -> Fault {
+        if self.left.is_empty() {
+            self.left = self.kinds.clone();
+            self.rng.shuffle(&mut self.left);
+            self.rounds += 1;
+        }
+        self.left.pop().expect("there is a kind")
+    }
+
+    /// Whether every kind has had its turn, and as often as the others.
+    pub fn is_round(&self) -> bool {
+        self.rounds > 0 && self.left.is_empty()
+    }
+
+    /// Lets it happen and mends it again; the system need not have recovered when this returns.
+    pub async fn inject(&mut self, fault: Fault, world: &mut World) -> anyhow::Result<()> {
+        let time = self.between(3_000, 9_000);
+        let one = self.rng.usize(..world.cluster.brokers.len());
+        let all = self.rng.bool();
+        let chosen: Vec<usize> = if all { (0..world.cluster.brokers.len()).collect() } else { vec![one] };
+        *world.injected.entry(fault).or_default() += 1;
+        match fault {
+            Fault::BrokerKilled => {
+                world.cluster.brokers[one].kill();
+                tokio::time::sleep(time).await; // the fault's own length, here and below
+                world.cluster.heal().await
+            }
+            Fault::AllBrokersKilled => {
+                world.cluster.brokers.iter_mut().for_each(|broker| broker.kill());
+                tokio::time::sleep(time).await;
+                world.cluster.heal().await
+            }
+            Fault::BrokerStopped => {
+                world.cluster.brokers[one].pause(true)?;
+                tokio::time::sleep(time).await;
+                world.cluster.brokers[one].pause(false)
+            }
+            Fault::NetworkCut => network(world, &chosen, Mode::Cut, time).await,
+            Fault::NetworkHung => network(world, &chosen, Mode::Hang, time).await,
+            Fault::NetworkSlow => {
+                let delay = self.between(20, 600);
+                network(world, &chosen, Mode::Delay(delay), time).await
+            }
+            Fault::KilledWhileDraining => killed_while_draining(world, time).await,
+            Fault::TopicDeleted => {
+                let topics = deliveries::topics();
+                let topic = topics[self.rng.usize(..topics.len())].clone();
+                // Longer than librdkafka keeps a record of a topic that it cannot find.
+                delete_topic(world, topic, time + Duration::from_secs(5)).await
+            }
+            Fault::RegistryCut => {
+                world.registry.proxy.set(Mode::Cut);
+                world.program.kill().await?;
+                tokio::time::sleep(time).await;
+                world.registry.proxy.set(Mode::Pass);
+                Ok(())
+            }
+            Fault::RegistryStopped => {
+                world.registry.pause(true)?;
+                tokio::time::sleep(time).await;
+                world.registry.pause(false)
+            }
+            Fault::RegistryWiped => wipe(world).await,
+            Fault::DiskFull => disk_full(world, time, all).await,
+        }
+    }
+}
+
+async fn network(world: &World, brokers: &[usize], mode: Mode, time: Duration) -> anyhow::Result<()> {
+    let set = |mode| brokers.iter().for_each(|broker| world.cluster.brokers[*broker].proxy.set(mode));
+    set(mode);
+    tokio::time::sleep(time).await;
+    set(Mode::Pass);
+    Ok(())
+}
+
+async fn killed_while_draining(world: &World, time: Duration) -> anyhow::Result<()> {
+    let set = |mode| world.cluster.brokers.iter().for_each(|broker| broker.proxy.set(mode));
+    set(Mode::Cut);
+    tokio::time::sleep(time).await;
+    let admin = world.program.service.lock().await.admin;
+    let (mut last, mut fell) = (0.0, false);
+    // Slow, so that at any moment some rows are handed over and not acknowledged.
+    set(Mode::Delay(Duration::from_millis(300)));
+    wait("a spool that drains", async || {
+        if let Ok(rows) = metric(admin, LIVE_ROWS).await {
+            fell |= rows < last;
+            last = rows;
+        }
+        fell
+    })
+    .await?;
+    let killed = world.program.kill().await;
+    set(Mode::Pass);
+    killed
+}
+
+/// What the topic holds goes with it, so it is read first, while nothing is on its way from the spool;
+/// what is acknowledged between that and the delete cannot be asked for.
+async fn delete_topic(world: &mut World, topic: String, time: Duration) -> anyhow::Result<()> {
+    let program = world.program.clone();
+    // Held: a start meanwhile would create the topic again.
+    let service = program.service.lock().await;
+    drained(service.admin).await.context("before the delete of a topic")?;
+    let from = world.senders.now();
+    world.archive.extend(verdict::read(&world.cluster.direct(), &topic).await?);
+    let admin: AdminClient<DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", world.cluster.direct()).create()?;
+    let bound = Some(Duration::from_secs(30));
+    let options = AdminOptions::new().operation_timeout(bound).request_timeout(bound);
+    let done = admin.delete_topics(&[&topic], &options).await?;
+    anyhow::ensure!(done == [Ok(topic.clone())], "{done:?}");
+    // The brokers hear of it one after the other.
+    let until = world.senders.now() + Duration::from_secs(1);
+    world.deleted.push(Deleted { topic: topic.clone(), from, until });
+    tokio::time::sleep(time).await;
+    drop(service);
+    let new = NewTopic::new(&topic, 6, TopicReplication::Fixed(3)).set("min.insync.replicas", "2");
+    let done = admin.create_topics(&[new], &options).await?;
+    match done.as_slice() {
+        [Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists))] => Ok(()),
+        other => anyhow::bail!("{topic} could not be created again: {other:?}"),
+    }
+}
+
+/// Until its data is back, no id means what it did; a service that starts meanwhile must notice.
+async fn wipe(world: &mut World) -> anyhow::Result<()> {
+    world.registry.wipe().await?;
+    world.program.kill().await?;
+    let client = reqwest::Client::new();
+    let program = world.program.clone();
+    wait("the service to miss its schemas", async || {
+        let url = format!("http://{}/readyz", program.service.lock().await.admin);
+        let Ok(answer) = client.get(url).send().await else { return false };
+        answer.text().await.is_ok_and(|text| text.contains("lost or changed id"))
+    })
+    .await?;
+    world.registry.restore(&world.snapshot).await?;
+    world.program.kill().await
+}
+
+/// With no broker there, and then, in every other case, with the brokers back before there is room.
+async fn disk_full(world: &mut World, time: Duration, brokers_first: bool) -> anyhow::Result<()> {
+    let cut = |world: &World, mode| world.cluster.brokers.iter().for_each(|broker| broker.proxy.set(mode));
+    cut(world, Mode::Cut);
+    tokio::time::sleep(time / 3).await;
+    let ballast = world.disk.as_ref().context("a disk that can be filled")?.ballast();
+    ballast.fill()?;
+    tokio::time::sleep(time).await;
+    if brokers_first {
+        cut(world, Mode::Pass);
+        tokio::time::sleep(time / 3).await;
+        ballast.remove()?;
+    } else {
+        ballast.remove()?;
+        cut(world, Mode::Pass);
+    }
+    Ok(())
+}
+
+/// How often each was injected, for the table.
+pub type Injected = BTreeMap<Fault, u64>;
+
+/// Kills the service again and again, at moments of the seed's.
+pub async fn kill_again_and_again(seed: u64, program: Arc<Program>) -> anyhow::Result<()> {
+    let mut rng = Rng::with_seed(seed ^ 0x6b69_6c6c);
+    loop {
+        tokio::time::sleep(Duration::from_millis(rng.u64(10_000..32_000))).await;
+        program.kill().await?;
+    }
+}

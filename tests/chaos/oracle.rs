@@ -1,0 +1,145 @@
+//! The run: load, faults, recovery, and the count.
+
+use std::time::{Duration, Instant};
+
+use crate::deliveries;
+use crate::faults::{Fault, Schedule, kill_again_and_again};
+use crate::senders::Book;
+use crate::verdict::{self, Judge, Verdict};
+use crate::world::{World, drained, parked, ready};
+
+/// What the run is to be.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// How long faults are injected; each kind has its turn at least once, however short this is.
+    pub time: Duration,
+    /// What deliveries and faults are made from.
+    pub seed: u64,
+    /// New deliveries a second.
+    pub rate: u32,
+    /// The kinds of faults; the kills of the service come on top.
+    pub faults: Vec<Fault>,
+    /// A bug to find.
+    pub bug: Option<&'static str>,
+}
+
+/// Runs it, prints the table, and fails when the promise was broken.
+pub async fn run(plan: Plan) -> anyhow::Result<()> {
+    let dir = tempfile::Builder::new().prefix("hookstream-chaos-").tempdir()?;
+    println!("the oracle: seed {}, {} s of faults, {}/s", plan.seed, plan.time.as_secs(), plan.rate);
+    let result = within(&plan, dir.path()).await;
+    if plan.bug.is_none() && result.is_err() {
+        println!("logs: {}", dir.keep().display());
+    }
+    result
+}
+
+async fn within(plan: &Plan, dir: &std::path::Path) -> anyhow::Result<()> {
+    let mut world = World::start(dir, plan.seed, plan.bug).await?;
+    let load = tokio::spawn(world.senders.clone().run(plan.rate));
+    let kills = tokio::spawn(kill_again_and_again(plan.seed, world.program.clone()));
+    let broken = faults(plan, &mut world).await;
+    kills.abort();
+    broken?;
+    world.senders.stop().await;
+    load.await?;
+    // A start after the last fault: what the file holds counts, not what memory does.
+    let _ = kills.await;
+    world.program.kill().await?;
+    let admin = world.program.service.lock().await.admin;
+    ready(admin).await?;
+    drained(admin).await?;
+    let parked = parked(&dir.join("hookstream.toml"))?;
+    let mut found = std::mem::take(&mut world.archive);
+    for topic in
+        deliveries::topics().into_iter().chain(deliveries::SOURCES.map(|s| format!("dead_letter.{s}")))
+    {
+        found.extend(verdict::read(&world.cluster.direct(), &topic).await?);
+    }
+    let counter =
+        Judge { seed: plan.seed, sent: world.senders.begun(), deleted: &world.deleted, parked: &parked };
+    let book = world.senders.book().clone();
+    let verdict = counter.count(&book, &found, &world.registry).await?;
+    print(plan, &world, &book, &verdict);
+    judge(&verdict, &book)
+}
+
+/// One after the other, with some quiet between, until the time is over and each kind had its turn.
+async fn faults(plan: &Plan, world: &mut World) -> anyhow::Result<()> {
+    let mut schedule = Schedule::new(plan.seed, plan.faults.clone());
+    let start = Instant::now();
+    loop {
+        tokio::time::sleep(schedule.quiet()).await; // load alone
+        if start.elapsed() > plan.time && schedule.is_round() {
+            return Ok(());
+        }
+        let fault = schedule.next();
+        println!("{:>6.1} s  {fault:?}", start.elapsed().as_secs_f64());
+        schedule.inject(fault, world).await?;
+    }
+}
+
+fn print(plan: &Plan, world: &World, book: &Book, verdict: &Verdict) {
+    let accepted = |status: u16| book.accepted.values().filter(|one| one.status == status).count();
+    let kills = world.program.kills.load(std::sync::atomic::Ordering::Relaxed);
+    let slow = 100.0 * book.slow as f64 / book.attempts.max(1) as f64;
+    println!();
+    let row = |name: &str, value: String| println!("  {name:<34} {value}");
+    row("sent", format!("{} deliveries, {} requests", book.sent, book.attempts));
+    row("answered 200 first", accepted(200).to_string());
+    row("answered 202 first (spooled)", accepted(202).to_string());
+    for (said, count) in &book.answers {
+        row(&format!("  {said}"), count.to_string());
+    }
+    row("connections broken", book.broken.to_string());
+    row("given up by their sender", book.gave_up.to_string());
+    row("records read", verdict.records.to_string());
+    row("duplicates", verdict.duplicates.to_string());
+    row("parked", verdict.parked.to_string());
+    row("gone with their deleted topic", verdict.gone_with_topic.to_string());
+    row("lost", verdict.lost.len().to_string());
+    row("forged", verdict.forged.len().to_string());
+    row("wrong", (verdict.wrong.len() + book.wrong.len()).to_string());
+    row("late (past the provider's 5 s)", book.late.to_string());
+    row("later than the deadline + 250 ms", format!("{} ({slow:.3} %)", book.slow));
+    let at = |quantile| book.took.value_at_quantile(quantile);
+    row("answered after, ms", format!("p50 {}, p99 {}, max {}", at(0.5), at(0.99), book.took.max()));
+    row("faults: service killed", kills.to_string());
+    for (fault, count) in &world.injected {
+        row(&format!("  {fault:?}"), count.to_string());
+    }
+    row("seed", plan.seed.to_string());
+    for line in verdict.lost.iter().chain(&verdict.forged).chain(&verdict.wrong).chain(&book.wrong).take(20) {
+        println!("  ! {line}");
+    }
+}
+
+/// How the promise was broken.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the promise is broken: {lost} lost, {forged} forged, {wrong} wrong, {late} late, {slow} slow")]
+pub struct Broken {
+    /// Answered 2xx and nowhere.
+    pub lost: u64,
+    forged: u64,
+    wrong: u64,
+    late: u64,
+    /// Later than the deadline and its slack, if more than one in a thousand.
+    slow: u64,
+}
+
+fn judge(verdict: &Verdict, book: &Book) -> anyhow::Result<()> {
+    // A run in which nothing happened shows nothing.
+    anyhow::ensure!(!book.accepted.is_empty() && verdict.records > 0, "no delivery came through");
+    let broken = Broken {
+        lost: verdict.lost.len() as u64,
+        forged: verdict.forged.len() as u64,
+        wrong: (verdict.wrong.len() + book.wrong.len()) as u64,
+        late: book.late,
+        slow: if book.slow * 1000 > book.attempts { book.slow } else { 0 },
+    };
+    if broken == (Broken { lost: 0, forged: 0, wrong: 0, late: 0, slow: 0 }) {
+        Ok(())
+    } else {
+        Err(broken.into())
+    }
+}

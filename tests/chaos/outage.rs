@@ -1,0 +1,162 @@
+//! All brokers down for minutes under a steady load: what is answered, what it costs in memory, and
+//! what live deliveries notice of the backlog when Kafka is back.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use hdrhistogram::Histogram;
+
+use crate::senders::Senders;
+use crate::service::metric;
+use crate::world::{LIVE_ROWS, World, drained, parked};
+
+/// Load before and after, to compare with.
+const NORMAL: Duration = Duration::from_secs(60);
+
+/// The service's memory may grow by so many MiB from the outage's first minute to its end.
+const FLAT: u64 = 8;
+
+/// What was seen in one phase.
+struct Phase {
+    name: &'static str,
+    seconds: f64,
+    answers: BTreeMap<String, u64>,
+    took: Histogram<u64>,
+    memory: Vec<u64>,
+}
+
+impl Phase {
+    fn p99(&self) -> u64 {
+        self.took.value_at_quantile(0.99).max(1)
+    }
+
+    fn of(&self, said: &str) -> u64 {
+        self.answers.iter().filter(|(answer, _)| answer.starts_with(said)).map(|(_, count)| count).sum()
+    }
+}
+
+/// Runs it, prints the table, and fails when the promise was broken.
+pub async fn run(time: Duration, rate: u32, seed: u64) -> anyhow::Result<()> {
+    let dir = tempfile::Builder::new().prefix("hookstream-outage-").tempdir()?;
+    println!("an outage of {} s at {rate}/s, seed {seed}", time.as_secs());
+    let mut world = World::start_on(dir.path(), &dir.path().join("spool"), seed, None).await?;
+    let load = tokio::spawn(world.senders.clone().run(rate));
+    let (pid, admin) = {
+        let service = world.program.service.lock().await;
+        (service.pid(), service.admin)
+    };
+    let mut phases = Vec::new();
+    // The first deliveries of all pay for connections.
+    watch("warm-up", pid, &world.senders, tokio::time::sleep(Duration::from_secs(10))).await?;
+    phases.push(watch("normal", pid, &world.senders, tokio::time::sleep(NORMAL)).await?);
+    world.cluster.brokers.iter_mut().for_each(crate::cluster::Broker::kill);
+    // What was acknowledged just before is answered by now.
+    world.senders.phase();
+    phases.push(watch("no broker", pid, &world.senders, tokio::time::sleep(time)).await?);
+    let backlog = metric(admin, LIVE_ROWS).await?;
+    let start = watch("brokers start", pid, &world.senders, world.cluster.heal()).await?;
+    phases.push(start);
+    let left = metric(admin, LIVE_ROWS).await?;
+    phases.push(watch("draining", pid, &world.senders, drained(admin)).await?);
+    phases.push(watch("normal again", pid, &world.senders, tokio::time::sleep(NORMAL)).await?);
+    world.senders.stop().await;
+    load.await?;
+    drained(admin).await?;
+    let parked = parked(&dir.path().join("hookstream.toml"))?.len();
+    print(&phases, backlog, left, parked);
+    judge(&phases, &world.senders)
+}
+
+/// Looks at the service's memory each second until `until` is over.
+async fn watch(
+    name: &'static str,
+    pid: u32,
+    senders: &Arc<Senders>,
+    until: impl Future<Output: Ended>,
+) -> anyhow::Result<Phase> {
+    let start = Instant::now();
+    let (mut memory, mut looks) = (Vec::new(), tokio::time::interval(Duration::from_secs(1)));
+    tokio::pin!(until);
+    loop {
+        tokio::select! {
+            ended = &mut until => {
+                ended.ok()?;
+                break;
+            }
+            _ = looks.tick() => memory.push(resident_mib(pid)?),
+        }
+    }
+    let (answers, took) = senders.phase();
+    Ok(Phase { name, seconds: start.elapsed().as_secs_f64(), answers, took, memory })
+}
+
+/// What a phase waits for.
+trait Ended {
+    fn ok(self) -> anyhow::Result<()>;
+}
+
+impl Ended for () {
+    fn ok(self) -> anyhow::Result<()> {
+        Ok(())
+    }
+}
+
+impl Ended for anyhow::Result<()> {
+    fn ok(self) -> anyhow::Result<()> {
+        self
+    }
+}
+
+fn resident_mib(pid: u32) -> anyhow::Result<u64> {
+    let text = std::fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("status"))?;
+    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+    let kib: u64 = line.trim().trim_end_matches(" kB").parse()?;
+    Ok(kib / 1024)
+}
+
+fn print(phases: &[Phase], backlog: f64, left: f64, parked: usize) {
+    println!(
+        "\n{:<14} {:>7} {:>8} {:>8} {:>8} {:>8} {:>6} {:>6} {:>6}   memory, MiB: first, last, most",
+        "phase", "s", "200", "202", "401", "503", "p50", "p99", "max"
+    );
+    for phase in phases {
+        let at = |quantile| phase.took.value_at_quantile(quantile);
+        println!(
+            "{:<14} {:>7.1} {:>8} {:>8} {:>8} {:>8} {:>6} {:>6} {:>6}   {}, {}, {}",
+            phase.name,
+            phase.seconds,
+            phase.of("200"),
+            phase.of("202"),
+            phase.of("401"),
+            phase.of("503"),
+            at(0.5),
+            phase.p99(),
+            phase.took.max(),
+            phase.memory.first().unwrap_or(&0),
+            phase.memory.last().unwrap_or(&0),
+            phase.memory.iter().max().unwrap_or(&0)
+        );
+    }
+    println!(
+        "\nrows in the spool: {backlog} before the brokers' start, {left} when all served; parked {parked}"
+    );
+}
+
+fn judge(phases: &[Phase], senders: &Senders) -> anyhow::Result<()> {
+    let [normal, outage, _, draining, _] = phases else { anyhow::bail!("five phases") };
+    let other: u64 = outage.answers.values().sum::<u64>() - outage.of("202") - outage.of("401");
+    // A dead letter is 200 also when it is spooled.
+    let other = other - outage.of("200 dead_lettered");
+    anyhow::ensure!(other == 0, "while no broker was there: {:?}", outage.answers);
+    anyhow::ensure!(outage.of("202") > 0, "nothing was spooled");
+    anyhow::ensure!(senders.book().late == 0, "answers came too late");
+    let minute = outage.memory.get(60).or(outage.memory.last()).copied().unwrap_or(0);
+    let last = outage.memory.last().copied().unwrap_or(0);
+    anyhow::ensure!(last <= minute + FLAT, "memory grew from {minute} to {last} MiB");
+    let (usual, during) = (normal.p99(), draining.p99());
+    anyhow::ensure!(during < 2 * usual, "p99 while draining {during} ms, usually {usual} ms");
+    Ok(())
+}

@@ -1,0 +1,139 @@
+//! A real schema registry that keeps everything in memory: killed, it has lost its data.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use serde_json::{Value, json};
+
+use crate::cluster::ports;
+use crate::proxy::Proxy;
+use crate::service::signal;
+use crate::support::stack;
+
+/// For it to answer.
+const START: Duration = Duration::from_secs(90);
+
+/// The registry's process and the forwarder before it.
+#[derive(Debug)]
+pub struct Registry {
+    /// Between the service and the registry.
+    pub proxy: Proxy,
+    log: PathBuf,
+    port: u16,
+    child: Option<Child>,
+}
+
+/// One registered schema.
+#[derive(Clone, Debug)]
+pub struct Registered {
+    id: u64,
+    subject: String,
+    schema: String,
+}
+
+impl Registry {
+    /// Starts it and waits until it answers.
+    pub async fn start(dir: &Path) -> anyhow::Result<Self> {
+        let port = ports(1)?[0];
+        let proxy = Proxy::start(port).await?;
+        let mut registry = Self { proxy, log: dir.join("registry.log"), port, child: None };
+        registry.run().await?;
+        Ok(registry)
+    }
+
+    async fn run(&mut self) -> anyhow::Result<()> {
+        let jars = Path::new(&stack("STACK_LIB")).parent().context("the stack's parts")?.join("registry");
+        let jar = std::fs::read_dir(jars)?
+            .filter_map(|entry| Some(entry.ok()?.path()))
+            .find(|path| path.to_string_lossy().ends_with("-runner.jar"))
+            .context("the registry's jar")?;
+        let log = File::create(&self.log)?;
+        let mut java = Command::new("nice");
+        java.args(["-n", "5"]).arg(stack("JAVA")).args(["-Xmx400m", "-XX:TieredStopAtLevel=1"]);
+        java.arg("-Dquarkus.http.host=127.0.0.1").arg(format!("-Dquarkus.http.port={}", self.port));
+        java.arg("-jar").arg(jar).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        self.child = Some(java.spawn()?);
+        let start = Instant::now();
+        while self.subjects().await.is_err() {
+            let ended = self.child.as_mut().map(Child::try_wait).transpose()?.flatten();
+            anyhow::ensure!(ended.is_none(), "the registry ended: see {}", self.log.display());
+            anyhow::ensure!(start.elapsed() < START, "no registry: see {}", self.log.display());
+            tokio::time::sleep(Duration::from_millis(50)).await; // a poll, bounded
+        }
+        Ok(())
+    }
+
+    /// What the service is given.
+    pub fn url(&self) -> String {
+        format!("http://{}/apis/ccompat/v7", self.proxy.address)
+    }
+
+    /// Past the forwarder.
+    async fn get(&self, path: &str) -> anyhow::Result<Value> {
+        let url = format!("http://127.0.0.1:{}/apis/ccompat/v7{path}", self.port);
+        Ok(reqwest::get(url).await?.error_for_status()?.json().await?)
+    }
+
+    async fn subjects(&self) -> anyhow::Result<Vec<String>> {
+        Ok(serde_json::from_value(self.get("/subjects").await?)?)
+    }
+
+    /// The schema of an id, past the forwarder.
+    pub async fn schema(&self, id: u32) -> anyhow::Result<String> {
+        let found = self.get(&format!("/schemas/ids/{id}")).await?;
+        Ok(found["schema"].as_str().context("a schema")?.to_owned())
+    }
+
+    /// All that is registered, by id.
+    pub async fn snapshot(&self) -> anyhow::Result<Vec<Registered>> {
+        let mut all = Vec::new();
+        for subject in self.subjects().await? {
+            let found = self.get(&format!("/subjects/{subject}/versions/1")).await?;
+            let id = found["id"].as_u64().context("an id")?;
+            let schema = found["schema"].as_str().context("a schema")?.to_owned();
+            all.push(Registered { id, subject, schema });
+        }
+        all.sort_by_key(|registered| registered.id);
+        Ok(all)
+    }
+
+    /// Killed and started again: empty.
+    pub async fn wipe(&mut self) -> anyhow::Result<()> {
+        self.kill();
+        self.run().await
+    }
+
+    /// Brings an empty registry back to a snapshot, ids and all.
+    pub async fn restore(&self, snapshot: &[Registered]) -> anyhow::Result<()> {
+        let client = reqwest::Client::new();
+        for Registered { id, subject, schema } in snapshot {
+            let url = format!("http://127.0.0.1:{}/apis/ccompat/v7/subjects/{subject}/versions", self.port);
+            let answer = client.post(url).json(&json!({ "schema": schema })).send().await?;
+            let given: Value = answer.error_for_status()?.json().await?;
+            anyhow::ensure!(given["id"].as_u64() == Some(*id), "{subject} had id {id}, now {given}");
+        }
+        Ok(())
+    }
+
+    /// SIGSTOP and SIGCONT.
+    pub fn pause(&self, paused: bool) -> anyhow::Result<()> {
+        let child = self.child.as_ref().context("the registry is down")?;
+        signal(child.id(), if paused { "STOP" } else { "CONT" })
+    }
+
+    fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
