@@ -77,6 +77,8 @@ pub async fn check(bug: Option<Bug>) -> anyhow::Result<Verdict> {
         bug: bug.map(Bug::name),
     };
     let service = launch.start()?;
+    // strace takes no signal while it writes a file; the spool's lock says who is under it.
+    let traced = Traced(std::fs::read_to_string(spool.join("lock"))?.trim().parse()?);
     let provider = Provider::new(service.hooks, &setup.source)?;
     let mut answered = BTreeSet::new();
     let mut ids = (0..).map(|n| format!("{PREFIX}{n:05}"));
@@ -93,15 +95,24 @@ pub async fn check(bug: Option<Bug>) -> anyhow::Result<Verdict> {
         anyhow::ensure!(answer.status == 202, "not spooled: {answer:?}");
         answered.insert(answer.id);
     }
-    // strace takes no signal while it writes a file; the spool's lock says who is under it.
-    signal(std::fs::read_to_string(spool.join("lock"))?.trim().parse()?, "TERM")?;
+    signal(traced.0, "TERM")?;
     let status = service.stop()?;
+    std::mem::forget(traced);
     anyhow::ensure!(
         status.success(),
         "hookstream ended with {status}: {}",
         std::fs::read_to_string(launch.log)?
     );
     judge(&file, &spool, &answered)
+}
+
+/// The program under strace, which would outlive it.
+struct Traced(u32);
+
+impl Drop for Traced {
+    fn drop(&mut self) {
+        let _ = signal(self.0, "KILL");
+    }
 }
 
 /// Whether strace is here and may trace.
