@@ -66,7 +66,7 @@ impl Subjects {
     }
 
     /// Asks for each subject once; what has come is swapped in at the end, so that one bad schema
-    /// holds up its own types only. True when nothing is open: lost ids wait for a person.
+    /// holds up its own types only. True when nothing is open.
     async fn round(&mut self) -> bool {
         let mut troubles = Vec::new();
         let mut news = false;
@@ -96,15 +96,24 @@ impl Subjects {
         let subject = schema.subject.as_str();
         let standing = self.schemas.standing(subject);
         let known = match standing {
-            Standing::Lost(_) => return Ok(standing),
             Standing::Unknown => None,
-            Standing::Pinned(id) | Standing::Doubted(id) | Standing::Confirmed(id) => Some(id),
+            Standing::Pinned(id) | Standing::Lost(id) | Standing::Confirmed(id) => Some(id),
         };
+        // Once is enough, however often it is asked again.
+        let news = !matches!(standing, Standing::Lost(_));
         if let Some(id) = known {
             let resolved = self.registry.resolve(id, &schema.schema).await?;
             if resolved != Resolved::Same {
-                let advice = self.advice();
-                tracing::error!(subject, id, ?resolved, advice, "the registry lost the schema under its id");
+                if news {
+                    let advice = self.advice();
+                    tracing::error!(
+                        subject,
+                        id,
+                        ?resolved,
+                        advice,
+                        "the registry lost the schema under its id"
+                    );
+                }
                 return Ok(Standing::Lost(id));
             }
         }
@@ -118,9 +127,15 @@ impl Subjects {
         };
         match known {
             Some(id) if id != given => {
-                let advice = self.advice();
-                tracing::error!(subject, id, given, advice, "the registry gives the schema another id");
+                if news {
+                    let advice = self.advice();
+                    tracing::error!(subject, id, given, advice, "the registry gives the schema another id");
+                }
                 Ok(Standing::Lost(id))
+            }
+            Some(id) if !news => {
+                tracing::info!(subject, id, "the registry has the schema under its id again");
+                Ok(Standing::Confirmed(id))
             }
             _ => Ok(Standing::Confirmed(given)),
         }
@@ -175,17 +190,13 @@ impl Subjects {
                 Standing::Confirmed(_) => {}
                 Standing::Unknown => open = true,
                 Standing::Pinned(_) => pinned = true,
-                Standing::Doubted(id) => {
-                    open = true;
-                    lost.push(format!("{subject}: id {id} was lost before and is not confirmed since"));
-                }
                 Standing::Lost(id) => {
                     lost.push(format!("{subject}: the registry has lost or changed id {id}"));
                 }
             }
         }
-        let settled = !open && !pinned;
-        if settled && lost.is_empty() {
+        let settled = !open && !pinned && lost.is_empty();
+        if settled {
             self.silent = false;
             self.health.schemas.set(State::Ok, "");
             return true;
@@ -200,7 +211,7 @@ impl Subjects {
             if !std::mem::replace(&mut self.silent, true) {
                 tracing::warn!(why = trouble, "publishing with pinned schema ids");
             }
-        } else if !settled {
+        } else if !trouble.is_empty() {
             why.push(trouble);
         }
         let state = if self.schemas.any_id() { State::Degraded } else { State::Down };
@@ -212,9 +223,9 @@ impl Subjects {
     fn advice(&self) -> String {
         match self.pins.as_ref().map(Pins::file) {
             Some(file) => {
-                format!("restore the registry, or remove {} to take new ids, and restart", file.display())
+                format!("restore the registry, or remove {} and restart to take new ids", file.display())
             }
-            None => "restore the registry, or accept new ids, and restart".into(),
+            None => "restore the registry, or restart to take new ids".into(),
         }
     }
 }

@@ -37,11 +37,10 @@ pub enum Standing {
     Unknown,
     /// From an earlier run. Used, and to be confirmed.
     Pinned(u32),
-    /// From an earlier run that saw the registry resolve it otherwise. Not used until confirmed.
-    Doubted(u32),
     /// The registry says so. Used.
     Confirmed(u32),
-    /// The registry resolves it otherwise, or not at all. Not used any more.
+    /// The registry resolved it otherwise, or not at all, in this run or an earlier one. Not used
+    /// until the registry confirms it.
     Lost(u32),
 }
 
@@ -92,7 +91,7 @@ impl Schemas {
     pub fn id(&self, subject: &str) -> Option<u32> {
         match self.standing(subject) {
             Standing::Pinned(id) | Standing::Confirmed(id) => Some(id),
-            Standing::Unknown | Standing::Doubted(_) | Standing::Lost(_) => None,
+            Standing::Unknown | Standing::Lost(_) => None,
         }
     }
 
@@ -110,7 +109,7 @@ impl Schemas {
     pub fn pin(&mut self, pins: &Pins) -> bool {
         for Loaded { subject, text, .. } in self.loaded.values() {
             let Some(pin) = pins.get(subject, text) else { continue };
-            let standing = if pin.lost { Standing::Doubted(pin.id) } else { Standing::Pinned(pin.id) };
+            let standing = if pin.lost { Standing::Lost(pin.id) } else { Standing::Pinned(pin.id) };
             self.standings.insert(subject.clone(), standing);
         }
         self.any_id()
@@ -139,7 +138,7 @@ mod tests {
             schemas.set("a-value", standing);
             assert_eq!(schemas.id("a-value"), Some(7), "{standing:?}");
         }
-        for standing in [Standing::Unknown, Standing::Doubted(7), Standing::Lost(7)] {
+        for standing in [Standing::Unknown, Standing::Lost(7)] {
             schemas.set("a-value", standing);
             assert_eq!(schemas.id("a-value"), None, "{standing:?}");
         }

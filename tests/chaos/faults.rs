@@ -210,8 +210,7 @@ async fn wipe(world: &mut World) -> anyhow::Result<()> {
         answer.text().await.is_ok_and(|text| text.contains("lost or changed id"))
     })
     .await?;
-    world.registry.restore(&world.snapshot).await?;
-    world.program.kill().await
+    world.registry.restore(&world.snapshot).await
 }
 
 /// With no broker there, and then, in every other case, with the brokers back before there is room.
