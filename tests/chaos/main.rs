@@ -97,7 +97,7 @@ enum Mode {
 impl Args {
     /// For a file system that is small enough to fill.
     fn needs_a_disk(&self) -> bool {
-        matches!(self.mode, None | Some(Mode::Disk | Mode::Planted { .. }))
+        matches!(self.mode, None | Some(Mode::Disk | Mode::Outage { .. } | Mode::Planted { .. }))
     }
 }
 

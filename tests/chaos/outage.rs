@@ -11,6 +11,7 @@ use anyhow::Context as _;
 use hdrhistogram::Histogram;
 
 use crate::proxy::Mode;
+use crate::room::Tmpfs;
 use crate::senders::Senders;
 use crate::service::metric;
 use crate::world::{LIVE_ROWS, World, drained, parked};
@@ -61,7 +62,11 @@ impl Phase {
 pub async fn run(time: Duration, rate: u32, seed: u64, cut: bool) -> anyhow::Result<()> {
     let dir = tempfile::Builder::new().prefix("hookstream-outage-").tempdir()?;
     println!("an outage of {} s at {rate}/s, seed {seed}", time.as_secs());
-    let mut world = World::start_on(dir.path(), &dir.path().join("spool"), seed, None).await?;
+    // Apart, as on machines of their own: a sync of the spool would hold up their appends on one disk.
+    let brokers = dir.path().join("brokers");
+    std::fs::create_dir(&brokers)?;
+    let _disk = Tmpfs::mount(&brokers, "4g")?;
+    let mut world = World::start_on(dir.path(), &brokers, &dir.path().join("spool"), seed, None).await?;
     let load = tokio::spawn(world.senders.clone().run(rate));
     let (pid, admin) = {
         let service = world.program.service.lock().await;
