@@ -90,8 +90,8 @@ reasons! {
     TypeUnknown        "type_unknown"        DeadLettered OK                       WARN "No topic is configured for the event type.";
     ShapeMismatch      "shape_mismatch"      DeadLettered OK                       WARN "The body does not fit the schema of its event type.";
     KafkaRefused       "kafka_refused"       DeadLettered OK                       WARN "Kafka refuses the record for good.";
-    SignatureMissing   "signature_missing"   Refused      UNAUTHORIZED             WARN "The signature header is missing.";
-    SignatureMalformed "signature_malformed" Refused      UNAUTHORIZED             WARN "The signature header cannot be read.";
+    SignatureMissing   "signature_missing"   Refused      UNAUTHORIZED             WARN "A header that the signature needs is missing.";
+    SignatureMalformed "signature_malformed" Refused      UNAUTHORIZED             WARN "A header that the signature needs cannot be read.";
     SignatureMismatch  "signature_mismatch"  Refused      UNAUTHORIZED             WARN "No secret of the source made this signature.";
     SourceUnknown      "source_unknown"      Refused      NOT_FOUND                INFO "No source of this name is configured.";
     MethodNotAllowed   "method_not_allowed"  Refused      METHOD_NOT_ALLOWED       INFO "Deliveries are sent by POST.";

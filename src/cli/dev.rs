@@ -10,6 +10,7 @@ use std::time::Duration;
 use anstyle::{AnsiColor, Style};
 use anyhow::Context as _;
 use bytes::Bytes;
+use http::HeaderMap;
 use jiff::{Timestamp, Zoned};
 use serde::Serialize;
 use tokio::sync::mpsc;
@@ -186,13 +187,14 @@ impl Banner<'_> {
         let body = Bytes::from_static(
             br#"{"event":"document.changed","timestamp":"2026-01-02T03:04:05.678901Z","tenant_id":"acme","data":{"document_id":"README.md","source":"github"}}"#,
         );
-        let (header, value) = source.verifier.sign(&body, Timestamp::now()).ok()?;
-        Some(format!(
-            "curl -i {}/hooks/grapevine -H 'content-type: application/json' -H '{header}: {}' \\\n        -d '{}'",
-            app.hooks,
-            value.to_str().ok()?,
-            String::from_utf8_lossy(&body)
-        ))
+        let mut headers = HeaderMap::new();
+        source.verifier.sign(&body, Timestamp::now(), &mut headers).ok()?;
+        let mut command =
+            format!("curl -i {}/hooks/grapevine -H 'content-type: application/json'", app.hooks);
+        for (name, value) in &headers {
+            command.push_str(&format!(" -H '{name}: {}'", value.to_str().ok()?));
+        }
+        Some(format!("{command} \\\n        -d '{}'", String::from_utf8_lossy(&body)))
     }
 }
 

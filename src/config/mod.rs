@@ -14,6 +14,7 @@ mod problems;
 mod properties;
 mod reference;
 pub mod secret;
+mod signature;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -24,6 +25,7 @@ pub use problems::Problems;
 pub use properties::{Properties, Property};
 pub use reference::{SecretEntry, SecretRef};
 pub use secret::{Environment, Secret, SecretText};
+pub use signature::{Encoding, Form, Hash, Kind, SecretFormat, Signature, TimestampUnit};
 
 /// Everything, presets merged in.
 #[derive(Debug, Clone, Deserialize)]
@@ -245,38 +247,6 @@ pub enum Unmapped {
     /// To the source's dead letters, as `type_unknown`.
     #[default]
     DeadLetter,
-}
-
-/// `[source.NAME.signature]`
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Signature {
-    /// The header that carries the signature.
-    pub header: String,
-    /// Stands before the hex digest, where the header is no list.
-    #[serde(default)]
-    pub prefix: Option<String>,
-    /// The key of the signature, where the header is a list of `key=value` parts; several may stand in it.
-    #[serde(default)]
-    pub signature_key: Option<String>,
-    /// The key of the signed time in such a list, in unix seconds.
-    #[serde(default)]
-    pub timestamp_key: Option<String>,
-    /// What is signed: text with `{timestamp}` and `{body}`.
-    pub signed: String,
-    /// The forms of `{body}`, tried in this order.
-    #[serde(deserialize_with = "text::list")]
-    pub forms: Vec<Form>,
-}
-
-/// A form of the body that a provider may sign.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Form {
-    /// The bytes on the wire.
-    Raw,
-    /// Python's `json.dumps(..., separators=(",", ":"))` of what stands on the wire.
-    JsonCompactAscii,
 }
 
 /// `[source.NAME.envelope]`: JSON pointers.

@@ -86,9 +86,11 @@ impl Record {
         if let Some(original) = original_topic {
             headers.push(("hookstream-original-topic".into(), original.into()));
         }
-        // The claim of the signature header was read as ASCII, so nothing is lost here.
-        if let Some(value) = delivery.headers.get(verified.header()).and_then(|value| value.to_str().ok()) {
-            headers.push((verified.header().as_str().to_owned().into(), value.into()));
+        // They were read as ASCII, so nothing is lost here.
+        for name in verified.headers() {
+            if let Some(value) = delivery.headers.get(name).and_then(|value| value.to_str().ok()) {
+                headers.push((name.as_str().to_owned().into(), value.into()));
+            }
         }
         headers.push(("hookstream-form".into(), verified.form().label().into()));
         headers.push(("hookstream-seal".into(), verified.seal()));

@@ -23,12 +23,24 @@ struct Preset {
     signature: config::Signature,
 }
 
-fn verifier(preset: &str, secrets: &[&str]) -> Verifier {
+fn rules(preset: &str) -> config::Signature {
     let preset: Preset = toml::Deserializer::parse(preset).and_then(Preset::deserialize).unwrap();
+    preset.signature
+}
+
+fn verifier(preset: &str, secrets: &[&str]) -> Verifier {
+    let rules = rules(preset);
+    let key = |value: &str| rules.secret_format.decode(value.as_bytes()).unwrap();
     let secrets: Vec<Secret> =
-        secrets.iter().enumerate().map(|(n, value)| Secret::new(format!("secret-{n}"), *value)).collect();
+        secrets.iter().enumerate().map(|(n, value)| Secret::new(format!("secret-{n}"), key(value))).collect();
     let mut problems = Problems::default();
-    Verifier::compile(&preset.signature, &secrets, "signature", &mut problems).expect("the presets compile")
+    let verifier = Verifier::compile(&rules, &secrets, "signature", &mut problems);
+    verifier.unwrap_or_else(|| panic!("{problems}"))
+}
+
+fn reason(verifier: &Verifier, headers: &[(&str, &str)], body: &str) -> Option<Reason> {
+    let headers: Vec<_> = headers.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+    verifier.verify(&delivery(&headers, body.as_bytes())).err().map(|fault| fault.reason)
 }
 
 fn delivery(headers: &[(String, String)], body: &[u8]) -> Delivery {
@@ -47,8 +59,10 @@ fn delivery(headers: &[(String, String)], body: &[u8]) -> Delivery {
 }
 
 fn signed(verifier: &Verifier, body: &[u8]) -> Delivery {
-    let (name, value) = verifier.sign(body, Timestamp::from_second(1_775_847_600).unwrap()).unwrap();
-    delivery(&[(name.to_string(), value.to_str().unwrap().to_owned())], body)
+    let mut delivery = delivery(&[], body);
+    let now = Timestamp::from_second(1_775_847_600).unwrap();
+    verifier.sign(body, now, &mut delivery.headers).unwrap();
+    delivery
 }
 
 /// Evidence for tests of what comes after: a delivery that was really signed and verified.
@@ -134,7 +148,7 @@ fn a_seal_covers_receipt_form_header_and_body() {
     let verifier = verifier(GRAPEVINE, &[SECRET]);
     let original = signed(&verifier, br#"{"event":"x"}"#);
     let seal = |delivery: &Delivery| verifier.verify(delivery).unwrap().seal();
-    // Made with Python: hmac over the parts that seal.rs lists, each behind its length.
+    // Made by tests/fixtures/signatures/seals.py.
     assert_eq!(seal(&original), "bbeadd6a61586f48cb2a4f296e8df58eb7f628de3801e7f3acfd94328e041b0e");
     let later = Delivery { received_at: Timestamp::from_second(1).unwrap(), ..original.clone() };
     let spaced = Delivery { body: Bytes::from_static(br#"{"event": "x"}"#), ..original.clone() };
@@ -142,28 +156,173 @@ fn a_seal_covers_receipt_form_header_and_body() {
     assert_ne!(seal(&spaced), seal(&original));
 }
 
+/// Made by tests/fixtures/signatures/seals.py.
+#[test]
+fn a_seal_covers_every_header_that_the_rules_read_and_no_token() {
+    let rules = "signature = { header = 'S', signature_version = 'v1', timestamp_header = 'T', id_header = 'I', \
+        encoding = 'base64', signed = '{id}.{timestamp}.{header:X-Extra}.{body}' }";
+    let verifier = verifier(rules, &[SECRET]);
+    let mut delivery = delivery(&[("i".into(), "msg_1".into()), ("x-extra".into(), "more".into())], b"{}");
+    verifier.sign(b"{}", Timestamp::from_second(1_775_847_600).unwrap(), &mut delivery.headers).unwrap();
+    assert_eq!(delivery.headers["s"], "v1,52vNoxHu2WNM3OoLagUKgeTiwi+4P1tUSIPViYiIBxM=");
+    let verified = verifier.verify(&delivery).unwrap();
+    assert_eq!(verified.headers(), ["s", "t", "i", "x-extra"]);
+    assert_eq!(verified.seal(), "00ac7ffbca38f750798ddd3f5d4fd61d00411552930d96e57a9f5a187184d10d");
+
+    let verifier = self::verifier("signature = { kind = 'token', header = 'X-Token' }", &[SECRET]);
+    let delivery = signed(&verifier, b"{}");
+    let verified = verifier.verify(&delivery).unwrap();
+    assert!(verified.headers().is_empty());
+    assert_eq!(verified.seal(), "ae098d18d0d3d27029e2628659cdfe0e388bd1aef1f7e944d4f7aa362e1321e8");
+    assert!(!format!("{verifier:?} {:?}", delivery.headers).contains(SECRET), "a token is shown");
+}
+
+/// A rule, and what a person reads who wrote it.
 #[test]
 fn rules_that_cannot_be_right_are_refused() {
-    let rules = |signed: &str, timestamp: Option<&str>| config::Signature {
-        header: "X-Signature".into(),
-        prefix: None,
-        signature_key: Some("v1".into()),
-        timestamp_key: timestamp.map(str::to_owned),
-        signed: signed.into(),
-        forms: vec![Form::Raw],
-    };
-    for (signed, timestamp) in [
-        ("{timestamp}", Some("t")),
-        ("{timestamp}{body}", Some("t")),
-        ("{body}.{nonce}", None),
-        ("{body", None),
-        ("{timestamp}.{body}", None),
-        ("{body}", Some("t")),
-    ] {
+    let time = "timestamp_header = 'T'";
+    let both = "signature_key = 'v1', timestamp_key = 't'";
+    let rows = [
+        ("", "signed: is missing"),
+        (&format!("{time}, signed = '{{timestamp}}'"), "signed: must contain {body}"),
+        (&format!("{time}, signed = '{{timestamp}}{{body}}'"), "signed: needs a separator"),
+        ("signed = '{body}.{nonce}'", "signed: knows {body}"),
+        ("signed = '{body'", "signed: has a { without"),
+        ("signed = '{body}.{body}'", "signed: contains {body} more than once"),
+        ("signed = '{timestamp}.{body}'", "signed: uses {timestamp} if and only if"),
+        (&format!("{time}, signed = '{{body}}'"), "signed: uses {timestamp} if and only if"),
+        (&format!("{both}, {time}, signed = '{{timestamp}}.{{body}}'"), "timestamp_header: excludes"),
+        ("timestamp_unit = 'milliseconds', signed = '{body}'", "timestamp_unit: is for {timestamp}"),
+        ("timestamp_key = 't', signed = '{timestamp}.{body}'", "timestamp_key: needs signature_key"),
+        ("prefix = 'x', signature_key = 'v1', signed = '{body}'", "prefix: goes with a plain header"),
+        ("signature_version = 'v1', signature_key = 'v1', signed = '{body}'", "signature_version: excludes"),
+        ("signed = '{id}.{body}'", "signed: uses {id}: set id_header"),
+        ("id_header = 'I', signed = '{body}'", "id_header: is for {id}"),
+        ("signed = '{url}{body}'", "signed: uses {url}: set url"),
+        ("url = 'https://example.com/', signed = '{body}'", "url: is for {url}"),
+        ("signed = '{header:a b}.{body}'", "signed: names by {header:NAME} what is no header"),
+        ("signed = '{header:Hookstream-Seal}.{body}'", "signed: names by {header:NAME} what is no header"),
+        ("forms = [], signed = '{body}'", "forms: must name"),
+        ("kind = 'token', signed = '{body}'", "signed: does not go with kind = \"token\""),
+        ("kind = 'token', hash = 'sha256'", "hash: does not go with kind = \"token\""),
+        ("kind = 'token', forms = ['json_compact_ascii']", "forms: does not go with"),
+    ];
+    for (rule, expected) in rows {
+        let rules = rules(&format!("signature = {{ header = 'S', {rule} }}"));
         let mut problems = Problems::default();
-        let compiled = Verifier::compile(&rules(signed, timestamp), &[], "signature", &mut problems);
-        assert!(compiled.is_none() && problems.len() == 1, "{signed}: {problems}");
+        let compiled = Verifier::compile(&rules, &[], "signature", &mut problems);
+        assert!(compiled.is_none() && problems.len() == 1, "{rule}: {problems}");
+        assert!(problems.lines()[0].starts_with(&format!("signature.{expected}")), "{rule}: {problems}");
     }
+    for (rule, expected) in
+        [("header = 'a b'", "is no name"), ("header = 'Hookstream-Seal'", "is a header of ours")]
+    {
+        let mut problems = Problems::default();
+        let rules = rules(&format!("signature = {{ {rule}, signed = '{{body}}' }}"));
+        assert!(Verifier::compile(&rules, &[], "signature", &mut problems).is_none());
+        assert!(problems.to_string().contains(expected), "{problems}");
+    }
+}
+
+#[test]
+fn a_header_that_the_rules_read_occurs_exactly_once() {
+    let rules = "signature = { header = 'S', timestamp_header = 'T', id_header = 'I', \
+        signed = '{id}.{timestamp}.{header:E}.{body}' }";
+    let verifier = verifier(rules, &[SECRET]);
+    let mut headers = delivery(&[("e".into(), "x".into())], b"").headers;
+    verifier.sign(b"{}", Timestamp::UNIX_EPOCH, &mut headers).unwrap();
+    let all: Vec<_> = headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
+    assert_eq!((all.len(), reason(&verifier, &all, "{}")), (4, None));
+    for left_out in 0..all.len() {
+        let (mut missing, mut twice) = (all.clone(), all.clone());
+        let header = missing.remove(left_out);
+        twice.push(header);
+        assert_eq!(reason(&verifier, &missing, "{}"), Some(Reason::SignatureMissing), "{header:?}");
+        assert_eq!(reason(&verifier, &twice, "{}"), Some(Reason::SignatureMalformed), "{header:?}");
+    }
+}
+
+/// One signed text, cut in two ways: only one of the deliveries may verify.
+#[test]
+fn a_value_that_contains_its_separator_is_refused() {
+    for (signed, headers, body) in [
+        ("{header:A}.{header:B}.{body}", ("a.b", "c"), "d"),
+        ("{header:A}.{header:B}.{body}", ("a", "b.c"), "d"),
+        ("{header:A}-.-{header:B}.{body}", ("a-.", "-.-b"), "d"), // overlaps its separator
+        ("{header:A}aa{header:B}:{body}", ("xa", "b"), "d"),
+        ("{body}.{header:A}.{header:B}", ("a", "b.c"), "d"),
+        ("{body}.{header:A}.{header:B}", ("a.b", "c"), "d"),
+        ("{body}aa{header:A}:{header:B}", ("ax", "b"), "d"),
+    ] {
+        let verifier = verifier(&format!("signature = {{ header = 'S', signed = '{signed}' }}"), &[SECRET]);
+        let (a, b) = headers;
+        let text = signed.replace("{header:A}", a).replace("{header:B}", b).replace("{body}", body);
+        let digest =
+            Mac::new(config::Hash::Sha256, SECRET.as_bytes()).unwrap().digest([text.as_bytes()].into_iter());
+        let signature = hex::encode(&digest[..32]);
+        let all = [("S", signature.as_str()), ("A", a), ("B", b)];
+        assert_eq!(reason(&verifier, &all, body), Some(Reason::SignatureMalformed), "{signed} {headers:?}");
+    }
+}
+
+#[test]
+fn of_versions_in_a_header_ours_are_read_and_at_most_eight() {
+    let rules =
+        "signature = { header = 'S', signature_version = 'v1', encoding = 'base64', signed = '{body}' }";
+    let verifier = verifier(rules, &[SECRET]);
+    let headers = signed(&verifier, b"{}").headers;
+    let good = headers["s"].to_str().unwrap();
+    let other = format!("v1,{}=", "A".repeat(43));
+    for valid in [
+        format!("v1a,{good} {good}"),
+        format!("{other} {good} v2,x"),
+        format!("nonsense  {good}"),
+        format!("{}{good}", format!("{other} ").repeat(7)),
+        format!("{}{good}", "v0,x ".repeat(100)),
+    ] {
+        assert_eq!(reason(&verifier, &[("S", &valid)], "{}"), None, "{valid}");
+    }
+    for malformed in [
+        "",
+        "v1",
+        "v1,",
+        "v1,abc",
+        &good.replace("v1,", "v2,"),
+        &good.replace("v1,", "v1="),
+        &good.replace("v1,", ""),
+        &format!("{}{good}", format!("{other} ").repeat(8)),
+    ] {
+        let found = reason(&verifier, &[("S", malformed)], "{}");
+        assert_eq!(found, Some(Reason::SignatureMalformed), "{malformed}");
+    }
+    assert_eq!(reason(&verifier, &[("S", &other)], "{}"), Some(Reason::SignatureMismatch));
+}
+
+#[test]
+fn a_token_is_compared_whole() {
+    let verifier = verifier("signature = { kind = 'token', header = 'X-Token' }", &["first-token", SECRET]);
+    assert_eq!(reason(&verifier, &[("X-Token", SECRET)], "anything"), None);
+    let longer = format!("{SECRET}x");
+    for wrong in ["", "x", &SECRET[1..], &SECRET[..SECRET.len() - 1], &longer, &SECRET.to_uppercase()] {
+        assert_eq!(
+            reason(&verifier, &[("X-Token", wrong)], "{}"),
+            Some(Reason::SignatureMismatch),
+            "{wrong}"
+        );
+    }
+    assert_eq!(reason(&verifier, &[], "{}"), Some(Reason::SignatureMissing));
+    let prefixed = self::verifier(
+        "signature = { kind = 'token', header = 'Authorization', prefix = 'Bearer ' }",
+        &[SECRET],
+    );
+    assert_eq!(reason(&prefixed, &[("Authorization", &format!("Bearer {SECRET}"))], ""), None);
+    assert_eq!(reason(&prefixed, &[("Authorization", SECRET)], ""), Some(Reason::SignatureMalformed));
+
+    let mut problems = Problems::default();
+    let rules = rules("signature = { kind = 'token', header = 'X-Token' }");
+    Verifier::compile(&rules, &[Secret::new("odd", "two\nlines of it")], "signature", &mut problems);
+    let shown = problems.to_string();
+    assert!(shown.contains("the token odd has characters") && !shown.contains("lines of it"), "{shown}");
 }
 
 /// A flipped bit anywhere in body, time or signature is refused.

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use anyhow::bail;
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Uri};
+use http::{HeaderMap, Uri};
 use jiff::Timestamp;
 use uuid::Uuid;
 
@@ -24,11 +24,10 @@ pub(super) struct Maker {
     fresh: Option<Fresh>,
 }
 
-/// Body and signature.
+/// A body with the headers of its signature.
 pub(super) struct Signed {
     pub(super) body: Bytes,
-    pub(super) header: HeaderName,
-    pub(super) value: HeaderValue,
+    pub(super) headers: HeaderMap,
 }
 
 impl Maker {
@@ -59,9 +58,10 @@ impl Maker {
             Some(fresh) => fresh.next(),
             None => (self.body.clone(), Timestamp::now()),
         };
-        match self.verifier.sign(&body, now) {
-            Ok((header, value)) => Ok(Signed { body, header, value }),
-            Err(fault) => bail!("the provider signs the JSON text of its body, and this has none: {fault}"),
+        let mut headers = HeaderMap::new();
+        match self.verifier.sign(&body, now, &mut headers) {
+            Ok(()) => Ok(Signed { body, headers }),
+            Err(fault) => bail!("the provider could not sign this body: {fault}"),
         }
     }
 
@@ -71,7 +71,7 @@ impl Maker {
         let delivery = Delivery {
             id: Id::new(),
             uri: Uri::from_static("/"),
-            headers: HeaderMap::from_iter([(signed.header.clone(), signed.value.clone())]),
+            headers: signed.headers.clone(),
             body: signed.body.clone(),
             received_at: Timestamp::now(),
         };

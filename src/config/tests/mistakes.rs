@@ -231,7 +231,7 @@ secrets = [
   { fil = '/x' },
 ]
 [source.shop.signature]
-header = 'X'
+prefix = 'X'
 signed = '{body}'
 [source.shop.envelope]
 id = '/id'
@@ -250,7 +250,7 @@ data = '/data'
         "hookstream.toml:10: kafka.topics.partitions: ",
         "hookstream.toml:15: source.shop.secrets.0: ",
         "hookstream.toml:17: source.shop.secrets.2.fil: ",
-        "hookstream.toml:19: source.shop.signature: lacks `forms`",
+        "hookstream.toml:19: source.shop.signature: lacks `header`",
         "hookstream.toml:22: source.shop.envelope: lacks `time_format`",
         "HOOKSTREAM_HTTP__LISEN: ",
         "HOOKSTREAM_KAFKA__TOPICS__PARTITIONS: ",
