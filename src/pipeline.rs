@@ -101,6 +101,10 @@ impl Pipeline {
             Ok(verified) => verified,
             Err(fault) => return fault.into(),
         };
+        let stale = match source.stale(&verified) {
+            Some(fault) if fault.reason == Reason::StaleRejected => return fault.into(),
+            judged => judged,
+        };
         // Only now: an unverified request never holds a delivery's place.
         let Some(_own) = source.place() else {
             return Fault::new(Reason::Overloaded, "max_in_flight of the source").into();
@@ -109,7 +113,10 @@ impl Pipeline {
             return Fault::new(Reason::Overloaded, "max_in_flight of all sources").into();
         };
 
-        let (name, shaped) = shape(source, &verified);
+        let (name, mut shaped) = shape(source, &verified);
+        if let (Some(why), Shaped::Publish(Outbound { topic, .. })) = (stale, &shaped) {
+            shaped = Shaped::DeadLetter { bound_for: Some(topic.clone()), why };
+        }
         let mut ended = match shaped {
             Shaped::Publish(record) => self.publish(source, &verified, record, deadline).await,
             Shaped::DeadLetter { bound_for, why } => {

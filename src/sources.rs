@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 
-use crate::config::{Loaded, Problems};
+use crate::config::{Loaded, Problems, Stale};
 use crate::envelope::Envelope;
 use crate::names;
+use crate::outcome::{Fault, Reason};
 use crate::quota::{Held, InUse};
 use crate::schema::{Encoder, Schemas};
-use crate::verify::Verifier;
+use crate::verify::{Verified, Verifier};
 
 /// All sources that are on, swapped as a whole.
 #[derive(Debug, Default)]
@@ -36,6 +37,8 @@ pub struct Source {
     dead_letters: Arc<DefaultDirectRateLimiter>,
     in_flight: Arc<InUse>,
     max_in_flight: usize,
+    stale: Stale,
+    tolerance: Duration,
 }
 
 /// An event type's way into Kafka.
@@ -51,6 +54,21 @@ impl Source {
     /// Counts one dead letter against the source's rate; false when it is used up.
     pub fn dead_letter_allowed(&self) -> bool {
         self.dead_letters.check().is_ok()
+    }
+
+    /// Why a delivery is too old, or too far ahead, to be an event: `stale_rejected` for the sender
+    /// to sign anew, `stale` for the dead letters. `None` for one that is neither.
+    pub fn stale(&self, verified: &Verified<'_>) -> Option<Fault> {
+        let reason = match self.stale {
+            Stale::Accept => return None,
+            Stale::DeadLetter => Reason::Stale,
+            Stale::Reject => Reason::StaleRejected,
+        };
+        let age = verified.age()?;
+        let seconds = age.unsigned_abs().as_secs();
+        let (tolerance, side) = (self.tolerance.as_secs(), if age.is_negative() { "ahead" } else { "old" });
+        (age.unsigned_abs() > self.tolerance)
+            .then(|| Fault::new(reason, format!("{seconds} s {side}, the tolerance is {tolerance} s")))
     }
 
     /// A place for one verified delivery; `None` when the source has all of its own in use.
@@ -90,6 +108,8 @@ impl Sources {
                 dead_letters,
                 in_flight,
                 max_in_flight: rules.max_in_flight.unwrap_or(share),
+                stale: rules.stale,
+                tolerance: rules.tolerance,
             };
             sources.insert(name.clone(), Arc::new(source));
         }

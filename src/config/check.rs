@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::{Config, Http, Problems, Registry, Source, Topics};
+use super::{Config, Http, Problems, Registry, Source, Stale, Topics};
 use crate::names;
 
 /// The longest time that any wait may take.
@@ -148,6 +148,16 @@ fn source(name: &str, source: &Source, http: &Http, problems: &mut Problems) {
     if source.dead_letter_rate == 0 {
         let message = "expected at least 1: with 0, what is authentic but unusable would be retried for ever";
         problems.add(format!("source.{name}.dead_letter_rate"), message);
+    }
+    let tolerance = format!("source.{name}.tolerance");
+    time(&tolerance, source.tolerance, Duration::from_secs(1), problems);
+    let signature = &source.signature;
+    if source.stale != Stale::Accept
+        && signature.timestamp_key.is_none()
+        && signature.timestamp_header.is_none()
+    {
+        let message = "needs a signed time, and the signature has none; set \"accept\"";
+        problems.add(format!("source.{name}.stale"), message);
     }
     if source.max_in_flight.is_some_and(|own| !(1..=http.max_in_flight).contains(&own)) {
         let message = format!("expected 1 to {}, which is http.max_in_flight", http.max_in_flight);

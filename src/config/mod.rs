@@ -24,7 +24,7 @@ pub use load::{Auth, Loaded, Overrides, Secrets, load, presets};
 pub use problems::Problems;
 pub use properties::{Properties, Property};
 pub use reference::{SecretEntry, SecretRef};
-pub use secret::{Environment, Secret, SecretText};
+pub use secret::{Environment, Secret, SecretText, Window};
 pub use signature::{Encoding, Form, Hash, Kind, SecretFormat, Signature, TimestampUnit};
 
 /// Everything, presets merged in.
@@ -222,6 +222,12 @@ pub struct Source {
     /// Dead letters per second; past it, 503.
     #[serde(deserialize_with = "text::number", default = "hundred")]
     pub dead_letter_rate: u32,
+    /// What becomes of a delivery whose signed time is too far from now.
+    #[serde(default, deserialize_with = "text::choice")]
+    pub stale: Stale,
+    /// How far that may be, before or after.
+    #[serde(deserialize_with = "text::duration", default = "five_minutes")]
+    pub tolerance: Duration,
     /// How a delivery is signed.
     pub signature: Signature,
     /// Where the event's own fields stand.
@@ -236,6 +242,10 @@ fn four_seconds() -> Duration {
     Duration::from_secs(4)
 }
 
+fn five_minutes() -> Duration {
+    Duration::from_secs(5 * 60)
+}
+
 fn hundred() -> u32 {
     100
 }
@@ -247,6 +257,20 @@ pub enum Unmapped {
     /// To the source's dead letters, as `type_unknown`.
     #[default]
     DeadLetter,
+}
+
+/// `stale = "reject"`. Where the signed time is the event's and a retry keeps it, only `accept`
+/// loses nothing: after an outage of ours, every retry is old.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stale {
+    /// Age is not judged.
+    #[default]
+    Accept,
+    /// To the source's dead letters, as `stale`.
+    DeadLetter,
+    /// 401, as `stale_rejected`: fits where each attempt is signed anew.
+    Reject,
 }
 
 /// `[source.NAME.envelope]`: JSON pointers.

@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use hmac::Hmac;
 use http::{HeaderName, HeaderValue};
+use jiff::SignedDuration;
 use sha2::Sha256;
 use subtle::{Choice, ConstantTimeEq};
 
@@ -20,7 +21,7 @@ use digest::{Digest, Mac};
 pub use scheme::Claim;
 use scheme::{Layout, Scheme};
 
-use crate::config::{self, Form, Problems, Secret};
+use crate::config::{self, Form, Problems, Secret, Window};
 use crate::delivery::Delivery;
 use crate::outcome::{Fault, Reason};
 
@@ -39,6 +40,7 @@ pub struct Verified<'d> {
     form: Form,
     signed: Cow<'d, [u8]>,
     scheme: &'d Scheme,
+    age: Option<SignedDuration>,
 }
 
 impl<'d> Verified<'d> {
@@ -63,6 +65,12 @@ impl<'d> Verified<'d> {
         &self.signed
     }
 
+    /// How long before its receipt it was signed; negative where the signed time lies ahead. `None`
+    /// where no time is signed.
+    pub fn age(&self) -> Option<SignedDuration> {
+        self.age
+    }
+
     /// The request headers that the source's rules read: signature, time, id and what else is
     /// signed. Never that of a token.
     pub fn headers(&self) -> &'d [HeaderName] {
@@ -73,6 +81,7 @@ impl<'d> Verified<'d> {
 /// A secret with its key schedule done. The secret itself is not kept, but for a token.
 struct Key {
     name: Arc<str>,
+    window: Window,
     mac: Mac,
     /// Derived from the secret, for the seal of dead letters.
     seal: Hmac<Sha256>,
@@ -93,7 +102,8 @@ impl Key {
             }
             _ => (Mac::new(scheme.written.hash, secret.expose())?, None),
         };
-        Some(Self { name: secret.name.clone(), mac, seal: seal::derive(secret.expose())?, token })
+        let seal = seal::derive(secret.expose())?;
+        Some(Self { name: secret.name.clone(), window: secret.window, mac, seal, token })
     }
 }
 
@@ -136,23 +146,49 @@ impl Verifier {
     }
 
     /// Finds the secret that signed the delivery: each form of the body, the raw one first,
-    /// with each secret. The work is bounded: at most [`scheme::MAX_SIGNATURES`] are compared,
-    /// and the canonical form is made once and only where it differs from the raw body.
+    /// with each secret. The work is bounded: at most [`scheme::MAX_SIGNATURES`] are compared.
+    /// Secrets that are outside their time at the receipt come last, and only they have the
+    /// canonical form made once more.
     ///
     /// # Errors
     /// `signature_missing`, `signature_malformed`, `signature_mismatch`; the detail counts what
-    /// was tried.
+    /// was tried. `secret_expired` where only a secret outside its time has made the signature.
     pub fn verify<'d>(&'d self, delivery: &'d Delivery) -> Result<Verified<'d>, Fault> {
         let claim = self.claim(delivery)?;
-        for &form in &self.scheme.forms {
-            let Some(signed) = self.signed(delivery, form) else { continue };
-            for key in &self.keys {
-                if self.matches(&claim, &signed, key) {
-                    return Ok(Verified { delivery, key, form, signed, scheme: &self.scheme });
-                }
-            }
+        let now = delivery.received_at;
+        if let Some((key, form, signed)) = self.find(delivery, &claim, |key| key.window.contains(now)) {
+            let age = self.scheme.age(&claim, now);
+            return Ok(Verified { delivery, key, form, signed, scheme: &self.scheme, age });
+        }
+        if let Some((key, ..)) = self.find(delivery, &claim, |key| !key.window.contains(now)) {
+            let when = match key.window {
+                Window { not_before: Some(from), .. } if now < from => format!("counts from {from} on"),
+                Window { not_after: Some(until), .. } => format!("counted until {until}"),
+                Window { .. } => String::from("does not count now"),
+            };
+            return Err(Fault::new(Reason::SecretExpired, format!("the secret {} {when}", key.name)));
         }
         Err(Fault::new(Reason::SignatureMismatch, self.tried(delivery.body.len())))
+    }
+
+    /// The first of the secrets that are `wanted` which made one of the signatures.
+    fn find<'d>(
+        &'d self,
+        delivery: &'d Delivery,
+        claim: &Claim<'_>,
+        wanted: impl Fn(&Key) -> bool,
+    ) -> Option<(&'d Key, Form, Cow<'d, [u8]>)> {
+        if !self.keys.iter().any(&wanted) {
+            return None;
+        }
+        for &form in &self.scheme.forms {
+            let Some(signed) = self.signed(delivery, form) else { continue };
+            let mut keys = self.keys.iter().filter(|key| wanted(key));
+            if let Some(key) = keys.find(|key| self.matches(claim, &signed, key)) {
+                return Some((key, form, signed));
+            }
+        }
+        None
     }
 
     /// What the delivery claims: its signatures and the signed time.

@@ -1,6 +1,7 @@
 //! The declared rules of a signature: where it stands in the request, and over what it runs.
 
 use http::{HeaderMap, HeaderName};
+use jiff::{SignedDuration, Timestamp};
 
 use super::digest::{self, Digest, Mac, Written};
 use super::template::{Template, Values};
@@ -180,6 +181,21 @@ impl Scheme {
     /// The digest that `mac`'s secret gives to the signed text.
     pub(super) fn digest(&self, mac: &Mac, claim: &Claim<'_>, body: &[u8]) -> Digest {
         self.digest_of(mac, &claim.values, body)
+    }
+
+    /// How long before `now` it was signed; negative where the signed time lies ahead. `None` where
+    /// no time is signed. A time past all counting is as far as can be counted.
+    pub(super) fn age(&self, claim: &Claim<'_>, now: Timestamp) -> Option<SignedDuration> {
+        let timestamp = claim.values.timestamp;
+        if timestamp.is_empty() {
+            return None;
+        }
+        let number = timestamp.parse().unwrap_or(i64::MAX);
+        let signed = match self.unit {
+            TimestampUnit::Seconds => SignedDuration::from_secs(number),
+            TimestampUnit::Milliseconds => SignedDuration::from_millis(number),
+        };
+        Some(now.as_duration().saturating_sub(signed))
     }
 
     pub(super) fn digest_of(&self, mac: &Mac, values: &Values<'_>, body: &[u8]) -> Digest {

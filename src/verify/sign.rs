@@ -12,7 +12,7 @@ use crate::outcome::{Fault, Reason};
 
 impl Verifier {
     /// Puts into `headers` what the provider would send with `body`: signature, time and id, made
-    /// with the source's first secret at the time `now`. An id that stands there already is
+    /// at the time `now` with the first secret that counts then. An id that stands there already is
     /// signed as it is, as is any other header that the rules sign. Of several forms of the body
     /// the last is signed: it is the one that the provider's own signer makes.
     ///
@@ -22,7 +22,8 @@ impl Verifier {
     /// `signature_malformed` where the provider itself could not have sent such headers.
     pub fn sign(&self, body: &[u8], now: Timestamp, headers: &mut HeaderMap) -> Result<(), Fault> {
         let scheme = &self.scheme;
-        let key = self.keys.first().ok_or(Fault::from(Reason::SignatureMissing))?;
+        let key = self.keys.iter().find(|key| key.window.contains(now)).or(self.keys.first());
+        let key = key.ok_or(Fault::from(Reason::SignatureMissing))?;
         if let Some(token) = &key.token {
             headers.insert(&scheme.header, token.clone());
             return Ok(());

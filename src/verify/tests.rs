@@ -299,6 +299,71 @@ fn of_versions_in_a_header_ours_are_read_and_at_most_eight() {
 }
 
 #[test]
+fn the_age_is_the_signed_time_s_whichever_its_unit() {
+    let age = |rule: &str, header: &str, received_at: &str| {
+        let rules = format!(
+            "signature = {{ header = 'S', timestamp_header = 'T', signed = '{{timestamp}}.{{body}}', {rule} }}"
+        );
+        let verifier = verifier(&rules, &[SECRET]);
+        let mac = Mac::new(config::Hash::Sha256, SECRET.as_bytes()).unwrap();
+        let signature = hex::encode(&mac.digest([header.as_bytes(), b".", b"{}"].into_iter())[..32]);
+        let mut delivery = delivery(&[("S".into(), signature), ("T".into(), header.into())], b"{}");
+        delivery.received_at = received_at.parse().unwrap();
+        verifier.verify(&delivery).unwrap().age().unwrap()
+    };
+    let at = "2026-04-10T19:05:00Z"; // 300 s after 1775847600
+    let (seconds, millis) = ("timestamp_unit = 'seconds'", "timestamp_unit = 'milliseconds'");
+    assert_eq!(age("", "1775847600", at), SignedDuration::from_secs(300));
+    assert_eq!(age(seconds, "1775847901", at), SignedDuration::from_secs(-1));
+    assert_eq!(age(millis, "1775847600250", at), SignedDuration::from_millis(299_750));
+    assert!(age(seconds, "99999999999999999999", at).as_hours() < -1_000_000);
+    assert!(age(millis, "99999999999999999999", at).as_hours() < -1_000_000);
+    assert_eq!(
+        verifier(GRAPEVINE, &[SECRET]).verify(&signed(&verifier(GRAPEVINE, &[SECRET]), b"{}")).unwrap().age(),
+        None
+    );
+}
+
+#[test]
+fn a_secret_counts_within_its_time_only() {
+    let instant = |text: &str| Some(text.parse().unwrap());
+    let old = Window { not_before: None, not_after: instant("2026-01-01T00:00:00Z") };
+    let new =
+        Window { not_before: instant("2026-01-01T00:00:00Z"), not_after: instant("2027-01-01T00:00:00Z") };
+    let secrets = [
+        Secret::new("old", "the-old-secret-1").within(old),
+        Secret::new("new", "the-new-secret-1").within(new),
+    ];
+    let mut problems = Problems::default();
+    let verifier = Verifier::compile(&rules(GRAPEVINE), &secrets, "signature", &mut problems).unwrap();
+    for (by, at, expected) in [
+        ("the-old-secret-1", "2025-12-31T23:59:59Z", Ok("old")),
+        ("the-old-secret-1", "2026-01-01T00:00:00Z", Ok("old")),
+        ("the-old-secret-1", "2026-01-01T00:00:00.001Z", Err(Reason::SecretExpired)),
+        ("the-new-secret-1", "2025-12-31T23:59:59Z", Err(Reason::SecretExpired)),
+        ("the-new-secret-1", "2026-01-01T00:00:00Z", Ok("new")),
+        ("the-new-secret-1", "2027-01-01T00:00:01Z", Err(Reason::SecretExpired)),
+        ("another-secret-1", "2026-01-01T00:00:00Z", Err(Reason::SignatureMismatch)),
+    ] {
+        // With a space, so that only the canonical form was signed.
+        let mut delivery = signed(&self::verifier(GRAPEVINE, &[by]), br#"{"event": "x"}"#);
+        delivery.received_at = at.parse().unwrap();
+        let found = verifier.verify(&delivery);
+        let name = found.as_ref().map(|verified| verified.secret()).map_err(|fault| fault.reason);
+        assert_eq!(name, expected, "{by} {at}");
+        if let Err(Fault { reason: Reason::SecretExpired, detail }) = found {
+            let detail = detail.unwrap();
+            assert!(detail.starts_with("the secret ") && !detail.contains("secret-1"), "{detail}");
+        }
+    }
+    let mut headers = HeaderMap::new();
+    verifier.sign(b"{}", "2026-06-01T00:00:00Z".parse().unwrap(), &mut headers).unwrap();
+    let mut delivery = delivery(&[], b"{}");
+    (delivery.headers, delivery.received_at) = (headers, "2026-06-01T00:00:00Z".parse().unwrap());
+    assert_eq!(verifier.verify(&delivery).unwrap().secret(), "new", "the secret that counts signs");
+}
+
+#[test]
 fn a_token_is_compared_whole() {
     let verifier = verifier("signature = { kind = 'token', header = 'X-Token' }", &["first-token", SECRET]);
     assert_eq!(reason(&verifier, &[("X-Token", SECRET)], "anything"), None);

@@ -22,6 +22,7 @@ mod layout;
 mod outcomes;
 mod pressure;
 mod registry;
+mod rules;
 mod security;
 mod shutdown;
 mod slow;

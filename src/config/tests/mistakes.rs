@@ -50,6 +50,26 @@ fn one_mistake_gives_one_line_with_its_place() {
             "[http]\nbody_timeout = '4s'\n[source.grapevine]\nenabled = false",
             "hookstream.toml:2: http.body_timeout: the ack_deadline of datagrid is not longer than http.body_timeout: a slow body would leave no time for Kafka; raise it, or lower http.body_timeout",
         ),
+        (
+            "[source.grapevine]\nstale = 'reject'",
+            "hookstream.toml:2: source.grapevine.stale: needs a signed time, and the signature has none; set \"accept\"",
+        ),
+        (
+            "[source.datagrid]\ntolerance = '0s'",
+            "hookstream.toml:2: source.datagrid.tolerance: expected 1s to 1h",
+        ),
+        (
+            "[source.datagrid]\nsecrets = [{ env = 'A', not_after = 'hunter2-do-not-repeat' }]",
+            "hookstream.toml:2: source.datagrid.secrets.0: `not_before` and `not_after` expect a time with its zone, such as \"2027-02-01T00:00:00Z\"",
+        ),
+        (
+            "[source.datagrid]\nsecrets = [{ env = 'A', not_before = 2027-01-01T00:00:00Z, not_after = 2027-01-01T00:00:00Z }]",
+            "hookstream.toml:2: source.datagrid.secrets.0: `not_before` is not earlier than `not_after`",
+        ),
+        (
+            "[source.datagrid]\nsecrets = [{ dir = '/x', not_after = 2027-01-01T00:00:00Z }]",
+            "hookstream.toml:2: source.datagrid.secrets.0: `not_before` and `not_after` do not go with `dir`: take the file out instead",
+        ),
         ("[http]\nmax_body = 1023", "hookstream.toml:2: http.max_body: expected 1 KiB to 256 MiB"),
         (
             "[http]\nmax_body_bytes = '800 KiB'",
@@ -172,7 +192,7 @@ fn one_mistake_gives_one_line_with_its_place() {
         ),
         (
             "[source.datagrid]\nsecrets = [{ value = 'hunter2-do-not-repeat' }]",
-            "hookstream.toml:2: source.datagrid.secrets.0.value: unknown key; known are name, env, file, dir",
+            "hookstream.toml:2: source.datagrid.secrets.0.value: unknown key; known are name, env, file, dir, not_before, not_after",
         ),
         (
             "[source.datagrid]\nsecrets = [{ env = 'A', file = '/b' }]",
