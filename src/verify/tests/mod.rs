@@ -14,6 +14,7 @@ use serde::Deserialize;
 use super::*;
 use crate::delivery::Id;
 
+mod inverse;
 mod rules;
 
 const DATAGRID: &str = include_str!("../../../config/providers/datagrid.toml");
