@@ -3,18 +3,17 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 
+use super::pace::Pace;
 use super::topics::Topics;
 use crate::kafka::{Ack, Producer, Trouble};
 use crate::observe::health::{Health, State};
 use crate::planted::{self, Bug};
 use crate::spool::{Row, Spool, Topic};
-
-/// Rows on their way at a time: few, so that live deliveries never queue behind a backlog.
-const BATCH: usize = 64;
 
 /// Bytes of one topic's rows on their way at a time.
 const BATCH_BYTES: u64 = 4 * 1024 * 1024;
@@ -35,6 +34,10 @@ pub struct Drain {
     topics: Arc<Topics>,
     health: Arc<Health>,
     pub(super) aside: HashMap<String, Aside>,
+    pace: Pace,
+    /// Counts live deliveries; and its value after the last batch.
+    live: Arc<AtomicU64>,
+    seen: u64,
 }
 
 /// A topic that is left alone for a while.
@@ -49,8 +52,9 @@ impl Drain {
         spool: Arc<Spool>,
         topics: Arc<Topics>,
         health: Arc<Health>,
+        live: Arc<AtomicU64>,
     ) -> Self {
-        Self { producer, spool, topics, health, aside: HashMap::new() }
+        Self { producer, spool, topics, health, aside: HashMap::new(), pace: Pace::new(), live, seen: 0 }
     }
 
     /// Runs until dropped.
@@ -71,6 +75,7 @@ impl Drain {
         if rows.is_empty() {
             return false;
         }
+        let start = Instant::now();
         // Handed over in order; librdkafka keeps the order within each partition. From a full queue
         // on none is, since a smaller one behind it might still fit in.
         let mut full = false;
@@ -91,9 +96,23 @@ impl Drain {
             Err(trouble) => Err(trouble),
         }))
         .await;
+        let took = start.elapsed();
+        if results.iter().all(Result::is_ok) {
+            self.pace.learn(took);
+        }
         self.settle(rows, results).await;
+        self.give_way(took).await;
         // Live traffic has filled it: it goes first.
         !full
+    }
+
+    /// While live deliveries come, they have Kafka for themselves half of the time. The price: a
+    /// backlog takes twice as long to drain.
+    async fn give_way(&mut self, took: Duration) {
+        let live = self.live.load(Ordering::Relaxed);
+        if std::mem::replace(&mut self.seen, live) != live {
+            tokio::time::sleep(took.min(IDLE)).await;
+        }
     }
 
     /// The oldest rows of each topic that is not set aside. A topic that is known to be out is
@@ -102,7 +121,7 @@ impl Drain {
         let now = Instant::now();
         let topics: Vec<Topic> = self.spool.topics().into_iter().filter(|topic| topic.live > 0).collect();
         let open = |topic: &&Topic| self.aside.get(&*topic.name).is_none_or(|aside| aside.until <= now);
-        let share = (BATCH / topics.iter().filter(open).count().max(1)).max(1);
+        let share = (self.pace.rows() / topics.iter().filter(open).count().max(1)).max(1);
         let mut rows = Vec::new();
         for topic in topics.iter().filter(open) {
             let count = if self.topics.is_out(&topic.name) { 1 } else { share };

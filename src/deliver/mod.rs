@@ -11,12 +11,14 @@
 //! An outcome that nobody knows counts as not written: a duplicate is harmless, a loss is not.
 
 mod drain;
+mod pace;
 #[cfg(test)]
 mod tests;
 mod topics;
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use drain::Drain;
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
@@ -64,6 +66,8 @@ pub struct Deliverer {
     spool: Option<Arc<Spool>>,
     topics: Arc<Topics>,
     health: Arc<Health>,
+    /// Counts the records that go to Kafka first: the drain gives way while it rises.
+    live: Arc<AtomicU64>,
     /// A full queue is said at most once per second: it comes with many deliveries, and each has
     /// its line.
     said: DefaultDirectRateLimiter,
@@ -73,13 +77,14 @@ impl Deliverer {
     /// Delivers through `producer`, and to `spool` where there is one.
     pub fn new(producer: Arc<Producer>, spool: Option<Arc<Spool>>, health: Arc<Health>) -> Self {
         let said = RateLimiter::direct(Quota::per_second(NonZeroU32::MIN));
-        Self { producer, spool, topics: Arc::default(), health, said }
+        Self { producer, spool, topics: Arc::default(), health, live: Arc::default(), said }
     }
 
     /// The task that empties the spool; `None` without one.
     pub fn drain(&self) -> Option<Drain> {
         let spool = self.spool.clone()?;
-        Some(Drain::new(self.producer.clone(), spool, self.topics.clone(), self.health.clone()))
+        let (topics, health) = (self.topics.clone(), self.health.clone());
+        Some(Drain::new(self.producer.clone(), spool, topics, health, self.live.clone()))
     }
 
     /// Resolves when the record is durable, or when it is clear that it is not.
@@ -121,6 +126,7 @@ impl Deliverer {
     }
 
     async fn publish(&self, record: &Record, deadline: Deadline) -> Result<Ack, Trouble> {
+        self.live.fetch_add(1, Ordering::Relaxed);
         let result = match self.producer.publish(record) {
             Ok(_) if planted::has(Bug::AnswerBeforeAck) => Ok(Ack { partition: 0, offset: 0 }),
             Ok(ack) => match tokio::time::timeout_at(deadline.kafka.into(), ack).await {

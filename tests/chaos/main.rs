@@ -72,9 +72,16 @@ enum Mode {
         /// New deliveries a second.
         #[arg(long, default_value_t = 200)]
         rate: u32,
+        /// Cut the network to the brokers instead of killing them: they are warm when they are back.
+        #[arg(long)]
+        cut: bool,
     },
     /// One topic or broker out: what the others notice.
-    Neighbours,
+    Neighbours {
+        /// Each with the fault and without it.
+        #[arg(long, default_value_t = 5)]
+        rounds: usize,
+    },
     /// A spool on a file system that is full.
     Disk,
     /// Each 202 follows the sync of its row, by a trace of system calls.
@@ -90,7 +97,7 @@ enum Mode {
 impl Args {
     /// For a file system that is small enough to fill.
     fn needs_a_disk(&self) -> bool {
-        matches!(self.mode, None | Some(Mode::Disk | Mode::Planted { .. }))
+        matches!(self.mode, None | Some(Mode::Disk | Mode::Outage { .. } | Mode::Planted { .. }))
     }
 }
 
@@ -110,8 +117,8 @@ async fn run(args: Args) -> anyhow::Result<()> {
             }
             oracle::run(oracle::Plan { time: minutes(time), seed, rate, faults, bug: None }).await
         }
-        Some(Mode::Outage { minutes: time, rate }) => outage::run(minutes(time), rate, 1).await,
-        Some(Mode::Neighbours) => neighbours::run().await,
+        Some(Mode::Outage { minutes: time, rate, cut }) => outage::run(minutes(time), rate, 1, cut).await,
+        Some(Mode::Neighbours { rounds }) => neighbours::run(rounds.max(1)).await,
         Some(Mode::Disk) => disk::run().await,
         Some(Mode::Order) => order::run(None).await,
         Some(Mode::Planted { seed }) => planted::run(seed).await,

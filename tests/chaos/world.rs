@@ -79,18 +79,19 @@ impl World {
         let disk = dir.join("disk");
         std::fs::create_dir(&disk)?;
         let disk = Tmpfs::mount(&disk, DISK)?;
-        let world = Self::start_on(dir, &dir.join("disk/spool"), seed, bug).await?;
+        let world = Self::start_on(dir, dir, &dir.join("disk/spool"), seed, bug).await?;
         Ok(Self { disk: Some(disk), ..world })
     }
 
-    /// The same with the spool on any disk.
+    /// The same with brokers and spool where the caller likes.
     pub async fn start_on(
         dir: &Path,
+        brokers: &Path,
         spool: &Path,
         seed: u64,
         bug: Option<&'static str>,
     ) -> anyhow::Result<Self> {
-        let (cluster, registry) = tokio::try_join!(Cluster::start(dir), Registry::start(dir))?;
+        let (cluster, registry) = tokio::try_join!(Cluster::start(brokers), Registry::start(dir))?;
         let config = configuration(dir, &cluster, &registry, spool)?;
         let launch = Launch { config, log: dir.join("hookstream.log"), under: Vec::new(), bug };
         let program = Program::start(launch)?;

@@ -1,0 +1,72 @@
+//! How many rows the drain hands over at a time: as many as Kafka takes without answering later for
+//! it, since what makes it slow for the drain makes it slow for live deliveries, too.
+
+use std::time::Duration;
+
+/// The most: a backlog never fills librdkafka's queue.
+const MOST: usize = 64;
+
+/// The least, and the first: what such a batch takes is Kafka's own time.
+const LEAST: usize = 4;
+
+/// What a batch may take of that time before it counts as late: live deliveries wait behind it.
+const LATE: f64 = 1.5;
+
+/// One slow batch of the least size does not make all others look fast.
+const SLOWER: f64 = 1.5;
+
+/// Grows by a step with each batch, and starts over when Kafka answers late. What counts as late is
+/// measured and not set: an acknowledgement across regions takes longer than one in a rack.
+#[derive(Debug)]
+pub(super) struct Pace {
+    rows: usize,
+    least_took: Duration,
+}
+
+impl Pace {
+    pub(super) fn new() -> Self {
+        Self { rows: LEAST, least_took: Duration::from_secs(1) }
+    }
+
+    /// Rows of the next batch.
+    pub(super) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// How long the last batch took to be acknowledged as a whole.
+    pub(super) fn learn(&mut self, took: Duration) {
+        if self.rows == LEAST {
+            self.least_took = took.min(self.least_took.mul_f64(SLOWER));
+        }
+        let late = took > self.least_took.mul_f64(LATE);
+        self.rows = if late { LEAST } else { (self.rows + LEAST).min(MOST) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Rows in the steady state of a cluster that takes so long for a batch of n rows.
+    fn steady(micros: impl Fn(u64) -> u64) -> usize {
+        let mut pace = Pace::new();
+        let mut sum = 0;
+        for n in 0..400 {
+            pace.learn(Duration::from_micros(micros(pace.rows() as u64)));
+            sum += if n < 200 { 0 } else { pace.rows() };
+        }
+        sum / 200
+    }
+
+    #[test]
+    fn a_cluster_that_is_far_but_not_busy_is_given_full_batches() {
+        assert_eq!(steady(|_| 40_000), MOST);
+        assert_eq!(steady(|rows| 2_000 + 10 * rows), MOST);
+    }
+
+    #[test]
+    fn a_cluster_that_answers_later_for_more_rows_is_given_few() {
+        let rows = steady(|rows| 2_000 + 500 * rows);
+        assert!((LEAST..20).contains(&rows), "{rows}");
+    }
+}
