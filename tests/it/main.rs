@@ -26,4 +26,5 @@ mod security;
 mod shutdown;
 mod slow;
 mod spool;
+mod subscription;
 mod support;
