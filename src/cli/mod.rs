@@ -1,5 +1,6 @@
 //! The command line: a file for each command, each with its `Args` and `run`.
 
+pub mod check;
 pub mod dev;
 pub mod output;
 pub mod sample;
@@ -32,6 +33,7 @@ Run:
   dev           Try it: the real service with an in-memory Kafka and registry
 
 Set up:
+  check         Tell all that is wrong with the configuration, and what it leads to
   subscription  Tell a provider where to deliver, by its API
 
 Look:
@@ -108,6 +110,7 @@ impl ConfigArgs {
 enum Command {
     Serve(serve::Args),
     Dev(dev::Args),
+    Check(check::Args),
     Subscription(subscription::Args),
     Send(send::Args),
     Tail(tail::Args),
@@ -129,6 +132,7 @@ pub fn main() -> ExitCode {
     let verdict = match &cli.command {
         Command::Serve(args) => block_on(serve::run(&cli.config, args)),
         Command::Dev(args) => block_on(dev::run(&cli.config, args)),
+        Command::Check(args) => block_on(check::run(&cli.config, args)),
         Command::Subscription(args) => block_on(subscription::run(&cli.config, args)),
         Command::Send(args) => block_on(send::run(&cli.config, args)),
         Command::Tail(args) => block_on(tail::run(&cli.config, args)),

@@ -13,6 +13,7 @@
 )]
 #![allow(clippy::print_stdout, unreachable_pub)]
 
+mod check;
 mod cli;
 mod durability;
 mod faults;
