@@ -1,5 +1,7 @@
 //! `hookstream check`
 
+mod online;
+
 use std::collections::BTreeMap;
 
 use anstyle::{AnsiColor, Style};
@@ -16,16 +18,23 @@ const EXAMPLES: &str = "\
 Examples:
   hookstream check                     configuration, presets, schemas and secrets
   hookstream check -c new.toml --json | jq .problems
+  hookstream check --online            brokers, topics, registry and the spool's directory, too
+
+With --online each part is waited for a few seconds, and nothing is created or changed.
 
 Exit codes: 0 all is well; 1 something is not; 2 it could not be checked.";
 
 /// Tell all that is wrong with the configuration, and what it leads to
 ///
-/// Reads the configuration with its presets, schemas and secrets as `serve` does, and asks nobody.
+/// Reads the configuration with its presets, schemas and secrets as `serve` does; asks nobody without
+/// --online.
 /// Shown are the sources with their URL paths, event types and topics.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
+    /// Also look at brokers, topics, registry and the spool's directory
+    #[arg(long)]
+    online: bool,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -43,6 +52,41 @@ struct Report {
     off: BTreeMap<String, String>,
     warnings: Vec<String>,
     notes: Vec<String>,
+    /// What --online found.
+    parts: Vec<Part>,
+}
+
+/// Something outside that `serve` relies on.
+#[derive(Serialize)]
+struct Part {
+    part: &'static str,
+    state: State,
+    text: String,
+    /// A line for each thing in it.
+    details: Vec<String>,
+    /// What to do.
+    next: Vec<String>,
+}
+
+#[derive(Serialize, Clone, Copy, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+enum State {
+    Ok,
+    No,
+    /// `serve` runs, but one lost disk may lose a record.
+    Degraded,
+    Off,
+}
+
+impl Part {
+    fn new(part: &'static str, state: State, text: impl Into<String>) -> Self {
+        Self { part, state, text: text.into(), details: Vec::new(), next: Vec::new() }
+    }
+
+    fn next(mut self, next: impl Into<String>) -> Self {
+        self.next.push(next.into());
+        self
+    }
 }
 
 #[derive(Serialize)]
@@ -78,11 +122,15 @@ pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<Verdict> {
         }
         Err(problems) => return refused(args, &problems),
     };
-    let sources = match app::compile(&loaded) {
-        Ok((sources, _)) => sources,
+    let (sources, schemas) = match app::compile(&loaded) {
+        Ok(compiled) => compiled,
         Err(problems) => return refused(args, &problems),
     };
-    let report = Report { ok: true, ..describe(&loaded, &sources) };
+    let mut report = Report { ok: true, ..describe(&loaded, &sources) };
+    if args.online {
+        report.parts = online::look(&loaded, &sources, &schemas).await;
+        report.ok = report.parts.iter().all(|part| matches!(part.state, State::Ok | State::Off));
+    }
     if args.json {
         print_json(&report)?
     } else {
@@ -147,6 +195,7 @@ fn source(name: &str, loaded: &Loaded, sources: &Sources) -> Option<Source> {
 }
 
 const OK: Style = AnsiColor::Green.on_default();
+const NO: Style = AnsiColor::Red.on_default();
 const MIND: Style = AnsiColor::Yellow.on_default();
 
 fn show(report: &Report) -> anyhow::Result<()> {
@@ -169,7 +218,22 @@ fn show(report: &Report) -> anyhow::Result<()> {
         line(MIND, "off", &format!("{name:<width$}  {why}"))?;
     }
     report.warnings.iter().try_for_each(|text| line(MIND, "warn", text))?;
-    report.notes.iter().try_for_each(|text| line(Style::new(), "note", text))
+    report.notes.iter().try_for_each(|text| line(Style::new(), "note", text))?;
+    report.parts.iter().try_for_each(show_part)
+}
+
+fn show_part(part: &Part) -> anyhow::Result<()> {
+    let (style, word) = match part.state {
+        State::Ok => (OK, "ok"),
+        State::No => (NO, "NO"),
+        State::Degraded => (MIND, "weak"),
+        State::Off => (MIND, "off"),
+    };
+    let text = escape_controls(&part.text);
+    output::print_line(&format!("{:<11} {style}{word:<4}{style:#} {text}", part.part))?;
+    let next = part.next.iter().map(|next| format!("next: {next}"));
+    next.chain(part.details.iter().cloned())
+        .try_for_each(|text| Ok(output::print_line(&format!("{:<16} {}", "", escape_controls(&text)))?))
 }
 
 /// A line with its word before it.
