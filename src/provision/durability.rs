@@ -86,7 +86,7 @@ fn names(sources: &Sources) -> Vec<String> {
 }
 
 /// The topics with too few copies, those that have the same reason together.
-fn judge(copies: &BTreeMap<String, Copies>) -> (State, String) {
+pub fn judge(copies: &BTreeMap<String, Copies>) -> (State, String) {
     let mut few = BTreeMap::<(usize, Copies), Vec<&str>>::new();
     let mut unknown = Vec::new();
     for (topic, copies) in copies {

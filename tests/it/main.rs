@@ -13,6 +13,7 @@
 )]
 #![allow(clippy::print_stdout, unreachable_pub)]
 
+mod check;
 mod cli;
 mod durability;
 mod faults;
@@ -27,4 +28,5 @@ mod security;
 mod shutdown;
 mod slow;
 mod spool;
+mod subscription;
 mod support;

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::maker::Signed;
-use super::target::is_loopback;
+use crate::cli::is_loopback;
 use crate::json::{self, Object};
 
 /// Far above any answer of the service's; a stranger's page is cut here.

@@ -1,12 +1,10 @@
 //! Where deliveries go, and with whose secret they are signed.
 
-use std::net::IpAddr;
-
 use anyhow::{Context as _, bail};
 use jiff::Timestamp;
 use reqwest::Url;
 
-use crate::cli::own_address;
+use crate::cli::{is_loopback, own_address};
 use crate::config::secret::dev_secret;
 use crate::config::{self, Environment, Loaded, Overrides, Secret, Secrets, Source};
 
@@ -101,16 +99,6 @@ fn endpoint(base: &str, source: &str) -> anyhow::Result<Url> {
         url.set_path(&format!("/hooks/{source}"));
     }
     Ok(url)
-}
-
-/// Whether the address is one of this machine's own, so that nobody else can be reached by it.
-pub(super) fn is_loopback(url: &Url) -> bool {
-    let Some(host) = url.host_str() else { return false };
-    // IPv6 addresses stand in brackets.
-    match host.trim_matches(['[', ']']).parse::<IpAddr>() {
-        Ok(ip) => ip.to_canonical().is_loopback(),
-        Err(_) => host == "localhost" || host.ends_with(".localhost"),
-    }
 }
 
 #[cfg(test)]
