@@ -154,7 +154,7 @@ impl Pipeline {
         }
         let topic = source.dead_letter_topic.clone();
         let key = source.envelope.key(verified);
-        let record = Record::dead_letter(&topic, key, bound_for, verified, &why);
+        let record = Record::dead_letter(&topic, key, bound_for, verified, source.envelope.headers(), &why);
         match self.deliverer.deliver(record, deadline).await {
             Ok(receipt) => Ended { result: Err(why), event: None, stored: Some(Stored::new(topic, receipt)) },
             Err(undelivered) => unavailable(&undelivered, Some(&why)).into(),
@@ -212,7 +212,7 @@ pub fn shape(source: &Source, verified: &Verified<'_>) -> (Option<Name>, Shaped)
 }
 
 fn encode(source: &Source, event: &Event<'_>) -> Shaped {
-    let Some(route) = source.routes.get(event.event_type.as_ref()) else {
+    let Some(route) = source.routes.get(event.route()) else {
         return Shaped::DeadLetter { bound_for: None, why: Reason::TypeUnknown.into() };
     };
     let Some(encoder) = &route.encoder else {

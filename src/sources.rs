@@ -73,7 +73,8 @@ impl Sources {
             let secrets = loaded.secrets.get(name).map(Vec::as_slice).unwrap_or_default();
             let place = |part: &str| format!("source.{name}.{part}");
             let verifier = Verifier::compile(&rules.signature, secrets, &place("signature"), &mut problems);
-            let envelope = Envelope::compile(&rules.envelope, &place("envelope"), &mut problems);
+            let envelope =
+                Envelope::compile(&rules.envelope, &rules.signature, &place("envelope"), &mut problems);
             let (Some(verifier), Some(envelope)) = (verifier, envelope) else { continue };
             let routes = routes(name, &rules.types, &envelope, schemas, &mut problems);
             let (dead_letters, in_flight) = match previous.and_then(|sources| sources.get(name)) {

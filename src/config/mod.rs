@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 mod check;
+mod envelope;
 mod layers;
 mod load;
 mod problems;
@@ -19,6 +20,7 @@ mod tests;
 mod text;
 mod tree;
 
+pub use envelope::{Envelope, Id, Part, TimeFormat};
 pub use load::{Auth, Loaded, Overrides, Secrets, load, presets};
 pub use problems::Problems;
 pub use properties::{Properties, Property};
@@ -277,32 +279,4 @@ pub enum Form {
     Raw,
     /// Python's `json.dumps(..., separators=(",", ":"))` of what stands on the wire.
     JsonCompactAscii,
-}
-
-/// `[source.NAME.envelope]`: JSON pointers.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Envelope {
-    /// Pointer to the event id, or `digest`: `sha256:` and the hex digest of the signed body.
-    pub id: String,
-    /// Pointer to the event type.
-    #[serde(rename = "type")]
-    pub event_type: String,
-    /// Pointer to the event's time.
-    pub time: String,
-    /// How the time is written.
-    #[serde(deserialize_with = "text::choice")]
-    pub time_format: TimeFormat,
-    /// Pointer to the part that the schema's `data` types.
-    pub data: String,
-}
-
-/// How a provider writes the time of an event.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum TimeFormat {
-    /// A number of seconds since 1970.
-    UnixSeconds,
-    /// A string such as `2026-01-02T03:04:05.678901Z`.
-    Rfc3339,
 }

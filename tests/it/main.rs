@@ -16,6 +16,7 @@
 mod cli;
 mod durability;
 mod faults;
+mod generic;
 mod journey;
 mod kill;
 mod layout;

@@ -235,7 +235,6 @@ header = 'X'
 signed = '{body}'
 [source.shop.envelope]
 id = '/id'
-type = '/type'
 time = '/time'
 data = '/data'
 ";
@@ -251,7 +250,7 @@ data = '/data'
         "hookstream.toml:15: source.shop.secrets.0: ",
         "hookstream.toml:17: source.shop.secrets.2.fil: ",
         "hookstream.toml:19: source.shop.signature: lacks `forms`",
-        "hookstream.toml:22: source.shop.envelope: lacks `time_format`",
+        "hookstream.toml:22: source.shop.envelope: lacks `type`",
         "HOOKSTREAM_HTTP__LISEN: ",
         "HOOKSTREAM_KAFKA__TOPICS__PARTITIONS: ",
         "-X foo: ",

@@ -1,0 +1,136 @@
+//! From the configured rules to compiled ones.
+
+use http::HeaderName;
+
+use super::place::Place;
+use super::{Envelope, Id, Places};
+use crate::config::{self, Part, Problems, TimeFormat};
+use crate::json::Pointer;
+
+/// Whether the source's signature covers this header, so that nobody without the secret can change
+/// it. The one place that asks: no rule of a signature can cover one yet.
+const fn covers(_signature: &config::Signature, _header: &HeaderName) -> bool {
+    false
+}
+
+/// What is noted on the way through the rules.
+struct Compiler<'a> {
+    signature: &'a config::Signature,
+    place: &'a str,
+    problems: &'a mut Problems,
+    headers: Vec<HeaderName>,
+    unsigned: Vec<&'static str>,
+}
+
+impl Envelope {
+    /// Compiles the rules; every fault it finds goes to `problems`, under `place`. `signature` tells
+    /// which headers are covered.
+    pub fn compile(
+        rules: &config::Envelope,
+        signature: &config::Signature,
+        place: &str,
+        problems: &mut Problems,
+    ) -> Option<Self> {
+        let before = problems.len();
+        let mut compiler = Compiler { signature, place, problems, headers: Vec::new(), unsigned: Vec::new() };
+        let id = compiler.id(&rules.id);
+        let event_type = compiler.part("type", &rules.event_type);
+        let time = rules.time.as_ref().map(|time| compiler.part("time", time));
+        let data = Pointer::parse(&rules.data);
+        if data.is_none() {
+            compiler.problem("data", "must be a JSON pointer such as \"/data\", or empty for the whole body");
+        }
+        if rules.default_type.as_ref().is_some_and(String::is_empty) {
+            compiler.problem("default_type", "is empty; name an event type, or remove it");
+        }
+        if rules.aliases.iter().any(|(sent, routed)| sent.is_empty() || routed.is_empty()) {
+            compiler.problem("aliases", "holds an empty event type");
+        }
+        let Compiler { headers, unsigned, .. } = compiler;
+        if rules.time.is_some() && rules.time_format.is_none() {
+            problems.add(place, "lacks `time_format`; add it");
+        }
+        if problems.len() > before {
+            return None;
+        }
+        let (id, event_type, time) = (id?, event_type?, time.flatten());
+        let places = Places {
+            id: match &id {
+                Id::Part(place) => place.pointer().cloned(),
+                Id::Digest | Id::Join { .. } => None,
+            },
+            event_type: event_type.pointer().cloned(),
+            time: time.as_ref().and_then(Place::pointer).cloned(),
+            data: data?,
+        };
+        Some(Self {
+            id,
+            event_type,
+            default_type: rules.default_type.clone(),
+            aliases: rules.aliases.clone().into_iter().collect(),
+            time,
+            time_format: rules.time_format.unwrap_or(TimeFormat::Rfc3339),
+            places,
+            headers,
+            key_with_body: unsigned.iter().any(|field| matches!(*field, "id" | "type")),
+            unsigned: (!unsigned.is_empty()).then(|| unsigned.join(",").into()),
+        })
+    }
+}
+
+impl Compiler<'_> {
+    fn problem(&mut self, field: &str, message: impl Into<String>) {
+        self.problems.add(format!("{}.{field}", self.place), message);
+    }
+
+    fn id(&mut self, rules: &config::Id) -> Option<Id> {
+        match rules {
+            config::Id::Digest => Some(Id::Digest),
+            config::Id::Part(part) => self.part("id", part).map(Id::Part),
+            config::Id::Join { parts, separator } => {
+                let places: Vec<_> = parts.iter().filter_map(|part| self.part("id", part)).collect();
+                if parts.len() < 2 {
+                    self.problem("id", "joins less than two parts; name one alone, or more");
+                }
+                if separator.is_empty() || separator.chars().any(char::is_control) {
+                    self.problem("id", "needs a separator, so that no two ids look alike when joined");
+                }
+                Some(Id::Join { parts: places, separator: separator.clone() })
+            }
+        }
+    }
+
+    fn part(&mut self, field: &'static str, part: &Part) -> Option<Place> {
+        match part {
+            Part::Pointer(text) => {
+                let pointer = Pointer::parse(text).filter(|pointer| !pointer.names().is_empty());
+                if pointer.is_none() {
+                    self.problem(field, format!("must be a JSON pointer such as \"/{field}\""));
+                }
+                pointer.map(Place::Pointer)
+            }
+            Part::Header { name, unsigned } => {
+                let Ok(header) = HeaderName::from_bytes(name.to_ascii_lowercase().as_bytes()) else {
+                    self.problem(field, "is no name of an HTTP header");
+                    return None;
+                };
+                if !covers(self.signature, &header) {
+                    if !unsigned {
+                        let message = format!(
+                            "reads the header {header}, which the signature does not cover: \
+                             say `unsigned = true` if you can live with that"
+                        );
+                        self.problem(field, message);
+                    }
+                    if !self.unsigned.contains(&field) {
+                        self.unsigned.push(field);
+                    }
+                }
+                if !self.headers.contains(&header) {
+                    self.headers.push(header.clone());
+                }
+                Some(Place::Header(header))
+            }
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! Providers that no preset knows: their rules are written out in the source, here below a signature
+//! like Grapevine's.
+
+use serde_json::{Value, json};
+
+use crate::support::{Service, Setup, grapevine, hmac, kafka};
+
+/// A service whose source signs as Grapevine does, under these rules.
+async fn service(rules: &str) -> Service {
+    let mut setup = Setup::new("grapevine");
+    setup.rules = rules.to_owned();
+    setup.ready().await
+}
+
+/// Signs the raw body and posts it.
+async fn post(service: &Service, headers: &[(&str, &str)], body: &str) -> crate::support::Answer {
+    let signature = format!("sha256={}", hmac(body.as_bytes()));
+    let headers: Vec<_> = headers.iter().copied().chain([("X-Grapevine-Signature", &*signature)]).collect();
+    service.post(&headers, body.to_owned()).await
+}
+
+fn header<'r>(record: &'r Value, name: &str) -> &'r Value {
+    &record["headers"][name]
+}
+
+const HEADERS: &str = r#"
+envelope.id = { join = ["/tenant_id", { header = "X-Event-Id", unsigned = true }] }
+envelope.type = { header = "X-Event", unsigned = true }
+envelope.time = { header = "X-Time", unsigned = true }
+envelope.time_format = "unix_milliseconds"
+envelope.aliases = { "Document Hook" = "document.changed" }
+"#;
+
+/// Not canonical: spaces, so that the raw bytes are what is signed.
+const BODY: &str = r#"{"tenant_id": "acme", "extra": 1.50, "data": {"document_id": "README.md"}}"#;
+
+#[tokio::test]
+async fn id_type_and_time_come_from_headers_and_the_record_says_that_they_are_unsigned() {
+    let service = service(HEADERS).await;
+    let sent = [("X-Event-Id", "e1"), ("X-Event", "Document Hook"), ("X-Time", "1775847600123")];
+    let answer = post(&service, &sent, BODY).await;
+    answer.is(200, "published", None);
+    assert_eq!(answer.body["id"], "acme:e1");
+    // The capture sent again under another id: beside the genuine event, not in its place.
+    let other = BODY.replace("README.md", "other");
+    post(&service, &sent, &other).await.is(200, "published", None);
+
+    let records = kafka::java(&[&service.topic("document.changed")]);
+    // By Python's hashlib: sha256(BODY)[:16].
+    let key = "acme:e1:1c60e275042ef0c1";
+    let record = records.iter().find(|record| record["key"] == key).unwrap_or_else(|| panic!("{records:?}"));
+    assert_eq!(header(record, "hookstream-unsigned"), "id,type,time");
+    assert_eq!(header(record, "ce_id"), "acme:e1");
+    assert_eq!(header(record, "ce_type"), "Document Hook");
+    let value = &record["value"];
+    assert_eq!((&value["id"], &value["type"]), (&json!("acme:e1"), &json!("Document Hook")), "as sent");
+    assert_eq!(value["time"], 1_775_847_600_123_i64);
+    assert_eq!((&value["tenant_id"], &value["data"]["document_id"]), (&json!("acme"), &json!("README.md")));
+    assert_eq!(value["additional_fields"], json!({"/extra": "1.50"}));
+    assert_eq!(records.len(), 2);
+    assert!(records.iter().any(|record| record["key"] != key && record["value"]["id"] == "acme:e1"));
+}
+
+#[tokio::test]
+async fn a_header_that_a_rule_reads_stands_there_once_and_in_visible_ascii() {
+    let service = service(HEADERS).await;
+    let (id, kind) = (("X-Event-Id", "e1"), ("X-Event", "document.changed"));
+    for (headers, reason) in [
+        (vec![kind], "id_missing"),
+        (vec![id, id, kind], "id_invalid"),
+        (vec![("X-Event-Id", "a\tb"), kind], "id_invalid"),
+        (vec![id], "type_missing"),
+        (vec![id, kind, kind], "type_missing"),
+        (vec![id, ("X-Event", "a\tb")], "type_missing"),
+        (vec![id, ("X-Event", "nobody.knows")], "type_unknown"),
+    ] {
+        post(&service, &headers, BODY).await.is(200, "dead_lettered", Some(reason));
+    }
+    post(&service, &[id, kind, ("X-Time", "soon")], BODY).await.is(200, "published", None);
+    let records = kafka::java(&[&service.dead_letters()]);
+    let missing = records.iter().find(|record| header(record, "hookstream-reason") == "id_missing").unwrap();
+    assert_eq!(header(missing, "x-event"), "document.changed", "a replay needs what the rules read");
+}
+
+#[tokio::test]
+async fn what_no_part_of_the_envelope_gives_back_is_kept() {
+    let service = service(
+        r#"
+envelope.id = { join = ["/a", "/b"], separator = "/" }
+envelope.type = "/kind"
+envelope.default_type = "document.changed"
+envelope.time = "/at"
+envelope.time_format = "unix_milliseconds"
+"#,
+    )
+    .await;
+    let body = r#"{"a":"1","at":1775847600123.5,"b":"2","data":{}}"#;
+    let answer = service.post(&[("X-Grapevine-Signature", &grapevine(body))], body).await;
+    answer.is(200, "published", None);
+    let records = kafka::java(&[&service.topic("document.changed")]);
+    let value = &records[0]["value"];
+    assert_eq!((&value["id"], &value["type"]), (&json!("1/2"), &json!("document.changed")));
+    assert_eq!(records[0]["key"], "1/2", "all of it is signed");
+    assert!(header(&records[0], "hookstream-unsigned").is_null());
+    // A joined id does not say where it comes apart; milliseconds do not say the half of one.
+    assert_eq!(value["additional_fields"], json!({"/a": "\"1\"", "/b": "\"2\"", "/at": "1775847600123.5"}));
+}
