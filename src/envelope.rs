@@ -55,6 +55,8 @@ pub struct Event<'v> {
     pub root: Object<'v>,
     /// What `Places::data` points to.
     pub data: Option<&'v RawValue>,
+    /// All of the event, as sent.
+    pub text: &'v RawValue,
     envelope: Option<&'v Envelope>,
     /// The proof. Nothing but a verified delivery can become an event.
     verified: &'v Verified<'v>,
@@ -70,9 +72,21 @@ impl<'v> Event<'v> {
         received_at: Timestamp,
         root: Object<'v>,
         data: Option<&'v RawValue>,
+        text: &'v RawValue,
     ) -> Self {
         let verified = crate::verify::proof();
-        Self { source: "datagrid", id, event_type, time, received_at, root, data, envelope: None, verified }
+        Self {
+            source: "datagrid",
+            id,
+            event_type,
+            time,
+            received_at,
+            root,
+            data,
+            text,
+            envelope: None,
+            verified,
+        }
     }
 
     /// The delivery it came in.
@@ -156,7 +170,7 @@ impl Envelope {
             if self.places.data.names().is_empty() { Some(body) } else { self.places.data.find(&root)? };
         let received_at = delivery.received_at;
         let envelope = Some(self);
-        Ok(Event { source, id, event_type, time, received_at, root, data, envelope, verified })
+        Ok(Event { source, id, event_type, time, received_at, root, data, text: body, envelope, verified })
     }
 
     /// The id of a delivery where one can be read, else the digest.

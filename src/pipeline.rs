@@ -212,7 +212,7 @@ pub fn shape(source: &Source, verified: &Verified<'_>) -> (Option<Name>, Shaped)
 }
 
 fn encode(source: &Source, event: &Event<'_>) -> Shaped {
-    let Some(route) = source.routes.get(event.route()) else {
+    let Some(route) = source.route(event.route()) else {
         return Shaped::DeadLetter { bound_for: None, why: Reason::TypeUnknown.into() };
     };
     let Some(encoder) = &route.encoder else {

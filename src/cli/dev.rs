@@ -72,7 +72,7 @@ pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<Verdict> {
 
     let (sources, _) = app::compile(&loaded)?;
     for source in sources.iter() {
-        let topics = source.routes.values().map(|route| &*route.topic).chain([&*source.dead_letter_topic]);
+        let topics = source.routes().map(|route| &*route.topic).chain([&*source.dead_letter_topic]);
         for topic in topics {
             parts.create_topic(topic, loaded.config.kafka.topics.partitions)?;
         }

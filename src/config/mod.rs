@@ -209,8 +209,8 @@ pub struct Source {
     /// How long after the complete request head the answer is due.
     #[serde(deserialize_with = "text::duration", default = "four_seconds")]
     pub ack_deadline: Duration,
-    /// Event types with a topic each.
-    #[serde(deserialize_with = "text::list")]
+    /// Event types with a topic each; those without a schema get the generic record.
+    #[serde(default, deserialize_with = "text::list")]
     pub types: Vec<String>,
     /// What becomes of other event types.
     #[serde(default, deserialize_with = "text::choice")]
@@ -247,6 +247,8 @@ pub enum Unmapped {
     /// To the source's dead letters, as `type_unknown`.
     #[default]
     DeadLetter,
+    /// Published on `<source>.unmapped` as a generic record.
+    Generic,
 }
 
 /// `[source.NAME.signature]`

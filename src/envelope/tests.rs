@@ -68,7 +68,7 @@ fn open(toml: &str, body: &str) -> Result<(String, String, String), Reason> {
     let event_type =
         envelope.event_type(&root, &verified.delivery().headers).map_err(|fault| fault.reason)?;
     let time = None;
-    let mut event = Event::for_test(id, event_type, time, verified.delivery().received_at, root, None);
+    let mut event = Event::for_test(id, event_type, time, verified.delivery().received_at, root, None, raw);
     event.envelope = Some(&envelope);
     Ok((event.id.clone().into_owned(), event.event_type.clone().into_owned(), event.route().to_owned()))
 }

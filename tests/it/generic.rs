@@ -105,3 +105,47 @@ envelope.time_format = "unix_milliseconds"
     // A joined id does not say where it comes apart; milliseconds do not say the half of one.
     assert_eq!(value["additional_fields"], json!({"/a": "\"1\"", "/b": "\"2\"", "/at": "1775847600123.5"}));
 }
+
+#[tokio::test]
+async fn types_without_a_schema_have_a_generic_record_and_no_type_makes_a_topic_by_itself() {
+    let service = service(
+        r#"
+types = ["push", "document.changed"]
+unmapped = "generic"
+envelope.type = { header = "X-Event", unsigned = true }
+envelope.id = "/id"
+"#,
+    )
+    .await;
+    let body = r#"{"id": "e1", "ref": "refs/heads/main", "size": 1.50}"#;
+    let json = ("Content-Type", "application/json; charset=utf-8");
+    for (kind, topic) in [("push", "push"), ("star/created", "unmapped"), ("star", "unmapped")] {
+        let answer = post(&service, &[("X-Event", kind), json], body).await;
+        answer.is(200, "published", None);
+        assert_eq!(answer.body["topic"], service.topic(topic));
+    }
+    // One that has a schema keeps to it.
+    let typed = r#"{"id": "e2", "data": {"document_id": 7}}"#;
+    post(&service, &[("X-Event", "document.changed")], typed).await.is(200, "published", None);
+
+    let [push, unmapped] = ["push", "unmapped"].map(|topic| service.topic(topic));
+    let records = kafka::java(&[&push]);
+    let value = &records[0]["value"];
+    assert_eq!((&value["id"], &value["type"], &value["data"]), (&json!("e1"), &json!("push"), &json!(body)));
+    assert_eq!(value["content_type"], "application/json; charset=utf-8");
+    assert!(value["time"].is_null() && value["received_at"].is_i64());
+    let records = kafka::java(&[&unmapped]);
+    let types: Vec<_> = records.iter().map(|record| &record["value"]["type"]).collect();
+    assert!(types.len() == 2 && types.contains(&&json!("star/created")), "as sent: {types:?}");
+    assert!(!kafka::exists(&service.topic("star")).await);
+    assert!(kafka::exists(&service.topic("document.changed")).await);
+}
+
+#[tokio::test]
+async fn a_source_may_have_generic_records_only() {
+    let service = service("types = []\nunmapped = \"generic\"\nenvelope.data = \"\"").await;
+    let body = r#"{"event":"any","timestamp":"2026-01-02T03:04:05.678901Z"}"#;
+    let answer = service.post(&[("X-Grapevine-Signature", &grapevine(body))], body).await;
+    answer.is(200, "published", None);
+    assert_eq!(answer.body["topic"], service.topic("unmapped"));
+}

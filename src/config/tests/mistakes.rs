@@ -124,7 +124,7 @@ fn one_mistake_gives_one_line_with_its_place() {
         ),
         (
             "[source.datagrid]\nunmapped = 'hunter2-do-not-repeat'",
-            "hookstream.toml:2: source.datagrid.unmapped: expected one of dead_letter",
+            "hookstream.toml:2: source.datagrid.unmapped: expected one of dead_letter, generic",
         ),
         (
             "[source.datagrid]\npreset = 'datagird'",
@@ -140,7 +140,7 @@ fn one_mistake_gives_one_line_with_its_place() {
         ),
         (
             "[source.datagrid]\ntypes = []",
-            "hookstream.toml:2: source.datagrid.types: is empty; name at least one event type",
+            "hookstream.toml:2: source.datagrid.types: is empty; name at least one event type, or set unmapped = \"generic\"",
         ),
         (
             "[source.datagrid]\ntypes = ['a', '']",
@@ -291,6 +291,7 @@ fn no_two_event_types_share_a_topic() {
         (source("dead", "letter.datagrid"), "dead_letter.datagrid|dead.letter.datagrid"),
         ("[source.datagrid]\ntypes = ['a/b', 'a-b']".to_owned(), "datagrid.a-b"),
         ("[source.datagrid]\ntypes = ['a', 'a']".to_owned(), "datagrid.a"),
+        ("[source.datagrid]\ntypes = ['unmapped']\nunmapped = 'generic'".to_owned(), "datagrid.unmapped"),
     ] {
         let found = line(&toml, &[], &[]);
         assert!(topic.split('|').any(|topic| found.contains(&format!("the topic {topic} of"))), "{found}");

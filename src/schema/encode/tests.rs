@@ -67,6 +67,7 @@ pub(super) fn encode(
         Timestamp::from_millisecond(RECEIVED).unwrap(),
         root,
         data,
+        raw,
     );
     encoder.encode(&event)
 }
@@ -443,4 +444,22 @@ fn debug_shows_no_payload() {
 fn an_encoder_is_shared_between_tasks() {
     fn shared<T: Send + Sync + 'static>() {}
     shared::<Encoder>();
+}
+
+#[test]
+fn the_generic_record_holds_all_of_the_event_as_it_was_sent() {
+    let schema = shipped::parse(&shipped::generic("datagrid", "batch_prediction.new")).unwrap();
+    let body = r#"{"id":"e", "event_type":"t","data":{"n":1.10,"n2":[1 ,2]},"more":null}"#;
+    let encoded = encode(&schema, &datagrid(), None, body).unwrap();
+    assert!(encoded.additional.is_empty());
+    let (id, avro) = decode::frame(&encoded.value).unwrap();
+    let value: Value = serde_json::from_str(&decode::json(&schema, avro).unwrap()).unwrap();
+    assert_eq!(id, 258);
+    assert_eq!((&value["id"], &value["type"]), (&json!("e"), &json!("t")));
+    assert_eq!((&value["data"], &value["content_type"]), (&json!(body), &Value::Null));
+    assert_eq!(value["received_at"], "2026-04-10T19:00:01.234Z");
+
+    let more = shipped::generic("x", "y").replace("content_type", "tenant_id");
+    let error = Encoder::compile(&shipped::parse(&more).unwrap(), 1, &datagrid()).unwrap_err();
+    assert_eq!(error, "field `tenant_id` has no meaning where `data` is a string");
 }
