@@ -1,5 +1,6 @@
 //! Id, type, time and key of an event: from a verified delivery to an [`Event`].
 
+mod handshake;
 mod place;
 mod rules;
 #[cfg(test)]
@@ -17,6 +18,7 @@ use crate::config::TimeFormat;
 use crate::json::{self, Object, Pointer};
 use crate::outcome::{Fault, Reason};
 use crate::verify::Verified;
+pub use handshake::Handshakes;
 use place::Place;
 
 /// The bound of an event id, in bytes of UTF-8: it is the record's key and stands in headers.

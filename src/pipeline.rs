@@ -34,6 +34,18 @@ pub struct Ended {
     pub event: Option<Name>,
     /// Where the record stands: the event's or the dead letter's.
     pub stored: Option<Stored>,
+    /// What is sent back as plain text in the place of the usual answer.
+    pub text: Option<Text>,
+}
+
+/// A text that the provider wants to be sent back.
+pub struct Text(pub String);
+
+/// Its size only: it comes out of the delivery.
+impl std::fmt::Debug for Text {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Text({} bytes)", self.0.len())
+    }
 }
 
 /// What an event is called.
@@ -84,7 +96,18 @@ impl Ended {
 
 impl From<Fault> for Ended {
     fn from(fault: Fault) -> Self {
-        Self { result: Err(fault), event: None, stored: None }
+        Self { result: Err(fault), event: None, stored: None, text: None }
+    }
+}
+
+impl Ended {
+    /// The end of a handshake: published nowhere.
+    pub fn handshake(text: Option<String>) -> Self {
+        Self { text: text.map(Text), ..Fault::from(Reason::Handshake).into() }
+    }
+
+    fn stored(result: Result<(), Fault>, topic: Arc<str>, receipt: Receipt) -> Self {
+        Self { result, event: None, stored: Some(Stored::new(topic, receipt)), text: None }
     }
 }
 
@@ -101,6 +124,9 @@ impl Pipeline {
             Ok(verified) => verified,
             Err(fault) => return fault.into(),
         };
+        if let Some(text) = source.handshakes.answer(&verified) {
+            return Ended::handshake(text);
+        }
         // Only now: an unverified request never holds a delivery's place.
         let Some(_own) = source.place() else {
             return Fault::new(Reason::Overloaded, "max_in_flight of the source").into();
@@ -130,7 +156,7 @@ impl Pipeline {
     ) -> Ended {
         let Outbound { topic, record } = record;
         match self.deliverer.deliver(record, deadline).await {
-            Ok(receipt) => Ended { result: Ok(()), event: None, stored: Some(Stored::new(topic, receipt)) },
+            Ok(receipt) => Ended::stored(Ok(()), topic, receipt),
             Err(Undelivered::Refused(trouble)) => {
                 let why = Fault::new(Reason::KafkaRefused, trouble.to_string());
                 self.dead_letter(source, verified, Some(&topic), why, deadline).await
@@ -156,7 +182,7 @@ impl Pipeline {
         let key = source.envelope.key(verified);
         let record = Record::dead_letter(&topic, key, bound_for, verified, source.envelope.headers(), &why);
         match self.deliverer.deliver(record, deadline).await {
-            Ok(receipt) => Ended { result: Err(why), event: None, stored: Some(Stored::new(topic, receipt)) },
+            Ok(receipt) => Ended::stored(Err(why), topic, receipt),
             Err(undelivered) => unavailable(&undelivered, Some(&why)).into(),
         }
     }

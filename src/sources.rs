@@ -8,7 +8,7 @@ use std::time::Duration;
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 
 use crate::config::{Loaded, Problems, Unmapped};
-use crate::envelope::Envelope;
+use crate::envelope::{Envelope, Handshakes};
 use crate::names;
 use crate::quota::{Held, InUse};
 use crate::schema::{Encoder, Schemas};
@@ -29,6 +29,8 @@ pub struct Source {
     pub verifier: Verifier,
     /// Where an event's own fields stand.
     pub envelope: Envelope,
+    /// What is answered and is no event.
+    pub handshakes: Handshakes,
     /// By event type.
     routes: HashMap<String, Route>,
     /// That of all other types, where they are no dead letters.
@@ -87,6 +89,7 @@ impl Sources {
             let verifier = Verifier::compile(&rules.signature, secrets, &place("signature"), &mut problems);
             let envelope =
                 Envelope::compile(&rules.envelope, &rules.signature, &place("envelope"), &mut problems);
+            let handshakes = Handshakes::compile(rules, &format!("source.{name}"), &mut problems);
             let (Some(verifier), Some(envelope)) = (verifier, envelope) else { continue };
             let mut route = |event_type: &str| route(name, event_type, &envelope, schemas, &mut problems);
             let routes =
@@ -101,6 +104,7 @@ impl Sources {
                 ack_deadline: rules.ack_deadline,
                 verifier,
                 envelope,
+                handshakes,
                 routes,
                 unmapped,
                 dead_letter_topic: names::dead_letter_topic(name).into(),

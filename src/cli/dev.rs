@@ -277,6 +277,7 @@ struct Tally {
     events: usize,
     topics: BTreeSet<String>,
     dead_lettered: usize,
+    handled: usize,
     refused: usize,
     unavailable: usize,
     keys: HashSet<(String, String)>,
@@ -299,6 +300,7 @@ impl Tally {
             // dev has no spool.
             Outcome::Published | Outcome::Spooled => self.events += 1,
             Outcome::DeadLettered => self.dead_lettered += 1,
+            Outcome::Handled => self.handled += 1,
             Outcome::Refused => self.refused += 1,
             Outcome::Unavailable => self.unavailable += 1,
         }
@@ -322,6 +324,7 @@ impl Tally {
             vec![format!("{} in {}", plural(self.events, "event"), plural(self.topics.len(), "topic"))];
         let others = [
             (self.dead_lettered, "dead-lettered"),
+            (self.handled, "handled"),
             (self.refused, "refused"),
             (self.unavailable, "unavailable"),
             (unseen, "too fast to be shown"),
@@ -334,7 +337,7 @@ impl Tally {
 /// A line that is read at a glance.
 fn text(row: &Row, repeat: bool) -> String {
     let colour = match row.kind {
-        Outcome::Published | Outcome::Spooled => AnsiColor::Green,
+        Outcome::Published | Outcome::Spooled | Outcome::Handled => AnsiColor::Green,
         Outcome::DeadLettered => AnsiColor::Yellow,
         Outcome::Refused | Outcome::Unavailable => AnsiColor::Red,
     };

@@ -9,6 +9,7 @@ use serde::Deserialize;
 
 mod check;
 mod envelope;
+mod handshake;
 mod layers;
 mod load;
 mod problems;
@@ -21,6 +22,7 @@ mod text;
 mod tree;
 
 pub use envelope::{Envelope, Id, Part, TimeFormat};
+pub use handshake::{Answer, Challenge, Handshake, When};
 pub use load::{Auth, Loaded, Overrides, Secrets, load, presets};
 pub use problems::Problems;
 pub use properties::{Properties, Property};
@@ -226,6 +228,12 @@ pub struct Source {
     pub signature: Signature,
     /// Where the event's own fields stand.
     pub envelope: Envelope,
+    /// Signed deliveries that are no events, but are to be answered.
+    #[serde(default)]
+    pub handshake: Vec<Handshake>,
+    /// A GET that is to be answered with what its query holds.
+    #[serde(default)]
+    pub challenge: Option<Challenge>,
 }
 
 fn yes() -> bool {

@@ -149,3 +149,74 @@ async fn a_source_may_have_generic_records_only() {
     answer.is(200, "published", None);
     assert_eq!(answer.body["topic"], service.topic("unmapped"));
 }
+
+const HANDSHAKES: &str = r#"
+handshake = [
+  { when = { pointer = "/type", equals = "url_verification" }, answer = { pointer = "/challenge" } },
+  { when = { header = "X-GitHub-Event", equals = "ping" } },
+]
+challenge = { query = "hub.challenge" }
+"#;
+
+/// A request's status, content type, `nosniff` and text.
+async fn text(request: reqwest::RequestBuilder) -> (u16, String, bool, String) {
+    let response = request.send().await.unwrap();
+    assert!(response.headers().contains_key("hookstream-delivery"));
+    let header = |name| response.headers().get(name).map_or("", |value| value.to_str().unwrap()).to_owned();
+    let (kind, nosniff) = (header("content-type"), header("x-content-type-options") == "nosniff");
+    (response.status().as_u16(), kind, nosniff, response.text().await.unwrap())
+}
+
+#[tokio::test]
+async fn handshakes_are_verified_answered_counted_and_published_nowhere() {
+    let service = service(HANDSHAKES).await;
+    let body = r#"{"type": "url_verification", "challenge": "3eZbrw1aB"}"#;
+    let signed = |body: &str| {
+        let signature = format!("sha256={}", hmac(body.as_bytes()));
+        service.client.post(service.url()).header("X-Grapevine-Signature", signature).body(body.to_owned())
+    };
+    let plain = |text: &str| (200, "text/plain; charset=utf-8".to_owned(), true, text.to_owned());
+    assert_eq!(text(signed(body)).await, plain("3eZbrw1aB"));
+    let ping = [("X-GitHub-Event", "ping")];
+    post(&service, &ping, r#"{"zen": "Keep it."}"#).await.is(200, "handled", Some("handshake"));
+    post(&service, &ping, "no json").await.is(200, "handled", Some("handshake"));
+
+    // Who cannot sign gets nothing sent back.
+    let forged = service.post(&[("X-Grapevine-Signature", &grapevine("x")), ping[0]], body).await;
+    forged.is(401, "refused", Some("unauthorized"));
+    // Without its text it is none.
+    let without = r#"{"type": "url_verification"}"#;
+    post(&service, &[], without).await.is(200, "dead_lettered", Some("type_missing"));
+
+    assert_eq!(kafka::all(&service.dead_letters()).await.len(), 1);
+    assert!(kafka::all(&service.topic("document.changed")).await.is_empty());
+    let lines = service.lines();
+    assert!(lines.iter().all(|line| !line.contains("3eZbrw1aB")), "{lines:?}");
+    let (_, metrics) = service.admin("/metrics").await;
+    let source = &service.source;
+    let count = format!(
+        "hookstream_deliveries_total{{source=\"{source}\",outcome=\"handled\",reason=\"handshake\"}} 3"
+    );
+    assert!(metrics.contains(&count), "{metrics}");
+}
+
+#[tokio::test]
+async fn a_get_challenge_is_sent_back_as_plain_text_only_where_it_is_configured() {
+    let service = service(HANDSHAKES).await;
+    let get = |query: &str| service.client.get(format!("{}?{query}", service.url()));
+    let (status, kind, nosniff, body) = text(get("hub.mode=subscribe&hub.challenge=%3Cb%3E1158201444")).await;
+    assert_eq!((status, nosniff, body.as_str()), (200, true, "<b>1158201444"));
+    assert_eq!(kind, "text/plain; charset=utf-8");
+    for query in
+        ["", "hub.challenge=", "hub.challenge=a%0Ab", "hub.challenge=a&hub.challenge=b", "challenge=a"]
+    {
+        let (status, kind, _, body) = text(get(query)).await;
+        assert_eq!((status, kind.as_str()), (405, "application/json"), "{query}");
+        assert!(body.contains("method_not_allowed"), "{body}");
+    }
+    let other = Service::grapevine().await;
+    let (status, ..) = text(other.client.get(format!("{}?hub.challenge=1", other.url()))).await;
+    assert_eq!(status, 405);
+    let lines = service.lines();
+    assert!(lines[0].contains("Handshake") && !lines[0].contains("1158201444"), "{lines:?}");
+}
