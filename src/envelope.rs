@@ -1,6 +1,7 @@
 //! Id, type, time and key of an event: from a verified delivery to an [`Event`].
 
 mod handshake;
+mod payload;
 mod place;
 mod rules;
 #[cfg(test)]
@@ -125,6 +126,7 @@ pub struct Envelope {
     aliases: HashMap<String, String>,
     time: Option<Place>,
     time_format: TimeFormat,
+    form: Option<String>,
     places: Places,
     headers: Vec<HeaderName>,
     unsigned: Option<Box<str>>,
@@ -153,14 +155,29 @@ impl Envelope {
         &self.headers
     }
 
-    /// Opens a verified delivery.
+    /// The JSON text of a verified delivery, not yet looked at: its body, or a field of the form that
+    /// the body is.
+    ///
+    /// # Errors
+    /// `json_invalid` for a form that has no such field, has it twice, or is not UTF-8.
+    pub fn payload<'v>(&self, verified: &Verified<'v>) -> Result<Cow<'v, [u8]>, Fault> {
+        let delivery = verified.delivery();
+        payload::text(&delivery.body, &delivery.headers, self.form.as_deref())
+    }
+
+    /// Opens a verified delivery's [`Envelope::payload`].
     ///
     /// # Errors
     /// What makes the delivery a dead letter: `json_invalid`, `json_too_deep`, `duplicate_key`,
     /// `id_missing`, `id_invalid`, `type_missing`, `shape_mismatch` (no object).
-    pub fn open<'v>(&'v self, source: &'v str, verified: &'v Verified<'v>) -> Result<Event<'v>, Fault> {
+    pub fn open<'v>(
+        &'v self,
+        source: &'v str,
+        verified: &'v Verified<'v>,
+        payload: &'v [u8],
+    ) -> Result<Event<'v>, Fault> {
         let delivery = verified.delivery();
-        let body = json::check(&delivery.body)?;
+        let body = json::check(payload)?;
         let root = root(body)?;
         let id = self.id(&root, verified)?;
         let event_type = self.event_type(&root, &delivery.headers)?;
@@ -176,10 +193,13 @@ impl Envelope {
     }
 
     /// The id of a delivery where one can be read, else the digest.
-    pub fn id_or_digest<'v>(&self, verified: &'v Verified<'v>) -> Cow<'v, str> {
-        let id =
-            json::check(&verified.delivery().body).and_then(root).and_then(|root| self.id(&root, verified));
-        id.unwrap_or_else(|_| Cow::Owned(digest(verified)))
+    pub fn id_or_digest(&self, verified: &Verified<'_>) -> String {
+        let read = || {
+            let payload = self.payload(verified)?;
+            let root = root(json::check(&payload)?)?;
+            self.id(&root, verified).map(Cow::into_owned)
+        };
+        read().unwrap_or_else(|_: Fault| digest(verified))
     }
 
     /// The key of a delivery that is no event.

@@ -124,7 +124,9 @@ impl Pipeline {
             Ok(verified) => verified,
             Err(fault) => return fault.into(),
         };
-        if let Some(text) = source.handshakes.answer(&verified) {
+        let payload = source.envelope.payload(&verified);
+        let text = payload.as_deref().unwrap_or_default();
+        if let Some(text) = source.handshakes.answer(&verified, text) {
             return Ended::handshake(text);
         }
         // Only now: an unverified request never holds a delivery's place.
@@ -135,7 +137,10 @@ impl Pipeline {
             return Fault::new(Reason::Overloaded, "max_in_flight of all sources").into();
         };
 
-        let (name, shaped) = shape(source, &verified);
+        let (name, shaped) = match &payload {
+            Ok(payload) => shape(source, &verified, payload),
+            Err(why) => (None, Shaped::DeadLetter { bound_for: None, why: why.clone() }),
+        };
         let mut ended = match shaped {
             Shaped::Publish(record) => self.publish(source, &verified, record, deadline).await,
             Shaped::DeadLetter { bound_for, why } => {
@@ -225,9 +230,9 @@ pub enum Shaped {
     Unavailable(Fault),
 }
 
-/// Extracts and encodes. Pure, no I/O.
-pub fn shape(source: &Source, verified: &Verified<'_>) -> (Option<Name>, Shaped) {
-    let event = match source.envelope.open(&source.name, verified) {
+/// Extracts and encodes the event of a delivery's JSON text. Pure, no I/O.
+pub fn shape(source: &Source, verified: &Verified<'_>, payload: &[u8]) -> (Option<Name>, Shaped) {
+    let event = match source.envelope.open(&source.name, verified, payload) {
         Ok(event) => event,
         Err(why) => return (None, Shaped::DeadLetter { bound_for: None, why }),
     };

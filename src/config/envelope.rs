@@ -30,6 +30,10 @@ pub struct Envelope {
     /// How the time is written; goes with `time`.
     #[serde(default, deserialize_with = "text::some_choice")]
     pub time_format: Option<TimeFormat>,
+    /// `form:NAME`: where the body is a form, its field NAME is the JSON text. Without it, the body
+    /// is, whatever its content type.
+    #[serde(default)]
+    pub payload: Option<String>,
     /// JSON pointer to the part that the schema's `data` types; empty for the whole body.
     #[serde(default)]
     pub data: String,

@@ -47,14 +47,14 @@ impl Handshakes {
         Self { rules, challenge }
     }
 
-    /// What to answer a verified delivery that is a handshake: a text to send back, or nothing. `None`
+    /// What to answer a verified delivery of this JSON text that is a handshake: a text to send back, or nothing. `None`
     /// for any other, one whose text is missing included: it may be an event.
-    pub fn answer(&self, verified: &Verified<'_>) -> Option<Option<String>> {
+    pub fn answer(&self, verified: &Verified<'_>, payload: &[u8]) -> Option<Option<String>> {
         if self.rules.is_empty() {
             return None;
         }
         let delivery = verified.delivery();
-        let root = json::check(&delivery.body).and_then(root).ok();
+        let root = json::check(payload).and_then(root).ok();
         self.rules.iter().find_map(|rule| {
             let empty = json::Object::default();
             let root = root.as_ref().unwrap_or(&empty);

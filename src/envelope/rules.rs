@@ -46,6 +46,10 @@ impl Envelope {
         if rules.aliases.iter().any(|(sent, routed)| sent.is_empty() || routed.is_empty()) {
             compiler.problem("aliases", "holds an empty event type");
         }
+        let form = rules.payload.as_deref().map(|payload| payload.strip_prefix("form:").unwrap_or_default());
+        if form.is_some_and(str::is_empty) {
+            compiler.problem("payload", "must be \"form:\" and the name of the form's field");
+        }
         let Compiler { headers, unsigned, .. } = compiler;
         if rules.time.is_some() && rules.time_format.is_none() {
             problems.add(place, "lacks `time_format`; add it");
@@ -70,6 +74,7 @@ impl Envelope {
             aliases: rules.aliases.clone().into_iter().collect(),
             time,
             time_format: rules.time_format.unwrap_or(TimeFormat::Rfc3339),
+            form: form.map(str::to_owned),
             places,
             headers,
             key_with_body: unsigned.iter().any(|field| matches!(*field, "id" | "type")),

@@ -30,6 +30,7 @@ fn rules_that_cannot_be_meant_are_told_with_their_place() {
         (with("{ join = [\"/a\", \"/b\"], separator = \"\" }", ""), "envelope.id: needs a separator"),
         (with("\"/id\"", "time = \"/time\""), "envelope: lacks `time_format`"),
         (with("\"/id\"", "data = \"data\""), "envelope.data: must be a JSON pointer"),
+        (with("\"/id\"", "payload = \"payload\""), "envelope.payload: must be \"form:\" and the name"),
         (with("\"/id\"", "default_type = \"\""), "envelope.default_type: is empty"),
         (with("\"/id\"", "aliases = { a = \"\" }"), "envelope.aliases: holds an empty event type"),
     ] {

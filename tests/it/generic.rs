@@ -220,3 +220,32 @@ async fn a_get_challenge_is_sent_back_as_plain_text_only_where_it_is_configured(
     let lines = service.lines();
     assert!(lines[0].contains("Handshake") && !lines[0].contains("1158201444"), "{lines:?}");
 }
+
+#[tokio::test]
+async fn a_form_is_verified_as_it_came_and_its_field_is_the_event() {
+    let service = service(
+        r#"
+types = ["push"]
+envelope.id = "digest"
+envelope.type = "/event"
+envelope.data = ""
+envelope.payload = "form:payload"
+"#,
+    )
+    .await;
+    let form = ("Content-Type", "application/x-www-form-urlencoded");
+    // urllib.parse.urlencode({"payload": '{"event":"push","text":"a b+ü&=%"}', "x": "1"})
+    let body = "payload=%7B%22event%22%3A%22push%22%2C%22text%22%3A%22a+b%2B%C3%BC%26%3D%25%22%7D&x=1";
+    post(&service, &[form], body).await.is(200, "published", None);
+    let json = r#"{"event": "push"}"#;
+    post(&service, &[("Content-Type", "application/json")], json).await.is(200, "published", None);
+    post(&service, &[form], "x=1").await.is(200, "dead_lettered", Some("json_invalid"));
+    post(&service, &[form], json).await.is(200, "dead_lettered", Some("json_invalid"));
+
+    let records = kafka::java(&[&service.topic("push")]);
+    let found: Vec<_> = records.iter().map(|record| record["value"]["data"].as_str().unwrap()).collect();
+    assert!(found.len() == 2 && found.contains(&json), "{found:?}");
+    assert!(found.contains(&"{\"event\":\"push\",\"text\":\"a b+\u{fc}&=%\"}"), "{found:?}");
+    let raw = kafka::java(&[&service.dead_letters()]);
+    assert!(raw.iter().any(|record| record["raw"] == "x=1"), "the raw body: {raw:?}");
+}

@@ -77,7 +77,7 @@ impl Maker {
             received_at: Timestamp::now(),
         };
         let verified = self.verifier.verify(&delivery).ok()?;
-        Some(self.envelope.id_or_digest(&verified).into_owned())
+        Some(self.envelope.id_or_digest(&verified))
     }
 }
 
