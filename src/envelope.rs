@@ -25,6 +25,9 @@ use place::Place;
 /// The bound of an event id, in bytes of UTF-8: it is the record's key and stands in headers.
 pub const MAX_ID: usize = 1024;
 
+/// The bound of events in one delivery: each is a record, and all share one deadline.
+pub const MAX_EVENTS: usize = 1_000;
+
 /// Hex digits of the body's digest in a key whose id or type is not signed.
 const KEY_DIGITS: usize = 16;
 
@@ -127,6 +130,7 @@ pub struct Envelope {
     time: Option<Place>,
     time_format: TimeFormat,
     form: Option<String>,
+    split: Option<Pointer>,
     places: Places,
     headers: Vec<HeaderName>,
     unsigned: Option<Box<str>>,
@@ -165,40 +169,66 @@ impl Envelope {
         payload::text(&delivery.body, &delivery.headers, self.form.as_deref())
     }
 
-    /// Opens a verified delivery's [`Envelope::payload`].
+    /// Opens a verified delivery's [`Envelope::payload`]: its one event, or the 1 to [`MAX_EVENTS`] of
+    /// a delivery that is split.
     ///
     /// # Errors
-    /// What makes the delivery a dead letter: `json_invalid`, `json_too_deep`, `duplicate_key`,
-    /// `id_missing`, `id_invalid`, `type_missing`, `shape_mismatch` (no object).
+    /// What makes the whole delivery a dead letter: `json_invalid`, `json_too_deep`, `duplicate_key`,
+    /// `id_missing`, `id_invalid`, `type_missing`, `shape_mismatch` (no object; no event, or too many).
     pub fn open<'v>(
         &'v self,
         source: &'v str,
         verified: &'v Verified<'v>,
         payload: &'v [u8],
+    ) -> Result<Vec<Event<'v>>, Fault> {
+        let whole = json::check(payload)?;
+        let Some(split) = &self.split else { return Ok(vec![self.event(source, verified, whole, None)?]) };
+        let misfit = |detail: &'static str| Fault::new(Reason::ShapeMismatch, detail);
+        let array = if split.names().is_empty() { Some(whole) } else { split.find(&root(whole)?)? };
+        let events = array.and_then(json::elements).ok_or_else(|| misfit("no array of events"))?;
+        match events.len() {
+            0 => Err(misfit("an array of no events")),
+            n if n > MAX_EVENTS => Err(misfit("more than 1,000 events")),
+            _ => {
+                let events = events.into_iter().enumerate();
+                events.map(|(index, text)| self.event(source, verified, text, Some(index))).collect()
+            }
+        }
+    }
+
+    /// `index` is its place in a delivery that is split.
+    fn event<'v>(
+        &'v self,
+        source: &'v str,
+        verified: &'v Verified<'v>,
+        text: &'v RawValue,
+        index: Option<usize>,
     ) -> Result<Event<'v>, Fault> {
         let delivery = verified.delivery();
-        let body = json::check(payload)?;
-        let root = root(body)?;
-        let id = self.id(&root, verified)?;
+        let root = root(text)?;
+        let id = self.id(&root, verified, index)?;
         let event_type = self.event_type(&root, &delivery.headers)?;
         let time = match &self.time {
             Some(place) => place.time(&root, &delivery.headers, self.time_format)?,
             None => None,
         };
         let data =
-            if self.places.data.names().is_empty() { Some(body) } else { self.places.data.find(&root)? };
+            if self.places.data.names().is_empty() { Some(text) } else { self.places.data.find(&root)? };
         let received_at = delivery.received_at;
         let envelope = Some(self);
-        Ok(Event { source, id, event_type, time, received_at, root, data, text: body, envelope, verified })
+        Ok(Event { source, id, event_type, time, received_at, root, data, text, envelope, verified })
     }
 
-    /// The id of a delivery where one can be read, else the digest.
+    /// The id of a delivery where one can be read, else the digest; that too where several events are in it.
     pub fn id_or_digest(&self, verified: &Verified<'_>) -> String {
         let read = || {
             let payload = self.payload(verified)?;
             let root = root(json::check(&payload)?)?;
-            self.id(&root, verified).map(Cow::into_owned)
+            self.id(&root, verified, None).map(Cow::into_owned)
         };
+        if self.split.is_some() {
+            return digest(verified);
+        }
         read().unwrap_or_else(|_: Fault| digest(verified))
     }
 
@@ -216,14 +246,23 @@ impl Envelope {
         Cow::Owned(format!("{id}:{digits}"))
     }
 
-    fn id<'v>(&self, root: &Object<'v>, verified: &'v Verified<'v>) -> Result<Cow<'v, str>, Fault> {
+    fn id<'v>(
+        &self,
+        root: &Object<'v>,
+        verified: &'v Verified<'v>,
+        index: Option<usize>,
+    ) -> Result<Cow<'v, str>, Fault> {
         let headers = &verified.delivery().headers;
         let text = |place: &Place| match place.text(root, headers, Reason::IdInvalid)? {
             Some(text) => valid(text),
             None => Err(Reason::IdMissing.into()),
         };
         match &self.id {
-            Id::Digest => Ok(Cow::Owned(digest(verified))),
+            Id::Digest => Ok(Cow::Owned(match index {
+                // All of them came in one body; a retry brings them in the same order.
+                Some(index) => format!("{}:{index}", digest(verified)),
+                None => digest(verified),
+            })),
             Id::Part(place) => text(place),
             Id::Join { parts, separator } => {
                 let parts = parts.iter().map(text).collect::<Result<Vec<_>, _>>()?;
@@ -248,7 +287,7 @@ impl Envelope {
 }
 
 fn root(body: &RawValue) -> Result<Object<'_>, Fault> {
-    Object::open(body)?.ok_or_else(|| Fault::new(Reason::ShapeMismatch, "the body is no object"))
+    Object::open(body)?.ok_or_else(|| Fault::new(Reason::ShapeMismatch, "the event is no object"))
 }
 
 fn valid(id: Cow<'_, str>) -> Result<Cow<'_, str>, Fault> {

@@ -34,6 +34,10 @@ pub struct Envelope {
     /// is, whatever its content type.
     #[serde(default)]
     pub payload: Option<String>,
+    /// JSON pointer to an array of events, empty where the body is that array. Each event is then opened
+    /// by the other rules, from its own root.
+    #[serde(default)]
+    pub split: Option<String>,
     /// JSON pointer to the part that the schema's `data` types; empty for the whole body.
     #[serde(default)]
     pub data: String,

@@ -50,6 +50,11 @@ impl Envelope {
         if form.is_some_and(str::is_empty) {
             compiler.problem("payload", "must be \"form:\" and the name of the form's field");
         }
+        let split = rules.split.as_deref().map(Pointer::parse);
+        if split == Some(None) {
+            compiler
+                .problem("split", "must be a JSON pointer such as \"/events\", or empty for the whole body");
+        }
         let Compiler { headers, unsigned, .. } = compiler;
         if rules.time.is_some() && rules.time_format.is_none() {
             problems.add(place, "lacks `time_format`; add it");
@@ -74,6 +79,7 @@ impl Envelope {
             aliases: rules.aliases.clone().into_iter().collect(),
             time,
             time_format: rules.time_format.unwrap_or(TimeFormat::Rfc3339),
+            split: split.flatten(),
             form: form.map(str::to_owned),
             places,
             headers,

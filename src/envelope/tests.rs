@@ -31,6 +31,7 @@ fn rules_that_cannot_be_meant_are_told_with_their_place() {
         (with("\"/id\"", "time = \"/time\""), "envelope: lacks `time_format`"),
         (with("\"/id\"", "data = \"data\""), "envelope.data: must be a JSON pointer"),
         (with("\"/id\"", "payload = \"payload\""), "envelope.payload: must be \"form:\" and the name"),
+        (with("\"/id\"", "split = \"events\""), "envelope.split: must be a JSON pointer"),
         (with("\"/id\"", "default_type = \"\""), "envelope.default_type: is empty"),
         (with("\"/id\"", "aliases = { a = \"\" }"), "envelope.aliases: holds an empty event type"),
     ] {
@@ -65,7 +66,7 @@ fn open(toml: &str, body: &str) -> Result<(String, String, String), Reason> {
     let raw = json::check(body.as_bytes()).unwrap();
     let root = root(raw).unwrap();
     let verified = crate::verify::proof();
-    let id = envelope.id(&root, verified).map_err(|fault| fault.reason)?;
+    let id = envelope.id(&root, verified, None).map_err(|fault| fault.reason)?;
     let event_type =
         envelope.event_type(&root, &verified.delivery().headers).map_err(|fault| fault.reason)?;
     let time = None;

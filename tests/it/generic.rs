@@ -249,3 +249,72 @@ envelope.payload = "form:payload"
     let raw = kafka::java(&[&service.dead_letters()]);
     assert!(raw.iter().any(|record| record["raw"] == "x=1"), "the raw body: {raw:?}");
 }
+
+const SPLIT: &str = r#"
+types = ["bounce"]
+envelope.id = "/id"
+envelope.type = "/event"
+envelope.data = ""
+envelope.split = "/events"
+"#;
+
+fn events(ids: impl Iterator<Item = usize>) -> String {
+    let events: Vec<_> = ids.map(|id| format!(r#"{{"id":"e{id}", "event":"bounce"}}"#)).collect();
+    format!(r#"{{"events": [{}]}}"#, events.join(","))
+}
+
+#[tokio::test]
+async fn a_delivery_of_many_events_is_published_whole() {
+    let service = service(SPLIT).await;
+    let answer = post(&service, &[], &events(0..1_000)).await;
+    answer.is(200, "published", None);
+    assert_eq!((&answer.body["id"], &answer.body["topic"]), (&json!("e0"), &json!(service.topic("bounce"))));
+    let records = kafka::java(&[&service.topic("bounce")]);
+    assert_eq!(records.len(), 1_000);
+    let last = records.iter().find(|record| record["key"] == "e999").unwrap();
+    assert_eq!(last["value"]["data"], r#"{"id":"e999", "event":"bounce"}"#);
+}
+
+#[tokio::test]
+async fn one_event_that_does_not_fit_dead_letters_the_whole_delivery() {
+    let service = service(SPLIT).await;
+    let with = |event: &str| events(0..2).replace("]}", &format!(",{event}]}}"));
+    for (body, reason) in [
+        (with(r#"{"event":"bounce"}"#), "id_missing"),
+        (with(r#"{"id":"e2"}"#), "type_missing"),
+        (with(r#"{"id":"e2","event":"nobody.knows"}"#), "type_unknown"),
+        (with("7"), "shape_mismatch"),
+        (events(0..0), "shape_mismatch"),
+        (events(0..1_001), "shape_mismatch"),
+        (r#"{"events": {}}"#.to_owned(), "shape_mismatch"),
+        (r#"{"id":"e1","event":"bounce"}"#.to_owned(), "shape_mismatch"),
+    ] {
+        post(&service, &[], &body).await.is(200, "dead_lettered", Some(reason));
+    }
+    assert!(kafka::all(&service.topic("bounce")).await.is_empty(), "not even those that fit");
+    let letters = kafka::java(&[&service.dead_letters()]);
+    assert_eq!(letters.len(), 8);
+    assert!(letters.iter().all(|letter| letter["key"].as_str().unwrap().starts_with("sha256:")));
+    assert!(letters.iter().any(|letter| letter["raw"] == with("7")), "all of the body");
+}
+
+#[tokio::test]
+async fn a_body_may_be_the_array_and_events_without_an_id_still_differ() {
+    let service = service(
+        r#"
+types = ["open"]
+envelope.id = "digest"
+envelope.type = "/event"
+envelope.data = ""
+envelope.split = ""
+"#,
+    )
+    .await;
+    let body = r#"[{"event":"open"},{"event":"open"}]"#;
+    post(&service, &[], body).await.is(200, "published", None);
+    let mut keys = kafka::all(&service.topic("open")).await;
+    keys.sort();
+    // By Python's hashlib.
+    let digest = "sha256:5813e239991ee0c5ef6497df92548f90cb9ea4fce0f4dfe3346199959922feba";
+    assert_eq!(keys, [format!("{digest}:0"), format!("{digest}:1")]);
+}
