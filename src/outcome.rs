@@ -17,6 +17,8 @@ pub enum Outcome {
     Spooled,
     /// Acknowledged in the source's dead letters: authentic, but of no use as an event.
     DeadLettered,
+    /// No event, but answered as the provider asks: nothing was kept.
+    Handled,
     /// The sender's trouble: nothing was kept.
     Refused,
     /// Our trouble: nothing is promised, the sender should try again.
@@ -30,6 +32,7 @@ impl Outcome {
             Self::Published => "published",
             Self::Spooled => "spooled",
             Self::DeadLettered => "dead_lettered",
+            Self::Handled => "handled",
             Self::Refused => "refused",
             Self::Unavailable => "unavailable",
         }
@@ -91,6 +94,7 @@ reasons! {
     ShapeMismatch      "shape_mismatch"      DeadLettered OK                       WARN "The body does not fit the schema of its event type.";
     Stale              "stale"               DeadLettered OK                       WARN "The signed time is too far from now.";
     KafkaRefused       "kafka_refused"       DeadLettered OK                       WARN "Kafka refuses the record for good.";
+    Handshake          "handshake"           Handled      OK                       INFO "The provider asks whether somebody is there.";
     SignatureMissing   "signature_missing"   Refused      UNAUTHORIZED             WARN "A header that the signature needs is missing.";
     SignatureMalformed "signature_malformed" Refused      UNAUTHORIZED             WARN "A header that the signature needs cannot be read.";
     SignatureMismatch  "signature_mismatch"  Refused      UNAUTHORIZED             WARN "No secret of the source made this signature.";

@@ -130,7 +130,7 @@ pub fn wished_topics(config: &Config, sources: &Sources, brokers: usize) -> Vec<
                 ("retention.ms", rules.retention.as_millis().to_string()),
             ]
         };
-        topics.extend(source.routes.values().map(|route| topic(&route.topic, keyed())));
+        topics.extend(source.routes().map(|route| topic(&route.topic, keyed())));
         // Kept until somebody has looked at them.
         let kept = [("cleanup.policy", String::from("delete")), ("retention.ms", String::from("-1"))];
         topics.push(topic(&names::dead_letter_topic(&source.name), kept));

@@ -95,6 +95,8 @@ struct Source {
     /// Of the URL that the provider is to call.
     path: String,
     types: Vec<Type>,
+    /// The topic of all other event types.
+    others: String,
     dead_letters: String,
     /// Their names, in the order in which they are tried.
     secrets: Vec<String>,
@@ -180,8 +182,8 @@ fn describe(loaded: &Loaded, sources: &Sources) -> Report {
 
 fn source(name: &str, loaded: &Loaded, sources: &Sources) -> Option<Source> {
     let source = sources.get(name)?;
-    let types = source.routes.iter();
-    let types = types.map(|(name, route)| Type { name: name.clone(), topic: route.topic.to_string() });
+    let types = source.types();
+    let types = types.map(|(name, route)| Type { name: name.to_owned(), topic: route.topic.to_string() });
     let mut types: Vec<Type> = types.collect();
     types.sort_by(|a, b| a.topic.cmp(&b.topic));
     let secrets = loaded.secrets.get(name).into_iter().flatten();
@@ -189,6 +191,7 @@ fn source(name: &str, loaded: &Loaded, sources: &Sources) -> Option<Source> {
         name: name.to_owned(),
         path: format!("/hooks/{name}"),
         types,
+        others: source.topic_of_others().to_owned(),
         dead_letters: source.dead_letter_topic.to_string(),
         secrets: secrets.map(|secret| secret.name.to_string()).collect(),
     })
@@ -203,13 +206,13 @@ fn show(report: &Report) -> anyhow::Result<()> {
         report.sources.iter().map(|source| source.name.len()).chain(report.off.keys().map(String::len));
     let width = words.max().unwrap_or_default();
     for source in &report.sources {
-        let Source { name, path, types, dead_letters, secrets } = source;
+        let Source { name, path, types, others, secrets, .. } = source;
         let (count, secrets) = (types.len(), secrets.join(", "));
         let plural = if count == 1 { "" } else { "s" };
         let text = format!("{name:<width$}  {path}, {count} type{plural}, secrets: {secrets}");
         line(OK, "ok", &text)?;
         let column = types.iter().map(|event| event.name.len()).max().unwrap_or_default();
-        let other = ("all others", dead_letters.as_str());
+        let other = ("all others", others.as_str());
         for (event, topic) in types.iter().map(|event| (&*event.name, &*event.topic)).chain([other]) {
             line(Style::new(), "", &format!("{:width$}  {event:<column$}  -> {topic}", ""))?;
         }

@@ -73,7 +73,7 @@ pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<Verdict> {
 
     let (sources, _) = app::compile(&loaded)?;
     for source in sources.iter() {
-        let topics = source.routes.values().map(|route| &*route.topic).chain([&*source.dead_letter_topic]);
+        let topics = source.routes().map(|route| &*route.topic).chain([&*source.dead_letter_topic]);
         for topic in topics {
             parts.create_topic(topic, loaded.config.kafka.topics.partitions)?;
         }
@@ -279,6 +279,7 @@ struct Tally {
     events: usize,
     topics: BTreeSet<String>,
     dead_lettered: usize,
+    handled: usize,
     refused: usize,
     unavailable: usize,
     keys: HashSet<(String, String)>,
@@ -301,6 +302,7 @@ impl Tally {
             // dev has no spool.
             Outcome::Published | Outcome::Spooled => self.events += 1,
             Outcome::DeadLettered => self.dead_lettered += 1,
+            Outcome::Handled => self.handled += 1,
             Outcome::Refused => self.refused += 1,
             Outcome::Unavailable => self.unavailable += 1,
         }
@@ -324,6 +326,7 @@ impl Tally {
             vec![format!("{} in {}", plural(self.events, "event"), plural(self.topics.len(), "topic"))];
         let others = [
             (self.dead_lettered, "dead-lettered"),
+            (self.handled, "handled"),
             (self.refused, "refused"),
             (self.unavailable, "unavailable"),
             (unseen, "too fast to be shown"),
@@ -336,7 +339,7 @@ impl Tally {
 /// A line that is read at a glance.
 fn text(row: &Row, repeat: bool) -> String {
     let colour = match row.kind {
-        Outcome::Published | Outcome::Spooled => AnsiColor::Green,
+        Outcome::Published | Outcome::Spooled | Outcome::Handled => AnsiColor::Green,
         Outcome::DeadLettered => AnsiColor::Yellow,
         Outcome::Refused | Outcome::Unavailable => AnsiColor::Red,
     };

@@ -8,6 +8,8 @@ use std::time::Duration;
 use serde::Deserialize;
 
 mod check;
+mod envelope;
+mod handshake;
 mod layers;
 mod load;
 mod problems;
@@ -20,6 +22,8 @@ mod tests;
 mod text;
 mod tree;
 
+pub use envelope::{Envelope, Id, Part, TimeFormat};
+pub use handshake::{Answer, Challenge, Handshake, When};
 pub use load::{Auth, Loaded, Overrides, Secrets, load, presets};
 pub use problems::Problems;
 pub use properties::{Properties, Property};
@@ -209,8 +213,8 @@ pub struct Source {
     /// How long after the complete request head the answer is due.
     #[serde(deserialize_with = "text::duration", default = "four_seconds")]
     pub ack_deadline: Duration,
-    /// Event types with a topic each.
-    #[serde(deserialize_with = "text::list")]
+    /// Event types with a topic each; those without a schema get the generic record.
+    #[serde(default, deserialize_with = "text::list")]
     pub types: Vec<String>,
     /// What becomes of other event types.
     #[serde(default, deserialize_with = "text::choice")]
@@ -232,6 +236,12 @@ pub struct Source {
     pub signature: Signature,
     /// Where the event's own fields stand.
     pub envelope: Envelope,
+    /// Signed deliveries that are no events, but are to be answered.
+    #[serde(default)]
+    pub handshake: Vec<Handshake>,
+    /// A GET that is to be answered with what its query holds.
+    #[serde(default)]
+    pub challenge: Option<Challenge>,
 }
 
 fn yes() -> bool {
@@ -257,6 +267,8 @@ pub enum Unmapped {
     /// To the source's dead letters, as `type_unknown`.
     #[default]
     DeadLetter,
+    /// Published on `<source>.unmapped` as a generic record.
+    Generic,
 }
 
 /// `stale = "reject"`. Where the signed time is the event's and a retry keeps it, only `accept`
@@ -271,32 +283,4 @@ pub enum Stale {
     DeadLetter,
     /// 401, as `stale_rejected`: fits where each attempt is signed anew.
     Reject,
-}
-
-/// `[source.NAME.envelope]`: JSON pointers.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Envelope {
-    /// Pointer to the event id, or `digest`: `sha256:` and the hex digest of the signed body.
-    pub id: String,
-    /// Pointer to the event type.
-    #[serde(rename = "type")]
-    pub event_type: String,
-    /// Pointer to the event's time.
-    pub time: String,
-    /// How the time is written.
-    #[serde(deserialize_with = "text::choice")]
-    pub time_format: TimeFormat,
-    /// Pointer to the part that the schema's `data` types.
-    pub data: String,
-}
-
-/// How a provider writes the time of an event.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum TimeFormat {
-    /// A number of seconds since 1970.
-    UnixSeconds,
-    /// A string such as `2026-01-02T03:04:05.678901Z`.
-    Rfc3339,
 }

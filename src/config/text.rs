@@ -79,7 +79,7 @@ pub(super) fn choice<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserialize
     Word::deserialize(deserializer).map(|Word(choice)| choice)
 }
 
-/// One of an enum's names, where there may be none.
+/// The same, where there may be none.
 pub(super) fn some_choice<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     deserializer: D,
 ) -> Result<Option<T>, D::Error> {

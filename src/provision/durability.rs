@@ -79,7 +79,7 @@ impl Durability {
 
 fn names(sources: &Sources) -> Vec<String> {
     let topics = sources.iter().flat_map(|source| {
-        let events = source.routes.values().map(|route| &*route.topic);
+        let events = source.routes().map(|route| &*route.topic);
         events.chain([&*source.dead_letter_topic])
     });
     topics.map(str::to_owned).collect()

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use http::{HeaderName, HeaderValue};
 use jiff::Timestamp;
 
 use crate::envelope::Event;
@@ -64,17 +65,22 @@ impl Record {
         }
         headers.push(("content-type".into(), "application/avro".into()));
         provenance(&mut headers, event.verified());
-        let key = event.id.as_ref().into();
+        if let Some(fields) = event.unsigned() {
+            headers.push(("hookstream-unsigned".into(), fields.into()));
+        }
+        let key = event.key().into_owned();
         Self { topic: topic.clone(), key, value: encoded.value, timestamp: event.received_at, headers }
     }
 
     /// The dead letter of a delivery that is authentic but no event: its raw body, and all that a
-    /// replay needs to take it up again. `original_topic` is where it was bound, if known.
+    /// replay needs to take it up again: `original_topic` is where it was bound, if known, `read` are
+    /// the request headers that the envelope's rules read.
     pub fn dead_letter(
         topic: &Arc<str>,
         key: String,
         original_topic: Option<&str>,
         verified: &Verified<'_>,
+        read: &[HeaderName],
         why: &Fault,
     ) -> Self {
         let delivery = verified.delivery();
@@ -86,9 +92,12 @@ impl Record {
         if let Some(original) = original_topic {
             headers.push(("hookstream-original-topic".into(), original.into()));
         }
-        // They were read as ASCII, so nothing is lost here.
-        for name in verified.headers() {
-            if let Some(value) = delivery.headers.get(name).and_then(|value| value.to_str().ok()) {
+        // Those of the signature were read as ASCII, so nothing is lost here.
+        let read = read.iter().filter(|name| !verified.headers().contains(name));
+        for name in verified.headers().iter().chain(read) {
+            // No rule takes one that stands twice, nor would every reader of the record.
+            let mut values = delivery.headers.get_all(name).iter();
+            if let (Some(Ok(value)), None) = (values.next().map(HeaderValue::to_str), values.next()) {
                 headers.push((name.as_str().to_owned().into(), value.into()));
             }
         }
@@ -114,7 +123,8 @@ impl Record {
         &self.topic
     }
 
-    /// The event id, or the digest that stands for it.
+    /// The event id, or the digest that stands for it; with a digest of the body where the id is not
+    /// signed.
     pub fn key(&self) -> &str {
         &self.key
     }

@@ -144,7 +144,7 @@ fn one_mistake_gives_one_line_with_its_place() {
         ),
         (
             "[source.datagrid]\nunmapped = 'hunter2-do-not-repeat'",
-            "hookstream.toml:2: source.datagrid.unmapped: expected one of dead_letter",
+            "hookstream.toml:2: source.datagrid.unmapped: expected one of dead_letter, generic",
         ),
         (
             "[source.datagrid]\npreset = 'datagird'",
@@ -160,7 +160,7 @@ fn one_mistake_gives_one_line_with_its_place() {
         ),
         (
             "[source.datagrid]\ntypes = []",
-            "hookstream.toml:2: source.datagrid.types: is empty; name at least one event type",
+            "hookstream.toml:2: source.datagrid.types: is empty; name at least one event type, or set unmapped = \"generic\"",
         ),
         (
             "[source.datagrid]\ntypes = ['a', '']",
@@ -255,7 +255,6 @@ prefix = 'X'
 signed = '{body}'
 [source.shop.envelope]
 id = '/id'
-type = '/type'
 time = '/time'
 data = '/data'
 ";
@@ -271,7 +270,7 @@ data = '/data'
         "hookstream.toml:15: source.shop.secrets.0: ",
         "hookstream.toml:17: source.shop.secrets.2.fil: ",
         "hookstream.toml:19: source.shop.signature: lacks `header`",
-        "hookstream.toml:22: source.shop.envelope: lacks `time_format`",
+        "hookstream.toml:22: source.shop.envelope: lacks `type`",
         "HOOKSTREAM_HTTP__LISEN: ",
         "HOOKSTREAM_KAFKA__TOPICS__PARTITIONS: ",
         "-X foo: ",
@@ -312,6 +311,7 @@ fn no_two_event_types_share_a_topic() {
         (source("dead", "letter.datagrid"), "dead_letter.datagrid|dead.letter.datagrid"),
         ("[source.datagrid]\ntypes = ['a/b', 'a-b']".to_owned(), "datagrid.a-b"),
         ("[source.datagrid]\ntypes = ['a', 'a']".to_owned(), "datagrid.a"),
+        ("[source.datagrid]\ntypes = ['unmapped']\nunmapped = 'generic'".to_owned(), "datagrid.unmapped"),
     ] {
         let found = line(&toml, &[], &[]);
         assert!(topic.split('|').any(|topic| found.contains(&format!("the topic {topic} of"))), "{found}");

@@ -74,7 +74,7 @@ fn grants(loaded: &Loaded, sources: &Sources, denied: &BTreeSet<&str>) -> Vec<St
     let mut grants = Vec::new();
     for name in loaded.config.source.keys() {
         let Some(source) = sources.get(name) else { continue };
-        if source.routes.values().any(|route| denied.contains(&*route.topic)) {
+        if source.routes().any(|route| denied.contains(&*route.topic)) {
             grants.push(grant(&names::topic(name, ""), " --resource-pattern-type prefixed"));
         }
         if denied.contains(&*source.dead_letter_topic) {
