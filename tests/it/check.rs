@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::cli::{hookstream, run};
-use crate::support::{Setup, batch, kafka};
+use crate::support::{Setup, batch, kafka, stack};
 
 const SECRET: &str = "whsec_of-the-check-tests-0123";
 
@@ -255,5 +255,26 @@ async fn a_subject_with_another_schema_is_told_with_whether_ours_fits() {
         let (code, parts) = online(setup.toml(), &[]).await;
         assert_eq!((code == 0, &parts["registry"]["state"]), (state == "ok", &json!(state)), "{parts}");
         assert!(details(&parts["registry"]).contains(&format!("{subject}  {expected}")), "{parts}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_way_to_kafka_is_shown_without_its_password_whether_that_is_right_or_wrong() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let mut setup = Setup { kafka: stack("KAFKA_SCRAM"), ..Setup::new("grapevine") };
+    setup.tables = format!(
+        "[kafka.properties]\nsecurity.protocol = \"sasl_plaintext\"\nsasl.mechanisms = \"SCRAM-SHA-512\"\n\
+         sasl.username = \"hookstream\"\nsasl.password = {{ file = \"{}\" }}",
+        file.path().display()
+    );
+    for (password, state, rest) in
+        [(stack("KAFKA_PASSWORD"), "ok", "1 broker"), ("wrong-password-0123".to_owned(), "no", &setup.kafka)]
+    {
+        std::fs::write(file.path(), &password).unwrap();
+        let (_, parts) = online(setup.toml(), &[]).await;
+        let text = parts["kafka"]["text"].as_str().unwrap();
+        assert_eq!(parts["kafka"]["state"], state, "{text}");
+        assert!(text.starts_with(&format!("SASL_PLAINTEXT SCRAM-SHA-512, {rest}")), "{text}");
+        assert!(!parts.to_string().contains(&password));
     }
 }
