@@ -102,6 +102,23 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_rule_says_one_place_and_one_text() {
+        let rule = |toml: &str| rule(&toml::from_str(toml).unwrap()).map(drop);
+        assert_eq!(rule("when = { header = \"X-Event\", equals = \"ping\" }"), Ok(()));
+        let answer = "when = { pointer = \"/type\", equals = \"x\" }\nanswer = { pointer = \"/challenge\" }";
+        assert_eq!(rule(answer), Ok(()));
+        for (toml, problem) in [
+            ("when = { equals = \"x\" }", "needs pointer or header"),
+            ("when = { pointer = \"/a\", header = \"b\", equals = \"x\" }", "needs pointer or header"),
+            ("when = { pointer = \"type\", equals = \"x\" }", "holds a pointer that is none"),
+            ("when = { header = \"x y\", equals = \"x\" }", "names a header that is none"),
+            ("when = { header = \"x\", equals = \"x\" }\nanswer = { pointer = \"\" }", "holds a pointer"),
+        ] {
+            assert!(rule(toml).unwrap_err().starts_with(problem), "{toml}");
+        }
+    }
+
+    #[test]
     fn only_a_short_visible_challenge_that_stands_once_is_sent_back() {
         let handshakes = Handshakes { rules: Vec::new(), challenge: Some("hub.challenge".to_owned()) };
         let longest = "x".repeat(256);

@@ -139,6 +139,22 @@ fn one_mistake_gives_one_line_with_its_place() {
             "hookstream.toml:2: source.datagrid.ack_deadline: the ack_deadline of datagrid is not longer than http.body_timeout: a slow body would leave no time for Kafka; raise it, or lower http.body_timeout",
         ),
         (
+            "[source.datagrid.envelope]\naliases = { old = 'hunter2-do-not-repeat' }",
+            "hookstream.toml:2: source.datagrid.envelope.aliases: names an event type that is none of `types`; add it there, or correct it",
+        ),
+        (
+            "[source.datagrid.envelope]\ndefault_type = 'hunter2-do-not-repeat'",
+            "hookstream.toml:2: source.datagrid.envelope.default_type: names an event type that is none of `types`; add it there, or correct it",
+        ),
+        (
+            "[source.datagrid.envelope]\ntype = 5",
+            "hookstream.toml:2: source.datagrid.envelope.type: expected a JSON pointer such as \"/id\", or { header = \"NAME\" }, found a number",
+        ),
+        (
+            "[source.datagrid.envelope]\nid = { heder = 'hunter2-do-not-repeat' }",
+            "hookstream.toml:2: source.datagrid.envelope.id.heder: unknown key; did you mean `header`?",
+        ),
+        (
             "[source.datagrid]\nunmapped = 0",
             "hookstream.toml:2: source.datagrid.unmapped: expected text, found a number",
         ),
