@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use http::{HeaderName, HeaderValue};
+use http::HeaderName;
 use jiff::Timestamp;
 
 use crate::envelope::Event;
@@ -75,12 +75,12 @@ impl Record {
     /// The dead letter of a delivery that is authentic but no event: its raw body, and all that a
     /// replay needs to take it up again: `original_topic` is where it was bound, if known, `read` are
     /// the request headers that the envelope's rules read.
-    pub fn dead_letter(
+    pub fn dead_letter<'d>(
         topic: &Arc<str>,
         key: String,
         original_topic: Option<&str>,
-        verified: &Verified<'_>,
-        read: &[HeaderName],
+        verified: &Verified<'d>,
+        read: &'d [HeaderName],
         why: &Fault,
     ) -> Self {
         let delivery = verified.delivery();
@@ -92,17 +92,10 @@ impl Record {
         if let Some(original) = original_topic {
             headers.push(("hookstream-original-topic".into(), original.into()));
         }
-        // Those of the signature were read as ASCII, so nothing is lost here.
-        let read = read.iter().filter(|name| !verified.headers().contains(name));
-        for name in verified.headers().iter().chain(read) {
-            // No rule takes one that stands twice, nor would every reader of the record.
-            let mut values = delivery.headers.get_all(name).iter();
-            if let (Some(Ok(value)), None) = (values.next().map(HeaderValue::to_str), values.next()) {
-                headers.push((name.as_str().to_owned().into(), value.into()));
-            }
-        }
+        let kept = verified.kept(read);
+        headers.extend(kept.iter().map(|(name, value)| ((*name).to_owned().into(), (*value).to_owned())));
         headers.push(("hookstream-form".into(), verified.form().label().into()));
-        headers.push(("hookstream-seal".into(), verified.seal()));
+        headers.push(("hookstream-seal".into(), verified.seal(&kept)));
         provenance(&mut headers, verified);
         let value = if delivery.body.is_empty() { EMPTY_BODY } else { &delivery.body };
         Self { topic: topic.clone(), key, value: value.to_vec(), timestamp: delivery.received_at, headers }

@@ -11,11 +11,12 @@
 //! ```
 //!
 //! `received_at` is the RFC 3339 text of the header, `form` the signed form's name, name and value
-//! those of each header that the source's rules read, as received, in the order in which the dead
+//! those of each header that the rules of signature and envelope read, as received, in the order in which the dead
 //! letter has them: none for a token, which no record may hold. Each part says its length, and the
 //! body is the last, so that no two deliveries have the same text.
 
 use hmac::{Hmac, KeyInit, Mac};
+use http::{HeaderName, HeaderValue};
 use sha2::Sha256;
 
 use super::Verified;
@@ -40,9 +41,24 @@ impl Form {
     }
 }
 
-impl Verified<'_> {
-    /// The seal, in hex.
-    pub fn seal(&self) -> String {
+impl<'d> Verified<'d> {
+    /// The request headers that a dead letter keeps: those that the signature's rules read, then
+    /// `more`, each where it stands once, in visible text. Never a token.
+    pub fn kept(&self, more: &'d [HeaderName]) -> Vec<(&'d str, &'d str)> {
+        let others = more.iter().filter(|name| !self.headers().contains(name));
+        let kept = self.headers().iter().chain(others).filter_map(|name| {
+            // No rule takes one that stands twice, nor would every reader of the record.
+            let mut values = self.delivery.headers.get_all(name).iter();
+            match (values.next().map(HeaderValue::to_str), values.next()) {
+                (Some(Ok(value)), None) => Some((name.as_str(), value)),
+                _ => None,
+            }
+        });
+        kept.collect()
+    }
+
+    /// The seal over the delivery and the headers that are kept of it, in hex.
+    pub fn seal(&self, kept: &[(&str, &str)]) -> String {
         let mut mac = self.key.seal.clone();
         let mut part = |part: &[u8]| {
             mac.update(&(part.len() as u64).to_be_bytes());
@@ -50,9 +66,9 @@ impl Verified<'_> {
         };
         part(self.delivery.received_at.to_string().as_bytes());
         part(self.form.label().as_bytes());
-        for name in self.headers() {
-            part(name.as_str().as_bytes());
-            part(self.delivery.headers.get(name).map_or(&b""[..], |value| value.as_bytes()));
+        for (name, value) in kept {
+            part(name.as_bytes());
+            part(value.as_bytes());
         }
         part(&self.delivery.body);
         hex::encode(mac.finalize().into_bytes())

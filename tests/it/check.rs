@@ -67,11 +67,12 @@ fn what_is_wrong_is_told_in_the_words_of_serve() {
             &["own.toml:3: source.datagrid.secrets.0", "own.toml:4: source.datagrid.ack_deadline"],
         ),
         (
-            &format!("{source}types = [\"nobody.knows\", \"batch_prediction.completed\"]\n"),
-            &[
-                "own.toml:4: source.datagrid.types: no schema for nobody.knows",
-                "schema of datagrid batch_prediction.completed",
-            ],
+            &format!("{source}types = [\"batch_prediction.completed\"]\nunmapped = \"nowhere\"\n"),
+            &["own.toml:5: source.datagrid.unmapped"],
+        ),
+        (
+            &format!("{source}types = [\"batch_prediction.completed\"]\n"),
+            &["schema of datagrid batch_prediction.completed"],
         ),
     ] {
         let directory = tempfile::tempdir().unwrap();

@@ -172,13 +172,17 @@ fn the_secret_that_matched_is_named_and_none_is_shown() {
 fn a_seal_covers_receipt_form_header_and_body() {
     let verifier = verifier(GRAPEVINE, &[SECRET]);
     let original = signed(&verifier, br#"{"event":"x"}"#);
-    let seal = |delivery: &Delivery| verifier.verify(delivery).unwrap().seal();
+    let seal = |delivery: &Delivery| sealed(&verifier.verify(delivery).unwrap());
     // Made by tests/fixtures/signatures/seals.py.
     assert_eq!(seal(&original), "bbeadd6a61586f48cb2a4f296e8df58eb7f628de3801e7f3acfd94328e041b0e");
     let later = Delivery { received_at: Timestamp::from_second(1).unwrap(), ..original.clone() };
     let spaced = Delivery { body: Bytes::from_static(br#"{"event": "x"}"#), ..original.clone() };
     assert_ne!(seal(&later), seal(&original));
     assert_ne!(seal(&spaced), seal(&original));
+}
+
+fn sealed(verified: &Verified<'_>) -> String {
+    verified.seal(&verified.kept(&[]))
 }
 
 /// Made by tests/fixtures/signatures/seals.py.
@@ -192,13 +196,25 @@ fn a_seal_covers_every_header_that_the_rules_read_and_no_token() {
     assert_eq!(delivery.headers["s"], "v1,52vNoxHu2WNM3OoLagUKgeTiwi+4P1tUSIPViYiIBxM=");
     let verified = verifier.verify(&delivery).unwrap();
     assert_eq!(verified.headers(), ["s", "t", "i", "x-extra"]);
-    assert_eq!(verified.seal(), "00ac7ffbca38f750798ddd3f5d4fd61d00411552930d96e57a9f5a187184d10d");
+    assert_eq!(sealed(&verified), "00ac7ffbca38f750798ddd3f5d4fd61d00411552930d96e57a9f5a187184d10d");
+
+    // What the envelope reads is kept and sealed as well.
+    let more = [http::HeaderName::from_static("x-type")];
+    let with = |value: &str| {
+        let mut delivery = delivery.clone();
+        delivery.headers.insert("x-type", value.parse().unwrap());
+        let verified = verifier.verify(&delivery).unwrap();
+        let kept = verified.kept(&more);
+        assert_eq!(kept.last(), Some(&("x-type", value)));
+        verified.seal(&kept)
+    };
+    assert_ne!(with("push"), with("ping"));
 
     let verifier = self::verifier("signature = { kind = 'token', header = 'X-Token' }", &[SECRET]);
     let delivery = signed(&verifier, b"{}");
     let verified = verifier.verify(&delivery).unwrap();
     assert!(verified.headers().is_empty());
-    assert_eq!(verified.seal(), "ae098d18d0d3d27029e2628659cdfe0e388bd1aef1f7e944d4f7aa362e1321e8");
+    assert_eq!(sealed(&verified), "ae098d18d0d3d27029e2628659cdfe0e388bd1aef1f7e944d4f7aa362e1321e8");
     assert!(!format!("{verifier:?} {:?}", delivery.headers).contains(SECRET), "a token is shown");
 }
 
