@@ -1,30 +1,47 @@
 //! Id, type, time and key of an event: from a verified delivery to an [`Event`].
 
-use std::borrow::Cow;
+mod handshake;
+mod payload;
+mod place;
+mod rules;
+#[cfg(test)]
+mod tests;
 
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+use http::{HeaderMap, HeaderName};
 use jiff::Timestamp;
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
-use crate::config::{self, Problems, TimeFormat};
-use crate::json::{self, Kind, Object, Pointer};
+use crate::config::TimeFormat;
+use crate::json::{self, Object, Pointer};
 use crate::outcome::{Fault, Reason};
 use crate::verify::Verified;
+pub use handshake::Handshakes;
+use place::Place;
 
 /// The bound of an event id, in bytes of UTF-8: it is the record's key and stands in headers.
 pub const MAX_ID: usize = 1024;
+
+/// The bound of events in one delivery: each is a record, and all share one deadline.
+pub const MAX_EVENTS: usize = 1_000;
+
+/// Hex digits of the body's digest in a key whose id or type is not signed.
+const KEY_DIGITS: usize = 16;
 
 /// Where the parts that the envelope speaks for stand in the body. The encoder leaves them out
 /// of `additional_fields`, except a time that milliseconds cannot give back.
 #[derive(Clone, Debug)]
 pub struct Places {
-    /// `None` where the id is a digest.
+    /// `None` where no single member of the body is the id.
     pub id: Option<Pointer>,
-    /// The event type.
-    pub event_type: Pointer,
-    /// The event's time.
-    pub time: Pointer,
-    /// The part that the schema's `data` types.
+    /// The event type; `None` where it comes from a header.
+    pub event_type: Option<Pointer>,
+    /// The event's time; `None` where there is none, or it comes from a header.
+    pub time: Option<Pointer>,
+    /// The part that the schema's `data` types; of no names for the whole body.
     pub data: Pointer,
 }
 
@@ -32,9 +49,9 @@ pub struct Places {
 pub struct Event<'v> {
     /// The source's name.
     pub source: &'v str,
-    /// The event id; the record's key.
+    /// The event id.
     pub id: Cow<'v, str>,
-    /// The event type as sent.
+    /// The event type as sent, or the default one.
     pub event_type: Cow<'v, str>,
     /// `None` where it is missing or cannot be read.
     pub time: Option<Timestamp>,
@@ -44,6 +61,9 @@ pub struct Event<'v> {
     pub root: Object<'v>,
     /// What `Places::data` points to.
     pub data: Option<&'v RawValue>,
+    /// All of the event, as sent.
+    pub text: &'v RawValue,
+    envelope: Option<&'v Envelope>,
     /// The proof. Nothing but a verified delivery can become an event.
     verified: &'v Verified<'v>,
 }
@@ -58,114 +78,220 @@ impl<'v> Event<'v> {
         received_at: Timestamp,
         root: Object<'v>,
         data: Option<&'v RawValue>,
+        text: &'v RawValue,
     ) -> Self {
         let verified = crate::verify::proof();
-        Self { source: "datagrid", id, event_type, time, received_at, root, data, verified }
+        Self {
+            source: "datagrid",
+            id,
+            event_type,
+            time,
+            received_at,
+            root,
+            data,
+            text,
+            envelope: None,
+            verified,
+        }
     }
 
     /// The delivery it came in.
     pub fn verified(&self) -> &'v Verified<'v> {
         self.verified
     }
+
+    /// The event type that decides on the topic: the sent one, or what it is an alias of.
+    pub fn route(&self) -> &str {
+        let alias = self.envelope.and_then(|envelope| envelope.aliases.get(self.event_type.as_ref()));
+        alias.map_or(&*self.event_type, String::as_str)
+    }
+
+    /// The record's key.
+    pub fn key(&self) -> Cow<'_, str> {
+        match self.envelope {
+            Some(envelope) => envelope.key_of(&self.id, self.verified),
+            None => Cow::Borrowed(&self.id),
+        }
+    }
+
+    /// The fields that the signature does not cover, with commas between; `None` where it covers all.
+    pub fn unsigned(&self) -> Option<&str> {
+        self.envelope?.unsigned.as_deref()
+    }
 }
 
 /// A source's rules for its envelope, compiled once at start.
 #[derive(Debug)]
 pub struct Envelope {
-    places: Places,
+    id: Id,
+    event_type: Place,
+    default_type: Option<String>,
+    aliases: HashMap<String, String>,
+    time: Option<Place>,
     time_format: TimeFormat,
+    form: Option<String>,
+    split: Option<Pointer>,
+    places: Places,
+    headers: Vec<HeaderName>,
+    unsigned: Option<Box<str>>,
+    /// Whoever captured a delivery can send it again under another id, or as another type, where
+    /// these are not signed. With the body's digest in the key it cannot take the place of a genuine
+    /// event.
+    key_with_body: bool,
+}
+
+/// Where the event id comes from.
+#[derive(Debug)]
+enum Id {
+    Digest,
+    Part(Place),
+    Join { parts: Vec<Place>, separator: String },
 }
 
 impl Envelope {
-    /// Compiles the rules; every fault it finds goes to `problems`, under `place`.
-    pub fn compile(rules: &config::Envelope, place: &str, problems: &mut Problems) -> Option<Self> {
-        let mut pointer = |field: &str, text: &str| {
-            let pointer = Pointer::parse(text).filter(|pointer| !pointer.names().is_empty());
-            if pointer.is_none() {
-                problems.add(format!("{place}.{field}"), "must be a JSON pointer such as \"/id\"");
-            }
-            pointer
-        };
-        let id = if rules.id == "digest" { Some(None) } else { pointer("id", &rules.id).map(Some) };
-        let event_type = pointer("type", &rules.event_type);
-        let time = pointer("time", &rules.time);
-        let data = pointer("data", &rules.data);
-        let places = Places { id: id?, event_type: event_type?, time: time?, data: data? };
-        Some(Self { places, time_format: rules.time_format })
-    }
-
     /// Where the envelope's parts stand.
     pub fn places(&self) -> &Places {
         &self.places
     }
 
-    /// Opens a verified delivery.
+    /// The request headers that the rules read.
+    pub fn headers(&self) -> &[HeaderName] {
+        &self.headers
+    }
+
+    /// The JSON text of a verified delivery, not yet looked at: its body, or a field of the form that
+    /// the body is.
     ///
     /// # Errors
-    /// What makes the delivery a dead letter: `json_invalid`, `json_too_deep`, `duplicate_key`,
-    /// `id_missing`, `id_invalid`, `type_missing`, `shape_mismatch` (no object).
-    pub fn open<'v>(&self, source: &'v str, verified: &'v Verified<'v>) -> Result<Event<'v>, Fault> {
+    /// `json_invalid` for a form that has no such field, has it twice, or is not UTF-8.
+    pub fn payload<'v>(&self, verified: &Verified<'v>) -> Result<Cow<'v, [u8]>, Fault> {
         let delivery = verified.delivery();
-        let root = root(&delivery.body)?;
-        let id = match &self.places.id {
-            Some(pointer) => id_at(pointer, &root)?,
-            None => Cow::Owned(digest(verified)),
-        };
-        let event_type = match self.places.event_type.find(&root)?.filter(|raw| Kind::of(raw) != Kind::Null) {
-            None => return Err(Reason::TypeMissing.into()),
-            Some(raw) => match json::string(raw) {
-                Some(text) if !text.is_empty() => text,
-                _ => return Err(Fault::new(Reason::TypeMissing, "it is no text")),
-            },
-        };
-        let time = self.places.time.find(&root)?.and_then(|raw| self.time(raw));
-        let data = self.places.data.find(&root)?;
-        Ok(Event { source, id, event_type, time, received_at: delivery.received_at, root, data, verified })
+        payload::text(&delivery.body, &delivery.headers, self.form.as_deref())
     }
 
-    /// The key of a delivery that is no event: its id where one can be read, else the digest.
-    pub fn key(&self, verified: &Verified<'_>) -> String {
-        let id = self.places.id.as_ref().and_then(|pointer| {
-            let root = root(&verified.delivery().body).ok()?;
-            id_at(pointer, &root).ok().map(Cow::into_owned)
-        });
-        id.unwrap_or_else(|| digest(verified))
-    }
-
-    fn time(&self, raw: &RawValue) -> Option<Timestamp> {
-        match self.time_format {
-            // No way through f64: a fraction is read as digits, too.
-            TimeFormat::UnixSeconds if Kind::of(raw) == Kind::Number => {
-                let (seconds, fraction) = raw.get().split_once('.').unwrap_or((raw.get(), ""));
-                let second: i64 = seconds.parse().ok()?;
-                let nanosecond = match fraction {
-                    "" => 0,
-                    digits if digits.len() <= 9 && digits.bytes().all(|b| b.is_ascii_digit()) => {
-                        format!("{digits:0<9}").parse::<i32>().ok()?
-                    }
-                    _ => return None,
-                };
-                let sign = if seconds.starts_with('-') { -1 } else { 1 };
-                Timestamp::new(second, sign * nanosecond).ok()
+    /// Opens a verified delivery's [`Envelope::payload`]: its one event, or the 1 to [`MAX_EVENTS`] of
+    /// a delivery that is split.
+    ///
+    /// # Errors
+    /// What makes the whole delivery a dead letter: `json_invalid`, `json_too_deep`, `duplicate_key`,
+    /// `id_missing`, `id_invalid`, `type_missing`, `shape_mismatch` (no object; no event, or too many).
+    pub fn open<'v>(
+        &'v self,
+        source: &'v str,
+        verified: &'v Verified<'v>,
+        payload: &'v [u8],
+    ) -> Result<Vec<Event<'v>>, Fault> {
+        let whole = json::check(payload)?;
+        let Some(split) = &self.split else { return Ok(vec![self.event(source, verified, whole, None)?]) };
+        let misfit = |detail: &'static str| Fault::new(Reason::ShapeMismatch, detail);
+        let array = if split.names().is_empty() { Some(whole) } else { split.find(&root(whole)?)? };
+        let events = array.and_then(json::elements).ok_or_else(|| misfit("no array of events"))?;
+        match events.len() {
+            0 => Err(misfit("an array of no events")),
+            n if n > MAX_EVENTS => Err(misfit("more than 1,000 events")),
+            _ => {
+                let events = events.into_iter().enumerate();
+                events.map(|(index, text)| self.event(source, verified, text, Some(index))).collect()
             }
-            // A leap second would come out as the second before it, and look exact.
-            TimeFormat::Rfc3339 => json::string(raw).filter(|text| !text.contains(":60"))?.parse().ok(),
-            TimeFormat::UnixSeconds => None,
+        }
+    }
+
+    /// `index` is its place in a delivery that is split.
+    fn event<'v>(
+        &'v self,
+        source: &'v str,
+        verified: &'v Verified<'v>,
+        text: &'v RawValue,
+        index: Option<usize>,
+    ) -> Result<Event<'v>, Fault> {
+        let delivery = verified.delivery();
+        let root = root(text)?;
+        let id = self.id(&root, verified, index)?;
+        let event_type = self.event_type(&root, &delivery.headers)?;
+        let time = match &self.time {
+            Some(place) => place.time(&root, &delivery.headers, self.time_format)?,
+            None => None,
+        };
+        let data =
+            if self.places.data.names().is_empty() { Some(text) } else { self.places.data.find(&root)? };
+        let received_at = delivery.received_at;
+        let envelope = Some(self);
+        Ok(Event { source, id, event_type, time, received_at, root, data, text, envelope, verified })
+    }
+
+    /// The id of a delivery where one can be read, else the digest; that too where several events are in it.
+    pub fn id_or_digest(&self, verified: &Verified<'_>) -> String {
+        let read = || {
+            let payload = self.payload(verified)?;
+            let root = root(json::check(&payload)?)?;
+            self.id(&root, verified, None).map(Cow::into_owned)
+        };
+        if self.split.is_some() {
+            return digest(verified);
+        }
+        read().unwrap_or_else(|_: Fault| digest(verified))
+    }
+
+    /// The key of a delivery that is no event.
+    pub fn key(&self, verified: &Verified<'_>) -> String {
+        self.key_of(&self.id_or_digest(verified), verified).into_owned()
+    }
+
+    fn key_of<'k>(&self, id: &'k str, verified: &Verified<'_>) -> Cow<'k, str> {
+        if !self.key_with_body {
+            return Cow::Borrowed(id);
+        }
+        let mut digits = hex::encode(Sha256::digest(verified.signed()));
+        digits.truncate(KEY_DIGITS);
+        Cow::Owned(format!("{id}:{digits}"))
+    }
+
+    fn id<'v>(
+        &self,
+        root: &Object<'v>,
+        verified: &'v Verified<'v>,
+        index: Option<usize>,
+    ) -> Result<Cow<'v, str>, Fault> {
+        let headers = &verified.delivery().headers;
+        let text = |place: &Place| match place.text(root, headers, Reason::IdInvalid)? {
+            Some(text) => valid(text),
+            None => Err(Reason::IdMissing.into()),
+        };
+        match &self.id {
+            Id::Digest => Ok(Cow::Owned(match index {
+                // All of them came in one body; a retry brings them in the same order.
+                Some(index) => format!("{}:{index}", digest(verified)),
+                None => digest(verified),
+            })),
+            Id::Part(place) => text(place),
+            Id::Join { parts, separator } => {
+                let parts = parts.iter().map(text).collect::<Result<Vec<_>, _>>()?;
+                let joined = parts.join(separator.as_str());
+                // Else `a:b` and `c` would be the event `a` and `b:c`, and one be lost under its key.
+                if !joined.splitn(parts.len(), separator.as_str()).eq(parts.iter().map(Cow::as_ref)) {
+                    return Err(Fault::new(Reason::IdInvalid, "a part holds the separator"));
+                }
+                valid(Cow::Owned(joined))
+            }
+        }
+    }
+
+    fn event_type<'v>(&self, root: &Object<'v>, headers: &'v HeaderMap) -> Result<Cow<'v, str>, Fault> {
+        match (self.event_type.text(root, headers, Reason::TypeMissing)?, &self.default_type) {
+            (Some(text), _) if text.is_empty() => Err(Fault::new(Reason::TypeMissing, "it is empty")),
+            (Some(text), _) => Ok(text),
+            (None, Some(default)) => Ok(Cow::Owned(default.clone())),
+            (None, None) => Err(Reason::TypeMissing.into()),
         }
     }
 }
 
-fn root(body: &[u8]) -> Result<Object<'_>, Fault> {
-    Object::open(json::check(body)?)?
-        .ok_or_else(|| Fault::new(Reason::ShapeMismatch, "the body is no object"))
+fn root(body: &RawValue) -> Result<Object<'_>, Fault> {
+    Object::open(body)?.ok_or_else(|| Fault::new(Reason::ShapeMismatch, "the event is no object"))
 }
 
-fn id_at<'v>(pointer: &Pointer, root: &Object<'v>) -> Result<Cow<'v, str>, Fault> {
-    let Some(raw) = pointer.find(root)?.filter(|raw| Kind::of(raw) != Kind::Null) else {
-        return Err(Reason::IdMissing.into());
-    };
+fn valid(id: Cow<'_, str>) -> Result<Cow<'_, str>, Fault> {
     let invalid = |detail: &'static str| Fault::new(Reason::IdInvalid, detail);
-    let id = json::string(raw).ok_or(invalid("it is no text"))?;
     match id.len() {
         0 => Err(invalid("it is empty")),
         n if n > MAX_ID => Err(invalid("it is longer than 1,024 bytes")),

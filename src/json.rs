@@ -108,7 +108,7 @@ impl Kind {
 }
 
 /// One level of an object's members, in order, as slices of the body.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Object<'d>(Vec<(Cow<'d, str>, &'d RawValue)>);
 
 impl<'d> Object<'d> {

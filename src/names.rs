@@ -23,6 +23,9 @@ pub fn topic(source: &str, event_type: &str) -> String {
     topic
 }
 
+/// What stands in the place of the event type for all types that have no topic of their own.
+pub const UNMAPPED: &str = "unmapped";
+
 /// `dead_letter.<source>`: outside the source's prefix, so that a consumer of `<source>\..*`
 /// meets typed Avro only.
 pub fn dead_letter_topic(source: &str) -> String {
@@ -57,18 +60,26 @@ pub fn schema_files(event_type: &str) -> impl Iterator<Item = String> + '_ {
 }
 
 /// The Avro full name of what a schema file (without `.avsc`) describes:
-/// `hookstream.<source>.<Name>`.
+/// `hookstream.<source>.<Name>`. A name that Avro would not take, since it has no letter or begins
+/// with a digit, begins with `Event`.
 pub fn avro_name(source: &str, stem: &str) -> String {
-    let namespace = source.replace(|c: char| !c.is_ascii_alphanumeric(), "_");
-    let mut name = String::from("hookstream.");
-    name.push_str(&namespace);
-    name.push('.');
+    format!("{}.{}", avro_namespace(source), avro_record(stem))
+}
+
+/// `hookstream.<source>`
+pub fn avro_namespace(source: &str) -> String {
+    format!("hookstream.{}", source.replace(|c: char| !c.is_ascii_alphanumeric(), "_"))
+}
+
+/// The last part of [`avro_name`].
+pub fn avro_record(stem: &str) -> String {
+    let mut name = String::new();
     for word in stem.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty()) {
         let mut chars = word.chars();
         name.extend(chars.next().map(|c| c.to_ascii_uppercase()));
         name.push_str(chars.as_str());
     }
-    name
+    if name.starts_with(|c: char| c.is_ascii_alphabetic()) { name } else { format!("Event{name}") }
 }
 
 /// What Kafka compares when it judges whether two topics collide: `.` and `_` are one character
@@ -95,6 +106,8 @@ mod tests {
             "hookstream.datagrid.KnowledgeProcessingCompleted"
         );
         assert_eq!(avro_name("my-shop", "batch_prediction"), "hookstream.my_shop.BatchPrediction");
+        assert_eq!(avro_name("shop", "2fa.enabled"), "hookstream.shop.Event2faEnabled");
+        assert_eq!(avro_name("shop", "ü"), "hookstream.shop.Event");
         let files: Vec<_> = schema_files("a.b.c/d").collect();
         assert_eq!(files, ["a.b.c-d.avsc", "a.b.avsc", "a.avsc"]);
         assert_eq!(collision_key("a.b_c"), collision_key("a_b.c"));

@@ -17,6 +17,8 @@ pub enum Outcome {
     Spooled,
     /// Acknowledged in the source's dead letters: authentic, but of no use as an event.
     DeadLettered,
+    /// No event, but answered as the provider asks: nothing was kept.
+    Handled,
     /// The sender's trouble: nothing was kept.
     Refused,
     /// Our trouble: nothing is promised, the sender should try again.
@@ -30,6 +32,7 @@ impl Outcome {
             Self::Published => "published",
             Self::Spooled => "spooled",
             Self::DeadLettered => "dead_lettered",
+            Self::Handled => "handled",
             Self::Refused => "refused",
             Self::Unavailable => "unavailable",
         }
@@ -89,10 +92,14 @@ reasons! {
     TypeMissing        "type_missing"        DeadLettered OK                       WARN "The event type is missing.";
     TypeUnknown        "type_unknown"        DeadLettered OK                       WARN "No topic is configured for the event type.";
     ShapeMismatch      "shape_mismatch"      DeadLettered OK                       WARN "The body does not fit the schema of its event type.";
+    Stale              "stale"               DeadLettered OK                       WARN "The signed time is too far from now.";
     KafkaRefused       "kafka_refused"       DeadLettered OK                       WARN "Kafka refuses the record for good.";
-    SignatureMissing   "signature_missing"   Refused      UNAUTHORIZED             WARN "The signature header is missing.";
-    SignatureMalformed "signature_malformed" Refused      UNAUTHORIZED             WARN "The signature header cannot be read.";
+    Handshake          "handshake"           Handled      OK                       INFO "The provider asks whether somebody is there.";
+    SignatureMissing   "signature_missing"   Refused      UNAUTHORIZED             WARN "A header that the signature needs is missing.";
+    SignatureMalformed "signature_malformed" Refused      UNAUTHORIZED             WARN "A header that the signature needs cannot be read.";
     SignatureMismatch  "signature_mismatch"  Refused      UNAUTHORIZED             WARN "No secret of the source made this signature.";
+    SecretExpired      "secret_expired"      Refused      UNAUTHORIZED             WARN "The secret that made this signature is outside its time.";
+    StaleRejected      "stale_rejected"      Refused      UNAUTHORIZED             WARN "The signed time is too far from now.";
     SourceUnknown      "source_unknown"      Refused      NOT_FOUND                INFO "No source of this name is configured.";
     MethodNotAllowed   "method_not_allowed"  Refused      METHOD_NOT_ALLOWED       INFO "Deliveries are sent by POST.";
     BodyIncomplete     "body_incomplete"     Refused      BAD_REQUEST              INFO "The body broke off, or its framing is invalid.";

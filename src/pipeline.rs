@@ -30,10 +30,23 @@ pub struct Pipeline {
 pub struct Ended {
     /// `Err` for all but an event in its topic, or in the spool on its way there.
     pub result: Result<(), Fault>,
-    /// The event's id and type, as far as they are known.
+    /// The event's id and type, as far as they are known; of several events, the first one's.
     pub event: Option<Name>,
-    /// Where the record stands: the event's or the dead letter's.
+    /// Where the record stands: the event's (of several the first one's, and without partition and
+    /// offset if any is in the spool) or the dead letter's.
     pub stored: Option<Stored>,
+    /// What is sent back as plain text in the place of the usual answer.
+    pub text: Option<Text>,
+}
+
+/// A text that the provider wants to be sent back.
+pub struct Text(pub String);
+
+/// Its size only: it comes out of the delivery.
+impl std::fmt::Debug for Text {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Text({} bytes)", self.0.len())
+    }
 }
 
 /// What an event is called.
@@ -84,7 +97,18 @@ impl Ended {
 
 impl From<Fault> for Ended {
     fn from(fault: Fault) -> Self {
-        Self { result: Err(fault), event: None, stored: None }
+        Self { result: Err(fault), event: None, stored: None, text: None }
+    }
+}
+
+impl Ended {
+    /// The end of a handshake: published nowhere.
+    pub fn handshake(text: Option<String>) -> Self {
+        Self { text: text.map(Text), ..Fault::from(Reason::Handshake).into() }
+    }
+
+    fn stored(result: Result<(), Fault>, topic: Arc<str>, receipt: Receipt) -> Self {
+        Self { result, event: None, stored: Some(Stored::new(topic, receipt)), text: None }
     }
 }
 
@@ -101,6 +125,15 @@ impl Pipeline {
             Ok(verified) => verified,
             Err(fault) => return fault.into(),
         };
+        let stale = match source.stale(&verified) {
+            Some(fault) if fault.reason == Reason::StaleRejected => return fault.into(),
+            judged => judged,
+        };
+        let payload = source.envelope.payload(&verified);
+        let text = payload.as_deref().unwrap_or_default();
+        if let Some(text) = source.handshakes.answer(&verified, text) {
+            return Ended::handshake(text);
+        }
         // Only now: an unverified request never holds a delivery's place.
         let Some(_own) = source.place() else {
             return Fault::new(Reason::Overloaded, "max_in_flight of the source").into();
@@ -109,9 +142,15 @@ impl Pipeline {
             return Fault::new(Reason::Overloaded, "max_in_flight of all sources").into();
         };
 
-        let (name, shaped) = shape(source, &verified);
+        let (name, mut shaped) = match &payload {
+            Ok(payload) => shape(source, &verified, payload),
+            Err(why) => (None, Shaped::DeadLetter { bound_for: None, why: why.clone() }),
+        };
+        if let (Some(why), Shaped::Publish(Outbound { topic, .. })) = (stale, &shaped) {
+            shaped = Shaped::DeadLetter { bound_for: Some(topic.clone()), why };
+        }
         let mut ended = match shaped {
-            Shaped::Publish(record) => self.publish(source, &verified, record, deadline).await,
+            Shaped::Publish(outbound) => self.publish(source, &verified, outbound, deadline).await,
             Shaped::DeadLetter { bound_for, why } => {
                 self.dead_letter(source, &verified, bound_for.as_deref(), why, deadline).await
             }
@@ -125,12 +164,12 @@ impl Pipeline {
         &self,
         source: &Source,
         verified: &Verified<'_>,
-        record: Outbound,
+        outbound: Outbound,
         deadline: Deadline,
     ) -> Ended {
-        let Outbound { topic, record } = record;
-        match self.deliverer.deliver(record, deadline).await {
-            Ok(receipt) => Ended { result: Ok(()), event: None, stored: Some(Stored::new(topic, receipt)) },
+        let Outbound { topic, records } = outbound;
+        match self.deliverer.deliver(records, deadline).await {
+            Ok(receipt) => Ended::stored(Ok(()), topic, receipt),
             Err(Undelivered::Refused(trouble)) => {
                 let why = Fault::new(Reason::KafkaRefused, trouble.to_string());
                 self.dead_letter(source, verified, Some(&topic), why, deadline).await
@@ -154,9 +193,9 @@ impl Pipeline {
         }
         let topic = source.dead_letter_topic.clone();
         let key = source.envelope.key(verified);
-        let record = Record::dead_letter(&topic, key, bound_for, verified, &why);
-        match self.deliverer.deliver(record, deadline).await {
-            Ok(receipt) => Ended { result: Err(why), event: None, stored: Some(Stored::new(topic, receipt)) },
+        let record = Record::dead_letter(&topic, key, bound_for, verified, source.envelope.headers(), &why);
+        match self.deliverer.deliver(vec![record], deadline).await {
+            Ok(receipt) => Ended::stored(Err(why), topic, receipt),
             Err(undelivered) => unavailable(&undelivered, Some(&why)).into(),
         }
     }
@@ -176,17 +215,17 @@ fn unavailable(undelivered: &Undelivered, dead_letter: Option<&Fault>) -> Fault 
     }
 }
 
-/// A record with the topic it is bound for.
+/// The records of one delivery.
 pub struct Outbound {
-    /// The topic.
+    /// The topic of the first.
     pub topic: Arc<str>,
-    /// The record.
-    pub record: Record,
+    /// At least one.
+    pub records: Vec<Record>,
 }
 
 /// What a verified delivery becomes.
 pub enum Shaped {
-    /// An event's record.
+    /// An event's record, or several.
     Publish(Outbound),
     /// Authentic, but no event.
     DeadLetter {
@@ -199,30 +238,38 @@ pub enum Shaped {
     Unavailable(Fault),
 }
 
-/// Extracts and encodes. Pure, no I/O.
-pub fn shape(source: &Source, verified: &Verified<'_>) -> (Option<Name>, Shaped) {
-    let event = match source.envelope.open(&source.name, verified) {
-        Ok(event) => event,
+/// Extracts and encodes the events of a delivery's JSON text. Pure, no I/O.
+pub fn shape(source: &Source, verified: &Verified<'_>, payload: &[u8]) -> (Option<Name>, Shaped) {
+    let events = match source.envelope.open(&source.name, verified, payload) {
+        Ok(events) => events,
         Err(why) => return (None, Shaped::DeadLetter { bound_for: None, why }),
     };
-    // A type that nobody knows is any text of the body, and this goes to the log.
-    let event_type = event.event_type.chars().take(SHOWN_TYPE).collect();
-    let name = Name { id: event.id.as_ref().into(), event_type };
-    (Some(name), encode(source, &event))
+    let name = events.first().map(|event| {
+        // A type that nobody knows is any text of the body, and this goes to the log.
+        let event_type = event.event_type.chars().take(SHOWN_TYPE).collect();
+        Name { id: event.id.as_ref().into(), event_type }
+    });
+    (name, encode(source, &events))
 }
 
-fn encode(source: &Source, event: &Event<'_>) -> Shaped {
-    let Some(route) = source.routes.get(event.event_type.as_ref()) else {
-        return Shaped::DeadLetter { bound_for: None, why: Reason::TypeUnknown.into() };
-    };
-    let Some(encoder) = &route.encoder else {
-        return Shaped::Unavailable(Reason::SchemaUnknown.into());
-    };
-    match encoder.encode(event) {
-        Ok(encoded) => {
-            let record = Record::event(&route.topic, event, encoded);
-            Shaped::Publish(Outbound { topic: route.topic.clone(), record })
+/// All or nothing: the first event that does not fit speaks for all of them.
+fn encode(source: &Source, events: &[Event<'_>]) -> Shaped {
+    let (mut first, mut records) = (None, Vec::with_capacity(events.len()));
+    for event in events {
+        let Some(route) = source.route(event.route()) else {
+            return Shaped::DeadLetter { bound_for: None, why: Reason::TypeUnknown.into() };
+        };
+        let Some(encoder) = &route.encoder else {
+            return Shaped::Unavailable(Reason::SchemaUnknown.into());
+        };
+        match encoder.encode(event) {
+            Ok(encoded) => records.push(Record::event(&route.topic, event, encoded)),
+            Err(why) => return Shaped::DeadLetter { bound_for: Some(route.topic.clone()), why },
         }
-        Err(why) => Shaped::DeadLetter { bound_for: Some(route.topic.clone()), why },
+        first.get_or_insert(&route.topic);
+    }
+    match first {
+        Some(topic) => Shaped::Publish(Outbound { topic: topic.clone(), records }),
+        None => Shaped::DeadLetter { bound_for: None, why: Reason::ShapeMismatch.into() },
     }
 }

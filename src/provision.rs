@@ -15,7 +15,7 @@ use crate::names;
 use crate::observe::health::{Health, State};
 use crate::sources::Sources;
 
-pub use durability::Durability;
+pub use durability::{Durability, judge};
 pub use subjects::{RECHECK, Subjects};
 
 /// Between two rounds while something is missing.
@@ -106,7 +106,7 @@ impl Provisioner {
 }
 
 /// The topics of all sources, as they should be created on a cluster of so many brokers.
-fn wished_topics(config: &Config, sources: &Sources, brokers: usize) -> Vec<NewTopic> {
+pub fn wished_topics(config: &Config, sources: &Sources, brokers: usize) -> Vec<NewTopic> {
     let rules = &config.kafka.topics;
     let replication = rules.replication.min(u32::try_from(brokers).unwrap_or(u32::MAX)).max(1);
     let topic = |name: &str, kind: [(&'static str, String); 2]| {
@@ -130,7 +130,7 @@ fn wished_topics(config: &Config, sources: &Sources, brokers: usize) -> Vec<NewT
                 ("retention.ms", rules.retention.as_millis().to_string()),
             ]
         };
-        topics.extend(source.routes.values().map(|route| topic(&route.topic, keyed())));
+        topics.extend(source.routes().map(|route| topic(&route.topic, keyed())));
         // Kept until somebody has looked at them.
         let kept = [("cleanup.policy", String::from("delete")), ("retention.ms", String::from("-1"))];
         topics.push(topic(&names::dead_letter_topic(&source.name), kept));

@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 
-use crate::config::{Loaded, Problems};
-use crate::envelope::Envelope;
+use crate::config::{Loaded, Problems, Stale, Unmapped};
+use crate::envelope::{Envelope, Handshakes};
 use crate::names;
+use crate::outcome::{Fault, Reason};
 use crate::quota::{Held, InUse};
 use crate::schema::{Encoder, Schemas};
-use crate::verify::Verifier;
+use crate::verify::{Verified, Verifier};
 
 /// All sources that are on, swapped as a whole.
 #[derive(Debug, Default)]
@@ -29,13 +30,19 @@ pub struct Source {
     pub verifier: Verifier,
     /// Where an event's own fields stand.
     pub envelope: Envelope,
+    /// What is answered and is no event.
+    pub handshakes: Handshakes,
     /// By event type.
-    pub routes: HashMap<String, Route>,
+    routes: HashMap<String, Route>,
+    /// That of all other types, where they are no dead letters.
+    unmapped: Option<Route>,
     /// Where authentic but unusable deliveries go.
     pub dead_letter_topic: Arc<str>,
     dead_letters: Arc<DefaultDirectRateLimiter>,
     in_flight: Arc<InUse>,
     max_in_flight: usize,
+    stale: Stale,
+    tolerance: Duration,
 }
 
 /// An event type's way into Kafka.
@@ -48,9 +55,44 @@ pub struct Route {
 }
 
 impl Source {
+    /// The way of an event type. None that was not configured gets a topic of its own.
+    pub fn route(&self, event_type: &str) -> Option<&Route> {
+        self.routes.get(event_type).or(self.unmapped.as_ref())
+    }
+
+    /// Every way there is, in no order.
+    pub fn routes(&self) -> impl Iterator<Item = &Route> {
+        self.routes.values().chain(&self.unmapped)
+    }
+
+    /// The event types with a way of their own, in no order.
+    pub fn types(&self) -> impl Iterator<Item = (&str, &Route)> {
+        self.routes.iter().map(|(name, route)| (name.as_str(), route))
+    }
+
+    /// The topic of all other event types: that of the unmapped, else of the dead letters.
+    pub fn topic_of_others(&self) -> &str {
+        self.unmapped.as_ref().map_or(&self.dead_letter_topic, |route| &route.topic)
+    }
+
     /// Counts one dead letter against the source's rate; false when it is used up.
     pub fn dead_letter_allowed(&self) -> bool {
         self.dead_letters.check().is_ok()
+    }
+
+    /// Why a delivery is too old, or too far ahead, to be an event: `stale_rejected` for the sender
+    /// to sign anew, `stale` for the dead letters. `None` for one that is neither.
+    pub fn stale(&self, verified: &Verified<'_>) -> Option<Fault> {
+        let reason = match self.stale {
+            Stale::Accept => return None,
+            Stale::DeadLetter => Reason::Stale,
+            Stale::Reject => Reason::StaleRejected,
+        };
+        let age = verified.age()?;
+        let seconds = age.unsigned_abs().as_secs();
+        let (tolerance, side) = (self.tolerance.as_secs(), if age.is_negative() { "ahead" } else { "old" });
+        (age.unsigned_abs() > self.tolerance)
+            .then(|| Fault::new(reason, format!("{seconds} s {side}, the tolerance is {tolerance} s")))
     }
 
     /// A place for one verified delivery; `None` when the source has all of its own in use.
@@ -73,9 +115,14 @@ impl Sources {
             let secrets = loaded.secrets.get(name).map(Vec::as_slice).unwrap_or_default();
             let place = |part: &str| format!("source.{name}.{part}");
             let verifier = Verifier::compile(&rules.signature, secrets, &place("signature"), &mut problems);
-            let envelope = Envelope::compile(&rules.envelope, &place("envelope"), &mut problems);
+            let envelope =
+                Envelope::compile(&rules.envelope, &rules.signature, &place("envelope"), &mut problems);
+            let handshakes = Handshakes::compile(rules, &format!("source.{name}"), &mut problems);
             let (Some(verifier), Some(envelope)) = (verifier, envelope) else { continue };
-            let routes = routes(name, &rules.types, &envelope, schemas, &mut problems);
+            let mut route = |event_type: &str| route(name, event_type, &envelope, schemas, &mut problems);
+            let routes =
+                rules.types.iter().filter_map(|known| Some((known.clone(), route(known)?))).collect();
+            let unmapped = (rules.unmapped == Unmapped::Generic).then(|| route(names::UNMAPPED)).flatten();
             let (dead_letters, in_flight) = match previous.and_then(|sources| sources.get(name)) {
                 Some(source) => (source.dead_letters.clone(), source.in_flight.clone()),
                 None => (Arc::new(limiter(rules.dead_letter_rate)), Arc::default()),
@@ -85,11 +132,15 @@ impl Sources {
                 ack_deadline: rules.ack_deadline,
                 verifier,
                 envelope,
+                handshakes,
                 routes,
+                unmapped,
                 dead_letter_topic: names::dead_letter_topic(name).into(),
                 dead_letters,
                 in_flight,
                 max_in_flight: rules.max_in_flight.unwrap_or(share),
+                stale: rules.stale,
+                tolerance: rules.tolerance,
             };
             sources.insert(name.clone(), Arc::new(source));
         }
@@ -107,27 +158,25 @@ impl Sources {
     }
 }
 
-fn routes(
+/// The way of one event type; `None` where its schema is of no use.
+fn route(
     source: &str,
-    types: &[String],
+    event_type: &str,
     envelope: &Envelope,
     schemas: &Schemas,
     problems: &mut Problems,
-) -> HashMap<String, Route> {
-    let mut routes = HashMap::new();
-    for event_type in types {
-        let topic: Arc<str> = names::topic(source, event_type).into();
-        let Some(schema) = schemas.get(source, event_type) else { continue };
-        // Compiled without an id, too, so that a schema's faults show before the registry is asked.
-        match Encoder::compile(schema, schemas.id(&names::subject(&topic)).unwrap_or(0), envelope.places()) {
-            Ok(encoder) => {
-                let encoder = schemas.id(&names::subject(&topic)).map(|_| encoder);
-                routes.insert(event_type.clone(), Route { topic, encoder });
-            }
-            Err(message) => problems.add(format!("schema of {source} {event_type}"), message.to_string()),
+) -> Option<Route> {
+    let topic: Arc<str> = names::topic(source, event_type).into();
+    let schema = schemas.get(source, event_type)?;
+    let id = schemas.id(&names::subject(&topic));
+    // Compiled without an id, too, so that a schema's faults show before the registry is asked.
+    match Encoder::compile(schema, id.unwrap_or(0), envelope.places()) {
+        Ok(encoder) => Some(Route { topic, encoder: id.map(|_| encoder) }),
+        Err(message) => {
+            problems.add(format!("schema of {source} {event_type}"), message);
+            None
         }
     }
-    routes
 }
 
 /// Of the places in flight, those of a source that sets no number: half, so that no source alone

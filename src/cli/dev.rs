@@ -10,6 +10,7 @@ use std::time::Duration;
 use anstyle::{AnsiColor, Style};
 use anyhow::Context as _;
 use bytes::Bytes;
+use http::HeaderMap;
 use jiff::{Timestamp, Zoned};
 use serde::Serialize;
 use tokio::sync::mpsc;
@@ -72,7 +73,7 @@ pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<Verdict> {
 
     let (sources, _) = app::compile(&loaded)?;
     for source in sources.iter() {
-        let topics = source.routes.values().map(|route| &*route.topic).chain([&*source.dead_letter_topic]);
+        let topics = source.routes().map(|route| &*route.topic).chain([&*source.dead_letter_topic]);
         for topic in topics {
             parts.create_topic(topic, loaded.config.kafka.topics.partitions)?;
         }
@@ -186,13 +187,14 @@ impl Banner<'_> {
         let body = Bytes::from_static(
             br#"{"event":"document.changed","timestamp":"2026-01-02T03:04:05.678901Z","tenant_id":"acme","data":{"document_id":"README.md","source":"github"}}"#,
         );
-        let (header, value) = source.verifier.sign(&body, Timestamp::now()).ok()?;
-        Some(format!(
-            "curl -i {}/hooks/grapevine -H 'content-type: application/json' -H '{header}: {}' \\\n        -d '{}'",
-            app.hooks,
-            value.to_str().ok()?,
-            String::from_utf8_lossy(&body)
-        ))
+        let mut headers = HeaderMap::new();
+        source.verifier.sign(&body, Timestamp::now(), &mut headers).ok()?;
+        let mut command =
+            format!("curl -i {}/hooks/grapevine -H 'content-type: application/json'", app.hooks);
+        for (name, value) in &headers {
+            command.push_str(&format!(" -H '{name}: {}'", value.to_str().ok()?));
+        }
+        Some(format!("{command} \\\n        -d '{}'", String::from_utf8_lossy(&body)))
     }
 }
 
@@ -277,6 +279,7 @@ struct Tally {
     events: usize,
     topics: BTreeSet<String>,
     dead_lettered: usize,
+    handled: usize,
     refused: usize,
     unavailable: usize,
     keys: HashSet<(String, String)>,
@@ -299,6 +302,7 @@ impl Tally {
             // dev has no spool.
             Outcome::Published | Outcome::Spooled => self.events += 1,
             Outcome::DeadLettered => self.dead_lettered += 1,
+            Outcome::Handled => self.handled += 1,
             Outcome::Refused => self.refused += 1,
             Outcome::Unavailable => self.unavailable += 1,
         }
@@ -322,6 +326,7 @@ impl Tally {
             vec![format!("{} in {}", plural(self.events, "event"), plural(self.topics.len(), "topic"))];
         let others = [
             (self.dead_lettered, "dead-lettered"),
+            (self.handled, "handled"),
             (self.refused, "refused"),
             (self.unavailable, "unavailable"),
             (unseen, "too fast to be shown"),
@@ -334,7 +339,7 @@ impl Tally {
 /// A line that is read at a glance.
 fn text(row: &Row, repeat: bool) -> String {
     let colour = match row.kind {
-        Outcome::Published | Outcome::Spooled => AnsiColor::Green,
+        Outcome::Published | Outcome::Spooled | Outcome::Handled => AnsiColor::Green,
         Outcome::DeadLettered => AnsiColor::Yellow,
         Outcome::Refused | Outcome::Unavailable => AnsiColor::Red,
     };

@@ -1,11 +1,13 @@
 //! The command line: a file for each command, each with its `Args` and `run`.
 
+pub mod check;
 pub mod dev;
 pub mod output;
 pub mod sample;
 pub mod send;
 pub mod serve;
 pub mod spool;
+pub mod subscription;
 pub mod tail;
 
 use std::future::Future;
@@ -16,6 +18,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
+use reqwest::Url;
 
 use crate::config::{Environment, Loaded, Overrides, Secrets};
 
@@ -26,17 +29,21 @@ const HELP: &str = "\
 {usage-heading} {usage}
 
 Run:
-  serve   Take deliveries and publish them to Kafka
-  dev     Try it: the real service with an in-memory Kafka and registry
+  serve         Take deliveries and publish them to Kafka
+  dev           Try it: the real service with an in-memory Kafka and registry
+
+Set up:
+  check         Tell all that is wrong with the configuration, and what it leads to
+  subscription  Tell a provider where to deliver, by its API
 
 Look:
-  tail    Read topics, decoded
+  tail          Read topics, decoded
 
 Mend:
-  spool   Look into the spool, and put parked rows back on their way
+  spool         Look into the spool, and put parked rows back on their way
 
 Try:
-  send    Sign a sample delivery as its provider would, and post it
+  send          Sign a sample delivery as its provider would, and post it
 
 Options:
 {options}
@@ -103,6 +110,8 @@ impl ConfigArgs {
 enum Command {
     Serve(serve::Args),
     Dev(dev::Args),
+    Check(check::Args),
+    Subscription(subscription::Args),
     Send(send::Args),
     Tail(tail::Args),
     Spool(spool::Args),
@@ -123,6 +132,8 @@ pub fn main() -> ExitCode {
     let verdict = match &cli.command {
         Command::Serve(args) => block_on(serve::run(&cli.config, args)),
         Command::Dev(args) => block_on(dev::run(&cli.config, args)),
+        Command::Check(args) => block_on(check::run(&cli.config, args)),
+        Command::Subscription(args) => block_on(subscription::run(&cli.config, args)),
         Command::Send(args) => block_on(send::run(&cli.config, args)),
         Command::Tail(args) => block_on(tail::run(&cli.config, args)),
         Command::Spool(args) => block_on(spool::run(&cli.config, args)),
@@ -163,4 +174,14 @@ fn own_address(key: &str, listen: &str) -> anyhow::Result<String> {
         _ => {}
     }
     Ok(format!("http://{address}"))
+}
+
+/// Whether the address is one of this machine's own, so that nobody else can be reached by it.
+fn is_loopback(url: &Url) -> bool {
+    let Some(host) = url.host_str() else { return false };
+    // IPv6 addresses stand in brackets.
+    match host.trim_matches(['[', ']']).parse::<IpAddr>() {
+        Ok(ip) => ip.to_canonical().is_loopback(),
+        Err(_) => host == "localhost" || host.ends_with(".localhost"),
+    }
 }

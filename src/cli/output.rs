@@ -6,7 +6,9 @@ use std::fmt;
 use std::io::{self, Write as _};
 
 use anstyle::Style;
+use anyhow::Context as _;
 use comfy_table::{Cell, CellAlignment, presets};
+use serde::Serialize;
 
 /// Results. Styles are dropped unless it is a terminal.
 pub fn stdout() -> anstream::Stdout {
@@ -33,6 +35,15 @@ pub fn print_line(line: &str) -> io::Result<()> {
 /// What writing says; see [`reader_left`].
 pub fn print_exact(line: &str) -> io::Result<()> {
     writeln!(io::stdout().lock(), "{line}")
+}
+
+/// One line of JSON to stdout, as [`escape_json`] leaves it.
+///
+/// # Errors
+/// What writing says; see [`reader_left`].
+pub fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
+    let text = serde_json::to_string(value).context("cannot write it as JSON")?;
+    Ok(print_exact(&escape_json(&text))?)
 }
 
 /// Whether an error is only that the reader of a pipe has left (`hookstream tail | head`): the
@@ -136,8 +147,6 @@ fn escaped<T: AsRef<str>>(cells: impl IntoIterator<Item = T>) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use anyhow::Context as _;
-
     use super::*;
 
     #[test]

@@ -265,7 +265,8 @@ fn shown(target: &Target) -> String {
     url.to_string()
 }
 
-fn timeout(text: &str) -> Result<Duration, String> {
+/// A wait that ends.
+pub(super) fn timeout(text: &str) -> Result<Duration, String> {
     match humantime::parse_duration(text) {
         Ok(time) if time > Duration::ZERO && time <= Duration::from_secs(3600) => Ok(time),
         _ => Err("expected a time such as 500ms or 10s, up to 1h".to_owned()),

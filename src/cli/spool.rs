@@ -15,7 +15,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::output;
+use super::output::{self, print_json};
 use super::{ConfigArgs, Verdict};
 use crate::observe::log;
 use crate::spool::{Entry, Filter, Listed, Reader};
@@ -163,12 +163,6 @@ impl<'a> Whole<'a> {
 
 fn time(ms: i64) -> String {
     Timestamp::from_millisecond(ms).map_or_else(|_| format!("{ms} ms"), |time| time.to_string())
-}
-
-/// One line of JSON that steers no terminal.
-fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
-    let text = serde_json::to_string(value)?;
-    Ok(output::print_exact(&output::escape_json(&text))?)
 }
 
 /// One line to standard error.

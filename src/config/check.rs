@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::{Config, Http, Problems, Registry, Source, Topics};
+use super::{Config, Http, Problems, Registry, Source, Stale, Topics, Unmapped};
 use crate::names;
 
 /// The longest time that any wait may take.
@@ -149,14 +149,25 @@ fn source(name: &str, source: &Source, http: &Http, problems: &mut Problems) {
         let message = "expected at least 1: with 0, what is authentic but unusable would be retried for ever";
         problems.add(format!("source.{name}.dead_letter_rate"), message);
     }
+    let tolerance = format!("source.{name}.tolerance");
+    time(&tolerance, source.tolerance, Duration::from_secs(1), problems);
+    let signature = &source.signature;
+    if source.stale != Stale::Accept
+        && signature.timestamp_key.is_none()
+        && signature.timestamp_header.is_none()
+    {
+        let message = "needs a signed time, and the signature has none; set \"accept\"";
+        problems.add(format!("source.{name}.stale"), message);
+    }
     if source.max_in_flight.is_some_and(|own| !(1..=http.max_in_flight).contains(&own)) {
         let message = format!("expected 1 to {}, which is http.max_in_flight", http.max_in_flight);
         problems.add_between([&format!("source.{name}.max_in_flight"), "http.max_in_flight"], message);
     }
     let key = format!("source.{name}.types");
-    if source.types.is_empty() {
-        problems.add(key.as_str(), "is empty; name at least one event type");
+    if source.types.is_empty() && source.unmapped == Unmapped::DeadLetter {
+        problems.add(key.as_str(), "is empty; name at least one event type, or set unmapped = \"generic\"");
     }
+    routed(name, source, problems);
     for (index, event_type) in source.types.iter().enumerate() {
         let key = format!("{key}.{index}");
         if event_type.trim().is_empty() {
@@ -171,6 +182,22 @@ fn source(name: &str, source: &Source, http: &Http, problems: &mut Problems) {
     }
 }
 
+/// What an alias or a default leads to must have a topic.
+fn routed(name: &str, source: &Source, problems: &mut Problems) {
+    if source.unmapped == Unmapped::Generic {
+        return;
+    }
+    let envelope = &source.envelope;
+    let default = envelope.default_type.iter().filter(|default| !envelope.aliases.contains_key(*default));
+    let default = default.map(|target| ("default_type", target));
+    for (field, target) in default.chain(envelope.aliases.values().map(|target| ("aliases", target))) {
+        if !source.types.contains(target) {
+            let message = "names an event type that is none of `types`; add it there, or correct it";
+            problems.add(format!("source.{name}.envelope.{field}"), message);
+        }
+    }
+}
+
 /// No two event types, of whichever sources, share a topic, or have topics that Kafka cannot
 /// tell apart.
 fn collisions(config: &Config, problems: &mut Problems) {
@@ -180,8 +207,12 @@ fn collisions(config: &Config, problems: &mut Problems) {
         let typed = source.types.iter().map(|event_type| {
             (format!("{key}.types"), names::topic(name, event_type), format!("{name}'s `{event_type}`"))
         });
+        let unmapped = (source.unmapped == Unmapped::Generic).then(|| {
+            let owner = format!("{name}'s unmapped types");
+            (format!("{key}.unmapped"), names::topic(name, names::UNMAPPED), owner)
+        });
         let dead = (key.clone(), names::dead_letter_topic(name), format!("{name}'s dead letters"));
-        for (key, topic, owner) in typed.chain([dead]) {
+        for (key, topic, owner) in typed.chain(unmapped).chain([dead]) {
             let Some((other_key, other)) = taken.get(&names::collision_key(&topic)) else {
                 taken.insert(names::collision_key(&topic), (key, owner));
                 continue;

@@ -291,7 +291,6 @@ impl Layers {
                 broken.insert(name.clone());
                 let stand_in = match field.as_str() {
                     "signature" | "envelope" => Node::default(),
-                    "time_format" => Node::nested([], "rfc3339"),
                     _ => Node::nested([], ""),
                 };
                 let path: Vec<&str> = path.iter().map(String::as_str).collect();

@@ -10,7 +10,7 @@ use super::problems::{Place, Problems};
 use super::properties::{Properties, Property};
 use super::reference::Unusable;
 use super::secret::{Environment, SHORT, Secret, SecretText, dev_secret, is_dev};
-use super::{Config, Source, check};
+use super::{Config, Hash, SecretFormat, Source, check};
 
 /// Where a file is looked for when none is named.
 const FILES: [&str; 2] = ["config/hookstream.toml", "/etc/hookstream/hookstream.toml"];
@@ -156,6 +156,18 @@ fn find(overrides: &Overrides, environment: &Environment, files: &[&Path]) -> Op
     })
 }
 
+/// The keys that the provider's texts stand for.
+fn decoded(secrets: Vec<Secret>, format: SecretFormat) -> Result<Vec<Secret>, Unusable> {
+    let key = |secret: Secret| match format.decode(secret.expose()) {
+        Ok(key) => Ok(Secret::new(secret.name, key).within(secret.window)),
+        Err(expected) => Err(Unusable::Bad(format!(
+            "the secret {} is not {expected}; give it as the provider shows it, or set signature.secret_format",
+            secret.name
+        ))),
+    };
+    secrets.into_iter().map(key).collect()
+}
+
 /// Reads what is referred to.
 struct Reader<'a> {
     overrides: &'a Overrides,
@@ -175,6 +187,11 @@ impl Reader<'_> {
         for (name, source) in std::mem::take(&mut loaded.config.source) {
             match self.source(&name, &source) {
                 Ok(secrets) => {
+                    if source.signature.hash == Some(Hash::Sha1) {
+                        self.warnings.push(format!(
+                            "source {name}: its signatures are made with SHA-1; set signature.hash if the provider has better"
+                        ));
+                    }
                     loaded.secrets.extend(secrets.map(|secrets| (name.clone(), secrets)));
                     loaded.config.source.insert(name, source);
                 }
@@ -204,7 +221,8 @@ impl Reader<'_> {
         let or_dev = self.overrides.secrets == Secrets::OrDev;
         let (mut secrets, mut faults) = (Vec::new(), Vec::new());
         for (index, entry) in source.secrets.iter().enumerate() {
-            match entry.read(self.environment) {
+            let read = entry.read(self.environment);
+            match read.and_then(|read| decoded(read, source.signature.secret_format)) {
                 Ok(read) => secrets.extend(read),
                 Err(fault) => faults.push((index, fault)),
             }

@@ -8,22 +8,28 @@ use std::time::Duration;
 use serde::Deserialize;
 
 mod check;
+mod envelope;
+mod handshake;
 mod layers;
 mod load;
 mod problems;
 mod properties;
 mod reference;
 pub mod secret;
+mod signature;
 #[cfg(test)]
 mod tests;
 mod text;
 mod tree;
 
+pub use envelope::{Envelope, Id, Part, TimeFormat};
+pub use handshake::{Answer, Challenge, Handshake, When};
 pub use load::{Auth, Loaded, Overrides, Secrets, load, presets};
 pub use problems::Problems;
 pub use properties::{Properties, Property};
 pub use reference::{SecretEntry, SecretRef};
-pub use secret::{Environment, Secret, SecretText};
+pub use secret::{Environment, Secret, SecretText, Window};
+pub use signature::{Encoding, Form, Hash, Kind, SecretFormat, Signature, TimestampUnit};
 
 /// Everything, presets merged in.
 #[derive(Debug, Clone, Deserialize)]
@@ -207,8 +213,8 @@ pub struct Source {
     /// How long after the complete request head the answer is due.
     #[serde(deserialize_with = "text::duration", default = "four_seconds")]
     pub ack_deadline: Duration,
-    /// Event types with a topic each.
-    #[serde(deserialize_with = "text::list")]
+    /// Event types with a topic each; those without a schema get the generic record.
+    #[serde(default, deserialize_with = "text::list")]
     pub types: Vec<String>,
     /// What becomes of other event types.
     #[serde(default, deserialize_with = "text::choice")]
@@ -220,10 +226,22 @@ pub struct Source {
     /// Dead letters per second; past it, 503.
     #[serde(deserialize_with = "text::number", default = "hundred")]
     pub dead_letter_rate: u32,
+    /// What becomes of a delivery whose signed time is too far from now.
+    #[serde(default, deserialize_with = "text::choice")]
+    pub stale: Stale,
+    /// How far that may be, before or after.
+    #[serde(deserialize_with = "text::duration", default = "five_minutes")]
+    pub tolerance: Duration,
     /// How a delivery is signed.
     pub signature: Signature,
     /// Where the event's own fields stand.
     pub envelope: Envelope,
+    /// Signed deliveries that are no events, but are to be answered.
+    #[serde(default)]
+    pub handshake: Vec<Handshake>,
+    /// A GET that is to be answered with what its query holds.
+    #[serde(default)]
+    pub challenge: Option<Challenge>,
 }
 
 fn yes() -> bool {
@@ -232,6 +250,10 @@ fn yes() -> bool {
 
 fn four_seconds() -> Duration {
     Duration::from_secs(4)
+}
+
+fn five_minutes() -> Duration {
+    Duration::from_secs(5 * 60)
 }
 
 fn hundred() -> u32 {
@@ -245,64 +267,20 @@ pub enum Unmapped {
     /// To the source's dead letters, as `type_unknown`.
     #[default]
     DeadLetter,
+    /// Published on `<source>.unmapped` as a generic record.
+    Generic,
 }
 
-/// `[source.NAME.signature]`
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Signature {
-    /// The header that carries the signature.
-    pub header: String,
-    /// Stands before the hex digest, where the header is no list.
-    #[serde(default)]
-    pub prefix: Option<String>,
-    /// The key of the signature, where the header is a list of `key=value` parts; several may stand in it.
-    #[serde(default)]
-    pub signature_key: Option<String>,
-    /// The key of the signed time in such a list, in unix seconds.
-    #[serde(default)]
-    pub timestamp_key: Option<String>,
-    /// What is signed: text with `{timestamp}` and `{body}`.
-    pub signed: String,
-    /// The forms of `{body}`, tried in this order.
-    #[serde(deserialize_with = "text::list")]
-    pub forms: Vec<Form>,
-}
-
-/// A form of the body that a provider may sign.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+/// `stale = "reject"`. Where the signed time is the event's and a retry keeps it, only `accept`
+/// loses nothing: after an outage of ours, every retry is old.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Form {
-    /// The bytes on the wire.
-    Raw,
-    /// Python's `json.dumps(..., separators=(",", ":"))` of what stands on the wire.
-    JsonCompactAscii,
-}
-
-/// `[source.NAME.envelope]`: JSON pointers.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Envelope {
-    /// Pointer to the event id, or `digest`: `sha256:` and the hex digest of the signed body.
-    pub id: String,
-    /// Pointer to the event type.
-    #[serde(rename = "type")]
-    pub event_type: String,
-    /// Pointer to the event's time.
-    pub time: String,
-    /// How the time is written.
-    #[serde(deserialize_with = "text::choice")]
-    pub time_format: TimeFormat,
-    /// Pointer to the part that the schema's `data` types.
-    pub data: String,
-}
-
-/// How a provider writes the time of an event.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum TimeFormat {
-    /// A number of seconds since 1970.
-    UnixSeconds,
-    /// A string such as `2026-01-02T03:04:05.678901Z`.
-    Rfc3339,
+pub enum Stale {
+    /// Age is not judged.
+    #[default]
+    Accept,
+    /// To the source's dead letters, as `stale`.
+    DeadLetter,
+    /// 401, as `stale_rejected`: fits where each attempt is signed anew.
+    Reject,
 }

@@ -10,7 +10,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use super::secret::{Environment, Secret, SecretText};
+use super::secret::{Environment, Secret, SecretText, Window};
 
 /// Far above any secret or key file; keeps a reference to an endless file from filling the memory.
 const MAX: u64 = 256 * 1024;
@@ -43,6 +43,8 @@ pub struct SecretEntry {
     pub name: Option<String>,
     /// Where it stands.
     pub reference: SecretRef,
+    /// When it counts: `not_before` and `not_after`.
+    pub window: Window,
 }
 
 /// Why a reference gives no secret. Neither holds a value.
@@ -74,7 +76,7 @@ impl SecretEntry {
             (None, SecretRef::Env(name)) => name.clone(),
             (None, SecretRef::File(path) | SecretRef::Dir(path)) => file_name(path),
         };
-        Ok(vec![Secret::new(name, value)])
+        Ok(vec![Secret::new(name, value).within(self.window)])
     }
 }
 
@@ -176,6 +178,8 @@ struct Keys {
     env: Option<String>,
     file: Option<PathBuf>,
     dir: Option<PathBuf>,
+    not_before: Option<String>,
+    not_after: Option<String>,
 }
 
 const FORM: &str = "a reference to the secret: { env = \"NAME\" } or { file = \"/path\" }";
@@ -189,12 +193,27 @@ impl Keys {
             (None, None, None) => return Err(E::custom(format!("expected {FORM}"))),
             _ => return Err(E::custom("give exactly one of `env`, `file` and `dir`")),
         };
+        let instant = |text: Option<String>| text.map(|text| text.trim().parse()).transpose();
+        let (Ok(not_before), Ok(not_after)) = (instant(self.not_before), instant(self.not_after)) else {
+            return Err(E::custom(
+                "`not_before` and `not_after` expect a time with its zone, such as \"2027-02-01T00:00:00Z\"",
+            ));
+        };
+        let window = Window { not_before, not_after };
+        if let (Some(from), Some(until)) = (not_before, not_after)
+            && from >= until
+        {
+            return Err(E::custom("`not_before` is not earlier than `not_after`"));
+        }
         match (&self.name, &reference) {
+            (_, SecretRef::Dir(_)) if window != Window::default() => {
+                Err(E::custom("`not_before` and `not_after` do not go with `dir`: take the file out instead"))
+            }
             (Some(_), SecretRef::Dir(_)) => {
                 Err(E::custom("`name` does not go with `dir`: each secret is named as its file"))
             }
             (Some(name), _) if name.trim().is_empty() => Err(E::custom("`name` is empty")),
-            _ => Ok(SecretEntry { name: self.name, reference }),
+            _ => Ok(SecretEntry { name: self.name, reference, window }),
         }
     }
 }
@@ -226,6 +245,9 @@ impl<'de> Deserialize<'de> for SecretRef {
         let fail = |message: &str| Err(serde::de::Error::custom(message));
         match entry {
             SecretEntry { name: Some(_), .. } => fail("`name` is for a source's secrets only"),
+            SecretEntry { window, .. } if window != Window::default() => {
+                fail("`not_before` and `not_after` are for a source's secrets only")
+            }
             SecretEntry { reference: Self::Dir(_), .. } => {
                 fail("`dir` is for a source's secrets only; use `file`")
             }
@@ -325,7 +347,11 @@ mod tests {
         std::fs::write(mount.path().join(".hidden"), "x").unwrap();
         std::fs::create_dir(mount.path().join("sub")).unwrap();
 
-        let entry = SecretEntry { name: None, reference: SecretRef::Dir(mount.path().into()) };
+        let entry = SecretEntry {
+            name: None,
+            reference: SecretRef::Dir(mount.path().into()),
+            window: Window::default(),
+        };
         let secrets = entry.read(&Environment::default()).ok().unwrap();
         assert_eq!(secrets, [Secret::new("2026-11", "first"), Secret::new("2027-02", "second")]);
     }

@@ -5,6 +5,8 @@ use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::sync::Arc;
 
+use jiff::Timestamp;
+
 /// What `dev` signs with where nothing else is set, by preset. Public, so worth nothing as a
 /// secret: `serve` refuses them.
 pub const DEV_SECRETS: [(&str, &str); 2] =
@@ -59,18 +61,41 @@ impl fmt::Debug for Environment {
     }
 }
 
+/// When a secret counts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Window {
+    /// From this instant on.
+    pub not_before: Option<Timestamp>,
+    /// Up to this instant.
+    pub not_after: Option<Timestamp>,
+}
+
+impl Window {
+    /// Whether `now` is in it.
+    pub fn contains(&self, now: Timestamp) -> bool {
+        self.not_before.is_none_or(|from| from <= now) && self.not_after.is_none_or(|until| now <= until)
+    }
+}
+
 /// A named secret of a source: the key of its signatures. Cloning shares the bytes.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret {
     /// Shown in log, metric and record header.
     pub name: Arc<str>,
+    /// When it counts: always, unless its entry says otherwise.
+    pub window: Window,
     value: Arc<[u8]>,
 }
 
 impl Secret {
     /// A secret as given; the bytes are used as they are.
     pub fn new(name: impl Into<Arc<str>>, value: impl AsRef<[u8]>) -> Self {
-        Self { name: name.into(), value: value.as_ref().into() }
+        Self { name: name.into(), window: Window::default(), value: value.as_ref().into() }
+    }
+
+    /// The same, to count in `window` only.
+    pub fn within(self, window: Window) -> Self {
+        Self { window, ..self }
     }
 
     /// The bytes. For the verifier and the signer; never for a log.

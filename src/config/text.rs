@@ -79,6 +79,13 @@ pub(super) fn choice<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserialize
     Word::deserialize(deserializer).map(|Word(choice)| choice)
 }
 
+/// The same, where there may be none.
+pub(super) fn some_choice<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
+    choice(deserializer).map(Some)
+}
+
 /// A list of words: an array, or text with commas.
 pub(super) fn list<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     deserializer: D,

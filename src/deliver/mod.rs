@@ -21,6 +21,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use drain::Drain;
+use futures_util::future::join_all;
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use topics::Topics;
 
@@ -87,37 +88,45 @@ impl Deliverer {
         Some(Drain::new(self.producer.clone(), spool, topics, health, self.live.clone()))
     }
 
-    /// Resolves when the record is durable, or when it is clear that it is not.
+    /// Resolves when all records of one delivery are durable, or when it is clear that they are not:
+    /// acknowledged all, or those that are not in one transaction of the spool. Where all are
+    /// acknowledged, the receipt is that of the first.
     ///
     /// Our own timer ends the wait for Kafka, since librdkafka's may report late.
     ///
     /// # Errors
-    /// [`Undelivered`].
+    /// [`Undelivered`]. Some of several may be in their topics by then: the sender's retry, or a replay
+    /// of the dead letter, makes them duplicates.
     ///
     /// # Cancellation
-    /// Dropping the future recalls neither the record nor the row.
-    pub async fn deliver(&self, record: Record, deadline: Deadline) -> Result<Receipt, Undelivered> {
-        let Some(spool) = &self.spool else {
-            return match self.publish(&record, deadline).await {
-                Ok(ack) => Ok(Receipt::Published(ack)),
-                Err(Trouble::Unavailable(why)) => Err(Undelivered::Kafka(why.into_owned())),
-                Err(full @ Trouble::QueueFull) => Err(Undelivered::Overloaded(full.to_string())),
-                Err(refused @ Trouble::Refused(_)) => Err(Undelivered::Refused(refused)),
-            };
-        };
-        if !self.known_out(&record) {
-            match self.publish(&record, deadline).await {
-                Ok(ack) => return Ok(Receipt::Published(ack)),
-                Err(Trouble::Unavailable(_) | Trouble::QueueFull) => {}
-                Err(refused @ Trouble::Refused(_)) => return Err(Undelivered::Refused(refused)),
+    /// Dropping the future recalls neither the records nor the rows.
+    pub async fn deliver(&self, records: Vec<Record>, deadline: Deadline) -> Result<Receipt, Undelivered> {
+        let results = join_all(records.iter().map(async |record| {
+            let at_once = self.spool.is_some() && self.known_out(record);
+            if at_once { None } else { Some(self.publish(record, deadline).await) }
+        }))
+        .await;
+        let (mut ack, mut trouble, mut rest) = (None, None, Vec::new());
+        for (record, result) in records.into_iter().zip(results) {
+            match result {
+                Some(Ok(found)) => {
+                    ack.get_or_insert(found);
+                    continue;
+                }
+                Some(Err(refused @ Trouble::Refused(_))) => return Err(Undelivered::Refused(refused)),
+                Some(Err(other)) => {
+                    trouble.get_or_insert(other);
+                }
+                None => {}
             }
+            rest.push(record);
         }
-        let until = deadline.answer - Deadline::ANSWER;
-        match tokio::time::timeout_at(until.into(), spool.store(vec![record])).await {
-            Ok(Ok(())) => Ok(Receipt::Spooled),
-            Ok(Err(full @ Refused::Full(_))) => Err(Undelivered::SpoolFull(full.to_string())),
-            Ok(Err(refused)) => Err(Undelivered::Spool(refused.to_string())),
-            Err(_) => Err(Undelivered::Spool("its disk did not sync within the deadline".into())),
+        match (&self.spool, ack, trouble) {
+            (_, Some(ack), _) if rest.is_empty() => Ok(Receipt::Published(ack)),
+            (Some(spool), ..) if !rest.is_empty() => store(spool, rest, deadline).await,
+            (_, _, Some(full @ Trouble::QueueFull)) => Err(Undelivered::Overloaded(full.to_string())),
+            (_, _, Some(Trouble::Unavailable(why))) => Err(Undelivered::Kafka(why.into_owned())),
+            _ => Err(Undelivered::Kafka("there is no record to deliver".into())),
         }
     }
 
@@ -140,5 +149,15 @@ impl Deliverer {
         }
         self.topics.learn(record.topic(), &result);
         result
+    }
+}
+
+async fn store(spool: &Spool, records: Vec<Record>, deadline: Deadline) -> Result<Receipt, Undelivered> {
+    let until = deadline.answer - Deadline::ANSWER;
+    match tokio::time::timeout_at(until.into(), spool.store(records)).await {
+        Ok(Ok(())) => Ok(Receipt::Spooled),
+        Ok(Err(full @ Refused::Full(_))) => Err(Undelivered::SpoolFull(full.to_string())),
+        Ok(Err(refused)) => Err(Undelivered::Spool(refused.to_string())),
+        Err(_) => Err(Undelivered::Spool("its disk did not sync within the deadline".into())),
     }
 }

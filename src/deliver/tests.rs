@@ -57,14 +57,14 @@ async fn without_a_spool_a_full_queue_is_overload_and_the_topic_is_well() {
     let (_kafka, producer, health) = slow().await;
     let deliverer = Deliverer::new(producer.clone(), None, health);
     let first = producer.publish(&record("evt_1")).unwrap();
-    let second = deliverer.deliver(record("evt_2"), deadline()).await;
+    let second = deliverer.deliver(vec![record("evt_2")], deadline()).await;
     assert!(matches!(second, Err(Undelivered::Overloaded(_))), "{second:?}");
     assert!(!deliverer.topics.is_out(TOPIC));
     first.await.unwrap();
     // Likewise.
     let start = Instant::now();
     loop {
-        match deliverer.deliver(record("evt_3"), deadline()).await {
+        match deliverer.deliver(vec![record("evt_3")], deadline()).await {
             Ok(Receipt::Published(_)) => break,
             Err(Undelivered::Overloaded(_)) => assert!(start.elapsed() < PATIENCE),
             other => panic!("{other:?}"),
@@ -73,25 +73,55 @@ async fn without_a_spool_a_full_queue_is_overload_and_the_topic_is_well() {
     }
 }
 
-#[tokio::test]
-async fn with_a_spool_a_full_queue_spools_and_the_drain_waits_for_room() {
+/// A spool for so many rows, and its directory.
+fn spool(max_rows: u64) -> (tempfile::TempDir, Arc<Spool>) {
     let dir = tempfile::tempdir().unwrap();
     let limits = Limits {
         max_bytes: 1 << 30,
-        max_rows: 100,
+        max_rows,
         source_bytes: 1 << 30,
-        source_rows: 100,
+        source_rows: max_rows,
         max_wal: 1 << 26,
         min_free: 0,
         reserve: 0,
     };
     let spool = Arc::new(Spool::open(dir.path(), limits).unwrap().0);
+    (dir, spool)
+}
+
+#[tokio::test]
+async fn of_several_records_those_that_kafka_does_not_take_are_spooled_together_or_not_at_all() {
+    let (_dir, spool) = spool(2);
+    let (_kafka, producer, health) = slow().await;
+    let deliverer = Deliverer::new(producer.clone(), Some(spool.clone()), health);
+    let first = producer.publish(&record("evt_1")).unwrap();
+    // Two rows fit in: three do not, and none is left behind.
+    let three = ["evt_2", "evt_3", "evt_4"].map(record).to_vec();
+    let refused = deliverer.deliver(three, deadline()).await;
+    assert!(matches!(refused, Err(Undelivered::SpoolFull(_))), "{refused:?}");
+    assert_eq!(spool.stats().live, 0);
+
+    // There is room for the small one in the queue beside the first.
+    let both = vec![sized("evt_5", 10), record("evt_6")];
+    let spooled = deliverer.deliver(both, deadline()).await;
+    assert!(matches!(spooled, Ok(Receipt::Spooled)), "{spooled:?}");
+    assert_eq!(spool.stats().live, 1, "the other one is acknowledged");
+    first.await.unwrap();
+    let small = vec![sized("evt_7", 10), sized("evt_8", 10)];
+    let published = deliverer.deliver(small, deadline()).await;
+    assert!(matches!(published, Ok(Receipt::Published(_))), "{published:?}");
+    assert_eq!(spool.stats().live, 1);
+}
+
+#[tokio::test]
+async fn with_a_spool_a_full_queue_spools_and_the_drain_waits_for_room() {
+    let (_dir, spool) = spool(100);
     let (_kafka, producer, health) = slow().await;
     let deliverer = Deliverer::new(producer.clone(), Some(spool.clone()), health);
     let mut drain = deliverer.drain().unwrap();
     let sent = Instant::now();
     let mut first = Box::pin(producer.publish(&record("evt_1")).unwrap());
-    let second = deliverer.deliver(record("evt_2"), deadline()).await;
+    let second = deliverer.deliver(vec![record("evt_2")], deadline()).await;
     assert!(matches!(second, Ok(Receipt::Spooled)), "{second:?}");
     assert!(!deliverer.topics.is_out(TOPIC));
 

@@ -68,6 +68,11 @@ pub(super) async fn take(State(ingest): State<Arc<Ingest>>, request: Request) ->
     let id = Id::new();
     let source = source(&ingest, &request);
     let label = source.as_ref().map_or(metrics::UNKNOWN_SOURCE, |source| source.name.as_str()).to_owned();
+    if let Some(text) = source.as_deref().and_then(|source| challenge(source, &request)) {
+        let ended = Ended::handshake(Some(text));
+        ingest.tell(id, &label, &ended, start);
+        return response::answer(id, &ended, *ingest.phase.borrow() > Phase::Serving);
+    }
     let (ended, broken_off) = match admit(&ingest, source, request, id, start).await {
         Ok(admitted) => (run(&ingest, admitted, start).await, false),
         Err(fault) => {
@@ -89,6 +94,12 @@ fn broken_off(reason: Reason) -> bool {
 fn source(ingest: &Ingest, request: &Request) -> Option<Arc<Source>> {
     let name = request.uri().path().strip_prefix("/hooks/")?;
     ingest.sources.load().get(name).cloned()
+}
+
+/// Answered also while the service shuts down: nothing is kept.
+fn challenge(source: &Source, request: &Request) -> Option<String> {
+    let query = request.uri().query().filter(|_| request.method() == Method::GET)?;
+    source.handshakes.challenge(query)
 }
 
 async fn admit(

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::delivery::Id;
 use crate::outcome::Outcome;
-use crate::pipeline::Ended;
+use crate::pipeline::{Ended, Text};
 
 /// Found again in the log line, the record's headers and the dead letter.
 const DELIVERY_HEADER: &str = "hookstream-delivery";
@@ -55,7 +55,10 @@ pub(super) fn answer(id: Id, ended: &Ended, last: bool) -> Response {
         partition: ended.ack().map(|ack| ack.partition),
         offset: ended.ack().map(|ack| ack.offset),
     };
-    let mut response = json(status, &body);
+    let mut response = match &ended.text {
+        Some(Text(text)) => plain(status, text),
+        None => json(status, &body),
+    };
     let headers = response.headers_mut();
     if let Ok(id) = HeaderValue::try_from(id.to_string()) {
         headers.insert(DELIVERY_HEADER, id);
@@ -69,6 +72,16 @@ pub(super) fn answer(id: Id, ended: &Ended, last: bool) -> Response {
     if last {
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
+    response
+}
+
+/// What came from outside, and may be from anybody: no browser may take it for a page.
+fn plain(status: StatusCode, text: &str) -> Response {
+    let mut response = Response::new(Body::from(text.to_owned()));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
 }
 

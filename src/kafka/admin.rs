@@ -26,8 +26,39 @@ pub struct Admin(Arc<AdminClient<DefaultClientContext>>);
 pub struct Cluster {
     /// How many brokers there are.
     pub brokers: usize,
-    /// By topic the replicas of that partition which has the fewest.
-    pub topics: BTreeMap<String, usize>,
+    /// By name.
+    pub topics: BTreeMap<String, Size>,
+}
+
+/// How large a topic is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Size {
+    /// How many partitions.
+    pub partitions: usize,
+    /// Replicas of that partition which has the fewest.
+    pub replication: usize,
+}
+
+/// A topic as it really is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shape {
+    /// How many partitions.
+    pub partitions: usize,
+    /// How many copies a record gets.
+    pub copies: Copies,
+    /// `cleanup.policy`; `None` if it could not be read.
+    pub cleanup_policy: Option<String>,
+}
+
+/// A topic that could not be created.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// Its name.
+    pub topic: String,
+    /// Because we may not.
+    pub denied: bool,
+    /// The broker's reason.
+    pub why: String,
 }
 
 /// What of a topic decides how many copies an acknowledged record has.
@@ -84,7 +115,8 @@ impl Admin {
             .context("no Kafka broker answers")?;
         let topics = metadata.topics().iter().map(|topic| {
             let replicas = topic.partitions().iter().map(|partition| partition.replicas().len());
-            (topic.name().to_owned(), replicas.min().unwrap_or_default())
+            let replication = replicas.min().unwrap_or_default();
+            (topic.name().to_owned(), Size { partitions: topic.partitions().len(), replication })
         });
         Ok(Cluster { brokers: metadata.brokers().len(), topics: topics.collect() })
     }
@@ -94,25 +126,52 @@ impl Admin {
     /// # Errors
     /// When no broker answers in time, or none that can tell a topic's configuration.
     pub async fn copies(&self, topics: &[String]) -> anyhow::Result<BTreeMap<String, Copies>> {
+        let shapes = self.shapes(topics).await?;
+        Ok(shapes.into_iter().map(|(topic, shape)| (topic, shape.copies)).collect())
+    }
+
+    /// Reads what those of the topics are like that are there.
+    ///
+    /// # Errors
+    /// When no broker answers in time, or none that can tell a topic's configuration.
+    pub async fn shapes(&self, topics: &[String]) -> anyhow::Result<BTreeMap<String, Shape>> {
         let mut cluster = self.cluster().await?.topics;
         let there = topics.iter().filter_map(|topic| cluster.remove_entry(topic));
-        let there: BTreeMap<String, usize> = there.collect();
+        let there: BTreeMap<String, Size> = there.collect();
         let asked: Vec<_> = there.keys().map(|topic| ResourceSpecifier::Topic(topic)).collect();
         let options = AdminOptions::new().request_timeout(Some(TIMEOUT));
         let described = self.0.describe_configs(&asked, &options).await;
         let described = described.context("the topics' configuration cannot be read")?;
         // One that we may not see comes back without entries.
-        let min_insync = |topic: &str| {
+        let value = |topic: &str, key: &str| {
             let found = described.iter().flatten().find(
                 |found| matches!(&found.specifier, OwnedResourceSpecifier::Topic(name) if name == topic),
             );
-            found?.get("min.insync.replicas")?.value.as_deref()?.parse().ok()
+            found?.get(key)?.value.clone()
         };
-        let copies = there.into_iter().map(|(topic, replication)| {
-            let copies = Copies { replication, min_insync: min_insync(&topic) };
-            (topic, copies)
+        let shapes = there.into_iter().map(|(topic, Size { partitions, replication })| {
+            let min_insync = value(&topic, "min.insync.replicas").and_then(|value| value.parse().ok());
+            let copies = Copies { replication, min_insync };
+            let cleanup_policy = value(&topic, "cleanup.policy");
+            (topic, Shape { partitions, copies, cleanup_policy })
         });
-        Ok(copies.collect())
+        Ok(shapes.collect())
+    }
+
+    /// Asks the brokers whether they would create the topics, without doing it: those they would not.
+    ///
+    /// # Errors
+    /// When no broker answers in time.
+    pub async fn refusals(&self, topics: &[NewTopic]) -> anyhow::Result<Vec<Refusal>> {
+        let refused = self.try_create(topics, true).await?;
+        let refusal = |(topic, code): (String, RDKafkaErrorCode)| {
+            let denied = matches!(
+                code,
+                RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::ClusterAuthorizationFailed
+            );
+            Refusal { topic, denied, why: code.to_string() }
+        };
+        Ok(refused.into_iter().map(refusal).collect())
     }
 
     /// Creates the topics. One that somebody else has created meanwhile is no error.
@@ -120,18 +179,27 @@ impl Admin {
     /// # Errors
     /// Names each topic that could not be created, with the broker's reason.
     pub async fn create(&self, topics: &[NewTopic]) -> anyhow::Result<()> {
-        let wished: Vec<KafkaTopic<'_>> = topics.iter().map(kafka_topic).collect();
-        let options = AdminOptions::new().operation_timeout(Some(TIMEOUT)).request_timeout(Some(TIMEOUT));
-        let results = self.0.create_topics(&wished, &options).await.context("no Kafka broker answers")?;
-        let failed: Vec<String> = results
+        let failed = self.try_create(topics, false).await?;
+        let failed: Vec<String> = failed
             .into_iter()
-            .filter_map(|result| match result {
-                Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => None,
-                Err((name, code)) => Some(format!("{name} ({code})")),
-            })
+            .filter(|(_, code)| *code != RDKafkaErrorCode::TopicAlreadyExists)
+            .map(|(name, code)| format!("{name} ({code})"))
             .collect();
         anyhow::ensure!(failed.is_empty(), "topics could not be created: {}", failed.join(", "));
         Ok(())
+    }
+
+    /// Those that were not created, with the broker's reason.
+    async fn try_create(
+        &self,
+        topics: &[NewTopic],
+        only_ask: bool,
+    ) -> anyhow::Result<Vec<(String, RDKafkaErrorCode)>> {
+        let wished: Vec<KafkaTopic<'_>> = topics.iter().map(kafka_topic).collect();
+        let options = AdminOptions::new().validate_only(only_ask);
+        let options = options.operation_timeout(Some(TIMEOUT)).request_timeout(Some(TIMEOUT));
+        let results = self.0.create_topics(&wished, &options).await.context("no Kafka broker answers")?;
+        Ok(results.into_iter().filter_map(Result::err).collect())
     }
 }
 

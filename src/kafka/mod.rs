@@ -9,7 +9,7 @@ mod triage;
 
 pub mod embedded;
 
-pub use admin::{Admin, Copies, NewTopic};
+pub use admin::{Admin, Cluster, Copies, NewTopic, Refusal, Shape};
 pub use consumer::{Consumer, Event, Fetched, Span, Start};
 pub use murmur2::partition_of;
 pub use producer::{Ack, Producer, Tuning};

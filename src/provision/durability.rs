@@ -79,14 +79,14 @@ impl Durability {
 
 fn names(sources: &Sources) -> Vec<String> {
     let topics = sources.iter().flat_map(|source| {
-        let events = source.routes.values().map(|route| &*route.topic);
+        let events = source.routes().map(|route| &*route.topic);
         events.chain([&*source.dead_letter_topic])
     });
     topics.map(str::to_owned).collect()
 }
 
 /// The topics with too few copies, those that have the same reason together.
-fn judge(copies: &BTreeMap<String, Copies>) -> (State, String) {
+pub fn judge(copies: &BTreeMap<String, Copies>) -> (State, String) {
     let mut few = BTreeMap::<(usize, Copies), Vec<&str>>::new();
     let mut unknown = Vec::new();
     for (topic, copies) in copies {

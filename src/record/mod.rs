@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use http::HeaderName;
 use jiff::Timestamp;
 
 use crate::envelope::Event;
@@ -64,17 +65,22 @@ impl Record {
         }
         headers.push(("content-type".into(), "application/avro".into()));
         provenance(&mut headers, event.verified());
-        let key = event.id.as_ref().into();
+        if let Some(fields) = event.unsigned() {
+            headers.push(("hookstream-unsigned".into(), fields.into()));
+        }
+        let key = event.key().into_owned();
         Self { topic: topic.clone(), key, value: encoded.value, timestamp: event.received_at, headers }
     }
 
     /// The dead letter of a delivery that is authentic but no event: its raw body, and all that a
-    /// replay needs to take it up again. `original_topic` is where it was bound, if known.
-    pub fn dead_letter(
+    /// replay needs to take it up again: `original_topic` is where it was bound, if known, `read` are
+    /// the request headers that the envelope's rules read.
+    pub fn dead_letter<'d>(
         topic: &Arc<str>,
         key: String,
         original_topic: Option<&str>,
-        verified: &Verified<'_>,
+        verified: &Verified<'d>,
+        read: &'d [HeaderName],
         why: &Fault,
     ) -> Self {
         let delivery = verified.delivery();
@@ -86,12 +92,10 @@ impl Record {
         if let Some(original) = original_topic {
             headers.push(("hookstream-original-topic".into(), original.into()));
         }
-        // The claim of the signature header was read as ASCII, so nothing is lost here.
-        if let Some(value) = delivery.headers.get(verified.header()).and_then(|value| value.to_str().ok()) {
-            headers.push((verified.header().as_str().to_owned().into(), value.into()));
-        }
+        let kept = verified.kept(read);
+        headers.extend(kept.iter().map(|(name, value)| ((*name).to_owned().into(), (*value).to_owned())));
         headers.push(("hookstream-form".into(), verified.form().label().into()));
-        headers.push(("hookstream-seal".into(), verified.seal()));
+        headers.push(("hookstream-seal".into(), verified.seal(&kept)));
         provenance(&mut headers, verified);
         let value = if delivery.body.is_empty() { EMPTY_BODY } else { &delivery.body };
         Self { topic: topic.clone(), key, value: value.to_vec(), timestamp: delivery.received_at, headers }
@@ -112,7 +116,8 @@ impl Record {
         &self.topic
     }
 
-    /// The event id, or the digest that stands for it.
+    /// The event id, or the digest that stands for it; with a digest of the body where the id is not
+    /// signed.
     pub fn key(&self) -> &str {
         &self.key
     }

@@ -4,6 +4,9 @@
 //! `received_at` are the envelope's, `data` is the provider's, any other field is read from the
 //! body's root by its name, and `additional_fields` keeps what is left. It stands last, so that
 //! what the walk finds on its way need not be known before.
+//!
+//! Or, for event types without a schema of their own: `data` is a string and holds all of the event
+//! as JSON text, `content_type` is the delivery's, and there is nothing left to keep.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -59,6 +62,8 @@ pub struct Encoder {
     id: u32,
     fields: Vec<Root>,
     spots: Spot,
+    /// `data` is the text of all of it, and no `additional_fields` stands behind.
+    generic: bool,
     /// Where `data` stands: as names and written out.
     data: Vec<String>,
     data_pointer: String,
@@ -74,6 +79,8 @@ enum Root {
     ReceivedAt,
     Data(Field),
     Body(Field),
+    Json,
+    ContentType { null: u8, value: u8 },
 }
 
 impl Encoder {
@@ -85,27 +92,34 @@ impl Encoder {
         let Schema::Record(record) = schema else {
             return Err(format!("the schema is {}, not a record", kind(schema)));
         };
-        for name in ["id", "type", "source", "time", "received_at", "data", "additional_fields"] {
-            if !record.fields.iter().any(|field| field.name == name) {
+        let named = |name: &str| record.fields.iter().find(|field| field.name == name);
+        let last = "additional_fields";
+        let is_text = named("data").is_some_and(|data| matches!(data.schema, Schema::String));
+        let generic = is_text && named(last).is_none();
+        let more = (!generic).then_some(last);
+        for name in ["id", "type", "source", "time", "received_at", "data"].into_iter().chain(more) {
+            if named(name).is_none() {
                 return Err(format!("field `{name}` is missing from the root record"));
             }
         }
         let mut compiler = Compiler::default();
         let mut fields = Vec::with_capacity(record.fields.len());
         let mut rest = record.fields.iter();
-        let last = rest.next_back().filter(|field| field.name == "additional_fields");
-        if !last.is_some_and(|field| is_text_map(&field.schema)) {
-            return Err("field `additional_fields` must be a map of strings and the last field".into());
+        if !generic {
+            let last = rest.next_back().filter(|field| field.name == last);
+            if !last.is_some_and(|field| is_text_map(&field.schema)) {
+                return Err("field `additional_fields` must be a map of strings and the last field".into());
+            }
         }
         for field in rest {
-            fields.push(Root::compile(&mut compiler, field, places)?);
+            fields.push(Root::compile(&mut compiler, field, places, generic)?);
         }
         let mut data_pointer = String::new();
         for name in places.data.names() {
             push_pointer(&mut data_pointer, name);
         }
         let data = places.data.names().to_vec();
-        Ok(Self { id, fields, spots: Spot::tree(places), data, data_pointer })
+        Ok(Self { id, fields, spots: Spot::tree(places), generic, data, data_pointer })
     }
 
     /// The id that stands in the frame.
@@ -129,13 +143,23 @@ impl Encoder {
     fn walk(&self, event: &Event<'_>) -> Result<Encoded, Stop> {
         // Avro is shorter than the JSON that it was; the rest is room for the root and what is kept.
         let texts = event.id.len() + event.event_type.len() + event.source.len();
-        let mut out = Vec::with_capacity(128 + texts + event.data.map_or(0, |raw| raw.get().len()));
+        let mut out = Vec::with_capacity(
+            128 + texts
+                + if self.generic {
+                    event.text.get().len()
+                } else {
+                    event.data.map_or(0, |raw| raw.get().len())
+                },
+        );
         out.push(0);
         out.extend_from_slice(&self.id.to_be_bytes());
         let spoken = Spoken { id: &event.id, event_type: &event.event_type, time: is_exact(event.time) };
         let mut walk = Walk::new(out, spoken);
         for field in &self.fields {
             self.root(field, event, &mut walk)?;
+        }
+        if self.generic {
+            return Ok(Encoded { value: walk.out, additional: Vec::new() });
         }
         self.unknown(event, &mut walk)?;
         Ok(finish(walk))
@@ -151,6 +175,14 @@ impl Encoder {
                 Some(time) => {
                     walk.out.push(*value);
                     walk.long(milliseconds(time));
+                }
+                None => walk.out.push(*null),
+            },
+            Root::Json => walk.text(event.text.get()),
+            Root::ContentType { null, value } => match content_type(event) {
+                Some(text) => {
+                    walk.out.push(*value);
+                    walk.text(text);
                 }
                 None => walk.out.push(*null),
             },
@@ -186,7 +218,12 @@ impl Encoder {
 }
 
 impl Root {
-    fn compile(compiler: &mut Compiler, field: &RecordField, places: &Places) -> Result<Self, String> {
+    fn compile(
+        compiler: &mut Compiler,
+        field: &RecordField,
+        places: &Places,
+        generic: bool,
+    ) -> Result<Self, String> {
         let name = field.name.as_str();
         let must = |fits: bool, root: Self, wanted: &str| {
             fits.then_some(root).ok_or_else(|| format!("field `{name}` must be {wanted}"))
@@ -206,6 +243,14 @@ impl Root {
                 }
                 _ => Err("field `time` must be a union of null and timestamp-millis".into()),
             },
+            "data" if generic => Ok(Self::Json),
+            "content_type" if generic => match compiler.field(field, name)?.node {
+                Node::Nullable { null, value, inner } if matches!(*inner, Node::Text) => {
+                    Ok(Self::ContentType { null, value })
+                }
+                _ => Err("field `content_type` must be a union of null and string".into()),
+            },
+            _ if generic => Err(format!("field `{name}` has no meaning where `data` is a string")),
             "data" => {
                 let field = compiler.field(field, name)?;
                 let fits = match &field.node {
@@ -236,6 +281,10 @@ fn finish(mut walk: Walk<'_, '_>) -> Encoded {
     }
     walk.end_block();
     Encoded { value: walk.out, additional: kept.into_iter().map(|(pointer, _)| pointer).collect() }
+}
+
+fn content_type<'e>(event: &Event<'e>) -> Option<&'e str> {
+    event.verified().delivery().headers.get(http::header::CONTENT_TYPE)?.to_str().ok()
 }
 
 fn is_text_map(schema: &Schema) -> bool {

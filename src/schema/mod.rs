@@ -20,7 +20,7 @@ pub use encode::{Encoded, Encoder};
 pub use pins::Pins;
 pub use registry::Registry;
 
-use crate::config::{Config, Problems};
+use crate::config::{Config, Problems, Unmapped};
 use crate::names;
 
 /// The schemas of all event types, with the ids that the registry has given so far.
@@ -56,27 +56,24 @@ pub struct Loaded {
 }
 
 impl Schemas {
-    /// Finds and parses the schema of each event type of each source: below
-    /// `directory` first, then among those in the binary. Faults go to `problems`.
+    /// Finds and parses the schema of each event type of each source: below `directory` first, then
+    /// among those in the binary, else the generic one. Faults go to `problems`.
     pub fn load(directory: &Path, config: &Config, problems: &mut Problems) -> Self {
         let mut loaded = BTreeMap::new();
         for (name, source) in &config.source {
             for event_type in &source.types {
                 match shipped::find(Some(directory), name, source.preset.as_deref(), event_type) {
-                    Ok(Some(found)) => match shipped::parse(&found.text) {
-                        Ok(schema) => {
-                            let subject = names::subject(&names::topic(name, event_type));
-                            let entry = Loaded { subject, text: found.text.into_owned(), schema };
-                            loaded.insert((name.clone(), event_type.clone()), entry);
-                        }
-                        Err(message) => problems.add(format!("schema of {name} {event_type}"), message),
-                    },
-                    Ok(None) => problems.add(
-                        format!("source.{name}.types"),
-                        format!("no schema for {event_type}: put one into {}/{name}/", directory.display()),
-                    ),
+                    Ok(found) => {
+                        let generic = || shipped::generic(name, event_type);
+                        let text = found.map_or_else(generic, |found| found.text.into_owned());
+                        add(&mut loaded, name, event_type, text, problems);
+                    }
                     Err(message) => problems.add(format!("schema of {name} {event_type}"), message),
                 }
+            }
+            if source.unmapped == Unmapped::Generic {
+                let text = shipped::generic(name, names::UNMAPPED);
+                add(&mut loaded, name, names::UNMAPPED, text, problems);
             }
         }
         Self { loaded, standings: HashMap::new() }
@@ -123,6 +120,22 @@ impl Schemas {
     /// All subjects with their schemas.
     pub fn iter(&self) -> impl Iterator<Item = &Loaded> {
         self.loaded.values()
+    }
+}
+
+fn add(
+    loaded: &mut BTreeMap<(String, String), Loaded>,
+    source: &str,
+    event_type: &str,
+    text: String,
+    problems: &mut Problems,
+) {
+    match shipped::parse(&text) {
+        Ok(schema) => {
+            let subject = names::subject(&names::topic(source, event_type));
+            loaded.insert((source.to_owned(), event_type.to_owned()), Loaded { subject, text, schema });
+        }
+        Err(message) => problems.add(format!("schema of {source} {event_type}"), message),
     }
 }
 

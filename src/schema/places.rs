@@ -27,8 +27,12 @@ impl Spot {
         if let Some(id) = &places.id {
             root.put(id, What::Id);
         }
-        root.put(&places.event_type, What::Type);
-        root.put(&places.time, What::Time);
+        if let Some(event_type) = &places.event_type {
+            root.put(event_type, What::Type);
+        }
+        if let Some(time) = &places.time {
+            root.put(time, What::Time);
+        }
         root
     }
 

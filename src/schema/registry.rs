@@ -11,14 +11,39 @@ use schema_registry_converter::async_impl::schema_registry::{
 };
 use schema_registry_converter::error::SRCError;
 use schema_registry_converter::schema_registry_common::{RawError, SchemaType, SrCall, SuppliedSchema};
+use serde::Deserialize;
 
 use crate::config::Auth;
 
 /// The bound of each call.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Confluent's code for an id that the registry does not know.
+const MEDIA_TYPE: &str = "application/vnd.schemaregistry.v1+json";
+
+/// Confluent's code for a schema that the registry does not know, by its id or in a subject.
 const NO_SUCH_SCHEMA: u32 = 40403;
+
+/// Confluent's code for a subject that the registry does not know.
+const NO_SUCH_SUBJECT: u32 = 40401;
+
+/// Where a schema stands in its subject.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Listing {
+    /// It is a version of it.
+    Registered(u32),
+    /// There is no such subject.
+    NoSubject,
+    /// The subject has other schemas only.
+    Other {
+        /// Whether the registry would take it beside them.
+        compatible: bool,
+    },
+}
+
+#[derive(Deserialize)]
+struct Compatibility {
+    is_compatible: bool,
+}
 
 /// What the registry has under an id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,11 +125,43 @@ impl Registry {
     /// # Errors
     /// When it does not stand there, or the registry does not answer.
     pub async fn find(&self, subject: &str, schema: &str) -> anyhow::Result<u32> {
-        let body = format!(r#"{{"schemaType":"AVRO","schema":{}}}"#, serde_json::to_string(schema)?);
+        let body = asked(schema)?;
         let found = perform_sr_call(&self.settings, SrCall::PostForVersion(subject, &body))
             .await
             .with_context(|| format!("the schema of subject {subject} was not found in the registry"))?;
         found.id.with_context(|| format!("the registry gave no id for subject {subject}"))
+    }
+
+    /// Where the schema stands in the subject; nothing is changed.
+    ///
+    /// # Errors
+    /// When the registry does not say.
+    pub async fn listing(&self, subject: &str, schema: &str) -> anyhow::Result<Listing> {
+        let body = asked(schema)?;
+        match perform_sr_call(&self.settings, SrCall::PostForVersion(subject, &body)).await {
+            Ok(found) => {
+                let id =
+                    found.id.with_context(|| format!("the registry gave no id for subject {subject}"))?;
+                return Ok(Listing::Registered(id));
+            }
+            Err(error) => match error_code(&error) {
+                Some(NO_SUCH_SUBJECT) => return Ok(Listing::NoSubject),
+                Some(NO_SUCH_SCHEMA) => {}
+                Some(_) => return Err(error).context("the registry does not show its schemas"),
+                None => return Err(error).context("the registry does not answer"),
+            },
+        }
+        let url = format!("{}/compatibility/subjects/{subject}/versions/latest", self.url);
+        let request = self.authorised(self.client.post(url)).header("content-type", MEDIA_TYPE).body(body);
+        let answer = request.send().await.context("the registry does not answer")?;
+        let status = answer.status();
+        anyhow::ensure!(
+            status.is_success(),
+            "the registry answered {status} to whether {subject} may change"
+        );
+        let Compatibility { is_compatible } =
+            answer.json().await.context("the registry does not say whether a schema is compatible")?;
+        Ok(Listing::Other { compatible: is_compatible })
     }
 
     /// Registers the schema, or finds it where it is registered already. A new subject gets the
@@ -140,7 +197,7 @@ impl Registry {
     ) -> anyhow::Result<StatusCode> {
         let mut request = self.authorised(self.client.request(method, format!("{}{path}", self.url)));
         if let Some(body) = body {
-            request = request.header("content-type", "application/vnd.schemaregistry.v1+json").body(body);
+            request = request.header("content-type", MEDIA_TYPE).body(body);
         }
         let response = request.send().await.context("the registry does not answer")?;
         let status = response.status();
@@ -158,6 +215,11 @@ impl Registry {
             Auth::Bearer(token) => request.bearer_auth(token.expose()),
         }
     }
+}
+
+/// The body that asks for a schema.
+fn asked(schema: &str) -> anyhow::Result<String> {
+    Ok(format!(r#"{{"schemaType":"AVRO","schema":{}}}"#, serde_json::to_string(schema)?))
 }
 
 fn error_code(error: &SRCError) -> Option<u32> {

@@ -18,6 +18,15 @@ const SHIPPED: &[(&str, &str, &str)] = &[
     ("grapevine", "document.changed.avsc", include_str!("../../schemas/grapevine/document.changed.avsc")),
 ];
 
+/// The record of every event type that has no schema of its own.
+const GENERIC: &str = include_str!("../../schemas/generic.avsc");
+
+/// The generic schema for an event type, under the name that a file of its own would have.
+pub fn generic(source: &str, event_type: &str) -> String {
+    let (name, namespace) = (names::avro_record(event_type), names::avro_namespace(source));
+    GENERIC.replace("{NAME}", &name).replace("{NAMESPACE}", &namespace)
+}
+
 /// A schema for an event type.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
@@ -131,7 +140,8 @@ mod tests {
     fn the_table_is_the_directory() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("schemas");
         let mut files = Vec::new();
-        for source in std::fs::read_dir(&root).unwrap().map(Result::unwrap) {
+        let sources = std::fs::read_dir(&root).unwrap().map(Result::unwrap);
+        for source in sources.filter(|source| source.file_name() != "generic.avsc") {
             for file in std::fs::read_dir(source.path()).unwrap().map(Result::unwrap) {
                 let text = std::fs::read_to_string(file.path()).unwrap();
                 let names = (source.file_name(), file.file_name());
@@ -192,6 +202,7 @@ mod tests {
         for (_, _, text) in SHIPPED {
             look(&parse(text).unwrap(), false);
         }
+        look(&parse(&generic("datagrid", "batch_prediction.new")).unwrap(), false);
     }
 
     #[test]
@@ -227,6 +238,16 @@ mod tests {
         std::fs::create_dir_all(&file).unwrap();
         let error = find(Some(dir.path()), "datagrid", None, "batch_prediction.failed").unwrap_err();
         assert!(error.contains("batch_prediction.avsc"), "{error}");
+    }
+
+    #[test]
+    fn the_generic_schema_is_one_under_any_name() {
+        for (source, event_type) in
+            [("github", "push"), ("my-shop", "orders/create"), ("x", "日本"), ("x", "")]
+        {
+            let Schema::Record(record) = parse(&generic(source, event_type)).unwrap() else { panic!() };
+            assert_eq!(record.name.fullname(None), names::avro_name(source, event_type));
+        }
     }
 
     #[test]

@@ -13,6 +13,7 @@
 mod disk;
 mod error;
 mod format;
+mod look;
 mod open;
 mod read;
 mod salvage;
@@ -35,6 +36,7 @@ use crate::record::Record;
 pub use error::{Bound, OpenError, Refused, SpoolError};
 use format::Line;
 pub use format::{Entry, State, VERSION};
+pub use look::{Look, look};
 pub use open::{Opened, Salvage};
 use shared::{Amount, Change, Shared, Store};
 pub use shared::{Stats, Topic};

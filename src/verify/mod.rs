@@ -1,28 +1,29 @@
 //! Who signed these bytes? This room alone makes a [`Verified`].
 
+mod digest;
 mod scheme;
 mod seal;
 mod sign;
+mod template;
 
 pub mod canonical;
 
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use hmac::{Hmac, KeyInit};
-use http::HeaderName;
+use hmac::Hmac;
+use http::{HeaderName, HeaderValue};
+use jiff::SignedDuration;
 use sha2::Sha256;
 use subtle::{Choice, ConstantTimeEq};
 
+use digest::{Digest, Mac};
 pub use scheme::Claim;
-use scheme::Scheme;
+use scheme::{Layout, Scheme};
 
-use crate::config::{self, Form, Problems, Secret};
+use crate::config::{self, Form, Problems, Secret, Window};
 use crate::delivery::Delivery;
 use crate::outcome::{Fault, Reason};
-
-/// A SHA-256 digest.
-type Digest = [u8; 32];
 
 /// Evidence that a secret of the source signed a delivery. Its fields are private and only
 /// [`Verifier::verify`] makes one, so that no event and no record can exist without:
@@ -38,7 +39,8 @@ pub struct Verified<'d> {
     key: &'d Key,
     form: Form,
     signed: Cow<'d, [u8]>,
-    header: &'d HeaderName,
+    scheme: &'d Scheme,
+    age: Option<SignedDuration>,
 }
 
 impl<'d> Verified<'d> {
@@ -63,18 +65,46 @@ impl<'d> Verified<'d> {
         &self.signed
     }
 
-    /// The request header that the source's rules read.
-    pub fn header(&self) -> &'d HeaderName {
-        self.header
+    /// How long before its receipt it was signed; negative where the signed time lies ahead. `None`
+    /// where no time is signed.
+    pub fn age(&self) -> Option<SignedDuration> {
+        self.age
+    }
+
+    /// The request headers that the source's rules read: signature, time, id and what else is
+    /// signed. Never that of a token.
+    pub fn headers(&self) -> &'d [HeaderName] {
+        &self.scheme.headers
     }
 }
 
-/// A secret with its key schedule done. The secret itself is not kept.
+/// A secret with its key schedule done. The secret itself is not kept, but for a token.
 struct Key {
     name: Arc<str>,
-    mac: Hmac<Sha256>,
+    window: Window,
+    mac: Mac,
     /// Derived from the secret, for the seal of dead letters.
     seal: Hmac<Sha256>,
+    /// What the header of a token holds, for [`Verifier::sign`].
+    token: Option<HeaderValue>,
+}
+
+impl Key {
+    /// HMAC takes a key of any length, so only a token can be none: when no header can hold it.
+    fn new(scheme: &Scheme, secret: &Secret) -> Option<Self> {
+        let (mac, token) = match &scheme.layout {
+            Layout::Token { prefix } => {
+                let value = [prefix.as_bytes(), secret.expose()].concat();
+                let mut value =
+                    HeaderValue::from_bytes(&value).ok().filter(|value| value.to_str().is_ok())?;
+                value.set_sensitive(true);
+                (Mac::Token(digest::token(secret.expose())), Some(value))
+            }
+            _ => (Mac::new(scheme.written.hash, secret.expose())?, None),
+        };
+        let seal = seal::derive(secret.expose())?;
+        Some(Self { name: secret.name.clone(), window: secret.window, mac, seal, token })
+    }
 }
 
 impl std::fmt::Debug for Key {
@@ -99,37 +129,66 @@ impl Verifier {
         problems: &mut Problems,
     ) -> Option<Self> {
         let scheme = Scheme::compile(rules, place, problems)?;
-        let keys = secrets
-            .iter()
-            .filter_map(|secret| {
-                // HMAC takes a key of any length, so this cannot fail; an empty secret was
-                // refused where it was read.
-                let mac = Hmac::<Sha256>::new_from_slice(secret.expose()).ok()?;
-                let seal = seal::derive(&mac)?;
-                Some(Key { name: secret.name.clone(), mac, seal })
-            })
-            .collect();
+        let mut keys = Vec::with_capacity(secrets.len());
+        for secret in secrets {
+            match Key::new(&scheme, secret) {
+                Some(key) => keys.push(key),
+                None => problems.add(
+                    place,
+                    format!(
+                        "the token {} has characters that no HTTP header can hold; give another",
+                        secret.name
+                    ),
+                ),
+            }
+        }
         Some(Self { scheme, keys })
     }
 
     /// Finds the secret that signed the delivery: each form of the body, the raw one first,
-    /// with each secret. The work is bounded: at most [`scheme::MAX_SIGNATURES`] are compared,
-    /// and the canonical form is made once and only where it differs from the raw body.
+    /// with each secret. The work is bounded: at most [`scheme::MAX_SIGNATURES`] are compared.
+    /// Secrets that are outside their time at the receipt come last, and only they have the
+    /// canonical form made once more.
     ///
     /// # Errors
     /// `signature_missing`, `signature_malformed`, `signature_mismatch`; the detail counts what
-    /// was tried.
+    /// was tried. `secret_expired` where only a secret outside its time has made the signature.
     pub fn verify<'d>(&'d self, delivery: &'d Delivery) -> Result<Verified<'d>, Fault> {
         let claim = self.claim(delivery)?;
-        for &form in &self.scheme.forms {
-            let Some(signed) = self.signed(delivery, form) else { continue };
-            for key in &self.keys {
-                if self.matches(&claim, &signed, key) {
-                    return Ok(Verified { delivery, key, form, signed, header: &self.scheme.header });
-                }
-            }
+        let now = delivery.received_at;
+        if let Some((key, form, signed)) = self.find(delivery, &claim, |key| key.window.contains(now)) {
+            let age = self.scheme.age(&claim, now);
+            return Ok(Verified { delivery, key, form, signed, scheme: &self.scheme, age });
+        }
+        if let Some((key, ..)) = self.find(delivery, &claim, |key| !key.window.contains(now)) {
+            let when = match key.window {
+                Window { not_before: Some(from), .. } if now < from => format!("counts from {from} on"),
+                Window { not_after: Some(until), .. } => format!("counted until {until}"),
+                Window { .. } => String::from("does not count now"),
+            };
+            return Err(Fault::new(Reason::SecretExpired, format!("the secret {} {when}", key.name)));
         }
         Err(Fault::new(Reason::SignatureMismatch, self.tried(delivery.body.len())))
+    }
+
+    /// The first of the secrets that are `wanted` which made one of the signatures.
+    fn find<'d>(
+        &'d self,
+        delivery: &'d Delivery,
+        claim: &Claim<'_>,
+        wanted: impl Fn(&Key) -> bool,
+    ) -> Option<(&'d Key, Form, Cow<'d, [u8]>)> {
+        if !self.keys.iter().any(&wanted) {
+            return None;
+        }
+        for &form in &self.scheme.forms {
+            let Some(signed) = self.signed(delivery, form) else { continue };
+            let mut keys = self.keys.iter().filter(|key| wanted(key));
+            if let Some(key) = keys.find(|key| self.matches(claim, &signed, key)) {
+                return Some((key, form, signed));
+            }
+        }
+        None
     }
 
     /// What the delivery claims: its signatures and the signed time.
@@ -152,7 +211,7 @@ impl Verifier {
     /// Whether one of the claimed signatures is this secret's. Every signature is compared, in
     /// constant time, so that the time tells nothing about which byte or which part differs.
     fn matches(&self, claim: &Claim<'_>, signed: &[u8], key: &Key) -> bool {
-        let right = self.scheme.digest(&key.mac, claim.timestamp, signed);
+        let right = self.scheme.digest(&key.mac, claim, signed);
         let one = |found: Choice, signature: &Digest| found | signature.ct_eq(&right);
         claim.signatures().iter().fold(Choice::from(0), one).into()
     }
@@ -162,6 +221,9 @@ impl Verifier {
             1 => String::from("1 secret"),
             n => format!("{n} secrets"),
         };
+        if matches!(self.scheme.layout, Layout::Token { .. }) {
+            return format!("{secrets} tried");
+        }
         let forms = if self.scheme.forms.contains(&Form::JsonCompactAscii) {
             "raw and canonical body"
         } else {

@@ -1,54 +1,56 @@
 //! The declared rules of a signature: where it stands in the request, and over what it runs.
 
-use hmac::{Hmac, Mac};
 use http::{HeaderMap, HeaderName};
-use sha2::Sha256;
+use jiff::{SignedDuration, Timestamp};
 
-use super::Digest;
-use crate::config::{self, Form, Problems};
+use super::digest::{self, Digest, Mac, Written};
+use super::template::{Template, Values};
+use crate::config::{self, Form, Kind, Problems, TimestampUnit};
 use crate::outcome::{Fault, Reason};
 
 /// How many signatures are read from one header: it bounds the work for a refused request.
 pub(super) const MAX_SIGNATURES: usize = 8;
 
-/// A unix time in seconds has ten digits for the next 260 years.
+/// A unix time in milliseconds has thirteen digits for the next 260 years.
 const MAX_TIMESTAMP: usize = 20;
 
 #[derive(Debug)]
 pub(super) struct Scheme {
     pub(super) header: HeaderName,
-    layout: Layout,
-    template: Vec<Segment>,
+    pub(super) layout: Layout,
+    pub(super) written: Written,
+    pub(super) timestamp_header: Option<HeaderName>,
+    pub(super) unit: TimestampUnit,
+    pub(super) id_header: Option<HeaderName>,
+    pub(super) template: Template,
     pub(super) forms: Vec<Form>,
+    /// The request headers that the rules read, each once, never that of a token.
+    pub(super) headers: Vec<HeaderName>,
 }
 
 /// How the header carries the signature.
 #[derive(Debug)]
-enum Layout {
-    /// `<prefix><hex>`
+pub(super) enum Layout {
+    /// `<prefix><signature>`
     Plain { prefix: String },
     /// `key=value` parts with commas between, in any order; unknown keys are the provider's to add.
     List { signature: String, timestamp: Option<String> },
-}
-
-/// A piece of the signed text.
-#[derive(Debug, PartialEq)]
-enum Segment {
-    Literal(String),
-    Timestamp,
-    Body,
+    /// `version,signature` parts with spaces between; unknown versions are the provider's to add.
+    Versions { version: String },
+    /// `<prefix><the secret itself>`
+    Token { prefix: String },
 }
 
 /// What a request claims.
 #[derive(Debug)]
 pub struct Claim<'d> {
     signatures: Vec<Digest>,
-    pub(super) timestamp: &'d str,
+    values: Values<'d>,
 }
 
 impl Claim<'_> {
     /// The claimed signatures, one to eight.
-    pub fn signatures(&self) -> &[Digest] {
+    pub(super) fn signatures(&self) -> &[Digest] {
         &self.signatures
     }
 }
@@ -56,45 +58,21 @@ impl Claim<'_> {
 impl Scheme {
     pub(super) fn compile(rules: &config::Signature, place: &str, problems: &mut Problems) -> Option<Self> {
         let before = problems.len();
-        let header = HeaderName::from_bytes(rules.header.to_ascii_lowercase().as_bytes());
-        if header.is_err() {
-            problems.add(format!("{place}.header"), "is no name of an HTTP header");
-        }
-        let layout = match (&rules.prefix, &rules.signature_key, &rules.timestamp_key) {
-            (prefix, None, None) => Layout::Plain { prefix: prefix.clone().unwrap_or_default() },
-            (None, Some(signature), timestamp) => {
-                Layout::List { signature: signature.clone(), timestamp: timestamp.clone() }
-            }
-            (Some(_), _, _) => {
-                problems.add(
-                    format!("{place}.prefix"),
-                    "goes with a plain header only: remove it, or the keys of the list",
-                );
-                return None;
-            }
-            (None, None, Some(_)) => {
-                problems.add(format!("{place}.timestamp_key"), "needs signature_key beside it");
-                return None;
+        let mut header = |key: &str, name: &str| named(name, &format!("{place}.{key}"), problems);
+        let signature = header("header", &rules.header);
+        let timestamp_header =
+            rules.timestamp_header.as_deref().and_then(|name| header("timestamp_header", name));
+        let id_header = rules.id_header.as_deref().and_then(|name| header("id_header", name));
+        let layout = layout(rules, place, problems);
+        let template = match rules.kind {
+            Kind::Hmac => Template::compile(rules, place, problems),
+            Kind::Token => {
+                token_alone(rules, place, problems);
+                Some(Template::default())
             }
         };
-        let template = template(&rules.signed);
-        let uses = |segment: &Segment| template.as_ref().is_ok_and(|template| template.contains(segment));
-        match &template {
-            Err(message) => problems.add(format!("{place}.signed"), message.clone()),
-            Ok(_) if !uses(&Segment::Body) => {
-                problems.add(format!("{place}.signed"), "must contain {body}: else any body would verify");
-            }
-            Ok(template) if ambiguous(template) => {
-                problems.add(format!("{place}.signed"), "needs a separator between its variables");
-            }
-            Ok(_) => {}
-        }
-        let has_time = matches!(&layout, Layout::List { timestamp: Some(_), .. });
-        if uses(&Segment::Timestamp) != has_time {
-            problems.add(
-                format!("{place}.signed"),
-                "uses {timestamp} if and only if timestamp_key says where it stands",
-            );
+        if let (Kind::Hmac, Some(template)) = (rules.kind, &template) {
+            time(rules, template.has_time(), place, problems);
         }
         if rules.forms.is_empty() {
             problems
@@ -103,121 +81,259 @@ impl Scheme {
         if problems.len() > before {
             return None;
         }
-        Some(Self { header: header.ok()?, layout, template: template.ok()?, forms: rules.forms.clone() })
+        let (header, template) = (signature?, template?);
+        let mut headers = Vec::new();
+        let own = (rules.kind == Kind::Hmac).then_some(&header);
+        for name in own.into_iter().chain(&timestamp_header).chain(&template.headers) {
+            if !headers.contains(name) {
+                headers.push(name.clone());
+            }
+        }
+        Some(Self {
+            header,
+            layout: layout?,
+            written: Written {
+                hash: rules.hash.unwrap_or_default(),
+                encoding: rules.encoding.unwrap_or_default(),
+            },
+            timestamp_header,
+            unit: rules.timestamp_unit.unwrap_or_default(),
+            id_header,
+            template,
+            forms: rules.forms.clone(),
+            headers,
+        })
     }
 
     /// Reads the claim. A header that stands twice is malformed: which one counts would be a guess.
     pub(super) fn claim<'d>(&self, headers: &'d HeaderMap) -> Result<Claim<'d>, Fault> {
-        let malformed = |detail: &'static str| Fault::new(Reason::SignatureMalformed, detail);
-        let mut values = headers.get_all(&self.header).iter();
-        let value = values.next().ok_or(Fault::from(Reason::SignatureMissing))?;
-        if values.next().is_some() {
-            return Err(malformed("the header stands twice"));
-        }
-        let value = value.to_str().map_err(|_| malformed("the header is not ASCII"))?.trim();
-        match &self.layout {
+        let value = once(headers, &self.header)?.trim();
+        let (signatures, listed) = match &self.layout {
             Layout::Plain { prefix } => {
                 let digits = value.strip_prefix(prefix.as_str()).ok_or(malformed("the prefix is missing"))?;
-                let signature = digest(digits).ok_or(malformed("not 64 hex digits"))?;
-                Ok(Claim { signatures: vec![signature], timestamp: "" })
+                (vec![self.written.read(digits).ok_or_else(|| self.unreadable())?], None)
             }
-            Layout::List { signature, timestamp } => list(value, signature, timestamp.as_deref()),
+            Layout::Token { prefix } => {
+                let token = value.strip_prefix(prefix.as_str()).ok_or(malformed("the prefix is missing"))?;
+                (vec![digest::token(token.as_bytes())], None)
+            }
+            Layout::List { signature, timestamp } => self.list(value, signature, timestamp.as_deref())?,
+            Layout::Versions { version } => (self.versions(value, version)?, None),
+        };
+        let timestamp = match &self.timestamp_header {
+            Some(name) => Some(once(headers, name)?),
+            None => listed,
+        };
+        let timestamp = timestamp.map(digits).transpose()?.unwrap_or_default();
+        let values = Values {
+            timestamp,
+            headers: self
+                .template
+                .headers
+                .iter()
+                .map(|name| once(headers, name))
+                .collect::<Result<_, _>>()?,
+        };
+        if !self.template.is_clear(&values) {
+            return Err(malformed("a signed header contains what separates it from the next part"));
         }
+        Ok(Claim { signatures, values })
     }
 
-    /// The digest that `mac`'s secret gives to the signed text.
-    pub(super) fn digest(&self, mac: &Hmac<Sha256>, timestamp: &str, body: &[u8]) -> Digest {
-        let mut mac = mac.clone();
-        for segment in &self.template {
-            mac.update(match segment {
-                Segment::Literal(text) => text.as_bytes(),
-                Segment::Timestamp => timestamp.as_bytes(),
-                Segment::Body => body,
-            });
-        }
-        mac.finalize().into_bytes().into()
-    }
-
-    /// The header's value for a signature: the inverse of [`Scheme::claim`].
-    pub(super) fn write(&self, timestamp: &str, digest: &Digest) -> String {
-        let digits = hex::encode(digest);
-        match &self.layout {
-            Layout::Plain { prefix } => format!("{prefix}{digits}"),
-            Layout::List { signature, timestamp: Some(key) } => {
-                format!("{key}={timestamp},{signature}={digits}")
-            }
-            Layout::List { signature, timestamp: None } => format!("{signature}={digits}"),
-        }
-    }
-}
-
-/// `t=1775847600,v1=<hex>,v1=<hex>`: while a secret rotates, several signatures stand in it. A
-/// part that is no signature of ours is skipped as long as one remains.
-fn list<'d>(value: &'d str, signature: &str, timestamp: Option<&str>) -> Result<Claim<'d>, Fault> {
-    let malformed = |detail: &'static str| Fault::new(Reason::SignatureMalformed, detail);
-    let (mut signatures, mut read, mut time) = (Vec::with_capacity(1), 0_usize, None);
-    for (key, value) in value.split(',').filter_map(|part| part.trim().split_once('=')) {
-        if key == signature {
-            read += 1;
-            if read > MAX_SIGNATURES {
-                return Err(malformed("more than 8 signatures"));
-            }
-            signatures.extend(digest(value));
-        } else if Some(key) == timestamp {
-            let digits = !value.is_empty()
-                && value.len() <= MAX_TIMESTAMP
-                && value.bytes().all(|b| b.is_ascii_digit());
-            if !digits {
-                return Err(malformed("the time is no number of seconds"));
-            }
-            if time.replace(value).is_some() {
+    /// `t=1775847600,v1=<hex>,v1=<hex>`: while a secret rotates, several signatures stand in it. A
+    /// part that is no signature of ours is skipped as long as one remains.
+    fn list<'d>(
+        &self,
+        value: &'d str,
+        signature: &str,
+        timestamp: Option<&str>,
+    ) -> Result<(Vec<Digest>, Option<&'d str>), Fault> {
+        let (mut read, mut time) = (Signatures::default(), None);
+        for (key, value) in value.split(',').filter_map(|part| part.trim().split_once('=')) {
+            if key == signature {
+                read.add(self.written, value)?;
+            } else if Some(key) == timestamp && time.replace(value).is_some() {
                 return Err(malformed("the time stands twice"));
             }
         }
-    }
-    if read == 0 {
-        return Err(malformed("no signature in the list"));
-    }
-    if signatures.is_empty() {
-        return Err(malformed("not 64 hex digits"));
-    }
-    match (timestamp, time) {
-        (Some(_), None) => Err(malformed("no time in the list")),
-        (_, time) => Ok(Claim { signatures, timestamp: time.unwrap_or_default() }),
-    }
-}
-
-/// 64 hex digits, in either case.
-fn digest(digits: &str) -> Option<Digest> {
-    let mut digest = Digest::default();
-    hex::decode_to_slice(digits, &mut digest).ok()?;
-    Some(digest)
-}
-
-/// Cuts `{timestamp}.{body}` into its segments.
-fn template(text: &str) -> Result<Vec<Segment>, String> {
-    let mut segments = Vec::new();
-    let mut rest = text;
-    while let Some((literal, tail)) = rest.split_once('{') {
-        if !literal.is_empty() {
-            segments.push(Segment::Literal(literal.to_owned()));
+        let signatures = read.all(self)?;
+        match (timestamp, time) {
+            (Some(_), None) => Err(malformed("no time in the list")),
+            (_, time) => Ok((signatures, time)),
         }
-        let (name, tail) = tail.split_once('}').ok_or("has a { without its }")?;
-        segments.push(match name {
-            "timestamp" => Segment::Timestamp,
-            "body" => Segment::Body,
-            _ => return Err(String::from("knows {timestamp} and {body} only")),
-        });
-        rest = tail;
     }
-    if !rest.is_empty() {
-        segments.push(Segment::Literal(rest.to_owned()));
+
+    /// `v1,<base64> v1,<base64> v1a,<base64>`
+    fn versions(&self, value: &str, version: &str) -> Result<Vec<Digest>, Fault> {
+        let mut read = Signatures::default();
+        for (found, value) in value.split(' ').filter_map(|part| part.split_once(',')) {
+            if found == version {
+                read.add(self.written, value)?;
+            }
+        }
+        read.all(self)
     }
-    Ok(segments)
+
+    fn unreadable(&self) -> Fault {
+        Fault::new(Reason::SignatureMalformed, self.written.expected())
+    }
+
+    /// The digest that `mac`'s secret gives to the signed text.
+    pub(super) fn digest(&self, mac: &Mac, claim: &Claim<'_>, body: &[u8]) -> Digest {
+        self.digest_of(mac, &claim.values, body)
+    }
+
+    /// How long before `now` it was signed; negative where the signed time lies ahead. `None` where
+    /// no time is signed. A time past all counting is as far as can be counted.
+    pub(super) fn age(&self, claim: &Claim<'_>, now: Timestamp) -> Option<SignedDuration> {
+        let timestamp = claim.values.timestamp;
+        if timestamp.is_empty() {
+            return None;
+        }
+        let number = timestamp.parse().unwrap_or(i64::MAX);
+        let signed = match self.unit {
+            TimestampUnit::Seconds => SignedDuration::from_secs(number),
+            TimestampUnit::Milliseconds => SignedDuration::from_millis(number),
+        };
+        Some(now.as_duration().saturating_sub(signed))
+    }
+
+    pub(super) fn digest_of(&self, mac: &Mac, values: &Values<'_>, body: &[u8]) -> Digest {
+        mac.digest(self.template.pieces(values, body))
+    }
 }
 
-/// Two variables side by side: bytes could wander from one to the other under one signature.
-fn ambiguous(template: &[Segment]) -> bool {
-    let variable = |segment: &Segment| !matches!(segment, Segment::Literal(_));
-    template.iter().zip(template.iter().skip(1)).any(|(a, b)| variable(a) && variable(b))
+/// The signatures of one header, as they are read.
+#[derive(Default)]
+struct Signatures {
+    read: usize,
+    signatures: Vec<Digest>,
+}
+
+impl Signatures {
+    fn add(&mut self, written: Written, text: &str) -> Result<(), Fault> {
+        self.read += 1;
+        if self.read > MAX_SIGNATURES {
+            return Err(malformed("more than 8 signatures"));
+        }
+        if self.signatures.capacity() == 0 {
+            self.signatures.reserve_exact(1);
+        }
+        self.signatures.extend(written.read(text));
+        Ok(())
+    }
+
+    fn all(self, scheme: &Scheme) -> Result<Vec<Digest>, Fault> {
+        match (self.read, self.signatures.is_empty()) {
+            (0, _) => Err(malformed("no signature in the list")),
+            (_, true) => Err(scheme.unreadable()),
+            _ => Ok(self.signatures),
+        }
+    }
+}
+
+fn malformed(detail: &'static str) -> Fault {
+    Fault::new(Reason::SignatureMalformed, detail)
+}
+
+/// The one value of a header.
+fn once<'d>(headers: &'d HeaderMap, name: &HeaderName) -> Result<&'d str, Fault> {
+    let mut values = headers.get_all(name).iter();
+    let value = values.next().ok_or_else(|| Fault::new(Reason::SignatureMissing, format!("no {name}")))?;
+    if values.next().is_some() {
+        return Err(Fault::new(Reason::SignatureMalformed, format!("{name} stands twice")));
+    }
+    value.to_str().map_err(|_| Fault::new(Reason::SignatureMalformed, format!("{name} is not ASCII")))
+}
+
+/// A unix time: digits and nothing else.
+fn digits(value: &str) -> Result<&str, Fault> {
+    let digits =
+        !value.is_empty() && value.len() <= MAX_TIMESTAMP && value.bytes().all(|b| b.is_ascii_digit());
+    digits.then_some(value).ok_or(malformed("the time is no number"))
+}
+
+/// The header's name. Ours would stand in a dead letter beside what we say there.
+fn named(name: &str, key: &str, problems: &mut Problems) -> Option<HeaderName> {
+    match HeaderName::from_bytes(name.to_ascii_lowercase().as_bytes()) {
+        Ok(name) if name.as_str().starts_with("hookstream-") => {
+            problems.add(key, "is a header of ours; name the provider's");
+            None
+        }
+        Ok(name) => Some(name),
+        Err(_) => {
+            problems.add(key, "is no name of an HTTP header");
+            None
+        }
+    }
+}
+
+fn layout(rules: &config::Signature, place: &str, problems: &mut Problems) -> Option<Layout> {
+    let prefix = || rules.prefix.clone().unwrap_or_default();
+    let plain = match rules.kind {
+        Kind::Hmac => Layout::Plain { prefix: prefix() },
+        Kind::Token => return Some(Layout::Token { prefix: prefix() }),
+    };
+    let mut wrong = |key: &str, message: &str| {
+        problems.add(format!("{place}.{key}"), message);
+        None
+    };
+    match (&rules.prefix, &rules.signature_key, &rules.timestamp_key, &rules.signature_version) {
+        (_, None, None, None) => Some(plain),
+        (None, Some(signature), timestamp, None) => {
+            Some(Layout::List { signature: signature.clone(), timestamp: timestamp.clone() })
+        }
+        (None, None, None, Some(version)) => Some(Layout::Versions { version: version.clone() }),
+        (Some(_), ..) => wrong("prefix", "goes with a plain header only: remove it, or the keys of the list"),
+        (None, None, Some(_), _) => wrong("timestamp_key", "needs signature_key beside it"),
+        (None, Some(_), _, Some(_)) => {
+            wrong("signature_version", "excludes signature_key; keep the one that the header looks like")
+        }
+    }
+}
+
+/// The signed time stands in one place, and is used.
+fn time(rules: &config::Signature, used: bool, place: &str, problems: &mut Problems) {
+    let sources = [
+        ("timestamp_key", rules.timestamp_key.is_some()),
+        ("timestamp_header", rules.timestamp_header.is_some()),
+    ];
+    match (sources.iter().filter(|(_, given)| *given).count(), used) {
+        (2, _) => {
+            problems.add(format!("{place}.timestamp_header"), "excludes timestamp_key; keep one of them");
+        }
+        (0, true) | (1, false) => problems.add(
+            format!("{place}.signed"),
+            "uses {timestamp} if and only if timestamp_key or timestamp_header says where it stands",
+        ),
+        (0, false) if rules.timestamp_unit.is_some() => {
+            problems
+                .add(format!("{place}.timestamp_unit"), "is for {timestamp}, which `signed` does not use");
+        }
+        _ => {}
+    }
+}
+
+/// A token signs nothing: what is said about a signed text would promise what is not so.
+fn token_alone(rules: &config::Signature, place: &str, problems: &mut Problems) {
+    for (key, given) in [
+        ("signature_key", rules.signature_key.is_some()),
+        ("timestamp_key", rules.timestamp_key.is_some()),
+        ("signature_version", rules.signature_version.is_some()),
+        ("timestamp_header", rules.timestamp_header.is_some()),
+        ("timestamp_unit", rules.timestamp_unit.is_some()),
+        ("id_header", rules.id_header.is_some()),
+        ("url", rules.url.is_some()),
+        ("hash", rules.hash.is_some()),
+        ("encoding", rules.encoding.is_some()),
+        ("signed", rules.signed.is_some()),
+        ("forms", rules.forms != [Form::Raw]),
+    ] {
+        if given {
+            problems.add(
+                format!("{place}.{key}"),
+                "does not go with kind = \"token\": a token signs nothing; remove one of them",
+            );
+        }
+    }
 }

@@ -1,30 +1,70 @@
 //! The verifier's inverse, for `send`, `dev` and tests: what the provider would send.
 
-use http::{HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use jiff::Timestamp;
+use uuid::Uuid;
 
+use super::scheme::Layout;
+use super::template::Values;
 use super::{Verifier, canonical};
-use crate::config::Form;
+use crate::config::{Form, TimestampUnit};
 use crate::outcome::{Fault, Reason};
 
 impl Verifier {
-    /// The signature header for `body`, made with the source's first secret at the time `now`. Of
-    /// several forms the last is signed: it is the one the provider's own signer makes.
+    /// Puts into `headers` what the provider would send with `body`: signature, time and id, made
+    /// at the time `now` with the first secret that counts then. An id that stands there already is
+    /// signed as it is, as is any other header that the rules sign. Of several forms of the body
+    /// the last is signed: it is the one that the provider's own signer makes.
     ///
     /// # Errors
     /// `json_invalid` and its kin where the form to sign does not exist for this body;
-    /// `signature_missing` where the source has no secret.
-    pub fn sign(&self, body: &[u8], now: Timestamp) -> Result<(HeaderName, HeaderValue), Fault> {
-        let form = self.scheme.forms.last().copied().unwrap_or(Form::Raw);
+    /// `signature_missing` where the source has no secret, or a signed header is not there;
+    /// `signature_malformed` where the provider itself could not have sent such headers.
+    pub fn sign(&self, body: &[u8], now: Timestamp, headers: &mut HeaderMap) -> Result<(), Fault> {
+        let scheme = &self.scheme;
+        let key = self.keys.iter().find(|key| key.window.contains(now)).or(self.keys.first());
+        let key = key.ok_or(Fault::from(Reason::SignatureMissing))?;
+        if let Some(token) = &key.token {
+            headers.insert(&scheme.header, token.clone());
+            return Ok(());
+        }
+        let form = scheme.forms.last().copied().unwrap_or(Form::Raw);
         let signed = match form {
             Form::Raw => body.into(),
             Form::JsonCompactAscii => canonical::json_compact_ascii(body)?,
         };
-        let key = self.keys.first().ok_or(Fault::from(Reason::SignatureMissing))?;
-        let timestamp = now.as_second().to_string();
-        let digest = self.scheme.digest(&key.mac, &timestamp, &signed);
-        let value = HeaderValue::try_from(self.scheme.write(&timestamp, &digest))
-            .map_err(|_| Fault::new(Reason::SignatureMalformed, "the header's value cannot be written"))?;
-        Ok((self.scheme.header.clone(), value))
+        let timestamp = match scheme.unit {
+            TimestampUnit::Seconds => now.as_second(),
+            TimestampUnit::Milliseconds => now.as_millisecond(),
+        }
+        .to_string();
+        if let Some(name) = &scheme.timestamp_header {
+            headers.insert(name, value(&timestamp)?);
+        }
+        if let Some(name) = scheme.id_header.as_ref().filter(|name| !headers.contains_key(*name)) {
+            headers.insert(name, value(&format!("msg_{}", Uuid::now_v7().simple()))?);
+        }
+        let read = |name: &HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
+        let values = scheme.template.headers.iter().map(|name| {
+            read(name)
+                .ok_or_else(|| Fault::new(Reason::SignatureMissing, format!("{name} is signed, give it")))
+        });
+        let values = Values { timestamp: &timestamp, headers: values.collect::<Result<_, _>>()? };
+        let digest = scheme.written.write(&scheme.digest_of(&key.mac, &values, &signed));
+        let written = match &scheme.layout {
+            Layout::Plain { prefix } | Layout::Token { prefix } => format!("{prefix}{digest}"),
+            Layout::List { signature, timestamp: Some(key) } => {
+                format!("{key}={timestamp},{signature}={digest}")
+            }
+            Layout::List { signature, timestamp: None } => format!("{signature}={digest}"),
+            Layout::Versions { version } => format!("{version},{digest}"),
+        };
+        headers.insert(&scheme.header, value(&written)?);
+        scheme.claim(headers).map(drop)
     }
+}
+
+fn value(text: &str) -> Result<HeaderValue, Fault> {
+    HeaderValue::try_from(text)
+        .map_err(|_| Fault::new(Reason::SignatureMalformed, "the header's value cannot be written"))
 }

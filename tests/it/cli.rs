@@ -8,13 +8,13 @@ use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use serde_json::Value;
 
 /// The program with an environment of its own, in an empty directory.
-fn hookstream(directory: &Path) -> Command {
+pub fn hookstream(directory: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_hookstream"));
     command.env_clear().current_dir(directory);
     command
 }
 
-fn run(command: &mut Command) -> (i32, String, String) {
+pub fn run(command: &mut Command) -> (i32, String, String) {
     let Output { status, stdout, stderr } = command.output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
     (status.code().unwrap(), text(stdout), text(stderr))
@@ -25,12 +25,12 @@ fn the_help_shows_every_command_in_its_group() {
     let directory = tempfile::tempdir().unwrap();
     let (code, help, _) = run(hookstream(directory.path()).arg("--help"));
     assert_eq!(code, 0);
-    let titles = ["Run:", "Look:", "Mend:", "Try:"];
+    let titles = ["Run:", "Set up:", "Look:", "Mend:", "Try:"];
     let groups = help.split("\n\n").filter(|group| titles.iter().any(|title| group.starts_with(title)));
     let listed: Vec<&str> = groups
         .flat_map(|group| group.lines().skip(1).filter_map(|line| line.split_whitespace().next()))
         .collect();
-    assert_eq!(listed, ["serve", "dev", "tail", "spool", "send"]);
+    assert_eq!(listed, ["serve", "dev", "check", "subscription", "tail", "spool", "send"]);
     for command in listed {
         let (code, help, _) = run(hookstream(directory.path()).args([command, "--help"]));
         assert!(code == 0 && help.contains("Usage: hookstream"), "{command}: {help}");

@@ -13,17 +13,21 @@
 )]
 #![allow(clippy::print_stdout, unreachable_pub)]
 
+mod check;
 mod cli;
 mod durability;
 mod faults;
+mod generic;
 mod journey;
 mod kill;
 mod layout;
 mod outcomes;
 mod pressure;
 mod registry;
+mod rules;
 mod security;
 mod shutdown;
 mod slow;
 mod spool;
+mod subscription;
 mod support;

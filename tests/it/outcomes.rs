@@ -229,7 +229,7 @@ fn every_reason_has_the_status_that_fits_its_sender() {
     for reason in Reason::ALL {
         let row = reason.row();
         let expected: &[u16] = match row.outcome.label() {
-            "dead_lettered" => &[200],
+            "dead_lettered" | "handled" => &[200],
             "unavailable" => &[503],
             "refused" => &[400, 401, 404, 405, 408, 413],
             other => panic!("{other}"),

@@ -218,7 +218,7 @@ async fn what_runs_bears_a_registry_that_is_out_and_notices_one_that_was_wiped()
     let client = Registry::new(&loaded.config.registry.url, loaded.registry_auth.clone(), None).unwrap();
     let subjects = Subjects::new(Arc::new(loaded), client, sources.clone(), health.clone(), schemas, None);
     let encodes = |event_type: &str| {
-        sources.load().get("datagrid").unwrap().routes.get(event_type).unwrap().encoder.is_some()
+        sources.load().get("datagrid").unwrap().route(event_type).unwrap().encoder.is_some()
     };
     let (asked, mut rounds) = watch::channel(0);
     let every = Duration::from_millis(20);

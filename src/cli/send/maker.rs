@@ -4,13 +4,13 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use anyhow::bail;
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Uri};
+use http::{HeaderMap, Uri};
 use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::target::Target;
 use crate::cli::sample;
-use crate::config::TimeFormat;
+use crate::config::{Part, TimeFormat};
 use crate::delivery::{Delivery, Id};
 use crate::envelope::Envelope;
 use crate::verify::Verifier;
@@ -24,11 +24,10 @@ pub(super) struct Maker {
     fresh: Option<Fresh>,
 }
 
-/// Body and signature.
+/// A body with the headers of its signature.
 pub(super) struct Signed {
     pub(super) body: Bytes,
-    pub(super) header: HeaderName,
-    pub(super) value: HeaderValue,
+    pub(super) headers: HeaderMap,
 }
 
 impl Maker {
@@ -43,7 +42,8 @@ impl Maker {
         let secrets = std::slice::from_ref(&target.secret);
         let rules = &target.rules;
         let verifier = Verifier::compile(&rules.signature, secrets, &place("signature"), &mut problems);
-        let envelope = Envelope::compile(&rules.envelope, &place("envelope"), &mut problems);
+        let envelope =
+            Envelope::compile(&rules.envelope, &rules.signature, &place("envelope"), &mut problems);
         let (Some(verifier), Some(envelope)) = (verifier, envelope) else { bail!(problems) };
         let text = str::from_utf8(&body).ok().filter(|_| fresh);
         let fresh = text.map(|text| Fresh::new(text, &rules.envelope));
@@ -59,9 +59,10 @@ impl Maker {
             Some(fresh) => fresh.next(),
             None => (self.body.clone(), Timestamp::now()),
         };
-        match self.verifier.sign(&body, now) {
-            Ok((header, value)) => Ok(Signed { body, header, value }),
-            Err(fault) => bail!("the provider signs the JSON text of its body, and this has none: {fault}"),
+        let mut headers = HeaderMap::new();
+        match self.verifier.sign(&body, now, &mut headers) {
+            Ok(()) => Ok(Signed { body, headers }),
+            Err(fault) => bail!("the provider could not sign this body: {fault}"),
         }
     }
 
@@ -71,21 +72,21 @@ impl Maker {
         let delivery = Delivery {
             id: Id::new(),
             uri: Uri::from_static("/"),
-            headers: HeaderMap::from_iter([(signed.header.clone(), signed.value.clone())]),
+            headers: signed.headers.clone(),
             body: signed.body.clone(),
             received_at: Timestamp::now(),
         };
         let verified = self.verifier.verify(&delivery).ok()?;
-        Some(self.envelope.key(&verified))
+        Some(self.envelope.id_or_digest(&verified))
     }
 }
 
 /// Makes each body a new event.
 struct Fresh {
     text: String,
-    /// `None` where the id is a digest.
+    /// Pointer to the id; `None` where it is no single member of the body.
     id: Option<String>,
-    time: String,
+    time: Option<String>,
     format: TimeFormat,
     /// In microseconds.
     last: AtomicI64,
@@ -95,9 +96,9 @@ impl Fresh {
     fn new(text: &str, rules: &crate::config::Envelope) -> Self {
         Self {
             text: text.to_owned(),
-            id: Some(rules.id.clone()).filter(|id| id != "digest"),
-            time: rules.time.clone(),
-            format: rules.time_format,
+            id: rules.id.pointer().map(str::to_owned),
+            time: rules.time.as_ref().and_then(Part::pointer).map(str::to_owned),
+            format: rules.time_format.unwrap_or(TimeFormat::Rfc3339),
             last: AtomicI64::new(0),
         }
     }
@@ -108,7 +109,9 @@ impl Fresh {
         if let Some(pointer) = &self.id {
             replacements.push((pointer.as_str(), format!("\"evt_{}\"", Uuid::now_v7().simple())));
         }
-        replacements.push((self.time.as_str(), self.written(time)));
+        if let Some(pointer) = &self.time {
+            replacements.push((pointer.as_str(), self.written(time)));
+        }
         (sample::refresh(&self.text, &replacements).into(), time)
     }
 
@@ -125,6 +128,10 @@ impl Fresh {
         match self.format {
             TimeFormat::Rfc3339 => format!("\"{time:.6}\""),
             TimeFormat::UnixSeconds if self.id.is_some() => time.as_second().to_string(),
+            TimeFormat::UnixMilliseconds if self.id.is_some() => time.as_millisecond().to_string(),
+            TimeFormat::UnixMilliseconds => {
+                format!("{}.{:03}", time.as_millisecond(), time.subsec_microsecond() % 1000)
+            }
             TimeFormat::UnixSeconds => {
                 format!("{}.{:06}", time.as_second(), time.subsec_nanosecond() / 1000)
             }
@@ -138,13 +145,8 @@ mod tests {
     use crate::json::{self, Object};
 
     fn rules(id: &str, format: TimeFormat) -> crate::config::Envelope {
-        crate::config::Envelope {
-            id: id.to_owned(),
-            event_type: "/type".to_owned(),
-            time: "/time".to_owned(),
-            time_format: format,
-            data: "/data".to_owned(),
-        }
+        let text = format!("id = {id:?}\ntype = \"/type\"\ntime = \"/time\"\ndata = \"/data\"");
+        crate::config::Envelope { time_format: Some(format), ..toml::from_str(&text).unwrap() }
     }
 
     fn member(body: &Bytes, name: &str) -> String {

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::maker::Signed;
-use super::target::is_loopback;
+use crate::cli::is_loopback;
 use crate::json::{self, Object};
 
 /// Far above any answer of the service's; a stranger's page is cut here.
@@ -97,7 +97,7 @@ impl Client {
             .client
             .post(self.url.clone())
             .header(header::CONTENT_TYPE, "application/json")
-            .header(signed.header, signed.value)
+            .headers(signed.headers)
             .body(signed.body);
         let mut response = request.send().await.map_err(NoAnswer::from)?;
         let mut body = Vec::new();
@@ -266,11 +266,7 @@ mod tests {
     }
 
     async fn post(url: &Url, timeout: Duration) -> Result<Answer, NoAnswer> {
-        let signed = Signed {
-            body: "{}".into(),
-            header: header::AUTHORIZATION,
-            value: http::HeaderValue::from_static("x"),
-        };
+        let signed = Signed { body: "{}".into(), headers: http::HeaderMap::new() };
         Client::new(url, timeout, 1).unwrap().post(signed, Instant::now()).await
     }
 }

@@ -1,11 +1,10 @@
 //! Where deliveries go, and with whose secret they are signed.
 
-use std::net::IpAddr;
-
 use anyhow::{Context as _, bail};
+use jiff::Timestamp;
 use reqwest::Url;
 
-use crate::cli::own_address;
+use crate::cli::{is_loopback, own_address};
 use crate::config::secret::dev_secret;
 use crate::config::{self, Environment, Loaded, Overrides, Secret, Secrets, Source};
 
@@ -17,7 +16,7 @@ pub(super) struct Target {
     pub(super) url: Url,
     /// As configured; of its secrets, `secret` is the one that signs.
     pub(super) rules: Source,
-    /// The first of the source's secrets, or the public one for `dev`.
+    /// The first of the source's secrets that counts now, or the public one for `dev`.
     pub(super) secret: Secret,
     /// All else that was configured: names the places of problems.
     pub(super) loaded: Loaded,
@@ -59,7 +58,9 @@ impl Target {
         let Some(rules) = loaded.config.source.remove(name) else {
             bail!("{}", missing(name, &loaded, &url));
         };
-        let secret = loaded.secrets.get(name).and_then(|secrets| secrets.first()).cloned();
+        let secrets = loaded.secrets.get(name).map(Vec::as_slice).unwrap_or_default();
+        let now = Timestamp::now();
+        let secret = secrets.iter().find(|secret| secret.window.contains(now)).or(secrets.first()).cloned();
         let secret = secret.with_context(|| format!("the source {name} has no secret to sign with"))?;
         Ok(Self { name: name.to_owned(), url, rules, secret, loaded })
     }
@@ -100,16 +101,6 @@ fn endpoint(base: &str, source: &str) -> anyhow::Result<Url> {
     Ok(url)
 }
 
-/// Whether the address is one of this machine's own, so that nobody else can be reached by it.
-pub(super) fn is_loopback(url: &Url) -> bool {
-    let Some(host) = url.host_str() else { return false };
-    // IPv6 addresses stand in brackets.
-    match host.trim_matches(['[', ']']).parse::<IpAddr>() {
-        Ok(ip) => ip.to_canonical().is_loopback(),
-        Err(_) => host == "localhost" || host.ends_with(".localhost"),
-    }
-}
-
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
@@ -144,6 +135,18 @@ pub(super) mod tests {
         let found = target("datagrid", &[DATAGRID], &["http.listen=0.0.0.0:9000"], None).unwrap();
         assert_eq!(found.secret.expose(), DATAGRID.1.as_bytes());
         assert_eq!(found.url.as_str(), "http://127.0.0.1:9000/hooks/datagrid");
+    }
+
+    #[test]
+    fn the_first_secret_that_counts_now_signs() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let old = "{ env = 'OLD', not_after = 2020-01-01T00:00:00Z }";
+        std::fs::write(file.path(), format!("[source.datagrid]\nsecrets = [{old}, {{ env = 'NEW' }}]"))
+            .unwrap();
+        let overrides = Overrides { file: Some(file.path().to_owned()), ..Overrides::default() };
+        let variables = [("OLD", "the-old-secret-01"), ("NEW", "the-new-secret-01")];
+        let found = Target::find(&overrides, &variables.into_iter().collect(), "datagrid", None).unwrap();
+        assert_eq!(&*found.secret.name, "NEW");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::config::Config;
+use crate::config::{Config, Unmapped};
 use crate::kafka::partition_of;
 use crate::names;
 
@@ -34,10 +34,11 @@ impl Key {
 
 /// The topics that the configured sources write, their dead letters last.
 pub(super) fn of_sources(config: &Config) -> Vec<String> {
-    let events = config
-        .source
-        .iter()
-        .flat_map(|(name, source)| source.types.iter().map(|event_type| names::topic(name, event_type)));
+    let events = config.source.iter().flat_map(|(name, source)| {
+        let unmapped = (source.unmapped == Unmapped::Generic).then_some(names::UNMAPPED);
+        let types = source.types.iter().map(String::as_str).chain(unmapped);
+        types.map(|event_type| names::topic(name, event_type))
+    });
     events.chain(config.source.keys().map(|name| names::dead_letter_topic(name))).collect()
 }
 

@@ -50,6 +50,26 @@ fn one_mistake_gives_one_line_with_its_place() {
             "[http]\nbody_timeout = '4s'\n[source.grapevine]\nenabled = false",
             "hookstream.toml:2: http.body_timeout: the ack_deadline of datagrid is not longer than http.body_timeout: a slow body would leave no time for Kafka; raise it, or lower http.body_timeout",
         ),
+        (
+            "[source.grapevine]\nstale = 'reject'",
+            "hookstream.toml:2: source.grapevine.stale: needs a signed time, and the signature has none; set \"accept\"",
+        ),
+        (
+            "[source.datagrid]\ntolerance = '0s'",
+            "hookstream.toml:2: source.datagrid.tolerance: expected 1s to 1h",
+        ),
+        (
+            "[source.datagrid]\nsecrets = [{ env = 'A', not_after = 'hunter2-do-not-repeat' }]",
+            "hookstream.toml:2: source.datagrid.secrets.0: `not_before` and `not_after` expect a time with its zone, such as \"2027-02-01T00:00:00Z\"",
+        ),
+        (
+            "[source.datagrid]\nsecrets = [{ env = 'A', not_before = 2027-01-01T00:00:00Z, not_after = 2027-01-01T00:00:00Z }]",
+            "hookstream.toml:2: source.datagrid.secrets.0: `not_before` is not earlier than `not_after`",
+        ),
+        (
+            "[source.datagrid]\nsecrets = [{ dir = '/x', not_after = 2027-01-01T00:00:00Z }]",
+            "hookstream.toml:2: source.datagrid.secrets.0: `not_before` and `not_after` do not go with `dir`: take the file out instead",
+        ),
         ("[http]\nmax_body = 1023", "hookstream.toml:2: http.max_body: expected 1 KiB to 256 MiB"),
         (
             "[http]\nmax_body_bytes = '800 KiB'",
@@ -119,12 +139,28 @@ fn one_mistake_gives_one_line_with_its_place() {
             "hookstream.toml:2: source.datagrid.ack_deadline: the ack_deadline of datagrid is not longer than http.body_timeout: a slow body would leave no time for Kafka; raise it, or lower http.body_timeout",
         ),
         (
+            "[source.datagrid.envelope]\naliases = { old = 'hunter2-do-not-repeat' }",
+            "hookstream.toml:2: source.datagrid.envelope.aliases: names an event type that is none of `types`; add it there, or correct it",
+        ),
+        (
+            "[source.datagrid.envelope]\ndefault_type = 'hunter2-do-not-repeat'",
+            "hookstream.toml:2: source.datagrid.envelope.default_type: names an event type that is none of `types`; add it there, or correct it",
+        ),
+        (
+            "[source.datagrid.envelope]\ntype = 5",
+            "hookstream.toml:2: source.datagrid.envelope.type: expected a JSON pointer such as \"/id\", or { header = \"NAME\" }, found a number",
+        ),
+        (
+            "[source.datagrid.envelope]\nid = { heder = 'hunter2-do-not-repeat' }",
+            "hookstream.toml:2: source.datagrid.envelope.id.heder: unknown key; did you mean `header`?",
+        ),
+        (
             "[source.datagrid]\nunmapped = 0",
             "hookstream.toml:2: source.datagrid.unmapped: expected text, found a number",
         ),
         (
             "[source.datagrid]\nunmapped = 'hunter2-do-not-repeat'",
-            "hookstream.toml:2: source.datagrid.unmapped: expected one of dead_letter",
+            "hookstream.toml:2: source.datagrid.unmapped: expected one of dead_letter, generic",
         ),
         (
             "[source.datagrid]\npreset = 'datagird'",
@@ -140,7 +176,7 @@ fn one_mistake_gives_one_line_with_its_place() {
         ),
         (
             "[source.datagrid]\ntypes = []",
-            "hookstream.toml:2: source.datagrid.types: is empty; name at least one event type",
+            "hookstream.toml:2: source.datagrid.types: is empty; name at least one event type, or set unmapped = \"generic\"",
         ),
         (
             "[source.datagrid]\ntypes = ['a', '']",
@@ -172,7 +208,7 @@ fn one_mistake_gives_one_line_with_its_place() {
         ),
         (
             "[source.datagrid]\nsecrets = [{ value = 'hunter2-do-not-repeat' }]",
-            "hookstream.toml:2: source.datagrid.secrets.0.value: unknown key; known are name, env, file, dir",
+            "hookstream.toml:2: source.datagrid.secrets.0.value: unknown key; known are name, env, file, dir, not_before, not_after",
         ),
         (
             "[source.datagrid]\nsecrets = [{ env = 'A', file = '/b' }]",
@@ -231,11 +267,10 @@ secrets = [
   { fil = '/x' },
 ]
 [source.shop.signature]
-header = 'X'
+prefix = 'X'
 signed = '{body}'
 [source.shop.envelope]
 id = '/id'
-type = '/type'
 time = '/time'
 data = '/data'
 ";
@@ -250,8 +285,8 @@ data = '/data'
         "hookstream.toml:10: kafka.topics.partitions: ",
         "hookstream.toml:15: source.shop.secrets.0: ",
         "hookstream.toml:17: source.shop.secrets.2.fil: ",
-        "hookstream.toml:19: source.shop.signature: lacks `forms`",
-        "hookstream.toml:22: source.shop.envelope: lacks `time_format`",
+        "hookstream.toml:19: source.shop.signature: lacks `header`",
+        "hookstream.toml:22: source.shop.envelope: lacks `type`",
         "HOOKSTREAM_HTTP__LISEN: ",
         "HOOKSTREAM_KAFKA__TOPICS__PARTITIONS: ",
         "-X foo: ",
@@ -292,6 +327,7 @@ fn no_two_event_types_share_a_topic() {
         (source("dead", "letter.datagrid"), "dead_letter.datagrid|dead.letter.datagrid"),
         ("[source.datagrid]\ntypes = ['a/b', 'a-b']".to_owned(), "datagrid.a-b"),
         ("[source.datagrid]\ntypes = ['a', 'a']".to_owned(), "datagrid.a"),
+        ("[source.datagrid]\ntypes = ['unmapped']\nunmapped = 'generic'".to_owned(), "datagrid.unmapped"),
     ] {
         let found = line(&toml, &[], &[]);
         assert!(topic.split('|').any(|topic| found.contains(&format!("the topic {topic} of"))), "{found}");

@@ -76,3 +76,25 @@ fn commands_that_need_fewer_secrets_ask_for_fewer() {
     assert_eq!(loaded.secrets.keys().collect::<Vec<_>>(), ["grapevine"]);
     assert!(load(Secrets::Only("datagrid".into())).is_err());
 }
+
+#[test]
+fn a_secret_is_decoded_as_its_provider_writes_it_or_told_by_name() {
+    let rule = |format: &str| format!("[source.datagrid.signature]\nsecret_format = '{format}'");
+    let with = |value| [("DATAGRID_WEBHOOK_SECRET", value)];
+    let loaded = load_toml(&rule("hex"), &with("00112233445566778899aabbccddeeff"), &[]).unwrap();
+    assert_eq!(loaded.secrets["datagrid"][0].expose()[..3], [0x00, 0x11, 0x22]);
+    assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
+    let loaded = load_toml(&rule("whsec"), &with("whsec_AAECAwQFBgcICQo="), &[]).unwrap();
+    assert!(loaded.warnings[0].contains("has only 11 bytes"), "{:?}", loaded.warnings);
+
+    let line = line(&rule("base64"), &with(CANARY), &[]);
+    assert!(line.contains("the secret DATAGRID_WEBHOOK_SECRET is not base64"), "{line}");
+}
+
+#[test]
+fn sha_1_is_taken_with_a_warning() {
+    let loaded = load_toml("[source.datagrid.signature]\nhash = 'sha1'", &[], &[]).unwrap();
+    assert_eq!(loaded.warnings.len(), 1);
+    assert!(loaded.warnings[0].starts_with("source datagrid: its signatures are made with SHA-1"));
+    assert!(load_toml("", &[], &[]).unwrap().warnings.is_empty());
+}

@@ -12,7 +12,8 @@ const RECEIVED: i64 = 1_775_847_601_234;
 
 pub(super) fn places(id: Option<&str>, event_type: &str, time: &str, data: &str) -> Places {
     let pointer = |text| Pointer::parse(text).unwrap();
-    Places { id: id.map(pointer), event_type: pointer(event_type), time: pointer(time), data: pointer(data) }
+    let (event_type, time) = (Some(pointer(event_type)), Some(pointer(time)));
+    Places { id: id.map(pointer), event_type, time, data: pointer(data) }
 }
 
 pub(super) fn datagrid() -> Places {
@@ -61,11 +62,12 @@ pub(super) fn encode(
     };
     let event = Event::for_test(
         places.id.as_ref().and_then(text).unwrap_or("sha256:0".into()),
-        text(&places.event_type).unwrap_or("t".into()),
+        places.event_type.as_ref().and_then(text).unwrap_or("t".into()),
         time.map(|time| time.parse().unwrap()),
         Timestamp::from_millisecond(RECEIVED).unwrap(),
         root,
         data,
+        raw,
     );
     encoder.encode(&event)
 }
@@ -442,4 +444,22 @@ fn debug_shows_no_payload() {
 fn an_encoder_is_shared_between_tasks() {
     fn shared<T: Send + Sync + 'static>() {}
     shared::<Encoder>();
+}
+
+#[test]
+fn the_generic_record_holds_all_of_the_event_as_it_was_sent() {
+    let schema = shipped::parse(&shipped::generic("datagrid", "batch_prediction.new")).unwrap();
+    let body = r#"{"id":"e", "event_type":"t","data":{"n":1.10,"n2":[1 ,2]},"more":null}"#;
+    let encoded = encode(&schema, &datagrid(), None, body).unwrap();
+    assert!(encoded.additional.is_empty());
+    let (id, avro) = decode::frame(&encoded.value).unwrap();
+    let value: Value = serde_json::from_str(&decode::json(&schema, avro).unwrap()).unwrap();
+    assert_eq!(id, 258);
+    assert_eq!((&value["id"], &value["type"]), (&json!("e"), &json!("t")));
+    assert_eq!((&value["data"], &value["content_type"]), (&json!(body), &Value::Null));
+    assert_eq!(value["received_at"], "2026-04-10T19:00:01.234Z");
+
+    let more = shipped::generic("x", "y").replace("content_type", "tenant_id");
+    let error = Encoder::compile(&shipped::parse(&more).unwrap(), 1, &datagrid()).unwrap_err();
+    assert_eq!(error, "field `tenant_id` has no meaning where `data` is a string");
 }

@@ -1,0 +1,158 @@
+//! The part of `check` that asks: Kafka, its topics, the registry, the spool's directory. Each by
+//! itself and within a bound, so that one that is out does not hide the others.
+
+mod topics;
+
+use std::future::Future;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+
+use super::{Part, State};
+use crate::config::{Auth, Loaded, Property};
+use crate::kafka::{Admin, Connection};
+use crate::schema::registry::Listing;
+use crate::schema::{Registry, Schemas};
+use crate::sources::Sources;
+use crate::spool;
+
+/// For each question; the longest way asks Kafka three.
+const BOUND: Duration = Duration::from_secs(6);
+
+/// All parts, in the order in which they are shown.
+pub(super) async fn look(loaded: &Loaded, sources: &Sources, schemas: &Schemas) -> Vec<Part> {
+    let (mut parts, registry, spool) =
+        tokio::join!(kafka(loaded, sources), registry(loaded, schemas), spool(loaded));
+    parts.extend([registry, spool]);
+    parts
+}
+
+async fn within<T>(asked: &str, work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    let done = tokio::time::timeout(BOUND, work).await;
+    done.unwrap_or_else(|_| anyhow::bail!("{asked} did not answer within {BOUND:?}"))
+}
+
+/// The brokers, and if there are any, the topics.
+async fn kafka(loaded: &Loaded, sources: &Sources) -> Vec<Part> {
+    let servers = &loaded.config.kafka.bootstrap_servers;
+    let how = security(loaded);
+    let connection = Connection::new(servers.clone(), loaded.properties.clone());
+    let reached = async {
+        let admin = Admin::new(&connection)?;
+        let cluster = within("it", admin.cluster()).await?;
+        anyhow::Ok((admin, cluster))
+    };
+    let (admin, cluster) = match reached.await {
+        Ok(reached) => reached,
+        Err(error) => {
+            let part = Part::new("kafka", State::No, format!("{how}, {servers}: {error:#}"));
+            let next = "check [kafka] bootstrap_servers, that the brokers run, and [kafka.properties]";
+            return vec![part.next(next), Part::new("topics", State::No, "not known without Kafka")];
+        }
+    };
+    let brokers = cluster.brokers;
+    let plural = if brokers == 1 { "" } else { "s" };
+    let mut parts = vec![Part::new("kafka", State::Ok, format!("{how}, {brokers} broker{plural}"))];
+    parts.extend(topics::look(loaded, sources, &admin, &cluster).await);
+    parts
+}
+
+/// How the brokers are spoken with, none of it secret.
+fn security(loaded: &Loaded) -> String {
+    let plain = |name: &str| match loaded.config.kafka.properties.get(name) {
+        Some(Property::Text(text)) => Some(text.to_uppercase()),
+        _ => None,
+    };
+    let protocol = plain("security.protocol").unwrap_or_else(|| "PLAINTEXT".to_owned());
+    match plain("sasl.mechanism").filter(|_| protocol.starts_with("SASL")) {
+        Some(mechanism) => format!("{protocol} {mechanism}"),
+        None => protocol,
+    }
+}
+
+async fn registry(loaded: &Loaded, schemas: &Schemas) -> Part {
+    let rules = &loaded.config.registry;
+    let how = match &loaded.registry_auth {
+        Auth::None => "no auth",
+        Auth::Basic(..) => "basic auth",
+        Auth::Bearer(_) => "bearer token",
+    };
+    let asked = async {
+        let registry = Registry::new(&rules.url, loaded.registry_auth.clone(), rules.ca_file.as_deref())?;
+        let mut found = Vec::new();
+        for schema in schemas.iter() {
+            found.push((schema.subject.as_str(), registry.listing(&schema.subject, &schema.text).await?));
+        }
+        Ok(found)
+    };
+    let found = match within("it", asked).await {
+        Ok(found) => found,
+        Err(error) => {
+            let text = format!("{how}, {}: {}", rules.url, ends(&error));
+            let part = Part::new("registry", State::No, text);
+            return part.next("check [registry] url and its credentials, and that it runs");
+        }
+    };
+    let on_start = loaded.config.provision.on_start;
+    let registered = found.iter().filter(|(_, listing)| matches!(listing, Listing::Registered(_))).count();
+    let bad = found.iter().any(|(_, listing)| match listing {
+        Listing::Registered(_) => false,
+        Listing::NoSubject | Listing::Other { compatible: true } => !on_start,
+        Listing::Other { compatible: false } => true,
+    });
+    let width = found.iter().map(|(subject, _)| subject.len()).max().unwrap_or_default();
+    let details =
+        found.iter().map(|(subject, listing)| format!("{subject:<width$}  {}", say(listing, on_start)));
+    let state = if bad { State::No } else { State::Ok };
+    let text = format!("{how}, {registered} of {} subjects", found.len());
+    let part = Part { details: details.collect(), ..Part::new("registry", state, text) };
+    match bad {
+        true => part.next("register the schemas, set on_start = true, or mend those that are not compatible"),
+        false => part,
+    }
+}
+
+/// What failed and its first cause: between them the registry's client says the same three times.
+fn ends(error: &anyhow::Error) -> String {
+    let (what, cause) = (error.to_string(), error.root_cause().to_string());
+    if what == cause { what } else { format!("{what}: {cause}") }
+}
+
+fn say(listing: &Listing, on_start: bool) -> String {
+    let then = if on_start { "`serve` registers it" } else { "[provision] on_start is false" };
+    match listing {
+        Listing::Registered(id) => format!("registered, id {id}"),
+        Listing::NoSubject => format!("missing: {then}"),
+        Listing::Other { compatible: true } => format!("other schema, compatible with ours: {then}"),
+        Listing::Other { compatible: false } => "other schema, not compatible with ours".to_owned(),
+    }
+}
+
+async fn spool(loaded: &Loaded) -> Part {
+    let rules = &loaded.config.spool;
+    let Some(dir) = rules.dir.clone() else {
+        return Part::new("spool", State::Off, "[spool] dir is not set");
+    };
+    let work = async {
+        let dir = dir.clone();
+        Ok(tokio::task::spawn_blocking(move || spool::look(&dir)).await??)
+    };
+    let found = match within("the spool's disk", work).await {
+        Ok(found) => found,
+        Err(error) => return Part::new("spool", State::No, format!("{error:#}")),
+    };
+    let mut text = format!("{} free", ByteSize(found.free));
+    match found.sync {
+        Some(sync) => text.push_str(&format!(", fsync {:.1} ms", sync.as_secs_f64() * 1e3)),
+        None => text.push_str(&format!(", {} is not there yet: `serve` makes it", dir.display())),
+    }
+    if found.in_use {
+        text.push_str(", in use by a running service");
+    }
+    let least = rules.min_free as u64;
+    if found.free < least {
+        let part = Part::new("spool", State::No, format!("{text}, [spool] min_free is {}", ByteSize(least)));
+        return part.next("make room, or lower min_free: nothing would be taken into the spool");
+    }
+    Part::new("spool", State::Ok, text)
+}

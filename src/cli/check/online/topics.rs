@@ -1,0 +1,149 @@
+//! The topics: which there are, what they are like, and whether `serve` may create the others.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::within;
+use crate::cli::check::{Part, State};
+use crate::config::{Loaded, Property};
+use crate::kafka::{Admin, Cluster, NewTopic, Refusal, Shape};
+use crate::names;
+use crate::observe::health;
+use crate::provision::{judge, wished_topics};
+use crate::sources::Sources;
+
+/// One part for those that are missing, and one for how durable those are that are there.
+pub(super) async fn look(loaded: &Loaded, sources: &Sources, admin: &Admin, cluster: &Cluster) -> Vec<Part> {
+    let wished = wished_topics(&loaded.config, sources, cluster.brokers);
+    let (there, missing): (Vec<NewTopic>, Vec<NewTopic>) =
+        wished.into_iter().partition(|topic| cluster.topics.contains_key(&topic.name));
+    let there: Vec<String> = there.into_iter().map(|topic| topic.name).collect();
+    let mut parts = vec![creation(loaded, sources, admin, there.len(), &missing).await];
+    if !there.is_empty() {
+        parts.push(durability(admin, &there).await);
+    }
+    parts
+}
+
+async fn creation(
+    loaded: &Loaded,
+    sources: &Sources,
+    admin: &Admin,
+    there: usize,
+    missing: &[NewTopic],
+) -> Part {
+    let all = there + missing.len();
+    if missing.is_empty() {
+        return Part::new("topics", State::Ok, format!("{there} of {all}"));
+    }
+    let head = format!("{there} of {all}, {} missing", missing.len());
+    let no = |why: String| Part::new("topics", State::No, format!("{head}{why}"));
+    let refused = within("whether they may be created: Kafka", admin.refusals(missing)).await;
+    let part = match refused {
+        Err(error) => no(format!("; {error:#}")),
+        Ok(refused) if refused.iter().any(|refusal| refusal.denied) => {
+            let denied = refused.iter().filter(|refusal| refusal.denied);
+            let denied = denied.map(|refusal| &*refusal.topic).collect();
+            grants(loaded, sources, &denied).into_iter().fold(no(", Create denied".into()), Part::next)
+        }
+        Ok(refused) if !refused.is_empty() => {
+            let why = refused.iter().map(|Refusal { topic, why, .. }| format!("{topic} ({why})"));
+            no(format!("; could not be created: {}", why.collect::<Vec<_>>().join(", ")))
+        }
+        Ok(_) if loaded.config.provision.on_start => {
+            Part::new("topics", State::Ok, format!("{head}: `serve` creates them, and may"))
+        }
+        Ok(_) => no(", and [provision] on_start is false".into())
+            .next("create them, or set on_start = true: we may create them"),
+    };
+    Part { details: missing.iter().map(|topic| format!("missing  {}", topic.name)).collect(), ..part }
+}
+
+/// Commands that let us create what we may not.
+fn grants(loaded: &Loaded, sources: &Sources, denied: &BTreeSet<&str>) -> Vec<String> {
+    let user = match loaded.config.kafka.properties.get("sasl.username") {
+        Some(Property::Text(user)) => user.as_str(),
+        _ => "OUR-USER",
+    };
+    let servers = &loaded.config.kafka.bootstrap_servers;
+    let grant = |topic: &str, more: &str| {
+        format!(
+            "grant with: kafka-acls --bootstrap-server {servers} --add --allow-principal User:{user} \
+             --operation Create --topic {topic}{more}"
+        )
+    };
+    let mut grants = Vec::new();
+    for name in loaded.config.source.keys() {
+        let Some(source) = sources.get(name) else { continue };
+        if source.routes().any(|route| denied.contains(&*route.topic)) {
+            grants.push(grant(&names::topic(name, ""), " --resource-pattern-type prefixed"));
+        }
+        if denied.contains(&*source.dead_letter_topic) {
+            grants.push(grant(&source.dead_letter_topic, ""));
+        }
+    }
+    grants
+}
+
+/// Those that are there, as they really are.
+async fn durability(admin: &Admin, there: &[String]) -> Part {
+    let shapes = match within("what the topics are like: Kafka", admin.shapes(there)).await {
+        Ok(shapes) => shapes,
+        Err(error) => {
+            let part = Part::new("durability", State::No, format!("unknown: {error:#}"));
+            return part.next("grant DescribeConfigs on the topics to our user");
+        }
+    };
+    let copies = shapes.iter().map(|(topic, shape)| (topic.clone(), shape.copies)).collect();
+    let part = match judge(&copies) {
+        (health::State::Ok, why) if why.is_empty() => {
+            Part::new("durability", State::Ok, "at least 2 copies of what is acknowledged")
+        }
+        (health::State::Ok, why) => Part::new("durability", State::Ok, why),
+        (_, why) => Part::new("durability", State::Degraded, why)
+            .next("give the topics 3 replicas and min.insync.replicas 2, where there are brokers for it"),
+    };
+    Part { details: details(&shapes), ..part }
+}
+
+fn details(shapes: &BTreeMap<String, Shape>) -> Vec<String> {
+    let width = shapes.keys().map(String::len).max().unwrap_or_default();
+    let line = |(topic, shape): (&String, &Shape)| {
+        let min = shape.copies.min_insync.map_or_else(|| "?".to_owned(), |min| min.to_string());
+        format!(
+            "{topic:<width$}  partitions {}, replication {}, min.insync.replicas {min}, cleanup.policy {}",
+            shape.partitions,
+            shape.copies.replication,
+            shape.cleanup_policy.as_deref().unwrap_or("?")
+        )
+    };
+    shapes.iter().map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::app;
+    use crate::config::{self, Environment, Overrides};
+
+    #[test]
+    fn a_grant_names_the_source_s_prefix_and_its_dead_letters() {
+        let sets = [
+            "kafka.bootstrap_servers=kafka:9093",
+            "kafka.properties.security.protocol=SASL_SSL",
+            "kafka.properties.sasl.username=connect",
+            "source.grapevine.enabled=false",
+        ];
+        let overrides = Overrides { sets: sets.map(str::to_owned).into(), ..Overrides::default() };
+        let secrets = [("DATAGRID_WEBHOOK_SECRET", "whsec_of-the-check-tests-0123")];
+        let loaded = config::load(&overrides, &secrets.into_iter().collect::<Environment>()).unwrap();
+        let (sources, _) = app::compile(&loaded).unwrap();
+        let head = "grant with: kafka-acls --bootstrap-server kafka:9093 --add --allow-principal User:connect \
+                    --operation Create --topic";
+        let events = format!("{head} datagrid. --resource-pattern-type prefixed");
+        let dead = format!("{head} dead_letter.datagrid");
+        let denied = ["datagrid.batch_prediction.failed", "datagrid.batch_prediction.expired"];
+        assert_eq!(grants(&loaded, &sources, &denied.into()), [events.as_str()]);
+        let denied = ["dead_letter.datagrid", "datagrid.batch_prediction.failed"];
+        assert_eq!(grants(&loaded, &sources, &denied.into()), [events, dead]);
+    }
+}

@@ -1,0 +1,256 @@
+//! `hookstream subscription`
+
+mod api;
+mod create;
+mod keep;
+
+use std::io::Write as _;
+use std::time::Duration;
+
+use anyhow::{bail, ensure};
+use serde::Serialize;
+
+use self::api::{Api, Webhook};
+use super::output::{self, Table, escape_controls, print_json};
+use super::{ConfigArgs, Verdict, send};
+use crate::config::{self, Environment, Overrides, Secrets, Source};
+use crate::observe::log;
+
+const EXAMPLES: &str = "\
+Examples:
+  hookstream subscription list datagrid
+  hookstream subscription create datagrid --url https://hooks.example.com/hooks/datagrid
+  hookstream subscription create datagrid --url https://hooks.example.com/hooks/datagrid --apply
+  hookstream subscription pause datagrid wh_1 --apply
+
+DATAGRID_API_KEY holds the API key; DATAGRID_API_URL another address than https://api.datagrid.com,
+with /v1 at its end or without. What changes something shows the plan and acts only with --apply.
+Exit codes: 0 yes or nothing to do; 1 no such webhook, or a plan not applied; 2 error.";
+
+/// Tell a provider where to deliver, by its API
+///
+/// For sources with the preset datagrid. The API does not know sources: `list` shows all webhooks of
+/// the key's teamspace.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES, disable_help_subcommand = true)]
+pub struct Args {
+    #[command(subcommand)]
+    action: Action,
+}
+
+/// Those of `create` stand at the `Args`.
+#[derive(Debug, clap::Subcommand)]
+enum Action {
+    Create(create::Args),
+    /// List the subscriptions
+    List(Common),
+    /// Show one
+    Show(One),
+    /// Stop deliveries for a while. Shows the plan; acts only with --apply
+    Pause(Change),
+    /// Let deliveries go on. Shows the plan; acts only with --apply
+    Resume(Change),
+    /// Delete it. Shows the plan; acts only with --apply
+    Delete(Change),
+}
+
+#[derive(Debug, clap::Args)]
+struct Common {
+    /// The source, by its name in the configuration
+    source: String,
+    /// Print JSON lines
+    #[arg(long)]
+    json: bool,
+    /// How long to wait for each answer
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = send::timeout)]
+    timeout: Duration,
+}
+
+#[derive(Debug, clap::Args)]
+struct One {
+    #[command(flatten)]
+    common: Common,
+    /// The webhook, by the id that `list` shows
+    #[arg(value_parser = id)]
+    id: String,
+}
+
+#[derive(Debug, clap::Args)]
+struct Change {
+    #[command(flatten)]
+    one: One,
+    /// Do it
+    #[arg(long)]
+    apply: bool,
+}
+
+/// What a change is called, and what it does.
+#[derive(Clone, Copy)]
+enum Kind {
+    Pause,
+    Resume,
+    Delete,
+}
+
+impl Kind {
+    const fn words(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Pause => ("pause", "paused"),
+            Self::Resume => ("resume", "resumed"),
+            Self::Delete => ("delete", "deleted"),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Report<'a> {
+    change: Option<&'static str>,
+    applied: bool,
+    webhook: Option<&'a Webhook>,
+}
+
+/// Does what was asked for.
+///
+/// # Errors
+/// Problems of the configuration; a source of another provider; what the API refuses.
+pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<Verdict> {
+    log::init(log::QUIET);
+    match &args.action {
+        Action::Create(args) => create::run(config, args).await,
+        Action::List(common) => list(config, common).await,
+        Action::Show(one) => show_one(config, one).await,
+        Action::Pause(args) => change(config, args, Kind::Pause).await,
+        Action::Resume(args) => change(config, args, Kind::Resume).await,
+        Action::Delete(args) => change(config, args, Kind::Delete).await,
+    }
+}
+
+/// The source's rules. Neither its secrets nor Kafka's are needed, nor need they be there yet.
+fn source(config: &ConfigArgs, name: &str) -> anyhow::Result<Source> {
+    let overrides = Overrides { secrets: Secrets::Unread, embedded: true, ..config.overrides() };
+    let mut loaded = config::load(&overrides, &Environment::of_process())?;
+    let Some(source) = loaded.config.source.remove(name) else {
+        if let Some(why) = loaded.off.get(name) {
+            bail!("the source {name} is off: {why}");
+        }
+        let known: Vec<_> = loaded.config.source.keys().map(String::as_str).collect();
+        bail!("there is no source `{}`; there are: {}", escape_controls(name), known.join(", "));
+    };
+    let preset = source.preset.as_deref();
+    ensure!(
+        preset == Some("datagrid"),
+        "only Datagrid's API is known here, and the source {name} is of another provider ({}): \
+         subscribe in that one's own dashboard",
+        preset.unwrap_or("no preset")
+    );
+    Ok(source)
+}
+
+async fn list(config: &ConfigArgs, args: &Common) -> anyhow::Result<Verdict> {
+    source(config, &args.source)?;
+    let all = Api::new(args.timeout)?.list().await?;
+    if args.json {
+        all.iter().try_for_each(print_json)?;
+    } else if all.is_empty() {
+        output::print_line("there is no webhook; `hookstream subscription create` makes one")?;
+    } else {
+        let mut table = Table::new(["id", "state", "created", "url", "events"]);
+        for webhook in &all {
+            let created = webhook.created_at.as_deref().unwrap_or_default();
+            table.row([&webhook.id, state(webhook), created, &webhook.url, &webhook.events.join(" ")]);
+        }
+        output::print_line(&table.to_string())?;
+    }
+    Ok(Verdict::Yes)
+}
+
+async fn show_one(config: &ConfigArgs, args: &One) -> anyhow::Result<Verdict> {
+    let common = &args.common;
+    source(config, &common.source)?;
+    let Some(webhook) = Api::new(common.timeout)?.get(&args.id).await? else {
+        note(&format!("there is no webhook {}", args.id))?;
+        return Ok(Verdict::No);
+    };
+    if common.json {
+        print_json(&webhook)?
+    } else {
+        show(&webhook)?
+    }
+    Ok(Verdict::Yes)
+}
+
+async fn change(config: &ConfigArgs, args: &Change, kind: Kind) -> anyhow::Result<Verdict> {
+    let One { common, id } = &args.one;
+    source(config, &common.source)?;
+    let api = Api::new(common.timeout)?;
+    let (verb, done) = kind.words();
+    let found = api.get(id).await?;
+    let (needed, missing) = match (&found, kind) {
+        (None, Kind::Delete) => (false, false),
+        (None, _) => (false, true),
+        (Some(webhook), Kind::Pause) => (webhook.enabled, false),
+        (Some(webhook), Kind::Resume) => (!webhook.enabled, false),
+        (Some(_), Kind::Delete) => (true, false),
+    };
+    if missing {
+        note(&format!("there is no webhook {id}"))?;
+        return Ok(Verdict::No);
+    }
+    let mut webhook = found;
+    if needed && args.apply {
+        match kind {
+            Kind::Pause => webhook = Some(api.switch(id, false).await?),
+            Kind::Resume => webhook = Some(api.switch(id, true).await?),
+            Kind::Delete => api.delete(id).await?,
+        }
+    }
+    let applied = needed && args.apply;
+    if common.json {
+        print_json(&Report { change: needed.then_some(verb), applied, webhook: webhook.as_ref() })?;
+    } else if applied {
+        output::print_line(&format!("{done} {id}"))?;
+    } else if needed {
+        webhook.as_ref().map_or(Ok(()), show)?;
+        output::print_line(&format!("pending: {id} would be {done}; --apply does it"))?;
+    } else {
+        let why =
+            if webhook.is_some() { format!("{id} is {done}") } else { format!("there is no webhook {id}") };
+        output::print_line(&format!("nothing to do: {why}"))?;
+    }
+    Ok(if needed && !applied { Verdict::No } else { Verdict::Yes })
+}
+
+fn show(webhook: &Webhook) -> anyhow::Result<()> {
+    let rows = [
+        ("webhook", webhook.id.as_str()),
+        ("state", state(webhook)),
+        ("url", &webhook.url),
+        ("events", &webhook.events.join(" ")),
+        ("created", webhook.created_at.as_deref().unwrap_or("unknown")),
+        ("updated", webhook.updated_at.as_deref().unwrap_or("unknown")),
+    ];
+    rows.iter().try_for_each(|(name, value)| {
+        Ok(output::print_line(&format!("{name:<9}{}", escape_controls(value)))?)
+    })
+}
+
+const fn state(webhook: &Webhook) -> &'static str {
+    if webhook.enabled { "active" } else { "paused" }
+}
+
+/// An id is a part of a path: one that means something else there would reach another resource.
+fn id(text: &str) -> anyhow::Result<String> {
+    let known = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.' | b':');
+    let fits = (1..=200).contains(&text.len()) && text.bytes().all(known);
+    ensure!(fits && text.bytes().any(|b| b.is_ascii_alphanumeric()), "expected an id as `list` shows it");
+    Ok(text.to_owned())
+}
+
+/// One line to standard error.
+fn line(text: &str) -> anyhow::Result<()> {
+    Ok(writeln!(output::stderr(), "{text}")?)
+}
+
+fn note(text: &str) -> anyhow::Result<()> {
+    line(&format!("note  {text}"))
+}

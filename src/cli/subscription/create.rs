@@ -1,0 +1,252 @@
+//! `hookstream subscription create`
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail, ensure};
+use jiff::Zoned;
+use reqwest::Url;
+use serde::Serialize;
+
+use super::api::{Api, Webhook, Wish};
+use super::keep::{self, Keeper};
+use super::{Common, note};
+use crate::cli::output::{self, escape_controls, print_json};
+use crate::cli::{ConfigArgs, Verdict};
+use crate::config::{SecretText, Source};
+
+/// Make a subscription. Shows the plan; acts only with --apply.
+///
+/// Its secret is shown by Datagrid this once: it is written to a new file, for its owner alone,
+/// before anything else is printed.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    pub(super) common: Common,
+    /// Where Datagrid is to deliver, such as https://hooks.example.com/hooks/datagrid
+    #[arg(long, value_name = "URL", value_parser = https)]
+    url: Url,
+    /// An event type; may be given several times [default: all of the source]
+    #[arg(long = "event", value_name = "TYPE")]
+    events: Vec<String>,
+    /// A new file for the secret [default: ./SOURCE-webhook-secret]
+    #[arg(long, value_name = "PATH", conflicts_with = "print_secret")]
+    secret_file: Option<PathBuf>,
+    /// Print the secret in place of writing it; without --json, nothing else goes to standard output
+    #[arg(long)]
+    print_secret: bool,
+    /// Make it although there is one for this URL: a second one, with a secret of its own
+    #[arg(long)]
+    another: bool,
+    /// Do it
+    #[arg(long)]
+    apply: bool,
+}
+
+#[derive(Serialize)]
+struct Report<'a> {
+    change: Option<&'static str>,
+    applied: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    webhook: Option<&'a Webhook>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    wish: Option<&'a Wish<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    secret_file: Option<&'a Path>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    secret: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    config: Option<&'a str>,
+}
+
+pub(super) async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<Verdict> {
+    let Common { source: name, json, timeout } = &args.common;
+    let source = super::source(config, name)?;
+    let api = Api::new(*timeout)?;
+    let mut events = if args.events.is_empty() { source.types.clone() } else { args.events.clone() };
+    let mut seen = BTreeSet::new();
+    events.retain(|event| seen.insert(event.clone()));
+    let wish = Wish { url: args.url.as_str(), events: &events };
+    let notes = notes(name, &source, args, &events);
+    if !args.another
+        && let Some(there) = there(&api.list().await?, &wish)?
+    {
+        if *json {
+            let done = Report { change: None, applied: false, ..Report::about(Some(&there)) };
+            print_json(&done)?;
+        } else {
+            output::print_line(&format!(
+                "nothing to do: {} delivers these to this URL",
+                escape_controls(&there.id)
+            ))?;
+        }
+        note("its secret is not shown again; --another makes a second one, with a secret of its own")?;
+        return Ok(Verdict::Yes);
+    }
+    let file = (!args.print_secret).then(|| match &args.secret_file {
+        Some(file) => file.clone(),
+        None => PathBuf::from(format!("{name}-webhook-secret")),
+    });
+    let file = file.map(std::path::absolute).transpose().context("--secret-file")?;
+    if !args.apply {
+        plan(args, &wish, file.as_deref())?;
+        notes.iter().try_for_each(|text| note(text))?;
+        return Ok(Verdict::No);
+    }
+    let (secret, webhook) = make(&api, &wish, file.as_deref(), *json).await?;
+    let webhook = webhook.context("the webhook was made and its secret is kept")?;
+    report(args, &webhook, file.as_deref(), &secret)?;
+    notes.iter().try_for_each(|text| note(text))?;
+    Ok(Verdict::Yes)
+}
+
+/// The call, between making the secret's place and filling it.
+async fn make(
+    api: &Api,
+    wish: &Wish<'_>,
+    file: Option<&Path>,
+    json: bool,
+) -> anyhow::Result<(SecretText, anyhow::Result<Webhook>)> {
+    let mut keeper = match file {
+        Some(file) => Keeper::file(file)?,
+        None if json => Keeper::InJson,
+        None => Keeper::Print,
+    };
+    match api.create(wish).await {
+        Ok((secret, webhook)) => {
+            keeper.keep(&secret).with_context(|| match &webhook {
+                Ok(webhook) => format!("the webhook {} was made", escape_controls(&webhook.id)),
+                Err(_) => String::from("the webhook was made"),
+            })?;
+            Ok((secret, webhook))
+        }
+        Err(error) => {
+            keeper.give_up();
+            Err(error)
+        }
+    }
+}
+
+impl<'a> Report<'a> {
+    fn about(webhook: Option<&'a Webhook>) -> Self {
+        let change = Some("create");
+        Self { change, applied: true, webhook, wish: None, secret_file: None, secret: None, config: None }
+    }
+}
+
+fn plan(args: &Args, wish: &Wish<'_>, file: Option<&Path>) -> anyhow::Result<()> {
+    if let Some(file) = file {
+        keep::look(file)?;
+    }
+    if args.common.json {
+        let planned = Report { applied: false, wish: Some(wish), secret_file: file, ..Report::about(None) };
+        return print_json(&planned);
+    }
+    output::print_line(&format!("create  {}", escape_controls(wish.url)))?;
+    for event in wish.events {
+        output::print_line(&format!("        {}", escape_controls(event)))?;
+    }
+    let place = file.map_or_else(|| String::from("standard output"), |file| file.display().to_string());
+    Ok(output::print_line(&format!(
+        "pending: a webhook would be made, its secret goes to {}; --apply does it",
+        escape_controls(&place)
+    ))?)
+}
+
+fn report(args: &Args, webhook: &Webhook, file: Option<&Path>, secret: &SecretText) -> anyhow::Result<()> {
+    let name = &args.common.source;
+    let config = config_line(name, file, &Zoned::now().date().to_string());
+    if args.common.json {
+        let secret = file.is_none().then(|| secret.expose());
+        let made =
+            Report { secret_file: file, secret, config: Some(&config), ..Report::about(Some(webhook)) };
+        return print_json(&made);
+    }
+    let mut lines = vec![format!("created {}", escape_controls(&webhook.id))];
+    if let Some(file) = file {
+        lines.push(format!("secret  {}", escape_controls(&file.to_string_lossy())));
+    }
+    lines.push(format!("put into the configuration, below [source.{name}], beside secrets that are there:"));
+    lines.push(format!("  {}", escape_controls(&config)));
+    match file {
+        Some(_) => lines.iter().try_for_each(|line| Ok(output::print_line(line)?)),
+        // Standard output is the secret's.
+        None => lines.iter().try_for_each(|line| super::line(line)),
+    }
+}
+
+/// What the configuration needs to find the secret.
+fn config_line(source: &str, file: Option<&Path>, name: &str) -> String {
+    let place = match file {
+        Some(file) => format!("file = {}", toml::Value::from(file.to_string_lossy().as_ref())),
+        None => {
+            let source: String = source
+                .chars()
+                .map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' })
+                .collect();
+            format!("env = \"{source}_WEBHOOK_SECRET\"")
+        }
+    };
+    format!("secrets = [{{ name = \"{name}\", {place} }}]")
+}
+
+/// A subscription that does what is wished.
+fn there(all: &[Webhook], wish: &Wish<'_>) -> anyhow::Result<Option<Webhook>> {
+    let same = |webhook: &&Webhook| webhook.url == wish.url;
+    let does = |webhook: &&Webhook| {
+        webhook.enabled && wish.events.iter().all(|event| webhook.events.contains(event))
+    };
+    if let Some(webhook) = all.iter().filter(same).find(does) {
+        return Ok(Some(webhook.clone()));
+    }
+    let Some(Webhook { id, enabled, .. }) = all.iter().find(same) else { return Ok(None) };
+    let (id, why) = (escape_controls(id), if *enabled { "has other events" } else { "is paused" });
+    bail!("{id} is for this URL already, but {why}: resume or delete it, or make a second one by --another")
+}
+
+/// What is odd, but may be meant.
+fn notes(name: &str, source: &Source, args: &Args, events: &[String]) -> Vec<String> {
+    let mut notes = Vec::new();
+    let unknown = events.iter().filter(|event| !source.types.contains(event));
+    notes.extend(unknown.map(|event| {
+        let event = escape_controls(event);
+        format!("{event} is no type of [source.{name}]: its deliveries would be dead-lettered")
+    }));
+    let path = format!("/hooks/{name}");
+    if !args.url.path().ends_with(&path) {
+        notes.push(format!("the URL does not end in {path}, where hookstream takes deliveries of {name}"));
+    }
+    notes
+}
+
+fn https(text: &str) -> anyhow::Result<Url> {
+    let url = Url::parse(text).ok().filter(|url| url.scheme() == "https" && url.has_host());
+    let url = url.context("expected a URL that begins with https://")?;
+    ensure!(url.username().is_empty() && url.password().is_none(), "a user or a password has no place in it");
+    ensure!(url.fragment().is_none(), "a fragment (#) has no meaning in it");
+    Ok(url)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_to_paste_is_configuration_whatever_the_path() {
+        let odd = Path::new("/run/a \"b\"\\c");
+        let line = config_line("datagrid", Some(odd), "2026-11-24");
+        let table: toml::Table = line.parse().unwrap();
+        assert_eq!(table["secrets"][0]["file"].as_str(), odd.to_str());
+        assert_eq!(table["secrets"][0]["name"].as_str(), Some("2026-11-24"));
+        let line = config_line("data-grid", None, "x");
+        assert_eq!(line, r#"secrets = [{ name = "x", env = "DATA_GRID_WEBHOOK_SECRET" }]"#);
+    }
+
+    #[test]
+    fn only_an_https_url_without_credentials_is_taken() {
+        assert!(https("https://hooks.example.com/hooks/datagrid").is_ok());
+        for bad in ["http://x/hooks/datagrid", "https://u:p@x/", "https://x/#y", "hooks.example.com"] {
+            assert!(https(bad).is_err(), "{bad}");
+        }
+    }
+}

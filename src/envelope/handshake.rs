@@ -1,0 +1,143 @@
+//! Deliveries that are no events: a provider asks whether somebody is there.
+
+use http::HeaderName;
+
+use super::place::Place;
+use super::root;
+use crate::config::{self, Problems};
+use crate::json::{self, Pointer};
+use crate::outcome::Reason;
+use crate::verify::Verified;
+
+/// The bound of a text that is sent back, in bytes.
+const MAX_ANSWER: usize = 1024;
+
+/// The bound of what is sent back to somebody who signs nothing, in bytes.
+const MAX_CHALLENGE: usize = 256;
+
+/// A source's rules for handshakes, compiled once at start.
+#[derive(Debug, Default)]
+pub struct Handshakes {
+    rules: Vec<Rule>,
+    /// The parameter of a GET's query that is sent back.
+    challenge: Option<String>,
+}
+
+#[derive(Debug)]
+struct Rule {
+    place: Place,
+    equals: String,
+    answer: Option<Pointer>,
+}
+
+impl Handshakes {
+    /// Compiles the rules; every fault it finds goes to `problems`, under the source's `place`.
+    pub fn compile(source: &config::Source, place: &str, problems: &mut Problems) -> Self {
+        let mut rules = Vec::with_capacity(source.handshake.len());
+        for (index, handshake) in source.handshake.iter().enumerate() {
+            match rule(handshake) {
+                Ok(rule) => rules.push(rule),
+                Err(message) => problems.add(format!("{place}.handshake.{index}"), message),
+            }
+        }
+        let challenge = source.challenge.as_ref().map(|challenge| challenge.query.clone());
+        if challenge.as_ref().is_some_and(String::is_empty) {
+            problems.add(format!("{place}.challenge.query"), "is empty; name the query's parameter");
+        }
+        Self { rules, challenge }
+    }
+
+    /// What to answer a verified delivery of this JSON text that is a handshake: a text to send back, or nothing. `None`
+    /// for any other, one whose text is missing included: it may be an event.
+    pub fn answer(&self, verified: &Verified<'_>, payload: &[u8]) -> Option<Option<String>> {
+        if self.rules.is_empty() {
+            return None;
+        }
+        let delivery = verified.delivery();
+        let root = json::check(payload).and_then(root).ok();
+        self.rules.iter().find_map(|rule| {
+            let empty = json::Object::default();
+            let root = root.as_ref().unwrap_or(&empty);
+            let found = rule.place.text(root, &delivery.headers, Reason::TypeMissing).ok()??;
+            if found != rule.equals {
+                return None;
+            }
+            let Some(pointer) = &rule.answer else { return Some(None) };
+            let text = json::string(pointer.find(root).ok()??)?;
+            (text.len() <= MAX_ANSWER).then(|| Some(text.into_owned()))
+        })
+    }
+
+    /// What a GET's query wants to be sent back. Nobody signs it, so whoever can reach the port can
+    /// ask: once, visible ASCII only, and short.
+    pub fn challenge(&self, query: &str) -> Option<String> {
+        let wanted = self.challenge.as_deref()?;
+        let mut found = form_urlencoded::parse(query.as_bytes()).filter(|(name, _)| name == wanted);
+        let (_, text) = found.next().filter(|_| found.next().is_none())?;
+        let fits = (1..=MAX_CHALLENGE).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
+        fits.then(|| text.into_owned())
+    }
+}
+
+fn rule(handshake: &config::Handshake) -> Result<Rule, &'static str> {
+    let pointer = |text: &str| {
+        let pointer = Pointer::parse(text).filter(|pointer| !pointer.names().is_empty());
+        pointer.ok_or("holds a pointer that is none; write it as \"/type\"")
+    };
+    let when = &handshake.when;
+    let place = match (&when.pointer, &when.header) {
+        (Some(text), None) => Place::Pointer(pointer(text)?),
+        (None, Some(name)) => {
+            let header = HeaderName::from_bytes(name.to_ascii_lowercase().as_bytes());
+            Place::Header(header.map_err(|_| "names a header that is none")?)
+        }
+        _ => return Err("needs pointer or header in `when`, and not both"),
+    };
+    let answer = handshake.answer.as_ref().map(|answer| pointer(&answer.pointer)).transpose()?;
+    Ok(Rule { place, equals: when.equals.clone(), answer })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rule_says_one_place_and_one_text() {
+        let rule = |toml: &str| rule(&toml::from_str(toml).unwrap()).map(drop);
+        assert_eq!(rule("when = { header = \"X-Event\", equals = \"ping\" }"), Ok(()));
+        let answer = "when = { pointer = \"/type\", equals = \"x\" }\nanswer = { pointer = \"/challenge\" }";
+        assert_eq!(rule(answer), Ok(()));
+        for (toml, problem) in [
+            ("when = { equals = \"x\" }", "needs pointer or header"),
+            ("when = { pointer = \"/a\", header = \"b\", equals = \"x\" }", "needs pointer or header"),
+            ("when = { pointer = \"type\", equals = \"x\" }", "holds a pointer that is none"),
+            ("when = { header = \"x y\", equals = \"x\" }", "names a header that is none"),
+            ("when = { header = \"x\", equals = \"x\" }\nanswer = { pointer = \"\" }", "holds a pointer"),
+        ] {
+            assert!(rule(toml).unwrap_err().starts_with(problem), "{toml}");
+        }
+    }
+
+    #[test]
+    fn only_a_short_visible_challenge_that_stands_once_is_sent_back() {
+        let handshakes = Handshakes { rules: Vec::new(), challenge: Some("hub.challenge".to_owned()) };
+        let longest = "x".repeat(256);
+        for (query, answer) in [
+            ("hub.mode=subscribe&hub.challenge=1158201444", Some("1158201444")),
+            ("hub%2Echallenge=a%2Bb%3D", Some("a+b=")),
+            (&format!("hub.challenge={longest}"), Some(longest.as_str())),
+            (&format!("hub.challenge=x{longest}"), None),
+            ("hub.challenge=a&hub.challenge=a", None),
+            ("hub.challenge=", None),
+            ("hub.challenge=a+b", None),
+            ("hub.challenge=a%0d%0ab", None),
+            ("hub.challenge=%c3%bc", None),
+            ("hub.challenge=%ff", None),
+            ("challenge=a", None),
+            ("", None),
+        ] {
+            assert_eq!(handshakes.challenge(query).as_deref(), answer, "{query}");
+        }
+        assert_eq!(Handshakes::default().challenge("hub.challenge=1"), None);
+    }
+}

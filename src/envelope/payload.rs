@@ -1,0 +1,76 @@
+//! Where the JSON text of a delivery stands: it is the body, or a field of the form that the body is.
+
+use std::borrow::Cow;
+
+use http::{HeaderMap, header};
+
+use crate::outcome::{Fault, Reason};
+
+const FORM: &str = "application/x-www-form-urlencoded";
+
+/// The JSON text of a body; `field` is the form's field for bodies that are forms.
+///
+/// # Errors
+/// `json_invalid` for a form without exactly one such field, or in another encoding than UTF-8.
+pub(super) fn text<'b>(
+    body: &'b [u8],
+    headers: &HeaderMap,
+    field: Option<&str>,
+) -> Result<Cow<'b, [u8]>, Fault> {
+    let Some(field) = field.filter(|_| is_form(headers)) else { return Ok(Cow::Borrowed(body)) };
+    // The form's own decoding would put U+FFFD in the place of what is no UTF-8. Separators are
+    // ASCII, so that the whole is UTF-8 exactly where each part is.
+    if percent_encoding::percent_decode(body).decode_utf8().is_err() {
+        return Err(Fault::new(Reason::JsonInvalid, "the form is not UTF-8"));
+    }
+    let mut found = form_urlencoded::parse(body).filter(|(name, _)| name == field);
+    match (found.next(), found.next()) {
+        (Some((_, Cow::Borrowed(text))), None) => Ok(Cow::Borrowed(text.as_bytes())),
+        (Some((_, Cow::Owned(text))), None) => Ok(Cow::Owned(text.into_bytes())),
+        (None, _) => Err(Fault::new(Reason::JsonInvalid, format!("the form has no field `{field}`"))),
+        (Some(_), Some(_)) => {
+            Err(Fault::new(Reason::JsonInvalid, format!("the form has the field `{field}` twice")))
+        }
+    }
+}
+
+fn is_form(headers: &HeaderMap) -> bool {
+    let Some(Ok(kind)) = headers.get(header::CONTENT_TYPE).map(|kind| kind.to_str()) else { return false };
+    kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case(FORM))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(kind: &str, body: &[u8], field: Option<&str>) -> Result<String, String> {
+        let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, kind.parse().unwrap())]);
+        let text = text(body, &headers, field);
+        text.map(|text| String::from_utf8(text.into_owned()).unwrap()).map_err(|fault| fault.to_string())
+    }
+
+    #[test]
+    fn the_field_of_a_form_is_decoded_as_python_encodes_it() {
+        // urllib.parse.urlencode({"a": "1", "payload": '{"t":"a b+ü\ufffd&=%"}'})
+        let body = b"a=1&payload=%7B%22t%22%3A%22a+b%2B%C3%BC%EF%BF%BD%26%3D%25%22%7D";
+        let json = "{\"t\":\"a b+\u{fc}\u{fffd}&=%\"}";
+        for kind in [FORM, "Application/X-WWW-Form-Urlencoded; charset=utf-8"] {
+            assert_eq!(read(kind, body, Some("payload")).unwrap(), json);
+        }
+        let raw = String::from_utf8(body.to_vec()).unwrap();
+        assert_eq!(read("application/json", body, Some("payload")).unwrap(), raw);
+        assert_eq!(read(FORM, body, None).unwrap(), raw);
+    }
+
+    #[test]
+    fn a_form_that_leaves_the_text_open_is_refused() {
+        for (body, why) in [
+            (&b""[..], "json_invalid: the form has no field `payload`"),
+            (b"payload=1&x=2&payload=1", "json_invalid: the form has the field `payload` twice"),
+            (b"payload=%ff", "json_invalid: the form is not UTF-8"),
+            (b"payload=\xc3%28", "json_invalid: the form is not UTF-8"),
+        ] {
+            assert_eq!(read(FORM, body, Some("payload")).unwrap_err(), why);
+        }
+    }
+}

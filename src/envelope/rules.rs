@@ -1,0 +1,185 @@
+//! From the configured rules to compiled ones.
+
+use http::HeaderName;
+
+use super::place::Place;
+use super::{Envelope, Id, Places};
+use crate::config::{self, Part, Problems, TimeFormat};
+use crate::json::Pointer;
+
+/// Whether the signature runs over the value of this header: it is named in what is signed.
+fn covers(signature: &config::Signature, header: &HeaderName) -> bool {
+    let Some(signed) = &signature.signed else { return false };
+    let is = |name: &str| name.eq_ignore_ascii_case(header.as_str());
+    let stands_for =
+        |variable: &str, name: &Option<String>| signed.contains(variable) && name.as_deref().is_some_and(is);
+    let mut named = signed.split("{header:").skip(1).filter_map(|rest| rest.split_once('}'));
+    signature.kind == config::Kind::Hmac
+        && (stands_for("{id}", &signature.id_header)
+            || stands_for("{timestamp}", &signature.timestamp_header)
+            || named.any(|(name, _)| is(name)))
+}
+
+/// What is noted on the way through the rules.
+struct Compiler<'a> {
+    signature: &'a config::Signature,
+    place: &'a str,
+    problems: &'a mut Problems,
+    headers: Vec<HeaderName>,
+    unsigned: Vec<&'static str>,
+}
+
+impl Envelope {
+    /// Compiles the rules; every fault it finds goes to `problems`, under `place`. `signature` tells
+    /// which headers are covered.
+    pub fn compile(
+        rules: &config::Envelope,
+        signature: &config::Signature,
+        place: &str,
+        problems: &mut Problems,
+    ) -> Option<Self> {
+        let before = problems.len();
+        let mut compiler = Compiler { signature, place, problems, headers: Vec::new(), unsigned: Vec::new() };
+        let id = compiler.id(&rules.id);
+        let event_type = compiler.part("type", &rules.event_type);
+        let time = rules.time.as_ref().map(|time| compiler.part("time", time));
+        let data = Pointer::parse(&rules.data);
+        if data.is_none() {
+            compiler.problem("data", "must be a JSON pointer such as \"/data\", or empty for the whole body");
+        }
+        if rules.default_type.as_ref().is_some_and(String::is_empty) {
+            compiler.problem("default_type", "is empty; name an event type, or remove it");
+        }
+        if rules.aliases.iter().any(|(sent, routed)| sent.is_empty() || routed.is_empty()) {
+            compiler.problem("aliases", "holds an empty event type");
+        }
+        let form = rules.payload.as_deref().map(|payload| payload.strip_prefix("form:").unwrap_or_default());
+        if form.is_some_and(str::is_empty) {
+            compiler.problem("payload", "must be \"form:\" and the name of the form's field");
+        }
+        let split = rules.split.as_deref().map(Pointer::parse);
+        if split == Some(None) {
+            compiler
+                .problem("split", "must be a JSON pointer such as \"/events\", or empty for the whole body");
+        }
+        let Compiler { headers, unsigned, .. } = compiler;
+        if rules.time.is_some() && rules.time_format.is_none() {
+            problems.add(place, "lacks `time_format`; add it");
+        }
+        if problems.len() > before {
+            return None;
+        }
+        let (id, event_type, time) = (id?, event_type?, time.flatten());
+        let places = Places {
+            id: match &id {
+                Id::Part(place) => place.pointer().cloned(),
+                Id::Digest | Id::Join { .. } => None,
+            },
+            event_type: event_type.pointer().cloned(),
+            time: time.as_ref().and_then(Place::pointer).cloned(),
+            data: data?,
+        };
+        Some(Self {
+            id,
+            event_type,
+            default_type: rules.default_type.clone(),
+            aliases: rules.aliases.clone().into_iter().collect(),
+            time,
+            time_format: rules.time_format.unwrap_or(TimeFormat::Rfc3339),
+            split: split.flatten(),
+            form: form.map(str::to_owned),
+            places,
+            headers,
+            key_with_body: unsigned.iter().any(|field| matches!(*field, "id" | "type")),
+            unsigned: (!unsigned.is_empty()).then(|| unsigned.join(",").into()),
+        })
+    }
+}
+
+impl Compiler<'_> {
+    fn problem(&mut self, field: &str, message: impl Into<String>) {
+        self.problems.add(format!("{}.{field}", self.place), message);
+    }
+
+    fn id(&mut self, rules: &config::Id) -> Option<Id> {
+        match rules {
+            config::Id::Digest => Some(Id::Digest),
+            config::Id::Part(part) => self.part("id", part).map(Id::Part),
+            config::Id::Join { parts, separator } => {
+                let places: Vec<_> = parts.iter().filter_map(|part| self.part("id", part)).collect();
+                if parts.len() < 2 {
+                    self.problem("id", "joins less than two parts; name one alone, or more");
+                }
+                if separator.is_empty() || separator.chars().any(char::is_control) {
+                    self.problem("id", "needs a separator, so that no two ids look alike when joined");
+                }
+                Some(Id::Join { parts: places, separator: separator.clone() })
+            }
+        }
+    }
+
+    fn part(&mut self, field: &'static str, part: &Part) -> Option<Place> {
+        match part {
+            Part::Pointer(text) => {
+                let pointer = Pointer::parse(text).filter(|pointer| !pointer.names().is_empty());
+                if pointer.is_none() {
+                    self.problem(field, format!("must be a JSON pointer such as \"/{field}\""));
+                }
+                pointer.map(Place::Pointer)
+            }
+            Part::Header { name, unsigned } => {
+                let Ok(header) = HeaderName::from_bytes(name.to_ascii_lowercase().as_bytes()) else {
+                    self.problem(field, "is no name of an HTTP header");
+                    return None;
+                };
+                if header.as_str().eq_ignore_ascii_case(&self.signature.header) {
+                    self.problem(
+                        field,
+                        "reads the header of the signature, or the token itself; name another",
+                    );
+                }
+                if !covers(self.signature, &header) {
+                    if !unsigned {
+                        let message = format!(
+                            "reads the header {header}, which the signature does not cover: \
+                             say `unsigned = true` if you can live with that"
+                        );
+                        self.problem(field, message);
+                    }
+                    if !self.unsigned.contains(&field) {
+                        self.unsigned.push(field);
+                    }
+                }
+                if !self.headers.contains(&header) {
+                    self.headers.push(header.clone());
+                }
+                Some(Place::Header(header))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_header_is_covered_where_the_signed_text_names_it() {
+        let rules = |signed: &str, more: &str| {
+            let text = format!("header = \"x-sig\"\nsigned = \"{signed}\"\n{more}");
+            toml::from_str::<config::Signature>(&text).unwrap()
+        };
+        let covered = |rules: &config::Signature, name: &str| {
+            covers(rules, &HeaderName::from_bytes(name.as_bytes()).unwrap())
+        };
+        let id = "id_header = \"Webhook-Id\"";
+        assert!(covered(&rules("{id}.{body}", id), "webhook-id"));
+        assert!(!covered(&rules("{body}", id), "webhook-id"), "named, and not signed");
+        assert!(covered(&rules("{timestamp}.{body}", "timestamp_header = \"X-Time\""), "x-time"));
+        assert!(covered(&rules("{header:X-Type}.{body}", ""), "x-type"));
+        assert!(!covered(&rules("{header:X-Type}.{body}", ""), "x-typ"));
+        let token =
+            toml::from_str("kind = \"token\"\nheader = \"x-token\"\nid_header = \"webhook-id\"").unwrap();
+        assert!(!covered(&token, "webhook-id"), "a token covers nothing");
+    }
+}

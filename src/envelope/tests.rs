@@ -1,0 +1,105 @@
+use super::*;
+use crate::config::{self, Problems};
+
+fn rules(toml: &str) -> config::Envelope {
+    toml::from_str(toml).unwrap()
+}
+
+fn signature() -> config::Signature {
+    toml::from_str("header = \"X\"\nsigned = \"{body}\"\nforms = [\"raw\"]").unwrap()
+}
+
+fn compile(toml: &str) -> Result<Envelope, String> {
+    let mut problems = Problems::default();
+    let envelope = Envelope::compile(&rules(toml), &signature(), "envelope", &mut problems);
+    envelope.ok_or_else(|| problems.to_string())
+}
+
+#[test]
+fn rules_that_cannot_be_meant_are_told_with_their_place() {
+    let with = |id: &str, more: &str| format!("id = {id}\ntype = \"/type\"\n{more}");
+    for (toml, problem) in [
+        (with("\"id\"", ""), "envelope.id: must be a JSON pointer such as \"/id\""),
+        (with("\"\"", ""), "envelope.id: must be a JSON pointer"),
+        (with("{ header = \"x y\", unsigned = true }", ""), "envelope.id: is no name of an HTTP header"),
+        (
+            with("{ header = \"X-Id\" }", ""),
+            "envelope.id: reads the header x-id, which the signature does not",
+        ),
+        (with("{ join = [\"/a\"] }", ""), "envelope.id: joins less than two parts"),
+        (with("{ join = [\"/a\", \"/b\"], separator = \"\" }", ""), "envelope.id: needs a separator"),
+        (with("\"/id\"", "time = \"/time\""), "envelope: lacks `time_format`"),
+        (with("\"/id\"", "data = \"data\""), "envelope.data: must be a JSON pointer"),
+        (with("\"/id\"", "payload = \"payload\""), "envelope.payload: must be \"form:\" and the name"),
+        (with("\"/id\"", "split = \"events\""), "envelope.split: must be a JSON pointer"),
+        (with("\"/id\"", "default_type = \"\""), "envelope.default_type: is empty"),
+        (with("\"/id\"", "aliases = { a = \"\" }"), "envelope.aliases: holds an empty event type"),
+    ] {
+        let found = compile(&toml).unwrap_err();
+        assert!(found.contains(problem) && found.lines().count() == 2, "{toml}: {found}");
+    }
+    for toml in ["id = { join = [\"/a\"], header = \"x\" }", "id = { unsigned = true }", "id = 5"] {
+        assert!(toml::from_str::<config::Envelope>(&format!("{toml}\ntype = \"/t\"")).is_err(), "{toml}");
+    }
+    assert!(toml::from_str::<config::Envelope>("id = \"/i\"\ntype = { join = [\"/a\", \"/b\"] }").is_err());
+}
+
+#[test]
+fn what_the_signature_does_not_cover_is_listed_and_the_key_holds_the_body() {
+    let header = "{ header = \"X-H\", unsigned = true }";
+    for (id, event_type, time, unsigned, with_body) in [
+        ("\"/id\"", "\"/type\"", "\"/time\"", None, false),
+        (header, header, header, Some("id,type,time"), true),
+        ("\"digest\"", header, "\"/time\"", Some("type"), true),
+        ("\"/id\"", "\"/type\"", header, Some("time"), false),
+        (&format!("{{ join = [\"/a\", {header}] }}"), "\"/type\"", "\"/time\"", Some("id"), true),
+    ] {
+        let toml = format!("id = {id}\ntype = {event_type}\ntime = {time}\ntime_format = \"rfc3339\"");
+        let envelope = compile(&toml).unwrap();
+        assert_eq!((envelope.unsigned.as_deref(), envelope.key_with_body), (unsigned, with_body), "{toml}");
+        assert_eq!(envelope.headers().len(), usize::from(unsigned.is_some()));
+    }
+}
+
+fn open(toml: &str, body: &str) -> Result<(String, String, String), Reason> {
+    let envelope = compile(toml).unwrap();
+    let raw = json::check(body.as_bytes()).unwrap();
+    let root = root(raw).unwrap();
+    let verified = crate::verify::proof();
+    let id = envelope.id(&root, verified, None).map_err(|fault| fault.reason)?;
+    let event_type =
+        envelope.event_type(&root, &verified.delivery().headers).map_err(|fault| fault.reason)?;
+    let time = None;
+    let mut event = Event::for_test(id, event_type, time, verified.delivery().received_at, root, None, raw);
+    event.envelope = Some(&envelope);
+    Ok((event.id.clone().into_owned(), event.event_type.clone().into_owned(), event.route().to_owned()))
+}
+
+#[test]
+fn types_have_a_default_and_aliases() {
+    let toml =
+        "id = \"/id\"\ntype = \"/type\"\ndefault_type = \"none\"\naliases = { old = \"new\", none = \"x\" }";
+    let found = |body: &str| open(toml, body).map(|(_, sent, route)| format!("{sent} {route}"));
+    assert_eq!(found(r#"{"id":"1","type":"new"}"#).unwrap(), "new new");
+    assert_eq!(found(r#"{"id":"1","type":"old"}"#).unwrap(), "old new");
+    assert_eq!(found(r#"{"id":"1"}"#).unwrap(), "none x");
+    assert_eq!(found(r#"{"id":"1","type":null}"#).unwrap(), "none x");
+    assert_eq!(found(r#"{"id":"1","type":7}"#), Err(Reason::TypeMissing), "no default for what is wrong");
+    assert_eq!(found(r#"{"id":"1","type":""}"#), Err(Reason::TypeMissing));
+}
+
+#[test]
+fn no_two_joined_ids_look_alike() {
+    let toml = "id = { join = [\"/a\", \"/b\"], separator = \"::\" }\ntype = \"/a\"";
+    let id = |a: &str, b: &str| open(toml, &format!(r#"{{"a":"{a}","b":"{b}"}}"#)).map(|(id, ..)| id);
+    assert_eq!(id("x", "y").unwrap(), "x::y");
+    assert_eq!(id("x", "y::z").unwrap(), "x::y::z", "the last part may hold it");
+    assert_eq!(id("x::y", "z"), Err(Reason::IdInvalid));
+    assert_eq!(id("x:", "y"), Err(Reason::IdInvalid), "would be `x` and `:y`");
+    assert_eq!(id("x", ":y").unwrap(), "x:::y");
+    assert_eq!(id("", "y"), Err(Reason::IdInvalid));
+    let missing = open(toml, r#"{"a":"x"}"#).unwrap_err();
+    assert_eq!(missing, Reason::IdMissing);
+    let long = "y".repeat(MAX_ID - 2);
+    assert_eq!(id("x", &long), Err(Reason::IdInvalid), "the bound is for the whole");
+}

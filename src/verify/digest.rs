@@ -1,0 +1,169 @@
+//! Keyed digests: made under one of three hashes, and read from and written to a header.
+
+use base64::Engine as _;
+use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE, BASE64_URL_SAFE_NO_PAD};
+use hmac::{Hmac, KeyInit};
+use sha1::Sha1;
+use sha2::{Digest as _, Sha256, Sha512};
+
+use crate::config::{Encoding, Hash};
+
+/// A digest, zeros behind it up to the longest there is: all digests under one rule have one
+/// length, so that two of them are compared whole.
+pub(super) type Digest = [u8; 64];
+
+/// Room for what the decoder, which counts in groups of three bytes, takes to be the longest.
+const DECODED: usize = 66;
+
+/// What a secret makes of a signed text: an HMAC with its key schedule done.
+#[derive(Clone)]
+#[allow(clippy::large_enum_variant, reason = "a few of them in the process, and no pointer to follow")]
+pub(super) enum Mac {
+    Sha256(Hmac<Sha256>),
+    Sha512(Hmac<Sha512>),
+    Sha1(Hmac<Sha1>),
+    /// The digest of a token: whatever is signed, it stays the same.
+    Token(Digest),
+}
+
+impl Mac {
+    /// HMAC takes a key of any length, so this gives `None` for none.
+    pub(super) fn new(hash: Hash, key: &[u8]) -> Option<Self> {
+        Some(match hash {
+            Hash::Sha256 => Self::Sha256(Hmac::new_from_slice(key).ok()?),
+            Hash::Sha512 => Self::Sha512(Hmac::new_from_slice(key).ok()?),
+            Hash::Sha1 => Self::Sha1(Hmac::new_from_slice(key).ok()?),
+        })
+    }
+
+    /// The digest of the pieces, one behind the other.
+    pub(super) fn digest<'p>(&self, pieces: impl Iterator<Item = &'p [u8]>) -> Digest {
+        match self {
+            Self::Sha256(mac) => keyed(mac, pieces),
+            Self::Sha512(mac) => keyed(mac, pieces),
+            Self::Sha1(mac) => keyed(mac, pieces),
+            Self::Token(digest) => *digest,
+        }
+    }
+}
+
+fn keyed<'p, M: hmac::Mac + Clone>(mac: &M, pieces: impl Iterator<Item = &'p [u8]>) -> Digest {
+    let mut mac = mac.clone();
+    pieces.for_each(|piece| mac.update(piece));
+    padded(&mac.finalize().into_bytes())
+}
+
+/// The digest of a token. Two of them are compared instead of the tokens, so that neither the
+/// place of the first difference nor the secret's length shows in the time.
+pub(super) fn token(token: &[u8]) -> Digest {
+    padded(&Sha256::digest(token))
+}
+
+fn padded(bytes: &[u8]) -> Digest {
+    let mut digest = [0; 64];
+    digest.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
+    digest
+}
+
+/// How a header writes digests.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Written {
+    pub(super) hash: Hash,
+    pub(super) encoding: Encoding,
+}
+
+impl Written {
+    fn length(self) -> usize {
+        match self.hash {
+            Hash::Sha256 => 32,
+            Hash::Sha512 => 64,
+            Hash::Sha1 => 20,
+        }
+    }
+
+    /// The digest that `text` writes. Exactly as long as the hash makes it; of base64 only the one
+    /// text that an encoder gives, so that no second header holds the same signature.
+    pub(super) fn read(self, text: &str) -> Option<Digest> {
+        let mut room = [0; DECODED];
+        let length = match self.encoding {
+            Encoding::Hex => {
+                hex::decode_to_slice(text, room.get_mut(..self.length())?).ok()?;
+                self.length()
+            }
+            Encoding::Base64 => BASE64_STANDARD.decode_slice(text, &mut room).ok()?,
+            // No digest is a multiple of three bytes: a whole number of groups is a padded text.
+            Encoding::Base64url if text.len().is_multiple_of(4) => {
+                BASE64_URL_SAFE.decode_slice(text, &mut room).ok()?
+            }
+            Encoding::Base64url => BASE64_URL_SAFE_NO_PAD.decode_slice(text, &mut room).ok()?,
+        };
+        (length == self.length()).then(|| padded(room.get(..length).unwrap_or_default()))
+    }
+
+    /// The inverse of [`Written::read`].
+    pub(super) fn write(self, digest: &Digest) -> String {
+        let bytes = digest.get(..self.length()).unwrap_or_default();
+        match self.encoding {
+            Encoding::Hex => hex::encode(bytes),
+            Encoding::Base64 => BASE64_STANDARD.encode(bytes),
+            Encoding::Base64url => BASE64_URL_SAFE_NO_PAD.encode(bytes),
+        }
+    }
+
+    /// What a signature should be, for the log.
+    pub(super) fn expected(self) -> String {
+        let bytes = self.length();
+        match self.encoding {
+            Encoding::Hex => format!("not {} hex digits", 2 * bytes),
+            Encoding::Base64 => format!("not {bytes} bytes in base64"),
+            Encoding::Base64url => format!("not {bytes} bytes in base64url"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Digests of nothing, written by Python's base64.
+    #[test]
+    fn a_signature_has_one_text_in_base64_and_two_in_base64url() {
+        let sha1 = Written { hash: Hash::Sha1, encoding: Encoding::Base64 };
+        let text = "2jmj7l5rSw0yVb/vlWAYkK/YBwk=";
+        assert_eq!(sha1.write(&sha1.read(text).unwrap()), text);
+        for other in [
+            "2jmj7l5rSw0yVb/vlWAYkK/YBwk",   // no padding
+            "2jmj7l5rSw0yVb/vlWAYkK/YBwl=",  // bits behind the last byte
+            "2jmj7l5rSw0yVb_vlWAYkK_YBwk=",  // the other alphabet
+            "2jmj7l5rSw0yVb/vlWAYkK/YBwk= ", // white space
+            "2jmj7l5rSw0yVb/vlWAYkK/YBw==",  // a byte less
+            "2jmj7l5rSw0yVb/vlWAYkK/YBwkA",  // a byte more
+            "",
+        ] {
+            assert!(sha1.read(other).is_none(), "{other}");
+        }
+        let url = Written { hash: Hash::Sha1, encoding: Encoding::Base64url };
+        for same in ["2jmj7l5rSw0yVb_vlWAYkK_YBwk=", "2jmj7l5rSw0yVb_vlWAYkK_YBwk"] {
+            assert_eq!(url.read(same), sha1.read(text), "{same}");
+        }
+        for other in
+            ["2jmj7l5rSw0yVb_vlWAYkK_YBwl", "2jmj7l5rSw0yVb/vlWAYkK/YBwk", "2jmj7l5rSw0yVb_vlWAYkK_YBwk=="]
+        {
+            assert!(url.read(other).is_none(), "{other}");
+        }
+    }
+
+    #[test]
+    fn every_hash_and_encoding_reads_what_it_writes() {
+        for hash in [Hash::Sha256, Hash::Sha512, Hash::Sha1] {
+            let digest = Mac::new(hash, b"key").unwrap().digest([&b"text"[..]].into_iter());
+            for encoding in [Encoding::Hex, Encoding::Base64, Encoding::Base64url] {
+                let written = Written { hash, encoding };
+                assert_eq!(written.read(&written.write(&digest)), Some(digest), "{written:?}");
+                for long in [written.write(&digest).repeat(2), "A".repeat(10_000)] {
+                    assert!(written.read(&long).is_none(), "{written:?}");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! The signed text: what it is made of, and why no two deliveries share one.
+//!
+//! A signature proves a text, and the text must name its parts without doubt: else bytes could
+//! wander from one part to the next under one signature. So there is a literal between any two
+//! variables, `{body}` stands once, and what stands before it never contains the literal that
+//! follows, what stands behind it never the literal that precedes. The last two are judged with
+//! each delivery rather than forbidden to the rules: whether an id may contain a dot is for the
+//! provider to know, and a rule such as `{id}.{timestamp}.{body}` could not be written otherwise.
+
+use http::HeaderName;
+
+use crate::config::{self, Problems};
+
+/// A piece of the signed text.
+#[derive(Debug, PartialEq)]
+enum Segment {
+    Literal(String),
+    Timestamp,
+    /// The value of a header, by its place in [`Template::headers`].
+    Header(usize),
+    Body,
+}
+
+/// The signed text, compiled.
+#[derive(Debug, Default)]
+pub(super) struct Template {
+    segments: Vec<Segment>,
+    /// What `{id}` and `{header:NAME}` read, each once.
+    pub(super) headers: Vec<HeaderName>,
+}
+
+/// What the variables but `{body}` stand for in one delivery.
+#[derive(Debug)]
+pub(super) struct Values<'d> {
+    pub(super) timestamp: &'d str,
+    /// As [`Template::headers`].
+    pub(super) headers: Vec<&'d str>,
+}
+
+impl Template {
+    /// Adds each fault to `problems`; `None` where the text could not even be cut.
+    pub(super) fn compile(rules: &config::Signature, place: &str, problems: &mut Problems) -> Option<Self> {
+        let mut template = Self::default();
+        let mut found = Found::default();
+        let Some(text) = &rules.signed else {
+            problems.add(format!("{place}.signed"), "is missing; say what is signed, such as \"{body}\"");
+            return None;
+        };
+        if let Err(message) = template.cut(text, rules, &mut found) {
+            problems.add(format!("{place}.signed"), message);
+            return None;
+        }
+        match template.segments.iter().filter(|segment| **segment == Segment::Body).count() {
+            1 => {}
+            0 => problems.add(format!("{place}.signed"), "must contain {body}: else any body would verify"),
+            _ => problems.add(format!("{place}.signed"), "contains {body} more than once"),
+        }
+        if template.ambiguous() {
+            problems.add(format!("{place}.signed"), "needs a separator between its variables");
+        }
+        for (used, variable, key, given) in [
+            (found.id, "{id}", "id_header", rules.id_header.is_some()),
+            (found.url, "{url}", "url", rules.url.is_some()),
+        ] {
+            match (used, given) {
+                (true, false) => problems.add(
+                    format!("{place}.signed"),
+                    format!("uses {variable}: set {key}, which says what it is"),
+                ),
+                (false, true) => problems
+                    .add(format!("{place}.{key}"), format!("is for {variable}, which `signed` does not use")),
+                _ => {}
+            }
+        }
+        Some(template)
+    }
+
+    /// Cuts `{timestamp}.{body}` into its segments. A fixed text, the URL's too, joins its
+    /// neighbours.
+    fn cut(&mut self, text: &str, rules: &config::Signature, found: &mut Found) -> Result<(), String> {
+        let mut rest = text;
+        while let Some((literal, tail)) = rest.split_once('{') {
+            self.literal(literal);
+            let (name, tail) = tail.split_once('}').ok_or("has a { without its }")?;
+            match (name, name.strip_prefix("header:")) {
+                ("timestamp", _) => self.segments.push(Segment::Timestamp),
+                ("body", _) => self.segments.push(Segment::Body),
+                ("url", _) => {
+                    found.url = true;
+                    self.literal(rules.url.as_deref().unwrap_or_default());
+                }
+                ("id", _) => {
+                    found.id = true;
+                    self.header(rules.id_header.as_deref().unwrap_or("id"), "id_header")?;
+                }
+                (_, Some(name)) => self.header(name, "{header:NAME}")?,
+                _ => {
+                    return Err(String::from(
+                        "knows {body}, {timestamp}, {id}, {url} and {header:NAME} only",
+                    ));
+                }
+            }
+            rest = tail;
+        }
+        self.literal(rest);
+        Ok(())
+    }
+
+    fn literal(&mut self, text: &str) {
+        match self.segments.last_mut() {
+            _ if text.is_empty() => {}
+            Some(Segment::Literal(before)) => before.push_str(text),
+            _ => self.segments.push(Segment::Literal(text.to_owned())),
+        }
+    }
+
+    fn header(&mut self, name: &str, what: &str) -> Result<(), String> {
+        let name = HeaderName::from_bytes(name.to_ascii_lowercase().as_bytes())
+            .ok()
+            .filter(|name| !name.as_str().starts_with("hookstream-"))
+            .ok_or_else(|| format!("names by {what} what is no header of a provider"))?;
+        let known = self.headers.iter().position(|header| *header == name);
+        let at = known.unwrap_or_else(|| {
+            self.headers.push(name);
+            self.headers.len() - 1
+        });
+        self.segments.push(Segment::Header(at));
+        Ok(())
+    }
+
+    /// Two variables side by side.
+    fn ambiguous(&self) -> bool {
+        let variable = |segment: &Segment| !matches!(segment, Segment::Literal(_));
+        self.pairs().any(|(a, b)| variable(a) && variable(b))
+    }
+
+    fn pairs(&self) -> impl Iterator<Item = (&Segment, &Segment)> {
+        self.segments.iter().zip(self.segments.iter().skip(1))
+    }
+
+    /// Whether the text has a place for the signed time.
+    pub(super) fn has_time(&self) -> bool {
+        self.segments.contains(&Segment::Timestamp)
+    }
+
+    /// Whether each value ends where its literal begins.
+    pub(super) fn is_clear(&self, values: &Values<'_>) -> bool {
+        let mut behind = false;
+        self.pairs().all(|pair| {
+            behind |= *pair.0 == Segment::Body;
+            match pair {
+                (Segment::Body, _) | (_, Segment::Body) => true,
+                (variable, Segment::Literal(literal)) if !behind => {
+                    let value = self.value(variable, values);
+                    !(0..value.len()).any(|at| {
+                        let rest = value.get(at..).unwrap_or_default();
+                        starts_with(rest.iter().chain(literal.as_bytes()), literal.as_bytes().iter())
+                    })
+                }
+                (Segment::Literal(literal), variable) if behind => {
+                    let value = self.value(variable, values);
+                    !(1..=value.len()).any(|end| {
+                        let rest = value.get(..end).unwrap_or_default();
+                        let (text, literal) = (rest.iter().rev(), literal.as_bytes().iter().rev());
+                        starts_with(text.chain(literal.clone()), literal)
+                    })
+                }
+                _ => true,
+            }
+        })
+    }
+
+    fn value<'a>(&self, segment: &Segment, values: &Values<'a>) -> &'a [u8] {
+        match segment {
+            Segment::Timestamp => values.timestamp.as_bytes(),
+            Segment::Header(at) => values.headers.get(*at).copied().unwrap_or_default().as_bytes(),
+            Segment::Literal(_) | Segment::Body => &[],
+        }
+    }
+
+    /// The text in its pieces.
+    pub(super) fn pieces<'a>(
+        &'a self,
+        values: &'a Values<'a>,
+        body: &'a [u8],
+    ) -> impl Iterator<Item = &'a [u8]> {
+        self.segments.iter().map(move |segment| match segment {
+            Segment::Literal(text) => text.as_bytes(),
+            Segment::Body => body,
+            variable => self.value(variable, values),
+        })
+    }
+}
+
+/// Which sources the text asks for.
+#[derive(Default)]
+struct Found {
+    id: bool,
+    url: bool,
+}
+
+fn starts_with<'a>(text: impl Iterator<Item = &'a u8>, with: impl ExactSizeIterator<Item = &'a u8>) -> bool {
+    text.take(with.len()).eq(with)
+}

@@ -1,0 +1,216 @@
+//! Rules beyond those of the shipped presets: which are refused, and what the others hold a delivery to.
+
+use super::*;
+
+/// A rule, and what a person reads who wrote it.
+#[test]
+fn rules_that_cannot_be_right_are_refused() {
+    let time = "timestamp_header = 'T'";
+    let both = "signature_key = 'v1', timestamp_key = 't'";
+    let rows = [
+        ("", "signed: is missing"),
+        (&format!("{time}, signed = '{{timestamp}}'"), "signed: must contain {body}"),
+        (&format!("{time}, signed = '{{timestamp}}{{body}}'"), "signed: needs a separator"),
+        ("signed = '{body}.{nonce}'", "signed: knows {body}"),
+        ("signed = '{body'", "signed: has a { without"),
+        ("signed = '{body}.{body}'", "signed: contains {body} more than once"),
+        ("signed = '{timestamp}.{body}'", "signed: uses {timestamp} if and only if"),
+        (&format!("{time}, signed = '{{body}}'"), "signed: uses {timestamp} if and only if"),
+        (&format!("{both}, {time}, signed = '{{timestamp}}.{{body}}'"), "timestamp_header: excludes"),
+        ("timestamp_unit = 'milliseconds', signed = '{body}'", "timestamp_unit: is for {timestamp}"),
+        ("timestamp_key = 't', signed = '{timestamp}.{body}'", "timestamp_key: needs signature_key"),
+        ("prefix = 'x', signature_key = 'v1', signed = '{body}'", "prefix: goes with a plain header"),
+        ("signature_version = 'v1', signature_key = 'v1', signed = '{body}'", "signature_version: excludes"),
+        ("signed = '{id}.{body}'", "signed: uses {id}: set id_header"),
+        ("id_header = 'I', signed = '{body}'", "id_header: is for {id}"),
+        ("signed = '{url}{body}'", "signed: uses {url}: set url"),
+        ("url = 'https://example.com/', signed = '{body}'", "url: is for {url}"),
+        ("signed = '{header:a b}.{body}'", "signed: names by {header:NAME} what is no header"),
+        ("signed = '{header:Hookstream-Seal}.{body}'", "signed: names by {header:NAME} what is no header"),
+        ("forms = [], signed = '{body}'", "forms: must name"),
+        ("kind = 'token', signed = '{body}'", "signed: does not go with kind = \"token\""),
+        ("kind = 'token', hash = 'sha256'", "hash: does not go with kind = \"token\""),
+        ("kind = 'token', forms = ['json_compact_ascii']", "forms: does not go with"),
+    ];
+    for (rule, expected) in rows {
+        let rules = rules(&format!("signature = {{ header = 'S', {rule} }}"));
+        let mut problems = Problems::default();
+        let compiled = Verifier::compile(&rules, &[], "signature", &mut problems);
+        assert!(compiled.is_none() && problems.len() == 1, "{rule}: {problems}");
+        assert!(problems.lines()[0].starts_with(&format!("signature.{expected}")), "{rule}: {problems}");
+    }
+    for (rule, expected) in
+        [("header = 'a b'", "is no name"), ("header = 'Hookstream-Seal'", "is a header of ours")]
+    {
+        let mut problems = Problems::default();
+        let rules = rules(&format!("signature = {{ {rule}, signed = '{{body}}' }}"));
+        assert!(Verifier::compile(&rules, &[], "signature", &mut problems).is_none());
+        assert!(problems.to_string().contains(expected), "{problems}");
+    }
+}
+
+#[test]
+fn a_header_that_the_rules_read_occurs_exactly_once() {
+    let rules = "signature = { header = 'S', timestamp_header = 'T', id_header = 'I', \
+        signed = '{id}.{timestamp}.{header:E}.{body}' }";
+    let verifier = verifier(rules, &[SECRET]);
+    let mut headers = delivery(&[("e".into(), "x".into())], b"").headers;
+    verifier.sign(b"{}", Timestamp::UNIX_EPOCH, &mut headers).unwrap();
+    let all: Vec<_> = headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
+    assert_eq!((all.len(), reason(&verifier, &all, "{}")), (4, None));
+    for left_out in 0..all.len() {
+        let (mut missing, mut twice) = (all.clone(), all.clone());
+        let header = missing.remove(left_out);
+        twice.push(header);
+        assert_eq!(reason(&verifier, &missing, "{}"), Some(Reason::SignatureMissing), "{header:?}");
+        assert_eq!(reason(&verifier, &twice, "{}"), Some(Reason::SignatureMalformed), "{header:?}");
+    }
+}
+
+/// One signed text, cut in two ways: only one of the deliveries may verify.
+#[test]
+fn a_value_that_contains_its_separator_is_refused() {
+    for (signed, headers, body) in [
+        ("{header:A}.{header:B}.{body}", ("a.b", "c"), "d"),
+        ("{header:A}.{header:B}.{body}", ("a", "b.c"), "d"),
+        ("{header:A}-.-{header:B}.{body}", ("a-.", "-.-b"), "d"), // overlaps its separator
+        ("{header:A}aa{header:B}:{body}", ("xa", "b"), "d"),
+        ("{body}.{header:A}.{header:B}", ("a", "b.c"), "d"),
+        ("{body}.{header:A}.{header:B}", ("a.b", "c"), "d"),
+        ("{body}aa{header:A}:{header:B}", ("ax", "b"), "d"),
+    ] {
+        let verifier = verifier(&format!("signature = {{ header = 'S', signed = '{signed}' }}"), &[SECRET]);
+        let (a, b) = headers;
+        let text = signed.replace("{header:A}", a).replace("{header:B}", b).replace("{body}", body);
+        let digest =
+            Mac::new(config::Hash::Sha256, SECRET.as_bytes()).unwrap().digest([text.as_bytes()].into_iter());
+        let signature = hex::encode(&digest[..32]);
+        let all = [("S", signature.as_str()), ("A", a), ("B", b)];
+        assert_eq!(reason(&verifier, &all, body), Some(Reason::SignatureMalformed), "{signed} {headers:?}");
+    }
+}
+
+#[test]
+fn of_versions_in_a_header_ours_are_read_and_at_most_eight() {
+    let rules =
+        "signature = { header = 'S', signature_version = 'v1', encoding = 'base64', signed = '{body}' }";
+    let verifier = verifier(rules, &[SECRET]);
+    let headers = signed(&verifier, b"{}").headers;
+    let good = headers["s"].to_str().unwrap();
+    let other = format!("v1,{}=", "A".repeat(43));
+    for valid in [
+        format!("v1a,{good} {good}"),
+        format!("{other} {good} v2,x"),
+        format!("nonsense  {good}"),
+        format!("{}{good}", format!("{other} ").repeat(7)),
+        format!("{}{good}", "v0,x ".repeat(100)),
+    ] {
+        assert_eq!(reason(&verifier, &[("S", &valid)], "{}"), None, "{valid}");
+    }
+    for malformed in [
+        "",
+        "v1",
+        "v1,",
+        "v1,abc",
+        &good.replace("v1,", "v2,"),
+        &good.replace("v1,", "v1="),
+        &good.replace("v1,", ""),
+        &format!("{}{good}", format!("{other} ").repeat(8)),
+    ] {
+        let found = reason(&verifier, &[("S", malformed)], "{}");
+        assert_eq!(found, Some(Reason::SignatureMalformed), "{malformed}");
+    }
+    assert_eq!(reason(&verifier, &[("S", &other)], "{}"), Some(Reason::SignatureMismatch));
+}
+
+#[test]
+fn the_age_is_the_signed_time_s_whichever_its_unit() {
+    let age = |rule: &str, header: &str, received_at: &str| {
+        let rules = format!(
+            "signature = {{ header = 'S', timestamp_header = 'T', signed = '{{timestamp}}.{{body}}', {rule} }}"
+        );
+        let verifier = verifier(&rules, &[SECRET]);
+        let mac = Mac::new(config::Hash::Sha256, SECRET.as_bytes()).unwrap();
+        let signature = hex::encode(&mac.digest([header.as_bytes(), b".", b"{}"].into_iter())[..32]);
+        let mut delivery = delivery(&[("S".into(), signature), ("T".into(), header.into())], b"{}");
+        delivery.received_at = received_at.parse().unwrap();
+        verifier.verify(&delivery).unwrap().age().unwrap()
+    };
+    let at = "2026-04-10T19:05:00Z"; // 300 s after 1775847600
+    let (seconds, millis) = ("timestamp_unit = 'seconds'", "timestamp_unit = 'milliseconds'");
+    assert_eq!(age("", "1775847600", at), SignedDuration::from_secs(300));
+    assert_eq!(age(seconds, "1775847901", at), SignedDuration::from_secs(-1));
+    assert_eq!(age(millis, "1775847600250", at), SignedDuration::from_millis(299_750));
+    assert!(age(seconds, "99999999999999999999", at).as_hours() < -1_000_000);
+    assert!(age(millis, "99999999999999999999", at).as_hours() < -1_000_000);
+    assert_eq!(
+        verifier(GRAPEVINE, &[SECRET]).verify(&signed(&verifier(GRAPEVINE, &[SECRET]), b"{}")).unwrap().age(),
+        None
+    );
+}
+
+#[test]
+fn a_secret_counts_within_its_time_only() {
+    let instant = |text: &str| Some(text.parse().unwrap());
+    let old = Window { not_before: None, not_after: instant("2026-01-01T00:00:00Z") };
+    let new =
+        Window { not_before: instant("2026-01-01T00:00:00Z"), not_after: instant("2027-01-01T00:00:00Z") };
+    let secrets = [
+        Secret::new("old", "the-old-secret-1").within(old),
+        Secret::new("new", "the-new-secret-1").within(new),
+    ];
+    let mut problems = Problems::default();
+    let verifier = Verifier::compile(&rules(GRAPEVINE), &secrets, "signature", &mut problems).unwrap();
+    for (by, at, expected) in [
+        ("the-old-secret-1", "2025-12-31T23:59:59Z", Ok("old")),
+        ("the-old-secret-1", "2026-01-01T00:00:00Z", Ok("old")),
+        ("the-old-secret-1", "2026-01-01T00:00:00.001Z", Err(Reason::SecretExpired)),
+        ("the-new-secret-1", "2025-12-31T23:59:59Z", Err(Reason::SecretExpired)),
+        ("the-new-secret-1", "2026-01-01T00:00:00Z", Ok("new")),
+        ("the-new-secret-1", "2027-01-01T00:00:01Z", Err(Reason::SecretExpired)),
+        ("another-secret-1", "2026-01-01T00:00:00Z", Err(Reason::SignatureMismatch)),
+    ] {
+        // With a space, so that only the canonical form was signed.
+        let mut delivery = signed(&self::verifier(GRAPEVINE, &[by]), br#"{"event": "x"}"#);
+        delivery.received_at = at.parse().unwrap();
+        let found = verifier.verify(&delivery);
+        let name = found.as_ref().map(|verified| verified.secret()).map_err(|fault| fault.reason);
+        assert_eq!(name, expected, "{by} {at}");
+        if let Err(Fault { reason: Reason::SecretExpired, detail }) = found {
+            let detail = detail.unwrap();
+            assert!(detail.starts_with("the secret ") && !detail.contains("secret-1"), "{detail}");
+        }
+    }
+    let mut headers = HeaderMap::new();
+    verifier.sign(b"{}", "2026-06-01T00:00:00Z".parse().unwrap(), &mut headers).unwrap();
+    let mut delivery = delivery(&[], b"{}");
+    (delivery.headers, delivery.received_at) = (headers, "2026-06-01T00:00:00Z".parse().unwrap());
+    assert_eq!(verifier.verify(&delivery).unwrap().secret(), "new", "the secret that counts signs");
+}
+
+#[test]
+fn a_token_is_compared_whole() {
+    let verifier = verifier("signature = { kind = 'token', header = 'X-Token' }", &["first-token", SECRET]);
+    assert_eq!(reason(&verifier, &[("X-Token", SECRET)], "anything"), None);
+    let longer = format!("{SECRET}x");
+    for wrong in ["", "x", &SECRET[1..], &SECRET[..SECRET.len() - 1], &longer, &SECRET.to_uppercase()] {
+        assert_eq!(
+            reason(&verifier, &[("X-Token", wrong)], "{}"),
+            Some(Reason::SignatureMismatch),
+            "{wrong}"
+        );
+    }
+    assert_eq!(reason(&verifier, &[], "{}"), Some(Reason::SignatureMissing));
+    let prefixed = self::verifier(
+        "signature = { kind = 'token', header = 'Authorization', prefix = 'Bearer ' }",
+        &[SECRET],
+    );
+    assert_eq!(reason(&prefixed, &[("Authorization", &format!("Bearer {SECRET}"))], ""), None);
+    assert_eq!(reason(&prefixed, &[("Authorization", SECRET)], ""), Some(Reason::SignatureMalformed));
+
+    let mut problems = Problems::default();
+    let rules = rules("signature = { kind = 'token', header = 'X-Token' }");
+    Verifier::compile(&rules, &[Secret::new("odd", "two\nlines of it")], "signature", &mut problems);
+    let shown = problems.to_string();
+    assert!(shown.contains("the token odd has characters") && !shown.contains("lines of it"), "{shown}");
+}

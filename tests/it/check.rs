@@ -1,0 +1,281 @@
+//! `hookstream check`: what is wrong is told before `serve` meets it.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::cli::{hookstream, run};
+use crate::support::{Setup, batch, kafka, stack};
+
+const SECRET: &str = "whsec_of-the-check-tests-0123";
+
+/// `check` of a file with these lines, and its JSON where it printed some.
+fn check(directory: &Path, toml: &str, arguments: &[&str]) -> (i32, String, String) {
+    std::fs::write(directory.join("own.toml"), toml).unwrap();
+    let mut command = hookstream(directory);
+    command.args(["check", "-c", "own.toml"]).args(arguments).env("TEST_SECRET", SECRET);
+    let (code, stdout, stderr) = run(&mut command);
+    assert!(!stdout.contains(SECRET) && !stderr.contains(SECRET), "{stdout}{stderr}");
+    (code, stdout, stderr)
+}
+
+fn parsed(stdout: &str) -> Value {
+    serde_json::from_str(stdout).unwrap_or_else(|_| panic!("no JSON: {stdout}"))
+}
+
+#[test]
+fn each_source_is_shown_with_its_path_topics_and_what_to_mind() {
+    let directory = tempfile::tempdir().unwrap();
+    let toml = "[source.datagrid]\npreset = \"datagrid\"\nsecrets = [{ name = \"2026-11\", env = \"TEST_SECRET\" }]\n\
+                [source.short]\npreset = \"grapevine\"\nsecrets = [{ file = \"./short\" }]\n";
+    std::fs::write(directory.path().join("short"), "tiny").unwrap();
+    let (code, stdout, stderr) = check(directory.path(), toml, &[]);
+    assert_eq!(code, 0, "{stdout}{stderr}");
+    for expected in [
+        "ok    datagrid   /hooks/datagrid, 5 types, secrets: 2026-11",
+        "batch_prediction.failed         -> datagrid.batch_prediction.failed",
+        "all others                      -> dead_letter.datagrid",
+        "ok    short      /hooks/short, 1 type, secrets: short",
+        "off   grapevine  the variable GRAPEVINE_WEBHOOK_SECRET is not set",
+        "warn  source short: the secret short has only 4 bytes",
+        "note  no spool",
+    ] {
+        assert!(stdout.contains(expected), "{expected} is not in\n{stdout}");
+    }
+    let (code, stdout, _) = check(directory.path(), toml, &["--json", "-X", "spool.dir=/nowhere"]);
+    let report = parsed(&stdout);
+    assert_eq!((code, &report["ok"], &report["problems"]), (0, &json!(true), &json!([])));
+    assert_eq!(
+        report["sources"][1]["types"],
+        json!([{"type": "document.changed", "topic": "short.document.changed"}])
+    );
+    assert_eq!((&report["notes"], report["warnings"].as_array().unwrap().len()), (&json!([]), 1));
+}
+
+#[test]
+fn what_is_wrong_is_told_in_the_words_of_serve() {
+    let source = "[source.datagrid]\npreset = \"datagrid\"\nsecrets = [{ env = \"TEST_SECRET\" }]\n";
+    let schema = "{\"type\":\"record\"";
+    for (toml, expected) in [
+        (
+            "[http]\nlisen = \"x\"\n[source.datagrid]\npreset = \"datagrid\"\nsecrets = [{ env = \"NOT_SET\" }]\n",
+            &["own.toml:2: http.lisen: unknown key"][..],
+        ),
+        (
+            "[source.datagrid]\npreset = \"datagrid\"\nsecrets = [{ env = \"NOT_SET\" }]\nack_deadline = \"1s\"\n",
+            &["own.toml:3: source.datagrid.secrets.0", "own.toml:4: source.datagrid.ack_deadline"],
+        ),
+        (
+            &format!("{source}types = [\"batch_prediction.completed\"]\nunmapped = \"nowhere\"\n"),
+            &["own.toml:5: source.datagrid.unmapped"],
+        ),
+        (
+            &format!("{source}types = [\"batch_prediction.completed\"]\n"),
+            &["schema of datagrid batch_prediction.completed"],
+        ),
+    ] {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(directory.path().join("schemas/datagrid")).unwrap();
+        std::fs::write(directory.path().join("schemas/datagrid/batch_prediction.completed.avsc"), schema)
+            .unwrap();
+        let (code, stdout, stderr) = check(directory.path(), toml, &[]);
+        assert_eq!((code, stderr.as_str()), (1, ""), "{stdout}");
+        for expected in expected {
+            assert!(stdout.contains(expected), "{expected} is not in\n{stdout}");
+        }
+        let mut serve = hookstream(directory.path());
+        serve.args([
+            "serve",
+            "-c",
+            "own.toml",
+            "-X",
+            "http.listen=127.0.0.1:0",
+            "-X",
+            "admin.listen=127.0.0.1:0",
+        ]);
+        let (code, _, stderr) = run(serve.env("TEST_SECRET", SECRET).env("HOOKSTREAM_LOG", "off"));
+        assert_eq!((code, stderr), (2, format!("hookstream: {stdout}")));
+        let (code, json, _) = check(directory.path(), toml, &["--json"]);
+        let report = parsed(&json);
+        let problems: Vec<&str> =
+            report["problems"].as_array().unwrap().iter().map(|problem| problem.as_str().unwrap()).collect();
+        assert_eq!((code, &report["ok"]), (1, &json!(false)));
+        assert_eq!(problems, stdout.lines().skip(1).map(str::trim_start).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn what_cannot_be_checked_is_an_error() {
+    let directory = tempfile::tempdir().unwrap();
+    for arguments in [&["-c", "missing.toml"][..], &["--nonsense"]] {
+        let (code, stdout, stderr) = run(hookstream(directory.path()).arg("check").args(arguments));
+        assert!(code == 2 && stdout.is_empty() && !stderr.is_empty(), "{arguments:?}: {stdout}{stderr}");
+    }
+}
+
+/// `check --online --json`: exit code and, by part, its report.
+async fn online(toml: String, arguments: &[&str]) -> (i32, Value) {
+    let arguments: Vec<String> =
+        ["--online", "--json"].iter().chain(arguments).map(|text| (*text).to_owned()).collect();
+    tokio::task::spawn_blocking(move || {
+        let directory = tempfile::tempdir().unwrap();
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let (code, stdout, stderr) = check(directory.path(), &toml, &arguments);
+        assert_eq!(stderr, "");
+        let report = parsed(&stdout);
+        assert_eq!(report["ok"], code == 0, "{report}");
+        let parts = report["parts"].as_array().unwrap().iter();
+        let parts = parts.map(|part| (part["part"].as_str().unwrap().to_owned(), part.clone()));
+        (code, Value::Object(parts.collect()))
+    })
+    .await
+    .unwrap()
+}
+
+fn details(part: &Value) -> String {
+    let lines: Vec<&str> =
+        part["details"].as_array().unwrap().iter().map(|line| line.as_str().unwrap()).collect();
+    lines.join("\n")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn online_it_tells_what_serve_will_create_and_then_what_is_there_and_creates_nothing() {
+    let setup = Setup::new("datagrid");
+    let (toml, source) = (setup.toml(), setup.source.clone());
+    let topic = format!("{source}.batch_prediction.failed");
+    for _ in 0..2 {
+        let (code, parts) = online(toml.clone(), &[]).await;
+        assert_eq!((code, &parts["kafka"]["text"]), (0, &json!("PLAINTEXT, 1 broker")), "{parts}");
+        assert_eq!(parts["topics"]["text"], "0 of 6, 6 missing: `serve` creates them, and may");
+        assert!(details(&parts["topics"]).contains(&format!("missing  {topic}")), "{parts}");
+        assert_eq!(parts["registry"]["text"], "no auth, 0 of 5 subjects");
+        assert_eq!(parts["spool"]["state"], "off");
+        assert!(!kafka::exists(&topic).await);
+    }
+    let (code, parts) = online(toml.clone(), &["-X", "provision.on_start=false"]).await;
+    assert_eq!(
+        (code, &parts["topics"]["state"], &parts["registry"]["state"]),
+        (1, &json!("no"), &json!("no"))
+    );
+
+    let loose = format!("{source}.batch_prediction.completed");
+    kafka::create(&loose, "cleanup.policy", "compact").await;
+    let _service = setup.ready().await;
+    let (code, parts) = online(toml, &["-X", "provision.on_start=false"]).await;
+    assert_eq!((&parts["topics"]["text"], &parts["topics"]["state"]), (&json!("6 of 6"), &json!("ok")));
+    assert_eq!(parts["registry"]["text"], "no auth, 5 of 5 subjects", "{parts}");
+    // The cluster of these tests has one broker: that is said, and no good end.
+    assert_eq!((code, &parts["durability"]["state"]), (1, &json!("degraded")));
+    assert!(parts["durability"]["text"].as_str().unwrap().starts_with("sure of 1 copy only"), "{parts}");
+    let shapes = details(&parts["durability"]);
+    let shape = |topic: &str| {
+        let line = shapes.lines().find(|line| line.starts_with(topic)).unwrap();
+        line.split_once("  ").unwrap().1.trim_start().to_owned()
+    };
+    let one = "replication 1, min.insync.replicas 1, cleanup.policy";
+    assert_eq!(shape(&topic), format!("partitions 3, {one} compact,delete"));
+    assert_eq!(shape(&loose), format!("partitions 1, {one} compact"));
+    assert_eq!(shape(&format!("dead_letter.{source}")), format!("partitions 3, {one} delete"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_reached_is_told_in_time_and_hides_nothing_else() {
+    // A registry that takes connections and never answers.
+    let hung = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut setup = Setup::new("datagrid");
+    setup.kafka = "127.0.0.1:1".into();
+    setup.registry = format!("http://{}", hung.local_addr().unwrap());
+    let spool = tempfile::tempdir().unwrap();
+    setup.tables = format!("[spool]\ndir = \"{}\"\nmin_free = \"1 MiB\"", spool.path().display());
+    let begin = Instant::now();
+    let (code, parts) = online(setup.toml(), &[]).await;
+    assert!(begin.elapsed() < Duration::from_secs(20), "{:?}", begin.elapsed());
+    assert_eq!(code, 1);
+    for (part, state) in [("kafka", "no"), ("topics", "no"), ("registry", "no"), ("spool", "ok")] {
+        assert_eq!(parts[part]["state"], state, "{parts}");
+    }
+    assert!(parts["kafka"]["text"].as_str().unwrap().contains("127.0.0.1:1"), "{parts}");
+    assert!(parts["registry"]["text"].as_str().unwrap().contains(&setup.registry), "{parts}");
+    assert_eq!(std::fs::read_dir(spool.path()).unwrap().count(), 0, "no file stays");
+
+    let toml = setup.toml();
+    let no_room = online(toml.clone(), &["-X", "spool.min_free=1 EiB"]).await.1;
+    assert_eq!(no_room["spool"]["state"], "no", "{no_room}");
+    let file = spool.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    let no_dir = online(toml, &["-X", &format!("spool.dir={}", file.display())]).await.1;
+    assert!(no_dir["spool"]["text"].as_str().unwrap().contains("cannot use"), "{no_dir}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_spool_of_a_running_service_is_looked_at_and_left_alone() {
+    let spool = tempfile::tempdir().unwrap();
+    let mut setup = Setup::new("datagrid");
+    setup.tables = format!("[spool]\ndir = \"{}\"\nmin_free = \"1 MiB\"", spool.path().display());
+    let toml = setup.toml();
+    let not_yet = format!("spool.dir={}", spool.path().join("a/b").display());
+    let (_, parts) = online(toml.clone(), &["-X", &not_yet]).await;
+    assert_eq!(parts["spool"]["state"], "ok", "{parts}");
+    assert!(!spool.path().join("a").exists(), "nothing is made");
+    let service = setup.ready().await;
+    let (_, parts) = online(toml.clone(), &[]).await;
+    assert_eq!(parts["spool"]["state"], "ok");
+    assert!(parts["spool"]["text"].as_str().unwrap().contains("in use by a running service"), "{parts}");
+    service.datagrid_post(batch("evt_1")).await.is(200, "published", None);
+    service.app.stop().await.unwrap();
+    let (_, parts) = online(toml, &[]).await;
+    assert!(!parts["spool"]["text"].as_str().unwrap().contains("in use"), "{parts}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_subject_with_another_schema_is_told_with_whether_ours_fits() {
+    let setup = Setup::new("grapevine");
+    let subject = format!("{}.document.changed-value", setup.source);
+    let ours: Value =
+        serde_json::from_str(include_str!("../../schemas/grapevine/document.changed.avsc")).unwrap();
+    let mut close = ours.clone();
+    close["fields"][0]["doc"] = "another text".into();
+    close["fields"]
+        .as_array_mut()
+        .unwrap()
+        .push(json!({"name": "more", "type": ["null", "string"], "default": null}));
+    for (schema, state, expected) in [
+        (close, "ok", "other schema, compatible with ours: `serve` registers it"),
+        (json!({"type": "string"}), "no", "other schema, not compatible with ours"),
+    ] {
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let level = format!("{}/config/{subject}", setup.registry);
+        client.put(level).json(&json!({"compatibility": "NONE"})).send().await.unwrap();
+        let url = format!("{}/subjects/{subject}/versions", setup.registry);
+        let body = json!({"schemaType": "AVRO", "schema": schema.to_string()});
+        let answer = client.post(url).json(&body).send().await.unwrap();
+        assert!(answer.status().is_success(), "{}", answer.text().await.unwrap());
+        let level = format!("{}/config/{subject}", setup.registry);
+        client.put(level).json(&json!({"compatibility": "FULL"})).send().await.unwrap();
+        let (code, parts) = online(setup.toml(), &[]).await;
+        assert_eq!((code == 0, &parts["registry"]["state"]), (state == "ok", &json!(state)), "{parts}");
+        assert!(details(&parts["registry"]).contains(&format!("{subject}  {expected}")), "{parts}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_way_to_kafka_is_shown_without_its_password_whether_that_is_right_or_wrong() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let mut setup = Setup { kafka: stack("KAFKA_SCRAM"), ..Setup::new("grapevine") };
+    setup.tables = format!(
+        "[kafka.properties]\nsecurity.protocol = \"sasl_plaintext\"\nsasl.mechanisms = \"SCRAM-SHA-512\"\n\
+         sasl.username = \"hookstream\"\nsasl.password = {{ file = \"{}\" }}",
+        file.path().display()
+    );
+    for (password, state, rest) in
+        [(stack("KAFKA_PASSWORD"), "ok", "1 broker"), ("wrong-password-0123".to_owned(), "no", &setup.kafka)]
+    {
+        std::fs::write(file.path(), &password).unwrap();
+        let (_, parts) = online(setup.toml(), &[]).await;
+        let text = parts["kafka"]["text"].as_str().unwrap();
+        assert_eq!(parts["kafka"]["state"], state, "{text}");
+        assert!(text.starts_with(&format!("SASL_PLAINTEXT SCRAM-SHA-512, {rest}")), "{text}");
+        assert!(!parts.to_string().contains(&password));
+    }
+}
