@@ -155,7 +155,7 @@ async fn killed_while_draining(world: &World, time: Duration) -> anyhow::Result<
     set(Mode::Cut);
     tokio::time::sleep(time).await;
     let admin = world.program.service.lock().await.admin;
-    // Slow, so that at any moment some rows are handed over and not acknowledged.
+    // Slow, so that it has not drained before it is noticed.
     set(Mode::Delay(Duration::from_millis(150)));
     let (start, mut last, mut fell) = (Instant::now(), 0.0, false);
     while !fell && start.elapsed() < DRAIN_BEGINS {
@@ -165,6 +165,9 @@ async fn killed_while_draining(world: &World, time: Duration) -> anyhow::Result<
         }
         tokio::time::sleep(Duration::from_millis(100)).await; // a poll, bounded
     }
+    // What is handed over now stays without an answer, however few rows the drain hands over at a time.
+    set(Mode::Hang);
+    tokio::time::sleep(Duration::from_secs(1)).await; // the fault's own length
     let killed = world.program.kill().await;
     set(Mode::Pass);
     killed
