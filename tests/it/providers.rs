@@ -147,3 +147,28 @@ async fn github_s_events_go_to_their_topics_and_its_ping_to_none() {
     assert_eq!(unmapped[0]["value"]["data"], r#"{"action":"created"}"#);
     assert_eq!((push.len(), unmapped.len()), (1, 1), "the ping is in neither");
 }
+
+/// Bodies after docs.slack.dev, "The Events API".
+#[tokio::test]
+async fn slack_s_url_is_verified_its_events_are_published_and_an_old_signature_is_refused() {
+    let mut setup = Setup::new("slack");
+    setup.rules = "types = [\"app_mention\"]".into();
+    let service = setup.ready().await;
+    let post = async |age: i64, body: &str| {
+        let time = (Timestamp::now().as_second() - age).to_string();
+        let signature = format!("v0={}", hmac(format!("v0:{time}:{body}").as_bytes()));
+        let request = service.client.post(service.url()).header("X-Slack-Signature", signature);
+        request.header("X-Slack-Request-Timestamp", time).body(body.to_owned()).send().await.unwrap()
+    };
+    let handshake =
+        r#"{"token":"Jhj5dZrVaK7ZwHHjRyZWjbDl","challenge":"3eZbrw1aB","type":"url_verification"}"#;
+    assert_eq!(post(0, handshake).await.text().await.unwrap(), "3eZbrw1aB");
+    let body = include_str!("../../config/samples/slack/app_mention.json").trim_end();
+    assert_eq!(post(0, body).await.status(), 200);
+    assert_eq!(post(600, body).await.status(), 401);
+
+    let records = kafka::java(&[&service.topic("app_mention")]);
+    assert_eq!(records.len(), 1);
+    assert_eq!(records[0]["key"], "Ev123ABC456", "all that is read is signed");
+    assert_eq!(records[0]["value"]["time"], 1_775_847_600_000_i64);
+}
