@@ -33,6 +33,7 @@ Examples:
   hookstream send datagrid knowledge.processing.completed
   hookstream send grapevine --body delivery.json            a body of your own, as it is
   hookstream send grapevine --url http://127.0.0.1:9000     another address, /hooks/grapevine there
+  hookstream send github push --body push.json              where the type stands in a header
   hookstream send datagrid --count 10000 --concurrency 64   as fast as the answers come
   hookstream send datagrid --count 600 --rate 10 --ids sent.tsv
 
@@ -54,8 +55,9 @@ const NOBODY: &str = "is `hookstream serve` or `hookstream dev` running? --url n
 pub struct Args {
     /// The source, by its name in the configuration
     source: String,
-    /// The event type of the sample [default: the source's first]
-    #[arg(value_name = "TYPE", conflicts_with = "body")]
+    /// The event type of the sample [default: the source's first]; with --body, the type for the
+    /// header, where the source reads it from one
+    #[arg(value_name = "TYPE")]
     event_type: Option<String>,
     /// Send this file (- for standard input) as it is; with --count, its id and time are made fresh
     #[arg(long, value_name = "FILE")]
@@ -97,11 +99,16 @@ pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<Verdict> {
         writeln!(output::stderr(), "warning: {warning}")?;
     }
     let count = args.count.unwrap_or(1);
-    let body = match &args.body {
-        Some(path) => read(path)?,
-        None => Bytes::from_static(sample_of(&target, args.event_type.as_deref())?.as_bytes()),
+    let (body, event_type) = match &args.body {
+        Some(path) => (read(path)?, args.event_type.as_deref()),
+        None => {
+            let (event_type, text) = sample_of(&target, args.event_type.as_deref())?;
+            // Else it stands in the sample.
+            let of_header = target.rules.envelope.event_type.pointer().is_none().then_some(event_type);
+            (Bytes::from_static(text.as_bytes()), of_header)
+        }
     };
-    let maker = Maker::new(&target, body, args.body.is_none() || count > 1)?;
+    let maker = Maker::new(&target, body, event_type, args.body.is_none() || count > 1)?;
     // What cannot be signed is told before anything is sent.
     maker.make()?;
     let concurrency = (args.concurrency as usize).min(count.try_into().unwrap_or(usize::MAX));
@@ -158,18 +165,19 @@ async fn many(post: Post, plan: Plan, ids: &mut Ids, json: bool) -> anyhow::Resu
     Ok(if tally.failed() == 0 { Verdict::Yes } else { Verdict::No })
 }
 
-/// The sample's body; of the source's own types the first that has one, unless a type is named.
-fn sample_of(target: &Target, event_type: Option<&str>) -> anyhow::Result<&'static str> {
+/// A sample's type and body; of the source's own types the first that has one, unless a type is named.
+fn sample_of<'a>(target: &Target, event_type: Option<&'a str>) -> anyhow::Result<(&'a str, &'static str)> {
     let preset = target.rules.preset.as_deref().unwrap_or_default();
     let known = sample::types(preset);
     let routed = known.iter().find(|known| target.rules.types.iter().any(|routed| routed == *known));
     let Some(event_type) = event_type.or(routed.or(known.first()).copied()) else {
         bail!("there are no samples for the source {}; send a body with --body FILE", target.name);
     };
-    sample::text(preset, event_type).with_context(|| match known {
+    let text = sample::text(preset, event_type).with_context(|| match known {
         [] => format!("there are no samples for the source {}; send a body with --body FILE", target.name),
         _ => format!("there is no sample of the type `{event_type}`; there are: {}", known.join(", ")),
-    })
+    })?;
+    Ok((event_type, text))
 }
 
 fn read(path: &Path) -> anyhow::Result<Bytes> {
@@ -291,31 +299,51 @@ mod tests {
 
     #[test]
     fn the_service_s_own_code_takes_every_sample_and_finds_the_id_that_was_made() {
-        for (source, preset) in [("datagrid", "datagrid"), ("grapevine", "grapevine")] {
-            let target = found(source);
+        for (preset, _) in crate::config::presets() {
+            let target = target(preset, &[], &[&format!("source.{preset}.preset={preset}")], None).unwrap();
             for event_type in sample::types(preset) {
-                let body = sample_of(&target, Some(event_type)).unwrap();
-                let maker = Maker::new(&target, Bytes::from_static(body.as_bytes()), true).unwrap();
+                let (_, body) = sample_of(&target, Some(event_type)).unwrap();
+                let in_body = target.rules.envelope.event_type.pointer().is_some();
+                let of_header = (!in_body).then_some(*event_type);
+                let maker =
+                    Maker::new(&target, Bytes::from_static(body.as_bytes()), of_header, true).unwrap();
                 let [one, other] = [maker.make().unwrap(), maker.make().unwrap()];
                 let [id, other] = [maker.id(&one).unwrap(), maker.id(&other).unwrap()];
-                assert_ne!(id, other);
-                match source {
-                    "datagrid" => assert!(one.body.windows(id.len()).any(|part| part == id.as_bytes())),
-                    _ => assert!(id.starts_with("sha256:")),
+                assert_ne!(id, other, "{preset}");
+                // The digest stands in where a rule finds none.
+                assert_eq!(id.starts_with("sha256:"), preset == "grapevine", "{preset}: {id}");
+                if preset == "datagrid" {
+                    assert!(one.body.windows(id.len()).any(|part| part == id.as_bytes()));
+                }
+                if preset == "shopify" {
+                    assert!(id.starts_with("orders/create:"), "{id}");
+                    assert_eq!(one.headers["x-shopify-topic"], "orders/create");
                 }
             }
         }
     }
 
     #[test]
+    fn a_type_is_given_where_it_stands_in_a_header_and_only_there() {
+        let body = || Bytes::from_static(b"{}");
+        let github = target("github", &[], &["source.github.preset=github"], None).unwrap();
+        let fault = Maker::new(&github, body(), None, false).err().unwrap().to_string();
+        assert_eq!(fault, "the event type stands in the header x-github-event; give TYPE, too");
+        let made = Maker::new(&github, body(), Some("star"), false).unwrap().make().unwrap();
+        assert_eq!(made.headers["x-github-event"], "star");
+        let fault = Maker::new(&found("datagrid"), body(), Some("star"), false).err().unwrap().to_string();
+        assert_eq!(fault, "the event type stands in the body; leave out TYPE");
+    }
+
+    #[test]
     fn without_a_type_the_first_that_the_source_takes_is_sent() {
         let of = |sets: &[&str]| {
             let target = target("datagrid", &[], sets, None).unwrap();
-            sample_of(&target, None).unwrap()
+            Some(sample_of(&target, None).unwrap().1)
         };
-        assert_eq!(Some(of(&[])), sample::text("datagrid", "batch_prediction.completed"));
+        assert_eq!(of(&[]), sample::text("datagrid", "batch_prediction.completed"));
         let only = "source.datagrid.types=knowledge.processing.completed";
-        assert_eq!(Some(of(&[only])), sample::text("datagrid", "knowledge.processing.completed"));
+        assert_eq!(of(&[only]), sample::text("datagrid", "knowledge.processing.completed"));
     }
 
     #[test]
@@ -326,10 +354,10 @@ mod tests {
 
     #[test]
     fn a_body_that_the_provider_could_not_sign_is_an_error() {
-        let maker = Maker::new(&found("grapevine"), Bytes::from_static(b"1 2"), false).unwrap();
+        let maker = Maker::new(&found("grapevine"), Bytes::from_static(b"1 2"), None, false).unwrap();
         let error = maker.make().err().unwrap().to_string();
         assert!(error.contains("json_invalid"), "{error}");
-        let maker = Maker::new(&found("datagrid"), Bytes::from_static(b"1 2"), false).unwrap();
+        let maker = Maker::new(&found("datagrid"), Bytes::from_static(b"1 2"), None, false).unwrap();
         assert_eq!(maker.make().unwrap().body, "1 2");
     }
 

@@ -18,9 +18,17 @@ use crate::names;
 pub(super) const SHIPPED: &str = include_str!("../../config/hookstream.toml");
 
 /// Presets by name: data, so that a provider more is a file more.
-pub(super) const PRESETS: [(&str, &str); 2] = [
+pub(super) const PRESETS: [(&str, &str); 10] = [
     ("datagrid", include_str!("../../config/providers/datagrid.toml")),
+    ("github", include_str!("../../config/providers/github.toml")),
+    ("gitlab", include_str!("../../config/providers/gitlab.toml")),
     ("grapevine", include_str!("../../config/providers/grapevine.toml")),
+    ("linear", include_str!("../../config/providers/linear.toml")),
+    ("shopify", include_str!("../../config/providers/shopify.toml")),
+    ("slack", include_str!("../../config/providers/slack.toml")),
+    ("standard-webhooks", include_str!("../../config/providers/standard-webhooks.toml")),
+    ("stripe", include_str!("../../config/providers/stripe.toml")),
+    ("svix", include_str!("../../config/providers/svix.toml")),
 ];
 
 /// Each round takes out one mistake; a file with more than this is no configuration.

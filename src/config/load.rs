@@ -86,9 +86,9 @@ impl Loaded {
     }
 }
 
-/// The names that `preset` may have.
-pub fn presets() -> impl Iterator<Item = &'static str> {
-    PRESETS.iter().map(|(name, _)| *name)
+/// The names that `preset` may have, each with its TOML text.
+pub fn presets() -> impl Iterator<Item = (&'static str, &'static str)> {
+    PRESETS.into_iter()
 }
 
 /// Reads everything. The file is `-c`, else `$HOOKSTREAM_CONFIG`, else `config/hookstream.toml`,
@@ -232,7 +232,7 @@ impl Reader<'_> {
                 let why = fault.into_message();
                 self.warnings.push(format!("source {name}: {why}; the public dev secret is used instead"));
             }
-            return Ok(Some(vec![dev_secret(source.preset.as_deref())]));
+            return Ok(Some(vec![dev_secret(source.preset.as_deref(), source.signature.secret_format)]));
         }
         let unset = faults.iter().all(|(_, fault)| matches!(fault, Unusable::Unset(_)));
         if secrets.is_empty() && unset && !self.layers.is_users(name) {

@@ -7,26 +7,33 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use super::SecretFormat;
+
 /// What `dev` signs with where nothing else is set, by preset. Public, so worth nothing as a
 /// secret: `serve` refuses them.
 pub const DEV_SECRETS: [(&str, &str); 2] =
     [("datagrid", "whsec_hookstream-dev-not-a-secret-datagrid"), ("grapevine", "wh_dev-not-a-secret-000")];
 
-/// The same for any other preset.
+/// The same for any other source.
 const DEV_SECRET: &str = "whsec_hookstream-dev-not-a-secret";
+
+/// The same where the key is read from the secret: the key itself, whichever way it is written.
+const DEV_KEY: &str = "hookstream-dev-not-a-secret";
 
 /// Below this, a signing secret can be guessed; it is used with a warning.
 pub(super) const SHORT: usize = 16;
 
-/// The public dev secret for a source of this preset.
-pub fn dev_secret(preset: Option<&str>) -> Secret {
+/// The public dev secret for a source of this preset that writes its secrets so: as the others
+/// are once loaded, that is, the key.
+pub fn dev_secret(preset: Option<&str>, format: SecretFormat) -> Secret {
     let known = DEV_SECRETS.iter().find(|(name, _)| Some(*name) == preset);
-    Secret::new("dev", known.map_or(DEV_SECRET, |(_, value)| value))
+    let text = known.map_or(DEV_SECRET, |(_, value)| value);
+    Secret::new("dev", if format == SecretFormat::Text { text } else { DEV_KEY })
 }
 
 /// Whether anybody may know it from this source text.
 pub(super) fn is_dev(secret: &Secret) -> bool {
-    let mut known = DEV_SECRETS.iter().map(|(_, value)| *value).chain([DEV_SECRET]);
+    let mut known = DEV_SECRETS.iter().map(|(_, value)| *value).chain([DEV_SECRET, DEV_KEY]);
     known.any(|value| value.as_bytes() == secret.expose())
 }
 
@@ -151,10 +158,12 @@ mod tests {
     fn dev_secrets_have_their_provider_s_form_and_are_known() {
         for (preset, value) in DEV_SECRETS {
             assert!(value.len() >= SHORT);
-            assert!(is_dev(&dev_secret(Some(preset))));
+            assert!(is_dev(&dev_secret(Some(preset), SecretFormat::Text)));
         }
-        assert!(is_dev(&dev_secret(None)));
-        assert_eq!(dev_secret(Some("grapevine")).expose().len(), "wh_".len() + 20);
+        for format in [SecretFormat::Text, SecretFormat::Whsec, SecretFormat::Hex] {
+            assert!(is_dev(&dev_secret(None, format)));
+        }
+        assert_eq!(dev_secret(Some("grapevine"), SecretFormat::Text).expose().len(), "wh_".len() + 20);
         assert!(!is_dev(&Secret::new("dev", "whsec_of-a-real-provider")));
     }
 }

@@ -23,6 +23,7 @@ mod kill;
 mod layout;
 mod outcomes;
 mod pressure;
+mod providers;
 mod registry;
 mod rules;
 mod security;

@@ -195,9 +195,9 @@ mod tests {
         let service = Arc::new(Service::default());
         tokio::spawn(service.clone().serve(listener));
         let target = target("datagrid", &[], &[], Some(&url)).unwrap();
-        let body = super::super::sample_of(&target, None).unwrap();
+        let (_, body) = super::super::sample_of(&target, None).unwrap();
         let post = Post {
-            maker: Maker::new(&target, body.into(), true).unwrap(),
+            maker: Maker::new(&target, body.into(), None, true).unwrap(),
             client: Client::new(&target.url, Duration::from_secs(10), plan.concurrency).unwrap(),
             with_ids: true,
         };

@@ -4,13 +4,13 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use anyhow::bail;
 use bytes::Bytes;
-use http::{HeaderMap, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::target::Target;
 use crate::cli::sample;
-use crate::config::{Part, TimeFormat};
+use crate::config::{self, Part, TimeFormat};
 use crate::delivery::{Delivery, Id};
 use crate::envelope::Envelope;
 use crate::verify::Verifier;
@@ -20,6 +20,7 @@ pub(super) struct Maker {
     verifier: Verifier,
     envelope: Envelope,
     body: Bytes,
+    beside: Beside,
     /// `None`: each body is sent as it is.
     fresh: Option<Fresh>,
 }
@@ -32,11 +33,16 @@ pub(super) struct Signed {
 
 impl Maker {
     /// A maker of `body`; with `fresh`, its id and time are new ones in each delivery, as far as
-    /// it has them.
+    /// it has them. `event_type` is for a source whose type stands in a header.
     ///
     /// # Errors
-    /// Problems with the source's rules.
-    pub(super) fn new(target: &Target, body: Bytes, fresh: bool) -> anyhow::Result<Self> {
+    /// Problems with the source's rules; a type that is missing, or that has no header.
+    pub(super) fn new(
+        target: &Target,
+        body: Bytes,
+        event_type: Option<&str>,
+        fresh: bool,
+    ) -> anyhow::Result<Self> {
         let mut problems = target.loaded.problems();
         let place = |part: &str| format!("source.{}.{part}", target.name);
         let secrets = std::slice::from_ref(&target.secret);
@@ -47,7 +53,8 @@ impl Maker {
         let (Some(verifier), Some(envelope)) = (verifier, envelope) else { bail!(problems) };
         let text = str::from_utf8(&body).ok().filter(|_| fresh);
         let fresh = text.map(|text| Fresh::new(text, &rules.envelope));
-        Ok(Self { verifier, envelope, body, fresh })
+        let beside = Beside::new(&rules.envelope, event_type)?;
+        Ok(Self { verifier, envelope, body, beside, fresh })
     }
 
     /// The next delivery.
@@ -59,7 +66,7 @@ impl Maker {
             Some(fresh) => fresh.next(),
             None => (self.body.clone(), Timestamp::now()),
         };
-        let mut headers = HeaderMap::new();
+        let mut headers = self.beside.next(now);
         match self.verifier.sign(&body, now, &mut headers) {
             Ok(()) => Ok(Signed { body, headers }),
             Err(fault) => bail!("the provider could not sign this body: {fault}"),
@@ -81,6 +88,67 @@ impl Maker {
     }
 }
 
+/// What stands in headers beside the signature: as the envelope reads it.
+struct Beside {
+    /// Each gets an id that never was.
+    ids: Vec<HeaderName>,
+    time: Option<(HeaderName, TimeFormat)>,
+    event_type: Option<(HeaderName, HeaderValue)>,
+}
+
+impl Beside {
+    fn new(rules: &config::Envelope, event_type: Option<&str>) -> anyhow::Result<Self> {
+        let parts = match &rules.id {
+            config::Id::Digest => &[][..],
+            config::Id::Part(part) => std::slice::from_ref(part),
+            config::Id::Join { parts, .. } => parts,
+        };
+        let event_type = match (header(&rules.event_type), event_type) {
+            (None, None) => None,
+            (None, Some(_)) => bail!("the event type stands in the body; leave out TYPE"),
+            // One without a type may be sent where the source has a default.
+            (Some(_), None) if rules.default_type.is_some() => None,
+            (Some(name), None) => bail!("the event type stands in the header {name}; give TYPE, too"),
+            (Some(name), Some(value)) => Some((name, HeaderValue::from_str(value)?)),
+        };
+        let format = rules.time_format.unwrap_or(TimeFormat::Rfc3339);
+        let time = rules.time.as_ref().and_then(header).map(|name| (name, format));
+        Ok(Self { ids: parts.iter().filter_map(header).collect(), time, event_type })
+    }
+
+    fn next(&self, now: Timestamp) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        let ids = self.ids.iter().map(|name| (name, Uuid::now_v7().to_string()));
+        let time = self.time.iter().map(|(name, format)| (name, plain(*format, now)));
+        for (name, text) in ids.chain(time) {
+            if let Ok(value) = HeaderValue::try_from(text) {
+                headers.insert(name, value);
+            }
+        }
+        // The last, since an id may be joined from it.
+        if let Some((name, value)) = self.event_type.clone() {
+            headers.insert(name, value);
+        }
+        headers
+    }
+}
+
+fn header(part: &Part) -> Option<HeaderName> {
+    match part {
+        Part::Pointer(_) => None,
+        Part::Header { name, .. } => HeaderName::from_bytes(name.as_bytes()).ok(),
+    }
+}
+
+/// `time`, as exactly as most providers write it; a string without its quotes.
+fn plain(format: TimeFormat, time: Timestamp) -> String {
+    match format {
+        TimeFormat::Rfc3339 => format!("{time:.6}"),
+        TimeFormat::UnixSeconds => time.as_second().to_string(),
+        TimeFormat::UnixMilliseconds => time.as_millisecond().to_string(),
+    }
+}
+
 /// Makes each body a new event.
 struct Fresh {
     text: String,
@@ -88,17 +156,20 @@ struct Fresh {
     id: Option<String>,
     time: Option<String>,
     format: TimeFormat,
+    /// Whether the time tells events apart that have the same second.
+    exact: bool,
     /// In microseconds.
     last: AtomicI64,
 }
 
 impl Fresh {
-    fn new(text: &str, rules: &crate::config::Envelope) -> Self {
+    fn new(text: &str, rules: &config::Envelope) -> Self {
         Self {
             text: text.to_owned(),
             id: rules.id.pointer().map(str::to_owned),
             time: rules.time.as_ref().and_then(Part::pointer).map(str::to_owned),
             format: rules.time_format.unwrap_or(TimeFormat::Rfc3339),
+            exact: !matches!(rules.id, config::Id::Part(_)),
             last: AtomicI64::new(0),
         }
     }
@@ -126,15 +197,14 @@ impl Fresh {
 
     fn written(&self, time: Timestamp) -> String {
         match self.format {
-            TimeFormat::Rfc3339 => format!("\"{time:.6}\""),
-            TimeFormat::UnixSeconds if self.id.is_some() => time.as_second().to_string(),
-            TimeFormat::UnixMilliseconds if self.id.is_some() => time.as_millisecond().to_string(),
-            TimeFormat::UnixMilliseconds => {
+            TimeFormat::Rfc3339 => format!("\"{}\"", plain(self.format, time)),
+            TimeFormat::UnixMilliseconds if self.exact => {
                 format!("{}.{:03}", time.as_millisecond(), time.subsec_microsecond() % 1000)
             }
-            TimeFormat::UnixSeconds => {
+            TimeFormat::UnixSeconds if self.exact => {
                 format!("{}.{:06}", time.as_second(), time.subsec_nanosecond() / 1000)
             }
+            _ => plain(self.format, time),
         }
     }
 }

@@ -67,7 +67,7 @@ impl Target {
 
     /// Whether anybody can sign as we do.
     pub(super) fn uses_dev_secret(&self) -> bool {
-        self.secret == dev_secret(self.rules.preset.as_deref())
+        self.secret == dev_secret(self.rules.preset.as_deref(), self.rules.signature.secret_format)
     }
 }
 

@@ -168,7 +168,7 @@ fn one_mistake_gives_one_line_with_its_place() {
         ),
         (
             "[source.datagrid]\npreset = 'hunter2-do-not-repeat'",
-            "hookstream.toml:2: source.datagrid.preset: unknown preset; known are datagrid, grapevine",
+            "hookstream.toml:2: source.datagrid.preset: unknown preset; known are datagrid, github, gitlab, grapevine, linear, shopify, slack, standard-webhooks, stripe, svix",
         ),
         (
             "[source.datagrid.signature]\nforms = ['raw',\n'ra']",
@@ -376,7 +376,7 @@ fn variables_that_lead_nowhere_are_named_and_those_of_others_ignored() {
     }
     assert_eq!(
         line("", &[("HOOKSTREAM_SOURCE__DATAGRID__PRESET", "123")], &[]),
-        "HOOKSTREAM_SOURCE__DATAGRID__PRESET: source.datagrid.preset: unknown preset; known are datagrid, grapevine"
+        "HOOKSTREAM_SOURCE__DATAGRID__PRESET: source.datagrid.preset: unknown preset; known are datagrid, github, gitlab, grapevine, linear, shopify, slack, standard-webhooks, stripe, svix"
     );
     assert_eq!(line("", &[], &[CANARY]), "-X: has no `=`; write -X key=value");
     assert_eq!(

@@ -1,0 +1,174 @@
+//! The shipped presets, and the page that shows how to do without one.
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use bytes::Bytes;
+use hookstream::app;
+use hookstream::config::{self, Environment, Overrides};
+use hookstream::delivery::{Delivery, Id};
+use hookstream::sources::Sources;
+use http::{HeaderMap, HeaderName, Uri};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use crate::support::{Setup, hmac, kafka};
+
+/// Sources as `serve` compiles them from this file, with these secrets.
+fn compiled(toml: &str, secrets: &[(&str, &str)]) -> Sources {
+    let file = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
+    std::fs::write(file.path(), toml).unwrap();
+    let overrides = Overrides { file: Some(file.path().to_owned()), ..Overrides::default() };
+    let environment: Environment = secrets.iter().copied().collect();
+    let loaded = config::load(&overrides, &environment).unwrap_or_else(|problems| panic!("{problems}"));
+    app::compile(&loaded).unwrap_or_else(|problems| panic!("{problems}")).0
+}
+
+#[test]
+fn every_preset_compiles_and_says_where_its_rules_come_from() {
+    let secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+    for (name, text) in config::presets() {
+        let toml = format!("[source.{name}]\npreset = \"{name}\"\nsecrets = [{{ env = \"S\" }}]");
+        let sources = compiled(&toml, &[("S", secret)]);
+        let source = sources.get(name).unwrap();
+        let rules: toml::Table = text.parse().unwrap();
+        if name != "grapevine" {
+            assert!(rules["docs"].as_str().unwrap().starts_with("https://"), "{name}");
+        }
+        let [types, generic] = [
+            !rules["types"].as_array().unwrap().is_empty(),
+            source.topic_of_others() == format!("{name}.unmapped"),
+        ];
+        assert_ne!(types, generic, "{name}: either schemas, or the generic record for all");
+    }
+}
+
+const SECRET: &str = "a-secret-of-some-length-00";
+const KEY: &str = "00ff10ef20df30cf40bf50af609f708f";
+
+/// Each block of the page signs, verifies and refuses, and verifies what Python's hmac signed.
+#[test]
+fn the_blocks_of_the_page_work_as_they_stand() {
+    let secrets = [
+        ("GITHUB_WEBHOOK_SECRET", SECRET),
+        ("PAYSTACK_SECRET_KEY", SECRET),
+        ("SQUARE_SIGNATURE_KEY", SECRET),
+        ("ACME_SIGNING_KEY", KEY),
+    ];
+    let page = include_str!("../../docs/providers.md");
+    let blocks = page.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+    let (mut names, mut vectors) = (Vec::new(), 0);
+    for block in blocks {
+        let sources = compiled(block, &secrets);
+        let source = sources.iter().find(|source| block.contains(&format!("[source.{}]", source.name)));
+        let source = source.unwrap_or_else(|| panic!("no source in {block}"));
+        let mut headers = HeaderMap::new();
+        source.verifier.sign(b"{}", Timestamp::now(), &mut headers).unwrap();
+        for (body, valid) in [("{}", true), ("{ }", false)] {
+            let delivery = delivery(headers.clone(), body.into());
+            let verdict = source.verifier.verify(&delivery);
+            assert_eq!(verdict.is_ok(), valid, "{}: {body}", source.name);
+            assert!(verdict.ok().and_then(|verified| source.stale(&verified)).is_none());
+        }
+        for vector in vectors_of(&source.name) {
+            let verdict = source.verifier.verify(&vector.delivery);
+            assert_eq!(verdict.is_ok(), vector.valid, "{}: {verdict:?}", source.name);
+            vectors += 1;
+        }
+        names.push(source.name.clone());
+    }
+    assert_eq!(names, ["github", "paystack", "square", "acme"]);
+    assert!(vectors > 10, "only {vectors} vectors");
+}
+
+struct Vector {
+    delivery: Delivery,
+    valid: bool,
+}
+
+/// Those of other programs, which the page's secret signed.
+fn vectors_of(provider: &str) -> impl Iterator<Item = Vector> {
+    let vectors = include_str!("../fixtures/signatures/providers.jsonl").lines();
+    let vectors = vectors.map(|line| serde_json::from_str::<Value>(line).unwrap());
+    vectors.filter(move |vector| vector["provider"] == provider && vector["secret"] == SECRET).map(|vector| {
+        let mut headers = HeaderMap::new();
+        for header in vector["headers"].as_array().unwrap() {
+            let [name, value] = [0, 1].map(|at| header[at].as_str().unwrap());
+            headers.append(HeaderName::from_bytes(name.as_bytes()).unwrap(), value.parse().unwrap());
+        }
+        let body = BASE64_STANDARD.decode(vector["body_base64"].as_str().unwrap()).unwrap();
+        Vector { delivery: delivery(headers, body.into()), valid: vector["valid"].as_bool().unwrap() }
+    })
+}
+
+fn delivery(headers: HeaderMap, body: Bytes) -> Delivery {
+    let (id, received_at) = (Id::new(), Timestamp::now());
+    Delivery { id, uri: Uri::from_static("/"), headers, body, received_at }
+}
+
+/// Headers and body after docs.github.com, "Webhook events and payloads"; the signature by another
+/// library than the service's.
+#[tokio::test]
+async fn github_s_events_go_to_their_topics_and_its_ping_to_none() {
+    let mut setup = Setup::new("github");
+    setup.rules = "types = [\"push\"]".into();
+    let service = setup.ready().await;
+    let body = r#"{"ref":"refs/heads/main","repository":{"full_name":"acme/webhooks"}}"#;
+    let post = async |event: &str, content_type: &str, body: &str| {
+        let signature = format!("sha256={}", hmac(body.as_bytes()));
+        let headers = [
+            ("User-Agent", "GitHub-Hookshot/044aadd"),
+            ("Content-Type", content_type),
+            ("X-GitHub-Hook-ID", "292430182"),
+            ("X-GitHub-Event", event),
+            ("X-GitHub-Delivery", "72d3162e-cc78-11e3-81ab-4c9367dc0958"),
+            ("X-Hub-Signature-256", &signature),
+        ];
+        service.post(&headers, body.to_owned()).await
+    };
+    let answer = post("push", "application/json", body).await;
+    answer.is(200, "published", None);
+    assert_eq!(answer.body["topic"], service.topic("push"));
+    post("ping", "application/json", r#"{"zen":"Design for failure."}"#).await.is(
+        200,
+        "handled",
+        Some("handshake"),
+    );
+    let form = "payload=%7B%22action%22%3A%22created%22%7D";
+    let answer = post("star", "application/x-www-form-urlencoded", form).await;
+    answer.is(200, "published", None);
+    assert_eq!(answer.body["topic"], service.topic("unmapped"));
+
+    let [push, unmapped] = ["push", "unmapped"].map(|topic| kafka::java(&[&service.topic(topic)]));
+    // By Python's hashlib: sha256(body)[:16].
+    assert_eq!(push[0]["key"], "72d3162e-cc78-11e3-81ab-4c9367dc0958:1df95657678f7b09");
+    assert_eq!(push[0]["headers"]["hookstream-unsigned"], "id,type");
+    assert_eq!((&push[0]["value"]["type"], &push[0]["value"]["data"]), (&json!("push"), &json!(body)));
+    assert_eq!(unmapped[0]["value"]["type"], "star");
+    assert_eq!(unmapped[0]["value"]["data"], r#"{"action":"created"}"#);
+    assert_eq!((push.len(), unmapped.len()), (1, 1), "the ping is in neither");
+}
+
+/// Bodies after docs.slack.dev, "The Events API".
+#[tokio::test]
+async fn slack_s_url_is_verified_its_events_are_published_and_an_old_signature_is_refused() {
+    let mut setup = Setup::new("slack");
+    setup.rules = "types = [\"app_mention\"]".into();
+    let service = setup.ready().await;
+    let post = async |age: i64, body: &str| {
+        let time = (Timestamp::now().as_second() - age).to_string();
+        let signature = format!("v0={}", hmac(format!("v0:{time}:{body}").as_bytes()));
+        let request = service.client.post(service.url()).header("X-Slack-Signature", signature);
+        request.header("X-Slack-Request-Timestamp", time).body(body.to_owned()).send().await.unwrap()
+    };
+    let handshake =
+        r#"{"token":"Jhj5dZrVaK7ZwHHjRyZWjbDl","challenge":"3eZbrw1aB","type":"url_verification"}"#;
+    assert_eq!(post(0, handshake).await.text().await.unwrap(), "3eZbrw1aB");
+    let body = include_str!("../../config/samples/slack/app_mention.json").trim_end();
+    assert_eq!(post(0, body).await.status(), 200);
+    assert_eq!(post(600, body).await.status(), 401);
+
+    let records = kafka::java(&[&service.topic("app_mention")]);
+    assert_eq!(records.len(), 1);
+    assert_eq!(records[0]["key"], "Ev123ABC456", "all that is read is signed");
+    assert_eq!(records[0]["value"]["time"], 1_775_847_600_000_i64);
+}
