@@ -24,6 +24,7 @@ mod layout;
 mod outcomes;
 mod pressure;
 mod registry;
+mod reload;
 mod rules;
 mod security;
 mod shutdown;
