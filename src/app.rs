@@ -1,7 +1,8 @@
-//! The running service: start, and a stop that loses nothing. Every background task is on this
+//! The running service: start, reload, and a stop that loses nothing. Every background task is on this
 //! screen.
 
 mod drain_only;
+mod reload;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -11,11 +12,13 @@ use std::time::Duration;
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
 
 pub use drain_only::DrainOnly;
+use reload::Reloader;
+pub use reload::{LOOK as RELOAD_LOOK, Reload};
 
 use crate::config::{self, Config, Loaded, Problems};
 use crate::deliver::Deliverer;
@@ -56,6 +59,8 @@ pub struct App {
     pub admin: SocketAddr,
     /// How it does.
     pub health: Arc<Health>,
+    /// Reads the configuration again when asked.
+    pub reload: Reload,
     drain_delay: Duration,
     shutdown_timeout: Duration,
     phase: watch::Sender<Phase>,
@@ -143,17 +148,24 @@ impl App {
         )?;
         // In the spool's directory, which is ours alone by now.
         let pins = config.spool.dir.as_ref().map(|dir| Pins::open(dir, registry.url()));
+        let (swap, reloads) = mpsc::channel(1);
+        let (reloader, reload) = Reloader::new(loaded.clone(), schemas.clone(), swap);
         let subjects =
             Subjects::new(loaded.clone(), registry, sources.clone(), health.clone(), schemas, pins);
         let admin = Admin::new(&connection)?;
-        let durability =
-            Durability { admin: admin.clone(), sources: sources.clone(), health: health.clone() };
+        let durability = Durability {
+            admin: admin.clone(),
+            sources: sources.clone(),
+            health: health.clone(),
+            reloads: subjects.swaps(),
+        };
         let provisioner = Provisioner {
             admin,
             loaded: loaded.clone(),
             producer: producer.clone(),
             sources: sources.clone(),
             health: health.clone(),
+            reloads: subjects.swaps(),
         };
 
         let Listeners { hooks, admin } = listeners;
@@ -180,7 +192,8 @@ impl App {
 
         background.push(tokio::spawn(provisioner.run()));
         background.push(tokio::spawn(durability.run()));
-        background.push(tokio::spawn(subjects.run(provision::RECHECK)));
+        background.push(tokio::spawn(subjects.run(provision::RECHECK, reloads)));
+        background.push(tokio::spawn(reloader.run()));
         Ok(Self {
             hooks: hooks.local_addr()?,
             admin: admin.local_addr()?,
@@ -190,6 +203,7 @@ impl App {
             ],
             background,
             health,
+            reload,
             drain_delay: config.http.drain_delay,
             shutdown_timeout: config.http.shutdown_timeout,
             phase,
@@ -202,6 +216,11 @@ impl App {
     /// What the spool holds; `None` without one.
     pub fn spool(&self) -> Option<spool::Stats> {
         self.spool.as_ref().map(|spool| spool.stats())
+    }
+
+    /// From now on looks `every` so often whether the configuration reads otherwise, and takes it.
+    pub fn watch_files(&mut self, every: Duration) {
+        self.background.push(tokio::spawn(self.reload.clone().watch(every)));
     }
 
     /// Deliveries between their complete body and their end.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use tokio::sync::watch;
 
 use crate::config::{Config, Loaded};
 use crate::kafka::{Admin, NewTopic, Producer};
@@ -16,7 +17,7 @@ use crate::observe::health::{Health, State};
 use crate::sources::Sources;
 
 pub use durability::{Durability, judge};
-pub use subjects::{RECHECK, Subjects};
+pub use subjects::{RECHECK, Reloaded, Subjects};
 
 /// Between two rounds while something is missing.
 const PAUSES: [Duration; 4] =
@@ -31,10 +32,10 @@ pub fn max_record(max_body: usize) -> usize {
     2 * max_body + 128 * 1024
 }
 
-/// Brings topics to what the configuration wishes. Runs at start until nothing is missing; never
-/// alters what exists.
+/// Brings topics to what the configuration wishes. Runs at start and after each reload until nothing
+/// is missing; never alters what exists.
 pub struct Provisioner {
-    /// The configuration.
+    /// The configuration; of its sources, those of `sources` count.
     pub loaded: Arc<Loaded>,
     /// The cluster.
     pub admin: Admin,
@@ -44,16 +45,24 @@ pub struct Provisioner {
     pub sources: Arc<ArcSwap<Sources>>,
     /// Who is told how far we are.
     pub health: Arc<Health>,
+    /// Changes with each swap by a reload.
+    pub reloads: watch::Receiver<()>,
 }
 
 impl Provisioner {
-    /// Tries until all is there, with growing pauses. Ends when done; dropping it stops it.
-    pub async fn run(self) {
-        let mut pauses = PAUSES.iter();
-        let mut pause = Duration::ZERO;
-        while !self.topics().await {
-            pause = pauses.next().copied().unwrap_or(pause);
-            tokio::time::sleep(pause).await;
+    /// Tries until all is there, with growing pauses, and anew after each reload. Ends when none can
+    /// come any more; dropping it stops it.
+    pub async fn run(mut self) {
+        loop {
+            let mut pauses = PAUSES.iter();
+            let mut pause = Duration::ZERO;
+            while !self.topics().await {
+                pause = pauses.next().copied().unwrap_or(pause);
+                tokio::time::sleep(pause).await;
+            }
+            if self.reloads.changed().await.is_err() {
+                return;
+            }
         }
     }
 

@@ -39,6 +39,7 @@ pub struct Source {
     /// Where authentic but unusable deliveries go.
     pub dead_letter_topic: Arc<str>,
     dead_letters: Arc<DefaultDirectRateLimiter>,
+    dead_letter_rate: u32,
     in_flight: Arc<InUse>,
     max_in_flight: usize,
     stale: Stale,
@@ -123,9 +124,13 @@ impl Sources {
             let routes =
                 rules.types.iter().filter_map(|known| Some((known.clone(), route(known)?))).collect();
             let unmapped = (rules.unmapped == Unmapped::Generic).then(|| route(names::UNMAPPED)).flatten();
-            let (dead_letters, in_flight) = match previous.and_then(|sources| sources.get(name)) {
-                Some(source) => (source.dead_letters.clone(), source.in_flight.clone()),
-                None => (Arc::new(limiter(rules.dead_letter_rate)), Arc::default()),
+            let before = previous.and_then(|sources| sources.get(name));
+            let in_flight = before.map(|source| source.in_flight.clone()).unwrap_or_default();
+            let dead_letters = match before {
+                Some(source) if source.dead_letter_rate == rules.dead_letter_rate => {
+                    source.dead_letters.clone()
+                }
+                _ => Arc::new(limiter(rules.dead_letter_rate)),
             };
             let source = Source {
                 name: name.clone(),
@@ -137,6 +142,7 @@ impl Sources {
                 unmapped,
                 dead_letter_topic: names::dead_letter_topic(name).into(),
                 dead_letters,
+                dead_letter_rate: rules.dead_letter_rate,
                 in_flight,
                 max_in_flight: rules.max_in_flight.unwrap_or(share),
                 stale: rules.stale,

@@ -13,8 +13,9 @@ use crate::observe::log;
 
 /// Take deliveries and publish them to Kafka
 ///
-/// Missing topics are created and schemas registered at start. SIGTERM stops it without loss, a
-/// second signal at once. HOOKSTREAM_LOG sets the log's filter, for instance `warn`.
+/// Missing topics are created and schemas registered at start. SIGHUP reads the
+/// configuration again, as does a change of its files. SIGTERM stops it without loss, a second signal at
+/// once. HOOKSTREAM_LOG sets the log's filter, for instance `warn`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Take no deliveries: publish what the spool holds, then end (0 all out, 1 stopped before)
@@ -42,8 +43,18 @@ pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<Verdict> {
     if args.drain_only {
         return drain(&loaded, &mut signals).await;
     }
+    // Before anybody can take us for started: until then it ends the process.
+    let mut hangups = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
     let listeners = Listeners::bind(&loaded.config).await?;
-    let app = App::start(loaded, listeners, Arc::new(http::log)).await?;
+    let mut app = App::start(loaded, listeners, Arc::new(http::log)).await?;
+    app.watch_files(app::RELOAD_LOOK);
+    let reload = app.reload.clone();
+    tokio::spawn(async move {
+        while hangups.recv().await.is_some() {
+            // It says itself how it went.
+            let _ = reload.now().await;
+        }
+    });
     tracing::info!(hooks = %app.hooks, admin = %app.admin, "listening");
     tokio::spawn({
         let health = app.health.clone();

@@ -8,6 +8,7 @@ use std::fmt;
 
 use figment::Figment;
 use figment::error::{Actual, Kind as Mistake};
+use figment::value::Dict;
 
 use super::problems::{Place, Problems, hint};
 use super::secret::Environment;
@@ -173,6 +174,15 @@ impl Layers {
         Some(config)
     }
 
+    /// What all layers together say, as it was read.
+    pub(super) fn merged(&self) -> Dict {
+        self.figment().extract().unwrap_or_default()
+    }
+
+    fn figment(&self) -> Figment {
+        self.0.iter().fold(Figment::new(), |merged, layer| merged.merge(&layer.root))
+    }
+
     /// A reference to a secret is one value: `file` of a higher layer must replace `env` of a
     /// lower one and not join it.
     fn replace_references(&mut self) {
@@ -258,8 +268,7 @@ impl Layers {
         let mut mistaken: Vec<Vec<String>> = Vec::new();
         let without_preset = broken.clone();
         for _ in 0..ROUNDS {
-            let merged = self.0.iter().fold(Figment::new(), |merged, layer| merged.merge(&layer.root));
-            let error = match merged.extract::<Config>() {
+            let error = match self.figment().extract::<Config>() {
                 Ok(config) => return Some(config),
                 Err(error) => error,
             };

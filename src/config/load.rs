@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::again::Origin;
 use super::layers::{Layers, PRESETS};
 use super::problems::{Place, Problems};
 use super::properties::{Properties, Property};
@@ -75,7 +76,8 @@ pub struct Loaded {
     pub warnings: Vec<String>,
     /// Places of settings that [`Overrides::embedded`] left out.
     pub ignored: Vec<String>,
-    layers: Arc<Layers>,
+    pub(super) layers: Arc<Layers>,
+    pub(super) origin: Origin,
 }
 
 impl Loaded {
@@ -137,6 +139,7 @@ pub(super) fn load_with(
         warnings: Vec::new(),
         ignored,
         layers: Arc::clone(&layers),
+        origin: Origin { overrides: overrides.clone(), environment: environment.clone() },
     };
     reader.sources(&mut loaded);
     loaded.properties = reader.properties(&loaded.config);

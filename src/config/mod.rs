@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+mod again;
 mod check;
 mod envelope;
 mod handshake;

@@ -146,6 +146,12 @@ impl Producer {
         })?;
         Ok(async move {
             match ack.await {
+                // librdkafka takes a record for written when Kafka acknowledged a later one, and then has
+                // no offset for it. In a partition that is just being made, that was seen to be wrong:
+                // the first record was not there. Another try costs a duplicate at most.
+                Ok(Ok(delivered)) if delivered.offset < 0 => {
+                    Err(Trouble::Unavailable("Kafka acknowledged a later record, and not this one".into()))
+                }
                 Ok(Ok(delivered)) => Ok(Ack { partition: delivered.partition, offset: delivered.offset }),
                 Ok(Err((error, _))) => Err(Trouble::from(&error)),
                 Err(_) => Err(Trouble::Unavailable("the producer is gone".into())),

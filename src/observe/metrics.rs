@@ -13,6 +13,7 @@ const SPOOL_ROWS: &str = "hookstream_spool_rows";
 const SPOOL_BYTES: &str = "hookstream_spool_bytes";
 const SPOOL_OLDEST: &str = "hookstream_spool_oldest_timestamp_seconds";
 const REFUSED: &str = "hookstream_connections_refused_total";
+const RELOAD: &str = "hookstream_config_last_reload_successful";
 const BUILD: &str = "hookstream_build_info";
 
 /// From a fast acknowledgement to past the default deadline.
@@ -47,6 +48,11 @@ pub fn init() {
             "When the oldest live row of the spool was received, in seconds since 1970; NaN while there is none."
         );
         metrics::describe_counter!(REFUSED, "Connections closed at once: their address had too many open.");
+        metrics::describe_gauge!(
+            RELOAD,
+            "Whether the last attempt to read the configuration again was: 1 taken, 0 refused (the old one stays)."
+        );
+        metrics::gauge!(RELOAD).set(1.0);
         metrics::describe_gauge!(BUILD, "Always 1; the version is a label.");
         metrics::gauge!(BUILD, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
         Some(handle)
@@ -71,6 +77,11 @@ pub fn spool(live: u64, parked: u64, bytes: u64, oldest_ms: Option<i64>) {
     metrics::gauge!(SPOOL_BYTES).set(bytes as f64);
     // A zero would make every alarm on its age go off; NaN compares as false.
     metrics::gauge!(SPOOL_OLDEST).set(oldest_ms.map_or(f64::NAN, |ms| ms as f64 / 1000.0));
+}
+
+/// Tells whether the configuration that was read last is in force.
+pub fn reload(successful: bool) {
+    metrics::gauge!(RELOAD).set(f64::from(u8::from(successful)));
 }
 
 /// Counts a connection that was closed at once.

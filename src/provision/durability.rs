@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use tokio::sync::watch;
 
 use crate::kafka::{Admin, Copies};
 use crate::observe::health::{Health, State};
@@ -33,12 +34,14 @@ pub struct Durability {
     pub sources: Arc<ArcSwap<Sources>>,
     /// Who is told.
     pub health: Arc<Health>,
+    /// Changes with each swap by a reload: there may be new topics.
+    pub reloads: watch::Receiver<()>,
 }
 
 impl Durability {
     /// Looks once the topics are there, and again as long as the service runs. Does not end;
     /// dropping it stops it.
-    pub async fn run(self) {
+    pub async fn run(mut self) {
         let topics = |health: &Health| health.topics.state();
         let mut told = false;
         loop {
@@ -64,6 +67,7 @@ impl Durability {
             tokio::select! {
                 () = tokio::time::sleep(if known { RECHECK } else { RETRY }) => {}
                 () = self.health.wait(|health| topics(health) == State::Ok), if !complete => {}
+                Ok(()) = self.reloads.changed() => {}
             }
         }
     }

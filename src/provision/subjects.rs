@@ -9,9 +9,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::PAUSES;
-use crate::config::Loaded;
+use crate::config::{Loaded, Problems};
 use crate::observe::health::{Health, State};
 use crate::schema::registry::Resolved;
 use crate::schema::{self, Pins, Registry, Schemas, Standing};
@@ -20,7 +21,17 @@ use crate::sources::Sources;
 /// Between two looks at ids that are confirmed.
 pub const RECHECK: Duration = Duration::from_secs(60);
 
-/// Keeps the ids of all schemas, and the sources compiled with them.
+/// A configuration that was read again.
+pub struct Reloaded {
+    /// Its sources are new; all else is as at start.
+    pub loaded: Arc<Loaded>,
+    /// Its schemas, nothing known of their ids.
+    pub schemas: Schemas,
+    /// Told when deliveries are judged by it, or why they never will be.
+    pub answer: oneshot::Sender<Result<(), Problems>>,
+}
+
+/// Keeps the ids of all schemas, and the sources compiled with them: the one place that swaps them.
 pub struct Subjects {
     loaded: Arc<Loaded>,
     registry: Registry,
@@ -29,6 +40,7 @@ pub struct Subjects {
     schemas: Schemas,
     pins: Option<Pins>,
     silent: bool,
+    swapped: watch::Sender<()>,
 }
 
 impl Subjects {
@@ -41,7 +53,8 @@ impl Subjects {
         schemas: Schemas,
         pins: Option<Pins>,
     ) -> Self {
-        let mut subjects = Self { loaded, registry, sources, health, schemas, pins, silent: false };
+        let swapped = watch::Sender::new(());
+        let mut subjects = Self { loaded, registry, sources, health, schemas, pins, silent: false, swapped };
         if let Some(pins) = &subjects.pins
             && subjects.schemas.pin(pins)
         {
@@ -51,23 +64,67 @@ impl Subjects {
         subjects
     }
 
-    /// Asks until all ids are confirmed, with growing pauses, then again `every` so often. Does not
-    /// end; dropping it stops it.
-    pub async fn run(mut self, every: Duration) {
+    /// Changes each time that a reload has swapped the sources.
+    pub fn swaps(&self) -> watch::Receiver<()> {
+        self.swapped.subscribe()
+    }
+
+    /// Asks until all ids are confirmed, with growing pauses, then again `every` so often; takes what
+    /// `reloads` brings, and asks for its new subjects at once. Does not end; dropping it stops it.
+    pub async fn run(mut self, every: Duration, mut reloads: mpsc::Receiver<Reloaded>) {
         let mut pauses = PAUSES.iter();
         let mut pause = Duration::ZERO;
         loop {
-            let settled = self.round().await;
-            if !settled {
-                pause = pauses.next().copied().unwrap_or(pause);
+            // A registry that does not answer keeps no reload waiting. What was learned by then is
+            // compiled with it.
+            let asked = tokio::select! {
+                Some(reloaded) = reloads.recv() => Err(reloaded),
+                troubles = self.round() => Ok(troubles),
+            };
+            let reloaded = match asked {
+                Err(reloaded) => Some(reloaded),
+                Ok(troubles) => {
+                    self.save().await;
+                    let settled = self.report(&troubles);
+                    if !settled {
+                        pause = pauses.next().copied().unwrap_or(pause);
+                    }
+                    tokio::select! {
+                        Some(reloaded) = reloads.recv() => Some(reloaded),
+                        () = tokio::time::sleep(if settled { every } else { pause }) => None,
+                    }
+                }
+            };
+            if let Some(reloaded) = reloaded {
+                self.take(reloaded);
+                pauses = PAUSES.iter();
             }
-            tokio::time::sleep(if settled { every } else { pause }).await;
         }
     }
 
+    /// Swaps in what was read again, or leaves all as it is. What is known of the ids of subjects
+    /// that stay is carried over, from this run or, by the pins, an earlier one.
+    fn take(&mut self, Reloaded { loaded, mut schemas, answer }: Reloaded) {
+        if let Some(pins) = &self.pins {
+            schemas.pin(pins);
+        }
+        schemas.carry_over(&self.schemas);
+        let compiled = Sources::compile(&loaded, &schemas, Some(&self.sources.load()));
+        let outcome = compiled.map(|sources| {
+            self.sources.store(Arc::new(sources));
+            (self.loaded, self.schemas) = (loaded, schemas);
+            self.swapped.send_replace(());
+        });
+        if outcome.is_err() {
+            self.compile();
+        }
+        // Who asked may have gone; what was swapped stays.
+        let _ = answer.send(outcome);
+    }
+
     /// Asks for each subject once; what has come is swapped in at the end, so that one bad schema
-    /// holds up its own types only. True when nothing is open.
-    async fn round(&mut self) -> bool {
+    /// holds up its own types only. Returns what went wrong.
+    async fn round(&mut self) -> Vec<String> {
         let mut troubles = Vec::new();
         let mut news = false;
         let all: Vec<schema::Loaded> = self.schemas.iter().cloned().collect();
@@ -86,8 +143,7 @@ impl Subjects {
         if news {
             troubles.extend(self.compile());
         }
-        self.save().await;
-        self.report(&all, &troubles)
+        troubles
     }
 
     /// What the registry says of one subject. A known id is checked before anything is registered:
@@ -182,9 +238,10 @@ impl Subjects {
     }
 
     /// Tells readiness. A registry that merely does not answer is no news once all is confirmed.
-    fn report(&mut self, all: &[schema::Loaded], troubles: &[String]) -> bool {
+    /// True when nothing is open.
+    fn report(&mut self, troubles: &[String]) -> bool {
         let (mut open, mut pinned, mut lost) = (false, false, Vec::new());
-        for schema in all {
+        for schema in self.schemas.iter() {
             let subject = &schema.subject;
             match self.schemas.standing(subject) {
                 Standing::Confirmed(_) => {}

@@ -11,7 +11,7 @@ pub mod registry;
 pub mod shipped;
 mod walk;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 
 use apache_avro::Schema;
@@ -112,6 +112,24 @@ impl Schemas {
         self.any_id()
     }
 
+    /// Takes what `before` knows of the subjects whose schema is still the same.
+    pub fn carry_over(&mut self, before: &Self) {
+        for (key, Loaded { subject, text, .. }) in &self.loaded {
+            if let Some(standing) = before.standings.get(subject)
+                && before.loaded.get(key).is_some_and(|before| before.text == *text)
+            {
+                self.standings.insert(subject.clone(), *standing);
+            }
+        }
+    }
+
+    /// The sources with a schema that differs, or that only one of both has.
+    pub fn differing_sources(&self, other: &Self) -> BTreeSet<String> {
+        let text = |schemas: &Self, key| schemas.loaded.get(key).map(|loaded| loaded.text.clone());
+        let keys = self.loaded.keys().chain(other.loaded.keys());
+        keys.filter(|key| text(self, key) != text(other, key)).map(|(source, _)| source.clone()).collect()
+    }
+
     /// Whether any id may be used.
     pub fn any_id(&self) -> bool {
         self.loaded.values().any(|loaded| self.id(&loaded.subject).is_some())
@@ -156,5 +174,32 @@ mod tests {
             assert_eq!(schemas.id("a-value"), None, "{standing:?}");
         }
         assert_eq!(schemas.id("b-value"), None);
+    }
+
+    #[test]
+    fn an_id_is_carried_over_to_the_same_schema_only() {
+        let with = |types: &[(&str, String)]| {
+            let (mut schemas, mut problems) = (Schemas::default(), Problems::default());
+            for (event_type, text) in types {
+                add(&mut schemas.loaded, "a", event_type, text.clone(), &mut problems);
+            }
+            assert!(problems.is_empty());
+            schemas
+        };
+        let text = |event_type: &str| shipped::generic("a", event_type);
+        let changed = text("changed").replace("The event id", "An event id");
+        let mut before =
+            with(&[("same", text("same")), ("changed", text("changed")), ("gone", text("gone"))]);
+        for (event_type, id) in [("same", 1), ("changed", 2), ("gone", 3)] {
+            before.set(&format!("a.{event_type}-value"), Standing::Lost(id));
+        }
+        let mut after = with(&[("same", text("same")), ("changed", changed), ("new", text("new"))]);
+        after.carry_over(&before);
+        assert_eq!(after.standing("a.same-value"), Standing::Lost(1));
+        for event_type in ["changed", "gone", "new"] {
+            assert_eq!(after.standing(&format!("a.{event_type}-value")), Standing::Unknown, "{event_type}");
+        }
+        assert_eq!(before.differing_sources(&after).into_iter().collect::<Vec<_>>(), ["a"]);
+        assert!(before.differing_sources(&before).is_empty());
     }
 }

@@ -25,6 +25,7 @@ mod outcomes;
 mod pressure;
 mod providers;
 mod registry;
+mod reload;
 mod rules;
 mod security;
 mod shutdown;

@@ -13,7 +13,7 @@ use hookstream::provision::Subjects;
 use hookstream::schema::Registry;
 use serde_json::json;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use crate::support::{PATIENCE, SECRET, Service, Setup, batch, until};
@@ -222,7 +222,7 @@ async fn what_runs_bears_a_registry_that_is_out_and_notices_one_that_was_wiped()
     };
     let (asked, mut rounds) = watch::channel(0);
     let every = Duration::from_millis(20);
-    let task = tokio::spawn(subjects.run(every));
+    let task = tokio::spawn(subjects.run(every, mpsc::channel(1).1));
     until("ids", async || health.schemas.state() == State::Ok).await;
     assert!(encodes("batch_prediction.completed"));
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::load::load_with;
 use super::*;
 
+mod again;
 mod mistakes;
 mod properties;
 mod secrets;

@@ -18,6 +18,7 @@ use hookstream::names;
 use reqwest::{Response, StatusCode};
 use serde_json::Value;
 use sha2::Sha256;
+use tempfile::NamedTempFile;
 use uuid::Uuid;
 
 /// The secret of every source in these tests.
@@ -113,7 +114,7 @@ impl Setup {
 
     /// The same, for a start that may be refused.
     pub async fn try_start(self) -> anyhow::Result<Service> {
-        let file = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
+        let file = NamedTempFile::with_suffix(".toml").unwrap();
         std::fs::write(file.path(), self.toml()).unwrap();
         let overrides = Overrides { file: Some(file.path().to_owned()), ..Overrides::default() };
         let variables =
@@ -127,7 +128,7 @@ impl Setup {
         };
         let app = App::start(loaded, listeners, Arc::new(watch)).await?;
         let client = reqwest::Client::builder().timeout(PATIENCE).no_proxy().build().unwrap();
-        Ok(Service { app, source: self.source, client, lines })
+        Ok(Service { app, source: self.source, file, client, lines })
     }
 
     /// The same, and waits until it is ready.
@@ -142,6 +143,8 @@ impl Setup {
 pub struct Service {
     pub app: App,
     pub source: String,
+    /// Its configuration file.
+    pub file: NamedTempFile,
     pub client: reqwest::Client,
     lines: Arc<Mutex<Vec<String>>>,
 }

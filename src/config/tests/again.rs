@@ -1,0 +1,48 @@
+//! What differs between two readings.
+
+use super::*;
+
+fn names(names: impl IntoIterator<Item = String>) -> Vec<String> {
+    names.into_iter().collect()
+}
+
+#[test]
+fn what_is_read_at_start_only_is_kept_and_told_by_name() {
+    let started = load_toml("", &[], &[]).unwrap();
+    let text = "[http]\nlisten = '127.0.0.1:1'\n[kafka.properties]\n'sasl.password' = { env = 'P' }\n[spool]\ndir = '/x'";
+    let mut now = load_toml(text, &[("P", CANARY)], &[]).unwrap();
+    let told = now.keep_what_needs_a_restart(&started);
+    assert_eq!(told, ["http.listen", "kafka.properties", "spool.dir"]);
+    assert_eq!(now.config.http.listen, started.config.http.listen);
+    assert_eq!(now.config.spool.dir, None);
+    assert_eq!(now.properties, started.properties);
+    assert_eq!(names(now.differing_sources(&started)), [""; 0]);
+}
+
+#[test]
+fn a_password_that_changes_behind_its_reference_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let password = dir.path().join("p");
+    let text = format!("[registry]\nbearer = {{ file = '{}' }}", password.display());
+    std::fs::write(&password, "one").unwrap();
+    let started = load_toml(&text, &[], &[]).unwrap();
+    std::fs::write(&password, "two").unwrap();
+    let mut now = load_toml(&text, &[], &[]).unwrap();
+    assert_eq!(now.keep_what_needs_a_restart(&started), ["registry (its credentials)"]);
+    assert_eq!(now.registry_auth, started.registry_auth);
+}
+
+#[test]
+fn a_source_differs_by_its_rules_its_secrets_or_by_being_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let secret = dir.path().join("s");
+    std::fs::write(&secret, "whsec_0123456789abcdef").unwrap();
+    let text = format!("[source.datagrid]\nsecrets = [{{ file = '{}' }}]\n", secret.display());
+    let before = load_toml(&text, &[], &[]).unwrap();
+    let differing = |text: &str| names(load_toml(text, &[], &[]).unwrap().differing_sources(&before));
+    assert_eq!(differing(&text), [""; 0]);
+    assert_eq!(differing(&format!("{text}stale = 'reject'")), ["datagrid"]);
+    assert_eq!(differing(&format!("{text}[source.grapevine]\nenabled = false")), ["grapevine"]);
+    std::fs::write(&secret, "whsec_another-of-16-bytes").unwrap();
+    assert_eq!(differing(&text), ["datagrid"]);
+}
