@@ -213,7 +213,11 @@ async fn wipe(world: &mut World) -> anyhow::Result<()> {
         answer.text().await.is_ok_and(|text| text.contains("lost or changed id"))
     })
     .await?;
-    world.registry.restore(&world.snapshot).await
+    // Not open while it is being restored: what the service registers meanwhile would take an id.
+    world.registry.proxy.set(Mode::Cut);
+    let restored = world.registry.restore(&world.snapshot).await;
+    world.registry.proxy.set(Mode::Pass);
+    restored
 }
 
 /// With no broker there, and then, in every other case, with the brokers back before there is room.
