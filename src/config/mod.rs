@@ -30,7 +30,7 @@ pub use problems::Problems;
 pub use properties::{Properties, Property};
 pub use reference::{SecretEntry, SecretRef};
 pub use secret::{Environment, Secret, SecretText, Window};
-pub use signature::{Encoding, Form, Hash, Kind, SecretFormat, Signature, TimestampUnit};
+pub use signature::{CREDENTIALS, Encoding, Form, Hash, Kind, SecretFormat, Signature, TimestampUnit};
 
 /// Everything, presets merged in.
 #[derive(Debug, Clone, Deserialize)]

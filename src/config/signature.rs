@@ -8,6 +8,9 @@ use serde::Deserialize;
 
 use super::text;
 
+/// Headers that hold credentials. What a rule reads is kept in dead letters, and these must not be.
+pub const CREDENTIALS: [&str; 3] = ["authorization", "proxy-authorization", "cookie"];
+
 /// `[source.NAME.signature]`
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]

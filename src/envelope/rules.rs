@@ -132,6 +132,12 @@ impl Compiler<'_> {
                     self.problem(field, "is no name of an HTTP header");
                     return None;
                 };
+                if config::CREDENTIALS.contains(&header.as_str()) {
+                    self.problem(
+                        field,
+                        "reads a header that holds credentials, which no dead letter may keep",
+                    );
+                }
                 if header.as_str().eq_ignore_ascii_case(&self.signature.header) {
                     self.problem(
                         field,

@@ -23,6 +23,10 @@ fn rules_that_cannot_be_meant_are_told_with_their_place() {
         (with("\"\"", ""), "envelope.id: must be a JSON pointer"),
         (with("{ header = \"x y\", unsigned = true }", ""), "envelope.id: is no name of an HTTP header"),
         (
+            with("{ header = \"Cookie\", unsigned = true }", ""),
+            "envelope.id: reads a header that holds credentials",
+        ),
+        (
             with("{ header = \"X-Id\" }", ""),
             "envelope.id: reads the header x-id, which the signature does not",
         ),

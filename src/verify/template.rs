@@ -119,6 +119,11 @@ impl Template {
             .ok()
             .filter(|name| !name.as_str().starts_with("hookstream-"))
             .ok_or_else(|| format!("names by {what} what is no header of a provider"))?;
+        if config::CREDENTIALS.contains(&name.as_str()) {
+            return Err(format!(
+                "names by {what} a header that holds credentials, which no dead letter may keep"
+            ));
+        }
         let known = self.headers.iter().position(|header| *header == name);
         let at = known.unwrap_or_else(|| {
             self.headers.push(name);

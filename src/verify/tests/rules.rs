@@ -50,6 +50,16 @@ fn rules_that_cannot_be_right_are_refused() {
 }
 
 #[test]
+fn a_header_that_holds_credentials_is_no_part_of_what_is_signed() {
+    for name in ["Authorization", "cookie"] {
+        let mut problems = Problems::default();
+        let rules = rules(&format!("signature = {{ header = 'S', signed = '{{header:{name}}}.{{body}}' }}"));
+        assert!(Verifier::compile(&rules, &[], "signature", &mut problems).is_none());
+        assert!(problems.to_string().contains("credentials"), "{problems}");
+    }
+}
+
+#[test]
 fn a_header_that_the_rules_read_occurs_exactly_once() {
     let rules = "signature = { header = 'S', timestamp_header = 'T', id_header = 'I', \
         signed = '{id}.{timestamp}.{header:E}.{body}' }";
