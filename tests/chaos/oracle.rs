@@ -41,7 +41,7 @@ async fn within(plan: &Plan, dir: &std::path::Path) -> anyhow::Result<()> {
     let broken = faults(plan, &mut world).await;
     kills.abort();
     broken?;
-    world.senders.stop().await;
+    world.senders.stop();
     load.await?;
     // A start after the last fault: what the file holds counts, not what memory does.
     let _ = kills.await;

@@ -93,7 +93,7 @@ pub async fn run(time: Duration, rate: u32, seed: u64, cut: bool) -> anyhow::Res
     let mut p99: Vec<_> = slices.iter().map(Phase::p99).collect();
     phases.push(Phase::of_slices("draining", slices));
     phases.push(watch("normal again", pid, &world.senders, tokio::time::sleep(NORMAL)).await?);
-    world.senders.stop().await;
+    world.senders.stop();
     load.await?;
     drained(admin).await?;
     let parked = parked(&dir.path().join("hookstream.toml"))?.len();

@@ -134,7 +134,8 @@ impl Senders {
         self.start.elapsed()
     }
 
-    /// Sends new deliveries at this rate until [`Senders::stop`], each in a task of its own.
+    /// Sends new deliveries at this rate until [`Senders::stop`], each in a task of its own. Resolves when
+    /// each has had its last attempt.
     pub async fn run(self: Arc<Self>, per_second: u32) {
         let mut due = tokio::time::interval(Duration::from_secs(1) / per_second);
         while !self.stopped.load(Ordering::Relaxed) {
@@ -147,13 +148,14 @@ impl Senders {
                 drop(place);
             });
         }
-    }
-
-    /// No new deliveries; resolves when those under way have had their last attempt.
-    pub async fn stop(&self) {
-        self.stopped.store(true, Ordering::Relaxed);
+        // Here, where none is begun any more: one begun behind the wait would be answered unseen.
         self.tasks.close();
         self.tasks.wait().await;
+    }
+
+    /// No new deliveries: [`Senders::run`] comes to its end.
+    pub fn stop(&self) {
+        self.stopped.store(true, Ordering::Relaxed);
     }
 
     async fn deliver(&self, n: u64) {
