@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::kafka::embedded::Embedded;
+use crate::kafka::embedded::{Embedded, RDKafkaRespErr};
 use crate::kafka::{Connection, Tuning};
 use crate::record::Parts;
 use crate::spool::Limits;
@@ -36,8 +36,8 @@ fn deadline() -> Deadline {
     Deadline::new(Instant::now(), PATIENCE, Duration::from_secs(1))
 }
 
-/// A producer that has published once, to a broker that is slow from now on.
-async fn slow() -> (Embedded, Arc<Producer>, Arc<Health>) {
+/// A producer that has published once.
+async fn producer() -> (Embedded, Arc<Producer>, Arc<Health>) {
     let kafka = Embedded::start().unwrap();
     kafka.create_topic(TOPIC, 1).unwrap();
     let connection = Connection::new(kafka.bootstrap_servers(), crate::config::Properties::default());
@@ -48,8 +48,32 @@ async fn slow() -> (Embedded, Arc<Producer>, Arc<Health>) {
     assert_eq!(health.kafka.state(), State::Ok);
     // Its room is given back a little after its acknowledgement: it must fit in beside the next.
     producer.publish(&sized("evt_0", 10)).unwrap().await.unwrap();
-    kafka.delay(ROUND_TRIP).unwrap();
     (kafka, producer, health)
+}
+
+/// The same, to a broker that is slow from now on.
+async fn slow() -> (Embedded, Arc<Producer>, Arc<Health>) {
+    let slow = producer().await;
+    slow.0.delay(ROUND_TRIP).unwrap();
+    slow
+}
+
+/// librdkafka takes this answer for success, and has no offset: the record was seen not to be there.
+#[tokio::test]
+async fn a_success_without_an_offset_is_no_acknowledgement() {
+    let (_dir, spool) = spool(100);
+    let (kafka, producer, health) = producer().await;
+    let deliver = async |spool: Option<Arc<Spool>>, key| {
+        let repeated = RDKafkaRespErr::RD_KAFKA_RESP_ERR_DUPLICATE_SEQUENCE_NUMBER;
+        kafka.fail_produce(&[repeated]).unwrap();
+        let deliverer = Deliverer::new(producer.clone(), spool, health.clone());
+        deliverer.deliver(vec![sized(key, 10)], deadline()).await
+    };
+    let alone = deliver(None, "evt_1").await;
+    assert!(matches!(alone, Err(Undelivered::Kafka(_))), "{alone:?}");
+    let spooled = deliver(Some(spool.clone()), "evt_2").await;
+    assert!(matches!(spooled, Ok(Receipt::Spooled)), "{spooled:?}");
+    assert_eq!(spool.stats().live, 1);
 }
 
 #[tokio::test]

@@ -15,7 +15,8 @@ use anyhow::Context as _;
 use rdkafka::client::{Client, DefaultClientContext};
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::mocking::MockCluster;
-use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr, RDKafkaType};
+pub use rdkafka::types::RDKafkaRespErr;
+use rdkafka::types::{RDKafkaApiKey, RDKafkaType};
 
 /// One broker: enough for what clients see, and a forwarder needs only one address.
 const BROKERS: &str = "1";

@@ -78,6 +78,7 @@ pub struct Senders {
     places: Arc<Semaphore>,
     tasks: TaskTracker,
     next: AtomicU64,
+    paused: AtomicBool,
     stopped: AtomicBool,
     book: Mutex<Book>,
 }
@@ -106,6 +107,7 @@ impl Senders {
             places: Arc::new(Semaphore::new(AT_ONCE)),
             tasks: TaskTracker::new(),
             next: AtomicU64::new(0),
+            paused: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
             book: Mutex::new(book),
         })
@@ -140,6 +142,9 @@ impl Senders {
         let mut due = tokio::time::interval(Duration::from_secs(1) / per_second);
         while !self.stopped.load(Ordering::Relaxed) {
             due.tick().await;
+            if self.paused.load(Ordering::Relaxed) {
+                continue;
+            }
             let Ok(place) = self.places.clone().acquire_owned().await else { return };
             let n = self.next.fetch_add(1, Ordering::Relaxed);
             let senders = self.clone();
@@ -151,6 +156,11 @@ impl Senders {
         // Here, where none is begun any more: one begun behind the wait would be answered unseen.
         self.tasks.close();
         self.tasks.wait().await;
+    }
+
+    /// No new deliveries, or again.
+    pub fn pause(&self, paused: bool) {
+        self.paused.store(paused, Ordering::Relaxed);
     }
 
     /// No new deliveries: [`Senders::run`] comes to its end.
