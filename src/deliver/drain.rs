@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 
-use super::pace::Pace;
+use super::pace::{MOST, Pace};
 use super::topics::Topics;
 use crate::kafka::{Ack, Producer, Trouble};
 use crate::observe::health::{Health, State};
@@ -20,6 +20,14 @@ const BATCH_BYTES: u64 = 4 * 1024 * 1024;
 
 /// Between two looks at an empty spool, or at a Kafka that is out.
 const IDLE: Duration = Duration::from_millis(250);
+
+/// A live delivery counts so long as one that comes.
+const LIVELY: Duration = Duration::from_secs(1);
+
+/// While live deliveries come, the drain waits so many times as long as its batch took. The price: a
+/// backlog takes that much longer. Measured on three brokers that share two cores: with 1, p99 of live
+/// deliveries was over twice that without a backlog.
+const GIVE_WAY: u32 = 4;
 
 /// How long one row may wait for its acknowledgement.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -35,9 +43,10 @@ pub struct Drain {
     health: Arc<Health>,
     pub(super) aside: HashMap<String, Aside>,
     pace: Pace,
-    /// Counts live deliveries; and its value after the last batch.
+    /// Counts live deliveries; its value at the last batch; and until when they count as coming.
     live: Arc<AtomicU64>,
     seen: u64,
+    lively: Instant,
 }
 
 /// A topic that is left alone for a while.
@@ -54,7 +63,8 @@ impl Drain {
         health: Arc<Health>,
         live: Arc<AtomicU64>,
     ) -> Self {
-        Self { producer, spool, topics, health, aside: HashMap::new(), pace: Pace::new(), live, seen: 0 }
+        let (aside, pace, lively) = (HashMap::new(), Pace::new(), Instant::now());
+        Self { producer, spool, topics, health, aside, pace, live, seen: 0, lively }
     }
 
     /// Runs until dropped.
@@ -71,7 +81,8 @@ impl Drain {
         if self.spool.stats().live == 0 || self.health.kafka.state() == State::Down {
             return false;
         }
-        let rows = self.rows().await;
+        let gives_way = self.gives_way();
+        let rows = self.rows(if gives_way { self.pace.rows() } else { MOST }).await;
         if rows.is_empty() {
             return false;
         }
@@ -97,31 +108,34 @@ impl Drain {
         }))
         .await;
         let took = start.elapsed();
-        if results.iter().all(Result::is_ok) {
-            self.pace.learn(took);
-        }
+        let well = results.iter().all(Result::is_ok);
         self.settle(rows, results).await;
-        self.give_way(took).await;
+        if gives_way {
+            if well {
+                self.pace.learn(took);
+            }
+            tokio::time::sleep((took * GIVE_WAY).min(IDLE)).await;
+        }
         // Live traffic has filled it: it goes first.
         !full
     }
 
-    /// While live deliveries come, they have Kafka for themselves half of the time. The price: a
-    /// backlog takes twice as long to drain.
-    async fn give_way(&mut self, took: Duration) {
-        let live = self.live.load(Ordering::Relaxed);
+    /// Whether live deliveries come, which then have Kafka for themselves most of the time.
+    fn gives_way(&mut self) -> bool {
+        let (live, now) = (self.live.load(Ordering::Relaxed), Instant::now());
         if std::mem::replace(&mut self.seen, live) != live {
-            tokio::time::sleep(took.min(IDLE)).await;
+            self.lively = now + LIVELY;
         }
+        now < self.lively
     }
 
-    /// The oldest rows of each topic that is not set aside. A topic that is known to be out is
-    /// tried with one row: the first acknowledgement makes it well.
-    async fn rows(&self) -> Vec<Row> {
+    /// The oldest rows of each topic that is not set aside: `count` in all, but at least one of each. A
+    /// topic that is known to be out is tried with one row: the first acknowledgement makes it well.
+    async fn rows(&self, count: usize) -> Vec<Row> {
         let now = Instant::now();
         let topics: Vec<Topic> = self.spool.topics().into_iter().filter(|topic| topic.live > 0).collect();
         let open = |topic: &&Topic| self.aside.get(&*topic.name).is_none_or(|aside| aside.until <= now);
-        let share = (self.pace.rows() / topics.iter().filter(open).count().max(1)).max(1);
+        let share = (count / topics.iter().filter(open).count().max(1)).max(1);
         let mut rows = Vec::new();
         for topic in topics.iter().filter(open) {
             let count = if self.topics.is_out(&topic.name) { 1 } else { share };
