@@ -1,7 +1,6 @@
 //! Id, type, time and key of an event: from a verified delivery to an [`Event`].
 
 mod handshake;
-mod payload;
 mod place;
 mod rules;
 #[cfg(test)]
@@ -165,8 +164,7 @@ impl Envelope {
     /// # Errors
     /// `json_invalid` for a form that has no such field, has it twice, or is not UTF-8.
     pub fn payload<'v>(&self, verified: &Verified<'v>) -> Result<Cow<'v, [u8]>, Fault> {
-        let delivery = verified.delivery();
-        payload::text(&delivery.body, &delivery.headers, self.form.as_deref())
+        verified.delivery().payload(self.form.as_deref())
     }
 
     /// Opens a verified delivery's [`Envelope::payload`]: its one event, or the 1 to [`MAX_EVENTS`] of

@@ -120,6 +120,7 @@ impl Sources {
                 Envelope::compile(&rules.envelope, &rules.signature, &place("envelope"), &mut problems);
             let handshakes = Handshakes::compile(rules, &format!("source.{name}"), &mut problems);
             let (Some(verifier), Some(envelope)) = (verifier, envelope) else { continue };
+            let verifier = verifier.reading(&rules.envelope);
             let mut route = |event_type: &str| route(name, event_type, &envelope, schemas, &mut problems);
             let routes =
                 rules.types.iter().filter_map(|known| Some((known.clone(), route(known)?))).collect();

@@ -162,7 +162,7 @@ fn find(overrides: &Overrides, environment: &Environment, files: &[&Path]) -> Op
 /// The keys that the provider's texts stand for.
 fn decoded(secrets: Vec<Secret>, format: SecretFormat) -> Result<Vec<Secret>, Unusable> {
     let key = |secret: Secret| match format.decode(secret.expose()) {
-        Ok(key) => Ok(Secret::new(secret.name, key).within(secret.window)),
+        Ok(key) => Ok(secret.with_value(key)),
         Err(expected) => Err(Unusable::Bad(format!(
             "the secret {} is not {expected}; give it as the provider shows it, or set signature.secret_format",
             secret.name

@@ -29,7 +29,7 @@ pub use load::{Auth, Loaded, Overrides, Secrets, load, presets};
 pub use problems::Problems;
 pub use properties::{Properties, Property};
 pub use reference::{SecretEntry, SecretRef};
-pub use secret::{Environment, Secret, SecretText, Window};
+pub use secret::{Binds, Environment, Secret, SecretText, Window};
 pub use signature::{CREDENTIALS, Encoding, Form, Hash, Kind, SecretFormat, Signature, TimestampUnit};
 
 /// Everything, presets merged in.

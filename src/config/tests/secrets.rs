@@ -98,3 +98,64 @@ fn sha_1_is_taken_with_a_warning() {
     assert!(loaded.warnings[0].starts_with("source datagrid: its signatures are made with SHA-1"));
     assert!(load_toml("", &[], &[]).unwrap().warnings.is_empty());
 }
+
+#[test]
+fn a_binding_goes_with_every_secret_of_its_entry() {
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["2026-11", "2027-02"] {
+        std::fs::write(dir.path().join(name), format!("whsec_of-{name}-000")).unwrap();
+    }
+    let toml = format!(
+        "[source.datagrid]
+secrets = [
+  {{ name = 'acme', env = 'DATAGRID_WEBHOOK_SECRET', binds = {{ pointer = '/tenant_id', equals = 'acme' }} }},
+  {{ name = 'globex', env = 'DATAGRID_WEBHOOK_SECRET', binds = {{ pointer = '/tenant_id', equals = 'globex' }} }},
+  {{ dir = '{}', binds = {{ pointer = '/a/b', equals = 'c' }} }},
+]
+signature.secret_format = 'text'",
+        dir.path().display()
+    );
+    let loaded = load_toml(&toml, &[], &[]).unwrap();
+    let bound = loaded.secrets["datagrid"].iter().map(|secret| {
+        let binds = secret.binds.as_deref().unwrap();
+        format!("{} {} {}", secret.name, binds.pointer, binds.equals)
+    });
+    let expected = ["acme /tenant_id acme", "globex /tenant_id globex", "2026-11 /a/b c", "2027-02 /a/b c"];
+    assert_eq!(bound.collect::<Vec<_>>(), expected);
+    assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
+
+    // As decoded, too.
+    let toml = "[source.datagrid]\nsignature.secret_format = 'hex'\n\
+                secrets = { env = 'HEX', binds = { pointer = '/a', equals = 'b' } }";
+    let loaded = load_toml(toml, &[("HEX", "00112233445566778899aabbccddeeff")], &[]).unwrap();
+    assert!(loaded.secrets["datagrid"][0].binds.is_some());
+}
+
+#[test]
+fn a_binding_that_cannot_be_meant_is_a_problem() {
+    for (entry, expected) in [
+        (
+            "env = 'A', binds = { pointer = 'hunter2-do-not-repeat', equals = 'x' }",
+            ".0: `binds.pointer` must be a JSON pointer such as \"/tenant_id\"",
+        ),
+        (
+            "dir = '/x', binds = { pointer = '/tenant_id', equals = '' }",
+            ".0: `binds.equals` is empty; write the text that the body must have there",
+        ),
+        ("env = 'A', binds = { pointer = '/tenant_id' }", ".0.binds: lacks `equals`; add it"),
+        (
+            "env = 'A', binds = { pointer = '/a', equals = 5 }",
+            ".0.binds.equals: expected text, found a number",
+        ),
+        (
+            "env = 'A', binds = { pointer = '/a', equals = 'b', path = '' }",
+            ".0.binds.path: unknown key; known are pointer, equals",
+        ),
+    ] {
+        let line =
+            line(&format!("[source.datagrid]\nsecrets = [{{ {entry} }}]"), &[("A", SECRETS[0].1)], &[]);
+        assert_eq!(line, format!("hookstream.toml:2: source.datagrid.secrets{expected}"));
+    }
+    let line = line("[registry]\nbearer = { env = 'A', binds = { pointer = '/a', equals = 'b' } }", &[], &[]);
+    assert_eq!(line, "hookstream.toml:2: registry.bearer: `binds` is for a source's secrets only");
+}
