@@ -158,6 +158,11 @@ impl Envelope {
         &self.headers
     }
 
+    /// Whether a delivery may hold several events.
+    pub fn splits(&self) -> bool {
+        self.split.is_some()
+    }
+
     /// The JSON text of a verified delivery, not yet looked at: its body, or a field of the form that
     /// the body is.
     ///
