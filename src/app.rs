@@ -18,7 +18,7 @@ use tokio_util::task::TaskTracker;
 
 pub use drain_only::DrainOnly;
 use reload::Reloader;
-pub use reload::{LOOK as RELOAD_LOOK, Reload};
+pub use reload::{LOOK as RELOAD_LOOK, Reload, warn};
 
 use crate::config::{Config, Loaded, Problems};
 use crate::deliver::Deliverer;

@@ -133,6 +133,8 @@ pub struct Envelope {
     places: Places,
     headers: Vec<HeaderName>,
     unsigned: Option<Box<str>>,
+    /// Their headers, as the rules write them.
+    unsigned_headers: Vec<String>,
     /// Whoever captured a delivery can send it again under another id, or as another type, where
     /// these are not signed. With the body's digest in the key it cannot take the place of a genuine
     /// event.
@@ -151,6 +153,11 @@ impl Envelope {
     /// Where the envelope's parts stand.
     pub fn places(&self) -> &Places {
         &self.places
+    }
+
+    /// The headers that are read although no signature covers them, as the rules write them.
+    pub fn unsigned_headers(&self) -> &[String] {
+        &self.unsigned_headers
     }
 
     /// The request headers that the rules read.

@@ -22,6 +22,7 @@ mod signature;
 mod tests;
 mod text;
 mod tree;
+mod warnings;
 
 pub use envelope::{Envelope, Id, Part, TimeFormat};
 pub use handshake::{Answer, Challenge, Handshake, When};

@@ -1,5 +1,7 @@
 //! Which sources are on, and with which secrets.
 
+use jiff::Timestamp;
+
 use super::*;
 
 #[test]
@@ -158,4 +160,67 @@ fn a_binding_that_cannot_be_meant_is_a_problem() {
     }
     let line = line("[registry]\nbearer = { env = 'A', binds = { pointer = '/a', equals = 'b' } }", &[], &[]);
     assert_eq!(line, "hookstream.toml:2: registry.bearer: `binds` is for a source's secrets only");
+}
+
+#[test]
+fn what_undoes_a_binding_is_told() {
+    let toml = "
+[source.datagrid]
+secrets = [
+  { name = 'any', env = 'DATAGRID_WEBHOOK_SECRET' },
+  { name = 'acme', env = 'DATAGRID_WEBHOOK_SECRET', binds = { pointer = '/a', equals = 'acme' } },
+]";
+    let loaded = load_toml(toml, &[], &[]).unwrap();
+    let expected = "source datagrid: the secrets acme and any are the same, and any is bound to nothing: \
+                    who has it signs for everybody; bind both, or give each its own";
+    assert_eq!(loaded.warnings, [expected]);
+}
+
+#[test]
+fn what_does_not_count_now_or_not_for_long_is_told() {
+    let days = |days: i64| Timestamp::now() + jiff::SignedDuration::from_hours(24 * days + 1);
+    let load = |secrets: &[(&str, Option<i64>, Option<i64>)]| {
+        let entry = |(name, from, until): &(&str, Option<i64>, Option<i64>)| {
+            let time = |key: &str, day: &Option<i64>| day.map(|day| format!(", {key} = '{}'", days(day)));
+            let (from, until) = (time("not_before", from), time("not_after", until));
+            let env = "env = 'DATAGRID_WEBHOOK_SECRET'";
+            format!("{{ name = '{name}', {env}{}{} }}", from.unwrap_or_default(), until.unwrap_or_default())
+        };
+        let entries: Vec<_> = secrets.iter().map(entry).collect();
+        load_toml(&format!("[source.datagrid]\nsecrets = [{}]", entries.join(", ")), &[], &[]).unwrap()
+    };
+    // Of each line what is no time.
+    let told = |lines: &[String]| {
+        let word =
+            |word: &str| if word.starts_with("20") && word.len() > 20 { "TIME" } else { word }.to_owned();
+        let line = |line: &String| line.split(' ').map(word).collect::<Vec<_>>().join(" ");
+        lines.iter().map(line).collect::<Vec<_>>()
+    };
+    let loaded = load(&[("far", None, Some(14)), ("always", None, None)]);
+    assert!(loaded.warnings.is_empty() && loaded.refusing.is_empty(), "{:?}", loaded.warnings);
+
+    let loaded = load(&[("old", None, Some(-2)), ("now", None, Some(13)), ("next", Some(5), None)]);
+    assert_eq!(
+        told(&loaded.warnings),
+        [
+            "source datagrid: the secret old counted until TIME and is refused since; take it away",
+            "source datagrid: the secret now counts until TIME only, 13 more days; switch the provider to next before",
+            "source datagrid: the secret next counts from TIME on, and is refused before",
+        ]
+    );
+    let loaded = load(&[("now", None, Some(0))]);
+    assert_eq!(
+        told(&loaded.warnings),
+        ["source datagrid: the secret now counts until TIME only, less than a day more; \
+          put the next one beside it (README, Rotate a secret)"]
+    );
+    let loaded = load(&[("old", None, Some(-2)), ("next", Some(5), None)]);
+    assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
+    assert_eq!(
+        told(&loaded.refusing.into_values().collect::<Vec<_>>()),
+        [
+            "source datagrid: no secret counts now, so every delivery is refused with 401: old counted until TIME \
+          next counts from TIME on; give it one that counts"
+        ]
+    );
 }
