@@ -291,9 +291,9 @@ fn show_source(source: &Source, width: usize) -> anyhow::Result<()> {
     let (style, word) = if *takes { (OK, "ok") } else { (NO, "NO") };
     line(style, word, &text)?;
 
-    const OTHERS: &str = "all others";
+    let all = if types.is_empty() { "all types" } else { "all others" };
     let rows = types.iter().map(|event| (&*event.name, &*event.topic, event.generic));
-    let rows = rows.chain([(OTHERS, others.as_str(), *others_generic)]);
+    let rows = rows.chain([(all, others.as_str(), *others_generic)]);
     let longest = |lengths: &mut dyn Iterator<Item = usize>| lengths.max().unwrap_or_default();
     let column = longest(&mut rows.clone().map(|(event, ..)| event.len()));
     let topics = longest(&mut rows.clone().map(|(_, topic, _)| topic.len()));

@@ -62,8 +62,10 @@ pub(super) fn times(source: &str, secrets: &[Secret], now: Timestamp) -> Times {
             window if window.contains(now) => {
                 let until = window.not_after.filter(|until| until.duration_since(now) < SOON)?;
                 let next = secrets.iter().find(|other| {
-                    // Compared with the end, not with what comes after it: times are exact to the nanosecond.
-                    other.window.contains(until) && other.window.not_after.is_none_or(|end| end > until)
+                    // One that signs for another tenant takes nobody's place.
+                    other.binds == secret.binds
+                        && other.window.contains(until)
+                        && other.window.not_after.is_none_or(|end| end > until)
                 });
                 let next = match next {
                     Some(next) => format!("switch the provider to {} before", next.name),

@@ -91,6 +91,7 @@ mod tests {
         assert_eq!(before.0["old"].last(), None);
         assert_eq!(before.add("old", at(20)).as_deref(), Some("old"));
         before.add("old", at(10));
+        assert_eq!(before.0["old"].last(), Some(at(20)));
         assert_eq!(before.add("unknown", at(30)), None);
 
         let third = Secret::new("third", "a-secret-of-16-b");

@@ -165,17 +165,18 @@ impl Verifier {
     ///
     /// # Errors
     /// `signature_missing`, `signature_malformed`, `signature_mismatch`; the detail counts what
-    /// was tried, or names the secret whose binding the body does not keep. `secret_expired` where only a secret outside its time has made the signature.
+    /// was tried, or names the secret whose binding the body does not keep. `secret_expired` where only
+    /// a secret outside its time has made the signature.
     pub fn verify<'d>(&'d self, delivery: &'d Delivery) -> Result<Verified<'d>, Fault> {
         let claim = self.claim(delivery)?;
         let now = delivery.received_at;
-        let mut unbound = None;
-        let found = self.find(delivery, &claim, |key| key.window.contains(now), &mut unbound);
+        let mut broken = None;
+        let found = self.find(delivery, &claim, |key| key.window.contains(now), &mut broken);
         if let Some((key, form, signed)) = found {
             let age = self.scheme.age(&claim, now);
             return Ok(Verified { delivery, key, form, signed, scheme: &self.scheme, age });
         }
-        if let Some((key, ..)) = self.find(delivery, &claim, |key| !key.window.contains(now), &mut unbound) {
+        if let Some((key, ..)) = self.find(delivery, &claim, |key| !key.window.contains(now), &mut broken) {
             let when = match key.window {
                 Window { not_before: Some(from), .. } if now < from => format!("counts from {from} on"),
                 Window { not_after: Some(until), .. } => format!("counted until {until}"),
@@ -183,18 +184,18 @@ impl Verifier {
             };
             return Err(Fault::new(Reason::SecretExpired, format!("the secret {} {when}", key.name)));
         }
-        let why = unbound.unwrap_or_else(|| self.tried(delivery.body.len()));
+        let why = broken.unwrap_or_else(|| self.tried(delivery.body.len()));
         Err(Fault::new(Reason::SignatureMismatch, why))
     }
 
-    /// The first of the secrets that are `wanted` which made one of the signatures and is not bound to
-    /// another body; `unbound` says of the first that is.
+    /// The first of the secrets that are `wanted` which made one of the signatures and whose binding
+    /// holds; `broken` tells of the first whose does not.
     fn find<'d>(
         &'d self,
         delivery: &'d Delivery,
         claim: &Claim<'_>,
         wanted: impl Fn(&Key) -> bool,
-        unbound: &mut Option<String>,
+        broken: &mut Option<String>,
     ) -> Option<(&'d Key, Form, Cow<'d, [u8]>)> {
         if !self.keys.iter().any(&wanted) {
             return None;
@@ -204,10 +205,10 @@ impl Verifier {
             let mut keys = self.keys.iter().filter(|key| wanted(key));
             let mut counts = |key: &&Key| {
                 let Some(binding) = &key.binding else { return true };
-                let broken = binding.holds(delivery, self.bodies.as_ref()).err();
-                let counts = broken.is_none();
-                if let (Some(why), None) = (broken, &unbound) {
-                    *unbound = Some(format!("the secret {} made it, but {why}", key.name));
+                let why = binding.holds(delivery, self.bodies.as_ref()).err();
+                let counts = why.is_none();
+                if let (Some(why), None) = (why, &broken) {
+                    *broken = Some(format!("the secret {} made it, but {why}", key.name));
                 }
                 counts
             };

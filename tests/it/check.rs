@@ -76,6 +76,7 @@ fn what_is_generic_unsigned_weak_or_about_to_expire_is_said() {
         "                 push          -> github.push          generic record\n",
         "                 all others    -> github.unmapped      generic record\n",
         "ok    gitlab     /hooks/gitlab, no types of its own, secrets: t",
+        "                 all types  -> gitlab.unmapped  generic record\n",
         "ok    datagrid   /hooks/datagrid, 2 types, some on the generic record, secrets: s",
         "batch_prediction.completed  -> datagrid.batch_prediction.completed\n",
         "all others                  -> dead_letter.datagrid\n",

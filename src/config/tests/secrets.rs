@@ -208,6 +208,19 @@ fn what_does_not_count_now_or_not_for_long_is_told() {
             "source datagrid: the secret next counts from TIME on, and is refused before",
         ]
     );
+    // Another tenant's secret takes nobody's place.
+    let bound = |name: &str, more: &str| {
+        format!(
+            "{{ name = '{name}', env = 'DATAGRID_WEBHOOK_SECRET'{more}, binds = {{ pointer = '/a', equals = '{name}' }} }}"
+        )
+    };
+    let soon = bound("acme", &format!(", not_after = '{}'", days(3)));
+    let toml = format!("[source.datagrid]\nsecrets = [{soon}, {}]", bound("globex", ""));
+    let loaded = load_toml(&toml, &[], &[]).unwrap();
+    assert!(
+        loaded.warnings[0].ends_with("3 more days; put the next one beside it (README, Rotate a secret)")
+    );
+
     let loaded = load(&[("now", None, Some(0))]);
     assert_eq!(
         told(&loaded.warnings),
