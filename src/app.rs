@@ -18,9 +18,9 @@ use tokio_util::task::TaskTracker;
 
 pub use drain_only::DrainOnly;
 use reload::Reloader;
-pub use reload::{LOOK as RELOAD_LOOK, Reload};
+pub use reload::{LOOK as RELOAD_LOOK, Reload, warn};
 
-use crate::config::{self, Config, Loaded, Problems};
+use crate::config::{Config, Loaded, Problems};
 use crate::deliver::Deliverer;
 use crate::delivery::Deadline;
 use crate::http::{self, ConnectionLimits, Ingest, Limits, Phase, Watch};
@@ -120,10 +120,12 @@ impl App {
     /// # Errors
     /// Problems of the configuration; a property that librdkafka refuses.
     pub async fn start(loaded: Loaded, listeners: Listeners, watch: Watch) -> anyhow::Result<Self> {
+        // Before the sources, which register their metrics.
+        metrics::init();
         let (sources, schemas) = compile(&loaded)?;
         let loaded = Arc::new(loaded);
         let config = &loaded.config;
-        metrics::init();
+        say_sources(config, &sources);
         // Each connection is a file: the soft limit of many systems is below our own bound.
         let _ = rlimit::increase_nofile_limit(u64::MAX);
 
@@ -131,7 +133,7 @@ impl App {
         let connection = Connection::new(config.kafka.bootstrap_servers.clone(), loaded.properties.clone());
         let producer = Arc::new(Producer::new(&connection, tuning(config), health.clone())?);
         let sources = Arc::new(ArcSwap::from_pointee(sources));
-        let spool = open_spool(&config.spool, config.source.len(), &health).await?;
+        let spool = open_spool(config, &health).await?;
         let reserve = if spool.is_some() { config.spool.reserve } else { Deadline::ANSWER };
         let deliverer = Deliverer::new(producer.clone(), spool.clone(), health.clone());
         let mut background = vec![
@@ -285,17 +287,33 @@ fn tuning(config: &Config) -> Tuning {
     Tuning { kafka_budget: longest, max_record, queue_kib: QUEUE_KIB }
 }
 
+/// One line for each source: what it takes, and its share of what all have together.
+fn say_sources(config: &Config, sources: &Sources) {
+    for (name, rules) in &config.source {
+        let Some(source) = sources.get(name) else { continue };
+        tracing::info!(
+            source = name,
+            types = rules.types.join(","),
+            others = source.topic_of_others(),
+            max_in_flight = source.max_in_flight(),
+            spool_share = config.spool.dir.as_ref().map(|_| spool_share(config)),
+            "source is on"
+        );
+    }
+}
+
+/// Of the spool's bounds, the part that one source may fill.
+fn spool_share(config: &Config) -> f64 {
+    if config.source.len() > 1 { config.spool.source_share } else { 1.0 }
+}
+
 /// Opens the spool, if one is configured; what it found is said.
-async fn open_spool(
-    rules: &config::Spool,
-    sources: usize,
-    health: &Health,
-) -> anyhow::Result<Option<Arc<Spool>>> {
+async fn open_spool(config: &Config, health: &Health) -> anyhow::Result<Option<Arc<Spool>>> {
+    let (rules, share) = (&config.spool, spool_share(config));
     let Some(dir) = rules.dir.clone() else {
         tracing::info!("no spool ([spool] dir is not set): while Kafka is out, deliveries are answered 503");
         return Ok(None);
     };
-    let share = if sources > 1 { rules.source_share } else { 1.0 };
     // A little less or more than the share is no matter.
     let of = |bound: u64| ((bound as f64 * share) as u64).max(1);
     let limits = spool::Limits {

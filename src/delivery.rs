@@ -1,5 +1,7 @@
 //! What arrived over HTTP, and how long we may take to answer it: plain data.
 
+mod payload;
+
 use std::fmt;
 use std::time::{Duration, Instant};
 

@@ -1,7 +1,6 @@
 //! Id, type, time and key of an event: from a verified delivery to an [`Event`].
 
 mod handshake;
-mod payload;
 mod place;
 mod rules;
 #[cfg(test)]
@@ -134,6 +133,8 @@ pub struct Envelope {
     places: Places,
     headers: Vec<HeaderName>,
     unsigned: Option<Box<str>>,
+    /// Their headers, as the rules write them.
+    unsigned_headers: Vec<String>,
     /// Whoever captured a delivery can send it again under another id, or as another type, where
     /// these are not signed. With the body's digest in the key it cannot take the place of a genuine
     /// event.
@@ -154,9 +155,19 @@ impl Envelope {
         &self.places
     }
 
+    /// The headers that are read although no signature covers them, as the rules write them.
+    pub fn unsigned_headers(&self) -> &[String] {
+        &self.unsigned_headers
+    }
+
     /// The request headers that the rules read.
     pub fn headers(&self) -> &[HeaderName] {
         &self.headers
+    }
+
+    /// Whether a delivery may hold several events.
+    pub fn splits(&self) -> bool {
+        self.split.is_some()
     }
 
     /// The JSON text of a verified delivery, not yet looked at: its body, or a field of the form that
@@ -165,8 +176,7 @@ impl Envelope {
     /// # Errors
     /// `json_invalid` for a form that has no such field, has it twice, or is not UTF-8.
     pub fn payload<'v>(&self, verified: &Verified<'v>) -> Result<Cow<'v, [u8]>, Fault> {
-        let delivery = verified.delivery();
-        payload::text(&delivery.body, &delivery.headers, self.form.as_deref())
+        verified.delivery().payload(self.form.as_deref())
     }
 
     /// Opens a verified delivery's [`Envelope::payload`]: its one event, or the 1 to [`MAX_EVENTS`] of

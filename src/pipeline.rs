@@ -37,6 +37,8 @@ pub struct Ended {
     pub stored: Option<Stored>,
     /// What is sent back as plain text in the place of the usual answer.
     pub text: Option<Text>,
+    /// The name of the secret that signed it; `None` where none that counts did.
+    pub secret: Option<Arc<str>>,
 }
 
 /// A text that the provider wants to be sent back.
@@ -56,6 +58,8 @@ pub struct Name {
     pub id: String,
     /// The event type, cut where it is longer than any topic's name.
     pub event_type: String,
+    /// How many events the delivery holds, where its source splits deliveries.
+    pub events: Option<usize>,
 }
 
 /// A durable record's place.
@@ -97,7 +101,7 @@ impl Ended {
 
 impl From<Fault> for Ended {
     fn from(fault: Fault) -> Self {
-        Self { result: Err(fault), event: None, stored: None, text: None }
+        Self { result: Err(fault), event: None, stored: None, text: None, secret: None }
     }
 }
 
@@ -108,7 +112,7 @@ impl Ended {
     }
 
     fn stored(result: Result<(), Fault>, topic: Arc<str>, receipt: Receipt) -> Self {
-        Self { result, event: None, stored: Some(Stored::new(topic, receipt)), text: None }
+        Self { result, event: None, stored: Some(Stored::new(topic, receipt)), text: None, secret: None }
     }
 }
 
@@ -125,13 +129,18 @@ impl Pipeline {
             Ok(verified) => verified,
             Err(fault) => return fault.into(),
         };
-        let stale = match source.stale(&verified) {
+        let secret = source.matched(&verified);
+        Ended { secret, ..self.verified(source, &verified, deadline).await }
+    }
+
+    async fn verified(&self, source: &Source, verified: &Verified<'_>, deadline: Deadline) -> Ended {
+        let stale = match source.stale(verified) {
             Some(fault) if fault.reason == Reason::StaleRejected => return fault.into(),
             judged => judged,
         };
-        let payload = source.envelope.payload(&verified);
+        let payload = source.envelope.payload(verified);
         let text = payload.as_deref().unwrap_or_default();
-        if let Some(text) = source.handshakes.answer(&verified, text) {
+        if let Some(text) = source.handshakes.answer(verified, text) {
             return Ended::handshake(text);
         }
         // Only now: an unverified request never holds a delivery's place.
@@ -143,16 +152,16 @@ impl Pipeline {
         };
 
         let (name, mut shaped) = match &payload {
-            Ok(payload) => shape(source, &verified, payload),
+            Ok(payload) => shape(source, verified, payload),
             Err(why) => (None, Shaped::DeadLetter { bound_for: None, why: why.clone() }),
         };
         if let (Some(why), Shaped::Publish(Outbound { topic, .. })) = (stale, &shaped) {
             shaped = Shaped::DeadLetter { bound_for: Some(topic.clone()), why };
         }
         let mut ended = match shaped {
-            Shaped::Publish(outbound) => self.publish(source, &verified, outbound, deadline).await,
+            Shaped::Publish(outbound) => self.publish(source, verified, outbound, deadline).await,
             Shaped::DeadLetter { bound_for, why } => {
-                self.dead_letter(source, &verified, bound_for.as_deref(), why, deadline).await
+                self.dead_letter(source, verified, bound_for.as_deref(), why, deadline).await
             }
             Shaped::Unavailable(fault) => fault.into(),
         };
@@ -247,7 +256,8 @@ pub fn shape(source: &Source, verified: &Verified<'_>, payload: &[u8]) -> (Optio
     let name = events.first().map(|event| {
         // A type that nobody knows is any text of the body, and this goes to the log.
         let event_type = event.event_type.chars().take(SHOWN_TYPE).collect();
-        Name { id: event.id.as_ref().into(), event_type }
+        let count = source.envelope.splits().then_some(events.len());
+        Name { id: event.id.as_ref().into(), event_type, events: count }
     });
     (name, encode(source, &events))
 }

@@ -1,11 +1,16 @@
 //! The sources as the hot path sees them: compiled from configuration, secrets and schemas.
 
+mod matches;
+
 use std::collections::HashMap;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+
+use matches::BySecret;
+pub use matches::Matches;
 
 use crate::config::{Loaded, Problems, Stale, Unmapped};
 use crate::envelope::{Envelope, Handshakes};
@@ -42,6 +47,7 @@ pub struct Source {
     dead_letter_rate: u32,
     in_flight: Arc<InUse>,
     max_in_flight: usize,
+    matches: BySecret,
     stale: Stale,
     tolerance: Duration,
 }
@@ -96,6 +102,21 @@ impl Source {
             .then(|| Fault::new(reason, format!("{seconds} s {side}, the tolerance is {tolerance} s")))
     }
 
+    /// Counts a delivery for the secret that signed it; gives that secret's name to keep.
+    pub fn matched(&self, verified: &Verified<'_>) -> Option<Arc<str>> {
+        self.matches.add(verified.secret(), verified.delivery().received_at)
+    }
+
+    /// What came with each secret, in no order.
+    pub fn matches(&self) -> impl Iterator<Item = (&str, &Matches)> {
+        self.matches.iter()
+    }
+
+    /// How many verified deliveries may be in flight.
+    pub fn max_in_flight(&self) -> usize {
+        self.max_in_flight
+    }
+
     /// A place for one verified delivery; `None` when the source has all of its own in use.
     pub fn place(&self) -> Option<Held> {
         self.in_flight.take(1, self.max_in_flight)
@@ -120,12 +141,14 @@ impl Sources {
                 Envelope::compile(&rules.envelope, &rules.signature, &place("envelope"), &mut problems);
             let handshakes = Handshakes::compile(rules, &format!("source.{name}"), &mut problems);
             let (Some(verifier), Some(envelope)) = (verifier, envelope) else { continue };
+            let verifier = verifier.reading(&rules.envelope);
             let mut route = |event_type: &str| route(name, event_type, &envelope, schemas, &mut problems);
             let routes =
                 rules.types.iter().filter_map(|known| Some((known.clone(), route(known)?))).collect();
             let unmapped = (rules.unmapped == Unmapped::Generic).then(|| route(names::UNMAPPED)).flatten();
             let before = previous.and_then(|sources| sources.get(name));
             let in_flight = before.map(|source| source.in_flight.clone()).unwrap_or_default();
+            let matches = BySecret::new(name, secrets, before.map(|source| &source.matches));
             let dead_letters = match before {
                 Some(source) if source.dead_letter_rate == rules.dead_letter_rate => {
                     source.dead_letters.clone()
@@ -145,6 +168,7 @@ impl Sources {
                 dead_letter_rate: rules.dead_letter_rate,
                 in_flight,
                 max_in_flight: rules.max_in_flight.unwrap_or(share),
+                matches,
                 stale: rules.stale,
                 tolerance: rules.tolerance,
             };

@@ -49,8 +49,7 @@ impl DrainOnly {
         health.service.put(State::Down, "draining the spool only: no deliveries are taken");
         let connection = Connection::new(config.kafka.bootstrap_servers.clone(), loaded.properties.clone());
         let producer = Arc::new(Producer::new(&connection, tuning(config), health.clone())?);
-        let spool =
-            open_spool(&config.spool, config.source.len(), &health).await?.context("there is no spool")?;
+        let spool = open_spool(config, &health).await?.context("there is no spool")?;
         let deliverer = Deliverer::new(producer.clone(), Some(spool.clone()), health.clone());
         let mut background = vec![
             tokio::spawn(producer.clone().renew()),

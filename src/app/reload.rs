@@ -95,6 +95,8 @@ pub(super) struct Reloader {
     current: Arc<Look>,
     /// Read last; of one that could not be used, what was wrong.
     last: Result<Arc<Look>, Vec<String>>,
+    /// Its warnings, told already: some come with time, without any change of what is read.
+    told: Vec<String>,
     requests: mpsc::Receiver<Request>,
     swap: mpsc::Sender<Reloaded>,
 }
@@ -108,7 +110,8 @@ impl Reloader {
     ) -> (Self, Reload) {
         let (asking, requests) = mpsc::channel(1);
         let current = Arc::new(Look { loaded: started.clone(), schemas, later: Vec::new() });
-        (Self { started, last: Ok(current.clone()), current, requests, swap }, Reload(asking))
+        let told = started.warnings.iter().chain(started.refusing.values()).cloned().collect();
+        (Self { started, last: Ok(current.clone()), current, told, requests, swap }, Reload(asking))
     }
 
     /// Does what is asked, one after the other. Ends with the service.
@@ -128,6 +131,8 @@ impl Reloader {
             };
             self.last = seen;
             if matches!(request, Request::IfChanged) && !news {
+                // What is in force, but older by now.
+                self.warn_of_last();
                 continue;
             }
             let outcome = match look {
@@ -158,13 +163,31 @@ impl Reloader {
         }
         let sources = look.differing_sources(&self.current).join(", ");
         tracing::info!(sources, "reloaded");
-        for warning in look.loaded.warnings.iter().filter(|new| !self.current.loaded.warnings.contains(new)) {
-            tracing::warn!("{warning}");
-        }
         if !look.later.is_empty() {
             tracing::warn!(settings = look.later.join(", "), "changed, and ignored until a restart");
         }
         self.current = look;
+        self.warn_of_last();
         Some(Ok(()))
     }
+
+    /// Tells what is to be minded and was not told yet.
+    fn warn_of_last(&mut self) {
+        let Ok(last) = &self.last else { return };
+        // One that was read and could not be compiled is not in force.
+        if last.same(&self.current) {
+            self.told = warn(&last.loaded, &self.told);
+        }
+    }
+}
+
+/// Logs what is to be minded and not in `told`; returns all of it.
+pub fn warn(loaded: &Loaded, told: &[String]) -> Vec<String> {
+    for warning in loaded.warnings.iter().filter(|warning| !told.contains(warning)) {
+        tracing::warn!("{warning}");
+    }
+    for refusing in loaded.refusing.values().filter(|refusing| !told.contains(refusing)) {
+        tracing::error!("{refusing}");
+    }
+    loaded.warnings.iter().chain(loaded.refusing.values()).cloned().collect()
 }

@@ -5,14 +5,16 @@ mod online;
 use std::collections::BTreeMap;
 
 use anstyle::{AnsiColor, Style};
+use jiff::Timestamp;
 use serde::Serialize;
 
 use super::output::{self, escape_controls, print_json};
 use super::{ConfigArgs, Verdict};
 use crate::app;
-use crate::config::{Loaded, Problems};
+use crate::config::{Kind, Loaded, Problems, Secret, Unmapped, Window};
 use crate::observe::log;
-use crate::sources::Sources;
+use crate::schema::Schemas;
+use crate::sources::{Route, Sources};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -97,9 +99,18 @@ struct Source {
     types: Vec<Type>,
     /// The topic of all other event types.
     others: String,
+    /// Whether those are generic records; else they are dead letters.
+    others_generic: bool,
     dead_letters: String,
     /// Their names, in the order in which they are tried.
     secrets: Vec<String>,
+    /// The same for people, each with what limits it.
+    #[serde(skip)]
+    shown: Vec<String>,
+    /// Whether any delivery can be taken: some secret counts now.
+    takes: bool,
+    /// The request headers that the rules read although the signature does not cover them.
+    unsigned_headers: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -107,6 +118,8 @@ struct Type {
     #[serde(rename = "type")]
     name: String,
     topic: String,
+    /// Whether it has no schema of its own.
+    generic: bool,
 }
 
 /// Checks what was asked for.
@@ -128,11 +141,12 @@ pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<Verdict> {
         Ok(compiled) => compiled,
         Err(problems) => return refused(args, &problems),
     };
-    let mut report = Report { ok: true, ..describe(&loaded, &sources) };
+    let mut report = describe(&loaded, &sources, &schemas);
     if args.online {
         report.parts = online::look(&loaded, &sources, &schemas).await;
-        report.ok = report.parts.iter().all(|part| matches!(part.state, State::Ok | State::Off));
     }
+    let well = |part: &Part| matches!(part.state, State::Ok | State::Off);
+    report.ok = report.problems.is_empty() && report.parts.iter().all(well);
     if args.json {
         print_json(&report)?
     } else {
@@ -153,8 +167,10 @@ fn refused(args: &Args, problems: &Problems) -> anyhow::Result<Verdict> {
     Ok(Verdict::No)
 }
 
-fn describe(loaded: &Loaded, sources: &Sources) -> Report {
-    let mut notes = Vec::new();
+fn describe(loaded: &Loaded, sources: &Sources, schemas: &Schemas) -> Report {
+    let described: Vec<_> =
+        loaded.config.source.keys().filter_map(|name| source(name, loaded, sources, schemas)).collect();
+    let mut notes: Vec<_> = described.iter().filter_map(|source| uncovered(source, loaded)).collect();
     if loaded.file.is_none() {
         notes.push(
             "there is no configuration file: built-in defaults, the environment and -X alone".to_owned(),
@@ -172,7 +188,8 @@ fn describe(loaded: &Loaded, sources: &Sources) -> Report {
     }
     Report {
         file: loaded.file.as_ref().map(|file| file.display().to_string()),
-        sources: loaded.config.source.keys().filter_map(|name| source(name, loaded, sources)).collect(),
+        problems: loaded.refusing.values().cloned().collect(),
+        sources: described,
         off: loaded.off.clone(),
         warnings: loaded.warnings.clone(),
         notes,
@@ -180,11 +197,30 @@ fn describe(loaded: &Loaded, sources: &Sources) -> Report {
     }
 }
 
-fn source(name: &str, loaded: &Loaded, sources: &Sources) -> Option<Source> {
+/// What somebody with a captured delivery can change, where that is not nothing.
+fn uncovered(source: &Source, loaded: &Loaded) -> Option<String> {
+    let name = &source.name;
+    if loaded.config.source.get(name)?.signature.kind == Kind::Token {
+        return Some(format!(
+            "source {name}: a token signs nothing: who has it can send anything (docs/security.md)"
+        ));
+    }
+    let (last, others) = source.unsigned_headers.split_last()?;
+    let (headers, are) = match others {
+        [] => (last.clone(), "is"),
+        others => (format!("{} and {last}", others.join(", ")), "are"),
+    };
+    Some(format!("source {name}: {headers} {are} not covered by the signature (docs/security.md)"))
+}
+
+fn source(name: &str, loaded: &Loaded, sources: &Sources, schemas: &Schemas) -> Option<Source> {
     let source = sources.get(name)?;
-    let types = source.types();
-    let types = types.map(|(name, route)| Type { name: name.to_owned(), topic: route.topic.to_string() });
-    let mut types: Vec<Type> = types.collect();
+    let event_type = |(event, route): (&str, &Route)| Type {
+        name: event.to_owned(),
+        topic: route.topic.to_string(),
+        generic: schemas.is_generic(name, event),
+    };
+    let mut types: Vec<Type> = source.types().map(event_type).collect();
     types.sort_by(|a, b| a.topic.cmp(&b.topic));
     let secrets = loaded.secrets.get(name).into_iter().flatten();
     Some(Source {
@@ -192,9 +228,30 @@ fn source(name: &str, loaded: &Loaded, sources: &Sources) -> Option<Source> {
         path: format!("/hooks/{name}"),
         types,
         others: source.topic_of_others().to_owned(),
+        others_generic: loaded.config.source.get(name)?.unmapped == Unmapped::Generic,
         dead_letters: source.dead_letter_topic.to_string(),
-        secrets: secrets.map(|secret| secret.name.to_string()).collect(),
+        secrets: secrets.clone().map(|secret| secret.name.to_string()).collect(),
+        shown: secrets.map(shown).collect(),
+        takes: !loaded.refusing.contains_key(name),
+        unsigned_headers: source.envelope.unsigned_headers().to_vec(),
     })
+}
+
+/// A secret's name, and in brackets what keeps it from signing everything.
+fn shown(secret: &Secret) -> String {
+    let now = Timestamp::now();
+    let time = match secret.window {
+        window if window.contains(now) => None,
+        Window { not_before: Some(from), .. } if now < from => Some("not yet".to_owned()),
+        Window { .. } => Some("expired".to_owned()),
+    };
+    let binds = secret.binds.as_deref().map(|binds| format!("{} = \"{}\"", binds.pointer, binds.equals));
+    let limits: Vec<_> = time.into_iter().chain(binds).collect();
+    if limits.is_empty() {
+        secret.name.to_string()
+    } else {
+        format!("{} ({})", secret.name, limits.join(", "))
+    }
 }
 
 const OK: Style = AnsiColor::Green.on_default();
@@ -206,23 +263,46 @@ fn show(report: &Report) -> anyhow::Result<()> {
         report.sources.iter().map(|source| source.name.len()).chain(report.off.keys().map(String::len));
     let width = words.max().unwrap_or_default();
     for source in &report.sources {
-        let Source { name, path, types, others, secrets, .. } = source;
-        let (count, secrets) = (types.len(), secrets.join(", "));
-        let plural = if count == 1 { "" } else { "s" };
-        let text = format!("{name:<width$}  {path}, {count} type{plural}, secrets: {secrets}");
-        line(OK, "ok", &text)?;
-        let column = types.iter().map(|event| event.name.len()).max().unwrap_or_default();
-        let other = ("all others", others.as_str());
-        for (event, topic) in types.iter().map(|event| (&*event.name, &*event.topic)).chain([other]) {
-            line(Style::new(), "", &format!("{:width$}  {event:<column$}  -> {topic}", ""))?;
-        }
+        show_source(source, width)?;
     }
     for (name, why) in &report.off {
         line(MIND, "off", &format!("{name:<width$}  {why}"))?;
     }
+    report.problems.iter().try_for_each(|text| line(NO, "NO", text))?;
     report.warnings.iter().try_for_each(|text| line(MIND, "warn", text))?;
     report.notes.iter().try_for_each(|text| line(Style::new(), "note", text))?;
     report.parts.iter().try_for_each(show_part)
+}
+
+fn show_source(source: &Source, width: usize) -> anyhow::Result<()> {
+    let Source { name, path, types, others, others_generic, shown, takes, .. } = source;
+    let plural = |count: usize| if count == 1 { "" } else { "s" };
+    let generic = types.iter().filter(|event| event.generic).count();
+    let how = match generic {
+        0 => "",
+        all if all == types.len() => " on the generic record",
+        _ => ", some on the generic record",
+    };
+    let types_text = match types.len() {
+        0 => String::from("no types of its own"),
+        count => format!("{count} type{}{how}", plural(count)),
+    };
+    let text = format!("{name:<width$}  {path}, {types_text}, secrets: {}", shown.join(", "));
+    let (style, word) = if *takes { (OK, "ok") } else { (NO, "NO") };
+    line(style, word, &text)?;
+
+    let all = if types.is_empty() { "all types" } else { "all others" };
+    let rows = types.iter().map(|event| (&*event.name, &*event.topic, event.generic));
+    let rows = rows.chain([(all, others.as_str(), *others_generic)]);
+    let longest = |lengths: &mut dyn Iterator<Item = usize>| lengths.max().unwrap_or_default();
+    let column = longest(&mut rows.clone().map(|(event, ..)| event.len()));
+    let topics = longest(&mut rows.clone().map(|(_, topic, _)| topic.len()));
+    for (event, topic, generic) in rows {
+        let record = if generic { "generic record" } else { "" };
+        let text = format!("{:width$}  {event:<column$}  -> {topic:<topics$}  {record}", "");
+        line(Style::new(), "", text.trim_end())?;
+    }
+    Ok(())
 }
 
 fn show_part(part: &Part) -> anyhow::Result<()> {

@@ -24,7 +24,7 @@ use self::post::{Answer, Client, NoAnswer};
 use self::target::Target;
 use super::output::{self, escape_controls};
 use super::{ConfigArgs, Verdict, sample};
-use crate::config::Environment;
+use crate::config::{Binds, Environment};
 use crate::observe::log;
 
 const EXAMPLES: &str = "\
@@ -241,10 +241,18 @@ fn hint(target: &Target, answer: &Answer) -> Option<String> {
             "signed with the public dev secret, but the service has another one; give it to send, too, where the \
              configuration reads it (source.{name}.secrets)"
         )),
-        401 => Some(format!(
-            "signed with the secret {}; the service has another value or does not know it",
-            target.secret.name
-        )),
+        401 => {
+            let binds = target.secret.binds.as_deref();
+            let bound = binds.map(|binds| {
+                let Binds { pointer, equals } = binds;
+                format!(", which counts only for a body with \"{equals}\" at {pointer}; if it has that,")
+            });
+            Some(format!(
+                "signed with the secret {}{} the service has another value or does not know it",
+                target.secret.name,
+                bound.as_deref().unwrap_or(";")
+            ))
+        }
         404 => Some(format!(
             "the service has no source {name}: another configuration, or it has no secret for it and left it off"
         )),
@@ -391,7 +399,12 @@ mod tests {
         let hint_of_own = hint(&own, &refused).unwrap();
         assert!(hint_of_own.contains(secret.0) && !hint_of_own.contains(secret.1), "{hint_of_own}");
         assert!(hint(&found("datagrid"), &refused).unwrap().contains("public dev secret"));
-        assert_eq!(hint(&own, &answer(200, r#"{"outcome":"published"}"#)), None);
+        let mut bound = own;
+        let binds = Binds { pointer: "/tenant_id".into(), equals: "acme".into() };
+        bound.secret = bound.secret.bound(Some(binds.into()));
+        let hint_of_bound = hint(&bound, &refused).unwrap();
+        assert!(hint_of_bound.contains("only for a body with \"acme\" at /tenant_id"), "{hint_of_bound}");
+        assert_eq!(hint(&bound, &answer(200, r#"{"outcome":"published"}"#)), None);
     }
 
     #[test]

@@ -33,9 +33,7 @@ pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<Verdict> {
     let loaded = if args.drain_only { config.load_unread()? } else { config.load()? };
     let file = loaded.file.as_ref().map_or("none (built in)".into(), |file| file.display().to_string());
     tracing::info!(version = env!("CARGO_PKG_VERSION"), config = file, "starting");
-    for warning in &loaded.warnings {
-        tracing::warn!("{warning}");
-    }
+    app::warn(&loaded, &[]);
     for (source, why) in &loaded.off {
         tracing::info!(source, why, "source is off");
     }

@@ -5,13 +5,15 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use jiff::Timestamp;
+
 use super::again::Origin;
 use super::layers::{Layers, PRESETS};
 use super::problems::{Place, Problems};
 use super::properties::{Properties, Property};
 use super::reference::Unusable;
-use super::secret::{Environment, SHORT, Secret, SecretText, dev_secret, is_dev};
-use super::{Config, Hash, SecretFormat, Source, check};
+use super::secret::{Environment, Secret, SecretText, dev_secret, is_dev};
+use super::{Config, Hash, SecretFormat, Source, check, warnings};
 
 /// Where a file is looked for when none is named.
 const FILES: [&str; 2] = ["config/hookstream.toml", "/etc/hookstream/hookstream.toml"];
@@ -74,6 +76,9 @@ pub struct Loaded {
     pub registry_auth: Auth,
     /// One sentence each, for the log.
     pub warnings: Vec<String>,
+    /// Likewise, by source, of each that refuses everything, since none of its secrets counts now. A
+    /// start goes on: a date that has passed must not take down the other sources as well.
+    pub refusing: BTreeMap<String, String>,
     /// Places of settings that [`Overrides::embedded`] left out.
     pub ignored: Vec<String>,
     pub(super) layers: Arc<Layers>,
@@ -128,7 +133,14 @@ pub(super) fn load_with(
     let Some(config) = layers.read(&mut problems) else { return Err(problems) };
 
     let layers = Arc::new(layers);
-    let mut reader = Reader { overrides, environment, layers: &layers, problems, warnings: Vec::new() };
+    let mut reader = Reader {
+        overrides,
+        environment,
+        layers: &layers,
+        problems,
+        warnings: Vec::new(),
+        refusing: BTreeMap::new(),
+    };
     let mut loaded = Loaded {
         config,
         file,
@@ -137,6 +149,7 @@ pub(super) fn load_with(
         properties: Properties::default(),
         registry_auth: Auth::None,
         warnings: Vec::new(),
+        refusing: BTreeMap::new(),
         ignored,
         layers: Arc::clone(&layers),
         origin: Origin { overrides: overrides.clone(), environment: environment.clone() },
@@ -145,6 +158,7 @@ pub(super) fn load_with(
     loaded.properties = reader.properties(&loaded.config);
     loaded.registry_auth = reader.registry(&loaded.config);
     loaded.warnings = reader.warnings;
+    loaded.refusing = reader.refusing;
     let mut problems = reader.problems.on(layers);
     check::all(&loaded.config, &mut problems);
     problems.or(loaded)
@@ -162,7 +176,7 @@ fn find(overrides: &Overrides, environment: &Environment, files: &[&Path]) -> Op
 /// The keys that the provider's texts stand for.
 fn decoded(secrets: Vec<Secret>, format: SecretFormat) -> Result<Vec<Secret>, Unusable> {
     let key = |secret: Secret| match format.decode(secret.expose()) {
-        Ok(key) => Ok(Secret::new(secret.name, key).within(secret.window)),
+        Ok(key) => Ok(secret.with_value(key)),
         Err(expected) => Err(Unusable::Bad(format!(
             "the secret {} is not {expected}; give it as the provider shows it, or set signature.secret_format",
             secret.name
@@ -178,6 +192,7 @@ struct Reader<'a> {
     layers: &'a Layers,
     problems: Problems,
     warnings: Vec<String>,
+    refusing: BTreeMap<String, String>,
 }
 
 impl Reader<'_> {
@@ -191,9 +206,7 @@ impl Reader<'_> {
             match self.source(&name, &source) {
                 Ok(secrets) => {
                     if source.signature.hash == Some(Hash::Sha1) {
-                        self.warnings.push(format!(
-                            "source {name}: its signatures are made with SHA-1; set signature.hash if the provider has better"
-                        ));
+                        self.warnings.push(warnings::sha1(&name));
                     }
                     loaded.secrets.extend(secrets.map(|secrets| (name.clone(), secrets)));
                     loaded.config.source.insert(name, source);
@@ -232,8 +245,7 @@ impl Reader<'_> {
         }
         if or_dev && secrets.is_empty() {
             for (_, fault) in faults.into_iter().filter(|(_, fault)| matches!(fault, Unusable::Bad(_))) {
-                let why = fault.into_message();
-                self.warnings.push(format!("source {name}: {why}; the public dev secret is used instead"));
+                self.warnings.push(warnings::dev_instead(name, &fault.into_message()));
             }
             return Ok(Some(vec![dev_secret(source.preset.as_deref(), source.signature.secret_format)]));
         }
@@ -276,13 +288,14 @@ impl Reader<'_> {
                 let message =
                     format!("{name} is the public dev secret: anybody can sign with it; set the provider's");
                 self.problem(key(), message);
-            } else if secret.expose().len() < SHORT {
-                let bytes = secret.expose().len();
-                self.warnings.push(format!(
-                    "source {source}: the secret {name} has only {bytes} bytes; below {SHORT} it can be guessed"
-                ));
+            } else {
+                self.warnings.extend(warnings::short(source, secret));
             }
         }
+        self.warnings.extend(warnings::undone(source, secrets));
+        let times = warnings::times(source, secrets, Timestamp::now());
+        self.warnings.extend(times.warnings);
+        self.refusing.extend(times.refusing.map(|refusing| (source.to_owned(), refusing)));
     }
 
     fn properties(&mut self, config: &Config) -> Properties {

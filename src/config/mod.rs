@@ -22,6 +22,7 @@ mod signature;
 mod tests;
 mod text;
 mod tree;
+mod warnings;
 
 pub use envelope::{Envelope, Id, Part, TimeFormat};
 pub use handshake::{Answer, Challenge, Handshake, When};
@@ -29,7 +30,7 @@ pub use load::{Auth, Loaded, Overrides, Secrets, load, presets};
 pub use problems::Problems;
 pub use properties::{Properties, Property};
 pub use reference::{SecretEntry, SecretRef};
-pub use secret::{Environment, Secret, SecretText, Window};
+pub use secret::{Binds, Environment, Secret, SecretText, Window};
 pub use signature::{CREDENTIALS, Encoding, Form, Hash, Kind, SecretFormat, Signature, TimestampUnit};
 
 /// Everything, presets merged in.

@@ -5,12 +5,13 @@ use std::fmt;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use super::secret::{Environment, Secret, SecretText, Window};
+use super::secret::{Binds, Environment, Secret, SecretText, Window};
 
 /// Far above any secret or key file; keeps a reference to an endless file from filling the memory.
 const MAX: u64 = 256 * 1024;
@@ -45,6 +46,8 @@ pub struct SecretEntry {
     pub reference: SecretRef,
     /// When it counts: `not_before` and `not_after`.
     pub window: Window,
+    /// What a body must say for it to count; for all secrets of a directory.
+    pub binds: Option<Arc<Binds>>,
 }
 
 /// Why a reference gives no secret. Neither holds a value.
@@ -68,7 +71,8 @@ impl SecretEntry {
     /// The secrets it stands for: one, or those of a directory, ordered by name.
     pub(super) fn read(&self, environment: &Environment) -> Result<Vec<Secret>, Unusable> {
         if let SecretRef::Dir(path) = &self.reference {
-            return read_dir(path).map_err(Unusable::Bad);
+            let secrets = read_dir(path).map_err(Unusable::Bad)?;
+            return Ok(secrets.into_iter().map(|secret| secret.bound(self.binds.clone())).collect());
         }
         let value = self.reference.read(environment)?;
         let name = match (&self.name, &self.reference) {
@@ -76,7 +80,7 @@ impl SecretEntry {
             (None, SecretRef::Env(name)) => name.clone(),
             (None, SecretRef::File(path) | SecretRef::Dir(path)) => file_name(path),
         };
-        Ok(vec![Secret::new(name, value).within(self.window)])
+        Ok(vec![Secret::new(name, value).within(self.window).bound(self.binds.clone())])
     }
 }
 
@@ -180,6 +184,28 @@ struct Keys {
     dir: Option<PathBuf>,
     not_before: Option<String>,
     not_after: Option<String>,
+    binds: Option<BindsKeys>,
+}
+
+/// The keys of `binds`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BindsKeys {
+    pointer: String,
+    equals: String,
+}
+
+impl BindsKeys {
+    fn binds<E: serde::de::Error>(self) -> Result<Arc<Binds>, E> {
+        let Self { pointer, equals } = self;
+        if !pointer.starts_with('/') {
+            return Err(E::custom("`binds.pointer` must be a JSON pointer such as \"/tenant_id\""));
+        }
+        if equals.is_empty() {
+            return Err(E::custom("`binds.equals` is empty; write the text that the body must have there"));
+        }
+        Ok(Arc::new(Binds { pointer, equals }))
+    }
 }
 
 const FORM: &str = "a reference to the secret: { env = \"NAME\" } or { file = \"/path\" }";
@@ -200,6 +226,7 @@ impl Keys {
             ));
         };
         let window = Window { not_before, not_after };
+        let binds = self.binds.map(BindsKeys::binds).transpose()?;
         if let (Some(from), Some(until)) = (not_before, not_after)
             && from >= until
         {
@@ -213,7 +240,7 @@ impl Keys {
                 Err(E::custom("`name` does not go with `dir`: each secret is named as its file"))
             }
             (Some(name), _) if name.trim().is_empty() => Err(E::custom("`name` is empty")),
-            _ => Ok(SecretEntry { name: self.name, reference, window }),
+            _ => Ok(SecretEntry { name: self.name, reference, window, binds }),
         }
     }
 }
@@ -248,6 +275,7 @@ impl<'de> Deserialize<'de> for SecretRef {
             SecretEntry { window, .. } if window != Window::default() => {
                 fail("`not_before` and `not_after` are for a source's secrets only")
             }
+            SecretEntry { binds: Some(_), .. } => fail("`binds` is for a source's secrets only"),
             SecretEntry { reference: Self::Dir(_), .. } => {
                 fail("`dir` is for a source's secrets only; use `file`")
             }
@@ -351,6 +379,7 @@ mod tests {
             name: None,
             reference: SecretRef::Dir(mount.path().into()),
             window: Window::default(),
+            binds: None,
         };
         let secrets = entry.read(&Environment::default()).ok().unwrap();
         assert_eq!(secrets, [Secret::new("2026-11", "first"), Secret::new("2027-02", "second")]);

@@ -84,6 +84,16 @@ impl Window {
     }
 }
 
+/// `binds = { pointer = "/tenant_id", equals = "acme" }`: the one text that a delivery's body must have at
+/// one place for the secret to count.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Binds {
+    /// JSON pointer, with at least one name.
+    pub pointer: String,
+    /// The text, exactly.
+    pub equals: String,
+}
+
 /// A named secret of a source: the key of its signatures. Cloning shares the bytes.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret {
@@ -91,18 +101,30 @@ pub struct Secret {
     pub name: Arc<str>,
     /// When it counts: always, unless its entry says otherwise.
     pub window: Window,
+    /// Whose deliveries it may sign: everybody's, unless its entry says otherwise.
+    pub binds: Option<Arc<Binds>>,
     value: Arc<[u8]>,
 }
 
 impl Secret {
     /// A secret as given; the bytes are used as they are.
     pub fn new(name: impl Into<Arc<str>>, value: impl AsRef<[u8]>) -> Self {
-        Self { name: name.into(), window: Window::default(), value: value.as_ref().into() }
+        Self { name: name.into(), window: Window::default(), binds: None, value: value.as_ref().into() }
     }
 
     /// The same, to count in `window` only.
     pub fn within(self, window: Window) -> Self {
         Self { window, ..self }
+    }
+
+    /// The same, for deliveries of one body's text only.
+    pub fn bound(self, binds: Option<Arc<Binds>>) -> Self {
+        Self { binds, ..self }
+    }
+
+    /// The same with another value: what the provider's text stands for.
+    pub(super) fn with_value(self, value: impl AsRef<[u8]>) -> Self {
+        Self { value: value.as_ref().into(), ..self }
     }
 
     /// The bytes. For the verifier and the signer; never for a log.

@@ -27,6 +27,7 @@ struct Compiler<'a> {
     problems: &'a mut Problems,
     headers: Vec<HeaderName>,
     unsigned: Vec<&'static str>,
+    unsigned_headers: Vec<String>,
 }
 
 impl Envelope {
@@ -39,7 +40,14 @@ impl Envelope {
         problems: &mut Problems,
     ) -> Option<Self> {
         let before = problems.len();
-        let mut compiler = Compiler { signature, place, problems, headers: Vec::new(), unsigned: Vec::new() };
+        let mut compiler = Compiler {
+            signature,
+            place,
+            problems,
+            headers: Vec::new(),
+            unsigned: Vec::new(),
+            unsigned_headers: Vec::new(),
+        };
         let id = compiler.id(&rules.id);
         let event_type = compiler.part("type", &rules.event_type);
         let time = rules.time.as_ref().map(|time| compiler.part("time", time));
@@ -62,7 +70,7 @@ impl Envelope {
             compiler
                 .problem("split", "must be a JSON pointer such as \"/events\", or empty for the whole body");
         }
-        let Compiler { headers, unsigned, .. } = compiler;
+        let Compiler { headers, unsigned, unsigned_headers, .. } = compiler;
         if rules.time.is_some() && rules.time_format.is_none() {
             problems.add(place, "lacks `time_format`; add it");
         }
@@ -91,6 +99,7 @@ impl Envelope {
             places,
             headers,
             key_with_body: unsigned.iter().any(|field| matches!(*field, "id" | "type")),
+            unsigned_headers,
             unsigned: (!unsigned.is_empty()).then(|| unsigned.join(",").into()),
         })
     }
@@ -154,6 +163,9 @@ impl Compiler<'_> {
                     }
                     if !self.unsigned.contains(&field) {
                         self.unsigned.push(field);
+                    }
+                    if !self.unsigned_headers.contains(name) {
+                        self.unsigned_headers.push(name.clone());
                     }
                 }
                 if !self.headers.contains(&header) {

@@ -42,6 +42,8 @@ pub fn log(line: &Line<'_>) {
                 detail = fault.and_then(|fault| fault.detail.as_deref()),
                 r#type = ended.event.as_ref().map(|name| name.event_type.as_str()),
                 id = ended.event.as_ref().map(|name| name.id.as_str()),
+                events = ended.event.as_ref().and_then(|name| name.events),
+                secret = ended.secret.as_deref(),
                 topic = ended.stored.as_ref().map(|stored| &*stored.topic),
                 partition = ended.ack().map(|ack| ack.partition),
                 offset = ended.ack().map(|ack| ack.offset),

@@ -13,6 +13,8 @@ const SPOOL_ROWS: &str = "hookstream_spool_rows";
 const SPOOL_BYTES: &str = "hookstream_spool_bytes";
 const SPOOL_OLDEST: &str = "hookstream_spool_oldest_timestamp_seconds";
 const REFUSED: &str = "hookstream_connections_refused_total";
+const SECRET_MATCHES: &str = "hookstream_secret_matches_total";
+const SECRET_LAST: &str = "hookstream_secret_last_match_timestamp_seconds";
 const RELOAD: &str = "hookstream_config_last_reload_successful";
 const BUILD: &str = "hookstream_build_info";
 
@@ -48,6 +50,12 @@ pub fn init() {
             "When the oldest live row of the spool was received, in seconds since 1970; NaN while there is none."
         );
         metrics::describe_counter!(REFUSED, "Connections closed at once: their address had too many open.");
+        metrics::describe_counter!(SECRET_MATCHES, "Deliveries that verified, by the name of the secret that signed them.");
+        metrics::describe_gauge!(
+            SECRET_LAST,
+            metrics::Unit::Seconds,
+            "When the last of them was received, in seconds since 1970; NaN while there is none."
+        );
         metrics::describe_gauge!(
             RELOAD,
             "Whether the last attempt to read the configuration again was: 1 taken, 0 refused (the old one stays)."
@@ -77,6 +85,30 @@ pub fn spool(live: u64, parked: u64, bytes: u64, oldest_ms: Option<i64>) {
     metrics::gauge!(SPOOL_BYTES).set(bytes as f64);
     // A zero would make every alarm on its age go off; NaN compares as false.
     metrics::gauge!(SPOOL_OLDEST).set(oldest_ms.map_or(f64::NAN, |ms| ms as f64 / 1000.0));
+}
+
+/// The metrics of one secret of a source, registered once, so that a delivery only counts. They are
+/// there from the start, at zero; those of a secret that was taken away stay until a restart.
+pub struct SecretMeter {
+    matches: metrics::Counter,
+    last: metrics::Gauge,
+}
+
+impl SecretMeter {
+    /// That of the secret of this name. Without [`init`] before, one that shows nowhere.
+    pub fn new(source: &str, secret: &str) -> Self {
+        let labels = [("source", source.to_owned()), ("secret", secret.to_owned())];
+        let last = metrics::gauge!(SECRET_LAST, &labels);
+        // A zero would make every alarm on its age go off; NaN compares as false.
+        last.set(f64::NAN);
+        Self { matches: metrics::counter!(SECRET_MATCHES, &labels), last }
+    }
+
+    /// Counts a delivery; the last one so far was received at `last_ms`, in milliseconds since 1970.
+    pub fn matched(&self, last_ms: i64) {
+        self.matches.increment(1);
+        self.last.set(last_ms as f64 / 1000.0);
+    }
 }
 
 /// Tells whether the configuration that was read last is in force.

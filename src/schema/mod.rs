@@ -84,6 +84,12 @@ impl Schemas {
         self.loaded.get(&(source.to_owned(), event_type.to_owned())).map(|loaded| &loaded.schema)
     }
 
+    /// Whether an event type has no schema of its own.
+    pub fn is_generic(&self, source: &str, event_type: &str) -> bool {
+        let loaded = self.loaded.get(&(source.to_owned(), event_type.to_owned()));
+        loaded.is_some_and(|loaded| loaded.text == shipped::generic(source, event_type))
+    }
+
     /// The id of a subject's schema, if it may be used.
     pub fn id(&self, subject: &str) -> Option<u32> {
         match self.standing(subject) {

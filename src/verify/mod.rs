@@ -1,5 +1,6 @@
 //! Who signed these bytes? This room alone makes a [`Verified`].
 
+mod binding;
 mod digest;
 mod scheme;
 mod seal;
@@ -17,6 +18,7 @@ use jiff::SignedDuration;
 use sha2::Sha256;
 use subtle::{Choice, ConstantTimeEq};
 
+use binding::{Binding, Bodies};
 use digest::{Digest, Mac};
 pub use scheme::Claim;
 use scheme::{Layout, Scheme};
@@ -82,6 +84,8 @@ impl<'d> Verified<'d> {
 struct Key {
     name: Arc<str>,
     window: Window,
+    /// What the body must say for it to count.
+    binding: Option<Binding>,
     mac: Mac,
     /// Derived from the secret, for the seal of dead letters.
     seal: Hmac<Sha256>,
@@ -103,7 +107,8 @@ impl Key {
             _ => (Mac::new(scheme.written.hash, secret.expose())?, None),
         };
         let seal = seal::derive(secret.expose())?;
-        Some(Self { name: secret.name.clone(), window: secret.window, mac, seal, token })
+        let binding = secret.binds.as_deref().map(Binding::compile);
+        Some(Self { name: secret.name.clone(), window: secret.window, binding, mac, seal, token })
     }
 }
 
@@ -118,6 +123,7 @@ impl std::fmt::Debug for Key {
 pub struct Verifier {
     scheme: Scheme,
     keys: Vec<Key>,
+    bodies: Option<Bodies>,
 }
 
 impl Verifier {
@@ -142,25 +148,35 @@ impl Verifier {
                 ),
             }
         }
-        Some(Self { scheme, keys })
+        Some(Self { scheme, keys, bodies: None })
+    }
+
+    /// The same, for bodies that are read by these rules. Without them no bound secret verifies
+    /// anything.
+    pub fn reading(self, rules: &config::Envelope) -> Self {
+        Self { bodies: Some(Bodies::new(rules)), ..self }
     }
 
     /// Finds the secret that signed the delivery: each form of the body, the raw one first,
     /// with each secret. The work is bounded: at most [`scheme::MAX_SIGNATURES`] are compared.
     /// Secrets that are outside their time at the receipt come last, and only they have the
-    /// canonical form made once more.
+    /// canonical form made once more. One that is bound counts only for a body that names whom it
+    /// is for; of several that made the signature, any that does will do.
     ///
     /// # Errors
     /// `signature_missing`, `signature_malformed`, `signature_mismatch`; the detail counts what
-    /// was tried. `secret_expired` where only a secret outside its time has made the signature.
+    /// was tried, or names the secret whose binding the body does not keep. `secret_expired` where only
+    /// a secret outside its time has made the signature.
     pub fn verify<'d>(&'d self, delivery: &'d Delivery) -> Result<Verified<'d>, Fault> {
         let claim = self.claim(delivery)?;
         let now = delivery.received_at;
-        if let Some((key, form, signed)) = self.find(delivery, &claim, |key| key.window.contains(now)) {
+        let mut broken = None;
+        let found = self.find(delivery, &claim, |key| key.window.contains(now), &mut broken);
+        if let Some((key, form, signed)) = found {
             let age = self.scheme.age(&claim, now);
             return Ok(Verified { delivery, key, form, signed, scheme: &self.scheme, age });
         }
-        if let Some((key, ..)) = self.find(delivery, &claim, |key| !key.window.contains(now)) {
+        if let Some((key, ..)) = self.find(delivery, &claim, |key| !key.window.contains(now), &mut broken) {
             let when = match key.window {
                 Window { not_before: Some(from), .. } if now < from => format!("counts from {from} on"),
                 Window { not_after: Some(until), .. } => format!("counted until {until}"),
@@ -168,15 +184,18 @@ impl Verifier {
             };
             return Err(Fault::new(Reason::SecretExpired, format!("the secret {} {when}", key.name)));
         }
-        Err(Fault::new(Reason::SignatureMismatch, self.tried(delivery.body.len())))
+        let why = broken.unwrap_or_else(|| self.tried(delivery.body.len()));
+        Err(Fault::new(Reason::SignatureMismatch, why))
     }
 
-    /// The first of the secrets that are `wanted` which made one of the signatures.
+    /// The first of the secrets that are `wanted` which made one of the signatures and whose binding
+    /// holds; `broken` tells of the first whose does not.
     fn find<'d>(
         &'d self,
         delivery: &'d Delivery,
         claim: &Claim<'_>,
         wanted: impl Fn(&Key) -> bool,
+        broken: &mut Option<String>,
     ) -> Option<(&'d Key, Form, Cow<'d, [u8]>)> {
         if !self.keys.iter().any(&wanted) {
             return None;
@@ -184,7 +203,16 @@ impl Verifier {
         for &form in &self.scheme.forms {
             let Some(signed) = self.signed(delivery, form) else { continue };
             let mut keys = self.keys.iter().filter(|key| wanted(key));
-            if let Some(key) = keys.find(|key| self.matches(claim, &signed, key)) {
+            let mut counts = |key: &&Key| {
+                let Some(binding) = &key.binding else { return true };
+                let why = binding.holds(delivery, self.bodies.as_ref()).err();
+                let counts = why.is_none();
+                if let (Some(why), None) = (why, &broken) {
+                    *broken = Some(format!("the secret {} made it, but {why}", key.name));
+                }
+                counts
+            };
+            if let Some(key) = keys.find(|key| self.matches(claim, &signed, key) && counts(key)) {
                 return Some((key, form, signed));
             }
         }

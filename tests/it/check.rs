@@ -48,9 +48,81 @@ fn each_source_is_shown_with_its_path_topics_and_what_to_mind() {
     assert_eq!((code, &report["ok"], &report["problems"]), (0, &json!(true), &json!([])));
     assert_eq!(
         report["sources"][1]["types"],
-        json!([{"type": "document.changed", "topic": "short.document.changed"}])
+        json!([{"type": "document.changed", "topic": "short.document.changed", "generic": false}])
     );
     assert_eq!((&report["notes"], report["warnings"].as_array().unwrap().len()), (&json!([]), 1));
+}
+
+#[test]
+fn what_is_generic_unsigned_weak_or_about_to_expire_is_said() {
+    let directory = tempfile::tempdir().unwrap();
+    let now = jiff::Timestamp::now();
+    let hours = |hours| (now + jiff::SignedDuration::from_hours(hours)).to_string();
+    let toml = format!(
+        "[spool]\ndir = \"/nowhere\"\n\
+         [source.github]\npreset = \"github\"\ntypes = [\"push\", \"pull_request\"]\n\
+         secrets = [{{ name = \"2026-11\", env = \"TEST_SECRET\", not_after = \"{}\" }}]\n\
+         [source.gitlab]\npreset = \"gitlab\"\nsecrets = [{{ name = \"t\", env = \"TEST_SECRET\" }}]\n\
+         [source.datagrid]\npreset = \"datagrid\"\nsignature.hash = \"sha1\"\n\
+         types = [\"batch_prediction.completed\", \"push\"]\n\
+         secrets = [{{ name = \"s\", env = \"TEST_SECRET\" }}]\n",
+        hours(60)
+    );
+    let (code, stdout, stderr) = check(directory.path(), &toml, &[]);
+    assert_eq!((code, stderr.as_str()), (0, ""), "{stdout}");
+    for expected in [
+        "ok    github     /hooks/github, 2 types on the generic record, secrets: 2026-11",
+        "                 pull_request  -> github.pull_request  generic record\n",
+        "                 push          -> github.push          generic record\n",
+        "                 all others    -> github.unmapped      generic record\n",
+        "ok    gitlab     /hooks/gitlab, no types of its own, secrets: t",
+        "                 all types  -> gitlab.unmapped  generic record\n",
+        "ok    datagrid   /hooks/datagrid, 2 types, some on the generic record, secrets: s",
+        "batch_prediction.completed  -> datagrid.batch_prediction.completed\n",
+        "all others                  -> dead_letter.datagrid\n",
+        "note  source github: X-GitHub-Delivery and X-GitHub-Event are not covered by the signature (docs/security.md)\n",
+        "note  source gitlab: a token signs nothing: who has it can send anything (docs/security.md)\n",
+        "warn  source datagrid: its signatures are made with SHA-1",
+        "only, 2 more days; put the next one beside it (README, Rotate a secret)\n",
+    ] {
+        assert!(stdout.contains(expected), "{expected} is not in\n{stdout}");
+    }
+    assert_eq!(stdout.matches("note  ").count(), 2, "{stdout}");
+    let (_, stdout, _) = check(directory.path(), &toml, &["--json"]);
+    let report = parsed(&stdout);
+    assert_eq!(
+        (report["notes"].as_array().unwrap().len(), report["warnings"].as_array().unwrap().len()),
+        (2, 2)
+    );
+    let github =
+        report["sources"].as_array().unwrap().iter().find(|source| source["name"] == "github").unwrap();
+    assert_eq!(
+        github["types"][0],
+        json!({"type": "pull_request", "topic": "github.pull_request", "generic": true})
+    );
+    assert_eq!(github["others_generic"], true);
+    assert_eq!(github["unsigned_headers"], json!(["X-GitHub-Delivery", "X-GitHub-Event"]));
+}
+
+/// A date that has passed is no reason not to start: the other sources are well.
+#[test]
+fn a_source_without_any_secret_that_counts_is_a_problem_and_shown_all_the_same() {
+    let directory = tempfile::tempdir().unwrap();
+    let toml = "[source.datagrid]\npreset = \"datagrid\"\nsecrets = [\n\
+                { name = \"old\", env = \"TEST_SECRET\", not_after = \"2026-01-01T00:00:00Z\" },\n\
+                { name = \"next\", env = \"TEST_SECRET\", not_before = \"2999-01-01T00:00:00Z\" }]\n";
+    let (code, stdout, _) = check(directory.path(), toml, &[]);
+    assert_eq!(code, 1, "{stdout}");
+    let problem = "source datagrid: no secret counts now, so every delivery is refused with 401: \
+                   old counted until 2026-01-01T00:00:00Z, next counts from 2999-01-01T00:00:00Z on; give it one that counts";
+    assert!(
+        stdout.contains(&format!("NO    {problem}\n")) && stdout.contains("NO    datagrid   /hooks/datagrid"),
+        "{stdout}"
+    );
+    assert!(stdout.contains("secrets: old (expired), next (not yet)"), "{stdout}");
+    let report = parsed(&check(directory.path(), toml, &["--json"]).1);
+    assert_eq!((&report["ok"], &report["problems"]), (&json!(false), &json!([problem])));
+    assert_eq!(report["warnings"], json!([]));
 }
 
 #[test]

@@ -27,6 +27,7 @@ mod providers;
 mod registry;
 mod reload;
 mod rules;
+mod secrets;
 mod security;
 mod shutdown;
 mod slow;

@@ -51,6 +51,7 @@ impl Maker {
         let envelope =
             Envelope::compile(&rules.envelope, &rules.signature, &place("envelope"), &mut problems);
         let (Some(verifier), Some(envelope)) = (verifier, envelope) else { bail!(problems) };
+        let verifier = verifier.reading(&rules.envelope);
         let text = str::from_utf8(&body).ok().filter(|_| fresh);
         let fresh = text.map(|text| Fresh::new(text, &rules.envelope));
         let beside = Beside::new(&rules.envelope, event_type)?;

@@ -208,7 +208,7 @@ fn one_mistake_gives_one_line_with_its_place() {
         ),
         (
             "[source.datagrid]\nsecrets = [{ value = 'hunter2-do-not-repeat' }]",
-            "hookstream.toml:2: source.datagrid.secrets.0.value: unknown key; known are name, env, file, dir, not_before, not_after",
+            "hookstream.toml:2: source.datagrid.secrets.0.value: unknown key; known are name, env, file, dir, not_before, not_after, binds",
         ),
         (
             "[source.datagrid]\nsecrets = [{ env = 'A', file = '/b' }]",

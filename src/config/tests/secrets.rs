@@ -1,5 +1,7 @@
 //! Which sources are on, and with which secrets.
 
+use jiff::Timestamp;
+
 use super::*;
 
 #[test]
@@ -97,4 +99,141 @@ fn sha_1_is_taken_with_a_warning() {
     assert_eq!(loaded.warnings.len(), 1);
     assert!(loaded.warnings[0].starts_with("source datagrid: its signatures are made with SHA-1"));
     assert!(load_toml("", &[], &[]).unwrap().warnings.is_empty());
+}
+
+#[test]
+fn a_binding_goes_with_every_secret_of_its_entry() {
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["2026-11", "2027-02"] {
+        std::fs::write(dir.path().join(name), format!("whsec_of-{name}-000")).unwrap();
+    }
+    let toml = format!(
+        "[source.datagrid]
+secrets = [
+  {{ name = 'acme', env = 'DATAGRID_WEBHOOK_SECRET', binds = {{ pointer = '/tenant_id', equals = 'acme' }} }},
+  {{ name = 'globex', env = 'DATAGRID_WEBHOOK_SECRET', binds = {{ pointer = '/tenant_id', equals = 'globex' }} }},
+  {{ dir = '{}', binds = {{ pointer = '/a/b', equals = 'c' }} }},
+]
+signature.secret_format = 'text'",
+        dir.path().display()
+    );
+    let loaded = load_toml(&toml, &[], &[]).unwrap();
+    let bound = loaded.secrets["datagrid"].iter().map(|secret| {
+        let binds = secret.binds.as_deref().unwrap();
+        format!("{} {} {}", secret.name, binds.pointer, binds.equals)
+    });
+    let expected = ["acme /tenant_id acme", "globex /tenant_id globex", "2026-11 /a/b c", "2027-02 /a/b c"];
+    assert_eq!(bound.collect::<Vec<_>>(), expected);
+    assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
+
+    // As decoded, too.
+    let toml = "[source.datagrid]\nsignature.secret_format = 'hex'\n\
+                secrets = { env = 'HEX', binds = { pointer = '/a', equals = 'b' } }";
+    let loaded = load_toml(toml, &[("HEX", "00112233445566778899aabbccddeeff")], &[]).unwrap();
+    assert!(loaded.secrets["datagrid"][0].binds.is_some());
+}
+
+#[test]
+fn a_binding_that_cannot_be_meant_is_a_problem() {
+    for (entry, expected) in [
+        (
+            "env = 'A', binds = { pointer = 'hunter2-do-not-repeat', equals = 'x' }",
+            ".0: `binds.pointer` must be a JSON pointer such as \"/tenant_id\"",
+        ),
+        (
+            "dir = '/x', binds = { pointer = '/tenant_id', equals = '' }",
+            ".0: `binds.equals` is empty; write the text that the body must have there",
+        ),
+        ("env = 'A', binds = { pointer = '/tenant_id' }", ".0.binds: lacks `equals`; add it"),
+        (
+            "env = 'A', binds = { pointer = '/a', equals = 5 }",
+            ".0.binds.equals: expected text, found a number",
+        ),
+        (
+            "env = 'A', binds = { pointer = '/a', equals = 'b', path = '' }",
+            ".0.binds.path: unknown key; known are pointer, equals",
+        ),
+    ] {
+        let line =
+            line(&format!("[source.datagrid]\nsecrets = [{{ {entry} }}]"), &[("A", SECRETS[0].1)], &[]);
+        assert_eq!(line, format!("hookstream.toml:2: source.datagrid.secrets{expected}"));
+    }
+    let line = line("[registry]\nbearer = { env = 'A', binds = { pointer = '/a', equals = 'b' } }", &[], &[]);
+    assert_eq!(line, "hookstream.toml:2: registry.bearer: `binds` is for a source's secrets only");
+}
+
+#[test]
+fn what_undoes_a_binding_is_told() {
+    let toml = "
+[source.datagrid]
+secrets = [
+  { name = 'any', env = 'DATAGRID_WEBHOOK_SECRET' },
+  { name = 'acme', env = 'DATAGRID_WEBHOOK_SECRET', binds = { pointer = '/a', equals = 'acme' } },
+]";
+    let loaded = load_toml(toml, &[], &[]).unwrap();
+    let expected = "source datagrid: the secrets acme and any are the same, and any is bound to nothing: \
+                    who has it signs for everybody; bind both, or give each its own";
+    assert_eq!(loaded.warnings, [expected]);
+}
+
+#[test]
+fn what_does_not_count_now_or_not_for_long_is_told() {
+    let days = |days: i64| Timestamp::now() + jiff::SignedDuration::from_hours(24 * days + 1);
+    let load = |secrets: &[(&str, Option<i64>, Option<i64>)]| {
+        let entry = |(name, from, until): &(&str, Option<i64>, Option<i64>)| {
+            let time = |key: &str, day: &Option<i64>| day.map(|day| format!(", {key} = '{}'", days(day)));
+            let (from, until) = (time("not_before", from), time("not_after", until));
+            let env = "env = 'DATAGRID_WEBHOOK_SECRET'";
+            format!("{{ name = '{name}', {env}{}{} }}", from.unwrap_or_default(), until.unwrap_or_default())
+        };
+        let entries: Vec<_> = secrets.iter().map(entry).collect();
+        load_toml(&format!("[source.datagrid]\nsecrets = [{}]", entries.join(", ")), &[], &[]).unwrap()
+    };
+    // Of each line what is no time.
+    let told = |lines: &[String]| {
+        let word =
+            |word: &str| if word.starts_with("20") && word.len() > 20 { "TIME" } else { word }.to_owned();
+        let line = |line: &String| line.split(' ').map(word).collect::<Vec<_>>().join(" ");
+        lines.iter().map(line).collect::<Vec<_>>()
+    };
+    let loaded = load(&[("far", None, Some(14)), ("always", None, None)]);
+    assert!(loaded.warnings.is_empty() && loaded.refusing.is_empty(), "{:?}", loaded.warnings);
+
+    let loaded = load(&[("old", None, Some(-2)), ("now", None, Some(13)), ("next", Some(5), None)]);
+    assert_eq!(
+        told(&loaded.warnings),
+        [
+            "source datagrid: the secret old counted until TIME and is refused since; take it away",
+            "source datagrid: the secret now counts until TIME only, 13 more days; switch the provider to next before",
+            "source datagrid: the secret next counts from TIME on, and is refused before",
+        ]
+    );
+    // Another tenant's secret takes nobody's place.
+    let bound = |name: &str, more: &str| {
+        format!(
+            "{{ name = '{name}', env = 'DATAGRID_WEBHOOK_SECRET'{more}, binds = {{ pointer = '/a', equals = '{name}' }} }}"
+        )
+    };
+    let soon = bound("acme", &format!(", not_after = '{}'", days(3)));
+    let toml = format!("[source.datagrid]\nsecrets = [{soon}, {}]", bound("globex", ""));
+    let loaded = load_toml(&toml, &[], &[]).unwrap();
+    assert!(
+        loaded.warnings[0].ends_with("3 more days; put the next one beside it (README, Rotate a secret)")
+    );
+
+    let loaded = load(&[("now", None, Some(0))]);
+    assert_eq!(
+        told(&loaded.warnings),
+        ["source datagrid: the secret now counts until TIME only, less than a day more; \
+          put the next one beside it (README, Rotate a secret)"]
+    );
+    let loaded = load(&[("old", None, Some(-2)), ("next", Some(5), None)]);
+    assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
+    assert_eq!(
+        told(&loaded.refusing.into_values().collect::<Vec<_>>()),
+        [
+            "source datagrid: no secret counts now, so every delivery is refused with 401: old counted until TIME \
+          next counts from TIME on; give it one that counts"
+        ]
+    );
 }

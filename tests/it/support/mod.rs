@@ -57,6 +57,8 @@ pub struct Setup {
     pub source: String,
     pub kafka: String,
     pub registry: String,
+    /// The source's `secrets`.
+    pub secrets: String,
     /// More lines below `[source.NAME]`.
     pub rules: String,
     /// More tables.
@@ -74,6 +76,7 @@ impl Setup {
             source: unique(preset),
             kafka: stack("KAFKA"),
             registry: stack("REGISTRY"),
+            secrets: String::from("[{ env = \"TEST_SECRET\" }]"),
             rules: String::new(),
             tables: String::new(),
             http: String::new(),
@@ -83,7 +86,7 @@ impl Setup {
 
     /// The configuration file.
     pub fn toml(&self) -> String {
-        let Self { preset, source, kafka, registry, rules, tables, http, .. } = self;
+        let Self { preset, source, kafka, registry, secrets, rules, tables, http, .. } = self;
         format!(
             r#"
             [http]
@@ -100,7 +103,7 @@ impl Setup {
             url = "{registry}"
             [source.{source}]
             preset = "{preset}"
-            secrets = [{{ env = "TEST_SECRET" }}]
+            secrets = {secrets}
             {rules}
             {tables}
             "#

@@ -2,6 +2,9 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+
+use serde_json::Value;
 
 use super::SECRET;
 
@@ -17,6 +20,15 @@ impl Drop for Process {
 
 /// Starts the program and reads from its log where it listens: hooks and admin.
 pub fn serve(config: &std::path::Path) -> (Process, String, String) {
+    let (process, hooks, admin, _) = serve_with_log(config);
+    (process, hooks, admin)
+}
+
+/// The lines of a log so far.
+pub type Log = Arc<Mutex<Vec<Value>>>;
+
+/// The same with its log.
+pub fn serve_with_log(config: &std::path::Path) -> (Process, String, String, Log) {
     let mut child = Command::new(env!("CARGO_BIN_EXE_hookstream"))
         .args(["serve", "-c"])
         .arg(config)
@@ -25,16 +37,20 @@ pub fn serve(config: &std::path::Path) -> (Process, String, String) {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
+    let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let mut lines = lines.map(|line| serde_json::from_str::<Value>(&line.unwrap()).unwrap());
     let process = Process(child);
-    let listening = log
-        .by_ref()
-        .map(Result::unwrap)
-        .find(|line| line.contains("listening"))
-        .expect("the program says where it listens");
+    let log = Log::default();
+    let listening = lines.by_ref().find(|line| {
+        log.lock().unwrap().push(line.clone());
+        line["message"] == "listening"
+    });
+    let listening = listening.expect("the program says where it listens");
     // The pipe must not fill up.
-    std::thread::spawn(move || log.for_each(drop));
-    let line: serde_json::Value = serde_json::from_str(&listening).unwrap();
-    let text = |key: &str| line[key].as_str().unwrap().to_owned();
-    (process, text("hooks"), text("admin"))
+    std::thread::spawn({
+        let log = log.clone();
+        move || lines.for_each(|line| log.lock().unwrap().push(line))
+    });
+    let text = |key: &str| listening[key].as_str().unwrap().to_owned();
+    (process, text("hooks"), text("admin"), log)
 }

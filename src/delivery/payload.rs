@@ -4,19 +4,22 @@ use std::borrow::Cow;
 
 use http::{HeaderMap, header};
 
+use super::Delivery;
 use crate::outcome::{Fault, Reason};
 
 const FORM: &str = "application/x-www-form-urlencoded";
 
-/// The JSON text of a body; `field` is the form's field for bodies that are forms.
-///
-/// # Errors
-/// `json_invalid` for a form without exactly one such field, or in another encoding than UTF-8.
-pub(super) fn text<'b>(
-    body: &'b [u8],
-    headers: &HeaderMap,
-    field: Option<&str>,
-) -> Result<Cow<'b, [u8]>, Fault> {
+impl Delivery {
+    /// The JSON text, not yet looked at: the body, or where that is a form its `field`.
+    ///
+    /// # Errors
+    /// `json_invalid` for a form without exactly one such field, or in another encoding than UTF-8.
+    pub fn payload(&self, field: Option<&str>) -> Result<Cow<'_, [u8]>, Fault> {
+        text(&self.body, &self.headers, field)
+    }
+}
+
+fn text<'b>(body: &'b [u8], headers: &HeaderMap, field: Option<&str>) -> Result<Cow<'b, [u8]>, Fault> {
     let Some(field) = field.filter(|_| is_form(headers)) else { return Ok(Cow::Borrowed(body)) };
     // The form's own decoding would put U+FFFD in the place of what is no UTF-8. Separators are
     // ASCII, so that the whole is UTF-8 exactly where each part is.

@@ -1,0 +1,105 @@
+//! What is no problem and still worth a word: the one place of these sentences, for the log of `serve`,
+//! for `check` and for `send`. Each names its source and says what to do.
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::secret::{SHORT, Secret, Window};
+
+/// From so long before its end on, a secret is spoken of: time enough for a provider's settings.
+const SOON: SignedDuration = SignedDuration::from_hours(14 * 24);
+
+pub(super) fn sha1(source: &str) -> String {
+    format!(
+        "source {source}: its signatures are made with SHA-1; set signature.hash if the provider has better"
+    )
+}
+
+/// `why` is half a sentence.
+pub(super) fn dev_instead(source: &str, why: &str) -> String {
+    format!("source {source}: {why}; the public dev secret is used instead")
+}
+
+pub(super) fn short(source: &str, secret: &Secret) -> Option<String> {
+    let (name, bytes) = (&secret.name, secret.expose().len());
+    (bytes < SHORT).then(|| {
+        format!("source {source}: the secret {name} has only {bytes} bytes; below {SHORT} it can be guessed")
+    })
+}
+
+/// Who has a bound secret that is also there unbound may sign for everybody.
+pub(super) fn undone(source: &str, secrets: &[Secret]) -> Vec<String> {
+    let bound = secrets.iter().filter(|secret| secret.binds.is_some());
+    let undone = bound.filter_map(|secret| {
+        let same = |other: &&Secret| other.binds.is_none() && other.expose() == secret.expose();
+        let (bound, free) = (&secret.name, &secrets.iter().find(same)?.name);
+        Some(format!(
+            "source {source}: the secrets {bound} and {free} are the same, and {free} is bound to nothing: who has it \
+             signs for everybody; bind both, or give each its own"
+        ))
+    });
+    undone.collect()
+}
+
+/// What is to be said of when secrets count.
+pub(super) struct Times {
+    pub(super) warnings: Vec<String>,
+    /// Where none counts: the source refuses everything.
+    pub(super) refusing: Option<String>,
+}
+
+pub(super) fn times(source: &str, secrets: &[Secret], now: Timestamp) -> Times {
+    if !secrets.is_empty() && secrets.iter().all(|secret| !secret.window.contains(now)) {
+        let each: Vec<_> = secrets.iter().map(|secret| outside(secret, now)).collect();
+        let each = each.join(", ");
+        let refusing = format!(
+            "source {source}: no secret counts now, so every delivery is refused with 401: {each}; give it one that counts"
+        );
+        return Times { warnings: Vec::new(), refusing: Some(refusing) };
+    }
+    let warnings = secrets.iter().filter_map(|secret| {
+        let name = &secret.name;
+        Some(match secret.window {
+            window if window.contains(now) => {
+                let until = window.not_after.filter(|until| until.duration_since(now) < SOON)?;
+                let next = secrets.iter().find(|other| {
+                    // One that signs for another tenant takes nobody's place.
+                    other.binds == secret.binds
+                        && other.window.contains(until)
+                        && other.window.not_after.is_none_or(|end| end > until)
+                });
+                let next = match next {
+                    Some(next) => format!("switch the provider to {} before", next.name),
+                    None => String::from("put the next one beside it (README, Rotate a secret)"),
+                };
+                let left = left(until.duration_since(now));
+                format!("source {source}: the secret {name} counts until {until} only, {left}; {next}")
+            }
+            Window { not_before: Some(from), .. } if now < from => {
+                format!("source {source}: the secret {}, and is refused before", outside(secret, now))
+            }
+            _ => format!(
+                "source {source}: the secret {} and is refused since; take it away",
+                outside(secret, now)
+            ),
+        })
+    });
+    Times { warnings: warnings.collect(), refusing: None }
+}
+
+fn outside(secret: &Secret, now: Timestamp) -> String {
+    let name = &secret.name;
+    match secret.window {
+        Window { not_before: Some(from), .. } if now < from => format!("{name} counts from {from} on"),
+        Window { not_after: Some(until), .. } => format!("{name} counted until {until}"),
+        Window { .. } => format!("{name} does not count"),
+    }
+}
+
+/// In whole days, so that a service says it once a day.
+fn left(left: SignedDuration) -> String {
+    match left.as_hours() / 24 {
+        0 => String::from("less than a day more"),
+        1 => String::from("1 more day"),
+        days => format!("{days} more days"),
+    }
+}

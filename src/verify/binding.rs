@@ -1,0 +1,110 @@
+//! A secret of one tenant: what verifies under it must name that tenant, or it is refused.
+//!
+//! Where several tenants deliver to one source, each with a secret of its own, a signature alone says
+//! only that one of them made it. The body is read as the envelope reads it, by the same code and over
+//! the same bytes, so that no spelling can name one tenant here and another in the record: a key that
+//! stands twice on the way is refused, and with `split` every event counts.
+
+use serde_json::value::RawValue;
+
+use crate::config::{self, Binds};
+use crate::delivery::Delivery;
+use crate::json::{self, Object, Pointer};
+use crate::outcome::Fault;
+
+/// Compiled once at start.
+pub(super) struct Binding {
+    /// `None` for a text that is no pointer: then it never holds.
+    pointer: Option<Pointer>,
+    equals: String,
+    shown: String,
+}
+
+/// Where the events of a delivery stand: the envelope's own `payload` and `split`.
+#[derive(Debug)]
+pub(super) struct Bodies {
+    form: Option<String>,
+    split: Option<Pointer>,
+}
+
+impl Bodies {
+    pub(super) fn new(rules: &config::Envelope) -> Self {
+        let form = rules.payload.as_deref().and_then(|payload| payload.strip_prefix("form:"));
+        Self { form: form.map(str::to_owned), split: rules.split.as_deref().and_then(Pointer::parse) }
+    }
+}
+
+/// What stands at the pointer of one object.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Named {
+    Nothing,
+    Ours,
+    Other,
+}
+
+impl Binding {
+    pub(super) fn compile(binds: &Binds) -> Self {
+        let Binds { pointer, equals } = binds;
+        Self { pointer: Pointer::parse(pointer), equals: equals.clone(), shown: pointer.clone() }
+    }
+
+    /// Whether the delivery is of whom the secret is for; else half a sentence that says why not,
+    /// without anything of the body. Work for a delivery that the secret did sign: one look through the
+    /// body, less than the HMAC was.
+    pub(super) fn holds(&self, delivery: &Delivery, bodies: Option<&Bodies>) -> Result<(), String> {
+        match bodies.map(|bodies| self.find(delivery, bodies)) {
+            Some(Ok(Named::Ours)) => Ok(()),
+            Some(Ok(Named::Other)) => Err(format!("is bound to another value of {}", self.shown)),
+            Some(Ok(Named::Nothing)) => {
+                Err(format!("is bound to a value of {}, which is not there", self.shown))
+            }
+            Some(Err(fault)) => {
+                let reason = fault.reason.row().label;
+                Err(format!("is bound to a value of {}, which cannot be read ({reason})", self.shown))
+            }
+            None => Err(format!("is bound to a value of {}, which is not looked for", self.shown)),
+        }
+    }
+
+    /// Of a delivery that is split, what stands at its root speaks for events that name nothing
+    /// themselves, and for no others.
+    fn find(&self, delivery: &Delivery, bodies: &Bodies) -> Result<Named, Fault> {
+        let payload = delivery.payload(bodies.form.as_deref())?;
+        let whole = json::check(&payload)?;
+        let root = Object::open(whole)?;
+        let at_root = self.named(root.as_ref())?;
+        let array = match &bodies.split {
+            None => return Ok(at_root),
+            Some(split) if split.names().is_empty() => Some(whole),
+            Some(split) => match &root {
+                Some(root) => split.find(root)?,
+                None => None,
+            },
+        };
+        // Without such an array it will be a dead letter, of whom the root names.
+        let events = array.and_then(json::elements).unwrap_or_default();
+        if at_root == Named::Other || events.is_empty() {
+            return Ok(at_root);
+        }
+        for event in events {
+            match (self.named_by(event)?, at_root) {
+                (Named::Nothing, Named::Ours) | (Named::Ours, _) => {}
+                (other, _) => return Ok(other),
+            }
+        }
+        Ok(Named::Ours)
+    }
+
+    fn named_by(&self, event: &RawValue) -> Result<Named, Fault> {
+        self.named(Object::open(event)?.as_ref())
+    }
+
+    fn named(&self, root: Option<&Object<'_>>) -> Result<Named, Fault> {
+        let (Some(root), Some(pointer)) = (root, &self.pointer) else { return Ok(Named::Nothing) };
+        Ok(match pointer.find(root)? {
+            None => Named::Nothing,
+            Some(raw) if json::string(raw).is_some_and(|text| text == self.equals) => Named::Ours,
+            Some(_) => Named::Other,
+        })
+    }
+}
