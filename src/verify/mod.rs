@@ -4,9 +4,11 @@ mod digest;
 mod scheme;
 mod seal;
 mod sign;
+mod spare;
 mod template;
 
 pub mod canonical;
+pub mod diagnose;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -17,11 +19,13 @@ use jiff::SignedDuration;
 use sha2::Sha256;
 use subtle::{Choice, ConstantTimeEq};
 
+use diagnose::Removed;
 use digest::{Digest, Mac};
 pub use scheme::Claim;
 use scheme::{Layout, Scheme};
+use spare::Spare;
 
-use crate::config::{self, Form, Problems, Secret, Window};
+use crate::config::{self, Form, Problems, Secret, SecretFormat, Window};
 use crate::delivery::Delivery;
 use crate::outcome::{Fault, Reason};
 
@@ -87,11 +91,13 @@ struct Key {
     seal: Hmac<Sha256>,
     /// What the header of a token holds, for [`Verifier::sign`].
     token: Option<HeaderValue>,
+    /// For [`diagnose`] alone.
+    spare: Arc<Spare>,
 }
 
 impl Key {
     /// HMAC takes a key of any length, so only a token can be none: when no header can hold it.
-    fn new(scheme: &Scheme, secret: &Secret) -> Option<Self> {
+    fn new(scheme: &Scheme, format: SecretFormat, secret: &Secret) -> Option<Self> {
         let (mac, token) = match &scheme.layout {
             Layout::Token { prefix } => {
                 let value = [prefix.as_bytes(), secret.expose()].concat();
@@ -103,7 +109,9 @@ impl Key {
             _ => (Mac::new(scheme.written.hash, secret.expose())?, None),
         };
         let seal = seal::derive(secret.expose())?;
-        Some(Self { name: secret.name.clone(), window: secret.window, mac, seal, token })
+        let hash = token.is_none().then_some(scheme.written.hash);
+        let spare = Arc::new(Spare::new(format, secret.expose(), hash)?);
+        Some(Self { name: secret.name.clone(), window: secret.window, mac, seal, token, spare })
     }
 }
 
@@ -118,6 +126,8 @@ impl std::fmt::Debug for Key {
 pub struct Verifier {
     scheme: Scheme,
     keys: Vec<Key>,
+    /// For [`diagnose`] alone: they verify nothing.
+    removed: Vec<Removed>,
 }
 
 impl Verifier {
@@ -131,7 +141,7 @@ impl Verifier {
         let scheme = Scheme::compile(rules, place, problems)?;
         let mut keys = Vec::with_capacity(secrets.len());
         for secret in secrets {
-            match Key::new(&scheme, secret) {
+            match Key::new(&scheme, rules.secret_format, secret) {
                 Some(key) => keys.push(key),
                 None => problems.add(
                     place,
@@ -142,7 +152,7 @@ impl Verifier {
                 ),
             }
         }
-        Some(Self { scheme, keys })
+        Some(Self { scheme, keys, removed: Vec::new() })
     }
 
     /// Finds the secret that signed the delivery: each form of the body, the raw one first,

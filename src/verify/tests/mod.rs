@@ -14,6 +14,7 @@ use serde::Deserialize;
 use super::*;
 use crate::delivery::Id;
 
+mod causes;
 mod inverse;
 mod rules;
 
