@@ -16,6 +16,7 @@
 mod check;
 mod cli;
 mod durability;
+mod explain;
 mod faults;
 mod generic;
 mod journey;

@@ -43,10 +43,10 @@ impl Verifier {
         match broken {
             Some(why) => Step {
                 step: "signature",
-                ok: false,
+                ok: Some(false),
                 text: format!("expected {expected}; found {found}: {why}"),
             },
-            None => Step { step: "signature", ok: true, text: format!("{found}; expected {expected}") },
+            None => Step { step: "signature", ok: Some(true), text: format!("{found}; expected {expected}") },
         }
     }
 
@@ -80,7 +80,7 @@ impl Verifier {
         if !self.scheme.template.has_time() {
             return None;
         }
-        let step = |ok, text: String| Some(Step { step: "time", ok, text });
+        let step = |ok, text: String| Some(Step { step: "time", ok: Some(ok), text });
         let Some(values) = reading::values(&self.scheme, &delivery.headers) else {
             return step(false, "no signed time was found".to_owned());
         };
@@ -99,7 +99,7 @@ impl Verifier {
 
     fn signed_step(&self, delivery: &Delivery) -> Step {
         let body = delivery.body.len();
-        let step = |ok, text| Step { step: "signed", ok, text };
+        let step = |ok, text| Step { step: "signed", ok: Some(ok), text };
         if matches!(self.scheme.layout, Layout::Token { .. }) {
             return step(true, format!("nothing: a token says who sends; {body} bytes of body"));
         }
@@ -131,18 +131,20 @@ impl Verifier {
         let (ok, text) = match refusal {
             None => match self.verify(delivery) {
                 Ok(verified) => (
-                    true,
+                    Some(true),
                     format!("{} made it, over the {} body", verified.secret(), verified.form().label()),
                 ),
-                Err(fault) => (false, fault.to_string()),
+                Err(fault) => (Some(false), fault.to_string()),
             },
             Some(fault) => match fault.reason {
                 Reason::SignatureMissing | Reason::SignatureMalformed => {
-                    (true, format!("not tried: {names}"))
+                    (None, format!("not tried: {names}"))
                 }
-                Reason::SignatureMismatch => (false, format!("none of these made it: {names}")),
-                Reason::SecretExpired => (false, fault.detail.as_deref().unwrap_or_default().to_owned()),
-                _ => (true, format!("one of these made it: {names}")),
+                Reason::SignatureMismatch => (Some(false), format!("none of these made it: {names}")),
+                Reason::SecretExpired => {
+                    (Some(false), fault.detail.as_deref().unwrap_or_default().to_owned())
+                }
+                _ => (Some(true), format!("one of these made it: {names}")),
             },
         };
         Step { step: "secrets", ok, text }
@@ -170,5 +172,5 @@ fn header(name: &HeaderName, headers: &HeaderMap) -> Step {
         (Some(_), 1) => (false, format!("{name}: not ASCII")),
         (Some(_), n) => (false, format!("{name}: {n} times, must stand once")),
     };
-    Step { step: "header", ok, text }
+    Step { step: "header", ok: Some(ok), text }
 }
