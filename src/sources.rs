@@ -12,6 +12,7 @@ use crate::config::{Loaded, Problems, Stale, Unmapped};
 use crate::delivery::Delivery;
 use crate::envelope::{Envelope, Handshakes};
 use crate::names;
+use crate::observe::refusals::Refusals;
 use crate::outcome::{Fault, Reason};
 use crate::quota::{Held, InUse};
 use crate::schema::{Encoder, Schemas};
@@ -43,6 +44,8 @@ pub struct Source {
     pub dead_letter_topic: Arc<str>,
     dead_letters: Arc<DefaultDirectRateLimiter>,
     dead_letter_rate: u32,
+    /// How many were refused, and why.
+    pub refusals: Arc<Refusals>,
     in_flight: Arc<InUse>,
     max_in_flight: usize,
     stale: Stale,
@@ -158,6 +161,7 @@ impl Sources {
                 verifier.remember(&source.verifier, Timestamp::now());
             }
             let in_flight = before.map(|source| source.in_flight.clone()).unwrap_or_default();
+            let refusals = before.map(|source| source.refusals.clone()).unwrap_or_default();
             let dead_letters = match before {
                 Some(source) if source.dead_letter_rate == rules.dead_letter_rate => {
                     source.dead_letters.clone()
@@ -175,6 +179,7 @@ impl Sources {
                 dead_letter_topic: names::dead_letter_topic(name).into(),
                 dead_letters,
                 dead_letter_rate: rules.dead_letter_rate,
+                refusals,
                 in_flight,
                 max_in_flight: rules.max_in_flight.unwrap_or(share),
                 stale: rules.stale,

@@ -25,6 +25,7 @@ mod layout;
 mod outcomes;
 mod pressure;
 mod providers;
+mod refusals;
 mod registry;
 mod reload;
 mod rules;

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
 
 use super::SECRET;
 
@@ -17,6 +18,15 @@ impl Drop for Process {
 
 /// Starts the program and reads from its log where it listens: hooks and admin.
 pub fn serve(config: &std::path::Path) -> (Process, String, String) {
+    let (process, hooks, admin, _) = serve_logged(config);
+    (process, hooks, admin)
+}
+
+/// The lines of a log that is still being written.
+pub type Log = Arc<Mutex<Vec<String>>>;
+
+/// The same with the log from there on.
+pub fn serve_logged(config: &std::path::Path) -> (Process, String, String, Log) {
     let mut child = Command::new(env!("CARGO_BIN_EXE_hookstream"))
         .args(["serve", "-c"])
         .arg(config)
@@ -33,8 +43,12 @@ pub fn serve(config: &std::path::Path) -> (Process, String, String) {
         .find(|line| line.contains("listening"))
         .expect("the program says where it listens");
     // The pipe must not fill up.
-    std::thread::spawn(move || log.for_each(drop));
+    let lines = Log::default();
+    std::thread::spawn({
+        let lines = lines.clone();
+        move || log.map_while(Result::ok).for_each(|line| lines.lock().unwrap().push(line))
+    });
     let line: serde_json::Value = serde_json::from_str(&listening).unwrap();
     let text = |key: &str| line[key].as_str().unwrap().to_owned();
-    (process, text("hooks"), text("admin"))
+    (process, text("hooks"), text("admin"), lines)
 }
