@@ -136,7 +136,7 @@ impl Source {
 
 impl Sources {
     /// Compiles all of it, or says all that is wrong. Counters and limits move over from
-    /// `previous` by the source's name.
+    /// `previous` by the source's name, and what is remembered of secrets that are gone.
     ///
     /// # Errors
     /// Every problem, each with its place.

@@ -117,9 +117,7 @@ fn raw(bytes: &[u8]) -> anyhow::Result<Capture> {
     let head = match request.parse(bytes) {
         Ok(httparse::Status::Complete(length)) => length,
         Ok(httparse::Status::Partial) => {
-            bail!(
-                "the captured request ends within its head: no empty line stands behind the headers; {FORM}"
-            )
+            bail!("this is no captured HTTP request (no empty line stands behind its headers); {FORM}")
         }
         Err(error) => bail!("this is no captured HTTP request ({error}); {FORM}"),
     };
@@ -176,11 +174,12 @@ fn body(rest: &[u8], headers: &HeaderMap, notes: &mut Vec<String>) -> Vec<u8> {
 fn dechunk(mut rest: &[u8]) -> Option<Vec<u8>> {
     let mut body = Vec::with_capacity(rest.len());
     loop {
-        let Ok(httparse::Status::Complete((start, length))) = httparse::parse_chunk_size(rest) else {
-            return None;
-        };
-        let length = usize::try_from(length).ok()?;
-        rest = rest.get(start..)?;
+        // httparse reads CRLF alone here; many a dump went through an editor that makes it LF.
+        let end = rest.iter().position(|byte| *byte == b'\n')?;
+        let line = std::str::from_utf8(rest.get(..end)?).ok()?;
+        let size = line.split(';').next().unwrap_or_default().trim();
+        let length = usize::from_str_radix(size, 16).ok()?;
+        rest = rest.get(end + 1..)?;
         if length == 0 {
             return Some(body);
         }

@@ -132,6 +132,13 @@ mod tests {
     }
 
     #[test]
+    fn they_take_a_few_kib_for_each_secret() {
+        let most = others(SecretFormat::Text, b"'whsec_a2V5a2V5' ").len();
+        let size = size_of::<Spare>() + most * size_of::<(Misread, Mac)>();
+        assert!(size <= 6 * 1024, "{size} bytes, with {most} other keys");
+    }
+
+    #[test]
     fn only_the_same_secret_is_the_same() {
         let spare = |key: &[u8]| Spare::new(SecretFormat::Text, key, Some(Hash::Sha256)).unwrap();
         assert!(spare(b"one").is_same(&spare(b"one")));

@@ -221,6 +221,25 @@ fn what_becomes_of_a_valid_delivery_is_told_with_its_unsigned_fields() {
 }
 
 #[test]
+fn what_the_service_would_refuse_before_any_signature_is_noted() {
+    let directory = tempfile::tempdir().unwrap();
+    let body = body() + &" ".repeat(2000);
+    let capture = dump(&signed(SECRET, &body), &body).replace("POST /hooks/datagrid", "PUT /in?key=s3cret");
+    std::fs::write(directory.path().join("capture"), capture).unwrap();
+    let (code, text, _) =
+        run(explain(directory.path()).args(["datagrid", "capture", "-X", "http.max_body=1KiB"]));
+    assert_eq!(code, 0, "the signature is valid: {text}");
+    for expected in [
+        "http.max_body is 1024: answered 413 before any signature",
+        "the method is PUT: answered 405",
+        "the path is /in; the source listens on /hooks/datagrid",
+    ] {
+        assert!(text.contains(expected), "{expected} is not in\n{text}");
+    }
+    assert!(!text.contains("s3cret"), "{text}");
+}
+
+#[test]
 fn what_cannot_be_explained_is_an_error_with_exit_code_2() {
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("bad"), "s3cret").unwrap();

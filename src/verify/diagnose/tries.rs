@@ -298,6 +298,17 @@ impl<'a> Search<'a> {
                 format!("{detail}: which one counts would be a guess"),
                 "look for what adds the header a second time on the way",
             ),
+            // What is wrong beside the signature itself.
+            Reason::SignatureMalformed
+                if ["time", "header", "ASCII"].iter().any(|part| detail.contains(part)) =>
+            {
+                Cause::shown(
+                    "header_unreadable",
+                    format!("a header cannot be read as the rules say: {detail}"),
+                    "compare the rules below source.NAME.signature with the provider's page, and look for what \
+                     rewrites headers on the way",
+                )
+            }
             Reason::SignatureMalformed => Cause::shown(
                 "encoding",
                 format!("the signature cannot be read: {detail}; expected is {}", self.verifier.expected()),
@@ -318,7 +329,7 @@ impl<'a> Search<'a> {
             );
         }
         let spellings = match crate::json::check(&self.delivery.body) {
-            Ok(_) => format!("over none of some {} spellings of the body", spell::COUNT),
+            Ok(_) => format!("over the body in none of up to {} spellings", spell::COUNT),
             Err(_) => {
                 "over the body as it came; it is not JSON, so it was tried in no other spelling".to_owned()
             }
