@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
+use jiff::Timestamp;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -23,7 +24,7 @@ pub use reload::{LOOK as RELOAD_LOOK, Reload, warn};
 use crate::config::{Config, Loaded, Problems};
 use crate::deliver::Deliverer;
 use crate::delivery::Deadline;
-use crate::http::{self, ConnectionLimits, Ingest, Limits, Phase, Watch};
+use crate::http::{self, ConnectionLimits, Ingest, Limits, Operator, Phase, Watch};
 use crate::kafka::{Admin, Connection, Producer, Tuning};
 use crate::observe::health::{Health, State};
 use crate::observe::metrics;
@@ -179,6 +180,13 @@ impl App {
             body_timeout: config.http.body_timeout,
             reserve,
         };
+        let (refusals, diagnoses) = http::refusals(sources.clone());
+        let operator = Operator {
+            health: health.clone(),
+            spool: spool.clone(),
+            sources: sources.clone(),
+            started: Timestamp::now(),
+        };
         let ingest = Ingest {
             sources,
             pipeline,
@@ -187,6 +195,7 @@ impl App {
             limits,
             body_bytes: Arc::default(),
             watch,
+            refusals,
         };
         let connections = connections(config);
         let few =
@@ -196,12 +205,13 @@ impl App {
         background.push(tokio::spawn(durability.run()));
         background.push(tokio::spawn(subjects.run(provision::RECHECK, reloads)));
         background.push(tokio::spawn(reloader.run()));
+        background.push(tokio::spawn(diagnoses.run()));
         Ok(Self {
             hooks: hooks.local_addr()?,
             admin: admin.local_addr()?,
             servers: vec![
                 tokio::spawn(http::serve(hooks, http::hooks(Arc::new(ingest)), connections, phases.clone())),
-                tokio::spawn(http::serve(admin, http::admin(health.clone(), spool.clone()), few, phases)),
+                tokio::spawn(http::serve(admin, http::admin(operator), few, phases)),
             ],
             background,
             health,

@@ -125,19 +125,21 @@ impl Pipeline {
     /// Takes one delivery to its end. Spawned once the body is complete; dropping the handle
     /// cancels nothing.
     pub async fn run(&self, source: &Source, delivery: &Delivery, deadline: Deadline) -> Ended {
-        let verified = match source.verifier.verify(delivery) {
-            Ok(verified) => verified,
+        let (verified, stale) = match source.authenticate(delivery) {
+            Ok(authentic) => authentic,
             Err(fault) => return fault.into(),
         };
         let secret = source.matched(&verified);
-        Ended { secret, ..self.verified(source, &verified, deadline).await }
+        Ended { secret, ..self.verified(source, &verified, stale, deadline).await }
     }
 
-    async fn verified(&self, source: &Source, verified: &Verified<'_>, deadline: Deadline) -> Ended {
-        let stale = match source.stale(verified) {
-            Some(fault) if fault.reason == Reason::StaleRejected => return fault.into(),
-            judged => judged,
-        };
+    async fn verified(
+        &self,
+        source: &Source,
+        verified: &Verified<'_>,
+        stale: Option<Fault>,
+        deadline: Deadline,
+    ) -> Ended {
         let payload = source.envelope.payload(verified);
         let text = payload.as_deref().unwrap_or_default();
         if let Some(text) = source.handshakes.answer(verified, text) {
@@ -151,13 +153,7 @@ impl Pipeline {
             return Fault::new(Reason::Overloaded, "max_in_flight of all sources").into();
         };
 
-        let (name, mut shaped) = match &payload {
-            Ok(payload) => shape(source, verified, payload),
-            Err(why) => (None, Shaped::DeadLetter { bound_for: None, why: why.clone() }),
-        };
-        if let (Some(why), Shaped::Publish(Outbound { topic, .. })) = (stale, &shaped) {
-            shaped = Shaped::DeadLetter { bound_for: Some(topic.clone()), why };
-        }
+        let (name, shaped) = outlook(source, verified, payload.as_deref().map_err(Fault::clone), stale);
         let mut ended = match shaped {
             Shaped::Publish(outbound) => self.publish(source, verified, outbound, deadline).await,
             Shaped::DeadLetter { bound_for, why } => {
@@ -247,8 +243,28 @@ pub enum Shaped {
     Unavailable(Fault),
 }
 
-/// Extracts and encodes the events of a delivery's JSON text. Pure, no I/O.
-pub fn shape(source: &Source, verified: &Verified<'_>, payload: &[u8]) -> (Option<Name>, Shaped) {
+/// What a verified delivery that is no handshake becomes: `payload` is its JSON text, or why there is
+/// none, `stale` what its age makes of it. Pure, no I/O.
+pub fn outlook(
+    source: &Source,
+    verified: &Verified<'_>,
+    payload: Result<&[u8], Fault>,
+    stale: Option<Fault>,
+) -> (Option<Name>, Shaped) {
+    let (name, shaped) = match payload {
+        Ok(payload) => shape(source, verified, payload),
+        Err(why) => (None, Shaped::DeadLetter { bound_for: None, why }),
+    };
+    match (stale, shaped) {
+        (Some(why), Shaped::Publish(Outbound { topic, .. })) => {
+            (name, Shaped::DeadLetter { bound_for: Some(topic), why })
+        }
+        (_, shaped) => (name, shaped),
+    }
+}
+
+/// Extracts and encodes the events of a delivery's JSON text.
+fn shape(source: &Source, verified: &Verified<'_>, payload: &[u8]) -> (Option<Name>, Shaped) {
     let events = match source.envelope.open(&source.name, verified, payload) {
         Ok(events) => events,
         Err(why) => return (None, Shaped::DeadLetter { bound_for: None, why }),

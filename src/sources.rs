@@ -8,16 +8,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use jiff::Timestamp;
 
 use matches::BySecret;
 pub use matches::Matches;
 
 use crate::config::{Loaded, Problems, Stale, Unmapped};
+use crate::delivery::Delivery;
 use crate::envelope::{Envelope, Handshakes};
 use crate::names;
+use crate::observe::refusals::Refusals;
 use crate::outcome::{Fault, Reason};
 use crate::quota::{Held, InUse};
 use crate::schema::{Encoder, Schemas};
+use crate::verify::diagnose::{Diagnosis, Other};
 use crate::verify::{Verified, Verifier};
 
 /// All sources that are on, swapped as a whole.
@@ -45,6 +49,8 @@ pub struct Source {
     pub dead_letter_topic: Arc<str>,
     dead_letters: Arc<DefaultDirectRateLimiter>,
     dead_letter_rate: u32,
+    /// How many were refused, and why.
+    pub refusals: Arc<Refusals>,
     in_flight: Arc<InUse>,
     max_in_flight: usize,
     matches: BySecret,
@@ -87,9 +93,35 @@ impl Source {
         self.dead_letters.check().is_ok()
     }
 
+    /// Who signed a delivery, and what becomes of its age: a fault for the dead letters beside the proof.
+    ///
+    /// # Errors
+    /// Every refusal for which the sender gets 401.
+    pub fn authenticate<'d>(
+        &'d self,
+        delivery: &'d Delivery,
+    ) -> Result<(Verified<'d>, Option<Fault>), Fault> {
+        let verified = self.verifier.verify(delivery)?;
+        match self.stale(&verified) {
+            Some(fault) if fault.reason == Reason::StaleRejected => Err(fault),
+            judged => Ok((verified, judged)),
+        }
+    }
+
+    /// What was found in a delivery, and why it was refused, with the other sources in view. At most
+    /// `budget` bytes are hashed for it, which may take its time: not for the hot path.
+    pub fn diagnose(&self, delivery: &Delivery, sources: &Sources, budget: usize) -> Diagnosis {
+        let mut others: Vec<&Arc<Source>> = sources.iter().filter(|other| other.name != self.name).collect();
+        others.sort_by(|one, other| one.name.cmp(&other.name));
+        let others: Vec<Other<'_>> =
+            others.iter().map(|other| Other { source: &other.name, verifier: &other.verifier }).collect();
+        let refusal = self.authenticate(delivery).err();
+        self.verifier.diagnose(delivery, refusal.as_ref(), &others, budget)
+    }
+
     /// Why a delivery is too old, or too far ahead, to be an event: `stale_rejected` for the sender
     /// to sign anew, `stale` for the dead letters. `None` for one that is neither.
-    pub fn stale(&self, verified: &Verified<'_>) -> Option<Fault> {
+    fn stale(&self, verified: &Verified<'_>) -> Option<Fault> {
         let reason = match self.stale {
             Stale::Accept => return None,
             Stale::DeadLetter => Reason::Stale,
@@ -125,7 +157,7 @@ impl Source {
 
 impl Sources {
     /// Compiles all of it, or says all that is wrong. Counters and limits move over from
-    /// `previous` by the source's name.
+    /// `previous` by the source's name, and what is remembered of secrets that are gone.
     ///
     /// # Errors
     /// Every problem, each with its place.
@@ -141,14 +173,18 @@ impl Sources {
                 Envelope::compile(&rules.envelope, &rules.signature, &place("envelope"), &mut problems);
             let handshakes = Handshakes::compile(rules, &format!("source.{name}"), &mut problems);
             let (Some(verifier), Some(envelope)) = (verifier, envelope) else { continue };
-            let verifier = verifier.reading(&rules.envelope);
+            let mut verifier = verifier.reading(&rules.envelope);
             let mut route = |event_type: &str| route(name, event_type, &envelope, schemas, &mut problems);
             let routes =
                 rules.types.iter().filter_map(|known| Some((known.clone(), route(known)?))).collect();
             let unmapped = (rules.unmapped == Unmapped::Generic).then(|| route(names::UNMAPPED)).flatten();
             let before = previous.and_then(|sources| sources.get(name));
+            if let Some(source) = before {
+                verifier.remember(&source.verifier, Timestamp::now());
+            }
             let in_flight = before.map(|source| source.in_flight.clone()).unwrap_or_default();
             let matches = BySecret::new(name, secrets, before.map(|source| &source.matches));
+            let refusals = before.map(|source| source.refusals.clone()).unwrap_or_default();
             let dead_letters = match before {
                 Some(source) if source.dead_letter_rate == rules.dead_letter_rate => {
                     source.dead_letters.clone()
@@ -166,6 +202,7 @@ impl Sources {
                 dead_letter_topic: names::dead_letter_topic(name).into(),
                 dead_letters,
                 dead_letter_rate: rules.dead_letter_rate,
+                refusals,
                 in_flight,
                 max_in_flight: rules.max_in_flight.unwrap_or(share),
                 matches,

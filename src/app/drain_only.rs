@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use jiff::Timestamp;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -13,7 +14,7 @@ use tokio::task::JoinHandle;
 use super::{ADMIN_CONNECTIONS, CLOSE, FLUSH, connections, look_for_kafka, open_spool, tuning, watch_spool};
 use crate::config::Loaded;
 use crate::deliver::Deliverer;
-use crate::http::{self, ConnectionLimits, Phase};
+use crate::http::{self, ConnectionLimits, Operator, Phase};
 use crate::kafka::{Connection, Producer};
 use crate::observe::health::{Health, State};
 use crate::observe::metrics;
@@ -60,7 +61,13 @@ impl DrainOnly {
         let (phase, phases) = watch::channel(Phase::Serving);
         let few = ConnectionLimits { max_connections: ADMIN_CONNECTIONS, ..connections(config) };
         let address = admin.local_addr()?;
-        let router = http::admin(health, Some(spool.clone()));
+        let operator = Operator {
+            health,
+            spool: Some(spool.clone()),
+            sources: Arc::default(),
+            started: Timestamp::now(),
+        };
+        let router = http::admin(operator);
         let server = tokio::spawn(http::serve(admin, router, few, phases));
         Ok(Self { admin: address, spool, producer, phase, background, server })
     }

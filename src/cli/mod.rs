@@ -1,7 +1,9 @@
 //! The command line: a file for each command, each with its `Args` and `run`.
 
+pub mod capture;
 pub mod check;
 pub mod dev;
+pub mod explain;
 pub mod output;
 pub mod sample;
 pub mod send;
@@ -38,6 +40,7 @@ Set up:
 
 Look:
   tail          Read topics, decoded
+  explain       Tell why a captured delivery is refused, or what becomes of it
 
 Mend:
   spool         Look into the spool, and put parked rows back on their way
@@ -114,6 +117,7 @@ enum Command {
     Subscription(subscription::Args),
     Send(send::Args),
     Tail(tail::Args),
+    Explain(explain::Args),
     Spool(spool::Args),
 }
 
@@ -136,6 +140,7 @@ pub fn main() -> ExitCode {
         Command::Subscription(args) => block_on(subscription::run(&cli.config, args)),
         Command::Send(args) => block_on(send::run(&cli.config, args)),
         Command::Tail(args) => block_on(tail::run(&cli.config, args)),
+        Command::Explain(args) => block_on(explain::run(&cli.config, args)),
         Command::Spool(args) => block_on(spool::run(&cli.config, args)),
     };
     match verdict {

@@ -67,6 +67,11 @@ pub fn escape_controls(text: &str) -> Cow<'_, str> {
     Cow::Owned(escaped)
 }
 
+/// The same for a text of several lines, whose line ends stay.
+pub fn escape_lines(text: &str) -> String {
+    text.split('\n').map(escape_controls).collect::<Vec<_>>().join("\n")
+}
+
 /// JSON text with the same characters as JSON's own `\u` escapes: equal for whoever parses it, and
 /// safe where it is shown. They stand in strings only, so that nothing else can change.
 pub fn escape_json(text: &str) -> Cow<'_, str> {

@@ -3,16 +3,20 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, StatusCode, header};
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::Limits;
 use super::body::{self, Charged};
 use super::response::json;
+use crate::observe::status::{self, Status};
 use crate::observe::{health::Health, metrics as exported};
+use crate::sources::{Source, Sources};
 use crate::spool::Spool;
 
 /// Some thousand ids; a client with more asks again.
@@ -21,10 +25,17 @@ const MAX_REQUEST: usize = 64 * 1024;
 /// For such a request to come in.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// What the operator's port shows and acts on.
 #[derive(Clone)]
-pub(super) struct Operator {
-    pub(super) health: Arc<Health>,
-    pub(super) spool: Option<Arc<Spool>>,
+pub struct Operator {
+    /// How the service does.
+    pub health: Arc<Health>,
+    /// The spool, if there is one.
+    pub spool: Option<Arc<Spool>>,
+    /// The sources of now; none where no deliveries are taken.
+    pub sources: Arc<ArcSwap<Sources>>,
+    /// When the service started.
+    pub started: Timestamp,
 }
 
 /// Never depends on Kafka: a restart would not bring it back.
@@ -37,6 +48,19 @@ pub(super) async fn readyz(State(operator): State<Operator>) -> Response {
     let readiness = operator.health.readiness();
     let status = if readiness.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     json(status, &readiness)
+}
+
+/// What the service knows of itself.
+pub(super) async fn status(State(operator): State<Operator>) -> Response {
+    let sources = operator.sources.load();
+    let of =
+        |source: &Arc<Source>| (source.name.clone(), status::Source { refusals: source.refusals.shown() });
+    let status = Status {
+        version: env!("CARGO_PKG_VERSION"),
+        started: operator.started.to_string(),
+        sources: sources.iter().map(of).collect(),
+    };
+    json(StatusCode::OK, &status)
 }
 
 /// Prometheus' text format.

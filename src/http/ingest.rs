@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use axum::extract::{Request, State};
 use axum::response::Response;
-use http::Method;
+use http::{Method, StatusCode};
 use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::time::timeout_at;
@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 
 use super::body::Charged;
 use super::line::{Line, Watch};
+use super::refusals::Refusals;
 use super::{Phase, body, response};
 use crate::delivery::{Deadline, Delivery, Id};
 use crate::observe::metrics;
@@ -51,6 +52,8 @@ pub struct Ingest {
     pub body_bytes: Arc<InUse>,
     /// Who is told of each delivery.
     pub watch: Watch,
+    /// Who finds out why deliveries are refused.
+    pub refusals: Refusals,
 }
 
 /// What was let in.
@@ -134,7 +137,12 @@ async fn run(ingest: &Arc<Ingest>, admitted: Admitted, start: Instant) -> Ended 
         async move {
             let ended = ingest.pipeline.run(&source, &delivery, deadline).await;
             ingest.tell(delivery.id, &source.name, &ended, start);
-            drop((delivery, charge));
+            match &ended.result {
+                Err(fault) if response::status(&ended) == StatusCode::UNAUTHORIZED => {
+                    ingest.refusals.take(source, delivery, fault, charge);
+                }
+                _ => drop((delivery, charge)),
+            }
             ended
         }
     });

@@ -5,12 +5,15 @@ mod admin;
 mod body;
 mod ingest;
 mod line;
+mod refusals;
 mod response;
 mod routes;
 mod serve;
 
+pub use admin::Operator;
 pub use ingest::{Ingest, Limits};
 pub use line::{Line, Watch, log};
+pub use refusals::{Diagnoses, Refusals, refusals};
 pub use routes::{admin, hooks};
 pub use serve::{ConnectionLimits, serve};
 

@@ -7,8 +7,6 @@ use axum::routing::{any, get, post};
 
 use super::admin::{self, Operator};
 use super::ingest::{self, Ingest};
-use crate::observe::health::Health;
-use crate::spool::Spool;
 
 /// The port that providers call.
 pub fn hooks(state: Arc<Ingest>) -> Router {
@@ -16,11 +14,12 @@ pub fn hooks(state: Arc<Ingest>) -> Router {
 }
 
 /// The operator's port.
-pub fn admin(health: Arc<Health>, spool: Option<Arc<Spool>>) -> Router {
+pub fn admin(operator: Operator) -> Router {
     Router::new()
         .route("/livez", get(admin::livez))
         .route("/readyz", get(admin::readyz))
+        .route("/status", get(admin::status))
         .route("/metrics", get(admin::metrics))
         .route("/spool/requeue", post(admin::requeue))
-        .with_state(Operator { health, spool })
+        .with_state(operator)
 }

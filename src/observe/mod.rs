@@ -1,5 +1,7 @@
-//! What others see of the service: log, metrics, health.
+//! What others see of the service: log, metrics, health, status.
 
 pub mod health;
 pub mod log;
 pub mod metrics;
+pub mod refusals;
+pub mod status;

@@ -59,7 +59,8 @@ pub(super) fn token(token: &[u8]) -> Digest {
     padded(&Sha256::digest(token))
 }
 
-fn padded(bytes: &[u8]) -> Digest {
+/// `bytes` as a [`Digest`].
+pub(super) fn padded(bytes: &[u8]) -> Digest {
     let mut digest = [0; 64];
     digest.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
     digest
@@ -73,7 +74,8 @@ pub(super) struct Written {
 }
 
 impl Written {
-    fn length(self) -> usize {
+    /// Bytes of a digest.
+    pub(super) fn length(self) -> usize {
         match self.hash {
             Hash::Sha256 => 32,
             Hash::Sha512 => 64,

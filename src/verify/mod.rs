@@ -5,9 +5,11 @@ mod digest;
 mod scheme;
 mod seal;
 mod sign;
+mod spare;
 mod template;
 
 pub mod canonical;
+pub mod diagnose;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -19,11 +21,13 @@ use sha2::Sha256;
 use subtle::{Choice, ConstantTimeEq};
 
 use binding::{Binding, Bodies};
+use diagnose::Removed;
 use digest::{Digest, Mac};
 pub use scheme::Claim;
 use scheme::{Layout, Scheme};
+use spare::Spare;
 
-use crate::config::{self, Form, Problems, Secret, Window};
+use crate::config::{self, Form, Problems, Secret, SecretFormat, Window};
 use crate::delivery::Delivery;
 use crate::outcome::{Fault, Reason};
 
@@ -91,11 +95,13 @@ struct Key {
     seal: Hmac<Sha256>,
     /// What the header of a token holds, for [`Verifier::sign`].
     token: Option<HeaderValue>,
+    /// For [`diagnose`] alone.
+    spare: Arc<Spare>,
 }
 
 impl Key {
     /// HMAC takes a key of any length, so only a token can be none: when no header can hold it.
-    fn new(scheme: &Scheme, secret: &Secret) -> Option<Self> {
+    fn new(scheme: &Scheme, format: SecretFormat, secret: &Secret) -> Option<Self> {
         let (mac, token) = match &scheme.layout {
             Layout::Token { prefix } => {
                 let value = [prefix.as_bytes(), secret.expose()].concat();
@@ -108,7 +114,9 @@ impl Key {
         };
         let seal = seal::derive(secret.expose())?;
         let binding = secret.binds.as_deref().map(Binding::compile);
-        Some(Self { name: secret.name.clone(), window: secret.window, binding, mac, seal, token })
+        let hash = token.is_none().then_some(scheme.written.hash);
+        let spare = Arc::new(Spare::new(format, secret.expose(), hash)?);
+        Some(Self { name: secret.name.clone(), window: secret.window, binding, mac, seal, token, spare })
     }
 }
 
@@ -124,6 +132,8 @@ pub struct Verifier {
     scheme: Scheme,
     keys: Vec<Key>,
     bodies: Option<Bodies>,
+    /// For [`diagnose`] alone: they verify nothing.
+    removed: Vec<Removed>,
 }
 
 impl Verifier {
@@ -137,7 +147,7 @@ impl Verifier {
         let scheme = Scheme::compile(rules, place, problems)?;
         let mut keys = Vec::with_capacity(secrets.len());
         for secret in secrets {
-            match Key::new(&scheme, secret) {
+            match Key::new(&scheme, rules.secret_format, secret) {
                 Some(key) => keys.push(key),
                 None => problems.add(
                     place,
@@ -148,7 +158,7 @@ impl Verifier {
                 ),
             }
         }
-        Some(Self { scheme, keys, bodies: None })
+        Some(Self { scheme, keys, bodies: None, removed: Vec::new() })
     }
 
     /// The same, for bodies that are read by these rules. Without them no bound secret verifies

@@ -53,6 +53,11 @@ impl Claim<'_> {
     pub(super) fn signatures(&self) -> &[Digest] {
         &self.signatures
     }
+
+    /// The signed values beside the body.
+    pub(super) fn values(&self) -> &Values<'_> {
+        &self.values
+    }
 }
 
 impl Scheme {
@@ -186,7 +191,10 @@ impl Scheme {
     /// How long before `now` it was signed; negative where the signed time lies ahead. `None` where
     /// no time is signed. A time past all counting is as far as can be counted.
     pub(super) fn age(&self, claim: &Claim<'_>, now: Timestamp) -> Option<SignedDuration> {
-        let timestamp = claim.values.timestamp;
+        self.age_of(claim.values.timestamp, now)
+    }
+
+    pub(super) fn age_of(&self, timestamp: &str, now: Timestamp) -> Option<SignedDuration> {
         if timestamp.is_empty() {
             return None;
         }

@@ -183,6 +183,26 @@ impl Template {
         }
     }
 
+    /// Whether nothing but the body is signed.
+    pub(super) fn is_body(&self) -> bool {
+        self.segments == [Segment::Body]
+    }
+
+    /// The text as the rules write it, each variable with its length in this delivery. Its values are
+    /// not shown: an id or a header may hold what no log should.
+    pub(super) fn describe(&self, values: &Values<'_>, body: usize) -> String {
+        let parts = self.segments.iter().map(|segment| match segment {
+            Segment::Literal(text) => format!("`{}`", text.escape_debug()),
+            Segment::Timestamp => format!("{{timestamp}} ({} digits)", values.timestamp.len()),
+            Segment::Header(at) => {
+                let name = self.headers.get(*at).map_or("header", HeaderName::as_str);
+                format!("{{header:{name}}} ({} bytes)", self.value(segment, values).len())
+            }
+            Segment::Body => format!("{{body}} ({body} bytes)"),
+        });
+        parts.collect::<Vec<_>>().join(" ")
+    }
+
     /// The text in its pieces.
     pub(super) fn pieces<'a>(
         &'a self,

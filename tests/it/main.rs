@@ -16,6 +16,7 @@
 mod check;
 mod cli;
 mod durability;
+mod explain;
 mod faults;
 mod generic;
 mod journey;
@@ -24,6 +25,7 @@ mod layout;
 mod outcomes;
 mod pressure;
 mod providers;
+mod refusals;
 mod registry;
 mod reload;
 mod rules;

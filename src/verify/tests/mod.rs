@@ -15,6 +15,7 @@ use super::*;
 use crate::delivery::Id;
 
 mod binding;
+mod causes;
 mod inverse;
 mod rules;
 

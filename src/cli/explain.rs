@@ -1,0 +1,247 @@
+//! `hookstream explain`
+
+mod show;
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, bail};
+use http::Uri;
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::capture::{self, Capture};
+use super::output::print_json;
+use super::{ConfigArgs, Verdict};
+use crate::app;
+use crate::config::Loaded;
+use crate::delivery::{Delivery, Id};
+use crate::observe::log;
+use crate::outcome::{Fault, Outcome};
+use crate::pipeline::{self, Shaped};
+use crate::schema::Standing;
+use crate::sources::{Source, Sources};
+use crate::verify::diagnose::Diagnosis;
+
+/// Bytes that may be hashed to find a cause: a second or so.
+const BUDGET: usize = 1024 * 1024 * 1024;
+
+const EXAMPLES: &str = "\
+Examples:
+  hookstream explain datagrid request.txt            a raw HTTP request: request line, headers, body
+  hookstream explain datagrid - < request.txt        the same from standard input
+  hookstream explain github hooks.har --entry 3      the third entry of a HAR file
+  hookstream explain grapevine --header 'X-Grapevine-Signature: sha256=...' --body body.json
+  hookstream explain stripe request.txt --at 2026-11-24T02:41:03Z --json
+
+Shown are names, counts, lengths and times; never a secret, a signature or a body. Nothing is sent
+anywhere: neither Kafka nor the registry is asked.
+
+Exit codes: 0 the signature is valid; 1 it is not; 2 error.";
+
+/// Tell why a captured delivery is refused, or what becomes of it
+///
+/// Verifies a captured request with the source's rules and secrets as `serve` does, tells step by step
+/// what it found, and for one that is refused the likely cause. A secret that was removed from the
+/// configuration is known only to the service that had it: see its log or /status.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// The source, by its name in the configuration
+    source: String,
+    /// The captured request: a raw HTTP dump or a HAR file; - for standard input
+    #[arg(required_unless_present = "body", conflicts_with_all = ["header", "body"])]
+    file: Option<PathBuf>,
+    /// The entry of the HAR file, counted from 1
+    #[arg(long, value_name = "N", requires = "file")]
+    entry: Option<usize>,
+    /// A header of the request; may be given several times
+    #[arg(long, value_name = "NAME: VALUE", requires = "body")]
+    header: Vec<String>,
+    /// The request's body, byte for byte; - for standard input
+    #[arg(long, value_name = "FILE")]
+    body: Option<PathBuf>,
+    /// When it was received, such as 2026-11-24T02:41:03Z [default: the HAR entry's time, else now]
+    #[arg(long, value_name = "TIME")]
+    at: Option<Timestamp>,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// Everything that is told.
+#[derive(Serialize)]
+struct Report {
+    source: String,
+    request: Request,
+    /// What was done to read it, and what keeps it from its source.
+    notes: Vec<String>,
+    #[serde(flatten)]
+    diagnosis: Diagnosis,
+    /// Of a valid delivery.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    becomes: Option<Becomes>,
+}
+
+#[derive(Serialize)]
+struct Request {
+    method: String,
+    path: String,
+    headers: usize,
+    body_bytes: usize,
+    received_at: String,
+    /// `--at`, `har` or `now`.
+    received_at_from: &'static str,
+}
+
+/// What the service would make of it, were Kafka and the registry there.
+#[derive(Serialize, Default)]
+struct Becomes {
+    outcome: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<String>,
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    event_type: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    topic: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<String>,
+    /// Of a delivery that is split: all of its records.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    records: Option<usize>,
+    /// Fields that the signature does not cover.
+    unsigned: Vec<String>,
+}
+
+/// Explains one captured request.
+///
+/// # Errors
+/// Problems of the configuration, an unknown source, a capture that cannot be read.
+pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<Verdict> {
+    log::init(log::QUIET);
+    let loaded = config.load()?;
+    let sources = compile(&loaded)?;
+    let source = sources.get(&args.source).with_context(|| missing(&args.source, &loaded))?;
+    let capture = match (&args.file, &args.body) {
+        (Some(file), _) => Capture::parse(&capture::read(file)?, args.entry)?,
+        (None, Some(body)) => Capture::of_parts(&args.source, &args.header, capture::read(body)?)?,
+        (None, None) => {
+            bail!("give the captured request: a file, - for standard input, or --header and --body")
+        }
+    };
+    let (received_at, received_at_from) = match (args.at, capture.at) {
+        (Some(at), _) => (at, "--at"),
+        (None, Some(at)) => (at, "har"),
+        (None, None) => (Timestamp::now(), "now"),
+    };
+    let notes = notes(&capture, &args.source, &loaded);
+    let Capture { method, path, headers, body, .. } = capture;
+    let request = Request {
+        method,
+        path,
+        headers: headers.len(),
+        body_bytes: body.len(),
+        received_at: received_at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+        received_at_from,
+    };
+    let uri = Uri::from_static("/");
+    let delivery = Delivery { id: Id::new(), uri, headers, body, received_at };
+    let diagnosis = source.diagnose(&delivery, &sources, BUDGET);
+    let becomes = becomes(source, &delivery);
+    let report = Report { source: args.source.clone(), request, notes, diagnosis, becomes };
+    if args.json {
+        print_json(&report)?;
+    } else {
+        show::report(&report)?;
+    }
+    Ok(if report.diagnosis.valid { Verdict::Yes } else { Verdict::No })
+}
+
+/// The sources as they are once the registry has given each schema an id; which one is no matter here.
+fn compile(loaded: &Loaded) -> anyhow::Result<Sources> {
+    let (_, mut schemas) = app::compile(loaded)?;
+    let subjects: Vec<String> = schemas.iter().map(|schema| schema.subject.clone()).collect();
+    subjects.iter().for_each(|subject| schemas.set(subject, Standing::Confirmed(0)));
+    Ok(Sources::compile(loaded, &schemas, None)?)
+}
+
+fn missing(name: &str, loaded: &Loaded) -> String {
+    if let Some(why) = loaded.off.get(name) {
+        return format!("the source {name} is off: {why}; give it its secret here, too");
+    }
+    let known: Vec<_> = loaded.config.source.keys().chain(loaded.off.keys()).map(String::as_str).collect();
+    format!("there is no source `{name}`; there are: {}", known.join(", "))
+}
+
+/// What the service judges before any signature.
+fn notes(capture: &Capture, source: &str, loaded: &Loaded) -> Vec<String> {
+    let mut notes = capture.notes.clone();
+    let (max, bytes) = (loaded.config.http.max_body, capture.body.len());
+    if bytes > max {
+        notes.push(format!(
+            "the body has {bytes} bytes, http.max_body is {max}: answered 413 before any signature"
+        ));
+    }
+    if capture.method != "POST" {
+        notes.push(format!("the method is {}: answered 405; deliveries are sent by POST", capture.method));
+    }
+    if capture.path != format!("/hooks/{source}") {
+        notes.push(format!("the path is {}; the source listens on /hooks/{source}", capture.path));
+    }
+    if capture.headers.contains_key(http::header::CONTENT_ENCODING) {
+        notes.push(
+            "the body is compressed: the signature is judged over its bytes as they were sent".to_owned(),
+        );
+    }
+    notes
+}
+
+/// The way of [`pipeline::Pipeline::run`], up to where somebody else is asked. `None` where it is refused.
+fn becomes(source: &Source, delivery: &Delivery) -> Option<Becomes> {
+    let (verified, stale) = source.authenticate(delivery).ok()?;
+    let payload = source.envelope.payload(&verified);
+    let text = payload.as_deref().unwrap_or_default();
+    if source.handshakes.answer(&verified, text).is_some() {
+        return Some(Becomes { outcome: Outcome::Handled.label(), ..Becomes::default() });
+    }
+    let (name, shaped) =
+        pipeline::outlook(source, &verified, payload.as_deref().map_err(Fault::clone), stale);
+    let event_type = name.map(|name| name.event_type);
+    Some(match shaped {
+        Shaped::Publish(outbound) => {
+            let first = outbound.records.first();
+            let unsigned = first.and_then(|record| {
+                record.headers().iter().find(|(name, _)| name == "hookstream-unsigned").map(|(_, text)| text)
+            });
+            Becomes {
+                outcome: Outcome::Published.label(),
+                event_type,
+                topic: Some(outbound.topic.to_string()),
+                key: first.map(|record| record.key().to_owned()),
+                records: (outbound.records.len() > 1).then_some(outbound.records.len()),
+                unsigned: unsigned
+                    .map(|text| text.split(',').map(|field| field.trim().to_owned()).collect())
+                    .unwrap_or_default(),
+                ..Becomes::default()
+            }
+        }
+        Shaped::DeadLetter { why, .. } => Becomes {
+            event_type,
+            topic: Some(source.dead_letter_topic.to_string()),
+            key: Some(source.envelope.key(&verified)),
+            ..of_fault(&why)
+        },
+        Shaped::Unavailable(why) => Becomes { event_type, ..of_fault(&why) },
+    })
+}
+
+fn of_fault(why: &Fault) -> Becomes {
+    let row = why.reason.row();
+    Becomes {
+        outcome: row.outcome.label(),
+        reason: Some(row.label),
+        detail: why.detail.as_deref().map(str::to_owned),
+        ..Becomes::default()
+    }
+}

@@ -1,0 +1,90 @@
+//! Why deliveries are refused, found off the hot path: for log and `/status`, never for the sender.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use jiff::Timestamp;
+use tokio::sync::mpsc;
+
+use crate::delivery::Delivery;
+use crate::outcome::{Fault, Reason};
+use crate::quota::Held;
+use crate::sources::{Source, Sources};
+use crate::verify::diagnose::{BUDGET, Cause};
+
+/// Refused deliveries that wait to be looked at. Their bodies count among those of
+/// `http.max_body_bytes` for that long.
+const WAITING: usize = 8;
+
+/// Larger bodies are not looked at: each try is a digest over the whole.
+const MAX_BODY: usize = 256 * 1024;
+
+/// A refused delivery, moved here from its task: nothing is copied.
+struct Refused {
+    source: Arc<Source>,
+    delivery: Delivery,
+    reason: Reason,
+    _charge: Held,
+}
+
+/// Where the hot path leaves what it refused.
+#[derive(Clone)]
+pub struct Refusals(mpsc::Sender<Refused>);
+
+/// Finds the causes, one after the other.
+pub struct Diagnoses {
+    refused: mpsc::Receiver<Refused>,
+    sources: Arc<ArcSwap<Sources>>,
+}
+
+/// Both ends; `sources` are those of the running service.
+pub fn refusals(sources: Arc<ArcSwap<Sources>>) -> (Refusals, Diagnoses) {
+    let (sender, refused) = mpsc::channel(WAITING);
+    (Refusals(sender), Diagnoses { refused, sources })
+}
+
+impl Refusals {
+    /// Counts a refusal, and hands it over if it is its source's turn. Never waits: what finds no
+    /// place is not looked at.
+    pub(super) fn take(&self, source: Arc<Source>, delivery: Delivery, fault: &Fault, charge: Held) {
+        let reason = fault.reason;
+        let wanted = source.refusals.count(reason, Timestamp::now());
+        if wanted && delivery.body.len() <= MAX_BODY {
+            let _ = self.0.try_send(Refused { source, delivery, reason, _charge: charge });
+        }
+    }
+}
+
+impl Diagnoses {
+    /// Ends with the service.
+    pub async fn run(mut self) {
+        while let Some(refused) = self.refused.recv().await {
+            let sources = self.sources.load_full();
+            // It ends by itself at its budget; on its own thread, since that may be many milliseconds.
+            if tokio::task::spawn_blocking(move || refused.look(&sources)).await.is_err() {
+                tracing::warn!("a refusal could not be looked at");
+            }
+        }
+    }
+}
+
+impl Refused {
+    fn look(self, sources: &Sources) {
+        let Self { source, delivery, reason, .. } = &self;
+        // Those of now: a secret that was added meanwhile is no cause, one that was removed is known.
+        let source = sources.get(&source.name).unwrap_or(source);
+        let found = source.diagnose(delivery, sources, BUDGET);
+        let Some(Cause { kind, proven, text, next }) = found.cause else { return };
+        let refused = source.refusals.explain(*reason, &text, proven);
+        tracing::warn!(
+            source = source.name,
+            reason = reason.row().label,
+            refused,
+            cause = kind,
+            hint = text,
+            next,
+            delivery = %delivery.id,
+            "why deliveries are refused"
+        );
+    }
+}

@@ -1,0 +1,176 @@
+//! What the verifier looks at, one step after the other, and what stood there.
+
+use http::{HeaderMap, HeaderName};
+
+use super::super::scheme::Layout;
+use super::super::{Key, Verifier};
+use super::reading::{self, hash_name};
+use super::{Step, span, time};
+use crate::config::{Encoding, Form, Window};
+use crate::delivery::Delivery;
+use crate::outcome::{Fault, Reason};
+
+/// Secrets that are named; of more, the rest are counted.
+const NAMED: usize = 8;
+
+impl Verifier {
+    pub(super) fn steps(&self, delivery: &Delivery, refusal: Option<&Fault>) -> Vec<Step> {
+        let scheme = &self.scheme;
+        let mut names = vec![&scheme.header];
+        for name in scheme.timestamp_header.iter().chain(&scheme.template.headers) {
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        let mut steps: Vec<Step> = names.into_iter().map(|name| header(name, &delivery.headers)).collect();
+        if delivery.headers.contains_key(&scheme.header) {
+            steps.push(self.signature_step(delivery));
+        }
+        steps.extend(self.time_step(delivery, refusal));
+        steps.push(self.signed_step(delivery));
+        steps.push(self.secrets_step(delivery, refusal));
+        steps
+    }
+
+    fn signature_step(&self, delivery: &Delivery) -> Step {
+        let expected = self.expected();
+        let found = reading::shapes(&self.scheme, &delivery.headers).join(", ");
+        let claim = self.claim(delivery);
+        let broken = match &claim {
+            Err(fault) if fault.reason == Reason::SignatureMalformed => fault.detail.as_deref(),
+            _ => None,
+        };
+        match broken {
+            Some(why) => Step {
+                step: "signature",
+                ok: Some(false),
+                text: format!("expected {expected}; found {found}: {why}"),
+            },
+            None => Step { step: "signature", ok: Some(true), text: format!("{found}; expected {expected}") },
+        }
+    }
+
+    /// Length and shape of what the rules read.
+    pub(super) fn expected(&self) -> String {
+        let written = self.scheme.written;
+        let bytes = written.length();
+        let text = match written.encoding {
+            Encoding::Hex => format!("{} hex digits", 2 * bytes),
+            Encoding::Base64 => format!("{} characters of base64", bytes.div_ceil(3) * 4),
+            Encoding::Base64url => format!("{bytes} bytes in base64url"),
+        };
+        let hash = hash_name(written.hash);
+        match &self.scheme.layout {
+            Layout::Token { prefix } if prefix.is_empty() => "the secret itself".to_owned(),
+            Layout::Token { prefix } => format!("`{prefix}` and the secret itself"),
+            Layout::Plain { prefix } if prefix.is_empty() => format!("{text} (HMAC with {hash})"),
+            Layout::Plain { prefix } => format!("`{prefix}` and {text} (HMAC with {hash})"),
+            Layout::List { signature, timestamp: Some(timestamp) } => {
+                format!("`{timestamp}=<time>,{signature}=<signature>` with {text} (HMAC with {hash})")
+            }
+            Layout::List { signature, timestamp: None } => {
+                format!("`{signature}=` and {text} (HMAC with {hash})")
+            }
+            Layout::Versions { version } => format!("`{version},` and {text} (HMAC with {hash})"),
+        }
+    }
+
+    /// `None` where no time is signed.
+    fn time_step(&self, delivery: &Delivery, refusal: Option<&Fault>) -> Option<Step> {
+        if !self.scheme.template.has_time() {
+            return None;
+        }
+        let step = |ok, text: String| Some(Step { step: "time", ok: Some(ok), text });
+        let Some(values) = reading::values(&self.scheme, &delivery.headers) else {
+            return step(false, "no signed time was found".to_owned());
+        };
+        if values.timestamp.is_empty() || !values.timestamp.bytes().all(|byte| byte.is_ascii_digit()) {
+            return step(false, "the signed time is not made of digits alone".to_owned());
+        }
+        let now = delivery.received_at;
+        let age = self.scheme.age_of(values.timestamp, now)?;
+        let far = span(age.unsigned_abs().as_secs());
+        let side = if age.is_negative() { "after" } else { "before" };
+        let at = now.checked_sub(age).map_or_else(|_| "a time past all counting".to_owned(), time);
+        let stale = refusal.filter(|fault| fault.reason == Reason::StaleRejected);
+        let more = stale.and_then(|fault| fault.detail.as_deref()).map(|detail| format!(": {detail}"));
+        step(stale.is_none(), format!("signed at {at}, {far} {side} it came{}", more.unwrap_or_default()))
+    }
+
+    fn signed_step(&self, delivery: &Delivery) -> Step {
+        let body = delivery.body.len();
+        let step = |ok, text| Step { step: "signed", ok: Some(ok), text };
+        if matches!(self.scheme.layout, Layout::Token { .. }) {
+            return step(true, format!("nothing: a token says who sends; {body} bytes of body"));
+        }
+        let Some(values) = reading::values(&self.scheme, &delivery.headers) else {
+            return step(false, format!("what is signed beside the body is missing; {body} bytes of body"));
+        };
+        let mut text = self.scheme.template.describe(&values, body);
+        for form in &self.scheme.forms {
+            let form = match (form, self.signed(delivery, *form)) {
+                (Form::Raw, _) => "; as it came".to_owned(),
+                (form, Some(signed)) => format!("; as {}: {} bytes", form.label(), signed.len()),
+                (form, None) if crate::json::check(&delivery.body).is_ok() => {
+                    format!("; {} is the same text", form.label())
+                }
+                (form, None) => format!("; {} does not exist, the body is not JSON", form.label()),
+            };
+            text.push_str(&form);
+        }
+        step(true, text)
+    }
+
+    fn secrets_step(&self, delivery: &Delivery, refusal: Option<&Fault>) -> Step {
+        let now = delivery.received_at;
+        let mut names: Vec<String> = self.keys.iter().take(NAMED).map(|key| named(key, now)).collect();
+        if self.keys.len() > NAMED {
+            names.push(format!("{} more", self.keys.len() - NAMED));
+        }
+        let names = names.join(", ");
+        let (ok, text) = match refusal {
+            None => match self.verify(delivery) {
+                Ok(verified) => (
+                    Some(true),
+                    format!("{} made it, over the {} body", verified.secret(), verified.form().label()),
+                ),
+                Err(fault) => (Some(false), fault.to_string()),
+            },
+            Some(fault) => match fault.reason {
+                Reason::SignatureMissing | Reason::SignatureMalformed => {
+                    (None, format!("not tried: {names}"))
+                }
+                Reason::SignatureMismatch => (Some(false), format!("none of these made it: {names}")),
+                Reason::SecretExpired => {
+                    (Some(false), fault.detail.as_deref().unwrap_or_default().to_owned())
+                }
+                _ => (Some(true), format!("one of these made it: {names}")),
+            },
+        };
+        Step { step: "secrets", ok, text }
+    }
+}
+
+fn named(key: &Key, now: jiff::Timestamp) -> String {
+    match key.window {
+        Window { not_before: Some(from), .. } if now < from => {
+            format!("{} (counts from {} on)", key.name, time(from))
+        }
+        Window { not_after: Some(until), .. } if now > until => {
+            format!("{} (counted until {})", key.name, time(until))
+        }
+        Window { .. } => key.name.to_string(),
+    }
+}
+
+fn header(name: &HeaderName, headers: &HeaderMap) -> Step {
+    let (ok, text) = match (headers.get(name), headers.get_all(name).iter().count()) {
+        (None, _) => (false, format!("{name}: missing")),
+        (Some(value), 1) if value.to_str().is_ok() => {
+            (true, format!("{name}: once, {} characters", value.len()))
+        }
+        (Some(_), 1) => (false, format!("{name}: not ASCII")),
+        (Some(_), n) => (false, format!("{name}: {n} times, must stand once")),
+    };
+    Step { step: "header", ok: Some(ok), text }
+}

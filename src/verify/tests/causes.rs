@@ -1,0 +1,179 @@
+//! The diagnosis against refusals that another program made, each for a known cause.
+
+use super::*;
+use crate::verify::diagnose::{Cause, Diagnosis, Other};
+
+type Named = (String, String, Option<Timestamp>, Option<Timestamp>);
+
+#[derive(Deserialize)]
+struct Row {
+    kind: String,
+    proven: bool,
+    says: String,
+    rules: String,
+    secrets: Vec<Vec<Option<String>>>,
+    removed: Vec<Vec<Option<String>>>,
+    others: Vec<(String, Vec<Vec<Option<String>>>)>,
+    received: i64,
+    headers: Vec<(String, String)>,
+    body_base64: String,
+    hidden: Vec<String>,
+}
+
+fn named(row: &[Option<String>]) -> Named {
+    let text = |at: usize| row.get(at).cloned().flatten();
+    let time = |at: usize| text(at).map(|text| text.parse().unwrap());
+    (text(0).unwrap(), text(1).unwrap(), time(2), time(3))
+}
+
+fn compiled(toml: &str, secrets: &[Vec<Option<String>>]) -> Verifier {
+    let rules: config::Signature =
+        toml::Deserializer::parse(toml).and_then(config::Signature::deserialize).unwrap();
+    let secrets: Vec<Secret> = secrets
+        .iter()
+        .map(|row| {
+            let (name, text, not_before, not_after) = named(row);
+            let key = rules.secret_format.decode(text.as_bytes()).unwrap();
+            Secret::new(name, key).within(Window { not_before, not_after })
+        })
+        .collect();
+    let mut problems = Problems::default();
+    Verifier::compile(&rules, &secrets, "signature", &mut problems).unwrap_or_else(|| panic!("{problems}"))
+}
+
+fn rows() -> Vec<Row> {
+    let lines = include_str!("../../../tests/fixtures/signatures/causes.jsonl").lines();
+    lines.map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+fn diagnosed(row: &Row, budget: usize) -> Diagnosis {
+    let mut verifier = compiled(&row.rules, &row.secrets);
+    if !row.removed.is_empty() {
+        let at = "2026-04-10T02:40:58.5Z".parse().unwrap();
+        verifier.remember(&compiled(&row.rules, &row.removed), at);
+    }
+    let others: Vec<Verifier> = row.others.iter().map(|(rules, secrets)| compiled(rules, secrets)).collect();
+    let others: Vec<Other<'_>> =
+        others.iter().map(|verifier| Other { source: "elsewhere", verifier }).collect();
+    let mut delivery = delivery(&row.headers, &BASE64_STANDARD.decode(&row.body_base64).unwrap());
+    delivery.received_at = Timestamp::from_second(row.received).unwrap();
+    let refusal = verifier.verify(&delivery).err();
+    assert!(refusal.is_some(), "{} {}: it verifies", row.kind, row.says);
+    verifier.diagnose(&delivery, refusal.as_ref(), &others, budget)
+}
+
+#[test]
+fn each_cause_is_found_and_told_without_what_must_stay_hidden() {
+    let rows = rows();
+    assert!(rows.len() > 60, "{}", rows.len());
+    let mut wrong = Vec::new();
+    for row in &rows {
+        let found = diagnosed(row, diagnose::BUDGET);
+        let shown = format!("{} {found:?}", serde_json::to_string(&found).unwrap());
+        let Cause { kind, proven, text, next } = found.cause.unwrap();
+        if (kind, proven) != (&*row.kind, row.proven) || !text.contains(&row.says) {
+            wrong.push(format!("{kind} {text}\n  expected {} {}", row.kind, row.says));
+        }
+        assert!(!next.is_empty() && !found.valid && found.reason.is_some());
+        for hidden in row.hidden.iter().map(String::as_str).chain(["order.created", "Grüße", "wh_the"]) {
+            assert!(!shown.contains(hidden), "{hidden} is in {shown}");
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_time_of_a_removal_is_told_in_whole_seconds() {
+    let rows = rows();
+    let row = rows.iter().find(|row| row.kind == "secret_removed").unwrap();
+    let text = diagnosed(row, diagnose::BUDGET).cause.unwrap().text;
+    assert_eq!(text, "the body matches secret 2026-08, removed by the reload at 2026-04-10T02:40:58Z");
+}
+
+#[test]
+fn the_last_four_removed_secrets_are_remembered_until_they_come_back() {
+    let of = |names: &[&str]| {
+        let secrets = names.iter().map(|name| vec![Some((*name).into()), Some(format!("wh_{name}"))]);
+        compiled("header = \"X-Signature\"\nsigned = \"{body}\"\n", &secrets.collect::<Vec<_>>())
+    };
+    let names = |verifier: &Verifier| format!("{:?}", verifier.removed);
+    let now = Timestamp::UNIX_EPOCH;
+    let mut current = of(&["a"]);
+    for next in ["b", "c", "d", "e", "f"] {
+        let mut verifier = of(&[next]);
+        verifier.remember(&current, now);
+        current = verifier;
+    }
+    let listed = names(&current);
+    assert!(
+        ["b", "c", "d", "e"].iter().all(|name| listed.contains(&format!("Removed({name} at"))),
+        "{listed}"
+    );
+    assert!(!listed.contains("Removed(a "), "{listed}");
+    let mut again = of(&["f", "c"]);
+    again.remember(&current, now);
+    assert!(!names(&again).contains("Removed(c "), "{}", names(&again));
+    assert!(!listed.contains("wh_"), "{listed}");
+}
+
+#[test]
+fn an_old_or_early_signature_is_told_by_how_much_and_a_wrong_unit_by_its_name() {
+    let verifier = verifier(DATAGRID, &[SECRET]);
+    let stale = Fault::new(Reason::StaleRejected, "5400 s old, the tolerance is 300 s");
+    for (received, kind, says) in [
+        (1_775_847_600 + 5400, "clock", "5400 s (90 min) before the delivery came"),
+        (1_775_847_600 - 400, "clock", "400 s (6 min) after the delivery came"),
+        (1_775_847_600 + 1_000_000, "clock", "(11 d) before"),
+    ] {
+        let mut delivery = signed(&verifier, b"{}");
+        delivery.received_at = Timestamp::from_second(received).unwrap();
+        let found = verifier.diagnose(&delivery, Some(&stale), &[], diagnose::BUDGET);
+        let cause = found.cause.unwrap();
+        assert!(cause.kind == kind && cause.text.contains(says), "{cause:?}");
+        assert!(
+            found.steps.iter().any(|step| step.step == "time" && step.ok == Some(false)),
+            "{:?}",
+            found.steps
+        );
+    }
+    let mut rules = rules(DATAGRID);
+    rules.timestamp_unit = Some(crate::config::TimestampUnit::Milliseconds);
+    let verifier = verifier_of(&rules, &[SECRET]);
+    let mut delivery = signed(&verifier, b"{}");
+    delivery.received_at = Timestamp::from_second(1_775_847_600).unwrap();
+    let seconds = verifier_of(&self::rules(DATAGRID), &[SECRET]);
+    let cause = seconds.diagnose(&delivery, Some(&stale), &[], diagnose::BUDGET).cause.unwrap();
+    assert_eq!(
+        (cause.kind, &*cause.text),
+        ("timestamp_unit", "the signed time stands in milliseconds, the rules read seconds")
+    );
+}
+
+#[test]
+fn a_valid_delivery_is_shown_step_by_step() {
+    let verifier = verifier(GRAPEVINE, &["wh_another-secret-0000", SECRET]);
+    let body = r#"{"event": "document.changed"}"#;
+    let found = verifier.diagnose(&signed(&verifier, body.as_bytes()), None, &[], diagnose::BUDGET);
+    assert!(
+        found.valid && found.cause.is_none() && found.steps.iter().all(|step| step.ok == Some(true)),
+        "{found:?}"
+    );
+    let lines: Vec<String> = found.steps.iter().map(|step| format!("{} {}", step.step, step.text)).collect();
+    assert_eq!(
+        lines,
+        [
+            "header x-grapevine-signature: once, 71 characters",
+            "signature 64 hex digits (32 bytes); expected `sha256=` and 64 hex digits (HMAC with SHA-256)",
+            "signed {body} (29 bytes); as it came; as json_compact_ascii: 28 bytes",
+            "secrets secret-0 made it, over the json_compact_ascii body",
+        ]
+    );
+}
+
+#[test]
+fn the_work_ends_at_its_budget_and_says_so() {
+    let rows = rows();
+    let row = rows.iter().find(|row| row.kind == "body_changed").unwrap();
+    let cause = diagnosed(row, 5_000).cause.unwrap();
+    assert!(cause.kind == "wrong_secret" && cause.text.contains("not all could be tried"), "{cause:?}");
+}

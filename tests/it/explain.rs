@@ -1,0 +1,262 @@
+//! `hookstream explain`: a captured request, and why it is refused or what becomes of it.
+
+use std::io::Write as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+use crate::cli::{hookstream, run};
+use crate::support::{batch, hmac_with};
+
+const SECRET: &str = "wh_of-the-explain-tests-0123";
+const MARK: &str = "bpred_marked_in_the_body";
+
+const CONFIG: &str = "[source.datagrid]\npreset = \"datagrid\"\nsecrets = [{ name = \"2026-11\", env = \"TEST_SECRET\" }]\n\
+    [source.github]\npreset = \"github\"\nsecrets = [{ name = \"hub\", env = \"TEST_SECRET\" }]\n\
+    [source.stripe]\npreset = \"stripe\"\nsecrets = [{ name = \"live\", env = \"TEST_SECRET\" }]\n";
+
+fn explain(directory: &Path) -> Command {
+    std::fs::write(directory.join("own.toml"), CONFIG).unwrap();
+    let mut command = hookstream(directory);
+    command.args(["explain", "-c", "own.toml"]).env("TEST_SECRET", SECRET);
+    command
+}
+
+fn body() -> String {
+    batch("evt_explained").replace("bpred_abc123", MARK)
+}
+
+/// As Datagrid signs `text` with this secret.
+fn signed(secret: &str, text: &str) -> String {
+    format!("t=1775847600,v1={}", hmac_with(secret, format!("1775847600.{text}").as_bytes()))
+}
+
+fn dump(signature: &str, body: &str) -> String {
+    let length = body.len();
+    format!(
+        "POST /hooks/datagrid HTTP/1.1\r\nHost: h\r\nContent-Length: {length}\r\nDatagrid-Signature: {signature}\r\n\r\n{body}"
+    )
+}
+
+fn har(signature: &str, body: &str) -> String {
+    let entry = serde_json::json!({
+        "startedDateTime": "2026-04-10T19:00:02Z",
+        "request": {
+            "method": "POST", "url": "https://h.example/hooks/datagrid",
+            "headers": [{"name": "Datagrid-Signature", "value": signature}],
+            "postData": {"mimeType": "application/json", "text": body},
+        },
+    });
+    serde_json::json!({"log": {"version": "1.2", "entries": [entry]}}).to_string()
+}
+
+/// Nobody's to see: the secret, what it signs, what stood in the header, and the body.
+fn hides(text: &str, signed: &str) {
+    let right = hmac_with(SECRET, format!("1775847600.{signed}").as_bytes());
+    let inner = hmac_with(SECRET, signed.as_bytes());
+    for hidden in [SECRET, MARK, "results_url", &right, &inner, "0123456789abcdef0123"] {
+        assert!(!text.contains(hidden), "{hidden} is in\n{text}");
+    }
+}
+
+#[test]
+fn a_dump_a_har_file_and_a_body_with_its_headers_are_explained_alike() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    let (body, signature) = (body(), signed(SECRET, &body()));
+    std::fs::write(path("dump.txt"), dump(&signature, &body)).unwrap();
+    std::fs::write(path("lf.txt"), dump(&signature, &body).replace("\r\n", "\n")).unwrap();
+    std::fs::write(path("capture.har"), har(&signature, &body)).unwrap();
+    std::fs::write(path("body.json"), &body).unwrap();
+    let header = format!("Datagrid-Signature: {signature}");
+    for arguments in [
+        &["dump.txt"][..],
+        &["lf.txt", "--at", "2026-04-10T19:00:02Z"],
+        &["capture.har"],
+        &["capture.har", "--entry", "1"],
+        &["--header", &header, "--body", "body.json"],
+    ] {
+        let (code, text, stderr) = run(explain(directory.path()).arg("datagrid").args(arguments));
+        assert_eq!((code, &*stderr), (0, ""), "{arguments:?} {text}");
+        for expected in [
+            "header     ok   datagrid-signature: once",
+            "signature  ok   64 hex digits (32 bytes); expected `t=<time>,v1=<signature>`",
+            "time       ok   signed at 2026-04-10T19:00:00Z",
+            "secrets    ok   2026-11 made it, over the raw body",
+            "verdict    ok   the signature is valid",
+            "becomes         published, topic datagrid.batch_prediction.completed, key evt_explained",
+        ] {
+            assert!(text.contains(expected), "{expected} is not in\n{text}");
+        }
+        hides(&text, &body);
+    }
+    let (_, text, _) = run(explain(directory.path()).args(["datagrid", "capture.har"]));
+    assert!(text.contains("received at 2026-04-10T19:00:02Z (the HAR entry's time)"), "{text}");
+}
+
+#[test]
+fn a_refusal_has_its_cause_and_nothing_shows_a_secret_a_signature_or_the_body() {
+    let directory = tempfile::tempdir().unwrap();
+    let body = body();
+    let spaced = body.replace(':', ": ").replace(',', ", ");
+    let hex = "0123456789abcdef".repeat(4);
+    let cases = [
+        ("body_changed", "without spaces", dump(&signed(SECRET, &body), &spaced)),
+        (
+            "wrong_secret",
+            "most likely a wrong secret",
+            dump(&signed("wh_of-somebody-else-0123", &body), &body),
+        ),
+        ("wrong_secret", "most likely", dump(&format!("t=1775847600,v1={hex}"), &body)),
+        ("encoding", "the rules read `v1`", dump(&signed(SECRET, &body).replace("v1=", "v0="), &body)),
+        (
+            "signed_text",
+            "over the body alone",
+            dump(&format!("t=1775847600,v1={}", hmac_with(SECRET, body.as_bytes())), &body),
+        ),
+        (
+            "header_missing",
+            "there is x-hub-signature-256",
+            dump(&hex, &body).replace("Datagrid-Signature", "X-Hub-Signature-256"),
+        ),
+        (
+            "other_source",
+            "a delivery of the source github",
+            dump(&format!("sha256={}", hmac_with(SECRET, body.as_bytes())), &body)
+                .replace("Datagrid-Signature", "X-Hub-Signature-256"),
+        ),
+    ];
+    for (kind, says, capture) in cases {
+        std::fs::write(directory.path().join("capture"), &capture).unwrap();
+        let (code, text, _) = run(explain(directory.path()).args(["datagrid", "capture"]));
+        assert_eq!(code, 1, "{text}");
+        assert!(text.contains("verdict    401  signature_") && text.contains(says), "{says}: {text}");
+        assert!(
+            text.contains("\ncause ") && text.contains("\nnext ") && !text.contains("\nbecomes"),
+            "{text}"
+        );
+        let (code, json, _) = run(explain(directory.path()).args(["datagrid", "capture", "--json"]));
+        let report: Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(
+            (code, &report["valid"], &report["cause"]["kind"]),
+            (1, &Value::from(false), &Value::from(kind))
+        );
+        assert!(report["steps"].as_array().unwrap().len() > 2 && report.get("becomes").is_none(), "{json}");
+        for shown in [&text, &json] {
+            hides(shown, &body);
+            hides(shown, &spaced);
+        }
+    }
+}
+
+#[test]
+fn standard_input_a_chunked_body_and_no_colour_in_a_pipe() {
+    let directory = tempfile::tempdir().unwrap();
+    let body = body();
+    let (first, rest) = body.split_at(10);
+    let chunks = format!("{:x}\r\n{first}\r\n{:x}\r\n{rest}\r\n0\r\n\r\n", first.len(), rest.len());
+    let capture =
+        dump(&signed(SECRET, &body), "").replace("Content-Length: 0", "Transfer-Encoding: chunked") + &chunks;
+    let mut child = explain(directory.path())
+        .args(["datagrid", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(capture.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success() && text.contains("the chunked body was put together"), "{text}");
+    assert!(!text.contains('\u{1b}'), "{text:?}");
+}
+
+#[test]
+fn the_time_of_receipt_decides_over_the_age_and_is_the_har_entry_s_unless_given() {
+    let directory = tempfile::tempdir().unwrap();
+    let body = r#"{"id":"evt_1","type":"charge.succeeded","created":1775847600}"#;
+    let capture = har(&signed(SECRET, body), body)
+        .replace("Datagrid-", "Stripe-")
+        .replace("hooks/datagrid", "hooks/stripe");
+    std::fs::write(directory.path().join("capture.har"), capture).unwrap();
+    let (code, text, _) = run(explain(directory.path()).args(["stripe", "capture.har"]));
+    assert!(code == 0 && text.contains("published, topic stripe.unmapped, key evt_1"), "{text}");
+    let late = ["stripe", "capture.har", "--at", "2026-04-10T20:30:00Z"];
+    let (code, text, _) = run(explain(directory.path()).args(late));
+    assert_eq!(code, 1, "{text}");
+    for expected in [
+        "time       NO   signed at 2026-04-10T19:00:00Z, 5400 s (90 min) before it came: 5400 s old, the tolerance is 300 s",
+        "verdict    401  stale_rejected",
+        "the signature is right, but it was made 5400 s (90 min) before the delivery came",
+    ] {
+        assert!(text.contains(expected), "{expected} is not in\n{text}");
+    }
+}
+
+#[test]
+fn what_becomes_of_a_valid_delivery_is_told_with_its_unsigned_fields() {
+    let directory = tempfile::tempdir().unwrap();
+    let signature =
+        |body: &str| format!("X-Hub-Signature-256: sha256={}", hmac_with(SECRET, body.as_bytes()));
+    let explained = |body: &str, event: &str| {
+        std::fs::write(directory.path().join("body"), body).unwrap();
+        let event = format!("X-GitHub-Event: {event}");
+        let arguments =
+            ["github", "--body", "body", "--header", "X-GitHub-Delivery: d-1", "--header", &event];
+        let command = &mut explain(directory.path());
+        let (code, json, _) = run(command.args(arguments).args(["--json", "--header", &signature(body)]));
+        assert_eq!(code, 0, "{json}");
+        serde_json::from_str::<Value>(&json).unwrap()["becomes"].clone()
+    };
+    let becomes = explained("{\"a\":1}", "push");
+    assert_eq!((&becomes["outcome"], &becomes["topic"]), (&"published".into(), &"github.unmapped".into()));
+    assert_eq!(becomes["unsigned"], serde_json::json!(["id", "type"]));
+    assert!(becomes["key"].as_str().unwrap().starts_with("d-1:"), "{becomes}");
+    let becomes = explained("no JSON", "push");
+    assert_eq!(
+        (&becomes["outcome"], &becomes["reason"], &becomes["topic"]),
+        (&"dead_lettered".into(), &"json_invalid".into(), &"dead_letter.github".into())
+    );
+    assert_eq!(explained("{}", "ping")["outcome"], "handled");
+}
+
+#[test]
+fn what_the_service_would_refuse_before_any_signature_is_noted() {
+    let directory = tempfile::tempdir().unwrap();
+    let body = body() + &" ".repeat(2000);
+    let capture = dump(&signed(SECRET, &body), &body).replace("POST /hooks/datagrid", "PUT /in?key=s3cret");
+    std::fs::write(directory.path().join("capture"), capture).unwrap();
+    let (code, text, _) =
+        run(explain(directory.path()).args(["datagrid", "capture", "-X", "http.max_body=1KiB"]));
+    assert_eq!(code, 0, "the signature is valid: {text}");
+    for expected in [
+        "http.max_body is 1024: answered 413 before any signature",
+        "the method is PUT: answered 405",
+        "the path is /in; the source listens on /hooks/datagrid",
+    ] {
+        assert!(text.contains(expected), "{expected} is not in\n{text}");
+    }
+    assert!(!text.contains("s3cret"), "{text}");
+}
+
+#[test]
+fn what_cannot_be_explained_is_an_error_with_exit_code_2() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("bad"), "s3cret").unwrap();
+    for (arguments, expected) in [
+        (&["nobody", "bad"][..], "there is no source `nobody`; there are: datagrid, github, stripe"),
+        (
+            &["grapevine", "bad"],
+            "the source grapevine is off: the variable GRAPEVINE_WEBHOOK_SECRET is not set",
+        ),
+        (&["datagrid", "bad"], "this is no captured HTTP request"),
+        (&["datagrid", "missing"], "cannot read missing"),
+        (&["datagrid"], "required"),
+        (&["datagrid", "bad", "--at", "yesterday"], "--at"),
+        (&["datagrid", "--body", "bad", "--header", "s3cret"], "--header expects 'Name: value'"),
+    ] {
+        let (code, stdout, stderr) = run(explain(directory.path()).args(arguments));
+        assert_eq!((code, &*stdout), (2, ""), "{arguments:?} {stderr}");
+        assert!(stderr.contains(expected) && !stderr.contains("s3cret"), "{arguments:?}: {stderr}");
+    }
+}
