@@ -1,5 +1,7 @@
 //! The sources as the hot path sees them: compiled from configuration, secrets and schemas.
 
+mod policy;
+
 use std::collections::HashMap;
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -14,6 +16,7 @@ use crate::outcome::{Fault, Reason};
 use crate::quota::{Held, InUse};
 use crate::schema::{Encoder, Schemas};
 use crate::verify::{Verified, Verifier};
+pub use policy::Policy;
 
 /// All sources that are on, swapped as a whole.
 #[derive(Debug, Default)]
@@ -53,6 +56,21 @@ pub struct Route {
     pub topic: Arc<str>,
     /// `None` until the registry has given the schema an id, and once it has lost it.
     pub encoder: Option<Encoder>,
+    /// Of a topic whose key names more than one event; `None` for all others, which may compact.
+    pub policy: Option<Arc<Policy>>,
+}
+
+impl Route {
+    /// What makes its records.
+    ///
+    /// # Errors
+    /// `schema_unknown`; `kafka_unavailable` for a topic that compacts and must not.
+    pub fn open(&self) -> Result<&Encoder, Fault> {
+        if let Some(policy) = &self.policy {
+            policy.allows()?;
+        }
+        self.encoder.as_ref().ok_or_else(|| Reason::SchemaUnknown.into())
+    }
 }
 
 impl Source {
@@ -120,11 +138,16 @@ impl Sources {
                 Envelope::compile(&rules.envelope, &rules.signature, &place("envelope"), &mut problems);
             let handshakes = Handshakes::compile(rules, &format!("source.{name}"), &mut problems);
             let (Some(verifier), Some(envelope)) = (verifier, envelope) else { continue };
-            let mut route = |event_type: &str| route(name, event_type, &envelope, schemas, &mut problems);
+            let before = previous.and_then(|sources| sources.get(name));
+            let known = |event_type: &str| before?.routes.get(event_type)?.policy.clone();
+            let mut route = |event_type: &str| {
+                let policy = envelope.has_own_key(event_type).then(|| known(event_type).unwrap_or_default());
+                route(name, event_type, &envelope, schemas, &mut problems)
+                    .map(|route| Route { policy, ..route })
+            };
             let routes =
                 rules.types.iter().filter_map(|known| Some((known.clone(), route(known)?))).collect();
             let unmapped = (rules.unmapped == Unmapped::Generic).then(|| route(names::UNMAPPED)).flatten();
-            let before = previous.and_then(|sources| sources.get(name));
             let in_flight = before.map(|source| source.in_flight.clone()).unwrap_or_default();
             let dead_letters = match before {
                 Some(source) if source.dead_letter_rate == rules.dead_letter_rate => {
@@ -177,7 +200,7 @@ fn route(
     let id = schemas.id(&names::subject(&topic));
     // Compiled without an id, too, so that a schema's faults show before the registry is asked.
     match Encoder::compile(schema, id.unwrap_or(0), envelope.places()) {
-        Ok(encoder) => Some(Route { topic, encoder: id.map(|_| encoder) }),
+        Ok(encoder) => Some(Route { topic, encoder: id.map(|_| encoder), policy: None }),
         Err(message) => {
             problems.add(format!("schema of {source} {event_type}"), message);
             None

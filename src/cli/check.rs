@@ -107,6 +107,9 @@ struct Type {
     #[serde(rename = "type")]
     name: String,
     topic: String,
+    /// Where the record's key stands, if it is not the event id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<String>,
 }
 
 /// Checks what was asked for.
@@ -183,7 +186,12 @@ fn describe(loaded: &Loaded, sources: &Sources) -> Report {
 fn source(name: &str, loaded: &Loaded, sources: &Sources) -> Option<Source> {
     let source = sources.get(name)?;
     let types = source.types();
-    let types = types.map(|(name, route)| Type { name: name.to_owned(), topic: route.topic.to_string() });
+    let keys = &loaded.config.source.get(name)?.envelope.keys;
+    let types = types.map(|(name, route)| Type {
+        name: name.to_owned(),
+        topic: route.topic.to_string(),
+        key: keys.get(name).map(ToString::to_string),
+    });
     let mut types: Vec<Type> = types.collect();
     types.sort_by(|a, b| a.topic.cmp(&b.topic));
     let secrets = loaded.secrets.get(name).into_iter().flatten();
@@ -212,8 +220,12 @@ fn show(report: &Report) -> anyhow::Result<()> {
         let text = format!("{name:<width$}  {path}, {count} type{plural}, secrets: {secrets}");
         line(OK, "ok", &text)?;
         let column = types.iter().map(|event| event.name.len()).max().unwrap_or_default();
-        let other = ("all others", others.as_str());
-        for (event, topic) in types.iter().map(|event| (&*event.name, &*event.topic)).chain([other]) {
+        let other = ("all others", others.clone());
+        let shown = |event: &Type| match &event.key {
+            Some(key) => format!("{}, keyed by {key}", event.topic),
+            None => event.topic.clone(),
+        };
+        for (event, topic) in types.iter().map(|event| (&*event.name, shown(event))).chain([other]) {
             line(Style::new(), "", &format!("{:width$}  {event:<column$}  -> {topic}", ""))?;
         }
     }

@@ -19,6 +19,7 @@ mod durability;
 mod faults;
 mod generic;
 mod journey;
+mod keys;
 mod kill;
 mod layout;
 mod outcomes;
