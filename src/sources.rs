@@ -197,10 +197,18 @@ fn route(
 ) -> Option<Route> {
     let topic: Arc<str> = names::topic(source, event_type).into();
     let schema = schemas.get(source, event_type)?;
-    let id = schemas.id(&names::subject(&topic));
+    let subject = names::subject(&topic);
+    let id = schemas.id(&subject);
+    let former = || {
+        let (former, id) = schemas.former(&subject)?;
+        Encoder::compile(&former.schema, id, envelope.places()).ok()
+    };
     // Compiled without an id, too, so that a schema's faults show before the registry is asked.
     match Encoder::compile(schema, id.unwrap_or(0), envelope.places()) {
-        Ok(encoder) => Some(Route { topic, encoder: id.map(|_| encoder), policy: None }),
+        Ok(encoder) => {
+            let encoder = if id.is_some() { Some(encoder) } else { former() };
+            Some(Route { topic, encoder, policy: None })
+        }
         Err(message) => {
             problems.add(format!("schema of {source} {event_type}"), message);
             None

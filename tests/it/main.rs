@@ -22,6 +22,7 @@ mod journey;
 mod keys;
 mod kill;
 mod layout;
+mod new_schema;
 mod outcomes;
 mod pressure;
 mod providers;
