@@ -33,5 +33,6 @@ mod security;
 mod shutdown;
 mod slow;
 mod spool;
+mod spool_commands;
 mod subscription;
 mod support;
