@@ -105,18 +105,39 @@ impl<'v> Event<'v> {
         alias.map_or(&*self.event_type, String::as_str)
     }
 
-    /// The record's key.
-    pub fn key(&self) -> Cow<'_, str> {
-        match self.envelope {
-            Some(envelope) => envelope.key_of(&self.id, self.verified),
-            None => Cow::Borrowed(&self.id),
-        }
+    /// The record's key: the event id, or what the event's type has in its place.
+    ///
+    /// # Errors
+    /// `id_missing` and `id_invalid` where the type's own key is so: a record without a key, or with one
+    /// that stands for it, would leave its order.
+    pub fn key(&self) -> Result<Cow<'_, str>, Fault> {
+        let Some(envelope) = self.envelope else { return Ok(Cow::Borrowed(&self.id)) };
+        let Some(key) = envelope.own_key(self.route()) else {
+            return Ok(envelope.key_of(&self.id, self.verified));
+        };
+        let found = key.place.key(&self.root, &self.verified.delivery().headers);
+        let text = found.and_then(|text| valid(text.ok_or(Reason::IdMissing)?));
+        text.map_err(|Fault { reason, detail }| match detail {
+            Some(detail) => Fault::new(reason, format!("the key: {detail}")),
+            None => Fault::new(reason, "the key of its type"),
+        })
     }
 
     /// The fields that the signature does not cover, with commas between; `None` where it covers all.
     pub fn unsigned(&self) -> Option<&str> {
-        self.envelope?.unsigned.as_deref()
+        let envelope = self.envelope?;
+        let of_key = envelope.own_key(self.route()).and_then(|key| key.unsigned.as_deref());
+        of_key.or(envelope.unsigned.as_deref())
     }
+}
+
+/// What keys the records of one event type in the place of the event id. No digest of the body is
+/// added where it is unsigned: its topic does not compact, so that no record takes another's place.
+#[derive(Debug)]
+struct Key {
+    place: Place,
+    /// All that is unsigned in such a record; `None` where the key is signed.
+    unsigned: Option<Box<str>>,
 }
 
 /// A source's rules for its envelope, compiled once at start.
@@ -131,6 +152,8 @@ pub struct Envelope {
     form: Option<String>,
     split: Option<Pointer>,
     places: Places,
+    /// By event type, where it is not the event id.
+    keys: HashMap<String, Key>,
     headers: Vec<HeaderName>,
     unsigned: Option<Box<str>>,
     /// Their headers, as the rules write them.
@@ -168,6 +191,15 @@ impl Envelope {
     /// Whether a delivery may hold several events.
     pub fn splits(&self) -> bool {
         self.split.is_some()
+    }
+
+    /// Whether the records of this event type have another key than the event id: then many have the same.
+    pub fn has_own_key(&self, event_type: &str) -> bool {
+        self.own_key(event_type).is_some()
+    }
+
+    fn own_key(&self, event_type: &str) -> Option<&Key> {
+        if self.keys.is_empty() { None } else { self.keys.get(event_type) }
     }
 
     /// The JSON text of a verified delivery, not yet looked at: its body, or a field of the form that

@@ -87,8 +87,8 @@ reasons! {
     JsonInvalid        "json_invalid"        DeadLettered OK                       WARN "The body is not strict JSON (RFC 8259) in UTF-8.";
     JsonTooDeep        "json_too_deep"       DeadLettered OK                       WARN "The body nests deeper than the limit.";
     DuplicateKey       "duplicate_key"       DeadLettered OK                       WARN "An object of the body names a key twice.";
-    IdMissing          "id_missing"          DeadLettered OK                       WARN "The event id is missing.";
-    IdInvalid          "id_invalid"          DeadLettered OK                       WARN "The event id is no text of 1 to 1,024 bytes without control characters.";
+    IdMissing          "id_missing"          DeadLettered OK                       WARN "The event id, or the key of its type, is missing.";
+    IdInvalid          "id_invalid"          DeadLettered OK                       WARN "The event id, or the key of its type, is no text of 1 to 1,024 bytes without control characters.";
     TypeMissing        "type_missing"        DeadLettered OK                       WARN "The event type is missing.";
     TypeUnknown        "type_unknown"        DeadLettered OK                       WARN "No topic is configured for the event type.";
     ShapeMismatch      "shape_mismatch"      DeadLettered OK                       WARN "The body does not fit the schema of its event type.";

@@ -285,11 +285,13 @@ fn encode(source: &Source, events: &[Event<'_>]) -> Shaped {
         let Some(route) = source.route(event.route()) else {
             return Shaped::DeadLetter { bound_for: None, why: Reason::TypeUnknown.into() };
         };
-        let Some(encoder) = &route.encoder else {
-            return Shaped::Unavailable(Reason::SchemaUnknown.into());
+        let encoder = match route.open() {
+            Ok(encoder) => encoder,
+            Err(why) => return Shaped::Unavailable(why),
         };
-        match encoder.encode(event) {
-            Ok(encoded) => records.push(Record::event(&route.topic, event, encoded)),
+        let encoded = encoder.encode(event);
+        match encoded.and_then(|encoded| Record::event(&route.topic, event, encoded)) {
+            Ok(record) => records.push(record),
             Err(why) => return Shaped::DeadLetter { bound_for: Some(route.topic.clone()), why },
         }
         first.get_or_insert(&route.topic);

@@ -2,6 +2,7 @@
 //! the topics are.
 
 mod durability;
+mod policy;
 mod subjects;
 
 use std::sync::Arc;
@@ -14,9 +15,10 @@ use crate::config::{Config, Loaded};
 use crate::kafka::{Admin, NewTopic, Producer};
 use crate::names;
 use crate::observe::health::{Health, State};
-use crate::sources::Sources;
+use crate::sources::{Route, Sources};
 
 pub use durability::{Durability, judge};
+pub use policy::{remedy, watched};
 pub use subjects::{RECHECK, Reloaded, Subjects};
 
 /// Between two rounds while something is missing.
@@ -50,8 +52,8 @@ pub struct Provisioner {
 }
 
 impl Provisioner {
-    /// Tries until all is there, with growing pauses, and anew after each reload. Ends when none can
-    /// come any more; dropping it stops it.
+    /// Tries until all is there, with growing pauses, and anew after each reload; where a topic must not
+    /// compact, each hour, too. Ends when no reload can come any more; dropping it stops it.
     pub async fn run(mut self) {
         loop {
             let mut pauses = PAUSES.iter();
@@ -60,8 +62,14 @@ impl Provisioner {
                 pause = pauses.next().copied().unwrap_or(pause);
                 tokio::time::sleep(pause).await;
             }
-            if self.reloads.changed().await.is_err() {
-                return;
+            let watches = !policy::watched(&self.sources.load()).is_empty();
+            tokio::select! {
+                changed = self.reloads.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                }
+                () = tokio::time::sleep(policy::RECHECK), if watches => {}
             }
         }
     }
@@ -110,7 +118,12 @@ impl Provisioner {
         let producer = self.producer.clone();
         let names: Vec<String> = there.into_iter().map(|topic| topic.name).collect();
         tokio::task::spawn_blocking(move || producer.warm_up(&names, WARM_UP)).await??;
-        Ok(trouble)
+        let servers = &self.loaded.config.kafka.bootstrap_servers;
+        let compacts = policy::look(&self.admin, &self.sources.load_full(), servers).await;
+        // Of no concern to the other types.
+        let compacts = compacts.unwrap_or_else(|error| Some(format!("whether topics compact: {error:#}")));
+        let troubles: Vec<String> = trouble.into_iter().chain(compacts).collect();
+        Ok((!troubles.is_empty()).then(|| troubles.join("; ")))
     }
 }
 
@@ -133,13 +146,11 @@ pub fn wished_topics(config: &Config, sources: &Sources, brokers: usize) -> Vec<
     };
     let mut topics = Vec::new();
     for source in sources.iter() {
-        let keyed = || {
-            [
-                ("cleanup.policy", String::from("compact,delete")),
-                ("retention.ms", rules.retention.as_millis().to_string()),
-            ]
+        let kind = |route: &Route| {
+            let policy = if route.policy.is_some() { "delete" } else { "compact,delete" };
+            [("cleanup.policy", policy.to_owned()), ("retention.ms", rules.retention.as_millis().to_string())]
         };
-        topics.extend(source.routes().map(|route| topic(&route.topic, keyed())));
+        topics.extend(source.routes().map(|route| topic(&route.topic, kind(route))));
         // Kept until somebody has looked at them.
         let kept = [("cleanup.policy", String::from("delete")), ("retention.ms", String::from("-1"))];
         topics.push(topic(&names::dead_letter_topic(&source.name), kept));

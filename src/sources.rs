@@ -1,6 +1,7 @@
 //! The sources as the hot path sees them: compiled from configuration, secrets and schemas.
 
 mod matches;
+mod policy;
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;
@@ -23,6 +24,7 @@ use crate::quota::{Held, InUse};
 use crate::schema::{Encoder, Schemas};
 use crate::verify::diagnose::{Diagnosis, Other};
 use crate::verify::{Verified, Verifier};
+pub use policy::Policy;
 
 /// All sources that are on, swapped as a whole.
 #[derive(Debug, Default)]
@@ -65,6 +67,21 @@ pub struct Route {
     pub topic: Arc<str>,
     /// `None` until the registry has given the schema an id, and once it has lost it.
     pub encoder: Option<Encoder>,
+    /// Of a topic whose key names more than one event; `None` for all others, which may compact.
+    pub policy: Option<Arc<Policy>>,
+}
+
+impl Route {
+    /// What makes its records.
+    ///
+    /// # Errors
+    /// `schema_unknown`; `kafka_unavailable` for a topic that compacts and must not.
+    pub fn open(&self) -> Result<&Encoder, Fault> {
+        if let Some(policy) = &self.policy {
+            policy.allows()?;
+        }
+        self.encoder.as_ref().ok_or_else(|| Reason::SchemaUnknown.into())
+    }
 }
 
 impl Source {
@@ -174,14 +191,19 @@ impl Sources {
             let handshakes = Handshakes::compile(rules, &format!("source.{name}"), &mut problems);
             let (Some(verifier), Some(envelope)) = (verifier, envelope) else { continue };
             let mut verifier = verifier.reading(&rules.envelope);
-            let mut route = |event_type: &str| route(name, event_type, &envelope, schemas, &mut problems);
-            let routes =
-                rules.types.iter().filter_map(|known| Some((known.clone(), route(known)?))).collect();
-            let unmapped = (rules.unmapped == Unmapped::Generic).then(|| route(names::UNMAPPED)).flatten();
             let before = previous.and_then(|sources| sources.get(name));
             if let Some(source) = before {
                 verifier.remember(&source.verifier, Timestamp::now());
             }
+            let known = |event_type: &str| before?.routes.get(event_type)?.policy.clone();
+            let mut route = |event_type: &str| {
+                let policy = envelope.has_own_key(event_type).then(|| known(event_type).unwrap_or_default());
+                route(name, event_type, &envelope, schemas, &mut problems)
+                    .map(|route| Route { policy, ..route })
+            };
+            let routes =
+                rules.types.iter().filter_map(|known| Some((known.clone(), route(known)?))).collect();
+            let unmapped = (rules.unmapped == Unmapped::Generic).then(|| route(names::UNMAPPED)).flatten();
             let in_flight = before.map(|source| source.in_flight.clone()).unwrap_or_default();
             let matches = BySecret::new(name, secrets, before.map(|source| &source.matches));
             let refusals = before.map(|source| source.refusals.clone()).unwrap_or_default();
@@ -235,10 +257,18 @@ fn route(
 ) -> Option<Route> {
     let topic: Arc<str> = names::topic(source, event_type).into();
     let schema = schemas.get(source, event_type)?;
-    let id = schemas.id(&names::subject(&topic));
+    let subject = names::subject(&topic);
+    let id = schemas.id(&subject);
+    let former = || {
+        let (former, id) = schemas.former(&subject)?;
+        Encoder::compile(&former.schema, id, envelope.places()).ok()
+    };
     // Compiled without an id, too, so that a schema's faults show before the registry is asked.
     match Encoder::compile(schema, id.unwrap_or(0), envelope.places()) {
-        Ok(encoder) => Some(Route { topic, encoder: id.map(|_| encoder) }),
+        Ok(encoder) => {
+            let encoder = if id.is_some() { Some(encoder) } else { former() };
+            Some(Route { topic, encoder, policy: None })
+        }
         Err(message) => {
             problems.add(format!("schema of {source} {event_type}"), message);
             None

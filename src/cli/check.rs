@@ -120,6 +120,9 @@ struct Type {
     topic: String,
     /// Whether it has no schema of its own.
     generic: bool,
+    /// Where the record's key stands, if it is not the event id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<String>,
 }
 
 /// Checks what was asked for.
@@ -215,10 +218,12 @@ fn uncovered(source: &Source, loaded: &Loaded) -> Option<String> {
 
 fn source(name: &str, loaded: &Loaded, sources: &Sources, schemas: &Schemas) -> Option<Source> {
     let source = sources.get(name)?;
+    let keys = &loaded.config.source.get(name)?.envelope.keys;
     let event_type = |(event, route): (&str, &Route)| Type {
         name: event.to_owned(),
         topic: route.topic.to_string(),
         generic: schemas.is_generic(name, event),
+        key: keys.get(event).map(ToString::to_string),
     };
     let mut types: Vec<Type> = source.types().map(event_type).collect();
     types.sort_by(|a, b| a.topic.cmp(&b.topic));
@@ -292,14 +297,16 @@ fn show_source(source: &Source, width: usize) -> anyhow::Result<()> {
     line(style, word, &text)?;
 
     let all = if types.is_empty() { "all types" } else { "all others" };
-    let rows = types.iter().map(|event| (&*event.name, &*event.topic, event.generic));
-    let rows = rows.chain([(all, others.as_str(), *others_generic)]);
+    let rows = types.iter().map(|event| (&*event.name, &*event.topic, event.generic, event.key.as_deref()));
+    let rows = rows.chain([(all, others.as_str(), *others_generic, None)]);
     let longest = |lengths: &mut dyn Iterator<Item = usize>| lengths.max().unwrap_or_default();
     let column = longest(&mut rows.clone().map(|(event, ..)| event.len()));
-    let topics = longest(&mut rows.clone().map(|(_, topic, _)| topic.len()));
-    for (event, topic, generic) in rows {
-        let record = if generic { "generic record" } else { "" };
-        let text = format!("{:width$}  {event:<column$}  -> {topic:<topics$}  {record}", "");
+    let topics = longest(&mut rows.clone().map(|(_, topic, ..)| topic.len()));
+    for (event, topic, generic, key) in rows {
+        let record = generic.then(|| String::from("generic record"));
+        let said = record.into_iter().chain(key.map(|key| format!("keyed by {key}")));
+        let said = said.collect::<Vec<_>>().join(", ");
+        let text = format!("{:width$}  {event:<column$}  -> {topic:<topics$}  {said}", "");
         line(Style::new(), "", text.trim_end())?;
     }
     Ok(())

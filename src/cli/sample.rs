@@ -3,6 +3,8 @@
 //! They are kept as the provider puts them on the wire (one line, no spaces), so that sizes and
 //! hashing costs seen with `send` are those of real deliveries.
 
+use serde_json::value::RawValue;
+
 use crate::json::{self, Object, Pointer};
 
 /// A provider's preset with its samples: event type and body.
@@ -59,6 +61,37 @@ pub fn refresh(sample: &str, replacements: &[(&str, String)]) -> String {
         }
     }
     text
+}
+
+/// `text` as the only event of a delivery whose events stand in the array at `pointer`.
+pub fn alone(text: &str, pointer: &str) -> String {
+    let pointer = Pointer::parse(pointer);
+    let names = pointer.iter().flat_map(|pointer| pointer.names().iter().rev());
+    names.fold(format!("[{text}]"), |inner, name| {
+        let name = serde_json::to_string(name).unwrap_or_default();
+        format!("{{{name}:{inner}}}")
+    })
+}
+
+/// `text` with each element of the array at `pointer` (an empty one: the whole) made anew; every byte
+/// between them stays. Without such an array, nothing changes.
+pub fn refresh_each(text: &str, pointer: &str, mut anew: impl FnMut(&str) -> String) -> String {
+    let array = match pointer {
+        "" => json::check(text.as_bytes()).ok().map(RawValue::get),
+        pointer => place(text, pointer).and_then(|(start, end)| text.get(start..end)),
+    };
+    let array = array.and_then(|array| json::check(array.as_bytes()).ok());
+    let Some(elements) = array.and_then(json::elements) else { return text.to_owned() };
+    let (mut made, mut done) = (String::with_capacity(text.len()), 0);
+    for element in elements.iter().map(|element| element.get()) {
+        // As in `place`: the elements are slices of the text.
+        let start = (element.as_ptr() as usize).saturating_sub(text.as_ptr() as usize);
+        made.push_str(text.get(done..start).unwrap_or_default());
+        made.push_str(&anew(element));
+        done = start + element.len();
+    }
+    made.push_str(text.get(done..).unwrap_or_default());
+    made
 }
 
 /// Where the value at `pointer` stands in `text`, in bytes. The reader's values are slices of
@@ -141,6 +174,16 @@ mod tests {
     fn refreshing_finds_members_behind_wide_characters() {
         let made = refresh("{\"ü😀\":\"日本\",\"b\":\"\\u00fc\"}", &[("/b", "2".to_owned())]);
         assert_eq!(made, "{\"ü😀\":\"日本\",\"b\":2}");
+    }
+
+    #[test]
+    fn a_sample_stands_alone_where_the_events_of_a_delivery_do() {
+        for (pointer, made) in
+            [("", r#"[{"a":1}]"#), ("/b", r#"{"b":[{"a":1}]}"#), ("/b~1\"/c", r#"{"b/\"":{"c":[{"a":1}]}}"#)]
+        {
+            assert_eq!(alone(r#"{"a":1}"#, pointer), made);
+            assert_eq!(refresh_each(made, pointer, |event| event.replace('1', "2")), made.replace('1', "2"));
+        }
     }
 
     #[test]

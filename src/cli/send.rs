@@ -1,11 +1,14 @@
 //! `hookstream send`
 
+mod form;
+mod fresh;
 mod ids;
 mod load;
 mod maker;
 mod post;
 mod tally;
 mod target;
+mod told;
 
 use std::fs::File;
 use std::io::{IsTerminal, Read as _, Write as _};
@@ -13,18 +16,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anstyle::AnsiColor;
 use anyhow::{Context as _, bail};
 use bytes::Bytes;
 
 use self::ids::Ids;
 use self::load::{Plan, Post};
 use self::maker::Maker;
-use self::post::{Answer, Client, NoAnswer};
+use self::post::Client;
 use self::target::Target;
-use super::output::{self, escape_controls};
+use self::told::{NOBODY, hint, text, unanswered};
+use super::output;
 use super::{ConfigArgs, Verdict, sample};
-use crate::config::{Binds, Environment};
+use crate::config::Environment;
 use crate::observe::log;
 
 const EXAMPLES: &str = "\
@@ -34,6 +37,7 @@ Examples:
   hookstream send grapevine --body delivery.json            a body of your own, as it is
   hookstream send grapevine --url http://127.0.0.1:9000     another address, /hooks/grapevine there
   hookstream send github push --body push.json              where the type stands in a header
+  hookstream send github push --body push.form              a form, where the source takes one
   hookstream send datagrid --count 10000 --concurrency 64   as fast as the answers come
   hookstream send datagrid --count 600 --rate 10 --ids sent.tsv
 
@@ -41,9 +45,6 @@ Exit codes: 0 every answer was 2xx, 1 one was not, 2 error.";
 
 /// The largest body that a service can be configured to take.
 const MAX_BODY: u64 = 256 * 1024 * 1024;
-
-/// What to do where nobody listens.
-const NOBODY: &str = "is `hookstream serve` or `hookstream dev` running? --url names another address";
 
 /// Sign a sample delivery as its provider would, post it, and print the answer.
 ///
@@ -59,7 +60,8 @@ pub struct Args {
     /// header, where the source reads it from one
     #[arg(value_name = "TYPE")]
     event_type: Option<String>,
-    /// Send this file (- for standard input) as it is; with --count, its id and time are made fresh
+    /// Send this file (- for standard input) as it is; with --count, its id and time are made fresh,
+    /// or those of each event in it
     #[arg(long, value_name = "FILE")]
     body: Option<PathBuf>,
     /// Another address than [http] listen; /hooks/SOURCE is added unless it has a path
@@ -105,7 +107,11 @@ pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<Verdict> {
             let (event_type, text) = sample_of(&target, args.event_type.as_deref())?;
             // Else it stands in the sample.
             let of_header = target.rules.envelope.event_type.pointer().is_none().then_some(event_type);
-            (Bytes::from_static(text.as_bytes()), of_header)
+            let body = match &target.rules.envelope.split {
+                Some(split) => sample::alone(text, split).into(),
+                None => Bytes::from_static(text.as_bytes()),
+            };
+            (body, of_header)
         }
     };
     let maker = Maker::new(&target, body, event_type, args.body.is_none() || count > 1)?;
@@ -193,94 +199,6 @@ fn read(path: &Path) -> anyhow::Result<Bytes> {
     Ok(body.into())
 }
 
-/// The answer at a glance; below it what finds the event or the delivery again.
-fn text(answer: &Answer, id: Option<&str>) -> String {
-    let ms = tally::millis(answer.took.as_secs_f64() * 1000.0);
-    let Some(known) = &answer.known else {
-        let style = AnsiColor::Red.on_default();
-        let excerpt = answer.excerpt();
-        return format!(
-            "{style}{}{style:#}  not an answer of hookstream's  {ms}\n     {}",
-            answer.status,
-            escape_controls(&excerpt)
-        );
-    };
-    let colour = match (answer.is_success(), &known.reason) {
-        (true, None) => AnsiColor::Green,
-        (true, Some(_)) => AnsiColor::Yellow,
-        (false, _) => AnsiColor::Red,
-    };
-    let style = colour.on_default();
-    let mut text = format!("{style}{}{style:#}  {}", answer.status, escape_controls(&known.outcome));
-    if let Some(reason) = &known.reason {
-        text += &format!("  {}", escape_controls(reason));
-    }
-    if let (Some(topic), Some(partition), Some(offset)) = (&known.topic, known.partition, known.offset) {
-        text += &format!("  {} [{partition}] @{offset}", escape_controls(topic));
-    }
-    text += &format!("  {ms}");
-    if let Some(id) = known.id.as_deref().or(id) {
-        text += &format!("\n     id        {}", escape_controls(id));
-    }
-    if let (Some(delivery), Some(_)) = (&answer.delivery, &known.reason) {
-        text += &format!("\n     delivery  {}  (the service's log says more)", escape_controls(delivery));
-    }
-    text
-}
-
-/// What to do about an answer, where the answer itself cannot say it.
-fn hint(target: &Target, answer: &Answer) -> Option<String> {
-    let name = &target.name;
-    if answer.known.is_none() {
-        return Some(
-            "nothing of hookstream's ingest port answers there; --url names another address".to_owned(),
-        );
-    }
-    match answer.status {
-        401 if target.uses_dev_secret() => Some(format!(
-            "signed with the public dev secret, but the service has another one; give it to send, too, where the \
-             configuration reads it (source.{name}.secrets)"
-        )),
-        401 => {
-            let binds = target.secret.binds.as_deref();
-            let bound = binds.map(|binds| {
-                let Binds { pointer, equals } = binds;
-                format!(", which counts only for a body with \"{equals}\" at {pointer}; if it has that,")
-            });
-            Some(format!(
-                "signed with the secret {}{} the service has another value or does not know it",
-                target.secret.name,
-                bound.as_deref().unwrap_or(";")
-            ))
-        }
-        404 => Some(format!(
-            "the service has no source {name}: another configuration, or it has no secret for it and left it off"
-        )),
-        503 => {
-            let seconds = answer.retry_after.as_ref()?;
-            Some(format!("the service asks to try again after {} s", escape_controls(seconds)))
-        }
-        _ => None,
-    }
-}
-
-fn unanswered(target: &Target, id: Option<&str>, none: &NoAnswer) -> String {
-    let next = match (none.read, id) {
-        (false, _) => NOBODY.to_owned(),
-        (true, Some(id)) => format!("the service may have taken the event all the same: {id}"),
-        (true, None) => "the service may have taken the event all the same".to_owned(),
-    };
-    format!("no answer from {}: {none}\n  {next}", shown(target))
-}
-
-/// Without user and password.
-fn shown(target: &Target) -> String {
-    let mut url = target.url.clone();
-    let _ = (url.set_username(""), url.set_password(None));
-    url.set_query(None);
-    url.to_string()
-}
-
 /// A wait that ends.
 pub(super) fn timeout(text: &str) -> Result<Duration, String> {
     match humantime::parse_duration(text) {
@@ -298,6 +216,8 @@ fn rate(text: &str) -> Result<f64, String> {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderValue;
+
     use super::target::tests::target;
     use super::*;
 
@@ -344,6 +264,31 @@ mod tests {
     }
 
     #[test]
+    fn a_form_is_sent_as_one_and_the_events_of_a_split_delivery_are_new_ones() {
+        let sets =
+            ["source.datagrid.envelope.split=/events", "source.datagrid.envelope.payload=form:payload"];
+        let target = target("datagrid", &[], &sets, None).unwrap();
+        let event = r#"{"id":"evt_1","event_type":"batch_prediction.completed","timestamp":17,"data":{}}"#;
+        let json = format!(r#"{{"events":[{event}, {event}]}}"#);
+        let form = form_urlencoded::Serializer::new(String::new()).append_pair("payload", &json).finish();
+        for (body, kind) in [(json, None), (form, Some(form::KIND))] {
+            let kind = kind.map(HeaderValue::from_static);
+            let as_it_is = Maker::new(&target, body.clone().into(), None, false).unwrap();
+            let signed = as_it_is.make().unwrap();
+            assert_eq!(
+                (signed.headers.get("content-type"), as_it_is.id(&signed)),
+                (kind.as_ref(), Some("evt_1".into()))
+            );
+            assert_eq!(signed.body, body);
+            let fresh = Maker::new(&target, body.into(), None, true).unwrap();
+            let [one, other] = [fresh.make().unwrap(), fresh.make().unwrap()];
+            let [id, next] = [fresh.id(&one).unwrap(), fresh.id(&other).unwrap()];
+            assert!(id.starts_with("evt_") && id.len() == 36 && id != next, "{id} {next}");
+            assert_eq!(one.headers.get("content-type"), kind.as_ref());
+        }
+    }
+
+    #[test]
     fn without_a_type_the_first_that_the_source_takes_is_sent() {
         let of = |sets: &[&str]| {
             let target = target("datagrid", &[], sets, None).unwrap();
@@ -367,51 +312,6 @@ mod tests {
         assert!(error.contains("json_invalid"), "{error}");
         let maker = Maker::new(&found("datagrid"), Bytes::from_static(b"1 2"), None, false).unwrap();
         assert_eq!(maker.make().unwrap().body, "1 2");
-    }
-
-    fn answer(status: u16, body: &str) -> Answer {
-        Answer::of_test(status, body, Duration::from_micros(1500))
-    }
-
-    fn plain(answer: &Answer) -> String {
-        anstream::adapter::strip_str(&text(answer, Some("evt_1"))).to_string()
-    }
-
-    #[test]
-    fn an_answer_reads_at_a_glance() {
-        let body =
-            r#"{"outcome":"published","id":"evt_\u001b[1m","topic":"github.push","partition":1,"offset":0}"#;
-        let expected = "200  published  github.push [1] @0  1.50 ms\n     id        evt_\\u{1b}[1m";
-        assert_eq!(plain(&answer(200, body)), expected);
-        let body = r#"{"outcome":"refused","reason":"unauthorized"}"#;
-        let expected = "401  refused  unauthorized  1.50 ms\n     id        evt_1\n     \
-                        delivery  0193  (the service's log says more)";
-        assert_eq!(plain(&answer(401, body)), expected);
-        let expected = "502  not an answer of hookstream's  1.50 ms\n     <h1>Bad</h1>";
-        assert_eq!(plain(&answer(502, "<h1>Bad</h1>")), expected);
-    }
-
-    #[test]
-    fn hints_name_the_secret_and_never_show_it() {
-        let secret = ("DATAGRID_WEBHOOK_SECRET", "whsec_of-a-real-provider");
-        let own = target("datagrid", &[secret], &[], None).unwrap();
-        let refused = answer(401, r#"{"outcome":"refused"}"#);
-        let hint_of_own = hint(&own, &refused).unwrap();
-        assert!(hint_of_own.contains(secret.0) && !hint_of_own.contains(secret.1), "{hint_of_own}");
-        assert!(hint(&found("datagrid"), &refused).unwrap().contains("public dev secret"));
-        let mut bound = own;
-        let binds = Binds { pointer: "/tenant_id".into(), equals: "acme".into() };
-        bound.secret = bound.secret.bound(Some(binds.into()));
-        let hint_of_bound = hint(&bound, &refused).unwrap();
-        assert!(hint_of_bound.contains("only for a body with \"acme\" at /tenant_id"), "{hint_of_bound}");
-        assert_eq!(hint(&bound, &answer(200, r#"{"outcome":"published"}"#)), None);
-    }
-
-    #[test]
-    fn the_shown_address_has_no_password() {
-        let url = Some("http://user:hidden@127.0.0.1:1/a?token=hidden");
-        let target = target("datagrid", &[], &[], url).unwrap();
-        assert_eq!(shown(&target), "http://127.0.0.1:1/a");
     }
 
     #[test]

@@ -182,12 +182,16 @@ fn source(name: &str, source: &Source, http: &Http, problems: &mut Problems) {
     }
 }
 
-/// What an alias or a default leads to must have a topic.
+/// What an alias or a default leads to must have a topic; what has a key of its own, one to itself.
 fn routed(name: &str, source: &Source, problems: &mut Problems) {
+    let envelope = &source.envelope;
+    if envelope.keys.keys().any(|event_type| !source.types.contains(event_type)) {
+        let message = "names an event type that is none of `types`; add it there, or correct it";
+        problems.add(format!("source.{name}.envelope.keys"), message);
+    }
     if source.unmapped == Unmapped::Generic {
         return;
     }
-    let envelope = &source.envelope;
     let default = envelope.default_type.iter().filter(|default| !envelope.aliases.contains_key(*default));
     let default = default.map(|target| ("default_type", target));
     for (field, target) in default.chain(envelope.aliases.values().map(|target| ("aliases", target))) {

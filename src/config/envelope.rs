@@ -24,6 +24,10 @@ pub struct Envelope {
     /// Event type as sent -> the one of `types` that it is routed as. The record keeps the sent one.
     #[serde(default)]
     pub aliases: BTreeMap<String, String>,
+    /// Event type -> the record's key, where that is not the event id: so that all events of one
+    /// document stand in one partition, in order. The type's topic must not compact then.
+    #[serde(default)]
+    pub keys: BTreeMap<String, Part>,
     /// The event's time; without it, the record has none.
     #[serde(default)]
     pub time: Option<Part>,
@@ -89,6 +93,15 @@ impl Part {
         match self {
             Self::Pointer(pointer) => Some(pointer),
             Self::Header { .. } => None,
+        }
+    }
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pointer(pointer) => f.write_str(pointer),
+            Self::Header { name, .. } => write!(f, "the header {name}"),
         }
     }
 }

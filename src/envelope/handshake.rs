@@ -1,5 +1,7 @@
 //! Deliveries that are no events: a provider asks whether somebody is there.
 
+use std::cell::OnceCell;
+
 use http::HeaderName;
 
 use super::place::Place;
@@ -54,16 +56,17 @@ impl Handshakes {
             return None;
         }
         let delivery = verified.delivery();
-        let root = json::check(payload).and_then(root).ok();
+        // Most rules look at a header, and need no look at the body.
+        let (empty, opened) = (json::Object::default(), OnceCell::new());
+        let open = || opened.get_or_init(|| json::check(payload).and_then(root).unwrap_or_default());
         self.rules.iter().find_map(|rule| {
-            let empty = json::Object::default();
-            let root = root.as_ref().unwrap_or(&empty);
-            let found = rule.place.text(root, &delivery.headers, Reason::TypeMissing).ok()??;
+            let read = if rule.place.pointer().is_some() { open() } else { &empty };
+            let found = rule.place.text(read, &delivery.headers, Reason::TypeMissing).ok()??;
             if found != rule.equals {
                 return None;
             }
             let Some(pointer) = &rule.answer else { return Some(None) };
-            let text = json::string(pointer.find(root).ok()??)?;
+            let text = json::string(pointer.find(open()).ok()??)?;
             (text.len() <= MAX_ANSWER).then(|| Some(text.into_owned()))
         })
     }

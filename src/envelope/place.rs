@@ -43,6 +43,22 @@ impl Place {
         }
     }
 
+    /// The text or the number, by its digits as they were sent, that a record's key is made from; `None`
+    /// where there is nothing, or null. What is neither is `id_invalid`.
+    pub(super) fn key<'v>(
+        &self,
+        root: &Object<'v>,
+        headers: &'v HeaderMap,
+    ) -> Result<Option<Cow<'v, str>>, Fault> {
+        if let Self::Pointer(pointer) = self
+            && let Some(raw) = pointer.find(root)?
+            && Kind::of(raw) == Kind::Number
+        {
+            return Ok(Some(Cow::Borrowed(raw.get())));
+        }
+        self.text(root, headers, Reason::IdInvalid)
+    }
+
     /// The time that stands there; `None` also where it cannot be read.
     pub(super) fn time(
         &self,

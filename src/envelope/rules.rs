@@ -1,9 +1,11 @@
 //! From the configured rules to compiled ones.
 
+use std::collections::HashMap;
+
 use http::HeaderName;
 
 use super::place::Place;
-use super::{Envelope, Id, Places};
+use super::{Envelope, Id, Key, Places};
 use crate::config::{self, Part, Problems, TimeFormat};
 use crate::json::Pointer;
 
@@ -70,6 +72,7 @@ impl Envelope {
             compiler
                 .problem("split", "must be a JSON pointer such as \"/events\", or empty for the whole body");
         }
+        let keys = compiler.keys(rules);
         let Compiler { headers, unsigned, unsigned_headers, .. } = compiler;
         if rules.time.is_some() && rules.time_format.is_none() {
             problems.add(place, "lacks `time_format`; add it");
@@ -97,6 +100,7 @@ impl Envelope {
             split: split.flatten(),
             form: form.map(str::to_owned),
             places,
+            keys,
             headers,
             key_with_body: unsigned.iter().any(|field| matches!(*field, "id" | "type")),
             unsigned_headers,
@@ -127,29 +131,43 @@ impl Compiler<'_> {
         }
     }
 
-    fn part(&mut self, field: &'static str, part: &Part) -> Option<Place> {
+    /// What is unsigned in one type's key is so in its records alone.
+    fn keys(&mut self, rules: &config::Envelope) -> HashMap<String, Key> {
+        let of_all = self.unsigned.clone();
+        let mut keys = HashMap::new();
+        for (event_type, part) in &rules.keys {
+            let Some(place) = self.part("keys", part) else { continue };
+            let unsigned = (self.unsigned.len() > of_all.len()).then(|| self.unsigned.join(",").into());
+            self.unsigned.clone_from(&of_all);
+            keys.insert(event_type.clone(), Key { place, unsigned });
+        }
+        keys
+    }
+
+    fn part(&mut self, setting: &'static str, part: &Part) -> Option<Place> {
+        let field = if setting == "keys" { "key" } else { setting };
         match part {
             Part::Pointer(text) => {
                 let pointer = Pointer::parse(text).filter(|pointer| !pointer.names().is_empty());
                 if pointer.is_none() {
-                    self.problem(field, format!("must be a JSON pointer such as \"/{field}\""));
+                    self.problem(setting, format!("must be a JSON pointer such as \"/{field}\""));
                 }
                 pointer.map(Place::Pointer)
             }
             Part::Header { name, unsigned } => {
                 let Ok(header) = HeaderName::from_bytes(name.to_ascii_lowercase().as_bytes()) else {
-                    self.problem(field, "is no name of an HTTP header");
+                    self.problem(setting, "is no name of an HTTP header");
                     return None;
                 };
                 if config::CREDENTIALS.contains(&header.as_str()) {
                     self.problem(
-                        field,
+                        setting,
                         "reads a header that holds credentials, which no dead letter may keep",
                     );
                 }
                 if header.as_str().eq_ignore_ascii_case(&self.signature.header) {
                     self.problem(
-                        field,
+                        setting,
                         "reads the header of the signature, or the token itself; name another",
                     );
                 }
@@ -159,7 +177,7 @@ impl Compiler<'_> {
                             "reads the header {header}, which the signature does not cover: \
                              say `unsigned = true` if you can live with that"
                         );
-                        self.problem(field, message);
+                        self.problem(setting, message);
                     }
                     if !self.unsigned.contains(&field) {
                         self.unsigned.push(field);

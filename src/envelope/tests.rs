@@ -37,6 +37,14 @@ fn rules_that_cannot_be_meant_are_told_with_their_place() {
         (with("\"/id\"", "payload = \"payload\""), "envelope.payload: must be \"form:\" and the name"),
         (with("\"/id\"", "split = \"events\""), "envelope.split: must be a JSON pointer"),
         (with("\"/id\"", "default_type = \"\""), "envelope.default_type: is empty"),
+        (
+            with("\"/id\"", "keys = { a = \"data\" }"),
+            "envelope.keys: must be a JSON pointer such as \"/key\"",
+        ),
+        (
+            with("\"/id\"", "keys = { a = { header = \"X-Doc\" } }"),
+            "envelope.keys: reads the header x-doc, which the signature does not",
+        ),
         (with("\"/id\"", "aliases = { a = \"\" }"), "envelope.aliases: holds an empty event type"),
     ] {
         let found = compile(&toml).unwrap_err();
@@ -65,7 +73,7 @@ fn what_the_signature_does_not_cover_is_listed_and_the_key_holds_the_body() {
     }
 }
 
-fn open(toml: &str, body: &str) -> Result<(String, String, String), Reason> {
+fn with_event<T>(toml: &str, body: &str, look: impl FnOnce(&Event<'_>) -> T) -> Result<T, Reason> {
     let envelope = compile(toml).unwrap();
     let raw = json::check(body.as_bytes()).unwrap();
     let root = root(raw).unwrap();
@@ -76,7 +84,65 @@ fn open(toml: &str, body: &str) -> Result<(String, String, String), Reason> {
     let time = None;
     let mut event = Event::for_test(id, event_type, time, verified.delivery().received_at, root, None, raw);
     event.envelope = Some(&envelope);
-    Ok((event.id.clone().into_owned(), event.event_type.clone().into_owned(), event.route().to_owned()))
+    Ok(look(&event))
+}
+
+fn open(toml: &str, body: &str) -> Result<(String, String, String), Reason> {
+    with_event(toml, body, |event| {
+        (event.id.clone().into_owned(), event.event_type.clone().into_owned(), event.route().to_owned())
+    })
+}
+
+#[test]
+fn a_type_s_own_key_is_the_text_that_stands_there_and_that_of_others_is_the_id() {
+    let toml = "id = \"/id\"\ntype = \"/type\"\naliases = { old = \"doc\" }\nkeys = { doc = \"/data/n\" }";
+    let key = |event_type: &str, n: &str| {
+        let body = format!(r#"{{"id":"e1","type":"{event_type}","data":{{{n}}}}}"#);
+        with_event(toml, &body, |event| {
+            assert_eq!((&*event.id, event.unsigned()), ("e1", None));
+            event.key().map(Cow::into_owned).map_err(|fault| fault.to_string())
+        })
+        .unwrap()
+    };
+    let ok = |key: &str| Ok::<_, String>(key.to_owned());
+    let err = |why: &str| Err::<String, _>(why.to_owned());
+    assert_eq!(key("doc", r#""n":"README.md""#), ok("README.md"));
+    assert_eq!(key("old", r#""n":"\u00fc""#), ok("\u{fc}"), "an alias is routed, and keyed, as its target");
+    assert_eq!(key("other", r#""n":"README.md""#), ok("e1"));
+    for number in ["7", "-0", "1.50", "12345678901234567890", "1e400"] {
+        assert_eq!(key("doc", &format!("\"n\":{number}")), ok(number));
+    }
+    for missing in ["", r#""n":null"#] {
+        assert_eq!(key("doc", missing), err("id_missing: the key of its type"), "{missing}");
+    }
+    for (wrong, why) in [
+        (r#""n":true"#, "it is no text"),
+        (r#""n":["a"]"#, "it is no text"),
+        (r#""n":"""#, "it is empty"),
+        (r#""n":"a\nb""#, "it holds a control character"),
+        (&format!("\"n\":\"{}\"", "x".repeat(MAX_ID + 1)), "it is longer than 1,024 bytes"),
+        (&format!("\"n\":{}", "1".repeat(MAX_ID + 1)), "it is longer than 1,024 bytes"),
+    ] {
+        assert_eq!(key("doc", wrong), err(&format!("id_invalid: the key: {why}")));
+    }
+    assert!(key("doc", r#""n":1,"n":2"#).unwrap_err().starts_with("duplicate_key"), "a guess which counts");
+}
+
+#[test]
+fn a_key_that_is_not_signed_is_told_in_the_records_of_its_type_alone() {
+    let header = "{ header = \"X-H\", unsigned = true }";
+    let unsigned = |id: &str, event_type: &str| {
+        let toml = format!("id = {id}\ntype = \"/type\"\nkeys = {{ doc = {header}, signed = \"/id\" }}");
+        let body = format!(r#"{{"id":"e1","type":"{event_type}"}}"#);
+        with_event(&toml, &body, |event| event.unsigned().map(str::to_owned)).unwrap()
+    };
+    assert_eq!(unsigned("\"/id\"", "doc").as_deref(), Some("key"));
+    assert_eq!(unsigned("\"/id\"", "signed"), None);
+    assert_eq!(unsigned("\"/id\"", "other"), None);
+    let toml = format!("id = {header}\ntype = \"/t\"\nkeys = {{ doc = {header} }}");
+    let envelope = compile(&toml).unwrap();
+    assert_eq!(envelope.own_key("doc").unwrap().unsigned.as_deref(), Some("id,key"));
+    assert_eq!(envelope.headers().len(), 1, "a dead letter keeps it for a replay");
 }
 
 #[test]

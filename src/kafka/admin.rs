@@ -50,6 +50,14 @@ pub struct Shape {
     pub cleanup_policy: Option<String>,
 }
 
+impl Shape {
+    /// Whether only the last record of each key stays; `None` if that could not be read.
+    pub fn compacts(&self) -> Option<bool> {
+        let policy = self.cleanup_policy.as_deref()?;
+        Some(policy.split(',').any(|word| word.trim() == "compact"))
+    }
+}
+
 /// A topic that could not be created.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
@@ -156,6 +164,22 @@ impl Admin {
             (topic, Shape { partitions, copies, cleanup_policy })
         });
         Ok(shapes.collect())
+    }
+
+    /// Whether those of the topics compact that are there; `None` where it could not be read. The embedded
+    /// Kafka knows no topic's configuration, leaves such a call unanswered, and keeps all.
+    ///
+    /// # Errors
+    /// When no broker answers in time, or none that can tell a topic's configuration.
+    pub async fn compacting(&self, topics: &[String]) -> anyhow::Result<BTreeMap<String, Option<bool>>> {
+        let client = self.0.clone();
+        let id = tokio::task::spawn_blocking(move || client.inner().fetch_cluster_id(TIMEOUT)).await?;
+        // As librdkafka's mock calls itself; that of a real cluster is 22 characters of base64.
+        if id.is_some_and(|id| id.starts_with("mockCluster")) {
+            return Ok(topics.iter().map(|topic| (topic.clone(), Some(false))).collect());
+        }
+        let shapes = self.shapes(topics).await?;
+        Ok(shapes.into_iter().map(|(topic, shape)| (topic, shape.compacts())).collect())
     }
 
     /// Asks the brokers whether they would create the topics, without doing it: those they would not.

@@ -21,6 +21,9 @@ use crate::sources::Sources;
 /// Between two looks at ids that are confirmed.
 pub const RECHECK: Duration = Duration::from_secs(60);
 
+/// How long a reload waits for the ids of its new schemas.
+const ASK_FIRST: Duration = Duration::from_secs(5);
+
 /// A configuration that was read again.
 pub struct Reloaded {
     /// Its sources are new; all else is as at start.
@@ -75,8 +78,8 @@ impl Subjects {
         let mut pauses = PAUSES.iter();
         let mut pause = Duration::ZERO;
         loop {
-            // A registry that does not answer keeps no reload waiting. What was learned by then is
-            // compiled with it.
+            // A registry that does not answer keeps no reload waiting, but for [`ASK_FIRST`]. What was
+            // learned by then is compiled with it.
             let asked = tokio::select! {
                 Some(reloaded) = reloads.recv() => Err(reloaded),
                 troubles = self.round() => Ok(troubles),
@@ -96,23 +99,42 @@ impl Subjects {
                 }
             };
             if let Some(reloaded) = reloaded {
-                self.take(reloaded);
+                self.take(reloaded).await;
                 pauses = PAUSES.iter();
             }
         }
     }
 
     /// Swaps in what was read again, or leaves all as it is. What is known of the ids of subjects
-    /// that stay is carried over, from this run or, by the pins, an earlier one.
-    fn take(&mut self, Reloaded { loaded, mut schemas, answer }: Reloaded) {
+    /// that stay is carried over, from this run or, by the pins, an earlier one. New schemas get their
+    /// ids first, so that no delivery meets one without; if the registry does not give them in time,
+    /// their types are published as before until it does.
+    async fn take(&mut self, Reloaded { loaded, mut schemas, answer }: Reloaded) {
         if let Some(pins) = &self.pins {
             schemas.pin(pins);
         }
         schemas.carry_over(&self.schemas);
+        // What is refused registers nothing.
         let compiled = Sources::compile(&loaded, &schemas, Some(&self.sources.load()));
-        let outcome = compiled.map(|sources| {
+        let outcome = match compiled {
+            Ok(_) => {
+                self.ask_first(&mut schemas).await;
+                schemas.keep_former(&self.schemas);
+                Sources::compile(&loaded, &schemas, Some(&self.sources.load()))
+            }
+            Err(problems) => Err(problems),
+        };
+        let outcome = outcome.map(|sources| {
             self.sources.store(Arc::new(sources));
             (self.loaded, self.schemas) = (loaded, schemas);
+            let former: Vec<&str> = self.schemas.formers().collect();
+            if !former.is_empty() {
+                let subjects = former.join(", ");
+                tracing::warn!(
+                    subjects,
+                    "published with the schema of before the reload, until the new one has an id"
+                );
+            }
             self.swapped.send_replace(());
         });
         if outcome.is_err() {
@@ -122,6 +144,27 @@ impl Subjects {
         let _ = answer.send(outcome);
     }
 
+    /// Asks for the ids of new schemas, each once.
+    async fn ask_first(&self, schemas: &mut Schemas) {
+        let unknown = |schema: &&schema::Loaded| schemas.standing(&schema.subject) == Standing::Unknown;
+        let new: Vec<schema::Loaded> = schemas.iter().filter(unknown).cloned().collect();
+        let asked = async {
+            for schema in &new {
+                let subject = schema.subject.as_str();
+                match self.ask(schema, Standing::Unknown).await {
+                    Ok(standing) => schemas.set(subject, standing),
+                    Err(error) => {
+                        let why = format!("{error:#}");
+                        tracing::warn!(subject, why, "no id for the new schema yet");
+                    }
+                }
+            }
+        };
+        if tokio::time::timeout(ASK_FIRST, asked).await.is_err() {
+            tracing::warn!("no ids for the new schemas yet: the registry does not answer in time");
+        }
+    }
+
     /// Asks for each subject once; what has come is swapped in at the end, so that one bad schema
     /// holds up its own types only. Returns what went wrong.
     async fn round(&mut self) -> Vec<String> {
@@ -129,7 +172,7 @@ impl Subjects {
         let mut news = false;
         let all: Vec<schema::Loaded> = self.schemas.iter().cloned().collect();
         for schema in &all {
-            match self.ask(schema).await {
+            match self.ask(schema, self.schemas.standing(&schema.subject)).await {
                 Ok(standing) => news |= self.learn(schema, standing),
                 Err(error) => {
                     troubles.push(format!("{error:#}"));
@@ -140,17 +183,33 @@ impl Subjects {
                 }
             }
         }
+        news |= self.check_former().await;
         if news {
             troubles.extend(self.compile());
         }
         troubles
     }
 
+    /// Takes back former schemas whose id the registry resolves otherwise by now: true if there are any.
+    async fn check_former(&mut self) -> bool {
+        let mut news = false;
+        for subject in self.schemas.formers().map(str::to_owned).collect::<Vec<_>>() {
+            let Some((former, id)) = self.schemas.former(&subject) else { continue };
+            // One that does not answer was told already, and will not answer for the others either.
+            let Ok(resolved) = self.registry.resolve(id, &former.schema).await else { break };
+            if resolved != Resolved::Same {
+                tracing::error!(subject, id, ?resolved, "the registry lost the former schema under its id");
+                self.schemas.lose_former(&subject);
+                news = true;
+            }
+        }
+        news
+    }
+
     /// What the registry says of one subject. A known id is checked before anything is registered:
     /// in a registry that lost its data, that would only take up another id.
-    async fn ask(&self, schema: &schema::Loaded) -> anyhow::Result<Standing> {
+    async fn ask(&self, schema: &schema::Loaded, standing: Standing) -> anyhow::Result<Standing> {
         let subject = schema.subject.as_str();
-        let standing = self.schemas.standing(subject);
         let known = match standing {
             Standing::Unknown => None,
             Standing::Pinned(id) | Standing::Lost(id) | Standing::Confirmed(id) => Some(id),
@@ -201,6 +260,9 @@ impl Subjects {
     fn learn(&mut self, schema: &schema::Loaded, standing: Standing) -> bool {
         let subject = schema.subject.as_str();
         let before = self.schemas.id(subject);
+        if let (Some(_), Standing::Confirmed(id)) = (self.schemas.former(subject), standing) {
+            tracing::info!(subject, id, "published with the new schema");
+        }
         self.schemas.set(subject, standing);
         match (standing, &mut self.pins) {
             (Standing::Confirmed(id), Some(pins)) => pins.put(subject, &schema.text, id),
@@ -261,6 +323,11 @@ impl Subjects {
         let mut why = Vec::new();
         if !lost.is_empty() {
             why.push(format!("{}: {}", lost.join(", "), self.advice()));
+        }
+        let mut former: Vec<&str> = self.schemas.formers().collect();
+        if !former.is_empty() {
+            former.sort_unstable();
+            why.push(format!("published with the schema of before the reload: {}", former.join(", ")));
         }
         let trouble = troubles.join("; ");
         if pinned {

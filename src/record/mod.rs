@@ -32,7 +32,7 @@ pub struct Record {
 pub struct Parts {
     /// Where it goes.
     pub topic: Arc<str>,
-    /// The event id, or the digest that stands for it.
+    /// As [`Record::key`].
     pub key: String,
     /// Never empty.
     pub value: Vec<u8>,
@@ -54,7 +54,11 @@ impl std::fmt::Debug for Record {
 impl Record {
     /// The record of an event, with the attributes of the CloudEvents Kafka binding (1.0, binary
     /// content mode) as headers.
-    pub fn event(topic: &Arc<str>, event: &Event<'_>, encoded: Encoded) -> Self {
+    ///
+    /// # Errors
+    /// Those of [`Event::key`].
+    pub fn event(topic: &Arc<str>, event: &Event<'_>, encoded: Encoded) -> Result<Self, Fault> {
+        let key = event.key()?.into_owned();
         let mut headers: Vec<(Cow<'static, str>, String)> = Vec::with_capacity(10);
         headers.push(("ce_specversion".into(), "1.0".into()));
         headers.push(("ce_id".into(), event.id.as_ref().into()));
@@ -68,8 +72,7 @@ impl Record {
         if let Some(fields) = event.unsigned() {
             headers.push(("hookstream-unsigned".into(), fields.into()));
         }
-        let key = event.key().into_owned();
-        Self { topic: topic.clone(), key, value: encoded.value, timestamp: event.received_at, headers }
+        Ok(Self { topic: topic.clone(), key, value: encoded.value, timestamp: event.received_at, headers })
     }
 
     /// The dead letter of a delivery that is authentic but no event: its raw body, and all that a
@@ -117,7 +120,7 @@ impl Record {
     }
 
     /// The event id, or the digest that stands for it; with a digest of the body where the id is not
-    /// signed.
+    /// signed. Or what the event's type has in its place.
     pub fn key(&self) -> &str {
         &self.key
     }

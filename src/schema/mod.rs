@@ -28,6 +28,15 @@ use crate::names;
 pub struct Schemas {
     loaded: BTreeMap<(String, String), Loaded>,
     standings: HashMap<String, Standing>,
+    /// By subject: what it is published with until the registry has given its new schema an id.
+    former: HashMap<String, Former>,
+}
+
+/// A schema of before a reload, and its id.
+#[derive(Debug, Clone)]
+struct Former {
+    loaded: Loaded,
+    standing: Standing,
 }
 
 /// What we know of the id of a subject's schema.
@@ -42,6 +51,16 @@ pub enum Standing {
     /// The registry resolved it otherwise, or not at all, in this run or an earlier one. Not used
     /// until the registry confirms it.
     Lost(u32),
+}
+
+impl Standing {
+    /// The id, if it may be used.
+    fn id(self) -> Option<u32> {
+        match self {
+            Self::Pinned(id) | Self::Confirmed(id) => Some(id),
+            Self::Unknown | Self::Lost(_) => None,
+        }
+    }
 }
 
 /// A subject and its schema.
@@ -76,7 +95,7 @@ impl Schemas {
                 add(&mut loaded, name, names::UNMAPPED, text, problems);
             }
         }
-        Self { loaded, standings: HashMap::new() }
+        Self { loaded, ..Self::default() }
     }
 
     /// The schema of an event type.
@@ -92,10 +111,23 @@ impl Schemas {
 
     /// The id of a subject's schema, if it may be used.
     pub fn id(&self, subject: &str) -> Option<u32> {
-        match self.standing(subject) {
-            Standing::Pinned(id) | Standing::Confirmed(id) => Some(id),
-            Standing::Unknown | Standing::Lost(_) => None,
-        }
+        self.standing(subject).id()
+    }
+
+    /// The schema that a subject had before a reload, with its id, as long as the new one has none.
+    pub fn former(&self, subject: &str) -> Option<(&Loaded, u32)> {
+        let Former { loaded, standing } = self.former.get(subject)?;
+        Some((loaded, standing.id()?))
+    }
+
+    /// The subjects that are published with their former schemas.
+    pub fn formers(&self) -> impl Iterator<Item = &str> {
+        self.former.keys().map(String::as_str)
+    }
+
+    /// No longer uses a subject's former schema: the registry resolves its id otherwise.
+    pub fn lose_former(&mut self, subject: &str) {
+        self.former.remove(subject);
     }
 
     /// What we know of a subject's id.
@@ -103,9 +135,12 @@ impl Schemas {
         self.standings.get(subject).copied().unwrap_or(Standing::Unknown)
     }
 
-    /// Remembers what we know of a subject's id.
+    /// Remembers what we know of a subject's id. With one that may be used, its former schema goes.
     pub fn set(&mut self, subject: &str, standing: Standing) {
         self.standings.insert(subject.to_owned(), standing);
+        if standing.id().is_some() {
+            self.former.remove(subject);
+        }
     }
 
     /// Takes the ids that an earlier run has left. True if any may be used at once.
@@ -118,14 +153,33 @@ impl Schemas {
         self.any_id()
     }
 
-    /// Takes what `before` knows of the subjects whose schema is still the same.
+    /// Takes what `before` knows of the subjects whose schema is still the same, or again.
     pub fn carry_over(&mut self, before: &Self) {
         for (key, Loaded { subject, text, .. }) in &self.loaded {
             if let Some(standing) = before.standings.get(subject)
                 && before.loaded.get(key).is_some_and(|before| before.text == *text)
             {
                 self.standings.insert(subject.clone(), *standing);
+            } else if let Some(Former { loaded, standing }) = before.former.get(subject)
+                && loaded.text == *text
+            {
+                self.standings.insert(subject.clone(), *standing);
             }
+        }
+    }
+
+    /// Keeps the schemas that `before` is published with for the subjects whose new one has no id yet.
+    pub fn keep_former(&mut self, before: &Self) {
+        for (key, Loaded { subject, .. }) in &self.loaded {
+            if self.standing(subject) != Standing::Unknown {
+                continue;
+            }
+            let standing = before.standing(subject);
+            let former = match before.loaded.get(key) {
+                Some(loaded) if standing.id().is_some() => Some(Former { loaded: loaded.clone(), standing }),
+                _ => before.former.get(subject).cloned(),
+            };
+            self.former.extend(former.map(|former| (subject.clone(), former)));
         }
     }
 
@@ -138,7 +192,7 @@ impl Schemas {
 
     /// Whether any id may be used.
     pub fn any_id(&self) -> bool {
-        self.loaded.values().any(|loaded| self.id(&loaded.subject).is_some())
+        !self.former.is_empty() || self.loaded.values().any(|loaded| self.id(&loaded.subject).is_some())
     }
 
     /// All subjects with their schemas.
@@ -182,16 +236,48 @@ mod tests {
         assert_eq!(schemas.id("b-value"), None);
     }
 
+    /// The schemas of a source.
+    fn with(types: &[(&str, String)]) -> Schemas {
+        let (mut schemas, mut problems) = (Schemas::default(), Problems::default());
+        for (event_type, text) in types {
+            add(&mut schemas.loaded, "a", event_type, text.clone(), &mut problems);
+        }
+        assert!(problems.is_empty());
+        schemas
+    }
+
+    #[test]
+    fn the_former_schema_serves_until_the_new_one_has_an_id_or_is_taken_back() {
+        let text =
+            |n: usize| shipped::generic("a", "x").replace("The event id", &format!("The event id {n}"));
+        let subject = "a.x-value";
+        let reload = |before: &Schemas, n: usize| {
+            let mut after = with(&[("x", text(n)), ("new", shipped::generic("a", "new"))]);
+            after.carry_over(before);
+            after.keep_former(before);
+            after
+        };
+        let former =
+            |schemas: &Schemas| schemas.former(subject).map(|(loaded, id)| (loaded.text == text(1), id));
+        let mut first = with(&[("x", text(1))]);
+        first.set(subject, Standing::Confirmed(7));
+        let second = reload(&first, 2);
+        assert_eq!((second.id(subject), former(&second)), (None, Some((true, 7))));
+        assert!(second.any_id() && second.former("a.new-value").is_none());
+        // Changed once more before the registry has answered.
+        let mut third = reload(&second, 3);
+        assert_eq!((third.id(subject), former(&third)), (None, Some((true, 7))));
+        let back = reload(&third, 1);
+        assert_eq!((back.standing(subject), former(&back)), (Standing::Confirmed(7), None));
+        third.set(subject, Standing::Confirmed(9));
+        assert_eq!((third.id(subject), former(&third)), (Some(9), None));
+        let mut lost = reload(&first, 2);
+        lost.lose_former(subject);
+        assert_eq!((former(&lost), lost.any_id()), (None, false));
+    }
+
     #[test]
     fn an_id_is_carried_over_to_the_same_schema_only() {
-        let with = |types: &[(&str, String)]| {
-            let (mut schemas, mut problems) = (Schemas::default(), Problems::default());
-            for (event_type, text) in types {
-                add(&mut schemas.loaded, "a", event_type, text.clone(), &mut problems);
-            }
-            assert!(problems.is_empty());
-            schemas
-        };
         let text = |event_type: &str| shipped::generic("a", event_type);
         let changed = text("changed").replace("The event id", "An event id");
         let mut before =
@@ -205,6 +291,8 @@ mod tests {
         for event_type in ["changed", "gone", "new"] {
             assert_eq!(after.standing(&format!("a.{event_type}-value")), Standing::Unknown, "{event_type}");
         }
+        after.keep_former(&before);
+        assert_eq!(after.formers().count(), 0, "nothing is published with a lost id");
         assert_eq!(before.differing_sources(&after).into_iter().collect::<Vec<_>>(), ["a"]);
         assert!(before.differing_sources(&before).is_empty());
     }

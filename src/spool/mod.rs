@@ -10,6 +10,7 @@
 //! set aside as damaged. Nothing else in the process may open `spool.db`: closing a second
 //! descriptor would drop SQLite's locks on it.
 
+mod change;
 mod disk;
 mod error;
 mod format;

@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, Transaction, TransactionBehavior};
+use rusqlite::{Connection, TransactionBehavior};
 
+use super::change::{Effects, answer, apply, remove};
 use super::disk::{self, Reserve};
 use super::error::{Bound, Refused, SpoolError};
 use super::format::{self, State};
-use super::shared::{Amount, Batch, Change, Parked, Shared, Store};
+use super::shared::{Amount, Batch, Change, Shared, Store};
 use crate::names;
 
 /// How often room, log and reserve are looked at, and deletes that failed are tried again.
@@ -37,15 +38,6 @@ pub(super) struct Writer {
     failing: bool,
     #[cfg(test)]
     fault: super::tests::Fault,
-}
-
-/// What a transaction did to rows that were there.
-#[derive(Default)]
-struct Effects {
-    /// topic, state before, state after, bytes
-    moves: Vec<(String, Option<State>, Option<State>, i64)>,
-    /// Rows changed, by change.
-    counts: Vec<u64>,
 }
 
 impl Writer {
@@ -353,56 +345,4 @@ impl Writer {
         let id = topics.iter().filter_map(|topic| first(topic).ok().flatten()).min()?;
         self.db.query_row("SELECT timestamp FROM records WHERE id = ?1", [id], |row| row.get(0)).ok()
     }
-}
-
-fn remove(work: &Transaction<'_>, ids: &[i64], effects: &mut Effects) -> rusqlite::Result<()> {
-    let mut delete =
-        work.prepare_cached("DELETE FROM records WHERE id = ?1 RETURNING topic, bytes, state")?;
-    for id in ids {
-        let mut rows = delete.query([id])?;
-        while let Some(row) = rows.next()? {
-            effects.moves.push((row.get(0)?, Some(State::of(row.get(2)?)), None, row.get(1)?));
-        }
-    }
-    Ok(())
-}
-
-/// The number of rows it changed.
-fn apply(work: &Transaction<'_>, change: &Change, effects: &mut Effects) -> rusqlite::Result<u64> {
-    let (ids, from, to, why) = match change {
-        Change::Park { id, why, .. } => (vec![*id], State::Live, State::Parked, Some(why)),
-        Change::Requeue { which: Parked::These(ids), .. } => (ids.clone(), State::Parked, State::Live, None),
-        Change::Requeue { which: Parked::First(count), .. } => {
-            let mut select = work.prepare_cached("SELECT id FROM records WHERE state = 1 LIMIT ?1")?;
-            let ids = select.query_map([*count as u64], |row| row.get(0))?.collect::<Result<_, _>>()?;
-            (ids, State::Parked, State::Live, None)
-        }
-        Change::Flush { .. } => return Ok(0),
-        #[cfg(test)]
-        Change::Run { .. } => return Ok(0),
-    };
-    let mut update = work.prepare_cached(
-        "UPDATE records SET state = ?3, why = ?4 WHERE id = ?1 AND state = ?2 RETURNING topic, bytes",
-    )?;
-    let mut count = 0;
-    for id in ids {
-        let mut rows = update.query((id, from.number(), to.number(), why))?;
-        while let Some(row) = rows.next()? {
-            effects.moves.push((row.get(0)?, Some(from), Some(to), row.get(1)?));
-            count += 1;
-        }
-    }
-    Ok(count)
-}
-
-fn answer(change: Change, result: Result<u64, SpoolError>) {
-    let reply = match change {
-        Change::Park { reply: Some(reply), .. } | Change::Requeue { reply, .. } | Change::Flush { reply } => {
-            reply
-        }
-        Change::Park { reply: None, .. } => return,
-        #[cfg(test)]
-        Change::Run { .. } => return,
-    };
-    let _ = reply.send(result);
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::cli::{hookstream, run};
-use crate::support::{Setup, batch, kafka, stack};
+use crate::support::{Setup, batch, kafka, stack, until};
 
 const SECRET: &str = "whsec_of-the-check-tests-0123";
 
@@ -249,6 +249,35 @@ async fn online_it_tells_what_serve_will_create_and_then_what_is_there_and_creat
     assert_eq!(shape(&topic), format!("partitions 3, {one} compact,delete"));
     assert_eq!(shape(&loose), format!("partitions 1, {one} compact"));
     assert_eq!(shape(&format!("dead_letter.{source}")), format!("partitions 3, {one} delete"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_that_compacts_though_its_key_is_no_event_id_is_told_with_the_command_that_alters_it() {
+    let mut setup = Setup::new("grapevine");
+    setup.rules = "envelope.keys = { \"document.changed\" = \"/data/document_id\" }".into();
+    let topic = format!("{}.document.changed", setup.source);
+    let missing = online(setup.toml(), &[]).await.1;
+    assert!(missing["compaction"].is_null(), "{missing}");
+    kafka::create(&topic, "cleanup.policy", "compact").await;
+    until("the topic", async || kafka::exists(&topic).await).await;
+    let parts = online(setup.toml(), &[]).await.1;
+    assert_eq!(parts["compaction"]["state"], "no", "{parts}");
+    let next = parts["compaction"]["next"][0].as_str().unwrap();
+    let command = format!(
+        "kafka-configs --bootstrap-server {} --entity-type topics --entity-name {topic} --alter --add-config \
+         cleanup.policy=delete",
+        setup.kafka
+    );
+    assert_eq!(next, command);
+    kafka::delete(&topic).await;
+    until("the topic's end", async || !kafka::exists(&topic).await).await;
+    let _service =
+        Setup { rules: setup.rules.clone(), source: setup.source.clone(), ..Setup::new("grapevine") }
+            .ready()
+            .await;
+    let parts = online(setup.toml(), &[]).await.1;
+    assert_eq!(parts["compaction"]["state"], "ok", "{parts}");
+    assert!(details(&parts["durability"]).contains("cleanup.policy delete"), "{parts}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

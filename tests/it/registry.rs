@@ -21,14 +21,14 @@ use crate::support::{PATIENCE, SECRET, Service, Setup, batch, until};
 const KNOWLEDGE: &str = include_str!("../../schemas/datagrid/knowledge.processing.completed.avsc");
 
 /// A registry at an address of its own that can be stopped.
-struct Up {
-    address: String,
+pub struct Up {
+    pub address: String,
     phase: watch::Sender<Phase>,
     task: JoinHandle<()>,
 }
 
 impl Up {
-    async fn at(address: &str, router: &Router) -> Self {
+    pub async fn at(address: &str, router: &Router) -> Self {
         let mut listener = None;
         until("the registry's port", async || {
             listener = TcpListener::bind(address).await.ok();
@@ -49,7 +49,7 @@ impl Up {
     }
 
     /// Its address, for the next.
-    async fn stop(self) -> String {
+    pub async fn stop(self) -> String {
         self.phase.send_replace(Phase::Closing);
         self.task.await.unwrap();
         self.address

@@ -1,26 +1,22 @@
 //! The spool: 202 while Kafka is out, and everything in its topic afterwards.
 
-use std::io::{BufRead as _, BufReader};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use hookstream::kafka::embedded::Embedded;
 use hookstream::names;
-use hookstream::spool::{Limits, Spool};
 use rdkafka::types::RDKafkaRespErr;
-use serde_json::Value;
 
-use crate::support::{PATIENCE, Service, Setup, batch, kafka, on_embedded_with, until};
+use crate::support::{Service, Setup, batch, kafka, on_embedded_with, until};
 
 /// How late an answer may be on a busy machine.
 const SLACK: Duration = Duration::from_millis(750);
 
-fn spool(dir: &Path, more: &str) -> String {
+pub fn spool(dir: &Path, more: &str) -> String {
     format!("[spool]\ndir = \"{}\"\nmin_free = \"1 MiB\"\n{more}", dir.display())
 }
 
-async fn with_spool(dir: &Path, more: &str) -> (Service, Embedded) {
+pub async fn with_spool(dir: &Path, more: &str) -> (Service, Embedded) {
     on_embedded_with(|setup| {
         setup.tables = spool(dir, more);
         setup.rules.push_str("ack_deadline = \"3s\"");
@@ -28,7 +24,7 @@ async fn with_spool(dir: &Path, more: &str) -> (Service, Embedded) {
     .await
 }
 
-async fn keys(embedded: &Embedded, topic: &str) -> Vec<String> {
+pub async fn keys(embedded: &Embedded, topic: &str) -> Vec<String> {
     let (bootstrap, topic) = (embedded.bootstrap_servers(), topic.to_owned());
     let mut keys = tokio::task::spawn_blocking(move || kafka::read(&bootstrap, &topic)).await.unwrap();
     keys.sort();
@@ -36,7 +32,7 @@ async fn keys(embedded: &Embedded, topic: &str) -> Vec<String> {
     keys
 }
 
-fn waiting(service: &Service) -> u64 {
+pub fn waiting(service: &Service) -> u64 {
     service.app.spool().unwrap().live
 }
 
@@ -170,161 +166,6 @@ async fn one_topic_that_is_gone_is_spooled_and_the_others_are_not() {
     assert_eq!(names::topic(&service.source, "batch_prediction.completed"), gone);
 }
 
-/// The program as an operator types it, in a process of its own.
-async fn typed(arguments: &[&str]) -> (i32, String, String) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_hookstream"));
-    command.env_clear().args(arguments);
-    // The service runs on this thread: it must go on meanwhile.
-    let output = tokio::task::spawn_blocking(move || command.output().unwrap());
-    let output = tokio::time::timeout(PATIENCE, output).await.expect("a command ends").unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
-}
-
-fn lines(text: &str) -> Vec<Value> {
-    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-}
-
-#[tokio::test]
-async fn the_spool_is_listed_shown_and_exported_while_the_service_runs() {
-    let dir = tempfile::tempdir().unwrap();
-    let (service, kafka) = with_spool(dir.path(), "").await;
-    kafka.broker_down().unwrap();
-    for n in 1..=3 {
-        service.datagrid_post(batch(&format!("evt_{n}"))).await.is(202, "spooled", None);
-    }
-    service.datagrid_post("no json").await.is(200, "dead_lettered", Some("json_invalid"));
-    let at = ["--dir", dir.path().to_str().unwrap()];
-    let spool = async |arguments: &[&str]| typed(&[&["spool"], arguments, &at].concat()).await;
-
-    let (code, stdout, stderr) = spool(&[]).await;
-    assert_eq!((code, stderr.as_str()), (0, ""));
-    for expected in ["received", "evt_1", "evt_3", "live", "4 rows in all: 4 live, 0 parked"] {
-        assert!(stdout.contains(expected), "{expected}: {stdout}");
-    }
-    let topic = service.topic("batch_prediction.completed");
-    let (_, stdout, _) = spool(&["list", "--json", "--topic", &topic, "--limit", "2"]).await;
-    let found: Vec<_> = lines(&stdout).iter().map(|row| row["key"].as_str().unwrap().to_owned()).collect();
-    assert_eq!(found, ["evt_1", "evt_2"]);
-    let (code, stdout, _) = spool(&["--limit", "1"]).await;
-    assert!(code == 0 && stdout.contains("... and more") && !stdout.contains("evt_2"), "{stdout}");
-    let (code, stdout, _) = spool(&["list", "--parked"]).await;
-    assert!(code == 0 && !stdout.contains("evt_1"), "{stdout}");
-
-    let (_, all, _) = spool(&["list", "--json"]).await;
-    let odd = lines(&all).pop().unwrap();
-    let id = odd["id"].to_string();
-    let (code, stdout, _) = spool(&["show", &id]).await;
-    assert!(code == 0 && stdout.contains("hookstream-reason: json_invalid"), "{stdout}");
-    assert!(!stdout.contains("no json"), "the value is for those who ask: {stdout}");
-    let (_, stdout, _) = spool(&["show", &id, "--value"]).await;
-    assert!(stdout.contains("no json"), "{stdout}");
-    let (code, stdout, stderr) = spool(&["show", "4711"]).await;
-    assert!(code == 1 && stdout.is_empty() && stderr.contains("4711"), "{stderr}");
-
-    let (code, stdout, stderr) = spool(&["export", "-"]).await;
-    assert!(code == 0 && stderr.contains("exported 4 rows"), "{stderr}");
-    let exported = lines(&stdout);
-    assert_eq!(exported.len(), 4);
-    assert_eq!(exported[3]["value_base64"], "bm8ganNvbg==");
-    assert!(exported[0]["headers"].as_array().unwrap().contains(&serde_json::json!(["ce_id", "evt_1"])));
-    let file = dir.path().join("out.jsonl");
-    let file = file.to_str().unwrap();
-    assert_eq!(spool(&["export", file]).await.0, 0);
-    assert_eq!(std::fs::read_to_string(file).unwrap(), stdout);
-    let (code, _, stderr) = spool(&["export", file]).await;
-    assert!(code == 2 && stderr.contains(file), "what is there is never overwritten: {stderr}");
-    let (code, _, stderr) = spool(&["--parked", "export", "-"]).await;
-    assert!(code == 2 && stderr.contains("behind the subcommand"), "{stderr}");
-    let (code, stdout, _) = spool(&["requeue", "--all"]).await;
-    assert!(code == 0 && stdout.contains("nothing to do"), "{stdout}");
-
-    kafka.broker_up().unwrap();
-    until("an empty spool", async || waiting(&service) == 0).await;
-    assert_eq!(keys(&kafka, &topic).await, ["evt_1", "evt_2", "evt_3"]);
-}
-
-#[tokio::test]
-async fn parked_rows_go_on_after_a_requeue_through_the_operators_port() {
-    let dir = tempfile::tempdir().unwrap();
-    let setup = Setup {
-        rules: "ack_deadline = \"3s\"\ntypes = [\"batch_prediction.completed\"]".into(),
-        tables: spool(dir.path(), ""),
-        ..Setup::new("datagrid")
-    };
-    let service = setup.ready().await;
-    let topic = service.topic("batch_prediction.completed");
-    kafka::delete(&topic).await;
-    let (mut sent, mut expected) = (0, Vec::new());
-    until("the topic to be known out", async || {
-        let answer = service.datagrid_post(batch(&format!("evt_{sent}"))).await;
-        if answer.status == 202 {
-            expected.push(format!("evt_{sent}"));
-        }
-        sent += 1;
-        expected.len() == 3
-    })
-    .await;
-    kafka::create(&topic, "max.message.bytes", "300").await;
-    until("all rows to be parked", async || service.app.spool().unwrap().parked == 3).await;
-    kafka::delete(&topic).await;
-    kafka::create(&topic, "max.message.bytes", "1000000").await;
-
-    let port = service.app.admin.to_string();
-    let at = ["--dir", dir.path().to_str().unwrap(), "--url", &port];
-    let requeue = async |arguments: &[&str]| typed(&[&["spool", "requeue"], arguments, &at].concat()).await;
-    let (code, stdout, _) = requeue(&["--all"]).await;
-    assert!(code == 1 && stdout.contains("pending: 3 parked rows") && stdout.contains("evt_"), "{stdout}");
-    assert_eq!(service.app.spool().unwrap().parked, 3, "a plan changes nothing");
-    let (_, metrics) = service.admin("/metrics").await;
-    assert!(metrics.contains("hookstream_spool_rows{state=\"parked\"}"), "{metrics}");
-
-    // One by its id, the others together.
-    let (_, stdout, _) = typed(&["spool", "list", "--parked", "--json", at[0], at[1]]).await;
-    let first = lines(&stdout)[0].clone();
-    assert!(first["why"].as_str().is_some_and(|why| !why.is_empty()), "{first}");
-    let (code, stdout, stderr) = requeue(&[&first["id"].to_string(), "4711", "--apply", "--json"]).await;
-    assert_eq!((code, stdout.trim()), (0, r#"{"requeued":1}"#), "{stderr}");
-    assert!(stderr.contains("no row 4711"), "{stderr}");
-    let (code, stdout, stderr) = requeue(&["--all", "--apply"]).await;
-    assert!(code == 0 && stdout.contains("requeued 2 rows"), "{stdout}{stderr}");
-    until("an empty spool", async || {
-        let stats = service.app.spool().unwrap();
-        (stats.live, stats.parked) == (0, 0)
-    })
-    .await;
-    let mut found = kafka::all(&topic).await;
-    found.sort();
-    found.dedup();
-    expected.sort();
-    assert_eq!(found, expected);
-}
-
-#[tokio::test]
-async fn the_operators_port_takes_a_requeue_only_in_its_one_form() {
-    let dir = tempfile::tempdir().unwrap();
-    let (service, _kafka) = with_spool(dir.path(), "").await;
-    let url = format!("http://{}/spool/requeue", service.app.admin);
-    let post = async |media: &str, body: String| {
-        let request = service.client.post(&url).header("content-type", media).body(body);
-        request.send().await.unwrap().status().as_u16()
-    };
-    let json = "application/json";
-    assert_eq!(post(json, r#"{"ids":[1,2]}"#.into()).await, 200);
-    assert_eq!(post("application/json; charset=utf-8", r#"{"all":true}"#.into()).await, 200);
-    for odd in ["", "{}", r#"{"all":false}"#, r#"{"ids":[1],"all":true}"#, r#"{"ids":["x"]}"#, r#"{"al":1}"#]
-    {
-        assert_eq!(post(json, odd.into()).await, 400, "{odd}");
-    }
-    assert_eq!(post("text/plain", r#"{"all":true}"#.into()).await, 415, "a browser's form is refused");
-    assert_eq!(post(json, format!("{{\"ids\":[{}1]}}", "1,".repeat(100_000))).await, 413);
-    assert_eq!(service.admin("/spool/requeue").await.0, 405);
-    let (without, _kafka) = on_embedded_with(|_| {}).await;
-    let url = format!("http://{}/spool/requeue", without.app.admin);
-    let answer = without.client.post(url).header("content-type", json).body(r#"{"all":true}"#).send().await;
-    assert_eq!(answer.unwrap().status(), 404, "no spool");
-}
-
 #[tokio::test]
 async fn a_full_spool_shows_in_readiness() {
     let dir = tempfile::tempdir().unwrap();
@@ -338,120 +179,6 @@ async fn a_full_spool_shows_in_readiness() {
     .await;
     kafka.broker_up().unwrap();
     until("ready", async || service.admin("/readyz").await.1.contains("\"status\":\"ready\"")).await;
-}
-
-/// A spool with `rows` live rows, its service stopped; the file that configures it.
-async fn left_behind(dir: &Path, rows: usize) -> (Embedded, String, PathBuf) {
-    let (service, kafka) = with_spool(&dir.join("spool"), "").await;
-    kafka.broker_down().unwrap();
-    for n in 0..rows {
-        service.datagrid_post(batch(&format!("evt_{n}"))).await.is(202, "spooled", None);
-    }
-    let topic = service.topic("batch_prediction.completed");
-    let setup = Setup {
-        kafka: kafka.bootstrap_servers(),
-        source: service.source.clone(),
-        tables: spool(&dir.join("spool"), ""),
-        ..Setup::new("datagrid")
-    };
-    service.app.stop().await.unwrap();
-    let file = dir.join("hookstream.toml");
-    std::fs::write(&file, setup.toml()).unwrap();
-    (kafka, topic, file)
-}
-
-#[tokio::test]
-async fn drain_only_empties_the_spool_without_a_secret_and_ends() {
-    let dir = tempfile::tempdir().unwrap();
-    let (kafka, topic, file) = left_behind(dir.path(), 3).await;
-    kafka.broker_up().unwrap();
-    let arguments = ["serve", "--drain-only", "-c", file.to_str().unwrap()];
-    let (code, _, stderr) = typed(&arguments).await;
-    assert_eq!(code, 0, "{stderr}");
-    assert_eq!(keys(&kafka, &topic).await, ["evt_0", "evt_1", "evt_2"]);
-    let (_, stdout, _) = typed(&["spool", "-c", file.to_str().unwrap()]).await;
-    assert_eq!(stdout.trim(), "the spool is empty");
-    let nowhere = format!("spool.dir={}", dir.path().join("nowhere").display());
-    let (code, _, stderr) = typed(&[&arguments[..], &["-X", &nowhere]].concat()).await;
-    assert!(code == 2 && stderr.contains("nowhere"), "{stderr}");
-}
-
-#[tokio::test]
-async fn drain_only_says_no_when_it_is_stopped_before_the_end() {
-    let dir = tempfile::tempdir().unwrap();
-    let (_kafka, _, file) = left_behind(dir.path(), 2).await;
-    let mut child = Command::new(env!("CARGO_BIN_EXE_hookstream"))
-        .env_clear()
-        .args(["serve", "--drain-only", "-c", file.to_str().unwrap()])
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    // Nothing else runs on this thread any more.
-    let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
-    let said = log.by_ref().map_while(Result::ok).find(|line| line.contains("draining the spool"));
-    let said: Value = serde_json::from_str(&said.expect("it says what it does")).unwrap();
-    let admin = format!("http://{}", said["admin"].as_str().unwrap());
-    let get = async |path: &str| {
-        let answer = reqwest::get(format!("{admin}{path}")).await.unwrap();
-        (answer.status().as_u16(), answer.text().await.unwrap())
-    };
-    // Set once a second; that they come is not a matter of luck.
-    until("metrics of the spool", async || {
-        let (_, metrics) = get("/metrics").await;
-        let oldest =
-            metrics.lines().find_map(|line| line.strip_prefix("hookstream_spool_oldest_timestamp_seconds "));
-        metrics.contains("\nhookstream_spool_rows{state=\"live\"} 2\n")
-            && metrics.contains("\nhookstream_spool_rows{state=\"parked\"} 0\n")
-            && metrics.contains("# TYPE hookstream_spool_bytes gauge")
-            && oldest.is_some_and(|seconds| seconds.parse::<f64>().unwrap() > 1.7e9)
-    })
-    .await;
-    let (status, ready) = get("/readyz").await;
-    assert!(status == 503 && ready.contains("draining the spool only"), "{ready}");
-    assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
-    let last = log.map(Result::unwrap).last().unwrap_or_default();
-    assert_eq!(child.wait().unwrap().code(), Some(1), "{last}");
-    let (_, stdout, _) = typed(&["spool", "--json", "-c", file.to_str().unwrap()]).await;
-    assert_eq!(lines(&stdout).len(), 2, "nothing is lost");
-}
-
-#[tokio::test]
-async fn a_spool_that_nobody_has_is_requeued_directly() {
-    let dir = tempfile::tempdir().unwrap();
-    let (_kafka, _, file) = left_behind(dir.path(), 2).await;
-    let limits = Limits {
-        max_bytes: 1 << 30,
-        max_rows: 100,
-        source_bytes: 1 << 30,
-        source_rows: 100,
-        max_wal: 1 << 26,
-        min_free: 0,
-        reserve: 0,
-    };
-    let at = dir.path().join("spool");
-    let (spool, _) = Spool::open(&at, limits).unwrap();
-    assert!(spool.park(1, "too large").await.unwrap());
-    let config = ["-c", file.to_str().unwrap()];
-    let requeue =
-        async |arguments: &[&str]| typed(&[&["spool", "requeue"], arguments, &config].concat()).await;
-
-    // While somebody has it, and is not where the operator's port should be.
-    let (code, _, stderr) = requeue(&["1", "--apply", "--url", "127.0.0.1:1"]).await;
-    assert!(code == 2 && stderr.contains("--url"), "{stderr}");
-    let (code, _, stderr) = requeue(&["1", "--apply"]).await;
-    assert!(code == 2 && stderr.contains("admin.listen is 127.0.0.1:0"), "{stderr}");
-    assert_eq!(spool.stats().parked, 1);
-    spool.close(PATIENCE).await.unwrap();
-
-    let (code, stdout, _) = requeue(&["1", "2", "--json"]).await;
-    assert_eq!((code, stdout.trim()), (1, r#"{"pending":1}"#));
-    let (code, stdout, stderr) = requeue(&["1", "2", "--apply"]).await;
-    assert!(code == 0 && stdout.contains("requeued 1 row"), "{stdout}{stderr}");
-    assert!(stderr.contains("row 2 is live already"), "{stderr}");
-    let (code, _, stderr) = requeue(&["1", "--apply"]).await;
-    assert_eq!(code, 0, "nothing to do: {stderr}");
-    let (_, stdout, _) = typed(&[&["spool"], &config[..]].concat()).await;
-    assert!(stdout.contains("2 rows in all: 2 live, 0 parked"), "{stdout}");
 }
 
 #[tokio::test]

@@ -1,15 +1,14 @@
 //! Deliveries as their provider would make them.
 
-use std::sync::atomic::{AtomicI64, Ordering};
-
 use anyhow::bail;
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
 use jiff::Timestamp;
 use uuid::Uuid;
 
+use super::form::{self, Form};
+use super::fresh::{Fresh, plain};
 use super::target::Target;
-use crate::cli::sample;
 use crate::config::{self, Part, TimeFormat};
 use crate::delivery::{Delivery, Id};
 use crate::envelope::Envelope;
@@ -23,6 +22,8 @@ pub(super) struct Maker {
     beside: Beside,
     /// `None`: each body is sent as it is.
     fresh: Option<Fresh>,
+    /// Where the body is a form.
+    form: Option<Form>,
 }
 
 /// A body with the headers of its signature.
@@ -52,10 +53,11 @@ impl Maker {
             Envelope::compile(&rules.envelope, &rules.signature, &place("envelope"), &mut problems);
         let (Some(verifier), Some(envelope)) = (verifier, envelope) else { bail!(problems) };
         let verifier = verifier.reading(&rules.envelope);
-        let text = str::from_utf8(&body).ok().filter(|_| fresh);
+        let form = form::of(&body, rules.envelope.payload.as_deref());
+        let text = form.as_ref().map(Form::text).or(str::from_utf8(&body).ok()).filter(|_| fresh);
         let fresh = text.map(|text| Fresh::new(text, &rules.envelope));
         let beside = Beside::new(&rules.envelope, event_type)?;
-        Ok(Self { verifier, envelope, body, beside, fresh })
+        Ok(Self { verifier, envelope, body, beside, fresh, form })
     }
 
     /// The next delivery.
@@ -64,18 +66,28 @@ impl Maker {
     /// A body that the provider could not sign.
     pub(super) fn make(&self) -> anyhow::Result<Signed> {
         let (body, now) = match &self.fresh {
-            Some(fresh) => fresh.next(),
+            Some(fresh) => {
+                let (text, now) = fresh.next();
+                let body = match &self.form {
+                    Some(form) => form.with(&text),
+                    None => text.into(),
+                };
+                (body, now)
+            }
             None => (self.body.clone(), Timestamp::now()),
         };
         let mut headers = self.beside.next(now);
+        if self.form.is_some() {
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(form::KIND));
+        }
         match self.verifier.sign(&body, now, &mut headers) {
             Ok(()) => Ok(Signed { body, headers }),
             Err(fault) => bail!("the provider could not sign this body: {fault}"),
         }
     }
 
-    /// The id that the service will find, by the service's own code: the way to it is a verified
-    /// delivery.
+    /// The id that the service will find, of several events the first one's, by the service's own code:
+    /// the way to it is a verified delivery.
     pub(super) fn id(&self, signed: &Signed) -> Option<String> {
         let delivery = Delivery {
             id: Id::new(),
@@ -85,7 +97,10 @@ impl Maker {
             received_at: Timestamp::now(),
         };
         let verified = self.verifier.verify(&delivery).ok()?;
-        Some(self.envelope.id_or_digest(&verified))
+        let payload = self.envelope.payload(&verified).ok()?;
+        let events = self.envelope.open("", &verified, &payload).unwrap_or_default();
+        let first = events.first().map(|event| event.id.as_ref().to_owned());
+        Some(first.unwrap_or_else(|| self.envelope.id_or_digest(&verified)))
     }
 }
 
@@ -104,7 +119,7 @@ impl Beside {
             config::Id::Part(part) => std::slice::from_ref(part),
             config::Id::Join { parts, .. } => parts,
         };
-        let event_type = match (header(&rules.event_type), event_type) {
+        let event_type = match (of_header(&rules.event_type), event_type) {
             (None, None) => None,
             (None, Some(_)) => bail!("the event type stands in the body; leave out TYPE"),
             // One without a type may be sent where the source has a default.
@@ -113,8 +128,8 @@ impl Beside {
             (Some(name), Some(value)) => Some((name, HeaderValue::from_str(value)?)),
         };
         let format = rules.time_format.unwrap_or(TimeFormat::Rfc3339);
-        let time = rules.time.as_ref().and_then(header).map(|name| (name, format));
-        Ok(Self { ids: parts.iter().filter_map(header).collect(), time, event_type })
+        let time = rules.time.as_ref().and_then(of_header).map(|name| (name, format));
+        Ok(Self { ids: parts.iter().filter_map(of_header).collect(), time, event_type })
     }
 
     fn next(&self, now: Timestamp) -> HeaderMap {
@@ -134,135 +149,9 @@ impl Beside {
     }
 }
 
-fn header(part: &Part) -> Option<HeaderName> {
+fn of_header(part: &Part) -> Option<HeaderName> {
     match part {
         Part::Pointer(_) => None,
         Part::Header { name, .. } => HeaderName::from_bytes(name.as_bytes()).ok(),
-    }
-}
-
-/// `time`, as exactly as most providers write it; a string without its quotes.
-fn plain(format: TimeFormat, time: Timestamp) -> String {
-    match format {
-        TimeFormat::Rfc3339 => format!("{time:.6}"),
-        TimeFormat::UnixSeconds => time.as_second().to_string(),
-        TimeFormat::UnixMilliseconds => time.as_millisecond().to_string(),
-    }
-}
-
-/// Makes each body a new event.
-struct Fresh {
-    text: String,
-    /// Pointer to the id; `None` where it is no single member of the body.
-    id: Option<String>,
-    time: Option<String>,
-    format: TimeFormat,
-    /// Whether the time tells events apart that have the same second.
-    exact: bool,
-    /// In microseconds.
-    last: AtomicI64,
-}
-
-impl Fresh {
-    fn new(text: &str, rules: &config::Envelope) -> Self {
-        Self {
-            text: text.to_owned(),
-            id: rules.id.pointer().map(str::to_owned),
-            time: rules.time.as_ref().and_then(Part::pointer).map(str::to_owned),
-            format: rules.time_format.unwrap_or(TimeFormat::Rfc3339),
-            exact: !matches!(rules.id, config::Id::Part(_)),
-            last: AtomicI64::new(0),
-        }
-    }
-
-    fn next(&self) -> (Bytes, Timestamp) {
-        let time = self.tick();
-        let mut replacements = Vec::with_capacity(2);
-        if let Some(pointer) = &self.id {
-            replacements.push((pointer.as_str(), format!("\"evt_{}\"", Uuid::now_v7().simple())));
-        }
-        if let Some(pointer) = &self.time {
-            replacements.push((pointer.as_str(), self.written(time)));
-        }
-        (sample::refresh(&self.text, &replacements).into(), time)
-    }
-
-    /// Now, and never twice the same: where the id is a digest, the time alone tells events apart.
-    fn tick(&self) -> Timestamp {
-        let now = Timestamp::now();
-        let next = |last: i64| Some(now.as_microsecond().max(last.saturating_add(1)));
-        let taken = self.last.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
-        let micros = taken.ok().and_then(next).unwrap_or_default();
-        Timestamp::from_microsecond(micros).unwrap_or(now)
-    }
-
-    fn written(&self, time: Timestamp) -> String {
-        match self.format {
-            TimeFormat::Rfc3339 => format!("\"{}\"", plain(self.format, time)),
-            TimeFormat::UnixMilliseconds if self.exact => {
-                format!("{}.{:03}", time.as_millisecond(), time.subsec_microsecond() % 1000)
-            }
-            TimeFormat::UnixSeconds if self.exact => {
-                format!("{}.{:06}", time.as_second(), time.subsec_nanosecond() / 1000)
-            }
-            _ => plain(self.format, time),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::json::{self, Object};
-
-    fn rules(id: &str, format: TimeFormat) -> crate::config::Envelope {
-        let text = format!("id = {id:?}\ntype = \"/type\"\ntime = \"/time\"\ndata = \"/data\"");
-        crate::config::Envelope { time_format: Some(format), ..toml::from_str(&text).unwrap() }
-    }
-
-    fn member(body: &Bytes, name: &str) -> String {
-        let root = Object::open(json::check(body).unwrap()).unwrap().unwrap();
-        root.get(name).unwrap().get().to_owned()
-    }
-
-    const SAMPLE: &str = r#"{"id":"evt_1","time":17,"data":{"n":1.10, "id":"evt_1"}}"#;
-
-    #[test]
-    fn each_event_is_a_new_one_and_its_data_stays_as_it_is() {
-        let fresh = Fresh::new(SAMPLE, &rules("/id", TimeFormat::UnixSeconds));
-        let (first, now) = fresh.next();
-        let (second, _) = fresh.next();
-        assert_ne!(member(&first, "id"), member(&second, "id"));
-        assert!(member(&first, "id").starts_with("\"evt_") && member(&first, "id").len() == 38);
-        assert_eq!(member(&first, "time"), now.as_second().to_string());
-        assert_eq!(member(&first, "data"), r#"{"n":1.10, "id":"evt_1"}"#);
-    }
-
-    #[test]
-    fn where_the_id_is_a_digest_no_two_times_are_the_same() {
-        for format in [TimeFormat::Rfc3339, TimeFormat::UnixSeconds] {
-            let fresh = Fresh::new(SAMPLE, &rules("digest", format));
-            let times: std::collections::HashSet<_> =
-                (0..10_000).map(|_| member(&fresh.next().0, "time")).collect();
-            assert_eq!(times.len(), 10_000);
-            assert_eq!(member(&fresh.next().0, "id"), "\"evt_1\"");
-        }
-    }
-
-    #[test]
-    fn times_are_written_as_the_provider_does() {
-        let time = "2026-01-02T03:04:05.000078Z".parse().unwrap();
-        let written = |id, format| Fresh::new(SAMPLE, &rules(id, format)).written(time);
-        assert_eq!(written("digest", TimeFormat::Rfc3339), "\"2026-01-02T03:04:05.000078Z\"");
-        assert_eq!(written("/id", TimeFormat::UnixSeconds), "1767323045");
-        assert_eq!(written("digest", TimeFormat::UnixSeconds), "1767323045.000078");
-    }
-
-    #[test]
-    fn what_has_no_place_for_them_stays_as_it_is() {
-        for body in ["[1]", "no json", r#"{"a":1}"#] {
-            let fresh = Fresh::new(body, &rules("/id", TimeFormat::Rfc3339));
-            assert_eq!(fresh.next().0, body);
-        }
     }
 }

@@ -139,6 +139,14 @@ fn one_mistake_gives_one_line_with_its_place() {
             "hookstream.toml:2: source.datagrid.ack_deadline: the ack_deadline of datagrid is not longer than http.body_timeout: a slow body would leave no time for Kafka; raise it, or lower http.body_timeout",
         ),
         (
+            "[source.datagrid.envelope.keys]\n'hunter2-do-not-repeat' = '/data/id'",
+            "hookstream.toml:1: source.datagrid.envelope.keys: names an event type that is none of `types`; add it there, or correct it",
+        ),
+        (
+            "[source.grapevine.envelope.keys]\n'document.changed' = 5",
+            "hookstream.toml:2: source.grapevine.envelope.keys.document.changed: expected a JSON pointer such as \"/id\", or { header = \"NAME\" }, found a number",
+        ),
+        (
             "[source.datagrid.envelope]\naliases = { old = 'hunter2-do-not-repeat' }",
             "hookstream.toml:2: source.datagrid.envelope.aliases: names an event type that is none of `types`; add it there, or correct it",
         ),

@@ -7,6 +7,7 @@ use crate::json::{Object, Pointer, check};
 use crate::schema::{decode, shipped};
 
 mod compiled;
+mod kept;
 
 const RECEIVED: i64 = 1_775_847_601_234;
 
@@ -356,80 +357,6 @@ fn missing_fields_take_their_default_and_nulls_in_maps_are_missing() {
     let (value, additional) = data(&schema, r#"{"m":{"a":null,"b":"c"},"o":{"a":null}}"#);
     assert_eq!((&value["m"], &value["o"]), (&json!({"b": "c"}), &json!({"a": null})));
     assert_eq!(additional, json!({}));
-}
-
-#[test]
-fn unknown_members_keep_their_text_under_escaped_pointers() {
-    let schema = schema(r#"{"name":"n","type":["null","long"]}"#);
-    let body = r#"{"id":"e","event_type":"t","timestamp":0,"type":"mine","additional_fields":{"a" : 1.10},
-        "received_at":null,"data":{"a/b~c":[1e0 ],"":0,"ü\n":{"n":null}}}"#;
-    let encoded = encode(&schema, &datagrid(), Some("1970-01-01T00:00:00Z"), body).unwrap();
-    let (value, additional) = read(&schema, &encoded);
-    assert_eq!(value["type"], "t");
-    assert_eq!(
-        additional,
-        json!({"/type": "\"mine\"", "/additional_fields": "{\"a\" : 1.10}", "/data/a~1b~0c": "[1e0 ]",
-               "/data/": "0", "/data/ü\n": "{\"n\":null}"})
-    );
-}
-
-#[test]
-fn what_stands_beside_a_deep_place_is_kept_one_by_one() {
-    let schema = schema(r#"{"name":"n","type":["null","long"]}"#);
-    let deep = places(Some("/meta/id"), "/event/type", "/meta/at/time", "/event/body");
-    let body = r#"{"meta":{"id":"e","at":{"time":0,"zone":"x"},"other":{"id":1}},
-        "event":{"type":"t","body":{"n":1,"id":2},"user":null,"team":[]}}"#;
-    let encoded = encode(&schema, &deep, Some("1970-01-01T00:00:00Z"), body).unwrap();
-    let (value, additional) = read(&schema, &encoded);
-    assert_eq!((&value["id"], &value["type"], &value["data"]), (&json!("e"), &json!("t"), &json!({"n": 1})));
-    assert_eq!(
-        additional,
-        json!({"/meta/at/zone": "\"x\"", "/meta/other": "{\"id\":1}", "/event/team": "[]",
-               "/event/body/id": "2"})
-    );
-
-    // No object on the way, or one of nothing: kept as it stands.
-    let body = r#"{"meta":{"id":"e","at":{"time":null}},"event":{"type":"t","body":{}}}"#;
-    let (_, additional) = read(&schema, &encode(&schema, &deep, None, body).unwrap());
-    assert_eq!(additional, json!({"/meta/at": "{\"time\":null}"}));
-    let body = r#"{"meta":{"id":"e","at":7},"event":{"type":"t","body":{}}}"#;
-    let (_, additional) = read(&schema, &encode(&schema, &deep, None, body).unwrap());
-    assert_eq!(additional, json!({"/meta/at": "7"}));
-}
-
-#[test]
-fn places_inside_the_data_are_not_kept_either() {
-    let schema = schema(r#"{"name":"n","type":["null","long"]}"#);
-    let within = places(Some("/event_id"), "/event/type", "/event/ts", "/event");
-    let body = r#"{"event_id":"e","event":{"type":"t","ts":1,"n":2,"x":3}}"#;
-    let (value, additional) =
-        read(&schema, &encode(&schema, &within, Some("1970-01-01T00:00:01Z"), body).unwrap());
-    assert_eq!((&value["data"], additional), (&json!({"n": 2}), json!({"/event/x": "3"})));
-
-    let whole = places(Some("/id"), "/action", "/at", "");
-    let body = r#"{"id":"e","action":"t","n":2,"x":3}"#;
-    let (value, additional) = read(&schema, &encode(&schema, &whole, None, body).unwrap());
-    assert_eq!((&value["data"], additional), (&json!({"n": 2}), json!({"/x": "3"})));
-}
-
-#[test]
-fn an_id_that_was_no_text_is_kept_as_it_was_sent() {
-    let schema = schema(r#"{"name":"n","type":["null","long"]}"#);
-    let body = r#"{"id":17,"event_type":"t","data":{}}"#;
-    let (_, additional) = read(&schema, &encode(&schema, &datagrid(), None, body).unwrap());
-    assert_eq!(additional, json!({"/id": "17"}));
-}
-
-#[test]
-fn kept_text_has_a_bound() {
-    let schema = schema(
-        r#"{"name":"m","type":["null",{"type":"map","values":{"type":"record","name":"V","fields":[]}}]}"#,
-    );
-    let members: Vec<String> = (0..10_000).map(|i| format!("\"{i}\":0")).collect();
-    let text = format!(r#"{{"m":{{"{}":{{{}}}}}}}"#, "k".repeat(10_000), members.join(","));
-    let (reason, detail) = fault(&schema, &text);
-    assert_eq!(reason, Reason::ShapeMismatch);
-    assert_eq!(detail, "additional_fields past 8388608 bytes");
 }
 
 #[test]

@@ -173,15 +173,15 @@ impl Verifier {
 
     /// The secret is right, the body is of somebody else.
     fn bound(&self, delivery: &Delivery) -> Option<Cause> {
+        let next = "have the sender sign with the secret of whom the body names, or correct binds";
+        self.broken(delivery).map(|why| Cause::shown("secret_bound", why, next))
+    }
+
+    /// The secret that made the signature, and how the body breaks its binding.
+    fn broken(&self, delivery: &Delivery) -> Option<String> {
         let (claim, mut broken) = (self.claim(delivery).ok()?, None);
         self.find(delivery, &claim, |_| true, &mut broken);
-        broken.map(|why| {
-            Cause::shown(
-                "secret_bound",
-                why,
-                "have the sender sign with the secret of whom the body names, or correct binds",
-            )
-        })
+        broken
     }
 
     /// The signature is right, but it was made at another time than it came.

@@ -140,7 +140,10 @@ impl Verifier {
                 Reason::SignatureMissing | Reason::SignatureMalformed => {
                     (None, format!("not tried: {names}"))
                 }
-                Reason::SignatureMismatch => (Some(false), format!("none of these made it: {names}")),
+                Reason::SignatureMismatch => match self.broken(delivery) {
+                    Some(why) => (Some(false), why),
+                    None => (Some(false), format!("none of these made it: {names}")),
+                },
                 Reason::SecretExpired => {
                     (Some(false), fault.detail.as_deref().unwrap_or_default().to_owned())
                 }

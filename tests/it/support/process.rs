@@ -18,7 +18,7 @@ impl Drop for Process {
     }
 }
 
-/// Starts the program and reads from its log where it listens: hooks and admin.
+/// Starts the program beside its configuration and reads from its log where it listens: hooks and admin.
 pub fn serve(config: &std::path::Path) -> (Process, String, String) {
     let (process, hooks, admin, _) = serve_with_log(config);
     (process, hooks, admin)
@@ -32,6 +32,7 @@ pub fn serve_with_log(config: &std::path::Path) -> (Process, String, String, Log
     let mut child = Command::new(env!("CARGO_BIN_EXE_hookstream"))
         .args(["serve", "-c"])
         .arg(config)
+        .current_dir(config.parent().unwrap())
         .env("TEST_SECRET", SECRET)
         .env("HOOKSTREAM_PORT", "tcp://10.0.0.1:80")
         .stderr(Stdio::piped())

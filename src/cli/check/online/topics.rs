@@ -8,18 +8,29 @@ use crate::config::{Loaded, Property};
 use crate::kafka::{Admin, Cluster, NewTopic, Refusal, Shape};
 use crate::names;
 use crate::observe::health;
-use crate::provision::{judge, wished_topics};
+use crate::provision::{judge, remedy, watched, wished_topics};
 use crate::sources::Sources;
 
-/// One part for those that are missing, and one for how durable those are that are there.
+/// One part for those that are missing, one for how durable those are that are there, and one for those
+/// that must not compact.
 pub(super) async fn look(loaded: &Loaded, sources: &Sources, admin: &Admin, cluster: &Cluster) -> Vec<Part> {
     let wished = wished_topics(&loaded.config, sources, cluster.brokers);
     let (there, missing): (Vec<NewTopic>, Vec<NewTopic>) =
         wished.into_iter().partition(|topic| cluster.topics.contains_key(&topic.name));
     let there: Vec<String> = there.into_iter().map(|topic| topic.name).collect();
     let mut parts = vec![creation(loaded, sources, admin, there.len(), &missing).await];
-    if !there.is_empty() {
-        parts.push(durability(admin, &there).await);
+    if there.is_empty() {
+        return parts;
+    }
+    match within("what the topics are like: Kafka", admin.shapes(&there)).await {
+        Ok(shapes) => {
+            parts.push(durability(&shapes));
+            parts.extend(compaction(sources, &shapes, &loaded.config.kafka.bootstrap_servers));
+        }
+        Err(error) => {
+            let part = Part::new("durability", State::No, format!("unknown: {error:#}"));
+            parts.push(part.next("grant DescribeConfigs on the topics to our user"));
+        }
     }
     parts
 }
@@ -85,14 +96,7 @@ fn grants(loaded: &Loaded, sources: &Sources, denied: &BTreeSet<&str>) -> Vec<St
 }
 
 /// Those that are there, as they really are.
-async fn durability(admin: &Admin, there: &[String]) -> Part {
-    let shapes = match within("what the topics are like: Kafka", admin.shapes(there)).await {
-        Ok(shapes) => shapes,
-        Err(error) => {
-            let part = Part::new("durability", State::No, format!("unknown: {error:#}"));
-            return part.next("grant DescribeConfigs on the topics to our user");
-        }
-    };
+fn durability(shapes: &BTreeMap<String, Shape>) -> Part {
     let copies = shapes.iter().map(|(topic, shape)| (topic.clone(), shape.copies)).collect();
     let part = match judge(&copies) {
         (health::State::Ok, why) if why.is_empty() => {
@@ -102,7 +106,33 @@ async fn durability(admin: &Admin, there: &[String]) -> Part {
         (_, why) => Part::new("durability", State::Degraded, why)
             .next("give the topics 3 replicas and min.insync.replicas 2, where there are brokers for it"),
     };
-    Part { details: details(&shapes), ..part }
+    Part { details: details(shapes), ..part }
+}
+
+/// Those whose key is not the event id; `None` where there are none.
+fn compaction(sources: &Sources, shapes: &BTreeMap<String, Shape>, servers: &str) -> Option<Part> {
+    let watched: Vec<_> = watched(sources).into_iter().map(|(topic, _)| topic).collect();
+    let there = watched.iter().filter_map(|topic| Some((&**topic, shapes.get(&**topic)?.compacts())));
+    let (mut kept, mut compacting, mut unknown) = (Vec::new(), Vec::new(), Vec::new());
+    for (topic, compacts) in there {
+        match compacts {
+            Some(false) => kept.push(topic),
+            Some(true) => compacting.push(topic),
+            None => unknown.push(topic),
+        }
+    }
+    let no = |text: String| Part::new("compaction", State::No, text);
+    if !compacting.is_empty() {
+        let text = "on, where the key names more than one event: `serve` answers 503 for";
+        let part = no(format!("{text} {}", compacting.join(", ")));
+        return Some(compacting.iter().fold(part, |part, topic| part.next(remedy(topic, servers))));
+    }
+    if !unknown.is_empty() {
+        let part = no(format!("unknown, and `serve` answers 503 until it is known: {}", unknown.join(", ")));
+        return Some(part.next("grant DescribeConfigs on the topics to our user"));
+    }
+    let text = format!("off, where the key names more than one event: {}", kept.join(", "));
+    (!kept.is_empty()).then(|| Part::new("compaction", State::Ok, text))
 }
 
 fn details(shapes: &BTreeMap<String, Shape>) -> Vec<String> {

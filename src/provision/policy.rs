@@ -1,0 +1,64 @@
+//! No topic compacts whose key names more than one event: of five events of one document, four would
+//! be gone. Such a topic is created with `cleanup.policy=delete`; one that somebody else has made, or
+//! altered since, is not touched, and its event type waits until it is right.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::kafka::Admin;
+use crate::sources::{Policy, Sources};
+
+/// Between two looks at topics that were right.
+pub(super) const RECHECK: Duration = Duration::from_secs(3600);
+
+/// The topics that must not compact, and what is known of them.
+pub fn watched(sources: &Sources) -> Vec<(Arc<str>, Arc<Policy>)> {
+    let routes = sources.iter().flat_map(|source| source.routes());
+    routes.filter_map(|route| Some((route.topic.clone(), route.policy.clone()?))).collect()
+}
+
+/// Reads what they are; says why the event type of one has to wait.
+pub(super) async fn look(admin: &Admin, sources: &Sources, servers: &str) -> anyhow::Result<Option<String>> {
+    let watched = watched(sources);
+    if watched.is_empty() {
+        return Ok(None);
+    }
+    let names: Vec<String> = watched.iter().map(|(topic, _)| topic.to_string()).collect();
+    let compacting = admin.compacting(&names).await?;
+    let mut troubles = Vec::new();
+    for (topic, policy) in &watched {
+        // One that is not there is the affair of who creates it.
+        let Some(compacts) = compacting.get(&**topic) else { continue };
+        let news = policy.learn(*compacts);
+        let Some(trouble) = trouble(topic, *compacts, servers) else { continue };
+        if news {
+            tracing::error!(%topic, "{trouble}");
+        }
+        troubles.push(trouble);
+    }
+    Ok((!troubles.is_empty()).then(|| troubles.join("; ")))
+}
+
+/// What is wrong with a topic whose key names more than one event, and what to do.
+fn trouble(topic: &str, compacts: Option<bool>, servers: &str) -> Option<String> {
+    match compacts {
+        Some(false) => None,
+        Some(true) => Some(format!(
+            "{topic} compacts, and its key names more than one event: its deliveries are answered 503 until \
+             it keeps all ({})",
+            remedy(topic, servers)
+        )),
+        None => Some(format!(
+            "whether {topic} compacts is unknown, and its key names more than one event: its deliveries are \
+             answered 503; grant DescribeConfigs on it to our user"
+        )),
+    }
+}
+
+/// The command that makes a topic keep all of its records until they are too old.
+pub fn remedy(topic: &str, servers: &str) -> String {
+    format!(
+        "kafka-configs --bootstrap-server {servers} --entity-type topics --entity-name {topic} --alter \
+         --add-config cleanup.policy=delete"
+    )
+}

@@ -1,0 +1,70 @@
+//! What a transaction does to rows that are there.
+
+use rusqlite::Transaction;
+
+use super::error::SpoolError;
+use super::format::State;
+use super::shared::{Change, Parked};
+
+/// What a transaction did to rows that were there.
+#[derive(Default)]
+pub(super) struct Effects {
+    /// topic, state before, state after, bytes
+    pub(super) moves: Vec<(String, Option<State>, Option<State>, i64)>,
+    /// Rows changed, by change.
+    pub(super) counts: Vec<u64>,
+}
+
+/// Deletes rows that are where they should be.
+pub(super) fn remove(work: &Transaction<'_>, ids: &[i64], effects: &mut Effects) -> rusqlite::Result<()> {
+    let mut delete =
+        work.prepare_cached("DELETE FROM records WHERE id = ?1 RETURNING topic, bytes, state")?;
+    for id in ids {
+        let mut rows = delete.query([id])?;
+        while let Some(row) = rows.next()? {
+            effects.moves.push((row.get(0)?, Some(State::of(row.get(2)?)), None, row.get(1)?));
+        }
+    }
+    Ok(())
+}
+
+/// Makes a change; the number of rows it changed.
+pub(super) fn apply(work: &Transaction<'_>, change: &Change, effects: &mut Effects) -> rusqlite::Result<u64> {
+    let (ids, from, to, why) = match change {
+        Change::Park { id, why, .. } => (vec![*id], State::Live, State::Parked, Some(why)),
+        Change::Requeue { which: Parked::These(ids), .. } => (ids.clone(), State::Parked, State::Live, None),
+        Change::Requeue { which: Parked::First(count), .. } => {
+            let mut select = work.prepare_cached("SELECT id FROM records WHERE state = 1 LIMIT ?1")?;
+            let ids = select.query_map([*count as u64], |row| row.get(0))?.collect::<Result<_, _>>()?;
+            (ids, State::Parked, State::Live, None)
+        }
+        Change::Flush { .. } => return Ok(0),
+        #[cfg(test)]
+        Change::Run { .. } => return Ok(0),
+    };
+    let mut update = work.prepare_cached(
+        "UPDATE records SET state = ?3, why = ?4 WHERE id = ?1 AND state = ?2 RETURNING topic, bytes",
+    )?;
+    let mut count = 0;
+    for id in ids {
+        let mut rows = update.query((id, from.number(), to.number(), why))?;
+        while let Some(row) = rows.next()? {
+            effects.moves.push((row.get(0)?, Some(from), Some(to), row.get(1)?));
+            count += 1;
+        }
+    }
+    Ok(count)
+}
+
+/// Tells who asked for a change what became of it.
+pub(super) fn answer(change: Change, result: Result<u64, SpoolError>) {
+    let reply = match change {
+        Change::Park { reply: Some(reply), .. } | Change::Requeue { reply, .. } | Change::Flush { reply } => {
+            reply
+        }
+        Change::Park { reply: None, .. } => return,
+        #[cfg(test)]
+        Change::Run { .. } => return,
+    };
+    let _ = reply.send(result);
+}
