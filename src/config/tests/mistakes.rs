@@ -8,6 +8,10 @@ fn one_mistake_gives_one_line_with_its_place() {
         ("[http]\n\nlisten = 8080", "hookstream.toml:3: http.listen: expected text, found a number"),
         ("[http]\nlisen = 'x'", "hookstream.toml:2: http.lisen: unknown key; did you mean `listen`?"),
         ("htp.listen = 'x'", "hookstream.toml:1: htp: unknown key; did you mean `http`?"),
+        (
+            "\"a\\n\\u001b\" = 1",
+            "hookstream.toml:1: a\\n\\u{1b}: unknown key; known are http, admin, kafka, registry, spool, provision, source",
+        ),
         ("http = 5", "hookstream.toml:1: http: expected a table, found a number"),
         (
             "[kafka.topics]\npartitions = 'hunter2-do-not-repeat'",
