@@ -17,6 +17,7 @@ mod check;
 mod cli;
 mod durability;
 mod faults;
+mod fuzz;
 mod generic;
 mod journey;
 mod kill;
