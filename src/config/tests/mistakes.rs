@@ -308,6 +308,28 @@ data = '/data'
 }
 
 #[test]
+fn a_rule_in_a_list_that_lacks_a_key_hides_no_other_mistake() {
+    let toml = "\
+[[source.datagrid.handshake]]
+when = { pointer = '/type' }
+[[source.datagrid.handshake]]
+when = { pointer = '/type', equals = 'x' }
+[[source.datagrid.handshake]]
+when = { header = 'X', equalz = 'x' }
+[kafka.topics]
+partitions = 0
+";
+    let found = lines(&load_toml(toml, &[], &[]).unwrap_err());
+    let wanted = [
+        "hookstream.toml:2: source.datagrid.handshake.0.when: lacks `equals`; add it",
+        "hookstream.toml:6: source.datagrid.handshake.2.when: lacks `equals`; add it",
+        "hookstream.toml:6: source.datagrid.handshake.2.when.equalz: unknown key; did you mean `equals`?",
+        "hookstream.toml:8: kafka.topics.partitions: expected 1 to 2147483647",
+    ];
+    assert_eq!(found, wanted);
+}
+
+#[test]
 fn what_is_no_toml_is_told_by_place_alone() {
     for (toml, place) in [
         (format!("[http]\nlisten = {CANARY}"), "hookstream.toml:2: column 10: "),
