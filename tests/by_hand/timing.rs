@@ -127,7 +127,10 @@ fn measure(rules: &str, prefix: usize, control: Control, args: &Args) -> Found {
             moments(samples.iter().filter(|(of, time)| *of == class && *time <= bound).map(|(_, time)| *time))
         });
         let error = (first.variance / first.count + last.variance / last.count).sqrt();
-        Found { means: [first.mean, last.mean], t: ((first.mean - last.mean) / error.max(1e-9)).abs(), crop }
+        // A crop that leaves next to nothing of a class says nothing about its mean.
+        let enough = first.count.min(last.count) >= 100.0;
+        let t = if enough { ((first.mean - last.mean) / error.max(1e-9)).abs() } else { 0.0 };
+        Found { means: [first.mean, last.mean], t, crop }
     });
     found.into_iter().max_by(|a, b| a.t.total_cmp(&b.t)).unwrap()
 }
