@@ -274,15 +274,20 @@ impl Layers {
             };
             let mut path = error.path.clone();
             if let Mistake::MissingField(field) = &error.kind {
+                let layer = self.0.iter().rev().find(|layer| layer.root.get(&path).is_some());
+                let table = layer.map_or_else(|| path.clone(), |layer| layer.root.written(&path));
+                let key = table.join(".");
+                let node = layer.and_then(|layer| Some((layer, layer.root.get(&path)?)));
+                let place = node.map_or_else(|| self.place(&key), |(layer, node)| layer.place_at(node.line));
                 path.push(field.clone().into_owned());
+                self.fill(&path, broken)?;
+                path = [table.as_slice(), &[field.clone().into_owned()]].concat();
                 // What is missing for a reason that was already told is not told again.
                 let told = mistaken.iter().any(|mistaken| path.starts_with(mistaken))
                     || matches!(path.as_slice(), [source, name, ..] if source == "source" && without_preset.contains(name));
                 if !told {
-                    let key = error.path.join(".");
-                    problems.add_at(self.place(&key), key, format!("lacks `{field}`; add it"));
+                    problems.add_at(place, key, format!("lacks `{field}`; add it"));
                 }
-                self.fill(&path, broken)?;
             } else {
                 let layer = self.0.iter_mut().rev().find(|layer| layer.root.get(&path).is_some())?;
                 let written = layer.root.written(&path);
@@ -300,9 +305,20 @@ impl Layers {
     }
 
     /// Makes a missing field harmless, so that the search goes on: in a source by a stand-in,
-    /// and the source counts as broken; elsewhere by leaving out its table.
+    /// and the source counts as broken; elsewhere by leaving out its table, and in a list its entry:
+    /// a stand-in in another layer would not reach into it, since the highest layer's list is taken whole.
     fn fill(&mut self, path: &[String], broken: &mut BTreeSet<String>) -> Option<()> {
         let (field, table) = path.split_last()?;
+        for layer in self.0.iter_mut().rev() {
+            if let Some(entry) = layer.root.entry_on(table) {
+                if let [source, name, ..] = table
+                    && source == "source"
+                {
+                    broken.insert(name.clone());
+                }
+                return layer.root.remove(entry).map(drop);
+            }
+        }
         match table {
             [source, name, ..] if source == "source" => {
                 broken.insert(name.clone());

@@ -127,8 +127,23 @@ impl Problems {
     pub fn lines(&self) -> Vec<String> {
         let mut list: Vec<_> = self.list.iter().collect();
         list.sort();
-        list.into_iter().map(Problem::to_string).collect()
+        list.into_iter().map(|problem| one_line(problem.to_string())).collect()
     }
+}
+
+/// A key in quotes may hold anything: escaped, it neither breaks the line nor speaks to the terminal.
+fn one_line(text: String) -> String {
+    if !text.contains(char::is_control) {
+        return text;
+    }
+    let mut line = String::with_capacity(text.len() + 8);
+    for c in text.chars() {
+        match c {
+            c if c.is_control() => line.extend(c.escape_default()),
+            c => line.push(c),
+        }
+    }
+    line
 }
 
 impl fmt::Display for Problems {

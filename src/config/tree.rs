@@ -134,6 +134,15 @@ impl Node {
         }
     }
 
+    /// The part of `path` that leads to the first entry of a list on it.
+    pub(super) fn entry_on<'p>(&self, path: &'p [String]) -> Option<&'p [String]> {
+        let list = |end: &usize| {
+            let node = path.get(..*end).and_then(|list| self.get(list));
+            node.is_some_and(|node| matches!(node.kind, Kind::List(_)))
+        };
+        (1..path.len()).find(list).and_then(|end| path.get(..=end))
+    }
+
     /// The path as it was written, where the entries of a list that are gone still count.
     pub(super) fn written(&self, path: &[String]) -> Vec<String> {
         let Some((key, rest)) = path.split_first() else { return Vec::new() };

@@ -18,6 +18,7 @@ mod cli;
 mod durability;
 mod explain;
 mod faults;
+mod fuzz;
 mod generic;
 mod journey;
 mod keys;

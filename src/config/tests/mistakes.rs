@@ -8,6 +8,10 @@ fn one_mistake_gives_one_line_with_its_place() {
         ("[http]\n\nlisten = 8080", "hookstream.toml:3: http.listen: expected text, found a number"),
         ("[http]\nlisen = 'x'", "hookstream.toml:2: http.lisen: unknown key; did you mean `listen`?"),
         ("htp.listen = 'x'", "hookstream.toml:1: htp: unknown key; did you mean `http`?"),
+        (
+            "\"a\\n\\u001b\" = 1",
+            "hookstream.toml:1: a\\n\\u{1b}: unknown key; known are http, admin, kafka, registry, spool, provision, source",
+        ),
         ("http = 5", "hookstream.toml:1: http: expected a table, found a number"),
         (
             "[kafka.topics]\npartitions = 'hunter2-do-not-repeat'",
@@ -309,6 +313,28 @@ data = '/data'
         shown.starts_with("13 problems in the configuration:\n  /") && !shown.contains(CANARY),
         "{shown}"
     );
+}
+
+#[test]
+fn a_rule_in_a_list_that_lacks_a_key_hides_no_other_mistake() {
+    let toml = "\
+[[source.datagrid.handshake]]
+when = { pointer = '/type' }
+[[source.datagrid.handshake]]
+when = { pointer = '/type', equals = 'x' }
+[[source.datagrid.handshake]]
+when = { header = 'X', equalz = 'x' }
+[kafka.topics]
+partitions = 0
+";
+    let found = lines(&load_toml(toml, &[], &[]).unwrap_err());
+    let wanted = [
+        "hookstream.toml:2: source.datagrid.handshake.0.when: lacks `equals`; add it",
+        "hookstream.toml:6: source.datagrid.handshake.2.when: lacks `equals`; add it",
+        "hookstream.toml:6: source.datagrid.handshake.2.when.equalz: unknown key; did you mean `equals`?",
+        "hookstream.toml:8: kafka.topics.partitions: expected 1 to 2147483647",
+    ];
+    assert_eq!(found, wanted);
 }
 
 #[test]

@@ -1,0 +1,240 @@
+//! One byte that chooses the source, then a request: signed, opened by the source's rules, and encoded.
+
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock};
+
+use apache_avro::Schema;
+use hookstream::app;
+use hookstream::config::{self, Environment, Loaded, Overrides};
+use hookstream::envelope::{Event, MAX_EVENTS, MAX_ID};
+use hookstream::json::{self, Pointer};
+use hookstream::names;
+use hookstream::outcome::{Fault, Reason};
+use hookstream::pipeline::{self, Outbound, Shaped};
+use hookstream::record::Record;
+use hookstream::schema::{Schemas, Standing, decode};
+use hookstream::sources::{Source, Sources};
+use hookstream::verify::Verified;
+use http::HeaderMap;
+use jiff::Timestamp;
+
+use super::json::Json;
+use super::{NOW, delivery, request};
+
+/// Each kind of rule; the presets bring theirs.
+const RULES: &str = r#"
+source.datagrid.secrets = [{ env = "S" }]
+source.grapevine.secrets = [{ env = "S" }]
+source.github = { preset = "github", types = ["push", "ping"], secrets = [{ env = "S" }] }
+source.gitlab = { preset = "gitlab", secrets = [{ env = "S" }] }
+source.linear = { preset = "linear", secrets = [{ env = "S" }] }
+source.shopify = { preset = "shopify", secrets = [{ env = "S" }] }
+source.slack = { preset = "slack", secrets = [{ env = "S" }] }
+source.standard = { preset = "standard-webhooks", secrets = [{ env = "W" }] }
+source.stripe = { preset = "stripe", secrets = [{ env = "S" }] }
+
+[source.split]
+types = ["a", "b.c"]
+secrets = [{ env = "S" }]
+signature = { header = "x-sig", signed = "{body}", forms = ["raw", "json_compact_ascii"] }
+envelope = { split = "/events", id = "/id", type = "/type", time = "/at", time_format = "unix_milliseconds", data = "/data" }
+
+[source.list]
+types = ["a"]
+unmapped = "generic"
+secrets = [{ env = "S" }]
+signature = { header = "x-sig", signed = "{body}" }
+envelope = { split = "", id = "digest", type = "/a~1b/m~0n", default_type = "none", aliases = { old = "a", none = "x" }, data = "/d/e" }
+challenge = { query = "challenge" }
+
+# The shipped schemas, behind rules of another kind: an id in two parts, types by another name.
+[source.joined]
+preset = "datagrid"
+secrets = [{ env = "S" }]
+signature = { header = "x-sig", signature_key = "v1", timestamp_key = "t", signed = "{timestamp}.{body}" }
+[source.joined.envelope]
+id = { join = ["/id", { header = "X-Part", unsigned = true }, "/data/id"], separator = "::" }
+type = { header = "X-Type", unsigned = true }
+aliases = { done = "batch_prediction.completed" }
+payload = "form:payload"
+[[source.joined.handshake]]
+when = { header = "X-Type", equals = "ping" }
+[[source.joined.handshake]]
+when = { pointer = "/type", equals = "hello" }
+answer = { pointer = "/data/answer" }
+"#;
+
+const ID: u32 = 0x0102_0304;
+
+struct Known {
+    sources: Vec<Arc<Source>>,
+    schemas: ByTopic,
+}
+
+/// The schemas of the events in a topic.
+pub(super) type ByTopic = HashMap<String, Schema>;
+
+/// Gives each schema the id that the registry would, and compiles the sources once more.
+pub(super) fn with_ids(loaded: &Loaded, schemas: &mut Schemas, before: &Sources) -> (Sources, ByTopic) {
+    let known: Vec<_> = schemas.iter().map(|known| (known.subject.clone(), known.schema.clone())).collect();
+    known.iter().for_each(|(subject, _)| schemas.set(subject, Standing::Confirmed(ID)));
+    let topic = |subject: String| subject.strip_suffix("-value").unwrap().to_owned();
+    let by_topic = known.into_iter().map(|(subject, schema)| (topic(subject), schema)).collect();
+    (Sources::compile(loaded, schemas, Some(before)).unwrap(), by_topic)
+}
+
+static KNOWN: LazyLock<Known> = LazyLock::new(|| {
+    let file = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
+    std::fs::write(file.path(), RULES).unwrap();
+    let overrides = Overrides { file: Some(file.path().to_owned()), ..Overrides::default() };
+    let secrets = [("S", "fuzz-secret-0123456789"), ("W", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")];
+    let loaded = config::load(&overrides, &Environment::from_iter(secrets)).unwrap();
+    let (sources, mut schemas) = app::compile(&loaded).unwrap();
+    let (sources, schemas) = with_ids(&loaded, &mut schemas, &sources);
+    let mut sources: Vec<_> = sources.iter().cloned().collect();
+    sources.sort_by(|a, b| a.name.cmp(&b.name));
+    Known { sources, schemas }
+});
+
+/// Whatever was signed becomes events that give all of the body back, or a dead letter.
+pub fn run(data: &[u8]) {
+    let Some((&which, rest)) = data.split_first() else { return };
+    let Known { sources, schemas } = &*KNOWN;
+    let source = &sources[usize::from(which) % sources.len()];
+    let (headers, body) = request(rest, |_| None);
+    take(source, schemas, headers, body);
+}
+
+/// One signed request of a source whose schemas all have their ids.
+pub(super) fn take(source: &Source, schemas: &ByTopic, mut headers: HeaderMap, body: &[u8]) {
+    let query = String::from_utf8_lossy(body);
+    if let Some(answer) = source.handshakes.challenge(&query) {
+        assert!((1..=256).contains(&answer.len()) && answer.bytes().all(|byte| byte.is_ascii_graphic()));
+    }
+    // A body without the form that the provider signs cannot come from it.
+    if source.verifier.sign(body, Timestamp::from_second(NOW).unwrap(), &mut headers).is_err() {
+        return;
+    }
+    let delivery = delivery(headers, body);
+    let Ok(verified) =
+        source.verifier.verify(&delivery).map_err(|fault| assert_eq!(fault.reason, Reason::SecretExpired))
+    else {
+        return;
+    };
+    assert!(source.stale(&verified).is_none(), "signed now");
+    assert_key(&source.envelope.key(&verified));
+    let payload = match source.envelope.payload(&verified) {
+        Ok(payload) => payload,
+        Err(why) => return dead_letter(source, &verified, &why),
+    };
+    if let Some(answer) = source.handshakes.answer(&verified, &payload) {
+        assert!(answer.is_none_or(|answer| answer.len() <= 1024));
+    }
+    let (name, shaped) = pipeline::shape(source, &verified, &payload);
+    assert!(name.is_none_or(|name| name.event_type.chars().count() <= names::MAX_TOPIC));
+    match shaped {
+        Shaped::Publish(outbound) => publish(source, schemas, &verified, &payload, &outbound),
+        Shaped::DeadLetter { why, .. } => dead_letter(source, &verified, &why),
+        Shaped::Unavailable(why) => panic!("nothing is out: {why}"),
+    }
+}
+
+fn assert_key(key: &str) {
+    let longest = MAX_ID + ":".len() + 16;
+    assert!(
+        (1..=longest).contains(&key.len()) && !key.contains(char::is_control),
+        "a key of {} bytes",
+        key.len()
+    );
+}
+
+fn dead_letter(source: &Source, verified: &Verified<'_>, why: &Fault) {
+    use Reason::{
+        DuplicateKey, IdInvalid, IdMissing, JsonInvalid, JsonTooDeep, ShapeMismatch, TypeMissing, TypeUnknown,
+    };
+    let reasons = [
+        JsonInvalid,
+        JsonTooDeep,
+        DuplicateKey,
+        IdMissing,
+        IdInvalid,
+        TypeMissing,
+        TypeUnknown,
+        ShapeMismatch,
+    ];
+    assert!(reasons.contains(&why.reason), "{why}");
+    let (key, read) = (source.envelope.key(verified), source.envelope.headers());
+    let record = Record::dead_letter(&source.dead_letter_topic, key, None, verified, read, why);
+    assert!(!record.value().is_empty(), "a tombstone");
+    let body = &verified.delivery().body;
+    assert!(body.is_empty() || record.value() == &body[..]);
+}
+
+fn publish(source: &Source, schemas: &ByTopic, verified: &Verified<'_>, payload: &[u8], outbound: &Outbound) {
+    let events = source.envelope.open(&source.name, verified, payload).unwrap();
+    assert!((1..=MAX_EVENTS).contains(&events.len()));
+    assert_eq!(events.len(), outbound.records.len());
+    for (event, record) in events.iter().zip(&outbound.records) {
+        assert_key(record.key());
+        assert!(record.key().starts_with(&*event.id));
+        assert_eq!(record.key(), event.key());
+        let route = source.route(event.route()).unwrap();
+        assert_eq!(record.topic(), &*route.topic);
+        let again = route.encoder.as_ref().unwrap().encode(event).unwrap();
+        assert_eq!(record.value(), again.value, "a retry gives the same bytes");
+        let (id, avro) = decode::frame(record.value()).unwrap();
+        assert_eq!(id, ID);
+        if let Some(schema) = schemas.get(record.topic()) {
+            let decoded = decode::json(schema, avro).expect("what the schema says");
+            let decoded = Json::read(json::check(decoded.as_bytes()).unwrap()).unwrap();
+            come_back(source, event, &decoded);
+        }
+    }
+}
+
+fn come_back(source: &Source, event: &Event<'_>, decoded: &Json) {
+    let text = |name: &str| decoded.member(name).and_then(Json::text);
+    assert_eq!(text("id"), Some(&*event.id));
+    assert_eq!(text("type"), Some(&*event.event_type));
+    assert_eq!(text("source"), Some(&*source.name));
+    let millis = |text: &str| text.parse::<Timestamp>().unwrap().as_nanosecond().div_euclid(1_000_000);
+    let time = event.time.map(|time| time.as_nanosecond().div_euclid(1_000_000));
+    assert_eq!(text("time").map(millis), time);
+    let Some(Json::Members(additional)) = decoded.member("additional_fields") else {
+        assert_eq!(text("data"), Some(event.text.get()), "all of it, as sent");
+        return;
+    };
+    // Values of objects that no schema opens may hold a key twice: compared as text.
+    let Some(body) = Json::read(event.text) else { return };
+    let places = source.envelope.places();
+    let mut made = Json::Members(Default::default());
+    let Json::Members(root) = decoded else { panic!("no record") };
+    let envelope = ["id", "type", "source", "time", "received_at", "data", "additional_fields"];
+    for (name, value) in root.iter().filter(|(name, _)| !envelope.contains(&name.as_str())) {
+        made.put(&Pointer::parse(&format!("/{name}")).unwrap(), value.clone());
+    }
+    // A record that is all null may stand for none; what is kept below it must find the way.
+    made.put(&places.data, decoded.member("data").unwrap().clone());
+    let spoken = [(&places.id, &*event.id), (&places.event_type, &*event.event_type)];
+    for (pointer, text) in spoken.into_iter().filter_map(|(place, text)| Some((place.as_ref()?, text))) {
+        if body.at(pointer).is_some_and(|there| !matches!(there, Json::Null)) {
+            made.put(pointer, Json::Text(text.to_owned()));
+        }
+    }
+    if let (Some(pointer), Some(time)) = (&places.time, event.time)
+        && let Some(there) = body.at(pointer)
+    {
+        // In whatever unit it stands there: exact, or kept as it was sent.
+        let exact = time.as_nanosecond() % 1_000_000 == 0;
+        let kept = additional.keys().any(|kept| Pointer::parse(kept).as_ref() == Some(pointer));
+        assert_eq!(kept, !exact, "a time that milliseconds cannot say is kept");
+        if exact {
+            made.put(pointer, there.clone());
+        }
+    }
+    for (pointer, value) in additional {
+        let value = json::check(value.text().unwrap().as_bytes()).expect("kept as JSON");
+        made.put(&Pointer::parse(pointer).unwrap(), Json::read(value).unwrap());
+    }
+    assert!(made.same(&body), "{made:#?}\n{body:#?}");
+}

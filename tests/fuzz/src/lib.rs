@@ -1,0 +1,43 @@
+//! What the fuzz targets do with their bytes, and what must then be so: one function for each target.
+//! `tests/it/fuzz.rs` runs the same functions on the corpora and on seeded changes of them.
+
+pub mod canonical;
+pub mod config;
+pub mod envelope;
+mod json;
+pub mod signature;
+
+use bytes::Bytes;
+use hookstream::delivery::{Delivery, Id};
+use http::{HeaderMap, HeaderName, HeaderValue, Uri};
+use jiff::Timestamp;
+
+/// What the signers and verifiers take for now.
+const NOW: i64 = 1_775_847_600;
+
+/// `NAME: value` lines, an empty line, and the body; all of it is the body where there is no empty line.
+/// `alias` may stand for a name.
+fn request(data: &[u8], alias: impl Fn(&str) -> Option<HeaderName>) -> (HeaderMap, &[u8]) {
+    let mut headers = HeaderMap::new();
+    let Some(end) = data.windows(2).position(|pair| pair == b"\n\n") else { return (headers, data) };
+    for line in data[..end].split(|&byte| byte == b'\n').take(32) {
+        let Some(colon) = line.iter().position(|&byte| byte == b':') else { continue };
+        let name = str::from_utf8(&line[..colon]).ok();
+        let name = name.and_then(|name| alias(name).or_else(|| HeaderName::try_from(name).ok()));
+        let value = HeaderValue::from_bytes(line[colon + 1..].trim_ascii());
+        if let (Some(name), Ok(value)) = (name, value) {
+            headers.append(name, value);
+        }
+    }
+    (headers, &data[end + 2..])
+}
+
+fn delivery(headers: HeaderMap, body: &[u8]) -> Delivery {
+    Delivery {
+        id: Id::new(),
+        uri: Uri::from_static("/"),
+        headers,
+        body: Bytes::copy_from_slice(body),
+        received_at: Timestamp::from_second(NOW).unwrap(),
+    }
+}

@@ -1,0 +1,291 @@
+//! One byte that chooses the scheme, then a request: its signature is judged as it stands, then it is signed.
+
+use std::sync::LazyLock;
+
+use hmac::{Hmac, KeyInit, Mac};
+use hookstream::config::{self, Encoding, Form, Hash, Kind, Problems, Secret, Signature, Window};
+use hookstream::outcome::Reason;
+use hookstream::verify::{Verifier, canonical};
+use http::{HeaderMap, HeaderName, HeaderValue};
+use jiff::Timestamp;
+use sha1::Sha1;
+use sha2::{Sha256, Sha512};
+
+use super::{NOW, delivery, request};
+
+/// Signs now.
+const KEY: &[u8] = b"fuzz-key-0123456789abcdef";
+
+/// Signed once.
+const OLD: &[u8] = b"fuzz-old-0123456789abcdef";
+
+struct Scheme {
+    rules: Signature,
+    verifier: Verifier,
+}
+
+/// Layouts that neither a preset nor the fixtures have; one table each.
+const MORE: &str = r#"
+[list]
+header = "x-sig"
+signature_key = "s"
+signed = "{body}"
+
+[canonical-only]
+header = "x-sig"
+signed = "{body}"
+forms = ["json_compact_ascii"]
+
+[both-forms]
+header = "x-sig"
+encoding = "base64"
+signed = "v0:{body}:v0"
+forms = ["raw", "json_compact_ascii"]
+
+[many-headers]
+header = "x-sig"
+signature_version = "v1"
+timestamp_header = "x-time"
+id_header = "x-id"
+encoding = "base64url"
+hash = "sha512"
+signed = "{header:X-A}, {id}: {body}|{timestamp}|{header:X-B}"
+
+[behind]
+header = "x-sig"
+signature_key = "v1"
+timestamp_key = "t"
+timestamp_unit = "milliseconds"
+hash = "sha1"
+signed = "{body}\r\n{timestamp}"
+
+[token]
+kind = "token"
+header = "authorization-token"
+prefix = "Bearer "
+"#;
+
+static SCHEMES: LazyLock<Vec<Scheme>> = LazyLock::new(|| {
+    let presets = config::presets().map(|(_, text)| text.parse::<toml::Table>().unwrap());
+    let fixtures: toml::Table = include_str!("../../fixtures/signatures/providers.toml").parse().unwrap();
+    let tables = fixtures.into_iter().map(|(_, table)| table.try_into().unwrap());
+    let more = MORE.parse::<toml::Table>().unwrap();
+    let more = more.into_iter().map(|(_, rules)| rules.try_into().unwrap());
+    presets
+        .chain(tables)
+        .map(|table| table["signature"].clone().try_into().unwrap())
+        .chain(more)
+        .map(scheme)
+        .collect()
+});
+
+fn scheme(rules: Signature) -> Scheme {
+    let ended = Window { not_after: Some(Timestamp::UNIX_EPOCH), ..Window::default() };
+    let secrets = [Secret::new("old", OLD).within(ended), Secret::new("current", KEY)];
+    let mut problems = Problems::default();
+    let verifier = Verifier::compile(&rules, &secrets, "signature", &mut problems);
+    Scheme { verifier: verifier.unwrap_or_else(|| panic!("{problems}")), rules }
+}
+
+/// Only what the key has signed verifies; what is signed verifies, and after a change of one byte it does not.
+pub fn run(data: &[u8]) {
+    let Some((&which, rest)) = data.split_first() else { return };
+    let Some(scheme) = SCHEMES.get(usize::from(which) % SCHEMES.len()) else { return };
+    let rules = &scheme.rules;
+    let name = |name: &str| HeaderName::try_from(name).ok();
+    let (mut headers, body) = request(rest, |alias| match alias {
+        "s" => name(&rules.header),
+        "t" => name(rules.timestamp_header.as_deref()?),
+        "i" => name(rules.id_header.as_deref()?),
+        _ => None,
+    });
+    judge(scheme, &headers, body);
+    for own in [Some(&rules.header), rules.timestamp_header.as_ref()].into_iter().flatten() {
+        headers.remove(own);
+    }
+    if scheme.verifier.sign(body, Timestamp::from_second(NOW).unwrap(), &mut headers).is_ok() {
+        change(scheme, &headers, body, rest);
+    }
+}
+
+/// A request as it came.
+fn judge(scheme: &Scheme, headers: &HeaderMap, body: &[u8]) {
+    let Scheme { rules, verifier } = scheme;
+    let values: Vec<_> = headers.get_all(&rules.header).iter().collect();
+    let delivery = delivery(headers.clone(), body);
+    match verifier.verify(&delivery) {
+        Ok(verified) => {
+            assert_eq!(verified.secret(), "current");
+            assert_eq!(values.len(), 1, "a signature that stands twice");
+            assert!(listed(rules, values[0]) <= 8, "more signatures than are read");
+            assert!(signed_by(KEY, rules, headers, body), "nobody has signed it");
+        }
+        Err(fault) => {
+            assert!(!signed_alone(rules, headers, body, values.len()), "signed, and refused as {fault}");
+            if let [value] = values.as_slice() {
+                let too_many = listed(rules, value) > 8;
+                assert!(!too_many || fault.reason == Reason::SignatureMalformed, "{fault}");
+            }
+            if fault.reason == Reason::SecretExpired {
+                assert!(signed_by(OLD, rules, headers, body));
+            }
+            let told = fault.to_string();
+            assert!(![KEY, OLD].iter().any(|key| told.contains(str::from_utf8(key).unwrap())));
+        }
+    }
+}
+
+/// The plainest case of a right signature, which must verify: its text is the whole header.
+fn signed_alone(rules: &Signature, headers: &HeaderMap, body: &[u8], values: usize) -> bool {
+    let plain = rules.signature_key.is_none() && rules.signature_version.is_none();
+    let text = rules.signed.as_deref() == Some("{body}");
+    let prefix = rules.prefix.clone().unwrap_or_default();
+    values == 1
+        && plain
+        && text
+        && texts(rules, headers, body).into_iter().flatten().any(|text| {
+            let wanted = format!("{prefix}{}", written(rules, KEY, &text));
+            headers[&rules.header] == wanted
+        })
+}
+
+/// How many signatures of ours a header lists.
+fn listed(rules: &Signature, value: &HeaderValue) -> usize {
+    let value = value.to_str().unwrap_or_default().trim();
+    match (&rules.signature_key, &rules.signature_version) {
+        (Some(key), _) => {
+            value.split(',').filter(|part| part.trim().split_once('=').is_some_and(|(k, _)| k == key)).count()
+        }
+        (_, Some(version)) => {
+            value.split(' ').filter(|part| part.split_once(',').is_some_and(|(v, _)| v == version)).count()
+        }
+        _ => 1,
+    }
+}
+
+/// Whether the header holds what `key` makes of the request.
+fn signed_by(key: &[u8], rules: &Signature, headers: &HeaderMap, body: &[u8]) -> bool {
+    let value = headers[&rules.header].to_str().unwrap();
+    if rules.kind == Kind::Token {
+        let wanted = format!("{}{}", rules.prefix.clone().unwrap_or_default(), str::from_utf8(key).unwrap());
+        return value.trim() == wanted;
+    }
+    texts(rules, headers, body).into_iter().flatten().any(|text| {
+        let digest = written(rules, key, &text);
+        match rules.encoding.unwrap_or_default() {
+            Encoding::Hex => value.to_ascii_lowercase().contains(&digest),
+            _ => value.contains(digest.trim_end_matches('=')),
+        }
+    })
+}
+
+/// The signed text for each form of the body; `None` where a part is missing.
+fn texts(rules: &Signature, headers: &HeaderMap, body: &[u8]) -> Vec<Option<Vec<u8>>> {
+    let forms = rules.forms.iter().filter_map(|form| match form {
+        Form::Raw => Some(body.to_vec()),
+        Form::JsonCompactAscii => canonical::json_compact_ascii(body).ok().map(|form| form.into_owned()),
+    });
+    forms.map(|body| expand(rules, headers, &body)).collect()
+}
+
+fn expand(rules: &Signature, headers: &HeaderMap, body: &[u8]) -> Option<Vec<u8>> {
+    let (mut rest, mut out) = (rules.signed.as_deref()?, Vec::new());
+    let header = |name: &str| headers.get(name).map(|value| value.as_bytes().to_vec());
+    while let Some((literal, tail)) = rest.split_once('{') {
+        out.extend(literal.as_bytes());
+        let (variable, tail) = tail.split_once('}')?;
+        rest = tail;
+        out.extend(match variable {
+            "body" => body.to_vec(),
+            "url" => rules.url.clone()?.into_bytes(),
+            "id" => header(rules.id_header.as_deref()?)?,
+            "timestamp" => match (&rules.timestamp_header, &rules.timestamp_key) {
+                (Some(name), _) => header(name)?,
+                (None, key) => {
+                    let list = headers.get(&rules.header)?.to_str().ok()?;
+                    let mut parts = list.split(',').filter_map(|part| part.trim().split_once('='));
+                    parts.find(|(found, _)| Some(*found) == key.as_deref())?.1.as_bytes().to_vec()
+                }
+            },
+            other => header(other.strip_prefix("header:")?)?,
+        });
+    }
+    out.extend(rest.as_bytes());
+    Some(out)
+}
+
+fn written(rules: &Signature, key: &[u8], text: &[u8]) -> String {
+    let digest = match rules.hash.unwrap_or_default() {
+        Hash::Sha256 => mac::<Hmac<Sha256>>(key, text),
+        Hash::Sha512 => mac::<Hmac<Sha512>>(key, text),
+        Hash::Sha1 => mac::<Hmac<Sha1>>(key, text),
+    };
+    match rules.encoding.unwrap_or_default() {
+        Encoding::Hex => digest.iter().map(|byte| format!("{byte:02x}")).collect(),
+        Encoding::Base64 => base64(&digest, b"+/", true),
+        Encoding::Base64url => base64(&digest, b"-_", false),
+    }
+}
+
+fn mac<M: Mac + KeyInit>(key: &[u8], text: &[u8]) -> Vec<u8> {
+    let mut mac = <M as KeyInit>::new_from_slice(key).unwrap();
+    mac.update(text);
+    mac.finalize().into_bytes().to_vec()
+}
+
+fn base64(bytes: &[u8], last: &[u8; 2], padded: bool) -> String {
+    let digits: Vec<u8> = (b'A'..=b'Z').chain(b'a'..=b'z').chain(b'0'..=b'9').chain(*last).collect();
+    let mut out = String::new();
+    for group in bytes.chunks(3) {
+        let bits =
+            group.iter().enumerate().fold(0, |bits, (at, &byte)| bits | usize::from(byte) << (16 - 8 * at));
+        for digit in 0..4 {
+            match digit <= group.len() {
+                true => out.push(char::from(digits[bits >> (18 - 6 * digit) & 63])),
+                false if padded => out.push('='),
+                false => {}
+            }
+        }
+    }
+    out
+}
+
+/// A request that was signed here, and the same with one byte changed.
+fn change(scheme: &Scheme, headers: &HeaderMap, body: &[u8], choice: &[u8]) {
+    let Scheme { rules, verifier } = scheme;
+    let original = delivery(headers.clone(), body);
+    let secret = verifier.verify(&original).map(|verified| verified.secret().to_owned());
+    assert_eq!(secret.as_deref().ok(), Some("current"), "{secret:?}");
+    judge(scheme, headers, body);
+
+    let sum = choice.iter().fold(7_usize, |sum, &byte| sum.wrapping_mul(31).wrapping_add(usize::from(byte)));
+    let bits = (sum >> 16) as u8 | 1;
+    let flip = |bytes: &[u8]| {
+        let mut bytes = bytes.to_vec();
+        let at = sum % bytes.len().max(1);
+        bytes.get_mut(at).map(|byte| *byte ^= bits).map(|()| (at, bytes))
+    };
+    if let Some((_, bytes)) = flip(body) {
+        let form = |body: &[u8]| canonical::json_compact_ascii(body).ok().map(|form| form.into_owned());
+        // White space is no part of the canonical form, and a token says nothing about the body.
+        let stays = rules.forms.contains(&Form::JsonCompactAscii)
+            && form(&bytes).is_some()
+            && form(&bytes) == form(body);
+        let verdict = verifier.verify(&delivery(headers.clone(), &bytes)).is_ok();
+        assert_eq!(verdict, stays || rules.kind == Kind::Token, "one byte of the body changed");
+    }
+    let value = headers[&rules.header].as_bytes();
+    let Some((at, bytes)) = flip(value) else { return };
+    let case = bytes[at].eq_ignore_ascii_case(&value[at]) && value[at].is_ascii_hexdigit();
+    let hex = rules.kind == Kind::Hmac && rules.encoding.unwrap_or_default() == Encoding::Hex;
+    if let Ok(changed) = HeaderValue::from_bytes(&bytes) {
+        let mut headers = headers.clone();
+        headers.insert(HeaderName::try_from(&rules.header).unwrap(), changed);
+        let verdict = verifier.verify(&delivery(headers, body)).is_ok();
+        // `t=` in the other case is no time, and no prefix is read in another case.
+        assert!(!verdict || case && hex, "one byte of the signature changed");
+    }
+    let mut twice = headers.clone();
+    twice.append(HeaderName::try_from(&rules.header).unwrap(), headers[&rules.header].clone());
+    assert!(verifier.verify(&delivery(twice, body)).is_err(), "a signature that stands twice");
+}

@@ -1,0 +1,95 @@
+//! The fuzz targets on their corpora and on seeded changes of them: some seconds of what `cargo fuzz`
+//! does for as long as one likes (CONTRIBUTING.md).
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+#[path = "../fuzz/src/lib.rs"]
+mod targets;
+
+use targets::{canonical, config, envelope, signature};
+
+const SEED: u64 = 20_261_124;
+
+/// What mutations put in: pieces that mean something to one parser or another.
+const PIECES: &str =
+    r#"" \ \u \ud83d , : { } [ ] {} [] null true -0 1e400 1.50 t= v1= v1, sha256= \n / /a # = ' """ & % + ü"#;
+
+/// Each file of the corpus as it stands, then changed ones for as long as there are `runs`, or `LIMIT`.
+fn pass(name: &str, runs: usize, target: fn(&[u8])) {
+    const LIMIT: Duration = Duration::from_secs(20);
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus").join(name);
+    let mut files: Vec<_> = std::fs::read_dir(directory).unwrap().map(|file| file.unwrap().path()).collect();
+    files.sort();
+    let corpus: Vec<_> = files.iter().map(|file| std::fs::read(file).unwrap()).collect();
+    assert!((10..=70).contains(&corpus.len()) && corpus.iter().all(|file| file.len() <= 1024), "{name}");
+    let run = |data: &[u8], what: &str| {
+        let failed = catch_unwind(AssertUnwindSafe(|| target(data))).is_err();
+        assert!(!failed, "{name}: {what}, seed {SEED}: {:?}", String::from_utf8_lossy(data));
+    };
+    for (file, data) in files.iter().zip(&corpus) {
+        run(data, &file.display().to_string());
+    }
+    let (mut random, began) = (fastrand::Rng::with_seed(SEED), Instant::now());
+    let mut done = 0;
+    while done < runs && began.elapsed() < LIMIT {
+        let mut data = random.choice(&corpus).unwrap().clone();
+        for _ in 0..random.usize(1..5) {
+            mutate(&mut data, &corpus, &mut random);
+        }
+        run(&data, &format!("run {done}"));
+        done += 1;
+    }
+    println!(
+        "{name}: {} files, {done} of {runs} runs with seed {SEED} in {:?}",
+        corpus.len(),
+        began.elapsed()
+    );
+}
+
+fn mutate(data: &mut Vec<u8>, corpus: &[Vec<u8>], random: &mut fastrand::Rng) {
+    let place = |random: &mut fastrand::Rng, data: &[u8]| random.usize(..=data.len());
+    let (a, b) = (place(random, data), place(random, data));
+    let (start, end) = (a.min(b), a.max(b));
+    match random.u8(..7) {
+        0 if a < data.len() => data[a] ^= 1 << random.u8(..8),
+        1 if a < data.len() => data[a] = random.u8(..),
+        2 => drop(data.drain(start..end.min(start + 8))),
+        3 => {
+            let copy = data[start..end.min(start + 32)].to_vec();
+            drop(data.splice(a..a, copy));
+        }
+        4 => {
+            let other = random.choice(corpus).unwrap();
+            let from = random.usize(..=other.len());
+            drop(data.splice(start..end, other[from..].iter().copied()));
+        }
+        _ => {
+            let pieces: Vec<_> = PIECES.split(' ').collect();
+            let piece = random.choice(&pieces).unwrap().bytes();
+            drop(data.splice(a..a, piece));
+        }
+    }
+    data.truncate(4096);
+}
+
+#[test]
+fn any_signature_header_is_judged() {
+    pass("signature", 4_000, signature::run);
+}
+
+#[test]
+fn any_json_has_one_canonical_form() {
+    pass("canonical", 10_000, canonical::run);
+}
+
+#[test]
+fn any_signed_body_becomes_events_that_give_it_back_or_a_dead_letter() {
+    pass("envelope", 4_000, envelope::run);
+}
+
+#[test]
+fn any_configuration_is_refused_or_can_be_used() {
+    pass("config", 300, config::run);
+}
