@@ -154,7 +154,8 @@ impl Verifier {
         let now = delivery.received_at;
         let claim = self.claim(delivery).ok();
         let outside = |key: &Key| !key.window.contains(now);
-        let found = claim.and_then(|claim| self.find(delivery, &claim, outside, &mut None).map(|(key, ..)| key));
+        let found =
+            claim.and_then(|claim| self.find(delivery, &claim, outside, &mut None).map(|(key, ..)| key));
         let detail = refusal.detail.as_deref().unwrap_or("a secret is outside its time");
         let text = format!("the signature is right, but {detail}; the delivery came at {}", time(now));
         match found.map(|key| key.window) {
