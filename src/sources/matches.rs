@@ -41,7 +41,7 @@ impl Matches {
         self.meter.matched(last);
     }
 
-    /// Deliveries that it has signed, refused ones left out unless they were too old.
+    /// Deliveries that it has signed and that were not refused.
     pub fn count(&self) -> u64 {
         self.count.load(Ordering::Relaxed)
     }
