@@ -24,6 +24,9 @@ use crate::world::{LIVE_ROWS, World, drained, parked};
 /// Load before and after, to compare with.
 const NORMAL: Duration = Duration::from_secs(60);
 
+/// For a backlog to drain beside live deliveries, to which it gives way.
+const DRAINED: Duration = Duration::from_secs(1800);
+
 /// The phase that all is about.
 const OUTAGE: &str = "no broker";
 
@@ -138,16 +141,12 @@ async fn slices(pid: u32, senders: &Arc<Senders>, count: usize) -> anyhow::Resul
 
 /// Watches in slices until the spool is empty.
 async fn drain(pid: u32, admin: SocketAddr, senders: &Arc<Senders>) -> anyhow::Result<Vec<Phase>> {
-    let mut slices = Vec::new();
-    let drained = drained(admin);
-    tokio::pin!(drained);
-    loop {
-        let slice = async { tokio::time::timeout(SLICE, &mut drained).await.unwrap_or(Ok(())) };
-        slices.push(watch("draining", pid, senders, slice).await?);
-        if metric(admin, LIVE_ROWS).await? == 0.0 {
-            return Ok(slices);
-        }
+    let (mut slices, start) = (Vec::new(), Instant::now());
+    while metric(admin, LIVE_ROWS).await? > 0.0 {
+        anyhow::ensure!(start.elapsed() < DRAINED, "the spool is not empty after {DRAINED:?}");
+        slices.push(watch("draining", pid, senders, tokio::time::sleep(SLICE)).await?);
     }
+    Ok(slices)
 }
 
 /// Looks at the service's memory each second until `until` is over.
