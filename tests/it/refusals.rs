@@ -106,8 +106,9 @@ async fn the_log_has_a_hint_for_refusals_at_most_once_a_second_and_counts_them()
     };
     let (start, mut sent) = (Instant::now(), 0_u64);
     until("a second hint", async || {
-        post().await;
-        sent += 1;
+        // Some at once, so that each hint stands for several even where an answer takes a second.
+        tokio::join!(post(), post(), post(), post());
+        sent += 4;
         hints().len() >= 2
     })
     .await;
@@ -119,10 +120,10 @@ async fn the_log_has_a_hint_for_refusals_at_most_once_a_second_and_counts_them()
     );
     let first = &hints[0];
     assert_eq!((&first["level"], &first["cause"]), (&"WARN".into(), &"body_changed".into()));
-    assert_eq!((&first["source"], &first["refused"]), (&(*setup.source).into(), &1.into()));
+    assert_eq!(first["source"], *setup.source);
     assert!(first["hint"].as_str().unwrap().contains("as JSON without spaces"), "{first}");
     let told = hints.iter().map(|hint| hint["refused"].as_u64().unwrap());
-    assert!(told.sum::<u64>() <= sent && hints[1]["refused"].as_u64().unwrap() > 1, "{hints:?}");
+    assert!((hints.len() as u64 + 1..=sent).contains(&told.sum::<u64>()), "{hints:?}");
     let log = log.lock().unwrap().iter().map(Value::to_string).collect::<Vec<_>>().join("\n");
     assert!(
         !log.contains(SECRET) && !log.contains("results_url") && !log.contains(&signed(SECRET, &body)),
