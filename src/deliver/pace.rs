@@ -12,8 +12,9 @@ const LEAST: usize = 4;
 /// What a batch may take of that time before it counts as late: live deliveries wait behind it.
 const LATE: f64 = 1.5;
 
-/// One slow batch of the least size does not make all others look fast.
-const SLOWER: f64 = 1.5;
+/// So much more may the next batch of the least size take to be believed: a slow one does not make all
+/// others look fast. The price: where Kafka is slower for good, that is learned in some dozen rounds.
+const SLOWER: f64 = 1.05;
 
 /// Grows by a step with each batch, and starts over when Kafka answers late, or from the most. What
 /// counts as late is measured and not set: an acknowledgement across regions takes longer than one in
