@@ -47,6 +47,8 @@ pub struct Drain {
     live: Arc<AtomicU64>,
     seen: u64,
     lively: Instant,
+    /// Whose turn is next, where there are more topics than rows.
+    turn: usize,
 }
 
 /// A topic that is left alone for a while.
@@ -64,7 +66,7 @@ impl Drain {
         live: Arc<AtomicU64>,
     ) -> Self {
         let (aside, pace, lively) = (HashMap::new(), Pace::new(), Instant::now());
-        Self { producer, spool, topics, health, aside, pace, live, seen: 0, lively }
+        Self { producer, spool, topics, health, aside, pace, live, seen: 0, lively, turn: 0 }
     }
 
     /// Runs until dropped.
@@ -129,15 +131,18 @@ impl Drain {
         now < self.lively
     }
 
-    /// The oldest rows of each topic that is not set aside: `count` in all, but at least one of each. A
-    /// topic that is known to be out is tried with one row: the first acknowledgement makes it well.
-    async fn rows(&self, count: usize) -> Vec<Row> {
+    /// The oldest rows, `count` in all, of the topics that are not set aside; where there are more topics
+    /// than that, they take turns. A topic that is known to be out is tried with one row: the first
+    /// acknowledgement makes it well.
+    async fn rows(&mut self, count: usize) -> Vec<Row> {
         let now = Instant::now();
-        let topics: Vec<Topic> = self.spool.topics().into_iter().filter(|topic| topic.live > 0).collect();
-        let open = |topic: &&Topic| self.aside.get(&*topic.name).is_none_or(|aside| aside.until <= now);
-        let share = (count / topics.iter().filter(open).count().max(1)).max(1);
+        let mut topics: Vec<Topic> = self.spool.topics().into_iter().filter(|topic| topic.live > 0).collect();
+        topics.retain(|topic| self.aside.get(&*topic.name).is_none_or(|aside| aside.until <= now));
+        let (first, some) = (self.turn % topics.len().max(1), topics.len().min(count));
+        self.turn = first + some;
+        let share = count / some.max(1);
         let mut rows = Vec::new();
-        for topic in topics.iter().filter(open) {
+        for topic in topics.iter().cycle().skip(first).take(some) {
             let count = if self.topics.is_out(&topic.name) { 1 } else { share };
             match self.spool.oldest(&topic.name, count, BATCH_BYTES).await {
                 Ok(found) => rows.extend(found),
