@@ -11,8 +11,10 @@ use crate::delivery::{Deadline, Delivery};
 use crate::envelope::Event;
 use crate::kafka::Ack;
 use crate::names;
+use crate::observe::metrics;
 use crate::outcome::{Fault, Outcome, Reason};
 use crate::record::Record;
+use crate::schema::Encoded;
 use crate::sources::Source;
 use crate::verify::Verified;
 
@@ -172,9 +174,14 @@ impl Pipeline {
         outbound: Outbound,
         deadline: Deadline,
     ) -> Ended {
-        let Outbound { topic, records } = outbound;
+        let Outbound { topic, records, misfits } = outbound;
         match self.deliverer.deliver(records, deadline).await {
-            Ok(receipt) => Ended::stored(Ok(()), topic, receipt),
+            Ok(receipt) => {
+                for (event_type, count) in misfits {
+                    metrics::misfits(&source.name, &event_type, count);
+                }
+                Ended::stored(Ok(()), topic, receipt)
+            }
             Err(Undelivered::Refused(trouble)) => {
                 let why = Fault::new(Reason::KafkaRefused, trouble.to_string());
                 self.dead_letter(source, verified, Some(&topic), why, deadline).await
@@ -226,6 +233,8 @@ pub struct Outbound {
     pub topic: Arc<str>,
     /// At least one.
     pub records: Vec<Record>,
+    /// Values that did not fit their fields, by event type: mostly none.
+    pub misfits: Vec<(String, usize)>,
 }
 
 /// What a verified delivery becomes.
@@ -280,7 +289,7 @@ fn shape(source: &Source, verified: &Verified<'_>, payload: &[u8]) -> (Option<Na
 
 /// All or nothing: the first event that does not fit speaks for all of them.
 fn encode(source: &Source, events: &[Event<'_>]) -> Shaped {
-    let (mut first, mut records) = (None, Vec::with_capacity(events.len()));
+    let (mut first, mut records, mut misfits) = (None, Vec::with_capacity(events.len()), Vec::new());
     for event in events {
         let Some(route) = source.route(event.route()) else {
             return Shaped::DeadLetter { bound_for: None, why: Reason::TypeUnknown.into() };
@@ -290,6 +299,9 @@ fn encode(source: &Source, events: &[Event<'_>]) -> Shaped {
             Err(why) => return Shaped::Unavailable(why),
         };
         let encoded = encoder.encode(event);
+        if let Ok(Encoded { misfits: count @ 1.., .. }) = &encoded {
+            misfits.push((event.route().to_owned(), *count));
+        }
         match encoded.and_then(|encoded| Record::event(&route.topic, event, encoded)) {
             Ok(record) => records.push(record),
             Err(why) => return Shaped::DeadLetter { bound_for: Some(route.topic.clone()), why },
@@ -297,7 +309,7 @@ fn encode(source: &Source, events: &[Event<'_>]) -> Shaped {
         first.get_or_insert(&route.topic);
     }
     match first {
-        Some(topic) => Shaped::Publish(Outbound { topic: topic.clone(), records }),
+        Some(topic) => Shaped::Publish(Outbound { topic: topic.clone(), records, misfits }),
         None => Shaped::DeadLetter { bound_for: None, why: Reason::ShapeMismatch.into() },
     }
 }

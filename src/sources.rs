@@ -269,8 +269,10 @@ fn route(
             let encoder = if id.is_some() { Some(encoder) } else { former() };
             Some(Route { topic, encoder, policy: None })
         }
-        Err(message) => {
-            problems.add(format!("schema of {source} {event_type}"), message);
+        Err(faults) => {
+            for fault in faults {
+                problems.add(format!("schema of {source} {event_type}"), fault);
+            }
             None
         }
     }

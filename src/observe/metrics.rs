@@ -15,6 +15,7 @@ const SPOOL_OLDEST: &str = "hookstream_spool_oldest_timestamp_seconds";
 const REFUSED: &str = "hookstream_connections_refused_total";
 const SECRET_MATCHES: &str = "hookstream_secret_matches_total";
 const SECRET_LAST: &str = "hookstream_secret_last_match_timestamp_seconds";
+const MISFITS: &str = "hookstream_misfits_total";
 const RELOAD: &str = "hookstream_config_last_reload_successful";
 const BUILD: &str = "hookstream_build_info";
 
@@ -56,6 +57,10 @@ pub fn init() {
             metrics::Unit::Seconds,
             "When the last of them was received, in seconds since 1970; NaN while there is none."
         );
+        metrics::describe_counter!(
+            MISFITS,
+            "Values kept in additional_fields because they did not fit their field, by source and event type."
+        );
         metrics::describe_gauge!(
             RELOAD,
             "Whether the last attempt to read the configuration again was: 1 taken, 0 refused (the old one stays)."
@@ -75,6 +80,13 @@ pub fn delivery(source: &str, outcome: Outcome, reason: Option<Reason>, took: Du
         .increment(1);
     metrics::histogram!(DURATION, "source" => source, "outcome" => outcome.label())
         .record(took.as_secs_f64());
+}
+
+/// Counts values that did not fit their fields. `event_type` is one of the source's `types`, so that
+/// the label's values are bounded.
+pub fn misfits(source: &str, event_type: &str, count: usize) {
+    let labels = [("source", source.to_owned()), ("type", event_type.to_owned())];
+    metrics::counter!(MISFITS, &labels).increment(count as u64);
 }
 
 /// How full the spool is; without one, these metrics are absent. `oldest_ms` is the oldest live

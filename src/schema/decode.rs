@@ -8,10 +8,14 @@ use std::time::{Duration, Instant};
 
 use apache_avro::Schema;
 use apache_avro::reader::datum::GenericDatumReader;
+use apache_avro::schema::{NamesRef, ResolvedSchema};
 use apache_avro::types::Value;
+use jiff::SignedDuration;
+use jiff::civil::DateTime;
 use schema_registry_converter::async_impl::avro::AvroDecoder;
 
 use super::Registry;
+use super::annotation::{Annotations, BytesForm, DecimalForm};
 
 /// How long a registry that does not answer is left alone, so that a hundred records do not wait
 /// a hundred times.
@@ -87,9 +91,10 @@ pub fn frame(value: &[u8]) -> Option<(u32, &[u8])> {
     }
 }
 
-/// Decodes Avro (without its frame) to one line of JSON: fields in the schema's order, times as
-/// RFC 3339, a map's keys sorted. `None` where the bytes are not the schema's or bytes are left;
-/// why is not said, since the library's errors may hold the payload.
+/// Decodes Avro (without its frame) to one line of JSON: fields in the schema's order under their
+/// names, times as RFC 3339, bytes and decimals as their annotations say (else base64, and a number),
+/// a map's keys sorted. `None` where the bytes are not the schema's or bytes are left; why is not
+/// said, since the library's errors may hold the payload.
 pub fn json(schema: &Schema, avro: &[u8]) -> Option<String> {
     line(schema, avro, true)
 }
@@ -97,7 +102,8 @@ pub fn json(schema: &Schema, avro: &[u8]) -> Option<String> {
 fn line(schema: &Schema, avro: &[u8], nulls: bool) -> Option<String> {
     let value = value(schema, avro)?;
     let mut out = String::with_capacity(avro.len() * 2);
-    write(&value, nulls, &mut out)?;
+    let names = ResolvedSchema::new(schema).ok()?;
+    Print { names: names.get_names(), nulls }.value(&value, schema, &Annotations::default(), &mut out)?;
     Some(out)
 }
 
@@ -107,7 +113,69 @@ pub(super) fn value(schema: &Schema, mut avro: &[u8]) -> Option<Value> {
     avro.is_empty().then_some(value)
 }
 
-fn write(value: &Value, nulls: bool, out: &mut String) -> Option<()> {
+/// Writes values as JSON.
+struct Print<'s> {
+    names: &'s NamesRef<'s>,
+    nulls: bool,
+}
+
+impl Print<'_> {
+    fn value(&self, value: &Value, schema: &Schema, forms: &Annotations<'_>, out: &mut String) -> Option<()> {
+        match (value, schema) {
+            (value, Schema::Ref { name }) => self.value(value, self.names.get(name)?, forms, out)?,
+            (Value::Union(choice, value), Schema::Union(union)) => {
+                let branch = union.variants().get(usize::try_from(*choice).ok()?)?;
+                self.value(value, branch, forms, out)?;
+            }
+            (Value::Array(items), Schema::Array(schema)) => {
+                let item = |item, out: &mut String| self.value(item, &schema.items, forms, out);
+                list(out, ['[', ']'], items.iter(), item)?;
+            }
+            (Value::Map(entries), Schema::Map(schema)) => {
+                let mut entries: Vec<_> = entries.iter().collect();
+                entries.sort_unstable_by_key(|(key, _)| *key);
+                list(out, ['{', '}'], entries.into_iter(), |(key, value), out| {
+                    self.member(key, value, &schema.types, forms, out)
+                })?;
+            }
+            (Value::Record(values), Schema::Record(record)) => {
+                let fields = values.iter().zip(&record.fields);
+                let fields = fields.filter(|((_, value), _)| self.nulls || !is_null(value));
+                list(out, ['{', '}'], fields, |((key, value), field), out| {
+                    // What another's schema says in our names counts only where it means something.
+                    let forms = Annotations::of(field).unwrap_or_default();
+                    self.member(key, value, &field.schema, &forms, out)
+                })?;
+            }
+            (Value::Decimal(decimal), Schema::Decimal(schema)) => {
+                let quote = if forms.decimal == Some(DecimalForm::String) { "\"" } else { "" };
+                let number = decimal_text(&Vec::<u8>::try_from(decimal).ok()?, schema.scale)?;
+                write!(out, "{quote}{number}{quote}").ok()?;
+            }
+            (Value::Bytes(bytes) | Value::Fixed(_, bytes), _) => {
+                let form = forms.bytes.unwrap_or(BytesForm::Base64);
+                write!(out, "\"{}\"", form.write(bytes)).ok()?;
+            }
+            (value, _) => scalar(value, out)?,
+        }
+        Some(())
+    }
+
+    fn member(
+        &self,
+        key: &str,
+        value: &Value,
+        schema: &Schema,
+        forms: &Annotations<'_>,
+        out: &mut String,
+    ) -> Option<()> {
+        out.push_str(&serde_json::to_string(key).ok()?);
+        out.push(':');
+        self.value(value, schema, forms, out)
+    }
+}
+
+fn scalar(value: &Value, out: &mut String) -> Option<()> {
     match value {
         Value::Null => out.push_str("null"),
         Value::Boolean(value) => write!(out, "{value}").ok()?,
@@ -116,27 +184,61 @@ fn write(value: &Value, nulls: bool, out: &mut String) -> Option<()> {
         Value::Float(value) => out.push_str(&serde_json::to_string(value).ok()?),
         Value::Double(value) => out.push_str(&serde_json::to_string(value).ok()?),
         Value::String(text) | Value::Enum(_, text) => out.push_str(&serde_json::to_string(text).ok()?),
-        Value::TimestampMillis(milliseconds) => match jiff::Timestamp::from_millisecond(*milliseconds) {
-            Ok(time) => write!(out, "\"{time:.3}\"").ok()?,
-            Err(_) => write!(out, "{milliseconds}").ok()?,
+        Value::Uuid(uuid) => write!(out, "\"{uuid}\"").ok()?,
+        Value::TimestampMillis(ticks) => time(*ticks, 3, "Z", out)?,
+        Value::TimestampMicros(ticks) => time(*ticks, 6, "Z", out)?,
+        Value::TimestampNanos(ticks) => time(*ticks, 9, "Z", out)?,
+        Value::LocalTimestampMillis(ticks) => time(*ticks, 3, "", out)?,
+        Value::LocalTimestampMicros(ticks) => time(*ticks, 6, "", out)?,
+        Value::LocalTimestampNanos(ticks) => time(*ticks, 9, "", out)?,
+        Value::TimeMillis(ticks) => of_day(i64::from(*ticks), 3, out)?,
+        Value::TimeMicros(ticks) => of_day(*ticks, 6, out)?,
+        Value::Date(days) => match since_epoch(i128::from(*days) * 86_400_000_000_000) {
+            Some(midnight) => write!(out, "\"{}\"", midnight.date()).ok()?,
+            None => write!(out, "{days}").ok()?,
         },
-        Value::Union(_, value) => write(value, nulls, out)?,
-        Value::Array(items) => {
-            list(out, ['[', ']'], items.iter(), |item, out| write(item, nulls, out))?;
-        }
-        Value::Map(entries) => {
-            let mut entries: Vec<_> = entries.iter().collect();
-            entries.sort_unstable_by_key(|(key, _)| *key);
-            list(out, ['{', '}'], entries.into_iter(), |(key, value), out| member(key, value, nulls, out))?;
-        }
-        Value::Record(fields) => {
-            let fields = fields.iter().filter(|(_, value)| nulls || !is_null(value));
-            list(out, ['{', '}'], fields, |(key, value), out| member(key, value, nulls, out))?;
-        }
         // Schemas that are not ours may use more: said by name, not guessed.
         other => write!(out, "\"<{:?}>\"", apache_avro::types::ValueKind::from(other)).ok()?,
     }
     Some(())
+}
+
+/// `ticks` of which a second has 10^`digits`, as RFC 3339; as they are where no year is theirs.
+fn time(ticks: i64, digits: u8, zone: &str, out: &mut String) -> Option<()> {
+    let nanoseconds = i128::from(ticks) * 10_i128.pow(u32::from(9 - digits));
+    match since_epoch(nanoseconds) {
+        Some(civil) => write!(out, "\"{civil:.*}{zone}\"", usize::from(digits)).ok(),
+        None => write!(out, "{ticks}").ok(),
+    }
+}
+
+fn since_epoch(nanoseconds: i128) -> Option<DateTime> {
+    let span = SignedDuration::try_from_nanos_i128(nanoseconds)?;
+    DateTime::constant(1970, 1, 1, 0, 0, 0, 0).checked_add(span).ok()
+}
+
+fn of_day(ticks: i64, digits: u8, out: &mut String) -> Option<()> {
+    let second = 10_i64.pow(u32::from(digits));
+    let (seconds, width) = (ticks.div_euclid(second), usize::from(digits));
+    let (hour, minute) = (seconds.div_euclid(3600), seconds.div_euclid(60) % 60);
+    write!(out, "\"{hour:02}:{minute:02}:{:02}.{:0width$}\"", seconds % 60, ticks.rem_euclid(second)).ok()
+}
+
+/// A decimal's two's complement as a JSON number. `None` past 16 bytes that tell something.
+fn decimal_text(bytes: &[u8], scale: usize) -> Option<String> {
+    let negative = bytes.first().is_some_and(|first| first & 0x80 != 0);
+    let sign = if negative { 0xff } else { 0 };
+    let (more, low) = bytes.split_at(bytes.len().saturating_sub(16));
+    let mut all = [sign; 16];
+    all.get_mut(16 - low.len()..)?.copy_from_slice(low);
+    let value = i128::from_be_bytes(all);
+    if more.iter().any(|byte| *byte != sign) || (value < 0) != negative {
+        return None;
+    }
+    let (minus, digits) = (if negative { "-" } else { "" }, value.unsigned_abs().to_string());
+    let digits = format!("{digits:0>width$}", width = scale + 1);
+    let (whole, fraction) = digits.split_at(digits.len() - scale);
+    Some(if scale == 0 { format!("{minus}{whole}") } else { format!("{minus}{whole}.{fraction}") })
 }
 
 fn is_null(value: &Value) -> bool {
@@ -144,12 +246,6 @@ fn is_null(value: &Value) -> bool {
         Value::Union(_, value) => is_null(value),
         value => *value == Value::Null,
     }
-}
-
-fn member(key: &str, value: &Value, nulls: bool, out: &mut String) -> Option<()> {
-    out.push_str(&serde_json::to_string(key).ok()?);
-    out.push(':');
-    write(value, nulls, out)
 }
 
 fn list<T>(

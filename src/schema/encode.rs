@@ -15,9 +15,12 @@ use apache_avro::Schema;
 use apache_avro::schema::RecordField;
 use jiff::Timestamp;
 
+use super::annotation::Annotations;
+use super::instant::Unit;
 use super::places::{Path, Spot};
-use super::plan::{Compiler, Field, Node, kind};
+use super::plan::{Compiler, Field, Node, Record, Time, kind};
 use super::walk::{Spoken, Stop, Walk};
+use crate::config::TimeFormat;
 use crate::envelope::{Event, Places};
 use crate::json::push_pointer;
 use crate::outcome::{Fault, Reason};
@@ -28,6 +31,8 @@ pub struct Encoded {
     pub value: Vec<u8>,
     /// JSON pointers, from the body's root, of what went to `additional_fields`.
     pub additional: Vec<String>,
+    /// How many of them are there because they did not fit their field, which is null now.
+    pub misfits: usize,
 }
 
 /// Sizes only: the value is payload, and so are the names in the pointers.
@@ -61,6 +66,7 @@ impl From<Misfit> for Fault {
 pub struct Encoder {
     id: u32,
     fields: Vec<Root>,
+    records: Vec<Option<Record>>,
     spots: Spot,
     /// `data` is the text of all of it, and no `additional_fields` stands behind.
     generic: bool,
@@ -87,20 +93,24 @@ impl Encoder {
     /// Compiles `schema` for bodies whose parts stand at `places`.
     ///
     /// # Errors
-    /// One sentence that names the field that is missing, of the wrong type or not supported.
-    pub fn compile(schema: &Schema, id: u32, places: &Places) -> Result<Self, String> {
+    /// A sentence for each field that is missing, of the wrong type or not supported.
+    pub fn compile(schema: &Schema, id: u32, places: &Places) -> Result<Self, Vec<String>> {
         let Schema::Record(record) = schema else {
-            return Err(format!("the schema is {}, not a record", kind(schema)));
+            return Err(vec![format!("the schema is {}, not a record", kind(schema))]);
         };
         let named = |name: &str| record.fields.iter().find(|field| field.name == name);
         let last = "additional_fields";
         let is_text = named("data").is_some_and(|data| matches!(data.schema, Schema::String));
         let generic = is_text && named(last).is_none();
         let more = (!generic).then_some(last);
+        let mut faults = Vec::new();
         for name in ["id", "type", "source", "time", "received_at", "data"].into_iter().chain(more) {
             if named(name).is_none() {
-                return Err(format!("field `{name}` is missing from the root record"));
+                faults.push(format!("field `{name}` is missing from the root record"));
             }
+        }
+        if !faults.is_empty() {
+            return Err(faults);
         }
         let mut compiler = Compiler::default();
         let mut fields = Vec::with_capacity(record.fields.len());
@@ -108,18 +118,32 @@ impl Encoder {
         if !generic {
             let last = rest.next_back().filter(|field| field.name == last);
             if !last.is_some_and(|field| is_text_map(&field.schema)) {
-                return Err("field `additional_fields` must be a map of strings and the last field".into());
+                faults.push("field `additional_fields` must be a map of strings and the last field".into());
             }
         }
         for field in rest {
-            fields.push(Root::compile(&mut compiler, field, places, generic)?);
+            match Root::compile(&mut compiler, field, places, generic) {
+                Ok(root)
+                    if root.key().is_some()
+                        && fields.iter().any(|other: &Root| other.key() == root.key()) =>
+                {
+                    faults.push(format!("field `{}` reads what another field reads", field.name));
+                }
+                Ok(root) => fields.push(root),
+                Err(fault) => faults.push(fault),
+            }
+        }
+        let Compiler { records, faults: within, .. } = compiler;
+        faults.extend(within);
+        if !faults.is_empty() {
+            return Err(faults);
         }
         let mut data_pointer = String::new();
         for name in places.data.names() {
             push_pointer(&mut data_pointer, name);
         }
         let data = places.data.names().to_vec();
-        Ok(Self { id, fields, spots: Spot::tree(places), generic, data, data_pointer })
+        Ok(Self { id, fields, records, spots: Spot::tree(places), generic, data, data_pointer })
     }
 
     /// The id that stands in the frame.
@@ -154,12 +178,12 @@ impl Encoder {
         out.push(0);
         out.extend_from_slice(&self.id.to_be_bytes());
         let spoken = Spoken { id: &event.id, event_type: &event.event_type, time: is_exact(event.time) };
-        let mut walk = Walk::new(out, spoken);
+        let mut walk = Walk::new(out, spoken, &self.records);
         for field in &self.fields {
             self.root(field, event, &mut walk)?;
         }
         if self.generic {
-            return Ok(Encoded { value: walk.out, additional: Vec::new() });
+            return Ok(Encoded { value: walk.out, additional: Vec::new(), misfits: 0 });
         }
         self.unknown(event, &mut walk)?;
         Ok(finish(walk))
@@ -192,8 +216,8 @@ impl Encoder {
             }
             Root::Body(field) => {
                 let path = Path::start("");
-                let spot = self.spots.below(&field.name);
-                walk.field(field, event.root.get(&field.name), &path.field(&field.name), spot)?;
+                let spot = self.spots.below(&field.key);
+                walk.field(field, event.root.get(&field.key), &path.field(&field.key), spot)?;
             }
         }
         Ok(())
@@ -204,9 +228,7 @@ impl Encoder {
         if self.data.is_empty() {
             return Ok(()); // The body is the data, whose walk has seen them.
         }
-        let reads = |key: &str| {
-            self.fields.iter().any(|field| matches!(field, Root::Body(field) if *field.name == *key))
-        };
+        let reads = |key: &str| self.fields.iter().any(|field| field.key() == Some(key));
         let path = Path::start("");
         for (key, raw) in event.root.members() {
             if !reads(key) {
@@ -218,9 +240,17 @@ impl Encoder {
 }
 
 impl Root {
-    fn compile(
-        compiler: &mut Compiler,
-        field: &RecordField,
+    /// The member of the body's root that it reads.
+    fn key(&self) -> Option<&str> {
+        match self {
+            Self::Body(field) => Some(&field.key),
+            _ => None,
+        }
+    }
+
+    fn compile<'s>(
+        compiler: &mut Compiler<'s>,
+        field: &'s RecordField,
         places: &Places,
         generic: bool,
     ) -> Result<Self, String> {
@@ -229,6 +259,10 @@ impl Root {
             fits.then_some(root).ok_or_else(|| format!("field `{name}` must be {wanted}"))
         };
         let is_text = matches!(field.schema, Schema::String);
+        let ours = ["id", "type", "source", "time", "received_at", "data"].contains(&name) || generic;
+        if ours && Annotations::of(field)? != Annotations::default() {
+            return Err(format!("field `{name}`: no annotation may stand here, its form is fixed"));
+        }
         match name {
             "id" => must(is_text, Self::Id, "a string"),
             "type" => must(is_text, Self::Type, "a string"),
@@ -238,7 +272,7 @@ impl Root {
                 must(fits, Self::ReceivedAt, "a timestamp-millis")
             }
             "time" => match compiler.field(field, name)?.node {
-                Node::Nullable { null, value, inner } if matches!(*inner, Node::Instant) => {
+                Node::Nullable { null, value, inner } if is_milliseconds(&inner) => {
                     Ok(Self::Time { null, value })
                 }
                 _ => Err("field `time` must be a union of null and timestamp-millis".into()),
@@ -260,18 +294,26 @@ impl Root {
                 };
                 must(fits, Self::Data(field), "a record")
             }
-            // Two fields that read one text would keep it twice under one pointer.
-            _ if places.data.names().first().is_none_or(|first| first == name) => {
-                Err(format!("field `{name}` reads what `data` reads"))
+            _ => {
+                let field = compiler.field(field, name)?;
+                // Two fields that read one text would keep it twice under one pointer.
+                if places.data.names().first().is_none_or(|first| *first == *field.key) {
+                    return Err(format!("field `{name}` reads what `data` reads"));
+                }
+                Ok(Self::Body(field))
             }
-            _ => Ok(Self::Body(compiler.field(field, name)?)),
         }
     }
 }
 
+/// Whether it is the type of the envelope's time.
+fn is_milliseconds(node: &Node) -> bool {
+    matches!(node, Node::Time(Time::Instant(Unit::Milli, TimeFormat::Rfc3339)))
+}
+
 /// Writes `additional_fields`, the record's last field.
 fn finish(mut walk: Walk<'_, '_>) -> Encoded {
-    let kept = std::mem::take(&mut walk.kept);
+    let (kept, misfits) = (std::mem::take(&mut walk.kept), walk.misfits);
     walk.out
         .reserve(kept.iter().map(|(pointer, raw)| pointer.len() + raw.get().len() + 10).sum::<usize>() + 10);
     walk.block(kept.len());
@@ -280,7 +322,7 @@ fn finish(mut walk: Walk<'_, '_>) -> Encoded {
         walk.text(raw.get());
     }
     walk.end_block();
-    Encoded { value: walk.out, additional: kept.into_iter().map(|(pointer, _)| pointer).collect() }
+    Encoded { value: walk.out, additional: kept.into_iter().map(|(pointer, _)| pointer).collect(), misfits }
 }
 
 fn content_type<'e>(event: &Event<'e>) -> Option<&'e str> {

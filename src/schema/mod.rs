@@ -1,5 +1,6 @@
 //! Avro: schemas and their ids, JSON in, framed values out.
 
+mod annotation;
 pub mod decode;
 pub mod encode;
 mod instant;

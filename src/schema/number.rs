@@ -7,6 +7,9 @@ use std::io::Write as _;
 /// never makes two different values equal to one that fits a type.
 const EXPONENT_BOUND: i64 = 1_000_000_000_000_000;
 
+/// Digits that an i128 always holds: the widest decimal of most readers, too.
+pub(super) const MAX_DIGITS: i64 = 38;
+
 /// The value of a JSON number: `digits * 10^exponent` without leading or trailing zeros. A slice
 /// of the text; making and comparing one allocates nothing, whatever the exponent says.
 #[derive(Clone, Copy)]
@@ -45,18 +48,25 @@ impl<'t> Decimal<'t> {
         self.negative == other.negative && self.exponent == other.exponent && self.each().eq(other.each())
     }
 
-    fn integer(self) -> Option<i64> {
+    /// The value times `10^power`, rounded down, and whether nothing was rounded away. `None` from
+    /// 10^38 on.
+    fn scaled(self, power: i64) -> Option<(i128, bool)> {
         if self.digits.is_empty() {
-            return Some(0);
+            return Some((0, true));
         }
-        let zeros = u32::try_from(self.exponent).ok()?;
-        // i64 has at most 19 digits; i128 holds any 19 of them.
-        if zeros > 18 || count_digits(self.digits) + zeros as usize > 19 {
+        let exponent = self.exponent + power;
+        let whole = signed(count_digits(self.digits)) + exponent;
+        if whole > MAX_DIGITS {
             return None;
         }
-        let whole = self.each().fold(0_i128, |sum, digit| sum * 10 + i128::from(digit - b'0'));
-        let whole = whole * 10_i128.pow(zeros);
-        i64::try_from(if self.negative { -whole } else { whole }).ok()
+        // What is behind them ends in a digit that is not zero.
+        let taken = usize::try_from(whole).unwrap_or(0);
+        let value = self.each().take(taken).fold(0_i128, |sum, digit| sum * 10 + i128::from(digit - b'0'));
+        let Ok(zeros) = u32::try_from(exponent) else {
+            return Some((if self.negative { -value - 1 } else { value }, false));
+        };
+        let value = value * 10_i128.pow(zeros);
+        Some((if self.negative { -value } else { value }, true))
     }
 }
 
@@ -84,7 +94,19 @@ fn exponent(written: &str) -> i64 {
 /// when it is none or out of range.
 pub(super) fn integer(text: &str) -> Option<i64> {
     // The common spelling first; what Rust refuses may still be an integer by value.
-    text.parse().ok().or_else(|| Decimal::of(text).integer())
+    text.parse().ok().or_else(|| i64::try_from(unscaled(text, 0)?).ok())
+}
+
+/// The integer that is a JSON number's value times `10^scale`. `None` when it is none, or from
+/// 10^38 on.
+pub(super) fn unscaled(text: &str, scale: u8) -> Option<i128> {
+    Decimal::of(text).scaled(i64::from(scale)).filter(|(_, exact)| *exact).map(|(value, _)| value)
+}
+
+/// A JSON number's value times `10^power`, rounded down, and whether it is just that.
+pub(super) fn rounded_down(text: &str, power: u8) -> Option<(i64, bool)> {
+    let (value, exact) = Decimal::of(text).scaled(i64::from(power))?;
+    Some((i64::try_from(value).ok()?, exact))
 }
 
 /// The double nearest to a JSON number, and whether its shortest text gives the same decimal
@@ -151,6 +173,30 @@ mod tests {
         ] {
             assert_eq!(integer(text), None, "{text}");
         }
+    }
+
+    #[test]
+    fn scaled_values_are_exact_or_rounded_down_and_said() {
+        for (text, power, value) in [
+            ("1775847600", 3, (1_775_847_600_000, true)),
+            ("1775847600.5", 3, (1_775_847_600_500, true)),
+            ("1.7758476e9", 0, (1_775_847_600, true)),
+            ("-0.25", 3, (-250, true)),
+            ("0.0009", 3, (0, false)),
+            ("-0.0009", 3, (-1, false)),
+            ("-1.9999", 3, (-2000, false)),
+            ("1e-999999999999999999999", 9, (0, false)),
+            ("9223372036854775807", 0, (i64::MAX, true)),
+        ] {
+            assert_eq!(rounded_down(text, power), Some(value), "{text}");
+        }
+        assert_eq!(rounded_down("9223372036854775808", 0), None);
+        assert_eq!(unscaled("12.5", 2), Some(1250));
+        assert_eq!(unscaled("-1.25e1", 1), Some(-125));
+        assert_eq!(unscaled("12.505", 2), None);
+        let most = "9".repeat(38);
+        assert_eq!(unscaled(&most, 0), Some(10_i128.pow(38) - 1));
+        assert_eq!(unscaled(&most, 1), None);
     }
 
     #[test]

@@ -73,7 +73,7 @@ pub(super) struct Path<'p> {
 enum Step<'p> {
     /// A finished pointer.
     Start(&'p str),
-    /// A field of the schema.
+    /// A field of the schema, by its key in the body.
     Field(&'p str),
     /// An element of an array.
     Index(usize),

@@ -1,12 +1,16 @@
 //! A schema as the tree that the walk follows: owned, checked once, nothing left to look up.
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::borrow::Cow;
 
-use apache_avro::Schema;
-use apache_avro::schema::{Name, RecordField, RecordSchema};
+use super::annotation::{BytesForm, DecimalForm};
+use super::instant::Unit;
+use crate::config::TimeFormat;
+use crate::json::Kind;
 
-use super::walk;
+mod compile;
+mod default;
+
+pub(super) use compile::{Compiler, kind};
 
 /// A type of the schema.
 #[derive(Debug)]
@@ -18,44 +22,75 @@ pub(super) enum Node {
     Float,
     Double,
     Text,
-    /// `timestamp-millis`, from an RFC 3339 text.
-    Instant,
+    Uuid {
+        /// 16 bytes; else a string.
+        fixed: bool,
+    },
+    Time(Time),
+    Bytes(BytesForm),
+    Fixed {
+        size: usize,
+        form: BytesForm,
+    },
+    Decimal(Decimal),
+    Enum(Box<Enum>),
     Array(Box<Node>),
     Map(Box<Node>),
-    /// Shared, since a name may be used again.
-    Record(Arc<Record>),
+    /// Its place in [`Records`], since a name may be used again, within itself, too.
+    Record(usize),
     /// A union with null; the bytes that choose the branch.
     Nullable {
         null: u8,
         value: u8,
         inner: Box<Node>,
     },
+    Union(Union),
 }
 
-impl Node {
-    /// What the type asks for, for people.
-    pub(super) const fn expects(&self) -> &'static str {
-        match self {
-            Self::Null => "null",
-            Self::Boolean => "boolean",
-            Self::Int => "int",
-            Self::Long => "long",
-            Self::Float => "float",
-            Self::Double => "double",
-            Self::Text => "string",
-            Self::Instant => "an RFC 3339 time with its offset",
-            Self::Array(_) => "array",
-            Self::Map(_) => "map",
-            Self::Record(_) => "record",
-            Self::Nullable { inner, .. } => inner.expects(),
-        }
-    }
-
-    /// Whether null is one of its values.
-    pub(super) const fn takes_null(&self) -> bool {
-        matches!(self, Self::Null | Self::Nullable { .. })
-    }
+/// What a time is in Avro and in JSON.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Time {
+    Instant(Unit, TimeFormat),
+    Local(Unit),
+    OfDay(Unit),
+    Date,
 }
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Decimal {
+    /// Digits in all: 1 to 38.
+    pub(super) precision: u8,
+    /// Digits behind the point.
+    pub(super) scale: u8,
+    /// Of a fixed, in bytes.
+    pub(super) size: Option<usize>,
+    pub(super) form: DecimalForm,
+}
+
+#[derive(Debug)]
+pub(super) struct Enum {
+    pub(super) symbols: Vec<String>,
+    /// What any other text becomes.
+    pub(super) default: Option<usize>,
+}
+
+/// Any union but that of null and one type.
+#[derive(Debug)]
+pub(super) struct Union {
+    /// The byte that chooses null.
+    pub(super) null: Option<u8>,
+    pub(super) branches: Vec<Branch>,
+}
+
+#[derive(Debug)]
+pub(super) struct Branch {
+    /// The byte that chooses it.
+    pub(super) choice: u8,
+    pub(super) node: Node,
+}
+
+/// The records of a schema. `None` only while it is compiled.
+pub(super) type Records = [Option<Record>];
 
 /// A record of the schema.
 #[derive(Debug)]
@@ -63,90 +98,120 @@ pub(super) struct Record {
     pub(super) fields: Vec<Field>,
 }
 
-impl Record {
-    pub(super) fn knows(&self, name: &str) -> bool {
-        self.fields.iter().any(|field| *field.name == *name)
-    }
-}
-
-/// A field that is read from the body by its name.
+/// A field that is read from the body by its key.
 #[derive(Debug)]
 pub(super) struct Field {
     pub(super) name: Box<str>,
+    /// The member's key in JSON: the name, if no annotation says another.
+    pub(super) key: Box<str>,
     pub(super) node: Node,
     /// The default as Avro, for a field that is missing and may not be null.
     pub(super) default: Option<Box<[u8]>>,
 }
 
-/// Compiles the types of one schema.
-#[derive(Default)]
-pub(super) struct Compiler {
-    /// The records that are complete: a name that is used inside its own record is not there yet.
-    records: HashMap<Name, Arc<Record>>,
+impl Record {
+    pub(super) fn knows(&self, key: &str) -> bool {
+        self.fields.iter().any(|field| *field.key == *key)
+    }
 }
 
-impl Compiler {
-    /// Compiles a field; `at` names it in an error.
-    pub(super) fn field(&mut self, field: &RecordField, at: &str) -> Result<Field, String> {
-        let node = self.node(&field.schema, at)?;
-        let default = match &field.default {
-            // Null for what is missing, whatever a reader's default says: the value tells what came.
-            Some(default) if !node.takes_null() => {
-                let text = default.to_string();
-                let bytes = walk::plain(&node, &text)
-                    .ok_or_else(|| format!("field `{at}`: this default is not supported yet"))?;
-                Some(bytes.into_boxed_slice())
-            }
-            _ => None,
-        };
-        Ok(Field { name: field.name.as_str().into(), node, default })
+impl Field {
+    /// Whether it stands for itself where the body has nothing.
+    pub(super) const fn may_be_missing(&self) -> bool {
+        self.default.is_some() || self.node.takes_null()
     }
+}
 
-    fn node(&mut self, schema: &Schema, at: &str) -> Result<Node, String> {
-        Ok(match schema {
-            Schema::Null => Node::Null,
-            Schema::Boolean => Node::Boolean,
-            Schema::Int => Node::Int,
-            Schema::Long => Node::Long,
-            Schema::Float => Node::Float,
-            Schema::Double => Node::Double,
-            Schema::String => Node::Text,
-            Schema::TimestampMillis => Node::Instant,
-            Schema::Array(array) => Node::Array(Box::new(self.node(&array.items, at)?)),
-            Schema::Map(map) => Node::Map(Box::new(self.node(&map.types, at)?)),
-            Schema::Record(record) => Node::Record(self.record(record, at)?),
-            Schema::Union(union) => match union.variants() {
-                [Schema::Null, value] => {
-                    Node::Nullable { null: 0, value: 2, inner: Box::new(self.node(value, at)?) }
-                }
-                [value, Schema::Null] => {
-                    Node::Nullable { null: 2, value: 0, inner: Box::new(self.node(value, at)?) }
-                }
-                _ => {
-                    return Err(format!(
-                        "field `{at}`: a union other than null and one type is not supported yet"
-                    ));
-                }
-            },
-            Schema::Ref { name } => match self.records.get(name) {
-                Some(record) => Node::Record(Arc::clone(record)),
-                None => {
-                    return Err(format!("field `{at}`: the recursive type `{name}` is not supported yet"));
-                }
-            },
-            other => return Err(format!("field `{at}`: {} is not supported yet", kind(other))),
+impl Node {
+    /// What the type asks for, for people. Nothing of a body.
+    pub(super) fn expects(&self) -> Cow<'static, str> {
+        Cow::Borrowed(match self {
+            Self::Null => "null",
+            Self::Boolean => "boolean",
+            Self::Int => "int",
+            Self::Long => "long",
+            Self::Float => "float",
+            Self::Double => "double",
+            Self::Text => "string",
+            Self::Uuid { .. } => "a UUID",
+            Self::Time(time) => time.expects(),
+            Self::Bytes(form) => form.expects(),
+            Self::Fixed { size, form } => return format!("{size} bytes as {}", form.expects()).into(),
+            Self::Decimal(decimal) => return decimal.expects().into(),
+            Self::Enum(_) => "a symbol of the enum",
+            Self::Array(_) => "array",
+            Self::Map(_) => "map",
+            Self::Record(_) => "record",
+            Self::Nullable { inner, .. } => return inner.expects(),
+            Self::Union(union) => {
+                let all: Vec<_> = union.branches.iter().map(|branch| branch.node.expects()).collect();
+                return format!("one of: {}", all.join(", ")).into();
+            }
         })
     }
 
-    fn record(&mut self, schema: &RecordSchema, at: &str) -> Result<Arc<Record>, String> {
-        let fields = schema.fields.iter().map(|field| self.field(field, &format!("{at}.{}", field.name)));
-        let record = Arc::new(Record { fields: fields.collect::<Result<_, _>>()? });
-        self.records.insert(schema.name.clone(), Arc::clone(&record));
-        Ok(record)
+    /// Whether null is one of its values.
+    pub(super) const fn takes_null(&self) -> bool {
+        matches!(self, Self::Null | Self::Nullable { .. } | Self::Union(Union { null: Some(_), .. }))
+    }
+
+    /// Whether a value of this kind can be one of its own, as far as the kind tells.
+    pub(super) fn takes(&self, kind: Kind) -> bool {
+        match self {
+            Self::Null => kind == Kind::Null,
+            Self::Boolean => kind == Kind::Boolean,
+            Self::Int | Self::Long | Self::Float | Self::Double => kind == Kind::Number,
+            Self::Text | Self::Uuid { .. } | Self::Bytes(_) | Self::Fixed { .. } | Self::Enum(_) => {
+                kind == Kind::String
+            }
+            Self::Time(time) => kind == time.kind(),
+            Self::Decimal(decimal) => kind == decimal.kind(),
+            Self::Array(_) => kind == Kind::Array,
+            Self::Map(_) | Self::Record(_) => kind == Kind::Object,
+            Self::Nullable { inner, .. } => kind == Kind::Null || inner.takes(kind),
+            Self::Union(union) => {
+                (kind == Kind::Null && union.null.is_some())
+                    || union.branches.iter().any(|branch| branch.node.takes(kind))
+            }
+        }
     }
 }
 
-/// The type's name, without the whole of the schema.
-pub(super) fn kind(schema: &Schema) -> String {
-    format!("the type {:?}", apache_avro::schema::SchemaKind::from(schema)).to_lowercase()
+impl Time {
+    const fn expects(self) -> &'static str {
+        match self {
+            Self::Instant(_, TimeFormat::Rfc3339) => "an RFC 3339 time with its offset",
+            Self::Instant(_, TimeFormat::UnixSeconds) => "a number of seconds since 1970",
+            Self::Instant(_, TimeFormat::UnixMilliseconds) => "a number of milliseconds since 1970",
+            Self::Local(_) => "an RFC 3339 time without an offset",
+            Self::OfDay(_) => "a time of day such as 03:04:05",
+            Self::Date => "a date such as 2026-01-02",
+        }
+    }
+
+    /// What it is in JSON.
+    pub(super) const fn kind(self) -> Kind {
+        match self {
+            Self::Instant(_, TimeFormat::UnixSeconds | TimeFormat::UnixMilliseconds) => Kind::Number,
+            _ => Kind::String,
+        }
+    }
+}
+
+impl Decimal {
+    fn expects(self) -> String {
+        let Self { precision, scale, form, .. } = self;
+        match form {
+            DecimalForm::Number => format!("a decimal({precision}, {scale})"),
+            DecimalForm::String => format!("a decimal({precision}, {scale}) in a string"),
+        }
+    }
+
+    /// What it is in JSON.
+    pub(super) const fn kind(self) -> Kind {
+        match self.form {
+            DecimalForm::Number => Kind::Number,
+            DecimalForm::String => Kind::String,
+        }
+    }
 }

@@ -9,10 +9,12 @@ use serde_json::value::RawValue;
 
 use super::encode::Misfit;
 use super::places::{Path, Spot, What};
-use super::plan::{Field, Node, Record};
-use super::{instant, number};
+use super::plan::{Field, Node, Record, Records, Union};
 use crate::json::{self, Kind, Object};
 use crate::outcome::{Fault, Reason};
+
+mod scalar;
+mod union;
 
 /// Bound on the bytes that one event may keep with their pointers. Pointers repeat their way, so
 /// a body could grow far past itself; the bound is far past what any topic takes.
@@ -46,21 +48,40 @@ pub(super) struct Walk<'e, 'd> {
     pub(super) out: Vec<u8>,
     /// Pointer and text for `additional_fields`.
     pub(super) kept: Vec<(String, &'d RawValue)>,
+    /// How many of them are there because they do not fit.
+    pub(super) misfits: usize,
     spoken: Spoken<'e>,
+    records: &'e Records,
     budget: usize,
 }
 
-/// A value alone, without an event: a schema's default. `None` where it does not fit exactly.
-pub(super) fn plain(node: &Node, text: &str) -> Option<Vec<u8>> {
-    let raw = json::check(text.as_bytes()).ok()?;
-    let mut walk = Walk::new(Vec::new(), Spoken::default());
-    walk.value(node, raw, &Path::start(""), None).ok()?;
-    walk.kept.is_empty().then_some(walk.out)
+/// A place to come back to.
+struct Mark {
+    bytes: usize,
+    kept: usize,
+    misfits: usize,
+    budget: usize,
 }
 
 impl<'e, 'd> Walk<'e, 'd> {
-    pub(super) const fn new(out: Vec<u8>, spoken: Spoken<'e>) -> Self {
-        Self { out, kept: Vec::new(), spoken, budget: MAX_KEPT }
+    pub(super) const fn new(out: Vec<u8>, spoken: Spoken<'e>, records: &'e Records) -> Self {
+        Self { out, kept: Vec::new(), misfits: 0, spoken, records, budget: MAX_KEPT }
+    }
+
+    /// For a value without an event.
+    pub(super) const fn plain(records: &'e Records) -> Self {
+        Self::new(Vec::new(), Spoken { id: "", event_type: "", time: false }, records)
+    }
+
+    const fn mark(&self) -> Mark {
+        let (bytes, kept) = (self.out.len(), self.kept.len());
+        Mark { bytes, kept, misfits: self.misfits, budget: self.budget }
+    }
+
+    fn back_to(&mut self, mark: &Mark) {
+        self.out.truncate(mark.bytes);
+        self.kept.truncate(mark.kept);
+        (self.misfits, self.budget) = (mark.misfits, mark.budget);
     }
 
     /// Writes a field's value; `None` and null both mean that it is missing.
@@ -77,6 +98,7 @@ impl<'e, 'd> Walk<'e, 'd> {
         match (&field.node, &field.default) {
             (Node::Null, _) => {}
             (Node::Nullable { null, .. }, _) => self.out.push(*null),
+            (Node::Union(Union { null: Some(null), .. }), _) => self.out.push(*null),
             (_, Some(default)) => self.out.extend_from_slice(default),
             (node, None) => {
                 return Err(misfit(at, node, if raw.is_some() { "null" } else { "nothing" }));
@@ -93,36 +115,22 @@ impl<'e, 'd> Walk<'e, 'd> {
         spot: Option<&Spot>,
     ) -> Result<(), Stop> {
         match (node, Kind::of(raw)) {
-            (Node::Nullable { null, .. }, Kind::Null) => self.out.push(*null),
+            (Node::Nullable { null, .. } | Node::Union(Union { null: Some(null), .. }), Kind::Null) => {
+                self.out.push(*null);
+            }
             (Node::Nullable { null, value, inner }, _) => {
-                let (bytes, kept) = (self.out.len(), self.kept.len());
+                let mark = self.mark();
                 self.out.push(*value);
-                match self.value(inner, raw, at, spot) {
-                    Err(Stop::Misfit(_)) => {
-                        self.out.truncate(bytes);
-                        self.kept.truncate(kept);
-                        self.out.push(*null);
-                        self.keep(raw, at)?;
-                    }
-                    done => return done,
-                }
+                let done = self.value(inner, raw, at, spot);
+                return self.or_null(done, *null, &mark, raw, at);
             }
-            (Node::Null, Kind::Null) => {}
-            (Node::Boolean, Kind::Boolean) => self.out.push(u8::from(raw.get() == "true")),
-            (Node::Int | Node::Long | Node::Float | Node::Double, Kind::Number) => {
-                self.number(node, raw, at)?;
-            }
-            (Node::Text, Kind::String) => {
-                let text = json::string(raw).ok_or_else(|| misfit(at, node, "half a surrogate pair"))?;
-                self.text(&text);
-            }
-            (Node::Instant, Kind::String) => {
-                let text = json::string(raw).ok_or_else(|| misfit(at, node, "half a surrogate pair"))?;
-                let instant = instant::parse(&text).ok_or_else(|| misfit(at, node, "another string"))?;
-                self.long(instant.milliseconds);
-                if !instant.exact {
-                    self.keep(raw, at)?;
-                }
+            (Node::Union(union), _) => {
+                let mark = self.mark();
+                let done = self.union(node, union, raw, at, spot);
+                return match union.null {
+                    Some(null) => self.or_null(done, null, &mark, raw, at),
+                    None => done,
+                };
             }
             (Node::Array(items), kind) => {
                 let elements = json::elements(raw).ok_or_else(|| misfit(at, node, kind.name()))?;
@@ -132,37 +140,33 @@ impl<'e, 'd> Walk<'e, 'd> {
                 let object = Object::open(raw)?.ok_or_else(|| misfit(at, node, kind.name()))?;
                 self.map(values, &object, at, spot)?;
             }
-            (Node::Record(record), kind) => {
+            (Node::Record(place), kind) => {
                 let object = Object::open(raw)?.ok_or_else(|| misfit(at, node, kind.name()))?;
-                self.record(record, &object, at, spot)?;
+                self.record(*place, &object, at, spot)?;
             }
-            (node, kind) => return Err(misfit(at, node, kind.name())),
+            (node, _) => {
+                if !self.scalar(node, raw, at)? {
+                    self.keep(raw, at)?;
+                }
+            }
         }
         Ok(())
     }
 
-    fn number(&mut self, node: &Node, raw: &'d RawValue, at: &Path<'_>) -> Result<(), Stop> {
-        let text = raw.get();
-        let exact = match node {
-            Node::Float => {
-                let (value, exact) = number::float(text).ok_or_else(|| misfit(at, node, TOO_LARGE))?;
-                self.out.extend_from_slice(&value.to_le_bytes());
-                exact
-            }
-            Node::Double => {
-                let (value, exact) = number::double(text).ok_or_else(|| misfit(at, node, TOO_LARGE))?;
-                self.out.extend_from_slice(&value.to_le_bytes());
-                exact
-            }
-            node => {
-                let value = number::integer(text)
-                    .filter(|value| matches!(node, Node::Long) || i32::try_from(*value).is_ok())
-                    .ok_or_else(|| misfit(at, node, "a number with a fraction or out of range"))?;
-                self.long(value);
-                true
-            }
-        };
-        if exact { Ok(()) } else { self.keep(raw, at) }
+    /// Cuts a misfit back to `mark`: null is written and all of the value's text is kept.
+    fn or_null(
+        &mut self,
+        done: Result<(), Stop>,
+        null: u8,
+        mark: &Mark,
+        raw: &'d RawValue,
+        at: &Path<'_>,
+    ) -> Result<(), Stop> {
+        let Err(Stop::Misfit(_)) = done else { return done };
+        self.back_to(mark);
+        self.out.push(null);
+        self.misfits += 1;
+        self.keep(raw, at)
     }
 
     fn array(&mut self, items: &Node, elements: &[&'d RawValue], at: &Path<'_>) -> Result<(), Stop> {
@@ -198,21 +202,25 @@ impl<'e, 'd> Walk<'e, 'd> {
 
     fn record(
         &mut self,
-        record: &Record,
+        place: usize,
         object: &Object<'d>,
         at: &Path<'_>,
         spot: Option<&Spot>,
     ) -> Result<(), Stop> {
+        let records = self.records;
+        // Every place of a plan is one of its records.
+        let empty = Record { fields: Vec::new() };
+        let record = records.get(place).and_then(Option::as_ref).unwrap_or(&empty);
         let below = |name: &str| spot.and_then(|spot| spot.below(name));
         let members = object.members();
         let (mut next, mut read) = (0, 0);
         for field in &record.fields {
-            let found = position(members, next, &field.name);
+            let found = position(members, next, &field.key);
             let value = found.and_then(|at| members.get(at)).map(|(_, value)| *value);
             if let Some(at) = found {
                 (next, read) = (at + 1, read + 1);
             }
-            self.field(field, value, &at.field(&field.name), below(&field.name))?;
+            self.field(field, value, &at.field(&field.key), below(&field.key))?;
         }
         if read == members.len() {
             return Ok(());
@@ -276,15 +284,25 @@ impl<'e, 'd> Walk<'e, 'd> {
 
     /// A string: its bytes behind their number.
     pub(super) fn text(&mut self, text: &str) {
-        // No text of this process is longer than isize::MAX.
-        self.long(i64::try_from(text.len()).unwrap_or(i64::MAX));
-        self.out.extend_from_slice(text.as_bytes());
+        self.bytes(text.as_bytes());
+    }
+
+    /// Bytes behind their number.
+    pub(super) fn bytes(&mut self, bytes: &[u8]) {
+        self.index(bytes.len());
+        self.out.extend_from_slice(bytes);
+    }
+
+    /// A small number: an enum's symbol, a length.
+    pub(super) fn index(&mut self, index: usize) {
+        // Nothing in this process is longer than isize::MAX.
+        self.long(i64::try_from(index).unwrap_or(i64::MAX));
     }
 
     /// Begins the one block of an array or map; an empty one is its end alone.
     pub(super) fn block(&mut self, count: usize) {
         if count > 0 {
-            self.long(i64::try_from(count).unwrap_or(i64::MAX));
+            self.index(count);
         }
     }
 
@@ -302,8 +320,6 @@ fn position(members: &[(Cow<'_, str>, &RawValue)], from: usize, name: &str) -> O
     after.iter().position(is).map(|at| from + at).or_else(|| before.iter().position(is))
 }
 
-const TOO_LARGE: &str = "a number out of range";
-
 fn misfit(at: &Path<'_>, node: &Node, found: &'static str) -> Stop {
-    Stop::Misfit(Misfit { pointer: at.masked(), expected: node.expects().into(), found })
+    Stop::Misfit(Misfit { pointer: at.masked(), expected: node.expects(), found })
 }

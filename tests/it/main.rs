@@ -40,3 +40,4 @@ mod spool;
 mod spool_commands;
 mod subscription;
 mod support;
+mod types;

@@ -74,6 +74,9 @@ async fn odd_but_usable_events_are_published_and_keep_their_digits() {
     assert_eq!(kept["/data/model"], "1e400");
     assert_eq!(kept["/data/request_counts/total"], "18446744073709551616");
     assert!(records.iter().any(|record| record["key"] == longest));
+    let (_, metrics) = service.admin("/metrics").await;
+    let labels = format!("source=\"{}\",type=\"batch_prediction.completed\"", service.source);
+    assert!(metrics.contains(&format!("hookstream_misfits_total{{{labels}}} 3\n")), "{metrics}");
 }
 
 #[tokio::test]

@@ -5,154 +5,20 @@
 
 use std::collections::BTreeMap;
 
-use apache_avro::types::Value;
+use super::tests::schema;
+use super::*;
+use crate::json::check;
+use crate::schema::shipped;
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngSeed, TestRunner};
-use serde_json::value::RawValue;
 
-use super::tests::{datagrid, encode, schema};
-use super::*;
-use crate::json::{Kind, Object, check, elements, string};
-use crate::schema::{decode, shipped};
+mod bodies;
+mod oracle;
+mod pairs;
+mod schemas;
 
-/// JSON with its numbers as text; `At` is a time that was typed.
-#[derive(Clone, Debug)]
-enum Json {
-    Null,
-    Bool(bool),
-    Number(String),
-    Text(String),
-    At(i64),
-    List(Vec<Json>),
-    Members(BTreeMap<String, Json>),
-}
-
-impl Json {
-    fn parse(raw: &RawValue) -> Self {
-        match Kind::of(raw) {
-            Kind::Null => Self::Null,
-            Kind::Boolean => Self::Bool(raw.get() == "true"),
-            Kind::Number => Self::Number(raw.get().to_owned()),
-            Kind::String => Self::Text(string(raw).unwrap().into_owned()),
-            Kind::Array => Self::List(elements(raw).unwrap().into_iter().map(Self::parse).collect()),
-            Kind::Object => Self::Members(
-                Object::open(raw)
-                    .unwrap()
-                    .unwrap()
-                    .members()
-                    .iter()
-                    .map(|(key, value)| (key.to_string(), Self::parse(value)))
-                    .collect(),
-            ),
-        }
-    }
-
-    fn print(&self, out: &mut String) {
-        match self {
-            Self::Null => out.push_str("null"),
-            Self::Bool(value) => out.push_str(&value.to_string()),
-            Self::Number(text) => out.push_str(text),
-            Self::Text(text) => out.push_str(&serde_json::to_string(text).unwrap()),
-            Self::At(_) => unreachable!("never generated"),
-            Self::List(items) => {
-                out.push('[');
-                for (at, item) in items.iter().enumerate() {
-                    out.push_str(if at == 0 { "" } else { " ," });
-                    item.print(out);
-                }
-                out.push(']');
-            }
-            Self::Members(members) => {
-                out.push('{');
-                for (at, (key, value)) in members.iter().enumerate() {
-                    out.push_str(if at == 0 { "" } else { ", " });
-                    out.push_str(&serde_json::to_string(key).unwrap());
-                    out.push(':');
-                    value.print(out);
-                }
-                out.push('}');
-            }
-        }
-    }
-
-    fn decoded(value: Value) -> Self {
-        match value {
-            Value::Null => Self::Null,
-            Value::Boolean(value) => Self::Bool(value),
-            Value::Int(value) => Self::Number(value.to_string()),
-            Value::Long(value) => Self::Number(value.to_string()),
-            Value::Float(value) => Self::Number(value.to_string()),
-            Value::Double(value) => Self::Number(value.to_string()),
-            Value::String(text) => Self::Text(text),
-            Value::TimestampMillis(value) => Self::At(value),
-            Value::Union(_, value) => Self::decoded(*value),
-            Value::Array(items) => Self::List(items.into_iter().map(Self::decoded).collect()),
-            Value::Map(entries) => {
-                Self::Members(entries.into_iter().map(|(key, value)| (key, Self::decoded(value))).collect())
-            }
-            Value::Record(fields) => {
-                Self::Members(fields.into_iter().map(|(key, value)| (key, Self::decoded(value))).collect())
-            }
-            other => panic!("no type of ours: {other:?}"),
-        }
-    }
-
-    /// Puts a text of `additional_fields` where its pointer says.
-    fn put(&mut self, pointer: &str, value: Self) {
-        let names: Vec<String> =
-            pointer.split('/').skip(1).map(|name| name.replace("~1", "/").replace("~0", "~")).collect();
-        let mut at = self;
-        for name in names {
-            at = match at {
-                Self::Members(members) => members.entry(name).or_insert(Self::Null),
-                Self::List(items) => &mut items[name.parse::<usize>().unwrap()],
-                other => panic!("{pointer} leads into {other:?}"),
-            };
-        }
-        *at = value;
-    }
-
-    /// Equal by value: null as missing, numbers by decimal value, times by instant.
-    fn same(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Null, Self::Null) => true,
-            (Self::Bool(a), Self::Bool(b)) => a == b,
-            (Self::Number(a), Self::Number(b)) => decimal(a) == decimal(b),
-            (Self::Text(a), Self::Text(b)) => a == b,
-            (Self::At(at), Self::Text(text)) => {
-                let time: Timestamp = text.parse().unwrap();
-                time.as_nanosecond() == i128::from(*at) * 1_000_000
-            }
-            (Self::List(a), Self::List(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.same(b)),
-            (Self::Members(a), Self::Members(b)) => {
-                let (a, b) = (present(a), present(b));
-                a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.0 == b.0 && a.1.same(b.1))
-            }
-            _ => false,
-        }
-    }
-}
-
-fn present(members: &BTreeMap<String, Json>) -> Vec<(&String, &Json)> {
-    members.iter().filter(|(_, value)| !matches!(value, Json::Null)).collect()
-}
-
-/// Sign, digits, exponent: by hand and with strings, unlike number.rs.
-fn decimal(text: &str) -> (bool, String, i128) {
-    let (mantissa, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
-    let mut exponent: i128 = exponent.parse().unwrap();
-    let negative = mantissa.starts_with('-');
-    let (whole, fraction) = mantissa.trim_start_matches('-').split_once('.').unwrap_or((mantissa, ""));
-    let mut digits = format!("{}{fraction}", whole.trim_start_matches('-'));
-    exponent -= fraction.len() as i128;
-    while digits.ends_with('0') {
-        digits.pop();
-        exponent += 1;
-    }
-    let digits = digits.trim_start_matches('0').to_owned();
-    if digits.is_empty() { (false, digits, 0) } else { (negative, digits, exponent) }
-}
+use oracle::{Json, decoded};
 
 fn numbers() -> impl Strategy<Value = String> {
     let digits = |low, high| proptest::string::string_regex(&format!("[0-9]{{{low},{high}}}")).unwrap();
@@ -339,38 +205,11 @@ fn record_value(schema: &Schema, noise: bool) -> BoxedStrategy<Json> {
     }
 }
 
-/// What apache-avro reads: `data` and `additional_fields`.
-fn decoded(schema: &Schema, body: &str) -> (Json, BTreeMap<String, Json>) {
-    let encoded = encode(schema, &datagrid(), Some("1970-01-01T00:00:00Z"), body).unwrap();
-    let (_, avro) = decode::frame(&encoded.value).unwrap();
-    let Value::Record(fields) = decode::value(schema, avro).expect("apache-avro decodes it") else {
-        panic!("no record")
-    };
-    let mut fields: BTreeMap<String, Value> = fields.into_iter().collect();
-    let Some(Value::Map(additional)) = fields.remove("additional_fields") else { panic!("no map") };
-    let additional = additional.into_iter().map(|(pointer, text)| match text {
-        Value::String(text) => (pointer, Json::parse(check(text.as_bytes()).unwrap())),
-        other => panic!("no text: {other:?}"),
-    });
-    (Json::decoded(fields.remove("data").unwrap()), additional.collect())
-}
-
 #[test]
 fn typed_fields_and_additional_fields_together_are_the_body() {
     for_events(true, |schema, body| {
-        let (data, additional) = decoded(schema, body);
-        let mut again = Json::Members(BTreeMap::from([
-            ("data".to_owned(), data),
-            ("id".to_owned(), Json::Text("e".into())),
-            ("event_type".to_owned(), Json::Text("t".into())),
-            ("timestamp".to_owned(), Json::Number("0".into())),
-        ]));
-        for (pointer, value) in additional.clone() {
-            // What a roll back keeps whole stands there once.
-            let below = format!("{pointer}/");
-            prop_assert!(!additional.keys().any(|other| other.starts_with(&below)), "sent {body}\n{pointer}");
-            again.put(&pointer, value);
-        }
+        let (data, additional) = decoded(schema, body).unwrap();
+        let again = oracle::together(data, &additional).map_err(TestCaseError::fail)?;
         let sent = Json::parse(check(body.as_bytes()).unwrap());
         prop_assert!(again.same(&sent), "sent {body}\nread {again:?}");
         Ok(())
@@ -380,7 +219,7 @@ fn typed_fields_and_additional_fields_together_are_the_body() {
 #[test]
 fn what_fits_exactly_is_typed_and_leaves_no_rest() {
     for_events(false, |schema, body| {
-        let (_, additional) = decoded(schema, body);
+        let (_, additional) = decoded(schema, body).unwrap();
         prop_assert!(additional.is_empty(), "sent {body}\nkept {additional:?}");
         Ok(())
     });

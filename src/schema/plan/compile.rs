@@ -1,0 +1,210 @@
+//! From apache-avro's schema to the plan.
+
+use std::collections::HashMap;
+
+use apache_avro::Schema;
+use apache_avro::schema::{
+    DecimalSchema, EnumSchema, FixedSchema, InnerDecimalSchema, Name, RecordField, RecordSchema, UnionSchema,
+    UuidSchema,
+};
+
+use super::{Branch, Decimal, Enum, Field, Node, Record, Time, Union, default};
+use crate::config::TimeFormat;
+use crate::schema::annotation::{Annotations, DecimalForm};
+use crate::schema::instant::Unit;
+
+/// A branch is chosen by one byte.
+const MAX_BRANCHES: usize = 64;
+
+/// Digits that an i128 always holds.
+const MAX_PRECISION: usize = 38;
+
+/// Compiles the types of one schema.
+#[derive(Default)]
+pub(in crate::schema) struct Compiler<'s> {
+    /// `None` where the record is not complete yet: it is being used within itself.
+    pub(in crate::schema) records: Vec<Option<Record>>,
+    /// What is wrong with fields of records, each with its place.
+    pub(in crate::schema) faults: Vec<String>,
+    places: HashMap<&'s Name, usize>,
+    named: HashMap<&'s Name, &'s Schema>,
+}
+
+impl<'s> Compiler<'s> {
+    /// Compiles a field; `at` names it in an error.
+    pub(in crate::schema) fn field(&mut self, field: &'s RecordField, at: &str) -> Result<Field, String> {
+        let place = |fault: String| format!("field `{at}`: {fault}");
+        let annotations = Annotations::of(field).map_err(place)?;
+        let node = self.node(&field.schema, &annotations, at)?;
+        used(&annotations, &node).map_err(place)?;
+        let default = match &field.default {
+            // Null for what is missing, whatever a reader's default says: the value tells what came.
+            Some(default) if !node.takes_null() => {
+                let bytes = default::encode(&node, &default.to_string(), &self.records)
+                    .ok_or_else(|| place("its default is not a value of its type".to_owned()))?;
+                Some(bytes.into_boxed_slice())
+            }
+            _ => None,
+        };
+        let name: Box<str> = field.name.as_str().into();
+        let key = annotations.json.map_or_else(|| name.clone(), Box::from);
+        Ok(Field { name, key, node, default })
+    }
+
+    fn node(&mut self, schema: &'s Schema, annotations: &Annotations<'_>, at: &str) -> Result<Node, String> {
+        let place = |fault: String| format!("field `{at}`: {fault}");
+        let instant = |unit| Node::Time(Time::Instant(unit, annotations.time.unwrap_or(TimeFormat::Rfc3339)));
+        let form = || {
+            annotations.bytes.ok_or_else(|| {
+                place(format!(
+                    "{} needs the annotation `hookstream.bytes`: base64, base64url or hex (a decimal whose \
+                     precision or scale is missing or wrong counts as that, too)",
+                    kind(schema)
+                ))
+            })
+        };
+        if let Some(name) = schema.name()
+            && !matches!(schema, Schema::Ref { .. } | Schema::Record(_))
+        {
+            self.named.insert(name, schema);
+        }
+        Ok(match schema {
+            Schema::Null => Node::Null,
+            Schema::Boolean => Node::Boolean,
+            Schema::Int => Node::Int,
+            Schema::Long => Node::Long,
+            Schema::Float => Node::Float,
+            Schema::Double => Node::Double,
+            Schema::String => Node::Text,
+            Schema::Bytes => Node::Bytes(form()?),
+            Schema::Fixed(FixedSchema { size, .. }) => Node::Fixed { size: *size, form: form()? },
+            Schema::Uuid(UuidSchema::String) => Node::Uuid { fixed: false },
+            Schema::Uuid(UuidSchema::Fixed(_)) => Node::Uuid { fixed: true },
+            Schema::TimestampMillis => instant(Unit::Milli),
+            Schema::TimestampMicros => instant(Unit::Micro),
+            Schema::TimestampNanos => instant(Unit::Nano),
+            Schema::LocalTimestampMillis => Node::Time(Time::Local(Unit::Milli)),
+            Schema::LocalTimestampMicros => Node::Time(Time::Local(Unit::Micro)),
+            Schema::LocalTimestampNanos => Node::Time(Time::Local(Unit::Nano)),
+            Schema::TimeMillis => Node::Time(Time::OfDay(Unit::Milli)),
+            Schema::TimeMicros => Node::Time(Time::OfDay(Unit::Micro)),
+            Schema::Date => Node::Time(Time::Date),
+            Schema::Decimal(schema) => Node::Decimal(decimal(schema, annotations).map_err(place)?),
+            Schema::Enum(schema) => Node::Enum(Box::new(enumeration(schema))),
+            Schema::Array(array) => Node::Array(Box::new(self.node(&array.items, annotations, at)?)),
+            Schema::Map(map) => Node::Map(Box::new(self.node(&map.types, annotations, at)?)),
+            Schema::Record(record) => Node::Record(self.record(record, at)),
+            Schema::Union(union) => self.union(union, annotations, at)?,
+            Schema::Ref { name } => match (self.places.get(name), self.named.get(name).copied()) {
+                (Some(place), _) => Node::Record(*place),
+                // Again, since its annotations are this field's.
+                (None, Some(schema)) => self.node(schema, annotations, at)?,
+                (None, None) => return Err(place(format!("the name `{name}` is not known"))),
+            },
+            other => return Err(place(format!("{} is not supported", kind(other)))),
+        })
+    }
+
+    fn union(
+        &mut self,
+        union: &'s UnionSchema,
+        annotations: &Annotations<'_>,
+        at: &str,
+    ) -> Result<Node, String> {
+        if union.variants().is_empty() || union.variants().len() > MAX_BRANCHES {
+            return Err(format!("field `{at}`: a union must have 1 to {MAX_BRANCHES} types"));
+        }
+        let (mut null, mut branches) = (None, Vec::new());
+        for (choice, schema) in (0..).step_by(2).zip(union.variants()) {
+            match self.node(schema, annotations, at)? {
+                Node::Null => null = Some(choice),
+                node => branches.push(Branch { choice, node }),
+            }
+        }
+        if let (Some(null), true) = (null, branches.len() == 1)
+            && let Some(Branch { choice, node }) = branches.pop()
+        {
+            return Ok(Node::Nullable { null, value: choice, inner: Box::new(node) });
+        }
+        Ok(Node::Union(Union { null, branches }))
+    }
+
+    /// What is wrong with a field goes to the faults, so that all of them are told.
+    fn record(&mut self, schema: &'s RecordSchema, at: &str) -> usize {
+        let place = self.records.len();
+        self.records.push(None);
+        self.places.insert(&schema.name, place);
+        let mut fields: Vec<Field> = Vec::with_capacity(schema.fields.len());
+        for field in &schema.fields {
+            let at = format!("{at}.{}", field.name);
+            match self.field(field, &at) {
+                Ok(field) => match fields.iter().find(|other| other.key == field.key) {
+                    Some(other) => {
+                        self.faults.push(format!("field `{at}` reads what `{}` reads", other.name))
+                    }
+                    None => fields.push(field),
+                },
+                Err(fault) => self.faults.push(fault),
+            }
+        }
+        if let Some(record) = self.records.get_mut(place) {
+            *record = Some(Record { fields });
+        }
+        place
+    }
+}
+
+/// An annotation that says nothing would hide a mistake.
+fn used(annotations: &Annotations<'_>, node: &Node) -> Result<(), String> {
+    let unused = |name: &str, of: &str| Err(format!("`hookstream.{name}` says nothing here: no {of}"));
+    if annotations.time.is_some() && !holds(node, &|node| matches!(node, Node::Time(Time::Instant(..)))) {
+        return unused("time", "timestamp-millis, -micros or -nanos");
+    }
+    if annotations.bytes.is_some()
+        && !holds(node, &|node| matches!(node, Node::Bytes(_) | Node::Fixed { .. }))
+    {
+        return unused("bytes", "bytes and no fixed");
+    }
+    if annotations.decimal.is_some() && !holds(node, &|node| matches!(node, Node::Decimal(_))) {
+        return unused("decimal", "decimal");
+    }
+    Ok(())
+}
+
+/// Whether a type holds such a one, without going into records: their fields have their own.
+fn holds(node: &Node, is: &dyn Fn(&Node) -> bool) -> bool {
+    match node {
+        Node::Array(inner) | Node::Map(inner) | Node::Nullable { inner, .. } => holds(inner, is),
+        Node::Union(union) => union.branches.iter().any(|branch| holds(&branch.node, is)),
+        node => is(node),
+    }
+}
+
+fn decimal(schema: &DecimalSchema, annotations: &Annotations<'_>) -> Result<Decimal, String> {
+    let DecimalSchema { precision, scale, inner } = schema;
+    let small = |number: &usize| u8::try_from(*number).ok().filter(|_| *number <= MAX_PRECISION);
+    let (Some(precision), Some(scale)) = (small(precision), small(scale)) else {
+        return Err(format!("a decimal of more than {MAX_PRECISION} digits is not supported"));
+    };
+    let size = match inner {
+        InnerDecimalSchema::Bytes => None,
+        InnerDecimalSchema::Fixed(fixed) => Some(fixed.size),
+    };
+    if let Some(size @ 0..16) = size
+        && 10_i128.pow(precision.into()) > 1_i128 << (8 * size).saturating_sub(1)
+    {
+        return Err(format!("{size} bytes do not hold each decimal of {precision} digits"));
+    }
+    Ok(Decimal { precision, scale, size, form: annotations.decimal.unwrap_or(DecimalForm::Number) })
+}
+
+fn enumeration(schema: &EnumSchema) -> Enum {
+    let default = schema.default.as_ref();
+    let default = default.and_then(|default| schema.symbols.iter().position(|symbol| symbol == default));
+    Enum { symbols: schema.symbols.clone(), default }
+}
+
+/// The type's name, without the whole of the schema.
+pub(in crate::schema) fn kind(schema: &Schema) -> String {
+    format!("the type {:?}", apache_avro::schema::SchemaKind::from(schema)).to_lowercase()
+}

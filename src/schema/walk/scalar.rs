@@ -1,0 +1,144 @@
+//! Values that hold no others.
+
+use serde_json::value::RawValue;
+
+use super::{Stop, Walk, misfit};
+use crate::config::TimeFormat;
+use crate::json::{self, Kind};
+use crate::schema::annotation::DecimalForm;
+use crate::schema::places::Path;
+use crate::schema::plan::{Decimal, Node, Time};
+use crate::schema::{instant, number};
+
+const TOO_LARGE: &str = "a number out of range";
+const OTHER_TEXT: &str = "another string";
+
+impl<'d> Walk<'_, 'd> {
+    /// Writes it, and tells whether what is written gives back what was sent.
+    pub(super) fn scalar(&mut self, node: &Node, raw: &'d RawValue, at: &Path<'_>) -> Result<bool, Stop> {
+        let kind = Kind::of(raw);
+        if !node.takes(kind) {
+            return Err(misfit(at, node, kind.name()));
+        }
+        match (node, kind) {
+            (Node::Boolean, _) => self.out.push(u8::from(raw.get() == "true")),
+            (Node::Time(time), Kind::Number) => return self.unix(node, *time, raw.get(), at),
+            (Node::Decimal(decimal), Kind::Number) => self.decimal(node, decimal, raw.get(), at)?,
+            (_, Kind::Number) => return self.number(node, raw.get(), at),
+            (_, Kind::String) => {
+                let text = json::string(raw).ok_or_else(|| misfit(at, node, "half a surrogate pair"))?;
+                return self.string(node, &text, at);
+            }
+            // Null, which has no bytes; what holds other values is not asked here.
+            _ => {}
+        }
+        Ok(true)
+    }
+
+    fn number(&mut self, node: &Node, text: &str, at: &Path<'_>) -> Result<bool, Stop> {
+        match node {
+            Node::Float => {
+                let (value, exact) = number::float(text).ok_or_else(|| misfit(at, node, TOO_LARGE))?;
+                self.out.extend_from_slice(&value.to_le_bytes());
+                Ok(exact)
+            }
+            Node::Double => {
+                let (value, exact) = number::double(text).ok_or_else(|| misfit(at, node, TOO_LARGE))?;
+                self.out.extend_from_slice(&value.to_le_bytes());
+                Ok(exact)
+            }
+            node => {
+                let value = number::integer(text)
+                    .filter(|value| matches!(node, Node::Long) || i32::try_from(*value).is_ok())
+                    .ok_or_else(|| misfit(at, node, "a number with a fraction or out of range"))?;
+                self.long(value);
+                Ok(true)
+            }
+        }
+    }
+
+    fn unix(&mut self, node: &Node, time: Time, text: &str, at: &Path<'_>) -> Result<bool, Stop> {
+        let ticks = match time {
+            Time::Instant(unit, format) => instant::unix(text, format == TimeFormat::UnixMilliseconds, unit),
+            _ => None,
+        };
+        let ticks = ticks.ok_or_else(|| misfit(at, node, "a number out of the years 0000 to 9999"))?;
+        self.long(ticks.value);
+        Ok(ticks.exact)
+    }
+
+    /// Never rounded: who asks for a decimal asks for its digits.
+    fn decimal(&mut self, node: &Node, decimal: &Decimal, text: &str, at: &Path<'_>) -> Result<(), Stop> {
+        let value = number::unscaled(text, decimal.scale)
+            .filter(|value| value.unsigned_abs() < 10_u128.pow(decimal.precision.into()))
+            .ok_or_else(|| misfit(at, node, "a number with more digits"))?;
+        let bytes = value.to_be_bytes();
+        match decimal.size {
+            // As few as hold the sign, as the specification's other writers do.
+            None => {
+                let sign = if value < 0 { 0xff } else { 0 };
+                let spare = bytes.windows(2).take_while(
+                    |pair| matches!(pair, [first, next] if *first == sign && (next ^ sign) & 0x80 == 0),
+                );
+                self.bytes(bytes.get(spare.count()..).unwrap_or_default());
+            }
+            Some(size) => {
+                let more = size.saturating_sub(bytes.len());
+                self.out.extend(std::iter::repeat_n(if value < 0 { 0xff } else { 0 }, more));
+                self.out.extend_from_slice(bytes.get(bytes.len().saturating_sub(size)..).unwrap_or_default());
+            }
+        }
+        Ok(())
+    }
+
+    fn string(&mut self, node: &Node, text: &str, at: &Path<'_>) -> Result<bool, Stop> {
+        let other = || misfit(at, node, OTHER_TEXT);
+        match node {
+            Node::Text => self.text(text),
+            Node::Time(time) => {
+                let ticks = match time {
+                    Time::Instant(unit, _) => instant::rfc3339(text, *unit),
+                    Time::Local(unit) => instant::local(text, *unit),
+                    Time::OfDay(unit) => instant::of_day(text, *unit),
+                    Time::Date => instant::date(text),
+                };
+                let ticks = ticks.ok_or_else(other)?;
+                self.long(ticks.value);
+                return Ok(ticks.exact);
+            }
+            Node::Uuid { fixed } => {
+                let bytes = uuid(text).ok_or_else(other)?;
+                if *fixed {
+                    self.out.extend_from_slice(&bytes);
+                } else {
+                    self.text(text);
+                }
+                // Readers give it back in lower case.
+                return Ok(!text.bytes().any(|byte| byte.is_ascii_uppercase()));
+            }
+            Node::Bytes(form) => self.bytes(&form.read(text).ok_or_else(other)?),
+            Node::Fixed { size, form } => {
+                let bytes = form.read(text).filter(|bytes| bytes.len() == *size);
+                self.out.extend_from_slice(&bytes.ok_or_else(other)?);
+            }
+            Node::Enum(schema) => {
+                let known = schema.symbols.iter().position(|symbol| symbol == text);
+                self.index(known.or(schema.default).ok_or_else(other)?);
+                return Ok(known.is_some());
+            }
+            Node::Decimal(decimal) if decimal.form == DecimalForm::String => {
+                let number = json::check(text.as_bytes()).ok();
+                let number =
+                    number.filter(|raw| Kind::of(raw) == Kind::Number && raw.get().len() == text.len());
+                self.decimal(node, decimal, number.ok_or_else(other)?.get(), at)?;
+            }
+            _ => return Err(other()),
+        }
+        Ok(true)
+    }
+}
+
+/// `f81d4fae-7dec-11d0-a765-00a0c91e6bf6`, in either case: no braces, no `urn:uuid:`.
+fn uuid(text: &str) -> Option<[u8; 16]> {
+    uuid::Uuid::try_parse(text).ok().filter(|_| text.len() == 36).map(uuid::Uuid::into_bytes)
+}
