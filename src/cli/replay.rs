@@ -186,6 +186,10 @@ async fn apply(
     letters: Letters,
     past: &Past,
 ) -> anyhow::Result<Tally> {
+    if letters.at_most() == 0 {
+        // No reason to create anything.
+        return Ok(Tally::default());
+    }
     let sources = ready::sources(loaded, kafka, &args.source).await?;
     let source = sources.get(&args.source).with_context(|| explain::missing(&args.source, loaded))?;
     let publisher = publish::Publisher::new(loaded, kafka, source.clone())?;
