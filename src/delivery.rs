@@ -20,6 +20,11 @@ impl Id {
     pub fn new() -> Self {
         Self(Uuid::now_v7())
     }
+
+    /// One that was given before, as it is shown.
+    pub fn parse(text: &str) -> Option<Self> {
+        Uuid::try_parse(text).ok().map(Self)
+    }
 }
 
 impl Default for Id {

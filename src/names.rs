@@ -32,6 +32,12 @@ pub fn dead_letter_topic(source: &str) -> String {
     format!("dead_letter.{source}")
 }
 
+/// `dead_letter.<source>.replayed`: what became of the dead letters that were replayed. No event topic
+/// begins so, since no source is called `dead_letter`; `.` and `_` are compared with the others.
+pub fn replayed_topic(source: &str) -> String {
+    format!("{}.replayed", dead_letter_topic(source))
+}
+
 /// The source that a topic belongs to, be it of events or of dead letters: a source's name has no
 /// dot.
 pub fn source_of(topic: &str) -> &str {
@@ -99,6 +105,7 @@ mod tests {
         assert_eq!(subject(&topic), "datagrid.batch_prediction.completed-value");
         assert_eq!(source_of(&topic), "datagrid");
         assert_eq!(source_of(&dead_letter_topic("my-shop")), "my-shop");
+        assert_eq!(source_of(&replayed_topic("my-shop")), "my-shop");
         assert_eq!(super::topic("shop", "orders/create ü"), "shop.orders-create--");
         assert_eq!(dead_letter_topic("datagrid"), "dead_letter.datagrid");
         assert_eq!(

@@ -18,7 +18,7 @@ use crate::observe::health::{Health, State};
 use crate::sources::{Route, Sources};
 
 pub use durability::{Durability, judge};
-pub use policy::{remedy, watched};
+pub use policy::{look as look_at_policies, remedy, watched};
 pub use subjects::{RECHECK, Reloaded, Subjects};
 
 /// Between two rounds while something is missing.
@@ -129,32 +129,41 @@ impl Provisioner {
 
 /// The topics of all sources, as they should be created on a cluster of so many brokers.
 pub fn wished_topics(config: &Config, sources: &Sources, brokers: usize) -> Vec<NewTopic> {
-    let rules = &config.kafka.topics;
-    let replication = rules.replication.min(u32::try_from(brokers).unwrap_or(u32::MAX)).max(1);
-    let topic = |name: &str, kind: [(&'static str, String); 2]| {
-        let mut config = vec![
-            ("min.insync.replicas", rules.min_insync_replicas.min(replication).to_string()),
-            ("max.message.bytes", max_record(config.http.max_body).to_string()),
-        ];
-        config.extend(kind);
-        NewTopic {
-            name: name.to_owned(),
-            partitions: i32::try_from(rules.partitions).unwrap_or(i32::MAX),
-            replication: i32::try_from(replication).unwrap_or(1),
-            config,
-        }
-    };
+    let retention = config.kafka.topics.retention.as_millis();
     let mut topics = Vec::new();
     for source in sources.iter() {
         let kind = |route: &Route| {
             let policy = if route.policy.is_some() { "delete" } else { "compact,delete" };
-            [("cleanup.policy", policy.to_owned()), ("retention.ms", rules.retention.as_millis().to_string())]
+            vec![("cleanup.policy", policy.to_owned()), ("retention.ms", retention.to_string())]
         };
-        topics.extend(source.routes().map(|route| topic(&route.topic, kind(route))));
+        topics.extend(source.routes().map(|route| topic(config, brokers, &route.topic, kind(route))));
         // Kept until somebody has looked at them.
-        let kept = [("cleanup.policy", String::from("delete")), ("retention.ms", String::from("-1"))];
-        topics.push(topic(&names::dead_letter_topic(&source.name), kept));
+        let kept = vec![("cleanup.policy", String::from("delete")), ("retention.ms", String::from("-1"))];
+        topics.push(topic(config, brokers, &names::dead_letter_topic(&source.name), kept));
     }
     topics.sort_by(|a, b| a.name.cmp(&b.name));
     topics
+}
+
+/// The topic that tells what became of a source's replayed dead letters, as long as these are kept. It
+/// is created with the first replay, and not among those of [`wished_topics`].
+pub fn replayed_topic(config: &Config, source: &str, brokers: usize) -> NewTopic {
+    let kept = vec![("cleanup.policy", String::from("compact"))];
+    topic(config, brokers, &names::replayed_topic(source), kept)
+}
+
+fn topic(config: &Config, brokers: usize, name: &str, kind: Vec<(&'static str, String)>) -> NewTopic {
+    let rules = &config.kafka.topics;
+    let replication = rules.replication.min(u32::try_from(brokers).unwrap_or(u32::MAX)).max(1);
+    let mut settings = vec![
+        ("min.insync.replicas", rules.min_insync_replicas.min(replication).to_string()),
+        ("max.message.bytes", max_record(config.http.max_body).to_string()),
+    ];
+    settings.extend(kind);
+    NewTopic {
+        name: name.to_owned(),
+        partitions: i32::try_from(rules.partitions).unwrap_or(i32::MAX),
+        replication: i32::try_from(replication).unwrap_or(1),
+        config: settings,
+    }
 }

@@ -159,14 +159,14 @@ pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<Verdict> {
 }
 
 /// The sources as they are once the registry has given each schema an id; which one is no matter here.
-fn compile(loaded: &Loaded) -> anyhow::Result<Sources> {
+pub(super) fn compile(loaded: &Loaded) -> anyhow::Result<Sources> {
     let (_, mut schemas) = app::compile(loaded)?;
     let subjects: Vec<String> = schemas.iter().map(|schema| schema.subject.clone()).collect();
     subjects.iter().for_each(|subject| schemas.set(subject, Standing::Confirmed(0)));
     Ok(Sources::compile(loaded, &schemas, None)?)
 }
 
-fn missing(name: &str, loaded: &Loaded) -> String {
+pub(super) fn missing(name: &str, loaded: &Loaded) -> String {
     if let Some(why) = loaded.off.get(name) {
         return format!("the source {name} is off: {why}; give it its secret here, too");
     }

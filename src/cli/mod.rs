@@ -5,6 +5,7 @@ pub mod check;
 pub mod dev;
 pub mod explain;
 pub mod output;
+pub mod replay;
 pub mod sample;
 pub mod send;
 pub mod serve;
@@ -43,6 +44,7 @@ Look:
   explain       Tell why a captured delivery is refused, or what becomes of it
 
 Mend:
+  replay        Publish dead letters, once what kept them from their topics is mended
   spool         Look into the spool, and put parked rows back on their way
 
 Try:
@@ -118,6 +120,7 @@ enum Command {
     Send(send::Args),
     Tail(tail::Args),
     Explain(explain::Args),
+    Replay(replay::Args),
     Spool(spool::Args),
 }
 
@@ -141,6 +144,7 @@ pub fn main() -> ExitCode {
         Command::Send(args) => block_on(send::run(&cli.config, args)),
         Command::Tail(args) => block_on(tail::run(&cli.config, args)),
         Command::Explain(args) => block_on(explain::run(&cli.config, args)),
+        Command::Replay(args) => block_on(replay::run(&cli.config, args)),
         Command::Spool(args) => block_on(spool::run(&cli.config, args)),
     };
     match verdict {

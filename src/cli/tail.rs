@@ -1,7 +1,7 @@
 //! `hookstream tail`
 
 mod choice;
-mod place;
+pub(super) mod place;
 mod show;
 
 use std::io::{IsTerminal as _, Write as _};

@@ -216,7 +216,9 @@ fn collisions(config: &Config, problems: &mut Problems) {
             (format!("{key}.unmapped"), names::topic(name, names::UNMAPPED), owner)
         });
         let dead = (key.clone(), names::dead_letter_topic(name), format!("{name}'s dead letters"));
-        for (key, topic, owner) in typed.chain(unmapped).chain([dead]) {
+        let owner = format!("the outcomes of {name}'s replays");
+        let replayed = (key.clone(), names::replayed_topic(name), owner);
+        for (key, topic, owner) in typed.chain(unmapped).chain([dead, replayed]) {
             let Some((other_key, other)) = taken.get(&names::collision_key(&topic)) else {
                 taken.insert(names::collision_key(&topic), (key, owner));
                 continue;

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use http::HeaderName;
+use http::{HeaderName, header};
 
 use super::place::Place;
 use super::{Envelope, Id, Key, Places};
@@ -46,7 +46,8 @@ impl Envelope {
             signature,
             place,
             problems,
-            headers: Vec::new(),
+            // Whether the body is a form, and what a generic record says of it.
+            headers: vec![header::CONTENT_TYPE],
             unsigned: Vec::new(),
             unsigned_headers: Vec::new(),
         };

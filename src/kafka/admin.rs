@@ -172,14 +172,22 @@ impl Admin {
     /// # Errors
     /// When no broker answers in time, or none that can tell a topic's configuration.
     pub async fn compacting(&self, topics: &[String]) -> anyhow::Result<BTreeMap<String, Option<bool>>> {
-        let client = self.0.clone();
-        let id = tokio::task::spawn_blocking(move || client.inner().fetch_cluster_id(TIMEOUT)).await?;
-        // As librdkafka's mock calls itself; that of a real cluster is 22 characters of base64.
-        if id.is_some_and(|id| id.starts_with("mockCluster")) {
+        if self.is_in_memory().await? {
             return Ok(topics.iter().map(|topic| (topic.clone(), Some(false))).collect());
         }
         let shapes = self.shapes(topics).await?;
         Ok(shapes.into_iter().map(|(topic, shape)| (topic, shape.compacts())).collect())
+    }
+
+    /// Whether it is librdkafka's in-memory cluster, which has no topic administration.
+    ///
+    /// # Errors
+    /// When the call cannot be made.
+    pub async fn is_in_memory(&self) -> anyhow::Result<bool> {
+        let client = self.0.clone();
+        let id = tokio::task::spawn_blocking(move || client.inner().fetch_cluster_id(TIMEOUT)).await?;
+        // As it calls itself; that of a real cluster is 22 characters of base64.
+        Ok(id.is_some_and(|id| id.starts_with("mockCluster")))
     }
 
     /// Asks the brokers whether they would create the topics, without doing it: those they would not.

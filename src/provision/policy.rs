@@ -18,7 +18,10 @@ pub fn watched(sources: &Sources) -> Vec<(Arc<str>, Arc<Policy>)> {
 }
 
 /// Reads what they are; says why the event type of one has to wait.
-pub(super) async fn look(admin: &Admin, sources: &Sources, servers: &str) -> anyhow::Result<Option<String>> {
+///
+/// # Errors
+/// When Kafka does not tell.
+pub async fn look(admin: &Admin, sources: &Sources, servers: &str) -> anyhow::Result<Option<String>> {
     let watched = watched(sources);
     if watched.is_empty() {
         return Ok(None);

@@ -1,5 +1,8 @@
 //! What goes to Kafka: topic, key, value, timestamp, headers.
 
+mod letter;
+mod replayed;
+
 use std::borrow::Cow;
 use std::sync::Arc;
 
@@ -10,6 +13,8 @@ use crate::envelope::Event;
 use crate::outcome::Fault;
 use crate::schema::Encoded;
 use crate::verify::Verified;
+pub use letter::Letter;
+pub use replayed::{Place, Replayed};
 
 /// The value of a dead letter whose body is empty: a record without a value would be a tombstone.
 const EMPTY_BODY: &[u8] = br#"{"hookstream":"the delivery had an empty body"}"#;
@@ -102,6 +107,28 @@ impl Record {
         provenance(&mut headers, verified);
         let value = if delivery.body.is_empty() { EMPTY_BODY } else { &delivery.body };
         Self { topic: topic.clone(), key, value: value.to_vec(), timestamp: delivery.received_at, headers }
+    }
+
+    /// The same record, which tells that it was made from the dead letter at `place`.
+    pub fn replayed(mut self, place: &Place) -> Self {
+        self.headers.push(("hookstream-replayed".into(), place.to_string()));
+        self
+    }
+
+    /// What became of a dead letter that was unsealed, for the topic of outcomes. Keyed by its place, so
+    /// that compaction keeps the last.
+    ///
+    /// # Errors
+    /// When it cannot be written as JSON.
+    pub fn outcome(
+        topic: &Arc<str>,
+        verified: &Verified<'_>,
+        place: &Place,
+        replayed: &Replayed,
+    ) -> serde_json::Result<Self> {
+        let headers = vec![("hookstream-delivery-id".into(), verified.delivery().id.to_string())];
+        let (key, value) = (place.to_string(), serde_json::to_vec(replayed)?);
+        Ok(Self { topic: topic.clone(), key, value, timestamp: Timestamp::now(), headers })
     }
 
     /// A record back from the spool: what a row holds was a record once, so its delivery was

@@ -25,6 +25,7 @@ use diagnose::Removed;
 use digest::{Digest, Mac};
 pub use scheme::Claim;
 use scheme::{Layout, Scheme};
+pub use seal::{Seal, Unsealable};
 use spare::Spare;
 
 use crate::config::{self, Form, Problems, Secret, SecretFormat, Window};
@@ -32,7 +33,7 @@ use crate::delivery::Delivery;
 use crate::outcome::{Fault, Reason};
 
 /// Evidence that a secret of the source signed a delivery. Its fields are private and only
-/// [`Verifier::verify`] makes one, so that no event and no record can exist without:
+/// [`Verifier::verify`] makes one, and [`Verifier::unseal`] from what one has sealed, so that no event and no record can exist without:
 ///
 /// ```compile_fail
 /// # fn forge(delivery: &hookstream::delivery::Delivery) {
@@ -72,7 +73,7 @@ impl<'d> Verified<'d> {
     }
 
     /// How long before its receipt it was signed; negative where the signed time lies ahead. `None`
-    /// where no time is signed.
+    /// where no time is signed, and of one that was unsealed.
     pub fn age(&self) -> Option<SignedDuration> {
         self.age
     }

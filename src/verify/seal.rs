@@ -15,12 +15,15 @@
 //! letter has them: none for a token, which no record may hold. Each part says its length, and the
 //! body is the last, so that no two deliveries have the same text.
 
+use std::borrow::Cow;
+
 use hmac::{Hmac, KeyInit, Mac};
 use http::{HeaderName, HeaderValue};
 use sha2::Sha256;
 
-use super::Verified;
+use super::{Verified, Verifier, canonical};
 use crate::config::Form;
+use crate::delivery::Delivery;
 
 const LABEL: &[u8] = b"hookstream dead letter seal v1";
 
@@ -39,6 +42,34 @@ impl Form {
             Self::JsonCompactAscii => "json_compact_ascii",
         }
     }
+
+    /// The form of this name.
+    pub fn of_label(label: &str) -> Option<Self> {
+        [Self::Raw, Self::JsonCompactAscii].into_iter().find(|form| form.label() == label)
+    }
+}
+
+/// What a dead letter says beside its body; proof of nothing until [`Verifier::unseal`] has looked at it.
+pub struct Seal {
+    /// The form of the body that was signed.
+    pub form: Form,
+    /// The request headers that were kept, in their order.
+    pub kept: Vec<(String, String)>,
+    /// The seal itself.
+    pub tag: Vec<u8>,
+    /// The name of the secret that matched.
+    pub secret: String,
+}
+
+/// Why a dead letter is not taken for a verified delivery.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unsealable {
+    /// The secret that it names, which the source does not have (any more), or somebody made it up.
+    SecretRemoved(String),
+    /// The source has that secret, and it did not make the seal over what stands there now.
+    Forged,
+    /// The secret of this name made the seal, and is bound to other deliveries by now.
+    Bound(String),
 }
 
 impl<'d> Verified<'d> {
@@ -59,18 +90,62 @@ impl<'d> Verified<'d> {
 
     /// The seal over the delivery and the headers that are kept of it, in hex.
     pub fn seal(&self, kept: &[(&str, &str)]) -> String {
-        let mut mac = self.key.seal.clone();
-        let mut part = |part: &[u8]| {
-            mac.update(&(part.len() as u64).to_be_bytes());
-            mac.update(part);
+        hex::encode(sealed(&self.key.seal, self.delivery, self.form, kept).finalize().into_bytes())
+    }
+}
+
+fn sealed<T: AsRef<str>>(
+    key: &Hmac<Sha256>,
+    delivery: &Delivery,
+    form: Form,
+    kept: &[(T, T)],
+) -> Hmac<Sha256> {
+    let mut mac = key.clone();
+    let mut part = |part: &[u8]| {
+        mac.update(&(part.len() as u64).to_be_bytes());
+        mac.update(part);
+    };
+    part(delivery.received_at.to_string().as_bytes());
+    part(form.label().as_bytes());
+    for (name, value) in kept {
+        part(name.as_ref().as_bytes());
+        part(value.as_ref().as_bytes());
+    }
+    part(&delivery.body);
+    mac
+}
+
+impl Verifier {
+    /// Takes a delivery that a dead letter holds for verified, if one of the secrets sealed it. Which
+    /// headers are sealed the seal itself says, so that rules may have changed since. Nor does it matter
+    /// whether the secret still counts: it did at the receipt, and one that was removed can be put back
+    /// with a `not_after` in the past, to unseal and no more. What it is bound to matters. The age is unknown.
+    ///
+    /// # Errors
+    /// [`Unsealable`].
+    pub fn unseal<'d>(&'d self, delivery: &'d Delivery, seal: &Seal) -> Result<Verified<'d>, Unsealable> {
+        let made = |key: &&super::Key| {
+            sealed(&key.seal, delivery, seal.form, &seal.kept).verify_slice(&seal.tag).is_ok()
         };
-        part(self.delivery.received_at.to_string().as_bytes());
-        part(self.form.label().as_bytes());
-        for (name, value) in kept {
-            part(name.as_bytes());
-            part(value.as_bytes());
+        let mut bound = None;
+        for key in self.keys.iter().filter(made) {
+            let holds = |binding: &super::Binding| binding.holds(delivery, self.bodies.as_ref()).is_ok();
+            if !key.binding.as_ref().is_none_or(holds) {
+                bound = Some(Unsealable::Bound(key.name.to_string()));
+                continue;
+            }
+            let signed = match seal.form {
+                Form::Raw => Cow::Borrowed(&*delivery.body),
+                Form::JsonCompactAscii => {
+                    canonical::json_compact_ascii(&delivery.body).map_err(|_| Unsealable::Forged)?
+                }
+            };
+            return Ok(Verified { delivery, key, form: seal.form, signed, scheme: &self.scheme, age: None });
         }
-        part(&self.delivery.body);
-        hex::encode(mac.finalize().into_bytes())
+        let known = self.keys.iter().any(|key| *key.name == *seal.secret);
+        Err(bound.unwrap_or_else(|| match known {
+            true => Unsealable::Forged,
+            false => Unsealable::SecretRemoved(seal.secret.clone()),
+        }))
     }
 }

@@ -31,6 +31,7 @@ mod providers;
 mod refusals;
 mod registry;
 mod reload;
+mod replay;
 mod rules;
 mod secrets;
 mod security;

@@ -24,7 +24,7 @@ pub(super) fn parse(text: &str, now: Timestamp) -> Result<Start, String> {
 }
 
 /// RFC 3339, a time ago, or a number since 1970.
-fn time(text: &str, now: Timestamp) -> Result<Timestamp, String> {
+pub(in crate::cli) fn time(text: &str, now: Timestamp) -> Result<Timestamp, String> {
     let read = || {
         if let Some(ago) = text.strip_prefix('-') {
             let ago = jiff::SignedDuration::try_from(humantime::parse_duration(ago).ok()?).ok()?;

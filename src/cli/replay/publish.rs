@@ -1,0 +1,273 @@
+//! With `--apply`: letters become records, and what became of each is written after its records were
+//! acknowledged. A process that is killed between both publishes those letters again: with the same key.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use futures_util::StreamExt as _;
+use futures_util::future::join_all;
+use futures_util::stream::FuturesUnordered;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use jiff::Timestamp;
+
+use super::choice::Choice;
+use super::letters::{self, Becomes, Letters, Today};
+use super::past::Past;
+use super::tally::Tally;
+use crate::cli::serve::Signals;
+use crate::config::Loaded;
+use crate::kafka::{Ack, Connection, Event, Fetched, Producer, Trouble, Tuning};
+use crate::names;
+use crate::observe::health::Health;
+use crate::outcome::{Fault, Reason};
+use crate::pipeline::Outbound;
+use crate::provision;
+use crate::record::{Place, Record, Replayed};
+use crate::sources::Source;
+
+/// Letters under way at the same time. As many bodies are held, and as many may be published twice by a kill.
+const IN_FLIGHT: usize = 32;
+
+/// For each acknowledgement. Nobody waits for an answer here, so it may well outlast the change of a
+/// partition's leader.
+const BUDGET: Duration = Duration::from_secs(30);
+
+/// Past the producer's own bound, in case it does not keep it.
+const PATIENCE: Duration = Duration::from_secs(45);
+
+/// What may wait in librdkafka.
+const QUEUE_KIB: u32 = 256 * 1024;
+
+/// A pause of ours is made up for by at most so much faster.
+const CATCH_UP: Duration = Duration::from_millis(200);
+
+pub(super) struct Publisher {
+    producer: Producer,
+    source: Arc<Source>,
+    /// The topic of outcomes.
+    outcomes: Arc<str>,
+}
+
+/// A letter's end, and the reason that it had before.
+type Settled = (Option<Reason>, Becomes);
+
+impl Publisher {
+    pub(super) fn new(loaded: &Loaded, kafka: &Connection, source: Arc<Source>) -> anyhow::Result<Self> {
+        let max_record = provision::max_record(loaded.config.http.max_body);
+        let tuning = Tuning { kafka_budget: BUDGET, max_record, queue_kib: QUEUE_KIB };
+        let producer = Producer::new(kafka, tuning, Health::new())?;
+        let outcomes = names::replayed_topic(&source.name).into();
+        Ok(Self { producer, source, outcomes })
+    }
+
+    /// Replays all that are asked for. The first Ctrl-C waits for what is under way.
+    pub(super) async fn run(
+        &self,
+        letters: Letters,
+        choice: &Choice,
+        past: &Past,
+        rate: u32,
+    ) -> anyhow::Result<Tally> {
+        let bar = bar(letters.at_most());
+        let (reading, mut events) = letters.stream();
+        let replaying = async {
+            let (mut tally, mut signals) = (Tally::default(), Signals::new()?);
+            let mut turns = Turns::new(rate);
+            let (mut held, mut ended) = (None, false);
+            let mut under_way = FuturesUnordered::new();
+            while !(ended && held.is_none() && under_way.is_empty()) {
+                tokio::select! {
+                    Some(settled) = under_way.next() => {
+                        let settled: anyhow::Result<Settled> = settled;
+                        let (reason, became) = settled.with_context(|| stopped_at(&tally))?;
+                        tally.add(reason, &became);
+                        bar.set_message(tally.in_short());
+                    }
+                    event = events.recv(), if held.is_none() && !ended => match event {
+                        Some(Event::Record(record)) => {
+                            bar.inc(1);
+                            held = tally.takes(&record, choice, past).then_some(record);
+                        }
+                        Some(Event::Trouble(text)) => bar.suspend(|| super::note(&text))?,
+                        None => ended = true,
+                    },
+                    () = turns.next(), if held.is_some() && under_way.len() < IN_FLIGHT => {
+                        if let Some(record) = held.take() {
+                            turns.taken();
+                            // In this order they are polled first, and so handed to Kafka.
+                            under_way.push(self.settle(record));
+                        }
+                    }
+                    () = signals.next(), if !tally.stopped => {
+                        (tally.stopped, ended, held) = (true, true, None);
+                    }
+                }
+            }
+            // The reading ends, too, where it was stopped.
+            drop(events);
+            anyhow::Ok(tally)
+        };
+        let done = both(reading, replaying).await;
+        bar.finish_and_clear();
+        done
+    }
+
+    /// Up to its first wait all records are handed to Kafka.
+    async fn settle(&self, record: Fetched) -> anyhow::Result<Settled> {
+        let reason = letters::reason_of(&record);
+        let (topic, partition, offset) = (record.topic.as_str().into(), record.partition, record.offset);
+        let place = Place { topic, partition, offset };
+        let mut letter = match letters::open(record) {
+            Ok(letter) => letter,
+            Err(unsealed) => return Ok((reason, unsealed)),
+        };
+        let verified = match letter.unseal(&self.source.verifier) {
+            Ok(verified) => verified,
+            Err(why) => return Ok((reason, Becomes::Unsealable(why))),
+        };
+        let (became, ack) = match letters::today(&self.source, &verified) {
+            Today::Publish(Outbound { topic, records }) => {
+                match self.publish(letters::marked(records, &place)).await? {
+                    Ok(ack) => (Becomes::Published(topic), ack),
+                    Err(refused) => (Becomes::Failed(refused), None),
+                }
+            }
+            Today::Handled => (Becomes::Handled, None),
+            Today::Failed(why) => (Becomes::Failed(why), None),
+        };
+        let outcome = Record::outcome(&self.outcomes, &verified, &place, &said(&became, ack))?;
+        match self.acknowledged(&outcome).await {
+            Ok(_) => Ok((reason, became)),
+            Err(trouble) => Err(trouble).with_context(|| format!("{} takes no outcome", self.outcomes)),
+        }
+    }
+
+    /// All records of one letter; of several the first one's place. The inner error is Kafka's last word on
+    /// one of them, and speaks for all.
+    async fn publish(&self, records: Vec<Record>) -> anyhow::Result<Result<Option<Ack>, Fault>> {
+        let mut first = None;
+        for result in join_all(records.iter().map(|record| self.acknowledged(record))).await {
+            match result {
+                Ok(ack) => first = first.or(Some(ack)),
+                Err(refused @ Trouble::Refused(_)) => {
+                    return Ok(Err(Fault::new(Reason::KafkaRefused, refused.to_string())));
+                }
+                Err(trouble) => {
+                    let topic = records.first().map_or("", Record::topic).to_owned();
+                    return Err(trouble).with_context(|| format!("{topic} takes no record"));
+                }
+            }
+        }
+        Ok(Ok(first))
+    }
+
+    async fn acknowledged(&self, record: &Record) -> Result<Ack, Trouble> {
+        match tokio::time::timeout(PATIENCE, self.producer.publish(record)?).await {
+            Ok(result) => result,
+            Err(_) => Err(Trouble::Unavailable("Kafka did not acknowledge".into())),
+        }
+    }
+}
+
+fn stopped_at(tally: &Tally) -> String {
+    format!("{}; then Kafka was out: the same command goes on from there", tally.in_short())
+}
+
+fn said<'a>(became: &'a Becomes, ack: Option<Ack>) -> Replayed<'a> {
+    let (outcome, reason, topic) = match became {
+        Becomes::Published(topic) => (Replayed::PUBLISHED, None, Some((&**topic).into())),
+        Becomes::Failed(why) => (Replayed::FAILED, Some(why.reason.row().label.into()), None),
+        _ => (Replayed::HANDLED, None, None),
+    };
+    Replayed {
+        outcome: outcome.into(),
+        reason,
+        topic,
+        partition: ack.map(|ack| ack.partition),
+        offset: ack.map(|ack| ack.offset),
+        at: Timestamp::now().to_string().into(),
+    }
+}
+
+/// The replay's end is the end: it comes with the last letter, or with a fault.
+async fn both(
+    reading: impl Future<Output = anyhow::Result<()>>,
+    replaying: impl Future<Output = anyhow::Result<Tally>>,
+) -> anyhow::Result<Tally> {
+    tokio::pin!(reading, replaying);
+    tokio::select! {
+        tally = &mut replaying => tally,
+        read = &mut reading => {
+            // What was read by then is still settled.
+            let tally = replaying.await?;
+            read.map(|()| tally)
+        }
+    }
+}
+
+/// A steady pace.
+struct Turns {
+    next: Instant,
+    every: Duration,
+}
+
+impl Turns {
+    fn new(rate: u32) -> Self {
+        Self { next: Instant::now(), every: Duration::from_secs(1) / rate.max(1) }
+    }
+
+    async fn next(&self) {
+        tokio::time::sleep_until(self.next.into()).await;
+    }
+
+    fn taken(&mut self) {
+        self.next = (self.next + self.every).max(Instant::now() - CATCH_UP);
+    }
+}
+
+/// On standard error, and nowhere unless that is a terminal. It counts what was read: how much of it is
+/// asked for is known at the end only.
+fn bar(count: u64) -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(Some(count), ProgressDrawTarget::stderr());
+    if let Ok(style) = ProgressStyle::with_template("{bar:30} {human_pos} of {human_len}  {eta} left  {msg}")
+    {
+        bar.set_style(style);
+    }
+    bar
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pace_is_kept_and_made_up_for_by_a_little_only() {
+        let mut turns = Turns::new(100);
+        let start = turns.next;
+        turns.taken();
+        turns.taken();
+        assert_eq!(turns.next, start + Duration::from_millis(20));
+        turns.next = start - Duration::from_secs(10);
+        turns.taken();
+        assert!(turns.next >= start - CATCH_UP);
+    }
+
+    #[test]
+    fn an_outcome_is_small_json_text() {
+        let text = |became: &Becomes, ack| {
+            let replayed = Replayed { at: "2026-11-24T02:41:03Z".into(), ..said(became, ack) };
+            serde_json::to_string(&replayed).unwrap()
+        };
+        assert_eq!(
+            text(&Becomes::Published("a.b".into()), Some(Ack { partition: 1, offset: 9 })),
+            r#"{"outcome":"published","topic":"a.b","partition":1,"offset":9,"at":"2026-11-24T02:41:03Z"}"#
+        );
+        assert_eq!(
+            text(&Becomes::Failed(Reason::IdMissing.into()), None),
+            r#"{"outcome":"failed","reason":"id_missing","at":"2026-11-24T02:41:03Z"}"#
+        );
+        assert_eq!(text(&Becomes::Handled, None), r#"{"outcome":"handled","at":"2026-11-24T02:41:03Z"}"#);
+    }
+}

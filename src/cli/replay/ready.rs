@@ -1,0 +1,115 @@
+//! What must be there before a letter can be published: ids of schemas, and topics. As `serve` does it, and
+//! as far as `[provision] on_start` lets it.
+
+use std::path::Path;
+
+use anyhow::Context as _;
+
+use super::note;
+use crate::app;
+use crate::config::Loaded;
+use crate::kafka::{Admin, Connection};
+use crate::names;
+use crate::provision;
+use crate::schema::registry::Resolved;
+use crate::schema::{self, Pins, Registry, Schemas, Standing};
+use crate::sources::Sources;
+
+/// The sources with the ids of the schemas of the one called `source`, and its topics.
+pub(super) async fn sources(loaded: &Loaded, kafka: &Connection, source: &str) -> anyhow::Result<Sources> {
+    let (_, mut schemas) = app::compile(loaded)?;
+    ids(loaded, source, &mut schemas).await?;
+    let sources = Sources::compile(loaded, &schemas, None)?;
+    topics(loaded, &Admin::new(kafka)?, &sources, source).await?;
+    policies(loaded, kafka, &sources).await?;
+    Ok(sources)
+}
+
+/// Which of the topics that must not compact do.
+pub(super) async fn policies(loaded: &Loaded, kafka: &Connection, sources: &Sources) -> anyhow::Result<()> {
+    if provision::watched(sources).is_empty() {
+        return Ok(());
+    }
+    let servers = &loaded.config.kafka.bootstrap_servers;
+    if let Some(why) = provision::look_at_policies(&Admin::new(kafka)?, sources, servers).await? {
+        note(&why)?;
+    }
+    Ok(())
+}
+
+/// Types whose schema gets none fail as `schema_unknown`; a registry that gives no id at all is an error.
+async fn ids(loaded: &Loaded, source: &str, schemas: &mut Schemas) -> anyhow::Result<()> {
+    let rules = &loaded.config.registry;
+    let registry = Registry::new(&rules.url, loaded.registry_auth.clone(), rules.ca_file.as_deref())?;
+    let pins = loaded.config.spool.dir.as_deref().map(|dir: &Path| Pins::open(dir, registry.url()));
+    let prefix = names::topic(source, "");
+    let own = schemas.iter().filter(|schema| schema.subject.starts_with(&prefix));
+    let own: Vec<schema::Loaded> = own.cloned().collect();
+    let (mut given, mut trouble) = (0, None);
+    for schema in &own {
+        match id(loaded, &registry, pins.as_ref(), schema).await {
+            Ok(id) => {
+                schemas.set(&schema.subject, Standing::Confirmed(id));
+                given += 1;
+            }
+            Err(error) => {
+                note(&format!("{error:#}"))?;
+                trouble = Some(error);
+            }
+        }
+    }
+    match trouble {
+        Some(error) if given == 0 => {
+            Err(error).with_context(|| format!("no schema has an id ([registry] url = {})", registry.url()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// An id that `serve` has pinned must still be that schema's.
+async fn id(
+    loaded: &Loaded,
+    registry: &Registry,
+    pins: Option<&Pins>,
+    schema: &schema::Loaded,
+) -> anyhow::Result<u32> {
+    let subject = &schema.subject;
+    if let Some(pin) = pins.and_then(|pins| pins.get(subject, &schema.text)) {
+        let resolved = registry.resolve(pin.id, &schema.schema).await?;
+        anyhow::ensure!(
+            resolved == Resolved::Same && !pin.lost,
+            "the registry lost the schema of {subject} under its id {}: restore the registry first",
+            pin.id
+        );
+        return Ok(pin.id);
+    }
+    match loaded.config.provision.on_start {
+        true => registry.register(subject, &schema.text).await,
+        false => registry.find(subject, &schema.text).await,
+    }
+}
+
+/// Creates what is missing. Without `on_start` the topics of events must be there; that of the outcomes is
+/// made all the same, since nobody else does.
+async fn topics(loaded: &Loaded, admin: &Admin, sources: &Sources, source: &str) -> anyhow::Result<()> {
+    if admin.is_in_memory().await? {
+        // It creates what it is written to.
+        return Ok(());
+    }
+    let cluster = admin.cluster().await?;
+    let prefix = names::topic(source, "");
+    let mut wished = provision::wished_topics(&loaded.config, sources, cluster.brokers);
+    wished.retain(|topic| topic.name.starts_with(&prefix) && !cluster.topics.contains_key(&topic.name));
+    if !wished.is_empty() && !loaded.config.provision.on_start {
+        let missing: Vec<&str> = wished.iter().map(|topic| topic.name.as_str()).collect();
+        anyhow::bail!("topics are missing, and [provision] on_start is false: {}", missing.join(", "));
+    }
+    let outcomes = provision::replayed_topic(&loaded.config, source, cluster.brokers);
+    if !cluster.topics.contains_key(&outcomes.name) {
+        wished.push(outcomes);
+    }
+    if wished.is_empty() {
+        return Ok(());
+    }
+    admin.create(&wished).await.context("create them, or grant Create to our user")
+}

@@ -1,0 +1,115 @@
+//! A replay that is killed, or stopped, goes on where it was.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use futures_util::{StreamExt as _, stream};
+use serde_json::json;
+
+use super::{Ground, found, of_type, outcomes};
+use crate::support::process::Process;
+use crate::support::{batch, kafka, until};
+
+/// Letters of the large run in the usual tests; `HOOKSTREAM_TEST_LETTERS=10000` for more.
+fn letters() -> usize {
+    std::env::var("HOOKSTREAM_TEST_LETTERS").ok().map_or(300, |text| text.parse().expect("a number"))
+}
+
+/// Letters of mixed reasons: two types without a topic, and bodies that stay what they are.
+async fn mixed(ground: &Ground, count: usize) -> BTreeMap<String, &'static str> {
+    let letters = stream::iter(0..count).map(async |n| {
+        let id = format!("evt_{n:05}");
+        let (body, reason, becomes) = match n % 10 {
+            0 => (format!("no json {n}"), "json_invalid", "json_invalid"),
+            1 => (batch(&id).replacen("\"id\"", "\"di\"", 1), "id_missing", "id_missing"),
+            2..6 => (of_type("batch_prediction.failed", &id), "type_unknown", "batch_prediction.failed"),
+            _ => (batch(&id), "type_unknown", "batch_prediction.completed"),
+        };
+        (ground.letter(body, reason).await, becomes)
+    });
+    letters.buffer_unordered(32).collect().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replay_that_was_killed_goes_on_where_it_was_and_each_letter_ends_in_its_place() {
+    let ground = Ground::new().await;
+    let count = letters();
+    let expected = mixed(&ground, count).await;
+    assert_eq!(expected.len(), count);
+
+    // A third of it at least is left when it is killed.
+    let rate = (count / 10).to_string();
+    let arguments = ["--all", "--apply", "--rate", &rate];
+    let mut command = ground.command(&arguments);
+    let mut process = Process(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+    let topic = ground.outcomes();
+    until("outcomes of a third", async || {
+        kafka::exists(&topic).await && kafka::all(&topic).await.len() > count / 3
+    })
+    .await;
+    process.0.kill().unwrap();
+    process.0.wait().unwrap();
+    let before = outcomes(&topic).await;
+    assert!(before.len() < count, "killed half-way, and not after its end");
+    let done = before.values().filter(|told| told["outcome"] == "published").count();
+
+    let started = std::time::Instant::now();
+    let (code, report) = ground.report(&["--all", "--apply", "--rate", "100000"]).await;
+    println!("{count} letters, {} told before the kill, the rest in {:?}", before.len(), started.elapsed());
+    assert_eq!(code, 1, "some stay what they are: {report}");
+    assert_eq!(report["replayed_before"], done);
+    let published = expected.values().filter(|becomes| becomes.starts_with("batch")).count();
+    assert_eq!(report["published"], published - done, "{report}");
+
+    let told = outcomes(&topic).await;
+    assert_eq!(told.len(), count);
+    let mut found_at: BTreeMap<String, BTreeSet<&str>> = BTreeMap::new();
+    let mut duplicates = 0;
+    for event_type in ["batch_prediction.completed", "batch_prediction.failed"] {
+        for record in found(&ground.topic(event_type)).await {
+            let place = record.headers["hookstream-replayed"].clone();
+            let fresh = found_at.entry(place).or_default().insert(event_type);
+            duplicates += usize::from(!fresh);
+        }
+    }
+    for (place, becomes) in &expected {
+        if becomes.starts_with("batch") {
+            assert_eq!(told[place]["outcome"], "published", "{place}");
+            assert_eq!(told[place]["topic"], ground.topic(becomes), "{place}");
+            assert_eq!(found_at.remove(place), Some([*becomes].into()), "{place}");
+        } else {
+            assert_eq!(
+                (&told[place]["outcome"], &told[place]["reason"]),
+                (&json!("failed"), &json!(becomes))
+            );
+        }
+    }
+    assert!(found_at.is_empty(), "{found_at:?}");
+    assert!(duplicates <= 32, "{duplicates}: no more than were under way at the kill");
+    let (code, stdout, _) = ground.replay(&["--reason", "type_unknown", "--apply"]).await;
+    assert!(code == 0 && stdout.contains("nothing to do"), "{stdout}");
+}
+
+#[tokio::test]
+async fn ctrl_c_finishes_what_is_under_way_and_says_how_to_go_on() {
+    let ground = Ground::new().await;
+    for n in 0..30 {
+        ground.letter(batch(&format!("evt_{n}")), "type_unknown").await;
+    }
+    let mut command = ground.command(&["--all", "--apply", "--rate", "5"]);
+    let process = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let topic = ground.outcomes();
+    until("the first outcome", async || kafka::exists(&topic).await && !kafka::all(&topic).await.is_empty())
+        .await;
+    let pid = process.id().to_string();
+    assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+    let output = tokio::task::spawn_blocking(move || process.wait_with_output().unwrap());
+    let output = tokio::time::timeout(Duration::from_secs(20), output).await.unwrap().unwrap();
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{stdout}");
+    assert!(stdout.contains("stopped: ") && stdout.contains("goes on from there"), "{stdout}");
+    let published = found(&ground.topic("batch_prediction.completed")).await.len();
+    assert_eq!(outcomes(&topic).await.len(), published);
+    assert!(published < 30);
+}
