@@ -2,6 +2,7 @@
 //! the topics are.
 
 mod durability;
+mod grants;
 mod policy;
 mod subjects;
 
@@ -18,6 +19,7 @@ use crate::observe::health::{Health, State};
 use crate::sources::{Route, Sources};
 
 pub use durability::{Durability, judge};
+pub use grants::grants;
 pub use policy::{remedy, watched};
 pub use subjects::{RECHECK, Reloaded, Subjects};
 
