@@ -1,8 +1,10 @@
-//! Topics and subjects: what should be there, what is, creating the difference; and how durable
-//! the topics are.
+//! Topics and subjects: what should be there, what is, and the difference, which `serve` creates and
+//! `provision` also alters; and how durable the topics are.
 
 mod durability;
 mod grants;
+mod plan;
+mod planner;
 mod policy;
 mod subjects;
 
@@ -20,6 +22,8 @@ use crate::sources::{Route, Sources};
 
 pub use durability::{Durability, judge};
 pub use grants::grants;
+pub use plan::{Action, Allowed, Change, Item, Kind, Left, Plan, Step};
+pub use planner::{Done, Planner};
 pub use policy::{remedy, watched};
 pub use subjects::{RECHECK, Reloaded, Subjects};
 

@@ -30,7 +30,10 @@ fn the_help_shows_every_command_in_its_group() {
     let listed: Vec<&str> = groups
         .flat_map(|group| group.lines().skip(1).filter_map(|line| line.split_whitespace().next()))
         .collect();
-    assert_eq!(listed, ["serve", "dev", "check", "subscription", "tail", "explain", "spool", "send"]);
+    assert_eq!(
+        listed,
+        ["serve", "dev", "check", "provision", "subscription", "tail", "explain", "spool", "send"]
+    );
     for command in listed {
         let (code, help, _) = run(hookstream(directory.path()).args([command, "--help"]));
         assert!(code == 0 && help.contains("Usage: hookstream"), "{command}: {help}");
