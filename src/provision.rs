@@ -1,7 +1,10 @@
-//! Topics and subjects: what should be there, what is, creating the difference; and how durable
-//! the topics are.
+//! Topics and subjects: what should be there, what is, and the difference, which `serve` creates and
+//! `provision` also alters; and how durable the topics are.
 
 mod durability;
+mod grants;
+mod plan;
+mod planner;
 mod policy;
 mod subjects;
 
@@ -18,6 +21,9 @@ use crate::observe::health::{Health, State};
 use crate::sources::{Route, Sources};
 
 pub use durability::{Durability, judge};
+pub use grants::grants;
+pub use plan::{Action, Allowed, Change, Item, Kind, Left, Plan, Step};
+pub use planner::{Done, Planner};
 pub use policy::{look as look_at_policies, remedy, watched};
 pub use subjects::{RECHECK, Reloaded, Subjects};
 

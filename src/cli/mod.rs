@@ -5,6 +5,7 @@ pub mod check;
 pub mod dev;
 pub mod explain;
 pub mod output;
+pub mod provision;
 pub mod replay;
 pub mod sample;
 pub mod send;
@@ -37,6 +38,7 @@ Run:
 
 Set up:
   check         Tell all that is wrong with the configuration, and what it leads to
+  provision     Show what topics and subjects lack, and create or change it
   subscription  Tell a provider where to deliver, by its API
 
 Look:
@@ -116,6 +118,7 @@ enum Command {
     Serve(serve::Args),
     Dev(dev::Args),
     Check(check::Args),
+    Provision(provision::Args),
     Subscription(subscription::Args),
     Send(send::Args),
     Tail(tail::Args),
@@ -140,6 +143,7 @@ pub fn main() -> ExitCode {
         Command::Serve(args) => block_on(serve::run(&cli.config, args)),
         Command::Dev(args) => block_on(dev::run(&cli.config, args)),
         Command::Check(args) => block_on(check::run(&cli.config, args)),
+        Command::Provision(args) => block_on(provision::run(&cli.config, args)),
         Command::Subscription(args) => block_on(subscription::run(&cli.config, args)),
         Command::Send(args) => block_on(send::run(&cli.config, args)),
         Command::Tail(args) => block_on(tail::run(&cli.config, args)),

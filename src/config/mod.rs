@@ -117,7 +117,7 @@ pub struct Kafka {
     pub topics: Topics,
 }
 
-/// `[kafka.topics]`: how missing topics are created. Existing ones are never altered.
+/// `[kafka.topics]`: how missing topics are created; `provision` alters existing ones.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Topics {

@@ -1,4 +1,4 @@
-//! Topics: which there are, and creating those that are missing.
+//! Topics: which there are and what they are like, creating those that are missing, and altering.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use rdkafka::admin::{
-    AdminClient, AdminOptions, NewTopic as KafkaTopic, OwnedResourceSpecifier, ResourceSpecifier,
-    TopicReplication,
+    AdminClient, AdminOptions, ConfigSource, NewPartitions, NewTopic as KafkaTopic, OwnedResourceSpecifier,
+    ResourceSpecifier, TopicReplication,
 };
 use rdkafka::client::DefaultClientContext;
 use rdkafka::error::RDKafkaErrorCode;
 
 use super::Connection;
+use super::ffi::{self, Alteration};
 
 /// The bound of each call to the cluster.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -46,19 +47,33 @@ pub struct Shape {
     pub partitions: usize,
     /// How many copies a record gets.
     pub copies: Copies,
-    /// `cleanup.policy`; `None` if it could not be read.
-    pub cleanup_policy: Option<String>,
+    /// Its configuration by key, in effect wherever it was set; empty if it could not be read.
+    pub settings: BTreeMap<String, Setting>,
+}
+
+/// One key of a topic's configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Setting {
+    /// As Kafka tells it.
+    pub value: String,
+    /// Whether it was set on the topic itself; else it is the cluster's.
+    pub own: bool,
 }
 
 impl Shape {
+    /// `cleanup.policy`; `None` if it could not be read.
+    pub fn cleanup_policy(&self) -> Option<&str> {
+        self.settings.get("cleanup.policy").map(|setting| &*setting.value)
+    }
+
     /// Whether only the last record of each key stays; `None` if that could not be read.
     pub fn compacts(&self) -> Option<bool> {
-        let policy = self.cleanup_policy.as_deref()?;
+        let policy = self.cleanup_policy()?;
         Some(policy.split(',').any(|word| word.trim() == "compact"))
     }
 }
 
-/// A topic that could not be created.
+/// A topic that could not be created or altered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
     /// Its name.
@@ -67,6 +82,16 @@ pub struct Refusal {
     pub denied: bool,
     /// The broker's reason.
     pub why: String,
+}
+
+impl Refusal {
+    fn new(topic: String, code: RDKafkaErrorCode, why: String) -> Self {
+        let denied = matches!(
+            code,
+            RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::ClusterAuthorizationFailed
+        );
+        Self { topic, denied, why }
+    }
 }
 
 /// What of a topic decides how many copies an acknowledged record has.
@@ -146,22 +171,34 @@ impl Admin {
         let mut cluster = self.cluster().await?.topics;
         let there = topics.iter().filter_map(|topic| cluster.remove_entry(topic));
         let there: BTreeMap<String, Size> = there.collect();
+        if there.is_empty() {
+            return Ok(BTreeMap::new());
+        }
         let asked: Vec<_> = there.keys().map(|topic| ResourceSpecifier::Topic(topic)).collect();
         let options = AdminOptions::new().request_timeout(Some(TIMEOUT));
         let described = self.0.describe_configs(&asked, &options).await;
         let described = described.context("the topics' configuration cannot be read")?;
         // One that we may not see comes back without entries.
-        let value = |topic: &str, key: &str| {
+        let settings = |topic: &str| {
             let found = described.iter().flatten().find(
                 |found| matches!(&found.specifier, OwnedResourceSpecifier::Topic(name) if name == topic),
             );
-            found?.get(key)?.value.clone()
+            let entries = found.map(|found| found.entries.as_slice()).unwrap_or_default().iter();
+            let setting = |value: &String, source: &ConfigSource| {
+                let own = matches!(source, ConfigSource::DynamicTopic);
+                Setting { value: value.clone(), own }
+            };
+            let settings = entries.filter_map(|entry| {
+                Some((entry.name.clone(), setting(entry.value.as_ref()?, &entry.source)))
+            });
+            settings.collect::<BTreeMap<_, _>>()
         };
         let shapes = there.into_iter().map(|(topic, Size { partitions, replication })| {
-            let min_insync = value(&topic, "min.insync.replicas").and_then(|value| value.parse().ok());
+            let settings = settings(&topic);
+            let min_insync =
+                settings.get("min.insync.replicas").and_then(|setting| setting.value.parse().ok());
             let copies = Copies { replication, min_insync };
-            let cleanup_policy = value(&topic, "cleanup.policy");
-            (topic, Shape { partitions, copies, cleanup_policy })
+            (topic, Shape { partitions, copies, settings })
         });
         Ok(shapes.collect())
     }
@@ -196,14 +233,7 @@ impl Admin {
     /// When no broker answers in time.
     pub async fn refusals(&self, topics: &[NewTopic]) -> anyhow::Result<Vec<Refusal>> {
         let refused = self.try_create(topics, true).await?;
-        let refusal = |(topic, code): (String, RDKafkaErrorCode)| {
-            let denied = matches!(
-                code,
-                RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::ClusterAuthorizationFailed
-            );
-            Refusal { topic, denied, why: code.to_string() }
-        };
-        Ok(refused.into_iter().map(refusal).collect())
+        Ok(refused.into_iter().map(|(topic, code)| Refusal::new(topic, code, code.to_string())).collect())
     }
 
     /// Creates the topics. One that somebody else has created meanwhile is no error.
@@ -219,6 +249,44 @@ impl Admin {
             .collect();
         anyhow::ensure!(failed.is_empty(), "topics could not be created: {}", failed.join(", "));
         Ok(())
+    }
+
+    /// Sets the settings by IncrementalAlterConfigs, so that all others stay as they are; those topics
+    /// that were refused. With `only_ask` nothing is changed.
+    ///
+    /// # Errors
+    /// When no broker answers in time.
+    pub async fn alter(&self, wished: Vec<Alteration>, only_ask: bool) -> anyhow::Result<Vec<Refusal>> {
+        if wished.is_empty() {
+            return Ok(Vec::new());
+        }
+        let client = self.0.clone();
+        let alter = move || ffi::alter(client.inner(), &wished, only_ask, TIMEOUT);
+        let refused = tokio::task::spawn_blocking(alter).await??;
+        let refusal = |(topic, code, why): (String, RDKafkaErrorCode, String)| {
+            Refusal::new(topic, code, if why.is_empty() { code.to_string() } else { why })
+        };
+        Ok(refused.into_iter().map(refusal).collect())
+    }
+
+    /// Gives topics so many partitions in all; those that were refused. With `only_ask` nothing is changed.
+    ///
+    /// # Errors
+    /// When no broker answers in time.
+    pub async fn add_partitions(
+        &self,
+        wished: &[(String, usize)],
+        only_ask: bool,
+    ) -> anyhow::Result<Vec<Refusal>> {
+        if wished.is_empty() {
+            return Ok(Vec::new());
+        }
+        let wished: Vec<_> = wished.iter().map(|(topic, count)| NewPartitions::new(topic, *count)).collect();
+        let options = AdminOptions::new().validate_only(only_ask);
+        let options = options.operation_timeout(Some(TIMEOUT)).request_timeout(Some(TIMEOUT));
+        let results = self.0.create_partitions(&wished, &options).await.context("no Kafka broker answers")?;
+        let refused = results.into_iter().filter_map(Result::err);
+        Ok(refused.map(|(topic, code)| Refusal::new(topic, code, code.to_string())).collect())
     }
 
     /// Those that were not created, with the broker's reason.

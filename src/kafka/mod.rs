@@ -2,6 +2,7 @@
 
 mod admin;
 mod consumer;
+mod ffi;
 mod murmur2;
 mod producer;
 mod renew;
@@ -9,8 +10,9 @@ mod triage;
 
 pub mod embedded;
 
-pub use admin::{Admin, Cluster, Copies, NewTopic, Refusal, Shape};
+pub use admin::{Admin, Cluster, Copies, NewTopic, Refusal, Setting, Shape};
 pub use consumer::{Consumer, Event, Fetched, Span, Start};
+pub use ffi::Alteration;
 pub use murmur2::partition_of;
 pub use producer::{Ack, Producer, Tuning};
 pub use triage::Trouble;

@@ -8,6 +8,7 @@ mod number;
 pub mod pins;
 mod places;
 mod plan;
+mod reasons;
 pub mod registry;
 pub mod shipped;
 mod walk;

@@ -13,6 +13,7 @@ use schema_registry_converter::error::SRCError;
 use schema_registry_converter::schema_registry_common::{RawError, SchemaType, SrCall, SuppliedSchema};
 use serde::Deserialize;
 
+use super::reasons::explain;
 use crate::config::Auth;
 
 /// The bound of each call.
@@ -26,8 +27,11 @@ const NO_SUCH_SCHEMA: u32 = 40403;
 /// Confluent's code for a subject that the registry does not know.
 const NO_SUCH_SUBJECT: u32 = 40401;
 
+/// The compatibility level of our subjects: BACKWARD would let us drop a field that old readers need.
+pub const COMPATIBILITY: &str = "FULL_TRANSITIVE";
+
 /// Where a schema stands in its subject.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Listing {
     /// It is a version of it.
     Registered(u32),
@@ -35,14 +39,36 @@ pub enum Listing {
     NoSubject,
     /// The subject has other schemas only.
     Other {
-        /// Whether the registry would take it beside them.
+        /// Whether the registry would take it beside them, by the level of now.
         compatible: bool,
+        /// What speaks against it: the registry's words, with the names of the fields.
+        why: Vec<String>,
     },
 }
 
 #[derive(Deserialize)]
 struct Compatibility {
     is_compatible: bool,
+    /// Confluent's.
+    #[serde(default)]
+    messages: Vec<String>,
+    /// Apicurio's.
+    #[serde(default)]
+    reason: Option<String>,
+}
+
+/// A version of a subject.
+#[derive(Deserialize)]
+pub struct Version {
+    /// Its number.
+    pub version: u32,
+    schema: String,
+}
+
+#[derive(Deserialize)]
+struct Level {
+    #[serde(rename = "compatibilityLevel")]
+    level: String,
 }
 
 /// What the registry has under an id.
@@ -151,7 +177,8 @@ impl Registry {
                 None => return Err(error).context("the registry does not answer"),
             },
         }
-        let url = format!("{}/compatibility/subjects/{subject}/versions/latest", self.url);
+        // Without a version: as many as the subject's level looks at.
+        let url = format!("{}/compatibility/subjects/{subject}/versions?verbose=true", self.url);
         let request = self.authorised(self.client.post(url)).header("content-type", MEDIA_TYPE).body(body);
         let answer = request.send().await.context("the registry does not answer")?;
         let status = answer.status();
@@ -159,14 +186,63 @@ impl Registry {
             status.is_success(),
             "the registry answered {status} to whether {subject} may change"
         );
-        let Compatibility { is_compatible } =
+        let Compatibility { is_compatible, mut messages, reason } =
             answer.json().await.context("the registry does not say whether a schema is compatible")?;
-        Ok(Listing::Other { compatible: is_compatible })
+        let mut why = Vec::new();
+        if !is_compatible {
+            messages.extend(reason);
+            let latest = self.latest(subject).await?;
+            why = explain(&messages, schema, latest.as_ref().map(|latest| &*latest.schema));
+        }
+        Ok(Listing::Other { compatible: is_compatible, why })
+    }
+
+    /// The compatibility level that was set on the subject itself.
+    ///
+    /// # Errors
+    /// When the registry does not say.
+    pub async fn level(&self, subject: &str) -> anyhow::Result<Option<String>> {
+        let found = self.get::<Level>(&format!("/config/{subject}")).await?;
+        Ok(found.map(|found| found.level))
+    }
+
+    /// Sets the subject's level to [`COMPATIBILITY`].
+    ///
+    /// # Errors
+    /// When the registry refuses it, or does not answer.
+    pub async fn set_level(&self, subject: &str) -> anyhow::Result<()> {
+        let level = format!(r#"{{"compatibility":"{COMPATIBILITY}"}}"#);
+        let status = self.call(Method::PUT, &format!("/config/{subject}"), Some(level)).await?;
+        anyhow::ensure!(
+            status.is_success(),
+            "the registry did not take the compatibility of subject {subject}: {status}"
+        );
+        Ok(())
+    }
+
+    /// The subject's last version.
+    ///
+    /// # Errors
+    /// When the registry does not say.
+    pub async fn latest(&self, subject: &str) -> anyhow::Result<Option<Version>> {
+        self.get(&format!("/subjects/{subject}/versions/latest")).await
+    }
+
+    /// What stands at a path; `None` for 404.
+    async fn get<T: serde::de::DeserializeOwned>(&self, path: &str) -> anyhow::Result<Option<T>> {
+        let request = self.authorised(self.client.get(format!("{}{path}", self.url)));
+        let response = request.send().await.context("the registry does not answer")?;
+        let status = response.status();
+        if status == StatusCode::NOT_FOUND {
+            return Ok(None);
+        }
+        anyhow::ensure!(status.is_success(), "the registry answered {status} to {path}");
+        let found = response.json().await;
+        found.map(Some).with_context(|| format!("the registry's answer to {path} is not understood"))
     }
 
     /// Registers the schema, or finds it where it is registered already. A new subject gets the
-    /// compatibility level FULL_TRANSITIVE: BACKWARD would let us drop a field that old readers
-    /// need. An existing subject keeps its own.
+    /// level [`COMPATIBILITY`]. An existing subject keeps its own.
     ///
     /// # Errors
     /// When the registry refuses the schema, or does not answer.
@@ -178,23 +254,13 @@ impl Registry {
             .await
             .with_context(|| format!("the registry did not take the schema of subject {subject}"))?;
         if new {
-            let level = r#"{"compatibility":"FULL_TRANSITIVE"}"#;
-            let status = self.call(Method::PUT, &format!("/config/{subject}"), Some(level)).await?;
-            anyhow::ensure!(
-                status.is_success(),
-                "the registry did not take the compatibility of subject {subject}: {status}"
-            );
+            self.set_level(subject).await?;
         }
         Ok(registered.id)
     }
 
     /// One call of those that schema_registry_converter has not.
-    async fn call(
-        &self,
-        method: Method,
-        path: &str,
-        body: Option<&'static str>,
-    ) -> anyhow::Result<StatusCode> {
+    async fn call(&self, method: Method, path: &str, body: Option<String>) -> anyhow::Result<StatusCode> {
         let mut request = self.authorised(self.client.request(method, format!("{}{path}", self.url)));
         if let Some(body) = body {
             request = request.header("content-type", MEDIA_TYPE).body(body);

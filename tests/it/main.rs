@@ -28,6 +28,7 @@ mod new_schema;
 mod outcomes;
 mod pressure;
 mod providers;
+mod provision;
 mod refusals;
 mod registry;
 mod reload;

@@ -97,12 +97,18 @@ async fn registry(loaded: &Loaded, schemas: &Schemas) -> Part {
     let registered = found.iter().filter(|(_, listing)| matches!(listing, Listing::Registered(_))).count();
     let bad = found.iter().any(|(_, listing)| match listing {
         Listing::Registered(_) => false,
-        Listing::NoSubject | Listing::Other { compatible: true } => !on_start,
-        Listing::Other { compatible: false } => true,
+        Listing::NoSubject | Listing::Other { compatible: true, .. } => !on_start,
+        Listing::Other { compatible: false, .. } => true,
     });
     let width = found.iter().map(|(subject, _)| subject.len()).max().unwrap_or_default();
-    let details =
-        found.iter().map(|(subject, listing)| format!("{subject:<width$}  {}", say(listing, on_start)));
+    let details = found.iter().flat_map(|(subject, listing)| {
+        let why = match listing {
+            Listing::Other { compatible: false, why } => why.as_slice(),
+            _ => &[],
+        };
+        let line = format!("{subject:<width$}  {}", say(listing, on_start));
+        std::iter::once(line).chain(why.iter().map(|why| format!("  {why}")))
+    });
     let state = if bad { State::No } else { State::Ok };
     let text = format!("{how}, {registered} of {} subjects", found.len());
     let part = Part { details: details.collect(), ..Part::new("registry", state, text) };
@@ -123,8 +129,8 @@ fn say(listing: &Listing, on_start: bool) -> String {
     match listing {
         Listing::Registered(id) => format!("registered, id {id}"),
         Listing::NoSubject => format!("missing: {then}"),
-        Listing::Other { compatible: true } => format!("other schema, compatible with ours: {then}"),
-        Listing::Other { compatible: false } => "other schema, not compatible with ours".to_owned(),
+        Listing::Other { compatible: true, .. } => format!("other schema, compatible with ours: {then}"),
+        Listing::Other { compatible: false, .. } => "other schema, not compatible with ours".to_owned(),
     }
 }
 

@@ -128,7 +128,7 @@ impl Publisher {
             Err(why) => return Ok((reason, Becomes::Unsealable(why))),
         };
         let (became, ack) = match letters::today(&self.source, &verified) {
-            Today::Publish(Outbound { topic, records }) => {
+            Today::Publish(Outbound { topic, records, .. }) => {
                 match self.publish(letters::marked(records, &place)).await? {
                     Ok(ack) => (Becomes::Published(topic), ack),
                     Err(refused) => (Becomes::Failed(refused), None),

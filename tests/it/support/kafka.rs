@@ -1,10 +1,12 @@
 //! Reading topics back: with Apache's own Java clients where it counts, quickly elsewhere.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 use std::time::Instant;
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{
+    AdminClient, AdminOptions, ConfigSource, NewTopic, ResourceSpecifier, TopicReplication,
+};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
@@ -79,20 +81,35 @@ pub fn records(bootstrap: &str, topic: &str, mut each: impl FnMut(&BorrowedMessa
 
 /// Deletes a topic of the real Kafka and waits until it is gone.
 pub async fn delete(topic: &str) {
-    let admin: AdminClient<DefaultClientContext> =
-        ClientConfig::new().set("bootstrap.servers", stack("KAFKA")).create().unwrap();
     let options = AdminOptions::new().operation_timeout(Some(PATIENCE)).request_timeout(Some(PATIENCE));
-    let results = admin.delete_topics(&[topic], &options).await.unwrap();
+    let results = admin().delete_topics(&[topic], &options).await.unwrap();
     assert_eq!(results, [Ok(topic.to_owned())]);
 }
 
 /// Creates a topic of the real Kafka with a configuration that the service would not choose.
 pub async fn create(topic: &str, key: &str, value: &str) {
-    let admin: AdminClient<DefaultClientContext> =
-        ClientConfig::new().set("bootstrap.servers", stack("KAFKA")).create().unwrap();
+    create_with(topic, &[(key, value)]).await;
+}
+
+/// The same with any configuration.
+pub async fn create_with(topic: &str, settings: &[(&str, &str)]) {
     let options = AdminOptions::new().operation_timeout(Some(PATIENCE)).request_timeout(Some(PATIENCE));
-    let new = NewTopic::new(topic, 1, TopicReplication::Fixed(1)).set(key, value);
-    assert_eq!(admin.create_topics(&[new], &options).await.unwrap(), [Ok(topic.to_owned())]);
+    let new = NewTopic::new(topic, 1, TopicReplication::Fixed(1));
+    let new = settings.iter().fold(new, |new, (key, value)| new.set(key, value));
+    assert_eq!(admin().create_topics(&[new], &options).await.unwrap(), [Ok(topic.to_owned())]);
+}
+
+/// The configuration that was set on a topic of the real Kafka itself.
+pub async fn own_settings(topic: &str) -> BTreeMap<String, String> {
+    let options = AdminOptions::new().request_timeout(Some(PATIENCE));
+    let described = admin().describe_configs(&[ResourceSpecifier::Topic(topic)], &options).await.unwrap();
+    let entries = described.into_iter().flat_map(|described| described.unwrap().entries);
+    let own = entries.filter(|entry| matches!(entry.source, ConfigSource::DynamicTopic));
+    own.map(|entry| (entry.name, entry.value.unwrap())).collect()
+}
+
+fn admin() -> AdminClient<DefaultClientContext> {
+    ClientConfig::new().set("bootstrap.servers", stack("KAFKA")).create().unwrap()
 }
 
 /// Whether the real Kafka has the topic.

@@ -1,14 +1,13 @@
 //! The topics: which there are, what they are like, and whether `serve` may create the others.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::within;
 use crate::cli::check::{Part, State};
-use crate::config::{Loaded, Property};
+use crate::config::Loaded;
 use crate::kafka::{Admin, Cluster, NewTopic, Refusal, Shape};
-use crate::names;
 use crate::observe::health;
-use crate::provision::{judge, remedy, watched, wished_topics};
+use crate::provision::{grants, judge, remedy, watched, wished_topics};
 use crate::sources::Sources;
 
 /// One part for those that are missing, one for how durable those are that are there, and one for those
@@ -54,7 +53,8 @@ async fn creation(
         Ok(refused) if refused.iter().any(|refusal| refusal.denied) => {
             let denied = refused.iter().filter(|refusal| refusal.denied);
             let denied = denied.map(|refusal| &*refusal.topic).collect();
-            grants(loaded, sources, &denied).into_iter().fold(no(", Create denied".into()), Part::next)
+            let grants = grants(loaded, sources, "Create", &denied).into_iter();
+            grants.fold(no(", Create denied".into()), |part, grant| part.next(format!("grant with: {grant}")))
         }
         Ok(refused) if !refused.is_empty() => {
             let why = refused.iter().map(|Refusal { topic, why, .. }| format!("{topic} ({why})"));
@@ -67,32 +67,6 @@ async fn creation(
             .next("create them, or set on_start = true: we may create them"),
     };
     Part { details: missing.iter().map(|topic| format!("missing  {}", topic.name)).collect(), ..part }
-}
-
-/// Commands that let us create what we may not.
-fn grants(loaded: &Loaded, sources: &Sources, denied: &BTreeSet<&str>) -> Vec<String> {
-    let user = match loaded.config.kafka.properties.get("sasl.username") {
-        Some(Property::Text(user)) => user.as_str(),
-        _ => "OUR-USER",
-    };
-    let servers = &loaded.config.kafka.bootstrap_servers;
-    let grant = |topic: &str, more: &str| {
-        format!(
-            "grant with: kafka-acls --bootstrap-server {servers} --add --allow-principal User:{user} \
-             --operation Create --topic {topic}{more}"
-        )
-    };
-    let mut grants = Vec::new();
-    for name in loaded.config.source.keys() {
-        let Some(source) = sources.get(name) else { continue };
-        if source.routes().any(|route| denied.contains(&*route.topic)) {
-            grants.push(grant(&names::topic(name, ""), " --resource-pattern-type prefixed"));
-        }
-        if denied.contains(&*source.dead_letter_topic) {
-            grants.push(grant(&source.dead_letter_topic, ""));
-        }
-    }
-    grants
 }
 
 /// Those that are there, as they really are.
@@ -143,37 +117,8 @@ fn details(shapes: &BTreeMap<String, Shape>) -> Vec<String> {
             "{topic:<width$}  partitions {}, replication {}, min.insync.replicas {min}, cleanup.policy {}",
             shape.partitions,
             shape.copies.replication,
-            shape.cleanup_policy.as_deref().unwrap_or("?")
+            shape.cleanup_policy().unwrap_or("?")
         )
     };
     shapes.iter().map(line).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::app;
-    use crate::config::{self, Environment, Overrides};
-
-    #[test]
-    fn a_grant_names_the_source_s_prefix_and_its_dead_letters() {
-        let sets = [
-            "kafka.bootstrap_servers=kafka:9093",
-            "kafka.properties.security.protocol=SASL_SSL",
-            "kafka.properties.sasl.username=connect",
-            "source.grapevine.enabled=false",
-        ];
-        let overrides = Overrides { sets: sets.map(str::to_owned).into(), ..Overrides::default() };
-        let secrets = [("DATAGRID_WEBHOOK_SECRET", "whsec_of-the-check-tests-0123")];
-        let loaded = config::load(&overrides, &secrets.into_iter().collect::<Environment>()).unwrap();
-        let (sources, _) = app::compile(&loaded).unwrap();
-        let head = "grant with: kafka-acls --bootstrap-server kafka:9093 --add --allow-principal User:connect \
-                    --operation Create --topic";
-        let events = format!("{head} datagrid. --resource-pattern-type prefixed");
-        let dead = format!("{head} dead_letter.datagrid");
-        let denied = ["datagrid.batch_prediction.failed", "datagrid.batch_prediction.expired"];
-        assert_eq!(grants(&loaded, &sources, &denied.into()), [events.as_str()]);
-        let denied = ["dead_letter.datagrid", "datagrid.batch_prediction.failed"];
-        assert_eq!(grants(&loaded, &sources, &denied.into()), [events, dead]);
-    }
 }

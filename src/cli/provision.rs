@@ -1,0 +1,196 @@
+//! `hookstream provision`
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use anstyle::{AnsiColor, Style};
+use serde::Serialize;
+
+use super::output::{self, escape_controls, print_json};
+use super::{ConfigArgs, Verdict};
+use crate::app;
+use crate::kafka::{Admin, Connection};
+use crate::observe::log;
+use crate::provision::{Action, Allowed, Change, Done, Item, Kind, Left, Plan, Planner};
+use crate::schema::Registry;
+
+const EXAMPLES: &str = "\
+Examples:
+  hookstream provision                 what would be created (+), changed (~) and left alone (=)
+  hookstream provision --apply
+  hookstream provision --json | jq '.items[] | select(.action != \"keep\")'
+
+Nothing is ever deleted, no topic gets fewer copies, and keys that others set stay.
+
+Exit codes: 0 nothing to do, or all is done; 1 changes are pending, or something cannot be made as
+wished; 2 error, or a step of --apply failed.";
+
+/// Show what topics and subjects lack, and create or change it
+///
+/// Compares what the configuration wishes with what Kafka and the registry have: partitions, copies and
+/// configuration of each topic, schema and compatibility level of each subject. Changes nothing without
+/// --apply.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// Carry the plan out
+    #[arg(long)]
+    apply: bool,
+    /// Also add partitions: the records of one key are then in two of them
+    #[arg(long)]
+    allow_repartition: bool,
+    /// Also shorten retention and switch compaction or deletion on: Kafka then removes records
+    #[arg(long)]
+    allow_removal: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Report<'a> {
+    /// Before --apply.
+    pending: usize,
+    blocked: usize,
+    #[serde(flatten)]
+    plan: &'a Plan,
+    /// What --apply did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    steps: Option<Vec<Done>>,
+}
+
+/// Shows the plan, and carries it out if that was asked for.
+///
+/// # Errors
+/// Problems of the configuration, a Kafka or registry that does not answer, a topic that cannot be read,
+/// and steps that failed.
+pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<Verdict> {
+    log::init(log::QUIET);
+    let loaded = config.load()?;
+    let (sources, schemas) = app::compile(&loaded)?;
+    let rules = &loaded.config.registry;
+    let connection =
+        Connection::new(loaded.config.kafka.bootstrap_servers.clone(), loaded.properties.clone());
+    let admin = Admin::new(&connection)?;
+    let registry = Registry::new(&rules.url, loaded.registry_auth.clone(), rules.ca_file.as_deref())?;
+    let planner =
+        Planner { loaded: &loaded, sources: &sources, schemas: &schemas, admin: &admin, registry: &registry };
+    let allowed = Allowed { repartition: args.allow_repartition, removal: args.allow_removal };
+    let plan = planner.plan(allowed).await?;
+    if !args.json {
+        show(&plan, args.apply)?;
+    }
+    let (mut steps, mut failed) = (None, 0);
+    if args.apply {
+        let mut done = Vec::new();
+        let told = |step: Done| {
+            if !args.json {
+                show_step(&step)?;
+            }
+            done.push(step);
+            Ok(())
+        };
+        failed = planner.apply(&plan, told).await?;
+        steps = Some(done);
+    }
+    let (pending, blocked) = (plan.pending(), plan.blocked());
+    if args.json {
+        print_json(&Report { pending, blocked, plan: &plan, steps })?;
+    }
+    let unknown = plan.items.iter().filter(|item| item.unknown).count();
+    anyhow::ensure!(unknown == 0, "what {unknown} topics are like cannot be read: see the plan");
+    anyhow::ensure!(failed == 0, "{failed} steps failed: mend what they say, and apply again");
+    if args.apply {
+        anyhow::ensure!(blocked == 0, "{blocked} topics or subjects cannot be made as wished: see the plan");
+        return Ok(Verdict::Yes);
+    }
+    Ok(if pending + blocked == 0 { Verdict::Yes } else { Verdict::No })
+}
+
+const ADD: Style = AnsiColor::Green.on_default();
+const ALTER: Style = AnsiColor::Yellow.on_default();
+const BAD: Style = AnsiColor::Red.on_default();
+const PLAIN: Style = Style::new();
+
+fn show(plan: &Plan, apply: bool) -> anyhow::Result<()> {
+    let quiet = |item: &&Item| {
+        item.action == Action::Keep
+            && item.left.is_empty()
+            && item.foreign.is_empty()
+            && item.faults.is_empty()
+    };
+    plan.items.iter().filter(|item| !quiet(item)).try_for_each(show_item)?;
+    plan.grants.iter().try_for_each(|grant| line(0, PLAIN, ' ', &format!("grant with: {grant}")))?;
+    let count = |action: Action| plan.items.iter().filter(|item| item.action == action).count();
+    let (create, change, keep) = (count(Action::Create), count(Action::Change), count(Action::Keep));
+    let mut text = format!("plan: {create} to create, {change} to change, {keep} to keep");
+    if plan.blocked() > 0 {
+        text.push_str(&format!("; {} cannot be made as wished (!)", plan.blocked()));
+    }
+    if create + change > 0 && !apply {
+        text.push_str("; --apply does it");
+    }
+    Ok(output::print_line(&text)?)
+}
+
+fn show_item(item: &Item) -> anyhow::Result<()> {
+    let kind = match item.kind {
+        Kind::Topic => "topic",
+        Kind::Subject => "subject",
+    };
+    let (style, sign) = match item.action {
+        _ if !item.faults.is_empty() => (BAD, '!'),
+        Action::Create => (ADD, '+'),
+        Action::Change => (ALTER, '~'),
+        Action::Keep => (PLAIN, '='),
+    };
+    line(0, style, sign, &format!("{kind} {}", item.name))?;
+    let names = item.changes.iter().map(|change| &change.setting);
+    let names = names.chain(item.left.iter().map(|left| &left.setting)).chain(item.foreign.keys());
+    let width = names.map(String::len).max().unwrap_or_default();
+    for Change { setting, from, to, note } in &item.changes {
+        let note = note.as_ref().map(|note| format!("   {note}")).unwrap_or_default();
+        let to = readable(setting, to);
+        match from {
+            None => line(4, ADD, '+', &format!("{setting:<width$}  {to}{note}"))?,
+            Some(from) => {
+                let from = readable(setting, from);
+                line(4, ALTER, '~', &format!("{setting:<width$}  {from} -> {to}{note}"))?;
+            }
+        }
+    }
+    for Left { setting, actual, wished, why } in &item.left {
+        let (actual, wished) = (readable(setting, actual), readable(setting, wished));
+        line(4, PLAIN, '=', &format!("{setting:<width$}  {actual}   not {wished}: {why}"))?;
+    }
+    for (setting, value) in &item.foreign {
+        let value = readable(setting, value);
+        line(4, PLAIN, '=', &format!("{setting:<width$}  {value}   set by somebody else"))?;
+    }
+    item.faults.iter().try_for_each(|fault| line(4, BAD, '!', fault))
+}
+
+fn show_step(Done { step, error }: &Done) -> anyhow::Result<()> {
+    match error {
+        None => line(0, ADD, ' ', &format!("done    {step}")),
+        Some(error) => line(0, BAD, ' ', &format!("FAILED  {step}: {error}")),
+    }
+}
+
+/// Milliseconds with what a person calls them.
+fn readable<'a>(setting: &str, value: &'a str) -> Cow<'a, str> {
+    match value.parse::<i64>() {
+        Ok(-1) if setting.ends_with(".ms") => Cow::Owned(format!("{value} (for good)")),
+        Ok(ms) if setting.ends_with(".ms") && ms >= 1000 => {
+            let time = humantime::format_duration(Duration::from_millis(ms.unsigned_abs()));
+            Cow::Owned(format!("{value} ({time})"))
+        }
+        _ => Cow::Borrowed(value),
+    }
+}
+
+fn line(indent: usize, style: Style, sign: char, text: &str) -> anyhow::Result<()> {
+    let text = escape_controls(text);
+    let text = format!("{:indent$}{style}{sign}{style:#} {text}", "");
+    Ok(output::print_line(text.trim_end())?)
+}

@@ -1,0 +1,129 @@
+use super::*;
+use crate::kafka::{Copies, Setting};
+
+const SAFE: Allowed = Allowed { repartition: false, removal: false };
+const ALL: Allowed = Allowed { repartition: true, removal: true };
+
+fn wished(policy: &str, retention: &str) -> NewTopic {
+    NewTopic {
+        name: "a.b".into(),
+        partitions: 6,
+        replication: 3,
+        config: vec![
+            ("min.insync.replicas", "2".into()),
+            ("max.message.bytes", "2000000".into()),
+            ("cleanup.policy", policy.into()),
+            ("retention.ms", retention.into()),
+        ],
+    }
+}
+
+/// One that is as `wished("compact,delete", "1000")`, but for these.
+fn actual(but: &[(&str, &str)]) -> Shape {
+    let base = [
+        ("min.insync.replicas", "2"),
+        ("max.message.bytes", "2000000"),
+        ("cleanup.policy", "compact,delete"),
+        ("retention.ms", "1000"),
+    ];
+    let settings = base
+        .iter()
+        .chain(but)
+        .map(|(key, value)| ((*key).to_owned(), Setting { value: (*value).to_owned(), own: true }));
+    let copies = Copies { replication: 3, min_insync: Some(2) };
+    Shape { partitions: 6, copies, settings: settings.collect() }
+}
+
+/// `CHANGE` or `left` for the only difference, or nothing.
+fn verdict(item: &Item) -> &'static str {
+    match (item.changes.len(), item.left.len(), item.action) {
+        (0, 0, Action::Keep) => "",
+        (0, 1, Action::Keep) => "left",
+        (1, 0, Action::Change) => "CHANGE",
+        _ => panic!("{item:?}"),
+    }
+}
+
+#[test]
+fn what_would_lose_records_or_copies_is_left_alone_and_all_else_is_changed() {
+    // Wished policy and retention; what is there; without and with every flag.
+    let cases = [
+        ("compact,delete", "1000", "cleanup.policy", "delete, compact", "", ""),
+        ("compact,delete", "1000", "cleanup.policy", "delete", "left", "CHANGE"),
+        ("compact,delete", "1000", "cleanup.policy", "compact", "left", "CHANGE"),
+        ("delete", "1000", "cleanup.policy", "compact,delete", "CHANGE", "CHANGE"),
+        ("delete", "1000", "cleanup.policy", "compact", "CHANGE", "CHANGE"),
+        ("compact,delete", "1000", "retention.ms", "999", "CHANGE", "CHANGE"),
+        ("compact,delete", "1000", "retention.ms", "1001", "left", "CHANGE"),
+        ("compact,delete", "1000", "retention.ms", "-1", "left", "CHANGE"),
+        ("compact,delete", "-1", "retention.ms", "1000", "CHANGE", "CHANGE"),
+        ("compact,delete", "1000", "min.insync.replicas", "1", "CHANGE", "CHANGE"),
+        ("compact,delete", "1000", "min.insync.replicas", "3", "left", "left"),
+        ("compact,delete", "1000", "max.message.bytes", "1999999", "CHANGE", "CHANGE"),
+        ("compact,delete", "1000", "max.message.bytes", "2000001", "left", "left"),
+    ];
+    for (policy, retention, key, is, safe, all) in cases {
+        for (allowed, expected) in [(SAFE, safe), (ALL, all)] {
+            let item = topic(&wished(policy, retention), Some(&actual(&[(key, is)])), allowed);
+            assert_eq!(verdict(&item), expected, "{policy} {retention}: {key} {is}, {allowed:?}");
+            assert_eq!(item.steps.is_empty(), expected != "CHANGE", "{item:?}");
+        }
+    }
+}
+
+#[test]
+fn partitions_grow_with_the_flag_only_and_copies_never_move() {
+    let mut few = actual(&[]);
+    few.partitions = 3;
+    assert_eq!(verdict(&topic(&wished("compact,delete", "1000"), Some(&few), SAFE)), "left");
+    let item = topic(&wished("compact,delete", "1000"), Some(&few), ALL);
+    assert_eq!((verdict(&item), &item.steps[..]), ("CHANGE", &[Step::Partitions("a.b".into(), 6)][..]));
+    few.partitions = 9;
+    assert_eq!(verdict(&topic(&wished("compact,delete", "1000"), Some(&few), ALL)), "left");
+
+    // With one replica two can never be in sync.
+    let mut one = actual(&[("min.insync.replicas", "1")]);
+    one.copies.replication = 1;
+    let item = topic(&wished("compact,delete", "1000"), Some(&one), ALL);
+    assert_eq!((verdict(&item), &*item.left[0].setting), ("left", "replication"));
+}
+
+#[test]
+fn what_somebody_else_has_set_is_named_and_what_cannot_be_read_is_a_fault() {
+    let mut shape = actual(&[("segment.ms", "500")]);
+    shape.settings.insert("flush.ms".into(), Setting { value: "1".into(), own: false });
+    let item = topic(&wished("compact,delete", "1000"), Some(&shape), SAFE);
+    assert_eq!(verdict(&item), "");
+    assert_eq!(item.foreign, BTreeMap::from([("segment.ms".into(), "500".into())]));
+
+    shape.settings.clear();
+    let item = topic(&wished("compact,delete", "1000"), Some(&shape), SAFE);
+    assert!(item.unknown && item.faults.len() == 1 && item.steps.is_empty(), "{item:?}");
+}
+
+#[test]
+fn a_missing_topic_is_created_whole() {
+    let item = topic(&wished("delete", "-1"), None, SAFE);
+    assert_eq!((item.action, item.changes.len()), (Action::Create, 6));
+    assert_eq!(item.steps, [Step::Create(wished("delete", "-1"))]);
+}
+
+#[test]
+fn a_subject_gets_its_level_before_its_schema_and_one_that_does_not_fit_gets_none() {
+    let known =
+        |listing, level: Option<&str>| Known { listing, level: level.map(str::to_owned), latest: Some(3) };
+    let item = subject("s", "{}", known(Listing::NoSubject, None));
+    assert_eq!((item.action, item.steps.len()), (Action::Create, 1));
+    let item = subject("s", "{}", known(Listing::Registered(1), Some(COMPATIBILITY)));
+    assert_eq!((item.action, item.steps.len()), (Action::Keep, 0));
+
+    let fits = Listing::Other { compatible: true, why: Vec::new() };
+    let item = subject("s", "{}", known(fits, Some("BACKWARD")));
+    let register = Step::Register { subject: "s".into(), schema: "{}".into() };
+    assert_eq!((item.action, &item.steps[..]), (Action::Change, &[Step::Level("s".into()), register][..]));
+    assert_eq!(item.changes[1].note.as_deref(), Some("BACKWARD: compatible"));
+
+    let why = vec!["field x".to_owned()];
+    let item = subject("s", "{}", known(Listing::Other { compatible: false, why }, Some(COMPATIBILITY)));
+    assert_eq!((item.action, item.steps.len(), &*item.faults[1]), (Action::Keep, 0, "field x"));
+}

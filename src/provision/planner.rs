@@ -1,0 +1,164 @@
+//! Asks Kafka and the registry for a [`Plan`], and carries it out.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Serialize;
+
+use super::plan::{self, Allowed, Item, Known, Plan, Step};
+use super::{grants, wished_topics};
+use crate::config::Loaded;
+use crate::kafka::{Admin, Alteration, NewTopic, Refusal};
+use crate::schema::registry::Listing;
+use crate::schema::{Registry, Schemas};
+use crate::sources::Sources;
+
+/// What a plan is made from.
+pub struct Planner<'a> {
+    /// The configuration.
+    pub loaded: &'a Loaded,
+    /// Whose topics they are.
+    pub sources: &'a Sources,
+    /// Whose subjects they are.
+    pub schemas: &'a Schemas,
+    /// The cluster.
+    pub admin: &'a Admin,
+    /// The registry.
+    pub registry: &'a Registry,
+}
+
+/// A step that was tried.
+#[derive(Debug, Serialize)]
+pub struct Done {
+    /// What it was.
+    pub step: String,
+    /// Why it failed, if it did.
+    pub error: Option<String>,
+}
+
+/// The topics that we may not do an operation on.
+type Denied = BTreeMap<&'static str, BTreeSet<String>>;
+
+impl Planner<'_> {
+    /// What is to be done. Nothing is created or changed.
+    ///
+    /// # Errors
+    /// When Kafka or the registry does not answer in time, or the registry does not tell.
+    pub async fn plan(&self, allowed: Allowed) -> anyhow::Result<Plan> {
+        let ((topics, denied), subjects) = tokio::try_join!(self.topics(allowed), self.subjects())?;
+        let grants = denied.iter().flat_map(|(operation, topics)| {
+            let topics = topics.iter().map(String::as_str).collect();
+            grants(self.loaded, self.sources, operation, &topics)
+        });
+        Ok(Plan { grants: grants.collect(), items: topics.into_iter().chain(subjects).collect() })
+    }
+
+    async fn topics(&self, allowed: Allowed) -> anyhow::Result<(Vec<Item>, Denied)> {
+        let cluster = self.admin.cluster().await?;
+        let wished = wished_topics(&self.loaded.config, self.sources, cluster.brokers);
+        let there: Vec<String> = wished.iter().map(|topic| topic.name.clone()).collect();
+        let shapes = self.admin.shapes(&there).await?;
+        let plan = |topic: &NewTopic| plan::topic(topic, shapes.get(&topic.name), allowed);
+        let mut items: Vec<Item> = wished.iter().map(plan).collect();
+        let mut denied = Denied::new();
+        for item in items.iter().filter(|item| item.unknown) {
+            denied.entry("DescribeConfigs").or_default().insert(item.name.clone());
+        }
+        for (operation, refused) in self.rehearse(&items).await? {
+            for Refusal { topic, denied: is_denied, why } in refused {
+                if is_denied {
+                    denied.entry(operation).or_default().insert(topic.clone());
+                }
+                if let Some(item) = items.iter_mut().find(|item| item.name == topic) {
+                    item.faults.push(format!("{operation} is refused: {why}"));
+                }
+            }
+        }
+        Ok((items, denied))
+    }
+
+    /// What the brokers say to each step without doing it, by the operation that it needs.
+    async fn rehearse(&self, items: &[Item]) -> anyhow::Result<[(&'static str, Vec<Refusal>); 3]> {
+        let (mut new, mut altered, mut larger) = (Vec::new(), Vec::new(), Vec::new());
+        for step in items.iter().flat_map(|item| &item.steps) {
+            match step {
+                Step::Create(topic) => new.push(topic.clone()),
+                Step::Alter(alteration) => altered.push(alteration.clone()),
+                Step::Partitions(topic, count) => larger.push((topic.clone(), *count)),
+                Step::Level(_) | Step::Register { .. } => {}
+            }
+        }
+        let created = if new.is_empty() { Vec::new() } else { self.admin.refusals(&new).await? };
+        let altered = self.admin.alter(altered, true).await?;
+        let larger = self.admin.add_partitions(&larger, true).await?;
+        Ok([("Create", created), ("AlterConfigs", altered), ("Alter", larger)])
+    }
+
+    async fn subjects(&self) -> anyhow::Result<Vec<Item>> {
+        let mut items = Vec::new();
+        for schema in self.schemas.iter() {
+            let (subject, text) = (schema.subject.as_str(), schema.text.as_str());
+            let listing = self.registry.listing(subject, text).await?;
+            let (level, latest) = match &listing {
+                Listing::NoSubject => (None, None),
+                Listing::Registered(_) => (self.registry.level(subject).await?, None),
+                Listing::Other { .. } => {
+                    (self.registry.level(subject).await?, self.registry.latest(subject).await?)
+                }
+            };
+            let latest = latest.map(|latest| latest.version);
+            items.push(plan::subject(subject, text, Known { listing, level, latest }));
+        }
+        Ok(items)
+    }
+
+    /// Does the plan's steps one by one, but for items that have faults, and tells each. One that fails
+    /// holds up those of its own item only. How many failed.
+    ///
+    /// # Errors
+    /// Those of `told`.
+    pub async fn apply(
+        &self,
+        plan: &Plan,
+        mut told: impl FnMut(Done) -> anyhow::Result<()>,
+    ) -> anyhow::Result<usize> {
+        let mut failed = 0;
+        for item in plan.items.iter().filter(|item| item.faults.is_empty()) {
+            for step in &item.steps {
+                let error = self.take(step).await.err().map(|error| format!("{error:#}"));
+                let fails = error.is_some();
+                told(Done { step: step.to_string(), error })?;
+                if fails {
+                    failed += 1;
+                    break;
+                }
+            }
+        }
+        Ok(failed)
+    }
+
+    async fn take(&self, step: &Step) -> anyhow::Result<()> {
+        match step {
+            Step::Create(topic) => self.admin.create(std::slice::from_ref(topic)).await,
+            Step::Alter(alteration) => self.alter(alteration).await,
+            Step::Partitions(topic, count) => {
+                taken(self.admin.add_partitions(&[(topic.clone(), *count)], false).await?)
+            }
+            Step::Level(subject) => self.registry.set_level(subject).await,
+            Step::Register { subject, schema } => {
+                self.registry.register(subject, schema).await?;
+                Ok(())
+            }
+        }
+    }
+
+    async fn alter(&self, alteration: &Alteration) -> anyhow::Result<()> {
+        taken(self.admin.alter(vec![alteration.clone()], false).await?)
+    }
+}
+
+fn taken(refused: Vec<Refusal>) -> anyhow::Result<()> {
+    match refused.into_iter().next() {
+        Some(Refusal { topic, why, .. }) => anyhow::bail!("{topic}: {why}"),
+        None => Ok(()),
+    }
+}
