@@ -236,12 +236,14 @@ fn judge(phases: &[Phase], usual: &[u64], draining: &[u64], senders: &Senders) -
     let minute = outage.memory.get(60).or(outage.memory.last()).copied().unwrap_or(0);
     let last = outage.memory.last().copied().unwrap_or(0);
     anyhow::ensure!(last <= minute + FLAT, "memory grew from {minute} to {last} MiB");
-    // Each against the one that is as long after the return; in the median, since one slice's p99 is
-    // that of ten deliveries.
-    let last = usual.last().copied().context("a slice")?;
-    let usual = usual.iter().copied().chain(std::iter::repeat(last));
-    let mut ratios: Vec<_> =
-        draining.iter().zip(usual).map(|(p99, usual)| *p99 as f64 / usual as f64).collect();
+    // Each against the one that is as long after the return, those behind them against their median; and
+    // the median of all, since one slice's p99 is that of ten deliveries.
+    let mut sorted = usual.to_vec();
+    sorted.sort_unstable();
+    let rest = sorted.get(sorted.len() / 2).copied().context("a slice")?;
+    let usual = usual.iter().copied().chain(std::iter::repeat(rest));
+    let ratio = |(p99, usual): (&u64, u64)| *p99 as f64 / usual as f64;
+    let mut ratios: Vec<f64> = draining.iter().zip(usual).map(ratio).collect();
     ratios.sort_by(f64::total_cmp);
     let median = ratios.get(ratios.len() / 2).copied().context("a slice")?;
     println!("  ratio, median    {median:.2}");
