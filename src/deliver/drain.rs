@@ -134,7 +134,7 @@ impl Drain {
     /// The oldest rows, `count` in all, of the topics that are not set aside; where there are more topics
     /// than that, they take turns. A topic that is known to be out is tried with one row: the first
     /// acknowledgement makes it well.
-    async fn rows(&mut self, count: usize) -> Vec<Row> {
+    pub(super) async fn rows(&mut self, count: usize) -> Vec<Row> {
         let now = Instant::now();
         let mut topics: Vec<Topic> = self.spool.topics().into_iter().filter(|topic| topic.live > 0).collect();
         topics.retain(|topic| self.aside.get(&*topic.name).is_none_or(|aside| aside.until <= now));

@@ -22,8 +22,12 @@ fn record(key: &str) -> Record {
 }
 
 fn sized(key: &str, bytes: usize) -> Record {
+    of_topic(TOPIC, key, bytes)
+}
+
+fn of_topic(topic: &str, key: &str, bytes: usize) -> Record {
     Record::from_spool(Parts {
-        topic: TOPIC.into(),
+        topic: topic.into(),
         key: key.into(),
         value: vec![b'x'; bytes],
         timestamp_ms: 1_767_323_045_678,
@@ -166,4 +170,20 @@ async fn with_a_spool_a_full_queue_spools_and_the_drain_waits_for_room() {
         assert!(start.elapsed() < PATIENCE);
     }
     assert_eq!(spool.stats().parked, 0);
+}
+
+#[tokio::test]
+async fn where_more_topics_drain_than_rows_are_asked_for_they_take_turns() {
+    let (_dir, spool) = spool(100);
+    let (_kafka, producer, health) = producer().await;
+    let mut drain = Deliverer::new(producer, Some(spool.clone()), health).drain().unwrap();
+    let topics: Vec<String> = (0..6).map(|n| format!("source.type-{n}")).collect();
+    spool.store(topics.iter().map(|topic| of_topic(topic, "evt_1", 10)).collect()).await.unwrap();
+    let mut seen = std::collections::BTreeSet::new();
+    for _ in 0..2 {
+        let rows = drain.rows(4).await;
+        assert_eq!(rows.len(), 4);
+        seen.extend(rows.iter().map(|row| row.record.topic().to_owned()));
+    }
+    assert_eq!(seen.into_iter().collect::<Vec<_>>(), topics);
 }

@@ -33,7 +33,8 @@ use crate::delivery::Delivery;
 use crate::outcome::{Fault, Reason};
 
 /// Evidence that a secret of the source signed a delivery. Its fields are private and only
-/// [`Verifier::verify`] makes one, and [`Verifier::unseal`] from what one has sealed, so that no event and no record can exist without:
+/// [`Verifier::verify`] makes one, and [`Verifier::unseal`] from what one has sealed, so that no event
+/// and no record can exist without:
 ///
 /// ```compile_fail
 /// # fn forge(delivery: &hookstream::delivery::Delivery) {

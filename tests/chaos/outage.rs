@@ -4,6 +4,9 @@
 //! Brokers that were just started answer slowly by themselves. So they are killed and started twice:
 //! first with no delivery meanwhile, hence no backlog, and what live deliveries take after that is
 //! what those beside a backlog are held against.
+//!
+//! The sleeps are the lengths of the phases: a load over so much time is what is measured. Where
+//! something must come, it is waited for with a bound.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
