@@ -11,11 +11,9 @@ use crate::delivery::{Deadline, Delivery};
 use crate::envelope::Event;
 use crate::kafka::Ack;
 use crate::names;
-use crate::observe::metrics;
 use crate::outcome::{Fault, Outcome, Reason};
 use crate::record::Record;
-use crate::schema::Encoded;
-use crate::sources::Source;
+use crate::sources::{Kept, Source};
 use crate::verify::Verified;
 
 /// Characters of an event type that are shown: as long as a topic's name may be.
@@ -174,11 +172,11 @@ impl Pipeline {
         outbound: Outbound,
         deadline: Deadline,
     ) -> Ended {
-        let Outbound { topic, records, misfits } = outbound;
+        let Outbound { topic, records, kept } = outbound;
         match self.deliverer.deliver(records, deadline).await {
             Ok(receipt) => {
-                for (event_type, count) in misfits {
-                    metrics::misfits(&source.name, &event_type, count);
+                for kept in &kept {
+                    source.count_kept(kept);
                 }
                 Ended::stored(Ok(()), topic, receipt)
             }
@@ -233,8 +231,8 @@ pub struct Outbound {
     pub topic: Arc<str>,
     /// At least one.
     pub records: Vec<Record>,
-    /// Values that did not fit their fields, by event type: mostly none.
-    pub misfits: Vec<(String, usize)>,
+    /// Of each event that its schema does not say all of: mostly none.
+    pub kept: Vec<Kept>,
 }
 
 /// What a verified delivery becomes.
@@ -289,7 +287,7 @@ fn shape(source: &Source, verified: &Verified<'_>, payload: &[u8]) -> (Option<Na
 
 /// All or nothing: the first event that does not fit speaks for all of them.
 fn encode(source: &Source, events: &[Event<'_>]) -> Shaped {
-    let (mut first, mut records, mut misfits) = (None, Vec::with_capacity(events.len()), Vec::new());
+    let (mut first, mut records, mut kept) = (None, Vec::with_capacity(events.len()), Vec::new());
     for event in events {
         let Some(route) = source.route(event.route()) else {
             return Shaped::DeadLetter { bound_for: None, why: Reason::TypeUnknown.into() };
@@ -298,18 +296,18 @@ fn encode(source: &Source, events: &[Event<'_>]) -> Shaped {
             Ok(encoder) => encoder,
             Err(why) => return Shaped::Unavailable(why),
         };
-        let encoded = encoder.encode(event);
-        if let Ok(Encoded { misfits: count @ 1.., .. }) = &encoded {
-            misfits.push((event.route().to_owned(), *count));
-        }
-        match encoded.and_then(|encoded| Record::event(&route.topic, event, encoded)) {
+        let encoded = encoder.encode(event).and_then(|mut encoded| {
+            kept.extend(Kept::of(event.route(), &mut encoded));
+            Record::event(&route.topic, event, encoded)
+        });
+        match encoded {
             Ok(record) => records.push(record),
             Err(why) => return Shaped::DeadLetter { bound_for: Some(route.topic.clone()), why },
         }
         first.get_or_insert(&route.topic);
     }
     match first {
-        Some(topic) => Shaped::Publish(Outbound { topic: topic.clone(), records, misfits }),
+        Some(topic) => Shaped::Publish(Outbound { topic: topic.clone(), records, kept }),
         None => Shaped::DeadLetter { bound_for: None, why: Reason::ShapeMismatch.into() },
     }
 }

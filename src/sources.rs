@@ -1,5 +1,6 @@
 //! The sources as the hot path sees them: compiled from configuration, secrets and schemas.
 
+mod kept;
 mod matches;
 mod policy;
 
@@ -11,6 +12,7 @@ use std::time::Duration;
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use jiff::Timestamp;
 
+pub use kept::Kept;
 use matches::BySecret;
 pub use matches::Matches;
 
@@ -18,6 +20,8 @@ use crate::config::{Loaded, Problems, Stale, Unmapped};
 use crate::delivery::Delivery;
 use crate::envelope::{Envelope, Handshakes};
 use crate::names;
+use crate::observe::drift::Drift;
+use crate::observe::metrics;
 use crate::observe::refusals::Refusals;
 use crate::outcome::{Fault, Reason};
 use crate::quota::{Held, InUse};
@@ -53,6 +57,7 @@ pub struct Source {
     dead_letter_rate: u32,
     /// How many were refused, and why.
     pub refusals: Arc<Refusals>,
+    drift: Arc<Drift>,
     in_flight: Arc<InUse>,
     max_in_flight: usize,
     matches: BySecret,
@@ -156,6 +161,17 @@ impl Source {
         self.matches.add(verified.secret(), verified.delivery().received_at)
     }
 
+    /// Counts what a durable event left to `additional_fields`.
+    pub fn count_kept(&self, kept: &Kept) {
+        let Kept { event_type, misfits, drift } = kept;
+        if *misfits > 0 {
+            metrics::misfits(&self.name, event_type, *misfits);
+        }
+        if !drift.is_empty() {
+            self.drift.count(&self.name, event_type, drift, Timestamp::now());
+        }
+    }
+
     /// What came with each secret, in no order.
     pub fn matches(&self) -> impl Iterator<Item = (&str, &Matches)> {
         self.matches.iter()
@@ -207,6 +223,7 @@ impl Sources {
             let in_flight = before.map(|source| source.in_flight.clone()).unwrap_or_default();
             let matches = BySecret::new(name, secrets, before.map(|source| &source.matches));
             let refusals = before.map(|source| source.refusals.clone()).unwrap_or_default();
+            let drift = before.map(|source| source.drift.clone()).unwrap_or_default();
             let dead_letters = match before {
                 Some(source) if source.dead_letter_rate == rules.dead_letter_rate => {
                     source.dead_letters.clone()
@@ -225,6 +242,7 @@ impl Sources {
                 dead_letters,
                 dead_letter_rate: rules.dead_letter_rate,
                 refusals,
+                drift,
                 in_flight,
                 max_in_flight: rules.max_in_flight.unwrap_or(share),
                 matches,

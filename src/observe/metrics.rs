@@ -16,6 +16,7 @@ const REFUSED: &str = "hookstream_connections_refused_total";
 const SECRET_MATCHES: &str = "hookstream_secret_matches_total";
 const SECRET_LAST: &str = "hookstream_secret_last_match_timestamp_seconds";
 const MISFITS: &str = "hookstream_misfits_total";
+const DRIFT: &str = "hookstream_drift_total";
 const RELOAD: &str = "hookstream_config_last_reload_successful";
 const BUILD: &str = "hookstream_build_info";
 
@@ -61,6 +62,10 @@ pub fn init() {
             MISFITS,
             "Values kept in additional_fields because they did not fit their field, by source and event type."
         );
+        metrics::describe_counter!(
+            DRIFT,
+            "Members that no field of the schema reads, by their JSON pointer; `other` past 50 pointers of a type."
+        );
         metrics::describe_gauge!(
             RELOAD,
             "Whether the last attempt to read the configuration again was: 1 taken, 0 refused (the old one stays)."
@@ -87,6 +92,14 @@ pub fn delivery(source: &str, outcome: Outcome, reason: Option<Reason>, took: Du
 pub fn misfits(source: &str, event_type: &str, count: usize) {
     let labels = [("source", source.to_owned()), ("type", event_type.to_owned())];
     metrics::counter!(MISFITS, &labels).increment(count as u64);
+}
+
+/// The counter of what stands at one pointer, registered once. `event_type` is one of the source's
+/// `types`; the caller bounds the pointers.
+pub fn drift(source: &str, event_type: &str, pointer: &str) -> metrics::Counter {
+    let labels =
+        [("source", source.to_owned()), ("type", event_type.to_owned()), ("pointer", pointer.to_owned())];
+    metrics::counter!(DRIFT, &labels)
 }
 
 /// How full the spool is; without one, these metrics are absent. `oldest_ms` is the oldest live

@@ -33,6 +33,9 @@ pub struct Encoded {
     pub additional: Vec<String>,
     /// How many of them are there because they did not fit their field, which is null now.
     pub misfits: usize,
+    /// The shapes of those that no field of the schema reads: pointers with `*` for indexes and the
+    /// keys of maps. One for each member, so one shape may stand here often.
+    pub drift: Vec<String>,
 }
 
 /// Sizes only: the value is payload, and so are the names in the pointers.
@@ -183,7 +186,7 @@ impl Encoder {
             self.root(field, event, &mut walk)?;
         }
         if self.generic {
-            return Ok(Encoded { value: walk.out, additional: Vec::new(), misfits: 0 });
+            return Ok(Encoded { value: walk.out, additional: Vec::new(), misfits: 0, drift: Vec::new() });
         }
         self.unknown(event, &mut walk)?;
         Ok(finish(walk))
@@ -232,7 +235,7 @@ impl Encoder {
         let path = Path::start("");
         for (key, raw) in event.root.members() {
             if !reads(key) {
-                walk.unknown(raw, &path.key(key), self.spots.below(key))?;
+                walk.unknown(raw, &path.unknown(key), self.spots.below(key))?;
             }
         }
         Ok(())
@@ -322,7 +325,8 @@ fn finish(mut walk: Walk<'_, '_>) -> Encoded {
         walk.text(raw.get());
     }
     walk.end_block();
-    Encoded { value: walk.out, additional: kept.into_iter().map(|(pointer, _)| pointer).collect(), misfits }
+    let additional = kept.into_iter().map(|(pointer, _)| pointer).collect();
+    Encoded { value: walk.out, additional, misfits, drift: walk.drift }
 }
 
 fn content_type<'e>(event: &Event<'e>) -> Option<&'e str> {

@@ -77,8 +77,10 @@ enum Step<'p> {
     Field(&'p str),
     /// An element of an array.
     Index(usize),
-    /// A name that the body chose: a map's key, an unknown member.
+    /// A map's key, chosen by the body.
     Key(&'p str),
+    /// A member that the schema does not know, named by the body.
+    Unknown(&'p str),
 }
 
 impl<'p> Path<'p> {
@@ -98,17 +100,29 @@ impl<'p> Path<'p> {
         Self { above: Some(self), step: Step::Key(key) }
     }
 
+    pub(super) const fn unknown(&'p self, name: &'p str) -> Self {
+        Self { above: Some(self), step: Step::Unknown(name) }
+    }
+
     /// The JSON pointer, for `additional_fields`.
     pub(super) fn pointer(&self) -> String {
-        let mut pointer = String::with_capacity(self.size());
-        self.write(&mut pointer, false);
-        pointer
+        self.written(|_| false)
     }
 
     /// The pointer for people, with `*` for the names that the body chose: they may be payload.
     pub(super) fn masked(&self) -> String {
-        let mut pointer = String::new();
-        self.write(&mut pointer, true);
+        self.written(|step| matches!(step, Step::Key(_) | Step::Unknown(_)))
+    }
+
+    /// The pointer of a new field, with `*` for what differs from event to event: indexes and the
+    /// keys of maps.
+    pub(super) fn shape(&self) -> String {
+        self.written(|step| matches!(step, Step::Key(_) | Step::Index(_)))
+    }
+
+    fn written(&self, masked: fn(Step<'_>) -> bool) -> String {
+        let mut pointer = String::with_capacity(self.size());
+        self.write(&mut pointer, masked);
         pointer
     }
 
@@ -116,20 +130,20 @@ impl<'p> Path<'p> {
     pub(super) fn size(&self) -> usize {
         let own = match self.step {
             Step::Start(pointer) => pointer.len(),
-            Step::Field(name) | Step::Key(name) => 1 + name.len(),
+            Step::Field(name) | Step::Key(name) | Step::Unknown(name) => 1 + name.len(),
             Step::Index(_) => 6,
         };
         own + self.above.map_or(0, Path::size)
     }
 
-    fn write(&self, pointer: &mut String, masked: bool) {
+    fn write(&self, pointer: &mut String, masked: fn(Step<'_>) -> bool) {
         if let Some(above) = self.above {
             above.write(pointer, masked);
         }
         match self.step {
             Step::Start(start) => pointer.push_str(start),
-            Step::Key(_) if masked => pointer.push_str("/*"),
-            Step::Field(name) | Step::Key(name) => push_pointer(pointer, name),
+            step if masked(step) => pointer.push_str("/*"),
+            Step::Field(name) | Step::Key(name) | Step::Unknown(name) => push_pointer(pointer, name),
             Step::Index(index) => push_pointer(pointer, &index.to_string()),
         }
     }

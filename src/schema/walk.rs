@@ -50,6 +50,8 @@ pub(super) struct Walk<'e, 'd> {
     pub(super) kept: Vec<(String, &'d RawValue)>,
     /// How many of them are there because they do not fit.
     pub(super) misfits: usize,
+    /// The shapes of those that no field reads.
+    pub(super) drift: Vec<String>,
     spoken: Spoken<'e>,
     records: &'e Records,
     budget: usize,
@@ -60,12 +62,13 @@ struct Mark {
     bytes: usize,
     kept: usize,
     misfits: usize,
+    drift: usize,
     budget: usize,
 }
 
 impl<'e, 'd> Walk<'e, 'd> {
     pub(super) const fn new(out: Vec<u8>, spoken: Spoken<'e>, records: &'e Records) -> Self {
-        Self { out, kept: Vec::new(), misfits: 0, spoken, records, budget: MAX_KEPT }
+        Self { out, kept: Vec::new(), misfits: 0, drift: Vec::new(), spoken, records, budget: MAX_KEPT }
     }
 
     /// For a value without an event.
@@ -75,12 +78,13 @@ impl<'e, 'd> Walk<'e, 'd> {
 
     const fn mark(&self) -> Mark {
         let (bytes, kept) = (self.out.len(), self.kept.len());
-        Mark { bytes, kept, misfits: self.misfits, budget: self.budget }
+        Mark { bytes, kept, misfits: self.misfits, drift: self.drift.len(), budget: self.budget }
     }
 
     fn back_to(&mut self, mark: &Mark) {
         self.out.truncate(mark.bytes);
         self.kept.truncate(mark.kept);
+        self.drift.truncate(mark.drift);
         (self.misfits, self.budget) = (mark.misfits, mark.budget);
     }
 
@@ -227,7 +231,7 @@ impl<'e, 'd> Walk<'e, 'd> {
         }
         for (key, value) in members {
             if !record.knows(key) {
-                self.unknown(value, &at.key(key), below(key))?;
+                self.unknown(value, &at.unknown(key), below(key))?;
             }
         }
         Ok(())
@@ -241,22 +245,30 @@ impl<'e, 'd> Walk<'e, 'd> {
         at: &Path<'_>,
         spot: Option<&Spot>,
     ) -> Result<(), Stop> {
-        let Some(spot) = spot else { return self.keep(raw, at) };
+        let Some(spot) = spot else { return self.keep_unknown(raw, at) };
         let told = match spot.what {
             Some(What::Data) => true,
             Some(What::Time) => self.spoken.time,
             Some(What::Id) => json::string(raw).is_some_and(|text| text == self.spoken.id),
             Some(What::Type) => json::string(raw).is_some_and(|text| text == self.spoken.event_type),
             None => {
-                let Some(object) = Object::open(raw)? else { return self.keep(raw, at) };
+                let Some(object) = Object::open(raw)? else { return self.keep_unknown(raw, at) };
                 for (key, value) in object.members() {
-                    self.unknown(value, &at.key(key), spot.below(key))?;
+                    self.unknown(value, &at.unknown(key), spot.below(key))?;
                 }
                 // An object of nothing leaves no member behind that tells of it.
                 object.members().iter().any(|(_, value)| Kind::of(value) != Kind::Null)
             }
         };
-        if told { Ok(()) } else { self.keep(raw, at) }
+        if told { Ok(()) } else { self.keep_unknown(raw, at) }
+    }
+
+    /// Keeps a member that no field reads, and notes its shape.
+    fn keep_unknown(&mut self, raw: &'d RawValue, at: &Path<'_>) -> Result<(), Stop> {
+        if Kind::of(raw) != Kind::Null {
+            self.drift.push(at.shape());
+        }
+        self.keep(raw, at)
     }
 
     /// Keeps a text for `additional_fields`; null counts as missing.

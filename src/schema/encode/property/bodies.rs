@@ -34,6 +34,7 @@ impl Bodies<'_> {
             Schema::Float => Json::Number((f32::from(self.rng.i16(..)) / 64.0).to_string()),
             Schema::Double => Json::Number((self.rng.f64() * 1e9).to_string()),
             Schema::String => self.text(),
+            Schema::Enum(_) if self.chance(3) => self.text(),
             Schema::Enum(schema) => Json::Text(self.rng.choice(&schema.symbols).unwrap().clone()),
             Schema::Uuid(UuidSchema::String | UuidSchema::Fixed(_)) => {
                 let text = uuid::Uuid::from_u128(self.rng.u128(..)).to_string();

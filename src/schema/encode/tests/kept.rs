@@ -18,6 +18,35 @@ fn unknown_members_keep_their_text_under_escaped_pointers() {
 }
 
 #[test]
+fn the_shapes_of_unknown_members_tell_where_a_field_is_missing() {
+    let record =
+        |name: &str, fields: &str| format!(r#"{{"type":"record","name":"{name}","fields":[{fields}]}}"#);
+    let n = r#"{"name":"n","type":"long"}"#;
+    let schema = schema(&format!(
+        r#"{{"name":"list","type":{{"type":"array","items":{}}}}},
+           {{"name":"by_key","type":{{"type":"map","values":{}}}}},
+           {{"name":"box","type":["null",{}],"default":null}},{{"name":"d","type":["null","double"]}}"#,
+        record("L", n),
+        record("M", n),
+        record("B", n)
+    ));
+    let shapes = |data: &str| {
+        let body =
+            format!(r#"{{"id":"e","event_type":"t","timestamp":0,"a/b":1,"none":null,"data":{data}}}"#);
+        let encoded = encode(&schema, &datagrid(), Some("1970-01-01T00:00:00Z"), &body).unwrap();
+        (encoded.drift, encoded.additional.len())
+    };
+    let (drift, kept) = shapes(
+        r#"{"list":[{"n":1,"x":1},{"n":2,"x":2}],"by_key":{"k":{"n":1,"y":{"deep":1}}},"box":{"n":1,"z":1},"d":1e400}"#,
+    );
+    assert_eq!(drift, ["/data/list/*/x", "/data/list/*/x", "/data/by_key/*/y", "/data/box/z", "/a~1b"]);
+    assert_eq!(kept, 6, "the double has a field: no drift");
+    // What went with a record that did not fit is no field of its own.
+    let (drift, kept) = shapes(r#"{"list":[],"by_key":{},"box":{"z":1,"n":"x"}}"#);
+    assert_eq!((drift, kept), (vec!["/a~1b".to_owned()], 2));
+}
+
+#[test]
 fn what_stands_beside_a_deep_place_is_kept_one_by_one() {
     let schema = schema(r#"{"name":"n","type":["null","long"]}"#);
     let deep = places(Some("/meta/id"), "/event/type", "/meta/at/time", "/event/body");
