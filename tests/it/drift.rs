@@ -24,7 +24,7 @@ async fn members_that_no_field_reads_are_counted_by_pointer_and_told_once() {
         .await;
     }
     let metrics = client.get(format!("http://{admin}/metrics")).send().await.unwrap().text().await.unwrap();
-    let pointers = ["/data/priority", "/data/request_counts/skipped", "/trace~1id"];
+    let pointers = ["/data/request_counts/skipped", "/data/priority", "/trace~1id"];
     for pointer in pointers {
         let labels =
             format!("source=\"{}\",type=\"batch_prediction.completed\",pointer=\"{pointer}\"", setup.source);
