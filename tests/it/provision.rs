@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use crate::cli::{hookstream, run};
-use crate::support::{SECRET, Setup, batch, kafka, until};
+use crate::support::{SECRET, Setup, batch, kafka, stack, until};
 
 /// `provision` of this set-up.
 async fn provision(setup: &Setup, arguments: &[&str]) -> (i32, String, String) {
@@ -15,8 +15,11 @@ async fn provision(setup: &Setup, arguments: &[&str]) -> (i32, String, String) {
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join("own.toml"), toml).unwrap();
         let mut command = hookstream(directory.path());
-        let (code, stdout, stderr) =
-            run(command.args(["provision", "-c", "own.toml"]).args(arguments).env("TEST_SECRET", SECRET));
+        let (code, stdout, stderr) = run(command
+            .args(["provision", "-c", "own.toml"])
+            .args(arguments)
+            .env("TEST_SECRET", SECRET)
+            .env("TEST_KAFKA_PASSWORD", stack("KAFKA_PASSWORD")));
         assert!(!stdout.contains(SECRET) && !stderr.contains(SECRET), "{stdout}{stderr}");
         println!("{stdout}{stderr}");
         (code, stdout, stderr)
@@ -236,6 +239,68 @@ async fn a_schema_that_does_not_fit_is_explained_by_field_and_never_registered()
     assert!(code == 2 && stderr.contains("1 topics or subjects cannot be made as wished"), "{stderr}");
     assert!(stdout.contains(&format!("! subject {name}\n")), "{stdout}");
     assert!(stdout.contains("done    create topic"), "what is well is done all the same: {stdout}");
+}
+
+/// Kafka's own command, as somebody types it who may do everything.
+fn kafka_acls(arguments: &str) {
+    let output = std::process::Command::new(stack("JAVA"))
+        .args(["-cp", &stack("CLASSPATH"), "org.apache.kafka.tools.AclCommand"])
+        .args(["--bootstrap-server", &stack("KAFKA")])
+        .args(arguments.split_whitespace())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_kafka_denies_is_told_with_the_commands_that_grant_it() {
+    let setup = Setup {
+        kafka: stack("KAFKA_SCRAM"),
+        tables: r#"
+            [kafka.properties]
+            security.protocol = "SASL_PLAINTEXT"
+            sasl.mechanism = "PLAIN"
+            sasl.username = "limited"
+            sasl.password = { env = "TEST_KAFKA_PASSWORD" }
+        "#
+        .into(),
+        ..Setup::new("datagrid")
+    };
+    // One that is there already and has drifted; all others are to be created.
+    let drifted = format!("{}.batch_prediction.failed", setup.source);
+    kafka::create_with(&drifted, &[("retention.ms", "5000")]).await;
+    until("the topic", async || kafka::exists(&drifted).await).await;
+    kafka_acls("--add --deny-principal User:limited --operation Create --cluster");
+    kafka_acls("--add --allow-principal User:* --operation All --cluster");
+    for topic in [format!("{}.", setup.source), format!("dead_letter.{}", setup.source)] {
+        let operations = "--operation Describe --operation DescribeConfigs --operation Write";
+        kafka_acls(&format!(
+            "--add --allow-principal User:limited {operations} --topic {topic} --resource-pattern-type prefixed"
+        ));
+    }
+
+    let (code, stdout, stderr) = provision(&setup, &["--apply"]).await;
+    assert_eq!(code, 2, "{stdout}{stderr}");
+    let marker = format!("grant with: kafka-acls --bootstrap-server {} ", setup.kafka);
+    let grants: Vec<&str> = stdout.lines().filter_map(|line| line.trim().strip_prefix(&marker)).collect();
+    let grant = |operation: &str, topic: &str| {
+        format!("--add --allow-principal User:limited --operation {operation} --topic {topic}")
+    };
+    let events = format!("{}. --resource-pattern-type prefixed", setup.source);
+    let expected = [
+        grant("AlterConfigs", &events),
+        grant("Create", &events),
+        grant("Create", &format!("dead_letter.{}", setup.source)),
+    ];
+    assert_eq!(grants, expected, "{stdout}");
+    assert_eq!(kafka::own_settings(&drifted).await["retention.ms"], "5000");
+
+    for grant in grants {
+        kafka_acls(grant);
+    }
+    until("the grants are known to the broker", async || provision(&setup, &["--apply"]).await.0 == 0).await;
+    until_kept(&setup).await;
+    assert_eq!(kafka::own_settings(&drifted).await["retention.ms"], "2592000000");
 }
 
 #[tokio::test(flavor = "multi_thread")]
