@@ -15,6 +15,7 @@
 
 mod check;
 mod cli;
+mod compaction;
 mod durability;
 mod explain;
 mod faults;
