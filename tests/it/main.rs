@@ -43,4 +43,5 @@ mod spool;
 mod spool_commands;
 mod subscription;
 mod support;
+mod topics_page;
 mod types;
