@@ -17,6 +17,7 @@ mod check;
 mod cli;
 mod compaction;
 mod durability;
+mod examples;
 mod explain;
 mod faults;
 mod fuzz;
