@@ -74,8 +74,15 @@ UTF-8; times are RFC 3339.
 const GENERIC: &str = r#"## Event types without a schema
 
 An event type that a source has in `types`, and no schema for, has the generic record on its own topic. With
-`unmapped = "generic"` all other types share `<source>.unmapped`. Where id or type are not signed, the key is
-`<id>:<16 hex digits>`, so that a repeated delivery with another id stands beside the event and not in its place.
+`unmapped = "generic"` all other types share one.
+
+| | |
+|---|---|
+| topic | `<source>.<event_type>`, or `<source>.unmapped` |
+| subject | `<topic>-value` |
+| Avro name | `hookstream.<source>.<Name>`: `hookstream.github.PullRequest` for `pull_request` of `github` |
+| schema | [schemas/generic.avsc](../schemas/generic.avsc) |
+| key | the event id; where id or type are not signed `<id>:<16 hex digits>`, of the body's SHA-256, so that a captured delivery under another id stands beside an event and not in its place |
 "#;
 
 const LETTERS: &str = r#"## Dead letters: `dead_letter.<source>`
