@@ -9,9 +9,10 @@ The defaults are the addresses of `hookstream dev`.
 import json
 import signal
 import sys
+import time
 from collections import OrderedDict
 
-from confluent_kafka import Consumer, KafkaException
+from confluent_kafka import Consumer, KafkaError, KafkaException
 from confluent_kafka.schema_registry import SchemaRegistryClient
 from confluent_kafka.schema_registry.avro import AvroDeserializer
 from confluent_kafka.serialization import MessageField, SerializationContext
@@ -23,8 +24,21 @@ MOST_KEYS = 100_000
 
 def handle(key, event):
     """The work. It may come again after a crash, so let it be one that can be done twice, such as an upsert by key."""
-    time = event["time"] or event["received_at"]  # datetimes; `time` is None where the provider gave none
-    print(key, time.isoformat(), event["type"], json.dumps(event["data"], default=str, ensure_ascii=False), flush=True)
+    when = event["time"] or event["received_at"]  # datetimes; `time` is None where the provider gave none
+    print(key, when.isoformat(), event["type"], json.dumps(event["data"], default=str, ensure_ascii=False), flush=True)
+
+
+class Trouble:
+    """Says what is wrong with Kafka, once a minute for each kind; the client tries again 20 times a second."""
+
+    def __init__(self):
+        self.said = {}
+
+    def __call__(self, error):
+        now = time.monotonic()
+        if error.code() != KafkaError._ALL_BROKERS_DOWN and now - self.said.get(error.code(), now - 61) > 60:
+            self.said[error.code()] = now
+            print(f"kafka: {error.str()}", file=sys.stderr)
 
 
 def consume(bootstrap, registry, pattern):
@@ -35,10 +49,13 @@ def consume(bootstrap, registry, pattern):
         "auto.offset.reset": "earliest",
         # Only what `store_offsets` has named after the work is committed, so a crash repeats it.
         "enable.auto.offset.store": False,
+        "error_cb": Trouble(),
+        "log_level": 2,  # the same, each time
     })
     try:
         consumer.list_topics(timeout=10)
     except KafkaException as error:
+        consumer.poll(0)  # lets `Trouble` say why
         raise RuntimeError(f"Kafka does not answer at {bootstrap}: {error.args[0].str()}") from error
     consumer.subscribe([pattern])
     # The last keys that were handled. It spares most repetitions their work, and forgets; where twice would hurt,
