@@ -15,8 +15,10 @@
 
 mod check;
 mod cli;
+mod compaction;
 mod drift;
 mod durability;
+mod examples;
 mod explain;
 mod faults;
 mod fuzz;
@@ -43,4 +45,5 @@ mod spool;
 mod spool_commands;
 mod subscription;
 mod support;
+mod topics_page;
 mod types;
