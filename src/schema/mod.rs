@@ -8,6 +8,7 @@ mod number;
 pub mod pins;
 mod places;
 mod plan;
+pub mod promoted;
 mod reasons;
 pub mod registry;
 pub mod shipped;
