@@ -12,6 +12,7 @@ mod check;
 mod envelope;
 mod handshake;
 mod layers;
+mod level;
 mod load;
 mod problems;
 mod properties;
@@ -26,6 +27,7 @@ mod warnings;
 
 pub use envelope::{Envelope, Id, Part, TimeFormat};
 pub use handshake::{Answer, Challenge, Handshake, When};
+pub use level::Level;
 pub use load::{Auth, Loaded, Overrides, Secrets, load, presets};
 pub use problems::Problems;
 pub use properties::{Properties, Property};
@@ -234,6 +236,9 @@ pub struct Source {
     /// How far that may be, before or after.
     #[serde(deserialize_with = "text::duration", default = "five_minutes")]
     pub tolerance: Duration,
+    /// What a new version of its schemas must be able to do: the level of their subjects.
+    #[serde(default = "strictest", deserialize_with = "text::choice")]
+    pub compatibility: Level,
     /// How a delivery is signed.
     pub signature: Signature,
     /// Where the event's own fields stand.
@@ -248,6 +253,10 @@ pub struct Source {
 
 fn yes() -> bool {
     true
+}
+
+fn strictest() -> Level {
+    Level::FullTransitive
 }
 
 fn four_seconds() -> Duration {

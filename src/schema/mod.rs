@@ -1,9 +1,12 @@
 //! Avro: schemas and their ids, JSON in, framed values out.
 
 mod annotation;
+pub mod changes;
+pub mod compatibility;
 pub mod decode;
 pub mod encode;
 mod instant;
+pub mod kept;
 mod number;
 pub mod pins;
 mod places;
