@@ -10,8 +10,12 @@ use std::fmt;
 
 use serde::Serialize;
 
+use crate::config::Level;
 use crate::kafka::{Alteration, NewTopic, Shape};
-use crate::schema::registry::{COMPATIBILITY, Listing};
+use crate::schema::Loaded;
+use crate::schema::changes::FieldChange;
+use crate::schema::promoted::Promoted;
+use crate::schema::registry::{AND_REGISTER, Listing};
 
 /// What may be done although it cannot be taken back.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -42,6 +46,12 @@ pub struct Item {
     pub action: Action,
     /// What is to change.
     pub changes: Vec<Change>,
+    /// Of a subject: the fields that differ from its last version.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub fields: Vec<FieldChange>,
+    /// What consumers are to know of the change.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
     /// What differs, and stays.
     pub left: Vec<Left>,
     /// What somebody else has set, and stays.
@@ -113,14 +123,16 @@ pub enum Step {
     Alter(Alteration),
     /// Gives a topic so many partitions.
     Partitions(String, usize),
-    /// Sets a subject's level to [`COMPATIBILITY`].
-    Level(String),
+    /// Sets a subject's level.
+    Level(String, Level),
     /// Registers a schema; a new subject gets its level, too.
     Register {
         /// The subject.
         subject: String,
         /// Its schema.
         schema: String,
+        /// The level of a new subject.
+        level: Level,
     },
 }
 
@@ -133,7 +145,7 @@ impl fmt::Display for Step {
                 write!(f, "set {} of topic {topic}", settings.collect::<Vec<_>>().join(" "))
             }
             Self::Partitions(topic, count) => write!(f, "give topic {topic} {count} partitions"),
-            Self::Level(subject) => write!(f, "set compatibility {COMPATIBILITY} of subject {subject}"),
+            Self::Level(subject, level) => write!(f, "set compatibility {level} of subject {subject}"),
             Self::Register { subject, .. } => write!(f, "register the schema of subject {subject}"),
         }
     }
@@ -158,6 +170,8 @@ impl Item {
             name: name.to_owned(),
             action,
             changes: Vec::new(),
+            fields: Vec::new(),
+            notes: Vec::new(),
             left: Vec::new(),
             foreign: BTreeMap::new(),
             faults: Vec::new(),
@@ -322,34 +336,61 @@ pub(super) struct Known {
     pub(super) listing: Listing,
     /// The level that was set on the subject itself.
     pub(super) level: Option<String>,
-    /// The last version.
-    pub(super) latest: Option<u32>,
+    /// Where our schema is another: the last version, and what ours changes of it.
+    pub(super) latest: Option<Latest>,
 }
 
-/// A subject with our schema, and what the registry has of it.
-pub(super) fn subject(name: &str, schema: &str, known: Known) -> Item {
-    let register = || Step::Register { subject: name.to_owned(), schema: schema.to_owned() };
+/// The last version of a subject, beside our schema.
+pub(super) struct Latest {
+    pub(super) version: u32,
+    pub(super) fields: Vec<FieldChange>,
+    /// What goes out of `additional_fields`.
+    pub(super) promoted: Vec<Promoted>,
+    /// What goes into it.
+    pub(super) demoted: Vec<Promoted>,
+}
+
+/// A subject with our schema, and what the registry has of it. With `auto_register` off, what is not there
+/// is told, and nothing is changed.
+pub(super) fn subject(ours: &Loaded, known: Known, auto_register: bool) -> Item {
+    let Loaded { subject: name, text, level, .. } = ours;
+    let register = || Step::Register { subject: name.clone(), schema: text.clone(), level: *level };
+    let unregistered = || {
+        format!(
+            "not registered, and [registry] auto_register is false: `hookstream provision --apply{AND_REGISTER}` registers it"
+        )
+    };
+    let mut item = Item::new(Kind::Subject, name, Action::Keep);
     if known.listing == Listing::NoSubject {
-        let mut item = Item::new(Kind::Subject, name, Action::Create);
-        item.change("schema", None, "version 1".into());
-        item.change("compatibility", None, COMPATIBILITY.into());
-        item.steps.push(register());
+        if auto_register {
+            item.action = Action::Create;
+            item.change("schema", None, "version 1".into());
+            item.change("compatibility", None, level.to_string());
+            item.steps.push(register());
+        } else {
+            item.faults.push(unregistered());
+        }
         return item;
     }
-    let mut item = Item::new(Kind::Subject, name, Action::Keep);
     // First, so that a new schema is judged by it.
-    if known.level.as_deref() != Some(COMPATIBILITY) {
+    if known.level.as_deref() != Some(level.as_str()) {
         let from = known.level.clone().unwrap_or_else(|| "the registry's default".into());
-        item.change("compatibility", Some(from), COMPATIBILITY.into());
-        item.steps.push(Step::Level(name.to_owned()));
+        if auto_register {
+            item.change("compatibility", Some(from), level.to_string());
+            item.steps.push(Step::Level(name.clone(), *level));
+        } else {
+            item.left("compatibility", &from, level.as_str(), "[registry] auto_register is false");
+        }
     }
-    match known.listing {
-        Listing::Other { compatible: true, .. } => {
-            let version = |number: Option<u32>| {
-                number.map_or_else(|| "another".into(), |number| format!("version {number}"))
+    match &known.listing {
+        Listing::Other { compatible: true, .. } if auto_register => {
+            let (from, to) = match &known.latest {
+                Some(Latest { version, .. }) => {
+                    (format!("version {version}"), format!("version {}", version + 1))
+                }
+                None => ("another".to_owned(), "another".to_owned()),
             };
-            let (from, to) = (known.latest, known.latest.map(|latest| latest + 1));
-            item.change("schema", Some(version(from)), version(to));
+            item.change("schema", Some(from), to);
             item.note(&match known.level.as_deref() {
                 Some("NONE") => "not judged: the level of now is NONE".into(),
                 Some(level) => format!("{level}: compatible"),
@@ -357,13 +398,37 @@ pub(super) fn subject(name: &str, schema: &str, known: Known) -> Item {
             });
             item.steps.push(register());
         }
+        Listing::Other { compatible: true, .. } => item.faults.push(unregistered()),
         Listing::Other { compatible: false, why } => {
             item.faults.push("our schema is not compatible with what is registered".into());
-            item.faults.extend(why);
+            item.faults.extend(why.iter().cloned());
         }
         Listing::Registered(_) | Listing::NoSubject => {}
     }
+    if let Some(latest) = known.latest {
+        item.notes = notes(&latest);
+        item.fields = latest.fields;
+    }
     item.judged()
+}
+
+/// What consumers are to know of the next version.
+fn notes(latest: &Latest) -> Vec<String> {
+    let next = latest.version + 1;
+    let mut notes = Vec::new();
+    if latest.fields.is_empty() {
+        notes.push("the fields are the same: documentation, names or other attributes differ".to_owned());
+    }
+    notes.extend(latest.promoted.iter().map(|Promoted { pointer, field }| {
+        format!(
+            "consumers that read additional_fields['{pointer}'] get null from v{next} on: COALESCE({field}, ...), \
+             see docs/schemas.md"
+        )
+    }));
+    notes.extend(latest.demoted.iter().map(|Promoted { pointer, field }| {
+        format!("consumers that read {field} find it in additional_fields['{pointer}'] from v{next} on")
+    }));
+    notes
 }
 
 #[cfg(test)]
