@@ -107,6 +107,9 @@ pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<Verdict> {
     if args.json {
         print_json(&Report { pending, blocked, plan: &plan, steps, kept })?;
     } else {
+        if args.keep_versions && schemas.iter().all(|schema| schema.file.is_none()) {
+            line(0, PLAIN, ' ', "kept    nothing: no schema is a file below schemas/")?;
+        }
         kept.iter().try_for_each(|path| line(0, ADD, ' ', &format!("kept    {}", path.display())))?;
     }
     let unknown = plan.items.iter().filter(|item| item.unknown).count();

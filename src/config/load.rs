@@ -11,7 +11,7 @@ use super::again::Origin;
 use super::layers::{Layers, PRESETS};
 use super::problems::{Place, Problems};
 use super::properties::{Properties, Property};
-use super::reference::Unusable;
+use super::reference::{Unusable, read_file};
 use super::secret::{Environment, Secret, SecretText, dev_secret, is_dev};
 use super::{Config, Hash, SecretFormat, Source, check, warnings};
 
@@ -348,22 +348,20 @@ impl Reader<'_> {
             }
         };
         let mut read = |key: &str, path: &Path| {
-            let text = std::fs::read_to_string(path);
-            let message = |error: std::io::Error| format!("the file cannot be read: {}", error.kind());
-            text.map_err(|error| self.problem(key.to_owned(), message(error))).ok()
+            read_file(path).map_err(|message| self.problem(key.to_owned(), message)).ok()
         };
         let (certificate, key) =
             (read("registry.client_cert", certificate), read("registry.client_key", key));
-        let pem = format!("{}\n{}", key?, certificate?);
-        let client = reqwest::Identity::from_pem(pem.as_bytes())
+        let pem = [key?, certificate?].join(&b'\n');
+        let client = reqwest::Identity::from_pem(&pem)
             .and_then(|identity| reqwest::Client::builder().tls_certs_only([]).identity(identity).build());
         // Why may quote what stands in the files.
-        if client.is_err() {
+        let (Ok(_), Ok(pem)) = (client, String::from_utf8(pem)) else {
             let message = "is of no use with registry.client_cert: expected two PEM files, the certificate with its \
                            chain, and that certificate's private key, not encrypted";
             self.problem("registry.client_key".to_owned(), message);
             return None;
-        }
+        };
         Some(SecretText::new(pem))
     }
 }

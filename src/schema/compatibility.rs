@@ -235,6 +235,53 @@ mod tests {
         assert_eq!(faults(Level::FullTransitive, &new, &old), [""; 0]);
     }
 
+    /// The table of docs/schemas.md.
+    #[test]
+    fn each_change_of_a_field_does_what_the_documentation_says() {
+        let time =
+            |logical: &str| format!(r#"{{"name":"f","type":{{"type":"long","logicalType":"{logical}"}}}}"#);
+        let plain = |kind: &str| format!(r#"{{"name":"f","type":{kind}}}"#);
+        let symbols = |symbols: &str, default: &str| {
+            plain(&format!(r#"{{"type":"enum","name":"E","symbols":[{symbols}]{default}}}"#))
+        };
+        let decimal = |scale: u8| {
+            plain(&format!(r#"{{"type":"bytes","logicalType":"decimal","precision":9,"scale":{scale}}}"#))
+        };
+        let (none, null) =
+            (String::new(), r#"{"name":"f","type":["null","long"],"default":null}"#.to_owned());
+        let zero = r#"{"name":"f","type":"long","default":0}"#.to_owned();
+        let one = zero.replace("default\":0", "default\":1");
+        let documented = zero.replace("long\"", "long\",\"doc\":\"d\"");
+        let default = r#","default":"A""#;
+        // Before, after, new reads old, old reads new.
+        let rows = [
+            (&none, &null, true, true),
+            (&none, &zero, true, true),
+            (&none, &plain("\"long\""), false, true),
+            (&null, &none, true, true),
+            (&plain("\"long\""), &none, true, false),
+            (&zero, &one, true, true),
+            (&zero, &documented, true, true),
+            (&plain("\"int\""), &plain("\"long\""), true, false),
+            (&plain("\"long\""), &plain("\"double\""), true, false),
+            (&plain("\"long\""), &plain("\"string\""), false, false),
+            (&decimal(2), &decimal(3), false, false),
+            (&plain("\"long\""), &plain("[\"null\",\"long\"]"), true, false),
+            (&plain("[\"null\",\"long\"]"), &plain("[\"null\",\"long\",\"string\"]"), true, false),
+            (&symbols("\"A\"", ""), &symbols("\"A\",\"B\"", ""), true, false),
+            (&symbols("\"A\"", default), &symbols("\"A\",\"B\"", default), true, true),
+            (&time("timestamp-millis"), &time("timestamp-micros"), true, true),
+            (&time("timestamp-millis"), &plain("\"long\""), true, true),
+            (&plain("\"string\""), &plain("\"bytes\""), true, true),
+        ];
+        for (before, after, backward, forward) in rows {
+            let (old, new) = (record(before), record(after));
+            let fits = |level| faults(level, &new, &old).is_empty();
+            let found = (fits(Level::Backward), fits(Level::Forward), fits(Level::FullTransitive));
+            assert_eq!(found, (backward, forward, backward && forward), "{before} -> {after}");
+        }
+    }
+
     #[test]
     fn a_record_of_another_name_is_another() {
         let other = Schema::parse_str(r#"{"type":"record","name":"S","fields":[]}"#).unwrap();

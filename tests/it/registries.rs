@@ -296,7 +296,7 @@ async fn a_registry_that_asks_for_a_client_certificate() {
         (format!("client_key = \"{private}\""), "registry.client_key: needs registry.client_cert"),
         (
             format!("client_cert = \"{certificate}\"\nclient_key = \"/nowhere\""),
-            "registry.client_key: the file cannot be read: entity not found",
+            "registry.client_key: /nowhere cannot be read (entity not found)",
         ),
         (
             format!("client_cert = \"{certificate}\"\nclient_key = \"{other}\""),

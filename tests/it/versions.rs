@@ -97,6 +97,10 @@ fn a_new_field_is_shown_with_its_pointer_kept_as_a_version_and_guarded_without_a
     let item = report["items"].as_array().unwrap().iter().find(|item| item["name"] == *subject).unwrap();
     let field = json!([{"field": "data.priority", "from": null, "to": "[\"null\",\"string\"] default null"}]);
     assert_eq!((&item["fields"], item["notes"].as_array().unwrap().len()), (&field, 1));
+    assert_eq!(team.hookstream(&["provision", "--apply"]).0, 0);
+    let (_, stdout) = team.hookstream(&["check", "--online"]);
+    let lacks = "                   version 2 is not kept beside its file: hookstream provision --apply --keep-versions\n";
+    assert!(stdout.contains(lacks), "{stdout}");
     let (code, stdout) = team.hookstream(&["provision", "--apply", "--keep-versions"]);
     assert!(code == 0 && stdout.contains("/2.avsc\n") && !stdout.contains("/1.avsc\n"), "{stdout}");
     assert_eq!(team.kept(), ["1.avsc", "2.avsc"]);

@@ -12,7 +12,7 @@ use super::{Part, State};
 use crate::config::{Auth, Loaded, Property};
 use crate::kafka::{Admin, Connection};
 use crate::schema::registry::Listing;
-use crate::schema::{Registry, Schemas};
+use crate::schema::{self, Registry, Schemas, kept};
 use crate::sources::Sources;
 use crate::spool;
 
@@ -84,7 +84,8 @@ async fn registry(loaded: &Loaded, schemas: &Schemas) -> Part {
         let registry = Registry::new(loaded)?;
         let mut found = Vec::new();
         for schema in schemas.iter() {
-            found.push((schema.subject.as_str(), registry.listing(&schema.subject, &schema.text).await?));
+            let listing = registry.listing(&schema.subject, &schema.text).await?;
+            found.push((schema.subject.as_str(), listing, not_kept(&registry, schema).await?));
         }
         Ok(found)
     };
@@ -102,20 +103,20 @@ async fn registry(loaded: &Loaded, schemas: &Schemas) -> Part {
         (true, true) => "`serve` registers it",
     };
     let registers = rules.auto_register && loaded.config.provision.on_start;
-    let registered = found.iter().filter(|(_, listing)| matches!(listing, Listing::Registered(_))).count();
-    let bad = found.iter().any(|(_, listing)| match listing {
+    let registered = found.iter().filter(|(_, listing, _)| matches!(listing, Listing::Registered(_))).count();
+    let bad = found.iter().any(|(_, listing, _)| match listing {
         Listing::Registered(_) => false,
         Listing::NoSubject | Listing::Other { compatible: true, .. } => !registers,
         Listing::Other { compatible: false, .. } => true,
     });
-    let width = found.iter().map(|(subject, _)| subject.len()).max().unwrap_or_default();
-    let details = found.iter().flat_map(|(subject, listing)| {
+    let width = found.iter().map(|(subject, ..)| subject.len()).max().unwrap_or_default();
+    let details = found.iter().flat_map(|(subject, listing, not_kept)| {
         let why = match listing {
             Listing::Other { compatible: false, why } => why.as_slice(),
             _ => &[],
         };
         let line = format!("{subject:<width$}  {}", say(listing, then));
-        std::iter::once(line).chain(why.iter().map(|why| format!("  {why}")))
+        std::iter::once(line).chain(why.iter().chain(not_kept).map(|why| format!("  {why}")))
     });
     let state = if bad { State::No } else { State::Ok };
     let text = format!("{how}, {registered} of {} subjects", found.len());
@@ -126,6 +127,22 @@ async fn registry(loaded: &Loaded, schemas: &Schemas) -> Part {
         ),
         false => part,
     }
+}
+
+/// Where versions are kept beside a schema's file: that the registry's last one is not among them.
+async fn not_kept(registry: &Registry, schema: &schema::Loaded) -> anyhow::Result<Option<String>> {
+    // What is wrong with the folder stands among the problems.
+    let kept = schema.file.as_ref().map(|file| kept::read(file).unwrap_or_default()).unwrap_or_default();
+    if kept.is_empty() {
+        return Ok(None);
+    }
+    let latest = registry.latest(&schema.subject).await?;
+    Ok(latest.filter(|latest| !kept::has(&kept, &latest.schema)).map(|latest| {
+        format!(
+            "version {} is not kept beside its file: hookstream provision --apply --keep-versions",
+            latest.version
+        )
+    }))
 }
 
 /// What failed and its first cause: between them the registry's client says the same three times.

@@ -1,6 +1,8 @@
 use super::*;
 use crate::kafka::{Copies, Setting};
-use crate::schema::shipped;
+use crate::schema::promoted::Promoted;
+use crate::schema::registry::Listing;
+use crate::schema::{Loaded, shipped};
 
 const SAFE: Allowed = Allowed { repartition: false, removal: false };
 const ALL: Allowed = Allowed { repartition: true, removal: true };
