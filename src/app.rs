@@ -144,11 +144,7 @@ impl App {
         background.extend(spool.clone().map(|spool| tokio::spawn(watch_spool(spool, health.clone()))));
         background.extend(deliverer.drain().map(|drain| tokio::spawn(drain.run())));
         let pipeline = Arc::new(Pipeline::new(config.http.max_in_flight, deliverer));
-        let registry = Registry::new(
-            &config.registry.url,
-            loaded.registry_auth.clone(),
-            config.registry.ca_file.as_deref(),
-        )?;
+        let registry = Registry::new(&loaded)?;
         // In the spool's directory, which is ours alone by now.
         let pins = config.spool.dir.as_ref().map(|dir| Pins::open(dir, registry.url()));
         let (swap, reloads) = mpsc::channel(1);

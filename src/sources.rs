@@ -25,7 +25,7 @@ use crate::observe::metrics;
 use crate::observe::refusals::Refusals;
 use crate::outcome::{Fault, Reason};
 use crate::quota::{Held, InUse};
-use crate::schema::{Encoder, Schemas};
+use crate::schema::{self, Encoder, Schemas};
 use crate::verify::diagnose::{Diagnosis, Other};
 use crate::verify::{Verified, Verifier};
 pub use policy::Policy;
@@ -274,11 +274,10 @@ fn route(
     problems: &mut Problems,
 ) -> Option<Route> {
     let topic: Arc<str> = names::topic(source, event_type).into();
-    let schema = schemas.get(source, event_type)?;
-    let subject = names::subject(&topic);
-    let id = schemas.id(&subject);
+    let schema::Loaded { schema, subject, .. } = schemas.get(source, event_type)?;
+    let id = schemas.id(subject);
     let former = || {
-        let (former, id) = schemas.former(&subject)?;
+        let (former, id) = schemas.former(subject)?;
         Encoder::compile(&former.schema, id, envelope.places()).ok()
     };
     // Compiled without an id, too, so that a schema's faults show before the registry is asked.

@@ -47,13 +47,15 @@ impl Loaded {
         if self.properties != started.properties {
             names.insert("kafka.properties".to_owned());
         }
-        if self.registry_auth != started.registry_auth {
+        if self.registry_auth != started.registry_auth || self.registry_identity != started.registry_identity
+        {
             names.insert("registry (its credentials)".to_owned());
         }
         let source = std::mem::take(&mut self.config.source);
         self.config = super::Config { source, ..started.config.clone() };
         self.properties = started.properties.clone();
         self.registry_auth = started.registry_auth.clone();
+        self.registry_identity = started.registry_identity.clone();
         names.into_iter().collect()
     }
 

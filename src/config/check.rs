@@ -130,6 +130,18 @@ fn registry(registry: &Registry, problems: &mut Problems) {
         }
         _ => problems.add("registry.url", "expected a URL with http:// or https://"),
     }
+    if registry.client_cert.is_some() && registry.url.starts_with("http://") {
+        let message = "is for https://, and the URL is http://: nobody would ask for the certificate";
+        problems.add_between(["registry.client_cert", "registry.url"], message);
+    }
+    let is_context = |context: &str| {
+        let rest = context.strip_prefix('.').unwrap_or_default();
+        !rest.is_empty() && rest.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'))
+    };
+    if registry.context.as_deref().is_some_and(|context| !is_context(context)) {
+        let message = "expected a dot and a name, such as \".tenant\"; leave it out for the default context";
+        problems.add("registry.context", message);
+    }
     if registry.bearer.is_some() && registry.basic_auth.is_some() {
         problems.add("registry.bearer", "excludes registry.basic_auth; keep one of them");
     }

@@ -235,11 +235,7 @@ impl Subjects {
         if matches!(standing, Standing::Confirmed(_)) {
             return Ok(standing);
         }
-        let given = if self.loaded.config.provision.on_start {
-            self.registry.register(subject, &schema.text).await?
-        } else {
-            self.registry.find(subject, &schema.text).await?
-        };
+        let given = self.registry.id(schema, self.loaded.config.provision.on_start).await?;
         match known {
             Some(id) if id != given => {
                 if news {

@@ -215,7 +215,7 @@ async fn what_runs_bears_a_registry_that_is_out_and_notices_one_that_was_wiped()
     let (sources, schemas) = hookstream::app::compile(&loaded).unwrap();
     let sources = Arc::new(arc_swap::ArcSwap::from_pointee(sources));
     let health = Health::new();
-    let client = Registry::new(&loaded.config.registry.url, loaded.registry_auth.clone(), None).unwrap();
+    let client = Registry::new(&loaded).unwrap();
     let subjects = Subjects::new(Arc::new(loaded), client, sources.clone(), health.clone(), schemas, None);
     let encodes = |event_type: &str| {
         sources.load().get("datagrid").unwrap().route(event_type).unwrap().encoder.is_some()

@@ -55,6 +55,22 @@ fn one_mistake_gives_one_line_with_its_place() {
             "hookstream.toml:2: http.body_timeout: the ack_deadline of datagrid is not longer than http.body_timeout: a slow body would leave no time for Kafka; raise it, or lower http.body_timeout",
         ),
         (
+            "[source.grapevine]\ncompatibility = 'BACKWORD'",
+            "hookstream.toml:2: source.grapevine.compatibility: expected one of NONE, BACKWARD, BACKWARD_TRANSITIVE, FORWARD, FORWARD_TRANSITIVE, FULL, FULL_TRANSITIVE",
+        ),
+        (
+            "[registry]\nsubject_name_strategy = 'TopicName'",
+            "hookstream.toml:2: registry.subject_name_strategy: expected one of topic_name, record_name, topic_record_name",
+        ),
+        (
+            "[registry]\ncontext = 'tenant'",
+            "hookstream.toml:2: registry.context: expected a dot and a name, such as \".tenant\"; leave it out for the default context",
+        ),
+        (
+            "[registry]\nnormalize = 'perhaps'",
+            "hookstream.toml:2: registry.normalize: expected true or false",
+        ),
+        (
             "[source.grapevine]\nstale = 'reject'",
             "hookstream.toml:2: source.grapevine.stale: needs a signed time, and the signature has none; set \"accept\"",
         ),
@@ -452,7 +468,9 @@ fn no_value_is_ever_repeated_wherever_it_was_put() {
     for (name, preset) in layers::PRESETS {
         leaves(&format!("source.{name}"), &tree::Node::parse(preset).ok().unwrap(), &mut keys);
     }
-    keys.extend(["registry.bearer", "registry.basic_auth", "registry.ca_file"].map(str::to_owned));
+    keys.extend(
+        ["bearer", "basic_auth", "ca_file", "client_cert", "context"].map(|key| format!("registry.{key}")),
+    );
     assert!(keys.len() > 40, "{keys:?}");
     for key in keys {
         // Event types are repeated: topics are named after them.
