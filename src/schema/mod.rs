@@ -2,6 +2,7 @@
 
 mod annotation;
 pub mod decode;
+pub mod drift;
 pub mod encode;
 mod instant;
 mod number;
