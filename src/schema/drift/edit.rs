@@ -24,7 +24,9 @@ pub fn insert(text: &str, home: &str, fields: &[Field], doc: &str) -> Result<Str
     let lead =
         elements.first().and_then(|first| text.get(start + 1..offset(text, first))).unwrap_or_default();
     let indent = lead.rsplit_once('\n').map(|(_, indent)| indent);
-    let tall = indent.is_some() && elements.iter().any(|element| element.get().contains('\n'));
+    // One that holds no record tells best how a field is written here.
+    let plain = elements.iter().rev().find(|element| !element.get().contains("\"fields\""));
+    let tall = indent.is_some() && plain.is_none_or(|field| field.get().contains('\n'));
     let above = text.get(..start).unwrap_or_default().rsplit('\n').next().unwrap_or_default();
     let above: &str = above.get(..above.len() - above.trim_start().len()).unwrap_or_default();
     let unit = indent.and_then(|indent| indent.strip_prefix(above)).filter(|unit| !unit.is_empty());

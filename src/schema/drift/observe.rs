@@ -13,6 +13,9 @@ use crate::json::{self, Kind, Object};
 /// Pointers whose place is remembered: most come again in each record. An index in it makes a new one.
 const MAX_KNOWN: usize = 10_000;
 
+/// Longer pointers, in bytes, are not remembered: they are chosen by who sends.
+const MAX_LENGTH: usize = 256;
+
 /// What is kept of the records of one event type.
 pub struct Observer<'s> {
     today: Fields<'s>,
@@ -82,7 +85,7 @@ impl<'s> Observer<'s> {
             Some(field @ Place::Field { .. }) => Known::Then(field),
             _ => self.today.find(pointer).map_or(Known::Nowhere, Known::Today),
         };
-        if self.known.len() < MAX_KNOWN {
+        if self.known.len() < MAX_KNOWN && pointer.len() <= MAX_LENGTH {
             self.known.insert(key, known.clone());
         }
         known

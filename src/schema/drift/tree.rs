@@ -100,12 +100,15 @@ pub(super) fn type_of(is: &Type, namespace: &str, doc: &str) -> Tree {
             let items = if *nullable { Tree::List(vec![Tree::text("null"), items]) } else { items };
             Tree::Object(vec![("type", Tree::text("array")), ("items", items)])
         }
-        Type::Record { name, fields } => Tree::Object(vec![
-            ("type", Tree::text("record")),
-            ("name", Tree::text(name)),
-            ("namespace", Tree::text(namespace)),
-            ("doc", Tree::text(doc)),
-            ("fields", Tree::List(fields.iter().map(|one| field(one, namespace, doc)).collect())),
-        ]),
+        Type::Record { name, fields } => {
+            let mut members = vec![("type", Tree::text("record")), ("name", Tree::text(name))];
+            if !namespace.is_empty() {
+                members.push(("namespace", Tree::text(namespace)));
+            }
+            members.push(("doc", Tree::text(doc)));
+            let fields = fields.iter().map(|one| field(one, namespace, doc)).collect();
+            members.push(("fields", Tree::List(fields)));
+            Tree::Object(members)
+        }
     }
 }
