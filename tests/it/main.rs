@@ -16,6 +16,7 @@
 mod check;
 mod cli;
 mod durability;
+mod evolution;
 mod explain;
 mod faults;
 mod fuzz;
