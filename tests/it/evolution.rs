@@ -202,7 +202,7 @@ async fn a_provider_adds_two_fields_and_they_become_typed_while_an_old_consumer_
             "+          {{\n+            \"name\": \"priority\",\n+            \"type\": [\"null\", \"string\"],\n\
              +            \"default\": null,\n+            \"doc\": \"Seen since {today}; not described yet.\"\n"
         ),
-        "COALESCE(data.priority, additional_fields['/data/priority'])".into(),
+        "COALESCE(data.priority, additional_fields['/data/priority'])\n".into(),
         "next  describe the new fields in their `doc`, then: hookstream provision --apply, and reload".into(),
     ] {
         assert!(stdout.contains(&expected), "{expected} is not in\n{stdout}");
@@ -211,7 +211,11 @@ async fn a_provider_adds_two_fields_and_they_become_typed_while_an_old_consumer_
     let moves: Vec<_> = lines(&stdout).into_iter().filter(|line| line.starts_with("/data/")).collect();
     assert_eq!(
         moves,
-        ["/data/request_counts/queued data.request_counts.queued", "/data/priority data.priority"]
+        [
+            "/data/request_counts/queued data.request_counts.queued COALESCE(data.request_counts.queued, \
+             CAST(additional_fields['/data/request_counts/queued'] AS BIGINT))",
+            "/data/priority data.priority COALESCE(data.priority, additional_fields['/data/priority'])",
+        ]
     );
     assert!(!stdout.contains("\n-"), "no line of the file goes\n{stdout}");
 

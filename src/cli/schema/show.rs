@@ -71,6 +71,8 @@ pub(super) struct Change {
 struct Move {
     pointer: String,
     field: String,
+    #[serde(rename = "type")]
+    is: String,
 }
 
 #[derive(Serialize)]
@@ -137,7 +139,7 @@ impl Change {
             serves: file.types.clone(),
             written,
             diff: diff(&file.text, &proposed.text),
-            moves: moves.map(|Promotion { pointer, field }| Move { pointer, field }).collect(),
+            moves: moves.map(|Promotion { pointer, field, is }| Move { pointer, field, is }).collect(),
             left_out: proposed.left_out.into_iter().map(Left::from).collect(),
             times: proposed.times,
         }
@@ -283,21 +285,36 @@ fn change(change: &Change) -> anyhow::Result<()> {
 
 /// What consumers have to follow.
 fn moves(moves: &[Move]) -> anyhow::Result<()> {
-    let mut table = output::Table::new(["moves out of additional_fields", "into"]);
-    for Move { pointer, field } in moves {
-        table.row([pointer, field]);
+    let mut table =
+        output::Table::new(["moves out of additional_fields", "into", "consumers read both, for instance"]);
+    for one in moves {
+        table.row([&one.pointer, &one.field, &one.both()]);
     }
     output::print_line(&table.to_string())?;
     output::print_line("")?;
-    let plain = |one: &&Move| !one.pointer.contains("/*") && !one.field.contains("[]");
-    let example = moves.iter().filter(plain).min_by_key(|one| one.pointer.len());
-    let example = example.map_or_else(String::new, |Move { pointer, field }| {
-        format!(", COALESCE({field}, additional_fields['{}'])", pointer.replace('\'', "''"))
-    });
-    line(&format!(
-        "note  records of the next version have these no more in additional_fields: consumers first read both{example}, \
-         where the latter is JSON text, a string in quotes"
-    ))
+    line(
+        "note  new records have these no more in additional_fields; what is there is JSON text, a string in quotes",
+    )
+}
+
+impl Move {
+    /// SQL that reads the typed value, else the text of before.
+    fn both(&self) -> String {
+        let Self { pointer, field, is } = self;
+        if pointer.contains("/*") || field.contains("[]") {
+            return String::new();
+        }
+        let text = format!("additional_fields['{}']", pointer.replace('\'', "''"));
+        let cast = |is: &str| format!("COALESCE({field}, CAST({text} AS {is}))");
+        match is.as_str() {
+            "string" => format!("COALESCE({field}, {text})"),
+            "long" => cast("BIGINT"),
+            "double" => cast("DOUBLE"),
+            "boolean" => cast("BOOLEAN"),
+            // Of these the text has to be parsed.
+            _ => String::new(),
+        }
+    }
 }
 
 fn left_out(change: &Change) -> anyhow::Result<()> {

@@ -91,16 +91,20 @@ impl<'s> Fields<'s> {
         let parts = [("id", id), ("type", event_type), ("time", time)];
         let (name, _) = parts.into_iter().find(|(_, place)| place.as_ref() == Some(parsed))?;
         let field = root.fields.iter().find(|field| field.name == name)?;
-        let (path, is) = (vec![name.to_owned()], self.is(&field.schema));
+        let (path, is) = (vec![name.to_owned()], type_of(&self.resolved, &field.schema));
         Some(Place::Field { pointer: pointer.to_owned(), path, is })
     }
 
     fn below(&self, schema: &'s Schema, names: &[String], mut way: Way) -> Place {
         let Some((first, rest)) = names.split_first() else {
-            return Place::Field { is: self.is(schema), pointer: way.pointer, path: way.path };
+            return Place::Field {
+                is: type_of(&self.resolved, schema),
+                pointer: way.pointer,
+                path: way.path,
+            };
         };
         let mut records = Vec::new();
-        for branch in self.branches(schema) {
+        for branch in branches(&self.resolved, schema) {
             match branch {
                 Schema::Record(record) => match record.fields.iter().find(|field| key(field) == first) {
                     Some(field) => {
@@ -125,35 +129,35 @@ impl<'s> Fields<'s> {
             _ => way.end(None, names),
         }
     }
+}
 
-    /// The types that a value may have, without null and with names followed.
-    fn branches(&self, schema: &'s Schema) -> Vec<&'s Schema> {
-        let follow = |schema: &'s Schema| match schema {
-            Schema::Ref { name } => self.resolved.get_names().get(name).copied().unwrap_or(schema),
-            schema => schema,
-        };
-        match follow(schema) {
-            Schema::Union(union) => {
-                union.variants().iter().map(follow).filter(|schema| !matches!(schema, Schema::Null)).collect()
-            }
-            schema => vec![schema],
+/// The types that a value may have, without null and with names followed.
+fn branches<'s>(names: &ResolvedSchema<'s>, schema: &'s Schema) -> Vec<&'s Schema> {
+    let follow = |schema: &'s Schema| match schema {
+        Schema::Ref { name } => names.get_names().get(name).copied().unwrap_or(schema),
+        schema => schema,
+    };
+    match follow(schema) {
+        Schema::Union(union) => {
+            union.variants().iter().map(follow).filter(|schema| !matches!(schema, Schema::Null)).collect()
         }
+        schema => vec![schema],
     }
+}
 
-    /// The type's name as schemas have it, `timestamp-millis` for instance.
-    fn is(&self, schema: &'s Schema) -> String {
-        let name = |schema: &Schema| {
-            let mut name = String::new();
-            for c in format!("{:?}", SchemaKind::from(schema)).chars() {
-                if c.is_ascii_uppercase() && !name.is_empty() {
-                    name.push('-');
-                }
-                name.push(c.to_ascii_lowercase());
+/// The type's name as schemas have it, `timestamp-millis` for instance.
+fn type_of<'s>(names: &ResolvedSchema<'s>, schema: &'s Schema) -> String {
+    let name = |schema: &Schema| {
+        let mut name = String::new();
+        for c in format!("{:?}", SchemaKind::from(schema)).chars() {
+            if c.is_ascii_uppercase() && !name.is_empty() {
+                name.push('-');
             }
-            name
-        };
-        self.branches(schema).into_iter().map(name).collect::<Vec<_>>().join(" or ")
-    }
+            name.push(c.to_ascii_lowercase());
+        }
+        name
+    };
+    branches(names, schema).into_iter().map(name).collect::<Vec<_>>().join(" or ")
 }
 
 /// The way to a place.
@@ -202,6 +206,8 @@ pub struct Promotion {
     /// The field by its names, such as `data.priority`; below an array or a map `[]` stands behind its
     /// name.
     pub field: String,
+    /// The field's type beside null: `string`, `record`.
+    pub is: String,
 }
 
 /// The fields that `new` has and `old` has not, in the order of `new`: each moves its pointer out of
@@ -242,7 +248,10 @@ impl<'s> Pairs<'s> {
     fn field(&mut self, old: &'s RecordSchema, field: &'s RecordField, pointer: String, name: String) {
         match old.fields.iter().find(|other| key(other) == key(field)) {
             Some(other) => self.types(&other.schema, &field.schema, &pointer, &name),
-            None => self.found.push(Promotion { pointer, field: name }),
+            None => {
+                let is = type_of(&self.new, &field.schema);
+                self.found.push(Promotion { pointer, field: name, is });
+            }
         }
     }
 

@@ -192,8 +192,10 @@ mod tests {
 
     #[test]
     fn the_whole_body_may_be_the_data_and_an_object_with_the_id_alone_is_no_field() {
-        let (text, ..) = inferred(&[r#"{"meta":{"id":"evt_1"},"type":"x","n":1}"#], &places("/meta/id", ""));
+        let (text, left_out, _) =
+            inferred(&[r#"{"meta":{"id":"evt_1"},"type":"x","n":1}"#], &places("/meta/id", ""));
         assert!(text.contains("\"name\": \"n\"") && !text.contains("\"meta\""), "{text}");
+        assert_eq!(left_out, []);
         let (text, ..) = inferred(&[r#"{"meta":{"id":"evt_1","try":2},"n":1}"#], &places("/meta/id", ""));
         assert!(text.contains("\"name\": \"try\""), "{text}");
     }
