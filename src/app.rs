@@ -35,7 +35,7 @@ use crate::sources::Sources;
 use crate::spool::{self, Spool};
 
 /// Schemas of one's own stand here, in the working directory; the shipped ones are in the binary.
-const SCHEMAS: &str = "schemas";
+pub(crate) const SCHEMAS: &str = "schemas";
 
 /// Few people look at the operator's port; nobody should be able to fill it.
 const ADMIN_CONNECTIONS: usize = 64;

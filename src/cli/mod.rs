@@ -8,6 +8,7 @@ pub mod output;
 pub mod provision;
 pub mod replay;
 pub mod sample;
+pub mod schema;
 pub mod send;
 pub mod serve;
 pub mod spool;
@@ -39,6 +40,7 @@ Run:
 Set up:
   check         Tell all that is wrong with the configuration, and what it leads to
   provision     Show what topics and subjects lack, and create or change it
+  schema        Show what comes that schemas do not know, and write schemas that do
   subscription  Tell a provider where to deliver, by its API
 
 Look:
@@ -119,6 +121,7 @@ enum Command {
     Dev(dev::Args),
     Check(check::Args),
     Provision(provision::Args),
+    Schema(schema::Args),
     Subscription(subscription::Args),
     Send(send::Args),
     Tail(tail::Args),
@@ -144,6 +147,7 @@ pub fn main() -> ExitCode {
         Command::Dev(args) => block_on(dev::run(&cli.config, args)),
         Command::Check(args) => block_on(check::run(&cli.config, args)),
         Command::Provision(args) => block_on(provision::run(&cli.config, args)),
+        Command::Schema(args) => block_on(schema::run(&cli.config, args)),
         Command::Subscription(args) => block_on(subscription::run(&cli.config, args)),
         Command::Send(args) => block_on(send::run(&cli.config, args)),
         Command::Tail(args) => block_on(tail::run(&cli.config, args)),

@@ -4,6 +4,7 @@ mod annotation;
 pub mod changes;
 pub mod compatibility;
 pub mod decode;
+pub mod drift;
 pub mod encode;
 mod instant;
 pub mod kept;

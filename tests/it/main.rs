@@ -18,6 +18,7 @@ mod cli;
 mod compaction;
 mod drift;
 mod durability;
+mod evolution;
 mod examples;
 mod explain;
 mod faults;

@@ -1,0 +1,19 @@
+//! What comes that a schema has no field for, seen from the topics: the shapes of it, and the schema
+//! that would take it. Pure: topics, files and the registry are the commands' matter.
+
+mod edit;
+mod fields;
+mod infer;
+mod observe;
+mod propose;
+mod shape;
+mod table;
+mod tree;
+
+pub use edit::insert;
+pub use fields::{Fields, Place, Promotion, promoted};
+pub use infer::infer;
+pub use observe::Observer;
+pub use propose::{Field, LeftOut, Proposal, Type, propose};
+pub use shape::{Budget, JsonType, Shape};
+pub use table::{Row, Standing, Table};
