@@ -87,6 +87,15 @@ pub(super) async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<Verd
     log::init(log::QUIET);
     let loaded = config.load_unread()?;
     let source = Source::find(&loaded, &args.source)?;
+    // A second schema for its topic would have another name, and no registry takes that.
+    if let Some(file) = source.files.iter().find(|file| file.types.contains(&args.event_type)) {
+        anyhow::bail!(
+            "{event_type} has the schema {}: `hookstream schema drift {} {event_type}` adds fields to it",
+            file.origin,
+            source.name,
+            event_type = args.event_type
+        );
+    }
     let mut samples = Samples::default();
     if args.files.is_empty() {
         records(&loaded, &source, args, &mut samples).await?;
@@ -166,10 +175,6 @@ async fn records(loaded: &Loaded, source: &Source, args: &Args, samples: &mut Sa
     let own = source.generic.contains(event_type);
     if !own && !source.unmapped {
         source.file(event_type)?;
-        anyhow::bail!(
-            "{event_type} has a schema of its own: `hookstream schema drift {} {event_type}` adds fields to it",
-            source.name
-        );
     }
     let topic = source.topic(if own { event_type } else { names::UNMAPPED });
     let tally = read::topics(loaded, std::slice::from_ref(&topic), args.since, |seen| {

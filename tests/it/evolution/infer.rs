@@ -88,6 +88,7 @@ fn what_cannot_be_read_is_one_clear_sentence() {
             2,
             format!("there is no topic {source}.odd at {kafka}: give samples as files\n"),
         ),
+        (&["infer", source, COMPLETED, "none.json"], 2, format!("{COMPLETED} has the schema built in: ")),
         (&["infer", source, "odd", "none.json"], 2, "cannot read none.json".into()),
         (
             &["infer", source, COMPLETED],
