@@ -11,7 +11,8 @@ mod table;
 mod tree;
 
 pub use edit::insert;
-pub use fields::{Fields, Place, Promotion, promoted};
+pub(super) use fields::type_of;
+pub use fields::{Fields, Place};
 pub use infer::infer;
 pub use observe::Observer;
 pub use propose::{Field, LeftOut, Proposal, Type, propose};

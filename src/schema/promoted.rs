@@ -4,6 +4,7 @@
 use apache_avro::Schema;
 use apache_avro::schema::{RecordField, RecordSchema, ResolvedSchema};
 
+use super::drift::type_of;
 use crate::envelope::Places;
 use crate::json::push_pointer;
 
@@ -18,6 +19,8 @@ pub struct Promoted {
     pub pointer: String,
     /// The way to it in the record, `data.priority`, with `*` likewise.
     pub field: String,
+    /// Its type beside null: `string`, `record`.
+    pub is: String,
 }
 
 /// The fields that `new` types and `old` does not know, in the order of `new`; what the envelope reads from
@@ -79,7 +82,10 @@ impl<'s> Search<'s> {
         let name = join(name, &field.name);
         match before.find(|before| key(before) == key(field)) {
             Some(before) => self.within(before, field, &pointer, &name),
-            None => self.found.push(Promoted { pointer, field: name }),
+            None => {
+                let is = self.pair.new.as_ref().map(|names| type_of(names, &field.schema));
+                self.found.push(Promoted { pointer, field: name, is: is.unwrap_or_default() });
+            }
         }
     }
 
@@ -185,7 +191,7 @@ mod tests {
 
     fn told(old: &Schema, new: &Schema, places: &Places) -> Vec<String> {
         let found = promoted(old, new, places).into_iter();
-        found.map(|Promoted { pointer, field }| format!("{pointer} {field}")).collect()
+        found.map(|Promoted { pointer, field, .. }| format!("{pointer} {field}")).collect()
     }
 
     const A: &str = r#"{"name":"a","type":["null","string"],"default":null}"#;
@@ -206,6 +212,8 @@ mod tests {
         );
         let expected = ["/tenant tenant", "/in/data/new data.new", "/in/data/order~1no data.order_no"];
         assert_eq!(told(&old, &new, &places("/id", "/in/data")), expected);
+        let types = promoted(&old, &new, &places("/id", "/in/data")).into_iter().map(|one| one.is);
+        assert_eq!(types.collect::<Vec<_>>(), ["string", "string", "long"]);
         assert_eq!(told(&new, &old, &places("/id", "/in/data")), [""; 0]);
         assert_eq!(told(&new, &new, &places("/id", "/in/data")), [""; 0]);
         assert_eq!(told(&old, &new, &places("/new", ""))[1..], ["/order~1no data.order_no"], "the id");

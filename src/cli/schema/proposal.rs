@@ -8,7 +8,8 @@ use apache_avro::schema_compatibility::SchemaCompatibility;
 use jiff::Timestamp;
 
 use super::served::{File, Source};
-use crate::schema::drift::{self, Fields, LeftOut, Promotion, Proposal, Row, Shape, Standing};
+use crate::schema::drift::{self, Fields, LeftOut, Proposal, Row, Shape, Standing};
+use crate::schema::promoted::{Promoted, promoted};
 use crate::schema::{Encoder, shipped};
 
 /// A changed schema.
@@ -17,7 +18,7 @@ pub(super) struct Proposed {
     pub(super) path: PathBuf,
     pub(super) text: String,
     /// What it takes over from `additional_fields`.
-    pub(super) moves: Vec<Promotion>,
+    pub(super) moves: Vec<Promoted>,
     pub(super) left_out: Vec<LeftOut>,
     /// See [`Proposal::times`].
     pub(super) times: Vec<String>,
@@ -106,13 +107,13 @@ pub(super) fn date(ms: Option<i64>) -> Option<String> {
 }
 
 /// What a schema that may be written promotes.
-fn checked(source: &Source, file: &File, text: &str) -> anyhow::Result<Vec<Promotion>> {
+fn checked(source: &Source, file: &File, text: &str) -> anyhow::Result<Vec<Promoted>> {
     let schema = shipped::parse(text).map_err(anyhow::Error::msg)?;
     Encoder::compile(&schema, 0, &source.places)
         .map_err(|faults| anyhow::anyhow!("{}", faults.join("; ")))?;
     SchemaCompatibility::mutual_read(&file.schema, &schema)
         .map_err(|error| anyhow::anyhow!("readers of both versions: {error}"))?;
-    Ok(drift::promoted(&file.schema, &schema, &source.places.data))
+    Ok(promoted(&file.schema, &schema, &source.places))
 }
 
 #[cfg(test)]

@@ -92,7 +92,7 @@ pub(super) async fn topics(
         anyhow::bail!(
             "none of {} can be decoded: {why} ([registry] url = {})",
             count(tally.records, "record"),
-            rules.url
+            registry.url()
         );
     }
     for (why, times) in &tally.unreadable {

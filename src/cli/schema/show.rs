@@ -10,7 +10,8 @@ use similar::{ChangeTag, TextDiff};
 use super::proposal::{Proposed, date};
 use super::served::{File, Source};
 use crate::cli::output::{self, escape_controls};
-use crate::schema::drift::{JsonType, LeftOut, Promotion, Row, Standing, Table};
+use crate::schema::drift::{JsonType, LeftOut, Row, Standing, Table};
+use crate::schema::promoted::Promoted;
 
 /// Everything that is told. Names and types, never a value.
 #[derive(Serialize)]
@@ -139,7 +140,7 @@ impl Change {
             serves: file.types.clone(),
             written,
             diff: diff(&file.text, &proposed.text),
-            moves: moves.map(|Promotion { pointer, field, is }| Move { pointer, field, is }).collect(),
+            moves: moves.map(|Promoted { pointer, field, is }| Move { pointer, field, is }).collect(),
             left_out: proposed.left_out.into_iter().map(Left::from).collect(),
             times: proposed.times,
         }
@@ -301,13 +302,13 @@ impl Move {
     /// SQL that reads the typed value, else the text of before.
     fn both(&self) -> String {
         let Self { pointer, field, is } = self;
-        if pointer.contains("/*") || field.contains("[]") {
+        if pointer.contains("/*") {
             return String::new();
         }
         let text = format!("additional_fields['{}']", pointer.replace('\'', "''"));
         let cast = |is: &str| format!("COALESCE({field}, CAST({text} AS {is}))");
         match is.as_str() {
-            "string" => format!("COALESCE({field}, {text})"),
+            "string" => format!("COALESCE({field}, TRIM(BOTH '\"' FROM {text}))"),
             "long" => cast("BIGINT"),
             "double" => cast("DOUBLE"),
             "boolean" => cast("BOOLEAN"),

@@ -95,13 +95,13 @@ fn notes(latest: &Latest) -> Vec<String> {
     if latest.fields.is_empty() {
         notes.push("the fields are the same: documentation, names or other attributes differ".to_owned());
     }
-    notes.extend(latest.promoted.iter().map(|Promoted { pointer, field }| {
+    notes.extend(latest.promoted.iter().map(|Promoted { pointer, field, .. }| {
         format!(
             "consumers that read additional_fields['{pointer}'] get null from v{next} on: COALESCE({field}, ...), \
              see docs/schemas.md"
         )
     }));
-    notes.extend(latest.demoted.iter().map(|Promoted { pointer, field }| {
+    notes.extend(latest.demoted.iter().map(|Promoted { pointer, field, .. }| {
         format!("consumers that read {field} find it in additional_fields['{pointer}'] from v{next} on")
     }));
     notes

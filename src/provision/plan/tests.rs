@@ -176,7 +176,11 @@ fn where_schemas_are_never_registered_what_is_missing_is_told_and_nothing_is_don
 
 #[test]
 fn consumers_are_told_what_moves_out_of_additional_fields_and_into_it() {
-    let moved = |name: &str| Promoted { pointer: format!("/data/{name}"), field: format!("data.{name}") };
+    let moved = |name: &str| Promoted {
+        pointer: format!("/data/{name}"),
+        field: format!("data.{name}"),
+        is: "string".into(),
+    };
     let field = |name: &str| FieldChange { field: name.into(), from: None, to: Some("string".into()) };
     let latest = Latest {
         version: 3,

@@ -1,6 +1,4 @@
-//! Where a kept pointer stands in a schema, and which pointers a new version of it takes over.
-
-use std::collections::HashSet;
+//! Where a kept pointer stands in a schema.
 
 use apache_avro::Schema;
 use apache_avro::schema::{Name, RecordField, RecordSchema, ResolvedSchema, SchemaKind};
@@ -146,7 +144,7 @@ fn branches<'s>(names: &ResolvedSchema<'s>, schema: &'s Schema) -> Vec<&'s Schem
 }
 
 /// The type's name as schemas have it, `timestamp-millis` for instance.
-fn type_of<'s>(names: &ResolvedSchema<'s>, schema: &'s Schema) -> String {
+pub(in crate::schema) fn type_of<'s>(names: &ResolvedSchema<'s>, schema: &'s Schema) -> String {
     let name = |schema: &Schema| {
         let mut name = String::new();
         for c in format!("{:?}", SchemaKind::from(schema)).chars() {
@@ -196,102 +194,6 @@ fn is_ours(name: &str) -> bool {
 fn key(field: &RecordField) -> &str {
     // What another's schema says in our names counts only where it means something.
     Annotations::of(field).ok().and_then(|annotations| annotations.json).unwrap_or(&field.name)
-}
-
-/// A pointer whose value has a field in the new version, and is in `additional_fields` no more.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Promotion {
-    /// From the body's root, with `*` for an array's index and a map's key.
-    pub pointer: String,
-    /// The field by its names, such as `data.priority`; below an array or a map `[]` stands behind its
-    /// name.
-    pub field: String,
-    /// The field's type beside null: `string`, `record`.
-    pub is: String,
-}
-
-/// The fields that `new` has and `old` has not, in the order of `new`: each moves its pointer out of
-/// `additional_fields`. Of a new record only itself is named, not what is in it. `data` says where the
-/// body's `data` stands ([`Places::data`]).
-pub fn promoted(old: &Schema, new: &Schema, data: &Pointer) -> Vec<Promotion> {
-    let (Ok(old_names), Ok(new_names)) = (ResolvedSchema::new(old), ResolvedSchema::new(new)) else {
-        return Vec::new();
-    };
-    let mut pairs = Pairs { old: old_names, new: new_names, seen: HashSet::new(), found: Vec::new() };
-    if let (Schema::Record(old), Schema::Record(new)) = (old, new) {
-        let mut start = String::new();
-        data.names().iter().for_each(|name| push_pointer(&mut start, name));
-        for field in new.fields.iter().filter(|field| field.name == "data" || !is_ours(&field.name)) {
-            let pointer = if field.name == "data" {
-                start.clone()
-            } else {
-                let mut pointer = String::new();
-                push_pointer(&mut pointer, key(field));
-                pointer
-            };
-            pairs.field(old, field, pointer, field.name.clone());
-        }
-    }
-    pairs.found
-}
-
-/// Two versions, walked side by side.
-struct Pairs<'s> {
-    old: ResolvedSchema<'s>,
-    new: ResolvedSchema<'s>,
-    /// Records that hold themselves end here.
-    seen: HashSet<(&'s Name, &'s Name)>,
-    found: Vec<Promotion>,
-}
-
-impl<'s> Pairs<'s> {
-    fn field(&mut self, old: &'s RecordSchema, field: &'s RecordField, pointer: String, name: String) {
-        match old.fields.iter().find(|other| key(other) == key(field)) {
-            Some(other) => self.types(&other.schema, &field.schema, &pointer, &name),
-            None => {
-                let is = type_of(&self.new, &field.schema);
-                self.found.push(Promotion { pointer, field: name, is });
-            }
-        }
-    }
-
-    fn types(&mut self, old: &'s Schema, new: &'s Schema, pointer: &str, name: &str) {
-        match (old, new) {
-            (Schema::Ref { name: known }, new) => {
-                let Some(old) = self.old.get_names().get(known).copied() else { return };
-                self.types(old, new, pointer, name);
-            }
-            (old, Schema::Ref { name: known }) => {
-                let Some(new) = self.new.get_names().get(known).copied() else { return };
-                self.types(old, new, pointer, name);
-            }
-            (Schema::Union(union), new) => {
-                union.variants().iter().for_each(|old| self.types(old, new, pointer, name));
-            }
-            (old, Schema::Union(union)) => {
-                union.variants().iter().for_each(|new| self.types(old, new, pointer, name));
-            }
-            (Schema::Array(old), Schema::Array(new)) => {
-                self.types(&old.items, &new.items, &format!("{pointer}/*"), &format!("{name}[]"));
-            }
-            (Schema::Map(old), Schema::Map(new)) => {
-                self.types(&old.types, &new.types, &format!("{pointer}/*"), &format!("{name}[]"));
-            }
-            // Of a union the records that are each other's versions have one name.
-            (Schema::Record(old), Schema::Record(new)) if old.name == new.name => {
-                if !self.seen.insert((&old.name, &new.name)) {
-                    return;
-                }
-                for field in &new.fields {
-                    let mut below = pointer.to_owned();
-                    push_pointer(&mut below, key(field));
-                    self.field(old, field, below, format!("{name}.{}", field.name));
-                }
-                self.seen.remove(&(&old.name, &new.name));
-            }
-            _ => {}
-        }
-    }
 }
 
 #[cfg(test)]
