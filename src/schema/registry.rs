@@ -354,6 +354,12 @@ fn asked(schema: &str) -> anyhow::Result<String> {
     Ok(format!(r#"{{"schemaType":"AVRO","schema":{}}}"#, serde_json::to_string(schema)?))
 }
 
+/// Whether the registry, or what stands before it, has answered at all, if only to say no.
+pub fn answered(error: &anyhow::Error) -> bool {
+    let code = || error.downcast_ref::<SRCError>().and_then(error_code);
+    error.downcast_ref::<Refusal>().is_some() || code().is_some()
+}
+
 fn error_code(error: &SRCError) -> Option<u32> {
     std::error::Error::source(error)?.downcast_ref::<RawError>().map(|error| error.error_code)
 }

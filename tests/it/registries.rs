@@ -15,6 +15,7 @@ use crate::cli::{hookstream, run};
 use crate::security::{behind_tls, serve, tls, with_registry};
 use crate::support::{SECRET, Setup, batch, until};
 
+const KNOWLEDGE: &str = include_str!("../../schemas/datagrid/knowledge.processing.completed.avsc");
 const BATCH: &str = include_str!("../../schemas/datagrid/batch_prediction.avsc");
 
 /// A set-up with these lines in `[registry]`.
@@ -105,8 +106,10 @@ async fn two_schemas_of_one_record_name_are_a_problem_before_anything_is_asked()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_only_others_register_is_named_with_the_command_and_taken_once_it_is_there() {
-    let mut own = setup(&crate::support::stack("REGISTRY"), "auto_register = false");
-    own.rules = "types = [\"batch_prediction.completed\"]".into();
+    let own = setup(&crate::support::stack("REGISTRY"), "auto_register = false");
+    let real = crate::support::stack("REGISTRY");
+    // The last to be asked for.
+    register(&real, &format!("{}.knowledge.processing.completed-value", own.source), KNOWLEDGE).await;
     let subject = format!("{}.batch_prediction.completed-value", own.source);
     let same = Setup {
         source: own.source.clone(),
@@ -121,20 +124,26 @@ async fn what_only_others_register_is_named_with_the_command_and_taken_once_it_i
     );
     until("what is missing", async || service.admin("/readyz").await.1.contains(&missing)).await;
     service.datagrid_post(batch("evt_1")).await.is(503, "unavailable", Some("schema_unknown"));
+    let there =
+        r#"{"id":"evt_k","event_type":"knowledge.processing.completed","timestamp":1775847600,"data":{}}"#;
+    until("the type that is there", async || service.datagrid_post(there).await.status == 200).await;
     let (code, stdout, _) = command(&same, &["provision", "--apply"]).await;
     let told = format!(
         "! subject {subject}\n    ! not registered, and [registry] auto_register is false: `hookstream provision --apply"
     );
     assert!(code == 2 && stdout.contains(&told), "{stdout}");
-    let real = crate::support::stack("REGISTRY");
     assert_eq!(
         get(format!("{real}/subjects/{subject}/versions")).await["error_code"],
         40401,
         "nothing was registered"
     );
     let (code, stdout, _) = command(&same, &["check", "--online"]).await;
+    let mut lines = stdout.lines();
+    let missing =
+        |line: &str| line.contains(&subject) && line.ends_with("missing: [registry] auto_register is false");
+    assert!(code == 1 && lines.any(missing), "{stdout}");
     assert!(
-        code == 1 && stdout.contains(&format!("{subject}  missing: [registry] auto_register is false")),
+        stdout.contains("next: `hookstream provision --apply -X registry.auto_register=true` registers"),
         "{stdout}"
     );
 

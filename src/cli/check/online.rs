@@ -11,7 +11,7 @@ use bytesize::ByteSize;
 use super::{Part, State};
 use crate::config::{Auth, Loaded, Property};
 use crate::kafka::{Admin, Connection};
-use crate::schema::registry::Listing;
+use crate::schema::registry::{AND_REGISTER, Listing};
 use crate::schema::{self, Registry, Schemas, kept};
 use crate::sources::Sources;
 use crate::spool;
@@ -122,9 +122,12 @@ async fn registry(loaded: &Loaded, schemas: &Schemas) -> Part {
     let text = format!("{how}, {registered} of {} subjects", found.len());
     let part = Part { details: details.collect(), ..Part::new("registry", state, text) };
     match bad {
-        true => part.next(
-            "`hookstream provision` shows what is missing, and registers it; mend what is not compatible",
-        ),
+        true => {
+            let setting = if rules.auto_register { "" } else { AND_REGISTER };
+            part.next(format!(
+                "`hookstream provision --apply{setting}` registers what is missing; mend what is not compatible"
+            ))
+        }
         false => part,
     }
 }
