@@ -18,8 +18,8 @@ use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
 
 pub use drain_only::DrainOnly;
-use reload::Reloader;
 pub use reload::{LOOK as RELOAD_LOOK, Reload, warn};
+use reload::{Reloader, in_force};
 
 use crate::config::{Config, Loaded, Problems};
 use crate::deliver::Deliverer;
@@ -148,7 +148,8 @@ impl App {
         // In the spool's directory, which is ours alone by now.
         let pins = config.spool.dir.as_ref().map(|dir| Pins::open(dir, registry.url()));
         let (swap, reloads) = mpsc::channel(1);
-        let (reloader, reload) = Reloader::new(loaded.clone(), schemas.clone(), swap);
+        let in_force = Arc::new(ArcSwap::from_pointee(in_force(&loaded, &schemas)));
+        let (reloader, reload) = Reloader::new(loaded.clone(), schemas.clone(), swap, in_force.clone());
         let subjects =
             Subjects::new(loaded.clone(), registry, sources.clone(), health.clone(), schemas, pins);
         let admin = Admin::new(&connection)?;
@@ -181,6 +182,8 @@ impl App {
             health: health.clone(),
             spool: spool.clone(),
             sources: sources.clone(),
+            in_flight: deliveries.clone(),
+            config: Some(in_force.clone()),
             started: Timestamp::now(),
         };
         let ingest = Ingest {

@@ -26,6 +26,10 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// Every outcome.
+    pub const ALL: [Self; 6] =
+        [Self::Published, Self::Spooled, Self::DeadLettered, Self::Handled, Self::Refused, Self::Unavailable];
+
     /// The name in answer, log and metric.
     pub const fn label(self) -> &'static str {
         match self {

@@ -14,7 +14,6 @@ use jiff::Timestamp;
 
 pub use kept::Kept;
 use matches::BySecret;
-pub use matches::Matches;
 
 use crate::config::{Loaded, Problems, Stale, Unmapped};
 use crate::delivery::Delivery;
@@ -23,6 +22,8 @@ use crate::names;
 use crate::observe::drift::Drift;
 use crate::observe::metrics;
 use crate::observe::refusals::Refusals;
+use crate::observe::status;
+use crate::observe::traffic::Traffic;
 use crate::outcome::{Fault, Reason};
 use crate::quota::{Held, InUse};
 use crate::schema::{self, Encoder, Schemas};
@@ -57,6 +58,8 @@ pub struct Source {
     dead_letter_rate: u32,
     /// How many were refused, and why.
     pub refusals: Arc<Refusals>,
+    /// What its deliveries came to lately.
+    pub traffic: Arc<Traffic>,
     drift: Arc<Drift>,
     in_flight: Arc<InUse>,
     max_in_flight: usize,
@@ -172,9 +175,13 @@ impl Source {
         }
     }
 
-    /// What came with each secret, in no order.
-    pub fn matches(&self) -> impl Iterator<Item = (&str, &Matches)> {
-        self.matches.iter()
+    /// Its part of `/status`.
+    pub fn status(&self, now: Timestamp) -> status::Source {
+        status::Source {
+            traffic: self.traffic.shown(now),
+            refusals: self.refusals.shown(),
+            secrets: self.matches.shown(now),
+        }
     }
 
     /// How many verified deliveries may be in flight.
@@ -223,6 +230,8 @@ impl Sources {
             let in_flight = before.map(|source| source.in_flight.clone()).unwrap_or_default();
             let matches = BySecret::new(name, secrets, before.map(|source| &source.matches));
             let refusals = before.map(|source| source.refusals.clone()).unwrap_or_default();
+            let traffic =
+                before.map_or_else(|| Arc::new(Traffic::new(name)), |source| source.traffic.clone());
             let drift = before.map(|source| source.drift.clone()).unwrap_or_default();
             let dead_letters = match before {
                 Some(source) if source.dead_letter_rate == rules.dead_letter_rate => {
@@ -242,6 +251,7 @@ impl Sources {
                 dead_letters,
                 dead_letter_rate: rules.dead_letter_rate,
                 refusals,
+                traffic,
                 drift,
                 in_flight,
                 max_in_flight: rules.max_in_flight.unwrap_or(share),

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio_util::task::TaskTracker;
 
 use super::{ADMIN_CONNECTIONS, CLOSE, FLUSH, connections, look_for_kafka, open_spool, tuning, watch_spool};
 use crate::config::Loaded;
@@ -65,6 +66,8 @@ impl DrainOnly {
             health,
             spool: Some(spool.clone()),
             sources: Arc::default(),
+            in_flight: TaskTracker::new(),
+            config: None,
             started: Timestamp::now(),
         };
         let router = http::admin(operator);

@@ -10,12 +10,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use jiff::Timestamp;
+use sha2::{Digest as _, Sha256};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
 
 use super::SCHEMAS;
 use crate::config::{Loaded, Problems};
-use crate::observe::metrics;
+use crate::observe::status::InForce;
+use crate::observe::{log, metrics, status};
 use crate::provision::Reloaded;
 use crate::schema::Schemas;
 
@@ -84,7 +87,9 @@ impl Look {
     }
 
     fn same(&self, other: &Self) -> bool {
-        self.later == other.later && self.differing_sources(other).is_empty()
+        self.later == other.later
+            && self.loaded.config.log == other.loaded.config.log
+            && self.differing_sources(other).is_empty()
     }
 }
 
@@ -99,6 +104,21 @@ pub(super) struct Reloader {
     told: Vec<String>,
     requests: mpsc::Receiver<Request>,
     swap: mpsc::Sender<Reloaded>,
+    in_force: Arc<status::Config>,
+}
+
+/// What `/status` shows of a configuration that is in force from now on.
+pub(super) fn in_force(loaded: &Loaded, schemas: &Schemas) -> InForce {
+    let mut hash = Sha256::new();
+    // `Debug` of plain, ordered data, which has no secrets in it.
+    hash.update(format!("{} {:?}", env!("CARGO_PKG_VERSION"), loaded.config));
+    for schema in schemas.iter() {
+        hash.update(schema.subject.as_bytes());
+        hash.update(schema.text.as_bytes());
+    }
+    let mut hash = hex::encode(hash.finalize());
+    hash.truncate(8);
+    InForce { hash, file: loaded.file.clone(), loaded: Timestamp::now() }
 }
 
 impl Reloader {
@@ -107,11 +127,12 @@ impl Reloader {
         started: Arc<Loaded>,
         schemas: Schemas,
         swap: mpsc::Sender<Reloaded>,
+        in_force: Arc<status::Config>,
     ) -> (Self, Reload) {
         let (asking, requests) = mpsc::channel(1);
         let current = Arc::new(Look { loaded: started.clone(), schemas, later: Vec::new() });
         let told = started.warnings.iter().chain(started.refusing.values()).cloned().collect();
-        (Self { started, last: Ok(current.clone()), current, told, requests, swap }, Reload(asking))
+        (Self { started, last: Ok(current.clone()), current, told, requests, swap, in_force }, Reload(asking))
     }
 
     /// Does what is asked, one after the other. Ends with the service.
@@ -166,6 +187,8 @@ impl Reloader {
         if !look.later.is_empty() {
             tracing::warn!(settings = look.later.join(", "), "changed, and ignored until a restart");
         }
+        log::filter(&look.loaded.config.log.filter);
+        self.in_force.store(Arc::new(in_force(&look.loaded, &look.schemas)));
         self.current = look;
         self.warn_of_last();
         Some(Ok(()))

@@ -12,6 +12,7 @@ pub mod schema;
 pub mod send;
 pub mod serve;
 pub mod spool;
+pub mod status;
 pub mod subscription;
 pub mod tail;
 
@@ -44,6 +45,7 @@ Set up:
   subscription  Tell a provider where to deliver, by its API
 
 Look:
+  status        Tell how a running service does: what comes in, what is refused and why
   tail          Read topics, decoded
   explain       Tell why a captured delivery is refused, or what becomes of it
 
@@ -124,6 +126,7 @@ enum Command {
     Schema(schema::Args),
     Subscription(subscription::Args),
     Send(send::Args),
+    Status(status::Args),
     Tail(tail::Args),
     Explain(explain::Args),
     Replay(replay::Args),
@@ -150,6 +153,7 @@ pub fn main() -> ExitCode {
         Command::Schema(args) => block_on(schema::run(&cli.config, args)),
         Command::Subscription(args) => block_on(subscription::run(&cli.config, args)),
         Command::Send(args) => block_on(send::run(&cli.config, args)),
+        Command::Status(args) => block_on(status::run(&cli.config, args)),
         Command::Tail(args) => block_on(tail::run(&cli.config, args)),
         Command::Explain(args) => block_on(explain::run(&cli.config, args)),
         Command::Replay(args) => block_on(replay::run(&cli.config, args)),
@@ -176,6 +180,17 @@ fn block_on(command: impl Future<Output = anyhow::Result<Verdict>>) -> anyhow::R
     // A call to a Kafka that does not answer may still hold a thread; nothing depends on it now.
     runtime.shutdown_background();
     verdict
+}
+
+/// A path on the operator's port: of the service at `url`, else of the one that is configured.
+fn operator(config: &ConfigArgs, url: Option<&str>, path: &str) -> anyhow::Result<Url> {
+    let base = match url {
+        Some(url) if url.contains("://") => url.to_owned(),
+        Some(url) => format!("http://{url}"),
+        None => own_address("admin.listen", &config.load_unread()?.config.admin.listen)?,
+    };
+    let url = Url::parse(&base).and_then(|base| base.join(path));
+    url.context("--url expects an address such as http://127.0.0.1:9464")
 }
 
 /// A service's own address, as a client on the same machine calls it. `key` is the setting that

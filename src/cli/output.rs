@@ -91,6 +91,19 @@ fn steers(c: char) -> bool {
         || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
+/// The number as `12,345`.
+pub fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
 /// Columns without lines around them; the header is bold on a terminal, columns of numbers stand
 /// to the right. Cells are escaped by [`escape_controls`], so each row is one line. Print it with
 /// [`print_line`]: it ends without a line end.
@@ -181,6 +194,11 @@ mod tests {
         let expected = ["source    count  note", "datagrid  1,203  ok", r"日本          7  a\u{a}b"];
         assert_eq!(text.lines().collect::<Vec<_>>(), expected);
         assert!(table.to_string().starts_with("\u{1b}[1m"), "the header is bold");
+    }
+
+    #[test]
+    fn numbers_are_grouped() {
+        assert_eq!([0, 999, 1_000, 1_234_567].map(grouped), ["0", "999", "1,000", "1,234,567"]);
     }
 
     #[test]

@@ -159,7 +159,7 @@ async fn many(post: Post, plan: Plan, ids: &mut Ids, json: bool) -> anyhow::Resu
     let mut err = output::stderr();
     let sent = tally.sent();
     if sent < plan.count {
-        let [sent, count] = [sent, plan.count].map(tally::grouped);
+        let [sent, count] = [sent, plan.count].map(output::grouped);
         writeln!(err, "stopped: {sent} of {count} were sent")?;
     } else if let Some(rate) = plan.rate.filter(|rate| tally.rate() < rate * 0.95 && tally.took.as_secs() > 0)
     {

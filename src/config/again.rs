@@ -52,7 +52,8 @@ impl Loaded {
             names.insert("registry (its credentials)".to_owned());
         }
         let source = std::mem::take(&mut self.config.source);
-        self.config = super::Config { source, ..started.config.clone() };
+        let log = self.config.log.clone();
+        self.config = super::Config { source, log, ..started.config.clone() };
         self.properties = started.properties.clone();
         self.registry_auth = started.registry_auth.clone();
         self.registry_identity = started.registry_identity.clone();

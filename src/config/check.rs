@@ -22,6 +22,12 @@ pub(super) fn all(config: &Config, problems: &mut Problems) {
     if !(config.spool.source_share > 0.0 && config.spool.source_share <= 1.0) {
         problems.add("spool.source_share", "expected a number above 0, up to 1");
     }
+    if tracing_subscriber::EnvFilter::try_new(&config.log.filter).is_err() {
+        problems.add(
+            "log.filter",
+            "expected a level (error, warn, info, debug, trace, off), or TARGET=LEVEL, several with commas",
+        );
+    }
     for (name, source) in &config.source {
         self::source(name, source, &config.http, problems);
     }

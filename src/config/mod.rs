@@ -51,6 +51,8 @@ pub struct Config {
     pub spool: Spool,
     /// What `serve` creates at start.
     pub provision: Provision,
+    /// What the service says.
+    pub log: Log,
     /// By name: the name in the URL and in the topics. As loaded, only those that are on.
     #[serde(default)]
     pub source: BTreeMap<String, Source>,
@@ -227,6 +229,14 @@ pub struct Provision {
     /// Whether `serve` creates missing topics and registers schemas.
     #[serde(deserialize_with = "text::boolean")]
     pub on_start: bool,
+}
+
+/// `[log]`, in force from the next reload on.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Log {
+    /// In the syntax of `tracing_subscriber::EnvFilter`; the variable HOOKSTREAM_LOG stands above it.
+    pub filter: String,
 }
 
 /// `[source.NAME]`, its preset merged in.

@@ -80,7 +80,8 @@ impl SecretEntry {
             (None, SecretRef::Env(name)) => name.clone(),
             (None, SecretRef::File(path) | SecretRef::Dir(path)) => file_name(path),
         };
-        Ok(vec![Secret::new(name, value).within(self.window).bound(self.binds.clone())])
+        let secret = Secret::new(name, value).within(self.window).bound(self.binds.clone());
+        Ok(vec![secret.read_from(self.reference.shown())])
     }
 }
 
@@ -98,6 +99,14 @@ impl SecretRef {
             },
             Self::File(path) => read_file(path).map_err(Unusable::Bad),
             Self::Dir(_) => Err(Unusable::Bad("`dir` is for a source's secrets only; use `file`".to_owned())),
+        }
+    }
+
+    /// Where it stands, for people.
+    fn shown(&self) -> String {
+        match self {
+            Self::Env(name) => shown_variable(name),
+            Self::File(path) | Self::Dir(path) => shown_path(path),
         }
     }
 
@@ -172,7 +181,9 @@ fn read_dir(path: &Path) -> Result<Vec<Secret>, String> {
         return Err(format!("{} has no files; put each secret into a file of its own", shown_path(path)));
     }
     files.sort();
-    files.iter().map(|file| Ok(Secret::new(file_name(file), read_file(file)?))).collect()
+    let read =
+        |file: &PathBuf| Ok(Secret::new(file_name(file), read_file(file)?).read_from(shown_path(file)));
+    files.iter().map(read).collect()
 }
 
 /// The keys of a reference. Which of them may stand where is judged after reading them.
@@ -383,7 +394,10 @@ mod tests {
             binds: None,
         };
         let secrets = entry.read(&Environment::default()).ok().unwrap();
-        assert_eq!(secrets, [Secret::new("2026-11", "first"), Secret::new("2027-02", "second")]);
+        let expected = [("2026-11", "first"), ("2027-02", "second")].map(|(name, value)| {
+            Secret::new(name, value).read_from(mount.path().join(name).display().to_string())
+        });
+        assert_eq!(secrets, expected);
     }
 
     #[test]

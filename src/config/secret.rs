@@ -103,13 +103,21 @@ pub struct Secret {
     pub window: Window,
     /// Whose deliveries it may sign: everybody's, unless its entry says otherwise.
     pub binds: Option<Arc<Binds>>,
+    /// Where it was read: a variable or a file; `None` for one of our own making.
+    pub from: Option<Arc<str>>,
     value: Arc<[u8]>,
 }
 
 impl Secret {
     /// A secret as given; the bytes are used as they are.
     pub fn new(name: impl Into<Arc<str>>, value: impl AsRef<[u8]>) -> Self {
-        Self { name: name.into(), window: Window::default(), binds: None, value: value.as_ref().into() }
+        Self {
+            name: name.into(),
+            window: Window::default(),
+            binds: None,
+            from: None,
+            value: value.as_ref().into(),
+        }
     }
 
     /// The same, to count in `window` only.
@@ -120,6 +128,11 @@ impl Secret {
     /// The same, for deliveries of one body's text only.
     pub fn bound(self, binds: Option<Arc<Binds>>) -> Self {
         Self { binds, ..self }
+    }
+
+    /// The same, read there.
+    pub(super) fn read_from(self, from: impl Into<Arc<str>>) -> Self {
+        Self { from: Some(from.into()), ..self }
     }
 
     /// The same with another value: what the provider's text stands for.

@@ -12,6 +12,7 @@ use super::pace::{MOST, Pace};
 use super::topics::Topics;
 use crate::kafka::{Ack, Producer, Trouble};
 use crate::observe::health::{Health, State};
+use crate::observe::metrics::{self, Via};
 use crate::planted::{self, Bug};
 use crate::spool::{Row, Spool, Topic};
 
@@ -158,6 +159,7 @@ impl Drain {
             self.topics.learn(row.record.topic(), &result);
             match result {
                 Ok(_) => {
+                    metrics::record(row.record.topic(), Via::Spool);
                     self.aside.remove(row.record.topic());
                     published.push(row.id);
                 }

@@ -28,6 +28,7 @@ use topics::Topics;
 use crate::delivery::Deadline;
 use crate::kafka::{Ack, Producer, Trouble};
 use crate::observe::health::{Health, State};
+use crate::observe::metrics::{self, Via};
 use crate::planted::{self, Bug};
 use crate::record::Record;
 use crate::spool::{Refused, Spool};
@@ -146,6 +147,9 @@ impl Deliverer {
         };
         if matches!(result, Err(Trouble::QueueFull)) && self.said.check().is_ok() {
             tracing::warn!("the producer's queue is full: deliveries turn to the spool, or are answered 503");
+        }
+        if result.is_ok() {
+            metrics::record(record.topic(), Via::Direct);
         }
         self.topics.learn(record.topic(), &result);
         result

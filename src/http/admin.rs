@@ -10,14 +10,16 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, StatusCode, header};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use tokio_util::task::TaskTracker;
 
 use super::Limits;
 use super::body::{self, Charged};
 use super::response::json;
-use crate::observe::status::{self, Status};
-use crate::observe::{health::Health, metrics as exported};
-use crate::sources::{Source, Sources};
-use crate::spool::Spool;
+use crate::observe::health::{Health, State as Up};
+use crate::observe::metrics::{self as exported, Now};
+use crate::observe::status::{self, InForce, Status};
+use crate::sources::Sources;
+use crate::spool::{self, Spool};
 
 /// Some thousand ids; a client with more asks again.
 const MAX_REQUEST: usize = 64 * 1024;
@@ -34,8 +36,28 @@ pub struct Operator {
     pub spool: Option<Arc<Spool>>,
     /// The sources of now; none where no deliveries are taken.
     pub sources: Arc<ArcSwap<Sources>>,
+    /// The deliveries between their complete body and their end.
+    pub in_flight: TaskTracker,
+    /// The configuration in force; `None` where no deliveries are taken.
+    pub config: Option<Arc<status::Config>>,
     /// When the service started.
     pub started: Timestamp,
+}
+
+/// What the page may do: ask this port, and nobody else; stand in nobody's frame.
+const PAGE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; \
+                           connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+/// `/status` and `/metrics` for people: one file without a build step, which asks for both itself.
+pub(super) async fn page() -> Response {
+    let headers = [
+        (header::CONTENT_TYPE, "text/html; charset=utf-8"),
+        (header::CONTENT_SECURITY_POLICY, PAGE_POLICY),
+        (header::CACHE_CONTROL, "no-store"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::REFERRER_POLICY, "no-referrer"),
+    ];
+    (headers, include_str!("page.html")).into_response()
 }
 
 /// Never depends on Kafka: a restart would not bring it back.
@@ -52,20 +74,32 @@ pub(super) async fn readyz(State(operator): State<Operator>) -> Response {
 
 /// What the service knows of itself.
 pub(super) async fn status(State(operator): State<Operator>) -> Response {
+    let now = Timestamp::now();
     let sources = operator.sources.load();
-    let of =
-        |source: &Arc<Source>| (source.name.clone(), status::Source { refusals: source.refusals.shown() });
+    let spool = operator.spool.as_ref().map(|spool| {
+        let spool::Stats { live, parked, bytes, oldest_ms, .. } = spool.stats();
+        let oldest = oldest_ms.and_then(|ms| Timestamp::from_millisecond(ms).ok());
+        status::Spool { live, parked, bytes, oldest }
+    });
     let status = Status {
         version: env!("CARGO_PKG_VERSION"),
-        started: operator.started.to_string(),
-        sources: sources.iter().map(of).collect(),
+        started: operator.started,
+        now,
+        readiness: operator.health.readiness(),
+        config: operator.config.as_ref().map(|config| InForce::clone(&config.load())),
+        in_flight: operator.in_flight.len(),
+        spool,
+        sources: sources.iter().map(|source| (source.name.clone(), source.status(now))).collect(),
     };
     json(StatusCode::OK, &status)
 }
 
 /// Prometheus' text format.
-pub(super) async fn metrics() -> Response {
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], exported::render()).into_response()
+pub(super) async fn metrics(State(operator): State<Operator>) -> Response {
+    let now = Now { in_flight: operator.in_flight.len(), kafka_up: operator.health.kafka.state() == Up::Ok };
+
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], exported::render(now))
+        .into_response()
 }
 
 /// Which parked rows become live again: exactly one of the two.

@@ -70,18 +70,17 @@ pub(super) async fn take(State(ingest): State<Arc<Ingest>>, request: Request) ->
     let start = Instant::now();
     let id = Id::new();
     let source = source(&ingest, &request);
-    let label = source.as_ref().map_or(metrics::UNKNOWN_SOURCE, |source| source.name.as_str()).to_owned();
     if let Some(text) = source.as_deref().and_then(|source| challenge(source, &request)) {
         let ended = Ended::handshake(Some(text));
-        ingest.tell(id, &label, &ended, start);
+        ingest.tell(id, source.as_deref(), &ended, start);
         return response::answer(id, &ended, *ingest.phase.borrow() > Phase::Serving);
     }
-    let (ended, broken_off) = match admit(&ingest, source, request, id, start).await {
+    let (ended, broken_off) = match admit(&ingest, source.clone(), request, id, start).await {
         Ok(admitted) => (run(&ingest, admitted, start).await, false),
         Err(fault) => {
             let broken_off = broken_off(fault.reason);
             let ended = fault.into();
-            ingest.tell(id, &label, &ended, start);
+            ingest.tell(id, source.as_deref(), &ended, start);
             (ended, broken_off)
         }
     };
@@ -136,7 +135,7 @@ async fn run(ingest: &Arc<Ingest>, admitted: Admitted, start: Instant) -> Ended 
         let ingest = ingest.clone();
         async move {
             let ended = ingest.pipeline.run(&source, &delivery, deadline).await;
-            ingest.tell(delivery.id, &source.name, &ended, start);
+            ingest.tell(delivery.id, Some(&source), &ended, start);
             match &ended.result {
                 Err(fault) if response::status(&ended) == StatusCode::UNAUTHORIZED => {
                     ingest.refusals.take(source, delivery, fault, charge);
@@ -155,8 +154,12 @@ async fn run(ingest: &Arc<Ingest>, admitted: Admitted, start: Instant) -> Ended 
 }
 
 impl Ingest {
-    fn tell(&self, delivery: Id, source: &str, ended: &Ended, start: Instant) {
+    fn tell(&self, delivery: Id, source: Option<&Source>, ended: &Ended, start: Instant) {
         let took = start.elapsed();
+        if let Some(source) = source {
+            source.traffic.count(ended.outcome(), Timestamp::now());
+        }
+        let source = source.map_or(metrics::UNKNOWN_SOURCE, |source| &source.name);
         let reason = ended.result.as_ref().err().map(|fault| fault.reason);
         metrics::delivery(source, ended.outcome(), reason, took);
         let status = response::status(ended).as_u16();

@@ -15,6 +15,7 @@ use rdkafka::{ClientConfig, ClientContext};
 use super::renew::Voice;
 use super::{Connection, Trouble};
 use crate::observe::health::{Health, State};
+use crate::observe::metrics::{self, Broker, Queue};
 use crate::record::Record;
 
 /// Where an acknowledged record stands.
@@ -64,6 +65,17 @@ pub(super) struct Callbacks(Voice);
 
 impl ClientContext for Callbacks {
     fn stats(&self, statistics: Statistics) {
+        metrics::queue(Queue { records: statistics.msg_cnt, bytes: statistics.msg_size });
+        // Bootstrap addresses and the group's coordinator stand there as well, without an id.
+        for broker in statistics.brokers.values().filter(|broker| broker.nodeid >= 0) {
+            let rtt = broker.rtt.as_ref().filter(|window| window.cnt > 0);
+            metrics::broker(Broker {
+                id: broker.nodeid,
+                round_trip: rtt.map(|window| Duration::from_micros(window.p99.unsigned_abs())),
+                retries: broker.txretries,
+                errors: broker.txerrs + broker.rxerrs + broker.req_timeouts,
+            });
+        }
         if statistics.brokers.values().any(|broker| broker.state == "UP") {
             self.0.answers();
         }

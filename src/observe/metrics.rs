@@ -1,24 +1,94 @@
-//! Every metric, declared once with its help text.
+//! Every metric, declared once. docs/metrics.md is made from the table.
 
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
 use crate::outcome::{Outcome, Reason};
 
-const DELIVERIES: &str = "hookstream_deliveries_total";
-const DURATION: &str = "hookstream_delivery_duration_seconds";
-const SPOOL_ROWS: &str = "hookstream_spool_rows";
-const SPOOL_BYTES: &str = "hookstream_spool_bytes";
-const SPOOL_OLDEST: &str = "hookstream_spool_oldest_timestamp_seconds";
-const REFUSED: &str = "hookstream_connections_refused_total";
-const SECRET_MATCHES: &str = "hookstream_secret_matches_total";
-const SECRET_LAST: &str = "hookstream_secret_last_match_timestamp_seconds";
-const MISFITS: &str = "hookstream_misfits_total";
-const DRIFT: &str = "hookstream_drift_total";
-const RELOAD: &str = "hookstream_config_last_reload_successful";
-const BUILD: &str = "hookstream_build_info";
+/// How a metric moves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Up only; starts at 0 with the process.
+    Counter,
+    /// Up and down.
+    Gauge,
+    /// Counts by bucket, their number and their sum.
+    Histogram,
+}
+
+/// A row of the table.
+#[derive(Clone, Copy, Debug)]
+pub struct Metric {
+    /// With its unit at the end, as Prometheus has it.
+    pub name: &'static str,
+    /// How it moves.
+    pub kind: Kind,
+    /// The names of its labels. Their values are bounded: by the configuration, by the list of
+    /// reasons, by the cluster's size, or as the help text says.
+    pub labels: &'static [&'static str],
+    /// One sentence or two, as `# HELP` and docs/metrics.md show them.
+    pub help: &'static str,
+}
+
+/// Declares a constant with the name of each metric, and [`ALL`], from one table.
+macro_rules! metrics {
+    ($($constant:ident $kind:ident $name:literal [$($label:literal),*] $help:literal;)*) => {
+        $(const $constant: &str = $name;)*
+
+        /// Every metric of the service.
+        pub const ALL: &[Metric] = &[
+            $(Metric { name: $name, kind: Kind::$kind, labels: &[$($label),*], help: $help },)*
+        ];
+    };
+}
+
+metrics! {
+    DELIVERIES    Counter   "hookstream_deliveries_total" ["source", "outcome", "reason"]
+        "Deliveries by their end; the reason is empty where they were published. All that name no configured source count as source `unknown`.";
+    DURATION      Histogram "hookstream_delivery_duration_seconds" ["source", "outcome"]
+        "From the complete request head to the end of the delivery.";
+    IN_FLIGHT     Gauge     "hookstream_in_flight" []
+        "Deliveries between their complete body and their end.";
+    LAST_ACCEPTED Gauge     "hookstream_last_accepted_timestamp_seconds" ["source"]
+        "When the last delivery that was kept (published, spooled or dead-lettered) ended, in seconds since 1970; NaN while there is none.";
+    RECORDS       Counter   "hookstream_records_total" ["topic", "via"]
+        "Records that Kafka acknowledged, dead letters too: `direct`, or by way of the `spool`.";
+    SECRET_MATCHES Counter  "hookstream_secret_matches_total" ["source", "secret"]
+        "Deliveries that verified, by the name of the secret that signed them, from 0 on.";
+    SECRET_LAST   Gauge     "hookstream_secret_last_match_timestamp_seconds" ["source", "secret"]
+        "When the last of them was received, in seconds since 1970; NaN while there is none. Those of a secret that was taken away stay until a restart.";
+    MISFITS       Counter   "hookstream_misfits_total" ["source", "type"]
+        "Values that did not fit their field, which is null; they are in additional_fields.";
+    DRIFT         Counter   "hookstream_drift_total" ["source", "type", "pointer"]
+        "Members that no field of the schema reads, kept in additional_fields, by their JSON pointer: `*` for indexes and the keys of maps, `other` past 50 pointers of a type.";
+    KAFKA_UP      Gauge     "hookstream_kafka_up" []
+        "1 while a broker answers, else 0.";
+    QUEUE_RECORDS Gauge     "hookstream_kafka_queue_records" []
+        "Records that wait in the producer for their acknowledgement, once a second.";
+    QUEUE_BYTES   Gauge     "hookstream_kafka_queue_bytes" []
+        "Bytes of those records.";
+    ROUND_TRIP    Gauge     "hookstream_kafka_round_trip_seconds" ["broker"]
+        "99 of 100 requests of the last second to the broker were answered within this; NaN where there were none.";
+    RETRIES       Counter   "hookstream_kafka_retries_total" ["broker"]
+        "Requests to the broker that were sent again.";
+    ERRORS        Counter   "hookstream_kafka_errors_total" ["broker"]
+        "Requests to the broker that failed: in sending, in receiving, or by time-out.";
+    SPOOL_ROWS    Gauge     "hookstream_spool_rows" ["state"]
+        "Rows in the spool: `live` on their way to Kafka, `parked` for a person. This and the next two are there only with a spool, and up to two seconds old.";
+    SPOOL_BYTES   Gauge     "hookstream_spool_bytes" []
+        "Bytes of all rows in the spool: topics, keys, headers, values.";
+    SPOOL_OLDEST  Gauge     "hookstream_spool_oldest_timestamp_seconds" []
+        "When the oldest live row of the spool was received, in seconds since 1970; NaN while there is none.";
+    REFUSED       Counter   "hookstream_connections_refused_total" []
+        "Connections closed at once: their address had `http.max_connections_per_address` open.";
+    RELOAD        Gauge     "hookstream_config_last_reload_successful" []
+        "1 when the configuration that was read last is in force, 0 when it was refused and the old one stays.";
+    BUILD         Gauge     "hookstream_build_info" ["version"]
+        "Always 1; the version is a label.";
+}
 
 /// From a fast acknowledgement to past the default deadline.
 const BUCKETS: [f64; 12] = [0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
@@ -34,44 +104,14 @@ pub fn init() {
         let builder =
             PrometheusBuilder::new().set_buckets_for_metric(Matcher::Full(DURATION.into()), &BUCKETS);
         let handle = builder.ok()?.install_recorder().ok()?;
-        metrics::describe_counter!(DELIVERIES, "Deliveries by source, outcome and reason.");
-        metrics::describe_histogram!(
-            DURATION,
-            metrics::Unit::Seconds,
-            "From the complete request head to the end of the delivery."
-        );
-        metrics::describe_gauge!(SPOOL_ROWS, "Rows in the spool: live on their way to Kafka, parked for a person.");
-        metrics::describe_gauge!(
-            SPOOL_BYTES,
-            metrics::Unit::Bytes,
-            "Bytes of all rows in the spool: topics, keys, headers, values."
-        );
-        metrics::describe_gauge!(
-            SPOOL_OLDEST,
-            metrics::Unit::Seconds,
-            "When the oldest live row of the spool was received, in seconds since 1970; NaN while there is none."
-        );
-        metrics::describe_counter!(REFUSED, "Connections closed at once: their address had too many open.");
-        metrics::describe_counter!(SECRET_MATCHES, "Deliveries that verified, by the name of the secret that signed them.");
-        metrics::describe_gauge!(
-            SECRET_LAST,
-            metrics::Unit::Seconds,
-            "When the last of them was received, in seconds since 1970; NaN while there is none."
-        );
-        metrics::describe_counter!(
-            MISFITS,
-            "Values kept in additional_fields because they did not fit their field, by source and event type."
-        );
-        metrics::describe_counter!(
-            DRIFT,
-            "Members that no field of the schema reads, by their JSON pointer; `other` past 50 pointers of a type."
-        );
-        metrics::describe_gauge!(
-            RELOAD,
-            "Whether the last attempt to read the configuration again was: 1 taken, 0 refused (the old one stays)."
-        );
+        for &Metric { name, kind, help, .. } in ALL {
+            match kind {
+                Kind::Counter => metrics::describe_counter!(name, help),
+                Kind::Gauge => metrics::describe_gauge!(name, help),
+                Kind::Histogram => metrics::describe_histogram!(name, help),
+            }
+        }
         metrics::gauge!(RELOAD).set(1.0);
-        metrics::describe_gauge!(BUILD, "Always 1; the version is a label.");
         metrics::gauge!(BUILD, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
         Some(handle)
     });
@@ -85,6 +125,69 @@ pub fn delivery(source: &str, outcome: Outcome, reason: Option<Reason>, took: Du
         .increment(1);
     metrics::histogram!(DURATION, "source" => source, "outcome" => outcome.label())
         .record(took.as_secs_f64());
+}
+
+/// When a source's last delivery was accepted; NaN until it is set.
+pub fn last_accepted(source: &str) -> metrics::Gauge {
+    let gauge = metrics::gauge!(LAST_ACCEPTED, "source" => source.to_owned());
+    gauge.set(f64::NAN);
+    gauge
+}
+
+/// A record's way into its topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Via {
+    /// While its delivery waited.
+    Direct,
+    /// Later, from the spool.
+    Spool,
+}
+
+/// Counts a record that Kafka has acknowledged. `topic` is one of the configuration's.
+pub fn record(topic: &str, via: Via) {
+    let via = match via {
+        Via::Direct => "direct",
+        Via::Spool => "spool",
+    };
+    metrics::counter!(RECORDS, "topic" => topic.to_owned(), "via" => via).increment(1);
+}
+
+/// What the producer tells of itself once a second.
+#[derive(Clone, Copy, Debug)]
+pub struct Queue {
+    /// Records without an acknowledgement yet.
+    pub records: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// What the producer tells of its way to one broker. Counts are since the producer was made, which is
+/// again only after a fault of librdkafka's; the counters then stand still until they are passed.
+#[derive(Clone, Copy, Debug)]
+pub struct Broker {
+    /// The broker's id.
+    pub id: i32,
+    /// The 99th percentile of the last second; `None` without requests.
+    pub round_trip: Option<Duration>,
+    /// Requests sent again.
+    pub retries: u64,
+    /// Requests that failed.
+    pub errors: u64,
+}
+
+/// Tells how many records wait for Kafka.
+pub fn queue(Queue { records, bytes }: Queue) {
+    metrics::gauge!(QUEUE_RECORDS).set(records as f64);
+    metrics::gauge!(QUEUE_BYTES).set(bytes as f64);
+}
+
+/// Tells how a broker answers.
+pub fn broker(broker: Broker) {
+    let labels = [("broker", broker.id.to_string())];
+    let round_trip = broker.round_trip.map_or(f64::NAN, |time| time.as_secs_f64());
+    metrics::gauge!(ROUND_TRIP, &labels).set(round_trip);
+    metrics::counter!(RETRIES, &labels).absolute(broker.retries);
+    metrics::counter!(ERRORS, &labels).absolute(broker.errors);
 }
 
 /// Counts values that did not fit their fields. `event_type` is one of the source's `types`, so that
@@ -136,6 +239,11 @@ impl SecretMeter {
     }
 }
 
+/// Seconds since 1970, as gauges have them.
+pub fn seconds(time: Timestamp) -> f64 {
+    time.as_millisecond() as f64 / 1000.0
+}
+
 /// Tells whether the configuration that was read last is in force.
 pub fn reload(successful: bool) {
     metrics::gauge!(RELOAD).set(f64::from(u8::from(successful)));
@@ -146,8 +254,19 @@ pub fn connection_refused() {
     metrics::counter!(REFUSED).increment(1);
 }
 
+/// What is read when somebody looks.
+#[derive(Clone, Copy, Debug)]
+pub struct Now {
+    /// Deliveries between their complete body and their end.
+    pub in_flight: usize,
+    /// Whether a broker answers.
+    pub kafka_up: bool,
+}
+
 /// The text of `/metrics`.
-pub fn render() -> String {
+pub fn render(now: Now) -> String {
+    metrics::gauge!(IN_FLIGHT).set(now.in_flight as f64);
+    metrics::gauge!(KAFKA_UP).set(f64::from(u8::from(now.kafka_up)));
     match HANDLE.get() {
         Some(Some(handle)) => {
             handle.run_upkeep();

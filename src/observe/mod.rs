@@ -6,3 +6,5 @@ pub mod log;
 pub mod metrics;
 pub mod refusals;
 pub mod status;
+pub mod traffic;
+pub mod window;

@@ -2,25 +2,91 @@
 //! `hookstream status`. Each part is a struct of its own beside who keeps it.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
+use arc_swap::ArcSwap;
+use jiff::Timestamp;
 use serde::Serialize;
 
+use super::health::Readiness;
 use super::refusals::Refusal;
+use super::traffic;
 
-/// The body of `/status`.
+/// The body of `/status`. Times are in RFC 3339.
 #[derive(Debug, Serialize)]
 pub struct Status {
     /// Of this program.
     pub version: &'static str,
-    /// When the process started, in RFC 3339.
-    pub started: String,
+    /// When the process started.
+    pub started: Timestamp,
+    /// When this was written.
+    pub now: Timestamp,
+    /// As `/readyz` has it.
+    #[serde(flatten)]
+    pub readiness: Readiness,
+    /// What is in force; null where no deliveries are taken.
+    pub config: Option<InForce>,
+    /// Deliveries between their complete body and their end.
+    pub in_flight: usize,
+    /// Null without one.
+    pub spool: Option<Spool>,
     /// Each source that is on, by its name.
     pub sources: BTreeMap<String, Source>,
 }
 
+/// A configuration in force.
+#[derive(Debug, Clone, Serialize)]
+pub struct InForce {
+    /// Eight hex digits that differ where settings, schemas or this program's version do; secrets are
+    /// no part of it.
+    pub hash: String,
+    /// The file that was read, if there was one.
+    pub file: Option<PathBuf>,
+    /// Since when.
+    pub loaded: Timestamp,
+}
+
+/// What is in force now; swapped by a reload.
+pub type Config = ArcSwap<InForce>;
+
 /// One source.
 #[derive(Debug, Serialize)]
 pub struct Source {
+    /// What its deliveries came to lately.
+    #[serde(flatten)]
+    pub traffic: traffic::Shown,
     /// Answered 401, one entry for each reason, the last one first.
     pub refusals: Vec<Refusal>,
+    /// Its secrets, in the order in which they are tried.
+    pub secrets: Vec<Secret>,
+}
+
+/// What came with a secret, since the start of the process.
+#[derive(Debug, Serialize)]
+pub struct Secret {
+    /// Its name.
+    pub name: String,
+    /// The variable or the file that it was read from.
+    pub from: Option<String>,
+    /// The receipt of the last delivery that it signed.
+    pub last_match: Option<Timestamp>,
+    /// Deliveries of the last hour, short by up to ten minutes.
+    pub last_hour: u64,
+    /// Of the last 24 hours, likewise.
+    pub last_day: u64,
+    /// It has matched before, none came for an hour, and another one of the source has since.
+    pub safe_to_remove: bool,
+}
+
+/// The spool.
+#[derive(Debug, Serialize)]
+pub struct Spool {
+    /// Rows on their way to Kafka.
+    pub live: u64,
+    /// Rows that wait for a person.
+    pub parked: u64,
+    /// Bytes of all rows.
+    pub bytes: u64,
+    /// When the oldest live row was received.
+    pub oldest: Option<Timestamp>,
 }

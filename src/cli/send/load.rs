@@ -15,8 +15,9 @@ use tokio_util::sync::CancellationToken;
 use super::ids::Ids;
 use super::maker::Maker;
 use super::post::{Answer, Client, NoAnswer};
-use super::tally::{Tally, grouped};
+use super::tally::Tally;
 use crate::cli::output;
+use crate::cli::output::grouped;
 use crate::cli::serve::Signals;
 
 /// How many, and how fast.

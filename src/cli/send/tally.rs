@@ -7,7 +7,7 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use super::load::{Ended, Plan};
-use crate::cli::output::Table;
+use crate::cli::output::{Table, grouped};
 
 /// Counts by answer, and the answers' times.
 pub(super) struct Tally {
@@ -174,19 +174,6 @@ pub(super) fn millis(ms: f64) -> String {
     }
 }
 
-/// `12,345`
-pub(super) fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::post::Answer;
@@ -250,11 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_grouped_and_times_keep_three_digits() {
-        let cases = [(0, "0"), (999, "999"), (1000, "1,000"), (1_234_567, "1,234,567")];
-        for (number, text) in cases {
-            assert_eq!(grouped(number), text);
-        }
+    fn times_keep_three_digits() {
         assert_eq!([0.2114, 9.994, 12.34, 4000.4].map(millis), ["0.21 ms", "9.99 ms", "12.3 ms", "4000 ms"]);
     }
 }

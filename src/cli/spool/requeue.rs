@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::list::table;
 use super::{count, note, print_json};
-use crate::cli::{ConfigArgs, Verdict, output, own_address};
+use crate::cli::{ConfigArgs, Verdict, operator, output};
 use crate::spool::{Filter, Limits, Listed, OpenError, Reader, Spool, State};
 
 /// Rows of the plan that are shown.
@@ -178,13 +178,7 @@ async fn apply(place: &Place<'_>, args: &Args, ids: Option<&[i64]>) -> anyhow::R
 }
 
 async fn ask(place: &Place<'_>, args: &Args, ids: Option<&[i64]>) -> anyhow::Result<u64> {
-    let base = match &args.url {
-        Some(url) if url.contains("://") => url.clone(),
-        Some(url) => format!("http://{url}"),
-        None => own_address("admin.listen", &place.config.load_unread()?.config.admin.listen)?,
-    };
-    let url = Url::parse(&base).and_then(|base| base.join("/spool/requeue"));
-    let url = url.context("--url expects an address such as http://127.0.0.1:9464")?;
+    let url = operator(place.config, args.url.as_deref(), "/spool/requeue")?;
     let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build()?;
     let Some(ids) = ids else { return post(&client, &url, &Wish::All(true)).await };
     let mut requeued = 0;

@@ -10,7 +10,7 @@ fn one_mistake_gives_one_line_with_its_place() {
         ("htp.listen = 'x'", "hookstream.toml:1: htp: unknown key; did you mean `http`?"),
         (
             "\"a\\n\\u001b\" = 1",
-            "hookstream.toml:1: a\\n\\u{1b}: unknown key; known are http, admin, kafka, registry, spool, provision, source",
+            "hookstream.toml:1: a\\n\\u{1b}: unknown key; known are http, admin, kafka, registry, spool, provision, log, source",
         ),
         ("http = 5", "hookstream.toml:1: http: expected a table, found a number"),
         (
@@ -118,6 +118,10 @@ fn one_mistake_gives_one_line_with_its_place() {
             "hookstream.toml:2: http.body_timeout: expected a duration with its unit, such as \"4s\"",
         ),
         ("[provision]\non_start = 'yes'", "hookstream.toml:2: provision.on_start: expected true or false"),
+        (
+            "[log]\nfilter = 'hookstream=loud'",
+            "hookstream.toml:2: log.filter: expected a level (error, warn, info, debug, trace, off), or TARGET=LEVEL, several with commas",
+        ),
         (
             "[http]\nlisten = '8080'",
             "hookstream.toml:2: http.listen: expected address:port, such as \"127.0.0.1:8080\" or \"[::]:8080\"",
@@ -403,7 +407,7 @@ fn variables_that_lead_nowhere_are_named_and_those_of_others_ignored() {
         ("HOOKSTREAM_HTTP__LISEN", "http.lisen: unknown key; did you mean `listen`?"),
         (
             "HOOKSTREAM_FOO__BAR",
-            "foo: unknown key; known are http, admin, kafka, registry, spool, provision, source",
+            "foo: unknown key; known are http, admin, kafka, registry, spool, provision, log, source",
         ),
         ("HOOKSTREAM_HTTP__LISTEN__PORT", "http.listen: expected text, found a table"),
         (

@@ -1,0 +1,311 @@
+//! `hookstream status`
+
+use std::collections::BTreeMap;
+use std::io::{IsTerminal as _, Write as _};
+use std::time::Duration;
+
+use anstyle::{AnsiColor, Style};
+use anyhow::{Context as _, bail};
+use jiff::{SignedDuration, Timestamp};
+use reqwest::Url;
+use serde::Deserialize;
+
+use super::output::{self, Table, escape_controls, escape_json, grouped, print_exact, print_line};
+use super::{ConfigArgs, Verdict, operator};
+use crate::observe::log;
+use crate::observe::traffic::Outcomes;
+
+const EXAMPLES: &str = "\
+Examples:
+  hookstream status                            is it flowing, what is refused and why
+  hookstream status --secrets                  which secret is in use, which may go
+  hookstream status --watch
+  hookstream status --url http://10.0.0.7:9464 --json | jq .status
+
+Exit codes: 0 ready, degraded included; 1 not ready; 2 the service cannot be reached, or another error.";
+
+/// The bound of a question: who is on call must not wait.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Between two looks with --watch.
+const PAUSE: Duration = Duration::from_secs(2);
+
+/// Tell how a running service does: what comes in, what is refused and why.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// The operator's port of the service [default: [admin] listen of the configuration]
+    #[arg(long, value_name = "ADMIN")]
+    url: Option<String>,
+    /// Show what came with each secret
+    #[arg(long)]
+    secrets: bool,
+    /// Show it again every two seconds
+    #[arg(long)]
+    watch: bool,
+    /// Print the service's own JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Asks and prints, once or until it is interrupted.
+///
+/// # Errors
+/// When the service cannot be reached, or something else answers there.
+pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<Verdict> {
+    log::init(log::QUIET);
+    let url = operator(config, args.url.as_deref(), "/status")?;
+    let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build()?;
+    loop {
+        let (text, status) = ask(&client, &url).await?;
+        if args.json {
+            print_exact(&escape_json(text.trim_end()))?;
+        } else {
+            show(&status, args)?;
+        }
+        if !args.watch {
+            return Ok(if status.status == "not_ready" { Verdict::No } else { Verdict::Yes });
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+async fn ask(client: &reqwest::Client, url: &Url) -> anyhow::Result<(String, Status)> {
+    let answer = client.get(url.clone()).send().await.with_context(|| {
+        format!("no service answers at {url}: is it running? --url names another operator's port")
+    })?;
+    let code = answer.status();
+    let text = answer.text().await.with_context(|| format!("no complete answer from {url}"))?;
+    if !code.is_success() {
+        bail!("{url} answers {code}: is it the operator's port of hookstream?");
+    }
+    let status = serde_json::from_str(&text);
+    let status =
+        status.ok().with_context(|| format!("{url} does not answer as hookstream's operator's port"))?;
+    Ok((text, status))
+}
+
+/// Of `/status`, what is shown. What else stands there is for `--json`.
+#[derive(Deserialize)]
+struct Status {
+    version: String,
+    started: Timestamp,
+    now: Timestamp,
+    status: String,
+    parts: BTreeMap<String, Part>,
+    config: Option<InForce>,
+    in_flight: usize,
+    spool: Option<Spool>,
+    sources: BTreeMap<String, Source>,
+}
+
+#[derive(Deserialize)]
+struct Part {
+    state: String,
+    #[serde(default)]
+    why: String,
+}
+
+#[derive(Deserialize)]
+struct InForce {
+    hash: String,
+    loaded: Timestamp,
+}
+
+#[derive(Deserialize)]
+struct Spool {
+    live: u64,
+    parked: u64,
+    oldest: Option<Timestamp>,
+}
+
+#[derive(Deserialize)]
+struct Source {
+    last_request: Option<Timestamp>,
+    last_accepted: Option<Timestamp>,
+    last_5_minutes: Outcomes,
+    last_hour: Outcomes,
+    refusals: Vec<Refusal>,
+    secrets: Vec<Secret>,
+}
+
+#[derive(Deserialize)]
+struct Refusal {
+    reason: String,
+    count: u64,
+    since: Timestamp,
+    hint: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Secret {
+    name: String,
+    from: Option<String>,
+    last_match: Option<Timestamp>,
+    last_hour: u64,
+    last_day: u64,
+    safe_to_remove: bool,
+}
+
+const BOLD: Style = Style::new().bold();
+const GOOD: Style = AnsiColor::Green.on_default().bold();
+const BAD: Style = AnsiColor::Red.on_default().bold();
+const UNSURE: Style = AnsiColor::Yellow.on_default().bold();
+
+fn show(status: &Status, args: &Args) -> anyhow::Result<()> {
+    if args.watch && std::io::stdout().is_terminal() {
+        // To the top, and all that follows away.
+        write!(output::stdout(), "\x1b[H\x1b[2J")?;
+    }
+    head(status)?;
+    if !status.sources.is_empty() {
+        print_line(&traffic(status).to_string())?;
+    }
+    for (name, source) in &status.sources {
+        source.refusals.iter().try_for_each(|refusal| why(name, refusal, status.now))?;
+    }
+    if args.secrets {
+        print_line("")?;
+        print_line(&secrets(status).to_string())?;
+    }
+    print_line("")?;
+    parts(status)
+}
+
+fn head(status: &Status) -> anyhow::Result<()> {
+    let up = span(status.now.duration_since(status.started));
+    let config = status.config.as_ref().map_or_else(String::new, |config| {
+        let loaded = ago(status.now, Some(config.loaded));
+        format!(", config {} loaded {loaded}", escape_controls(&config.hash))
+    });
+    let (word, style) = match status.status.as_str() {
+        "ready" => ("READY", GOOD),
+        "degraded" => ("READY, degraded", UNSURE),
+        _ => ("NOT READY", BAD),
+    };
+    let version = escape_controls(&status.version);
+    Ok(print_line(&format!("hookstream {version}, up {up}{config}.  {style}{word}{style:#}"))?)
+}
+
+/// Counts of five minutes, since that is what who is on call asks for; `1 h` for those who come later.
+fn traffic(status: &Status) -> Table {
+    let mut table = Table::new([
+        "source",
+        "last request",
+        "last accepted",
+        "5 min: published",
+        "spooled",
+        "dead",
+        "refused",
+        "503",
+        "1 h: accepted",
+        "not",
+    ]);
+    for (name, source) in &status.sources {
+        let now = &source.last_5_minutes;
+        let hour = &source.last_hour;
+        // They call, and nothing of it is kept.
+        let silent =
+            now.refused + now.unavailable > 0 && now.published + now.spooled + now.dead_lettered == 0;
+        let accepted = ago(status.now, source.last_accepted);
+        table.row([
+            name.clone(),
+            ago(status.now, source.last_request),
+            if silent { format!("{accepted} !!") } else { accepted },
+            grouped(now.published),
+            grouped(now.spooled),
+            grouped(now.dead_lettered),
+            grouped(now.refused),
+            grouped(now.unavailable),
+            grouped(hour.published + hour.spooled + hour.dead_lettered),
+            grouped(hour.refused + hour.unavailable),
+        ]);
+    }
+    table
+}
+
+fn why(source: &str, refusal: &Refusal, now: Timestamp) -> anyhow::Result<()> {
+    let (source, reason) = (escape_controls(source), escape_controls(&refusal.reason));
+    let (count, since) = (grouped(refusal.count), ago(now, Some(refusal.since)));
+    print_line(&format!("{BOLD}why{BOLD:#}  {source}  {reason} x{count}, the first {since}"))?;
+    if let Some(hint) = &refusal.hint {
+        print_line(&format!("     hint: {}", escape_controls(hint)))?;
+    }
+    Ok(())
+}
+
+fn secrets(status: &Status) -> Table {
+    let mut table = Table::new(["source", "secret", "from", "last match", "1 h", "24 h", ""]);
+    for (name, source) in &status.sources {
+        for secret in &source.secrets {
+            table.row([
+                name.clone(),
+                secret.name.clone(),
+                secret.from.clone().unwrap_or_default(),
+                ago(status.now, secret.last_match),
+                grouped(secret.last_hour),
+                grouped(secret.last_day),
+                if secret.safe_to_remove { "safe to remove".into() } else { String::new() },
+            ]);
+        }
+    }
+    table
+}
+
+fn parts(status: &Status) -> anyhow::Result<()> {
+    for (name, part) in &status.parts {
+        let style = match part.state.as_str() {
+            "ok" => GOOD,
+            "degraded" => UNSURE,
+            _ => BAD,
+        };
+        let (name, state, why) =
+            (escape_controls(name), escape_controls(&part.state), escape_controls(&part.why));
+        let line = format!("{name:<11} {style}{state:<9}{style:#} {why}");
+        let rows = match &status.spool {
+            Some(spool) if name == "spool" => self::rows(spool, status.now),
+            _ => String::new(),
+        };
+        print_line(format!("{line}{rows}").trim_end())?;
+    }
+    Ok(print_line(&format!("{:<11} {}", "in flight", grouped(status.in_flight as u64)))?)
+}
+
+fn rows(spool: &Spool, now: Timestamp) -> String {
+    let live = grouped(spool.live);
+    let oldest = spool
+        .oldest
+        .map_or_else(String::new, |oldest| format!(", the oldest received {}", ago(now, Some(oldest))));
+    let parked = match spool.parked {
+        0 => String::new(),
+        parked => format!("; {} parked: see `hookstream spool --parked`", grouped(parked)),
+    };
+    format!("{live} rows on their way{oldest}{parked}")
+}
+
+/// "4 s ago", or "never" since the service started.
+fn ago(now: Timestamp, then: Option<Timestamp>) -> String {
+    then.map_or_else(|| "never".to_owned(), |then| format!("{} ago", span(now.duration_since(then))))
+}
+
+/// In the largest unit of which there are two, so that it is short and not far off.
+fn span(duration: SignedDuration) -> String {
+    match duration.as_secs().max(0) {
+        seconds @ ..120 => format!("{seconds} s"),
+        seconds @ ..7_200 => format!("{} min", seconds / 60),
+        seconds @ ..172_800 => format!("{} h", seconds / 3_600),
+        seconds => format!("{} d", seconds / 86_400),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_are_short() {
+        let span = |seconds| super::span(SignedDuration::from_secs(seconds));
+        let spans = [-5, 0, 119, 120, 7_199, 7_200, 172_799, 172_800].map(span);
+        assert_eq!(spans, ["0 s", "0 s", "119 s", "2 min", "119 min", "2 h", "47 h", "2 d"]);
+    }
+}

@@ -1,0 +1,100 @@
+//! `docs/metrics.md` is made here from the table of metrics; and what a running service exports is in that
+//! table.
+//!
+//! `HOOKSTREAM_WRITE_DOCS=1 cargo test --test it metrics_page` writes it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+
+use hookstream::observe::metrics::{ALL, Kind};
+
+use crate::support::{Setup, batch};
+
+const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/metrics.md");
+
+const HEAD: &str = "# Metrics
+
+What `/metrics` on the operator's port has. Made by a test from [src/observe/metrics.rs](../src/observe/metrics.rs): to
+change a text here, change it there, then `HOOKSTREAM_WRITE_DOCS=1 cargo test --test it metrics_page`.
+
+Label values are bounded: by the configuration, the list of reasons, the size of the cluster, or as it says. A metric
+with labels appears with its first event, unless it says otherwise. Times are seconds since 1970, so that
+`time() - METRIC` is an age; NaN compares as false, and sets off no alarm.
+
+| metric | | labels | |
+|---|---|---|---|
+";
+
+fn page() -> String {
+    let mut page = HEAD.to_owned();
+    for metric in ALL {
+        let kind = match metric.kind {
+            Kind::Counter => "counter",
+            Kind::Gauge => "gauge",
+            Kind::Histogram => "histogram",
+        };
+        let labels: Vec<String> = metric.labels.iter().map(|label| format!("`{label}`")).collect();
+        writeln!(page, "| `{}` | {kind} | {} | {} |", metric.name, labels.join(", "), metric.help).unwrap();
+    }
+    page
+}
+
+#[test]
+fn metrics_page_is_as_the_table_says() {
+    if std::env::var_os("HOOKSTREAM_WRITE_DOCS").is_some() {
+        std::fs::write(PAGE, page()).unwrap();
+    }
+    let found = std::fs::read_to_string(PAGE).unwrap_or_default();
+    assert_eq!(found, page(), "HOOKSTREAM_WRITE_DOCS=1 cargo test --test it metrics_page writes it");
+}
+
+/// Name without the endings of a histogram, and the names of the labels.
+fn series(line: &str) -> (String, BTreeSet<String>) {
+    let name = line.split(['{', ' ']).next().unwrap();
+    let histogram = ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end));
+    let known = |name: &str| ALL.iter().any(|metric| metric.name == name && metric.kind == Kind::Histogram);
+    let name = histogram.filter(|name| known(name)).unwrap_or(name);
+    let inside =
+        line.split_once('{').and_then(|(_, rest)| rest.rsplit_once('}')).map_or("", |(inside, _)| inside);
+    // Values of the tests have no quotes or commas in them.
+    let labels = inside
+        .split("\",")
+        .filter(|one| !one.is_empty())
+        .map(|one| one.split_once('=').unwrap().0.to_owned());
+    (name.to_owned(), labels.filter(|label| label != "le").collect())
+}
+
+#[tokio::test]
+async fn metrics_page_has_all_that_a_service_exports() {
+    let spool = tempfile::tempdir().unwrap();
+    let tables = format!("[spool]\ndir = {:?}\nmin_free = \"1 MiB\"\n", spool.path());
+    let service = Setup { tables, ..Setup::new("datagrid") }.ready().await;
+    service.datagrid_post(batch("evt_1")).await.is(200, "published", None);
+    let drifting = r#"{"id":"evt_2","event_type":"batch_prediction.completed","timestamp":1,"data":{"status":7,"new":1}}"#;
+    service.datagrid_post(drifting).await.is(200, "published", None);
+    let wanted: BTreeMap<&str, BTreeSet<String>> = ALL
+        .iter()
+        .map(|metric| (metric.name, metric.labels.iter().map(|&label| label.to_owned()).collect()))
+        .collect();
+    let mut seen = BTreeSet::new();
+    // The producer tells of itself, and the spool of itself, once a second.
+    crate::support::until("all metrics", async || {
+        let (_, text) = service.admin("/metrics").await;
+        for line in text.lines().filter(|line| !line.starts_with('#') && !line.is_empty()) {
+            let (name, labels) = series(line);
+            assert_eq!(wanted.get(name.as_str()), Some(&labels), "{line}");
+            seen.insert(name);
+        }
+        // Nothing of these happens here.
+        let rare = ["hookstream_connections_refused_total"];
+        wanted.keys().all(|name| rare.contains(name) || seen.contains(*name))
+    })
+    .await;
+    let (_, text) = service.admin("/metrics").await;
+    let topic = service.topic("batch_prediction.completed");
+    assert!(
+        text.contains(&format!("hookstream_records_total{{topic=\"{topic}\",via=\"direct\"}} 2\n")),
+        "{text}"
+    );
+    assert!(text.contains("hookstream_kafka_up 1\n") && text.contains("hookstream_in_flight 0\n"), "{text}");
+}
