@@ -32,7 +32,19 @@ fn the_help_shows_every_command_in_its_group() {
         .collect();
     assert_eq!(
         listed,
-        ["serve", "dev", "check", "provision", "subscription", "tail", "explain", "replay", "spool", "send"]
+        [
+            "serve",
+            "dev",
+            "check",
+            "provision",
+            "subscription",
+            "tail",
+            "lag",
+            "explain",
+            "replay",
+            "spool",
+            "send"
+        ]
     );
     for command in listed {
         let (code, help, _) = run(hookstream(directory.path()).args([command, "--help"]));

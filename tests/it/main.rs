@@ -24,6 +24,7 @@ mod generic;
 mod journey;
 mod keys;
 mod kill;
+mod lag;
 mod layout;
 mod new_schema;
 mod outcomes;
