@@ -49,6 +49,8 @@ pub struct Config {
     pub spool: Spool,
     /// What `serve` creates at start.
     pub provision: Provision,
+    /// Which consumer groups' lag `serve` measures.
+    pub lag: Lag,
     /// By name: the name in the URL and in the topics. As loaded, only those that are on.
     #[serde(default)]
     pub source: BTreeMap<String, Source>,
@@ -194,6 +196,19 @@ pub struct Provision {
     /// Whether `serve` creates missing topics and registers schemas.
     #[serde(deserialize_with = "text::boolean")]
     pub on_start: bool,
+}
+
+/// `[lag]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Lag {
+    /// Names of groups, `*` stands for anything. None by default: with several replicas, or an exporter
+    /// that is there already, each would tell the same numbers once more.
+    #[serde(deserialize_with = "text::list")]
+    pub groups: Vec<String>,
+    /// Between two measurements.
+    #[serde(deserialize_with = "text::duration")]
+    pub interval: Duration,
 }
 
 /// `[source.NAME]`, its preset merged in.

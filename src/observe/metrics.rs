@@ -17,6 +17,11 @@ const SECRET_MATCHES: &str = "hookstream_secret_matches_total";
 const SECRET_LAST: &str = "hookstream_secret_last_match_timestamp_seconds";
 const MISFITS: &str = "hookstream_misfits_total";
 const DRIFT: &str = "hookstream_drift_total";
+const LAG: &str = "kafka_consumergroup_lag";
+const LAG_SECONDS: &str = "kafka_consumergroup_lag_seconds";
+const LOG_END: &str = "kafka_topic_partition_current_offset";
+const LAG_ERRORS: &str = "hookstream_lag_errors_total";
+const LAG_MEASURED: &str = "hookstream_lag_measured_timestamp_seconds";
 const RELOAD: &str = "hookstream_config_last_reload_successful";
 const BUILD: &str = "hookstream_build_info";
 
@@ -66,6 +71,7 @@ pub fn init() {
             DRIFT,
             "Members that no field of the schema reads, by their JSON pointer; `other` past 50 pointers of a type."
         );
+        describe_lag();
         metrics::describe_gauge!(
             RELOAD,
             "Whether the last attempt to read the configuration again was: 1 taken, 0 refused (the old one stays)."
@@ -134,6 +140,54 @@ impl SecretMeter {
         self.matches.increment(1);
         self.last.set(last_ms as f64 / 1000.0);
     }
+}
+
+/// The first three have the names by which dashboards know them from kafka-exporter.
+fn describe_lag() {
+    metrics::describe_gauge!(
+        LAG,
+        "Records between a group's committed offset and the log end, by offsets; NaN while it is not known."
+    );
+    metrics::describe_gauge!(
+        LAG_SECONDS,
+        metrics::Unit::Seconds,
+        "How long ago the first record that the group has not yet read was written, 0 where none is left; NaN while it is not known."
+    );
+    metrics::describe_gauge!(
+        LOG_END,
+        "The log end: the offset that the partition's next record gets; NaN while it is not known."
+    );
+    metrics::describe_counter!(LAG_ERRORS, "Measurements of the lag that failed, wholly or for some groups.");
+    metrics::describe_gauge!(
+        LAG_MEASURED,
+        metrics::Unit::Seconds,
+        "When the lag was last measured, in seconds since 1970; NaN before."
+    );
+}
+
+/// The gauges of a group's lag on one partition: records, seconds. The caller bounds the groups.
+pub fn lag(group: &str, topic: &str, partition: i32) -> [metrics::Gauge; 2] {
+    let labels = [
+        ("consumergroup", group.to_owned()),
+        ("topic", topic.to_owned()),
+        ("partition", partition.to_string()),
+    ];
+    [metrics::gauge!(LAG, &labels), metrics::gauge!(LAG_SECONDS, &labels)]
+}
+
+/// The gauge of a partition's log end.
+pub fn log_end(topic: &str, partition: i32) -> metrics::Gauge {
+    let labels = [("topic", topic.to_owned()), ("partition", partition.to_string())];
+    metrics::gauge!(LOG_END, &labels)
+}
+
+/// The counter of failed measurements, and when the last one succeeded, in seconds since 1970. There from
+/// now on, which is to be the start of measuring.
+pub fn lag_meters() -> (metrics::Counter, metrics::Gauge) {
+    let measured = metrics::gauge!(LAG_MEASURED);
+    // A zero would make every alarm on its age go off; NaN compares as false.
+    measured.set(f64::NAN);
+    (metrics::counter!(LAG_ERRORS), measured)
 }
 
 /// Tells whether the configuration that was read last is in force.

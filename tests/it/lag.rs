@@ -1,4 +1,4 @@
-//! Topic lag: `hookstream lag` against Kafka's own tool, and its exit codes.
+//! Topic lag: `hookstream lag` against Kafka's own tool, its exit codes, and the service's gauges.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader};
@@ -9,9 +9,10 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::cli::{hookstream, run};
+use crate::support::broker::Broker;
 use crate::support::groups::{self, Member};
 use crate::support::process::Process;
-use crate::support::{PATIENCE, Setup, kafka, stack, unique, until};
+use crate::support::{PATIENCE, Service, Setup, kafka, stack, unique, until};
 
 /// `lag` of this set-up.
 async fn lag(setup: &Setup, arguments: &[&str]) -> (i32, String, String) {
@@ -328,4 +329,61 @@ async fn watching_prints_anew_what_has_changed() {
     assert_eq!(next().await, 6);
     scene.commit(&group, &[(topic, 0, 9)]).await;
     until("the new lag", async || next().await == 1).await;
+}
+
+/// The value of a metric; none where it is absent.
+async fn metric(service: &Service, name: &str) -> Option<f64> {
+    let (_, text) = service.admin("/metrics").await;
+    text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn gauges_turn_to_nan_while_the_broker_is_away_and_come_back_with_it() {
+    let mut broker = Broker::start().await;
+    let mut setup = Setup::new("grapevine");
+    setup.kafka = broker.bootstrap();
+    let prefix = unique("lag");
+    let (group, gone) = (format!("{prefix}-group"), format!("{prefix}-gone"));
+    setup.tables = format!("[lag]\ngroups = [\"{prefix}-*\"]\ninterval = \"1s\"");
+    let service = setup.ready().await;
+    let topic = service.topic("document.changed");
+    let labels = |group: &str| format!("consumergroup=\"{group}\",topic=\"{topic}\",partition=\"0\"");
+    let records = format!("kafka_consumergroup_lag{{{}}}", labels(&group));
+    let seconds = format!("kafka_consumergroup_lag_seconds{{{}}}", labels(&group));
+    let end = format!("kafka_topic_partition_current_offset{{topic=\"{topic}\",partition=\"0\"}}");
+    let of_gone = format!("kafka_consumergroup_lag{{{}}}", labels(&gone));
+
+    let time = Timestamp::now().as_millisecond() - 60_000;
+    groups::write(&broker.bootstrap(), &topic, 0, &[("a", time), ("b", time), ("c", time)]).await;
+    for group in [&*group, &*gone] {
+        groups::commit(&broker.bootstrap(), group, &[(&topic, 0, 1)]).await;
+    }
+    until("the lag", async || metric(&service, &records).await == Some(2.0)).await;
+    until("the lag", async || metric(&service, &of_gone).await == Some(2.0)).await;
+    assert!(metric(&service, &seconds).await.unwrap() >= 60.0);
+    assert_eq!(metric(&service, &end).await, Some(3.0));
+    let before = metric(&service, "hookstream_lag_measured_timestamp_seconds").await.unwrap();
+    assert!(before > 1e9, "{before}");
+
+    // A group that is deleted is no trouble, and no lag of 0 either.
+    let admin: rdkafka::admin::AdminClient<_> =
+        rdkafka::ClientConfig::new().set("bootstrap.servers", broker.bootstrap()).create().unwrap();
+    admin.delete_groups(&[&gone], &rdkafka::admin::AdminOptions::new()).await.unwrap();
+    let nan = async |name: &str| metric(&service, name).await.is_some_and(f64::is_nan);
+    until("the deleted group's lag to be unknown", async || nan(&of_gone).await).await;
+    assert_eq!(metric(&service, &records).await, Some(2.0));
+    let errors = metric(&service, "hookstream_lag_errors_total").await.unwrap();
+
+    broker.kill();
+    until("the lag to be unknown", async || nan(&records).await).await;
+    assert!(nan(&seconds).await && nan(&end).await);
+    until("the errors", async || metric(&service, "hookstream_lag_errors_total").await > Some(errors)).await;
+    let last = metric(&service, "hookstream_lag_measured_timestamp_seconds").await.unwrap();
+
+    broker.run().await;
+    until("the lag", async || metric(&service, &records).await == Some(2.0)).await;
+    until("the age", async || {
+        metric(&service, "hookstream_lag_measured_timestamp_seconds").await > Some(last)
+    })
+    .await;
 }

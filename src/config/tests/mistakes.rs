@@ -101,6 +101,11 @@ fn one_mistake_gives_one_line_with_its_place() {
             "[http]\nbody_timeout = 2",
             "hookstream.toml:2: http.body_timeout: expected a duration with its unit, such as \"4s\"",
         ),
+        ("[lag]\ninterval = '500ms'", "hookstream.toml:2: lag.interval: expected 1s to 1h"),
+        (
+            "[lag]\ngroups = ['billing', ' ']",
+            "hookstream.toml:2: lag.groups.1: is an empty name of a group; take it out",
+        ),
         ("[provision]\non_start = 'yes'", "hookstream.toml:2: provision.on_start: expected true or false"),
         (
             "[http]\nlisten = '8080'",

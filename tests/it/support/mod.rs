@@ -1,5 +1,6 @@
 //! What the tests share: the stack, a service on it, a provider that signs, and readers.
 
+pub mod broker;
 pub mod groups;
 pub mod kafka;
 pub mod process;
