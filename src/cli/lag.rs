@@ -26,10 +26,10 @@ Examples:
   hookstream lag --group billing --max 10000 --max-seconds 300     a probe
 
 Records are counted as offsets, log end minus committed offset, as kafka-consumer-groups does: on a
-compacted topic there may be fewer. Seconds are those since the first record that the group has not yet
-read was written. What is not known is `unknown` with a word why, never 0. No group is joined.
+compacted topic there may be fewer. Seconds are those since the first record that the group has not
+yet read was written. What is not known is `unknown` with a word why, never 0. No group is joined.
 
-Exit codes: 0 measured, and within the limits; 1 over a limit; 2 error, or what a limit is for is unknown.";
+Exit codes: 0 measured, and within the limits; 1 over a limit; 2 error, or a limit on what is unknown.";
 
 /// Show how far consumer groups are behind
 ///
@@ -47,10 +47,10 @@ pub struct Args {
     /// Print one JSON object for each measurement
     #[arg(long)]
     json: bool,
-    /// Exit 1 where a group has more records before it, in all partitions of a topic
+    /// Exit 1 where a group is further behind on a topic, all its partitions together
     #[arg(long, value_name = "RECORDS", conflicts_with = "watch")]
     max: Option<u64>,
-    /// Exit 1 where a group has a record before it that is older
+    /// Exit 1 where a record that a group has not yet read is older
     #[arg(long, value_name = "S", conflicts_with = "watch", value_parser = seconds)]
     max_seconds: Option<f64>,
 }
@@ -109,7 +109,7 @@ fn print(lag: &Lag, args: &Args) -> anyhow::Result<()> {
     if args.json {
         return output::print_json(&show::json(lag));
     }
-    let text = show::text(lag, args.watch);
+    let text = show::text(lag, &args.group, args.watch);
     if args.watch && std::io::stdout().is_terminal() {
         // In place: the screen is cleared, and written from its top.
         output::print_line(&format!("\u{1b}[2J\u{1b}[H{text}"))?;
@@ -124,7 +124,7 @@ fn verdict(lag: &Lag, args: &Args) -> anyhow::Result<Verdict> {
     if args.max.is_none() && args.max_seconds.is_none() {
         return Ok(Verdict::Yes);
     }
-    anyhow::ensure!(!lag.groups.is_empty(), "no lag is known: {}", show::NOBODY);
+    anyhow::ensure!(!lag.groups.is_empty(), "no lag is known: {}", show::nobody(&args.group));
     let (mut over, mut unknown) = (Vec::new(), Vec::new());
     for group in &lag.groups {
         let name = &group.name;

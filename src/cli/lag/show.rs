@@ -7,7 +7,12 @@ use crate::cli::output::{Table, UNKNOWN, escape_controls};
 use crate::kafka::lag::{Behind, GroupLag, Lag, PartitionLag};
 
 /// What is said in place of a table.
-pub(super) const NOBODY: &str = "no such group has committed offsets on the topics of the configured sources";
+pub(super) fn nobody(patterns: &[String]) -> &'static str {
+    match patterns {
+        [] => "no consumer group has committed offsets on the topics of the configured sources",
+        _ => "no group of such a name has committed offsets on the topics of the configured sources",
+    }
+}
 
 /// A topic of a group: what is known of its partitions, and why not all is.
 pub(super) struct Sum<'a> {
@@ -49,13 +54,13 @@ pub(super) fn sums(group: &GroupLag) -> impl Iterator<Item = Sum<'_>> {
 }
 
 /// A heading and a table for each group; with `when`, the time before them.
-pub(super) fn text(lag: &Lag, when: bool) -> String {
+pub(super) fn text(lag: &Lag, patterns: &[String], when: bool) -> String {
     let mut parts = Vec::new();
     if when {
         parts.push(format!("measured {}", lag.measured.strftime("%FT%TZ")));
     }
     if lag.groups.is_empty() {
-        parts.push(NOBODY.to_owned());
+        parts.push(nobody(patterns).to_owned());
     }
     parts.extend(lag.groups.iter().map(of_group));
     parts.join("\n\n")

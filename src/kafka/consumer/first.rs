@@ -39,6 +39,9 @@ impl Consumer {
             ("isolation.level", "read_uncommitted"),
             ("queued.min.messages", "1"),
             ("queued.max.messages.kbytes", "1024"),
+            // From one record of a partition to the next: by default it pauses a second, since that one
+            // record is all that may wait.
+            ("fetch.queue.backoff.ms", "5"),
             // A batch that is larger still comes, whole.
             ("fetch.message.max.bytes", "65536"),
         ];
