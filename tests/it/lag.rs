@@ -14,6 +14,13 @@ use crate::support::groups::{self, Member};
 use crate::support::process::Process;
 use crate::support::{PATIENCE, Service, Setup, kafka, stack, unique, until};
 
+/// Its own source alone: the shipped ones are other tests' matter.
+fn setup() -> Setup {
+    let mut setup = Setup::new("grapevine");
+    setup.tables = "[source.datagrid]\nenabled = false\n[source.grapevine]\nenabled = false\n".into();
+    setup
+}
+
 /// `lag` of this set-up.
 async fn lag(setup: &Setup, arguments: &[&str]) -> (i32, String, String) {
     let toml = setup.toml();
@@ -78,7 +85,7 @@ struct Scene {
 
 impl Scene {
     async fn new() -> Self {
-        let setup = Setup::new("grapevine");
+        let setup = setup();
         let topic = format!("{}.document.changed", setup.source);
         let dead = format!("dead_letter.{}", setup.source);
         kafka::create_wide(&topic, 3, &[]).await;
@@ -297,7 +304,7 @@ async fn the_exit_code_tells_over_the_limit_from_unknown() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_that_is_not_there_is_exit_2_and_one_clear_sentence() {
-    let mut setup = Setup::new("grapevine");
+    let mut setup = setup();
     let (code, stdout, stderr) = lag(&setup, &[]).await;
     assert_eq!((code, &*stdout), (2, ""));
     assert!(stderr.contains("none of the topics of the configured sources exists"), "{stderr}");
