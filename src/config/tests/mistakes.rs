@@ -10,7 +10,7 @@ fn one_mistake_gives_one_line_with_its_place() {
         ("htp.listen = 'x'", "hookstream.toml:1: htp: unknown key; did you mean `http`?"),
         (
             "\"a\\n\\u001b\" = 1",
-            "hookstream.toml:1: a\\n\\u{1b}: unknown key; known are http, admin, kafka, registry, spool, provision, source",
+            "hookstream.toml:1: a\\n\\u{1b}: unknown key; known are http, admin, kafka, registry, spool, provision, lag, source",
         ),
         ("http = 5", "hookstream.toml:1: http: expected a table, found a number"),
         (
@@ -392,7 +392,7 @@ fn variables_that_lead_nowhere_are_named_and_those_of_others_ignored() {
         ("HOOKSTREAM_HTTP__LISEN", "http.lisen: unknown key; did you mean `listen`?"),
         (
             "HOOKSTREAM_FOO__BAR",
-            "foo: unknown key; known are http, admin, kafka, registry, spool, provision, source",
+            "foo: unknown key; known are http, admin, kafka, registry, spool, provision, lag, source",
         ),
         ("HOOKSTREAM_HTTP__LISTEN__PORT", "http.listen: expected text, found a table"),
         (
