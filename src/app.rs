@@ -2,6 +2,7 @@
 //! screen.
 
 mod drain_only;
+mod lag;
 mod reload;
 
 use std::net::SocketAddr;
@@ -152,6 +153,7 @@ impl App {
         let (reloader, reload) = Reloader::new(loaded.clone(), schemas.clone(), swap, in_force.clone());
         let subjects =
             Subjects::new(loaded.clone(), registry, sources.clone(), health.clone(), schemas, pins);
+        let lag = lag::Watch::new(&config.lag, &connection, sources.clone())?;
         let admin = Admin::new(&connection)?;
         let durability = Durability {
             admin: admin.clone(),
@@ -200,6 +202,7 @@ impl App {
         let few =
             ConnectionLimits { max_connections: ADMIN_CONNECTIONS, max_per_address: None, ..connections };
 
+        background.extend(lag.map(|lag| tokio::spawn(lag.run())));
         background.push(tokio::spawn(provisioner.run()));
         background.push(tokio::spawn(durability.run()));
         background.push(tokio::spawn(subjects.run(provision::RECHECK, reloads)));

@@ -269,6 +269,15 @@ impl Sources {
         self.0.get(name)
     }
 
+    /// The topics of all of them, dead letters too, in no order.
+    pub fn topics(&self) -> Vec<String> {
+        let topics = self.iter().flat_map(|source| {
+            let events = source.routes().map(|route| &*route.topic);
+            events.chain([&*source.dead_letter_topic])
+        });
+        topics.map(str::to_owned).collect()
+    }
+
     /// Every source, in no order.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Source>> {
         self.0.values()

@@ -4,6 +4,7 @@ pub mod capture;
 pub mod check;
 pub mod dev;
 pub mod explain;
+pub mod lag;
 pub mod output;
 pub mod provision;
 pub mod replay;
@@ -47,6 +48,7 @@ Set up:
 Look:
   status        Tell how a running service does: what comes in, what is refused and why
   tail          Read topics, decoded
+  lag           Show how far consumer groups are behind
   explain       Tell why a captured delivery is refused, or what becomes of it
 
 Mend:
@@ -128,6 +130,7 @@ enum Command {
     Send(send::Args),
     Status(status::Args),
     Tail(tail::Args),
+    Lag(lag::Args),
     Explain(explain::Args),
     Replay(replay::Args),
     Spool(spool::Args),
@@ -155,6 +158,7 @@ pub fn main() -> ExitCode {
         Command::Send(args) => block_on(send::run(&cli.config, args)),
         Command::Status(args) => block_on(status::run(&cli.config, args)),
         Command::Tail(args) => block_on(tail::run(&cli.config, args)),
+        Command::Lag(args) => block_on(lag::run(&cli.config, args)),
         Command::Explain(args) => block_on(explain::run(&cli.config, args)),
         Command::Replay(args) => block_on(replay::run(&cli.config, args)),
         Command::Spool(args) => block_on(spool::run(&cli.config, args)),

@@ -1,6 +1,6 @@
 //! `hookstream tail`
 
-mod choice;
+pub(super) mod choice;
 pub(super) mod place;
 mod show;
 

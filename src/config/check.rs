@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::{Config, Http, Problems, Registry, Source, Stale, Topics, Unmapped};
+use super::{Config, Http, Lag, Problems, Registry, Source, Stale, Topics, Unmapped};
 use crate::names;
 
 /// The longest time that any wait may take.
@@ -28,6 +28,7 @@ pub(super) fn all(config: &Config, problems: &mut Problems) {
             "expected a level (error, warn, info, debug, trace, off), or TARGET=LEVEL, several with commas",
         );
     }
+    lag(&config.lag, problems);
     for (name, source) in &config.source {
         self::source(name, source, &config.http, problems);
     }
@@ -150,6 +151,17 @@ fn registry(registry: &Registry, problems: &mut Problems) {
     }
     if registry.bearer.is_some() && registry.basic_auth.is_some() {
         problems.add("registry.bearer", "excludes registry.basic_auth; keep one of them");
+    }
+}
+
+fn lag(lag: &Lag, problems: &mut Problems) {
+    time("lag.interval", lag.interval, Duration::from_secs(1), problems);
+    for (index, group) in lag.groups.iter().enumerate() {
+        if group.trim().is_empty() {
+            problems.add(format!("lag.groups.{index}"), "is an empty name of a group; take it out");
+        } else if group.contains('\0') {
+            problems.add(format!("lag.groups.{index}"), "holds a zero character, which no group's name can");
+        }
     }
 }
 

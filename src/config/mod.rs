@@ -53,6 +53,8 @@ pub struct Config {
     pub provision: Provision,
     /// What the service says.
     pub log: Log,
+    /// Which consumer groups' lag `serve` measures.
+    pub lag: Lag,
     /// By name: the name in the URL and in the topics. As loaded, only those that are on.
     #[serde(default)]
     pub source: BTreeMap<String, Source>,
@@ -237,6 +239,19 @@ pub struct Provision {
 pub struct Log {
     /// In the syntax of `tracing_subscriber::EnvFilter`; the variable HOOKSTREAM_LOG stands above it.
     pub filter: String,
+}
+
+/// `[lag]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Lag {
+    /// Names of groups, `*` stands for anything. None by default: with several replicas, or an exporter
+    /// that is there already, each would tell the same numbers once more.
+    #[serde(deserialize_with = "text::list")]
+    pub groups: Vec<String>,
+    /// Between two measurements.
+    #[serde(deserialize_with = "text::duration")]
+    pub interval: Duration,
 }
 
 /// `[source.NAME]`, its preset merged in.

@@ -27,6 +27,7 @@ mod generic;
 mod journey;
 mod keys;
 mod kill;
+mod lag;
 mod layout;
 mod metrics_page;
 mod new_schema;

@@ -10,7 +10,7 @@ fn one_mistake_gives_one_line_with_its_place() {
         ("htp.listen = 'x'", "hookstream.toml:1: htp: unknown key; did you mean `http`?"),
         (
             "\"a\\n\\u001b\" = 1",
-            "hookstream.toml:1: a\\n\\u{1b}: unknown key; known are http, admin, kafka, registry, spool, provision, log, source",
+            "hookstream.toml:1: a\\n\\u{1b}: unknown key; known are http, admin, kafka, registry, spool, provision, log, lag, source",
         ),
         ("http = 5", "hookstream.toml:1: http: expected a table, found a number"),
         (
@@ -116,6 +116,11 @@ fn one_mistake_gives_one_line_with_its_place() {
         (
             "[http]\nbody_timeout = 2",
             "hookstream.toml:2: http.body_timeout: expected a duration with its unit, such as \"4s\"",
+        ),
+        ("[lag]\ninterval = '500ms'", "hookstream.toml:2: lag.interval: expected 1s to 1h"),
+        (
+            "[lag]\ngroups = ['billing', ' ']",
+            "hookstream.toml:2: lag.groups.1: is an empty name of a group; take it out",
         ),
         ("[provision]\non_start = 'yes'", "hookstream.toml:2: provision.on_start: expected true or false"),
         (
@@ -407,7 +412,7 @@ fn variables_that_lead_nowhere_are_named_and_those_of_others_ignored() {
         ("HOOKSTREAM_HTTP__LISEN", "http.lisen: unknown key; did you mean `listen`?"),
         (
             "HOOKSTREAM_FOO__BAR",
-            "foo: unknown key; known are http, admin, kafka, registry, spool, provision, log, source",
+            "foo: unknown key; known are http, admin, kafka, registry, spool, provision, log, lag, source",
         ),
         ("HOOKSTREAM_HTTP__LISTEN__PORT", "http.listen: expected text, found a table"),
         (
