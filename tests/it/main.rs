@@ -15,6 +15,7 @@
 
 mod check;
 mod cli;
+mod dashboards;
 mod drift;
 mod durability;
 mod explain;
