@@ -16,6 +16,7 @@
 mod check;
 mod cli;
 mod compaction;
+mod dashboards;
 mod drift;
 mod durability;
 mod evolution;
