@@ -221,7 +221,7 @@ impl Meter {
 
     async fn committed(&self, groups: BTreeSet<String>) -> anyhow::Result<BTreeMap<String, Committed>> {
         let asked = stream::iter(groups).map(async |group| {
-            let committed = self.admin.committed(group.clone()).await?;
+            let committed = self.consumer.committed(group.clone()).await?;
             anyhow::Ok((group, committed))
         });
         asked.buffer_unordered(AT_ONCE).try_collect().await

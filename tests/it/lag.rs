@@ -351,7 +351,8 @@ async fn gauges_turn_to_nan_while_the_broker_is_away_and_come_back_with_it() {
     setup.kafka = broker.bootstrap();
     let prefix = unique("lag");
     let (group, gone) = (format!("{prefix}-group"), format!("{prefix}-gone"));
-    setup.tables = format!("[lag]\ngroups = [\"{prefix}-*\"]\ninterval = \"1s\"");
+    // The one by its name is asked for from the start on, when the cluster has no coordinator for it yet.
+    setup.tables = format!("[lag]\ngroups = [\"{prefix}-*\", \"{group}\"]\ninterval = \"1s\"");
     let service = setup.ready().await;
     let topic = service.topic("document.changed");
     let labels = |group: &str| format!("consumergroup=\"{group}\",topic=\"{topic}\",partition=\"0\"");

@@ -1,4 +1,4 @@
-//! Single records: where a partition ends, and when the first record at or after an offset was written.
+//! What lag is measured by: what a group has committed, where a partition ends, and when the first record at or after an offset was written.
 //! Compaction may have taken the one at it.
 
 use std::collections::BTreeMap;
@@ -13,6 +13,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tokio::time::Instant;
 
 use super::{Connection, Consumer};
+use crate::kafka::ffi::{self, Committed};
 
 /// Topic, partition, offset.
 pub(in crate::kafka) type Place = (String, i32, i64);
@@ -73,6 +74,15 @@ impl Consumer {
             Some(((topic.clone(), *partition), (start, end)))
         });
         Ok(bounds.collect())
+    }
+
+    /// What a group has committed, for whichever topics; it is not joined.
+    ///
+    /// # Errors
+    /// When its coordinator does not answer in time.
+    pub(in crate::kafka) async fn committed(&self, group: String) -> anyhow::Result<Committed> {
+        let consumer = self.inner.clone();
+        tokio::task::spawn_blocking(move || ffi::committed(&consumer, &group, super::TIMEOUT)).await?
     }
 
     /// Reads one record for each of the places, which stand in ascending order. Those of one partition one

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use rdkafka::bindings as rd;
 use rdkafka::client::{Client, DefaultClientContext};
+use rdkafka::consumer::{Consumer as _, ConsumerContext, StreamConsumer};
 use rdkafka::error::RDKafkaErrorCode as Code;
 
 use super::{OTHER, Owned, array, ask, fault, options, owned};
@@ -79,13 +80,18 @@ pub(in crate::kafka) fn groups(
 /// What the group has committed, for whichever topics; of one that does not exist, nothing. As it stands,
 /// also while a transaction is about to change it. Blocks, for `timeout` and a little more at most.
 ///
+/// Only a consumer may ask: where the coordinator has moved, or is not there yet, librdkafka tells the client's
+/// own group of it, and an admin client has none: the process ends with a segmentation fault
+/// (<https://github.com/confluentinc/librdkafka/issues/5040>; seen with 2.12).
+///
 /// # Errors
 /// When nobody answers.
-pub(in crate::kafka) fn committed(
-    client: &Client<DefaultClientContext>,
+pub(in crate::kafka) fn committed<C: ConsumerContext>(
+    consumer: &StreamConsumer<C>,
     group: &str,
     timeout: Duration,
 ) -> anyhow::Result<Committed> {
+    let client = consumer.client();
     let name = CString::new(group)?;
     // SAFETY: the name ends with a zero and is copied; null asks for all partitions.
     let wanted = unsafe { rd::rd_kafka_ListConsumerGroupOffsets_new(name.as_ptr(), ptr::null()) };

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use rdkafka::bindings as rd;
-use rdkafka::client::{Client, DefaultClientContext};
+use rdkafka::client::{Client, ClientContext};
 use rdkafka::error::RDKafkaErrorCode as Code;
 
 /// What librdkafka may take over its own bound before it reports.
@@ -32,8 +32,8 @@ type Options = Owned<rd::rd_kafka_AdminOptions_t>;
 type Event = Owned<rd::rd_kafka_event_t>;
 
 /// The options of one call, with its bound.
-fn options(
-    client: &Client<DefaultClientContext>,
+fn options<C: ClientContext>(
+    client: &Client<C>,
     operation: rd::rd_kafka_admin_op_t,
     timeout: Duration,
 ) -> anyhow::Result<Options> {
@@ -51,8 +51,8 @@ fn options(
 
 /// Makes one call, which puts its event into the queue that it is given, and waits for that. Blocks, for
 /// `timeout` and a little more at most.
-fn ask(
-    client: &Client<DefaultClientContext>,
+fn ask<C: ClientContext>(
+    client: &Client<C>,
     timeout: Duration,
     call: impl FnOnce(*mut rd::rd_kafka_t, *mut rd::rd_kafka_queue_t),
 ) -> anyhow::Result<Event> {
