@@ -28,6 +28,7 @@ mod layout;
 mod metrics_page;
 mod new_schema;
 mod outcomes;
+mod packages;
 mod pressure;
 mod providers;
 mod provision;
