@@ -1,7 +1,8 @@
-//! What the program is installed with: systemd's unit, completions and manual pages.
+//! What the program is installed with: the Helm chart, systemd's unit, completions and manual pages.
 //!
-//! `./tests/run` brings `systemd-analyze`; without it these tests fail.
+//! `./tests/run` brings helm (`HOOKSTREAM_TEST_HELM`) and `systemd-analyze`; without them these tests fail.
 
+mod chart;
 mod shells;
 mod unit;
 
