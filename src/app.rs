@@ -2,6 +2,7 @@
 //! screen.
 
 mod drain_only;
+mod lag;
 mod reload;
 
 use std::net::SocketAddr;
@@ -35,7 +36,7 @@ use crate::sources::Sources;
 use crate::spool::{self, Spool};
 
 /// Schemas of one's own stand here, in the working directory; the shipped ones are in the binary.
-const SCHEMAS: &str = "schemas";
+pub(crate) const SCHEMAS: &str = "schemas";
 
 /// Few people look at the operator's port; nobody should be able to fill it.
 const ADMIN_CONNECTIONS: usize = 64;
@@ -144,11 +145,7 @@ impl App {
         background.extend(spool.clone().map(|spool| tokio::spawn(watch_spool(spool, health.clone()))));
         background.extend(deliverer.drain().map(|drain| tokio::spawn(drain.run())));
         let pipeline = Arc::new(Pipeline::new(config.http.max_in_flight, deliverer));
-        let registry = Registry::new(
-            &config.registry.url,
-            loaded.registry_auth.clone(),
-            config.registry.ca_file.as_deref(),
-        )?;
+        let registry = Registry::new(&loaded)?;
         // In the spool's directory, which is ours alone by now.
         let pins = config.spool.dir.as_ref().map(|dir| Pins::open(dir, registry.url()));
         let (swap, reloads) = mpsc::channel(1);
@@ -156,6 +153,7 @@ impl App {
         let (reloader, reload) = Reloader::new(loaded.clone(), schemas.clone(), swap, in_force.clone());
         let subjects =
             Subjects::new(loaded.clone(), registry, sources.clone(), health.clone(), schemas, pins);
+        let lag = lag::Watch::new(&config.lag, &connection, sources.clone())?;
         let admin = Admin::new(&connection)?;
         let durability = Durability {
             admin: admin.clone(),
@@ -204,6 +202,7 @@ impl App {
         let few =
             ConnectionLimits { max_connections: ADMIN_CONNECTIONS, max_per_address: None, ..connections };
 
+        background.extend(lag.map(|lag| tokio::spawn(lag.run())));
         background.push(tokio::spawn(provisioner.run()));
         background.push(tokio::spawn(durability.run()));
         background.push(tokio::spawn(subjects.run(provision::RECHECK, reloads)));

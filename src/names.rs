@@ -94,6 +94,19 @@ pub fn collision_key(topic: &str) -> String {
     topic.replace('.', "_")
 }
 
+/// Whether a name fits a pattern: `*` stands for any characters, dots too, all else for itself.
+pub fn matches(pattern: &str, name: &str) -> bool {
+    let Some((head, rest)) = pattern.split_once('*') else { return pattern == name };
+    let Some(mut name) = name.strip_prefix(head) else { return false };
+    let Some((middles, end)) = rest.rsplit_once('*') else { return name.ends_with(rest) };
+    // The first place of each part leaves most for those behind it.
+    for middle in middles.split('*') {
+        let Some(at) = name.find(middle) else { return false };
+        name = name.get(at + middle.len()..).unwrap_or_default();
+    }
+    name.ends_with(end)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -127,6 +140,33 @@ mod tests {
         }
         for bad in ["", "Datagrid", "1a", "a.b", "a/b", "dead_letter", "ü", &"a".repeat(65)] {
             assert!(!is_source(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_star_stands_for_anything_and_all_else_for_itself() {
+        for (pattern, topic) in [
+            ("a.b", "a.b"),
+            ("*", "a.b"),
+            ("a*", "a"),
+            ("a.*", "a.b.c"),
+            ("*.c", "a.b.c"),
+            ("a*c", "abcbc"),
+            ("*b*b*", "abab"),
+            ("a*b*c", "a-b-b-c"),
+            ("**", "x"),
+        ] {
+            assert!(matches(pattern, topic), "{pattern} {topic}");
+        }
+        for (pattern, topic) in [
+            ("a.b", "a-b"),
+            ("a.*", "ab"),
+            ("*.c", "a.cd"),
+            ("aa*aa", "aaa"),
+            ("*b*b", "ab"),
+            ("a*b*c", "acb"),
+        ] {
+            assert!(!matches(pattern, topic), "{pattern} {topic}");
         }
     }
 }

@@ -26,7 +26,7 @@ use crate::observe::status;
 use crate::observe::traffic::Traffic;
 use crate::outcome::{Fault, Reason};
 use crate::quota::{Held, InUse};
-use crate::schema::{Encoder, Schemas};
+use crate::schema::{self, Encoder, Schemas};
 use crate::verify::diagnose::{Diagnosis, Other};
 use crate::verify::{Verified, Verifier};
 pub use policy::Policy;
@@ -269,6 +269,15 @@ impl Sources {
         self.0.get(name)
     }
 
+    /// The topics of all of them, dead letters too, in no order.
+    pub fn topics(&self) -> Vec<String> {
+        let topics = self.iter().flat_map(|source| {
+            let events = source.routes().map(|route| &*route.topic);
+            events.chain([&*source.dead_letter_topic])
+        });
+        topics.map(str::to_owned).collect()
+    }
+
     /// Every source, in no order.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Source>> {
         self.0.values()
@@ -284,11 +293,10 @@ fn route(
     problems: &mut Problems,
 ) -> Option<Route> {
     let topic: Arc<str> = names::topic(source, event_type).into();
-    let schema = schemas.get(source, event_type)?;
-    let subject = names::subject(&topic);
-    let id = schemas.id(&subject);
+    let schema::Loaded { schema, subject, .. } = schemas.get(source, event_type)?;
+    let id = schemas.id(subject);
     let former = || {
-        let (former, id) = schemas.former(&subject)?;
+        let (former, id) = schemas.former(subject)?;
         Encoder::compile(&former.schema, id, envelope.places()).ok()
     };
     // Compiled without an id, too, so that a schema's faults show before the registry is asked.

@@ -1,3 +1,4 @@
+import java.io.IOException;
 import java.net.URI;
 import java.net.http.HttpClient;
 import java.net.http.HttpRequest;
@@ -5,23 +6,26 @@ import java.net.http.HttpResponse;
 import java.nio.ByteBuffer;
 import java.time.Duration;
 import java.time.Instant;
-import java.util.HashSet;
+import java.util.HashMap;
+import java.util.LinkedHashMap;
 import java.util.Map;
-import java.util.Set;
-import java.util.concurrent.ConcurrentHashMap;
+import java.util.concurrent.CountDownLatch;
 import java.util.regex.Pattern;
 import com.fasterxml.jackson.databind.ObjectMapper;
 import org.apache.avro.Schema;
 import org.apache.avro.generic.GenericDatumReader;
 import org.apache.avro.generic.GenericRecord;
 import org.apache.avro.io.DecoderFactory;
+import org.apache.kafka.clients.consumer.ConsumerRecord;
 import org.apache.kafka.clients.consumer.KafkaConsumer;
+import org.apache.kafka.common.errors.WakeupException;
 import org.apache.kafka.common.serialization.ByteArrayDeserializer;
 import org.apache.kafka.common.serialization.StringDeserializer;
 
 /**
- * Reads hookstream's typed topics and handles each event once, with org.apache.kafka:kafka-clients and
- * org.apache.avro:avro alone (a Confluent KafkaAvroDeserializer reads the same bytes):
+ * Reads hookstream's typed topics and handles each event once, with org.apache.kafka:kafka-clients,
+ * org.apache.avro:avro and com.fasterxml.jackson.core:jackson-databind alone (a Confluent KafkaAvroDeserializer reads
+ * the same bytes):
  *
  *   java -cp 'LIB/*' Consumer.java BOOTSTRAP REGISTRY_URL [TOPIC_PATTERN]
  *
@@ -29,53 +33,123 @@ import org.apache.kafka.common.serialization.StringDeserializer;
  * one of `hookstream dev` is for clients built on librdkafka.
  */
 public class Consumer {
-    static final HttpClient HTTP = HttpClient.newHttpClient();
-    static final Map<Integer, Schema> SCHEMAS = new ConcurrentHashMap<>();
+    static final int MOST_KEYS = 100_000;
+    static final HttpClient HTTP = HttpClient.newBuilder().connectTimeout(Duration.ofSeconds(10)).build();
+
+    final String registry;
+    final Map<Integer, Schema> schemas = new HashMap<>();
+
+    /**
+     * The last keys that were handled. It spares most repetitions their work, and forgets; where twice would hurt,
+     * keep the key with the result, in one transaction.
+     */
+    final Map<String, Boolean> seen = new LinkedHashMap<>() {
+        @Override
+        protected boolean removeEldestEntry(Map.Entry<String, Boolean> eldest) {
+            return size() > MOST_KEYS;
+        }
+    };
+
+    Consumer(String registry) {
+        this.registry = registry;
+    }
 
     public static void main(String[] args) throws Exception {
-        var pattern = Pattern.compile(args.length > 2 ? args[2] : "(datagrid|grapevine)\\..*");
+        if (args.length < 2) {
+            System.err.println("consumer: give me BOOTSTRAP and REGISTRY_URL");
+            System.exit(2);
+        }
+        // Not the dead letters: their topics begin with `dead_letter.`, and they are no Avro.
+        var pattern = Pattern.compile(args.length > 2 ? args[2] : "^(datagrid|grapevine)\\..*");
+        var closed = new CountDownLatch(1);
+        int code = 0;
+        try {
+            new Consumer(args[1]).consume(args[0], pattern, closed);
+        } catch (WakeupException stop) {
+            // SIGTERM or Ctrl-C
+        } catch (Exception error) {
+            System.err.println("consumer: " + error.getMessage());
+            code = 1;
+        }
+        closed.countDown();
+        System.exit(code);
+    }
+
+    void consume(String bootstrap, Pattern pattern, CountDownLatch closed) throws Exception {
         Map<String, Object> properties = Map.of(
-                "bootstrap.servers", args[0],
+                "bootstrap.servers", bootstrap,
                 "group.id", "hookstream-example-java",
                 "auto.offset.reset", "earliest",
                 "enable.auto.commit", "false");
-        // Delivery is at least once; a real consumer keeps the keys where it keeps its results.
-        Set<String> seen = new HashSet<>();
         try (var consumer = new KafkaConsumer<>(properties, new StringDeserializer(), new ByteArrayDeserializer())) {
+            try {
+                consumer.listTopics(Duration.ofSeconds(10));
+            } catch (org.apache.kafka.common.errors.TimeoutException error) {
+                throw new IOException("Kafka does not answer at " + bootstrap);
+            }
+            Runtime.getRuntime().addShutdownHook(new Thread(() -> {
+                consumer.wakeup();
+                try {
+                    closed.await();
+                } catch (InterruptedException ignored) {
+                    // the process ends anyway
+                }
+            }));
             consumer.subscribe(pattern);
             while (true) {
                 for (var message : consumer.poll(Duration.ofSeconds(1))) {
-                    GenericRecord event = decode(args[1], message.value());
-                    if (seen.add(message.key())) {
-                        // timestamp-millis; generic records give it as the number it is
-                        Object sent = event.get("time"); // null where the provider gave none
-                        Instant time = Instant.ofEpochMilli((Long) (sent != null ? sent : event.get("received_at")));
-                        System.out.println(message.key() + " " + time + " " + event.get("data"));
-                    }
+                    take(message);
                 }
                 consumer.commitSync(); // after the work, so that a crash repeats it rather than loses it
             }
         }
     }
 
-    /** A zero byte, the schema's id as four bytes, big-endian, then plain Avro. */
-    static GenericRecord decode(String registry, byte[] value) throws Exception {
-        ByteBuffer head = ByteBuffer.wrap(value);
-        if (head.get() != 0) {
-            throw new IllegalArgumentException("not in the wire format of a schema registry");
+    void take(ConsumerRecord<String, byte[]> message) throws Exception {
+        byte[] value = message.value();
+        String place = message.topic() + "/" + message.partition() + "/" + message.offset();
+        // hookstream writes neither of the first two; others may.
+        if (value == null) {
+            System.err.println("skipped " + place + ": a tombstone");
+        } else if (value.length < 5 || value[0] != 0) {
+            System.err.println("skipped " + place + ": not in the wire format of a schema registry");
+        } else if (!seen.containsKey(message.topic() + " " + message.key())) {
+            handle(message.key(), decode(value));
+            seen.put(message.topic() + " " + message.key(), true);
         }
-        Schema schema = schema(registry, head.getInt());
+    }
+
+    /** The work. It may come again after a crash, so let it be one that can be done twice, such as an upsert by key. */
+    static void handle(String key, GenericRecord event) {
+        // timestamp-millis; generic records give it as the number it is
+        Object sent = event.get("time"); // null where the provider gave none
+        Instant time = Instant.ofEpochMilli((Long) (sent != null ? sent : event.get("received_at")));
+        System.out.println(key + " " + time + " " + event.get("type") + " " + event.get("data"));
+    }
+
+    /** A zero byte, the schema's id as four bytes, big-endian, then plain Avro. */
+    GenericRecord decode(byte[] value) throws Exception {
+        Schema schema = schema(ByteBuffer.wrap(value, 1, 4).getInt());
         var decoder = DecoderFactory.get().binaryDecoder(value, 5, value.length - 5, null);
         return new GenericDatumReader<GenericRecord>(schema).read(null, decoder);
     }
 
-    static Schema schema(String registry, int id) throws Exception {
-        Schema known = SCHEMAS.get(id);
+    Schema schema(int id) throws Exception {
+        Schema known = schemas.get(id);
         if (known == null) {
-            var request = HttpRequest.newBuilder(URI.create(registry + "/schemas/ids/" + id)).build();
-            String body = HTTP.send(request, HttpResponse.BodyHandlers.ofString()).body();
-            known = new Schema.Parser().parse(new ObjectMapper().readTree(body).get("schema").asText());
-            SCHEMAS.put(id, known);
+            var request = HttpRequest.newBuilder(URI.create(registry + "/schemas/ids/" + id))
+                    .timeout(Duration.ofSeconds(10)).build();
+            HttpResponse<String> answer;
+            try {
+                answer = HTTP.send(request, HttpResponse.BodyHandlers.ofString());
+            } catch (IOException error) {
+                throw new IOException("the registry does not answer at " + registry, error);
+            }
+            if (answer.statusCode() != 200) {
+                throw new IOException("the registry answered " + answer.statusCode() + " for schema " + id);
+            }
+            known = new Schema.Parser().parse(new ObjectMapper().readTree(answer.body()).get("schema").asText());
+            schemas.put(id, known);
         }
         return known;
     }

@@ -7,39 +7,98 @@ The defaults are the addresses of `hookstream dev`.
 """
 
 import json
+import signal
 import sys
+import time
+from collections import OrderedDict
 
-from confluent_kafka import DeserializingConsumer
+from confluent_kafka import Consumer, KafkaError, KafkaException
 from confluent_kafka.schema_registry import SchemaRegistryClient
 from confluent_kafka.schema_registry.avro import AvroDeserializer
+from confluent_kafka.serialization import MessageField, SerializationContext
 
-defaults = ["127.0.0.1:9092", "http://127.0.0.1:8081", r"^(datagrid|grapevine)\..*"]
-bootstrap, registry, pattern = sys.argv[1:4] + defaults[len(sys.argv) - 1:]
+# Not the dead letters: their topics begin with `dead_letter.`, and they are no Avro.
+DEFAULTS = ["127.0.0.1:9092", "http://127.0.0.1:8081", r"^(datagrid|grapevine)\..*"]
+MOST_KEYS = 100_000
 
-consumer = DeserializingConsumer({
-    "bootstrap.servers": bootstrap,
-    "group.id": "hookstream-example-python",
-    "auto.offset.reset": "earliest",
-    "enable.auto.commit": False,
-    "value.deserializer": AvroDeserializer(SchemaRegistryClient({"url": registry})),
-})
-consumer.subscribe([pattern])
 
-seen = set()  # delivery is at least once; a real consumer keeps the keys where it keeps its results
-try:
-    while True:
-        message = consumer.poll(1.0)
-        if message is None:
-            continue
-        if message.error():
-            print(message.error(), file=sys.stderr)
-            continue
-        event, key = message.value(), message.key().decode()
-        if key not in seen:
-            print(key, event["time"] or event["received_at"], json.dumps(event["data"], default=str, ensure_ascii=False), flush=True)
-            seen.add(key)
-        consumer.commit(message)  # after the work, so that a crash repeats it rather than loses it
-except KeyboardInterrupt:
-    pass
-finally:
-    consumer.close()
+def handle(key, event):
+    """The work. It may come again after a crash, so let it be one that can be done twice, such as an upsert by key."""
+    when = event["time"] or event["received_at"]  # datetimes; `time` is None where the provider gave none
+    print(key, when.isoformat(), event["type"], json.dumps(event["data"], default=str, ensure_ascii=False), flush=True)
+
+
+class Trouble:
+    """Says what is wrong with Kafka, once a minute for each kind; the client tries again 20 times a second."""
+
+    def __init__(self):
+        self.said = {}
+
+    def __call__(self, error):
+        now = time.monotonic()
+        if error.code() != KafkaError._ALL_BROKERS_DOWN and now - self.said.get(error.code(), now - 61) > 60:
+            self.said[error.code()] = now
+            print(f"kafka: {error.str()}", file=sys.stderr)
+
+
+def consume(bootstrap, registry, pattern):
+    deserialize = AvroDeserializer(SchemaRegistryClient({"url": registry}))
+    consumer = Consumer({
+        "bootstrap.servers": bootstrap,
+        "group.id": "hookstream-example-python",
+        "auto.offset.reset": "earliest",
+        # Only what `store_offsets` has named after the work is committed, so a crash repeats it.
+        "enable.auto.offset.store": False,
+        "error_cb": Trouble(),
+        "log_level": 2,  # the same, each time
+    })
+    try:
+        consumer.list_topics(timeout=10)
+    except KafkaException as error:
+        consumer.poll(0)  # lets `Trouble` say why
+        raise RuntimeError(f"Kafka does not answer at {bootstrap}: {error.args[0].str()}") from error
+    consumer.subscribe([pattern])
+    # The last keys that were handled. It spares most repetitions their work, and forgets; where twice would hurt,
+    # keep the key with the result, in one transaction.
+    seen = OrderedDict()
+    try:
+        while True:
+            message = consumer.poll(1.0)
+            if message is None:
+                continue
+            if message.error():
+                raise KafkaException(message.error())
+            value, key = message.value(), (message.key() or b"").decode(errors="replace")
+            place = f"{message.topic()}/{message.partition()}/{message.offset()}"
+            # hookstream writes neither of the first two; others may.
+            if value is None:
+                print(f"skipped {place}: a tombstone", file=sys.stderr)
+            elif not value.startswith(b"\0"):
+                print(f"skipped {place}: not in the wire format of a schema registry", file=sys.stderr)
+            elif (message.topic(), key) not in seen:
+                try:
+                    event = deserialize(value, SerializationContext(message.topic(), MessageField.VALUE))
+                except Exception as error:
+                    raise RuntimeError(f"{place} cannot be read with the registry at {registry}: {error}") from error
+                handle(key, event)
+                seen[message.topic(), key] = None
+                if len(seen) > MOST_KEYS:
+                    seen.popitem(last=False)
+            consumer.store_offsets(message)
+    finally:
+        consumer.close()  # commits
+
+
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, interrupt)
+    given = sys.argv[1:4]
+    try:
+        consume(*given, *DEFAULTS[len(given):])
+    except KeyboardInterrupt:
+        pass
+    except Exception as error:  # whatever it is: one sentence, and exit code 1
+        sys.exit(f"consumer: {error}")

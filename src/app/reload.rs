@@ -18,7 +18,7 @@ use tokio::time::MissedTickBehavior;
 use super::SCHEMAS;
 use crate::config::{Loaded, Problems};
 use crate::observe::status::InForce;
-use crate::observe::{metrics, status};
+use crate::observe::{log, metrics, status};
 use crate::provision::Reloaded;
 use crate::schema::Schemas;
 
@@ -87,7 +87,9 @@ impl Look {
     }
 
     fn same(&self, other: &Self) -> bool {
-        self.later == other.later && self.differing_sources(other).is_empty()
+        self.later == other.later
+            && self.loaded.config.log == other.loaded.config.log
+            && self.differing_sources(other).is_empty()
     }
 }
 
@@ -185,6 +187,7 @@ impl Reloader {
         if !look.later.is_empty() {
             tracing::warn!(settings = look.later.join(", "), "changed, and ignored until a restart");
         }
+        log::filter(&look.loaded.config.log.filter);
         self.in_force.store(Arc::new(in_force(&look.loaded, &look.schemas)));
         self.current = look;
         self.warn_of_last();

@@ -1,6 +1,7 @@
 //! `hookstream check`
 
 mod online;
+mod versions;
 
 use std::collections::BTreeMap;
 
@@ -145,6 +146,7 @@ pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<Verdict> {
         Err(problems) => return refused(args, &problems),
     };
     let mut report = describe(&loaded, &sources, &schemas);
+    versions::compare(&schemas, &mut report);
     if args.online {
         report.parts = online::look(&loaded, &sources, &schemas).await;
     }

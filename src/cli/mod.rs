@@ -5,11 +5,13 @@ pub mod check;
 pub mod completions;
 pub mod dev;
 pub mod explain;
+pub mod lag;
 pub mod man;
 pub mod output;
 pub mod provision;
 pub mod replay;
 pub mod sample;
+pub mod schema;
 pub mod send;
 pub mod serve;
 pub mod spool;
@@ -42,11 +44,13 @@ Run:
 Set up:
   check         Tell all that is wrong with the configuration, and what it leads to
   provision     Show what topics and subjects lack, and create or change it
+  schema        Show what comes that schemas do not know, and write schemas that do
   subscription  Tell a provider where to deliver, by its API
 
 Look:
   status        Tell how a running service does: what comes in, what is refused and why
   tail          Read topics, decoded
+  lag           Show how far consumer groups are behind
   explain       Tell why a captured delivery is refused, or what becomes of it
 
 Mend:
@@ -127,10 +131,12 @@ enum Command {
     Dev(dev::Args),
     Check(check::Args),
     Provision(provision::Args),
+    Schema(schema::Args),
     Subscription(subscription::Args),
     Send(send::Args),
     Status(status::Args),
     Tail(tail::Args),
+    Lag(lag::Args),
     Explain(explain::Args),
     Replay(replay::Args),
     Spool(spool::Args),
@@ -155,10 +161,12 @@ pub fn main() -> ExitCode {
         Command::Dev(args) => block_on(dev::run(&cli.config, args)),
         Command::Check(args) => block_on(check::run(&cli.config, args)),
         Command::Provision(args) => block_on(provision::run(&cli.config, args)),
+        Command::Schema(args) => block_on(schema::run(&cli.config, args)),
         Command::Subscription(args) => block_on(subscription::run(&cli.config, args)),
         Command::Send(args) => block_on(send::run(&cli.config, args)),
         Command::Status(args) => block_on(status::run(&cli.config, args)),
         Command::Tail(args) => block_on(tail::run(&cli.config, args)),
+        Command::Lag(args) => block_on(lag::run(&cli.config, args)),
         Command::Explain(args) => block_on(explain::run(&cli.config, args)),
         Command::Replay(args) => block_on(replay::run(&cli.config, args)),
         Command::Spool(args) => block_on(spool::run(&cli.config, args)),

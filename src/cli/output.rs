@@ -104,8 +104,11 @@ pub fn grouped(number: u64) -> String {
     text
 }
 
+/// In a table, what nobody knows.
+pub const UNKNOWN: &str = "unknown";
+
 /// Columns without lines around them; the header is bold on a terminal, columns of numbers stand
-/// to the right. Cells are escaped by [`escape_controls`], so each row is one line. Print it with
+/// to the right, also where some are `-` or [`UNKNOWN`]. Cells are escaped by [`escape_controls`], so each row is one line. Print it with
 /// [`print_line`]: it ends without a line end.
 #[derive(Debug, Clone, Default)]
 pub struct Table {
@@ -126,7 +129,8 @@ impl Table {
     }
 
     fn is_numeric(&self, column: usize) -> bool {
-        let mut cells = self.rows.iter().filter_map(|row| row.get(column)).filter(|cell| !cell.is_empty());
+        let none = |cell: &&String| matches!(cell.as_str(), "" | "-" | UNKNOWN);
+        let mut cells = self.rows.iter().filter_map(|row| row.get(column)).filter(|cell| !none(cell));
         let number = |cell: &String| {
             cell.chars().all(|c| c.is_ascii_digit() || matches!(c, '.' | ',' | '-' | '%'))
                 && cell.contains(|c: char| c.is_ascii_digit())
@@ -189,9 +193,14 @@ mod tests {
     #[test]
     fn a_table_lines_up_with_numbers_to_the_right() {
         let mut table = Table::new(["source", "count", "note"]);
-        table.row(["datagrid", "1,203", "ok"]).row(["日本", "7", "a\nb"]);
+        table.row(["datagrid", "1,203", "ok"]).row(["日本", "7", "a\nb"]).row(["none", "-", "-"]);
         let text = anstream::adapter::strip_str(&table.to_string()).to_string();
-        let expected = ["source    count  note", "datagrid  1,203  ok", r"日本          7  a\u{a}b"];
+        let expected = [
+            "source    count  note",
+            "datagrid  1,203  ok",
+            r"日本          7  a\u{a}b",
+            "none          -  -",
+        ];
         assert_eq!(text.lines().collect::<Vec<_>>(), expected);
         assert!(table.to_string().starts_with("\u{1b}[1m"), "the header is bold");
     }

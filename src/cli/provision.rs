@@ -1,6 +1,7 @@
 //! `hookstream provision`
 
 use std::borrow::Cow;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
@@ -13,11 +14,13 @@ use crate::kafka::{Admin, Connection};
 use crate::observe::log;
 use crate::provision::{Action, Allowed, Change, Done, Item, Kind, Left, Plan, Planner};
 use crate::schema::Registry;
+use crate::schema::changes::FieldChange;
 
 const EXAMPLES: &str = "\
 Examples:
   hookstream provision                 what would be created (+), changed (~) and left alone (=)
   hookstream provision --apply
+  hookstream provision --apply --keep-versions    for `check` to compare schemas with, without a registry
   hookstream provision --json | jq '.items[] | select(.action != \"keep\")'
 
 Nothing is ever deleted, no topic gets fewer copies, and keys that others set stay.
@@ -42,6 +45,10 @@ pub struct Args {
     /// Also shorten retention and switch compaction or deletion on: Kafka then removes records
     #[arg(long)]
     allow_removal: bool,
+    /// Then write each registered version of a schema file that is not kept beside it into
+    /// `versions/<its name>/`, for `check` to compare with
+    #[arg(long, requires = "apply")]
+    keep_versions: bool,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -57,6 +64,9 @@ struct Report<'a> {
     /// What --apply did.
     #[serde(skip_serializing_if = "Option::is_none")]
     steps: Option<Vec<Done>>,
+    /// The files that --keep-versions wrote.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    kept: Vec<PathBuf>,
 }
 
 /// Shows the plan, and carries it out if that was asked for.
@@ -68,11 +78,10 @@ pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<Verdict> {
     log::init(log::QUIET);
     let loaded = config.load()?;
     let (sources, schemas) = app::compile(&loaded)?;
-    let rules = &loaded.config.registry;
     let connection =
         Connection::new(loaded.config.kafka.bootstrap_servers.clone(), loaded.properties.clone());
     let admin = Admin::new(&connection)?;
-    let registry = Registry::new(&rules.url, loaded.registry_auth.clone(), rules.ca_file.as_deref())?;
+    let registry = Registry::new(&loaded)?;
     let planner =
         Planner { loaded: &loaded, sources: &sources, schemas: &schemas, admin: &admin, registry: &registry };
     let allowed = Allowed { repartition: args.allow_repartition, removal: args.allow_removal };
@@ -93,9 +102,15 @@ pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<Verdict> {
         failed = planner.apply(&plan, told).await?;
         steps = Some(done);
     }
+    let kept = if args.keep_versions { planner.keep_versions().await? } else { Vec::new() };
     let (pending, blocked) = (plan.pending(), plan.blocked());
     if args.json {
-        print_json(&Report { pending, blocked, plan: &plan, steps })?;
+        print_json(&Report { pending, blocked, plan: &plan, steps, kept })?;
+    } else {
+        if args.keep_versions && schemas.iter().all(|schema| schema.file.is_none()) {
+            line(0, PLAIN, ' ', "kept    nothing: no schema is a file below schemas/")?;
+        }
+        kept.iter().try_for_each(|path| line(0, ADD, ' ', &format!("kept    {}", path.display())))?;
     }
     let unknown = plan.items.iter().filter(|item| item.unknown).count();
     anyhow::ensure!(unknown == 0, "what {unknown} topics are like cannot be read: see the plan");
@@ -159,6 +174,17 @@ fn show_item(item: &Item) -> anyhow::Result<()> {
             }
         }
     }
+    for FieldChange { field, from, to } in &item.fields {
+        match (from, to) {
+            (None, Some(to)) => line(6, ADD, '+', &format!("{field} {to}"))?,
+            (Some(from), Some(to)) => line(6, ALTER, '~', &format!("{field} {from} -> {to}"))?,
+            (from, None) => line(6, BAD, '-', &format!("{field} {}", from.as_deref().unwrap_or_default()))?,
+        }
+    }
+    item.notes.iter().try_for_each(|note| {
+        let text = format!("{:4}note  {}", "", escape_controls(note));
+        anyhow::Ok(output::print_line(&text)?)
+    })?;
     for Left { setting, actual, wished, why } in &item.left {
         let (actual, wished) = (readable(setting, actual), readable(setting, wished));
         line(4, PLAIN, '=', &format!("{setting:<width$}  {actual}   not {wished}: {why}"))?;

@@ -1,7 +1,5 @@
 //! `hookstream serve`
 
-use std::sync::Arc;
-
 use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -15,7 +13,7 @@ use crate::observe::log;
 ///
 /// Missing topics are created and schemas registered at start. SIGHUP reads the
 /// configuration again, as does a change of its files. SIGTERM stops it without loss, a second signal at
-/// once. HOOKSTREAM_LOG sets the log's filter, for instance `warn`.
+/// once. The log's filter is `log.filter`, or the variable HOOKSTREAM_LOG.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Take no deliveries: publish what the spool holds, then end (0 all out, 1 stopped before)
@@ -33,6 +31,7 @@ pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<Verdict> {
     let loaded = if args.drain_only { config.load_unread()? } else { config.load()? };
     let file = loaded.file.as_ref().map_or("none (built in)".into(), |file| file.display().to_string());
     tracing::info!(version = env!("CARGO_PKG_VERSION"), config = file, "starting");
+    log::filter(&loaded.config.log.filter);
     app::warn(&loaded, &[]);
     for (source, why) in &loaded.off {
         tracing::info!(source, why, "source is off");
@@ -44,7 +43,7 @@ pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<Verdict> {
     // Before anybody can take us for started: until then it ends the process.
     let mut hangups = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
     let listeners = Listeners::bind(&loaded.config).await?;
-    let mut app = App::start(loaded, listeners, Arc::new(http::log)).await?;
+    let mut app = App::start(loaded, listeners, http::log()).await?;
     app.watch_files(app::RELOAD_LOOK);
     let reload = app.reload.clone();
     tokio::spawn(async move {

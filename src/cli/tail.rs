@@ -1,6 +1,6 @@
 //! `hookstream tail`
 
-mod choice;
+pub(super) mod choice;
 pub(super) mod place;
 mod show;
 
@@ -96,8 +96,7 @@ pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<Verdict> {
 async fn tail(loaded: &Loaded, args: &Args, start: Start) -> anyhow::Result<Verdict> {
     let kafka = Connection::new(&loaded.config.kafka.bootstrap_servers, loaded.properties.clone());
     let consumer = Consumer::new(&kafka)?;
-    let rules = &loaded.config.registry;
-    let registry = Registry::new(&rules.url, loaded.registry_auth.clone(), rules.ca_file.as_deref())?;
+    let registry = Registry::new(loaded)?;
     let key = args.key.as_deref().map(Key::new);
 
     let spans = spans(&consumer, loaded, args, key.as_ref(), start).await?;
@@ -106,7 +105,7 @@ async fn tail(loaded: &Loaded, args: &Args, start: Start) -> anyhow::Result<Verd
         json,
         headers: args.headers,
         decoder: Decoder::new(&registry, json),
-        registry_url: &rules.url,
+        registry_url: registry.url(),
         complained: false,
     };
     let (sender, mut events) = mpsc::channel(WAITING);

@@ -10,7 +10,7 @@ use super::problems::Problems;
 use super::secret::Environment;
 
 /// Tables that are read at start only: ports, clients and the spool are made of them.
-const AT_START: [&str; 6] = ["http", "admin", "kafka", "registry", "spool", "provision"];
+const AT_START: [&str; 7] = ["http", "admin", "kafka", "registry", "spool", "provision", "lag"];
 
 /// What a configuration was read from. No `Debug` of its values: one could be a secret in the wrong
 /// place.
@@ -47,13 +47,16 @@ impl Loaded {
         if self.properties != started.properties {
             names.insert("kafka.properties".to_owned());
         }
-        if self.registry_auth != started.registry_auth {
+        if self.registry_auth != started.registry_auth || self.registry_identity != started.registry_identity
+        {
             names.insert("registry (its credentials)".to_owned());
         }
         let source = std::mem::take(&mut self.config.source);
-        self.config = super::Config { source, ..started.config.clone() };
+        let log = self.config.log.clone();
+        self.config = super::Config { source, log, ..started.config.clone() };
         self.properties = started.properties.clone();
         self.registry_auth = started.registry_auth.clone();
+        self.registry_identity = started.registry_identity.clone();
         names.into_iter().collect()
     }
 

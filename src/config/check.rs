@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::{Config, Http, Problems, Registry, Source, Stale, Topics, Unmapped};
+use super::{Config, Http, Lag, Problems, Registry, Source, Stale, Topics, Unmapped};
 use crate::names;
 
 /// The longest time that any wait may take.
@@ -22,6 +22,13 @@ pub(super) fn all(config: &Config, problems: &mut Problems) {
     if !(config.spool.source_share > 0.0 && config.spool.source_share <= 1.0) {
         problems.add("spool.source_share", "expected a number above 0, up to 1");
     }
+    if tracing_subscriber::EnvFilter::try_new(&config.log.filter).is_err() {
+        problems.add(
+            "log.filter",
+            "expected a level (error, warn, info, debug, trace, off), or TARGET=LEVEL, several with commas",
+        );
+    }
+    lag(&config.lag, problems);
     for (name, source) in &config.source {
         self::source(name, source, &config.http, problems);
     }
@@ -130,8 +137,31 @@ fn registry(registry: &Registry, problems: &mut Problems) {
         }
         _ => problems.add("registry.url", "expected a URL with http:// or https://"),
     }
+    if registry.client_cert.is_some() && registry.url.starts_with("http://") {
+        let message = "is for https://, and the URL is http://: nobody would ask for the certificate";
+        problems.add_between(["registry.client_cert", "registry.url"], message);
+    }
+    let is_context = |context: &str| {
+        let rest = context.strip_prefix('.').unwrap_or_default();
+        !rest.is_empty() && rest.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'))
+    };
+    if registry.context.as_deref().is_some_and(|context| !is_context(context)) {
+        let message = "expected a dot and a name, such as \".tenant\"; leave it out for the default context";
+        problems.add("registry.context", message);
+    }
     if registry.bearer.is_some() && registry.basic_auth.is_some() {
         problems.add("registry.bearer", "excludes registry.basic_auth; keep one of them");
+    }
+}
+
+fn lag(lag: &Lag, problems: &mut Problems) {
+    time("lag.interval", lag.interval, Duration::from_secs(1), problems);
+    for (index, group) in lag.groups.iter().enumerate() {
+        if group.trim().is_empty() {
+            problems.add(format!("lag.groups.{index}"), "is an empty name of a group; take it out");
+        } else if group.contains('\0') {
+            problems.add(format!("lag.groups.{index}"), "holds a zero character, which no group's name can");
+        }
     }
 }
 

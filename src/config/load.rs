@@ -11,7 +11,7 @@ use super::again::Origin;
 use super::layers::{Layers, PRESETS};
 use super::problems::{Place, Problems};
 use super::properties::{Properties, Property};
-use super::reference::Unusable;
+use super::reference::{Unusable, read_file};
 use super::secret::{Environment, Secret, SecretText, dev_secret, is_dev};
 use super::{Config, Hash, SecretFormat, Source, check, warnings};
 
@@ -74,6 +74,8 @@ pub struct Loaded {
     pub properties: Properties,
     /// The registry's credentials.
     pub registry_auth: Auth,
+    /// Our private key and certificate for the registry, in PEM.
+    pub registry_identity: Option<SecretText>,
     /// One sentence each, for the log.
     pub warnings: Vec<String>,
     /// Likewise, by source, of each that refuses everything, since none of its secrets counts now. A
@@ -148,6 +150,7 @@ pub(super) fn load_with(
         off: BTreeMap::new(),
         properties: Properties::default(),
         registry_auth: Auth::None,
+        registry_identity: None,
         warnings: Vec::new(),
         refusing: BTreeMap::new(),
         ignored,
@@ -157,6 +160,7 @@ pub(super) fn load_with(
     reader.sources(&mut loaded);
     loaded.properties = reader.properties(&loaded.config);
     loaded.registry_auth = reader.registry(&loaded.config);
+    loaded.registry_identity = reader.identity(&loaded.config);
     loaded.warnings = reader.warnings;
     loaded.refusing = reader.refusing;
     let mut problems = reader.problems.on(layers);
@@ -324,5 +328,40 @@ impl Reader<'_> {
         }
         let token = config.registry.bearer.as_ref();
         token.and_then(|token| read(self, "registry.bearer", token)).map_or(Auth::None, Auth::Bearer)
+    }
+
+    /// Our certificate and its key, tried here: a client that cannot use them would say so at the first call.
+    fn identity(&mut self, config: &Config) -> Option<SecretText> {
+        let registry = &config.registry;
+        let (certificate, key) = match (&registry.client_cert, &registry.client_key) {
+            (None, None) => return None,
+            (Some(certificate), Some(key)) => (certificate, key),
+            (Some(_), None) => {
+                let message = "needs registry.client_key, the certificate's private key";
+                self.problem("registry.client_cert".to_owned(), message);
+                return None;
+            }
+            (None, Some(_)) => {
+                let message = "needs registry.client_cert, the key's certificate";
+                self.problem("registry.client_key".to_owned(), message);
+                return None;
+            }
+        };
+        let mut read = |key: &str, path: &Path| {
+            read_file(path).map_err(|message| self.problem(key.to_owned(), message)).ok()
+        };
+        let (certificate, key) =
+            (read("registry.client_cert", certificate), read("registry.client_key", key));
+        let pem = [key?, certificate?].join(&b'\n');
+        let client = reqwest::Identity::from_pem(&pem)
+            .and_then(|identity| reqwest::Client::builder().tls_certs_only([]).identity(identity).build());
+        // Why may quote what stands in the files.
+        let (Ok(_), Ok(pem)) = (client, String::from_utf8(pem)) else {
+            let message = "is of no use with registry.client_cert: expected two PEM files, the certificate with its \
+                           chain, and that certificate's private key, not encrypted";
+            self.problem("registry.client_key".to_owned(), message);
+            return None;
+        };
+        Some(SecretText::new(pem))
     }
 }

@@ -12,6 +12,7 @@ mod check;
 mod envelope;
 mod handshake;
 mod layers;
+mod level;
 mod load;
 mod problems;
 mod properties;
@@ -26,6 +27,7 @@ mod warnings;
 
 pub use envelope::{Envelope, Id, Part, TimeFormat};
 pub use handshake::{Answer, Challenge, Handshake, When};
+pub use level::Level;
 pub use load::{Auth, Loaded, Overrides, Secrets, load, presets};
 pub use problems::Problems;
 pub use properties::{Properties, Property};
@@ -49,6 +51,10 @@ pub struct Config {
     pub spool: Spool,
     /// What `serve` creates at start.
     pub provision: Provision,
+    /// What the service says.
+    pub log: Log,
+    /// Which consumer groups' lag `serve` measures.
+    pub lag: Lag,
     /// By name: the name in the URL and in the topics. As loaded, only those that are on.
     #[serde(default)]
     pub source: BTreeMap<String, Source>,
@@ -150,6 +156,37 @@ pub struct Registry {
     /// PEM file with the registry's certificate authority, when it is none of the system's.
     #[serde(default)]
     pub ca_file: Option<PathBuf>,
+    /// PEM file with our own certificate and its chain, where the registry asks for one; with `client_key`.
+    #[serde(default)]
+    pub client_cert: Option<PathBuf>,
+    /// PEM file with the certificate's private key, not encrypted.
+    #[serde(default)]
+    pub client_key: Option<PathBuf>,
+    /// The context that our subjects stand in, `.tenant`. Without it, the registry's default one.
+    #[serde(default)]
+    pub context: Option<String>,
+    /// What a schema's subject is called.
+    #[serde(deserialize_with = "text::choice")]
+    pub subject_name_strategy: SubjectNameStrategy,
+    /// Whether the registry is to take schemas that differ in form only for one.
+    #[serde(deserialize_with = "text::boolean")]
+    pub normalize: bool,
+    /// Whether schemas are registered at all; if not, they are only looked up.
+    #[serde(deserialize_with = "text::boolean")]
+    pub auto_register: bool,
+}
+
+/// `subject_name_strategy = "record_name"`: Confluent's strategies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SubjectNameStrategy {
+    /// `<topic>-value`
+    #[default]
+    TopicName,
+    /// The record's full name. Several topics may share it.
+    RecordName,
+    /// `<topic>-<the record's full name>`
+    TopicRecordName,
 }
 
 /// `basic_auth = { username = "...", password = { env = "..." } }`
@@ -196,6 +233,27 @@ pub struct Provision {
     pub on_start: bool,
 }
 
+/// `[log]`, in force from the next reload on.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Log {
+    /// In the syntax of `tracing_subscriber::EnvFilter`; the variable HOOKSTREAM_LOG stands above it.
+    pub filter: String,
+}
+
+/// `[lag]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Lag {
+    /// Names of groups, `*` stands for anything. None by default: with several replicas, or an exporter
+    /// that is there already, each would tell the same numbers once more.
+    #[serde(deserialize_with = "text::list")]
+    pub groups: Vec<String>,
+    /// Between two measurements.
+    #[serde(deserialize_with = "text::duration")]
+    pub interval: Duration,
+}
+
 /// `[source.NAME]`, its preset merged in.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -234,6 +292,9 @@ pub struct Source {
     /// How far that may be, before or after.
     #[serde(deserialize_with = "text::duration", default = "five_minutes")]
     pub tolerance: Duration,
+    /// What a new version of its schemas must be able to do: the level of their subjects.
+    #[serde(default = "strictest", deserialize_with = "text::choice")]
+    pub compatibility: Level,
     /// How a delivery is signed.
     pub signature: Signature,
     /// Where the event's own fields stand.
@@ -248,6 +309,10 @@ pub struct Source {
 
 fn yes() -> bool {
     true
+}
+
+fn strictest() -> Level {
+    Level::FullTransitive
 }
 
 fn four_seconds() -> Duration {

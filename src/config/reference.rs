@@ -147,7 +147,8 @@ fn unreadable(path: &Path, error: &std::io::Error) -> String {
     format!("{} cannot be read ({}); create it, or let us read it", shown_path(path), error.kind())
 }
 
-fn read_file(path: &Path) -> Result<Vec<u8>, String> {
+/// A small file, without its last line's end. Bounded: a path may lead to anything.
+pub(super) fn read_file(path: &Path) -> Result<Vec<u8>, String> {
     let mut value = Vec::new();
     let read = File::open(path).and_then(|file| file.take(MAX + 1).read_to_end(&mut value));
     let read = read.map_err(|error| unreadable(path, &error))?;

@@ -6,7 +6,6 @@
     reason = "answers about schemas are built as JSON; no payload comes here"
 )]
 
-mod compatibility;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -25,8 +24,8 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 
-use self::compatibility::Level;
 use self::store::{Posted, Refusal, Store, Wanted};
+use crate::config::Level;
 
 const CONTENT_TYPE: &str = "application/vnd.schemaregistry.v1+json";
 

@@ -1,11 +1,15 @@
 //! One line for each delivery, when it has ended.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use tracing::Level;
 
 use crate::delivery::Id;
+use crate::outcome::Outcome;
 use crate::pipeline::Ended;
 
 /// What a delivery came to, for those who watch.
@@ -25,8 +29,43 @@ pub struct Line<'a> {
 /// Called once for each delivery, when it has ended; must not block.
 pub type Watch = Arc<dyn Fn(&Line<'_>) + Send + Sync>;
 
-/// Writes the log line.
-pub fn log(line: &Line<'_>) {
+/// Writes the log lines. Refusals cost the sender nothing, so a flood of them must not fill a disk, nor hide
+/// the other lines: past a bound they are left out, and counted.
+pub fn log() -> Watch {
+    let floods = Floods::new();
+    Arc::new(move |line| {
+        if line.ended.outcome() != Outcome::Refused {
+            write(line, None);
+        } else if let Some(left_out) = floods.take() {
+            write(line, Some(left_out).filter(|count| *count > 0));
+        }
+    })
+}
+
+/// Lines about refusals in a second; as many may come at once.
+const REFUSALS: NonZeroU32 = NonZeroU32::new(20).unwrap();
+
+struct Floods {
+    lines: DefaultDirectRateLimiter,
+    left_out: AtomicU64,
+}
+
+impl Floods {
+    fn new() -> Self {
+        Self { lines: RateLimiter::direct(Quota::per_second(REFUSALS)), left_out: AtomicU64::new(0) }
+    }
+
+    /// How many were left out before this line; `None` where it is left out, too.
+    fn take(&self) -> Option<u64> {
+        if self.lines.check().is_err() {
+            self.left_out.fetch_add(1, Ordering::Relaxed);
+            return None;
+        }
+        Some(self.left_out.swap(0, Ordering::Relaxed))
+    }
+}
+
+fn write(line: &Line<'_>, left_out: Option<u64>) {
     let ended = line.ended;
     let fault = ended.result.as_ref().err();
     let level = fault.map_or(Level::INFO, |fault| fault.reason.row().level);
@@ -48,6 +87,7 @@ pub fn log(line: &Line<'_>) {
                 partition = ended.ack().map(|ack| ack.partition),
                 offset = ended.ack().map(|ack| ack.offset),
                 ms = line.took.as_millis() as u64,
+                left_out,
             )
         };
     }
@@ -55,5 +95,28 @@ pub fn log(line: &Line<'_>) {
         Level::ERROR => write_line!(Level::ERROR),
         Level::WARN => write_line!(Level::WARN),
         _ => write_line!(Level::INFO),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_leaves_a_few_lines_and_their_number() {
+        let floods = Floods::new();
+        let mut told = 0;
+        let mut sent = 0_u64;
+        // Until one is written again after some were left out, so some tens of milliseconds.
+        let left_out = loop {
+            sent += 1;
+            match floods.take() {
+                Some(left_out @ 1..) => break left_out,
+                Some(0) => told += 1,
+                None => {}
+            }
+        };
+        assert!(told >= u64::from(REFUSALS.get()), "{told}");
+        assert_eq!(told + left_out + 1, sent);
     }
 }

@@ -16,6 +16,7 @@ pub fn hooks(state: Arc<Ingest>) -> Router {
 /// The operator's port.
 pub fn admin(operator: Operator) -> Router {
     Router::new()
+        .route("/", get(admin::page))
         .route("/livez", get(admin::livez))
         .route("/readyz", get(admin::readyz))
         .route("/status", get(admin::status))

@@ -13,7 +13,7 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::error::RDKafkaErrorCode;
 
 use super::Connection;
-use super::ffi::{self, Alteration};
+use super::ffi::{self, Alteration, Committed, Group};
 
 /// The bound of each call to the cluster.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -267,6 +267,24 @@ impl Admin {
             Refusal::new(topic, code, if why.is_empty() { code.to_string() } else { why })
         };
         Ok(refused.into_iter().map(refusal).collect())
+    }
+
+    /// The consumer groups that we may see, by name.
+    ///
+    /// # Errors
+    /// When a broker does not answer in time.
+    pub(super) async fn groups(&self) -> anyhow::Result<BTreeMap<String, Group>> {
+        let client = self.0.clone();
+        tokio::task::spawn_blocking(move || ffi::groups(client.inner(), TIMEOUT)).await?
+    }
+
+    /// What a group has committed, for whichever topics.
+    ///
+    /// # Errors
+    /// When its coordinator does not answer in time.
+    pub(super) async fn committed(&self, group: String) -> anyhow::Result<Committed> {
+        let client = self.0.clone();
+        tokio::task::spawn_blocking(move || ffi::committed(client.inner(), &group, TIMEOUT)).await?
     }
 
     /// Gives topics so many partitions in all; those that were refused. With `only_ask` nothing is changed.

@@ -23,6 +23,7 @@ use tokio::sync::mpsc;
 use super::Connection;
 
 mod fetched;
+pub(super) mod first;
 #[cfg(test)]
 mod tests;
 
@@ -130,6 +131,11 @@ impl Consumer {
     /// # Errors
     /// When librdkafka refuses a property.
     pub fn new(connection: &Connection) -> anyhow::Result<Self> {
+        Self::with(connection, &[])
+    }
+
+    /// `forced` stands over the user's properties.
+    fn with(connection: &Connection, forced: &[(&str, &str)]) -> anyhow::Result<Self> {
         let defaults = [
             ("group.id", GROUP),
             // The start may have fallen under retention since it was asked for.
@@ -147,6 +153,9 @@ impl Consumer {
         config.set("enable.auto.commit", "false");
         config.set("enable.auto.offset.store", "false");
         config.set("enable.partition.eof", "true");
+        for (name, value) in forced {
+            config.set(*name, *value);
+        }
         let inner = config.create_with_context(Callbacks::default()).context("librdkafka refuses [kafka]")?;
         Ok(Self { inner: Arc::new(inner), bootstrap_servers: connection.bootstrap_servers().to_owned() })
     }
@@ -307,16 +316,7 @@ impl Consumer {
         partitions: &[(String, i32)],
         wished: Offset,
     ) -> anyhow::Result<Vec<Option<i64>>> {
-        let mut list = TopicPartitionList::with_capacity(partitions.len());
-        for (topic, partition) in partitions {
-            list.add_partition_offset(topic, *partition, wished)?;
-        }
-        let found = self.call(move |consumer| consumer.offsets_for_times(list, TIMEOUT)).await?;
-        let found = found.map_err(|error| {
-            let code = error.rdkafka_error_code();
-            let why = code.map_or_else(String::new, |code| format!(": {code}"));
-            anyhow::anyhow!("Kafka does not say where the partitions end{why}")
-        })?;
+        let found = self.found(partitions, wished).await?;
         let mut offsets = Vec::with_capacity(partitions.len());
         for (topic, partition) in partitions {
             let place = || format!("Kafka does not say where {topic} [{partition}] ends");
@@ -328,6 +328,24 @@ impl Consumer {
             });
         }
         Ok(offsets)
+    }
+
+    /// The same as Kafka tells it, each partition with its own error.
+    async fn found(
+        &self,
+        partitions: &[(String, i32)],
+        wished: Offset,
+    ) -> anyhow::Result<TopicPartitionList> {
+        let mut list = TopicPartitionList::with_capacity(partitions.len());
+        for (topic, partition) in partitions {
+            list.add_partition_offset(topic, *partition, wished)?;
+        }
+        let found = self.call(move |consumer| consumer.offsets_for_times(list, TIMEOUT)).await?;
+        found.map_err(|error| {
+            let code = error.rdkafka_error_code();
+            let why = code.map_or_else(String::new, |code| format!(": {code}"));
+            anyhow::anyhow!("Kafka does not say where the partitions end{why}")
+        })
     }
 
     /// Runs a blocking call on a thread of its own; meanwhile events are served, so that

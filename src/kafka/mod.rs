@@ -9,10 +9,11 @@ mod renew;
 mod triage;
 
 pub mod embedded;
+pub mod lag;
 
 pub use admin::{Admin, Cluster, Copies, NewTopic, Refusal, Setting, Shape};
 pub use consumer::{Consumer, Event, Fetched, Span, Start};
-pub use ffi::Alteration;
+pub use ffi::{Alteration, Group};
 pub use murmur2::partition_of;
 pub use producer::{Ack, Producer, Tuning};
 pub use triage::Trouble;

@@ -82,6 +82,16 @@ metrics! {
         "Bytes of all rows in the spool: topics, keys, headers, values.";
     SPOOL_OLDEST  Gauge     "hookstream_spool_oldest_timestamp_seconds" []
         "When the oldest live row of the spool was received, in seconds since 1970; NaN while there is none.";
+    LAG           Gauge     "kafka_consumergroup_lag" ["consumergroup", "topic", "partition"]
+        "Records between a group's committed offset and the log end, by offsets; NaN while it is not known. This and the next four are there only with `[lag] groups`.";
+    LAG_SECONDS   Gauge     "kafka_consumergroup_lag_seconds" ["consumergroup", "topic", "partition"]
+        "Since the first record that the group has not yet read was written; 0 where nothing is left, NaN while it is not known.";
+    LOG_END       Gauge     "kafka_topic_partition_current_offset" ["topic", "partition"]
+        "The log end: the offset that the partition's next record gets; NaN while it is not known.";
+    LAG_ERRORS    Counter   "hookstream_lag_errors_total" []
+        "Measurements of the lag that failed, wholly or for some groups.";
+    LAG_MEASURED  Gauge     "hookstream_lag_measured_timestamp_seconds" []
+        "When the lag was last measured, in seconds since 1970; NaN before.";
     REFUSED       Counter   "hookstream_connections_refused_total" []
         "Connections closed at once: their address had `http.max_connections_per_address` open.";
     RELOAD        Gauge     "hookstream_config_last_reload_successful" []
@@ -237,6 +247,31 @@ impl SecretMeter {
         self.matches.increment(1);
         self.last.set(last_ms as f64 / 1000.0);
     }
+}
+
+/// The gauges of a group's lag on one partition: records, seconds. The caller bounds the groups.
+pub fn lag(group: &str, topic: &str, partition: i32) -> [metrics::Gauge; 2] {
+    let labels = [
+        ("consumergroup", group.to_owned()),
+        ("topic", topic.to_owned()),
+        ("partition", partition.to_string()),
+    ];
+    [metrics::gauge!(LAG, &labels), metrics::gauge!(LAG_SECONDS, &labels)]
+}
+
+/// The gauge of a partition's log end.
+pub fn log_end(topic: &str, partition: i32) -> metrics::Gauge {
+    let labels = [("topic", topic.to_owned()), ("partition", partition.to_string())];
+    metrics::gauge!(LOG_END, &labels)
+}
+
+/// The counter of failed measurements, and when the last one succeeded, in seconds since 1970. There from
+/// now on, which is to be the start of measuring.
+pub fn lag_meters() -> (metrics::Counter, metrics::Gauge) {
+    let measured = metrics::gauge!(LAG_MEASURED);
+    // A zero would make every alarm on its age go off; NaN compares as false.
+    measured.set(f64::NAN);
+    (metrics::counter!(LAG_ERRORS), measured)
 }
 
 /// Seconds since 1970, as gauges have them.

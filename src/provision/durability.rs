@@ -74,19 +74,11 @@ impl Durability {
 
     /// True when it is known of every topic.
     async fn read(&self) -> anyhow::Result<bool> {
-        let copies = self.admin.copies(&names(&self.sources.load())).await?;
+        let copies = self.admin.copies(&self.sources.load().topics()).await?;
         let (state, why) = judge(&copies);
         self.health.durability.set(state, why);
         Ok(copies.values().all(|copies| copies.sure().is_some()))
     }
-}
-
-fn names(sources: &Sources) -> Vec<String> {
-    let topics = sources.iter().flat_map(|source| {
-        let events = source.routes().map(|route| &*route.topic);
-        events.chain([&*source.dead_letter_topic])
-    });
-    topics.map(str::to_owned).collect()
 }
 
 /// The topics with too few copies, those that have the same reason together.

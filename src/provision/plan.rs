@@ -5,13 +5,17 @@
 //! (less retention, a `cleanup.policy` that newly compacts or deletes). What a key means to old records we
 //! cannot know, so that compaction, too, is switched on by a person only.
 
+mod subject;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::Serialize;
 
+use crate::config::Level;
 use crate::kafka::{Alteration, NewTopic, Shape};
-use crate::schema::registry::{COMPATIBILITY, Listing};
+use crate::schema::changes::FieldChange;
+pub(super) use subject::{Known, Latest, subject};
 
 /// What may be done although it cannot be taken back.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -42,6 +46,12 @@ pub struct Item {
     pub action: Action,
     /// What is to change.
     pub changes: Vec<Change>,
+    /// Of a subject: the fields that differ from its last version.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub fields: Vec<FieldChange>,
+    /// What consumers are to know of the change.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
     /// What differs, and stays.
     pub left: Vec<Left>,
     /// What somebody else has set, and stays.
@@ -113,14 +123,16 @@ pub enum Step {
     Alter(Alteration),
     /// Gives a topic so many partitions.
     Partitions(String, usize),
-    /// Sets a subject's level to [`COMPATIBILITY`].
-    Level(String),
+    /// Sets a subject's level.
+    Level(String, Level),
     /// Registers a schema; a new subject gets its level, too.
     Register {
         /// The subject.
         subject: String,
         /// Its schema.
         schema: String,
+        /// The level of a new subject.
+        level: Level,
     },
 }
 
@@ -133,7 +145,7 @@ impl fmt::Display for Step {
                 write!(f, "set {} of topic {topic}", settings.collect::<Vec<_>>().join(" "))
             }
             Self::Partitions(topic, count) => write!(f, "give topic {topic} {count} partitions"),
-            Self::Level(subject) => write!(f, "set compatibility {COMPATIBILITY} of subject {subject}"),
+            Self::Level(subject, level) => write!(f, "set compatibility {level} of subject {subject}"),
             Self::Register { subject, .. } => write!(f, "register the schema of subject {subject}"),
         }
     }
@@ -158,6 +170,8 @@ impl Item {
             name: name.to_owned(),
             action,
             changes: Vec::new(),
+            fields: Vec::new(),
+            notes: Vec::new(),
             left: Vec::new(),
             foreign: BTreeMap::new(),
             faults: Vec::new(),
@@ -314,56 +328,6 @@ fn number(text: &str) -> Option<i64> {
 /// Kafka's -1 is for good.
 fn age(text: &str) -> Option<i64> {
     number(text).map(|ms| if ms < 0 { i64::MAX } else { ms })
-}
-
-/// What the registry has of a subject.
-pub(super) struct Known {
-    /// Where our schema stands in it.
-    pub(super) listing: Listing,
-    /// The level that was set on the subject itself.
-    pub(super) level: Option<String>,
-    /// The last version.
-    pub(super) latest: Option<u32>,
-}
-
-/// A subject with our schema, and what the registry has of it.
-pub(super) fn subject(name: &str, schema: &str, known: Known) -> Item {
-    let register = || Step::Register { subject: name.to_owned(), schema: schema.to_owned() };
-    if known.listing == Listing::NoSubject {
-        let mut item = Item::new(Kind::Subject, name, Action::Create);
-        item.change("schema", None, "version 1".into());
-        item.change("compatibility", None, COMPATIBILITY.into());
-        item.steps.push(register());
-        return item;
-    }
-    let mut item = Item::new(Kind::Subject, name, Action::Keep);
-    // First, so that a new schema is judged by it.
-    if known.level.as_deref() != Some(COMPATIBILITY) {
-        let from = known.level.clone().unwrap_or_else(|| "the registry's default".into());
-        item.change("compatibility", Some(from), COMPATIBILITY.into());
-        item.steps.push(Step::Level(name.to_owned()));
-    }
-    match known.listing {
-        Listing::Other { compatible: true, .. } => {
-            let version = |number: Option<u32>| {
-                number.map_or_else(|| "another".into(), |number| format!("version {number}"))
-            };
-            let (from, to) = (known.latest, known.latest.map(|latest| latest + 1));
-            item.change("schema", Some(version(from)), version(to));
-            item.note(&match known.level.as_deref() {
-                Some("NONE") => "not judged: the level of now is NONE".into(),
-                Some(level) => format!("{level}: compatible"),
-                None => "compatible by the registry's default level".to_owned(),
-            });
-            item.steps.push(register());
-        }
-        Listing::Other { compatible: false, why } => {
-            item.faults.push("our schema is not compatible with what is registered".into());
-            item.faults.extend(why);
-        }
-        Listing::Registered(_) | Listing::NoSubject => {}
-    }
-    item.judged()
 }
 
 #[cfg(test)]

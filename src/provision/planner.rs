@@ -1,15 +1,19 @@
 //! Asks Kafka and the registry for a [`Plan`], and carries it out.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 
+use anyhow::Context as _;
 use serde::Serialize;
 
-use super::plan::{self, Allowed, Item, Known, Plan, Step};
+use super::plan::{self, Allowed, Item, Known, Latest, Plan, Step};
 use super::{grants, wished_topics};
 use crate::config::Loaded;
 use crate::kafka::{Admin, Alteration, NewTopic, Refusal};
-use crate::schema::registry::Listing;
-use crate::schema::{Registry, Schemas};
+use crate::schema::changes::changes;
+use crate::schema::promoted::promoted;
+use crate::schema::registry::{Listing, Version};
+use crate::schema::{self, Registry, Schemas, kept, shipped};
 use crate::sources::Sources;
 
 /// What a plan is made from.
@@ -84,7 +88,7 @@ impl Planner<'_> {
                 Step::Create(topic) => new.push(topic.clone()),
                 Step::Alter(alteration) => altered.push(alteration.clone()),
                 Step::Partitions(topic, count) => larger.push((topic.clone(), *count)),
-                Step::Level(_) | Step::Register { .. } => {}
+                Step::Level(..) | Step::Register { .. } => {}
             }
         }
         let created = if new.is_empty() { Vec::new() } else { self.admin.refusals(&new).await? };
@@ -96,8 +100,8 @@ impl Planner<'_> {
     async fn subjects(&self) -> anyhow::Result<Vec<Item>> {
         let mut items = Vec::new();
         for schema in self.schemas.iter() {
-            let (subject, text) = (schema.subject.as_str(), schema.text.as_str());
-            let listing = self.registry.listing(subject, text).await?;
+            let subject = schema.subject.as_str();
+            let listing = self.registry.listing(subject, &schema.text).await?;
             let (level, latest) = match &listing {
                 Listing::NoSubject => (None, None),
                 Listing::Registered(_) => (self.registry.level(subject).await?, None),
@@ -105,10 +109,44 @@ impl Planner<'_> {
                     (self.registry.level(subject).await?, self.registry.latest(subject).await?)
                 }
             };
-            let latest = latest.map(|latest| latest.version);
-            items.push(plan::subject(subject, text, Known { listing, level, latest }));
+            let latest = latest.and_then(|latest| self.beside(schema, &latest));
+            let auto_register = self.loaded.config.registry.auto_register;
+            items.push(plan::subject(schema, Known { listing, level, latest }, auto_register));
         }
         Ok(items)
+    }
+
+    /// What our schema changes of a version. `None` where that is no Avro.
+    fn beside(&self, ours: &schema::Loaded, latest: &Version) -> Option<Latest> {
+        let registered = shipped::parse(&latest.schema).ok()?;
+        let places = self.sources.get(&ours.source)?.envelope.places();
+        Some(Latest {
+            version: latest.version,
+            fields: changes(&registered, &ours.schema),
+            promoted: promoted(&registered, &ours.schema, places),
+            demoted: promoted(&ours.schema, &registered, places),
+        })
+    }
+
+    /// Writes what the registry has of each subject's versions, and the folder beside its schema's file has
+    /// not, into that folder. Returns the new files.
+    ///
+    /// # Errors
+    /// When the registry does not tell, or a folder cannot be read or written; what was written stays.
+    pub async fn keep_versions(&self) -> anyhow::Result<Vec<PathBuf>> {
+        let mut written = Vec::new();
+        for schema in self.schemas.iter() {
+            let Some(file) = &schema.file else { continue };
+            for version in self.registry.versions(&schema.subject).await? {
+                let kept = kept::read(file).map_err(anyhow::Error::msg)?;
+                if !kept::has(&kept, &version.schema) {
+                    let path = kept::keep(file, &kept, &version.schema);
+                    written
+                        .push(path.with_context(|| format!("cannot keep a version of {}", file.display()))?);
+                }
+            }
+        }
+        Ok(written)
     }
 
     /// Does the plan's steps one by one, but for items that have faults, and tells each. One that fails
@@ -143,9 +181,9 @@ impl Planner<'_> {
             Step::Partitions(topic, count) => {
                 taken(self.admin.add_partitions(&[(topic.clone(), *count)], false).await?)
             }
-            Step::Level(subject) => self.registry.set_level(subject).await,
-            Step::Register { subject, schema } => {
-                self.registry.register(subject, schema).await?;
+            Step::Level(subject, level) => self.registry.set_level(subject, *level).await,
+            Step::Register { subject, schema, level } => {
+                self.registry.register(subject, schema, *level).await?;
                 Ok(())
             }
         }

@@ -14,12 +14,15 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::PAUSES;
 use crate::config::{Loaded, Problems};
 use crate::observe::health::{Health, State};
-use crate::schema::registry::Resolved;
+use crate::schema::registry::{Resolved, answered};
 use crate::schema::{self, Pins, Registry, Schemas, Standing};
 use crate::sources::Sources;
 
 /// Between two looks at ids that are confirmed.
 pub const RECHECK: Duration = Duration::from_secs(60);
+
+/// Subjects whose troubles are told at a time.
+const TOLD: usize = 5;
 
 /// How long a reload waits for the ids of its new schemas.
 const ASK_FIRST: Duration = Duration::from_secs(5);
@@ -169,19 +172,26 @@ impl Subjects {
     /// holds up its own types only. Returns what went wrong.
     async fn round(&mut self) -> Vec<String> {
         let mut troubles = Vec::new();
-        let mut news = false;
+        let (mut news, mut silent) = (false, 0);
         let all: Vec<schema::Loaded> = self.schemas.iter().cloned().collect();
         for schema in &all {
             match self.ask(schema, self.schemas.standing(&schema.subject)).await {
                 Ok(standing) => news |= self.learn(schema, standing),
                 Err(error) => {
                     troubles.push(format!("{error:#}"));
-                    // One that does not answer will not answer for the others either.
-                    if troubles.len() > 1 {
+                    // One that does not answer will not answer for the others either. One that says no to a
+                    // subject may well have the next.
+                    silent += usize::from(!answered(&error));
+                    if silent > 1 {
                         break;
                     }
                 }
             }
+        }
+        if troubles.len() > TOLD {
+            let more = format!("and {} more", troubles.len() - TOLD);
+            troubles.truncate(TOLD);
+            troubles.push(more);
         }
         news |= self.check_former().await;
         if news {
@@ -235,11 +245,7 @@ impl Subjects {
         if matches!(standing, Standing::Confirmed(_)) {
             return Ok(standing);
         }
-        let given = if self.loaded.config.provision.on_start {
-            self.registry.register(subject, &schema.text).await?
-        } else {
-            self.registry.find(subject, &schema.text).await?
-        };
+        let given = self.registry.id(schema, self.loaded.config.provision.on_start).await?;
         match known {
             Some(id) if id != given => {
                 if news {

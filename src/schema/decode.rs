@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use apache_avro::Schema;
@@ -13,6 +14,7 @@ use apache_avro::types::Value;
 use jiff::SignedDuration;
 use jiff::civil::DateTime;
 use schema_registry_converter::async_impl::avro::AvroDecoder;
+use schema_registry_converter::avro_common::AvroSchema;
 
 use super::Registry;
 use super::annotation::{Annotations, BytesForm, DecimalForm};
@@ -58,27 +60,44 @@ impl Decoder {
 
     /// Decodes a record's value. Waits for the registry where the schema is not known yet.
     pub async fn decode(&mut self, value: &[u8]) -> Decoded {
-        let Some((schema_id, avro)) = frame(value) else { return Decoded::Raw };
+        let (schema, avro) = match self.writer(value).await {
+            Ok(found) => found,
+            Err(other) => return other,
+        };
+        match line(&schema.parsed, avro, self.nulls) {
+            Some(json) => Decoded::Avro { schema_id: schema.id, json },
+            None => Decoded::Unreadable {
+                schema_id: schema.id,
+                why: "the value is not what its schema says".into(),
+            },
+        }
+    }
+
+    /// The schema that a record's value was written with, and its Avro.
+    ///
+    /// # Errors
+    /// What [`Self::decode`] gives where there is no frame or no schema.
+    pub async fn writer<'v>(&mut self, value: &'v [u8]) -> Result<(Arc<AvroSchema>, &'v [u8]), Decoded> {
+        let Some((schema_id, avro)) = frame(value) else { return Err(Decoded::Raw) };
         let unreadable = |why: &'static str| Decoded::Unreadable { schema_id, why: why.into() };
         const SILENT: &str = "the registry does not answer";
         if self.failed.get(&schema_id).is_some_and(|failed| failed.elapsed() < PAUSE) {
-            return unreadable(SILENT);
+            return Err(unreadable(SILENT));
         }
         match self.schemas.get_schema(schema_id).await {
-            Ok(schema) => match line(&schema.parsed, avro, self.nulls) {
-                Some(json) => Decoded::Avro { schema_id, json },
-                None => unreadable("the value is not what its schema says"),
-            },
+            Ok(schema) => Ok((schema, avro)),
             Err(error) if error.retriable => {
                 self.failed.insert(schema_id, Instant::now());
-                unreadable(SILENT)
+                Err(unreadable(SILENT))
             }
-            Err(error) if error.error.contains("status 404") => unreadable("the registry does not know it"),
+            Err(error) if error.error.contains("status 404") => {
+                Err(unreadable("the registry does not know it"))
+            }
             // Its other texts may quote the schema.
             Err(error) if error.error.contains("failed with status") => {
-                Decoded::Unreadable { schema_id, why: error.error.into() }
+                Err(Decoded::Unreadable { schema_id, why: error.error.into() })
             }
-            Err(_) => unreadable("the registry's answer is no Avro schema"),
+            Err(_) => Err(unreadable("the registry's answer is no Avro schema")),
         }
     }
 }

@@ -1,28 +1,34 @@
 //! Avro: schemas and their ids, JSON in, framed values out.
 
 mod annotation;
+pub mod changes;
+pub mod compatibility;
 pub mod decode;
+pub mod drift;
 pub mod encode;
 mod instant;
+pub mod kept;
 mod number;
 pub mod pins;
 mod places;
 mod plan;
+pub mod promoted;
 mod reasons;
 pub mod registry;
 pub mod shipped;
 mod walk;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::path::{Path, PathBuf};
 
 use apache_avro::Schema;
 
 pub use encode::{Encoded, Encoder};
 pub use pins::Pins;
 pub use registry::Registry;
+use shipped::Found;
 
-use crate::config::{Config, Problems, Unmapped};
+use crate::config::{Config, Level, Problems, SubjectNameStrategy, Unmapped};
 use crate::names;
 
 /// The schemas of all event types, with the ids that the registry has given so far.
@@ -68,8 +74,16 @@ impl Standing {
 /// A subject and its schema.
 #[derive(Debug, Clone)]
 pub struct Loaded {
-    /// `<topic>-value`.
+    /// By the strategy; `<topic>-value` by default.
     pub subject: String,
+    /// The source whose event type it serves; of several that share the subject, each has one.
+    pub source: String,
+    /// The event type.
+    pub event_type: String,
+    /// The level that the subject is to have.
+    pub level: Level,
+    /// Where it stands, if it is a file of the operator's.
+    pub file: Option<PathBuf>,
     /// As it is registered.
     pub text: String,
     /// Parsed.
@@ -80,29 +94,39 @@ impl Schemas {
     /// Finds and parses the schema of each event type of each source: below `directory` first, then
     /// among those in the binary, else the generic one. Faults go to `problems`.
     pub fn load(directory: &Path, config: &Config, problems: &mut Problems) -> Self {
-        let mut loaded = BTreeMap::new();
+        let mut all = Vec::new();
+        let strategy = config.registry.subject_name_strategy;
         for (name, source) in &config.source {
+            let mut add = |event_type: &str, text, file, problems: &mut Problems| match Loaded::new(
+                name,
+                event_type,
+                source.compatibility,
+                text,
+                strategy,
+            ) {
+                Ok(loaded) => all.push(Loaded { file, ..loaded }),
+                Err(message) => problems.add(format!("schema of {name} {event_type}"), message),
+            };
             for event_type in &source.types {
                 match shipped::find(Some(directory), name, source.preset.as_deref(), event_type) {
-                    Ok(found) => {
-                        let generic = || shipped::generic(name, event_type);
-                        let text = found.map_or_else(generic, |found| found.text.into_owned());
-                        add(&mut loaded, name, event_type, text, problems);
+                    Ok(Some(Found { text, origin, .. })) => {
+                        add(event_type, text.into_owned(), origin.file(), problems);
                     }
+                    Ok(None) => add(event_type, shipped::generic(name, event_type), None, problems),
                     Err(message) => problems.add(format!("schema of {name} {event_type}"), message),
                 }
             }
             if source.unmapped == Unmapped::Generic {
-                let text = shipped::generic(name, names::UNMAPPED);
-                add(&mut loaded, name, names::UNMAPPED, text, problems);
+                add(names::UNMAPPED, shipped::generic(name, names::UNMAPPED), None, problems);
             }
         }
-        Self { loaded, ..Self::default() }
+        shared(&all, problems);
+        Self { loaded: keyed(all), ..Self::default() }
     }
 
-    /// The schema of an event type.
-    pub fn get(&self, source: &str, event_type: &str) -> Option<&Schema> {
-        self.loaded.get(&(source.to_owned(), event_type.to_owned())).map(|loaded| &loaded.schema)
+    /// The schema of an event type, and its subject.
+    pub fn get(&self, source: &str, event_type: &str) -> Option<&Loaded> {
+        self.loaded.get(&(source.to_owned(), event_type.to_owned()))
     }
 
     /// Whether an event type has no schema of its own.
@@ -197,25 +221,71 @@ impl Schemas {
         !self.former.is_empty() || self.loaded.values().any(|loaded| self.id(&loaded.subject).is_some())
     }
 
-    /// All subjects with their schemas.
+    /// All subjects with their schemas, each subject once.
     pub fn iter(&self) -> impl Iterator<Item = &Loaded> {
-        self.loaded.values()
+        let mut seen = HashSet::new();
+        self.loaded.values().filter(move |loaded| seen.insert(loaded.subject.as_str()))
+    }
+
+    /// The schemas of a source.
+    pub fn of<'s>(&'s self, source: &str) -> impl Iterator<Item = &'s Loaded> {
+        let own = source.to_owned();
+        self.loaded.values().filter(move |loaded| loaded.source == own)
     }
 }
 
-fn add(
-    loaded: &mut BTreeMap<(String, String), Loaded>,
-    source: &str,
-    event_type: &str,
-    text: String,
-    problems: &mut Problems,
-) {
-    match shipped::parse(&text) {
-        Ok(schema) => {
-            let subject = names::subject(&names::topic(source, event_type));
-            loaded.insert((source.to_owned(), event_type.to_owned()), Loaded { subject, text, schema });
+impl Loaded {
+    /// # Errors
+    /// One sentence, where the text is no schema.
+    fn new(
+        source: &str,
+        event_type: &str,
+        level: Level,
+        text: String,
+        strategy: SubjectNameStrategy,
+    ) -> Result<Self, String> {
+        let schema = shipped::parse(&text)?;
+        let topic = names::topic(source, event_type);
+        // What is no record is told where it is compiled.
+        let record = schema.name().map(|name| name.fullname(None)).unwrap_or_default();
+        let subject = match strategy {
+            SubjectNameStrategy::TopicName => names::subject(&topic),
+            SubjectNameStrategy::RecordName => record,
+            SubjectNameStrategy::TopicRecordName => format!("{topic}-{record}"),
+        };
+        let (source, event_type) = (source.to_owned(), event_type.to_owned());
+        Ok(Self { subject, source, event_type, level, file: None, text, schema })
+    }
+
+    fn place(&self) -> String {
+        format!("schema of {} {}", self.source, self.event_type)
+    }
+}
+
+fn keyed(all: Vec<Loaded>) -> BTreeMap<(String, String), Loaded> {
+    all.into_iter().map(|loaded| ((loaded.source.clone(), loaded.event_type.clone()), loaded)).collect()
+}
+
+/// A subject that several event types share has one schema and one level.
+fn shared(all: &[Loaded], problems: &mut Problems) {
+    let mut first: HashMap<&str, &Loaded> = HashMap::new();
+    for loaded in all {
+        let other = *first.entry(&loaded.subject).or_insert(loaded);
+        let whose = format!("{} {}", other.source, other.event_type);
+        let subject = &loaded.subject;
+        if other.text != loaded.text {
+            let message = format!(
+                "has the record's name {subject}, and so the subject, of the other schema of {whose}; rename one, or \
+                 set registry.subject_name_strategy = \"topic_record_name\""
+            );
+            problems.add(loaded.place(), message);
+        } else if other.level != loaded.level {
+            let message = format!(
+                "shares the subject {subject} with {whose}, whose compatibility is {}, not {}; give both sources the same",
+                other.level, loaded.level
+            );
+            problems.add(loaded.place(), message);
         }
-        Err(message) => problems.add(format!("schema of {source} {event_type}"), message),
     }
 }
 
@@ -238,14 +308,43 @@ mod tests {
         assert_eq!(schemas.id("b-value"), None);
     }
 
+    use SubjectNameStrategy::{RecordName, TopicName, TopicRecordName};
+
+    fn loaded(source: &str, event_type: &str, text: &str, strategy: SubjectNameStrategy) -> Loaded {
+        Loaded::new(source, event_type, Level::FullTransitive, text.to_owned(), strategy).unwrap()
+    }
+
+    #[test]
+    fn a_subject_is_named_by_the_strategy_and_may_be_shared_by_equals_only() {
+        let text = shipped::generic("a", "x.y");
+        let subject = |strategy| loaded("shop", "x.y", &text, strategy).subject;
+        assert_eq!(subject(TopicName), "shop.x.y-value");
+        assert_eq!(subject(RecordName), "hookstream.a.XY");
+        assert_eq!(subject(TopicRecordName), "shop.x.y-hookstream.a.XY");
+        let told = |all: &[Loaded]| {
+            let mut problems = Problems::default();
+            shared(all, &mut problems);
+            problems.lines()
+        };
+        let other = text.replace("The event id", "An event id");
+        let (one, same) = (loaded("a", "x", &text, RecordName), loaded("b", "x", &text, RecordName));
+        assert_eq!(told(&[one.clone(), same.clone()]), [""; 0]);
+        let schemas = Schemas { loaded: keyed(vec![one.clone(), same.clone()]), ..Schemas::default() };
+        assert_eq!((schemas.iter().count(), schemas.of("b").count()), (1, 1));
+        let differs = loaded("b", "x", &other, RecordName);
+        let problem = "schema of b x: has the record's name hookstream.a.XY, and so the subject, of the other schema of a x; \
+                       rename one, or set registry.subject_name_strategy = \"topic_record_name\"";
+        assert_eq!(told(&[one.clone(), differs]), [problem]);
+        let weaker = Loaded { level: Level::Full, ..same };
+        assert!(
+            told(&[one, weaker])[0].contains("whose compatibility is FULL_TRANSITIVE, not FULL; give both")
+        );
+    }
+
     /// The schemas of a source.
     fn with(types: &[(&str, String)]) -> Schemas {
-        let (mut schemas, mut problems) = (Schemas::default(), Problems::default());
-        for (event_type, text) in types {
-            add(&mut schemas.loaded, "a", event_type, text.clone(), &mut problems);
-        }
-        assert!(problems.is_empty());
-        schemas
+        let all = types.iter().map(|(event_type, text)| loaded("a", event_type, text, TopicName));
+        Schemas { loaded: keyed(all.collect()), ..Schemas::default() }
     }
 
     #[test]

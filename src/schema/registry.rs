@@ -1,20 +1,20 @@
 //! The schema registry: ids for schemas, at start and never on the hot path.
 
-use std::path::Path;
+use std::fmt;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use apache_avro::Schema;
 use reqwest::{Method, RequestBuilder, StatusCode};
-use schema_registry_converter::async_impl::schema_registry::{
-    SrSettings, get_schema_by_id, perform_sr_call, post_schema,
-};
+use schema_registry_converter::async_impl::schema_registry::{SrSettings, get_schema_by_id};
 use schema_registry_converter::error::SRCError;
-use schema_registry_converter::schema_registry_common::{RawError, SchemaType, SrCall, SuppliedSchema};
+use schema_registry_converter::schema_registry_common::{RawError, SchemaType};
 use serde::Deserialize;
+use serde::de::{DeserializeOwned, IgnoredAny};
 
+use super::Loaded;
 use super::reasons::explain;
-use crate::config::Auth;
+use crate::config::{self, Auth, Level};
 
 /// The bound of each call.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -27,8 +27,8 @@ const NO_SUCH_SCHEMA: u32 = 40403;
 /// Confluent's code for a subject that the registry does not know.
 const NO_SUCH_SUBJECT: u32 = 40401;
 
-/// The compatibility level of our subjects: BACKWARD would let us drop a field that old readers need.
-pub const COMPATIBILITY: &str = "FULL_TRANSITIVE";
+/// What lets `provision` register all the same, where the configuration forbids it.
+pub const AND_REGISTER: &str = " -X registry.auto_register=true";
 
 /// Where a schema stands in its subject.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,11 +62,12 @@ struct Compatibility {
 pub struct Version {
     /// Its number.
     pub version: u32,
-    schema: String,
+    /// As the registry has it.
+    pub schema: String,
 }
 
 #[derive(Deserialize)]
-struct Level {
+struct Set {
     #[serde(rename = "compatibilityLevel")]
     level: String,
 }
@@ -84,20 +85,66 @@ pub enum Resolved {
 
 /// A Confluent-compatible registry.
 pub struct Registry {
+    /// With the context, if there is one.
     url: String,
     auth: Auth,
     client: reqwest::Client,
     settings: SrSettings,
+    normalize: bool,
+    auto_register: bool,
+}
+
+/// What the registry said instead of yes.
+#[derive(Debug)]
+struct Refusal {
+    status: StatusCode,
+    /// Confluent's code and words. Without them it may not be the registry that has answered.
+    words: Option<Words>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Words {
+    error_code: u32,
+    message: String,
+}
+
+impl Refusal {
+    fn is(&self, code: u32) -> bool {
+        self.words.as_ref().is_some_and(|words| words.error_code == code)
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.words {
+            Some(words) => write!(f, "{} (code {})", words.message, words.error_code),
+            None => write!(f, "it answered {}", self.status),
+        }
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+#[derive(Deserialize)]
+struct Id {
+    id: u32,
 }
 
 impl Registry {
-    /// Prepares the clients; nothing is called yet. `ca_file` is a PEM file with an authority
-    /// that the system does not know.
+    /// Prepares the clients; nothing is called yet.
     ///
     /// # Errors
     /// When the CA file cannot be read.
-    pub fn new(url: &str, auth: Auth, ca_file: Option<&Path>) -> anyhow::Result<Self> {
-        let url = url.trim_end_matches('/').to_owned();
+    pub fn new(loaded: &config::Loaded) -> anyhow::Result<Self> {
+        let rules = &loaded.config.registry;
+        let mut url = rules.url.trim_end_matches('/').to_owned();
+        // All that stands below is the context's, the ids among it: a qualified subject, `:.context:name`,
+        // would leave `/schemas/ids` in the default one.
+        if let Some(context) = &rules.context {
+            url.push_str("/contexts/");
+            url.push_str(context);
+        }
+        let auth = loaded.registry_auth.clone();
         let mut settings = SrSettings::new_builder(url.clone());
         settings.set_timeout(TIMEOUT);
         match &auth {
@@ -109,12 +156,13 @@ impl Registry {
                 settings.set_token_authorization(token.expose());
             }
         }
-        let settings = settings.build_with(client(&url, ca_file)?).context("the registry's client")?;
-        let client = client(&url, ca_file)?.timeout(TIMEOUT).build().context("the registry's client")?;
-        Ok(Self { url, auth, client, settings })
+        let settings = settings.build_with(client(loaded)?).context("the registry's client")?;
+        let client = client(loaded)?.timeout(TIMEOUT).build().context("the registry's client")?;
+        let (normalize, auto_register) = (rules.normalize, rules.auto_register);
+        Ok(Self { url, auth, client, settings, normalize, auto_register })
     }
 
-    /// Where it is, without a slash at the end.
+    /// Where it is, with the context if there is one, without a slash at the end.
     pub fn url(&self) -> &str {
         &self.url
     }
@@ -146,16 +194,26 @@ impl Registry {
         Ok(if same { Resolved::Same } else { Resolved::Other })
     }
 
-    /// The id of a schema that stands under the subject.
+    /// The id of a subject's schema: registered where `register` and the configuration allow it, else
+    /// looked up.
     ///
     /// # Errors
-    /// When it does not stand there, or the registry does not answer.
-    pub async fn find(&self, subject: &str, schema: &str) -> anyhow::Result<u32> {
-        let body = asked(schema)?;
-        let found = perform_sr_call(&self.settings, SrCall::PostForVersion(subject, &body))
-            .await
-            .with_context(|| format!("the schema of subject {subject} was not found in the registry"))?;
-        found.id.with_context(|| format!("the registry gave no id for subject {subject}"))
+    /// When the registry does not take it or has not got it, or does not answer.
+    pub async fn id(&self, schema: &Loaded, register: bool) -> anyhow::Result<u32> {
+        let Loaded { subject, text, level, .. } = schema;
+        if register && self.auto_register {
+            return self.register(subject, text, *level).await;
+        }
+        let path = format!("/subjects/{subject}{}", self.query(&[]));
+        let found = self.ask::<Id>(Method::POST, &path, Some(asked(text)?)).await?;
+        let setting = if self.auto_register { "" } else { AND_REGISTER };
+        let found = found.with_context(|| {
+            format!(
+                "the schema of subject {subject} was not found in the registry (`hookstream provision \
+                 --apply{setting}` registers it)"
+            )
+        })?;
+        Ok(found.id)
     }
 
     /// Where the schema stands in the subject; nothing is changed.
@@ -164,30 +222,19 @@ impl Registry {
     /// When the registry does not say.
     pub async fn listing(&self, subject: &str, schema: &str) -> anyhow::Result<Listing> {
         let body = asked(schema)?;
-        match perform_sr_call(&self.settings, SrCall::PostForVersion(subject, &body)).await {
-            Ok(found) => {
-                let id =
-                    found.id.with_context(|| format!("the registry gave no id for subject {subject}"))?;
-                return Ok(Listing::Registered(id));
-            }
-            Err(error) => match error_code(&error) {
-                Some(NO_SUCH_SUBJECT) => return Ok(Listing::NoSubject),
-                Some(NO_SUCH_SCHEMA) => {}
-                Some(_) => return Err(error).context("the registry does not show its schemas"),
-                None => return Err(error).context("the registry does not answer"),
-            },
+        let path = format!("/subjects/{subject}{}", self.query(&[]));
+        match self.ask::<Id>(Method::POST, &path, Some(body.clone())).await? {
+            Ok(found) => return Ok(Listing::Registered(found.id)),
+            Err(refusal) if refusal.is(NO_SUCH_SUBJECT) => return Ok(Listing::NoSubject),
+            Err(refusal) if refusal.is(NO_SUCH_SCHEMA) => {}
+            Err(refusal) => return Err(refusal).context("the registry does not show its schemas"),
         }
         // Without a version: as many as the subject's level looks at.
-        let url = format!("{}/compatibility/subjects/{subject}/versions?verbose=true", self.url);
-        let request = self.authorised(self.client.post(url)).header("content-type", MEDIA_TYPE).body(body);
-        let answer = request.send().await.context("the registry does not answer")?;
-        let status = answer.status();
-        anyhow::ensure!(
-            status.is_success(),
-            "the registry answered {status} to whether {subject} may change"
-        );
+        let query = self.query(&["verbose=true"]);
+        let path = format!("/compatibility/subjects/{subject}/versions{query}");
+        let found = self.ask::<Compatibility>(Method::POST, &path, Some(body)).await?;
         let Compatibility { is_compatible, mut messages, reason } =
-            answer.json().await.context("the registry does not say whether a schema is compatible")?;
+            found.with_context(|| format!("the registry does not say whether {subject} may change"))?;
         let mut why = Vec::new();
         if !is_compatible {
             messages.extend(reason);
@@ -202,21 +249,19 @@ impl Registry {
     /// # Errors
     /// When the registry does not say.
     pub async fn level(&self, subject: &str) -> anyhow::Result<Option<String>> {
-        let found = self.get::<Level>(&format!("/config/{subject}")).await?;
+        let found = self.get::<Set>(&format!("/config/{subject}")).await?;
         Ok(found.map(|found| found.level))
     }
 
-    /// Sets the subject's level to [`COMPATIBILITY`].
+    /// Sets the subject's level.
     ///
     /// # Errors
     /// When the registry refuses it, or does not answer.
-    pub async fn set_level(&self, subject: &str) -> anyhow::Result<()> {
-        let level = format!(r#"{{"compatibility":"{COMPATIBILITY}"}}"#);
-        let status = self.call(Method::PUT, &format!("/config/{subject}"), Some(level)).await?;
-        anyhow::ensure!(
-            status.is_success(),
-            "the registry did not take the compatibility of subject {subject}: {status}"
-        );
+    pub async fn set_level(&self, subject: &str, level: Level) -> anyhow::Result<()> {
+        let body = format!(r#"{{"compatibility":"{level}"}}"#);
+        let answer = self.ask::<IgnoredAny>(Method::PUT, &format!("/config/{subject}"), Some(body)).await?;
+        answer
+            .with_context(|| format!("the registry did not take the compatibility of subject {subject}"))?;
         Ok(())
     }
 
@@ -228,50 +273,71 @@ impl Registry {
         self.get(&format!("/subjects/{subject}/versions/latest")).await
     }
 
-    /// What stands at a path; `None` for 404.
-    async fn get<T: serde::de::DeserializeOwned>(&self, path: &str) -> anyhow::Result<Option<T>> {
-        let request = self.authorised(self.client.get(format!("{}{path}", self.url)));
-        let response = request.send().await.context("the registry does not answer")?;
-        let status = response.status();
-        if status == StatusCode::NOT_FOUND {
-            return Ok(None);
+    /// All versions of a subject, by number; none where there is no subject.
+    ///
+    /// # Errors
+    /// When the registry does not say.
+    pub async fn versions(&self, subject: &str) -> anyhow::Result<Vec<Version>> {
+        let numbers = self.get::<Vec<u32>>(&format!("/subjects/{subject}/versions")).await?;
+        let mut versions = Vec::new();
+        for number in numbers.unwrap_or_default() {
+            versions.extend(self.get(&format!("/subjects/{subject}/versions/{number}")).await?);
         }
-        anyhow::ensure!(status.is_success(), "the registry answered {status} to {path}");
-        let found = response.json().await;
-        found.map(Some).with_context(|| format!("the registry's answer to {path} is not understood"))
+        Ok(versions)
     }
 
-    /// Registers the schema, or finds it where it is registered already. A new subject gets the
-    /// level [`COMPATIBILITY`]. An existing subject keeps its own.
+    /// What stands at a path; `None` for 404.
+    async fn get<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<Option<T>> {
+        match self.ask(Method::GET, path, None).await? {
+            Ok(found) => Ok(Some(found)),
+            Err(refusal) if refusal.status == StatusCode::NOT_FOUND => Ok(None),
+            Err(refusal) => Err(refusal).with_context(|| format!("the registry does not show {path}")),
+        }
+    }
+
+    /// Registers the schema, or finds it where it is registered already. A new subject gets the level; one
+    /// that is there keeps its own.
     ///
     /// # Errors
     /// When the registry refuses the schema, or does not answer.
-    pub async fn register(&self, subject: &str, schema: &str) -> anyhow::Result<u32> {
-        let new = self.call(Method::GET, &format!("/subjects/{subject}/versions"), None).await?
-            == StatusCode::NOT_FOUND;
-        let supplied = SuppliedSchema::new(None, SchemaType::Avro, schema.to_owned());
-        let registered = post_schema(&self.settings, subject.to_owned(), supplied)
-            .await
+    pub async fn register(&self, subject: &str, schema: &str, level: Level) -> anyhow::Result<u32> {
+        let path = format!("/subjects/{subject}/versions");
+        let new = self.get::<IgnoredAny>(&path).await?.is_none();
+        let path = format!("{path}{}", self.query(&[]));
+        let registered = self.ask::<Id>(Method::POST, &path, Some(asked(schema)?)).await?;
+        let registered = registered
             .with_context(|| format!("the registry did not take the schema of subject {subject}"))?;
         if new {
-            self.set_level(subject).await?;
+            self.set_level(subject, level).await?;
         }
         Ok(registered.id)
     }
 
-    /// One call of those that schema_registry_converter has not.
-    async fn call(&self, method: Method, path: &str, body: Option<String>) -> anyhow::Result<StatusCode> {
+    /// The query of a call that names a schema.
+    fn query(&self, more: &[&'static str]) -> String {
+        let parts: Vec<_> = more.iter().copied().chain(self.normalize.then_some("normalize=true")).collect();
+        if parts.is_empty() { String::new() } else { format!("?{}", parts.join("&")) }
+    }
+
+    /// One call. schema_registry_converter has no call for levels, none that normalizes, and none that says
+    /// why a schema does not fit: so all but the look-up of an id is asked here.
+    async fn ask<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<String>,
+    ) -> anyhow::Result<Result<T, Refusal>> {
         let mut request = self.authorised(self.client.request(method, format!("{}{path}", self.url)));
         if let Some(body) = body {
             request = request.header("content-type", MEDIA_TYPE).body(body);
         }
         let response = request.send().await.context("the registry does not answer")?;
         let status = response.status();
-        anyhow::ensure!(
-            status.is_success() || status == StatusCode::NOT_FOUND,
-            "the registry answered {status} to {path}"
-        );
-        Ok(status)
+        if !status.is_success() {
+            return Ok(Err(Refusal { status, words: response.json().await.ok() }));
+        }
+        let found = response.json().await;
+        found.map(Ok).with_context(|| format!("the registry's answer to {path} is not understood"))
     }
 
     fn authorised(&self, request: RequestBuilder) -> RequestBuilder {
@@ -288,15 +354,26 @@ fn asked(schema: &str) -> anyhow::Result<String> {
     Ok(format!(r#"{{"schemaType":"AVRO","schema":{}}}"#, serde_json::to_string(schema)?))
 }
 
+/// Whether the registry, or what stands before it, has answered at all, if only to say no.
+pub fn answered(error: &anyhow::Error) -> bool {
+    let code = || error.downcast_ref::<SRCError>().and_then(error_code);
+    error.downcast_ref::<Refusal>().is_some() || code().is_some()
+}
+
 fn error_code(error: &SRCError) -> Option<u32> {
     std::error::Error::source(error)?.downcast_ref::<RawError>().map(|error| error.error_code)
 }
 
-fn client(url: &str, ca_file: Option<&Path>) -> anyhow::Result<reqwest::ClientBuilder> {
-    let builder = reqwest::Client::builder();
-    let Some(path) = ca_file else {
+fn client(loaded: &config::Loaded) -> anyhow::Result<reqwest::ClientBuilder> {
+    let rules = &loaded.config.registry;
+    let mut builder = reqwest::Client::builder();
+    if let Some(pem) = &loaded.registry_identity {
+        let identity = reqwest::Identity::from_pem(pem.expose().as_bytes());
+        builder = builder.identity(identity.context("registry.client_cert and registry.client_key")?);
+    }
+    let Some(path) = &rules.ca_file else {
         // The system's certificates are not needed, and a bare container has none.
-        return Ok(if url.starts_with("http://") { builder.tls_certs_only([]) } else { builder });
+        return Ok(if rules.url.starts_with("http://") { builder.tls_certs_only([]) } else { builder });
     };
     let pem = std::fs::read(path).with_context(|| format!("registry.ca_file {}", path.display()))?;
     let certificates = reqwest::Certificate::from_pem_bundle(&pem)

@@ -52,6 +52,16 @@ pub enum Origin {
     },
 }
 
+impl Origin {
+    /// The operator's file, if it is one.
+    pub fn file(self) -> Option<PathBuf> {
+        match self {
+            Self::File(path) => Some(path),
+            Self::BuiltIn { .. } => None,
+        }
+    }
+}
+
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -142,7 +152,8 @@ mod tests {
         let mut files = Vec::new();
         let sources = std::fs::read_dir(&root).unwrap().map(Result::unwrap);
         for source in sources.filter(|source| source.file_name() != "generic.avsc") {
-            for file in std::fs::read_dir(source.path()).unwrap().map(Result::unwrap) {
+            let inside = std::fs::read_dir(source.path()).unwrap().map(Result::unwrap);
+            for file in inside.filter(|file| file.file_name() != "versions") {
                 let text = std::fs::read_to_string(file.path()).unwrap();
                 let names = (source.file_name(), file.file_name());
                 files.push((names.0.into_string().unwrap(), names.1.into_string().unwrap(), text));

@@ -260,7 +260,12 @@ impl<'e, 'd> Walk<'e, 'd> {
                 object.members().iter().any(|(_, value)| Kind::of(value) != Kind::Null)
             }
         };
-        if told { Ok(()) } else { self.keep_unknown(raw, at) }
+        match (told, spot.what) {
+            (true, _) => Ok(()),
+            // The envelope has a field for it, which does not say all of it.
+            (false, Some(_)) => self.keep(raw, at),
+            (false, None) => self.keep_unknown(raw, at),
+        }
     }
 
     /// Keeps a member that no field reads, and notes its shape.

@@ -7,8 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use hookstream::observe::metrics::{ALL, Kind};
+use tempfile::TempDir;
 
-use crate::support::{Setup, batch};
+use crate::support::{Service, Setup, batch, groups, stack, unique, until};
 
 const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/metrics.md");
 
@@ -64,21 +65,33 @@ fn series(line: &str) -> (String, BTreeSet<String>) {
     (name.to_owned(), labels.filter(|label| label != "le").collect())
 }
 
-#[tokio::test]
-async fn metrics_page_has_all_that_a_service_exports() {
-    let spool = tempfile::tempdir().unwrap();
-    let tables = format!("[spool]\ndir = {:?}\nmin_free = \"1 MiB\"\n", spool.path());
-    let service = Setup { tables, ..Setup::new("datagrid") }.ready().await;
+/// A service that exports every metric but those of rare events, and what its spool is in.
+pub async fn exporting() -> (Service, TempDir) {
+    let (spool, group) = (tempfile::tempdir().unwrap(), unique("group"));
+    let mut setup = Setup::new("datagrid");
+    setup.tables = format!(
+        "[spool]\ndir = {:?}\nmin_free = \"1 MiB\"\n[lag]\ngroups = [{group:?}]\ninterval = \"1s\"\n",
+        spool.path()
+    );
+    let service = setup.ready().await;
     service.datagrid_post(batch("evt_1")).await.is(200, "published", None);
     let drifting = r#"{"id":"evt_2","event_type":"batch_prediction.completed","timestamp":1,"data":{"status":7,"new":1}}"#;
     service.datagrid_post(drifting).await.is(200, "published", None);
+    let topic = service.topic("batch_prediction.completed");
+    groups::commit(&stack("KAFKA"), &group, &[(&topic, 0, 0)]).await;
+    (service, spool)
+}
+
+#[tokio::test]
+async fn metrics_page_has_all_that_a_service_exports() {
+    let (service, _spool) = exporting().await;
     let wanted: BTreeMap<&str, BTreeSet<String>> = ALL
         .iter()
         .map(|metric| (metric.name, metric.labels.iter().map(|&label| label.to_owned()).collect()))
         .collect();
     let mut seen = BTreeSet::new();
     // The producer tells of itself, and the spool of itself, once a second.
-    crate::support::until("all metrics", async || {
+    until("all metrics", async || {
         let (_, text) = service.admin("/metrics").await;
         for line in text.lines().filter(|line| !line.starts_with('#') && !line.is_empty()) {
             let (name, labels) = series(line);

@@ -184,3 +184,42 @@ async fn sighup_reads_the_file_again_and_a_metric_says_whether_it_was_taken() {
     let there = client.post(format!("http://{hooks}/hooks/{renamed}")).body("{}").send().await.unwrap();
     assert_eq!(there.status(), 401);
 }
+
+#[tokio::test]
+async fn the_logs_filter_changes_while_the_service_runs() {
+    let setup = Setup { tables: "[log]\nfilter = \"info\"\n".into(), ..one_type() };
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("hookstream.toml");
+    std::fs::write(&file, setup.toml()).unwrap();
+    let (program, hooks, admin, log) = process::serve_with_log(&file);
+    let client = reqwest::Client::new();
+    let refused = async |method: reqwest::Method| {
+        let url = format!("http://{hooks}/hooks/{}", setup.source);
+        client.request(method, url).send().await.unwrap();
+    };
+    let loaded = async || {
+        let text = reqwest::get(format!("http://{admin}/status")).await.unwrap().text().await.unwrap();
+        let status: serde_json::Value = serde_json::from_str(&text).unwrap();
+        status["config"]["loaded"].as_str().unwrap().to_owned()
+    };
+    let change = async |from: &str, to: &str| {
+        let before = loaded().await;
+        edit(&file, &format!("filter = \"{from}\""), &format!("filter = \"{to}\""));
+        let pid = program.0.id().to_string();
+        assert!(Command::new("kill").args(["-HUP", &pid]).status().unwrap().success());
+        until("the reload", async || loaded().await != before).await;
+    };
+    refused(reqwest::Method::PUT).await;
+    change("info", "error").await;
+    refused(reqwest::Method::POST).await;
+    change("error", "info").await;
+    refused(reqwest::Method::PATCH).await;
+    // Lines come in order: once the last is there, what is missing was not written.
+    let reasons = || {
+        let log = log.lock().unwrap();
+        let refused = log.iter().filter(|line| line["outcome"] == "refused");
+        refused.map(|line| line["reason"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    until("the last line", async || reasons().len() >= 2).await;
+    assert_eq!(reasons(), ["method_not_allowed"; 2], "the POST came while only errors were written");
+}

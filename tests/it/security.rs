@@ -111,7 +111,7 @@ async fn guarded_registry(expected: &'static str) -> String {
     serve(router).await
 }
 
-async fn serve(router: Router) -> String {
+pub async fn serve(router: Router) -> String {
     use hookstream::http::{ConnectionLimits, Phase};
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -129,7 +129,7 @@ async fn serve(router: Router) -> String {
     format!("http://{address}")
 }
 
-async fn with_registry(registry: String, lines: &str) {
+pub async fn with_registry(registry: String, lines: &str) {
     let setup = Setup {
         registry: format!("{registry}\"\n{lines}\n# \""),
         environment: BTreeMap::from([("TEST_REGISTRY_SECRET".into(), "registry-secret".into())]),
@@ -156,6 +156,32 @@ async fn a_registry_that_asks_for_a_token() {
     with_registry(registry, r#"bearer = { env = "TEST_REGISTRY_SECRET" }"#).await;
 }
 
+/// The beginning of a TLS server's configuration.
+pub fn tls() -> rustls::ConfigBuilder<rustls::ServerConfig, rustls::WantsVerifier> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap()
+}
+
+/// A server behind TLS, for the name `localhost`; its URL.
+pub async fn behind_tls(server: rustls::ServerConfig, router: Router) -> String {
+    let plain = serve(router).await.replace("http://", "");
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(server));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let (acceptor, plain) = (acceptor.clone(), plain.clone());
+            tokio::spawn(async move {
+                // A client that does not trust us, or that we do not trust, ends here.
+                let Ok(mut stream) = acceptor.accept(stream).await else { return };
+                let mut inner = tokio::net::TcpStream::connect(&plain).await.unwrap();
+                let _ = tokio::io::copy_bidirectional(&mut stream, &mut inner).await;
+            });
+        }
+    });
+    format!("https://localhost:{port}")
+}
+
 /// The registry behind TLS, with an authority that no system knows.
 #[tokio::test]
 async fn a_registry_with_an_authority_of_ones_own() {
@@ -165,29 +191,9 @@ async fn a_registry_with_an_authority_of_ones_own() {
     let ca = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(ca.path(), certificate.pem()).unwrap();
     let private = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let server = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate.der().clone()], private)
-        .unwrap();
-    let plain = serve(registry::router()).await.replace("http://", "");
-    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(server));
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            let (acceptor, plain) = (acceptor.clone(), plain.clone());
-            tokio::spawn(async move {
-                // A client that does not trust us ends here.
-                let Ok(mut stream) = acceptor.accept(stream).await else { return };
-                let mut inner = tokio::net::TcpStream::connect(&plain).await.unwrap();
-                let _ = tokio::io::copy_bidirectional(&mut stream, &mut inner).await;
-            });
-        }
-    });
-    let url = format!("https://localhost:{port}");
+    let server = tls().with_no_client_auth();
+    let server = server.with_single_cert(vec![certificate.der().clone()], private).unwrap();
+    let url = behind_tls(server, registry::router()).await;
     with_registry(url.clone(), &format!("ca_file = \"{}\"", ca.path().display())).await;
 
     let stranger = Setup { registry: url, ..Setup::new("datagrid") }.start().await;

@@ -64,6 +64,7 @@ async fn what_flows_what_is_refused_and_which_secret_is_in_use() {
     assert!(status_now["spool"].is_null());
     assert_eq!(status_now["parts"]["kafka"]["state"], "ok");
 
+    until("the copies are known", async || json(&service).await["status"] == "degraded").await;
     let (code, stdout, _) = status(&admin, &["--secrets"]).await;
     assert_eq!(code, 0, "degraded by the one copy of a cluster of one broker, and still ready");
     for expected in ["READY, degraded", "signature_mismatch x1", "durability", "TEST_SECRET", "kafka"] {

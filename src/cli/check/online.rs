@@ -11,8 +11,8 @@ use bytesize::ByteSize;
 use super::{Part, State};
 use crate::config::{Auth, Loaded, Property};
 use crate::kafka::{Admin, Connection};
-use crate::schema::registry::Listing;
-use crate::schema::{Registry, Schemas};
+use crate::schema::registry::{AND_REGISTER, Listing};
+use crate::schema::{self, Registry, Schemas, kept};
 use crate::sources::Sources;
 use crate::spool;
 
@@ -72,16 +72,20 @@ fn security(loaded: &Loaded) -> String {
 
 async fn registry(loaded: &Loaded, schemas: &Schemas) -> Part {
     let rules = &loaded.config.registry;
-    let how = match &loaded.registry_auth {
-        Auth::None => "no auth",
-        Auth::Basic(..) => "basic auth",
-        Auth::Bearer(_) => "bearer token",
+    let how = match (&loaded.registry_auth, &loaded.registry_identity) {
+        (Auth::None, None) => "no auth",
+        (Auth::None, Some(_)) => "client certificate",
+        (Auth::Basic(..), None) => "basic auth",
+        (Auth::Basic(..), Some(_)) => "basic auth and client certificate",
+        (Auth::Bearer(_), None) => "bearer token",
+        (Auth::Bearer(_), Some(_)) => "bearer token and client certificate",
     };
     let asked = async {
-        let registry = Registry::new(&rules.url, loaded.registry_auth.clone(), rules.ca_file.as_deref())?;
+        let registry = Registry::new(loaded)?;
         let mut found = Vec::new();
         for schema in schemas.iter() {
-            found.push((schema.subject.as_str(), registry.listing(&schema.subject, &schema.text).await?));
+            let listing = registry.listing(&schema.subject, &schema.text).await?;
+            found.push((schema.subject.as_str(), listing, not_kept(&registry, schema).await?));
         }
         Ok(found)
     };
@@ -93,29 +97,55 @@ async fn registry(loaded: &Loaded, schemas: &Schemas) -> Part {
             return part.next("check [registry] url and its credentials, and that it runs");
         }
     };
-    let on_start = loaded.config.provision.on_start;
-    let registered = found.iter().filter(|(_, listing)| matches!(listing, Listing::Registered(_))).count();
-    let bad = found.iter().any(|(_, listing)| match listing {
+    let then = match (rules.auto_register, loaded.config.provision.on_start) {
+        (false, _) => "[registry] auto_register is false",
+        (true, false) => "[provision] on_start is false",
+        (true, true) => "`serve` registers it",
+    };
+    let registers = rules.auto_register && loaded.config.provision.on_start;
+    let registered = found.iter().filter(|(_, listing, _)| matches!(listing, Listing::Registered(_))).count();
+    let bad = found.iter().any(|(_, listing, _)| match listing {
         Listing::Registered(_) => false,
-        Listing::NoSubject | Listing::Other { compatible: true, .. } => !on_start,
+        Listing::NoSubject | Listing::Other { compatible: true, .. } => !registers,
         Listing::Other { compatible: false, .. } => true,
     });
-    let width = found.iter().map(|(subject, _)| subject.len()).max().unwrap_or_default();
-    let details = found.iter().flat_map(|(subject, listing)| {
+    let width = found.iter().map(|(subject, ..)| subject.len()).max().unwrap_or_default();
+    let details = found.iter().flat_map(|(subject, listing, not_kept)| {
         let why = match listing {
             Listing::Other { compatible: false, why } => why.as_slice(),
             _ => &[],
         };
-        let line = format!("{subject:<width$}  {}", say(listing, on_start));
-        std::iter::once(line).chain(why.iter().map(|why| format!("  {why}")))
+        let line = format!("{subject:<width$}  {}", say(listing, then));
+        std::iter::once(line).chain(why.iter().chain(not_kept).map(|why| format!("  {why}")))
     });
     let state = if bad { State::No } else { State::Ok };
     let text = format!("{how}, {registered} of {} subjects", found.len());
     let part = Part { details: details.collect(), ..Part::new("registry", state, text) };
     match bad {
-        true => part.next("register the schemas, set on_start = true, or mend those that are not compatible"),
+        true => {
+            let setting = if rules.auto_register { "" } else { AND_REGISTER };
+            part.next(format!(
+                "`hookstream provision --apply{setting}` registers what is missing; mend what is not compatible"
+            ))
+        }
         false => part,
     }
+}
+
+/// Where versions are kept beside a schema's file: that the registry's last one is not among them.
+async fn not_kept(registry: &Registry, schema: &schema::Loaded) -> anyhow::Result<Option<String>> {
+    // What is wrong with the folder stands among the problems.
+    let kept = schema.file.as_ref().map(|file| kept::read(file).unwrap_or_default()).unwrap_or_default();
+    if kept.is_empty() {
+        return Ok(None);
+    }
+    let latest = registry.latest(&schema.subject).await?;
+    Ok(latest.filter(|latest| !kept::has(&kept, &latest.schema)).map(|latest| {
+        format!(
+            "version {} is not kept beside its file: hookstream provision --apply --keep-versions",
+            latest.version
+        )
+    }))
 }
 
 /// What failed and its first cause: between them the registry's client says the same three times.
@@ -124,8 +154,7 @@ fn ends(error: &anyhow::Error) -> String {
     if what == cause { what } else { format!("{what}: {cause}") }
 }
 
-fn say(listing: &Listing, on_start: bool) -> String {
-    let then = if on_start { "`serve` registers it" } else { "[provision] on_start is false" };
+fn say(listing: &Listing, then: &str) -> String {
     match listing {
         Listing::Registered(id) => format!("registered, id {id}"),
         Listing::NoSubject => format!("missing: {then}"),

@@ -39,12 +39,9 @@ pub(super) async fn policies(loaded: &Loaded, kafka: &Connection, sources: &Sour
 
 /// Types whose schema gets none fail as `schema_unknown`; a registry that gives no id at all is an error.
 async fn ids(loaded: &Loaded, source: &str, schemas: &mut Schemas) -> anyhow::Result<()> {
-    let rules = &loaded.config.registry;
-    let registry = Registry::new(&rules.url, loaded.registry_auth.clone(), rules.ca_file.as_deref())?;
+    let registry = Registry::new(loaded)?;
     let pins = loaded.config.spool.dir.as_deref().map(|dir: &Path| Pins::open(dir, registry.url()));
-    let prefix = names::topic(source, "");
-    let own = schemas.iter().filter(|schema| schema.subject.starts_with(&prefix));
-    let own: Vec<schema::Loaded> = own.cloned().collect();
+    let own: Vec<schema::Loaded> = schemas.of(source).cloned().collect();
     let (mut given, mut trouble) = (0, None);
     for schema in &own {
         match id(loaded, &registry, pins.as_ref(), schema).await {
@@ -83,10 +80,7 @@ async fn id(
         );
         return Ok(pin.id);
     }
-    match loaded.config.provision.on_start {
-        true => registry.register(subject, &schema.text).await,
-        false => registry.find(subject, &schema.text).await,
-    }
+    registry.id(schema, loaded.config.provision.on_start).await
 }
 
 /// Creates what is missing. Without `on_start` the topics of events must be there; that of the outcomes is

@@ -10,7 +10,7 @@ fn one_mistake_gives_one_line_with_its_place() {
         ("htp.listen = 'x'", "hookstream.toml:1: htp: unknown key; did you mean `http`?"),
         (
             "\"a\\n\\u001b\" = 1",
-            "hookstream.toml:1: a\\n\\u{1b}: unknown key; known are http, admin, kafka, registry, spool, provision, source",
+            "hookstream.toml:1: a\\n\\u{1b}: unknown key; known are http, admin, kafka, registry, spool, provision, log, lag, source",
         ),
         ("http = 5", "hookstream.toml:1: http: expected a table, found a number"),
         (
@@ -53,6 +53,22 @@ fn one_mistake_gives_one_line_with_its_place() {
         (
             "[http]\nbody_timeout = '4s'\n[source.grapevine]\nenabled = false",
             "hookstream.toml:2: http.body_timeout: the ack_deadline of datagrid is not longer than http.body_timeout: a slow body would leave no time for Kafka; raise it, or lower http.body_timeout",
+        ),
+        (
+            "[source.grapevine]\ncompatibility = 'BACKWORD'",
+            "hookstream.toml:2: source.grapevine.compatibility: expected one of NONE, BACKWARD, BACKWARD_TRANSITIVE, FORWARD, FORWARD_TRANSITIVE, FULL, FULL_TRANSITIVE",
+        ),
+        (
+            "[registry]\nsubject_name_strategy = 'TopicName'",
+            "hookstream.toml:2: registry.subject_name_strategy: expected one of topic_name, record_name, topic_record_name",
+        ),
+        (
+            "[registry]\ncontext = 'tenant'",
+            "hookstream.toml:2: registry.context: expected a dot and a name, such as \".tenant\"; leave it out for the default context",
+        ),
+        (
+            "[registry]\nnormalize = 'perhaps'",
+            "hookstream.toml:2: registry.normalize: expected true or false",
         ),
         (
             "[source.grapevine]\nstale = 'reject'",
@@ -101,7 +117,16 @@ fn one_mistake_gives_one_line_with_its_place() {
             "[http]\nbody_timeout = 2",
             "hookstream.toml:2: http.body_timeout: expected a duration with its unit, such as \"4s\"",
         ),
+        ("[lag]\ninterval = '500ms'", "hookstream.toml:2: lag.interval: expected 1s to 1h"),
+        (
+            "[lag]\ngroups = ['billing', ' ']",
+            "hookstream.toml:2: lag.groups.1: is an empty name of a group; take it out",
+        ),
         ("[provision]\non_start = 'yes'", "hookstream.toml:2: provision.on_start: expected true or false"),
+        (
+            "[log]\nfilter = 'hookstream=loud'",
+            "hookstream.toml:2: log.filter: expected a level (error, warn, info, debug, trace, off), or TARGET=LEVEL, several with commas",
+        ),
         (
             "[http]\nlisten = '8080'",
             "hookstream.toml:2: http.listen: expected address:port, such as \"127.0.0.1:8080\" or \"[::]:8080\"",
@@ -387,7 +412,7 @@ fn variables_that_lead_nowhere_are_named_and_those_of_others_ignored() {
         ("HOOKSTREAM_HTTP__LISEN", "http.lisen: unknown key; did you mean `listen`?"),
         (
             "HOOKSTREAM_FOO__BAR",
-            "foo: unknown key; known are http, admin, kafka, registry, spool, provision, source",
+            "foo: unknown key; known are http, admin, kafka, registry, spool, provision, log, lag, source",
         ),
         ("HOOKSTREAM_HTTP__LISTEN__PORT", "http.listen: expected text, found a table"),
         (
@@ -452,7 +477,9 @@ fn no_value_is_ever_repeated_wherever_it_was_put() {
     for (name, preset) in layers::PRESETS {
         leaves(&format!("source.{name}"), &tree::Node::parse(preset).ok().unwrap(), &mut keys);
     }
-    keys.extend(["registry.bearer", "registry.basic_auth", "registry.ca_file"].map(str::to_owned));
+    keys.extend(
+        ["bearer", "basic_auth", "ca_file", "client_cert", "context"].map(|key| format!("registry.{key}")),
+    );
     assert!(keys.len() > 40, "{keys:?}");
     for key in keys {
         // Event types are repeated: topics are named after them.

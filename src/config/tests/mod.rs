@@ -103,6 +103,7 @@ fn variables_are_text_that_the_fields_type_converts() {
         ("HOOKSTREAM_HTTP__MAX_BODY", "1 MiB"),
         ("HOOKSTREAM_HTTP__LISTEN", "[::]:0"),
         ("HOOKSTREAM_PROVISION__ON_START", "false"),
+        ("HOOKSTREAM_LAG__GROUPS", "billing, flink-*"),
         ("HOOKSTREAM_SOURCE__DATAGRID__TYPES", "batch_prediction.completed, 123"),
         ("HOOKSTREAM_SOURCE__DATAGRID__ACK_DEADLINE", "3500ms"),
         ("HOOKSTREAM_SOURCE__GRAPEVINE__ENABLED", "false"),
@@ -118,6 +119,7 @@ fn variables_are_text_that_the_fields_type_converts() {
     assert_eq!(config.http.max_body, 1024 * 1024);
     assert_eq!(config.http.listen, "[::]:0");
     assert!(!config.provision.on_start);
+    assert_eq!(config.lag.groups, ["billing", "flink-*"]);
     assert_eq!(config.source["datagrid"].types, ["batch_prediction.completed", "123"]);
     assert_eq!(config.source["datagrid"].ack_deadline, Duration::from_millis(3500));
     assert_eq!(config.source["datagrid"].signature.prefix.as_deref(), Some("0123"));

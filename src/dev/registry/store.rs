@@ -8,7 +8,8 @@ use apache_avro::Schema;
 use axum::http::StatusCode;
 use serde_json::{Value, json};
 
-use super::compatibility::{Level, faults};
+use crate::config::Level;
+use crate::schema::compatibility::faults;
 
 /// A refusal in Confluent's numbers.
 #[derive(Debug)]

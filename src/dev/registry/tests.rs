@@ -124,7 +124,7 @@ async fn an_incompatible_schema_is_409_and_one_that_the_level_allows_is_not() {
     register(&router, "s", ONE).await;
     let (status, answer) = register(&router, "s", REQUIRED).await;
     assert_eq!((status, answer["error_code"].as_u64()), (409, Some(409)));
-    assert!(answer["message"].as_str().unwrap().contains("field 'c'"), "{answer}");
+    assert!(answer["message"].as_str().unwrap().contains("field c"), "{answer}");
     assert_eq!(ask(&router, "/subjects/s/versions").await, (200, json!([1])));
     call(&router, "PUT", "/config/s", json!({"compatibility": "FORWARD"})).await;
     assert_eq!(register(&router, "s", REQUIRED).await.0, 200);
@@ -156,7 +156,7 @@ async fn compatibility_is_told_without_registering_and_with_reasons_when_asked()
     for path in [&format!("{path}?verbose=true"), "/compatibility/subjects/s/versions?verbose=true"] {
         let (_, answer) = call(&router, "POST", path, bad.clone()).await;
         assert_eq!(answer["is_compatible"], json!(false));
-        assert!(answer["messages"][0].as_str().unwrap().contains("field 'c'"), "{answer}");
+        assert!(answer["messages"][0].as_str().unwrap().contains("field c"), "{answer}");
         let (_, answer) = call(&router, "POST", path, good.clone()).await;
         assert_eq!(answer, json!({"is_compatible": true, "messages": []}));
     }
@@ -259,5 +259,5 @@ async fn schema_registry_converter_is_told_why_a_schema_is_refused() {
     post_schema(&settings, "s".to_owned(), supplied(ONE)).await.unwrap();
     let refused = post_schema(&settings, "s".to_owned(), supplied(REQUIRED)).await.unwrap_err();
     let chain = anyhow::Error::from(refused).chain().map(ToString::to_string).collect::<Vec<_>>().join(": ");
-    assert!(chain.contains("409") && chain.contains("field 'c'"), "{chain}");
+    assert!(chain.contains("409") && chain.contains("field c"), "{chain}");
 }

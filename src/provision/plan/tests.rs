@@ -1,5 +1,8 @@
 use super::*;
 use crate::kafka::{Copies, Setting};
+use crate::schema::promoted::Promoted;
+use crate::schema::registry::Listing;
+use crate::schema::{Loaded, shipped};
 
 const SAFE: Allowed = Allowed { repartition: false, removal: false };
 const ALL: Allowed = Allowed { repartition: true, removal: true };
@@ -108,22 +111,91 @@ fn a_missing_topic_is_created_whole() {
     assert_eq!(item.steps, [Step::Create(wished("delete", "-1"))]);
 }
 
+fn ours(level: Level) -> Loaded {
+    let text = shipped::generic("a", "b");
+    let schema = shipped::parse(&text).unwrap();
+    let (source, event_type) = ("a".into(), "b".into());
+    Loaded { subject: "s".into(), source, event_type, level, file: None, text, schema }
+}
+
+fn known(listing: Listing, level: Option<&str>) -> Known {
+    let latest = Latest { version: 3, fields: Vec::new(), promoted: Vec::new(), demoted: Vec::new() };
+    let latest = matches!(listing, Listing::Other { .. }).then_some(latest);
+    Known { listing, level: level.map(str::to_owned), latest }
+}
+
+fn fits() -> Listing {
+    Listing::Other { compatible: true, why: Vec::new() }
+}
+
 #[test]
 fn a_subject_gets_its_level_before_its_schema_and_one_that_does_not_fit_gets_none() {
-    let known =
-        |listing, level: Option<&str>| Known { listing, level: level.map(str::to_owned), latest: Some(3) };
-    let item = subject("s", "{}", known(Listing::NoSubject, None));
+    let ours = ours(Level::FullTransitive);
+    let subject = |known| subject(&ours, known, true);
+    let item = subject(known(Listing::NoSubject, None));
     assert_eq!((item.action, item.steps.len()), (Action::Create, 1));
-    let item = subject("s", "{}", known(Listing::Registered(1), Some(COMPATIBILITY)));
+    let item = subject(known(Listing::Registered(1), Some("FULL_TRANSITIVE")));
     assert_eq!((item.action, item.steps.len()), (Action::Keep, 0));
 
-    let fits = Listing::Other { compatible: true, why: Vec::new() };
-    let item = subject("s", "{}", known(fits, Some("BACKWARD")));
-    let register = Step::Register { subject: "s".into(), schema: "{}".into() };
-    assert_eq!((item.action, &item.steps[..]), (Action::Change, &[Step::Level("s".into()), register][..]));
+    let item = subject(known(fits(), Some("BACKWARD")));
+    let level = Level::FullTransitive;
+    let register = Step::Register { subject: "s".into(), schema: ours.text.clone(), level };
+    assert_eq!(
+        (item.action, &item.steps[..]),
+        (Action::Change, &[Step::Level("s".into(), level), register][..])
+    );
     assert_eq!(item.changes[1].note.as_deref(), Some("BACKWARD: compatible"));
+    assert_eq!(item.notes.len(), 1, "the fields are the same");
 
     let why = vec!["field x".to_owned()];
-    let item = subject("s", "{}", known(Listing::Other { compatible: false, why }, Some(COMPATIBILITY)));
+    let item = subject(known(Listing::Other { compatible: false, why }, Some("FULL_TRANSITIVE")));
     assert_eq!((item.action, item.steps.len(), &*item.faults[1]), (Action::Keep, 0, "field x"));
+}
+
+#[test]
+fn the_level_that_is_wished_is_set_and_a_stricter_one_is_lowered_to_it() {
+    let ours = ours(Level::BackwardTransitive);
+    let item = subject(&ours, known(Listing::Registered(1), Some("FULL_TRANSITIVE")), true);
+    assert_eq!(item.steps, [Step::Level("s".into(), Level::BackwardTransitive)]);
+    assert_eq!(item.changes[0].to, "BACKWARD_TRANSITIVE");
+    let item = subject(&ours, known(Listing::Registered(1), None), true);
+    assert_eq!(item.changes[0].from.as_deref(), Some("the registry's default"));
+}
+
+#[test]
+fn where_schemas_are_never_registered_what_is_missing_is_told_and_nothing_is_done() {
+    let ours = ours(Level::FullTransitive);
+    for listing in [Listing::NoSubject, fits()] {
+        let item = subject(&ours, known(listing, Some("FULL_TRANSITIVE")), false);
+        assert_eq!((item.action, item.steps.len(), item.faults.len()), (Action::Keep, 0, 1), "{item:?}");
+        assert!(item.faults[0].contains("`hookstream provision --apply -X registry.auto_register=true`"));
+    }
+    let item = subject(&ours, known(Listing::Registered(1), Some("NONE")), false);
+    assert_eq!((item.faults.len(), &*item.left[0].setting, item.steps.len()), (0, "compatibility", 0));
+}
+
+#[test]
+fn consumers_are_told_what_moves_out_of_additional_fields_and_into_it() {
+    let moved = |name: &str| Promoted {
+        pointer: format!("/data/{name}"),
+        field: format!("data.{name}"),
+        is: "string".into(),
+    };
+    let field = |name: &str| FieldChange { field: name.into(), from: None, to: Some("string".into()) };
+    let latest = Latest {
+        version: 3,
+        fields: vec![field("data.new")],
+        promoted: vec![moved("new")],
+        demoted: vec![moved("gone")],
+    };
+    let item =
+        subject(&ours(Level::FullTransitive), Known { latest: Some(latest), ..known(fits(), None) }, true);
+    assert_eq!(
+        item.notes,
+        [
+            "consumers that read additional_fields['/data/new'] get null from v4 on: COALESCE(data.new, ...), see docs/schemas.md",
+            "consumers that read data.gone find it in additional_fields['/data/gone'] from v4 on",
+        ]
+    );
+    assert_eq!(item.fields, [field("data.new")]);
 }

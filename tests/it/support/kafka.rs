@@ -93,8 +93,13 @@ pub async fn create(topic: &str, key: &str, value: &str) {
 
 /// The same with any configuration.
 pub async fn create_with(topic: &str, settings: &[(&str, &str)]) {
+    create_wide(topic, 1, settings).await;
+}
+
+/// The same with so many partitions.
+pub async fn create_wide(topic: &str, partitions: i32, settings: &[(&str, &str)]) {
     let options = AdminOptions::new().operation_timeout(Some(PATIENCE)).request_timeout(Some(PATIENCE));
-    let new = NewTopic::new(topic, 1, TopicReplication::Fixed(1));
+    let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
     let new = settings.iter().fold(new, |new, (key, value)| new.set(key, value));
     assert_eq!(admin().create_topics(&[new], &options).await.unwrap(), [Ok(topic.to_owned())]);
 }
@@ -108,7 +113,7 @@ pub async fn own_settings(topic: &str) -> BTreeMap<String, String> {
     own.map(|entry| (entry.name, entry.value.unwrap())).collect()
 }
 
-fn admin() -> AdminClient<DefaultClientContext> {
+pub fn admin() -> AdminClient<DefaultClientContext> {
     ClientConfig::new().set("bootstrap.servers", stack("KAFKA")).create().unwrap()
 }
 

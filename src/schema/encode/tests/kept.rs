@@ -44,6 +44,13 @@ fn the_shapes_of_unknown_members_tell_where_a_field_is_missing() {
     // What went with a record that did not fit is no field of its own.
     let (drift, kept) = shapes(r#"{"list":[],"by_key":{},"box":{"z":1,"n":"x"}}"#);
     assert_eq!((drift, kept), (vec!["/a~1b".to_owned()], 2));
+    // Finer than milliseconds, and a number where the id is text: kept, but each has its field.
+    let body = r#"{"id":7,"event_type":"t","timestamp":"2026-01-02T03:04:05.678901Z","data":{"list":[],"by_key":{}}}"#;
+    let encoded = encode(&schema, &datagrid(), Some("2026-01-02T03:04:05.678901Z"), body).unwrap();
+    assert_eq!(
+        (encoded.drift.len(), encoded.additional),
+        (0, vec!["/id".to_owned(), "/timestamp".to_owned()])
+    );
 }
 
 #[test]

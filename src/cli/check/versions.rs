@@ -1,0 +1,35 @@
+//! Schemas beside the versions that are kept next to their files: what a registry would refuse shows without
+//! one.
+
+use std::collections::BTreeSet;
+
+use super::Report;
+use crate::schema::{Schemas, kept};
+
+/// Adds a problem for each version that a schema is not compatible with, by field, and a note for each
+/// schema that has versions and fits them all. One file is told once, however many types it serves.
+pub(super) fn compare(schemas: &Schemas, report: &mut Report) {
+    let mut seen = BTreeSet::new();
+    for schema in schemas.iter() {
+        let Some(file) = schema.file.as_ref().filter(|file| seen.insert((*file).clone())) else { continue };
+        let kept = match kept::read(file) {
+            Ok(kept) => kept,
+            Err(why) => {
+                report.problems.push(why);
+                continue;
+            }
+        };
+        let (file, level) = (file.display(), schema.level);
+        let against = kept::against(level, &schema.schema, &kept);
+        for (path, faults) in &against {
+            let path = path.display();
+            let lines =
+                faults.iter().map(|fault| format!("{file}: not compatible with {path} ({level}): {fault}"));
+            report.problems.extend(lines);
+        }
+        if against.is_empty() && !kept.is_empty() {
+            let versions = if kept.len() == 1 { "version" } else { "versions" };
+            report.notes.push(format!("{file}: fits its {} kept {versions} ({level})", kept.len()));
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! `hookstream schema`
+
+mod drift;
+mod infer;
+mod proposal;
+mod read;
+mod served;
+mod show;
+
+use clap::Subcommand;
+use jiff::Timestamp;
+
+use super::tail::place;
+use super::{ConfigArgs, Verdict};
+
+/// See what providers send that schemas do not know, and write schemas that do
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Without docs of their own: clap would show them in place of those of the `Args`.
+#[derive(Debug, Subcommand)]
+enum Command {
+    Drift(drift::Args),
+    Infer(infer::Args),
+}
+
+/// Runs the command that was asked for.
+///
+/// # Errors
+/// Problems of the configuration, an unknown source or type, no broker, a schema that cannot be made or
+/// written.
+pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<Verdict> {
+    match &args.command {
+        Command::Drift(args) => drift::run(config, args).await,
+        Command::Infer(args) => infer::run(config, args).await,
+    }
+}
+
+/// A time, or how long ago it was.
+fn since(text: &str) -> Result<Timestamp, String> {
+    let now = Timestamp::now();
+    let told = "a time is such as 2h, 7days, 2026-11-22T02:00:00Z (with its zone) or 1795312800";
+    let ago = || place::time(&format!("-{text}"), now);
+    place::time(text, now).or_else(|_| ago()).map_err(|_| told.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn since_takes_a_time_and_a_time_ago() {
+        let ago = |text: &str| {
+            let time = since(text).unwrap();
+            Timestamp::now().duration_since(time).as_secs()
+        };
+        assert!((7_200..7_260).contains(&ago("2h")) && (7_200..7_260).contains(&ago("-2h")));
+        assert_eq!(since("2026-11-22T02:00:00Z"), Ok("2026-11-22T02:00:00Z".parse().unwrap()));
+        for bad in ["", "soon", "2026-11-22", "--2h"] {
+            assert!(since(bad).unwrap_err().contains("7days"), "{bad}");
+        }
+    }
+}

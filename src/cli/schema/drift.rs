@@ -1,0 +1,115 @@
+//! `hookstream schema drift`
+
+use std::collections::BTreeMap;
+
+use anyhow::Context as _;
+use jiff::Timestamp;
+
+use super::proposal;
+use super::read::{self, count, note};
+use super::served::{self, File, Source};
+use super::show::{self, Change, Report};
+use crate::cli::{ConfigArgs, Verdict, output};
+use crate::observe::log;
+use crate::schema::drift::Observer;
+
+const EXAMPLES: &str = "\
+Examples:
+  hookstream schema drift datagrid                                    what comes that no schema knows
+  hookstream schema drift datagrid --since 7days --json
+  hookstream schema drift datagrid batch_prediction.completed         the schema that would take it, as a diff
+  hookstream schema drift datagrid batch_prediction.completed --write
+
+Reads the source's topics from Kafka and joins no consumer group. Names and types are shown, values never.
+What has a type that differs, or is not clear, gets no field: a type cannot be changed once it is registered.
+
+Exit codes: 0 the topics could be read; 2 error.";
+
+/// Show fields that came and that no schema knows; write the schema that does
+///
+/// With a TYPE shows the compatible new version of the schema that serves it, made from what came for all
+/// types that it serves; writes it only with --write.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Args {
+    /// The source, by its name in the configuration
+    source: String,
+    /// The event type whose schema is to gain the fields
+    #[arg(value_name = "TYPE")]
+    event_type: Option<String>,
+    /// Only records since this time, or since so long ago: 7days, 2026-11-22T02:00:00Z, 1795312800
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true, value_parser = super::since)]
+    since: Option<Timestamp>,
+    /// Write the new version; a built-in schema becomes a file of your own below schemas/
+    #[arg(long, requires = "event_type")]
+    write: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<Verdict> {
+    log::init(log::QUIET);
+    let loaded = config.load_unread()?;
+    let source = Source::find(&loaded, &args.source)?;
+    let files: Vec<&File> = match &args.event_type {
+        Some(event_type) => vec![source.file(event_type)?],
+        None => source.files.iter().collect(),
+    };
+    let mut observers = BTreeMap::new();
+    for (file, event_type) in files.iter().flat_map(|file| file.types.iter().map(move |one| (*file, one))) {
+        let observer = Observer::new(&file.schema, &source.places).context("a name is not defined")?;
+        observers.insert(source.topic(event_type), (event_type.as_str(), observer));
+    }
+    let topics: Vec<String> = observers.keys().cloned().collect();
+    let tally = read::topics(&loaded, &topics, args.since, |seen| {
+        if let Some((_, observer)) = observers.get_mut(seen.topic) {
+            observer.see(seen.schema.id, &seen.schema.parsed, seen.json, seen.time);
+        }
+        Ok(())
+    })
+    .await?;
+    let tables: Vec<_> =
+        observers.iter().map(|(topic, (name, observer))| (*name, topic.as_str(), observer.table())).collect();
+    let mut report = Report::new(&source, &tables);
+    report.unreadable = tally.as_ref().map(|tally| tally.unreadable.clone()).unwrap_or_default();
+    if let (Some(_), Some(file)) = (&args.event_type, files.first()) {
+        let rows = tables.iter().flat_map(|(_, _, table)| table.rows());
+        let proposed = proposal::make(&source, file, rows)?;
+        let changed = proposed.text != file.text;
+        if changed && args.write {
+            // Topics may take minutes to read.
+            unchanged(&source, file)?;
+            served::write(&proposed.path, &proposed.text)?;
+        }
+        report.schema = Some(Change::new(file, proposed, changed && args.write));
+    }
+    if args.json {
+        output::print_json(&report)?;
+        return Ok(Verdict::Yes);
+    }
+    match tally.map(|tally| tally.records) {
+        None if topics.is_empty() => note(&format!(
+            "no event type of {} has a schema of its own: `hookstream schema infer` makes one from what came",
+            source.name
+        ))?,
+        None => note(&format!(
+            "none of the topics of {} exists at {}: `hookstream serve` creates them",
+            source.name, loaded.config.kafka.bootstrap_servers
+        ))?,
+        Some(0) => note(&format!("no records in {}", count(show::length(&topics), "topic")))?,
+        Some(_) => show::report(&report)?,
+    }
+    Ok(Verdict::Yes)
+}
+
+fn unchanged(source: &Source, file: &File) -> anyhow::Result<()> {
+    let path = file.path(source);
+    let now = std::fs::read_to_string(&path).ok();
+    let as_before = match &file.origin {
+        crate::schema::shipped::Origin::File(_) => now.as_deref() == Some(&file.text),
+        crate::schema::shipped::Origin::BuiltIn { .. } => now.is_none(),
+    };
+    anyhow::ensure!(as_before, "{} was changed meanwhile: nothing is written, run it again", path.display());
+    Ok(())
+}

@@ -1,0 +1,198 @@
+//! `hookstream schema infer`
+
+use std::io::Read as _;
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use jiff::Timestamp;
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::read::{self, count, note};
+use super::served::{self, Source};
+use super::show::Left;
+use crate::cli::{ConfigArgs, Verdict, output};
+use crate::config::Loaded;
+use crate::json::{self, Object};
+use crate::names;
+use crate::observe::log;
+use crate::schema::drift::{self, Budget, Shape};
+
+const EXAMPLES: &str = "\
+Examples:
+  hookstream schema infer github push                          from the records of github.push, else of github.unmapped
+  hookstream schema infer github push push-1.json push-2.json  from bodies in files
+  jq -c .body captured.json | hookstream schema infer github push -
+  hookstream schema infer github push --write                  into schemas/github/push.avsc
+
+A file holds one body or several, one behind the other; where the source has `split`, each is one event. Text
+stays `string`, times too: what should be a timestamp must be made one before the schema is registered, since a
+type cannot be changed then.
+
+Exit codes: 0 there is a schema; 2 error.";
+
+/// Make a first schema from samples
+///
+/// From bodies in files, or from what the type's generic records hold: prints the schema, with each field of
+/// the provider nullable and its docs to be written. What differs between samples, or is not clear, gets no
+/// field: it stays in additional_fields.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Args {
+    /// The source, by its name in the configuration
+    source: String,
+    /// The event type
+    #[arg(value_name = "TYPE")]
+    event_type: String,
+    /// Bodies as JSON, `-` for standard input [default: the type's generic records]
+    #[arg(value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// Only records since this time, or since so long ago: 7days, 2026-11-22T02:00:00Z, 1795312800
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true, value_parser = super::since, conflicts_with = "files")]
+    since: Option<Timestamp>,
+    /// Write it to schemas/SOURCE/TYPE.avsc
+    #[arg(long)]
+    write: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// The bodies that were seen.
+#[derive(Default)]
+struct Samples {
+    shape: Shape,
+    budget: Budget,
+    count: u64,
+}
+
+impl Samples {
+    fn see(&mut self, body: &RawValue) {
+        self.shape.see(body, &mut self.budget);
+        self.count += 1;
+    }
+}
+
+#[derive(Serialize)]
+struct Report<'a> {
+    samples: u64,
+    file: String,
+    written: bool,
+    schema: &'a str,
+    left_out: Vec<Left>,
+    times: Vec<String>,
+}
+
+pub(super) async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<Verdict> {
+    log::init(log::QUIET);
+    let loaded = config.load_unread()?;
+    let source = Source::find(&loaded, &args.source)?;
+    // A second schema for its topic would have another name, and no registry takes that.
+    if let Some(file) = source.files.iter().find(|file| file.types.contains(&args.event_type)) {
+        anyhow::bail!(
+            "{event_type} has the schema {}: `hookstream schema drift {} {event_type}` adds fields to it",
+            file.origin,
+            source.name,
+            event_type = args.event_type
+        );
+    }
+    let mut samples = Samples::default();
+    if args.files.is_empty() {
+        records(&loaded, &source, args, &mut samples).await?;
+    } else {
+        args.files.iter().try_for_each(|file| bodies(file, &mut samples))?;
+    }
+    let event_type = &args.event_type;
+    let inferred = drift::infer(samples.shape, &source.name, event_type, &source.places);
+    let (text, left_out, times) = inferred
+        .map_err(|why| anyhow::anyhow!("{} give no schema: {why}", count(samples.count, "sample")))?;
+    let file = names::schema_files(event_type).next().context("the event type has no name")?;
+    let path = source.path(&file);
+    if args.write {
+        let exists = format!("{} exists: `hookstream schema drift` adds fields to it", path.display());
+        anyhow::ensure!(!path.exists(), exists);
+        served::write(&path, &text)?;
+    }
+    let file = path.display().to_string();
+    if args.json {
+        let left_out = left_out.into_iter().map(Left::from).collect();
+        let report =
+            Report { samples: samples.count, file, written: args.write, schema: &text, left_out, times };
+        output::print_json(&report)?;
+        return Ok(Verdict::Yes);
+    }
+    if !args.write {
+        output::print_line(&output::escape_lines(text.trim_end()))?;
+    }
+    note(&format!("made from {}", count(samples.count, "sample")))?;
+    for left in left_out {
+        note(&format!("no field for {}: {}", left.pointer, left.why))?;
+    }
+    for pointer in times {
+        note(&format!(
+            "{pointer} is an RFC 3339 time in each sample: make it a timestamp-millis now, or leave it text"
+        ))?;
+    }
+    if source.generic.contains(event_type) {
+        let subject = names::subject(&source.topic(event_type));
+        note(&format!(
+            "{subject} may have the generic schema already, with which this one is not compatible: the registry \
+             then takes it only once that subject is deleted there, and consumers know both"
+        ))?;
+    }
+    note(&match args.write {
+        true => format!("{file} is written: describe its fields, and see what `hookstream check` says"),
+        false => format!("--write writes it to {file}"),
+    })?;
+    Ok(Verdict::Yes)
+}
+
+/// Bodies one behind the other.
+fn bodies(file: &PathBuf, samples: &mut Samples) -> anyhow::Result<()> {
+    let shown = file.display();
+    let mut bytes = Vec::new();
+    if file.as_os_str() == "-" {
+        std::io::stdin().read_to_end(&mut bytes).context("cannot read standard input")?;
+    } else {
+        bytes = std::fs::read(file).with_context(|| format!("cannot read {shown}"))?;
+    }
+    let mut any = false;
+    for body in serde_json::Deserializer::from_slice(&bytes).into_iter::<Box<RawValue>>() {
+        // What serde_json says may quote the body.
+        let body =
+            body.map_err(|error| anyhow::anyhow!("{shown} is no JSON from line {} on", error.line()))?;
+        let body = json::check(body.get().as_bytes()).map_err(|fault| anyhow::anyhow!("{shown}: {fault}"))?;
+        samples.see(body);
+        any = true;
+    }
+    anyhow::ensure!(any, "{shown} is empty");
+    Ok(())
+}
+
+/// The events of the type's generic records.
+async fn records(loaded: &Loaded, source: &Source, args: &Args, samples: &mut Samples) -> anyhow::Result<()> {
+    let event_type = &args.event_type;
+    let own = source.generic.contains(event_type);
+    if !own && !source.unmapped {
+        source.file(event_type)?;
+    }
+    let topic = source.topic(if own { event_type } else { names::UNMAPPED });
+    let tally = read::topics(loaded, std::slice::from_ref(&topic), args.since, |seen| {
+        let raw: Option<&RawValue> = serde_json::from_str(seen.json).ok();
+        let Some(Ok(Some(record))) = raw.map(Object::open) else { return Ok(()) };
+        let text = |name: &str| record.get(name).and_then(json::string);
+        // Records of a typed schema have no text there.
+        if let (Some(found), Some(data)) = (text("type"), text("data"))
+            && (own || found == event_type.as_str())
+            && let Ok(body) = json::check(data.as_bytes())
+        {
+            samples.see(body);
+        }
+        Ok(())
+    })
+    .await?;
+    let servers = &loaded.config.kafka.bootstrap_servers;
+    anyhow::ensure!(tally.is_some(), "there is no topic {topic} at {servers}: give samples as files");
+    anyhow::ensure!(samples.count > 0, "no record of {event_type} in {topic}: give samples as files");
+    Ok(())
+}

@@ -1,0 +1,158 @@
+//! The version of a schema file that has fields for what came.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use apache_avro::schema_compatibility::SchemaCompatibility;
+use jiff::Timestamp;
+
+use super::served::{File, Source};
+use crate::schema::drift::{self, Fields, LeftOut, Proposal, Row, Shape, Standing};
+use crate::schema::promoted::{Promoted, promoted};
+use crate::schema::{Encoder, shipped};
+
+/// A changed schema.
+pub(super) struct Proposed {
+    /// Where it is to stand.
+    pub(super) path: PathBuf,
+    pub(super) text: String,
+    /// What it takes over from `additional_fields`.
+    pub(super) moves: Vec<Promoted>,
+    pub(super) left_out: Vec<LeftOut>,
+    /// See [`Proposal::times`].
+    pub(super) times: Vec<String>,
+}
+
+/// What one record of the schema gains.
+#[derive(Default)]
+struct Gain {
+    pointer: String,
+    shape: Shape,
+    /// The first record with each member, in milliseconds since 1970.
+    first: BTreeMap<String, Option<i64>>,
+}
+
+/// The file with fields for what `rows` say is new, checked as `check` and the registry would.
+///
+/// # Errors
+/// Where the file's text cannot be edited, or what came of it is no compatible schema.
+pub(super) fn make<'r>(
+    source: &Source,
+    file: &File,
+    rows: impl Iterator<Item = &'r Row>,
+) -> anyhow::Result<Proposed> {
+    let fields =
+        Fields::new(&file.schema, &source.places).context("the schema has names it does not define")?;
+    let mut used: BTreeSet<String> = fields.names().map(str::to_owned).collect();
+    let (gains, mut left_out) = gains(rows);
+    let (mut text, mut times) = (file.text.clone(), Vec::new());
+    for (home, gain) in gains {
+        let record = fields.record(&home).with_context(|| format!("the schema has no record {home}"))?;
+        let taken: Vec<&str> = record.fields.iter().map(|field| field.name.as_str()).collect();
+        let name = record.name.name();
+        let proposal = drift::propose(&gain.shape, &gain.pointer, name, &taken, &mut used);
+        let Proposal { fields, left_out: left, times: found } = proposal;
+        for field in &fields {
+            let doc = doc(gain.first.get(&field.key).copied().flatten());
+            let cannot = || format!("{} cannot be edited", file.origin);
+            text = drift::insert(&text, &home, std::slice::from_ref(field), &doc)
+                .map_err(anyhow::Error::msg)
+                .with_context(cannot)?;
+        }
+        left_out.extend(left);
+        times.extend(found);
+    }
+    let moves = checked(source, file, &text)
+        .context("nothing is written: the schema that would take these fields is refused")?;
+    Ok(Proposed { path: file.path(source), text, moves, left_out, times })
+}
+
+/// New members by the record that would have them, and those that none would.
+fn gains<'r>(rows: impl Iterator<Item = &'r Row>) -> (BTreeMap<String, Gain>, Vec<LeftOut>) {
+    let (mut gains, mut left_out) = (BTreeMap::<String, Gain>::new(), Vec::new());
+    for row in rows {
+        let Standing::New { home, names } = &row.standing else { continue };
+        let (Some(home), Some(key)) = (home, names.first()) else {
+            left_out.push(LeftOut {
+                pointer: row.pointer.clone(),
+                why: "which record it belongs to is not clear: it stands in one of several, or beside `data`"
+                    .into(),
+            });
+            continue;
+        };
+        let gain = gains.entry(home.clone()).or_default();
+        let above = row.pointer.rsplitn(names.len() + 1, '/').last();
+        gain.pointer = above.unwrap_or_default().to_owned();
+        gain.shape.merge_at(names, &row.shape);
+        let first = gain.first.entry(key.clone()).or_default();
+        *first = match (*first, row.first) {
+            (Some(one), Some(other)) => Some(one.min(other)),
+            (one, other) => one.or(other),
+        };
+    }
+    (gains, left_out)
+}
+
+fn doc(first: Option<i64>) -> String {
+    match date(first) {
+        Some(date) => format!("Seen since {date}; not described yet."),
+        None => "Not described yet.".into(),
+    }
+}
+
+/// The day in UTC.
+pub(super) fn date(ms: Option<i64>) -> Option<String> {
+    Some(Timestamp::from_millisecond(ms?).ok()?.strftime("%Y-%m-%d").to_string())
+}
+
+/// What a schema that may be written promotes.
+fn checked(source: &Source, file: &File, text: &str) -> anyhow::Result<Vec<Promoted>> {
+    let schema = shipped::parse(text).map_err(anyhow::Error::msg)?;
+    Encoder::compile(&schema, 0, &source.places)
+        .map_err(|faults| anyhow::anyhow!("{}", faults.join("; ")))?;
+    SchemaCompatibility::mutual_read(&file.schema, &schema)
+        .map_err(|error| anyhow::anyhow!("readers of both versions: {error}"))?;
+    Ok(promoted(&file.schema, &schema, &source.places))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::envelope::Places;
+    use crate::json::Pointer;
+    use crate::schema::shipped::Origin;
+
+    #[test]
+    fn what_readers_of_before_could_not_read_is_never_written() {
+        let text = include_str!("../../../schemas/grapevine/document.changed.avsc");
+        let places =
+            Places { id: None, event_type: None, time: None, data: Pointer::parse("/data").unwrap() };
+        let source =
+            Source { name: "a".into(), places, files: Vec::new(), generic: Vec::new(), unmapped: false };
+        let file = File {
+            origin: Origin::File("x.avsc".into()),
+            text: text.into(),
+            schema: shipped::parse(text).unwrap(),
+            types: Vec::new(),
+        };
+        let judged = |text: &str| {
+            let judged = checked(&source, &file, text);
+            judged.map(|moves| moves.into_iter().map(|one| one.pointer).collect()).map_err(|e| e.to_string())
+        };
+        let field = |more: &str| {
+            let new = format!("{{\"name\": \"new\", \"type\": [\"null\", \"long\"]{more}}}, ");
+            text.replacen(
+                "{\n            \"name\": \"source\"",
+                &format!("{new}{{\n            \"name\": \"source\""),
+                1,
+            )
+        };
+        assert_eq!(judged(text), Ok(Vec::new()));
+        assert_eq!(judged(&field(", \"default\": null")), Ok(vec!["/data/new".to_owned()]));
+        let error = judged(&field("")).unwrap_err();
+        assert!(error.starts_with("readers of both versions: "), "no default: {error}");
+        let error = judged(&text.replace("\"name\": \"received_at\"", "\"name\": \"at\"")).unwrap_err();
+        assert!(error.contains("field `received_at` is missing"), "{error}");
+    }
+}

@@ -1,0 +1,347 @@
+//! The report of `schema drift`, for people and for programs.
+
+use std::collections::BTreeMap;
+
+use anstyle::{AnsiColor, Style};
+use indicatif::HumanCount;
+use serde::Serialize;
+use similar::{ChangeTag, TextDiff};
+
+use super::proposal::{Proposed, date};
+use super::served::{File, Source};
+use crate::cli::output::{self, escape_controls};
+use crate::schema::drift::{JsonType, LeftOut, Row, Standing, Table};
+use crate::schema::promoted::Promoted;
+
+/// Everything that is told. Names and types, never a value.
+#[derive(Serialize)]
+pub(super) struct Report<'a> {
+    source: &'a str,
+    types: Vec<Type<'a>>,
+    /// Event types without a schema of their own: nothing drifts there.
+    generic: &'a [String],
+    /// How many records could not be decoded, by why.
+    pub(super) unreadable: BTreeMap<String, u64>,
+    /// The new version of a type's schema.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) schema: Option<Change>,
+}
+
+#[derive(Serialize)]
+struct Type<'a> {
+    #[serde(rename = "type")]
+    name: &'a str,
+    topic: &'a str,
+    records: u64,
+    fields: Vec<Field<'a>>,
+    /// Values at more pointers than are told apart.
+    past: u64,
+}
+
+#[derive(Serialize)]
+struct Field<'a> {
+    pointer: &'a str,
+    why: &'static str,
+    /// The type of the field that could not give it back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    field_type: Option<&'a str>,
+    records: u64,
+    first: Option<String>,
+    last: Option<String>,
+    json_types: Vec<&'static str>,
+    #[serde(skip)]
+    told: String,
+    #[serde(skip)]
+    since: String,
+}
+
+/// What becomes of a schema file.
+#[derive(Serialize)]
+pub(super) struct Change {
+    file: String,
+    from: String,
+    serves: Vec<String>,
+    written: bool,
+    diff: Vec<String>,
+    moves: Vec<Move>,
+    left_out: Vec<Left>,
+    times: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct Move {
+    pointer: String,
+    field: String,
+    #[serde(rename = "type")]
+    is: String,
+}
+
+#[derive(Serialize)]
+pub(super) struct Left {
+    pointer: String,
+    why: String,
+}
+
+impl From<LeftOut> for Left {
+    fn from(LeftOut { pointer, why }: LeftOut) -> Self {
+        Self { pointer, why }
+    }
+}
+
+impl<'a> Report<'a> {
+    pub(super) fn new(source: &'a Source, tables: &[(&'a str, &'a str, &'a Table)]) -> Self {
+        let types = tables.iter().map(|(name, topic, table)| {
+            let fields = table.rows().map(Field::new).collect();
+            Type { name, topic, records: table.records(), fields, past: table.past() }
+        });
+        Self {
+            source: &source.name,
+            types: types.collect(),
+            generic: &source.generic,
+            unreadable: BTreeMap::new(),
+            schema: None,
+        }
+    }
+
+    fn fields(&self) -> impl Iterator<Item = (&'a str, &Field<'a>)> {
+        self.types.iter().flat_map(|one| one.fields.iter().map(move |field| (one.name, field)))
+    }
+}
+
+impl<'a> Field<'a> {
+    fn new(row: &'a Row) -> Self {
+        let (why, field_type) = match &row.standing {
+            Standing::New { .. } => ("new", None),
+            Standing::Misfit { is } => ("misfit", Some(is.as_str())),
+            Standing::Rounded { is } => ("rounded", Some(is.as_str())),
+            Standing::Former => ("former", None),
+        };
+        let time = |ms: Option<i64>| jiff::Timestamp::from_millisecond(ms?).ok().map(|time| time.to_string());
+        Self {
+            pointer: &row.pointer,
+            why,
+            field_type,
+            records: row.records,
+            first: time(row.first),
+            last: time(row.last),
+            json_types: row.shape.types().iter().copied().map(JsonType::name).collect(),
+            told: row.shape.told(),
+            since: date(row.first).unwrap_or_default(),
+        }
+    }
+}
+
+impl Change {
+    pub(super) fn new(file: &File, proposed: Proposed, written: bool) -> Self {
+        let moves = proposed.moves.into_iter();
+        Self {
+            file: proposed.path.display().to_string(),
+            from: file.origin.to_string(),
+            serves: file.types.clone(),
+            written,
+            diff: diff(&file.text, &proposed.text),
+            moves: moves.map(|Promoted { pointer, field, is }| Move { pointer, field, is }).collect(),
+            left_out: proposed.left_out.into_iter().map(Left::from).collect(),
+            times: proposed.times,
+        }
+    }
+}
+
+/// Lines with `+`, `-` or a space in front, and `@@` lines that say where.
+fn diff(old: &str, new: &str) -> Vec<String> {
+    let diff = TextDiff::from_lines(old, new);
+    let mut lines = Vec::new();
+    for hunk in diff.unified_diff().context_radius(2).iter_hunks() {
+        lines.push(hunk.header().to_string());
+        lines.extend(hunk.iter_changes().map(|change| {
+            let sign = match change.tag() {
+                ChangeTag::Delete => '-',
+                ChangeTag::Insert => '+',
+                ChangeTag::Equal => ' ',
+            };
+            format!("{sign}{}", change.value().trim_end_matches(['\r', '\n']))
+        }));
+    }
+    lines
+}
+
+const ADD: Style = AnsiColor::Green.on_default();
+const REMOVE: Style = AnsiColor::Red.on_default();
+const PLACE: Style = AnsiColor::Cyan.on_default();
+const BOLD: Style = Style::new().bold();
+
+/// Prints it for people.
+pub(super) fn report(report: &Report<'_>) -> anyhow::Result<()> {
+    let new: Vec<_> = report.fields().filter(|(_, field)| field.why == "new").collect();
+    let records: u64 = report.types.iter().map(|one| one.records).sum();
+    if new.is_empty() {
+        let types = super::read::count(length(&report.types), "event type");
+        let records = super::read::count(records, "record");
+        output::print_line(&format!("no drift in {records} of {types}: each field is known"))?;
+    } else {
+        let mut table = output::Table::new(["type", "field", "seen", "since", "JSON type"]);
+        for (name, field) in new {
+            let seen = HumanCount(field.records).to_string();
+            table.row([name, field.pointer, &seen, &field.since, &field.told]);
+        }
+        output::print_line(&table.to_string())?;
+    }
+    kept(report)?;
+    for one in report.types.iter().filter(|one| one.past > 0) {
+        line(&format!(
+            "note  {}: {} more at further pointers: no more than 1,000 are told apart",
+            one.name,
+            super::read::count(one.past, "value")
+        ))?;
+    }
+    for one in &report.types {
+        let former = one.fields.iter().filter(|field| field.why == "former").map(|field| field.pointer);
+        let former: Vec<&str> = former.collect();
+        if !former.is_empty() {
+            line(&format!(
+                "note  {}: only in records from before it had a field: {}",
+                one.name,
+                former.join(", ")
+            ))?;
+        }
+    }
+    match &report.schema {
+        Some(schema) => change(schema),
+        None => next(report),
+    }
+}
+
+/// What has a field that could not give it back.
+fn kept(report: &Report<'_>) -> anyhow::Result<()> {
+    let mut table =
+        output::Table::new(["type", "kept beside its field", "seen", "since", "JSON type", "why"]);
+    let mut any = false;
+    for (name, field) in report.fields() {
+        let Some(is) = field.field_type else { continue };
+        let why = match field.why {
+            "misfit" => format!("no {is}: the field is null"),
+            _ => format!("more than a {is} gives back"),
+        };
+        let seen = HumanCount(field.records).to_string();
+        table.row([name, field.pointer, &seen, &field.since, &field.told, &why]);
+        any = true;
+    }
+    if any {
+        output::print_line("")?;
+        output::print_line(&table.to_string())?;
+    }
+    Ok(())
+}
+
+fn next(report: &Report<'_>) -> anyhow::Result<()> {
+    let mut types: Vec<&str> =
+        report.fields().filter(|(_, field)| field.why == "new").map(|(name, _)| name).collect();
+    types.dedup();
+    if let Some(first) = types.first() {
+        let source = report.source;
+        output::print_line("")?;
+        line(&format!("next  hookstream schema drift {source} {first}   shows the schema that takes them"))?;
+    }
+    Ok(())
+}
+
+/// The change of the schema, and what comes next.
+fn change(change: &Change) -> anyhow::Result<()> {
+    output::print_line("")?;
+    if change.diff.is_empty() {
+        line(&format!("{}: no field to add", change.from))?;
+        return left_out(change);
+    }
+    let file = escape_controls(&change.file);
+    let told =
+        if change.from == change.file { String::new() } else { format!(" (new, from {})", change.from) };
+    output::print_line(&format!("{BOLD}{file}{BOLD:#}{}", escape_controls(&told)))?;
+    if change.serves.len() > 1 {
+        line(&format!("serves {}: all of them gain the fields", change.serves.join(", ")))?;
+    }
+    for text in &change.diff {
+        let style = match text.as_bytes().first() {
+            Some(b'+') => ADD,
+            Some(b'-') => REMOVE,
+            Some(b'@') => PLACE,
+            _ => Style::new(),
+        };
+        output::print_line(&format!("{style}{}{style:#}", escape_controls(text)))?;
+    }
+    output::print_line("")?;
+    left_out(change)?;
+    for pointer in &change.times {
+        line(&format!(
+            "note  {pointer}: each text was an RFC 3339 time; a timestamp-millis must be written now, since its \
+             type cannot be changed once it is registered"
+        ))?;
+    }
+    moves(&change.moves)?;
+    line(if change.written {
+        "next  describe the new fields in their `doc`, then: hookstream provision --apply, and reload (SIGHUP)"
+    } else {
+        "next  nothing is written: --write writes the file"
+    })
+}
+
+/// What consumers have to follow.
+fn moves(moves: &[Move]) -> anyhow::Result<()> {
+    let mut table =
+        output::Table::new(["moves out of additional_fields", "into", "consumers read both, for instance"]);
+    for one in moves {
+        table.row([&one.pointer, &one.field, &one.both()]);
+    }
+    output::print_line(&table.to_string())?;
+    output::print_line("")?;
+    line(
+        "note  new records have these no more in additional_fields; what is there is JSON text, a string in quotes",
+    )
+}
+
+impl Move {
+    /// SQL that reads the typed value, else the text of before.
+    fn both(&self) -> String {
+        let Self { pointer, field, is } = self;
+        if pointer.contains("/*") {
+            return String::new();
+        }
+        let text = format!("additional_fields['{}']", pointer.replace('\'', "''"));
+        let cast = |is: &str| format!("COALESCE({field}, CAST({text} AS {is}))");
+        match is.as_str() {
+            "string" => format!("COALESCE({field}, TRIM(BOTH '\"' FROM {text}))"),
+            "long" => cast("BIGINT"),
+            "double" => cast("DOUBLE"),
+            "boolean" => cast("BOOLEAN"),
+            // Of these the text has to be parsed.
+            _ => String::new(),
+        }
+    }
+}
+
+fn left_out(change: &Change) -> anyhow::Result<()> {
+    change.left_out.iter().try_for_each(|left| line(&format!("no field for {}: {}", left.pointer, left.why)))
+}
+
+fn line(text: &str) -> anyhow::Result<()> {
+    Ok(output::print_line(&escape_controls(text))?)
+}
+
+/// As a count.
+pub(super) fn length<T>(list: &[T]) -> u64 {
+    u64::try_from(list.len()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_diff_shows_what_changes_and_where() {
+        let old = "a\nb\nc\nd\ne\n";
+        assert_eq!(
+            diff(old, "a\nb\nc,\nnew\nd\ne\n"),
+            ["@@ -1,5 +1,6 @@", " a", " b", "-c", "+c,", "+new", " d", " e"]
+        );
+        assert!(diff(old, old).is_empty());
+    }
+}

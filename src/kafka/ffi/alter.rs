@@ -1,0 +1,111 @@
+//! IncrementalAlterConfigs (KIP-339): the legacy AlterConfigs, which rdkafka has, resets every key that it
+//! is not given.
+
+use std::ffi::CString;
+use std::ptr;
+use std::time::Duration;
+
+use rdkafka::bindings as rd;
+use rdkafka::client::{Client, DefaultClientContext};
+use rdkafka::error::RDKafkaErrorCode as Code;
+
+use super::{Event, OTHER, Options, Owned, array, ask, fault, owned};
+
+/// Settings of one topic, each with the value it is to get.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Alteration {
+    /// The topic.
+    pub topic: String,
+    /// Name and value.
+    pub settings: Vec<(String, String)>,
+}
+
+/// Sets the settings, and no other: the topics that were refused, with the broker's code and words.
+/// With `only_ask` nothing is changed. Blocks, for `timeout` and a little more at most.
+pub(in crate::kafka) fn alter(
+    client: &Client<DefaultClientContext>,
+    wished: &[Alteration],
+    only_ask: bool,
+    timeout: Duration,
+) -> anyhow::Result<Vec<(String, Code, String)>> {
+    let resources: Vec<_> = wished.iter().map(resource).collect::<anyhow::Result<_>>()?;
+    let options = options(client, only_ask, timeout)?;
+    let mut pointers: Vec<_> = resources.iter().map(Owned::ptr).collect();
+    let event = ask(client, timeout, |client, queue| {
+        let (first, count) = (pointers.as_mut_ptr(), pointers.len());
+        // SAFETY: all pointers are valid during the call; librdkafka copies resources and options, and
+        // keeps a reference to the queue of its own.
+        unsafe { rd::rd_kafka_IncrementalAlterConfigs(client, first, count, options.ptr(), queue) }
+    })?;
+    if let Some((_, text)) = fault(&event) {
+        anyhow::bail!("the topics' configuration cannot be altered: {text}");
+    }
+    refused(&event)
+}
+
+/// What an event of [`alter`] says of each topic.
+fn refused(event: &Event) -> anyhow::Result<Vec<(String, Code, String)>> {
+    let mut count = 0;
+    // SAFETY: the event is alive, and `count` is written. librdkafka gives so many pointers, alive as long
+    // as the event.
+    let resources = unsafe {
+        let result = rd::rd_kafka_event_IncrementalAlterConfigs_result(event.ptr());
+        anyhow::ensure!(!result.is_null(), OTHER);
+        array(rd::rd_kafka_IncrementalAlterConfigs_result_resources(result, &raw mut count), count)
+    };
+    let each = resources.iter().map(|resource| {
+        // SAFETY: each resource is alive as long as the event, and so are its texts.
+        unsafe {
+            let name = owned(rd::rd_kafka_ConfigResource_name(*resource));
+            let why = owned(rd::rd_kafka_ConfigResource_error_string(*resource));
+            (name, Code::from(rd::rd_kafka_ConfigResource_error(*resource)), why)
+        }
+    });
+    Ok(each.filter(|(_, code, _)| *code != Code::NoError).collect())
+}
+
+fn resource(wished: &Alteration) -> anyhow::Result<Owned<rd::rd_kafka_ConfigResource_t>> {
+    let topic = CString::new(wished.topic.as_str())?;
+    // SAFETY: the name ends with a zero and is copied.
+    let resource = unsafe {
+        rd::rd_kafka_ConfigResource_new(rd::rd_kafka_ResourceType_t::RD_KAFKA_RESOURCE_TOPIC, topic.as_ptr())
+    };
+    let resource = Owned::new(resource, rd::rd_kafka_ConfigResource_destroy)?;
+    for (name, value) in &wished.settings {
+        let (name, value) = (CString::new(name.as_str())?, CString::new(value.as_str())?);
+        // SAFETY: the resource is alive; name and value end with a zero and are copied.
+        let error = unsafe {
+            rd::rd_kafka_ConfigResource_add_incremental_config(
+                resource.ptr(),
+                name.as_ptr(),
+                rd::rd_kafka_AlterConfigOpType_t::RD_KAFKA_ALTER_CONFIG_OP_TYPE_SET,
+                value.as_ptr(),
+            )
+        };
+        if !error.is_null() {
+            let error = Owned::new(error, rd::rd_kafka_error_destroy)?;
+            // SAFETY: the error is alive, and its text as long.
+            let text = unsafe { owned(rd::rd_kafka_error_string(error.ptr())) };
+            anyhow::bail!("librdkafka refuses a setting of {}: {text}", wished.topic);
+        }
+    }
+    Ok(resource)
+}
+
+fn options(
+    client: &Client<DefaultClientContext>,
+    only_ask: bool,
+    timeout: Duration,
+) -> anyhow::Result<Options> {
+    let operation = rd::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_INCREMENTALALTERCONFIGS;
+    let options = super::options(client, operation, timeout)?;
+    // SAFETY: the options are alive; a null text of length 0 is not written to.
+    let code = unsafe {
+        rd::rd_kafka_AdminOptions_set_validate_only(options.ptr(), only_ask.into(), ptr::null_mut(), 0)
+    };
+    anyhow::ensure!(
+        Code::from(code) == Code::NoError,
+        "librdkafka refuses the options of IncrementalAlterConfigs"
+    );
+    Ok(options)
+}

@@ -1,0 +1,200 @@
+//! Where a kept pointer stands in a schema.
+
+use apache_avro::Schema;
+use apache_avro::schema::{Name, RecordField, RecordSchema, ResolvedSchema, SchemaKind};
+
+use crate::envelope::Places;
+use crate::json::{Pointer, push_pointer};
+use crate::schema::annotation::Annotations;
+
+/// What a schema says of a pointer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// A field of this type reads it.
+    Field {
+        /// With `*` for an array's index and a map's key.
+        pointer: String,
+        /// Where it stands in the decoded record: names of fields, indexes, keys.
+        path: Vec<String>,
+        /// The field's type, for people.
+        is: String,
+    },
+    /// No field reads it.
+    New {
+        /// As above; names in objects that no field reads stay.
+        pointer: String,
+        /// See [`super::Standing::New`].
+        home: Option<String>,
+        /// See [`super::Standing::New`].
+        names: Vec<String>,
+    },
+}
+
+/// A schema, for pointers to be looked up in.
+pub struct Fields<'s> {
+    schema: &'s Schema,
+    resolved: ResolvedSchema<'s>,
+    places: &'s Places,
+}
+
+impl<'s> Fields<'s> {
+    /// `None` where a name of the schema is not known.
+    pub fn new(schema: &'s Schema, places: &'s Places) -> Option<Self> {
+        Some(Self { schema, resolved: ResolvedSchema::new(schema).ok()?, places })
+    }
+
+    /// Looks a pointer from the body's root up. `None` where it is no pointer, or the schema no record.
+    pub fn find(&self, pointer: &str) -> Option<Place> {
+        let parsed = Pointer::parse(pointer)?;
+        let (names, Schema::Record(root)) = (parsed.names(), self.schema) else { return None };
+        let mut way = Way::default();
+        if let Some(place) = self.envelope(&parsed, root, pointer) {
+            return Some(place);
+        }
+        let data = self.places.data.names();
+        if let Some(below) = names.strip_prefix(data) {
+            data.iter().for_each(|name| push_pointer(&mut way.pointer, name));
+            let field = root.fields.iter().find(|field| field.name == "data")?;
+            way.path.push(field.name.clone());
+            return Some(self.below(&field.schema, below, way));
+        }
+        let (first, rest) = names.split_first()?;
+        let field =
+            root.fields.iter().filter(|field| !is_ours(&field.name)).find(|field| key(field) == first);
+        if let Some(field) = field {
+            way.field(field);
+            return Some(self.below(&field.schema, rest, way));
+        }
+        // Beside what `data` reads, but below the same name: no field of the root may read that name.
+        let beside = data.first() == Some(first);
+        Some(way.end((!beside).then_some(&root.name), names))
+    }
+
+    /// The record of this full name.
+    pub fn record(&self, name: &str) -> Option<&'s RecordSchema> {
+        self.resolved.get_names().values().find_map(|schema| match schema {
+            Schema::Record(record) if record.name.fullname(None) == name => Some(record),
+            _ => None,
+        })
+    }
+
+    /// The names of all that has one, without namespaces.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.resolved.get_names().keys().map(|name| name.name())
+    }
+
+    /// What the envelope reads, and its field cannot give back.
+    fn envelope(&self, parsed: &Pointer, root: &RecordSchema, pointer: &str) -> Option<Place> {
+        let Places { id, event_type, time, .. } = self.places;
+        let parts = [("id", id), ("type", event_type), ("time", time)];
+        let (name, _) = parts.into_iter().find(|(_, place)| place.as_ref() == Some(parsed))?;
+        let field = root.fields.iter().find(|field| field.name == name)?;
+        let (path, is) = (vec![name.to_owned()], type_of(&self.resolved, &field.schema));
+        Some(Place::Field { pointer: pointer.to_owned(), path, is })
+    }
+
+    fn below(&self, schema: &'s Schema, names: &[String], mut way: Way) -> Place {
+        let Some((first, rest)) = names.split_first() else {
+            return Place::Field {
+                is: type_of(&self.resolved, schema),
+                pointer: way.pointer,
+                path: way.path,
+            };
+        };
+        let mut records = Vec::new();
+        for branch in branches(&self.resolved, schema) {
+            match branch {
+                Schema::Record(record) => match record.fields.iter().find(|field| key(field) == first) {
+                    Some(field) => {
+                        way.field(field);
+                        return self.below(&field.schema, rest, way);
+                    }
+                    None => records.push(&record.name),
+                },
+                Schema::Array(array) if first.bytes().all(|byte| byte.is_ascii_digit()) => {
+                    way.any(first);
+                    return self.below(&array.items, rest, way);
+                }
+                Schema::Map(map) => {
+                    way.any(first);
+                    return self.below(&map.types, rest, way);
+                }
+                _ => {}
+            }
+        }
+        match records.as_slice() {
+            [record] => way.end(Some(record), names),
+            _ => way.end(None, names),
+        }
+    }
+}
+
+/// The types that a value may have, without null and with names followed.
+fn branches<'s>(names: &ResolvedSchema<'s>, schema: &'s Schema) -> Vec<&'s Schema> {
+    let follow = |schema: &'s Schema| match schema {
+        Schema::Ref { name } => names.get_names().get(name).copied().unwrap_or(schema),
+        schema => schema,
+    };
+    match follow(schema) {
+        Schema::Union(union) => {
+            union.variants().iter().map(follow).filter(|schema| !matches!(schema, Schema::Null)).collect()
+        }
+        schema => vec![schema],
+    }
+}
+
+/// The type's name as schemas have it, `timestamp-millis` for instance.
+pub(in crate::schema) fn type_of<'s>(names: &ResolvedSchema<'s>, schema: &'s Schema) -> String {
+    let name = |schema: &Schema| {
+        let mut name = String::new();
+        for c in format!("{:?}", SchemaKind::from(schema)).chars() {
+            if c.is_ascii_uppercase() && !name.is_empty() {
+                name.push('-');
+            }
+            name.push(c.to_ascii_lowercase());
+        }
+        name
+    };
+    branches(names, schema).into_iter().map(name).collect::<Vec<_>>().join(" or ")
+}
+
+/// The way to a place.
+#[derive(Default)]
+struct Way {
+    pointer: String,
+    path: Vec<String>,
+}
+
+impl Way {
+    fn field(&mut self, field: &RecordField) {
+        push_pointer(&mut self.pointer, key(field));
+        self.path.push(field.name.clone());
+    }
+
+    fn any(&mut self, name: &str) {
+        self.pointer.push_str("/*");
+        self.path.push(name.to_owned());
+    }
+
+    fn end(mut self, home: Option<&Name>, names: &[String]) -> Place {
+        names.iter().for_each(|name| push_pointer(&mut self.pointer, name));
+        Place::New {
+            pointer: self.pointer,
+            home: home.map(|name| name.fullname(None)),
+            names: names.to_vec(),
+        }
+    }
+}
+
+/// Fields of the root that are not read from the body by their name.
+fn is_ours(name: &str) -> bool {
+    ["id", "type", "source", "time", "received_at", "data", "additional_fields"].contains(&name)
+}
+
+fn key(field: &RecordField) -> &str {
+    // What another's schema says in our names counts only where it means something.
+    Annotations::of(field).ok().and_then(|annotations| annotations.json).unwrap_or(&field.name)
+}
+
+#[cfg(test)]
+mod tests;

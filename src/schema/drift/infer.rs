@@ -1,0 +1,210 @@
+//! A first schema from samples.
+
+use std::collections::BTreeSet;
+
+use super::edit::offset;
+use super::propose::{LeftOut, Proposal, Type, propose};
+use super::shape::Shape;
+use super::tree::{self, Layout, Tree};
+use crate::envelope::Places;
+use crate::json::{self, Object, Pointer};
+use crate::names;
+use crate::schema::shipped;
+
+const NOT_YET: &str = "Not described yet.";
+const DATA: &str = "What the provider says about the event.";
+const ADDITIONAL: &str = "JSON pointer from the root of the delivery's body -> JSON text as sent, for each member that this schema does not know and each value that its field cannot hold exactly. Empty when the other fields say everything.";
+
+/// A schema for event bodies of this shape, in the form of `schemas/`: the envelope's fields as the generic
+/// schema has them, the provider's nullable, docs to be written. What the envelope reads (`places`) has no
+/// field of its own. With what gets none, and texts that may be times.
+///
+/// # Errors
+/// Half a sentence where `data` was no object.
+pub fn infer(
+    mut body: Shape,
+    source: &str,
+    event_type: &str,
+    places: &Places,
+) -> Result<(String, Vec<LeftOut>, Vec<String>), String> {
+    for place in [&places.id, &places.event_type, &places.time].into_iter().flatten() {
+        drop_at(&mut body, place.names());
+    }
+    let (name, namespace) = (names::avro_record(event_type), names::avro_namespace(source));
+    let mut used = BTreeSet::from([name.clone(), format!("{name}Data")]);
+    let mut pointer = String::new();
+    places.data.names().iter().for_each(|part| json::push_pointer(&mut pointer, part));
+    let data = taken(&mut body, &places.data);
+    let data = data.filter(|data| !data.members.is_empty());
+    let data = data.ok_or_else(|| format!("no sample has an object with members at {}", at(&pointer)))?;
+    if let Some(why) = data.unclear {
+        return Err(format!("at {}: {why}", at(&pointer)));
+    }
+    let ours = ["id", "type", "source", "time", "received_at", "data", "additional_fields"];
+    let Proposal { fields, mut left_out, mut times } =
+        propose(&data, &pointer, &format!("{name}Data"), &[], &mut used);
+    // Beside `data` below a common name no field may stand.
+    let beside = match places.data.names().first() {
+        Some(first) => {
+            body.take(first);
+            propose(&body, "", &name, &ours, &mut used)
+        }
+        None => Proposal::default(),
+    };
+    left_out.extend(beside.left_out);
+    times.extend(beside.times);
+
+    let record = Type::Record { name: format!("{name}Data"), fields };
+    let mut trees: Vec<Tree> =
+        beside.fields.iter().map(|field| tree::field(field, &namespace, NOT_YET)).collect();
+    trees.push(Tree::Object(vec![
+        ("name", Tree::text("data")),
+        ("type", tree::type_of(&record, &namespace, NOT_YET)),
+        ("doc", Tree::text(DATA)),
+    ]));
+    let map = Tree::Object(vec![("type", Tree::text("map")), ("values", Tree::text("string"))]);
+    let mut text = head(source, event_type).ok_or("the generic schema has no data")?;
+    let layout = Layout { unit: Some("  "), end: "\n" };
+    for tree in &trees {
+        tree.write(&mut text, &layout, "    ");
+        text.push_str(",\n    ");
+    }
+    let mut last = String::new();
+    map.write(&mut last, &layout, "");
+    text.push_str("{\n      \"name\": \"additional_fields\",\n      \"type\": ");
+    text.push_str(&last);
+    text.push_str(&format!(",\n      \"doc\": {}\n    }}\n  ]\n}}\n", tree::quoted(ADDITIONAL)));
+    Ok((text, left_out, times))
+}
+
+fn at(pointer: &str) -> String {
+    if pointer.is_empty() { "the root".into() } else { pointer.into() }
+}
+
+/// The generic schema up to where `data` begins, with a doc to be written.
+fn head(source: &str, event_type: &str) -> Option<String> {
+    let text = shipped::generic(source, event_type);
+    let root = Object::open(json::check(text.as_bytes()).ok()?).ok()??;
+    let doc = root.get("doc")?;
+    let fields = json::elements(root.get("fields")?)?;
+    let named = |field: &&serde_json::value::RawValue| {
+        let object = Object::open(field).ok().flatten();
+        object.and_then(|object| object.get("name").and_then(json::string)).is_some_and(|name| name == "data")
+    };
+    let data = fields.into_iter().find(named)?;
+    let head = text.get(..offset(&text, data))?;
+    let (before, behind) =
+        (head.get(..offset(&text, doc))?, head.get(offset(&text, doc) + doc.get().len()..)?);
+    Some([before, &tree::quoted(NOT_YET), behind].concat())
+}
+
+/// What stands at a pointer, taken out; the whole of it for the empty one.
+fn taken(shape: &mut Shape, pointer: &Pointer) -> Option<Shape> {
+    let Some((last, way)) = pointer.names().split_last() else { return Some(std::mem::take(shape)) };
+    let mut shape = shape;
+    for name in way {
+        shape = &mut shape.members.iter_mut().find(|(known, _)| known == name)?.1;
+    }
+    shape.take(last)
+}
+
+/// Drops what stands there, and each object on the way that has nothing else.
+fn drop_at(shape: &mut Shape, names: &[String]) {
+    match names {
+        [] => {}
+        [last] => {
+            shape.take(last);
+        }
+        [first, rest @ ..] => {
+            let Some((_, below)) = shape.members.iter_mut().find(|(known, _)| known == first) else { return };
+            drop_at(below, rest);
+            if below.members.is_empty() && below.unclear.is_none() {
+                shape.take(first);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use apache_avro::Schema;
+
+    use super::super::shape::tests::shape;
+    use super::*;
+    use crate::schema::Encoder;
+
+    fn places(id: &str, data: &str) -> Places {
+        let part = |text| Pointer::parse(text);
+        Places { id: part(id), event_type: part("/type"), time: part("/at"), data: part(data).unwrap() }
+    }
+
+    fn inferred(bodies: &[&str], places: &Places) -> (String, Vec<LeftOut>, Vec<String>) {
+        let (text, left_out, times) = infer(shape(bodies), "my-shop", "order.paid", places).unwrap();
+        let schema = shipped::parse(&text).unwrap();
+        Encoder::compile(&schema, 0, places).unwrap();
+        let Schema::Record(record) = &schema else { panic!() };
+        assert_eq!(record.name.fullname(None), names::avro_name("my-shop", "order.paid"));
+        (text, left_out, times)
+    }
+
+    #[test]
+    fn the_envelope_has_its_fields_and_all_else_is_nullable() {
+        let places = places("/id", "/data");
+        let (text, left_out, times) = inferred(
+            &[
+                r#"{"id":"evt_1","type":"order.paid","at":"x","shop":"a","data":{"id":1,"paid":"2026-01-02T03:04:05Z"}}"#,
+                r#"{"id":"evt_2","type":"order.paid","data":{"id":2,"tags":[],"to":{"zip-code":"1"}}}"#,
+            ],
+            &places,
+        );
+        let expected = r#"    {
+      "name": "shop",
+      "type": ["null", "string"],
+      "default": null,
+      "doc": "Not described yet."
+    },
+    {
+      "name": "data",
+      "type": {
+        "type": "record",
+        "name": "OrderPaidData",
+        "namespace": "hookstream.my_shop",
+        "doc": "Not described yet.",
+        "fields": [
+          {
+            "name": "id",
+            "type": ["null", "long"],
+            "default": null,
+            "doc": "Not described yet."
+          },
+"#;
+        assert!(text.contains(expected), "{text}");
+        for name in ["zip_code", "OrderPaidTo", "additional_fields", "received_at"] {
+            assert!(text.contains(&format!("\"name\": \"{name}\"")), "{name}: {text}");
+        }
+        assert!(!text.contains("\"at\"") && !text.contains("type of its own"), "{text}");
+        assert_eq!(
+            left_out,
+            [LeftOut { pointer: "/data/tags".into(), why: "only empty arrays were seen".into() }]
+        );
+        assert_eq!(times, ["/data/paid"]);
+    }
+
+    #[test]
+    fn the_whole_body_may_be_the_data_and_an_object_with_the_id_alone_is_no_field() {
+        let (text, left_out, _) =
+            inferred(&[r#"{"meta":{"id":"evt_1"},"type":"x","n":1}"#], &places("/meta/id", ""));
+        assert!(text.contains("\"name\": \"n\"") && !text.contains("\"meta\""), "{text}");
+        assert_eq!(left_out, []);
+        let (text, ..) = inferred(&[r#"{"meta":{"id":"evt_1","try":2},"n":1}"#], &places("/meta/id", ""));
+        assert!(text.contains("\"name\": \"try\""), "{text}");
+    }
+
+    #[test]
+    fn samples_without_data_are_told_so() {
+        for body in [r#"{"id":"x"}"#, r#"{"data":7}"#, r#"{"data":{}}"#] {
+            let error = infer(shape(&[body]), "a", "b", &places("/id", "/data")).unwrap_err();
+            assert_eq!(error, "no sample has an object with members at /data", "{body}");
+        }
+    }
+}

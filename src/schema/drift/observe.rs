@@ -1,0 +1,168 @@
+//! Decoded records in, a table out.
+
+use std::collections::HashMap;
+
+use apache_avro::Schema;
+use serde_json::value::RawValue;
+
+use super::fields::{Fields, Place};
+use super::table::{Standing, Table};
+use crate::envelope::Places;
+use crate::json::{self, Kind, Object};
+
+/// Pointers whose place is remembered: most come again in each record. An index in it makes a new one.
+const MAX_KNOWN: usize = 10_000;
+
+/// Longer pointers, in bytes, are not remembered: they are chosen by who sends.
+const MAX_LENGTH: usize = 256;
+
+/// What is kept of the records of one event type.
+pub struct Observer<'s> {
+    today: Fields<'s>,
+    places: &'s Places,
+    known: HashMap<(u32, String), Known>,
+    table: Table,
+}
+
+/// Where a pointer stands in the schema that its record was written with, else in that of today.
+#[derive(Clone)]
+enum Known {
+    Then(Place),
+    Today(Place),
+    Nowhere,
+}
+
+impl<'s> Observer<'s> {
+    /// `today` is the schema that serves the type now. `None` where a name of it is not known.
+    pub fn new(today: &'s Schema, places: &'s Places) -> Option<Self> {
+        let (known, table) = (HashMap::new(), Table::default());
+        Some(Self { today: Fields::new(today, places)?, places, known, table })
+    }
+
+    /// Takes a record, decoded ([`crate::schema::decode::json`]), with the schema that it was written
+    /// with, that one's id and its timestamp in milliseconds since 1970.
+    pub fn see(&mut self, id: u32, writer: &Schema, decoded: &str, time: Option<i64>) {
+        self.table.next_record();
+        let Ok(raw) = serde_json::from_str::<&RawValue>(decoded) else { return };
+        let Ok(Some(root)) = Object::open(raw) else { return };
+        let kept = root.get("additional_fields").map(Object::open);
+        let Some(Ok(Some(kept))) = kept else { return };
+        for (pointer, text) in kept.members() {
+            let Some(text) = json::string(text) else { continue };
+            // The service has proven it; others may write here, too.
+            let Ok(value) = json::check(text.as_bytes()) else { continue };
+            let (pointer, standing) = self.standing(id, writer, pointer, raw);
+            self.table.add(pointer, standing, time, value);
+        }
+    }
+
+    /// What was seen.
+    pub fn table(&self) -> &Table {
+        &self.table
+    }
+
+    fn standing(&mut self, id: u32, writer: &Schema, pointer: &str, record: &RawValue) -> (String, Standing) {
+        match self.place(id, writer, pointer) {
+            Known::Then(Place::Field { pointer, path, is }) => {
+                let value = below(record, &path);
+                let null = value.is_none_or(|value| Kind::of(value) == Kind::Null);
+                (pointer, if null { Standing::Misfit { is } } else { Standing::Rounded { is } })
+            }
+            Known::Today(Place::Field { pointer, .. }) => (pointer, Standing::Former),
+            Known::Then(Place::New { pointer, home, names })
+            | Known::Today(Place::New { pointer, home, names }) => (pointer, Standing::New { home, names }),
+            Known::Nowhere => (pointer.to_owned(), Standing::New { home: None, names: Vec::new() }),
+        }
+    }
+
+    fn place(&mut self, id: u32, writer: &Schema, pointer: &str) -> Known {
+        let key = (id, pointer.to_owned());
+        if let Some(known) = self.known.get(&key) {
+            return known.clone();
+        }
+        let then = Fields::new(writer, self.places).and_then(|fields| fields.find(pointer));
+        let known = match then {
+            Some(field @ Place::Field { .. }) => Known::Then(field),
+            _ => self.today.find(pointer).map_or(Known::Nowhere, Known::Today),
+        };
+        if self.known.len() < MAX_KNOWN && pointer.len() <= MAX_LENGTH {
+            self.known.insert(key, known.clone());
+        }
+        known
+    }
+}
+
+/// What stands in a decoded record at names, indexes and keys.
+fn below<'d>(raw: &'d RawValue, path: &[String]) -> Option<&'d RawValue> {
+    let Some((first, rest)) = path.split_first() else { return Some(raw) };
+    let next = match Kind::of(raw) {
+        Kind::Array => json::elements(raw)?.get(first.parse::<usize>().ok()?).copied(),
+        _ => Object::open(raw).ok()??.get(first),
+    };
+    below(next?, rest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::json::Pointer;
+    use crate::schema::shipped;
+
+    fn schema(more: &str) -> Schema {
+        shipped::parse(&format!(
+            r#"{{"type":"record","name":"R","fields":[{{"name":"time","type":["null","long"]}},
+            {{"name":"data","type":{{"type":"record","name":"D","fields":[
+            {{"name":"n","type":["null","double"]}},{{"name":"l","type":["null",{{"type":"array","items":["null","long"]}}]}}{more}]}}}},
+            {{"name":"additional_fields","type":{{"type":"map","values":"string"}}}}]}}"#
+        ))
+        .unwrap()
+    }
+
+    #[test]
+    fn what_was_kept_is_told_by_why() {
+        let (then, today) = (schema(""), schema(r#",{"name":"priority","type":["null","string"]}"#));
+        let part = |text| Pointer::parse(text);
+        let places =
+            Places { id: part("/id"), event_type: None, time: part("/at"), data: part("/data").unwrap() };
+        let mut observer = Observer::new(&today, &places).unwrap();
+        let mut see = |id, writer, data: &str, kept: &str| {
+            let record = format!(r#"{{"time":5,"data":{data},"additional_fields":{kept}}}"#);
+            observer.see(id, writer, &record, Some(1_000));
+        };
+        see(
+            1,
+            &then,
+            r#"{"n":0.1,"l":[1,null]}"#,
+            r#"{"/data/n":"0.10000000000000000001","/data/l/1":"\"x\""}"#,
+        );
+        see(1, &then, r#"{"n":null,"l":null}"#, r#"{"/data/n":"\"x\"","/data/priority":"\"high\""}"#);
+        see(2, &today, r#"{"n":null,"l":[],"priority":null}"#, r#"{"/data/priority":"7","/data/new":"[]"}"#);
+        see(2, &today, r#"{"n":1.0}"#, r#"{"/at":"\"2026-01-02T03:04:05.0001Z\"","/data/bad":"{"}"#);
+        let rows: Vec<_> = observer
+            .table()
+            .rows()
+            .map(|row| {
+                let standing = match &row.standing {
+                    Standing::New { home, .. } => format!("new in {}", home.as_deref().unwrap_or("?")),
+                    Standing::Misfit { is } => format!("misfit {is}"),
+                    Standing::Rounded { is } => format!("rounded {is}"),
+                    Standing::Former => "former".into(),
+                };
+                format!("{} {standing}: {}", row.pointer, row.shape.told())
+            })
+            .collect();
+        assert_eq!(
+            rows,
+            [
+                "/data/new new in D: empty array",
+                "/data/n misfit double: string",
+                "/data/l/* misfit long: string",
+                "/data/priority misfit string: integer",
+                "/data/n rounded double: number",
+                "/at rounded long: string",
+                "/data/priority former: string",
+            ]
+        );
+        assert_eq!(observer.table().records(), 4);
+    }
+}

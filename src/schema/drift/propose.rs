@@ -1,0 +1,277 @@
+//! From what was seen to fields that take it. What is mixed or unclear gets none: a type cannot be changed
+//! once it is registered.
+
+use std::collections::BTreeSet;
+
+use super::shape::{JsonType, Shape};
+use crate::json::push_pointer;
+use crate::names;
+
+/// An Avro type for what was seen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Type {
+    /// `boolean`
+    Boolean,
+    /// `long`
+    Long,
+    /// `double`: digits that it does not give back stay in `additional_fields`.
+    Double,
+    /// `string`
+    String,
+    /// An array.
+    Array {
+        /// What its elements are.
+        items: Box<Type>,
+        /// Whether an element was null.
+        nullable: bool,
+    },
+    /// A record of its own.
+    Record {
+        /// Without the namespace.
+        name: String,
+        /// Each nullable.
+        fields: Vec<Field>,
+    },
+}
+
+impl Type {
+    /// For people: `string`, `array of record`.
+    pub fn told(&self) -> String {
+        match self {
+            Self::Boolean => "boolean".into(),
+            Self::Long => "long".into(),
+            Self::Double => "double".into(),
+            Self::String => "string".into(),
+            Self::Array { items, .. } => format!("array of {}", items.told()),
+            Self::Record { .. } => "record".into(),
+        }
+    }
+}
+
+/// A nullable field with default null.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Field {
+    /// Its name in Avro.
+    pub name: String,
+    /// The member's key in JSON.
+    pub key: String,
+    /// Its type beside null.
+    pub is: Type,
+}
+
+/// A place that gets no field.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeftOut {
+    /// With `*` for an array's index.
+    pub pointer: String,
+    /// Half a sentence.
+    pub why: String,
+}
+
+/// The fields that one record gains.
+#[derive(Debug, Default)]
+pub struct Proposal {
+    /// In the order in which they came.
+    pub fields: Vec<Field>,
+    /// What gets none, and stays in `additional_fields`.
+    pub left_out: Vec<LeftOut>,
+    /// Fields of text that was an RFC 3339 time whenever it came: a person may want another type.
+    pub times: Vec<String>,
+}
+
+/// Fields for the members of `shape`. `pointer` is where the record stands in the body, `home` its name,
+/// `taken` the names of the fields that it has, `used` those of all records of the schema, which grow.
+pub fn propose(
+    shape: &Shape,
+    pointer: &str,
+    home: &str,
+    taken: &[&str],
+    used: &mut BTreeSet<String>,
+) -> Proposal {
+    let mut proposal = Proposal::default();
+    let mut maker = Maker { used, left_out: &mut proposal.left_out, times: &mut proposal.times };
+    // `BatchPredictionData` of `BatchPrediction`: as a person would name what is in it.
+    let base = home.strip_suffix("Data").filter(|base| !base.is_empty()).unwrap_or(home);
+    proposal.fields = maker.fields(shape, pointer, base, taken);
+    proposal
+}
+
+struct Maker<'m> {
+    used: &'m mut BTreeSet<String>,
+    left_out: &'m mut Vec<LeftOut>,
+    times: &'m mut Vec<String>,
+}
+
+impl Maker<'_> {
+    fn fields(&mut self, shape: &Shape, pointer: &str, base: &str, taken: &[&str]) -> Vec<Field> {
+        let mut names: BTreeSet<String> = taken.iter().map(|name| (*name).to_owned()).collect();
+        let mut fields = Vec::with_capacity(shape.members.len());
+        for (key, member) in &shape.members {
+            let mut at = pointer.to_owned();
+            push_pointer(&mut at, key);
+            let name = free(&avro_name(key), &names);
+            let left_before = self.left_out.len();
+            match self.type_of(member, &at, &format!("{base}.{name}")) {
+                Ok(is) => {
+                    names.insert(name.clone());
+                    if is == Type::String && member.is_time() {
+                        self.times.push(at);
+                    }
+                    fields.push(Field { name, key: key.clone(), is });
+                }
+                Err(why) => {
+                    // It says enough for what is below.
+                    self.left_out.truncate(left_before);
+                    self.left_out.push(LeftOut { pointer: at, why });
+                }
+            }
+        }
+        fields
+    }
+
+    fn type_of(&mut self, shape: &Shape, at: &str, path: &str) -> Result<Type, String> {
+        let types: Vec<JsonType> =
+            shape.types.iter().copied().filter(|seen| *seen != JsonType::Null).collect();
+        Ok(match types.as_slice() {
+            [] => return Err("only null was seen".into()),
+            [JsonType::Boolean] => Type::Boolean,
+            [JsonType::Integer] => Type::Long,
+            [JsonType::Integer, JsonType::Number] | [JsonType::Number] => Type::Double,
+            [JsonType::Huge] | [JsonType::Integer, JsonType::Huge] => {
+                return Err("integers of more than 64 bits: a decimal may fit them".into());
+            }
+            [JsonType::String] => Type::String,
+            [JsonType::Array] => {
+                let Some(items) = &shape.items else { return Err("only empty arrays were seen".into()) };
+                let nullable = items.types.contains(&JsonType::Null);
+                let items = self.type_of(items, &format!("{at}/*"), path);
+                let items = Box::new(items.map_err(|why| format!("of its elements {why}"))?);
+                Type::Array { items, nullable }
+            }
+            [JsonType::Object] => {
+                if let Some(why) = shape.unclear {
+                    return Err(why.into());
+                }
+                let name = free(&names::avro_record(path), self.used);
+                let fields = self.fields(shape, at, &name, &[]);
+                if fields.is_empty() {
+                    return Err("no member of its objects is clear".into());
+                }
+                self.used.insert(name.clone());
+                Type::Record { name, fields }
+            }
+            _ => return Err(format!("the types differ: {}", shape.told())),
+        })
+    }
+}
+
+/// The key, with `_` for each character that an Avro name may not have.
+fn avro_name(key: &str) -> String {
+    let mut name: String =
+        key.chars().map(|c| if c.is_ascii_alphanumeric() || c == '_' { c } else { '_' }).collect();
+    if !name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_') {
+        name.insert(0, '_');
+    }
+    name
+}
+
+/// The name, with a number behind it where it is taken.
+fn free(name: &str, taken: &BTreeSet<String>) -> String {
+    let mut free = name.to_owned();
+    for n in 2_usize.. {
+        if !taken.contains(&free) {
+            break;
+        }
+        free = format!("{name}_{n}");
+    }
+    free
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::shape::tests::shape;
+    use super::*;
+
+    fn proposed(texts: &[&str]) -> Proposal {
+        let mut used = BTreeSet::from(["BatchPredictionError".to_owned()]);
+        propose(&shape(texts), "/data", "BatchPredictionData", &["id", "order_no"], &mut used)
+    }
+
+    fn one(text: &str) -> Result<Type, String> {
+        let mut proposal = proposed(&[text]);
+        match proposal.fields.pop() {
+            Some(field) => Ok(field.is),
+            None => Err(proposal.left_out.pop().unwrap().why),
+        }
+    }
+
+    #[test]
+    fn each_clear_type_has_a_field() {
+        let array = |items, nullable| Type::Array { items: Box::new(items), nullable };
+        for (text, is) in [
+            ("\"x\"", Type::String),
+            ("true", Type::Boolean),
+            ("1.0", Type::Long),
+            ("1.5", Type::Double),
+            ("[1, 0.5]", array(Type::Double, false)),
+            ("[\"a\", null]", array(Type::String, true)),
+            ("[[1]]", array(array(Type::Long, false), false)),
+        ] {
+            assert_eq!(one(&format!("{{\"a\":{text}}}")), Ok(is), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_mixed_or_unclear_has_none_and_why() {
+        for (text, why) in [
+            ("null", "only null was seen"),
+            ("[]", "only empty arrays were seen"),
+            ("[1, \"a\"]", "of its elements the types differ: integer, string"),
+            ("[[]]", "of its elements only empty arrays were seen"),
+            ("{}", "no member of its objects is clear"),
+            ("{\"b\":null}", "no member of its objects is clear"),
+            ("18446744073709551616", "integers of more than 64 bits: a decimal may fit them"),
+            ("{\"b\":1,\"b\":2}", "a key stands twice in it"),
+        ] {
+            assert_eq!(one(&format!("{{\"a\":{text}}}")), Err(why.to_owned()), "{text}");
+        }
+        let mixed = proposed(&["{\"a\":1}", "{\"a\":\"1\"}"]);
+        assert_eq!(mixed.left_out[0].why, "the types differ: integer, string");
+    }
+
+    #[test]
+    fn objects_become_records_whose_unclear_members_are_named() {
+        let Proposal { fields, left_out, times } = proposed(&[
+            r#"{"error":{"code":7,"at":"2026-01-02T03:04:05Z","odd":[]}}"#,
+            r#"{"error":{"code":8,"steps":[{"n":1,"m":null}]}}"#,
+        ]);
+        let [Field { name, key, is: Type::Record { name: record, fields } }] = fields.as_slice() else {
+            panic!("{fields:?}")
+        };
+        assert_eq!((name.as_str(), key.as_str()), ("error", "error"));
+        assert_eq!(record, "BatchPredictionError_2", "the schema has one of that name");
+        let names: Vec<&str> = fields.iter().map(|field| field.name.as_str()).collect();
+        assert_eq!(names, ["code", "at", "steps"]);
+        let left: Vec<&str> = left_out.iter().map(|left| left.pointer.as_str()).collect();
+        assert_eq!(left, ["/data/error/odd", "/data/error/steps/*/m"]);
+        assert_eq!(times, ["/data/error/at"]);
+    }
+
+    #[test]
+    fn keys_that_are_no_names_get_one_that_is_free() {
+        let proposal = proposed(&[r#"{"order-no":1,"2fa":true,"id":"","":"x","größe":1,"a b":1,"a-b":1}"#]);
+        let names: Vec<_> = proposal.fields.iter().map(|f| (f.key.as_str(), f.name.as_str())).collect();
+        assert_eq!(
+            names,
+            [
+                ("order-no", "order_no_2"),
+                ("2fa", "_2fa"),
+                ("id", "id_2"),
+                ("", "_"),
+                ("größe", "gr__e"),
+                ("a b", "a_b"),
+                ("a-b", "a_b_2")
+            ]
+        );
+    }
+}

@@ -1,0 +1,114 @@
+//! A piece of a schema's text in the form of `schemas/`: short lists and objects on one line, records and
+//! their fields a line for each member. `serde_json`'s own would sort the members.
+
+use super::propose::{Field, Type};
+
+/// JSON with its members in order.
+pub(super) enum Tree {
+    Text(String),
+    Null,
+    List(Vec<Tree>),
+    Object(Vec<(&'static str, Tree)>),
+}
+
+/// How it is laid out.
+pub(super) struct Layout<'t> {
+    /// What one more level is indented by; `None` to write all on one line.
+    pub(super) unit: Option<&'t str>,
+    /// The file's line end.
+    pub(super) end: &'t str,
+}
+
+impl Tree {
+    pub(super) fn text(text: impl Into<String>) -> Self {
+        Self::Text(text.into())
+    }
+
+    /// Whether it takes lines of its own: fields, and what holds them.
+    fn is_tall(&self) -> bool {
+        match self {
+            Self::Text(_) | Self::Null => false,
+            Self::List(items) => items.iter().any(Self::is_tall),
+            Self::Object(members) => members.iter().any(|(name, value)| {
+                matches!(*name, "default" | "fields") || (*name != "doc" && value.is_tall())
+            }),
+        }
+    }
+
+    /// Writes it; `indent` is that of the line it begins on.
+    pub(super) fn write(&self, out: &mut String, layout: &Layout<'_>, indent: &str) {
+        let unit = layout.unit.filter(|_| self.is_tall());
+        let deeper = format!("{indent}{}", unit.unwrap_or_default());
+        let (open, close, count) = match self {
+            Self::Null => return out.push_str("null"),
+            Self::Text(text) => return out.push_str(&quoted(text)),
+            Self::List(items) => ('[', ']', items.len()),
+            Self::Object(members) => ('{', '}', members.len()),
+        };
+        out.push(open);
+        for at in 0..count {
+            match (unit, at) {
+                (Some(_), 0) => out.extend([layout.end, &deeper]),
+                (Some(_), _) => out.extend([",", layout.end, &deeper]),
+                (None, 0) => {}
+                (None, _) => out.push_str(", "),
+            }
+            match self {
+                Self::List(items) => {
+                    items.iter().skip(at).take(1).for_each(|item| item.write(out, layout, &deeper))
+                }
+                Self::Object(members) => members.iter().skip(at).take(1).for_each(|(name, value)| {
+                    out.extend([&quoted(name), ": "]);
+                    value.write(out, layout, &deeper);
+                }),
+                Self::Text(_) | Self::Null => {}
+            }
+        }
+        if unit.is_some() {
+            out.extend([layout.end, indent]);
+        }
+        out.push(close);
+    }
+}
+
+/// A JSON string.
+pub(super) fn quoted(text: &str) -> String {
+    // A string has no way to fail.
+    serde_json::to_string(text).unwrap_or_default()
+}
+
+/// A nullable field with default null.
+pub(super) fn field(field: &Field, namespace: &str, doc: &str) -> Tree {
+    let mut members = vec![("name", Tree::text(&field.name))];
+    if field.name != field.key {
+        members.push(("hookstream.json", Tree::text(&field.key)));
+    }
+    members.push(("type", Tree::List(vec![Tree::text("null"), type_of(&field.is, namespace, doc)])));
+    members.push(("default", Tree::Null));
+    members.push(("doc", Tree::text(doc)));
+    Tree::Object(members)
+}
+
+pub(super) fn type_of(is: &Type, namespace: &str, doc: &str) -> Tree {
+    match is {
+        Type::Boolean => Tree::text("boolean"),
+        Type::Long => Tree::text("long"),
+        Type::Double => Tree::text("double"),
+        Type::String => Tree::text("string"),
+        Type::Array { items, nullable } => {
+            let items = type_of(items, namespace, doc);
+            let items = if *nullable { Tree::List(vec![Tree::text("null"), items]) } else { items };
+            Tree::Object(vec![("type", Tree::text("array")), ("items", items)])
+        }
+        Type::Record { name, fields } => {
+            let mut members = vec![("type", Tree::text("record")), ("name", Tree::text(name))];
+            if !namespace.is_empty() {
+                members.push(("namespace", Tree::text(namespace)));
+            }
+            members.push(("doc", Tree::text(doc)));
+            let fields = fields.iter().map(|one| field(one, namespace, doc)).collect();
+            members.push(("fields", Tree::List(fields)));
+            Tree::Object(members)
+        }
+    }
+}

@@ -1,0 +1,329 @@
+//! What the alert rules and the dashboard ask for is what the service exports: metrics, labels, and values that are
+//! words of ours. What each rule does is tested by promtool, in `deploy/prometheus/alerts_test.yml`.
+
+mod promql;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::Command;
+
+use hookstream::observe::metrics::{ALL, Kind};
+use hookstream::outcome::{Outcome, Reason};
+use serde_json::Value;
+
+use self::promql::{Asked, names};
+use crate::metrics_page::exporting;
+use crate::support::until;
+
+/// What Prometheus, or its discovery, adds to each series of a target.
+const OF_THE_TARGET: [&str; 3] = ["job", "instance", "namespace"];
+
+fn read(path: &str) -> String {
+    std::fs::read_to_string(format!("{}/{path}", env!("CARGO_MANIFEST_DIR"))).unwrap()
+}
+
+/// Each series by its name, with its labels.
+type Known = BTreeMap<String, BTreeSet<String>>;
+
+fn declared() -> Known {
+    let mut known = Known::from([(String::from("up"), BTreeSet::new())]);
+    let mut put = |name: &str, labels: &[&str], more: &[&str]| {
+        let labels = labels.iter().chain(more).map(|&label| label.to_owned());
+        known.insert(name.to_owned(), labels.collect());
+    };
+    for metric in ALL {
+        match metric.kind {
+            Kind::Histogram => {
+                put(&format!("{}_bucket", metric.name), metric.labels, &["le"]);
+                put(&format!("{}_sum", metric.name), metric.labels, &[]);
+                put(&format!("{}_count", metric.name), metric.labels, &[]);
+            }
+            Kind::Counter | Kind::Gauge => put(metric.name, metric.labels, &[]),
+        }
+    }
+    known
+}
+
+/// The words that a label has, where they are not a matter of the configuration.
+fn words(label: &str) -> Option<Vec<&'static str>> {
+    match label {
+        "outcome" => Some(Outcome::ALL.map(Outcome::label).to_vec()),
+        "reason" => Some(Reason::ALL.iter().map(|reason| reason.row().label).collect()),
+        "state" => Some(vec!["live", "parked"]),
+        "via" => Some(vec!["direct", "spool"]),
+        _ => None,
+    }
+}
+
+/// What is wrong with an expression, and with the labels that texts take from its result.
+fn wrong(expression: &str, shown: &[&str], known: &Known) -> Vec<String> {
+    let names = names(expression);
+    let (mut wrong, mut all, mut result) = (Vec::new(), BTreeSet::from(OF_THE_TARGET), BTreeSet::new());
+    for Asked { metric, selected, kept } in &names.metrics {
+        let Some(labels) = known.get(metric) else {
+            wrong.push(format!("there is no metric {metric}"));
+            continue;
+        };
+        let has = |label: &str| labels.contains(label) || OF_THE_TARGET.contains(&label);
+        for label in selected.iter().map(|(label, _)| label).chain(kept) {
+            if !has(label) {
+                wrong.push(format!("{metric} has no label {label}"));
+            }
+        }
+        for (label, text) in selected {
+            let Some(words) = words(label) else { continue };
+            let strange = text.split('|').filter(|word| !words.contains(word));
+            wrong.extend(strange.map(|word| format!("{label} is never {word}")));
+        }
+        all.extend(labels.iter().map(String::as_str));
+        if kept.is_empty() {
+            result.extend(labels.iter().map(String::as_str).chain(OF_THE_TARGET));
+        } else {
+            result.extend(kept.iter().map(String::as_str));
+        }
+    }
+    let matched = names.matched.iter().filter(|label| !all.contains(label.as_str()));
+    wrong.extend(matched.map(|label| format!("nothing has the label {label} to match by")));
+    let shown = shown.iter().filter(|label| !result.contains(*label));
+    wrong.extend(shown.map(|label| format!("the result has no label {label} to show")));
+    wrong
+}
+
+/// A rule of alerts.yml.
+struct Rule {
+    /// The alert's name, or that of the recorded series.
+    name: String,
+    is_alert: bool,
+    expression: String,
+    /// All its lines.
+    text: String,
+}
+
+/// The file is ours, and read only as far as that: `expr` is one line, or a block behind `|`.
+fn rules() -> Vec<Rule> {
+    let file = read("deploy/prometheus/alerts.yml");
+    let mut rules: Vec<Rule> = Vec::new();
+    let mut in_expression = false;
+    for line in file.lines() {
+        let (depth, inside) = (line.len() - line.trim_start().len(), line.trim());
+        let named = inside.strip_prefix("- alert: ").or_else(|| inside.strip_prefix("- record: "));
+        if let Some(name) = named {
+            let is_alert = inside.starts_with("- alert");
+            rules.push(Rule { name: name.into(), is_alert, expression: String::new(), text: String::new() });
+        }
+        let Some(rule) = rules.last_mut() else { continue };
+        in_expression &= depth > 8;
+        if in_expression {
+            rule.expression.push_str(&format!("{inside}\n"));
+        }
+        match inside.strip_prefix("expr: ") {
+            Some("|") => in_expression = true,
+            Some(expression) => rule.expression = expression.into(),
+            None => {}
+        }
+        rule.text.push_str(&format!("{line}\n"));
+    }
+    assert!(
+        rules.len() > 10 && rules.iter().all(|rule| !rule.expression.is_empty()),
+        "alerts.yml is not understood"
+    );
+    rules
+}
+
+/// What the service exports, and what the rules record of it.
+fn known_to_rules() -> Known {
+    let mut known = declared();
+    for rule in rules().iter().filter(|rule| !rule.is_alert) {
+        let kept = names(&rule.expression).metrics[0].kept.clone();
+        known.insert(rule.name.clone(), kept.into_iter().collect());
+    }
+    known
+}
+
+/// The dashboard's panels but the rows.
+fn panels() -> Vec<Value> {
+    let dashboard: Value = serde_json::from_str(&read("deploy/grafana/hookstream.json")).unwrap();
+    let panels = dashboard["panels"].as_array().unwrap().clone();
+    let ids: BTreeSet<u64> = panels.iter().map(|panel| panel["id"].as_u64().unwrap()).collect();
+    assert_eq!(ids.len(), panels.len(), "an id stands twice");
+    panels.into_iter().filter(|panel| panel["type"] != "row").collect()
+}
+
+/// Each panel's title, expression and legend.
+fn targets() -> Vec<(String, String, String)> {
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let of = |panel: &Value| {
+        let targets = panel["targets"].as_array().unwrap().iter();
+        let all: Vec<_> = targets
+            .map(|target| (text(&panel["title"]), text(&target["expr"]), text(&target["legendFormat"])))
+            .collect();
+        assert!(!all.is_empty(), "{panel}");
+        all
+    };
+    panels().iter().flat_map(of).collect()
+}
+
+/// What stands in front of `end` after each `start`.
+fn between<'a>(text: &'a str, start: &str, end: &str) -> Vec<&'a str> {
+    text.split(start).skip(1).map(|rest| rest.split(end).next().unwrap().trim()).collect()
+}
+
+#[test]
+fn dashboards_alert_rules_ask_for_what_there_is() {
+    let known = known_to_rules();
+    let mut all = Vec::new();
+    for rule in rules() {
+        let shown = between(&rule.text, "$labels.", " ");
+        all.extend(
+            wrong(&rule.expression, &shown, &known).into_iter().map(|text| format!("{}: {text}", rule.name)),
+        );
+    }
+    assert!(all.is_empty(), "{}", all.join("\n"));
+}
+
+#[test]
+fn dashboards_panels_ask_for_what_there_is() {
+    let known = declared();
+    let mut all = Vec::new();
+    for (title, expression, legend) in targets() {
+        let found = wrong(&expression, &between(&legend, "{{", "}}"), &known);
+        all.extend(found.into_iter().map(|text| format!("{title}: {text}")));
+    }
+    let dashboard: Value = serde_json::from_str(&read("deploy/grafana/hookstream.json")).unwrap();
+    for variable in dashboard["templating"]["list"].as_array().unwrap() {
+        if variable["type"] != "query" {
+            continue;
+        }
+        let query = variable["definition"].as_str().unwrap();
+        assert_eq!(variable["query"]["query"], query);
+        let inside = query.strip_prefix("label_values(").and_then(|text| text.strip_suffix(')')).unwrap();
+        let (selector, label) = inside.rsplit_once(", ").unwrap();
+        all.extend(wrong(selector, &[label], &known));
+    }
+    assert!(all.is_empty(), "{}", all.join("\n"));
+}
+
+#[test]
+fn dashboards_misnaming_is_found() {
+    let known = known_to_rules();
+    let fine = r#"sum by (source) (rate(hookstream_deliveries_total{outcome="refused", source=~"$source"}[5m])) # x
+        / on (source) group_left () sum by (source) (hookstream:deliveries:last30m) > 2 * 2^30 or vector(0)"#;
+    assert_eq!(wrong(fine, &["source"], &known), [""; 0]);
+    for (broken, why) in [
+        ("hookstream_delivery_total", "there is no metric hookstream_delivery_total"),
+        (
+            "rate(hookstream_delivery_duration_seconds[5m])",
+            "there is no metric hookstream_delivery_duration_seconds",
+        ),
+        ("time() - max(hookstream_spool_oldest) > 3", "there is no metric hookstream_spool_oldest"),
+        (r#"hookstream_in_flight{source="x"}"#, "hookstream_in_flight has no label source"),
+        ("sum by (topic) (hookstream_deliveries_total)", "hookstream_deliveries_total has no label topic"),
+        (
+            "max by (source) (sum by (topic) (hookstream_records_total))",
+            "hookstream_records_total has no label source",
+        ),
+        (
+            "sum by (le) (hookstream_delivery_duration_seconds_sum)",
+            "hookstream_delivery_duration_seconds_sum has no label le",
+        ),
+        (
+            "hookstream_kafka_up / on (groups) hookstream_in_flight",
+            "nothing has the label groups to match by",
+        ),
+        (r#"hookstream_deliveries_total{outcome=~"published|accepted"}"#, "outcome is never accepted"),
+        (r#"hookstream_deliveries_total{reason!="drained"}"#, "reason is never drained"),
+        (r#"hookstream_spool_rows{state="dead"}"#, "state is never dead"),
+    ] {
+        assert_eq!(wrong(broken, &[], &known), [why], "{broken}");
+    }
+    let shown = wrong("sum by (source) (hookstream_deliveries_total)", &["reason"], &known);
+    assert_eq!(shown, ["the result has no label reason to show"]);
+}
+
+#[test]
+fn dashboards_each_alert_has_its_runbook_and_its_cases() {
+    let (runbook, cases) = (read("docs/operations.md"), read("deploy/prometheus/alerts_test.yml"));
+    let alerts: Vec<Rule> = rules().into_iter().filter(|rule| rule.is_alert).collect();
+    for Rule { name, text, .. } in &alerts {
+        let severities = ["critical", "warning", "info"].map(|severity| format!("severity: {severity}\n"));
+        assert!(severities.iter().any(|severity| text.contains(severity)), "{name} has no severity");
+        assert!(text.contains("summary: ") && text.contains("description: "), "{name}");
+        let url = format!("runbook_url: docs/operations.md#{}\n", name.to_lowercase());
+        assert!(text.contains(&url), "{name} needs {url}");
+        assert!(runbook.contains(&format!("\n### {name}\n")), "docs/operations.md has no {name}");
+        assert!(cases.contains(&format!("alertname: {name}\n")), "{name} has no case in which it fires");
+        assert!(
+            cases.contains(&format!("alertname: {name}, exp_alerts: []}}")),
+            "{name} has none in which it does not"
+        );
+    }
+    let headings = between(&runbook, "\n### Hookstream", "\n");
+    assert_eq!(headings.len(), alerts.len(), "an alert is gone, and its heading is not: {headings:?}");
+}
+
+#[test]
+fn dashboards_panels_say_what_they_show_in_valid_promql() {
+    for panel in panels() {
+        let title = panel["title"].as_str().unwrap();
+        let unit = panel["fieldConfig"]["defaults"]["unit"].as_str().unwrap_or_default();
+        assert!(!title.is_empty() && !unit.is_empty(), "{panel}");
+        assert!(!panel["description"].as_str().unwrap().is_empty(), "{title}");
+    }
+    // As rules, since promtool knows no other way to look at an expression.
+    let mut file = String::from("groups:\n- name: dashboard\n  rules:\n");
+    for (n, (_, expression, _)) in targets().iter().enumerate() {
+        let expression = expression.replace("$__rate_interval", "5m").replace("$__range", "1h");
+        file.push_str(&format!("  - record: dashboard:{n}\n    expr: {}\n", Value::from(expression)));
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("dashboard.yml");
+    std::fs::write(&path, file).unwrap();
+    let told = Command::new("promtool").args(["check", "rules"]).arg(&path).output();
+    let told = told.expect("promtool is part of Prometheus; ./tests/run installs it");
+    assert!(told.status.success(), "{}", String::from_utf8_lossy(&told.stderr));
+}
+
+/// Each series of a scrape with the labels that it has there.
+fn scraped(text: &str) -> Known {
+    let lines = text.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.rsplit_once(' '));
+    let mut scraped = Known::new();
+    for Asked { metric, selected, .. } in lines.flat_map(|(series, _)| names(series).metrics) {
+        scraped.entry(metric).or_default().extend(selected.into_iter().map(|(label, _)| label));
+    }
+    scraped
+}
+
+/// Whether the scrape lacks the metric, or a label that is asked of it.
+fn lacks(scraped: &Known, Asked { metric, selected, kept }: &Asked) -> bool {
+    let Some(labels) = scraped.get(metric) else { return true };
+    let mut asked = selected.iter().map(|(label, _)| label).chain(kept);
+    !asked.all(|label| labels.contains(label) || OF_THE_TARGET.contains(&label.as_str()))
+}
+
+#[tokio::test]
+async fn dashboards_ask_for_what_a_service_exports() {
+    let (service, _spool) = exporting().await;
+    service.datagrid_post("no JSON").await.is(200, "dead_lettered", Some("json_invalid"));
+
+    let rules = rules();
+    let expressions =
+        rules.iter().map(|rule| rule.expression.clone()).chain(targets().into_iter().map(|target| target.1));
+    // Prometheus' own, what the rules record, and what does not happen here.
+    let elsewhere = ["up", "hookstream_connections_refused_total"];
+    let elsewhere = |name: &str| elsewhere.contains(&name) || rules.iter().any(|rule| rule.name == name);
+    let asked: Vec<Asked> =
+        expressions.flat_map(|text| names(&text).metrics).filter(|asked| !elsewhere(&asked.metric)).collect();
+    assert!(asked.len() > 30);
+    let mut missing = BTreeSet::new();
+    // The producer tells of itself, and the spool of itself, once a second.
+    until("all that the dashboard asks for", async || {
+        let scraped = scraped(&service.admin("/metrics").await.1);
+        let lacking: BTreeSet<&str> =
+            asked.iter().filter(|asked| lacks(&scraped, asked)).map(|asked| asked.metric.as_str()).collect();
+        if missing != lacking {
+            println!("not there as it is asked for: {lacking:?}");
+            missing = lacking;
+        }
+        missing.is_empty()
+    })
+    .await;
+}

@@ -1,0 +1,396 @@
+//! Topic lag: `hookstream lag` against Kafka's own tool, its exit codes, and the service's gauges.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead as _, BufReader};
+use std::process::Stdio;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use crate::cli::{hookstream, run};
+use crate::support::broker::Broker;
+use crate::support::groups::{self, Member};
+use crate::support::process::Process;
+use crate::support::{PATIENCE, Service, Setup, kafka, stack, unique, until};
+
+/// Its own source alone: the shipped ones are other tests' matter.
+fn setup() -> Setup {
+    let mut setup = Setup::new("grapevine");
+    setup.tables = "[source.datagrid]\nenabled = false\n[source.grapevine]\nenabled = false\n".into();
+    setup
+}
+
+/// `lag` of this set-up.
+async fn lag(setup: &Setup, arguments: &[&str]) -> (i32, String, String) {
+    let toml = setup.toml();
+    let arguments: Vec<String> = arguments.iter().map(|text| (*text).to_owned()).collect();
+    let work = move || {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("own.toml"), toml).unwrap();
+        let (code, stdout, stderr) =
+            run(hookstream(directory.path()).args(["lag", "-c", "own.toml"]).args(arguments));
+        println!("{stdout}{stderr}");
+        (code, stdout, stderr)
+    };
+    tokio::task::spawn_blocking(work).await.unwrap()
+}
+
+/// The same with `--json`: groups by name.
+async fn report(setup: &Setup, groups: &[&str]) -> BTreeMap<String, Value> {
+    let groups = if groups.is_empty() { Vec::new() } else { [&["--group"], groups].concat() };
+    let (code, stdout, stderr) = lag(setup, &[&["--json"], &groups[..]].concat()).await;
+    assert_eq!((code, &*stderr), (0, ""));
+    let report: Value = serde_json::from_str(&stdout).unwrap();
+    assert!(report["measured"].as_str().unwrap().parse::<Timestamp>().is_ok(), "{report}");
+    let groups = report["groups"].as_array().unwrap().iter();
+    let with_time = |group: &Value| {
+        let mut group = group.clone();
+        group["measured"] = report["measured"].clone();
+        (group["group"].as_str().unwrap().to_owned(), group)
+    };
+    groups.map(with_time).collect()
+}
+
+/// A partition of a group.
+fn at<'a>(group: &'a Value, topic: &str, partition: i32) -> &'a Value {
+    let of = |list: &'a Value, key: &str, value: Value| {
+        let found = list.as_array().unwrap().iter().find(|one| one[key] == value);
+        found.unwrap_or_else(|| panic!("no {key} {value} in {group}"))
+    };
+    of(&of(&group["topics"], "topic", json!(topic))["partitions"], "partition", json!(partition))
+}
+
+/// Committed, end, records.
+fn numbers(partition: &Value) -> [Option<i64>; 3] {
+    ["committed", "end", "records"].map(|key| partition[key].as_i64())
+}
+
+/// The seconds are those between the record's time and the measurement.
+fn seconds_are(group: &Value, partition: &Value, since: Timestamp) {
+    let measured: Timestamp = group["measured"].as_str().unwrap().parse().unwrap();
+    let expected = measured.duration_since(since).as_secs_f64();
+    let seconds = partition["seconds"].as_f64().unwrap();
+    assert!((seconds - expected).abs() < 0.01, "{seconds} of {expected}: {partition}");
+}
+
+/// A source with one event topic of three partitions: ten records in the first, each a second younger than
+/// the one before, none in the second, five in the third.
+struct Scene {
+    setup: Setup,
+    topic: String,
+    dead: String,
+    oldest: Timestamp,
+}
+
+impl Scene {
+    async fn new() -> Self {
+        let setup = setup();
+        let topic = format!("{}.document.changed", setup.source);
+        let dead = format!("dead_letter.{}", setup.source);
+        kafka::create_wide(&topic, 3, &[]).await;
+        kafka::create_with(
+            &dead,
+            &[("cleanup.policy", "compact"), ("segment.ms", "1000"), ("min.cleanable.dirty.ratio", "0.001")],
+        )
+        .await;
+        for topic in [&topic, &dead] {
+            until("the topic", async || kafka::exists(topic).await).await;
+        }
+        let oldest = Timestamp::from_second(Timestamp::now().as_second() - 1_000).unwrap();
+        let records: Vec<_> = (0..10).map(|n| ("key", oldest.as_millisecond() + n * 1_000)).collect();
+        groups::write(&stack("KAFKA"), &topic, 0, &records).await;
+        groups::write(&stack("KAFKA"), &topic, 2, &records[..5]).await;
+        Self { setup, topic, dead, oldest }
+    }
+
+    async fn commit(&self, group: &str, offsets: groups::Offsets<'_>) {
+        groups::commit(&stack("KAFKA"), group, offsets).await;
+    }
+
+    fn after(&self, seconds: i64) -> Timestamp {
+        Timestamp::from_second(self.oldest.as_second() + seconds).unwrap()
+    }
+}
+
+/// Each partition that Kafka's tool lists has the same three numbers here, or is not known to it either.
+fn agrees(described: &groups::Described, groups: &BTreeMap<String, Value>) {
+    for ((group, topic, partition), theirs) in described {
+        let ours = at(&groups[group], topic, *partition);
+        match theirs {
+            [None, end, None] => {
+                assert_eq!(
+                    (ours["committed"].as_i64(), ours["end"].as_i64()),
+                    (None, *end),
+                    "{group} {ours}"
+                );
+                assert!(ours["records"].is_null() || *end == Some(0), "{group} {ours}");
+            }
+            _ => assert_eq!(numbers(ours), *theirs, "{group} {topic} {partition}: {ours}"),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lag_is_what_kafkas_own_tool_says() {
+    let scene = Scene::new().await;
+    let topic = &*scene.topic;
+    let names = ["middle", "partly", "left", "classic", "kip848", "kip848-left"].map(unique);
+    let [middle, partly, left, classic, kip848, kip848_left] = names.each_ref().map(String::as_str);
+    scene.commit(middle, &[(topic, 0, 4), (topic, 2, 5)]).await;
+    scene.commit(partly, &[(topic, 0, 10)]).await;
+    drop(Member::join(left, "classic", topic, &[(topic, 0, 1), (topic, 1, 0), (topic, 2, 0)]).await);
+    let _classic = Member::join(classic, "classic", topic, &[(topic, 0, 7), (topic, 2, 4)]).await;
+    let _kip848 = Member::join(kip848, "consumer", topic, &[(topic, 0, 3), (topic, 1, 0)]).await;
+    drop(Member::join(kip848_left, "consumer", topic, &[(topic, 0, 2)]).await);
+
+    let everyone = [middle, partly, left, classic, kip848, kip848_left];
+    let described = groups::describe(&everyone).await;
+    let found = report(&scene.setup, &everyone).await;
+    agrees(&described, &found);
+    let listed = |group: &str| described.keys().filter(|(name, _, _)| name == group).count();
+    assert_eq!(everyone.map(listed), [2, 1, 3, 3, 3, 1], "{described:?}");
+
+    // And what that is, in case both were wrong.
+    assert_eq!(numbers(at(&found[middle], topic, 0)), [Some(4), Some(10), Some(6)]);
+    seconds_are(&found[middle], at(&found[middle], topic, 0), scene.after(4));
+    let end = at(&found[middle], topic, 2);
+    assert_eq!((numbers(end), &end["seconds"]), ([Some(5), Some(5), Some(0)], &json!(0.0)));
+    let empty = at(&found[middle], topic, 1);
+    assert_eq!((numbers(empty), &empty["seconds"]), ([None, Some(0), Some(0)], &json!(0.0)));
+    assert_eq!(found[middle]["topics"][0]["records"], 6);
+    seconds_are(&found[middle], &found[middle]["topics"][0], scene.after(4));
+
+    let unknown = at(&found[partly], topic, 2);
+    assert_eq!(numbers(unknown), [None, Some(5), None]);
+    assert!(unknown["seconds"].is_null() && unknown["why"] == "nothing committed", "{unknown}");
+    assert!(found[partly]["topics"][0]["records"].is_null(), "{}", found[partly]);
+
+    let kind = |group: &str| (found[group]["state"].clone(), found[group]["protocol"].clone());
+    assert_eq!(kind(middle), (json!("Empty"), json!("Classic")));
+    assert_eq!(kind(left), (json!("Empty"), json!("Classic")));
+    assert_eq!(kind(classic), (json!("Stable"), json!("Classic")));
+    assert_eq!(kind(kip848), (json!("Stable"), json!("Consumer")));
+    assert_eq!(kind(kip848_left), (json!("Empty"), json!("Consumer")));
+
+    // Without --group, those that read our topics: neither others, nor those of other tests.
+    let other = unique("other");
+    let elsewhere = unique("elsewhere");
+    kafka::create_with(&elsewhere, &[]).await;
+    until("the topic", async || kafka::exists(&elsewhere).await).await;
+    scene.commit(&other, &[(&elsewhere, 0, 0)]).await;
+    let all = report(&scene.setup, &[]).await;
+    assert_eq!(all.keys().collect::<Vec<_>>(), found.keys().collect::<Vec<_>>());
+    let (_, stdout, _) = lag(&scene.setup, &["--group", middle, &other]).await;
+    assert!(
+        stdout.contains(&format!("{other}  Empty (Classic)\nunknown: it has committed nothing")),
+        "{stdout}"
+    );
+    for line in [
+        format!("{middle}  Empty (Classic)\n"),
+        format!("{topic}          0          4   10    6"),
+        format!("{topic}          1          -    0    0      0.0"),
+        "\n  in all ".into(),
+    ] {
+        assert!(stdout.contains(&line), "{line} is not in\n{stdout}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_compacted_topic_counts_offsets_and_seconds_are_those_of_the_next_record_that_is_left() {
+    let scene = Scene::new().await;
+    let (dead, kafka) = (&*scene.dead, stack("KAFKA"));
+    let group = unique("compacted");
+    let old: Vec<_> = (0..10).map(|n| ("same", scene.after(n).as_millisecond())).collect();
+    groups::write(&kafka, dead, 0, &old).await;
+    // By its time it begins a segment; the one before may then be cleaned.
+    groups::write(&kafka, dead, 0, &[("other", scene.after(500).as_millisecond())]).await;
+    scene.commit(&group, &[(dead, 0, 2)]).await;
+    let cleaned = async || kafka::all(dead).await.len() == 2;
+    let mut pause = tokio::time::interval(Duration::from_millis(200));
+    // The cleaner looks every 15 seconds, and that by a clock of its own.
+    let cleaning = tokio::time::timeout(4 * PATIENCE, async {
+        while !cleaned().await {
+            pause.tick().await;
+        }
+    });
+    cleaning.await.expect("Kafka compacts the topic");
+
+    let found = report(&scene.setup, &[&group]).await;
+    agrees(&groups::describe(&[&group]).await, &found);
+    let partition = at(&found[&group], dead, 0);
+    assert_eq!(numbers(partition), [Some(2), Some(11), Some(9)]);
+    seconds_are(&found[&group], partition, scene.after(9));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_open_transaction_counts_and_its_marker_is_no_record_to_wait_for() {
+    let scene = Scene::new().await;
+    let (topic, group) = (&*scene.topic, unique("transactions"));
+    scene.commit(&group, &[(topic, 2, 5)]).await;
+    let transaction = groups::begin(topic, 2).await;
+    let found = report(&scene.setup, &[&group]).await;
+    agrees(&groups::describe(&[&group]).await, &found);
+    let partition = at(&found[&group], topic, 2);
+    assert_eq!(numbers(partition), [Some(5), Some(6), Some(1)]);
+    assert!(partition["seconds"].as_f64().unwrap() < PATIENCE.as_secs_f64(), "{partition}");
+
+    groups::end(transaction).await;
+    scene.commit(&group, &[(topic, 2, 6)]).await;
+    let found = report(&scene.setup, &[&group]).await;
+    agrees(&groups::describe(&[&group]).await, &found);
+    let partition = at(&found[&group], topic, 2);
+    assert_eq!((numbers(partition), &partition["seconds"]), ([Some(6), Some(7), Some(1)], &json!(0.0)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_gone_or_made_anew_is_unknown_with_a_word_why_and_never_zero() {
+    let scene = Scene::new().await;
+    let topic = &*scene.topic;
+    let [deleted, ahead, behind] = ["deleted", "ahead", "behind"].map(unique);
+    scene.commit(&deleted, &[(topic, 0, 4)]).await;
+    scene.commit(&ahead, &[(topic, 0, 99)]).await;
+    scene.commit(&behind, &[(topic, 0, 1), (topic, 2, 5)]).await;
+    groups::delete(&deleted).await;
+    let mut list = rdkafka::TopicPartitionList::new();
+    list.add_partition_offset(topic, 0, rdkafka::Offset::Offset(6)).unwrap();
+    kafka::admin().delete_records(&list, &rdkafka::admin::AdminOptions::new()).await.unwrap();
+
+    let found = report(&scene.setup, &[&deleted, &ahead, &behind, "never-was"]).await;
+    for group in [&*deleted, "never-was"] {
+        let group = &found[group];
+        assert_eq!((&group["state"], &group["topics"]), (&Value::Null, &json!([])), "{group}");
+        assert!(group["why"].as_str().unwrap().starts_with("there is no such group"), "{group}");
+    }
+    let partition = at(&found[&ahead], topic, 0);
+    assert_eq!(numbers(partition), [Some(99), Some(10), None]);
+    assert!(partition["why"].as_str().unwrap().starts_with("committed past the log end"), "{partition}");
+    agrees(&groups::describe(&[&behind]).await, &found);
+    let partition = at(&found[&behind], topic, 0);
+    assert_eq!((numbers(partition), &partition["deleted"]), ([Some(1), Some(10), Some(9)], &json!(5)));
+    seconds_are(&found[&behind], partition, scene.after(6));
+    let (_, stdout, _) = lag(&scene.setup, &["--group", &behind]).await;
+    assert!(stdout.contains("5 of them deleted by retention"), "{stdout}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_exit_code_tells_over_the_limit_from_unknown() {
+    let scene = Scene::new().await;
+    let topic = &*scene.topic;
+    let [well, partly] = ["well", "partly"].map(unique);
+    let none = unique("none");
+    scene.commit(&well, &[(topic, 0, 4), (topic, 2, 5)]).await;
+    scene.commit(&partly, &[(topic, 0, 4)]).await;
+    for (arguments, expected, word) in [
+        (vec!["--group", &*well, "--max", "6"], 0, ""),
+        (vec!["--group", &*well, "--max", "5"], 1, "over the limit"),
+        (vec!["--group", &*well, "--max-seconds", "100000"], 0, ""),
+        (vec!["--group", &*well, "--max-seconds", "900.5"], 1, "over the limit"),
+        (vec!["--group", &*well, "--max", "6", "--max-seconds", "1", "--json"], 1, "over the limit"),
+        (vec!["--group", &*partly, "--max", "6"], 2, "lag is unknown"),
+        (vec!["--group", &*partly, "--max-seconds", "100000"], 2, "nothing committed"),
+        (vec!["--group", &*partly, "--max", "5"], 1, "over the limit"),
+        (vec!["--group", &*none, "--max", "5"], 2, "there is no such group"),
+        (vec!["--group", "no-such-*", "--max", "5"], 2, "no lag is known"),
+        (vec!["--group", &*none], 0, ""),
+        (vec!["--max", "many"], 2, "invalid value"),
+        (vec!["--max-seconds=-1"], 2, "expected a number of seconds"),
+    ] {
+        let (code, _, stderr) = lag(&scene.setup, &arguments).await;
+        assert!(code == expected && stderr.contains(word), "{arguments:?}: {code} {stderr}");
+        assert_eq!(stderr.is_empty(), word.is_empty(), "{stderr}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_is_not_there_is_exit_2_and_one_clear_sentence() {
+    let mut setup = setup();
+    let (code, stdout, stderr) = lag(&setup, &[]).await;
+    assert_eq!((code, &*stdout), (2, ""));
+    assert!(stderr.contains("none of the topics of the configured sources exists"), "{stderr}");
+    setup.kafka = "127.0.0.1:1".into();
+    for arguments in [&["--max", "1"][..], &["--watch"]] {
+        let (code, stdout, stderr) = lag(&setup, arguments).await;
+        assert_eq!((code, &*stdout, stderr.lines().count()), (2, "", 1), "{stderr}");
+        assert!(stderr.contains("no Kafka broker answers at 127.0.0.1:1"), "{stderr}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn watching_prints_anew_what_has_changed() {
+    let scene = Scene::new().await;
+    let (topic, group) = (&*scene.topic, unique("watched"));
+    scene.commit(&group, &[(topic, 0, 4)]).await;
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("own.toml"), scene.setup.toml()).unwrap();
+    let mut command = hookstream(directory.path());
+    command.args(["lag", "-c", "own.toml", "--watch", "--json", "--group", &group]);
+    let mut process = Process(command.stdout(Stdio::piped()).spawn().unwrap());
+    let (sender, mut lines) = tokio::sync::mpsc::unbounded_channel();
+    let reader = BufReader::new(process.0.stdout.take().unwrap()).lines();
+    std::thread::spawn(move || reader.map_while(Result::ok).for_each(|line| drop(sender.send(line))));
+    let mut next = async || {
+        let line = tokio::time::timeout(PATIENCE, lines.recv()).await.unwrap().unwrap();
+        at(&serde_json::from_str::<Value>(&line).unwrap()["groups"][0], topic, 0)["records"].clone()
+    };
+    assert_eq!(next().await, 6);
+    scene.commit(&group, &[(topic, 0, 9)]).await;
+    until("the new lag", async || next().await == 1).await;
+}
+
+/// The value of a metric; none where it is absent.
+async fn metric(service: &Service, name: &str) -> Option<f64> {
+    let (_, text) = service.admin("/metrics").await;
+    text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn gauges_turn_to_nan_while_the_broker_is_away_and_come_back_with_it() {
+    let mut broker = Broker::start().await;
+    let mut setup = Setup::new("grapevine");
+    setup.kafka = broker.bootstrap();
+    let prefix = unique("lag");
+    let (group, gone) = (format!("{prefix}-group"), format!("{prefix}-gone"));
+    setup.tables = format!("[lag]\ngroups = [\"{prefix}-*\"]\ninterval = \"1s\"");
+    let service = setup.ready().await;
+    let topic = service.topic("document.changed");
+    let labels = |group: &str| format!("consumergroup=\"{group}\",topic=\"{topic}\",partition=\"0\"");
+    let records = format!("kafka_consumergroup_lag{{{}}}", labels(&group));
+    let seconds = format!("kafka_consumergroup_lag_seconds{{{}}}", labels(&group));
+    let end = format!("kafka_topic_partition_current_offset{{topic=\"{topic}\",partition=\"0\"}}");
+    let of_gone = format!("kafka_consumergroup_lag{{{}}}", labels(&gone));
+
+    let time = Timestamp::now().as_millisecond() - 60_000;
+    groups::write(&broker.bootstrap(), &topic, 0, &[("a", time), ("b", time), ("c", time)]).await;
+    for group in [&*group, &*gone] {
+        groups::commit(&broker.bootstrap(), group, &[(&topic, 0, 1)]).await;
+    }
+    until("the lag", async || metric(&service, &records).await == Some(2.0)).await;
+    until("the lag", async || metric(&service, &of_gone).await == Some(2.0)).await;
+    assert!(metric(&service, &seconds).await.unwrap() >= 60.0);
+    assert_eq!(metric(&service, &end).await, Some(3.0));
+    let before = metric(&service, "hookstream_lag_measured_timestamp_seconds").await.unwrap();
+    assert!(before > 1e9, "{before}");
+
+    // A group that is deleted is no trouble, and no lag of 0 either.
+    let admin: rdkafka::admin::AdminClient<_> =
+        rdkafka::ClientConfig::new().set("bootstrap.servers", broker.bootstrap()).create().unwrap();
+    admin.delete_groups(&[&gone], &rdkafka::admin::AdminOptions::new()).await.unwrap();
+    let nan = async |name: &str| metric(&service, name).await.is_some_and(f64::is_nan);
+    until("the deleted group's lag to be unknown", async || nan(&of_gone).await).await;
+    assert_eq!(metric(&service, &records).await, Some(2.0));
+    let errors = metric(&service, "hookstream_lag_errors_total").await.unwrap();
+
+    broker.kill();
+    until("the lag to be unknown", async || nan(&records).await).await;
+    assert!(nan(&seconds).await && nan(&end).await);
+    until("the errors", async || metric(&service, "hookstream_lag_errors_total").await > Some(errors)).await;
+    let last = metric(&service, "hookstream_lag_measured_timestamp_seconds").await.unwrap();
+
+    broker.run().await;
+    until("the lag", async || metric(&service, &records).await == Some(2.0)).await;
+    until("the age", async || {
+        metric(&service, "hookstream_lag_measured_timestamp_seconds").await > Some(last)
+    })
+    .await;
+}

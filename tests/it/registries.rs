@@ -1,0 +1,329 @@
+//! Registries as teams run them: client certificates, contexts, other names of subjects, schemas that only
+//! others register. The real registry is Apicurio's; where it does not do what Confluent's does, the embedded
+//! one stands in with Confluent's documented paths and answers.
+
+use std::sync::{Arc, Mutex};
+
+use axum::Router;
+use axum::extract::Request;
+use axum::middleware::{Next, from_fn};
+use hookstream::dev::registry;
+use rustls::pki_types::PrivateKeyDer;
+use serde_json::{Value, json};
+
+use crate::cli::{hookstream, run};
+use crate::security::{behind_tls, serve, tls, with_registry};
+use crate::support::{SECRET, Setup, batch, until};
+
+const KNOWLEDGE: &str = include_str!("../../schemas/datagrid/knowledge.processing.completed.avsc");
+const BATCH: &str = include_str!("../../schemas/datagrid/batch_prediction.avsc");
+
+/// A set-up with these lines in `[registry]`.
+fn setup(registry: &str, lines: &str) -> Setup {
+    Setup { registry: format!("{registry}\"\n{lines}\n# \""), ..Setup::new("datagrid") }
+}
+
+async fn get(url: String) -> Value {
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    client.get(url).send().await.unwrap().json().await.unwrap()
+}
+
+async fn register(registry: &str, subject: &str, schema: &str) {
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let body = json!({"schemaType": "AVRO", "schema": schema});
+    let answer =
+        client.post(format!("{registry}/subjects/{subject}/versions")).json(&body).send().await.unwrap();
+    assert!(answer.status().is_success(), "{}", answer.text().await.unwrap());
+}
+
+/// A command with a set-up's file.
+async fn command(setup: &Setup, arguments: &'static [&'static str]) -> (i32, String, String) {
+    let toml = setup.toml();
+    let work = move || {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("own.toml"), toml).unwrap();
+        let mut command = hookstream(directory.path());
+        run(command.args(arguments).args(["-c", "own.toml"]).env("TEST_SECRET", SECRET))
+    };
+    let (code, stdout, stderr) = tokio::task::spawn_blocking(work).await.unwrap();
+    println!("{stdout}{stderr}");
+    (code, stdout, stderr)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn under_record_names_the_types_of_one_schema_share_a_subject() {
+    let registry = serve(registry::router()).await;
+    let service = setup(&registry, "subject_name_strategy = \"record_name\"").ready().await;
+    service.datagrid_post(batch("evt_1")).await.is(200, "published", None);
+    let subjects =
+        ["BatchPrediction", "KnowledgeProcessingCompleted"].map(|name| format!("hookstream.datagrid.{name}"));
+    assert_eq!(get(format!("{registry}/subjects")).await, json!(subjects));
+    let level = get(format!("{registry}/config/{}", subjects[0])).await;
+    assert_eq!(level["compatibilityLevel"], "FULL_TRANSITIVE");
+    let (code, stdout, _) =
+        command(&setup(&registry, "subject_name_strategy = \"record_name\""), &["check", "--online"]).await;
+    assert!(code == 0 && stdout.contains("registry    ok   no auth, 2 of 2 subjects"), "{stdout}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn topic_record_names_on_the_real_registry() {
+    let mut own = setup(&crate::support::stack("REGISTRY"), "subject_name_strategy = \"topic_record_name\"");
+    own.rules = "compatibility = \"BACKWARD_TRANSITIVE\"".into();
+    let (source, real) = (own.source.clone(), crate::support::stack("REGISTRY"));
+    let service = own.ready().await;
+    service.datagrid_post(batch("evt_1")).await.is(200, "published", None);
+    let subject = format!("{source}.batch_prediction.completed-hookstream.datagrid.BatchPrediction");
+    assert_eq!(get(format!("{real}/subjects/{subject}/versions")).await, json!([1]));
+    assert_eq!(get(format!("{real}/config/{subject}")).await["compatibilityLevel"], "BACKWARD_TRANSITIVE");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_schemas_of_one_record_name_are_a_problem_before_anything_is_asked() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(directory.path().join("schemas/own")).unwrap();
+    std::fs::write(
+        directory.path().join("schemas/own/batch_prediction.avsc"),
+        BATCH.replace("A batch", "One batch"),
+    )
+    .unwrap();
+    let source = |name: &str| {
+        format!(
+            "[source.{name}]\npreset = \"datagrid\"\ntypes = [\"batch_prediction.completed\"]\nsecrets = [{{ env = \"TEST_SECRET\" }}]\n"
+        )
+    };
+    let toml = format!(
+        "[registry]\nsubject_name_strategy = \"record_name\"\n{}{}",
+        source("datagrid"),
+        source("own")
+    );
+    std::fs::write(directory.path().join("own.toml"), toml).unwrap();
+    let mut command = hookstream(directory.path());
+    let (code, stdout, _) = run(command.args(["check", "-c", "own.toml"]).env("TEST_SECRET", SECRET));
+    let problem =
+        "schema of own batch_prediction.completed: has the record's name hookstream.datagrid.BatchPrediction";
+    assert!(code == 1 && stdout.contains(problem), "{stdout}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_only_others_register_is_named_with_the_command_and_taken_once_it_is_there() {
+    let own = setup(&crate::support::stack("REGISTRY"), "auto_register = false");
+    let real = crate::support::stack("REGISTRY");
+    // The last to be asked for.
+    register(&real, &format!("{}.knowledge.processing.completed-value", own.source), KNOWLEDGE).await;
+    let subject = format!("{}.batch_prediction.completed-value", own.source);
+    let same = Setup {
+        source: own.source.clone(),
+        registry: own.registry.clone(),
+        rules: own.rules.clone(),
+        ..Setup::new("datagrid")
+    };
+    let service = own.start().await;
+    let missing = format!(
+        "the schema of subject {subject} was not found in the registry (`hookstream provision --apply \
+                           -X registry.auto_register=true` registers it)"
+    );
+    until("what is missing", async || service.admin("/readyz").await.1.contains(&missing)).await;
+    service.datagrid_post(batch("evt_1")).await.is(503, "unavailable", Some("schema_unknown"));
+    let there =
+        r#"{"id":"evt_k","event_type":"knowledge.processing.completed","timestamp":1775847600,"data":{}}"#;
+    until("the type that is there", async || service.datagrid_post(there).await.status == 200).await;
+    let (code, stdout, _) = command(&same, &["provision", "--apply"]).await;
+    let told = format!(
+        "! subject {subject}\n    ! not registered, and [registry] auto_register is false: `hookstream provision --apply"
+    );
+    assert!(code == 2 && stdout.contains(&told), "{stdout}");
+    assert_eq!(
+        get(format!("{real}/subjects/{subject}/versions")).await["error_code"],
+        40401,
+        "nothing was registered"
+    );
+    let (code, stdout, _) = command(&same, &["check", "--online"]).await;
+    let mut lines = stdout.lines();
+    let missing =
+        |line: &str| line.contains(&subject) && line.ends_with("missing: [registry] auto_register is false");
+    assert!(code == 1 && lines.any(missing), "{stdout}");
+    assert!(
+        stdout.contains("next: `hookstream provision --apply -X registry.auto_register=true` registers"),
+        "{stdout}"
+    );
+
+    let (code, stdout, _) =
+        command(&same, &["provision", "--apply", "-X", "registry.auto_register=true"]).await;
+    assert!(
+        code == 0 && stdout.contains(&format!("done    register the schema of subject {subject}\n")),
+        "{stdout}"
+    );
+    service.wait_ready().await;
+    service.datagrid_post(batch("evt_1")).await.is(200, "published", None);
+    assert_eq!(command(&same, &["provision"]).await.0, 0);
+}
+
+/// The paths with queries that were asked for.
+fn recorded(router: Router) -> (Router, Arc<Mutex<Vec<String>>>) {
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let into = asked.clone();
+    let record = move |request: Request, next: Next| {
+        into.lock().unwrap().push(format!("{} {}", request.method(), request.uri()));
+        next.run(request)
+    };
+    (router.layer(from_fn(record)), asked)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_call_that_names_a_schema_asks_to_normalize_it() {
+    let (router, asked) = recorded(registry::router());
+    let registry = serve(router).await;
+    let mut own = setup(&registry, "normalize = true");
+    own.rules = "types = [\"batch_prediction.completed\"]".into();
+    let (source, rules) = (own.source.clone(), own.rules.clone());
+    let subject = format!("{source}.batch_prediction.completed-value");
+    let mut older: Value = serde_json::from_str(BATCH).unwrap();
+    older["doc"] = "another".into();
+    register(&registry, &subject, &older.to_string()).await;
+    asked.lock().unwrap().clear();
+    let same = Setup { source, rules, ..setup(&registry, "normalize = true") };
+    assert_eq!(command(&same, &["provision", "--apply"]).await.0, 0);
+    own.ready().await;
+    let asked = asked.lock().unwrap().clone();
+    for expected in [
+        format!("POST /subjects/{subject}?normalize=true"),
+        format!("POST /compatibility/subjects/{subject}/versions?verbose=true&normalize=true"),
+        format!("POST /subjects/{subject}/versions?normalize=true"),
+    ] {
+        assert!(asked.contains(&expected), "{expected} is not in {asked:#?}");
+    }
+    assert!(
+        asked.iter().filter(|call| call.starts_with("POST")).all(|call| call.contains("normalize=true")),
+        "{asked:#?}"
+    );
+}
+
+/// Apicurio takes the parameter, too.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_real_registry_takes_normalize() {
+    let service = setup(&crate::support::stack("REGISTRY"), "normalize = true").ready().await;
+    service.datagrid_post(batch("evt_1")).await.is(200, "published", None);
+}
+
+/// In Confluent's registry each context has ids of its own, below `/contexts/<name>`.
+#[tokio::test(flavor = "multi_thread")]
+async fn in_a_context_subjects_and_ids_are_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let router = registry::router().nest("/contexts/.tenant", registry::router());
+    let (router, asked) = recorded(router);
+    let registry = serve(router).await;
+    // Id 1 is another schema in the default context.
+    register(&registry, "other-value", r#"{"type":"record","name":"Other","fields":[]}"#).await;
+    asked.lock().unwrap().clear();
+    let mut own = setup(&registry, "context = \".tenant\"");
+    own.tables = format!("[spool]\ndir = \"{}\"\nmin_free = \"1 MiB\"", dir.path().display());
+    own.rules = "types = [\"batch_prediction.completed\"]".into();
+    let again = Setup {
+        source: own.source.clone(),
+        tables: own.tables.clone(),
+        rules: own.rules.clone(),
+        ..setup(&registry, "context = \".tenant\"")
+    };
+    let service = own.ready().await;
+    service.datagrid_post(batch("evt_1")).await.is(200, "published", None);
+    until("the pins", async || dir.path().join("pins.json").exists()).await;
+    let source = service.source.clone();
+    service.app.stop().await.unwrap();
+    let subject = format!("{source}.batch_prediction.completed-value");
+    assert_eq!(get(format!("{registry}/contexts/.tenant/subjects")).await, json!([subject]));
+    assert_eq!(get(format!("{registry}/subjects")).await, json!(["other-value"]));
+    // The next start looks its pinned id up.
+    let service = again.ready().await;
+    service.datagrid_post(batch("evt_2")).await.is(200, "published", None);
+    let mut asked = asked.lock().unwrap().clone();
+    asked.retain(|call| !call.ends_with("/subjects"));
+    assert!(asked.iter().any(|call| call.starts_with("GET /contexts/.tenant/schemas/ids/1")), "{asked:#?}");
+    assert!(asked.iter().all(|call| call.contains(" /contexts/.tenant/")), "{asked:#?}");
+}
+
+/// Apicurio has no such paths, and says so.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registry_without_contexts_is_told_from_one_that_lacks_the_subjects() {
+    let own = setup(&crate::support::stack("REGISTRY"), "context = \".tenant\"");
+    let (code, stdout, _) = command(&own, &["check", "--online"]).await;
+    assert!(code == 1 && stdout.contains("the registry does not show its schemas: "), "{stdout}");
+    assert!(stdout.contains("Could not find resource"), "{stdout}");
+}
+
+/// An authority, and what it signed: the name `localhost`, and a client.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registry_that_asks_for_a_client_certificate() {
+    let (ca_key, key) = (rcgen::KeyPair::generate().unwrap(), rcgen::KeyPair::generate().unwrap());
+    let mut ca = rcgen::CertificateParams::new(Vec::new()).unwrap();
+    ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let ca_certificate = ca.self_signed(&ca_key).unwrap();
+    let issuer = rcgen::Issuer::new(ca, &ca_key);
+    let server =
+        rcgen::CertificateParams::new(vec!["localhost".into()]).unwrap().signed_by(&key, &issuer).unwrap();
+    let client_key = rcgen::KeyPair::generate().unwrap();
+    let client = rcgen::CertificateParams::new(vec!["hookstream".into()])
+        .unwrap()
+        .signed_by(&client_key, &issuer)
+        .unwrap();
+
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(ca_certificate.der().clone()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
+        .build()
+        .unwrap();
+    let private = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+    let config = tls()
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(vec![server.der().clone()], private)
+        .unwrap();
+    let url = behind_tls(config, registry::router()).await;
+
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let ca = format!("ca_file = \"{}\"", file("ca.pem", &ca_certificate.pem()));
+    let (certificate, private) =
+        (file("client.pem", &client.pem()), file("client-key.pem", &client_key.serialize_pem()));
+    let pair = format!("{ca}\nclient_cert = \"{certificate}\"\nclient_key = \"{private}\"");
+    with_registry(url.clone(), &pair).await;
+    let (code, stdout, _) = command(&setup(&url, &pair), &["check", "--online"]).await;
+    assert!(code == 0 && stdout.contains("registry    ok   client certificate, 0 of 5 subjects"), "{stdout}");
+
+    let stranger = setup(&url, &ca).start().await;
+    stranger.datagrid_post(batch("evt_1")).await.is(503, "unavailable", Some("schema_unknown"));
+    until("the refusal", async || stranger.admin("/readyz").await.1.contains("the registry does not answer"))
+        .await;
+
+    // What is of no use is told at once, and nothing of it.
+    let other = file("other.pem", &rcgen::KeyPair::generate().unwrap().serialize_pem());
+    for (lines, expected) in [
+        (format!("client_cert = \"{certificate}\""), "registry.client_cert: needs registry.client_key"),
+        (format!("client_key = \"{private}\""), "registry.client_key: needs registry.client_cert"),
+        (
+            format!("client_cert = \"{certificate}\"\nclient_key = \"/nowhere\""),
+            "registry.client_key: /nowhere cannot be read (entity not found)",
+        ),
+        (
+            format!("client_cert = \"{certificate}\"\nclient_key = \"{other}\""),
+            "registry.client_key: is of no use with registry.client_cert",
+        ),
+        (format!("client_cert = \"{private}\"\nclient_key = \"{certificate}\""), ""),
+    ] {
+        let (code, stdout, stderr) = command(&setup(&url, &lines), &["check"]).await;
+        if expected.is_empty() {
+            // Both in one file, or each other's: PEM says which is which.
+            assert_eq!(code, 0, "{stdout}");
+            continue;
+        }
+        assert!(code == 1 && stdout.contains(expected), "{expected} is not in\n{stdout}{stderr}");
+        assert!(!stdout.contains("PRIVATE KEY") && !stdout.contains("CERTIFICATE"), "{stdout}");
+    }
+    let plain =
+        setup("http://127.0.0.1:1", &format!("client_cert = \"{certificate}\"\nclient_key = \"{private}\""));
+    let (code, stdout, _) = command(&plain, &["check"]).await;
+    assert!(code == 1 && stdout.contains("is for https://, and the URL is http://"), "{stdout}");
+}
