@@ -285,6 +285,11 @@ fn packages_chart_selects_its_own_pods_and_ports() {
                 services.iter().filter(|service| chosen(selector, object(&service["metadata"]["labels"])));
             let scraped: Vec<_> = scraped.map(|service| &service["spec"]["ports"]).collect();
             assert_eq!(scraped.len(), 1, "each pod once");
+            let job = text(&monitor["spec"]["jobLabel"]);
+            assert!(
+                services.iter().all(|service| service["metadata"]["labels"][job] == "hookstream"),
+                "{job}"
+            );
             assert_eq!(names(scraped[0]), [text(&monitor["spec"]["endpoints"][0]["port"])]);
         }
     }
@@ -321,6 +326,16 @@ fn packages_chart_lets_nobody_but_monitoring_reach_the_operators_port() {
     let (ingress, egress) = rules("everything", &[]);
     assert!(ingress["http"][0]["namespaceSelector"].is_object());
     assert_eq!(egress[1]["to"][0]["ipBlock"]["cidr"], "10.0.0.0/8");
+}
+
+#[test]
+fn packages_chart_brings_the_alert_rules_as_they_are() {
+    let path = "deploy/prometheus/alerts.yml";
+    let copy = "deploy/helm/hookstream/files/alerts.yml";
+    assert_eq!(read(copy), read(path), "helm reads only what is in the chart: cp {path} {copy}");
+    assert!(Rendered::of("").all("PrometheusRule").is_empty());
+    let rules: Value = serde_saphyr::from_str(&read(path)).unwrap();
+    assert_eq!(Rendered::of("everything").the("PrometheusRule")["spec"], rules);
 }
 
 #[test]
