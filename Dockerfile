@@ -17,20 +17,31 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
 # The same Debian as above, for its libc. Not distroless: the health checks of docker-compose.yml
 # use bash, so that no client such as curl has to be installed and kept up to date.
 FROM debian:bookworm-slim
-# Authorities for a registry behind https, and for Kafka with TLS.
+LABEL org.opencontainers.image.title="hookstream" \
+      org.opencontainers.image.description="Signed webhooks in, Avro events in Kafka out" \
+      org.opencontainers.image.licenses="Apache-2.0"
+# Authorities for a registry behind https, and for Kafka with TLS. Without a version: Debian keeps
+# only the newest of a release, so a pinned one soon cannot be had.
+# The spool's directory is there so that a volume mounted on it has the right owner. No VOLUME: one
+# that nobody named goes away with its container, and what was answered 202 with it.
+# hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends ca-certificates \
     && rm -rf /var/lib/apt/lists/* \
-    && useradd --system --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin hookstream
+    && useradd --system --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin hookstream \
+    && install -d -o hookstream -g hookstream -m 0700 /var/lib/hookstream
 COPY --from=build /usr/local/bin/hookstream /usr/local/bin/hookstream
 # A mounted hookstream.toml here is found by itself; schemas of your own go into schemas/ beside it.
 WORKDIR /etc/hookstream
-# As a number, so that Kubernetes can tell that it is not root.
+# As a number, so that Kubernetes can tell that it is not root. Nothing is written but the spool, so
+# the root may be read-only.
 USER 10001
 # A container's loopback is reached by nobody. These stand above the file: to listen elsewhere, set
 # the variables.
 ENV HOOKSTREAM_HTTP__LISTEN=0.0.0.0:8080 \
     HOOKSTREAM_ADMIN__LISTEN=0.0.0.0:9464
 EXPOSE 8080 9464
+# Healthy is ready. It finds the port by the configuration. Large spools are looked through at start.
+HEALTHCHECK --interval=10s --timeout=5s --start-period=5m CMD ["hookstream", "status"]
 ENTRYPOINT ["hookstream"]
 CMD ["serve"]

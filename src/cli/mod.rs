@@ -2,9 +2,11 @@
 
 pub mod capture;
 pub mod check;
+pub mod completions;
 pub mod dev;
 pub mod explain;
 pub mod lag;
+pub mod man;
 pub mod output;
 pub mod provision;
 pub mod replay;
@@ -57,6 +59,10 @@ Mend:
 
 Try:
   send          Sign a sample delivery as its provider would, and post it
+
+Install:
+  completions   Print the script that completes commands and options in a shell
+  man           Print the manual page, or write those of all commands into a directory
 
 Options:
 {options}
@@ -134,6 +140,8 @@ enum Command {
     Explain(explain::Args),
     Replay(replay::Args),
     Spool(spool::Args),
+    Completions(completions::Args),
+    Man(man::Args),
 }
 
 /// Whether a command found what it was asked for.
@@ -162,6 +170,8 @@ pub fn main() -> ExitCode {
         Command::Explain(args) => block_on(explain::run(&cli.config, args)),
         Command::Replay(args) => block_on(replay::run(&cli.config, args)),
         Command::Spool(args) => block_on(spool::run(&cli.config, args)),
+        Command::Completions(args) => completions::run(args),
+        Command::Man(args) => man::run(args),
     };
     match verdict {
         Ok(Verdict::Yes) => ExitCode::SUCCESS,

@@ -25,7 +25,7 @@ fn the_help_shows_every_command_in_its_group() {
     let directory = tempfile::tempdir().unwrap();
     let (code, help, _) = run(hookstream(directory.path()).arg("--help"));
     assert_eq!(code, 0);
-    let titles = ["Run:", "Set up:", "Look:", "Mend:", "Try:"];
+    let titles = ["Run:", "Set up:", "Look:", "Mend:", "Try:", "Install:"];
     let groups = help.split("\n\n").filter(|group| titles.iter().any(|title| group.starts_with(title)));
     let listed: Vec<&str> = groups
         .flat_map(|group| group.lines().skip(1).filter_map(|line| line.split_whitespace().next()))
@@ -45,7 +45,9 @@ fn the_help_shows_every_command_in_its_group() {
             "explain",
             "replay",
             "spool",
-            "send"
+            "send",
+            "completions",
+            "man"
         ]
     );
     for command in listed {

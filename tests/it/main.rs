@@ -33,6 +33,7 @@ mod layout;
 mod metrics_page;
 mod new_schema;
 mod outcomes;
+mod packages;
 mod page;
 mod pressure;
 mod providers;

@@ -1,0 +1,373 @@
+//! The Helm chart, rendered by helm itself; no cluster runs it here.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::{Map, Value};
+
+use super::{output, read, repository, stopping};
+use crate::cli::{hookstream, run};
+use crate::support::stack;
+
+const CHART: &str = "deploy/helm/hookstream";
+
+/// Defaults, and each file of values in `ci/`.
+const VALUES: [&str; 4] = ["", "spool-off", "secrets", "everything"];
+
+fn helm(command: &[&str], values: &str) -> (bool, String) {
+    let mut helm = Command::new(stack("HELM"));
+    helm.args(command).current_dir(repository(CHART));
+    if !values.is_empty() {
+        helm.args(["-f", &format!("ci/{values}-values.yaml")]);
+    }
+    output(&mut helm)
+}
+
+/// What the cluster would be given.
+struct Rendered(Vec<Value>);
+
+impl Rendered {
+    fn with(values: &str, more: &[&str]) -> Self {
+        let command = [&["template", "hooks", "."], more].concat();
+        let (passed, text) = helm(&command, values);
+        assert!(passed, "{values}: {text}");
+        Self(serde_saphyr::from_multiple(&text).unwrap_or_else(|error| panic!("{values}: {error}\n{text}")))
+    }
+
+    fn of(values: &str) -> Self {
+        Self::with(values, &[])
+    }
+
+    fn all(&self, kind: &str) -> Vec<&Value> {
+        self.0.iter().filter(|object| object["kind"] == kind).collect()
+    }
+
+    /// The one of this kind.
+    fn the(&self, kind: &str) -> &Value {
+        let all = self.all(kind);
+        assert_eq!(all.len(), 1, "{kind}");
+        all[0]
+    }
+
+    fn pod(&self) -> &Value {
+        &self.the("StatefulSet")["spec"]["template"]["spec"]
+    }
+
+    fn container(&self) -> &Value {
+        &self.pod()["containers"][0]
+    }
+
+    /// Writes what a pod has below `/etc/hookstream`, with other places for Secrets and spool.
+    fn write_config(&self, directory: &Path) {
+        let (config, data) = (named(&self.pod()["volumes"], "config"), &self.the("ConfigMap")["data"]);
+        assert_eq!(config["configMap"]["name"], self.the("ConfigMap")["metadata"]["name"]);
+        let items = list(&config["configMap"]["items"]);
+        assert_eq!(items.len(), data.as_object().unwrap().len(), "each key has its place");
+        for item in items {
+            let (key, path) = (text(&item["key"]), directory.join(text(&item["path"])));
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            let secrets = directory.join("secrets").display().to_string();
+            std::fs::write(path, text(&data[key]).replace("/run/secrets", &secrets)).unwrap();
+        }
+    }
+}
+
+fn list(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_else(|| panic!("no text: {value}"))
+}
+
+fn object(value: &Value) -> &Map<String, Value> {
+    value.as_object().unwrap_or_else(|| panic!("no object: {value}"))
+}
+
+fn named<'a>(all: &'a Value, name: &str) -> &'a Value {
+    list(all).iter().find(|one| one["name"] == name).unwrap_or_else(|| panic!("no {name} in {all}"))
+}
+
+fn names(all: &Value) -> Vec<&str> {
+    list(all).iter().map(|one| text(&one["name"])).collect()
+}
+
+#[test]
+fn packages_chart_passes_its_lints_with_all_values() {
+    for values in VALUES {
+        let (passed, told) = helm(&["lint", "--strict", "."], values);
+        assert!(passed && !told.contains("[WARNING]"), "{values}: {told}");
+    }
+}
+
+#[test]
+fn packages_chart_refuses_values_that_it_does_not_know() {
+    for (set, told) in [
+        ("replica=3", "replica is not allowed"),
+        ("spool.dir=/x", "dir is not allowed"),
+        ("config=", "config: String length"),
+        ("terminationGracePeriodSeconds=5", "terminationGracePeriodSeconds: Must be greater"),
+        ("secrets[0].name=a/b", "secrets.0"),
+        ("schemas.order=x", "schemas"),
+    ] {
+        let (passed, text) = helm(&["template", "hooks", ".", "--set", set], "");
+        assert!(!passed && text.contains(told), "{set}: {text}");
+    }
+}
+
+#[test]
+fn packages_chart_gives_its_pods_a_configuration_that_check_accepts() {
+    for values in VALUES {
+        let (rendered, directory) = (Rendered::of(values), tempfile::tempdir().unwrap());
+        rendered.write_config(directory.path());
+        for volume in list(&rendered.pod()["volumes"]) {
+            let Some(name) = text(&volume["name"]).strip_prefix("secret-") else { continue };
+            let mount = named(&rendered.container()["volumeMounts"], text(&volume["name"]));
+            assert_eq!(text(&mount["mountPath"]), format!("/run/secrets/{name}"));
+            let secret = directory.path().join("secrets").join(name);
+            std::fs::create_dir_all(&secret).unwrap();
+            let keys: &[&str] = if name == "kafka" { &["password", "ca.crt"] } else { &["2026-11"] };
+            for key in keys {
+                std::fs::write(secret.join(key), "whsec_of-the-chart-tests-0123").unwrap();
+            }
+        }
+        let mut check = hookstream(directory.path());
+        check.args(["check", "-c", "hookstream.toml"]);
+        for variable in list(&rendered.container()["env"]) {
+            let value = match (text(&variable["name"]), variable["value"].as_str()) {
+                ("HOOKSTREAM_SPOOL__DIR", Some(_)) => directory.path().join("spool").display().to_string(),
+                (_, Some(value)) => value.to_owned(),
+                (_, None) => "of-the-registry".to_owned(),
+            };
+            check.env(text(&variable["name"]), value);
+        }
+        let (code, told, stderr) = run(&mut check);
+        assert_eq!(code, 0, "{values}: {told}{stderr}");
+        if values == "everything" {
+            // By the schema in the values, beside the file.
+            assert!(told.contains("shop.order.created") && !told.contains("generic"), "{told}");
+        }
+        // Its own grace, or that of its values.
+        let grace = rendered.pod()["terminationGracePeriodSeconds"].as_u64().unwrap();
+        let stopping = stopping(Some(&directory.path().join("hookstream.toml")));
+        assert!(grace > stopping.as_secs() + 7, "{values}: {grace} s for {stopping:?}, flush and close");
+    }
+}
+
+#[test]
+fn packages_chart_keeps_the_volumes_of_the_spool() {
+    for values in VALUES {
+        let rendered = Rendered::of(values);
+        let set = &rendered.the("StatefulSet")["spec"];
+        let mounts = names(&rendered.container()["volumeMounts"]);
+        let variables = names(&rendered.container()["env"]);
+        let on = values != "spool-off";
+        assert_eq!(mounts.contains(&"spool"), on, "{values}");
+        assert_eq!(variables.contains(&"HOOKSTREAM_SPOOL__DIR"), on, "{values}");
+        if !on {
+            assert!(set["volumeClaimTemplates"].is_null());
+            continue;
+        }
+        let policy = &set["persistentVolumeClaimRetentionPolicy"];
+        assert_eq!((&policy["whenDeleted"], &policy["whenScaled"]), (&"Retain".into(), &"Retain".into()));
+        assert_eq!(set["volumeClaimTemplates"][0]["metadata"]["name"], "spool");
+        let mount = named(&rendered.container()["volumeMounts"], "spool");
+        let variable = named(&rendered.container()["env"], "HOOKSTREAM_SPOOL__DIR");
+        assert_eq!(mount["mountPath"], variable["value"]);
+        assert_eq!(mount["readOnly"], Value::Null);
+    }
+}
+
+#[test]
+fn packages_chart_gives_its_pods_no_rights() {
+    for values in VALUES {
+        let rendered = Rendered::of(values);
+        let (pod, container) = (rendered.pod(), rendered.container());
+        assert_eq!(pod["automountServiceAccountToken"], false);
+        assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
+        assert_eq!(pod["securityContext"]["seccompProfile"]["type"], "RuntimeDefault");
+        assert_eq!(container["securityContext"]["readOnlyRootFilesystem"], true);
+        assert_eq!(container["securityContext"]["allowPrivilegeEscalation"], false);
+        assert_eq!(container["securityContext"]["capabilities"]["drop"], serde_json::json!(["ALL"]));
+        for mount in list(&container["volumeMounts"]) {
+            assert!(mount["readOnly"] == true || mount["name"] == "spool", "{values}: {mount}");
+            assert_eq!(mount["subPath"], Value::Null, "a change would not reach a running pod");
+        }
+        // 0440: read by the group, which is the pod's.
+        for volume in list(&pod["volumes"]).iter().filter(|volume| volume["secret"].is_object()) {
+            assert_eq!(volume["secret"]["defaultMode"], 0o440);
+        }
+        assert_eq!(pod["securityContext"]["fsGroup"], pod["securityContext"]["runAsGroup"]);
+        assert!(container["resources"]["limits"]["memory"].is_string(), "{values}");
+    }
+}
+
+#[test]
+fn packages_chart_agrees_with_the_image() {
+    let (image, rendered) = (read("Dockerfile"), Rendered::of(""));
+    let (container, user) = (rendered.container(), &rendered.pod()["securityContext"]["runAsUser"]);
+    assert!(image.contains(&format!("\nUSER {user}\n")), "USER {user}");
+    let ports: Vec<String> =
+        list(&container["ports"]).iter().map(|port| port["containerPort"].to_string()).collect();
+    assert!(image.contains(&format!("\nEXPOSE {}\n", ports.join(" "))), "EXPOSE {ports:?}");
+    for (name, port) in [("HOOKSTREAM_HTTP__LISTEN", &ports[0]), ("HOOKSTREAM_ADMIN__LISTEN", &ports[1])] {
+        let listen = text(&named(&container["env"], name)["value"]);
+        assert_eq!(listen, format!("0.0.0.0:{port}"));
+        assert!(image.contains(&format!("{name}={listen}")), "{name}");
+    }
+    let work = text(&container["workingDir"]);
+    assert!(image.contains(&format!("\nWORKDIR {work}\n")), "WORKDIR {work}");
+    assert_eq!(
+        read("Cargo.toml").lines().find(|line| line.starts_with("version")),
+        Some("version = \"0.1.0\"")
+    );
+    assert!(read("deploy/helm/hookstream/Chart.yaml").contains("\nappVersion: 0.1.0\n"));
+}
+
+#[test]
+fn packages_chart_asks_readiness_and_life_on_the_operators_port() {
+    let rendered = Rendered::of("");
+    let container = rendered.container();
+    for (probe, path) in
+        [("startupProbe", "/livez"), ("livenessProbe", "/livez"), ("readinessProbe", "/readyz")]
+    {
+        let get = &container[probe]["httpGet"];
+        assert_eq!((&get["path"], &get["port"]), (&path.into(), &"admin".into()), "{probe}");
+    }
+    assert_eq!(named(&container["ports"], "admin")["containerPort"], 9464);
+}
+
+#[test]
+fn packages_chart_selects_its_own_pods_and_ports() {
+    for values in VALUES {
+        let rendered = Rendered::of(values);
+        let set = rendered.the("StatefulSet");
+        let labels = object(&set["spec"]["template"]["metadata"]["labels"]);
+        let ports = names(&rendered.container()["ports"]);
+        let chosen = |selector: &Value, labels: &Map<String, Value>| {
+            !object(selector).is_empty()
+                && object(selector).iter().all(|(key, value)| labels.get(key) == Some(value))
+        };
+        assert!(chosen(&set["spec"]["selector"]["matchLabels"], labels), "{values}");
+        let services = rendered.all("Service");
+        assert_eq!(services.len(), 2);
+        for service in &services {
+            assert!(chosen(&service["spec"]["selector"], labels), "{values}: {service}");
+            for port in list(&service["spec"]["ports"]) {
+                assert!(ports.contains(&text(&port["targetPort"])), "{values}: {port}");
+                let admin = port["targetPort"] == "admin";
+                assert_eq!(
+                    admin,
+                    service["spec"]["clusterIP"] == "None",
+                    "only within the cluster: {service}"
+                );
+            }
+        }
+        assert!(services.iter().any(|service| service["metadata"]["name"] == set["spec"]["serviceName"]));
+        let budgets = rendered.all("PodDisruptionBudget");
+        let policies = rendered.all("NetworkPolicy");
+        assert_eq!((budgets.len(), policies.len()), if values == "spool-off" { (0, 0) } else { (1, 1) });
+        for budget in budgets {
+            assert!(chosen(&budget["spec"]["selector"]["matchLabels"], labels));
+        }
+        for policy in policies {
+            assert!(chosen(&policy["spec"]["podSelector"]["matchLabels"], labels));
+        }
+        for constraint in list(&rendered.pod()["topologySpreadConstraints"]) {
+            assert!(chosen(&constraint["labelSelector"]["matchLabels"], labels));
+        }
+        let monitors = rendered.all("ServiceMonitor");
+        assert_eq!(monitors.len(), usize::from(values == "everything"));
+        for monitor in monitors {
+            let selector = &monitor["spec"]["selector"]["matchLabels"];
+            let scraped =
+                services.iter().filter(|service| chosen(selector, object(&service["metadata"]["labels"])));
+            let scraped: Vec<_> = scraped.map(|service| &service["spec"]["ports"]).collect();
+            assert_eq!(scraped.len(), 1, "each pod once");
+            let job = text(&monitor["spec"]["jobLabel"]);
+            assert!(
+                services.iter().all(|service| service["metadata"]["labels"][job] == "hookstream"),
+                "{job}"
+            );
+            assert_eq!(names(scraped[0]), [text(&monitor["spec"]["endpoints"][0]["port"])]);
+        }
+    }
+}
+
+#[test]
+fn packages_chart_lets_nobody_but_monitoring_reach_the_operators_port() {
+    let rules = |values: &str, more: &[&str]| -> (BTreeMap<String, Value>, Value) {
+        let rendered = Rendered::with(values, more);
+        let policy = &rendered.the("NetworkPolicy")["spec"];
+        assert_eq!(policy["policyTypes"], serde_json::json!(["Ingress", "Egress"]));
+        let ingress = list(&policy["ingress"]).iter();
+        let by_port = ingress.map(|rule| (text(&rule["ports"][0]["port"]).to_owned(), rule["from"].clone()));
+        (by_port.collect(), policy["egress"].clone())
+    };
+    let (ingress, egress) = rules("", &[]);
+    assert_eq!(ingress["http"], Value::Null, "everybody");
+    let labels = &ingress["admin"][0]["namespaceSelector"]["matchLabels"];
+    assert_eq!(labels["kubernetes.io/metadata.name"], "monitoring");
+    let ports = |rules: &[Value]| -> Vec<String> {
+        let ports = rules.iter().flat_map(|rule| list(&rule["ports"]));
+        ports.map(|port| format!("{}/{}", port["port"], text(&port["protocol"]))).collect()
+    };
+    let (dns, others) = list(&egress).split_at(1);
+    assert_eq!(ports(dns), ["53/UDP", "53/TCP"]);
+    // Those that the shipped values name.
+    assert!(
+        ["9092/TCP", "8081/TCP"].iter().all(|&port| ports(others).contains(&port.to_owned())),
+        "{others:?}"
+    );
+
+    let (ingress, _) = rules("", &["--set-json", "networkPolicy.adminFrom=[]"]);
+    assert_eq!(ingress.keys().collect::<Vec<_>>(), ["http"], "a rule without a peer would mean everybody");
+    let (ingress, egress) = rules("everything", &[]);
+    assert!(ingress["http"][0]["namespaceSelector"].is_object());
+    assert_eq!(egress[1]["to"][0]["ipBlock"]["cidr"], "10.0.0.0/8");
+}
+
+#[test]
+fn packages_chart_brings_the_alert_rules_as_they_are() {
+    let path = "deploy/prometheus/alerts.yml";
+    let copy = "deploy/helm/hookstream/files/alerts.yml";
+    assert_eq!(read(copy), read(path), "helm reads only what is in the chart: cp {path} {copy}");
+    assert!(Rendered::of("").all("PrometheusRule").is_empty());
+    let rules: Value = serde_saphyr::from_str(&read(path)).unwrap();
+    assert_eq!(Rendered::of("everything").the("PrometheusRule")["spec"], rules);
+}
+
+#[test]
+fn packages_chart_tells_what_comes_next() {
+    // helm shows its notes at an installation only, which asks a cluster: so they stand in a template.
+    let directory = tempfile::tempdir().unwrap();
+    let chart = directory.path().join("chart");
+    let (copied, told) = output(Command::new("cp").arg("-r").arg(repository(CHART)).arg(&chart));
+    assert!(copied, "{told}");
+    let templates = chart.join("templates");
+    let notes = std::fs::read_to_string(templates.join("NOTES.txt")).unwrap();
+    std::fs::write(
+        templates.join("_notes.tpl"),
+        format!("{{{{- define \"notes\" -}}}}{notes}{{{{- end -}}}}"),
+    )
+    .unwrap();
+    std::fs::write(templates.join("notes.yaml"), "notes: {{ include \"notes\" . | toJson }}\n").unwrap();
+    let (passed, told) = output(Command::new(stack("HELM")).args(["template", "hooks"]).arg(&chart).args([
+        "--namespace",
+        "events",
+        "--show-only",
+        "templates/notes.yaml",
+    ]));
+    assert!(passed, "{told}");
+    let notes: Value = serde_saphyr::from_str(&told).unwrap();
+    let notes = text(&notes["notes"]);
+    for line in [
+        "kubectl -n events exec hooks-hookstream-0 -- hookstream status",
+        "kubectl -n events get secret hookstream-datagrid",
+        "kubectl -n events exec hooks-hookstream-1 -- hookstream spool",
+    ] {
+        assert!(notes.lines().any(|told| told.trim() == line), "{line}: {notes}");
+    }
+    assert!(!notes.contains("adminFrom is empty"), "{notes}");
+}

@@ -1,0 +1,59 @@
+//! systemd's unit, judged by systemd's own tool; no service manager runs it here.
+
+use std::collections::BTreeMap;
+use std::process::Command;
+
+use super::{output, read, repository, stopping};
+
+const UNIT: &str = "deploy/systemd/hookstream.service";
+
+/// The settings of `[Service]`; of those that stand there several times the last.
+fn service() -> BTreeMap<String, String> {
+    let unit = read(UNIT);
+    let (_, section) = unit.split_once("\n[Service]\n").unwrap();
+    let (section, _) = section.split_once("\n[Install]").unwrap();
+    let lines = section.lines().filter(|line| !line.starts_with('#'));
+    lines.filter_map(|line| line.split_once('=')).map(|(key, value)| (key.into(), value.into())).collect()
+}
+
+#[test]
+fn packages_unit_has_no_fault_that_systemd_finds() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("hookstream.service");
+    // The program must be there for this; it is, elsewhere.
+    let installed = "/usr/local/bin/hookstream";
+    assert!(read(UNIT).contains(installed));
+    std::fs::write(&file, read(UNIT).replace(installed, env!("CARGO_BIN_EXE_hookstream"))).unwrap();
+    // It finds an unknown setting, tells it, and calls it a success.
+    let (passed, told) = output(Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(&file));
+    let ours: Vec<&str> = told.lines().filter(|line| line.contains("hookstream")).collect();
+    assert!(passed && ours.is_empty(), "{told}");
+}
+
+#[test]
+fn packages_unit_is_exposed_little_by_systemds_own_count() {
+    let (passed, told) = output(
+        Command::new("systemd-analyze")
+            .args(["security", "--offline=true", "--threshold=15", "--no-pager"])
+            .arg(repository(UNIT)),
+    );
+    assert!(passed && told.contains("Overall exposure level"), "{told}");
+    // These count for little there.
+    let unit = read(UNIT);
+    for line in ["CapabilityBoundingSet=", "AmbientCapabilities=", "SystemCallFilter=@system-service"] {
+        assert!(unit.lines().any(|found| found == line), "{line}");
+    }
+}
+
+#[test]
+fn packages_unit_waits_for_the_stop_and_keeps_the_spool() {
+    let service = service();
+    let seconds: u64 = service["TimeoutStopSec"].strip_suffix('s').unwrap().parse().unwrap();
+    assert!(seconds > stopping(None).as_secs() + 7, "flush and close take up to 7 s more");
+    assert_eq!(service["Environment"], "HOOKSTREAM_SPOOL__DIR=%S/hookstream");
+    assert_eq!(service["StateDirectory"], "hookstream");
+    assert_eq!(service["ExecReload"], "/bin/kill -HUP $MAINPID");
+    assert_eq!(service["DynamicUser"], "yes");
+    let descriptors: u64 = service["LimitNOFILE"].parse().unwrap();
+    assert!(descriptors >= 20_000, "10,000 connections, and what else is open");
+}
