@@ -234,8 +234,13 @@ async fn online_it_tells_what_serve_will_create_and_then_what_is_there_and_creat
     let loose = format!("{source}.batch_prediction.completed");
     kafka::create(&loose, "cleanup.policy", "compact").await;
     let _service = setup.ready().await;
+    // The broker hears of topics a moment after the controller has made them.
+    until("the topics", async || {
+        let (_, parts) = online(toml.clone(), &["-X", "provision.on_start=false"]).await;
+        (&parts["topics"]["text"], &parts["topics"]["state"]) == (&json!("6 of 6"), &json!("ok"))
+    })
+    .await;
     let (code, parts) = online(toml, &["-X", "provision.on_start=false"]).await;
-    assert_eq!((&parts["topics"]["text"], &parts["topics"]["state"]), (&json!("6 of 6"), &json!("ok")));
     assert_eq!(parts["registry"]["text"], "no auth, 5 of 5 subjects", "{parts}");
     // The cluster of these tests has one broker: that is said, and no good end.
     assert_eq!((code, &parts["durability"]["state"]), (1, &json!("degraded")));

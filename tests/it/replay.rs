@@ -102,17 +102,25 @@ async fn found(topic: &str) -> Vec<Found> {
     let topic = topic.to_owned();
     let read = move || {
         let mut all = Vec::new();
+        // Of several partitions, whichever answers first is read first.
         kafka::records(&stack("KAFKA"), &topic, |message| {
+            let place = (message.partition(), message.offset());
             let headers = message.headers().into_iter().flat_map(|headers| headers.iter());
             let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
-            all.push(Found {
-                key: text(message.key().unwrap()),
-                value: message.payload().unwrap().to_vec(),
-                timestamp: message.timestamp().to_millis().unwrap(),
-                headers: headers.map(|header| (header.key.to_owned(), text(header.value.unwrap()))).collect(),
-            });
+            all.push((
+                place,
+                Found {
+                    key: text(message.key().unwrap()),
+                    value: message.payload().unwrap().to_vec(),
+                    timestamp: message.timestamp().to_millis().unwrap(),
+                    headers: headers
+                        .map(|header| (header.key.to_owned(), text(header.value.unwrap())))
+                        .collect(),
+                },
+            ));
         });
-        all
+        all.sort_by_key(|(place, _)| *place);
+        all.into_iter().map(|(_, found)| found).collect()
     };
     tokio::task::spawn_blocking(read).await.unwrap()
 }
