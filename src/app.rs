@@ -24,7 +24,7 @@ use reload::{Reloader, in_force};
 use crate::config::{Config, Loaded, Problems};
 use crate::deliver::Deliverer;
 use crate::delivery::Deadline;
-use crate::http::{self, ConnectionLimits, Ingest, Limits, Operator, Phase, Watch};
+use crate::http::{self, ConnectionLimits, Ingest, Limits, Operator, Phase, Ports, Watch};
 use crate::kafka::{Admin, Connection, Producer, Tuning};
 use crate::observe::health::{Health, State};
 use crate::observe::metrics;
@@ -106,7 +106,21 @@ impl Listeners {
 /// # Errors
 /// Every problem at once.
 pub fn compile(loaded: &Loaded) -> Result<(Sources, Schemas), Problems> {
+    compile_on(loaded, loaded.problems())
+}
+
+/// The same with the ports' certificates and token, which only the service itself need be able to read.
+///
+/// # Errors
+/// Every problem at once.
+pub fn compile_service(loaded: &Loaded) -> Result<(Sources, Schemas, Ports), Problems> {
     let mut problems = loaded.problems();
+    let ports = Ports::read(loaded, &mut problems);
+    let (sources, schemas) = compile_on(loaded, problems)?;
+    Ok((sources, schemas, ports))
+}
+
+fn compile_on(loaded: &Loaded, mut problems: Problems) -> Result<(Sources, Schemas), Problems> {
     let schemas = Schemas::load(Path::new(SCHEMAS), &loaded.config, &mut problems);
     problems.or(())?;
     let sources = Sources::compile(loaded, &schemas, None)?;
@@ -120,10 +134,14 @@ impl App {
     ///
     /// # Errors
     /// Problems of the configuration; a property that librdkafka refuses.
-    pub async fn start(loaded: Loaded, listeners: Listeners, watch: Watch) -> anyhow::Result<Self> {
+    pub async fn start(mut loaded: Loaded, listeners: Listeners, watch: Watch) -> anyhow::Result<Self> {
         // Before the sources, which register their metrics.
         metrics::init();
-        let (sources, schemas) = compile(&loaded)?;
+        let (sources, schemas, ports) = compile_service(&loaded)?;
+        let ends = ports.warnings(Timestamp::now());
+        ends.iter().for_each(|warning| tracing::warn!("{warning}"));
+        loaded.warnings.extend(ends);
+        ports.tell();
         let loaded = Arc::new(loaded);
         let config = &loaded.config;
         say_sources(config, &sources);
@@ -153,7 +171,13 @@ impl App {
         let pins = config.spool.dir.as_ref().map(|dir| Pins::open(dir, registry.url()));
         let (swap, reloads) = mpsc::channel(1);
         let in_force = Arc::new(ArcSwap::from_pointee(in_force(&loaded, &schemas)));
-        let (reloader, reload) = Reloader::new(loaded.clone(), schemas.clone(), swap, in_force.clone());
+        let ports_in_use = Arc::new(ArcSwap::from_pointee(ports.clone()));
+        let (reloader, reload) = Reloader::new(
+            loaded.clone(),
+            schemas.clone(),
+            ports.clone(),
+            reload::Swaps { sources: swap, in_force: in_force.clone(), ports: ports_in_use.clone() },
+        );
         let subjects =
             Subjects::new(loaded.clone(), registry, sources.clone(), health.clone(), schemas, pins);
         let admin = Admin::new(&connection)?;
@@ -188,6 +212,7 @@ impl App {
             sources: sources.clone(),
             in_flight: deliveries.clone(),
             config: Some(in_force.clone()),
+            ports: ports_in_use.clone(),
             started: Timestamp::now(),
         };
         let ingest = Ingest {
@@ -213,8 +238,20 @@ impl App {
             hooks: hooks.local_addr()?,
             admin: admin.local_addr()?,
             servers: vec![
-                tokio::spawn(http::serve(hooks, http::hooks(Arc::new(ingest)), connections, phases.clone())),
-                tokio::spawn(http::serve(admin, http::admin(operator), few, phases)),
+                tokio::spawn(http::serve(
+                    hooks,
+                    http::hooks(Arc::new(ingest)),
+                    connections,
+                    http::hooks_tls(ports_in_use.clone()),
+                    phases.clone(),
+                )),
+                tokio::spawn(http::serve(
+                    admin,
+                    http::admin(operator),
+                    few,
+                    http::admin_tls(ports_in_use),
+                    phases,
+                )),
             ],
             background,
             health,

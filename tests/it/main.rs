@@ -46,4 +46,5 @@ mod spool_commands;
 mod status;
 mod subscription;
 mod support;
+mod tls;
 mod types;
