@@ -282,6 +282,35 @@ async fn command(file: &Path, arguments: &[&str], token: &str) -> (i32, String, 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn status_speaks_with_the_secured_port_as_the_configuration_says() {
+    let authority = Authority::new();
+    let pair = authority.issue("admin", 7);
+    let mut setup = Setup::new("datagrid");
+    let bearer = "[admin.bearer]\nenv = \"ADMIN_TOKEN\"\n";
+    setup.tables = bearer.to_owned() + &table("admin", &pair);
+    setup.environment = [("ADMIN_TOKEN".to_owned(), TOKEN.to_owned())].into();
+    let service = setup.ready().await;
+    let port = service.app.admin.port();
+    let file = authority.path("hookstream.toml");
+    let listen = format!("[admin]\nlisten = \"0.0.0.0:{port}\"\n");
+    std::fs::write(&file, listen + bearer + &table("admin", &pair)).unwrap();
+
+    let (code, stdout, _) = command(&file, &["status"], TOKEN).await;
+    assert!(code == 0 && stdout.contains("READY"), "{stdout}");
+    let (code, _, stderr) = command(&file, &["status"], "another-token-0123456789").await;
+    assert!(code == 2 && stderr.contains("asks for a token"), "{stderr}");
+    let (code, _, stderr) = command(&file, &["status"], "").await;
+    assert!(code == 2 && stderr.contains("ADMIN_TOKEN is set but empty"), "{stderr}");
+    // A stranger's certificate is not trusted, whatever the name.
+    let stranger = Authority::new();
+    let other = stranger.issue("admin", 9);
+    let listen = format!("[admin]\nlisten = \"0.0.0.0:{port}\"\n");
+    std::fs::write(&file, listen + bearer + &table("admin", &other)).unwrap();
+    let (code, _, stderr) = command(&file, &["status"], TOKEN).await;
+    assert!(code == 2 && stderr.contains("certificate"), "{stderr}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn check_tells_of_a_bad_pair_with_its_place_and_of_one_that_ends_soon() {
     let authority = Authority::new();
     let file = authority.path("hookstream.toml");
