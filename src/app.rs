@@ -1,11 +1,11 @@
 //! The running service: start, reload, and a stop that loses nothing. Every background task is on this
 //! screen.
 
+mod compile;
 mod drain_only;
 mod reload;
 
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,25 +17,23 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
 
+pub use compile::{compile, compile_service};
 pub use drain_only::DrainOnly;
 pub use reload::{LOOK as RELOAD_LOOK, Reload, warn};
 use reload::{Reloader, in_force};
 
-use crate::config::{Config, Loaded, Problems};
+use crate::config::{Config, Loaded};
 use crate::deliver::Deliverer;
 use crate::delivery::Deadline;
-use crate::http::{self, ConnectionLimits, Ingest, Limits, Operator, Phase, Ports, Watch};
+use crate::http::{self, ConnectionLimits, Ingest, Limits, Operator, Phase, Watch};
 use crate::kafka::{Admin, Connection, Producer, Tuning};
 use crate::observe::health::{Health, State};
 use crate::observe::metrics;
 use crate::pipeline::Pipeline;
 use crate::provision::{self, Durability, Provisioner, Subjects};
-use crate::schema::{Pins, Registry, Schemas};
+use crate::schema::{Pins, Registry};
 use crate::sources::Sources;
 use crate::spool::{self, Spool};
-
-/// Schemas of one's own stand here, in the working directory; the shipped ones are in the binary.
-const SCHEMAS: &str = "schemas";
 
 /// Few people look at the operator's port; nobody should be able to fill it.
 const ADMIN_CONNECTIONS: usize = 64;
@@ -99,32 +97,6 @@ impl Listeners {
     pub async fn bind(config: &Config) -> anyhow::Result<Self> {
         Ok(Self { hooks: bind("http.listen", &config.http.listen).await?, admin: bind_admin(config).await? })
     }
-}
-
-/// What of the configuration becomes sources and schemas.
-///
-/// # Errors
-/// Every problem at once.
-pub fn compile(loaded: &Loaded) -> Result<(Sources, Schemas), Problems> {
-    compile_on(loaded, loaded.problems())
-}
-
-/// The same with the ports' certificates and token, which only the service itself need be able to read.
-///
-/// # Errors
-/// Every problem at once.
-pub fn compile_service(loaded: &Loaded) -> Result<(Sources, Schemas, Ports), Problems> {
-    let mut problems = loaded.problems();
-    let ports = Ports::read(loaded, &mut problems);
-    let (sources, schemas) = compile_on(loaded, problems)?;
-    Ok((sources, schemas, ports))
-}
-
-fn compile_on(loaded: &Loaded, mut problems: Problems) -> Result<(Sources, Schemas), Problems> {
-    let schemas = Schemas::load(Path::new(SCHEMAS), &loaded.config, &mut problems);
-    problems.or(())?;
-    let sources = Sources::compile(loaded, &schemas, None)?;
-    Ok((sources, schemas))
 }
 
 impl App {

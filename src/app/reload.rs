@@ -15,7 +15,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
 
-use super::SCHEMAS;
+use super::compile::SCHEMAS;
 use crate::config::{Loaded, Problems};
 use crate::http::{InUse, Ports};
 use crate::observe::status::InForce;
