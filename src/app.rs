@@ -1,12 +1,12 @@
 //! The running service: start, reload, and a stop that loses nothing. Every background task is on this
 //! screen.
 
+mod compile;
 mod drain_only;
 mod lag;
 mod reload;
 
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,11 +18,13 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
 
+pub(crate) use compile::SCHEMAS;
+pub use compile::{compile, compile_service};
 pub use drain_only::DrainOnly;
 pub use reload::{LOOK as RELOAD_LOOK, Reload, warn};
 use reload::{Reloader, in_force};
 
-use crate::config::{Config, Loaded, Problems};
+use crate::config::{Config, Loaded};
 use crate::deliver::Deliverer;
 use crate::delivery::Deadline;
 use crate::http::{self, ConnectionLimits, Ingest, Limits, Operator, Phase, Watch};
@@ -31,12 +33,9 @@ use crate::observe::health::{Health, State};
 use crate::observe::metrics;
 use crate::pipeline::Pipeline;
 use crate::provision::{self, Durability, Provisioner, Subjects};
-use crate::schema::{Pins, Registry, Schemas};
+use crate::schema::{Pins, Registry};
 use crate::sources::Sources;
 use crate::spool::{self, Spool};
-
-/// Schemas of one's own stand here, in the working directory; the shipped ones are in the binary.
-pub(crate) const SCHEMAS: &str = "schemas";
 
 /// Few people look at the operator's port; nobody should be able to fill it.
 const ADMIN_CONNECTIONS: usize = 64;
@@ -102,18 +101,6 @@ impl Listeners {
     }
 }
 
-/// What of the configuration becomes sources and schemas.
-///
-/// # Errors
-/// Every problem at once.
-pub fn compile(loaded: &Loaded) -> Result<(Sources, Schemas), Problems> {
-    let mut problems = loaded.problems();
-    let schemas = Schemas::load(Path::new(SCHEMAS), &loaded.config, &mut problems);
-    problems.or(())?;
-    let sources = Sources::compile(loaded, &schemas, None)?;
-    Ok((sources, schemas))
-}
-
 impl App {
     /// Starts the tasks. Kafka and the registry are not waited for:
     /// `health` says when they are there. Until then deliveries are answered 503, unless there is a
@@ -121,10 +108,14 @@ impl App {
     ///
     /// # Errors
     /// Problems of the configuration; a property that librdkafka refuses.
-    pub async fn start(loaded: Loaded, listeners: Listeners, watch: Watch) -> anyhow::Result<Self> {
+    pub async fn start(mut loaded: Loaded, listeners: Listeners, watch: Watch) -> anyhow::Result<Self> {
         // Before the sources, which register their metrics.
         metrics::init();
-        let (sources, schemas) = compile(&loaded)?;
+        let (sources, schemas, ports) = compile_service(&loaded)?;
+        let ends = ports.warnings(Timestamp::now());
+        ends.iter().for_each(|warning| tracing::warn!("{warning}"));
+        loaded.warnings.extend(ends);
+        ports.tell();
         let loaded = Arc::new(loaded);
         let config = &loaded.config;
         say_sources(config, &sources);
@@ -150,7 +141,13 @@ impl App {
         let pins = config.spool.dir.as_ref().map(|dir| Pins::open(dir, registry.url()));
         let (swap, reloads) = mpsc::channel(1);
         let in_force = Arc::new(ArcSwap::from_pointee(in_force(&loaded, &schemas)));
-        let (reloader, reload) = Reloader::new(loaded.clone(), schemas.clone(), swap, in_force.clone());
+        let ports_in_use = Arc::new(ArcSwap::from_pointee(ports.clone()));
+        let (reloader, reload) = Reloader::new(
+            loaded.clone(),
+            schemas.clone(),
+            ports.clone(),
+            reload::Swaps { sources: swap, in_force: in_force.clone(), ports: ports_in_use.clone() },
+        );
         let subjects =
             Subjects::new(loaded.clone(), registry, sources.clone(), health.clone(), schemas, pins);
         let lag = lag::Watch::new(&config.lag, &connection, sources.clone())?;
@@ -186,6 +183,7 @@ impl App {
             sources: sources.clone(),
             in_flight: deliveries.clone(),
             config: Some(in_force.clone()),
+            ports: ports_in_use.clone(),
             started: Timestamp::now(),
         };
         let ingest = Ingest {
@@ -212,8 +210,20 @@ impl App {
             hooks: hooks.local_addr()?,
             admin: admin.local_addr()?,
             servers: vec![
-                tokio::spawn(http::serve(hooks, http::hooks(Arc::new(ingest)), connections, phases.clone())),
-                tokio::spawn(http::serve(admin, http::admin(operator), few, phases)),
+                tokio::spawn(http::serve(
+                    hooks,
+                    http::hooks(Arc::new(ingest)),
+                    connections,
+                    http::hooks_tls(ports_in_use.clone()),
+                    phases.clone(),
+                )),
+                tokio::spawn(http::serve(
+                    admin,
+                    http::admin(operator),
+                    few,
+                    http::admin_tls(ports_in_use),
+                    phases,
+                )),
             ],
             background,
             health,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -15,7 +16,7 @@ use tokio_util::task::TaskTracker;
 use super::{ADMIN_CONNECTIONS, CLOSE, FLUSH, connections, look_for_kafka, open_spool, tuning, watch_spool};
 use crate::config::Loaded;
 use crate::deliver::Deliverer;
-use crate::http::{self, ConnectionLimits, Operator, Phase};
+use crate::http::{self, ConnectionLimits, Operator, Phase, Ports};
 use crate::kafka::{Connection, Producer};
 use crate::observe::health::{Health, State};
 use crate::observe::metrics;
@@ -47,6 +48,10 @@ impl DrainOnly {
         // A directory made for a slip of the pen would be found empty.
         anyhow::ensure!(dir.is_dir(), "there is no spool to drain: {} does not exist", dir.display());
         metrics::init();
+        let mut problems = loaded.problems();
+        // For a minute's work nothing is read again.
+        let ports = Ports::read(loaded, &mut problems);
+        let ports = Arc::new(ArcSwap::from_pointee(problems.or(ports)?));
         let health = Health::new();
         health.service.put(State::Down, "draining the spool only: no deliveries are taken");
         let connection = Connection::new(config.kafka.bootstrap_servers.clone(), loaded.properties.clone());
@@ -68,10 +73,11 @@ impl DrainOnly {
             sources: Arc::default(),
             in_flight: TaskTracker::new(),
             config: None,
+            ports: ports.clone(),
             started: Timestamp::now(),
         };
         let router = http::admin(operator);
-        let server = tokio::spawn(http::serve(admin, router, few, phases));
+        let server = tokio::spawn(http::serve(admin, router, few, http::admin_tls(ports), phases));
         Ok(Self { admin: address, spool, producer, phase, background, server })
     }
 

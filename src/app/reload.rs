@@ -15,8 +15,9 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
 
-use super::SCHEMAS;
+use super::compile::SCHEMAS;
 use crate::config::{Loaded, Problems};
+use crate::http::{InUse, Ports};
 use crate::observe::status::InForce;
 use crate::observe::{log, metrics, status};
 use crate::provision::Reloaded;
@@ -65,6 +66,7 @@ struct Look {
     /// Its sources are new; all else is as at start.
     loaded: Arc<Loaded>,
     schemas: Schemas,
+    ports: Ports,
     /// Settings that would be others after a restart.
     later: Vec<String>,
 }
@@ -76,7 +78,9 @@ impl Look {
         let later = loaded.keep_what_needs_a_restart(started);
         let mut problems = loaded.problems();
         let schemas = Schemas::load(Path::new(SCHEMAS), &loaded.config, &mut problems);
-        problems.or(Self { loaded: Arc::new(loaded), schemas, later })
+        let ports = Ports::read(&loaded, &mut problems);
+        loaded.warnings.extend(ports.warnings(Timestamp::now()));
+        problems.or(Self { loaded: Arc::new(loaded), schemas, ports, later })
     }
 
     /// The sources that are not the same.
@@ -89,6 +93,7 @@ impl Look {
     fn same(&self, other: &Self) -> bool {
         self.later == other.later
             && self.loaded.config.log == other.loaded.config.log
+            && self.ports == other.ports
             && self.differing_sources(other).is_empty()
     }
 }
@@ -103,8 +108,17 @@ pub(super) struct Reloader {
     /// Its warnings, told already: some come with time, without any change of what is read.
     told: Vec<String>,
     requests: mpsc::Receiver<Request>,
-    swap: mpsc::Sender<Reloaded>,
-    in_force: Arc<status::Config>,
+    swaps: Swaps,
+}
+
+/// What takes over from what was in force.
+pub(super) struct Swaps {
+    /// Compiles the sources, and puts them in force.
+    pub(super) sources: mpsc::Sender<Reloaded>,
+    /// For `/status`.
+    pub(super) in_force: Arc<status::Config>,
+    /// For new connections.
+    pub(super) ports: InUse,
 }
 
 /// What `/status` shows of a configuration that is in force from now on.
@@ -123,16 +137,11 @@ pub(super) fn in_force(loaded: &Loaded, schemas: &Schemas) -> InForce {
 
 impl Reloader {
     /// One for a service that was started with these, and the handle to ask it.
-    pub(super) fn new(
-        started: Arc<Loaded>,
-        schemas: Schemas,
-        swap: mpsc::Sender<Reloaded>,
-        in_force: Arc<status::Config>,
-    ) -> (Self, Reload) {
+    pub(super) fn new(started: Arc<Loaded>, schemas: Schemas, ports: Ports, swaps: Swaps) -> (Self, Reload) {
         let (asking, requests) = mpsc::channel(1);
-        let current = Arc::new(Look { loaded: started.clone(), schemas, later: Vec::new() });
+        let current = Arc::new(Look { loaded: started.clone(), schemas, ports, later: Vec::new() });
         let told = started.warnings.iter().chain(started.refusing.values()).cloned().collect();
-        (Self { started, last: Ok(current.clone()), current, told, requests, swap, in_force }, Reload(asking))
+        (Self { started, last: Ok(current.clone()), current, told, requests, swaps }, Reload(asking))
     }
 
     /// Does what is asked, one after the other. Ends with the service.
@@ -178,17 +187,23 @@ impl Reloader {
     async fn swap(&mut self, look: Arc<Look>) -> Option<Result<(), Problems>> {
         let (answer, answered) = oneshot::channel();
         let reloaded = Reloaded { loaded: look.loaded.clone(), schemas: look.schemas.clone(), answer };
-        self.swap.send(reloaded).await.ok()?;
+        self.swaps.sources.send(reloaded).await.ok()?;
         if let Err(problems) = answered.await.ok()? {
             return Some(Err(problems));
         }
         let sources = look.differing_sources(&self.current).join(", ");
-        tracing::info!(sources, "reloaded");
+        let tls = look.ports != self.current.ports;
+        if tls {
+            // Connections that stand keep what they have.
+            self.swaps.ports.store(Arc::new(look.ports.clone()));
+            look.ports.tell();
+        }
+        tracing::info!(sources, tls, "reloaded");
         if !look.later.is_empty() {
             tracing::warn!(settings = look.later.join(", "), "changed, and ignored until a restart");
         }
         log::filter(&look.loaded.config.log.filter);
-        self.in_force.store(Arc::new(in_force(&look.loaded, &look.schemas)));
+        self.swaps.in_force.store(Arc::new(in_force(&look.loaded, &look.schemas)));
         self.current = look;
         self.warn_of_last();
         Some(Ok(()))

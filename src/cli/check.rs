@@ -133,7 +133,7 @@ struct Type {
 pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<Verdict> {
     log::init(log::QUIET);
     let overrides = config.overrides();
-    let loaded = match crate::config::load(&overrides, &crate::config::Environment::of_process()) {
+    let mut loaded = match crate::config::load(&overrides, &crate::config::Environment::of_process()) {
         Ok(loaded) => loaded,
         // Nothing was checked.
         Err(problems) if overrides.file.is_some_and(|file| std::fs::File::open(file).is_err()) => {
@@ -141,10 +141,11 @@ pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<Verdict> {
         }
         Err(problems) => return refused(args, &problems),
     };
-    let (sources, schemas) = match app::compile(&loaded) {
+    let (sources, schemas, ports) = match app::compile_service(&loaded) {
         Ok(compiled) => compiled,
         Err(problems) => return refused(args, &problems),
     };
+    loaded.warnings.extend(ports.warnings(Timestamp::now()));
     let mut report = describe(&loaded, &sources, &schemas);
     versions::compare(&schemas, &mut report);
     if args.online {

@@ -70,6 +70,8 @@ pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<Verdict> {
     };
     loaded.config.kafka.bootstrap_servers = parts.bootstrap_servers();
     loaded.config.registry.url = format!("http://{}", parts.registry);
+    // It is for one person on one machine, and its commands are to be pasted as they are.
+    (loaded.config.http.tls, loaded.config.admin.tls, loaded.config.admin.bearer) = (None, None, None);
 
     let (sources, _) = app::compile(&loaded)?;
     for source in sources.iter() {

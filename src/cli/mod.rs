@@ -24,12 +24,15 @@ use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use reqwest::Url;
+use reqwest::header::{AUTHORIZATION, HeaderValue};
 
 use crate::config::{Environment, Loaded, Overrides, Secrets};
+use crate::http::dns_name;
 
 /// The groups of the help; clap knows none for commands.
 const HELP: &str = "\
@@ -196,15 +199,62 @@ fn block_on(command: impl Future<Output = anyhow::Result<Verdict>>) -> anyhow::R
     verdict
 }
 
-/// A path on the operator's port: of the service at `url`, else of the one that is configured.
-fn operator(config: &ConfigArgs, url: Option<&str>, path: &str) -> anyhow::Result<Url> {
-    let base = match url {
-        Some(url) if url.contains("://") => url.to_owned(),
-        Some(url) => format!("http://{url}"),
-        None => own_address("admin.listen", &config.load_unread()?.config.admin.listen)?,
+/// A client for the operator's port, which brings the configured token and waits for `patience` at
+/// most, and the URL of `path` there: of the service at `url`, else of the one that is configured.
+fn operator(
+    config: &ConfigArgs,
+    url: Option<&str>,
+    path: &str,
+    patience: Duration,
+) -> anyhow::Result<(reqwest::Client, Url)> {
+    const FORM: &str = "--url expects an address such as http://127.0.0.1:9464";
+    let mut client = reqwest::Client::builder().no_proxy().timeout(patience);
+    let (base, token) = match url {
+        Some(url) => {
+            // Another machine's service may be looked at without any configuration here.
+            let token = config.load_unread().ok().and_then(|loaded| loaded.admin_bearer()?.ok());
+            let base = if url.contains("://") { url.to_owned() } else { format!("http://{url}") };
+            (Url::parse(&base).context(FORM)?, token)
+        }
+        None => {
+            let loaded = config.load_unread()?;
+            let token = loaded.admin_bearer().transpose();
+            let token = token.map_err(|message| anyhow::anyhow!("admin.bearer: {message}"))?;
+            let admin = &loaded.config.admin;
+            let mut base = Url::parse(&own_address("admin.listen", &admin.listen)?).context(FORM)?;
+            if let Some(tls) = &admin.tls {
+                client = trust_ours(client, tls, &mut base)?;
+            }
+            (base, token)
+        }
     };
-    let url = Url::parse(&base).and_then(|base| base.join(path));
-    url.context("--url expects an address such as http://127.0.0.1:9464")
+    if let Some(token) = token {
+        let mut value = HeaderValue::try_from(format!("Bearer {}", token.expose()));
+        value.iter_mut().for_each(|value| value.set_sensitive(true));
+        let value = value.ok().context("admin.bearer: no header can carry this token")?;
+        client = client.default_headers([(AUTHORIZATION, value)].into_iter().collect());
+    }
+    Ok((client.build()?, base.join(path).context(FORM)?))
+}
+
+/// Calls our own port by a name that its certificate has, at the address where it listens, and trusts
+/// what stands in its file beside the system's authorities.
+fn trust_ours(
+    mut client: reqwest::ClientBuilder,
+    tls: &crate::config::Tls,
+    base: &mut Url,
+) -> anyhow::Result<reqwest::ClientBuilder> {
+    let path = tls.cert.display();
+    let pem = std::fs::read(&tls.cert).with_context(|| format!("admin.tls.cert: {path} cannot be read"))?;
+    let chain = reqwest::Certificate::from_pem_bundle(&pem);
+    client = client.tls_certs_merge(chain.with_context(|| format!("{path} holds no PEM certificates"))?);
+    let address = base.socket_addrs(|| None).ok().and_then(|addresses| addresses.into_iter().next());
+    let _ = base.set_scheme("https");
+    if let (Some(name), Some(address)) = (dns_name(&tls.cert), address) {
+        base.set_host(Some(&name)).with_context(|| format!("{path} is for a name that is none"))?;
+        client = client.resolve(&name, address);
+    }
+    Ok(client)
 }
 
 /// A service's own address, as a client on the same machine calls it. `key` is the setting that

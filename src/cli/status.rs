@@ -7,7 +7,7 @@ use std::time::Duration;
 use anstyle::{AnsiColor, Style};
 use anyhow::{Context as _, bail};
 use jiff::{SignedDuration, Timestamp};
-use reqwest::Url;
+use reqwest::{StatusCode, Url};
 use serde::Deserialize;
 
 use super::output::{self, Table, escape_controls, escape_json, grouped, print_exact, print_line};
@@ -54,8 +54,7 @@ pub struct Args {
 /// When the service cannot be reached, or something else answers there.
 pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<Verdict> {
     log::init(log::QUIET);
-    let url = operator(config, args.url.as_deref(), "/status")?;
-    let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build()?;
+    let (client, url) = operator(config, args.url.as_deref(), "/status", PATIENCE)?;
     loop {
         let (text, status) = ask(&client, &url).await?;
         if args.json {
@@ -76,6 +75,9 @@ async fn ask(client: &reqwest::Client, url: &Url) -> anyhow::Result<(String, Sta
     })?;
     let code = answer.status();
     let text = answer.text().await.with_context(|| format!("no complete answer from {url}"))?;
+    if code == StatusCode::UNAUTHORIZED {
+        bail!("{url} asks for a token: set [admin] bearer as its service has it, in the file that -c names");
+    }
     if !code.is_success() {
         bail!("{url} answers {code}: is it the operator's port of hookstream?");
     }

@@ -93,6 +93,13 @@ impl Loaded {
     pub fn problems(&self) -> Problems {
         Problems::with_layers(Arc::clone(&self.layers))
     }
+
+    /// Reads `admin.bearer`; `None` where there is none. Not read with the rest: most commands have no
+    /// use for it, and may not be allowed to read it. `Err` with half a sentence.
+    pub fn admin_bearer(&self) -> Option<Result<SecretText, String>> {
+        let reference = self.config.admin.bearer.as_ref()?;
+        Some(reference.read_text(&self.origin.environment))
+    }
 }
 
 /// The names that `preset` may have, each with its TOML text.

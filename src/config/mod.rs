@@ -99,6 +99,9 @@ pub struct Http {
     /// After the drain delay: how long what is in flight may take.
     #[serde(deserialize_with = "text::duration")]
     pub shutdown_timeout: Duration,
+    /// Without it, plain HTTP.
+    #[serde(default)]
+    pub tls: Option<Tls>,
 }
 
 /// `[admin]`
@@ -107,6 +110,25 @@ pub struct Http {
 pub struct Admin {
     /// `address:port`; port 0 takes a free one.
     pub listen: String,
+    /// What a request must bring as `Authorization: Bearer`, `/livez` and `/readyz` excepted.
+    #[serde(default)]
+    pub bearer: Option<SecretRef>,
+    /// Without it, plain HTTP.
+    #[serde(default)]
+    pub tls: Option<Tls>,
+}
+
+/// `[http.tls]` and `[admin.tls]`. The paths are read at start, what stands there at each reload.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    /// PEM: the server's certificate, then its issuers'.
+    pub cert: PathBuf,
+    /// PEM: its private key, without a passphrase.
+    pub key: PathBuf,
+    /// PEM: the authorities of the clients' certificates. With it, who has none gets no handshake.
+    #[serde(default)]
+    pub client_ca: Option<PathBuf>,
 }
 
 /// `[kafka]`

@@ -51,7 +51,7 @@ impl Parts {
             moved,
             embedded,
             _forwarder: Forwarder::spawn(kafka, target),
-            _registry: tokio::spawn(http::serve(registry, registry::router(), limits, phases)),
+            _registry: tokio::spawn(http::serve(registry, registry::router(), limits, || None, phases)),
             _phase: phase,
         })
     }

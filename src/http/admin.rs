@@ -6,15 +6,16 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use axum::body::Body;
 use axum::extract::{Request, State};
+use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, StatusCode, header};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio_util::task::TaskTracker;
 
-use super::Limits;
 use super::body::{self, Charged};
 use super::response::json;
+use super::{InUse, Limits};
 use crate::observe::health::{Health, State as Up};
 use crate::observe::metrics::{self as exported, Now};
 use crate::observe::status::{self, InForce, Status};
@@ -40,6 +41,8 @@ pub struct Operator {
     pub in_flight: TaskTracker,
     /// The configuration in force; `None` where no deliveries are taken.
     pub config: Option<Arc<status::Config>>,
+    /// Whether a token is asked for, and which.
+    pub ports: InUse,
     /// When the service started.
     pub started: Timestamp,
 }
@@ -124,6 +127,16 @@ struct Refusal<'a> {
 
 fn refuse(status: StatusCode, error: &str) -> Response {
     json(status, &Refusal { error })
+}
+
+/// Lets pass who brings the token, or all where none is configured.
+pub(super) async fn authorize(State(operator): State<Operator>, request: Request, next: Next) -> Response {
+    if operator.ports.load().admit(request.headers()) {
+        return next.run(request).await;
+    }
+    let mut refusal = refuse(StatusCode::UNAUTHORIZED, "this port asks for the token of [admin] bearer");
+    refusal.headers_mut().insert(header::WWW_AUTHENTICATE, http::HeaderValue::from_static("Bearer"));
+    refusal
 }
 
 /// Makes parked rows live again: `{"ids":[1,2]}` or `{"all":true}`; answers `{"requeued":2}`.

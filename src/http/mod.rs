@@ -9,6 +9,7 @@ mod refusals;
 mod response;
 mod routes;
 mod serve;
+mod tls;
 
 pub use admin::Operator;
 pub use ingest::{Ingest, Limits};
@@ -16,6 +17,7 @@ pub use line::{Line, Watch, log};
 pub use refusals::{Diagnoses, Refusals, refusals};
 pub use routes::{admin, hooks};
 pub use serve::{ConnectionLimits, serve};
+pub use tls::{InUse, Ports, Tls, Token, admin_tls, dns_name, hooks_tls};
 
 /// How far a shutdown has come. Only ever moves down the list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

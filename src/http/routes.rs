@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::Router;
+use axum::middleware::from_fn_with_state;
 use axum::routing::{any, get, post};
 
 use super::admin::{self, Operator};
@@ -13,14 +14,17 @@ pub fn hooks(state: Arc<Ingest>) -> Router {
     Router::new().route("/hooks/{source}", any(ingest::take)).fallback(ingest::take).with_state(state)
 }
 
-/// The operator's port.
+/// The operator's port. Probes have no token: the first two are open.
 pub fn admin(operator: Operator) -> Router {
-    Router::new()
+    let guarded = Router::new()
         .route("/", get(admin::page))
-        .route("/livez", get(admin::livez))
-        .route("/readyz", get(admin::readyz))
         .route("/status", get(admin::status))
         .route("/metrics", get(admin::metrics))
         .route("/spool/requeue", post(admin::requeue))
+        .route_layer(from_fn_with_state(operator.clone(), admin::authorize));
+    Router::new()
+        .route("/livez", get(admin::livez))
+        .route("/readyz", get(admin::readyz))
+        .merge(guarded)
         .with_state(operator)
 }

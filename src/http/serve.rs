@@ -8,8 +8,11 @@ use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
+use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
 
 use super::Phase;
@@ -30,17 +33,20 @@ pub struct ConnectionLimits {
     /// Of these, from one client address; past it, a new one is closed at once. `None` for no
     /// bound of its own.
     pub max_per_address: Option<usize>,
-    /// From the first byte, or the end of the answer before, to the complete head.
+    /// From the first byte, or the end of the answer before, to the complete head. The same again
+    /// for a TLS handshake before it.
     pub head_timeout: Duration,
     /// The head, in bytes.
     pub max_head: usize,
 }
 
-/// Serves until the phase is [`Phase::Closing`]; returns when every connection has ended.
+/// Serves until the phase is [`Phase::Closing`]; returns when every connection has ended. `tls` is
+/// asked for each new connection; `None` is plain HTTP.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
     limits: ConnectionLimits,
+    tls: impl Fn() -> Option<Arc<ServerConfig>> + Send,
     phase: watch::Receiver<Phase>,
 ) {
     let places = Arc::new(Semaphore::new(limits.max_connections));
@@ -57,7 +63,7 @@ pub async fn serve(
                         refuse(&stream);
                         continue;
                     };
-                    let served = connection(stream, router.clone(), limits, phase.clone());
+                    let served = connection(stream, tls(), router.clone(), limits, phase.clone());
                     connections.spawn(async move {
                         served.await;
                         drop((place, counted));
@@ -87,6 +93,7 @@ fn refuse(stream: &TcpStream) {
 
 async fn connection(
     stream: TcpStream,
+    tls: Option<Arc<ServerConfig>>,
     router: Router,
     limits: ConnectionLimits,
     mut phase: watch::Receiver<Phase>,
@@ -96,6 +103,26 @@ async fn connection(
     // hyper bounds reading; a client that never reads its answers is the kernel's to let go.
     #[cfg(target_os = "linux")]
     let _ = socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(limits.head_timeout));
+    let Some(tls) = tls else { return exchange(stream, router, limits, phase).await };
+    let handshake = tokio::time::timeout(limits.head_timeout, TlsAcceptor::from(tls).accept(stream));
+    let shaken = tokio::select! {
+        shaken = handshake => shaken,
+        _ = phase.wait_for(|phase| *phase == Phase::Closing) => return,
+    };
+    match shaken {
+        Ok(Ok(stream)) => exchange(stream, router, limits, phase).await,
+        // Whoever finds the port can cause it: a count, and no line in the log.
+        _ => metrics::handshake_failed(),
+    }
+}
+
+/// Requests and answers on one connection.
+async fn exchange(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    router: Router,
+    limits: ConnectionLimits,
+    mut phase: watch::Receiver<Phase>,
+) {
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(limits.head_timeout).max_buf_size(limits.max_head);
     let served = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));

@@ -94,6 +94,10 @@ metrics! {
         "When the lag was last measured, in seconds since 1970; NaN before.";
     REFUSED       Counter   "hookstream_connections_refused_total" []
         "Connections closed at once: their address had `http.max_connections_per_address` open.";
+    HANDSHAKES    Counter   "hookstream_tls_handshakes_failed_total" []
+        "Connections to a port with TLS that ended before their handshake was done: clients that do not trust the certificate, plain HTTP, port scans, time-outs.";
+    CERTIFICATE   Gauge     "hookstream_tls_not_after_timestamp_seconds" ["port"]
+        "When the certificate in use ends, in seconds since 1970, of the ports `http` and `admin`; only where they have TLS.";
     RELOAD        Gauge     "hookstream_config_last_reload_successful" []
         "1 when the configuration that was read last is in force, 0 when it was refused and the old one stays.";
     BUILD         Gauge     "hookstream_build_info" ["version"]
@@ -287,6 +291,16 @@ pub fn reload(successful: bool) {
 /// Counts a connection that was closed at once.
 pub fn connection_refused() {
     metrics::counter!(REFUSED).increment(1);
+}
+
+/// Counts a connection whose TLS handshake was not done.
+pub fn handshake_failed() {
+    metrics::counter!(HANDSHAKES).increment(1);
+}
+
+/// Tells when the certificate in use ends. `port` is `http` or `admin`.
+pub fn certificate(port: &'static str, not_after: Timestamp) {
+    metrics::gauge!(CERTIFICATE, "port" => port).set(seconds(not_after));
 }
 
 /// What is read when somebody looks.

@@ -55,6 +55,7 @@ mod spool_commands;
 mod status;
 mod subscription;
 mod support;
+mod tls;
 mod topics_page;
 mod types;
 mod versions;

@@ -44,7 +44,7 @@ impl Up {
             max_head: 16 * 1024,
         };
         let (phase, phases) = watch::channel(Phase::Serving);
-        let task = tokio::spawn(http::serve(listener, router.clone(), limits, phases));
+        let task = tokio::spawn(http::serve(listener, router.clone(), limits, || None, phases));
         Self { address, phase, task }
     }
 

@@ -123,7 +123,7 @@ pub async fn serve(router: Router) -> String {
     };
     let (phase, phases) = tokio::sync::watch::channel(Phase::Serving);
     tokio::spawn(async move {
-        hookstream::http::serve(listener, router, limits, phases).await;
+        hookstream::http::serve(listener, router, limits, || None, phases).await;
         drop(phase);
     });
     format!("http://{address}")

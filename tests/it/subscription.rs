@@ -58,7 +58,7 @@ impl Stand {
             max_head: 16 * 1024,
         };
         let (phase, phases) = watch::channel(Phase::Serving);
-        tokio::spawn(serve(listener, router, limits, phases));
+        tokio::spawn(serve(listener, router, limits, || None, phases));
         Self { api, address, directory: tempfile::tempdir().unwrap(), _phase: phase }
     }
 

@@ -50,7 +50,10 @@ impl Target {
             }
             None => {
                 let loaded = load(Secrets::OrDev)?;
-                let url = endpoint(&own_address("http.listen", &loaded.config.http.listen)?, name)?;
+                let mut url = endpoint(&own_address("http.listen", &loaded.config.http.listen)?, name)?;
+                if loaded.config.http.tls.is_some() {
+                    let _ = url.set_scheme("https");
+                }
                 let loaded = if is_loopback(&url) { loaded } else { load(secrets(&url))? };
                 (url, loaded)
             }

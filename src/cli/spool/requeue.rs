@@ -178,8 +178,7 @@ async fn apply(place: &Place<'_>, args: &Args, ids: Option<&[i64]>) -> anyhow::R
 }
 
 async fn ask(place: &Place<'_>, args: &Args, ids: Option<&[i64]>) -> anyhow::Result<u64> {
-    let url = operator(place.config, args.url.as_deref(), "/spool/requeue")?;
-    let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build()?;
+    let (client, url) = operator(place.config, args.url.as_deref(), "/spool/requeue", PATIENCE)?;
     let Some(ids) = ids else { return post(&client, &url, &Wish::All(true)).await };
     let mut requeued = 0;
     for some in ids.chunks(AT_ONCE) {
