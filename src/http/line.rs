@@ -100,6 +100,8 @@ fn write(line: &Line<'_>, left_out: Option<u64>) {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
 
     #[test]
@@ -108,7 +110,9 @@ mod tests {
         let mut told = 0;
         let mut sent = 0_u64;
         // Until one is written again after some were left out, so some tens of milliseconds.
+        let until = Instant::now() + Duration::from_secs(10);
         let left_out = loop {
+            assert!(Instant::now() < until, "none of {sent} was left out and then counted");
             sent += 1;
             match floods.take() {
                 Some(left_out @ 1..) => break left_out,

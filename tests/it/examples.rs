@@ -72,7 +72,7 @@ impl Running {
                 if out.iter().any(|line| line.starts_with(&format!("{last} "))) {
                     return out;
                 }
-                tokio::time::sleep(Duration::from_millis(20)).await;
+                tokio::time::sleep(Duration::from_millis(20)).await; // a poll, bounded
             }
         });
         waited.await.unwrap_or_else(|_| panic!("no {last}: {:?}", self.err.lock().unwrap()))

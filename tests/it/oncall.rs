@@ -49,7 +49,7 @@ async fn on_call_each_question_has_its_command() {
         ("hookstream tail", 0, "evt_oncall"),
         ("hookstream replay", 0, "json_invalid"),
         ("hookstream lag", 0, &topic),
-        ("hookstream spool", 0, ""),
+        ("hookstream spool", 0, "the spool is empty"),
         ("hookstream schema drift", 0, "/data/priority"),
         ("hookstream check --online", 1, "sure of 1 copy only"), // of one broker
         ("hookstream check", 0, "ok"),

@@ -44,6 +44,7 @@ impl Balancer {
                 let mut replicas = self.replicas.lock().unwrap();
                 replicas.iter_mut().filter(|one| one.admin == admin).for_each(|one| one.ready = ready);
             }
+            // The balancer's own pace, part of what is tested; it ends with the test.
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }

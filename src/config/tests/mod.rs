@@ -10,6 +10,7 @@ mod again;
 mod mistakes;
 mod properties;
 mod secrets;
+mod told;
 
 const SECRETS: [(&str, &str); 2] = [
     ("DATAGRID_WEBHOOK_SECRET", "whsec_0123456789abcdef"),

@@ -69,7 +69,7 @@ pub async fn commit(bootstrap: &str, group: &str, offsets: Offsets<'_>) {
         let until = Instant::now() + PATIENCE;
         while let Err(error) = consumer.commit(&offsets, CommitMode::Sync) {
             assert!(Instant::now() < until, "{error}");
-            std::thread::sleep(Duration::from_millis(50));
+            std::thread::sleep(Duration::from_millis(50)); // a poll, bounded
         }
     };
     tokio::task::spawn_blocking(work).await.unwrap();
