@@ -11,12 +11,15 @@ use crate::order;
 /// Fails when a bug is not found.
 pub async fn run(seed: u64) -> anyhow::Result<()> {
     anyhow::ensure!(cfg!(feature = "planted"), "no bug can be planted: add --features planted");
-    for (bug, fault) in [
-        (Bug::AnswerBeforeAck, Fault::AllBrokersKilled),
-        (Bug::RowDroppedBeforeAck, Fault::KilledWhileDraining),
+    // Of rows that the drain has handed over, a kill loses those that have not reached a broker yet. Where all
+    // have, and only their acknowledgements are under way, it loses none: about one kill in ten.
+    for (bug, fault, times) in [
+        (Bug::AnswerBeforeAck, Fault::AllBrokersKilled, 1),
+        (Bug::RowDroppedBeforeAck, Fault::KilledWhileDraining, 3),
     ] {
         println!("\nplanted: {}", bug.name());
-        let plan = Plan { time: Duration::ZERO, seed, rate: 100, faults: vec![fault], bug: Some(bug.name()) };
+        let faults = vec![fault; times];
+        let plan = Plan { time: Duration::ZERO, seed, rate: 100, faults, bug: Some(bug.name()) };
         match oracle::run(plan).await {
             Err(error) if error.downcast_ref::<Broken>().is_some_and(|broken| broken.lost > 0) => {
                 println!("found: {error}");
