@@ -44,7 +44,6 @@ mod registries;
 mod registry;
 mod reload;
 mod replay;
-mod rolling;
 mod rules;
 mod secrets;
 mod security;
