@@ -32,6 +32,22 @@ async fn two_thousand_slow_clients_do_not_keep_an_honest_one_from_its_answer() {
 }
 
 #[tokio::test]
+async fn clients_that_come_all_at_once_find_room_to_wait_in() {
+    let http = "max_connections = 1\nhead_timeout = \"60s\"";
+    let service = Setup { http: http.into(), ..Setup::new("datagrid") }.start().await;
+    // The one place is taken, and nobody is let in any more. Where the queue before it is full, the
+    // kernel drops what a client sends, and the client tries again after 1, 3, 7 s.
+    let mut held = Vec::new();
+    let all = tokio::time::timeout(PATIENCE, async {
+        while held.len() < 1_000 {
+            held.push(TcpStream::connect(service.hooks()).await.unwrap());
+        }
+    });
+    let all = all.await;
+    assert!(all.is_ok(), "{} of 1000 were connected within {PATIENCE:?}", held.len());
+}
+
+#[tokio::test]
 async fn a_client_that_never_reads_its_answers_is_let_go() {
     let setup = Setup { http: "head_timeout = \"1s\"".into(), ..Setup::new("datagrid") };
     let service = setup.start().await;
