@@ -13,6 +13,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
+use socket2::SockRef;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -383,8 +384,18 @@ async fn look_for_kafka(producer: Arc<Producer>, health: Arc<Health>) {
     }
 }
 
+/// Connections that may wait to be accepted; the kernel's own bound (`net.core.somaxconn`, 4096)
+/// counts as well. tokio asks for 128, which a crowd fills within milliseconds: a client that finds
+/// no room is not told, and tries again only after a second.
+const BACKLOG: i32 = 4096;
+
 async fn bind(key: &str, address: &str) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| {
+    let bound = TcpListener::bind(address).await.and_then(|listener| {
+        // Listening a second time changes the number, and nothing else.
+        SockRef::from(&listener).listen(BACKLOG)?;
+        Ok(listener)
+    });
+    bound.with_context(|| {
         format!("cannot listen on {address} ({key}): choose another with -X {key}=ADDRESS:PORT")
     })
 }

@@ -1,0 +1,137 @@
+//! What hostile clients do with a connection.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::sleep;
+
+use crate::crowd::Shared;
+use crate::support::raw::head;
+
+/// A kind of hostile client. The service ends each of them in the end, and each comes again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Kind {
+    /// Connects and says nothing.
+    Silent,
+    /// Half a request head.
+    HalfHead,
+    /// A complete head, and the body byte by byte, one in a second.
+    Trickle,
+    /// A complete head that declares a large body, of which nothing comes.
+    Declared,
+    /// Request after request, and no answer is ever read.
+    Pipelined,
+    /// 1 KB bodies with a signature of nobody's, one in four seconds.
+    Forged,
+    /// The first bytes of a TLS handshake.
+    HalfHello,
+}
+
+/// From `Forged` to `Forged`.
+const FORGED_PAUSE: Duration = Duration::from_secs(4);
+
+/// Opens a connection from an address of the loopback network.
+pub async fn connect(kind: Kind, from: SocketAddr, to: SocketAddr) -> io::Result<TcpStream> {
+    let socket = TcpSocket::new_v4()?;
+    if kind == Kind::Pipelined {
+        // Loopback's huge segments would let the kernel buffer megabytes of answers.
+        socket2::SockRef::from(&socket).set_tcp_mss(536)?;
+        socket.set_recv_buffer_size(2048)?;
+    }
+    socket.bind(from)?;
+    socket.connect(to).await
+}
+
+impl Kind {
+    /// How long the service lets it, with the shipped bounds: `body_timeout` or `head_timeout`.
+    pub fn lifetime(self) -> Duration {
+        match self {
+            Self::Trickle | Self::Declared => Duration::from_secs(2),
+            _ => Duration::from_secs(10),
+        }
+    }
+
+    /// Misbehaves until the service closes the connection.
+    pub async fn act(self, mut stream: TcpStream, shared: &Shared, number: usize) -> io::Result<()> {
+        let path = &shared.plan.path;
+        match self {
+            Self::Silent => {}
+            Self::HalfHead => stream.write_all(b"POST /hooks/x HT").await?,
+            Self::Declared => {
+                stream.write_all(head("POST", path, &[("content-length", "900000")]).as_bytes()).await?;
+            }
+            // A record that holds a ClientHello of 508 bytes, of which 2 are there.
+            Self::HalfHello => stream.write_all(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03").await?,
+            Self::Trickle => {
+                stream.write_all(head("POST", path, &[("content-length", "1000")]).as_bytes()).await?;
+                let (mut reader, mut writer) = stream.split();
+                return tokio::select! {
+                    ended = read_to_end(&mut reader, shared) => ended,
+                    failed = drip(&mut writer) => failed,
+                };
+            }
+            Self::Pipelined => {
+                let many = "GET /hooks/x HTTP/1.1\r\nhost: test\r\n\r\n".repeat(20);
+                loop {
+                    stream.write_all(many.as_bytes()).await?;
+                }
+            }
+            Self::Forged => return forge(stream, shared, number).await,
+        }
+        read_to_end(&mut stream, shared).await
+    }
+}
+
+async fn read_to_end(stream: &mut (impl AsyncReadExt + Unpin), shared: &Shared) -> io::Result<()> {
+    let mut first = true;
+    let mut bytes = [0; 1024];
+    loop {
+        let length = stream.read(&mut bytes).await?;
+        if length == 0 {
+            return Ok(());
+        }
+        if std::mem::take(&mut first) {
+            count(&bytes[..length], shared);
+        }
+    }
+}
+
+async fn drip(stream: &mut (impl AsyncWriteExt + Unpin)) -> io::Result<()> {
+    loop {
+        stream.write_all(b" ").await?;
+        sleep(Duration::from_secs(1)).await;
+    }
+}
+
+async fn forge(mut stream: TcpStream, shared: &Shared, number: usize) -> io::Result<()> {
+    let body = format!("{{\"id\":\"evt_forged\",\"text\":\"{}\"}}", "x".repeat(990));
+    let signature = "0".repeat(64);
+    let request = format!(
+        "POST {} HTTP/1.1\r\nhost: test\r\ncontent-length: {}\r\ndatagrid-signature: t=1775847600,v1={signature}\r\n\r\n{body}",
+        shared.plan.path,
+        body.len(),
+    );
+    // Evenly over the pause.
+    let count_of = |wanted| shared.plan.kinds.iter().find(|(kind, _)| *kind == wanted).map_or(1, |(_, n)| *n);
+    sleep(FORGED_PAUSE / count_of(Kind::Forged) as u32 * number as u32).await;
+    let mut bytes = [0; 4096];
+    loop {
+        stream.write_all(request.as_bytes()).await?;
+        let length = stream.read(&mut bytes).await?;
+        if length == 0 {
+            return Ok(());
+        }
+        count(&bytes[..length], shared);
+        sleep(FORGED_PAUSE).await;
+    }
+}
+
+/// Counts an answer by its status.
+fn count(answer: &[u8], shared: &Shared) {
+    let status = answer.strip_prefix(b"HTTP/1.1 ").and_then(|rest| rest.get(..3)).unwrap_or(b"???");
+    shared.answered(&String::from_utf8_lossy(status));
+}

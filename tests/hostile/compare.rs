@@ -1,0 +1,153 @@
+//! Rounds without and with the crowd, in turn, on one running service.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::crowd::{Crowd, Plan};
+use crate::honest::{Honest, Times, percentile};
+use crate::service::Service;
+use crate::support::until;
+
+/// One round: 350 deliveries on kept connections and on new ones together.
+const ROUND: Duration = Duration::from_millis(3_500);
+
+/// Below this a doubled p99 says nothing: it is one turn of another process on the same core.
+const FLOOR: Duration = Duration::from_millis(5);
+
+/// The same where others use the machine: what is waited for is a processor, and a service with
+/// more to do waits longer. What is wrong with a service costs more than this: a connection that
+/// found no room comes again after a second.
+const FLOOR_WHEN_BUSY: Duration = Duration::from_millis(900);
+
+/// Pairs that are measured more where the first ones fail. A fault shows in each of them, a busy
+/// moment of the machine in one or two.
+const MORE: usize = 4;
+
+/// Between two looks at the service's files, which cost it time as well.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// What was measured in a round.
+struct Round {
+    times: Times,
+    /// Resident, in KiB, at its end.
+    memory: usize,
+    /// What the service's threads ran, and what they waited for a processor that others had.
+    ran: Duration,
+    waited: Duration,
+}
+
+impl Round {
+    async fn measure(service: &Service, honest: &mut Honest, name: &str) -> Self {
+        let before = service.scheduled();
+        let times = honest.round(name, ROUND).await;
+        let after = service.scheduled();
+        let (ran, waited) = (after.0.saturating_sub(before.0), after.1.saturating_sub(before.1));
+        Self { times, memory: service.memory(), ran, waited }
+    }
+
+    fn p99(&self) -> Duration {
+        percentile(&self.times.all(), 99)
+    }
+}
+
+/// Both kinds of rounds.
+pub struct Compared {
+    without: Vec<Round>,
+    with: Vec<Round>,
+}
+
+/// Measures so many pairs of rounds, or some more; fails where an honest delivery is not published,
+/// the crowd does not stay, or its connections are kept when it has gone.
+pub async fn compare(service: &Service, plan: &Plan, honest: &mut Honest, pairs: usize) -> Compared {
+    // The first deliveries meet topics and pools that are not warm.
+    honest.round("warm", ROUND / 4).await;
+    let files = service.files();
+    let mut compared = Compared { without: Vec::new(), with: Vec::new() };
+    let mut pair = 0;
+    while pair < pairs || (pair < pairs + MORE && !compared.is_unnoticed()) {
+        let name = format!("without_{pair}");
+        compared.without.push(Round::measure(service, honest, &name).await);
+        let crowd = Crowd::start(plan);
+        let most = plan.connections() * 95 / 100;
+        until("the whole crowd, accepted", async || {
+            tokio::time::sleep(LOOK).await;
+            crowd.report().open() >= most && service.files() >= files + most
+        })
+        .await;
+        compared.with.push(Round::measure(service, honest, &format!("with_{pair}")).await);
+        let held = service.files().saturating_sub(files);
+        println!("pair {pair}: {compared}{held} connections held: {:?}", crowd.report());
+        assert!(held >= most, "the crowd stays for all of a round");
+        drop(crowd);
+        until("the end of the crowd's connections", async || {
+            tokio::time::sleep(LOOK).await;
+            service.files() <= files + 20
+        })
+        .await;
+        pair += 1;
+    }
+    compared
+}
+
+impl Compared {
+    /// Whether others left the service too little of the processors, as its rounds without a crowd
+    /// tell: it waited for longer than it ran. Half as long is usual where nobody else is there.
+    fn is_busy(&self) -> bool {
+        median(&self.without, |round| round.waited) > median(&self.without, |round| round.ran)
+    }
+
+    /// What the p99 with the crowd must stay below.
+    fn bound(&self) -> Duration {
+        let without = median(&self.without, Round::p99);
+        let floor = if self.is_busy() { FLOOR_WHEN_BUSY } else { FLOOR };
+        (2 * without).max(without + floor)
+    }
+
+    fn is_unnoticed(&self) -> bool {
+        median(&self.with, Round::p99) < self.bound()
+    }
+
+    pub fn assert_unnoticed(&self) {
+        assert!(self.is_unnoticed(), "honest clients notice the crowd:\n{self}");
+    }
+
+    /// What the crowd costs, in KiB.
+    pub fn memory(&self) -> usize {
+        let most = |rounds: &[Round]| rounds.iter().map(|round| round.memory).max().unwrap();
+        most(&self.with) - self.without[0].memory
+    }
+}
+
+fn median<T: Ord + Copy>(rounds: &[Round], of: impl Fn(&Round) -> T) -> T {
+    let mut all: Vec<T> = rounds.iter().map(of).collect();
+    all.sort_unstable();
+    all[(all.len() - 1) / 2]
+}
+
+impl fmt::Display for Compared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (rounds, bound) = (self.with.len(), self.bound());
+        let busy = if self.is_busy() { ", the machine being busy" } else { "" };
+        writeln!(f, "{rounds} rounds each; p99 with the crowd must stay below {bound:.0?}{busy}. Medians:")?;
+        writeln!(
+            f,
+            "        p50 kept   new    p99 kept   new  both ms    service ran waited ms    resident MiB"
+        )?;
+        for (name, rounds) in [("without", &self.without), ("with", &self.with)] {
+            let ms = |of: &dyn Fn(&Round) -> Duration| median(rounds, of).as_secs_f64() * 1e3;
+            writeln!(
+                f,
+                "{name:7} {:8.1} {:5.1} {:11.1} {:5.1} {:5.1} {:15.0} {:6.0} {:15}",
+                ms(&|round| percentile(&round.times.kept, 50)),
+                ms(&|round| percentile(&round.times.fresh, 50)),
+                ms(&|round| percentile(&round.times.kept, 99)),
+                ms(&|round| percentile(&round.times.fresh, 99)),
+                ms(&Round::p99),
+                ms(&|round| round.ran),
+                ms(&|round| round.waited),
+                median(rounds, |round| round.memory) / 1024,
+            )?;
+        }
+        Ok(())
+    }
+}

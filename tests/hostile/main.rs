@@ -1,0 +1,115 @@
+//! Hostile clients all together, and honest ones who do not notice. A binary of its own, so that
+//! no other test runs beside what is measured here.
+// Tests may stop at the first surprise, and read answers as trees.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::disallowed_types
+)]
+#![allow(clippy::print_stdout, unreachable_pub)]
+
+mod clients;
+mod compare;
+mod crowd;
+mod honest;
+mod service;
+#[path = "../it/support/mod.rs"]
+#[allow(dead_code)]
+mod support;
+
+use std::collections::BTreeSet;
+
+use clients::Kind;
+use compare::compare;
+use crowd::{Plan, enough_files};
+use honest::Honest;
+use service::Service;
+use support::{PATIENCE, Setup, kafka};
+use tokio::sync::Mutex;
+
+/// Measurements are made one after the other.
+static ALONE: Mutex<()> = Mutex::const_new(());
+
+#[test]
+#[ignore = "the process that the other tests start"]
+fn the_crowd() {
+    crowd::run();
+}
+
+/// A service with the shipped bounds, and a crowd of these kinds that is not there yet.
+async fn beside(setup: Setup, kinds: Vec<(Kind, usize)>) -> (Service, Plan) {
+    let path = format!("/hooks/{}", setup.source);
+    enough_files(kinds.iter().map(|(_, count)| count).sum());
+    let service = Service::ready(&setup).await;
+    let plan = Plan { to: service.hooks, path, kinds };
+    (service, plan)
+}
+
+/// What honest clients sent stands in the topic, and nothing else does.
+async fn all_is_there(source: &str, honest: &Honest) {
+    let found = kafka::all(&format!("{source}.batch_prediction.completed")).await;
+    let found: BTreeSet<String> = found.into_iter().collect();
+    assert!(found == honest.sent, "{} in the topic, {} were sent", found.len(), honest.sent.len());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn eight_thousand_hostile_connections_do_not_double_the_p99_of_honest_clients() {
+    let _alone = ALONE.lock().await;
+    let mut setup = Setup::new("datagrid");
+    let source = setup.source.clone();
+    // More than honest clients could use until their ack deadline, and fewer than the crowd's slow
+    // bodies: none of those may hold one.
+    setup.rules = String::from("max_in_flight = 500");
+    let kinds = vec![
+        (Kind::Silent, 3_700),
+        (Kind::HalfHead, 3_400),
+        (Kind::Trickle, 300),
+        (Kind::Declared, 300),
+        (Kind::Pipelined, 100),
+        (Kind::Forged, 200),
+    ];
+    let (service, plan) = beside(setup, kinds).await;
+    let mut honest = Honest::new(format!("http://{}{}", service.hooks, plan.path), || {
+        reqwest::Client::builder().timeout(PATIENCE).no_proxy()
+    });
+
+    let compared = compare(&service, &plan, &mut honest, 3).await;
+    compared.assert_unnoticed();
+    // An unoptimised build was seen to take 24 to 37 for each connection, more after some rounds.
+    assert!(compared.memory() < plan.connections() * 48, "{} KiB", compared.memory());
+
+    all_is_there(&source, &honest).await;
+    let metrics = service.metrics().await;
+    let count = |outcome, reason| metrics.deliveries(&source, outcome, reason);
+    let (forged, slow) = (count("refused", "signature_mismatch"), count("refused", "body_too_slow"));
+    println!("refused: {forged} signature_mismatch, {slow} body_too_slow");
+    assert_eq!(count("published", ""), honest.sent.len());
+    assert!(forged >= 100 && slow >= 100, "the crowd is met by its bounds");
+    assert_eq!(metrics.of_source(&source, "unavailable"), 0, "no delivery found a place taken");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_unfinished_tls_handshakes_do_not_double_the_p99_of_honest_clients() {
+    let _alone = ALONE.lock().await;
+    let mut setup = Setup::new("datagrid");
+    let source = setup.source.clone();
+    let directory = tempfile::tempdir().unwrap();
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    let path = |name: &str| directory.path().join(name).display().to_string();
+    std::fs::write(path("tls.crt"), made.cert.pem()).unwrap();
+    std::fs::write(path("tls.key"), made.signing_key.serialize_pem()).unwrap();
+    setup.tables = format!("[http.tls]\ncert = \"{}\"\nkey = \"{}\"", path("tls.crt"), path("tls.key"));
+    let (service, plan) = beside(setup, vec![(Kind::Silent, 500), (Kind::HalfHello, 500)]).await;
+    let trusted = reqwest::Certificate::from_pem(made.cert.pem().as_bytes()).unwrap();
+    let url = format!("https://localhost:{}{}", service.hooks.port(), plan.path);
+    let mut honest = Honest::new(url, || {
+        reqwest::Client::builder().timeout(PATIENCE).no_proxy().tls_certs_only([trusted.clone()])
+    });
+
+    compare(&service, &plan, &mut honest, 1).await.assert_unnoticed();
+    all_is_there(&source, &honest).await;
+    let failed = service.metrics().await.plain("hookstream_tls_handshakes_failed_total");
+    assert!(failed >= plan.connections(), "{failed} failed handshakes");
+}
