@@ -58,8 +58,7 @@ impl<'de> Deserialize<'de> for Network {
         };
         // 10.0.0.1/8 is mostly meant to be one host, and would be 16 million.
         if network.trunc() != network {
-            let message = "is an address with a prefix shorter than itself; write the network's first address, or the \
-                           address alone";
+            let message = "names an address within its network; write the network's first address, or the address alone";
             return Err(D::Error::custom(message));
         }
         Ok(Self(network))

@@ -40,7 +40,7 @@ fn a_network_that_cannot_be_meant_is_a_problem() {
     let rows = [
         (
             "[http]\ntrusted_proxies = ['10.0.0.1/8']",
-            "2: http.trusted_proxies.0: is an address with a prefix shorter than itself; write the network's first address, or the address alone",
+            "2: http.trusted_proxies.0: names an address within its network; write the network's first address, or the address alone",
         ),
         (
             "[http]\ntrusted_proxies = ['10.0.0.1', 'hunter2-do-not-repeat']",
