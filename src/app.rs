@@ -28,7 +28,7 @@ use reload::{Reloader, in_force};
 use crate::config::{Config, Loaded};
 use crate::deliver::Deliverer;
 use crate::delivery::Deadline;
-use crate::http::{self, ConnectionLimits, Ingest, Limits, Operator, Phase, Watch};
+use crate::http::{self, Callers, ConnectionLimits, Ingest, Limits, Operator, Phase, Watch};
 use crate::kafka::{Admin, Connection, Producer, Tuning};
 use crate::observe::health::{Health, State};
 use crate::observe::metrics;
@@ -194,12 +194,16 @@ impl App {
             tasks: deliveries.clone(),
             limits,
             body_bytes: Arc::default(),
+            callers: Callers::new(&config.http),
             watch,
             refusals,
         };
         let connections = connections(config);
-        let few =
-            ConnectionLimits { max_connections: ADMIN_CONNECTIONS, max_per_address: None, ..connections };
+        let few = ConnectionLimits {
+            max_connections: ADMIN_CONNECTIONS,
+            max_per_address: None,
+            ..connections.clone()
+        };
 
         background.extend(lag.map(|lag| tokio::spawn(lag.run())));
         background.push(tokio::spawn(provisioner.run()));
@@ -299,6 +303,7 @@ fn connections(config: &Config) -> ConnectionLimits {
     ConnectionLimits {
         max_connections: config.http.max_connections,
         max_per_address: config.http.max_connections_per_address,
+        trusted_proxies: config.http.trusted_proxies.clone(),
         head_timeout: config.http.head_timeout,
         max_head: config.http.max_head,
     }

@@ -105,13 +105,15 @@ reasons! {
     SecretExpired      "secret_expired"      Refused      UNAUTHORIZED             WARN "The secret that made this signature is outside its time.";
     StaleRejected      "stale_rejected"      Refused      UNAUTHORIZED             WARN "The signed time is too far from now.";
     SourceUnknown      "source_unknown"      Refused      NOT_FOUND                INFO "No source of this name is configured.";
+    AddressNotAllowed  "address_not_allowed" Refused      FORBIDDEN                WARN "The source is not open to the client's address.";
     MethodNotAllowed   "method_not_allowed"  Refused      METHOD_NOT_ALLOWED       INFO "Deliveries are sent by POST.";
     BodyIncomplete     "body_incomplete"     Refused      BAD_REQUEST              INFO "The body broke off, or its framing is invalid.";
     BodyTooSlow        "body_too_slow"       Refused      REQUEST_TIMEOUT          WARN "The body did not arrive in time.";
     BodyTooLarge       "body_too_large"      Refused      PAYLOAD_TOO_LARGE        WARN "The body is larger than the limit.";
     Overloaded         "overloaded"          Unavailable  SERVICE_UNAVAILABLE      WARN "Too many deliveries are in flight.";
     Draining           "draining"            Unavailable  SERVICE_UNAVAILABLE      INFO "The service is shutting down.";
-    RateLimited        "rate_limited"        Unavailable  SERVICE_UNAVAILABLE      WARN "The source sends dead letters faster than its limit.";
+    RateLimited        "rate_limited"        Unavailable  SERVICE_UNAVAILABLE      WARN "The source sends events, or dead letters, faster than its limit.";
+    AddressLimited     "address_limited"     Unavailable  SERVICE_UNAVAILABLE      WARN "The client's address sends too much that does not verify.";
     KafkaUnavailable   "kafka_unavailable"   Unavailable  SERVICE_UNAVAILABLE      ERROR "Kafka did not acknowledge in time.";
     SpoolFull          "spool_full"          Unavailable  SERVICE_UNAVAILABLE      ERROR "Kafka is out and the spool has reached a bound.";
     SpoolError         "spool_error"         Unavailable  SERVICE_UNAVAILABLE      ERROR "Kafka is out and the spool cannot write.";

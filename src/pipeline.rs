@@ -145,6 +145,9 @@ impl Pipeline {
         if let Some(text) = source.handshakes.answer(verified, text) {
             return Ended::handshake(text);
         }
+        if !source.delivery_allowed() {
+            return Fault::new(Reason::RateLimited, "rate_limit of the source").into();
+        }
         // Only now: an unverified request never holds a delivery's place.
         let Some(_own) = source.place() else {
             return Fault::new(Reason::Overloaded, "max_in_flight of the source").into();
@@ -199,7 +202,7 @@ impl Pipeline {
         deadline: Deadline,
     ) -> Ended {
         if !source.dead_letter_allowed() {
-            return Fault::new(Reason::RateLimited, why.to_string()).into();
+            return Fault::new(Reason::RateLimited, format!("dead_letter_rate of the source: {why}")).into();
         }
         let topic = source.dead_letter_topic.clone();
         let key = source.envelope.key(verified);

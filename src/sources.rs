@@ -1,21 +1,22 @@
 //! The sources as the hot path sees them: compiled from configuration, secrets and schemas.
 
 mod kept;
+mod limit;
 mod matches;
 mod policy;
 
 use std::collections::HashMap;
-use std::num::NonZeroU32;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use jiff::Timestamp;
 
 pub use kept::Kept;
+use limit::Limit;
 use matches::BySecret;
 
-use crate::config::{Loaded, Problems, Stale, Unmapped};
+use crate::config::{Loaded, Networks, Problems, Stale, Unmapped};
 use crate::delivery::Delivery;
 use crate::envelope::{Envelope, Handshakes};
 use crate::names;
@@ -54,8 +55,9 @@ pub struct Source {
     unmapped: Option<Route>,
     /// Where authentic but unusable deliveries go.
     pub dead_letter_topic: Arc<str>,
-    dead_letters: Arc<DefaultDirectRateLimiter>,
-    dead_letter_rate: u32,
+    dead_letters: Limit,
+    rate: Option<Limit>,
+    allow: Option<Networks>,
     /// How many were refused, and why.
     pub refusals: Arc<Refusals>,
     /// What its deliveries came to lately.
@@ -115,7 +117,18 @@ impl Source {
 
     /// Counts one dead letter against the source's rate; false when it is used up.
     pub fn dead_letter_allowed(&self) -> bool {
-        self.dead_letters.check().is_ok()
+        self.dead_letters.take()
+    }
+
+    /// Counts one verified delivery against the source's rate; false when it is used up.
+    pub fn delivery_allowed(&self) -> bool {
+        self.rate.as_ref().is_none_or(Limit::take)
+    }
+
+    /// Whether a client may call. One whose address is not known may where anybody may.
+    pub fn admits(&self, client: Option<IpAddr>) -> bool {
+        let inside = |allow: &Networks| client.is_some_and(|client| allow.contains(client));
+        self.allow.as_ref().is_none_or(inside)
     }
 
     /// Who signed a delivery, and what becomes of its age: a fault for the dead letters beside the proof.
@@ -233,12 +246,9 @@ impl Sources {
             let traffic =
                 before.map_or_else(|| Arc::new(Traffic::new(name)), |source| source.traffic.clone());
             let drift = before.map(|source| source.drift.clone()).unwrap_or_default();
-            let dead_letters = match before {
-                Some(source) if source.dead_letter_rate == rules.dead_letter_rate => {
-                    source.dead_letters.clone()
-                }
-                _ => Arc::new(limiter(rules.dead_letter_rate)),
-            };
+            let dead_letters = Limit::new(rules.dead_letter_rate, before.map(|source| &source.dead_letters));
+            let rate_before = before.and_then(|source| source.rate.as_ref());
+            let rate = rules.rate_limit.map(|rate| Limit::new(rate, rate_before));
             let source = Source {
                 name: name.clone(),
                 ack_deadline: rules.ack_deadline,
@@ -249,7 +259,8 @@ impl Sources {
                 unmapped,
                 dead_letter_topic: names::dead_letter_topic(name).into(),
                 dead_letters,
-                dead_letter_rate: rules.dead_letter_rate,
+                rate,
+                allow: rules.allow.clone(),
                 refusals,
                 traffic,
                 drift,
@@ -318,8 +329,4 @@ fn route(
 /// keeps the others out; all where there is no other.
 fn share(places: usize, sources: usize) -> usize {
     if sources > 1 { places.div_ceil(2) } else { places }
-}
-
-fn limiter(per_second: u32) -> DefaultDirectRateLimiter {
-    RateLimiter::direct(Quota::per_second(NonZeroU32::new(per_second).unwrap_or(NonZeroU32::MIN)))
 }

@@ -19,6 +19,7 @@ use super::output::{self, escape_controls};
 use super::serve::Signals;
 use super::{ConfigArgs, Verdict};
 use crate::app::{self, App, Listeners};
+use crate::config::Networks;
 use crate::dev::{self, Parts};
 use crate::http::{ConnectionLimits, Line};
 use crate::observe::log;
@@ -58,6 +59,7 @@ pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<Verdict> {
     let parts = Parts::start(ConnectionLimits {
         max_connections: 256,
         max_per_address: None,
+        trusted_proxies: Networks::default(),
         head_timeout: http.head_timeout,
         max_head: http.max_head,
     })

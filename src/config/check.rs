@@ -2,13 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::{Config, Http, Lag, Problems, Registry, Source, Stale, Topics, Unmapped};
+use super::{Config, Http, Lag, Networks, Problems, Registry, Source, Stale, Topics, Unmapped};
 use crate::names;
 
 /// The longest time that any wait may take.
 const HOUR: Duration = Duration::from_secs(3600);
+
+/// Per second, of what is bounded by a rate.
+const RATES: RangeInclusive<u32> = 1..=1_000_000;
 
 /// Adds a problem for each contradiction.
 pub(super) fn all(config: &Config, problems: &mut Problems) {
@@ -82,6 +86,12 @@ fn http(http: &Http, problems: &mut Problems) {
         problems.add(
             "http.max_connections_per_address",
             "expected at least 1; without it there is no such bound",
+        );
+    }
+    if http.unverified_rate_per_address.is_some_and(|rate| !RATES.contains(&rate)) {
+        problems.add(
+            "http.unverified_rate_per_address",
+            "expected 1 to 1000000 per second; without it there is no such bound",
         );
     }
     let times = [
@@ -178,6 +188,14 @@ fn source(name: &str, source: &Source, http: &Http, problems: &mut Problems) {
     if source.dead_letter_rate == 0 {
         let message = "expected at least 1: with 0, what is authentic but unusable would be retried for ever";
         problems.add(format!("source.{name}.dead_letter_rate"), message);
+    }
+    if source.rate_limit.is_some_and(|rate| !RATES.contains(&rate)) {
+        let message = "expected 1 to 1000000 per second; without it there is no such bound";
+        problems.add(format!("source.{name}.rate_limit"), message);
+    }
+    let allow = format!("source.{name}.allow");
+    if source.allow.as_ref().is_some_and(Networks::is_empty) && !problems.speak_of(&allow) {
+        problems.add(allow, "is empty: nobody could call; name networks, or leave it out for anybody");
     }
     let tolerance = format!("source.{name}.tolerance");
     time(&tolerance, source.tolerance, Duration::from_secs(1), problems);

@@ -169,6 +169,7 @@ pub(super) fn load_with(
     loaded.registry_auth = reader.registry(&loaded.config);
     loaded.registry_identity = reader.identity(&loaded.config);
     loaded.warnings = reader.warnings;
+    loaded.warnings.extend(warnings::callers(&loaded.config));
     loaded.refusing = reader.refusing;
     let mut problems = reader.problems.on(layers);
     check::all(&loaded.config, &mut problems);

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use http::HeaderName;
 use serde::Deserialize;
 
 mod again;
@@ -14,6 +15,7 @@ mod handshake;
 mod layers;
 mod level;
 mod load;
+mod networks;
 mod problems;
 mod properties;
 mod reference;
@@ -29,6 +31,7 @@ pub use envelope::{Envelope, Id, Part, TimeFormat};
 pub use handshake::{Answer, Challenge, Handshake, When};
 pub use level::Level;
 pub use load::{Auth, Loaded, Overrides, Secrets, load, presets};
+pub use networks::Networks;
 pub use problems::Problems;
 pub use properties::{Properties, Property, is_secret};
 pub use reference::{SecretEntry, SecretRef};
@@ -86,10 +89,19 @@ pub struct Http {
     /// Open connections; past it, new ones wait in the listener's queue.
     #[serde(deserialize_with = "text::number")]
     pub max_connections: usize,
-    /// Open connections of one client address; past it, a new one is closed at once. No default:
-    /// behind a reverse proxy all clients have one address.
+    /// Open connections of one address, trusted proxies left out; past it, a new one is closed at once. No
+    /// default: behind a proxy that is not trusted all clients have one address.
     #[serde(default, deserialize_with = "text::some_number")]
     pub max_connections_per_address: Option<usize>,
+    /// The proxies that are believed when they tell their client's address.
+    pub trusted_proxies: Networks,
+    /// The header they tell it in.
+    #[serde(deserialize_with = "networks::header")]
+    pub client_address_header: HeaderName,
+    /// Deliveries answered 401, per second and client address; past it, 503 before the body. No default, for
+    /// the same reason.
+    #[serde(default, deserialize_with = "text::some_number")]
+    pub unverified_rate_per_address: Option<u32>,
     /// Verified deliveries in flight; past it, 503.
     #[serde(deserialize_with = "text::number")]
     pub max_in_flight: usize,
@@ -301,6 +313,12 @@ pub struct Source {
     /// What becomes of other event types.
     #[serde(default, deserialize_with = "text::choice")]
     pub unmapped: Unmapped,
+    /// The addresses that may call; without it, any.
+    #[serde(default)]
+    pub allow: Option<Networks>,
+    /// Verified deliveries per second; past it, 503. Without it, there is no such bound.
+    #[serde(default, deserialize_with = "text::some_number")]
+    pub rate_limit: Option<u32>,
     /// Verified deliveries in flight of this source; past it, 503. Without it, half of
     /// `http.max_in_flight`, or all where no other source is on.
     #[serde(default, deserialize_with = "text::some_number")]

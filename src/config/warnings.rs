@@ -1,9 +1,13 @@
 //! What is no problem and still worth a word: the one place of these sentences, for the log of `serve`,
 //! for `check` and for `send`. Each names its source and says what to do.
 
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use jiff::{SignedDuration, Timestamp};
 
 use super::secret::{SHORT, Secret, Window};
+use super::{Config, Networks};
 
 /// From so long before its end on, a secret is spoken of: time enough for a provider's settings.
 const SOON: SignedDuration = SignedDuration::from_hours(14 * 24);
@@ -102,4 +106,53 @@ fn left(left: SignedDuration) -> String {
         1 => String::from("1 more day"),
         days => format!("{days} more days"),
     }
+}
+
+/// No caller has an address of these: multicast, reserved, unspecified.
+const NOBODY: [IpNet; 5] = [
+    IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(224, 0, 0, 0), 4)),
+    IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(240, 0, 0, 0), 4)),
+    IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 8)),
+    IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0), 8)),
+    IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::UNSPECIFIED, 128)),
+];
+
+/// Settings that judge callers by their address, and cannot do what they look like.
+pub(super) fn callers(config: &Config) -> Vec<String> {
+    let http = &config.http;
+    let all = |networks: &Networks| networks.iter().find(|network| network.prefix_len() == 0).copied();
+    // A port on a loopback address has callers of that address only: all else is a proxy's to tell.
+    let only = http.listen.parse().map(|listen: SocketAddr| listen.ip().to_canonical()).ok();
+    let only = only.filter(|ip| ip.is_loopback() && !http.trusted_proxies.contains(*ip));
+    let mut warnings = Vec::new();
+    if let Some(network) = all(&http.trusted_proxies) {
+        warnings.push(format!(
+            "http.trusted_proxies holds {network}: who reaches the port may claim any address; name the proxies alone"
+        ));
+    }
+    if let (Some(ip), Some(_)) = (only, http.unverified_rate_per_address) {
+        warnings.push(format!(
+            "http.unverified_rate_per_address: all callers of http.listen have the address {ip}, so one may use it up \
+             for the others; name the proxy in http.trusted_proxies"
+        ));
+    }
+    for (name, source) in &config.source {
+        let Some(allow) = &source.allow else { continue };
+        if let Some(network) = all(allow) {
+            warnings.push(format!(
+                "source {name}: allow holds {network}, every address of its kind; leave the list out if anybody may call"
+            ));
+        }
+        let nobody = allow.iter().filter(|network| NOBODY.iter().any(|none| none.contains(*network)));
+        warnings.extend(nobody.map(|network| {
+            format!("source {name}: allow holds {network}, which is no caller's address; take it out")
+        }));
+        if let Some(ip) = only.filter(|ip| !allow.contains(*ip)) {
+            warnings.push(format!(
+                "source {name}: all callers of http.listen have the address {ip}, which is not in allow, so every \
+                 delivery is refused with 403; name the proxy in http.trusted_proxies"
+            ));
+        }
+    }
+    warnings
 }

@@ -19,7 +19,7 @@ pub(super) struct Counted {
 impl Addresses {
     /// Counts one more; `None` where the address has `most` open already.
     pub(super) fn count(self: &Arc<Self>, address: IpAddr, most: usize) -> Option<Counted> {
-        let address = client(address);
+        let address = network_of(address);
         let mut open = self.open();
         if open.get(&address).is_some_and(|open| *open >= most) {
             return None;
@@ -47,7 +47,7 @@ impl Drop for Counted {
 }
 
 /// An IPv6 client commonly has a network of 64 bits to itself: that network counts as one.
-fn client(address: IpAddr) -> IpAddr {
+pub(super) fn network_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX))),
         v4 => v4,

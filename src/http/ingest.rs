@@ -13,8 +13,9 @@ use tokio::time::timeout_at;
 use tokio_util::task::TaskTracker;
 
 use super::body::Charged;
+use super::callers::{Callers, Client};
 use super::line::{Line, Watch};
-use super::refusals::Refusals;
+use super::refusals::{self, Refusals};
 use super::{Phase, body, response};
 use crate::delivery::{Deadline, Delivery, Id};
 use crate::observe::metrics;
@@ -50,10 +51,21 @@ pub struct Ingest {
     pub limits: Limits,
     /// Bytes of all bodies.
     pub body_bytes: Arc<InUse>,
+    /// Who calls, and how often.
+    pub callers: Callers,
     /// Who is told of each delivery.
     pub watch: Watch,
     /// Who finds out why deliveries are refused.
     pub refusals: Refusals,
+}
+
+/// What is known from the head on.
+#[derive(Clone, Copy)]
+struct Head {
+    id: Id,
+    /// When it was complete.
+    start: Instant,
+    client: Client,
 }
 
 /// What was let in.
@@ -67,25 +79,27 @@ struct Admitted {
 
 /// Takes a request to its answer.
 pub(super) async fn take(State(ingest): State<Arc<Ingest>>, request: Request) -> Response {
-    let start = Instant::now();
-    let id = Id::new();
+    let head = Head { id: Id::new(), start: Instant::now(), client: ingest.callers.client(&request) };
     let source = source(&ingest, &request);
-    if let Some(text) = source.as_deref().and_then(|source| challenge(source, &request)) {
+    if let Some(text) = source.as_deref().and_then(|source| challenge(source, &request, &head)) {
         let ended = Ended::handshake(Some(text));
-        ingest.tell(id, source.as_deref(), &ended, start);
-        return response::answer(id, &ended, *ingest.phase.borrow() > Phase::Serving);
+        ingest.tell(&head, source.as_deref(), &ended);
+        return response::answer(head.id, &ended, *ingest.phase.borrow() > Phase::Serving);
     }
-    let (ended, broken_off) = match admit(&ingest, source.clone(), request, id, start).await {
-        Ok(admitted) => (run(&ingest, admitted, start).await, false),
+    let (ended, broken_off) = match admit(&ingest, source.clone(), request, &head).await {
+        Ok(admitted) => (run(&ingest, admitted, head).await, false),
         Err(fault) => {
-            let broken_off = broken_off(fault.reason);
+            let reason = fault.reason;
             let ended = fault.into();
-            ingest.tell(id, source.as_deref(), &ended, start);
-            (ended, broken_off)
+            ingest.tell(&head, source.as_deref(), &ended);
+            if let (Some(source), Reason::AddressNotAllowed | Reason::AddressLimited) = (&source, reason) {
+                refusals::kept_out(source, reason, &head.client, ingest.callers.header(), head.id);
+            }
+            (ended, broken_off(reason))
         }
     };
     let last = *ingest.phase.borrow() > Phase::Serving || broken_off;
-    response::answer(id, &ended, last)
+    response::answer(head.id, &ended, last)
 }
 
 /// After these the rest of the body may still be on its way: the connection cannot be used again.
@@ -99,45 +113,51 @@ fn source(ingest: &Ingest, request: &Request) -> Option<Arc<Source>> {
 }
 
 /// Answered also while the service shuts down: nothing is kept.
-fn challenge(source: &Source, request: &Request) -> Option<String> {
+fn challenge(source: &Source, request: &Request, head: &Head) -> Option<String> {
     let query = request.uri().query().filter(|_| request.method() == Method::GET)?;
-    source.handshakes.challenge(query)
+    source.handshakes.challenge(query).filter(|_| source.admits(head.client.address))
 }
 
 async fn admit(
     ingest: &Ingest,
     source: Option<Arc<Source>>,
     request: Request,
-    id: Id,
-    start: Instant,
+    head: &Head,
 ) -> Result<Admitted, Fault> {
     let received_at = Timestamp::now();
     let source = source.ok_or(Fault::from(Reason::SourceUnknown))?;
+    if !source.admits(head.client.address) {
+        return Err(Reason::AddressNotAllowed.into());
+    }
     if request.method() != Method::POST {
         return Err(Reason::MethodNotAllowed.into());
     }
     if *ingest.phase.borrow() >= Phase::Refusing {
         return Err(Reason::Draining.into());
     }
+    if ingest.callers.is_limited(&head.client) {
+        return Err(Fault::new(Reason::AddressLimited, "unverified_rate_per_address"));
+    }
     body::declared(request.headers(), ingest.limits.max_body)?;
-    let deadline = Deadline::new(start, source.ack_deadline, ingest.limits.reserve);
-    let until = deadline.answer.min(start + ingest.limits.body_timeout);
-    let (head, body) = request.into_parts();
+    let deadline = Deadline::new(head.start, source.ack_deadline, ingest.limits.reserve);
+    let until = deadline.answer.min(head.start + ingest.limits.body_timeout);
+    let (parts, body) = request.into_parts();
     let Charged { bytes, charge } = body::read(body, &ingest.limits, until, &ingest.body_bytes).await?;
-    let delivery = Delivery { id, uri: head.uri, headers: head.headers, body: bytes, received_at };
+    let delivery = Delivery { id: head.id, uri: parts.uri, headers: parts.headers, body: bytes, received_at };
     Ok(Admitted { source, delivery, deadline, charge })
 }
 
 /// From the complete body on, the delivery is ours: its task goes on when the client hangs up.
-async fn run(ingest: &Arc<Ingest>, admitted: Admitted, start: Instant) -> Ended {
+async fn run(ingest: &Arc<Ingest>, admitted: Admitted, head: Head) -> Ended {
     let Admitted { source, delivery, deadline, charge } = admitted;
     let task = ingest.tasks.spawn({
         let ingest = ingest.clone();
         async move {
             let ended = ingest.pipeline.run(&source, &delivery, deadline).await;
-            ingest.tell(delivery.id, Some(&source), &ended, start);
+            ingest.tell(&head, Some(&source), &ended);
             match &ended.result {
                 Err(fault) if response::status(&ended) == StatusCode::UNAUTHORIZED => {
+                    ingest.callers.count_unverified(&head.client);
                     ingest.refusals.take(source, delivery, fault, charge);
                 }
                 _ => drop((delivery, charge)),
@@ -154,8 +174,8 @@ async fn run(ingest: &Arc<Ingest>, admitted: Admitted, start: Instant) -> Ended 
 }
 
 impl Ingest {
-    fn tell(&self, delivery: Id, source: Option<&Source>, ended: &Ended, start: Instant) {
-        let took = start.elapsed();
+    fn tell(&self, head: &Head, source: Option<&Source>, ended: &Ended) {
+        let took = head.start.elapsed();
         if let Some(source) = source {
             source.traffic.count(ended.outcome(), Timestamp::now());
         }
@@ -163,6 +183,6 @@ impl Ingest {
         let reason = ended.result.as_ref().err().map(|fault| fault.reason);
         metrics::delivery(source, ended.outcome(), reason, took);
         let status = response::status(ended).as_u16();
-        (self.watch)(&Line { delivery, source, status, took, ended });
+        (self.watch)(&Line { delivery: head.id, client: head.client, source, status, took, ended });
     }
 }

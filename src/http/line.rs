@@ -1,5 +1,6 @@
 //! One line for each delivery, when it has ended.
 
+use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,14 +9,17 @@ use std::time::Duration;
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use tracing::Level;
 
+use super::callers::Client;
 use crate::delivery::Id;
-use crate::outcome::Outcome;
+use crate::outcome::{Outcome, Reason};
 use crate::pipeline::Ended;
 
 /// What a delivery came to, for those who watch.
 pub struct Line<'a> {
     /// The delivery's id.
     pub delivery: Id,
+    /// Who sent it.
+    pub client: Client,
     /// The source, `unknown` where there is none of that name.
     pub source: &'a str,
     /// The answer's status.
@@ -29,17 +33,23 @@ pub struct Line<'a> {
 /// Called once for each delivery, when it has ended; must not block.
 pub type Watch = Arc<dyn Fn(&Line<'_>) + Send + Sync>;
 
-/// Writes the log lines. Refusals cost the sender nothing, so a flood of them must not fill a disk, nor hide
+/// Writes the log lines. What is not verified costs the sender nothing, so a flood of them must not fill a disk, nor hide
 /// the other lines: past a bound they are left out, and counted.
 pub fn log() -> Watch {
     let floods = Floods::new();
     Arc::new(move |line| {
-        if line.ended.outcome() != Outcome::Refused {
+        if !is_anybodys(line.ended) {
             write(line, None);
         } else if let Some(left_out) = floods.take() {
             write(line, Some(left_out).filter(|count| *count > 0));
         }
     })
+}
+
+/// Whether somebody without a secret can cause it.
+fn is_anybodys(ended: &Ended) -> bool {
+    let limited = matches!(&ended.result, Err(fault) if fault.reason == Reason::AddressLimited);
+    limited || ended.outcome() == Outcome::Refused
 }
 
 /// Lines about refusals in a second; as many may come at once.
@@ -68,6 +78,8 @@ impl Floods {
 fn write(line: &Line<'_>, left_out: Option<u64>) {
     let ended = line.ended;
     let fault = ended.result.as_ref().err();
+    // The provider's own address would be the same in each line, and is nobody's business in the others.
+    let client = is_anybodys(ended).then(|| line.client.counted());
     let level = fault.map_or(Level::INFO, |fault| fault.reason.row().level);
     // tracing wants each line's level fixed where it stands; the fields are the same.
     macro_rules! write_line {
@@ -86,6 +98,7 @@ fn write(line: &Line<'_>, left_out: Option<u64>) {
                 topic = ended.stored.as_ref().map(|stored| &*stored.topic),
                 partition = ended.ack().map(|ack| ack.partition),
                 offset = ended.ack().map(|ack| ack.offset),
+                client = client.as_ref().map(tracing::field::display::<&IpAddr>),
                 ms = line.took.as_millis() as u64,
                 left_out,
             )

@@ -3,6 +3,7 @@
 mod addresses;
 mod admin;
 mod body;
+mod callers;
 mod ingest;
 mod line;
 mod refusals;
@@ -10,8 +11,10 @@ mod response;
 mod routes;
 mod serve;
 mod tls;
+mod unverified;
 
 pub use admin::Operator;
+pub use callers::{Callers, Client};
 pub use ingest::{Ingest, Limits};
 pub use line::{Line, Watch, log};
 pub use refusals::{Diagnoses, Refusals, refusals};

@@ -1,12 +1,15 @@
 //! Why deliveries are refused, found off the hot path: for log and `/status`, never for the sender.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use http::HeaderName;
 use jiff::Timestamp;
 use tokio::sync::mpsc;
 
-use crate::delivery::Delivery;
+use super::callers::Client;
+use crate::delivery::{Delivery, Id};
 use crate::outcome::{Fault, Reason};
 use crate::quota::Held;
 use crate::sources::{Source, Sources};
@@ -86,5 +89,45 @@ impl Refused {
             delivery = %delivery.id,
             "why deliveries are refused"
         );
+    }
+}
+
+/// Counts a delivery that its caller's address kept out, and says now and then what to do: which address it was is
+/// all that there is to find.
+pub(super) fn kept_out(source: &Source, reason: Reason, client: &Client, header: &HeaderName, delivery: Id) {
+    let hint = || hint(reason, client, header);
+    let Some(refused) = source.refusals.count_known(reason, Timestamp::now(), hint) else { return };
+    let (reason, hint) = (reason.row().label, hint());
+    tracing::warn!(source = source.name, reason, refused, hint, %delivery, "why deliveries are refused");
+}
+
+fn hint(reason: Reason, client: &Client, header: &HeaderName) -> String {
+    let peer = client.peer;
+    match (reason, client.address) {
+        (Reason::AddressLimited, _) => format!(
+            "{} sent more that did not verify than http.unverified_rate_per_address: if it is a proxy, name it in \
+             http.trusted_proxies, else close the way to it",
+            client.counted()
+        ),
+        (_, None) => format!(
+            "the trusted proxy {peer} told no {header} that can be read; let it write its client's address"
+        ),
+        (_, Some(address)) if address == peer && is_private(address) => {
+            format!(
+                "{address} called, which is not in `allow`: if it is a proxy, name it in http.trusted_proxies"
+            )
+        }
+        (_, Some(address)) => {
+            format!("{address} called, which is not in `allow`: if it is the provider, add it there")
+        }
+    }
+}
+
+fn is_private(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => address.is_private() || address.is_loopback() || address.is_link_local(),
+        IpAddr::V6(address) => {
+            address.is_unique_local() || address.is_loopback() || address.is_unicast_link_local()
+        }
     }
 }

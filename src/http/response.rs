@@ -1,5 +1,7 @@
 //! From how a delivery ended to what the sender sees.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use axum::response::Response;
 use http::{HeaderValue, StatusCode, header};
@@ -12,8 +14,8 @@ use crate::pipeline::{Ended, Text};
 /// Found again in the log line, the record's headers and the dead letter.
 const DELIVERY_HEADER: &str = "hookstream-delivery";
 
-/// Seconds after which a sender that honours it should try again.
-const RETRY_AFTER: HeaderValue = HeaderValue::from_static("5");
+/// After which a sender that honours it should try again; written in seconds.
+pub(super) const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// The one shape of every answer.
 #[derive(Serialize)]
@@ -64,7 +66,7 @@ pub(super) fn answer(id: Id, ended: &Ended, last: bool) -> Response {
         headers.insert(DELIVERY_HEADER, id);
     }
     if ended.outcome() == Outcome::Unavailable {
-        headers.insert(header::RETRY_AFTER, RETRY_AFTER);
+        headers.insert(header::RETRY_AFTER, RETRY_AFTER.as_secs().into());
     }
     if status == StatusCode::METHOD_NOT_ALLOWED {
         headers.insert(header::ALLOW, HeaderValue::from_static("POST"));

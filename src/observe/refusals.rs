@@ -52,6 +52,8 @@ struct Series {
     last: Timestamp,
     /// How many were counted when the last hint was told.
     told: u64,
+    /// When that was, where the cause shows at once.
+    told_at: Option<Timestamp>,
     hint: Option<(String, bool)>,
 }
 
@@ -60,14 +62,7 @@ impl Refusals {
     /// reasons come, each in its turn, so that one that floods hides no other.
     pub fn count(&self, reason: Reason, now: Timestamp) -> bool {
         let mut state = self.lock();
-        match state.series.iter_mut().find(|series| series.reason == reason) {
-            Some(series) if now.duration_since(series.last) <= QUIET => {
-                series.count += 1;
-                series.last = now;
-            }
-            Some(series) => *series = Series::new(reason, now),
-            None => state.series.push(Series::new(reason, now)),
-        }
+        state.add(reason, now);
         let due = state.wanted.is_none_or(|(at, before)| {
             let pause = if before == reason { 2 * PAUSE } else { PAUSE };
             // A clock that was set back must not end the diagnoses.
@@ -77,6 +72,19 @@ impl Refusals {
             state.wanted = Some((now, reason));
         }
         due
+    }
+
+    /// Counts one whose cause shows at once. Once in [`PAUSE`] at the most it is kept, and how many there were since
+    /// the last time is returned. It takes no diagnosis' turn.
+    pub fn count_known(&self, reason: Reason, now: Timestamp, hint: impl FnOnce() -> String) -> Option<u64> {
+        let mut state = self.lock();
+        let series = state.add(reason, now)?;
+        if series.told_at.is_some_and(|at| now.duration_since(at).unsigned_abs() < PAUSE) {
+            return None;
+        }
+        series.told_at = Some(now);
+        series.hint = Some((hint(), true));
+        Some(series.count - std::mem::replace(&mut series.told, series.count))
     }
 
     /// Keeps what a diagnosis found, and returns how many there were since the last one. What is shown
@@ -104,9 +112,24 @@ impl Refusals {
     }
 }
 
+impl State {
+    /// Its entry is there by then.
+    fn add(&mut self, reason: Reason, now: Timestamp) -> Option<&mut Series> {
+        match self.series.iter_mut().find(|series| series.reason == reason) {
+            Some(series) if now.duration_since(series.last) <= QUIET => {
+                series.count += 1;
+                series.last = now;
+            }
+            Some(series) => *series = Series::new(reason, now),
+            None => self.series.push(Series::new(reason, now)),
+        }
+        self.series.iter_mut().find(|series| series.reason == reason)
+    }
+}
+
 impl Series {
     fn new(reason: Reason, now: Timestamp) -> Self {
-        Self { reason, count: 1, since: now, last: now, told: 0, hint: None }
+        Self { reason, count: 1, since: now, last: now, told: 0, told_at: None, hint: None }
     }
 }
 
@@ -159,6 +182,19 @@ mod tests {
         assert_eq!(hint(&refusals).as_deref(), Some("shown"));
         refusals.explain(reason, "shown, too", true);
         assert_eq!(hint(&refusals).as_deref(), Some("shown, too"));
+    }
+
+    #[test]
+    fn what_shows_at_once_is_told_at_once_and_then_once_a_second() {
+        let refusals = Refusals::default();
+        let reason = Reason::AddressNotAllowed;
+        assert!(refusals.count(Reason::SignatureMissing, at(0)));
+        let told = |ms: i64| refusals.count_known(reason, at(ms), || format!("at {ms}"));
+        let counts: Vec<_> = [0, 1, 999, 1000, 1001, 2500].map(told).into();
+        assert_eq!(counts, [Some(1), None, None, Some(3), None, Some(2)]);
+        let shown = refusals.shown();
+        assert_eq!((shown[0].count, shown[0].hint.as_deref()), (6, Some("at 2500")));
+        assert!(refusals.count(Reason::SignatureMissing, at(2000)), "nobody else waits for it");
     }
 
     #[test]

@@ -55,7 +55,7 @@ pub struct Source {
     /// What its deliveries came to lately.
     #[serde(flatten)]
     pub traffic: traffic::Shown,
-    /// Answered 401, one entry for each reason, the last one first.
+    /// What its signature, or its caller's address, kept out: one entry for each reason, the last one first.
     pub refusals: Vec<Refusal>,
     /// Its secrets, in the order in which they are tried.
     pub secrets: Vec<Secret>,

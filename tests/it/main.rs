@@ -30,6 +30,7 @@ mod keys;
 mod kill;
 mod lag;
 mod layout;
+mod limits;
 mod log;
 mod metrics_page;
 mod new_schema;

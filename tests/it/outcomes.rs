@@ -234,7 +234,7 @@ fn every_reason_has_the_status_that_fits_its_sender() {
         let expected: &[u16] = match row.outcome.label() {
             "dead_lettered" | "handled" => &[200],
             "unavailable" => &[503],
-            "refused" => &[400, 401, 404, 405, 408, 413],
+            "refused" => &[400, 401, 403, 404, 405, 408, 413],
             other => panic!("{other}"),
         };
         assert!(expected.contains(&row.status.as_u16()), "{}", row.label);

@@ -114,14 +114,14 @@ async fn the_body_of_a_delivery_in_flight_counts_until_its_end() {
     }
 }
 
-async fn connect_from(client: &str, to: SocketAddr) -> TcpStream {
+pub async fn connect_from(client: &str, to: SocketAddr) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind(format!("{client}:0").parse().unwrap()).unwrap();
     socket.connect(to).await.unwrap()
 }
 
 /// Whether the server keeps the connection, as its answer to a request tells.
-async fn is_served(mut stream: TcpStream) -> Option<TcpStream> {
+pub async fn is_served(mut stream: TcpStream) -> Option<TcpStream> {
     use tokio::io::AsyncWriteExt;
     // No connection: close; it stays open after the answer.
     let _ = stream.write_all(b"GET /hooks/x HTTP/1.1\r\nhost: test\r\n\r\n").await;

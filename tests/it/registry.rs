@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use hookstream::config::{self, Environment, Loaded, Overrides};
+use hookstream::config::{self, Environment, Loaded, Networks, Overrides};
 use hookstream::dev::registry;
 use hookstream::http::{self, ConnectionLimits, Phase};
 use hookstream::observe::health::{Health, State};
@@ -40,6 +40,7 @@ impl Up {
         let limits = ConnectionLimits {
             max_connections: 16,
             max_per_address: None,
+            trusted_proxies: Networks::default(),
             head_timeout: Duration::from_secs(60),
             max_head: 16 * 1024,
         };

@@ -11,6 +11,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use hookstream::config::Networks;
 use hookstream::dev::registry;
 use rustls::pki_types::PrivateKeyDer;
 
@@ -119,6 +120,7 @@ pub async fn serve(router: Router) -> String {
     let limits = ConnectionLimits {
         max_connections: 16,
         max_per_address: None,
+        trusted_proxies: Networks::default(),
         head_timeout: Duration::from_secs(5),
         max_head: 16 * 1024,
     };

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
+use hookstream::config::Networks;
 use hookstream::http::{ConnectionLimits, Phase, serve};
 use http::{HeaderMap, Method, StatusCode, Uri};
 use serde_json::{Value, json};
@@ -54,6 +55,7 @@ impl Stand {
         let limits = ConnectionLimits {
             max_connections: 16,
             max_per_address: None,
+            trusted_proxies: Networks::default(),
             head_timeout: Duration::from_secs(60),
             max_head: 16 * 1024,
         };

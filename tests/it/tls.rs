@@ -18,13 +18,13 @@ use crate::support::{Answer, PATIENCE, Service, Setup, batch, datagrid, process,
 const TOKEN: &str = "operator-token-0123456789";
 
 /// An authority and a directory with what it issued.
-struct Authority {
+pub struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
     dir: TempDir,
 }
 
 impl Authority {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
@@ -59,7 +59,7 @@ impl Authority {
     }
 
     /// A client that trusts this authority and nobody else.
-    fn client(&self) -> reqwest::ClientBuilder {
+    pub fn client(&self) -> reqwest::ClientBuilder {
         let ca = reqwest::Certificate::from_pem(self.issuer.pem().as_bytes()).unwrap();
         reqwest::Client::builder().no_proxy().timeout(PATIENCE).tls_certs_only([ca]).tls_info(true)
     }
@@ -82,12 +82,12 @@ fn table(name: &str, (cert, key): &(PathBuf, PathBuf)) -> String {
     format!("[{name}.tls]\ncert = \"{}\"\nkey = \"{}\"\n", cert.display(), key.display())
 }
 
-async fn with_tls(authority: &Authority, http: &str) -> Service {
+pub async fn with_tls(authority: &Authority, http: &str) -> Service {
     let pair = authority.issue("server", 1);
     Setup { tables: table("http", &pair), http: http.into(), ..Setup::new("datagrid") }.ready().await
 }
 
-async fn deliver(client: &reqwest::Client, service: &Service, id: &str) -> (Answer, u64) {
+pub async fn deliver(client: &reqwest::Client, service: &Service, id: &str) -> (Answer, u64) {
     let body = batch(id);
     let url = format!("https://localhost:{}/hooks/{}", service.hooks().port(), service.source);
     let signature = datagrid(body.as_bytes());

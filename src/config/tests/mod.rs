@@ -7,6 +7,7 @@ use super::load::load_with;
 use super::*;
 
 mod again;
+mod callers;
 mod mistakes;
 mod properties;
 mod secrets;

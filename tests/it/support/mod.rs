@@ -65,6 +65,8 @@ pub struct Setup {
     pub rules: String,
     /// More tables.
     pub tables: String,
+    /// Where `[http]` listens.
+    pub listen: String,
     /// More of `[http]`.
     pub http: String,
     /// More variables.
@@ -81,6 +83,7 @@ impl Setup {
             secrets: String::from("[{ env = \"TEST_SECRET\" }]"),
             rules: String::new(),
             tables: String::new(),
+            listen: String::from("127.0.0.1:0"),
             http: String::new(),
             environment: BTreeMap::new(),
         }
@@ -88,11 +91,11 @@ impl Setup {
 
     /// The configuration file.
     pub fn toml(&self) -> String {
-        let Self { preset, source, kafka, registry, secrets, rules, tables, http, .. } = self;
+        let Self { preset, source, kafka, registry, secrets, rules, tables, listen, http, .. } = self;
         format!(
             r#"
             [http]
-            listen = "127.0.0.1:0"
+            listen = "{listen}"
             drain_delay = "0s"
             {http}
             [admin]

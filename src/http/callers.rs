@@ -1,0 +1,108 @@
+//! Who calls: the address of the client, by the rule in docs/security.md.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Instant;
+
+use axum::extract::Request;
+use http::{HeaderMap, HeaderName};
+
+use super::unverified::Unverified;
+use crate::config::{Http, Networks};
+
+/// The address at the other end of a request's connection, among its extensions.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Peer(pub(super) IpAddr);
+
+/// Who called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Client {
+    /// `None` where a trusted proxy told it in a way that cannot be read.
+    pub address: Option<IpAddr>,
+    /// The other end of the connection.
+    pub peer: IpAddr,
+}
+
+impl Client {
+    /// What limits count it under: what is not known, under its proxy.
+    pub fn counted(&self) -> IpAddr {
+        self.address.unwrap_or(self.peer)
+    }
+}
+
+/// What callers are told apart by, and what they may do as such.
+#[derive(Debug)]
+pub struct Callers {
+    trusted: Networks,
+    header: HeaderName,
+    unverified: Option<Unverified>,
+}
+
+impl Callers {
+    /// As `[http]` says.
+    pub fn new(rules: &Http) -> Self {
+        Self {
+            trusted: rules.trusted_proxies.clone(),
+            header: rules.client_address_header.clone(),
+            unverified: rules.unverified_rate_per_address.map(Unverified::new),
+        }
+    }
+
+    /// The header that proxies tell addresses in.
+    pub(super) fn header(&self) -> &HeaderName {
+        &self.header
+    }
+
+    /// Whose request it is.
+    pub(super) fn client(&self, request: &Request) -> Client {
+        // `serve` puts it there. Without it nobody is known, and all are counted as one.
+        let Some(Peer(peer)) = request.extensions().get() else {
+            return Client { address: None, peer: Ipv4Addr::UNSPECIFIED.into() };
+        };
+        client(*peer, &self.trusted, request.headers(), &self.header)
+    }
+
+    /// Whether its address has used up what it may send unverified.
+    pub(super) fn is_limited(&self, client: &Client) -> bool {
+        let limited = |unverified: &Unverified| unverified.is_used_up(client.counted(), Instant::now());
+        self.unverified.as_ref().is_some_and(limited)
+    }
+
+    /// Counts a delivery that did not verify.
+    pub(super) fn count_unverified(&self, client: &Client) {
+        if let Some(unverified) = &self.unverified {
+            unverified.count(client.counted(), Instant::now());
+        }
+    }
+}
+
+/// The peer; of a trusted proxy, the first address from the right in its header that is not a trusted proxy's, or
+/// the last that there is. Each proxy writes down whom it was called by behind what that one told, so what a
+/// stranger writes stands left of the stranger's own address and is not read. The lines of the header are one list.
+fn client(peer: IpAddr, trusted: &Networks, headers: &HeaderMap, header: &HeaderName) -> Client {
+    let peer = peer.to_canonical();
+    let mut address = peer;
+    // Bytes: what a stranger wrote before the last comma need not be text.
+    let lines = headers.get_all(header).iter().rev();
+    let mut told = lines.flat_map(|line| line.as_bytes().rsplit(|byte| *byte == b','));
+    while trusted.contains(address) {
+        let Some(entry) = told.next() else { break };
+        match read(entry) {
+            Some(read) => address = read,
+            None => return Client { address: None, peer },
+        }
+    }
+    Client { address: Some(address), peer }
+}
+
+/// `192.0.2.1`, `2001:db8::1` or `[2001:db8::1]`; a port behind it is passed over, but not behind an IPv6 address
+/// without brackets, where nobody could tell it from the address.
+fn read(entry: &[u8]) -> Option<IpAddr> {
+    let text = std::str::from_utf8(entry).ok()?.trim_matches([' ', '\t']);
+    let bare = || text.parse().ok();
+    let bracketed = || text.strip_prefix('[')?.strip_suffix(']')?.parse().map(|v6: Ipv6Addr| v6.into()).ok();
+    let with_port = || text.parse().map(|socket: SocketAddr| socket.ip()).ok();
+    bare().or_else(bracketed).or_else(with_port).map(|address: IpAddr| address.to_canonical())
+}
+
+#[cfg(test)]
+mod tests;
