@@ -18,6 +18,7 @@ use super::refusals::Refusals;
 use super::{Phase, body, response};
 use crate::delivery::{Deadline, Delivery, Id};
 use crate::observe::metrics;
+use crate::observe::traces::{Ending, Trace, Tracer};
 use crate::outcome::{Fault, Reason};
 use crate::pipeline::{Ended, Pipeline};
 use crate::quota::{Held, InUse};
@@ -54,6 +55,8 @@ pub struct Ingest {
     pub watch: Watch,
     /// Who finds out why deliveries are refused.
     pub refusals: Refusals,
+    /// Who makes spans; `None` where no collector is configured.
+    pub tracer: Option<Tracer>,
 }
 
 /// What was let in.
@@ -70,17 +73,21 @@ pub(super) async fn take(State(ingest): State<Arc<Ingest>>, request: Request) ->
     let start = Instant::now();
     let id = Id::new();
     let source = source(&ingest, &request);
+    let mut trace = Trace::open(ingest.tracer.as_ref(), request.method(), request.headers());
     if let Some(text) = source.as_deref().and_then(|source| challenge(source, &request)) {
         let ended = Ended::handshake(Some(text));
-        ingest.tell(id, source.as_deref(), &ended, start);
+        ingest.tell(id, source.as_deref(), &ended, start, trace);
         return response::answer(id, &ended, *ingest.phase.borrow() > Phase::Serving);
     }
     let (ended, broken_off) = match admit(&ingest, source.clone(), request, id, start).await {
-        Ok(admitted) => (run(&ingest, admitted, start).await, false),
+        Ok(admitted) => {
+            trace.body_complete();
+            (run(&ingest, admitted, start, trace).await, false)
+        }
         Err(fault) => {
             let broken_off = broken_off(fault.reason);
             let ended = fault.into();
-            ingest.tell(id, source.as_deref(), &ended, start);
+            ingest.tell(id, source.as_deref(), &ended, start, trace);
             (ended, broken_off)
         }
     };
@@ -129,13 +136,13 @@ async fn admit(
 }
 
 /// From the complete body on, the delivery is ours: its task goes on when the client hangs up.
-async fn run(ingest: &Arc<Ingest>, admitted: Admitted, start: Instant) -> Ended {
+async fn run(ingest: &Arc<Ingest>, admitted: Admitted, start: Instant, mut trace: Trace) -> Ended {
     let Admitted { source, delivery, deadline, charge } = admitted;
     let task = ingest.tasks.spawn({
         let ingest = ingest.clone();
         async move {
-            let ended = ingest.pipeline.run(&source, &delivery, deadline).await;
-            ingest.tell(delivery.id, Some(&source), &ended, start);
+            let ended = ingest.pipeline.run(&source, &delivery, deadline, &mut trace).await;
+            ingest.tell(delivery.id, Some(&source), &ended, start, trace);
             match &ended.result {
                 Err(fault) if response::status(&ended) == StatusCode::UNAUTHORIZED => {
                     ingest.refusals.take(source, delivery, fault, charge);
@@ -154,15 +161,26 @@ async fn run(ingest: &Arc<Ingest>, admitted: Admitted, start: Instant) -> Ended 
 }
 
 impl Ingest {
-    fn tell(&self, delivery: Id, source: Option<&Source>, ended: &Ended, start: Instant) {
+    fn tell(&self, delivery: Id, source: Option<&Source>, ended: &Ended, start: Instant, trace: Trace) {
         let took = start.elapsed();
         if let Some(source) = source {
             source.traffic.count(ended.outcome(), Timestamp::now());
         }
-        let source = source.map_or(metrics::UNKNOWN_SOURCE, |source| &source.name);
+        let known = source.map(|source| source.name.as_str());
+        let source = known.unwrap_or(metrics::UNKNOWN_SOURCE);
         let reason = ended.result.as_ref().err().map(|fault| fault.reason);
         metrics::delivery(source, ended.outcome(), reason, took);
         let status = response::status(ended).as_u16();
+        trace.end(&Ending {
+            delivery: &delivery,
+            source: known,
+            status,
+            outcome: ended.outcome(),
+            reason,
+            event: ended.event.as_ref().map(|name| (name.id.as_str(), name.event_type.as_str())),
+            topic: ended.stored.as_ref().map(|stored| &*stored.topic),
+            place: ended.ack().map(|ack| (ack.partition, ack.offset)),
+        });
         (self.watch)(&Line { delivery, source, status, took, ended });
     }
 }

@@ -57,5 +57,6 @@ mod subscription;
 mod support;
 mod tls;
 mod topics_page;
+mod traces;
 mod types;
 mod versions;
