@@ -2,6 +2,7 @@ use std::path::Path;
 
 use opentelemetry::trace::{Span as _, Tracer as _, TracerProvider as _};
 use opentelemetry_sdk::trace::SdkTracerProvider;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::*;
 use crate::config::{self, Environment, Overrides};
@@ -66,4 +67,25 @@ async fn a_full_queue_drops_and_counts_and_waits_for_nobody() {
     }
     assert_eq!(exports.spans.len(), QUEUE);
     assert_eq!(exports.left_out.load(Ordering::Relaxed), 5);
+}
+
+#[tokio::test]
+async fn the_last_spans_are_exported_at_the_stop() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("traces.endpoint=http://{}", listener.local_addr().unwrap());
+    let collector = read(&[&endpoint]).unwrap().unwrap();
+    let (stop, stopped) = oneshot::channel();
+    let (queue, exports) = Exports::new(&collector, &resource(), stopped).unwrap();
+    let provider = SdkTracerProvider::builder().with_span_processor(queue).build();
+    provider.tracer("test").start("span").end();
+    stop.send(()).unwrap();
+    let collect = async {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut head = [0; 21];
+        stream.read_exact(&mut head).await.unwrap();
+        assert_eq!(head, *b"POST /v1/traces HTTP/");
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+    };
+    let both = async { tokio::join!(exports.run(), collect) };
+    timeout(Duration::from_secs(30), both).await.expect("it is sent, and then it is over");
 }
