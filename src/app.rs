@@ -20,7 +20,7 @@ use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
 
 pub(crate) use compile::SCHEMAS;
-pub use compile::{compile, compile_service};
+pub use compile::{Compiled, compile, compile_service};
 pub use drain_only::DrainOnly;
 pub use reload::{LOOK as RELOAD_LOOK, Reload, warn};
 use reload::{Reloader, in_force};
@@ -32,6 +32,7 @@ use crate::http::{self, Callers, ConnectionLimits, Ingest, Limits, Operator, Pha
 use crate::kafka::{Admin, Connection, Producer, Tuning};
 use crate::observe::health::{Health, State};
 use crate::observe::metrics;
+use crate::observe::traces::Traces;
 use crate::pipeline::Pipeline;
 use crate::provision::{self, Durability, Provisioner, Subjects};
 use crate::schema::{Pins, Registry};
@@ -44,7 +45,8 @@ const ADMIN_CONNECTIONS: usize = 64;
 /// Bytes that SQLite's log may grow to while somebody else reads the spool for long.
 const MAX_WAL: u64 = 64 * 1024 * 1024;
 
-/// What librdkafka may take to hand over its last records, once nothing is in flight for us.
+/// What librdkafka may take to hand over its last records, once nothing is in flight for us; and beside it,
+/// the collector to take the last spans.
 const FLUSH: Duration = Duration::from_secs(2);
 
 /// What may wait in librdkafka.
@@ -71,6 +73,7 @@ pub struct App {
     background: Vec<JoinHandle<()>>,
     spool: Option<Arc<Spool>>,
     producer: Arc<Producer>,
+    traces: Option<Traces>,
 }
 
 /// What the spool may take to commit what waits.
@@ -112,7 +115,7 @@ impl App {
     pub async fn start(mut loaded: Loaded, listeners: Listeners, watch: Watch) -> anyhow::Result<Self> {
         // Before the sources, which register their metrics.
         metrics::init();
-        let (sources, schemas, ports) = compile_service(&loaded)?;
+        let Compiled { sources, schemas, ports, collector } = compile_service(&loaded)?;
         let ends = ports.warnings(Timestamp::now());
         ends.iter().for_each(|warning| tracing::warn!("{warning}"));
         loaded.warnings.extend(ends);
@@ -168,6 +171,9 @@ impl App {
             reloads: subjects.swaps(),
         };
 
+        let traces =
+            collector.map(|collector| Traces::start(&collector, ports.hooks.is_some())).transpose()?;
+        let (tracer, traces) = traces.unzip();
         let Listeners { hooks, admin } = listeners;
         let (phase, phases) = watch::channel(Phase::Serving);
         let deliveries = TaskTracker::new();
@@ -197,6 +203,7 @@ impl App {
             callers: Callers::new(&config.http),
             watch,
             refusals,
+            tracer,
         };
         let connections = connections(config);
         let few = ConnectionLimits {
@@ -239,6 +246,7 @@ impl App {
             spool,
             deliveries,
             producer,
+            traces,
         })
     }
 
@@ -281,7 +289,11 @@ impl App {
         }
         // Dropping the producer joins its threads: not on a runtime thread either.
         let producer = self.producer;
-        let flushed = tokio::task::spawn_blocking(move || producer.flush(FLUSH)).await?;
+        let flushing = tokio::task::spawn_blocking(move || producer.flush(FLUSH));
+        if let Some(traces) = self.traces {
+            traces.stop(FLUSH).await;
+        }
+        let flushed = flushing.await?;
         if let Err(error) = flushed {
             // Answered 503 long ago; each may still be written, as a duplicate of its retry.
             tracing::warn!("at the end: {error:#}");

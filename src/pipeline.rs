@@ -2,6 +2,8 @@
 //!
 //! No lock is held across an await, no registry is called, and every wait ends at the deadline.
 
+mod send;
+
 use std::sync::Arc;
 
 use tokio::sync::Semaphore;
@@ -11,6 +13,7 @@ use crate::delivery::{Deadline, Delivery};
 use crate::envelope::Event;
 use crate::kafka::Ack;
 use crate::names;
+use crate::observe::traces::Trace;
 use crate::outcome::{Fault, Outcome, Reason};
 use crate::record::Record;
 use crate::sources::{Kept, Source};
@@ -124,13 +127,20 @@ impl Pipeline {
 
     /// Takes one delivery to its end. Spawned once the body is complete; dropping the handle
     /// cancels nothing.
-    pub async fn run(&self, source: &Source, delivery: &Delivery, deadline: Deadline) -> Ended {
+    pub async fn run(
+        &self,
+        source: &Source,
+        delivery: &Delivery,
+        deadline: Deadline,
+        trace: &mut Trace,
+    ) -> Ended {
         let (verified, stale) = match source.authenticate(delivery) {
             Ok(authentic) => authentic,
             Err(fault) => return fault.into(),
         };
         let secret = source.matched(&verified);
-        Ended { secret, ..self.verified(source, &verified, stale, deadline).await }
+        trace.verified();
+        Ended { secret, ..self.verified(source, &verified, stale, deadline, trace).await }
     }
 
     async fn verified(
@@ -139,6 +149,7 @@ impl Pipeline {
         verified: &Verified<'_>,
         stale: Option<Fault>,
         deadline: Deadline,
+        trace: &mut Trace,
     ) -> Ended {
         let payload = source.envelope.payload(verified);
         let text = payload.as_deref().unwrap_or_default();
@@ -158,9 +169,9 @@ impl Pipeline {
 
         let (name, shaped) = outlook(source, verified, payload.as_deref().map_err(Fault::clone), stale);
         let mut ended = match shaped {
-            Shaped::Publish(outbound) => self.publish(source, verified, outbound, deadline).await,
+            Shaped::Publish(outbound) => self.publish(source, verified, outbound, deadline, trace).await,
             Shaped::DeadLetter { bound_for, why } => {
-                self.dead_letter(source, verified, bound_for.as_deref(), why, deadline).await
+                self.dead_letter(source, verified, bound_for.as_deref(), why, deadline, trace).await
             }
             Shaped::Unavailable(fault) => fault.into(),
         };
@@ -174,9 +185,10 @@ impl Pipeline {
         verified: &Verified<'_>,
         outbound: Outbound,
         deadline: Deadline,
+        trace: &mut Trace,
     ) -> Ended {
         let Outbound { topic, records, kept } = outbound;
-        match self.deliverer.deliver(records, deadline).await {
+        match self.send(records, deadline, trace).await {
             Ok(receipt) => {
                 for kept in &kept {
                     source.count_kept(kept);
@@ -185,7 +197,7 @@ impl Pipeline {
             }
             Err(Undelivered::Refused(trouble)) => {
                 let why = Fault::new(Reason::KafkaRefused, trouble.to_string());
-                self.dead_letter(source, verified, Some(&topic), why, deadline).await
+                self.dead_letter(source, verified, Some(&topic), why, deadline, trace).await
             }
             Err(undelivered) => unavailable(&undelivered, None).into(),
         }
@@ -200,6 +212,7 @@ impl Pipeline {
         bound_for: Option<&str>,
         why: Fault,
         deadline: Deadline,
+        trace: &mut Trace,
     ) -> Ended {
         if !source.dead_letter_allowed() {
             return Fault::new(Reason::RateLimited, format!("dead_letter_rate of the source: {why}")).into();
@@ -207,21 +220,25 @@ impl Pipeline {
         let topic = source.dead_letter_topic.clone();
         let key = source.envelope.key(verified);
         let record = Record::dead_letter(&topic, key, bound_for, verified, source.envelope.headers(), &why);
-        match self.deliverer.deliver(vec![record], deadline).await {
+        match self.send(vec![record], deadline, trace).await {
             Ok(receipt) => Ended::stored(Err(why), topic, receipt),
             Err(undelivered) => unavailable(&undelivered, Some(&why)).into(),
         }
     }
 }
 
-/// Our trouble, and whose exactly; for a dead letter also why it was one.
-fn unavailable(undelivered: &Undelivered, dead_letter: Option<&Fault>) -> Fault {
-    let reason = match undelivered {
+fn reason(undelivered: &Undelivered) -> Reason {
+    match undelivered {
         Undelivered::Refused(_) | Undelivered::Kafka(_) => Reason::KafkaUnavailable,
         Undelivered::Overloaded(_) => Reason::Overloaded,
         Undelivered::SpoolFull(_) => Reason::SpoolFull,
         Undelivered::Spool(_) => Reason::SpoolError,
-    };
+    }
+}
+
+/// Our trouble, and whose exactly; for a dead letter also why it was one.
+fn unavailable(undelivered: &Undelivered, dead_letter: Option<&Fault>) -> Fault {
+    let reason = reason(undelivered);
     match dead_letter {
         Some(why) => Fault::new(reason, format!("dead letter ({why}): {undelivered}")),
         None => Fault::new(reason, undelivered.to_string()),

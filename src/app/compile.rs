@@ -5,11 +5,24 @@ use std::path::Path;
 use crate::config::{Loaded, Problems};
 use crate::http::Ports;
 use crate::kafka::Connection;
+use crate::observe::traces::Collector;
 use crate::schema::Schemas;
 use crate::sources::Sources;
 
 /// Schemas of one's own stand here, in the working directory; the shipped ones are in the binary.
 pub(crate) const SCHEMAS: &str = "schemas";
+
+/// All that the service is made of.
+pub struct Compiled {
+    /// Who may deliver.
+    pub sources: Sources,
+    /// What their events are encoded with.
+    pub schemas: Schemas,
+    /// How our ports are secured.
+    pub ports: Ports,
+    /// Where spans go, if anywhere.
+    pub collector: Option<Collector>,
+}
 
 /// What of the configuration becomes sources and schemas.
 ///
@@ -19,15 +32,17 @@ pub fn compile(loaded: &Loaded) -> Result<(Sources, Schemas), Problems> {
     compile_on(loaded, loaded.problems())
 }
 
-/// The same with the ports' certificates and token, which only the service itself need be able to read.
+/// The same with the ports' certificates and token and the collector's, which only the service itself need
+/// be able to read.
 ///
 /// # Errors
 /// Every problem at once.
-pub fn compile_service(loaded: &Loaded) -> Result<(Sources, Schemas, Ports), Problems> {
+pub fn compile_service(loaded: &Loaded) -> Result<Compiled, Problems> {
     let mut problems = loaded.problems();
     let ports = Ports::read(loaded, &mut problems);
+    let collector = Collector::read(loaded, &mut problems);
     let (sources, schemas) = compile_on(loaded, problems)?;
-    Ok((sources, schemas, ports))
+    Ok(Compiled { sources, schemas, ports, collector })
 }
 
 fn compile_on(loaded: &Loaded, mut problems: Problems) -> Result<(Sources, Schemas), Problems> {

@@ -141,7 +141,7 @@ pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<Verdict> {
         }
         Err(problems) => return refused(args, &problems),
     };
-    let (sources, schemas, ports) = match app::compile_service(&loaded) {
+    let app::Compiled { sources, schemas, ports, .. } = match app::compile_service(&loaded) {
         Ok(compiled) => compiled,
         Err(problems) => return refused(args, &problems),
     };

@@ -10,7 +10,7 @@ use super::problems::Problems;
 use super::secret::Environment;
 
 /// Tables that are read at start only: ports, clients and the spool are made of them.
-const AT_START: [&str; 7] = ["http", "admin", "kafka", "registry", "spool", "provision", "lag"];
+const AT_START: [&str; 8] = ["http", "admin", "kafka", "registry", "spool", "provision", "lag", "traces"];
 
 /// What a configuration was read from. No `Debug` of its values: one could be a secret in the wrong
 /// place.

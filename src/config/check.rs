@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::{Config, Http, Lag, Networks, Problems, Registry, Source, Stale, Topics, Unmapped};
+use super::{Config, Http, Lag, Networks, Problems, Registry, Source, Stale, Topics, Traces, Unmapped};
 use crate::names;
 
 /// The longest time that any wait may take.
@@ -33,6 +33,7 @@ pub(super) fn all(config: &Config, problems: &mut Problems) {
         );
     }
     lag(&config.lag, problems);
+    traces(&config.traces, problems);
     for (name, source) in &config.source {
         self::source(name, source, &config.http, problems);
     }
@@ -173,6 +174,29 @@ fn lag(lag: &Lag, problems: &mut Problems) {
             problems.add(format!("lag.groups.{index}"), "holds a zero character, which no group's name can");
         }
     }
+}
+
+fn traces(traces: &Traces, problems: &mut Problems) {
+    if !(0.0..=1.0).contains(&traces.sample) {
+        problems.add("traces.sample", "expected a number from 0 to 1");
+    }
+    let Some(endpoint) = &traces.endpoint else { return };
+    let wrong = match reqwest::Url::parse(endpoint) {
+        Ok(url) if !matches!(url.scheme(), "http" | "https") || !url.has_host() => None,
+        Ok(url) if !url.username().is_empty() || url.password().is_some() => {
+            Some("holds user or password; take them out and set traces.headers, authorization by reference")
+        }
+        Ok(url) if url.query().is_some() || url.fragment().is_some() => {
+            Some("has a query or a fragment; take it out")
+        }
+        Ok(url) if url.path().trim_end_matches('/').ends_with("/v1/traces") => {
+            Some("ends in /v1/traces, which is appended; take it out")
+        }
+        Ok(_) => return,
+        Err(_) => None,
+    };
+    let form = "expected the collector's base URL, such as \"http://127.0.0.1:4318\"";
+    problems.add("traces.endpoint", wrong.unwrap_or(form));
 }
 
 fn source(name: &str, source: &Source, http: &Http, problems: &mut Problems) {

@@ -100,6 +100,12 @@ impl Loaded {
         let reference = self.config.admin.bearer.as_ref()?;
         Some(reference.read_text(&self.origin.environment))
     }
+
+    /// Reads what `traces.headers` refer to, by the header's name; likewise.
+    pub fn trace_headers(&self) -> impl Iterator<Item = (&str, Result<SecretText, String>)> {
+        let headers = self.config.traces.headers.iter();
+        headers.map(|(name, reference)| (name.as_str(), reference.read_text(&self.origin.environment)))
+    }
 }
 
 /// The names that `preset` may have, each with its TOML text.

@@ -58,6 +58,8 @@ pub struct Config {
     pub log: Log,
     /// Which consumer groups' lag `serve` measures.
     pub lag: Lag,
+    /// Where spans of deliveries go.
+    pub traces: Traces,
     /// By name: the name in the URL and in the topics. As loaded, only those that are on.
     #[serde(default)]
     pub source: BTreeMap<String, Source>,
@@ -286,6 +288,24 @@ pub struct Lag {
     /// Between two measurements.
     #[serde(deserialize_with = "text::duration")]
     pub interval: Duration,
+}
+
+/// `[traces]`: OpenTelemetry's spans over OTLP/HTTP, in protobuf.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Traces {
+    /// The collector's base URL, `http://collector:4318`; `/v1/traces` is appended, as OpenTelemetry
+    /// does with `OTEL_EXPORTER_OTLP_ENDPOINT`. Without it there are no spans: no default, and no other
+    /// variable than our own, so that one which a cluster sets for all its pods starts no export.
+    #[serde(default)]
+    pub endpoint: Option<String>,
+    /// Of the deliveries whose verified caller says nothing of sampling, and of all that are refused,
+    /// the part that is exported: 0 to 1.
+    #[serde(deserialize_with = "text::part")]
+    pub sample: f64,
+    /// What each request to the collector brings besides, by the header's name: mostly its token.
+    #[serde(default)]
+    pub headers: BTreeMap<String, SecretRef>,
 }
 
 /// `[source.NAME]`, its preset merged in.

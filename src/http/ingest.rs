@@ -19,6 +19,7 @@ use super::refusals::{self, Refusals};
 use super::{Phase, body, response};
 use crate::delivery::{Deadline, Delivery, Id};
 use crate::observe::metrics;
+use crate::observe::traces::{Ending, Trace, Tracer};
 use crate::outcome::{Fault, Reason};
 use crate::pipeline::{Ended, Pipeline};
 use crate::quota::{Held, InUse};
@@ -57,6 +58,8 @@ pub struct Ingest {
     pub watch: Watch,
     /// Who finds out why deliveries are refused.
     pub refusals: Refusals,
+    /// Who makes spans; `None` where no collector is configured.
+    pub tracer: Option<Tracer>,
 }
 
 /// What is known from the head on.
@@ -81,17 +84,21 @@ struct Admitted {
 pub(super) async fn take(State(ingest): State<Arc<Ingest>>, request: Request) -> Response {
     let head = Head { id: Id::new(), start: Instant::now(), client: ingest.callers.client(&request) };
     let source = source(&ingest, &request);
+    let mut trace = Trace::open(ingest.tracer.as_ref(), request.method(), request.headers());
     if let Some(text) = source.as_deref().and_then(|source| challenge(source, &request, &head)) {
         let ended = Ended::handshake(Some(text));
-        ingest.tell(&head, source.as_deref(), &ended);
+        ingest.tell(&head, source.as_deref(), &ended, trace);
         return response::answer(head.id, &ended, *ingest.phase.borrow() > Phase::Serving);
     }
     let (ended, broken_off) = match admit(&ingest, source.clone(), request, &head).await {
-        Ok(admitted) => (run(&ingest, admitted, head).await, false),
+        Ok(admitted) => {
+            trace.body_complete();
+            (run(&ingest, admitted, head, trace).await, false)
+        }
         Err(fault) => {
             let reason = fault.reason;
             let ended = fault.into();
-            ingest.tell(&head, source.as_deref(), &ended);
+            ingest.tell(&head, source.as_deref(), &ended, trace);
             if let (Some(source), Reason::AddressNotAllowed | Reason::AddressLimited) = (&source, reason) {
                 refusals::kept_out(source, reason, &head.client, ingest.callers.header(), head.id);
             }
@@ -148,13 +155,13 @@ async fn admit(
 }
 
 /// From the complete body on, the delivery is ours: its task goes on when the client hangs up.
-async fn run(ingest: &Arc<Ingest>, admitted: Admitted, head: Head) -> Ended {
+async fn run(ingest: &Arc<Ingest>, admitted: Admitted, head: Head, mut trace: Trace) -> Ended {
     let Admitted { source, delivery, deadline, charge } = admitted;
     let task = ingest.tasks.spawn({
         let ingest = ingest.clone();
         async move {
-            let ended = ingest.pipeline.run(&source, &delivery, deadline).await;
-            ingest.tell(&head, Some(&source), &ended);
+            let ended = ingest.pipeline.run(&source, &delivery, deadline, &mut trace).await;
+            ingest.tell(&head, Some(&source), &ended, trace);
             match &ended.result {
                 Err(fault) if response::status(&ended) == StatusCode::UNAUTHORIZED => {
                     ingest.callers.count_unverified(&head.client);
@@ -174,15 +181,26 @@ async fn run(ingest: &Arc<Ingest>, admitted: Admitted, head: Head) -> Ended {
 }
 
 impl Ingest {
-    fn tell(&self, head: &Head, source: Option<&Source>, ended: &Ended) {
+    fn tell(&self, head: &Head, source: Option<&Source>, ended: &Ended, trace: Trace) {
         let took = head.start.elapsed();
         if let Some(source) = source {
             source.traffic.count(ended.outcome(), Timestamp::now());
         }
-        let source = source.map_or(metrics::UNKNOWN_SOURCE, |source| &source.name);
+        let known = source.map(|source| source.name.as_str());
+        let source = known.unwrap_or(metrics::UNKNOWN_SOURCE);
         let reason = ended.result.as_ref().err().map(|fault| fault.reason);
         metrics::delivery(source, ended.outcome(), reason, took);
         let status = response::status(ended).as_u16();
+        trace.end(&Ending {
+            delivery: &head.id,
+            source: known,
+            status,
+            outcome: ended.outcome(),
+            reason,
+            event: ended.event.as_ref().map(|name| (name.id.as_str(), name.event_type.as_str())),
+            topic: ended.stored.as_ref().map(|stored| &*stored.topic),
+            place: ended.ack().map(|ack| (ack.partition, ack.offset)),
+        });
         (self.watch)(&Line { delivery: head.id, client: head.client, source, status, took, ended });
     }
 }

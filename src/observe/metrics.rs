@@ -100,6 +100,10 @@ metrics! {
         "When the certificate in use ends, in seconds since 1970, of the ports `http` and `admin`; only where they have TLS.";
     LOG_DROPPED   Counter   "hookstream_log_lines_dropped_total" []
         "Lines of the log that were dropped since its reader did not keep up.";
+    SPANS         Counter   "hookstream_spans_exported_total" []
+        "Spans that the collector of `[traces]` has taken. This and the next are there only with one, from their first on.";
+    SPANS_DROPPED Counter   "hookstream_spans_dropped_total" ["cause"]
+        "Spans that it never got: `queue_full` while it takes fewer than there are, `export_failed` where it does not answer or refuses them. Deliveries never wait for it.";
     RELOAD        Gauge     "hookstream_config_last_reload_successful" []
         "1 when the configuration that was read last is in force, 0 when it was refused and the old one stays.";
     BUILD         Gauge     "hookstream_build_info" ["version"]
@@ -303,6 +307,29 @@ pub fn handshake_failed() {
 /// Tells when the certificate in use ends. `port` is `http` or `admin`.
 pub fn certificate(port: &'static str, not_after: Timestamp) {
     metrics::gauge!(CERTIFICATE, "port" => port).set(seconds(not_after));
+}
+
+/// Counts spans that the collector has taken.
+pub fn spans_exported(count: usize) {
+    metrics::counter!(SPANS).increment(count as u64);
+}
+
+/// Why spans did not get to the collector.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dropped {
+    /// More came than it takes.
+    QueueFull,
+    /// It did not take them.
+    ExportFailed,
+}
+
+/// Counts spans that it never gets.
+pub fn spans_dropped(cause: Dropped, count: usize) {
+    let cause = match cause {
+        Dropped::QueueFull => "queue_full",
+        Dropped::ExportFailed => "export_failed",
+    };
+    metrics::counter!(SPANS_DROPPED, "cause" => cause).increment(count as u64);
 }
 
 /// What is read when somebody looks.

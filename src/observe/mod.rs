@@ -6,5 +6,6 @@ pub mod log;
 pub mod metrics;
 pub mod refusals;
 pub mod status;
+pub mod traces;
 pub mod traffic;
 pub mod window;

@@ -89,6 +89,8 @@ mod tests {
 
     type Headers = Vec<(String, Option<Vec<u8>>)>;
 
+    const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
     const BODY: &str = r#"{"event": "x"}"#;
 
     fn verifier(secrets: &[(&str, &str)]) -> Verifier {
@@ -103,7 +105,18 @@ mod tests {
     }
 
     fn written(verifier: &Verifier, body: &str) -> (Headers, Vec<u8>) {
+        let record = letter(verifier, body, None);
+        (headers(&record), record.value().to_vec())
+    }
+
+    fn headers(record: &Record) -> Headers {
+        let headers = record.headers().iter();
+        headers.map(|(name, value)| (name.to_string(), Some(value.as_bytes().to_vec()))).collect()
+    }
+
+    fn letter(verifier: &Verifier, body: &str, traceparent: Option<&str>) -> Record {
         let mut headers = HeaderMap::new();
+        headers.extend(traceparent.map(|sent| (TRACEPARENT, sent.parse().unwrap())));
         headers.insert("content-type", "application/json".parse().unwrap());
         headers.insert("x-not-read", "hidden".parse().unwrap());
         let now = Timestamp::from_second(1_775_847_600).unwrap();
@@ -112,12 +125,9 @@ mod tests {
         let delivery = Delivery { id: Id::new(), uri, headers, body, received_at: now };
         let verified = verifier.verify(&delivery).unwrap();
         let topic: Arc<str> = "dead_letter.a".into();
-        let read = [http::header::CONTENT_TYPE];
+        let read = [http::header::CONTENT_TYPE, TRACEPARENT];
         let why = Reason::TypeUnknown.into();
-        let record = Record::dead_letter(&topic, "key".into(), Some("a.b"), &verified, &read, &why);
-        let headers = record.headers().iter();
-        let headers = headers.map(|(name, value)| (name.to_string(), Some(value.as_bytes().to_vec())));
-        (headers.collect(), record.value().to_vec())
+        Record::dead_letter(&topic, "key".into(), Some("a.b"), &verified, &read, &why)
     }
 
     fn unsealed(
@@ -180,6 +190,28 @@ mod tests {
             let mut without = headers.clone();
             without.remove(place(name));
             assert_eq!(unsealed(without, value.clone(), &verifier), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_span_of_ours_stands_in_the_sender_s_place_and_leaves_the_seal_as_it_is() {
+        let verifier = verifier(&[("one", "wh_first-secret-0123")]);
+        let sent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        let long = "0".repeat(200);
+        // The source's rules read the header, so that it is sealed; too long, it is not passed on as well.
+        for (sent, passed_on) in [(None, 0), (Some(sent), 1), (Some(long.as_str()), 0)] {
+            let record = letter(&verifier, BODY, sent);
+            let traced = record.clone().traced("ours");
+            let headers: Headers = headers(&traced);
+            let all = |name: &str| -> Vec<_> {
+                let found = headers.iter().filter(|(found, _)| found == name);
+                found.map(|(_, value)| String::from_utf8(value.clone().unwrap()).unwrap()).collect()
+            };
+            let sealed = sent.map(str::to_owned);
+            assert_eq!(all("traceparent"), sealed.into_iter().chain(["ours".to_owned()]).collect::<Vec<_>>());
+            assert_eq!(headers.len(), record.headers().len() + 1 - passed_on);
+            let body = Some(Ok(BODY.as_bytes().to_vec()));
+            assert_eq!(unsealed(headers, traced.value().to_vec(), &verifier), body, "{sent:?}");
         }
     }
 

@@ -19,6 +19,9 @@ pub use replayed::{Place, Replayed};
 /// The value of a dead letter whose body is empty: a record without a value would be a tombstone.
 const EMPTY_BODY: &[u8] = br#"{"hookstream":"the delivery had an empty body"}"#;
 
+const TRACEPARENT: &str = "traceparent";
+const DELIVERY_ID: &str = "hookstream-delivery-id";
+
 /// The bound of a `traceparent` that is passed on; version 00 has 55 characters.
 const MAX_TRACEPARENT: usize = 128;
 
@@ -126,9 +129,22 @@ impl Record {
         place: &Place,
         replayed: &Replayed,
     ) -> serde_json::Result<Self> {
-        let headers = vec![("hookstream-delivery-id".into(), verified.delivery().id.to_string())];
+        let headers = vec![(DELIVERY_ID.into(), verified.delivery().id.to_string())];
         let (key, value) = (place.to_string(), serde_json::to_vec(replayed)?);
         Ok(Self { topic: topic.clone(), key, value, timestamp: Timestamp::now(), headers })
+    }
+
+    /// The same record under another `traceparent`: that of our own span, below the sender's.
+    pub fn traced(mut self, traceparent: &str) -> Self {
+        // Before this one stands the sender's, if it sent one (see `provenance`). Headers of the same name
+        // further up are under a dead letter's seal.
+        let at = self.headers.iter().rposition(|(name, _)| name == DELIVERY_ID).unwrap_or_default();
+        let value = traceparent.to_owned();
+        match at.checked_sub(1).and_then(|before| self.headers.get_mut(before)) {
+            Some((name, sent)) if name == TRACEPARENT => *sent = value,
+            _ => self.headers.insert(at, (TRACEPARENT.into(), value)),
+        }
+        self
     }
 
     /// A record back from the spool: what a row holds was a record once, so its delivery was
@@ -172,11 +188,11 @@ impl Record {
 /// The headers that every record has.
 fn provenance(headers: &mut Vec<(Cow<'static, str>, String)>, verified: &Verified<'_>) {
     let delivery = verified.delivery();
-    let traceparent = delivery.headers.get("traceparent").and_then(|value| value.to_str().ok());
+    let traceparent = delivery.headers.get(TRACEPARENT).and_then(|value| value.to_str().ok());
     if let Some(traceparent) = traceparent.filter(|text| text.len() <= MAX_TRACEPARENT) {
-        headers.push(("traceparent".into(), traceparent.into()));
+        headers.push((TRACEPARENT.into(), traceparent.into()));
     }
-    headers.push(("hookstream-delivery-id".into(), delivery.id.to_string()));
+    headers.push((DELIVERY_ID.into(), delivery.id.to_string()));
     headers.push(("hookstream-received-at".into(), delivery.received_at.to_string()));
     headers.push(("hookstream-secret".into(), verified.secret().into()));
 }

@@ -58,5 +58,6 @@ mod subscription;
 mod support;
 mod tls;
 mod topics_page;
+mod traces;
 mod types;
 mod versions;

@@ -101,6 +101,8 @@ async fn metrics_page_has_all_that_a_service_exports() {
         // Nothing of these happens here.
         let rare = [
             "hookstream_connections_refused_total",
+            "hookstream_spans_dropped_total",
+            "hookstream_spans_exported_total",
             "hookstream_tls_handshakes_failed_total",
             "hookstream_tls_not_after_timestamp_seconds",
         ];

@@ -63,7 +63,7 @@ UTF-8; times are RFC 3339.
 | `ce_type` | the event's type as it was sent |
 | `ce_time` | the event's own time with all its digits, if it is known |
 | `content-type` | `application/avro` |
-| `traceparent` | as the sender sent it, if it did |
+| `traceparent` | as the sender sent it, if it did; of a delivery that is [traced](operations.md#traces) that of hookstream's own span, which stands below the sender's |
 | `hookstream-delivery-id` | names the delivery in the answer, the log and here |
 | `hookstream-received-at` | when the head of the delivery had come |
 | `hookstream-secret` | the name of the secret that it was signed with |

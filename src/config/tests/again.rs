@@ -9,10 +9,10 @@ fn names(names: impl IntoIterator<Item = String>) -> Vec<String> {
 #[test]
 fn what_is_read_at_start_only_is_kept_and_told_by_name() {
     let started = load_toml("", &[], &[]).unwrap();
-    let text = "[http]\nlisten = '127.0.0.1:1'\n[kafka.properties]\n'sasl.password' = { env = 'P' }\n[spool]\ndir = '/x'";
+    let text = "[http]\nlisten = '127.0.0.1:1'\n[kafka.properties]\n'sasl.password' = { env = 'P' }\n[spool]\ndir = '/x'\n[traces]\nsample = 0.5";
     let mut now = load_toml(text, &[("P", CANARY)], &[]).unwrap();
     let told = now.keep_what_needs_a_restart(&started);
-    assert_eq!(told, ["http.listen", "kafka.properties", "spool.dir"]);
+    assert_eq!(told, ["http.listen", "kafka.properties", "spool.dir", "traces.sample"]);
     assert_eq!(now.config.http.listen, started.config.http.listen);
     assert_eq!(now.config.spool.dir, None);
     assert_eq!(now.properties, started.properties);

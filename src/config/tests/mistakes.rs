@@ -10,7 +10,7 @@ fn one_mistake_gives_one_line_with_its_place() {
         ("htp.listen = 'x'", "hookstream.toml:1: htp: unknown key; did you mean `http`?"),
         (
             "\"a\\n\\u001b\" = 1",
-            "hookstream.toml:1: a\\n\\u{1b}: unknown key; known are http, admin, kafka, registry, spool, provision, log, lag, source",
+            "hookstream.toml:1: a\\n\\u{1b}: unknown key; known are http, admin, kafka, registry, spool, provision, log, lag, traces, source",
         ),
         ("http = 5", "hookstream.toml:1: http: expected a table, found a number"),
         (
@@ -121,6 +121,24 @@ fn one_mistake_gives_one_line_with_its_place() {
         (
             "[lag]\ngroups = ['billing', ' ']",
             "hookstream.toml:2: lag.groups.1: is an empty name of a group; take it out",
+        ),
+        ("[traces]\nsample = 1.5", "hookstream.toml:2: traces.sample: expected a number from 0 to 1"),
+        ("[traces]\nsample = 'nan'", "hookstream.toml:2: traces.sample: expected a number from 0 to 1"),
+        (
+            "[traces]\nendpoint = 'collector:4317'",
+            "hookstream.toml:2: traces.endpoint: expected the collector's base URL, such as \"http://127.0.0.1:4318\"",
+        ),
+        (
+            "[traces]\nendpoint = 'http://collector:4318/v1/traces'",
+            "hookstream.toml:2: traces.endpoint: ends in /v1/traces, which is appended; take it out",
+        ),
+        (
+            "[traces]\nendpoint = 'https://me:hunter2-do-not-repeat@collector'",
+            "hookstream.toml:2: traces.endpoint: holds user or password; take them out and set traces.headers, authorization by reference",
+        ),
+        (
+            "[traces]\nendpoint = 'https://collector?key=hunter2-do-not-repeat'",
+            "hookstream.toml:2: traces.endpoint: has a query or a fragment; take it out",
         ),
         ("[provision]\non_start = 'yes'", "hookstream.toml:2: provision.on_start: expected true or false"),
         (

@@ -1,6 +1,7 @@
 //! What the tests share: the stack, a service on it, a provider that signs, and readers.
 
 pub mod broker;
+pub mod collector;
 pub mod groups;
 pub mod kafka;
 pub mod process;

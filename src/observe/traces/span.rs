@@ -1,0 +1,274 @@
+//! One delivery's spans, after OpenTelemetry's conventions for HTTP, messaging and CloudEvents.
+
+use std::fmt::Display;
+use std::time::SystemTime;
+
+use http::{HeaderMap, Method};
+use opentelemetry::propagation::{Extractor, TextMapPropagator as _};
+use opentelemetry::trace::{
+    Link, Span as _, SpanBuilder, SpanContext, SpanKind, Status, TraceContextExt as _, Tracer as _,
+};
+use opentelemetry::{Context, KeyValue};
+use opentelemetry_sdk::trace::Span;
+
+use super::Tracer;
+use crate::outcome::{Outcome, Reason};
+
+/// One delivery's spans, from its complete head on. Nothing at all where no collector is configured: each
+/// call is then one branch.
+#[derive(Default)]
+pub struct Trace(Option<Box<Spans>>);
+
+struct Spans {
+    tracer: Tracer,
+    method: &'static str,
+    /// What the request's `traceparent` says; invalid where it has none.
+    caller: SpanContext,
+    /// The complete head, the complete body, and the end of what we do ourselves.
+    head: SystemTime,
+    body: Option<SystemTime>,
+    encoded: Option<SystemTime>,
+    /// `None` until it is decided; then one that may not be recording.
+    server: Option<Span>,
+}
+
+/// How a delivery ended, in the words of its log line.
+pub struct Ending<'a> {
+    /// The delivery's id.
+    pub delivery: &'a dyn Display,
+    /// `None` for none that is configured.
+    pub source: Option<&'a str>,
+    /// The answer's status.
+    pub status: u16,
+    /// The outcome.
+    pub outcome: Outcome,
+    /// Why it is not an event in its topic.
+    pub reason: Option<Reason>,
+    /// The event's id and type.
+    pub event: Option<(&'a str, &'a str)>,
+    /// Where its record stands, or will.
+    pub topic: Option<&'a str>,
+    /// Partition and offset there.
+    pub place: Option<(i32, i64)>,
+}
+
+/// What is about to be sent.
+pub struct Outgoing<'a> {
+    /// That of all records; `None` where they differ.
+    pub topic: Option<&'a str>,
+    /// Of one record alone.
+    pub key: Option<&'a str>,
+    /// How many records.
+    pub count: usize,
+}
+
+/// The span of a send that is under way.
+pub struct Sending(Span);
+
+/// What became of it.
+pub enum Sent {
+    /// In its topic: partition and offset, of the first of several.
+    Published(i32, i64),
+    /// In the spool; the drain publishes it later, under this span's `traceparent`.
+    Spooled,
+    /// Nowhere, or not there for certain.
+    Failed(Reason),
+}
+
+/// Only that header: what else a propagator would read is for others.
+struct Traceparent<'h>(&'h HeaderMap);
+
+impl Extractor for Traceparent<'_> {
+    fn get(&self, key: &str) -> Option<&str> {
+        self.0.get(key).filter(|_| key == "traceparent")?.to_str().ok()
+    }
+
+    fn keys(&self) -> Vec<&str> {
+        vec!["traceparent"]
+    }
+}
+
+/// A name of low cardinality, whatever somebody sends.
+fn method(method: &Method) -> &'static str {
+    match *method {
+        Method::POST => "POST",
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::PUT => "PUT",
+        Method::PATCH => "PATCH",
+        Method::DELETE => "DELETE",
+        Method::OPTIONS => "OPTIONS",
+        Method::CONNECT => "CONNECT",
+        Method::TRACE => "TRACE",
+        _ => "_OTHER",
+    }
+}
+
+impl Trace {
+    /// Begins at the complete head.
+    pub fn open(tracer: Option<&Tracer>, request: &Method, headers: &HeaderMap) -> Self {
+        let Some(tracer) = tracer else { return Self(None) };
+        let caller = tracer.0.propagator.extract_with_context(&Context::new(), &Traceparent(headers));
+        Self(Some(Box::new(Spans {
+            tracer: tracer.clone(),
+            method: method(request),
+            caller: caller.span().span_context().clone(),
+            head: SystemTime::now(),
+            body: None,
+            encoded: None,
+            server: None,
+        })))
+    }
+
+    /// The body is complete.
+    pub fn body_complete(&mut self) {
+        if let Some(spans) = &mut self.0 {
+            spans.body = Some(SystemTime::now());
+        }
+    }
+
+    /// The signature is right: the caller is who it says, and may decide on sampling.
+    pub fn verified(&mut self) {
+        if let Some(spans) = &mut self.0 {
+            let parent = Context::new();
+            // One that is invalid would count as a caller that wants no span.
+            let parent = if spans.caller.is_valid() {
+                parent.with_remote_span_context(spans.caller.clone())
+            } else {
+                parent
+            };
+            spans.begin(Vec::new(), &parent);
+        }
+    }
+
+    /// A send begins; `None` where its delivery is not sampled.
+    pub fn send(&mut self, outgoing: &Outgoing<'_>) -> Option<Sending> {
+        let spans = self.0.as_mut()?;
+        let server = spans.server.as_ref().filter(|server| server.is_recording())?;
+        let Outgoing { topic, key, count } = *outgoing;
+        let name = topic.map_or_else(|| "send".to_owned(), |topic| format!("send {topic}"));
+        let mut attributes = vec![
+            KeyValue::new("messaging.system", "kafka"),
+            KeyValue::new("messaging.operation.name", "send"),
+            KeyValue::new("messaging.operation.type", "send"),
+        ];
+        attributes.extend(topic.map(|topic| KeyValue::new("messaging.destination.name", topic.to_owned())));
+        attributes.extend(key.map(|key| KeyValue::new("messaging.kafka.message.key", key.to_owned())));
+        if count > 1 {
+            attributes.push(KeyValue::new("messaging.batch.message_count", count as i64));
+        }
+        let now = SystemTime::now();
+        let builder = SpanBuilder::from_name(name).with_kind(SpanKind::Producer).with_start_time(now);
+        let sending = spans.tracer.child(builder.with_attributes(attributes), server);
+        spans.encoded.get_or_insert(now);
+        Some(Sending(sending))
+    }
+
+    /// The delivery has ended.
+    pub fn end(self, ending: &Ending<'_>) {
+        let Some(mut spans) = self.0 else { return };
+        if spans.server.is_none() {
+            if spans.tracer.0.strangers.check().is_err() {
+                return;
+            }
+            let link = Link::with_context(spans.caller.clone());
+            // An invalid one, where nothing was sent, is left out.
+            spans.begin(vec![link], &Context::new());
+        }
+        if let Some(server) = spans.server.take().filter(|server| server.is_recording()) {
+            spans.end(server, ending);
+        }
+    }
+}
+
+impl Tracer {
+    fn child(&self, builder: SpanBuilder, parent: &Span) -> Span {
+        let parent = Context::new().with_remote_span_context(parent.span_context().clone());
+        self.0.tracer.build_with_context(builder, &parent)
+    }
+}
+
+impl Spans {
+    fn begin(&mut self, links: Vec<Link>, parent: &Context) {
+        let builder = SpanBuilder::from_name(self.method).with_kind(SpanKind::Server).with_links(links);
+        let builder = builder.with_start_time(self.head);
+        self.server = Some(self.tracer.0.tracer.build_with_context(builder, parent));
+    }
+
+    fn end(&self, mut server: Span, ending: &Ending<'_>) {
+        let now = SystemTime::now();
+        let child = |name: &'static str, from: SystemTime, until: SystemTime| {
+            let builder = SpanBuilder::from_name(name).with_start_time(from);
+            self.tracer.child(builder, &server).end_with_timestamp(until);
+        };
+        if let Some(body) = self.body {
+            child("read body", self.head, body);
+            child("verify and encode", body, self.encoded.unwrap_or(now));
+        }
+        if let Some(source) = ending.source {
+            server.update_name(format!("{} {ROUTE}", self.method));
+            server.set_attribute(KeyValue::new("http.route", ROUTE));
+            server.set_attribute(KeyValue::new("url.path", format!("/hooks/{source}")));
+            server.set_attribute(KeyValue::new("hookstream.source", source.to_owned()));
+        }
+        server.set_attributes([
+            KeyValue::new("http.request.method", self.method),
+            KeyValue::new("url.scheme", self.tracer.0.scheme),
+            KeyValue::new("http.response.status_code", i64::from(ending.status)),
+            KeyValue::new("hookstream.delivery_id", ending.delivery.to_string()),
+            KeyValue::new("hookstream.outcome", ending.outcome.label()),
+        ]);
+        if let Some(reason) = ending.reason {
+            let label = reason.row().label;
+            server.set_attribute(KeyValue::new("hookstream.reason", label));
+            // As OpenTelemetry has it for servers: a 4xx is the client's error and not ours.
+            if ending.status >= 500 {
+                server.set_attribute(KeyValue::new("error.type", label));
+                server.set_status(Status::error(label));
+            }
+        }
+        if let Some((id, event_type)) = ending.event {
+            server.set_attribute(KeyValue::new("cloudevents.event_id", id.to_owned()));
+            server.set_attribute(KeyValue::new("cloudevents.event_type", event_type.to_owned()));
+        }
+        if let Some(topic) = ending.topic {
+            server.set_attribute(KeyValue::new("messaging.destination.name", topic.to_owned()));
+        }
+        if let Some((partition, offset)) = ending.place {
+            server.set_attributes(place(partition, offset));
+        }
+        server.end_with_timestamp(now);
+    }
+}
+
+/// The one URL of deliveries, as `http/routes` has it.
+const ROUTE: &str = "/hooks/{source}";
+
+fn place(partition: i32, offset: i64) -> [KeyValue; 2] {
+    [
+        KeyValue::new("messaging.destination.partition.id", partition.to_string()),
+        KeyValue::new("messaging.kafka.offset", offset),
+    ]
+}
+
+impl Sending {
+    /// What its records say, so that a consumer's span hangs below this one.
+    pub fn traceparent(&self) -> String {
+        let context = self.0.span_context();
+        format!("00-{}-{}-01", context.trace_id(), context.span_id())
+    }
+
+    /// It is over.
+    pub fn end(mut self, sent: Sent) {
+        match sent {
+            Sent::Published(partition, offset) => self.0.set_attributes(place(partition, offset)),
+            Sent::Spooled => self.0.set_attribute(KeyValue::new("hookstream.spooled", true)),
+            Sent::Failed(reason) => {
+                let label = reason.row().label;
+                self.0.set_attribute(KeyValue::new("error.type", label));
+                self.0.set_status(Status::error(label));
+            }
+        }
+        self.0.end();
+    }
+}

@@ -1,0 +1,41 @@
+//! A delivery's records on their way out, under a span if it is sampled.
+
+use super::{Pipeline, reason};
+use crate::deliver::{Receipt, Undelivered};
+use crate::delivery::Deadline;
+use crate::observe::traces::{Outgoing, Sent, Trace};
+use crate::outcome::Reason;
+use crate::record::Record;
+
+impl Pipeline {
+    pub(super) async fn send(
+        &self,
+        records: Vec<Record>,
+        deadline: Deadline,
+        trace: &mut Trace,
+    ) -> Result<Receipt, Undelivered> {
+        let Some(sending) = trace.send(&outgoing(&records)) else {
+            return self.deliverer.deliver(records, deadline).await;
+        };
+        // Also in the spool: its rows are these records.
+        let traceparent = sending.traceparent();
+        let records = records.into_iter().map(|record| record.traced(&traceparent)).collect();
+        let result = self.deliverer.deliver(records, deadline).await;
+        sending.end(match &result {
+            Ok(Receipt::Published(ack)) => Sent::Published(ack.partition, ack.offset),
+            Ok(Receipt::Spooled) => Sent::Spooled,
+            Err(Undelivered::Refused(_)) => Sent::Failed(Reason::KafkaRefused),
+            Err(undelivered) => Sent::Failed(reason(undelivered)),
+        });
+        result
+    }
+}
+
+fn outgoing(records: &[Record]) -> Outgoing<'_> {
+    let topic = records.first().map(Record::topic);
+    Outgoing {
+        topic: topic.filter(|topic| records.iter().all(|record| record.topic() == *topic)),
+        key: if let [record] = records { Some(record.key()) } else { None },
+        count: records.len(),
+    }
+}
