@@ -4,17 +4,15 @@
 mod compile;
 mod drain_only;
 mod lag;
+mod listeners;
 mod reload;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
-use socket2::SockRef;
-use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
@@ -22,6 +20,7 @@ use tokio_util::task::TaskTracker;
 pub(crate) use compile::SCHEMAS;
 pub use compile::{Compiled, compile, compile_service};
 pub use drain_only::DrainOnly;
+pub use listeners::{Listeners, bind_admin};
 pub use reload::{LOOK as RELOAD_LOOK, Reload, warn};
 use reload::{Reloader, in_force};
 
@@ -78,32 +77,6 @@ pub struct App {
 
 /// What the spool may take to commit what waits.
 const CLOSE: Duration = Duration::from_secs(5);
-
-/// The two ports, bound.
-pub struct Listeners {
-    /// Where providers call.
-    pub hooks: TcpListener,
-    /// The operator's.
-    pub admin: TcpListener,
-}
-
-/// Binds the operator's port alone.
-///
-/// # Errors
-/// When the address is taken, or not ours.
-pub async fn bind_admin(config: &Config) -> anyhow::Result<TcpListener> {
-    bind("admin.listen", &config.admin.listen).await
-}
-
-impl Listeners {
-    /// Binds what the configuration says.
-    ///
-    /// # Errors
-    /// When an address is taken, or not ours.
-    pub async fn bind(config: &Config) -> anyhow::Result<Self> {
-        Ok(Self { hooks: bind("http.listen", &config.http.listen).await?, admin: bind_admin(config).await? })
-    }
-}
 
 impl App {
     /// Starts the tasks. Kafka and the registry are not waited for:
@@ -399,20 +372,4 @@ async fn look_for_kafka(producer: Arc<Producer>, health: Arc<Health>) {
             let _ = tokio::task::spawn_blocking(move || producer.probe(PROBE)).await;
         }
     }
-}
-
-/// Connections that may wait to be accepted; the kernel's own bound (`net.core.somaxconn`, 4096)
-/// counts as well. tokio asks for 128, which a crowd fills within milliseconds: a client that finds
-/// no room is not told, and tries again only after a second.
-const BACKLOG: i32 = 4096;
-
-async fn bind(key: &str, address: &str) -> anyhow::Result<TcpListener> {
-    let bound = TcpListener::bind(address).await.and_then(|listener| {
-        // Listening a second time changes the number, and nothing else.
-        SockRef::from(&listener).listen(BACKLOG)?;
-        Ok(listener)
-    });
-    bound.with_context(|| {
-        format!("cannot listen on {address} ({key}): choose another with -X {key}=ADDRESS:PORT")
-    })
 }

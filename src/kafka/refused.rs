@@ -4,15 +4,15 @@ use rdkafka::ClientConfig;
 use rdkafka::error::KafkaError;
 
 use super::Connection;
-use crate::config::{Problems, is_secret};
+use crate::config::Problems;
 
-/// librdkafka's own text holds the value, which may be a secret: this names the property, and says what is wrong
-/// with it where no secret can stand in that.
-fn said(name: &str, description: &str) -> String {
-    match is_secret(name) {
-        // "... not supported in this build" is worth knowing, and quotes no value.
-        true if !description.contains("not supported") => "librdkafka refuses its value".to_owned(),
-        _ => format!("librdkafka refuses it: {}", description.trim_end_matches(['.', '\n'])),
+/// librdkafka's own text quotes the value, or the part of it that it does not like, and that may be a secret,
+/// also one in the wrong place. These two quote none.
+fn said(description: &str) -> String {
+    let safe = ["No such configuration property", "not supported in this build"];
+    match safe.iter().any(|safe| description.contains(safe)) {
+        true => format!("librdkafka refuses it: {}", description.trim_end_matches(['.', '\n'])),
+        false => "librdkafka does not take its value; see its CONFIGURATION.md".to_owned(),
     }
 }
 
@@ -20,7 +20,7 @@ fn said(name: &str, description: &str) -> String {
 pub(super) fn refused(error: KafkaError) -> anyhow::Error {
     match error {
         KafkaError::ClientConfig(_, description, name, _) => {
-            anyhow::anyhow!("kafka.properties.{name}: {}", said(&name, &description))
+            anyhow::anyhow!("kafka.properties.{name}: {}", said(&description))
         }
         other => anyhow::Error::new(other).context("librdkafka refuses [kafka]"),
     }
@@ -32,7 +32,7 @@ impl Connection {
         for (name, value) in self.properties.iter() {
             let alone = ClientConfig::new().set(name, value).create_native_config();
             if let Err(KafkaError::ClientConfig(_, description, ..)) = alone {
-                problems.add(format!("kafka.properties.{name}"), said(name, &description));
+                problems.add(format!("kafka.properties.{name}"), said(&description));
             }
         }
     }

@@ -35,7 +35,6 @@ fn outgoing(records: &[Record]) -> Outgoing<'_> {
     let topic = records.first().map(Record::topic);
     Outgoing {
         topic: topic.filter(|topic| records.iter().all(|record| record.topic() == *topic)),
-        key: if let [record] = records { Some(record.key()) } else { None },
         count: records.len(),
     }
 }

@@ -103,7 +103,7 @@ async fn read_to_end(stream: &mut (impl AsyncReadExt + Unpin), shared: &Shared) 
 async fn drip(stream: &mut (impl AsyncWriteExt + Unpin)) -> io::Result<()> {
     loop {
         stream.write_all(b" ").await?;
-        sleep(Duration::from_secs(1)).await;
+        sleep(Duration::from_secs(1)).await; // how slow it is
     }
 }
 
@@ -115,7 +115,7 @@ async fn forge(mut stream: TcpStream, shared: &Shared, number: usize) -> io::Res
         shared.plan.path,
         body.len(),
     );
-    // Evenly over the pause.
+    // The pace of each, evenly one after the other over the pause.
     let count_of = |wanted| shared.plan.kinds.iter().find(|(kind, _)| *kind == wanted).map_or(1, |(_, n)| *n);
     sleep(FORGED_PAUSE / count_of(Kind::Forged) as u32 * number as u32).await;
     let mut bytes = [0; 4096];
@@ -126,7 +126,7 @@ async fn forge(mut stream: TcpStream, shared: &Shared, number: usize) -> io::Res
             return Ok(());
         }
         count(&bytes[..length], shared);
-        sleep(FORGED_PAUSE).await;
+        sleep(FORGED_PAUSE).await; // its pace
     }
 }
 

@@ -70,7 +70,7 @@ pub async fn compare(service: &Service, plan: &Plan, honest: &mut Honest, pairs:
         let crowd = Crowd::start(plan);
         let most = plan.connections() * 95 / 100;
         until("the whole crowd, accepted", async || {
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(LOOK).await; // the pace of the looks
             crowd.report().open() >= most && service.files() >= files + most
         })
         .await;
@@ -80,7 +80,7 @@ pub async fn compare(service: &Service, plan: &Plan, honest: &mut Honest, pairs:
         assert!(held >= most, "the crowd stays for all of a round");
         drop(crowd);
         until("the end of the crowd's connections", async || {
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(LOOK).await; // the pace of the looks
             service.files() <= files + 20
         })
         .await;

@@ -18,7 +18,7 @@ use crate::clients::{Kind, connect};
 /// How the process is told what to hold.
 const PLAN: &str = "HOOKSTREAM_TEST_CROWD";
 
-/// What its lines begin with, among those of the test harness.
+/// What the lines of its report begin with.
 const MARK: &str = "crowd ";
 
 /// Connections that it opens in a second, the first ones and those that the service closed.
@@ -76,7 +76,6 @@ impl Crowd {
         let mut child = Command::new("nice")
             .args(["-n", "19"])
             .arg(std::env::current_exe().unwrap())
-            .args(["the_crowd", "--exact", "--ignored", "--nocapture"])
             .env(PLAN, serde_json::to_string(plan).unwrap())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -90,8 +89,7 @@ impl Crowd {
                 for line in lines.map_while(Result::ok) {
                     match line.strip_prefix(MARK) {
                         Some(text) => *report.lock().unwrap() = serde_json::from_str(text).unwrap(),
-                        // The harness's own; and why it failed, if it did.
-                        None if line.is_empty() || line.starts_with("running ") => {}
+                        // Why it failed, if it did.
                         None => println!("crowd: {line}"),
                     }
                 }
@@ -132,6 +130,7 @@ impl Shared {
             *next = (*next).max(Instant::now()) + Duration::from_secs(1) / OPENS;
             *next
         };
+        // The pace that connections are opened at.
         tokio::time::sleep_until(at).await;
     }
 
@@ -161,10 +160,13 @@ impl Shared {
     }
 }
 
-/// The process. Ends when its standard input does.
-pub fn run() {
-    let plan = std::env::var(PLAN).expect("started by the other tests here, which say what to hold");
-    let plan: Plan = serde_json::from_str(&plan).unwrap();
+/// What this process is to hold, if it is the crowd's.
+pub fn asked_for() -> Option<Plan> {
+    std::env::var(PLAN).ok().map(|plan| serde_json::from_str(&plan).unwrap())
+}
+
+/// The crowd's process. Ends when its standard input does.
+pub fn run(plan: Plan) {
     enough_files(plan.connections());
     std::thread::spawn(|| {
         let _ = std::io::stdin().read_to_end(&mut Vec::new());

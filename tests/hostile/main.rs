@@ -1,5 +1,5 @@
 //! Hostile clients all together, and honest ones who do not notice. A binary of its own, so that
-//! no other test runs beside what is measured here.
+//! no other test runs beside what is measured here; and its executable is the crowd's process, too.
 // Tests may stop at the first surprise, and read answers as trees.
 #![allow(
     clippy::unwrap_used,
@@ -25,17 +25,44 @@ use clients::Kind;
 use compare::compare;
 use crowd::{Plan, enough_files};
 use honest::Honest;
+use libtest_mimic::{Arguments, Trial};
 use service::Service;
 use support::{PATIENCE, Setup, kafka};
+use tokio::runtime::Builder;
 use tokio::sync::Mutex;
 
 /// Measurements are made one after the other.
 static ALONE: Mutex<()> = Mutex::const_new(());
 
-#[test]
-#[ignore = "the process that the other tests start"]
-fn the_crowd() {
-    crowd::run();
+fn main() {
+    if let Some(plan) = crowd::asked_for() {
+        return crowd::run(plan);
+    }
+    let mut arguments = Arguments::from_args();
+    // With one thread what the tests print would stand in the middle of the harness's lines.
+    arguments.test_threads = Some(2);
+    let trials = vec![
+        trial(
+            "eight_thousand_hostile_connections_do_not_double_the_p99_of_honest_clients",
+            eight_thousand_connections,
+        ),
+        trial(
+            "a_thousand_unfinished_tls_handshakes_do_not_double_the_p99_of_honest_clients",
+            a_thousand_handshakes,
+        ),
+    ];
+    libtest_mimic::run(&arguments, trials).exit();
+}
+
+fn trial<F: Future<Output = ()>>(name: &str, test: impl FnOnce() -> F + Send + 'static) -> Trial {
+    Trial::test(name, || {
+        let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+        runtime.block_on(async {
+            let _alone = ALONE.lock().await;
+            test().await;
+        });
+        Ok(())
+    })
 }
 
 /// A service with the shipped bounds, and a crowd of these kinds that is not there yet.
@@ -54,9 +81,7 @@ async fn all_is_there(source: &str, honest: &Honest) {
     assert!(found == honest.sent, "{} in the topic, {} were sent", found.len(), honest.sent.len());
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn eight_thousand_hostile_connections_do_not_double_the_p99_of_honest_clients() {
-    let _alone = ALONE.lock().await;
+async fn eight_thousand_connections() {
     let mut setup = Setup::new("datagrid");
     let source = setup.source.clone();
     // More than honest clients could use until their ack deadline, and fewer than the crowd's slow
@@ -90,9 +115,7 @@ async fn eight_thousand_hostile_connections_do_not_double_the_p99_of_honest_clie
     assert_eq!(metrics.of_source(&source, "unavailable"), 0, "no delivery found a place taken");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_thousand_unfinished_tls_handshakes_do_not_double_the_p99_of_honest_clients() {
-    let _alone = ALONE.lock().await;
+async fn a_thousand_handshakes() {
     let mut setup = Setup::new("datagrid");
     let source = setup.source.clone();
     let directory = tempfile::tempdir().unwrap();

@@ -207,7 +207,7 @@ async fn a_registry_with_an_authority_of_ones_own() {
 fn what_librdkafka_refuses_is_told_by_check_and_serve_without_the_value() {
     let directory = tempfile::tempdir().unwrap();
     let toml = "[source.grapevine]\nsecrets = [{ env = \"TEST_SECRET\" }]\n[kafka.properties]\n\
-                \"linger.millis\" = 1\n\"compression.type\" = \"gzap\"\n\
+                \"linger.millis\" = 1\n\"compression.type\" = \"sesame-in-the-wrong-place\"\n\
                 \"sasl.mechanism\" = \"OAUTHBEARER\"\n\
                 \"sasl.oauthbearer.client.secret\" = { env = \"TEST_SECRET\" }\n";
     std::fs::write(directory.path().join("own.toml"), toml).unwrap();
@@ -215,7 +215,10 @@ fn what_librdkafka_refuses_is_told_by_check_and_serve_without_the_value() {
         let mut program = hookstream(directory.path());
         let (code, stdout, stderr) =
             run(program.args([command, "-c", "own.toml"]).env("TEST_SECRET", SECRET));
-        assert!(!stdout.contains(SECRET) && !stderr.contains(SECRET), "{stdout}{stderr}");
+        assert!(
+            [SECRET, "sesame"].iter().all(|secret| !stdout.contains(secret) && !stderr.contains(secret)),
+            "{stdout}{stderr}"
+        );
         (code, stdout + &stderr)
     };
     let (code, told_by_serve) = told("serve");
@@ -224,7 +227,7 @@ fn what_librdkafka_refuses_is_told_by_check_and_serve_without_the_value() {
     assert_eq!(code, 1, "{told}");
     for expected in [
         "own.toml:4: kafka.properties.linger.millis: librdkafka refuses it: No such configuration property",
-        "own.toml:5: kafka.properties.compression.type: librdkafka refuses it: Invalid value \"gzap\"",
+        "own.toml:5: kafka.properties.compression.type: librdkafka does not take its value",
         "own.toml:7: kafka.properties.sasl.oauthbearer.client.secret: librdkafka refuses it: ",
         "not supported in this build",
     ] {

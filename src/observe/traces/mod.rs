@@ -9,7 +9,8 @@
 //!   ratio picks (it goes by the id). So what did not verify begins a trace of its own, under an id of ours,
 //!   with a link to what was sent; and at most [`STRANGERS`] in a second are up for the ratio at all.
 //!
-//! Spans hold what the log's line holds: names, ids, places and reasons; no header, no query, no body.
+//! Spans hold what the log's line holds: names, ids, places and reasons; no header, no query, no body, and no
+//! record's key, which may be any text of the body (`envelope.keys`).
 //! `tracestate` and baggage are not read.
 
 mod export;

@@ -56,8 +56,6 @@ pub struct Ending<'a> {
 pub struct Outgoing<'a> {
     /// That of all records; `None` where they differ.
     pub topic: Option<&'a str>,
-    /// Of one record alone.
-    pub key: Option<&'a str>,
     /// How many records.
     pub count: usize,
 }
@@ -145,7 +143,7 @@ impl Trace {
     pub fn send(&mut self, outgoing: &Outgoing<'_>) -> Option<Sending> {
         let spans = self.0.as_mut()?;
         let server = spans.server.as_ref().filter(|server| server.is_recording())?;
-        let Outgoing { topic, key, count } = *outgoing;
+        let Outgoing { topic, count } = *outgoing;
         let name = topic.map_or_else(|| "send".to_owned(), |topic| format!("send {topic}"));
         let mut attributes = vec![
             KeyValue::new("messaging.system", "kafka"),
@@ -153,7 +151,6 @@ impl Trace {
             KeyValue::new("messaging.operation.type", "send"),
         ];
         attributes.extend(topic.map(|topic| KeyValue::new("messaging.destination.name", topic.to_owned())));
-        attributes.extend(key.map(|key| KeyValue::new("messaging.kafka.message.key", key.to_owned())));
         if count > 1 {
             attributes.push(KeyValue::new("messaging.batch.message_count", count as i64));
         }
