@@ -4,6 +4,7 @@ use std::path::Path;
 
 use crate::config::{Loaded, Problems};
 use crate::http::Ports;
+use crate::kafka::Connection;
 use crate::schema::Schemas;
 use crate::sources::Sources;
 
@@ -30,6 +31,8 @@ pub fn compile_service(loaded: &Loaded) -> Result<(Sources, Schemas, Ports), Pro
 }
 
 fn compile_on(loaded: &Loaded, mut problems: Problems) -> Result<(Sources, Schemas), Problems> {
+    let kafka = &loaded.config.kafka;
+    Connection::new(&kafka.bootstrap_servers, loaded.properties.clone()).judge(&mut problems);
     let schemas = Schemas::load(Path::new(SCHEMAS), &loaded.config, &mut problems);
     problems.or(())?;
     let sources = Sources::compile(loaded, &schemas, None)?;

@@ -26,7 +26,7 @@ pub struct Args {
 /// # Errors
 /// Problems of the configuration; what was still in flight at the end of the shutdown's bound.
 pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<Verdict> {
-    log::init(log::SERVICE);
+    let _written = log::init_service();
     // What only publishes finished records verifies nothing.
     let loaded = if args.drain_only { config.load_unread()? } else { config.load()? };
     let file = loaded.file.as_ref().map_or("none (built in)".into(), |file| file.display().to_string());

@@ -30,7 +30,7 @@ pub use handshake::{Answer, Challenge, Handshake, When};
 pub use level::Level;
 pub use load::{Auth, Loaded, Overrides, Secrets, load, presets};
 pub use problems::Problems;
-pub use properties::{Properties, Property};
+pub use properties::{Properties, Property, is_secret};
 pub use reference::{SecretEntry, SecretRef};
 pub use secret::{Binds, Environment, Secret, SecretText, Window};
 pub use signature::{CREDENTIALS, Encoding, Form, Hash, Kind, SecretFormat, Signature, TimestampUnit};

@@ -136,7 +136,8 @@ fn reserved(name: &str) -> Option<&'static str> {
     RESERVED.iter().find(|(reserved, _)| *reserved == name).map(|(_, instead)| *instead)
 }
 
-fn is_secret(name: &str) -> bool {
+/// Whether what a property of this name holds is a secret, by the end of the name.
+pub fn is_secret(name: &str) -> bool {
     const ENDS: [&str; 7] =
         ["password", "passphrase", "secret", "key.pem", "token", "api.key", "keystore.pem"];
     ENDS.iter().any(|end| name.strip_suffix(end).is_some_and(|rest| rest.is_empty() || rest.ends_with('.')))

@@ -14,6 +14,7 @@ use rdkafka::error::RDKafkaErrorCode;
 
 use super::Connection;
 use super::ffi::{self, Alteration, Group};
+use super::refused::refused;
 
 /// The bound of each call to the cluster.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -133,7 +134,7 @@ impl Admin {
     /// # Errors
     /// When librdkafka refuses a property.
     pub fn new(connection: &Connection) -> anyhow::Result<Self> {
-        let client = connection.client_config(&[]).create().context("librdkafka refuses [kafka]")?;
+        let client = connection.client_config(&[]).create().map_err(refused)?;
         Ok(Self(Arc::new(client)))
     }
 

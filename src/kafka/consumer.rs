@@ -21,6 +21,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tokio::sync::mpsc;
 
 use super::Connection;
+use super::refused::refused;
 
 mod fetched;
 pub(super) mod first;
@@ -156,7 +157,7 @@ impl Consumer {
         for (name, value) in forced {
             config.set(*name, *value);
         }
-        let inner = config.create_with_context(Callbacks::default()).context("librdkafka refuses [kafka]")?;
+        let inner = config.create_with_context(Callbacks::default()).map_err(refused)?;
         Ok(Self { inner: Arc::new(inner), bootstrap_servers: connection.bootstrap_servers().to_owned() })
     }
 

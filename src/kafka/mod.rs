@@ -5,6 +5,7 @@ mod consumer;
 mod ffi;
 mod murmur2;
 mod producer;
+mod refused;
 mod renew;
 mod triage;
 

@@ -12,6 +12,7 @@ use rdkafka::producer::{FutureProducer, FutureRecord, Producer as _};
 use rdkafka::statistics::Statistics;
 use rdkafka::{ClientConfig, ClientContext};
 
+use super::refused::refused;
 use super::renew::Voice;
 use super::{Connection, Trouble};
 use crate::observe::health::{Health, State};
@@ -55,8 +56,7 @@ pub(super) struct Live {
 
 impl Live {
     pub(super) fn new(config: &ClientConfig, voice: Voice) -> anyhow::Result<Self> {
-        let inner =
-            config.create_with_context(Callbacks(voice.clone())).context("librdkafka refuses [kafka]")?;
+        let inner = config.create_with_context(Callbacks(voice.clone())).map_err(refused)?;
         Ok(Self { inner, voice })
     }
 }

@@ -98,6 +98,8 @@ metrics! {
         "Connections to a port with TLS that ended before their handshake was done: clients that do not trust the certificate, plain HTTP, port scans, time-outs.";
     CERTIFICATE   Gauge     "hookstream_tls_not_after_timestamp_seconds" ["port"]
         "When the certificate in use ends, in seconds since 1970, of the ports `http` and `admin`; only where they have TLS.";
+    LOG_DROPPED   Counter   "hookstream_log_lines_dropped_total" []
+        "Lines of the log that were dropped since its reader did not keep up.";
     RELOAD        Gauge     "hookstream_config_last_reload_successful" []
         "1 when the configuration that was read last is in force, 0 when it was refused and the old one stays.";
     BUILD         Gauge     "hookstream_build_info" ["version"]
@@ -316,6 +318,7 @@ pub struct Now {
 pub fn render(now: Now) -> String {
     metrics::gauge!(IN_FLIGHT).set(now.in_flight as f64);
     metrics::gauge!(KAFKA_UP).set(f64::from(u8::from(now.kafka_up)));
+    metrics::counter!(LOG_DROPPED).absolute(super::log::dropped());
     match HANDLE.get() {
         Some(Some(handle)) => {
             handle.run_upkeep();

@@ -17,6 +17,7 @@ mod planted;
 mod provider;
 mod proxy;
 mod registry;
+mod rolling;
 mod room;
 mod senders;
 mod service;
@@ -86,6 +87,12 @@ enum Mode {
     Disk,
     /// Each 202 follows the sync of its row, by a trace of system calls.
     Order,
+    /// Two replicas behind a load balancer, replaced one after the other under load.
+    Rolling {
+        /// What deliveries are made from.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
     /// Bugs are planted, and the checks must find them; needs --features planted.
     Planted {
         /// What deliveries are made from.
@@ -121,6 +128,7 @@ async fn run(args: Args) -> anyhow::Result<()> {
         Some(Mode::Neighbours { rounds }) => neighbours::run(rounds.max(1)).await,
         Some(Mode::Disk) => disk::run().await,
         Some(Mode::Order) => order::run(None).await,
+        Some(Mode::Rolling { seed }) => rolling::run(seed).await,
         Some(Mode::Planted { seed }) => planted::run(seed).await,
     }
 }

@@ -68,12 +68,14 @@ pub struct Book {
     pub took: Histogram<u64>,
 }
 
+/// Where the next request goes: `http://ADDRESS/hooks`.
+pub type Hooks = Box<dyn Fn() -> String + Send + Sync>;
+
 /// Where deliveries go, and how their answers are kept.
-#[derive(Debug)]
 pub struct Senders {
     seed: u64,
     start: Instant,
-    hooks: String,
+    hooks: Hooks,
     client: reqwest::Client,
     places: Arc<Semaphore>,
     tasks: TaskTracker,
@@ -84,8 +86,8 @@ pub struct Senders {
 }
 
 impl Senders {
-    /// Nothing is sent yet. `hooks` is `http://ADDRESS/hooks`.
-    pub fn new(seed: u64, hooks: String) -> Arc<Self> {
+    /// Nothing is sent yet.
+    pub fn new(seed: u64, hooks: Hooks) -> Arc<Self> {
         let client = reqwest::Client::builder().timeout(PROVIDER_TIMEOUT).no_proxy();
         let book = Book {
             sent: 0,
@@ -189,21 +191,21 @@ impl Senders {
 
     /// True when the provider would not try again.
     async fn attempt(&self, n: u64, delivery: &Delivery) -> bool {
-        let mut request = self.client.post(format!("{}/{}", self.hooks, delivery.source));
+        let mut request = self.client.post(format!("{}/{}", (self.hooks)(), delivery.source));
         if let Some((name, value)) = &delivery.header {
             request = request.header(*name, value);
         }
         let start = Instant::now();
         let answer = async {
             let answer = request.body(delivery.body.clone()).send().await?;
-            let status = answer.status().as_u16();
-            Ok::<_, reqwest::Error>((status, answer.bytes().await?))
+            let (status, again) = (answer.status().as_u16(), answer.headers().contains_key("retry-after"));
+            Ok::<_, reqwest::Error>((status, again, answer.bytes().await?))
         }
         .await;
         let took = start.elapsed();
         let mut book = self.book();
         book.attempts += 1;
-        let (status, body) = match answer {
+        let (status, again, body) = match answer {
             Ok(answer) => answer,
             Err(error) if error.is_timeout() => {
                 book.late += 1;
@@ -227,7 +229,7 @@ impl Senders {
                 book.accepted.entry(n).or_insert(Accepted { at: self.start.elapsed(), status });
                 true
             }
-            (503, _) => false,
+            (503, _) if again => false,
             (_, fate) => {
                 let fate = if *fate == Fate::Forged { "forged" } else { "authentic" };
                 book.wrong.push(format!("delivery {n}, {fate}, was answered {said}"));

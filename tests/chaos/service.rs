@@ -93,6 +93,11 @@ impl Service {
         let _ = self.child.wait();
     }
 
+    /// How it ended, if it has.
+    pub fn ended(&mut self) -> Option<std::process::ExitStatus> {
+        self.child.try_wait().ok().flatten()
+    }
+
     /// SIGTERM, and how it ended.
     pub fn stop(mut self) -> anyhow::Result<std::process::ExitStatus> {
         signal(self.child.id(), "TERM")?;

@@ -51,7 +51,6 @@ impl Program {
 }
 
 /// All of it, and what was done to it.
-#[derive(Debug)]
 pub struct World {
     /// The service.
     pub program: Arc<Program>,
@@ -101,7 +100,7 @@ impl World {
         };
         ready(admin).await?;
         let snapshot = registry.snapshot().await?;
-        let senders = Senders::new(seed, format!("http://{hooks}/hooks"));
+        let senders = Senders::new(seed, Box::new(move || format!("http://{hooks}/hooks")));
         Ok(Self {
             program,
             cluster,

@@ -14,7 +14,8 @@ use base64::prelude::BASE64_STANDARD;
 use hookstream::dev::registry;
 use rustls::pki_types::PrivateKeyDer;
 
-use crate::support::{Setup, batch, kafka, stack};
+use crate::cli::{hookstream, run};
+use crate::support::{SECRET, Setup, batch, kafka, stack};
 
 /// A service that reaches Kafka at one of the stack's listeners with these properties.
 async fn publishes(listener: &str, properties: &str) {
@@ -198,4 +199,33 @@ async fn a_registry_with_an_authority_of_ones_own() {
 
     let stranger = Setup { registry: url, ..Setup::new("datagrid") }.start().await;
     stranger.datagrid_post(batch("evt_1")).await.is(503, "unavailable", Some("schema_unknown"));
+}
+
+#[test]
+fn what_librdkafka_refuses_is_told_by_check_and_serve_without_the_value() {
+    let directory = tempfile::tempdir().unwrap();
+    let toml = "[source.grapevine]\nsecrets = [{ env = \"TEST_SECRET\" }]\n[kafka.properties]\n\
+                \"linger.millis\" = 1\n\"compression.type\" = \"gzap\"\n\
+                \"sasl.mechanism\" = \"OAUTHBEARER\"\n\
+                \"sasl.oauthbearer.client.secret\" = { env = \"TEST_SECRET\" }\n";
+    std::fs::write(directory.path().join("own.toml"), toml).unwrap();
+    let told = |command: &str| {
+        let mut program = hookstream(directory.path());
+        let (code, stdout, stderr) =
+            run(program.args([command, "-c", "own.toml"]).env("TEST_SECRET", SECRET));
+        assert!(!stdout.contains(SECRET) && !stderr.contains(SECRET), "{stdout}{stderr}");
+        (code, stdout + &stderr)
+    };
+    let (code, told_by_serve) = told("serve");
+    assert!(code == 2 && told_by_serve.contains("kafka.properties.linger.millis"), "{told_by_serve}");
+    let (code, told) = told("check");
+    assert_eq!(code, 1, "{told}");
+    for expected in [
+        "own.toml:4: kafka.properties.linger.millis: librdkafka refuses it: No such configuration property",
+        "own.toml:5: kafka.properties.compression.type: librdkafka refuses it: Invalid value \"gzap\"",
+        "own.toml:7: kafka.properties.sasl.oauthbearer.client.secret: librdkafka refuses it: ",
+        "not supported in this build",
+    ] {
+        assert!(told.contains(expected), "{expected} is not in\n{told}");
+    }
 }
