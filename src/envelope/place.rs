@@ -104,14 +104,17 @@ fn time(format: TimeFormat, text: &str) -> Option<Timestamp> {
 /// A number in units of ten to the power of -9 + `digits` seconds. No way through f64: a fraction
 /// is read as digits, too, and one that nanoseconds cannot hold is not read at all.
 fn unix(text: &str, digits: usize) -> Option<Timestamp> {
-    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
-    let unsigned = whole.strip_prefix('-').unwrap_or(whole);
+    let (written, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let unsigned = written.strip_prefix('-').unwrap_or(written);
     let all_digits = |text: &str| text.bytes().all(|b| b.is_ascii_digit());
     if unsigned.is_empty() || fraction.len() > digits || !all_digits(unsigned) || !all_digits(fraction) {
         return None;
     }
-    let sign = if whole.starts_with('-') { "-" } else { "" };
-    let nanoseconds = format!("{sign}{unsigned}{fraction:0<digits$}").parse().ok()?;
+    // No time has more units than an i64.
+    let whole = i128::from(unsigned.parse::<i64>().ok()?);
+    let decimals = fraction.bytes().chain(std::iter::repeat(b'0')).take(digits);
+    let size = decimals.fold(whole, |sum, digit| sum * 10 + i128::from(digit - b'0'));
+    let nanoseconds = if written.starts_with('-') { -size } else { size };
     Timestamp::from_nanosecond(nanoseconds).ok()
 }
 

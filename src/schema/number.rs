@@ -113,13 +113,19 @@ pub(super) fn rounded_down(text: &str, power: u8) -> Option<(i64, bool)> {
 /// value back. `None` when it is past the largest.
 pub(super) fn double(text: &str) -> Option<(f64, bool)> {
     let value: f64 = text.parse().ok().filter(|value: &f64| value.is_finite())?;
-    Some((value, gives_back(text, format_args!("{value:e}"))))
+    Some((value, is_short(text, 15) || gives_back(text, format_args!("{value:e}"))))
 }
 
 /// As [`double`], in single precision.
 pub(super) fn float(text: &str) -> Option<(f32, bool)> {
     let value: f32 = text.parse().ok().filter(|value: &f32| value.is_finite())?;
-    Some((value, gives_back(text, format_args!("{value:e}"))))
+    Some((value, is_short(text, 6) || gives_back(text, format_args!("{value:e}"))))
+}
+
+/// Whether it has so few digits that every number of so many comes back: 15 of a double, 6 of a float
+/// (`DBL_DIG` and `FLT_DIG` of C). Most prices do.
+fn is_short(text: &str, digits: usize) -> bool {
+    text.len() <= digits && !text.bytes().any(|byte| matches!(byte, b'e' | b'E'))
 }
 
 fn gives_back(text: &str, shortest: std::fmt::Arguments<'_>) -> bool {
@@ -222,6 +228,33 @@ mod tests {
         for text in ["1e400", "-1e400", "1e999999999999999999999"] {
             assert!(double(text).is_none(), "{text}");
         }
+    }
+
+    /// The quick answer against the slow one, on numbers as long as it may take.
+    #[test]
+    fn every_short_number_comes_back() {
+        let mut random = fastrand::Rng::with_seed(20_261_125);
+        for _ in 0..20_000 {
+            let digits = |n: usize, random: &mut fastrand::Rng| -> String {
+                (0..n).map(|_| random.digit(10)).collect()
+            };
+            for (most, single) in [(15, false), (6, true)] {
+                let whole = random.usize(1..most - 2);
+                let fraction = random.usize(1..most - whole - 1);
+                let sign = if random.bool() { "-" } else { "" };
+                let text = format!("{sign}{}.{}", digits(whole, &mut random), digits(fraction, &mut random));
+                assert!(is_short(&text, most), "{text}");
+                let back = if single {
+                    let value: f32 = text.parse().unwrap();
+                    gives_back(&text, format_args!("{value:e}"))
+                } else {
+                    let value: f64 = text.parse().unwrap();
+                    gives_back(&text, format_args!("{value:e}"))
+                };
+                assert!(back, "{text}");
+            }
+        }
+        assert!(!is_short("1e400", 15) && !is_short("1E-9", 15));
     }
 
     #[test]

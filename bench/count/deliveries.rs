@@ -1,0 +1,135 @@
+//! Signed deliveries of fixed content, and the sources that they are for, compiled as the service does.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use hookstream::config::{self, Environment, Loaded, Overrides};
+use hookstream::delivery::{Delivery, Id};
+use hookstream::envelope::Event;
+use hookstream::schema::{Encoded, Encoder, Schemas, Standing};
+use hookstream::sources::{Source, Sources};
+use hookstream::verify::Verified;
+use http::{HeaderMap, HeaderValue, Uri, header};
+use jiff::Timestamp;
+
+/// When all of them are signed and received.
+const NOW: i64 = 1_775_847_600;
+
+/// A delivery id of the usual form, so that each run has the same bytes.
+const ID: &str = "019a8f6e7b3c7def8123456789abcdef";
+
+/// An event of 0.25 KB.
+const SMALL: &str = include_str!("../../config/samples/datagrid/knowledge.processing.completed.json");
+
+/// An event of 0.8 KB.
+const TYPICAL: &str = include_str!("../../config/samples/datagrid/batch_prediction.failed.json");
+
+/// A delivery and its source. They live as long as the process, so that what borrows from them may.
+pub(crate) struct Case {
+    pub(crate) source: Arc<Source>,
+    pub(crate) delivery: Delivery,
+}
+
+impl Case {
+    pub(crate) fn verified(&self) -> Verified<'_> {
+        self.source.verifier.verify(&self.delivery).unwrap()
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.delivery.body.len()
+    }
+
+    /// Its event, and what encodes it.
+    pub(crate) fn event(&'static self) -> (Event<'static>, &'static Encoder) {
+        let verified: &'static Verified<'static> = Box::leak(Box::new(self.verified()));
+        let (source, body) = (&*self.source, &self.delivery.body);
+        let event = source.envelope.open(&source.name, verified, body).unwrap().remove(0);
+        let encoder = source.route(event.route()).unwrap().open().unwrap();
+        (event, encoder)
+    }
+
+    /// That event, encoded.
+    pub(crate) fn encoded(&'static self) -> Encoded {
+        let (event, encoder) = self.event();
+        encoder.encode(&event).unwrap()
+    }
+}
+
+/// All sources of `bench/sources.toml`, whose schemas have ids.
+pub(crate) struct Deliveries(Sources);
+
+impl Deliveries {
+    pub(crate) fn new() -> Self {
+        let bench = Path::new(env!("CARGO_MANIFEST_DIR")).join("bench");
+        let overrides = Overrides { file: Some(bench.join("sources.toml")), ..Overrides::default() };
+        let environment = [("SECRET", "bench-secret-0123456789abcdef")];
+        let loaded: Loaded = config::load(&overrides, &Environment::from_iter(environment)).unwrap();
+        let mut problems = loaded.problems();
+        let mut schemas = Schemas::load(&bench.join("schemas"), &loaded.config, &mut problems);
+        problems.or(()).unwrap();
+        let subjects: Vec<_> = schemas.iter().map(|known| known.subject.clone()).collect();
+        subjects.iter().for_each(|subject| schemas.set(subject, Standing::Confirmed(7)));
+        Self(Sources::compile(&loaded, &schemas, None).unwrap())
+    }
+
+    /// An event of 0.25 KB: its body signed as it is.
+    pub(crate) fn small(&self) -> &'static Case {
+        self.signed("datagrid", SMALL)
+    }
+
+    /// An event of 0.8 KB: its body signed as it is.
+    pub(crate) fn typical(&self) -> &'static Case {
+        self.signed("datagrid", TYPICAL)
+    }
+
+    /// An order of so many bytes, in arrays: its body signed as it is.
+    pub(crate) fn raw(&self, bytes: usize) -> &'static Case {
+        self.signed("shop", &order(bytes, "", "Kaffee"))
+    }
+
+    /// An order of so many bytes, with spaces and beyond ASCII, of which the canonical form is signed.
+    pub(crate) fn canonical(&self, bytes: usize) -> &'static Case {
+        self.signed("python", &order(bytes, " ", "Kaffee, ger\u{f6}stet"))
+    }
+
+    fn signed(&self, source: &str, body: &str) -> &'static Case {
+        let (source, mut headers) = (self.0.get(source).unwrap().clone(), HeaderMap::new());
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(header::USER_AGENT, HeaderValue::from_static("bench/1"));
+        let received_at = Timestamp::from_second(NOW).unwrap();
+        source.verifier.sign(body.as_bytes(), received_at, &mut headers).unwrap();
+        let body = Bytes::copy_from_slice(body.as_bytes());
+        let delivery =
+            Delivery { id: Id::parse(ID).unwrap(), uri: Uri::from_static("/"), headers, body, received_at };
+        Box::leak(Box::new(Case { source, delivery }))
+    }
+}
+
+/// As many lines as fit, and a note as long as the rest.
+fn order(bytes: usize, space: &str, title: &str) -> String {
+    let s = space;
+    let mut body = format!(
+        "{{\"id\":{s}\"evt_7f3d8a2c\",{s}\"type\":{s}\"order.created\",{s}\"time\":{s}\"2026-04-10T19:00:00.118Z\",{s}\
+         \"data\":{s}{{\"number\":{s}100017,{s}\"currency\":{s}\"EUR\",{s}\"lines\":{s}["
+    );
+    let mut between = String::new();
+    for number in 1.. {
+        let line = format!(
+            "{between}{{\"sku\":{s}\"K-{number:05}\",{s}\"title\":{s}\"{title}\",{s}\"quantity\":{s}{},{s}\
+             \"price\":{s}{}.95,{s}\"gift\":{s}false,{s}\"tags\":{s}[\"organic\",{s}\"1 kg\"]}}",
+            number % 7 + 1,
+            number % 40
+        );
+        if body.len() + line.len() + 40 > bytes {
+            break;
+        }
+        body.push_str(&line);
+        between = format!(",{s}");
+    }
+    body.push_str(&format!("],{s}\"note\":{s}\""));
+    let rest = bytes.saturating_sub(body.len() + "\"}}".len());
+    body.extend(std::iter::repeat_n('x', rest));
+    body.push_str("\"}}");
+    body
+}
