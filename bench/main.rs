@@ -59,9 +59,6 @@ struct Run {
     /// Where contenders have their files; given by bench/run
     #[arg(long, hide = true)]
     dir: Option<PathBuf>,
-    /// Given by cargo
-    #[arg(long, hide = true)]
-    bench: bool,
 }
 
 /// The other contenders.
@@ -114,7 +111,6 @@ fn main() -> ExitCode {
 /// True when every answer had its record.
 fn run(args: &Run) -> anyhow::Result<bool> {
     let plans = chosen(&args.only)?;
-    // A dry run for `--help` and wrong names comes before anything is needed.
     let variable =
         |name: &str| std::env::var(name).with_context(|| format!("{name} is not set: run ./bench/run"));
     let stack = args.stack.as_deref().context("run ./bench/run, which starts what this needs")?;

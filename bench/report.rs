@@ -229,6 +229,16 @@ fn summary(groups: &[Group]) -> String {
             "0.9 or more",
         ),
         (
+            "200 event types, of the relay's requests/s with 200",
+            ratio("types", "hookstream, 200", "relay, 200", Sample::rate),
+            "-",
+        ),
+        (
+            "200 event types, traffic of one, of one's requests/s",
+            ratio("types", "hookstream, 200, traffic of one", "hookstream, 1", Sample::rate),
+            "0.9 or more",
+        ),
+        (
             "20 secrets, one dominant, of one's requests/s",
             ratio("secrets", "20, dominant", "1 secret", Sample::rate),
             "0.9 or more",
