@@ -41,7 +41,7 @@ struct Args {
 
 #[derive(clap::Args)]
 struct Run {
-    /// Two rounds of half a second: whether it works, not how fast. Writes no file
+    /// One round of half a second each: whether it works, not how fast. Writes no file
     #[arg(long)]
     quick: bool,
     /// These groups only; the page keeps the figures of the others
@@ -167,7 +167,7 @@ fn chosen(only: &[String]) -> anyhow::Result<Vec<Plan>> {
 
 /// Rounds, and seconds of each measurement.
 fn length(args: &Run, plan: &Plan) -> (usize, f64) {
-    let usual = if args.quick { (2, 0.5) } else { plan.length.unwrap_or((5, 3.0)) };
+    let usual = if args.quick { (1, 0.5) } else { plan.length.unwrap_or((5, 3.0)) };
     (args.rounds.unwrap_or(usual.0), args.seconds.unwrap_or(usual.1))
 }
 

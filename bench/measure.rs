@@ -19,7 +19,7 @@ use crate::process::{self, Process, ask, cpu_us, memory_kib, page, secret_variab
 use crate::results::Sample;
 
 /// Load before the first round, so that code is warm and connections to Kafka stand.
-const WARM_UP: Duration = Duration::from_secs(1);
+const WARM_UP: f64 = 1.0;
 
 /// At a fixed rate, before the measured part of each run.
 const WARM: f64 = 1.0;
@@ -52,7 +52,7 @@ pub fn run(
     }
     if plan.rate.is_none() {
         for running in &contenders {
-            running.load(WARM_UP, || ())?;
+            running.load(Duration::from_secs_f64(WARM_UP.min(seconds)), || ())?;
         }
     }
     let mut samples = Vec::new();

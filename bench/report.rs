@@ -181,7 +181,7 @@ pub fn page(files: &Path) -> anyhow::Result<String> {
                 let length =
                     if plan.name == plan::START { String::new() } else { format!(" of {} s", group.seconds) };
                 format!(
-                    "{} {rounds} rounds{length}; {}, commit {}; [all figures](../bench/results/{}.json).\n\n{}",
+                    "{}\n\n{rounds} rounds{length}; {}, commit {}; [all figures](../bench/results/{}.json).\n\n{}",
                     group.note,
                     group.when,
                     group.commit,
