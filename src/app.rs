@@ -284,7 +284,9 @@ impl App {
     }
 }
 
-fn connections(config: &Config) -> ConnectionLimits {
+/// The bounds of the hooks port's connections. Public for the benchmarks, whose other contenders have
+/// the same.
+pub fn connections(config: &Config) -> ConnectionLimits {
     ConnectionLimits {
         max_connections: config.http.max_connections,
         max_per_address: config.http.max_connections_per_address,
@@ -294,7 +296,8 @@ fn connections(config: &Config) -> ConnectionLimits {
     }
 }
 
-fn tuning(config: &Config) -> Tuning {
+/// What the producer must respect. Public for the benchmarks, as [`Producer::config`].
+pub fn tuning(config: &Config) -> Tuning {
     let longest = config.source.values().map(|source| source.ack_deadline).max().unwrap_or_default();
     let max_record = provision::max_record(config.http.max_body);
     Tuning { kafka_budget: longest, max_record, queue_kib: QUEUE_KIB }

@@ -105,6 +105,14 @@ impl Producer {
     /// # Errors
     /// When librdkafka refuses a property.
     pub fn new(connection: &Connection, tuning: Tuning, health: Arc<Health>) -> anyhow::Result<Self> {
+        let config = Self::config(connection, tuning);
+        let live = Live::new(&config, Voice::new(health))?;
+        Ok(Self { config, current: ArcSwap::from_pointee(live) })
+    }
+
+    /// Every property that librdkafka is given. Public for the benchmarks: what they hold this service
+    /// against publishes with the same settings.
+    pub fn config(connection: &Connection, tuning: Tuning) -> ClientConfig {
         let defaults = [
             // 0 more than doubles the processor time of service and broker, 5 adds latency only.
             ("linger.ms", "1"),
@@ -122,8 +130,7 @@ impl Producer {
         config.set("topic.metadata.propagation.max.ms", (tuning.kafka_budget.as_millis() / 2).to_string());
         config.set("message.max.bytes", tuning.max_record.to_string());
         config.set("queue.buffering.max.kbytes", tuning.queue_kib.to_string());
-        let live = Live::new(&config, Voice::new(health))?;
-        Ok(Self { config, current: ArcSwap::from_pointee(live) })
+        config
     }
 
     pub(super) fn live(&self) -> Guard<Arc<Live>> {

@@ -13,6 +13,7 @@
 )]
 #![allow(clippy::print_stdout, unreachable_pub)]
 
+mod bench;
 mod check;
 mod cli;
 mod compaction;

@@ -1,0 +1,134 @@
+//! The programs that hookstream is held against. Each runs as a process of its own, reads the same
+//! configuration file as hookstream does, and has its runtime, its connections' bounds and, where it
+//! publishes, its producer's properties by the same code.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use axum::Router;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::routing::post;
+use bytes::Bytes;
+use hookstream::app;
+use hookstream::config::{self, Environment, Loaded, Overrides};
+use hookstream::http::{self, Phase};
+use hookstream::kafka::{Connection, Producer};
+use rdkafka::producer::{FutureProducer, FutureRecord};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use crate::pace::{Pace, pace};
+
+/// What every contender is told.
+#[derive(clap::Args)]
+pub struct Args {
+    /// The same file as hookstream's.
+    #[arg(short)]
+    config: PathBuf,
+    /// Publish to these topics, in turn.
+    #[arg(long)]
+    topic: Vec<String>,
+}
+
+impl Args {
+    fn load(&self) -> anyhow::Result<Loaded> {
+        let overrides = Overrides { file: Some(self.config.clone()), ..Overrides::default() };
+        Ok(config::load(&overrides, &Environment::of_process())?)
+    }
+}
+
+fn block_on<T>(program: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    let _ = rlimit::increase_nofile_limit(u64::MAX);
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(program)
+}
+
+/// Reads the body and answers; `stock` serves it by `axum::serve`.
+pub fn axum(args: &Args, stock: bool) -> anyhow::Result<()> {
+    let router = Router::new().route("/hooks/{source}", post(async |_body: Bytes| "ok\n"));
+    block_on(serve(args.load()?, router, stock))
+}
+
+/// Publishes the body unread, and answers when Kafka has acknowledged.
+pub fn relay(args: Args) -> anyhow::Result<()> {
+    let loaded = args.load()?;
+    let relay =
+        Arc::new(Relay { producer: producer(&loaded)?, topics: args.topic, next: AtomicUsize::new(0) });
+    let router = Router::new().route("/hooks/{source}", post(publish)).with_state(relay);
+    block_on(serve(loaded, router, false))
+}
+
+struct Relay {
+    producer: FutureProducer,
+    topics: Vec<String>,
+    next: AtomicUsize,
+}
+
+async fn publish(State(relay): State<Arc<Relay>>, body: Bytes) -> (StatusCode, &'static str) {
+    let n = relay.next.fetch_add(1, Ordering::Relaxed);
+    let acknowledged = match send(&relay.producer, &relay.topics, n, &body) {
+        Ok(ack) => ack.await.is_ok_and(|delivered| delivered.is_ok()),
+        Err(_) => false,
+    };
+    if acknowledged { (StatusCode::OK, "ok\n") } else { (StatusCode::SERVICE_UNAVAILABLE, "no\n") }
+}
+
+/// The `n`th record, under a key of its own.
+fn send(
+    producer: &FutureProducer,
+    topics: &[String],
+    n: usize,
+    body: &[u8],
+) -> anyhow::Result<rdkafka::producer::DeliveryFuture> {
+    let key = format!("evt_{n:016}");
+    let record = FutureRecord::to(&topics[n % topics.len()]).key(&key).payload(body);
+    producer.send_result(record).map_err(|(error, _)| error.into())
+}
+
+fn producer(loaded: &Loaded) -> anyhow::Result<FutureProducer> {
+    let kafka = Connection::new(loaded.config.kafka.bootstrap_servers.clone(), loaded.properties.clone());
+    Producer::config(&kafka, app::tuning(&loaded.config)).create().context("the producer's properties")
+}
+
+async fn serve(loaded: Loaded, router: Router, stock: bool) -> anyhow::Result<()> {
+    let listen: SocketAddr = loaded.config.http.listen.parse()?;
+    let listener = TcpListener::bind(listen).await?;
+    if stock {
+        #[allow(clippy::disallowed_methods)] // what it costs is the question
+        axum::serve(listener, router).await?;
+        return Ok(());
+    }
+    let (_phase, phases) = watch::channel(Phase::Serving);
+    http::serve(listener, router, app::connections(&loaded.config), || None, phases).await;
+    Ok(())
+}
+
+/// Produces at a fixed rate and prints, as one line of JSON, how long each acknowledgement took.
+pub fn produce(args: &Args, rate: u32, warm: f64, seconds: f64, bytes: usize) -> anyhow::Result<()> {
+    let loaded = args.load()?;
+    let (producer, body) = (producer(&loaded)?, crate::deliveries::body("produced", "t", bytes));
+    let run = Arc::new(Pace::new(rate, Duration::from_secs_f64(warm), Duration::from_secs_f64(seconds))?);
+    let (topics, book) = (args.topic.clone(), run.clone());
+    let latency = block_on(async {
+        let runtime = tokio::runtime::Handle::current();
+        let paced = move || {
+            pace(&run, |n, due| {
+                let ack = send(&producer, &topics, n as usize, &body)?;
+                let book = book.clone();
+                runtime.spawn(async move {
+                    let acknowledged = ack.await.is_ok_and(|delivered| delivered.is_ok());
+                    book.ended(n, due, if acknowledged { 200 } else { 503 });
+                });
+                Ok(())
+            })?;
+            run.wait()
+        };
+        tokio::task::spawn_blocking(paced).await?
+    })?;
+    println!("{}", serde_json::to_string(&latency)?);
+    Ok(())
+}

@@ -1,0 +1,176 @@
+//! As much load as the connections give: on each, the next request follows the answer to the last. Its
+//! own threads, one runtime each, plain sockets and as little parsing as counts answers rightly, so that
+//! it takes little of the processors that all share.
+
+use std::collections::BTreeMap;
+use std::io::Read as _;
+use std::net::SocketAddr;
+use std::sync::{Arc, Barrier};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use crate::deliveries::Requests;
+
+/// For any single answer. Far above what anything takes: the machine may stand still for minutes.
+pub const PATIENCE: Duration = Duration::from_secs(600);
+
+/// So many connections are opened at once, and then none for so long: a listener of tokio's queues 128,
+/// and the kernel drops what comes on top, which its sender tries again after a second. That is no part
+/// of what is measured.
+const BATCH: usize = 32;
+const ACCEPTED: Duration = Duration::from_millis(10);
+
+/// What came of it.
+#[derive(Debug, Default)]
+pub struct Ended {
+    /// From the first request to the last answer.
+    pub took: Duration,
+    /// Answers by status; 0 for connections that broke.
+    pub answers: BTreeMap<u16, u64>,
+}
+
+/// Sends for so long and waits for the last answers. Blocks. `started` is called when all connections
+/// stand and nothing is sent yet.
+pub fn run(
+    to: SocketAddr,
+    connections: usize,
+    threads: usize,
+    requests: &Arc<Requests>,
+    time: Duration,
+    started: impl FnOnce(),
+) -> anyhow::Result<Ended> {
+    let threads = threads.min(connections);
+    let (ready, go) = (Barrier::new(threads + 1), Barrier::new(threads + 1));
+    std::thread::scope(|scope| {
+        let share = |thread: usize| connections / threads + usize::from(thread < connections % threads);
+        let workers: Vec<_> = (0..threads)
+            .map(|thread| {
+                let (ready, go) = (&ready, &go);
+                scope.spawn(move || worker(to, share(thread), requests.clone(), time, ready, go))
+            })
+            .collect();
+        ready.wait();
+        started();
+        let start = Instant::now();
+        go.wait();
+        let mut ended = Ended::default();
+        for worker in workers {
+            let answers = worker.join().map_err(|_| anyhow::anyhow!("a generator's thread failed"))??;
+            for (status, count) in answers {
+                *ended.answers.entry(status).or_default() += count;
+            }
+        }
+        ended.took = start.elapsed();
+        Ok(ended)
+    })
+}
+
+type Answers = BTreeMap<u16, u64>;
+
+fn worker(
+    to: SocketAddr,
+    connections: usize,
+    requests: Arc<Requests>,
+    time: Duration,
+    ready: &Barrier,
+    go: &Barrier,
+) -> anyhow::Result<Answers> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut streams = Vec::new();
+    let connected = runtime.block_on(async {
+        for n in 0..connections {
+            if n % BATCH == BATCH - 1 {
+                tokio::time::sleep(ACCEPTED).await;
+            }
+            let stream = TcpStream::connect(to).await?;
+            stream.set_nodelay(true)?;
+            streams.push(stream);
+        }
+        Ok::<_, std::io::Error>(())
+    });
+    // Also where it failed, or the others would wait for ever.
+    ready.wait();
+    go.wait();
+    connected?;
+    let until = Instant::now() + time;
+    runtime.block_on(async move {
+        let tasks: Vec<_> = streams
+            .into_iter()
+            .map(|stream| tokio::spawn(connection(stream, requests.clone(), until)))
+            .collect();
+        let mut answers = Answers::new();
+        for task in tasks {
+            for (status, count) in tokio::time::timeout(time + PATIENCE, task).await?? {
+                *answers.entry(status).or_default() += count;
+            }
+        }
+        Ok(answers)
+    })
+}
+
+async fn connection(mut stream: TcpStream, requests: Arc<Requests>, until: Instant) -> Answers {
+    let mut answers = Answers::new();
+    let mut read = vec![0; 4096];
+    while Instant::now() < until {
+        let n = requests.take(1);
+        let status = exchange(&mut stream, requests.get(n), &mut read).await.unwrap_or(0);
+        *answers.entry(status).or_default() += 1;
+        if status == 0 {
+            break;
+        }
+    }
+    answers
+}
+
+async fn exchange(stream: &mut TcpStream, request: &[u8], read: &mut [u8]) -> anyhow::Result<u16> {
+    stream.write_all(request).await?;
+    let mut filled = 0;
+    loop {
+        let count = stream.read(&mut read[filled..]).await?;
+        anyhow::ensure!(count > 0, "the connection was closed");
+        filled += count;
+        if let Parsed::Whole { status, close } = parse(&read[..filled])? {
+            anyhow::ensure!(!close, "the service closes the connection");
+            return Ok(status);
+        }
+    }
+}
+
+/// Reads one answer from a blocking connection: its status.
+pub fn answer(stream: &mut std::net::TcpStream) -> anyhow::Result<u16> {
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let (mut read, mut filled) = ([0; 4096], 0);
+    loop {
+        let count = stream.read(&mut read[filled..])?;
+        anyhow::ensure!(count > 0, "the connection was closed");
+        filled += count;
+        if let Parsed::Whole { status, .. } = parse(&read[..filled])? {
+            return Ok(status);
+        }
+    }
+}
+
+/// How much of an answer is there.
+pub enum Parsed {
+    Part,
+    Whole { status: u16, close: bool },
+}
+
+/// Looks at what was read of one answer.
+pub fn parse(read: &[u8]) -> anyhow::Result<Parsed> {
+    let mut headers = [httparse::EMPTY_HEADER; 16];
+    let mut answer = httparse::Response::new(&mut headers);
+    let httparse::Status::Complete(head) = answer.parse(read)? else { return Ok(Parsed::Part) };
+    let header = |name: &str| answer.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name));
+    let length =
+        header("content-length").and_then(|header| std::str::from_utf8(header.value).ok()?.parse().ok());
+    let length: usize = length.context("an answer without a length")?;
+    if read.len() < head + length {
+        return Ok(Parsed::Part);
+    }
+    let close = header("connection").is_some_and(|header| header.value.eq_ignore_ascii_case(b"close"));
+    Ok(Parsed::Whole { status: answer.code.unwrap_or(0), close })
+}

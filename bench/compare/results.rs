@@ -1,0 +1,132 @@
+//! What was measured, as it stands in `bench/results/`.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::Context as _;
+use serde::{Deserialize, Serialize};
+
+use crate::pace::Latency;
+
+/// One group of contenders, measured in turn, round by round.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Group {
+    /// The word that `--only` takes, and the file's name.
+    pub name: String,
+    /// For people.
+    pub title: String,
+    /// What was varied and how, in words.
+    pub note: String,
+    /// RFC 3339, the end.
+    pub when: String,
+    pub machine: String,
+    /// The commit that was checked out.
+    pub commit: String,
+    /// Of each measurement, in seconds.
+    pub seconds: f64,
+    /// In their order.
+    pub contenders: Vec<Contender>,
+    /// By round, then contender.
+    pub samples: Vec<Sample>,
+}
+
+/// One of a group.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Contender {
+    pub name: String,
+    /// What it is held against: the column's word, and the contender's name.
+    pub against: Vec<(String, String)>,
+}
+
+/// One contender in one round.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Sample {
+    pub contender: String,
+    pub round: usize,
+    /// From the first request to the last answer.
+    pub seconds: f64,
+    /// Answered 2xx.
+    pub answered: u64,
+    /// All other answers by status; 0 for connections that broke.
+    pub failed: BTreeMap<u16, u64>,
+    /// Records that came to its topics meanwhile, or rows to its spool; `None` where it has neither.
+    pub records: Option<u64>,
+    /// Processor time in that interval, in microseconds: of the contender, Kafka, the generator.
+    pub service_us: u64,
+    pub broker_us: u64,
+    pub generator_us: u64,
+    /// Resident memory of the contender after it, and its peak.
+    pub rss_kib: u64,
+    pub peak_kib: u64,
+    /// At a fixed rate.
+    pub latency: Option<Latency>,
+}
+
+impl Sample {
+    /// Requests per second.
+    pub fn rate(&self) -> f64 {
+        self.answered as f64 / self.seconds
+    }
+
+    /// Microseconds of the contender's processor time for each delivery.
+    pub fn service(&self) -> f64 {
+        self.service_us as f64 / self.answered as f64
+    }
+
+    /// The same of Kafka.
+    pub fn broker(&self) -> f64 {
+        self.broker_us as f64 / self.answered as f64
+    }
+
+    /// The same of the generator.
+    pub fn generator(&self) -> f64 {
+        self.generator_us as f64 / self.answered as f64
+    }
+
+    /// What makes the row worthless, in words.
+    pub fn wrong(&self) -> Option<String> {
+        let who = format!("{}, round {}", self.contender, self.round + 1);
+        if !self.failed.is_empty() {
+            return Some(format!("{who}: answers other than 2xx, by status: {:?}", self.failed));
+        }
+        match self.records {
+            Some(records) if records != self.answered => {
+                Some(format!("{who}: {} answers and {records} records", self.answered))
+            }
+            _ => None,
+        }
+    }
+}
+
+impl Group {
+    /// A figure of a contender, round by round.
+    pub fn series(&self, contender: &str, figure: impl Fn(&Sample) -> f64) -> Vec<f64> {
+        self.samples.iter().filter(|sample| sample.contender == contender).map(figure).collect()
+    }
+
+    /// What makes it worthless, in words.
+    pub fn wrong(&self) -> Vec<String> {
+        self.samples.iter().filter_map(Sample::wrong).collect()
+    }
+
+    /// Writes its file.
+    pub fn write(&self, dir: &Path) -> anyhow::Result<()> {
+        let text = serde_json::to_string_pretty(self)? + "\n";
+        let path = dir.join(format!("{}.json", self.name));
+        std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    /// Reads the file of that name; `None` where there is none.
+    pub fn read(dir: &Path, name: &str) -> anyhow::Result<Option<Self>> {
+        let path = dir.join(format!("{name}.json"));
+        if !path.exists() {
+            return Ok(None);
+        }
+        let text = std::fs::read_to_string(&path)?;
+        let group = serde_json::from_str(&text);
+        Ok(Some(
+            group
+                .with_context(|| format!("{} is not as this version writes it: remove it", path.display()))?,
+        ))
+    }
+}
