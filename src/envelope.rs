@@ -61,7 +61,7 @@ pub struct Event<'v> {
     /// What `Places::data` points to.
     pub data: Option<&'v RawValue>,
     /// All of the event, as sent.
-    pub text: &'v RawValue,
+    pub text: &'v str,
     envelope: Option<&'v Envelope>,
     /// The proof. Nothing but a verified delivery can become an event.
     verified: &'v Verified<'v>,
@@ -77,7 +77,7 @@ impl<'v> Event<'v> {
         received_at: Timestamp,
         root: Object<'v>,
         data: Option<&'v RawValue>,
-        text: &'v RawValue,
+        text: &'v str,
     ) -> Self {
         let verified = crate::verify::proof();
         Self {
@@ -164,6 +164,15 @@ pub struct Envelope {
     key_with_body: bool,
 }
 
+/// An event as it stands in its delivery.
+struct Text<'v> {
+    text: &'v str,
+    /// The same, where it is at hand.
+    raw: Option<&'v RawValue>,
+    /// Its place in a delivery that is split.
+    index: Option<usize>,
+}
+
 /// Where the event id comes from.
 #[derive(Debug)]
 enum Id {
@@ -223,8 +232,11 @@ impl Envelope {
         verified: &'v Verified<'v>,
         payload: &'v [u8],
     ) -> Result<Vec<Event<'v>>, Fault> {
+        let Some(split) = &self.split else {
+            let (text, root) = json::object(payload)?.ok_or_else(no_object)?;
+            return Ok(vec![self.event(source, verified, Text { text, raw: None, index: None }, root)?]);
+        };
         let whole = json::check(payload)?;
-        let Some(split) = &self.split else { return Ok(vec![self.event(source, verified, whole, None)?]) };
         let misfit = |detail: &'static str| Fault::new(Reason::ShapeMismatch, detail);
         let array = if split.names().is_empty() { Some(whole) } else { split.find(&root(whole)?)? };
         let events = array.and_then(json::elements).ok_or_else(|| misfit("no array of events"))?;
@@ -233,29 +245,38 @@ impl Envelope {
             n if n > MAX_EVENTS => Err(misfit("more than 1,000 events")),
             _ => {
                 let events = events.into_iter().enumerate();
-                events.map(|(index, text)| self.event(source, verified, text, Some(index))).collect()
+                let event = |(index, raw): (usize, &'v RawValue)| {
+                    self.event(
+                        source,
+                        verified,
+                        Text { text: raw.get(), raw: Some(raw), index: Some(index) },
+                        root(raw)?,
+                    )
+                };
+                events.map(event).collect()
             }
         }
     }
 
-    /// `index` is its place in a delivery that is split.
     fn event<'v>(
         &'v self,
         source: &'v str,
         verified: &'v Verified<'v>,
-        text: &'v RawValue,
-        index: Option<usize>,
+        Text { text, raw, index }: Text<'v>,
+        root: Object<'v>,
     ) -> Result<Event<'v>, Fault> {
         let delivery = verified.delivery();
-        let root = root(text)?;
         let id = self.id(&root, verified, index)?;
         let event_type = self.event_type(&root, &delivery.headers)?;
         let time = match &self.time {
             Some(place) => place.time(&root, &delivery.headers, self.time_format)?,
             None => None,
         };
-        let data =
-            if self.places.data.names().is_empty() { Some(text) } else { self.places.data.find(&root)? };
+        let data = if self.places.data.names().is_empty() {
+            Some(raw.map_or_else(|| json::check(text.as_bytes()), Ok)?)
+        } else {
+            self.places.data.find(&root)?
+        };
         let received_at = delivery.received_at;
         let envelope = Some(self);
         Ok(Event { source, id, event_type, time, received_at, root, data, text, envelope, verified })
@@ -265,7 +286,7 @@ impl Envelope {
     pub fn id_or_digest(&self, verified: &Verified<'_>) -> String {
         let read = || {
             let payload = self.payload(verified)?;
-            let root = root(json::check(&payload)?)?;
+            let (_, root) = json::object(&payload)?.ok_or_else(no_object)?;
             self.id(&root, verified, None).map(Cow::into_owned)
         };
         if self.split.is_some() {
@@ -329,7 +350,11 @@ impl Envelope {
 }
 
 fn root(body: &RawValue) -> Result<Object<'_>, Fault> {
-    Object::open(body)?.ok_or_else(|| Fault::new(Reason::ShapeMismatch, "the event is no object"))
+    Object::open(body)?.ok_or_else(no_object)
+}
+
+fn no_object() -> Fault {
+    Fault::new(Reason::ShapeMismatch, "the event is no object")
 }
 
 fn valid(id: Cow<'_, str>) -> Result<Cow<'_, str>, Fault> {

@@ -82,7 +82,8 @@ fn with_event<T>(toml: &str, body: &str, look: impl FnOnce(&Event<'_>) -> T) -> 
     let event_type =
         envelope.event_type(&root, &verified.delivery().headers).map_err(|fault| fault.reason)?;
     let time = None;
-    let mut event = Event::for_test(id, event_type, time, verified.delivery().received_at, root, None, raw);
+    let mut event =
+        Event::for_test(id, event_type, time, verified.delivery().received_at, root, None, raw.get());
     event.envelope = Some(&envelope);
     Ok(look(&event))
 }

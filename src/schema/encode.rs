@@ -172,11 +172,7 @@ impl Encoder {
         let texts = event.id.len() + event.event_type.len() + event.source.len();
         let mut out = Vec::with_capacity(
             128 + texts
-                + if self.generic {
-                    event.text.get().len()
-                } else {
-                    event.data.map_or(0, |raw| raw.get().len())
-                },
+                + if self.generic { event.text.len() } else { event.data.map_or(0, |raw| raw.get().len()) },
         );
         out.push(0);
         out.extend_from_slice(&self.id.to_be_bytes());
@@ -205,7 +201,7 @@ impl Encoder {
                 }
                 None => walk.out.push(*null),
             },
-            Root::Json => walk.text(event.text.get()),
+            Root::Json => walk.text(event.text),
             Root::ContentType { null, value } => match content_type(event) {
                 Some(text) => {
                     walk.out.push(*value);

@@ -70,7 +70,7 @@ pub(super) fn encode(
         Timestamp::from_millisecond(RECEIVED).unwrap(),
         root,
         data,
-        raw,
+        raw.get(),
     );
     encoder.encode(&event)
 }

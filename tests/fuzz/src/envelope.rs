@@ -205,11 +205,11 @@ fn come_back(source: &Source, event: &Event<'_>, decoded: &Json) {
     let time = event.time.map(|time| time.as_nanosecond().div_euclid(1_000_000));
     assert_eq!(text("time").map(millis), time);
     let Some(Json::Members(additional)) = decoded.member("additional_fields") else {
-        assert_eq!(text("data"), Some(event.text.get()), "all of it, as sent");
+        assert_eq!(text("data"), Some(event.text), "all of it, as sent");
         return;
     };
     // Values of objects that no schema opens may hold a key twice: compared as text.
-    let Some(body) = Json::read(event.text) else { return };
+    let Some(body) = hookstream::json::check(event.text.as_bytes()).ok().and_then(Json::read) else { return };
     let places = source.envelope.places();
     let mut made = Json::Members(Default::default());
     let Json::Members(root) = decoded else { panic!("no record") };
