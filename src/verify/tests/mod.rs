@@ -178,6 +178,19 @@ fn the_secret_that_matched_is_named_and_none_is_shown() {
 }
 
 #[test]
+fn each_of_several_secrets_verifies_whichever_matched_last() {
+    let texts = ["the-first-secret-of-3", "the-second-secret-of-3", "the-third-secret-of-3"];
+    let all = verifier(GRAPEVINE, &texts);
+    let made = texts.map(|text| signed(&verifier(GRAPEVINE, &[text]), br#"{"event":"x"}"#));
+    let forged = signed(&verifier(GRAPEVINE, &[SECRET]), br#"{"event":"x"}"#);
+    for index in [2, 2, 0, 1, 1, 2, 0] {
+        let verified = all.verify(&made[index]).unwrap();
+        assert_eq!(verified.secret(), format!("secret-{index}"));
+        assert_eq!(all.verify(&forged).unwrap_err().reason, Reason::SignatureMismatch);
+    }
+}
+
+#[test]
 fn a_seal_covers_receipt_form_header_and_body() {
     let verifier = verifier(GRAPEVINE, &[SECRET]);
     let original = signed(&verifier, br#"{"event":"x"}"#);
