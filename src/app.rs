@@ -109,6 +109,7 @@ impl App {
         let mut background = vec![
             tokio::spawn(producer.clone().renew()),
             tokio::spawn(look_for_kafka(producer.clone(), health.clone())),
+            tokio::spawn(keep_up()),
         ];
         background.extend(spool.clone().map(|spool| tokio::spawn(watch_spool(spool, health.clone()))));
         background.extend(deliverer.drain().map(|drain| tokio::spawn(drain.run())));
@@ -362,6 +363,18 @@ async fn watch_spool(spool: Arc<Spool>, health: Arc<Health>) {
             (false, Some(bound)) => health.spool.put(State::Down, format!("full: {}", bound.label())),
             (false, None) => health.spool.put(State::Ok, ""),
         }
+    }
+}
+
+/// Between two turns of the metrics' upkeep.
+const UPKEEP: Duration = Duration::from_secs(5);
+
+/// What the metrics ask for, whether or not somebody scrapes them.
+async fn keep_up() {
+    let mut turns = tokio::time::interval(UPKEEP);
+    loop {
+        turns.tick().await;
+        metrics::upkeep();
     }
 }
 

@@ -125,8 +125,11 @@ impl Pipeline {
         Self { places: Semaphore::new(max_in_flight), deliverer }
     }
 
-    /// Takes one delivery to its end. Spawned once the body is complete; dropping the handle
-    /// cancels nothing.
+    /// Takes one delivery to its end.
+    ///
+    /// # Cancellation
+    /// Dropping the future does not recall a record that librdkafka or the spool already has. The caller lets it
+    /// go on instead.
     pub async fn run(
         &self,
         source: &Source,
@@ -298,7 +301,9 @@ fn shape(source: &Source, verified: &Verified<'_>, payload: &[u8]) -> (Option<Na
     };
     let name = events.first().map(|event| {
         // A type that nobody knows is any text of the body, and this goes to the log.
-        let event_type = event.event_type.chars().take(SHOWN_TYPE).collect();
+        let shown = event.event_type.char_indices().nth(SHOWN_TYPE).map(|(end, _)| end);
+        let event_type =
+            shown.and_then(|end| event.event_type.get(..end)).unwrap_or(&event.event_type).to_owned();
         let count = source.envelope.splits().then_some(events.len());
         Name { id: event.id.as_ref().into(), event_type, events: count }
     });

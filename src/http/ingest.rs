@@ -1,4 +1,4 @@
-//! One delivery over HTTP: head, body, a task of its own, the answer.
+//! One delivery over HTTP: head, body, its way to an end, the answer.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,6 +15,7 @@ use tokio_util::task::TaskTracker;
 use super::body::Charged;
 use super::callers::{Callers, Client};
 use super::line::{Line, Watch};
+use super::ours::Ours;
 use super::refusals::{self, Refusals};
 use super::{Phase, body, response};
 use crate::delivery::{Deadline, Delivery, Id};
@@ -154,10 +155,10 @@ async fn admit(
     Ok(Admitted { source, delivery, deadline, charge })
 }
 
-/// From the complete body on, the delivery is ours: its task goes on when the client hangs up.
+/// From the complete body on, the delivery is ours: it goes on when the client hangs up.
 async fn run(ingest: &Arc<Ingest>, admitted: Admitted, head: Head, mut trace: Trace) -> Ended {
     let Admitted { source, delivery, deadline, charge } = admitted;
-    let task = ingest.tasks.spawn({
+    let work = {
         let ingest = ingest.clone();
         async move {
             let ended = ingest.pipeline.run(&source, &delivery, deadline, &mut trace).await;
@@ -171,11 +172,12 @@ async fn run(ingest: &Arc<Ingest>, admitted: Admitted, head: Head, mut trace: Tr
             }
             ended
         }
-    });
-    match timeout_at(deadline.answer.into(), task).await {
-        Ok(Ok(ended)) => ended,
+    };
+    let work = Ours::new(ingest.tasks.track_future(work));
+    match timeout_at(deadline.answer.into(), work).await {
+        Ok(Some(ended)) => ended,
         // The pipeline holds the deadline itself; these two are the wall behind it.
-        Ok(Err(_)) => Fault::new(Reason::Overloaded, "the delivery's task failed").into(),
+        Ok(None) => Fault::new(Reason::Overloaded, "the delivery's task failed").into(),
         Err(_) => Fault::new(Reason::KafkaUnavailable, "no end within the deadline").into(),
     }
 }
@@ -183,19 +185,19 @@ async fn run(ingest: &Arc<Ingest>, admitted: Admitted, head: Head, mut trace: Tr
 impl Ingest {
     fn tell(&self, head: &Head, source: Option<&Source>, ended: &Ended, trace: Trace) {
         let took = head.start.elapsed();
-        if let Some(source) = source {
-            source.traffic.count(ended.outcome(), Timestamp::now());
+        let (outcome, reason) = (ended.outcome(), ended.result.as_ref().err().map(|fault| fault.reason));
+        match source {
+            Some(source) => source.traffic.count(outcome, reason, took, Timestamp::now()),
+            None => metrics::unknown_source(outcome, reason, took),
         }
         let known = source.map(|source| source.name.as_str());
         let source = known.unwrap_or(metrics::UNKNOWN_SOURCE);
-        let reason = ended.result.as_ref().err().map(|fault| fault.reason);
-        metrics::delivery(source, ended.outcome(), reason, took);
         let status = response::status(ended).as_u16();
         trace.end(&Ending {
             delivery: &head.id,
             source: known,
             status,
-            outcome: ended.outcome(),
+            outcome,
             reason,
             event: ended.event.as_ref().map(|name| (name.id.as_str(), name.event_type.as_str())),
             topic: ended.stored.as_ref().map(|stored| &*stored.topic),

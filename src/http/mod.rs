@@ -6,6 +6,7 @@ mod body;
 mod callers;
 mod ingest;
 mod line;
+mod ours;
 mod refusals;
 mod response;
 mod routes;

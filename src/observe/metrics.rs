@@ -137,14 +137,51 @@ pub fn init() {
     });
 }
 
-/// Counts a delivery that has ended.
-pub fn delivery(source: &str, outcome: Outcome, reason: Option<Reason>, took: Duration) {
-    let source = source.to_owned();
-    let reason = reason.map_or("", |reason| reason.row().label);
-    metrics::counter!(DELIVERIES, "source" => source.clone(), "outcome" => outcome.label(), "reason" => reason)
-        .increment(1);
-    metrics::histogram!(DURATION, "source" => source, "outcome" => outcome.label())
-        .record(took.as_secs_f64());
+/// The metrics of a source's deliveries. Those of the published ones, which are most, are looked up once.
+pub struct DeliveryMeter {
+    source: String,
+    published: EndMeter,
+}
+
+struct EndMeter {
+    count: metrics::Counter,
+    duration: metrics::Histogram,
+}
+
+impl DeliveryMeter {
+    /// That of the source of this name. Without [`init`] before, one that shows nowhere.
+    pub fn new(source: &str) -> Self {
+        Self { source: source.to_owned(), published: EndMeter::new(source, Outcome::Published, None) }
+    }
+
+    /// Counts a delivery that has ended.
+    pub fn count(&self, outcome: Outcome, reason: Option<Reason>, took: Duration) {
+        match (outcome, reason) {
+            (Outcome::Published, None) => self.published.count(took),
+            _ => EndMeter::new(&self.source, outcome, reason).count(took),
+        }
+    }
+}
+
+impl EndMeter {
+    fn new(source: &str, outcome: Outcome, reason: Option<Reason>) -> Self {
+        let (source, outcome) = (source.to_owned(), outcome.label());
+        let reason = reason.map_or("", |reason| reason.row().label);
+        Self {
+            duration: metrics::histogram!(DURATION, "source" => source.clone(), "outcome" => outcome),
+            count: metrics::counter!(DELIVERIES, "source" => source, "outcome" => outcome, "reason" => reason),
+        }
+    }
+
+    fn count(&self, took: Duration) {
+        self.count.increment(1);
+        self.duration.record(took.as_secs_f64());
+    }
+}
+
+/// Counts a delivery that has ended and named no source of the configuration.
+pub fn unknown_source(outcome: Outcome, reason: Option<Reason>, took: Duration) {
+    EndMeter::new(UNKNOWN_SOURCE, outcome, reason).count(took);
 }
 
 /// When a source's last delivery was accepted; NaN until it is set.
@@ -330,6 +367,14 @@ pub fn spans_dropped(cause: Dropped, count: usize) {
         Dropped::ExportFailed => "export_failed",
     };
     metrics::counter!(SPANS_DROPPED, "cause" => cause).increment(count as u64);
+}
+
+/// Sorts the durations that came since into their buckets. Until then each is kept, so that without it a service
+/// that nobody scrapes would grow by some bytes for each delivery.
+pub fn upkeep() {
+    if let Some(Some(handle)) = HANDLE.get() {
+        handle.run_upkeep();
+    }
 }
 
 /// What is read when somebody looks.

@@ -1,13 +1,14 @@
 //! What a source's deliveries came to lately, for `/status`.
 
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::metrics;
 use super::window::Window;
-use crate::outcome::Outcome;
+use crate::outcome::{Outcome, Reason};
 
 const NEVER: i64 = i64::MIN;
 
@@ -22,6 +23,7 @@ pub struct Traffic {
     last_request: AtomicI64,
     last_accepted: AtomicI64,
     gauge: ::metrics::Gauge,
+    meter: metrics::DeliveryMeter,
     outcomes: [(Outcome, Window); Outcome::ALL.len()],
 }
 
@@ -68,12 +70,14 @@ impl Traffic {
             last_request: AtomicI64::new(NEVER),
             last_accepted: AtomicI64::new(NEVER),
             gauge: metrics::last_accepted(source),
+            meter: metrics::DeliveryMeter::new(source),
             outcomes: Outcome::ALL.map(|outcome| (outcome, Window::new(SLOT, (LONG / SLOT) as usize))),
         }
     }
 
-    /// Counts a delivery that has ended.
-    pub fn count(&self, outcome: Outcome, now: Timestamp) {
+    /// Counts a delivery that has ended, here and in the metrics.
+    pub fn count(&self, outcome: Outcome, reason: Option<Reason>, took: Duration, now: Timestamp) {
+        self.meter.count(outcome, reason, took);
         self.last_request.fetch_max(now.as_millisecond(), Ordering::Relaxed);
         if matches!(outcome, Outcome::Published | Outcome::Spooled | Outcome::DeadLettered) {
             self.last_accepted.fetch_max(now.as_millisecond(), Ordering::Relaxed);
@@ -128,7 +132,7 @@ mod tests {
             (Outcome::Refused, 3_100),
             (Outcome::Unavailable, 3_050),
         ] {
-            traffic.count(outcome, at(second));
+            traffic.count(outcome, None, Duration::ZERO, at(second));
         }
         let shown = traffic.shown(at(3_200));
         assert_eq!((shown.last_request, shown.last_accepted), (Some(at(3_100)), Some(at(3_000))));
