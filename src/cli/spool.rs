@@ -5,7 +5,6 @@ mod list;
 mod requeue;
 mod show;
 
-use std::borrow::Cow;
 use std::io::Write as _;
 use std::path::PathBuf;
 
@@ -18,6 +17,7 @@ use serde::Serialize;
 use super::output::{self, print_json};
 use super::{ConfigArgs, Verdict};
 use crate::observe::log;
+use crate::record::Header;
 use crate::spool::{Entry, Filter, Listed, Reader};
 
 const EXAMPLES: &str = "\
@@ -139,7 +139,7 @@ struct Content<'a> {
     key: &'a str,
     timestamp_ms: i64,
     received: String,
-    headers: &'a [(Cow<'static, str>, String)],
+    headers: &'a [Header],
     value_bytes: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     value_base64: Option<String>,

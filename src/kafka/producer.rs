@@ -151,7 +151,7 @@ impl Producer {
     ) -> Result<impl Future<Output = Result<Ack, Trouble>> + Send + use<>, Trouble> {
         let mut headers = OwnedHeaders::new_with_capacity(record.headers().len());
         for (key, value) in record.headers() {
-            headers = headers.insert(Header { key, value: Some(value) });
+            headers = headers.insert(Header { key, value: Some(value.as_ref()) });
         }
         let message = FutureRecord::to(record.topic())
             .key(record.key())

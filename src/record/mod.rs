@@ -22,6 +22,12 @@ const EMPTY_BODY: &[u8] = br#"{"hookstream":"the delivery had an empty body"}"#;
 const TRACEPARENT: &str = "traceparent";
 const DELIVERY_ID: &str = "hookstream-delivery-id";
 
+/// Name and text. What is the same in each record is not copied.
+pub type Header = (Cow<'static, str>, Cow<'static, str>);
+
+/// In order.
+pub type Headers = Vec<Header>;
+
 /// The bound of a `traceparent` that is passed on; version 00 has 55 characters.
 const MAX_TRACEPARENT: usize = 128;
 
@@ -33,7 +39,7 @@ pub struct Record {
     key: String,
     value: Vec<u8>,
     timestamp: Timestamp,
-    headers: Vec<(Cow<'static, str>, String)>,
+    headers: Headers,
 }
 
 /// A record in its parts, as a row of the spool keeps it.
@@ -47,7 +53,7 @@ pub struct Parts {
     /// Milliseconds since 1970.
     pub timestamp_ms: i64,
     /// In order.
-    pub headers: Vec<(Cow<'static, str>, String)>,
+    pub headers: Headers,
 }
 
 impl std::fmt::Debug for Record {
@@ -67,18 +73,18 @@ impl Record {
     /// Those of [`Event::key`].
     pub fn event(topic: &Arc<str>, event: &Event<'_>, encoded: Encoded) -> Result<Self, Fault> {
         let key = event.key()?.into_owned();
-        let mut headers: Vec<(Cow<'static, str>, String)> = Vec::with_capacity(10);
+        let mut headers: Headers = Vec::with_capacity(10);
         headers.push(("ce_specversion".into(), "1.0".into()));
-        headers.push(("ce_id".into(), event.id.as_ref().into()));
-        headers.push(("ce_source".into(), format!("/hooks/{}", event.source)));
-        headers.push(("ce_type".into(), event.event_type.as_ref().into()));
+        headers.push(("ce_id".into(), event.id.to_string().into()));
+        headers.push(("ce_source".into(), format!("/hooks/{}", event.source).into()));
+        headers.push(("ce_type".into(), event.event_type.to_string().into()));
         if let Some(time) = event.time {
-            headers.push(("ce_time".into(), time.to_string()));
+            headers.push(("ce_time".into(), time.to_string().into()));
         }
         headers.push(("content-type".into(), "application/avro".into()));
         provenance(&mut headers, event.verified());
         if let Some(fields) = event.unsigned() {
-            headers.push(("hookstream-unsigned".into(), fields.into()));
+            headers.push(("hookstream-unsigned".into(), fields.to_owned().into()));
         }
         Ok(Self { topic: topic.clone(), key, value: encoded.value, timestamp: event.received_at, headers })
     }
@@ -95,18 +101,20 @@ impl Record {
         why: &Fault,
     ) -> Self {
         let delivery = verified.delivery();
-        let mut headers: Vec<(Cow<'static, str>, String)> = Vec::with_capacity(10);
+        let mut headers: Headers = Vec::with_capacity(10);
         headers.push(("hookstream-reason".into(), why.reason.row().label.into()));
         if let Some(detail) = &why.detail {
-            headers.push(("hookstream-detail".into(), detail.as_ref().into()));
+            headers.push(("hookstream-detail".into(), detail.to_string().into()));
         }
         if let Some(original) = original_topic {
-            headers.push(("hookstream-original-topic".into(), original.into()));
+            headers.push(("hookstream-original-topic".into(), original.to_owned().into()));
         }
         let kept = verified.kept(read);
-        headers.extend(kept.iter().map(|(name, value)| ((*name).to_owned().into(), (*value).to_owned())));
+        let kept_headers =
+            kept.iter().map(|(name, value)| ((*name).to_owned().into(), (*value).to_owned().into()));
+        headers.extend(kept_headers);
         headers.push(("hookstream-form".into(), verified.form().label().into()));
-        headers.push(("hookstream-seal".into(), verified.seal(&kept)));
+        headers.push(("hookstream-seal".into(), verified.seal(&kept).into()));
         provenance(&mut headers, verified);
         let value = if delivery.body.is_empty() { EMPTY_BODY } else { &delivery.body };
         Self { topic: topic.clone(), key, value: value.to_vec(), timestamp: delivery.received_at, headers }
@@ -114,7 +122,7 @@ impl Record {
 
     /// The same record, which tells that it was made from the dead letter at `place`.
     pub fn replayed(mut self, place: &Place) -> Self {
-        self.headers.push(("hookstream-replayed".into(), place.to_string()));
+        self.headers.push(("hookstream-replayed".into(), place.to_string().into()));
         self
     }
 
@@ -129,7 +137,7 @@ impl Record {
         place: &Place,
         replayed: &Replayed,
     ) -> serde_json::Result<Self> {
-        let headers = vec![(DELIVERY_ID.into(), verified.delivery().id.to_string())];
+        let headers = vec![(DELIVERY_ID.into(), verified.delivery().id.to_string().into())];
         let (key, value) = (place.to_string(), serde_json::to_vec(replayed)?);
         Ok(Self { topic: topic.clone(), key, value, timestamp: Timestamp::now(), headers })
     }
@@ -139,7 +147,7 @@ impl Record {
         // Before this one stands the sender's, if it sent one (see `provenance`). Headers of the same name
         // further up are under a dead letter's seal.
         let at = self.headers.iter().rposition(|(name, _)| name == DELIVERY_ID).unwrap_or_default();
-        let value = traceparent.to_owned();
+        let value = traceparent.to_owned().into();
         match at.checked_sub(1).and_then(|before| self.headers.get_mut(before)) {
             Some((name, sent)) if name == TRACEPARENT => *sent = value,
             _ => self.headers.insert(at, (TRACEPARENT.into(), value)),
@@ -180,19 +188,19 @@ impl Record {
     }
 
     /// In UTF-8; times as RFC 3339.
-    pub fn headers(&self) -> &[(Cow<'static, str>, String)] {
+    pub fn headers(&self) -> &[Header] {
         &self.headers
     }
 }
 
 /// The headers that every record has.
-fn provenance(headers: &mut Vec<(Cow<'static, str>, String)>, verified: &Verified<'_>) {
+fn provenance(headers: &mut Headers, verified: &Verified<'_>) {
     let delivery = verified.delivery();
     let traceparent = delivery.headers.get(TRACEPARENT).and_then(|value| value.to_str().ok());
     if let Some(traceparent) = traceparent.filter(|text| text.len() <= MAX_TRACEPARENT) {
-        headers.push((TRACEPARENT.into(), traceparent.into()));
+        headers.push((TRACEPARENT.into(), traceparent.to_owned().into()));
     }
-    headers.push((DELIVERY_ID.into(), delivery.id.to_string()));
-    headers.push(("hookstream-received-at".into(), delivery.received_at.to_string()));
-    headers.push(("hookstream-secret".into(), verified.secret().into()));
+    headers.push((DELIVERY_ID.into(), delivery.id.to_string().into()));
+    headers.push(("hookstream-received-at".into(), delivery.received_at.to_string().into()));
+    headers.push(("hookstream-secret".into(), verified.secret().to_owned().into()));
 }

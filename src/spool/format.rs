@@ -140,7 +140,7 @@ pub(super) struct Line {
 impl Line {
     pub(super) fn of(record: Record) -> Self {
         let pairs: Vec<(&str, &str)> =
-            record.headers().iter().map(|(name, value)| (name.as_ref(), value.as_str())).collect();
+            record.headers().iter().map(|(name, value)| (name.as_ref(), value.as_ref())).collect();
         // Pairs of text always have a JSON form.
         let headers = serde_json::to_string(&pairs).unwrap_or_default();
         let bytes = record.topic().len() + record.key().len() + headers.len() + record.value().len();
@@ -236,7 +236,7 @@ fn record(row: &SqlRow<'_>) -> rusqlite::Result<Option<Record>> {
         return Ok(None);
     }
     let Ok(pairs) = serde_json::from_str::<Vec<(String, String)>>(&headers) else { return Ok(None) };
-    let headers = pairs.into_iter().map(|(name, value)| (name.into(), value)).collect();
+    let headers = pairs.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
     Ok(Record::from_spool(Parts { topic, key, value, timestamp_ms, headers }))
 }
 

@@ -51,7 +51,7 @@ fn record(topic: &str, key: &str, value: &[u8]) -> Record {
         key: key.into(),
         value: value.into(),
         timestamp_ms: 1_767_323_045_678,
-        headers: vec![("ce_id".into(), key.into()), ("odd \"name\"".into(), "ä\u{0}\n".into())],
+        headers: vec![("ce_id".into(), key.to_owned().into()), ("odd \"name\"".into(), "ä\u{0}\n".into())],
     })
     .unwrap()
 }
