@@ -21,6 +21,10 @@ use crate::results::Sample;
 /// Load before the first round, so that code is warm and connections to Kafka stand.
 const WARM_UP: f64 = 1.0;
 
+/// More of it for each further event type that has traffic: a broker's first record of a producer in a partition takes
+/// it milliseconds, and each type is six partitions.
+const WARM_TYPE: f64 = 0.2;
+
 /// At a fixed rate, before the measured part of each run.
 const WARM: f64 = 1.0;
 
@@ -52,7 +56,9 @@ pub fn run(
     }
     if plan.rate.is_none() {
         for running in &contenders {
-            running.load(Duration::from_secs_f64(WARM_UP.min(seconds)), || ())?;
+            let types = (running.variant.traffic - 1) as f64;
+            let warm_up = (WARM_UP + types * WARM_TYPE).min(seconds * running.variant.traffic as f64);
+            running.load(Duration::from_secs_f64(warm_up), || ())?;
         }
     }
     let mut samples = Vec::new();

@@ -36,7 +36,8 @@ pub(super) struct Charged {
     pub(super) charge: Held,
 }
 
-/// The complete body, charged chunk by chunk as it arrives: a declared length costs nothing. One that comes in a single piece is not copied.
+/// The complete body, charged chunk by chunk as it arrives: a declared length costs nothing. One that comes in a
+/// single piece is not copied.
 ///
 /// # Errors
 /// `body_too_large` by count, whatever was declared; `body_too_slow`; `body_incomplete`;

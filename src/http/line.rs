@@ -33,8 +33,8 @@ pub struct Line<'a> {
 /// Called once for each delivery, when it has ended; must not block.
 pub type Watch = Arc<dyn Fn(&Line<'_>) + Send + Sync>;
 
-/// Writes the log lines. What is not verified costs the sender nothing, so a flood of them must not fill a disk, nor hide
-/// the other lines: past a bound they are left out, and counted.
+/// Writes the log lines. What is not verified costs the sender nothing, so a flood of them must not fill a disk,
+/// nor hide the other lines: past a bound they are left out, and counted.
 pub fn log() -> Watch {
     let floods = Floods::new();
     Arc::new(move |line| {

@@ -1,5 +1,6 @@
 //! The idempotent producer: acks=all or nothing.
 
+use std::collections::HashMap;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,8 +10,8 @@ use arc_swap::{ArcSwap, Guard};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord, Producer as _};
-use rdkafka::statistics::Statistics;
-use rdkafka::{ClientConfig, ClientContext};
+use rdkafka::{ClientConfig, ClientContext, statistics};
+use serde::Deserialize;
 
 use super::refused::refused;
 use super::renew::Voice;
@@ -63,8 +64,20 @@ impl Live {
 
 pub(super) struct Callbacks(Voice);
 
+/// What is told of librdkafka's statistics. What they say of each partition, some KB once a second, is passed over.
+#[derive(Deserialize)]
+struct Statistics {
+    msg_cnt: u64,
+    msg_size: u64,
+    brokers: HashMap<String, statistics::Broker>,
+}
+
 impl ClientContext for Callbacks {
-    fn stats(&self, statistics: Statistics) {
+    fn stats_raw(&self, statistics: &[u8]) {
+        let statistics: Statistics = match serde_json::from_slice(statistics) {
+            Ok(statistics) => statistics,
+            Err(error) => return tracing::debug!(%error, "librdkafka's statistics"),
+        };
         metrics::queue(Queue { records: statistics.msg_cnt, bytes: statistics.msg_size });
         // Bootstrap addresses and the group's coordinator stand there as well, without an id.
         for broker in statistics.brokers.values().filter(|broker| broker.nodeid >= 0) {

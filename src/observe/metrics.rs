@@ -391,11 +391,6 @@ pub fn render(now: Now) -> String {
     metrics::gauge!(IN_FLIGHT).set(now.in_flight as f64);
     metrics::gauge!(KAFKA_UP).set(f64::from(u8::from(now.kafka_up)));
     metrics::counter!(LOG_DROPPED).absolute(super::log::dropped());
-    match HANDLE.get() {
-        Some(Some(handle)) => {
-            handle.run_upkeep();
-            handle.render()
-        }
-        _ => String::new(),
-    }
+    upkeep();
+    HANDLE.get().and_then(Option::as_ref).map(PrometheusHandle::render).unwrap_or_default()
 }
