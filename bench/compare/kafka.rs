@@ -1,6 +1,6 @@
 //! The cluster from outside: topics made and deleted, records counted.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
@@ -51,7 +51,15 @@ impl Kafka {
 
     /// All topics that somebody made.
     pub fn topics(&self) -> anyhow::Result<Vec<(String, usize)>> {
-        let metadata = self.consumer.fetch_metadata(None, PATIENCE)?;
+        let until = Instant::now() + PATIENCE;
+        let metadata = loop {
+            match self.consumer.fetch_metadata(None, PATIENCE) {
+                Ok(metadata) => break metadata,
+                // Seen once in a while, as an invalid argument, right after topics were deleted and others made.
+                Err(error) if Instant::now() > until => return Err(error.into()),
+                Err(_) => std::thread::sleep(Duration::from_millis(100)),
+            }
+        };
         let topics =
             metadata.topics().iter().map(|topic| (topic.name().to_owned(), topic.partitions().len()));
         Ok(topics.filter(|(name, _)| !name.starts_with("__")).collect())
