@@ -30,8 +30,8 @@ use crate::delivery::Deadline;
 use crate::http::{self, Callers, ConnectionLimits, Ingest, Limits, Operator, Phase, Watch};
 use crate::kafka::{Admin, Connection, Producer, Tuning};
 use crate::observe::health::{Health, State};
-use crate::observe::metrics;
 use crate::observe::traces::Traces;
+use crate::observe::{metrics, upkeep};
 use crate::pipeline::Pipeline;
 use crate::provision::{self, Durability, Provisioner, Subjects};
 use crate::schema::{Pins, Registry};
@@ -109,7 +109,7 @@ impl App {
         let mut background = vec![
             tokio::spawn(producer.clone().renew()),
             tokio::spawn(look_for_kafka(producer.clone(), health.clone())),
-            tokio::spawn(keep_up()),
+            tokio::spawn(upkeep::run(upkeep::EVERY)),
         ];
         background.extend(spool.clone().map(|spool| tokio::spawn(watch_spool(spool, health.clone()))));
         background.extend(deliverer.drain().map(|drain| tokio::spawn(drain.run())));
@@ -363,18 +363,6 @@ async fn watch_spool(spool: Arc<Spool>, health: Arc<Health>) {
             (false, Some(bound)) => health.spool.put(State::Down, format!("full: {}", bound.label())),
             (false, None) => health.spool.put(State::Ok, ""),
         }
-    }
-}
-
-/// Between two turns of the metrics' upkeep.
-const UPKEEP: Duration = Duration::from_secs(5);
-
-/// What the metrics ask for, whether or not somebody scrapes them.
-async fn keep_up() {
-    let mut turns = tokio::time::interval(UPKEEP);
-    loop {
-        turns.tick().await;
-        metrics::upkeep();
     }
 }
 

@@ -57,8 +57,7 @@ pub fn run(
     if plan.rate.is_none() {
         for running in &contenders {
             let types = (running.variant.traffic - 1) as f64;
-            let warm_up = (WARM_UP + types * WARM_TYPE).min(seconds * running.variant.traffic as f64);
-            running.load(Duration::from_secs_f64(warm_up), || ())?;
+            running.load(Duration::from_secs_f64(WARM_UP + types * WARM_TYPE), || ())?;
         }
     }
     let mut samples = Vec::new();

@@ -8,4 +8,5 @@ pub mod refusals;
 pub mod status;
 pub mod traces;
 pub mod traffic;
+pub mod upkeep;
 pub mod window;

@@ -57,7 +57,7 @@ pub struct Source {
     pub traffic: traffic::Shown,
     /// What its signature, or its caller's address, kept out: one entry for each reason, the last one first.
     pub refusals: Vec<Refusal>,
-    /// Its secrets, in the order in which they are tried.
+    /// Its secrets, in the order of the configuration.
     pub secrets: Vec<Secret>,
 }
 

@@ -66,7 +66,7 @@ impl Matches {
 #[derive(Debug, Default)]
 pub(super) struct BySecret {
     matches: HashMap<Arc<str>, Arc<Matches>>,
-    /// In the order in which they are tried: names, and where they were read.
+    /// As configured: names, and where they were read.
     order: Vec<(Arc<str>, Option<Arc<str>>)>,
 }
 
@@ -91,7 +91,7 @@ impl BySecret {
         Some(name.clone())
     }
 
-    /// What is to be shown, in the order in which they are tried.
+    /// What is to be shown, in the order of the configuration.
     pub(super) fn shown(&self, now: Timestamp) -> Vec<status::Secret> {
         let newest = self.matches.values().filter_map(|matches| matches.last()).max();
         let shown = |(name, from): &(Arc<str>, Option<Arc<str>>)| {
