@@ -46,6 +46,7 @@ fn one_pass_says_what_two_say() {
         "{\"a\":1}{",
         "{\"a\":1}\u{2003}",
         "{\"a\":01}",
+        "\n  {\"a\":01}",
         "{\"a\":\"b\nc\"}",
         "{\"\\ud800\":1}",
         "{\"$serde_json::private::RawValue\":\"1\"}",
