@@ -9,16 +9,21 @@ use crate::record::Parts;
 /// What tests run on the writer's thread.
 pub(super) type Run = Box<dyn FnOnce(&rusqlite::Connection, &mut Fault) + Send>;
 
-/// A disk without room: nothing is stored, and nothing deleted before the reserve is given up.
+/// A disk without room: nothing is stored, and nothing deleted before the reserve is given up, or
+/// so much of it that no more than `left` is.
 #[derive(Default)]
 pub(super) struct Fault {
     full: bool,
+    left: u64,
+    /// What there was of the reserve at each try.
+    tries: Vec<u64>,
     dead: bool,
 }
 
 impl Fault {
-    pub(super) fn check(&self, stores: bool, reserve: bool) -> rusqlite::Result<()> {
-        if self.dead || self.full && (stores || reserve) {
+    pub(super) fn check(&mut self, stores: bool, reserve: u64) -> rusqlite::Result<()> {
+        self.tries.push(reserve);
+        if self.dead || self.full && (stores || reserve > self.left) {
             let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_FULL);
             return Err(rusqlite::Error::SqliteFailure(code, None));
         }
@@ -268,6 +273,20 @@ async fn without_room_the_reserve_is_given_up_for_deletes_and_made_again() {
     }
     assert!(reserve.exists());
     spool.store(vec![record("a", "3", b"x")]).await.unwrap();
+}
+
+#[tokio::test]
+async fn no_more_of_the_reserve_is_given_up_than_the_deletes_need() {
+    const MIB: u64 = 1024 * 1024;
+    let dir = tempfile::tempdir().unwrap();
+    let (spool, _) = open_with(dir.path(), Limits { reserve: 4 * MIB, ..LIMITS });
+    spool.store(vec![record("a", "1", b"x")]).await.unwrap();
+    on_writer(&spool, |_, fault| *fault = Fault { full: true, left: 2 * MIB, ..Fault::default() }).await;
+    let rows = oldest(&spool, "a").await;
+    spool.remove(&[rows[0].id]);
+    spool.flush().await.unwrap();
+    on_writer(&spool, |_, fault| assert_eq!(fault.tries, [4 * MIB, 3 * MIB, 2 * MIB])).await;
+    assert_eq!(spool.stats().live, 0);
 }
 
 #[tokio::test]

@@ -136,14 +136,17 @@ impl Writer {
             return;
         }
         let mut result = self.commit(&[], &removals, &changes);
-        if let Err(error) = &result
+        while let Err(error) = &result
             && format::is_full(error, &self.dir)
-            && self.reserve.drop_it()
         {
-            tracing::warn!(
-                bytes = self.reserve.bytes(),
-                "the disk is full: the spool's reserve is dropped to go on deleting"
-            );
+            let whole = self.reserve.whole();
+            if !self.reserve.give_up_a_piece() {
+                break;
+            }
+            if whole {
+                let bytes = self.reserve.bytes();
+                tracing::warn!(bytes, "the disk is full: the spool gives up its reserve to go on deleting");
+            }
             // The log can be reused only once it is in the file; the delete below tells if not. Its
             // blocks are kept: on a disk that others fill they would be gone, and the deletes with them.
             let _ = self.checkpoint("RESTART");
@@ -169,7 +172,7 @@ impl Writer {
     ) -> rusqlite::Result<Effects> {
         let mut effects = Effects::default();
         #[cfg(test)]
-        self.fault.check(!stores.is_empty(), self.reserve.held())?;
+        self.fault.check(!stores.is_empty(), self.reserve.bytes() - self.reserve.missing())?;
         let work = self.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
         for line in stores.iter().flat_map(|store| &store.lines) {
             line.insert(&work)?;
@@ -248,7 +251,7 @@ impl Writer {
         let mut book = self.shared.book();
         let stats = book.stats_mut();
         (stats.free, stats.wal, stats.oldest_ms) = (free, wal, oldest_ms);
-        stats.reserve = self.reserve.held();
+        stats.reserve = self.reserve.whole();
         let limits = &self.shared.limits;
         // Without the reserve, or while deletes fail, nothing may come in: it could not get out again.
         let stuck = !stats.reserve || !self.unremoved.is_empty();
@@ -296,8 +299,8 @@ impl Writer {
     fn remake_reserve(&mut self, free: Option<u64>) {
         /// So that it is not made and dropped in turn at the edge.
         const MARGIN: u64 = 1024 * 1024;
-        let wanted = self.shared.limits.min_free.saturating_add(self.reserve.bytes() + MARGIN);
-        if self.reserve.held() || free.is_none_or(|free| free < wanted) {
+        let wanted = self.shared.limits.min_free.saturating_add(self.reserve.missing() + MARGIN);
+        if self.reserve.whole() || free.is_none_or(|free| free < wanted) {
             return;
         }
         match self.reserve.make() {
@@ -326,7 +329,7 @@ impl Writer {
             }
         }
         let bytes = self.pragma("page_count").saturating_mul(PAGE);
-        if bytes > SHRINK_BYTES || (!self.reserve.held() && bytes > self.reserve.bytes()) {
+        if bytes > SHRINK_BYTES || (!self.reserve.whole() && bytes > self.reserve.bytes()) {
             // Without room for it the file stays as it is.
             let _ = self.db.execute_batch("VACUUM").and_then(|()| self.checkpoint("TRUNCATE"));
         }

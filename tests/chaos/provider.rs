@@ -24,6 +24,10 @@ pub struct Answer {
     pub took: Duration,
 }
 
+/// The service closes a connection that is idle for 10 s (`head_timeout`): one that the client would
+/// use in the same moment is not used any more.
+const IDLE: Duration = Duration::from_secs(5);
+
 /// Sends to one source.
 #[derive(Clone, Debug)]
 pub struct Provider {
@@ -34,7 +38,8 @@ pub struct Provider {
 impl Provider {
     /// For the source of a service that listens there.
     pub fn new(hooks: SocketAddr, source: &str) -> anyhow::Result<Self> {
-        let client = reqwest::Client::builder().timeout(PATIENCE).no_proxy().build()?;
+        let client =
+            reqwest::Client::builder().timeout(PATIENCE).pool_idle_timeout(IDLE).no_proxy().build()?;
         Ok(Self { client, url: format!("http://{hooks}/hooks/{source}") })
     }
 
