@@ -32,17 +32,17 @@ pub struct Args {
     config: PathBuf,
     /// Publish to these topics, in turn.
     #[arg(long)]
-    topic: Vec<String>,
+    pub topic: Vec<String>,
 }
 
 impl Args {
-    fn load(&self) -> anyhow::Result<Loaded> {
+    pub fn load(&self) -> anyhow::Result<Loaded> {
         let overrides = Overrides { file: Some(self.config.clone()), ..Overrides::default() };
         Ok(config::load(&overrides, &Environment::of_process())?)
     }
 }
 
-fn block_on<T>(program: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+pub fn block_on<T>(program: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     let _ = rlimit::increase_nofile_limit(u64::MAX);
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(program)
 }
@@ -89,12 +89,12 @@ fn send(
     producer.send_result(record).map_err(|(error, _)| error.into())
 }
 
-fn producer(loaded: &Loaded) -> anyhow::Result<FutureProducer> {
+pub fn producer(loaded: &Loaded) -> anyhow::Result<FutureProducer> {
     let kafka = Connection::new(loaded.config.kafka.bootstrap_servers.clone(), loaded.properties.clone());
     Producer::config(&kafka, app::tuning(&loaded.config)).create().context("the producer's properties")
 }
 
-async fn serve(loaded: Loaded, router: Router, stock: bool) -> anyhow::Result<()> {
+pub async fn serve(loaded: Loaded, router: Router, stock: bool) -> anyhow::Result<()> {
     let listen: SocketAddr = loaded.config.http.listen.parse()?;
     let listener = TcpListener::bind(listen).await?;
     if stock {

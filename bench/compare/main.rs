@@ -7,6 +7,7 @@
 mod contender;
 mod deliveries;
 mod kafka;
+mod least;
 mod load;
 mod measure;
 mod pace;
@@ -28,6 +29,10 @@ use kafka::Kafka;
 use measure::World;
 use plan::Plan;
 use results::{Contender, Group};
+
+/// hookstream's, for all: what is held against each other is the work.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Measures hookstream beside bare axum and beside a relay that publishes the body unread.
 #[derive(Parser)]
@@ -74,6 +79,8 @@ enum Part {
     #[command(hide = true)]
     Relay(contender::Args),
     #[command(hide = true)]
+    Least(contender::Args),
+    #[command(hide = true)]
     Produce {
         #[command(flatten)]
         args: contender::Args,
@@ -93,6 +100,7 @@ fn main() -> ExitCode {
     let ended = match args.program {
         Some(Part::Axum { args, stock }) => contender::axum(&args, stock).map(|()| true),
         Some(Part::Relay(args)) => contender::relay(args).map(|()| true),
+        Some(Part::Least(args)) => least::least(args).map(|()| true),
         Some(Part::Produce { args, rate, warm, seconds, bytes }) => {
             contender::produce(&args, rate, warm, seconds, bytes).map(|()| true)
         }

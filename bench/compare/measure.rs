@@ -107,7 +107,7 @@ impl<'a> Running<'a> {
             requests: Arc::new(requests),
             topics: Vec::new(),
         };
-        if matches!(variant.program, Program::Relay | Program::Produce) {
+        if variant.program.is_given_topics() {
             world.kafka.create(&topics)?;
         }
         if variant.program != Program::Produce {
@@ -132,10 +132,11 @@ impl<'a> Running<'a> {
             Program::Axum => words(&["axum"]),
             Program::StockAxum => words(&["axum", "--stock"]),
             Program::Relay => words(&["relay"]),
+            Program::Least => words(&["least"]),
             Program::Produce => words(&["produce", "--bytes", &self.variant.bytes.to_string()]),
         };
         arguments.extend(words(&["-c", "hookstream.toml"]));
-        if matches!(self.variant.program, Program::Relay | Program::Produce) {
+        if self.variant.program.is_given_topics() {
             arguments.extend(topics.iter().flat_map(|topic| [String::from("--topic"), topic.clone()]));
         }
         Ok((std::env::current_exe()?, arguments))

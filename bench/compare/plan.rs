@@ -26,9 +26,18 @@ pub enum Program {
     StockAxum,
     /// Publishes the body unread.
     Relay,
+    /// The relay, and what the promise asks of the same libraries.
+    Least,
     Hookstream,
     /// Produces at the rate, without HTTP.
     Produce,
+}
+
+impl Program {
+    /// Whether its topics are there before it is, and are told to it.
+    pub fn is_given_topics(self) -> bool {
+        matches!(self, Self::Relay | Self::Least | Self::Produce)
+    }
 }
 
 /// One contender.
@@ -86,6 +95,7 @@ pub fn word(program: Program) -> &'static str {
         Program::Axum => "axum",
         Program::StockAxum => "axum::serve",
         Program::Relay => "relay",
+        Program::Least => "the least",
         Program::Hookstream => "hookstream",
         Program::Produce => "rdkafka alone",
     }
@@ -103,6 +113,7 @@ fn point(programs: &[Program], label: &str, change: impl Fn(&mut Variant)) -> Ve
 }
 
 const ALL: [Program; 3] = [Program::Axum, Program::Relay, Program::Hookstream];
+const PROMISE: [Program; 3] = [Program::Relay, Program::Least, Program::Hookstream];
 const BOTH: [Program; 2] = [Program::Relay, Program::Hookstream];
 
 /// The group of starts, which is measured otherwise.
@@ -125,6 +136,12 @@ pub fn all() -> Vec<Plan> {
             "The base point",
             "1 KB, 512 connections, one event type, one secret, all as shipped.",
             point(&ALL, "", |_| ()),
+        ),
+        plan(
+            "least",
+            "What the promise costs at least",
+            "The base point. The least is the relay, and the signature, one pass of serde_json over the body, as many record headers, a bound on the wait, an answer in JSON and the log's line.",
+            point(&PROMISE, "", |_| ()),
         ),
         plan(
             "yardsticks",
