@@ -219,6 +219,12 @@ fn summary(groups: &[Group]) -> String {
             ratio("base", "hookstream", "relay", Sample::service),
             "1.35 or less",
         ),
+        ("the least: requests/s, of the relay's", ratio("least", "the least", "relay", Sample::rate), "-"),
+        (
+            "the least: CPU per delivery, of the relay's",
+            ratio("least", "the least", "relay", Sample::service),
+            "-",
+        ),
         ("requests/s, of bare axum's", ratio("base", "hookstream", "axum", Sample::rate), "-"),
         ("CPU per delivery, of bare axum's", ratio("base", "hookstream", "axum", Sample::service), "-"),
         ("added to rdkafka's acknowledgement, p50 in ms", added(|l| l.p50), "0.2 or less"),
