@@ -86,48 +86,46 @@ const PIECE: u64 = 1024 * 1024;
 pub(super) struct Reserve {
     path: PathBuf,
     bytes: u64,
-    /// Of them, those that are in place.
-    left: u64,
 }
 
 impl Reserve {
     /// The reserve of `dir`, as an earlier run left it.
     pub(super) fn new(dir: &Path, bytes: u64) -> Self {
-        let path = dir.join("reserve");
-        let left = fs::metadata(&path).map_or(0, |meta| meta.len());
-        Self { path, bytes, left }
-    }
-
-    /// Whether all of it is in place.
-    pub(super) fn whole(&self) -> bool {
-        self.left >= self.bytes
+        Self { path: dir.join("reserve"), bytes }
     }
 
     pub(super) fn bytes(&self) -> u64 {
         self.bytes
     }
 
+    /// What is in place, as the file says: somebody may have deleted it to make room.
+    pub(super) fn left(&self) -> u64 {
+        fs::metadata(&self.path).map_or(0, |meta| meta.len())
+    }
+
     /// What is not in place.
     pub(super) fn missing(&self) -> u64 {
-        self.bytes.saturating_sub(self.left)
+        self.bytes.saturating_sub(self.left())
+    }
+
+    /// Whether all of it is in place.
+    pub(super) fn whole(&self) -> bool {
+        self.missing() == 0
     }
 
     /// Gives a piece of the space back. `false` when there was none to give.
-    pub(super) fn give_up_a_piece(&mut self) -> bool {
-        let left = self.left.saturating_sub(PIECE);
-        let given = self.left > 0 && self.cut(left).is_ok();
-        self.left = if given { left } else { 0 };
-        given
+    pub(super) fn give_up_a_piece(&self) -> bool {
+        let left = self.left();
+        left > 0 && self.cut(left.saturating_sub(PIECE)).is_ok()
     }
 
     /// Takes what is missing of the space: bytes that no file system can store as a hole or compress
     /// away, synced. What was written of it is removed again on failure.
-    pub(super) fn make(&mut self) -> io::Result<()> {
-        let made = self.write(self.missing());
-        if made.is_ok() {
-            self.left = self.bytes;
-        } else {
-            let _ = self.cut(self.left);
+    pub(super) fn make(&self) -> io::Result<()> {
+        let left = self.left();
+        let made = self.write(self.bytes.saturating_sub(left));
+        if made.is_err() {
+            let _ = self.cut(left);
         }
         made
     }
@@ -166,7 +164,7 @@ mod tests {
     #[test]
     fn the_reserve_takes_real_space_and_gives_it_back() {
         let dir = tempfile::tempdir().unwrap();
-        let mut reserve = Reserve::new(dir.path(), 100_000);
+        let reserve = Reserve::new(dir.path(), 100_000);
         assert!(!reserve.whole() && !reserve.give_up_a_piece());
         reserve.make().unwrap();
         let meta = fs::metadata(dir.path().join("reserve")).unwrap();
@@ -183,7 +181,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let bytes = 2 * PIECE + PIECE / 2;
         let len = || fs::metadata(dir.path().join("reserve")).map_or(0, |meta| meta.len());
-        let mut reserve = Reserve::new(dir.path(), bytes);
+        let reserve = Reserve::new(dir.path(), bytes);
         reserve.make().unwrap();
         let mut left = Vec::new();
         while reserve.give_up_a_piece() {
@@ -192,10 +190,12 @@ mod tests {
         assert_eq!(left, [PIECE + PIECE / 2, PIECE / 2, 0]);
         reserve.make().unwrap();
         assert!(reserve.give_up_a_piece());
-        let mut found = Reserve::new(dir.path(), bytes);
+        let found = Reserve::new(dir.path(), bytes);
         assert_eq!((found.whole(), found.missing()), (false, PIECE));
         found.make().unwrap();
         assert_eq!((found.whole(), len()), (true, bytes));
+        fs::remove_file(dir.path().join("reserve")).unwrap();
+        assert!(!found.whole() && !found.give_up_a_piece(), "gone by another hand");
     }
 
     #[test]

@@ -172,7 +172,7 @@ impl Writer {
     ) -> rusqlite::Result<Effects> {
         let mut effects = Effects::default();
         #[cfg(test)]
-        self.fault.check(!stores.is_empty(), self.reserve.bytes() - self.reserve.missing())?;
+        self.fault.check(!stores.is_empty(), self.reserve.left())?;
         let work = self.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
         for line in stores.iter().flat_map(|store| &store.lines) {
             line.insert(&work)?;

@@ -174,10 +174,11 @@ impl Verifier {
     }
 
     /// Finds the secret that signed the delivery: each form of the body, the raw one first,
-    /// with each secret, the one that matched last first. The work is bounded: at most [`scheme::MAX_SIGNATURES`] are compared.
-    /// Secrets that are outside their time at the receipt come last, and only they have the
-    /// canonical form made once more. One that is bound counts only for a body that names whom it
-    /// is for; of several that made the signature, any that does will do.
+    /// with each secret, the one that matched last first. The work is bounded: at most
+    /// [`scheme::MAX_SIGNATURES`] are compared. Secrets that are outside their time at the receipt
+    /// come last, and only they have the canonical form made once more. One that is bound counts
+    /// only for a body that names whom it is for; of several that made the signature, any that does
+    /// will do.
     ///
     /// # Errors
     /// `signature_missing`, `signature_malformed`, `signature_mismatch`; the detail counts what
