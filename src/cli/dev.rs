@@ -22,6 +22,7 @@ use crate::app::{self, App, Listeners};
 use crate::config::Networks;
 use crate::dev::{self, Parts};
 use crate::http::{ConnectionLimits, Line};
+use crate::names;
 use crate::observe::log;
 use crate::outcome::Outcome;
 use crate::sources::Sources;
@@ -77,8 +78,10 @@ pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<Verdict> {
 
     let (sources, _) = app::compile(&loaded)?;
     for source in sources.iter() {
-        let topics = source.routes().map(|route| &*route.topic).chain([&*source.dead_letter_topic]);
-        for topic in topics {
+        // The last one tells what became of replayed dead letters: nobody else makes it in memory.
+        let replayed = names::replayed_topic(&source.name);
+        let topics = source.routes().map(|route| &*route.topic);
+        for topic in topics.chain([&*source.dead_letter_topic, &replayed]) {
             parts.create_topic(topic, loaded.config.kafka.topics.partitions)?;
         }
     }

@@ -95,7 +95,7 @@ const BOUNDED: &str = "the deliveries in flight bound it; set `http.max_in_fligh
 
 /// Properties that the promise rests on, aliases too, and what to use instead. Checked against
 /// CONFIGURATION.md of librdkafka 2.12.
-const RESERVED: [(&str, &str); 28] = [
+const RESERVED: [(&str, &str); 29] = [
     ("acks", DURABLE),
     ("request.required.acks", DURABLE),
     ("enable.idempotence", DURABLE),
@@ -115,6 +115,10 @@ const RESERVED: [(&str, &str); 28] = [
     ("queue.buffering.max.messages", BOUNDED),
     ("queue.buffering.max.kbytes", BOUNDED),
     ("message.max.bytes", "it follows the body limit; set `http.max_body`"),
+    (
+        "allow.auto.create.topics",
+        "topics are made with the settings of `[kafka.topics]`, not the brokers'; set `provision.on_start`",
+    ),
     ("bootstrap.servers", "set `kafka.bootstrap_servers`"),
     ("metadata.broker.list", "set `kafka.bootstrap_servers`"),
     ("partitioner", "it is murmur2_random, so that Java clients agree; there is no setting for it"),

@@ -1,7 +1,7 @@
 //! An in-memory Kafka for `hookstream dev` and for fault tests: librdkafka's mock cluster.
 //!
 //! What it cannot do, so that nobody looks for it: it answers no topic administration (make topics
-//! with [`Embedded::create_topic`]; unknown ones appear by themselves), stamps records with a
+//! with [`Embedded::create_topic`]), stamps records with a
 //! constant time, keeps 5 MiB a partition, and Java clients cannot talk to it. A group's first
 //! member waits three seconds for others.
 //!

@@ -63,6 +63,8 @@ impl Connection {
         // librdkafka's default of 10 s makes a recovered cluster wait for us.
         config.set("reconnect.backoff.ms", "100");
         config.set("reconnect.backoff.max.ms", "500");
+        // A topic that the brokers make by themselves has their settings: one copy, a week, no compaction.
+        config.set("allow.auto.create.topics", "false");
         for (name, value) in defaults {
             config.set(*name, *value);
         }

@@ -87,7 +87,7 @@ async fn id(
 /// made all the same, since nobody else does.
 async fn topics(loaded: &Loaded, admin: &Admin, sources: &Sources, source: &str) -> anyhow::Result<()> {
     if admin.is_in_memory().await? {
-        // It creates what it is written to.
+        // `hookstream dev` has made them.
         return Ok(());
     }
     let cluster = admin.cluster().await?;

@@ -26,6 +26,7 @@ fn what_the_promise_rests_on_may_not_be_set_by_any_name() {
         ("queue.buffering.max.messages", "set `http.max_in_flight`"),
         ("queue.buffering.max.kbytes", "set `http.max_in_flight`"),
         ("message.max.bytes", "set `http.max_body`"),
+        ("allow.auto.create.topics", "set `provision.on_start`"),
         ("bootstrap.servers", "set `kafka.bootstrap_servers`"),
         ("metadata.broker.list", "set `kafka.bootstrap_servers`"),
         ("test.mock.num.brokers", "use `hookstream dev`"),
