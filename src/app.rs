@@ -113,6 +113,7 @@ impl App {
         ];
         background.extend(spool.clone().map(|spool| tokio::spawn(watch_spool(spool, health.clone()))));
         background.extend(deliverer.drain().map(|drain| tokio::spawn(drain.run())));
+        let recoveries = deliverer.recoveries();
         let pipeline = Arc::new(Pipeline::new(config.http.max_in_flight, deliverer));
         let registry = Registry::new(&loaded)?;
         // In the spool's directory, which is ours alone by now.
@@ -135,6 +136,7 @@ impl App {
             sources: sources.clone(),
             health: health.clone(),
             reloads: subjects.swaps(),
+            recoveries,
         };
         let provisioner = Provisioner {
             admin,

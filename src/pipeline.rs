@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
-use crate::deliver::{Deliverer, Receipt, Undelivered};
+use crate::deliver::{Deliverer, Last, Receipt, Undelivered};
 use crate::delivery::{Deadline, Delivery};
 use crate::envelope::Event;
 use crate::kafka::Ack;
@@ -191,7 +191,7 @@ impl Pipeline {
         trace: &mut Trace,
     ) -> Ended {
         let Outbound { topic, records, kept } = outbound;
-        match self.send(records, deadline, trace).await {
+        match self.send(records, Last::DeadLetter, deadline, trace).await {
             Ok(receipt) => {
                 for kept in &kept {
                     source.count_kept(kept);
@@ -206,8 +206,8 @@ impl Pipeline {
         }
     }
 
-    /// Durable there, the delivery is answered 2xx: a retry cannot help. Not durable, it is our
-    /// trouble and answered as such.
+    /// Durable there, or in the spool on its way, the delivery is answered 2xx: a retry cannot help. Not
+    /// durable, it is our trouble and answered as such.
     async fn dead_letter(
         &self,
         source: &Source,
@@ -223,7 +223,7 @@ impl Pipeline {
         let topic = source.dead_letter_topic.clone();
         let key = source.envelope.key(verified);
         let record = Record::dead_letter(&topic, key, bound_for, verified, source.envelope.headers(), &why);
-        match self.send(vec![record], deadline, trace).await {
+        match self.send(vec![record], Last::Spool, deadline, trace).await {
             Ok(receipt) => Ended::stored(Err(why), topic, receipt),
             Err(undelivered) => unavailable(&undelivered, Some(&why)).into(),
         }

@@ -22,7 +22,7 @@ use crate::sources::{Route, Sources};
 
 pub use durability::{Durability, judge};
 pub use grants::grants;
-pub use plan::{Action, Allowed, Change, Item, Kind, Left, Plan, Step};
+pub use plan::{Action, Allowed, Change, Item, Kind, Left, Plan, Step, takes_less};
 pub use planner::{Done, Planner};
 pub use policy::{look as look_at_policies, remedy, watched};
 pub use subjects::{RECHECK, Reloaded, Subjects};

@@ -1,16 +1,19 @@
-//! Empties the spool into Kafka: in order of arrival for each topic, bounded in flight, and giving
-//! way to live traffic. A topic whose record fails is set aside for a growing while.
+//! Empties the spool into Kafka: in order of arrival for each partition, bounded in flight, and giving
+//! way to live traffic. What is out is left alone for a growing while: [`super::backoff`].
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use futures_util::future::join_all;
+use futures_util::StreamExt as _;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
 
+use super::backoff::{TopicBackoff, Tried, Turn};
+use super::outages::Outages;
 use super::pace::{MOST, Pace};
-use super::topics::Topics;
-use crate::kafka::{Ack, Producer, Trouble};
+use crate::kafka::{Ack, Producer, Reach, Trouble};
 use crate::observe::health::{Health, State};
 use crate::observe::metrics::{self, Via};
 use crate::planted::{self, Bug};
@@ -30,19 +33,21 @@ const LIVELY: Duration = Duration::from_secs(1);
 /// deliveries was over twice that without a backlog.
 const GIVE_WAY: u32 = 4;
 
+/// How long a batch is waited for. Rows that are not acknowledged by then hold up their partition only.
+const BATCH: Duration = Duration::from_secs(1);
+
 /// How long one row may wait for its acknowledgement.
 const PATIENCE: Duration = Duration::from_secs(10);
-
-/// How long a topic is set aside after its first failure; doubled with each, up to the last.
-const ASIDE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
 
 /// The task that empties the spool.
 pub struct Drain {
     producer: Arc<Producer>,
     spool: Arc<Spool>,
-    topics: Arc<Topics>,
+    outages: Arc<Outages>,
     health: Arc<Health>,
-    pub(super) aside: HashMap<String, Aside>,
+    pub(super) backoffs: HashMap<String, TopicBackoff>,
+    /// Rows on their way that no batch waits for.
+    lingering: FuturesUnordered<BoxFuture<'static, Sent>>,
     pace: Pace,
     /// Counts live deliveries; its value at the last batch; and until when they count as coming.
     live: Arc<AtomicU64>,
@@ -50,69 +55,69 @@ pub struct Drain {
     lively: Instant,
     /// Whose turn is next, where there are more topics than rows.
     turn: usize,
+    /// Whether the last rows that were asked for were held back, or tried, all of them or some.
+    sorted_out: bool,
 }
 
-/// A topic that is left alone for a while.
-pub(super) struct Aside {
-    until: Instant,
-    pause: Duration,
+/// A row that was handed to Kafka, and its answer.
+struct Sent {
+    row: Row,
+    partition: Option<i32>,
+    /// Of one that nobody waited for.
+    tried: Option<Tried>,
+    result: Result<Ack, Trouble>,
 }
 
 impl Drain {
     pub(super) fn new(
         producer: Arc<Producer>,
         spool: Arc<Spool>,
-        topics: Arc<Topics>,
+        outages: Arc<Outages>,
         health: Arc<Health>,
         live: Arc<AtomicU64>,
     ) -> Self {
-        let (aside, pace, lively) = (HashMap::new(), Pace::new(), Instant::now());
-        Self { producer, spool, topics, health, aside, pace, live, seen: 0, lively, turn: 0 }
+        Self {
+            producer,
+            spool,
+            outages,
+            health,
+            backoffs: HashMap::new(),
+            lingering: FuturesUnordered::new(),
+            pace: Pace::new(),
+            live,
+            seen: 0,
+            lively: Instant::now(),
+            turn: 0,
+            sorted_out: false,
+        }
     }
 
     /// Runs until dropped.
     pub async fn run(mut self) {
         loop {
             if !self.step().await {
-                tokio::time::sleep(IDLE).await;
+                self.idle().await;
             }
         }
     }
 
     /// One round over the topics; false when there was nothing to do, or no room for it.
     pub(super) async fn step(&mut self) -> bool {
+        while let Some(Some(sent)) = futures_util::FutureExt::now_or_never(self.lingering.next()) {
+            self.settle(sent).await;
+        }
         if self.spool.stats().live == 0 || self.health.kafka.state() == State::Down {
             return false;
         }
         let gives_way = self.gives_way();
         let rows = self.rows(if gives_way { self.pace.rows() } else { MOST }).await;
         if rows.is_empty() {
-            return false;
+            // Behind those that are held back there may be others.
+            return std::mem::take(&mut self.sorted_out);
         }
         let start = Instant::now();
-        // Handed over in order; librdkafka keeps the order within each partition. From a full queue
-        // on none is, since a smaller one behind it might still fit in.
-        let mut full = false;
-        let hand_over = |row: &Row| {
-            let ack = if full { Err(Trouble::QueueFull) } else { self.producer.publish(&row.record) };
-            full = matches!(ack, Err(Trouble::QueueFull));
-            ack
-        };
-        let acks: Vec<_> = rows.iter().map(hand_over).collect();
-        if planted::has(Bug::RowDroppedBeforeAck) {
-            self.spool.remove(&rows.iter().map(|row| row.id).collect::<Vec<_>>());
-        }
-        let results = join_all(acks.into_iter().map(async |ack| match ack {
-            Ok(ack) => match tokio::time::timeout(PATIENCE, ack).await {
-                Ok(result) => result,
-                Err(_) => Err(Trouble::Unavailable("no acknowledgement of a row of the spool".into())),
-            },
-            Err(trouble) => Err(trouble),
-        }))
-        .await;
+        let (well, full) = self.publish(rows).await;
         let took = start.elapsed();
-        let well = results.iter().all(Result::is_ok);
-        self.settle(rows, results).await;
         if gives_way {
             if well {
                 self.pace.learn(took);
@@ -121,6 +126,19 @@ impl Drain {
         }
         // Live traffic has filled it: it goes first.
         !full
+    }
+
+    /// Waits a little, or until a row that nobody waits for is answered.
+    async fn idle(&mut self) {
+        let answered = async {
+            match self.lingering.next().await {
+                Some(sent) => sent,
+                None => std::future::pending().await,
+            }
+        };
+        if let Ok(sent) = tokio::time::timeout(IDLE, answered).await {
+            self.settle(sent).await;
+        }
     }
 
     /// Whether live deliveries come, which then have Kafka for themselves most of the time.
@@ -132,62 +150,164 @@ impl Drain {
         now < self.lively
     }
 
-    /// The oldest rows, `count` in all, of the topics that are not set aside; where there are more topics
-    /// than that, they take turns. A topic that is known to be out is tried with one row: the first
-    /// acknowledgement makes it well.
+    /// The oldest rows, `count` in all, of what is not left alone; where there are more topics than that,
+    /// they take turns. On the way, what is due is tried with one row each.
     pub(super) async fn rows(&mut self, count: usize) -> Vec<Row> {
-        let now = Instant::now();
         let mut topics: Vec<Topic> = self.spool.topics().into_iter().filter(|topic| topic.live > 0).collect();
-        topics.retain(|topic| self.aside.get(&*topic.name).is_none_or(|aside| aside.until <= now));
+        let outages = &self.outages;
+        self.backoffs.retain(|topic, backoff| {
+            // A live delivery may have found it well.
+            backoff.forget_unless(|partition| outages.is_out(topic, || partition));
+            !backoff.is_over()
+        });
+        self.sorted_out = false;
+        topics.retain(|topic| self.room(&topic.name) > 0);
         let (first, some) = (self.turn % topics.len().max(1), topics.len().min(count));
         self.turn = first + some;
         let share = count / some.max(1);
         let mut rows = Vec::new();
         for topic in topics.iter().cycle().skip(first).take(some) {
-            let count = if self.topics.is_out(&topic.name) { 1 } else { share };
-            match self.spool.oldest(&topic.name, count, BATCH_BYTES).await {
-                Ok(found) => rows.extend(found),
+            let room = self.room(&topic.name).min(share);
+            match self.spool.oldest(&topic.name, room, BATCH_BYTES).await {
+                Ok(found) => rows.extend(found.into_iter().filter_map(|row| self.sort(row))),
                 Err(error) => tracing::error!(%error, "the spool cannot be read"),
             }
         }
         rows
     }
 
-    async fn settle(&mut self, rows: Vec<Row>, results: Vec<Result<Ack, Trouble>>) {
-        let mut published = Vec::with_capacity(rows.len());
-        for (row, result) in rows.iter().zip(results) {
-            self.topics.learn(row.record.topic(), &result);
-            match result {
-                Ok(_) => {
-                    metrics::record(row.record.topic(), Via::Spool);
-                    self.aside.remove(row.record.topic());
-                    published.push(row.id);
-                }
-                Err(Trouble::Unavailable(_)) => self.set_aside(row.record.topic()),
-                Err(Trouble::QueueFull) => {}
-                Err(refused @ Trouble::Refused(_)) => self.park(row, &refused).await,
+    /// How many rows of the topic may be asked for.
+    fn room(&mut self, topic: &str) -> usize {
+        if !self.backoffs.contains_key(topic) && self.outages.is_whole_out(topic) {
+            return 1;
+        }
+        self.backoffs.get_mut(topic).map_or(usize::MAX, |backoff| backoff.room(Instant::now()))
+    }
+
+    /// The row, if it goes with the others; else it is held back, or tried.
+    fn sort(&mut self, row: Row) -> Option<Row> {
+        let (topic, now) = (row.record.topic(), Instant::now());
+        let partition = self.producer.partition_of(&row.record);
+        let is_out = self.outages.is_out(topic, || partition);
+        if !is_out && !self.backoffs.contains_key(topic) {
+            return Some(row);
+        }
+        let partition = if self.outages.is_whole_out(topic) { None } else { partition };
+        self.sorted_out = true;
+        match self.backoffs.entry(topic.to_owned()).or_default().turn(row, partition, is_out, now) {
+            Turn::Go(row) => return Some(row),
+            Turn::Wait => {}
+            Turn::Try(row, tried) => {
+                let ack = self.hand_over(&row);
+                self.lingering.push(Box::pin(async move {
+                    let result = answer(ack).await;
+                    Sent { row, partition, tried: Some(tried), result }
+                }));
             }
         }
-        // Before the rows are dropped: until then they are not given out again.
-        self.spool.remove(&published);
+        None
+    }
+
+    fn hand_over(&self, row: &Row) -> Result<BoxFuture<'static, Result<Ack, Trouble>>, Trouble> {
+        Ok(Box::pin(self.producer.publish(&row.record)?))
+    }
+
+    /// Publishes rows and waits for most of them: whether all were acknowledged, and whether our queue is full.
+    async fn publish(&mut self, rows: Vec<Row>) -> (bool, bool) {
+        if planted::has(Bug::RowDroppedBeforeAck) {
+            self.spool.remove(&rows.iter().map(|row| row.id).collect::<Vec<_>>());
+        }
+        // Handed over in order; librdkafka keeps the order within each partition. From a full queue
+        // on none is, since a smaller one behind it might still fit in.
+        let (mut full, mut well) = (false, true);
+        let mut batch: FuturesUnordered<BoxFuture<'static, Sent>> = FuturesUnordered::new();
+        let mut waiting = HashMap::new();
+        for row in rows {
+            let partition = self.producer.partition_of(&row.record);
+            let ack = if full { Err(Trouble::QueueFull) } else { self.hand_over(&row) };
+            full = matches!(ack, Err(Trouble::QueueFull));
+            waiting.insert(row.id, (row.record.topic().to_owned(), partition));
+            batch.push(Box::pin(async move {
+                let result = answer(ack).await;
+                Sent { row, partition, tried: None, result }
+            }));
+        }
+        let until = tokio::time::Instant::now() + BATCH;
+        while let Ok(Some(sent)) = tokio::time::timeout_at(until, batch.next()).await {
+            waiting.remove(&sent.row.id);
+            well &= sent.result.is_ok();
+            self.settle(sent).await;
+        }
+        let now = Instant::now();
+        for (topic, partition) in waiting.into_values() {
+            well = false;
+            self.backoffs.entry(topic).or_default().lingers(partition, now);
+        }
+        self.lingering.extend(batch.into_iter().map(|sent| -> BoxFuture<'static, Sent> {
+            Box::pin(async move {
+                let sent = sent.await;
+                Sent { tried: Some(Tried::Place(sent.partition)), ..sent }
+            })
+        }));
+        (well, full)
+    }
+
+    async fn settle(&mut self, sent: Sent) {
+        let Sent { row, partition, tried, result } = sent;
+        let (topic, now) = (row.record.topic().to_owned(), Instant::now());
+        self.outages.learn(&topic, || self.producer.place_of(&row.record), &result);
+        let mut backoff = self.backoffs.get_mut(&topic);
+        let refused_before = backoff.as_ref().map_or(0, |backoff| backoff.refused());
+        if let (Some(tried), Some(backoff)) = (tried, &mut backoff) {
+            backoff.answered(tried);
+        }
+        let mut why = String::new();
+        match result {
+            Ok(_) => {
+                metrics::record(&topic, Via::Spool);
+                if let Some(backoff) = backoff {
+                    backoff.is_well(partition, tried, now);
+                }
+                // Before the row is dropped: until then it is not given out again.
+                self.spool.remove(&[row.id]);
+            }
+            Err(Trouble::Unavailable { reach: Reach::Partition, .. }) => {
+                self.backoffs.entry(topic.clone()).or_default().fails(row, partition, now);
+            }
+            Err(Trouble::Unavailable { reach: Reach::Topic, .. }) => {
+                self.backoffs.entry(topic.clone()).or_default().fails(row, None, now);
+            }
+            Err(Trouble::Limit(limit)) => {
+                why = limit.into_owned();
+                let backoff = self.backoffs.entry(topic.clone()).or_default();
+                // Its leader has answered.
+                backoff.is_well(partition, None, now);
+                backoff.refuses(row, now);
+            }
+            Err(Trouble::Unavailable { reach: Reach::Record | Reach::Cluster, .. } | Trouble::QueueFull) => {}
+            Err(refused @ Trouble::Refused(_)) => self.park(&row, &refused).await,
+        }
+        let refused = self.backoffs.get(&topic).map_or(0, TopicBackoff::refused);
+        if refused != refused_before {
+            self.outages.set_rows(&topic, refused, &why);
+        }
     }
 
     /// A row has no body that could be dead-lettered: it stays, is counted, and waits for a person.
-    async fn park(&self, row: &Row, refused: &Trouble) {
+    async fn park(&mut self, row: &Row, refused: &Trouble) {
         tracing::error!(row = row.id, topic = row.record.topic(), %refused, "parked: Kafka refuses it for good");
         if let Err(error) = self.spool.park(row.id, &refused.to_string()).await {
             tracing::error!(row = row.id, %error, "could not be parked");
         }
     }
+}
 
-    fn set_aside(&mut self, topic: &str) {
-        let now = Instant::now();
-        let pause = match self.aside.get(topic) {
-            // Of one batch, only the first failure counts.
-            Some(aside) if aside.until > now => return,
-            Some(aside) => (aside.pause * 2).min(ASIDE.1),
-            None => ASIDE.0,
-        };
-        self.aside.insert(topic.to_owned(), Aside { until: now + pause, pause });
+/// The acknowledgement of a row that was handed over, within a bound.
+async fn answer(
+    handed_over: Result<BoxFuture<'static, Result<Ack, Trouble>>, Trouble>,
+) -> Result<Ack, Trouble> {
+    match tokio::time::timeout(PATIENCE, handed_over?).await {
+        Ok(result) => result,
+        Err(_) => Err(Trouble::unanswered("no acknowledgement of a row of the spool")),
     }
 }

@@ -1,20 +1,25 @@
 //! A finished record's way to durability: Kafka first, the spool when Kafka is out.
 //!
 //! ```text
-//! topic well        Kafka until its share of the deadline is over, then the spool
-//! topic known out   the spool at once; the drain finds out when it is well again
+//! partition well    Kafka until its share of the deadline is over, then the spool
+//! known to be out   the spool at once; the drain finds out when it is well again
 //! no broker at all  the spool at once, whatever the topic
 //! our queue full    the spool at once, for this record only: the topic is as well as before
+//! topic's limit     likewise; without a spool as the next
 //! refused for good  Undelivered::Refused: the pipeline still holds the body for a dead letter
 //! ```
 //!
+//! Health is that of the partition, which the key tells: its leader may be gone while the other brokers
+//! are there. What is refused as a whole topic (rights, a topic that is gone) counts for all of them.
+//!
 //! An outcome that nobody knows counts as not written: a duplicate is harmless, a loss is not.
 
+mod backoff;
 mod drain;
+mod outages;
 mod pace;
 #[cfg(test)]
 mod tests;
-mod topics;
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -23,7 +28,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub use drain::Drain;
 use futures_util::future::join_all;
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
-use topics::Topics;
+use outages::Outages;
+use tokio::sync::watch;
 
 use crate::delivery::Deadline;
 use crate::kafka::{Ack, Producer, Trouble};
@@ -62,11 +68,20 @@ pub enum Undelivered {
     Spool(String),
 }
 
+/// What is left for a record that Kafka refuses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Last {
+    /// The pipeline has its delivery's body.
+    DeadLetter,
+    /// It is a dead letter: only the spool can keep it, for a person if it is refused for good.
+    Spool,
+}
+
 /// Delivers records.
 pub struct Deliverer {
     producer: Arc<Producer>,
     spool: Option<Arc<Spool>>,
-    topics: Arc<Topics>,
+    outages: Arc<Outages>,
     health: Arc<Health>,
     /// Counts the records that go to Kafka first: the drain gives way while it rises.
     live: Arc<AtomicU64>,
@@ -79,14 +94,20 @@ impl Deliverer {
     /// Delivers through `producer`, and to `spool` where there is one.
     pub fn new(producer: Arc<Producer>, spool: Option<Arc<Spool>>, health: Arc<Health>) -> Self {
         let said = RateLimiter::direct(Quota::per_second(NonZeroU32::MIN));
-        Self { producer, spool, topics: Arc::default(), health, live: Arc::default(), said }
+        let outages = Arc::new(Outages::new(health.clone()));
+        Self { producer, spool, outages, health, live: Arc::default(), said }
+    }
+
+    /// Changes whenever a topic that was out, or a part of one, acknowledges again.
+    pub fn recoveries(&self) -> watch::Receiver<()> {
+        self.outages.recoveries()
     }
 
     /// The task that empties the spool; `None` without one.
     pub fn drain(&self) -> Option<Drain> {
         let spool = self.spool.clone()?;
-        let (topics, health) = (self.topics.clone(), self.health.clone());
-        Some(Drain::new(self.producer.clone(), spool, topics, health, self.live.clone()))
+        let (outages, health) = (self.outages.clone(), self.health.clone());
+        Some(Drain::new(self.producer.clone(), spool, outages, health, self.live.clone()))
     }
 
     /// Resolves when all records of one delivery are durable, or when it is clear that they are not:
@@ -101,7 +122,12 @@ impl Deliverer {
     ///
     /// # Cancellation
     /// Dropping the future recalls neither the records nor the rows.
-    pub async fn deliver(&self, records: Vec<Record>, deadline: Deadline) -> Result<Receipt, Undelivered> {
+    pub async fn deliver(
+        &self,
+        records: Vec<Record>,
+        last: Last,
+        deadline: Deadline,
+    ) -> Result<Receipt, Undelivered> {
         let results = join_all(records.iter().map(async |record| {
             let at_once = self.spool.is_some() && self.known_out(record);
             if at_once { None } else { Some(self.publish(record, deadline).await) }
@@ -114,7 +140,9 @@ impl Deliverer {
                     ack.get_or_insert(found);
                     continue;
                 }
-                Some(Err(refused @ Trouble::Refused(_))) => return Err(Undelivered::Refused(refused)),
+                Some(Err(refused)) if self.is_last_word(&refused, last) => {
+                    return Err(Undelivered::Refused(refused));
+                }
                 Some(Err(other)) => {
                     trouble.get_or_insert(other);
                 }
@@ -126,33 +154,52 @@ impl Deliverer {
             (_, Some(ack), _) if rest.is_empty() => Ok(Receipt::Published(ack)),
             (Some(spool), ..) if !rest.is_empty() => store(spool, rest, deadline).await,
             (_, _, Some(full @ Trouble::QueueFull)) => Err(Undelivered::Overloaded(full.to_string())),
-            (_, _, Some(Trouble::Unavailable(why))) => Err(Undelivered::Kafka(why.into_owned())),
+            (_, _, Some(trouble)) => Err(Undelivered::Kafka(trouble.to_string())),
             _ => Err(Undelivered::Kafka("there is no record to deliver".into())),
         }
     }
 
+    /// Whether the delivery is to be dead-lettered: a limit of the topic may be lifted, but without a spool
+    /// nobody keeps the record until then.
+    fn is_last_word(&self, trouble: &Trouble, last: Last) -> bool {
+        match (trouble, last) {
+            (Trouble::Refused(_), Last::DeadLetter) => true,
+            (Trouble::Refused(_), Last::Spool) | (Trouble::Limit(_), _) => self.spool.is_none(),
+            (Trouble::QueueFull | Trouble::Unavailable { .. }, _) => false,
+        }
+    }
+
     fn known_out(&self, record: &Record) -> bool {
-        self.health.kafka.state() == State::Down || self.topics.is_out(record.topic())
+        self.health.kafka.state() == State::Down
+            || self.outages.is_out(record.topic(), || self.producer.partition_of(record))
     }
 
     async fn publish(&self, record: &Record, deadline: Deadline) -> Result<Ack, Trouble> {
         self.live.fetch_add(1, Ordering::Relaxed);
-        let result = match self.producer.publish(record) {
-            Ok(_) if planted::has(Bug::AnswerBeforeAck) => Ok(Ack { partition: 0, offset: 0 }),
-            Ok(ack) => match tokio::time::timeout_at(deadline.kafka.into(), ack).await {
-                Ok(result) => result,
-                Err(_) => Err(Trouble::Unavailable("no acknowledgement within the deadline".into())),
-            },
-            Err(trouble) => Err(trouble),
-        };
+        let mut result = self.publish_once(record, deadline).await;
+        if matches!(result, Err(Trouble::Limit(_))) {
+            // It may have been the batch that was too large, whose other records are at their ends now.
+            result = self.publish_once(record, deadline).await;
+        }
         if matches!(result, Err(Trouble::QueueFull)) && self.said.check().is_ok() {
             tracing::warn!("the producer's queue is full: deliveries turn to the spool, or are answered 503");
         }
         if result.is_ok() {
             metrics::record(record.topic(), Via::Direct);
         }
-        self.topics.learn(record.topic(), &result);
+        self.outages.learn(record.topic(), || self.producer.place_of(record), &result);
         result
+    }
+
+    async fn publish_once(&self, record: &Record, deadline: Deadline) -> Result<Ack, Trouble> {
+        match self.producer.publish(record) {
+            Ok(_) if planted::has(Bug::AnswerBeforeAck) => Ok(Ack { partition: 0, offset: 0 }),
+            Ok(ack) => match tokio::time::timeout_at(deadline.kafka.into(), ack).await {
+                Ok(result) => result,
+                Err(_) => Err(Trouble::unanswered("no acknowledgement within the deadline")),
+            },
+            Err(trouble) => Err(trouble),
+        }
     }
 }
 

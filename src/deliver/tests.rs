@@ -8,7 +8,7 @@ use crate::kafka::{Connection, Tuning};
 use crate::record::Parts;
 use crate::spool::Limits;
 
-const TOPIC: &str = "source.type";
+pub(super) const TOPIC: &str = "source.type";
 
 /// Far above what anything here takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -17,7 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const ROUND_TRIP: Duration = Duration::from_millis(700);
 
 /// Two of these are more than a queue of 1 KiB holds.
-fn record(key: &str) -> Record {
+pub(super) fn record(key: &str) -> Record {
     sized(key, 700)
 }
 
@@ -71,7 +71,7 @@ async fn a_success_without_an_offset_is_no_acknowledgement() {
         let repeated = RDKafkaRespErr::RD_KAFKA_RESP_ERR_DUPLICATE_SEQUENCE_NUMBER;
         kafka.fail_produce(&[repeated]).unwrap();
         let deliverer = Deliverer::new(producer.clone(), spool, health.clone());
-        deliverer.deliver(vec![sized(key, 10)], deadline()).await
+        deliverer.deliver(vec![sized(key, 10)], Last::DeadLetter, deadline()).await
     };
     let alone = deliver(None, "evt_1").await;
     assert!(matches!(alone, Err(Undelivered::Kafka(_))), "{alone:?}");
@@ -85,14 +85,14 @@ async fn without_a_spool_a_full_queue_is_overload_and_the_topic_is_well() {
     let (_kafka, producer, health) = slow().await;
     let deliverer = Deliverer::new(producer.clone(), None, health);
     let first = producer.publish(&record("evt_1")).unwrap();
-    let second = deliverer.deliver(vec![record("evt_2")], deadline()).await;
+    let second = deliverer.deliver(vec![record("evt_2")], Last::DeadLetter, deadline()).await;
     assert!(matches!(second, Err(Undelivered::Overloaded(_))), "{second:?}");
-    assert!(!deliverer.topics.is_out(TOPIC));
+    assert!(!deliverer.outages.is_out(TOPIC, || None));
     first.await.unwrap();
     // Likewise.
     let start = Instant::now();
     loop {
-        match deliverer.deliver(vec![record("evt_3")], deadline()).await {
+        match deliverer.deliver(vec![record("evt_3")], Last::DeadLetter, deadline()).await {
             Ok(Receipt::Published(_)) => break,
             Err(Undelivered::Overloaded(_)) => assert!(start.elapsed() < PATIENCE),
             other => panic!("{other:?}"),
@@ -102,7 +102,7 @@ async fn without_a_spool_a_full_queue_is_overload_and_the_topic_is_well() {
 }
 
 /// A spool for so many rows, and its directory.
-fn spool(max_rows: u64) -> (tempfile::TempDir, Arc<Spool>) {
+pub(super) fn spool(max_rows: u64) -> (tempfile::TempDir, Arc<Spool>) {
     let dir = tempfile::tempdir().unwrap();
     let limits = Limits {
         max_bytes: 1 << 30,
@@ -125,18 +125,18 @@ async fn of_several_records_those_that_kafka_does_not_take_are_spooled_together_
     let first = producer.publish(&record("evt_1")).unwrap();
     // Two rows fit in: three do not, and none is left behind.
     let three = ["evt_2", "evt_3", "evt_4"].map(record).to_vec();
-    let refused = deliverer.deliver(three, deadline()).await;
+    let refused = deliverer.deliver(three, Last::DeadLetter, deadline()).await;
     assert!(matches!(refused, Err(Undelivered::SpoolFull(_))), "{refused:?}");
     assert_eq!(spool.stats().live, 0);
 
     // There is room for the small one in the queue beside the first.
     let both = vec![sized("evt_5", 10), record("evt_6")];
-    let spooled = deliverer.deliver(both, deadline()).await;
+    let spooled = deliverer.deliver(both, Last::DeadLetter, deadline()).await;
     assert!(matches!(spooled, Ok(Receipt::Spooled)), "{spooled:?}");
     assert_eq!(spool.stats().live, 1, "the other one is acknowledged");
     first.await.unwrap();
     let small = vec![sized("evt_7", 10), sized("evt_8", 10)];
-    let published = deliverer.deliver(small, deadline()).await;
+    let published = deliverer.deliver(small, Last::DeadLetter, deadline()).await;
     assert!(matches!(published, Ok(Receipt::Published(_))), "{published:?}");
     assert_eq!(spool.stats().live, 1);
 }
@@ -149,9 +149,9 @@ async fn with_a_spool_a_full_queue_spools_and_the_drain_waits_for_room() {
     let mut drain = deliverer.drain().unwrap();
     let sent = Instant::now();
     let mut first = Box::pin(producer.publish(&record("evt_1")).unwrap());
-    let second = deliverer.deliver(vec![record("evt_2")], deadline()).await;
+    let second = deliverer.deliver(vec![record("evt_2")], Last::DeadLetter, deadline()).await;
     assert!(matches!(second, Ok(Receipt::Spooled)), "{second:?}");
-    assert!(!deliverer.topics.is_out(TOPIC));
+    assert!(!deliverer.outages.is_out(TOPIC, || None));
 
     let acknowledged = loop {
         let ack = tokio::time::timeout(Duration::from_millis(10), &mut first).await;
@@ -162,7 +162,7 @@ async fn with_a_spool_a_full_queue_spools_and_the_drain_waits_for_room() {
         assert!(pause || sent.elapsed() > ROUND_TRIP / 2, "there is no room");
     };
     acknowledged.unwrap();
-    assert!(drain.aside.is_empty(), "the topic was set aside for what is no fault of its own");
+    assert!(drain.backoffs.is_empty(), "the topic was set aside for what is no fault of its own");
     let start = Instant::now();
     while spool.stats().live > 0 {
         drain.step().await;

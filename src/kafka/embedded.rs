@@ -94,6 +94,15 @@ impl Embedded {
         Ok(())
     }
 
+    /// Takes back what is left of [`Embedded::fail_produce`].
+    ///
+    /// # Errors
+    /// When the cluster is gone.
+    pub fn fail_produce_no_more(&self) -> anyhow::Result<()> {
+        self.cluster()?.clear_request_errors(RDKafkaApiKey::Produce);
+        Ok(())
+    }
+
     fn cluster(&self) -> anyhow::Result<MockCluster<'_, DefaultClientContext>> {
         self.client.mock_cluster().context("the in-memory Kafka is gone")
     }

@@ -4,6 +4,7 @@ mod admin;
 mod consumer;
 mod ffi;
 mod murmur2;
+mod partitions;
 mod producer;
 mod refused;
 mod renew;
@@ -17,7 +18,7 @@ pub use consumer::{Consumer, Event, Fetched, Span, Start};
 pub use ffi::{Alteration, Group};
 pub use murmur2::partition_of;
 pub use producer::{Ack, Producer, Tuning};
-pub use triage::Trouble;
+pub use triage::{Reach, Trouble};
 
 use std::fmt;
 

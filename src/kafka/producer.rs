@@ -9,13 +9,15 @@ use anyhow::Context as _;
 use arc_swap::{ArcSwap, Guard};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::metadata::MetadataTopic;
 use rdkafka::producer::{FutureProducer, FutureRecord, Producer as _};
 use rdkafka::{ClientConfig, ClientContext, statistics};
 use serde::Deserialize;
 
+use super::partitions::{PartitionCounts, TopicStatistics};
 use super::refused::refused;
 use super::renew::Voice;
-use super::{Connection, Trouble};
+use super::{Connection, Trouble, partition_of};
 use crate::observe::health::{Health, State};
 use crate::observe::metrics::{self, Broker, Queue};
 use crate::record::Record;
@@ -47,6 +49,7 @@ pub struct Tuning {
 pub struct Producer {
     pub(super) config: ClientConfig,
     pub(super) current: ArcSwap<Live>,
+    pub(super) partitions: Arc<PartitionCounts>,
 }
 
 /// A producer of librdkafka's, and what it may say about Kafka.
@@ -56,13 +59,21 @@ pub(super) struct Live {
 }
 
 impl Live {
-    pub(super) fn new(config: &ClientConfig, voice: Voice) -> anyhow::Result<Self> {
-        let inner = config.create_with_context(Callbacks(voice.clone())).map_err(refused)?;
+    pub(super) fn new(
+        config: &ClientConfig,
+        voice: Voice,
+        partitions: Arc<PartitionCounts>,
+    ) -> anyhow::Result<Self> {
+        let callbacks = Callbacks { voice: voice.clone(), partitions };
+        let inner = config.create_with_context(callbacks).map_err(refused)?;
         Ok(Self { inner, voice })
     }
 }
 
-pub(super) struct Callbacks(Voice);
+pub(super) struct Callbacks {
+    voice: Voice,
+    partitions: Arc<PartitionCounts>,
+}
 
 /// What is told of librdkafka's statistics. What they say of each partition, some KB once a second, is passed over.
 #[derive(Deserialize)]
@@ -70,6 +81,7 @@ struct Statistics {
     msg_cnt: u64,
     msg_size: u64,
     brokers: HashMap<String, statistics::Broker>,
+    topics: HashMap<String, TopicStatistics>,
 }
 
 impl ClientContext for Callbacks {
@@ -89,14 +101,16 @@ impl ClientContext for Callbacks {
                 errors: broker.txerrs + broker.rxerrs + broker.req_timeouts,
             });
         }
+        let counts = statistics.topics.iter().map(|(name, topic)| (name.as_str(), topic.partitions.0));
+        self.partitions.update(counts);
         if statistics.brokers.values().any(|broker| broker.state == "UP") {
-            self.0.answers();
+            self.voice.answers();
         }
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        self.0.suspect();
-        self.0.say(|health| match error.rdkafka_error_code() {
+        self.voice.suspect();
+        self.voice.say(|health| match error.rdkafka_error_code() {
             Some(RDKafkaErrorCode::AllBrokersDown) if health.kafka.state() == State::Ok => {
                 health.kafka.set(State::Down, "no broker answers");
             }
@@ -119,8 +133,9 @@ impl Producer {
     /// When librdkafka refuses a property.
     pub fn new(connection: &Connection, tuning: Tuning, health: Arc<Health>) -> anyhow::Result<Self> {
         let config = Self::config(connection, tuning);
-        let live = Live::new(&config, Voice::new(health))?;
-        Ok(Self { config, current: ArcSwap::from_pointee(live) })
+        let partitions = Arc::<PartitionCounts>::default();
+        let live = Live::new(&config, Voice::new(health), partitions.clone())?;
+        Ok(Self { config, current: ArcSwap::from_pointee(live), partitions })
     }
 
     /// Every property that librdkafka is given. Public for the benchmarks: what they hold this service
@@ -174,7 +189,7 @@ impl Producer {
         let live = self.live();
         let ack = live.inner.send_result(message).map_err(|(error, _)| {
             live.is_lost();
-            Trouble::from(&error)
+            Trouble::at_once(&error)
         })?;
         Ok(async move {
             match ack.await {
@@ -182,13 +197,24 @@ impl Producer {
                 // no offset for it. In a partition that is just being made, that was seen to be wrong:
                 // the first record was not there. Another try costs a duplicate at most.
                 Ok(Ok(delivered)) if delivered.offset < 0 => {
-                    Err(Trouble::Unavailable("Kafka acknowledged a later record, and not this one".into()))
+                    Err(Trouble::unanswered("Kafka acknowledged a later record, and not this one"))
                 }
                 Ok(Ok(delivered)) => Ok(Ack { partition: delivered.partition, offset: delivered.offset }),
                 Ok(Err((error, _))) => Err(Trouble::from(&error)),
-                Err(_) => Err(Trouble::Unavailable("the producer is gone".into())),
+                Err(_) => Err(Trouble::unanswered("the producer is gone")),
             }
         })
+    }
+
+    /// The partition that the record's key has, and how many its topic has; `None` while that is not known.
+    pub fn place_of(&self, record: &Record) -> Option<(i32, i32)> {
+        let count = self.partitions.get(record.topic())?;
+        Some((partition_of(record.key().as_bytes(), count), count))
+    }
+
+    /// The partition alone.
+    pub fn partition_of(&self, record: &Record) -> Option<i32> {
+        self.place_of(record).map(|(partition, _)| partition)
     }
 
     /// Whether any broker answers within `timeout`; `health` hears of it. Blocks. Without traffic
@@ -212,12 +238,12 @@ impl Producer {
     /// # Errors
     /// When no broker answers in time.
     pub fn warm_up(&self, topics: &[String], timeout: Duration) -> anyhow::Result<()> {
-        for topic in topics {
-            self.live()
-                .inner
-                .client()
-                .fetch_metadata(Some(topic), timeout)
-                .with_context(|| format!("no metadata of topic {topic}"))?;
+        for name in topics {
+            let live = self.live();
+            let metadata = live.inner.client().fetch_metadata(Some(name), timeout);
+            let metadata = metadata.with_context(|| format!("no metadata of topic {name}"))?;
+            let partitions = |topic: &MetadataTopic| i32::try_from(topic.partitions().len()).unwrap_or(0);
+            self.partitions.update(metadata.topics().iter().map(|topic| (topic.name(), partitions(topic))));
         }
         Ok(())
     }

@@ -145,7 +145,7 @@ impl Producer {
 
     /// The producer that was in use. Blocks.
     fn replace(&self) -> anyhow::Result<Arc<Live>> {
-        let fresh = Live::new(&self.config, self.live().voice.successor())?;
+        let fresh = Live::new(&self.config, self.live().voice.successor(), self.partitions.clone())?;
         let old = self.current.swap(Arc::new(fresh));
         // Else nobody would know for a second that it is well.
         self.probe(PROBE);

@@ -13,6 +13,8 @@ use tokio::sync::Notify;
 pub enum State {
     /// As it should.
     Ok,
+    /// Nobody knows, which is not ok, and no reason to take no deliveries.
+    Unknown,
     /// Deliveries are taken, but not all, or not as safely.
     Degraded,
     /// No delivery can be made durable.
@@ -53,6 +55,7 @@ impl Part {
         if before.state != state || before.why == STARTING {
             match state {
                 State::Ok => tracing::info!(part = self.name, "ok"),
+                State::Unknown => tracing::warn!(part = self.name, why, "unknown"),
                 State::Degraded => tracing::warn!(part = self.name, why, "degraded"),
                 State::Down => tracing::error!(part = self.name, why, "down"),
             }
@@ -86,6 +89,9 @@ pub struct Health {
     pub topics: Part,
     /// Whether the registry has given each schema its id.
     pub schemas: Part,
+    /// Whether the topics, and each of their partitions, take what they are given. One that does not makes
+    /// the service not ready for nobody else.
+    pub publishing: Part,
     /// How many copies an acknowledged record is sure to have. Too few never makes the service not
     /// ready: deliveries are taken, and a wait would not change it.
     pub durability: Part,
@@ -111,6 +117,7 @@ struct Parts {
     kafka: Report,
     topics: Report,
     schemas: Report,
+    publishing: Report,
     durability: Report,
     spool: Report,
     service: Report,
@@ -124,7 +131,8 @@ impl Health {
             kafka: Part::new("kafka", State::Down, STARTING, &changed),
             topics: Part::new("topics", State::Down, STARTING, &changed),
             schemas: Part::new("schemas", State::Down, STARTING, &changed),
-            durability: Part::new("durability", State::Ok, "not read yet", &changed),
+            publishing: Part::new("publishing", State::Ok, "", &changed),
+            durability: Part::new("durability", State::Unknown, "not read yet", &changed),
             spool: Part::new("spool", State::Ok, "off: [spool] dir is not set", &changed),
             has_spool: AtomicBool::new(false),
             service: Part::new("service", State::Ok, "", &changed),
@@ -161,8 +169,9 @@ impl Health {
     /// The whole is as well as its worst part.
     pub fn readiness(&self) -> Readiness {
         let parts = self.parts();
-        let status = match self.taken(&parts).max(parts.durability.state.min(State::Degraded)) {
-            State::Ok => "ready",
+        let told = parts.durability.state.max(parts.publishing.state).min(State::Degraded);
+        let status = match self.taken(&parts).max(told) {
+            State::Ok | State::Unknown => "ready",
             State::Degraded => "degraded",
             State::Down => "not_ready",
         };
@@ -174,6 +183,7 @@ impl Health {
             kafka: self.kafka.report(),
             topics: self.topics.report(),
             schemas: self.schemas.report(),
+            publishing: self.publishing.report(),
             durability: self.durability.report(),
             spool: self.spool.report(),
             service: self.service.report(),

@@ -64,6 +64,8 @@ metrics! {
         "Values that did not fit their field, which is null; they are in additional_fields.";
     DRIFT         Counter   "hookstream_drift_total" ["source", "type", "pointer"]
         "Members that no field of the schema reads, kept in additional_fields, by their JSON pointer: `*` for indexes and the keys of maps, `other` past 50 pointers of a type.";
+    FAILING       Gauge     "hookstream_topic_failing" ["topic", "what"]
+        "What of a topic Kafka does not take now: 1 for the `topic` as a whole, how many of its `partitions`, how many `rows` of the spool because of the topic's limits. There from its first failure on.";
     KAFKA_UP      Gauge     "hookstream_kafka_up" []
         "1 while a broker answers, else 0.";
     QUEUE_RECORDS Gauge     "hookstream_kafka_queue_records" []
@@ -207,6 +209,26 @@ pub fn record(topic: &str, via: Via) {
         Via::Spool => "spool",
     };
     metrics::counter!(RECORDS, "topic" => topic.to_owned(), "via" => via).increment(1);
+}
+
+/// What of a topic is out.
+#[derive(Clone, Copy, Debug)]
+pub struct Failing<'a> {
+    /// One of the configuration's, or of the spool's.
+    pub topic: &'a str,
+    /// All of it.
+    pub whole: bool,
+    /// How many partitions.
+    pub partitions: usize,
+    /// How many rows of the spool it does not take as it is configured.
+    pub rows: usize,
+}
+
+/// Tells what of a topic is out, or that nothing is any more.
+pub fn failing(Failing { topic, whole, partitions, rows }: Failing<'_>) {
+    for (what, value) in [("topic", usize::from(whole)), ("partitions", partitions), ("rows", rows)] {
+        metrics::gauge!(FAILING, "topic" => topic.to_owned(), "what" => what).set(value as f64);
+    }
 }
 
 /// What the producer tells of itself once a second.

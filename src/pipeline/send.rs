@@ -1,7 +1,7 @@
 //! A delivery's records on their way out, under a span if it is sampled.
 
 use super::{Pipeline, reason};
-use crate::deliver::{Receipt, Undelivered};
+use crate::deliver::{Last, Receipt, Undelivered};
 use crate::delivery::Deadline;
 use crate::observe::traces::{Outgoing, Sent, Trace};
 use crate::outcome::Reason;
@@ -11,16 +11,17 @@ impl Pipeline {
     pub(super) async fn send(
         &self,
         records: Vec<Record>,
+        last: Last,
         deadline: Deadline,
         trace: &mut Trace,
     ) -> Result<Receipt, Undelivered> {
         let Some(sending) = trace.send(&outgoing(&records)) else {
-            return self.deliverer.deliver(records, deadline).await;
+            return self.deliverer.deliver(records, last, deadline).await;
         };
         // Also in the spool: its rows are these records.
         let traceparent = sending.traceparent();
         let records = records.into_iter().map(|record| record.traced(&traceparent)).collect();
-        let result = self.deliverer.deliver(records, deadline).await;
+        let result = self.deliverer.deliver(records, last, deadline).await;
         sending.end(match &result {
             Ok(Receipt::Published(ack)) => Sent::Published(ack.partition, ack.offset),
             Ok(Receipt::Spooled) => Sent::Spooled,

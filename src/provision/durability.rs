@@ -20,11 +20,13 @@ use crate::sources::Sources;
 /// Fewer, and one lost disk may lose a record that was answered 200.
 const ENOUGH: usize = 2;
 
-/// Between two looks.
-const RECHECK: Duration = Duration::from_secs(3600);
+/// Between two looks: a topic may be deleted and made again, by an operator or with the brokers' settings,
+/// while nothing is published to it.
+const RECHECK: Duration = Duration::from_secs(60);
 
-/// The same, while something is not known.
-const RETRY: Duration = Duration::from_secs(60);
+/// The same while something is not known, longer with each look up to the last.
+const RETRY: [Duration; 4] =
+    [Duration::from_secs(1), Duration::from_secs(5), Duration::from_secs(15), Duration::from_secs(60)];
 
 /// Tells `health` how durable the topics are. Bad news is no reason to take no deliveries.
 pub struct Durability {
@@ -36,6 +38,8 @@ pub struct Durability {
     pub health: Arc<Health>,
     /// Changes with each swap by a reload: there may be new topics.
     pub reloads: watch::Receiver<()>,
+    /// Changes when a topic acknowledges again: it may be another one of the same name.
+    pub recoveries: watch::Receiver<()>,
 }
 
 impl Durability {
@@ -43,7 +47,7 @@ impl Durability {
     /// dropping it stops it.
     pub async fn run(mut self) {
         let topics = |health: &Health| health.topics.state();
-        let mut told = false;
+        let (mut told, mut retries) = (false, RETRY.iter());
         loop {
             // While no broker answers, nobody need wait for that once more.
             let there = |health: &Health| health.kafka.state().max(topics(health)) != State::Down;
@@ -59,37 +63,51 @@ impl Durability {
                     tracing::debug!(why, "how durable the topics are is unknown");
                     // What was found before still holds, for all we know.
                     if !told {
-                        self.health.durability.put(State::Ok, format!("unknown: {why}"));
+                        self.health.durability.put(State::Unknown, why);
                     }
                     false
                 }
             };
+            if known {
+                retries = RETRY.iter();
+            }
+            let pause = if known { RECHECK } else { retries.next().copied().unwrap_or(RECHECK) };
             tokio::select! {
-                () = tokio::time::sleep(if known { RECHECK } else { RETRY }) => {}
+                () = tokio::time::sleep(pause) => {}
                 () = self.health.wait(|health| topics(health) == State::Ok), if !complete => {}
                 Ok(()) = self.reloads.changed() => {}
+                Ok(()) = self.recoveries.changed() => {}
             }
         }
     }
 
     /// True when it is known of every topic.
     async fn read(&self) -> anyhow::Result<bool> {
-        let copies = self.admin.copies(&self.sources.load().topics()).await?;
+        let topics = self.sources.load().topics();
+        let copies = self.admin.copies(&topics).await?;
+        let copies = topics.into_iter().map(|topic| {
+            let found = copies.get(&topic).copied();
+            (topic, found)
+        });
+        let copies: BTreeMap<String, Option<Copies>> = copies.collect();
+        let known = copies.values().all(|copies| copies.is_some_and(|copies| copies.sure().is_some()));
         let (state, why) = judge(&copies);
         self.health.durability.set(state, why);
-        Ok(copies.values().all(|copies| copies.sure().is_some()))
+        Ok(known)
     }
 }
 
-/// The topics with too few copies, those that have the same reason together.
-pub fn judge(copies: &BTreeMap<String, Copies>) -> (State, String) {
+/// The topics with too few copies, those that have the same reason together. A topic without any is not
+/// there. What is not known is never ok, and so is nothing of no topic.
+pub fn judge(copies: &BTreeMap<String, Option<Copies>>) -> (State, String) {
     let mut few = BTreeMap::<(usize, Copies), Vec<&str>>::new();
-    let mut unknown = Vec::new();
+    let (mut unknown, mut missing) = (Vec::new(), Vec::new());
     for (topic, copies) in copies {
-        match copies.sure() {
-            Some(sure) if sure < ENOUGH => few.entry((sure, *copies)).or_default().push(topic),
-            Some(_) => {}
-            None => unknown.push(topic.as_str()),
+        match copies.map(|copies| (copies.sure(), copies)) {
+            Some((Some(sure), copies)) if sure < ENOUGH => few.entry((sure, copies)).or_default().push(topic),
+            Some((Some(_), _)) => {}
+            Some((None, _)) => unknown.push(topic.as_str()),
+            None => missing.push(topic.as_str()),
         }
     }
     let mut why = Vec::new();
@@ -104,7 +122,15 @@ pub fn judge(copies: &BTreeMap<String, Copies>) -> (State, String) {
     if !unknown.is_empty() {
         why.push(format!("unknown, min.insync.replicas cannot be read: {}", unknown.join(", ")));
     }
-    (if few.is_empty() { State::Ok } else { State::Degraded }, why.join("; "))
+    if !missing.is_empty() {
+        why.push(format!("unknown, not there or not to be seen: {}", missing.join(", ")));
+    }
+    let state = match (few.is_empty(), why.is_empty() && !copies.is_empty()) {
+        (false, _) => State::Degraded,
+        (true, true) => State::Ok,
+        (true, false) => State::Unknown,
+    };
+    (state, why.join("; "))
 }
 
 #[cfg(test)]
@@ -127,8 +153,12 @@ mod tests {
         for (replication, min_insync, sure) in cases {
             let copies = Copies { replication, min_insync };
             assert_eq!(copies.sure(), sure, "{copies:?}");
-            let (state, why) = judge(&BTreeMap::from([(String::from("a.b"), copies)]));
-            let expected = if sure.is_some_and(|sure| sure < 2) { State::Degraded } else { State::Ok };
+            let (state, why) = judge(&BTreeMap::from([(String::from("a.b"), Some(copies))]));
+            let expected = match sure {
+                Some(0 | 1) => State::Degraded,
+                Some(_) => State::Ok,
+                None => State::Unknown,
+            };
             assert_eq!(state, expected, "{copies:?}");
             assert_eq!(why.is_empty(), sure == Some(2), "{copies:?}: {why}");
         }
@@ -143,8 +173,9 @@ mod tests {
             ("d.loose", 3, Some(1)),
             ("e.hidden", 3, None),
         ];
-        let copies = copies
-            .map(|(name, replication, min_insync)| (String::from(name), Copies { replication, min_insync }));
+        let copies = copies.map(|(name, replication, min)| {
+            (String::from(name), Some(Copies { replication, min_insync: min }))
+        });
         let (state, why) = judge(&BTreeMap::from(copies));
         assert_eq!(state, State::Degraded);
         assert_eq!(
@@ -153,5 +184,18 @@ mod tests {
              sure of 1 copy only (replication 3, min.insync.replicas 1): d.loose; \
              unknown, min.insync.replicas cannot be read: e.hidden"
         );
+    }
+
+    #[test]
+    fn k8b_what_is_not_known_is_never_ok() {
+        let well = Some(Copies { replication: 3, min_insync: Some(2) });
+        let (state, why) =
+            judge(&BTreeMap::from([(String::from("a.well"), well), (String::from("b.gone"), None)]));
+        assert_eq!((state, &*why), (State::Unknown, "unknown, not there or not to be seen: b.gone"));
+        assert_eq!(judge(&BTreeMap::new()).0, State::Unknown, "all of no topic");
+        let one = Some(Copies { replication: 1, min_insync: Some(1) });
+        let (state, _) =
+            judge(&BTreeMap::from([(String::from("a.one"), one), (String::from("b.gone"), None)]));
+        assert_eq!(state, State::Degraded, "what is known to be bad is told first");
     }
 }

@@ -270,6 +270,13 @@ fn size(item: &mut Item, wished: &NewTopic, actual: &Shape, allowed: Allowed) {
     }
 }
 
+/// Where the topic takes smaller records than may be sent to it: its `max.message.bytes`, and the wished one.
+pub fn takes_less<'a>(wished: &'a NewTopic, actual: &'a Shape) -> Option<(&'a str, &'a str)> {
+    let (key, value) = wished.config.iter().find(|(key, _)| *key == "max.message.bytes")?;
+    let is = &actual.settings.get(*key)?.value;
+    matches!(judge(key, is, value, Allowed::default()), Verdict::Change).then_some((is, value))
+}
+
 /// More replicas in sync than there are stop a topic on brokers before Kafka 4.
 fn attainable(key: &str, wished: &str, actual: &Shape) -> String {
     match (key, wished.parse::<usize>()) {

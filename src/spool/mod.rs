@@ -77,6 +77,19 @@ pub struct Row {
     _lease: shared::Lease,
 }
 
+impl Row {
+    /// Lets go of what the row holds, and keeps it from being given out.
+    pub fn hold(self) -> Held {
+        Held { _lease: self._lease }
+    }
+}
+
+/// A row that is not given out, without what it holds. Dropped, it is there again.
+#[derive(Debug)]
+pub struct Held {
+    _lease: shared::Lease,
+}
+
 /// The spool of one directory; shared by `Arc`.
 pub struct Spool {
     shared: Arc<Shared>,

@@ -49,6 +49,7 @@ fn words(label: &str) -> Option<Vec<&'static str>> {
         "outcome" => Some(Outcome::ALL.map(Outcome::label).to_vec()),
         "reason" => Some(Reason::ALL.iter().map(|reason| reason.row().label).collect()),
         "state" => Some(vec!["live", "parked"]),
+        "what" => Some(vec!["topic", "partitions", "rows"]),
         "via" => Some(vec!["direct", "spool"]),
         _ => None,
     }

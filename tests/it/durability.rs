@@ -1,9 +1,13 @@
 //! How many copies a topic has is told, and stops nothing.
 
 use hookstream::observe::health::State;
+use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::config::ClientConfig;
 use serde_json::Value;
 
-use crate::support::{Service, Setup, batch, kafka, on_embedded, until};
+use crate::support::broker::Broker;
+use crate::support::{PATIENCE, Service, Setup, batch, kafka, on_embedded, until};
 
 /// `/readyz`, once its part `durability` has been read.
 async fn read(service: &Service) -> (u16, Value) {
@@ -48,6 +52,52 @@ async fn a_kafka_that_tells_no_configuration_leaves_durability_unknown_and_the_s
     let (service, _kafka) = on_embedded("").await;
     let (status, ready) = read(&service).await;
     assert_eq!((status, &ready["status"]), (200, &Value::from("ready")), "{ready}");
-    assert!(ready["parts"]["durability"]["why"].as_str().unwrap().starts_with("unknown: "), "{ready}");
-    assert_eq!(service.app.health.durability.state(), State::Ok);
+    assert_eq!(ready["parts"]["durability"]["state"], "unknown", "{ready}");
+    assert_eq!(service.app.health.durability.state(), State::Unknown, "what is not known is not ok");
+}
+
+#[tokio::test]
+async fn k8_a_topic_that_was_made_again_is_looked_at_once_it_acknowledges() {
+    let service = Setup { rules: "ack_deadline = \"3s\"".into(), ..Setup::new("datagrid") }.ready().await;
+    let topic = service.topic("batch_prediction.completed");
+    read(&service).await;
+    kafka::delete(&topic).await;
+    until("a topic that is gone", async || service.datagrid_post(batch("evt_1")).await.status == 503).await;
+    kafka::create(&topic, "min.insync.replicas", "2").await;
+    // The others have 1.
+    let found = format!("sure of 1 copy only (replication 1, min.insync.replicas 2): {topic}");
+    until("its durability", async || {
+        service.datagrid_post(batch("evt_2")).await;
+        read(&service).await.1.to_string().contains(&found)
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn k8_the_brokers_make_no_topic_for_us() {
+    let broker = Broker::start_with("auto.create.topics.enable=true\n").await;
+    let setup = Setup {
+        kafka: broker.bootstrap(),
+        rules: "ack_deadline = \"3s\"\ntypes = [\"batch_prediction.completed\"]".into(),
+        ..Setup::new("datagrid")
+    };
+    let service = setup.ready().await;
+    service.datagrid_post(batch("evt_0")).await.is(200, "published", None);
+    let topic = service.topic("batch_prediction.completed");
+    let admin: AdminClient<DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", broker.bootstrap()).create().unwrap();
+    let options = AdminOptions::new().operation_timeout(Some(PATIENCE)).request_timeout(Some(PATIENCE));
+    admin.delete_topics(&[&topic], &options).await.unwrap();
+    // Each try asks the broker for the topic.
+    let mut refused = 0;
+    until("three refusals", async || {
+        let answer = service.datagrid_post(batch("evt_1")).await;
+        assert!(refused == 0 || answer.status == 503, "a 2xx for a topic that nobody made: {answer:?}");
+        refused += u32::from(answer.status == 503);
+        refused == 3
+    })
+    .await;
+    let metadata = admin.inner().fetch_metadata(None, PATIENCE).unwrap();
+    let names: Vec<&str> = metadata.topics().iter().map(|topic| topic.name()).collect();
+    assert!(!names.contains(&&*topic) && names.contains(&&*service.dead_letters()), "{names:?}");
 }

@@ -6,10 +6,11 @@ use std::process::{Command, Stdio};
 
 use hookstream::kafka::embedded::Embedded;
 use hookstream::spool::{Limits, Spool};
+use rdkafka::types::RDKafkaRespErr;
 use serde_json::Value;
 
 use crate::spool::{keys, spool, waiting, with_spool};
-use crate::support::{PATIENCE, Setup, batch, kafka, on_embedded_with, until};
+use crate::support::{PATIENCE, Setup, batch, on_embedded_with, until};
 
 /// The program as an operator types it, in a process of its own.
 async fn typed(arguments: &[&str]) -> (i32, String, String) {
@@ -88,28 +89,17 @@ async fn the_spool_is_listed_shown_and_exported_while_the_service_runs() {
 #[tokio::test]
 async fn parked_rows_go_on_after_a_requeue_through_the_operators_port() {
     let dir = tempfile::tempdir().unwrap();
-    let setup = Setup {
-        rules: "ack_deadline = \"3s\"\ntypes = [\"batch_prediction.completed\"]".into(),
-        tables: spool(dir.path(), ""),
-        ..Setup::new("datagrid")
-    };
-    let service = setup.ready().await;
+    let (service, kafka) = with_spool(dir.path(), "").await;
     let topic = service.topic("batch_prediction.completed");
-    kafka::delete(&topic).await;
-    let (mut sent, mut expected) = (0, Vec::new());
-    until("the topic to be known out", async || {
-        let answer = service.datagrid_post(batch(&format!("evt_{sent}"))).await;
-        if answer.status == 202 {
-            expected.push(format!("evt_{sent}"));
-        }
-        sent += 1;
-        expected.len() == 3
-    })
-    .await;
-    kafka::create(&topic, "max.message.bytes", "300").await;
+    kafka.broker_down().unwrap();
+    let expected: Vec<String> = (0..3).map(|n| format!("evt_{n}")).collect();
+    for id in &expected {
+        service.datagrid_post(batch(id)).await.is(202, "spooled", None);
+    }
+    kafka.fail_produce(&[RDKafkaRespErr::RD_KAFKA_RESP_ERR_INVALID_RECORD; 20]).unwrap();
+    kafka.broker_up().unwrap();
     until("all rows to be parked", async || service.app.spool().unwrap().parked == 3).await;
-    kafka::delete(&topic).await;
-    kafka::create(&topic, "max.message.bytes", "1000000").await;
+    kafka.fail_produce_no_more().unwrap();
 
     let port = service.app.admin.to_string();
     let at = ["--dir", dir.path().to_str().unwrap(), "--url", &port];
@@ -134,11 +124,7 @@ async fn parked_rows_go_on_after_a_requeue_through_the_operators_port() {
         (stats.live, stats.parked) == (0, 0)
     })
     .await;
-    let mut found = kafka::all(&topic).await;
-    found.sort();
-    found.dedup();
-    expected.sort();
-    assert_eq!(found, expected);
+    assert_eq!(keys(&kafka, &topic).await, expected);
 }
 
 #[tokio::test]

@@ -151,7 +151,7 @@ impl Publisher {
         for result in join_all(records.iter().map(|record| self.acknowledged(record))).await {
             match result {
                 Ok(ack) => first = first.or(Some(ack)),
-                Err(refused @ Trouble::Refused(_)) => {
+                Err(refused @ (Trouble::Refused(_) | Trouble::Limit(_))) => {
                     return Ok(Err(Fault::new(Reason::KafkaRefused, refused.to_string())));
                 }
                 Err(trouble) => {
@@ -166,7 +166,7 @@ impl Publisher {
     async fn acknowledged(&self, record: &Record) -> Result<Ack, Trouble> {
         match tokio::time::timeout(PATIENCE, self.producer.publish(record)?).await {
             Ok(result) => result,
-            Err(_) => Err(Trouble::Unavailable("Kafka did not acknowledge".into())),
+            Err(_) => Err(Trouble::unanswered("Kafka did not acknowledge")),
         }
     }
 }

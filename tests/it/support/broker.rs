@@ -1,4 +1,4 @@
-//! A Kafka of one node for one test, which it may kill and start again.
+//! A Kafka of one node or several for one test, which it may kill and start again.
 
 use std::fs::File;
 use std::net::TcpListener;
@@ -25,32 +25,52 @@ pub struct Broker {
 impl Broker {
     /// Ready when it says that it serves.
     pub async fn start() -> Self {
+        Self::start_with("auto.create.topics.enable=false\n").await
+    }
+
+    /// The same with more properties.
+    pub async fn start_with(more: &str) -> Self {
+        Self::cluster(1, more).await.remove(0)
+    }
+
+    /// So many nodes with ids from 1 on, ready when each says that it serves.
+    pub async fn cluster(nodes: usize, more: &str) -> Vec<Self> {
         // Held together, so that they differ.
-        let held = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
-        let [port, controller] = held.each_ref().map(|listener| listener.local_addr().unwrap().port());
+        let held: Vec<TcpListener> =
+            (0..2 * nodes).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+        let ports: Vec<u16> = held.iter().map(|listener| listener.local_addr().unwrap().port()).collect();
         drop(held);
-        let directory = tempfile::tempdir().unwrap();
-        let text = format!(
-            "process.roles=broker,controller\n\
-             node.id=1\n\
-             controller.quorum.voters=1@127.0.0.1:{controller}\n\
-             listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}\n\
-             advertised.listeners=PLAINTEXT://127.0.0.1:{port}\n\
-             listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT\n\
-             controller.listener.names=CONTROLLER\n\
-             log.dirs={}\n\
-             auto.create.topics.enable=false\n\
-             offsets.topic.replication.factor=1\n\
-             offsets.topic.num.partitions=1\n",
-            directory.path().join("data").display()
-        );
-        std::fs::write(directory.path().join("server.properties"), text).unwrap();
-        let mut broker = Self { directory, port, runs: 0, child: None };
+        let voter = |n: usize| format!("{}@127.0.0.1:{}", n + 1, ports[2 * n]);
+        let voters = (0..nodes).map(voter).collect::<Vec<_>>().join(",");
+        let mut brokers: Vec<Self> = (0..nodes)
+            .map(|n| {
+                let directory = tempfile::tempdir().unwrap();
+                let (controller, port, id) = (ports[2 * n], ports[2 * n + 1], n + 1);
+                let text = format!(
+                    "process.roles=broker,controller\n\
+                     node.id={id}\n\
+                     controller.quorum.voters={voters}\n\
+                     listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}\n\
+                     advertised.listeners=PLAINTEXT://127.0.0.1:{port}\n\
+                     listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT\n\
+                     controller.listener.names=CONTROLLER\n\
+                     log.dirs={}\n\
+                     offsets.topic.replication.factor=1\n\
+                     offsets.topic.num.partitions=1\n\
+                     {more}",
+                    directory.path().join("data").display()
+                );
+                std::fs::write(directory.path().join("server.properties"), text).unwrap();
+                Self { directory, port, runs: 0, child: None }
+            })
+            .collect();
         let format = ["kafka.tools.StorageTool", "format", "-t", "ABEiM0RVZneImaq7zN3u_w", "-c"];
-        let mut format = broker.java("format.log", &format);
-        assert!(tokio::task::spawn_blocking(move || format.wait().unwrap().success()).await.unwrap());
-        broker.run().await;
-        broker
+        let formats: Vec<Child> = brokers.iter().map(|broker| broker.java("format.log", &format)).collect();
+        let formatted = move || formats.into_iter().all(|mut format| format.wait().unwrap().success());
+        assert!(tokio::task::spawn_blocking(formatted).await.unwrap());
+        // One alone would wait for the others.
+        futures_util::future::join_all(brokers.iter_mut().map(Self::run)).await;
+        brokers
     }
 
     pub fn bootstrap(&self) -> String {

@@ -7,23 +7,24 @@ use crate::cli::check::{Part, State};
 use crate::config::Loaded;
 use crate::kafka::{Admin, Cluster, NewTopic, Refusal, Shape};
 use crate::observe::health;
-use crate::provision::{grants, judge, remedy, watched, wished_topics};
+use crate::provision::{grants, judge, remedy, takes_less, watched, wished_topics};
 use crate::sources::Sources;
 
-/// One part for those that are missing, one for how durable those are that are there, and one for those
-/// that must not compact.
+/// One part for those that are missing, one for how durable those are that are there, one for those that
+/// take less than we may send, and one for those that must not compact.
 pub(super) async fn look(loaded: &Loaded, sources: &Sources, admin: &Admin, cluster: &Cluster) -> Vec<Part> {
     let wished = wished_topics(&loaded.config, sources, cluster.brokers);
     let (there, missing): (Vec<NewTopic>, Vec<NewTopic>) =
         wished.into_iter().partition(|topic| cluster.topics.contains_key(&topic.name));
-    let there: Vec<String> = there.into_iter().map(|topic| topic.name).collect();
+    let names: Vec<String> = there.iter().map(|topic| topic.name.clone()).collect();
     let mut parts = vec![creation(loaded, sources, admin, there.len(), &missing).await];
     if there.is_empty() {
         return parts;
     }
-    match within("what the topics are like: Kafka", admin.shapes(&there)).await {
+    match within("what the topics are like: Kafka", admin.shapes(&names)).await {
         Ok(shapes) => {
             parts.push(durability(&shapes));
+            parts.extend(sizes(&there, &shapes));
             parts.extend(compaction(sources, &shapes, &loaded.config.kafka.bootstrap_servers));
         }
         Err(error) => {
@@ -71,16 +72,31 @@ async fn creation(
 
 /// Those that are there, as they really are.
 fn durability(shapes: &BTreeMap<String, Shape>) -> Part {
-    let copies = shapes.iter().map(|(topic, shape)| (topic.clone(), shape.copies)).collect();
+    let copies = shapes.iter().map(|(topic, shape)| (topic.clone(), Some(shape.copies))).collect();
     let part = match judge(&copies) {
-        (health::State::Ok, why) if why.is_empty() => {
+        (health::State::Ok, _) => {
             Part::new("durability", State::Ok, "at least 2 copies of what is acknowledged")
         }
-        (health::State::Ok, why) => Part::new("durability", State::Ok, why),
+        (health::State::Unknown, why) => {
+            Part::new("durability", State::No, why).next("grant DescribeConfigs on the topics to our user")
+        }
         (_, why) => Part::new("durability", State::Degraded, why)
             .next("give the topics 3 replicas and min.insync.replicas 2, where there are brokers for it"),
     };
     Part { details: details(shapes), ..part }
+}
+
+/// Those that take smaller records than may be sent to them; `None` where there are none.
+fn sizes(wished: &[NewTopic], shapes: &BTreeMap<String, Shape>) -> Option<Part> {
+    let small = wished.iter().filter_map(|topic| {
+        let (is, wished) = takes_less(topic, shapes.get(&topic.name)?)?;
+        Some(format!("{} (max.message.bytes {is}, a record may have {wished})", topic.name))
+    });
+    let small: Vec<String> = small.collect();
+    let text =
+        || format!("large deliveries wait in the spool, or go to the dead letters: {}", small.join(", "));
+    let next = "`hookstream provision --apply` raises max.message.bytes";
+    (!small.is_empty()).then(|| Part::new("sizes", State::Degraded, text()).next(next))
 }
 
 /// Those whose key is not the event id; `None` where there are none.

@@ -1,0 +1,347 @@
+//! What of Kafka is known to be out: whole topics, and single partitions, so that one broker that is gone,
+//! or one topic that refuses us, never sends the rest to the spool. Told in readiness and as a metric.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
+
+use jiff::{Timestamp, Unit};
+use tokio::sync::watch;
+
+use crate::kafka::{Ack, Reach, Trouble};
+use crate::observe::health::{Health, State};
+use crate::observe::metrics;
+
+/// So many topics, and partitions of each, are named in readiness; a metric has all of them.
+const SHOWN: usize = 8;
+
+/// The outages of all topics. While there is none, which is always, asking costs one atomic load.
+pub(super) struct Outages {
+    /// Topics with an outage that keeps deliveries from Kafka.
+    count: AtomicUsize,
+    topics: RwLock<BTreeMap<String, Outage>>,
+    health: Arc<Health>,
+    /// Changes when a topic acknowledges again: it may be another one of the same name.
+    recoveries: watch::Sender<()>,
+}
+
+/// What of one topic is out.
+#[derive(Default)]
+struct Outage {
+    whole: Option<Cause>,
+    partitions: BTreeMap<i32, Cause>,
+    /// Rows of the spool that the topic does not take as it is configured. No delivery turns away for them.
+    rows: Option<(usize, Cause)>,
+}
+
+struct Cause {
+    why: String,
+    since: Timestamp,
+}
+
+impl Cause {
+    fn new(why: &str) -> Self {
+        Self { why: why.to_owned(), since: Timestamp::now() }
+    }
+}
+
+impl Outage {
+    fn keeps_from_kafka(&self) -> bool {
+        self.whole.is_some() || !self.partitions.is_empty()
+    }
+
+    fn covers(&self, partition: Option<i32>) -> bool {
+        // Where the partition is not known, the topic is as well as its worst partition.
+        self.whole.is_some()
+            || partition
+                .map_or(!self.partitions.is_empty(), |partition| self.partitions.contains_key(&partition))
+    }
+
+    fn is_over(&self) -> bool {
+        !self.keeps_from_kafka() && self.rows.is_none()
+    }
+
+    fn describe(&self) -> String {
+        let mut texts = Vec::new();
+        let mut add = |what: &str, Cause { why, since }: &Cause| {
+            let since = since.round(Unit::Second).unwrap_or(*since);
+            texts.push(format!("{what}{why}, since {since}"));
+        };
+        if let Some(cause) = &self.whole {
+            add("", cause);
+        } else if let Some((_, cause)) = self.partitions.iter().min_by_key(|(_, cause)| cause.since) {
+            let numbers: Vec<String> = self.partitions.keys().take(SHOWN).map(i32::to_string).collect();
+            let word = if self.partitions.len() == 1 { "partition" } else { "partitions" };
+            let more = if self.partitions.len() > SHOWN { " and more" } else { "" };
+            add(&format!("{word} {}{more}: ", numbers.join(", ")), cause);
+        }
+        if let Some((rows, cause)) = &self.rows {
+            let word = if *rows == 1 { "row" } else { "rows" };
+            add(&format!("{rows} {word} of the spool: "), cause);
+        }
+        texts.join("; ")
+    }
+}
+
+impl Outages {
+    pub(super) fn new(health: Arc<Health>) -> Self {
+        Self {
+            count: AtomicUsize::new(0),
+            topics: RwLock::default(),
+            health,
+            recoveries: watch::channel(()).0,
+        }
+    }
+
+    /// Changes whenever a topic, or a part of one, acknowledges again.
+    pub(super) fn recoveries(&self) -> watch::Receiver<()> {
+        self.recoveries.subscribe()
+    }
+
+    /// Whether the last record of the topic, or of this partition, was not acknowledged. `partition` is asked
+    /// only while something is out.
+    pub(super) fn is_out(&self, topic: &str, partition: impl FnOnce() -> Option<i32>) -> bool {
+        self.count.load(Ordering::Relaxed) > 0
+            && self
+                .topics
+                .read()
+                .unwrap_or_else(PoisonError::into_inner)
+                .get(topic)
+                .is_some_and(|outage| outage.keeps_from_kafka() && outage.covers(partition()))
+    }
+
+    /// Whether the whole topic is.
+    pub(super) fn is_whole_out(&self, topic: &str) -> bool {
+        self.count.load(Ordering::Relaxed) > 0
+            && self
+                .topics
+                .read()
+                .unwrap_or_else(PoisonError::into_inner)
+                .get(topic)
+                .is_some_and(|outage| outage.whole.is_some())
+    }
+
+    /// One failure is enough: the record that met it is in the spool, so the drain tries the partition at
+    /// once, and one acknowledgement makes it well. `place`, the record's partition and how many there are,
+    /// is asked only on a failure or while something is out.
+    pub(super) fn learn(
+        &self,
+        topic: &str,
+        place: impl FnOnce() -> Option<(i32, i32)>,
+        result: &Result<Ack, Trouble>,
+    ) {
+        match result {
+            Ok(_) if self.count.load(Ordering::Relaxed) == 0 => {}
+            Ok(ack) => self.is_well(topic, ack.partition, place().map(|(_, count)| count)),
+            Err(Trouble::Unavailable { reach: Reach::Cluster, why }) => {
+                self.health.kafka.set(State::Down, why.as_ref());
+            }
+            Err(Trouble::Unavailable { reach: Reach::Topic, why }) => self.is_failing(topic, None, why),
+            Err(Trouble::Unavailable { reach: Reach::Partition, why }) => {
+                self.is_failing(topic, place().map(|(partition, _)| partition), why);
+            }
+            // Its leader has answered, and not about the topic's health.
+            Err(Trouble::Limit(_)) if self.count.load(Ordering::Relaxed) > 0 => {
+                let place = place();
+                self.is_well(
+                    topic,
+                    place.map_or(-1, |(partition, _)| partition),
+                    place.map(|(_, count)| count),
+                );
+            }
+            // About the record, or about us, not about the topic.
+            Err(
+                Trouble::Unavailable { reach: Reach::Record, .. }
+                | Trouble::Refused(_)
+                | Trouble::Limit(_)
+                | Trouble::QueueFull,
+            ) => {}
+        }
+    }
+
+    /// So many rows of the spool wait until the topic takes them.
+    pub(super) fn set_rows(&self, topic: &str, rows: usize, why: &str) {
+        let mut topics = self.write();
+        let outage = topics.entry(topic.to_owned()).or_default();
+        outage.rows = match outage.rows.take() {
+            _ if rows == 0 => None,
+            Some((_, cause)) => Some((rows, cause)),
+            None => {
+                tracing::warn!(topic, why, "does not take a row of the spool, which is tried again");
+                Some((rows, Cause::new(why)))
+            }
+        };
+        self.publish(topics, topic);
+    }
+
+    fn is_failing(&self, topic: &str, partition: Option<i32>, why: &str) {
+        let mut topics = self.write();
+        let outage = topics.entry(topic.to_owned()).or_default();
+        match partition {
+            Some(partition) if outage.partitions.contains_key(&partition) => return,
+            Some(partition) => {
+                tracing::warn!(topic, partition, why, "does not acknowledge: its deliveries go to the spool");
+                outage.partitions.insert(partition, Cause::new(why));
+            }
+            None if outage.whole.is_some() => return,
+            None => {
+                tracing::warn!(topic, why, "does not acknowledge: its deliveries go to the spool");
+                outage.whole = Some(Cause::new(why));
+                // It says more. When the topic is back it may have other partitions.
+                outage.partitions.clear();
+            }
+        }
+        self.publish(topics, topic);
+    }
+
+    fn is_well(&self, topic: &str, partition: i32, count: Option<i32>) {
+        let mut topics = self.write();
+        let Some(outage) = topics.get_mut(topic) else { return };
+        let before = (outage.whole.take().is_some(), outage.partitions.len());
+        // A topic that was made again may have fewer partitions.
+        outage.partitions.retain(|out, _| *out != partition && count.is_none_or(|count| *out < count));
+        if before == (false, outage.partitions.len()) {
+            return;
+        }
+        tracing::info!(topic, partition, "acknowledges again");
+        self.publish(topics, topic);
+        self.recoveries.send_replace(());
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, BTreeMap<String, Outage>> {
+        self.topics.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells what has changed of a topic, still under the lock, so that no older state comes later.
+    fn publish(&self, mut topics: RwLockWriteGuard<'_, BTreeMap<String, Outage>>, changed: &str) {
+        if let Some(outage) = topics.get(changed) {
+            metrics::failing(metrics::Failing {
+                topic: changed,
+                whole: outage.whole.is_some(),
+                partitions: outage.partitions.len(),
+                rows: outage.rows.as_ref().map_or(0, |(rows, _)| *rows),
+            });
+        }
+        topics.retain(|_, outage| !outage.is_over());
+        let out = topics.values().filter(|outage| outage.keeps_from_kafka()).count();
+        self.count.store(out, Ordering::Relaxed);
+        let mut texts: Vec<String> = topics
+            .iter()
+            .take(SHOWN)
+            .map(|(topic, outage)| format!("{topic}: {}", outage.describe()))
+            .collect();
+        if topics.len() > SHOWN {
+            texts.push(format!("and {} more topics", topics.len() - SHOWN));
+        }
+        let state = if topics.is_empty() { State::Ok } else { State::Degraded };
+        self.health.publishing.put(state, texts.join("; "));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ACK: Result<Ack, Trouble> = Ok(Ack { partition: 1, offset: 7 });
+
+    fn outages() -> (Arc<Health>, Outages) {
+        let health = Health::new();
+        (health.clone(), Outages::new(health))
+    }
+
+    fn out(reach: Reach) -> Result<Ack, Trouble> {
+        Err(Trouble::Unavailable { reach, why: "NotEnoughReplicas: too few".into() })
+    }
+
+    #[test]
+    fn k15_one_partition_that_is_out_leaves_the_others_of_its_topic() {
+        let (health, outages) = outages();
+        outages.learn("a", || Some((1, 6)), &out(Reach::Partition));
+        assert!(outages.is_out("a", || Some(1)) && !outages.is_out("a", || Some(0)));
+        assert!(!outages.is_out("b", || Some(1)) && !outages.is_whole_out("a"));
+        assert!(outages.is_out("a", || None), "which partition is not known");
+        let report = serde_json::to_string(&health.publishing.report()).unwrap();
+        assert!(report.contains("a: partition 1: NotEnoughReplicas: too few, since 20"), "{report}");
+        outages.learn("a", || None, &Ok(Ack { partition: 0, offset: 7 }));
+        assert!(outages.is_out("a", || Some(1)), "another partition's acknowledgement says nothing of it");
+        outages.learn("a", || None, &ACK);
+        assert!(!outages.is_out("a", || Some(1)));
+        assert_eq!(health.publishing.state(), State::Ok);
+    }
+
+    #[test]
+    fn a_partition_that_a_topic_does_not_have_any_more_is_not_out() {
+        let (health, outages) = outages();
+        outages.learn("a", || Some((5, 6)), &out(Reach::Partition));
+        outages.learn("a", || Some((1, 6)), &ACK);
+        assert_eq!(health.publishing.state(), State::Degraded);
+        outages.learn("a", || Some((1, 3)), &ACK);
+        assert_eq!(health.publishing.state(), State::Ok);
+    }
+
+    #[test]
+    fn k2a_a_denied_topic_is_out_as_a_whole_until_any_partition_acknowledges() {
+        let (health, outages) = outages();
+        let recoveries = outages.recoveries();
+        outages.learn("a", || panic!("its partition does not matter"), &out(Reach::Topic));
+        assert!(outages.is_out("a", || Some(5)) && outages.is_whole_out("a"));
+        assert_eq!(health.publishing.state(), State::Degraded);
+        assert!(!recoveries.has_changed().unwrap());
+        outages.learn("a", || None, &ACK);
+        assert!(!outages.is_out("a", || Some(5)) && recoveries.has_changed().unwrap());
+    }
+
+    #[test]
+    fn a_partition_that_is_not_known_counts_as_the_whole_topic() {
+        let (_, outages) = outages();
+        outages.learn("a", || None, &out(Reach::Partition));
+        assert!(outages.is_whole_out("a"));
+    }
+
+    #[test]
+    fn what_is_about_the_record_or_about_us_leaves_the_topic_well() {
+        let (health, outages) = outages();
+        for trouble in [Trouble::Limit("large".into()), Trouble::Refused("bad".into()), Trouble::QueueFull] {
+            outages.learn("a", || Some((0, 6)), &Err(trouble));
+        }
+        outages.learn("a", || Some((0, 6)), &out(Reach::Record));
+        assert!(!outages.is_out("a", || Some(0)));
+        assert_eq!(health.publishing.state(), State::Ok);
+    }
+
+    #[test]
+    fn k2c_a_leader_that_finds_a_record_too_large_is_there() {
+        let (health, outages) = outages();
+        for place in [Some((2, 6)), None] {
+            outages.learn("a", || place, &out(Reach::Partition));
+            assert_eq!(health.publishing.state(), State::Degraded);
+            outages.learn("a", || place, &Err(Trouble::Limit("large".into())));
+            assert_eq!(health.publishing.state(), State::Ok);
+        }
+    }
+
+    #[test]
+    fn k2c_rows_that_a_topic_does_not_take_are_told_and_turn_no_delivery_away() {
+        let (health, outages) = outages();
+        outages.set_rows("a", 2, "MessageSizeTooLarge: larger");
+        assert!(!outages.is_out("a", || Some(0)));
+        let report = serde_json::to_string(&health.publishing.report()).unwrap();
+        assert!(
+            report.contains("degraded") && report.contains("a: 2 rows of the spool: MessageSize"),
+            "{report}"
+        );
+        outages.set_rows("a", 0, "");
+        assert_eq!(health.publishing.state(), State::Ok);
+    }
+
+    #[test]
+    fn readiness_names_a_bounded_number_of_topics() {
+        let (health, outages) = outages();
+        for n in 0..100 {
+            outages.learn(&format!("topic-{n:03}"), || Some((0, 6)), &out(Reach::Topic));
+        }
+        let report = serde_json::to_string(&health.publishing.report()).unwrap();
+        assert!(report.contains("topic-007") && !report.contains("topic-008"), "{report}");
+        assert!(report.contains("and 92 more topics"), "{report}");
+    }
+}

@@ -1,0 +1,132 @@
+//! Health is that of a partition: a broker that is gone takes only what needs it with it.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use hookstream::kafka::partition_of;
+use hookstream::names;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::config::ClientConfig;
+
+use crate::spool::spool;
+use crate::support::broker::Broker;
+use crate::support::{PATIENCE, Service, Setup, batch, kafka, until};
+
+/// By partition, the leader first. Those without broker 3 have all of their replicas when it is gone; of
+/// the others Kafka acknowledges nothing then.
+const REPLICAS: [&[i32]; 6] = [&[1, 2], &[2, 1], &[3, 1], &[1, 2], &[2, 1], &[3, 2]];
+
+/// Less than Kafka's share of the deadline (2 s), and far above what a delivery takes.
+const AT_ONCE: Duration = Duration::from_millis(1500);
+
+fn partition(id: &str) -> usize {
+    usize::try_from(partition_of(id.as_bytes(), 6)).unwrap()
+}
+
+/// Whether its partition needs broker 3.
+fn needs_it(id: &str) -> bool {
+    REPLICAS[partition(id)].contains(&3)
+}
+
+/// Status and time of each, all sent at once.
+async fn post(service: &Service, ids: &[String]) -> Vec<(String, u16, Duration)> {
+    let posts = ids.iter().map(async |id| {
+        let start = Instant::now();
+        let answer = service.datagrid_post(batch(id)).await;
+        (id.clone(), answer.status, start.elapsed())
+    });
+    join_all(posts).await
+}
+
+async fn create(bootstrap: &str, topic: &str) {
+    let admin: AdminClient<DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", bootstrap).create().unwrap();
+    let options = AdminOptions::new().operation_timeout(Some(PATIENCE)).request_timeout(Some(PATIENCE));
+    let new = NewTopic::new(topic, 6, TopicReplication::Variable(&REPLICAS)).set("min.insync.replicas", "2");
+    assert_eq!(admin.create_topics(&[new], &options).await.unwrap(), [Ok(topic.to_owned())]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn k15_a_killed_broker_sends_only_what_needs_it_to_the_spool() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut brokers = Broker::cluster(3, "auto.create.topics.enable=false\n").await;
+    let bootstrap = brokers.iter().map(Broker::bootstrap).collect::<Vec<_>>().join(",");
+    let setup = Setup {
+        kafka: bootstrap.clone(),
+        rules: "ack_deadline = \"3s\"\ntypes = [\"batch_prediction.completed\"]".into(),
+        tables: spool(dir.path(), ""),
+        ..Setup::new("datagrid")
+    };
+    let topic = names::topic(&setup.source, "batch_prediction.completed");
+    create(&bootstrap, &topic).await;
+    let service = setup.ready().await;
+    // Four of each partition.
+    let ids = |round: &str| -> Vec<String> {
+        let mut found = [0; 6];
+        let all = (0..).map(|n| format!("evt_{round}_{n}"));
+        let wanted = all.filter(|id| {
+            found[partition(id)] += 1;
+            found[partition(id)] <= 4
+        });
+        wanted.take(24).collect()
+    };
+    let mut sent = Vec::new();
+    // Brokers that were just started are slow.
+    until("brokers that answer at once", async || {
+        let some = ids(&format!("before-{}", sent.len()));
+        assert_eq!(
+            (0..6).filter(|p| some.iter().any(|id| partition(id) == *p)).count(),
+            6,
+            "every partition"
+        );
+        let answers = post(&service, &some).await;
+        sent.extend(some);
+        answers.iter().all(|(_, status, took)| *status == 200 && *took < AT_ONCE / 5)
+    })
+    .await;
+
+    brokers[2].kill();
+    let (mut answers, mut out) = (BTreeMap::new(), 0);
+    for round in 0..3 {
+        let round = ids(&format!("round-{round}"));
+        for (id, status, took) in post(&service, &round).await {
+            if needs_it(&id) {
+                assert_eq!(status, 202, "{id} after {took:?}");
+                // In the first round all wait for Kafka; then it is known.
+                assert!(out == 0 || took < AT_ONCE, "{id} after {took:?}, though its partition is known out");
+            } else {
+                assert_eq!(status, 200, "{id} after {took:?}: its partition's brokers are all there");
+                assert!(took < AT_ONCE, "{id} after {took:?}");
+            }
+            *answers.entry((needs_it(&id), status)).or_insert(0) += 1;
+        }
+        out += 1;
+        sent.extend(round);
+    }
+    assert!(answers.len() == 2 && answers.values().all(|count| *count >= 24), "{answers:?}");
+    let (status, ready) = service.admin("/readyz").await;
+    assert!(status == 200 && ready.contains(&format!("{topic}: partitions 2, 5: ")), "{ready}");
+    let (_, metrics) = service.admin("/metrics").await;
+    let failing = format!("hookstream_topic_failing{{topic=\"{topic}\",what=\"partitions\"}} 2\n");
+    assert!(metrics.contains(&failing), "{metrics}");
+
+    // Rows of a partition that is well do not wait for those of the others: the spool drains them by then.
+    brokers[2].run().await;
+    until("an empty spool", async || service.app.spool().unwrap().live == 0).await;
+    assert_eq!(service.app.spool().unwrap().parked, 0);
+    until("the partitions to be well", async || {
+        !service.admin("/readyz").await.1.contains(&format!("{topic}: partition"))
+    })
+    .await;
+    for (id, status, _) in post(&service, &ids("after")).await {
+        assert_eq!(status, 200, "{id}");
+        sent.push(id);
+    }
+    let mut found = tokio::task::spawn_blocking(move || kafka::read(&bootstrap, &topic)).await.unwrap();
+    found.sort();
+    found.dedup();
+    sent.sort();
+    assert_eq!(found, sent);
+}
