@@ -20,9 +20,7 @@ pub(super) fn all(config: &Config, problems: &mut Problems) {
     http(&config.http, problems);
     topics(&config.kafka.topics, problems);
     registry(&config.registry, problems);
-    if config.kafka.bootstrap_servers.split(',').any(|server| server.trim().is_empty()) {
-        problems.add("kafka.bootstrap_servers", "expected host:port, several with commas");
-    }
+    brokers(&config.kafka.bootstrap_servers, problems);
     if !(config.spool.source_share > 0.0 && config.spool.source_share <= 1.0) {
         problems.add("spool.source_share", "expected a number above 0, up to 1");
     }
@@ -38,6 +36,26 @@ pub(super) fn all(config: &Config, problems: &mut Problems) {
         self::source(name, source, &config.http, problems);
     }
     collisions(config, problems);
+}
+
+/// Nothing but hosts and ports: the text stands in log and errors as it is, and librdkafka takes a protocol and
+/// drops the broker where it is another than `security.protocol`.
+fn brokers(servers: &str, problems: &mut Problems) {
+    let host_port = |server: &str| {
+        let (host, port) = server.rsplit_once(':')?;
+        let named =
+            !host.is_empty() && host.chars().all(|c| c.is_alphanumeric() || matches!(c, '.' | '-' | '_'));
+        (named && port.parse::<u16>().is_ok_and(|port| port > 0)).then_some(())
+    };
+    let is_broker = |server: &str| server.parse::<SocketAddr>().is_ok() || host_port(server).is_some();
+    let Some(wrong) = servers.split(',').map(str::trim).find(|server| !is_broker(server)) else { return };
+    let message = match wrong.contains("://") {
+        true => {
+            "expected host:port, several with commas, and no URL; security.protocol stands in [kafka.properties]"
+        }
+        false => "expected host:port, several with commas",
+    };
+    problems.add("kafka.bootstrap_servers", message);
 }
 
 /// `address:port` or `host:port`.
@@ -143,6 +161,12 @@ fn registry(registry: &Registry, problems: &mut Problems) {
                 problems.add(
                     "registry.url",
                     "holds user or password; take them out and set registry.basic_auth, the password by reference",
+                );
+            }
+            if url.query().is_some() || url.fragment().is_some() {
+                problems.add(
+                    "registry.url",
+                    "has a query or a fragment; take it out, and set registry.bearer where it is a token",
                 );
             }
         }

@@ -158,6 +158,22 @@ fn one_mistake_gives_one_line_with_its_place() {
             "hookstream.toml:2: kafka.bootstrap_servers: expected host:port, several with commas",
         ),
         (
+            "[kafka]\nbootstrap_servers = 'a:1,b'",
+            "hookstream.toml:2: kafka.bootstrap_servers: expected host:port, several with commas",
+        ),
+        (
+            "[kafka]\nbootstrap_servers = 'u:hunter2-do-not-repeat@b:2'",
+            "hookstream.toml:2: kafka.bootstrap_servers: expected host:port, several with commas",
+        ),
+        (
+            "[kafka]\nbootstrap_servers = 'a:1, http://b:2'",
+            "hookstream.toml:2: kafka.bootstrap_servers: expected host:port, several with commas, and no URL; security.protocol stands in [kafka.properties]",
+        ),
+        (
+            "[registry]\nurl = 'https://r?token=hunter2-do-not-repeat'",
+            "hookstream.toml:2: registry.url: has a query or a fragment; take it out, and set registry.bearer where it is a token",
+        ),
+        (
             "[registry]\nurl = 'registry:8081'",
             "hookstream.toml:2: registry.url: expected a URL with http:// or https://",
         ),
