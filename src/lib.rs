@@ -38,6 +38,7 @@ pub mod json;
 pub mod observe;
 pub mod outcome;
 pub mod config;
+pub mod client;
 pub mod names;
 pub mod quota;
 pub mod planted;

@@ -31,6 +31,7 @@ use clap::{Parser, Subcommand};
 use reqwest::Url;
 use reqwest::header::{AUTHORIZATION, HeaderValue};
 
+use crate::client::{self, Answer, AnswerError, printable};
 use crate::config::{Environment, Loaded, Overrides, Secrets};
 use crate::http::dns_name;
 
@@ -208,7 +209,7 @@ fn operator(
     patience: Duration,
 ) -> anyhow::Result<(reqwest::Client, Url)> {
     const FORM: &str = "--url expects an address such as http://127.0.0.1:9464";
-    let mut client = reqwest::Client::builder().no_proxy().timeout(patience);
+    let mut client = client::builder().no_proxy().timeout(patience);
     let (base, token) = match url {
         Some(url) => {
             // Another machine's service may be looked at without any configuration here.
@@ -235,6 +236,23 @@ fn operator(
         client = client.default_headers([(AUTHORIZATION, value)].into_iter().collect());
     }
     Ok((client.build()?, base.join(path).context(FORM)?))
+}
+
+/// Asks at the operator's port. `unanswered` says what to do where nobody listens at the URL.
+async fn ask(
+    request: reqwest::RequestBuilder,
+    url: &Url,
+    unanswered: impl Fn(&str) -> String,
+) -> anyhow::Result<Answer> {
+    let url = printable(url);
+    client::send(request).await.map_err(|error| match error {
+        AnswerError::Missing(_) => anyhow::Error::new(error).context(unanswered(&url)),
+        other => anyhow::Error::new(other).context(no_operator(&url)),
+    })
+}
+
+fn no_operator(url: &str) -> String {
+    format!("{url} does not answer as hookstream's operator's port: --url names another")
 }
 
 /// Calls our own port by a name that its certificate has, at the address where it listens, and trusts

@@ -11,7 +11,8 @@ use reqwest::{StatusCode, Url};
 use serde::Deserialize;
 
 use super::output::{self, Table, escape_controls, escape_json, grouped, print_exact, print_line};
-use super::{ConfigArgs, Verdict, operator};
+use super::{ConfigArgs, Verdict, no_operator, operator};
+use crate::client::{JsonObject, printable};
 use crate::observe::log;
 use crate::observe::traffic::Outcomes;
 
@@ -70,20 +71,19 @@ pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<Verdict> {
 }
 
 async fn ask(client: &reqwest::Client, url: &Url) -> anyhow::Result<(String, Status)> {
-    let answer = client.get(url.clone()).send().await.with_context(|| {
+    let answer = super::ask(client.get(url.clone()), url, |url| {
         format!("no service answers at {url}: is it running? --url names another operator's port")
-    })?;
-    let code = answer.status();
-    let text = answer.text().await.with_context(|| format!("no complete answer from {url}"))?;
+    });
+    let (answer, url) = (answer.await?, printable(url));
+    let code = answer.status;
     if code == StatusCode::UNAUTHORIZED {
         bail!("{url} asks for a token: set [admin] bearer as its service has it, in the file that -c names");
     }
     if !code.is_success() {
         bail!("{url} answers {code}: is it the operator's port of hookstream?");
     }
-    let status = serde_json::from_str(&text);
-    let status =
-        status.ok().with_context(|| format!("{url} does not answer as hookstream's operator's port"))?;
+    let JsonObject(status) = answer.json("a service's status").with_context(|| no_operator(&url))?;
+    let text = String::from_utf8(answer.body).with_context(|| no_operator(&url))?;
     Ok((text, status))
 }
 
@@ -94,11 +94,11 @@ struct Status {
     started: Timestamp,
     now: Timestamp,
     status: String,
-    parts: BTreeMap<String, Part>,
-    config: Option<InForce>,
+    parts: BTreeMap<String, JsonObject<Part>>,
+    config: Option<JsonObject<InForce>>,
     in_flight: usize,
-    spool: Option<Spool>,
-    sources: BTreeMap<String, Source>,
+    spool: Option<JsonObject<Spool>>,
+    sources: BTreeMap<String, JsonObject<Source>>,
 }
 
 #[derive(Deserialize)]
@@ -125,10 +125,10 @@ struct Spool {
 struct Source {
     last_request: Option<Timestamp>,
     last_accepted: Option<Timestamp>,
-    last_5_minutes: Outcomes,
-    last_hour: Outcomes,
-    refusals: Vec<Refusal>,
-    secrets: Vec<Secret>,
+    last_5_minutes: JsonObject<Outcomes>,
+    last_hour: JsonObject<Outcomes>,
+    refusals: Vec<JsonObject<Refusal>>,
+    secrets: Vec<JsonObject<Secret>>,
 }
 
 #[derive(Deserialize)]
@@ -163,8 +163,8 @@ fn show(status: &Status, args: &Args) -> anyhow::Result<()> {
     if !status.sources.is_empty() {
         print_line(&traffic(status).to_string())?;
     }
-    for (name, source) in &status.sources {
-        source.refusals.iter().try_for_each(|refusal| why(name, refusal, status.now))?;
+    for (name, JsonObject(source)) in &status.sources {
+        source.refusals.iter().try_for_each(|JsonObject(refusal)| why(name, refusal, status.now))?;
     }
     if args.secrets {
         print_line("")?;
@@ -176,7 +176,7 @@ fn show(status: &Status, args: &Args) -> anyhow::Result<()> {
 
 fn head(status: &Status) -> anyhow::Result<()> {
     let up = span(status.now.duration_since(status.started));
-    let config = status.config.as_ref().map_or_else(String::new, |config| {
+    let config = status.config.as_ref().map_or_else(String::new, |JsonObject(config)| {
         let loaded = ago(status.now, Some(config.loaded));
         format!(", config {} loaded {loaded}", escape_controls(&config.hash))
     });
@@ -203,9 +203,9 @@ fn traffic(status: &Status) -> Table {
         "1 h: accepted",
         "not",
     ]);
-    for (name, source) in &status.sources {
-        let now = &source.last_5_minutes;
-        let hour = &source.last_hour;
+    for (name, JsonObject(source)) in &status.sources {
+        let JsonObject(now) = &source.last_5_minutes;
+        let JsonObject(hour) = &source.last_hour;
         // They call, and nothing of it is kept.
         let silent =
             now.refused + now.unavailable > 0 && now.published + now.spooled + now.dead_lettered == 0;
@@ -238,8 +238,8 @@ fn why(source: &str, refusal: &Refusal, now: Timestamp) -> anyhow::Result<()> {
 
 fn secrets(status: &Status) -> Table {
     let mut table = Table::new(["source", "secret", "from", "last match", "1 h", "24 h", ""]);
-    for (name, source) in &status.sources {
-        for secret in &source.secrets {
+    for (name, JsonObject(source)) in &status.sources {
+        for JsonObject(secret) in &source.secrets {
             table.row([
                 name.clone(),
                 secret.name.clone(),
@@ -255,7 +255,7 @@ fn secrets(status: &Status) -> Table {
 }
 
 fn parts(status: &Status) -> anyhow::Result<()> {
-    for (name, part) in &status.parts {
+    for (name, JsonObject(part)) in &status.parts {
         let style = match part.state.as_str() {
             "ok" => GOOD,
             "degraded" => UNSURE,
@@ -265,7 +265,7 @@ fn parts(status: &Status) -> anyhow::Result<()> {
             (escape_controls(name), escape_controls(&part.state), escape_controls(&part.why));
         let line = format!("{name:<11} {style}{state:<9}{style:#} {why}");
         let rows = match &status.spool {
-            Some(spool) if name == "spool" => self::rows(spool, status.now),
+            Some(JsonObject(spool)) if name == "spool" => self::rows(spool, status.now),
             _ => String::new(),
         };
         print_line(format!("{line}{rows}").trim_end())?;

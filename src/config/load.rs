@@ -368,7 +368,7 @@ impl Reader<'_> {
             (read("registry.client_cert", certificate), read("registry.client_key", key));
         let pem = [key?, certificate?].join(&b'\n');
         let client = reqwest::Identity::from_pem(&pem)
-            .and_then(|identity| reqwest::Client::builder().tls_certs_only([]).identity(identity).build());
+            .and_then(|identity| crate::client::builder().tls_certs_only([]).identity(identity).build());
         // Why may quote what stands in the files.
         let (Ok(_), Ok(pem)) = (client, String::from_utf8(pem)) else {
             let message = "is of no use with registry.client_cert: expected two PEM files, the certificate with its \

@@ -16,6 +16,7 @@ use tokio_util::task::TaskTracker;
 use super::body::{self, Charged};
 use super::response::json;
 use super::{InUse, Limits};
+use crate::client::JsonObject;
 use crate::observe::health::{Health, State as Up};
 use crate::observe::metrics::{self as exported, Now};
 use crate::observe::status::{self, InForce, Status};
@@ -185,8 +186,8 @@ async fn wish(headers: &HeaderMap, body: Body) -> Result<Wish, Response> {
         refusal.headers_mut().insert(header::CONNECTION, http::HeaderValue::from_static("close"));
         refusal
     })?;
-    match serde_json::from_slice::<Wish>(&bytes) {
-        Ok(wish) if wish.all != wish.ids.is_some() => Ok(wish),
+    match serde_json::from_slice(&bytes) {
+        Ok(JsonObject::<Wish>(wish)) if wish.all != wish.ids.is_some() => Ok(wish),
         _ => Err(refuse(StatusCode::BAD_REQUEST, FORM)),
     }
 }

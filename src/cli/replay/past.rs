@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::letters::Letters;
+use crate::client::JsonObject;
 use crate::kafka::{Connection, Fetched, Start};
 use crate::names;
 use crate::outcome::Reason;
@@ -56,7 +57,7 @@ impl Past {
 /// `None` for what nobody here has written.
 fn said(record: &Fetched, letters: &str) -> Option<((i32, i64), Said)> {
     let place = Place::parse(std::str::from_utf8(record.key.as_deref()?).ok()?)?;
-    let replayed: Replayed<'_> = serde_json::from_slice(record.value.as_deref()?).ok()?;
+    let JsonObject::<Replayed<'_>>(replayed) = serde_json::from_slice(record.value.as_deref()?).ok()?;
     let said = if replayed.is_done() {
         Said::Done
     } else {

@@ -13,6 +13,7 @@ use serde_json::value::RawValue;
 
 use super::maker::Signed;
 use crate::cli::is_loopback;
+use crate::client::{self, JsonObject};
 use crate::json::{self, Object};
 
 /// Far above any answer of the service's; a stranger's page is cut here.
@@ -72,10 +73,9 @@ impl Client {
     /// # Errors
     /// No TLS to be had.
     pub(super) fn new(url: &Url, timeout: Duration, connections: usize) -> anyhow::Result<Self> {
-        let mut builder = reqwest::Client::builder()
+        let mut builder = client::builder()
             .user_agent(concat!("hookstream-send/", env!("CARGO_PKG_VERSION")))
             .http1_only()
-            .redirect(reqwest::redirect::Policy::none())
             .pool_max_idle_per_host(connections)
             // Below the whole, so that a connection that never came about is told as such.
             .connect_timeout(timeout * 9 / 10)
@@ -113,7 +113,7 @@ impl Client {
             status: response.status().as_u16(),
             delivery: text("hookstream-delivery"),
             retry_after: text("retry-after"),
-            known: serde_json::from_slice(&body).ok(),
+            known: serde_json::from_slice(&body).ok().map(|JsonObject(known)| known),
             body,
             took: begin.elapsed(),
         })
@@ -121,9 +121,11 @@ impl Client {
 }
 
 impl Answer {
-    /// 2xx: the service has taken the event.
+    /// 2xx of the service's: it has taken the event. That of a stranger says nothing of one. An answer in a
+    /// provider's own form, such as that of a handshake, is known by its header.
     pub(super) fn is_success(&self) -> bool {
-        (200..300).contains(&self.status)
+        let ours = self.known.is_some() || self.delivery.is_some();
+        ours && (200..300).contains(&self.status)
     }
 
     /// The service's answer as one JSON line, with the status, the time and the delivery's name
@@ -211,7 +213,7 @@ mod tests {
                 status,
                 delivery: Some("0193".to_owned()),
                 retry_after: None,
-                known: serde_json::from_str(body).ok(),
+                known: serde_json::from_str(body).ok().map(|JsonObject(known)| known),
                 body: body.as_bytes().to_vec(),
                 took,
             }

@@ -6,6 +6,7 @@ use super::post::{Answer, NoAnswer};
 use super::tally;
 use super::target::Target;
 use crate::cli::output::escape_controls;
+use crate::client::printable;
 use crate::config::Binds;
 
 /// What to do where nobody listens.
@@ -89,15 +90,7 @@ pub(super) fn unanswered(target: &Target, id: Option<&str>, none: &NoAnswer) -> 
         (true, Some(id)) => format!("the service may have taken the event all the same: {id}"),
         (true, None) => "the service may have taken the event all the same".to_owned(),
     };
-    format!("no answer from {}: {none}\n  {next}", shown(target))
-}
-
-/// Without user and password.
-fn shown(target: &Target) -> String {
-    let mut url = target.url.clone();
-    let _ = (url.set_username(""), url.set_password(None));
-    url.set_query(None);
-    url.to_string()
+    format!("no answer from {}: {none}\n  {next}", printable(&target.url))
 }
 
 #[cfg(test)]
@@ -153,6 +146,6 @@ mod tests {
     fn the_shown_address_has_no_password() {
         let url = Some("http://user:hidden@127.0.0.1:1/a?token=hidden");
         let target = target("datagrid", &[], &[], url).unwrap();
-        assert_eq!(shown(&target), "http://127.0.0.1:1/a");
+        assert_eq!(printable(&target.url), "http://127.0.0.1:1/a");
     }
 }

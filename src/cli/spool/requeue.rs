@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use super::list::table;
 use super::{count, note, print_json};
-use crate::cli::{ConfigArgs, Verdict, operator, output};
+use crate::cli::{self, ConfigArgs, Verdict, operator, output};
+use crate::client::{JsonObject, printable};
 use crate::spool::{Filter, Limits, Listed, OpenError, Reader, Spool, State};
 
 /// Rows of the plan that are shown.
@@ -188,19 +189,22 @@ async fn ask(place: &Place<'_>, args: &Args, ids: Option<&[i64]>) -> anyhow::Res
 }
 
 async fn post(client: &reqwest::Client, url: &Url, wish: &Wish<'_>) -> anyhow::Result<u64> {
-    let answer = client.post(url.clone()).json(wish).send().await.with_context(|| {
+    let answer = cli::ask(client.post(url.clone()).json(wish), url, |url| {
         format!(
             "the spool is in use, and the operator's port of its service is not at {url}: give it with --url"
         )
-    })?;
-    let status = answer.status();
-    let body = answer.bytes().await.with_context(|| format!("no complete answer from {url}"))?;
+    });
+    let (answer, url) = (answer.await?, printable(url));
+    let status = answer.status;
     if status.is_success() {
-        let answer: Requeued = serde_json::from_slice(&body).ok().context("no answer of hookstream")?;
-        return Ok(answer.requeued);
+        let found = answer.json("the number of rows").with_context(|| cli::no_operator(&url))?;
+        let JsonObject(Requeued { requeued }) = found;
+        return Ok(requeued);
     }
-    match serde_json::from_slice::<Refusal>(&body) {
-        Ok(refusal) => bail!("{url} answers {status}: {}", output::escape_controls(&refusal.error)),
+    match answer.json::<JsonObject<Refusal>>("") {
+        Ok(JsonObject(refusal)) => {
+            bail!("{url} answers {status}: {}", output::escape_controls(&refusal.error))
+        }
         Err(_) => bail!("{url} answers {status}: is it the operator's port of hookstream?"),
     }
 }

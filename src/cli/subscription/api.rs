@@ -11,6 +11,7 @@ use serde_json::value::RawValue;
 
 use crate::cli::is_loopback;
 use crate::cli::output::escape_controls;
+use crate::client::{self, Answer, AnswerError, JsonObject};
 use crate::config::SecretText;
 
 /// Where the key stands.
@@ -23,8 +24,7 @@ const ADDRESS: &str = "DATAGRID_API_URL";
 /// The address without that.
 const DEFAULT: &str = "https://api.datagrid.com";
 
-/// Of an answer, in bytes; a page of webhooks is far smaller.
-const MAX_ANSWER: usize = 4 * 1024 * 1024;
+const NO_SECRET: &str = "Datagrid's answer holds no secret: see the list, and delete the webhook";
 
 /// Of the API's own words, in characters.
 const MAX_SAID: usize = 300;
@@ -62,7 +62,7 @@ pub(super) struct Wish<'a> {
 
 #[derive(Deserialize)]
 struct Page {
-    data: Vec<Webhook>,
+    data: Vec<JsonObject<Webhook>>,
     #[serde(default)]
     next_cursor: Option<String>,
 }
@@ -94,10 +94,8 @@ impl Api {
         let key = key.with_context(|| format!("{KEY} is not set; give it an API key of your teamspace"))?;
         let address = std::env::var(ADDRESS).ok().filter(|address| !address.is_empty());
         let base = base(address.as_deref().unwrap_or(DEFAULT))?;
-        let mut builder = reqwest::Client::builder()
+        let mut builder = client::builder()
             .user_agent(concat!("hookstream/", env!("CARGO_PKG_VERSION")))
-            // It could lead elsewhere with our key, or turn a POST into a GET.
-            .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(timeout * 9 / 10)
             .timeout(timeout);
         builder = match base.scheme() {
@@ -117,12 +115,13 @@ impl Api {
     ) -> anyhow::Result<(SecretText, anyhow::Result<Webhook>)> {
         let request = self.request(Method::POST, None)?.json(wish);
         let sent = self.send(request).await;
-        let (status, body) = sent.context("whether the webhook was made is unknown: see the list")?;
-        ensure!(status.is_success(), self.refusal(status, &body));
-        let found = serde_json::from_slice::<Secret>(&body).ok().filter(|found| !found.secret.is_empty());
-        let found =
-            found.context("Datagrid's answer holds no secret: see the list, and delete the webhook")?;
-        Ok((SecretText::new(found.secret), webhook(&body)))
+        let answer = sent.context("whether the webhook was made is unknown: see the list")?;
+        ensure!(answer.status.is_success(), self.refusal(&answer));
+        let found = answer.json::<JsonObject<Secret>>("a webhook's secret");
+        let found = found.map(|JsonObject(found)| found.secret);
+        let found = found.context(NO_SECRET)?;
+        ensure!(!found.is_empty(), NO_SECRET);
+        Ok((SecretText::new(found), webhook(&answer)))
     }
 
     /// All subscriptions, of every source: the API knows none.
@@ -133,11 +132,12 @@ impl Api {
             if let Some(cursor) = &cursor {
                 url.query_pairs_mut().append_pair("cursor", cursor);
             }
-            let (status, body) = self.send(self.request_to(Method::GET, url)?).await?;
-            ensure!(status.is_success(), self.refusal(status, &body));
-            let page = serde_json::from_slice::<Page>(&body).ok();
-            let page = page.with_context(|| format!("the answer of {} is no list of webhooks", self.base))?;
-            all.extend(page.data);
+            let answer = self.send(self.request_to(Method::GET, url)?).await?;
+            ensure!(answer.status.is_success(), self.refusal(&answer));
+            let page = answer.json::<JsonObject<Page>>("a list of webhooks");
+            let JsonObject(page) =
+                page.with_context(|| format!("the answer of {} is no list of webhooks", self.base))?;
+            all.extend(page.data.into_iter().map(|JsonObject(webhook)| webhook));
             let next = page.next_cursor.filter(|next| !next.is_empty());
             if next.is_none() {
                 return Ok(all);
@@ -150,12 +150,12 @@ impl Api {
 
     /// One subscription, if there is such a one.
     pub(super) async fn get(&self, id: &str) -> anyhow::Result<Option<Webhook>> {
-        let (status, body) = self.send(self.request(Method::GET, Some(id))?).await?;
-        if status == StatusCode::NOT_FOUND {
+        let answer = self.send(self.request(Method::GET, Some(id))?).await?;
+        if self.is_gone(&answer) {
             return Ok(None);
         }
-        ensure!(status.is_success(), self.refusal(status, &body));
-        let webhook = webhook(&body)?;
+        ensure!(answer.status.is_success(), self.refusal(&answer));
+        let webhook = webhook(&answer)?;
         ensure!(webhook.id == id, "Datagrid answers with another webhook than {id}");
         Ok(Some(webhook))
     }
@@ -163,18 +163,20 @@ impl Api {
     /// Pauses or resumes it.
     pub(super) async fn switch(&self, id: &str, enabled: bool) -> anyhow::Result<Webhook> {
         let request = self.request(Method::PATCH, Some(id))?.json(&Switch { enabled });
-        let (status, body) = self.send(request).await?;
-        ensure!(status.is_success(), self.refusal(status, &body));
-        let webhook = webhook(&body)?;
+        let answer = self.send(request).await?;
+        ensure!(answer.status.is_success(), self.refusal(&answer));
+        let webhook = webhook(&answer)?;
+        ensure!(webhook.id == id, "Datagrid answers with another webhook than {id}");
         ensure!(webhook.enabled == enabled, "Datagrid took the change of {id}, but shows it unchanged");
         Ok(webhook)
     }
 
     /// Deletes it. One that is gone already is no error.
     pub(super) async fn delete(&self, id: &str) -> anyhow::Result<()> {
-        let (status, body) = self.send(self.request(Method::DELETE, Some(id))?).await?;
-        let gone = status.is_success() || status == StatusCode::NOT_FOUND;
-        ensure!(gone, self.refusal(status, &body));
+        let answer = self.send(self.request(Method::DELETE, Some(id))?).await?;
+        ensure!(answer.status.is_success() || self.is_gone(&answer), self.refusal(&answer));
+        // A page for people says nothing of a webhook.
+        ensure!(!answer.is_html(), answer.unexpected("Datagrid's word"));
         Ok(())
     }
 
@@ -197,22 +199,26 @@ impl Api {
         Ok(self.client.request(method, url).header(AUTHORIZATION, bearer))
     }
 
-    async fn send(&self, request: RequestBuilder) -> anyhow::Result<(StatusCode, Vec<u8>)> {
-        let unanswered = || format!("no answer from {}; is {ADDRESS} right?", self.base);
-        let mut answer =
-            request.send().await.map_err(reqwest::Error::without_url).with_context(unanswered)?;
-        let mut body = Vec::new();
-        while let Some(chunk) =
-            answer.chunk().await.map_err(reqwest::Error::without_url).with_context(unanswered)?
-        {
-            ensure!(body.len() + chunk.len() <= MAX_ANSWER, "the answer of {} is too long", self.base);
-            body.extend_from_slice(&chunk);
-        }
-        Ok((answer.status(), body))
+    async fn send(&self, request: RequestBuilder) -> anyhow::Result<Answer> {
+        let base = &self.base;
+        client::send(request).await.map_err(|error| {
+            let what = match error {
+                AnswerError::Missing(_) => format!("no answer from {base}; is {ADDRESS} right?"),
+                AnswerError::Redirect(_) => format!("Datagrid is not at {base}; check {ADDRESS}"),
+                _ => format!("the answer of {base} cannot be read"),
+            };
+            anyhow::Error::new(error).context(what)
+        })
+    }
+
+    /// That there is no such webhook, by the API: a proxy's page says nothing of one.
+    fn is_gone(&self, answer: &Answer) -> bool {
+        answer.status == StatusCode::NOT_FOUND && !answer.is_html()
     }
 
     /// The API's refusal in its own words, and what to do where we know.
-    fn refusal(&self, status: StatusCode, body: &[u8]) -> anyhow::Error {
+    fn refusal(&self, answer: &Answer) -> anyhow::Error {
+        let (status, body) = (answer.status, &answer.body);
         let mut text = format!("Datagrid answers {status}");
         // It may show us the key that it did not like.
         let said = said(body, 0).map(|said| said.replace(self.key.expose(), "[the key]"));
@@ -224,7 +230,6 @@ impl Api {
             StatusCode::FORBIDDEN => "this key may not do that: take one of the right teamspace",
             StatusCode::TOO_MANY_REQUESTS => "wait a while",
             _ if status.is_server_error() => "try again later",
-            _ if status.is_redirection() => "check DATAGRID_API_URL",
             _ => return anyhow::Error::msg(text),
         };
         anyhow::anyhow!("{text}; {next}")
@@ -246,9 +251,9 @@ fn base(address: &str) -> anyhow::Result<Url> {
     Ok(url)
 }
 
-fn webhook(body: &[u8]) -> anyhow::Result<Webhook> {
-    // serde's words would quote the body, and a secret may be in it.
-    serde_json::from_slice(body).ok().context("Datagrid's answer is no webhook")
+fn webhook(answer: &Answer) -> anyhow::Result<Webhook> {
+    let found = answer.json::<JsonObject<Webhook>>("a webhook").context("Datagrid's answer is no webhook")?;
+    Ok(found.0)
 }
 
 /// The message of an error, wherever APIs put one.

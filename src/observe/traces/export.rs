@@ -3,8 +3,8 @@
 //! Not the SDK's own batch processor: it wants a client that blocks, in a thread of its own, does not
 //! end an export that hangs, and tells nobody how many spans it has dropped.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -19,6 +19,8 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
+use super::collect::{self, LastAnswer};
+use crate::client;
 use crate::config::{Loaded, Problems};
 use crate::observe::metrics::{self, Dropped};
 
@@ -75,13 +77,12 @@ impl Collector {
     }
 
     /// OTLP/HTTP in protobuf. The headers are the client's and not the exporter's, which would show them.
-    fn exporter(&self) -> anyhow::Result<SpanExporter> {
-        let client = reqwest::Client::builder().default_headers(self.headers.clone()).timeout(EXPORT);
-        // A token is for whom it was given to.
-        let client = client.redirect(reqwest::redirect::Policy::none());
+    fn exporter(&self, last: LastAnswer) -> anyhow::Result<SpanExporter> {
+        let client = client::builder().default_headers(self.headers.clone()).timeout(EXPORT);
         // The system's certificates are not needed, and a bare container has none.
         let client = if self.url.starts_with("http://") { client.tls_certs_only([]) } else { client };
         let client = client.build().context("the client of the collector of [traces]")?;
+        let client = collect::Client { client, last };
         let builder = SpanExporter::builder().with_http().with_http_client(client);
         let builder = builder.with_endpoint(&self.url).with_protocol(Protocol::HttpBinary);
         builder.with_timeout(EXPORT).build().context("the exporter of [traces]")
@@ -132,6 +133,7 @@ pub(super) struct Exports {
     exporter: SpanExporter,
     spans: mpsc::Receiver<SpanData>,
     left_out: Arc<AtomicUsize>,
+    last: LastAnswer,
     /// Sent, or dropped: the last spans are exported, and no more.
     stop: oneshot::Receiver<()>,
     trouble: Trouble,
@@ -143,13 +145,14 @@ impl Exports {
         resource: &Resource,
         stop: oneshot::Receiver<()>,
     ) -> anyhow::Result<(Queue, Self)> {
-        let mut exporter = collector.exporter()?;
+        let last = LastAnswer::new(Mutex::new(Ok(0)));
+        let mut exporter = collector.exporter(last.clone())?;
         exporter.set_resource(resource);
         let (sender, spans) = mpsc::channel(QUEUE);
         let left_out = Arc::<AtomicUsize>::default();
         let queue = Queue { spans: sender, left_out: left_out.clone() };
         let (url, trouble) = (collector.url.clone(), Trouble::default());
-        Ok((queue, Self { url, exporter, spans, left_out, stop, trouble }))
+        Ok((queue, Self { url, exporter, spans, left_out, last, stop, trouble }))
     }
 
     pub(super) async fn run(mut self) {
@@ -177,21 +180,26 @@ impl Exports {
         }
         let spans = std::mem::replace(batch, Vec::with_capacity(BATCH));
         // The exporter's own bound ends no request that hangs.
-        let exported = match timeout(EXPORT, self.exporter.export(spans)).await {
-            Ok(exported) => exported.map_err(|error| error.to_string()),
-            Err(_) => Err(format!("no answer within {EXPORT:?}")),
-        };
+        let exported = timeout(EXPORT, self.exporter.export(spans)).await;
+        let last = std::mem::replace(&mut *self.last.lock().unwrap_or_else(PoisonError::into_inner), Ok(0));
         let left_out = self.left_out.swap(0, Ordering::Relaxed);
-        let trouble = match exported {
-            Ok(()) => {
-                metrics::spans_exported(count);
-                (left_out > 0).then(|| "more come than it takes".to_owned())
+        let (taken, trouble) = match (exported, last) {
+            (Ok(Ok(())), Ok(0)) => (count, (left_out > 0).then(|| "more come than it takes".to_owned())),
+            (Ok(Ok(())), Ok(refused)) => {
+                let refused = refused.min(count);
+                (count - refused, Some(format!("it has refused {refused} of {count} spans")))
             }
-            Err(why) => {
-                metrics::spans_dropped(Dropped::ExportFailed, count);
-                Some(why)
-            }
+            // Of the last try, where there were several.
+            (_, Err(why)) => (0, Some(why)),
+            (Ok(Err(error)), Ok(_)) => (0, Some(error.to_string())),
+            (Err(_), Ok(_)) => (0, Some(format!("no answer within {EXPORT:?}"))),
         };
+        if taken > 0 {
+            metrics::spans_exported(taken);
+        }
+        if taken < count {
+            metrics::spans_dropped(Dropped::ExportFailed, count - taken);
+        }
         self.trouble.tell(&self.url, trouble);
     }
 }

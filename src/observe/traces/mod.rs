@@ -13,6 +13,7 @@
 //! record's key, which may be any text of the body (`envelope.keys`).
 //! `tracestate` and baggage are not read.
 
+mod collect;
 mod export;
 mod span;
 
