@@ -5,6 +5,7 @@
 //! an id is misread. So a type whose id no longer names its schema stops, and a new id is not taken
 //! in its place without a person: the records that are in the topic by then carry the old one.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::PAUSES;
 use crate::config::{Loaded, Problems};
 use crate::observe::health::{Health, State};
-use crate::schema::registry::{Resolved, answered};
+use crate::schema::registry::{LOOK_AGAIN, Resolved, answered};
 use crate::schema::{self, Pins, Registry, Schemas, Standing};
 use crate::sources::Sources;
 
@@ -46,6 +47,9 @@ pub struct Subjects {
     schemas: Schemas,
     pins: Option<Pins>,
     silent: bool,
+    /// Ids that the registry did not know when it was last asked, with their subjects. A second look decides:
+    /// one replica that lags behind stops no type.
+    doubted: BTreeSet<(String, u32)>,
     swapped: watch::Sender<()>,
 }
 
@@ -60,7 +64,9 @@ impl Subjects {
         pins: Option<Pins>,
     ) -> Self {
         let swapped = watch::Sender::new(());
-        let mut subjects = Self { loaded, registry, sources, health, schemas, pins, silent: false, swapped };
+        let (silent, doubted) = (false, BTreeSet::new());
+        let mut subjects =
+            Self { loaded, registry, sources, health, schemas, pins, silent, doubted, swapped };
         if let Some(pins) = &subjects.pins
             && subjects.schemas.pin(pins)
         {
@@ -95,9 +101,14 @@ impl Subjects {
                     if !settled {
                         pause = pauses.next().copied().unwrap_or(pause);
                     }
+                    let rest = match settled {
+                        _ if !self.doubted.is_empty() => LOOK_AGAIN,
+                        true => every,
+                        false => pause,
+                    };
                     tokio::select! {
                         Some(reloaded) = reloads.recv() => Some(reloaded),
-                        () = tokio::time::sleep(if settled { every } else { pause }) => None,
+                        () = tokio::time::sleep(rest) => None,
                     }
                 }
             };
@@ -130,6 +141,7 @@ impl Subjects {
         let outcome = outcome.map(|sources| {
             self.sources.store(Arc::new(sources));
             (self.loaded, self.schemas) = (loaded, schemas);
+            self.doubted.clear();
             let former: Vec<&str> = self.schemas.formers().collect();
             if !former.is_empty() {
                 let subjects = former.join(", ");
@@ -148,7 +160,7 @@ impl Subjects {
     }
 
     /// Asks for the ids of new schemas, each once.
-    async fn ask_first(&self, schemas: &mut Schemas) {
+    async fn ask_first(&mut self, schemas: &mut Schemas) {
         let unknown = |schema: &&schema::Loaded| schemas.standing(&schema.subject) == Standing::Unknown;
         let new: Vec<schema::Loaded> = schemas.iter().filter(unknown).cloned().collect();
         let asked = async {
@@ -181,7 +193,11 @@ impl Subjects {
                     troubles.push(format!("{error:#}"));
                     // One that does not answer will not answer for the others either. One that says no to a
                     // subject may well have the next.
-                    silent += usize::from(!answered(&error));
+                    if !answered(&error) {
+                        silent += 1;
+                        // The second look is for one that answers.
+                        self.doubted.clear();
+                    }
                     if silent > 1 {
                         break;
                     }
@@ -207,7 +223,7 @@ impl Subjects {
             let Some((former, id)) = self.schemas.former(&subject) else { continue };
             // One that does not answer was told already, and will not answer for the others either.
             let Ok(resolved) = self.registry.resolve(id, &former.schema).await else { break };
-            if resolved != Resolved::Same {
+            if resolved != Resolved::Same && !self.doubt(&subject, id, resolved) {
                 tracing::error!(subject, id, ?resolved, "the registry lost the former schema under its id");
                 self.schemas.lose_former(&subject);
                 news = true;
@@ -218,7 +234,7 @@ impl Subjects {
 
     /// What the registry says of one subject. A known id is checked before anything is registered:
     /// in a registry that lost its data, that would only take up another id.
-    async fn ask(&self, schema: &schema::Loaded, standing: Standing) -> anyhow::Result<Standing> {
+    async fn ask(&mut self, schema: &schema::Loaded, standing: Standing) -> anyhow::Result<Standing> {
         let subject = schema.subject.as_str();
         let known = match standing {
             Standing::Unknown => None,
@@ -228,6 +244,9 @@ impl Subjects {
         let news = !matches!(standing, Standing::Lost(_));
         if let Some(id) = known {
             let resolved = self.registry.resolve(id, &schema.schema).await?;
+            if news && self.doubt(subject, id, resolved) {
+                return Ok(standing);
+            }
             if resolved != Resolved::Same {
                 if news {
                     let advice = self.advice();
@@ -260,6 +279,18 @@ impl Subjects {
             }
             _ => Ok(Standing::Confirmed(given)),
         }
+    }
+
+    /// Whether what the registry says of an id waits for a second look.
+    fn doubt(&mut self, subject: &str, id: u32, resolved: Resolved) -> bool {
+        let key = (subject.to_owned(), id);
+        let doubted = resolved == Resolved::Missing && self.doubted.insert(key.clone());
+        if doubted {
+            tracing::warn!(subject, id, "the registry does not know the id; it is asked once more");
+        } else {
+            self.doubted.remove(&key);
+        }
+        doubted
     }
 
     /// True if the sources are to be compiled for it. A lost id is taken from them at once.

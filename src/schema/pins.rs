@@ -13,17 +13,24 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, ErrorKind, Write as _};
+use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 use sha2::{Digest as _, Sha256};
+
+use super::registry::is_id;
+use crate::client::{JsonObject, printable};
 
 /// The file's name in the spool's directory.
 const FILE: &str = "pins.json";
 
 /// Written first, then renamed over the file.
 const NEW: &str = "pins.json.new";
+
+/// Of the file, in bytes: some 10,000 subjects.
+const MAX: u64 = 4 * 1024 * 1024;
 
 /// The only format so far.
 const VERSION: u32 = 1;
@@ -55,6 +62,7 @@ pub struct Pins {
 struct Content {
     version: u32,
     registry: String,
+    #[serde(deserialize_with = "subjects")]
     subjects: BTreeMap<String, Pin>,
 }
 
@@ -69,7 +77,7 @@ impl Pins {
             Ok(Some(found)) if found.registry == registry => found,
             Ok(Some(found)) => {
                 tracing::warn!(
-                    file = %path.display(), theirs = found.registry, ours = registry,
+                    file = %path.display(), theirs = shown(&found.registry), ours = shown(registry),
                     "the pinned schema ids are of another registry and not used"
                 );
                 none
@@ -132,16 +140,37 @@ impl Pins {
 
 /// `None` where there is no file.
 fn read(path: &Path) -> Result<Option<Content>, String> {
-    let text = match fs::read(path) {
-        Ok(text) => text,
+    let file = match File::open(path) {
+        Ok(file) => file,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error.to_string()),
     };
-    let content: Content = serde_json::from_slice(&text).map_err(|error| format!("damaged: {error}"))?;
-    match content.version {
-        VERSION => Ok(Some(content)),
+    let mut text = Vec::new();
+    file.take(MAX + 1).read_to_end(&mut text).map_err(|error| error.to_string())?;
+    if text.len() as u64 > MAX {
+        return Err(format!("larger than {MAX} bytes"));
+    }
+    let content: JsonObject<Content> =
+        serde_json::from_slice(&text).map_err(|error| format!("damaged: {error}"))?;
+    match content.0.version {
+        VERSION => Ok(Some(content.0)),
         other => Err(format!("its format is version {other}, and we know {VERSION} only")),
     }
+}
+
+/// Pins as they may stand in the file, each an object with an id that can be one.
+fn subjects<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, Pin>, D::Error> {
+    let read = BTreeMap::<String, JsonObject<Pin>>::deserialize(deserializer)?;
+    let valid = |(subject, JsonObject(pin)): (String, JsonObject<Pin>)| match is_id(pin.id) {
+        true => Ok((subject, pin)),
+        false => Err(D::Error::custom(format!("{} is no id of a schema", pin.id))),
+    };
+    read.into_iter().map(valid).collect()
+}
+
+/// A registry's URL, which an earlier version may have kept with what is secret in it.
+fn shown(url: &str) -> String {
+    reqwest::Url::parse(url).map_or_else(|_| "no URL".to_owned(), |url| printable(&url))
 }
 
 fn fingerprint(text: &str) -> String {
@@ -203,9 +232,20 @@ mod tests {
         let half = whole.split_at(whole.len() / 2).0;
         let newer = whole.replace("\"version\": 1", "\"version\": 2");
         assert_ne!(newer, whole);
-        for text in ["", "[]", "\u{0}\u{0}\u{0}", half, &newer] {
+        let array = format!(
+            "[1,{URL:?},{{\"a-value\":{{\"id\":7,\"fingerprint\":\"{}\"}}}}]",
+            fingerprint("\"string\"")
+        );
+        let inner = whole.replace("{\n      \"id\": 7,\n      \"fingerprint\": ", "[7, ");
+        let inner = inner.replace("\"\n    }\n", "\"]\n");
+        assert!(inner.contains("[7, \"sha256:") && inner.contains("\"]"), "{inner}");
+        let ids =
+            ["0", "2147483648", "4294967296", "-1", "7.0"].map(|id| whole.replace("7,", &format!("{id},")));
+        let endless = format!("{whole}{}", " ".repeat(MAX as usize));
+        let texts = ["", "[]", "\u{0}\u{0}\u{0}", half, &newer, &array, &inner, &endless];
+        for text in texts.into_iter().chain(ids.iter().map(String::as_str)) {
             fs::write(&file, text).unwrap();
-            assert_eq!(Pins::open(dir.path(), URL).get("a-value", "\"string\""), None, "{text}");
+            assert_eq!(Pins::open(dir.path(), URL).get("a-value", "\"string\""), None, "{text:.300}");
         }
         assert!(pinned(dir.path()).get("a-value", "\"string\"").is_some());
         assert_eq!(fs::read_to_string(&file).unwrap(), whole);

@@ -1,31 +1,36 @@
 //! The schema registry: ids for schemas, at start and never on the hot path.
 
-use std::fmt;
+mod call;
+
 use std::time::Duration;
 
 use anyhow::Context as _;
 use apache_avro::Schema;
-use reqwest::{Method, RequestBuilder, StatusCode};
-use schema_registry_converter::async_impl::schema_registry::{SrSettings, get_schema_by_id};
-use schema_registry_converter::error::SRCError;
-use schema_registry_converter::schema_registry_common::{RawError, SchemaType};
+use reqwest::Method;
+use schema_registry_converter::async_impl::schema_registry::SrSettings;
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 
-use super::Loaded;
+pub use self::call::answered;
+use self::call::{Caller, Refusal, TIMEOUT, builder};
 use super::reasons::explain;
+use super::{Loaded, shipped};
+use crate::client::JsonObject;
 use crate::config::{self, Auth, Level};
 
-/// The bound of each call.
-const TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a replica of the registry that lags behind gets to know an id.
+pub const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-const MEDIA_TYPE: &str = "application/vnd.schemaregistry.v1+json";
+/// Of one subject; each costs a call.
+const MAX_VERSIONS: usize = 10_000;
 
 /// Confluent's code for a schema that the registry does not know, by its id or in a subject.
 const NO_SUCH_SCHEMA: u32 = 40403;
 
 /// Confluent's code for a subject that the registry does not know.
 const NO_SUCH_SUBJECT: u32 = 40401;
+
+const AN_ID: &str = "an object with an id";
 
 /// What lets `provision` register all the same, where the configuration forbids it.
 pub const AND_REGISTER: &str = " -X registry.auto_register=true";
@@ -85,49 +90,24 @@ pub enum Resolved {
 
 /// A Confluent-compatible registry.
 pub struct Registry {
-    /// With the context, if there is one.
-    url: String,
-    auth: Auth,
-    client: reqwest::Client,
+    caller: Caller,
     settings: SrSettings,
     normalize: bool,
     auto_register: bool,
 }
 
-/// What the registry said instead of yes.
-#[derive(Debug)]
-struct Refusal {
-    status: StatusCode,
-    /// Confluent's code and words. Without them it may not be the registry that has answered.
-    words: Option<Words>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Words {
-    error_code: u32,
-    message: String,
-}
-
-impl Refusal {
-    fn is(&self, code: u32) -> bool {
-        self.words.as_ref().is_some_and(|words| words.error_code == code)
-    }
-}
-
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.words {
-            Some(words) => write!(f, "{} (code {})", words.message, words.error_code),
-            None => write!(f, "it answered {}", self.status),
-        }
-    }
-}
-
-impl std::error::Error for Refusal {}
-
 #[derive(Deserialize)]
 struct Id {
-    id: u32,
+    id: i64,
+}
+
+/// What stands under an id.
+#[derive(Deserialize)]
+struct Registered {
+    schema: String,
+    /// Avro where nothing is said.
+    #[serde(rename = "schemaType", default)]
+    kind: Option<String>,
 }
 
 impl Registry {
@@ -136,18 +116,10 @@ impl Registry {
     /// # Errors
     /// When the CA file cannot be read.
     pub fn new(loaded: &config::Loaded) -> anyhow::Result<Self> {
-        let rules = &loaded.config.registry;
-        let mut url = rules.url.trim_end_matches('/').to_owned();
-        // All that stands below is the context's, the ids among it: a qualified subject, `:.context:name`,
-        // would leave `/schemas/ids` in the default one.
-        if let Some(context) = &rules.context {
-            url.push_str("/contexts/");
-            url.push_str(context);
-        }
-        let auth = loaded.registry_auth.clone();
-        let mut settings = SrSettings::new_builder(url.clone());
+        let caller = Caller::new(loaded)?;
+        let mut settings = SrSettings::new_builder(caller.url.clone());
         settings.set_timeout(TIMEOUT);
-        match &auth {
+        match &loaded.registry_auth {
             Auth::None => {}
             Auth::Basic(username, password) => {
                 settings.set_basic_authorization(username, Some(password.expose()));
@@ -156,15 +128,16 @@ impl Registry {
                 settings.set_token_authorization(token.expose());
             }
         }
-        let settings = settings.build_with(client(loaded)?).context("the registry's client")?;
-        let client = client(loaded)?.timeout(TIMEOUT).build().context("the registry's client")?;
+        let settings = settings.build_with(builder(loaded)?).context("the registry's client")?;
+        let rules = &loaded.config.registry;
         let (normalize, auto_register) = (rules.normalize, rules.auto_register);
-        Ok(Self { url, auth, client, settings, normalize, auto_register })
+        Ok(Self { caller, settings, normalize, auto_register })
     }
 
-    /// Where it is, with the context if there is one, without a slash at the end.
+    /// Where it is, with the context if there is one, without a slash at the end. Fit to be shown: the
+    /// configuration's check takes no URL with user, password or query.
     pub fn url(&self) -> &str {
-        &self.url
+        &self.caller.url
     }
 
     /// What schema_registry_converter's decoder needs.
@@ -180,18 +153,52 @@ impl Registry {
     /// # Errors
     /// When the registry does not say.
     pub async fn resolve(&self, id: u32, expected: &Schema) -> anyhow::Result<Resolved> {
-        let found = match get_schema_by_id(id, &self.settings).await {
-            Ok(found) => found,
-            Err(error) if error_code(&error) == Some(NO_SUCH_SCHEMA) => return Ok(Resolved::Missing),
-            Err(error) => {
-                let refused = error_code(&error).is_some();
-                let did = if refused { "does not show its schemas" } else { "does not answer" };
-                return Err(error).with_context(|| format!("the registry {did}"));
-            }
+        // Soft-deleted subjects, too: their records are still there.
+        let path = format!("/schemas/ids/{id}?deleted=true");
+        let asked =
+            self.caller.ask::<JsonObject<Registered>>(Method::GET, &path, None, "an object with a schema");
+        let found = match asked.await? {
+            Ok(JsonObject(found)) => found,
+            Err(refusal) if refusal.is(NO_SUCH_SCHEMA) => return Ok(Resolved::Missing),
+            Err(refusal) => return Err(refusal).context("the registry does not show its schemas"),
         };
-        let same = found.schema_type == SchemaType::Avro
-            && Schema::parse_str(&found.schema).is_ok_and(|found| found == *expected);
+        let avro = found.kind.is_none_or(|kind| kind == "AVRO");
+        let same = avro && Schema::parse_str(&found.schema).is_ok_and(|found| found == *expected);
         Ok(if same { Resolved::Same } else { Resolved::Other })
+    }
+
+    /// The same, and where the id is missing once more after [`LOOK_AGAIN`]: one replica's word is not enough.
+    ///
+    /// # Errors
+    /// When the registry does not say.
+    pub async fn resolve_surely(&self, id: u32, expected: &Schema) -> anyhow::Result<Resolved> {
+        match self.resolve(id, expected).await? {
+            Resolved::Missing => {
+                tokio::time::sleep(LOOK_AGAIN).await;
+                self.resolve(id, expected).await
+            }
+            resolved => Ok(resolved),
+        }
+    }
+
+    /// An id that the registry gave for a schema of ours, once it also gives that schema for the id. Nothing
+    /// else makes an id.
+    async fn prove(&self, given: JsonObject<Id>, subject: &str, expected: &Schema) -> anyhow::Result<u32> {
+        let JsonObject(Id { id: given }) = given;
+        let id = u32::try_from(given).ok().filter(|id| is_id(*id));
+        let id = id.with_context(|| {
+            format!("the registry gives {subject} the id {given}, and ids are from 1 to {}", i32::MAX)
+        })?;
+        let resolved = self.resolve_surely(id, expected).await?;
+        let shows = match resolved {
+            Resolved::Same => return Ok(id),
+            Resolved::Other => "another schema",
+            Resolved::Missing => "nothing",
+        };
+        anyhow::bail!(
+            "the registry gives {subject} the id {id}, but shows {shows} under it: look at [registry] url, and at \
+             what stands between"
+        )
     }
 
     /// The id of a subject's schema: registered where `register` and the configuration allow it, else
@@ -204,8 +211,7 @@ impl Registry {
         if register && self.auto_register {
             return self.register(subject, text, *level).await;
         }
-        let path = format!("/subjects/{subject}{}", self.query(&[]));
-        let found = self.ask::<Id>(Method::POST, &path, Some(asked(text)?)).await?;
+        let found = self.look_up(subject, text).await?;
         let setting = if self.auto_register { "" } else { AND_REGISTER };
         let found = found.with_context(|| {
             format!(
@@ -213,7 +219,12 @@ impl Registry {
                  --apply{setting}` registers it)"
             )
         })?;
-        Ok(found.id)
+        self.prove(found, subject, &schema.schema).await
+    }
+
+    async fn look_up(&self, subject: &str, schema: &str) -> anyhow::Result<Result<JsonObject<Id>, Refusal>> {
+        let path = format!("/subjects/{subject}{}", self.query(&[]));
+        self.caller.ask(Method::POST, &path, Some(asked(schema)?), AN_ID).await
     }
 
     /// Where the schema stands in the subject; nothing is changed.
@@ -221,10 +232,11 @@ impl Registry {
     /// # Errors
     /// When the registry does not say.
     pub async fn listing(&self, subject: &str, schema: &str) -> anyhow::Result<Listing> {
-        let body = asked(schema)?;
-        let path = format!("/subjects/{subject}{}", self.query(&[]));
-        match self.ask::<Id>(Method::POST, &path, Some(body.clone())).await? {
-            Ok(found) => return Ok(Listing::Registered(found.id)),
+        match self.look_up(subject, schema).await? {
+            Ok(found) => {
+                let schema = shipped::parse(schema).map_err(anyhow::Error::msg)?;
+                return Ok(Listing::Registered(self.prove(found, subject, &schema).await?));
+            }
             Err(refusal) if refusal.is(NO_SUCH_SUBJECT) => return Ok(Listing::NoSubject),
             Err(refusal) if refusal.is(NO_SUCH_SCHEMA) => {}
             Err(refusal) => return Err(refusal).context("the registry does not show its schemas"),
@@ -232,8 +244,9 @@ impl Registry {
         // Without a version: as many as the subject's level looks at.
         let query = self.query(&["verbose=true"]);
         let path = format!("/compatibility/subjects/{subject}/versions{query}");
-        let found = self.ask::<Compatibility>(Method::POST, &path, Some(body)).await?;
-        let Compatibility { is_compatible, mut messages, reason } =
+        let expected = "an object with is_compatible";
+        let found = self.caller.ask(Method::POST, &path, Some(asked(schema)?), expected).await?;
+        let JsonObject(Compatibility { is_compatible, mut messages, reason }) =
             found.with_context(|| format!("the registry does not say whether {subject} may change"))?;
         let mut why = Vec::new();
         if !is_compatible {
@@ -249,8 +262,13 @@ impl Registry {
     /// # Errors
     /// When the registry does not say.
     pub async fn level(&self, subject: &str) -> anyhow::Result<Option<String>> {
-        let found = self.get::<Set>(&format!("/config/{subject}")).await?;
-        Ok(found.map(|found| found.level))
+        let expected = "an object with a compatibilityLevel";
+        let found = self.get::<JsonObject<Set>>(&format!("/config/{subject}"), expected).await?;
+        let Some(JsonObject(Set { level })) = found else { return Ok(None) };
+        let named =
+            (1..=40).contains(&level.len()) && level.bytes().all(|b| b.is_ascii_uppercase() || b == b'_');
+        anyhow::ensure!(named, "the registry has a compatibility for {subject} that is no name of a level");
+        Ok(Some(level))
     }
 
     /// Sets the subject's level.
@@ -259,7 +277,9 @@ impl Registry {
     /// When the registry refuses it, or does not answer.
     pub async fn set_level(&self, subject: &str, level: Level) -> anyhow::Result<()> {
         let body = format!(r#"{{"compatibility":"{level}"}}"#);
-        let answer = self.ask::<IgnoredAny>(Method::PUT, &format!("/config/{subject}"), Some(body)).await?;
+        let path = format!("/config/{subject}");
+        let answer =
+            self.caller.ask::<JsonObject<IgnoredAny>>(Method::PUT, &path, Some(body), "an object").await?;
         answer
             .with_context(|| format!("the registry did not take the compatibility of subject {subject}"))?;
         Ok(())
@@ -270,7 +290,7 @@ impl Registry {
     /// # Errors
     /// When the registry does not say.
     pub async fn latest(&self, subject: &str) -> anyhow::Result<Option<Version>> {
-        self.get(&format!("/subjects/{subject}/versions/latest")).await
+        self.version(subject, "latest").await
     }
 
     /// All versions of a subject, by number; none where there is no subject.
@@ -278,19 +298,40 @@ impl Registry {
     /// # Errors
     /// When the registry does not say.
     pub async fn versions(&self, subject: &str) -> anyhow::Result<Vec<Version>> {
-        let numbers = self.get::<Vec<u32>>(&format!("/subjects/{subject}/versions")).await?;
+        let path = format!("/subjects/{subject}/versions");
+        let numbers = self.get::<Vec<u32>>(&path, "a list of versions").await?.unwrap_or_default();
+        anyhow::ensure!(
+            numbers.len() <= MAX_VERSIONS,
+            "the registry says that {subject} has {} versions, and more than {MAX_VERSIONS} are not read",
+            numbers.len()
+        );
         let mut versions = Vec::new();
-        for number in numbers.unwrap_or_default() {
-            versions.extend(self.get(&format!("/subjects/{subject}/versions/{number}")).await?);
+        for number in numbers {
+            let version = self.version(subject, &number.to_string()).await?;
+            anyhow::ensure!(
+                version.as_ref().is_none_or(|version| version.version == number),
+                "the registry was asked for version {number} of {subject}, and answers with another one"
+            );
+            versions.extend(version);
         }
         Ok(versions)
     }
 
-    /// What stands at a path; `None` for 404.
-    async fn get<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<Option<T>> {
-        match self.ask(Method::GET, path, None).await? {
+    async fn version(&self, subject: &str, number: &str) -> anyhow::Result<Option<Version>> {
+        let path = format!("/subjects/{subject}/versions/{number}");
+        let found = self.get::<JsonObject<Version>>(&path, "an object with version and schema").await?;
+        Ok(found.map(|JsonObject(version)| version))
+    }
+
+    /// What stands at a path; `None` where the registry says that there is nothing.
+    async fn get<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        expected: &'static str,
+    ) -> anyhow::Result<Option<T>> {
+        match self.caller.ask(Method::GET, path, None, expected).await? {
             Ok(found) => Ok(Some(found)),
-            Err(refusal) if refusal.status == StatusCode::NOT_FOUND => Ok(None),
+            Err(refusal) if refusal.is_not_found() => Ok(None),
             Err(refusal) => Err(refusal).with_context(|| format!("the registry does not show {path}")),
         }
     }
@@ -302,15 +343,15 @@ impl Registry {
     /// When the registry refuses the schema, or does not answer.
     pub async fn register(&self, subject: &str, schema: &str, level: Level) -> anyhow::Result<u32> {
         let path = format!("/subjects/{subject}/versions");
-        let new = self.get::<IgnoredAny>(&path).await?.is_none();
+        let new = self.get::<Vec<IgnoredAny>>(&path, "a list of versions").await?.is_none();
         let path = format!("{path}{}", self.query(&[]));
-        let registered = self.ask::<Id>(Method::POST, &path, Some(asked(schema)?)).await?;
+        let registered = self.caller.ask(Method::POST, &path, Some(asked(schema)?), AN_ID).await?;
         let registered = registered
             .with_context(|| format!("the registry did not take the schema of subject {subject}"))?;
         if new {
             self.set_level(subject, level).await?;
         }
-        Ok(registered.id)
+        self.prove(registered, subject, &shipped::parse(schema).map_err(anyhow::Error::msg)?).await
     }
 
     /// The query of a call that names a schema.
@@ -318,65 +359,14 @@ impl Registry {
         let parts: Vec<_> = more.iter().copied().chain(self.normalize.then_some("normalize=true")).collect();
         if parts.is_empty() { String::new() } else { format!("?{}", parts.join("&")) }
     }
+}
 
-    /// One call. schema_registry_converter has no call for levels, none that normalizes, and none that says
-    /// why a schema does not fit: so all but the look-up of an id is asked here.
-    async fn ask<T: DeserializeOwned>(
-        &self,
-        method: Method,
-        path: &str,
-        body: Option<String>,
-    ) -> anyhow::Result<Result<T, Refusal>> {
-        let mut request = self.authorised(self.client.request(method, format!("{}{path}", self.url)));
-        if let Some(body) = body {
-            request = request.header("content-type", MEDIA_TYPE).body(body);
-        }
-        let response = request.send().await.context("the registry does not answer")?;
-        let status = response.status();
-        if !status.is_success() {
-            return Ok(Err(Refusal { status, words: response.json().await.ok() }));
-        }
-        let found = response.json().await;
-        found.map(Ok).with_context(|| format!("the registry's answer to {path} is not understood"))
-    }
-
-    fn authorised(&self, request: RequestBuilder) -> RequestBuilder {
-        match &self.auth {
-            Auth::None => request,
-            Auth::Basic(username, password) => request.basic_auth(username, Some(password.expose())),
-            Auth::Bearer(token) => request.bearer_auth(token.expose()),
-        }
-    }
+/// Whether the registry's clients can carry such an id: it is a signed number of 32 bits, from 1.
+pub(super) fn is_id(id: u32) -> bool {
+    id > 0 && i32::try_from(id).is_ok()
 }
 
 /// The body that asks for a schema.
 fn asked(schema: &str) -> anyhow::Result<String> {
     Ok(format!(r#"{{"schemaType":"AVRO","schema":{}}}"#, serde_json::to_string(schema)?))
-}
-
-/// Whether the registry, or what stands before it, has answered at all, if only to say no.
-pub fn answered(error: &anyhow::Error) -> bool {
-    let code = || error.downcast_ref::<SRCError>().and_then(error_code);
-    error.downcast_ref::<Refusal>().is_some() || code().is_some()
-}
-
-fn error_code(error: &SRCError) -> Option<u32> {
-    std::error::Error::source(error)?.downcast_ref::<RawError>().map(|error| error.error_code)
-}
-
-fn client(loaded: &config::Loaded) -> anyhow::Result<reqwest::ClientBuilder> {
-    let rules = &loaded.config.registry;
-    let mut builder = reqwest::Client::builder();
-    if let Some(pem) = &loaded.registry_identity {
-        let identity = reqwest::Identity::from_pem(pem.expose().as_bytes());
-        builder = builder.identity(identity.context("registry.client_cert and registry.client_key")?);
-    }
-    let Some(path) = &rules.ca_file else {
-        // The system's certificates are not needed, and a bare container has none.
-        return Ok(if rules.url.starts_with("http://") { builder.tls_certs_only([]) } else { builder });
-    };
-    let pem = std::fs::read(path).with_context(|| format!("registry.ca_file {}", path.display()))?;
-    let certificates = reqwest::Certificate::from_pem_bundle(&pem)
-        .with_context(|| format!("registry.ca_file {} holds no PEM certificates", path.display()))?;
-    Ok(builder.tls_certs_merge(certificates))
 }

@@ -69,6 +69,20 @@ fn every_room_names_only_rooms_below_it() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// There it gets no redirects.
+#[test]
+fn every_http_client_begins_in_one_place() {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut all = Vec::new();
+    files(&source, &mut all);
+    let begins = ["reqwest::Client::builder", "reqwest::Client::new", "reqwest::get", "ClientBuilder::new"];
+    let found = all.iter().filter(|file| {
+        let text = std::fs::read_to_string(file).unwrap();
+        begins.iter().any(|begin| text.contains(begin))
+    });
+    assert_eq!(found.collect::<Vec<_>>(), [&source.join("client.rs")]);
+}
+
 #[test]
 fn a_path_that_goes_up_is_found_anywhere_in_the_code() {
     let rooms: Vec<String> = ["http", "kafka", "spool", "json"].map(str::to_owned).into();

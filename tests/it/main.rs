@@ -13,6 +13,7 @@
 )]
 #![allow(clippy::print_stdout, unreachable_pub)]
 
+mod answers;
 mod bench;
 mod check;
 mod cli;

@@ -2,21 +2,28 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
+use axum::extract::Request;
+use axum::http::{StatusCode, Uri};
+use axum::middleware::{Next, from_fn};
+use axum::response::{IntoResponse as _, Response};
 use hookstream::config::{self, Environment, Loaded, Networks, Overrides};
 use hookstream::dev::registry;
 use hookstream::http::{self, ConnectionLimits, Phase};
 use hookstream::observe::health::{Health, State};
 use hookstream::provision::Subjects;
 use hookstream::schema::Registry;
+use hookstream::sources::Sources;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
-use crate::support::{PATIENCE, SECRET, Service, Setup, batch, until};
+use crate::security::serve;
+use crate::support::{PATIENCE, SECRET, Service, Setup, batch, kafka, stack, until};
 
 const KNOWLEDGE: &str = include_str!("../../schemas/datagrid/knowledge.processing.completed.avsc");
 
@@ -200,7 +207,8 @@ async fn a_registry_that_is_restored_is_trusted_again_without_a_restart_and_by_t
     service.datagrid_post(batch("evt_lost")).await.is(200, "published", None);
 }
 
-fn load(registry: &str) -> Loaded {
+/// A configuration with this registry, ready for use.
+pub fn load(registry: &str) -> Loaded {
     let file = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
     std::fs::write(file.path(), setup("datagrid", registry, Path::new("unused")).toml()).unwrap();
     let overrides = Overrides { file: Some(file.path().to_owned()), ..Overrides::default() };
@@ -208,26 +216,183 @@ fn load(registry: &str) -> Loaded {
     config::load(&overrides, &environment).unwrap()
 }
 
-/// Without pins on disk, too: what runs knows the ids that it was given.
+/// What answers in the registry's place, or speaks before it does.
+async fn before_registry<F: Future<Output = Option<Response>> + Send + 'static>(
+    router: Router,
+    speak: impl Fn(String) -> F + Clone + Send + Sync + 'static,
+) -> String {
+    let layer = from_fn(move |request: Request, next: Next| {
+        let spoken = speak(format!("{} {}", request.method(), request.uri()));
+        async move {
+            match spoken.await {
+                Some(answer) => answer,
+                None => next.run(request).await,
+            }
+        }
+    });
+    serve(router.layer(layer)).await
+}
+
+fn says(status: u16, body: serde_json::Value) -> Option<Response> {
+    let status = StatusCode::from_u16(status).unwrap();
+    Some(
+        (status, [("content-type", "application/vnd.schemaregistry.v1+json")], body.to_string())
+            .into_response(),
+    )
+}
+
+async fn is_redirected(status: u16) {
+    let real = stack("REGISTRY");
+    let there = real.trim_end_matches('/').to_owned();
+    let router = Router::new().fallback(async move |uri: Uri| {
+        (StatusCode::from_u16(status).unwrap(), [("location", format!("{there}{uri}"))])
+    });
+    let service = Setup { registry: serve(router).await, ..Setup::new("datagrid") }.start().await;
+    kafka_ready(&service).await;
+    until("a word on the redirect", async || schemas(&service).1.contains("redirects")).await;
+    service.datagrid_post(batch("evt_1")).await.is(503, "unavailable", Some("schema_unknown"));
+    let (state, why) = schemas(&service);
+    println!("{status}: {why}");
+    assert_eq!(state, State::Down, "{why}");
+    let real = real.trim_end_matches('/');
+    assert!(why.contains(&format!("set [registry] url to {real}: it redirects ({status} ")), "{why}");
+    assert!(why.contains(&format!(" to {real}/subjects/")), "{why}");
+    let topic = service.topic("batch_prediction.completed");
+    until("the topic", async || kafka::exists(&topic).await).await;
+    assert_eq!(kafka::all(&topic).await.len(), 0, "{status}");
+    service.app.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn k1_a_registry_that_redirects_gives_no_id_and_is_named() {
+    for status in [301, 302, 303, 307, 308] {
+        is_redirected(status).await;
+    }
+}
+
+#[tokio::test]
+async fn k1_an_id_counts_only_once_the_registry_shows_our_schema_under_it() {
+    let mended = Arc::new(AtomicBool::new(false));
+    // As behind a redirect that made a GET of our POST: an id, and another schema's.
+    let registry = before_registry(registry::router(), {
+        let mended = mended.clone();
+        move |call| {
+            let lies = !mended.load(Ordering::SeqCst) && call.starts_with("GET /schemas/ids/");
+            async move { says(200, json!({"schema": "\"string\""})).filter(|_| lies) }
+        }
+    })
+    .await;
+    let service = Setup { registry, ..Setup::new("datagrid") }.start().await;
+    kafka_ready(&service).await;
+    let told = "but shows another schema under it";
+    until("a word on the id", async || schemas(&service).1.contains(told)).await;
+    service.datagrid_post(batch("evt_1")).await.is(503, "unavailable", Some("schema_unknown"));
+    mended.store(true, Ordering::SeqCst);
+    service.wait_ready().await;
+    service.datagrid_post(batch("evt_1")).await.is(200, "published", None);
+    assert_eq!(kafka::all(&service.topic("batch_prediction.completed")).await.len(), 1);
+}
+
+#[tokio::test]
+async fn k14_an_id_that_no_client_could_carry_is_none() {
+    for id in
+        ["0", "-1", "2147483648", "4294967295", "4294967296", "1.0", "\"1\"", "null", "99999999999999999999"]
+    {
+        let body: serde_json::Value = serde_json::from_str(&format!("{{\"id\":{id}}}")).unwrap();
+        let registry = before_registry(registry::router(), move |call| {
+            let answer = if call.starts_with("POST") { says(200, body.clone()) } else { None };
+            async move { answer }
+        })
+        .await;
+        let loaded = load(registry.strip_prefix("http://").unwrap());
+        let (_, schemas) = hookstream::app::compile(&loaded).unwrap();
+        let schema = schemas.iter().next().unwrap();
+        let client = Registry::new(&loaded).unwrap();
+        for register in [true, false] {
+            let error = format!("{:#}", client.id(schema, register).await.unwrap_err());
+            let told = ["and ids are from 1 to 2147483647", "an object with an id was expected"];
+            assert!(told.iter().any(|told| error.contains(told)), "{id}: {error}");
+        }
+    }
+}
+
+/// Without pins on disk: what runs knows the ids that it was given.
+struct Running {
+    sources: Arc<arc_swap::ArcSwap<Sources>>,
+    health: Arc<Health>,
+    task: JoinHandle<()>,
+}
+
+impl Running {
+    /// Has its ids, and looks at them every 20 ms.
+    async fn start(registry: &str) -> Self {
+        let loaded = load(registry);
+        let (sources, schemas) = hookstream::app::compile(&loaded).unwrap();
+        let sources = Arc::new(arc_swap::ArcSwap::from_pointee(sources));
+        let health = Health::new();
+        let client = Registry::new(&loaded).unwrap();
+        let subjects =
+            Subjects::new(Arc::new(loaded), client, sources.clone(), health.clone(), schemas, None);
+        let task = tokio::spawn(subjects.run(Duration::from_millis(20), mpsc::channel(1).1));
+        until("ids", async || health.schemas.state() == State::Ok).await;
+        Self { sources, health, task }
+    }
+
+    fn encodes(&self, event_type: &str) -> bool {
+        self.sources.load().get("datagrid").unwrap().route(event_type).unwrap().encoder.is_some()
+    }
+
+    fn encodes_all(&self) -> bool {
+        self.sources.load().get("datagrid").unwrap().routes().all(|route| route.encoder.is_some())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+#[tokio::test]
+async fn k13_one_word_of_a_replica_that_lags_behind_stops_no_type() {
+    // How often the ids were asked for since the replica lagged; its word is the first.
+    let (lagging, asked) = (Arc::new(AtomicBool::new(false)), watch::Sender::new(0));
+    let mut rounds = asked.subscribe();
+    let registry = before_registry(registry::router(), {
+        let lagging = lagging.clone();
+        move |call| {
+            let counts = lagging.load(Ordering::SeqCst) && call.starts_with("GET /schemas/ids/");
+            if counts {
+                asked.send_modify(|count| *count += 1);
+            }
+            let first = counts && *asked.borrow() == 1;
+            let missing = says(404, json!({"error_code": 40403, "message": "Schema not found"}));
+            async move { missing.filter(|_| first) }
+        }
+    })
+    .await;
+    let running = Running::start(registry.strip_prefix("http://").unwrap()).await;
+    assert!(running.encodes_all());
+    lagging.store(true, Ordering::SeqCst);
+    // Each look at each of the five subjects is followed by one at what is published.
+    let watched = async {
+        for count in 1..=20 {
+            rounds.wait_for(|asked| *asked >= count).await.unwrap();
+            assert!(running.encodes_all() && running.health.schemas.state() == State::Ok, "after {count}");
+        }
+    };
+    tokio::time::timeout(PATIENCE, watched).await.expect("it goes on asking");
+}
+
 #[tokio::test]
 async fn what_runs_bears_a_registry_that_is_out_and_notices_one_that_was_wiped() {
     let up = Up::at("127.0.0.1:0", &registry::router()).await;
-    let loaded = load(&up.address);
-    let (sources, schemas) = hookstream::app::compile(&loaded).unwrap();
-    let sources = Arc::new(arc_swap::ArcSwap::from_pointee(sources));
-    let health = Health::new();
-    let client = Registry::new(&loaded).unwrap();
-    let subjects = Subjects::new(Arc::new(loaded), client, sources.clone(), health.clone(), schemas, None);
-    let encodes = |event_type: &str| {
-        sources.load().get("datagrid").unwrap().route(event_type).unwrap().encoder.is_some()
-    };
-    let (asked, mut rounds) = watch::channel(0);
-    let every = Duration::from_millis(20);
-    let task = tokio::spawn(subjects.run(every, mpsc::channel(1).1));
-    until("ids", async || health.schemas.state() == State::Ok).await;
+    let running = Running::start(&up.address).await;
+    let (health, encodes) = (&running.health, |event_type: &str| running.encodes(event_type));
     assert!(encodes("batch_prediction.completed"));
 
     // In between it is asked, and answers what a proxy says for a registry that is out.
+    let (asked, mut rounds) = watch::channel(0);
     let address = up.stop().await;
     let proxy = Router::new().fallback(move || {
         asked.send_modify(|count| *count += 1);
@@ -244,5 +409,4 @@ async fn what_runs_bears_a_registry_that_is_out_and_notices_one_that_was_wiped()
     until("readiness", async || health.schemas.state() == State::Degraded).await;
     // It may have been asked between the two schemas of the new registry.
     until("the id that is there", async || encodes("knowledge.processing.completed")).await;
-    task.abort();
 }

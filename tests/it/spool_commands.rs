@@ -10,6 +10,7 @@ use rdkafka::types::RDKafkaRespErr;
 use serde_json::Value;
 
 use crate::spool::{keys, spool, waiting, with_spool};
+use crate::support::hostile::{PLANTED, Trick, hostile};
 use crate::support::{PATIENCE, Setup, batch, on_embedded_with, until};
 
 /// The program as an operator types it, in a process of its own.
@@ -264,4 +265,32 @@ async fn a_spool_that_nobody_has_is_requeued_directly() {
     assert_eq!(code, 0, "nothing to do: {stderr}");
     let (_, stdout, _) = typed(&[&["spool"], &config[..]].concat()).await;
     assert!(stdout.contains("2 rows in all: 2 live, 0 parked"), "{stdout}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn k1_no_wrong_answer_to_a_requeue_counts() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_kafka, _, file) = left_behind(dir.path(), 1).await;
+    let limits = Limits {
+        max_bytes: 1 << 30,
+        max_rows: 100,
+        source_bytes: 1 << 30,
+        source_rows: 100,
+        max_wal: 1 << 26,
+        min_free: 0,
+        reserve: 0,
+    };
+    // Somebody has it, so that who holds the operator's port is asked.
+    let (spool, _) = Spool::open(&dir.path().join("spool"), limits).unwrap();
+    assert!(spool.park(1, "too large").await.unwrap());
+    // A drip would take the minute that a large requeue may.
+    for trick in Trick::ALL.into_iter().filter(|trick| !matches!(trick, Trick::Drip)) {
+        let url = hostile(trick).await;
+        let arguments = ["spool", "requeue", "1", "--apply", "--url", &url, "-c", file.to_str().unwrap()];
+        let (code, stdout, stderr) = typed(&arguments).await;
+        assert!(code == 2 && stdout.is_empty(), "{trick:?}: {stdout}{stderr}");
+        assert!(stderr.contains(trick.said()) && !stderr.contains(PLANTED), "{trick:?}: {stderr}");
+    }
+    assert_eq!(spool.stats().parked, 1);
+    spool.close(PATIENCE).await.unwrap();
 }

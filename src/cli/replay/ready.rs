@@ -72,7 +72,7 @@ async fn id(
 ) -> anyhow::Result<u32> {
     let subject = &schema.subject;
     if let Some(pin) = pins.and_then(|pins| pins.get(subject, &schema.text)) {
-        let resolved = registry.resolve(pin.id, &schema.schema).await?;
+        let resolved = registry.resolve_surely(pin.id, &schema.schema).await?;
         anyhow::ensure!(
             resolved == Resolved::Same && !pin.lost,
             "the registry lost the schema of {subject} under its id {}: restore the registry first",

@@ -3,6 +3,7 @@
 pub mod broker;
 pub mod collector;
 pub mod groups;
+pub mod hostile;
 pub mod kafka;
 pub mod process;
 pub mod raw;

@@ -1,0 +1,242 @@
+//! Answers that are not what they must be, by each client of ours: none counts, each is told for what it is and in
+//! time, and nothing of its content is shown.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use hookstream::schema::Registry;
+use hookstream::schema::decode::{Decoded, Decoder};
+
+use crate::cli::{hookstream, run};
+use crate::registry::load;
+use crate::support::hostile::{PLANTED, Trick, hostile};
+use crate::support::process::serve_with_log;
+use crate::support::{PATIENCE, Setup, batch, datagrid, until};
+
+const SCHEMA: &str = include_str!("../../schemas/datagrid/knowledge.processing.completed.avsc");
+
+/// Far below what a drip would take.
+const IN_TIME: Duration = PATIENCE;
+
+/// What went wrong, by the client that met it.
+fn holds(trick: Trick, client: &str, said: &str) {
+    println!("{trick:?} {client}: {said}");
+    assert!(said.contains(trick.said()), "{trick:?} {client}: {} is not in: {said}", trick.said());
+    assert!(!said.contains(PLANTED), "{trick:?} {client}: {said}");
+}
+
+/// A command that ends with an error; what it says.
+async fn fails(directory: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> String {
+    let mut command = hookstream(directory);
+    command.args(arguments).envs(environment.iter().copied());
+    let begin = Instant::now();
+    let (code, stdout, stderr) = tokio::task::spawn_blocking(move || run(&mut command)).await.unwrap();
+    assert!(begin.elapsed() < IN_TIME, "{arguments:?} took {:?}", begin.elapsed());
+    assert!(code == 2 || code == 1, "{arguments:?}: {code} {stdout}{stderr}");
+    format!("{stdout}{stderr}")
+}
+
+async fn registry_calls(trick: Trick) {
+    let url = hostile(trick).await;
+    let loaded = load(url.strip_prefix("http://").unwrap());
+    let (_, schemas) = hookstream::app::compile(&loaded).unwrap();
+    let schema = schemas.iter().next().unwrap();
+    let registry = Registry::new(&loaded).unwrap();
+    let begin = Instant::now();
+    let say = |done: anyhow::Result<()>| format!("{:#}", done.expect_err("no such answer counts"));
+    let said = tokio::join!(
+        async { ("register", say(registry.id(schema, true).await.map(drop))) },
+        async { ("look up", say(registry.id(schema, false).await.map(drop))) },
+        async { ("listing", say(registry.listing("s", SCHEMA).await.map(drop))) },
+        async { ("resolve", say(registry.resolve(1, &schema.schema).await.map(drop))) },
+        async { ("level", say(registry.level("s").await.map(drop))) },
+        async { ("latest", say(registry.latest("s").await.map(drop))) },
+        async { ("versions", say(registry.versions("s").await.map(drop))) },
+        async { ("set level", say(registry.set_level("s", schema.level).await)) },
+    );
+    let (a, b, c, d, e, f, g, h) = said;
+    for (call, said) in [a, b, c, d, e, f, g, h] {
+        holds(trick, call, &said);
+        let advice = "the registry is elsewhere; set [registry] url to http://127.0.0.1:1/elsewhere: ";
+        assert_eq!(said.contains(advice), matches!(trick, Trick::Redirect), "{said}");
+    }
+    let decoded = Decoder::new(&registry, true).decode(b"\0\0\0\0\x01\0").await;
+    let Decoded::Unreadable { schema_id: 1, why } = decoded else { panic!("{trick:?}: {decoded:?}") };
+    assert!(!why.contains(PLANTED), "{why}");
+    assert!(begin.elapsed() < IN_TIME, "{trick:?} took {:?}", begin.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn k1_no_wrong_answer_of_a_registry_counts() {
+    join_all(Trick::ALL.map(registry_calls)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn k1_check_names_a_registry_s_wrong_answer() {
+    let each = Trick::ALL.map(async |trick| {
+        let directory = tempfile::tempdir().unwrap();
+        let setup = Setup { registry: hostile(trick).await, ..Setup::new("datagrid") };
+        std::fs::write(directory.path().join("own.toml"), setup.toml()).unwrap();
+        let secret = [("TEST_SECRET", crate::support::SECRET)];
+        let said = fails(directory.path(), &["check", "--online", "-c", "own.toml"], &secret).await;
+        match trick {
+            // `check` has a bound of its own, below that of a call.
+            Trick::Drip => assert!(said.contains("it did not answer within 6s"), "{said}"),
+            // Of a chain of causes it shows the ends.
+            Trick::Truncated => assert!(said.contains("is not understood: "), "{said}"),
+            _ => holds(trick, "check", &said),
+        }
+        assert!(!said.contains(PLANTED), "{said}");
+    });
+    join_all(each).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn k1_no_wrong_answer_of_the_subscription_api_counts() {
+    let each = Trick::ALL.map(async |trick| {
+        let (directory, url) = (tempfile::tempdir().unwrap(), hostile(trick).await);
+        let environment =
+            [("DATAGRID_API_KEY", "dg-key-of-the-tests-0123456789"), ("DATAGRID_API_URL", &url)];
+        for arguments in [
+            &["list", "datagrid"][..],
+            &["show", "datagrid", "wh_1"],
+            &["delete", "datagrid", "wh_1", "--apply"],
+        ] {
+            let arguments = [&["subscription"], arguments, &["--timeout", "3s"]].concat();
+            holds(trick, &arguments.join(" "), &fails(directory.path(), &arguments, &environment).await);
+        }
+    });
+    join_all(each).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn k1_no_wrong_answer_at_the_operator_s_port_counts() {
+    let each = Trick::ALL.map(async |trick| {
+        let (directory, url) = (tempfile::tempdir().unwrap(), hostile(trick).await);
+        let said = fails(directory.path(), &["status", "--url", &url], &[]).await;
+        holds(trick, "status", &said);
+    });
+    join_all(each).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn k1_no_wrong_answer_to_a_delivery_counts_as_taken() {
+    let each = Trick::ALL.map(async |trick| {
+        let (directory, url) = (tempfile::tempdir().unwrap(), hostile(trick).await);
+        let arguments = ["send", "datagrid", "--url", &url, "--timeout", "3s"];
+        let said = fails(directory.path(), &arguments, &[]).await;
+        println!("{trick:?}: {:.300}", said);
+        let expected = match trick {
+            Trick::Drip => "timed out",
+            Trick::Truncated => "connection lost",
+            // It is a tool to look at answers with: the beginning of a stranger's is shown.
+            _ => "nothing of hookstream's ingest port answers there",
+        };
+        assert!(said.contains(expected) && said.len() < 100_000, "{trick:?}: {said:.300}");
+        assert!(!matches!(trick, Trick::Redirect) || !said.contains(PLANTED), "{said}");
+    });
+    join_all(each).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn k1_no_wrong_answer_of_a_collector_counts_as_taken_spans() {
+    join_all(Trick::ALL.map(collector)).await;
+}
+
+async fn collector(trick: Trick) {
+    let (directory, url) = (tempfile::tempdir().unwrap(), hostile(trick).await);
+    let mut setup = Setup::new("datagrid");
+    setup.tables = format!("[traces]\nendpoint = \"{url}\"\nsample = 1.0\n[log]\nfilter = \"trace\"");
+    let config = directory.path().join("hookstream.toml");
+    std::fs::write(&config, setup.toml()).unwrap();
+    let (_process, hooks, admin, log) =
+        tokio::task::spawn_blocking(move || serve_with_log(&config)).await.unwrap();
+    let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().unwrap();
+    let body = batch("evt_1");
+    until("a delivery that is taken", async || {
+        let request = client.post(format!("http://{hooks}/hooks/{}", setup.source));
+        let request = request.header("Datagrid-Signature", datagrid(body.as_bytes()));
+        request.body(body.clone()).send().await.unwrap().status() == 200
+    })
+    .await;
+    let lines = || log.lock().unwrap().clone();
+    let warning =
+        || lines().into_iter().find(|line| line["message"].as_str().unwrap_or_default().contains("spans"));
+    until("a word on the collector", async || warning().is_some()).await;
+    let why = warning().unwrap()["why"].as_str().unwrap().to_owned();
+    match trick {
+        Trick::Drip => assert!(why.contains("no answer within 10s") || why.contains("timed out"), "{why}"),
+        _ => holds(trick, "collector", &why),
+    }
+    let metrics = client.get(format!("http://{admin}/metrics")).send().await.unwrap().text().await.unwrap();
+    let count = |name: &str| {
+        let line = metrics.lines().find_map(|line| line.strip_prefix(name));
+        line.map_or(0, |rest| rest.trim().parse::<u64>().unwrap())
+    };
+    assert_eq!(count("hookstream_spans_exported_total "), 0, "{trick:?}");
+    assert!(count("hookstream_spans_dropped_total{cause=\"export_failed\"} ") > 0, "{trick:?}");
+    let all = format!("{:?}", lines());
+    assert!(!all.contains(PLANTED), "{trick:?}: {all}");
+}
+
+/// The program with one setting that holds a secret where none belongs.
+const MISPLACED: [(&str, &str); 6] = [
+    ("registry.url=https://registry/?token=planted-secret", "registry.url: has a query or a fragment"),
+    ("registry.url=https://user:planted-secret@registry", "registry.url: holds user or password"),
+    (
+        "traces.endpoint=http://collector:4318/?key=planted-secret",
+        "traces.endpoint: has a query or a fragment",
+    ),
+    ("traces.endpoint=http://user:planted-secret@collector:4318", "traces.endpoint: holds user or password"),
+    (
+        "kafka.bootstrap_servers=http://user:planted-secret@kafka:9092",
+        "expected host:port, several with commas, and no URL",
+    ),
+    ("kafka.bootstrap_servers=user:planted-secret@kafka:9092", "kafka.bootstrap_servers: expected host:port"),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn c7_what_is_secret_in_a_url_is_in_no_error() {
+    let directory = tempfile::tempdir().unwrap();
+    let fails = async |arguments: &[&str], environment: &[(&str, &str)], told: &str| {
+        let said = fails(directory.path(), arguments, environment).await;
+        assert!(said.contains(told), "{arguments:?}: {told} is not in: {said}");
+        assert!(!said.contains(PLANTED), "{arguments:?}: {said}");
+    };
+    for (setting, told) in MISPLACED {
+        for command in ["check", "serve", "provision", "tail", "lag"] {
+            fails(&[command, "-X", setting], &[], told).await;
+        }
+    }
+    let url = "http://user:planted-secret@127.0.0.1:1/?token=planted-secret#planted-secret";
+    fails(&["status", "--url", url], &[], "no service answers at http://127.0.0.1:1/status").await;
+    fails(&["send", "datagrid", "--url", url], &[], "no answer from http://127.0.0.1:1/hooks/datagrid").await;
+    let list = ["subscription", "list", "datagrid"];
+    let key = ("DATAGRID_API_KEY", "dg-key-of-the-tests-0123456789");
+    fails(&list, &[key, ("DATAGRID_API_URL", url)], "holds a user or a password").await;
+    let query = ("DATAGRID_API_URL", "http://127.0.0.1:1/?token=planted-secret");
+    fails(&list, &[key, query], "no answer from http://127.0.0.1:1/v1").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn c7_what_is_secret_in_a_url_is_in_no_log_and_on_no_page() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut setup = Setup { registry: hostile(Trick::Redirect).await, ..Setup::new("datagrid") };
+    setup.tables = "[log]\nfilter = \"trace\"".into();
+    let config = directory.path().join("hookstream.toml");
+    std::fs::write(&config, setup.toml()).unwrap();
+    let (_process, _, admin, log) =
+        tokio::task::spawn_blocking(move || serve_with_log(&config)).await.unwrap();
+    let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().unwrap();
+    let page = async |path: &str| {
+        client.get(format!("http://{admin}{path}")).send().await.unwrap().text().await.unwrap()
+    };
+    until("a word on the redirect", async || page("/readyz").await.contains(Trick::Redirect.said())).await;
+    for path in ["/readyz", "/status", "/metrics", "/"] {
+        let text = page(path).await;
+        assert!(!text.contains(PLANTED), "{path}: {text}");
+    }
+    let lines = format!("{:?}", log.lock().unwrap());
+    assert!(lines.contains("listening") && !lines.contains(PLANTED), "{lines}");
+}
