@@ -1,6 +1,7 @@
 //! Id, type, time and key of an event: from a verified delivery to an [`Event`].
 
 mod handshake;
+mod key;
 mod place;
 mod rules;
 #[cfg(test)]
@@ -19,6 +20,7 @@ use crate::json::{self, Object, Pointer};
 use crate::outcome::{Fault, Reason};
 use crate::verify::Verified;
 pub use handshake::Handshakes;
+pub use key::{with_binding, without_binding};
 use place::Place;
 
 /// The bound of an event id, in bytes of UTF-8: it is the record's key and stands in headers.
@@ -105,7 +107,7 @@ impl<'v> Event<'v> {
         alias.map_or(&*self.event_type, String::as_str)
     }
 
-    /// The record's key: the event id, or what the event's type has in its place.
+    /// The record's key: the event id, or what the event's type has in its place, behind what the secret is bound to.
     ///
     /// # Errors
     /// `id_missing` and `id_invalid` where the type's own key is so: a record without a key, or with one
@@ -117,9 +119,11 @@ impl<'v> Event<'v> {
         };
         let found = key.place.key(&self.root, &self.verified.delivery().headers);
         let text = found.and_then(|text| valid(text.ok_or(Reason::IdMissing)?));
-        text.map_err(|Fault { reason, detail }| match detail {
-            Some(detail) => Fault::new(reason, format!("the key: {detail}")),
-            None => Fault::new(reason, "the key of its type"),
+        text.map(|text| envelope.with_binding(text, self.verified)).map_err(|Fault { reason, detail }| {
+            match detail {
+                Some(detail) => Fault::new(reason, format!("the key: {detail}")),
+                None => Fault::new(reason, "the key of its type"),
+            }
         })
     }
 
@@ -162,6 +166,8 @@ pub struct Envelope {
     /// these are not signed. With the body's digest in the key it cannot take the place of a genuine
     /// event.
     key_with_body: bool,
+    /// Whether the source has bound secrets and separates their keys.
+    key_with_binding: bool,
 }
 
 /// An event as it stands in its delivery.
@@ -300,13 +306,22 @@ impl Envelope {
         self.key_of(&self.id_or_digest(verified), verified).into_owned()
     }
 
+    /// The same with keys that say what their secret is bound to: for a source that has such secrets.
+    pub fn separating(self, bindings: bool) -> Self {
+        Self { key_with_binding: bindings, ..self }
+    }
+
+    fn with_binding<'k>(&self, key: Cow<'k, str>, verified: &Verified<'_>) -> Cow<'k, str> {
+        if self.key_with_binding { key::with_binding(verified.bound_to(), key) } else { key }
+    }
+
     fn key_of<'k>(&self, id: &'k str, verified: &Verified<'_>) -> Cow<'k, str> {
         if !self.key_with_body {
-            return Cow::Borrowed(id);
+            return self.with_binding(Cow::Borrowed(id), verified);
         }
         let mut digits = hex::encode(Sha256::digest(verified.signed()));
         digits.truncate(KEY_DIGITS);
-        Cow::Owned(format!("{id}:{digits}"))
+        self.with_binding(Cow::Owned(format!("{id}:{digits}")), verified)
     }
 
     fn id<'v>(

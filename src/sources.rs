@@ -227,6 +227,8 @@ impl Sources {
             let handshakes = Handshakes::compile(rules, &format!("source.{name}"), &mut problems);
             let (Some(verifier), Some(envelope)) = (verifier, envelope) else { continue };
             let mut verifier = verifier.reading(&rules.envelope);
+            let bound = secrets.iter().any(|secret| secret.binds.is_some());
+            let envelope = envelope.separating(rules.binding_in_key && bound);
             let before = previous.and_then(|sources| sources.get(name));
             if let Some(source) = before {
                 verifier.remember(&source.verifier, Timestamp::now());

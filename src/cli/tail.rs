@@ -62,7 +62,7 @@ pub struct Args {
     /// Stop at the end that there was when it started; needs -o
     #[arg(short, long = "exit")]
     exit: bool,
-    /// Only records with this key, the event's id; read from its partition alone
+    /// Only records of this event id, or with this key; read from its partitions alone
     #[arg(long, value_name = "ID", value_parser = NonEmptyStringValueParser::new())]
     key: Option<String>,
     /// Show all headers on a terminal
@@ -97,7 +97,7 @@ async fn tail(loaded: &Loaded, args: &Args, start: Start) -> anyhow::Result<Verd
     let kafka = Connection::new(&loaded.config.kafka.bootstrap_servers, loaded.properties.clone());
     let consumer = Consumer::new(&kafka)?;
     let registry = Registry::new(loaded)?;
-    let key = args.key.as_deref().map(Key::new);
+    let key = args.key.as_deref().map(|key| Key::new(key, &loaded.config));
 
     let spans = spans(&consumer, loaded, args, key.as_ref(), start).await?;
     let json = args.json || !std::io::stdout().is_terminal();

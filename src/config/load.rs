@@ -290,12 +290,12 @@ impl Reader<'_> {
                 format!("{message}, or set enabled = false"),
             );
         }
-        self.judge(name, &secrets);
+        self.judge(name, source, &secrets);
         Ok(Some(secrets))
     }
 
     /// What may be read and is still no good secret.
-    fn judge(&mut self, source: &str, secrets: &[Secret]) {
+    fn judge(&mut self, source: &str, rules: &Source, secrets: &[Secret]) {
         let key = || format!("source.{source}.secrets");
         for (index, secret) in secrets.iter().enumerate() {
             let name = &secret.name;
@@ -311,6 +311,7 @@ impl Reader<'_> {
             }
         }
         self.warnings.extend(warnings::undone(source, secrets));
+        self.warnings.extend(warnings::keys_unbound(source, rules, secrets));
         let times = warnings::times(source, secrets, Timestamp::now());
         self.warnings.extend(times.warnings);
         self.refusing.extend(times.refusing.map(|refusing| (source.to_owned(), refusing)));

@@ -22,6 +22,10 @@ pub struct Source {
     /// The secrets that may sign, tried in this order.
     #[serde(default, deserialize_with = "reference::entries")]
     pub secrets: Vec<SecretEntry>,
+    /// Whether the key of a record says what the secret that signed it is bound to. Without it, whoever has one
+    /// tenant's secret can take another tenant's key.
+    #[serde(default = "yes", deserialize_with = "text::boolean")]
+    pub binding_in_key: bool,
     /// How long after the complete request head the answer is due.
     #[serde(deserialize_with = "text::duration", default = "four_seconds")]
     pub ack_deadline: Duration,

@@ -7,7 +7,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use jiff::{SignedDuration, Timestamp};
 
 use super::secret::{SHORT, Secret, Window};
-use super::{Config, Networks};
+use super::{Config, Networks, Source};
 
 /// From so long before its end on, a secret is spoken of: time enough for a provider's settings.
 const SOON: SignedDuration = SignedDuration::from_hours(14 * 24);
@@ -42,6 +42,18 @@ pub(super) fn undone(source: &str, secrets: &[Secret]) -> Vec<String> {
         ))
     });
     undone.collect()
+}
+
+/// Of a source whose tenants can take each other's keys.
+pub(super) fn keys_unbound(source: &str, rules: &Source, secrets: &[Secret]) -> Option<String> {
+    let bound = secrets.iter().find(|secret| secret.binds.is_some())?;
+    (!rules.binding_in_key).then(|| {
+        format!(
+            "source {source}: binding_in_key is false, so whoever has the bound secret {} can send another tenant's event id \
+             and take that record's key; set it to true once the consumers know such keys (README, A secret for each tenant)",
+            bound.name
+        )
+    })
 }
 
 /// What is to be said of when secrets count.

@@ -103,6 +103,7 @@ impl Envelope {
             places,
             keys,
             headers,
+            key_with_binding: false,
             key_with_body: unsigned.iter().any(|field| matches!(*field, "id" | "type")),
             unsigned_headers,
             unsigned: (!unsigned.is_empty()).then(|| unsigned.join(",").into()),

@@ -5,6 +5,8 @@
 //! the same bytes, so that no spelling can name one tenant here and another in the record: a key that
 //! stands twice on the way is refused, and with `split` every event counts.
 
+use std::sync::Arc;
+
 use serde_json::value::RawValue;
 
 use crate::config::{self, Binds};
@@ -16,8 +18,7 @@ use crate::outcome::Fault;
 pub(super) struct Binding {
     /// `None` for a text that is no pointer: then it never holds.
     pointer: Option<Pointer>,
-    equals: String,
-    shown: String,
+    rules: Arc<Binds>,
 }
 
 /// Where the events of a delivery stand: the envelope's own `payload` and `split`.
@@ -43,26 +44,28 @@ enum Named {
 }
 
 impl Binding {
-    pub(super) fn compile(binds: &Binds) -> Self {
-        let Binds { pointer, equals } = binds;
-        Self { pointer: Pointer::parse(pointer), equals: equals.clone(), shown: pointer.clone() }
+    pub(super) fn compile(rules: &Arc<Binds>) -> Self {
+        Self { pointer: Pointer::parse(&rules.pointer), rules: rules.clone() }
+    }
+
+    pub(super) fn rules(&self) -> &Binds {
+        &self.rules
     }
 
     /// Whether the delivery is of whom the secret is for; else half a sentence that says why not,
     /// without anything of the body. Work for a delivery that the secret did sign: one look through the
     /// body, less than the HMAC was.
     pub(super) fn holds(&self, delivery: &Delivery, bodies: Option<&Bodies>) -> Result<(), String> {
+        let shown = &self.rules.pointer;
         match bodies.map(|bodies| self.find(delivery, bodies)) {
             Some(Ok(Named::Ours)) => Ok(()),
-            Some(Ok(Named::Other)) => Err(format!("is bound to another value of {}", self.shown)),
-            Some(Ok(Named::Nothing)) => {
-                Err(format!("is bound to a value of {}, which is not there", self.shown))
-            }
+            Some(Ok(Named::Other)) => Err(format!("is bound to another value of {shown}")),
+            Some(Ok(Named::Nothing)) => Err(format!("is bound to a value of {shown}, which is not there")),
             Some(Err(fault)) => {
                 let reason = fault.reason.row().label;
-                Err(format!("is bound to a value of {}, which cannot be read ({reason})", self.shown))
+                Err(format!("is bound to a value of {shown}, which cannot be read ({reason})"))
             }
-            None => Err(format!("is bound to a value of {}, which is not looked for", self.shown)),
+            None => Err(format!("is bound to a value of {shown}, which is not looked for")),
         }
     }
 
@@ -103,7 +106,7 @@ impl Binding {
         let (Some(root), Some(pointer)) = (root, &self.pointer) else { return Ok(Named::Nothing) };
         Ok(match pointer.find(root)? {
             None => Named::Nothing,
-            Some(raw) if json::string(raw).is_some_and(|text| text == self.equals) => Named::Ours,
+            Some(raw) if json::string(raw).is_some_and(|text| text == self.rules.equals) => Named::Ours,
             Some(_) => Named::Other,
         })
     }

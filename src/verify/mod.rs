@@ -29,7 +29,7 @@ use scheme::{Layout, Scheme};
 pub use seal::{Seal, Unsealable};
 use spare::Spare;
 
-use crate::config::{self, Form, Problems, Secret, SecretFormat, Window};
+use crate::config::{self, Binds, Form, Problems, Secret, SecretFormat, Window};
 use crate::delivery::Delivery;
 use crate::outcome::{Fault, Reason};
 
@@ -63,6 +63,11 @@ impl<'d> Verified<'d> {
         &self.key.name
     }
 
+    /// What that secret is bound to, if it is.
+    pub fn bound_to(&self) -> Option<&'d Binds> {
+        self.key.binding.as_ref().map(Binding::rules)
+    }
+
     /// The form of the body that was signed.
     pub fn form(&self) -> Form {
         self.form
@@ -91,6 +96,8 @@ impl<'d> Verified<'d> {
 struct Key {
     name: Arc<str>,
     window: Window,
+    /// The first key of the same secret: bound to several texts, it stands there several times.
+    first: usize,
     /// What the body must say for it to count.
     binding: Option<Binding>,
     mac: Mac,
@@ -104,7 +111,7 @@ struct Key {
 
 impl Key {
     /// HMAC takes a key of any length, so only a token can be none: when no header can hold it.
-    fn new(scheme: &Scheme, format: SecretFormat, secret: &Secret) -> Option<Self> {
+    fn new(scheme: &Scheme, format: SecretFormat, secret: &Secret, first: usize) -> Option<Self> {
         let (mac, token) = match &scheme.layout {
             Layout::Token { prefix } => {
                 let value = [prefix.as_bytes(), secret.expose()].concat();
@@ -116,10 +123,11 @@ impl Key {
             _ => (Mac::new(scheme.written.hash, secret.expose())?, None),
         };
         let seal = seal::derive(secret.expose())?;
-        let binding = secret.binds.as_deref().map(Binding::compile);
+        let binding = secret.binds.as_ref().map(Binding::compile);
         let hash = token.is_none().then_some(scheme.written.hash);
         let spare = Arc::new(Spare::new(format, secret.expose(), hash)?);
-        Some(Self { name: secret.name.clone(), window: secret.window, binding, mac, seal, token, spare })
+        let (name, window) = (secret.name.clone(), secret.window);
+        Some(Self { name, window, first, binding, mac, seal, token, spare })
     }
 }
 
@@ -134,8 +142,9 @@ impl std::fmt::Debug for Key {
 pub struct Verifier {
     scheme: Scheme,
     keys: Vec<Key>,
-    /// The place of the one that matched last. It is tried first: most deliveries are signed by one secret, and
-    /// each other costs a hash of the body.
+    /// The first place of the secret that matched last. It is tried first: most deliveries are signed by one secret,
+    /// and each other costs a hash of the body. Keys of one secret stay in their order, so that a retry finds the
+    /// same of them, and with it gets the same key in Kafka.
     last: AtomicUsize,
     bodies: Option<Bodies>,
     /// For [`diagnose`] alone: they verify nothing.
@@ -152,8 +161,10 @@ impl Verifier {
     ) -> Option<Self> {
         let scheme = Scheme::compile(rules, place, problems)?;
         let mut keys = Vec::with_capacity(secrets.len());
-        for secret in secrets {
-            match Key::new(&scheme, rules.secret_format, secret) {
+        for (index, secret) in secrets.iter().enumerate() {
+            let same = |other: &Secret| other.expose() == secret.expose();
+            let first = secrets.iter().position(same).unwrap_or(index);
+            match Key::new(&scheme, rules.secret_format, secret, first) {
                 Some(key) => keys.push(key),
                 None => problems.add(
                     place,
@@ -220,8 +231,8 @@ impl Verifier {
         for &form in &self.scheme.forms {
             let Some(signed) = self.signed(delivery, form) else { continue };
             let last = self.last.load(Ordering::Relaxed);
-            let others = self.keys.iter().enumerate().filter(|(place, _)| *place != last);
-            let mut keys = self.keys.get(last).map(|key| (last, key)).into_iter().chain(others);
+            let others = self.keys.iter().filter(|key| key.first != last);
+            let mut keys = self.keys.iter().filter(|key| key.first == last).chain(others);
             let mut counts = |key: &Key| {
                 let Some(binding) = &key.binding else { return true };
                 let why = binding.holds(delivery, self.bodies.as_ref()).err();
@@ -231,10 +242,10 @@ impl Verifier {
                 }
                 counts
             };
-            let found = keys.find(|(_, key)| wanted(key) && self.matches(claim, &signed, key) && counts(key));
-            if let Some((place, key)) = found {
-                if place != last {
-                    self.last.store(place, Ordering::Relaxed);
+            let found = keys.find(|key| wanted(key) && self.matches(claim, &signed, key) && counts(key));
+            if let Some(key) = found {
+                if key.first != last {
+                    self.last.store(key.first, Ordering::Relaxed);
                 }
                 return Some((key, form, signed));
             }

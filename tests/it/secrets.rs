@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
+use crate::cli::{hookstream, run};
 use crate::support::{Answer, SECRET, Service, Setup, hmac_with, kafka, process, until};
 
 const SECOND: &str = "wh_the-second-secret-of-it";
@@ -104,6 +105,150 @@ async fn every_event_of_a_split_delivery_is_its_tenant_s() {
     }
     assert_eq!(kafka::all(&service.topic("document.changed")).await.len(), 2);
     assert!(service.lines()[0].contains("events: Some(2)"), "{:#?}", service.lines());
+}
+
+/// Two tenants that choose the ids of their events, one of them in the middle of a rotation.
+const TENANTS: &str = r#"[
+  { name = "acme", env = "TEST_SECRET", binds = { pointer = "/tenant_id", equals = "acme" } },
+  { name = "acme-next", env = "THIRD", binds = { pointer = "/tenant_id", equals = "acme" } },
+  { name = "evil", env = "SECOND", binds = { pointer = "/tenant_id", equals = "evil" } },
+]"#;
+
+const THIRD: &str = "wh_the-third-secret-of-it";
+
+fn tenants(rules: &str) -> Setup {
+    let mut setup = setup(TENANTS, &format!("envelope.id = \"/event_id\"\n{rules}"));
+    setup.environment.insert("THIRD".into(), THIRD.into());
+    setup
+}
+
+fn event_of(tenant: &str, id: &str, event: &str) -> String {
+    format!(
+        r#"{{"event": "{event}", "event_id": "{id}", "tenant_id": "{tenant}", "data": {{"document_id": "of {tenant}"}}}}"#
+    )
+}
+
+/// A command beside a running service, with its configuration.
+async fn command(service: &Service, arguments: &[&str]) -> (i32, String, String) {
+    let directory = tempfile::tempdir().unwrap();
+    let mut command = hookstream(directory.path());
+    command.args(arguments).arg("-c").arg(service.file.path());
+    command.env("TEST_SECRET", SECRET).env("SECOND", SECOND).env("THIRD", THIRD);
+    // The service may run on this thread: it must go on meanwhile.
+    tokio::task::spawn_blocking(move || run(&mut command)).await.unwrap()
+}
+
+#[tokio::test]
+async fn c1_two_tenants_that_send_the_same_event_id_have_a_record_each() {
+    let service = tenants("").ready().await;
+    let (evil, acme) =
+        (event_of("evil", "evt_1", "document.changed"), event_of("acme", "evt_1", "document.changed"));
+    post(&service, SECOND, &evil).await.is(200, "published", None);
+    // The genuine event, its retry, and its retry under the tenant's next secret.
+    for secret in [SECRET, SECRET, THIRD] {
+        post(&service, secret, &acme).await.is(200, "published", None);
+    }
+    let topic = service.topic("document.changed");
+    let records = kafka::java(&[&topic]);
+    let pair = |record: &Value| format!("{} {}", record["key"], record["value"]["tenant_id"]);
+    let mut found: Vec<_> = records.iter().map(pair).collect();
+    found.sort();
+    let of = |tenant: &str| format!("\"/tenant_id={tenant}:evt_1\" \"{tenant}\"");
+    assert_eq!(found, ["acme", "acme", "acme", "evil"].map(of));
+    assert!(records.iter().all(|record| record["partition"] == record["expectedPartition"]));
+    assert!(
+        records
+            .iter()
+            .all(|record| record["headers"]["ce_id"] == "evt_1" && record["value"]["id"] == "evt_1")
+    );
+
+    // Dead letters, and what is made of them.
+    for (secret, tenant) in [(SECOND, "evil"), (SECRET, "acme")] {
+        let unknown = event_of(tenant, "evt_2", "document.shared");
+        post(&service, secret, &unknown).await.is(200, "dead_lettered", Some("type_unknown"));
+    }
+    let mut letters = kafka::all(&service.dead_letters()).await;
+    letters.sort();
+    assert_eq!(letters, ["/tenant_id=acme:evt_2", "/tenant_id=evil:evt_2"]);
+
+    // The commands find them by the id that the provider shows, and by the key.
+    for (key, keys) in [("evt_1", 4), ("/tenant_id=acme:evt_1", 3), ("/tenant_id=third:evt_1", 0)] {
+        let arguments = ["tail", &*topic, "--key", key, "-o", "start", "-e", "--json"];
+        let (code, stdout, stderr) = command(&service, &arguments).await;
+        assert_eq!((code, stdout.lines().count()), (i32::from(keys == 0), keys), "{key}: {stdout}{stderr}");
+    }
+    for (id, count) in [("evt_2", 2), ("/tenant_id=acme:evt_2", 1), ("evt_3", 0)] {
+        let (_, stdout, stderr) = command(&service, &["replay", &service.source, "--id", id, "--json"]).await;
+        let report: Value = serde_json::from_str(&stdout).unwrap_or_else(|_| panic!("{stdout}{stderr}"));
+        assert_eq!(report["selected"], count, "{id}: {report}");
+    }
+    let signature = format!("X-Grapevine-Signature: sha256={}", hmac_with(SECRET, acme.as_bytes()));
+    let body = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(body.path(), &acme).unwrap();
+    let path = body.path().to_str().unwrap();
+    let arguments = ["explain", &*service.source, "--header", &signature, "--body", path, "--json"];
+    let (code, stdout, stderr) = command(&service, &arguments).await;
+    let report: Value = serde_json::from_str(&stdout).unwrap_or_else(|_| panic!("{stdout}{stderr}"));
+    assert_eq!((code, &report["becomes"]["key"]), (0, &json!("/tenant_id=acme:evt_1")), "{report}");
+
+    // What a replay publishes has the key that the delivery would have had.
+    let text = std::fs::read_to_string(service.file.path()).unwrap();
+    std::fs::write(service.file.path(), text.replace("envelope.id", "unmapped = \"generic\"\nenvelope.id"))
+        .unwrap();
+    service.app.reload.now().await.unwrap();
+    let shared = event_of("acme", "evt_4", "document.shared");
+    until("the new topic", async || post(&service, SECRET, &shared).await.status == 200).await;
+    let (code, stdout, stderr) = command(&service, &["replay", &service.source, "--all", "--apply"]).await;
+    assert_eq!(code, 0, "{stdout}{stderr}");
+    let keys = kafka::all(&service.topic("unmapped")).await;
+    for tenant in ["evil", "acme"] {
+        assert!(keys.contains(&format!("/tenant_id={tenant}:evt_2")), "{keys:?}");
+    }
+}
+
+#[tokio::test]
+async fn c1_old_topics_may_keep_keys_without_the_binding_and_check_says_what_that_is_worth() {
+    let service = tenants("binding_in_key = false").ready().await;
+    for (secret, tenant) in [(SECOND, "evil"), (SECRET, "acme")] {
+        let event = event_of(tenant, "evt_1", "document.changed");
+        post(&service, secret, &event).await.is(200, "published", None);
+    }
+    assert_eq!(kafka::all(&service.topic("document.changed")).await, ["evt_1", "evt_1"]);
+    let (code, stdout, stderr) = command(&service, &["check"]).await;
+    assert!(code == 0 && stdout.contains("binding_in_key is false"), "{code} {stdout}{stderr}");
+
+    let text = std::fs::read_to_string(service.file.path()).unwrap();
+    std::fs::write(service.file.path(), text.replace("binding_in_key = false", "")).unwrap();
+    service.app.reload.now().await.unwrap();
+    let event = event_of("acme", "evt_1", "document.changed");
+    post(&service, SECRET, &event).await.is(200, "published", None);
+    let keys = kafka::all(&service.topic("document.changed")).await;
+    assert_eq!(keys.iter().filter(|key| *key == "/tenant_id=acme:evt_1").count(), 1, "{keys:?}");
+    let (_, stdout, _) = command(&service, &["check"]).await;
+    assert!(!stdout.contains("binding_in_key"), "{stdout}");
+}
+
+#[tokio::test]
+async fn c1_an_own_key_is_its_tenant_s_and_so_is_an_id_that_looks_like_a_key() {
+    let keys = "envelope.keys = { \"document.changed\" = \"/data/document_id\" }";
+    let rules = format!("envelope.id = \"/event_id\"\nunmapped = \"generic\"\n{keys}");
+    let service = setup(BOUND, &rules).ready().await;
+    until("the look at the topic's policy", async || {
+        post(&service, SECRET, &event_of("acme", "evt_1", "document.changed")).await.status == 200
+    })
+    .await;
+    let keys = kafka::all(&service.topic("document.changed")).await;
+    assert!(keys.iter().all(|key| key == "/tenant_id=acme:of acme"), "{keys:?}");
+    // Who has a secret that is bound to nothing chooses an id that reads as acme's key.
+    post(&service, SECRET, &event_of("acme", "evt_1", "other")).await.is(200, "published", None);
+    post(&service, SECOND, &event_of("evil", "/tenant_id=acme:evt_1", "other")).await.is(
+        200,
+        "published",
+        None,
+    );
+    let mut keys = kafka::all(&service.topic("unmapped")).await;
+    keys.sort();
+    assert_eq!(keys, ["/=:/tenant_id=acme:evt_1", "/tenant_id=acme:evt_1"]);
 }
 
 #[tokio::test]

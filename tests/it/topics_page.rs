@@ -30,6 +30,7 @@ subjects and headers; the Avro names stay.
   left; but later, and not for certain.
 - **The key** is the event id in UTF-8. Where a source has
   [another key](../README.md#another-key) for an event type, drop duplicates by `id`; that topic does not compact.
+  Where its secrets are bound to tenants, the key says [whose it is](#keys-with-a-binding).
 - **The value** is Avro in Confluent's wire format: a zero byte, the schema's id (4 bytes, big-endian), Avro. It is never
   null: there are no tombstones.
 - **The partition** is chosen as Kafka's Java clients do, by murmur2 of the key. Order holds within a partition and is that
@@ -50,6 +51,23 @@ provider sent and the typed fields do not hold: members that the schema does not
 where the typed fields say everything. A field that a later schema knows moves out of it: read both for one version,
 `COALESCE(data.priority, additional_fields['/data/priority'])` in SQL; there it is JSON text, a string with its quotes.
 [docs/schemas.md](schemas.md) has the rules.
+
+## Keys with a binding
+
+A source may have [a secret for each tenant](../README.md#a-secret-for-each-tenant). Tenants choose their own event ids, so
+two of them may send the same. There a key that begins with a slash is a binding, a colon and the event id (or what the
+key has in its place):
+
+| key | read as |
+|---|---|
+| `/tenant_id=acme:evt_1` | the event `evt_1` of a secret that is bound to `acme` at `/tenant_id` of the body |
+| `/org%3Dunit=a%3Ab:evt_1` | `evt_1` of `a:b` at `/org=unit` |
+| `evt_1` | `evt_1` of a secret that is bound to nothing |
+| `/=:/evt_1` | the same, of the id `/evt_1` |
+
+Cut at the first `:`, and the binding at its `=`; both of its parts are percent-encoded UTF-8, the id is not. No two pairs
+of binding and id have the same key, so drop duplicates by the key as everywhere. `id` and `ce_id` are the id alone, which
+names one event of one tenant. A source with `binding_in_key = false` has none of this.
 
 ## Headers
 
@@ -89,7 +107,7 @@ const LETTERS: &str = r#"## Dead letters: `dead_letter.<source>`
 
 Deliveries that are authentic and of no use as an event. No schema and no subject: the value is the body, byte for
 byte (`{"hookstream":"the delivery had an empty body"}`, if that was empty). The key is the event id,
-else `sha256:` and the digest of the signed body. `cleanup.policy=delete`, `retention.ms=-1`: they are kept until
+else `sha256:` and the digest of the signed body, [with its binding](#keys-with-a-binding) where the secret has one. `cleanup.policy=delete`, `retention.ms=-1`: they are kept until
 somebody deletes them, and never compacted, so one key may stand there several times.
 [`hookstream replay`](../README.md#replay-dead-letters) publishes them once their cause is mended.
 

@@ -4,6 +4,7 @@ use jiff::Timestamp;
 
 use super::Args;
 use super::letters::header;
+use crate::envelope::without_binding;
 use crate::kafka::Fetched;
 use crate::outcome::Reason;
 
@@ -51,8 +52,9 @@ fn is(record: &Fetched, id: &str) -> bool {
         let digits = rest.strip_prefix(':').unwrap_or_default();
         digits.len() == KEY_DIGITS && digits.bytes().all(|byte| byte.is_ascii_hexdigit())
     };
-    let rest = key.and_then(|key| key.strip_prefix(id));
-    rest.is_some_and(|rest| rest.is_empty() || with_digits(rest))
+    let ids = key.into_iter().flat_map(|key| [key, without_binding(key)]);
+    let mut rests = ids.filter_map(|key| key.strip_prefix(id));
+    rests.any(|rest| rest.is_empty() || with_digits(rest))
         || header(record, "hookstream-delivery-id") == Some(id)
 }
 
@@ -91,5 +93,10 @@ pub(super) mod tests {
         assert!(!named("evt_").takes(&letter) && !named("evt_11").takes(&letter));
         let unsigned = record("type_unknown", "evt_1:0123456789abcdef", 2_000);
         assert!(named("evt_1").takes(&unsigned) && !named("evt").takes(&unsigned));
+        for key in ["/tenant_id=acme:evt_1", "/tenant_id=acme:evt_1:0123456789abcdef"] {
+            let bound = record("type_unknown", key, 2_000);
+            assert!(named("evt_1").takes(&bound) && named(key).takes(&bound), "{key}");
+            assert!(!named("evt").takes(&bound) && !named("acme").takes(&bound), "{key}");
+        }
     }
 }

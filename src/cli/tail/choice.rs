@@ -1,32 +1,47 @@
 //! Which topics and partitions are read.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::config::{Config, Unmapped};
+use crate::envelope::{with_binding, without_binding};
 use crate::kafka::partition_of;
 use crate::names;
 
 /// What `--key` picks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Key {
-    /// This key.
-    Exact(String),
+    /// One of these keys: what was typed, and the keys of that event id under the bound secrets.
+    Exact(Vec<String>),
     /// Each key that begins so: a digest cut short, as `dev` and `tail` show it.
     Digest(String),
 }
 
 impl Key {
-    pub(super) fn new(text: &str) -> Self {
+    pub(super) fn new(text: &str, config: &Config) -> Self {
         match text.strip_prefix("sha256:") {
             Some(digest) if digest.len() < 64 => Self::Digest(text.to_owned()),
-            _ => Self::Exact(text.to_owned()),
+            _ => {
+                let sources = config.source.values().filter(|source| source.binding_in_key);
+                let bindings =
+                    sources.flat_map(|source| &source.secrets).filter_map(|entry| entry.binds.as_deref());
+                let mut bound: Vec<String> = bindings
+                    .map(|binds| with_binding(Some(binds), Cow::Borrowed(text)).into_owned())
+                    .collect();
+                bound.sort();
+                bound.dedup();
+                Self::Exact([vec![text.to_owned()], bound].concat())
+            }
         }
     }
 
     pub(super) fn is(&self, key: Option<&[u8]>) -> bool {
         match (self, key) {
-            (Self::Exact(wanted), Some(key)) => key == wanted.as_bytes(),
-            (Self::Digest(start), Some(key)) => key.starts_with(start.as_bytes()),
+            (Self::Exact(wanted), Some(key)) => wanted.iter().any(|wanted| key == wanted.as_bytes()),
+            (Self::Digest(start), Some(key)) => {
+                let id = std::str::from_utf8(key).map_or(key, |key| without_binding(key).as_bytes());
+                id.starts_with(start.as_bytes())
+            }
             (_, None) => false,
         }
     }
@@ -86,8 +101,9 @@ pub(super) fn partitions(
     for topic in topics {
         let count = there.get(topic).copied().unwrap_or(0);
         match key {
-            Some(Key::Exact(key)) if count > 0 => {
-                partitions.push((topic.clone(), partition_of(key.as_bytes(), count)));
+            Some(Key::Exact(keys)) if count > 0 => {
+                let own: BTreeSet<i32> = keys.iter().map(|key| partition_of(key.as_bytes(), count)).collect();
+                partitions.extend(own.into_iter().map(|partition| (topic.clone(), partition)));
             }
             _ => partitions.extend((0..count).map(|partition| (topic.clone(), partition))),
         }
@@ -98,6 +114,7 @@ pub(super) fn partitions(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{Environment, Overrides, Secrets};
 
     fn there() -> BTreeMap<String, i32> {
         let topics = [
@@ -136,15 +153,51 @@ mod tests {
     #[test]
     fn a_key_leads_to_one_partition_of_each_topic_and_a_short_digest_to_all() {
         let topics = ["datagrid.batch_prediction.completed".to_owned(), "dead_letter.datagrid".to_owned()];
-        let key = Key::new("evt_7f3d8a2c");
+        let config = config("");
+        let key = Key::new("evt_7f3d8a2c", &config);
         let one = partitions(&topics, &there(), Some(&key));
         assert_eq!(one, [(topics[0].clone(), 3), (topics[1].clone(), 0)]);
         assert!(key.is(Some(b"evt_7f3d8a2c")) && !key.is(Some(b"evt_7f3d8a2c0")) && !key.is(None));
 
-        let digest = Key::new("sha256:8e91344d");
+        let digest = Key::new("sha256:8e91344d", &config);
         assert_eq!(partitions(&topics, &there(), Some(&digest)).len(), 9);
         assert!(digest.is(Some(b"sha256:8e91344d00")) && !digest.is(Some(b"sha256:8e91344e")));
         let whole = format!("sha256:{}", "0".repeat(64));
-        assert_eq!(Key::new(&whole), Key::Exact(whole.clone()));
+        assert_eq!(Key::new(&whole, &config), Key::Exact(vec![whole.clone()]));
+    }
+
+    #[test]
+    fn c1_an_id_leads_to_its_keys_under_each_binding() {
+        let config = config(
+            "[source.datagrid]\npreset = 'datagrid'\nsecrets = [\n\
+             { name = 'a', env = 'A', binds = { pointer = '/tenant_id', equals = 'acme' } },\n\
+             { name = 'b', env = 'A', binds = { pointer = '/tenant_id', equals = 'acme' } },\n\
+             { name = 'c', env = 'A', binds = { pointer = '/tenant_id', equals = 'evil' } }]",
+        );
+        let key = Key::new("evt_1", &config);
+        let keys = ["evt_1", "/tenant_id=acme:evt_1", "/tenant_id=evil:evt_1"];
+        assert_eq!(key, Key::Exact(keys.map(str::to_owned).to_vec()));
+        assert!(keys.iter().all(|found| key.is(Some(found.as_bytes()))));
+        assert!(!key.is(Some(b"/tenant_id=other:evt_1")));
+        let topics = ["datagrid.batch_prediction.completed".to_owned()];
+        let partitions = partitions(&topics, &there(), Some(&key));
+        let own = keys.map(|key| partition_of(key.as_bytes(), 6));
+        assert!(
+            own.iter().all(|own| partitions.contains(&(topics[0].clone(), *own))),
+            "{partitions:?} {own:?}"
+        );
+        let digest = Key::new("sha256:8e91344d", &config);
+        assert!(digest.is(Some(b"/tenant_id=acme:sha256:8e91344d00")));
+    }
+
+    fn config(toml: &str) -> Config {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), toml).unwrap();
+        let overrides = Overrides {
+            file: Some(file.path().to_owned()),
+            secrets: Secrets::Unread,
+            ..Overrides::default()
+        };
+        crate::config::load(&overrides, &Environment::default()).unwrap().config
     }
 }

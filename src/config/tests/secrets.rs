@@ -177,6 +177,23 @@ secrets = [
 }
 
 #[test]
+fn c1_keys_that_tenants_share_are_told() {
+    let load = |more: &str, binds: &str| {
+        let toml =
+            format!("[source.datagrid]\n{more}\nsecrets = [{{ env = 'DATAGRID_WEBHOOK_SECRET'{binds} }}]");
+        load_toml(&toml, &[], &[]).unwrap()
+    };
+    let binds = ", binds = { pointer = '/a', equals = 'acme' }";
+    let loaded = load("", binds);
+    assert!(loaded.config.source["datagrid"].binding_in_key && loaded.warnings.is_empty());
+    assert!(load("binding_in_key = false", "").warnings.is_empty(), "nothing is bound");
+    let warnings = load("binding_in_key = false", binds).warnings;
+    let expected =
+        "source datagrid: binding_in_key is false, so whoever has the bound secret DATAGRID_WEBHOOK_SECRET";
+    assert!(matches!(&warnings[..], [only] if only.starts_with(expected)), "{warnings:?}");
+}
+
+#[test]
 fn what_does_not_count_now_or_not_for_long_is_told() {
     let days = |days: i64| Timestamp::now() + jiff::SignedDuration::from_hours(24 * days + 1);
     let load = |secrets: &[(&str, Option<i64>, Option<i64>)]| {

@@ -144,6 +144,26 @@ fn any_secret_that_made_the_signature_and_keeps_its_binding_will_do() {
 }
 
 #[test]
+fn c1_a_retry_is_taken_under_the_same_binding_whatever_came_between() {
+    let at =
+        |pointer: &str, equals: &str| Some(Binds { pointer: pointer.into(), equals: equals.into() }.into());
+    let secrets = [
+        Secret::new("tenant", SECRET).bound(at("/tenant_id", "acme")),
+        Secret::new("other", "another-secret-000"),
+        Secret::new("region", SECRET).bound(at("/region", "eu")),
+        Secret::new("any", SECRET),
+    ];
+    let verifier = with(&secrets, Some(""));
+    let both = r#"{"tenant_id":"acme","region":"eu"}"#;
+    let between = [both, r#"{"region":"eu"}"#, r#"{"tenant_id":"globex"}"#, ACME];
+    for (secret, body) in between.into_iter().map(|body| (SECRET, body)).chain([("another-secret-000", ACME)])
+    {
+        verdict(&verifier, secret, "", body).unwrap();
+        assert_eq!(verdict(&verifier, SECRET, "", both).as_deref(), Ok("tenant"), "after {body}");
+    }
+}
+
+#[test]
 fn the_canonical_form_is_of_the_body_that_is_looked_at() {
     let verifier = with(&[bound("acme", SECRET, "acme")], Some(""));
     let other = self::verifier(GRAPEVINE, &[SECRET]);
