@@ -7,6 +7,7 @@
 //! knows no SHA instructions, so the digest takes the path of software, several times as long as the one that a
 //! processor takes which has them.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(clippy::disallowed_methods)]
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 #[path = "count/allocations.rs"]

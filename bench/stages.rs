@@ -3,6 +3,7 @@
 //!     cargo bench --bench stages               # all
 //!     cargo bench --bench stages -- encode     # those whose name contains encode
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(clippy::disallowed_methods)]
 
 #[path = "count/deliveries.rs"]
 mod deliveries;

@@ -2,14 +2,15 @@
 
 mod har;
 
-use std::fs::File;
-use std::io::Read as _;
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use jiff::Timestamp;
+
+use super::input;
+use crate::files::ReadError;
 
 /// Far above any body that a service is configured to take.
 const MAX: u64 = 64 * 1024 * 1024;
@@ -38,16 +39,12 @@ pub struct Capture {
 /// # Errors
 /// When it cannot be read, or is larger than 64 MiB.
 pub fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let read = match path == Path::new("-") {
-        true => std::io::stdin().lock().take(MAX + 1).read_to_end(&mut bytes),
-        false => File::open(path).and_then(|file| file.take(MAX + 1).read_to_end(&mut bytes)),
-    };
-    read.with_context(|| format!("cannot read {}", path.display()))?;
-    if bytes.len() as u64 > MAX {
-        bail!("{} is larger than 64 MiB; no service takes such a delivery", path.display());
+    match input(path, MAX) {
+        Err(ReadError::TooLarge(_)) => {
+            bail!("{} is larger than 64 MiB; no service takes such a delivery", path.display())
+        }
+        read => read.with_context(|| format!("cannot read {}", path.display())),
     }
-    Ok(bytes)
 }
 
 impl Capture {

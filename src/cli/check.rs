@@ -136,9 +136,7 @@ pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<Verdict> {
     let mut loaded = match crate::config::load(&overrides, &crate::config::Environment::of_process()) {
         Ok(loaded) => loaded,
         // Nothing was checked.
-        Err(problems) if overrides.file.is_some_and(|file| std::fs::File::open(file).is_err()) => {
-            return Err(problems.into());
-        }
+        Err(problems) if problems.unread() => return Err(problems.into()),
         Err(problems) => return refused(args, &problems),
     };
     let app::Compiled { sources, schemas, ports, .. } = match app::compile_service(&loaded) {

@@ -20,9 +20,9 @@ pub mod subscription;
 pub mod tail;
 
 use std::future::Future;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -33,6 +33,7 @@ use reqwest::header::{AUTHORIZATION, HeaderValue};
 
 use crate::client::{self, Answer, AnswerError, printable};
 use crate::config::{Environment, Loaded, Overrides, Secrets};
+use crate::files::{self, ReadError};
 use crate::http::dns_name;
 
 /// The groups of the help; clap knows none for commands.
@@ -183,7 +184,8 @@ pub fn main() -> ExitCode {
         Err(error) if output::reader_left(&error) => ExitCode::SUCCESS,
         Err(error) => {
             // Standard error may be closed; then the exit code has to do.
-            let _ = writeln!(output::stderr(), "hookstream: {error:#}");
+            let text = output::escape_lines(&format!("{error:#}"));
+            let _ = writeln!(output::stderr(), "hookstream: {text}");
             ExitCode::from(2)
         }
     }
@@ -198,6 +200,18 @@ fn block_on(command: impl Future<Output = anyhow::Result<Verdict>>) -> anyhow::R
     // A call to a Kafka that does not answer may still hold a thread; nothing depends on it now.
     runtime.shutdown_background();
     verdict
+}
+
+/// What a person hands to a command: a file, a pipe, or `-` for standard input, of at most `max` bytes.
+fn input(path: &Path, max: u64) -> Result<Vec<u8>, ReadError> {
+    if path != Path::new("-") {
+        return files::read_or_pipe(path, max).map(|(bytes, _)| bytes);
+    }
+    let mut bytes = Vec::new();
+    match std::io::stdin().lock().take(max + 1).read_to_end(&mut bytes)? as u64 > max {
+        true => Err(ReadError::TooLarge(max)),
+        false => Ok(bytes),
+    }
 }
 
 /// A client for the operator's port, which brings the configured token and waits for `patience` at
@@ -263,7 +277,8 @@ fn trust_ours(
     base: &mut Url,
 ) -> anyhow::Result<reqwest::ClientBuilder> {
     let path = tls.cert.display();
-    let pem = std::fs::read(&tls.cert).with_context(|| format!("admin.tls.cert: {path} cannot be read"))?;
+    let pem = files::read(&tls.cert, files::MAX_PEM)
+        .with_context(|| format!("admin.tls.cert: {path} cannot be read"))?;
     let chain = reqwest::Certificate::from_pem_bundle(&pem);
     client = client.tls_certs_merge(chain.with_context(|| format!("{path} holds no PEM certificates"))?);
     let address = base.socket_addrs(|| None).ok().and_then(|addresses| addresses.into_iter().next());

@@ -10,8 +10,7 @@ mod tally;
 mod target;
 mod told;
 
-use std::fs::File;
-use std::io::{IsTerminal, Read as _, Write as _};
+use std::io::{IsTerminal, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -26,8 +25,9 @@ use self::post::Client;
 use self::target::Target;
 use self::told::{NOBODY, hint, text, unanswered};
 use super::output;
-use super::{ConfigArgs, Verdict, sample};
+use super::{ConfigArgs, Verdict, input, sample};
 use crate::config::Environment;
+use crate::files::ReadError;
 use crate::observe::log;
 
 const EXAMPLES: &str = "\
@@ -98,7 +98,7 @@ pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<Verdict> {
     let environment = Environment::of_process();
     let target = Target::find(&config.overrides(), &environment, &args.source, args.url.as_deref())?;
     for warning in &target.loaded.warnings {
-        writeln!(output::stderr(), "warning: {warning}")?;
+        writeln!(output::stderr(), "warning: {}", output::escape_controls(warning))?;
     }
     let count = args.count.unwrap_or(1);
     let (body, event_type) = match &args.body {
@@ -139,11 +139,11 @@ async fn one(target: &Target, post: &Post, ids: &mut Ids, json: bool) -> anyhow:
         Err(none) => bail!("{}", unanswered(target, id, &none)),
     };
     match json {
-        true => output::print_exact(&answer.json())?,
+        true => output::print_exact(&output::escape_json(&answer.json()))?,
         false => output::print_line(&text(&answer, id))?,
     }
     if let Some(hint) = hint(target, &answer) {
-        writeln!(output::stderr(), "hint: {hint}")?;
+        writeln!(output::stderr(), "hint: {}", output::escape_controls(&hint))?;
     }
     Ok(if answer.is_success() { Verdict::Yes } else { Verdict::No })
 }
@@ -153,7 +153,7 @@ async fn many(post: Post, plan: Plan, ids: &mut Ids, json: bool) -> anyhow::Resu
     let _ = rlimit::increase_nofile_limit(u64::MAX);
     let tally = load::run(Arc::new(post), plan, ids).await?;
     match json {
-        true => output::print_exact(&tally.json()?)?,
+        true => output::print_exact(&output::escape_json(&tally.json()?))?,
         false => output::print_line(&tally.text(&plan))?,
     }
     let mut err = output::stderr();
@@ -187,16 +187,12 @@ fn sample_of<'a>(target: &Target, event_type: Option<&'a str>) -> anyhow::Result
 }
 
 fn read(path: &Path) -> anyhow::Result<Bytes> {
-    let mut body = Vec::new();
-    let read = match path == Path::new("-") {
-        true => std::io::stdin().lock().take(MAX_BODY + 1).read_to_end(&mut body),
-        false => File::open(path).and_then(|file| file.take(MAX_BODY + 1).read_to_end(&mut body)),
-    };
-    read.with_context(|| format!("cannot read the body from {}", path.display()))?;
-    if body.len() as u64 > MAX_BODY {
-        bail!("the body in {} is larger than {MAX_BODY} bytes; no service takes it", path.display());
+    match input(path, MAX_BODY) {
+        Err(ReadError::TooLarge(_)) => {
+            bail!("the body in {} is larger than {MAX_BODY} bytes; no service takes it", path.display())
+        }
+        read => Ok(read.with_context(|| format!("cannot read the body from {}", path.display()))?.into()),
     }
-    Ok(body.into())
 }
 
 /// A wait that ends.

@@ -5,7 +5,7 @@ use std::fmt;
 
 use figment::value::{Dict, Value};
 
-use super::load::{Loaded, Overrides, load};
+use super::load::{FileKind, Loaded, Overrides, reload};
 use super::problems::Problems;
 use super::secret::Environment;
 
@@ -17,6 +17,7 @@ const AT_START: [&str; 8] = ["http", "admin", "kafka", "registry", "spool", "pro
 pub(super) struct Origin {
     pub(super) overrides: Overrides,
     pub(super) environment: Environment,
+    pub(super) file: FileKind,
 }
 
 impl fmt::Debug for Origin {
@@ -31,7 +32,7 @@ impl Loaded {
     /// # Errors
     /// All problems at once, each with its place and without values.
     pub fn again(&self) -> Result<Self, Problems> {
-        load(&self.origin.overrides, &self.origin.environment)
+        reload(&self.origin)
     }
 
     /// Takes over from the configuration that the service was started with all that is read at start

@@ -14,6 +14,7 @@ use super::properties::{Properties, Property};
 use super::reference::{Unusable, read_file};
 use super::secret::{Environment, Secret, SecretText, dev_secret, is_dev};
 use super::{Config, Hash, SecretFormat, Source, check, warnings};
+use crate::files::{self, ReadError};
 
 /// Where a file is looked for when none is named.
 const FILES: [&str; 2] = ["config/hookstream.toml", "/etc/hookstream/hookstream.toml"];
@@ -30,6 +31,18 @@ pub struct Overrides {
     /// Leaves out `[kafka]` and `[registry]` of all layers but the built-in one: for `dev`, which
     /// brings its own.
     pub embedded: bool,
+}
+
+/// What the configuration file is: that decides how it is read again.
+#[derive(Debug, Clone, Default)]
+pub(super) enum FileKind {
+    /// It was not read yet.
+    #[default]
+    Unknown,
+    /// It stands there.
+    Regular,
+    /// Such as the shell's `<(command)`. It gave this text, and gives it once only.
+    Pipe(Arc<str>),
 }
 
 /// Which of the sources' secrets are read.
@@ -122,20 +135,35 @@ pub fn load(overrides: &Overrides, environment: &Environment) -> Result<Loaded, 
     load_with(overrides, environment, &FILES.map(Path::new))
 }
 
+/// The same once more.
+pub(super) fn reload(origin: &Origin) -> Result<Loaded, Problems> {
+    let Origin { overrides, environment, file } = origin;
+    load_file(overrides, environment, &FILES.map(Path::new), file.clone())
+}
+
 /// The same with the places where a file is looked for.
 pub(super) fn load_with(
     overrides: &Overrides,
     environment: &Environment,
-    files: &[&Path],
+    usual: &[&Path],
+) -> Result<Loaded, Problems> {
+    load_file(overrides, environment, usual, FileKind::Unknown)
+}
+
+fn load_file(
+    overrides: &Overrides,
+    environment: &Environment,
+    usual: &[&Path],
+    mut kind: FileKind,
 ) -> Result<Loaded, Problems> {
     let mut problems = Problems::default();
     let mut layers = Layers::shipped(&mut problems);
-    let file = find(overrides, environment, files);
+    let file = find(overrides, environment, usual);
     if let Some(file) = &file {
         let place = Place::File(file.clone(), 0);
-        match std::fs::read_to_string(file) {
+        match text_of(file, &mut kind) {
             Ok(text) => layers.add_toml(place, &text, &mut problems),
-            Err(error) => problems.add_at(place, "", format!("cannot be read: {}", error.kind())),
+            Err(error) => problems.add_at(place, "", format!("cannot be read: {error}")),
         }
     }
     // Without its file, the other layers would be blamed for what only the file explains.
@@ -168,7 +196,7 @@ pub(super) fn load_with(
         refusing: BTreeMap::new(),
         ignored,
         layers: Arc::clone(&layers),
-        origin: Origin { overrides: overrides.clone(), environment: environment.clone() },
+        origin: Origin { overrides: overrides.clone(), environment: environment.clone(), file: kind },
     };
     reader.sources(&mut loaded);
     loaded.properties = reader.properties(&loaded.config);
@@ -176,19 +204,32 @@ pub(super) fn load_with(
     loaded.registry_identity = reader.identity(&loaded.config);
     loaded.warnings = reader.warnings;
     loaded.warnings.extend(warnings::callers(&loaded.config));
+    loaded.warnings.extend(warnings::exposed(&loaded.config));
     loaded.refusing = reader.refusing;
     let mut problems = reader.problems.on(layers);
     check::all(&loaded.config, &mut problems);
     problems.or(loaded)
 }
 
+/// The text of the configuration file; `kind` is what it was before, and what it is.
+fn text_of(file: &Path, kind: &mut FileKind) -> Result<String, ReadError> {
+    match kind {
+        FileKind::Pipe(text) => Ok(text.to_string()),
+        FileKind::Regular => files::read_text(file, files::MAX_TEXT),
+        FileKind::Unknown => {
+            let (bytes, piped) = files::read_or_pipe(file, files::MAX_TEXT)?;
+            let text = String::from_utf8(bytes).map_err(|_| ReadError::NotText)?;
+            *kind = if piped { FileKind::Pipe(text.as_str().into()) } else { FileKind::Regular };
+            Ok(text)
+        }
+    }
+}
+
 /// One that is named must exist; the others are taken if they do.
-fn find(overrides: &Overrides, environment: &Environment, files: &[&Path]) -> Option<PathBuf> {
+fn find(overrides: &Overrides, environment: &Environment, usual: &[&Path]) -> Option<PathBuf> {
     let variable = || environment.get("HOOKSTREAM_CONFIG").filter(|file| !file.is_empty());
     let named = overrides.file.clone().or_else(|| variable().map(PathBuf::from));
-    named.or_else(|| {
-        files.iter().find(|file| !matches!(file.try_exists(), Ok(false))).map(|file| file.to_path_buf())
-    })
+    named.or_else(|| usual.iter().find(|file| files::may_exist(file)).map(|file| file.to_path_buf()))
 }
 
 /// The keys that the provider's texts stand for.
@@ -320,6 +361,16 @@ impl Reader<'_> {
     fn properties(&mut self, config: &Config) -> Properties {
         let mut properties = BTreeMap::new();
         for (name, property) in &config.kafka.properties {
+            if let Some(file) = property.file(name)
+                && let Err(error) = files::probe(file)
+            {
+                // librdkafka opens it, and knows no bound.
+                self.problem(
+                    format!("kafka.properties.{name}"),
+                    format!("cannot be read ({error}); name a file"),
+                );
+                continue;
+            }
             let value = match property {
                 Property::Text(text) => Ok(SecretText::new(text.as_str())),
                 Property::Secret(reference) => reference.read_text(self.environment),

@@ -105,6 +105,12 @@ impl Problems {
         self.list.iter().any(|problem| problem.key.strip_prefix(key).is_some_and(below))
     }
 
+    /// Whether the configuration file itself could not be read, so that nothing else is known.
+    pub fn unread(&self) -> bool {
+        let whole = |problem: &Problem| matches!(problem.place, Place::File(_, 0)) && problem.key.is_empty();
+        self.list.iter().any(whole)
+    }
+
     /// Whether nothing is wrong.
     pub fn is_empty(&self) -> bool {
         self.list.is_empty()

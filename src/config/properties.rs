@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::Path;
 
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error, MapAccess, Visitor};
@@ -27,6 +28,17 @@ impl fmt::Debug for Property {
             Self::Text(_) => f.write_str("Text"),
             Self::Secret(reference) => reference.fmt(f),
         }
+    }
+}
+
+impl Property {
+    /// The file that librdkafka opens for a property of this name, if it is one of those.
+    pub(super) fn file(&self, name: &str) -> Option<&Path> {
+        let Self::Text(text) = self else { return None };
+        let names_a_file =
+            name.ends_with(".location") || name == "sasl.kerberos.keytab" || NO_REFERENCES.contains(&name);
+        // `probe` lets it look where systems keep their authorities.
+        (names_a_file && text != "probe").then_some(Path::new(text))
     }
 }
 

@@ -2,8 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fmt;
-use std::fs::File;
-use std::io::Read;
+use std::fs::FileType;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,9 +11,7 @@ use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::secret::{Binds, Environment, Secret, SecretText, Window};
-
-/// Far above any secret or key file; keeps a reference to an endless file from filling the memory.
-const MAX: u64 = 256 * 1024;
+use crate::files::{self, ReadError};
 
 /// Where a secret stands. `Debug` shows that, unless it looks like a secret in the wrong place.
 #[derive(Clone, PartialEq, Eq)]
@@ -102,6 +99,15 @@ impl SecretRef {
         }
     }
 
+    /// The files that it leads to, if it does and they can be found.
+    pub(super) fn files(&self) -> Vec<PathBuf> {
+        match self {
+            Self::Env(_) => Vec::new(),
+            Self::File(path) => vec![path.clone()],
+            Self::Dir(path) => files_in(path).unwrap_or_default(),
+        }
+    }
+
     /// Where it stands, for people.
     fn shown(&self) -> String {
         match self {
@@ -143,18 +149,13 @@ fn file_name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-fn unreadable(path: &Path, error: &std::io::Error) -> String {
-    format!("{} cannot be read ({}); create it, or let us read it", shown_path(path), error.kind())
+fn unreadable(path: &Path, error: &ReadError) -> String {
+    format!("{} cannot be read ({error}); create it, or let us read it", shown_path(path))
 }
 
-/// A small file, without its last line's end. Bounded: a path may lead to anything.
+/// A small file, without its last line's end.
 pub(super) fn read_file(path: &Path) -> Result<Vec<u8>, String> {
-    let mut value = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(MAX + 1).read_to_end(&mut value));
-    let read = read.map_err(|error| unreadable(path, &error))?;
-    if read as u64 > MAX {
-        return Err(format!("{} is larger than {} KiB; no secret is", shown_path(path), MAX / 1024));
-    }
+    let mut value = files::read(path, files::MAX_SECRET).map_err(|error| unreadable(path, &error))?;
     let line = value.strip_suffix(b"\n").map(|line| line.strip_suffix(b"\r").unwrap_or(line));
     if let Some(length) = line.map(<[u8]>::len) {
         value.truncate(length);
@@ -165,22 +166,18 @@ pub(super) fn read_file(path: &Path) -> Result<Vec<u8>, String> {
     Ok(value)
 }
 
+fn files_in(path: &Path) -> Result<Vec<PathBuf>, ReadError> {
+    let secret = |(file, kind): &(PathBuf, FileType)| !kind.is_dir() && !file_name(file).starts_with('.');
+    Ok(files::list(path)?.into_iter().filter(secret).map(|(file, _)| file).collect())
+}
+
 /// Symbolic links are followed: the entries of a mounted Kubernetes Secret are links through
 /// `..data`, which itself is skipped as a dot file.
 fn read_dir(path: &Path) -> Result<Vec<Secret>, String> {
-    let fail = |error| unreadable(path, &error);
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(path).map_err(fail)? {
-        let file = entry.map_err(fail)?.path();
-        let hidden = file_name(&file).starts_with('.');
-        if !hidden && !file.is_dir() {
-            files.push(file);
-        }
-    }
+    let files = files_in(path).map_err(|error| unreadable(path, &error))?;
     if files.is_empty() {
         return Err(format!("{} has no files; put each secret into a file of its own", shown_path(path)));
     }
-    files.sort();
     let read =
         |file: &PathBuf| Ok(Secret::new(file_name(file), read_file(file)?).read_from(shown_path(file)));
     files.iter().map(read).collect()

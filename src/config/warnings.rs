@@ -2,12 +2,14 @@
 //! for `check` and for `send`. Each names its source and says what to do.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use jiff::{SignedDuration, Timestamp};
 
 use super::secret::{SHORT, Secret, Window};
-use super::{Config, Networks, Source};
+use super::{Config, Networks, Property, Source};
+use crate::files::{self, Readers};
 
 /// From so long before its end on, a secret is spoken of: time enough for a provider's settings.
 const SOON: SignedDuration = SignedDuration::from_hours(14 * 24);
@@ -118,6 +120,73 @@ fn left(left: SignedDuration) -> String {
         1 => String::from("1 more day"),
         days => format!("{days} more days"),
     }
+}
+
+/// Files of keys and secrets that others on this machine may read. Of a private key, others are its group, too; of the
+/// rest everybody, since a group is how people share a secret on purpose.
+pub(super) fn exposed(config: &Config) -> Vec<String> {
+    let tls = [("http.tls.key", &config.http.tls), ("admin.tls.key", &config.admin.tls)];
+    let keys = tls.into_iter().filter_map(|(place, tls)| Some((place, tls.as_ref()?.key.as_path())));
+    let registry = config.registry.client_key.as_deref().map(|key| ("registry.client_key", key));
+    let name = "ssl.key.location";
+    let kafka = config.kafka.properties.get(name).and_then(|property| property.file(name));
+    let kafka = kafka.map(|key| ("kafka.properties.ssl.key.location", key));
+    let mut warnings = Vec::new();
+    for (place, key) in keys.chain(registry).chain(kafka) {
+        let (who, chmod) = match files::readers(key) {
+            Some(Readers::Everybody) => (String::from("everybody on this machine"), chmod("o=", &[key])),
+            Some(Readers::Group(group)) => (format!("the group {group}"), chmod("g=", &[key])),
+            None => continue,
+        };
+        warnings.push(format!("{place}: {who} may read the private key; {chmod}"));
+    }
+    for (place, secrets) in secret_files(config) {
+        let open: Vec<&Path> = secrets.iter().map(PathBuf::as_path).filter(|file| open(file)).collect();
+        if !open.is_empty() {
+            let what = if open.len() == 1 { "the secret" } else { "the secrets" };
+            warnings
+                .push(format!("{place}: everybody on this machine may read {what}; {}", chmod("o=", &open)));
+        }
+    }
+    warnings
+}
+
+fn open(file: &Path) -> bool {
+    files::readers(file) == Some(Readers::Everybody)
+}
+
+/// What to do about it, for a dozen files at most.
+fn chmod(mode: &str, files: &[&Path]) -> String {
+    let shown: Vec<_> = files.iter().take(12).map(|file| file.display().to_string()).collect();
+    let more = if files.len() > shown.len() { " ..." } else { "" };
+    format!(
+        "chmod {mode} {}{more}, or defaultMode 0440 and an fsGroup where Kubernetes mounts it",
+        shown.join(" ")
+    )
+}
+
+/// The files that secrets are read from, each with its setting; a directory's are one.
+fn secret_files(config: &Config) -> Vec<(String, Vec<PathBuf>)> {
+    let sources = config.source.iter().filter(|(_, source)| source.enabled);
+    let entries = sources.flat_map(|(name, source)| {
+        let entries = source.secrets.iter().enumerate();
+        entries.map(move |(index, entry)| (format!("source.{name}.secrets.{index}"), &entry.reference))
+    });
+    let properties = config.kafka.properties.iter().filter_map(|(name, property)| match property {
+        Property::Secret(reference) => Some((format!("kafka.properties.{name}"), reference)),
+        Property::Text(_) => None,
+    });
+    let registry = &config.registry;
+    let single = [
+        ("registry.basic_auth.password", registry.basic_auth.as_ref().map(|basic| &basic.password)),
+        ("registry.bearer", registry.bearer.as_ref()),
+        ("admin.bearer", config.admin.bearer.as_ref()),
+    ];
+    let single = single.into_iter().filter_map(|(place, reference)| Some((place.to_owned(), reference?)));
+    let headers = config.traces.headers.iter();
+    let headers = headers.map(|(name, reference)| (format!("traces.headers.{name}"), reference));
+    let all = entries.chain(properties).chain(single).chain(headers);
+    all.map(|(place, reference)| (place, reference.files())).collect()
 }
 
 /// No caller has an address of these: multicast, reserved, unspecified.

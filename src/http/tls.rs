@@ -2,8 +2,6 @@
 //! again while the service runs.
 
 use std::fmt;
-use std::fs::File;
-use std::io::Read as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -20,10 +18,8 @@ use subtle::ConstantTimeEq as _;
 use x509_parser::extensions::GeneralName;
 
 use crate::config::{self, Loaded, Problems, SecretText};
+use crate::files;
 use crate::observe::metrics;
-
-/// Far above any chain; keeps a path to an endless file from filling the memory.
-const MAX: u64 = 1024 * 1024;
 
 /// From so long before its end on, a certificate is spoken of.
 const SOON: SignedDuration = SignedDuration::from_hours(14 * 24);
@@ -239,14 +235,8 @@ impl Tls {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, String> {
-    let mut bytes = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(MAX).read_to_end(&mut bytes));
-    match read {
-        Ok(_) => Ok(bytes),
-        Err(error) => {
-            Err(format!("{} cannot be read ({}); create it, or let us read it", path.display(), error.kind()))
-        }
-    }
+    let read = files::read(path, files::MAX_PEM);
+    read.map_err(|error| format!("{} cannot be read ({error}); create it, or let us read it", path.display()))
 }
 
 /// At least one.

@@ -5,7 +5,7 @@
 //! serves, each may count otherwise.
 
 use std::fs;
-use std::io::{ErrorKind, Write as _};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use apache_avro::Schema;
@@ -13,6 +13,7 @@ use apache_avro::Schema;
 use super::compatibility::faults;
 use super::shipped;
 use crate::config::Level;
+use crate::files::{self, ReadError};
 
 /// The folder's name.
 const VERSIONS: &str = "versions";
@@ -40,17 +41,14 @@ fn folder(file: &Path) -> Option<PathBuf> {
 /// One sentence with the path of a file that has another name, cannot be read, or is no schema.
 pub fn read(file: &Path) -> Result<Vec<Kept>, String> {
     let Some(folder) = folder(file) else { return Ok(Vec::new()) };
-    let unreadable = |path: &Path, error: &std::io::Error| format!("cannot read {}: {error}", path.display());
-    let entries = match fs::read_dir(&folder) {
+    let unreadable = |path: &Path, error: &ReadError| format!("cannot read {}: {error}", path.display());
+    let entries = match files::list(&folder) {
         Ok(entries) => entries,
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
-            return Ok(Vec::new());
-        }
+        Err(error) if error.is_missing() => return Ok(Vec::new()),
         Err(error) => return Err(unreadable(&folder, &error)),
     };
     let mut kept = Vec::new();
-    for entry in entries {
-        let path = entry.map_err(|error| unreadable(&folder, &error))?.path();
+    for (path, _) in entries {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         if name.starts_with('.') {
             continue;
@@ -62,7 +60,7 @@ pub fn read(file: &Path) -> Result<Vec<Kept>, String> {
                 path.display()
             )
         })?;
-        let text = fs::read_to_string(&path).map_err(|error| unreadable(&path, &error))?;
+        let text = files::read_text(&path, files::MAX_TEXT).map_err(|error| unreadable(&path, &error))?;
         let schema = shipped::parse(&text).map_err(|why| format!("{}: {why}", path.display()))?;
         kept.push(Kept { path, number, text, schema });
     }
@@ -93,11 +91,7 @@ pub fn keep(file: &Path, kept: &[Kept], text: &str) -> std::io::Result<PathBuf> 
     fs::create_dir_all(&folder)?;
     let number = kept.last().map_or(0, |last| last.number) + 1;
     let path = folder.join(format!("{number}.avsc"));
-    let new = folder.join(format!(".{number}.avsc.new"));
-    let mut out = fs::File::create(&new)?;
-    out.write_all(text.as_bytes())?;
-    out.sync_all()?;
-    fs::rename(&new, &path)?;
+    files::replace(&path, text.as_bytes(), 0o644)?;
     Ok(path)
 }
 

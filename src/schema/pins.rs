@@ -12,8 +12,7 @@
 //! after an edit of white space alone the pin waits for the registry, too.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{self, ErrorKind, Read as _, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::de::Error as _;
@@ -22,12 +21,10 @@ use sha2::{Digest as _, Sha256};
 
 use super::registry::is_id;
 use crate::client::{JsonObject, printable};
+use crate::files;
 
 /// The file's name in the spool's directory.
 const FILE: &str = "pins.json";
-
-/// Written first, then renamed over the file.
-const NEW: &str = "pins.json.new";
 
 /// Of the file, in bytes: some 10,000 subjects.
 const MAX: u64 = 4 * 1024 * 1024;
@@ -127,12 +124,7 @@ impl Pins {
         if self.saved {
             return Ok(());
         }
-        let new = self.dir.join(NEW);
-        let mut file = File::create(&new)?;
-        file.write_all(&serde_json::to_vec_pretty(&self.content)?)?;
-        file.sync_all()?;
-        fs::rename(&new, self.file())?;
-        File::open(&self.dir)?.sync_all()?;
+        files::replace(&self.file(), &serde_json::to_vec_pretty(&self.content)?, 0o600)?;
         self.saved = true;
         Ok(())
     }
@@ -140,16 +132,11 @@ impl Pins {
 
 /// `None` where there is no file.
 fn read(path: &Path) -> Result<Option<Content>, String> {
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+    let text = match files::read(path, MAX) {
+        Ok(text) => text,
+        Err(error) if error.is_missing() => return Ok(None),
         Err(error) => return Err(error.to_string()),
     };
-    let mut text = Vec::new();
-    file.take(MAX + 1).read_to_end(&mut text).map_err(|error| error.to_string())?;
-    if text.len() as u64 > MAX {
-        return Err(format!("larger than {MAX} bytes"));
-    }
     let content: JsonObject<Content> =
         serde_json::from_slice(&text).map_err(|error| format!("damaged: {error}"))?;
     match content.0.version {
@@ -179,9 +166,14 @@ fn fingerprint(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     const URL: &str = "http://registry.example.com";
+
+    /// Written first, then renamed over the file.
+    const NEW: &str = ".pins.json.new";
 
     fn pinned(dir: &Path) -> Pins {
         let mut pins = Pins::open(dir, URL);

@@ -2,9 +2,9 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use crate::files;
 use crate::names;
 
 /// Source (a preset's name), file name, text. A test holds it to the directory.
@@ -86,12 +86,12 @@ pub fn find(
     let files: Vec<String> = names::schema_files(event_type).collect();
     for file in &files {
         let Some(path) = dir.map(|dir| dir.join(source).join(file)) else { break };
-        match std::fs::read_to_string(&path) {
+        match files::read_text(&path, files::MAX_TEXT) {
             Ok(text) => {
                 return Ok(Some(Found { stem: stem(file), text: text.into(), origin: Origin::File(path) }));
             }
-            // NotADirectory: `dir` or `dir/<source>` may be a file that means something else.
-            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {}
+            // `dir` or `dir/<source>` may also be a file that means something else.
+            Err(error) if error.is_missing() => {}
             Err(error) => return Err(format!("cannot read the schema {}: {error}", path.display())),
         }
     }

@@ -3,6 +3,7 @@
 //!     cargo test --test by_hand -- canonical --objects 1000000
 //!     cargo test --release --test by_hand -- timing
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(clippy::disallowed_methods)]
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod canonical;

@@ -3,7 +3,13 @@
 //! Its modes and options are what `--help` says. It needs the parts that `tests/stack/stack` fetches and
 //! its `HOOKSTREAM_TEST_*`: `./tests/run --keep NAME` leaves a stack up and says how to use it.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-#![allow(clippy::disallowed_types, clippy::print_stdout, clippy::print_stderr, unreachable_pub)]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    unreachable_pub
+)]
 
 mod cluster;
 mod deliveries;

@@ -6,7 +6,8 @@
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
-    clippy::disallowed_types
+    clippy::disallowed_types,
+    clippy::disallowed_methods
 )]
 #![allow(clippy::print_stdout, unreachable_pub)]
 

@@ -1,5 +1,6 @@
 //! `hookstream check`: what is wrong is told before `serve` meets it.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -30,6 +31,7 @@ fn each_source_is_shown_with_its_path_topics_and_what_to_mind() {
     let toml = "[source.datagrid]\npreset = \"datagrid\"\nsecrets = [{ name = \"2026-11\", env = \"TEST_SECRET\" }]\n\
                 [source.short]\npreset = \"grapevine\"\nsecrets = [{ file = \"./short\" }]\n";
     std::fs::write(directory.path().join("short"), "tiny").unwrap();
+    std::fs::set_permissions(directory.path().join("short"), PermissionsExt::from_mode(0o600)).unwrap();
     let (code, stdout, stderr) = check(directory.path(), toml, &[]);
     assert_eq!(code, 0, "{stdout}{stderr}");
     for expected in [

@@ -9,7 +9,8 @@
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
-    clippy::disallowed_types
+    clippy::disallowed_types,
+    clippy::disallowed_methods
 )]
 #![allow(clippy::print_stdout, unreachable_pub)]
 
@@ -25,6 +26,7 @@ mod evolution;
 mod examples;
 mod explain;
 mod faults;
+mod files;
 mod fuzz;
 mod generic;
 mod journey;

@@ -34,7 +34,7 @@ impl Authority {
     }
 
     /// Writes `NAME.pem` and `NAME.key`: chain and key for `localhost`, with this serial number.
-    fn issue(&self, name: &str, serial: u64) -> (PathBuf, PathBuf) {
+    pub fn issue(&self, name: &str, serial: u64) -> (PathBuf, PathBuf) {
         self.issue_until(name, serial, None)
     }
 

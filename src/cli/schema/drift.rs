@@ -10,6 +10,7 @@ use super::read::{self, count, note};
 use super::served::{self, File, Source};
 use super::show::{self, Change, Report};
 use crate::cli::{ConfigArgs, Verdict, output};
+use crate::files;
 use crate::observe::log;
 use crate::schema::drift::Observer;
 
@@ -105,7 +106,7 @@ pub(super) async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<Verd
 
 fn unchanged(source: &Source, file: &File) -> anyhow::Result<()> {
     let path = file.path(source);
-    let now = std::fs::read_to_string(&path).ok();
+    let now = files::read_text(&path, files::MAX_TEXT).ok();
     let as_before = match &file.origin {
         crate::schema::shipped::Origin::File(_) => now.as_deref() == Some(&file.text),
         crate::schema::shipped::Origin::BuiltIn { .. } => now.is_none(),

@@ -1,7 +1,6 @@
 //! `hookstream schema infer`
 
-use std::io::Read as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use jiff::Timestamp;
@@ -11,7 +10,7 @@ use serde_json::value::RawValue;
 use super::read::{self, count, note};
 use super::served::{self, Source};
 use super::show::Left;
-use crate::cli::{ConfigArgs, Verdict, output};
+use crate::cli::{ConfigArgs, Verdict, input, output};
 use crate::config::Loaded;
 use crate::json::{self, Object};
 use crate::names;
@@ -147,15 +146,13 @@ pub(super) async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<Verd
     Ok(Verdict::Yes)
 }
 
+/// What fits into memory beside its shapes.
+const MAX_SAMPLES: u64 = 256 << 20;
+
 /// Bodies one behind the other.
-fn bodies(file: &PathBuf, samples: &mut Samples) -> anyhow::Result<()> {
+fn bodies(file: &Path, samples: &mut Samples) -> anyhow::Result<()> {
     let shown = file.display();
-    let mut bytes = Vec::new();
-    if file.as_os_str() == "-" {
-        std::io::stdin().read_to_end(&mut bytes).context("cannot read standard input")?;
-    } else {
-        bytes = std::fs::read(file).with_context(|| format!("cannot read {shown}"))?;
-    }
+    let bytes = input(file, MAX_SAMPLES).with_context(|| format!("cannot read {shown}"))?;
     let mut any = false;
     for body in serde_json::Deserializer::from_slice(&bytes).into_iter::<Box<RawValue>>() {
         // What serde_json says may quote the body.

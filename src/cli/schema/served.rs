@@ -10,6 +10,7 @@ use crate::app;
 use crate::cli::explain;
 use crate::config::{Loaded, Problems, Unmapped};
 use crate::envelope::{Envelope, Places};
+use crate::files;
 use crate::names;
 use crate::schema::shipped::{self, Origin};
 
@@ -113,7 +114,5 @@ pub(super) fn write(path: &Path, text: &str) -> anyhow::Result<()> {
     if let Some(directory) = path.parent() {
         std::fs::create_dir_all(directory).with_context(cannot)?;
     }
-    let beside = path.with_extension("avsc.new");
-    std::fs::write(&beside, text).with_context(cannot)?;
-    std::fs::rename(&beside, path).with_context(cannot)
+    files::replace(path, text.as_bytes(), 0o644).with_context(cannot)
 }

@@ -9,6 +9,7 @@ use anyhow::{Context as _, anyhow};
 
 use crate::cli::output;
 use crate::config::SecretText;
+use crate::files;
 
 /// A place for the secret, made before there is one.
 pub(super) enum Keeper {
@@ -73,5 +74,5 @@ fn write(path: &Path, file: &mut File, secret: &SecretText) -> io::Result<()> {
     file.write_all(secret.expose().as_bytes())?;
     file.sync_all()?;
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
+    files::sync_directory(parent.unwrap_or(Path::new(".")))
 }

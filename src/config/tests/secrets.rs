@@ -1,5 +1,7 @@
 //! Which sources are on, and with which secrets.
 
+use std::os::unix::fs::PermissionsExt;
+
 use jiff::Timestamp;
 
 use super::*;
@@ -106,6 +108,7 @@ fn a_binding_goes_with_every_secret_of_its_entry() {
     let dir = tempfile::tempdir().unwrap();
     for name in ["2026-11", "2027-02"] {
         std::fs::write(dir.path().join(name), format!("whsec_of-{name}-000")).unwrap();
+        std::fs::set_permissions(dir.path().join(name), PermissionsExt::from_mode(0o600)).unwrap();
     }
     let toml = format!(
         "[source.datagrid]
