@@ -142,7 +142,7 @@ impl Banner<'_> {
                 registry: format!("http://{}", self.parts.registry),
                 admin: format!("http://{}", app.admin),
             };
-            output::print_exact(&serde_json::to_string(&addresses)?)?;
+            output::print_json(&addresses)?;
         }
         let bold = Style::new().bold();
         let mut names: Vec<&str> = self.sources.iter().map(|source| source.name.as_str()).collect();
@@ -163,7 +163,7 @@ impl Banner<'_> {
             writeln!(err, "  note      {note}")?;
         }
         if !self.ignored.is_empty() {
-            writeln!(err, "  ignored   {}: dev brings its own", self.ignored.join(", "))?;
+            writeln!(err, "  ignored   {}: dev brings its own", escape_controls(&self.ignored.join(", ")))?;
         }
         if let Some(first) = names.first() {
             writeln!(err, "  next, in a second terminal:   {bold}{}{bold:#}", send(app, first))?;
@@ -248,6 +248,9 @@ struct Row {
     event_type: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     id: Option<String>,
+    /// The name of the secret, which stands for whose id it is.
+    #[serde(skip)]
+    secret: Option<Arc<str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     topic: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -273,6 +276,7 @@ impl From<&Line<'_>> for Row {
             detail: fault.and_then(|fault| fault.detail.as_deref().map(str::to_owned)),
             event_type: ended.event.as_ref().map(|name| name.event_type.clone()),
             id: ended.event.as_ref().map(|name| name.id.clone()),
+            secret: ended.secret.clone(),
             topic: ended.stored.as_ref().map(|stored| stored.topic.to_string()),
             partition: ended.ack().map(|ack| ack.partition),
             offset: ended.ack().map(|ack| ack.offset),
@@ -289,14 +293,14 @@ struct Tally {
     handled: usize,
     refused: usize,
     unavailable: usize,
-    keys: HashSet<(String, String)>,
+    keys: HashSet<(String, Option<Arc<str>>, String)>,
 }
 
 impl Tally {
     fn show(&mut self, row: &Row, json: bool) -> anyhow::Result<()> {
         let repeat = self.count(row);
         if json {
-            output::print_exact(&serde_json::to_string(row)?)?;
+            output::print_json(row)?;
         } else {
             output::print_line(&text(row, repeat))?;
         }
@@ -317,7 +321,7 @@ impl Tally {
             return false;
         };
         self.topics.insert(topic.clone());
-        let key = (topic.clone(), id.clone());
+        let key = (topic.clone(), row.secret.clone(), id.clone());
         if self.keys.contains(&key) {
             return true;
         }

@@ -2,7 +2,7 @@
 
 mod show;
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::IsTerminal as _;
 use std::time::Duration;
 
 use clap::builder::NonEmptyStringValueParser;
@@ -94,7 +94,7 @@ async fn watch(meter: &Meter, topics: &[String], args: &Args) -> anyhow::Result<
                 print(&lag, args)?;
                 shown = true;
             }
-            Err(error) if shown => writeln!(output::stderr(), "hookstream: {error:#}; trying on")?,
+            Err(error) if shown => output::note(&format!("{error:#}; trying on"))?,
             Err(error) => return Err(error),
         }
         tokio::time::sleep(PAUSE).await;
@@ -112,10 +112,9 @@ fn print(lag: &Lag, args: &Args) -> anyhow::Result<()> {
     let text = show::text(lag, &args.group, args.watch);
     if args.watch && std::io::stdout().is_terminal() {
         // In place: the screen is cleared, and written from its top.
-        output::print_line(&format!("\u{1b}[2J\u{1b}[H{text}"))?;
-    } else {
-        output::print_line(&text)?;
+        output::clear_screen()?;
     }
+    output::print_line(&text)?;
     Ok(())
 }
 
@@ -149,7 +148,7 @@ fn verdict(lag: &Lag, args: &Args) -> anyhow::Result<Verdict> {
     }
     if let Some(first) = over.first() {
         let text = output::escape_controls(first).into_owned() + &more(over.len());
-        writeln!(output::stderr(), "hookstream: over the limit: {text}")?;
+        output::note(&format!("over the limit: {text}"))?;
         return Ok(Verdict::No);
     }
     match unknown.first() {

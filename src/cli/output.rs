@@ -20,13 +20,29 @@ pub fn stderr() -> anstream::Stderr {
     anstream::stderr()
 }
 
-/// One line to stdout. Without a terminal each control sequence in it is dropped: data that must
-/// arrive byte by byte goes through [`print_exact`].
+/// Lines to stdout, as [`escape_all_but_styles`] leaves them. Without a terminal each control sequence in them is
+/// dropped: data that must arrive byte by byte goes through [`print_exact`].
 ///
 /// # Errors
 /// What writing says; see [`reader_left`].
 pub fn print_line(line: &str) -> io::Result<()> {
-    writeln!(stdout().lock(), "{line}")
+    writeln!(stdout().lock(), "{}", escape_all_but_styles(line))
+}
+
+/// An empty terminal, to write on from its top.
+///
+/// # Errors
+/// What writing says.
+pub fn clear_screen() -> io::Result<()> {
+    write!(stdout().lock(), "\u{1b}[2J\u{1b}[H")
+}
+
+/// One line to stderr about what is done, for people.
+///
+/// # Errors
+/// What writing says.
+pub fn note(text: &str) -> anyhow::Result<()> {
+    Ok(writeln!(stderr(), "hookstream: {}", escape_controls(text))?)
 }
 
 /// One line to stdout as it is, for JSON lines and raw values. Never styled.
@@ -53,16 +69,16 @@ pub fn reader_left(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| cause.downcast_ref().is_some_and(broken))
 }
 
-/// The text with each character that could steer a terminal as `\u{..}`: controls (line ends, tabs
-/// and 8-bit controls too) and those that turn the direction of text around, which make a line look like
-/// another. Printable text in any script passes.
+/// The text with each character that nobody sees as `\u{..}`: controls (line ends, tabs and 8-bit controls too), those
+/// that turn the direction of text around, and those without any width, which make one id look like another. Printable
+/// text in any script passes; of an emoji that is joined from several, the parts are shown.
 pub fn escape_controls(text: &str) -> Cow<'_, str> {
-    if !text.contains(steers) {
+    if !text.contains(unseen) {
         return Cow::Borrowed(text);
     }
     let mut escaped = String::with_capacity(text.len() + 16);
     for c in text.chars() {
-        if steers(c) { escaped.extend(c.escape_unicode()) } else { escaped.push(c) }
+        if unseen(c) { escaped.extend(c.escape_unicode()) } else { escaped.push(c) }
     }
     Cow::Owned(escaped)
 }
@@ -72,23 +88,61 @@ pub fn escape_lines(text: &str) -> String {
     text.split('\n').map(escape_controls).collect::<Vec<_>>().join("\n")
 }
 
-/// JSON text with the same characters as JSON's own `\u` escapes: equal for whoever parses it, and
-/// safe where it is shown. They stand in strings only, so that nothing else can change.
-pub fn escape_json(text: &str) -> Cow<'_, str> {
-    if !text.contains(steers) {
+/// The same for text that is styled already: colours and line ends stay. A caller escapes what it puts between its
+/// styles; this is for what a caller forgot.
+pub fn escape_all_but_styles(text: &str) -> Cow<'_, str> {
+    if !text.contains(|c| unseen(c) && c != '\n') {
         return Cow::Borrowed(text);
     }
     let mut escaped = String::with_capacity(text.len() + 16);
-    for c in text.chars() {
-        // All of them are in the first plane, so four digits are enough.
-        if steers(c) { escaped.push_str(&format!("\\u{:04x}", u32::from(c))) } else { escaped.push(c) }
+    let mut rest = text;
+    while let Some(c) = rest.chars().next() {
+        let kept = style(rest).unwrap_or(if unseen(c) && c != '\n' { 0 } else { c.len_utf8() });
+        let (same, after) = rest.split_at(kept);
+        escaped.push_str(same);
+        rest = after;
+        if kept == 0 {
+            escaped.extend(c.escape_unicode());
+            rest = rest.get(c.len_utf8()..).unwrap_or_default();
+        }
     }
     Cow::Owned(escaped)
 }
 
-fn steers(c: char) -> bool {
+/// The length of the escape sequence of a colour or a weight with which the text begins.
+fn style(text: &str) -> Option<usize> {
+    let codes = text.strip_prefix("\u{1b}[")?;
+    let end = codes.find(|c: char| !c.is_ascii_digit() && c != ';')?;
+    codes.get(end..)?.starts_with('m').then_some("\u{1b}[".len() + end + 1)
+}
+
+/// JSON text with the same characters as JSON's own `\u` escapes: equal for whoever parses it, and
+/// safe where it is shown. They stand in strings only, so that nothing else can change.
+pub fn escape_json(text: &str) -> Cow<'_, str> {
+    if !text.contains(unseen) {
+        return Cow::Borrowed(text);
+    }
+    let mut escaped = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        if unseen(c) {
+            let units =
+                c.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")).collect::<String>();
+            escaped.push_str(&units);
+        } else {
+            escaped.push(c);
+        }
+    }
+    Cow::Owned(escaped)
+}
+
+/// Controls, and what Unicode calls ignorable: no terminal shows it.
+fn unseen(c: char) -> bool {
     c.is_control()
-        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+        || matches!(c, '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}')
+        || matches!(c, '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}')
+        || matches!(c, '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}')
+        || matches!(c, '\u{fff0}'..='\u{fffb}' | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}')
+        || matches!(c, '\u{e0000}'..='\u{e0fff}')
 }
 
 /// The number as `12,345`.
@@ -177,6 +231,49 @@ mod tests {
         assert_eq!(escape_controls("evt\u{202e}1\u{2066}\u{2028}"), r"evt\u{202e}1\u{2066}\u{2028}");
         let plain = "evt_1 ü 日本 😀 עברית";
         assert!(matches!(escape_controls(plain), Cow::Borrowed(same) if same == plain));
+    }
+
+    #[test]
+    fn c7_what_has_no_width_is_escaped_wherever_it_is_printed() {
+        for unseen in [
+            "\u{200b}",
+            "\u{feff}",
+            "\u{200d}",
+            "\u{ad}",
+            "\u{2060}",
+            "\u{180e}",
+            "\u{fe0f}",
+            "\u{e0041}",
+            "\u{202e}",
+        ] {
+            let (text, c) = (format!("evt_{unseen}1"), unseen.chars().next().unwrap());
+            let expected = format!("evt_{}1", c.escape_unicode());
+            assert_eq!(escape_controls(&text), expected);
+            assert_eq!(escape_all_but_styles(&text), expected);
+            assert_eq!(escape_lines(&text), expected);
+            let json = serde_json::to_string(&text).unwrap();
+            let escaped = escape_json(&json);
+            assert!(escaped.is_ascii(), "{escaped}");
+            assert_eq!(serde_json::from_str::<String>(&escaped).unwrap(), text);
+            let table = Table::new(["id"]).row([&text]).to_string();
+            assert!(table.ends_with(&expected), "{table}");
+        }
+    }
+
+    #[test]
+    fn c7_styles_pass_and_nothing_else_that_begins_like_one() {
+        let bold = Style::new().bold();
+        let styled = format!("{bold}a{bold:#}\nb");
+        assert!(matches!(escape_all_but_styles(&styled), Cow::Owned(same) if same == styled));
+        for (text, expected) in [
+            ("\u{1b}[2Ja", "\\u{1b}[2Ja"),
+            ("\u{1b}[31", "\\u{1b}[31"),
+            ("\u{1b}]0;title\u{7}", "\\u{1b}]0;title\\u{7}"),
+            ("\u{1b}[1;31mred", "\u{1b}[1;31mred"),
+            ("a\tb\r\n", "a\\u{9}b\\u{d}\n"),
+        ] {
+            assert_eq!(escape_all_but_styles(text), expected);
+        }
     }
 
     #[test]

@@ -8,8 +8,6 @@ mod publish;
 mod ready;
 mod tally;
 
-use std::io::Write as _;
-
 use anyhow::Context as _;
 use clap::ArgGroup;
 use jiff::Timestamp;
@@ -18,6 +16,7 @@ use self::choice::Choice;
 use self::letters::Letters;
 use self::past::Past;
 use self::tally::Tally;
+use super::output::note;
 use super::tail::place;
 use super::{ConfigArgs, Verdict, explain, output};
 use crate::config::Loaded;
@@ -194,9 +193,4 @@ async fn apply(
     let source = sources.get(&args.source).with_context(|| explain::missing(&args.source, loaded))?;
     let publisher = publish::Publisher::new(loaded, kafka, source.clone())?;
     publisher.run(letters, choice, past, args.rate).await
-}
-
-/// One line to standard error.
-fn note(text: &str) -> anyhow::Result<()> {
-    Ok(writeln!(output::stderr(), "hookstream: {text}")?)
 }

@@ -5,7 +5,6 @@ mod list;
 mod requeue;
 mod show;
 
-use std::io::Write as _;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
@@ -14,7 +13,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::output::{self, print_json};
+use super::output::{note, print_json};
 use super::{ConfigArgs, Verdict};
 use crate::observe::log;
 use crate::record::Header;
@@ -163,11 +162,6 @@ impl<'a> Whole<'a> {
 
 fn time(ms: i64) -> String {
     Timestamp::from_millisecond(ms).map_or_else(|_| format!("{ms} ms"), |time| time.to_string())
-}
-
-/// One line to standard error.
-fn note(text: &str) -> anyhow::Result<()> {
-    Ok(writeln!(output::stderr(), "hookstream: {text}")?)
 }
 
 fn count(n: u64, what: &str) -> String {

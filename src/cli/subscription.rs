@@ -248,7 +248,7 @@ fn id(text: &str) -> anyhow::Result<String> {
 
 /// One line to standard error.
 fn line(text: &str) -> anyhow::Result<()> {
-    Ok(writeln!(output::stderr(), "{text}")?)
+    Ok(writeln!(output::stderr(), "{}", output::escape_controls(text))?)
 }
 
 fn note(text: &str) -> anyhow::Result<()> {

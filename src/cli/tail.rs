@@ -4,7 +4,7 @@ pub(super) mod choice;
 pub(super) mod place;
 mod show;
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::IsTerminal as _;
 
 use anyhow::Context as _;
 use clap::builder::NonEmptyStringValueParser;
@@ -119,7 +119,7 @@ async fn tail(loaded: &Loaded, args: &Args, start: Start) -> anyhow::Result<Verd
         let mut shown = 0_u64;
         while let Some(event) = events.recv().await {
             match event {
-                Event::Trouble(text) => writeln!(output::stderr(), "hookstream: {text}")?,
+                Event::Trouble(text) => output::note(&text)?,
                 Event::Record(record) => {
                     if key.as_ref().is_some_and(|key| !key.is(record.key.as_deref())) {
                         continue;
@@ -178,7 +178,7 @@ async fn spans(
     let spans = consumer.spans(&partitions, start).await?;
     if !args.exit && std::io::stderr().is_terminal() {
         let what = format!("{} ({})", count(topics.len(), "topic"), count(spans.len(), "partition"));
-        note(&match start {
+        output::note(&match start {
             Start::End => format!("following {what} from now on; -o start shows what is there; Ctrl-C ends"),
             _ => format!("reading {what}, then following; Ctrl-C ends"),
         })?;
@@ -194,19 +194,14 @@ fn verdict(shown: u64, args: &Args, spans: &[Span]) -> anyhow::Result<Verdict> {
     let places = count(spans.len(), "partition");
     match &args.key {
         Some(key) => {
-            note(&format!("no record with the key {} in {places}", output::escape_controls(key)))?;
+            output::note(&format!("no record with the key {} in {places}", output::escape_controls(key)))?;
             Ok(Verdict::No)
         }
         None => {
-            note(&format!("no records in {places}"))?;
+            output::note(&format!("no records in {places}"))?;
             Ok(Verdict::Yes)
         }
     }
-}
-
-/// One line to standard error.
-fn note(text: &str) -> anyhow::Result<()> {
-    Ok(writeln!(output::stderr(), "hookstream: {text}")?)
 }
 
 fn count(n: usize, what: &str) -> String {
@@ -229,7 +224,9 @@ impl Printer<'_> {
             && !std::mem::replace(&mut self.complained, true)
         {
             let url = self.registry_url;
-            note(&format!("values of schema {schema_id} cannot be decoded: {why} ([registry] url = {url})"))?;
+            output::note(&format!(
+                "values of schema {schema_id} cannot be decoded: {why} ([registry] url = {url})"
+            ))?;
         }
         if self.json {
             output::print_exact(&show::json(record, &value)?)?;

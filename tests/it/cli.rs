@@ -183,6 +183,56 @@ fn a_newcomer_sees_the_event_they_sent() {
     assert_eq!((code, found.len()), (1, 0), "{stderr}");
 }
 
+/// Zero width, a byte order mark, text turned around, a tag, an escape sequence.
+const UNSEEN: &str = "\u{200b}\u{feff}\u{202e}\u{e0041}";
+
+#[test]
+fn c7_no_command_prints_what_nobody_sees() {
+    let mut dev = Dev::start();
+    let (id, event_type) = (format!("evt_{UNSEEN}1"), format!("type{UNSEEN}"));
+    let body = format!(
+        r#"{{"id":"{id}","event_type":"{event_type}","timestamp":1,"data":{{"{UNSEEN}":"{UNSEEN}"}}}}"#
+    );
+    std::fs::write(dev.directory.path().join("odd.json"), &body).unwrap();
+    std::fs::write(
+        dev.directory.path().join("known.json"),
+        body.replace(&event_type, "batch_prediction.failed"),
+    )
+    .unwrap();
+    let shows = |what: &str, output: &str| {
+        assert!(!output.contains(|c| UNSEEN.contains(c)), "{what}: {output:?}");
+        assert!(output.contains("200b"), "{what}: {output:?}");
+    };
+    for file in ["odd.json", "known.json"] {
+        let (code, stdout, stderr) = dev.send(&["datagrid", "--body", file]);
+        assert_eq!(code, 0, "{stdout}{stderr}");
+        shows("send", &stdout);
+        shows("dev", &dev.lines.next().unwrap().unwrap());
+    }
+    let kafka = format!("kafka.bootstrap_servers={}", dev.text("kafka"));
+    let registry = format!("registry.url={}", dev.text("registry"));
+    let stack = ["-X", &*kafka, "-X", &*registry];
+    let header = "Datagrid-Signature: t=1775847600,v1=00";
+    let unknown = format!("none{UNSEEN}");
+    for arguments in [
+        &["tail", "-o", "start", "-e"][..],
+        &["tail", "-o", "start", "-e", "--key", &id],
+        &["tail", "-o", "start", "-e", "--key", &unknown],
+        &["tail", &unknown, "-o", "start", "-e"],
+        &["explain", "datagrid", "--header", header, "--body", &unknown],
+        &["explain", &unknown, "--header", header, "--body", "odd.json"],
+        &["replay", &unknown],
+        &["lag", "--group", &unknown],
+        &["schema", "drift", &unknown],
+        &["check", "-c", &unknown],
+    ] {
+        let mut command = hookstream(dev.directory.path());
+        command.env("DATAGRID_WEBHOOK_SECRET", "whsec_0123456789abcdef");
+        let (_, stdout, stderr) = run(command.args(arguments).args(stack));
+        shows(&format!("{arguments:?}"), &(stdout + &stderr));
+    }
+}
+
 #[test]
 fn send_says_no_when_the_answer_does() {
     let mut dev = Dev::start();

@@ -1,7 +1,6 @@
 //! Topics from where they were asked for up to their ends of this moment, decoded.
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -10,7 +9,7 @@ use jiff::Timestamp;
 use schema_registry_converter::avro_common::AvroSchema;
 use tokio::sync::mpsc;
 
-use crate::cli::output;
+pub(super) use crate::cli::output::note;
 use crate::config::Loaded;
 use crate::kafka::{Connection, Consumer, Event, Fetched, Start};
 use crate::schema::Registry;
@@ -132,9 +131,4 @@ fn bar(count: u64) -> ProgressBar {
 /// `1 record`, `4,102 records`.
 pub(super) fn count(n: u64, what: &str) -> String {
     format!("{} {what}{}", indicatif::HumanCount(n), if n == 1 { "" } else { "s" })
-}
-
-/// One line to standard error.
-pub(super) fn note(text: &str) -> anyhow::Result<()> {
-    Ok(writeln!(output::stderr(), "hookstream: {}", output::escape_controls(text))?)
 }
