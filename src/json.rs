@@ -1,6 +1,8 @@
 //! Strict JSON without a tree: the text is proven valid once, then opened one level at a time
 //! as slices of itself, so that every number keeps its own digits and nothing is copied.
 
+mod unique;
+
 use std::borrow::Cow;
 
 use serde::de::{Deserializer as _, MapAccess, SeqAccess, Visitor};
@@ -9,6 +11,7 @@ use serde_json::de::Read;
 use serde_json::value::RawValue;
 
 use crate::outcome::{Fault, Reason};
+pub use unique::unique;
 
 /// How deep arrays and objects may nest. serde_json's raw values know no limit, and everything
 /// behind the gate (consumers, too) may recurse.
@@ -194,7 +197,19 @@ fn repeated(members: &[(Cow<'_, str>, &RawValue)]) -> bool {
         }
         return false;
     }
-    let mut keys: Vec<&str> = members.iter().map(|(key, _)| key.as_ref()).collect();
+    sorted_repeat(members.iter().map(|(key, _)| key.as_ref()).collect())
+}
+
+/// The same for keys alone.
+fn repeated_keys(keys: &[Cow<'_, str>]) -> bool {
+    if keys.len() <= 32 {
+        let later = |place: usize| keys.get(place + 1..).unwrap_or_default();
+        return keys.iter().enumerate().any(|(place, key)| later(place).contains(key));
+    }
+    sorted_repeat(keys.iter().map(Cow::as_ref).collect())
+}
+
+fn sorted_repeat(mut keys: Vec<&str>) -> bool {
     keys.sort_unstable();
     keys.iter().zip(keys.iter().skip(1)).any(|(a, b)| a == b)
 }

@@ -22,7 +22,7 @@ use super::plan::{Compiler, Field, Node, Record, Time, kind};
 use super::walk::{Spoken, Stop, Walk};
 use crate::config::TimeFormat;
 use crate::envelope::{Event, Places};
-use crate::json::push_pointer;
+use crate::json::{self, push_pointer};
 use crate::outcome::{Fault, Reason};
 
 /// A framed value: 0x00, the schema id big-endian, Avro.
@@ -201,7 +201,11 @@ impl Encoder {
                 }
                 None => walk.out.push(*null),
             },
-            Root::Json => walk.text(event.text),
+            Root::Json => {
+                // Its readers open it; here nobody does.
+                json::unique(event.text)?;
+                walk.text(event.text);
+            }
             Root::ContentType { null, value } => match content_type(event) {
                 Some(text) => {
                     walk.out.push(*value);

@@ -281,6 +281,10 @@ impl<'e, 'd> Walk<'e, 'd> {
         if Kind::of(raw) == Kind::Null {
             return Ok(());
         }
+        // Nobody here opens it, and its readers must not see different values.
+        if matches!(Kind::of(raw), Kind::Object | Kind::Array) {
+            json::unique(raw.get())?;
+        }
         let size = at.size() + raw.get().len();
         self.budget = self.budget.checked_sub(size).ok_or_else(|| {
             Fault::new(Reason::ShapeMismatch, format!("additional_fields past {MAX_KEPT} bytes"))

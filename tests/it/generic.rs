@@ -62,6 +62,19 @@ async fn id_type_and_time_come_from_headers_and_the_record_says_that_they_are_un
 }
 
 #[tokio::test]
+async fn c7_a_key_that_stands_twice_is_no_generic_record_either_however_deep() {
+    let service = service("unmapped = \"generic\"").await;
+    for (data, published) in [(r#"{"a": [{"b": 1, "c": 2}]}"#, true), (r#"{"a": [{"b": 1, "b": 2}]}"#, false)]
+    {
+        let answer = post(&service, &[], &format!(r#"{{"event": "some.other", "data": {data}}}"#)).await;
+        match published {
+            true => answer.is(200, "published", None),
+            false => answer.is(200, "dead_lettered", Some("duplicate_key")),
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_header_that_a_rule_reads_stands_there_once_and_in_visible_ascii() {
     let service = service(HEADERS).await;
     let (id, kind) = (("X-Event-Id", "e1"), ("X-Event", "document.changed"));

@@ -36,6 +36,9 @@ async fn authentic_but_unusable_is_dead_lettered_with_its_reason() {
         ),
         (r#"{"id":"evt_1","id":"evt_2"}"#.into(), "duplicate_key"),
         (with("\"evt_1\"", r#"{"id":"a","\u0069d":"b"}"#), "duplicate_key"),
+        // Below a member that no schema knows, and in the place of a text: kept as they are sent (c7).
+        (with("\"evt_1\"", r#"{"new":{"a":[{"b":1,"b":2}]}}"#), "duplicate_key"),
+        (with("\"evt_1\"", r#"{"status":{"b":1,"\u0062":2}}"#), "duplicate_key"),
         (r#"{"event_type":"batch_prediction.completed","timestamp":1,"data":{}}"#.into(), "id_missing"),
         (with("null", "{}"), "id_missing"),
         (with("7", "{}"), "id_invalid"),

@@ -1,0 +1,142 @@
+//! Whether any object names a key twice, however deep: for a text that is kept as it is, so that no two of its readers
+//! see another value.
+
+use std::borrow::Cow;
+
+use super::{repeated_keys, skip_string};
+use crate::outcome::{Fault, Reason};
+
+/// Looks through a valid JSON text, one pass over its bytes.
+///
+/// # Errors
+/// `duplicate_key`.
+pub fn unique(text: &str) -> Result<(), Fault> {
+    // The keys of all objects that are open, one behind the other, and where those of each begin; an array has none.
+    let (mut keys, mut open): (Vec<Cow<'_, str>>, Vec<Option<usize>>) = (Vec::new(), Vec::new());
+    let mut bytes = text.as_bytes().iter();
+    // Behind `{`, and behind a comma in an object: a string there is a key.
+    let mut at_key = false;
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'"' => {
+                let start = text.len() - bytes.len();
+                skip_string(&mut bytes);
+                if at_key {
+                    let end = text.len() - bytes.len() - 1;
+                    keys.push(key(text.get(start..end).unwrap_or_default()));
+                    at_key = false;
+                }
+            }
+            b'{' => {
+                open.push(Some(keys.len()));
+                at_key = true;
+            }
+            b'[' => {
+                open.push(None);
+                at_key = false;
+            }
+            b'}' | b']' => {
+                if let Some(Some(first)) = open.pop() {
+                    if keys.get(first..).is_some_and(repeated_keys) {
+                        return Err(Reason::DuplicateKey.into());
+                    }
+                    keys.truncate(first);
+                }
+                at_key = false;
+            }
+            b',' => at_key = matches!(open.last(), Some(Some(_))),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// A key without its quotes, unescaped where it can be.
+fn key(inner: &str) -> Cow<'_, str> {
+    if !inner.contains('\\') {
+        return Cow::Borrowed(inner);
+    }
+    // Half of a surrogate pair is no text; then the key is as it is written.
+    serde_json::from_str(&format!("\"{inner}\"")).map_or(Cow::Borrowed(inner), Cow::Owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn c7_a_key_that_stands_twice_is_found_at_any_depth() {
+        for (text, twice) in [
+            ("{}", false),
+            ("[]", false),
+            ("\"{\\\"a\\\":1,\\\"a\\\":2}\"", false),
+            (r#"{"a":1,"b":{"a":1},"c":[{"a":1},{"a":1}]}"#, false),
+            (r#"{"a":"a","b":"a"}"#, false),
+            (r#"{"a":["a","a"],"b":1}"#, false),
+            (r#"{"a":{},"b":[],"c":{"d":{}}}"#, false),
+            (r#"{"a":1,"a":1}"#, true),
+            (r#"{"b":[1,{"c":{"a":1, "x":[{"a":2}], "a":1}}]}"#, true),
+            (r#"[[{"a":1},{"b":1,"\u0062":2}]]"#, true),
+            (r#"{"a\"b":1,"a\"b":2}"#, true),
+            (r#"{"a\\":1,"a":2}"#, false),
+            (r#"{"\ud800":1,"\ud800":2}"#, true),
+            (r#"{"a":{"b":1},"a":2}"#, true),
+            (r#"{"":1,"":2}"#, true),
+        ] {
+            assert_eq!(unique(text).is_err(), twice, "{text}");
+        }
+        let many: Vec<String> = (0..500).map(|n| format!("\"{n}\":{n}")).collect();
+        assert!(unique(&format!("{{{}}}", many.join(","))).is_ok());
+        assert!(unique(&format!("{{{},\"250\":0}}", many.join(","))).is_err());
+    }
+
+    /// The same as a reader that builds every object: serde_json's, with a map that counts.
+    #[test]
+    fn c7_it_says_what_a_reader_that_opens_every_object_says() {
+        let mut random = fastrand::Rng::with_seed(20261130);
+        let mut found = [0, 0];
+        for _ in 0..20_000 {
+            let mut text = String::new();
+            write(&mut text, &mut random, 4);
+            let raw = super::super::check(text.as_bytes()).unwrap();
+            let expected = opened(raw).is_err();
+            assert_eq!(unique(raw.get()).is_err(), expected, "{text}");
+            found[usize::from(expected)] += 1;
+        }
+        assert!(found.iter().all(|count| *count > 1_000), "{found:?}");
+    }
+
+    fn opened(raw: &serde_json::value::RawValue) -> Result<(), Fault> {
+        if let Some(object) = super::super::Object::open(raw)? {
+            return object.members().iter().try_for_each(|(_, value)| opened(value));
+        }
+        super::super::elements(raw).unwrap_or_default().into_iter().try_for_each(opened)
+    }
+
+    fn write(text: &mut String, random: &mut fastrand::Rng, depth: u32) {
+        let count = random.usize(..4);
+        match random.u32(..if depth == 0 { 3 } else { 6 }) {
+            0 => text.push_str(" -1.50e3 "),
+            1 => text.push_str("\"}{\\\\\\\",:[\""),
+            2 => text.push_str("null"),
+            3 => {
+                text.push('[');
+                for index in 0..count {
+                    text.push_str(if index > 0 { " , " } else { "" });
+                    write(text, random, depth - 1);
+                }
+                text.push(']');
+            }
+            _ => {
+                text.push('{');
+                for index in 0..count {
+                    text.push_str(if index > 0 { "," } else { " " });
+                    let keys = ["a", "\\u0061", "b", "c", "d", "e", "f\\\"", "{", ",", ""];
+                    text.push_str(&format!("\"{}\" : ", random.choice(keys).unwrap()));
+                    write(text, random, depth - 1);
+                }
+                text.push('}');
+            }
+        }
+    }
+}
