@@ -20,6 +20,7 @@ mod check;
 mod cli;
 mod compaction;
 mod dashboards;
+mod docs_tests;
 mod drift;
 mod durability;
 mod evolution;

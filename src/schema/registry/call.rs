@@ -155,7 +155,8 @@ pub(super) fn builder(loaded: &config::Loaded) -> anyhow::Result<reqwest::Client
         // The system's certificates are not needed, and a bare container has none.
         return Ok(if rules.url.starts_with("http://") { builder.tls_certs_only([]) } else { builder });
     };
-    let pem = files::read(path, files::MAX_PEM).with_context(|| format!("registry.ca_file {}", path.display()))?;
+    let pem =
+        files::read(path, files::MAX_PEM).with_context(|| format!("registry.ca_file {}", path.display()))?;
     let certificates = reqwest::Certificate::from_pem_bundle(&pem)
         .with_context(|| format!("registry.ca_file {} holds no PEM certificates", path.display()))?;
     Ok(builder.tls_certs_merge(certificates))
