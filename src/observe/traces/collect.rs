@@ -101,3 +101,31 @@ fn sentence(error: &AnswerError) -> String {
         None => error.to_string(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use opentelemetry_proto::tonic::collector::trace::v1::ExportTracePartialSuccess;
+
+    use super::*;
+
+    #[test]
+    fn k1_what_a_collector_leaves_out_is_known_and_what_is_no_answer_of_one_is_none() {
+        let left_out = |body: Vec<u8>| {
+            let (status, headers) = (StatusCode::OK, http::HeaderMap::new());
+            super::left_out(&Answer { status, headers, body }).map_err(|error| error.to_string())
+        };
+        for (rejected_spans, expected) in [(3, 3), (0, 0), (-1, 0)] {
+            let error_message = "planted".to_owned();
+            let partial_success = Some(ExportTracePartialSuccess { rejected_spans, error_message });
+            let body = ExportTraceServiceResponse { partial_success }.encode_to_vec();
+            assert_eq!(left_out(body), Ok(expected));
+        }
+        for body in ["", "{}", "{\"partialSuccess\": {}}"] {
+            assert_eq!(left_out(body.into()), Ok(0), "{body}");
+        }
+        for body in ["<html>planted", "[1]", "planted", "{\"planted\""] {
+            let said = left_out(body.into()).unwrap_err();
+            assert!(said.contains("an OTLP answer was expected") && !said.contains("planted"), "{said}");
+        }
+    }
+}
