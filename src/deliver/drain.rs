@@ -153,7 +153,7 @@ impl Drain {
     /// The oldest rows, `count` in all, of what is not left alone; where there are more topics than that,
     /// they take turns. On the way, what is due is tried with one row each.
     pub(super) async fn rows(&mut self, count: usize) -> Vec<Row> {
-        let mut topics: Vec<Topic> = self.spool.topics().into_iter().filter(|topic| topic.live > 0).collect();
+        let topics: Vec<Topic> = self.spool.topics().into_iter().filter(|topic| topic.live > 0).collect();
         let outages = &self.outages;
         self.backoffs.retain(|topic, backoff| {
             // A live delivery may have found it well.
@@ -161,14 +161,15 @@ impl Drain {
             !backoff.is_over()
         });
         self.sorted_out = false;
-        topics.retain(|topic| self.room(&topic.name) > 0);
+        let room: Vec<usize> = topics.iter().map(|topic| self.room(&topic.name)).collect();
+        let mut topics: Vec<(Topic, usize)> = topics.into_iter().zip(room).collect();
+        topics.retain(|(_, room)| *room > 0);
         let (first, some) = (self.turn % topics.len().max(1), topics.len().min(count));
         self.turn = first + some;
         let share = count / some.max(1);
         let mut rows = Vec::new();
-        for topic in topics.iter().cycle().skip(first).take(some) {
-            let room = self.room(&topic.name).min(share);
-            match self.spool.oldest(&topic.name, room, BATCH_BYTES).await {
+        for (topic, room) in topics.iter().cycle().skip(first).take(some) {
+            match self.spool.oldest(&topic.name, share.min(*room), BATCH_BYTES).await {
                 Ok(found) => rows.extend(found.into_iter().filter_map(|row| self.sort(row))),
                 Err(error) => tracing::error!(%error, "the spool cannot be read"),
             }
