@@ -8,11 +8,11 @@ use serde_json::Value;
 use crate::support::broker::Broker;
 use crate::support::{PATIENCE, Service, Setup, batch, kafka, on_embedded, until};
 
-/// `/readyz`, once its part `durability` has been read.
+/// `/readyz`, once its part `durability` has been read, and of topics that were just made.
 async fn read(service: &Service) -> (u16, Value) {
     until("the topics' durability", async || {
         let (_, ready) = service.admin("/readyz").await;
-        !ready.contains("not read yet")
+        !ready.contains("not read yet") && !ready.contains("not there or not to be seen")
     })
     .await;
     let (status, ready) = service.admin("/readyz").await;
