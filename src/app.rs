@@ -1,6 +1,7 @@
 //! The running service: start, reload, and a stop that loses nothing. Every background task is on this
 //! screen.
 
+mod clock;
 mod compile;
 mod drain_only;
 mod lag;
@@ -110,12 +111,13 @@ impl App {
             tokio::spawn(producer.clone().renew()),
             tokio::spawn(look_for_kafka(producer.clone(), health.clone())),
             tokio::spawn(upkeep::run(upkeep::EVERY)),
+            tokio::spawn(clock::watch(health.clone())),
         ];
         background.extend(spool.clone().map(|spool| tokio::spawn(watch_spool(spool, health.clone()))));
         background.extend(deliverer.drain().map(|drain| tokio::spawn(drain.run())));
         let recoveries = deliverer.recoveries();
         let pipeline = Arc::new(Pipeline::new(config.http.max_in_flight, deliverer));
-        let registry = Registry::new(&loaded)?;
+        let registry = Registry::new(&loaded)?.telling(health.clocks.clone());
         // In the spool's directory, which is ours alone by now.
         let pins = config.spool.dir.as_ref().map(|dir| Pins::open(dir, registry.url()));
         let (swap, reloads) = mpsc::channel(1);
@@ -344,6 +346,9 @@ async fn open_spool(config: &Config, health: &Health) -> anyhow::Result<Option<A
         min_free: rules.min_free as u64,
         reserve: spool::RESERVE,
     };
+    if let Some(past) = clock::newest(&dir) {
+        health.clocks.learn_past(past);
+    }
     let (spool, opened) = tokio::task::spawn_blocking(move || Spool::open(&dir, limits)).await??;
     tracing::info!(?opened, "spool");
     health.rely_on_spool();

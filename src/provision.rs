@@ -6,6 +6,7 @@ mod grants;
 mod plan;
 mod planner;
 mod policy;
+mod retention;
 mod subjects;
 
 use std::sync::Arc;
@@ -25,11 +26,15 @@ pub use grants::grants;
 pub use plan::{Action, Allowed, Change, Item, Kind, Left, Plan, Step, takes_less};
 pub use planner::{Done, Planner};
 pub use policy::{look as look_at_policies, remedy, watched};
+pub use retention::{ending, lasting, mend};
 pub use subjects::{RECHECK, Reloaded, Subjects};
 
 /// Between two rounds while something is missing.
 const PAUSES: [Duration; 4] =
     [Duration::from_millis(250), Duration::from_secs(1), Duration::from_secs(5), Duration::from_secs(15)];
+
+/// Whose clock stamps a topic's records.
+const TIMESTAMP_TYPE: &str = "message.timestamp.type";
 
 /// The bound of warming up one topic's metadata.
 const WARM_UP: Duration = Duration::from_secs(5);
@@ -164,6 +169,9 @@ fn topic(config: &Config, brokers: usize, name: &str, kind: Vec<(&'static str, S
     let mut settings = vec![
         ("min.insync.replicas", rules.min_insync_replicas.min(replication).to_string()),
         ("max.message.bytes", max_record(config.http.max_body).to_string()),
+        // By Kafka's clock from the append on: no clock of ours, and no wait in the spool, then takes a record's
+        // retention from it, or makes Kafka refuse it. The receipt is in its headers and in its value.
+        (TIMESTAMP_TYPE, "LogAppendTime".into()),
     ];
     settings.extend(kind);
     NewTopic {

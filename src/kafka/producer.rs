@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use arc_swap::{ArcSwap, Guard};
+use jiff::Timestamp;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::message::{Header, OwnedHeaders, Timestamp as KafkaTimestamp};
 use rdkafka::metadata::MetadataTopic;
 use rdkafka::producer::{FutureProducer, FutureRecord, Producer as _};
 use rdkafka::{ClientConfig, ClientContext, statistics};
@@ -18,6 +19,7 @@ use super::partitions::{PartitionCounts, TopicStatistics};
 use super::refused::refused;
 use super::renew::Voice;
 use super::{Connection, Trouble, partition_of};
+use crate::observe::clock::{Clocks, Reference};
 use crate::observe::health::{Health, State};
 use crate::observe::metrics::{self, Broker, Queue};
 use crate::record::Record;
@@ -50,6 +52,7 @@ pub struct Producer {
     pub(super) config: ClientConfig,
     pub(super) current: ArcSwap<Live>,
     pub(super) partitions: Arc<PartitionCounts>,
+    clocks: Arc<Clocks>,
 }
 
 /// A producer of librdkafka's, and what it may say about Kafka.
@@ -134,8 +137,9 @@ impl Producer {
     pub fn new(connection: &Connection, tuning: Tuning, health: Arc<Health>) -> anyhow::Result<Self> {
         let config = Self::config(connection, tuning);
         let partitions = Arc::<PartitionCounts>::default();
+        let clocks = health.clocks.clone();
         let live = Live::new(&config, Voice::new(health), partitions.clone())?;
-        Ok(Self { config, current: ArcSwap::from_pointee(live), partitions })
+        Ok(Self { config, current: ArcSwap::from_pointee(live), partitions, clocks })
     }
 
     /// Every property that librdkafka is given. Public for the benchmarks: what they hold this service
@@ -165,7 +169,8 @@ impl Producer {
         self.current.load()
     }
 
-    /// Hands the record to librdkafka now and returns its acknowledgement as a future.
+    /// Hands the record to librdkafka now and returns its acknowledgement as a future. Its Kafka timestamp
+    /// is that of now, see [`Clocks::stamp`]; the receipt is in its headers and its value.
     ///
     /// # Errors
     /// At once when librdkafka's queue is full or refuses the record; later what Kafka says.
@@ -181,10 +186,11 @@ impl Producer {
         for (key, value) in record.headers() {
             headers = headers.insert(Header { key, value: Some(value.as_ref()) });
         }
+        let (clocks, stamp) = (self.clocks.clone(), self.clocks.stamp(Timestamp::now()));
         let message = FutureRecord::to(record.topic())
             .key(record.key())
             .payload(record.value())
-            .timestamp(record.timestamp_ms())
+            .timestamp(stamp.ms)
             .headers(headers);
         let live = self.live();
         let ack = live.inner.send_result(message).map_err(|(error, _)| {
@@ -199,8 +205,18 @@ impl Producer {
                 Ok(Ok(delivered)) if delivered.offset < 0 => {
                     Err(Trouble::unanswered("Kafka acknowledged a later record, and not this one"))
                 }
-                Ok(Ok(delivered)) => Ok(Ack { partition: delivered.partition, offset: delivered.offset }),
-                Ok(Err((error, _))) => Err(Trouble::from(&error)),
+                Ok(Ok(delivered)) => {
+                    if let KafkaTimestamp::LogAppendTime(ms) = delivered.timestamp {
+                        clocks.learn(Reference::Kafka, ms);
+                    }
+                    Ok(Ack { partition: delivered.partition, offset: delivered.offset })
+                }
+                Ok(Err((error, _))) => {
+                    if error.rdkafka_error_code() == Some(RDKafkaErrorCode::InvalidTimestamp) {
+                        clocks.refuse(stamp);
+                    }
+                    Err(Trouble::from(&error))
+                }
                 Err(_) => Err(Trouble::unanswered("the producer is gone")),
             }
         })

@@ -7,6 +7,8 @@ use arc_swap::ArcSwap;
 use serde::Serialize;
 use tokio::sync::Notify;
 
+use super::clock::Clocks;
+
 /// How a part does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -95,10 +97,14 @@ pub struct Health {
     /// How many copies an acknowledged record is sure to have. Too few never makes the service not
     /// ready: deliveries are taken, and a wait would not change it.
     pub durability: Part,
+    /// Whether our clock agrees with Kafka's, or else the registry's. One that does not stops nothing.
+    pub clock: Part,
     /// The local queue, where there is one.
     pub spool: Part,
     /// Whether we are shutting down.
     pub service: Part,
+    /// What other clocks say.
+    pub clocks: Arc<Clocks>,
     /// Whether there is a spool to turn to.
     has_spool: AtomicBool,
     changed: Arc<Notify>,
@@ -119,6 +125,7 @@ struct Parts {
     schemas: Report,
     publishing: Report,
     durability: Report,
+    clock: Report,
     spool: Report,
     service: Report,
 }
@@ -133,7 +140,9 @@ impl Health {
             schemas: Part::new("schemas", State::Down, STARTING, &changed),
             publishing: Part::new("publishing", State::Ok, "", &changed),
             durability: Part::new("durability", State::Unknown, "not read yet", &changed),
+            clock: Part::new("clock", State::Ok, "not looked at yet", &changed),
             spool: Part::new("spool", State::Ok, "off: [spool] dir is not set", &changed),
+            clocks: Arc::default(),
             has_spool: AtomicBool::new(false),
             service: Part::new("service", State::Ok, "", &changed),
             changed,
@@ -169,7 +178,8 @@ impl Health {
     /// The whole is as well as its worst part.
     pub fn readiness(&self) -> Readiness {
         let parts = self.parts();
-        let told = parts.durability.state.max(parts.publishing.state).min(State::Degraded);
+        let told = parts.durability.state.max(parts.publishing.state).max(parts.clock.state);
+        let told = told.min(State::Degraded);
         let status = match self.taken(&parts).max(told) {
             State::Ok | State::Unknown => "ready",
             State::Degraded => "degraded",
@@ -185,6 +195,7 @@ impl Health {
             schemas: self.schemas.report(),
             publishing: self.publishing.report(),
             durability: self.durability.report(),
+            clock: self.clock.report(),
             spool: self.spool.report(),
             service: self.service.report(),
         }
@@ -214,17 +225,20 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn too_few_copies_are_told_and_stop_nothing() {
+    async fn too_few_copies_and_a_wrong_clock_are_told_and_stop_nothing() {
         let health = Health::new();
         for part in [&health.kafka, &health.topics, &health.schemas] {
             part.put(State::Ok, "");
         }
-        assert_eq!(health.readiness().status, "ready");
-        for state in [State::Degraded, State::Down] {
-            health.durability.put(state, "1 copy");
-            let readiness = health.readiness();
-            assert!(readiness.status == "degraded" && readiness.is_ready(), "{readiness:?}");
-            health.ready().await;
+        for part in [&health.durability, &health.clock] {
+            assert_eq!(health.readiness().status, "ready");
+            for state in [State::Degraded, State::Down] {
+                part.put(state, "1 copy, or 2 h");
+                let readiness = health.readiness();
+                assert!(readiness.status == "degraded" && readiness.is_ready(), "{readiness:?}");
+                health.ready().await;
+            }
+            part.put(State::Ok, "");
         }
         health.kafka.put(State::Down, "no broker answers");
         assert_eq!(health.readiness().status, "not_ready");

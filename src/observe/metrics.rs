@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
 use crate::outcome::{Outcome, Reason};
@@ -84,6 +84,10 @@ metrics! {
         "Bytes of all rows in the spool: topics, keys, headers, values.";
     SPOOL_OLDEST  Gauge     "hookstream_spool_oldest_timestamp_seconds" []
         "When the oldest live row of the spool was received, in seconds since 1970; NaN while there is none.";
+    CLOCK         Gauge     "hookstream_clock_offset_seconds" ["reference"]
+        "Our clock less another one: `kafka`, as acknowledgements tell it of topics with message.timestamp.type=LogAppendTime, or `registry`, by the Date of its answers; NaN while it is not known.";
+    RETENTION     Gauge     "hookstream_topic_retention_seconds" ["topic"]
+        "How long Kafka keeps a record of the topic, by retention.ms, looked at each minute; +Inf where age removes none.";
     LAG           Gauge     "kafka_consumergroup_lag" ["consumergroup", "topic", "partition"]
         "Records between a group's committed offset and the log end, by offsets; NaN while it is not known. This and the next four are there only with `[lag] groups`.";
     LAG_SECONDS   Gauge     "kafka_consumergroup_lag_seconds" ["consumergroup", "topic", "partition"]
@@ -292,6 +296,19 @@ pub fn spool(live: u64, parked: u64, bytes: u64, oldest_ms: Option<i64>) {
     metrics::gauge!(SPOOL_BYTES).set(bytes as f64);
     // A zero would make every alarm on its age go off; NaN compares as false.
     metrics::gauge!(SPOOL_OLDEST).set(oldest_ms.map_or(f64::NAN, |ms| ms as f64 / 1000.0));
+}
+
+/// How far our clock is ahead of the one that `reference` names.
+pub fn clock(reference: &'static str, ahead: Option<SignedDuration>) {
+    // A zero would look like a clock that is right; NaN compares as false.
+    let ahead = ahead.map_or(f64::NAN, |ahead| ahead.as_secs_f64());
+    metrics::gauge!(CLOCK, "reference" => reference).set(ahead);
+}
+
+/// How long a topic keeps its records; `None` where age removes none.
+pub fn retention(topic: &str, kept: Option<Duration>) {
+    let kept = kept.map_or(f64::INFINITY, |kept| kept.as_secs_f64());
+    metrics::gauge!(RETENTION, "topic" => topic.to_owned()).set(kept);
 }
 
 /// The metrics of one secret of a source, registered once, so that a delivery only counts. They are

@@ -1,5 +1,6 @@
 //! What others see of the service: log, metrics, health, status.
 
+pub mod clock;
 pub mod drift;
 pub mod health;
 pub mod log;

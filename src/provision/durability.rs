@@ -1,5 +1,5 @@
-//! How many copies an acknowledged record is sure to have, as the cluster says itself: topics may
-//! have been made by others, and changed since.
+//! How many copies an acknowledged record is sure to have, as the cluster says itself, and what ends those that
+//! must last: topics may have been made by others, and changed since.
 //!
 //! acks=all waits for the replicas that are in sync, and `min.insync.replicas` says how few these
 //! may be. So a record is sure to have that many copies, and no more than there are replicas: Kafka
@@ -13,8 +13,10 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
+use super::retention;
 use crate::kafka::{Admin, Copies};
 use crate::observe::health::{Health, State};
+use crate::observe::metrics;
 use crate::sources::Sources;
 
 /// Fewer, and one lost disk may lose a record that was answered 200.
@@ -83,16 +85,26 @@ impl Durability {
 
     /// True when it is known of every topic.
     async fn read(&self) -> anyhow::Result<bool> {
-        let topics = self.sources.load().topics();
-        let copies = self.admin.copies(&topics).await?;
+        let sources = self.sources.load_full();
+        let topics = sources.topics();
+        let asked: Vec<String> = topics.iter().cloned().chain(retention::lasting(&sources)).collect();
+        let shapes = self.admin.shapes(&asked).await?;
+        for (topic, shape) in &shapes {
+            retention::kept_for(shape).into_iter().for_each(|kept| metrics::retention(topic, kept));
+        }
         let copies = topics.into_iter().map(|topic| {
-            let found = copies.get(&topic).copied();
+            let found = shapes.get(&topic).map(|shape| shape.copies);
             (topic, found)
         });
         let copies: BTreeMap<String, Option<Copies>> = copies.collect();
         let known = copies.values().all(|copies| copies.is_some_and(|copies| copies.sure().is_some()));
-        let (state, why) = judge(&copies);
-        self.health.durability.set(state, why);
+        let (mut state, why) = judge(&copies);
+        let mut whys: Vec<String> = Some(why).filter(|why| !why.is_empty()).into_iter().collect();
+        for (_, why) in retention::ending(&sources, &shapes) {
+            state = state.max(State::Degraded);
+            whys.push(why);
+        }
+        self.health.durability.set(state, whys.join("; "));
         Ok(known)
     }
 }

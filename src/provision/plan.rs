@@ -12,6 +12,7 @@ use std::fmt;
 
 use serde::Serialize;
 
+use super::TIMESTAMP_TYPE;
 use crate::config::Level;
 use crate::kafka::{Alteration, NewTopic, Shape};
 use crate::schema::changes::FieldChange;
@@ -232,6 +233,9 @@ pub(super) fn topic(wished: &NewTopic, actual: Option<&Shape>, allowed: Allowed)
             Verdict::Same => {}
             Verdict::Change => {
                 item.change(key, Some(is.to_owned()), value.clone());
+                if *key == TIMESTAMP_TYPE {
+                    item.note("of new records; when they were received stays in hookstream-received-at and received_at");
+                }
                 settings.push(((*key).to_owned(), value));
             }
             Verdict::Left(why) => item.left(key, is, &value, why),

@@ -181,8 +181,7 @@ impl Record {
         &self.value
     }
 
-    /// When the delivery was received, as milliseconds since 1970. An event's own time would fall
-    /// under retention, or be refused as future.
+    /// When the delivery was received, as milliseconds since 1970. Not what Kafka stamps it with.
     pub fn timestamp_ms(&self) -> i64 {
         self.timestamp.as_millisecond()
     }

@@ -2,6 +2,7 @@
 
 mod call;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -17,6 +18,7 @@ use super::reasons::explain;
 use super::{Loaded, shipped};
 use crate::client::JsonObject;
 use crate::config::{self, Auth, Level};
+use crate::observe::clock::Clocks;
 
 /// How long a replica of the registry that lags behind gets to know an id.
 pub const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -132,6 +134,12 @@ impl Registry {
         let rules = &loaded.config.registry;
         let (normalize, auto_register) = (rules.normalize, rules.auto_register);
         Ok(Self { caller, settings, normalize, auto_register })
+    }
+
+    /// The same, which tells `clocks` what time it is there.
+    pub fn telling(mut self, clocks: Arc<Clocks>) -> Self {
+        self.caller.clocks = clocks;
+        self
     }
 
     /// Where it is, with the context if there is one, without a slash at the end. Fit to be shown: the

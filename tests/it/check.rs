@@ -288,6 +288,37 @@ async fn a_topic_that_compacts_though_its_key_is_no_event_id_is_told_with_the_co
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a2_dead_letters_that_kafka_would_remove_are_told_with_the_command_that_keeps_them() {
+    let setup = Setup::new("datagrid");
+    let letters = format!("dead_letter.{}", setup.source);
+    let replayed = format!("{letters}.replayed");
+    kafka::create_with(&letters, &[("retention.ms", "604800000"), ("retention.bytes", "1000000")]).await;
+    kafka::create_with(&replayed, &[("cleanup.policy", "compact,delete"), ("retention.ms", "1000")]).await;
+    for topic in [&letters, &replayed] {
+        until("the topic", async || kafka::exists(topic).await).await;
+    }
+    let parts = online(setup.toml(), &[]).await.1;
+    assert_eq!(parts["retention"]["state"], "degraded", "{parts}");
+    let text = format!(
+        "{letters}: it removes records after 604800s (retention.ms), it removes records past 1000000 bytes a \
+         partition (retention.bytes); letters wait there for a person; {replayed}: it removes records after 1s \
+         (retention.ms); what was replayed is remembered there"
+    );
+    assert_eq!(parts["retention"]["text"], text);
+    let next: Vec<&str> =
+        parts["retention"]["next"].as_array().unwrap().iter().flat_map(Value::as_str).collect();
+    for (next, topic, policy) in [(next[0], &letters, "delete"), (next[1], &replayed, "compact")] {
+        let ends = format!(
+            "--entity-name {topic} --alter --add-config cleanup.policy={policy},retention.ms=-1,retention.bytes=-1"
+        );
+        assert!(next.ends_with(&ends), "{next}");
+    }
+    // Readiness tells as well, and deliveries are taken.
+    let service = setup.ready().await;
+    until("what ends dead letters", async || service.admin("/readyz").await.1.contains(&text)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_reached_is_told_in_time_and_hides_nothing_else() {
     // A registry that takes connections and never answers.
     let hung = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

@@ -353,8 +353,10 @@ async fn gauges_turn_to_nan_while_the_broker_is_away_and_come_back_with_it() {
     let (group, gone) = (format!("{prefix}-group"), format!("{prefix}-gone"));
     // The one by its name is asked for from the start on, when the cluster has no coordinator for it yet.
     setup.tables = format!("[lag]\ngroups = [\"{prefix}-*\", \"{group}\"]\ninterval = \"1s\"");
+    // Else Kafka stamps the records of a minute ago.
+    let topic = format!("{}.document.changed", setup.source);
+    kafka::create_on(&broker.bootstrap(), &topic, 1, &[("message.timestamp.type", "CreateTime")]).await;
     let service = setup.ready().await;
-    let topic = service.topic("document.changed");
     let labels = |group: &str| format!("consumergroup=\"{group}\",topic=\"{topic}\",partition=\"0\"");
     let records = format!("kafka_consumergroup_lag{{{}}}", labels(&group));
     let seconds = format!("kafka_consumergroup_lag_seconds{{{}}}", labels(&group));

@@ -18,6 +18,7 @@ mod answers;
 mod bench;
 mod check;
 mod cli;
+mod clock;
 mod compaction;
 mod dashboards;
 mod docs_tests;

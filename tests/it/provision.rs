@@ -60,9 +60,9 @@ async fn from_an_empty_cluster_to_ready_and_the_second_plan_is_empty() {
     let (code, stdout, _) = provision(&setup, &[]).await;
     assert_eq!(code, 1);
     for expected in [
-        format!("+ topic {topic}\n    + partitions           3\n"),
-        "    + cleanup.policy       compact,delete\n".into(),
-        "    + retention.ms         2592000000 (30days)\n".into(),
+        format!("+ topic {topic}\n    + partitions              3\n"),
+        "    + cleanup.policy          compact,delete\n".into(),
+        "    + retention.ms            2592000000 (30days)\n".into(),
         format!("+ topic dead_letter.{}\n", setup.source),
         format!(
             "+ subject {topic}-value\n    + schema         version 1\n    + compatibility  FULL_TRANSITIVE\n"
@@ -136,9 +136,9 @@ async fn each_drift_is_shown_what_is_safe_is_altered_and_a_foreign_key_survives(
 
     let (code, stdout, stderr) = provision(&setup, &["--apply"]).await;
     assert_eq!(code, 0, "{stdout}{stderr}");
-    assert!(stdout.contains("    ~ retention.ms       5000 (5s) -> 2592000000 (30days)\n"), "{stdout}");
+    assert!(stdout.contains("    ~ retention.ms            5000 (5s) -> 2592000000 (30days)\n"), "{stdout}");
     assert!(
-        stdout.contains("    = segment.ms         777777 (12m 57s 777ms)   set by somebody else\n"),
+        stdout.contains("    = segment.ms              777777 (12m 57s 777ms)   set by somebody else\n"),
         "{stdout}"
     );
     until_kept(&setup).await;
@@ -149,6 +149,7 @@ async fn each_drift_is_shown_what_is_safe_is_altered_and_a_foreign_key_survives(
     assert_eq!((&*own["retention.ms"], &*own["min.insync.replicas"]), ("-1", "2"));
     let own = kafka::own_settings(&dead).await;
     assert_eq!((&*own["retention.ms"], &*own["cleanup.policy"]), ("-1", "delete"));
+    assert_eq!(own["message.timestamp.type"], "LogAppendTime");
 
     // What cannot be taken back, by its flag only.
     let (code, _, items) = report(&setup, &["--allow-repartition", "--allow-removal"]).await;

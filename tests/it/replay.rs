@@ -175,7 +175,8 @@ async fn letters_are_listed_planned_and_published_once_their_type_has_a_topic() 
     let published = found(&completed).await;
     assert_eq!(published.len(), 1);
     let letter = before.iter().find(|letter| letter.key == "evt_1").unwrap();
-    assert_eq!((published[0].key.as_str(), published[0].timestamp), ("evt_1", letter.timestamp));
+    assert_eq!(published[0].key, "evt_1");
+    assert!(published[0].timestamp > letter.timestamp, "its retention begins anew");
     assert_eq!(published[0].headers["hookstream-replayed"], one);
     for same in ["hookstream-delivery-id", "hookstream-received-at", "hookstream-secret"] {
         assert_eq!(published[0].headers[same], letter.headers[same], "{same}");

@@ -35,7 +35,11 @@ subjects and headers; the Avro names stay.
   null: there are no tombstones.
 - **The partition** is chosen as Kafka's Java clients do, by murmur2 of the key. Order holds within a partition and is that
   of arrival; when things happened, `time` tells.
-- **The timestamp** of the Kafka record is `received_at`.
+- **The timestamp** of the Kafka record is when it was appended, by Kafka's clock (`message.timestamp.type=LogAppendTime`);
+  in a topic that somebody else has made with `CreateTime`, when it was handed over. So its retention begins when it is
+  there for you to read, however long Kafka was out before and whatever our clock says. When it was received stands in
+  `received_at` and in the header `hookstream-received-at`, when it happened in `time`: a window or a join by time takes
+  one of these.
 - **Topics** are made with `cleanup.policy=compact,delete` and 30 days of retention, unless the configuration or your
   platform says otherwise.
 - **Schemas change** so that old and new readers can read old and new records (FULL_TRANSITIVE): fields come with a default,

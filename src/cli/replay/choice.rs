@@ -38,7 +38,10 @@ impl Choice {
     pub(super) fn takes(&self, record: &Fetched) -> bool {
         let reason = header(record, "hookstream-reason");
         let by_reason = || self.reasons.iter().any(|wanted| reason == Some(wanted.row().label));
-        let received = record.timestamp_ms.unwrap_or_default();
+        // Kafka's timestamp is later by a wait in the spool, and by another clock.
+        let received =
+            header(record, "hookstream-received-at").and_then(|time| time.parse::<Timestamp>().ok());
+        let received = received.map(Timestamp::as_millisecond).or(record.timestamp_ms).unwrap_or_default();
         (self.reasons.is_empty() || by_reason())
             && self.since.is_none_or(|since| received >= since.as_millisecond())
             && self.until.is_none_or(|until| received < until.as_millisecond())

@@ -3,6 +3,7 @@
 //! but what `schema/decode` looks up is asked here.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -13,6 +14,7 @@ use serde::de::DeserializeOwned;
 use crate::client::{self, AnswerError, JsonObject, printable};
 use crate::config::{self, Auth};
 use crate::files;
+use crate::observe::clock::Clocks;
 
 /// The bound of each call.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(10);
@@ -29,6 +31,8 @@ pub(super) struct Caller {
     context: Option<String>,
     auth: Auth,
     client: reqwest::Client,
+    /// Told what time it is there.
+    pub(super) clocks: Arc<Clocks>,
 }
 
 /// What the registry said instead of yes.
@@ -77,7 +81,7 @@ impl Caller {
         let context = rules.context.as_ref().map(|context| format!("/contexts/{context}"));
         let url = format!("{}{}", rules.url.trim_end_matches('/'), context.as_deref().unwrap_or_default());
         let client = builder(loaded)?.timeout(TIMEOUT).build().context("the registry's client")?;
-        Ok(Self { url, context, auth: loaded.registry_auth.clone(), client })
+        Ok(Self { url, context, auth: loaded.registry_auth.clone(), client, clocks: Arc::default() })
     }
 
     /// One call. `expected` says for people what the answer must be; for a struct, `T` is a [`JsonObject`].
@@ -94,6 +98,7 @@ impl Caller {
             request = request.header("content-type", MEDIA_TYPE).body(body);
         }
         let answer = client::send(request).await.map_err(|error| self.unanswered(error, &call, path))?;
+        self.clocks.learn_date(&answer.headers);
         let status = answer.status;
         if !status.is_success() {
             let words = answer.json::<JsonObject<Words>>("").ok().map(|JsonObject(words)| words);

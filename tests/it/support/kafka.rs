@@ -98,10 +98,17 @@ pub async fn create_with(topic: &str, settings: &[(&str, &str)]) {
 
 /// The same with so many partitions.
 pub async fn create_wide(topic: &str, partitions: i32, settings: &[(&str, &str)]) {
+    create_on(&stack("KAFKA"), topic, partitions, settings).await;
+}
+
+/// The same on any cluster.
+pub async fn create_on(bootstrap: &str, topic: &str, partitions: i32, settings: &[(&str, &str)]) {
+    let admin: AdminClient<DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", bootstrap).create().unwrap();
     let options = AdminOptions::new().operation_timeout(Some(PATIENCE)).request_timeout(Some(PATIENCE));
     let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
     let new = settings.iter().fold(new, |new, (key, value)| new.set(key, value));
-    assert_eq!(admin().create_topics(&[new], &options).await.unwrap(), [Ok(topic.to_owned())]);
+    assert_eq!(admin.create_topics(&[new], &options).await.unwrap(), [Ok(topic.to_owned())]);
 }
 
 /// The configuration that was set on a topic of the real Kafka itself.

@@ -1,6 +1,7 @@
 //! What the tests share: the stack, a service on it, a provider that signs, and readers.
 
 pub mod broker;
+pub mod clock;
 pub mod collector;
 pub mod groups;
 pub mod hostile;

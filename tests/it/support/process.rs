@@ -29,7 +29,15 @@ pub type Log = Arc<Mutex<Vec<Value>>>;
 
 /// The same with its log.
 pub fn serve_with_log(config: &std::path::Path) -> (Process, String, String, Log) {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_hookstream"))
+    serve_under(config, &[])
+}
+
+/// The same under a command, such as `env` with variables; empty for none.
+pub fn serve_under(config: &std::path::Path, under: &[String]) -> (Process, String, String, Log) {
+    let program = env!("CARGO_BIN_EXE_hookstream");
+    let mut words = under.iter().map(String::as_str).chain([program]);
+    let mut child = Command::new(words.next().unwrap())
+        .args(words)
         .args(["serve", "-c"])
         .arg(config)
         .current_dir(config.parent().unwrap())

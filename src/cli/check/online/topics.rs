@@ -7,7 +7,7 @@ use crate::cli::check::{Part, State};
 use crate::config::Loaded;
 use crate::kafka::{Admin, Cluster, NewTopic, Refusal, Shape};
 use crate::observe::health;
-use crate::provision::{grants, judge, remedy, takes_less, watched, wished_topics};
+use crate::provision::{ending, grants, judge, lasting, mend, remedy, takes_less, watched, wished_topics};
 use crate::sources::Sources;
 
 /// One part for those that are missing, one for how durable those are that are there, one for those that
@@ -16,7 +16,11 @@ pub(super) async fn look(loaded: &Loaded, sources: &Sources, admin: &Admin, clus
     let wished = wished_topics(&loaded.config, sources, cluster.brokers);
     let (there, missing): (Vec<NewTopic>, Vec<NewTopic>) =
         wished.into_iter().partition(|topic| cluster.topics.contains_key(&topic.name));
-    let names: Vec<String> = there.iter().map(|topic| topic.name.clone()).collect();
+    let mut names: Vec<String> = there.iter().map(|topic| topic.name.clone()).collect();
+    // What was replayed, too, where there is such a topic.
+    names.extend(lasting(sources).into_iter().filter(|topic| cluster.topics.contains_key(topic)));
+    names.sort();
+    names.dedup();
     let mut parts = vec![creation(loaded, sources, admin, there.len(), &missing).await];
     if there.is_empty() {
         return parts;
@@ -25,6 +29,7 @@ pub(super) async fn look(loaded: &Loaded, sources: &Sources, admin: &Admin, clus
         Ok(shapes) => {
             parts.push(durability(&shapes));
             parts.extend(sizes(&there, &shapes));
+            parts.extend(retention(sources, &shapes, &loaded.config.kafka.bootstrap_servers));
             parts.extend(compaction(sources, &shapes, &loaded.config.kafka.bootstrap_servers));
         }
         Err(error) => {
@@ -97,6 +102,15 @@ fn sizes(wished: &[NewTopic], shapes: &BTreeMap<String, Shape>) -> Option<Part> 
         || format!("large deliveries wait in the spool, or go to the dead letters: {}", small.join(", "));
     let next = "`hookstream provision --apply` raises max.message.bytes";
     (!small.is_empty()).then(|| Part::new("sizes", State::Degraded, text()).next(next))
+}
+
+/// The dead letters that do not wait until somebody deletes them; `None` where all do.
+fn retention(sources: &Sources, shapes: &BTreeMap<String, Shape>, servers: &str) -> Option<Part> {
+    let ending = ending(sources, shapes);
+    let why: Vec<&str> = ending.iter().map(|(_, why)| &**why).collect();
+    let part = Part::new("retention", State::Degraded, why.join("; "));
+    let part = ending.iter().fold(part, |part, (topic, _)| part.next(mend(topic, servers)));
+    (!ending.is_empty()).then_some(part)
 }
 
 /// Those whose key is not the event id; `None` where there are none.

@@ -1,0 +1,247 @@
+//! A wrong clock and a long outage, on a Kafka that removes what is too old at once. The service is the real
+//! program; its clock alone is wrong.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use rdkafka::ClientConfig;
+use rdkafka::producer::{FutureProducer, FutureRecord};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::support::broker::Broker;
+use crate::support::clock::Clock;
+use crate::support::process::{Log, Process, serve_under};
+use crate::support::{PATIENCE, Setup, batch, datagrid, kafka, unique, until};
+
+/// So that it looks each moment for what is too old, and not after 30 s and then each 5 minutes.
+const AT_ONCE: &str =
+    "auto.create.topics.enable=false\nlog.initial.task.delay.ms=100\nlog.retention.check.interval.ms=200\n";
+
+const RIGHT: SignedDuration = SignedDuration::ZERO;
+const HOUR: SignedDuration = SignedDuration::from_hours(1);
+
+/// The program on a broker of the test's own.
+struct World {
+    setup: Setup,
+    clock: Clock,
+    directory: TempDir,
+    program: Option<(Process, String, String, Log)>,
+    client: reqwest::Client,
+}
+
+impl World {
+    fn new(broker: &Broker, off: SignedDuration) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let mut setup = Setup::new("datagrid");
+        setup.kafka = broker.bootstrap();
+        setup.rules = "types = [\"batch_prediction.completed\"]\n".into();
+        setup.tables = format!(
+            "[spool]\nmin_free = \"1 MiB\"\ndir = \"{}\"\n",
+            directory.path().join("spool").display()
+        );
+        let client = reqwest::Client::builder().timeout(PATIENCE).no_proxy().build().unwrap();
+        Self { setup, clock: Clock::off(off), directory, program: None, client }
+    }
+
+    fn topic(&self) -> String {
+        format!("{}.batch_prediction.completed", self.setup.source)
+    }
+
+    fn letters(&self) -> String {
+        format!("dead_letter.{}", self.setup.source)
+    }
+
+    /// Makes the topics as older versions did, or others: the producer's clock stamps their records.
+    async fn topics_by_create_time(&self, retention: SignedDuration) {
+        for topic in [self.topic(), self.letters()] {
+            create(&self.setup.kafka, &topic, retention).await;
+        }
+    }
+
+    async fn start(&mut self) {
+        let config: PathBuf = self.directory.path().join("hookstream.toml");
+        std::fs::write(&config, self.setup.toml()).unwrap();
+        let clock = self.clock.command();
+        let started = tokio::task::spawn_blocking(move || serve_under(&config, &clock));
+        self.program = Some(started.await.unwrap());
+        until("a service that is ready", async || {
+            let ready = self.ready().await;
+            ["kafka", "topics", "schemas"].iter().all(|part| ready["parts"][part]["state"] == "ok")
+        })
+        .await;
+    }
+
+    async fn ready(&self) -> Value {
+        let url = format!("http://{}/readyz", self.program.as_ref().unwrap().2);
+        self.client.get(url).send().await.unwrap().json().await.unwrap()
+    }
+
+    async fn metric(&self, name: &str) -> f64 {
+        let url = format!("http://{}/metrics", self.program.as_ref().unwrap().2);
+        let text = self.client.get(url).send().await.unwrap().text().await.unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("no {name}")).parse().unwrap()
+    }
+
+    /// How many were answered 200 and 202; nothing else may be.
+    async fn send(&self, ids: impl Iterator<Item = String>) -> [usize; 2] {
+        let url = format!("http://{}/hooks/{}", self.program.as_ref().unwrap().1, self.setup.source);
+        let mut answers = [0; 2];
+        for id in ids {
+            let body = batch(&id);
+            let request = self.client.post(&url).header("Datagrid-Signature", datagrid(body.as_bytes()));
+            let answer = request.body(body).send().await.unwrap();
+            match answer.status().as_u16() {
+                200 => answers[0] += 1,
+                202 => answers[1] += 1,
+                _ => panic!("{id}: {answer:?}"),
+            }
+        }
+        answers
+    }
+
+    async fn drained(&self) {
+        until("an empty spool", async || self.metric("hookstream_spool_rows{state=\"live\"}").await == 0.0)
+            .await;
+        assert_eq!(self.metric("hookstream_spool_rows{state=\"parked\"}").await, 0.0);
+    }
+
+    /// The ids in the topic, in order.
+    async fn ids(&self) -> Vec<String> {
+        let mut ids = keys(&self.setup.kafka, &self.topic()).await;
+        ids.sort();
+        ids.dedup();
+        ids
+    }
+}
+
+fn ids(count: usize) -> Vec<String> {
+    (0..count).map(|n| format!("evt_{n:03}")).collect()
+}
+
+async fn keys(bootstrap: &str, topic: &str) -> Vec<String> {
+    let (bootstrap, topic) = (bootstrap.to_owned(), topic.to_owned());
+    tokio::task::spawn_blocking(move || kafka::read(&bootstrap, &topic)).await.unwrap()
+}
+
+async fn create(bootstrap: &str, topic: &str, retention: SignedDuration) {
+    let retention = retention.as_millis().to_string();
+    let settings = [
+        ("retention.ms", retention.as_str()),
+        ("message.timestamp.type", "CreateTime"),
+        ("cleanup.policy", "compact,delete"),
+    ];
+    kafka::create_on(bootstrap, topic, 1, &settings).await;
+}
+
+/// Resolves when Kafka has looked at all topics since now, and removed what is older than `retention`.
+async fn retention_has_run(bootstrap: &str, retention: SignedDuration) {
+    let topic = unique("old");
+    create(bootstrap, &topic, retention).await;
+    let producer: FutureProducer = ClientConfig::new().set("bootstrap.servers", bootstrap).create().unwrap();
+    // It looks at one topic after the other, at this one perhaps first.
+    for _ in 0..2 {
+        let old = Timestamp::now() - retention - HOUR;
+        let record = FutureRecord::to(&topic).key("old").payload("{}").timestamp(old.as_millisecond());
+        producer.send(record, PATIENCE).await.unwrap();
+        until("the end of an old record", async || keys(bootstrap, &topic).await.is_empty()).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a2_with_a_clock_60_days_back_nothing_that_was_acknowledged_is_removed() {
+    let month = SignedDuration::from_hours(30 * 24);
+    let broker = Broker::start_with(AT_ONCE).await;
+    // Topics that the service makes, and some that were there: of their clock, only the registry can tell.
+    for there in [false, true] {
+        let mut world = World::new(&broker, -SignedDuration::from_hours(60 * 24));
+        if there {
+            world.topics_by_create_time(month).await;
+        }
+        world.start().await;
+        assert_eq!(world.send(ids(20).into_iter()).await, [20, 0]);
+        retention_has_run(&broker.bootstrap(), month).await;
+        assert_eq!(world.ids().await, ids(20), "topics were there: {there}");
+        // It is told, by whose clock, and once the clock is right, no more.
+        let reference = if there { "the registry's" } else { "Kafka's" };
+        until("a clock that is off", async || {
+            let ready = world.ready().await;
+            let (state, why) = (&ready["parts"]["clock"]["state"], &ready["parts"]["clock"]["why"]);
+            let why = why.as_str().unwrap_or_default();
+            state == "degraded"
+                && why.starts_with("our clock is 14")
+                && why.contains(&format!("behind {reference}"))
+        })
+        .await;
+        let offset = format!(
+            "hookstream_clock_offset_seconds{{reference=\"{}\"}}",
+            if there { "registry" } else { "kafka" }
+        );
+        let off = world.metric(&offset).await + 60.0 * 86_400.0;
+        assert!(off.abs() < 120.0, "{off}");
+        world.clock.set(RIGHT);
+        until("a clock that is right", async || world.ready().await["parts"]["clock"]["state"] == "ok").await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a2_an_outage_longer_than_the_retention_leaves_all_in_the_topic_once_it_is_drained() {
+    let retention = SignedDuration::from_mins(10);
+    let mut broker = Broker::start_with(AT_ONCE).await;
+    // They are received an hour before the brokers are back.
+    let mut world = World::new(&broker, -HOUR);
+    world.topics_by_create_time(retention).await;
+    world.start().await;
+    broker.kill();
+    assert_eq!(world.send(ids(30).into_iter()).await, [0, 30]);
+    world.clock.set(RIGHT);
+    broker.run().await;
+    world.drained().await;
+    retention_has_run(&broker.bootstrap(), retention).await;
+    assert_eq!(world.ids().await, ids(30));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn k2b_with_a_clock_2_hours_ahead_nothing_is_refused_or_parked_and_readiness_tells() {
+    let broker = Broker::start().await;
+    for there in [false, true] {
+        let mut world = World::new(&broker, 2 * HOUR);
+        if there {
+            world.topics_by_create_time(SignedDuration::from_hours(1_000)).await;
+        }
+        world.start().await;
+        let [direct, spooled] = world.send(ids(20).into_iter()).await;
+        assert_eq!(direct + spooled, 20);
+        assert!(there || spooled == 0, "Kafka stamps what it appends");
+        world.drained().await;
+        assert_eq!(world.ids().await, ids(20), "topics were there: {there}");
+        until("a clock that is off", async || {
+            let ready = world.ready().await;
+            let why = ready["parts"]["clock"]["why"].as_str().unwrap_or_default().to_owned();
+            ready["status"] == "degraded" && why.starts_with("our clock is") && why.contains("ahead of")
+        })
+        .await;
+        world.clock.set(RIGHT);
+        assert_eq!(world.send(ids(21).into_iter().skip(20)).await.iter().sum::<usize>(), 1);
+        world.drained().await;
+        assert_eq!(world.ids().await, ids(21), "topics were there: {there}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a2_a_clock_that_jumps_forth_and_back_stops_nothing() {
+    let broker = Broker::start_with(AT_ONCE).await;
+    let mut world = World::new(&broker, RIGHT);
+    world.start().await;
+    let all = ids(30);
+    for (n, off) in [2 * HOUR, -SignedDuration::from_hours(60 * 24), RIGHT].into_iter().enumerate() {
+        world.clock.set(off);
+        let began = std::time::Instant::now();
+        let some = all[10 * n..10 * (n + 1)].to_vec();
+        assert_eq!(world.send(some.into_iter()).await, [10, 0], "{off:#}");
+        assert!(began.elapsed() < Duration::from_secs(20), "no thread sleeps until the clock is right again");
+    }
+    assert_eq!(world.ids().await, all);
+}
