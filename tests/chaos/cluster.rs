@@ -61,7 +61,9 @@ impl Cluster {
                  inter.broker.listener.name=DIRECT\n\
                  log.dirs={}\n\
                  auto.create.topics.enable=false\n\
-                 offsets.topic.num.partitions=1\n",
+                 offsets.topic.num.partitions=1\n\
+                 log.initial.task.delay.ms=1000\n\
+                 log.retention.check.interval.ms=1000\n",
                 data.display()
             );
             std::fs::write(dir.join("server.properties"), text)?;

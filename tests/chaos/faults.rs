@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use fastrand::Rng;
+use jiff::SignedDuration;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
@@ -15,7 +16,7 @@ use crate::deliveries;
 use crate::proxy::Mode;
 use crate::service::metric;
 use crate::verdict::{self, Deleted};
-use crate::world::{LIVE_ROWS, Program, World, drained, wait};
+use crate::world::{LIVE_ROWS, Program, RETENTION, World, drained, wait};
 
 /// A kind of fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
@@ -44,6 +45,14 @@ pub enum Fault {
     RegistryWiped,
     /// No byte is free where the spool stands, and no broker answers.
     DiskFull,
+    /// The service's clock is 60 days back.
+    ClockBehind,
+    /// It is 2 hours ahead.
+    ClockAhead,
+    /// It jumps forth and back.
+    ClockJumps,
+    /// No broker answers for longer than the topics keep a record, by the service's clock.
+    OutlivesRetention,
 }
 
 /// The faults to come.
@@ -135,8 +144,35 @@ impl Schedule {
             }
             Fault::RegistryWiped => wipe(world).await,
             Fault::DiskFull => disk_full(world, time, all).await,
+            Fault::ClockBehind => clock(world, &[-SignedDuration::from_hours(60 * 24)], time).await,
+            Fault::ClockAhead => clock(world, &[SignedDuration::from_hours(2)], time).await,
+            Fault::ClockJumps => {
+                let mut jump = || SignedDuration::from_mins(self.rng.i64(-90 * 24 * 60..3 * 60));
+                let jumps = [jump(), jump(), jump(), jump()];
+                clock(world, &jumps, time).await
+            }
+            Fault::OutlivesRetention => {
+                let set = |mode| world.cluster.brokers.iter().for_each(|broker| broker.proxy.set(mode));
+                world.clock.set(-2 * RETENTION);
+                set(Mode::Cut);
+                tokio::time::sleep(time).await;
+                // What was received a moment ago was received two hours ago.
+                world.clock.set(SignedDuration::ZERO);
+                set(Mode::Pass);
+                Ok(())
+            }
         }
     }
+}
+
+/// The clock is off so far, one after the other, and then right again.
+async fn clock(world: &World, offs: &[SignedDuration], time: Duration) -> anyhow::Result<()> {
+    for off in offs {
+        world.clock.set(*off);
+        tokio::time::sleep(time / offs.len() as u32).await;
+    }
+    world.clock.set(SignedDuration::ZERO);
+    Ok(())
 }
 
 async fn network(world: &World, brokers: &[usize], mode: Mode, time: Duration) -> anyhow::Result<()> {

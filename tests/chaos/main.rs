@@ -43,6 +43,15 @@ use clap::{Parser, Subcommand, ValueEnum as _};
 
 use faults::Fault;
 
+/// Those of the clock, and one between them that fills the spool.
+const CLOCK: [Fault; 5] = [
+    Fault::ClockBehind,
+    Fault::ClockAhead,
+    Fault::ClockJumps,
+    Fault::OutlivesRetention,
+    Fault::AllBrokersKilled,
+];
+
 /// Breaks what can be broken around a real hookstream, and counts what became of every delivery.
 #[derive(Parser)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -99,6 +108,15 @@ enum Mode {
         #[arg(long, default_value_t = 1)]
         seed: u64,
     },
+    /// The service's clock is back, ahead, and jumps; and an outage is longer than Kafka keeps a record.
+    Clock {
+        /// What deliveries and faults are made from.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// New deliveries a second.
+        #[arg(long, default_value_t = 100)]
+        rate: u32,
+    },
     /// Bugs are planted, and the checks must find them; needs --features planted.
     Planted {
         /// What deliveries are made from.
@@ -110,7 +128,10 @@ enum Mode {
 impl Args {
     /// For a file system that is small enough to fill.
     fn needs_a_disk(&self) -> bool {
-        matches!(self.mode, None | Some(Mode::Disk | Mode::Outage { .. } | Mode::Planted { .. }))
+        matches!(
+            self.mode,
+            None | Some(Mode::Disk | Mode::Outage { .. } | Mode::Planted { .. } | Mode::Clock { .. })
+        )
     }
 }
 
@@ -135,6 +156,10 @@ async fn run(args: Args) -> anyhow::Result<()> {
         Some(Mode::Disk) => disk::run().await,
         Some(Mode::Order) => order::run(None).await,
         Some(Mode::Rolling { seed }) => rolling::run(seed).await,
+        Some(Mode::Clock { seed, rate }) => {
+            oracle::run(oracle::Plan { time: Duration::ZERO, seed, rate, faults: CLOCK.to_vec(), bug: None })
+                .await
+        }
         Some(Mode::Planted { seed }) => planted::run(seed).await,
     }
 }

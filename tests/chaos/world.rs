@@ -7,14 +7,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use jiff::SignedDuration;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::config::ClientConfig;
 use tokio::sync::Mutex;
 
 use crate::cluster::{Cluster, ports};
+use crate::deliveries;
 use crate::faults::Injected;
 use crate::registry::{Registered, Registry};
 use crate::room::Tmpfs;
 use crate::senders::{ACK_DEADLINE, Senders};
 use crate::service::{Launch, Service, metric};
+use crate::support::clock::Clock;
 use crate::verdict::{Deleted, Found};
 
 /// The spool's file system: some minutes of load, and quickly filled.
@@ -70,6 +76,35 @@ pub struct World {
     pub deleted: Vec<Deleted>,
     /// What was broken how often.
     pub injected: Injected,
+    /// The service's wall clock.
+    pub clock: Clock,
+}
+
+/// How long topics keep records: a run is shorter, and a clock that is off is further off.
+pub const RETENTION: SignedDuration = SignedDuration::from_hours(1);
+
+/// Makes some of the topics, whose records the producer's clock stamps; those that the service makes, Kafka's.
+async fn topics_by_create_time(bootstrap: &str) -> anyhow::Result<()> {
+    let retention = RETENTION.as_millis().to_string();
+    let topics = deliveries::topics();
+    let new: Vec<_> = topics
+        .iter()
+        .step_by(2)
+        .map(|topic| {
+            NewTopic::new(topic, 6, TopicReplication::Fixed(3))
+                .set("min.insync.replicas", "2")
+                .set("message.timestamp.type", "CreateTime")
+                .set("cleanup.policy", "compact,delete")
+                .set("retention.ms", &retention)
+        })
+        .collect();
+    let admin: AdminClient<DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", bootstrap).create()?;
+    let options = AdminOptions::new().operation_timeout(Some(RECOVERY)).request_timeout(Some(RECOVERY));
+    for done in admin.create_topics(&new, &options).await? {
+        done.map_err(|(topic, code)| anyhow::anyhow!("{topic} could not be created: {code}"))?;
+    }
+    Ok(())
 }
 
 impl World {
@@ -92,7 +127,9 @@ impl World {
     ) -> anyhow::Result<Self> {
         let (cluster, registry) = tokio::try_join!(Cluster::start(brokers), Registry::start(dir))?;
         let config = configuration(dir, &cluster, &registry, spool)?;
-        let launch = Launch { config, log: dir.join("hookstream.log"), under: Vec::new(), bug };
+        topics_by_create_time(&cluster.direct()).await?;
+        let clock = Clock::off(SignedDuration::ZERO);
+        let launch = Launch { config, log: dir.join("hookstream.log"), under: clock.command(), bug };
         let program = Program::start(launch)?;
         let (hooks, admin) = {
             let service = program.service.lock().await;
@@ -111,6 +148,7 @@ impl World {
             archive: Vec::new(),
             deleted: Vec::new(),
             injected: Injected::new(),
+            clock,
         })
     }
 }
@@ -124,7 +162,7 @@ pub fn configuration(
 ) -> anyhow::Result<PathBuf> {
     let [hooks, admin] = ports(2)?[..] else { anyhow::bail!("two ports") };
     let (kafka, url, spool) = (cluster.bootstrap(), registry.url(), spool.display());
-    let sources = crate::deliveries::SOURCES.map(|source| {
+    let sources = deliveries::SOURCES.map(|source| {
         format!(
             "[source.{source}]\npreset = \"{source}\"\nack_deadline = \"{}ms\"\nsecrets = [{{ env = \"TEST_SECRET\" }}]\n",
             ACK_DEADLINE.as_millis()
@@ -133,9 +171,10 @@ pub fn configuration(
     let text = format!(
         "[http]\nlisten = \"127.0.0.1:{hooks}\"\ndrain_delay = \"0s\"\n\
          [admin]\nlisten = \"127.0.0.1:{admin}\"\n\
-         [kafka]\nbootstrap_servers = \"{kafka}\"\n\
+         [kafka]\nbootstrap_servers = \"{kafka}\"\n[kafka.topics]\nretention = \"{}s\"\n\
          [registry]\nurl = \"{url}\"\n\
          [spool]\ndir = \"{spool}\"\nmin_free = \"4 MiB\"\n{}",
+        RETENTION.as_secs(),
         sources.concat()
     );
     let path = dir.join("hookstream.toml");
