@@ -41,6 +41,11 @@ fn verify(criterion: &mut Criterion) {
             one(&mut group, name, case, || black_box(black_box(case).verified()).age());
         }
     }
+    // What somebody without a secret costs, with one secret and with twenty.
+    for (name, source) in [("forged, 1 secret", "python"), ("forged, 20 secrets", "tenants")] {
+        let case = deliveries.forged(source, 16 * KIB);
+        one(&mut group, name, case, || black_box(case).source.verifier.verify(&case.delivery).is_err());
+    }
 }
 
 /// What a verifier and an encoder of any make would have to do.

@@ -28,7 +28,9 @@ use reload::{Reloader, in_force};
 use crate::config::{Config, Loaded};
 use crate::deliver::Deliverer;
 use crate::delivery::Deadline;
-use crate::http::{self, Callers, ConnectionLimits, Ingest, Limits, Operator, Phase, Watch};
+use crate::http::{
+    self, Bodies, Callers, ConnectionLimits, Ingest, Limits, Operator, Phase, Verification, Watch,
+};
 use crate::kafka::{Admin, Connection, Producer, Tuning};
 use crate::observe::health::{Health, State};
 use crate::observe::traces::Traces;
@@ -177,7 +179,8 @@ impl App {
             phase: phases.clone(),
             tasks: deliveries.clone(),
             limits,
-            body_bytes: Arc::default(),
+            bodies: Bodies::default(),
+            verification: Verification::default(),
             callers: Callers::new(&config.http),
             watch,
             refusals,

@@ -1,4 +1,4 @@
-//! The hot path: one delivery from its complete body to its end.
+//! The hot path: one delivery from its proof to its end.
 //!
 //! No lock is held across an await, no registry is called, and every wait ends at the deadline.
 
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 
 use crate::deliver::{Deliverer, Last, Receipt, Undelivered};
-use crate::delivery::{Deadline, Delivery};
+use crate::delivery::Deadline;
 use crate::envelope::Event;
 use crate::kafka::Ack;
 use crate::names;
@@ -40,8 +40,18 @@ pub struct Ended {
     pub stored: Option<Stored>,
     /// What is sent back as plain text in the place of the usual answer.
     pub text: Option<Text>,
-    /// The name of the secret that signed it; `None` where none that counts did.
-    pub secret: Option<Arc<str>>,
+    authenticity: Authenticity,
+}
+
+/// Whether a secret of the source signed a delivery: what nobody signed, anybody can cause. Only a proof makes it
+/// verified, so that bounds on strangers can go by it instead of a list of reasons.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+enum Authenticity {
+    /// It ended before that was known, or without a secret that counts.
+    #[default]
+    Unverified,
+    /// By the secret of this name.
+    Verified(Arc<str>),
 }
 
 /// A text that the provider wants to be sent back.
@@ -96,6 +106,24 @@ impl Ended {
 }
 
 impl Ended {
+    /// The same, of a delivery that a secret has signed.
+    pub(crate) fn signed(self, proof: &Verified<'_>) -> Self {
+        Self { authenticity: Authenticity::Verified(proof.secret_name()), ..self }
+    }
+
+    /// Whether a secret of the source signed it.
+    pub fn is_verified(&self) -> bool {
+        self.secret().is_some()
+    }
+
+    /// The name of the secret that signed it; `None` where none that counts did.
+    pub fn secret(&self) -> Option<&Arc<str>> {
+        match &self.authenticity {
+            Authenticity::Unverified => None,
+            Authenticity::Verified(secret) => Some(secret),
+        }
+    }
+
     /// Partition and offset, once Kafka has acknowledged.
     pub fn ack(&self) -> Option<Ack> {
         self.stored.as_ref()?.ack
@@ -104,7 +132,13 @@ impl Ended {
 
 impl From<Fault> for Ended {
     fn from(fault: Fault) -> Self {
-        Self { result: Err(fault), event: None, stored: None, text: None, secret: None }
+        Self {
+            result: Err(fault),
+            event: None,
+            stored: None,
+            text: None,
+            authenticity: Authenticity::Unverified,
+        }
     }
 }
 
@@ -115,7 +149,8 @@ impl Ended {
     }
 
     fn stored(result: Result<(), Fault>, topic: Arc<str>, receipt: Receipt) -> Self {
-        Self { result, event: None, stored: Some(Stored::new(topic, receipt)), text: None, secret: None }
+        let stored = Some(Stored::new(topic, receipt));
+        Self { result, event: None, stored, text: None, authenticity: Authenticity::Unverified }
     }
 }
 
@@ -125,7 +160,7 @@ impl Pipeline {
         Self { places: Semaphore::new(max_in_flight), deliverer }
     }
 
-    /// Takes one delivery to its end.
+    /// Takes one verified delivery to its end; `stale` is what becomes of its age.
     ///
     /// # Cancellation
     /// Dropping the future does not recall a record that librdkafka or the spool already has. The caller lets it
@@ -133,17 +168,14 @@ impl Pipeline {
     pub async fn run(
         &self,
         source: &Source,
-        delivery: &Delivery,
+        verified: &Verified<'_>,
+        stale: Option<Fault>,
         deadline: Deadline,
         trace: &mut Trace,
     ) -> Ended {
-        let (verified, stale) = match source.authenticate(delivery) {
-            Ok(authentic) => authentic,
-            Err(fault) => return fault.into(),
-        };
-        let secret = source.matched(&verified);
+        source.matched(verified);
         trace.verified();
-        Ended { secret, ..self.verified(source, &verified, stale, deadline, trace).await }
+        self.verified(source, verified, stale, deadline, trace).await.signed(verified)
     }
 
     async fn verified(
@@ -163,8 +195,9 @@ impl Pipeline {
             return Fault::new(Reason::RateLimited, "rate_limit of the source").into();
         }
         // Only now: an unverified request never holds a delivery's place.
-        let Some(_own) = source.place() else {
-            return Fault::new(Reason::Overloaded, "max_in_flight of the source").into();
+        let _own = match source.place(verified.delivery().body.len()) {
+            Ok(own) => own,
+            Err(fault) => return fault.into(),
         };
         let Ok(_place) = self.places.try_acquire() else {
             return Fault::new(Reason::Overloaded, "max_in_flight of all sources").into();

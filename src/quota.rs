@@ -1,8 +1,9 @@
 //! How much of something is in use, and guards that give it back. The limit comes with each
-//! call, so that a count outlives a change of it.
+//! call, so that a count outlives a change of it. And how fast something may be used up: [`Rate`].
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 /// A count of what is in use; shared by `Arc`.
 #[derive(Debug, Default)]
@@ -20,6 +21,11 @@ impl InUse {
     pub fn take(self: &Arc<Self>, amount: usize, limit: usize) -> Option<Held> {
         let mut held = Held { of: self.clone(), amount: 0 };
         held.grow(amount, limit).then_some(held)
+    }
+
+    /// What is in use now.
+    pub fn amount(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
     }
 }
 
@@ -42,9 +48,66 @@ impl Drop for Held {
     }
 }
 
+/// So much in a second, by the generic cell rate algorithm: what was used is kept as the time up to which it would
+/// have been used at exactly the rate, in 8 bytes. `governor` has it, too, but cannot tell whether a rate is used up
+/// without counting one more, nor count what is past it, and what is to be counted here is known only afterwards.
+#[derive(Debug, Clone, Copy)]
+pub struct Rate {
+    /// More than 0.
+    pub per_second: u64,
+    /// How long the rate may be saved up: as much may come at once.
+    pub burst: Duration,
+    /// How long what was used past the burst is held against the user.
+    pub debt: Duration,
+}
+
+impl Rate {
+    /// Counts `amount`. `used` is the user's, 0 at first; `now` is in nanoseconds since any fixed time.
+    pub fn add(&self, used: &AtomicU64, amount: u64, now: u64) {
+        let most = now.saturating_add(nanos(self.burst)).saturating_add(nanos(self.debt));
+        let more = |used: u64| Some(used.max(now).saturating_add(self.time(amount)).min(most));
+        // It guards no other memory.
+        let _ = used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+    }
+
+    /// Whether one more would be too many. Counts nothing.
+    pub fn is_used_up(&self, used: &AtomicU64, now: u64) -> bool {
+        used.load(Ordering::Relaxed) + self.time(1) > now.saturating_add(nanos(self.burst))
+    }
+
+    /// How long so much takes at exactly the rate.
+    fn time(&self, amount: u64) -> u64 {
+        let time = u128::from(amount) * 1_000_000_000 / u128::from(self.per_second.max(1));
+        u64::try_from(time).unwrap_or(u64::MAX / 4)
+    }
+}
+
+/// 64 bits are enough for 500 years.
+pub fn nanos(time: Duration) -> u64 {
+    time.as_nanos() as u64
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_used_past_the_burst_is_held_against_the_user_up_to_a_bound() {
+        let seconds = |seconds: u64| nanos(Duration::from_secs(seconds));
+        let rate = Rate { per_second: 10, burst: Duration::from_secs(5), debt: Duration::from_secs(60) };
+        let (used, start) = (AtomicU64::new(0), seconds(1000));
+        rate.add(&used, 49, start);
+        assert!(!rate.is_used_up(&used, start), "one is left of five seconds' worth");
+        rate.add(&used, 1, start);
+        assert!(rate.is_used_up(&used, start));
+        assert!(!rate.is_used_up(&used, start + seconds(1)));
+        rate.add(&used, 200, start);
+        assert!(rate.is_used_up(&used, start + seconds(20)));
+        assert!(!rate.is_used_up(&used, start + seconds(21)), "20 seconds of debt");
+        rate.add(&used, u64::MAX, start);
+        assert!(rate.is_used_up(&used, start + seconds(60)));
+        assert!(!rate.is_used_up(&used, start + seconds(61)), "no more than a minute");
+    }
 
     #[test]
     fn no_more_than_the_limit_is_taken_and_all_of_it_comes_back() {

@@ -13,7 +13,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 pub use kept::Kept;
-use limit::Limit;
+use limit::{Limit, UnverifiedWork};
 use matches::BySecret;
 
 use crate::config::{Loaded, Networks, Problems, Stale, Unmapped};
@@ -63,8 +63,12 @@ pub struct Source {
     /// What its deliveries came to lately.
     pub traffic: Arc<Traffic>,
     drift: Arc<Drift>,
+    /// What deliveries that do not verify have cost.
+    pub unverified: UnverifiedWork,
     in_flight: Arc<InUse>,
     max_in_flight: usize,
+    body_bytes: Arc<InUse>,
+    max_body_bytes: usize,
     matches: BySecret,
     stale: Stale,
     tolerance: Duration,
@@ -140,9 +144,18 @@ impl Source {
         delivery: &'d Delivery,
     ) -> Result<(Verified<'d>, Option<Fault>), Fault> {
         let verified = self.verifier.verify(delivery)?;
-        match self.stale(&verified) {
+        let stale = self.judge_age(&verified)?;
+        Ok((verified, stale))
+    }
+
+    /// What becomes of a verified delivery's age: a fault for the dead letters, or nothing.
+    ///
+    /// # Errors
+    /// `stale_rejected`
+    pub fn judge_age(&self, verified: &Verified<'_>) -> Result<Option<Fault>, Fault> {
+        match self.stale(verified) {
             Some(fault) if fault.reason == Reason::StaleRejected => Err(fault),
-            judged => Ok((verified, judged)),
+            judged => Ok(judged),
         }
     }
 
@@ -172,9 +185,9 @@ impl Source {
             .then(|| Fault::new(reason, format!("{seconds} s {side}, the tolerance is {tolerance} s")))
     }
 
-    /// Counts a delivery for the secret that signed it; gives that secret's name to keep.
-    pub fn matched(&self, verified: &Verified<'_>) -> Option<Arc<str>> {
-        self.matches.add(verified.secret(), verified.delivery().received_at)
+    /// Counts a delivery for the secret that signed it.
+    pub fn matched(&self, verified: &Verified<'_>) {
+        self.matches.add(verified.secret(), verified.delivery().received_at);
     }
 
     /// Counts what a durable event left to `additional_fields`.
@@ -202,9 +215,16 @@ impl Source {
         self.max_in_flight
     }
 
-    /// A place for one verified delivery; `None` when the source has all of its own in use.
-    pub fn place(&self) -> Option<Held> {
-        self.in_flight.take(1, self.max_in_flight)
+    /// A place for one verified delivery with a body of so many bytes, until dropped.
+    ///
+    /// # Errors
+    /// `overloaded` when the source has all of its own places, or its share of the bodies' bytes, in use.
+    pub fn place(&self, bytes: usize) -> Result<[Held; 2], Fault> {
+        let past = |what: &'static str| Fault::new(Reason::Overloaded, what);
+        let place = self.in_flight.take(1, self.max_in_flight);
+        let place = place.ok_or_else(|| past("max_in_flight of the source"))?;
+        let bytes = self.body_bytes.take(bytes, self.max_body_bytes);
+        Ok([place, bytes.ok_or_else(|| past("the source's share of max_body_bytes"))?])
     }
 }
 
@@ -217,7 +237,8 @@ impl Sources {
     pub fn compile(loaded: &Loaded, schemas: &Schemas, previous: Option<&Self>) -> Result<Self, Problems> {
         let mut problems = loaded.problems();
         let mut sources = HashMap::new();
-        let share = share(loaded.config.http.max_in_flight, loaded.config.source.len());
+        let http = &loaded.config.http;
+        let share = |amount| share(amount, loaded.config.source.len());
         for (name, rules) in &loaded.config.source {
             let secrets = loaded.secrets.get(name).map(Vec::as_slice).unwrap_or_default();
             let place = |part: &str| format!("source.{name}.{part}");
@@ -243,6 +264,11 @@ impl Sources {
                 rules.types.iter().filter_map(|known| Some((known.clone(), route(known)?))).collect();
             let unmapped = (rules.unmapped == Unmapped::Generic).then(|| route(names::UNMAPPED)).flatten();
             let in_flight = before.map(|source| source.in_flight.clone()).unwrap_or_default();
+            let body_bytes = before.map(|source| source.body_bytes.clone()).unwrap_or_default();
+            let unverified = UnverifiedWork::new(
+                http.unverified_work_per_address as u64,
+                before.map(|source| &source.unverified),
+            );
             let matches = BySecret::new(name, secrets, before.map(|source| &source.matches));
             let refusals = before.map(|source| source.refusals.clone()).unwrap_or_default();
             let traffic =
@@ -266,8 +292,11 @@ impl Sources {
                 refusals,
                 traffic,
                 drift,
+                unverified,
                 in_flight,
-                max_in_flight: rules.max_in_flight.unwrap_or(share),
+                max_in_flight: rules.max_in_flight.unwrap_or_else(|| share(http.max_in_flight)),
+                body_bytes,
+                max_body_bytes: share(http.max_body_bytes).max(http.max_body),
                 matches,
                 stale: rules.stale,
                 tolerance: rules.tolerance,
@@ -327,8 +356,8 @@ fn route(
     }
 }
 
-/// Of the places in flight, those of a source that sets no number: half, so that no source alone
-/// keeps the others out; all where there is no other.
-fn share(places: usize, sources: usize) -> usize {
-    if sources > 1 { places.div_ceil(2) } else { places }
+/// Of the places in flight and of the bodies' bytes, those of a source that sets no number: half, so that no source
+/// alone keeps the others out; all where there is no other.
+fn share(amount: usize, sources: usize) -> usize {
+    if sources > 1 { amount.div_ceil(2) } else { amount }
 }

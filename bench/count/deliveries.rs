@@ -63,7 +63,9 @@ impl Deliveries {
     pub(crate) fn new() -> Self {
         let bench = Path::new(env!("CARGO_MANIFEST_DIR")).join("bench");
         let overrides = Overrides { file: Some(bench.join("sources.toml")), ..Overrides::default() };
-        let environment = [("SECRET", "bench-secret-0123456789abcdef")];
+        let secret = String::from("bench-secret-0123456789abcdef");
+        let tenants = (0..20).map(|n| (format!("TENANT_{n}"), format!("{secret}-{n}")));
+        let environment = tenants.chain([(String::from("SECRET"), secret.clone())]);
         let loaded: Loaded = config::load(&overrides, &Environment::from_iter(environment)).unwrap();
         let mut problems = loaded.problems();
         let mut schemas = Schemas::load(&bench.join("schemas"), &loaded.config, &mut problems);
@@ -91,6 +93,16 @@ impl Deliveries {
     /// An order of so many bytes, with spaces and beyond ASCII, of which the canonical form is signed.
     pub(crate) fn canonical(&self, bytes: usize) -> &'static Case {
         self.signed("python", &order(bytes, " ", "Kaffee, ger\u{f6}stet"))
+    }
+
+    /// The body of so many bytes that costs most, with a signature of nobody's; for the source with one secret, or
+    /// for that with twenty.
+    pub(crate) fn forged(&self, source: &str, bytes: usize) -> &'static Case {
+        let authentic = self.signed(source, &format!("\"{}\"", "\u{7f}".repeat(bytes - 2)));
+        let (source, mut delivery) = (authentic.source.clone(), authentic.delivery.clone());
+        let signature = format!("sha256={}", "0".repeat(64)).parse().unwrap();
+        delivery.headers.insert("x-signature", signature);
+        Box::leak(Box::new(Case { source, delivery }))
     }
 
     fn signed(&self, source: &str, body: &str) -> &'static Case {

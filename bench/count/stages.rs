@@ -28,6 +28,8 @@ pub(crate) fn run() {
     verify("verify", large);
     verify("verify canonical", deliveries.canonical(1 << 10));
     verify("verify canonical", deliveries.canonical(64 << 10));
+    forged("forged, 1 secret", deliveries.forged("python", 10 << 10));
+    forged("forged, 20 secrets", deliveries.forged("tenants", 10 << 10));
     envelope(typical);
     envelope(large);
     encode("encode", small);
@@ -55,6 +57,13 @@ fn stage(name: &str, case: &Case, mut stage: impl FnMut()) {
 
 fn verify(name: &str, case: &'static Case) {
     stage(name, case, || drop(black_box(black_box(case).verified())));
+}
+
+/// What somebody without a secret costs.
+fn forged(name: &str, case: &'static Case) {
+    stage(name, case, || {
+        drop(black_box(black_box(case).source.verifier.verify(&case.delivery).unwrap_err()))
+    });
 }
 
 /// Id, type and time: from the body to an event.

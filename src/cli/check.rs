@@ -144,6 +144,7 @@ pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<Verdict> {
         Err(problems) => return refused(args, &problems),
     };
     loaded.warnings.extend(ports.warnings(Timestamp::now()));
+    loaded.warnings.extend(costly(&loaded, &sources));
     let mut report = describe(&loaded, &sources, &schemas);
     versions::compare(&schemas, &mut report);
     if args.online {
@@ -199,6 +200,30 @@ fn describe(loaded: &Loaded, sources: &Sources, schemas: &Schemas) -> Report {
         notes,
         ..Report::default()
     }
+}
+
+/// Bytes that one core hashes in a millisecond: SHA-256 by a processor that has instructions for it, but is not fast.
+const HASHED: u64 = 700_000;
+
+/// From so many milliseconds on a forged body is worth a word.
+const COSTLY: u64 = 100;
+
+/// What the worst body of somebody without a secret costs, where that is a lot.
+fn costly(loaded: &Loaded, sources: &Sources) -> Vec<String> {
+    let max_body = loaded.config.http.max_body;
+    let warning = |name: &String| {
+        let secrets = loaded.secrets.get(name)?.len();
+        let ms = sources.get(name)?.verifier.cost(max_body).all / HASHED;
+        // No more digits than are known.
+        let (ms, kib) = (ms / 10 * 10, max_body / 1024);
+        (ms >= COSTLY).then(|| {
+            format!(
+                "source {name}: a forged body of {kib} KiB costs about {ms} ms of one core with its {secrets} secrets; \
+                 take away those that nobody uses, give tenants sources of their own, or lower http.max_body"
+            )
+        })
+    };
+    loaded.config.source.keys().filter_map(warning).collect()
 }
 
 /// What somebody with a captured delivery can change, where that is not nothing.

@@ -276,7 +276,7 @@ impl From<&Line<'_>> for Row {
             detail: fault.and_then(|fault| fault.detail.as_deref().map(str::to_owned)),
             event_type: ended.event.as_ref().map(|name| name.event_type.clone()),
             id: ended.event.as_ref().map(|name| name.id.clone()),
-            secret: ended.secret.clone(),
+            secret: ended.secret().cloned(),
             topic: ended.stored.as_ref().map(|stored| stored.topic.to_string()),
             partition: ended.ack().map(|ack| ack.partition),
             offset: ended.ack().map(|ack| ack.offset),

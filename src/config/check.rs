@@ -86,6 +86,13 @@ fn http(http: &Http, problems: &mut Problems) {
     let sizes = [
         ("http.max_body", http.max_body, KIB, 256 * KIB * KIB, "1 KiB to 256 MiB"),
         ("http.max_head", http.max_head, 8 * KIB, KIB * KIB, "8 KiB to 1 MiB"),
+        (
+            "http.unverified_work_per_address",
+            http.unverified_work_per_address,
+            KIB * KIB,
+            KIB * KIB * KIB * KIB,
+            "1 MiB to 1 TiB",
+        ),
         ("http.max_connections", http.max_connections, 1, 10_000_000, "1 to 10000000"),
         ("http.max_in_flight", http.max_in_flight, 1, 10_000_000, "1 to 10000000"),
     ];

@@ -106,6 +106,10 @@ pub struct Http {
     /// the same reason.
     #[serde(default, deserialize_with = "text::some_number")]
     pub unverified_rate_per_address: Option<u32>,
+    /// Bytes that are hashed for deliveries that do not verify, per second and client address: bytes of the body,
+    /// times secrets, times forms. Past it, 503 before the body, but for what is small.
+    #[serde(deserialize_with = "text::size")]
+    pub unverified_work_per_address: usize,
     /// Verified deliveries in flight; past it, 503.
     #[serde(deserialize_with = "text::number")]
     pub max_in_flight: usize,

@@ -1,5 +1,6 @@
 //! The operator's port.
 
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,7 +14,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio_util::task::TaskTracker;
 
-use super::body::{self, Charged};
+use super::body::{self, Bodies};
 use super::response::json;
 use super::{InUse, Limits};
 use crate::client::JsonObject;
@@ -174,13 +175,11 @@ async fn wish(headers: &HeaderMap, body: Body) -> Result<Wish, Response> {
         reserve: Duration::ZERO,
     };
     let until = Instant::now() + limits.body_timeout;
-    let read = async {
-        body::declared(headers, limits.max_body)?;
-        // The few connections of this port bound the sum.
-        body::read(body, &limits, until, &Arc::default()).await
-    };
-    let Charged { bytes, .. } = read.await.map_err(|fault| {
-        let row = fault.reason.row();
+    // The few connections of this port bound the sum.
+    let (bodies, anybody) = (Bodies::default(), Ipv4Addr::UNSPECIFIED.into());
+    let read = body::read(headers, body, &limits, until, &bodies, anybody);
+    let (bytes, _charge) = read.await.map_err(|not_read| {
+        let row = not_read.fault.reason.row();
         let mut refusal = refuse(row.status, row.label);
         // The rest of the body may still be on its way.
         refusal.headers_mut().insert(header::CONNECTION, http::HeaderValue::from_static("close"));

@@ -1,5 +1,11 @@
 //! Reading a body within bounds of size and time.
+//!
+//! All bodies share `max_body_bytes`. Until its signature has verified, a body that is large or has to be waited for
+//! also counts against the share of its client's address; from then on against its source's ([`Source::place`]).
+//!
+//! [`Source::place`]: crate::sources::Source::place
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -11,72 +17,164 @@ use http_body_util::BodyExt;
 use tokio::time::timeout_at;
 
 use super::Limits;
+use super::strangers::{Stranger, Strangers};
+use crate::observe::metrics::{self, Limited};
 use crate::outcome::{Fault, Reason};
 use crate::quota::{Held, InUse};
 
-/// What is set aside for a body before its bytes are there, whatever length it declares.
+/// What is set aside for a body before its bytes are there, whatever length it declares. A body up to this that is there
+/// at once costs no look at its address: it is verified or refused before anybody else has a turn.
 const TRUSTED: usize = 16 * 1024;
 
-/// Refuses a body that declares itself too large.
-pub(super) fn declared(headers: &HeaderMap, max: usize) -> Result<(), Fault> {
-    let length =
-        headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-    match length {
-        Some(length) if length > max as u64 => {
-            Err(Fault::new(Reason::BodyTooLarge, format!("declared {length} bytes, the limit is {max}")))
+/// Of the bytes that are free, an address may have one part in so many: the more addresses hold all they can, the less
+/// each of them has, and one that comes new always finds some.
+const SHARE: usize = 8;
+
+/// The length that a body declares; `None` where it says nothing that can be read.
+pub(super) fn declared(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok())
+}
+
+/// Bytes of all bodies.
+#[derive(Debug, Default)]
+pub struct Bodies {
+    all: Arc<InUse>,
+    pub(super) strangers: Arc<Strangers>,
+}
+
+/// What a body counts for among all bodies, until dropped.
+pub(super) struct Charge {
+    all: Held,
+    bytes: usize,
+    stranger: Option<(Held, Stranger)>,
+}
+
+impl Charge {
+    fn new(bodies: &Bodies, limits: &Limits) -> Result<Self, Fault> {
+        let all = bodies.all.take(0, limits.max_body_bytes).ok_or_else(past_all)?;
+        Ok(Self { all, bytes: 0, stranger: None })
+    }
+
+    fn grow(&mut self, more: usize, bodies: &Bodies, limits: &Limits) -> Result<(), Fault> {
+        if let Some((held, _)) = &mut self.stranger
+            && !held.grow(more, limits.of_address(bodies.all.amount()))
+        {
+            return Err(past_share());
         }
-        _ => Ok(()),
+        if !self.all.grow(more, limits.max_body_bytes) {
+            return Err(past_all());
+        }
+        self.bytes += more;
+        Ok(())
+    }
+
+    /// From now on it counts against its client's share, too.
+    pub(super) fn count(
+        &mut self,
+        address: IpAddr,
+        bodies: &Bodies,
+        limits: &Limits,
+    ) -> Result<&Stranger, Fault> {
+        if self.stranger.is_none() {
+            let stranger = bodies.strangers.share(address);
+            let held = stranger.bytes.take(self.bytes, limits.of_address(bodies.all.amount()));
+            self.stranger = Some((held.ok_or_else(past_share)?, stranger));
+        }
+        self.stranger.as_ref().map(|(_, stranger)| stranger).ok_or_else(past_share)
+    }
+
+    /// Its signature has verified: it is nobody's that can be anybody any more.
+    pub(super) fn verified(&mut self) {
+        self.stranger = None;
     }
 }
 
-/// A complete body.
-pub(super) struct Charged {
-    pub(super) bytes: Bytes,
-    /// What it counts for among all bodies, until dropped.
-    pub(super) charge: Held,
+impl Limits {
+    /// What one address may have in hand while `used` bytes are in use; one body always.
+    fn of_address(&self, used: usize) -> usize {
+        self.max_body.max(self.max_body_bytes.saturating_sub(used) / SHARE)
+    }
+}
+
+fn past_all() -> Fault {
+    metrics::limited(Limited::AllBytes);
+    Fault::new(Reason::Overloaded, "max_body_bytes of all bodies")
+}
+
+fn past_share() -> Fault {
+    metrics::limited(Limited::AddressBytes);
+    Fault::new(Reason::AddressLimited, "its share of max_body_bytes")
+}
+
+/// A body that was not taken.
+pub(super) struct NotRead {
+    pub(super) fault: Fault,
+    /// What was read of it.
+    pub(super) bytes: usize,
 }
 
 /// The complete body, charged chunk by chunk as it arrives: a declared length costs nothing. One that comes in a
 /// single piece is not copied.
 ///
 /// # Errors
-/// `body_too_large` by count, whatever was declared; `body_too_slow`; `body_incomplete`;
-/// `overloaded` past `max_body_bytes`.
+/// `body_too_large`, where it says so itself or by count; `body_too_slow`; `body_incomplete`;
+/// `overloaded` past `max_body_bytes`; `address_limited` past the share of an address.
 pub(super) async fn read(
+    headers: &HeaderMap,
+    body: Body,
+    limits: &Limits,
+    until: Instant,
+    bodies: &Bodies,
+    address: IpAddr,
+) -> Result<(Bytes, Charge), NotRead> {
+    let nothing = |fault| NotRead { fault, bytes: 0 };
+    if let Some(length) = declared(headers).filter(|length| *length > limits.max_body as u64) {
+        let detail = format!("declared {length} bytes, the limit is {}", limits.max_body);
+        return Err(nothing(Fault::new(Reason::BodyTooLarge, detail)));
+    }
+    let mut charge = Charge::new(bodies, limits).map_err(nothing)?;
+    match chunks(body, limits, until, bodies, address, &mut charge).await {
+        Ok(bytes) => Ok((bytes, charge)),
+        Err(fault) => Err(NotRead { fault, bytes: charge.bytes }),
+    }
+}
+
+async fn chunks(
     mut body: Body,
     limits: &Limits,
     until: Instant,
-    in_use: &Arc<InUse>,
-) -> Result<Charged, Fault> {
+    bodies: &Bodies,
+    address: IpAddr,
+    charge: &mut Charge,
+) -> Result<Bytes, Fault> {
     let max = limits.max_body;
-    let past = || Fault::new(Reason::Overloaded, "max_body_bytes of all bodies");
-    let mut charge = in_use.take(0, limits.max_body_bytes).ok_or_else(past)?;
     let mut first = Bytes::new();
     let mut all = BytesMut::new();
     loop {
         // Mostly it is there; a timer that need not wait costs something, too.
         let frame = match body.frame().now_or_never() {
             Some(frame) => Ok(frame),
-            None => timeout_at(until.into(), body.frame()).await,
+            None => {
+                charge.count(address, bodies, limits)?;
+                timeout_at(until.into(), body.frame()).await
+            }
         };
         let frame = match frame {
             Err(_) => {
-                return Err(Fault::new(
-                    Reason::BodyTooSlow,
-                    format!("{} bytes came in time", first.len() + all.len()),
-                ));
+                return Err(Fault::new(Reason::BodyTooSlow, format!("{} bytes came in time", charge.bytes)));
             }
             Ok(None) => break,
             Ok(Some(Err(_))) => return Err(Reason::BodyIncomplete.into()),
             Ok(Some(Ok(frame))) => frame,
         };
         let Ok(data) = frame.into_data() else { continue };
-        if first.len() + all.len() + data.len() > max {
+        if charge.bytes + data.len() > max {
             return Err(Fault::new(Reason::BodyTooLarge, format!("more than {max} bytes")));
         }
-        if !charge.grow(data.len(), limits.max_body_bytes) {
-            return Err(past());
+        if charge.bytes + data.len() > TRUSTED {
+            charge.count(address, bodies, limits)?;
         }
+        charge.grow(data.len(), bodies, limits)?;
         if first.is_empty() && all.is_empty() {
             first = data;
         } else {
@@ -87,6 +185,49 @@ pub(super) async fn read(
             all.extend_from_slice(&data);
         }
     }
-    let bytes = if all.is_empty() { first } else { all.freeze() };
-    Ok(Charged { bytes, charge })
+    Ok(if all.is_empty() { first } else { all.freeze() })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn b5_an_address_has_its_share_of_what_is_free_and_one_that_comes_new_finds_some() {
+        const MIB: usize = 1 << 20;
+        let limits = Limits {
+            max_body: MIB,
+            max_body_bytes: 256 * MIB,
+            body_timeout: Duration::ZERO,
+            reserve: Duration::ZERO,
+        };
+        let bodies = Bodies::default();
+        let fill = |address: usize| {
+            let address = IpAddr::from([10, 0, 0, address as u8]);
+            let mut held = Vec::new();
+            loop {
+                let mut charge = Charge::new(&bodies, &limits).unwrap();
+                if charge.count(address, &bodies, &limits).is_err()
+                    || charge.grow(MIB, &bodies, &limits).is_err()
+                {
+                    return held;
+                }
+                held.push(charge);
+            }
+        };
+        let mut all = vec![fill(0)];
+        assert!((28..=32).contains(&all[0].len()), "an eighth: {} MiB", all[0].len());
+        for address in 1..32 {
+            all.push(fill(address));
+            assert!(!all[address].is_empty(), "number {address} found none");
+        }
+        assert!(bodies.all.amount() < 256 * MIB, "and some is left");
+        // What has verified is not held against its address any more.
+        all[0].iter_mut().for_each(Charge::verified);
+        assert!(!fill(0).is_empty());
+        drop(all);
+        assert_eq!(bodies.all.amount(), 0);
+    }
 }

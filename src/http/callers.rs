@@ -6,7 +6,7 @@ use std::time::Instant;
 use axum::extract::Request;
 use http::{HeaderMap, HeaderName};
 
-use super::unverified::Unverified;
+use super::unverified::{Budget, Unverified, UsedUp};
 use crate::config::{Http, Networks};
 
 /// The address at the other end of a request's connection, among its extensions.
@@ -34,7 +34,7 @@ impl Client {
 pub struct Callers {
     trusted: Networks,
     header: HeaderName,
-    unverified: Option<Unverified>,
+    unverified: Unverified,
 }
 
 impl Callers {
@@ -43,7 +43,10 @@ impl Callers {
         Self {
             trusted: rules.trusted_proxies.clone(),
             header: rules.client_address_header.clone(),
-            unverified: rules.unverified_rate_per_address.map(Unverified::new),
+            unverified: Unverified::new(
+                rules.unverified_rate_per_address,
+                rules.unverified_work_per_address as u64,
+            ),
         }
     }
 
@@ -61,17 +64,14 @@ impl Callers {
         client(*peer, &self.trusted, request.headers(), &self.header)
     }
 
-    /// Whether its address has used up what it may send unverified.
-    pub(super) fn is_limited(&self, client: &Client) -> bool {
-        let limited = |unverified: &Unverified| unverified.is_used_up(client.counted(), Instant::now());
-        self.unverified.as_ref().is_some_and(limited)
+    /// Which budgets its address has used up.
+    pub(super) fn used_up(&self, client: &Client) -> UsedUp {
+        self.unverified.used_up(client.counted(), Instant::now())
     }
 
-    /// Counts a delivery that did not verify.
-    pub(super) fn count_unverified(&self, client: &Client) {
-        if let Some(unverified) = &self.unverified {
-            unverified.count(client.counted(), Instant::now());
-        }
+    /// Counts what did not verify against its address.
+    pub(super) fn charge(&self, client: &Client, budget: Budget, amount: u64) {
+        self.unverified.add(client.counted(), budget, amount, Instant::now());
     }
 }
 

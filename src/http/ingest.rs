@@ -12,18 +12,19 @@ use tokio::sync::watch;
 use tokio::time::timeout_at;
 use tokio_util::task::TaskTracker;
 
-use super::body::Charged;
+use super::body::{Bodies, Charge, NotRead};
 use super::callers::{Callers, Client};
 use super::line::{Line, Watch};
 use super::ours::Ours;
 use super::refusals::{self, Refusals};
+use super::unverified::Budget;
+use super::verification::{Allowance, Asked, Verdict, Verification};
 use super::{Phase, body, response};
 use crate::delivery::{Deadline, Delivery, Id};
 use crate::observe::metrics;
 use crate::observe::traces::{Ending, Trace, Tracer};
 use crate::outcome::{Fault, Reason};
 use crate::pipeline::{Ended, Pipeline};
-use crate::quota::{Held, InUse};
 use crate::sources::{Source, Sources};
 
 /// Bounds of a request.
@@ -52,7 +53,9 @@ pub struct Ingest {
     /// Bounds of a request.
     pub limits: Limits,
     /// Bytes of all bodies.
-    pub body_bytes: Arc<InUse>,
+    pub bodies: Bodies,
+    /// How much work a stranger is worth.
+    pub verification: Verification,
     /// Who calls, and how often.
     pub callers: Callers,
     /// Who is told of each delivery.
@@ -77,8 +80,9 @@ struct Admitted {
     source: Arc<Source>,
     delivery: Delivery,
     deadline: Deadline,
+    allowance: Allowance,
     /// Of the body's bytes, until the delivery has ended.
-    charge: Held,
+    charge: Charge,
 }
 
 /// Takes a request to its answer.
@@ -97,13 +101,13 @@ pub(super) async fn take(State(ingest): State<Arc<Ingest>>, request: Request) ->
             (run(&ingest, admitted, head, trace).await, false)
         }
         Err(fault) => {
-            let reason = fault.reason;
+            let broken_off = broken_off(fault.reason);
+            if let Some(source) = &source {
+                ingest.kept_out(source, &fault, &head);
+            }
             let ended = fault.into();
             ingest.tell(&head, source.as_deref(), &ended, trace);
-            if let (Some(source), Reason::AddressNotAllowed | Reason::AddressLimited) = (&source, reason) {
-                refusals::kept_out(source, reason, &head.client, ingest.callers.header(), head.id);
-            }
-            (ended, broken_off(reason))
+            (ended, broken_off)
         }
     };
     let last = *ingest.phase.borrow() > Phase::Serving || broken_off;
@@ -112,7 +116,14 @@ pub(super) async fn take(State(ingest): State<Arc<Ingest>>, request: Request) ->
 
 /// After these the rest of the body may still be on its way: the connection cannot be used again.
 fn broken_off(reason: Reason) -> bool {
-    matches!(reason, Reason::BodyTooLarge | Reason::BodyTooSlow | Reason::BodyIncomplete | Reason::Overloaded)
+    matches!(
+        reason,
+        Reason::BodyTooLarge
+            | Reason::BodyTooSlow
+            | Reason::BodyIncomplete
+            | Reason::Overloaded
+            | Reason::AddressLimited
+    )
 }
 
 fn source(ingest: &Ingest, request: &Request) -> Option<Arc<Source>> {
@@ -143,34 +154,64 @@ async fn admit(
     if *ingest.phase.borrow() >= Phase::Refusing {
         return Err(Reason::Draining.into());
     }
-    if ingest.callers.is_limited(&head.client) {
-        return Err(Fault::new(Reason::AddressLimited, "unverified_rate_per_address"));
-    }
-    body::declared(request.headers(), ingest.limits.max_body)?;
-    let deadline = Deadline::new(head.start, source.ack_deadline, ingest.limits.reserve);
-    let until = deadline.answer.min(head.start + ingest.limits.body_timeout);
+    let (client, limits) = (&head.client, &ingest.limits);
+    // What says nothing of its length may be as long as any.
+    let declared = body::declared(request.headers()).and_then(|length| usize::try_from(length).ok());
+    let bytes = declared.unwrap_or(usize::MAX).min(limits.max_body);
+    let allowance = ingest.callers.allowance(client, source.verifier.cost(bytes).likely)?;
+    let deadline = Deadline::new(head.start, source.ack_deadline, limits.reserve);
+    let until = deadline.answer.min(head.start + limits.body_timeout);
     let (parts, body) = request.into_parts();
-    let Charged { bytes, charge } = body::read(body, &ingest.limits, until, &ingest.body_bytes).await?;
+    let read = body::read(&parts.headers, body, limits, until, &ingest.bodies, client.counted()).await;
+    let (bytes, charge) = read.map_err(|NotRead { fault, bytes }| {
+        // It has cost its place for a while, and proves nothing.
+        ingest.callers.charge(client, Budget::Deliveries, 1);
+        ingest.callers.charge(client, Budget::Work, NOT_READ + bytes as u64);
+        fault
+    })?;
     let delivery = Delivery { id: head.id, uri: parts.uri, headers: parts.headers, body: bytes, received_at };
-    Ok(Admitted { source, delivery, deadline, charge })
+    Ok(Admitted { source, delivery, deadline, allowance, charge })
 }
+
+/// What a body that was not taken counts for, beside its bytes, among what its address may cost.
+const NOT_READ: u64 = 16 * 1024;
 
 /// From the complete body on, the delivery is ours: it goes on when the client hangs up.
 async fn run(ingest: &Arc<Ingest>, admitted: Admitted, head: Head, mut trace: Trace) -> Ended {
-    let Admitted { source, delivery, deadline, charge } = admitted;
+    let Admitted { source, delivery, deadline, allowance, mut charge } = admitted;
     let work = {
         let ingest = ingest.clone();
         async move {
-            let ended = ingest.pipeline.run(&source, &delivery, deadline, &mut trace).await;
-            ingest.tell(&head, Some(&source), &ended, trace);
-            match &ended.result {
-                Err(fault) if response::status(&ended) == StatusCode::UNAUTHORIZED => {
-                    ingest.callers.count_unverified(&head.client);
-                    ingest.refusals.take(source, delivery, fault, charge);
+            let asked = Asked {
+                source: &source,
+                client: &head.client,
+                allowance,
+                deadline,
+                callers: &ingest.callers,
+                bodies: &ingest.bodies,
+                limits: &ingest.limits,
+            };
+            match ingest.verification.verify(delivery, &mut charge, &asked).await {
+                Verdict::Verified(search, stale) => {
+                    let ended = match search.verified() {
+                        Some(verified) => {
+                            ingest.pipeline.run(&source, &verified, stale, deadline, &mut trace).await
+                        }
+                        None => Fault::from(Reason::SignatureMismatch).into(),
+                    };
+                    ingest.tell(&head, Some(&source), &ended, trace);
+                    ended
                 }
-                _ => drop((delivery, charge)),
+                Verdict::Unverified(delivery, fault) => {
+                    ingest.kept_out(&source, &fault, &head);
+                    let ended = Ended::from(fault.clone());
+                    ingest.tell(&head, Some(&source), &ended, trace);
+                    if let (Some(delivery), StatusCode::UNAUTHORIZED) = (delivery, response::status(&ended)) {
+                        ingest.refusals.take(source, delivery, &fault, charge);
+                    }
+                    ended
+                }
             }
-            ended
         }
     };
     let work = Ours::new(ingest.tasks.track_future(work));
@@ -183,6 +224,13 @@ async fn run(ingest: &Arc<Ingest>, admitted: Admitted, head: Head, mut trace: Tr
 }
 
 impl Ingest {
+    /// What its caller's address kept out, `/status` tells of.
+    fn kept_out(&self, source: &Source, fault: &Fault, head: &Head) {
+        if matches!(fault.reason, Reason::AddressNotAllowed | Reason::AddressLimited) {
+            refusals::kept_out(source, fault, &head.client, self.callers.header(), head.id);
+        }
+    }
+
     fn tell(&self, head: &Head, source: Option<&Source>, ended: &Ended, trace: Trace) {
         let took = head.start.elapsed();
         let (outcome, reason) = (ended.outcome(), ended.result.as_ref().err().map(|fault| fault.reason));

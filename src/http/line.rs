@@ -11,7 +11,7 @@ use tracing::Level;
 
 use super::callers::Client;
 use crate::delivery::Id;
-use crate::outcome::{Outcome, Reason};
+use crate::observe::metrics;
 use crate::pipeline::Ended;
 
 /// What a delivery came to, for those who watch.
@@ -38,7 +38,7 @@ pub type Watch = Arc<dyn Fn(&Line<'_>) + Send + Sync>;
 pub fn log() -> Watch {
     let floods = Floods::new();
     Arc::new(move |line| {
-        if !is_anybodys(line.ended) {
+        if line.ended.is_verified() {
             write(line, None);
         } else if let Some(left_out) = floods.take() {
             write(line, Some(left_out).filter(|count| *count > 0));
@@ -46,14 +46,8 @@ pub fn log() -> Watch {
     })
 }
 
-/// Whether somebody without a secret can cause it.
-fn is_anybodys(ended: &Ended) -> bool {
-    let limited = matches!(&ended.result, Err(fault) if fault.reason == Reason::AddressLimited);
-    limited || ended.outcome() == Outcome::Refused
-}
-
-/// Lines about refusals in a second; as many may come at once.
-const REFUSALS: NonZeroU32 = NonZeroU32::new(20).unwrap();
+/// Lines about what is not verified, in a second; as many may come at once.
+const UNVERIFIED: NonZeroU32 = NonZeroU32::new(20).unwrap();
 
 struct Floods {
     lines: DefaultDirectRateLimiter,
@@ -62,13 +56,14 @@ struct Floods {
 
 impl Floods {
     fn new() -> Self {
-        Self { lines: RateLimiter::direct(Quota::per_second(REFUSALS)), left_out: AtomicU64::new(0) }
+        Self { lines: RateLimiter::direct(Quota::per_second(UNVERIFIED)), left_out: AtomicU64::new(0) }
     }
 
     /// How many were left out before this line; `None` where it is left out, too.
     fn take(&self) -> Option<u64> {
         if self.lines.check().is_err() {
             self.left_out.fetch_add(1, Ordering::Relaxed);
+            metrics::log_line_limited();
             return None;
         }
         Some(self.left_out.swap(0, Ordering::Relaxed))
@@ -79,7 +74,7 @@ fn write(line: &Line<'_>, left_out: Option<u64>) {
     let ended = line.ended;
     let fault = ended.result.as_ref().err();
     // The provider's own address would be the same in each line, and is nobody's business in the others.
-    let client = is_anybodys(ended).then(|| line.client.counted());
+    let client = (!ended.is_verified()).then(|| line.client.counted());
     let level = fault.map_or(Level::INFO, |fault| fault.reason.row().level);
     // tracing wants each line's level fixed where it stands; the fields are the same.
     macro_rules! write_line {
@@ -94,7 +89,7 @@ fn write(line: &Line<'_>, left_out: Option<u64>) {
                 r#type = ended.event.as_ref().map(|name| name.event_type.as_str()),
                 id = ended.event.as_ref().map(|name| name.id.as_str()),
                 events = ended.event.as_ref().and_then(|name| name.events),
-                secret = ended.secret.as_deref(),
+                secret = ended.secret().map(|secret| &**secret),
                 topic = ended.stored.as_ref().map(|stored| &*stored.topic),
                 partition = ended.ack().map(|ack| ack.partition),
                 offset = ended.ack().map(|ack| ack.offset),
@@ -112,10 +107,62 @@ fn write(line: &Line<'_>, left_out: Option<u64>) {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_types, reason = "a log line, read")]
 mod tests {
     use std::time::Instant;
 
     use super::*;
+    use crate::outcome::{Fault, Reason};
+
+    /// What the log has after so many deliveries that ended like this.
+    fn logged(ended: &Ended, count: usize) -> Vec<serde_json::Value> {
+        #[derive(Clone, Default)]
+        struct Written(Arc<std::sync::Mutex<Vec<u8>>>);
+        impl std::io::Write for Written {
+            fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+                self.0.lock().unwrap().extend_from_slice(bytes);
+                Ok(bytes.len())
+            }
+            fn flush(&mut self) -> std::io::Result<()> {
+                Ok(())
+            }
+        }
+        let (written, watch) = (Written::default(), log());
+        let subscriber = tracing_subscriber::fmt().json().flatten_event(true).with_writer({
+            let written = written.clone();
+            move || written.clone()
+        });
+        tracing::subscriber::with_default(subscriber.finish(), || {
+            let address = "192.0.2.1".parse().unwrap();
+            let client = Client { address: Some(address), peer: address };
+            for _ in 0..count {
+                let delivery = Id::new();
+                watch(&Line { delivery, client, source: "s", status: 200, took: Duration::ZERO, ended });
+            }
+        });
+        let text = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    #[test]
+    fn b4_whatever_the_reason_what_is_unverified_is_limited_and_names_its_client_and_nothing_else_does() {
+        let reasons = Reason::ALL.iter().map(|reason| Ended::from(Fault::from(*reason)));
+        let handshake = || Ended::handshake(Some(String::from("1158201444")));
+        let ends = || reasons.clone().chain([handshake()]);
+        for ended in ends() {
+            let start = Instant::now();
+            let lines = logged(&ended, 100);
+            let most = 20 * (2 + start.elapsed().as_secs() as usize);
+            assert!((20..=most).contains(&lines.len()), "{ended:?}: {} lines", lines.len());
+            assert!(lines.iter().all(|line| line["client"] == "192.0.2.1"), "{ended:?}");
+        }
+        for ended in ends().map(|ended| ended.signed(crate::verify::proof())) {
+            let lines = logged(&ended, 100);
+            assert_eq!(lines.len(), 100, "{ended:?}");
+            assert!(lines.iter().all(|line| line.get("client").is_none()), "{ended:?}");
+            assert!(lines.iter().all(|line| line["secret"] == "secret-0"), "{ended:?}");
+        }
+    }
 
     #[test]
     fn a_flood_leaves_a_few_lines_and_their_number() {
@@ -133,7 +180,7 @@ mod tests {
                 None => {}
             }
         };
-        assert!(told >= u64::from(REFUSALS.get()), "{told}");
+        assert!(told >= u64::from(UNVERIFIED.get()), "{told}");
         assert_eq!(told + left_out + 1, sent);
     }
 }

@@ -11,10 +11,13 @@ mod refusals;
 mod response;
 mod routes;
 mod serve;
+mod strangers;
 mod tls;
 mod unverified;
+mod verification;
 
 pub use admin::Operator;
+pub use body::Bodies;
 pub use callers::{Callers, Client};
 pub use ingest::{Ingest, Limits};
 pub use line::{Line, Watch, log};
@@ -22,6 +25,7 @@ pub use refusals::{Diagnoses, Refusals, refusals};
 pub use routes::{admin, hooks};
 pub use serve::{ConnectionLimits, serve};
 pub use tls::{InUse, Ports, Tls, Token, admin_tls, dns_name, hooks_tls};
+pub use verification::Verification;
 
 /// How far a shutdown has come. Only ever moves down the list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

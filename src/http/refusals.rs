@@ -8,10 +8,10 @@ use http::HeaderName;
 use jiff::Timestamp;
 use tokio::sync::mpsc;
 
+use super::body::Charge;
 use super::callers::Client;
 use crate::delivery::{Delivery, Id};
 use crate::outcome::{Fault, Reason};
-use crate::quota::Held;
 use crate::sources::{Source, Sources};
 use crate::verify::diagnose::{BUDGET, Cause};
 
@@ -22,12 +22,15 @@ const WAITING: usize = 8;
 /// Larger bodies are not looked at: each try is a digest over the whole.
 const MAX_BODY: usize = 256 * 1024;
 
+/// How often the verifier's own search is made once more: for the verdict, and for secrets that are bound.
+const SEARCHES: u64 = 3;
+
 /// A refused delivery, moved here from its task: nothing is copied.
 struct Refused {
     source: Arc<Source>,
     delivery: Delivery,
     reason: Reason,
-    _charge: Held,
+    _charge: Charge,
 }
 
 /// Where the hot path leaves what it refused.
@@ -49,10 +52,12 @@ pub fn refusals(sources: Arc<ArcSwap<Sources>>) -> (Refusals, Diagnoses) {
 impl Refusals {
     /// Counts a refusal, and hands it over if it is its source's turn. Never waits: what finds no
     /// place is not looked at.
-    pub(super) fn take(&self, source: Arc<Source>, delivery: Delivery, fault: &Fault, charge: Held) {
+    pub(super) fn take(&self, source: Arc<Source>, delivery: Delivery, fault: &Fault, charge: Charge) {
         let reason = fault.reason;
         let wanted = source.refusals.count(reason, Timestamp::now());
-        if wanted && delivery.body.len() <= MAX_BODY {
+        let bytes = delivery.body.len();
+        let searches = SEARCHES * source.verifier.cost(bytes).all;
+        if wanted && bytes <= MAX_BODY && searches <= BUDGET as u64 {
             let _ = self.0.try_send(Refused { source, delivery, reason, _charge: charge });
         }
     }
@@ -94,20 +99,21 @@ impl Refused {
 
 /// Counts a delivery that its caller's address kept out, and says now and then what to do: which address it was is
 /// all that there is to find.
-pub(super) fn kept_out(source: &Source, reason: Reason, client: &Client, header: &HeaderName, delivery: Id) {
-    let hint = || hint(reason, client, header);
-    let Some(refused) = source.refusals.count_known(reason, Timestamp::now(), hint) else { return };
-    let (reason, hint) = (reason.row().label, hint());
+pub(super) fn kept_out(source: &Source, fault: &Fault, client: &Client, header: &HeaderName, delivery: Id) {
+    let hint = || hint(fault, client, header);
+    let Some(refused) = source.refusals.count_known(fault.reason, Timestamp::now(), hint) else { return };
+    let (reason, hint) = (fault.reason.row().label, hint());
     tracing::warn!(source = source.name, reason, refused, hint, %delivery, "why deliveries are refused");
 }
 
-fn hint(reason: Reason, client: &Client, header: &HeaderName) -> String {
+fn hint(fault: &Fault, client: &Client, header: &HeaderName) -> String {
     let peer = client.peer;
-    match (reason, client.address) {
+    match (fault.reason, client.address) {
         (Reason::AddressLimited, _) => format!(
-            "{} sent more that did not verify than http.unverified_rate_per_address: if it is a proxy, name it in \
+            "{} sent more that did not verify than http.{} allows: if it is a proxy, name it in \
              http.trusted_proxies, else close the way to it",
-            client.counted()
+            client.counted(),
+            fault.detail.as_deref().unwrap_or("unverified_work_per_address")
         ),
         (_, None) => format!(
             "the trusted proxy {peer} told no {header} that can be read; let it write its client's address"

@@ -1,62 +1,96 @@
-//! How often an address may send what does not verify.
+//! What an address may cost while nothing of it has verified.
 
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use quick_cache::sync::Cache;
 
 use super::addresses::network_of;
 use super::response::RETRY_AFTER;
+use crate::quota::{Rate, nanos};
 
 /// Addresses that are remembered; some 10 MB. Of more, those that came once go first, so that somebody with many
 /// networks pushes out his own before any that comes again and again (S3-FIFO), at a fixed cost for each.
 const MOST: usize = 65_536;
 
-/// A rate for each address, in 8 bytes: the generic cell rate algorithm. `governor` has it, too, but cannot tell
-/// whether an address has used up its rate without counting one more, and what is to be counted is known only after
-/// a body was read.
+/// One search over the largest body with many secrets is more work than an address has in seconds. It is known only
+/// afterwards, and so held against the address for up to this long: else such searches would be nearly free.
+const WORK_DEBT: Duration = Duration::from_secs(60);
+
+/// What is tried for an address whose work is used up, against that.
+const SMALL_WORK: u64 = 4;
+
+/// What is counted of an address, each against a rate of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Budget {
+    /// Deliveries that did not verify, by number.
+    Deliveries,
+    /// Bytes of hashing for them.
+    Work,
+    /// The same of small ones, which are tried where all of [`Budget::Work`] is used up.
+    SmallWork,
+}
+
+const BUDGETS: usize = 3;
+
+/// What an address has used of each budget. One that is not there has used nothing.
+type Used = Arc<[AtomicU64; BUDGETS]>;
+
+/// How much each address has used of its budgets.
 #[derive(Debug)]
 pub(super) struct Unverified {
-    /// Between two.
-    interval: Duration,
-    /// How far ahead an address may be: what [`RETRY_AFTER`] gives back, so that who waits as long as it was told
-    /// has all of it again.
-    burst: Duration,
+    rates: [Option<Rate>; BUDGETS],
     since: Instant,
-    /// When an address would have sent what it sent at exactly the rate, in nanoseconds after `since`. One that is
-    /// not there has sent nothing.
-    ahead: Cache<IpAddr, Arc<AtomicU64>>,
+    used: Cache<IpAddr, Used>,
+}
+
+/// Which budgets of an address are used up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct UsedUp([bool; BUDGETS]);
+
+impl UsedUp {
+    pub(super) fn contains(self, budget: Budget) -> bool {
+        self.0.get(budget as usize).is_some_and(|used_up| *used_up)
+    }
 }
 
 impl Unverified {
-    pub(super) fn new(per_second: u32) -> Self {
-        Self {
-            interval: Duration::from_secs(1) / per_second.max(1),
-            burst: RETRY_AFTER,
-            since: Instant::now(),
-            ahead: Cache::new(MOST),
+    /// `deliveries` and `work` in a second. Each has a burst of what [`RETRY_AFTER`] gives back, so that who waits as
+    /// long as it was told has all of it again. Deliveries past the bound are not held against the address for longer
+    /// than it takes to have one more: they were on their way when the bound was reached, and others may share the
+    /// address.
+    pub(super) fn new(deliveries: Option<u32>, work: u64) -> Self {
+        let rate = |per_second, debt| Rate { per_second, burst: RETRY_AFTER, debt };
+        let rates = [
+            deliveries.map(|deliveries| rate(deliveries.into(), Duration::ZERO)),
+            Some(rate(work, WORK_DEBT)),
+            Some(rate(work.saturating_mul(SMALL_WORK), Duration::ZERO)),
+        ];
+        Self { rates, since: Instant::now(), used: Cache::new(MOST) }
+    }
+
+    /// Counts `amount`.
+    pub(super) fn add(&self, address: IpAddr, budget: Budget, amount: u64, now: Instant) {
+        let Some(Some(rate)) = self.rates.get(budget as usize) else { return };
+        let entry = || Ok::<_, Infallible>(Arc::default());
+        let Ok(used) = self.used.get_or_insert_with(&network_of(address), entry);
+        if let Some(used) = used.get(budget as usize) {
+            rate.add(used, amount, self.nanos(now));
         }
     }
 
-    /// Counts one. What is past the bound is not held against the address for longer than one interval: it was
-    /// on its way when the bound was reached, and others may share the address.
-    pub(super) fn count(&self, address: IpAddr, now: Instant) {
+    /// Which of them are used up. Counts nothing.
+    pub(super) fn used_up(&self, address: IpAddr, now: Instant) -> UsedUp {
+        let Some(used) = self.used.get(&network_of(address)) else { return UsedUp::default() };
         let now = self.nanos(now);
-        let most = now + nanos(self.burst);
-        let one_more = |ahead: u64| Some((ahead.max(now) + nanos(self.interval)).min(most));
-        let entry = || Ok::<_, Infallible>(Arc::default());
-        let Ok(ahead) = self.ahead.get_or_insert_with(&network_of(address), entry);
-        // It guards no other memory.
-        let _ = ahead.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
-    }
-
-    /// Whether one more would be too many. Counts nothing.
-    pub(super) fn is_used_up(&self, address: IpAddr, now: Instant) -> bool {
-        let Some(ahead) = self.ahead.get(&network_of(address)) else { return false };
-        ahead.load(Ordering::Relaxed) + nanos(self.interval) > self.nanos(now) + nanos(self.burst)
+        let mut used_up = UsedUp::default();
+        for ((rate, used), used_up) in self.rates.iter().zip(&*used).zip(&mut used_up.0) {
+            *used_up = rate.is_some_and(|rate| rate.is_used_up(used, now));
+        }
+        used_up
     }
 
     fn nanos(&self, now: Instant) -> u64 {
@@ -64,20 +98,18 @@ impl Unverified {
     }
 }
 
-/// 64 bits are enough for 500 years.
-fn nanos(time: Duration) -> u64 {
-    time.as_nanos() as u64
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn is_used_up(limit: &Unverified, address: &str, now: Instant) -> bool {
+        limit.used_up(address.parse().unwrap(), now).contains(Budget::Deliveries)
+    }
+
     fn sent(limit: &Unverified, address: &str, now: Instant) -> usize {
-        let address = address.parse().unwrap();
         let counted = (0..1000).take_while(|_| {
-            let free = !limit.is_used_up(address, now);
-            limit.count(address, now);
+            let free = !is_used_up(limit, address, now);
+            limit.add(address.parse().unwrap(), Budget::Deliveries, 1, now);
             free
         });
         counted.count()
@@ -85,7 +117,7 @@ mod tests {
 
     #[test]
     fn an_address_has_five_seconds_worth_at_once_then_its_rate_and_networks_of_ipv6_are_one() {
-        let limit = Unverified::new(4);
+        let limit = Unverified::new(Some(4), 1);
         let start = limit.since + Duration::from_secs(3600);
         let at = |milliseconds| start + Duration::from_millis(milliseconds);
         assert_eq!(sent(&limit, "192.0.2.1", at(0)), 20);
@@ -98,31 +130,50 @@ mod tests {
         assert_eq!(sent(&limit, "2001:db8::1", at(0)), 20);
         assert_eq!(sent(&limit, "2001:db8::ffff:0:0:1", at(0)), 0, "the same network");
         assert_eq!(sent(&limit, "2001:db8:0:1::1", at(0)), 20, "the next one");
-        assert!(!limit.is_used_up("192.0.2.3".parse().unwrap(), at(0)));
+        assert!(!is_used_up(&limit, "192.0.2.3", at(0)));
+    }
+
+    #[test]
+    fn b1_one_costly_search_is_paid_off_before_the_next_and_costs_no_other_budget() {
+        let limit = Unverified::new(None, 1000);
+        let (address, start) = ("192.0.2.1".parse().unwrap(), limit.since + Duration::from_secs(3600));
+        let at = |seconds| start + Duration::from_secs(seconds);
+        limit.add(address, Budget::Work, 30_000, start);
+        let used_up = |now| limit.used_up(address, now);
+        assert!(used_up(start).contains(Budget::Work) && !used_up(start).contains(Budget::SmallWork));
+        assert!(
+            used_up(at(25)).contains(Budget::Work),
+            "30 seconds' worth, less the five that are there at once"
+        );
+        assert!(!used_up(at(26)).contains(Budget::Work));
+        limit.add(address, Budget::SmallWork, 20_000, start);
+        assert!(used_up(start).contains(Budget::SmallWork), "four times the rate, for five seconds");
+        assert!(!used_up(start).contains(Budget::Deliveries), "without a rate there is no such bound");
     }
 
     #[test]
     fn a_flood_of_addresses_is_bounded_and_does_not_free_one_that_keeps_coming() {
-        let limit = Unverified::new(1);
+        let limit = Unverified::new(Some(1), 1);
         let now = limit.since;
         assert_eq!(sent(&limit, "192.0.2.1", now), 5);
         for network in 0..4 * MOST as u128 {
-            limit.count(IpAddr::V6(((0x2001_0db8 << 96) | (network << 64)).into()), now);
+            let address = IpAddr::V6(((0x2001_0db8 << 96) | (network << 64)).into());
+            limit.add(address, Budget::Deliveries, 1, now);
             if network % 1000 == 0 {
-                assert!(limit.is_used_up("192.0.2.1".parse().unwrap(), now), "forgotten after {network}");
+                assert!(is_used_up(&limit, "192.0.2.1", now), "forgotten after {network}");
             }
         }
-        assert!(limit.ahead.len() <= MOST, "{}", limit.ahead.len());
+        assert!(limit.used.len() <= MOST, "{}", limit.used.len());
         assert_eq!(sent(&limit, "192.0.2.2", now), 5, "a new one is counted, although it is full");
     }
 
     #[test]
     fn counting_at_once_loses_none() {
-        let limit = Unverified::new(1000);
+        let limit = Unverified::new(Some(1000), 1);
         let (now, address) = (limit.since, "192.0.2.1".parse().unwrap());
         std::thread::scope(|scope| {
             for _ in 0..4 {
-                scope.spawn(|| (0..1000).for_each(|_| limit.count(address, now)));
+                scope.spawn(|| (0..1000).for_each(|_| limit.add(address, Budget::Deliveries, 1, now)));
             }
         });
         assert_eq!(sent(&limit, "192.0.2.1", now), 1000);

@@ -100,6 +100,12 @@ metrics! {
         "When the lag was last measured, in seconds since 1970; NaN before.";
     REFUSED       Counter   "hookstream_connections_refused_total" []
         "Connections closed at once: their address had `http.max_connections_per_address` open.";
+    LIMITED       Counter   "hookstream_unverified_limited_total" ["cause"]
+        "Deliveries that were turned away before they were verified, by the bound they met: `address_deliveries`, `address_work` and `address_bytes` of their client's address, `source_work` of their source, `all_bytes` of all bodies, `queue` where no place to verify came free in time.";
+    UNVERIFIED    Counter   "hookstream_unverified_work_bytes_total" ["source"]
+        "Bytes that were hashed for deliveries that did not verify; the canonical form counts for what could be hashed meanwhile.";
+    LOG_LIMITED   Counter   "hookstream_log_lines_limited_total" []
+        "Lines about deliveries that did not verify which were left out of the log: past 20 in a second.";
     HANDSHAKES    Counter   "hookstream_tls_handshakes_failed_total" []
         "Connections to a port with TLS that ended before their handshake was done: clients that do not trust the certificate, plain HTTP, port scans, time-outs.";
     CERTIFICATE   Gauge     "hookstream_tls_not_after_timestamp_seconds" ["port"]
@@ -373,6 +379,46 @@ pub fn reload(successful: bool) {
 /// Counts a connection that was closed at once.
 pub fn connection_refused() {
     metrics::counter!(REFUSED).increment(1);
+}
+
+/// The bound that turned a delivery away before it was verified.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limited {
+    /// `http.unverified_rate_per_address`
+    AddressDeliveries,
+    /// `http.unverified_work_per_address`
+    AddressWork,
+    /// An address's share of `http.max_body_bytes`.
+    AddressBytes,
+    /// What a source may cost.
+    SourceWork,
+    /// `http.max_body_bytes`
+    AllBytes,
+    /// Waiting for a place to be verified.
+    Queue,
+}
+
+/// Counts a delivery that was turned away before it was verified.
+pub fn limited(cause: Limited) {
+    let cause = match cause {
+        Limited::AddressDeliveries => "address_deliveries",
+        Limited::AddressWork => "address_work",
+        Limited::AddressBytes => "address_bytes",
+        Limited::SourceWork => "source_work",
+        Limited::AllBytes => "all_bytes",
+        Limited::Queue => "queue",
+    };
+    metrics::counter!(LIMITED, "cause" => cause).increment(1);
+}
+
+/// Counts the work for a delivery that did not verify.
+pub fn unverified_work(source: &str, bytes: u64) {
+    metrics::counter!(UNVERIFIED, "source" => source.to_owned()).increment(bytes);
+}
+
+/// Counts a line that was left out of the log.
+pub fn log_line_limited() {
+    metrics::counter!(LOG_LIMITED).increment(1);
 }
 
 /// Counts a connection whose TLS handshake was not done.

@@ -97,17 +97,21 @@ impl<'b> Form<'b> {
         end
     }
 
-    /// The raw character at `at`, which is not printable ASCII.
+    /// The raw characters from `at` on that are not printable ASCII. They mostly come in runs, and whoever sends a body
+    /// of nothing else has six bytes written for each of its own: so each costs a few instructions.
     fn beyond_ascii(&mut self, at: usize) -> usize {
-        let Some(character) = self.text.get(at..).and_then(|rest| rest.chars().next()) else {
-            return self.text.len();
-        };
-        let end = at + character.len_utf8();
-        let mut start = at;
-        for unit in character.encode_utf16(&mut [0; 2]) {
-            self.replace(start, end, Spelled::unit(*unit).bytes());
-            start = end;
+        self.replace(at, at, b"");
+        let mut end = at;
+        for character in self.text.get(at..).unwrap_or_default().chars() {
+            if matches!(character, ' '..='~') {
+                break;
+            }
+            for unit in character.encode_utf16(&mut [0; 2]) {
+                self.out.extend_from_slice(&escaped(*unit));
+            }
+            end += character.len_utf8();
         }
+        self.done = end;
         end
     }
 
@@ -123,15 +127,20 @@ impl<'b> Form<'b> {
     }
 }
 
+/// A UTF-16 unit as `\uXXXX`.
+fn escaped(unit: u16) -> [u8; 6] {
+    const HEX: [u8; 16] = *b"0123456789abcdef";
+    let digit = |shift: u16| HEX.get(usize::from(unit >> shift & 0xf)).copied().unwrap_or_default();
+    [b'\\', b'u', digit(12), digit(8), digit(4), digit(0)]
+}
+
 /// How Python spells one UTF-16 unit inside a string: one, two or six bytes.
 struct Spelled([u8; 6], usize);
 
 impl Spelled {
     fn unit(unit: u16) -> Self {
-        const HEX: [u8; 16] = *b"0123456789abcdef";
         let [low, _] = unit.to_le_bytes();
         let short = |letter: u8| Self([b'\\', letter, 0, 0, 0, 0], 2);
-        let digit = |shift: u16| HEX.get(usize::from(unit >> shift & 0xf)).copied().unwrap_or_default();
         match unit {
             0x22 | 0x5c => short(low),
             0x08 => short(b'b'),
@@ -140,7 +149,7 @@ impl Spelled {
             0x0c => short(b'f'),
             0x0d => short(b'r'),
             0x20..=0x7e => Self([low, 0, 0, 0, 0, 0], 1),
-            _ => Self([b'\\', b'u', digit(12), digit(8), digit(4), digit(0)], 6),
+            _ => Self(escaped(unit), 6),
         }
     }
 

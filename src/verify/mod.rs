@@ -4,6 +4,7 @@ mod binding;
 mod digest;
 mod scheme;
 mod seal;
+mod search;
 mod sign;
 mod spare;
 mod template;
@@ -13,28 +14,28 @@ pub mod diagnose;
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use hmac::Hmac;
 use http::{HeaderName, HeaderValue};
 use jiff::SignedDuration;
 use sha2::Sha256;
-use subtle::{Choice, ConstantTimeEq};
 
 use binding::{Binding, Bodies};
 use diagnose::Removed;
-use digest::{Digest, Mac};
+use digest::Mac;
 pub use scheme::Claim;
 use scheme::{Layout, Scheme};
 pub use seal::{Seal, Unsealable};
+use search::Last;
+pub use search::{Cost, Search};
 use spare::Spare;
 
 use crate::config::{self, Binds, Form, Problems, Secret, SecretFormat, Window};
 use crate::delivery::Delivery;
-use crate::outcome::{Fault, Reason};
+use crate::outcome::Fault;
 
 /// Evidence that a secret of the source signed a delivery. Its fields are private and only
-/// [`Verifier::verify`] makes one, and [`Verifier::unseal`] from what one has sealed, so that no event
+/// [`Verifier::verify`] and a finished [`Search`] make one, and [`Verifier::unseal`] from what one has sealed, so that no event
 /// and no record can exist without:
 ///
 /// ```compile_fail
@@ -66,6 +67,11 @@ impl<'d> Verified<'d> {
     /// What that secret is bound to, if it is.
     pub fn bound_to(&self) -> Option<&'d Binds> {
         self.key.binding.as_ref().map(Binding::rules)
+    }
+
+    /// The same, to keep.
+    pub fn secret_name(&self) -> Arc<str> {
+        self.key.name.clone()
     }
 
     /// The form of the body that was signed.
@@ -140,12 +146,12 @@ impl std::fmt::Debug for Key {
 /// A source's rules and secrets, compiled once at start.
 #[derive(Debug)]
 pub struct Verifier {
-    scheme: Scheme,
-    keys: Vec<Key>,
-    /// The first place of the secret that matched last. It is tried first: most deliveries are signed by one secret,
-    /// and each other costs a hash of the body. Keys of one secret stay in their order, so that a retry finds the
-    /// same of them, and with it gets the same key in Kafka.
-    last: AtomicUsize,
+    scheme: Arc<Scheme>,
+    keys: Vec<Arc<Key>>,
+    /// What matched last. It is tried first: most deliveries are signed by one secret, over one form, and each
+    /// other pair costs a hash of the body. Keys of one secret stay in their order, so that a retry finds the same of
+    /// them, and with it gets the same key in Kafka.
+    last: Last,
     bodies: Option<Bodies>,
     /// For [`diagnose`] alone: they verify nothing.
     removed: Vec<Removed>,
@@ -165,7 +171,7 @@ impl Verifier {
             let same = |other: &Secret| other.expose() == secret.expose();
             let first = secrets.iter().position(same).unwrap_or(index);
             match Key::new(&scheme, rules.secret_format, secret, first) {
-                Some(key) => keys.push(key),
+                Some(key) => keys.push(Arc::new(key)),
                 None => problems.add(
                     place,
                     format!(
@@ -175,7 +181,13 @@ impl Verifier {
                 ),
             }
         }
-        Some(Self { scheme, keys, last: AtomicUsize::new(0), bodies: None, removed: Vec::new() })
+        Some(Self {
+            scheme: Arc::new(scheme),
+            keys,
+            last: Last::default(),
+            bodies: None,
+            removed: Vec::new(),
+        })
     }
 
     /// The same, for bodies that are read by these rules. Without them no bound secret verifies
@@ -184,73 +196,9 @@ impl Verifier {
         Self { bodies: Some(Bodies::new(rules)), ..self }
     }
 
-    /// Finds the secret that signed the delivery: each form of the body, the raw one first,
-    /// with each secret, the one that matched last first. The work is bounded: at most
-    /// [`scheme::MAX_SIGNATURES`] are compared. Secrets that are outside their time at the receipt
-    /// come last, and only they have the canonical form made once more. One that is bound counts
-    /// only for a body that names whom it is for; of several that made the signature, any that does
-    /// will do.
-    ///
-    /// # Errors
-    /// `signature_missing`, `signature_malformed`, `signature_mismatch`; the detail counts what
-    /// was tried, or names the secret whose binding the body does not keep. `secret_expired` where only
-    /// a secret outside its time has made the signature.
-    pub fn verify<'d>(&'d self, delivery: &'d Delivery) -> Result<Verified<'d>, Fault> {
-        let claim = self.claim(delivery)?;
-        let now = delivery.received_at;
-        let mut broken = None;
-        let found = self.find(delivery, &claim, |key| key.window.contains(now), &mut broken);
-        if let Some((key, form, signed)) = found {
-            let age = self.scheme.age(&claim, now);
-            return Ok(Verified { delivery, key, form, signed, scheme: &self.scheme, age });
-        }
-        if let Some((key, ..)) = self.find(delivery, &claim, |key| !key.window.contains(now), &mut broken) {
-            let when = match key.window {
-                Window { not_before: Some(from), .. } if now < from => format!("counts from {from} on"),
-                Window { not_after: Some(until), .. } => format!("counted until {until}"),
-                Window { .. } => String::from("does not count now"),
-            };
-            return Err(Fault::new(Reason::SecretExpired, format!("the secret {} {when}", key.name)));
-        }
-        let why = broken.unwrap_or_else(|| self.tried(delivery.body.len()));
-        Err(Fault::new(Reason::SignatureMismatch, why))
-    }
-
-    /// The first of the secrets that are `wanted` which made one of the signatures and whose binding
-    /// holds; `broken` tells of the first whose does not.
-    fn find<'d>(
-        &'d self,
-        delivery: &'d Delivery,
-        claim: &Claim<'_>,
-        wanted: impl Fn(&Key) -> bool,
-        broken: &mut Option<String>,
-    ) -> Option<(&'d Key, Form, Cow<'d, [u8]>)> {
-        if !self.keys.iter().any(&wanted) {
-            return None;
-        }
-        for &form in &self.scheme.forms {
-            let Some(signed) = self.signed(delivery, form) else { continue };
-            let last = self.last.load(Ordering::Relaxed);
-            let others = self.keys.iter().filter(|key| key.first != last);
-            let mut keys = self.keys.iter().filter(|key| key.first == last).chain(others);
-            let mut counts = |key: &Key| {
-                let Some(binding) = &key.binding else { return true };
-                let why = binding.holds(delivery, self.bodies.as_ref()).err();
-                let counts = why.is_none();
-                if let (Some(why), None) = (why, &broken) {
-                    *broken = Some(format!("the secret {} made it, but {why}", key.name));
-                }
-                counts
-            };
-            let found = keys.find(|key| wanted(key) && self.matches(claim, &signed, key) && counts(key));
-            if let Some(key) = found {
-                if key.first != last {
-                    self.last.store(key.first, Ordering::Relaxed);
-                }
-                return Some((key, form, signed));
-            }
-        }
-        None
+    /// Whether the secret itself stands in the request.
+    fn is_token(&self) -> bool {
+        matches!(self.scheme.layout, Layout::Token { .. })
     }
 
     /// What the delivery claims: its signatures and the signed time.
@@ -259,39 +207,15 @@ impl Verifier {
     }
 
     /// The signed form of the body; `None` where it does not exist or is the raw body again.
-    fn signed<'d>(&self, delivery: &'d Delivery, form: Form) -> Option<Cow<'d, [u8]>> {
+    fn signed<'d>(&self, body: &'d [u8], form: Form) -> Option<Cow<'d, [u8]>> {
         match form {
-            Form::Raw => Some(Cow::Borrowed(&delivery.body)),
-            Form::JsonCompactAscii => match canonical::json_compact_ascii(&delivery.body) {
+            Form::Raw => Some(Cow::Borrowed(body)),
+            Form::JsonCompactAscii => match canonical::json_compact_ascii(body) {
                 Ok(Cow::Borrowed(_)) if self.scheme.forms.contains(&Form::Raw) => None,
                 Ok(signed) => Some(signed),
                 Err(_) => None,
             },
         }
-    }
-
-    /// Whether one of the claimed signatures is this secret's. Every signature is compared, in
-    /// constant time, so that the time tells nothing about which byte or which part differs.
-    fn matches(&self, claim: &Claim<'_>, signed: &[u8], key: &Key) -> bool {
-        let right = self.scheme.digest(&key.mac, claim, signed);
-        let one = |found: Choice, signature: &Digest| found | signature.ct_eq(&right);
-        claim.signatures().iter().fold(Choice::from(0), one).into()
-    }
-
-    fn tried(&self, bytes: usize) -> String {
-        let secrets = match self.keys.len() {
-            1 => String::from("1 secret"),
-            n => format!("{n} secrets"),
-        };
-        if matches!(self.scheme.layout, Layout::Token { .. }) {
-            return format!("{secrets} tried");
-        }
-        let forms = if self.scheme.forms.contains(&Form::JsonCompactAscii) {
-            "raw and canonical body"
-        } else {
-            "raw body"
-        };
-        format!("{secrets} tried, {forms}, {bytes} bytes")
     }
 }
 

@@ -16,6 +16,7 @@
 //! body is the last, so that no two deliveries have the same text.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use hmac::{Hmac, KeyInit, Mac};
 use http::{HeaderName, HeaderValue};
@@ -124,7 +125,7 @@ impl Verifier {
     /// # Errors
     /// [`Unsealable`].
     pub fn unseal<'d>(&'d self, delivery: &'d Delivery, seal: &Seal) -> Result<Verified<'d>, Unsealable> {
-        let made = |key: &&super::Key| {
+        let made = |key: &&Arc<super::Key>| {
             sealed(&key.seal, delivery, seal.form, &seal.kept).verify_slice(&seal.tag).is_ok()
         };
         let mut bound = None;

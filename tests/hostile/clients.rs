@@ -29,6 +29,9 @@ pub enum Kind {
     Forged,
     /// The first bytes of a TLS handshake.
     HalfHello,
+    /// The body that costs most for its bytes, with a signature of nobody's, to a source with many secrets; as many of
+    /// them as [`Kind::BYTES`] a second allow.
+    Costly,
 }
 
 /// From `Forged` to `Forged`.
@@ -47,6 +50,9 @@ pub async fn connect(kind: Kind, from: SocketAddr, to: SocketAddr) -> io::Result
 }
 
 impl Kind {
+    /// What a costly client writes in a second: 100 Mbit.
+    const BYTES: usize = 12_500_000;
+
     /// How long the service lets it, with the shipped bounds: `body_timeout` or `head_timeout`.
     pub fn lifetime(self) -> Duration {
         match self {
@@ -81,6 +87,7 @@ impl Kind {
                 }
             }
             Self::Forged => return forge(stream, shared, number).await,
+            Self::Costly => return costly(stream, shared).await,
         }
         read_to_end(&mut stream, shared).await
     }
@@ -129,6 +136,34 @@ async fn forge(mut stream: TcpStream, shared: &Shared, number: usize) -> io::Res
         sleep(FORGED_PAUSE).await; // its pace
     }
 }
+
+/// One such body, and then a pause for as many bytes as were really sent.
+async fn costly(mut stream: TcpStream, shared: &Shared) -> io::Result<()> {
+    let start = tokio::time::Instant::now();
+    let request = COSTLY.get_or_init(|| {
+        let (path, signature) = (format!("{}-many", shared.plan.path), format!("sha256={}", "0".repeat(64)));
+        let body = format!("\"{}\"", "\u{7f}".repeat(890 * 1024));
+        let headers = [("content-length", &*body.len().to_string()), ("x-grapevine-signature", &*signature)];
+        [head("POST", &path, &headers).as_bytes(), body.as_bytes()].concat()
+    });
+    let mut sent = 0;
+    while let Some(rest) = request.get(sent..).filter(|rest| !rest.is_empty()) {
+        match stream.write(rest).await {
+            Ok(more) => sent += more,
+            // It has its answer already.
+            Err(_) => break,
+        }
+    }
+    let mut bytes = [0; 1024];
+    let length = stream.read(&mut bytes).await.unwrap_or_default();
+    count(&bytes[..length], shared);
+    let pause = Duration::from_secs_f64(sent as f64 / Kind::BYTES as f64);
+    tokio::time::sleep_until(start + pause).await; // its pace
+    Ok(())
+}
+
+/// What a costly client sends.
+static COSTLY: std::sync::OnceLock<Vec<u8>> = std::sync::OnceLock::new();
 
 /// Counts an answer by its status.
 fn count(answer: &[u8], shared: &Shared) {

@@ -41,6 +41,11 @@ impl Plan {
     pub fn connections(&self) -> usize {
         self.kinds.iter().map(|(_, count)| count).sum()
     }
+
+    /// Those that stay until the service ends them.
+    pub fn lasting(&self) -> usize {
+        self.kinds.iter().filter(|(kind, _)| *kind != Kind::Costly).map(|(_, count)| count).sum()
+    }
 }
 
 /// What the crowd has seen so far.

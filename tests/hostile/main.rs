@@ -51,6 +51,7 @@ fn main() {
             "a_thousand_unfinished_tls_handshakes_do_not_double_the_p99_of_honest_clients",
             a_thousand_handshakes,
         ),
+        trial("b1_four_attackers_without_a_secret_do_not_double_the_p99_of_honest_clients", four_attackers),
     ];
     libtest_mimic::run(&arguments, trials).exit();
 }
@@ -136,4 +137,35 @@ async fn a_thousand_handshakes() {
     all_is_there(&source, &honest).await;
     let failed = service.metrics().await.plain("hookstream_tls_handshakes_failed_total");
     assert!(failed >= plan.connections(), "{failed} failed handshakes");
+}
+
+/// Secrets of the source that is attacked.
+const SECRETS: usize = 100;
+
+async fn four_attackers() {
+    let mut setup = Setup::new("datagrid");
+    let source = setup.source.clone();
+    let secrets = tempfile::tempdir().unwrap();
+    for n in 0..SECRETS {
+        std::fs::write(secrets.path().join(format!("{n:03}")), format!("wh_secret-number-{n}")).unwrap();
+    }
+    let attacked = format!("{source}-many");
+    setup.tables = format!(
+        "[source.{attacked}]\npreset = \"grapevine\"\nsecrets = [{{ dir = \"{}\" }}]",
+        secrets.path().display()
+    );
+    let (service, plan) = beside(setup, vec![(Kind::Costly, 4)]).await;
+    let mut honest = Honest::new(format!("http://{}{}", service.hooks, plan.path), || {
+        reqwest::Client::builder().timeout(PATIENCE).no_proxy()
+    });
+
+    let compared = compare(&service, &plan, &mut honest, 3).await;
+    compared.assert_unnoticed();
+    all_is_there(&source, &honest).await;
+    let metrics = service.metrics().await;
+    let (tried, limited) =
+        (metrics.of_source(&attacked, "refused"), metrics.of_source(&attacked, "unavailable"));
+    println!("attackers: {tried} bodies tried, {limited} turned away");
+    assert!(tried + limited > 20, "the attack went on");
+    assert!(limited > tried, "{tried} were tried, {limited} were not");
 }

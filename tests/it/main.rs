@@ -61,6 +61,7 @@ mod slow;
 mod spool;
 mod spool_commands;
 mod status;
+mod strangers;
 mod subscription;
 mod support;
 mod tls;

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use hookstream::kafka::embedded::Embedded;
 use hookstream::names;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 
-use crate::support::raw::{self, head, read_to_end};
+use crate::support::raw::{head, read_to_end};
 use crate::support::{Answer, PATIENCE, Service, Setup, batch, datagrid, on_embedded_with, until};
 
 /// A second source beside the set-up's own, with its topics.
@@ -47,11 +47,13 @@ async fn post_to(service: &Service, source: &str, id: String) -> Answer {
     Answer::read(request.send().await.unwrap()).await
 }
 
-/// A client that declares far more than it sends, and then waits.
-async fn half_sent(service: &Service, bytes: usize) -> TcpStream {
+/// The client of that number, at an address of its own, declares far more than it sends, and then waits.
+async fn half_sent(service: &Service, number: usize, bytes: usize) -> TcpStream {
     let path = format!("/hooks/{}", service.source);
     let request = head("POST", &path, &[("content-length", "921600")]) + &" ".repeat(bytes);
-    raw::open(service.hooks(), request.as_bytes()).await
+    let mut stream = connect_from(&format!("127.0.1.{number}"), service.hooks()).await;
+    stream.write_all(request.as_bytes()).await.unwrap();
+    stream
 }
 
 #[tokio::test]
@@ -62,15 +64,15 @@ async fn bodies_are_bounded_together_by_what_has_arrived_and_not_by_what_was_dec
     let (service, _kafka) = on_embedded_with(few).await;
     // Together they declare 18 MiB and send 80 KiB.
     let mut held = Vec::new();
-    for _ in 0..20 {
-        held.push(half_sent(&service, 4 * 1024).await);
+    for number in 1..21 {
+        held.push(half_sent(&service, number, 4 * 1024).await);
     }
     service.datagrid_post(batch("evt_below")).await.is(200, "published", None);
 
     // 880 KiB more: one at least does not fit any more, and is answered at once.
     let start = Instant::now();
-    for _ in 0..11 {
-        held.push(half_sent(&service, 80 * 1024).await);
+    for number in 21..32 {
+        held.push(half_sent(&service, number, 80 * 1024).await);
     }
     let past = held.split_off(20);
     until("a refusal", async || service.lines().iter().any(|line| line.contains("Overloaded"))).await;
@@ -122,7 +124,6 @@ pub async fn connect_from(client: &str, to: SocketAddr) -> TcpStream {
 
 /// Whether the server keeps the connection, as its answer to a request tells.
 pub async fn is_served(mut stream: TcpStream) -> Option<TcpStream> {
-    use tokio::io::AsyncWriteExt;
     // No connection: close; it stays open after the answer.
     let _ = stream.write_all(b"GET /hooks/x HTTP/1.1\r\nhost: test\r\n\r\n").await;
     let mut answer = [0; 12];
@@ -164,6 +165,26 @@ async fn a_source_with_all_its_places_in_use_leaves_the_others_theirs() {
     let (mine, theirs) = tokio::join!(mine, theirs);
     let published = mine.iter().filter(|answer| answer.status == 200).count();
     assert_eq!(published, 2, "half of the places: {mine:?}");
+    for answer in mine.iter().filter(|answer| answer.status != 200) {
+        answer.is(503, "unavailable", Some("overloaded"));
+    }
+    theirs.is(200, "published", None);
+}
+
+#[tokio::test]
+async fn b5_a_source_with_its_share_of_the_bodies_in_use_leaves_the_others_theirs() {
+    let few = |setup: &mut Setup| setup.http = "max_body = \"1 KiB\"\nmax_body_bytes = \"4 KiB\"".into();
+    let (service, kafka, other) = two_sources(few).await;
+    kafka.delay(Duration::from_secs(1)).unwrap();
+    let fit = 2048 / batch("evt_0").len();
+    let mine = join_all((0..fit + 3).map(|n| post_to(&service, &service.source, format!("evt_{n}"))));
+    let theirs = async {
+        until("a refusal", async || service.lines().iter().any(|line| line.contains("Overloaded"))).await;
+        post_to(&service, &other, "evt_other".into()).await
+    };
+    let (mine, theirs) = tokio::join!(mine, theirs);
+    let published = mine.iter().filter(|answer| answer.status == 200).count();
+    assert_eq!(published, fit, "half of the bytes: {mine:?}");
     for answer in mine.iter().filter(|answer| answer.status != 200) {
         answer.is(503, "unavailable", Some("overloaded"));
     }

@@ -13,6 +13,7 @@ mod tries;
 use jiff::Timestamp;
 use serde::Serialize;
 
+use super::search::Progress;
 use super::{Key, Verifier};
 use crate::config::Window;
 use crate::delivery::Delivery;
@@ -154,8 +155,8 @@ impl Verifier {
         let now = delivery.received_at;
         let claim = self.claim(delivery).ok();
         let outside = |key: &Key| !key.window.contains(now);
-        let found =
-            claim.and_then(|claim| self.find(delivery, &claim, outside, &mut None).map(|(key, ..)| key));
+        let find = |claim| self.find(delivery, &claim, outside, &mut Progress::default(), None).ok()?;
+        let found = claim.and_then(find).and_then(|pair| self.keys.get(pair.place));
         let detail = refusal.detail.as_deref().unwrap_or("a secret is outside its time");
         let text = format!("the signature is right, but {detail}; the delivery came at {}", time(now));
         match found.map(|key| key.window) {
@@ -180,9 +181,9 @@ impl Verifier {
 
     /// The secret that made the signature, and how the body breaks its binding.
     fn broken(&self, delivery: &Delivery) -> Option<String> {
-        let (claim, mut broken) = (self.claim(delivery).ok()?, None);
-        self.find(delivery, &claim, |_| true, &mut broken);
-        broken
+        let (claim, mut progress) = (self.claim(delivery).ok()?, Progress::default());
+        let _ = self.find(delivery, &claim, |_| true, &mut progress, None);
+        progress.broken
     }
 
     /// The signature is right, but it was made at another time than it came.

@@ -108,7 +108,7 @@ impl Verifier {
         };
         let mut text = self.scheme.template.describe(&values, body);
         for form in &self.scheme.forms {
-            let form = match (form, self.signed(delivery, *form)) {
+            let form = match (form, self.signed(&delivery.body, *form)) {
                 (Form::Raw, _) => "; as it came".to_owned(),
                 (form, Some(signed)) => format!("; as {}: {} bytes", form.label(), signed.len()),
                 (form, None) if crate::json::check(&delivery.body).is_ok() => {

@@ -7,7 +7,6 @@ use subtle::ConstantTimeEq as _;
 
 use super::super::Verifier;
 use super::super::digest::Mac;
-use super::super::scheme::Layout;
 use super::super::spare::{Misread, Spare};
 use super::super::template::Values;
 use super::reading::{self, Reading};
@@ -68,10 +67,6 @@ impl Verifier {
         found.unwrap_or_else(|| search.unknown(refusal))
     }
 
-    fn is_token(&self) -> bool {
-        matches!(self.scheme.layout, Layout::Token { .. })
-    }
-
     /// `None` for a token.
     fn hash(&self) -> Option<Hash> {
         (!self.is_token()).then_some(self.scheme.written.hash)
@@ -114,7 +109,7 @@ impl<'a> Search<'a> {
     /// The body in each form that the rules know.
     fn forms(&self) -> Vec<std::borrow::Cow<'a, [u8]>> {
         let forms: &[Form] = &self.verifier.scheme.forms;
-        forms.iter().filter_map(|form| self.verifier.signed(self.delivery, *form)).collect()
+        forms.iter().filter_map(|form| self.verifier.signed(&self.delivery.body, *form)).collect()
     }
 
     /// The right signature, but not where or as the rules read it.

@@ -13,11 +13,13 @@ use serde::Deserialize;
 
 use super::*;
 use crate::delivery::Id;
+use crate::outcome::Reason;
 
 mod binding;
 mod causes;
 mod inverse;
 mod rules;
+mod search;
 
 const DATAGRID: &str = include_str!("../../../config/providers/datagrid.toml");
 const GRAPEVINE: &str = include_str!("../../../config/providers/grapevine.toml");

@@ -1,0 +1,88 @@
+//! What each client address has in hand of what all share, while nothing of it has verified.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Semaphore;
+
+use super::addresses::network_of;
+use super::verification::per_address;
+use crate::quota::InUse;
+
+/// By address. One that has nothing in hand has no entry, so the map is no larger than the listener's bound of
+/// connections.
+#[derive(Debug, Default)]
+pub(super) struct Strangers(Mutex<HashMap<IpAddr, (usize, Arc<Share>)>>);
+
+/// What one address has in hand.
+#[derive(Debug)]
+pub(super) struct Share {
+    /// Bytes of bodies.
+    pub(super) bytes: Arc<InUse>,
+    /// Its places in the pool of costly verifications.
+    pub(super) searches: Semaphore,
+}
+
+/// An address's share, for as long as somebody holds it.
+#[derive(Debug)]
+pub(super) struct Stranger {
+    of: Arc<Strangers>,
+    address: IpAddr,
+    share: Arc<Share>,
+}
+
+impl Strangers {
+    /// The share of this address.
+    pub(super) fn share(self: &Arc<Self>, address: IpAddr) -> Stranger {
+        let address = network_of(address);
+        let mut open = self.open();
+        let fresh = || Share { bytes: Arc::default(), searches: Semaphore::new(per_address()) };
+        let (holders, share) = open.entry(address).or_insert_with(|| (0, Arc::new(fresh())));
+        *holders += 1;
+        Stranger { of: self.clone(), address, share: share.clone() }
+    }
+
+    /// Held for a moment only, never across an await.
+    fn open(&self) -> MutexGuard<'_, HashMap<IpAddr, (usize, Arc<Share>)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl std::ops::Deref for Stranger {
+    type Target = Share;
+
+    fn deref(&self) -> &Share {
+        &self.share
+    }
+}
+
+impl Drop for Stranger {
+    fn drop(&mut self) {
+        let mut open = self.of.open();
+        if let Some((holders, _)) = open.get_mut(&self.address) {
+            *holders -= 1;
+            if *holders == 0 {
+                open.remove(&self.address);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn holders_of_one_address_have_one_share_and_nothing_is_left_in_the_end() {
+        let strangers = Arc::new(Strangers::default());
+        let share = |address: &str| strangers.share(address.parse().unwrap());
+        let (first, second, other) = (share("2001:db8::1"), share("2001:db8::2"), share("192.0.2.1"));
+        let bytes = first.bytes.take(10, 10).unwrap();
+        assert_eq!((second.bytes.amount(), other.bytes.amount()), (10, 0));
+        drop(first);
+        assert_eq!(share("2001:db8::3").bytes.amount(), 10, "somebody still holds it");
+        drop((bytes, second, other));
+        assert!(strangers.open().is_empty());
+    }
+}

@@ -1,0 +1,368 @@
+//! The search for the secret that signed a delivery: which secret is tried over which form of the body, in which
+//! order, and what that costs.
+//!
+//! Anybody can have it made, and what they pay is the bytes that they send. So each form is made once, the pair of
+//! secret and form that matched last comes first, and every step adds to [`Progress::work`], which the caller holds to
+//! a budget.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use jiff::{SignedDuration, Timestamp};
+use subtle::{Choice, ConstantTimeEq};
+
+use super::digest::Digest;
+use super::scheme::{Claim, Scheme};
+use super::{Key, Verified, Verifier};
+use crate::config::{Form, Window};
+use crate::delivery::Delivery;
+use crate::outcome::{Fault, Reason};
+
+/// What one try costs beside its text, in bytes of hashing: an HMAC hashes two blocks more, and each has padding.
+const TRY: u64 = 256;
+
+/// How many bytes are hashed in the time in which one byte of the canonical form is written.
+const WRITING: u64 = 2;
+
+/// The canonical form is at most so many times as long as the body.
+const LONGEST: u64 = 6;
+
+/// What a search may cost at most, in bytes of hashing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cost {
+    /// To try the secret and the form that matched last.
+    pub likely: u64,
+    /// To try every secret over every form.
+    pub all: u64,
+}
+
+/// A key and a form of the body. What is remembered of a secret that has several keys is the first of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Pair {
+    pub(super) place: usize,
+    pub(super) form: Form,
+}
+
+/// The pair that matched last, in one word.
+#[derive(Debug, Default)]
+pub(super) struct Last(AtomicUsize);
+
+impl Last {
+    fn get(&self) -> Pair {
+        let word = self.0.load(Ordering::Relaxed);
+        let form = if word & 1 == 0 { Form::Raw } else { Form::JsonCompactAscii };
+        Pair { place: word >> 1, form }
+    }
+
+    fn set(&self, pair: Pair) {
+        if self.get() != pair {
+            let word = pair.place << 1 | usize::from(pair.form == Form::JsonCompactAscii);
+            self.0.store(word, Ordering::Relaxed);
+        }
+    }
+}
+
+/// The canonical form of one body, made when it is first asked for.
+#[derive(Default)]
+enum Canonical {
+    #[default]
+    Unmade,
+    /// It does not exist, or is the raw body, which is tried as such.
+    Nothing,
+    /// The body itself.
+    Same,
+    Made(Vec<u8>),
+}
+
+/// How far the search over one delivery has come.
+#[derive(Default)]
+pub(super) struct Progress {
+    canonical: Canonical,
+    /// Tried before all others, without a match.
+    likely: Option<Pair>,
+    /// Of the first secret whose binding the body does not keep.
+    pub(super) broken: Option<String>,
+    /// Bytes of hashing so far.
+    work: u64,
+}
+
+impl Progress {
+    /// The body in this form; `None` where there is nothing to try.
+    fn text<'t>(&'t mut self, body: &'t [u8], form: Form, verifier: &Verifier) -> Option<&'t [u8]> {
+        if form == Form::Raw {
+            return Some(body);
+        }
+        if matches!(self.canonical, Canonical::Unmade) {
+            self.canonical = match verifier.signed(body, form) {
+                None => Canonical::Nothing,
+                Some(Cow::Borrowed(_)) => Canonical::Same,
+                Some(Cow::Owned(text)) => Canonical::Made(text),
+            };
+            let written = if let Canonical::Made(text) = &self.canonical { text.len() } else { body.len() };
+            self.work += WRITING * written as u64;
+        }
+        match &self.canonical {
+            Canonical::Made(text) => Some(text),
+            Canonical::Same => Some(body),
+            Canonical::Unmade | Canonical::Nothing => None,
+        }
+    }
+
+    /// The text of the form that matched.
+    fn into_signed(self, body: &[u8], form: Form) -> Cow<'_, [u8]> {
+        match self.canonical {
+            Canonical::Made(text) if form == Form::JsonCompactAscii => Cow::Owned(text),
+            _ => Cow::Borrowed(body),
+        }
+    }
+}
+
+/// A delivery and the search for who signed it, in one value of its own, so that another thread can go on with it.
+/// Nobody but the verifier can say that it was found.
+pub struct Search {
+    delivery: Delivery,
+    progress: Progress,
+    found: Option<Found>,
+}
+
+struct Found {
+    scheme: Arc<Scheme>,
+    key: Arc<Key>,
+    form: Form,
+    age: Option<SignedDuration>,
+}
+
+impl Search {
+    /// Nothing was tried yet.
+    pub fn new(delivery: Delivery) -> Self {
+        Self { delivery, progress: Progress::default(), found: None }
+    }
+
+    /// The delivery.
+    pub fn delivery(&self) -> &Delivery {
+        &self.delivery
+    }
+
+    /// The same, where nobody needs the search any more.
+    pub fn into_delivery(self) -> Delivery {
+        self.delivery
+    }
+
+    /// What it has cost so far, in bytes of hashing.
+    pub fn work(&self) -> u64 {
+        self.progress.work
+    }
+
+    /// The proof; `None` until it was found.
+    pub fn verified(&self) -> Option<Verified<'_>> {
+        let Found { scheme, key, form, age } = self.found.as_ref()?;
+        let signed = match &self.progress.canonical {
+            Canonical::Made(text) if *form == Form::JsonCompactAscii => text,
+            _ => &*self.delivery.body,
+        };
+        let (delivery, signed) = (&self.delivery, Cow::Borrowed(signed));
+        Some(Verified { delivery, key, form: *form, signed, scheme, age: *age })
+    }
+}
+
+impl Verifier {
+    /// Finds the secret that signed the delivery: the pair of secret and form that matched last, then each form of
+    /// the body, the raw one first, with each secret. The work is bounded: at most
+    /// [`super::scheme::MAX_SIGNATURES`] are compared, and each form is made once. Secrets that are outside their time
+    /// at the receipt come last. One that is bound counts only for a body that names whom it is for; of several that
+    /// made the signature, any that does will do.
+    ///
+    /// # Errors
+    /// `signature_missing`, `signature_malformed`, `signature_mismatch`; the detail counts what
+    /// was tried, or names the secret whose binding the body does not keep. `secret_expired` where only
+    /// a secret outside its time has made the signature.
+    pub fn verify<'d>(&'d self, delivery: &'d Delivery) -> Result<Verified<'d>, Fault> {
+        let claim = self.claim(delivery)?;
+        let mut progress = Progress::default();
+        let likely = self.try_likely(delivery, &claim, &mut progress);
+        let (key, form) = match likely {
+            Some(found) => found,
+            None => self.try_all(delivery, &claim, &mut progress, None)?,
+        };
+        let age = self.scheme.age(&claim, delivery.received_at);
+        let signed = progress.into_signed(&delivery.body, form);
+        Ok(Verified { delivery, key, form, signed, scheme: &self.scheme, age })
+    }
+
+    /// Tries the pair that matched last and no other; whether it made the signature.
+    ///
+    /// # Errors
+    /// `signature_missing`, `signature_malformed`.
+    pub fn likely(&self, search: &mut Search) -> Result<bool, Fault> {
+        let Search { delivery, progress, found } = search;
+        let claim = self.claim(delivery)?;
+        if let Some((key, form)) = self.try_likely(delivery, &claim, progress) {
+            *found = Some(self.found(key, form, &claim, delivery.received_at));
+        }
+        Ok(found.is_some())
+    }
+
+    /// Tries all that was not tried yet, until `until`.
+    ///
+    /// # Errors
+    /// As [`Verifier::verify`]; `overloaded` where the time was not enough.
+    pub fn all(&self, search: &mut Search, until: Option<Instant>) -> Result<(), Fault> {
+        let Search { delivery, progress, found } = search;
+        let claim = self.claim(delivery)?;
+        let (key, form) = self.try_all(delivery, &claim, progress, until)?;
+        *found = Some(self.found(key, form, &claim, delivery.received_at));
+        Ok(())
+    }
+
+    fn found(&self, key: &Arc<Key>, form: Form, claim: &Claim<'_>, now: Timestamp) -> Found {
+        Found { scheme: self.scheme.clone(), key: key.clone(), form, age: self.scheme.age(claim, now) }
+    }
+
+    /// What a search over a body of so many bytes may cost at most.
+    pub fn cost(&self, bytes: usize) -> Cost {
+        let keys = self.keys.len() as u64;
+        if self.is_token() {
+            return Cost { likely: TRY, all: TRY * keys };
+        }
+        let (raw, written) = (bytes as u64, LONGEST * bytes as u64);
+        let of = |form: &Form| match form {
+            Form::Raw => (0, raw + TRY),
+            Form::JsonCompactAscii => (WRITING * written, written + TRY),
+        };
+        let last = self.last.get();
+        let (make, hash) = of(&last.form);
+        let same = self.keys.iter().filter(|key| key.first == last.place).count() as u64;
+        let all = self.scheme.forms.iter().map(of).map(|(make, hash)| make + keys * hash).sum();
+        Cost { likely: make + same * hash, all }
+    }
+
+    fn try_likely<'v>(
+        &'v self,
+        delivery: &Delivery,
+        claim: &Claim<'_>,
+        progress: &mut Progress,
+    ) -> Option<(&'v Arc<Key>, Form)> {
+        let Pair { place, form } = self.last.get();
+        if !self.scheme.forms.contains(&form) {
+            return None;
+        }
+        progress.likely = Some(Pair { place, form });
+        let inside = |key: &&Arc<Key>| key.first == place && key.window.contains(delivery.received_at);
+        let mut keys = self.keys.iter().filter(inside);
+        keys.find(|key| self.made(delivery, claim, key, form, progress)).map(|key| (key, form))
+    }
+
+    fn try_all<'v>(
+        &'v self,
+        delivery: &Delivery,
+        claim: &Claim<'_>,
+        progress: &mut Progress,
+        until: Option<Instant>,
+    ) -> Result<(&'v Arc<Key>, Form), Fault> {
+        let now = delivery.received_at;
+        let inside = |key: &Key| key.window.contains(now);
+        if let Some(pair) = self.find(delivery, claim, inside, progress, until)? {
+            let key = self.keys.get(pair.place).ok_or_else(|| self.none(delivery, progress))?;
+            self.last.set(Pair { place: key.first, form: pair.form });
+            return Ok((key, pair.form));
+        }
+        let outside = |key: &Key| !key.window.contains(now);
+        let expired = self.find(delivery, claim, outside, progress, until)?;
+        let Some(key) = expired.and_then(|pair| self.keys.get(pair.place)) else {
+            return Err(self.none(delivery, progress));
+        };
+        let when = match key.window {
+            Window { not_before: Some(from), .. } if now < from => format!("counts from {from} on"),
+            Window { not_after: Some(until), .. } => format!("counted until {until}"),
+            Window { .. } => String::from("does not count now"),
+        };
+        Err(Fault::new(Reason::SecretExpired, format!("the secret {} {when}", key.name)))
+    }
+
+    /// The first of the secrets that are `wanted` which made one of the signatures and whose binding holds.
+    ///
+    /// # Errors
+    /// `overloaded` where `until` has passed before all were tried.
+    pub(super) fn find(
+        &self,
+        delivery: &Delivery,
+        claim: &Claim<'_>,
+        wanted: impl Fn(&Key) -> bool,
+        progress: &mut Progress,
+        until: Option<Instant>,
+    ) -> Result<Option<Pair>, Fault> {
+        for &form in &self.scheme.forms {
+            for (place, key) in self.keys.iter().enumerate() {
+                let tried = progress.likely == Some(Pair { place: key.first, form });
+                // Outside its time it was not.
+                if !wanted(key) || (tried && key.window.contains(delivery.received_at)) {
+                    continue;
+                }
+                if until.is_some_and(|until| Instant::now() >= until) {
+                    return Err(Fault::new(Reason::Overloaded, "the search for its secret took too long"));
+                }
+                if self.made(delivery, claim, key, form, progress) {
+                    return Ok(Some(Pair { place, form }));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether this secret made one of the signatures, over this form of the body, and its binding holds.
+    fn made(
+        &self,
+        delivery: &Delivery,
+        claim: &Claim<'_>,
+        key: &Key,
+        form: Form,
+        progress: &mut Progress,
+    ) -> bool {
+        let Some(text) = progress.text(&delivery.body, form, self) else { return false };
+        let hashed = if self.is_token() { 0 } else { text.len() as u64 };
+        let matches = self.matches(claim, text, key);
+        progress.work += hashed + TRY;
+        if !matches {
+            return false;
+        }
+        let Some(binding) = &key.binding else { return true };
+        let why = binding.holds(delivery, self.bodies.as_ref()).err();
+        let holds = why.is_none();
+        if let (Some(why), None) = (why, &progress.broken) {
+            progress.broken = Some(format!("the secret {} made it, but {why}", key.name));
+        }
+        holds
+    }
+
+    /// Whether one of the claimed signatures is this secret's. Every signature is compared, in
+    /// constant time, so that the time tells nothing about which byte or which part differs.
+    fn matches(&self, claim: &Claim<'_>, signed: &[u8], key: &Key) -> bool {
+        let right = self.scheme.digest(&key.mac, claim, signed);
+        let one = |found: Choice, signature: &Digest| found | signature.ct_eq(&right);
+        claim.signatures().iter().fold(Choice::from(0), one).into()
+    }
+
+    /// No secret did.
+    fn none(&self, delivery: &Delivery, progress: &mut Progress) -> Fault {
+        let why = progress.broken.take().unwrap_or_else(|| self.tried(delivery.body.len()));
+        Fault::new(Reason::SignatureMismatch, why)
+    }
+
+    fn tried(&self, bytes: usize) -> String {
+        let secrets = match self.keys.len() {
+            1 => String::from("1 secret"),
+            n => format!("{n} secrets"),
+        };
+        if self.is_token() {
+            return format!("{secrets} tried");
+        }
+        let forms = if self.scheme.forms.contains(&Form::JsonCompactAscii) {
+            "raw and canonical body"
+        } else {
+            "raw body"
+        };
+        format!("{secrets} tried, {forms}, {bytes} bytes")
+    }
+}

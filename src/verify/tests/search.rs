@@ -1,0 +1,109 @@
+//! What a search costs, and where it begins.
+
+use std::time::Instant;
+
+use super::*;
+
+/// Its canonical form is six times as long.
+fn worst(bytes: usize) -> String {
+    format!("\"{}\"", "\u{7f}".repeat(bytes - 2))
+}
+
+fn many(count: usize) -> Verifier {
+    let secrets: Vec<String> = (0..count).map(|n| format!("wh_secret-number-{n}")).collect();
+    verifier(GRAPEVINE, &secrets.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
+fn forged(body: &str) -> Search {
+    let signature = format!("sha256={}", "0".repeat(64));
+    Search::new(delivery(&[("x-grapevine-signature".into(), signature)], body.as_bytes()))
+}
+
+/// As the provider signs with secret `n`.
+fn authentic(n: usize, body: &str) -> Search {
+    Search::new(signed(&verifier(GRAPEVINE, &[&format!("wh_secret-number-{n}")]), body.as_bytes()))
+}
+
+#[test]
+fn b1_a_forged_body_costs_no_more_than_is_said_and_its_form_is_made_once() {
+    for secrets in [1, 20] {
+        let (verifier, bytes) = (many(secrets), 10_000);
+        let cost = verifier.cost(bytes);
+        let mut search = forged(&worst(bytes));
+        assert_eq!(verifier.likely(&mut search), Ok(false));
+        assert!(search.work() <= cost.likely, "{} of {cost:?}", search.work());
+        let refused = verifier.all(&mut search, None).unwrap_err();
+        assert_eq!(refused.reason, Reason::SignatureMismatch);
+        assert!(search.work() <= cost.all, "{} of {cost:?}", search.work());
+        assert!(search.work() * 100 > cost.all * 99, "{} of {cost:?}: it is the worst", search.work());
+        // Each secret hashes both forms; what is written is written once.
+        let (hashed, written) = (7 * bytes as u64, 6 * bytes as u64);
+        assert!(search.work() < secrets as u64 * (hashed + 600) + 3 * written, "{}", search.work());
+        assert!(search.verified().is_none());
+    }
+}
+
+#[test]
+fn b1_secrets_outside_their_time_cost_no_second_form() {
+    let later = Window { not_before: Some(Timestamp::MAX), ..Window::default() };
+    let secrets =
+        [Secret::new("new", "wh_secret-number-0"), Secret::new("old", "wh_secret-number-1").within(later)];
+    let mut problems = Problems::default();
+    let verifier = Verifier::compile(&rules(GRAPEVINE), &secrets, "signature", &mut problems).unwrap();
+    let mut search = authentic(1, "{\"a\": 1}");
+    assert_eq!(verifier.likely(&mut search), Ok(false));
+    let refused = verifier.all(&mut search, None).unwrap_err();
+    assert_eq!(refused.reason, Reason::SecretExpired);
+    assert!(search.verified().is_none(), "it counts no more");
+    let mut search = forged(&worst(10_000));
+    verifier.all(&mut search, None).unwrap_err();
+    assert!(search.work() <= verifier.cost(10_000).all, "{}", search.work());
+}
+
+#[test]
+fn b1_the_secret_and_the_form_that_matched_last_come_first() {
+    let (verifier, body) = (many(20), format!("[{}]", worst(10_000)).replace('[', "[ "));
+    let mut first = authentic(7, &body);
+    assert_eq!(verifier.likely(&mut first), Ok(false), "the first secret did not make it");
+    verifier.all(&mut first, None).unwrap();
+    let mut next = authentic(7, &body);
+    assert_eq!(verifier.likely(&mut next), Ok(true));
+    assert!(next.work() <= verifier.cost(body.len()).likely);
+    let hash_and_form = 3 * 6 * 10_004 + 256;
+    assert!(next.work() <= hash_and_form, "{}", next.work());
+    // Whichever way it was found, the proof is the same.
+    let direct = verifier.verify(next.delivery()).unwrap();
+    let found = next.verified().unwrap();
+    assert_eq!(
+        (found.secret(), found.form(), found.signed()),
+        (direct.secret(), direct.form(), direct.signed())
+    );
+    assert_eq!((found.secret(), found.form()), ("secret-7", Form::JsonCompactAscii));
+    assert_eq!(found.seal(&[]), direct.seal(&[]));
+    assert_eq!(found.age(), direct.age());
+}
+
+#[test]
+fn b1_a_search_ends_at_its_time_and_says_so() {
+    let mut search = forged("{}");
+    let refused = many(3).all(&mut search, Some(Instant::now())).unwrap_err();
+    assert_eq!(refused.reason, Reason::Overloaded);
+    assert_eq!(search.work(), 0);
+}
+
+#[test]
+fn b1_a_token_costs_next_to_nothing_whatever_the_body() {
+    let token = config::Signature {
+        kind: config::Kind::Token,
+        header: "x-token".into(),
+        forms: vec![Form::Raw],
+        ..config::Signature::default()
+    };
+    let verifier = verifier_of(&token, &[SECRET, "another-token-of-ours"]);
+    let cost = verifier.cost(1 << 20);
+    assert!(cost.all < 1024, "{cost:?}");
+    let mut search =
+        Search::new(delivery(&[("x-token".into(), "nobody's".into())], worst(1 << 20).as_bytes()));
+    verifier.all(&mut search, None).unwrap_err();
+    assert!(search.work() <= cost.all, "{}", search.work());
+}
