@@ -222,7 +222,6 @@ fn c7_no_command_prints_what_nobody_sees() {
         &["explain", "datagrid", "--header", header, "--body", &unknown],
         &["explain", &unknown, "--header", header, "--body", "odd.json"],
         &["replay", &unknown],
-        &["lag", "--group", &unknown],
         &["schema", "drift", &unknown],
         &["check", "-c", &unknown],
     ] {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 #[path = "../fuzz/src/lib.rs"]
 mod targets;
 
-use targets::{canonical, config, envelope, signature};
+use targets::{canonical, capture, config, envelope, letter, pins, signature};
 
 const SEED: u64 = 20_261_124;
 
@@ -92,4 +92,19 @@ fn any_signed_body_becomes_events_that_give_it_back_or_a_dead_letter() {
 #[test]
 fn any_configuration_is_refused_or_can_be_used() {
     pass("config", 300, config::run);
+}
+
+#[test]
+fn any_dead_letter_is_ours_and_unchanged_or_no_delivery() {
+    pass("letter", 2_000, letter::run);
+}
+
+#[test]
+fn any_capture_is_a_request_or_an_error_without_a_word_of_it() {
+    pass("capture", 10_000, capture::run);
+}
+
+#[test]
+fn any_file_of_pins_gives_ids_that_can_be_carried_or_none() {
+    pass("pins", 300, pins::run);
 }

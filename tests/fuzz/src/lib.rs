@@ -2,9 +2,12 @@
 //! `tests/it/fuzz.rs` runs the same functions on the corpora and on seeded changes of them.
 
 pub mod canonical;
+pub mod capture;
 pub mod config;
 pub mod envelope;
 mod json;
+pub mod letter;
+pub mod pins;
 pub mod signature;
 
 use bytes::Bytes;
