@@ -20,6 +20,8 @@ mod outages;
 mod pace;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod walk;
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
