@@ -368,11 +368,9 @@ async fn watch_spool(spool: Arc<Spool>, health: Arc<Health>) {
         looks.tick().await;
         let stats = spool.stats();
         metrics::spool(stats.live, stats.parked, stats.bytes, stats.oldest_ms);
-        match (stats.damaged, stats.full) {
-            (true, _) => health.spool.put(State::Down, "damaged: a restart salvages it"),
-            (false, Some(bound)) => health.spool.put(State::Down, format!("full: {}", bound.label())),
-            (false, None) => health.spool.put(State::Ok, ""),
-        }
+        let (state, why) = stats.health();
+        metrics::spool_health(state != State::Down, stats.salvaged.len());
+        health.spool.put(state, why);
     }
 }
 

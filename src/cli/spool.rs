@@ -74,8 +74,8 @@ pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<Verdict> {
     let dir = directory(config, args)?;
     let reader = Reader::open(&dir)?;
     match &args.action {
-        None => list::run(&reader, &args.list, args.json),
-        Some(Action::List(list)) => list::run(&reader, list, args.json),
+        None => list::run(&reader, &dir, &args.list, args.json),
+        Some(Action::List(list)) => list::run(&reader, &dir, list, args.json),
         Some(Action::Show(show)) => show::run(&reader, show, args.json),
         Some(Action::Export(export)) => export::run(&reader, export),
         Some(Action::Requeue(requeue)) => {

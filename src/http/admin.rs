@@ -82,9 +82,9 @@ pub(super) async fn status(State(operator): State<Operator>) -> Response {
     let now = Timestamp::now();
     let sources = operator.sources.load();
     let spool = operator.spool.as_ref().map(|spool| {
-        let spool::Stats { live, parked, bytes, oldest_ms, .. } = spool.stats();
+        let spool::Stats { live, parked, bytes, oldest_ms, salvaged, .. } = spool.stats();
         let oldest = oldest_ms.and_then(|ms| Timestamp::from_millisecond(ms).ok());
-        status::Spool { live, parked, bytes, oldest }
+        status::Spool { live, parked, bytes, oldest, damage: salvaged.iter().map(damage).collect() }
     });
     let status = Status {
         version: env!("CARGO_PKG_VERSION"),
@@ -97,6 +97,12 @@ pub(super) async fn status(State(operator): State<Operator>) -> Response {
         sources: sources.iter().map(|source| (source.name.clone(), source.status(now))).collect(),
     };
     json(StatusCode::OK, &status)
+}
+
+fn damage(salvage: &spool::Salvage) -> status::Damage {
+    let spool::Salvage { at, cause, kept, lost, aside } = salvage.clone();
+    let (lost_at_least, lost_at_most) = (lost.least, lost.most);
+    status::Damage { at, cause, kept, lost_at_least, lost_at_most, aside }
 }
 
 /// Prometheus' text format.

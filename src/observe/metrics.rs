@@ -79,11 +79,15 @@ metrics! {
     ERRORS        Counter   "hookstream_kafka_errors_total" ["broker"]
         "Requests to the broker that failed: in sending, in receiving, or by time-out.";
     SPOOL_ROWS    Gauge     "hookstream_spool_rows" ["state"]
-        "Rows in the spool: `live` on their way to Kafka, `parked` for a person. This and the next two are there only with a spool, and up to two seconds old.";
+        "Rows in the spool: `live` on their way to Kafka, `parked` for a person. This and the next four are there only with a spool, and up to two seconds old.";
     SPOOL_BYTES   Gauge     "hookstream_spool_bytes" []
         "Bytes of all rows in the spool: topics, keys, headers, values.";
     SPOOL_OLDEST  Gauge     "hookstream_spool_oldest_timestamp_seconds" []
         "When the oldest live row of the spool was received, in seconds since 1970; NaN while there is none.";
+    SPOOL_UP      Gauge     "hookstream_spool_up" []
+        "1 while the spool takes rows, 0 while it is full, cannot be written or is not in its place: `/readyz` says why.";
+    SPOOL_DAMAGES Gauge     "hookstream_spool_damage_reports" []
+        "Reports of damage in the spool's directory: how many acknowledged rows are lost, or that nobody knows. Each stays until a person takes it away.";
     CLOCK         Gauge     "hookstream_clock_offset_seconds" ["reference"]
         "Our clock less another one: `kafka`, as acknowledgements tell it of topics with message.timestamp.type=LogAppendTime, or `registry`, by the Date of its answers; NaN while it is not known.";
     RETENTION     Gauge     "hookstream_topic_retention_seconds" ["topic"]
@@ -302,6 +306,12 @@ pub fn spool(live: u64, parked: u64, bytes: u64, oldest_ms: Option<i64>) {
     metrics::gauge!(SPOOL_BYTES).set(bytes as f64);
     // A zero would make every alarm on its age go off; NaN compares as false.
     metrics::gauge!(SPOOL_OLDEST).set(oldest_ms.map_or(f64::NAN, |ms| ms as f64 / 1000.0));
+}
+
+/// Whether the spool takes rows, and how many reports of damage wait for a person.
+pub fn spool_health(up: bool, reports: usize) {
+    metrics::gauge!(SPOOL_UP).set(f64::from(u8::from(up)));
+    metrics::gauge!(SPOOL_DAMAGES).set(reports as f64);
 }
 
 /// How far our clock is ahead of the one that `reference` names.

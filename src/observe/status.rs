@@ -89,4 +89,23 @@ pub struct Spool {
     pub bytes: u64,
     /// When the oldest live row was received.
     pub oldest: Option<Timestamp>,
+    /// Damage that was found, until its report is taken out of the spool's directory.
+    pub damage: Vec<Damage>,
+}
+
+/// Damage to the spool.
+#[derive(Debug, Serialize)]
+pub struct Damage {
+    /// When it was found.
+    pub at: Timestamp,
+    /// What was found.
+    pub cause: String,
+    /// Rows that were kept.
+    pub kept: u64,
+    /// Acknowledged rows that are lost for certain.
+    pub lost_at_least: u64,
+    /// No more than so many are; null where nobody knows.
+    pub lost_at_most: Option<u64>,
+    /// What the names of the files that were set aside begin with.
+    pub aside: PathBuf,
 }

@@ -244,6 +244,17 @@ mod tests {
     }
 
     #[test]
+    fn c2_pins_are_for_their_owner_alone_and_follow_no_link() {
+        let dir = tempfile::tempdir().unwrap();
+        let victim = dir.path().join("victim");
+        fs::write(&victim, "untouched").unwrap();
+        std::os::unix::fs::symlink(&victim, dir.path().join(NEW)).unwrap();
+        let file = pinned(dir.path()).file();
+        let mode = std::os::unix::fs::MetadataExt::mode(&fs::metadata(file).unwrap());
+        assert_eq!((mode & 0o777, fs::read_to_string(&victim).unwrap().as_str()), (0o600, "untouched"));
+    }
+
+    #[test]
     fn a_write_that_fails_leaves_the_old_file_whole_and_is_tried_again() {
         let dir = tempfile::tempdir().unwrap();
         let mut pins = pinned(dir.path());

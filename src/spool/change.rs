@@ -13,6 +13,15 @@ pub(super) struct Effects {
     pub(super) moves: Vec<(String, Option<State>, Option<State>, i64)>,
     /// Rows changed, by change.
     pub(super) counts: Vec<u64>,
+    /// The last id that was given, if one was.
+    pub(super) given: Option<u64>,
+}
+
+impl Effects {
+    /// Rows that were deleted.
+    pub(super) fn removed(&self) -> u64 {
+        self.moves.iter().filter(|(_, _, after, _)| after.is_none()).count() as u64
+    }
 }
 
 /// Deletes rows that are where they should be.

@@ -5,7 +5,7 @@ use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
-use super::OpenError;
+use super::{OpenError, own};
 
 /// Makes `dir` and what is missing above it. A new directory survives a power cut only once its
 /// parent is synced, so each one is. `dir` itself is for its owner alone: it holds payloads.
@@ -41,37 +41,44 @@ pub(super) fn free(dir: &Path) -> io::Result<u64> {
     Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
 }
 
-/// The operating system's lock on the directory; ends with the process, however that ends.
+/// The operating system's locks on the directory; they end with the process, however that ends.
+///
+/// On `lock`, where the holder's pid is for people and for versions that know no other lock; and on the directory itself,
+/// since a file can be removed and made anew.
 #[derive(Debug)]
-pub(super) struct Lock(#[expect(dead_code, reason = "the lock is the open file")] File);
+pub(super) struct Lock {
+    _file: File,
+    _dir: Option<File>,
+}
 
 impl Lock {
-    /// Takes the lock or says who holds it.
+    /// Takes the locks or says who holds them.
     pub(super) fn take(dir: &Path) -> Result<Self, OpenError> {
         let path = dir.join("lock");
         let failed = |cause| OpenError::io("cannot lock", &path, cause);
-        let mut file = File::options()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&path)
-            .map_err(failed)?;
+        let holder = || {
+            let mut holder = String::new();
+            // Between its lock and its line the holder's pid is not there yet.
+            let _ = own::open_existing(&path).and_then(|file| file.take(32).read_to_string(&mut holder));
+            OpenError::Locked { dir: dir.to_owned(), holder: holder.trim().parse().ok() }
+        };
+        // First, so that whoever comes second leaves no file.
+        let whole = File::open(dir).map_err(failed)?;
+        let whole = match whole.try_lock() {
+            Ok(()) => Some(whole),
+            Err(TryLockError::WouldBlock) => return Err(holder()),
+            // A file system that locks no directories.
+            Err(TryLockError::Error(_)) => None,
+        };
+        let mut file = own::open(&path).map_err(failed)?;
         match file.try_lock() {
             Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                let mut holder = String::new();
-                // Between its lock and its line the holder's pid is not there yet.
-                let _ = file.take(32).read_to_string(&mut holder);
-                let holder = holder.trim().parse().ok();
-                return Err(OpenError::Locked { dir: dir.to_owned(), holder });
-            }
+            Err(TryLockError::WouldBlock) => return Err(holder()),
             Err(TryLockError::Error(cause)) => return Err(failed(cause)),
         }
         file.set_len(0).map_err(failed)?;
-        file.seek(SeekFrom::Start(0)).map_err(failed)?;
         writeln!(file, "{}", std::process::id()).map_err(failed)?;
-        Ok(Self(file))
+        Ok(Self { _file: file, _dir: whole })
     }
 }
 
@@ -100,7 +107,7 @@ impl Reserve {
 
     /// What is in place, as the file says: somebody may have deleted it to make room.
     pub(super) fn left(&self) -> u64 {
-        fs::metadata(&self.path).map_or(0, |meta| meta.len())
+        fs::symlink_metadata(&self.path).map_or(0, |meta| meta.len())
     }
 
     /// What is not in place.
@@ -134,11 +141,12 @@ impl Reserve {
         if left == 0 {
             return fs::remove_file(&self.path);
         }
-        File::options().write(true).open(&self.path)?.set_len(left)
+        own::open_existing(&self.path)?.set_len(left)
     }
 
     fn write(&self, mut missing: u64) -> io::Result<()> {
-        let mut file = File::options().append(true).create(true).open(&self.path)?;
+        let mut file = own::open(&self.path)?;
+        file.seek(SeekFrom::End(0))?;
         let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
         let mut block = Vec::with_capacity(64 * 1024);
         while missing > 0 {

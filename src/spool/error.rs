@@ -36,6 +36,14 @@ pub enum OpenError {
         /// The file.
         path: PathBuf,
     },
+    /// Not what was written, also after a salvage.
+    #[error("{} is damaged and was not salvaged: {cause}; keep the spool's files, and give [spool] dir another directory", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        cause: String,
+    },
     /// The system says no.
     #[error("{what} {}: {cause}; check [spool] dir, its owner and its room", path.display())]
     Io {

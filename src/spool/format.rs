@@ -1,16 +1,18 @@
-//! The file's format: one table that the sqlite3 shell can read, and a version.
+//! The file's format: one table that the sqlite3 shell can read, a tally of what left it, and a version.
 //!
-//! A version reads its own format and the one before it, and refuses a newer one.
+//! A version reads its own format and the one before it, and refuses a newer one. `tally` came without a new version: one
+//! that does not know it keeps it by its trigger, and a file without it gets it at the next start.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, ErrorCode, OpenFlags, Row as SqlRow};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, Row as SqlRow};
 use sha2::{Digest as _, Sha256};
 
-use super::OpenError;
+use super::mark::Counts;
+use super::{OpenError, own};
 use crate::planted::{self, Bug};
 use crate::record::{Parts, Record};
 
@@ -36,8 +38,20 @@ const SCHEMA: &str = "
         sum       INTEGER NOT NULL,                  -- digest of the record
         value     BLOB NOT NULL
     ) STRICT;
-    CREATE INDEX by_topic ON records (state, topic, id, bytes);
 ";
+
+/// Rows that were deleted: with `sqlite_sequence` it tells how many there must be. A trigger keeps it, so that whoever
+/// deletes a row counts it. Price: a page more in the log for a transaction that deletes, and one to three microseconds a row.
+const TALLY: &str = "
+    CREATE TABLE tally (removed INTEGER NOT NULL) STRICT;
+    CREATE TRIGGER count_removed AFTER DELETE ON records BEGIN UPDATE tally SET removed = removed + 1; END;
+";
+
+/// After the tables, as VACUUM makes it: so a new file and one that was compacted agree on where each begins.
+const INDEX: &str = "CREATE INDEX by_topic ON records (state, topic, id, bytes);";
+
+/// SQLite's page, in bytes.
+pub(super) const PAGE: usize = 4096;
 
 /// The columns that [`entry`] reads.
 pub(super) const COLUMNS: &str = "id, state, timestamp, topic, key, headers, why, sum, value";
@@ -45,16 +59,18 @@ pub(super) const COLUMNS: &str = "id, state, timestamp, topic, key, headers, why
 /// The log is moved into the file at this many pages of 4 KiB.
 const CHECKPOINT_PAGES: i64 = 1_000;
 
-pub(super) fn file(dir: &Path) -> std::path::PathBuf {
+pub(super) fn file(dir: &Path) -> PathBuf {
     dir.join("spool.db")
 }
 
-/// Opens the file for writing and makes it a spool if it is new.
-pub(super) fn open_writer(dir: &Path) -> Result<Connection, OpenError> {
+/// Opens the file for writing, with its version; 0 for an empty one, which is left as it is.
+pub(super) fn open_writer(dir: &Path) -> Result<(Connection, i64), OpenError> {
     let path = file(dir);
     let sql = |cause| OpenError::sql("cannot open", &path, cause);
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
-    let mut db = Connection::open_with_flags(&path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX).map_err(sql)?;
+    private(dir)?;
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NOFOLLOW;
+    let db =
+        Connection::open_with_flags(real(&path), flags | OpenFlags::SQLITE_OPEN_NO_MUTEX).map_err(sql)?;
     // Else closing a damaged file would fold its log into it, and the evidence would be changed.
     db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(sql)?;
     settings(&db).map_err(sql)?;
@@ -64,11 +80,39 @@ pub(super) fn open_writer(dir: &Path) -> Result<Connection, OpenError> {
     if mode != "wal" {
         return Err(OpenError::NoWal { path });
     }
-    if version == 0 {
-        create(&mut db).map_err(sql)?;
-        super::disk::sync_dir(dir).map_err(|cause| OpenError::io("cannot sync", dir, cause))?;
+    Ok((db, version))
+}
+
+/// Makes the file if it is not there, and SQLite's files its owner's alone: it gives its log the mode of the file.
+fn private(dir: &Path) -> Result<(), OpenError> {
+    let path = file(dir);
+    for end in ["", "-wal", "-shm", "-journal"] {
+        let path = with(&path, end);
+        own::tighten(&path).map_err(|cause| OpenError::io("cannot use", &path, cause))?;
     }
-    Ok(db)
+    match own::create(&path) {
+        Err(cause) if cause.kind() != std::io::ErrorKind::AlreadyExists => {
+            Err(OpenError::io("cannot make", &path, cause))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// `path` with `end` behind it.
+pub(super) fn with(path: &Path, end: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(end);
+    name.into()
+}
+
+/// The same file by a path whose directories are no links: SQLite's NOFOLLOW means all of the path, and only the file's
+/// own name is ours to judge.
+fn real(path: &Path) -> PathBuf {
+    let dir = path.parent().and_then(|dir| dir.canonicalize().ok());
+    match (dir, path.file_name()) {
+        (Some(dir), Some(name)) => dir.join(name),
+        _ => path.to_owned(),
+    }
 }
 
 /// Opens the file for reading; needs no lock and holds up nobody.
@@ -84,8 +128,13 @@ pub(super) fn open_damaged(path: &Path) -> Result<Connection, OpenError> {
 
 fn reader(path: &Path, before: &str) -> Result<Connection, OpenError> {
     let sql = |cause| OpenError::sql("cannot open", path, cause);
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let db = Connection::open_with_flags(path, flags).map_err(sql)?;
+    // Beside an empty file SQLite deletes the log, whoever opens it.
+    if std::fs::metadata(path).is_ok_and(|meta| meta.len() == 0) {
+        return Err(OpenError::Foreign { path: path.to_owned() });
+    }
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NOFOLLOW;
+    let db = Connection::open_with_flags(real(path), flags | OpenFlags::SQLITE_OPEN_NO_MUTEX).map_err(sql)?;
+    db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(sql)?;
     db.execute_batch(before).and_then(|()| settings(&db)).map_err(sql)?;
     match version(&db, path)? {
         0 => Err(OpenError::Foreign { path: path.to_owned() }),
@@ -120,13 +169,50 @@ fn version(db: &Connection, path: &Path) -> Result<i64, OpenError> {
     }
 }
 
-/// One transaction: after a crash there is a whole spool or an empty file.
-pub(super) fn create(db: &mut Connection) -> rusqlite::Result<()> {
+/// Makes the tables of a spool from which `counts` have come and gone. One transaction: after a crash there is a whole
+/// spool or an empty file.
+pub(super) fn create(db: &mut Connection, counts: Counts) -> rusqlite::Result<()> {
     let work = db.transaction()?;
     work.execute_batch(SCHEMA)?;
+    work.execute_batch(TALLY)?;
+    work.execute_batch(INDEX)?;
+    work.execute("INSERT INTO tally (removed) VALUES (0)", [])?;
+    set_counts(&work, counts)?;
     work.pragma_update(None, "application_id", APPLICATION)?;
     work.pragma_update(None, "user_version", VERSION)?;
     work.commit()
+}
+
+/// What the file says was stored and deleted; `removed` is `None` in a file of before the tally.
+pub(super) fn counts(db: &Connection) -> rusqlite::Result<(u64, Option<u64>)> {
+    let seq = "SELECT seq FROM sqlite_sequence WHERE name = 'records'";
+    let given = db.query_row(seq, [], |row| row.get(0)).optional()?.unwrap_or(0);
+    if !db.table_exists(Some("main"), "tally")? {
+        return Ok((given, None));
+    }
+    Ok((given, db.query_row("SELECT removed FROM tally", [], |row| row.get(0)).optional()?))
+}
+
+/// Sets them, where rows were put in or taken out otherwise than one by one.
+pub(super) fn set_counts(db: &Connection, counts: Counts) -> rusqlite::Result<()> {
+    db.execute("DELETE FROM sqlite_sequence WHERE name = 'records'", [])?;
+    db.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('records', ?1)", [counts.given])?;
+    db.execute("UPDATE tally SET removed = ?1", [counts.removed]).map(drop)
+}
+
+/// Gives a file of before the tally one that fits its rows.
+pub(super) fn add_tally(db: &mut Connection, removed: u64) -> rusqlite::Result<()> {
+    let work = db.transaction()?;
+    work.execute_batch("DROP TABLE IF EXISTS tally; DROP TRIGGER IF EXISTS count_removed;")?;
+    work.execute_batch(TALLY)?;
+    work.execute("INSERT INTO tally (removed) VALUES (?1)", [removed])?;
+    work.commit()
+}
+
+/// Writes and syncs without changing anything, to see whether it can be done. Not an UPDATE: where a row stays as it is,
+/// SQLite writes no page.
+pub(super) fn try_write(db: &Connection) -> rusqlite::Result<()> {
+    db.pragma_update(None, "user_version", VERSION)
 }
 
 /// A record as a row needs it, worked out on the caller's thread and not on the writer's.
@@ -164,6 +250,28 @@ impl Line {
         ))
         .map(drop)
     }
+}
+
+/// Puts a row back as it was, unless its id is there: from a copy of it that is as good.
+pub(super) fn restore(db: &Connection, entry: &Entry, line: &Line) -> rusqlite::Result<bool> {
+    let restored = db
+        .prepare_cached(
+            "INSERT OR IGNORE INTO records (id, state, why, bytes, timestamp, topic, key, headers, sum, value)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+        )?
+        .execute((
+            entry.id,
+            entry.state.number(),
+            &entry.why,
+            line.bytes,
+            line.record.timestamp_ms(),
+            line.record.topic(),
+            line.record.key(),
+            &line.headers,
+            line.sum,
+            line.record.value(),
+        ))?;
+    Ok(restored > 0)
 }
 
 /// SQLite has no sums over its pages: a page of another row, or of zeros, would be read as a
@@ -240,9 +348,20 @@ fn record(row: &SqlRow<'_>) -> rusqlite::Result<Option<Record>> {
     Ok(Record::from_spool(Parts { topic, key, value, timestamp_ms, headers }))
 }
 
+/// A text as far as it is one: a row that is damaged is shown all the same.
+pub(super) fn text(row: &SqlRow<'_>, index: usize) -> String {
+    let bytes = row.get_ref(index).ok().and_then(|value| value.as_bytes_or_null().ok().flatten());
+    String::from_utf8_lossy(bytes.unwrap_or_default()).into_owned()
+}
+
 /// Whether the file is not what SQLite wrote.
 pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
     matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
+}
+
+/// Whether another program holds the write lock.
+pub(super) fn is_busy(error: &rusqlite::Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
 }
 
 /// Whether the disk has no room. SQLite tells an I/O error, but not its cause, from some calls;
@@ -262,16 +381,23 @@ mod tests {
     #[test]
     fn the_version_is_written_and_a_newer_one_is_refused_with_both() {
         let dir = tempfile::tempdir().unwrap();
-        let db = open_writer(dir.path()).unwrap();
+        let open = || {
+            let (mut db, version) = open_writer(dir.path())?;
+            if version == 0 {
+                create(&mut db, Counts::default()).unwrap();
+            }
+            Ok::<_, OpenError>(db)
+        };
+        let db = open().unwrap();
         let read: i64 = db.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
         assert_eq!(read, 1);
         drop(db);
-        drop(open_writer(dir.path()).expect("its own version opens"));
+        drop(open().expect("its own version opens"));
         open_reader(&file(dir.path())).expect("and reads");
         let db = Connection::open(file(dir.path())).unwrap();
         db.pragma_update(None, "user_version", 2).unwrap();
         drop(db);
-        for error in [open_writer(dir.path()).unwrap_err(), open_reader(&file(dir.path())).unwrap_err()] {
+        for error in [open().unwrap_err(), open_reader(&file(dir.path())).unwrap_err()] {
             let text = error.to_string();
             assert!(text.contains("version 2") && text.contains("version 1"), "{text}");
         }
@@ -287,9 +413,20 @@ mod tests {
     }
 
     #[test]
+    fn c5_a_try_reaches_the_disk() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut db, _) = open_writer(dir.path()).unwrap();
+        create(&mut db, Counts::default()).unwrap();
+        let log = || std::fs::metadata(with(&file(dir.path()), "-wal")).unwrap().len();
+        let before = log();
+        try_write(&db).unwrap();
+        assert!(log() > before);
+    }
+
+    #[test]
     fn every_commit_is_synced_in_full() {
         let dir = tempfile::tempdir().unwrap();
-        let db = open_writer(dir.path()).unwrap();
+        let (db, _) = open_writer(dir.path()).unwrap();
         let text: i64 = db.pragma_query_value(None, "synchronous", |row| row.get(0)).unwrap();
         assert_eq!(text, 2);
     }

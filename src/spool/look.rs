@@ -5,7 +5,7 @@ use std::io::{self, Write as _};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::{OpenError, disk, format};
+use super::{OpenError, disk, format, own};
 
 /// What stands in the way of a spool, or does not.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,7 +37,7 @@ pub fn look(dir: &Path) -> Result<Look, OpenError> {
     }
     let begin = Instant::now();
     let probe = dir.join(format!("check-{}", std::process::id()));
-    let written = File::options().write(true).create_new(true).open(&probe).and_then(|mut file| {
+    let written = own::create(&probe).and_then(|mut file| {
         file.write_all(&[0; 4096])?;
         file.sync_all()
     });
@@ -54,7 +54,12 @@ pub fn look(dir: &Path) -> Result<Look, OpenError> {
 /// A shared lock for an instant: a service that runs does not notice; one that starts in that very
 /// instant would fail, and its supervisor start it again.
 fn in_use(dir: &Path) -> io::Result<bool> {
-    let file = match File::open(dir.join("lock")) {
+    // The directory's own lock stays where `lock` was removed; that on `lock` is all that an older version takes.
+    let whole = File::open(dir)?.try_lock_shared();
+    if matches!(whole, Err(TryLockError::WouldBlock)) {
+        return Ok(true);
+    }
+    let file = match own::open_existing(&dir.join("lock")) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         Err(error) => return Err(error),

@@ -6,8 +6,8 @@
 //! oldest  -> reader thread, a connection of its own: draining does not hold up the writer
 //! ```
 //!
-//! The directory holds `spool.db` with SQLite's `-wal` and `-shm`, `lock`, `reserve`, and what was
-//! set aside as damaged. Nothing else in the process may open `spool.db`: closing a second
+//! The directory holds `spool.db` with SQLite's `-wal` and `-shm`, `spool.mark` (what was acknowledged: [`mark`]), `lock`,
+//! `reserve`, and what was set aside as damaged ([`report`]). Nothing else in the process may open `spool.db`: closing a second
 //! descriptor would drop SQLite's locks on it.
 #![allow(
     clippy::disallowed_methods,
@@ -17,13 +17,19 @@
 mod change;
 mod disk;
 mod error;
+mod files;
 mod format;
 mod look;
+mod mark;
 mod open;
+mod own;
 mod read;
+mod report;
 mod salvage;
 mod shared;
+mod stats;
 mod view;
+mod wal;
 mod writer;
 
 #[cfg(test)]
@@ -42,9 +48,11 @@ pub use error::{Bound, OpenError, Refused, SpoolError};
 use format::Line;
 pub use format::{Entry, State, VERSION};
 pub use look::{Look, look};
-pub use open::{Opened, Salvage};
+pub use open::Opened;
+pub use report::{Lost, Salvage, reports};
+pub use shared::Topic;
 use shared::{Amount, Change, Shared, Store};
-pub use shared::{Stats, Topic};
+pub use stats::Stats;
 pub use view::{Filter, Listed, Reader, Totals};
 
 /// What the spool may take. Parked rows count as well: they take the same disk.
@@ -117,7 +125,8 @@ impl Spool {
         let parts = open::open(dir, limits)?;
         let opened = parts.opened.clone();
         let shared = Arc::new(Shared::new(parts.book, parts.limits));
-        let writer = writer::Writer::new(dir, parts.db, parts.reserve, shared.clone());
+        let kept = writer::Kept { reserve: parts.reserve, mark: parts.mark, files: parts.files };
+        let writer = writer::Writer::new(dir, parts.db, kept, shared.clone());
         let (reads, asked) = mpsc::channel();
         let reader = read::Worker::new(dir, shared.clone())?;
         let failed = |cause| OpenError::io("cannot start a thread for", dir, cause);

@@ -35,6 +35,8 @@ impl Worker {
                 }
                 SpoolError::sql("read", &error)
             });
+            let why = rows.as_ref().err().map(|error| error.to_string().into());
+            self.shared.book().stats_mut().unreadable = why;
             // Rows that nobody waits for any more are there again.
             let _ = reply.send(rows);
         }

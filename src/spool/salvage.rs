@@ -1,57 +1,106 @@
-//! A damaged file: what can be read goes into a new one, the old one is set aside whole.
+//! A damaged spool: what can be read goes into a new file, the old ones are set aside as they were.
 //!
-//! The new file is finished before the old one is touched, and a note says where the old one goes,
-//! so that a crash at any point leaves either the old state or one that [`finish`] completes.
+//! The new file is finished before the old ones are touched, and a note says where they go, so that a crash at any point
+//! leaves either the old state or one that [`finish`] completes. The note becomes the [report](super::report).
+//!
+//! # What is read
+//!
+//! SQLite reads a log up to the first frame that does not fit, and nothing of one whose header does not. Behind that, most
+//! pages are as they were. So the log is [read by ourselves](wal), written anew beside a second name of the old file, with
+//! checksums that SQLite accepts, and opened there. Each reading of the log that may give other rows is gone through, the
+//! one that has the most first; a page that does not belong gives errors, or rows whose [sum](format::Entry) is wrong, and
+//! these are passed over. If not even the first page can be read, it is made anew: the tables of every spool begin on the
+//! same pages.
+//!
+//! # What is lost
+//!
+//! The [mark](mark) says how many rows there must be. A row that was delivered and deleted may come back from an old page:
+//! it is published twice, and it hides one that is lost. So the number is exact where nothing was deleted since the log
+//! began, and otherwise told as from-to.
 
-use std::collections::BTreeSet;
-use std::fs;
+mod walk;
+
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
-use rusqlite::{Connection, OptionalExtension as _};
+use rusqlite::Connection;
+use walk::{Rows, damage};
 
-use super::disk;
 use super::error::OpenError;
-use super::format::{self, COLUMNS, Entry, Line};
-use super::open::Salvage;
-
-/// Ids that are tried one by one behind damage, where the index does not name them either.
-const STEPS: u32 = 1_000_000;
+use super::format::{self, PAGE, with};
+use super::mark::{self, Counts, Found};
+use super::report::{ASIDE, Lost, REPORT, Salvage};
+use super::{disk, own, wal};
 
 /// The files of a database.
 const PARTS: [&str; 3] = ["", "-wal", "-shm"];
 
-pub(super) fn salvage(dir: &Path) -> Result<Salvage, OpenError> {
-    let new = dir.join("spool.db.salvage");
+/// Salvages the spool of `dir`, of which `mark` tells what it must hold and `cause` what is wrong with it; what it then
+/// holds.
+pub(super) fn salvage(dir: &Path, mark: Found, cause: &str) -> Result<(Salvage, Counts), OpenError> {
+    let (new, old) = (dir.join("spool.db.salvage"), format::file(dir));
     let failed = |cause| OpenError::io("cannot salvage into", &new, cause);
-    for part in ["", "-journal"] {
-        remove(&with(&new, part)).map_err(failed)?;
+    let sql = |cause| OpenError::sql("cannot salvage into", &new, cause);
+    remove_all(&new).map_err(failed)?;
+    let log = wal::read(&with(&old, "-wal")).map_err(failed)?;
+    let mut target = create(&new).map_err(failed)?.map_err(sql)?;
+    let views = Views { dir, log: &log, first: first_page(&new).map_err(failed)? };
+    let work = target.transaction().map_err(sql)?;
+    let mut rows = Rows::new(&work, mark.counts());
+    for reading in log.readings() {
+        if let Some(view) = views.open(&reading)? {
+            rows.read(&view).map_err(sql)?;
+        }
+        if rows.is_all() {
+            break;
+        }
     }
-    let old = format::file(dir);
-    let counts = match format::open_damaged(&old) {
-        Ok(source) => copy(&source, &new),
-        // Not even the first page can be read: an empty new file.
-        Err(OpenError::Sql { cause, .. }) if damage(&cause) => create(&new).map(|_| (0, 0)),
-        Err(error) => return Err(error),
-    };
-    let (kept, lost) = counts.map_err(|cause| OpenError::sql("cannot salvage into", &new, cause))?;
-    let aside = aside(dir);
-    fs::write(note(dir), aside.as_os_str().as_encoded_bytes()).map_err(failed)?;
-    fs::File::open(note(dir)).and_then(|file| file.sync_all()).map_err(failed)?;
-    disk::sync_dir(dir).map_err(failed)?;
+    let before =
+        views.open(&[])?.and_then(|file| format::counts(&file).ok()).and_then(|(_, removed)| removed);
+    remove_all(&views.path()).map_err(failed)?;
+    let lost = if matches!(mark, Found::Torn(_)) { Lost::UNKNOWN } else { rows.lost(before) };
+    let counts = rows.counts();
+    let kept = rows.kept();
+    format::set_counts(&work, counts).and_then(|()| work.commit()).map_err(sql)?;
+    drop(target);
+    let salvage = Salvage { at: Timestamp::now(), cause: cause.to_owned(), kept, lost, aside: aside(dir) };
+    note(dir, &salvage, mark)?;
     finish(dir)?;
-    Ok(Salvage { kept, lost, aside })
+    Ok((salvage, counts))
 }
 
-/// Brings the old file out of the way and the new one into its place, if a salvage came so far.
+/// Reports that nobody can know what is missing, of a spool whose file is whole: its mark is damaged or gone.
+pub(super) fn report_unknown(dir: &Path, mark: Found, kept: u64) -> Result<Salvage, OpenError> {
+    let cause = match mark {
+        Found::Damaged => "spool.mark is damaged",
+        _ => "spool.mark is missing",
+    };
+    let (at, lost) = (Timestamp::now(), Lost::UNKNOWN);
+    let salvage = Salvage { at, cause: String::from(cause), kept, lost, aside: aside(dir) };
+    note(dir, &salvage, mark)?;
+    finish(dir)?;
+    Ok(salvage)
+}
+
+/// Brings the old files out of the way and the new one into its place, if a salvage came so far.
 pub(super) fn finish(dir: &Path) -> Result<(), OpenError> {
     let new = dir.join("spool.db.salvage");
     let failed = |cause| OpenError::io("cannot set aside the damaged", &format::file(dir), cause);
-    let aside = match fs::read_to_string(note(dir)) {
-        Ok(text) => PathBuf::from(text),
-        Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+    let text = match fs::read_to_string(note_of(dir)) {
+        Ok(text) => text,
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => {
+            // What a salvage that did not come so far has left.
+            let left = [new, dir.join("spool.db.view")];
+            return left.iter().try_for_each(|path| remove_all(path)).map_err(failed);
+        }
         Err(cause) => return Err(failed(cause)),
     };
+    // A version before the reports wrote the path alone.
+    let report: Option<Salvage> = serde_json::from_str(&text).ok();
+    let aside = report.as_ref().map_or_else(|| PathBuf::from(text), |report| report.aside.clone());
     let aside = dir.join(aside.file_name().unwrap_or("spool.db.corrupt".as_ref()));
     // As long as the new file is there, what bears the spool's name is the old one.
     if new.exists() {
@@ -65,150 +114,116 @@ pub(super) fn finish(dir: &Path) -> Result<(), OpenError> {
         fs::rename(&new, format::file(dir)).map_err(failed)?;
         disk::sync_dir(dir).map_err(failed)?;
     }
-    remove(&note(dir)).map_err(failed)?;
+    match report {
+        Some(_) => fs::rename(note_of(dir), with(&aside, REPORT)),
+        None => fs::remove_file(note_of(dir)),
+    }
+    .map_err(failed)?;
     disk::sync_dir(dir).map_err(failed)
 }
 
-fn note(dir: &Path) -> PathBuf {
+/// Writes down what [`finish`] is to do. A damaged mark goes with the other files: a new one takes its place.
+fn note(dir: &Path, salvage: &Salvage, mark: Found) -> Result<(), OpenError> {
+    let path = note_of(dir);
+    let write = || {
+        if mark == Found::Damaged {
+            fs::rename(dir.join(mark::FILE), with(&salvage.aside, "-mark"))?;
+        }
+        remove(&path)?;
+        let mut file = own::create(&path)?;
+        file.write_all(&serde_json::to_vec_pretty(salvage)?)?;
+        file.sync_all()?;
+        disk::sync_dir(dir)
+    };
+    write().map_err(|cause| OpenError::io("cannot salvage into", &path, cause))
+}
+
+fn note_of(dir: &Path) -> PathBuf {
     dir.join("salvage")
 }
 
-fn with(path: &Path, end: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(end);
-    name.into()
-}
-
-fn remove(path: &Path) -> std::io::Result<()> {
+fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
 }
 
+/// A database and what SQLite puts beside it.
+fn remove_all(path: &Path) -> io::Result<()> {
+    ["", "-wal", "-shm", "-journal"].into_iter().try_for_each(|end| remove(&with(path, end)))
+}
+
 fn aside(dir: &Path) -> PathBuf {
     let now = Timestamp::now().strftime("%Y%m%dT%H%M%SZ");
-    let name = dir.join(format!("spool.db.corrupt-{now}"));
-    let free = |path: &PathBuf| !path.exists();
+    let name = dir.join(format!("{ASIDE}{now}"));
+    let free = |path: &PathBuf| !path.exists() && !with(path, REPORT).exists();
     let mut others = (2..100).map(|number| with(&name, &format!("-{number}"))).filter(free);
     if free(&name) { name } else { others.next().unwrap_or(name) }
 }
 
-fn create(path: &Path) -> rusqlite::Result<Connection> {
-    let mut db = Connection::open(path)?;
-    // One transaction with a journal: closed, it is one file.
-    db.execute_batch("PRAGMA synchronous = FULL; PRAGMA fullfsync = ON")?;
-    format::create(&mut db)?;
-    Ok(db)
+fn create(path: &Path) -> io::Result<rusqlite::Result<Connection>> {
+    own::create(path)?;
+    let create = || {
+        let mut db = Connection::open(path)?;
+        // One transaction with a journal: closed, it is one file.
+        db.execute_batch("PRAGMA synchronous = FULL; PRAGMA fullfsync = ON")?;
+        format::create(&mut db, Counts::default())?;
+        Ok(db)
+    };
+    Ok(create())
 }
 
-/// A bad page, or a bad sector under it.
-fn damage(error: &rusqlite::Error) -> bool {
-    format::is_damage(error) || error.sqlite_error_code() == Some(rusqlite::ErrorCode::SystemIoFailure)
+/// Page 1 of a spool, as it is in one with a log.
+fn first_page(new: &Path) -> io::Result<[u8; PAGE]> {
+    let mut page = [0; PAGE];
+    File::open(new)?.read_exact_at(&mut page, 0)?;
+    // A file with a log.
+    page[18..20].fill(2);
+    // Not known: SQLite takes the file's.
+    page[28..32].fill(0);
+    Ok(page)
 }
 
-/// The rows kept, the rows lost.
-fn copy(source: &Connection, new: &Path) -> rusqlite::Result<(u64, u64)> {
-    let mut target = create(new)?;
-    let work = target.transaction()?;
-    let named = named(source);
-    let seq = "SELECT seq FROM sqlite_sequence WHERE name = 'records'";
-    let seq: i64 = source.query_row(seq, [], |row| row.get(0)).optional().ok().flatten().unwrap_or(0);
-    let last = seq.max(named.last().copied().unwrap_or(0));
-    let mut walk = Walk { source, target: &work, named, lost: BTreeSet::new(), kept: 0, at: 0 };
-    walk.all(last)?;
-    let Walk { kept, mut lost, named, at, .. } = walk;
-    // The index names them, the table has them no more.
-    lost.extend(named);
-    work.execute("DELETE FROM sqlite_sequence WHERE name = 'records'", [])?;
-    work.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('records', ?1)", [last.max(at)])?;
-    work.commit()?;
-    Ok((kept, lost.len() as u64))
+/// The old file beside other logs, under a second name: it is never written to.
+struct Views<'a> {
+    dir: &'a Path,
+    log: &'a wal::Log,
+    first: [u8; PAGE],
 }
 
-/// A walk along the table that goes round its damaged pages.
-struct Walk<'a> {
-    source: &'a Connection,
-    target: &'a Connection,
-    /// What the index names and was not met yet.
-    named: BTreeSet<i64>,
-    lost: BTreeSet<i64>,
-    kept: u64,
-    at: i64,
-}
+impl Views<'_> {
+    fn path(&self) -> PathBuf {
+        self.dir.join("spool.db.view")
+    }
 
-impl Walk<'_> {
-    fn all(&mut self, last: i64) -> rusqlite::Result<()> {
-        let mut steps = 0;
-        loop {
-            match self.read("id > ?1 ORDER BY id LIMIT 1", self.at) {
-                // Past the end, or the tree leads in a circle.
-                Ok(None) => return Ok(()),
-                Ok(Some(entry)) if entry.id <= self.at => return Ok(()),
-                Ok(Some(entry)) => self.take(entry)?,
-                Err(error) if damage(&error) => {
-                    steps += 1;
-                    let next = self.named.range(self.at + 1..).next().copied().unwrap_or(self.at + 1);
-                    if next > last || steps > STEPS {
-                        return Ok(());
-                    }
-                    self.one(next)?;
-                }
+    /// The file with this reading of its log; `None` where nothing can be made of it.
+    fn open(&self, reading: &[wal::Frame]) -> Result<Option<Connection>, OpenError> {
+        for first in [None, Some(&self.first)] {
+            self.lay_out(reading, first)
+                .map_err(|cause| OpenError::io("cannot salvage by", &self.path(), cause))?;
+            match format::open_damaged(&self.path()) {
+                Ok(view) if walk::can_read(&view) => return Ok(Some(view)),
+                Ok(_) => {}
+                Err(OpenError::Foreign { .. } | OpenError::Newer { .. }) => {}
+                Err(OpenError::Sql { cause, .. }) if damage(&cause) => {}
                 Err(error) => return Err(error),
             }
         }
+        Ok(None)
     }
 
-    /// An id that may stand on a damaged page.
-    fn one(&mut self, id: i64) -> rusqlite::Result<()> {
-        match self.read("id = ?1", id) {
-            Ok(Some(entry)) if entry.id == id => return self.take(entry),
-            Ok(_) => {}
-            Err(error) if damage(&error) => drop(self.lost.replace(id)),
-            Err(error) => return Err(error),
+    fn lay_out(&self, reading: &[wal::Frame], first: Option<&[u8; PAGE]>) -> io::Result<()> {
+        let (old, view) = (format::file(self.dir), self.path());
+        remove_all(&view)?;
+        let bytes = fs::metadata(&old).map_or(0, |meta| meta.len());
+        if bytes == 0 {
+            own::create(&view)?.write_all(&[0; PAGE])?;
+        } else if fs::hard_link(&old, &view).is_err() {
+            // A file system without.
+            fs::copy(&old, &view)?;
         }
-        self.at = id;
-        Ok(())
+        let pages = bytes.div_ceil(PAGE as u64).max(1).try_into().unwrap_or(u32::MAX);
+        self.log.write(reading, first, pages, &with(&view, "-wal"))
     }
-
-    fn take(&mut self, entry: Entry) -> rusqlite::Result<()> {
-        self.at = entry.id;
-        self.named.remove(&entry.id);
-        match entry.record {
-            Some(record) => {
-                let (state, why) = (entry.state.number(), entry.why);
-                Line::of(record).insert(self.target)?;
-                self.target.execute(
-                    "UPDATE records SET id = ?1, state = ?2, why = ?3 WHERE id = last_insert_rowid()",
-                    (entry.id, state, why),
-                )?;
-                self.kept += 1;
-            }
-            None => drop(self.lost.replace(entry.id)),
-        }
-        Ok(())
-    }
-
-    fn read(&self, which: &str, id: i64) -> rusqlite::Result<Option<Entry>> {
-        let sql = format!("SELECT {COLUMNS} FROM records WHERE {which}");
-        let mut select = self.source.prepare_cached(&sql)?;
-        let mut rows = select.query([id])?;
-        rows.next()?.map(format::entry).transpose()
-    }
-}
-
-/// The ids that the index names, from either end up to the damage.
-fn named(source: &Connection) -> BTreeSet<i64> {
-    let mut ids = BTreeSet::new();
-    for order in ["state, topic, id", "state DESC, topic DESC, id DESC"] {
-        let sql = format!("SELECT id FROM records INDEXED BY by_topic ORDER BY {order}");
-        let _ = source.prepare(&sql).and_then(|mut select| {
-            let mut rows = select.query([])?;
-            while let Some(row) = rows.next()? {
-                ids.insert(row.get(0)?);
-            }
-            Ok(())
-        });
-    }
-    ids
 }

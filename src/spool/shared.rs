@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 use super::Limits;
 use super::error::{Bound, Refused, SpoolError};
 use super::format::{Line, State};
+use super::stats::Stats;
 use crate::names;
 
 /// What may wait for the writer. With the disk hanging, memory holds no more than this.
@@ -86,33 +87,6 @@ pub struct Topic {
     pub parked: u64,
     /// Bytes of both.
     pub bytes: u64,
-}
-
-/// The state of the spool.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Stats {
-    /// Rows on their way, those given out or being deleted included.
-    pub live: u64,
-    /// Rows that wait for a person.
-    pub parked: u64,
-    /// Bytes of all rows.
-    pub bytes: u64,
-    /// When the oldest live row was received, in milliseconds since 1970; up to a second late.
-    pub oldest_ms: Option<i64>,
-    /// Delivered rows whose delete is not committed yet.
-    pub removing: u64,
-    /// Bytes of SQLite's log.
-    pub wal: u64,
-    /// Bytes free on the disk, where they are known.
-    pub free: Option<u64>,
-    /// The bound that was met last, while it holds.
-    pub full: Option<Bound>,
-    /// The file is damaged: nothing is stored until a restart has salvaged it.
-    pub damaged: bool,
-    /// Whether the reserve is in place.
-    pub reserve: bool,
-    /// Transactions since the start.
-    pub commits: u64,
 }
 
 /// Rows and their bytes.
@@ -216,10 +190,8 @@ impl Shared {
     pub(super) fn judge(&self, source: &str, all: Amount, own: Amount) -> Result<(), Refused> {
         let book = self.book();
         let stats = &book.stats;
-        if stats.damaged {
-            return Err(Refused::Error(SpoolError::new(
-                "the spool file is damaged; restart the service to salvage it",
-            )));
+        if let Some(why) = stats.stopped() {
+            return Err(Refused::Error(SpoolError::new(why)));
         }
         if let Some(bound @ (Bound::Disk | Bound::Wal)) = stats.full {
             return Err(Refused::Full(bound));

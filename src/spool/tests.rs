@@ -1,8 +1,13 @@
 //! The spool as a whole.
 
+mod astray;
 mod damage;
+mod fuzz;
+mod image;
+mod lost;
 mod orders;
 mod reserve;
+mod sick;
 
 use super::*;
 use crate::record::Parts;
@@ -19,11 +24,17 @@ pub(super) struct Fault {
     /// What there was of the reserve at each try.
     tries: Vec<u64>,
     dead: bool,
+    /// The disk answers EIO.
+    io: bool,
 }
 
 impl Fault {
     pub(super) fn check(&mut self, stores: bool, reserve: u64) -> rusqlite::Result<()> {
         self.tries.push(reserve);
+        if self.io {
+            let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_IOERR);
+            return Err(rusqlite::Error::SqliteFailure(code, None));
+        }
         if self.dead || self.full && (stores || reserve > self.left) {
             let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_FULL);
             return Err(rusqlite::Error::SqliteFailure(code, None));

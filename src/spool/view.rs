@@ -85,12 +85,12 @@ impl Reader {
             let rows = select.query_map((after, &filter.topic, state, limit as u64), |row| {
                 Ok(Listed {
                     id: row.get(0)?,
-                    state: State::of(row.get(1)?),
-                    topic: row.get(2)?,
-                    key: row.get(3)?,
-                    bytes: row.get(4)?,
-                    timestamp_ms: row.get(5)?,
-                    why: row.get(6)?,
+                    state: row.get(1).map_or(State::Live, State::of),
+                    topic: format::text(row, 2),
+                    key: format::text(row, 3),
+                    bytes: row.get(4).unwrap_or_default(),
+                    timestamp_ms: row.get(5).unwrap_or_default(),
+                    why: row.get(6).unwrap_or_default(),
                 })
             })?;
             rows.collect::<rusqlite::Result<_>>()

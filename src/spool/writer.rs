@@ -1,5 +1,7 @@
 //! The writer thread: alone it writes. All that waits goes into one transaction with one sync.
 
+mod upkeep;
+
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,9 +10,11 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, TransactionBehavior};
 
 use super::change::{Effects, answer, apply, remove};
-use super::disk::{self, Reserve};
+use super::disk::Reserve;
 use super::error::{Bound, Refused, SpoolError};
+use super::files::Files;
 use super::format::{self, State};
+use super::mark::Mark;
 use super::shared::{Amount, Batch, Change, Shared, Store};
 use crate::names;
 
@@ -23,33 +27,48 @@ const TICK_BYTES: u64 = 16 * 1024 * 1024;
 /// An empty file larger than this gives its space back.
 const SHRINK_BYTES: u64 = 64 * 1024 * 1024;
 
-/// SQLite's page.
-const PAGE: u64 = 4096;
+const PAGE: u64 = format::PAGE as u64;
+
+/// How long deliveries wait for another program to let go of SQLite's write lock, at most: each one's own deadline is
+/// shorter.
+const LOCKED_WITHIN: Duration = Duration::from_secs(30);
+
+/// What the writer keeps beside SQLite's files.
+pub(super) struct Kept {
+    pub(super) reserve: Reserve,
+    pub(super) mark: Mark,
+    pub(super) files: Files,
+}
 
 pub(super) struct Writer {
     dir: PathBuf,
     db: Connection,
     reserve: Reserve,
+    mark: Mark,
+    files: Files,
     shared: Arc<Shared>,
     /// Delivered rows whose delete failed.
     unremoved: Vec<i64>,
     written: u64,
-    /// The last transaction failed, and that was said.
-    failing: bool,
+    /// The mark could not be written, and that was said.
+    unmarked: bool,
     #[cfg(test)]
     fault: super::tests::Fault,
 }
 
 impl Writer {
-    pub(super) fn new(dir: &Path, db: Connection, reserve: Reserve, shared: Arc<Shared>) -> Self {
+    pub(super) fn new(dir: &Path, db: Connection, kept: Kept, shared: Arc<Shared>) -> Self {
+        let Kept { reserve, mark, files } = kept;
         Self {
             dir: dir.to_owned(),
             db,
             reserve,
+            mark,
+            files,
             shared,
             unremoved: Vec::new(),
             written: 0,
-            failing: false,
+            unmarked: false,
             #[cfg(test)]
             fault: super::tests::Fault::default(),
         }
@@ -74,6 +93,17 @@ impl Writer {
         if let Err(error) = self.checkpoint("TRUNCATE") {
             tracing::warn!(%error, "the spool's log was not folded into its file; the next start does it");
         }
+        let synced = self.mark.sync();
+        self.marked(synced);
+        let left = self.shared.stats();
+        if left.astray.is_some() && left.live + left.parked > 0 {
+            let (live, parked) = (left.live, left.parked);
+            tracing::error!(
+                live,
+                parked,
+                "these rows are lost with the spool's files, which are not in their place"
+            );
+        }
     }
 
     fn write(&mut self, batch: Batch) {
@@ -84,7 +114,8 @@ impl Writer {
         if stores.is_empty() {
             return self.change(removals, changes);
         }
-        match self.commit(&stores, &removals, &changes) {
+        let (stores, result) = self.commit_in_time(stores, &removals, &changes);
+        match result {
             Ok(effects) => self.settle(stores, &removals, changes, &effects),
             Err(error) => {
                 let refused = self.trouble(&error);
@@ -93,6 +124,30 @@ impl Writer {
                 }
                 // What takes rows out must go on where nothing more fits in.
                 self.change(removals, changes);
+            }
+        }
+    }
+
+    /// While another program holds the write lock, waits as long as one of the senders does; those that are gone by then
+    /// have had their answer, and their records are left out.
+    fn commit_in_time(
+        &mut self,
+        mut stores: Vec<Store>,
+        removals: &[i64],
+        changes: &[Change],
+    ) -> (Vec<Store>, rusqlite::Result<Effects>) {
+        let end = Instant::now() + LOCKED_WITHIN;
+        loop {
+            let result = self.commit(&stores, removals, changes);
+            match &result {
+                Err(error) if format::is_busy(error) && Instant::now() < end => {
+                    self.trouble(error);
+                    stores.retain(|store| !store.reply.is_closed());
+                    if stores.is_empty() {
+                        return (stores, result);
+                    }
+                }
+                _ => return (stores, result),
             }
         }
     }
@@ -177,6 +232,9 @@ impl Writer {
         for line in stores.iter().flat_map(|store| &store.lines) {
             line.insert(&work)?;
         }
+        if !stores.is_empty() {
+            effects.given = Some(work.last_insert_rowid().cast_unsigned());
+        }
         remove(&work, removals, &mut effects)?;
         for change in changes {
             let count = apply(&work, change, &mut effects)?;
@@ -186,11 +244,15 @@ impl Writer {
         Ok(effects)
     }
 
-    /// Writes the commit into the book, then answers.
+    /// Writes the commit into mark and book, sees that it is where a restart finds it, then answers.
     fn settle(&mut self, stores: Vec<Store>, removals: &[i64], changes: Vec<Change>, effects: &Effects) {
-        if std::mem::take(&mut self.failing) {
-            tracing::info!("the spool can be written again");
-        }
+        let mut counts = self.mark.counts();
+        counts.given = effects.given.unwrap_or(counts.given);
+        counts.removed += effects.removed();
+        let written = self.mark.write(counts);
+        self.marked(written);
+        self.well();
+        let kept = self.in_place();
         let mut book = self.shared.book();
         for line in stores.iter().flat_map(|store| &store.lines) {
             book.tally(line.record.topic(), State::Live, 1, line.bytes.cast_signed());
@@ -208,7 +270,7 @@ impl Writer {
         drop(book);
         self.written += stores.iter().map(|store| store.bytes).sum::<u64>();
         for store in stores {
-            let _ = store.reply.send(Ok(()));
+            let _ = store.reply.send(kept.clone());
         }
         let mut counts = effects.counts.iter();
         for change in changes {
@@ -220,6 +282,38 @@ impl Writer {
         }
     }
 
+    /// Whether the files in use are those in the directory.
+    fn in_place(&self) -> Result<(), Refused> {
+        let astray = self.files.check().err();
+        let mut book = self.shared.book();
+        let before = &mut book.stats_mut().astray;
+        match (&astray, &*before) {
+            (Some(why), None) => tracing::error!(why, "the spool's files are not in their place"),
+            (None, Some(_)) => tracing::info!("the spool's files are in their place again"),
+            _ => {}
+        }
+        *before = astray.as_deref().map(Into::into);
+        astray.map_or(Ok(()), |why| Err(Refused::Error(SpoolError::new(why))))
+    }
+
+    /// A mark that cannot be written costs no row its promise, but the number of those that damage would cost.
+    fn marked(&mut self, written: std::io::Result<()>) {
+        match written {
+            Ok(()) => self.unmarked = false,
+            Err(error) if !std::mem::replace(&mut self.unmarked, true) => {
+                tracing::warn!(%error, "spool.mark cannot be written: after damage the number of lost rows would be off");
+            }
+            Err(_) => {}
+        }
+    }
+
+    /// The last transaction went well.
+    fn well(&self) {
+        if self.shared.book().stats_mut().failing.take().is_some() {
+            tracing::info!("the spool can be written again");
+        }
+    }
+
     /// Takes note of an error; what to answer.
     fn trouble(&mut self, error: &rusqlite::Error) -> Refused {
         if format::is_damage(error) {
@@ -227,125 +321,20 @@ impl Writer {
         } else if format::is_full(error, &self.dir) {
             self.set_full(Some(Bound::Disk));
             return Refused::Full(Bound::Disk);
-        } else if !std::mem::replace(&mut self.failing, true) {
-            tracing::error!(%error, "the spool cannot be written");
+        } else {
+            let why = if format::is_busy(error) {
+                String::from(
+                    "another program holds SQLite's write lock on spool.db; end it, or its transaction",
+                )
+            } else {
+                format!("it cannot be written: {error}; look at its disk")
+            };
+            let why = Some(why.into());
+            let before = std::mem::replace(&mut self.shared.book().stats_mut().failing, why);
+            if before.is_none() {
+                tracing::error!(%error, "the spool cannot be written");
+            }
         }
         Refused::Error(SpoolError::sql("write", error))
-    }
-
-    fn upkeep(&mut self) {
-        self.written = 0;
-        self.retry();
-        let free = disk::free(&self.dir).ok();
-        let mut wal = self.wal_bytes();
-        if wal > self.shared.limits.max_wal {
-            let _ = self.checkpoint("TRUNCATE");
-            wal = self.wal_bytes();
-        }
-        self.shrink();
-        self.remake_reserve(free);
-        // Pages that deletes left in the file can be filled without taking more of the disk.
-        let unused = self.pragma("freelist_count").saturating_mul(PAGE);
-        let room = free.map(|free| free.saturating_add(unused));
-        let oldest_ms = self.oldest();
-        let mut book = self.shared.book();
-        let stats = book.stats_mut();
-        (stats.free, stats.wal, stats.oldest_ms) = (free, wal, oldest_ms);
-        stats.reserve = self.reserve.whole();
-        let limits = &self.shared.limits;
-        // Without the reserve, or while deletes fail, nothing may come in: it could not get out again.
-        let stuck = !stats.reserve || !self.unremoved.is_empty();
-        let full = if stuck || room.is_some_and(|room| room < limits.min_free) {
-            Some(Bound::Disk)
-        } else if wal > limits.max_wal {
-            Some(Bound::Wal)
-        } else if stats.live + stats.parked >= limits.max_rows {
-            Some(Bound::Rows)
-        } else if stats.bytes >= limits.max_bytes {
-            Some(Bound::Bytes)
-        } else {
-            None
-        };
-        drop(book);
-        self.set_full(full);
-    }
-
-    fn set_full(&self, full: Option<Bound>) {
-        let before = std::mem::replace(&mut self.shared.book().stats_mut().full, full);
-        match full {
-            Some(bound) if before != full => {
-                tracing::warn!(bound = bound.label(), "the spool is full");
-            }
-            None if before.is_some() => tracing::info!("the spool has room again"),
-            _ => {}
-        }
-    }
-
-    /// Deletes what could not be deleted before, some at a time, until one fails.
-    fn retry(&mut self) {
-        /// Few, so that the log needs little room.
-        const AT_ONCE: usize = 128;
-        while !self.unremoved.is_empty() {
-            let rest = self.unremoved.split_off(self.unremoved.len().min(AT_ONCE));
-            let some = std::mem::replace(&mut self.unremoved, rest);
-            let left = self.unremoved.len();
-            self.change(some, Vec::new());
-            if self.unremoved.len() > left {
-                return;
-            }
-        }
-    }
-
-    fn remake_reserve(&mut self, free: Option<u64>) {
-        /// So that it is not made and dropped in turn at the edge.
-        const MARGIN: u64 = 1024 * 1024;
-        let wanted = self.shared.limits.min_free.saturating_add(self.reserve.missing() + MARGIN);
-        if self.reserve.whole() || free.is_none_or(|free| free < wanted) {
-            return;
-        }
-        match self.reserve.make() {
-            Ok(()) => tracing::info!(bytes = self.reserve.bytes(), "the spool's reserve is in place"),
-            Err(error) => tracing::warn!(%error, "the spool's reserve cannot be made"),
-        }
-    }
-
-    /// Folds the log into the file, so that it starts over: `TRUNCATE` gives its blocks back to the
-    /// disk, `RESTART` keeps them.
-    fn checkpoint(&self, how: &str) -> rusqlite::Result<()> {
-        self.db.query_row(&format!("PRAGMA wal_checkpoint({how})"), [], |_| Ok(()))
-    }
-
-    fn wal_bytes(&self) -> u64 {
-        std::fs::metadata(self.dir.join("spool.db-wal")).map_or(0, |meta| meta.len())
-    }
-
-    /// The file keeps the size of the longest outage; once nothing is in it, giving that back
-    /// costs nothing.
-    fn shrink(&self) {
-        {
-            let book = self.shared.book();
-            if book.stats().live + book.stats().parked > 0 {
-                return;
-            }
-        }
-        let bytes = self.pragma("page_count").saturating_mul(PAGE);
-        if bytes > SHRINK_BYTES || (!self.reserve.whole() && bytes > self.reserve.bytes()) {
-            // Without room for it the file stays as it is.
-            let _ = self.db.execute_batch("VACUUM").and_then(|()| self.checkpoint("TRUNCATE"));
-        }
-    }
-
-    fn pragma(&self, name: &str) -> u64 {
-        self.db.pragma_query_value(None, name, |row| row.get(0)).unwrap_or(0)
-    }
-
-    fn oldest(&self) -> Option<i64> {
-        let topics = self.shared.book().live_topics();
-        let first = |topic: &Arc<str>| {
-            let sql = "SELECT min(id) FROM records WHERE state = 0 AND topic = ?1";
-            self.db.prepare_cached(sql)?.query_row([topic.as_ref()], |row| row.get::<_, Option<i64>>(0))
-        };
-        let id = topics.iter().filter_map(|topic| first(topic).ok().flatten()).min()?;
-        self.db.query_row("SELECT timestamp FROM records WHERE id = ?1", [id], |row| row.get(0)).ok()
     }
 }

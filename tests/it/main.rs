@@ -60,6 +60,7 @@ mod shutdown;
 mod slow;
 mod spool;
 mod spool_commands;
+mod spool_faults;
 mod status;
 mod strangers;
 mod subscription;

@@ -1,12 +1,14 @@
 //! `hookstream spool list`
 
+use std::path::Path;
+
 use bytesize::ByteSize;
 use serde::Serialize;
 
-use super::{count, each, print_json, time};
+use super::{count, each, note, print_json, time};
 use crate::cli::Verdict;
-use crate::cli::output::{self, Table};
-use crate::spool::{Filter, Listed, Reader, State, Totals};
+use crate::cli::output::{self, Table, escape_controls};
+use crate::spool::{Filter, Listed, Reader, State, Totals, reports};
 
 /// What fits a person's patience.
 const ROWS: usize = 50;
@@ -39,10 +41,13 @@ struct Line<'a> {
     why: Option<&'a str>,
 }
 
-pub(super) fn run(reader: &Reader, args: &Args, json: bool) -> anyhow::Result<Verdict> {
+pub(super) fn run(reader: &Reader, dir: &Path, args: &Args, json: bool) -> anyhow::Result<Verdict> {
+    let damage = reports(dir)?;
     let filter = Filter { topic: args.topic.clone(), state: args.parked.then_some(State::Parked) };
     if json {
         each(reader, &filter, args.limit.unwrap_or(usize::MAX), |row| print_json(&line(&row)))?;
+        // Standard output has the rows and nothing else.
+        damage.iter().try_for_each(|damage| note(&damage.to_string()))?;
         return Ok(Verdict::Yes);
     }
     let limit = args.limit.unwrap_or(ROWS);
@@ -61,6 +66,7 @@ pub(super) fn run(reader: &Reader, args: &Args, json: bool) -> anyhow::Result<Ve
         output::print_line("... and more: --limit N shows them")?;
     }
     output::print_line(&summary(&reader.totals()?))?;
+    damage.iter().try_for_each(|damage| output::print_line(&escape_controls(&damage.to_string())))?;
     Ok(Verdict::Yes)
 }
 

@@ -1,0 +1,76 @@
+//! How the spool is.
+
+use std::sync::Arc;
+
+use super::error::Bound;
+use super::report::Salvage;
+use crate::observe::health::State;
+
+/// The state of the spool.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Rows on their way, those given out or being deleted included.
+    pub live: u64,
+    /// Rows that wait for a person.
+    pub parked: u64,
+    /// Bytes of all rows.
+    pub bytes: u64,
+    /// When the oldest live row was received, in milliseconds since 1970; up to a second late.
+    pub oldest_ms: Option<i64>,
+    /// Delivered rows whose delete is not committed yet.
+    pub removing: u64,
+    /// Bytes of SQLite's log.
+    pub wal: u64,
+    /// Bytes free on the disk, where they are known.
+    pub free: Option<u64>,
+    /// The bound that was met last, while it holds.
+    pub full: Option<Bound>,
+    /// The file is damaged: nothing is stored until a restart has salvaged it.
+    pub damaged: bool,
+    /// The files in the directory are not those that are in use: nothing is stored; why.
+    pub astray: Option<Arc<str>>,
+    /// The last transaction failed; why. It is tried again every second.
+    pub failing: Option<Arc<str>>,
+    /// The last look for rows to deliver failed; why.
+    pub unreadable: Option<Arc<str>>,
+    /// Damage that was found at a start, until its report is taken out of the directory.
+    pub salvaged: Arc<[Salvage]>,
+    /// Whether the reserve is in place.
+    pub reserve: bool,
+    /// Transactions since the start.
+    pub commits: u64,
+}
+
+impl Stats {
+    /// Why nothing may be stored, if nothing may, however often it is tried.
+    pub(super) fn stopped(&self) -> Option<&str> {
+        match &self.astray {
+            Some(why) => Some(why),
+            None => self.damaged.then_some("the spool file is damaged; restart the service to salvage it"),
+        }
+    }
+
+    /// For readiness: the worst of it, in one sentence with what to do.
+    pub fn health(&self) -> (State, String) {
+        if let Some(why) = &self.astray {
+            return (State::Down, why.to_string());
+        }
+        if self.damaged {
+            return (State::Down, String::from("damaged: a restart salvages it"));
+        }
+        if let Some(why) = &self.failing {
+            return (State::Down, why.to_string());
+        }
+        if let Some(bound) = self.full {
+            return (State::Down, format!("full: {}", bound.label()));
+        }
+        if let Some(why) = &self.unreadable {
+            return (State::Degraded, why.to_string());
+        }
+        match &*self.salvaged {
+            [] => (State::Ok, String::new()),
+            [one] => (State::Degraded, one.to_string()),
+            [first, others @ ..] => (State::Degraded, format!("{first}; and {} more such", others.len())),
+        }
+    }
+}

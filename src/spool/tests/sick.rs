@@ -1,0 +1,84 @@
+//! A disk that fails, and a file that another program holds.
+
+use super::image::{filled, memory, row};
+use super::*;
+use crate::observe::health;
+
+#[tokio::test]
+async fn c5_a_disk_that_fails_is_down_with_its_cause_until_a_write_succeeds() {
+    let dir = memory();
+    let spool = filled(dir.path(), 1).await;
+    on_writer(&spool, |_, fault| fault.io = true).await;
+    assert!(matches!(spool.store(vec![row(1)]).await, Err(Refused::Error(_))));
+    let (state, why) = spool.stats().health();
+    assert!(state == health::State::Down && why.contains("disk I/O error"), "{why}");
+    // Some looks later it still is.
+    let tries = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    while tries.load(std::sync::atomic::Ordering::Relaxed) < 5 {
+        let tries = tries.clone();
+        on_writer(&spool, move |_, fault| {
+            tries.store(fault.tries.len(), std::sync::atomic::Ordering::Relaxed);
+        })
+        .await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(spool.stats().health().0, health::State::Down);
+    on_writer(&spool, |_, fault| fault.io = false).await;
+    // Without a delivery that would find out.
+    while spool.stats().health().0 != health::State::Ok {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    spool.store(vec![row(1)]).await.unwrap();
+    assert_eq!(keys(&oldest(&spool, "a").await), ["0", "1"]);
+}
+
+/// Another program that holds SQLite's write lock.
+fn locked(dir: &Path) -> rusqlite::Connection {
+    let other = rusqlite::Connection::open(format::file(dir)).unwrap();
+    other.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    other
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn k11_a_write_lock_of_another_program_is_waited_for_and_told() {
+    let dir = memory();
+    let spool = filled(dir.path(), 1).await;
+    let other = locked(dir.path());
+    let storing = tokio::spawn({
+        let spool = spool.clone();
+        async move { spool.store(vec![row(1)]).await }
+    });
+    while spool.stats().failing.is_none() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let (state, why) = spool.stats().health();
+    assert!(state == health::State::Down && why.contains("another program"), "{why}");
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    assert!(!storing.is_finished(), "it was given up");
+    other.execute_batch("ROLLBACK").unwrap();
+    storing.await.unwrap().unwrap();
+    assert_eq!(spool.stats().health().0, health::State::Ok);
+    assert_eq!(keys(&oldest(&spool, "a").await), ["0", "1"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn k11_who_no_longer_waits_is_not_stored_after_all() {
+    let dir = memory();
+    let spool = filled(dir.path(), 1).await;
+    let other = locked(dir.path());
+    let late = tokio::time::timeout(Duration::from_millis(400), spool.store(vec![row(1)])).await;
+    assert!(late.is_err());
+    // Without a delivery it is told all the same, and is found well again.
+    while spool.stats().failing.is_none() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    // The writer looks who still waits four times a second.
+    tokio::time::sleep(Duration::from_millis(800)).await;
+    other.execute_batch("ROLLBACK").unwrap();
+    while spool.stats().failing.is_some() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    spool.store(vec![row(2)]).await.unwrap();
+    assert_eq!(keys(&oldest(&spool, "a").await), ["0", "2"]);
+}

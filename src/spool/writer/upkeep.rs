@@ -1,0 +1,150 @@
+//! What the writer does once a second, between transactions.
+
+use std::sync::Arc;
+
+use super::{PAGE, SHRINK_BYTES, Writer};
+use crate::spool::error::Bound;
+use crate::spool::{disk, format, report};
+
+impl Writer {
+    pub(super) fn upkeep(&mut self) {
+        self.written = 0;
+        self.retry();
+        let synced = self.mark.sync();
+        self.marked(synced);
+        let _ = self.in_place();
+        self.try_again();
+        let free = disk::free(&self.dir).ok();
+        let mut wal = self.wal_bytes();
+        if wal > self.shared.limits.max_wal {
+            let _ = self.checkpoint("TRUNCATE");
+            wal = self.wal_bytes();
+        }
+        self.shrink();
+        self.remake_reserve(free);
+        // Pages that deletes left in the file can be filled without taking more of the disk.
+        let unused = self.pragma("freelist_count").saturating_mul(PAGE);
+        let room = free.map(|free| free.saturating_add(unused));
+        let oldest_ms = self.oldest();
+        let salvaged = report::reports(&self.dir);
+        let mut book = self.shared.book();
+        let stats = book.stats_mut();
+        if let Ok(salvaged) = salvaged
+            && *salvaged != *stats.salvaged
+        {
+            stats.salvaged = salvaged.into();
+        }
+        (stats.free, stats.wal, stats.oldest_ms) = (free, wal, oldest_ms);
+        stats.reserve = self.reserve.whole();
+        let limits = &self.shared.limits;
+        // Without the reserve, or while deletes fail, nothing may come in: it could not get out again.
+        let stuck = !stats.reserve || !self.unremoved.is_empty();
+        let full = if stuck || room.is_some_and(|room| room < limits.min_free) {
+            Some(Bound::Disk)
+        } else if wal > limits.max_wal {
+            Some(Bound::Wal)
+        } else if stats.live + stats.parked >= limits.max_rows {
+            Some(Bound::Rows)
+        } else if stats.bytes >= limits.max_bytes {
+            Some(Bound::Bytes)
+        } else {
+            None
+        };
+        drop(book);
+        self.set_full(full);
+    }
+
+    /// After a failure, without a delivery that would find out.
+    pub(super) fn try_again(&mut self) {
+        if self.shared.book().stats().failing.is_none() {
+            return;
+        }
+        #[cfg(test)]
+        let tried = self.fault.check(true, self.reserve.left()).and_then(|()| format::try_write(&self.db));
+        #[cfg(not(test))]
+        let tried = format::try_write(&self.db);
+        match tried {
+            Ok(()) => self.well(),
+            Err(error) => drop(self.trouble(&error)),
+        }
+    }
+
+    pub(super) fn set_full(&self, full: Option<Bound>) {
+        let before = std::mem::replace(&mut self.shared.book().stats_mut().full, full);
+        match full {
+            Some(bound) if before != full => {
+                tracing::warn!(bound = bound.label(), "the spool is full");
+            }
+            None if before.is_some() => tracing::info!("the spool has room again"),
+            _ => {}
+        }
+    }
+
+    /// Deletes what could not be deleted before, some at a time, until one fails.
+    pub(super) fn retry(&mut self) {
+        /// Few, so that the log needs little room.
+        const AT_ONCE: usize = 128;
+        while !self.unremoved.is_empty() {
+            let rest = self.unremoved.split_off(self.unremoved.len().min(AT_ONCE));
+            let some = std::mem::replace(&mut self.unremoved, rest);
+            let left = self.unremoved.len();
+            self.change(some, Vec::new());
+            if self.unremoved.len() > left {
+                return;
+            }
+        }
+    }
+
+    fn remake_reserve(&mut self, free: Option<u64>) {
+        /// So that it is not made and dropped in turn at the edge.
+        const MARGIN: u64 = 1024 * 1024;
+        let wanted = self.shared.limits.min_free.saturating_add(self.reserve.missing() + MARGIN);
+        if self.reserve.whole() || free.is_none_or(|free| free < wanted) {
+            return;
+        }
+        match self.reserve.make() {
+            Ok(()) => tracing::info!(bytes = self.reserve.bytes(), "the spool's reserve is in place"),
+            Err(error) => tracing::warn!(%error, "the spool's reserve cannot be made"),
+        }
+    }
+
+    /// Folds the log into the file, so that it starts over: `TRUNCATE` gives its blocks back to the
+    /// disk, `RESTART` keeps them.
+    pub(super) fn checkpoint(&self, how: &str) -> rusqlite::Result<()> {
+        self.db.query_row(&format!("PRAGMA wal_checkpoint({how})"), [], |_| Ok(()))
+    }
+
+    fn wal_bytes(&self) -> u64 {
+        std::fs::metadata(self.dir.join("spool.db-wal")).map_or(0, |meta| meta.len())
+    }
+
+    /// The file keeps the size of the longest outage; once nothing is in it, giving that back
+    /// costs nothing.
+    fn shrink(&self) {
+        {
+            let book = self.shared.book();
+            if book.stats().live + book.stats().parked > 0 {
+                return;
+            }
+        }
+        let bytes = self.pragma("page_count").saturating_mul(PAGE);
+        if bytes > SHRINK_BYTES || (!self.reserve.whole() && bytes > self.reserve.bytes()) {
+            // Without room for it the file stays as it is.
+            let _ = self.db.execute_batch("VACUUM").and_then(|()| self.checkpoint("TRUNCATE"));
+        }
+    }
+
+    fn pragma(&self, name: &str) -> u64 {
+        self.db.pragma_query_value(None, name, |row| row.get(0)).unwrap_or(0)
+    }
+
+    fn oldest(&self) -> Option<i64> {
+        let topics = self.shared.book().live_topics();
+        let first = |topic: &Arc<str>| {
+            let sql = "SELECT min(id) FROM records WHERE state = 0 AND topic = ?1";
+            self.db.prepare_cached(sql)?.query_row([topic.as_ref()], |row| row.get::<_, Option<i64>>(0))
+        };
+        let id = topics.iter().filter_map(|topic| first(topic).ok().flatten()).min()?;
+        self.db.query_row("SELECT timestamp FROM records WHERE id = ?1", [id], |row| row.get(0)).ok()
+    }
+}
