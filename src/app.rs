@@ -6,6 +6,7 @@ mod compile;
 mod drain_only;
 mod lag;
 mod listeners;
+mod places;
 mod reload;
 
 use std::net::SocketAddr;
@@ -22,6 +23,7 @@ pub(crate) use compile::SCHEMAS;
 pub use compile::{Compiled, compile, compile_service};
 pub use drain_only::DrainOnly;
 pub use listeners::{Listeners, bind_admin};
+use places::Places;
 pub use reload::{LOOK as RELOAD_LOOK, Reload, warn};
 use reload::{Reloader, in_force};
 
@@ -40,9 +42,6 @@ use crate::provision::{self, Durability, Provisioner, Subjects};
 use crate::schema::{Pins, Registry};
 use crate::sources::Sources;
 use crate::spool::{self, Spool};
-
-/// Few people look at the operator's port; nobody should be able to fill it.
-const ADMIN_CONNECTIONS: usize = 64;
 
 /// Bytes that SQLite's log may grow to while somebody else reads the spool for long.
 const MAX_WAL: u64 = 64 * 1024 * 1024;
@@ -100,7 +99,7 @@ impl App {
         let config = &loaded.config;
         say_sources(config, &sources);
         // Each connection is a file: the soft limit of many systems is below our own bound.
-        let _ = rlimit::increase_nofile_limit(u64::MAX);
+        let places = Places::new(config);
 
         let health = Health::new();
         let connection = Connection::new(config.kafka.bootstrap_servers.clone(), loaded.properties.clone());
@@ -186,13 +185,9 @@ impl App {
             refusals,
             tracer,
         };
-        let connections = connections(config);
-        let few = ConnectionLimits {
-            max_connections: ADMIN_CONNECTIONS,
-            max_per_address: None,
-            ..connections.clone()
-        };
+        let (of_hooks, of_admin) = (places.hooks.clone(), places.admin.clone());
 
+        background.push(tokio::spawn(places.watch(health.clone())));
         background.extend(lag.map(|lag| tokio::spawn(lag.run())));
         background.push(tokio::spawn(provisioner.run()));
         background.push(tokio::spawn(durability.run()));
@@ -206,14 +201,14 @@ impl App {
                 tokio::spawn(http::serve(
                     hooks,
                     http::hooks(Arc::new(ingest)),
-                    connections,
+                    of_hooks,
                     http::hooks_tls(ports_in_use.clone()),
                     phases.clone(),
                 )),
                 tokio::spawn(http::serve(
                     admin,
                     http::admin(operator),
-                    few,
+                    of_admin,
                     http::admin_tls(ports_in_use),
                     phases,
                 )),
@@ -295,9 +290,11 @@ impl App {
 /// The bounds of the hooks port's connections. Public for the benchmarks, whose other contenders have
 /// the same.
 pub fn connections(config: &Config) -> ConnectionLimits {
+    let per_address = config.http.max_connections_per_address;
+    let per_address = per_address.unwrap_or_else(|| places::per_address(config.http.max_connections));
     ConnectionLimits {
         max_connections: config.http.max_connections,
-        max_per_address: config.http.max_connections_per_address,
+        max_per_address: Some(per_address),
         trusted_proxies: config.http.trusted_proxies.clone(),
         head_timeout: config.http.head_timeout,
         max_head: config.http.max_head,

@@ -13,10 +13,10 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
 
-use super::{ADMIN_CONNECTIONS, CLOSE, FLUSH, connections, look_for_kafka, open_spool, tuning, watch_spool};
+use super::{CLOSE, FLUSH, look_for_kafka, open_spool, places, tuning, watch_spool};
 use crate::config::Loaded;
 use crate::deliver::Deliverer;
-use crate::http::{self, ConnectionLimits, Operator, Phase, Ports};
+use crate::http::{self, Operator, Phase, Ports};
 use crate::kafka::{Connection, Producer};
 use crate::observe::health::{Health, State};
 use crate::observe::metrics;
@@ -65,7 +65,7 @@ impl DrainOnly {
         ];
         background.extend(deliverer.drain().map(|drain| tokio::spawn(drain.run())));
         let (phase, phases) = watch::channel(Phase::Serving);
-        let few = ConnectionLimits { max_connections: ADMIN_CONNECTIONS, ..connections(config) };
+        let few = places::admin_alone(config);
         let address = admin.local_addr()?;
         let operator = Operator {
             health,

@@ -95,6 +95,13 @@ fn http(http: &Http, problems: &mut Problems) {
         ),
         ("http.max_connections", http.max_connections, 1, 10_000_000, "1 to 10000000"),
         ("http.max_in_flight", http.max_in_flight, 1, 10_000_000, "1 to 10000000"),
+        (
+            "http.max_requests_per_connection",
+            http.max_requests_per_connection as usize,
+            1,
+            10_000_000,
+            "1 to 10000000",
+        ),
     ];
     for (key, number, least, most, range) in sizes {
         if !(least..=most).contains(&number) {
@@ -111,7 +118,7 @@ fn http(http: &Http, problems: &mut Problems) {
     if http.max_connections_per_address == Some(0) {
         problems.add(
             "http.max_connections_per_address",
-            "expected at least 1; without it there is no such bound",
+            "expected at least 1; without it, it is an eighth of http.max_connections, and at least 256",
         );
     }
     if http.unverified_rate_per_address.is_some_and(|rate| !RATES.contains(&rate)) {
@@ -123,6 +130,7 @@ fn http(http: &Http, problems: &mut Problems) {
     let times = [
         ("http.head_timeout", http.head_timeout, Duration::from_millis(1)),
         ("http.body_timeout", http.body_timeout, Duration::from_millis(1)),
+        ("http.max_connection_age", http.max_connection_age, Duration::from_secs(1)),
         ("http.drain_delay", http.drain_delay, Duration::ZERO),
         ("http.shutdown_timeout", http.shutdown_timeout, Duration::ZERO),
     ];

@@ -90,13 +90,19 @@ pub struct Http {
     /// ended. Past it, 503.
     #[serde(deserialize_with = "text::size")]
     pub max_body_bytes: usize,
-    /// Open connections; past it, new ones wait in the listener's queue.
+    /// Open connections; past it, a new one has the place of one that waits or has not verified yet.
     #[serde(deserialize_with = "text::number")]
     pub max_connections: usize,
-    /// Open connections of one address, trusted proxies left out; past it, a new one is closed at once. No
-    /// default: behind a proxy that is not trusted all clients have one address.
+    /// Open connections of one address, trusted proxies left out; past it, a new one is closed at once. Without it, an
+    /// eighth of `max_connections`, and at least 256.
     #[serde(default, deserialize_with = "text::some_number")]
     pub max_connections_per_address: Option<usize>,
+    /// How long a connection may go on; the answer after it is its last.
+    #[serde(deserialize_with = "text::duration")]
+    pub max_connection_age: Duration,
+    /// How many requests a connection may bring; the answer to the last one closes it.
+    #[serde(deserialize_with = "text::number")]
+    pub max_requests_per_connection: u32,
     /// The proxies that are believed when they tell their client's address.
     pub trusted_proxies: Networks,
     /// The header they tell it in.

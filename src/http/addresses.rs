@@ -2,46 +2,55 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Open connections by address. An address without one has no entry, so the map is no larger than
 /// the listener's bound of connections.
 #[derive(Debug, Default)]
-pub(super) struct Addresses(Mutex<HashMap<IpAddr, usize>>);
+pub(super) struct Addresses(Mutex<HashMap<IpAddr, Arc<AtomicUsize>>>);
 
 /// One connection of an address, until dropped.
 #[derive(Debug)]
 pub(super) struct Counted {
     of: Arc<Addresses>,
     address: IpAddr,
+    open: Arc<AtomicUsize>,
 }
 
 impl Addresses {
     /// Counts one more; `None` where the address has `most` open already.
     pub(super) fn count(self: &Arc<Self>, address: IpAddr, most: usize) -> Option<Counted> {
         let address = network_of(address);
-        let mut open = self.open();
-        if open.get(&address).is_some_and(|open| *open >= most) {
+        let mut all = self.open();
+        let open = all.entry(address).or_default().clone();
+        // Changed under the lock alone; read without it.
+        if open.load(Ordering::Relaxed) >= most {
             return None;
         }
-        *open.entry(address).or_default() += 1;
-        Some(Counted { of: self.clone(), address })
+        open.fetch_add(1, Ordering::Relaxed);
+        drop(all);
+        Some(Counted { of: self.clone(), address, open })
     }
 
     /// Held for a moment only, never across an await.
-    fn open(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
+    fn open(&self) -> MutexGuard<'_, HashMap<IpAddr, Arc<AtomicUsize>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Counted {
+    /// How many its address has open.
+    pub(super) fn open(&self) -> usize {
+        self.open.load(Ordering::Relaxed)
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        let mut open = self.of.open();
-        if let Some(count) = open.get_mut(&self.address) {
-            *count -= 1;
-            if *count == 0 {
-                open.remove(&self.address);
-            }
+        let mut all = self.of.open();
+        if self.open.fetch_sub(1, Ordering::Relaxed) == 1 {
+            all.remove(&self.address);
         }
     }
 }

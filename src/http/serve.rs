@@ -1,27 +1,34 @@
 //! Accepting and serving connections: hyper's http1 builder with timers. `axum::serve` sets no
 //! timer, and its graceful shutdown waits for half-open clients.
 
+use std::convert::Infallible;
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
 
 use axum::Router;
+use axum::body::{Body, Bytes};
 use axum::extract::Request;
+use axum::response::Response;
+use http::{HeaderValue, Method, header};
+use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
-use tower::ServiceExt as _;
+use tower::Service as _;
 
 use super::Phase;
-use super::addresses::Addresses;
 use super::callers::Peer;
+use super::connections::{Connection, Connections};
 use crate::config::Networks;
 use crate::observe::metrics;
 
@@ -31,10 +38,13 @@ const CLOSING: Duration = Duration::from_secs(1);
 /// After a failed accept (out of file descriptors, mostly): time for connections to end.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// Between two lines about it.
+const ACCEPT_LINES: Duration = Duration::from_secs(10);
+
 /// Bounds of a listener's connections.
 #[derive(Clone, Debug)]
 pub struct ConnectionLimits {
-    /// Open at a time; past it, new ones wait in the listener's queue.
+    /// Open at a time; past it, one that waits is closed for a new one's sake.
     pub max_connections: usize,
     /// Of these, from one client address; past it, a new one is closed at once. `None` for no
     /// bound of its own.
@@ -49,7 +59,7 @@ pub struct ConnectionLimits {
 }
 
 impl ConnectionLimits {
-    fn most_of(&self, address: IpAddr) -> usize {
+    pub(super) fn most_of(&self, address: IpAddr) -> usize {
         let bound = self.max_per_address.filter(|_| !self.trusted_proxies.contains(address));
         bound.unwrap_or(usize::MAX)
     }
@@ -60,44 +70,55 @@ impl ConnectionLimits {
 pub async fn serve(
     listener: TcpListener,
     router: Router,
-    limits: ConnectionLimits,
+    connections: impl Into<Arc<Connections>>,
     tls: impl Fn() -> Option<Arc<ServerConfig>> + Send,
     phase: watch::Receiver<Phase>,
 ) {
-    let places = Arc::new(Semaphore::new(limits.max_connections));
-    let connections = TaskTracker::new();
-    let addresses = Arc::new(Addresses::default());
+    let connections = connections.into();
+    let tasks = TaskTracker::new();
     let mut closing = phase.clone();
     let accept = async {
+        let mut told: Option<Instant> = None;
         loop {
-            let Ok(place) = places.clone().acquire_owned().await else { break };
-            match listener.accept().await {
-                Ok((stream, client)) => {
-                    let most = limits.most_of(client.ip());
-                    let Some(counted) = addresses.count(client.ip(), most) else {
-                        refuse(&stream);
-                        continue;
-                    };
-                    let served =
-                        connection(stream, client.ip(), tls(), router.clone(), limits.clone(), phase.clone());
-                    connections.spawn(async move {
-                        served.await;
-                        drop((place, counted));
-                    });
-                }
+            let (stream, client) = match listener.accept().await {
+                Ok(accepted) => accepted,
                 Err(error) => {
-                    tracing::warn!(%error, "cannot accept a connection");
+                    if told.is_none_or(|told| told.elapsed() > ACCEPT_LINES) {
+                        tracing::warn!(%error, "cannot accept a connection");
+                        told = Some(Instant::now());
+                    }
+                    connections.evict();
                     tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
                 }
-            }
+            };
+            let Some(place) = connections.place(client.ip()).await else {
+                refuse(&stream);
+                continue;
+            };
+            let session = Session {
+                peer: client.ip(),
+                router: router.clone(),
+                connections: connections.clone(),
+                connection: place.connection.clone(),
+            };
+            let (tls, phase) = (tls(), phase.clone());
+            tasks.spawn(async move {
+                tokio::select! {
+                    // What is answered goes out before its connection may go.
+                    biased;
+                    () = session.run(stream, tls, phase) => {}
+                    () = place.connection.evicted.notified() => {}
+                }
+            });
         }
     };
     tokio::select! {
         () = accept => {}
         _ = closing.wait_for(|phase| *phase == Phase::Closing) => {}
     }
-    connections.close();
-    connections.wait().await;
+    tasks.close();
+    tasks.wait().await;
 }
 
 /// Closes with a reset: an orderly close would leave the port waiting, for each connection of a
@@ -107,53 +128,116 @@ fn refuse(stream: &TcpStream) {
     let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
 }
 
-async fn connection(
-    stream: TcpStream,
+/// What serves one connection.
+#[derive(Clone)]
+struct Session {
     peer: IpAddr,
-    tls: Option<Arc<ServerConfig>>,
     router: Router,
-    limits: ConnectionLimits,
-    mut phase: watch::Receiver<Phase>,
-) {
-    // Small answers should not wait for each other; a socket that refuses works all the same.
-    let _ = stream.set_nodelay(true);
-    // hyper bounds reading; a client that never reads its answers is the kernel's to let go.
-    #[cfg(target_os = "linux")]
-    let _ = socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(limits.head_timeout));
-    let Some(tls) = tls else { return exchange(stream, peer, router, limits, phase).await };
-    let handshake = tokio::time::timeout(limits.head_timeout, TlsAcceptor::from(tls).accept(stream));
-    let shaken = tokio::select! {
-        shaken = handshake => shaken,
-        _ = phase.wait_for(|phase| *phase == Phase::Closing) => return,
-    };
-    match shaken {
-        Ok(Ok(stream)) => exchange(stream, peer, router, limits, phase).await,
-        // Whoever finds the port can cause it: a count, and no line in the log.
-        _ => metrics::handshake_failed(),
+    connections: Arc<Connections>,
+    connection: Arc<Connection>,
+}
+
+impl Session {
+    async fn run(self, stream: TcpStream, tls: Option<Arc<ServerConfig>>, mut phase: watch::Receiver<Phase>) {
+        let head_timeout = self.connections.limits.head_timeout;
+        // Small answers should not wait for each other; a socket that refuses works all the same.
+        let _ = stream.set_nodelay(true);
+        // hyper bounds reading; a client that never reads its answers is the kernel's to let go.
+        #[cfg(target_os = "linux")]
+        let _ = socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(head_timeout));
+        let Some(tls) = tls else { return self.exchange(stream, phase).await };
+        let handshake = tokio::time::timeout(head_timeout, TlsAcceptor::from(tls).accept(stream));
+        let shaken = tokio::select! {
+            shaken = handshake => shaken,
+            _ = phase.wait_for(|phase| *phase == Phase::Closing) => return,
+        };
+        match shaken {
+            Ok(Ok(stream)) => self.exchange(stream, phase).await,
+            // Whoever finds the port can cause it: a count, and no line in the log.
+            _ => metrics::handshake_failed(),
+        }
+    }
+
+    /// Requests and answers.
+    async fn exchange(
+        self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        mut phase: watch::Receiver<Phase>,
+    ) {
+        let limits = &self.connections.limits;
+        let mut builder = http1::Builder::new();
+        builder
+            .timer(TokioTimer::new())
+            .header_read_timeout(limits.head_timeout)
+            .max_buf_size(limits.max_head);
+        let service = service_fn(move |request| self.clone().answer(request));
+        let served = builder.serve_connection(TokioIo::new(stream), service);
+        tokio::pin!(served);
+        tokio::select! {
+            // A client's broken connection is no event of ours: its delivery has its own log line.
+            _ = served.as_mut() => return,
+            _ = phase.wait_for(|phase| *phase == Phase::Closing) => {}
+        }
+        served.as_mut().graceful_shutdown();
+        let _ = tokio::time::timeout(CLOSING, served).await;
+    }
+
+    async fn answer(mut self, request: Request<Incoming>) -> Result<Response, Evicted> {
+        let connection = self.connection;
+        connection.head_complete().ok_or(Evicted)?;
+        let is_post = request.method() == Method::POST;
+        let mut request = request.map(|body| Body::new(Receiving { body, connection: connection.clone() }));
+        request.extensions_mut().insert(Peer(self.peer));
+        // For a body that nobody looks at, or that is not there.
+        if request.body().is_end_stream() && !connection.body_complete() {
+            return Err(Evicted);
+        }
+        let mut response = self.router.call(request).await.unwrap_or_else(|never: Infallible| match never {});
+        // A post is answered 2xx only where it verified; on the operator's port, where it was allowed.
+        if let Some(cause) = connection.answered(is_post && response.status().is_success()) {
+            metrics::connections_closed(self.connections.port(), cause, 1);
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        Ok(response)
     }
 }
 
-/// Requests and answers on one connection.
-async fn exchange(
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    peer: IpAddr,
-    router: Router,
-    limits: ConnectionLimits,
-    mut phase: watch::Receiver<Phase>,
-) {
-    let mut builder = http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(limits.head_timeout).max_buf_size(limits.max_head);
-    let router = router.map_request(move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(Peer(peer));
-        request
-    });
-    let served = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
-    tokio::pin!(served);
-    tokio::select! {
-        // A client's broken connection is no event of ours: its delivery has its own log line.
-        _ = served.as_mut() => return,
-        _ = phase.wait_for(|phase| *phase == Phase::Closing) => {}
+/// Its place is somebody else's by now.
+#[derive(Debug, thiserror::Error)]
+#[error("the connection had to go for another's sake")]
+struct Evicted;
+
+/// A request's body, which tells when it is complete: from then on its connection stays.
+struct Receiving {
+    body: Incoming,
+    connection: Arc<Connection>,
+}
+
+impl http_body::Body for Receiving {
+    type Data = Bytes;
+    type Error = Box<dyn std::error::Error + Send + Sync>;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        let ended = match &frame {
+            None => true,
+            Some(Ok(_)) => self.body.is_end_stream(),
+            Some(Err(_)) => false,
+        };
+        if ended && !self.connection.body_complete() {
+            return Poll::Ready(Some(Err(Evicted.into())));
+        }
+        Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
     }
-    served.as_mut().graceful_shutdown();
-    let _ = tokio::time::timeout(CLOSING, served).await;
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
 }

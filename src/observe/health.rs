@@ -101,6 +101,9 @@ pub struct Health {
     pub clock: Part,
     /// The local queue, where there is one.
     pub spool: Part,
+    /// Whether there is room for one more on the port that providers call. Full never makes the service not ready: who
+    /// waits or does not verify has to go, and taking this one out would only fill the next.
+    pub connections: Part,
     /// Whether we are shutting down.
     pub service: Part,
     /// What other clocks say.
@@ -127,6 +130,7 @@ struct Parts {
     durability: Report,
     clock: Report,
     spool: Report,
+    connections: Report,
     service: Report,
 }
 
@@ -144,6 +148,7 @@ impl Health {
             spool: Part::new("spool", State::Ok, "off: [spool] dir is not set", &changed),
             clocks: Arc::default(),
             has_spool: AtomicBool::new(false),
+            connections: Part::new("connections", State::Ok, "", &changed),
             service: Part::new("service", State::Ok, "", &changed),
             changed,
         })
@@ -179,7 +184,7 @@ impl Health {
     pub fn readiness(&self) -> Readiness {
         let parts = self.parts();
         let told = parts.durability.state.max(parts.publishing.state).max(parts.clock.state);
-        let told = told.min(State::Degraded);
+        let told = told.max(parts.connections.state).min(State::Degraded);
         let status = match self.taken(&parts).max(told) {
             State::Ok | State::Unknown => "ready",
             State::Degraded => "degraded",
@@ -197,6 +202,7 @@ impl Health {
             durability: self.durability.report(),
             clock: self.clock.report(),
             spool: self.spool.report(),
+            connections: self.connections.report(),
             service: self.service.report(),
         }
     }

@@ -110,6 +110,14 @@ metrics! {
         "Bytes that were hashed for deliveries that did not verify; the canonical form counts for what could be hashed meanwhile.";
     LOG_LIMITED   Counter   "hookstream_log_lines_limited_total" []
         "Lines about deliveries that did not verify which were left out of the log: past 20 in a second.";
+    CONNECTIONS   Gauge     "hookstream_connections" ["port"]
+        "Open connections to the ports `http` and `admin`, once a second.";
+    IDLE          Gauge     "hookstream_connections_idle" ["port"]
+        "Of these, the ones between two requests or before the first, unfinished TLS handshakes and heads among them.";
+    MAX_OPEN      Gauge     "hookstream_connections_max" ["port"]
+        "Their bound: `http.max_connections`, or what the limit of open files leaves of it.";
+    CLOSED        Counter   "hookstream_connections_closed_total" ["port", "cause"]
+        "Connections closed while they could have gone on. For a new one where there was no room: `unverified`, on which nothing had verified yet, or `idle`. After an answer: `age` or `requests`, at `http.max_connection_age` or `http.max_requests_per_connection`.";
     HANDSHAKES    Counter   "hookstream_tls_handshakes_failed_total" []
         "Connections to a port with TLS that ended before their handshake was done: clients that do not trust the certificate, plain HTTP, port scans, time-outs.";
     CERTIFICATE   Gauge     "hookstream_tls_not_after_timestamp_seconds" ["port"]
@@ -429,6 +437,40 @@ pub fn unverified_work(source: &str, bytes: u64) {
 /// Counts a line that was left out of the log.
 pub fn log_line_limited() {
     metrics::counter!(LOG_LIMITED).increment(1);
+}
+
+/// Why a connection was closed that could have gone on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Closed {
+    /// For another's sake: nothing had verified on it.
+    Unverified,
+    /// For another's sake: between two requests.
+    Idle,
+    /// It had its age.
+    Age,
+    /// It had its requests.
+    Requests,
+}
+
+/// Counts connections that were closed. `port` is `http` or `admin`, or empty for one that is not counted.
+pub fn connections_closed(port: &'static str, cause: Closed, count: usize) {
+    if count == 0 || port.is_empty() {
+        return;
+    }
+    let cause = match cause {
+        Closed::Unverified => "unverified",
+        Closed::Idle => "idle",
+        Closed::Age => "age",
+        Closed::Requests => "requests",
+    };
+    metrics::counter!(CLOSED, "port" => port, "cause" => cause).increment(count as u64);
+}
+
+/// Tells how many connections a port has, how many of them idle, and its bound.
+pub fn connections(port: &'static str, open: usize, idle: usize, most: usize) {
+    metrics::gauge!(CONNECTIONS, "port" => port).set(open as f64);
+    metrics::gauge!(IDLE, "port" => port).set(idle as f64);
+    metrics::gauge!(MAX_OPEN, "port" => port).set(most as f64);
 }
 
 /// Counts a connection whose TLS handshake was not done.

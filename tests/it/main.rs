@@ -20,6 +20,7 @@ mod check;
 mod cli;
 mod clock;
 mod compaction;
+mod connections;
 mod dashboards;
 mod docs_tests;
 mod drift;

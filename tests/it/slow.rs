@@ -9,8 +9,8 @@ use crate::support::{PATIENCE, Setup};
 async fn clients_that_come_all_at_once_find_room_to_wait_in() {
     let http = "max_connections = 1\nhead_timeout = \"60s\"";
     let service = Setup { http: http.into(), ..Setup::new("datagrid") }.start().await;
-    // The one place is taken, and nobody is let in any more. Where the queue before it is full, the
-    // kernel drops what a client sends, and the client tries again after 1, 3, 7 s.
+    // There is one place, and each has to go for the next: slower than they come. Where the queue before
+    // it is full, the kernel drops what a client sends, and the client tries again after 1, 3, 7 s.
     let mut held = Vec::new();
     let all = tokio::time::timeout(PATIENCE, async {
         while held.len() < 1_000 {

@@ -97,7 +97,7 @@ fn one_mistake_gives_one_line_with_its_place() {
         ),
         (
             "[http]\nmax_connections_per_address = 0",
-            "hookstream.toml:2: http.max_connections_per_address: expected at least 1; without it there is no such bound",
+            "hookstream.toml:2: http.max_connections_per_address: expected at least 1; without it, it is an eighth of http.max_connections, and at least 256",
         ),
         (
             "[source.datagrid]\nmax_in_flight = 2001",

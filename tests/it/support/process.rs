@@ -32,6 +32,11 @@ pub fn serve_with_log(config: &std::path::Path) -> (Process, String, String, Log
     serve_under(config, &[])
 }
 
+/// The same with so many open files at most, which it cannot raise.
+pub fn serve_with_open_files(files: u64, config: &std::path::Path) -> (Process, String, String, Log) {
+    serve_under(config, &["sh".into(), "-c".into(), format!("ulimit -n {files} && exec \"$0\" \"$@\"")])
+}
+
 /// The same under a command, such as `env` with variables; empty for none.
 pub fn serve_under(config: &std::path::Path, under: &[String]) -> (Process, String, String, Log) {
     let program = env!("CARGO_BIN_EXE_hookstream");
