@@ -27,6 +27,9 @@ const AT_ONCE: usize = 64;
 /// Until the next look, where all that could go went and there is still no place: a delivery has to end.
 const AGAIN: Duration = Duration::from_millis(20);
 
+/// Who is alone at an address has so long to begin: else those who come in crowds would leave nobody the time.
+const GRACE: Duration = Duration::from_millis(50);
+
 /// For so long after somebody had to go, the port counts as full: a state that a probe can see.
 const FULL_FOR: Duration = Duration::from_secs(10);
 
@@ -92,6 +95,8 @@ pub(super) struct Connection {
     address: Counted,
     /// Whether its address is a trusted proxy's, and so many clients'.
     is_proxy: bool,
+    /// In which of its requests something is wrong that hyper does not see, from 1; 0 for none.
+    malformed: AtomicU32,
     pub(super) evicted: Notify,
 }
 
@@ -194,6 +199,7 @@ impl Connections {
             start: self.start,
             address,
             is_proxy: self.limits.trusted_proxies.contains(of),
+            malformed: AtomicU32::new(0),
             evicted: Notify::new(),
         });
         let mut table = self.table();
@@ -206,9 +212,9 @@ impl Connections {
 
     /// Closes those that come first by the rule above: some of the unverified, else one of the others.
     pub(super) fn evict(&self) {
-        let table = self.table();
+        let (table, now) = (self.table(), self.now());
         let waiting =
-            table.connections.values().filter_map(|connection| Some((connection.rank()?, connection)));
+            table.connections.values().filter_map(|connection| Some((connection.rank(now)?, connection)));
         let mut waiting: Vec<_> = waiting.collect();
         let some = (self.limits.max_connections / AT_ONCE).clamp(1, AT_ONCE);
         if waiting.len() > some {
@@ -257,7 +263,7 @@ struct Rank {
 
 impl Connection {
     /// `None` for one that must not go, or goes already.
-    fn rank(&self) -> Option<Rank> {
+    fn rank(&self, now: Duration) -> Option<Rank> {
         let doing = self.doing.load(Ordering::Relaxed);
         let verified = self.verified.load(Ordering::Relaxed);
         let may_go = match Doing::of(doing) {
@@ -267,6 +273,8 @@ impl Connection {
             Doing::InFlight | Doing::Evicted => false,
         };
         let of_its_address = Reverse(if self.is_proxy { 1 } else { self.address.open() });
+        let began = Duration::from_millis(doing >> 2);
+        let may_go = may_go && (of_its_address.0 > 1 || now >= began + GRACE);
         may_go.then_some(Rank { verified, of_its_address, since: doing >> 2, doing })
     }
 
@@ -292,9 +300,20 @@ impl Connection {
         self.doing.fetch_update(Ordering::Relaxed, Ordering::Relaxed, turn).is_ok()
     }
 
-    /// A head is complete; which one it is, from 1. `None` where the connection has to go.
-    pub(super) fn head_complete(&self) -> Option<u32> {
-        self.turn(Doing::Receiving).then(|| self.requests.fetch_add(1, Ordering::Relaxed) + 1)
+    /// A head is complete; false where the connection has to go.
+    pub(super) fn head_complete(&self) -> bool {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        self.turn(Doing::Receiving)
+    }
+
+    /// Its `request`-th request is not to be read on.
+    pub(super) fn malformed(&self, request: u32) {
+        self.malformed.store(request, Ordering::Relaxed);
+    }
+
+    /// Whether that is so of the request that is being read.
+    pub(super) fn is_malformed(&self) -> bool {
+        self.malformed.load(Ordering::Relaxed) == self.requests.load(Ordering::Relaxed)
     }
 
     /// The body is complete, too; false where the connection has to go.
@@ -325,6 +344,8 @@ impl Drop for Place {
 mod tests {
     use super::*;
     use crate::config::Networks;
+
+    const LATER: Duration = Duration::from_secs(60);
 
     fn table(max_connections: usize) -> Arc<Connections> {
         let limits = ConnectionLimits {
@@ -361,10 +382,12 @@ mod tests {
             place(&full, "192.0.2.3").await,
         ];
         for place in [&verified, &in_flight] {
-            assert_eq!(place.connection.head_complete(), Some(1));
+            assert!(place.connection.head_complete());
             assert!(place.connection.body_complete());
         }
         assert_eq!(verified.connection.answered(true), None);
+        // Past the time that each has to begin.
+        tokio::time::sleep(2 * GRACE).await;
         waits_since(&verified, 0);
         waits_since(&unverified, 5);
         waits_since(&fresh, 6);
@@ -374,13 +397,16 @@ mod tests {
         for expected in [unverified, other, fresh] {
             full.evict();
             assert!(has_to_go(&expected), "after {gone:?}");
-            assert_eq!(expected.connection.head_complete(), None, "it takes no request any more");
+            assert!(!expected.connection.head_complete(), "it takes no request any more");
             gone.push(expected.key);
             drop(expected);
         }
         full.evict();
         assert!(has_to_go(&verified) && !has_to_go(&in_flight));
         verified = place(&full, "192.0.2.4").await;
+        full.evict();
+        assert!(!has_to_go(&verified), "it has only come");
+        waits_since(&verified, 0);
         full.evict();
         full.evict();
         assert!(has_to_go(&verified) && !has_to_go(&in_flight), "whoever else goes");
@@ -393,10 +419,10 @@ mod tests {
     async fn b2_who_has_done_something_since_it_was_seen_stays() {
         let full = table(1);
         let only = place(&full, "192.0.2.1").await;
-        let seen = only.connection.rank().unwrap();
-        assert!(only.connection.head_complete().is_some() && only.connection.body_complete());
+        let seen = only.connection.rank(LATER).unwrap();
+        assert!(only.connection.head_complete() && only.connection.body_complete());
         assert!(!only.connection.evict(seen.doing));
-        assert!(only.connection.rank().is_none());
+        assert!(only.connection.rank(LATER).is_none());
         let waiting = tokio::spawn(async move { place(&full, "192.0.2.2").await });
         drop(only);
         timeout(Duration::from_secs(30), waiting).await.unwrap().unwrap();

@@ -16,6 +16,7 @@ mod strangers;
 mod tls;
 mod unverified;
 mod verification;
+mod wire;
 
 pub use admin::Operator;
 pub use body::Bodies;

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::Request;
-use axum::response::Response;
-use http::{HeaderValue, Method, header};
+use axum::response::{IntoResponse as _, Response};
+use http::{HeaderValue, Method, StatusCode, header};
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -29,6 +29,7 @@ use tower::Service as _;
 use super::Phase;
 use super::callers::Peer;
 use super::connections::{Connection, Connections};
+use super::wire;
 use crate::config::Networks;
 use crate::observe::metrics;
 
@@ -170,6 +171,9 @@ impl Session {
             .timer(TokioTimer::new())
             .header_read_timeout(limits.head_timeout)
             .max_buf_size(limits.max_head);
+        // Who has said all may close their side; the answer still goes to them.
+        builder.half_close(true);
+        let stream = wire::Lines::new(stream, self.connection.clone());
         let service = service_fn(move |request| self.clone().answer(request));
         let served = builder.serve_connection(TokioIo::new(stream), service);
         tokio::pin!(served);
@@ -184,7 +188,14 @@ impl Session {
 
     async fn answer(mut self, request: Request<Incoming>) -> Result<Response, Evicted> {
         let connection = self.connection;
-        connection.head_complete().ok_or(Evicted)?;
+        if !connection.head_complete() {
+            return Err(Evicted);
+        }
+        let well_formed = if connection.is_malformed() { Err(wire::LINES) } else { wire::check(&request) };
+        if let Err(why) = well_formed {
+            metrics::malformed();
+            return Ok(bad_request(why));
+        }
         let is_post = request.method() == Method::POST;
         let mut request = request.map(|body| Body::new(Receiving { body, connection: connection.clone() }));
         request.extensions_mut().insert(Peer(self.peer));
@@ -200,6 +211,13 @@ impl Session {
         }
         Ok(response)
     }
+}
+
+/// And nothing of the connection is read after it: where its next request begins is anybody's guess.
+fn bad_request(why: &'static str) -> Response {
+    let mut response = (StatusCode::BAD_REQUEST, why).into_response();
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
 }
 
 /// Its place is somebody else's by now.
@@ -227,6 +245,9 @@ impl http_body::Body for Receiving {
             Some(Ok(_)) => self.body.is_end_stream(),
             Some(Err(_)) => false,
         };
+        if self.connection.is_malformed() {
+            return Poll::Ready(Some(Err(wire::LINES.into())));
+        }
         if ended && !self.connection.body_complete() {
             return Poll::Ready(Some(Err(Evicted.into())));
         }

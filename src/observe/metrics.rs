@@ -118,6 +118,8 @@ metrics! {
         "Their bound: `http.max_connections`, or what the limit of open files leaves of it.";
     CLOSED        Counter   "hookstream_connections_closed_total" ["port", "cause"]
         "Connections closed while they could have gone on. For a new one where there was no room: `unverified`, on which nothing had verified yet, or `idle`. After an answer: `age` or `requests`, at `http.max_connection_age` or `http.max_requests_per_connection`.";
+    MALFORMED     Counter   "hookstream_requests_malformed_total" []
+        "Requests answered 400 that some servers would read otherwise than others: no Host or two, a bare LF, another transfer coding than `chunked`. What is no HTTP at all is not counted.";
     HANDSHAKES    Counter   "hookstream_tls_handshakes_failed_total" []
         "Connections to a port with TLS that ended before their handshake was done: clients that do not trust the certificate, plain HTTP, port scans, time-outs.";
     CERTIFICATE   Gauge     "hookstream_tls_not_after_timestamp_seconds" ["port"]
@@ -471,6 +473,11 @@ pub fn connections(port: &'static str, open: usize, idle: usize, most: usize) {
     metrics::gauge!(CONNECTIONS, "port" => port).set(open as f64);
     metrics::gauge!(IDLE, "port" => port).set(idle as f64);
     metrics::gauge!(MAX_OPEN, "port" => port).set(most as f64);
+}
+
+/// Counts a request whose framing is not as RFC 9112 has it.
+pub fn malformed() {
+    metrics::counter!(MALFORMED).increment(1);
 }
 
 /// Counts a connection whose TLS handshake was not done.

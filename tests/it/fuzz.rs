@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 #[path = "../fuzz/src/lib.rs"]
 mod targets;
 
-use targets::{canonical, capture, config, envelope, letter, pins, signature};
+use targets::{canonical, capture, config, envelope, letter, pins, signature, wire};
 
 const SEED: u64 = 20_261_124;
 
@@ -87,6 +87,11 @@ fn any_json_has_one_canonical_form() {
 #[test]
 fn any_signed_body_becomes_events_that_give_it_back_or_a_dead_letter() {
     pass("envelope", 4_000, envelope::run);
+}
+
+#[test]
+fn c7_any_bytes_on_a_connection_are_read_as_a_strict_reader_reads_them() {
+    pass("wire", 3_000, wire::run);
 }
 
 #[test]

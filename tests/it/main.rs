@@ -30,6 +30,7 @@ mod examples;
 mod explain;
 mod faults;
 mod files;
+mod framing;
 mod fuzz;
 mod generic;
 mod journey;

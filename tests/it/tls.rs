@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair};
 use reqwest::tls::{TlsInfo, Version};
+use rustls::pki_types::CertificateDer;
 use tempfile::TempDir;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
@@ -54,6 +55,11 @@ impl Authority {
         (chain, private)
     }
 
+    /// Its own certificate.
+    pub fn certificate(&self) -> CertificateDer<'static> {
+        self.issuer.der().clone()
+    }
+
     fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
@@ -78,7 +84,7 @@ fn serial(answer: &reqwest::Response) -> u64 {
     certificate.raw_serial().iter().fold(0, |serial, byte| serial << 8 | u64::from(*byte))
 }
 
-fn table(name: &str, (cert, key): &(PathBuf, PathBuf)) -> String {
+pub fn table(name: &str, (cert, key): &(PathBuf, PathBuf)) -> String {
     format!("[{name}.tls]\ncert = \"{}\"\nkey = \"{}\"\n", cert.display(), key.display())
 }
 
@@ -188,7 +194,11 @@ async fn a_pair_that_does_not_match_is_refused_and_the_old_one_stays() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whoever_speaks_no_tls_or_stalls_is_let_go_and_keeps_nobody_waiting() {
     let authority = Authority::new();
-    let service = with_tls(&authority, "head_timeout = \"2s\"\nmax_connections = 600").await;
+    let service = with_tls(
+        &authority,
+        "head_timeout = \"2s\"\nmax_connections = 600\nmax_connections_per_address = 600",
+    )
+    .await;
     let answer = raw::exchange(service.hooks(), head("GET", "/hooks/x", &[]).as_bytes()).await;
     assert!(!answer.contains("HTTP/1.1"), "{answer:?}");
 

@@ -9,6 +9,7 @@ mod json;
 pub mod letter;
 pub mod pins;
 pub mod signature;
+pub mod wire;
 
 use bytes::Bytes;
 use hookstream::delivery::{Delivery, Id};
