@@ -37,7 +37,7 @@ WORKDIR /etc/hookstream
 # the root may be read-only.
 USER 10001
 # A container's loopback is reached by nobody. These stand above the file: to listen elsewhere, set
-# the variables.
+# the variables. From outside the container, and without a token, the operator's port has only probes and metrics.
 ENV HOOKSTREAM_HTTP__LISTEN=0.0.0.0:8080 \
     HOOKSTREAM_ADMIN__LISTEN=0.0.0.0:9464
 EXPOSE 8080 9464

@@ -31,7 +31,7 @@ use crate::config::{Config, Loaded};
 use crate::deliver::Deliverer;
 use crate::delivery::Deadline;
 use crate::http::{
-    self, Bodies, Callers, ConnectionLimits, Ingest, Limits, Operator, Phase, Verification, Watch,
+    self, Access, Bodies, Callers, ConnectionLimits, Ingest, Limits, Operator, Phase, Verification, Watch,
 };
 use crate::kafka::{Admin, Connection, Producer, Tuning};
 use crate::observe::health::{Health, State};
@@ -170,6 +170,7 @@ impl App {
             in_flight: deliveries.clone(),
             config: Some(in_force.clone()),
             ports: ports_in_use.clone(),
+            access: Arc::new(Access::new(&config.admin)),
             started: Timestamp::now(),
         };
         let ingest = Ingest {

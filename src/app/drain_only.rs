@@ -16,7 +16,7 @@ use tokio_util::task::TaskTracker;
 use super::{CLOSE, FLUSH, look_for_kafka, open_spool, places, tuning, watch_spool};
 use crate::config::Loaded;
 use crate::deliver::Deliverer;
-use crate::http::{self, Operator, Phase, Ports};
+use crate::http::{self, Access, Operator, Phase, Ports};
 use crate::kafka::{Connection, Producer};
 use crate::observe::health::{Health, State};
 use crate::observe::metrics;
@@ -74,6 +74,7 @@ impl DrainOnly {
             in_flight: TaskTracker::new(),
             config: None,
             ports: ports.clone(),
+            access: Arc::new(Access::new(&config.admin)),
             started: Timestamp::now(),
         };
         let router = http::admin(operator);

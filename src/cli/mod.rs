@@ -29,12 +29,12 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use reqwest::Url;
-use reqwest::header::{AUTHORIZATION, HeaderValue};
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 
 use crate::client::{self, Answer, AnswerError, printable};
 use crate::config::{Environment, Loaded, Overrides, Secrets};
 use crate::files::{self, ReadError};
-use crate::http::dns_name;
+use crate::http::{REQUEST_HEADER, dns_name};
 
 /// The groups of the help; clap knows none for commands.
 const HELP: &str = "\
@@ -243,13 +243,15 @@ fn operator(
             (base, token)
         }
     };
+    let mut headers =
+        HeaderMap::from_iter([(HeaderName::from_static(REQUEST_HEADER), HeaderValue::from_static("1"))]);
     if let Some(token) = token {
         let mut value = HeaderValue::try_from(format!("Bearer {}", token.expose()));
         value.iter_mut().for_each(|value| value.set_sensitive(true));
         let value = value.ok().context("admin.bearer: no header can carry this token")?;
-        client = client.default_headers([(AUTHORIZATION, value)].into_iter().collect());
+        headers.insert(AUTHORIZATION, value);
     }
-    Ok((client.build()?, base.join(path).context(FORM)?))
+    Ok((client.default_headers(headers).build()?, base.join(path).context(FORM)?))
 }
 
 /// Asks at the operator's port. `unanswered` says what to do where nobody listens at the URL.

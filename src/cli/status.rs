@@ -7,7 +7,7 @@ use std::time::Duration;
 use anstyle::{AnsiColor, Style};
 use anyhow::{Context as _, bail};
 use jiff::{SignedDuration, Timestamp};
-use reqwest::{StatusCode, Url};
+use reqwest::Url;
 use serde::Deserialize;
 
 use super::output::{self, Table, escape_controls, escape_json, grouped, print_exact, print_line};
@@ -76,15 +76,21 @@ async fn ask(client: &reqwest::Client, url: &Url) -> anyhow::Result<(String, Sta
     });
     let (answer, url) = (answer.await?, printable(url));
     let code = answer.status;
-    if code == StatusCode::UNAUTHORIZED {
-        bail!("{url} asks for a token: set [admin] bearer as its service has it, in the file that -c names");
-    }
     if !code.is_success() {
-        bail!("{url} answers {code}: is it the operator's port of hookstream?");
+        match answer.json::<JsonObject<Refused>>("a refusal") {
+            Ok(JsonObject(Refused { error })) => bail!("{url} answers {code}: {}", escape_controls(&error)),
+            Err(_) => bail!("{url} answers {code}: is it the operator's port of hookstream?"),
+        }
     }
     let JsonObject(status) = answer.json("a service's status").with_context(|| no_operator(&url))?;
     let text = String::from_utf8(answer.body).with_context(|| no_operator(&url))?;
     Ok((text, status))
+}
+
+/// Why the port does not answer.
+#[derive(Deserialize)]
+struct Refused {
+    error: String,
 }
 
 /// Of `/status`, what is shown. What else stands there is for `--json`.

@@ -17,6 +17,7 @@ const RATES: RangeInclusive<u32> = 1..=1_000_000;
 /// Adds a problem for each contradiction.
 pub(super) fn all(config: &Config, problems: &mut Problems) {
     listen(config, problems);
+    hosts(config, problems);
     http(&config.http, problems);
     topics(&config.kafka.topics, problems);
     registry(&config.registry, problems);
@@ -76,6 +77,20 @@ fn listen(config: &Config, problems: &mut Problems) {
     }
     if config.http.listen == config.admin.listen && !config.http.listen.ends_with(":0") {
         problems.add("admin.listen", "equals http.listen; the operator's port is one of its own");
+    }
+}
+
+/// Names only: a port or a scheme would match nothing.
+fn hosts(config: &Config, problems: &mut Problems) {
+    let is_name = |host: &str| {
+        let name = host.strip_prefix("*.").unwrap_or(host);
+        !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_'))
+    };
+    for (index, host) in config.admin.hosts.iter().enumerate() {
+        if !is_name(host) {
+            let message = "expected a name without a port, such as \"ops.example.com\" or \"*.example.com\"";
+            problems.add(format!("admin.hosts.{index}"), message);
+        }
     }
 }
 

@@ -139,6 +139,12 @@ pub struct Admin {
     /// What a request must bring as `Authorization: Bearer`, `/livez` and `/readyz` excepted.
     #[serde(default)]
     pub bearer: Option<SecretRef>,
+    /// Without `bearer`: who may ask for more than `/livez`, `/readyz` and `/metrics`.
+    pub without_token: Networks,
+    /// Names that the port is called by in `Host`, beside addresses, `localhost` and that of `listen`; `*.` stands for
+    /// any names before the rest.
+    #[serde(deserialize_with = "text::list")]
+    pub hosts: Vec<String>,
     /// Without it, plain HTTP.
     #[serde(default)]
     pub tls: Option<Tls>,

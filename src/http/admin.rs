@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, StatusCode, header};
 use jiff::Timestamp;
@@ -16,7 +15,7 @@ use tokio_util::task::TaskTracker;
 
 use super::body::{self, Bodies};
 use super::response::json;
-use super::{InUse, Limits};
+use super::{Access, InUse, Limits};
 use crate::client::JsonObject;
 use crate::observe::health::{Health, State as Up};
 use crate::observe::metrics::{self as exported, Now};
@@ -45,6 +44,8 @@ pub struct Operator {
     pub config: Option<Arc<status::Config>>,
     /// Whether a token is asked for, and which.
     pub ports: InUse,
+    /// Who may ask without one.
+    pub access: Arc<Access>,
     /// When the service started.
     pub started: Timestamp,
 }
@@ -133,18 +134,8 @@ struct Refusal<'a> {
     error: &'a str,
 }
 
-fn refuse(status: StatusCode, error: &str) -> Response {
+pub(super) fn refuse(status: StatusCode, error: &str) -> Response {
     json(status, &Refusal { error })
-}
-
-/// Lets pass who brings the token, or all where none is configured.
-pub(super) async fn authorize(State(operator): State<Operator>, request: Request, next: Next) -> Response {
-    if operator.ports.load().admit(request.headers()) {
-        return next.run(request).await;
-    }
-    let mut refusal = refuse(StatusCode::UNAUTHORIZED, "this port asks for the token of [admin] bearer");
-    refusal.headers_mut().insert(header::WWW_AUTHENTICATE, http::HeaderValue::from_static("Bearer"));
-    refusal
 }
 
 /// Makes parked rows live again: `{"ids":[1,2]}` or `{"all":true}`; answers `{"requeued":2}`.
@@ -169,7 +160,6 @@ pub(super) async fn requeue(State(operator): State<Operator>, request: Request) 
 
 async fn wish(headers: &HeaderMap, body: Body) -> Result<Wish, Response> {
     const FORM: &str = r#"expected {"ids":[1,2]} or {"all":true}"#;
-    // A page in the operator's browser can post text to this port unasked, but not this type.
     let media = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if !media.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json") {
         return Err(refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, "expected content-type: application/json"));

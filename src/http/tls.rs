@@ -93,6 +93,17 @@ impl Ports {
             .filter_map(|(port, tls)| Some((port, tls.as_ref()?)))
     }
 
+    /// Whether the operator's port has TLS.
+    pub(super) fn admin_has_tls(&self) -> bool {
+        self.admin.is_some()
+    }
+
+    /// Whether nobody gets as far as a request to the operator's port without a certificate, or through it without a
+    /// token.
+    pub(super) fn admin_is_guarded(&self) -> bool {
+        self.bearer.is_some() || self.admin.as_ref().is_some_and(|tls| !tls.clients.is_empty())
+    }
+
     /// Whether a request to the operator's port brings the token, if one is asked for.
     pub(super) fn admit(&self, headers: &HeaderMap) -> bool {
         let Some(token) = &self.bearer else { return true };

@@ -43,6 +43,7 @@ mod log;
 mod metrics_page;
 mod new_schema;
 mod oncall;
+mod operator;
 mod outcomes;
 mod packages;
 mod page;

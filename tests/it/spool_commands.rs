@@ -134,7 +134,8 @@ async fn the_operators_port_takes_a_requeue_only_in_its_one_form() {
     let (service, _kafka) = with_spool(dir.path(), "").await;
     let url = format!("http://{}/spool/requeue", service.app.admin);
     let post = async |media: &str, body: String| {
-        let request = service.client.post(&url).header("content-type", media).body(body);
+        let request = service.client.post(&url).header("content-type", media);
+        let request = request.header("hookstream-request", "1").body(body);
         request.send().await.unwrap().status().as_u16()
     };
     let json = "application/json";
@@ -149,7 +150,8 @@ async fn the_operators_port_takes_a_requeue_only_in_its_one_form() {
     assert_eq!(service.admin("/spool/requeue").await.0, 405);
     let (without, _kafka) = on_embedded_with(|_| {}).await;
     let url = format!("http://{}/spool/requeue", without.app.admin);
-    let answer = without.client.post(url).header("content-type", json).body(r#"{"all":true}"#).send().await;
+    let answer = without.client.post(url).header("content-type", json).header("hookstream-request", "1");
+    let answer = answer.body(r#"{"all":true}"#).send().await;
     assert_eq!(answer.unwrap().status(), 404, "no spool");
 }
 

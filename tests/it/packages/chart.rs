@@ -127,7 +127,11 @@ fn packages_chart_gives_its_pods_a_configuration_that_check_accepts() {
             assert_eq!(text(&mount["mountPath"]), format!("/run/secrets/{name}"));
             let secret = directory.path().join("secrets").join(name);
             std::fs::create_dir_all(&secret).unwrap();
-            let keys: &[&str] = if name == "kafka" { &["password", "ca.crt"] } else { &["2026-11"] };
+            let keys: &[&str] = match name {
+                "kafka" => &["password", "ca.crt"],
+                "hookstream-admin" => &["bearer"],
+                _ => &["2026-11"],
+            };
             for key in keys {
                 std::fs::write(secret.join(key), "whsec_of-the-chart-tests-0123").unwrap();
             }
@@ -137,7 +141,9 @@ fn packages_chart_gives_its_pods_a_configuration_that_check_accepts() {
         for variable in list(&rendered.container()["env"]) {
             let value = match (text(&variable["name"]), variable["value"].as_str()) {
                 ("HOOKSTREAM_SPOOL__DIR", Some(_)) => directory.path().join("spool").display().to_string(),
-                (_, Some(value)) => value.to_owned(),
+                (_, Some(value)) => {
+                    value.replace("/run/secrets", &directory.path().join("secrets").display().to_string())
+                }
                 (_, None) => "of-the-registry".to_owned(),
             };
             check.env(text(&variable["name"]), value);
@@ -236,6 +242,28 @@ fn packages_chart_asks_readiness_and_life_on_the_operators_port() {
         assert_eq!((&get["path"], &get["port"]), (&path.into(), &"admin".into()), "{probe}");
     }
     assert_eq!(named(&container["ports"], "admin")["containerPort"], 9464);
+}
+
+#[test]
+fn c6_packages_chart_calls_the_operators_port_by_the_pods_names_and_brings_a_token_where_there_is_one() {
+    let variable = |rendered: &Rendered, name: &str| -> Option<String> {
+        let variables = list(&rendered.container()["env"]).iter();
+        let mut named = variables.filter(|variable| variable["name"] == name);
+        named.next().map(|variable| text(&variable["value"]).to_owned())
+    };
+    let plain = Rendered::of("");
+    let hosts = variable(&plain, "HOOKSTREAM_ADMIN__HOSTS").unwrap();
+    let pods = text(&plain.the("StatefulSet")["spec"]["serviceName"]);
+    assert!(hosts.split(',').any(|host| host == format!("*.{pods}")), "{hosts}");
+    assert_eq!(variable(&plain, "HOOKSTREAM_ADMIN__BEARER__FILE"), None);
+    let full = Rendered::of("everything");
+    assert!(variable(&full, "HOOKSTREAM_ADMIN__HOSTS").unwrap().ends_with(",ops.example.com"));
+    let file = variable(&full, "HOOKSTREAM_ADMIN__BEARER__FILE").unwrap();
+    let mount = named(&full.container()["volumeMounts"], "secret-hookstream-admin");
+    assert_eq!(file, format!("{}/bearer", text(&mount["mountPath"])));
+    assert_eq!(named(&full.pod()["volumes"], "secret-hookstream-admin")["secret"]["secretName"], "operator");
+    let credentials = &full.the("ServiceMonitor")["spec"]["endpoints"][0]["authorization"]["credentials"];
+    assert_eq!((&credentials["name"], &credentials["key"]), (&"operator".into(), &"bearer".into()));
 }
 
 #[test]

@@ -72,6 +72,8 @@ pub struct Setup {
     pub listen: String,
     /// More of `[http]`.
     pub http: String,
+    /// More of `[admin]`.
+    pub admin: String,
     /// More variables.
     pub environment: BTreeMap<String, String>,
 }
@@ -88,13 +90,14 @@ impl Setup {
             tables: String::new(),
             listen: String::from("127.0.0.1:0"),
             http: String::new(),
+            admin: String::new(),
             environment: BTreeMap::new(),
         }
     }
 
     /// The configuration file.
     pub fn toml(&self) -> String {
-        let Self { preset, source, kafka, registry, secrets, rules, tables, listen, http, .. } = self;
+        let Self { preset, source, kafka, registry, secrets, rules, tables, listen, http, admin, .. } = self;
         format!(
             r#"
             [http]
@@ -103,6 +106,7 @@ impl Setup {
             {http}
             [admin]
             listen = "127.0.0.1:0"
+            {admin}
             [kafka]
             bootstrap_servers = "{kafka}"
             [kafka.topics]

@@ -20,6 +20,17 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | quote }}
 {{- end -}}
 
+{{- /* What the operator's port is called within the cluster, and besides. */ -}}
+{{- define "hookstream.adminHosts" -}}
+{{- $pods := printf "%s-pods" (include "hookstream.name" .) -}}
+{{- $long := printf "%s.%s.svc" $pods .Release.Namespace -}}
+{{- $names := list -}}
+{{- range list $pods (printf "%s.%s" $pods .Release.Namespace) $long (printf "%s.cluster.local" $long) -}}
+{{- $names = concat $names (list . (printf "*.%s" .)) -}}
+{{- end -}}
+{{- concat $names .Values.admin.hosts | join "," -}}
+{{- end -}}
+
 {{- /* A schema's path as a key of the ConfigMap, which may have no slash. */ -}}
 {{- define "hookstream.schemaKey" -}}
 schemas.{{ . | replace "/" "." }}

@@ -1,0 +1,186 @@
+//! Who may ask the operator's port what. Probes may be sent by anybody; for all else there are two questions: does the
+//! caller have a right to ask, and does a page in an operator's browser ask in the operator's name?
+
+use std::net::IpAddr;
+
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::Response;
+use http::uri::Authority;
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+
+use super::admin::{Operator, refuse};
+use super::callers::Peer;
+use crate::config::{Admin, Networks};
+
+/// What changes something must bring it. A page can send it to its own origin only; to any other, the browser asks
+/// first, and is refused.
+pub const REQUEST_HEADER: &str = "hookstream-request";
+
+/// Prometheus asks for it from another machine, mostly without a token. It has names and counts.
+const OPEN: &str = "/metrics";
+
+/// Who may ask without a token, and what the port is called.
+#[derive(Clone, Debug)]
+pub struct Access {
+    without_token: Networks,
+    /// In lower case; `*.` at the beginning stands for any names before the rest.
+    hosts: Vec<String>,
+}
+
+impl Access {
+    /// As `[admin]` says.
+    pub fn new(rules: &Admin) -> Self {
+        let listen = rules.listen.rsplit_once(':').map_or("", |(host, _)| host);
+        let own = ["localhost", "*.localhost", listen].map(str::to_owned);
+        let hosts = own.into_iter().chain(rules.hosts.iter().cloned());
+        let hosts = hosts.map(|host| host.to_ascii_lowercase()).filter(|host| !host.is_empty());
+        Self { without_token: rules.without_token.clone(), hosts: hosts.collect() }
+    }
+
+    /// An address cannot be made another's by a name server, so each is known.
+    fn knows(&self, host: &str) -> bool {
+        let host = host.trim_end_matches('.').to_ascii_lowercase();
+        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(&host);
+        let named = |known: &String| match known.strip_prefix('*') {
+            Some(end) => host.len() > end.len() && host.ends_with(end),
+            None => host == *known,
+        };
+        bare.parse::<IpAddr>().is_ok() || self.hosts.iter().any(named)
+    }
+}
+
+/// Lets pass who may ask.
+pub(super) async fn guard(State(operator): State<Operator>, request: Request, next: Next) -> Response {
+    match judge(&operator, &request) {
+        Ok(()) => next.run(request).await,
+        Err(refusal) => *refusal,
+    }
+}
+
+fn judge(operator: &Operator, request: &Request) -> Result<(), Box<Response>> {
+    let refused = |status, why: &str| Err(Box::new(refuse(status, why)));
+    let (ports, headers) = (operator.ports.load(), request.headers());
+    let Some(host) = host(request) else {
+        return refused(StatusCode::BAD_REQUEST, "a request has one Host header, a name or an address");
+    };
+    // With TLS the certificate says whose the name is.
+    if !ports.admin_has_tls() && !operator.access.knows(host.host()) {
+        return refused(
+            StatusCode::MISDIRECTED_REQUEST,
+            "this port is not known by the name in Host: call it by its address, or put the name into [admin] hosts",
+        );
+    }
+    if !is_same_origin(headers, &host) {
+        return refused(StatusCode::FORBIDDEN, "a page of another origin may not ask this port");
+    }
+    if !ports.admit(headers) {
+        return unauthorized(
+            "this port asks for a token, that of [admin] bearer: commands send it where the file that -c names has it",
+        );
+    }
+    if request.method() == Method::POST && !headers.contains_key(REQUEST_HEADER) {
+        return refused(
+            StatusCode::FORBIDDEN,
+            "what changes something needs the header hookstream-request: 1",
+        );
+    }
+    let peer = request.extensions().get().map(|Peer(peer)| *peer);
+    let is_trusted = peer.is_some_and(|peer| operator.access.without_token.contains(peer));
+    if is_trusted || ports.admin_is_guarded() || request.uri().path() == OPEN {
+        return Ok(());
+    }
+    unauthorized(
+        "without [admin] bearer this port tells other machines /livez, /readyz and /metrics only: set a token, or put \
+         the caller's network into [admin] without_token",
+    )
+}
+
+fn unauthorized(why: &str) -> Result<(), Box<Response>> {
+    let mut refusal = refuse(StatusCode::UNAUTHORIZED, why);
+    refusal.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    Err(Box::new(refusal))
+}
+
+/// Whom the request is for: its one Host.
+fn host(request: &Request) -> Option<Authority> {
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    let (Some(host), None) = (hosts.next(), hosts.next()) else { return None };
+    Authority::try_from(host.as_bytes()).ok()
+}
+
+/// Programs send no origin; a browser sends that of the page with all but plain look-ups.
+fn is_same_origin(headers: &HeaderMap, host: &Authority) -> bool {
+    headers.get_all(header::ORIGIN).iter().all(|origin| {
+        let origin = origin.to_str().ok().and_then(|origin| origin.split_once("://"));
+        origin.is_some_and(|(_, authority)| authority.eq_ignore_ascii_case(host.as_str()))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn access(listen: &str, hosts: &[&str]) -> Access {
+        Access::new(&Admin {
+            listen: listen.to_owned(),
+            hosts: hosts.iter().map(|host| (*host).to_owned()).collect(),
+            without_token: Networks::default(),
+            bearer: None,
+            tls: None,
+        })
+    }
+
+    #[test]
+    fn c6_a_port_is_known_by_addresses_its_own_name_and_those_that_are_given_to_it() {
+        let known = access("ops.internal:9464", &["hookstream", "*.pods.events.svc"]);
+        for host in [
+            "127.0.0.1",
+            "10.0.0.7",
+            "[::1]",
+            "localhost",
+            "LOCALHOST",
+            "localhost.",
+            "a.localhost",
+            "ops.internal",
+            "Hookstream",
+            "x-0.pods.events.svc",
+        ] {
+            assert!(known.knows(host), "{host}");
+        }
+        for host in [
+            "",
+            "evil.example",
+            "localhost.evil.example",
+            "127.0.0.1.evil.example",
+            "evilhookstream",
+            "pods.events.svc",
+            ".pods.events.svc",
+            "x.pods.events.svc.evil.example",
+            "127.1.evil",
+            "xlocalhost",
+        ] {
+            assert!(!known.knows(host), "{host}");
+        }
+        assert!(!access("0.0.0.0:9464", &[]).knows("hookstream"));
+    }
+
+    #[test]
+    fn c6_only_a_page_of_the_same_host_and_port_is_of_the_same_origin() {
+        let host = Authority::from_static("127.0.0.1:9464");
+        let is_same = |origins: &[&'static str]| {
+            let mut headers = HeaderMap::new();
+            for origin in origins {
+                headers.append(header::ORIGIN, HeaderValue::from_static(origin));
+            }
+            is_same_origin(&headers, &host)
+        };
+        assert!(is_same(&[]) && is_same(&["http://127.0.0.1:9464"]));
+        for other in
+            ["null", "", "http://127.0.0.1", "http://127.0.0.1:80", "http://evil.example", "127.0.0.1:9464"]
+        {
+            assert!(!is_same(&[other]), "{other}");
+        }
+        assert!(!is_same(&["http://127.0.0.1:9464", "http://evil.example"]));
+    }
+}
