@@ -40,6 +40,7 @@ mod lag;
 mod layout;
 mod limits;
 mod log;
+mod memory;
 mod metrics_page;
 mod new_schema;
 mod oncall;
