@@ -42,13 +42,14 @@ pub(super) fn all(config: &Config, problems: &mut Problems) {
 /// Nothing but hosts and ports: the text stands in log and errors as it is, and librdkafka takes a protocol and
 /// drops the broker where it is another than `security.protocol`.
 fn brokers(servers: &str, problems: &mut Problems) {
-    let host_port = |server: &str| {
-        let (host, port) = server.rsplit_once(':')?;
+    // Without a port librdkafka takes 9092.
+    let is_host_and_port = |server: &str| {
+        let (host, port) = server.rsplit_once(':').unwrap_or((server, "9092"));
         let named =
             !host.is_empty() && host.chars().all(|c| c.is_alphanumeric() || matches!(c, '.' | '-' | '_'));
-        (named && port.parse::<u16>().is_ok_and(|port| port > 0)).then_some(())
+        named && port.parse::<u16>().is_ok_and(|port| port > 0)
     };
-    let is_broker = |server: &str| server.parse::<SocketAddr>().is_ok() || host_port(server).is_some();
+    let is_broker = |server: &str| server.parse::<SocketAddr>().is_ok() || is_host_and_port(server);
     let Some(wrong) = servers.split(',').map(str::trim).find(|server| !is_broker(server)) else { return };
     let message = match wrong.contains("://") {
         true => {

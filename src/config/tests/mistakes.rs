@@ -158,7 +158,7 @@ fn one_mistake_gives_one_line_with_its_place() {
             "hookstream.toml:2: kafka.bootstrap_servers: expected host:port, several with commas",
         ),
         (
-            "[kafka]\nbootstrap_servers = 'a:1,b'",
+            "[kafka]\nbootstrap_servers = 'a:1,b:0'",
             "hookstream.toml:2: kafka.bootstrap_servers: expected host:port, several with commas",
         ),
         (

@@ -178,3 +178,11 @@ signature.header = 'X-Shop'
     assert_eq!(shop.types, ["document.changed"]);
     assert_eq!(loaded.config.source["grapevine"].signature.header, "X-Grapevine-Signature");
 }
+
+#[test]
+fn brokers_may_leave_out_their_port() {
+    for servers in ["kafka", "kafka-1.example.com, kafka_2:9093", "127.0.0.1", "[::1]:9092"] {
+        let loaded = load_toml(&format!("[kafka]\nbootstrap_servers = '{servers}'"), &[], &[]);
+        assert_eq!(loaded.unwrap().config.kafka.bootstrap_servers, servers);
+    }
+}
