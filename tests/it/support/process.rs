@@ -32,9 +32,12 @@ pub fn serve_with_log(config: &std::path::Path) -> (Process, String, String, Log
     serve_under(config, &[])
 }
 
-/// The same with so many open files at most, which it cannot raise.
+/// The same with so many open files at most, which it cannot raise, and none of this process': librdkafka's pipes, of
+/// which other tests have many, would be handed on.
 pub fn serve_with_open_files(files: u64, config: &std::path::Path) -> (Process, String, String, Log) {
-    serve_under(config, &["sh".into(), "-c".into(), format!("ulimit -n {files} && exec \"$0\" \"$@\"")])
+    let close = "for fd in /proc/$$/fd/*; do fd=${fd##*/}; (( fd > 2 )) && eval \"exec $fd>&-\"; done";
+    let script = format!("{close}; ulimit -n {files} && exec \"$0\" \"$@\"");
+    serve_under(config, &["bash".into(), "-c".into(), script])
 }
 
 /// The same under a command, such as `env` with variables; empty for none.
