@@ -1,5 +1,6 @@
 //! Dead letters, made through the front door, on their way to their topics.
 
+mod open_transaction;
 mod stopped;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -30,14 +30,12 @@ pub(in crate::kafka) enum First {
 }
 
 impl Consumer {
-    /// One that fetches no more than it must for single records, and those of open transactions, too: up to
-    /// these the ends are counted, as Kafka's own tool does.
+    /// One that fetches no more than it must for single records.
     ///
     /// # Errors
     /// When librdkafka refuses a property.
     pub(in crate::kafka) fn of_single_records(connection: &Connection) -> anyhow::Result<Self> {
         let forced = [
-            ("isolation.level", "read_uncommitted"),
             ("queued.min.messages", "1"),
             ("queued.max.messages.kbytes", "1024"),
             // From one record of a partition to the next: by default it pauses a second, since that one

@@ -1,0 +1,47 @@
+//! Somebody else's transaction that is left open on our topics hides nothing behind it: a consumer that reads what is
+//! committed would end before it, and say that there is nothing.
+
+use std::process::Command;
+
+use serde_json::Value;
+
+use super::Ground;
+use crate::support::{PATIENCE, SECRET, batch, groups};
+
+/// The command's end and its lines.
+async fn run(ground: &Ground, arguments: &[&str]) -> (i32, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_hookstream"));
+    command.env_clear().env("TEST_SECRET", SECRET).current_dir(ground.dir.path());
+    command.args(arguments).arg("-c").arg(ground.file());
+    let output = tokio::task::spawn_blocking(move || command.output().unwrap());
+    let output = tokio::time::timeout(PATIENCE, output).await.expect("a command ends").unwrap();
+    (output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap())
+}
+
+#[tokio::test]
+async fn k4_letters_and_events_behind_an_open_transaction_are_read() {
+    let ground = Ground::with(super::TYPES, super::TYPES).await;
+    let event = async |id: &str| {
+        let answer = ground.service.datagrid_post(batch(id)).await;
+        answer.is(200, "published", None);
+        (answer.body["topic"].as_str().unwrap().to_owned(), answer.body["partition"].as_i64().unwrap())
+    };
+    // The same key each time, so the same partition.
+    let (events, partition) = event("evt_1").await;
+    let letter = ground.letter("no json", "json_invalid").await;
+    let [letters, letters_partition, _] = *letter.split('/').collect::<Vec<_>>() else { panic!("{letter}") };
+
+    let on_events = groups::begin(&events, partition.try_into().unwrap()).await;
+    let on_letters = groups::begin(letters, letters_partition.parse().unwrap()).await;
+    event("evt_1").await;
+    ground.letter("no json", "json_invalid").await;
+
+    let (code, stdout) = run(&ground, &["tail", "-o", "start", "-e", "--key", "evt_1"]).await;
+    assert_eq!((code, stdout.lines().count()), (0, 2), "{stdout}");
+    let (code, stdout, stderr) = ground.replay(&["--json"]).await;
+    let rows = stdout.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    // The transaction's own record is in the list, too, as one that is no letter.
+    let ours = rows.filter(|row| row["reason"] == "json_invalid").map(|row| row["count"].as_u64());
+    assert_eq!((code, ours.collect::<Vec<_>>()), (0, vec![Some(2)]), "{stdout}{stderr}");
+    drop((on_events, on_letters));
+}
