@@ -137,6 +137,10 @@ impl Outages {
                 self.health.kafka.set(State::Down, why.as_ref());
             }
             Err(Trouble::Unavailable { reach: Reach::Topic, why }) => self.is_failing(topic, None, why),
+            // While no broker answers, a record that waited in vain says nothing about its partition, which would
+            // stay out for a while after all others are back.
+            Err(Trouble::Unavailable { reach: Reach::Partition, .. })
+                if self.health.kafka.state() == State::Down => {}
             Err(Trouble::Unavailable { reach: Reach::Partition, why }) => {
                 self.is_failing(topic, place().map(|(partition, _)| partition), why);
             }
@@ -246,6 +250,7 @@ mod tests {
 
     fn outages() -> (Arc<Health>, Outages) {
         let health = Health::new();
+        health.kafka.set(State::Ok, "");
         (health.clone(), Outages::new(health))
     }
 
@@ -267,6 +272,17 @@ mod tests {
         outages.learn("a", || None, &ACK);
         assert!(!outages.is_out("a", || Some(1)));
         assert_eq!(health.publishing.state(), State::Ok);
+    }
+
+    #[test]
+    fn a_record_that_waited_while_no_broker_answered_says_nothing_about_its_partition() {
+        let (health, outages) = outages();
+        health.kafka.set(State::Down, "no broker answers");
+        outages.learn("a", || Some((1, 6)), &out(Reach::Partition));
+        assert!(!outages.is_out("a", || Some(1)));
+        health.kafka.set(State::Ok, "");
+        outages.learn("a", || Some((1, 6)), &out(Reach::Partition));
+        assert!(outages.is_out("a", || Some(1)));
     }
 
     #[test]
