@@ -14,6 +14,7 @@
 mod cluster;
 mod deliveries;
 mod disk;
+mod exhaustion;
 mod faults;
 mod neighbours;
 mod oracle;
@@ -32,9 +33,20 @@ mod tree;
 mod verdict;
 mod world;
 
+#[path = "../hostile/clients.rs"]
+mod clients;
+#[allow(dead_code)]
+#[path = "../hostile/crowd.rs"]
+mod crowd;
+#[allow(dead_code)]
+#[path = "../hostile/honest.rs"]
+mod honest;
 #[allow(dead_code)]
 #[path = "../it/support/mod.rs"]
 mod support;
+#[allow(dead_code)]
+#[path = "../hostile/service.rs"]
+mod watched;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -100,6 +112,8 @@ enum Mode {
     },
     /// A spool on a file system that is full.
     Disk,
+    /// Strangers use up one resource after the other: what honest deliveries and probes notice.
+    Exhaustion,
     /// Each 202 follows the sync of its row, by a trace of system calls.
     Order,
     /// Two replicas behind a load balancer, replaced one after the other under load.
@@ -153,6 +167,7 @@ async fn run(args: Args) -> anyhow::Result<()> {
         }
         Some(Mode::Outage { minutes: time, rate, cut }) => outage::run(minutes(time), rate, 1, cut).await,
         Some(Mode::Neighbours { rounds }) => neighbours::run(rounds.max(1)).await,
+        Some(Mode::Exhaustion) => exhaustion::run().await,
         Some(Mode::Disk) => disk::run().await,
         Some(Mode::Order) => order::run(None).await,
         Some(Mode::Rolling { seed }) => rolling::run(seed).await,
@@ -164,8 +179,16 @@ async fn run(args: Args) -> anyhow::Result<()> {
     }
 }
 
+fn main() -> ExitCode {
+    if let Some(plan) = crowd::asked_for() {
+        crowd::run(plan);
+        return ExitCode::SUCCESS;
+    }
+    judge()
+}
+
 #[tokio::main(worker_threads = 2)]
-async fn main() -> ExitCode {
+async fn judge() -> ExitCode {
     let ended = tokio::select! {
         ended = run(Args::parse()) => ended,
         // Whatever was started ends with this.

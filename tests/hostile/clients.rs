@@ -23,6 +23,12 @@ pub enum Kind {
     Trickle,
     /// A complete head that declares a large body, of which nothing comes.
     Declared,
+    /// All of a large body but its end.
+    Stalled,
+    /// A head that is nearly as large as one may be, and is not complete.
+    LargeHead,
+    /// A request now and then on a connection that it keeps.
+    KeepAlive,
     /// Request after request, and no answer is ever read.
     Pipelined,
     /// 1 KB bodies with a signature of nobody's, one in four seconds.
@@ -36,6 +42,9 @@ pub enum Kind {
 
 /// From `Forged` to `Forged`.
 const FORGED_PAUSE: Duration = Duration::from_secs(4);
+
+/// Between two requests of `KeepAlive`.
+const KEPT_PAUSE: Duration = Duration::from_millis(500);
 
 /// Opens a connection from an address of the loopback network.
 pub async fn connect(kind: Kind, from: SocketAddr, to: SocketAddr) -> io::Result<TcpStream> {
@@ -56,7 +65,7 @@ impl Kind {
     /// How long the service lets it, with the shipped bounds: `body_timeout` or `head_timeout`.
     pub fn lifetime(self) -> Duration {
         match self {
-            Self::Trickle | Self::Declared => Duration::from_secs(2),
+            Self::Trickle | Self::Declared | Self::Stalled => Duration::from_secs(2),
             _ => Duration::from_secs(10),
         }
     }
@@ -69,6 +78,23 @@ impl Kind {
             Self::HalfHead => stream.write_all(b"POST /hooks/x HT").await?,
             Self::Declared => {
                 stream.write_all(head("POST", path, &[("content-length", "900000")]).as_bytes()).await?;
+            }
+            Self::Stalled => {
+                let request = head("POST", path, &[("content-length", "921600")]) + &"x".repeat(890 * 1024);
+                // It may have its answer before it has sent all of it.
+                let _ = stream.write_all(request.as_bytes()).await;
+            }
+            Self::LargeHead => {
+                let request =
+                    format!("POST {path} HTTP/1.1\r\nhost: test\r\nx-padding: {}", "x".repeat(15_000));
+                stream.write_all(request.as_bytes()).await?;
+            }
+            Self::KeepAlive => {
+                let (mut reader, mut writer) = stream.split();
+                return tokio::select! {
+                    ended = read_to_end(&mut reader, shared) => ended,
+                    failed = ask(&mut writer, path) => failed,
+                };
             }
             // A record that holds a ClientHello of 508 bytes, of which 2 are there.
             Self::HalfHello => stream.write_all(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03").await?,
@@ -114,6 +140,14 @@ async fn drip(stream: &mut (impl AsyncWriteExt + Unpin)) -> io::Result<()> {
     }
 }
 
+async fn ask(stream: &mut (impl AsyncWriteExt + Unpin), path: &str) -> io::Result<()> {
+    let request = format!("GET {path} HTTP/1.1\r\nhost: test\r\n\r\n");
+    loop {
+        stream.write_all(request.as_bytes()).await?;
+        sleep(KEPT_PAUSE).await; // its pace
+    }
+}
+
 async fn forge(mut stream: TcpStream, shared: &Shared, number: usize) -> io::Result<()> {
     let body = format!("{{\"id\":\"evt_forged\",\"text\":\"{}\"}}", "x".repeat(990));
     let signature = "0".repeat(64);
@@ -154,6 +188,7 @@ async fn costly(mut stream: TcpStream, shared: &Shared) -> io::Result<()> {
             Err(_) => break,
         }
     }
+    shared.wrote(sent);
     let mut bytes = [0; 1024];
     let length = stream.read(&mut bytes).await.unwrap_or_default();
     count(&bytes[..length], shared);

@@ -21,13 +21,6 @@ const PLAN: &str = "HOOKSTREAM_TEST_CROWD";
 /// What the lines of its report begin with.
 const MARK: &str = "crowd ";
 
-/// Connections that it opens in a second, the first ones and those that the service closed.
-const OPENS: u32 = 3_000;
-
-/// From the next of these in turn, so that neither the ports of one address run out nor all the
-/// connections look like one client. Honest ones come from 127.0.0.1.
-const ADDRESSES: usize = 8;
-
 /// What a crowd holds, and against whom.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Plan {
@@ -35,6 +28,11 @@ pub struct Plan {
     /// Of the source that honest clients send to.
     pub path: String,
     pub kinds: Vec<(Kind, usize)>,
+    /// Connections are from the next of these in turn, so that neither the ports of one address run out nor
+    /// all of them look like one client. Honest ones come from 127.0.0.1.
+    pub addresses: usize,
+    /// Connections that it opens in a second, the first ones and those that the service closed.
+    pub opens: u32,
 }
 
 impl Plan {
@@ -59,6 +57,10 @@ pub struct Report {
     pub failed: usize,
     /// Answers by status, of the kinds that read any.
     pub answers: BTreeMap<String, usize>,
+    /// Bytes that [`Kind::Costly`] has written.
+    pub costly: usize,
+    /// These in Mbit/s, all together, since the start.
+    pub costly_mbit: f64,
 }
 
 impl Report {
@@ -121,6 +123,7 @@ pub struct Shared {
     pub plan: Plan,
     report: Mutex<Report>,
     next: Mutex<Instant>,
+    start: Instant,
 }
 
 impl Shared {
@@ -128,11 +131,18 @@ impl Shared {
         *self.report.lock().unwrap().answers.entry(status.to_owned()).or_default() += 1;
     }
 
+    /// So many bytes of [`Kind::Costly`].
+    pub fn wrote(&self, bytes: usize) {
+        let mut report = self.report.lock().unwrap();
+        report.costly += bytes;
+        report.costly_mbit = report.costly as f64 * 8e-6 / self.start.elapsed().as_secs_f64();
+    }
+
     /// Waits for this connection's turn.
     async fn turn(&self) {
         let at = {
             let mut next = self.next.lock().unwrap();
-            *next = (*next).max(Instant::now()) + Duration::from_secs(1) / OPENS;
+            *next = (*next).max(Instant::now()) + Duration::from_secs(1) / self.plan.opens;
             *next
         };
         // The pace that connections are opened at.
@@ -141,7 +151,7 @@ impl Shared {
 
     /// One place of the crowd, for ever.
     async fn hold(&self, kind: Kind, number: usize) {
-        let from = format!("127.0.0.{}:0", 2 + number % ADDRESSES).parse().unwrap();
+        let from = format!("127.0.0.{}:0", 2 + number % self.plan.addresses).parse().unwrap();
         let mut first_life = Some(kind.lifetime().mul_f64(fastrand::f64()));
         loop {
             self.turn().await;
@@ -179,7 +189,8 @@ pub fn run(plan: Plan) {
     });
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     LocalSet::new().block_on(&runtime, async {
-        let shared = Rc::new(Shared { plan, report: Mutex::default(), next: Mutex::new(Instant::now()) });
+        let (report, start) = (Mutex::default(), Instant::now());
+        let shared = Rc::new(Shared { plan, report, next: Mutex::new(start), start });
         let mut all: Vec<_> =
             shared.plan.kinds.iter().flat_map(|(kind, count)| (0..*count).map(|n| (*kind, n))).collect();
         // Mixed, always in the same way, and so each kind's evenly over the time that opening takes.

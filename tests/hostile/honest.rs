@@ -45,6 +45,13 @@ impl Honest {
 
     /// Sends for so long; fails where one is not answered `published`.
     pub async fn round(&mut self, name: &str, long: Duration) -> Times {
+        let (times, failed) = self.try_round(name, long).await;
+        assert!(failed.is_empty(), "{name}: {} deliveries were not published: {}", failed.len(), failed[0]);
+        times
+    }
+
+    /// The same, and what was not answered `published`, in words.
+    pub async fn try_round(&mut self, name: &str, long: Duration) -> (Times, Vec<String>) {
         let pace = Duration::from_secs(1) / RATE;
         let mut tick = interval_at(Instant::now() + pace, pace);
         let mut tasks = Vec::new();
@@ -74,10 +81,9 @@ impl Honest {
                 Err(why) => failed.push(why),
             }
         }
-        assert!(failed.is_empty(), "{name}: {} deliveries were not published: {}", failed.len(), failed[0]);
         times.kept.sort_unstable();
         times.fresh.sort_unstable();
-        times
+        (times, failed)
     }
 }
 

@@ -15,6 +15,8 @@ mod clients;
 mod compare;
 mod crowd;
 mod honest;
+// Some of it is for tests/chaos, which has these modules, too.
+#[allow(dead_code)]
 mod service;
 #[path = "../it/support/mod.rs"]
 #[allow(dead_code)]
@@ -72,7 +74,7 @@ async fn beside(setup: Setup, kinds: Vec<(Kind, usize)>) -> (Service, Plan) {
     let path = format!("/hooks/{}", setup.source);
     enough_files(kinds.iter().map(|(_, count)| count).sum());
     let service = Service::ready(&setup).await;
-    let plan = Plan { to: service.hooks, path, kinds };
+    let plan = Plan { to: service.hooks, path, kinds, addresses: 8, opens: 3_000 };
     (service, plan)
 }
 

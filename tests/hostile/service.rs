@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use crate::support::process::{Process, serve};
+use crate::support::process::{Log, Process, serve_with_log, serve_with_open_files};
 use crate::support::{PATIENCE, Setup, until};
 
 pub struct Service {
     process: Process,
     pub hooks: SocketAddr,
-    admin: String,
+    pub admin: SocketAddr,
+    log: Log,
     client: reqwest::Client,
     _directory: TempDir,
 }
@@ -20,12 +21,21 @@ pub struct Service {
 impl Service {
     /// Started, and ready.
     pub async fn ready(setup: &Setup) -> Self {
+        Self::ready_with(setup, None).await
+    }
+
+    /// The same with so many open files at most.
+    pub async fn ready_with(setup: &Setup, files: Option<u64>) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let config = directory.path().join("hookstream.toml");
         std::fs::write(&config, setup.toml()).unwrap();
-        let (process, hooks, admin) = serve(&config);
+        let (process, hooks, admin, log) = match files {
+            None => serve_with_log(&config),
+            Some(files) => serve_with_open_files(files, &config),
+        };
         let client = reqwest::Client::builder().timeout(PATIENCE).no_proxy().build().unwrap();
-        let service = Self { process, hooks: hooks.parse().unwrap(), admin, client, _directory: directory };
+        let (hooks, admin) = (hooks.parse().unwrap(), admin.parse().unwrap());
+        let service = Self { process, hooks, admin, log, client, _directory: directory };
         until("readiness", async || {
             let answer = service.client.get(format!("http://{}/readyz", service.admin)).send().await;
             answer.is_ok_and(|answer| answer.status() == 200)
@@ -49,6 +59,11 @@ impl Service {
         let status = std::fs::read_to_string(self.proc("status")).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
         line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
+    /// Lines of its log with this text.
+    pub fn said(&self, text: &str) -> usize {
+        self.log.lock().unwrap().iter().filter(|line| line.to_string().contains(text)).count()
     }
 
     /// What its threads that are there now have run, and have waited for a processor.
@@ -86,6 +101,11 @@ impl Metrics {
     /// A metric without labels.
     pub fn plain(&self, name: &str) -> usize {
         self.sum(&format!("{name} "), &[])
+    }
+
+    /// All whose name and labels begin so.
+    pub fn starting(&self, start: &str) -> usize {
+        self.sum(start, &[])
     }
 
     fn sum(&self, start: &str, values: &[&str]) -> usize {
