@@ -43,4 +43,5 @@ pub mod client;
 pub mod names;
 pub mod quota;
 pub mod files;
+pub mod sync;
 pub mod planted;

@@ -2,8 +2,9 @@
 //! call, so that a count outlives a change of it. And how fast something may be used up: [`Rate`].
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
+
+use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 /// A count of what is in use; shared by `Arc`.
 #[derive(Debug, Default)]

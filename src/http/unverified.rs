@@ -3,7 +3,6 @@
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use quick_cache::sync::Cache;
@@ -11,6 +10,7 @@ use quick_cache::sync::Cache;
 use super::addresses::network_of;
 use super::response::RETRY_AFTER;
 use crate::quota::{Rate, nanos};
+use crate::sync::atomic::AtomicU64;
 
 /// Addresses that are remembered; some 10 MB. Of more, those that came once go first, so that somebody with many
 /// networks pushes out his own before any that comes again and again (S3-FIFO), at a fixed cost for each.

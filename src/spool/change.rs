@@ -4,13 +4,12 @@ use rusqlite::Transaction;
 
 use super::error::SpoolError;
 use super::format::State;
-use super::shared::{Change, Parked};
+use super::shared::{Change, Move, Parked};
 
 /// What a transaction did to rows that were there.
 #[derive(Default)]
 pub(super) struct Effects {
-    /// topic, state before, state after, bytes
-    pub(super) moves: Vec<(String, Option<State>, Option<State>, i64)>,
+    pub(super) moves: Vec<Move>,
     /// Rows changed, by change.
     pub(super) counts: Vec<u64>,
     /// The last id that was given, if one was.

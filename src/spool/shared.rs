@@ -2,7 +2,7 @@
 //! in the file.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
@@ -12,6 +12,7 @@ use super::error::{Bound, Refused, SpoolError};
 use super::format::{Line, State};
 use super::stats::Stats;
 use crate::names;
+use crate::sync::{Condvar, Mutex, MutexGuard};
 
 /// What may wait for the writer. With the disk hanging, memory holds no more than this.
 const QUEUE_ROWS: usize = 8_192;
@@ -144,7 +145,7 @@ impl Book {
         }
     }
 
-    pub(super) fn removed(&mut self, ids: &[i64]) {
+    fn removed(&mut self, ids: &[i64]) {
         for id in ids {
             self.removing.remove(id);
         }
@@ -171,6 +172,9 @@ pub(super) struct Shared {
     pub(super) limits: Limits,
 }
 
+/// What a transaction did to a row that was there: topic, state before, state after, bytes.
+pub(super) type Move = (String, Option<State>, Option<State>, i64);
+
 /// A panic elsewhere must not take the spool with it; each lock guards plain data.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -183,6 +187,24 @@ impl Shared {
 
     pub(super) fn book(&self) -> MutexGuard<'_, Book> {
         lock(&self.book)
+    }
+
+    /// Counts what was committed, under one lock: nobody sees half a transaction.
+    pub(super) fn committed(&self, stores: &[Store], moves: &[Move], removals: &[i64]) {
+        let mut book = self.book();
+        for line in stores.iter().flat_map(|store| &store.lines) {
+            book.tally(line.record.topic(), State::Live, 1, line.bytes.cast_signed());
+        }
+        for (topic, before, after, bytes) in moves {
+            if let Some(state) = before {
+                book.tally(topic, *state, -1, -bytes);
+            }
+            if let Some(state) = after {
+                book.tally(topic, *state, 1, *bytes);
+            }
+        }
+        book.removed(removals);
+        book.stats.commits += 1;
     }
 
     /// Whether a store of `source` may go on, after which `all` more than is committed would be

@@ -13,7 +13,7 @@ use super::change::{Effects, answer, apply, remove};
 use super::disk::Reserve;
 use super::error::{Bound, Refused, SpoolError};
 use super::files::Files;
-use super::format::{self, State};
+use super::format;
 use super::mark::Mark;
 use super::shared::{Amount, Batch, Change, Shared, Store};
 use crate::names;
@@ -253,21 +253,7 @@ impl Writer {
         self.marked(written);
         self.well();
         let kept = self.in_place();
-        let mut book = self.shared.book();
-        for line in stores.iter().flat_map(|store| &store.lines) {
-            book.tally(line.record.topic(), State::Live, 1, line.bytes.cast_signed());
-        }
-        for (topic, before, after, bytes) in &effects.moves {
-            if let Some(state) = before {
-                book.tally(topic, *state, -1, -bytes);
-            }
-            if let Some(state) = after {
-                book.tally(topic, *state, 1, *bytes);
-            }
-        }
-        book.removed(removals);
-        book.stats_mut().commits += 1;
-        drop(book);
+        self.shared.committed(&stores, &effects.moves, removals);
         self.written += stores.iter().map(|store| store.bytes).sum::<u64>();
         for store in stores {
             let _ = store.reply.send(kept.clone());

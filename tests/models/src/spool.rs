@@ -1,0 +1,205 @@
+//! What the spool's callers and its threads share, with as much of its neighbours as it names.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use loom::thread;
+use tokio::sync::oneshot;
+
+use self::error::{Bound, Refused};
+use self::format::{Line, Record, State};
+use self::shared::{Amount, Book, Shared, Store};
+
+#[path = "../../../src/spool/shared.rs"]
+mod shared;
+
+#[derive(Clone, Copy)]
+pub(crate) struct Limits {
+    pub(crate) max_bytes: u64,
+    pub(crate) max_rows: u64,
+    pub(crate) source_bytes: u64,
+    pub(crate) source_rows: u64,
+}
+
+mod error {
+    #[derive(Clone, Copy, Debug, PartialEq)]
+    pub(crate) enum Bound {
+        Rows,
+        Bytes,
+        Share,
+        Wal,
+        Disk,
+    }
+
+    #[derive(Debug)]
+    pub(crate) struct SpoolError;
+
+    impl SpoolError {
+        pub(crate) fn new(_: &str) -> Self {
+            Self
+        }
+
+        pub(crate) fn closed() -> Self {
+            Self
+        }
+    }
+
+    #[derive(Debug)]
+    pub(crate) enum Refused {
+        Full(Bound),
+        Busy,
+        Error(SpoolError),
+    }
+
+    impl Refused {
+        pub(crate) fn closed() -> Self {
+            Self::Error(SpoolError)
+        }
+    }
+}
+
+mod format {
+    #[derive(Clone, Copy, Debug, PartialEq)]
+    pub(crate) enum State {
+        Live,
+        Parked,
+    }
+
+    pub(crate) struct Record(pub(crate) &'static str);
+
+    impl Record {
+        pub(crate) fn topic(&self) -> &str {
+            self.0
+        }
+    }
+
+    pub(crate) struct Line {
+        pub(crate) record: Record,
+        pub(crate) bytes: u64,
+    }
+}
+
+mod stats {
+    #[derive(Clone, Default)]
+    pub(crate) struct Stats {
+        pub(crate) live: u64,
+        pub(crate) parked: u64,
+        pub(crate) bytes: u64,
+        pub(crate) removing: u64,
+        pub(crate) full: Option<super::Bound>,
+        pub(crate) commits: u64,
+    }
+
+    impl Stats {
+        pub(crate) fn stopped(&self) -> Option<&str> {
+            None
+        }
+    }
+}
+
+pub(crate) fn models() {
+    super::model("the book's sums are what was added and removed", book);
+    super::model("what waits for the writer is taken once, and no row is lost", queue);
+}
+
+fn shared() -> Arc<Shared> {
+    let limits = Limits { max_bytes: 100, max_rows: 3, source_bytes: 100, source_rows: 3 };
+    Arc::new(Shared::new(Book::default(), limits))
+}
+
+fn store(topic: &'static str, bytes: &[u64]) -> Store {
+    let lines = bytes.iter().map(|bytes| Line { record: Record(topic), bytes: *bytes }).collect();
+    Store { lines, bytes: bytes.iter().sum(), reply: oneshot::channel().0 }
+}
+
+/// Rows and their bytes fit each other, in all and by topic: nobody sees half a transaction.
+fn look(shared: &Shared) {
+    let stats = shared.stats();
+    assert!([0, 2].contains(&stats.live) && stats.parked <= 1, "{} live", stats.live);
+    assert_eq!(stats.bytes, 5 * u64::from(stats.live == 2) + 7 * stats.parked);
+    let topics = shared.topics();
+    for topic in &topics {
+        let seen = (&*topic.name, topic.live, topic.parked, topic.bytes);
+        assert!([("a.x", 2, 0, 5), ("b.y", 0, 1, 7)].contains(&seen), "{seen:?}");
+    }
+}
+
+/// Two that write and one that looks. Not two in the service, where one thread writes: the book does not rely on it.
+fn book() {
+    let shared = shared();
+    let two = {
+        let shared = shared.clone();
+        thread::spawn(move || {
+            // Two rows come together, and both go.
+            shared.committed(&[store("a.x", &[2, 3])], &[], &[]);
+            shared.remove(&[1, 2]);
+            let gone = || (String::from("a.x"), Some(State::Live), None);
+            let moves = [2, 3].map(|bytes| (gone().0, gone().1, gone().2, bytes));
+            shared.committed(&[], &moves, &[1, 2]);
+        })
+    };
+    let one = {
+        let shared = shared.clone();
+        thread::spawn(move || {
+            // One comes, is set aside at once, and stays.
+            let moves = [
+                (String::from("b.y"), None, Some(State::Live), 7),
+                (String::from("b.y"), Some(State::Live), Some(State::Parked), 7),
+            ];
+            shared.committed(&[], &moves, &[]);
+        })
+    };
+    look(&shared);
+    let more = Amount { rows: 1, bytes: 1 };
+    match shared.judge("a", more, more) {
+        Ok(()) | Err(Refused::Full(Bound::Rows)) => {}
+        Err(other) => panic!("{other:?}"),
+    }
+    two.join().unwrap();
+    one.join().unwrap();
+    look(&shared);
+    let stats = shared.stats();
+    let seen = (stats.live, stats.parked, stats.bytes, stats.removing, stats.commits);
+    assert_eq!(seen, (0, 1, 7, 0, 3));
+    let topics = shared.topics();
+    assert!(topics.len() == 1 && &*topics[0].name == "b.y", "{topics:?}");
+    assert!(shared.taken().is_empty());
+    let all = Amount { rows: 3, bytes: 3 };
+    assert!(matches!(shared.judge("b", all, all), Err(Refused::Full(Bound::Rows))), "one is there");
+    let two = Amount { rows: 2, bytes: 2 };
+    assert!(shared.judge("b", two, two).is_ok());
+}
+
+/// One that stores, one that removes, and the writer that takes both.
+fn queue() {
+    let shared = shared();
+    let stores = {
+        let shared = shared.clone();
+        thread::spawn(move || shared.push_store(store("a.x", &[1, 1])).unwrap())
+    };
+    let removes = {
+        let shared = shared.clone();
+        thread::spawn(move || shared.remove(&[1]))
+    };
+    let (mut rows, mut removals) = (0, Vec::new());
+    while rows < 2 || removals.is_empty() {
+        // It waits for what comes: a wake-up that is lost leaves all of them asleep, which loom tells.
+        let batch = shared.next(Instant::now() + Duration::from_secs(600));
+        rows += batch.stores.iter().map(|store| store.lines.len()).sum::<usize>();
+        // A delivered row is not given out again before its delete is committed.
+        let taken = shared.taken();
+        assert!(batch.removals.iter().all(|id| taken.contains(id)));
+        shared.committed(&batch.stores, &[], &batch.removals);
+        removals.extend(batch.removals);
+    }
+    stores.join().unwrap();
+    removes.join().unwrap();
+    assert_eq!((rows, removals), (2, vec![1]));
+    let stats = shared.stats();
+    assert_eq!((stats.live, stats.bytes, stats.removing), (2, 2, 0));
+    assert!(shared.taken().is_empty());
+    shared.close();
+    let last = shared.next(Instant::now());
+    assert!(last.closing && last.stores.is_empty());
+    assert!(shared.push_store(store("a.x", &[1])).is_err());
+}
