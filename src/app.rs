@@ -4,6 +4,7 @@
 mod clock;
 mod compile;
 mod drain_only;
+mod holds;
 mod lag;
 mod listeners;
 mod places;
@@ -15,7 +16,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
 
@@ -115,7 +116,9 @@ impl App {
             tokio::spawn(clock::watch(health.clone())),
         ];
         background.extend(spool.clone().map(|spool| tokio::spawn(watch_spool(spool, health.clone()))));
-        background.extend(deliverer.drain().map(|drain| tokio::spawn(drain.run())));
+        let asked = Arc::new(Notify::new());
+        let holds = holds::of_sources(&sources, &asked);
+        background.extend(deliverer.drain(holds).map(|drain| tokio::spawn(drain.run())));
         let recoveries = deliverer.recoveries();
         let pipeline = Arc::new(Pipeline::new(config.http.max_in_flight, deliverer));
         let registry = Registry::new(&loaded)?.telling(health.clocks.clone());
@@ -148,6 +151,7 @@ impl App {
             sources: sources.clone(),
             health: health.clone(),
             reloads: subjects.swaps(),
+            asked,
         };
 
         let traces =

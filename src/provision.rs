@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::config::{Config, Loaded};
 use crate::kafka::{Admin, NewTopic, Producer};
@@ -25,7 +25,7 @@ pub use durability::{Durability, judge};
 pub use grants::grants;
 pub use plan::{Action, Allowed, Change, Item, Kind, Left, Plan, Step, takes_less};
 pub use planner::{Done, Planner};
-pub use policy::{look as look_at_policies, remedy, watched};
+pub use policy::{Watched, look as look_at_policies, remedy, watched};
 pub use retention::{ending, lasting, mend};
 pub use subjects::{RECHECK, Reloaded, Subjects};
 
@@ -60,18 +60,21 @@ pub struct Provisioner {
     pub health: Arc<Health>,
     /// Changes with each swap by a reload.
     pub reloads: watch::Receiver<()>,
+    /// Notified where rows of the spool wait for the policy of their topic.
+    pub asked: Arc<Notify>,
 }
 
 impl Provisioner {
     /// Tries until all is there, with growing pauses, and anew after each reload; where a topic must not
-    /// compact, each hour, too. Ends when no reload can come any more; dropping it stops it.
+    /// compact, each hour, too, and when rows of the spool wait for it. Ends when no reload can come any more; dropping it stops it.
     pub async fn run(mut self) {
         loop {
             let mut pauses = PAUSES.iter();
             let mut pause = Duration::ZERO;
             while !self.topics().await {
                 pause = pauses.next().copied().unwrap_or(pause);
-                tokio::time::sleep(pause).await;
+                // Who asks does so every few seconds at most.
+                let _ = tokio::time::timeout(pause, self.asked.notified()).await;
             }
             let watches = !policy::watched(&self.sources.load()).is_empty();
             tokio::select! {
@@ -81,6 +84,7 @@ impl Provisioner {
                     }
                 }
                 () = tokio::time::sleep(policy::RECHECK), if watches => {}
+                () = self.asked.notified() => {}
             }
         }
     }
@@ -128,13 +132,27 @@ impl Provisioner {
         }
         let producer = self.producer.clone();
         let names: Vec<String> = there.into_iter().map(|topic| topic.name).collect();
-        tokio::task::spawn_blocking(move || producer.warm_up(&names, WARM_UP)).await??;
-        let servers = &self.loaded.config.kafka.bootstrap_servers;
-        let compacts = policy::look(&self.admin, &self.sources.load_full(), servers).await;
-        // Of no concern to the other types.
-        let compacts = compacts.unwrap_or_else(|error| Some(format!("whether topics compact: {error:#}")));
+        let warm = tokio::task::spawn_blocking(move || producer.warm_up(&names, WARM_UP)).await?;
+        // Rows of the spool may wait for it, though some other topic is not warm.
+        let compacts = self.look_at_policies().await;
+        warm?;
         let troubles: Vec<String> = trouble.into_iter().chain(compacts).collect();
         Ok((!troubles.is_empty()).then(|| troubles.join("; ")))
+    }
+
+    /// Why an event type has to wait, which is of no concern to the others.
+    async fn look_at_policies(&self) -> Option<String> {
+        let watched = policy::watched(&self.sources.load());
+        let servers = &self.loaded.config.kafka.bootstrap_servers;
+        match policy::look(&self.admin, &watched, servers).await {
+            Ok(compacts) => compacts,
+            Err(error) => {
+                if self.health.kafka.state() == State::Ok {
+                    watched.iter().for_each(|(_, policy)| policy.learn_nothing());
+                }
+                Some(format!("whether topics compact: {error:#}"))
+            }
+        }
     }
 }
 

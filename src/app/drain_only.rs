@@ -13,11 +13,11 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
 
-use super::{CLOSE, FLUSH, look_for_kafka, open_spool, places, tuning, watch_spool};
+use super::{CLOSE, FLUSH, holds, look_for_kafka, open_spool, places, tuning, watch_spool};
 use crate::config::Loaded;
 use crate::deliver::Deliverer;
 use crate::http::{self, Access, Operator, Phase, Ports};
-use crate::kafka::{Connection, Producer};
+use crate::kafka::{Admin, Connection, Producer};
 use crate::observe::health::{Health, State};
 use crate::observe::metrics;
 use crate::spool::{Spool, Stats};
@@ -58,12 +58,14 @@ impl DrainOnly {
         let producer = Arc::new(Producer::new(&connection, tuning(config), health.clone())?);
         let spool = open_spool(config, &health).await?.context("there is no spool")?;
         let deliverer = Deliverer::new(producer.clone(), Some(spool.clone()), health.clone());
+        let (holds, policies) = holds::of_config(config, Admin::new(&connection)?, health.clone());
         let mut background = vec![
+            policies,
             tokio::spawn(producer.clone().renew()),
             tokio::spawn(look_for_kafka(producer.clone(), health.clone())),
             tokio::spawn(watch_spool(spool.clone(), health.clone())),
         ];
-        background.extend(deliverer.drain().map(|drain| tokio::spawn(drain.run())));
+        background.extend(deliverer.drain(holds).map(|drain| tokio::spawn(drain.run())));
         let (phase, phases) = watch::channel(Phase::Serving);
         let few = places::admin_alone(config);
         let address = admin.local_addr()?;

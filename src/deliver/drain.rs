@@ -1,7 +1,7 @@
 //! Empties the spool into Kafka: in order of arrival for each partition, bounded in flight, and giving
 //! way to live traffic. What is out is left alone for a growing while: [`super::backoff`].
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -11,6 +11,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 
 use super::backoff::{TopicBackoff, Tried, Turn};
+use super::holds::Holds;
 use super::outages::Outages;
 use super::pace::{MOST, Pace};
 use crate::kafka::{Ack, Producer, Reach, Trouble};
@@ -55,6 +56,9 @@ pub struct Drain {
     lively: Instant,
     /// Whose turn is next, where there are more topics than rows.
     turn: usize,
+    /// Who knows of topics whose rows have to wait; and those that had to, when it was asked last.
+    holds: Arc<dyn Holds>,
+    held: BTreeMap<Arc<str>, (u64, &'static str)>,
     /// Whether the last rows that were asked for were held back, or tried, all of them or some.
     sorted_out: bool,
 }
@@ -75,6 +79,7 @@ impl Drain {
         outages: Arc<Outages>,
         health: Arc<Health>,
         live: Arc<AtomicU64>,
+        holds: Arc<dyn Holds>,
     ) -> Self {
         Self {
             producer,
@@ -88,6 +93,8 @@ impl Drain {
             seen: 0,
             lively: Instant::now(),
             turn: 0,
+            holds,
+            held: BTreeMap::new(),
             sorted_out: false,
         }
     }
@@ -106,7 +113,12 @@ impl Drain {
         while let Some(Some(sent)) = futures_util::FutureExt::now_or_never(self.lingering.next()) {
             self.settle(sent).await;
         }
-        if self.spool.stats().live == 0 || self.health.kafka.state() == State::Down {
+        if self.health.kafka.state() == State::Down {
+            self.holds.outage();
+            return false;
+        }
+        if self.spool.stats().live == 0 {
+            self.hold(&mut Vec::new());
             return false;
         }
         let gives_way = self.gives_way();
@@ -153,7 +165,8 @@ impl Drain {
     /// The oldest rows, `count` in all, of what is not left alone; where there are more topics than that,
     /// they take turns. On the way, what is due is tried with one row each.
     pub(super) async fn rows(&mut self, count: usize) -> Vec<Row> {
-        let topics: Vec<Topic> = self.spool.topics().into_iter().filter(|topic| topic.live > 0).collect();
+        let mut topics: Vec<Topic> = self.spool.topics().into_iter().filter(|topic| topic.live > 0).collect();
+        self.hold(&mut topics);
         let outages = &self.outages;
         self.backoffs.retain(|topic, backoff| {
             // A live delivery may have found it well.
@@ -175,6 +188,22 @@ impl Drain {
             }
         }
         rows
+    }
+
+    /// Takes away the topics whose rows have to wait, and tells what has changed of them.
+    fn hold(&mut self, topics: &mut Vec<Topic>) {
+        let before = std::mem::take(&mut self.held);
+        topics.retain(|Topic { name, live, .. }| {
+            let Some(why) = self.holds.why(name) else { return true };
+            if before.get(name) != Some(&(*live, why)) {
+                self.outages.set_held(name, *live, why);
+            }
+            self.held.insert(name.clone(), (*live, why));
+            false
+        });
+        for topic in before.keys().filter(|topic| !self.held.contains_key(*topic)) {
+            self.outages.set_held(topic, 0, "");
+        }
     }
 
     /// How many rows of the topic may be asked for.

@@ -16,6 +16,7 @@
 
 mod backoff;
 mod drain;
+mod holds;
 mod outages;
 mod pace;
 #[cfg(test)]
@@ -30,6 +31,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub use drain::Drain;
 use futures_util::future::join_all;
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+pub use holds::Holds;
 use outages::Outages;
 use tokio::sync::watch;
 
@@ -105,11 +107,11 @@ impl Deliverer {
         self.outages.recoveries()
     }
 
-    /// The task that empties the spool; `None` without one.
-    pub fn drain(&self) -> Option<Drain> {
+    /// The task that empties the spool, but for what has to wait; `None` without a spool.
+    pub fn drain(&self, holds: Arc<dyn Holds>) -> Option<Drain> {
         let spool = self.spool.clone()?;
         let (outages, health) = (self.outages.clone(), self.health.clone());
-        Some(Drain::new(self.producer.clone(), spool, outages, health, self.live.clone()))
+        Some(Drain::new(self.producer.clone(), spool, outages, health, self.live.clone(), holds))
     }
 
     /// Resolves when all records of one delivery are durable, or when it is clear that they are not:

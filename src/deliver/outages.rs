@@ -32,6 +32,8 @@ struct Outage {
     partitions: BTreeMap<i32, Cause>,
     /// Rows of the spool that the topic does not take as it is configured. No delivery turns away for them.
     rows: Option<(usize, Cause)>,
+    /// Rows of the spool that are not given to the topic as it is configured. Likewise.
+    held: Option<(u64, Cause)>,
 }
 
 struct Cause {
@@ -58,7 +60,7 @@ impl Outage {
     }
 
     fn is_over(&self) -> bool {
-        !self.keeps_from_kafka() && self.rows.is_none()
+        !self.keeps_from_kafka() && self.rows.is_none() && self.held.is_none()
     }
 
     fn describe(&self) -> String {
@@ -78,6 +80,10 @@ impl Outage {
         if let Some((rows, cause)) = &self.rows {
             let word = if *rows == 1 { "row" } else { "rows" };
             add(&format!("{rows} {word} of the spool: "), cause);
+        }
+        if let Some((rows, cause)) = &self.held {
+            let word = if *rows == 1 { "row" } else { "rows" };
+            add(&format!("{rows} {word} of the spool held: "), cause);
         }
         texts.join("; ")
     }
@@ -178,6 +184,21 @@ impl Outages {
         self.publish(topics, topic);
     }
 
+    /// So many rows of the spool are kept back, and why.
+    pub(super) fn set_held(&self, topic: &str, rows: u64, why: &str) {
+        let mut topics = self.write();
+        let outage = topics.entry(topic.to_owned()).or_default();
+        outage.held = match outage.held.take() {
+            _ if rows == 0 => None,
+            Some((_, cause)) if cause.why == why => Some((rows, cause)),
+            _ => {
+                tracing::info!(topic, rows, why, "its rows of the spool are held");
+                Some((rows, Cause::new(why)))
+            }
+        };
+        self.publish(topics, topic);
+    }
+
     fn is_failing(&self, topic: &str, partition: Option<i32>, why: &str) {
         let mut topics = self.write();
         let outage = topics.entry(topic.to_owned()).or_default();
@@ -224,6 +245,7 @@ impl Outages {
                 whole: outage.whole.is_some(),
                 partitions: outage.partitions.len(),
                 rows: outage.rows.as_ref().map_or(0, |(rows, _)| *rows),
+                held: outage.held.as_ref().map_or(0, |(rows, _)| *rows),
             });
         }
         topics.retain(|_, outage| !outage.is_over());

@@ -146,7 +146,7 @@ async fn with_a_spool_a_full_queue_spools_and_the_drain_waits_for_room() {
     let (_dir, spool) = spool(100);
     let (_kafka, producer, health) = slow().await;
     let deliverer = Deliverer::new(producer.clone(), Some(spool.clone()), health);
-    let mut drain = deliverer.drain().unwrap();
+    let mut drain = deliverer.drain(Arc::new(())).unwrap();
     let sent = Instant::now();
     let mut first = Box::pin(producer.publish(&record("evt_1")).unwrap());
     let second = deliverer.deliver(vec![record("evt_2")], Last::DeadLetter, deadline()).await;
@@ -176,7 +176,7 @@ async fn with_a_spool_a_full_queue_spools_and_the_drain_waits_for_room() {
 async fn where_more_topics_drain_than_rows_are_asked_for_they_take_turns() {
     let (_dir, spool) = spool(100);
     let (_kafka, producer, health) = producer().await;
-    let mut drain = Deliverer::new(producer, Some(spool.clone()), health).drain().unwrap();
+    let mut drain = Deliverer::new(producer, Some(spool.clone()), health).drain(Arc::new(())).unwrap();
     let topics: Vec<String> = (0..6).map(|n| format!("source.type-{n}")).collect();
     spool.store(topics.iter().map(|topic| of_topic(topic, "evt_1", 10)).collect()).await.unwrap();
     let mut seen = std::collections::BTreeSet::new();

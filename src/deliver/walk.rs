@@ -70,7 +70,7 @@ async fn whatever_is_answered_and_when_2xx_is_in_the_topic_or_in_a_row() {
     // So few rows that it is full now and then.
     let (_dir, spool) = spool(12);
     let deliverer = Arc::new(Deliverer::new(producer.clone(), Some(spool.clone()), health.clone()));
-    let draining = tokio::spawn(deliverer.drain().unwrap().run());
+    let draining = tokio::spawn(deliverer.drain(Arc::new(())).unwrap().run());
     let probing = tokio::spawn(async move {
         loop {
             let producer = producer.clone();

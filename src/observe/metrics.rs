@@ -65,7 +65,7 @@ metrics! {
     DRIFT         Counter   "hookstream_drift_total" ["source", "type", "pointer"]
         "Members that no field of the schema reads, kept in additional_fields, by their JSON pointer: `*` for indexes and the keys of maps, `other` past 50 pointers of a type.";
     FAILING       Gauge     "hookstream_topic_failing" ["topic", "what"]
-        "What of a topic Kafka does not take now: 1 for the `topic` as a whole, how many of its `partitions`, how many `rows` of the spool because of the topic's limits. There from its first failure on.";
+        "What of a topic Kafka does not take now: 1 for the `topic` as a whole, how many of its `partitions`, how many `rows` of the spool because of the topic's limits, how many are `held` since it compacts. There from its first failure on.";
     KAFKA_UP      Gauge     "hookstream_kafka_up" []
         "1 while a broker answers, else 0.";
     QUEUE_RECORDS Gauge     "hookstream_kafka_queue_records" []
@@ -246,11 +246,19 @@ pub struct Failing<'a> {
     pub partitions: usize,
     /// How many rows of the spool it does not take as it is configured.
     pub rows: usize,
+    /// How many rows of the spool are kept back from it as it is configured.
+    pub held: u64,
 }
 
 /// Tells what of a topic is out, or that nothing is any more.
-pub fn failing(Failing { topic, whole, partitions, rows }: Failing<'_>) {
-    for (what, value) in [("topic", usize::from(whole)), ("partitions", partitions), ("rows", rows)] {
+pub fn failing(Failing { topic, whole, partitions, rows, held }: Failing<'_>) {
+    let counts = [
+        ("topic", u64::from(whole)),
+        ("partitions", partitions as u64),
+        ("rows", rows as u64),
+        ("held", held),
+    ];
+    for (what, value) in counts {
         metrics::gauge!(FAILING, "topic" => topic.to_owned(), "what" => what).set(value as f64);
     }
 }

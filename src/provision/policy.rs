@@ -8,11 +8,14 @@ use std::time::Duration;
 use crate::kafka::Admin;
 use crate::sources::{Policy, Sources};
 
+/// Topics, and what is known of them.
+pub type Watched = Vec<(Arc<str>, Arc<Policy>)>;
+
 /// Between two looks at topics that were right.
 pub(super) const RECHECK: Duration = Duration::from_secs(3600);
 
 /// The topics that must not compact, and what is known of them.
-pub fn watched(sources: &Sources) -> Vec<(Arc<str>, Arc<Policy>)> {
+pub fn watched(sources: &Sources) -> Watched {
     let routes = sources.iter().flat_map(|source| source.routes());
     routes.filter_map(|route| Some((route.topic.clone(), route.policy.clone()?))).collect()
 }
@@ -21,15 +24,18 @@ pub fn watched(sources: &Sources) -> Vec<(Arc<str>, Arc<Policy>)> {
 ///
 /// # Errors
 /// When Kafka does not tell.
-pub async fn look(admin: &Admin, sources: &Sources, servers: &str) -> anyhow::Result<Option<String>> {
-    let watched = watched(sources);
+pub async fn look(
+    admin: &Admin,
+    watched: &[(Arc<str>, Arc<Policy>)],
+    servers: &str,
+) -> anyhow::Result<Option<String>> {
     if watched.is_empty() {
         return Ok(None);
     }
     let names: Vec<String> = watched.iter().map(|(topic, _)| topic.to_string()).collect();
     let compacting = admin.compacting(&names).await?;
     let mut troubles = Vec::new();
-    for (topic, policy) in &watched {
+    for (topic, policy) in watched {
         // One that is not there is the affair of who creates it.
         let Some(compacts) = compacting.get(&**topic) else { continue };
         let news = policy.learn(*compacts);

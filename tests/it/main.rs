@@ -33,6 +33,7 @@ mod files;
 mod framing;
 mod fuzz;
 mod generic;
+mod held;
 mod journey;
 mod keys;
 mod kill;

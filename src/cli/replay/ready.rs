@@ -27,11 +27,12 @@ pub(super) async fn sources(loaded: &Loaded, kafka: &Connection, source: &str) -
 
 /// Which of the topics that must not compact do.
 pub(super) async fn policies(loaded: &Loaded, kafka: &Connection, sources: &Sources) -> anyhow::Result<()> {
-    if provision::watched(sources).is_empty() {
+    let watched = provision::watched(sources);
+    if watched.is_empty() {
         return Ok(());
     }
     let servers = &loaded.config.kafka.bootstrap_servers;
-    if let Some(why) = provision::look_at_policies(&Admin::new(kafka)?, sources, servers).await? {
+    if let Some(why) = provision::look_at_policies(&Admin::new(kafka)?, &watched, servers).await? {
         note(&why)?;
     }
     Ok(())

@@ -1,0 +1,183 @@
+//! A topic whose key names more than one event, and which begins to compact while rows of it wait in the spool.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use hookstream::config::Properties;
+use hookstream::kafka::{Admin, Alteration, Connection};
+use rdkafka::message::{Headers as _, Message as _};
+use serde_json::Value;
+
+use crate::support::broker::Broker;
+use crate::support::process::{Process, serve};
+use crate::support::{PATIENCE, SECRET, Setup, batch, datagrid, kafka, until};
+
+/// The program, or what else listens on these ports.
+struct Running {
+    hooks: String,
+    admin: String,
+    source: String,
+    client: reqwest::Client,
+}
+
+impl Running {
+    async fn get(&self, path: &str) -> Option<String> {
+        let answer = self.client.get(format!("http://{}{path}", self.admin)).send().await.ok()?;
+        answer.text().await.ok()
+    }
+
+    async fn part(&self, part: &str) -> Value {
+        let ready = self.get("/readyz").await.unwrap_or_default();
+        serde_json::from_str::<Value>(&ready).unwrap_or_default()["parts"][part].clone()
+    }
+
+    async fn metric(&self, name: &str) -> Option<f64> {
+        let text = self.get("/metrics").await?;
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
+        value.parse().ok()
+    }
+
+    async fn post(&self, body: String) -> u16 {
+        let request = self.client.post(format!("http://{}/hooks/{}", self.hooks, self.source));
+        let signature = datagrid(body.as_bytes());
+        request.header("datagrid-signature", signature).body(body).send().await.unwrap().status().as_u16()
+    }
+}
+
+/// Of the type whose key is `/data/id`: all of them have the same.
+fn failed(id: &str) -> String {
+    batch(id).replace("prediction.completed", "prediction.failed")
+}
+
+async fn set_policy(bootstrap: &str, topic: &str, policy: &str) {
+    let admin = Admin::new(&Connection::new(bootstrap.to_owned(), Properties::default())).unwrap();
+    let settings = vec![("cleanup.policy".to_owned(), policy.to_owned())];
+    let refused = admin.alter(vec![Alteration { topic: topic.to_owned(), settings }], false).await.unwrap();
+    assert_eq!(refused, []);
+}
+
+/// The ids in a topic.
+async fn ids(bootstrap: &str, topic: &str) -> Vec<String> {
+    let (bootstrap, topic) = (bootstrap.to_owned(), topic.to_owned());
+    let read = move || {
+        let mut found = Vec::new();
+        kafka::records(&bootstrap, &topic, |record| {
+            let id = record.headers().unwrap().iter().find(|header| header.key == "ce_id").unwrap();
+            found.push(String::from_utf8(id.value.unwrap().to_vec()).unwrap());
+        });
+        found.sort();
+        found.dedup();
+        found
+    };
+    tokio::task::spawn_blocking(read).await.unwrap()
+}
+
+fn signal(process: &Process, name: &str) {
+    let sent = Command::new("kill").args([name, &process.0.id().to_string()]).status().unwrap();
+    assert!(sent.success());
+}
+
+async fn start(config: &Path, source: &str) -> (Process, Running) {
+    let config = config.to_owned();
+    let (process, hooks, admin) = tokio::task::spawn_blocking(move || serve(&config)).await.unwrap();
+    let client = reqwest::Client::builder().timeout(PATIENCE).no_proxy().build().unwrap();
+    (process, Running { hooks, admin, source: source.to_owned(), client })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_of_a_topic_that_began_to_compact_wait_until_it_keeps_all_again() {
+    let mut broker = Broker::start().await;
+    let bootstrap = broker.bootstrap();
+    let directory = tempfile::tempdir().unwrap();
+    let setup = Setup {
+        kafka: bootstrap.clone(),
+        rules: "types = [\"batch_prediction.completed\", \"batch_prediction.failed\"]\n\
+                ack_deadline = \"3s\"\n\
+                envelope.keys = { \"batch_prediction.failed\" = \"/data/id\" }"
+            .into(),
+        tables: format!(
+            "[spool]\nmin_free = \"1 MiB\"\ndir = \"{}\"",
+            directory.path().join("spool").display()
+        ),
+        ..Setup::new("datagrid")
+    };
+    let config = directory.path().join("hookstream.toml");
+    std::fs::write(&config, setup.toml()).unwrap();
+    let (process, service) = start(&config, &setup.source).await;
+    let others = format!("{}.batch_prediction.completed", setup.source);
+    let topic = format!("{}.batch_prediction.failed", setup.source);
+    until("the type", async || service.post(failed("evt_0")).await == 200).await;
+
+    broker.kill();
+    until("the outage", async || service.part("kafka").await["state"] == "down").await;
+    // What was known of the topic is in doubt by now, and deliveries are kept as ever.
+    for n in 1..4 {
+        assert_eq!(service.post(failed(&format!("evt_{n}"))).await, 202);
+    }
+    assert_eq!(service.post(batch("evt_other")).await, 202);
+
+    // Altered before the service sees that Kafka is back.
+    signal(&process, "-STOP");
+    broker.run().await;
+    set_policy(&bootstrap, &topic, "compact").await;
+    signal(&process, "-CONT");
+
+    let live = "hookstream_spool_rows{state=\"live\"}";
+    let held = format!("hookstream_topic_failing{{topic=\"{topic}\",what=\"held\"}}");
+    until("the rows of the other topic", async || ids(&bootstrap, &others).await == ["evt_other"]).await;
+    until("rows that are held", async || {
+        let told = service.part("publishing").await["why"].to_string();
+        let expected = format!("{topic}: 3 rows of the spool held: topic compacts");
+        told.contains(&expected) && service.metric(&held).await == Some(3.0)
+    })
+    .await;
+    let status = service.get("/status").await.unwrap();
+    assert!(status.contains("held: topic compacts"), "{status}");
+    assert_eq!(service.post(failed("evt_4")).await, 503);
+    assert_eq!(service.post(batch("evt_more")).await, 200);
+    assert_eq!(ids(&bootstrap, &topic).await, ["evt_0"], "nothing of it went out");
+    assert_eq!(service.metric(live).await, Some(3.0));
+    assert_eq!(service.metric("hookstream_spool_rows{state=\"parked\"}").await, Some(0.0));
+
+    set_policy(&bootstrap, &topic, "delete").await;
+    until("an empty spool", async || service.metric(live).await == Some(0.0)).await;
+    assert_eq!(ids(&bootstrap, &topic).await, ["evt_0", "evt_1", "evt_2", "evt_3"]);
+    until("the type", async || service.post(failed("evt_4")).await == 200).await;
+    until("nothing held", async || {
+        service.metric(&held).await == Some(0.0) && service.part("publishing").await["state"] == "ok"
+    })
+    .await;
+
+    // What is left for `serve --drain-only`, which has no sources, waits in the same way.
+    broker.kill();
+    until("a spooled delivery", async || service.post(failed("evt_5")).await == 202).await;
+    drop(process);
+    broker.run().await;
+    set_policy(&bootstrap, &topic, "compact").await;
+    let mut draining = Process(
+        Command::new(env!("CARGO_BIN_EXE_hookstream"))
+            .args(["serve", "--drain-only", "-c"])
+            .arg(&config)
+            .current_dir(directory.path())
+            .env("TEST_SECRET", SECRET)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap(),
+    );
+    let log = BufReader::new(draining.0.stderr.take().unwrap());
+    let (held, is_held) = tokio::sync::oneshot::channel();
+    let reading = tokio::task::spawn_blocking(move || {
+        let mut held = Some(held);
+        for line in log.lines().map(Result::unwrap).filter(|line| line.contains("\"topic compacts")) {
+            held.take().map(|held| held.send(line));
+        }
+    });
+    tokio::time::timeout(PATIENCE, is_held).await.unwrap().unwrap();
+    assert_eq!(draining.0.try_wait().unwrap(), None);
+    assert!(!ids(&bootstrap, &topic).await.contains(&"evt_5".to_owned()));
+    set_policy(&bootstrap, &topic, "delete").await;
+    tokio::time::timeout(PATIENCE, reading).await.expect("it ends once the spool is empty").unwrap();
+    assert!(draining.0.wait().unwrap().success());
+    assert!(ids(&bootstrap, &topic).await.contains(&"evt_5".to_owned()));
+}
