@@ -186,6 +186,7 @@ impl App {
             bodies: Bodies::default(),
             verification: Verification::default(),
             callers: Callers::new(&config.http),
+            clocks: health.clocks.clone(),
             watch,
             refusals,
             tracer,

@@ -117,6 +117,7 @@ reasons! {
     KafkaUnavailable   "kafka_unavailable"   Unavailable  SERVICE_UNAVAILABLE      ERROR "Kafka did not acknowledge in time.";
     SpoolFull          "spool_full"          Unavailable  SERVICE_UNAVAILABLE      ERROR "Kafka is out and the spool has reached a bound.";
     SpoolError         "spool_error"         Unavailable  SERVICE_UNAVAILABLE      ERROR "Kafka is out and the spool cannot write.";
+    ClockOff           "clock_off"           Unavailable  SERVICE_UNAVAILABLE      ERROR "Our clock is off, and by it the signed time is too far from now.";
     SchemaUnknown      "schema_unknown"      Unavailable  SERVICE_UNAVAILABLE      ERROR "The registry has not given the schema an id, or has lost it.";
 }
 

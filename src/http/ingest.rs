@@ -21,6 +21,7 @@ use super::unverified::Budget;
 use super::verification::{Allowance, Asked, Verdict, Verification};
 use super::{Phase, body, response};
 use crate::delivery::{Deadline, Delivery, Id};
+use crate::observe::clock::Clocks;
 use crate::observe::metrics;
 use crate::observe::traces::{Ending, Trace, Tracer};
 use crate::outcome::{Fault, Reason};
@@ -64,6 +65,8 @@ pub struct Ingest {
     pub refusals: Refusals,
     /// Who makes spans; `None` where no collector is configured.
     pub tracer: Option<Tracer>,
+    /// Whether our clock is off.
+    pub clocks: Arc<Clocks>,
 }
 
 /// What is known from the head on.
@@ -190,6 +193,7 @@ async fn run(ingest: &Arc<Ingest>, admitted: Admitted, head: Head, mut trace: Tr
                 callers: &ingest.callers,
                 bodies: &ingest.bodies,
                 limits: &ingest.limits,
+                clocks: &ingest.clocks,
             };
             match ingest.verification.verify(delivery, &mut charge, &asked).await {
                 Verdict::Verified(search, stale) => {

@@ -20,6 +20,7 @@ use std::thread::available_parallelism;
 use std::time::Instant;
 
 use http::StatusCode;
+use jiff::Timestamp;
 use quick_cache::sync::Cache;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::spawn_blocking;
@@ -31,6 +32,7 @@ use super::callers::{Callers, Client};
 use super::ingest::Limits;
 use super::unverified::{Budget, UsedUp};
 use crate::delivery::{Deadline, Delivery};
+use crate::observe::clock::Clocks;
 use crate::observe::metrics::{self, Limited};
 use crate::outcome::{Fault, Reason};
 use crate::sources::Source;
@@ -80,6 +82,7 @@ pub(super) struct Asked<'a> {
     pub(super) callers: &'a Callers,
     pub(super) bodies: &'a Bodies,
     pub(super) limits: &'a Limits,
+    pub(super) clocks: &'a Clocks,
 }
 
 /// What became of it.
@@ -132,7 +135,10 @@ impl Verification {
         let (search, found) = self.search(Search::new(delivery), charge, asked).await;
         let verified = search.as_ref().and_then(Search::verified);
         let judged = match (found, verified) {
-            (Ok(()), Some(verified)) => asked.source.judge_age(&verified),
+            (Ok(()), Some(verified)) => {
+                let judged = asked.source.judge_age(&verified);
+                judged.map_err(|fault| asked.unless_ours(fault, verified.delivery().received_at))
+            }
             (Ok(()), None) => Err(Reason::SignatureMismatch.into()),
             (Err(fault), _) => Err(fault),
         };
@@ -143,7 +149,10 @@ impl Verification {
             }
             (judged, search) => {
                 let fault = judged.err().unwrap_or_else(|| Reason::SignatureMismatch.into());
-                asked.charge(search.as_ref().map_or(0, Search::work), &fault);
+                // Of one that is authentic nobody is charged with our clock.
+                if fault.reason != Reason::ClockOff {
+                    asked.charge(search.as_ref().map_or(0, Search::work), &fault);
+                }
                 Verdict::Unverified(search.map(Search::into_delivery), fault)
             }
         }
@@ -254,6 +263,12 @@ async fn turn(
 }
 
 impl Asked<'_> {
+    /// By a clock that is off nobody can tell that a delivery is stale: its sender is to come again.
+    fn unless_ours(&self, fault: Fault, received_at: Timestamp) -> Fault {
+        let off = (fault.reason == Reason::StaleRejected).then(|| self.clocks.off(received_at)).flatten();
+        off.map_or(fault, |off| Fault::new(Reason::ClockOff, off))
+    }
+
     /// Counts what was spent on a delivery that did not verify.
     fn charge(&self, work: u64, fault: &Fault) {
         self.source.unverified.add(work);

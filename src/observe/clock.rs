@@ -141,17 +141,24 @@ impl Clocks {
         Some(SignedDuration::from_millis(ours.as_millisecond().saturating_sub(theirs)))
     }
 
-    /// Whether our clock is right, for all that is known: Kafka's word counts before the registry's.
+    /// How far our clock is ahead, and whose it is held against: Kafka's counts before the registry's.
+    fn known(&self, ours: Timestamp) -> Option<(Reference, SignedDuration)> {
+        Reference::ALL.into_iter().find_map(|reference| Some((reference, self.ahead(reference, ours)?)))
+    }
+
+    /// How far off our clock is, and from whose; `None` where it is right, or nobody has told otherwise.
+    pub fn off(&self, ours: Timestamp) -> Option<String> {
+        let (reference, ahead) = self.known(ours).filter(|(_, ahead)| ahead.abs() > TOLERATED)?;
+        let whose = if reference == Reference::Kafka { "Kafka's" } else { "the registry's" };
+        let by = SignedDuration::from_secs(ahead.abs().as_secs());
+        let side = if ahead.is_negative() { "behind" } else { "ahead of" };
+        Some(format!("our clock is {by:#} {side} {whose}"))
+    }
+
+    /// Whether our clock is right, for all that is known.
     pub fn judge(&self, ours: Timestamp) -> (State, String) {
-        let known =
-            Reference::ALL.into_iter().find_map(|reference| Some((reference, self.ahead(reference, ours)?)));
         let mut why = Vec::new();
-        if let Some((reference, ahead)) = known.filter(|(_, ahead)| ahead.abs() > TOLERATED) {
-            let whose = if reference == Reference::Kafka { "Kafka's" } else { "the registry's" };
-            let by = SignedDuration::from_secs(ahead.abs().as_secs());
-            let side = if ahead.is_negative() { "behind" } else { "ahead of" };
-            why.push(format!("our clock is {by:#} {side} {whose}: set the one that is wrong"));
-        }
+        why.extend(self.off(ours).map(|off| format!("{off}: set the one that is wrong")));
         let refused = self.refused.load(Ordering::Relaxed);
         if refused != UNKNOWN && self.elapsed().saturating_sub(refused) < REFUSED.as_millis() as i64 {
             why.push(
@@ -162,7 +169,7 @@ impl Clocks {
             );
         }
         let state = if why.is_empty() { State::Ok } else { State::Degraded };
-        match known {
+        match self.known(ours) {
             None if why.is_empty() => (state, "no other clock was heard yet".into()),
             _ => (state, why.join("; ")),
         }

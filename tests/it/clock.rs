@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use crate::support::broker::Broker;
 use crate::support::clock::Clock;
 use crate::support::process::{Log, Process, serve_under};
-use crate::support::{PATIENCE, Setup, batch, datagrid, kafka, unique, until};
+use crate::support::{PATIENCE, SECRET, Setup, batch, datagrid, hmac_with, kafka, unique, until};
 
 /// So that it looks each moment for what is too old, and not after 30 s and then each 5 minutes.
 const AT_ONCE: &str =
@@ -244,4 +244,29 @@ async fn a2_a_clock_that_jumps_forth_and_back_stops_nothing() {
         assert!(began.elapsed() < Duration::from_secs(20), "no thread sleeps until the clock is right again");
     }
     assert_eq!(world.ids().await, all);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn by_a_clock_that_is_known_to_be_off_no_delivery_is_refused_as_stale() {
+    let broker = Broker::start().await;
+    let mut world = World::new(&broker, 2 * HOUR);
+    world.setup.rules += "stale = \"reject\"\n";
+    world.start().await;
+    until("a clock that is off", async || world.ready().await["parts"]["clock"]["state"] == "degraded").await;
+    let url = format!("http://{}/hooks/{}", world.program.as_ref().unwrap().1, world.setup.source);
+    let body = batch("evt_000");
+    let post = async |secret: &str, ago: SignedDuration| {
+        let time = (Timestamp::now() - ago).as_second();
+        let signature = format!("t={time},v1={}", hmac_with(secret, format!("{time}.{body}").as_bytes()));
+        let request = world.client.post(&url).header("Datagrid-Signature", signature).body(body.clone());
+        let answer = request.send().await.unwrap();
+        let again = answer.headers().contains_key("retry-after");
+        (answer.status().as_u16(), again, answer.json::<Value>().await.unwrap()["reason"].clone())
+    };
+    assert_eq!(post(SECRET, RIGHT).await, (503, true, "clock_off".into()));
+    // Who did not sign it is not asked to come again.
+    assert_eq!(post("another", RIGHT).await.0, 401);
+    world.clock.set(RIGHT);
+    assert!(matches!(post(SECRET, RIGHT).await.0, 200 | 202));
+    assert_eq!(post(SECRET, 2 * HOUR).await.0, 401, "stale indeed");
 }
