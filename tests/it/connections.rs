@@ -64,6 +64,12 @@ async fn answer(stream: &mut TcpStream) -> Option<String> {
     tokio::time::timeout(PATIENCE, read).await.expect("an answer or an end")
 }
 
+/// Open connections to a port, as the metrics tell once a second.
+fn open_at(metrics: &str, port: &str) -> Option<u64> {
+    let name = format!("hookstream_connections{{port=\"{port}\"}} ");
+    metrics.lines().find_map(|line| line.strip_prefix(&name)?.parse().ok())
+}
+
 /// Strangers who each hold a connection to `to`, and open it again when it is closed. Each sends what `bytes` gives, again
 /// and again, and reads what comes.
 fn crowd(to: SocketAddr, strangers: usize, bytes: &'static [u8]) -> JoinSet<()> {
@@ -304,7 +310,11 @@ async fn b7_with_too_few_files_connections_are_fewer_and_deliveries_and_probes_g
     let admin_address: SocketAddr = admin.parse().unwrap();
     let _strangers =
         (crowd_from(1, hooks_address, 80, HALF_A_HEAD), crowd_from(1, admin_address, 40, HALF_A_HEAD));
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    until("the crowds", async || {
+        let metrics = get("/metrics").await.text().await.unwrap();
+        open_at(&metrics, "http") >= Some(10) && open_at(&metrics, "admin") >= Some(4)
+    })
+    .await;
     for n in 0..20 {
         let start = Instant::now();
         assert_eq!(post(&format!("evt_{n}")).await, 200);
@@ -337,7 +347,11 @@ async fn b3_probes_are_answered_while_strangers_hold_the_operators_port() {
         [("keep-alive", probe), ("half a head", HALF_A_HEAD), ("half a body", stalled.as_bytes())]
     {
         let crowd = crowd(service.app.admin, 100, bytes);
-        tokio::time::sleep(Duration::from_millis(500)).await;
+        until("the crowd", async || {
+            let metrics = client.get(format!("http://{}/metrics", service.app.admin)).send().await.unwrap();
+            open_at(&metrics.text().await.unwrap(), "admin") >= Some(64)
+        })
+        .await;
         let mut times = Vec::new();
         for n in 0..100 {
             let path = if n % 2 == 0 { "livez" } else { "readyz" };

@@ -4,7 +4,6 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use reqwest::Client;
 use rustls::pki_types::ServerName;
@@ -90,12 +89,26 @@ impl Service {
     }
 }
 
-/// What reads a head has read it by then: an answer to somebody who came later.
+/// Bytes that lie unread in the kernel for a port: what its own end has to read, and what others have not yet sent it.
+fn unread(port: u16) -> u64 {
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let hexadecimal = |text: &str| u64::from_str_radix(text, 16).unwrap();
+    let lines = table.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let waiting = lines.map(|line| {
+        let is_ours = |address: &str| hexadecimal(address.split_once(':').unwrap().1) == u64::from(port);
+        let (sending, receiving) = line[4].split_once(':').unwrap();
+        let receiving = if is_ours(line[1]) { hexadecimal(receiving) } else { 0 };
+        receiving + if is_ours(line[2]) { hexadecimal(sending) } else { 0 }
+    });
+    waiting.sum()
+}
+
+/// All that was sent is read, and who has read it has kept it: somebody who came later has an answer.
 async fn settle(service: &Service) {
+    until("all that was sent to be read", async || unread(service.hooks.port()) == 0).await;
     for _ in 0..20 {
         service.get("/livez").await;
     }
-    tokio::time::sleep(Duration::from_millis(500)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
