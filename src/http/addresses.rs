@@ -58,7 +58,7 @@ impl Drop for Counted {
 }
 
 /// An IPv6 client commonly has a network of 64 bits to itself: that network counts as one.
-pub(super) fn network_of(address: IpAddr) -> IpAddr {
+pub fn network_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX))),
         v4 => v4,

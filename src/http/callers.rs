@@ -23,6 +23,25 @@ pub struct Client {
 }
 
 impl Client {
+    /// The peer; of a trusted proxy, the first address from the right in its header that is not a trusted proxy's, or
+    /// the last that there is. Each proxy writes down whom it was called by behind what that one told, so what a
+    /// stranger writes stands left of the stranger's own address and is not read. The lines of the header are one list.
+    pub fn of(peer: IpAddr, trusted: &Networks, headers: &HeaderMap, header: &HeaderName) -> Self {
+        let peer = peer.to_canonical();
+        let mut address = peer;
+        // Bytes: what a stranger wrote before the last comma need not be text.
+        let lines = headers.get_all(header).iter().rev();
+        let mut told = lines.flat_map(|line| line.as_bytes().rsplit(|byte| *byte == b','));
+        while trusted.contains(address) {
+            let Some(entry) = told.next() else { break };
+            match read(entry) {
+                Some(read) => address = read,
+                None => return Self { address: None, peer },
+            }
+        }
+        Self { address: Some(address), peer }
+    }
+
     /// What limits count it under: what is not known, under its proxy.
     pub fn counted(&self) -> IpAddr {
         self.address.unwrap_or(self.peer)
@@ -61,7 +80,7 @@ impl Callers {
         let Some(Peer(peer)) = request.extensions().get() else {
             return Client { address: None, peer: Ipv4Addr::UNSPECIFIED.into() };
         };
-        client(*peer, &self.trusted, request.headers(), &self.header)
+        Client::of(*peer, &self.trusted, request.headers(), &self.header)
     }
 
     /// Which budgets its address has used up.
@@ -75,32 +94,15 @@ impl Callers {
     }
 }
 
-/// The peer; of a trusted proxy, the first address from the right in its header that is not a trusted proxy's, or
-/// the last that there is. Each proxy writes down whom it was called by behind what that one told, so what a
-/// stranger writes stands left of the stranger's own address and is not read. The lines of the header are one list.
-fn client(peer: IpAddr, trusted: &Networks, headers: &HeaderMap, header: &HeaderName) -> Client {
-    let peer = peer.to_canonical();
-    let mut address = peer;
-    // Bytes: what a stranger wrote before the last comma need not be text.
-    let lines = headers.get_all(header).iter().rev();
-    let mut told = lines.flat_map(|line| line.as_bytes().rsplit(|byte| *byte == b','));
-    while trusted.contains(address) {
-        let Some(entry) = told.next() else { break };
-        match read(entry) {
-            Some(read) => address = read,
-            None => return Client { address: None, peer },
-        }
-    }
-    Client { address: Some(address), peer }
-}
-
 /// `192.0.2.1`, `2001:db8::1` or `[2001:db8::1]`; a port behind it is passed over, but not behind an IPv6 address
 /// without brackets, where nobody could tell it from the address.
 fn read(entry: &[u8]) -> Option<IpAddr> {
     let text = std::str::from_utf8(entry).ok()?.trim_matches([' ', '\t']);
     let bare = || text.parse().ok();
     let bracketed = || text.strip_prefix('[')?.strip_suffix(']')?.parse().map(|v6: Ipv6Addr| v6.into()).ok();
-    let with_port = || text.parse().map(|socket: SocketAddr| socket.ip()).ok();
+    // A zone is no part of an address; the standard library reads one only where a port is behind it.
+    let with_port =
+        || text.parse().map(|socket: SocketAddr| socket.ip()).ok().filter(|_| !text.contains('%'));
     bare().or_else(bracketed).or_else(with_port).map(|address: IpAddr| address.to_canonical())
 }
 

@@ -19,6 +19,7 @@ mod unverified;
 mod verification;
 mod wire;
 
+pub use addresses::network_of;
 pub use admin::Operator;
 pub use body::Bodies;
 pub use callers::{Callers, Client};

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 #[path = "../fuzz/src/lib.rs"]
 mod targets;
 
-use targets::{canonical, capture, config, envelope, letter, pins, signature, wire};
+use targets::{canonical, capture, config, envelope, forwarded, letter, pins, signature, wire};
 
 const SEED: u64 = 20_261_124;
 
@@ -92,6 +92,11 @@ fn any_signed_body_becomes_events_that_give_it_back_or_a_dead_letter() {
 #[test]
 fn c7_any_bytes_on_a_connection_are_read_as_a_strict_reader_reads_them() {
     pass("wire", 3_000, wire::run);
+}
+
+#[test]
+fn whatever_stands_in_x_forwarded_for_the_client_is_whom_a_strict_reader_says() {
+    pass("forwarded", 10_000, forwarded::run);
 }
 
 #[test]

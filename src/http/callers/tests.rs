@@ -19,7 +19,7 @@ fn judged(peer: IpAddr, trusted: &Networks, lines: &[impl AsRef<[u8]>]) -> Optio
         headers.append(HEADER, HeaderValue::from_bytes(line.as_ref()).unwrap());
         headers.append("x-other", HeaderValue::from_static("198.51.100.77"));
     }
-    let client = client(peer, trusted, &headers, &HEADER);
+    let client = Client::of(peer, trusted, &headers, &HEADER);
     assert_eq!(client.peer, peer.to_canonical());
     assert_eq!(client.counted(), client.address.unwrap_or(client.peer));
     client.address

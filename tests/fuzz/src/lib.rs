@@ -5,6 +5,7 @@ pub mod canonical;
 pub mod capture;
 pub mod config;
 pub mod envelope;
+pub mod forwarded;
 mod json;
 pub mod letter;
 pub mod pins;
