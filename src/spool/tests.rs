@@ -106,6 +106,17 @@ fn block(spool: &Spool) -> mpsc::Sender<()> {
 
 const SOON: Duration = Duration::from_secs(20);
 
+/// Waits for what the writer does by itself.
+async fn eventually(what: &str, condition: impl Fn() -> bool) {
+    let waiting = async {
+        while !condition() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let waited = tokio::time::timeout(SOON, waiting).await;
+    waited.unwrap_or_else(|_| panic!("waited {SOON:?} for {what}"));
+}
+
 #[tokio::test]
 async fn what_goes_in_comes_out_the_same_and_in_order() {
     let dir = tempfile::tempdir().unwrap();

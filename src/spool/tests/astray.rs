@@ -39,17 +39,13 @@ async fn a3_files_that_are_gone_are_noticed_without_a_delivery() {
     let (inner, away) = (dir.path().join("spool"), dir.path().join("away"));
     let spool = filled(&inner, 1).await;
     std::fs::rename(&inner, &away).unwrap();
-    while spool.stats().astray.is_none() {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    eventually("the files to be missed", || spool.stats().astray.is_some()).await;
     // Another directory in its place, with files of the same names.
     drop(filled(&inner, 2).await);
     assert!(spool.store(vec![row(7)]).await.is_err());
     std::fs::remove_dir_all(&inner).unwrap();
     std::fs::rename(&away, &inner).unwrap();
-    while spool.stats().astray.is_some() {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    eventually("the files to be found", || spool.stats().astray.is_none()).await;
     spool.store(vec![row(8)]).await.expect("the very files are back");
 }
 

@@ -169,6 +169,20 @@ async fn a1_what_a_kill_leaves_is_no_damage() {
     spool.store(vec![row(ROWS)]).await.unwrap();
     is_clean("after a transaction that failed", &Image::of(dir.path()), ROWS + 1).await;
 
+    // Behind a shorter transaction stands the end of a longer one that was never synced, its commit too.
+    let continued = async |rows: u64| {
+        let (dir, spool, ..) = opened(&image).await;
+        spool.store((0..rows).map(|n| row(ROWS + n)).collect()).await.unwrap();
+        Image::of(dir.path())
+    };
+    let (longer, shorter) = (continued(50).await, continued(1).await);
+    let end = longer.clone().file("spool.db-wal").clone();
+    let both = shorter.with("spool.db-wal", |bytes| {
+        assert!(end.len() > bytes.len() + 2 * FRAME);
+        bytes.extend_from_slice(&end[bytes.len()..]);
+    });
+    is_clean("in front of a transaction that was never synced", &both, ROWS + 1).await;
+
     // Between the commit and the mark.
     let older = Image::of(dir.path()).file(mark::FILE).clone();
     spool.store(vec![row(ROWS + 1)]).await.unwrap();
@@ -259,9 +273,7 @@ async fn a1_a_report_is_told_until_it_is_taken_away() {
     assert_eq!(spool.stats().salvaged.len(), 1);
     let aside = opened.salvage.unwrap().aside;
     std::fs::remove_file(format::with(&aside, ".json")).unwrap();
-    while !spool.stats().salvaged.is_empty() {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    eventually("the report to be missed", || spool.stats().salvaged.is_empty()).await;
     assert_eq!(spool.stats().health().0, health::State::Ok);
     drop((spool, dir));
 }

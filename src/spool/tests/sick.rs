@@ -25,9 +25,7 @@ async fn c5_a_disk_that_fails_is_down_with_its_cause_until_a_write_succeeds() {
     assert_eq!(spool.stats().health().0, health::State::Down);
     on_writer(&spool, |_, fault| fault.io = false).await;
     // Without a delivery that would find out.
-    while spool.stats().health().0 != health::State::Ok {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    eventually("a write to succeed", || spool.stats().health().0 == health::State::Ok).await;
     spool.store(vec![row(1)]).await.unwrap();
     assert_eq!(keys(&oldest(&spool, "a").await), ["0", "1"]);
 }
@@ -49,9 +47,7 @@ async fn k11_a_write_lock_of_another_program_is_waited_for_and_told() {
         let spool = spool.clone();
         async move { spool.store(vec![row(1)]).await }
     });
-    while spool.stats().failing.is_none() {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    eventually("the lock to be told", || spool.stats().failing.is_some()).await;
     let (state, why) = spool.stats().health();
     assert!(state == health::State::Down && why.contains("another program"), "{why}");
     tokio::time::sleep(Duration::from_millis(600)).await;
@@ -70,15 +66,11 @@ async fn k11_who_no_longer_waits_is_not_stored_after_all() {
     let late = tokio::time::timeout(Duration::from_millis(400), spool.store(vec![row(1)])).await;
     assert!(late.is_err());
     // Without a delivery it is told all the same, and is found well again.
-    while spool.stats().failing.is_none() {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    eventually("the lock to be told", || spool.stats().failing.is_some()).await;
     // The writer looks who still waits four times a second.
     tokio::time::sleep(Duration::from_millis(800)).await;
     other.execute_batch("ROLLBACK").unwrap();
-    while spool.stats().failing.is_some() {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    eventually("a write to succeed", || spool.stats().failing.is_none()).await;
     spool.store(vec![row(2)]).await.unwrap();
     assert_eq!(keys(&oldest(&spool, "a").await), ["0", "2"]);
 }
