@@ -14,8 +14,9 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
     cargo build --release --locked --bin hookstream \
     && cp target/release/hookstream /usr/local/bin/hookstream
 
-# The same Debian as above, for its libc. Not distroless: the health checks of docker-compose.yml
-# use bash, so that no client such as curl has to be installed and kept up to date.
+# The same Debian as above, for its libc. Not distroless: docker-compose.yml runs bash in this image, for its health
+# check and its demo sender, so that no client such as curl has to be installed and kept up to date. The HEALTHCHECK
+# below does without.
 FROM debian:bookworm-slim
 LABEL org.opencontainers.image.title="hookstream" \
       org.opencontainers.image.description="Signed webhooks in, Avro events in Kafka out" \

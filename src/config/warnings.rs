@@ -52,7 +52,7 @@ pub(super) fn keys_unbound(source: &str, rules: &Source, secrets: &[Secret]) -> 
     (!rules.binding_in_key).then(|| {
         format!(
             "source {source}: binding_in_key is false, so whoever has the bound secret {} can send another tenant's event id \
-             and take that record's key; set it to true once the consumers know such keys (README, A secret for each tenant)",
+             and take that record's key; set it to true once the consumers know such keys (docs/secrets.md, A secret for each tenant)",
             bound.name
         )
     })
@@ -87,7 +87,7 @@ pub(super) fn times(source: &str, secrets: &[Secret], now: Timestamp) -> Times {
                 });
                 let next = match next {
                     Some(next) => format!("switch the provider to {} before", next.name),
-                    None => String::from("put the next one beside it (README, Rotate a secret)"),
+                    None => String::from("put the next one beside it (docs/secrets.md, Rotate a secret)"),
                 };
                 let left = left(until.duration_since(now));
                 format!("source {source}: the secret {name} counts until {until} only, {left}; {next}")

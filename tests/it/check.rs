@@ -85,7 +85,7 @@ fn what_is_generic_unsigned_weak_or_about_to_expire_is_said() {
         "note  source github: X-GitHub-Delivery and X-GitHub-Event are not covered by the signature (docs/security.md)\n",
         "note  source gitlab: a token signs nothing: who has it can send anything (docs/security.md)\n",
         "warn  source datagrid: its signatures are made with SHA-1",
-        "only, 2 more days; put the next one beside it (README, Rotate a secret)\n",
+        "only, 2 more days; put the next one beside it (docs/secrets.md, Rotate a secret)\n",
     ] {
         assert!(stdout.contains(expected), "{expected} is not in\n{stdout}");
     }

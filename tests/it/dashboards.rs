@@ -242,15 +242,15 @@ fn dashboards_misnaming_is_found() {
 
 #[test]
 fn dashboards_each_alert_has_its_runbook_and_its_cases() {
-    let (runbook, cases) = (read("docs/operations.md"), read("deploy/prometheus/alerts_test.yml"));
+    let (runbook, cases) = (read("docs/runbook.md"), read("deploy/prometheus/alerts_test.yml"));
     let alerts: Vec<Rule> = rules().into_iter().filter(|rule| rule.is_alert).collect();
     for Rule { name, text, .. } in &alerts {
         let severities = ["critical", "warning", "info"].map(|severity| format!("severity: {severity}\n"));
         assert!(severities.iter().any(|severity| text.contains(severity)), "{name} has no severity");
         assert!(text.contains("summary: ") && text.contains("description: "), "{name}");
-        let url = format!("runbook_url: docs/operations.md#{}\n", name.to_lowercase());
+        let url = format!("runbook_url: docs/runbook.md#{}\n", name.to_lowercase());
         assert!(text.contains(&url), "{name} needs {url}");
-        assert!(runbook.contains(&format!("\n### {name}\n")), "docs/operations.md has no {name}");
+        assert!(runbook.contains(&format!("\n### {name}\n")), "docs/runbook.md has no {name}");
         assert!(cases.contains(&format!("alertname: {name}\n")), "{name} has no case in which it fires");
         assert!(
             cases.contains(&format!("alertname: {name}, exp_alerts: []}}")),

@@ -15,12 +15,14 @@ const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/metrics.md");
 
 const HEAD: &str = "# Metrics
 
-What `/metrics` on the operator's port has. Made by a test from [src/observe/metrics.rs](../src/observe/metrics.rs): to
-change a text here, change it there, then `HOOKSTREAM_WRITE_DOCS=1 cargo test --test it metrics_page`.
+The metrics in `/metrics` on the operator's port. A test makes this page from
+[src/observe/metrics.rs](../src/observe/metrics.rs): to change a text, change it there, then
+`HOOKSTREAM_WRITE_DOCS=1 cargo test --test it metrics_page`.
 
-Label values are bounded: by the configuration, the list of reasons, the size of the cluster, or as it says. A metric
-with labels appears with its first event, unless it says otherwise. Times are seconds since 1970, so that
-`time() - METRIC` is an age; NaN compares as false, and sets off no alarm.
+Label values are bounded: by the configuration, the list of reasons, the size of the cluster, or as the row says. A metric with
+labels appears with its first event, unless its row says otherwise; `hookstream_deliveries_total` and
+`hookstream_delivery_duration_seconds` have the outcome `published` of each source from the start, with 0. Times are seconds since
+1970, so that `time() - METRIC` is an age; NaN compares as false, and triggers no alert.
 
 | metric | | labels | |
 |---|---|---|---|

@@ -1,9 +1,9 @@
-//! The questions and commands of docs/operations.md, each against a running service.
+//! The questions and commands of docs/runbook.md, each against a running service.
 
 use crate::cli::{hookstream, run};
 use crate::support::{SECRET, Setup, batch, datagrid, groups, process, stack, unique, until};
 
-const PAGE: &str = include_str!("../../docs/operations.md");
+const PAGE: &str = include_str!("../../docs/runbook.md");
 
 /// The commands of the table.
 fn commands() -> Vec<&'static str> {

@@ -310,7 +310,7 @@ async fn the_log_tells_the_secret_and_the_number_of_events_and_what_will_not_las
     let warning = find("message", "the secret old counts until").expect("a warning");
     let text = warning["message"].as_str().unwrap();
     assert!(
-        text.ends_with("only, 2 more days; put the next one beside it (README, Rotate a secret)"),
+        text.ends_with("only, 2 more days; put the next one beside it (docs/secrets.md, Rotate a secret)"),
         "{text}"
     );
 

@@ -18,49 +18,127 @@ const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/topics.md");
 
 const ALL: &str = r#"# Topics
 
-What a consumer finds in Kafka. Made by a test from the schemas' own docs: to change a field's text here, change its
-`doc` in [schemas/](../schemas), then `HOOKSTREAM_WRITE_DOCS=1 cargo test --test it topics_page`.
-[examples/](../examples) has consumers in Python, Java and Rust, and a table for Flink SQL.
+What a consumer finds in Kafka. A test makes this page from the schemas: to change a field's text, change its `doc` in
+[schemas/](../schemas), then `HOOKSTREAM_WRITE_DOCS=1 cargo test --test it topics_page`. [examples/](../examples) has
+consumers in Python, Java and Rust, and tables for Flink SQL.
 
-The names below are those of sources that are called as their preset. A source with another name has it in topics,
-subjects and headers; the Avro names stay.
+The names below are those of sources named like their preset. For a source with another name, topics, subjects and headers have
+that name; the Avro names stay the same.
 
-- **At least once.** A sender repeats what was not answered in time, so an event may be there several times, with the same
-  key and value but for `received_at`. Drop duplicates by the key. Topics compact, so of old records of a key the last is
-  left; but later, and not for certain.
-- **The key** is the event id in UTF-8. Where a source has
-  [another key](../README.md#another-key) for an event type, drop duplicates by `id`; that topic does not compact.
-  Where its secrets are bound to tenants, the key says [whose it is](#keys-with-a-binding).
-- **The value** is Avro in Confluent's wire format: a zero byte, the schema's id (4 bytes, big-endian), Avro. It is never
-  null: there are no tombstones.
-- **The partition** is chosen as Kafka's Java clients do, by murmur2 of the key. Order holds within a partition and is that
-  of arrival; when things happened, `time` tells.
-- **The timestamp** of the Kafka record is when it was appended, by Kafka's clock (`message.timestamp.type=LogAppendTime`);
-  in a topic that somebody else has made with `CreateTime`, when it was handed over. So its retention begins when it is
-  there for you to read, however long Kafka was out before and whatever our clock says. When it was received stands in
-  `received_at` and in the header `hookstream-received-at`, when it happened in `time`: a window or a join by time takes
-  one of these.
-- **Topics** are made with `cleanup.policy=compact,delete` and 30 days of retention, unless the configuration or your
-  platform says otherwise.
-- **Schemas change** so that old and new readers can read old and new records (FULL_TRANSITIVE): fields come with a default,
-  and none changes its type.
-- **A subscription** to `^datagrid\..*` has typed events only: dead letters stand outside of it. New topics are found
-  when the client asks for them again (`metadata.max.age.ms`, 5 minutes).
+- **At least once.** A sender repeats what was not answered in time, so an event may occur several times, with the same key and
+  the same value except for `received_at`. Drop duplicates by the key. Topics are compacted, so in the end only a key's last record
+  is left; but that happens later, and is not guaranteed.
+- **The key** is the event id in UTF-8. Grapevine sends no id: there it is `sha256:` and the digest of what was signed, the same
+  for each retry. If a source has [another key](configuration.md#another-key) for an event type, drop duplicates by `id`; that
+  topic is not compacted. If the source's secrets are bound to tenants, the key says [whose it is](#keys-with-a-binding).
+- **The value** is Avro in Confluent's wire format: a zero byte, the schema's id (4 bytes, big-endian), Avro. It is never null:
+  there are no tombstones.
+- **The partition** is murmur2 of the key, as in Kafka's Java clients. Order holds within a partition and is the order of arrival;
+  `time` says when things happened.
+- **The timestamp** of the Kafka record is when Kafka appended it, by Kafka's clock (`message.timestamp.type=LogAppendTime`). In a
+  topic that somebody else has created with `CreateTime`, it is when hookstream handed the record to Kafka. So retention begins when
+  you can read the record, however long Kafka was unavailable before and whatever our clock says. `received_at` and the header
+  `hookstream-received-at` are the time of receipt, `time` is when the event happened: use one of these for a window or a join.
+- **Topics** that hookstream creates have 6 partitions, 3 copies (fewer if there are fewer brokers), `cleanup.policy=compact,delete`
+  (`delete` with another key) and 30 days of retention, unless the configuration or your platform says otherwise.
+- **Schemas change** such that old and new readers can read old and new records (FULL_TRANSITIVE): new fields have a default, and no
+  field changes its type.
+- **A subscription** to `^datagrid\..*` gets typed events only: dead letters are outside of it. Clients find new topics when they
+  refresh their metadata (`metadata.max.age.ms`, 5 minutes).
+
+## An example
+
+A record of `datagrid.batch_prediction.failed`, as `hookstream tail` prints it in a pipe, made by `hookstream send` to
+`hookstream dev` and indented here:
+
+```json
+{
+  "topic": "datagrid.batch_prediction.failed",
+  "partition": 1,
+  "offset": 0,
+  "timestamp": 1796046680657,
+  "time": "2026-11-30T13:51:20.657Z",
+  "key": "evt_01a22cb9725071fc983886b3e44b946e",
+  "headers": {
+    "ce_specversion": "1.0",
+    "ce_id": "evt_01a22cb9725071fc983886b3e44b946e",
+    "ce_source": "/hooks/datagrid",
+    "ce_type": "batch_prediction.failed",
+    "ce_time": "2026-11-30T13:51:20Z",
+    "content-type": "application/avro",
+    "hookstream-delivery-id": "01a22cb9725170c5ad1541d0c5710c85",
+    "hookstream-received-at": "2026-11-30T13:51:20.657346085Z",
+    "hookstream-secret": "dev"
+  },
+  "schema_id": 1,
+  "value": {
+    "id": "evt_01a22cb9725071fc983886b3e44b946e",
+    "type": "batch_prediction.failed",
+    "source": "datagrid",
+    "time": "2026-11-30T13:51:20.000Z",
+    "received_at": "2026-11-30T13:51:20.657Z",
+    "data": {
+      "id": "bpred_def456",
+      "object": "batch_prediction",
+      "status": "failed",
+      "model": "magpie-1.1",
+      "completion_window": "24h",
+      "created_at": "2026-04-10T18:12:04.118Z",
+      "in_progress_at": null,
+      "finalizing_at": null,
+      "completed_at": null,
+      "failed_at": "2026-04-10T19:00:00.000Z",
+      "expired_at": null,
+      "expires_at": "2026-04-11T18:12:04.118Z",
+      "cancelling_at": null,
+      "cancelled_at": null,
+      "metadata": { "pipeline": "invoice-extraction", "run": "2026-04-10" },
+      "request_counts": { "total": 0, "processing": 0, "succeeded": 0, "errored": 0, "canceled": 0, "expired": 0 },
+      "results_url": null,
+      "error": {
+        "type": "invalid_request",
+        "title": "Input file could not be read",
+        "status": 422,
+        "detail": "Line 17 is not a JSON object.",
+        "instance": "/v1/batch-predictions/bpred_def456"
+      }
+    },
+    "additional_fields": {}
+  }
+}
+```
+
+Read it with hookstream (through the registry of its configuration), or with kcat:
+
+```console
+$ hookstream tail datagrid.batch_prediction.failed -o start -e
+$ kcat -b 127.0.0.1:9092 -r http://127.0.0.1:8081 -s value=avro -C -e -t datagrid.batch_prediction.failed -o beginning
+```
+
+In Flink SQL, with the tables of [examples/flink/events.sql](../examples/flink/events.sql):
+
+```sql
+SELECT `event_key`, `time`, `data`.`status`, `data`.`results_url`, `additional_fields`['/data/priority'] AS priority
+FROM batch_prediction_completed;
+```
+
+A consumer needs Read on the topics and on its group, and read access to the registry:
+[the commands](deploy.md#kafkas-permissions).
 
 ## `additional_fields`
 
-A map from JSON pointers, from the root of the delivery's body, to JSON text as it was sent. In it stands what the
-provider sent and the typed fields do not hold: members that the schema does not know, values that do not fit their field
-(which is null then), and values that their field cannot give back exactly (more digits, a finer time). Empty
-where the typed fields say everything. A field that a later schema knows moves out of it: read both for one version,
-`COALESCE(data.priority, additional_fields['/data/priority'])` in SQL; there it is JSON text, a string with its quotes.
-[docs/schemas.md](schemas.md) has the rules.
+A map from JSON pointers, from the root of the delivery's body, to JSON text as it was sent. It holds what the provider sent and
+the typed fields do not: members that the schema does not know, values that do not fit their field (which is null then), and
+values that their field cannot represent exactly (more digits, a finer time): with `"priority": 1.10` in `data`, it has
+`/data/priority` -> `1.10`. It is empty if the typed fields say everything. When a later schema gets a field for a member, the
+member moves out of it: read both for a while, `COALESCE(data.priority, additional_fields['/data/priority'])` in SQL; there it is
+JSON text, a string with its quotes. [schemas.md](schemas.md) has the rules.
 
 ## Keys with a binding
 
-A source may have [a secret for each tenant](../README.md#a-secret-for-each-tenant). Tenants choose their own event ids, so
-two of them may send the same. There a key that begins with a slash is a binding, a colon and the event id (or what the
-key has in its place):
+A source may have [a secret for each tenant](secrets.md#a-secret-for-each-tenant). Tenants choose their own event ids, so two of
+them may send the same one. For such a source, a key that begins with a slash is a binding, a colon and the event id (or the
+type's other key):
 
 | key | read as |
 |---|---|
@@ -69,9 +147,9 @@ key has in its place):
 | `evt_1` | `evt_1` of a secret that is bound to nothing |
 | `/=:/evt_1` | the same, of the id `/evt_1` |
 
-Cut at the first `:`, and the binding at its `=`; both of its parts are percent-encoded UTF-8, the id is not. No two pairs
-of binding and id have the same key, so drop duplicates by the key as everywhere. `id` and `ce_id` are the id alone, which
-names one event of one tenant. A source with `binding_in_key = false` has none of this.
+Split the key at the first `:`, and the binding at its `=`; both parts of the binding are percent-encoded UTF-8, the id is not. No
+two pairs of binding and id have the same key, so drop duplicates by key as always. `id` and `ce_id` are the id alone, which names
+one event of one tenant. A source with `binding_in_key = false` has no such keys.
 
 ## Headers
 
@@ -83,20 +161,20 @@ UTF-8; times are RFC 3339.
 | `ce_id` | the event id |
 | `ce_source` | `/hooks/` and the source's name |
 | `ce_type` | the event's type as it was sent |
-| `ce_time` | the event's own time with all its digits, if it is known |
+| `ce_time` | the event's own time with all its digits, if known |
 | `content-type` | `application/avro` |
-| `traceparent` | as the sender sent it, if it did; of a delivery that is [traced](operations.md#traces) that of hookstream's own span, which stands below the sender's |
-| `hookstream-delivery-id` | names the delivery in the answer, the log and here |
-| `hookstream-received-at` | when the head of the delivery had come |
-| `hookstream-secret` | the name of the secret that it was signed with |
-| `hookstream-unsigned` | the fields that no signature covers, as `id,type`, if there are such |
-| `hookstream-replayed` | `topic/partition/offset` of the dead letter that it was made from, if it was |
+| `traceparent` | as sent, if it was; for a [traced](operations.md#traces) delivery, hookstream's own span, a child of the sender's |
+| `hookstream-delivery-id` | the delivery's id, also in the answer and the log |
+| `hookstream-received-at` | when the head of the request was complete |
+| `hookstream-secret` | the name of the secret that signed it |
+| `hookstream-unsigned` | the fields that no signature covers, such as `id,type`, if there are any |
+| `hookstream-replayed` | `topic/partition/offset` of the dead letter from which it was replayed, if it was |
 "#;
 
 const GENERIC: &str = r#"## Event types without a schema
 
-An event type that a source has in `types`, and no schema for, has the generic record on its own topic. With
-`unmapped = "generic"` all other types share one.
+An event type in a source's `types` without a schema has the generic record on its own topic. With `unmapped = "generic"`, all other
+types share one topic.
 
 | | |
 |---|---|
@@ -104,24 +182,24 @@ An event type that a source has in `types`, and no schema for, has the generic r
 | subject | `<topic>-value` |
 | Avro name | `hookstream.<source>.<Name>`: `hookstream.github.PullRequest` for `pull_request` of `github` |
 | schema | [schemas/generic.avsc](../schemas/generic.avsc) |
-| key | the event id; where id or type are not signed `<id>:<16 hex digits>`, of the body's SHA-256, so that a captured delivery under another id stands beside an event and not in its place |
+| key | the event id; if id or type are unsigned, `<id>:<16 hex digits of the body's SHA-256>`, so that a captured delivery under another event's id does not replace that event |
 "#;
 
 const LETTERS: &str = r#"## Dead letters: `dead_letter.<source>`
 
-Deliveries that are authentic and of no use as an event. No schema and no subject: the value is the body, byte for
-byte (`{"hookstream":"the delivery had an empty body"}`, if that was empty). The key is the event id,
-else `sha256:` and the digest of the signed body, [with its binding](#keys-with-a-binding) where the secret has one. `cleanup.policy=delete`, `retention.ms=-1`: they are kept until
-somebody deletes them, and never compacted, so one key may stand there several times.
-[`hookstream replay`](../README.md#replay-dead-letters) publishes them once their cause is mended.
+Deliveries that are authentic but cannot become an event. They have no schema and no subject: the value is the body, byte for byte
+(`{"hookstream":"the delivery had an empty body"}`, if it was empty). The key is the event id, else `sha256:` and the digest of
+the signed body, [with its binding](#keys-with-a-binding) if the secret has one. The topic has `cleanup.policy=delete` and
+`retention.ms=-1`: dead letters are kept until somebody deletes them, and never compacted, so a key may occur several times.
+[`hookstream replay`](runbook.md#replay-dead-letters) publishes them once their cause is fixed.
 
 | header | |
 |---|---|
-| `hookstream-reason` | one of the table below |
-| `hookstream-detail` | where and what, if there is more to say; never a value of the body |
-| `hookstream-original-topic` | where it was bound, if that is known |
-| `content-type`, and others of the request | each that the source's rules read, its signature too; never a token |
-| `hookstream-form` | in which form the body was signed |
+| `hookstream-reason` | one of the reasons below |
+| `hookstream-detail` | place and problem, if there is more to say; never a value of the body |
+| `hookstream-original-topic` | the topic it was meant for, if known |
+| `content-type`, and others of the request | each header that the source's rules read, including its signature; never a token |
+| `hookstream-form` | the form in which the body was signed |
 | `hookstream-seal` | proves to `replay` that the delivery was verified |
 | `traceparent`, `hookstream-delivery-id`, `hookstream-received-at`, `hookstream-secret` | as above |
 
@@ -132,15 +210,15 @@ somebody deletes them, and never compacted, so one key may stand there several t
 const REPLAYED: &str = r"
 ## What became of them: `dead_letter.<source>.replayed`
 
-Written by `hookstream replay`, so that none is published twice. Compacted, no schema. The key is the dead letter's
-place, `topic/partition/offset`; the last record of a key counts. The header `hookstream-delivery-id` is the letter's. The
-value is JSON text:
+`hookstream replay` writes this topic, so that it publishes no dead letter twice. It is compacted and has no schema. The key is the
+dead letter's place, `topic/partition/offset`; a key's last record counts. The header `hookstream-delivery-id` is that of the dead
+letter. The value is JSON text:
 
 | member | |
 |---|---|
-| `outcome` | `published`, `handled` (it is a handshake), or `failed` (it is tried again next time) |
-| `reason` | why it failed, one of the list |
-| `topic`, `partition`, `offset` | where its record stands, if it has one; the first of several |
+| `outcome` | `published`, `handled` (it is a handshake), or `failed` (the next replay tries it again) |
+| `reason` | why it failed, one of the reasons above |
+| `topic`, `partition`, `offset` | where its record is, if it has one; of several, the first |
 | `at` | when, RFC 3339 |
 ";
 

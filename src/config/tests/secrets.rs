@@ -238,14 +238,15 @@ fn what_does_not_count_now_or_not_for_long_is_told() {
     let toml = format!("[source.datagrid]\nsecrets = [{soon}, {}]", bound("globex", ""));
     let loaded = load_toml(&toml, &[], &[]).unwrap();
     assert!(
-        loaded.warnings[0].ends_with("3 more days; put the next one beside it (README, Rotate a secret)")
+        loaded.warnings[0]
+            .ends_with("3 more days; put the next one beside it (docs/secrets.md, Rotate a secret)")
     );
 
     let loaded = load(&[("now", None, Some(0))]);
     assert_eq!(
         told(&loaded.warnings),
         ["source datagrid: the secret now counts until TIME only, less than a day more; \
-          put the next one beside it (README, Rotate a secret)"]
+          put the next one beside it (docs/secrets.md, Rotate a secret)"]
     );
     let loaded = load(&[("old", None, Some(-2)), ("next", Some(5), None)]);
     assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
