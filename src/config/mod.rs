@@ -20,6 +20,7 @@ mod problems;
 mod properties;
 mod reference;
 pub mod secret;
+pub mod settings;
 mod signature;
 mod source;
 #[cfg(test)]

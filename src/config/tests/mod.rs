@@ -11,6 +11,7 @@ mod callers;
 mod mistakes;
 mod properties;
 mod secrets;
+mod settings;
 mod told;
 
 const SECRETS: [(&str, &str); 2] = [
