@@ -22,6 +22,7 @@ mod clock;
 mod compaction;
 mod connections;
 mod dashboards;
+mod docs_pages;
 mod docs_tests;
 mod drift;
 mod durability;

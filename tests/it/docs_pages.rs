@@ -1,0 +1,281 @@
+//! What all pages have in common: links lead somewhere, commands are ones that the program takes, and numbers of lines
+//! are right.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use clap::error::ErrorKind;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(path: &Path) -> String {
+    std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// Every page: those at the root, and all below these directories.
+fn pages() -> Vec<PathBuf> {
+    fn markdown(directory: &Path, deep: bool, found: &mut Vec<PathBuf>) {
+        for path in std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()) {
+            if path.is_dir() && deep {
+                markdown(&path, deep, found);
+            } else if path.extension().is_some_and(|extension| extension == "md") {
+                found.push(path);
+            }
+        }
+    }
+    let mut found = Vec::new();
+    markdown(root(), false, &mut found);
+    for directory in ["docs", "deploy", "examples", "config", "schemas"] {
+        markdown(&root().join(directory), true, &mut found);
+    }
+    found.sort();
+    found
+}
+
+/// A page in parts: its prose, line by line, and its fenced blocks with their language.
+fn parts(page: &str) -> (Vec<&str>, Vec<(&str, Vec<&str>)>) {
+    let (mut prose, mut blocks, mut fence) = (Vec::new(), Vec::new(), None);
+    for line in page.lines() {
+        let trimmed = line.trim_start();
+        match (trimmed.strip_prefix("```"), &mut fence) {
+            (Some(language), None) => fence = Some((language, Vec::new())),
+            (Some(_), Some(_)) => blocks.extend(fence.take()),
+            (None, Some((_, lines))) => lines.push(trimmed),
+            (None, None) => prose.push(line),
+        }
+    }
+    assert!(fence.is_none(), "a block without an end");
+    (prose, blocks)
+}
+
+/// What stands between backticks, and the rest.
+fn code_and_text(prose: &[&str]) -> (Vec<String>, String) {
+    // A span may go over the end of a line.
+    let (mut code, mut text) = (Vec::new(), String::new());
+    for (n, part) in prose.join("\n").split('`').enumerate() {
+        if n % 2 == 1 {
+            code.push(part.replace('\n', " "));
+            text.push('`');
+        } else {
+            text += part;
+        }
+    }
+    (code, text)
+}
+
+fn targets(text: &str) -> Vec<&str> {
+    text.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(target, _)| target).collect()
+}
+
+/// The anchors of a page, as GitHub makes them of its headings.
+fn anchors(page: &str) -> BTreeSet<String> {
+    let mut anchors = BTreeSet::new();
+    for line in parts(page).0 {
+        let heading = line.trim_start_matches('#');
+        if heading.len() == line.len() || !heading.starts_with(' ') {
+            continue;
+        }
+        // Of a link in a heading, the text counts.
+        let (mut text, mut rest) = (String::new(), heading.trim());
+        while let Some((before, after)) = rest.split_once("](") {
+            text += before;
+            rest = after.split_once(')').map_or("", |(_, rest)| rest);
+        }
+        text += rest;
+        let slug: String = text
+            .to_lowercase()
+            .chars()
+            .filter_map(|c| match c {
+                ' ' => Some('-'),
+                c if c.is_alphanumeric() || matches!(c, '-' | '_') => Some(c),
+                _ => None,
+            })
+            .collect();
+        let numbered = (0..).map(|n| if n == 0 { slug.clone() } else { format!("{slug}-{n}") });
+        let free = numbered.into_iter().find(|slug| !anchors.contains(slug));
+        anchors.extend(free);
+    }
+    anchors
+}
+
+/// What is wrong with a page's links.
+fn broken(path: &Path, page: &str) -> Vec<String> {
+    let (_, text) = code_and_text(&parts(page).0);
+    let is_ours = |target: &&str| !target.contains("://") && !target.starts_with("mailto:");
+    let mut broken = Vec::new();
+    for target in targets(&text).into_iter().filter(is_ours) {
+        let (file, anchor) =
+            target.split_once('#').map_or((target, None), |(file, anchor)| (file, Some(anchor)));
+        let file = if file.is_empty() { path.to_owned() } else { path.with_file_name("").join(file) };
+        if file != path && !file.exists() {
+            broken.push(format!("{target}: no such file"));
+        } else if let Some(anchor) = anchor {
+            let page = if file == path { page.to_owned() } else { read(&file) };
+            if !anchors(&page).contains(anchor) {
+                broken.push(format!("{target}: no such heading"));
+            }
+        }
+    }
+    broken
+}
+
+#[test]
+fn docs_links_lead_to_files_and_headings_that_are_there() {
+    let pages = pages();
+    assert!(pages.len() > 20, "{pages:?}");
+    let mut all = Vec::new();
+    for path in &pages {
+        let name = path.strip_prefix(root()).unwrap().display();
+        all.extend(broken(path, &read(path)).into_iter().map(|link| format!("{name}: {link}")));
+    }
+    assert!(all.is_empty(), "{all:#?}");
+}
+
+#[test]
+fn docs_links_that_lead_nowhere_are_found() {
+    let page = "# A `[b.C]`: d_e\n## Same\n## Same\n[ok](#a-bc-d_e) [ok](#same-1) `[no](link)` [x](#same-2)\n\
+                ```text\n# no heading\n[no](link)\n```\n[ok](../README.md#try-it) [x](../README.md#try-that) [x](gone.md) \
+                [ok](https://example.com/gone.md) ![x](images/gone.png) [x](#no-heading)";
+    let found = broken(&root().join("docs/page.md"), page);
+    let expected = [
+        "#same-2: no such heading",
+        "../README.md#try-that: no such heading",
+        "gone.md: no such file",
+        "images/gone.png: no such file",
+        "#no-heading: no such heading",
+    ];
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn docs_readme_stays_short() {
+    let lines = read(&root().join("README.md")).lines().count();
+    assert!(lines <= 250, "{lines} lines: details belong into docs/");
+}
+
+/// The words of a shell's line; `None` is one of the shell's own, such as `|`. Comments are left out.
+fn words(line: &str) -> Vec<Option<String>> {
+    let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, None);
+    for c in line.chars() {
+        match (quote, c) {
+            (Some(open), c) if c == open => quote = None,
+            (None, '\'' | '"') => {
+                quote = Some(c);
+                word.get_or_insert_default();
+            }
+            (None, '#') if word.is_none() => break,
+            (None, c) if c.is_whitespace() => words.extend(word.take().map(Some)),
+            (None, '|' | '&' | ';' | '>' | '<' | '(' | ')') => {
+                words.extend(word.take().map(Some));
+                words.push(None);
+            }
+            (_, c) => word.get_or_insert_default().push(c),
+        }
+    }
+    words.extend(word.map(Some));
+    words
+}
+
+/// The arguments of each call of the program in a shell's line.
+fn calls(line: &str) -> Vec<Vec<String>> {
+    let is_program = |word: &str| word == "hookstream" || word.ends_with("/hookstream");
+    let words = words(line);
+    let commands = words.split(Option::is_none).map(|words| words.iter().flatten().collect::<Vec<_>>());
+    let calls = commands.filter_map(|command| {
+        // First, or after what runs it elsewhere: `kubectl exec POD -- hookstream`.
+        let after = command.iter().position(|word| *word == "--").map_or(0, |at| at + 1);
+        let program = command.get(after).filter(|word| is_program(word)).is_some();
+        // `docker compose exec SERVICE hookstream`: the service is called so as well.
+        let in_compose = command.windows(2).position(|two| two.iter().all(|word| is_program(word)));
+        let at = if program { Some(after) } else { in_compose.map(|at| at + 1) };
+        at.map(|at| command[at..].iter().map(|word| (*word).clone()).collect())
+    });
+    calls.collect()
+}
+
+/// What the program says to a line of a page, if it does not take it.
+fn refusal(call: &[String]) -> Option<clap::Error> {
+    // What stands for a number or a choice in the pages.
+    let words = call.iter().map(|word| match word.as_str() {
+        "ROW" | "RECORDS" | "S" | "N" => "7",
+        "SHELL" => "bash",
+        word => word,
+    });
+    hookstream::cli::command().try_get_matches_from(words).err()
+}
+
+/// Whether it is a line that only lacks arguments: of a command that prose merely names.
+fn is_incomplete(error: &clap::Error) -> bool {
+    let kinds = [
+        ErrorKind::MissingRequiredArgument,
+        ErrorKind::MissingSubcommand,
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand,
+        ErrorKind::DisplayVersion,
+    ];
+    kinds.contains(&error.kind())
+}
+
+#[test]
+fn docs_commands_are_ones_that_the_program_takes() {
+    let (mut seen, mut refused) = (0, Vec::new());
+    for path in pages() {
+        let page = read(&path);
+        let (prose, blocks) = parts(&page);
+        let mut lines = Vec::new();
+        for (_, block) in blocks.iter().filter(|(language, _)| *language == "console") {
+            let joined = block.join("\n").replace("\\\n", " ");
+            let typed = joined.lines().filter_map(|line| line.strip_prefix("$ "));
+            lines.extend(typed.map(|line| (line.to_owned(), false)));
+        }
+        let (code, _) = code_and_text(&prose);
+        let code = code.into_iter().filter(|code| code.starts_with("hookstream ") && !code.contains("..."));
+        lines.extend(code.map(|line| (line, true)));
+        for (line, in_prose) in lines {
+            for call in calls(&line) {
+                seen += 1;
+                let says = refusal(&call).filter(|error| !in_prose || !is_incomplete(error));
+                refused.extend(says.map(|says| format!("{}: {line}\n{says}", path.display())));
+            }
+        }
+    }
+    assert!(refused.is_empty(), "{}", refused.join("\n"));
+    assert!(seen > 100, "{seen}");
+}
+
+#[test]
+fn docs_commands_that_the_program_does_not_take_are_found() {
+    let line = "kubectl exec pod -- hookstream tail 'a b' -o start | jq . && target/release/hookstream lag --frob # hookstream x";
+    let calls = calls(line);
+    let words: Vec<Vec<&str>> = calls.iter().map(|call| call.iter().map(String::as_str).collect()).collect();
+    let expected = [
+        vec!["hookstream", "tail", "a b", "-o", "start"],
+        vec!["target/release/hookstream", "lag", "--frob"],
+    ];
+    assert_eq!(words, expected);
+    assert!(refusal(&calls[0]).is_none());
+    assert!(refusal(&calls[1]).unwrap().to_string().contains("--frob"));
+}
+
+/// A place in a shipped file that a page names: `config/hookstream.toml:31: [kafka]`.
+#[test]
+fn docs_places_in_the_shipped_file_are_right() {
+    let shipped = read(&root().join("config/hookstream.toml"));
+    let lines: Vec<&str> = shipped.lines().collect();
+    let mut wrong = Vec::new();
+    for path in pages() {
+        let page = read(&path);
+        for place in page.split("config/hookstream.toml:").skip(1) {
+            let Some((line, rest)) = place.split_once(": ") else { continue };
+            let Ok(line) = line.parse::<usize>() else { continue };
+            let found = lines.get(line - 1).copied().unwrap_or_default();
+            // The line begins as the page says.
+            let said = rest.split([',', ':', '\n']).next().unwrap_or_default();
+            if !found.starts_with(said) {
+                wrong.push(format!("{}: line {line} is {found:?}, not {said:?}", path.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
