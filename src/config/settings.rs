@@ -210,7 +210,7 @@ tables! {
         "dead_letter_rate" Is("100"), "number",
             "Dead letters per second; past it 503.";
         "stale" PresetOr("accept"), "`accept`, `dead_letter`, `reject`",
-            "What happens to a delivery whose signed time is further than `tolerance` from now: nothing, dead letter `stale`, or 401. `reject` fits providers that sign each attempt anew. An error for a source without a signed time.";
+            "What happens to a delivery whose signed time is further than `tolerance` from now: nothing, dead letter `stale`, or 401. `reject` fits providers that sign each attempt anew; while our clock is known to be wrong, it answers 503 `clock_off` instead. An error for a source without a signed time.";
         "tolerance" PresetOr("5m"), "duration",
             "How far the signed time may be from now, in either direction.";
         "compatibility" Is("FULL_TRANSITIVE"), "`NONE`, `BACKWARD`, `FORWARD`, `FULL`, or one of the last three with `_TRANSITIVE`",
