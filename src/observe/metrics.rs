@@ -47,91 +47,91 @@ macro_rules! metrics {
 
 metrics! {
     DELIVERIES    Counter   "hookstream_deliveries_total" ["source", "outcome", "reason"]
-        "Deliveries by their end; the reason is empty where they were published. All that name no configured source count as source `unknown`.";
+        "Deliveries by outcome; the reason is empty for published ones. Requests that name no configured source count as source `unknown`.";
     DURATION      Histogram "hookstream_delivery_duration_seconds" ["source", "outcome"]
         "From the complete request head to the end of the delivery.";
     IN_FLIGHT     Gauge     "hookstream_in_flight" []
         "Deliveries between their complete body and their end.";
     LAST_ACCEPTED Gauge     "hookstream_last_accepted_timestamp_seconds" ["source"]
-        "When the last delivery that was kept (published, spooled or dead-lettered) ended, in seconds since 1970; NaN while there is none.";
+        "When the last delivery that was kept (published, spooled or dead-lettered) ended, in seconds since 1970; NaN if there was none.";
     RECORDS       Counter   "hookstream_records_total" ["topic", "via"]
-        "Records that Kafka acknowledged, dead letters too: `direct`, or by way of the `spool`.";
+        "Records that Kafka acknowledged, dead letters included: `direct`, or from the `spool`.";
     SECRET_MATCHES Counter  "hookstream_secret_matches_total" ["source", "secret"]
-        "Deliveries that verified, by the name of the secret that signed them, from 0 on.";
+        "Verified deliveries by the name of the secret that signed them, from 0 on.";
     SECRET_LAST   Gauge     "hookstream_secret_last_match_timestamp_seconds" ["source", "secret"]
-        "When the last of them was received, in seconds since 1970; NaN while there is none. Those of a secret that was taken away stay until a restart.";
+        "When the last of them was received, in seconds since 1970; NaN if there was none. A removed secret keeps its row until a restart.";
     MISFITS       Counter   "hookstream_misfits_total" ["source", "type"]
         "Values that did not fit their field, which is null; they are in additional_fields.";
     DRIFT         Counter   "hookstream_drift_total" ["source", "type", "pointer"]
-        "Members that no field of the schema reads, kept in additional_fields, by their JSON pointer: `*` for indexes and the keys of maps, `other` past 50 pointers of a type.";
+        "Members without a field in the schema, kept in additional_fields, by their JSON pointer: `*` for indexes and map keys, `other` beyond 50 pointers of a type.";
     FAILING       Gauge     "hookstream_topic_failing" ["topic", "what"]
-        "What of a topic Kafka does not take now: 1 for the `topic` as a whole, how many of its `partitions`, how many `rows` of the spool because of the topic's limits, how many are `held` since it compacts. There from its first failure on.";
+        "What Kafka does not accept of a topic now: 1 for the whole `topic`, the number of its `partitions`, the number of spool `rows` that exceed the topic's limits, the number of rows `held` because it is compacted. Exists from its first failure on.";
     KAFKA_UP      Gauge     "hookstream_kafka_up" []
         "1 while a broker answers, else 0.";
     QUEUE_RECORDS Gauge     "hookstream_kafka_queue_records" []
-        "Records that wait in the producer for their acknowledgement, once a second.";
+        "Records in the producer that wait for their acknowledgement, once a second.";
     QUEUE_BYTES   Gauge     "hookstream_kafka_queue_bytes" []
         "Bytes of those records.";
     ROUND_TRIP    Gauge     "hookstream_kafka_round_trip_seconds" ["broker"]
-        "99 of 100 requests of the last second to the broker were answered within this; NaN where there were none.";
+        "99 of 100 requests to the broker in the last second were answered within this time; NaN if there were none.";
     RETRIES       Counter   "hookstream_kafka_retries_total" ["broker"]
         "Requests to the broker that were sent again.";
     ERRORS        Counter   "hookstream_kafka_errors_total" ["broker"]
-        "Requests to the broker that failed: in sending, in receiving, or by time-out.";
+        "Requests to the broker that failed: in sending, in receiving, or by timeout.";
     SPOOL_ROWS    Gauge     "hookstream_spool_rows" ["state"]
-        "Rows in the spool: `live` on their way to Kafka, `parked` for a person. This and the next four are there only with a spool, and up to two seconds old.";
+        "Rows in the spool: `live` on their way to Kafka, `parked` for a person. This and the next four exist only with a spool, and are up to two seconds old.";
     SPOOL_BYTES   Gauge     "hookstream_spool_bytes" []
         "Bytes of all rows in the spool: topics, keys, headers, values.";
     SPOOL_OLDEST  Gauge     "hookstream_spool_oldest_timestamp_seconds" []
-        "When the oldest live row of the spool was received, in seconds since 1970; NaN while there is none.";
+        "When the oldest live row of the spool was received, in seconds since 1970; NaN if there is none.";
     SPOOL_UP      Gauge     "hookstream_spool_up" []
-        "1 while the spool takes rows, 0 while it is full, cannot be written or is not in its place: `/readyz` says why.";
+        "1 while the spool accepts rows; 0 while it is full, cannot be written or is not in its place: `/readyz` says why.";
     SPOOL_DAMAGES Gauge     "hookstream_spool_damage_reports" []
-        "Reports of damage in the spool's directory: how many acknowledged rows are lost, or that nobody knows. Each stays until a person takes it away.";
+        "Damage reports in the spool's directory: how many acknowledged rows are lost, or that nobody knows. Each stays until a person removes it.";
     CLOCK         Gauge     "hookstream_clock_offset_seconds" ["reference"]
-        "Our clock less another one: `kafka`, as acknowledgements tell it of topics with message.timestamp.type=LogAppendTime, or `registry`, by the Date of its answers; NaN while it is not known.";
+        "Our clock minus another one: `kafka`, as acknowledgements from topics with message.timestamp.type=LogAppendTime show it, or `registry`, by the Date of its answers; NaN while it is unknown.";
     RETENTION     Gauge     "hookstream_topic_retention_seconds" ["topic"]
-        "How long Kafka keeps a record of the topic, by retention.ms, looked at each minute; +Inf where age removes none.";
+        "How long Kafka keeps a record of the topic, by retention.ms, read each minute; +Inf if age removes none.";
     LAG           Gauge     "kafka_consumergroup_lag" ["consumergroup", "topic", "partition"]
-        "Records between a group's committed offset and the log end, by offsets; NaN while it is not known. This and the next four are there only with `[lag] groups`.";
+        "Records between a group's committed offset and the log end, by offsets; NaN while it is unknown, also where the group has committed nothing. This and the next four exist only with `[lag] groups`.";
     LAG_SECONDS   Gauge     "kafka_consumergroup_lag_seconds" ["consumergroup", "topic", "partition"]
-        "Since the first record that the group has not yet read was written; 0 where nothing is left, NaN while it is not known.";
+        "Since the first record that the group has not yet read was written; 0 if there is none, NaN while it is unknown.";
     LOG_END       Gauge     "kafka_topic_partition_current_offset" ["topic", "partition"]
-        "The log end: the offset that the partition's next record gets; NaN while it is not known.";
+        "The log end: the offset that the partition's next record gets; NaN while it is unknown.";
     LAG_ERRORS    Counter   "hookstream_lag_errors_total" []
-        "Measurements of the lag that failed, wholly or for some groups.";
+        "Lag measurements that failed, wholly or for some groups.";
     LAG_MEASURED  Gauge     "hookstream_lag_measured_timestamp_seconds" []
-        "When the lag was last measured, in seconds since 1970; NaN before.";
+        "When the lag was last measured, in seconds since 1970; NaN before that.";
     REFUSED       Counter   "hookstream_connections_refused_total" []
-        "Connections closed at once: their address had `http.max_connections_per_address` open.";
+        "Connections closed at once because their address already had `http.max_connections_per_address`.";
     LIMITED       Counter   "hookstream_unverified_limited_total" ["cause"]
-        "Deliveries that were turned away before they were verified, by the bound they met: `address_deliveries`, `address_work` and `address_bytes` of their client's address, `source_work` of their source, `all_bytes` of all bodies, `queue` where no place to verify came free in time.";
+        "Deliveries rejected before verification, by the limit they exceeded: `address_deliveries`, `address_work` and `address_bytes` of their client's address, `source_work` of their source, `all_bytes` of all bodies, `queue` if no verification slot was free in time.";
     UNVERIFIED    Counter   "hookstream_unverified_work_bytes_total" ["source"]
-        "Bytes that were hashed for deliveries that did not verify; the canonical form counts for what could be hashed meanwhile.";
+        "Bytes hashed for deliveries that did not verify; the canonical form counts as the bytes that could be hashed in its time.";
     LOG_LIMITED   Counter   "hookstream_log_lines_limited_total" []
-        "Lines about deliveries that did not verify which were left out of the log: past 20 in a second.";
+        "Log lines about unverified deliveries that were left out, beyond 20 in a second.";
     CONNECTIONS   Gauge     "hookstream_connections" ["port"]
         "Open connections to the ports `http` and `admin`, once a second.";
     IDLE          Gauge     "hookstream_connections_idle" ["port"]
-        "Of these, the ones between two requests or before the first, unfinished TLS handshakes and heads among them.";
+        "Of these, the ones between two requests or before the first, including unfinished TLS handshakes and heads.";
     MAX_OPEN      Gauge     "hookstream_connections_max" ["port"]
-        "Their bound: `http.max_connections`, or what the limit of open files leaves of it.";
+        "Their limit: `http.max_connections`, or what the limit of open files leaves of it.";
     CLOSED        Counter   "hookstream_connections_closed_total" ["port", "cause"]
-        "Connections closed while they could have gone on. For a new one where there was no room: `unverified`, on which nothing had verified yet, or `idle`. After an answer: `age` or `requests`, at `http.max_connection_age` or `http.max_requests_per_connection`.";
+        "Connections that hookstream closed although they could have continued. To make room for a new one: `unverified`, on which nothing had verified yet, or `idle`. After an answer: `age` or `requests`, at `http.max_connection_age` or `http.max_requests_per_connection`.";
     MALFORMED     Counter   "hookstream_requests_malformed_total" []
-        "Requests answered 400 that some servers would read otherwise than others: no Host or two, a bare LF, another transfer coding than `chunked`. What is no HTTP at all is not counted.";
+        "Requests answered 400 because servers disagree about how to read them: no Host or two, a bare LF, a transfer coding other than `chunked`. Requests that are not HTTP at all are not counted.";
     HANDSHAKES    Counter   "hookstream_tls_handshakes_failed_total" []
-        "Connections to a port with TLS that ended before their handshake was done: clients that do not trust the certificate, plain HTTP, port scans, time-outs.";
+        "Connections to a TLS port that ended before their handshake was done: clients that do not trust the certificate, plain HTTP, port scans, timeouts.";
     CERTIFICATE   Gauge     "hookstream_tls_not_after_timestamp_seconds" ["port"]
-        "When the certificate in use ends, in seconds since 1970, of the ports `http` and `admin`; only where they have TLS.";
+        "When the certificate in use expires, in seconds since 1970, for the ports `http` and `admin`; only if they have TLS.";
     LOG_DROPPED   Counter   "hookstream_log_lines_dropped_total" []
-        "Lines of the log that were dropped since its reader did not keep up.";
+        "Log lines that were dropped because their reader was too slow.";
     SPANS         Counter   "hookstream_spans_exported_total" []
-        "Spans that the collector of `[traces]` has taken. This and the next are there only with one, from their first on.";
+        "Spans that the collector of `[traces]` accepted. This and the next exist only with a collector, from their first event on.";
     SPANS_DROPPED Counter   "hookstream_spans_dropped_total" ["cause"]
-        "Spans that it never got: `queue_full` while it takes fewer than there are, `export_failed` where it does not answer or refuses them. Deliveries never wait for it.";
+        "Spans that the collector never got: `queue_full` while it accepts fewer than there are, `export_failed` if it does not answer or refuses them. Deliveries never wait for it.";
     RELOAD        Gauge     "hookstream_config_last_reload_successful" []
-        "1 when the configuration that was read last is in force, 0 when it was refused and the old one stays.";
+        "1 if the configuration that was read last is in force, 0 if it was refused and the old one is still in force.";
     BUILD         Gauge     "hookstream_build_info" ["version"]
         "Always 1; the version is a label.";
 }
