@@ -70,7 +70,7 @@ fn envelope(criterion: &mut Criterion) {
         let (source, verified) = (&case.source, case.verified());
         let body = &case.delivery.body;
         one(&mut group, "open", case, || {
-            source.envelope.open(&source.name, black_box(&verified), body).is_ok()
+            source.envelope.extract_events(&source.name, black_box(&verified), body).is_ok()
         });
     }
 }
@@ -113,7 +113,7 @@ fn delivery(criterion: &mut Criterion) {
         let source = &case.source;
         one(&mut group, source.name.as_str(), case, || {
             let (verified, stale) = source.authenticate(black_box(&case.delivery)).unwrap();
-            pipeline::outlook(source, &verified, Ok(&case.delivery.body), stale).0.unwrap()
+            pipeline::decide(source, &verified, Ok(&case.delivery.body), stale).0.unwrap()
         });
     }
 }

@@ -28,19 +28,20 @@ use places::Places;
 pub use reload::{LOOK as RELOAD_LOOK, Reload, warn};
 use reload::{Reloader, in_force};
 
-use crate::config::{Config, Loaded};
+use crate::config::{Config, LoadedConfig};
 use crate::deliver::Deliverer;
 use crate::delivery::Deadline;
 use crate::http::{
-    self, Access, Bodies, Callers, ConnectionLimits, Ingest, Limits, Operator, Phase, Verification, Watch,
+    self, Access, BodyBudget, ClientResolver, ConnectionLimits, DeliveryObserver, Ingest, Limits, Operator,
+    Phase, Verification,
 };
-use crate::kafka::{Admin, Connection, Producer, Tuning};
-use crate::observe::health::{Health, State};
+use crate::kafka::{Admin, ClusterConfig, Producer, Tuning};
+use crate::observe::health::{Health, PartState};
 use crate::observe::traces::Traces;
-use crate::observe::{metrics, upkeep};
+use crate::observe::{metrics, metrics_upkeep};
 use crate::pipeline::Pipeline;
-use crate::provision::{self, Durability, Provisioner, Subjects};
-use crate::schema::{Pins, Registry};
+use crate::provision::{self, DurabilityMonitor, Provisioner, SchemaRegistrar};
+use crate::schema::{IdCache, Registry};
 use crate::sources::Sources;
 use crate::spool::{self, Spool};
 
@@ -88,7 +89,11 @@ impl App {
     ///
     /// # Errors
     /// Problems of the configuration; a property that librdkafka refuses.
-    pub async fn start(mut loaded: Loaded, listeners: Listeners, watch: Watch) -> anyhow::Result<Self> {
+    pub async fn start(
+        mut loaded: LoadedConfig,
+        listeners: Listeners,
+        watch: DeliveryObserver,
+    ) -> anyhow::Result<Self> {
         // Before the sources, which register their metrics.
         metrics::init();
         let Compiled { sources, schemas, ports, collector } = compile_service(&loaded)?;
@@ -98,21 +103,22 @@ impl App {
         ports.tell();
         let loaded = Arc::new(loaded);
         let config = &loaded.config;
-        say_sources(config, &sources);
+        log_sources(config, &sources);
         // Each connection is a file: the soft limit of many systems is below our own bound.
         let places = Places::new(config);
 
         let health = Health::new();
-        let connection = Connection::new(config.kafka.bootstrap_servers.clone(), loaded.properties.clone());
+        let connection =
+            ClusterConfig::new(config.kafka.bootstrap_servers.clone(), loaded.properties.clone());
         let producer = Arc::new(Producer::new(&connection, tuning(config), health.clone())?);
         let sources = Arc::new(ArcSwap::from_pointee(sources));
         let spool = open_spool(config, &health).await?;
         let reserve = if spool.is_some() { config.spool.reserve } else { Deadline::ANSWER };
         let deliverer = Deliverer::new(producer.clone(), spool.clone(), health.clone());
         let mut background = vec![
-            tokio::spawn(producer.clone().renew()),
-            tokio::spawn(look_for_kafka(producer.clone(), health.clone())),
-            tokio::spawn(upkeep::run(upkeep::EVERY)),
+            tokio::spawn(producer.clone().supervise()),
+            tokio::spawn(probe_kafka(producer.clone(), health.clone())),
+            tokio::spawn(metrics_upkeep::run(metrics_upkeep::EVERY)),
             tokio::spawn(clock::watch(health.clone())),
         ];
         background.extend(spool.clone().map(|spool| tokio::spawn(watch_spool(spool, health.clone()))));
@@ -123,7 +129,7 @@ impl App {
         let pipeline = Arc::new(Pipeline::new(config.http.max_in_flight, deliverer));
         let registry = Registry::new(&loaded)?.telling(health.clocks.clone());
         // In the spool's directory, which is ours alone by now.
-        let pins = config.spool.dir.as_ref().map(|dir| Pins::open(dir, registry.url()));
+        let pins = config.spool.dir.as_ref().map(|dir| IdCache::open(dir, registry.url()));
         let (swap, reloads) = mpsc::channel(1);
         let in_force = Arc::new(ArcSwap::from_pointee(in_force(&loaded, &schemas)));
         let ports_in_use = Arc::new(ArcSwap::from_pointee(ports.clone()));
@@ -131,13 +137,13 @@ impl App {
             loaded.clone(),
             schemas.clone(),
             ports.clone(),
-            reload::Swaps { sources: swap, in_force: in_force.clone(), ports: ports_in_use.clone() },
+            reload::SwapHandles { sources: swap, in_force: in_force.clone(), ports: ports_in_use.clone() },
         );
         let subjects =
-            Subjects::new(loaded.clone(), registry, sources.clone(), health.clone(), schemas, pins);
-        let lag = lag::Watch::new(&config.lag, &connection, sources.clone())?;
+            SchemaRegistrar::new(loaded.clone(), registry, sources.clone(), health.clone(), schemas, pins);
+        let lag = lag::LagExporter::new(&config.lag, &connection, sources.clone())?;
         let admin = Admin::new(&connection)?;
-        let durability = Durability {
+        let durability = DurabilityMonitor {
             admin: admin.clone(),
             sources: sources.clone(),
             health: health.clone(),
@@ -183,9 +189,9 @@ impl App {
             phase: phases.clone(),
             tasks: deliveries.clone(),
             limits,
-            bodies: Bodies::default(),
+            bodies: BodyBudget::default(),
             verification: Verification::default(),
-            callers: Callers::new(&config.http),
+            callers: ClientResolver::new(&config.http),
             clocks: health.clocks.clone(),
             watch,
             refusals,
@@ -255,7 +261,7 @@ impl App {
     /// When something was still in flight at the end of the bound: it was answered 503, and may
     /// or may not be written.
     pub async fn stop(self) -> anyhow::Result<()> {
-        self.health.service.put(State::Down, "shutting down");
+        self.health.service.put(PartState::Down, "shutting down");
         self.phase.send_replace(Phase::Draining);
         tokio::time::sleep(self.drain_delay).await;
         self.phase.send_replace(Phase::Refusing);
@@ -315,7 +321,7 @@ pub fn tuning(config: &Config) -> Tuning {
 }
 
 /// One line for each source: what it takes, and its share of what all have together.
-fn say_sources(config: &Config, sources: &Sources) {
+fn log_sources(config: &Config, sources: &Sources) {
     for (name, rules) in &config.source {
         let Some(source) = sources.get(name) else { continue };
         tracing::info!(
@@ -357,7 +363,7 @@ async fn open_spool(config: &Config, health: &Health) -> anyhow::Result<Option<A
     }
     let (spool, opened) = tokio::task::spawn_blocking(move || Spool::open(&dir, limits)).await??;
     tracing::info!(?opened, "spool");
-    health.rely_on_spool();
+    health.enable_spool();
     Ok(Some(Arc::new(spool)))
 }
 
@@ -372,16 +378,16 @@ async fn watch_spool(spool: Arc<Spool>, health: Arc<Health>) {
         let stats = spool.stats();
         metrics::spool(stats.live, stats.parked, stats.bytes, stats.oldest_ms);
         let (state, why) = stats.health();
-        metrics::spool_health(state != State::Down, stats.salvaged.len());
+        metrics::spool_health(state != PartState::Down, stats.salvaged.len());
         health.spool.put(state, why);
     }
 }
 
 /// Asks for Kafka as long as it is not there.
-async fn look_for_kafka(producer: Arc<Producer>, health: Arc<Health>) {
+async fn probe_kafka(producer: Arc<Producer>, health: Arc<Health>) {
     loop {
         tokio::time::sleep(PROBE).await;
-        if health.kafka.state() != State::Ok {
+        if health.kafka.state() != PartState::Ok {
             let producer = producer.clone();
             // It ends by itself at its bound.
             let _ = tokio::task::spawn_blocking(move || producer.probe(PROBE)).await;

@@ -40,7 +40,7 @@ pub fn printable(url: &Url) -> String {
 
 /// An answer, read to its end.
 #[derive(Debug)]
-pub struct Answer {
+pub struct HttpAnswer {
     /// Any but that of a redirect.
     pub status: StatusCode,
     /// As sent.
@@ -100,7 +100,7 @@ impl std::error::Error for Redirect {}
 ///
 /// # Errors
 /// No whole answer within its bounds, or a redirect.
-pub async fn send(request: RequestBuilder) -> Result<Answer, AnswerError> {
+pub async fn send(request: RequestBuilder) -> Result<HttpAnswer, AnswerError> {
     let response = request.send().await.map_err(|error| AnswerError::Missing(error.without_url()))?;
     read(response).await
 }
@@ -109,7 +109,7 @@ pub async fn send(request: RequestBuilder) -> Result<Answer, AnswerError> {
 ///
 /// # Errors
 /// These, and one that breaks off.
-pub async fn read(mut response: Response) -> Result<Answer, AnswerError> {
+pub async fn read(mut response: Response) -> Result<HttpAnswer, AnswerError> {
     let status = response.status();
     if status.is_redirection() {
         return Err(Redirect { status, target: target(&response) }.into());
@@ -124,7 +124,7 @@ pub async fn read(mut response: Response) -> Result<Answer, AnswerError> {
         }
         body.extend_from_slice(&chunk);
     }
-    Ok(Answer { status, headers, body })
+    Ok(HttpAnswer { status, headers, body })
 }
 
 fn target(response: &Response) -> Option<Url> {
@@ -133,7 +133,7 @@ fn target(response: &Response) -> Option<Url> {
     (matches!(target.scheme(), "http" | "https") && target.has_host()).then_some(target)
 }
 
-impl Answer {
+impl HttpAnswer {
     /// The JSON that it must be. For a struct, `T` is a [`JsonObject`]. `expected` says it for people, such as
     /// "an object with an id".
     ///
@@ -193,8 +193,8 @@ pub struct JsonObject<T>(pub T);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for JsonObject<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Members<T>(std::marker::PhantomData<T>);
-        impl<'de, T: Deserialize<'de>> Visitor<'de> for Members<T> {
+        struct JsonObjectVisitor<T>(std::marker::PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for JsonObjectVisitor<T> {
             type Value = T;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -205,7 +205,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for JsonObject<T> {
                 T::deserialize(MapAccessDeserializer::new(members))
             }
         }
-        deserializer.deserialize_map(Members(std::marker::PhantomData)).map(Self)
+        deserializer.deserialize_map(JsonObjectVisitor(std::marker::PhantomData)).map(Self)
     }
 }
 
@@ -218,12 +218,12 @@ mod tests {
         id: i64,
     }
 
-    fn answer(content_type: &str, body: &str) -> Answer {
+    fn answer(content_type: &str, body: &str) -> HttpAnswer {
         let headers = match content_type {
             "" => HeaderMap::new(),
             _ => [(CONTENT_TYPE, content_type.parse().unwrap())].into_iter().collect(),
         };
-        Answer { status: StatusCode::OK, headers, body: body.into() }
+        HttpAnswer { status: StatusCode::OK, headers, body: body.into() }
     }
 
     fn refused(content_type: &str, body: &str) -> String {

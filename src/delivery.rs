@@ -13,9 +13,9 @@ use uuid::Uuid;
 /// Names one delivery in the answer's `Hookstream-Delivery` header, the log line, the record's
 /// headers and the dead letter. A UUID of version 7, so that ids sort by time of arrival.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Id(Uuid);
+pub struct DeliveryId(Uuid);
 
-impl Id {
+impl DeliveryId {
     /// A fresh id.
     pub fn new() -> Self {
         Self(Uuid::now_v7())
@@ -27,19 +27,19 @@ impl Id {
     }
 }
 
-impl Default for Id {
+impl Default for DeliveryId {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl fmt::Display for Id {
+impl fmt::Display for DeliveryId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.simple().fmt(f)
     }
 }
 
-impl fmt::Debug for Id {
+impl fmt::Debug for DeliveryId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
@@ -50,7 +50,7 @@ impl fmt::Debug for Id {
 #[derive(Clone)]
 pub struct Delivery {
     /// Given by us at the complete request head.
-    pub id: Id,
+    pub id: DeliveryId,
     /// As in the request line.
     pub uri: Uri,
     /// As received, not yet judged.

@@ -2,7 +2,7 @@
 
 mod handshake;
 mod key;
-mod place;
+mod field_selector;
 mod rules;
 #[cfg(test)]
 mod tests;
@@ -19,9 +19,9 @@ use crate::config::TimeFormat;
 use crate::json::{self, Object, Pointer};
 use crate::outcome::{Fault, Reason};
 use crate::verify::Verified;
+use field_selector::FieldSelector;
 pub use handshake::Handshakes;
 pub use key::{with_binding, without_binding};
-use place::Place;
 
 /// The bound of an event id, in bytes of UTF-8: it is the record's key and stands in headers.
 pub const MAX_ID: usize = 1024;
@@ -139,7 +139,7 @@ impl<'v> Event<'v> {
 /// added where it is unsigned: its topic does not compact, so that no record takes another's place.
 #[derive(Debug)]
 struct Key {
-    place: Place,
+    place: FieldSelector,
     /// All that is unsigned in such a record; `None` where the key is signed.
     unsigned: Option<Box<str>>,
 }
@@ -148,10 +148,10 @@ struct Key {
 #[derive(Debug)]
 pub struct Envelope {
     id: Id,
-    event_type: Place,
+    event_type: FieldSelector,
     default_type: Option<String>,
     aliases: HashMap<String, String>,
-    time: Option<Place>,
+    time: Option<FieldSelector>,
     time_format: TimeFormat,
     form: Option<String>,
     split: Option<Pointer>,
@@ -183,8 +183,8 @@ struct Text<'v> {
 #[derive(Debug)]
 enum Id {
     Digest,
-    Part(Place),
-    Join { parts: Vec<Place>, separator: String },
+    Part(FieldSelector),
+    Join { parts: Vec<FieldSelector>, separator: String },
 }
 
 impl Envelope {
@@ -232,7 +232,7 @@ impl Envelope {
     /// # Errors
     /// What makes the whole delivery a dead letter: `json_invalid`, `json_too_deep`, `duplicate_key`,
     /// `id_missing`, `id_invalid`, `type_missing`, `shape_mismatch` (no object; no event, or too many).
-    pub fn open<'v>(
+    pub fn extract_events<'v>(
         &'v self,
         source: &'v str,
         verified: &'v Verified<'v>,
@@ -331,7 +331,7 @@ impl Envelope {
         index: Option<usize>,
     ) -> Result<Cow<'v, str>, Fault> {
         let headers = &verified.delivery().headers;
-        let text = |place: &Place| match place.text(root, headers, Reason::IdInvalid)? {
+        let text = |place: &FieldSelector| match place.text(root, headers, Reason::IdInvalid)? {
             Some(text) => valid(text),
             None => Err(Reason::IdMissing.into()),
         };

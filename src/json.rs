@@ -106,7 +106,7 @@ fn skip_string<'t>(bytes: &mut impl Iterator<Item = &'t u8>) {
 
 /// What kind of value a raw text is: its first byte tells, since the text is proven valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum JsonKind {
     /// `null`
     Null,
     /// `true` or `false`
@@ -121,7 +121,7 @@ pub enum Kind {
     Object,
 }
 
-impl Kind {
+impl JsonKind {
     /// The kind of `raw`.
     pub fn of(raw: &RawValue) -> Self {
         match raw.get().as_bytes().first() {
@@ -157,7 +157,7 @@ impl<'d> Object<'d> {
     /// # Errors
     /// `duplicate_key` when a key stands twice on this level: which one counts would be a guess.
     pub fn open(raw: &'d RawValue) -> Result<Option<Self>, Fault> {
-        if Kind::of(raw) != Kind::Object {
+        if JsonKind::of(raw) != JsonKind::Object {
             return Ok(None);
         }
         let mut parser = Deserializer::from_str(raw.get());
@@ -166,7 +166,7 @@ impl<'d> Object<'d> {
 
     /// Keys may repeat yet. `bytes` is the text's length.
     fn read<R: Read<'d>>(parser: &mut Deserializer<R>, bytes: usize) -> Result<Self, Fault> {
-        let members = parser.deserialize_map(Members { room: bytes / MEMBER });
+        let members = parser.deserialize_map(ObjectVisitor { room: bytes / MEMBER });
         members.map(Self).map_err(|error| invalid(&error))
     }
 
@@ -217,12 +217,12 @@ fn sorted_repeat(mut keys: Vec<&str>) -> bool {
 /// Bytes of a short member.
 const MEMBER: usize = 12;
 
-struct Members {
+struct ObjectVisitor {
     /// For so many at once, within what the allocator has at hand.
     room: usize,
 }
 
-impl<'d> Visitor<'d> for Members {
+impl<'d> Visitor<'d> for ObjectVisitor {
     type Value = Vec<(Cow<'d, str>, &'d RawValue)>;
 
     fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -231,7 +231,7 @@ impl<'d> Visitor<'d> for Members {
 
     fn visit_map<A: MapAccess<'d>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut members = Vec::with_capacity(self.room.clamp(4, 24));
-        while let Some(Key(key)) = map.next_key()? {
+        while let Some(BorrowedKey(key)) = map.next_key()? {
             members.push((key, map.next_value()?));
         }
         Ok(members)
@@ -240,7 +240,7 @@ impl<'d> Visitor<'d> for Members {
 
 /// A key that is borrowed where the text has no escapes. `Cow`'s own implementation copies.
 #[derive(serde::Deserialize)]
-struct Key<'d>(#[serde(borrow)] Cow<'d, str>);
+struct BorrowedKey<'d>(#[serde(borrow)] Cow<'d, str>);
 
 /// The elements of an array as slices of the body; `None` when `raw` is no array.
 pub fn elements(raw: &RawValue) -> Option<Vec<&RawValue>> {
@@ -260,7 +260,7 @@ pub fn elements(raw: &RawValue) -> Option<Vec<&RawValue>> {
             Ok(elements)
         }
     }
-    if Kind::of(raw) != Kind::Array {
+    if JsonKind::of(raw) != JsonKind::Array {
         return None;
     }
     Deserializer::from_str(raw.get()).deserialize_seq(Elements).ok()
@@ -268,7 +268,7 @@ pub fn elements(raw: &RawValue) -> Option<Vec<&RawValue>> {
 
 /// The text of a string, unescaped; borrowed where it has no escapes. `None` for another kind.
 pub fn string(raw: &RawValue) -> Option<Cow<'_, str>> {
-    if Kind::of(raw) != Kind::String {
+    if JsonKind::of(raw) != JsonKind::String {
         return None;
     }
     let inner = raw.get().get(1..raw.get().len() - 1)?;

@@ -19,6 +19,7 @@
 //! below it. `tests/it/layout.rs` holds every `crate::ROOM` path to it.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
 #![cfg_attr(test, allow(clippy::disallowed_methods))]
+#![warn(clippy::mod_module_files)]
 
 pub mod cli;
 pub mod dev;
@@ -44,4 +45,4 @@ pub mod names;
 pub mod quota;
 pub mod files;
 pub mod sync;
-pub mod planted;
+pub mod failpoints;

@@ -45,7 +45,7 @@ impl Outcome {
 
 /// What a [`Reason`] means for the sender and for us.
 #[derive(Clone, Copy, Debug)]
-pub struct Row {
+pub struct ReasonInfo {
     /// How the delivery ended.
     pub outcome: Outcome,
     /// The answer's status.
@@ -58,7 +58,7 @@ pub struct Row {
     pub text: &'static str,
 }
 
-/// Declares [`Reason`], [`Reason::ALL`] and [`Reason::row`] from one table.
+/// Declares [`Reason`], [`Reason::ALL`] and [`Reason::info`] from one table.
 macro_rules! reasons {
     ($($name:ident $label:literal $outcome:ident $status:ident $level:ident $text:literal;)*) => {
         /// Why a delivery was not published.
@@ -69,10 +69,10 @@ macro_rules! reasons {
             /// Every reason, for tests, docs and metric labels.
             pub const ALL: &[Self] = &[$(Self::$name,)*];
 
-            /// The reason's row in the table.
-            pub const fn row(self) -> Row {
+            /// The reason's entry in the table.
+            pub const fn info(self) -> ReasonInfo {
                 match self {
-                    $(Self::$name => Row {
+                    $(Self::$name => ReasonInfo {
                         outcome: Outcome::$outcome,
                         status: StatusCode::$status,
                         label: $label,
@@ -146,7 +146,7 @@ impl From<Reason> for Fault {
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.reason.row().label)?;
+        f.write_str(self.reason.info().label)?;
         match &self.detail {
             Some(detail) => write!(f, ": {detail}"),
             None => Ok(()),

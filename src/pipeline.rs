@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
-use crate::deliver::{Deliverer, Last, Receipt, Undelivered};
+use crate::deliver::{DeliverError, Deliverer, OnRefusal, Receipt};
 use crate::delivery::Deadline;
 use crate::envelope::Event;
 use crate::kafka::Ack;
@@ -16,7 +16,7 @@ use crate::names;
 use crate::observe::traces::Trace;
 use crate::outcome::{Fault, Outcome, Reason};
 use crate::record::Record;
-use crate::sources::{Kept, Source};
+use crate::sources::{Source, UnmappedFields};
 use crate::verify::Verified;
 
 /// Characters of an event type that are shown: as long as a topic's name may be.
@@ -30,16 +30,16 @@ pub struct Pipeline {
 
 /// How a delivery ended: what answer, log and metrics are made from.
 #[derive(Debug)]
-pub struct Ended {
+pub struct DeliveryResult {
     /// `Err` for all but an event in its topic, or in the spool on its way there.
     pub result: Result<(), Fault>,
     /// The event's id and type, as far as they are known; of several events, the first one's.
-    pub event: Option<Name>,
+    pub event: Option<EventRef>,
     /// Where the record stands: the event's (of several the first one's, and without partition and
     /// offset if any is in the spool) or the dead letter's.
-    pub stored: Option<Stored>,
+    pub stored: Option<RecordLocation>,
     /// What is sent back as plain text in the place of the usual answer.
-    pub text: Option<Text>,
+    pub text: Option<PlainReply>,
     authenticity: Authenticity,
 }
 
@@ -55,10 +55,10 @@ enum Authenticity {
 }
 
 /// A text that the provider wants to be sent back.
-pub struct Text(pub String);
+pub struct PlainReply(pub String);
 
 /// Its size only: it comes out of the delivery.
-impl std::fmt::Debug for Text {
+impl std::fmt::Debug for PlainReply {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Text({} bytes)", self.0.len())
     }
@@ -66,7 +66,7 @@ impl std::fmt::Debug for Text {
 
 /// What an event is called.
 #[derive(Debug, Clone)]
-pub struct Name {
+pub struct EventRef {
     /// The event id.
     pub id: String,
     /// The event type, cut where it is longer than any topic's name.
@@ -77,14 +77,14 @@ pub struct Name {
 
 /// A durable record's place.
 #[derive(Debug, Clone)]
-pub struct Stored {
+pub struct RecordLocation {
     /// The topic.
     pub topic: Arc<str>,
     /// Partition and offset; `None` while it is in the spool.
     pub ack: Option<Ack>,
 }
 
-impl Stored {
+impl RecordLocation {
     fn new(topic: Arc<str>, receipt: Receipt) -> Self {
         let ack = match receipt {
             Receipt::Published(ack) => Some(ack),
@@ -94,18 +94,18 @@ impl Stored {
     }
 }
 
-impl Ended {
+impl DeliveryResult {
     /// The outcome in one word.
     pub fn outcome(&self) -> Outcome {
         match &self.result {
             Ok(()) if self.stored.as_ref().is_some_and(|stored| stored.ack.is_none()) => Outcome::Spooled,
             Ok(()) => Outcome::Published,
-            Err(fault) => fault.reason.row().outcome,
+            Err(fault) => fault.reason.info().outcome,
         }
     }
 }
 
-impl Ended {
+impl DeliveryResult {
     /// The same, of a delivery that a secret has signed.
     pub(crate) fn signed(self, proof: &Verified<'_>) -> Self {
         Self { authenticity: Authenticity::Verified(proof.secret_name()), ..self }
@@ -130,7 +130,7 @@ impl Ended {
     }
 }
 
-impl From<Fault> for Ended {
+impl From<Fault> for DeliveryResult {
     fn from(fault: Fault) -> Self {
         Self {
             result: Err(fault),
@@ -142,14 +142,14 @@ impl From<Fault> for Ended {
     }
 }
 
-impl Ended {
+impl DeliveryResult {
     /// The end of a handshake: published nowhere.
     pub fn handshake(text: Option<String>) -> Self {
-        Self { text: text.map(Text), ..Fault::from(Reason::Handshake).into() }
+        Self { text: text.map(PlainReply), ..Fault::from(Reason::Handshake).into() }
     }
 
     fn stored(result: Result<(), Fault>, topic: Arc<str>, receipt: Receipt) -> Self {
-        let stored = Some(Stored::new(topic, receipt));
+        let stored = Some(RecordLocation::new(topic, receipt));
         Self { result, event: None, stored, text: None, authenticity: Authenticity::Unverified }
     }
 }
@@ -172,30 +172,30 @@ impl Pipeline {
         stale: Option<Fault>,
         deadline: Deadline,
         trace: &mut Trace,
-    ) -> Ended {
-        source.matched(verified);
+    ) -> DeliveryResult {
+        source.record_secret_match(verified);
         trace.verified();
-        self.verified(source, verified, stale, deadline, trace).await.signed(verified)
+        self.process_verified(source, verified, stale, deadline, trace).await.signed(verified)
     }
 
-    async fn verified(
+    async fn process_verified(
         &self,
         source: &Source,
         verified: &Verified<'_>,
         stale: Option<Fault>,
         deadline: Deadline,
         trace: &mut Trace,
-    ) -> Ended {
+    ) -> DeliveryResult {
         let payload = source.envelope.payload(verified);
         let text = payload.as_deref().unwrap_or_default();
         if let Some(text) = source.handshakes.answer(verified, text) {
-            return Ended::handshake(text);
+            return DeliveryResult::handshake(text);
         }
         if !source.delivery_allowed() {
             return Fault::new(Reason::RateLimited, "rate_limit of the source").into();
         }
         // Only now: an unverified request never holds a delivery's place.
-        let _own = match source.place(verified.delivery().body.len()) {
+        let _own = match source.try_acquire(verified.delivery().body.len()) {
             Ok(own) => own,
             Err(fault) => return fault.into(),
         };
@@ -203,13 +203,13 @@ impl Pipeline {
             return Fault::new(Reason::Overloaded, "max_in_flight of all sources").into();
         };
 
-        let (name, shaped) = outlook(source, verified, payload.as_deref().map_err(Fault::clone), stale);
+        let (name, shaped) = decide(source, verified, payload.as_deref().map_err(Fault::clone), stale);
         let mut ended = match shaped {
-            Shaped::Publish(outbound) => self.publish(source, verified, outbound, deadline, trace).await,
-            Shaped::DeadLetter { bound_for, why } => {
+            Decision::Publish(outbound) => self.publish(source, verified, outbound, deadline, trace).await,
+            Decision::DeadLetter { bound_for, why } => {
                 self.dead_letter(source, verified, bound_for.as_deref(), why, deadline, trace).await
             }
-            Shaped::Unavailable(fault) => fault.into(),
+            Decision::Unavailable(fault) => fault.into(),
         };
         ended.event = name;
         ended
@@ -219,19 +219,19 @@ impl Pipeline {
         &self,
         source: &Source,
         verified: &Verified<'_>,
-        outbound: Outbound,
+        outbound: EncodedRecords,
         deadline: Deadline,
         trace: &mut Trace,
-    ) -> Ended {
-        let Outbound { topic, records, kept } = outbound;
-        match self.send(records, Last::DeadLetter, deadline, trace).await {
+    ) -> DeliveryResult {
+        let EncodedRecords { topic, records, kept } = outbound;
+        match self.send(records, OnRefusal::DeadLetter, deadline, trace).await {
             Ok(receipt) => {
                 for kept in &kept {
-                    source.count_kept(kept);
+                    source.count_unmapped(kept);
                 }
-                Ended::stored(Ok(()), topic, receipt)
+                DeliveryResult::stored(Ok(()), topic, receipt)
             }
-            Err(Undelivered::Refused(trouble)) => {
+            Err(DeliverError::Refused(trouble)) => {
                 let why = Fault::new(Reason::KafkaRefused, trouble.to_string());
                 self.dead_letter(source, verified, Some(&topic), why, deadline, trace).await
             }
@@ -245,35 +245,36 @@ impl Pipeline {
         &self,
         source: &Source,
         verified: &Verified<'_>,
-        bound_for: Option<&str>,
+        intended_topic: Option<&str>,
         why: Fault,
         deadline: Deadline,
         trace: &mut Trace,
-    ) -> Ended {
+    ) -> DeliveryResult {
         if !source.dead_letter_allowed() {
             return Fault::new(Reason::RateLimited, format!("dead_letter_rate of the source: {why}")).into();
         }
         let topic = source.dead_letter_topic.clone();
         let key = source.envelope.key(verified);
-        let record = Record::dead_letter(&topic, key, bound_for, verified, source.envelope.headers(), &why);
-        match self.send(vec![record], Last::Spool, deadline, trace).await {
-            Ok(receipt) => Ended::stored(Err(why), topic, receipt),
+        let record =
+            Record::dead_letter(&topic, key, intended_topic, verified, source.envelope.headers(), &why);
+        match self.send(vec![record], OnRefusal::Spool, deadline, trace).await {
+            Ok(receipt) => DeliveryResult::stored(Err(why), topic, receipt),
             Err(undelivered) => unavailable(&undelivered, Some(&why)).into(),
         }
     }
 }
 
-fn reason(undelivered: &Undelivered) -> Reason {
+fn reason(undelivered: &DeliverError) -> Reason {
     match undelivered {
-        Undelivered::Refused(_) | Undelivered::Kafka(_) => Reason::KafkaUnavailable,
-        Undelivered::Overloaded(_) => Reason::Overloaded,
-        Undelivered::SpoolFull(_) => Reason::SpoolFull,
-        Undelivered::Spool(_) => Reason::SpoolError,
+        DeliverError::Refused(_) | DeliverError::Kafka(_) => Reason::KafkaUnavailable,
+        DeliverError::Overloaded(_) => Reason::Overloaded,
+        DeliverError::SpoolFull(_) => Reason::SpoolFull,
+        DeliverError::Spool(_) => Reason::SpoolError,
     }
 }
 
 /// Our trouble, and whose exactly; for a dead letter also why it was one.
-fn unavailable(undelivered: &Undelivered, dead_letter: Option<&Fault>) -> Fault {
+fn unavailable(undelivered: &DeliverError, dead_letter: Option<&Fault>) -> Fault {
     let reason = reason(undelivered);
     match dead_letter {
         Some(why) => Fault::new(reason, format!("dead letter ({why}): {undelivered}")),
@@ -282,19 +283,19 @@ fn unavailable(undelivered: &Undelivered, dead_letter: Option<&Fault>) -> Fault 
 }
 
 /// The records of one delivery.
-pub struct Outbound {
+pub struct EncodedRecords {
     /// The topic of the first.
     pub topic: Arc<str>,
     /// At least one.
     pub records: Vec<Record>,
     /// Of each event that its schema does not say all of: mostly none.
-    pub kept: Vec<Kept>,
+    pub kept: Vec<UnmappedFields>,
 }
 
 /// What a verified delivery becomes.
-pub enum Shaped {
+pub enum Decision {
     /// An event's record, or several.
-    Publish(Outbound),
+    Publish(EncodedRecords),
     /// Authentic, but no event.
     DeadLetter {
         /// The topic it was bound for, if that much is known.
@@ -308,29 +309,29 @@ pub enum Shaped {
 
 /// What a verified delivery that is no handshake becomes: `payload` is its JSON text, or why there is
 /// none, `stale` what its age makes of it. Pure, no I/O.
-pub fn outlook(
+pub fn decide(
     source: &Source,
     verified: &Verified<'_>,
     payload: Result<&[u8], Fault>,
     stale: Option<Fault>,
-) -> (Option<Name>, Shaped) {
+) -> (Option<EventRef>, Decision) {
     let (name, shaped) = match payload {
-        Ok(payload) => shape(source, verified, payload),
-        Err(why) => (None, Shaped::DeadLetter { bound_for: None, why }),
+        Ok(payload) => decide_payload(source, verified, payload),
+        Err(why) => (None, Decision::DeadLetter { bound_for: None, why }),
     };
     match (stale, shaped) {
-        (Some(why), Shaped::Publish(Outbound { topic, .. })) => {
-            (name, Shaped::DeadLetter { bound_for: Some(topic), why })
+        (Some(why), Decision::Publish(EncodedRecords { topic, .. })) => {
+            (name, Decision::DeadLetter { bound_for: Some(topic), why })
         }
         (_, shaped) => (name, shaped),
     }
 }
 
 /// Extracts and encodes the events of a delivery's JSON text.
-fn shape(source: &Source, verified: &Verified<'_>, payload: &[u8]) -> (Option<Name>, Shaped) {
-    let events = match source.envelope.open(&source.name, verified, payload) {
+fn decide_payload(source: &Source, verified: &Verified<'_>, payload: &[u8]) -> (Option<EventRef>, Decision) {
+    let events = match source.envelope.extract_events(&source.name, verified, payload) {
         Ok(events) => events,
-        Err(why) => return (None, Shaped::DeadLetter { bound_for: None, why }),
+        Err(why) => return (None, Decision::DeadLetter { bound_for: None, why }),
     };
     let name = events.first().map(|event| {
         // A type that nobody knows is any text of the body, and this goes to the log.
@@ -338,34 +339,34 @@ fn shape(source: &Source, verified: &Verified<'_>, payload: &[u8]) -> (Option<Na
         let event_type =
             shown.and_then(|end| event.event_type.get(..end)).unwrap_or(&event.event_type).to_owned();
         let count = source.envelope.splits().then_some(events.len());
-        Name { id: event.id.as_ref().into(), event_type, events: count }
+        EventRef { id: event.id.as_ref().into(), event_type, events: count }
     });
     (name, encode(source, &events))
 }
 
 /// All or nothing: the first event that does not fit speaks for all of them.
-fn encode(source: &Source, events: &[Event<'_>]) -> Shaped {
+fn encode(source: &Source, events: &[Event<'_>]) -> Decision {
     let (mut first, mut records, mut kept) = (None, Vec::with_capacity(events.len()), Vec::new());
     for event in events {
         let Some(route) = source.route(event.route()) else {
-            return Shaped::DeadLetter { bound_for: None, why: Reason::TypeUnknown.into() };
+            return Decision::DeadLetter { bound_for: None, why: Reason::TypeUnknown.into() };
         };
-        let encoder = match route.open() {
+        let encoder = match route.encoder() {
             Ok(encoder) => encoder,
-            Err(why) => return Shaped::Unavailable(why),
+            Err(why) => return Decision::Unavailable(why),
         };
         let encoded = encoder.encode(event).and_then(|mut encoded| {
-            kept.extend(Kept::of(event.route(), &mut encoded));
+            kept.extend(UnmappedFields::from_encoded(event.route(), &mut encoded));
             Record::event(&route.topic, event, encoded)
         });
         match encoded {
             Ok(record) => records.push(record),
-            Err(why) => return Shaped::DeadLetter { bound_for: Some(route.topic.clone()), why },
+            Err(why) => return Decision::DeadLetter { bound_for: Some(route.topic.clone()), why },
         }
         first.get_or_insert(&route.topic);
     }
     match first {
-        Some(topic) => Shaped::Publish(Outbound { topic: topic.clone(), records, kept }),
-        None => Shaped::DeadLetter { bound_for: None, why: Reason::ShapeMismatch.into() },
+        Some(topic) => Decision::Publish(EncodedRecords { topic: topic.clone(), records, kept }),
+        None => Decision::DeadLetter { bound_for: None, why: Reason::ShapeMismatch.into() },
     }
 }

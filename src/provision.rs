@@ -5,7 +5,7 @@ mod durability;
 mod grants;
 mod plan;
 mod planner;
-mod policy;
+mod compaction;
 mod retention;
 mod subjects;
 
@@ -15,19 +15,21 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::sync::{Notify, watch};
 
-use crate::config::{Config, Loaded};
+use crate::config::{Config, LoadedConfig};
 use crate::kafka::{Admin, NewTopic, Producer};
 use crate::names;
-use crate::observe::health::{Health, State};
+use crate::observe::health::{Health, PartState};
 use crate::sources::{Route, Sources};
 
-pub use durability::{Durability, judge};
+pub use compaction::{Watched, check_compaction, fix_command, non_compacted_topics};
+pub use durability::{DurabilityMonitor, judge};
 pub use grants::grants;
-pub use plan::{Action, Allowed, Change, Item, Kind, Left, Plan, Step, takes_less};
+pub use plan::{
+    Allowed, Item, ItemKind, PlanAction, PlanStep, ProvisionPlan, SettingChange, Unchanged, takes_less,
+};
 pub use planner::{Done, Planner};
-pub use policy::{Watched, look as look_at_policies, remedy, watched};
 pub use retention::{ending, lasting, mend};
-pub use subjects::{RECHECK, Reloaded, Subjects};
+pub use subjects::{RECHECK, Reloaded, SchemaRegistrar};
 
 /// Between two rounds while something is missing.
 const PAUSES: [Duration; 4] =
@@ -49,7 +51,7 @@ pub fn max_record(max_body: usize) -> usize {
 /// is missing; never alters what exists.
 pub struct Provisioner {
     /// The configuration; of its sources, those of `sources` count.
-    pub loaded: Arc<Loaded>,
+    pub loaded: Arc<LoadedConfig>,
     /// The cluster.
     pub admin: Admin,
     /// Whose metadata is warmed up.
@@ -76,14 +78,14 @@ impl Provisioner {
                 // Who asks does so every few seconds at most.
                 let _ = tokio::time::timeout(pause, self.asked.notified()).await;
             }
-            let watches = !policy::watched(&self.sources.load()).is_empty();
+            let watches = !compaction::non_compacted_topics(&self.sources.load()).is_empty();
             tokio::select! {
                 changed = self.reloads.changed() => {
                     if changed.is_err() {
                         return;
                     }
                 }
-                () = tokio::time::sleep(policy::RECHECK), if watches => {}
+                () = tokio::time::sleep(compaction::RECHECK), if watches => {}
                 () = self.asked.notified() => {}
             }
         }
@@ -93,15 +95,15 @@ impl Provisioner {
     async fn topics(&self) -> bool {
         match self.ensure_topics().await {
             Ok(None) => {
-                self.health.topics.set(State::Ok, "");
+                self.health.topics.set(PartState::Ok, "");
                 true
             }
             Ok(Some(why)) => {
-                self.health.topics.set(State::Degraded, why);
+                self.health.topics.set(PartState::Degraded, why);
                 false
             }
             Err(error) => {
-                self.health.topics.set(State::Down, format!("{error:#}"));
+                self.health.topics.set(PartState::Down, format!("{error:#}"));
                 false
             }
         }
@@ -112,7 +114,7 @@ impl Provisioner {
     async fn ensure_topics(&self) -> anyhow::Result<Option<String>> {
         let cluster = self.admin.cluster().await?;
         self.producer.kafka_answers();
-        let wished = wished_topics(&self.loaded.config, &self.sources.load(), cluster.brokers);
+        let wished = desired_topics(&self.loaded.config, &self.sources.load(), cluster.brokers);
         let (mut there, missing): (Vec<NewTopic>, Vec<NewTopic>) =
             wished.into_iter().partition(|topic| cluster.topics.contains_key(&topic.name));
         let mut trouble = None;
@@ -134,21 +136,21 @@ impl Provisioner {
         let names: Vec<String> = there.into_iter().map(|topic| topic.name).collect();
         let warm = tokio::task::spawn_blocking(move || producer.warm_up(&names, WARM_UP)).await?;
         // Rows of the spool may wait for it, though some other topic is not warm.
-        let compacts = self.look_at_policies().await;
+        let compacts = self.check_compaction().await;
         warm?;
         let troubles: Vec<String> = trouble.into_iter().chain(compacts).collect();
         Ok((!troubles.is_empty()).then(|| troubles.join("; ")))
     }
 
     /// Why an event type has to wait, which is of no concern to the others.
-    async fn look_at_policies(&self) -> Option<String> {
-        let watched = policy::watched(&self.sources.load());
+    async fn check_compaction(&self) -> Option<String> {
+        let topics = compaction::non_compacted_topics(&self.sources.load());
         let servers = &self.loaded.config.kafka.bootstrap_servers;
-        match policy::look(&self.admin, &watched, servers).await {
+        match compaction::check_compaction(&self.admin, &topics, servers).await {
             Ok(compacts) => compacts,
             Err(error) => {
-                if self.health.kafka.state() == State::Ok {
-                    watched.iter().for_each(|(_, policy)| policy.learn_nothing());
+                if self.health.kafka.state() == PartState::Ok {
+                    topics.iter().for_each(|(_, state)| state.record_unreadable());
                 }
                 Some(format!("whether topics compact: {error:#}"))
             }
@@ -157,7 +159,7 @@ impl Provisioner {
 }
 
 /// The topics of all sources, as they should be created on a cluster of so many brokers.
-pub fn wished_topics(config: &Config, sources: &Sources, brokers: usize) -> Vec<NewTopic> {
+pub fn desired_topics(config: &Config, sources: &Sources, brokers: usize) -> Vec<NewTopic> {
     let retention = config.kafka.topics.retention.as_millis();
     let mut topics = Vec::new();
     for source in sources.iter() {

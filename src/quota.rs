@@ -8,29 +8,29 @@ use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 /// A count of what is in use; shared by `Arc`.
 #[derive(Debug, Default)]
-pub struct InUse(AtomicUsize);
+pub struct Usage(AtomicUsize);
 
 /// A part of it. Given back when it is dropped.
 #[derive(Debug)]
-pub struct Held {
-    of: Arc<InUse>,
+pub struct UsageGuard {
+    of: Arc<Usage>,
     amount: usize,
 }
 
-impl InUse {
+impl Usage {
     /// Takes `amount`; `None` where more than `limit` would be in use. Never waits.
-    pub fn take(self: &Arc<Self>, amount: usize, limit: usize) -> Option<Held> {
-        let mut held = Held { of: self.clone(), amount: 0 };
+    pub fn take(self: &Arc<Self>, amount: usize, limit: usize) -> Option<UsageGuard> {
+        let mut held = UsageGuard { of: self.clone(), amount: 0 };
         held.grow(amount, limit).then_some(held)
     }
 
     /// What is in use now.
-    pub fn amount(&self) -> usize {
+    pub fn used(&self) -> usize {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-impl Held {
+impl UsageGuard {
     /// Takes `amount` more; false, and nothing is taken, where more than `limit` would be in use.
     pub fn grow(&mut self, amount: usize, limit: usize) -> bool {
         let sum = |used: usize| used.checked_add(amount).filter(|sum| *sum <= limit);
@@ -43,7 +43,7 @@ impl Held {
     }
 }
 
-impl Drop for Held {
+impl Drop for UsageGuard {
     fn drop(&mut self) {
         self.of.0.fetch_sub(self.amount, Ordering::Relaxed);
     }
@@ -112,7 +112,7 @@ mod tests {
 
     #[test]
     fn no_more_than_the_limit_is_taken_and_all_of_it_comes_back() {
-        let bytes = Arc::new(InUse::default());
+        let bytes = Arc::new(Usage::default());
         let mut first = bytes.take(0, 10).unwrap();
         assert!(first.grow(6, 10));
         let second = bytes.take(4, 10).unwrap();

@@ -1,9 +1,9 @@
 //! The sources as the hot path sees them: compiled from configuration, secrets and schemas.
 
-mod kept;
-mod limit;
-mod matches;
-mod policy;
+mod unmapped;
+mod rate_limit;
+mod secret_usage;
+mod compaction;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -12,25 +12,25 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-pub use kept::Kept;
-use limit::{Limit, UnverifiedWork};
-use matches::BySecret;
+use rate_limit::{RateLimit, UnverifiedWork};
+use secret_usage::SecretUsage;
+pub use unmapped::UnmappedFields;
 
-use crate::config::{Loaded, Networks, Problems, Stale, Unmapped};
+use crate::config::{ConfigErrors, LoadedConfig, Networks, Stale, Unmapped};
 use crate::delivery::Delivery;
 use crate::envelope::{Envelope, Handshakes};
 use crate::names;
 use crate::observe::drift::Drift;
 use crate::observe::metrics;
-use crate::observe::refusals::Refusals;
+use crate::observe::refusals::RefusalTable;
 use crate::observe::status;
 use crate::observe::traffic::Traffic;
 use crate::outcome::{Fault, Reason};
-use crate::quota::{Held, InUse};
+use crate::quota::{Usage, UsageGuard};
 use crate::schema::{self, Encoder, Schemas};
 use crate::verify::diagnose::{Diagnosis, Other};
 use crate::verify::{Verified, Verifier};
-pub use policy::Policy;
+pub use compaction::CompactionState;
 
 /// All sources that are on, swapped as a whole.
 #[derive(Debug, Default)]
@@ -55,21 +55,21 @@ pub struct Source {
     unmapped: Option<Route>,
     /// Where authentic but unusable deliveries go.
     pub dead_letter_topic: Arc<str>,
-    dead_letters: Limit,
-    rate: Option<Limit>,
+    dead_letters: RateLimit,
+    rate: Option<RateLimit>,
     allow: Option<Networks>,
     /// How many were refused, and why.
-    pub refusals: Arc<Refusals>,
+    pub refusals: Arc<RefusalTable>,
     /// What its deliveries came to lately.
     pub traffic: Arc<Traffic>,
     drift: Arc<Drift>,
     /// What deliveries that do not verify have cost.
     pub unverified: UnverifiedWork,
-    in_flight: Arc<InUse>,
+    in_flight: Arc<Usage>,
     max_in_flight: usize,
-    body_bytes: Arc<InUse>,
+    body_bytes: Arc<Usage>,
     max_body_bytes: usize,
-    matches: BySecret,
+    matches: SecretUsage,
     stale: Stale,
     tolerance: Duration,
 }
@@ -82,7 +82,7 @@ pub struct Route {
     /// `None` until the registry has given the schema an id, and once it has lost it.
     pub encoder: Option<Encoder>,
     /// Of a topic whose key names more than one event; `None` for all others, which may compact.
-    pub policy: Option<Arc<Policy>>,
+    pub policy: Option<Arc<CompactionState>>,
 }
 
 impl Route {
@@ -90,7 +90,7 @@ impl Route {
     ///
     /// # Errors
     /// `schema_unknown`; `kafka_unavailable` for a topic that compacts and must not.
-    pub fn open(&self) -> Result<&Encoder, Fault> {
+    pub fn encoder(&self) -> Result<&Encoder, Fault> {
         if let Some(policy) = &self.policy {
             policy.allows()?;
         }
@@ -126,7 +126,7 @@ impl Source {
 
     /// Counts one verified delivery against the source's rate; false when it is used up.
     pub fn delivery_allowed(&self) -> bool {
-        self.rate.as_ref().is_none_or(Limit::take)
+        self.rate.as_ref().is_none_or(RateLimit::take)
     }
 
     /// Whether a client may call. One whose address is not known may where anybody may.
@@ -186,13 +186,13 @@ impl Source {
     }
 
     /// Counts a delivery for the secret that signed it.
-    pub fn matched(&self, verified: &Verified<'_>) {
+    pub fn record_secret_match(&self, verified: &Verified<'_>) {
         self.matches.add(verified.secret(), verified.delivery().received_at);
     }
 
     /// Counts what a durable event left to `additional_fields`.
-    pub fn count_kept(&self, kept: &Kept) {
-        let Kept { event_type, misfits, drift } = kept;
+    pub fn count_unmapped(&self, kept: &UnmappedFields) {
+        let UnmappedFields { event_type, misfits, drift } = kept;
         if *misfits > 0 {
             metrics::misfits(&self.name, event_type, *misfits);
         }
@@ -202,8 +202,8 @@ impl Source {
     }
 
     /// Its part of `/status`.
-    pub fn status(&self, now: Timestamp) -> status::Source {
-        status::Source {
+    pub fn status(&self, now: Timestamp) -> status::SourceStatus {
+        status::SourceStatus {
             traffic: self.traffic.shown(now),
             refusals: self.refusals.shown(),
             secrets: self.matches.shown(now),
@@ -219,7 +219,7 @@ impl Source {
     ///
     /// # Errors
     /// `overloaded` when the source has all of its own places, or its share of the bodies' bytes, in use.
-    pub fn place(&self, bytes: usize) -> Result<[Held; 2], Fault> {
+    pub fn try_acquire(&self, bytes: usize) -> Result<[UsageGuard; 2], Fault> {
         let past = |what: &'static str| Fault::new(Reason::Overloaded, what);
         let place = self.in_flight.take(1, self.max_in_flight);
         let place = place.ok_or_else(|| past("max_in_flight of the source"))?;
@@ -234,7 +234,11 @@ impl Sources {
     ///
     /// # Errors
     /// Every problem, each with its place.
-    pub fn compile(loaded: &Loaded, schemas: &Schemas, previous: Option<&Self>) -> Result<Self, Problems> {
+    pub fn compile(
+        loaded: &LoadedConfig,
+        schemas: &Schemas,
+        previous: Option<&Self>,
+    ) -> Result<Self, ConfigErrors> {
         let mut problems = loaded.problems();
         let mut sources = HashMap::new();
         let http = &loaded.config.http;
@@ -247,7 +251,7 @@ impl Sources {
                 Envelope::compile(&rules.envelope, &rules.signature, &place("envelope"), &mut problems);
             let handshakes = Handshakes::compile(rules, &format!("source.{name}"), &mut problems);
             let (Some(verifier), Some(envelope)) = (verifier, envelope) else { continue };
-            let mut verifier = verifier.reading(&rules.envelope);
+            let mut verifier = verifier.with_envelope(&rules.envelope);
             let bound = secrets.iter().any(|secret| secret.binds.is_some());
             let envelope = envelope.separating(rules.binding_in_key && bound);
             let before = previous.and_then(|sources| sources.get(name));
@@ -269,14 +273,15 @@ impl Sources {
                 http.unverified_work_per_address as u64,
                 before.map(|source| &source.unverified),
             );
-            let matches = BySecret::new(name, secrets, before.map(|source| &source.matches));
+            let matches = SecretUsage::new(name, secrets, before.map(|source| &source.matches));
             let refusals = before.map(|source| source.refusals.clone()).unwrap_or_default();
             let traffic =
                 before.map_or_else(|| Arc::new(Traffic::new(name)), |source| source.traffic.clone());
             let drift = before.map(|source| source.drift.clone()).unwrap_or_default();
-            let dead_letters = Limit::new(rules.dead_letter_rate, before.map(|source| &source.dead_letters));
+            let dead_letters =
+                RateLimit::new(rules.dead_letter_rate, before.map(|source| &source.dead_letters));
             let rate_before = before.and_then(|source| source.rate.as_ref());
-            let rate = rules.rate_limit.map(|rate| Limit::new(rate, rate_before));
+            let rate = rules.rate_limit.map(|rate| RateLimit::new(rate, rate_before));
             let source = Source {
                 name: name.clone(),
                 ack_deadline: rules.ack_deadline,
@@ -332,10 +337,10 @@ fn route(
     event_type: &str,
     envelope: &Envelope,
     schemas: &Schemas,
-    problems: &mut Problems,
+    problems: &mut ConfigErrors,
 ) -> Option<Route> {
     let topic: Arc<str> = names::topic(source, event_type).into();
-    let schema::Loaded { schema, subject, .. } = schemas.get(source, event_type)?;
+    let schema::SchemaEntry { schema, subject, .. } = schemas.get(source, event_type)?;
     let id = schemas.id(subject);
     let former = || {
         let (former, id) = schemas.former(subject)?;

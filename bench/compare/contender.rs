@@ -15,9 +15,9 @@ use axum::http::StatusCode;
 use axum::routing::post;
 use bytes::Bytes;
 use hookstream::app;
-use hookstream::config::{self, Environment, Loaded, Overrides};
+use hookstream::config::{self, Environment, LoadedConfig, Overrides};
 use hookstream::http::{self, Phase};
-use hookstream::kafka::{Connection, Producer};
+use hookstream::kafka::{ClusterConfig, Producer};
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -36,7 +36,7 @@ pub struct Args {
 }
 
 impl Args {
-    pub fn load(&self) -> anyhow::Result<Loaded> {
+    pub fn load(&self) -> anyhow::Result<LoadedConfig> {
         let overrides = Overrides { file: Some(self.config.clone()), ..Overrides::default() };
         Ok(config::load(&overrides, &Environment::of_process())?)
     }
@@ -89,12 +89,12 @@ fn send(
     producer.send_result(record).map_err(|(error, _)| error.into())
 }
 
-pub fn producer(loaded: &Loaded) -> anyhow::Result<FutureProducer> {
-    let kafka = Connection::new(loaded.config.kafka.bootstrap_servers.clone(), loaded.properties.clone());
+pub fn producer(loaded: &LoadedConfig) -> anyhow::Result<FutureProducer> {
+    let kafka = ClusterConfig::new(loaded.config.kafka.bootstrap_servers.clone(), loaded.properties.clone());
     Producer::config(&kafka, app::tuning(&loaded.config)).create().context("the producer's properties")
 }
 
-pub async fn serve(loaded: Loaded, router: Router, stock: bool) -> anyhow::Result<()> {
+pub async fn serve(loaded: LoadedConfig, router: Router, stock: bool) -> anyhow::Result<()> {
     let listen: SocketAddr = loaded.config.http.listen.parse()?;
     let listener = TcpListener::bind(listen).await?;
     if stock {

@@ -4,10 +4,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use hookstream::config::{self, Environment, Loaded, Overrides};
-use hookstream::delivery::{Delivery, Id};
+use hookstream::config::{self, Environment, LoadedConfig, Overrides};
+use hookstream::delivery::{Delivery, DeliveryId};
 use hookstream::envelope::Event;
-use hookstream::schema::{Encoded, Encoder, Schemas, Standing};
+use hookstream::schema::{Encoded, Encoder, IdState, Schemas};
 use hookstream::sources::{Source, Sources};
 use hookstream::verify::Verified;
 use http::{HeaderMap, HeaderValue, Uri, header};
@@ -44,8 +44,8 @@ impl Case {
     pub(crate) fn event(&'static self) -> (Event<'static>, &'static Encoder) {
         let verified: &'static Verified<'static> = Box::leak(Box::new(self.verified()));
         let (source, body) = (&*self.source, &self.delivery.body);
-        let event = source.envelope.open(&source.name, verified, body).unwrap().remove(0);
-        let encoder = source.route(event.route()).unwrap().open().unwrap();
+        let event = source.envelope.extract_events(&source.name, verified, body).unwrap().remove(0);
+        let encoder = source.route(event.route()).unwrap().encoder().unwrap();
         (event, encoder)
     }
 
@@ -66,12 +66,12 @@ impl Deliveries {
         let secret = String::from("bench-secret-0123456789abcdef");
         let tenants = (0..20).map(|n| (format!("TENANT_{n}"), format!("{secret}-{n}")));
         let environment = tenants.chain([(String::from("SECRET"), secret.clone())]);
-        let loaded: Loaded = config::load(&overrides, &Environment::from_iter(environment)).unwrap();
+        let loaded: LoadedConfig = config::load(&overrides, &Environment::from_iter(environment)).unwrap();
         let mut problems = loaded.problems();
         let mut schemas = Schemas::load(&bench.join("schemas"), &loaded.config, &mut problems);
         problems.or(()).unwrap();
         let subjects: Vec<_> = schemas.iter().map(|known| known.subject.clone()).collect();
-        subjects.iter().for_each(|subject| schemas.set(subject, Standing::Confirmed(7)));
+        subjects.iter().for_each(|subject| schemas.set(subject, IdState::Confirmed(7)));
         Self(Sources::compile(&loaded, &schemas, None).unwrap())
     }
 
@@ -112,8 +112,13 @@ impl Deliveries {
         let received_at = Timestamp::from_second(NOW).unwrap();
         source.verifier.sign(body.as_bytes(), received_at, &mut headers).unwrap();
         let body = Bytes::copy_from_slice(body.as_bytes());
-        let delivery =
-            Delivery { id: Id::parse(ID).unwrap(), uri: Uri::from_static("/"), headers, body, received_at };
+        let delivery = Delivery {
+            id: DeliveryId::parse(ID).unwrap(),
+            uri: Uri::from_static("/"),
+            headers,
+            body,
+            received_at,
+        };
         Box::leak(Box::new(Case { source, delivery }))
     }
 }

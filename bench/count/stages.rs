@@ -2,7 +2,7 @@
 
 use std::hint::black_box;
 
-use hookstream::pipeline::{self, Shaped};
+use hookstream::pipeline::{self, Decision};
 use hookstream::record::Record;
 
 use crate::allocations;
@@ -70,7 +70,7 @@ fn forged(name: &str, case: &'static Case) {
 fn envelope(case: &'static Case) {
     let (source, verified) = (&case.source, case.verified());
     stage("envelope", case, || {
-        let events = source.envelope.open(&source.name, black_box(&verified), &case.delivery.body);
+        let events = source.envelope.extract_events(&source.name, black_box(&verified), &case.delivery.body);
         drop(black_box(events.unwrap()));
     });
 }
@@ -95,8 +95,8 @@ fn record(case: &'static Case) {
 fn outlook(case: &'static Case) {
     let (source, verified) = (&case.source, case.verified());
     stage("outlook", case, || {
-        let outlook = pipeline::outlook(source, black_box(&verified), Ok(&case.delivery.body), None);
-        assert!(matches!(outlook.1, Shaped::Publish(_)));
+        let outlook = pipeline::decide(source, black_box(&verified), Ok(&case.delivery.body), None);
+        assert!(matches!(outlook.1, Decision::Publish(_)));
         drop(black_box(outlook));
     });
 }

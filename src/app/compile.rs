@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use crate::config::{Loaded, Problems};
-use crate::http::Ports;
-use crate::kafka::Connection;
+use crate::config::{ConfigErrors, LoadedConfig};
+use crate::http::PortSecurity;
+use crate::kafka::ClusterConfig;
 use crate::observe::traces::Collector;
 use crate::schema::Schemas;
 use crate::sources::Sources;
@@ -19,7 +19,7 @@ pub struct Compiled {
     /// What their events are encoded with.
     pub schemas: Schemas,
     /// How our ports are secured.
-    pub ports: Ports,
+    pub ports: PortSecurity,
     /// Where spans go, if anywhere.
     pub collector: Option<Collector>,
 }
@@ -28,7 +28,7 @@ pub struct Compiled {
 ///
 /// # Errors
 /// Every problem at once.
-pub fn compile(loaded: &Loaded) -> Result<(Sources, Schemas), Problems> {
+pub fn compile(loaded: &LoadedConfig) -> Result<(Sources, Schemas), ConfigErrors> {
     compile_on(loaded, loaded.problems())
 }
 
@@ -37,17 +37,17 @@ pub fn compile(loaded: &Loaded) -> Result<(Sources, Schemas), Problems> {
 ///
 /// # Errors
 /// Every problem at once.
-pub fn compile_service(loaded: &Loaded) -> Result<Compiled, Problems> {
+pub fn compile_service(loaded: &LoadedConfig) -> Result<Compiled, ConfigErrors> {
     let mut problems = loaded.problems();
-    let ports = Ports::read(loaded, &mut problems);
+    let ports = PortSecurity::read(loaded, &mut problems);
     let collector = Collector::read(loaded, &mut problems);
     let (sources, schemas) = compile_on(loaded, problems)?;
     Ok(Compiled { sources, schemas, ports, collector })
 }
 
-fn compile_on(loaded: &Loaded, mut problems: Problems) -> Result<(Sources, Schemas), Problems> {
+fn compile_on(loaded: &LoadedConfig, mut problems: ConfigErrors) -> Result<(Sources, Schemas), ConfigErrors> {
     let kafka = &loaded.config.kafka;
-    Connection::new(&kafka.bootstrap_servers, loaded.properties.clone()).judge(&mut problems);
+    ClusterConfig::new(&kafka.bootstrap_servers, loaded.properties.clone()).validate(&mut problems);
     let schemas = Schemas::load(Path::new(SCHEMAS), &loaded.config, &mut problems);
     problems.or(())?;
     let sources = Sources::compile(loaded, &schemas, None)?;

@@ -13,12 +13,12 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
 
-use super::{CLOSE, FLUSH, holds, look_for_kafka, open_spool, places, tuning, watch_spool};
-use crate::config::Loaded;
+use super::{CLOSE, FLUSH, holds, open_spool, places, probe_kafka, tuning, watch_spool};
+use crate::config::LoadedConfig;
 use crate::deliver::Deliverer;
-use crate::http::{self, Access, Operator, Phase, Ports};
-use crate::kafka::{Admin, Connection, Producer};
-use crate::observe::health::{Health, State};
+use crate::http::{self, Access, Operator, Phase, PortSecurity};
+use crate::kafka::{Admin, ClusterConfig, Producer};
+use crate::observe::health::{Health, PartState};
 use crate::observe::metrics;
 use crate::spool::{Spool, Stats};
 
@@ -41,7 +41,7 @@ impl DrainOnly {
     ///
     /// # Errors
     /// When there is no spool, or another process has it; a property that librdkafka refuses.
-    pub async fn start(loaded: &Loaded, admin: TcpListener) -> anyhow::Result<Self> {
+    pub async fn start(loaded: &LoadedConfig, admin: TcpListener) -> anyhow::Result<Self> {
         let config = &loaded.config;
         let dir =
             config.spool.dir.as_deref().context("there is no spool to drain: [spool] dir is not set")?;
@@ -50,19 +50,20 @@ impl DrainOnly {
         metrics::init();
         let mut problems = loaded.problems();
         // For a minute's work nothing is read again.
-        let ports = Ports::read(loaded, &mut problems);
+        let ports = PortSecurity::read(loaded, &mut problems);
         let ports = Arc::new(ArcSwap::from_pointee(problems.or(ports)?));
         let health = Health::new();
-        health.service.put(State::Down, "draining the spool only: no deliveries are taken");
-        let connection = Connection::new(config.kafka.bootstrap_servers.clone(), loaded.properties.clone());
+        health.service.put(PartState::Down, "draining the spool only: no deliveries are taken");
+        let connection =
+            ClusterConfig::new(config.kafka.bootstrap_servers.clone(), loaded.properties.clone());
         let producer = Arc::new(Producer::new(&connection, tuning(config), health.clone())?);
         let spool = open_spool(config, &health).await?.context("there is no spool")?;
         let deliverer = Deliverer::new(producer.clone(), Some(spool.clone()), health.clone());
         let (holds, policies) = holds::of_config(config, Admin::new(&connection)?, health.clone());
         let mut background = vec![
             policies,
-            tokio::spawn(producer.clone().renew()),
-            tokio::spawn(look_for_kafka(producer.clone(), health.clone())),
+            tokio::spawn(producer.clone().supervise()),
+            tokio::spawn(probe_kafka(producer.clone(), health.clone())),
             tokio::spawn(watch_spool(spool.clone(), health.clone())),
         ];
         background.extend(deliverer.drain(holds).map(|drain| tokio::spawn(drain.run())));

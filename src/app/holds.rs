@@ -11,9 +11,9 @@ use crate::config::Config;
 use crate::deliver::Holds;
 use crate::kafka::Admin;
 use crate::names;
-use crate::observe::health::{Health, State};
+use crate::observe::health::{Health, PartState};
 use crate::provision::{self, Watched};
-use crate::sources::{Policy, Sources};
+use crate::sources::{CompactionState, Sources};
 
 /// The drain's question, answered from what was read of the topics.
 pub(super) struct Policies<F> {
@@ -40,7 +40,10 @@ impl<F: Fn() -> Watched + Send + Sync> Holds for Policies<F> {
 /// By the sources in force; who is notified reads their topics.
 pub(super) fn of_sources(sources: &Arc<ArcSwap<Sources>>, asked: &Arc<Notify>) -> Arc<dyn Holds> {
     let sources = sources.clone();
-    Arc::new(Policies { watched: move || provision::watched(&sources.load()), asked: asked.clone() })
+    Arc::new(Policies {
+        watched: move || provision::non_compacted_topics(&sources.load()),
+        asked: asked.clone(),
+    })
 }
 
 /// By the configuration alone, for a service without sources; with the task that reads the topics.
@@ -52,7 +55,7 @@ pub(super) fn of_config(
     let keys = config.source.iter().flat_map(|(source, rules)| {
         rules.envelope.keys.keys().map(move |event_type| names::topic(source, event_type))
     });
-    let watched: Watched = keys.map(|topic| (topic.into(), Arc::<Policy>::default())).collect();
+    let watched: Watched = keys.map(|topic| (topic.into(), Arc::<CompactionState>::default())).collect();
     let (asked, servers) = (Arc::new(Notify::new()), config.kafka.bootstrap_servers.clone());
     let holds = Policies {
         watched: {
@@ -64,11 +67,11 @@ pub(super) fn of_config(
     let reading = async move {
         loop {
             asked.notified().await;
-            match provision::look_at_policies(&admin, &watched, &servers).await {
-                Ok(None) => health.topics.set(State::Ok, ""),
-                Ok(Some(why)) => health.topics.set(State::Degraded, why),
+            match provision::check_compaction(&admin, &watched, &servers).await {
+                Ok(None) => health.topics.set(PartState::Ok, ""),
+                Ok(Some(why)) => health.topics.set(PartState::Degraded, why),
                 Err(error) => {
-                    health.topics.set(State::Degraded, format!("whether topics compact: {error:#}"))
+                    health.topics.set(PartState::Degraded, format!("whether topics compact: {error:#}"))
                 }
             }
         }

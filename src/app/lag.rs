@@ -11,8 +11,8 @@ use arc_swap::ArcSwap;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::config;
-use crate::kafka::Connection;
-use crate::kafka::lag::{Lag, Meter, NoRows, Unknown};
+use crate::kafka::ClusterConfig;
+use crate::kafka::lag::{GroupLagError, Lag, LagUnknown, Meter};
 use crate::observe::metrics;
 use crate::sources::Sources;
 
@@ -24,21 +24,21 @@ const MOST: usize = 100;
 const BOUND: Duration = Duration::from_secs(30);
 
 /// Measures the groups of `[lag]`.
-pub(super) struct Watch {
+pub(super) struct LagExporter {
     meter: Meter,
     config: config::Lag,
     sources: Arc<ArcSwap<Sources>>,
     gauges: Gauges,
 }
 
-impl Watch {
+impl LagExporter {
     /// `None` where no groups are configured.
     ///
     /// # Errors
     /// When librdkafka refuses a property.
     pub(super) fn new(
         config: &config::Lag,
-        connection: &Connection,
+        connection: &ClusterConfig,
         sources: Arc<ArcSwap<Sources>>,
     ) -> anyhow::Result<Option<Self>> {
         if config.groups.is_empty() {
@@ -89,11 +89,11 @@ fn flaw(lag: &Lag) -> Option<String> {
     lag.groups.iter().find_map(|group| {
         let name = &group.name;
         match &group.partitions {
-            Err(why @ NoRows::Unreadable(_)) => Some(format!("group {name}: {why}")),
+            Err(why @ GroupLagError::Unreadable(_)) => Some(format!("group {name}: {why}")),
             Err(_) => None,
             Ok(partitions) => partitions.iter().find_map(|lag| {
                 let why = match &lag.behind {
-                    Err(why @ Unknown::NoEnd) => why.why(),
+                    Err(why @ LagUnknown::NoEnd) => why.why(),
                     Err(_) => return None,
                     Ok(behind) => behind.seconds.as_ref().err()?,
                 };

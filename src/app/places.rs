@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::connections;
 use crate::config::Config;
 use crate::http::{ConnectionLimits, Connections, Lifetime};
-use crate::observe::health::{Health, State};
+use crate::observe::health::{Health, PartState};
 use crate::observe::metrics;
 
 /// Few people look at the operator's port. Who comes when it is full has another's place: a probe never waits.
@@ -85,9 +85,9 @@ impl Places {
                     "full: {} of {most} open, {} idle; a new one has another's place",
                     load.open, load.idle
                 );
-                health.connections.set(State::Degraded, why);
-            } else if health.connections.state() != State::Ok {
-                health.connections.set(State::Ok, "");
+                health.connections.set(PartState::Degraded, why);
+            } else if health.connections.state() != PartState::Ok {
+                health.connections.set(PartState::Ok, "");
             }
         }
     }

@@ -16,8 +16,8 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
 
 use super::compile::SCHEMAS;
-use crate::config::{Loaded, Problems};
-use crate::http::{InUse, Ports};
+use crate::config::{ConfigErrors, LoadedConfig};
+use crate::http::{CurrentTls, PortSecurity};
 use crate::observe::status::InForce;
 use crate::observe::{log, metrics, status};
 use crate::provision::Reloaded;
@@ -28,13 +28,13 @@ pub const LOOK: Duration = Duration::from_secs(10);
 
 /// Asks the running service to read its configuration again.
 #[derive(Clone)]
-pub struct Reload(mpsc::Sender<Request>);
+pub struct Reload(mpsc::Sender<ReloadRequest>);
 
-enum Request {
+enum ReloadRequest {
     /// Only if something reads otherwise than at the last look.
     IfChanged,
     /// In any case.
-    Now(oneshot::Sender<Result<(), Problems>>),
+    Now(oneshot::Sender<Result<(), ConfigErrors>>),
 }
 
 impl Reload {
@@ -44,7 +44,7 @@ impl Reload {
     /// Every problem of what was read; the old configuration stays. When the service stops.
     pub async fn now(&self) -> anyhow::Result<()> {
         let (answer, answered) = oneshot::channel();
-        self.0.send(Request::Now(answer)).await.ok().context("the service is stopping")?;
+        self.0.send(ReloadRequest::Now(answer)).await.ok().context("the service is stopping")?;
         Ok(answered.await.context("the service is stopping")??)
     }
 
@@ -54,7 +54,7 @@ impl Reload {
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             looks.tick().await;
-            if self.0.send(Request::IfChanged).await.is_err() {
+            if self.0.send(ReloadRequest::IfChanged).await.is_err() {
                 return;
             }
         }
@@ -62,23 +62,23 @@ impl Reload {
 }
 
 /// What was read.
-struct Look {
+struct ConfigSnapshot {
     /// Its sources are new; all else is as at start.
-    loaded: Arc<Loaded>,
+    loaded: Arc<LoadedConfig>,
     schemas: Schemas,
-    ports: Ports,
+    ports: PortSecurity,
     /// Settings that would be others after a restart.
     later: Vec<String>,
 }
 
-impl Look {
+impl ConfigSnapshot {
     /// Reads the files. Blocks.
-    fn take(started: &Loaded) -> Result<Self, Problems> {
-        let mut loaded = started.again()?;
-        let later = loaded.keep_what_needs_a_restart(started);
+    fn take(started: &LoadedConfig) -> Result<Self, ConfigErrors> {
+        let mut loaded = started.reread()?;
+        let later = loaded.retain_startup_settings(started);
         let mut problems = loaded.problems();
         let schemas = Schemas::load(Path::new(SCHEMAS), &loaded.config, &mut problems);
-        let ports = Ports::read(&loaded, &mut problems);
+        let ports = PortSecurity::read(&loaded, &mut problems);
         loaded.warnings.extend(ports.warnings(Timestamp::now()));
         problems.or(Self { loaded: Arc::new(loaded), schemas, ports, later })
     }
@@ -100,29 +100,29 @@ impl Look {
 
 /// Reads, and hands over to who compiles and swaps.
 pub(super) struct Reloader {
-    started: Arc<Loaded>,
+    started: Arc<LoadedConfig>,
     /// In force.
-    current: Arc<Look>,
+    current: Arc<ConfigSnapshot>,
     /// Read last; of one that could not be used, what was wrong.
-    last: Result<Arc<Look>, Vec<String>>,
+    last: Result<Arc<ConfigSnapshot>, Vec<String>>,
     /// Its warnings, told already: some come with time, without any change of what is read.
     told: Vec<String>,
-    requests: mpsc::Receiver<Request>,
-    swaps: Swaps,
+    requests: mpsc::Receiver<ReloadRequest>,
+    swaps: SwapHandles,
 }
 
 /// What takes over from what was in force.
-pub(super) struct Swaps {
+pub(super) struct SwapHandles {
     /// Compiles the sources, and puts them in force.
     pub(super) sources: mpsc::Sender<Reloaded>,
     /// For `/status`.
     pub(super) in_force: Arc<status::Config>,
     /// For new connections.
-    pub(super) ports: InUse,
+    pub(super) ports: CurrentTls,
 }
 
 /// What `/status` shows of a configuration that is in force from now on.
-pub(super) fn in_force(loaded: &Loaded, schemas: &Schemas) -> InForce {
+pub(super) fn in_force(loaded: &LoadedConfig, schemas: &Schemas) -> InForce {
     let mut hash = Sha256::new();
     // `Debug` of plain, ordered data, which has no secrets in it.
     hash.update(format!("{} {:?}", env!("CARGO_PKG_VERSION"), loaded.config));
@@ -137,9 +137,14 @@ pub(super) fn in_force(loaded: &Loaded, schemas: &Schemas) -> InForce {
 
 impl Reloader {
     /// One for a service that was started with these, and the handle to ask it.
-    pub(super) fn new(started: Arc<Loaded>, schemas: Schemas, ports: Ports, swaps: Swaps) -> (Self, Reload) {
+    pub(super) fn new(
+        started: Arc<LoadedConfig>,
+        schemas: Schemas,
+        ports: PortSecurity,
+        swaps: SwapHandles,
+    ) -> (Self, Reload) {
         let (asking, requests) = mpsc::channel(1);
-        let current = Arc::new(Look { loaded: started.clone(), schemas, ports, later: Vec::new() });
+        let current = Arc::new(ConfigSnapshot { loaded: started.clone(), schemas, ports, later: Vec::new() });
         let told = started.warnings.iter().chain(started.refusing.values()).cloned().collect();
         (Self { started, last: Ok(current.clone()), current, told, requests, swaps }, Reload(asking))
     }
@@ -148,21 +153,21 @@ impl Reloader {
     pub(super) async fn run(mut self) {
         while let Some(request) = self.requests.recv().await {
             let started = self.started.clone();
-            let Ok(look) = tokio::task::spawn_blocking(move || Look::take(&started)).await else {
+            let Ok(look) = tokio::task::spawn_blocking(move || ConfigSnapshot::take(&started)).await else {
                 // The runtime is going down.
                 return;
             };
             let look = look.map(Arc::new);
-            let seen = look.as_ref().map(Arc::clone).map_err(Problems::lines);
+            let seen = look.as_ref().map(Arc::clone).map_err(ConfigErrors::lines);
             let news = match (&seen, &self.last) {
                 (Ok(look), Ok(last)) => !look.same(last),
                 (Err(problems), Err(last)) => problems != last,
                 _ => true,
             };
             self.last = seen;
-            if matches!(request, Request::IfChanged) && !news {
+            if matches!(request, ReloadRequest::IfChanged) && !news {
                 // What is in force, but older by now.
-                self.warn_of_last();
+                self.log_new_warnings();
                 continue;
             }
             let outcome = match look {
@@ -176,7 +181,7 @@ impl Reloader {
             if let Err(problems) = &outcome {
                 tracing::error!(%problems, "configuration refused; the old one stays");
             }
-            if let Request::Now(answer) = request {
+            if let ReloadRequest::Now(answer) = request {
                 // Who asked may have gone.
                 let _ = answer.send(outcome);
             }
@@ -184,7 +189,7 @@ impl Reloader {
     }
 
     /// `None` when nobody is left to do it: the service is stopping.
-    async fn swap(&mut self, look: Arc<Look>) -> Option<Result<(), Problems>> {
+    async fn swap(&mut self, look: Arc<ConfigSnapshot>) -> Option<Result<(), ConfigErrors>> {
         let (answer, answered) = oneshot::channel();
         let reloaded = Reloaded { loaded: look.loaded.clone(), schemas: look.schemas.clone(), answer };
         self.swaps.sources.send(reloaded).await.ok()?;
@@ -205,12 +210,12 @@ impl Reloader {
         log::filter(&look.loaded.config.log.filter);
         self.swaps.in_force.store(Arc::new(in_force(&look.loaded, &look.schemas)));
         self.current = look;
-        self.warn_of_last();
+        self.log_new_warnings();
         Some(Ok(()))
     }
 
     /// Tells what is to be minded and was not told yet.
-    fn warn_of_last(&mut self) {
+    fn log_new_warnings(&mut self) {
         let Ok(last) = &self.last else { return };
         // One that was read and could not be compiled is not in force.
         if last.same(&self.current) {
@@ -220,7 +225,7 @@ impl Reloader {
 }
 
 /// Logs what is to be minded and not in `told`; returns all of it.
-pub fn warn(loaded: &Loaded, told: &[String]) -> Vec<String> {
+pub fn warn(loaded: &LoadedConfig, told: &[String]) -> Vec<String> {
     for warning in loaded.warnings.iter().filter(|warning| !told.contains(warning)) {
         tracing::warn!("{warning}");
     }

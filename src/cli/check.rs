@@ -10,9 +10,9 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::output::{self, escape_controls, print_json};
-use super::{ConfigArgs, Verdict};
+use super::{ConfigArgs, ExitStatus};
 use crate::app;
-use crate::config::{Kind, Loaded, Problems, Secret, Unmapped, Window};
+use crate::config::{ConfigErrors, LoadedConfig, Secret, SignatureKind, Unmapped, ValidityWindow};
 use crate::observe::log;
 use crate::schema::Schemas;
 use crate::sources::{Route, Sources};
@@ -45,25 +45,25 @@ pub struct Args {
 
 /// Everything that is told.
 #[derive(Serialize, Default)]
-struct Report {
+struct CheckReport {
     ok: bool,
     /// The file that was read.
     file: Option<String>,
     problems: Vec<String>,
-    sources: Vec<Source>,
+    sources: Vec<CheckedSource>,
     /// Sources that are off, with the reason.
     off: BTreeMap<String, String>,
     warnings: Vec<String>,
     notes: Vec<String>,
     /// What --online found.
-    parts: Vec<Part>,
+    parts: Vec<CheckedPart>,
 }
 
 /// Something outside that `serve` relies on.
 #[derive(Serialize)]
-struct Part {
+struct CheckedPart {
     part: &'static str,
-    state: State,
+    state: CheckState,
     text: String,
     /// A line for each thing in it.
     details: Vec<String>,
@@ -73,7 +73,7 @@ struct Part {
 
 #[derive(Serialize, Clone, Copy, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
-enum State {
+enum CheckState {
     Ok,
     No,
     /// `serve` runs, but one lost disk may lose a record.
@@ -81,8 +81,8 @@ enum State {
     Off,
 }
 
-impl Part {
-    fn new(part: &'static str, state: State, text: impl Into<String>) -> Self {
+impl CheckedPart {
+    fn new(part: &'static str, state: CheckState, text: impl Into<String>) -> Self {
         Self { part, state, text: text.into(), details: Vec::new(), next: Vec::new() }
     }
 
@@ -93,11 +93,11 @@ impl Part {
 }
 
 #[derive(Serialize)]
-struct Source {
+struct CheckedSource {
     name: String,
     /// Of the URL that the provider is to call.
     path: String,
-    types: Vec<Type>,
+    types: Vec<CheckedType>,
     /// The topic of all other event types.
     others: String,
     /// Whether those are generic records; else they are dead letters.
@@ -115,7 +115,7 @@ struct Source {
 }
 
 #[derive(Serialize)]
-struct Type {
+struct CheckedType {
     #[serde(rename = "type")]
     name: String,
     topic: String,
@@ -130,7 +130,7 @@ struct Type {
 ///
 /// # Errors
 /// When the file that is named by `-c` cannot be read.
-pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<Verdict> {
+pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<ExitStatus> {
     log::init(log::QUIET);
     let overrides = config.overrides();
     let mut loaded = match crate::config::load(&overrides, &crate::config::Environment::of_process()) {
@@ -150,29 +150,29 @@ pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<Verdict> {
     if args.online {
         report.parts = online::look(&loaded, &sources, &schemas).await;
     }
-    let well = |part: &Part| matches!(part.state, State::Ok | State::Off);
+    let well = |part: &CheckedPart| matches!(part.state, CheckState::Ok | CheckState::Off);
     report.ok = report.problems.is_empty() && report.parts.iter().all(well);
     if args.json {
         print_json(&report)?
     } else {
         show(&report)?
     }
-    Ok(if report.ok { Verdict::Yes } else { Verdict::No })
+    Ok(if report.ok { ExitStatus::Success } else { ExitStatus::Failure })
 }
 
 /// The problems in the words of `serve`, as the result that they are here.
-fn refused(args: &Args, problems: &Problems) -> anyhow::Result<Verdict> {
+fn refused(args: &Args, problems: &ConfigErrors) -> anyhow::Result<ExitStatus> {
     if args.json {
-        print_json(&Report { problems: problems.lines(), ..Report::default() })?;
+        print_json(&CheckReport { problems: problems.lines(), ..CheckReport::default() })?;
     } else {
         for line in problems.to_string().lines() {
             output::print_line(&escape_controls(line))?;
         }
     }
-    Ok(Verdict::No)
+    Ok(ExitStatus::Failure)
 }
 
-fn describe(loaded: &Loaded, sources: &Sources, schemas: &Schemas) -> Report {
+fn describe(loaded: &LoadedConfig, sources: &Sources, schemas: &Schemas) -> CheckReport {
     let described: Vec<_> =
         loaded.config.source.keys().filter_map(|name| source(name, loaded, sources, schemas)).collect();
     let mut notes: Vec<_> = described.iter().filter_map(|source| uncovered(source, loaded)).collect();
@@ -191,14 +191,14 @@ fn describe(loaded: &Loaded, sources: &Sources, schemas: &Schemas) -> Report {
             "[provision] on_start is false: `serve` creates no topics and registers no schemas".to_owned(),
         );
     }
-    Report {
+    CheckReport {
         file: loaded.file.as_ref().map(|file| file.display().to_string()),
         problems: loaded.refusing.values().cloned().collect(),
         sources: described,
         off: loaded.off.clone(),
         warnings: loaded.warnings.clone(),
         notes,
-        ..Report::default()
+        ..CheckReport::default()
     }
 }
 
@@ -209,7 +209,7 @@ const HASHED: u64 = 700_000;
 const COSTLY: u64 = 100;
 
 /// What the worst body of somebody without a secret costs, where that is a lot.
-fn costly(loaded: &Loaded, sources: &Sources) -> Vec<String> {
+fn costly(loaded: &LoadedConfig, sources: &Sources) -> Vec<String> {
     let max_body = loaded.config.http.max_body;
     let warning = |name: &String| {
         let secrets = loaded.secrets.get(name)?.len();
@@ -227,9 +227,9 @@ fn costly(loaded: &Loaded, sources: &Sources) -> Vec<String> {
 }
 
 /// What somebody with a captured delivery can change, where that is not nothing.
-fn uncovered(source: &Source, loaded: &Loaded) -> Option<String> {
+fn uncovered(source: &CheckedSource, loaded: &LoadedConfig) -> Option<String> {
     let name = &source.name;
-    if loaded.config.source.get(name)?.signature.kind == Kind::Token {
+    if loaded.config.source.get(name)?.signature.kind == SignatureKind::Token {
         return Some(format!(
             "source {name}: a token signs nothing: who has it can send anything (docs/security.md)"
         ));
@@ -242,19 +242,19 @@ fn uncovered(source: &Source, loaded: &Loaded) -> Option<String> {
     Some(format!("source {name}: {headers} {are} not covered by the signature (docs/security.md)"))
 }
 
-fn source(name: &str, loaded: &Loaded, sources: &Sources, schemas: &Schemas) -> Option<Source> {
+fn source(name: &str, loaded: &LoadedConfig, sources: &Sources, schemas: &Schemas) -> Option<CheckedSource> {
     let source = sources.get(name)?;
     let keys = &loaded.config.source.get(name)?.envelope.keys;
-    let event_type = |(event, route): (&str, &Route)| Type {
+    let event_type = |(event, route): (&str, &Route)| CheckedType {
         name: event.to_owned(),
         topic: route.topic.to_string(),
         generic: schemas.is_generic(name, event),
         key: keys.get(event).map(ToString::to_string),
     };
-    let mut types: Vec<Type> = source.types().map(event_type).collect();
+    let mut types: Vec<CheckedType> = source.types().map(event_type).collect();
     types.sort_by(|a, b| a.topic.cmp(&b.topic));
     let secrets = loaded.secrets.get(name).into_iter().flatten();
-    Some(Source {
+    Some(CheckedSource {
         name: name.to_owned(),
         path: format!("/hooks/{name}"),
         types,
@@ -273,8 +273,8 @@ fn shown(secret: &Secret) -> String {
     let now = Timestamp::now();
     let time = match secret.window {
         window if window.contains(now) => None,
-        Window { not_before: Some(from), .. } if now < from => Some("not yet".to_owned()),
-        Window { .. } => Some("expired".to_owned()),
+        ValidityWindow { not_before: Some(from), .. } if now < from => Some("not yet".to_owned()),
+        ValidityWindow { .. } => Some("expired".to_owned()),
     };
     let binds = secret.binds.as_deref().map(|binds| format!("{} = \"{}\"", binds.pointer, binds.equals));
     let limits: Vec<_> = time.into_iter().chain(binds).collect();
@@ -289,7 +289,7 @@ const OK: Style = AnsiColor::Green.on_default();
 const NO: Style = AnsiColor::Red.on_default();
 const MIND: Style = AnsiColor::Yellow.on_default();
 
-fn show(report: &Report) -> anyhow::Result<()> {
+fn show(report: &CheckReport) -> anyhow::Result<()> {
     let words =
         report.sources.iter().map(|source| source.name.len()).chain(report.off.keys().map(String::len));
     let width = words.max().unwrap_or_default();
@@ -305,8 +305,8 @@ fn show(report: &Report) -> anyhow::Result<()> {
     report.parts.iter().try_for_each(show_part)
 }
 
-fn show_source(source: &Source, width: usize) -> anyhow::Result<()> {
-    let Source { name, path, types, others, others_generic, shown, takes, .. } = source;
+fn show_source(source: &CheckedSource, width: usize) -> anyhow::Result<()> {
+    let CheckedSource { name, path, types, others, others_generic, shown, takes, .. } = source;
     let plural = |count: usize| if count == 1 { "" } else { "s" };
     let generic = types.iter().filter(|event| event.generic).count();
     let how = match generic {
@@ -338,12 +338,12 @@ fn show_source(source: &Source, width: usize) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn show_part(part: &Part) -> anyhow::Result<()> {
+fn show_part(part: &CheckedPart) -> anyhow::Result<()> {
     let (style, word) = match part.state {
-        State::Ok => (OK, "ok"),
-        State::No => (NO, "NO"),
-        State::Degraded => (MIND, "weak"),
-        State::Off => (MIND, "off"),
+        CheckState::Ok => (OK, "ok"),
+        CheckState::No => (NO, "NO"),
+        CheckState::Degraded => (MIND, "weak"),
+        CheckState::Off => (MIND, "off"),
     };
     let text = escape_controls(&part.text);
     output::print_line(&format!("{:<11} {style}{word:<4}{style:#} {text}", part.part))?;

@@ -5,7 +5,7 @@ use std::io::{self, Write as _};
 use clap::CommandFactory as _;
 use clap_complete::aot::{Shell, generate};
 
-use super::{Cli, Verdict};
+use super::{Cli, ExitStatus};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -27,10 +27,10 @@ pub struct Args {
 ///
 /// # Errors
 /// What writing says.
-pub fn run(args: &Args) -> anyhow::Result<Verdict> {
+pub fn run(args: &Args) -> anyhow::Result<ExitStatus> {
     // The generator panics where writing fails, as into a pipe that nobody reads any more.
     let mut script = Vec::new();
     generate(args.shell, &mut Cli::command(), "hookstream", &mut script);
     io::stdout().lock().write_all(&script)?;
-    Ok(Verdict::Yes)
+    Ok(ExitStatus::Success)
 }

@@ -17,11 +17,11 @@ use tokio::sync::mpsc;
 
 use super::output::{self, escape_controls};
 use super::serve::Signals;
-use super::{ConfigArgs, Verdict};
+use super::{ConfigArgs, ExitStatus};
 use crate::app::{self, App, Listeners};
 use crate::config::Networks;
-use crate::dev::{self, Parts};
-use crate::http::{ConnectionLimits, Line};
+use crate::dev::{self, DevParts};
+use crate::http::{ConnectionLimits, DeliveryReport};
 use crate::names;
 use crate::observe::log;
 use crate::outcome::Outcome;
@@ -51,13 +51,13 @@ pub struct Args {
 ///
 /// # Errors
 /// Problems of the configuration; no port to be had.
-pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<Verdict> {
+pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<ExitStatus> {
     log::init(log::QUIET);
     let mut signals = Signals::new()?;
     let mut loaded = config.load_dev()?;
     loaded.config.http.drain_delay = Duration::ZERO;
     let http = &loaded.config.http;
-    let parts = Parts::start(ConnectionLimits {
+    let parts = DevParts::start(ConnectionLimits {
         max_connections: 256,
         max_per_address: None,
         trusted_proxies: Networks::default(),
@@ -67,9 +67,18 @@ pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<Verdict> {
     .await?;
     let mut moved = parts.moved.clone();
     let listeners = Listeners {
-        hooks: dev::wished("hooks", address("http.listen", &loaded.config.http.listen)?, &mut moved).await?,
-        admin: dev::wished("admin", address("admin.listen", &loaded.config.admin.listen)?, &mut moved)
-            .await?,
+        hooks: dev::bind_or_fallback(
+            "hooks",
+            address("http.listen", &loaded.config.http.listen)?,
+            &mut moved,
+        )
+        .await?,
+        admin: dev::bind_or_fallback(
+            "admin",
+            address("admin.listen", &loaded.config.admin.listen)?,
+            &mut moved,
+        )
+        .await?,
     };
     loaded.config.kafka.bootstrap_servers = parts.bootstrap_servers();
     loaded.config.registry.url = format!("http://{}", parts.registry);
@@ -89,8 +98,8 @@ pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<Verdict> {
     let unseen = Arc::new(AtomicUsize::new(0));
     let watch = {
         let unseen = unseen.clone();
-        move |line: &Line<'_>| {
-            if lines.try_send(Row::from(line)).is_err() {
+        move |line: &DeliveryReport<'_>| {
+            if lines.try_send(DeliveryRow::from(line)).is_err() {
                 unseen.fetch_add(1, Ordering::Relaxed);
             }
         }
@@ -104,7 +113,7 @@ pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<Verdict> {
         .map_err(|_| anyhow::anyhow!("the parts were not ready in time: {:?}", health.readiness()))?;
     banner.print(&app, json)?;
 
-    let mut tally = Tally::default();
+    let mut tally = DevTally::default();
     loop {
         tokio::select! {
             () = signals.next() => break,
@@ -116,7 +125,7 @@ pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<Verdict> {
         tally.show(&row, json)?;
     }
     writeln!(output::stderr(), "{}", tally.end(unseen.load(Ordering::Relaxed)))?;
-    Ok(Verdict::Yes)
+    Ok(ExitStatus::Success)
 }
 
 fn address(key: &str, text: &str) -> anyhow::Result<SocketAddr> {
@@ -129,14 +138,14 @@ struct Banner<'a> {
     ignored: Vec<String>,
     moved: Vec<String>,
     sources: &'a Sources,
-    parts: &'a Parts,
+    parts: &'a DevParts,
 }
 
 impl Banner<'_> {
     /// People read it on standard error; with JSON lines, scripts get the addresses as the first line.
     fn print(&self, app: &App, json: bool) -> anyhow::Result<()> {
         if json {
-            let addresses = Addresses {
+            let addresses = DevAddresses {
                 hooks: format!("http://{}/hooks/", app.hooks),
                 kafka: self.parts.kafka.to_string(),
                 registry: format!("http://{}", self.parts.registry),
@@ -220,7 +229,7 @@ fn executable() -> String {
 }
 
 #[derive(Serialize)]
-struct Addresses {
+struct DevAddresses {
     hooks: String,
     kafka: String,
     registry: String,
@@ -229,7 +238,7 @@ struct Addresses {
 
 /// One delivery, owned, on its way to the screen.
 #[derive(Serialize)]
-struct Row {
+struct DeliveryRow {
     time: String,
     #[serde(skip)]
     clock: String,
@@ -259,8 +268,8 @@ struct Row {
     offset: Option<i64>,
 }
 
-impl From<&Line<'_>> for Row {
-    fn from(line: &Line<'_>) -> Self {
+impl From<&DeliveryReport<'_>> for DeliveryRow {
+    fn from(line: &DeliveryReport<'_>) -> Self {
         let (ended, now) = (line.ended, Zoned::now());
         let fault = ended.result.as_ref().err();
         Self {
@@ -272,7 +281,7 @@ impl From<&Line<'_>> for Row {
             source: line.source.to_owned(),
             outcome: ended.outcome().label(),
             kind: ended.outcome(),
-            reason: fault.map(|fault| fault.reason.row().label),
+            reason: fault.map(|fault| fault.reason.info().label),
             detail: fault.and_then(|fault| fault.detail.as_deref().map(str::to_owned)),
             event_type: ended.event.as_ref().map(|name| name.event_type.clone()),
             id: ended.event.as_ref().map(|name| name.id.clone()),
@@ -286,7 +295,7 @@ impl From<&Line<'_>> for Row {
 
 /// What has come so far.
 #[derive(Default)]
-struct Tally {
+struct DevTally {
     events: usize,
     topics: BTreeSet<String>,
     dead_lettered: usize,
@@ -296,8 +305,8 @@ struct Tally {
     keys: HashSet<(String, Option<Arc<str>>, String)>,
 }
 
-impl Tally {
-    fn show(&mut self, row: &Row, json: bool) -> anyhow::Result<()> {
+impl DevTally {
+    fn show(&mut self, row: &DeliveryRow, json: bool) -> anyhow::Result<()> {
         let repeat = self.count(row);
         if json {
             output::print_json(row)?;
@@ -308,7 +317,7 @@ impl Tally {
     }
 
     /// True when the event's key has come before.
-    fn count(&mut self, row: &Row) -> bool {
+    fn count(&mut self, row: &DeliveryRow) -> bool {
         match row.kind {
             // dev has no spool.
             Outcome::Published | Outcome::Spooled => self.events += 1,
@@ -348,7 +357,7 @@ impl Tally {
 }
 
 /// A line that is read at a glance.
-fn text(row: &Row, repeat: bool) -> String {
+fn text(row: &DeliveryRow, repeat: bool) -> String {
     let colour = match row.kind {
         Outcome::Published | Outcome::Spooled | Outcome::Handled => AnsiColor::Green,
         Outcome::DeadLettered => AnsiColor::Yellow,

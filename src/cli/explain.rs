@@ -11,14 +11,14 @@ use serde::Serialize;
 
 use super::capture::{self, Capture};
 use super::output::print_json;
-use super::{ConfigArgs, Verdict};
+use super::{ConfigArgs, ExitStatus};
 use crate::app;
-use crate::config::Loaded;
-use crate::delivery::{Delivery, Id};
+use crate::config::LoadedConfig;
+use crate::delivery::{Delivery, DeliveryId};
 use crate::observe::log;
 use crate::outcome::{Fault, Outcome};
-use crate::pipeline::{self, Shaped};
-use crate::schema::Standing;
+use crate::pipeline::{self, Decision};
+use crate::schema::IdState;
 use crate::sources::{Source, Sources};
 use crate::verify::diagnose::Diagnosis;
 
@@ -70,20 +70,20 @@ pub struct Args {
 
 /// Everything that is told.
 #[derive(Serialize)]
-struct Report {
+struct ExplainReport {
     source: String,
-    request: Request,
+    request: RequestJson,
     /// What was done to read it, and what keeps it from its source.
     notes: Vec<String>,
     #[serde(flatten)]
     diagnosis: Diagnosis,
     /// Of a valid delivery.
     #[serde(skip_serializing_if = "Option::is_none")]
-    becomes: Option<Becomes>,
+    becomes: Option<DecisionJson>,
 }
 
 #[derive(Serialize)]
-struct Request {
+struct RequestJson {
     method: String,
     path: String,
     headers: usize,
@@ -95,7 +95,7 @@ struct Request {
 
 /// What the service would make of it, were Kafka and the registry there.
 #[derive(Serialize, Default)]
-struct Becomes {
+struct DecisionJson {
     outcome: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'static str>,
@@ -118,7 +118,7 @@ struct Becomes {
 ///
 /// # Errors
 /// Problems of the configuration, an unknown source, a capture that cannot be read.
-pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<Verdict> {
+pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<ExitStatus> {
     log::init(log::QUIET);
     let loaded = config.load()?;
     let sources = compile(&loaded)?;
@@ -137,7 +137,7 @@ pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<Verdict> {
     };
     let notes = notes(&capture, &args.source, &loaded);
     let Capture { method, path, headers, body, .. } = capture;
-    let request = Request {
+    let request = RequestJson {
         method,
         path,
         headers: headers.len(),
@@ -146,27 +146,27 @@ pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<Verdict> {
         received_at_from,
     };
     let uri = Uri::from_static("/");
-    let delivery = Delivery { id: Id::new(), uri, headers, body, received_at };
+    let delivery = Delivery { id: DeliveryId::new(), uri, headers, body, received_at };
     let diagnosis = source.diagnose(&delivery, &sources, BUDGET);
     let becomes = becomes(source, &delivery);
-    let report = Report { source: args.source.clone(), request, notes, diagnosis, becomes };
+    let report = ExplainReport { source: args.source.clone(), request, notes, diagnosis, becomes };
     if args.json {
         print_json(&report)?;
     } else {
         show::report(&report)?;
     }
-    Ok(if report.diagnosis.valid { Verdict::Yes } else { Verdict::No })
+    Ok(if report.diagnosis.valid { ExitStatus::Success } else { ExitStatus::Failure })
 }
 
 /// The sources as they are once the registry has given each schema an id; which one is no matter here.
-pub(super) fn compile(loaded: &Loaded) -> anyhow::Result<Sources> {
+pub(super) fn compile(loaded: &LoadedConfig) -> anyhow::Result<Sources> {
     let (_, mut schemas) = app::compile(loaded)?;
     let subjects: Vec<String> = schemas.iter().map(|schema| schema.subject.clone()).collect();
-    subjects.iter().for_each(|subject| schemas.set(subject, Standing::Confirmed(0)));
+    subjects.iter().for_each(|subject| schemas.set(subject, IdState::Confirmed(0)));
     Ok(Sources::compile(loaded, &schemas, None)?)
 }
 
-pub(super) fn missing(name: &str, loaded: &Loaded) -> String {
+pub(super) fn missing(name: &str, loaded: &LoadedConfig) -> String {
     if let Some(why) = loaded.off.get(name) {
         return format!("the source {name} is off: {why}; give it its secret here, too");
     }
@@ -175,7 +175,7 @@ pub(super) fn missing(name: &str, loaded: &Loaded) -> String {
 }
 
 /// What the service judges before any signature.
-fn notes(capture: &Capture, source: &str, loaded: &Loaded) -> Vec<String> {
+fn notes(capture: &Capture, source: &str, loaded: &LoadedConfig) -> Vec<String> {
     let mut notes = capture.notes.clone();
     let (max, bytes) = (loaded.config.http.max_body, capture.body.len());
     if bytes > max {
@@ -198,23 +198,22 @@ fn notes(capture: &Capture, source: &str, loaded: &Loaded) -> Vec<String> {
 }
 
 /// The way of [`pipeline::Pipeline::run`], up to where somebody else is asked. `None` where it is refused.
-fn becomes(source: &Source, delivery: &Delivery) -> Option<Becomes> {
+fn becomes(source: &Source, delivery: &Delivery) -> Option<DecisionJson> {
     let (verified, stale) = source.authenticate(delivery).ok()?;
     let payload = source.envelope.payload(&verified);
     let text = payload.as_deref().unwrap_or_default();
     if source.handshakes.answer(&verified, text).is_some() {
-        return Some(Becomes { outcome: Outcome::Handled.label(), ..Becomes::default() });
+        return Some(DecisionJson { outcome: Outcome::Handled.label(), ..DecisionJson::default() });
     }
-    let (name, shaped) =
-        pipeline::outlook(source, &verified, payload.as_deref().map_err(Fault::clone), stale);
+    let (name, shaped) = pipeline::decide(source, &verified, payload.as_deref().map_err(Fault::clone), stale);
     let event_type = name.map(|name| name.event_type);
     Some(match shaped {
-        Shaped::Publish(outbound) => {
+        Decision::Publish(outbound) => {
             let first = outbound.records.first();
             let unsigned = first.and_then(|record| {
                 record.headers().iter().find(|(name, _)| name == "hookstream-unsigned").map(|(_, text)| text)
             });
-            Becomes {
+            DecisionJson {
                 outcome: Outcome::Published.label(),
                 event_type,
                 topic: Some(outbound.topic.to_string()),
@@ -223,25 +222,25 @@ fn becomes(source: &Source, delivery: &Delivery) -> Option<Becomes> {
                 unsigned: unsigned
                     .map(|text| text.split(',').map(|field| field.trim().to_owned()).collect())
                     .unwrap_or_default(),
-                ..Becomes::default()
+                ..DecisionJson::default()
             }
         }
-        Shaped::DeadLetter { why, .. } => Becomes {
+        Decision::DeadLetter { why, .. } => DecisionJson {
             event_type,
             topic: Some(source.dead_letter_topic.to_string()),
             key: Some(source.envelope.key(&verified)),
             ..of_fault(&why)
         },
-        Shaped::Unavailable(why) => Becomes { event_type, ..of_fault(&why) },
+        Decision::Unavailable(why) => DecisionJson { event_type, ..of_fault(&why) },
     })
 }
 
-fn of_fault(why: &Fault) -> Becomes {
-    let row = why.reason.row();
-    Becomes {
+fn of_fault(why: &Fault) -> DecisionJson {
+    let row = why.reason.info();
+    DecisionJson {
         outcome: row.outcome.label(),
         reason: Some(row.label),
         detail: why.detail.as_deref().map(str::to_owned),
-        ..Becomes::default()
+        ..DecisionJson::default()
     }
 }

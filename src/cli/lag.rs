@@ -9,9 +9,9 @@ use clap::builder::NonEmptyStringValueParser;
 
 use super::output;
 use super::serve::Signals;
-use super::tail::choice;
-use super::{ConfigArgs, Verdict};
-use crate::kafka::Connection;
+use super::tail::selection;
+use super::{ConfigArgs, ExitStatus};
+use crate::kafka::ClusterConfig;
 use crate::kafka::lag::{Lag, Meter};
 use crate::observe::log;
 
@@ -64,11 +64,11 @@ fn seconds(text: &str) -> Result<f64, String> {
 ///
 /// # Errors
 /// Problems of the configuration; no broker; a limit on what is unknown.
-pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<Verdict> {
+pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<ExitStatus> {
     log::init(log::QUIET);
     let loaded = config.load_unread()?;
-    let topics = choice::of_sources(&loaded.config);
-    let kafka = Connection::new(&loaded.config.kafka.bootstrap_servers, loaded.properties.clone());
+    let topics = selection::of_sources(&loaded.config);
+    let kafka = ClusterConfig::new(&loaded.config.kafka.bootstrap_servers, loaded.properties.clone());
     let meter = Meter::new(&kafka)?;
     let mut signals = Signals::new()?;
     let measuring = async {
@@ -81,12 +81,12 @@ pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<Verdict> {
     };
     tokio::select! {
         verdict = measuring => verdict,
-        () = signals.next() => Ok(Verdict::Yes),
+        () = signals.next() => Ok(ExitStatus::Success),
     }
 }
 
 /// Does not end by itself, unless the first measurement fails or nobody reads any more.
-async fn watch(meter: &Meter, topics: &[String], args: &Args) -> anyhow::Result<Verdict> {
+async fn watch(meter: &Meter, topics: &[String], args: &Args) -> anyhow::Result<ExitStatus> {
     let mut shown = false;
     loop {
         match meter.measure(topics, &args.group).await {
@@ -119,9 +119,9 @@ fn print(lag: &Lag, args: &Args) -> anyhow::Result<()> {
 }
 
 /// Over a limit counts more than unknown: it will not get less by what is found out.
-fn verdict(lag: &Lag, args: &Args) -> anyhow::Result<Verdict> {
+fn verdict(lag: &Lag, args: &Args) -> anyhow::Result<ExitStatus> {
     if args.max.is_none() && args.max_seconds.is_none() {
-        return Ok(Verdict::Yes);
+        return Ok(ExitStatus::Success);
     }
     anyhow::ensure!(!lag.groups.is_empty(), "no lag is known: {}", show::nobody(&args.group));
     let (mut over, mut unknown) = (Vec::new(), Vec::new());
@@ -149,13 +149,13 @@ fn verdict(lag: &Lag, args: &Args) -> anyhow::Result<Verdict> {
     if let Some(first) = over.first() {
         let text = output::escape_controls(first).into_owned() + &more(over.len());
         output::note(&format!("over the limit: {text}"))?;
-        return Ok(Verdict::No);
+        return Ok(ExitStatus::Failure);
     }
     match unknown.first() {
         Some(first) => {
             anyhow::bail!("lag is unknown: {}{}", output::escape_controls(first), more(unknown.len()))
         }
-        None => Ok(Verdict::Yes),
+        None => Ok(ExitStatus::Success),
     }
 }
 

@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use clap::CommandFactory as _;
 use clap_mangen::Man;
 
-use super::{Cli, Verdict};
+use super::{Cli, ExitStatus};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -65,7 +65,7 @@ pub struct Args {
 ///
 /// # Errors
 /// A directory that cannot be written to.
-pub fn run(args: &Args) -> anyhow::Result<Verdict> {
+pub fn run(args: &Args) -> anyhow::Result<ExitStatus> {
     let mut command = Cli::command();
     // Gives each command its full name, and the options that all have.
     command.build();
@@ -73,7 +73,7 @@ pub fn run(args: &Args) -> anyhow::Result<Verdict> {
         None => io::stdout().lock().write_all(&page(&command, true)?)?,
         Some(dir) => write_all(&command, dir, true)?,
     }
-    Ok(Verdict::Yes)
+    Ok(ExitStatus::Success)
 }
 
 /// The page of a command and those of the commands below it.

@@ -64,7 +64,7 @@ pub fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
 
 /// Whether an error is only that the reader of a pipe has left (`hookstream tail | head`): the
 /// command ends with exit code 0 and without a word.
-pub fn reader_left(error: &anyhow::Error) -> bool {
+pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
     let broken = |error: &io::Error| error.kind() == io::ErrorKind::BrokenPipe;
     error.chain().any(|cause| cause.downcast_ref().is_some_and(broken))
 }
@@ -165,12 +165,12 @@ pub const UNKNOWN: &str = "unknown";
 /// to the right, also where some are `-` or [`UNKNOWN`]. Cells are escaped by [`escape_controls`], so each row is one line. Print it with
 /// [`print_line`]: it ends without a line end.
 #[derive(Debug, Clone, Default)]
-pub struct Table {
+pub struct TextTable {
     header: Vec<String>,
     rows: Vec<Vec<String>>,
 }
 
-impl Table {
+impl TextTable {
     /// A table without rows.
     pub fn new<T: AsRef<str>>(header: impl IntoIterator<Item = T>) -> Self {
         Self { header: escaped(header), rows: Vec::new() }
@@ -193,7 +193,7 @@ impl Table {
     }
 }
 
-impl fmt::Display for Table {
+impl fmt::Display for TextTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut table = comfy_table::Table::new();
         table.load_style(presets::NOTHING);
@@ -255,7 +255,7 @@ mod tests {
             let escaped = escape_json(&json);
             assert!(escaped.is_ascii(), "{escaped}");
             assert_eq!(serde_json::from_str::<String>(&escaped).unwrap(), text);
-            let table = Table::new(["id"]).row([&text]).to_string();
+            let table = TextTable::new(["id"]).row([&text]).to_string();
             assert!(table.ends_with(&expected), "{table}");
         }
     }
@@ -289,7 +289,7 @@ mod tests {
 
     #[test]
     fn a_table_lines_up_with_numbers_to_the_right() {
-        let mut table = Table::new(["source", "count", "note"]);
+        let mut table = TextTable::new(["source", "count", "note"]);
         table.row(["datagrid", "1,203", "ok"]).row(["日本", "7", "a\nb"]).row(["none", "-", "-"]);
         let text = anstream::adapter::strip_str(&table.to_string()).to_string();
         let expected = [
@@ -310,7 +310,7 @@ mod tests {
     #[test]
     fn only_a_broken_pipe_counts_as_a_reader_that_left() {
         let error = |kind| Err::<(), _>(io::Error::from(kind)).context("cannot print").unwrap_err();
-        assert!(reader_left(&error(io::ErrorKind::BrokenPipe)));
-        assert!(!reader_left(&error(io::ErrorKind::StorageFull)));
+        assert!(is_broken_pipe(&error(io::ErrorKind::BrokenPipe)));
+        assert!(!is_broken_pipe(&error(io::ErrorKind::StorageFull)));
     }
 }

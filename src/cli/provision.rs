@@ -8,11 +8,13 @@ use anstyle::{AnsiColor, Style};
 use serde::Serialize;
 
 use super::output::{self, escape_controls, print_json};
-use super::{ConfigArgs, Verdict};
+use super::{ConfigArgs, ExitStatus};
 use crate::app;
-use crate::kafka::{Admin, Connection};
+use crate::kafka::{Admin, ClusterConfig};
 use crate::observe::log;
-use crate::provision::{Action, Allowed, Change, Done, Item, Kind, Left, Plan, Planner};
+use crate::provision::{
+    Allowed, Done, Item, ItemKind, PlanAction, Planner, ProvisionPlan, SettingChange, Unchanged,
+};
 use crate::schema::Registry;
 use crate::schema::changes::FieldChange;
 
@@ -55,12 +57,12 @@ pub struct Args {
 }
 
 #[derive(Serialize)]
-struct Report<'a> {
+struct ProvisionReport<'a> {
     /// Before --apply.
     pending: usize,
     blocked: usize,
     #[serde(flatten)]
-    plan: &'a Plan,
+    plan: &'a ProvisionPlan,
     /// What --apply did.
     #[serde(skip_serializing_if = "Option::is_none")]
     steps: Option<Vec<Done>>,
@@ -74,12 +76,12 @@ struct Report<'a> {
 /// # Errors
 /// Problems of the configuration, a Kafka or registry that does not answer, a topic that cannot be read,
 /// and steps that failed.
-pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<Verdict> {
+pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<ExitStatus> {
     log::init(log::QUIET);
     let loaded = config.load()?;
     let (sources, schemas) = app::compile(&loaded)?;
     let connection =
-        Connection::new(loaded.config.kafka.bootstrap_servers.clone(), loaded.properties.clone());
+        ClusterConfig::new(loaded.config.kafka.bootstrap_servers.clone(), loaded.properties.clone());
     let admin = Admin::new(&connection)?;
     let registry = Registry::new(&loaded)?;
     let planner =
@@ -105,7 +107,7 @@ pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<Verdict> {
     let kept = if args.keep_versions { planner.keep_versions().await? } else { Vec::new() };
     let (pending, blocked) = (plan.pending(), plan.blocked());
     if args.json {
-        print_json(&Report { pending, blocked, plan: &plan, steps, kept })?;
+        print_json(&ProvisionReport { pending, blocked, plan: &plan, steps, kept })?;
     } else {
         if args.keep_versions && schemas.iter().all(|schema| schema.file.is_none()) {
             line(0, PLAIN, ' ', "kept    nothing: no schema is a file below schemas/")?;
@@ -117,9 +119,9 @@ pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<Verdict> {
     anyhow::ensure!(failed == 0, "{failed} steps failed: mend what they say, and apply again");
     if args.apply {
         anyhow::ensure!(blocked == 0, "{blocked} topics or subjects cannot be made as wished: see the plan");
-        return Ok(Verdict::Yes);
+        return Ok(ExitStatus::Success);
     }
-    Ok(if pending + blocked == 0 { Verdict::Yes } else { Verdict::No })
+    Ok(if pending + blocked == 0 { ExitStatus::Success } else { ExitStatus::Failure })
 }
 
 const ADD: Style = AnsiColor::Green.on_default();
@@ -127,17 +129,18 @@ const ALTER: Style = AnsiColor::Yellow.on_default();
 const BAD: Style = AnsiColor::Red.on_default();
 const PLAIN: Style = Style::new();
 
-fn show(plan: &Plan, apply: bool) -> anyhow::Result<()> {
+fn show(plan: &ProvisionPlan, apply: bool) -> anyhow::Result<()> {
     let quiet = |item: &&Item| {
-        item.action == Action::Keep
+        item.action == PlanAction::Keep
             && item.left.is_empty()
             && item.foreign.is_empty()
             && item.faults.is_empty()
     };
     plan.items.iter().filter(|item| !quiet(item)).try_for_each(show_item)?;
     plan.grants.iter().try_for_each(|grant| line(0, PLAIN, ' ', &format!("grant with: {grant}")))?;
-    let count = |action: Action| plan.items.iter().filter(|item| item.action == action).count();
-    let (create, change, keep) = (count(Action::Create), count(Action::Change), count(Action::Keep));
+    let count = |action: PlanAction| plan.items.iter().filter(|item| item.action == action).count();
+    let (create, change, keep) =
+        (count(PlanAction::Create), count(PlanAction::Change), count(PlanAction::Keep));
     let mut text = format!("plan: {create} to create, {change} to change, {keep} to keep");
     if plan.blocked() > 0 {
         text.push_str(&format!("; {} cannot be made as wished (!)", plan.blocked()));
@@ -150,20 +153,20 @@ fn show(plan: &Plan, apply: bool) -> anyhow::Result<()> {
 
 fn show_item(item: &Item) -> anyhow::Result<()> {
     let kind = match item.kind {
-        Kind::Topic => "topic",
-        Kind::Subject => "subject",
+        ItemKind::Topic => "topic",
+        ItemKind::Subject => "subject",
     };
     let (style, sign) = match item.action {
         _ if !item.faults.is_empty() => (BAD, '!'),
-        Action::Create => (ADD, '+'),
-        Action::Change => (ALTER, '~'),
-        Action::Keep => (PLAIN, '='),
+        PlanAction::Create => (ADD, '+'),
+        PlanAction::Change => (ALTER, '~'),
+        PlanAction::Keep => (PLAIN, '='),
     };
     line(0, style, sign, &format!("{kind} {}", item.name))?;
     let names = item.changes.iter().map(|change| &change.setting);
     let names = names.chain(item.left.iter().map(|left| &left.setting)).chain(item.foreign.keys());
     let width = names.map(String::len).max().unwrap_or_default();
-    for Change { setting, from, to, note } in &item.changes {
+    for SettingChange { setting, from, to, note } in &item.changes {
         let note = note.as_ref().map(|note| format!("   {note}")).unwrap_or_default();
         let to = readable(setting, to);
         match from {
@@ -185,7 +188,7 @@ fn show_item(item: &Item) -> anyhow::Result<()> {
         let text = format!("{:4}note  {}", "", escape_controls(note));
         anyhow::Ok(output::print_line(&text)?)
     })?;
-    for Left { setting, actual, wished, why } in &item.left {
+    for Unchanged { setting, actual, wished, why } in &item.left {
         let (actual, wished) = (readable(setting, actual), readable(setting, wished));
         line(4, PLAIN, '=', &format!("{setting:<width$}  {actual}   not {wished}: {why}"))?;
     }

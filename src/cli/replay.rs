@@ -1,26 +1,26 @@
 //! `hookstream replay`
 
-mod choice;
+mod selection;
 mod letters;
 mod list;
-mod past;
+mod history;
 mod publish;
-mod ready;
-mod tally;
+mod prerequisites;
+mod summary;
 
 use anyhow::Context as _;
 use clap::ArgGroup;
 use jiff::Timestamp;
 
-use self::choice::Choice;
+use self::history::History;
 use self::letters::Letters;
-use self::past::Past;
-use self::tally::Tally;
+use self::selection::Selection;
+use self::summary::ReplaySummary;
 use super::output::note;
-use super::tail::place;
-use super::{ConfigArgs, Verdict, explain, output};
-use crate::config::Loaded;
-use crate::kafka::{Connection, Consumer};
+use super::tail::offset;
+use super::{ConfigArgs, ExitStatus, explain, output};
+use crate::config::LoadedConfig;
+use crate::kafka::{ClusterConfig, Consumer};
 use crate::names;
 use crate::observe::log;
 use crate::outcome::{Outcome, Reason};
@@ -90,22 +90,22 @@ pub struct Args {
 
 impl Args {
     fn selects(&self) -> bool {
-        self.all || Choice::new(self) != Choice::default()
+        self.all || Selection::new(self) != Selection::default()
     }
 }
 
 /// One of those that a dead letter can have.
 fn reason(text: &str) -> Result<Reason, String> {
-    let mut reasons = Reason::ALL.iter().filter(|reason| reason.row().outcome == Outcome::DeadLettered);
-    let found = reasons.clone().find(|reason| reason.row().label == text).copied();
+    let mut reasons = Reason::ALL.iter().filter(|reason| reason.info().outcome == Outcome::DeadLettered);
+    let found = reasons.clone().find(|reason| reason.info().label == text).copied();
     found.ok_or_else(|| {
-        let known: Vec<&str> = reasons.by_ref().map(|reason| reason.row().label).collect();
+        let known: Vec<&str> = reasons.by_ref().map(|reason| reason.info().label).collect();
         format!("a dead letter has one of: {}", known.join(", "))
     })
 }
 
 fn time(text: &str) -> Result<Timestamp, String> {
-    place::time(text.strip_prefix('@').unwrap_or(text), Timestamp::now())
+    offset::time(text.strip_prefix('@').unwrap_or(text), Timestamp::now())
 }
 
 /// Lists, plans or replays.
@@ -113,7 +113,7 @@ fn time(text: &str) -> Result<Timestamp, String> {
 /// # Errors
 /// Problems of the configuration, an unknown source, no broker; with `--apply` also a registry that gives no
 /// ids, topics that are missing and cannot be created, and a Kafka that does not acknowledge.
-pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<Verdict> {
+pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<ExitStatus> {
     log::init(log::QUIET);
     let loaded = if args.selects() { config.load()? } else { config.load_unread()? };
     anyhow::ensure!(
@@ -121,20 +121,20 @@ pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<Verdict> {
         "{}",
         explain::missing(&args.source, &loaded)
     );
-    let kafka = Connection::new(&loaded.config.kafka.bootstrap_servers, loaded.properties.clone());
+    let kafka = ClusterConfig::new(&loaded.config.kafka.bootstrap_servers, loaded.properties.clone());
     let consumer = Consumer::new(&kafka)?;
     let there = consumer.topics().await.context("cannot read topics")?;
-    let choice = Choice::new(args);
+    let choice = Selection::new(args);
     let Some(letters) = Letters::find(&kafka, &there, &args.source, &choice).await? else {
         let topic = names::dead_letter_topic(&args.source);
         note(&format!("nothing to do: the topic {topic} does not exist"))?;
-        return Ok(Verdict::Yes);
+        return Ok(ExitStatus::Success);
     };
-    let past = Past::read(&kafka, &there, &args.source).await?;
+    let past = History::read(&kafka, &there, &args.source).await?;
     if !args.selects() {
         return list::run(&letters, &past, args.json).await;
     }
-    let past = if args.again { Past::default() } else { past };
+    let past = if args.again { History::default() } else { past };
     let tally = match args.apply {
         true => apply(&loaded, &kafka, args, &choice, letters, &past).await?,
         false => plan(&loaded, &kafka, args, &choice, letters, &past).await?,
@@ -149,17 +149,17 @@ pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<Verdict> {
 
 /// What would become of each letter, were it replayed now.
 async fn plan(
-    loaded: &Loaded,
-    kafka: &Connection,
+    loaded: &LoadedConfig,
+    kafka: &ClusterConfig,
     args: &Args,
-    choice: &Choice,
+    choice: &Selection,
     letters: Letters,
-    past: &Past,
-) -> anyhow::Result<Tally> {
+    past: &History,
+) -> anyhow::Result<ReplaySummary> {
     let sources = explain::compile(loaded)?;
     let source = sources.get(&args.source).with_context(|| explain::missing(&args.source, loaded))?;
-    ready::policies(loaded, kafka, &sources).await?;
-    let mut tally = Tally::default();
+    prerequisites::policies(loaded, kafka, &sources).await?;
+    let mut tally = ReplaySummary::default();
     letters
         .each(|record| {
             if !tally.takes(&record, choice, past) {
@@ -178,18 +178,18 @@ async fn plan(
 }
 
 async fn apply(
-    loaded: &Loaded,
-    kafka: &Connection,
+    loaded: &LoadedConfig,
+    kafka: &ClusterConfig,
     args: &Args,
-    choice: &Choice,
+    choice: &Selection,
     letters: Letters,
-    past: &Past,
-) -> anyhow::Result<Tally> {
+    past: &History,
+) -> anyhow::Result<ReplaySummary> {
     if letters.at_most() == 0 {
         // No reason to create anything.
-        return Ok(Tally::default());
+        return Ok(ReplaySummary::default());
     }
-    let sources = ready::sources(loaded, kafka, &args.source).await?;
+    let sources = prerequisites::sources(loaded, kafka, &args.source).await?;
     let source = sources.get(&args.source).with_context(|| explain::missing(&args.source, loaded))?;
     let publisher = publish::Publisher::new(loaded, kafka, source.clone())?;
     publisher.run(letters, choice, past, args.rate).await

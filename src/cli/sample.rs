@@ -8,18 +8,18 @@ use serde_json::value::RawValue;
 use crate::json::{self, Object, Pointer};
 
 /// A provider's preset with its samples: event type and body.
-struct Samples(&'static str, &'static [&'static str], &'static [&'static str]);
+struct PresetSamples(&'static str, &'static [&'static str], &'static [&'static str]);
 
 macro_rules! samples {
     ($preset:literal: $($event_type:literal)*) => {
-        Samples($preset, &[$($event_type),*], &[$(
+        PresetSamples($preset, &[$($event_type),*], &[$(
             include_str!(concat!("../../config/samples/", $preset, "/", $event_type, ".json")).trim_ascii_end()
         ),*])
     };
 }
 
 // The first type of a preset is what `send` takes when none is named.
-const ALL: &[Samples] = &[
+const ALL: &[PresetSamples] = &[
     samples!("datagrid":
         "batch_prediction.completed"
         "batch_prediction.failed"
@@ -45,7 +45,7 @@ pub fn types(preset: &str) -> &'static [&'static str] {
 
 /// The sample's body: one JSON object without white space around it.
 pub fn text(preset: &str, event_type: &str) -> Option<&'static str> {
-    let Samples(_, types, texts) = ALL.iter().find(|samples| samples.0 == preset)?;
+    let PresetSamples(_, types, texts) = ALL.iter().find(|samples| samples.0 == preset)?;
     let at = types.iter().position(|known| *known == event_type)?;
     texts.get(at).copied()
 }

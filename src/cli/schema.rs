@@ -3,26 +3,26 @@
 mod drift;
 mod infer;
 mod proposal;
-mod read;
-mod served;
+mod scan;
+mod schema_files;
 mod show;
 
 use clap::Subcommand;
 use jiff::Timestamp;
 
-use super::tail::place;
-use super::{ConfigArgs, Verdict};
+use super::tail::offset;
+use super::{ConfigArgs, ExitStatus};
 
 /// See what providers send that schemas do not know, and write schemas that do
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(subcommand)]
-    command: Command,
+    command: SchemaCommand,
 }
 
 /// Without docs of their own: clap would show them in place of those of the `Args`.
 #[derive(Debug, Subcommand)]
-enum Command {
+enum SchemaCommand {
     Drift(drift::Args),
     Infer(infer::Args),
 }
@@ -32,10 +32,10 @@ enum Command {
 /// # Errors
 /// Problems of the configuration, an unknown source or type, no broker, a schema that cannot be made or
 /// written.
-pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<Verdict> {
+pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<ExitStatus> {
     match &args.command {
-        Command::Drift(args) => drift::run(config, args).await,
-        Command::Infer(args) => infer::run(config, args).await,
+        SchemaCommand::Drift(args) => drift::run(config, args).await,
+        SchemaCommand::Infer(args) => infer::run(config, args).await,
     }
 }
 
@@ -43,8 +43,8 @@ pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<Verdict> {
 fn since(text: &str) -> Result<Timestamp, String> {
     let now = Timestamp::now();
     let told = "a time is such as 2h, 7days, 2026-11-22T02:00:00Z (with its zone) or 1795312800";
-    let ago = || place::time(&format!("-{text}"), now);
-    place::time(text, now).or_else(|_| ago()).map_err(|_| told.to_owned())
+    let ago = || offset::time(&format!("-{text}"), now);
+    offset::time(text, now).or_else(|_| ago()).map_err(|_| told.to_owned())
 }
 
 #[cfg(test)]

@@ -1,14 +1,14 @@
 //! `hookstream send`
 
 mod form;
-mod fresh;
-mod ids;
+mod body_template;
+mod results_file;
 mod load;
-mod maker;
+mod generator;
 mod post;
-mod tally;
+mod summary;
 mod target;
-mod told;
+mod render;
 
 use std::io::{IsTerminal, Write as _};
 use std::path::{Path, PathBuf};
@@ -18,14 +18,14 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use bytes::Bytes;
 
-use self::ids::Ids;
-use self::load::{Plan, Post};
-use self::maker::Maker;
-use self::post::Client;
-use self::target::Target;
-use self::told::{NOBODY, hint, text, unanswered};
+use self::generator::DeliveryGenerator;
+use self::load::{LoadPlan, Sender};
+use self::post::SendClient;
+use self::render::{NOBODY, hint, text, unanswered};
+use self::results_file::Ids;
+use self::target::SendTarget;
 use super::output;
-use super::{ConfigArgs, Verdict, input, sample};
+use super::{ConfigArgs, ExitStatus, input, sample};
 use crate::config::Environment;
 use crate::files::ReadError;
 use crate::observe::log;
@@ -93,10 +93,10 @@ pub struct Args {
 /// # Errors
 /// Problems of the configuration, an unknown source or type, a body that cannot be read or signed;
 /// for one delivery, no answer.
-pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<Verdict> {
+pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<ExitStatus> {
     log::init(log::QUIET);
     let environment = Environment::of_process();
-    let target = Target::find(&config.overrides(), &environment, &args.source, args.url.as_deref())?;
+    let target = SendTarget::find(&config.overrides(), &environment, &args.source, args.url.as_deref())?;
     for warning in &target.loaded.warnings {
         writeln!(output::stderr(), "warning: {}", output::escape_controls(warning))?;
     }
@@ -114,23 +114,23 @@ pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<Verdict> {
             (body, of_header)
         }
     };
-    let maker = Maker::new(&target, body, event_type, args.body.is_none() || count > 1)?;
+    let maker = DeliveryGenerator::new(&target, body, event_type, args.body.is_none() || count > 1)?;
     // What cannot be signed is told before anything is sent.
     maker.make()?;
     let concurrency = (args.concurrency as usize).min(count.try_into().unwrap_or(usize::MAX));
-    let client = Client::new(&target.url, args.timeout, concurrency)?;
-    let post = Post { maker, client, with_ids: count == 1 || args.ids.is_some() };
+    let client = SendClient::new(&target.url, args.timeout, concurrency)?;
+    let post = Sender { maker, client, with_ids: count == 1 || args.ids.is_some() };
     let mut ids = Ids::create(args.ids.as_deref())?;
     let json = args.json || !std::io::stdout().is_terminal();
     let verdict = match count {
         1 => one(&target, &post, &mut ids, json).await,
-        _ => many(post, Plan { count, concurrency, rate: args.rate }, &mut ids, json).await,
+        _ => many(post, LoadPlan { count, concurrency, rate: args.rate }, &mut ids, json).await,
     };
     ids.finish()?;
     verdict
 }
 
-async fn one(target: &Target, post: &Post, ids: &mut Ids, json: bool) -> anyhow::Result<Verdict> {
+async fn one(target: &SendTarget, post: &Sender, ids: &mut Ids, json: bool) -> anyhow::Result<ExitStatus> {
     let ended = post.one(Instant::now()).await?;
     ids.add(&ended)?;
     let id = ended.id.as_deref();
@@ -145,10 +145,10 @@ async fn one(target: &Target, post: &Post, ids: &mut Ids, json: bool) -> anyhow:
     if let Some(hint) = hint(target, &answer) {
         writeln!(output::stderr(), "hint: {}", output::escape_controls(&hint))?;
     }
-    Ok(if answer.is_success() { Verdict::Yes } else { Verdict::No })
+    Ok(if answer.is_success() { ExitStatus::Success } else { ExitStatus::Failure })
 }
 
-async fn many(post: Post, plan: Plan, ids: &mut Ids, json: bool) -> anyhow::Result<Verdict> {
+async fn many(post: Sender, plan: LoadPlan, ids: &mut Ids, json: bool) -> anyhow::Result<ExitStatus> {
     // Each delivery under way has a connection of its own.
     let _ = rlimit::increase_nofile_limit(u64::MAX);
     let tally = load::run(Arc::new(post), plan, ids).await?;
@@ -168,11 +168,14 @@ async fn many(post: Post, plan: Plan, ids: &mut Ids, json: bool) -> anyhow::Resu
     if tally.is_all("connection_refused") {
         writeln!(err, "hint: {NOBODY}")?;
     }
-    Ok(if tally.failed() == 0 { Verdict::Yes } else { Verdict::No })
+    Ok(if tally.failed() == 0 { ExitStatus::Success } else { ExitStatus::Failure })
 }
 
 /// A sample's type and body; of the source's own types the first that has one, unless a type is named.
-fn sample_of<'a>(target: &Target, event_type: Option<&'a str>) -> anyhow::Result<(&'a str, &'static str)> {
+fn sample_of<'a>(
+    target: &SendTarget,
+    event_type: Option<&'a str>,
+) -> anyhow::Result<(&'a str, &'static str)> {
     let preset = target.rules.preset.as_deref().unwrap_or_default();
     let known = sample::types(preset);
     let routed = known.iter().find(|known| target.rules.types.iter().any(|routed| routed == *known));
@@ -217,7 +220,7 @@ mod tests {
     use super::target::tests::target;
     use super::*;
 
-    fn found(name: &str) -> Target {
+    fn found(name: &str) -> SendTarget {
         target(name, &[], &[], None).unwrap()
     }
 
@@ -230,7 +233,8 @@ mod tests {
                 let in_body = target.rules.envelope.event_type.pointer().is_some();
                 let of_header = (!in_body).then_some(*event_type);
                 let maker =
-                    Maker::new(&target, Bytes::from_static(body.as_bytes()), of_header, true).unwrap();
+                    DeliveryGenerator::new(&target, Bytes::from_static(body.as_bytes()), of_header, true)
+                        .unwrap();
                 let [one, other] = [maker.make().unwrap(), maker.make().unwrap()];
                 let [id, other] = [maker.id(&one).unwrap(), maker.id(&other).unwrap()];
                 assert_ne!(id, other, "{preset}");
@@ -251,11 +255,14 @@ mod tests {
     fn a_type_is_given_where_it_stands_in_a_header_and_only_there() {
         let body = || Bytes::from_static(b"{}");
         let github = target("github", &[], &["source.github.preset=github"], None).unwrap();
-        let fault = Maker::new(&github, body(), None, false).err().unwrap().to_string();
+        let fault = DeliveryGenerator::new(&github, body(), None, false).err().unwrap().to_string();
         assert_eq!(fault, "the event type stands in the header x-github-event; give TYPE, too");
-        let made = Maker::new(&github, body(), Some("star"), false).unwrap().make().unwrap();
+        let made = DeliveryGenerator::new(&github, body(), Some("star"), false).unwrap().make().unwrap();
         assert_eq!(made.headers["x-github-event"], "star");
-        let fault = Maker::new(&found("datagrid"), body(), Some("star"), false).err().unwrap().to_string();
+        let fault = DeliveryGenerator::new(&found("datagrid"), body(), Some("star"), false)
+            .err()
+            .unwrap()
+            .to_string();
         assert_eq!(fault, "the event type stands in the body; leave out TYPE");
     }
 
@@ -269,14 +276,14 @@ mod tests {
         let form = form_urlencoded::Serializer::new(String::new()).append_pair("payload", &json).finish();
         for (body, kind) in [(json, None), (form, Some(form::KIND))] {
             let kind = kind.map(HeaderValue::from_static);
-            let as_it_is = Maker::new(&target, body.clone().into(), None, false).unwrap();
+            let as_it_is = DeliveryGenerator::new(&target, body.clone().into(), None, false).unwrap();
             let signed = as_it_is.make().unwrap();
             assert_eq!(
                 (signed.headers.get("content-type"), as_it_is.id(&signed)),
                 (kind.as_ref(), Some("evt_1".into()))
             );
             assert_eq!(signed.body, body);
-            let fresh = Maker::new(&target, body.into(), None, true).unwrap();
+            let fresh = DeliveryGenerator::new(&target, body.into(), None, true).unwrap();
             let [one, other] = [fresh.make().unwrap(), fresh.make().unwrap()];
             let [id, next] = [fresh.id(&one).unwrap(), fresh.id(&other).unwrap()];
             assert!(id.starts_with("evt_") && id.len() == 36 && id != next, "{id} {next}");
@@ -303,10 +310,12 @@ mod tests {
 
     #[test]
     fn a_body_that_the_provider_could_not_sign_is_an_error() {
-        let maker = Maker::new(&found("grapevine"), Bytes::from_static(b"1 2"), None, false).unwrap();
+        let maker =
+            DeliveryGenerator::new(&found("grapevine"), Bytes::from_static(b"1 2"), None, false).unwrap();
         let error = maker.make().err().unwrap().to_string();
         assert!(error.contains("json_invalid"), "{error}");
-        let maker = Maker::new(&found("datagrid"), Bytes::from_static(b"1 2"), None, false).unwrap();
+        let maker =
+            DeliveryGenerator::new(&found("datagrid"), Bytes::from_static(b"1 2"), None, false).unwrap();
         assert_eq!(maker.make().unwrap().body, "1 2");
     }
 

@@ -3,9 +3,9 @@
 use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::{ConfigArgs, Verdict};
+use super::{ConfigArgs, ExitStatus};
 use crate::app::{self, App, DrainOnly, Listeners};
-use crate::config::Loaded;
+use crate::config::LoadedConfig;
 use crate::http;
 use crate::observe::log;
 
@@ -25,7 +25,7 @@ pub struct Args {
 ///
 /// # Errors
 /// Problems of the configuration; what was still in flight at the end of the shutdown's bound.
-pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<Verdict> {
+pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<ExitStatus> {
     let _written = log::init_service();
     // What only publishes finished records verifies nothing.
     let loaded = if args.drain_only { config.load_unread()? } else { config.load()? };
@@ -67,11 +67,11 @@ pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<Verdict> {
         () = signals.next() => anyhow::bail!("stopped at once by a second signal: what was in flight is not finished"),
     }
     tracing::info!("stopped");
-    Ok(Verdict::Yes)
+    Ok(ExitStatus::Success)
 }
 
 /// Until no live row is left; [`Verdict::No`] when a signal came before.
-async fn drain(loaded: &Loaded, signals: &mut Signals) -> anyhow::Result<Verdict> {
+async fn drain(loaded: &LoadedConfig, signals: &mut Signals) -> anyhow::Result<ExitStatus> {
     let draining = DrainOnly::start(loaded, app::bind_admin(&loaded.config).await?).await?;
     tracing::info!(admin = %draining.admin, "draining the spool; no deliveries are taken");
     let emptied = tokio::select! {
@@ -86,7 +86,7 @@ async fn drain(loaded: &Loaded, signals: &mut Signals) -> anyhow::Result<Verdict
             "Kafka refuses these rows for good: see `hookstream spool --parked`"
         );
     }
-    Ok(if emptied { Verdict::Yes } else { Verdict::No })
+    Ok(if emptied { ExitStatus::Success } else { ExitStatus::Failure })
 }
 
 /// SIGTERM and SIGINT.

@@ -14,10 +14,10 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::output::{note, print_json};
-use super::{ConfigArgs, Verdict};
+use super::{ConfigArgs, ExitStatus};
 use crate::observe::log;
 use crate::record::Header;
-use crate::spool::{Entry, Filter, Listed, Reader};
+use crate::spool::{Filter, RowEntry, RowSummary, SpoolReader};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -40,7 +40,7 @@ Exit codes: 0 yes or nothing to do; 1 no such row, damaged rows, or a plan not a
 #[command(after_help = EXAMPLES, disable_help_subcommand = true)]
 pub struct Args {
     #[command(subcommand)]
-    action: Option<Action>,
+    action: Option<SpoolCommand>,
     #[command(flatten)]
     list: list::Args,
     /// The spool's directory [default: [spool] dir of the configuration]
@@ -53,7 +53,7 @@ pub struct Args {
 
 /// Without docs of their own: clap would show them in place of those of the `Args`.
 #[derive(Debug, clap::Subcommand)]
-enum Action {
+enum SpoolCommand {
     List(list::Args),
     Show(show::Args),
     Export(export::Args),
@@ -65,21 +65,21 @@ enum Action {
 /// # Errors
 /// Problems of the configuration, a spool that is not there or cannot be read, and for
 /// `requeue --apply` one that cannot be changed.
-pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<Verdict> {
+pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<ExitStatus> {
     log::init(log::QUIET);
     anyhow::ensure!(
         args.action.is_none() || args.list == list::Args::default(),
         "--parked, --topic and --limit stand behind the subcommand: hookstream spool export --parked -"
     );
     let dir = directory(config, args)?;
-    let reader = Reader::open(&dir)?;
+    let reader = SpoolReader::open(&dir)?;
     match &args.action {
         None => list::run(&reader, &dir, &args.list, args.json),
-        Some(Action::List(list)) => list::run(&reader, &dir, list, args.json),
-        Some(Action::Show(show)) => show::run(&reader, show, args.json),
-        Some(Action::Export(export)) => export::run(&reader, export),
-        Some(Action::Requeue(requeue)) => {
-            requeue::run(&requeue::Place { config, dir: &dir }, reader, requeue, args.json).await
+        Some(SpoolCommand::List(list)) => list::run(&reader, &dir, list, args.json),
+        Some(SpoolCommand::Show(show)) => show::run(&reader, show, args.json),
+        Some(SpoolCommand::Export(export)) => export::run(&reader, export),
+        Some(SpoolCommand::Requeue(requeue)) => {
+            requeue::run(&requeue::SpoolLocation { config, dir: &dir }, reader, requeue, args.json).await
         }
     }
 }
@@ -100,10 +100,10 @@ fn directory(config: &ConfigArgs, args: &Args) -> anyhow::Result<PathBuf> {
 /// Calls `each` for every row, at most `limit`; how many they were. Page by page: one long read
 /// would keep the service from emptying SQLite's log.
 fn each(
-    reader: &Reader,
+    reader: &SpoolReader,
     filter: &Filter,
     limit: usize,
-    mut each: impl FnMut(Listed) -> anyhow::Result<()>,
+    mut each: impl FnMut(RowSummary) -> anyhow::Result<()>,
 ) -> anyhow::Result<usize> {
     const PAGE: usize = 500;
     let (mut after, mut seen) = (0, 0);
@@ -129,11 +129,11 @@ struct Whole<'a> {
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     damaged: bool,
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
-    record: Option<Content<'a>>,
+    record: Option<RowContent<'a>>,
 }
 
 #[derive(Serialize)]
-struct Content<'a> {
+struct RowContent<'a> {
     topic: &'a str,
     key: &'a str,
     timestamp_ms: i64,
@@ -145,8 +145,8 @@ struct Content<'a> {
 }
 
 impl<'a> Whole<'a> {
-    fn new(entry: &'a Entry, with_value: bool) -> Self {
-        let record = entry.record.as_ref().map(|record| Content {
+    fn new(entry: &'a RowEntry, with_value: bool) -> Self {
+        let record = entry.record.as_ref().map(|record| RowContent {
             topic: record.topic(),
             key: record.key(),
             timestamp_ms: record.timestamp_ms(),

@@ -10,8 +10,8 @@ use jiff::{SignedDuration, Timestamp};
 use reqwest::Url;
 use serde::Deserialize;
 
-use super::output::{self, Table, escape_controls, escape_json, grouped, print_exact, print_line};
-use super::{ConfigArgs, Verdict, no_operator, operator};
+use super::output::{self, TextTable, escape_controls, escape_json, grouped, print_exact, print_line};
+use super::{ConfigArgs, ExitStatus, admin_client, no_operator};
 use crate::client::{JsonObject, printable};
 use crate::observe::log;
 use crate::observe::traffic::Outcomes;
@@ -53,9 +53,9 @@ pub struct Args {
 ///
 /// # Errors
 /// When the service cannot be reached, or something else answers there.
-pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<Verdict> {
+pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<ExitStatus> {
     log::init(log::QUIET);
-    let (client, url) = operator(config, args.url.as_deref(), "/status", PATIENCE)?;
+    let (client, url) = admin_client(config, args.url.as_deref(), "/status", PATIENCE)?;
     loop {
         let (text, status) = ask(&client, &url).await?;
         if args.json {
@@ -64,21 +64,23 @@ pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<Verdict> {
             show(&status, args)?;
         }
         if !args.watch {
-            return Ok(if status.status == "not_ready" { Verdict::No } else { Verdict::Yes });
+            return Ok(if status.status == "not_ready" { ExitStatus::Failure } else { ExitStatus::Success });
         }
         tokio::time::sleep(PAUSE).await;
     }
 }
 
-async fn ask(client: &reqwest::Client, url: &Url) -> anyhow::Result<(String, Status)> {
+async fn ask(client: &reqwest::Client, url: &Url) -> anyhow::Result<(String, StatusView)> {
     let answer = super::ask(client.get(url.clone()), url, |url| {
         format!("no service answers at {url}: is it running? --url names another operator's port")
     });
     let (answer, url) = (answer.await?, printable(url));
     let code = answer.status;
     if !code.is_success() {
-        match answer.json::<JsonObject<Refused>>("a refusal") {
-            Ok(JsonObject(Refused { error })) => bail!("{url} answers {code}: {}", escape_controls(&error)),
+        match answer.json::<JsonObject<StatusError>>("a refusal") {
+            Ok(JsonObject(StatusError { error })) => {
+                bail!("{url} answers {code}: {}", escape_controls(&error))
+            }
             Err(_) => bail!("{url} answers {code}: is it the operator's port of hookstream?"),
         }
     }
@@ -89,56 +91,56 @@ async fn ask(client: &reqwest::Client, url: &Url) -> anyhow::Result<(String, Sta
 
 /// Why the port does not answer.
 #[derive(Deserialize)]
-struct Refused {
+struct StatusError {
     error: String,
 }
 
 /// Of `/status`, what is shown. What else stands there is for `--json`.
 #[derive(Deserialize)]
-struct Status {
+struct StatusView {
     version: String,
     started: Timestamp,
     now: Timestamp,
     status: String,
-    parts: BTreeMap<String, JsonObject<Part>>,
-    config: Option<JsonObject<InForce>>,
+    parts: BTreeMap<String, JsonObject<PartView>>,
+    config: Option<JsonObject<ConfigView>>,
     in_flight: usize,
-    spool: Option<JsonObject<Spool>>,
-    sources: BTreeMap<String, JsonObject<Source>>,
+    spool: Option<JsonObject<SpoolView>>,
+    sources: BTreeMap<String, JsonObject<SourceView>>,
 }
 
 #[derive(Deserialize)]
-struct Part {
+struct PartView {
     state: String,
     #[serde(default)]
     why: String,
 }
 
 #[derive(Deserialize)]
-struct InForce {
+struct ConfigView {
     hash: String,
     loaded: Timestamp,
 }
 
 #[derive(Deserialize)]
-struct Spool {
+struct SpoolView {
     live: u64,
     parked: u64,
     oldest: Option<Timestamp>,
 }
 
 #[derive(Deserialize)]
-struct Source {
+struct SourceView {
     last_request: Option<Timestamp>,
     last_accepted: Option<Timestamp>,
     last_5_minutes: JsonObject<Outcomes>,
     last_hour: JsonObject<Outcomes>,
-    refusals: Vec<JsonObject<Refusal>>,
-    secrets: Vec<JsonObject<Secret>>,
+    refusals: Vec<JsonObject<RefusalView>>,
+    secrets: Vec<JsonObject<SecretView>>,
 }
 
 #[derive(Deserialize)]
-struct Refusal {
+struct RefusalView {
     reason: String,
     count: u64,
     since: Timestamp,
@@ -146,7 +148,7 @@ struct Refusal {
 }
 
 #[derive(Deserialize)]
-struct Secret {
+struct SecretView {
     name: String,
     from: Option<String>,
     last_match: Option<Timestamp>,
@@ -160,7 +162,7 @@ const GOOD: Style = AnsiColor::Green.on_default().bold();
 const BAD: Style = AnsiColor::Red.on_default().bold();
 const UNSURE: Style = AnsiColor::Yellow.on_default().bold();
 
-fn show(status: &Status, args: &Args) -> anyhow::Result<()> {
+fn show(status: &StatusView, args: &Args) -> anyhow::Result<()> {
     if args.watch && std::io::stdout().is_terminal() {
         // To the top, and all that follows away.
         write!(output::stdout(), "\x1b[H\x1b[2J")?;
@@ -180,7 +182,7 @@ fn show(status: &Status, args: &Args) -> anyhow::Result<()> {
     parts(status)
 }
 
-fn head(status: &Status) -> anyhow::Result<()> {
+fn head(status: &StatusView) -> anyhow::Result<()> {
     let up = span(status.now.duration_since(status.started));
     let config = status.config.as_ref().map_or_else(String::new, |JsonObject(config)| {
         let loaded = ago(status.now, Some(config.loaded));
@@ -196,8 +198,8 @@ fn head(status: &Status) -> anyhow::Result<()> {
 }
 
 /// Counts of five minutes, since that is what who is on call asks for; `1 h` for those who come later.
-fn traffic(status: &Status) -> Table {
-    let mut table = Table::new([
+fn traffic(status: &StatusView) -> TextTable {
+    let mut table = TextTable::new([
         "source",
         "last request",
         "last accepted",
@@ -232,7 +234,7 @@ fn traffic(status: &Status) -> Table {
     table
 }
 
-fn why(source: &str, refusal: &Refusal, now: Timestamp) -> anyhow::Result<()> {
+fn why(source: &str, refusal: &RefusalView, now: Timestamp) -> anyhow::Result<()> {
     let (source, reason) = (escape_controls(source), escape_controls(&refusal.reason));
     let (count, since) = (grouped(refusal.count), ago(now, Some(refusal.since)));
     print_line(&format!("{BOLD}why{BOLD:#}  {source}  {reason} x{count}, the first {since}"))?;
@@ -242,8 +244,8 @@ fn why(source: &str, refusal: &Refusal, now: Timestamp) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn secrets(status: &Status) -> Table {
-    let mut table = Table::new(["source", "secret", "from", "last match", "1 h", "24 h", ""]);
+fn secrets(status: &StatusView) -> TextTable {
+    let mut table = TextTable::new(["source", "secret", "from", "last match", "1 h", "24 h", ""]);
     for (name, JsonObject(source)) in &status.sources {
         for JsonObject(secret) in &source.secrets {
             table.row([
@@ -260,7 +262,7 @@ fn secrets(status: &Status) -> Table {
     table
 }
 
-fn parts(status: &Status) -> anyhow::Result<()> {
+fn parts(status: &StatusView) -> anyhow::Result<()> {
     for (name, JsonObject(part)) in &status.parts {
         let style = match part.state.as_str() {
             "ok" => GOOD,
@@ -279,7 +281,7 @@ fn parts(status: &Status) -> anyhow::Result<()> {
     Ok(print_line(&format!("{:<11} {}", "in flight", grouped(status.in_flight as u64)))?)
 }
 
-fn rows(spool: &Spool, now: Timestamp) -> String {
+fn rows(spool: &SpoolView, now: Timestamp) -> String {
     let live = grouped(spool.live);
     let oldest = spool
         .oldest

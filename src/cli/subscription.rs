@@ -2,7 +2,7 @@
 
 mod api;
 mod create;
-mod keep;
+mod secret_sink;
 
 use std::io::Write as _;
 use std::time::Duration;
@@ -11,9 +11,9 @@ use anyhow::{bail, ensure};
 use serde::Serialize;
 
 use self::api::{Api, Webhook};
-use super::output::{self, Table, escape_controls, print_json};
-use super::{ConfigArgs, Verdict, send};
-use crate::config::{self, Environment, Overrides, Secrets, Source};
+use super::output::{self, TextTable, escape_controls, print_json};
+use super::{ConfigArgs, ExitStatus, send};
+use crate::config::{self, Environment, Overrides, Secrets, SourceConfig};
 use crate::observe::log;
 
 const EXAMPLES: &str = "\
@@ -35,23 +35,23 @@ Exit codes: 0 yes or nothing to do; 1 no such webhook, or a plan not applied; 2 
 #[command(after_help = EXAMPLES, disable_help_subcommand = true)]
 pub struct Args {
     #[command(subcommand)]
-    action: Action,
+    action: SubscriptionCommand,
 }
 
 /// Those of `create` stand at the `Args`.
 #[derive(Debug, clap::Subcommand)]
-enum Action {
+enum SubscriptionCommand {
     Create(create::Args),
     /// List the subscriptions
     List(Common),
     /// Show one
     Show(One),
     /// Stop deliveries for a while. Shows the plan; acts only with --apply
-    Pause(Change),
+    Pause(WebhookChange),
     /// Let deliveries go on. Shows the plan; acts only with --apply
-    Resume(Change),
+    Resume(WebhookChange),
     /// Delete it. Shows the plan; acts only with --apply
-    Delete(Change),
+    Delete(WebhookChange),
 }
 
 #[derive(Debug, clap::Args)]
@@ -76,7 +76,7 @@ struct One {
 }
 
 #[derive(Debug, clap::Args)]
-struct Change {
+struct WebhookChange {
     #[command(flatten)]
     one: One,
     /// Do it
@@ -86,13 +86,13 @@ struct Change {
 
 /// What a change is called, and what it does.
 #[derive(Clone, Copy)]
-enum Kind {
+enum ChangeKind {
     Pause,
     Resume,
     Delete,
 }
 
-impl Kind {
+impl ChangeKind {
     const fn words(self) -> (&'static str, &'static str) {
         match self {
             Self::Pause => ("pause", "paused"),
@@ -103,7 +103,7 @@ impl Kind {
 }
 
 #[derive(Serialize)]
-struct Report<'a> {
+struct ChangeReport<'a> {
     change: Option<&'static str>,
     applied: bool,
     webhook: Option<&'a Webhook>,
@@ -113,20 +113,20 @@ struct Report<'a> {
 ///
 /// # Errors
 /// Problems of the configuration; a source of another provider; what the API refuses.
-pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<Verdict> {
+pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<ExitStatus> {
     log::init(log::QUIET);
     match &args.action {
-        Action::Create(args) => create::run(config, args).await,
-        Action::List(common) => list(config, common).await,
-        Action::Show(one) => show_one(config, one).await,
-        Action::Pause(args) => change(config, args, Kind::Pause).await,
-        Action::Resume(args) => change(config, args, Kind::Resume).await,
-        Action::Delete(args) => change(config, args, Kind::Delete).await,
+        SubscriptionCommand::Create(args) => create::run(config, args).await,
+        SubscriptionCommand::List(common) => list(config, common).await,
+        SubscriptionCommand::Show(one) => show_one(config, one).await,
+        SubscriptionCommand::Pause(args) => change(config, args, ChangeKind::Pause).await,
+        SubscriptionCommand::Resume(args) => change(config, args, ChangeKind::Resume).await,
+        SubscriptionCommand::Delete(args) => change(config, args, ChangeKind::Delete).await,
     }
 }
 
 /// The source's rules. Neither its secrets nor Kafka's are needed, nor need they be there yet.
-fn source(config: &ConfigArgs, name: &str) -> anyhow::Result<Source> {
+fn source(config: &ConfigArgs, name: &str) -> anyhow::Result<SourceConfig> {
     let overrides = Overrides { secrets: Secrets::Unread, embedded: true, ..config.overrides() };
     let mut loaded = config::load(&overrides, &Environment::of_process())?;
     let Some(source) = loaded.config.source.remove(name) else {
@@ -146,7 +146,7 @@ fn source(config: &ConfigArgs, name: &str) -> anyhow::Result<Source> {
     Ok(source)
 }
 
-async fn list(config: &ConfigArgs, args: &Common) -> anyhow::Result<Verdict> {
+async fn list(config: &ConfigArgs, args: &Common) -> anyhow::Result<ExitStatus> {
     source(config, &args.source)?;
     let all = Api::new(args.timeout)?.list().await?;
     if args.json {
@@ -154,59 +154,59 @@ async fn list(config: &ConfigArgs, args: &Common) -> anyhow::Result<Verdict> {
     } else if all.is_empty() {
         output::print_line("there is no webhook; `hookstream subscription create` makes one")?;
     } else {
-        let mut table = Table::new(["id", "state", "created", "url", "events"]);
+        let mut table = TextTable::new(["id", "state", "created", "url", "events"]);
         for webhook in &all {
             let created = webhook.created_at.as_deref().unwrap_or_default();
             table.row([&webhook.id, state(webhook), created, &webhook.url, &webhook.events.join(" ")]);
         }
         output::print_line(&table.to_string())?;
     }
-    Ok(Verdict::Yes)
+    Ok(ExitStatus::Success)
 }
 
-async fn show_one(config: &ConfigArgs, args: &One) -> anyhow::Result<Verdict> {
+async fn show_one(config: &ConfigArgs, args: &One) -> anyhow::Result<ExitStatus> {
     let common = &args.common;
     source(config, &common.source)?;
     let Some(webhook) = Api::new(common.timeout)?.get(&args.id).await? else {
         note(&format!("there is no webhook {}", args.id))?;
-        return Ok(Verdict::No);
+        return Ok(ExitStatus::Failure);
     };
     if common.json {
         print_json(&webhook)?
     } else {
         show(&webhook)?
     }
-    Ok(Verdict::Yes)
+    Ok(ExitStatus::Success)
 }
 
-async fn change(config: &ConfigArgs, args: &Change, kind: Kind) -> anyhow::Result<Verdict> {
+async fn change(config: &ConfigArgs, args: &WebhookChange, kind: ChangeKind) -> anyhow::Result<ExitStatus> {
     let One { common, id } = &args.one;
     source(config, &common.source)?;
     let api = Api::new(common.timeout)?;
     let (verb, done) = kind.words();
     let found = api.get(id).await?;
     let (needed, missing) = match (&found, kind) {
-        (None, Kind::Delete) => (false, false),
+        (None, ChangeKind::Delete) => (false, false),
         (None, _) => (false, true),
-        (Some(webhook), Kind::Pause) => (webhook.enabled, false),
-        (Some(webhook), Kind::Resume) => (!webhook.enabled, false),
-        (Some(_), Kind::Delete) => (true, false),
+        (Some(webhook), ChangeKind::Pause) => (webhook.enabled, false),
+        (Some(webhook), ChangeKind::Resume) => (!webhook.enabled, false),
+        (Some(_), ChangeKind::Delete) => (true, false),
     };
     if missing {
         note(&format!("there is no webhook {id}"))?;
-        return Ok(Verdict::No);
+        return Ok(ExitStatus::Failure);
     }
     let mut webhook = found;
     if needed && args.apply {
         match kind {
-            Kind::Pause => webhook = Some(api.switch(id, false).await?),
-            Kind::Resume => webhook = Some(api.switch(id, true).await?),
-            Kind::Delete => api.delete(id).await?,
+            ChangeKind::Pause => webhook = Some(api.switch(id, false).await?),
+            ChangeKind::Resume => webhook = Some(api.switch(id, true).await?),
+            ChangeKind::Delete => api.delete(id).await?,
         }
     }
     let applied = needed && args.apply;
     if common.json {
-        print_json(&Report { change: needed.then_some(verb), applied, webhook: webhook.as_ref() })?;
+        print_json(&ChangeReport { change: needed.then_some(verb), applied, webhook: webhook.as_ref() })?;
     } else if applied {
         output::print_line(&format!("{done} {id}"))?;
     } else if needed {
@@ -217,7 +217,7 @@ async fn change(config: &ConfigArgs, args: &Change, kind: Kind) -> anyhow::Resul
             if webhook.is_some() { format!("{id} is {done}") } else { format!("there is no webhook {id}") };
         output::print_line(&format!("nothing to do: {why}"))?;
     }
-    Ok(if needed && !applied { Verdict::No } else { Verdict::Yes })
+    Ok(if needed && !applied { ExitStatus::Failure } else { ExitStatus::Success })
 }
 
 fn show(webhook: &Webhook) -> anyhow::Result<()> {

@@ -1,7 +1,7 @@
 //! `hookstream tail`
 
-pub(super) mod choice;
-pub(super) mod place;
+pub(super) mod selection;
+pub(super) mod offset;
 mod show;
 
 use std::io::IsTerminal as _;
@@ -11,12 +11,12 @@ use clap::builder::NonEmptyStringValueParser;
 use jiff::Timestamp;
 use tokio::sync::mpsc;
 
-use self::choice::Key;
+use self::selection::KeyFilter;
 use super::output;
 use super::serve::Signals;
-use super::{ConfigArgs, Verdict};
-use crate::config::Loaded;
-use crate::kafka::{Connection, Consumer, Event, Fetched, Span, Start};
+use super::{ConfigArgs, ExitStatus};
+use crate::config::LoadedConfig;
+use crate::kafka::{ClusterConfig, Consumer, Event, Fetched, Span, Start};
 use crate::names;
 use crate::observe::log;
 use crate::schema::Registry;
@@ -50,7 +50,7 @@ pub struct Args {
     /// @2026-11-22T02:00:00Z, @1795312800
     #[arg(
         short, long = "offset", value_name = "WHERE", default_value = "end",
-        allow_hyphen_values = true, value_parser = |text: &str| place::parse(text, Timestamp::now())
+        allow_hyphen_values = true, value_parser = |text: &str| offset::parse(text, Timestamp::now())
     )]
     offset: Start,
     /// The same as `-o start`
@@ -77,7 +77,7 @@ pub struct Args {
 ///
 /// # Errors
 /// Problems of the configuration; no broker; a topic that does not exist.
-pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<Verdict> {
+pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<ExitStatus> {
     log::init(log::QUIET);
     let start = if args.from_beginning { Start::Beginning } else { args.offset };
     anyhow::ensure!(
@@ -88,16 +88,16 @@ pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<Verdict> {
     let mut signals = Signals::new()?;
     tokio::select! {
         verdict = tail(&loaded, args, start) => verdict,
-        () = signals.next() => Ok(Verdict::Yes),
-        () = reader_gone() => Ok(Verdict::Yes),
+        () = signals.next() => Ok(ExitStatus::Success),
+        () = reader_gone() => Ok(ExitStatus::Success),
     }
 }
 
-async fn tail(loaded: &Loaded, args: &Args, start: Start) -> anyhow::Result<Verdict> {
-    let kafka = Connection::new(&loaded.config.kafka.bootstrap_servers, loaded.properties.clone());
+async fn tail(loaded: &LoadedConfig, args: &Args, start: Start) -> anyhow::Result<ExitStatus> {
+    let kafka = ClusterConfig::new(&loaded.config.kafka.bootstrap_servers, loaded.properties.clone());
     let consumer = Consumer::new(&kafka)?;
     let registry = Registry::new(loaded)?;
-    let key = args.key.as_deref().map(|key| Key::new(key, &loaded.config));
+    let key = args.key.as_deref().map(|key| KeyFilter::new(key, &loaded.config));
 
     let spans = spans(&consumer, loaded, args, key.as_ref(), start).await?;
     let json = args.json || !std::io::stdout().is_terminal();
@@ -156,14 +156,14 @@ async fn printed(
 /// What is to be read; tells people what it is.
 async fn spans(
     consumer: &Consumer,
-    loaded: &Loaded,
+    loaded: &LoadedConfig,
     args: &Args,
-    key: Option<&Key>,
+    key: Option<&KeyFilter>,
     start: Start,
 ) -> anyhow::Result<Vec<Span>> {
     let there = consumer.topics().await.context("cannot read topics")?;
     let topics = if args.topic.is_empty() {
-        let mut topics = choice::of_sources(&loaded.config);
+        let mut topics = selection::of_sources(&loaded.config);
         topics.retain(|topic| there.contains_key(topic));
         anyhow::ensure!(
             !topics.is_empty(),
@@ -172,9 +172,9 @@ async fn spans(
         );
         topics
     } else {
-        choice::named(&args.topic, &there).map_err(anyhow::Error::msg)?
+        selection::named(&args.topic, &there).map_err(anyhow::Error::msg)?
     };
-    let partitions = choice::partitions(&topics, &there, key);
+    let partitions = selection::partitions(&topics, &there, key);
     let spans = consumer.spans(&partitions, start).await?;
     if !args.exit && std::io::stderr().is_terminal() {
         let what = format!("{} ({})", count(topics.len(), "topic"), count(spans.len(), "partition"));
@@ -187,19 +187,19 @@ async fn spans(
 }
 
 /// Whether what was asked for is there.
-fn verdict(shown: u64, args: &Args, spans: &[Span]) -> anyhow::Result<Verdict> {
+fn verdict(shown: u64, args: &Args, spans: &[Span]) -> anyhow::Result<ExitStatus> {
     if shown > 0 || !args.exit {
-        return Ok(Verdict::Yes);
+        return Ok(ExitStatus::Success);
     }
     let places = count(spans.len(), "partition");
     match &args.key {
         Some(key) => {
             output::note(&format!("no record with the key {} in {places}", output::escape_controls(key)))?;
-            Ok(Verdict::No)
+            Ok(ExitStatus::Failure)
         }
         None => {
             output::note(&format!("no records in {places}"))?;
-            Ok(Verdict::Yes)
+            Ok(ExitStatus::Success)
         }
     }
 }

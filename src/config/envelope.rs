@@ -7,17 +7,17 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use super::text;
+use super::de;
 
 /// `[source.NAME.envelope]`
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Envelope {
     /// The event id: what tells this event from every other one of the source.
-    pub id: Id,
+    pub id: EventIdRule,
     /// The event type.
     #[serde(rename = "type")]
-    pub event_type: Part,
+    pub event_type: TextPart,
     /// The type of an event that names none; without it, that is a dead letter.
     #[serde(default)]
     pub default_type: Option<String>,
@@ -27,12 +27,12 @@ pub struct Envelope {
     /// Event type -> the record's key, where that is not the event id: so that all events of one
     /// document stand in one partition, in order. The type's topic must not compact then.
     #[serde(default)]
-    pub keys: BTreeMap<String, Part>,
+    pub keys: BTreeMap<String, TextPart>,
     /// The event's time; without it, the record has none.
     #[serde(default)]
-    pub time: Option<Part>,
+    pub time: Option<TextPart>,
     /// How the time is written; goes with `time`.
-    #[serde(default, deserialize_with = "text::some_choice")]
+    #[serde(default, deserialize_with = "de::some_choice")]
     pub time_format: Option<TimeFormat>,
     /// `form:NAME`: where the body is a form, its field NAME is the JSON text. Without it, the body
     /// is, whatever its content type.
@@ -49,7 +49,7 @@ pub struct Envelope {
 
 /// Where one text stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Part {
+pub enum TextPart {
     /// `"/id"`: a JSON pointer into the body.
     Pointer(String),
     /// `{ header = "X-GitHub-Event", unsigned = true }`: a header of the request.
@@ -63,21 +63,21 @@ pub enum Part {
 
 /// Where the event id comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Id {
+pub enum EventIdRule {
     /// `"digest"`: `sha256:` and the hex digest of the signed body.
     Digest,
     /// One text.
-    Part(Part),
+    Part(TextPart),
     /// `{ join = ["/a", "/b"], separator = ":" }`: several.
     Join {
         /// In this order.
-        parts: Vec<Part>,
+        parts: Vec<TextPart>,
         /// Between two of them.
         separator: String,
     },
 }
 
-impl Id {
+impl EventIdRule {
     /// The pointer, where the id is a single one.
     pub fn pointer(&self) -> Option<&str> {
         match self {
@@ -87,7 +87,7 @@ impl Id {
     }
 }
 
-impl Part {
+impl TextPart {
     /// The pointer, where it is one.
     pub fn pointer(&self) -> Option<&str> {
         match self {
@@ -97,7 +97,7 @@ impl Part {
     }
 }
 
-impl fmt::Display for Part {
+impl fmt::Display for TextPart {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Pointer(pointer) => f.write_str(pointer),
@@ -121,25 +121,25 @@ pub enum TimeFormat {
 /// What may stand in the table of a rule.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Table {
+struct RuleTable {
     #[serde(default)]
     header: Option<String>,
-    #[serde(default, deserialize_with = "text::boolean")]
+    #[serde(default, deserialize_with = "de::boolean")]
     unsigned: bool,
     #[serde(default)]
-    join: Option<Vec<Part>>,
+    join: Option<Vec<TextPart>>,
     #[serde(default)]
     separator: Option<String>,
 }
 
-impl Table {
-    fn id(self) -> Result<Id, &'static str> {
+impl RuleTable {
+    fn id(self) -> Result<EventIdRule, &'static str> {
         match self {
             Self { header: Some(name), unsigned, join: None, separator: None } => {
-                Ok(Id::Part(Part::Header { name, unsigned }))
+                Ok(EventIdRule::Part(TextPart::Header { name, unsigned }))
             }
             Self { header: None, unsigned: false, join: Some(parts), separator } => {
-                Ok(Id::Join { parts, separator: separator.unwrap_or_else(|| ":".to_owned()) })
+                Ok(EventIdRule::Join { parts, separator: separator.unwrap_or_else(|| ":".to_owned()) })
             }
             _ => Err("expected { header = \"NAME\" }, or { join = [...], separator = \":\" }"),
         }
@@ -149,34 +149,34 @@ impl Table {
 struct RuleVisitor;
 
 impl<'de> Visitor<'de> for RuleVisitor {
-    type Value = Id;
+    type Value = EventIdRule;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a JSON pointer such as \"/id\", or { header = \"NAME\" }")
     }
 
-    fn visit_str<E: Error>(self, text: &str) -> Result<Id, E> {
-        Ok(Id::Part(Part::Pointer(text.to_owned())))
+    fn visit_str<E: Error>(self, text: &str) -> Result<EventIdRule, E> {
+        Ok(EventIdRule::Part(TextPart::Pointer(text.to_owned())))
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, table: A) -> Result<Id, A::Error> {
-        Table::deserialize(MapAccessDeserializer::new(table))?.id().map_err(A::Error::custom)
+    fn visit_map<A: MapAccess<'de>>(self, table: A) -> Result<EventIdRule, A::Error> {
+        RuleTable::deserialize(MapAccessDeserializer::new(table))?.id().map_err(A::Error::custom)
     }
 }
 
-impl<'de> Deserialize<'de> for Id {
+impl<'de> Deserialize<'de> for EventIdRule {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         match deserializer.deserialize_any(RuleVisitor)? {
-            Self::Part(Part::Pointer(word)) if word == "digest" => Ok(Self::Digest),
+            Self::Part(TextPart::Pointer(word)) if word == "digest" => Ok(Self::Digest),
             id => Ok(id),
         }
     }
 }
 
-impl<'de> Deserialize<'de> for Part {
+impl<'de> Deserialize<'de> for TextPart {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         match deserializer.deserialize_any(RuleVisitor)? {
-            Id::Part(part) => Ok(part),
+            EventIdRule::Part(part) => Ok(part),
             _ => Err(D::Error::custom("`join` is for the id alone")),
         }
     }

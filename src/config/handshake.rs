@@ -11,7 +11,7 @@ pub struct Handshake {
     pub when: When,
     /// What is sent back as plain text; without it, the usual JSON.
     #[serde(default)]
-    pub answer: Option<Answer>,
+    pub answer: Option<HandshakeAnswer>,
 }
 
 /// `when = { pointer = "/type", equals = "url_verification" }`, or with `header`.
@@ -31,7 +31,7 @@ pub struct When {
 /// `answer = { pointer = "/challenge" }`
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Answer {
+pub struct HandshakeAnswer {
     /// JSON pointer to a text of the body.
     pub pointer: String,
 }

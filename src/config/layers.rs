@@ -10,9 +10,9 @@ use figment::Figment;
 use figment::error::{Actual, Kind as Mistake};
 use figment::value::Dict;
 
-use super::problems::{Place, Problems, hint};
+use super::errors::{ConfigErrors, SettingLocation, hint};
 use super::secret::Environment;
-use super::tree::{Kind, Node};
+use super::tree::{ConfigNode, NodeKind};
 use super::{Config, properties};
 use crate::names;
 
@@ -37,14 +37,14 @@ const ROUNDS: usize = 500;
 
 struct Layer {
     /// Of the layer as a whole.
-    place: Place,
-    root: Node,
+    place: SettingLocation,
+    root: ConfigNode,
 }
 
 impl Layer {
-    fn place_at(&self, line: usize) -> Place {
+    fn place_at(&self, line: usize) -> SettingLocation {
         match &self.place {
-            Place::File(path, _) => Place::File(path.clone(), line),
+            SettingLocation::File(path, _) => SettingLocation::File(path.clone(), line),
             place => place.clone(),
         }
     }
@@ -52,10 +52,10 @@ impl Layer {
     /// Equal for all variables, and for all `-X`.
     fn rank(&self) -> usize {
         match self.place {
-            Place::BuiltIn | Place::Nowhere => 0,
-            Place::File(..) => 1,
-            Place::Variable(_) => 2,
-            Place::Set(_) => 3,
+            SettingLocation::BuiltIn | SettingLocation::Nowhere => 0,
+            SettingLocation::File(..) => 1,
+            SettingLocation::Variable(_) => 2,
+            SettingLocation::Set(_) => 3,
         }
     }
 }
@@ -71,21 +71,21 @@ impl fmt::Debug for Layers {
 }
 
 impl Layers {
-    pub(super) fn shipped(problems: &mut Problems) -> Self {
+    pub(super) fn shipped(problems: &mut ConfigErrors) -> Self {
         let mut layers = Self::default();
-        layers.add_toml(Place::BuiltIn, SHIPPED, problems);
+        layers.add_toml(SettingLocation::BuiltIn, SHIPPED, problems);
         layers
     }
 
-    fn push(&mut self, place: Place, root: Node) {
+    fn push(&mut self, place: SettingLocation, root: ConfigNode) {
         self.0.push(Layer { place, root });
     }
 
-    pub(super) fn add_toml(&mut self, place: Place, text: &str, problems: &mut Problems) {
-        match Node::parse(text) {
+    pub(super) fn add_toml(&mut self, place: SettingLocation, text: &str, problems: &mut ConfigErrors) {
+        match ConfigNode::parse(text) {
             Ok(root) => self.push(place, root),
             Err(syntax) => {
-                let at = Layer { place, root: Node::default() }.place_at(syntax.line);
+                let at = Layer { place, root: ConfigNode::default() }.place_at(syntax.line);
                 problems.add_at(at, "", format!("column {}: {}", syntax.column, syntax.message));
             }
         }
@@ -93,7 +93,7 @@ impl Layers {
 
     /// `HOOKSTREAM_` + path with `__` between levels. Names without `__` are not ours: Kubernetes
     /// sets `HOOKSTREAM_PORT=tcp://...` for a Service called hookstream.
-    pub(super) fn add_environment(&mut self, environment: &Environment, problems: &mut Problems) {
+    pub(super) fn add_environment(&mut self, environment: &Environment, problems: &mut ConfigErrors) {
         const PREFIX: &str = "HOOKSTREAM_";
         for (name, value) in environment.iter() {
             let Some(name) = name.to_str() else { continue };
@@ -101,24 +101,27 @@ impl Layers {
             if !prefix.eq_ignore_ascii_case(PREFIX) || !path.contains("__") {
                 continue;
             }
-            let (place, path) = (Place::Variable(name.to_owned()), path.to_ascii_lowercase());
+            let (place, path) = (SettingLocation::Variable(name.to_owned()), path.to_ascii_lowercase());
             match value.to_str() {
-                Some(value) => self.push(place, Node::nested(path.split("__"), value)),
+                Some(value) => self.push(place, ConfigNode::nested(path.split("__"), value)),
                 None => problems.add_at(place, path.replace("__", "."), "is no UTF-8 text"),
             }
         }
     }
 
     /// `-X key=value`, the key with dots between levels.
-    pub(super) fn add_sets(&mut self, sets: &[String], problems: &mut Problems) {
+    pub(super) fn add_sets(&mut self, sets: &[String], problems: &mut ConfigErrors) {
         for set in sets {
             match set.split_once('=') {
                 Some((key, value)) => {
                     let key = key.trim();
-                    self.push(Place::Set(key.to_owned()), Node::nested(key.split('.'), value));
+                    self.push(
+                        SettingLocation::Set(key.to_owned()),
+                        ConfigNode::nested(key.split('.'), value),
+                    );
                 }
                 // Not repeated: who forgets the key has written the value alone.
-                None => problems.add_at(Place::Nowhere, "-X", "has no `=`; write -X key=value"),
+                None => problems.add_at(SettingLocation::Nowhere, "-X", "has no `=`; write -X key=value"),
             }
         }
     }
@@ -131,7 +134,7 @@ impl Layers {
                 if let Some(node) = layer.root.remove(&[table]) {
                     let place = layer.place_at(node.line);
                     ignored.push(match layer.place {
-                        Place::File(..) => format!("{place}: [{table}]"),
+                        SettingLocation::File(..) => format!("{place}: [{table}]"),
                         _ => place.to_string(),
                     });
                 }
@@ -141,7 +144,7 @@ impl Layers {
     }
 
     /// Where the key was set last; if it was not, its nearest table.
-    pub(super) fn place(&self, key: &str) -> Place {
+    pub(super) fn place(&self, key: &str) -> SettingLocation {
         let mut wanted = Some(key);
         while let Some(key) = wanted.filter(|key| !key.is_empty()) {
             for layer in self.0.iter().rev() {
@@ -151,7 +154,7 @@ impl Layers {
             }
             wanted = key.rsplit_once('.').map(|(table, _)| table);
         }
-        Place::Nowhere
+        SettingLocation::Nowhere
     }
 
     /// Whether file, environment or `-X` speak of the source.
@@ -161,13 +164,13 @@ impl Layers {
 
     /// Merges and reads all layers. `None` where nothing could be read; a configuration returned
     /// beside problems lacks what they speak of.
-    pub(super) fn read(&mut self, problems: &mut Problems) -> Option<Config> {
+    pub(super) fn read(&mut self, problems: &mut ConfigErrors) -> Option<Config> {
         for layer in &mut self.0 {
-            let of_layer = Layer { place: layer.place.clone(), root: Node::default() };
+            let of_layer = Layer { place: layer.place.clone(), root: ConfigNode::default() };
             properties::flatten(&mut layer.root, problems, |line| of_layer.place_at(line));
         }
         self.replace_references();
-        self.refuse_strays(problems);
+        self.reject_unknown_sources(problems);
         let mut broken = self.add_presets(problems);
         let mut config = self.extract(&mut broken, problems)?;
         config.source.retain(|name, _| !broken.contains(name));
@@ -204,13 +207,13 @@ impl Layers {
         tables.flat_map(BTreeMap::keys).cloned().collect()
     }
 
-    fn find(&self, path: &[&str]) -> Option<&Node> {
+    fn find(&self, path: &[&str]) -> Option<&ConfigNode> {
         self.0.iter().rev().find_map(|layer| layer.root.get(path))
     }
 
     /// Sources whose name cannot be one, and those without any rules: most often a misspelt name
     /// in a variable.
-    fn refuse_strays(&mut self, problems: &mut Problems) {
+    fn reject_unknown_sources(&mut self, problems: &mut ConfigErrors) {
         let sources = self.sources();
         let ruled = |source: &&String| {
             let keys = ["preset", "types", "signature", "envelope"];
@@ -240,17 +243,17 @@ impl Layers {
     }
 
     /// Puts the preset of each source below all layers. Returns the sources whose preset is none.
-    fn add_presets(&mut self, problems: &mut Problems) -> BTreeSet<String> {
+    fn add_presets(&mut self, problems: &mut ConfigErrors) -> BTreeSet<String> {
         let mut broken = BTreeSet::new();
         for source in self.sources() {
             let Some(node) = self.find(&["source", &source, "preset"]) else { continue };
             let wanted = node.text().unwrap_or_default();
             if let Some((_, text)) = PRESETS.iter().find(|(name, _)| *name == wanted) {
                 let mut shipped = Self::default();
-                shipped.add_toml(Place::BuiltIn, text, problems);
+                shipped.add_toml(SettingLocation::BuiltIn, text, problems);
                 for Layer { root, .. } in shipped.0 {
                     let root = root.under(&["source", &source]);
-                    self.0.insert(0, Layer { place: Place::BuiltIn, root });
+                    self.0.insert(0, Layer { place: SettingLocation::BuiltIn, root });
                 }
                 continue;
             }
@@ -264,7 +267,7 @@ impl Layers {
         broken
     }
 
-    fn extract(&mut self, broken: &mut BTreeSet<String>, problems: &mut Problems) -> Option<Config> {
+    fn extract(&mut self, broken: &mut BTreeSet<String>, problems: &mut ConfigErrors) -> Option<Config> {
         let mut mistaken: Vec<Vec<String>> = Vec::new();
         let without_preset = broken.clone();
         for _ in 0..ROUNDS {
@@ -323,11 +326,11 @@ impl Layers {
             [source, name, ..] if source == "source" => {
                 broken.insert(name.clone());
                 let stand_in = match field.as_str() {
-                    "signature" | "envelope" => Node::default(),
-                    _ => Node::nested([], ""),
+                    "signature" | "envelope" => ConfigNode::default(),
+                    _ => ConfigNode::nested([], ""),
                 };
                 let path: Vec<&str> = path.iter().map(String::as_str).collect();
-                self.0.insert(0, Layer { place: Place::BuiltIn, root: stand_in.under(&path) });
+                self.0.insert(0, Layer { place: SettingLocation::BuiltIn, root: stand_in.under(&path) });
             }
             [] => return None,
             table => self.0.iter_mut().for_each(|layer| drop(layer.root.remove(table))),
@@ -369,12 +372,12 @@ fn shape(found: &Actual) -> &'static str {
     }
 }
 
-impl Node {
+impl ConfigNode {
     /// This node at the end of `path`.
     fn under(self, path: &[&str]) -> Self {
         path.iter().rev().fold(self, |node, key| Self {
             line: 0,
-            kind: Kind::Table(BTreeMap::from([((*key).to_owned(), node)])),
+            kind: NodeKind::Table(BTreeMap::from([((*key).to_owned(), node)])),
         })
     }
 }

@@ -7,13 +7,13 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::again::Origin;
+use super::errors::{ConfigErrors, SettingLocation};
 use super::layers::{Layers, PRESETS};
-use super::problems::{Place, Problems};
 use super::properties::{Properties, Property};
-use super::reference::{Unusable, read_file};
+use super::reload::ConfigOrigin;
 use super::secret::{Environment, Secret, SecretText, dev_secret, is_dev};
-use super::{Config, Hash, SecretFormat, Source, check, warnings};
+use super::secret_ref::{SecretRefError, read_file};
+use super::{Config, Hash, SecretFormat, SourceConfig, validate, warnings};
 use crate::files::{self, ReadError};
 
 /// Where a file is looked for when none is named.
@@ -74,7 +74,7 @@ pub enum Auth {
 
 /// A configuration without problems, as far as this room can tell.
 #[derive(Debug)]
-pub struct Loaded {
+pub struct LoadedConfig {
     /// Only those sources are in it that are on.
     pub config: Config,
     /// The file that was read, if there was one.
@@ -97,14 +97,14 @@ pub struct Loaded {
     /// Places of settings that [`Overrides::embedded`] left out.
     pub ignored: Vec<String>,
     pub(super) layers: Arc<Layers>,
-    pub(super) origin: Origin,
+    pub(super) origin: ConfigOrigin,
 }
 
-impl Loaded {
+impl LoadedConfig {
     /// An empty collector for the rooms that compile their part: it names the file and line, the
     /// variable or the `-X` behind a key.
-    pub fn problems(&self) -> Problems {
-        Problems::with_layers(Arc::clone(&self.layers))
+    pub fn problems(&self) -> ConfigErrors {
+        ConfigErrors::with_layers(Arc::clone(&self.layers))
     }
 
     /// Reads `admin.bearer`; `None` where there is none. Not read with the rest: most commands have no
@@ -131,13 +131,13 @@ pub fn presets() -> impl Iterator<Item = (&'static str, &'static str)> {
 ///
 /// # Errors
 /// All problems at once, each with its place and without values.
-pub fn load(overrides: &Overrides, environment: &Environment) -> Result<Loaded, Problems> {
+pub fn load(overrides: &Overrides, environment: &Environment) -> Result<LoadedConfig, ConfigErrors> {
     load_with(overrides, environment, &FILES.map(Path::new))
 }
 
 /// The same once more.
-pub(super) fn reload(origin: &Origin) -> Result<Loaded, Problems> {
-    let Origin { overrides, environment, file } = origin;
+pub(super) fn reload(origin: &ConfigOrigin) -> Result<LoadedConfig, ConfigErrors> {
+    let ConfigOrigin { overrides, environment, file } = origin;
     load_file(overrides, environment, &FILES.map(Path::new), file.clone())
 }
 
@@ -146,7 +146,7 @@ pub(super) fn load_with(
     overrides: &Overrides,
     environment: &Environment,
     usual: &[&Path],
-) -> Result<Loaded, Problems> {
+) -> Result<LoadedConfig, ConfigErrors> {
     load_file(overrides, environment, usual, FileKind::Unknown)
 }
 
@@ -155,12 +155,12 @@ fn load_file(
     environment: &Environment,
     usual: &[&Path],
     mut kind: FileKind,
-) -> Result<Loaded, Problems> {
-    let mut problems = Problems::default();
+) -> Result<LoadedConfig, ConfigErrors> {
+    let mut problems = ConfigErrors::default();
     let mut layers = Layers::shipped(&mut problems);
     let file = find(overrides, environment, usual);
     if let Some(file) = &file {
-        let place = Place::File(file.clone(), 0);
+        let place = SettingLocation::File(file.clone(), 0);
         match text_of(file, &mut kind) {
             Ok(text) => layers.add_toml(place, &text, &mut problems),
             Err(error) => problems.add_at(place, "", format!("cannot be read: {error}")),
@@ -176,7 +176,7 @@ fn load_file(
     let Some(config) = layers.read(&mut problems) else { return Err(problems) };
 
     let layers = Arc::new(layers);
-    let mut reader = Reader {
+    let mut reader = ReferenceReader {
         overrides,
         environment,
         layers: &layers,
@@ -184,7 +184,7 @@ fn load_file(
         warnings: Vec::new(),
         refusing: BTreeMap::new(),
     };
-    let mut loaded = Loaded {
+    let mut loaded = LoadedConfig {
         config,
         file,
         secrets: BTreeMap::new(),
@@ -196,7 +196,7 @@ fn load_file(
         refusing: BTreeMap::new(),
         ignored,
         layers: Arc::clone(&layers),
-        origin: Origin { overrides: overrides.clone(), environment: environment.clone(), file: kind },
+        origin: ConfigOrigin { overrides: overrides.clone(), environment: environment.clone(), file: kind },
     };
     reader.sources(&mut loaded);
     loaded.properties = reader.properties(&loaded.config);
@@ -207,7 +207,7 @@ fn load_file(
     loaded.warnings.extend(warnings::exposed(&loaded.config));
     loaded.refusing = reader.refusing;
     let mut problems = reader.problems.on(layers);
-    check::all(&loaded.config, &mut problems);
+    validate::all(&loaded.config, &mut problems);
     problems.or(loaded)
 }
 
@@ -233,10 +233,10 @@ fn find(overrides: &Overrides, environment: &Environment, usual: &[&Path]) -> Op
 }
 
 /// The keys that the provider's texts stand for.
-fn decoded(secrets: Vec<Secret>, format: SecretFormat) -> Result<Vec<Secret>, Unusable> {
+fn decoded(secrets: Vec<Secret>, format: SecretFormat) -> Result<Vec<Secret>, SecretRefError> {
     let key = |secret: Secret| match format.decode(secret.expose()) {
         Ok(key) => Ok(secret.with_value(key)),
-        Err(expected) => Err(Unusable::Bad(format!(
+        Err(expected) => Err(SecretRefError::Bad(format!(
             "the secret {} is not {expected}; give it as the provider shows it, or set signature.secret_format",
             secret.name
         ))),
@@ -245,22 +245,22 @@ fn decoded(secrets: Vec<Secret>, format: SecretFormat) -> Result<Vec<Secret>, Un
 }
 
 /// Reads what is referred to.
-struct Reader<'a> {
+struct ReferenceReader<'a> {
     overrides: &'a Overrides,
     environment: &'a Environment,
     layers: &'a Layers,
-    problems: Problems,
+    problems: ConfigErrors,
     warnings: Vec<String>,
     refusing: BTreeMap<String, String>,
 }
 
-impl Reader<'_> {
+impl ReferenceReader<'_> {
     fn problem(&mut self, key: String, message: impl Into<String>) {
         self.problems.add_at(self.layers.place(&key), key, message);
     }
 
     /// Reads the sources' secrets and moves what is off out of the configuration.
-    fn sources(&mut self, loaded: &mut Loaded) {
+    fn sources(&mut self, loaded: &mut LoadedConfig) {
         for (name, source) in std::mem::take(&mut loaded.config.source) {
             match self.source(&name, &source) {
                 Ok(secrets) => {
@@ -273,15 +273,15 @@ impl Reader<'_> {
                 Err(why) => drop(loaded.off.insert(name, why)),
             }
         }
-        if loaded.config.source.is_empty() && !self.problems.speak_of("source") {
+        if loaded.config.source.is_empty() && !self.problems.contains_key_or_below("source") {
             let off: Vec<_> = loaded.off.iter().map(|(name, why)| format!("{name} ({why})")).collect();
             let message = format!("no source is on: {}; give at least one its secret", off.join(", "));
-            self.problems.add_at(Place::Nowhere, "source", message);
+            self.problems.add_at(SettingLocation::Nowhere, "source", message);
         }
     }
 
     /// `Err` with the reason for a source that is off. `Ok(None)` where no secrets are wanted.
-    fn source(&mut self, name: &str, source: &Source) -> Result<Option<Vec<Secret>>, String> {
+    fn source(&mut self, name: &str, source: &SourceConfig) -> Result<Option<Vec<Secret>>, String> {
         let wanted = match &self.overrides.secrets {
             Secrets::Required | Secrets::OrDev => true,
             Secrets::Only(wanted) => wanted == name,
@@ -303,20 +303,21 @@ impl Reader<'_> {
             }
         }
         if or_dev && secrets.is_empty() {
-            for (_, fault) in faults.into_iter().filter(|(_, fault)| matches!(fault, Unusable::Bad(_))) {
+            for (_, fault) in faults.into_iter().filter(|(_, fault)| matches!(fault, SecretRefError::Bad(_)))
+            {
                 self.warnings.push(warnings::dev_instead(name, &fault.into_message()));
             }
             return Ok(Some(vec![dev_secret(source.preset.as_deref(), source.signature.secret_format)]));
         }
-        let unset = faults.iter().all(|(_, fault)| matches!(fault, Unusable::Unset(_)));
+        let unset = faults.iter().all(|(_, fault)| matches!(fault, SecretRefError::Unset(_)));
         if secrets.is_empty() && unset && !self.layers.is_users(name) {
             let variables = faults.into_iter().filter_map(|(_, fault)| match fault {
-                Unusable::Unset(variable) => Some(format!("{variable} is not set")),
-                Unusable::Bad(_) => None,
+                SecretRefError::Unset(variable) => Some(format!("{variable} is not set")),
+                SecretRefError::Bad(_) => None,
             });
             return Err(variables.collect::<Vec<_>>().join(", "));
         }
-        let told = self.problems.speak_of(&format!("source.{name}.secrets"));
+        let told = self.problems.contains_key_or_below(&format!("source.{name}.secrets"));
         if secrets.is_empty() && faults.is_empty() && !told {
             let form = "secrets = [{ env = \"NAME\" }]";
             self.problem(
@@ -336,7 +337,7 @@ impl Reader<'_> {
     }
 
     /// What may be read and is still no good secret.
-    fn judge(&mut self, source: &str, rules: &Source, secrets: &[Secret]) {
+    fn judge(&mut self, source: &str, rules: &SourceConfig, secrets: &[Secret]) {
         let key = || format!("source.{source}.secrets");
         for (index, secret) in secrets.iter().enumerate() {
             let name = &secret.name;

@@ -8,7 +8,7 @@ use ipnet::{IpNet, Ipv4Net};
 use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 
-use super::text;
+use super::de;
 
 /// Some networks. A clone costs a reference.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -41,7 +41,7 @@ impl FromIterator<IpNet> for Networks {
 
 impl<'de> Deserialize<'de> for Networks {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let networks: Vec<Network> = text::list(deserializer)?;
+        let networks: Vec<Network> = de::list(deserializer)?;
         Ok(networks.into_iter().map(|Network(network)| network).collect())
     }
 }

@@ -8,10 +8,10 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use super::problems::Problems;
-use super::reference::SecretRef;
+use super::errors::ConfigErrors;
 use super::secret::SecretText;
-use super::tree::{Kind, Leaf, Node};
+use super::secret_ref::SecretRef;
+use super::tree::{ConfigNode, Leaf, NodeKind};
 
 /// A value of `[kafka.properties]`. `Debug` hides the text: a name we do not know may be a secret's.
 #[derive(Clone, PartialEq, Eq)]
@@ -161,9 +161,9 @@ fn is_secret(name: &str) -> bool {
 /// Turns one layer's `kafka.properties` into one flat table of dotted names, whichever way they
 /// were written, and takes out what may not be set. `place` names a line of that layer.
 pub(super) fn flatten(
-    root: &mut Node,
-    problems: &mut Problems,
-    place: impl Fn(usize) -> super::problems::Place,
+    root: &mut ConfigNode,
+    problems: &mut ConfigErrors,
+    place: impl Fn(usize) -> super::errors::SettingLocation,
 ) {
     let Some(properties) = root.get_mut(&["kafka", "properties"]) else { return };
     // Anything but a table is refused as such when the layers are read.
@@ -172,7 +172,7 @@ pub(super) fn flatten(
     }
     let mut found = Vec::new();
     collect(String::new(), std::mem::take(properties), &mut found);
-    let mut flat: BTreeMap<String, Node> = BTreeMap::new();
+    let mut flat: BTreeMap<String, ConfigNode> = BTreeMap::new();
     for (written, node) in found {
         let mut refuse = |message: String| {
             problems.add_at(place(node.line), format!("kafka.properties.{written}"), message)
@@ -192,24 +192,24 @@ pub(super) fn flatten(
             flat.insert(name.to_owned(), node);
         }
     }
-    properties.kind = Kind::Table(flat);
+    properties.kind = NodeKind::Table(flat);
 }
 
-fn collect(name: String, node: Node, found: &mut Vec<(String, Node)>) {
+fn collect(name: String, node: ConfigNode, found: &mut Vec<(String, ConfigNode)>) {
     let line = node.line;
     let ends_like_one = NO_REFERENCES.iter().any(|property| property.strip_suffix(".file") == Some(&name));
     let reference = node.is_reference() && !name.is_empty() && !ends_like_one;
     match node.kind {
-        Kind::Table(table) if !reference => {
+        NodeKind::Table(table) if !reference => {
             for (key, child) in table {
                 let name = if name.is_empty() { key } else { format!("{name}.{key}") };
                 collect(name, child, found);
             }
         }
-        Kind::Leaf(leaf) => {
-            found.push((name, Node { line, kind: Kind::Leaf(Leaf::Text(leaf.into_text())) }));
+        NodeKind::Leaf(leaf) => {
+            found.push((name, ConfigNode { line, kind: NodeKind::Leaf(Leaf::Text(leaf.into_text())) }));
         }
-        kind => found.push((name, Node { line, kind })),
+        kind => found.push((name, ConfigNode { line, kind })),
     }
 }
 

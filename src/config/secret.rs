@@ -70,14 +70,14 @@ impl fmt::Debug for Environment {
 
 /// When a secret counts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Window {
+pub struct ValidityWindow {
     /// From this instant on.
     pub not_before: Option<Timestamp>,
     /// Up to this instant.
     pub not_after: Option<Timestamp>,
 }
 
-impl Window {
+impl ValidityWindow {
     /// Whether `now` is in it.
     pub fn contains(&self, now: Timestamp) -> bool {
         self.not_before.is_none_or(|from| from <= now) && self.not_after.is_none_or(|until| now <= until)
@@ -100,7 +100,7 @@ pub struct Secret {
     /// Shown in log, metric and record header.
     pub name: Arc<str>,
     /// When it counts: always, unless its entry says otherwise.
-    pub window: Window,
+    pub window: ValidityWindow,
     /// Whose deliveries it may sign: everybody's, unless its entry says otherwise.
     pub binds: Option<Arc<Binds>>,
     /// Where it was read: a variable or a file; `None` for one of our own making.
@@ -113,7 +113,7 @@ impl Secret {
     pub fn new(name: impl Into<Arc<str>>, value: impl AsRef<[u8]>) -> Self {
         Self {
             name: name.into(),
-            window: Window::default(),
+            window: ValidityWindow::default(),
             binds: None,
             from: None,
             value: value.as_ref().into(),
@@ -121,7 +121,7 @@ impl Secret {
     }
 
     /// The same, to count in `window` only.
-    pub fn within(self, window: Window) -> Self {
+    pub fn within(self, window: ValidityWindow) -> Self {
         Self { window, ..self }
     }
 

@@ -6,7 +6,7 @@ use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use serde::Deserialize;
 
-use super::text;
+use super::de;
 
 /// Headers that hold credentials. What a rule reads is kept in dead letters, and these must not be.
 pub const CREDENTIALS: [&str; 3] = ["authorization", "proxy-authorization", "cookie"];
@@ -16,8 +16,8 @@ pub const CREDENTIALS: [&str; 3] = ["authorization", "proxy-authorization", "coo
 #[serde(deny_unknown_fields)]
 pub struct Signature {
     /// What proves the sender.
-    #[serde(default, deserialize_with = "text::choice")]
-    pub kind: Kind,
+    #[serde(default, deserialize_with = "de::choice")]
+    pub kind: SignatureKind,
     /// The header that carries the signature, or the token.
     pub header: String,
     /// Stands before the signature or the token, where the header is plain.
@@ -38,7 +38,7 @@ pub struct Signature {
     #[serde(default)]
     pub timestamp_header: Option<String>,
     /// The unit of the signed time: seconds where nothing is said.
-    #[serde(default, deserialize_with = "text::some_choice")]
+    #[serde(default, deserialize_with = "de::some_choice")]
     pub timestamp_unit: Option<TimestampUnit>,
     /// The header with what `{id}` stands for.
     #[serde(default)]
@@ -48,31 +48,31 @@ pub struct Signature {
     #[serde(default)]
     pub url: Option<String>,
     /// The hash of the HMAC: SHA-256 where nothing is said.
-    #[serde(default, deserialize_with = "text::some_choice")]
+    #[serde(default, deserialize_with = "de::some_choice")]
     pub hash: Option<Hash>,
     /// How the signature is written: in hex where nothing is said.
-    #[serde(default, deserialize_with = "text::some_choice")]
+    #[serde(default, deserialize_with = "de::some_choice")]
     pub encoding: Option<Encoding>,
     /// How the provider writes its secrets.
-    #[serde(default, deserialize_with = "text::choice")]
+    #[serde(default, deserialize_with = "de::choice")]
     pub secret_format: SecretFormat,
     /// What is signed: text with `{body}`, `{timestamp}`, `{id}`, `{url}`, `{header:NAME}`. Not
     /// for a token.
     #[serde(default)]
     pub signed: Option<String>,
     /// The forms of `{body}`, tried in this order.
-    #[serde(deserialize_with = "text::list", default = "raw")]
-    pub forms: Vec<Form>,
+    #[serde(deserialize_with = "de::list", default = "raw")]
+    pub forms: Vec<BodyForm>,
 }
 
-fn raw() -> Vec<Form> {
-    vec![Form::Raw]
+fn raw() -> Vec<BodyForm> {
+    vec![BodyForm::Raw]
 }
 
 /// What proves the sender.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Kind {
+pub enum SignatureKind {
     /// An HMAC over the delivery.
     #[default]
     Hmac,
@@ -165,7 +165,7 @@ impl SecretFormat {
 /// A form of the body that a provider may sign.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Form {
+pub enum BodyForm {
     /// The bytes on the wire.
     Raw,
     /// Python's `json.dumps(..., separators=(",", ":"))` of what stands on the wire.

@@ -4,12 +4,14 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::{Challenge, Envelope, Handshake, Level, Networks, SecretEntry, Signature, reference, text};
+use super::{
+    Challenge, CompatibilityLevel, Envelope, Handshake, Networks, SecretEntry, Signature, de, secret_ref,
+};
 
 /// `[source.NAME]`, its preset merged in.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Source {
+pub struct SourceConfig {
     /// The provider whose rules and schemas are taken where the source says nothing itself.
     #[serde(default)]
     pub preset: Option<String>,
@@ -17,46 +19,46 @@ pub struct Source {
     #[serde(default)]
     pub docs: Option<String>,
     /// `false` turns the source off: its URL answers 404, its secrets are not read.
-    #[serde(default = "yes", deserialize_with = "text::boolean")]
+    #[serde(default = "yes", deserialize_with = "de::boolean")]
     pub enabled: bool,
     /// The secrets that may sign, tried in this order.
-    #[serde(default, deserialize_with = "reference::entries")]
+    #[serde(default, deserialize_with = "secret_ref::entries")]
     pub secrets: Vec<SecretEntry>,
     /// Whether the key of a record says what the secret that signed it is bound to. Without it, whoever has one
     /// tenant's secret can take another tenant's key.
-    #[serde(default = "yes", deserialize_with = "text::boolean")]
+    #[serde(default = "yes", deserialize_with = "de::boolean")]
     pub binding_in_key: bool,
     /// How long after the complete request head the answer is due.
-    #[serde(deserialize_with = "text::duration", default = "four_seconds")]
+    #[serde(deserialize_with = "de::duration", default = "four_seconds")]
     pub ack_deadline: Duration,
     /// Event types with a topic each; those without a schema get the generic record.
-    #[serde(default, deserialize_with = "text::list")]
+    #[serde(default, deserialize_with = "de::list")]
     pub types: Vec<String>,
     /// What becomes of other event types.
-    #[serde(default, deserialize_with = "text::choice")]
+    #[serde(default, deserialize_with = "de::choice")]
     pub unmapped: Unmapped,
     /// The addresses that may call; without it, any.
     #[serde(default)]
     pub allow: Option<Networks>,
     /// Verified deliveries per second; past it, 503. Without it, there is no such bound.
-    #[serde(default, deserialize_with = "text::some_number")]
+    #[serde(default, deserialize_with = "de::some_number")]
     pub rate_limit: Option<u32>,
     /// Verified deliveries in flight of this source; past it, 503. Without it, half of
     /// `http.max_in_flight`, or all where no other source is on.
-    #[serde(default, deserialize_with = "text::some_number")]
+    #[serde(default, deserialize_with = "de::some_number")]
     pub max_in_flight: Option<usize>,
     /// Dead letters per second; past it, 503.
-    #[serde(deserialize_with = "text::number", default = "hundred")]
+    #[serde(deserialize_with = "de::number", default = "hundred")]
     pub dead_letter_rate: u32,
     /// What becomes of a delivery whose signed time is too far from now.
-    #[serde(default, deserialize_with = "text::choice")]
+    #[serde(default, deserialize_with = "de::choice")]
     pub stale: Stale,
     /// How far that may be, before or after.
-    #[serde(deserialize_with = "text::duration", default = "five_minutes")]
+    #[serde(deserialize_with = "de::duration", default = "five_minutes")]
     pub tolerance: Duration,
     /// What a new version of its schemas must be able to do: the level of their subjects.
-    #[serde(default = "strictest", deserialize_with = "text::choice")]
-    pub compatibility: Level,
+    #[serde(default = "strictest", deserialize_with = "de::choice")]
+    pub compatibility: CompatibilityLevel,
     /// How a delivery is signed.
     pub signature: Signature,
     /// Where the event's own fields stand.
@@ -73,8 +75,8 @@ fn yes() -> bool {
     true
 }
 
-fn strictest() -> Level {
-    Level::FullTransitive
+fn strictest() -> CompatibilityLevel {
+    CompatibilityLevel::FullTransitive
 }
 
 fn four_seconds() -> Duration {

@@ -10,16 +10,16 @@ use toml::de::{DeInteger, DeTable, DeValue};
 
 /// A node and the line, from 1, of its key (of itself in a list); 0 where there are no lines.
 #[derive(Clone, Default)]
-pub(super) struct Node {
+pub(super) struct ConfigNode {
     pub(super) line: usize,
-    pub(super) kind: Kind,
+    pub(super) kind: NodeKind,
 }
 
 /// No `Debug`: a leaf may hold what was meant to be a secret.
 #[derive(Clone)]
-pub(super) enum Kind {
-    Table(BTreeMap<String, Node>),
-    List(Vec<Node>),
+pub(super) enum NodeKind {
+    Table(BTreeMap<String, ConfigNode>),
+    List(Vec<ConfigNode>),
     Leaf(Leaf),
     /// An entry of a list that was taken out; the others keep their numbers for people.
     Gone,
@@ -41,7 +41,7 @@ pub(super) struct Syntax {
     pub(super) message: String,
 }
 
-impl Default for Kind {
+impl Default for NodeKind {
     fn default() -> Self {
         Self::Table(BTreeMap::new())
     }
@@ -58,7 +58,7 @@ impl Leaf {
     }
 }
 
-impl Node {
+impl ConfigNode {
     pub(super) fn parse(toml: &str) -> Result<Self, Syntax> {
         let starts: Vec<usize> =
             std::iter::once(0).chain(toml.match_indices('\n').map(|(at, _)| at + 1)).collect();
@@ -78,8 +78,8 @@ impl Node {
     pub(super) fn nested<'p>(path: impl IntoIterator<Item = &'p str>, text: &str) -> Self {
         let mut path = path.into_iter();
         let kind = match path.next() {
-            Some(key) => Kind::Table(BTreeMap::from([(key.to_owned(), Self::nested(path, text))])),
-            None => Kind::Leaf(Leaf::Text(text.to_owned())),
+            Some(key) => NodeKind::Table(BTreeMap::from([(key.to_owned(), Self::nested(path, text))])),
+            None => NodeKind::Leaf(Leaf::Text(text.to_owned())),
         };
         Self { line: 0, kind }
     }
@@ -87,21 +87,21 @@ impl Node {
     pub(super) fn get<S: AsRef<str>>(&self, path: &[S]) -> Option<&Self> {
         let Some((key, rest)) = path.split_first() else { return Some(self) };
         match &self.kind {
-            Kind::Table(table) => table.get(key.as_ref())?.get(rest),
-            Kind::List(list) => list.get(entry(list, key.as_ref())?)?.get(rest),
-            Kind::Leaf(_) | Kind::Gone => None,
+            NodeKind::Table(table) => table.get(key.as_ref())?.get(rest),
+            NodeKind::List(list) => list.get(entry(list, key.as_ref())?)?.get(rest),
+            NodeKind::Leaf(_) | NodeKind::Gone => None,
         }
     }
 
     pub(super) fn get_mut<S: AsRef<str>>(&mut self, path: &[S]) -> Option<&mut Self> {
         let Some((key, rest)) = path.split_first() else { return Some(self) };
         match &mut self.kind {
-            Kind::Table(table) => table.get_mut(key.as_ref())?.get_mut(rest),
-            Kind::List(list) => {
+            NodeKind::Table(table) => table.get_mut(key.as_ref())?.get_mut(rest),
+            NodeKind::List(list) => {
                 let index = entry(list, key.as_ref())?;
                 list.get_mut(index)?.get_mut(rest)
             }
-            Kind::Leaf(_) | Kind::Gone => None,
+            NodeKind::Leaf(_) | NodeKind::Gone => None,
         }
     }
 
@@ -109,28 +109,30 @@ impl Node {
     pub(super) fn find(&self, dotted: &str) -> Option<&Self> {
         match &self.kind {
             _ if dotted.is_empty() => Some(self),
-            Kind::Table(table) => table.iter().find_map(|(key, node)| match dotted.strip_prefix(key)? {
-                "" => Some(node),
-                rest => node.find(rest.strip_prefix('.')?),
-            }),
-            Kind::List(list) => {
+            NodeKind::Table(table) => {
+                table.iter().find_map(|(key, node)| match dotted.strip_prefix(key)? {
+                    "" => Some(node),
+                    rest => node.find(rest.strip_prefix('.')?),
+                })
+            }
+            NodeKind::List(list) => {
                 let (index, rest) = dotted.split_once('.').unwrap_or((dotted, ""));
                 list.get(entry(list, index)?)?.find(rest)
             }
-            Kind::Leaf(_) | Kind::Gone => None,
+            NodeKind::Leaf(_) | NodeKind::Gone => None,
         }
     }
 
     pub(super) fn remove<S: AsRef<str>>(&mut self, path: &[S]) -> Option<Self> {
         let (key, parents) = path.split_last()?;
         match &mut self.get_mut(parents)?.kind {
-            Kind::Table(table) => table.remove(key.as_ref()),
-            Kind::List(list) => {
+            NodeKind::Table(table) => table.remove(key.as_ref()),
+            NodeKind::List(list) => {
                 let index = entry(list, key.as_ref())?;
                 let gone = list.get_mut(index)?;
-                Some(std::mem::replace(gone, Self { line: gone.line, kind: Kind::Gone }))
+                Some(std::mem::replace(gone, Self { line: gone.line, kind: NodeKind::Gone }))
             }
-            Kind::Leaf(_) | Kind::Gone => None,
+            NodeKind::Leaf(_) | NodeKind::Gone => None,
         }
     }
 
@@ -138,7 +140,7 @@ impl Node {
     pub(super) fn entry_on<'p>(&self, path: &'p [String]) -> Option<&'p [String]> {
         let list = |end: &usize| {
             let node = path.get(..*end).and_then(|list| self.get(list));
-            node.is_some_and(|node| matches!(node.kind, Kind::List(_)))
+            node.is_some_and(|node| matches!(node.kind, NodeKind::List(_)))
         };
         (1..path.len()).find(list).and_then(|end| path.get(..=end))
     }
@@ -147,12 +149,12 @@ impl Node {
     pub(super) fn written(&self, path: &[String]) -> Vec<String> {
         let Some((key, rest)) = path.split_first() else { return Vec::new() };
         let (key, node) = match &self.kind {
-            Kind::Table(table) => (key.clone(), table.get(key)),
-            Kind::List(list) => match entry(list, key) {
+            NodeKind::Table(table) => (key.clone(), table.get(key)),
+            NodeKind::List(list) => match entry(list, key) {
                 Some(index) => (index.to_string(), list.get(index)),
                 None => (key.clone(), None),
             },
-            Kind::Leaf(_) | Kind::Gone => (key.clone(), None),
+            NodeKind::Leaf(_) | NodeKind::Gone => (key.clone(), None),
         };
         let below = node.map_or_else(|| rest.to_vec(), |node| node.written(rest));
         std::iter::once(key).chain(below).collect()
@@ -160,14 +162,14 @@ impl Node {
 
     pub(super) fn table(&self) -> Option<&BTreeMap<String, Self>> {
         match &self.kind {
-            Kind::Table(table) => Some(table),
+            NodeKind::Table(table) => Some(table),
             _ => None,
         }
     }
 
     pub(super) fn text(&self) -> Option<&str> {
         match &self.kind {
-            Kind::Leaf(Leaf::Text(text)) => Some(text),
+            NodeKind::Leaf(Leaf::Text(text)) => Some(text),
             _ => None,
         }
     }
@@ -175,7 +177,8 @@ impl Node {
     /// Whether it is a table that refers to a secret: `{ env = ... }`, `{ file = ... }`, `{ dir = ... }`.
     pub(super) fn is_reference(&self) -> bool {
         self.table().is_some_and(|table| {
-            let leaf = |key: &&str| table.get(*key).is_some_and(|node| matches!(node.kind, Kind::Leaf(_)));
+            let leaf =
+                |key: &&str| table.get(*key).is_some_and(|node| matches!(node.kind, NodeKind::Leaf(_)));
             ["env", "file", "dir"].iter().any(leaf)
         })
     }
@@ -201,48 +204,48 @@ impl Node {
     }
 
     fn is_gone(&self) -> bool {
-        matches!(self.kind, Kind::Gone)
+        matches!(self.kind, NodeKind::Gone)
     }
 
     fn value(&self) -> Value {
         match &self.kind {
-            Kind::Table(_) => self.dict().into(),
-            Kind::List(list) => {
+            NodeKind::Table(_) => self.dict().into(),
+            NodeKind::List(list) => {
                 let left = list.iter().filter(|node| !node.is_gone());
                 left.map(Self::value).collect::<Vec<_>>().into()
             }
-            Kind::Gone => Value::from(Vec::<Value>::new()),
-            Kind::Leaf(Leaf::Text(text)) => text.clone().into(),
-            Kind::Leaf(Leaf::Whole(number)) => (*number).into(),
-            Kind::Leaf(Leaf::Real(text)) => text.parse().unwrap_or(f64::NAN).into(),
-            Kind::Leaf(Leaf::Flag(flag)) => (*flag).into(),
+            NodeKind::Gone => Value::from(Vec::<Value>::new()),
+            NodeKind::Leaf(Leaf::Text(text)) => text.clone().into(),
+            NodeKind::Leaf(Leaf::Whole(number)) => (*number).into(),
+            NodeKind::Leaf(Leaf::Real(text)) => text.parse().unwrap_or(f64::NAN).into(),
+            NodeKind::Leaf(Leaf::Flag(flag)) => (*flag).into(),
         }
     }
 }
 
 /// The place in `list` of the entry with this number among those that are left.
-fn entry(list: &[Node], number: &str) -> Option<usize> {
+fn entry(list: &[ConfigNode], number: &str) -> Option<usize> {
     let mut left = list.iter().enumerate().filter(|(_, node)| !node.is_gone());
     left.nth(number.parse().ok()?).map(|(index, _)| index)
 }
 
-fn table_kind(table: DeTable<'_>, line: &dyn Fn(usize) -> usize) -> Kind {
+fn table_kind(table: DeTable<'_>, line: &dyn Fn(usize) -> usize) -> NodeKind {
     let node = |(key, value): (Spanned<_>, Spanned<DeValue<'_>>)| {
-        let node = Node { line: line(key.span().start), kind: kind(value.into_inner(), line) };
+        let node = ConfigNode { line: line(key.span().start), kind: kind(value.into_inner(), line) };
         (std::borrow::Cow::into_owned(key.into_inner()), node)
     };
-    Kind::Table(table.into_iter().map(node).collect())
+    NodeKind::Table(table.into_iter().map(node).collect())
 }
 
-fn kind(value: DeValue<'_>, line: &dyn Fn(usize) -> usize) -> Kind {
+fn kind(value: DeValue<'_>, line: &dyn Fn(usize) -> usize) -> NodeKind {
     let leaf = match value {
         DeValue::Table(table) => return table_kind(table, line),
         DeValue::Array(array) => {
-            let node = |value: Spanned<DeValue<'_>>| Node {
+            let node = |value: Spanned<DeValue<'_>>| ConfigNode {
                 line: line(value.span().start),
                 kind: kind(value.into_inner(), line),
             };
-            return Kind::List(array.into_iter().map(node).collect());
+            return NodeKind::List(array.into_iter().map(node).collect());
         }
         DeValue::String(text) => Leaf::Text(text.into_owned()),
         DeValue::Integer(number) => whole(&number),
@@ -250,7 +253,7 @@ fn kind(value: DeValue<'_>, line: &dyn Fn(usize) -> usize) -> Kind {
         DeValue::Boolean(flag) => Leaf::Flag(flag),
         DeValue::Datetime(time) => Leaf::Text(time.to_string()),
     };
-    Kind::Leaf(leaf)
+    NodeKind::Leaf(leaf)
 }
 
 fn whole(number: &DeInteger<'_>) -> Leaf {
@@ -261,14 +264,14 @@ fn whole(number: &DeInteger<'_>) -> Leaf {
 }
 
 /// Merged by figment, which keeps nothing but the last of each leaf.
-impl figment::Provider for &Node {
+impl figment::Provider for &ConfigNode {
     fn metadata(&self) -> figment::Metadata {
         figment::Metadata::named("a layer of the configuration")
     }
 
     fn data(&self) -> Result<figment::value::Map<figment::Profile, Dict>, figment::Error> {
         match self.kind {
-            Kind::Table(_) => Ok(figment::Profile::Default.collect(self.dict())),
+            NodeKind::Table(_) => Ok(figment::Profile::Default.collect(self.dict())),
             _ => Err(figment::Error::custom("expected a table")),
         }
     }

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use jiff::{SignedDuration, Timestamp};
 
-use super::secret::{SHORT, Secret, Window};
-use super::{Config, Networks, Property, Source};
+use super::secret::{SHORT, Secret, ValidityWindow};
+use super::{Config, Networks, Property, SourceConfig};
 use crate::files::{self, Readers};
 
 /// From so long before its end on, a secret is spoken of: time enough for a provider's settings.
@@ -47,7 +47,7 @@ pub(super) fn undone(source: &str, secrets: &[Secret]) -> Vec<String> {
 }
 
 /// Of a source whose tenants can take each other's keys.
-pub(super) fn keys_unbound(source: &str, rules: &Source, secrets: &[Secret]) -> Option<String> {
+pub(super) fn keys_unbound(source: &str, rules: &SourceConfig, secrets: &[Secret]) -> Option<String> {
     let bound = secrets.iter().find(|secret| secret.binds.is_some())?;
     (!rules.binding_in_key).then(|| {
         format!(
@@ -92,7 +92,7 @@ pub(super) fn times(source: &str, secrets: &[Secret], now: Timestamp) -> Times {
                 let left = left(until.duration_since(now));
                 format!("source {source}: the secret {name} counts until {until} only, {left}; {next}")
             }
-            Window { not_before: Some(from), .. } if now < from => {
+            ValidityWindow { not_before: Some(from), .. } if now < from => {
                 format!("source {source}: the secret {}, and is refused before", outside(secret, now))
             }
             _ => format!(
@@ -107,9 +107,11 @@ pub(super) fn times(source: &str, secrets: &[Secret], now: Timestamp) -> Times {
 fn outside(secret: &Secret, now: Timestamp) -> String {
     let name = &secret.name;
     match secret.window {
-        Window { not_before: Some(from), .. } if now < from => format!("{name} counts from {from} on"),
-        Window { not_after: Some(until), .. } => format!("{name} counted until {until}"),
-        Window { .. } => format!("{name} does not count"),
+        ValidityWindow { not_before: Some(from), .. } if now < from => {
+            format!("{name} counts from {from} on")
+        }
+        ValidityWindow { not_after: Some(until), .. } => format!("{name} counted until {until}"),
+        ValidityWindow { .. } => format!("{name} does not count"),
     }
 }
 

@@ -52,11 +52,11 @@ impl Backoff {
 pub(super) struct TopicBackoff {
     whole: Option<Backoff>,
     partitions: HashMap<i32, Backoff>,
-    refused: Option<Refused>,
+    refused: Option<RejectedRows>,
 }
 
 /// Rows that the topic does not take as it is configured, tried one after the other, each in its turn.
-struct Refused {
+struct RejectedRows {
     backoff: Backoff,
     /// Those that were let go for their turn.
     let_go: HashSet<i64>,
@@ -68,14 +68,14 @@ pub(super) enum Turn {
     /// It goes with the others.
     Go(Row),
     /// It is the one that tells whether its place is well again.
-    Try(Row, Tried),
+    Try(Row, ProbeTarget),
     /// It is held back.
     Wait,
 }
 
 /// Whose turn it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Tried {
+pub(super) enum ProbeTarget {
     /// A row of its topic or partition.
     Place(Option<i32>),
     /// A row that the topic did not take before.
@@ -97,7 +97,7 @@ impl TopicBackoff {
         for backoff in self.partitions.values_mut().filter(|backoff| backoff.is_due(now)) {
             backoff.held.pop_first();
         }
-        if let Some(Refused { backoff, let_go, last }) = &mut self.refused
+        if let Some(RejectedRows { backoff, let_go, last }) = &mut self.refused
             && backoff.is_due(now)
         {
             let next =
@@ -113,12 +113,12 @@ impl TopicBackoff {
 
     /// What to do with a row that the spool gave out. `is_out` says whether its place is known to be out.
     pub(super) fn turn(&mut self, row: Row, partition: Option<i32>, is_out: bool, now: Instant) -> Turn {
-        if let Some(Refused { backoff, let_go, .. }) = &mut self.refused
+        if let Some(RejectedRows { backoff, let_go, .. }) = &mut self.refused
             && let_go.remove(&row.id)
         {
             if backoff.is_due(now) {
                 backoff.on_the_way += 1;
-                return Turn::Try(row, Tried::Refused(partition));
+                return Turn::Try(row, ProbeTarget::Refused(partition));
             }
             backoff.hold(row);
             return Turn::Wait;
@@ -126,7 +126,7 @@ impl TopicBackoff {
         let Some(backoff) = self.place(partition, is_out, now) else { return Turn::Go(row) };
         if backoff.is_due(now) {
             backoff.on_the_way += 1;
-            return Turn::Try(row, Tried::Place(partition));
+            return Turn::Try(row, ProbeTarget::Place(partition));
         }
         backoff.hold(row);
         Turn::Wait
@@ -164,11 +164,13 @@ impl TopicBackoff {
     }
 
     /// The row that was tried is answered, however.
-    pub(super) fn answered(&mut self, tried: Tried) {
+    pub(super) fn answered(&mut self, tried: ProbeTarget) {
         let backoff = match tried {
-            Tried::Refused(_) => self.refused.as_mut().map(|refused| &mut refused.backoff),
-            Tried::Place(Some(partition)) if self.whole.is_none() => self.partitions.get_mut(&partition),
-            Tried::Place(_) => self.whole.as_mut(),
+            ProbeTarget::Refused(_) => self.refused.as_mut().map(|refused| &mut refused.backoff),
+            ProbeTarget::Place(Some(partition)) if self.whole.is_none() => {
+                self.partitions.get_mut(&partition)
+            }
+            ProbeTarget::Place(_) => self.whole.as_mut(),
         };
         if let Some(backoff) = backoff {
             backoff.on_the_way = backoff.on_the_way.saturating_sub(1);
@@ -176,12 +178,17 @@ impl TopicBackoff {
     }
 
     /// The place acknowledges: what was held back goes on.
-    pub(super) fn is_well(&mut self, partition: Option<i32>, tried: Option<Tried>, now: Instant) {
+    pub(super) fn record_success(
+        &mut self,
+        partition: Option<i32>,
+        tried: Option<ProbeTarget>,
+        now: Instant,
+    ) {
         self.whole = None;
         if let Some(partition) = partition {
             self.partitions.remove(&partition);
         }
-        if let (Some(Tried::Refused(_)), Some(refused)) = (tried, &mut self.refused) {
+        if let (Some(ProbeTarget::Refused(_)), Some(refused)) = (tried, &mut self.refused) {
             // The others may pass as well, or may not: one by one, at once.
             (refused.backoff.until, refused.backoff.pause) = (now, None);
             if refused.backoff.held.is_empty() {
@@ -205,7 +212,7 @@ impl TopicBackoff {
 
     /// The topic does not take this row as it is configured.
     pub(super) fn refuses(&mut self, row: Row, now: Instant) {
-        let refused = self.refused.get_or_insert_with(|| Refused {
+        let refused = self.refused.get_or_insert_with(|| RejectedRows {
             backoff: Backoff::new(now),
             let_go: HashSet::new(),
             last: 0,
@@ -216,7 +223,7 @@ impl TopicBackoff {
 
     /// Rows that the topic does not take as it is configured.
     pub(super) fn refused(&self) -> usize {
-        let rows = |refused: &Refused| {
+        let rows = |refused: &RejectedRows| {
             refused.backoff.held.len() + refused.let_go.len() + refused.backoff.on_the_way
         };
         self.refused.as_ref().map_or(0, rows)
@@ -245,7 +252,7 @@ mod tests {
     }
 
     async fn oldest(spool: &Spool, count: usize) -> Vec<Row> {
-        spool.oldest(&TOPIC.into(), count, 1 << 20).await.unwrap()
+        spool.lease_oldest(&TOPIC.into(), count, 1 << 20).await.unwrap()
     }
 
     fn key(row: &Row) -> String {
@@ -268,7 +275,7 @@ mod tests {
         assert!(matches!(backoff.turn(rows.next().unwrap(), Some(0), true, now), Turn::Wait));
         assert!(matches!(backoff.turn(rows.next().unwrap(), Some(1), false, now), Turn::Go(_)));
         assert!(matches!(backoff.turn(rows.next().unwrap(), Some(0), true, now), Turn::Wait));
-        backoff.answered(Tried::Place(Some(0)));
+        backoff.answered(ProbeTarget::Place(Some(0)));
         backoff.fails(first, Some(0), now);
 
         // Row 2 went, and is given out again since nobody removed it; those that wait are not.
@@ -280,8 +287,8 @@ mod tests {
         let mut rows = oldest(&spool, 4).await.into_iter();
         let first = tried(backoff.turn(rows.next().unwrap(), Some(0), true, later));
         assert_eq!(key(&first), "evt_0", "the oldest is tried again");
-        backoff.answered(Tried::Place(Some(0)));
-        backoff.is_well(Some(0), Some(Tried::Place(Some(0))), later);
+        backoff.answered(ProbeTarget::Place(Some(0)));
+        backoff.record_success(Some(0), Some(ProbeTarget::Place(Some(0))), later);
         drop((rows, first));
         assert!(backoff.is_over());
         let all: Vec<String> = oldest(&spool, 4).await.iter().map(key).collect();
@@ -304,7 +311,7 @@ mod tests {
             assert!(matches!(backoff.turn(rows.next().unwrap(), Some(0), false, now), Turn::Go(_)));
             assert!(rows.next().is_none());
             seen.push(key(&row));
-            backoff.answered(Tried::Refused(Some(0)));
+            backoff.answered(ProbeTarget::Refused(Some(0)));
             backoff.refuses(row, now);
             assert_eq!(backoff.refused(), 2);
         }
@@ -315,8 +322,8 @@ mod tests {
             now += if left == 1 { PAUSE.1 } else { Duration::ZERO };
             assert!(backoff.room(now) > 0);
             let row = tried(backoff.turn(oldest(&spool, 1).await.remove(0), Some(0), false, now));
-            backoff.answered(Tried::Refused(Some(0)));
-            backoff.is_well(Some(0), Some(Tried::Refused(Some(0))), now);
+            backoff.answered(ProbeTarget::Refused(Some(0)));
+            backoff.record_success(Some(0), Some(ProbeTarget::Refused(Some(0))), now);
             spool.remove(&[row.id]);
             assert_eq!(backoff.refused(), left);
         }
@@ -331,7 +338,7 @@ mod tests {
         for _ in 0..6 {
             let row = tried(backoff.turn(oldest(&spool, 1).await.remove(0), None, true, now));
             assert_eq!(backoff.room(now), 0, "one is on its way");
-            backoff.answered(Tried::Place(None));
+            backoff.answered(ProbeTarget::Place(None));
             backoff.fails(row, None, now);
             let start = now;
             while backoff.room(now) == 0 {

@@ -10,15 +10,15 @@ use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 
-use super::backoff::{TopicBackoff, Tried, Turn};
+use super::backoff::{ProbeTarget, TopicBackoff, Turn};
+use super::batch_size::{BatchSizer, MAX_ROWS};
 use super::holds::Holds;
 use super::outages::Outages;
-use super::pace::{MOST, Pace};
-use crate::kafka::{Ack, Producer, Reach, Trouble};
-use crate::observe::health::{Health, State};
+use crate::failpoints::{self, Failpoint};
+use crate::kafka::{Ack, Producer, PublishError, Reach};
+use crate::observe::health::{Health, PartState};
 use crate::observe::metrics::{self, Via};
-use crate::planted::{self, Bug};
-use crate::spool::{Row, Spool, Topic};
+use crate::spool::{Row, Spool, TopicUsage};
 
 /// Bytes of one topic's rows on their way at a time.
 const BATCH_BYTES: u64 = 4 * 1024 * 1024;
@@ -48,8 +48,8 @@ pub struct Drain {
     health: Arc<Health>,
     pub(super) backoffs: HashMap<String, TopicBackoff>,
     /// Rows on their way that no batch waits for.
-    lingering: FuturesUnordered<BoxFuture<'static, Sent>>,
-    pace: Pace,
+    lingering: FuturesUnordered<BoxFuture<'static, PublishedRow>>,
+    pace: BatchSizer,
     /// Counts live deliveries; its value at the last batch; and until when they count as coming.
     live: Arc<AtomicU64>,
     seen: u64,
@@ -64,12 +64,12 @@ pub struct Drain {
 }
 
 /// A row that was handed to Kafka, and its answer.
-struct Sent {
+struct PublishedRow {
     row: Row,
     partition: Option<i32>,
     /// Of one that nobody waited for.
-    tried: Option<Tried>,
-    result: Result<Ack, Trouble>,
+    tried: Option<ProbeTarget>,
+    result: Result<Ack, PublishError>,
 }
 
 impl Drain {
@@ -88,7 +88,7 @@ impl Drain {
             health,
             backoffs: HashMap::new(),
             lingering: FuturesUnordered::new(),
-            pace: Pace::new(),
+            pace: BatchSizer::new(),
             live,
             seen: 0,
             lively: Instant::now(),
@@ -111,9 +111,9 @@ impl Drain {
     /// One round over the topics; false when there was nothing to do, or no room for it.
     pub(super) async fn step(&mut self) -> bool {
         while let Some(Some(sent)) = futures_util::FutureExt::now_or_never(self.lingering.next()) {
-            self.settle(sent).await;
+            self.acknowledge(sent).await;
         }
-        if self.health.kafka.state() == State::Down {
+        if self.health.kafka.state() == PartState::Down {
             self.holds.outage();
             return false;
         }
@@ -122,7 +122,7 @@ impl Drain {
             return false;
         }
         let gives_way = self.gives_way();
-        let rows = self.rows(if gives_way { self.pace.rows() } else { MOST }).await;
+        let rows = self.rows(if gives_way { self.pace.rows() } else { MAX_ROWS }).await;
         if rows.is_empty() {
             // Behind those that are held back there may be others.
             return std::mem::take(&mut self.sorted_out);
@@ -132,7 +132,7 @@ impl Drain {
         let took = start.elapsed();
         if gives_way {
             if well {
-                self.pace.learn(took);
+                self.pace.record(took);
             }
             tokio::time::sleep((took * GIVE_WAY).min(IDLE)).await;
         }
@@ -149,7 +149,7 @@ impl Drain {
             }
         };
         if let Ok(sent) = tokio::time::timeout(IDLE, answered).await {
-            self.settle(sent).await;
+            self.acknowledge(sent).await;
         }
     }
 
@@ -165,24 +165,25 @@ impl Drain {
     /// The oldest rows, `count` in all, of what is not left alone; where there are more topics than that,
     /// they take turns. On the way, what is due is tried with one row each.
     pub(super) async fn rows(&mut self, count: usize) -> Vec<Row> {
-        let mut topics: Vec<Topic> = self.spool.topics().into_iter().filter(|topic| topic.live > 0).collect();
+        let mut topics: Vec<TopicUsage> =
+            self.spool.topics().into_iter().filter(|topic| topic.live > 0).collect();
         self.hold(&mut topics);
         let outages = &self.outages;
         self.backoffs.retain(|topic, backoff| {
             // A live delivery may have found it well.
-            backoff.forget_unless(|partition| outages.is_out(topic, || partition));
+            backoff.forget_unless(|partition| outages.is_unavailable(topic, || partition));
             !backoff.is_over()
         });
         self.sorted_out = false;
         let room: Vec<usize> = topics.iter().map(|topic| self.room(&topic.name)).collect();
-        let mut topics: Vec<(Topic, usize)> = topics.into_iter().zip(room).collect();
+        let mut topics: Vec<(TopicUsage, usize)> = topics.into_iter().zip(room).collect();
         topics.retain(|(_, room)| *room > 0);
         let (first, some) = (self.turn % topics.len().max(1), topics.len().min(count));
         self.turn = first + some;
         let share = count / some.max(1);
         let mut rows = Vec::new();
         for (topic, room) in topics.iter().cycle().skip(first).take(some) {
-            match self.spool.oldest(&topic.name, share.min(*room), BATCH_BYTES).await {
+            match self.spool.lease_oldest(&topic.name, share.min(*room), BATCH_BYTES).await {
                 Ok(found) => rows.extend(found.into_iter().filter_map(|row| self.sort(row))),
                 Err(error) => tracing::error!(%error, "the spool cannot be read"),
             }
@@ -191,9 +192,9 @@ impl Drain {
     }
 
     /// Takes away the topics whose rows have to wait, and tells what has changed of them.
-    fn hold(&mut self, topics: &mut Vec<Topic>) {
+    fn hold(&mut self, topics: &mut Vec<TopicUsage>) {
         let before = std::mem::take(&mut self.held);
-        topics.retain(|Topic { name, live, .. }| {
+        topics.retain(|TopicUsage { name, live, .. }| {
             let Some(why) = self.holds.why(name) else { return true };
             if before.get(name) != Some(&(*live, why)) {
                 self.outages.set_held(name, *live, why);
@@ -208,7 +209,7 @@ impl Drain {
 
     /// How many rows of the topic may be asked for.
     fn room(&mut self, topic: &str) -> usize {
-        if !self.backoffs.contains_key(topic) && self.outages.is_whole_out(topic) {
+        if !self.backoffs.contains_key(topic) && self.outages.is_topic_unavailable(topic) {
             return 1;
         }
         self.backoffs.get_mut(topic).map_or(usize::MAX, |backoff| backoff.room(Instant::now()))
@@ -218,11 +219,11 @@ impl Drain {
     fn sort(&mut self, row: Row) -> Option<Row> {
         let (topic, now) = (row.record.topic(), Instant::now());
         let partition = self.producer.partition_of(&row.record);
-        let is_out = self.outages.is_out(topic, || partition);
+        let is_out = self.outages.is_unavailable(topic, || partition);
         if !is_out && !self.backoffs.contains_key(topic) {
             return Some(row);
         }
-        let partition = if self.outages.is_whole_out(topic) { None } else { partition };
+        let partition = if self.outages.is_topic_unavailable(topic) { None } else { partition };
         self.sorted_out = true;
         match self.backoffs.entry(topic.to_owned()).or_default().turn(row, partition, is_out, now) {
             Turn::Go(row) => return Some(row),
@@ -231,61 +232,61 @@ impl Drain {
                 let ack = self.hand_over(&row);
                 self.lingering.push(Box::pin(async move {
                     let result = answer(ack).await;
-                    Sent { row, partition, tried: Some(tried), result }
+                    PublishedRow { row, partition, tried: Some(tried), result }
                 }));
             }
         }
         None
     }
 
-    fn hand_over(&self, row: &Row) -> Result<BoxFuture<'static, Result<Ack, Trouble>>, Trouble> {
+    fn hand_over(&self, row: &Row) -> Result<BoxFuture<'static, Result<Ack, PublishError>>, PublishError> {
         Ok(Box::pin(self.producer.publish(&row.record)?))
     }
 
     /// Publishes rows and waits for most of them: whether all were acknowledged, and whether our queue is full.
     async fn publish(&mut self, rows: Vec<Row>) -> (bool, bool) {
-        if planted::has(Bug::RowDroppedBeforeAck) {
+        if failpoints::is_active(Failpoint::RowDroppedBeforeAck) {
             self.spool.remove(&rows.iter().map(|row| row.id).collect::<Vec<_>>());
         }
         // Handed over in order; librdkafka keeps the order within each partition. From a full queue
         // on none is, since a smaller one behind it might still fit in.
         let (mut full, mut well) = (false, true);
-        let mut batch: FuturesUnordered<BoxFuture<'static, Sent>> = FuturesUnordered::new();
+        let mut batch: FuturesUnordered<BoxFuture<'static, PublishedRow>> = FuturesUnordered::new();
         let mut waiting = HashMap::new();
         for row in rows {
             let partition = self.producer.partition_of(&row.record);
-            let ack = if full { Err(Trouble::QueueFull) } else { self.hand_over(&row) };
-            full = matches!(ack, Err(Trouble::QueueFull));
+            let ack = if full { Err(PublishError::QueueFull) } else { self.hand_over(&row) };
+            full = matches!(ack, Err(PublishError::QueueFull));
             waiting.insert(row.id, (row.record.topic().to_owned(), partition));
             batch.push(Box::pin(async move {
                 let result = answer(ack).await;
-                Sent { row, partition, tried: None, result }
+                PublishedRow { row, partition, tried: None, result }
             }));
         }
         let until = tokio::time::Instant::now() + BATCH;
         while let Ok(Some(sent)) = tokio::time::timeout_at(until, batch.next()).await {
             waiting.remove(&sent.row.id);
             well &= sent.result.is_ok();
-            self.settle(sent).await;
+            self.acknowledge(sent).await;
         }
         let now = Instant::now();
         for (topic, partition) in waiting.into_values() {
             well = false;
             self.backoffs.entry(topic).or_default().lingers(partition, now);
         }
-        self.lingering.extend(batch.into_iter().map(|sent| -> BoxFuture<'static, Sent> {
+        self.lingering.extend(batch.into_iter().map(|sent| -> BoxFuture<'static, PublishedRow> {
             Box::pin(async move {
                 let sent = sent.await;
-                Sent { tried: Some(Tried::Place(sent.partition)), ..sent }
+                PublishedRow { tried: Some(ProbeTarget::Place(sent.partition)), ..sent }
             })
         }));
         (well, full)
     }
 
-    async fn settle(&mut self, sent: Sent) {
-        let Sent { row, partition, tried, result } = sent;
+    async fn acknowledge(&mut self, sent: PublishedRow) {
+        let PublishedRow { row, partition, tried, result } = sent;
         let (topic, now) = (row.record.topic().to_owned(), Instant::now());
-        self.outages.learn(&topic, || self.producer.place_of(&row.record), &result);
+        self.outages.record(&topic, || self.producer.place_of(&row.record), &result);
         let mut backoff = self.backoffs.get_mut(&topic);
         let refused_before = backoff.as_ref().map_or(0, |backoff| backoff.refused());
         if let (Some(tried), Some(backoff)) = (tried, &mut backoff) {
@@ -296,26 +297,29 @@ impl Drain {
             Ok(_) => {
                 metrics::record(&topic, Via::Spool);
                 if let Some(backoff) = backoff {
-                    backoff.is_well(partition, tried, now);
+                    backoff.record_success(partition, tried, now);
                 }
                 // Before the row is dropped: until then it is not given out again.
                 self.spool.remove(&[row.id]);
             }
-            Err(Trouble::Unavailable { reach: Reach::Partition, .. }) => {
+            Err(PublishError::Unavailable { reach: Reach::Partition, .. }) => {
                 self.backoffs.entry(topic.clone()).or_default().fails(row, partition, now);
             }
-            Err(Trouble::Unavailable { reach: Reach::Topic, .. }) => {
+            Err(PublishError::Unavailable { reach: Reach::Topic, .. }) => {
                 self.backoffs.entry(topic.clone()).or_default().fails(row, None, now);
             }
-            Err(Trouble::Limit(limit)) => {
+            Err(PublishError::Limit(limit)) => {
                 why = limit.into_owned();
                 let backoff = self.backoffs.entry(topic.clone()).or_default();
                 // Its leader has answered.
-                backoff.is_well(partition, None, now);
+                backoff.record_success(partition, None, now);
                 backoff.refuses(row, now);
             }
-            Err(Trouble::Unavailable { reach: Reach::Record | Reach::Cluster, .. } | Trouble::QueueFull) => {}
-            Err(refused @ Trouble::Refused(_)) => self.park(&row, &refused).await,
+            Err(
+                PublishError::Unavailable { reach: Reach::Record | Reach::Cluster, .. }
+                | PublishError::QueueFull,
+            ) => {}
+            Err(refused @ PublishError::Refused(_)) => self.park(&row, &refused).await,
         }
         let refused = self.backoffs.get(&topic).map_or(0, TopicBackoff::refused);
         if refused != refused_before {
@@ -324,7 +328,7 @@ impl Drain {
     }
 
     /// A row has no body that could be dead-lettered: it stays, is counted, and waits for a person.
-    async fn park(&mut self, row: &Row, refused: &Trouble) {
+    async fn park(&mut self, row: &Row, refused: &PublishError) {
         tracing::error!(row = row.id, topic = row.record.topic(), %refused, "parked: Kafka refuses it for good");
         if let Err(error) = self.spool.park(row.id, &refused.to_string()).await {
             tracing::error!(row = row.id, %error, "could not be parked");
@@ -334,10 +338,10 @@ impl Drain {
 
 /// The acknowledgement of a row that was handed over, within a bound.
 async fn answer(
-    handed_over: Result<BoxFuture<'static, Result<Ack, Trouble>>, Trouble>,
-) -> Result<Ack, Trouble> {
+    handed_over: Result<BoxFuture<'static, Result<Ack, PublishError>>, PublishError>,
+) -> Result<Ack, PublishError> {
     match tokio::time::timeout(PATIENCE, handed_over?).await {
         Ok(result) => result,
-        Err(_) => Err(Trouble::unanswered("no acknowledgement of a row of the spool")),
+        Err(_) => Err(PublishError::unanswered("no acknowledgement of a row of the spool")),
     }
 }

@@ -8,8 +8,8 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 use jiff::{Timestamp, Unit};
 use tokio::sync::watch;
 
-use crate::kafka::{Ack, Reach, Trouble};
-use crate::observe::health::{Health, State};
+use crate::kafka::{Ack, PublishError, Reach};
+use crate::observe::health::{Health, PartState};
 use crate::observe::metrics;
 
 /// So many topics, and partitions of each, are named in readiness; a metric has all of them.
@@ -28,20 +28,20 @@ pub(super) struct Outages {
 /// What of one topic is out.
 #[derive(Default)]
 struct Outage {
-    whole: Option<Cause>,
-    partitions: BTreeMap<i32, Cause>,
+    whole: Option<OutageCause>,
+    partitions: BTreeMap<i32, OutageCause>,
     /// Rows of the spool that the topic does not take as it is configured. No delivery turns away for them.
-    rows: Option<(usize, Cause)>,
+    rows: Option<(usize, OutageCause)>,
     /// Rows of the spool that are not given to the topic as it is configured. Likewise.
-    held: Option<(u64, Cause)>,
+    held: Option<(u64, OutageCause)>,
 }
 
-struct Cause {
+struct OutageCause {
     why: String,
     since: Timestamp,
 }
 
-impl Cause {
+impl OutageCause {
     fn new(why: &str) -> Self {
         Self { why: why.to_owned(), since: Timestamp::now() }
     }
@@ -65,7 +65,7 @@ impl Outage {
 
     fn describe(&self) -> String {
         let mut texts = Vec::new();
-        let mut add = |what: &str, Cause { why, since }: &Cause| {
+        let mut add = |what: &str, OutageCause { why, since }: &OutageCause| {
             let since = since.round(Unit::Second).unwrap_or(*since);
             texts.push(format!("{what}{why}, since {since}"));
         };
@@ -106,7 +106,7 @@ impl Outages {
 
     /// Whether the last record of the topic, or of this partition, was not acknowledged. `partition` is asked
     /// only while something is out.
-    pub(super) fn is_out(&self, topic: &str, partition: impl FnOnce() -> Option<i32>) -> bool {
+    pub(super) fn is_unavailable(&self, topic: &str, partition: impl FnOnce() -> Option<i32>) -> bool {
         self.count.load(Ordering::Relaxed) > 0
             && self
                 .topics
@@ -117,7 +117,7 @@ impl Outages {
     }
 
     /// Whether the whole topic is.
-    pub(super) fn is_whole_out(&self, topic: &str) -> bool {
+    pub(super) fn is_topic_unavailable(&self, topic: &str) -> bool {
         self.count.load(Ordering::Relaxed) > 0
             && self
                 .topics
@@ -130,28 +130,28 @@ impl Outages {
     /// One failure is enough: the record that met it is in the spool, so the drain tries the partition at
     /// once, and one acknowledgement makes it well. `place`, the record's partition and how many there are,
     /// is asked only on a failure or while something is out.
-    pub(super) fn learn(
+    pub(super) fn record(
         &self,
         topic: &str,
         place: impl FnOnce() -> Option<(i32, i32)>,
-        result: &Result<Ack, Trouble>,
+        result: &Result<Ack, PublishError>,
     ) {
         match result {
             Ok(_) if self.count.load(Ordering::Relaxed) == 0 => {}
             Ok(ack) => self.is_well(topic, ack.partition, place().map(|(_, count)| count)),
-            Err(Trouble::Unavailable { reach: Reach::Cluster, why }) => {
-                self.health.kafka.set(State::Down, why.as_ref());
+            Err(PublishError::Unavailable { reach: Reach::Cluster, why }) => {
+                self.health.kafka.set(PartState::Down, why.as_ref());
             }
-            Err(Trouble::Unavailable { reach: Reach::Topic, why }) => self.is_failing(topic, None, why),
+            Err(PublishError::Unavailable { reach: Reach::Topic, why }) => self.is_failing(topic, None, why),
             // While no broker answers, a record that waited in vain says nothing about its partition, which would
             // stay out for a while after all others are back.
-            Err(Trouble::Unavailable { reach: Reach::Partition, .. })
-                if self.health.kafka.state() == State::Down => {}
-            Err(Trouble::Unavailable { reach: Reach::Partition, why }) => {
+            Err(PublishError::Unavailable { reach: Reach::Partition, .. })
+                if self.health.kafka.state() == PartState::Down => {}
+            Err(PublishError::Unavailable { reach: Reach::Partition, why }) => {
                 self.is_failing(topic, place().map(|(partition, _)| partition), why);
             }
             // Its leader has answered, and not about the topic's health.
-            Err(Trouble::Limit(_)) if self.count.load(Ordering::Relaxed) > 0 => {
+            Err(PublishError::Limit(_)) if self.count.load(Ordering::Relaxed) > 0 => {
                 let place = place();
                 self.is_well(
                     topic,
@@ -161,10 +161,10 @@ impl Outages {
             }
             // About the record, or about us, not about the topic.
             Err(
-                Trouble::Unavailable { reach: Reach::Record, .. }
-                | Trouble::Refused(_)
-                | Trouble::Limit(_)
-                | Trouble::QueueFull,
+                PublishError::Unavailable { reach: Reach::Record, .. }
+                | PublishError::Refused(_)
+                | PublishError::Limit(_)
+                | PublishError::QueueFull,
             ) => {}
         }
     }
@@ -178,7 +178,7 @@ impl Outages {
             Some((_, cause)) => Some((rows, cause)),
             None => {
                 tracing::warn!(topic, why, "does not take a row of the spool, which is tried again");
-                Some((rows, Cause::new(why)))
+                Some((rows, OutageCause::new(why)))
             }
         };
         self.publish(topics, topic);
@@ -193,7 +193,7 @@ impl Outages {
             Some((_, cause)) if cause.why == why => Some((rows, cause)),
             _ => {
                 tracing::info!(topic, rows, why, "its rows of the spool are held");
-                Some((rows, Cause::new(why)))
+                Some((rows, OutageCause::new(why)))
             }
         };
         self.publish(topics, topic);
@@ -206,12 +206,12 @@ impl Outages {
             Some(partition) if outage.partitions.contains_key(&partition) => return,
             Some(partition) => {
                 tracing::warn!(topic, partition, why, "does not acknowledge: its deliveries go to the spool");
-                outage.partitions.insert(partition, Cause::new(why));
+                outage.partitions.insert(partition, OutageCause::new(why));
             }
             None if outage.whole.is_some() => return,
             None => {
                 tracing::warn!(topic, why, "does not acknowledge: its deliveries go to the spool");
-                outage.whole = Some(Cause::new(why));
+                outage.whole = Some(OutageCause::new(why));
                 // It says more. When the topic is back it may have other partitions.
                 outage.partitions.clear();
             }
@@ -259,7 +259,7 @@ impl Outages {
         if topics.len() > SHOWN {
             texts.push(format!("and {} more topics", topics.len() - SHOWN));
         }
-        let state = if topics.is_empty() { State::Ok } else { State::Degraded };
+        let state = if topics.is_empty() { PartState::Ok } else { PartState::Degraded };
         self.health.publishing.put(state, texts.join("; "));
     }
 }
@@ -268,93 +268,100 @@ impl Outages {
 mod tests {
     use super::*;
 
-    const ACK: Result<Ack, Trouble> = Ok(Ack { partition: 1, offset: 7 });
+    const ACK: Result<Ack, PublishError> = Ok(Ack { partition: 1, offset: 7 });
 
     fn outages() -> (Arc<Health>, Outages) {
         let health = Health::new();
-        health.kafka.set(State::Ok, "");
+        health.kafka.set(PartState::Ok, "");
         (health.clone(), Outages::new(health))
     }
 
-    fn out(reach: Reach) -> Result<Ack, Trouble> {
-        Err(Trouble::Unavailable { reach, why: "NotEnoughReplicas: too few".into() })
+    fn out(reach: Reach) -> Result<Ack, PublishError> {
+        Err(PublishError::Unavailable { reach, why: "NotEnoughReplicas: too few".into() })
     }
 
     #[test]
     fn k15_one_partition_that_is_out_leaves_the_others_of_its_topic() {
         let (health, outages) = outages();
-        outages.learn("a", || Some((1, 6)), &out(Reach::Partition));
-        assert!(outages.is_out("a", || Some(1)) && !outages.is_out("a", || Some(0)));
-        assert!(!outages.is_out("b", || Some(1)) && !outages.is_whole_out("a"));
-        assert!(outages.is_out("a", || None), "which partition is not known");
+        outages.record("a", || Some((1, 6)), &out(Reach::Partition));
+        assert!(outages.is_unavailable("a", || Some(1)) && !outages.is_unavailable("a", || Some(0)));
+        assert!(!outages.is_unavailable("b", || Some(1)) && !outages.is_topic_unavailable("a"));
+        assert!(outages.is_unavailable("a", || None), "which partition is not known");
         let report = serde_json::to_string(&health.publishing.report()).unwrap();
         assert!(report.contains("a: partition 1: NotEnoughReplicas: too few, since 20"), "{report}");
-        outages.learn("a", || None, &Ok(Ack { partition: 0, offset: 7 }));
-        assert!(outages.is_out("a", || Some(1)), "another partition's acknowledgement says nothing of it");
-        outages.learn("a", || None, &ACK);
-        assert!(!outages.is_out("a", || Some(1)));
-        assert_eq!(health.publishing.state(), State::Ok);
+        outages.record("a", || None, &Ok(Ack { partition: 0, offset: 7 }));
+        assert!(
+            outages.is_unavailable("a", || Some(1)),
+            "another partition's acknowledgement says nothing of it"
+        );
+        outages.record("a", || None, &ACK);
+        assert!(!outages.is_unavailable("a", || Some(1)));
+        assert_eq!(health.publishing.state(), PartState::Ok);
     }
 
     #[test]
     fn a_record_that_waited_while_no_broker_answered_says_nothing_about_its_partition() {
         let (health, outages) = outages();
-        health.kafka.set(State::Down, "no broker answers");
-        outages.learn("a", || Some((1, 6)), &out(Reach::Partition));
-        assert!(!outages.is_out("a", || Some(1)));
-        health.kafka.set(State::Ok, "");
-        outages.learn("a", || Some((1, 6)), &out(Reach::Partition));
-        assert!(outages.is_out("a", || Some(1)));
+        health.kafka.set(PartState::Down, "no broker answers");
+        outages.record("a", || Some((1, 6)), &out(Reach::Partition));
+        assert!(!outages.is_unavailable("a", || Some(1)));
+        health.kafka.set(PartState::Ok, "");
+        outages.record("a", || Some((1, 6)), &out(Reach::Partition));
+        assert!(outages.is_unavailable("a", || Some(1)));
     }
 
     #[test]
     fn a_partition_that_a_topic_does_not_have_any_more_is_not_out() {
         let (health, outages) = outages();
-        outages.learn("a", || Some((5, 6)), &out(Reach::Partition));
-        outages.learn("a", || Some((1, 6)), &ACK);
-        assert_eq!(health.publishing.state(), State::Degraded);
-        outages.learn("a", || Some((1, 3)), &ACK);
-        assert_eq!(health.publishing.state(), State::Ok);
+        outages.record("a", || Some((5, 6)), &out(Reach::Partition));
+        outages.record("a", || Some((1, 6)), &ACK);
+        assert_eq!(health.publishing.state(), PartState::Degraded);
+        outages.record("a", || Some((1, 3)), &ACK);
+        assert_eq!(health.publishing.state(), PartState::Ok);
     }
 
     #[test]
     fn k2a_a_denied_topic_is_out_as_a_whole_until_any_partition_acknowledges() {
         let (health, outages) = outages();
         let recoveries = outages.recoveries();
-        outages.learn("a", || panic!("its partition does not matter"), &out(Reach::Topic));
-        assert!(outages.is_out("a", || Some(5)) && outages.is_whole_out("a"));
-        assert_eq!(health.publishing.state(), State::Degraded);
+        outages.record("a", || panic!("its partition does not matter"), &out(Reach::Topic));
+        assert!(outages.is_unavailable("a", || Some(5)) && outages.is_topic_unavailable("a"));
+        assert_eq!(health.publishing.state(), PartState::Degraded);
         assert!(!recoveries.has_changed().unwrap());
-        outages.learn("a", || None, &ACK);
-        assert!(!outages.is_out("a", || Some(5)) && recoveries.has_changed().unwrap());
+        outages.record("a", || None, &ACK);
+        assert!(!outages.is_unavailable("a", || Some(5)) && recoveries.has_changed().unwrap());
     }
 
     #[test]
     fn a_partition_that_is_not_known_counts_as_the_whole_topic() {
         let (_, outages) = outages();
-        outages.learn("a", || None, &out(Reach::Partition));
-        assert!(outages.is_whole_out("a"));
+        outages.record("a", || None, &out(Reach::Partition));
+        assert!(outages.is_topic_unavailable("a"));
     }
 
     #[test]
     fn what_is_about_the_record_or_about_us_leaves_the_topic_well() {
         let (health, outages) = outages();
-        for trouble in [Trouble::Limit("large".into()), Trouble::Refused("bad".into()), Trouble::QueueFull] {
-            outages.learn("a", || Some((0, 6)), &Err(trouble));
+        for trouble in [
+            PublishError::Limit("large".into()),
+            PublishError::Refused("bad".into()),
+            PublishError::QueueFull,
+        ] {
+            outages.record("a", || Some((0, 6)), &Err(trouble));
         }
-        outages.learn("a", || Some((0, 6)), &out(Reach::Record));
-        assert!(!outages.is_out("a", || Some(0)));
-        assert_eq!(health.publishing.state(), State::Ok);
+        outages.record("a", || Some((0, 6)), &out(Reach::Record));
+        assert!(!outages.is_unavailable("a", || Some(0)));
+        assert_eq!(health.publishing.state(), PartState::Ok);
     }
 
     #[test]
     fn k2c_a_leader_that_finds_a_record_too_large_is_there() {
         let (health, outages) = outages();
         for place in [Some((2, 6)), None] {
-            outages.learn("a", || place, &out(Reach::Partition));
-            assert_eq!(health.publishing.state(), State::Degraded);
-            outages.learn("a", || place, &Err(Trouble::Limit("large".into())));
-            assert_eq!(health.publishing.state(), State::Ok);
+            outages.record("a", || place, &out(Reach::Partition));
+            assert_eq!(health.publishing.state(), PartState::Degraded);
+            outages.record("a", || place, &Err(PublishError::Limit("large".into())));
+            assert_eq!(health.publishing.state(), PartState::Ok);
         }
     }
 
@@ -362,21 +369,21 @@ mod tests {
     fn k2c_rows_that_a_topic_does_not_take_are_told_and_turn_no_delivery_away() {
         let (health, outages) = outages();
         outages.set_rows("a", 2, "MessageSizeTooLarge: larger");
-        assert!(!outages.is_out("a", || Some(0)));
+        assert!(!outages.is_unavailable("a", || Some(0)));
         let report = serde_json::to_string(&health.publishing.report()).unwrap();
         assert!(
             report.contains("degraded") && report.contains("a: 2 rows of the spool: MessageSize"),
             "{report}"
         );
         outages.set_rows("a", 0, "");
-        assert_eq!(health.publishing.state(), State::Ok);
+        assert_eq!(health.publishing.state(), PartState::Ok);
     }
 
     #[test]
     fn readiness_names_a_bounded_number_of_topics() {
         let (health, outages) = outages();
         for n in 0..100 {
-            outages.learn(&format!("topic-{n:03}"), || Some((0, 6)), &out(Reach::Topic));
+            outages.record(&format!("topic-{n:03}"), || Some((0, 6)), &out(Reach::Topic));
         }
         let report = serde_json::to_string(&health.publishing.report()).unwrap();
         assert!(report.contains("topic-007") && !report.contains("topic-008"), "{report}");

@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use super::*;
 use crate::kafka::embedded::{Embedded, RDKafkaRespErr};
-use crate::kafka::{Connection, Tuning};
-use crate::record::Parts;
+use crate::kafka::{ClusterConfig, Tuning};
+use crate::record::RecordParts;
 use crate::spool::Limits;
 
 pub(super) const TOPIC: &str = "source.type";
@@ -26,7 +26,7 @@ fn sized(key: &str, bytes: usize) -> Record {
 }
 
 fn of_topic(topic: &str, key: &str, bytes: usize) -> Record {
-    Record::from_spool(Parts {
+    Record::from_spool(RecordParts {
         topic: topic.into(),
         key: key.into(),
         value: vec![b'x'; bytes],
@@ -44,12 +44,12 @@ fn deadline() -> Deadline {
 async fn producer() -> (Embedded, Arc<Producer>, Arc<Health>) {
     let kafka = Embedded::start().unwrap();
     kafka.create_topic(TOPIC, 1).unwrap();
-    let connection = Connection::new(kafka.bootstrap_servers(), crate::config::Properties::default());
+    let connection = ClusterConfig::new(kafka.bootstrap_servers(), crate::config::Properties::default());
     let tuning = Tuning { kafka_budget: PATIENCE, max_record: 1_000_000, queue_kib: 1 };
     let health = Health::new();
     let producer = Arc::new(Producer::new(&connection, tuning, health.clone()).unwrap());
     producer.probe(PATIENCE);
-    assert_eq!(health.kafka.state(), State::Ok);
+    assert_eq!(health.kafka.state(), PartState::Ok);
     // Its room is given back a little after its acknowledgement: it must fit in beside the next.
     producer.publish(&sized("evt_0", 10)).unwrap().await.unwrap();
     (kafka, producer, health)
@@ -71,10 +71,10 @@ async fn a_success_without_an_offset_is_no_acknowledgement() {
         let repeated = RDKafkaRespErr::RD_KAFKA_RESP_ERR_DUPLICATE_SEQUENCE_NUMBER;
         kafka.fail_produce(&[repeated]).unwrap();
         let deliverer = Deliverer::new(producer.clone(), spool, health.clone());
-        deliverer.deliver(vec![sized(key, 10)], Last::DeadLetter, deadline()).await
+        deliverer.deliver(vec![sized(key, 10)], OnRefusal::DeadLetter, deadline()).await
     };
     let alone = deliver(None, "evt_1").await;
-    assert!(matches!(alone, Err(Undelivered::Kafka(_))), "{alone:?}");
+    assert!(matches!(alone, Err(DeliverError::Kafka(_))), "{alone:?}");
     let spooled = deliver(Some(spool.clone()), "evt_2").await;
     assert!(matches!(spooled, Ok(Receipt::Spooled)), "{spooled:?}");
     assert_eq!(spool.stats().live, 1);
@@ -85,16 +85,16 @@ async fn without_a_spool_a_full_queue_is_overload_and_the_topic_is_well() {
     let (_kafka, producer, health) = slow().await;
     let deliverer = Deliverer::new(producer.clone(), None, health);
     let first = producer.publish(&record("evt_1")).unwrap();
-    let second = deliverer.deliver(vec![record("evt_2")], Last::DeadLetter, deadline()).await;
-    assert!(matches!(second, Err(Undelivered::Overloaded(_))), "{second:?}");
-    assert!(!deliverer.outages.is_out(TOPIC, || None));
+    let second = deliverer.deliver(vec![record("evt_2")], OnRefusal::DeadLetter, deadline()).await;
+    assert!(matches!(second, Err(DeliverError::Overloaded(_))), "{second:?}");
+    assert!(!deliverer.outages.is_unavailable(TOPIC, || None));
     first.await.unwrap();
     // Likewise.
     let start = Instant::now();
     loop {
-        match deliverer.deliver(vec![record("evt_3")], Last::DeadLetter, deadline()).await {
+        match deliverer.deliver(vec![record("evt_3")], OnRefusal::DeadLetter, deadline()).await {
             Ok(Receipt::Published(_)) => break,
-            Err(Undelivered::Overloaded(_)) => assert!(start.elapsed() < PATIENCE),
+            Err(DeliverError::Overloaded(_)) => assert!(start.elapsed() < PATIENCE),
             other => panic!("{other:?}"),
         }
         tokio::time::sleep(Duration::from_millis(1)).await;
@@ -125,18 +125,18 @@ async fn of_several_records_those_that_kafka_does_not_take_are_spooled_together_
     let first = producer.publish(&record("evt_1")).unwrap();
     // Two rows fit in: three do not, and none is left behind.
     let three = ["evt_2", "evt_3", "evt_4"].map(record).to_vec();
-    let refused = deliverer.deliver(three, Last::DeadLetter, deadline()).await;
-    assert!(matches!(refused, Err(Undelivered::SpoolFull(_))), "{refused:?}");
+    let refused = deliverer.deliver(three, OnRefusal::DeadLetter, deadline()).await;
+    assert!(matches!(refused, Err(DeliverError::SpoolFull(_))), "{refused:?}");
     assert_eq!(spool.stats().live, 0);
 
     // There is room for the small one in the queue beside the first.
     let both = vec![sized("evt_5", 10), record("evt_6")];
-    let spooled = deliverer.deliver(both, Last::DeadLetter, deadline()).await;
+    let spooled = deliverer.deliver(both, OnRefusal::DeadLetter, deadline()).await;
     assert!(matches!(spooled, Ok(Receipt::Spooled)), "{spooled:?}");
     assert_eq!(spool.stats().live, 1, "the other one is acknowledged");
     first.await.unwrap();
     let small = vec![sized("evt_7", 10), sized("evt_8", 10)];
-    let published = deliverer.deliver(small, Last::DeadLetter, deadline()).await;
+    let published = deliverer.deliver(small, OnRefusal::DeadLetter, deadline()).await;
     assert!(matches!(published, Ok(Receipt::Published(_))), "{published:?}");
     assert_eq!(spool.stats().live, 1);
 }
@@ -149,9 +149,9 @@ async fn with_a_spool_a_full_queue_spools_and_the_drain_waits_for_room() {
     let mut drain = deliverer.drain(Arc::new(())).unwrap();
     let sent = Instant::now();
     let mut first = Box::pin(producer.publish(&record("evt_1")).unwrap());
-    let second = deliverer.deliver(vec![record("evt_2")], Last::DeadLetter, deadline()).await;
+    let second = deliverer.deliver(vec![record("evt_2")], OnRefusal::DeadLetter, deadline()).await;
     assert!(matches!(second, Ok(Receipt::Spooled)), "{second:?}");
-    assert!(!deliverer.outages.is_out(TOPIC, || None));
+    assert!(!deliverer.outages.is_unavailable(TOPIC, || None));
 
     let acknowledged = loop {
         let ack = tokio::time::timeout(Duration::from_millis(10), &mut first).await;

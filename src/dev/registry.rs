@@ -24,8 +24,8 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 
-use self::store::{Posted, Refusal, Store, Wanted};
-use crate::config::Level;
+use self::store::{Posted, RegistryRefusal, RegistryStore, Wanted};
+use crate::config::CompatibilityLevel;
 
 const CONTENT_TYPE: &str = "application/vnd.schemaregistry.v1+json";
 
@@ -33,9 +33,9 @@ const CONTENT_TYPE: &str = "application/vnd.schemaregistry.v1+json";
 const MAX_BODY: usize = 1024 * 1024;
 
 /// Never held across an await: each handler locks it for one expression.
-type Shared = Arc<Mutex<Store>>;
+type Shared = Arc<Mutex<RegistryStore>>;
 
-type Answer = Result<Value, Refusal>;
+type Answer = Result<Value, RegistryRefusal>;
 
 type Body = Result<Bytes, BytesRejection>;
 
@@ -60,8 +60,10 @@ pub fn router() -> Router {
         .route("/config/{subject}", get(subject_level).put(set_subject_level).delete(clear_subject_level))
         .route("/compatibility/subjects/{subject}/versions", post(compatible_with_all))
         .route("/compatibility/subjects/{subject}/versions/{version}", post(compatible_with))
-        .fallback(async || reply(Err(Refusal::new(404, "HTTP 404 Not Found"))))
-        .method_not_allowed_fallback(async || reply(Err(Refusal::new(405, "HTTP 405 Method Not Allowed"))))
+        .fallback(async || reply(Err(RegistryRefusal::new(404, "HTTP 404 Not Found"))))
+        .method_not_allowed_fallback(async || {
+            reply(Err(RegistryRefusal::new(405, "HTTP 405 Method Not Allowed")))
+        })
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .with_state(Shared::default())
 }
@@ -177,7 +179,7 @@ async fn subject_level(
     let store = store(&state);
     let global = flag(query.as_deref(), "defaultToGlobal").then(|| store.level());
     let missing = || {
-        Refusal::new(
+        RegistryRefusal::new(
             40408,
             format!("Subject '{subject}' does not have subject-level compatibility configured"),
         )
@@ -231,7 +233,7 @@ fn verdict(faults: &[String], query: Option<&str>) -> Value {
 }
 
 /// A handler that panicked leaves the state as whole as each single statement does.
-fn store(state: &Shared) -> MutexGuard<'_, Store> {
+fn store(state: &Shared) -> MutexGuard<'_, RegistryStore> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -241,12 +243,12 @@ fn flag(query: Option<&str>, name: &str) -> bool {
     pairs.into_iter().any(|(key, value)| key == name && value.eq_ignore_ascii_case("true"))
 }
 
-fn schema_id(text: &str) -> Result<u32, Refusal> {
-    text.parse().map_err(|_| Refusal::new(404, "HTTP 404 Not Found"))
+fn schema_id(text: &str) -> Result<u32, RegistryRefusal> {
+    text.parse().map_err(|_| RegistryRefusal::new(404, "HTTP 404 Not Found"))
 }
 
 /// A request's schema, parsed.
-fn posted(body: Body) -> Result<Posted, Refusal> {
+fn posted(body: Body) -> Result<Posted, RegistryRefusal> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Request {
@@ -256,38 +258,40 @@ fn posted(body: Body) -> Result<Posted, Refusal> {
     }
     let request: Request = json_of(body)?;
     if request.schema_type.is_some_and(|kind| kind != "AVRO") {
-        return Err(Refusal::new(42201, "This registry takes schemas of type AVRO only"));
+        return Err(RegistryRefusal::new(42201, "This registry takes schemas of type AVRO only"));
     }
     if request.references.is_some_and(|references| !references.is_empty()) {
-        return Err(Refusal::new(42201, "References are not supported by this registry"));
+        return Err(RegistryRefusal::new(42201, "References are not supported by this registry"));
     }
     let text = request.schema.filter(|text| !text.trim().is_empty());
-    let text = text.ok_or_else(|| Refusal::new(42201, "Empty schema"))?;
-    let invalid = |why: String| Refusal::new(42201, format!("Input schema is an invalid Avro schema: {why}"));
+    let text = text.ok_or_else(|| RegistryRefusal::new(42201, "Empty schema"))?;
+    let invalid =
+        |why: String| RegistryRefusal::new(42201, format!("Input schema is an invalid Avro schema: {why}"));
     let schema = Schema::parse_str(&text).map_err(|error| invalid(error.to_string()))?;
     let key = serde_json::from_str(&text).map_err(|error| invalid(error.to_string()))?;
     Ok(Posted { text, key, schema })
 }
 
-fn posted_level(body: Body) -> Result<Level, Refusal> {
+fn posted_level(body: Body) -> Result<CompatibilityLevel, RegistryRefusal> {
     #[derive(Deserialize)]
     struct Request {
         compatibility: Option<String>,
     }
     let request: Request = json_of(body)?;
-    let level = request.compatibility.as_deref().and_then(Level::parse);
+    let level = request.compatibility.as_deref().and_then(CompatibilityLevel::parse);
     level.ok_or_else(|| {
         let levels =
             "none, backward, forward, full, backward_transitive, forward_transitive, full_transitive";
-        Refusal::new(42203, format!("Invalid compatibility level. Valid values are {levels}"))
+        RegistryRefusal::new(42203, format!("Invalid compatibility level. Valid values are {levels}"))
     })
 }
 
-fn json_of<T: serde::de::DeserializeOwned>(body: Body) -> Result<T, Refusal> {
-    let body =
-        body.map_err(|rejection| Refusal::new(rejection.status().as_u16().into(), rejection.body_text()))?;
+fn json_of<T: serde::de::DeserializeOwned>(body: Body) -> Result<T, RegistryRefusal> {
+    let body = body.map_err(|rejection| {
+        RegistryRefusal::new(rejection.status().as_u16().into(), rejection.body_text())
+    })?;
     serde_json::from_slice(&body)
-        .map_err(|_| Refusal::new(400, "The body is not the JSON object expected here"))
+        .map_err(|_| RegistryRefusal::new(400, "The body is not the JSON object expected here"))
 }
 
 fn reply(answer: Answer) -> Response {
@@ -299,7 +303,7 @@ fn reply(answer: Answer) -> Response {
 }
 
 /// A schema itself, not wrapped into a JSON text.
-fn text(answer: Result<String, Refusal>) -> Response {
+fn text(answer: Result<String, RegistryRefusal>) -> Response {
     match answer {
         Ok(schema) => ([(header::CONTENT_TYPE, CONTENT_TYPE)], schema).into_response(),
         Err(refusal) => reply(Err(refusal)),

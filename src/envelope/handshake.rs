@@ -4,9 +4,9 @@ use std::cell::OnceCell;
 
 use http::HeaderName;
 
-use super::place::Place;
+use super::field_selector::FieldSelector;
 use super::root;
-use crate::config::{self, Problems};
+use crate::config::{self, ConfigErrors};
 use crate::json::{self, Pointer};
 use crate::outcome::Reason;
 use crate::verify::Verified;
@@ -27,14 +27,14 @@ pub struct Handshakes {
 
 #[derive(Debug)]
 struct Rule {
-    place: Place,
+    place: FieldSelector,
     equals: String,
     answer: Option<Pointer>,
 }
 
 impl Handshakes {
     /// Compiles the rules; every fault it finds goes to `problems`, under the source's `place`.
-    pub fn compile(source: &config::Source, place: &str, problems: &mut Problems) -> Self {
+    pub fn compile(source: &config::SourceConfig, place: &str, problems: &mut ConfigErrors) -> Self {
         let mut rules = Vec::with_capacity(source.handshake.len());
         for (index, handshake) in source.handshake.iter().enumerate() {
             match rule(handshake) {
@@ -89,10 +89,10 @@ fn rule(handshake: &config::Handshake) -> Result<Rule, &'static str> {
     };
     let when = &handshake.when;
     let place = match (&when.pointer, &when.header) {
-        (Some(text), None) => Place::Pointer(pointer(text)?),
+        (Some(text), None) => FieldSelector::Pointer(pointer(text)?),
         (None, Some(name)) => {
             let header = HeaderName::from_bytes(name.to_ascii_lowercase().as_bytes());
-            Place::Header(header.map_err(|_| "names a header that is none")?)
+            FieldSelector::Header(header.map_err(|_| "names a header that is none")?)
         }
         _ => return Err("needs pointer or header in `when`, and not both"),
     };

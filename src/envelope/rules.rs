@@ -4,9 +4,9 @@ use std::collections::HashMap;
 
 use http::{HeaderName, header};
 
-use super::place::Place;
+use super::field_selector::FieldSelector;
 use super::{Envelope, Id, Key, Places};
-use crate::config::{self, Part, Problems, TimeFormat};
+use crate::config::{self, ConfigErrors, TextPart, TimeFormat};
 use crate::json::Pointer;
 
 /// Whether the signature runs over the value of this header: it is named in what is signed.
@@ -16,17 +16,17 @@ fn covers(signature: &config::Signature, header: &HeaderName) -> bool {
     let stands_for =
         |variable: &str, name: &Option<String>| signed.contains(variable) && name.as_deref().is_some_and(is);
     let mut named = signed.split("{header:").skip(1).filter_map(|rest| rest.split_once('}'));
-    signature.kind == config::Kind::Hmac
+    signature.kind == config::SignatureKind::Hmac
         && (stands_for("{id}", &signature.id_header)
             || stands_for("{timestamp}", &signature.timestamp_header)
             || named.any(|(name, _)| is(name)))
 }
 
 /// What is noted on the way through the rules.
-struct Compiler<'a> {
+struct RuleCompiler<'a> {
     signature: &'a config::Signature,
     place: &'a str,
-    problems: &'a mut Problems,
+    problems: &'a mut ConfigErrors,
     headers: Vec<HeaderName>,
     unsigned: Vec<&'static str>,
     unsigned_headers: Vec<String>,
@@ -39,10 +39,10 @@ impl Envelope {
         rules: &config::Envelope,
         signature: &config::Signature,
         place: &str,
-        problems: &mut Problems,
+        problems: &mut ConfigErrors,
     ) -> Option<Self> {
         let before = problems.len();
-        let mut compiler = Compiler {
+        let mut compiler = RuleCompiler {
             signature,
             place,
             problems,
@@ -74,7 +74,7 @@ impl Envelope {
                 .problem("split", "must be a JSON pointer such as \"/events\", or empty for the whole body");
         }
         let keys = compiler.keys(rules);
-        let Compiler { headers, unsigned, unsigned_headers, .. } = compiler;
+        let RuleCompiler { headers, unsigned, unsigned_headers, .. } = compiler;
         if rules.time.is_some() && rules.time_format.is_none() {
             problems.add(place, "lacks `time_format`; add it");
         }
@@ -88,7 +88,7 @@ impl Envelope {
                 Id::Digest | Id::Join { .. } => None,
             },
             event_type: event_type.pointer().cloned(),
-            time: time.as_ref().and_then(Place::pointer).cloned(),
+            time: time.as_ref().and_then(FieldSelector::pointer).cloned(),
             data: data?,
         };
         Some(Self {
@@ -111,16 +111,16 @@ impl Envelope {
     }
 }
 
-impl Compiler<'_> {
+impl RuleCompiler<'_> {
     fn problem(&mut self, field: &str, message: impl Into<String>) {
         self.problems.add(format!("{}.{field}", self.place), message);
     }
 
-    fn id(&mut self, rules: &config::Id) -> Option<Id> {
+    fn id(&mut self, rules: &config::EventIdRule) -> Option<Id> {
         match rules {
-            config::Id::Digest => Some(Id::Digest),
-            config::Id::Part(part) => self.part("id", part).map(Id::Part),
-            config::Id::Join { parts, separator } => {
+            config::EventIdRule::Digest => Some(Id::Digest),
+            config::EventIdRule::Part(part) => self.part("id", part).map(Id::Part),
+            config::EventIdRule::Join { parts, separator } => {
                 let places: Vec<_> = parts.iter().filter_map(|part| self.part("id", part)).collect();
                 if parts.len() < 2 {
                     self.problem("id", "joins less than two parts; name one alone, or more");
@@ -146,17 +146,17 @@ impl Compiler<'_> {
         keys
     }
 
-    fn part(&mut self, setting: &'static str, part: &Part) -> Option<Place> {
+    fn part(&mut self, setting: &'static str, part: &TextPart) -> Option<FieldSelector> {
         let field = if setting == "keys" { "key" } else { setting };
         match part {
-            Part::Pointer(text) => {
+            TextPart::Pointer(text) => {
                 let pointer = Pointer::parse(text).filter(|pointer| !pointer.names().is_empty());
                 if pointer.is_none() {
                     self.problem(setting, format!("must be a JSON pointer such as \"/{field}\""));
                 }
-                pointer.map(Place::Pointer)
+                pointer.map(FieldSelector::Pointer)
             }
-            Part::Header { name, unsigned } => {
+            TextPart::Header { name, unsigned } => {
                 let Ok(header) = HeaderName::from_bytes(name.to_ascii_lowercase().as_bytes()) else {
                     self.problem(setting, "is no name of an HTTP header");
                     return None;
@@ -191,7 +191,7 @@ impl Compiler<'_> {
                 if !self.headers.contains(&header) {
                     self.headers.push(header.clone());
                 }
-                Some(Place::Header(header))
+                Some(FieldSelector::Header(header))
             }
         }
     }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::config::{self, Problems};
+use crate::config::{self, ConfigErrors};
 
 fn rules(toml: &str) -> config::Envelope {
     toml::from_str(toml).unwrap()
@@ -10,7 +10,7 @@ fn signature() -> config::Signature {
 }
 
 fn compile(toml: &str) -> Result<Envelope, String> {
-    let mut problems = Problems::default();
+    let mut problems = ConfigErrors::default();
     let envelope = Envelope::compile(&rules(toml), &signature(), "envelope", &mut problems);
     envelope.ok_or_else(|| problems.to_string())
 }

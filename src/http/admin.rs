@@ -13,11 +13,11 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio_util::task::TaskTracker;
 
-use super::body::{self, Bodies};
+use super::body::{self, BodyBudget};
 use super::response::json;
-use super::{Access, InUse, Limits};
+use super::{Access, CurrentTls, Limits};
 use crate::client::JsonObject;
-use crate::observe::health::{Health, State as Up};
+use crate::observe::health::{Health, PartState as Up};
 use crate::observe::metrics::{self as exported, Now};
 use crate::observe::status::{self, InForce, Status};
 use crate::sources::Sources;
@@ -43,7 +43,7 @@ pub struct Operator {
     /// The configuration in force; `None` where no deliveries are taken.
     pub config: Option<Arc<status::Config>>,
     /// Whether a token is asked for, and which.
-    pub ports: InUse,
+    pub ports: CurrentTls,
     /// Who may ask without one.
     pub access: Arc<Access>,
     /// When the service started.
@@ -85,7 +85,7 @@ pub(super) async fn status(State(operator): State<Operator>) -> Response {
     let spool = operator.spool.as_ref().map(|spool| {
         let spool::Stats { live, parked, bytes, oldest_ms, salvaged, .. } = spool.stats();
         let oldest = oldest_ms.and_then(|ms| Timestamp::from_millisecond(ms).ok());
-        status::Spool { live, parked, bytes, oldest, damage: salvaged.iter().map(damage).collect() }
+        status::SpoolStatus { live, parked, bytes, oldest, damage: salvaged.iter().map(damage).collect() }
     });
     let status = Status {
         version: env!("CARGO_PKG_VERSION"),
@@ -117,7 +117,7 @@ pub(super) async fn metrics(State(operator): State<Operator>) -> Response {
 /// Which parked rows become live again: exactly one of the two.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Wish {
+struct RequeueRequest {
     #[serde(default)]
     ids: Option<Vec<i64>>,
     #[serde(default)]
@@ -125,17 +125,17 @@ struct Wish {
 }
 
 #[derive(Serialize)]
-struct Requeued {
+struct RequeueResponse {
     requeued: u64,
 }
 
 #[derive(Serialize)]
-struct Refusal<'a> {
+struct AdminErrorBody<'a> {
     error: &'a str,
 }
 
 pub(super) fn refuse(status: StatusCode, error: &str) -> Response {
-    json(status, &Refusal { error })
+    json(status, &AdminErrorBody { error })
 }
 
 /// Makes parked rows live again: `{"ids":[1,2]}` or `{"all":true}`; answers `{"requeued":2}`.
@@ -152,13 +152,13 @@ pub(super) async fn requeue(State(operator): State<Operator>, request: Request) 
     match spool.requeue(ids).await {
         Ok(requeued) => {
             tracing::info!(requeued, "parked rows are live again: the operator's wish");
-            json(StatusCode::OK, &Requeued { requeued })
+            json(StatusCode::OK, &RequeueResponse { requeued })
         }
         Err(error) => refuse(StatusCode::SERVICE_UNAVAILABLE, &error.to_string()),
     }
 }
 
-async fn wish(headers: &HeaderMap, body: Body) -> Result<Wish, Response> {
+async fn wish(headers: &HeaderMap, body: Body) -> Result<RequeueRequest, Response> {
     const FORM: &str = r#"expected {"ids":[1,2]} or {"all":true}"#;
     let media = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if !media.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json") {
@@ -172,17 +172,17 @@ async fn wish(headers: &HeaderMap, body: Body) -> Result<Wish, Response> {
     };
     let until = Instant::now() + limits.body_timeout;
     // The few connections of this port bound the sum.
-    let (bodies, anybody) = (Bodies::default(), Ipv4Addr::UNSPECIFIED.into());
+    let (bodies, anybody) = (BodyBudget::default(), Ipv4Addr::UNSPECIFIED.into());
     let read = body::read(headers, body, &limits, until, &bodies, anybody);
     let (bytes, _charge) = read.await.map_err(|not_read| {
-        let row = not_read.fault.reason.row();
-        let mut refusal = refuse(row.status, row.label);
+        let info = not_read.fault.reason.info();
+        let mut refusal = refuse(info.status, info.label);
         // The rest of the body may still be on its way.
         refusal.headers_mut().insert(header::CONNECTION, http::HeaderValue::from_static("close"));
         refusal
     })?;
     match serde_json::from_slice(&bytes) {
-        Ok(JsonObject::<Wish>(wish)) if wish.all != wish.ids.is_some() => Ok(wish),
+        Ok(JsonObject::<RequeueRequest>(wish)) if wish.all != wish.ids.is_some() => Ok(wish),
         _ => Err(refuse(StatusCode::BAD_REQUEST, FORM)),
     }
 }

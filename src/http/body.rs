@@ -20,7 +20,7 @@ use super::Limits;
 use super::strangers::{Stranger, Strangers};
 use crate::observe::metrics::{self, Limited};
 use crate::outcome::{Fault, Reason};
-use crate::quota::{Held, InUse};
+use crate::quota::{Usage, UsageGuard};
 
 /// What is set aside for a body before its bytes are there, whatever length it declares. A body up to this that is there
 /// at once costs no look at its address: it is verified or refused before anybody else has a turn.
@@ -37,27 +37,27 @@ pub(super) fn declared(headers: &HeaderMap) -> Option<u64> {
 
 /// Bytes of all bodies.
 #[derive(Debug, Default)]
-pub struct Bodies {
-    all: Arc<InUse>,
+pub struct BodyBudget {
+    all: Arc<Usage>,
     pub(super) strangers: Arc<Strangers>,
 }
 
 /// What a body counts for among all bodies, until dropped.
 pub(super) struct Charge {
-    all: Held,
+    all: UsageGuard,
     bytes: usize,
-    stranger: Option<(Held, Stranger)>,
+    stranger: Option<(UsageGuard, Stranger)>,
 }
 
 impl Charge {
-    fn new(bodies: &Bodies, limits: &Limits) -> Result<Self, Fault> {
+    fn new(bodies: &BodyBudget, limits: &Limits) -> Result<Self, Fault> {
         let all = bodies.all.take(0, limits.max_body_bytes).ok_or_else(past_all)?;
         Ok(Self { all, bytes: 0, stranger: None })
     }
 
-    fn grow(&mut self, more: usize, bodies: &Bodies, limits: &Limits) -> Result<(), Fault> {
+    fn grow(&mut self, more: usize, bodies: &BodyBudget, limits: &Limits) -> Result<(), Fault> {
         if let Some((held, _)) = &mut self.stranger
-            && !held.grow(more, limits.of_address(bodies.all.amount()))
+            && !held.grow(more, limits.of_address(bodies.all.used()))
         {
             return Err(past_share());
         }
@@ -72,12 +72,12 @@ impl Charge {
     pub(super) fn count(
         &mut self,
         address: IpAddr,
-        bodies: &Bodies,
+        bodies: &BodyBudget,
         limits: &Limits,
     ) -> Result<&Stranger, Fault> {
         if self.stranger.is_none() {
             let stranger = bodies.strangers.share(address);
-            let held = stranger.bytes.take(self.bytes, limits.of_address(bodies.all.amount()));
+            let held = stranger.bytes.take(self.bytes, limits.of_address(bodies.all.used()));
             self.stranger = Some((held.ok_or_else(past_share)?, stranger));
         }
         self.stranger.as_ref().map(|(_, stranger)| stranger).ok_or_else(past_share)
@@ -124,7 +124,7 @@ pub(super) async fn read(
     body: Body,
     limits: &Limits,
     until: Instant,
-    bodies: &Bodies,
+    bodies: &BodyBudget,
     address: IpAddr,
 ) -> Result<(Bytes, Charge), NotRead> {
     let nothing = |fault| NotRead { fault, bytes: 0 };
@@ -143,7 +143,7 @@ async fn chunks(
     mut body: Body,
     limits: &Limits,
     until: Instant,
-    bodies: &Bodies,
+    bodies: &BodyBudget,
     address: IpAddr,
     charge: &mut Charge,
 ) -> Result<Bytes, Fault> {
@@ -203,7 +203,7 @@ mod tests {
             body_timeout: Duration::ZERO,
             reserve: Duration::ZERO,
         };
-        let bodies = Bodies::default();
+        let bodies = BodyBudget::default();
         let fill = |address: usize| {
             let address = IpAddr::from([10, 0, 0, address as u8]);
             let mut held = Vec::new();
@@ -223,11 +223,11 @@ mod tests {
             all.push(fill(address));
             assert!(!all[address].is_empty(), "number {address} found none");
         }
-        assert!(bodies.all.amount() < 256 * MIB, "and some is left");
+        assert!(bodies.all.used() < 256 * MIB, "and some is left");
         // What has verified is not held against its address any more.
         all[0].iter_mut().for_each(Charge::verified);
         assert!(!fill(0).is_empty());
         drop(all);
-        assert_eq!(bodies.all.amount(), 0);
+        assert_eq!(bodies.all.used(), 0);
     }
 }

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-use super::addresses::{Addresses, Counted};
+use super::connection_counter::{ConnectionCounter, Counted};
 use super::serve::ConnectionLimits;
 use crate::observe::metrics::{self, Closed};
 
@@ -56,8 +56,8 @@ pub struct Connections {
     lifetime: Lifetime,
     port: &'static str,
     places: Arc<Semaphore>,
-    addresses: Arc<Addresses>,
-    open: Mutex<Table>,
+    addresses: Arc<ConnectionCounter>,
+    open: Mutex<ConnectionTable>,
     /// What times are counted from.
     start: Instant,
     /// When somebody had to go, or nobody could; 0 for never.
@@ -65,9 +65,9 @@ pub struct Connections {
 }
 
 #[derive(Debug, Default)]
-struct Table {
+struct ConnectionTable {
     next: u64,
-    connections: HashMap<u64, Arc<Connection>>,
+    connections: HashMap<u64, Arc<ConnectionEntry>>,
 }
 
 /// What a port's connections do at the moment.
@@ -83,7 +83,7 @@ pub struct Load {
 
 /// One connection, as the table has it.
 #[derive(Debug)]
-pub(super) struct Connection {
+pub(super) struct ConnectionEntry {
     /// [`Doing`] in the lowest two bits; above them since when, in milliseconds. In one, so that it is closed as what it
     /// was seen to be, or not at all.
     doing: AtomicU64,
@@ -126,10 +126,10 @@ impl Doing {
 
 /// A place among a port's connections, until dropped.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct ConnectionSlot {
     of: Arc<Connections>,
     key: u64,
-    pub(super) connection: Arc<Connection>,
+    pub(super) connection: Arc<ConnectionEntry>,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -171,7 +171,7 @@ impl Connections {
 
     /// A place for a new connection of `address`, somebody else's where there is none left; waits where all have a
     /// delivery in flight. `None` where the address has its bound.
-    pub(super) async fn place(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
+    pub(super) async fn place(self: &Arc<Self>, address: IpAddr) -> Option<ConnectionSlot> {
         let counted = self.addresses.count(address, self.limits.most_of(address))?;
         loop {
             if let Ok(permit) = self.places.clone().try_acquire_owned() {
@@ -185,12 +185,12 @@ impl Connections {
         }
     }
 
-    fn enter(self: &Arc<Self>, address: Counted, of: IpAddr, permit: OwnedSemaphorePermit) -> Place {
+    fn enter(self: &Arc<Self>, address: Counted, of: IpAddr, permit: OwnedSemaphorePermit) -> ConnectionSlot {
         let now = self.now();
         // A share of the last quarter that nobody can tell: the hasher's keys are random.
         let share = f64::from(RandomState::new().hash_one(of) as u16) / f64::from(u16::MAX);
         let part = 1.0 - share / 4.0;
-        let connection = Arc::new(Connection {
+        let connection = Arc::new(ConnectionEntry {
             doing: AtomicU64::new(Doing::Waiting.since(now)),
             verified: AtomicBool::new(false),
             requests: AtomicU32::new(0),
@@ -207,7 +207,7 @@ impl Connections {
         table.next += 1;
         table.connections.insert(key, connection.clone());
         drop(table);
-        Place { of: self.clone(), key, connection, _permit: permit }
+        ConnectionSlot { of: self.clone(), key, connection, _permit: permit }
     }
 
     /// Closes those that come first by the rule above: some of the unverified, else one of the others.
@@ -236,7 +236,7 @@ impl Connections {
     }
 
     /// Held for as long as a look takes, never across an await.
-    fn table(&self) -> MutexGuard<'_, Table> {
+    fn table(&self) -> MutexGuard<'_, ConnectionTable> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -261,7 +261,7 @@ struct Rank {
     doing: u64,
 }
 
-impl Connection {
+impl ConnectionEntry {
     /// `None` for one that must not go, or goes already.
     fn rank(&self, now: Duration) -> Option<Rank> {
         let doing = self.doing.load(Ordering::Relaxed);
@@ -334,7 +334,7 @@ impl Connection {
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionSlot {
     fn drop(&mut self) {
         self.of.table().connections.remove(&self.key);
     }
@@ -358,16 +358,16 @@ mod tests {
         Connections::new("test", limits, Lifetime::default())
     }
 
-    async fn place(of: &Arc<Connections>, address: &str) -> Place {
+    async fn place(of: &Arc<Connections>, address: &str) -> ConnectionSlot {
         of.place(address.parse().unwrap()).await.unwrap()
     }
 
-    fn has_to_go(place: &Place) -> bool {
+    fn has_to_go(place: &ConnectionSlot) -> bool {
         Doing::of(place.connection.doing.load(Ordering::Relaxed)) == Doing::Evicted
     }
 
     /// Since is in milliseconds.
-    fn waits_since(place: &Place, milliseconds: u64) {
+    fn waits_since(place: &ConnectionSlot, milliseconds: u64) {
         place.connection.doing.store(milliseconds << 2, Ordering::Relaxed);
     }
 

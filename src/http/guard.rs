@@ -10,7 +10,7 @@ use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 
 use super::admin::{Operator, refuse};
-use super::callers::Peer;
+use super::client_address::Peer;
 use crate::config::{Admin, Networks};
 
 /// What changes something must bring it. A page can send it to its own origin only; to any other, the browser asks

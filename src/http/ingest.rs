@@ -12,20 +12,20 @@ use tokio::sync::watch;
 use tokio::time::timeout_at;
 use tokio_util::task::TaskTracker;
 
-use super::body::{Bodies, Charge, NotRead};
-use super::callers::{Callers, Client};
-use super::line::{Line, Watch};
-use super::ours::Ours;
-use super::refusals::{self, Refusals};
-use super::unverified::Budget;
-use super::verification::{Allowance, Asked, Verdict, Verification};
+use super::body::{BodyBudget, Charge, NotRead};
+use super::client_address::{ClientAddress, ClientResolver};
+use super::detach::DetachOnDrop;
+use super::diagnosis::{self, DiagnosisQueue};
+use super::failed_auth::FailedAuthBudget;
+use super::report::{DeliveryObserver, DeliveryReport};
+use super::verification::{Allowance, Asked, Authentication, Verification};
 use super::{Phase, body, response};
-use crate::delivery::{Deadline, Delivery, Id};
+use crate::delivery::{Deadline, Delivery, DeliveryId};
 use crate::observe::clock::Clocks;
 use crate::observe::metrics;
 use crate::observe::traces::{Ending, Trace, Tracer};
 use crate::outcome::{Fault, Reason};
-use crate::pipeline::{Ended, Pipeline};
+use crate::pipeline::{DeliveryResult, Pipeline};
 use crate::sources::{Source, Sources};
 
 /// Bounds of a request.
@@ -54,15 +54,15 @@ pub struct Ingest {
     /// Bounds of a request.
     pub limits: Limits,
     /// Bytes of all bodies.
-    pub bodies: Bodies,
+    pub bodies: BodyBudget,
     /// How much work a stranger is worth.
     pub verification: Verification,
     /// Who calls, and how often.
-    pub callers: Callers,
+    pub callers: ClientResolver,
     /// Who is told of each delivery.
-    pub watch: Watch,
+    pub watch: DeliveryObserver,
     /// Who finds out why deliveries are refused.
-    pub refusals: Refusals,
+    pub refusals: DiagnosisQueue,
     /// Who makes spans; `None` where no collector is configured.
     pub tracer: Option<Tracer>,
     /// Whether our clock is off.
@@ -72,10 +72,10 @@ pub struct Ingest {
 /// What is known from the head on.
 #[derive(Clone, Copy)]
 struct Head {
-    id: Id,
+    id: DeliveryId,
     /// When it was complete.
     start: Instant,
-    client: Client,
+    client: ClientAddress,
 }
 
 /// What was let in.
@@ -89,12 +89,12 @@ struct Admitted {
 }
 
 /// Takes a request to its answer.
-pub(super) async fn take(State(ingest): State<Arc<Ingest>>, request: Request) -> Response {
-    let head = Head { id: Id::new(), start: Instant::now(), client: ingest.callers.client(&request) };
+pub(super) async fn ingest(State(ingest): State<Arc<Ingest>>, request: Request) -> Response {
+    let head = Head { id: DeliveryId::new(), start: Instant::now(), client: ingest.callers.client(&request) };
     let source = source(&ingest, &request);
     let mut trace = Trace::open(ingest.tracer.as_ref(), request.method(), request.headers());
     if let Some(text) = source.as_deref().and_then(|source| challenge(source, &request, &head)) {
-        let ended = Ended::handshake(Some(text));
+        let ended = DeliveryResult::handshake(Some(text));
         ingest.tell(&head, source.as_deref(), &ended, trace);
         return response::answer(head.id, &ended, *ingest.phase.borrow() > Phase::Serving);
     }
@@ -168,8 +168,8 @@ async fn admit(
     let read = body::read(&parts.headers, body, limits, until, &ingest.bodies, client.counted()).await;
     let (bytes, charge) = read.map_err(|NotRead { fault, bytes }| {
         // It has cost its place for a while, and proves nothing.
-        ingest.callers.charge(client, Budget::Deliveries, 1);
-        ingest.callers.charge(client, Budget::Work, NOT_READ + bytes as u64);
+        ingest.callers.charge(client, FailedAuthBudget::Deliveries, 1);
+        ingest.callers.charge(client, FailedAuthBudget::Work, NOT_READ + bytes as u64);
         fault
     })?;
     let delivery = Delivery { id: head.id, uri: parts.uri, headers: parts.headers, body: bytes, received_at };
@@ -180,7 +180,7 @@ async fn admit(
 const NOT_READ: u64 = 16 * 1024;
 
 /// From the complete body on, the delivery is ours: it goes on when the client hangs up.
-async fn run(ingest: &Arc<Ingest>, admitted: Admitted, head: Head, mut trace: Trace) -> Ended {
+async fn run(ingest: &Arc<Ingest>, admitted: Admitted, head: Head, mut trace: Trace) -> DeliveryResult {
     let Admitted { source, delivery, deadline, allowance, mut charge } = admitted;
     let work = {
         let ingest = ingest.clone();
@@ -196,7 +196,7 @@ async fn run(ingest: &Arc<Ingest>, admitted: Admitted, head: Head, mut trace: Tr
                 clocks: &ingest.clocks,
             };
             match ingest.verification.verify(delivery, &mut charge, &asked).await {
-                Verdict::Verified(search, stale) => {
+                Authentication::Verified(search, stale) => {
                     let ended = match search.verified() {
                         Some(verified) => {
                             ingest.pipeline.run(&source, &verified, stale, deadline, &mut trace).await
@@ -206,9 +206,9 @@ async fn run(ingest: &Arc<Ingest>, admitted: Admitted, head: Head, mut trace: Tr
                     ingest.tell(&head, Some(&source), &ended, trace);
                     ended
                 }
-                Verdict::Unverified(delivery, fault) => {
+                Authentication::Unverified(delivery, fault) => {
                     ingest.kept_out(&source, &fault, &head);
-                    let ended = Ended::from(fault.clone());
+                    let ended = DeliveryResult::from(fault.clone());
                     ingest.tell(&head, Some(&source), &ended, trace);
                     if let (Some(delivery), StatusCode::UNAUTHORIZED) = (delivery, response::status(&ended)) {
                         ingest.refusals.take(source, delivery, &fault, charge);
@@ -218,7 +218,7 @@ async fn run(ingest: &Arc<Ingest>, admitted: Admitted, head: Head, mut trace: Tr
             }
         }
     };
-    let work = Ours::new(ingest.tasks.track_future(work));
+    let work = DetachOnDrop::new(ingest.tasks.track_future(work));
     match timeout_at(deadline.answer.into(), work).await {
         Ok(Some(ended)) => ended,
         // The pipeline holds the deadline itself; these two are the wall behind it.
@@ -231,11 +231,11 @@ impl Ingest {
     /// What its caller's address kept out, `/status` tells of.
     fn kept_out(&self, source: &Source, fault: &Fault, head: &Head) {
         if matches!(fault.reason, Reason::AddressNotAllowed | Reason::AddressLimited) {
-            refusals::kept_out(source, fault, &head.client, self.callers.header(), head.id);
+            diagnosis::kept_out(source, fault, &head.client, self.callers.header(), head.id);
         }
     }
 
-    fn tell(&self, head: &Head, source: Option<&Source>, ended: &Ended, trace: Trace) {
+    fn tell(&self, head: &Head, source: Option<&Source>, ended: &DeliveryResult, trace: Trace) {
         let took = head.start.elapsed();
         let (outcome, reason) = (ended.outcome(), ended.result.as_ref().err().map(|fault| fault.reason));
         match source {
@@ -255,6 +255,6 @@ impl Ingest {
             topic: ended.stored.as_ref().map(|stored| &*stored.topic),
             place: ended.ack().map(|ack| (ack.partition, ack.offset)),
         });
-        (self.watch)(&Line { delivery: head.id, client: head.client, source, status, took, ended });
+        (self.watch)(&DeliveryReport { delivery: head.id, client: head.client, source, status, took, ended });
     }
 }

@@ -7,9 +7,9 @@ use axum::response::Response;
 use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
 
-use crate::delivery::Id;
+use crate::delivery::DeliveryId;
 use crate::outcome::Outcome;
-use crate::pipeline::{Ended, Text};
+use crate::pipeline::{DeliveryResult, PlainReply};
 
 /// Found again in the log line, the record's headers and the dead letter.
 const DELIVERY_HEADER: &str = "hookstream-delivery";
@@ -19,7 +19,7 @@ pub(super) const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// The one shape of every answer.
 #[derive(Serialize)]
-struct Answer<'a> {
+struct ResponseBody<'a> {
     outcome: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     id: Option<&'a str>,
@@ -33,23 +33,23 @@ struct Answer<'a> {
     offset: Option<i64>,
 }
 
-pub(super) fn status(ended: &Ended) -> StatusCode {
+pub(super) fn status(ended: &DeliveryResult) -> StatusCode {
     match &ended.result {
         Ok(()) if ended.outcome() == Outcome::Spooled => StatusCode::ACCEPTED,
         Ok(()) => StatusCode::OK,
-        Err(fault) => fault.reason.row().status,
+        Err(fault) => fault.reason.info().status,
     }
 }
 
 /// `last` asks the client to open a new connection for its next delivery.
-pub(super) fn answer(id: Id, ended: &Ended, last: bool) -> Response {
+pub(super) fn answer(id: DeliveryId, ended: &DeliveryResult, last: bool) -> Response {
     let status = status(ended);
     let reason = ended.result.as_ref().err().map(|fault| match status {
         // One text for every 401: which check failed would help a forger only.
         StatusCode::UNAUTHORIZED => "unauthorized",
-        _ => fault.reason.row().label,
+        _ => fault.reason.info().label,
     });
-    let body = Answer {
+    let body = ResponseBody {
         outcome: ended.outcome().label(),
         id: ended.event.as_ref().map(|name| name.id.as_str()),
         reason,
@@ -58,7 +58,7 @@ pub(super) fn answer(id: Id, ended: &Ended, last: bool) -> Response {
         offset: ended.ack().map(|ack| ack.offset),
     };
     let mut response = match &ended.text {
-        Some(Text(text)) => plain(status, text),
+        Some(PlainReply(text)) => plain(status, text),
         None => json(status, &body),
     };
     let headers = response.headers_mut();

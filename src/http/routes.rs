@@ -12,7 +12,7 @@ use super::ingest::{self, Ingest};
 
 /// The port that providers call.
 pub fn hooks(state: Arc<Ingest>) -> Router {
-    Router::new().route("/hooks/{source}", any(ingest::take)).fallback(ingest::take).with_state(state)
+    Router::new().route("/hooks/{source}", any(ingest::ingest)).fallback(ingest::ingest).with_state(state)
 }
 
 /// The operator's port. Anybody may probe: the first two are open.

@@ -27,8 +27,8 @@ use tokio_util::task::TaskTracker;
 use tower::Service as _;
 
 use super::Phase;
-use super::callers::Peer;
-use super::connections::{Connection, Connections};
+use super::client_address::Peer;
+use super::connections::{ConnectionEntry, Connections};
 use super::wire;
 use crate::config::Networks;
 use crate::observe::metrics;
@@ -135,7 +135,7 @@ struct Session {
     peer: IpAddr,
     router: Router,
     connections: Arc<Connections>,
-    connection: Arc<Connection>,
+    connection: Arc<ConnectionEntry>,
 }
 
 impl Session {
@@ -228,7 +228,7 @@ struct Evicted;
 /// A request's body, which tells when it is complete: from then on its connection stays.
 struct Receiving {
     body: Incoming,
-    connection: Arc<Connection>,
+    connection: Arc<ConnectionEntry>,
 }
 
 impl http_body::Body for Receiving {

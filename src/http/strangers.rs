@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Semaphore;
 
-use super::addresses::network_of;
+use super::connection_counter::network_of;
 use super::verification::per_address;
-use crate::quota::InUse;
+use crate::quota::Usage;
 
 /// By address. One that has nothing in hand has no entry, so the map is no larger than the listener's bound of
 /// connections.
@@ -19,7 +19,7 @@ pub(super) struct Strangers(Mutex<HashMap<IpAddr, (usize, Arc<Share>)>>);
 #[derive(Debug)]
 pub(super) struct Share {
     /// Bytes of bodies.
-    pub(super) bytes: Arc<InUse>,
+    pub(super) bytes: Arc<Usage>,
     /// Its places in the pool of costly verifications.
     pub(super) searches: Semaphore,
 }
@@ -79,9 +79,9 @@ mod tests {
         let share = |address: &str| strangers.share(address.parse().unwrap());
         let (first, second, other) = (share("2001:db8::1"), share("2001:db8::2"), share("192.0.2.1"));
         let bytes = first.bytes.take(10, 10).unwrap();
-        assert_eq!((second.bytes.amount(), other.bytes.amount()), (10, 0));
+        assert_eq!((second.bytes.used(), other.bytes.used()), (10, 0));
         drop(first);
-        assert_eq!(share("2001:db8::3").bytes.amount(), 10, "somebody still holds it");
+        assert_eq!(share("2001:db8::3").bytes.used(), 10, "somebody still holds it");
         drop((bytes, second, other));
         assert!(strangers.open().is_empty());
     }

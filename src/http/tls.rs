@@ -17,7 +17,7 @@ use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 use x509_parser::extensions::GeneralName;
 
-use crate::config::{self, Loaded, Problems, SecretText};
+use crate::config::{self, ConfigErrors, LoadedConfig, SecretText};
 use crate::files;
 use crate::observe::metrics;
 
@@ -29,7 +29,7 @@ const SHORT: usize = 16;
 
 /// What the configuration says of both ports' security, its files read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Ports {
+pub struct PortSecurity {
     /// `[http.tls]`; `None` for plain HTTP.
     pub hooks: Option<Tls>,
     /// `[admin.tls]`, likewise.
@@ -39,11 +39,11 @@ pub struct Ports {
 }
 
 /// What new connections and requests are judged by; a reload swaps it.
-pub type InUse = Arc<ArcSwap<Ports>>;
+pub type CurrentTls = Arc<ArcSwap<PortSecurity>>;
 
-impl Ports {
+impl PortSecurity {
     /// Reads the files. Blocks, for moments.
-    pub fn read(loaded: &Loaded, problems: &mut Problems) -> Self {
+    pub fn read(loaded: &LoadedConfig, problems: &mut ConfigErrors) -> Self {
         let mut tls = |key, rules: &Option<config::Tls>| {
             rules.as_ref().and_then(|rules| Tls::read(key, rules, problems))
         };
@@ -116,12 +116,12 @@ impl Ports {
 }
 
 /// For [`super::serve`] of the port that providers call.
-pub fn hooks_tls(ports: InUse) -> impl Fn() -> Option<Arc<ServerConfig>> + Send {
+pub fn hooks_tls(ports: CurrentTls) -> impl Fn() -> Option<Arc<ServerConfig>> + Send {
     move || ports.load().hooks.as_ref().map(|tls| tls.server.clone())
 }
 
 /// For [`super::serve`] of the operator's port.
-pub fn admin_tls(ports: InUse) -> impl Fn() -> Option<Arc<ServerConfig>> + Send {
+pub fn admin_tls(ports: CurrentTls) -> impl Fn() -> Option<Arc<ServerConfig>> + Send {
     move || ports.load().admin.as_ref().map(|tls| tls.server.clone())
 }
 
@@ -187,7 +187,7 @@ impl fmt::Debug for Tls {
 }
 
 impl Tls {
-    fn read(key: &str, rules: &config::Tls, problems: &mut Problems) -> Option<Self> {
+    fn read(key: &str, rules: &config::Tls, problems: &mut ConfigErrors) -> Option<Self> {
         let mut told = |name: &str, message| problems.add(format!("{key}.{name}"), message);
         let chain = certificates(&rules.cert).map_err(|message| told("cert", message)).ok();
         let private = private_key(&rules.key).map_err(|message| told("key", message)).ok();
@@ -288,12 +288,12 @@ pub fn dns_name(path: &Path) -> Option<String> {
 mod tests {
     use super::*;
 
-    fn ports(token: &str) -> Ports {
+    fn ports(token: &str) -> PortSecurity {
         let token = Token::new(&SecretText::new(token)).unwrap();
-        Ports { bearer: Some(token), ..Ports::default() }
+        PortSecurity { bearer: Some(token), ..PortSecurity::default() }
     }
 
-    fn admits(ports: &Ports, values: &[&'static str]) -> bool {
+    fn admits(ports: &PortSecurity, values: &[&'static str]) -> bool {
         let mut headers = HeaderMap::new();
         for value in values {
             headers.append(header::AUTHORIZATION, HeaderValue::from_static(value));
@@ -318,7 +318,7 @@ mod tests {
         }
         assert!(!admits(&asking, &[]));
         assert!(!admits(&asking, &["Bearer 0123456789abcdef", "Bearer 0123456789abcdef"]));
-        assert!(admits(&Ports::default(), &[]), "none is asked for");
+        assert!(admits(&PortSecurity::default(), &[]), "none is asked for");
     }
 
     #[test]

@@ -26,17 +26,17 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout_at;
 
-use super::addresses::network_of;
-use super::body::{Bodies, Charge};
-use super::callers::{Callers, Client};
+use super::body::{BodyBudget, Charge};
+use super::client_address::{ClientAddress, ClientResolver};
+use super::connection_counter::network_of;
+use super::failed_auth::{FailedAuthBudget, UsedUp};
 use super::ingest::Limits;
-use super::unverified::{Budget, UsedUp};
 use crate::delivery::{Deadline, Delivery};
 use crate::observe::clock::Clocks;
 use crate::observe::metrics::{self, Limited};
 use crate::outcome::{Fault, Reason};
 use crate::sources::Source;
-use crate::verify::{Cost, Search};
+use crate::verify::{Cost, SecretSearch};
 
 /// Bytes of hashing that an async worker does by itself: some 0.15 ms. A turn of another thread costs up to a tenth of
 /// that where the machine is idle, and more where it is not.
@@ -76,19 +76,19 @@ pub struct Verification {
 /// Who asks for a verification, and against what it counts.
 pub(super) struct Asked<'a> {
     pub(super) source: &'a Arc<Source>,
-    pub(super) client: &'a Client,
+    pub(super) client: &'a ClientAddress,
     pub(super) allowance: Allowance,
     pub(super) deadline: Deadline,
-    pub(super) callers: &'a Callers,
-    pub(super) bodies: &'a Bodies,
+    pub(super) callers: &'a ClientResolver,
+    pub(super) bodies: &'a BodyBudget,
     pub(super) limits: &'a Limits,
     pub(super) clocks: &'a Clocks,
 }
 
 /// What became of it.
-pub(super) enum Verdict {
+pub(super) enum Authentication {
     /// A secret of the source signed it; with what becomes of its age.
-    Verified(Search, Option<Fault>),
+    Verified(SecretSearch, Option<Fault>),
     /// None did, as far as it was tried. Without the delivery where its search broke off.
     Unverified(Option<Delivery>, Fault),
 }
@@ -103,24 +103,26 @@ impl Default for Verification {
     }
 }
 
-impl Callers {
+impl ClientResolver {
     /// What is left to a client; `likely` is what its delivery would cost at the least.
     ///
     /// # Errors
     /// `address_limited`
-    pub(super) fn allowance(&self, client: &Client, likely: u64) -> Result<Allowance, Fault> {
+    pub(super) fn allowance(&self, client: &ClientAddress, likely: u64) -> Result<Allowance, Fault> {
         let used_up = self.used_up(client);
         if used_up == UsedUp::default() {
             return Ok(Allowance::All);
         }
-        if used_up.contains(Budget::Deliveries) {
+        if used_up.contains(FailedAuthBudget::Deliveries) {
             metrics::limited(Limited::AddressDeliveries);
             return Err(Fault::new(Reason::AddressLimited, "unverified_rate_per_address"));
         }
-        if used_up.contains(Budget::Work) && (used_up.contains(Budget::SmallWork) || likely > SMALL) {
+        if used_up.contains(FailedAuthBudget::Work)
+            && (used_up.contains(FailedAuthBudget::SmallWork) || likely > SMALL)
+        {
             return Err(past_work());
         }
-        Ok(if used_up.contains(Budget::Work) { Allowance::Small } else { Allowance::All })
+        Ok(if used_up.contains(FailedAuthBudget::Work) { Allowance::Small } else { Allowance::All })
     }
 }
 
@@ -131,9 +133,14 @@ fn past_work() -> Fault {
 
 impl Verification {
     /// Finds who signed the delivery, within the bounds. What does not verify is charged.
-    pub(super) async fn verify(&self, delivery: Delivery, charge: &mut Charge, asked: &Asked<'_>) -> Verdict {
-        let (search, found) = self.search(Search::new(delivery), charge, asked).await;
-        let verified = search.as_ref().and_then(Search::verified);
+    pub(super) async fn verify(
+        &self,
+        delivery: Delivery,
+        charge: &mut Charge,
+        asked: &Asked<'_>,
+    ) -> Authentication {
+        let (search, found) = self.search(SecretSearch::new(delivery), charge, asked).await;
+        let verified = search.as_ref().and_then(SecretSearch::verified);
         let judged = match (found, verified) {
             (Ok(()), Some(verified)) => {
                 let judged = asked.source.judge_age(&verified);
@@ -145,15 +152,15 @@ impl Verification {
         match (judged, search) {
             (Ok(stale), Some(search)) => {
                 charge.verified();
-                Verdict::Verified(search, stale)
+                Authentication::Verified(search, stale)
             }
             (judged, search) => {
                 let fault = judged.err().unwrap_or_else(|| Reason::SignatureMismatch.into());
                 // Of one that is authentic nobody is charged with our clock.
                 if fault.reason != Reason::ClockOff {
-                    asked.charge(search.as_ref().map_or(0, Search::work), &fault);
+                    asked.charge(search.as_ref().map_or(0, SecretSearch::work), &fault);
                 }
-                Verdict::Unverified(search.map(Search::into_delivery), fault)
+                Authentication::Unverified(search.map(SecretSearch::into_delivery), fault)
             }
         }
     }
@@ -161,10 +168,10 @@ impl Verification {
     /// What was tried so far, `None` where that broke off, and why nothing was found.
     async fn search(
         &self,
-        mut search: Search,
+        mut search: SecretSearch,
         charge: &mut Charge,
         asked: &Asked<'_>,
-    ) -> (Option<Search>, Result<(), Fault>) {
+    ) -> (Option<SecretSearch>, Result<(), Fault>) {
         let verifier = &asked.source.verifier;
         let cost = verifier.cost(search.delivery().body.len());
         if cost.likely <= INLINE {
@@ -187,7 +194,7 @@ impl Verification {
     /// With a place among its address's own first, so that the queue for the pool goes round between addresses.
     async fn in_pool(
         &self,
-        search: &mut Option<Search>,
+        search: &mut Option<SecretSearch>,
         cost: Cost,
         charge: &mut Charge,
         asked: &Asked<'_>,
@@ -197,14 +204,14 @@ impl Verification {
         let stranger = charge.count(address, asked.bodies, asked.limits)?;
         let _own = place(&stranger.searches, until).await?;
         // Those of the address that came before may have used it up.
-        if asked.callers.used_up(asked.client).contains(Budget::Work) {
+        if asked.callers.used_up(asked.client).contains(FailedAuthBudget::Work) {
             return Err(past_work());
         }
         // Where there is hardly more to try, a second turn would cost more than it is good for.
         let at_once = cost.all <= 2 * cost.likely;
         if at_once || cost.likely > INLINE {
             let _place = place(&self.likely, until).await?;
-            let tried = if at_once { Tried::All } else { Tried::Likely };
+            let tried = if at_once { PoolJob::All } else { PoolJob::Likely };
             if turn(search, asked.source, tried, until).await? || at_once {
                 return Ok(());
             }
@@ -216,7 +223,7 @@ impl Verification {
             metrics::limited(Limited::SourceWork);
             return Err(Fault::new(Reason::Overloaded, "what the source may cost unverified is used up"));
         }
-        turn(search, asked.source, Tried::All, until).await?;
+        turn(search, asked.source, PoolJob::All, until).await?;
         self.known.insert(network, ());
         Ok(())
     }
@@ -224,7 +231,7 @@ impl Verification {
 
 /// What a turn in the pool is for.
 #[derive(Clone, Copy)]
-enum Tried {
+enum PoolJob {
     Likely,
     All,
 }
@@ -243,17 +250,17 @@ async fn place(places: &Semaphore, until: Instant) -> Result<SemaphorePermit<'_>
 /// Goes on with the search on a thread of its own; whether it is found. `search` is left empty only where that broke
 /// off.
 async fn turn(
-    search: &mut Option<Search>,
+    search: &mut Option<SecretSearch>,
     source: &Arc<Source>,
-    tried: Tried,
+    tried: PoolJob,
     until: Instant,
 ) -> Result<bool, Fault> {
     let broke_off = || Fault::new(Reason::Overloaded, "the search for its secret broke off");
     let (mut moved, source) = (search.take().ok_or_else(broke_off)?, source.clone());
     let work = move || {
         let found = match tried {
-            Tried::Likely => source.verifier.likely(&mut moved),
-            Tried::All => source.verifier.all(&mut moved, Some(until)).map(|()| true),
+            PoolJob::Likely => source.verifier.likely(&mut moved),
+            PoolJob::All => source.verifier.all(&mut moved, Some(until)).map(|()| true),
         };
         (moved, found)
     };
@@ -273,10 +280,14 @@ impl Asked<'_> {
     fn charge(&self, work: u64, fault: &Fault) {
         self.source.unverified.add(work);
         let small = self.allowance == Allowance::Small;
-        self.callers.charge(self.client, if small { Budget::SmallWork } else { Budget::Work }, work);
+        self.callers.charge(
+            self.client,
+            if small { FailedAuthBudget::SmallWork } else { FailedAuthBudget::Work },
+            work,
+        );
         // What is ours to be blamed for is no try of theirs.
-        if fault.reason.row().status == StatusCode::UNAUTHORIZED {
-            self.callers.charge(self.client, Budget::Deliveries, 1);
+        if fault.reason.info().status == StatusCode::UNAUTHORIZED {
+            self.callers.charge(self.client, FailedAuthBudget::Deliveries, 1);
         }
         metrics::unverified_work(&self.source.name, work);
     }

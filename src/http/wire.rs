@@ -11,7 +11,7 @@ use http::uri::Authority;
 use http::{HeaderMap, Version, header};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::connections::Connection;
+use super::connections::ConnectionEntry;
 
 /// What is kept of a line in a head: the names and values that say where a body ends are shorter.
 const KEPT: usize = 64;
@@ -54,13 +54,13 @@ fn check_coding(headers: &HeaderMap) -> Result<(), &'static str> {
 /// noted with the connection, and the request refused when hyper has read its head, or its body.
 pub(super) struct Lines<S> {
     stream: S,
-    connection: Arc<Connection>,
-    reader: Reader,
+    connection: Arc<ConnectionEntry>,
+    reader: RequestScanner,
 }
 
 impl<S> Lines<S> {
-    pub(super) fn new(stream: S, connection: Arc<Connection>) -> Self {
-        Self { stream, connection, reader: Reader::default() }
+    pub(super) fn new(stream: S, connection: Arc<ConnectionEntry>) -> Self {
+        Self { stream, connection, reader: RequestScanner::default() }
     }
 }
 
@@ -112,12 +112,12 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Lines<S> {
 /// Follows requests far enough to know which bytes are lines. It judges the ends of lines only: what else is wrong with
 /// a head, hyper or [`check`] find.
 #[derive(Debug, Default)]
-struct Reader {
+struct RequestScanner {
     at: At,
     /// The one that is being read, from 1; 0 before the first.
     request: u32,
-    line: Line,
-    body: Body,
+    line: LineBuffer,
+    body: BodyFraming,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -135,7 +135,7 @@ enum At {
 }
 
 #[derive(Debug, Default, Clone, Copy)]
-enum Body {
+enum BodyFraming {
     #[default]
     None,
     Length(u64),
@@ -144,19 +144,19 @@ enum Body {
 
 /// A line so far.
 #[derive(Debug)]
-struct Line {
+struct LineBuffer {
     start: [u8; KEPT],
     length: usize,
     last: u8,
 }
 
-impl Default for Line {
+impl Default for LineBuffer {
     fn default() -> Self {
         Self { start: [0; KEPT], length: 0, last: 0 }
     }
 }
 
-impl Line {
+impl LineBuffer {
     fn push(&mut self, bytes: &[u8]) {
         let free = self.start.get_mut(self.length..).unwrap_or_default();
         free.iter_mut().zip(bytes).for_each(|(kept, byte)| *kept = *byte);
@@ -170,7 +170,7 @@ impl Line {
     }
 }
 
-impl Reader {
+impl RequestScanner {
     /// Follows `bytes`; the number of the request in which something is wrong.
     fn read(&mut self, mut bytes: &[u8]) -> Option<u32> {
         while !bytes.is_empty() && self.at != At::Refused {
@@ -201,7 +201,7 @@ impl Reader {
     fn skip(&mut self, left: u64) {
         self.at = match (left, self.body) {
             (1.., _) => At::Bytes(left),
-            (0, Body::Chunked) => At::ChunkSize,
+            (0, BodyFraming::Chunked) => At::ChunkSize,
             (0, _) => At::Start,
         };
     }
@@ -212,12 +212,12 @@ impl Reader {
             At::Start if text.is_empty() => {}
             At::Start => {
                 self.request += 1;
-                (self.at, self.body) = (At::Headers, Body::None);
+                (self.at, self.body) = (At::Headers, BodyFraming::None);
             }
             At::Headers if text.is_empty() => match self.body {
-                Body::None | Body::Length(0) => self.at = At::Start,
-                Body::Length(length) => self.at = At::Bytes(length),
-                Body::Chunked => self.at = At::ChunkSize,
+                BodyFraming::None | BodyFraming::Length(0) => self.at = At::Start,
+                BodyFraming::Length(length) => self.at = At::Bytes(length),
+                BodyFraming::Chunked => self.at = At::ChunkSize,
             },
             At::Headers => self.header(text, length)?,
             At::ChunkSize => {
@@ -240,12 +240,12 @@ impl Reader {
         let (name, value) = text.split_at(colon);
         let value = value.get(1..)?.trim_ascii();
         if name.eq_ignore_ascii_case(b"transfer-encoding") {
-            self.body = Body::Chunked;
-        } else if name.eq_ignore_ascii_case(b"content-length") && !matches!(self.body, Body::Chunked) {
+            self.body = BodyFraming::Chunked;
+        } else if name.eq_ignore_ascii_case(b"content-length") && !matches!(self.body, BodyFraming::Chunked) {
             if length > KEPT {
                 return None;
             }
-            self.body = Body::Length(str::from_utf8(value).ok()?.parse().ok()?);
+            self.body = BodyFraming::Length(str::from_utf8(value).ok()?.parse().ok()?);
         }
         Some(())
     }

@@ -12,9 +12,9 @@ use rdkafka::admin::{
 use rdkafka::client::DefaultClientContext;
 use rdkafka::error::RDKafkaErrorCode;
 
-use super::Connection;
-use super::ffi::{self, Alteration, Group};
-use super::refused::refused;
+use super::ClusterConfig;
+use super::config_error::refused;
+use super::ffi::{self, Alteration, GroupDescription};
 
 /// The bound of each call to the cluster.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -29,12 +29,12 @@ pub struct Cluster {
     /// How many brokers there are.
     pub brokers: usize,
     /// By name.
-    pub topics: BTreeMap<String, Size>,
+    pub topics: BTreeMap<String, TopicSize>,
 }
 
 /// How large a topic is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Size {
+pub struct TopicSize {
     /// How many partitions.
     pub partitions: usize,
     /// Replicas of that partition which has the fewest.
@@ -43,7 +43,7 @@ pub struct Size {
 
 /// A topic as it really is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Shape {
+pub struct TopicDescription {
     /// How many partitions.
     pub partitions: usize,
     /// How many copies a record gets.
@@ -61,7 +61,7 @@ pub struct Setting {
     pub own: bool,
 }
 
-impl Shape {
+impl TopicDescription {
     /// `cleanup.policy`; `None` if it could not be read.
     pub fn cleanup_policy(&self) -> Option<&str> {
         self.settings.get("cleanup.policy").map(|setting| &*setting.value)
@@ -76,7 +76,7 @@ impl Shape {
 
 /// A topic that could not be created or altered.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refusal {
+pub struct TopicError {
     /// Its name.
     pub topic: String,
     /// Because we may not.
@@ -85,7 +85,7 @@ pub struct Refusal {
     pub why: String,
 }
 
-impl Refusal {
+impl TopicError {
     fn new(topic: String, code: RDKafkaErrorCode, why: String) -> Self {
         let denied = matches!(
             code,
@@ -106,7 +106,7 @@ pub struct Copies {
 
 impl Copies {
     /// The fewest copies that a record has when acks=all has acknowledged it; `None` if nobody knows.
-    pub fn sure(&self) -> Option<usize> {
+    pub fn guaranteed_copies(&self) -> Option<usize> {
         match self.min_insync {
             Some(min) => Some(self.replication.min(min.max(1))),
             None if self.replication <= 1 => Some(self.replication),
@@ -133,7 +133,7 @@ impl Admin {
     ///
     /// # Errors
     /// When librdkafka refuses a property.
-    pub fn new(connection: &Connection) -> anyhow::Result<Self> {
+    pub fn new(connection: &ClusterConfig) -> anyhow::Result<Self> {
         let client = connection.client_config(&[]).create().map_err(refused)?;
         Ok(Self(Arc::new(client)))
     }
@@ -150,7 +150,7 @@ impl Admin {
         let topics = metadata.topics().iter().map(|topic| {
             let replicas = topic.partitions().iter().map(|partition| partition.replicas().len());
             let replication = replicas.min().unwrap_or_default();
-            (topic.name().to_owned(), Size { partitions: topic.partitions().len(), replication })
+            (topic.name().to_owned(), TopicSize { partitions: topic.partitions().len(), replication })
         });
         Ok(Cluster { brokers: metadata.brokers().len(), topics: topics.collect() })
     }
@@ -160,7 +160,7 @@ impl Admin {
     /// # Errors
     /// When no broker answers in time, or none that can tell a topic's configuration.
     pub async fn copies(&self, topics: &[String]) -> anyhow::Result<BTreeMap<String, Copies>> {
-        let shapes = self.shapes(topics).await?;
+        let shapes = self.topic_descriptions(topics).await?;
         Ok(shapes.into_iter().map(|(topic, shape)| (topic, shape.copies)).collect())
     }
 
@@ -168,10 +168,13 @@ impl Admin {
     ///
     /// # Errors
     /// When no broker answers in time, or none that can tell a topic's configuration.
-    pub async fn shapes(&self, topics: &[String]) -> anyhow::Result<BTreeMap<String, Shape>> {
+    pub async fn topic_descriptions(
+        &self,
+        topics: &[String],
+    ) -> anyhow::Result<BTreeMap<String, TopicDescription>> {
         let mut cluster = self.cluster().await?.topics;
         let there = topics.iter().filter_map(|topic| cluster.remove_entry(topic));
-        let there: BTreeMap<String, Size> = there.collect();
+        let there: BTreeMap<String, TopicSize> = there.collect();
         if there.is_empty() {
             return Ok(BTreeMap::new());
         }
@@ -194,12 +197,12 @@ impl Admin {
             });
             settings.collect::<BTreeMap<_, _>>()
         };
-        let shapes = there.into_iter().map(|(topic, Size { partitions, replication })| {
+        let shapes = there.into_iter().map(|(topic, TopicSize { partitions, replication })| {
             let settings = settings(&topic);
             let min_insync =
                 settings.get("min.insync.replicas").and_then(|setting| setting.value.parse().ok());
             let copies = Copies { replication, min_insync };
-            (topic, Shape { partitions, copies, settings })
+            (topic, TopicDescription { partitions, copies, settings })
         });
         Ok(shapes.collect())
     }
@@ -213,7 +216,7 @@ impl Admin {
         if self.is_in_memory().await? {
             return Ok(topics.iter().map(|topic| (topic.clone(), Some(false))).collect());
         }
-        let shapes = self.shapes(topics).await?;
+        let shapes = self.topic_descriptions(topics).await?;
         Ok(shapes.into_iter().map(|(topic, shape)| (topic, shape.compacts())).collect())
     }
 
@@ -232,9 +235,9 @@ impl Admin {
     ///
     /// # Errors
     /// When no broker answers in time.
-    pub async fn refusals(&self, topics: &[NewTopic]) -> anyhow::Result<Vec<Refusal>> {
+    pub async fn refusals(&self, topics: &[NewTopic]) -> anyhow::Result<Vec<TopicError>> {
         let refused = self.try_create(topics, true).await?;
-        Ok(refused.into_iter().map(|(topic, code)| Refusal::new(topic, code, code.to_string())).collect())
+        Ok(refused.into_iter().map(|(topic, code)| TopicError::new(topic, code, code.to_string())).collect())
     }
 
     /// Creates the topics. One that somebody else has created meanwhile is no error.
@@ -257,7 +260,7 @@ impl Admin {
     ///
     /// # Errors
     /// When no broker answers in time.
-    pub async fn alter(&self, wished: Vec<Alteration>, only_ask: bool) -> anyhow::Result<Vec<Refusal>> {
+    pub async fn alter(&self, wished: Vec<Alteration>, only_ask: bool) -> anyhow::Result<Vec<TopicError>> {
         if wished.is_empty() {
             return Ok(Vec::new());
         }
@@ -265,7 +268,7 @@ impl Admin {
         let alter = move || ffi::alter(client.inner(), &wished, only_ask, TIMEOUT);
         let refused = tokio::task::spawn_blocking(alter).await??;
         let refusal = |(topic, code, why): (String, RDKafkaErrorCode, String)| {
-            Refusal::new(topic, code, if why.is_empty() { code.to_string() } else { why })
+            TopicError::new(topic, code, if why.is_empty() { code.to_string() } else { why })
         };
         Ok(refused.into_iter().map(refusal).collect())
     }
@@ -274,7 +277,7 @@ impl Admin {
     ///
     /// # Errors
     /// When a broker does not answer in time.
-    pub(super) async fn groups(&self) -> anyhow::Result<BTreeMap<String, Group>> {
+    pub(super) async fn groups(&self) -> anyhow::Result<BTreeMap<String, GroupDescription>> {
         let client = self.0.clone();
         tokio::task::spawn_blocking(move || ffi::groups(client.inner(), TIMEOUT)).await?
     }
@@ -287,7 +290,7 @@ impl Admin {
         &self,
         wished: &[(String, usize)],
         only_ask: bool,
-    ) -> anyhow::Result<Vec<Refusal>> {
+    ) -> anyhow::Result<Vec<TopicError>> {
         if wished.is_empty() {
             return Ok(Vec::new());
         }
@@ -296,7 +299,7 @@ impl Admin {
         let options = options.operation_timeout(Some(TIMEOUT)).request_timeout(Some(TIMEOUT));
         let results = self.0.create_partitions(&wished, &options).await.context("no Kafka broker answers")?;
         let refused = results.into_iter().filter_map(Result::err);
-        Ok(refused.map(|(topic, code)| Refusal::new(topic, code, code.to_string())).collect())
+        Ok(refused.map(|(topic, code)| TopicError::new(topic, code, code.to_string())).collect())
     }
 
     /// Those that were not created, with the broker's reason.

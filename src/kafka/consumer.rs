@@ -20,11 +20,11 @@ use rdkafka::message::{BorrowedMessage, Message as _};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tokio::sync::mpsc;
 
-use super::Connection;
-use super::refused::refused;
+use super::ClusterConfig;
+use super::config_error::refused;
 
 mod fetched;
-pub(super) mod first;
+pub(super) mod first_unread;
 #[cfg(test)]
 mod tests;
 
@@ -131,12 +131,12 @@ impl Consumer {
     ///
     /// # Errors
     /// When librdkafka refuses a property.
-    pub fn new(connection: &Connection) -> anyhow::Result<Self> {
+    pub fn new(connection: &ClusterConfig) -> anyhow::Result<Self> {
         Self::with(connection, &[])
     }
 
     /// `forced` stands over the user's properties.
-    fn with(connection: &Connection, forced: &[(&str, &str)]) -> anyhow::Result<Self> {
+    fn with(connection: &ClusterConfig, forced: &[(&str, &str)]) -> anyhow::Result<Self> {
         let defaults = [
             ("group.id", GROUP),
             // The start may have fallen under retention since it was asked for.

@@ -13,9 +13,9 @@ use std::time::Duration;
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use jiff::Timestamp;
 
-use super::consumer::first::{First, Place};
-use super::ffi::{Committed, Group};
-use super::{Admin, Connection, Consumer};
+use super::consumer::first_unread::{FirstUnread, TopicPartitionOffset};
+use super::ffi::{Committed, GroupDescription};
+use super::{Admin, ClusterConfig, Consumer};
 use crate::names;
 
 /// Groups that are asked for their offsets at a time.
@@ -43,15 +43,15 @@ pub struct GroupLag {
     /// Its name.
     pub name: String,
     /// What it is like; `None` where Kafka lists no such group.
-    pub group: Option<Group>,
+    pub group: Option<GroupDescription>,
     /// All partitions of each topic of which it has committed at least one, in their order; or why there
     /// are none.
-    pub partitions: Result<Vec<PartitionLag>, NoRows>,
+    pub partitions: Result<Vec<PartitionLag>, GroupLagError>,
 }
 
 /// Why nothing is known of a group.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum NoRows {
+pub enum GroupLagError {
     /// Kafka lists none of this name.
     NoSuchGroup,
     /// It has committed nothing on our topics.
@@ -60,7 +60,7 @@ pub enum NoRows {
     Unreadable(String),
 }
 
-impl fmt::Display for NoRows {
+impl fmt::Display for GroupLagError {
     /// Half a sentence.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -85,7 +85,7 @@ pub struct PartitionLag {
     /// The log end: the offset that the next record gets.
     pub end: Option<i64>,
     /// How far the group is behind.
-    pub behind: Result<Behind, Unknown>,
+    pub behind: Result<Behind, LagUnknown>,
 }
 
 /// How far behind a log end.
@@ -102,7 +102,7 @@ pub struct Behind {
 
 /// Why a lag is unknown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unknown {
+pub enum LagUnknown {
     /// There are records, and where the group will begin is its client's matter.
     NothingCommitted,
     /// The log was made anew since: a topic that was deleted, a cluster that lost its end.
@@ -113,7 +113,7 @@ pub enum Unknown {
     NoEnd,
 }
 
-impl Unknown {
+impl LagUnknown {
     /// Half a sentence.
     pub fn why(self) -> &'static str {
         match self {
@@ -133,13 +133,13 @@ struct Judged {
 }
 
 /// `log` is start and end.
-fn judge(committed: Option<i64>, log: Option<(i64, i64)>) -> Result<Judged, Unknown> {
-    let (start, end) = log.ok_or(Unknown::NoEnd)?;
+fn judge(committed: Option<i64>, log: Option<(i64, i64)>) -> Result<Judged, LagUnknown> {
+    let (start, end) = log.ok_or(LagUnknown::NoEnd)?;
     let count = |from: i64, to: i64| u64::try_from(to.saturating_sub(from)).unwrap_or(0);
     match committed {
         None if start >= end => Ok(Judged { records: 0, deleted: 0, unread: None }),
-        None => Err(Unknown::NothingCommitted),
-        Some(committed) if committed > end => Err(Unknown::PastTheEnd),
+        None => Err(LagUnknown::NothingCommitted),
+        Some(committed) if committed > end => Err(LagUnknown::PastTheEnd),
         Some(committed) => {
             let next = committed.max(start);
             let unread = (next < end).then_some(next);
@@ -159,8 +159,8 @@ impl Meter {
     ///
     /// # Errors
     /// When librdkafka refuses a property.
-    pub fn new(connection: &Connection) -> anyhow::Result<Self> {
-        Ok(Self { consumer: Consumer::of_single_records(connection)?, admin: Admin::new(connection)? })
+    pub fn new(connection: &ClusterConfig) -> anyhow::Result<Self> {
+        Ok(Self { consumer: Consumer::for_lag(connection)?, admin: Admin::new(connection)? })
     }
 
     /// Measures the groups that the patterns name (`*` stands for anything), without any all groups, on the
@@ -187,9 +187,9 @@ impl Meter {
             let group = listed.remove(&name);
             let rows = match group {
                 Some(_) => rows(&offsets, &ours, &places, &bounds),
-                None => Err(NoRows::NoSuchGroup),
+                None => Err(GroupLagError::NoSuchGroup),
             };
-            if matches!(rows, Err(NoRows::NoSuchGroup | NoRows::NothingCommitted))
+            if matches!(rows, Err(GroupLagError::NoSuchGroup | GroupLagError::NothingCommitted))
                 && !patterns.contains(&name)
             {
                 continue;
@@ -202,7 +202,7 @@ impl Meter {
         let firsts = self.consumer.firsts(unread, READING).await?;
         let measured = Timestamp::now();
         let groups = judged.into_iter().map(|(name, group, rows)| {
-            let finish = |row: Row| row.finish(&firsts, measured);
+            let finish = |row: PartitionRow| row.finish(&firsts, measured);
             GroupLag { name, group, partitions: rows.map(|rows| rows.into_iter().map(finish).collect()) }
         });
         let groups = groups.collect();
@@ -210,7 +210,7 @@ impl Meter {
         Ok(Lag { measured, groups, topics: existing.len(), ends })
     }
 
-    async fn list(&self) -> anyhow::Result<BTreeMap<String, Group>> {
+    async fn list(&self) -> anyhow::Result<BTreeMap<String, GroupDescription>> {
         match self.admin.groups().await {
             Err(_) if self.admin.is_in_memory().await.unwrap_or(false) => {
                 anyhow::bail!("the in-memory Kafka of `hookstream dev` lists no consumer groups")
@@ -229,7 +229,7 @@ impl Meter {
 }
 
 /// Those that fit a pattern, and those that are named without a `*`, whether they are there or not.
-fn chosen(patterns: &[String], listed: &BTreeMap<String, Group>) -> BTreeSet<String> {
+fn chosen(patterns: &[String], listed: &BTreeMap<String, GroupDescription>) -> BTreeSet<String> {
     if patterns.is_empty() {
         return listed.keys().cloned().collect();
     }
@@ -239,29 +239,29 @@ fn chosen(patterns: &[String], listed: &BTreeMap<String, Group>) -> BTreeSet<Str
 }
 
 /// A partition of a group, before its record is read.
-struct Row {
+struct PartitionRow {
     topic: String,
     partition: i32,
     committed: Option<i64>,
     end: Option<i64>,
-    judged: Result<Judged, Unknown>,
+    judged: Result<Judged, LagUnknown>,
 }
 
-impl Row {
+impl PartitionRow {
     /// The place of the record whose timestamp is wanted.
-    fn unread(&self) -> Option<Place> {
+    fn unread(&self) -> Option<TopicPartitionOffset> {
         let offset = self.judged.as_ref().ok()?.unread?;
         Some((self.topic.clone(), self.partition, offset))
     }
 
-    fn finish(self, firsts: &BTreeMap<Place, First>, now: Timestamp) -> PartitionLag {
+    fn finish(self, firsts: &BTreeMap<TopicPartitionOffset, FirstUnread>, now: Timestamp) -> PartitionLag {
         let first = self.unread().map(|place| firsts.get(&place).cloned());
         let behind = self.judged.map(|Judged { records, deleted, .. }| {
             let seconds = match first {
-                None | Some(Some(First::Nothing)) => Ok(0.0),
+                None | Some(Some(FirstUnread::Nothing)) => Ok(0.0),
                 // A producer's clock may be ahead of ours.
-                Some(Some(First::At(time))) => Ok((now.as_millisecond() - time).max(0) as f64 / 1000.0),
-                Some(Some(First::Unread(why))) => Err(why),
+                Some(Some(FirstUnread::At(time))) => Ok((now.as_millisecond() - time).max(0) as f64 / 1000.0),
+                Some(Some(FirstUnread::Unread(why))) => Err(why),
                 Some(None) => Err(String::from("the record was not read")),
             };
             Behind { records, deleted, seconds }
@@ -277,19 +277,19 @@ fn rows(
     ours: &BTreeSet<&String>,
     there: &[(String, i32)],
     bounds: &BTreeMap<(String, i32), (i64, i64)>,
-) -> Result<Vec<Row>, NoRows> {
+) -> Result<Vec<PartitionRow>, GroupLagError> {
     use rdkafka::error::RDKafkaErrorCode::GroupIdNotFound;
 
     let offsets = match offsets {
         Ok(offsets) => offsets,
         // Also what Kafka says of a group of another kind, which commits no offsets: a share group.
-        Err(GroupIdNotFound) => return Err(NoRows::NothingCommitted),
-        Err(code) => return Err(NoRows::Unreadable(code.to_string())),
+        Err(GroupIdNotFound) => return Err(GroupLagError::NothingCommitted),
+        Err(code) => return Err(GroupLagError::Unreadable(code.to_string())),
     };
     let topics: BTreeSet<&String> =
         offsets.keys().map(|(topic, _)| topic).filter(|topic| ours.contains(topic)).collect();
     if topics.is_empty() {
-        return Err(NoRows::NothingCommitted);
+        return Err(GroupLagError::NothingCommitted);
     }
     let there: BTreeSet<&(String, i32)> = there.iter().collect();
     let committed = offsets.keys();
@@ -297,9 +297,9 @@ fn rows(
     let places = places.into_iter().filter(|(topic, _)| topics.contains(topic));
     let row = |place: &(String, i32)| {
         let (committed, log) = (offsets.get(place).copied(), bounds.get(place).copied());
-        let judged = if there.contains(place) { judge(committed, log) } else { Err(Unknown::Gone) };
+        let judged = if there.contains(place) { judge(committed, log) } else { Err(LagUnknown::Gone) };
         let (topic, partition) = place.clone();
-        Row { topic, partition, committed, end: log.map(|(_, end)| end), judged }
+        PartitionRow { topic, partition, committed, end: log.map(|(_, end)| end), judged }
     };
     Ok(places.map(row).collect())
 }

@@ -45,8 +45,8 @@ pub(super) struct Count(pub(super) i32);
 
 impl<'de> Deserialize<'de> for Count {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Keys;
-        impl<'de> Visitor<'de> for Keys {
+        struct CountVisitor;
+        impl<'de> Visitor<'de> for CountVisitor {
             type Value = Count;
 
             fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -61,7 +61,7 @@ impl<'de> Deserialize<'de> for Count {
                 Ok(Count(count))
             }
         }
-        deserializer.deserialize_map(Keys)
+        deserializer.deserialize_map(CountVisitor)
     }
 }
 

@@ -15,13 +15,13 @@ use rdkafka::producer::{FutureProducer, FutureRecord, Producer as _};
 use rdkafka::{ClientConfig, ClientContext, statistics};
 use serde::Deserialize;
 
+use super::config_error::refused;
 use super::partitions::{PartitionCounts, TopicStatistics};
-use super::refused::refused;
-use super::renew::Voice;
-use super::{Connection, Trouble, partition_of};
+use super::renew::HealthReporter;
+use super::{ClusterConfig, PublishError, partition_of};
 use crate::observe::clock::{Clocks, Reference};
-use crate::observe::health::{Health, State};
-use crate::observe::metrics::{self, Broker, Queue};
+use crate::observe::health::{Health, PartState};
+use crate::observe::metrics::{self, Broker, ProducerQueue};
 use crate::record::Record;
 
 /// Where an acknowledged record stands.
@@ -50,21 +50,21 @@ pub struct Tuning {
 /// the other, see [`Producer::renew`].
 pub struct Producer {
     pub(super) config: ClientConfig,
-    pub(super) current: ArcSwap<Live>,
+    pub(super) current: ArcSwap<ActiveProducer>,
     pub(super) partitions: Arc<PartitionCounts>,
     clocks: Arc<Clocks>,
 }
 
 /// A producer of librdkafka's, and what it may say about Kafka.
-pub(super) struct Live {
+pub(super) struct ActiveProducer {
     pub(super) inner: FutureProducer<Callbacks>,
-    pub(super) voice: Voice,
+    pub(super) voice: HealthReporter,
 }
 
-impl Live {
+impl ActiveProducer {
     pub(super) fn new(
         config: &ClientConfig,
-        voice: Voice,
+        voice: HealthReporter,
         partitions: Arc<PartitionCounts>,
     ) -> anyhow::Result<Self> {
         let callbacks = Callbacks { voice: voice.clone(), partitions };
@@ -74,7 +74,7 @@ impl Live {
 }
 
 pub(super) struct Callbacks {
-    voice: Voice,
+    voice: HealthReporter,
     partitions: Arc<PartitionCounts>,
 }
 
@@ -93,7 +93,7 @@ impl ClientContext for Callbacks {
             Ok(statistics) => statistics,
             Err(error) => return tracing::debug!(%error, "librdkafka's statistics"),
         };
-        metrics::queue(Queue { records: statistics.msg_cnt, bytes: statistics.msg_size });
+        metrics::queue(ProducerQueue { records: statistics.msg_cnt, bytes: statistics.msg_size });
         // Bootstrap addresses and the group's coordinator stand there as well, without an id.
         for broker in statistics.brokers.values().filter(|broker| broker.nodeid >= 0) {
             let rtt = broker.rtt.as_ref().filter(|window| window.cnt > 0);
@@ -114,8 +114,8 @@ impl ClientContext for Callbacks {
     fn error(&self, error: KafkaError, reason: &str) {
         self.voice.suspect();
         self.voice.say(|health| match error.rdkafka_error_code() {
-            Some(RDKafkaErrorCode::AllBrokersDown) if health.kafka.state() == State::Ok => {
-                health.kafka.set(State::Down, "no broker answers");
+            Some(RDKafkaErrorCode::AllBrokersDown) if health.kafka.state() == PartState::Ok => {
+                health.kafka.set(PartState::Down, "no broker answers");
             }
             // These say why no broker answers, as long as none does.
             Some(
@@ -123,7 +123,7 @@ impl ClientContext for Callbacks {
                 | RDKafkaErrorCode::SSL
                 | RDKafkaErrorCode::Resolve
                 | RDKafkaErrorCode::BrokerTransportFailure,
-            ) if health.kafka.state() != State::Ok => health.kafka.set(State::Down, reason),
+            ) if health.kafka.state() != PartState::Ok => health.kafka.set(PartState::Down, reason),
             _ => tracing::debug!(%error, reason, "librdkafka"),
         });
     }
@@ -134,17 +134,17 @@ impl Producer {
     ///
     /// # Errors
     /// When librdkafka refuses a property.
-    pub fn new(connection: &Connection, tuning: Tuning, health: Arc<Health>) -> anyhow::Result<Self> {
+    pub fn new(connection: &ClusterConfig, tuning: Tuning, health: Arc<Health>) -> anyhow::Result<Self> {
         let config = Self::config(connection, tuning);
         let partitions = Arc::<PartitionCounts>::default();
         let clocks = health.clocks.clone();
-        let live = Live::new(&config, Voice::new(health), partitions.clone())?;
+        let live = ActiveProducer::new(&config, HealthReporter::new(health), partitions.clone())?;
         Ok(Self { config, current: ArcSwap::from_pointee(live), partitions, clocks })
     }
 
     /// Every property that librdkafka is given. Public for the benchmarks: what they hold this service
     /// against publishes with the same settings.
-    pub fn config(connection: &Connection, tuning: Tuning) -> ClientConfig {
+    pub fn config(connection: &ClusterConfig, tuning: Tuning) -> ClientConfig {
         let defaults = [
             // 0 more than doubles the processor time of service and broker, 5 adds latency only.
             ("linger.ms", "1"),
@@ -165,7 +165,7 @@ impl Producer {
         config
     }
 
-    pub(super) fn live(&self) -> Guard<Arc<Live>> {
+    pub(super) fn live(&self) -> Guard<Arc<ActiveProducer>> {
         self.current.load()
     }
 
@@ -181,7 +181,7 @@ impl Producer {
     pub fn publish(
         &self,
         record: &Record,
-    ) -> Result<impl Future<Output = Result<Ack, Trouble>> + Send + use<>, Trouble> {
+    ) -> Result<impl Future<Output = Result<Ack, PublishError>> + Send + use<>, PublishError> {
         let mut headers = OwnedHeaders::new_with_capacity(record.headers().len());
         for (key, value) in record.headers() {
             headers = headers.insert(Header { key, value: Some(value.as_ref()) });
@@ -195,7 +195,7 @@ impl Producer {
         let live = self.live();
         let ack = live.inner.send_result(message).map_err(|(error, _)| {
             live.is_lost();
-            Trouble::at_once(&error)
+            PublishError::at_once(&error)
         })?;
         Ok(async move {
             match ack.await {
@@ -203,7 +203,7 @@ impl Producer {
                 // no offset for it. In a partition that is just being made, that was seen to be wrong:
                 // the first record was not there. Another try costs a duplicate at most.
                 Ok(Ok(delivered)) if delivered.offset < 0 => {
-                    Err(Trouble::unanswered("Kafka acknowledged a later record, and not this one"))
+                    Err(PublishError::unanswered("Kafka acknowledged a later record, and not this one"))
                 }
                 Ok(Ok(delivered)) => {
                     if let KafkaTimestamp::LogAppendTime(ms) = delivered.timestamp {
@@ -215,9 +215,9 @@ impl Producer {
                     if error.rdkafka_error_code() == Some(RDKafkaErrorCode::InvalidTimestamp) {
                         clocks.refuse(stamp);
                     }
-                    Err(Trouble::from(&error))
+                    Err(PublishError::from(&error))
                 }
-                Err(_) => Err(Trouble::unanswered("the producer is gone")),
+                Err(_) => Err(PublishError::unanswered("the producer is gone")),
             }
         })
     }

@@ -18,8 +18,8 @@ use std::time::{Duration, Instant};
 use rdkafka::producer::Producer as _;
 use tokio::sync::Notify;
 
-use super::producer::{Live, Producer};
-use crate::observe::health::{Health, State};
+use super::producer::{ActiveProducer, Producer};
+use crate::observe::health::{Health, PartState};
 
 /// Before the first new producer, and the most that the pause grows to.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
@@ -36,31 +36,31 @@ const LOOK: Duration = Duration::from_millis(10);
 /// What one producer has to say about Kafka's health. Only that of the producer in use is heard,
 /// and only until it is lost: callbacks of an old one still come while it is dropped.
 #[derive(Clone)]
-pub(super) struct Voice {
-    shared: Arc<Shared>,
+pub(super) struct HealthReporter {
+    shared: Arc<RenewalState>,
     generation: u64,
 }
 
-struct Shared {
+struct RenewalState {
     health: Arc<Health>,
-    heard: Mutex<Heard>,
+    heard: Mutex<ReporterState>,
     suspected: Notify,
 }
 
-struct Heard {
+struct ReporterState {
     generation: u64,
     lost: bool,
 }
 
-impl Voice {
+impl HealthReporter {
     pub(super) fn new(health: Arc<Health>) -> Self {
-        let heard = Mutex::new(Heard { generation: 0, lost: false });
-        Self { shared: Arc::new(Shared { health, heard, suspected: Notify::new() }), generation: 0 }
+        let heard = Mutex::new(ReporterState { generation: 0, lost: false });
+        Self { shared: Arc::new(RenewalState { health, heard, suspected: Notify::new() }), generation: 0 }
     }
 
     /// A broker answers.
     pub(super) fn answers(&self) {
-        self.say(|health| health.kafka.set(State::Ok, ""));
+        self.say(|health| health.kafka.set(PartState::Ok, ""));
     }
 
     /// Says it under the lock, so that nothing is said after a successor was appointed. Never on
@@ -81,7 +81,7 @@ impl Voice {
     fn lost(&self, why: &str) {
         if let Some(mut heard) = self.heard() {
             heard.lost = true;
-            self.shared.health.kafka.set(State::Down, format!("the producer can do no more: {why}"));
+            self.shared.health.kafka.set(PartState::Down, format!("the producer can do no more: {why}"));
         }
     }
 
@@ -93,17 +93,17 @@ impl Voice {
         Self { shared: self.shared.clone(), generation: heard.generation }
     }
 
-    fn heard(&self) -> Option<MutexGuard<'_, Heard>> {
+    fn heard(&self) -> Option<MutexGuard<'_, ReporterState>> {
         let heard = self.lock();
         (heard.generation == self.generation && !heard.lost).then_some(heard)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Heard> {
+    fn lock(&self) -> MutexGuard<'_, ReporterState> {
         self.shared.heard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Live {
+impl ActiveProducer {
     /// Whether it can do no more. `health` hears of it at once, the task that makes a new one, too.
     pub(super) fn is_lost(&self) -> bool {
         let Some((code, why)) = self.inner.client().fatal_error() else { return false };
@@ -115,7 +115,7 @@ impl Live {
 
 impl Producer {
     /// Replaces the producer whenever it can do no more. Runs until dropped.
-    pub async fn renew(self: Arc<Self>) {
+    pub async fn supervise(self: Arc<Self>) {
         let shared = self.live().voice.shared.clone();
         let (mut pause, mut since) = (None, Instant::now());
         loop {
@@ -144,8 +144,9 @@ impl Producer {
     }
 
     /// The producer that was in use. Blocks.
-    fn replace(&self) -> anyhow::Result<Arc<Live>> {
-        let fresh = Live::new(&self.config, self.live().voice.successor(), self.partitions.clone())?;
+    fn replace(&self) -> anyhow::Result<Arc<ActiveProducer>> {
+        let fresh =
+            ActiveProducer::new(&self.config, self.live().voice.successor(), self.partitions.clone())?;
         let old = self.current.swap(Arc::new(fresh));
         // Else nobody would know for a second that it is well.
         self.probe(PROBE);
@@ -155,7 +156,7 @@ impl Producer {
 
 /// Drops the old producer here: that joins its threads and flushes up to half a second. Nobody can
 /// get hold of it any more, so whoever still does lets go soon.
-fn retire(old: Arc<Live>) {
+fn retire(old: Arc<ActiveProducer>) {
     while Arc::strong_count(&old) > 1 {
         std::thread::sleep(LOOK);
     }
@@ -176,11 +177,11 @@ mod tests {
 
     use super::*;
     use crate::config::Properties;
-    use crate::kafka::{Connection, Tuning};
+    use crate::kafka::{ClusterConfig, Tuning};
 
     #[test]
     fn the_old_one_is_dropped_by_who_may_block_and_not_by_a_publish_that_holds_it() {
-        let connection = Connection::new("127.0.0.1:1", Properties::default());
+        let connection = ClusterConfig::new("127.0.0.1:1", Properties::default());
         let tuning =
             Tuning { kafka_budget: Duration::from_secs(4), max_record: 1_000_000, queue_kib: 1 << 10 };
         let producer = Producer::new(&connection, tuning, Health::new()).unwrap();
@@ -214,18 +215,18 @@ mod tests {
     #[test]
     fn a_producer_that_was_replaced_or_is_lost_is_not_heard() {
         let health = Health::new();
-        let first = Voice::new(health.clone());
+        let first = HealthReporter::new(health.clone());
         first.answers();
-        assert_eq!(health.kafka.state(), State::Ok);
+        assert_eq!(health.kafka.state(), PartState::Ok);
         first.lost("out of order");
         first.answers();
-        assert_eq!(health.kafka.state(), State::Down, "its brokers may be as well as ever");
+        assert_eq!(health.kafka.state(), PartState::Down, "its brokers may be as well as ever");
         let second = first.successor();
         first.answers();
-        assert_eq!(health.kafka.state(), State::Down, "the old one speaks for the new");
+        assert_eq!(health.kafka.state(), PartState::Down, "the old one speaks for the new");
         second.answers();
-        first.say(|health| health.kafka.set(State::Down, "no broker answers"));
+        first.say(|health| health.kafka.set(PartState::Down, "no broker answers"));
         first.lost("out of order");
-        assert_eq!(health.kafka.state(), State::Ok, "the old one speaks for the new");
+        assert_eq!(health.kafka.state(), PartState::Ok, "the old one speaks for the new");
     }
 }

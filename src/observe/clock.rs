@@ -12,7 +12,7 @@ use http::{HeaderMap, header};
 use jiff::fmt::rfc2822;
 use jiff::{SignedDuration, Timestamp};
 
-use super::health::State;
+use super::health::PartState;
 
 /// Two clocks that are this near are one: an answer takes its time, and a `Date` has whole seconds.
 const AGREE: SignedDuration = SignedDuration::from_secs(60);
@@ -156,7 +156,7 @@ impl Clocks {
     }
 
     /// Whether our clock is right, for all that is known.
-    pub fn judge(&self, ours: Timestamp) -> (State, String) {
+    pub fn judge(&self, ours: Timestamp) -> (PartState, String) {
         let mut why = Vec::new();
         why.extend(self.off(ours).map(|off| format!("{off}: set the one that is wrong")));
         let refused = self.refused.load(Ordering::Relaxed);
@@ -168,7 +168,7 @@ impl Clocks {
                     .into(),
             );
         }
-        let state = if why.is_empty() { State::Ok } else { State::Degraded };
+        let state = if why.is_empty() { PartState::Ok } else { PartState::Degraded };
         match self.known(ours) {
             None if why.is_empty() => (state, "no other clock was heard yet".into()),
             _ => (state, why.join("; ")),
@@ -298,7 +298,7 @@ mod tests {
         ] {
             let (state, why) = clocks(kafka, registry).judge(ours());
             let off = !expected.is_empty();
-            assert_eq!(state, if off { State::Degraded } else { State::Ok }, "{why}");
+            assert_eq!(state, if off { PartState::Degraded } else { PartState::Ok }, "{why}");
             // A millisecond may have passed.
             let why = why.replace("1439h 59m 59s", "1440h").replace("1h 59m 59s", "2h");
             assert!(!off || why == expected, "{why}");
@@ -310,7 +310,7 @@ mod tests {
         let clocks = Clocks::default();
         clocks.refuse(clocks.stamp(ours()));
         let (state, why) = clocks.judge(ours());
-        assert_eq!(state, State::Degraded);
+        assert_eq!(state, PartState::Degraded);
         assert!(why.starts_with("Kafka refuses records for their timestamp"), "{why}");
     }
 }

@@ -28,9 +28,9 @@ const PAUSE: SignedDuration = SignedDuration::from_hours(1);
 pub struct Drift(Mutex<HashMap<String, Pointers>>);
 
 /// Those of one event type.
-type Pointers = HashMap<Box<str>, Series>;
+type Pointers = HashMap<Box<str>, DriftSeries>;
 
-struct Series {
+struct DriftSeries {
     counter: ::metrics::Counter,
     seen: u64,
     told: Option<Timestamp>,
@@ -70,7 +70,7 @@ impl Drift {
             let room = known.len() < MAX_POINTERS && pointer.len() <= MAX_LENGTH;
             let pointer = if room || known.contains_key(pointer.as_str()) { pointer } else { OTHER };
             if !known.contains_key(pointer) {
-                known.insert(pointer.into(), Series::new(source, event_type, pointer));
+                known.insert(pointer.into(), DriftSeries::new(source, event_type, pointer));
             }
             let Some(series) = known.get_mut(pointer) else { continue };
             series.counter.increment(1);
@@ -86,7 +86,7 @@ impl Drift {
     }
 }
 
-impl Series {
+impl DriftSeries {
     fn new(source: &str, event_type: &str, pointer: &str) -> Self {
         Self { counter: metrics::drift(source, event_type, pointer), seen: 0, told: None }
     }

@@ -12,7 +12,7 @@ use super::clock::Clocks;
 /// How a part does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum State {
+pub enum PartState {
     /// As it should.
     Ok,
     /// Nobody knows, which is not ok, and no reason to take no deliveries.
@@ -28,57 +28,57 @@ const STARTING: &str = "starting";
 
 /// One part and why it is as it is.
 #[derive(Clone, Debug, Serialize)]
-pub struct Report {
+pub struct PartReport {
     /// How it does.
-    pub state: State,
+    pub state: PartState,
     #[serde(skip_serializing_if = "String::is_empty")]
     why: String,
 }
 
 /// A part's current state; reading it takes no lock.
 #[derive(Debug)]
-pub struct Part {
+pub struct PartHealth {
     name: &'static str,
-    report: ArcSwap<Report>,
+    report: ArcSwap<PartReport>,
     changed: Arc<Notify>,
 }
 
-impl Part {
-    fn new(name: &'static str, state: State, why: &str, changed: &Arc<Notify>) -> Self {
-        let report = ArcSwap::from_pointee(Report { state, why: why.into() });
+impl PartHealth {
+    fn new(name: &'static str, state: PartState, why: &str, changed: &Arc<Notify>) -> Self {
+        let report = ArcSwap::from_pointee(PartReport { state, why: why.into() });
         Self { name, report, changed: changed.clone() }
     }
 
     /// Sets the state and logs its change: a healthy part says nothing, a sick one says so once,
     /// however its reasons vary.
-    pub fn set(&self, state: State, why: impl Into<String>) {
+    pub fn set(&self, state: PartState, why: impl Into<String>) {
         let why = why.into();
         let before = self.report.load();
         if before.state != state || before.why == STARTING {
             match state {
-                State::Ok => tracing::info!(part = self.name, "ok"),
-                State::Unknown => tracing::warn!(part = self.name, why, "unknown"),
-                State::Degraded => tracing::warn!(part = self.name, why, "degraded"),
-                State::Down => tracing::error!(part = self.name, why, "down"),
+                PartState::Ok => tracing::info!(part = self.name, "ok"),
+                PartState::Unknown => tracing::warn!(part = self.name, why, "unknown"),
+                PartState::Degraded => tracing::warn!(part = self.name, why, "degraded"),
+                PartState::Down => tracing::error!(part = self.name, why, "down"),
             }
         }
         self.put(state, why);
     }
 
     /// Sets the state without a log line, for what has one of its own.
-    pub fn put(&self, state: State, why: impl Into<String>) {
-        self.report.store(Arc::new(Report { state, why: why.into() }));
+    pub fn put(&self, state: PartState, why: impl Into<String>) {
+        self.report.store(Arc::new(PartReport { state, why: why.into() }));
         self.changed.notify_waiters();
     }
 
     /// How it does, for the hot path.
-    pub fn state(&self) -> State {
+    pub fn state(&self) -> PartState {
         self.report.load().state
     }
 
     /// How it stands.
-    pub fn report(&self) -> Report {
-        Report::clone(&self.report.load())
+    pub fn report(&self) -> PartReport {
+        PartReport::clone(&self.report.load())
     }
 }
 
@@ -86,26 +86,26 @@ impl Part {
 #[derive(Debug)]
 pub struct Health {
     /// Whether a broker answers.
-    pub kafka: Part,
+    pub kafka: PartHealth,
     /// Whether the topics are there.
-    pub topics: Part,
+    pub topics: PartHealth,
     /// Whether the registry has given each schema its id.
-    pub schemas: Part,
+    pub schemas: PartHealth,
     /// Whether the topics, and each of their partitions, take what they are given. One that does not makes
     /// the service not ready for nobody else.
-    pub publishing: Part,
+    pub publishing: PartHealth,
     /// How many copies an acknowledged record is sure to have. Too few never makes the service not
     /// ready: deliveries are taken, and a wait would not change it.
-    pub durability: Part,
+    pub durability: PartHealth,
     /// Whether our clock agrees with Kafka's, or else the registry's. One that does not stops nothing.
-    pub clock: Part,
+    pub clock: PartHealth,
     /// The local queue, where there is one.
-    pub spool: Part,
+    pub spool: PartHealth,
     /// Whether there is room for one more on the port that providers call. Full never makes the service not ready: who
     /// waits or does not verify has to go, and taking this one out would only fill the next.
-    pub connections: Part,
+    pub connections: PartHealth,
     /// Whether we are shutting down.
-    pub service: Part,
+    pub service: PartHealth,
     /// What other clocks say.
     pub clocks: Arc<Clocks>,
     /// Whether there is a spool to turn to.
@@ -118,20 +118,20 @@ pub struct Health {
 pub struct Readiness {
     /// `ready`, `degraded` (still 200) or `not_ready` (503).
     pub status: &'static str,
-    parts: Parts,
+    parts: ReadinessParts,
 }
 
 #[derive(Debug, Serialize)]
-struct Parts {
-    kafka: Report,
-    topics: Report,
-    schemas: Report,
-    publishing: Report,
-    durability: Report,
-    clock: Report,
-    spool: Report,
-    connections: Report,
-    service: Report,
+struct ReadinessParts {
+    kafka: PartReport,
+    topics: PartReport,
+    schemas: PartReport,
+    publishing: PartReport,
+    durability: PartReport,
+    clock: PartReport,
+    spool: PartReport,
+    connections: PartReport,
+    service: PartReport,
 }
 
 impl Health {
@@ -139,17 +139,17 @@ impl Health {
     pub fn new() -> Arc<Self> {
         let changed = Arc::new(Notify::new());
         Arc::new(Self {
-            kafka: Part::new("kafka", State::Down, STARTING, &changed),
-            topics: Part::new("topics", State::Down, STARTING, &changed),
-            schemas: Part::new("schemas", State::Down, STARTING, &changed),
-            publishing: Part::new("publishing", State::Ok, "", &changed),
-            durability: Part::new("durability", State::Unknown, "not read yet", &changed),
-            clock: Part::new("clock", State::Ok, "not looked at yet", &changed),
-            spool: Part::new("spool", State::Ok, "off: [spool] dir is not set", &changed),
+            kafka: PartHealth::new("kafka", PartState::Down, STARTING, &changed),
+            topics: PartHealth::new("topics", PartState::Down, STARTING, &changed),
+            schemas: PartHealth::new("schemas", PartState::Down, STARTING, &changed),
+            publishing: PartHealth::new("publishing", PartState::Ok, "", &changed),
+            durability: PartHealth::new("durability", PartState::Unknown, "not read yet", &changed),
+            clock: PartHealth::new("clock", PartState::Ok, "not looked at yet", &changed),
+            spool: PartHealth::new("spool", PartState::Ok, "off: [spool] dir is not set", &changed),
             clocks: Arc::default(),
             has_spool: AtomicBool::new(false),
-            connections: Part::new("connections", State::Ok, "", &changed),
-            service: Part::new("service", State::Ok, "", &changed),
+            connections: PartHealth::new("connections", PartState::Ok, "", &changed),
+            service: PartHealth::new("service", PartState::Ok, "", &changed),
             changed,
         })
     }
@@ -157,7 +157,7 @@ impl Health {
     /// Resolves when deliveries can be made durable, all of them; with how many copies is not asked,
     /// since a cluster of one broker is as ready as it gets.
     pub async fn ready(&self) {
-        self.wait(|health| health.taken(&health.parts()) == State::Ok).await;
+        self.wait(|health| health.taken(&health.parts()) == PartState::Ok).await;
     }
 
     /// Resolves when the parts are as wished.
@@ -175,26 +175,26 @@ impl Health {
     }
 
     /// From now on there is a spool: a Kafka that is out makes the service degraded, not down.
-    pub fn rely_on_spool(&self) {
+    pub fn enable_spool(&self) {
         self.has_spool.store(true, Ordering::Relaxed);
-        self.spool.put(State::Ok, "");
+        self.spool.put(PartState::Ok, "");
     }
 
     /// The whole is as well as its worst part.
     pub fn readiness(&self) -> Readiness {
         let parts = self.parts();
         let told = parts.durability.state.max(parts.publishing.state).max(parts.clock.state);
-        let told = told.max(parts.connections.state).min(State::Degraded);
+        let told = told.max(parts.connections.state).min(PartState::Degraded);
         let status = match self.taken(&parts).max(told) {
-            State::Ok | State::Unknown => "ready",
-            State::Degraded => "degraded",
-            State::Down => "not_ready",
+            PartState::Ok | PartState::Unknown => "ready",
+            PartState::Degraded => "degraded",
+            PartState::Down => "not_ready",
         };
         Readiness { status, parts }
     }
 
-    fn parts(&self) -> Parts {
-        Parts {
+    fn parts(&self) -> ReadinessParts {
+        ReadinessParts {
             kafka: self.kafka.report(),
             topics: self.topics.report(),
             schemas: self.schemas.report(),
@@ -209,12 +209,12 @@ impl Health {
 
     /// Whether deliveries are taken, and all of them. Kafka and its topics may be out as long as the
     /// spool takes what they do not.
-    fn taken(&self, parts: &Parts) -> State {
-        let spool = self.has_spool.load(Ordering::Relaxed) && parts.spool.state != State::Down;
+    fn taken(&self, parts: &ReadinessParts) -> PartState {
+        let spool = self.has_spool.load(Ordering::Relaxed) && parts.spool.state != PartState::Down;
         let cluster = parts.kafka.state.max(parts.topics.state);
-        let cluster = if spool { cluster.min(State::Degraded) } else { cluster };
+        let cluster = if spool { cluster.min(PartState::Degraded) } else { cluster };
         // A spool that cannot write is missed only while Kafka is out.
-        let spool = parts.spool.state.min(State::Degraded);
+        let spool = parts.spool.state.min(PartState::Degraded);
         cluster.max(spool).max(parts.schemas.state).max(parts.service.state)
     }
 }
@@ -234,19 +234,19 @@ mod tests {
     async fn too_few_copies_and_a_wrong_clock_are_told_and_stop_nothing() {
         let health = Health::new();
         for part in [&health.kafka, &health.topics, &health.schemas] {
-            part.put(State::Ok, "");
+            part.put(PartState::Ok, "");
         }
         for part in [&health.durability, &health.clock] {
             assert_eq!(health.readiness().status, "ready");
-            for state in [State::Degraded, State::Down] {
+            for state in [PartState::Degraded, PartState::Down] {
                 part.put(state, "1 copy, or 2 h");
                 let readiness = health.readiness();
                 assert!(readiness.status == "degraded" && readiness.is_ready(), "{readiness:?}");
                 health.ready().await;
             }
-            part.put(State::Ok, "");
+            part.put(PartState::Ok, "");
         }
-        health.kafka.put(State::Down, "no broker answers");
+        health.kafka.put(PartState::Down, "no broker answers");
         assert_eq!(health.readiness().status, "not_ready");
     }
 }

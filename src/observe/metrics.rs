@@ -10,7 +10,7 @@ use crate::outcome::{Outcome, Reason};
 
 /// How a metric moves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum MetricKind {
     /// Up only; starts at 0 with the process.
     Counter,
     /// Up and down.
@@ -25,7 +25,7 @@ pub struct Metric {
     /// With its unit at the end, as Prometheus has it.
     pub name: &'static str,
     /// How it moves.
-    pub kind: Kind,
+    pub kind: MetricKind,
     /// The names of its labels. Their values are bounded: by the configuration, by the list of
     /// reasons, by the cluster's size, or as the help text says.
     pub labels: &'static [&'static str],
@@ -40,7 +40,7 @@ macro_rules! metrics {
 
         /// Every metric of the service.
         pub const ALL: &[Metric] = &[
-            $(Metric { name: $name, kind: Kind::$kind, labels: &[$($label),*], help: $help },)*
+            $(Metric { name: $name, kind: MetricKind::$kind, labels: &[$($label),*], help: $help },)*
         ];
     };
 }
@@ -152,9 +152,9 @@ pub fn init() {
         let handle = builder.ok()?.install_recorder().ok()?;
         for &Metric { name, kind, help, .. } in ALL {
             match kind {
-                Kind::Counter => metrics::describe_counter!(name, help),
-                Kind::Gauge => metrics::describe_gauge!(name, help),
-                Kind::Histogram => metrics::describe_histogram!(name, help),
+                MetricKind::Counter => metrics::describe_counter!(name, help),
+                MetricKind::Gauge => metrics::describe_gauge!(name, help),
+                MetricKind::Histogram => metrics::describe_histogram!(name, help),
             }
         }
         metrics::gauge!(RELOAD).set(1.0);
@@ -192,7 +192,7 @@ impl DeliveryMeter {
 impl EndMeter {
     fn new(source: &str, outcome: Outcome, reason: Option<Reason>) -> Self {
         let (source, outcome) = (source.to_owned(), outcome.label());
-        let reason = reason.map_or("", |reason| reason.row().label);
+        let reason = reason.map_or("", |reason| reason.info().label);
         Self {
             duration: metrics::histogram!(DURATION, "source" => source.clone(), "outcome" => outcome),
             count: metrics::counter!(DELIVERIES, "source" => source, "outcome" => outcome, "reason" => reason),
@@ -265,7 +265,7 @@ pub fn failing(Failing { topic, whole, partitions, rows, held }: Failing<'_>) {
 
 /// What the producer tells of itself once a second.
 #[derive(Clone, Copy, Debug)]
-pub struct Queue {
+pub struct ProducerQueue {
     /// Records without an acknowledgement yet.
     pub records: u64,
     /// Their bytes.
@@ -287,7 +287,7 @@ pub struct Broker {
 }
 
 /// Tells how many records wait for Kafka.
-pub fn queue(Queue { records, bytes }: Queue) {
+pub fn queue(ProducerQueue { records, bytes }: ProducerQueue) {
     metrics::gauge!(QUEUE_RECORDS).set(records as f64);
     metrics::gauge!(QUEUE_BYTES).set(bytes as f64);
 }

@@ -19,7 +19,7 @@ const QUIET: SignedDuration = SignedDuration::from_mins(10);
 
 /// Refusals for one reason, as they are shown.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Refusal {
+pub struct RefusalSummary {
     /// As in log and metric.
     pub reason: &'static str,
     /// How many since then.
@@ -35,17 +35,17 @@ pub struct Refusal {
 
 /// A source's; moves over by name when the configuration is read again.
 #[derive(Debug, Default)]
-pub struct Refusals(Mutex<State>);
+pub struct RefusalTable(Mutex<RefusalState>);
 
 #[derive(Debug, Default)]
-struct State {
-    series: Vec<Series>,
+struct RefusalState {
+    series: Vec<RefusalSeries>,
     /// When a diagnosis was last wanted, and for which reason.
     wanted: Option<(Timestamp, Reason)>,
 }
 
 #[derive(Debug)]
-struct Series {
+struct RefusalSeries {
     reason: Reason,
     count: u64,
     since: Timestamp,
@@ -57,7 +57,7 @@ struct Series {
     hint: Option<(String, bool)>,
 }
 
-impl Refusals {
+impl RefusalTable {
     /// Counts one. True if it should be diagnosed: once in [`PAUSE`] at the most, and where several
     /// reasons come, each in its turn, so that one that floods hides no other.
     pub fn count(&self, reason: Reason, now: Timestamp) -> bool {
@@ -99,44 +99,44 @@ impl Refusals {
     }
 
     /// What is to be shown, the last one first.
-    pub fn shown(&self) -> Vec<Refusal> {
+    pub fn shown(&self) -> Vec<RefusalSummary> {
         let mut series: Vec<_> =
-            self.lock().series.iter().map(|one| (one.last, Refusal::from(one))).collect();
+            self.lock().series.iter().map(|one| (one.last, RefusalSummary::from(one))).collect();
         series.sort_by_key(|(last, _)| std::cmp::Reverse(*last));
         series.into_iter().map(|(_, refusal)| refusal).collect()
     }
 
     /// A thread that panicked within left counts at most one short.
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, RefusalState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
+impl RefusalState {
     /// Its entry is there by then.
-    fn add(&mut self, reason: Reason, now: Timestamp) -> Option<&mut Series> {
+    fn add(&mut self, reason: Reason, now: Timestamp) -> Option<&mut RefusalSeries> {
         match self.series.iter_mut().find(|series| series.reason == reason) {
             Some(series) if now.duration_since(series.last) <= QUIET => {
                 series.count += 1;
                 series.last = now;
             }
-            Some(series) => *series = Series::new(reason, now),
-            None => self.series.push(Series::new(reason, now)),
+            Some(series) => *series = RefusalSeries::new(reason, now),
+            None => self.series.push(RefusalSeries::new(reason, now)),
         }
         self.series.iter_mut().find(|series| series.reason == reason)
     }
 }
 
-impl Series {
+impl RefusalSeries {
     fn new(reason: Reason, now: Timestamp) -> Self {
         Self { reason, count: 1, since: now, last: now, told: 0, told_at: None, hint: None }
     }
 }
 
-impl From<&Series> for Refusal {
-    fn from(series: &Series) -> Self {
+impl From<&RefusalSeries> for RefusalSummary {
+    fn from(series: &RefusalSeries) -> Self {
         Self {
-            reason: series.reason.row().label,
+            reason: series.reason.info().label,
             count: series.count,
             since: series.since.to_string(),
             last: series.last.to_string(),
@@ -155,7 +155,7 @@ mod tests {
 
     #[test]
     fn a_flood_is_looked_at_once_in_a_while_and_hides_no_other_reason() {
-        let refusals = Refusals::default();
+        let refusals = RefusalTable::default();
         let flood = (0..5000).filter(|ms| refusals.count(Reason::SignatureMissing, at(*ms))).count();
         assert_eq!(flood, 3, "at 0, 2 and 4 s");
         // A second after the last one, in the middle of the flood.
@@ -169,7 +169,7 @@ mod tests {
 
     #[test]
     fn a_guess_does_not_replace_what_was_shown() {
-        let refusals = Refusals::default();
+        let refusals = RefusalTable::default();
         let reason = Reason::SignatureMismatch;
         for ms in 0..7 {
             refusals.count(reason, at(ms));
@@ -178,7 +178,7 @@ mod tests {
         assert_eq!(refusals.explain(reason, "shown", true), 0);
         refusals.count(reason, at(7));
         assert_eq!(refusals.explain(reason, "another guess", false), 1);
-        let hint = |refusals: &Refusals| refusals.shown()[0].hint.clone();
+        let hint = |refusals: &RefusalTable| refusals.shown()[0].hint.clone();
         assert_eq!(hint(&refusals).as_deref(), Some("shown"));
         refusals.explain(reason, "shown, too", true);
         assert_eq!(hint(&refusals).as_deref(), Some("shown, too"));
@@ -186,7 +186,7 @@ mod tests {
 
     #[test]
     fn what_shows_at_once_is_told_at_once_and_then_once_a_second() {
-        let refusals = Refusals::default();
+        let refusals = RefusalTable::default();
         let reason = Reason::AddressNotAllowed;
         assert!(refusals.count(Reason::SignatureMissing, at(0)));
         let told = |ms: i64| refusals.count_known(reason, at(ms), || format!("at {ms}"));
@@ -199,7 +199,7 @@ mod tests {
 
     #[test]
     fn each_reason_is_shown_with_its_times_and_counted_anew_after_a_quiet_while() {
-        let refusals = Refusals::default();
+        let refusals = RefusalTable::default();
         assert!(refusals.shown().is_empty());
         for (reason, ms) in [
             (Reason::SignatureMismatch, 0),
@@ -209,7 +209,7 @@ mod tests {
             refusals.count(reason, at(ms));
         }
         let shown = refusals.shown();
-        let of = |refusal: &Refusal| (refusal.reason, refusal.count, refusal.since.clone());
+        let of = |refusal: &RefusalSummary| (refusal.reason, refusal.count, refusal.since.clone());
         assert_eq!(of(&shown[0]), ("signature_mismatch", 2, "2026-04-10T19:00:00Z".to_owned()));
         assert_eq!(shown[0].last, "2026-04-10T19:09:59Z");
         assert_eq!(of(&shown[1]), ("signature_missing", 1, "2026-04-10T19:00:01Z".to_owned()));

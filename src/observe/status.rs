@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::health::Readiness;
-use super::refusals::Refusal;
+use super::refusals::RefusalSummary;
 use super::traffic;
 
 /// The body of `/status`. Times are in RFC 3339.
@@ -29,9 +29,9 @@ pub struct Status {
     /// Deliveries between their complete body and their end.
     pub in_flight: usize,
     /// Null without one.
-    pub spool: Option<Spool>,
+    pub spool: Option<SpoolStatus>,
     /// Each source that is on, by its name.
-    pub sources: BTreeMap<String, Source>,
+    pub sources: BTreeMap<String, SourceStatus>,
 }
 
 /// A configuration in force.
@@ -51,19 +51,19 @@ pub type Config = ArcSwap<InForce>;
 
 /// One source.
 #[derive(Debug, Serialize)]
-pub struct Source {
+pub struct SourceStatus {
     /// What its deliveries came to lately.
     #[serde(flatten)]
-    pub traffic: traffic::Shown,
+    pub traffic: traffic::TrafficSnapshot,
     /// What its signature, or its caller's address, kept out: one entry for each reason, the last one first.
-    pub refusals: Vec<Refusal>,
+    pub refusals: Vec<RefusalSummary>,
     /// Its secrets, in the order of the configuration.
-    pub secrets: Vec<Secret>,
+    pub secrets: Vec<SecretStatus>,
 }
 
 /// What came with a secret, since the start of the process.
 #[derive(Debug, Serialize)]
-pub struct Secret {
+pub struct SecretStatus {
     /// Its name.
     pub name: String,
     /// The variable or the file that it was read from.
@@ -80,7 +80,7 @@ pub struct Secret {
 
 /// The spool.
 #[derive(Debug, Serialize)]
-pub struct Spool {
+pub struct SpoolStatus {
     /// Rows on their way to Kafka.
     pub live: u64,
     /// Rows that wait for a person.

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::metrics;
-use super::window::Window;
+use super::window::SlidingWindow;
 use crate::outcome::{Outcome, Reason};
 
 const NEVER: i64 = i64::MIN;
@@ -24,7 +24,7 @@ pub struct Traffic {
     last_accepted: AtomicI64,
     gauge: ::metrics::Gauge,
     meter: metrics::DeliveryMeter,
-    outcomes: [(Outcome, Window); Outcome::ALL.len()],
+    outcomes: [(Outcome, SlidingWindow); Outcome::ALL.len()],
 }
 
 impl std::fmt::Debug for Traffic {
@@ -52,7 +52,7 @@ pub struct Outcomes {
 
 /// As it is shown.
 #[derive(Debug, Serialize)]
-pub struct Shown {
+pub struct TrafficSnapshot {
     /// When the last request ended, in RFC 3339; null without one since the start.
     pub last_request: Option<Timestamp>,
     /// When the last one ended that was published, spooled or dead-lettered.
@@ -71,7 +71,7 @@ impl Traffic {
             last_accepted: AtomicI64::new(NEVER),
             gauge: metrics::last_accepted(source),
             meter: metrics::DeliveryMeter::new(source),
-            outcomes: Outcome::ALL.map(|outcome| (outcome, Window::new(SLOT, (LONG / SLOT) as usize))),
+            outcomes: Outcome::ALL.map(|outcome| (outcome, SlidingWindow::new(SLOT, (LONG / SLOT) as usize))),
         }
     }
 
@@ -89,9 +89,9 @@ impl Traffic {
     }
 
     /// What is to be shown.
-    pub fn shown(&self, now: Timestamp) -> Shown {
+    pub fn shown(&self, now: Timestamp) -> TrafficSnapshot {
         let time = |last: &AtomicI64| Timestamp::from_millisecond(last.load(Ordering::Relaxed)).ok();
-        Shown {
+        TrafficSnapshot {
             last_request: time(&self.last_request),
             last_accepted: time(&self.last_accepted),
             last_5_minutes: self.sums(now, SHORT),

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 ///
 /// A span that is asked for ends with the running slot, so that it is short by up to one slot.
 #[derive(Debug)]
-pub struct Window {
+pub struct SlidingWindow {
     /// Seconds.
     slot: u32,
     slots: Box<[AtomicU64]>,
@@ -17,7 +17,7 @@ pub struct Window {
 
 const COUNT: u64 = u32::MAX as u64;
 
-impl Window {
+impl SlidingWindow {
     /// For the last `slots` times `slot` seconds.
     pub fn new(slot: u32, slots: usize) -> Self {
         Self { slot: slot.max(1), slots: (0..slots.max(1)).map(|_| AtomicU64::new(0)).collect() }
@@ -65,7 +65,7 @@ mod tests {
 
     #[test]
     fn old_slots_are_taken_by_new_ones() {
-        let window = Window::new(60, 60);
+        let window = SlidingWindow::new(60, 60);
         for second in [0, 59, 60, 3_599] {
             window.add(at(second));
         }
@@ -82,7 +82,7 @@ mod tests {
 
     #[test]
     fn adding_from_several_threads_loses_nothing() {
-        let window = Window::new(60, 60);
+        let window = SlidingWindow::new(60, 60);
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| (0..10_000).for_each(|n| window.add(at(n % 120))));

@@ -1,9 +1,9 @@
 //! A delivery's records on their way out, under a span if it is sampled.
 
 use super::{Pipeline, reason};
-use crate::deliver::{Last, Receipt, Undelivered};
+use crate::deliver::{DeliverError, OnRefusal, Receipt};
 use crate::delivery::Deadline;
-use crate::observe::traces::{Outgoing, Sent, Trace};
+use crate::observe::traces::{Outgoing, SendSpanEnd, Trace};
 use crate::outcome::Reason;
 use crate::record::Record;
 
@@ -11,10 +11,10 @@ impl Pipeline {
     pub(super) async fn send(
         &self,
         records: Vec<Record>,
-        last: Last,
+        last: OnRefusal,
         deadline: Deadline,
         trace: &mut Trace,
-    ) -> Result<Receipt, Undelivered> {
+    ) -> Result<Receipt, DeliverError> {
         let Some(sending) = trace.send(&outgoing(&records)) else {
             return self.deliverer.deliver(records, last, deadline).await;
         };
@@ -23,10 +23,10 @@ impl Pipeline {
         let records = records.into_iter().map(|record| record.traced(&traceparent)).collect();
         let result = self.deliverer.deliver(records, last, deadline).await;
         sending.end(match &result {
-            Ok(Receipt::Published(ack)) => Sent::Published(ack.partition, ack.offset),
-            Ok(Receipt::Spooled) => Sent::Spooled,
-            Err(Undelivered::Refused(_)) => Sent::Failed(Reason::KafkaRefused),
-            Err(undelivered) => Sent::Failed(reason(undelivered)),
+            Ok(Receipt::Published(ack)) => SendSpanEnd::Published(ack.partition, ack.offset),
+            Ok(Receipt::Spooled) => SendSpanEnd::Spooled,
+            Err(DeliverError::Refused(_)) => SendSpanEnd::Failed(Reason::KafkaRefused),
+            Err(undelivered) => SendSpanEnd::Failed(reason(undelivered)),
         });
         result
     }

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 
 use super::retention;
 use crate::kafka::{Admin, Copies};
-use crate::observe::health::{Health, State};
+use crate::observe::health::{Health, PartState};
 use crate::observe::metrics;
 use crate::sources::Sources;
 
@@ -31,7 +31,7 @@ const RETRY: [Duration; 4] =
     [Duration::from_secs(1), Duration::from_secs(5), Duration::from_secs(15), Duration::from_secs(60)];
 
 /// Tells `health` how durable the topics are. Bad news is no reason to take no deliveries.
-pub struct Durability {
+pub struct DurabilityMonitor {
     /// The cluster.
     pub admin: Admin,
     /// Whose topics they are.
@@ -44,7 +44,7 @@ pub struct Durability {
     pub recoveries: watch::Receiver<()>,
 }
 
-impl Durability {
+impl DurabilityMonitor {
     /// Looks once the topics are there, and again as long as the service runs. Does not end;
     /// dropping it stops it.
     pub async fn run(mut self) {
@@ -52,9 +52,9 @@ impl Durability {
         let (mut told, mut retries) = (false, RETRY.iter());
         loop {
             // While no broker answers, nobody need wait for that once more.
-            let there = |health: &Health| health.kafka.state().max(topics(health)) != State::Down;
+            let there = |health: &Health| health.kafka.state().max(topics(health)) != PartState::Down;
             self.health.wait(there).await;
-            let complete = topics(&self.health) == State::Ok;
+            let complete = topics(&self.health) == PartState::Ok;
             let known = match self.read().await {
                 Ok(known) => {
                     told = true;
@@ -65,7 +65,7 @@ impl Durability {
                     tracing::debug!(why, "how durable the topics are is unknown");
                     // What was found before still holds, for all we know.
                     if !told {
-                        self.health.durability.put(State::Unknown, why);
+                        self.health.durability.put(PartState::Unknown, why);
                     }
                     false
                 }
@@ -76,7 +76,7 @@ impl Durability {
             let pause = if known { RECHECK } else { retries.next().copied().unwrap_or(RECHECK) };
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
-                () = self.health.wait(|health| topics(health) == State::Ok), if !complete => {}
+                () = self.health.wait(|health| topics(health) == PartState::Ok), if !complete => {}
                 Ok(()) = self.reloads.changed() => {}
                 Ok(()) = self.recoveries.changed() => {}
             }
@@ -88,7 +88,7 @@ impl Durability {
         let sources = self.sources.load_full();
         let topics = sources.topics();
         let asked: Vec<String> = topics.iter().cloned().chain(retention::lasting(&sources)).collect();
-        let shapes = self.admin.shapes(&asked).await?;
+        let shapes = self.admin.topic_descriptions(&asked).await?;
         for (topic, shape) in &shapes {
             retention::kept_for(shape).into_iter().for_each(|kept| metrics::retention(topic, kept));
         }
@@ -97,11 +97,12 @@ impl Durability {
             (topic, found)
         });
         let copies: BTreeMap<String, Option<Copies>> = copies.collect();
-        let known = copies.values().all(|copies| copies.is_some_and(|copies| copies.sure().is_some()));
+        let known =
+            copies.values().all(|copies| copies.is_some_and(|copies| copies.guaranteed_copies().is_some()));
         let (mut state, why) = judge(&copies);
         let mut whys: Vec<String> = Some(why).filter(|why| !why.is_empty()).into_iter().collect();
         for (_, why) in retention::ending(&sources, &shapes) {
-            state = state.max(State::Degraded);
+            state = state.max(PartState::Degraded);
             whys.push(why);
         }
         self.health.durability.set(state, whys.join("; "));
@@ -111,11 +112,11 @@ impl Durability {
 
 /// The topics with too few copies, those that have the same reason together. A topic without any is not
 /// there. What is not known is never ok, and so is nothing of no topic.
-pub fn judge(copies: &BTreeMap<String, Option<Copies>>) -> (State, String) {
+pub fn judge(copies: &BTreeMap<String, Option<Copies>>) -> (PartState, String) {
     let mut few = BTreeMap::<(usize, Copies), Vec<&str>>::new();
     let (mut unknown, mut missing) = (Vec::new(), Vec::new());
     for (topic, copies) in copies {
-        match copies.map(|copies| (copies.sure(), copies)) {
+        match copies.map(|copies| (copies.guaranteed_copies(), copies)) {
             Some((Some(sure), copies)) if sure < ENOUGH => few.entry((sure, copies)).or_default().push(topic),
             Some((Some(_), _)) => {}
             Some((None, _)) => unknown.push(topic.as_str()),
@@ -138,9 +139,9 @@ pub fn judge(copies: &BTreeMap<String, Option<Copies>>) -> (State, String) {
         why.push(format!("unknown, not there or not to be seen: {}", missing.join(", ")));
     }
     let state = match (few.is_empty(), why.is_empty() && !copies.is_empty()) {
-        (false, _) => State::Degraded,
-        (true, true) => State::Ok,
-        (true, false) => State::Unknown,
+        (false, _) => PartState::Degraded,
+        (true, true) => PartState::Ok,
+        (true, false) => PartState::Unknown,
     };
     (state, why.join("; "))
 }
@@ -164,12 +165,12 @@ mod tests {
         ];
         for (replication, min_insync, sure) in cases {
             let copies = Copies { replication, min_insync };
-            assert_eq!(copies.sure(), sure, "{copies:?}");
+            assert_eq!(copies.guaranteed_copies(), sure, "{copies:?}");
             let (state, why) = judge(&BTreeMap::from([(String::from("a.b"), Some(copies))]));
             let expected = match sure {
-                Some(0 | 1) => State::Degraded,
-                Some(_) => State::Ok,
-                None => State::Unknown,
+                Some(0 | 1) => PartState::Degraded,
+                Some(_) => PartState::Ok,
+                None => PartState::Unknown,
             };
             assert_eq!(state, expected, "{copies:?}");
             assert_eq!(why.is_empty(), sure == Some(2), "{copies:?}: {why}");
@@ -189,7 +190,7 @@ mod tests {
             (String::from(name), Some(Copies { replication, min_insync: min }))
         });
         let (state, why) = judge(&BTreeMap::from(copies));
-        assert_eq!(state, State::Degraded);
+        assert_eq!(state, PartState::Degraded);
         assert_eq!(
             why,
             "sure of 1 copy only (replication 1, min.insync.replicas 2): b.one, c.one; \
@@ -203,11 +204,11 @@ mod tests {
         let well = Some(Copies { replication: 3, min_insync: Some(2) });
         let (state, why) =
             judge(&BTreeMap::from([(String::from("a.well"), well), (String::from("b.gone"), None)]));
-        assert_eq!((state, &*why), (State::Unknown, "unknown, not there or not to be seen: b.gone"));
-        assert_eq!(judge(&BTreeMap::new()).0, State::Unknown, "all of no topic");
+        assert_eq!((state, &*why), (PartState::Unknown, "unknown, not there or not to be seen: b.gone"));
+        assert_eq!(judge(&BTreeMap::new()).0, PartState::Unknown, "all of no topic");
         let one = Some(Copies { replication: 1, min_insync: Some(1) });
         let (state, _) =
             judge(&BTreeMap::from([(String::from("a.one"), one), (String::from("b.gone"), None)]));
-        assert_eq!(state, State::Degraded, "what is known to be bad is told first");
+        assert_eq!(state, PartState::Degraded, "what is known to be bad is told first");
     }
 }

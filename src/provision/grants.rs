@@ -2,13 +2,18 @@
 
 use std::collections::BTreeSet;
 
-use crate::config::{Loaded, Property};
+use crate::config::{LoadedConfig, Property};
 use crate::names;
 use crate::sources::Sources;
 
 /// Commands that let us do the operation (`Create`, `Alter`, `AlterConfigs`, `DescribeConfigs`) on the
 /// topics: a source's events by their prefix, its dead letters by name.
-pub fn grants(loaded: &Loaded, sources: &Sources, operation: &str, denied: &BTreeSet<&str>) -> Vec<String> {
+pub fn grants(
+    loaded: &LoadedConfig,
+    sources: &Sources,
+    operation: &str,
+    denied: &BTreeSet<&str>,
+) -> Vec<String> {
     let user = match loaded.config.kafka.properties.get("sasl.username") {
         Some(Property::Text(user)) => user.as_str(),
         _ => "OUR-USER",
@@ -36,7 +41,7 @@ pub fn grants(loaded: &Loaded, sources: &Sources, operation: &str, denied: &BTre
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{self, Environment, Overrides, Problems};
+    use crate::config::{self, ConfigErrors, Environment, Overrides};
     use crate::schema::Schemas;
 
     #[test]
@@ -50,7 +55,7 @@ mod tests {
         let overrides = Overrides { sets: sets.map(str::to_owned).into(), ..Overrides::default() };
         let secrets = [("DATAGRID_WEBHOOK_SECRET", "whsec_of-the-check-tests-0123")];
         let loaded = config::load(&overrides, &secrets.into_iter().collect::<Environment>()).unwrap();
-        let schemas = Schemas::load("schemas".as_ref(), &loaded.config, &mut Problems::default());
+        let schemas = Schemas::load("schemas".as_ref(), &loaded.config, &mut ConfigErrors::default());
         let sources = Sources::compile(&loaded, &schemas, None).unwrap();
         let head = "kafka-acls --bootstrap-server kafka:9093 --add --allow-principal User:connect \
                     --operation Create --topic";

@@ -13,10 +13,10 @@ use std::fmt;
 use serde::Serialize;
 
 use super::TIMESTAMP_TYPE;
-use crate::config::Level;
-use crate::kafka::{Alteration, NewTopic, Shape};
+use crate::config::CompatibilityLevel;
+use crate::kafka::{Alteration, NewTopic, TopicDescription};
 use crate::schema::changes::FieldChange;
-pub(super) use subject::{Known, Latest, subject};
+pub(super) use subject::{Latest, RegisteredSubject, subject};
 
 /// What may be done although it cannot be taken back.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -29,7 +29,7 @@ pub struct Allowed {
 
 /// All topics and subjects, those that are as wished among them.
 #[derive(Debug, Default, Serialize)]
-pub struct Plan {
+pub struct ProvisionPlan {
     /// Topics by name, then subjects.
     pub items: Vec<Item>,
     /// Commands that give us the permissions that are missing.
@@ -40,13 +40,13 @@ pub struct Plan {
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub struct Item {
     /// Which of both.
-    pub kind: Kind,
+    pub kind: ItemKind,
     /// Its name.
     pub name: String,
     /// What becomes of it.
-    pub action: Action,
+    pub action: PlanAction,
     /// What is to change.
-    pub changes: Vec<Change>,
+    pub changes: Vec<SettingChange>,
     /// Of a subject: the fields that differ from its last version.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub fields: Vec<FieldChange>,
@@ -54,7 +54,7 @@ pub struct Item {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
     /// What differs, and stays.
-    pub left: Vec<Left>,
+    pub left: Vec<Unchanged>,
     /// What somebody else has set, and stays.
     pub foreign: BTreeMap<String, String>,
     /// Why it cannot be done, or not be known; none of its steps is tried then.
@@ -63,13 +63,13 @@ pub struct Item {
     pub unknown: bool,
     /// What `--apply` does.
     #[serde(skip)]
-    pub steps: Vec<Step>,
+    pub steps: Vec<PlanStep>,
 }
 
 /// What an item is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Kind {
+pub enum ItemKind {
     /// Of Kafka.
     Topic,
     /// Of the registry.
@@ -79,7 +79,7 @@ pub enum Kind {
 /// What becomes of an item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Action {
+pub enum PlanAction {
     /// It is not there.
     Create,
     /// Something of it differs.
@@ -90,7 +90,7 @@ pub enum Action {
 
 /// One value that is to change.
 #[derive(Debug, PartialEq, Eq, Serialize)]
-pub struct Change {
+pub struct SettingChange {
     /// `partitions`, `replication`, a key of the topic's configuration, `schema` or `compatibility`.
     pub setting: String,
     /// What it is; `None` where there is nothing yet.
@@ -104,7 +104,7 @@ pub struct Change {
 
 /// One value that differs and is left alone.
 #[derive(Debug, PartialEq, Eq, Serialize)]
-pub struct Left {
+pub struct Unchanged {
     /// As in [`Change`].
     pub setting: String,
     /// What it is.
@@ -117,7 +117,7 @@ pub struct Left {
 
 /// One call.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Step {
+pub enum PlanStep {
     /// Creates a topic.
     Create(NewTopic),
     /// Sets keys of a topic's configuration.
@@ -125,7 +125,7 @@ pub enum Step {
     /// Gives a topic so many partitions.
     Partitions(String, usize),
     /// Sets a subject's level.
-    Level(String, Level),
+    Level(String, CompatibilityLevel),
     /// Registers a schema; a new subject gets its level, too.
     Register {
         /// The subject.
@@ -133,11 +133,11 @@ pub enum Step {
         /// Its schema.
         schema: String,
         /// The level of a new subject.
-        level: Level,
+        level: CompatibilityLevel,
     },
 }
 
-impl fmt::Display for Step {
+impl fmt::Display for PlanStep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Create(topic) => write!(f, "create topic {}", topic.name),
@@ -152,10 +152,10 @@ impl fmt::Display for Step {
     }
 }
 
-impl Plan {
+impl ProvisionPlan {
     /// How many topics and subjects are to be created or changed.
     pub fn pending(&self) -> usize {
-        self.items.iter().filter(|item| item.action != Action::Keep).count()
+        self.items.iter().filter(|item| item.action != PlanAction::Keep).count()
     }
 
     /// How many cannot be made as wished.
@@ -165,7 +165,7 @@ impl Plan {
 }
 
 impl Item {
-    fn new(kind: Kind, name: &str, action: Action) -> Self {
+    fn new(kind: ItemKind, name: &str, action: PlanAction) -> Self {
         Self {
             kind,
             name: name.to_owned(),
@@ -182,7 +182,7 @@ impl Item {
     }
 
     fn change(&mut self, setting: &str, from: Option<String>, to: String) {
-        self.changes.push(Change { setting: setting.to_owned(), from, to, note: None });
+        self.changes.push(SettingChange { setting: setting.to_owned(), from, to, note: None });
     }
 
     /// To the change that was added last.
@@ -194,31 +194,31 @@ impl Item {
 
     fn left(&mut self, setting: &str, actual: &str, wished: &str, why: &str) {
         let [setting, actual, wished, why] = [setting, actual, wished, why].map(str::to_owned);
-        self.left.push(Left { setting, actual, wished, why });
+        self.left.push(Unchanged { setting, actual, wished, why });
     }
 
     /// The same item as what its changes make of it.
     fn judged(mut self) -> Self {
-        if self.action == Action::Keep && !self.changes.is_empty() {
-            self.action = Action::Change;
+        if self.action == PlanAction::Keep && !self.changes.is_empty() {
+            self.action = PlanAction::Change;
         }
         self
     }
 }
 
 /// A topic as wished, and as it is if it is there.
-pub(super) fn topic(wished: &NewTopic, actual: Option<&Shape>, allowed: Allowed) -> Item {
+pub(super) fn topic(wished: &NewTopic, actual: Option<&TopicDescription>, allowed: Allowed) -> Item {
     let Some(actual) = actual else {
-        let mut item = Item::new(Kind::Topic, &wished.name, Action::Create);
+        let mut item = Item::new(ItemKind::Topic, &wished.name, PlanAction::Create);
         item.change("partitions", None, wished.partitions.to_string());
         item.change("replication", None, wished.replication.to_string());
         for (key, value) in &wished.config {
             item.change(key, None, value.clone());
         }
-        item.steps.push(Step::Create(wished.clone()));
+        item.steps.push(PlanStep::Create(wished.clone()));
         return item;
     };
-    let mut item = Item::new(Kind::Topic, &wished.name, Action::Keep);
+    let mut item = Item::new(ItemKind::Topic, &wished.name, PlanAction::Keep);
     if actual.settings.is_empty() {
         item.faults.push("its configuration cannot be read".into());
         item.unknown = true;
@@ -230,19 +230,19 @@ pub(super) fn topic(wished: &NewTopic, actual: Option<&Shape>, allowed: Allowed)
         let value = attainable(key, value, actual);
         let is = actual.settings.get(*key).map_or("", |setting| &setting.value);
         match judge(key, is, &value, allowed) {
-            Verdict::Same => {}
-            Verdict::Change => {
+            Comparison::Same => {}
+            Comparison::Change => {
                 item.change(key, Some(is.to_owned()), value.clone());
                 if *key == TIMESTAMP_TYPE {
                     item.note("of new records; when they were received stays in hookstream-received-at and received_at");
                 }
                 settings.push(((*key).to_owned(), value));
             }
-            Verdict::Left(why) => item.left(key, is, &value, why),
+            Comparison::Left(why) => item.left(key, is, &value, why),
         }
     }
     if !settings.is_empty() {
-        item.steps.push(Step::Alter(Alteration { topic: wished.name.clone(), settings }));
+        item.steps.push(PlanStep::Alter(Alteration { topic: wished.name.clone(), settings }));
     }
     let ours = |key: &str| wished.config.iter().any(|(our, _)| *our == key);
     let foreign = actual.settings.iter().filter(|(key, setting)| setting.own && !ours(key));
@@ -250,13 +250,13 @@ pub(super) fn topic(wished: &NewTopic, actual: Option<&Shape>, allowed: Allowed)
     item.judged()
 }
 
-fn size(item: &mut Item, wished: &NewTopic, actual: &Shape, allowed: Allowed) {
+fn size(item: &mut Item, wished: &NewTopic, actual: &TopicDescription, allowed: Allowed) {
     let (is, should) = (actual.partitions, usize::try_from(wished.partitions).unwrap_or_default());
     let texts = (is.to_string(), should.to_string());
     if is < should && allowed.repartition {
         item.change("partitions", Some(texts.0), texts.1);
         item.note("new records of a key may go to another partition than its old ones");
-        item.steps.push(Step::Partitions(wished.name.clone(), should));
+        item.steps.push(PlanStep::Partitions(wished.name.clone(), should));
     } else if is < should {
         let why = "keys would move to other partitions; --allow-repartition does it";
         item.left("partitions", &texts.0, &texts.1, why);
@@ -275,21 +275,21 @@ fn size(item: &mut Item, wished: &NewTopic, actual: &Shape, allowed: Allowed) {
 }
 
 /// Where the topic takes smaller records than may be sent to it: its `max.message.bytes`, and the wished one.
-pub fn takes_less<'a>(wished: &'a NewTopic, actual: &'a Shape) -> Option<(&'a str, &'a str)> {
+pub fn takes_less<'a>(wished: &'a NewTopic, actual: &'a TopicDescription) -> Option<(&'a str, &'a str)> {
     let (key, value) = wished.config.iter().find(|(key, _)| *key == "max.message.bytes")?;
     let is = &actual.settings.get(*key)?.value;
-    matches!(judge(key, is, value, Allowed::default()), Verdict::Change).then_some((is, value))
+    matches!(judge(key, is, value, Allowed::default()), Comparison::Change).then_some((is, value))
 }
 
 /// More replicas in sync than there are stop a topic on brokers before Kafka 4.
-fn attainable(key: &str, wished: &str, actual: &Shape) -> String {
+fn attainable(key: &str, wished: &str, actual: &TopicDescription) -> String {
     match (key, wished.parse::<usize>()) {
         ("min.insync.replicas", Ok(min)) => min.min(actual.copies.replication).to_string(),
         _ => wished.to_owned(),
     }
 }
 
-enum Verdict {
+enum Comparison {
     Same,
     Change,
     /// Why.
@@ -298,11 +298,11 @@ enum Verdict {
 
 const REMOVES: &str = "Kafka would remove records; --allow-removal does it";
 
-fn judge(key: &str, is: &str, wished: &str, allowed: Allowed) -> Verdict {
+fn judge(key: &str, is: &str, wished: &str, allowed: Allowed) -> Comparison {
     if is == wished {
-        return Verdict::Same;
+        return Comparison::Same;
     }
-    let removing = if allowed.removal { Verdict::Change } else { Verdict::Left(REMOVES) };
+    let removing = if allowed.removal { Comparison::Change } else { Comparison::Left(REMOVES) };
     match key {
         "cleanup.policy" => {
             let (is, wished) = (policies(is), policies(wished));
@@ -310,21 +310,21 @@ fn judge(key: &str, is: &str, wished: &str, allowed: Allowed) -> Verdict {
             // One that stops compacting keeps more than before, even where its records get an age.
             let stops = is.contains("compact") && !wished.contains("compact");
             if is == wished {
-                Verdict::Same
+                Comparison::Same
             } else if gains("compact") || (gains("delete") && !stops) {
                 removing
             } else {
-                Verdict::Change
+                Comparison::Change
             }
         }
         "retention.ms" => match (age(is), age(wished)) {
-            (is, wished) if is == wished => Verdict::Same,
+            (is, wished) if is == wished => Comparison::Same,
             (is, wished) if is > wished => removing,
-            _ => Verdict::Change,
+            _ => Comparison::Change,
         },
-        "min.insync.replicas" if number(is) > number(wished) => Verdict::Left("safer than wished"),
-        "max.message.bytes" if number(is) > number(wished) => Verdict::Left("more than is needed"),
-        _ => Verdict::Change,
+        "min.insync.replicas" if number(is) > number(wished) => Comparison::Left("safer than wished"),
+        "max.message.bytes" if number(is) > number(wished) => Comparison::Left("more than is needed"),
+        _ => Comparison::Change,
     }
 }
 

@@ -6,20 +6,20 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use serde::Serialize;
 
-use super::plan::{self, Allowed, Item, Known, Latest, Plan, Step};
-use super::{grants, wished_topics};
-use crate::config::Loaded;
-use crate::kafka::{Admin, Alteration, NewTopic, Refusal};
+use super::plan::{self, Allowed, Item, Latest, PlanStep, ProvisionPlan, RegisteredSubject};
+use super::{desired_topics, grants};
+use crate::config::LoadedConfig;
+use crate::kafka::{Admin, Alteration, NewTopic, TopicError};
 use crate::schema::changes::changes;
-use crate::schema::promoted::promoted;
-use crate::schema::registry::{Listing, Version};
-use crate::schema::{self, Registry, Schemas, kept, shipped};
+use crate::schema::promoted_fields::promoted;
+use crate::schema::registry::{Listing, SubjectVersion};
+use crate::schema::{self, Registry, Schemas, shipped, version_files};
 use crate::sources::Sources;
 
 /// What a plan is made from.
 pub struct Planner<'a> {
     /// The configuration.
-    pub loaded: &'a Loaded,
+    pub loaded: &'a LoadedConfig,
     /// Whose topics they are.
     pub sources: &'a Sources,
     /// Whose subjects they are.
@@ -47,28 +47,28 @@ impl Planner<'_> {
     ///
     /// # Errors
     /// When Kafka or the registry does not answer in time, or the registry does not tell.
-    pub async fn plan(&self, allowed: Allowed) -> anyhow::Result<Plan> {
+    pub async fn plan(&self, allowed: Allowed) -> anyhow::Result<ProvisionPlan> {
         let ((topics, denied), subjects) = tokio::try_join!(self.topics(allowed), self.subjects())?;
         let grants = denied.iter().flat_map(|(operation, topics)| {
             let topics = topics.iter().map(String::as_str).collect();
             grants(self.loaded, self.sources, operation, &topics)
         });
-        Ok(Plan { grants: grants.collect(), items: topics.into_iter().chain(subjects).collect() })
+        Ok(ProvisionPlan { grants: grants.collect(), items: topics.into_iter().chain(subjects).collect() })
     }
 
     async fn topics(&self, allowed: Allowed) -> anyhow::Result<(Vec<Item>, Denied)> {
         let cluster = self.admin.cluster().await?;
-        let wished = wished_topics(&self.loaded.config, self.sources, cluster.brokers);
+        let wished = desired_topics(&self.loaded.config, self.sources, cluster.brokers);
         let there: Vec<String> = wished.iter().map(|topic| topic.name.clone()).collect();
-        let shapes = self.admin.shapes(&there).await?;
+        let shapes = self.admin.topic_descriptions(&there).await?;
         let plan = |topic: &NewTopic| plan::topic(topic, shapes.get(&topic.name), allowed);
         let mut items: Vec<Item> = wished.iter().map(plan).collect();
         let mut denied = Denied::new();
         for item in items.iter().filter(|item| item.unknown) {
             denied.entry("DescribeConfigs").or_default().insert(item.name.clone());
         }
-        for (operation, refused) in self.rehearse(&items).await? {
-            for Refusal { topic, denied: is_denied, why } in refused {
+        for (operation, refused) in self.dry_run(&items).await? {
+            for TopicError { topic, denied: is_denied, why } in refused {
                 if is_denied {
                     denied.entry(operation).or_default().insert(topic.clone());
                 }
@@ -81,14 +81,14 @@ impl Planner<'_> {
     }
 
     /// What the brokers say to each step without doing it, by the operation that it needs.
-    async fn rehearse(&self, items: &[Item]) -> anyhow::Result<[(&'static str, Vec<Refusal>); 3]> {
+    async fn dry_run(&self, items: &[Item]) -> anyhow::Result<[(&'static str, Vec<TopicError>); 3]> {
         let (mut new, mut altered, mut larger) = (Vec::new(), Vec::new(), Vec::new());
         for step in items.iter().flat_map(|item| &item.steps) {
             match step {
-                Step::Create(topic) => new.push(topic.clone()),
-                Step::Alter(alteration) => altered.push(alteration.clone()),
-                Step::Partitions(topic, count) => larger.push((topic.clone(), *count)),
-                Step::Level(..) | Step::Register { .. } => {}
+                PlanStep::Create(topic) => new.push(topic.clone()),
+                PlanStep::Alter(alteration) => altered.push(alteration.clone()),
+                PlanStep::Partitions(topic, count) => larger.push((topic.clone(), *count)),
+                PlanStep::Level(..) | PlanStep::Register { .. } => {}
             }
         }
         let created = if new.is_empty() { Vec::new() } else { self.admin.refusals(&new).await? };
@@ -111,13 +111,13 @@ impl Planner<'_> {
             };
             let latest = latest.and_then(|latest| self.beside(schema, &latest));
             let auto_register = self.loaded.config.registry.auto_register;
-            items.push(plan::subject(schema, Known { listing, level, latest }, auto_register));
+            items.push(plan::subject(schema, RegisteredSubject { listing, level, latest }, auto_register));
         }
         Ok(items)
     }
 
     /// What our schema changes of a version. `None` where that is no Avro.
-    fn beside(&self, ours: &schema::Loaded, latest: &Version) -> Option<Latest> {
+    fn beside(&self, ours: &schema::SchemaEntry, latest: &SubjectVersion) -> Option<Latest> {
         let registered = shipped::parse(&latest.schema).ok()?;
         let places = self.sources.get(&ours.source)?.envelope.places();
         Some(Latest {
@@ -138,9 +138,9 @@ impl Planner<'_> {
         for schema in self.schemas.iter() {
             let Some(file) = &schema.file else { continue };
             for version in self.registry.versions(&schema.subject).await? {
-                let kept = kept::read(file).map_err(anyhow::Error::msg)?;
-                if !kept::has(&kept, &version.schema) {
-                    let path = kept::keep(file, &kept, &version.schema);
+                let versions = version_files::read(file).map_err(anyhow::Error::msg)?;
+                if !version_files::contains(&versions, &version.schema) {
+                    let path = version_files::write_next(file, &versions, &version.schema);
                     written
                         .push(path.with_context(|| format!("cannot keep a version of {}", file.display()))?);
                 }
@@ -156,7 +156,7 @@ impl Planner<'_> {
     /// Those of `told`.
     pub async fn apply(
         &self,
-        plan: &Plan,
+        plan: &ProvisionPlan,
         mut told: impl FnMut(Done) -> anyhow::Result<()>,
     ) -> anyhow::Result<usize> {
         let mut failed = 0;
@@ -174,15 +174,15 @@ impl Planner<'_> {
         Ok(failed)
     }
 
-    async fn take(&self, step: &Step) -> anyhow::Result<()> {
+    async fn take(&self, step: &PlanStep) -> anyhow::Result<()> {
         match step {
-            Step::Create(topic) => self.admin.create(std::slice::from_ref(topic)).await,
-            Step::Alter(alteration) => self.alter(alteration).await,
-            Step::Partitions(topic, count) => {
+            PlanStep::Create(topic) => self.admin.create(std::slice::from_ref(topic)).await,
+            PlanStep::Alter(alteration) => self.alter(alteration).await,
+            PlanStep::Partitions(topic, count) => {
                 taken(self.admin.add_partitions(&[(topic.clone(), *count)], false).await?)
             }
-            Step::Level(subject, level) => self.registry.set_level(subject, *level).await,
-            Step::Register { subject, schema, level } => {
+            PlanStep::Level(subject, level) => self.registry.set_level(subject, *level).await,
+            PlanStep::Register { subject, schema, level } => {
                 self.registry.register(subject, schema, *level).await?;
                 Ok(())
             }
@@ -194,9 +194,9 @@ impl Planner<'_> {
     }
 }
 
-fn taken(refused: Vec<Refusal>) -> anyhow::Result<()> {
+fn taken(refused: Vec<TopicError>) -> anyhow::Result<()> {
     match refused.into_iter().next() {
-        Some(Refusal { topic, why, .. }) => anyhow::bail!("{topic}: {why}"),
+        Some(TopicError { topic, why, .. }) => anyhow::bail!("{topic}: {why}"),
         None => Ok(()),
     }
 }

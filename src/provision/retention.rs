@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::kafka::Shape;
+use crate::kafka::TopicDescription;
 use crate::names;
 use crate::sources::Sources;
 
@@ -18,7 +18,7 @@ pub fn lasting(sources: &Sources) -> Vec<String> {
 }
 
 /// Those of them that do not last, and why.
-pub fn ending(sources: &Sources, shapes: &BTreeMap<String, Shape>) -> Vec<(String, String)> {
+pub fn ending(sources: &Sources, shapes: &BTreeMap<String, TopicDescription>) -> Vec<(String, String)> {
     let there = lasting(sources).into_iter().filter_map(|topic| {
         let why = trouble(&topic, shapes.get(&topic)?)?;
         Some((topic, why))
@@ -28,13 +28,13 @@ pub fn ending(sources: &Sources, shapes: &BTreeMap<String, Shape>) -> Vec<(Strin
 
 /// How long a record stays, by its age alone; `None` where age removes none. No answer where the
 /// configuration could not be read.
-pub(super) fn kept_for(shape: &Shape) -> Option<Option<Duration>> {
+pub(super) fn kept_for(shape: &TopicDescription) -> Option<Option<Duration>> {
     let deletes = policy(shape, "delete")?;
     let ms = number(shape, "retention.ms")?;
     Some(u64::try_from(ms).ok().filter(|_| deletes).map(Duration::from_millis))
 }
 
-fn trouble(topic: &str, shape: &Shape) -> Option<String> {
+fn trouble(topic: &str, shape: &TopicDescription) -> Option<String> {
     let mut why = Vec::new();
     let replayed = remembers(topic);
     if policy(shape, "compact")? && !replayed {
@@ -67,11 +67,11 @@ fn remembers(topic: &str) -> bool {
     names::replayed_topic(names::source_of(topic)) == topic
 }
 
-fn policy(shape: &Shape, word: &str) -> Option<bool> {
+fn policy(shape: &TopicDescription, word: &str) -> Option<bool> {
     Some(shape.cleanup_policy()?.split(',').any(|found| found.trim() == word))
 }
 
-fn number(shape: &Shape, key: &str) -> Option<i64> {
+fn number(shape: &TopicDescription, key: &str) -> Option<i64> {
     shape.settings.get(key)?.value.parse().ok()
 }
 
@@ -80,12 +80,12 @@ mod tests {
     use super::*;
     use crate::kafka::{Copies, Setting};
 
-    fn shape(settings: &[(&str, &str)]) -> Shape {
+    fn shape(settings: &[(&str, &str)]) -> TopicDescription {
         let setting = |(key, value): &(&str, &str)| {
             ((*key).to_owned(), Setting { value: (*value).to_owned(), own: true })
         };
         let copies = Copies { replication: 1, min_insync: Some(1) };
-        Shape { partitions: 1, copies, settings: settings.iter().map(setting).collect() }
+        TopicDescription { partitions: 1, copies, settings: settings.iter().map(setting).collect() }
     }
 
     #[test]

@@ -13,10 +13,10 @@ use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::PAUSES;
-use crate::config::{Loaded, Problems};
-use crate::observe::health::{Health, State};
+use crate::config::{ConfigErrors, LoadedConfig};
+use crate::observe::health::{Health, PartState};
 use crate::schema::registry::{LOOK_AGAIN, Resolved, answered};
-use crate::schema::{self, Pins, Registry, Schemas, Standing};
+use crate::schema::{self, IdCache, IdState, Registry, Schemas};
 use crate::sources::Sources;
 
 /// Between two looks at ids that are confirmed.
@@ -31,21 +31,21 @@ const ASK_FIRST: Duration = Duration::from_secs(5);
 /// A configuration that was read again.
 pub struct Reloaded {
     /// Its sources are new; all else is as at start.
-    pub loaded: Arc<Loaded>,
+    pub loaded: Arc<LoadedConfig>,
     /// Its schemas, nothing known of their ids.
     pub schemas: Schemas,
     /// Told when deliveries are judged by it, or why they never will be.
-    pub answer: oneshot::Sender<Result<(), Problems>>,
+    pub answer: oneshot::Sender<Result<(), ConfigErrors>>,
 }
 
 /// Keeps the ids of all schemas, and the sources compiled with them: the one place that swaps them.
-pub struct Subjects {
-    loaded: Arc<Loaded>,
+pub struct SchemaRegistrar {
+    loaded: Arc<LoadedConfig>,
     registry: Registry,
     sources: Arc<ArcSwap<Sources>>,
     health: Arc<Health>,
     schemas: Schemas,
-    pins: Option<Pins>,
+    pins: Option<IdCache>,
     silent: bool,
     /// Ids that the registry did not know when it was last asked, with their subjects. A second look decides:
     /// one replica that lags behind stops no type.
@@ -53,15 +53,15 @@ pub struct Subjects {
     swapped: watch::Sender<()>,
 }
 
-impl Subjects {
+impl SchemaRegistrar {
     /// Puts what is pinned to use: `sources` encodes with it when this returns. Nothing is asked yet.
     pub fn new(
-        loaded: Arc<Loaded>,
+        loaded: Arc<LoadedConfig>,
         registry: Registry,
         sources: Arc<ArcSwap<Sources>>,
         health: Arc<Health>,
         schemas: Schemas,
-        pins: Option<Pins>,
+        pins: Option<IdCache>,
     ) -> Self {
         let swapped = watch::Sender::new(());
         let (silent, doubted) = (false, BTreeSet::new());
@@ -70,7 +70,7 @@ impl Subjects {
         if let Some(pins) = &subjects.pins
             && subjects.schemas.pin(pins)
         {
-            subjects.health.schemas.put(State::Degraded, "from pins: the registry is being asked");
+            subjects.health.schemas.put(PartState::Degraded, "from pins: the registry is being asked");
             subjects.compile();
         }
         subjects
@@ -113,7 +113,7 @@ impl Subjects {
                 }
             };
             if let Some(reloaded) = reloaded {
-                self.take(reloaded).await;
+                self.reload(reloaded).await;
                 pauses = PAUSES.iter();
             }
         }
@@ -123,7 +123,7 @@ impl Subjects {
     /// that stay is carried over, from this run or, by the pins, an earlier one. New schemas get their
     /// ids first, so that no delivery meets one without; if the registry does not give them in time,
     /// their types are published as before until it does.
-    async fn take(&mut self, Reloaded { loaded, mut schemas, answer }: Reloaded) {
+    async fn reload(&mut self, Reloaded { loaded, mut schemas, answer }: Reloaded) {
         if let Some(pins) = &self.pins {
             schemas.pin(pins);
         }
@@ -161,12 +161,12 @@ impl Subjects {
 
     /// Asks for the ids of new schemas, each once.
     async fn ask_first(&mut self, schemas: &mut Schemas) {
-        let unknown = |schema: &&schema::Loaded| schemas.standing(&schema.subject) == Standing::Unknown;
-        let new: Vec<schema::Loaded> = schemas.iter().filter(unknown).cloned().collect();
+        let unknown = |schema: &&schema::SchemaEntry| schemas.standing(&schema.subject) == IdState::Unknown;
+        let new: Vec<schema::SchemaEntry> = schemas.iter().filter(unknown).cloned().collect();
         let asked = async {
             for schema in &new {
                 let subject = schema.subject.as_str();
-                match self.ask(schema, Standing::Unknown).await {
+                match self.resolve(schema, IdState::Unknown).await {
                     Ok(standing) => schemas.set(subject, standing),
                     Err(error) => {
                         let why = format!("{error:#}");
@@ -185,10 +185,10 @@ impl Subjects {
     async fn round(&mut self) -> Vec<String> {
         let mut troubles = Vec::new();
         let (mut news, mut silent) = (false, 0);
-        let all: Vec<schema::Loaded> = self.schemas.iter().cloned().collect();
+        let all: Vec<schema::SchemaEntry> = self.schemas.iter().cloned().collect();
         for schema in &all {
-            match self.ask(schema, self.schemas.standing(&schema.subject)).await {
-                Ok(standing) => news |= self.learn(schema, standing),
+            match self.resolve(schema, self.schemas.standing(&schema.subject)).await {
+                Ok(standing) => news |= self.apply(schema, standing),
                 Err(error) => {
                     troubles.push(format!("{error:#}"));
                     // One that does not answer will not answer for the others either. One that says no to a
@@ -225,7 +225,7 @@ impl Subjects {
             let Ok(resolved) = self.registry.resolve(id, &former.schema).await else { break };
             if resolved != Resolved::Same && !self.doubt(&subject, id, resolved) {
                 tracing::error!(subject, id, ?resolved, "the registry lost the former schema under its id");
-                self.schemas.lose_former(&subject);
+                self.schemas.drop_previous(&subject);
                 news = true;
             }
         }
@@ -234,14 +234,14 @@ impl Subjects {
 
     /// What the registry says of one subject. A known id is checked before anything is registered:
     /// in a registry that lost its data, that would only take up another id.
-    async fn ask(&mut self, schema: &schema::Loaded, standing: Standing) -> anyhow::Result<Standing> {
+    async fn resolve(&mut self, schema: &schema::SchemaEntry, standing: IdState) -> anyhow::Result<IdState> {
         let subject = schema.subject.as_str();
         let known = match standing {
-            Standing::Unknown => None,
-            Standing::Pinned(id) | Standing::Lost(id) | Standing::Confirmed(id) => Some(id),
+            IdState::Unknown => None,
+            IdState::Pinned(id) | IdState::Lost(id) | IdState::Confirmed(id) => Some(id),
         };
         // Once is enough, however often it is asked again.
-        let news = !matches!(standing, Standing::Lost(_));
+        let news = !matches!(standing, IdState::Lost(_));
         if let Some(id) = known {
             let resolved = self.registry.resolve(id, &schema.schema).await?;
             if news && self.doubt(subject, id, resolved) {
@@ -258,10 +258,10 @@ impl Subjects {
                         "the registry lost the schema under its id"
                     );
                 }
-                return Ok(Standing::Lost(id));
+                return Ok(IdState::Lost(id));
             }
         }
-        if matches!(standing, Standing::Confirmed(_)) {
+        if matches!(standing, IdState::Confirmed(_)) {
             return Ok(standing);
         }
         let given = self.registry.id(schema, self.loaded.config.provision.on_start).await?;
@@ -271,13 +271,13 @@ impl Subjects {
                     let advice = self.advice();
                     tracing::error!(subject, id, given, advice, "the registry gives the schema another id");
                 }
-                Ok(Standing::Lost(id))
+                Ok(IdState::Lost(id))
             }
             Some(id) if !news => {
                 tracing::info!(subject, id, "the registry has the schema under its id again");
-                Ok(Standing::Confirmed(id))
+                Ok(IdState::Confirmed(id))
             }
-            _ => Ok(Standing::Confirmed(given)),
+            _ => Ok(IdState::Confirmed(given)),
         }
     }
 
@@ -294,20 +294,20 @@ impl Subjects {
     }
 
     /// True if the sources are to be compiled for it. A lost id is taken from them at once.
-    fn learn(&mut self, schema: &schema::Loaded, standing: Standing) -> bool {
+    fn apply(&mut self, schema: &schema::SchemaEntry, standing: IdState) -> bool {
         let subject = schema.subject.as_str();
         let before = self.schemas.id(subject);
-        if let (Some(_), Standing::Confirmed(id)) = (self.schemas.former(subject), standing) {
+        if let (Some(_), IdState::Confirmed(id)) = (self.schemas.former(subject), standing) {
             tracing::info!(subject, id, "published with the new schema");
         }
         self.schemas.set(subject, standing);
         match (standing, &mut self.pins) {
-            (Standing::Confirmed(id), Some(pins)) => pins.put(subject, &schema.text, id),
-            (Standing::Lost(_), Some(pins)) => pins.lose(subject),
+            (IdState::Confirmed(id), Some(pins)) => pins.put(subject, &schema.text, id),
+            (IdState::Lost(_), Some(pins)) => pins.lose(subject),
             _ => {}
         }
         let changed = self.schemas.id(subject) != before;
-        if changed && matches!(standing, Standing::Lost(_)) {
+        if changed && matches!(standing, IdState::Lost(_)) {
             self.compile();
         }
         changed
@@ -343,10 +343,10 @@ impl Subjects {
         for schema in self.schemas.iter() {
             let subject = &schema.subject;
             match self.schemas.standing(subject) {
-                Standing::Confirmed(_) => {}
-                Standing::Unknown => open = true,
-                Standing::Pinned(_) => pinned = true,
-                Standing::Lost(id) => {
+                IdState::Confirmed(_) => {}
+                IdState::Unknown => open = true,
+                IdState::Pinned(_) => pinned = true,
+                IdState::Lost(id) => {
                     lost.push(format!("{subject}: the registry has lost or changed id {id}"));
                 }
             }
@@ -354,7 +354,7 @@ impl Subjects {
         let settled = !open && !pinned && lost.is_empty();
         if settled {
             self.silent = false;
-            self.health.schemas.set(State::Ok, "");
+            self.health.schemas.set(PartState::Ok, "");
             return true;
         }
         let mut why = Vec::new();
@@ -375,14 +375,14 @@ impl Subjects {
         } else if !trouble.is_empty() {
             why.push(trouble);
         }
-        let state = if self.schemas.any_id() { State::Degraded } else { State::Down };
+        let state = if self.schemas.any_id() { PartState::Degraded } else { PartState::Down };
         self.health.schemas.set(state, why.join("; "));
         settled
     }
 
     /// How to go on where an id was lost.
     fn advice(&self) -> String {
-        match self.pins.as_ref().map(Pins::file) {
+        match self.pins.as_ref().map(IdCache::file) {
             Some(file) => {
                 format!("restore the registry, or remove {} and restart to take new ids", file.display())
             }

@@ -6,7 +6,7 @@ use apache_avro::schema::{RecordField, RecordSchema};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::promoted::{Pair, join};
+use super::promoted_fields::{SchemaPair, join};
 
 /// A field that differs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -22,19 +22,19 @@ pub struct FieldChange {
 /// The fields that differ: new ones and changed ones in the order of `new`, each record's gone ones behind
 /// them. A `doc` alone is no difference.
 pub fn changes(old: &Schema, new: &Schema) -> Vec<FieldChange> {
-    let mut walk = Walk { pair: Pair::new(old, new), within: Vec::new(), found: Vec::new() };
+    let mut walk = ChangeWalk { pair: SchemaPair::new(old, new), within: Vec::new(), found: Vec::new() };
     walk.types(old, new, "");
     walk.found
 }
 
-struct Walk<'s> {
-    pair: Pair<'s>,
+struct ChangeWalk<'s> {
+    pair: SchemaPair<'s>,
     /// Names of the records that we are in.
     within: Vec<&'s str>,
     found: Vec<FieldChange>,
 }
 
-impl<'s> Walk<'s> {
+impl<'s> ChangeWalk<'s> {
     fn types(&mut self, old: &'s Schema, new: &'s Schema, at: &str) {
         for (steps, old, new) in self.pair.records(old, new) {
             let name = new.name.name();

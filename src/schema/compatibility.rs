@@ -12,14 +12,14 @@ use apache_avro::schema::{NamesRef, RecordField, ResolvedSchema, UnionSchema};
 use apache_avro::schema_compatibility::{Compatibility, SchemaCompatibility};
 
 use super::changes::type_text;
-use super::promoted::{Pair, join};
-use crate::config::Level;
+use super::promoted_fields::{SchemaPair, join};
+use crate::config::CompatibilityLevel;
 
 /// Types of a schema whose names are written out at each use; past it they stay names.
 const MAX_TYPES: usize = 20_000;
 
 /// What speaks against `new` beside `old`, a line for each field; empty when nothing does.
-pub fn faults(level: Level, new: &Schema, old: &Schema) -> Vec<String> {
+pub fn faults(level: CompatibilityLevel, new: &Schema, old: &Schema) -> Vec<String> {
     let (new, old) = (written_out(new), written_out(old));
     let mut faults = Vec::new();
     let mut tell = |reading: &str, found: Vec<Unread>| {
@@ -44,19 +44,20 @@ struct Unread {
 }
 
 fn unread(writer: &Schema, reader: &Schema) -> Vec<Unread> {
-    let mut walk = Walk { pair: Pair::new(writer, reader), within: Vec::new(), found: Vec::new() };
+    let mut walk =
+        CompatibilityWalk { pair: SchemaPair::new(writer, reader), within: Vec::new(), found: Vec::new() };
     walk.types(writer, reader, "");
     walk.found
 }
 
-struct Walk<'s> {
-    pair: Pair<'s>,
+struct CompatibilityWalk<'s> {
+    pair: SchemaPair<'s>,
     /// Names of the records that we are in.
     within: Vec<&'s str>,
     found: Vec<Unread>,
 }
 
-impl<'s> Walk<'s> {
+impl<'s> CompatibilityWalk<'s> {
     /// What stands at `at` in both. Its own fault is told only if none of its fields explains it.
     fn types(&mut self, writer: &'s Schema, reader: &'s Schema, at: &str) {
         let Some(why) = fault(writer, reader) else { return };
@@ -167,8 +168,9 @@ mod tests {
     }
 
     fn refusing(new: &Schema, old: &Schema) -> Vec<&'static str> {
-        let refusing = Level::ALL.into_iter().filter(|level| !faults(*level, new, old).is_empty());
-        refusing.map(Level::as_str).collect()
+        let refusing =
+            CompatibilityLevel::ALL.into_iter().filter(|level| !faults(*level, new, old).is_empty());
+        refusing.map(CompatibilityLevel::as_str).collect()
     }
 
     const FULL: [&str; 2] = ["FULL", "FULL_TRANSITIVE"];
@@ -198,7 +200,7 @@ mod tests {
         let nested = record(
             r#"{"name":"a","type":{"type":"record","name":"N","fields":[{"name":"b","type":"int"}]}}"#,
         );
-        let told = faults(Level::Backward, &nested, &text);
+        let told = faults(CompatibilityLevel::Backward, &nested, &text);
         let why = "field a: the new schema cannot read the old records: written as string, read as N";
         assert_eq!(told, [why]);
     }
@@ -213,7 +215,7 @@ mod tests {
         };
         let old = schema(r#"{"name":"a","type":"long"},{"name":"gone","type":"string"}"#);
         let new = schema(r#"{"name":"a","type":"string"},{"name":"b","type":"string"}"#);
-        let told = faults(Level::FullTransitive, &new, &old);
+        let told = faults(CompatibilityLevel::FullTransitive, &new, &old);
         for expected in [
             "field list.*.a: the new schema cannot read the old records: written as long, read as string",
             "field list.*.b: the new schema cannot read the old records: it is not in them",
@@ -232,7 +234,7 @@ mod tests {
         let new = record(&format!(
             r#"{{"name":"a","type":["null",{place}],"default":null}},{{"name":"b","type":"P"}}"#
         ));
-        assert_eq!(faults(Level::FullTransitive, &new, &old), [""; 0]);
+        assert_eq!(faults(CompatibilityLevel::FullTransitive, &new, &old), [""; 0]);
     }
 
     /// The table of docs/schemas.md.
@@ -277,7 +279,11 @@ mod tests {
         for (before, after, backward, forward) in rows {
             let (old, new) = (record(before), record(after));
             let fits = |level| faults(level, &new, &old).is_empty();
-            let found = (fits(Level::Backward), fits(Level::Forward), fits(Level::FullTransitive));
+            let found = (
+                fits(CompatibilityLevel::Backward),
+                fits(CompatibilityLevel::Forward),
+                fits(CompatibilityLevel::FullTransitive),
+            );
             assert_eq!(found, (backward, forward, backward && forward), "{before} -> {after}");
         }
     }
@@ -285,7 +291,7 @@ mod tests {
     #[test]
     fn a_record_of_another_name_is_another() {
         let other = Schema::parse_str(r#"{"type":"record","name":"S","fields":[]}"#).unwrap();
-        let told = faults(Level::Backward, &record(""), &other);
+        let told = faults(CompatibilityLevel::Backward, &record(""), &other);
         assert_eq!(told, ["the new schema cannot read the old records: written as S, read as R"]);
     }
 }

@@ -12,9 +12,9 @@ mod tree;
 
 pub use edit::insert;
 pub(super) use fields::type_of;
-pub use fields::{Fields, Place};
+pub use fields::{Fields, SchemaPath};
 pub use infer::infer;
 pub use observe::Observer;
-pub use propose::{Field, LeftOut, Proposal, Type, propose};
-pub use shape::{Budget, JsonType, Shape};
-pub use table::{Row, Standing, Table};
+pub use propose::{LeftOut, Proposal, ProposedField, ProposedType, propose};
+pub use shape::{JsonType, NameBudget, ObservedShape};
+pub use table::{DriftTable, FieldState, PointerStats};

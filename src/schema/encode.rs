@@ -16,10 +16,10 @@ use apache_avro::schema::RecordField;
 use jiff::Timestamp;
 
 use super::annotation::Annotations;
-use super::instant::Unit;
-use super::places::{Path, Spot};
-use super::plan::{Compiler, Field, Node, Record, Time, kind};
-use super::walk::{Spoken, Stop, Walk};
+use super::places::{EnvelopeTree, ValuePath};
+use super::plan::{FieldPlan, PlanCompiler, RecordPlan, Time, TypePlan, kind};
+use super::timestamp::Unit;
+use super::walk::{EnvelopeValues, EventEncoder, WalkError};
 use crate::config::TimeFormat;
 use crate::envelope::{Event, Places};
 use crate::json::{self, push_pointer};
@@ -48,7 +48,7 @@ impl fmt::Debug for Encoded {
 /// Why an event does not fit its schema. No payload inside: the pointer has `*` for every name
 /// that the body chose.
 #[derive(Debug)]
-pub struct Misfit {
+pub struct TypeMismatch {
     /// Where, from the body's root.
     pub pointer: String,
     /// What the schema asks for.
@@ -57,9 +57,9 @@ pub struct Misfit {
     pub found: &'static str,
 }
 
-impl From<Misfit> for Fault {
-    fn from(misfit: Misfit) -> Self {
-        let Misfit { pointer, expected, found } = misfit;
+impl From<TypeMismatch> for Fault {
+    fn from(misfit: TypeMismatch) -> Self {
+        let TypeMismatch { pointer, expected, found } = misfit;
         Self::new(Reason::ShapeMismatch, format!("at {pointer}: expected {expected}, found {found}"))
     }
 }
@@ -68,9 +68,9 @@ impl From<Misfit> for Fault {
 #[derive(Debug)]
 pub struct Encoder {
     id: u32,
-    fields: Vec<Root>,
-    records: Vec<Option<Record>>,
-    spots: Spot,
+    fields: Vec<RootField>,
+    records: Vec<Option<RecordPlan>>,
+    spots: EnvelopeTree,
     /// `data` is the text of all of it, and no `additional_fields` stands behind.
     generic: bool,
     /// Where `data` stands: as names and written out.
@@ -80,14 +80,14 @@ pub struct Encoder {
 
 /// A field of the root record.
 #[derive(Debug)]
-enum Root {
+enum RootField {
     Id,
     Type,
     Source,
     Time { null: u8, value: u8 },
     ReceivedAt,
-    Data(Field),
-    Body(Field),
+    Data(FieldPlan),
+    Body(FieldPlan),
     Json,
     ContentType { null: u8, value: u8 },
 }
@@ -115,7 +115,7 @@ impl Encoder {
         if !faults.is_empty() {
             return Err(faults);
         }
-        let mut compiler = Compiler::default();
+        let mut compiler = PlanCompiler::default();
         let mut fields = Vec::with_capacity(record.fields.len());
         let mut rest = record.fields.iter();
         if !generic {
@@ -125,10 +125,10 @@ impl Encoder {
             }
         }
         for field in rest {
-            match Root::compile(&mut compiler, field, places, generic) {
+            match RootField::compile(&mut compiler, field, places, generic) {
                 Ok(root)
                     if root.key().is_some()
-                        && fields.iter().any(|other: &Root| other.key() == root.key()) =>
+                        && fields.iter().any(|other: &RootField| other.key() == root.key()) =>
                 {
                     faults.push(format!("field `{}` reads what another field reads", field.name));
                 }
@@ -136,7 +136,7 @@ impl Encoder {
                 Err(fault) => faults.push(fault),
             }
         }
-        let Compiler { records, faults: within, .. } = compiler;
+        let PlanCompiler { records, faults: within, .. } = compiler;
         faults.extend(within);
         if !faults.is_empty() {
             return Err(faults);
@@ -146,7 +146,7 @@ impl Encoder {
             push_pointer(&mut data_pointer, name);
         }
         let data = places.data.names().to_vec();
-        Ok(Self { id, fields, records, spots: Spot::tree(places), generic, data, data_pointer })
+        Ok(Self { id, fields, records, spots: EnvelopeTree::tree(places), generic, data, data_pointer })
     }
 
     /// The id that stands in the frame.
@@ -162,12 +162,12 @@ impl Encoder {
     /// key that is no text.
     pub fn encode(&self, event: &Event<'_>) -> Result<Encoded, Fault> {
         self.walk(event).map_err(|stop| match stop {
-            Stop::Misfit(misfit) => misfit.into(),
-            Stop::Fault(fault) => fault,
+            WalkError::Misfit(misfit) => misfit.into(),
+            WalkError::Fault(fault) => fault,
         })
     }
 
-    fn walk(&self, event: &Event<'_>) -> Result<Encoded, Stop> {
+    fn walk(&self, event: &Event<'_>) -> Result<Encoded, WalkError> {
         // Avro is shorter than the JSON that it was; the rest is room for the root and what is kept.
         let texts = event.id.len() + event.event_type.len() + event.source.len();
         let mut out = Vec::with_capacity(
@@ -176,8 +176,9 @@ impl Encoder {
         );
         out.push(0);
         out.extend_from_slice(&self.id.to_be_bytes());
-        let spoken = Spoken { id: &event.id, event_type: &event.event_type, time: is_exact(event.time) };
-        let mut walk = Walk::new(out, spoken, &self.records);
+        let spoken =
+            EnvelopeValues { id: &event.id, event_type: &event.event_type, time: is_exact(event.time) };
+        let mut walk = EventEncoder::new(out, spoken, &self.records);
         for field in &self.fields {
             self.root(field, event, &mut walk)?;
         }
@@ -188,37 +189,42 @@ impl Encoder {
         Ok(finish(walk))
     }
 
-    fn root<'d>(&self, field: &Root, event: &Event<'d>, walk: &mut Walk<'_, 'd>) -> Result<(), Stop> {
+    fn root<'d>(
+        &self,
+        field: &RootField,
+        event: &Event<'d>,
+        walk: &mut EventEncoder<'_, 'd>,
+    ) -> Result<(), WalkError> {
         match field {
-            Root::Id => walk.text(&event.id),
-            Root::Type => walk.text(&event.event_type),
-            Root::Source => walk.text(event.source),
-            Root::ReceivedAt => walk.long(milliseconds(event.received_at)),
-            Root::Time { null, value } => match event.time {
+            RootField::Id => walk.text(&event.id),
+            RootField::Type => walk.text(&event.event_type),
+            RootField::Source => walk.text(event.source),
+            RootField::ReceivedAt => walk.long(milliseconds(event.received_at)),
+            RootField::Time { null, value } => match event.time {
                 Some(time) => {
                     walk.out.push(*value);
                     walk.long(milliseconds(time));
                 }
                 None => walk.out.push(*null),
             },
-            Root::Json => {
+            RootField::Json => {
                 // Its readers open it; here nobody does.
                 json::unique(event.text)?;
                 walk.text(event.text);
             }
-            Root::ContentType { null, value } => match content_type(event) {
+            RootField::ContentType { null, value } => match content_type(event) {
                 Some(text) => {
                     walk.out.push(*value);
                     walk.text(text);
                 }
                 None => walk.out.push(*null),
             },
-            Root::Data(field) => {
-                let path = Path::start(&self.data_pointer);
+            RootField::Data(field) => {
+                let path = ValuePath::start(&self.data_pointer);
                 walk.field(field, event.data, &path, self.spots.at(&self.data))?;
             }
-            Root::Body(field) => {
-                let path = Path::start("");
+            RootField::Body(field) => {
+                let path = ValuePath::start("");
                 let spot = self.spots.below(&field.key);
                 walk.field(field, event.root.get(&field.key), &path.field(&field.key), spot)?;
             }
@@ -227,12 +233,12 @@ impl Encoder {
     }
 
     /// Members of the body's root that no field reads.
-    fn unknown<'d>(&self, event: &Event<'d>, walk: &mut Walk<'_, 'd>) -> Result<(), Stop> {
+    fn unknown<'d>(&self, event: &Event<'d>, walk: &mut EventEncoder<'_, 'd>) -> Result<(), WalkError> {
         if self.data.is_empty() {
             return Ok(()); // The body is the data, whose walk has seen them.
         }
         let reads = |key: &str| self.fields.iter().any(|field| field.key() == Some(key));
-        let path = Path::start("");
+        let path = ValuePath::start("");
         for (key, raw) in event.root.members() {
             if !reads(key) {
                 walk.unknown(raw, &path.unknown(key), self.spots.below(key))?;
@@ -242,7 +248,7 @@ impl Encoder {
     }
 }
 
-impl Root {
+impl RootField {
     /// The member of the body's root that it reads.
     fn key(&self) -> Option<&str> {
         match self {
@@ -252,7 +258,7 @@ impl Root {
     }
 
     fn compile<'s>(
-        compiler: &mut Compiler<'s>,
+        compiler: &mut PlanCompiler<'s>,
         field: &'s RecordField,
         places: &Places,
         generic: bool,
@@ -275,14 +281,14 @@ impl Root {
                 must(fits, Self::ReceivedAt, "a timestamp-millis")
             }
             "time" => match compiler.field(field, name)?.node {
-                Node::Nullable { null, value, inner } if is_milliseconds(&inner) => {
+                TypePlan::Nullable { null, value, inner } if is_milliseconds(&inner) => {
                     Ok(Self::Time { null, value })
                 }
                 _ => Err("field `time` must be a union of null and timestamp-millis".into()),
             },
             "data" if generic => Ok(Self::Json),
             "content_type" if generic => match compiler.field(field, name)?.node {
-                Node::Nullable { null, value, inner } if matches!(*inner, Node::Text) => {
+                TypePlan::Nullable { null, value, inner } if matches!(*inner, TypePlan::Text) => {
                     Ok(Self::ContentType { null, value })
                 }
                 _ => Err("field `content_type` must be a union of null and string".into()),
@@ -291,8 +297,8 @@ impl Root {
             "data" => {
                 let field = compiler.field(field, name)?;
                 let fits = match &field.node {
-                    Node::Record(_) => true,
-                    Node::Nullable { inner, .. } => matches!(**inner, Node::Record(_)),
+                    TypePlan::Record(_) => true,
+                    TypePlan::Nullable { inner, .. } => matches!(**inner, TypePlan::Record(_)),
                     _ => false,
                 };
                 must(fits, Self::Data(field), "a record")
@@ -310,12 +316,12 @@ impl Root {
 }
 
 /// Whether it is the type of the envelope's time.
-fn is_milliseconds(node: &Node) -> bool {
-    matches!(node, Node::Time(Time::Instant(Unit::Milli, TimeFormat::Rfc3339)))
+fn is_milliseconds(node: &TypePlan) -> bool {
+    matches!(node, TypePlan::Time(Time::Instant(Unit::Milli, TimeFormat::Rfc3339)))
 }
 
 /// Writes `additional_fields`, the record's last field.
-fn finish(mut walk: Walk<'_, '_>) -> Encoded {
+fn finish(mut walk: EventEncoder<'_, '_>) -> Encoded {
     let (kept, misfits) = (std::mem::take(&mut walk.kept), walk.misfits);
     walk.out
         .reserve(kept.iter().map(|(pointer, raw)| pointer.len() + raw.get().len() + 10).sum::<usize>() + 10);

@@ -6,7 +6,7 @@ use crate::json::{Pointer, push_pointer};
 
 /// What the envelope reads at a place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum What {
+pub(super) enum EnvelopeField {
     Id,
     Type,
     Time,
@@ -15,29 +15,29 @@ pub(super) enum What {
 
 /// One name on the way to the envelope's parts.
 #[derive(Debug, Default)]
-pub(super) struct Spot {
-    pub(super) what: Option<What>,
-    below: Vec<(String, Spot)>,
+pub(super) struct EnvelopeTree {
+    pub(super) what: Option<EnvelopeField>,
+    below: Vec<(String, EnvelopeTree)>,
 }
 
-impl Spot {
+impl EnvelopeTree {
     pub(super) fn tree(places: &Places) -> Self {
         let mut root = Self::default();
-        root.put(&places.data, What::Data);
+        root.put(&places.data, EnvelopeField::Data);
         if let Some(id) = &places.id {
-            root.put(id, What::Id);
+            root.put(id, EnvelopeField::Id);
         }
         if let Some(event_type) = &places.event_type {
-            root.put(event_type, What::Type);
+            root.put(event_type, EnvelopeField::Type);
         }
         if let Some(time) = &places.time {
-            root.put(time, What::Time);
+            root.put(time, EnvelopeField::Time);
         }
         root
     }
 
     /// The first one at a place counts: of two that read the same text, either speaks for it.
-    fn put(&mut self, pointer: &Pointer, what: What) {
+    fn put(&mut self, pointer: &Pointer, what: EnvelopeField) {
         let mut spot = self;
         for name in pointer.names() {
             let at = spot.below.iter().position(|(known, _)| known == name).unwrap_or_else(|| {
@@ -64,13 +64,13 @@ impl Spot {
 /// The way from the body's root to a value, as a chain on the stack: written out only when
 /// somebody needs it.
 #[derive(Clone, Copy)]
-pub(super) struct Path<'p> {
-    above: Option<&'p Path<'p>>,
-    step: Step<'p>,
+pub(super) struct ValuePath<'p> {
+    above: Option<&'p ValuePath<'p>>,
+    step: PathStep<'p>,
 }
 
 #[derive(Clone, Copy)]
-enum Step<'p> {
+enum PathStep<'p> {
     /// A finished pointer.
     Start(&'p str),
     /// A field of the schema, by its key in the body.
@@ -83,25 +83,25 @@ enum Step<'p> {
     Unknown(&'p str),
 }
 
-impl<'p> Path<'p> {
+impl<'p> ValuePath<'p> {
     pub(super) const fn start(pointer: &'p str) -> Self {
-        Self { above: None, step: Step::Start(pointer) }
+        Self { above: None, step: PathStep::Start(pointer) }
     }
 
     pub(super) const fn field(&'p self, name: &'p str) -> Self {
-        Self { above: Some(self), step: Step::Field(name) }
+        Self { above: Some(self), step: PathStep::Field(name) }
     }
 
     pub(super) const fn index(&'p self, index: usize) -> Self {
-        Self { above: Some(self), step: Step::Index(index) }
+        Self { above: Some(self), step: PathStep::Index(index) }
     }
 
     pub(super) const fn key(&'p self, key: &'p str) -> Self {
-        Self { above: Some(self), step: Step::Key(key) }
+        Self { above: Some(self), step: PathStep::Key(key) }
     }
 
     pub(super) const fn unknown(&'p self, name: &'p str) -> Self {
-        Self { above: Some(self), step: Step::Unknown(name) }
+        Self { above: Some(self), step: PathStep::Unknown(name) }
     }
 
     /// The JSON pointer, for `additional_fields`.
@@ -111,16 +111,16 @@ impl<'p> Path<'p> {
 
     /// The pointer for people, with `*` for the names that the body chose: they may be payload.
     pub(super) fn masked(&self) -> String {
-        self.written(|step| matches!(step, Step::Key(_) | Step::Unknown(_)))
+        self.written(|step| matches!(step, PathStep::Key(_) | PathStep::Unknown(_)))
     }
 
     /// The pointer of a new field, with `*` for what differs from event to event: indexes and the
     /// keys of maps.
     pub(super) fn shape(&self) -> String {
-        self.written(|step| matches!(step, Step::Key(_) | Step::Index(_)))
+        self.written(|step| matches!(step, PathStep::Key(_) | PathStep::Index(_)))
     }
 
-    fn written(&self, masked: fn(Step<'_>) -> bool) -> String {
+    fn written(&self, masked: fn(PathStep<'_>) -> bool) -> String {
         let mut pointer = String::with_capacity(self.size());
         self.write(&mut pointer, masked);
         pointer
@@ -129,22 +129,24 @@ impl<'p> Path<'p> {
     /// Bytes of the pointer, but for escapes; 6 for an index.
     pub(super) fn size(&self) -> usize {
         let own = match self.step {
-            Step::Start(pointer) => pointer.len(),
-            Step::Field(name) | Step::Key(name) | Step::Unknown(name) => 1 + name.len(),
-            Step::Index(_) => 6,
+            PathStep::Start(pointer) => pointer.len(),
+            PathStep::Field(name) | PathStep::Key(name) | PathStep::Unknown(name) => 1 + name.len(),
+            PathStep::Index(_) => 6,
         };
-        own + self.above.map_or(0, Path::size)
+        own + self.above.map_or(0, ValuePath::size)
     }
 
-    fn write(&self, pointer: &mut String, masked: fn(Step<'_>) -> bool) {
+    fn write(&self, pointer: &mut String, masked: fn(PathStep<'_>) -> bool) {
         if let Some(above) = self.above {
             above.write(pointer, masked);
         }
         match self.step {
-            Step::Start(start) => pointer.push_str(start),
+            PathStep::Start(start) => pointer.push_str(start),
             step if masked(step) => pointer.push_str("/*"),
-            Step::Field(name) | Step::Key(name) | Step::Unknown(name) => push_pointer(pointer, name),
-            Step::Index(index) => push_pointer(pointer, &index.to_string()),
+            PathStep::Field(name) | PathStep::Key(name) | PathStep::Unknown(name) => {
+                push_pointer(pointer, name)
+            }
+            PathStep::Index(index) => push_pointer(pointer, &index.to_string()),
         }
     }
 }

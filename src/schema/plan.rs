@@ -3,18 +3,18 @@
 use std::borrow::Cow;
 
 use super::annotation::{BytesForm, DecimalForm};
-use super::instant::Unit;
+use super::timestamp::Unit;
 use crate::config::TimeFormat;
-use crate::json::Kind;
+use crate::json::JsonKind;
 
 mod compile;
 mod default;
 
-pub(super) use compile::{Compiler, kind};
+pub(super) use compile::{PlanCompiler, kind};
 
 /// A type of the schema.
 #[derive(Debug)]
-pub(super) enum Node {
+pub(super) enum TypePlan {
     Null,
     Boolean,
     Int,
@@ -32,17 +32,17 @@ pub(super) enum Node {
         size: usize,
         form: BytesForm,
     },
-    Decimal(Decimal),
+    Decimal(DecimalPlan),
     Enum(Box<Enum>),
-    Array(Box<Node>),
-    Map(Box<Node>),
+    Array(Box<TypePlan>),
+    Map(Box<TypePlan>),
     /// Its place in [`Records`], since a name may be used again, within itself, too.
     Record(usize),
     /// A union with null; the bytes that choose the branch.
     Nullable {
         null: u8,
         value: u8,
-        inner: Box<Node>,
+        inner: Box<TypePlan>,
     },
     Union(Union),
 }
@@ -57,7 +57,7 @@ pub(super) enum Time {
 }
 
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Decimal {
+pub(super) struct DecimalPlan {
     /// Digits in all: 1 to 38.
     pub(super) precision: u8,
     /// Digits behind the point.
@@ -86,43 +86,43 @@ pub(super) struct Union {
 pub(super) struct Branch {
     /// The byte that chooses it.
     pub(super) choice: u8,
-    pub(super) node: Node,
+    pub(super) node: TypePlan,
 }
 
 /// The records of a schema. `None` only while it is compiled.
-pub(super) type Records = [Option<Record>];
+pub(super) type RecordPlans = [Option<RecordPlan>];
 
 /// A record of the schema.
 #[derive(Debug)]
-pub(super) struct Record {
-    pub(super) fields: Vec<Field>,
+pub(super) struct RecordPlan {
+    pub(super) fields: Vec<FieldPlan>,
 }
 
 /// A field that is read from the body by its key.
 #[derive(Debug)]
-pub(super) struct Field {
+pub(super) struct FieldPlan {
     pub(super) name: Box<str>,
     /// The member's key in JSON: the name, if no annotation says another.
     pub(super) key: Box<str>,
-    pub(super) node: Node,
+    pub(super) node: TypePlan,
     /// The default as Avro, for a field that is missing and may not be null.
     pub(super) default: Option<Box<[u8]>>,
 }
 
-impl Record {
+impl RecordPlan {
     pub(super) fn knows(&self, key: &str) -> bool {
         self.fields.iter().any(|field| *field.key == *key)
     }
 }
 
-impl Field {
+impl FieldPlan {
     /// Whether it stands for itself where the body has nothing.
     pub(super) const fn may_be_missing(&self) -> bool {
         self.default.is_some() || self.node.takes_null()
     }
 }
 
-impl Node {
+impl TypePlan {
     /// What the type asks for, for people. Nothing of a body.
     pub(super) fn expects(&self) -> Cow<'static, str> {
         Cow::Borrowed(match self {
@@ -156,21 +156,21 @@ impl Node {
     }
 
     /// Whether a value of this kind can be one of its own, as far as the kind tells.
-    pub(super) fn takes(&self, kind: Kind) -> bool {
+    pub(super) fn takes(&self, kind: JsonKind) -> bool {
         match self {
-            Self::Null => kind == Kind::Null,
-            Self::Boolean => kind == Kind::Boolean,
-            Self::Int | Self::Long | Self::Float | Self::Double => kind == Kind::Number,
+            Self::Null => kind == JsonKind::Null,
+            Self::Boolean => kind == JsonKind::Boolean,
+            Self::Int | Self::Long | Self::Float | Self::Double => kind == JsonKind::Number,
             Self::Text | Self::Uuid { .. } | Self::Bytes(_) | Self::Fixed { .. } | Self::Enum(_) => {
-                kind == Kind::String
+                kind == JsonKind::String
             }
             Self::Time(time) => kind == time.kind(),
             Self::Decimal(decimal) => kind == decimal.kind(),
-            Self::Array(_) => kind == Kind::Array,
-            Self::Map(_) | Self::Record(_) => kind == Kind::Object,
-            Self::Nullable { inner, .. } => kind == Kind::Null || inner.takes(kind),
+            Self::Array(_) => kind == JsonKind::Array,
+            Self::Map(_) | Self::Record(_) => kind == JsonKind::Object,
+            Self::Nullable { inner, .. } => kind == JsonKind::Null || inner.takes(kind),
             Self::Union(union) => {
-                (kind == Kind::Null && union.null.is_some())
+                (kind == JsonKind::Null && union.null.is_some())
                     || union.branches.iter().any(|branch| branch.node.takes(kind))
             }
         }
@@ -190,15 +190,15 @@ impl Time {
     }
 
     /// What it is in JSON.
-    pub(super) const fn kind(self) -> Kind {
+    pub(super) const fn kind(self) -> JsonKind {
         match self {
-            Self::Instant(_, TimeFormat::UnixSeconds | TimeFormat::UnixMilliseconds) => Kind::Number,
-            _ => Kind::String,
+            Self::Instant(_, TimeFormat::UnixSeconds | TimeFormat::UnixMilliseconds) => JsonKind::Number,
+            _ => JsonKind::String,
         }
     }
 }
 
-impl Decimal {
+impl DecimalPlan {
     fn expects(self) -> String {
         let Self { precision, scale, form, .. } = self;
         match form {
@@ -208,10 +208,10 @@ impl Decimal {
     }
 
     /// What it is in JSON.
-    pub(super) const fn kind(self) -> Kind {
+    pub(super) const fn kind(self) -> JsonKind {
         match self.form {
-            DecimalForm::Number => Kind::Number,
-            DecimalForm::String => Kind::String,
+            DecimalForm::Number => JsonKind::Number,
+            DecimalForm::String => JsonKind::String,
         }
     }
 }

@@ -13,11 +13,11 @@ use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 
 pub use self::call::answered;
-use self::call::{Caller, Refusal, TIMEOUT, builder};
-use super::reasons::explain;
-use super::{Loaded, shipped};
+use self::call::{Caller, RegistryError, TIMEOUT, builder};
+use super::incompatibility::explain;
+use super::{SchemaEntry, shipped};
 use crate::client::JsonObject;
-use crate::config::{self, Auth, Level};
+use crate::config::{self, Auth, CompatibilityLevel};
 use crate::observe::clock::Clocks;
 
 /// How long a replica of the registry that lags behind gets to know an id.
@@ -66,7 +66,7 @@ struct Compatibility {
 
 /// A version of a subject.
 #[derive(Deserialize)]
-pub struct Version {
+pub struct SubjectVersion {
     /// Its number.
     pub version: u32,
     /// As the registry has it.
@@ -99,7 +99,7 @@ pub struct Registry {
 }
 
 #[derive(Deserialize)]
-struct Id {
+struct SchemaId {
     id: i64,
 }
 
@@ -117,7 +117,7 @@ impl Registry {
     ///
     /// # Errors
     /// When the CA file cannot be read.
-    pub fn new(loaded: &config::Loaded) -> anyhow::Result<Self> {
+    pub fn new(loaded: &config::LoadedConfig) -> anyhow::Result<Self> {
         let caller = Caller::new(loaded)?;
         let mut settings = SrSettings::new_builder(caller.url.clone());
         settings.set_timeout(TIMEOUT);
@@ -191,8 +191,13 @@ impl Registry {
 
     /// An id that the registry gave for a schema of ours, once it also gives that schema for the id. Nothing
     /// else makes an id.
-    async fn prove(&self, given: JsonObject<Id>, subject: &str, expected: &Schema) -> anyhow::Result<u32> {
-        let JsonObject(Id { id: given }) = given;
+    async fn prove(
+        &self,
+        given: JsonObject<SchemaId>,
+        subject: &str,
+        expected: &Schema,
+    ) -> anyhow::Result<u32> {
+        let JsonObject(SchemaId { id: given }) = given;
         let id = u32::try_from(given).ok().filter(|id| is_id(*id));
         let id = id.with_context(|| {
             format!("the registry gives {subject} the id {given}, and ids are from 1 to {}", i32::MAX)
@@ -214,8 +219,8 @@ impl Registry {
     ///
     /// # Errors
     /// When the registry does not take it or has not got it, or does not answer.
-    pub async fn id(&self, schema: &Loaded, register: bool) -> anyhow::Result<u32> {
-        let Loaded { subject, text, level, .. } = schema;
+    pub async fn id(&self, schema: &SchemaEntry, register: bool) -> anyhow::Result<u32> {
+        let SchemaEntry { subject, text, level, .. } = schema;
         if register && self.auto_register {
             return self.register(subject, text, *level).await;
         }
@@ -230,7 +235,11 @@ impl Registry {
         self.prove(found, subject, &schema.schema).await
     }
 
-    async fn look_up(&self, subject: &str, schema: &str) -> anyhow::Result<Result<JsonObject<Id>, Refusal>> {
+    async fn look_up(
+        &self,
+        subject: &str,
+        schema: &str,
+    ) -> anyhow::Result<Result<JsonObject<SchemaId>, RegistryError>> {
         let path = format!("/subjects/{subject}{}", self.query(&[]));
         self.caller.ask(Method::POST, &path, Some(asked(schema)?), AN_ID).await
     }
@@ -283,7 +292,7 @@ impl Registry {
     ///
     /// # Errors
     /// When the registry refuses it, or does not answer.
-    pub async fn set_level(&self, subject: &str, level: Level) -> anyhow::Result<()> {
+    pub async fn set_level(&self, subject: &str, level: CompatibilityLevel) -> anyhow::Result<()> {
         let body = format!(r#"{{"compatibility":"{level}"}}"#);
         let path = format!("/config/{subject}");
         let answer =
@@ -297,7 +306,7 @@ impl Registry {
     ///
     /// # Errors
     /// When the registry does not say.
-    pub async fn latest(&self, subject: &str) -> anyhow::Result<Option<Version>> {
+    pub async fn latest(&self, subject: &str) -> anyhow::Result<Option<SubjectVersion>> {
         self.version(subject, "latest").await
     }
 
@@ -305,7 +314,7 @@ impl Registry {
     ///
     /// # Errors
     /// When the registry does not say.
-    pub async fn versions(&self, subject: &str) -> anyhow::Result<Vec<Version>> {
+    pub async fn versions(&self, subject: &str) -> anyhow::Result<Vec<SubjectVersion>> {
         let path = format!("/subjects/{subject}/versions");
         let numbers = self.get::<Vec<u32>>(&path, "a list of versions").await?.unwrap_or_default();
         anyhow::ensure!(
@@ -325,9 +334,10 @@ impl Registry {
         Ok(versions)
     }
 
-    async fn version(&self, subject: &str, number: &str) -> anyhow::Result<Option<Version>> {
+    async fn version(&self, subject: &str, number: &str) -> anyhow::Result<Option<SubjectVersion>> {
         let path = format!("/subjects/{subject}/versions/{number}");
-        let found = self.get::<JsonObject<Version>>(&path, "an object with version and schema").await?;
+        let found =
+            self.get::<JsonObject<SubjectVersion>>(&path, "an object with version and schema").await?;
         Ok(found.map(|JsonObject(version)| version))
     }
 
@@ -349,7 +359,12 @@ impl Registry {
     ///
     /// # Errors
     /// When the registry refuses the schema, or does not answer.
-    pub async fn register(&self, subject: &str, schema: &str, level: Level) -> anyhow::Result<u32> {
+    pub async fn register(
+        &self,
+        subject: &str,
+        schema: &str,
+        level: CompatibilityLevel,
+    ) -> anyhow::Result<u32> {
         let path = format!("/subjects/{subject}/versions");
         let new = self.get::<Vec<IgnoredAny>>(&path, "a list of versions").await?.is_none();
         let path = format!("{path}{}", self.query(&[]));

@@ -29,18 +29,18 @@ pub fn generic(source: &str, event_type: &str) -> String {
 
 /// A schema for an event type.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Found {
+pub struct FoundSchema {
     /// The file's name without `.avsc`: what [`names::avro_name`] takes.
     pub stem: String,
     /// The schema as JSON.
     pub text: Cow<'static, str>,
     /// Where it comes from.
-    pub origin: Origin,
+    pub origin: SchemaOrigin,
 }
 
 /// Where a schema comes from; shows as a path or as `built in: <source>/<file>`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Origin {
+pub enum SchemaOrigin {
     /// A file of the operator's.
     File(PathBuf),
     /// Shipped in the binary for this source.
@@ -52,7 +52,7 @@ pub enum Origin {
     },
 }
 
-impl Origin {
+impl SchemaOrigin {
     /// The operator's file, if it is one.
     pub fn file(self) -> Option<PathBuf> {
         match self {
@@ -62,7 +62,7 @@ impl Origin {
     }
 }
 
-impl fmt::Display for Origin {
+impl fmt::Display for SchemaOrigin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File(path) => write!(f, "{}", path.display()),
@@ -82,13 +82,17 @@ pub fn find(
     source: &str,
     preset: Option<&str>,
     event_type: &str,
-) -> Result<Option<Found>, String> {
+) -> Result<Option<FoundSchema>, String> {
     let files: Vec<String> = names::schema_files(event_type).collect();
     for file in &files {
         let Some(path) = dir.map(|dir| dir.join(source).join(file)) else { break };
         match files::read_text(&path, files::MAX_TEXT) {
             Ok(text) => {
-                return Ok(Some(Found { stem: stem(file), text: text.into(), origin: Origin::File(path) }));
+                return Ok(Some(FoundSchema {
+                    stem: stem(file),
+                    text: text.into(),
+                    origin: SchemaOrigin::File(path),
+                }));
             }
             // `dir` or `dir/<source>` may also be a file that means something else.
             Err(error) if error.is_missing() => {}
@@ -98,13 +102,13 @@ pub fn find(
     Ok(std::iter::once(source).chain(preset).find_map(|owner| built_in(owner, &files)))
 }
 
-fn built_in(owner: &str, files: &[String]) -> Option<Found> {
+fn built_in(owner: &str, files: &[String]) -> Option<FoundSchema> {
     files.iter().find_map(|wanted| {
         SHIPPED.iter().find(|(source, file, _)| *source == owner && file == wanted).map(
-            |&(source, file, text)| Found {
+            |&(source, file, text)| FoundSchema {
                 stem: stem(file),
                 text: text.into(),
-                origin: Origin::BuiltIn { source, file },
+                origin: SchemaOrigin::BuiltIn { source, file },
             },
         )
     })
@@ -237,7 +241,7 @@ mod tests {
         std::fs::write(&file, "mine").unwrap();
         let found = find(root, "datagrid", None, event).unwrap().unwrap();
         assert_eq!((found.stem.as_str(), &*found.text), ("batch_prediction", "mine"));
-        assert_eq!(found.origin, Origin::File(file));
+        assert_eq!(found.origin, SchemaOrigin::File(file));
         std::fs::write(dir.path().join("datagrid/batch_prediction.completed.avsc"), "own").unwrap();
         assert_eq!(find(root, "datagrid", None, event).unwrap().unwrap().text, "own");
     }

@@ -7,10 +7,10 @@ use std::borrow::Cow;
 
 use serde_json::value::RawValue;
 
-use super::encode::Misfit;
-use super::places::{Path, Spot, What};
-use super::plan::{Field, Node, Record, Records, Union};
-use crate::json::{self, Kind, Object};
+use super::encode::TypeMismatch;
+use super::places::{EnvelopeField, EnvelopeTree, ValuePath};
+use super::plan::{FieldPlan, RecordPlan, RecordPlans, TypePlan, Union};
+use crate::json::{self, JsonKind, Object};
 use crate::outcome::{Fault, Reason};
 
 mod scalar;
@@ -21,14 +21,14 @@ mod union;
 const MAX_KEPT: usize = 8 << 20;
 
 /// Why a value was not written.
-pub(super) enum Stop {
+pub(super) enum WalkError {
     /// It does not fit; a field that may be null catches this.
-    Misfit(Misfit),
+    Misfit(TypeMismatch),
     /// The event is of no use at all.
     Fault(Fault),
 }
 
-impl From<Fault> for Stop {
+impl From<Fault> for WalkError {
     fn from(fault: Fault) -> Self {
         Self::Fault(fault)
     }
@@ -36,7 +36,7 @@ impl From<Fault> for Stop {
 
 /// What the envelope took out of the body, for the unknown members that stand at its places.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Spoken<'e> {
+pub(super) struct EnvelopeValues<'e> {
     pub(super) id: &'e str,
     pub(super) event_type: &'e str,
     /// Whether milliseconds say all that the body's time says.
@@ -44,7 +44,7 @@ pub(super) struct Spoken<'e> {
 }
 
 /// One event's encoding as it grows.
-pub(super) struct Walk<'e, 'd> {
+pub(super) struct EventEncoder<'e, 'd> {
     pub(super) out: Vec<u8>,
     /// Pointer and text for `additional_fields`.
     pub(super) kept: Vec<(String, &'d RawValue)>,
@@ -52,13 +52,13 @@ pub(super) struct Walk<'e, 'd> {
     pub(super) misfits: usize,
     /// The shapes of those that no field reads.
     pub(super) drift: Vec<String>,
-    spoken: Spoken<'e>,
-    records: &'e Records,
+    spoken: EnvelopeValues<'e>,
+    records: &'e RecordPlans,
     budget: usize,
 }
 
 /// A place to come back to.
-struct Mark {
+struct Checkpoint {
     bytes: usize,
     kept: usize,
     misfits: usize,
@@ -66,22 +66,22 @@ struct Mark {
     budget: usize,
 }
 
-impl<'e, 'd> Walk<'e, 'd> {
-    pub(super) const fn new(out: Vec<u8>, spoken: Spoken<'e>, records: &'e Records) -> Self {
+impl<'e, 'd> EventEncoder<'e, 'd> {
+    pub(super) const fn new(out: Vec<u8>, spoken: EnvelopeValues<'e>, records: &'e RecordPlans) -> Self {
         Self { out, kept: Vec::new(), misfits: 0, drift: Vec::new(), spoken, records, budget: MAX_KEPT }
     }
 
     /// For a value without an event.
-    pub(super) const fn plain(records: &'e Records) -> Self {
-        Self::new(Vec::new(), Spoken { id: "", event_type: "", time: false }, records)
+    pub(super) const fn plain(records: &'e RecordPlans) -> Self {
+        Self::new(Vec::new(), EnvelopeValues { id: "", event_type: "", time: false }, records)
     }
 
-    const fn mark(&self) -> Mark {
+    const fn mark(&self) -> Checkpoint {
         let (bytes, kept) = (self.out.len(), self.kept.len());
-        Mark { bytes, kept, misfits: self.misfits, drift: self.drift.len(), budget: self.budget }
+        Checkpoint { bytes, kept, misfits: self.misfits, drift: self.drift.len(), budget: self.budget }
     }
 
-    fn back_to(&mut self, mark: &Mark) {
+    fn rollback(&mut self, mark: &Checkpoint) {
         self.out.truncate(mark.bytes);
         self.kept.truncate(mark.kept);
         self.drift.truncate(mark.drift);
@@ -91,18 +91,18 @@ impl<'e, 'd> Walk<'e, 'd> {
     /// Writes a field's value; `None` and null both mean that it is missing.
     pub(super) fn field(
         &mut self,
-        field: &Field,
+        field: &FieldPlan,
         raw: Option<&'d RawValue>,
-        at: &Path<'_>,
-        spot: Option<&Spot>,
-    ) -> Result<(), Stop> {
-        if let Some(raw) = raw.filter(|raw| Kind::of(raw) != Kind::Null) {
+        at: &ValuePath<'_>,
+        spot: Option<&EnvelopeTree>,
+    ) -> Result<(), WalkError> {
+        if let Some(raw) = raw.filter(|raw| JsonKind::of(raw) != JsonKind::Null) {
             return self.value(&field.node, raw, at, spot);
         }
         match (&field.node, &field.default) {
-            (Node::Null, _) => {}
-            (Node::Nullable { null, .. }, _) => self.out.push(*null),
-            (Node::Union(Union { null: Some(null), .. }), _) => self.out.push(*null),
+            (TypePlan::Null, _) => {}
+            (TypePlan::Nullable { null, .. }, _) => self.out.push(*null),
+            (TypePlan::Union(Union { null: Some(null), .. }), _) => self.out.push(*null),
             (_, Some(default)) => self.out.extend_from_slice(default),
             (node, None) => {
                 return Err(misfit(at, node, if raw.is_some() { "null" } else { "nothing" }));
@@ -113,22 +113,25 @@ impl<'e, 'd> Walk<'e, 'd> {
 
     fn value(
         &mut self,
-        node: &Node,
+        node: &TypePlan,
         raw: &'d RawValue,
-        at: &Path<'_>,
-        spot: Option<&Spot>,
-    ) -> Result<(), Stop> {
-        match (node, Kind::of(raw)) {
-            (Node::Nullable { null, .. } | Node::Union(Union { null: Some(null), .. }), Kind::Null) => {
+        at: &ValuePath<'_>,
+        spot: Option<&EnvelopeTree>,
+    ) -> Result<(), WalkError> {
+        match (node, JsonKind::of(raw)) {
+            (
+                TypePlan::Nullable { null, .. } | TypePlan::Union(Union { null: Some(null), .. }),
+                JsonKind::Null,
+            ) => {
                 self.out.push(*null);
             }
-            (Node::Nullable { null, value, inner }, _) => {
+            (TypePlan::Nullable { null, value, inner }, _) => {
                 let mark = self.mark();
                 self.out.push(*value);
                 let done = self.value(inner, raw, at, spot);
                 return self.or_null(done, *null, &mark, raw, at);
             }
-            (Node::Union(union), _) => {
+            (TypePlan::Union(union), _) => {
                 let mark = self.mark();
                 let done = self.union(node, union, raw, at, spot);
                 return match union.null {
@@ -136,15 +139,15 @@ impl<'e, 'd> Walk<'e, 'd> {
                     None => done,
                 };
             }
-            (Node::Array(items), kind) => {
+            (TypePlan::Array(items), kind) => {
                 let elements = json::elements(raw).ok_or_else(|| misfit(at, node, kind.name()))?;
                 self.array(items, &elements, at)?;
             }
-            (Node::Map(values), kind) => {
+            (TypePlan::Map(values), kind) => {
                 let object = Object::open(raw)?.ok_or_else(|| misfit(at, node, kind.name()))?;
                 self.map(values, &object, at, spot)?;
             }
-            (Node::Record(place), kind) => {
+            (TypePlan::Record(place), kind) => {
                 let object = Object::open(raw)?.ok_or_else(|| misfit(at, node, kind.name()))?;
                 self.record(*place, &object, at, spot)?;
             }
@@ -160,20 +163,25 @@ impl<'e, 'd> Walk<'e, 'd> {
     /// Cuts a misfit back to `mark`: null is written and all of the value's text is kept.
     fn or_null(
         &mut self,
-        done: Result<(), Stop>,
+        done: Result<(), WalkError>,
         null: u8,
-        mark: &Mark,
+        mark: &Checkpoint,
         raw: &'d RawValue,
-        at: &Path<'_>,
-    ) -> Result<(), Stop> {
-        let Err(Stop::Misfit(_)) = done else { return done };
-        self.back_to(mark);
+        at: &ValuePath<'_>,
+    ) -> Result<(), WalkError> {
+        let Err(WalkError::Misfit(_)) = done else { return done };
+        self.rollback(mark);
         self.out.push(null);
         self.misfits += 1;
         self.keep(raw, at)
     }
 
-    fn array(&mut self, items: &Node, elements: &[&'d RawValue], at: &Path<'_>) -> Result<(), Stop> {
+    fn array(
+        &mut self,
+        items: &TypePlan,
+        elements: &[&'d RawValue],
+        at: &ValuePath<'_>,
+    ) -> Result<(), WalkError> {
         self.block(elements.len());
         for (index, element) in elements.iter().enumerate() {
             self.value(items, element, &at.index(index), None)?;
@@ -184,14 +192,14 @@ impl<'e, 'd> Walk<'e, 'd> {
 
     fn map(
         &mut self,
-        values: &Node,
+        values: &TypePlan,
         object: &Object<'d>,
-        at: &Path<'_>,
-        spot: Option<&Spot>,
-    ) -> Result<(), Stop> {
+        at: &ValuePath<'_>,
+        spot: Option<&EnvelopeTree>,
+    ) -> Result<(), WalkError> {
         // Null as missing: such an entry is left out where the type cannot hold it. Refusing it
         // would cost the consumer the whole map for one empty value.
-        let present = |value: &RawValue| values.takes_null() || Kind::of(value) != Kind::Null;
+        let present = |value: &RawValue| values.takes_null() || JsonKind::of(value) != JsonKind::Null;
         let count = object.members().iter().filter(|(_, value)| present(value)).count();
         self.block(count);
         for (key, value) in object.members() {
@@ -208,12 +216,12 @@ impl<'e, 'd> Walk<'e, 'd> {
         &mut self,
         place: usize,
         object: &Object<'d>,
-        at: &Path<'_>,
-        spot: Option<&Spot>,
-    ) -> Result<(), Stop> {
+        at: &ValuePath<'_>,
+        spot: Option<&EnvelopeTree>,
+    ) -> Result<(), WalkError> {
         let records = self.records;
         // Every place of a plan is one of its records.
-        let empty = Record { fields: Vec::new() };
+        let empty = RecordPlan { fields: Vec::new() };
         let record = records.get(place).and_then(Option::as_ref).unwrap_or(&empty);
         let below = |name: &str| spot.and_then(|spot| spot.below(name));
         let members = object.members();
@@ -242,22 +250,22 @@ impl<'e, 'd> Walk<'e, 'd> {
     pub(super) fn unknown(
         &mut self,
         raw: &'d RawValue,
-        at: &Path<'_>,
-        spot: Option<&Spot>,
-    ) -> Result<(), Stop> {
+        at: &ValuePath<'_>,
+        spot: Option<&EnvelopeTree>,
+    ) -> Result<(), WalkError> {
         let Some(spot) = spot else { return self.keep_unknown(raw, at) };
         let told = match spot.what {
-            Some(What::Data) => true,
-            Some(What::Time) => self.spoken.time,
-            Some(What::Id) => json::string(raw).is_some_and(|text| text == self.spoken.id),
-            Some(What::Type) => json::string(raw).is_some_and(|text| text == self.spoken.event_type),
+            Some(EnvelopeField::Data) => true,
+            Some(EnvelopeField::Time) => self.spoken.time,
+            Some(EnvelopeField::Id) => json::string(raw).is_some_and(|text| text == self.spoken.id),
+            Some(EnvelopeField::Type) => json::string(raw).is_some_and(|text| text == self.spoken.event_type),
             None => {
                 let Some(object) = Object::open(raw)? else { return self.keep_unknown(raw, at) };
                 for (key, value) in object.members() {
                     self.unknown(value, &at.unknown(key), spot.below(key))?;
                 }
                 // An object of nothing leaves no member behind that tells of it.
-                object.members().iter().any(|(_, value)| Kind::of(value) != Kind::Null)
+                object.members().iter().any(|(_, value)| JsonKind::of(value) != JsonKind::Null)
             }
         };
         match (told, spot.what) {
@@ -269,20 +277,20 @@ impl<'e, 'd> Walk<'e, 'd> {
     }
 
     /// Keeps a member that no field reads, and notes its shape.
-    fn keep_unknown(&mut self, raw: &'d RawValue, at: &Path<'_>) -> Result<(), Stop> {
-        if Kind::of(raw) != Kind::Null {
+    fn keep_unknown(&mut self, raw: &'d RawValue, at: &ValuePath<'_>) -> Result<(), WalkError> {
+        if JsonKind::of(raw) != JsonKind::Null {
             self.drift.push(at.shape());
         }
         self.keep(raw, at)
     }
 
     /// Keeps a text for `additional_fields`; null counts as missing.
-    fn keep(&mut self, raw: &'d RawValue, at: &Path<'_>) -> Result<(), Stop> {
-        if Kind::of(raw) == Kind::Null {
+    fn keep(&mut self, raw: &'d RawValue, at: &ValuePath<'_>) -> Result<(), WalkError> {
+        if JsonKind::of(raw) == JsonKind::Null {
             return Ok(());
         }
         // Nobody here opens it, and its readers must not see different values.
-        if matches!(Kind::of(raw), Kind::Object | Kind::Array) {
+        if matches!(JsonKind::of(raw), JsonKind::Object | JsonKind::Array) {
             json::unique(raw.get())?;
         }
         let size = at.size() + raw.get().len();
@@ -341,6 +349,6 @@ fn position(members: &[(Cow<'_, str>, &RawValue)], from: usize, name: &str) -> O
     after.iter().position(is).map(|at| from + at).or_else(|| before.iter().position(is))
 }
 
-fn misfit(at: &Path<'_>, node: &Node, found: &'static str) -> Stop {
-    Stop::Misfit(Misfit { pointer: at.masked(), expected: node.expects(), found })
+fn misfit(at: &ValuePath<'_>, node: &TypePlan, found: &'static str) -> WalkError {
+    WalkError::Misfit(TypeMismatch { pointer: at.masked(), expected: node.expects(), found })
 }

@@ -121,7 +121,7 @@ impl Reserve {
     }
 
     /// Gives a piece of the space back. `false` when there was none to give.
-    pub(super) fn give_up_a_piece(&self) -> bool {
+    pub(super) fn release_chunk(&self) -> bool {
         let left = self.left();
         left > 0 && self.cut(left.saturating_sub(PIECE)).is_ok()
     }
@@ -173,15 +173,15 @@ mod tests {
     fn the_reserve_takes_real_space_and_gives_it_back() {
         let dir = tempfile::tempdir().unwrap();
         let reserve = Reserve::new(dir.path(), 100_000);
-        assert!(!reserve.whole() && !reserve.give_up_a_piece());
+        assert!(!reserve.whole() && !reserve.release_chunk());
         reserve.make().unwrap();
         let meta = fs::metadata(dir.path().join("reserve")).unwrap();
         assert_eq!(meta.len(), 100_000);
         assert!(std::os::unix::fs::MetadataExt::blocks(&meta) * 512 >= 100_000, "no hole");
         assert!(Reserve::new(dir.path(), 100_000).whole(), "found again");
         assert!(!Reserve::new(dir.path(), 200_000).whole(), "half a reserve is none");
-        assert!(reserve.give_up_a_piece() && !dir.path().join("reserve").exists());
-        assert!(!reserve.whole() && !reserve.give_up_a_piece());
+        assert!(reserve.release_chunk() && !dir.path().join("reserve").exists());
+        assert!(!reserve.whole() && !reserve.release_chunk());
     }
 
     #[test]
@@ -192,18 +192,18 @@ mod tests {
         let reserve = Reserve::new(dir.path(), bytes);
         reserve.make().unwrap();
         let mut left = Vec::new();
-        while reserve.give_up_a_piece() {
+        while reserve.release_chunk() {
             left.push(len());
         }
         assert_eq!(left, [PIECE + PIECE / 2, PIECE / 2, 0]);
         reserve.make().unwrap();
-        assert!(reserve.give_up_a_piece());
+        assert!(reserve.release_chunk());
         let found = Reserve::new(dir.path(), bytes);
         assert_eq!((found.whole(), found.missing()), (false, PIECE));
         found.make().unwrap();
         assert_eq!((found.whole(), len()), (true, bytes));
         fs::remove_file(dir.path().join("reserve")).unwrap();
-        assert!(!found.whole() && !found.give_up_a_piece(), "gone by another hand");
+        assert!(!found.whole() && !found.release_chunk(), "gone by another hand");
     }
 
     #[test]

@@ -110,7 +110,7 @@ impl Bound {
 
 /// Why records were not stored. None of them was.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refused {
+pub enum StoreError {
     /// A bound is reached.
     #[error("the spool is full ({})", .0.label())]
     Full(Bound),
@@ -122,7 +122,7 @@ pub enum Refused {
     Error(SpoolError),
 }
 
-impl Refused {
+impl StoreError {
     pub(super) fn closed() -> Self {
         Self::Error(SpoolError::closed())
     }

@@ -13,8 +13,8 @@ use sha2::{Digest as _, Sha256};
 
 use super::mark::Counts;
 use super::{OpenError, own};
-use crate::planted::{self, Bug};
-use crate::record::{Parts, Record};
+use crate::failpoints::{self, Failpoint};
+use crate::record::{Record, RecordParts};
 
 /// The version that this program writes.
 pub const VERSION: i64 = 1;
@@ -146,7 +146,7 @@ fn settings(db: &Connection) -> rusqlite::Result<()> {
     db.busy_timeout(Duration::from_millis(250))?;
     // FULL syncs the log at each commit: a 202 rests on it. The two fullfsync make that true on
     // systems whose fsync does not reach the disk.
-    let synchronous = if planted::has(Bug::NoSync) { "OFF" } else { "FULL" };
+    let synchronous = if failpoints::is_active(Failpoint::NoSync) { "OFF" } else { "FULL" };
     db.execute_batch(&format!(
         "PRAGMA synchronous = {synchronous}; PRAGMA fullfsync = ON; PRAGMA checkpoint_fullfsync = ON;
          PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}; PRAGMA cell_size_check = ON;
@@ -216,21 +216,21 @@ pub(super) fn try_write(db: &Connection) -> rusqlite::Result<()> {
 }
 
 /// A record as a row needs it, worked out on the caller's thread and not on the writer's.
-pub(super) struct Line {
+pub(super) struct InsertRow {
     pub(super) record: Record,
     pub(super) headers: String,
     pub(super) bytes: u64,
     sum: i64,
 }
 
-impl Line {
+impl InsertRow {
     pub(super) fn of(record: Record) -> Self {
         let pairs: Vec<(&str, &str)> =
             record.headers().iter().map(|(name, value)| (name.as_ref(), value.as_ref())).collect();
         // Pairs of text always have a JSON form.
         let headers = serde_json::to_string(&pairs).unwrap_or_default();
         let bytes = record.topic().len() + record.key().len() + headers.len() + record.value().len();
-        let sum = sum(record.topic(), record.key(), &headers, record.timestamp_ms(), record.value());
+        let sum = checksum(record.topic(), record.key(), &headers, record.timestamp_ms(), record.value());
         Self { record, headers, bytes: bytes as u64, sum }
     }
 
@@ -253,7 +253,7 @@ impl Line {
 }
 
 /// Puts a row back as it was, unless its id is there: from a copy of it that is as good.
-pub(super) fn restore(db: &Connection, entry: &Entry, line: &Line) -> rusqlite::Result<bool> {
+pub(super) fn restore(db: &Connection, entry: &RowEntry, line: &InsertRow) -> rusqlite::Result<bool> {
     let restored = db
         .prepare_cached(
             "INSERT OR IGNORE INTO records (id, state, why, bytes, timestamp, topic, key, headers, sum, value)
@@ -277,7 +277,7 @@ pub(super) fn restore(db: &Connection, entry: &Entry, line: &Line) -> rusqlite::
 /// SQLite has no sums over its pages: a page of another row, or of zeros, would be read as a
 /// record's value and published. 64 bits of SHA-256 over all that is published rule that out, at
 /// 0.6 us for 1 KB.
-fn sum(topic: &str, key: &str, headers: &str, timestamp: i64, value: &[u8]) -> i64 {
+fn checksum(topic: &str, key: &str, headers: &str, timestamp: i64, value: &[u8]) -> i64 {
     let mut hash = Sha256::new();
     for part in [topic.as_bytes(), key.as_bytes(), headers.as_bytes(), &timestamp.to_be_bytes(), value] {
         hash.update((part.len() as u64).to_be_bytes());
@@ -289,14 +289,14 @@ fn sum(topic: &str, key: &str, headers: &str, timestamp: i64, value: &[u8]) -> i
 
 /// Where a row stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
+pub enum RowState {
     /// On its way to Kafka.
     Live,
     /// Set aside for a person to look at; never dropped.
     Parked,
 }
 
-impl State {
+impl RowState {
     /// The name in lists and metrics.
     pub const fn label(self) -> &'static str {
         match self {
@@ -319,11 +319,11 @@ impl State {
 
 /// One row, whole.
 #[derive(Debug)]
-pub struct Entry {
+pub struct RowEntry {
     /// Order of arrival; never given twice.
     pub id: i64,
     /// Live or parked.
-    pub state: State,
+    pub state: RowState,
     /// Why it is parked.
     pub why: Option<String>,
     /// What was stored; `None` when the row no longer holds what was written.
@@ -331,21 +331,21 @@ pub struct Entry {
 }
 
 /// Reads [`COLUMNS`]. A row whose fields have changed type or sum is an [`Entry`] without record.
-pub(super) fn entry(row: &SqlRow<'_>) -> rusqlite::Result<Entry> {
-    let (id, state) = (row.get(0)?, row.get(1).map_or(State::Live, State::of));
+pub(super) fn entry(row: &SqlRow<'_>) -> rusqlite::Result<RowEntry> {
+    let (id, state) = (row.get(0)?, row.get(1).map_or(RowState::Live, RowState::of));
     let why = row.get(6).unwrap_or_default();
-    Ok(Entry { id, state, why, record: record(row).ok().flatten() })
+    Ok(RowEntry { id, state, why, record: record(row).ok().flatten() })
 }
 
 fn record(row: &SqlRow<'_>) -> rusqlite::Result<Option<Record>> {
     let (timestamp_ms, topic, key): (i64, Arc<str>, String) = (row.get(2)?, row.get(3)?, row.get(4)?);
     let (headers, value): (String, Vec<u8>) = (row.get(5)?, row.get(8)?);
-    if sum(&topic, &key, &headers, timestamp_ms, &value) != row.get::<_, i64>(7)? {
+    if checksum(&topic, &key, &headers, timestamp_ms, &value) != row.get::<_, i64>(7)? {
         return Ok(None);
     }
     let Ok(pairs) = serde_json::from_str::<Vec<(String, String)>>(&headers) else { return Ok(None) };
     let headers = pairs.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
-    Ok(Record::from_spool(Parts { topic, key, value, timestamp_ms, headers }))
+    Ok(Record::from_spool(RecordParts { topic, key, value, timestamp_ms, headers }))
 }
 
 /// A text as far as it is one: a row that is damaged is shown all the same.
@@ -433,8 +433,8 @@ mod tests {
 
     #[test]
     fn two_records_that_differ_only_in_where_a_field_ends_have_two_sums() {
-        assert_ne!(sum("ab", "c", "[]", 1, b"v"), sum("a", "bc", "[]", 1, b"v"));
-        assert_ne!(sum("a", "b", "[]", 1, b"v"), sum("a", "b", "[]", 2, b"v"));
-        assert_ne!(sum("a", "b", "[]", 1, b"v"), sum("a", "b", "[]", 1, b"w"));
+        assert_ne!(checksum("ab", "c", "[]", 1, b"v"), checksum("a", "bc", "[]", 1, b"v"));
+        assert_ne!(checksum("a", "b", "[]", 1, b"v"), checksum("a", "b", "[]", 2, b"v"));
+        assert_ne!(checksum("a", "b", "[]", 1, b"v"), checksum("a", "b", "[]", 1, b"w"));
     }
 }

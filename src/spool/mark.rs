@@ -72,7 +72,7 @@ impl Counts {
 
 /// What a directory says was acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Found {
+pub(super) enum MarkState {
     /// No file: a new spool, or one of a version before the mark.
     Nothing,
     /// So much.
@@ -85,7 +85,7 @@ pub(super) enum Found {
     Newer(i64),
 }
 
-impl Found {
+impl MarkState {
     pub(super) fn counts(self) -> Option<Counts> {
         match self {
             Self::Counts(counts) | Self::Torn(counts) => Some(counts),
@@ -95,30 +95,30 @@ impl Found {
 }
 
 /// Reads the mark of `dir`.
-pub(super) fn read(dir: &Path) -> io::Result<Found> {
+pub(super) fn read(dir: &Path) -> io::Result<MarkState> {
     let file = match own::open_existing(&dir.join(FILE)) {
         Ok(file) => file,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Found::Nothing),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(MarkState::Nothing),
         Err(error) => return Err(error),
     };
     let (lines, whole) = lines(&file)?;
     Ok(match lines.into_iter().max_by_key(|line| line.sequence) {
-        None => Found::Damaged,
-        Some(line) if line.version > VERSION => Found::Newer(line.version),
-        Some(line) if !whole => Found::Torn(line.counts),
-        Some(line) => Found::Counts(line.counts),
+        None => MarkState::Damaged,
+        Some(line) if line.version > VERSION => MarkState::Newer(line.version),
+        Some(line) if !whole => MarkState::Torn(line.counts),
+        Some(line) => MarkState::Counts(line.counts),
     })
 }
 
 /// The mark of an open spool.
-pub(super) struct Mark {
+pub(super) struct AckMark {
     file: File,
     sequence: u64,
     counts: Counts,
     synced: bool,
 }
 
-impl Mark {
+impl AckMark {
     /// Opens the mark of `dir`, or makes it, and writes `counts` into it, synced.
     pub(super) fn open(dir: &Path, counts: Counts) -> io::Result<Self> {
         let file = own::open(&dir.join(FILE))?;
@@ -161,18 +161,18 @@ impl Mark {
     fn put(&mut self) -> io::Result<()> {
         self.sequence += 1;
         self.synced = false;
-        let line = Line { version: VERSION, sequence: self.sequence, counts: self.counts }.text();
+        let line = MarkLine { version: VERSION, sequence: self.sequence, counts: self.counts }.text();
         self.file.write_all_at(line.as_bytes(), (self.sequence % 2) * APART)
     }
 }
 
-struct Line {
+struct MarkLine {
     version: i64,
     sequence: u64,
     counts: Counts,
 }
 
-impl Line {
+impl MarkLine {
     fn text(&self) -> String {
         let Counts { given, removed } = self.counts;
         let text = format!("{MAGIC} {} {} {given} {removed}", self.version, self.sequence);
@@ -201,12 +201,12 @@ fn sum(text: &str) -> String {
 }
 
 /// The lines that are whole, and whether that is both.
-fn lines(file: &File) -> io::Result<(Vec<Line>, bool)> {
+fn lines(file: &File) -> io::Result<(Vec<MarkLine>, bool)> {
     let mut text = Vec::new();
     // Whatever somebody has put there is not read whole.
     file.take(APART + LINE as u64).read_to_end(&mut text)?;
-    let line = |at: usize| text.get(at..at + LINE).and_then(Line::parse);
-    let lines: Vec<Line> = [0, APART as usize].into_iter().filter_map(line).collect();
+    let line = |at: usize| text.get(at..at + LINE).and_then(MarkLine::parse);
+    let lines: Vec<MarkLine> = [0, APART as usize].into_iter().filter_map(line).collect();
     let whole = lines.len() == 2;
     Ok((lines, whole))
 }
@@ -222,17 +222,17 @@ mod tests {
     #[test]
     fn a_mark_is_found_again_and_each_write_counts() {
         let dir = tempfile::tempdir().unwrap();
-        assert_eq!(read(dir.path()).unwrap(), Found::Nothing);
-        let mut mark = Mark::open(dir.path(), Counts::default()).unwrap();
-        assert_eq!(read(dir.path()).unwrap(), Found::Counts(Counts::default()));
+        assert_eq!(read(dir.path()).unwrap(), MarkState::Nothing);
+        let mut mark = AckMark::open(dir.path(), Counts::default()).unwrap();
+        assert_eq!(read(dir.path()).unwrap(), MarkState::Counts(Counts::default()));
         for given in 1..20 {
             let counts = Counts { given, removed: given / 3 };
             mark.write(counts).unwrap();
-            assert_eq!(read(dir.path()).unwrap(), Found::Counts(counts));
+            assert_eq!(read(dir.path()).unwrap(), MarkState::Counts(counts));
         }
         drop(mark);
-        let mark = Mark::open(dir.path(), SOME).unwrap();
-        assert_eq!((read(dir.path()).unwrap(), mark.counts().rows()), (Found::Counts(SOME), 999_983));
+        let mark = AckMark::open(dir.path(), SOME).unwrap();
+        assert_eq!((read(dir.path()).unwrap(), mark.counts().rows()), (MarkState::Counts(SOME), 999_983));
         let text = fs::read_to_string(dir.path().join(FILE)).unwrap();
         assert!(text.starts_with("hookstream-spool-mark 1 "), "a person can read it: {text}");
     }
@@ -240,7 +240,7 @@ mod tests {
     #[test]
     fn a_torn_line_leaves_the_one_before_and_no_flipped_bit_is_believed() {
         let dir = tempfile::tempdir().unwrap();
-        let mut mark = Mark::open(dir.path(), Counts { given: 1, removed: 0 }).unwrap();
+        let mut mark = AckMark::open(dir.path(), Counts { given: 1, removed: 0 }).unwrap();
         mark.write(Counts { given: 2, removed: 0 }).unwrap();
         let path = dir.path().join(FILE);
         let whole = fs::read(&path).unwrap();
@@ -250,15 +250,15 @@ mod tests {
             bytes[newest + bit / 8] ^= 1 << (bit % 8);
             fs::write(&path, &bytes).unwrap();
             let found = read(dir.path()).unwrap();
-            assert_eq!(found, Found::Torn(Counts { given: 1, removed: 0 }), "bit {bit}");
+            assert_eq!(found, MarkState::Torn(Counts { given: 1, removed: 0 }), "bit {bit}");
         }
         for text in [&b""[..], b"\n", &whole[..20], &[0; 8192], b"hookstream-spool-mark 1 1 1 1 0"] {
             fs::write(&path, text).unwrap();
-            assert_eq!(read(dir.path()).unwrap(), Found::Damaged);
+            assert_eq!(read(dir.path()).unwrap(), MarkState::Damaged);
         }
-        let newer = Line { version: VERSION + 1, sequence: 9, counts: SOME }.text();
+        let newer = MarkLine { version: VERSION + 1, sequence: 9, counts: SOME }.text();
         fs::write(&path, newer).unwrap();
-        assert_eq!(read(dir.path()).unwrap(), Found::Newer(VERSION + 1));
+        assert_eq!(read(dir.path()).unwrap(), MarkState::Newer(VERSION + 1));
     }
 
     #[test]

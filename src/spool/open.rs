@@ -17,10 +17,10 @@ use rusqlite::Connection;
 use super::disk::{self, Lock, Reserve};
 use super::error::OpenError;
 use super::files::Files;
-use super::format::{self, State, with};
-use super::mark::{self, Counts, Found, Mark};
+use super::format::{self, RowState, with};
+use super::mark::{self, AckMark, Counts, MarkState};
 use super::report::{self, Salvage};
-use super::shared::{Book, Shared};
+use super::shared::{Ledger, SpoolState};
 use super::{Limits, own, salvage, wal};
 
 /// How long the check of the file may hold up the start. It reads every page, so it ends early
@@ -41,18 +41,18 @@ pub struct Opened {
     pub salvage: Option<Salvage>,
 }
 
-pub(super) struct Parts {
+pub(super) struct OpenedSpool {
     pub(super) db: Connection,
-    pub(super) book: Book,
+    pub(super) book: Ledger,
     pub(super) reserve: Reserve,
-    pub(super) mark: Mark,
+    pub(super) mark: AckMark,
     pub(super) files: Files,
     pub(super) limits: Limits,
     pub(super) lock: Lock,
     pub(super) opened: Opened,
 }
 
-pub(super) fn open(dir: &Path, limits: Limits) -> Result<Parts, OpenError> {
+pub(super) fn open(dir: &Path, limits: Limits) -> Result<OpenedSpool, OpenError> {
     let failed = |cause| OpenError::io("cannot use", dir, cause);
     disk::make_dir(dir)?;
     own::look_at(dir).map_err(failed)?;
@@ -62,26 +62,26 @@ pub(super) fn open(dir: &Path, limits: Limits) -> Result<Parts, OpenError> {
     let path = dir.join(mark::FILE);
     let at_mark = |cause| OpenError::io("cannot use", &path, cause);
     let found = match mark::read(dir).map_err(at_mark)? {
-        Found::Newer(found) => return Err(OpenError::Newer { path, found }),
+        MarkState::Newer(found) => return Err(OpenError::Newer { path, found }),
         found => found,
     };
     let (mut sound, mut salvaged) = match examine(dir, found) {
         Err(OpenError::Damaged { cause, .. }) => {
             tracing::error!(error = cause, "the spool is damaged: salvaging what can be read");
             let (salvage, counts) = salvage::salvage(dir, found, &cause)?;
-            Mark::open(dir, counts).map_err(at_mark)?;
-            (examine(dir, Found::Counts(counts))?, Some(salvage))
+            AckMark::open(dir, counts).map_err(at_mark)?;
+            (examine(dir, MarkState::Counts(counts))?, Some(salvage))
         }
         other => (other?, None),
     };
     // Nobody takes the mark of a spool away by mistake of ours: it is made before the tally.
-    let gone = found == Found::Nothing && sound.tallied && sound.counts.given > 0;
-    if salvaged.is_none() && (found == Found::Damaged || gone) {
+    let gone = found == MarkState::Nothing && sound.tallied && sound.counts.given > 0;
+    if salvaged.is_none() && (found == MarkState::Damaged || gone) {
         salvaged = Some(salvage::report_unknown(dir, found, sound.counts.rows())?);
     }
     salvaged.iter().for_each(say);
     let reserve = Reserve::new(dir, limits.reserve);
-    let mark = with_room(dir, &reserve, || Mark::open(dir, sound.counts).map_err(at_mark))?;
+    let mark = with_room(dir, &reserve, || AckMark::open(dir, sound.counts).map_err(at_mark))?;
     if !sound.tallied {
         let sql = |cause| OpenError::sql("cannot write", &format::file(dir), cause);
         with_room(dir, &reserve, || format::add_tally(&mut sound.db, sound.counts.removed).map_err(sql))?;
@@ -91,7 +91,7 @@ pub(super) fn open(dir: &Path, limits: Limits) -> Result<Parts, OpenError> {
     let stats = book.stats_mut();
     stats.salvaged = report::reports(dir).map_err(failed)?.into();
     let opened = Opened { live: stats.live, parked: stats.parked, bytes: stats.bytes, salvage: salvaged };
-    Ok(Parts { db, book, reserve, mark, files: Files::of(dir), limits, lock, opened })
+    Ok(OpenedSpool { db, book, reserve, mark, files: Files::of(dir), limits, lock, opened })
 }
 
 /// On a full disk with the help of the reserve: a spool that cannot be opened cannot drain either.
@@ -106,7 +106,7 @@ fn with_room<T>(
             Err(OpenError::Sql { cause, .. }) if format::is_full(&cause, dir) => true,
             result => return result,
         };
-        if full && !reserve.give_up_a_piece() {
+        if full && !reserve.release_chunk() {
             return work();
         }
     }
@@ -115,14 +115,14 @@ fn with_room<T>(
 /// A spool that is as it should be.
 struct Sound {
     db: Connection,
-    book: Book,
+    book: Ledger,
     counts: Counts,
     /// Whether the file has the tally.
     tallied: bool,
 }
 
 /// Opens, checks and counts. Nothing is written to a spool that is damaged.
-fn examine(dir: &Path, mark: Found) -> Result<Sound, OpenError> {
+fn examine(dir: &Path, mark: MarkState) -> Result<Sound, OpenError> {
     let path = format::file(dir);
     let io = |cause| OpenError::io("cannot look at", &path, cause);
     let damaged = |cause: String| OpenError::Damaged { path: path.clone(), cause };
@@ -237,15 +237,15 @@ fn check(db: &mut Connection, within: Option<Duration>) -> rusqlite::Result<()> 
     }
 }
 
-fn count(db: &Connection) -> rusqlite::Result<Book> {
-    let mut book = Book::default();
+fn count(db: &Connection) -> rusqlite::Result<Ledger> {
+    let mut book = Ledger::default();
     let mut select = db.prepare(
         "SELECT state, topic, count(*), sum(bytes) FROM records INDEXED BY by_topic GROUP BY state, topic",
     )?;
     let mut rows = select.query([])?;
     while let Some(row) = rows.next()? {
         let (state, topic): (i64, String) = (row.get(0)?, format::text(row, 1));
-        book.tally(&topic, State::of(state), row.get(2)?, row.get(3)?);
+        book.adjust(&topic, RowState::of(state), row.get(2)?, row.get(3)?);
     }
     Ok(book)
 }
@@ -255,8 +255,8 @@ fn marker(dir: &Path) -> PathBuf {
 }
 
 /// Damage met while running: nothing is stored any more, and the next start looks at all of it.
-pub(super) fn mark_damaged(dir: &Path, shared: &Shared, error: &rusqlite::Error) {
-    if std::mem::replace(&mut shared.book().stats_mut().damaged, true) {
+pub(super) fn mark_damaged(dir: &Path, shared: &SpoolState, error: &rusqlite::Error) {
+    if std::mem::replace(&mut shared.ledger().stats_mut().damaged, true) {
         return;
     }
     tracing::error!(%error, "the spool file is damaged; restart the service to salvage it");

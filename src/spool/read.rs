@@ -8,27 +8,27 @@ use rusqlite::Connection;
 
 use super::Row;
 use super::error::{OpenError, SpoolError};
-use super::format::{self, COLUMNS, Entry};
-use super::shared::{Answer, Change, Shared};
+use super::format::{self, COLUMNS, RowEntry};
+use super::shared::{Command, Reply, SpoolState};
 
-pub(super) enum Ask {
-    Oldest { topic: Arc<str>, max_rows: usize, max_bytes: u64, reply: Answer<Vec<Row>, SpoolError> },
+pub(super) enum ReadRequest {
+    Oldest { topic: Arc<str>, max_rows: usize, max_bytes: u64, reply: Reply<Vec<Row>, SpoolError> },
     Stop,
 }
 
-pub(super) struct Worker {
+pub(super) struct ReaderThread {
     dir: PathBuf,
     db: Connection,
-    shared: Arc<Shared>,
+    shared: Arc<SpoolState>,
 }
 
-impl Worker {
-    pub(super) fn new(dir: &Path, shared: Arc<Shared>) -> Result<Self, OpenError> {
+impl ReaderThread {
+    pub(super) fn new(dir: &Path, shared: Arc<SpoolState>) -> Result<Self, OpenError> {
         Ok(Self { dir: dir.to_owned(), db: format::open_reader(&format::file(dir))?, shared })
     }
 
-    pub(super) fn run(self, asked: &mpsc::Receiver<Ask>) {
-        while let Ok(Ask::Oldest { topic, max_rows, max_bytes, reply }) = asked.recv() {
+    pub(super) fn run(self, asked: &mpsc::Receiver<ReadRequest>) {
+        while let Ok(ReadRequest::Oldest { topic, max_rows, max_bytes, reply }) = asked.recv() {
             let rows = self.oldest(&topic, max_rows, max_bytes).map_err(|error| {
                 if format::is_damage(&error) {
                     super::open::mark_damaged(&self.dir, &self.shared, &error);
@@ -36,7 +36,7 @@ impl Worker {
                 SpoolError::sql("read", &error)
             });
             let why = rows.as_ref().err().map(|error| error.to_string().into());
-            self.shared.book().stats_mut().unreadable = why;
+            self.shared.ledger().stats_mut().unreadable = why;
             // Rows that nobody waits for any more are there again.
             let _ = reply.send(rows);
         }
@@ -51,7 +51,7 @@ impl Worker {
             let mut found = select.query([id])?;
             let Some(row) = found.next()? else { continue };
             match format::entry(row)? {
-                Entry { record: Some(record), .. } if record.topic() == &**topic => {
+                RowEntry { record: Some(record), .. } if record.topic() == &**topic => {
                     rows.push(Row { id, record, _lease: self.shared.lease(id) });
                 }
                 _ => self.set_aside(id, topic),
@@ -89,6 +89,6 @@ impl Worker {
     fn set_aside(&self, id: i64, topic: &str) {
         tracing::error!(id, topic, "a row of the spool does not hold what was written; it is parked");
         let why = String::from("the row does not hold what was written");
-        let _ = self.shared.push_change(Change::Park { id, why, reply: None });
+        let _ = self.shared.push_change(Command::Park { id, why, reply: None });
     }
 }

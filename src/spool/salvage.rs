@@ -31,7 +31,7 @@ use walk::{Rows, damage};
 
 use super::error::OpenError;
 use super::format::{self, PAGE, with};
-use super::mark::{self, Counts, Found};
+use super::mark::{self, Counts, MarkState};
 use super::report::{ASIDE, Lost, REPORT, Salvage};
 use super::{disk, own, wal};
 
@@ -40,7 +40,7 @@ const PARTS: [&str; 3] = ["", "-wal", "-shm"];
 
 /// Salvages the spool of `dir`, of which `mark` tells what it must hold and `cause` what is wrong with it; what it then
 /// holds.
-pub(super) fn salvage(dir: &Path, mark: Found, cause: &str) -> Result<(Salvage, Counts), OpenError> {
+pub(super) fn salvage(dir: &Path, mark: MarkState, cause: &str) -> Result<(Salvage, Counts), OpenError> {
     let (new, old) = (dir.join("spool.db.salvage"), format::file(dir));
     let failed = |cause| OpenError::io("cannot salvage into", &new, cause);
     let sql = |cause| OpenError::sql("cannot salvage into", &new, cause);
@@ -61,7 +61,7 @@ pub(super) fn salvage(dir: &Path, mark: Found, cause: &str) -> Result<(Salvage, 
     let before =
         views.open(&[])?.and_then(|file| format::counts(&file).ok()).and_then(|(_, removed)| removed);
     remove_all(&views.path()).map_err(failed)?;
-    let lost = if matches!(mark, Found::Torn(_)) { Lost::UNKNOWN } else { rows.lost(before) };
+    let lost = if matches!(mark, MarkState::Torn(_)) { Lost::UNKNOWN } else { rows.lost(before) };
     let counts = rows.counts();
     let kept = rows.kept();
     format::set_counts(&work, counts).and_then(|()| work.commit()).map_err(sql)?;
@@ -73,9 +73,9 @@ pub(super) fn salvage(dir: &Path, mark: Found, cause: &str) -> Result<(Salvage, 
 }
 
 /// Reports that nobody can know what is missing, of a spool whose file is whole: its mark is damaged or gone.
-pub(super) fn report_unknown(dir: &Path, mark: Found, kept: u64) -> Result<Salvage, OpenError> {
+pub(super) fn report_unknown(dir: &Path, mark: MarkState, kept: u64) -> Result<Salvage, OpenError> {
     let cause = match mark {
-        Found::Damaged => "spool.mark is damaged",
+        MarkState::Damaged => "spool.mark is damaged",
         _ => "spool.mark is missing",
     };
     let (at, lost) = (Timestamp::now(), Lost::UNKNOWN);
@@ -123,10 +123,10 @@ pub(super) fn finish(dir: &Path) -> Result<(), OpenError> {
 }
 
 /// Writes down what [`finish`] is to do. A damaged mark goes with the other files: a new one takes its place.
-fn note(dir: &Path, salvage: &Salvage, mark: Found) -> Result<(), OpenError> {
+fn note(dir: &Path, salvage: &Salvage, mark: MarkState) -> Result<(), OpenError> {
     let path = note_of(dir);
     let write = || {
-        if mark == Found::Damaged {
+        if mark == MarkState::Damaged {
             fs::rename(dir.join(mark::FILE), with(&salvage.aside, "-mark"))?;
         }
         remove(&path)?;
@@ -188,7 +188,7 @@ fn first_page(new: &Path) -> io::Result<[u8; PAGE]> {
 /// The old file beside other logs, under a second name: it is never written to.
 struct Views<'a> {
     dir: &'a Path,
-    log: &'a wal::Log,
+    log: &'a wal::WalReader,
     first: [u8; PAGE],
 }
 

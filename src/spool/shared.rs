@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::Limits;
-use super::error::{Bound, Refused, SpoolError};
-use super::format::{Line, State};
+use super::error::{Bound, SpoolError, StoreError};
+use super::format::{InsertRow, RowState};
 use super::stats::Stats;
 use crate::names;
 use crate::sync::{Condvar, Mutex, MutexGuard};
@@ -24,28 +24,28 @@ const BATCH_ROWS: usize = 256;
 const BATCH_BYTES: u64 = 4 * 1024 * 1024;
 const BATCH_REMOVALS: usize = 1_024;
 
-pub(super) type Answer<T, E> = oneshot::Sender<Result<T, E>>;
+pub(super) type Reply<T, E> = oneshot::Sender<Result<T, E>>;
 
 /// Records that are stored together or not at all.
-pub(super) struct Store {
-    pub(super) lines: Vec<Line>,
+pub(super) struct StoreRequest {
+    pub(super) lines: Vec<InsertRow>,
     pub(super) bytes: u64,
-    pub(super) reply: Answer<(), Refused>,
+    pub(super) reply: Reply<(), StoreError>,
 }
 
 /// A change of what is there.
-pub(super) enum Change {
+pub(super) enum Command {
     Park {
         id: i64,
         why: String,
-        reply: Option<Answer<u64, SpoolError>>,
+        reply: Option<Reply<u64, SpoolError>>,
     },
     Requeue {
         which: Parked,
-        reply: Answer<u64, SpoolError>,
+        reply: Reply<u64, SpoolError>,
     },
     Flush {
-        reply: Answer<u64, SpoolError>,
+        reply: Reply<u64, SpoolError>,
     },
     #[cfg(test)]
     Run {
@@ -61,25 +61,25 @@ pub(super) enum Parked {
 /// What the writer does next.
 #[derive(Default)]
 pub(super) struct Batch {
-    pub(super) stores: Vec<Store>,
-    pub(super) changes: Vec<Change>,
+    pub(super) stores: Vec<StoreRequest>,
+    pub(super) changes: Vec<Command>,
     pub(super) removals: Vec<i64>,
     pub(super) closing: bool,
 }
 
 #[derive(Default)]
-struct Queue {
-    stores: VecDeque<Store>,
+struct WriterQueue {
+    stores: VecDeque<StoreRequest>,
     rows: usize,
     bytes: u64,
-    changes: VecDeque<Change>,
+    changes: VecDeque<Command>,
     removals: VecDeque<i64>,
     closing: bool,
 }
 
 /// What one topic has.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Topic {
+pub struct TopicUsage {
     /// Its name.
     pub name: Arc<str>,
     /// Rows on their way.
@@ -92,12 +92,12 @@ pub struct Topic {
 
 /// Rows and their bytes.
 #[derive(Clone, Copy, Default)]
-pub(super) struct Amount {
+pub(super) struct SpoolUsage {
     pub(super) rows: u64,
     pub(super) bytes: u64,
 }
 
-impl Amount {
+impl SpoolUsage {
     pub(super) fn and(self, more: Self) -> Self {
         Self { rows: self.rows + more.rows, bytes: self.bytes + more.bytes }
     }
@@ -105,10 +105,10 @@ impl Amount {
 
 /// How many rows, bytes; by topic and state.
 #[derive(Default)]
-pub(super) struct Book {
-    topics: BTreeMap<Arc<str>, Topic>,
+pub(super) struct Ledger {
+    topics: BTreeMap<Arc<str>, TopicUsage>,
     /// Of both states, by source.
-    sources: BTreeMap<String, Amount>,
+    sources: BTreeMap<String, SpoolUsage>,
     /// Given out and not ended.
     out: HashSet<i64>,
     /// Ended, the delete not committed.
@@ -116,14 +116,14 @@ pub(super) struct Book {
     stats: Stats,
 }
 
-impl Book {
+impl Ledger {
     /// Rows and bytes that came (or, negative, went).
-    pub(super) fn tally(&mut self, name: &str, state: State, rows: i64, bytes: i64) {
-        let empty = |name: &Arc<str>| Topic { name: name.clone(), live: 0, parked: 0, bytes: 0 };
+    pub(super) fn adjust(&mut self, name: &str, state: RowState, rows: i64, bytes: i64) {
+        let empty = |name: &Arc<str>| TopicUsage { name: name.clone(), live: 0, parked: 0, bytes: 0 };
         let topic = self.topics.entry(name.into()).or_insert_with_key(empty);
         let (mine, all) = match state {
-            State::Live => (&mut topic.live, &mut self.stats.live),
-            State::Parked => (&mut topic.parked, &mut self.stats.parked),
+            RowState::Live => (&mut topic.live, &mut self.stats.live),
+            RowState::Parked => (&mut topic.parked, &mut self.stats.parked),
         };
         *mine = mine.saturating_add_signed(rows);
         *all = all.saturating_add_signed(rows);
@@ -134,7 +134,7 @@ impl Book {
         }
         let source = names::source_of(name);
         if !self.sources.contains_key(source) {
-            self.sources.insert(source.to_owned(), Amount::default());
+            self.sources.insert(source.to_owned(), SpoolUsage::default());
         }
         if let Some(own) = self.sources.get_mut(source) {
             own.rows = own.rows.saturating_add_signed(rows);
@@ -165,83 +165,83 @@ impl Book {
     }
 }
 
-pub(super) struct Shared {
-    queue: Mutex<Queue>,
+pub(super) struct SpoolState {
+    queue: Mutex<WriterQueue>,
     wake: Condvar,
-    book: Mutex<Book>,
+    book: Mutex<Ledger>,
     pub(super) limits: Limits,
 }
 
 /// What a transaction did to a row that was there: topic, state before, state after, bytes.
-pub(super) type Move = (String, Option<State>, Option<State>, i64);
+pub(super) type Move = (String, Option<RowState>, Option<RowState>, i64);
 
 /// A panic elsewhere must not take the spool with it; each lock guards plain data.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Shared {
-    pub(super) fn new(book: Book, limits: Limits) -> Self {
+impl SpoolState {
+    pub(super) fn new(book: Ledger, limits: Limits) -> Self {
         Self { queue: Mutex::default(), wake: Condvar::new(), book: Mutex::new(book), limits }
     }
 
-    pub(super) fn book(&self) -> MutexGuard<'_, Book> {
+    pub(super) fn ledger(&self) -> MutexGuard<'_, Ledger> {
         lock(&self.book)
     }
 
     /// Counts what was committed, under one lock: nobody sees half a transaction.
-    pub(super) fn committed(&self, stores: &[Store], moves: &[Move], removals: &[i64]) {
-        let mut book = self.book();
+    pub(super) fn committed(&self, stores: &[StoreRequest], moves: &[Move], removals: &[i64]) {
+        let mut ledger = self.ledger();
         for line in stores.iter().flat_map(|store| &store.lines) {
-            book.tally(line.record.topic(), State::Live, 1, line.bytes.cast_signed());
+            ledger.adjust(line.record.topic(), RowState::Live, 1, line.bytes.cast_signed());
         }
         for (topic, before, after, bytes) in moves {
             if let Some(state) = before {
-                book.tally(topic, *state, -1, -bytes);
+                ledger.adjust(topic, *state, -1, -bytes);
             }
             if let Some(state) = after {
-                book.tally(topic, *state, 1, *bytes);
+                ledger.adjust(topic, *state, 1, *bytes);
             }
         }
-        book.removed(removals);
-        book.stats.commits += 1;
+        ledger.removed(removals);
+        ledger.stats.commits += 1;
     }
 
     /// Whether a store of `source` may go on, after which `all` more than is committed would be
     /// stored, `own` of it the source's.
-    pub(super) fn judge(&self, source: &str, all: Amount, own: Amount) -> Result<(), Refused> {
-        let book = self.book();
+    pub(super) fn judge(&self, source: &str, all: SpoolUsage, own: SpoolUsage) -> Result<(), StoreError> {
+        let book = self.ledger();
         let stats = &book.stats;
         if let Some(why) = stats.stopped() {
-            return Err(Refused::Error(SpoolError::new(why)));
+            return Err(StoreError::Error(SpoolError::new(why)));
         }
         if let Some(bound @ (Bound::Disk | Bound::Wal)) = stats.full {
-            return Err(Refused::Full(bound));
+            return Err(StoreError::Full(bound));
         }
         if stats.live + stats.parked + all.rows.max(1) > self.limits.max_rows {
-            return Err(Refused::Full(Bound::Rows));
+            return Err(StoreError::Full(Bound::Rows));
         }
         if stats.bytes + all.bytes.max(1) > self.limits.max_bytes {
-            return Err(Refused::Full(Bound::Bytes));
+            return Err(StoreError::Full(Bound::Bytes));
         }
         let own = book.sources.get(source).copied().unwrap_or_default().and(own);
         if own.rows + u64::from(all.rows == 0) > self.limits.source_rows
             || own.bytes + u64::from(all.bytes == 0) > self.limits.source_bytes
         {
-            return Err(Refused::Full(Bound::Share));
+            return Err(StoreError::Full(Bound::Share));
         }
         Ok(())
     }
 
-    pub(super) fn push_store(&self, store: Store) -> Result<(), Refused> {
+    pub(super) fn push_store(&self, store: StoreRequest) -> Result<(), StoreError> {
         let mut queue = lock(&self.queue);
         if queue.closing {
-            return Err(Refused::closed());
+            return Err(StoreError::closed());
         }
         let (rows, bytes) = (queue.rows + store.lines.len(), queue.bytes + store.bytes);
         // One that is larger than all of it still passes an empty queue.
         if queue.rows > 0 && (rows > QUEUE_ROWS || bytes > QUEUE_BYTES) {
-            return Err(Refused::Busy);
+            return Err(StoreError::Busy);
         }
         (queue.rows, queue.bytes) = (rows, bytes);
         queue.stores.push_back(store);
@@ -250,7 +250,7 @@ impl Shared {
         Ok(())
     }
 
-    pub(super) fn push_change(&self, change: Change) -> Result<(), SpoolError> {
+    pub(super) fn push_change(&self, change: Command) -> Result<(), SpoolError> {
         let mut queue = lock(&self.queue);
         if queue.closing {
             return Err(SpoolError::closed());
@@ -262,7 +262,7 @@ impl Shared {
     }
 
     pub(super) fn remove(&self, ids: &[i64]) {
-        let mut book = self.book();
+        let mut book = self.ledger();
         book.removing.extend(ids);
         book.stats.removing = book.removing.len() as u64;
         drop(book);
@@ -320,28 +320,28 @@ impl Shared {
     /// The rows that a reader must not give out. Taken before it looks: a row that is deleted
     /// while it looks is in here.
     pub(super) fn taken(&self) -> HashSet<i64> {
-        let book = self.book();
+        let book = self.ledger();
         book.out.union(&book.removing).copied().collect()
     }
 
     pub(super) fn lease(self: &Arc<Self>, id: i64) -> Lease {
-        self.book().out.insert(id);
+        self.ledger().out.insert(id);
         Lease { id, shared: self.clone() }
     }
 
     pub(super) fn stats(&self) -> Stats {
-        self.book().stats.clone()
+        self.ledger().stats.clone()
     }
 
-    pub(super) fn topics(&self) -> Vec<Topic> {
-        self.book().topics.values().cloned().collect()
+    pub(super) fn topics(&self) -> Vec<TopicUsage> {
+        self.ledger().topics.values().cloned().collect()
     }
 }
 
 /// Holds a row that is given out.
 pub(super) struct Lease {
     id: i64,
-    shared: Arc<Shared>,
+    shared: Arc<SpoolState>,
 }
 
 impl std::fmt::Debug for Lease {
@@ -352,6 +352,6 @@ impl std::fmt::Debug for Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.shared.book().out.remove(&self.id);
+        self.shared.ledger().out.remove(&self.id);
     }
 }

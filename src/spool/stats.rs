@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::error::Bound;
 use super::report::Salvage;
-use crate::observe::health::State;
+use crate::observe::health::PartState;
 
 /// The state of the spool.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -51,26 +51,26 @@ impl Stats {
     }
 
     /// For readiness: the worst of it, in one sentence with what to do.
-    pub fn health(&self) -> (State, String) {
+    pub fn health(&self) -> (PartState, String) {
         if let Some(why) = &self.astray {
-            return (State::Down, why.to_string());
+            return (PartState::Down, why.to_string());
         }
         if self.damaged {
-            return (State::Down, String::from("damaged: a restart salvages it"));
+            return (PartState::Down, String::from("damaged: a restart salvages it"));
         }
         if let Some(why) = &self.failing {
-            return (State::Down, why.to_string());
+            return (PartState::Down, why.to_string());
         }
         if let Some(bound) = self.full {
-            return (State::Down, format!("full: {}", bound.label()));
+            return (PartState::Down, format!("full: {}", bound.label()));
         }
         if let Some(why) = &self.unreadable {
-            return (State::Degraded, why.to_string());
+            return (PartState::Degraded, why.to_string());
         }
         match &*self.salvaged {
-            [] => (State::Ok, String::new()),
-            [one] => (State::Degraded, one.to_string()),
-            [first, others @ ..] => (State::Degraded, format!("{first}; and {} more such", others.len())),
+            [] => (PartState::Ok, String::new()),
+            [one] => (PartState::Degraded, one.to_string()),
+            [first, others @ ..] => (PartState::Degraded, format!("{first}; and {} more such", others.len())),
         }
     }
 }

@@ -10,7 +10,7 @@ mod reserve;
 mod sick;
 
 use super::*;
-use crate::record::Parts;
+use crate::record::RecordParts;
 
 /// What tests run on the writer's thread.
 pub(super) type Run = Box<dyn FnOnce(&rusqlite::Connection, &mut Fault) + Send>;
@@ -63,7 +63,7 @@ fn open_with(dir: &Path, limits: Limits) -> (Arc<Spool>, Opened) {
 }
 
 fn record(topic: &str, key: &str, value: &[u8]) -> Record {
-    Record::from_spool(Parts {
+    Record::from_spool(RecordParts {
         topic: topic.into(),
         key: key.into(),
         value: value.into(),
@@ -74,7 +74,7 @@ fn record(topic: &str, key: &str, value: &[u8]) -> Record {
 }
 
 async fn oldest(spool: &Spool, topic: &str) -> Vec<Row> {
-    spool.oldest(&topic.into(), 1_000_000, u64::MAX).await.unwrap()
+    spool.lease_oldest(&topic.into(), 1_000_000, u64::MAX).await.unwrap()
 }
 
 fn keys(rows: &[Row]) -> Vec<&str> {
@@ -88,7 +88,7 @@ async fn on_writer(spool: &Spool, run: impl FnOnce(&rusqlite::Connection, &mut F
         run(db, fault);
         done.send(()).unwrap();
     });
-    spool.shared.push_change(Change::Run { run }).unwrap();
+    spool.shared.push_change(Command::Run { run }).unwrap();
     wait.await.unwrap();
 }
 
@@ -99,7 +99,7 @@ fn block(spool: &Spool) -> mpsc::Sender<()> {
         here.send(()).unwrap();
         let _ = wait.recv();
     });
-    spool.shared.push_change(Change::Run { run }).unwrap();
+    spool.shared.push_change(Command::Run { run }).unwrap();
     begun.recv().unwrap();
     go
 }
@@ -143,7 +143,7 @@ async fn what_goes_in_comes_out_the_same_and_in_order() {
     );
     drop(rows);
     spool.close(SOON).await.unwrap();
-    assert!(matches!(spool.store(vec![record("a", "4", b"x")]).await, Err(Refused::Error(_))));
+    assert!(matches!(spool.store(vec![record("a", "4", b"x")]).await, Err(StoreError::Error(_))));
 }
 
 #[tokio::test]
@@ -178,25 +178,25 @@ async fn each_bound_refuses_and_says_which() {
     let (spool, _) = open_with(&dir.path().join("rows"), Limits { max_rows: 2, ..LIMITS });
     assert_eq!(
         spool.store([one(), one(), one()].concat()).await,
-        Err(Refused::Full(Bound::Rows)),
+        Err(StoreError::Full(Bound::Rows)),
         "all or none"
     );
     spool.store(one()).await.unwrap();
     spool.store(one()).await.unwrap();
-    assert_eq!(spool.store(one()).await, Err(Refused::Full(Bound::Rows)));
+    assert_eq!(spool.store(one()).await, Err(StoreError::Full(Bound::Rows)));
     let rows = oldest(&spool, "a").await;
     spool.remove(&[rows[0].id]);
     spool.flush().await.unwrap();
     spool.store(one()).await.expect("room again");
     assert!(spool.park(rows[1].id, "too large").await.unwrap());
-    assert_eq!(spool.store(one()).await, Err(Refused::Full(Bound::Rows)), "parked rows count");
+    assert_eq!(spool.store(one()).await, Err(StoreError::Full(Bound::Rows)), "parked rows count");
 
     let (spool, _) = open_with(&dir.path().join("bytes"), Limits { max_bytes: 1_500, ..LIMITS });
     spool.store(one()).await.unwrap();
-    assert_eq!(spool.store(one()).await, Err(Refused::Full(Bound::Bytes)));
+    assert_eq!(spool.store(one()).await, Err(StoreError::Full(Bound::Bytes)));
 
     let (spool, _) = open_with(&dir.path().join("disk"), Limits { min_free: u64::MAX / 2, ..LIMITS });
-    assert_eq!(spool.store(one()).await, Err(Refused::Full(Bound::Disk)));
+    assert_eq!(spool.store(one()).await, Err(StoreError::Full(Bound::Disk)));
     assert_eq!(spool.stats().full, Some(Bound::Disk));
 }
 
@@ -204,7 +204,7 @@ async fn each_bound_refuses_and_says_which() {
 async fn a_source_past_its_share_is_refused_and_others_are_not() {
     let dir = tempfile::tempdir().unwrap();
     let limits = Limits { source_rows: 2, source_bytes: 1_500, ..LIMITS };
-    let full = Err(Refused::Full(Bound::Share));
+    let full = Err(StoreError::Full(Bound::Share));
     let small = |topic: &str| vec![record(topic, "k", b"x")];
     let (spool, _) = open_with(dir.path(), limits);
     // Judged one by one within a transaction, too.
@@ -233,7 +233,7 @@ async fn a_source_past_its_share_is_refused_and_others_are_not() {
 async fn a_log_that_a_reader_keeps_from_emptying_is_bounded() {
     let dir = tempfile::tempdir().unwrap();
     let (spool, _) = open_with(dir.path(), Limits { max_wal: 1 << 20, ..LIMITS });
-    let reader = Reader::open(dir.path()).unwrap();
+    let reader = SpoolReader::open(dir.path()).unwrap();
     spool.store(vec![record("a", "0", b"x")]).await.unwrap();
     reader.hold().unwrap();
     let refused = loop {
@@ -242,7 +242,7 @@ async fn a_log_that_a_reader_keeps_from_emptying_is_bounded() {
             break refused;
         }
     };
-    assert_eq!(refused, Refused::Full(Bound::Wal));
+    assert_eq!(refused, StoreError::Full(Bound::Wal));
     assert!(spool.stats().wal < 40 << 20, "{:?}", spool.stats());
     drop(reader);
     // The next look finds it free.
@@ -263,7 +263,7 @@ async fn a_full_file_refuses_whole_stores_and_still_deletes() {
     })
     .await;
     let many = (0..50).map(|n| record("b", &n.to_string(), &[1; 5000])).collect();
-    assert_eq!(spool.store(many).await, Err(Refused::Full(Bound::Disk)));
+    assert_eq!(spool.store(many).await, Err(StoreError::Full(Bound::Disk)));
     assert!(oldest(&spool, "b").await.is_empty(), "none of a store that failed");
     let rows = oldest(&spool, "a").await;
     assert_eq!(rows.len(), 50);
@@ -297,8 +297,8 @@ async fn rows_that_are_out_are_not_given_out_twice() {
     let dir = tempfile::tempdir().unwrap();
     let (spool, _) = open(dir.path());
     spool.store((1..=5).map(|n| record("a", &n.to_string(), &[0; 100])).collect()).await.unwrap();
-    let first = spool.oldest(&"a".into(), 2, u64::MAX).await.unwrap();
-    let second = spool.oldest(&"a".into(), 10, 1).await.unwrap();
+    let first = spool.lease_oldest(&"a".into(), 2, u64::MAX).await.unwrap();
+    let second = spool.lease_oldest(&"a".into(), 10, 1).await.unwrap();
     assert_eq!((keys(&first), keys(&second)), (vec!["1", "2"], vec!["3"]), "at least one past the bytes");
     drop(first);
     assert_eq!(keys(&oldest(&spool, "a").await), ["1", "2", "4", "5"]);
@@ -318,8 +318,8 @@ async fn parked_rows_are_kept_listed_and_requeued() {
     drop(spool);
     let (spool, opened) = open(dir.path());
     assert_eq!((opened.live, opened.parked), (1, 1));
-    let reader = Reader::open(dir.path()).unwrap();
-    let parked = Filter { state: Some(State::Parked), topic: None };
+    let reader = SpoolReader::open(dir.path()).unwrap();
+    let parked = Filter { state: Some(RowState::Parked), topic: None };
     let listed = reader.list(&parked, 0, 10).unwrap();
     assert_eq!(listed.len(), 1);
     assert_eq!((listed[0].id, listed[0].why.as_deref()), (id, Some("too large for the topic")));
@@ -371,7 +371,7 @@ async fn a_queue_that_the_disk_does_not_empty_refuses_at_once() {
             std::task::Poll::Pending => waiting.push(store),
         }
     };
-    assert_eq!(refused, Err(Refused::Busy));
+    assert_eq!(refused, Err(StoreError::Busy));
     assert!((60..=100).contains(&waiting.len()), "{}", waiting.len());
     go.send(()).unwrap();
     for store in waiting {

@@ -52,7 +52,7 @@ impl Frame {
 
 /// A log as it stands.
 #[derive(Default)]
-pub(super) struct Log {
+pub(super) struct WalReader {
     file: Option<File>,
     /// The frames with the salts of now.
     frames: Vec<Frame>,
@@ -60,7 +60,7 @@ pub(super) struct Log {
     seen: usize,
 }
 
-impl Log {
+impl WalReader {
     /// Whether a transaction stands behind what SQLite sees.
     pub(super) fn goes_on(&self) -> bool {
         self.frames.iter().skip(self.seen).any(Frame::ends)
@@ -123,16 +123,16 @@ impl Log {
 }
 
 /// Reads a log; an empty one where there is none.
-pub(super) fn read(path: &Path) -> io::Result<Log> {
+pub(super) fn read(path: &Path) -> io::Result<WalReader> {
     let file = match own::open_existing(path) {
         Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Log::default()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(WalReader::default()),
         Err(error) => return Err(error),
     };
     let mut reader = BufReader::with_capacity(64 * FRAME, &file);
     let mut header = [0; HEADER];
     if !fill(&mut reader, &mut header)? {
-        return Ok(Log::default());
+        return Ok(WalReader::default());
     }
     let order = Order { big_endian: number(&header, 0) & 1 == 1 };
     let sound = number(&header, 0) & !1 == MAGIC
@@ -158,7 +158,7 @@ pub(super) fn read(path: &Path) -> io::Result<Log> {
         (before, at) = (sums(&frame, 16), at + FRAME as u64);
     }
     drop(reader);
-    Ok(Log { file: Some(file), frames, seen })
+    Ok(WalReader { file: Some(file), frames, seen })
 }
 
 /// The salts of a log whose header is not what SQLite wrote: those that the second and the third frame have, else the

@@ -9,13 +9,13 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, TransactionBehavior};
 
-use super::change::{Effects, answer, apply, remove};
 use super::disk::Reserve;
-use super::error::{Bound, Refused, SpoolError};
+use super::error::{Bound, SpoolError, StoreError};
 use super::files::Files;
 use super::format;
-use super::mark::Mark;
-use super::shared::{Amount, Batch, Change, Shared, Store};
+use super::mark::AckMark;
+use super::mutation::{Mutation, answer, apply, remove};
+use super::shared::{Batch, Command, SpoolState, SpoolUsage, StoreRequest};
 use crate::names;
 
 /// How often room, log and reserve are looked at, and deletes that failed are tried again.
@@ -34,9 +34,9 @@ const PAGE: u64 = format::PAGE as u64;
 const LOCKED_WITHIN: Duration = Duration::from_secs(30);
 
 /// What the writer keeps beside SQLite's files.
-pub(super) struct Kept {
+pub(super) struct WriterFiles {
     pub(super) reserve: Reserve,
-    pub(super) mark: Mark,
+    pub(super) mark: AckMark,
     pub(super) files: Files,
 }
 
@@ -44,9 +44,9 @@ pub(super) struct Writer {
     dir: PathBuf,
     db: Connection,
     reserve: Reserve,
-    mark: Mark,
+    mark: AckMark,
     files: Files,
-    shared: Arc<Shared>,
+    shared: Arc<SpoolState>,
     /// Delivered rows whose delete failed.
     unremoved: Vec<i64>,
     written: u64,
@@ -57,8 +57,8 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn new(dir: &Path, db: Connection, kept: Kept, shared: Arc<Shared>) -> Self {
-        let Kept { reserve, mark, files } = kept;
+    pub(super) fn new(dir: &Path, db: Connection, kept: WriterFiles, shared: Arc<SpoolState>) -> Self {
+        let WriterFiles { reserve, mark, files } = kept;
         Self {
             dir: dir.to_owned(),
             db,
@@ -132,10 +132,10 @@ impl Writer {
     /// have had their answer, and their records are left out.
     fn commit_in_time(
         &mut self,
-        mut stores: Vec<Store>,
+        mut stores: Vec<StoreRequest>,
         removals: &[i64],
-        changes: &[Change],
-    ) -> (Vec<Store>, rusqlite::Result<Effects>) {
+        changes: &[Command],
+    ) -> (Vec<StoreRequest>, rusqlite::Result<Mutation>) {
         let end = Instant::now() + LOCKED_WITHIN;
         loop {
             let result = self.commit(&stores, removals, changes);
@@ -153,11 +153,11 @@ impl Writer {
     }
 
     #[cfg(test)]
-    fn run_for_tests(&mut self, changes: Vec<Change>) -> Vec<Change> {
+    fn run_for_tests(&mut self, changes: Vec<Command>) -> Vec<Command> {
         let mut others = Vec::new();
         for change in changes {
             match change {
-                Change::Run { run } => run(&self.db, &mut self.fault),
+                Command::Run { run } => run(&self.db, &mut self.fault),
                 other => others.push(other),
             }
         }
@@ -165,13 +165,13 @@ impl Writer {
     }
 
     /// Those that the bounds let in, counting those before them; the others are answered.
-    fn admit(&self, stores: Vec<Store>) -> Vec<Store> {
-        let mut all = Amount::default();
-        let mut sources: HashMap<String, Amount> = HashMap::new();
+    fn admit(&self, stores: Vec<StoreRequest>) -> Vec<StoreRequest> {
+        let mut all = SpoolUsage::default();
+        let mut sources: HashMap<String, SpoolUsage> = HashMap::new();
         let mut admitted = Vec::with_capacity(stores.len());
         for store in stores {
             let source = store.lines.first().map_or("", |line| names::source_of(line.record.topic()));
-            let more = Amount { rows: store.lines.len() as u64, bytes: store.bytes };
+            let more = SpoolUsage { rows: store.lines.len() as u64, bytes: store.bytes };
             let own = sources.get(source).copied().unwrap_or_default().and(more);
             match self.shared.judge(source, all.and(more), own) {
                 Ok(()) => {
@@ -186,7 +186,7 @@ impl Writer {
     }
 
     /// Removals and changes alone; on a full disk with the help of the reserve.
-    fn change(&mut self, removals: Vec<i64>, changes: Vec<Change>) {
+    fn change(&mut self, removals: Vec<i64>, changes: Vec<Command>) {
         if removals.is_empty() && changes.is_empty() {
             return;
         }
@@ -195,7 +195,7 @@ impl Writer {
             && format::is_full(error, &self.dir)
         {
             let whole = self.reserve.whole();
-            if !self.reserve.give_up_a_piece() {
+            if !self.reserve.release_chunk() {
                 break;
             }
             if whole {
@@ -221,11 +221,11 @@ impl Writer {
 
     fn commit(
         &mut self,
-        stores: &[Store],
+        stores: &[StoreRequest],
         removals: &[i64],
-        changes: &[Change],
-    ) -> rusqlite::Result<Effects> {
-        let mut effects = Effects::default();
+        changes: &[Command],
+    ) -> rusqlite::Result<Mutation> {
+        let mut effects = Mutation::default();
         #[cfg(test)]
         self.fault.check(!stores.is_empty(), self.reserve.left())?;
         let work = self.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -245,7 +245,13 @@ impl Writer {
     }
 
     /// Writes the commit into mark and book, sees that it is where a restart finds it, then answers.
-    fn settle(&mut self, stores: Vec<Store>, removals: &[i64], changes: Vec<Change>, effects: &Effects) {
+    fn settle(
+        &mut self,
+        stores: Vec<StoreRequest>,
+        removals: &[i64],
+        changes: Vec<Command>,
+        effects: &Mutation,
+    ) {
         let mut counts = self.mark.counts();
         counts.given = effects.given.unwrap_or(counts.given);
         counts.removed += effects.removed();
@@ -261,7 +267,7 @@ impl Writer {
         let mut counts = effects.counts.iter();
         for change in changes {
             let count = counts.next().copied().unwrap_or(0);
-            let failed = matches!(change, Change::Flush { .. }) && !self.unremoved.is_empty();
+            let failed = matches!(change, Command::Flush { .. }) && !self.unremoved.is_empty();
             let failed =
                 failed.then(|| SpoolError::new("deletes of delivered rows wait for room on the disk"));
             answer(change, failed.map_or(Ok(count), Err));
@@ -269,9 +275,9 @@ impl Writer {
     }
 
     /// Whether the files in use are those in the directory.
-    fn in_place(&self) -> Result<(), Refused> {
+    fn in_place(&self) -> Result<(), StoreError> {
         let astray = self.files.check().err();
-        let mut book = self.shared.book();
+        let mut book = self.shared.ledger();
         let before = &mut book.stats_mut().astray;
         match (&astray, &*before) {
             (Some(why), None) => tracing::error!(why, "the spool's files are not in their place"),
@@ -279,7 +285,7 @@ impl Writer {
             _ => {}
         }
         *before = astray.as_deref().map(Into::into);
-        astray.map_or(Ok(()), |why| Err(Refused::Error(SpoolError::new(why))))
+        astray.map_or(Ok(()), |why| Err(StoreError::Error(SpoolError::new(why))))
     }
 
     /// A mark that cannot be written costs no row its promise, but the number of those that damage would cost.
@@ -295,18 +301,18 @@ impl Writer {
 
     /// The last transaction went well.
     fn well(&self) {
-        if self.shared.book().stats_mut().failing.take().is_some() {
+        if self.shared.ledger().stats_mut().failing.take().is_some() {
             tracing::info!("the spool can be written again");
         }
     }
 
     /// Takes note of an error; what to answer.
-    fn trouble(&mut self, error: &rusqlite::Error) -> Refused {
+    fn trouble(&mut self, error: &rusqlite::Error) -> StoreError {
         if format::is_damage(error) {
             super::open::mark_damaged(&self.dir, &self.shared, error);
         } else if format::is_full(error, &self.dir) {
             self.set_full(Some(Bound::Disk));
-            return Refused::Full(Bound::Disk);
+            return StoreError::Full(Bound::Disk);
         } else {
             let why = if format::is_busy(error) {
                 String::from(
@@ -316,11 +322,11 @@ impl Writer {
                 format!("it cannot be written: {error}; look at its disk")
             };
             let why = Some(why.into());
-            let before = std::mem::replace(&mut self.shared.book().stats_mut().failing, why);
+            let before = std::mem::replace(&mut self.shared.ledger().stats_mut().failing, why);
             if before.is_none() {
                 tracing::error!(%error, "the spool cannot be written");
             }
         }
-        Refused::Error(SpoolError::sql("write", error))
+        StoreError::Error(SpoolError::sql("write", error))
     }
 }

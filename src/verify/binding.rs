@@ -23,12 +23,12 @@ pub(super) struct Binding {
 
 /// Where the events of a delivery stand: the envelope's own `payload` and `split`.
 #[derive(Debug)]
-pub(super) struct Bodies {
+pub(super) struct EventLocator {
     form: Option<String>,
     split: Option<Pointer>,
 }
 
-impl Bodies {
+impl EventLocator {
     pub(super) fn new(rules: &config::Envelope) -> Self {
         let form = rules.payload.as_deref().and_then(|payload| payload.strip_prefix("form:"));
         Self { form: form.map(str::to_owned), split: rules.split.as_deref().and_then(Pointer::parse) }
@@ -37,7 +37,7 @@ impl Bodies {
 
 /// What stands at the pointer of one object.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Named {
+enum BindingMatch {
     Nothing,
     Ours,
     Other,
@@ -55,14 +55,16 @@ impl Binding {
     /// Whether the delivery is of whom the secret is for; else half a sentence that says why not,
     /// without anything of the body. Work for a delivery that the secret did sign: one look through the
     /// body, less than the HMAC was.
-    pub(super) fn holds(&self, delivery: &Delivery, bodies: Option<&Bodies>) -> Result<(), String> {
+    pub(super) fn check(&self, delivery: &Delivery, bodies: Option<&EventLocator>) -> Result<(), String> {
         let shown = &self.rules.pointer;
         match bodies.map(|bodies| self.find(delivery, bodies)) {
-            Some(Ok(Named::Ours)) => Ok(()),
-            Some(Ok(Named::Other)) => Err(format!("is bound to another value of {shown}")),
-            Some(Ok(Named::Nothing)) => Err(format!("is bound to a value of {shown}, which is not there")),
+            Some(Ok(BindingMatch::Ours)) => Ok(()),
+            Some(Ok(BindingMatch::Other)) => Err(format!("is bound to another value of {shown}")),
+            Some(Ok(BindingMatch::Nothing)) => {
+                Err(format!("is bound to a value of {shown}, which is not there"))
+            }
             Some(Err(fault)) => {
-                let reason = fault.reason.row().label;
+                let reason = fault.reason.info().label;
                 Err(format!("is bound to a value of {shown}, which cannot be read ({reason})"))
             }
             None => Err(format!("is bound to a value of {shown}, which is not looked for")),
@@ -71,7 +73,7 @@ impl Binding {
 
     /// Of a delivery that is split, what stands at its root speaks for events that name nothing
     /// themselves, and for no others.
-    fn find(&self, delivery: &Delivery, bodies: &Bodies) -> Result<Named, Fault> {
+    fn find(&self, delivery: &Delivery, bodies: &EventLocator) -> Result<BindingMatch, Fault> {
         let payload = delivery.payload(bodies.form.as_deref())?;
         let whole = json::check(&payload)?;
         let root = Object::open(whole)?;
@@ -86,28 +88,30 @@ impl Binding {
         };
         // Without such an array it will be a dead letter, of whom the root names.
         let events = array.and_then(json::elements).unwrap_or_default();
-        if at_root == Named::Other || events.is_empty() {
+        if at_root == BindingMatch::Other || events.is_empty() {
             return Ok(at_root);
         }
         for event in events {
             match (self.named_by(event)?, at_root) {
-                (Named::Nothing, Named::Ours) | (Named::Ours, _) => {}
+                (BindingMatch::Nothing, BindingMatch::Ours) | (BindingMatch::Ours, _) => {}
                 (other, _) => return Ok(other),
             }
         }
-        Ok(Named::Ours)
+        Ok(BindingMatch::Ours)
     }
 
-    fn named_by(&self, event: &RawValue) -> Result<Named, Fault> {
+    fn named_by(&self, event: &RawValue) -> Result<BindingMatch, Fault> {
         self.named(Object::open(event)?.as_ref())
     }
 
-    fn named(&self, root: Option<&Object<'_>>) -> Result<Named, Fault> {
-        let (Some(root), Some(pointer)) = (root, &self.pointer) else { return Ok(Named::Nothing) };
+    fn named(&self, root: Option<&Object<'_>>) -> Result<BindingMatch, Fault> {
+        let (Some(root), Some(pointer)) = (root, &self.pointer) else { return Ok(BindingMatch::Nothing) };
         Ok(match pointer.find(root)? {
-            None => Named::Nothing,
-            Some(raw) if json::string(raw).is_some_and(|text| text == self.rules.equals) => Named::Ours,
-            Some(_) => Named::Other,
+            None => BindingMatch::Nothing,
+            Some(raw) if json::string(raw).is_some_and(|text| text == self.rules.equals) => {
+                BindingMatch::Ours
+            }
+            Some(_) => BindingMatch::Other,
         })
     }
 }

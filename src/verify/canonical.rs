@@ -24,7 +24,7 @@ use crate::outcome::Fault;
 /// `json_invalid` and `json_too_deep`, as [`json::check`] gives them.
 pub fn json_compact_ascii(body: &[u8]) -> Result<Cow<'_, [u8]>, Fault> {
     let text = json::check(body)?.get();
-    let mut form = Form { text, done: 0, out: Vec::new() };
+    let mut form = CanonicalWriter { text, done: 0, out: Vec::new() };
     let mut at = 0;
     while let Some(found) = form.next(at, |byte| matches!(byte, b'"' | b' ' | b'\t' | b'\n' | b'\r')) {
         at = if text.as_bytes().get(found) == Some(&b'"') {
@@ -40,13 +40,13 @@ pub fn json_compact_ascii(body: &[u8]) -> Result<Cow<'_, [u8]>, Fault> {
 
 /// One pass over proven text: everything before `done` is in `out`, what follows is unchanged so
 /// far and copied as one run at the next change.
-struct Form<'b> {
+struct CanonicalWriter<'b> {
     text: &'b str,
     done: usize,
     out: Vec<u8>,
 }
 
-impl<'b> Form<'b> {
+impl<'b> CanonicalWriter<'b> {
     /// The place of the next byte from `at` on that is `wanted`.
     fn next(&self, at: usize, wanted: impl Fn(u8) -> bool) -> Option<usize> {
         let rest = self.text.as_bytes().get(at..)?;

@@ -18,7 +18,7 @@ const DECODED: usize = 66;
 /// What a secret makes of a signed text: an HMAC with its key schedule done.
 #[derive(Clone)]
 #[allow(clippy::large_enum_variant, reason = "a few of them in the process, and no pointer to follow")]
-pub(super) enum Mac {
+pub(super) enum Signer {
     Sha256(Hmac<Sha256>),
     Sha512(Hmac<Sha512>),
     Sha1(Hmac<Sha1>),
@@ -26,7 +26,7 @@ pub(super) enum Mac {
     Token(Digest),
 }
 
-impl Mac {
+impl Signer {
     /// HMAC takes a key of any length, so this gives `None` for none.
     pub(super) fn new(hash: Hash, key: &[u8]) -> Option<Self> {
         Some(match hash {
@@ -68,12 +68,12 @@ pub(super) fn padded(bytes: &[u8]) -> Digest {
 
 /// How a header writes digests.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Written {
+pub(super) struct DigestFormat {
     pub(super) hash: Hash,
     pub(super) encoding: Encoding,
 }
 
-impl Written {
+impl DigestFormat {
     /// Bytes of a digest.
     pub(super) fn length(self) -> usize {
         match self.hash {
@@ -130,7 +130,7 @@ mod tests {
     /// Digests of nothing, written by Python's base64.
     #[test]
     fn a_signature_has_one_text_in_base64_and_two_in_base64url() {
-        let sha1 = Written { hash: Hash::Sha1, encoding: Encoding::Base64 };
+        let sha1 = DigestFormat { hash: Hash::Sha1, encoding: Encoding::Base64 };
         let text = "2jmj7l5rSw0yVb/vlWAYkK/YBwk=";
         assert_eq!(sha1.write(&sha1.read(text).unwrap()), text);
         for other in [
@@ -144,7 +144,7 @@ mod tests {
         ] {
             assert!(sha1.read(other).is_none(), "{other}");
         }
-        let url = Written { hash: Hash::Sha1, encoding: Encoding::Base64url };
+        let url = DigestFormat { hash: Hash::Sha1, encoding: Encoding::Base64url };
         for same in ["2jmj7l5rSw0yVb_vlWAYkK_YBwk=", "2jmj7l5rSw0yVb_vlWAYkK_YBwk"] {
             assert_eq!(url.read(same), sha1.read(text), "{same}");
         }
@@ -158,9 +158,9 @@ mod tests {
     #[test]
     fn every_hash_and_encoding_reads_what_it_writes() {
         for hash in [Hash::Sha256, Hash::Sha512, Hash::Sha1] {
-            let digest = Mac::new(hash, b"key").unwrap().digest([&b"text"[..]].into_iter());
+            let digest = Signer::new(hash, b"key").unwrap().digest([&b"text"[..]].into_iter());
             for encoding in [Encoding::Hex, Encoding::Base64, Encoding::Base64url] {
-                let written = Written { hash, encoding };
+                let written = DigestFormat { hash, encoding };
                 assert_eq!(written.read(&written.write(&digest)), Some(digest), "{written:?}");
                 for long in [written.write(&digest).repeat(2), "A".repeat(10_000)] {
                     assert!(written.read(&long).is_none(), "{written:?}");

@@ -3,9 +3,9 @@
 use http::{HeaderMap, HeaderName};
 use jiff::{SignedDuration, Timestamp};
 
-use super::digest::{self, Digest, Mac, Written};
+use super::digest::{self, Digest, DigestFormat, Signer};
 use super::template::{Template, Values};
-use crate::config::{self, Form, Kind, Problems, TimestampUnit};
+use crate::config::{self, BodyForm, ConfigErrors, SignatureKind, TimestampUnit};
 use crate::outcome::{Fault, Reason};
 
 /// How many signatures are read from one header: it bounds the work for a refused request.
@@ -17,20 +17,20 @@ const MAX_TIMESTAMP: usize = 20;
 #[derive(Debug)]
 pub(super) struct Scheme {
     pub(super) header: HeaderName,
-    pub(super) layout: Layout,
-    pub(super) written: Written,
+    pub(super) layout: HeaderFormat,
+    pub(super) written: DigestFormat,
     pub(super) timestamp_header: Option<HeaderName>,
     pub(super) unit: TimestampUnit,
     pub(super) id_header: Option<HeaderName>,
     pub(super) template: Template,
-    pub(super) forms: Vec<Form>,
+    pub(super) forms: Vec<BodyForm>,
     /// The request headers that the rules read, each once, never that of a token.
     pub(super) headers: Vec<HeaderName>,
 }
 
 /// How the header carries the signature.
 #[derive(Debug)]
-pub(super) enum Layout {
+pub(super) enum HeaderFormat {
     /// `<prefix><signature>`
     Plain { prefix: String },
     /// `key=value` parts with commas between, in any order; unknown keys are the provider's to add.
@@ -61,7 +61,11 @@ impl Claim<'_> {
 }
 
 impl Scheme {
-    pub(super) fn compile(rules: &config::Signature, place: &str, problems: &mut Problems) -> Option<Self> {
+    pub(super) fn compile(
+        rules: &config::Signature,
+        place: &str,
+        problems: &mut ConfigErrors,
+    ) -> Option<Self> {
         let before = problems.len();
         let mut header = |key: &str, name: &str| named(name, &format!("{place}.{key}"), problems);
         let signature = header("header", &rules.header);
@@ -70,13 +74,13 @@ impl Scheme {
         let id_header = rules.id_header.as_deref().and_then(|name| header("id_header", name));
         let layout = layout(rules, place, problems);
         let template = match rules.kind {
-            Kind::Hmac => Template::compile(rules, place, problems),
-            Kind::Token => {
+            SignatureKind::Hmac => Template::compile(rules, place, problems),
+            SignatureKind::Token => {
                 token_alone(rules, place, problems);
                 Some(Template::default())
             }
         };
-        if let (Kind::Hmac, Some(template)) = (rules.kind, &template) {
+        if let (SignatureKind::Hmac, Some(template)) = (rules.kind, &template) {
             time(rules, template.has_time(), place, problems);
         }
         if rules.forms.is_empty() {
@@ -88,7 +92,7 @@ impl Scheme {
         }
         let (header, template) = (signature?, template?);
         let mut headers = Vec::new();
-        let own = (rules.kind == Kind::Hmac).then_some(&header);
+        let own = (rules.kind == SignatureKind::Hmac).then_some(&header);
         for name in own.into_iter().chain(&timestamp_header).chain(&template.headers) {
             if !headers.contains(name) {
                 headers.push(name.clone());
@@ -97,7 +101,7 @@ impl Scheme {
         Some(Self {
             header,
             layout: layout?,
-            written: Written {
+            written: DigestFormat {
                 hash: rules.hash.unwrap_or_default(),
                 encoding: rules.encoding.unwrap_or_default(),
             },
@@ -112,21 +116,23 @@ impl Scheme {
 
     /// Reads the claim. A header that stands twice is malformed: which one counts would be a guess.
     pub(super) fn claim<'d>(&self, headers: &'d HeaderMap) -> Result<Claim<'d>, Fault> {
-        let value = once(headers, &self.header)?.trim();
+        let value = single_header(headers, &self.header)?.trim();
         let (signatures, listed) = match &self.layout {
-            Layout::Plain { prefix } => {
+            HeaderFormat::Plain { prefix } => {
                 let digits = value.strip_prefix(prefix.as_str()).ok_or(malformed("the prefix is missing"))?;
                 (vec![self.written.read(digits).ok_or_else(|| self.unreadable())?], None)
             }
-            Layout::Token { prefix } => {
+            HeaderFormat::Token { prefix } => {
                 let token = value.strip_prefix(prefix.as_str()).ok_or(malformed("the prefix is missing"))?;
                 (vec![digest::token(token.as_bytes())], None)
             }
-            Layout::List { signature, timestamp } => self.list(value, signature, timestamp.as_deref())?,
-            Layout::Versions { version } => (self.versions(value, version)?, None),
+            HeaderFormat::List { signature, timestamp } => {
+                self.list(value, signature, timestamp.as_deref())?
+            }
+            HeaderFormat::Versions { version } => (self.versions(value, version)?, None),
         };
         let timestamp = match &self.timestamp_header {
-            Some(name) => Some(once(headers, name)?),
+            Some(name) => Some(single_header(headers, name)?),
             None => listed,
         };
         let timestamp = timestamp.map(digits).transpose()?.unwrap_or_default();
@@ -136,7 +142,7 @@ impl Scheme {
                 .template
                 .headers
                 .iter()
-                .map(|name| once(headers, name))
+                .map(|name| single_header(headers, name))
                 .collect::<Result<_, _>>()?,
         };
         if !self.template.is_clear(&values) {
@@ -184,7 +190,7 @@ impl Scheme {
     }
 
     /// The digest that `mac`'s secret gives to the signed text.
-    pub(super) fn digest(&self, mac: &Mac, claim: &Claim<'_>, body: &[u8]) -> Digest {
+    pub(super) fn digest(&self, mac: &Signer, claim: &Claim<'_>, body: &[u8]) -> Digest {
         self.digest_of(mac, &claim.values, body)
     }
 
@@ -206,7 +212,7 @@ impl Scheme {
         Some(now.as_duration().saturating_sub(signed))
     }
 
-    pub(super) fn digest_of(&self, mac: &Mac, values: &Values<'_>, body: &[u8]) -> Digest {
+    pub(super) fn digest_of(&self, mac: &Signer, values: &Values<'_>, body: &[u8]) -> Digest {
         mac.digest(self.template.pieces(values, body))
     }
 }
@@ -219,7 +225,7 @@ struct Signatures {
 }
 
 impl Signatures {
-    fn add(&mut self, written: Written, text: &str) -> Result<(), Fault> {
+    fn add(&mut self, written: DigestFormat, text: &str) -> Result<(), Fault> {
         self.read += 1;
         if self.read > MAX_SIGNATURES {
             return Err(malformed("more than 8 signatures"));
@@ -245,7 +251,7 @@ fn malformed(detail: &'static str) -> Fault {
 }
 
 /// The one value of a header.
-fn once<'d>(headers: &'d HeaderMap, name: &HeaderName) -> Result<&'d str, Fault> {
+fn single_header<'d>(headers: &'d HeaderMap, name: &HeaderName) -> Result<&'d str, Fault> {
     let mut values = headers.get_all(name).iter();
     let value = values.next().ok_or_else(|| Fault::new(Reason::SignatureMissing, format!("no {name}")))?;
     if values.next().is_some() {
@@ -262,7 +268,7 @@ fn digits(value: &str) -> Result<&str, Fault> {
 }
 
 /// The header's name. Ours would stand in a dead letter beside what we say there.
-fn named(name: &str, key: &str, problems: &mut Problems) -> Option<HeaderName> {
+fn named(name: &str, key: &str, problems: &mut ConfigErrors) -> Option<HeaderName> {
     match HeaderName::from_bytes(name.to_ascii_lowercase().as_bytes()) {
         Ok(name) if name.as_str().starts_with("hookstream-") => {
             problems.add(key, "is a header of ours; name the provider's");
@@ -276,11 +282,11 @@ fn named(name: &str, key: &str, problems: &mut Problems) -> Option<HeaderName> {
     }
 }
 
-fn layout(rules: &config::Signature, place: &str, problems: &mut Problems) -> Option<Layout> {
+fn layout(rules: &config::Signature, place: &str, problems: &mut ConfigErrors) -> Option<HeaderFormat> {
     let prefix = || rules.prefix.clone().unwrap_or_default();
     let plain = match rules.kind {
-        Kind::Hmac => Layout::Plain { prefix: prefix() },
-        Kind::Token => return Some(Layout::Token { prefix: prefix() }),
+        SignatureKind::Hmac => HeaderFormat::Plain { prefix: prefix() },
+        SignatureKind::Token => return Some(HeaderFormat::Token { prefix: prefix() }),
     };
     let mut wrong = |key: &str, message: &str| {
         problems.add(format!("{place}.{key}"), message);
@@ -289,9 +295,9 @@ fn layout(rules: &config::Signature, place: &str, problems: &mut Problems) -> Op
     match (&rules.prefix, &rules.signature_key, &rules.timestamp_key, &rules.signature_version) {
         (_, None, None, None) => Some(plain),
         (None, Some(signature), timestamp, None) => {
-            Some(Layout::List { signature: signature.clone(), timestamp: timestamp.clone() })
+            Some(HeaderFormat::List { signature: signature.clone(), timestamp: timestamp.clone() })
         }
-        (None, None, None, Some(version)) => Some(Layout::Versions { version: version.clone() }),
+        (None, None, None, Some(version)) => Some(HeaderFormat::Versions { version: version.clone() }),
         (Some(_), ..) => wrong("prefix", "goes with a plain header only: remove it, or the keys of the list"),
         (None, None, Some(_), _) => wrong("timestamp_key", "needs signature_key beside it"),
         (None, Some(_), _, Some(_)) => {
@@ -301,7 +307,7 @@ fn layout(rules: &config::Signature, place: &str, problems: &mut Problems) -> Op
 }
 
 /// The signed time stands in one place, and is used.
-fn time(rules: &config::Signature, used: bool, place: &str, problems: &mut Problems) {
+fn time(rules: &config::Signature, used: bool, place: &str, problems: &mut ConfigErrors) {
     let sources = [
         ("timestamp_key", rules.timestamp_key.is_some()),
         ("timestamp_header", rules.timestamp_header.is_some()),
@@ -323,7 +329,7 @@ fn time(rules: &config::Signature, used: bool, place: &str, problems: &mut Probl
 }
 
 /// A token signs nothing: what is said about a signed text would promise what is not so.
-fn token_alone(rules: &config::Signature, place: &str, problems: &mut Problems) {
+fn token_alone(rules: &config::Signature, place: &str, problems: &mut ConfigErrors) {
     for (key, given) in [
         ("signature_key", rules.signature_key.is_some()),
         ("timestamp_key", rules.timestamp_key.is_some()),
@@ -335,7 +341,7 @@ fn token_alone(rules: &config::Signature, place: &str, problems: &mut Problems) 
         ("hash", rules.hash.is_some()),
         ("encoding", rules.encoding.is_some()),
         ("signed", rules.signed.is_some()),
-        ("forms", rules.forms != [Form::Raw]),
+        ("forms", rules.forms != [BodyForm::Raw]),
     ] {
         if given {
             problems.add(

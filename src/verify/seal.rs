@@ -23,7 +23,7 @@ use http::{HeaderName, HeaderValue};
 use sha2::Sha256;
 
 use super::{Verified, Verifier, canonical};
-use crate::config::Form;
+use crate::config::BodyForm;
 use crate::delivery::Delivery;
 
 const LABEL: &[u8] = b"hookstream dead letter seal v1";
@@ -35,7 +35,7 @@ pub(super) fn derive(secret: &[u8]) -> Option<Hmac<Sha256>> {
     Hmac::new_from_slice(&mac.finalize().into_bytes()).ok()
 }
 
-impl Form {
+impl BodyForm {
     /// The form's name in the configuration and in the dead letter's header.
     pub const fn label(self) -> &'static str {
         match self {
@@ -53,7 +53,7 @@ impl Form {
 /// What a dead letter says beside its body; proof of nothing until [`Verifier::unseal`] has looked at it.
 pub struct Seal {
     /// The form of the body that was signed.
-    pub form: Form,
+    pub form: BodyForm,
     /// The request headers that were kept, in their order.
     pub kept: Vec<(String, String)>,
     /// The seal itself.
@@ -64,7 +64,7 @@ pub struct Seal {
 
 /// Why a dead letter is not taken for a verified delivery.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Unsealable {
+pub enum UnsealError {
     /// The secret that it names, which the source does not have (any more), or somebody made it up.
     SecretRemoved(String),
     /// The source has that secret, and it did not make the seal over what stands there now.
@@ -98,7 +98,7 @@ impl<'d> Verified<'d> {
 fn sealed<T: AsRef<str>>(
     key: &Hmac<Sha256>,
     delivery: &Delivery,
-    form: Form,
+    form: BodyForm,
     kept: &[(T, T)],
 ) -> Hmac<Sha256> {
     let mut mac = key.clone();
@@ -124,29 +124,29 @@ impl Verifier {
     ///
     /// # Errors
     /// [`Unsealable`].
-    pub fn unseal<'d>(&'d self, delivery: &'d Delivery, seal: &Seal) -> Result<Verified<'d>, Unsealable> {
-        let made = |key: &&Arc<super::Key>| {
+    pub fn unseal<'d>(&'d self, delivery: &'d Delivery, seal: &Seal) -> Result<Verified<'d>, UnsealError> {
+        let made = |key: &&Arc<super::SigningKey>| {
             sealed(&key.seal, delivery, seal.form, &seal.kept).verify_slice(&seal.tag).is_ok()
         };
         let mut bound = None;
         for key in self.keys.iter().filter(made) {
-            let holds = |binding: &super::Binding| binding.holds(delivery, self.bodies.as_ref()).is_ok();
+            let holds = |binding: &super::Binding| binding.check(delivery, self.bodies.as_ref()).is_ok();
             if !key.binding.as_ref().is_none_or(holds) {
-                bound = Some(Unsealable::Bound(key.name.to_string()));
+                bound = Some(UnsealError::Bound(key.name.to_string()));
                 continue;
             }
             let signed = match seal.form {
-                Form::Raw => Cow::Borrowed(&*delivery.body),
-                Form::JsonCompactAscii => {
-                    canonical::json_compact_ascii(&delivery.body).map_err(|_| Unsealable::Forged)?
+                BodyForm::Raw => Cow::Borrowed(&*delivery.body),
+                BodyForm::JsonCompactAscii => {
+                    canonical::json_compact_ascii(&delivery.body).map_err(|_| UnsealError::Forged)?
                 }
             };
             return Ok(Verified { delivery, key, form: seal.form, signed, scheme: &self.scheme, age: None });
         }
         let known = self.keys.iter().any(|key| *key.name == *seal.secret);
         Err(bound.unwrap_or_else(|| match known {
-            true => Unsealable::Forged,
-            false => Unsealable::SecretRemoved(seal.secret.clone()),
+            true => UnsealError::Forged,
+            false => UnsealError::SecretRemoved(seal.secret.clone()),
         }))
     }
 }

@@ -15,8 +15,8 @@ use subtle::{Choice, ConstantTimeEq};
 
 use super::digest::Digest;
 use super::scheme::{Claim, Scheme};
-use super::{Key, Verified, Verifier};
-use crate::config::{Form, Window};
+use super::{SigningKey, Verified, Verifier};
+use crate::config::{BodyForm, ValidityWindow};
 use crate::delivery::Delivery;
 use crate::outcome::{Fault, Reason};
 
@@ -40,9 +40,9 @@ pub struct Cost {
 
 /// A key and a form of the body. What is remembered of a secret that has several keys is the first of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Pair {
+pub(super) struct KeyForm {
     pub(super) place: usize,
-    pub(super) form: Form,
+    pub(super) form: BodyForm,
 }
 
 /// The pair that matched last, in one word.
@@ -50,15 +50,15 @@ pub(super) struct Pair {
 pub(super) struct Last(AtomicUsize);
 
 impl Last {
-    fn get(&self) -> Pair {
+    fn get(&self) -> KeyForm {
         let word = self.0.load(Ordering::Relaxed);
-        let form = if word & 1 == 0 { Form::Raw } else { Form::JsonCompactAscii };
-        Pair { place: word >> 1, form }
+        let form = if word & 1 == 0 { BodyForm::Raw } else { BodyForm::JsonCompactAscii };
+        KeyForm { place: word >> 1, form }
     }
 
-    fn set(&self, pair: Pair) {
+    fn set(&self, pair: KeyForm) {
         if self.get() != pair {
-            let word = pair.place << 1 | usize::from(pair.form == Form::JsonCompactAscii);
+            let word = pair.place << 1 | usize::from(pair.form == BodyForm::JsonCompactAscii);
             self.0.store(word, Ordering::Relaxed);
         }
     }
@@ -81,7 +81,7 @@ enum Canonical {
 pub(super) struct Progress {
     canonical: Canonical,
     /// Tried before all others, without a match.
-    likely: Option<Pair>,
+    likely: Option<KeyForm>,
     /// Of the first secret whose binding the body does not keep.
     pub(super) broken: Option<String>,
     /// Bytes of hashing so far.
@@ -90,8 +90,8 @@ pub(super) struct Progress {
 
 impl Progress {
     /// The body in this form; `None` where there is nothing to try.
-    fn text<'t>(&'t mut self, body: &'t [u8], form: Form, verifier: &Verifier) -> Option<&'t [u8]> {
-        if form == Form::Raw {
+    fn text<'t>(&'t mut self, body: &'t [u8], form: BodyForm, verifier: &Verifier) -> Option<&'t [u8]> {
+        if form == BodyForm::Raw {
             return Some(body);
         }
         if matches!(self.canonical, Canonical::Unmade) {
@@ -111,9 +111,9 @@ impl Progress {
     }
 
     /// The text of the form that matched.
-    fn into_signed(self, body: &[u8], form: Form) -> Cow<'_, [u8]> {
+    fn into_signed(self, body: &[u8], form: BodyForm) -> Cow<'_, [u8]> {
         match self.canonical {
-            Canonical::Made(text) if form == Form::JsonCompactAscii => Cow::Owned(text),
+            Canonical::Made(text) if form == BodyForm::JsonCompactAscii => Cow::Owned(text),
             _ => Cow::Borrowed(body),
         }
     }
@@ -121,20 +121,20 @@ impl Progress {
 
 /// A delivery and the search for who signed it, in one value of its own, so that another thread can go on with it.
 /// Nobody but the verifier can say that it was found.
-pub struct Search {
+pub struct SecretSearch {
     delivery: Delivery,
     progress: Progress,
-    found: Option<Found>,
+    found: Option<SecretMatch>,
 }
 
-struct Found {
+struct SecretMatch {
     scheme: Arc<Scheme>,
-    key: Arc<Key>,
-    form: Form,
+    key: Arc<SigningKey>,
+    form: BodyForm,
     age: Option<SignedDuration>,
 }
 
-impl Search {
+impl SecretSearch {
     /// Nothing was tried yet.
     pub fn new(delivery: Delivery) -> Self {
         Self { delivery, progress: Progress::default(), found: None }
@@ -157,9 +157,9 @@ impl Search {
 
     /// The proof; `None` until it was found.
     pub fn verified(&self) -> Option<Verified<'_>> {
-        let Found { scheme, key, form, age } = self.found.as_ref()?;
+        let SecretMatch { scheme, key, form, age } = self.found.as_ref()?;
         let signed = match &self.progress.canonical {
-            Canonical::Made(text) if *form == Form::JsonCompactAscii => text,
+            Canonical::Made(text) if *form == BodyForm::JsonCompactAscii => text,
             _ => &*self.delivery.body,
         };
         let (delivery, signed) = (&self.delivery, Cow::Borrowed(signed));
@@ -195,8 +195,8 @@ impl Verifier {
     ///
     /// # Errors
     /// `signature_missing`, `signature_malformed`.
-    pub fn likely(&self, search: &mut Search) -> Result<bool, Fault> {
-        let Search { delivery, progress, found } = search;
+    pub fn likely(&self, search: &mut SecretSearch) -> Result<bool, Fault> {
+        let SecretSearch { delivery, progress, found } = search;
         let claim = self.claim(delivery)?;
         if let Some((key, form)) = self.try_likely(delivery, &claim, progress) {
             *found = Some(self.found(key, form, &claim, delivery.received_at));
@@ -208,16 +208,16 @@ impl Verifier {
     ///
     /// # Errors
     /// As [`Verifier::verify`]; `overloaded` where the time was not enough.
-    pub fn all(&self, search: &mut Search, until: Option<Instant>) -> Result<(), Fault> {
-        let Search { delivery, progress, found } = search;
+    pub fn all(&self, search: &mut SecretSearch, until: Option<Instant>) -> Result<(), Fault> {
+        let SecretSearch { delivery, progress, found } = search;
         let claim = self.claim(delivery)?;
         let (key, form) = self.try_all(delivery, &claim, progress, until)?;
         *found = Some(self.found(key, form, &claim, delivery.received_at));
         Ok(())
     }
 
-    fn found(&self, key: &Arc<Key>, form: Form, claim: &Claim<'_>, now: Timestamp) -> Found {
-        Found { scheme: self.scheme.clone(), key: key.clone(), form, age: self.scheme.age(claim, now) }
+    fn found(&self, key: &Arc<SigningKey>, form: BodyForm, claim: &Claim<'_>, now: Timestamp) -> SecretMatch {
+        SecretMatch { scheme: self.scheme.clone(), key: key.clone(), form, age: self.scheme.age(claim, now) }
     }
 
     /// What a search over a body of so many bytes may cost at most.
@@ -227,9 +227,9 @@ impl Verifier {
             return Cost { likely: TRY, all: TRY * keys };
         }
         let (raw, written) = (bytes as u64, LONGEST * bytes as u64);
-        let of = |form: &Form| match form {
-            Form::Raw => (0, raw + TRY),
-            Form::JsonCompactAscii => (WRITING * written, written + TRY),
+        let of = |form: &BodyForm| match form {
+            BodyForm::Raw => (0, raw + TRY),
+            BodyForm::JsonCompactAscii => (WRITING * written, written + TRY),
         };
         let last = self.last.get();
         let (make, hash) = of(&last.form);
@@ -243,13 +243,13 @@ impl Verifier {
         delivery: &Delivery,
         claim: &Claim<'_>,
         progress: &mut Progress,
-    ) -> Option<(&'v Arc<Key>, Form)> {
-        let Pair { place, form } = self.last.get();
+    ) -> Option<(&'v Arc<SigningKey>, BodyForm)> {
+        let KeyForm { place, form } = self.last.get();
         if !self.scheme.forms.contains(&form) {
             return None;
         }
-        progress.likely = Some(Pair { place, form });
-        let inside = |key: &&Arc<Key>| key.first == place && key.window.contains(delivery.received_at);
+        progress.likely = Some(KeyForm { place, form });
+        let inside = |key: &&Arc<SigningKey>| key.first == place && key.window.contains(delivery.received_at);
         let mut keys = self.keys.iter().filter(inside);
         keys.find(|key| self.made(delivery, claim, key, form, progress)).map(|key| (key, form))
     }
@@ -260,23 +260,23 @@ impl Verifier {
         claim: &Claim<'_>,
         progress: &mut Progress,
         until: Option<Instant>,
-    ) -> Result<(&'v Arc<Key>, Form), Fault> {
+    ) -> Result<(&'v Arc<SigningKey>, BodyForm), Fault> {
         let now = delivery.received_at;
-        let inside = |key: &Key| key.window.contains(now);
+        let inside = |key: &SigningKey| key.window.contains(now);
         if let Some(pair) = self.find(delivery, claim, inside, progress, until)? {
             let key = self.keys.get(pair.place).ok_or_else(|| self.none(delivery, progress))?;
-            self.last.set(Pair { place: key.first, form: pair.form });
+            self.last.set(KeyForm { place: key.first, form: pair.form });
             return Ok((key, pair.form));
         }
-        let outside = |key: &Key| !key.window.contains(now);
+        let outside = |key: &SigningKey| !key.window.contains(now);
         let expired = self.find(delivery, claim, outside, progress, until)?;
         let Some(key) = expired.and_then(|pair| self.keys.get(pair.place)) else {
             return Err(self.none(delivery, progress));
         };
         let when = match key.window {
-            Window { not_before: Some(from), .. } if now < from => format!("counts from {from} on"),
-            Window { not_after: Some(until), .. } => format!("counted until {until}"),
-            Window { .. } => String::from("does not count now"),
+            ValidityWindow { not_before: Some(from), .. } if now < from => format!("counts from {from} on"),
+            ValidityWindow { not_after: Some(until), .. } => format!("counted until {until}"),
+            ValidityWindow { .. } => String::from("does not count now"),
         };
         Err(Fault::new(Reason::SecretExpired, format!("the secret {} {when}", key.name)))
     }
@@ -289,13 +289,13 @@ impl Verifier {
         &self,
         delivery: &Delivery,
         claim: &Claim<'_>,
-        wanted: impl Fn(&Key) -> bool,
+        wanted: impl Fn(&SigningKey) -> bool,
         progress: &mut Progress,
         until: Option<Instant>,
-    ) -> Result<Option<Pair>, Fault> {
+    ) -> Result<Option<KeyForm>, Fault> {
         for &form in &self.scheme.forms {
             for (place, key) in self.keys.iter().enumerate() {
-                let tried = progress.likely == Some(Pair { place: key.first, form });
+                let tried = progress.likely == Some(KeyForm { place: key.first, form });
                 // Outside its time it was not.
                 if !wanted(key) || (tried && key.window.contains(delivery.received_at)) {
                     continue;
@@ -304,7 +304,7 @@ impl Verifier {
                     return Err(Fault::new(Reason::Overloaded, "the search for its secret took too long"));
                 }
                 if self.made(delivery, claim, key, form, progress) {
-                    return Ok(Some(Pair { place, form }));
+                    return Ok(Some(KeyForm { place, form }));
                 }
             }
         }
@@ -316,8 +316,8 @@ impl Verifier {
         &self,
         delivery: &Delivery,
         claim: &Claim<'_>,
-        key: &Key,
-        form: Form,
+        key: &SigningKey,
+        form: BodyForm,
         progress: &mut Progress,
     ) -> bool {
         let Some(text) = progress.text(&delivery.body, form, self) else { return false };
@@ -328,7 +328,7 @@ impl Verifier {
             return false;
         }
         let Some(binding) = &key.binding else { return true };
-        let why = binding.holds(delivery, self.bodies.as_ref()).err();
+        let why = binding.check(delivery, self.bodies.as_ref()).err();
         let holds = why.is_none();
         if let (Some(why), None) = (why, &progress.broken) {
             progress.broken = Some(format!("the secret {} made it, but {why}", key.name));
@@ -338,7 +338,7 @@ impl Verifier {
 
     /// Whether one of the claimed signatures is this secret's. Every signature is compared, in
     /// constant time, so that the time tells nothing about which byte or which part differs.
-    fn matches(&self, claim: &Claim<'_>, signed: &[u8], key: &Key) -> bool {
+    fn matches(&self, claim: &Claim<'_>, signed: &[u8], key: &SigningKey) -> bool {
         let right = self.scheme.digest(&key.mac, claim, signed);
         let one = |found: Choice, signature: &Digest| found | signature.ct_eq(&right);
         claim.signatures().iter().fold(Choice::from(0), one).into()
@@ -358,7 +358,7 @@ impl Verifier {
         if self.is_token() {
             return format!("{secrets} tried");
         }
-        let forms = if self.scheme.forms.contains(&Form::JsonCompactAscii) {
+        let forms = if self.scheme.forms.contains(&BodyForm::JsonCompactAscii) {
             "raw and canonical body"
         } else {
             "raw body"

@@ -4,10 +4,10 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use super::scheme::Layout;
+use super::scheme::HeaderFormat;
 use super::template::Values;
 use super::{Verifier, canonical};
-use crate::config::{Form, TimestampUnit};
+use crate::config::{BodyForm, TimestampUnit};
 use crate::outcome::{Fault, Reason};
 
 impl Verifier {
@@ -28,10 +28,10 @@ impl Verifier {
             headers.insert(&scheme.header, token.clone());
             return Ok(());
         }
-        let form = scheme.forms.last().copied().unwrap_or(Form::Raw);
+        let form = scheme.forms.last().copied().unwrap_or(BodyForm::Raw);
         let signed = match form {
-            Form::Raw => body.into(),
-            Form::JsonCompactAscii => canonical::json_compact_ascii(body)?,
+            BodyForm::Raw => body.into(),
+            BodyForm::JsonCompactAscii => canonical::json_compact_ascii(body)?,
         };
         let timestamp = match scheme.unit {
             TimestampUnit::Seconds => now.as_second(),
@@ -52,12 +52,12 @@ impl Verifier {
         let values = Values { timestamp: &timestamp, headers: values.collect::<Result<_, _>>()? };
         let digest = scheme.written.write(&scheme.digest_of(&key.mac, &values, &signed));
         let written = match &scheme.layout {
-            Layout::Plain { prefix } | Layout::Token { prefix } => format!("{prefix}{digest}"),
-            Layout::List { signature, timestamp: Some(key) } => {
+            HeaderFormat::Plain { prefix } | HeaderFormat::Token { prefix } => format!("{prefix}{digest}"),
+            HeaderFormat::List { signature, timestamp: Some(key) } => {
                 format!("{key}={timestamp},{signature}={digest}")
             }
-            Layout::List { signature, timestamp: None } => format!("{signature}={digest}"),
-            Layout::Versions { version } => format!("{version},{digest}"),
+            HeaderFormat::List { signature, timestamp: None } => format!("{signature}={digest}"),
+            HeaderFormat::Versions { version } => format!("{version},{digest}"),
         };
         headers.insert(&scheme.header, value(&written)?);
         scheme.claim(headers).map(drop)

@@ -9,7 +9,7 @@
 
 use http::HeaderName;
 
-use crate::config::{self, Problems};
+use crate::config::{self, ConfigErrors};
 
 /// A piece of the signed text.
 #[derive(Debug, PartialEq)]
@@ -39,9 +39,13 @@ pub(super) struct Values<'d> {
 
 impl Template {
     /// Adds each fault to `problems`; `None` where the text could not even be cut.
-    pub(super) fn compile(rules: &config::Signature, place: &str, problems: &mut Problems) -> Option<Self> {
+    pub(super) fn compile(
+        rules: &config::Signature,
+        place: &str,
+        problems: &mut ConfigErrors,
+    ) -> Option<Self> {
         let mut template = Self::default();
-        let mut found = Found::default();
+        let mut found = TemplateSources::default();
         let Some(text) = &rules.signed else {
             problems.add(format!("{place}.signed"), "is missing; say what is signed, such as \"{body}\"");
             return None;
@@ -77,7 +81,12 @@ impl Template {
 
     /// Cuts `{timestamp}.{body}` into its segments. A fixed text, the URL's too, joins its
     /// neighbours.
-    fn cut(&mut self, text: &str, rules: &config::Signature, found: &mut Found) -> Result<(), String> {
+    fn cut(
+        &mut self,
+        text: &str,
+        rules: &config::Signature,
+        found: &mut TemplateSources,
+    ) -> Result<(), String> {
         let mut rest = text;
         while let Some((literal, tail)) = rest.split_once('{') {
             self.literal(literal);
@@ -219,7 +228,7 @@ impl Template {
 
 /// Which sources the text asks for.
 #[derive(Default)]
-struct Found {
+struct TemplateSources {
     id: bool,
     url: bool,
 }

@@ -9,8 +9,8 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use bytes::Bytes;
-use hookstream::config::{Problems, Secret, Signature};
-use hookstream::delivery::{Delivery, Id};
+use hookstream::config::{ConfigErrors, Secret, Signature};
+use hookstream::delivery::{Delivery, DeliveryId};
 use hookstream::verify::Verifier;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use jiff::Timestamp;
@@ -90,7 +90,7 @@ struct Case {
 /// `behind` is what is compared after the verifier's own work. It is compiled into a function of its own:
 /// where all controls stood in one, the processor ran ahead into the others, and 0.1 ns of 400 showed.
 fn measure(rules: &str, prefix: usize, args: &Args, behind: impl Fn(&[u8], &[u8]) -> bool) -> Found {
-    let mut problems = Problems::default();
+    let mut problems = ConfigErrors::default();
     let rules: Signature = toml::from_str(rules).unwrap();
     let verifier = Verifier::compile(&rules, &[Secret::new("only", SECRET)], "", &mut problems).unwrap();
     let name = HeaderName::from_static("x-sig");
@@ -151,7 +151,7 @@ fn case(verifier: &Verifier, name: &HeaderName, prefix: usize, random: &mut fast
     };
     let wrong = [change(prefix), change(right.len() - 1)];
     let delivery = Delivery {
-        id: Id::new(),
+        id: DeliveryId::new(),
         uri: Uri::from_static("/"),
         headers,
         body: Bytes::from(body),

@@ -20,7 +20,7 @@ mod neighbours;
 mod oracle;
 mod order;
 mod outage;
-mod planted;
+mod failpoints;
 mod provider;
 mod proxy;
 mod registry;
@@ -131,8 +131,8 @@ enum Mode {
         #[arg(long, default_value_t = 100)]
         rate: u32,
     },
-    /// Bugs are planted, and the checks must find them; needs --features planted.
-    Planted {
+    /// Activate each failpoint in turn: the checks must find it. Needs --features failpoints.
+    Failpoints {
         /// What deliveries are made from.
         #[arg(long, default_value_t = 1)]
         seed: u64,
@@ -144,7 +144,7 @@ impl Args {
     fn needs_a_disk(&self) -> bool {
         matches!(
             self.mode,
-            None | Some(Mode::Disk | Mode::Outage { .. } | Mode::Planted { .. } | Mode::Clock { .. })
+            None | Some(Mode::Disk | Mode::Outage { .. } | Mode::Failpoints { .. } | Mode::Clock { .. })
         )
     }
 }
@@ -175,7 +175,7 @@ async fn run(args: Args) -> anyhow::Result<()> {
             oracle::run(oracle::Plan { time: Duration::ZERO, seed, rate, faults: CLOCK.to_vec(), bug: None })
                 .await
         }
-        Some(Mode::Planted { seed }) => planted::run(seed).await,
+        Some(Mode::Failpoints { seed }) => failpoints::run(seed).await,
     }
 }
 

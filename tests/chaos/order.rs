@@ -12,7 +12,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::Context as _;
-use hookstream::planted::Bug;
+use hookstream::failpoints::Failpoint;
 
 use crate::provider::{Provider, within};
 use crate::service::{Launch, signal};
@@ -42,7 +42,7 @@ pub struct Verdict {
 }
 
 /// Fails when an answer or a name was not preceded by its sync.
-pub async fn run(bug: Option<Bug>) -> anyhow::Result<()> {
+pub async fn run(bug: Option<Failpoint>) -> anyhow::Result<()> {
     let verdict = check(bug).await?;
     println!("{:<32}{:>8}", "answered 202", verdict.answered);
     println!("{:<32}{:>8}", "syncs of the log", verdict.syncs);
@@ -52,8 +52,8 @@ pub async fn run(bug: Option<Bug>) -> anyhow::Result<()> {
 }
 
 /// Runs the program under strace, `bug` planted, and judges the trace.
-pub async fn check(bug: Option<Bug>) -> anyhow::Result<Verdict> {
-    anyhow::ensure!(bug.is_none() || cfg!(feature = "planted"), "a bug needs --features planted");
+pub async fn check(bug: Option<Failpoint>) -> anyhow::Result<Verdict> {
+    anyhow::ensure!(bug.is_none() || cfg!(feature = "failpoints"), "a bug needs --features failpoints");
     can_trace()?;
     let temporary = tempfile::tempdir()?;
     // As strace names files.
@@ -74,7 +74,7 @@ pub async fn check(bug: Option<Bug>) -> anyhow::Result<Verdict> {
         config,
         log: dir.join("log"),
         under: under.iter().map(ToString::to_string).collect(),
-        bug: bug.map(Bug::name),
+        bug: bug.map(Failpoint::name),
     };
     let service = launch.start()?;
     // strace takes no signal while it writes a file; the spool's lock says who is under it.

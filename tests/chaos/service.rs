@@ -22,7 +22,7 @@ pub struct Launch {
     pub log: PathBuf,
     /// A command to run it under, such as strace with its options; empty for none.
     pub under: Vec<String>,
-    /// The bug to plant; needs the feature `planted`.
+    /// The bug to plant; needs the feature `failpoints`.
     pub bug: Option<&'static str>,
 }
 
@@ -37,7 +37,7 @@ impl Launch {
         command.args(words).args(["serve", "-c"]).arg(&self.config);
         command.env("TEST_SECRET", SECRET).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         if let Some(bug) = self.bug {
-            command.env("HOOKSTREAM_PLANTED", bug);
+            command.env("HOOKSTREAM_FAILPOINT", bug);
         }
         let mut child = command.spawn().with_context(|| format!("cannot start {command:?}"))?;
         match listening(&mut child, &self.log, from) {

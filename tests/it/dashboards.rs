@@ -6,7 +6,7 @@ mod promql;
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
-use hookstream::observe::metrics::{ALL, Kind};
+use hookstream::observe::metrics::{ALL, MetricKind};
 use hookstream::outcome::{Outcome, Reason};
 use serde_json::Value;
 
@@ -32,12 +32,12 @@ fn declared() -> Known {
     };
     for metric in ALL {
         match metric.kind {
-            Kind::Histogram => {
+            MetricKind::Histogram => {
                 put(&format!("{}_bucket", metric.name), metric.labels, &["le"]);
                 put(&format!("{}_sum", metric.name), metric.labels, &[]);
                 put(&format!("{}_count", metric.name), metric.labels, &[]);
             }
-            Kind::Counter | Kind::Gauge => put(metric.name, metric.labels, &[]),
+            MetricKind::Counter | MetricKind::Gauge => put(metric.name, metric.labels, &[]),
         }
     }
     known
@@ -47,7 +47,7 @@ fn declared() -> Known {
 fn words(label: &str) -> Option<Vec<&'static str>> {
     match label {
         "outcome" => Some(Outcome::ALL.map(Outcome::label).to_vec()),
-        "reason" => Some(Reason::ALL.iter().map(|reason| reason.row().label).collect()),
+        "reason" => Some(Reason::ALL.iter().map(|reason| reason.info().label).collect()),
         "state" => Some(vec!["live", "parked"]),
         "what" => Some(vec!["topic", "partitions", "rows"]),
         "via" => Some(vec!["direct", "spool"]),

@@ -1,6 +1,6 @@
 //! How many copies a topic has is told, and stops nothing.
 
-use hookstream::observe::health::State;
+use hookstream::observe::health::PartState;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use serde_json::Value;
@@ -52,7 +52,7 @@ async fn a_kafka_that_tells_no_configuration_leaves_durability_unknown_and_the_s
     let (status, ready) = read(&service).await;
     assert_eq!((status, &ready["status"]), (200, &Value::from("ready")), "{ready}");
     assert_eq!(ready["parts"]["durability"]["state"], "unknown", "{ready}");
-    assert_eq!(service.app.health.durability.state(), State::Unknown, "what is not known is not ok");
+    assert_eq!(service.app.health.durability.state(), PartState::Unknown, "what is not known is not ok");
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use hookstream::config::Properties;
-use hookstream::kafka::{Admin, Alteration, Connection};
+use hookstream::kafka::{Admin, Alteration, ClusterConfig};
 use rdkafka::message::{Headers as _, Message as _};
 use serde_json::Value;
 
@@ -51,7 +51,7 @@ fn failed(id: &str) -> String {
 }
 
 async fn set_policy(bootstrap: &str, topic: &str, policy: &str) {
-    let admin = Admin::new(&Connection::new(bootstrap.to_owned(), Properties::default())).unwrap();
+    let admin = Admin::new(&ClusterConfig::new(bootstrap.to_owned(), Properties::default())).unwrap();
     let settings = vec![("cleanup.policy".to_owned(), policy.to_owned())];
     let refused = admin.alter(vec![Alteration { topic: topic.to_owned(), settings }], false).await.unwrap();
     assert_eq!(refused, []);

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use hookstream::observe::health::State;
+use hookstream::observe::health::PartState;
 use serde_json::{Value, json};
 
 use crate::support::{Service, Setup, batch, datagrid, grapevine, kafka, on_embedded_with, stack, until};
@@ -34,7 +34,7 @@ fn alter(told: &str, policy: &str) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-fn topics(service: &Service) -> (State, String) {
+fn topics(service: &Service) -> (PartState, String) {
     let report = service.app.health.topics.report();
     (report.state, serde_json::to_value(&report).unwrap()["why"].as_str().unwrap_or_default().to_owned())
 }
@@ -128,8 +128,8 @@ async fn a_topic_that_compacts_stops_its_type_until_somebody_alters_it() {
     let service = setup.start().await;
     let refused = format!("{topic} compacts, and its key names more than one event");
     until("the look at the topics", async || topics(&service).1.contains(&refused)).await;
-    assert_eq!(topics(&service).0, State::Degraded);
-    until("the schemas", async || service.app.health.schemas.state() == State::Ok).await;
+    assert_eq!(topics(&service).0, PartState::Degraded);
+    until("the schemas", async || service.app.health.schemas.state() == PartState::Ok).await;
 
     let failed = |id: &str| batch(id).replace("prediction.completed", "prediction.failed");
     service.datagrid_post(failed("evt_1")).await.is(503, "unavailable", Some("kafka_unavailable"));
@@ -143,7 +143,7 @@ async fn a_topic_that_compacts_stops_its_type_until_somebody_alters_it() {
     let told = ready["parts"]["topics"]["why"].as_str().unwrap().to_owned();
     alter(&told, "delete");
     until("the type", async || service.datagrid_post(failed("evt_3")).await.status == 200).await;
-    assert_eq!(topics(&service).0, State::Ok);
+    assert_eq!(topics(&service).0, PartState::Ok);
     assert_eq!(kafka::java(&[&topic])[0]["key"], "bpred_abc123");
 
     // Altered back while the service runs: noticed at the next look, which a reload brings forward.

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
-use hookstream::observe::metrics::{ALL, Kind};
+use hookstream::observe::metrics::{ALL, MetricKind};
 use tempfile::TempDir;
 
 use crate::support::{Service, Setup, batch, groups, stack, unique, until};
@@ -32,9 +32,9 @@ fn page() -> String {
     let mut page = HEAD.to_owned();
     for metric in ALL {
         let kind = match metric.kind {
-            Kind::Counter => "counter",
-            Kind::Gauge => "gauge",
-            Kind::Histogram => "histogram",
+            MetricKind::Counter => "counter",
+            MetricKind::Gauge => "gauge",
+            MetricKind::Histogram => "histogram",
         };
         let labels: Vec<String> = metric.labels.iter().map(|label| format!("`{label}`")).collect();
         writeln!(page, "| `{}` | {kind} | {} | {} |", metric.name, labels.join(", "), metric.help).unwrap();
@@ -55,7 +55,8 @@ fn metrics_page_is_as_the_table_says() {
 fn series(line: &str) -> (String, BTreeSet<String>) {
     let name = line.split(['{', ' ']).next().unwrap();
     let histogram = ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end));
-    let known = |name: &str| ALL.iter().any(|metric| metric.name == name && metric.kind == Kind::Histogram);
+    let known =
+        |name: &str| ALL.iter().any(|metric| metric.name == name && metric.kind == MetricKind::Histogram);
     let name = histogram.filter(|name| known(name)).unwrap_or(name);
     let inside =
         line.split_once('{').and_then(|(_, rest)| rest.rsplit_once('}')).map_or("", |(inside, _)| inside);

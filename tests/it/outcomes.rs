@@ -233,7 +233,7 @@ async fn the_operators_port_tells_health_and_metrics() {
 #[test]
 fn every_reason_has_the_status_that_fits_its_sender() {
     for reason in Reason::ALL {
-        let row = reason.row();
+        let row = reason.info();
         let expected: &[u16] = match row.outcome.label() {
             "dead_lettered" | "handled" => &[200],
             "unavailable" => &[503],

@@ -5,7 +5,7 @@ use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use hookstream::app;
 use hookstream::config::{self, Environment, Overrides};
-use hookstream::delivery::{Delivery, Id};
+use hookstream::delivery::{Delivery, DeliveryId};
 use hookstream::sources::Sources;
 use http::{HeaderMap, HeaderName, Uri};
 use jiff::Timestamp;
@@ -101,7 +101,7 @@ fn vectors_of(provider: &str) -> impl Iterator<Item = Vector> {
 }
 
 fn delivery(headers: HeaderMap, body: Bytes) -> Delivery {
-    let (id, received_at) = (Id::new(), Timestamp::now());
+    let (id, received_at) = (DeliveryId::new(), Timestamp::now());
     Delivery { id, uri: Uri::from_static("/"), headers, body, received_at }
 }
 

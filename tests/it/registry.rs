@@ -10,11 +10,11 @@ use axum::extract::Request;
 use axum::http::{StatusCode, Uri};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse as _, Response};
-use hookstream::config::{self, Environment, Loaded, Networks, Overrides};
+use hookstream::config::{self, Environment, LoadedConfig, Networks, Overrides};
 use hookstream::dev::registry;
 use hookstream::http::{self, ConnectionLimits, Phase};
-use hookstream::observe::health::{Health, State};
-use hookstream::provision::Subjects;
+use hookstream::observe::health::{Health, PartState};
+use hookstream::provision::SchemaRegistrar;
 use hookstream::schema::Registry;
 use hookstream::sources::Sources;
 use serde_json::json;
@@ -104,14 +104,16 @@ fn knowledge(id: &str) -> String {
     )
 }
 
-fn schemas(service: &Service) -> (State, String) {
+fn schemas(service: &Service) -> (PartState, String) {
     let report = service.app.health.schemas.report();
     (report.state, serde_json::to_value(&report).unwrap()["why"].as_str().unwrap_or_default().to_owned())
 }
 
 async fn kafka_ready(service: &Service) {
     until("Kafka and its topics", async || {
-        [&service.app.health.kafka, &service.app.health.topics].iter().all(|part| part.state() == State::Ok)
+        [&service.app.health.kafka, &service.app.health.topics]
+            .iter()
+            .all(|part| part.state() == PartState::Ok)
     })
     .await;
 }
@@ -187,7 +189,7 @@ async fn a_registry_that_is_restored_is_trusted_again_without_a_restart_and_by_t
     let service = setup(&source, &address, dir.path()).start().await;
     until("the loss to be noticed", async || schemas(&service).1.contains("lost or changed")).await;
     service.datagrid_post(batch("evt_lost")).await.is(503, "unavailable", Some("schema_unknown"));
-    assert_eq!(schemas(&service).0, State::Down, "no type is left");
+    assert_eq!(schemas(&service).0, PartState::Down, "no type is left");
     let subjects = reqwest::get(format!("http://{address}/subjects")).await.unwrap();
     assert_eq!(subjects.text().await.unwrap(), "[]", "nothing was registered in it");
     up.stop().await;
@@ -208,7 +210,7 @@ async fn a_registry_that_is_restored_is_trusted_again_without_a_restart_and_by_t
 }
 
 /// A configuration with this registry, ready for use.
-pub fn load(registry: &str) -> Loaded {
+pub fn load(registry: &str) -> LoadedConfig {
     let file = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
     std::fs::write(file.path(), setup("datagrid", registry, Path::new("unused")).toml()).unwrap();
     let overrides = Overrides { file: Some(file.path().to_owned()), ..Overrides::default() };
@@ -253,7 +255,7 @@ async fn is_redirected(status: u16) {
     service.datagrid_post(batch("evt_1")).await.is(503, "unavailable", Some("schema_unknown"));
     let (state, why) = schemas(&service);
     println!("{status}: {why}");
-    assert_eq!(state, State::Down, "{why}");
+    assert_eq!(state, PartState::Down, "{why}");
     let real = real.trim_end_matches('/');
     assert!(why.contains(&format!("set [registry] url to {real}: it redirects ({status} ")), "{why}");
     assert!(why.contains(&format!(" to {real}/subjects/")), "{why}");
@@ -332,9 +334,9 @@ impl Running {
         let health = Health::new();
         let client = Registry::new(&loaded).unwrap();
         let subjects =
-            Subjects::new(Arc::new(loaded), client, sources.clone(), health.clone(), schemas, None);
+            SchemaRegistrar::new(Arc::new(loaded), client, sources.clone(), health.clone(), schemas, None);
         let task = tokio::spawn(subjects.run(Duration::from_millis(20), mpsc::channel(1).1));
-        until("ids", async || health.schemas.state() == State::Ok).await;
+        until("ids", async || health.schemas.state() == PartState::Ok).await;
         Self { sources, health, task }
     }
 
@@ -378,7 +380,10 @@ async fn k13_one_word_of_a_replica_that_lags_behind_stops_no_type() {
     let watched = async {
         for count in 1..=20 {
             rounds.wait_for(|asked| *asked >= count).await.unwrap();
-            assert!(running.encodes_all() && running.health.schemas.state() == State::Ok, "after {count}");
+            assert!(
+                running.encodes_all() && running.health.schemas.state() == PartState::Ok,
+                "after {count}"
+            );
         }
     };
     tokio::time::timeout(PATIENCE, watched).await.expect("it goes on asking");
@@ -401,12 +406,12 @@ async fn what_runs_bears_a_registry_that_is_out_and_notices_one_that_was_wiped()
     let up = Up::at(&address, &proxy).await;
     let waited = tokio::time::timeout(PATIENCE, rounds.wait_for(|count| *count >= 6)).await;
     waited.expect("it goes on asking").unwrap();
-    assert!(encodes("batch_prediction.completed") && health.schemas.state() == State::Ok);
+    assert!(encodes("batch_prediction.completed") && health.schemas.state() == PartState::Ok);
 
     up.stop().await;
     let _up = rebuilt(&address, &[KNOWLEDGE]).await;
     until("the loss", async || !encodes("batch_prediction.completed")).await;
-    until("readiness", async || health.schemas.state() == State::Degraded).await;
+    until("readiness", async || health.schemas.state() == PartState::Degraded).await;
     // It may have been asked between the two schemas of the new registry.
     until("the id that is there", async || encodes("knowledge.processing.completed")).await;
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use hookstream::config::Properties;
-use hookstream::kafka::{Admin, Alteration, Connection};
+use hookstream::kafka::{Admin, Alteration, ClusterConfig};
 use hookstream::names;
 use rdkafka::types::RDKafkaRespErr;
 
@@ -126,7 +126,7 @@ fn large(id: &str) -> String {
 }
 
 pub async fn set_limit(topic: &str, bytes: &str) {
-    let admin = Admin::new(&Connection::new(stack("KAFKA"), Properties::default())).unwrap();
+    let admin = Admin::new(&ClusterConfig::new(stack("KAFKA"), Properties::default())).unwrap();
     let settings = vec![("max.message.bytes".to_owned(), bytes.to_owned())];
     let refused = admin.alter(vec![Alteration { topic: topic.to_owned(), settings }], false).await.unwrap();
     assert_eq!(refused, []);

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use hookstream::names;
 use hookstream::outcome::{Outcome, Reason};
-use hookstream::schema::shipped::{self, Origin};
+use hookstream::schema::shipped::{self, SchemaOrigin};
 use serde_json::Value;
 
 use crate::support::{Setup, datagrid, kafka};
@@ -231,7 +231,7 @@ fn page() -> String {
         let mut files: Vec<(String, Vec<&str>)> = Vec::new();
         for kind in types {
             let found = shipped::find(None, preset, Some(preset), kind).unwrap().expect("a preset's schema");
-            let Origin::BuiltIn { source, file } = found.origin else { panic!("{}", found.origin) };
+            let SchemaOrigin::BuiltIn { source, file } = found.origin else { panic!("{}", found.origin) };
             let file = format!("{source}/{file}");
             match files.iter_mut().find(|(known, _)| *known == file) {
                 Some((_, types)) => types.push(kind),
@@ -247,7 +247,7 @@ fn page() -> String {
     let generic: Value = serde_json::from_str(&shipped::generic("source", "type")).unwrap();
     table(&mut page, &generic);
     write!(page, "\n{}", LETTERS).unwrap();
-    for row in Reason::ALL.iter().map(|reason| reason.row()) {
+    for row in Reason::ALL.iter().map(|reason| reason.info()) {
         if row.outcome == Outcome::DeadLettered {
             writeln!(page, "| `{}` | {} |", row.label, row.text).unwrap();
         }

@@ -15,42 +15,42 @@ const LISTED: usize = 10;
 /// A whole file, or an entry alone.
 #[derive(Deserialize)]
 struct Har {
-    log: Option<Log>,
-    request: Option<Request>,
+    log: Option<HarLog>,
+    request: Option<HarRequest>,
     #[serde(rename = "startedDateTime")]
     started: Option<String>,
 }
 
 #[derive(Deserialize)]
-struct Log {
-    entries: Vec<Entry>,
+struct HarLog {
+    entries: Vec<HarEntry>,
 }
 
 #[derive(Deserialize)]
-struct Entry {
-    request: Request,
+struct HarEntry {
+    request: HarRequest,
     #[serde(rename = "startedDateTime")]
     started: Option<String>,
 }
 
 #[derive(Deserialize)]
-struct Request {
+struct HarRequest {
     method: String,
     url: String,
     #[serde(default)]
-    headers: Vec<Header>,
+    headers: Vec<HarHeader>,
     #[serde(rename = "postData")]
-    body: Option<Body>,
+    body: Option<HarBody>,
 }
 
 #[derive(Deserialize)]
-struct Header {
+struct HarHeader {
     name: String,
     value: String,
 }
 
 #[derive(Deserialize)]
-struct Body {
+struct HarBody {
     #[serde(default)]
     text: String,
     encoding: Option<String>,
@@ -64,7 +64,7 @@ pub(super) fn parse(text: &[u8], wanted: Option<usize>) -> anyhow::Result<Captur
     })?;
     let entries = match har {
         Har { log: Some(log), .. } => log.entries,
-        Har { request: Some(request), started, .. } => vec![Entry { request, started }],
+        Har { request: Some(request), started, .. } => vec![HarEntry { request, started }],
         Har { .. } => bail!("this is no HAR file: it has neither `log.entries` nor a `request`"),
     };
     let index = match wanted {
@@ -73,14 +73,14 @@ pub(super) fn parse(text: &[u8], wanted: Option<usize>) -> anyhow::Result<Captur
     };
     let count = entries.len();
     let entry = entries.into_iter().nth(index);
-    let Some(Entry { request, started }) = entry else {
+    let Some(HarEntry { request, started }) = entry else {
         bail!("there is no entry {}; the file has {count}", wanted.unwrap_or_default())
     };
     capture(request, started.as_deref())
 }
 
-fn choose(entries: &[Entry]) -> anyhow::Result<usize> {
-    let is_post = |entry: &Entry| entry.request.method.eq_ignore_ascii_case("POST");
+fn choose(entries: &[HarEntry]) -> anyhow::Result<usize> {
+    let is_post = |entry: &HarEntry| entry.request.method.eq_ignore_ascii_case("POST");
     let posts: Vec<usize> =
         entries.iter().enumerate().filter(|(_, entry)| is_post(entry)).map(|(index, _)| index).collect();
     match (entries.len(), posts.as_slice()) {
@@ -89,7 +89,7 @@ fn choose(entries: &[Entry]) -> anyhow::Result<usize> {
         (_, [one]) => Ok(*one),
         _ => {
             let listed = entries.iter().enumerate().take(LISTED).map(|(index, entry)| {
-                let Request { method, url, .. } = &entry.request;
+                let HarRequest { method, url, .. } = &entry.request;
                 format!("\n  {}  {method} {}", index + 1, path_of(url))
             });
             let listed = crate::cli::output::escape_lines(&listed.collect::<String>());
@@ -98,7 +98,7 @@ fn choose(entries: &[Entry]) -> anyhow::Result<usize> {
     }
 }
 
-fn capture(request: Request, started: Option<&str>) -> anyhow::Result<Capture> {
+fn capture(request: HarRequest, started: Option<&str>) -> anyhow::Result<Capture> {
     let mut headers = HeaderMap::new();
     // HTTP/2 has the request line among its headers.
     let own = request.headers.iter().filter(|header| !header.name.starts_with(':'));
@@ -108,10 +108,10 @@ fn capture(request: Request, started: Option<&str>) -> anyhow::Result<Capture> {
     let mut notes = Vec::new();
     let body = match request.body {
         None => Vec::new(),
-        Some(Body { text, encoding: Some(encoding) }) if encoding.eq_ignore_ascii_case("base64") => {
+        Some(HarBody { text, encoding: Some(encoding) }) if encoding.eq_ignore_ascii_case("base64") => {
             BASE64_STANDARD.decode(text).ok().context("postData.text of the HAR entry is not base64")?
         }
-        Some(Body { text, .. }) => text.into_bytes(),
+        Some(HarBody { text, .. }) => text.into_bytes(),
     };
     if body.is_empty() {
         notes.push("the entry has no body: some programs leave it out of a HAR file".to_owned());

@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 
-use super::{Part, State};
-use crate::config::{Auth, Loaded, Property};
-use crate::kafka::{Admin, Connection};
+use super::{CheckState, CheckedPart};
+use crate::config::{Auth, LoadedConfig, Property};
+use crate::kafka::{Admin, ClusterConfig};
 use crate::schema::registry::{AND_REGISTER, Listing};
-use crate::schema::{self, Registry, Schemas, kept};
+use crate::schema::{self, Registry, Schemas, version_files};
 use crate::sources::Sources;
 use crate::spool;
 
@@ -20,7 +20,7 @@ use crate::spool;
 const BOUND: Duration = Duration::from_secs(6);
 
 /// All parts, in the order in which they are shown.
-pub(super) async fn look(loaded: &Loaded, sources: &Sources, schemas: &Schemas) -> Vec<Part> {
+pub(super) async fn look(loaded: &LoadedConfig, sources: &Sources, schemas: &Schemas) -> Vec<CheckedPart> {
     let (mut parts, registry, spool) =
         tokio::join!(kafka(loaded, sources), registry(loaded, schemas), spool(loaded));
     parts.extend([registry, spool]);
@@ -33,10 +33,10 @@ async fn within<T>(asked: &str, work: impl Future<Output = anyhow::Result<T>>) -
 }
 
 /// The brokers, and if there are any, the topics.
-async fn kafka(loaded: &Loaded, sources: &Sources) -> Vec<Part> {
+async fn kafka(loaded: &LoadedConfig, sources: &Sources) -> Vec<CheckedPart> {
     let servers = &loaded.config.kafka.bootstrap_servers;
     let how = security(loaded);
-    let connection = Connection::new(servers.clone(), loaded.properties.clone());
+    let connection = ClusterConfig::new(servers.clone(), loaded.properties.clone());
     let reached = async {
         let admin = Admin::new(&connection)?;
         let cluster = within("it", admin.cluster()).await?;
@@ -45,20 +45,24 @@ async fn kafka(loaded: &Loaded, sources: &Sources) -> Vec<Part> {
     let (admin, cluster) = match reached.await {
         Ok(reached) => reached,
         Err(error) => {
-            let part = Part::new("kafka", State::No, format!("{how}, {servers}: {error:#}"));
+            let part = CheckedPart::new("kafka", CheckState::No, format!("{how}, {servers}: {error:#}"));
             let next = "check [kafka] bootstrap_servers, that the brokers run, and [kafka.properties]";
-            return vec![part.next(next), Part::new("topics", State::No, "not known without Kafka")];
+            return vec![
+                part.next(next),
+                CheckedPart::new("topics", CheckState::No, "not known without Kafka"),
+            ];
         }
     };
     let brokers = cluster.brokers;
     let plural = if brokers == 1 { "" } else { "s" };
-    let mut parts = vec![Part::new("kafka", State::Ok, format!("{how}, {brokers} broker{plural}"))];
+    let mut parts =
+        vec![CheckedPart::new("kafka", CheckState::Ok, format!("{how}, {brokers} broker{plural}"))];
     parts.extend(topics::look(loaded, sources, &admin, &cluster).await);
     parts
 }
 
 /// How the brokers are spoken with, none of it secret.
-fn security(loaded: &Loaded) -> String {
+fn security(loaded: &LoadedConfig) -> String {
     let plain = |name: &str| match loaded.config.kafka.properties.get(name) {
         Some(Property::Text(text)) => Some(text.to_uppercase()),
         _ => None,
@@ -70,7 +74,7 @@ fn security(loaded: &Loaded) -> String {
     }
 }
 
-async fn registry(loaded: &Loaded, schemas: &Schemas) -> Part {
+async fn registry(loaded: &LoadedConfig, schemas: &Schemas) -> CheckedPart {
     let rules = &loaded.config.registry;
     let how = match (&loaded.registry_auth, &loaded.registry_identity) {
         (Auth::None, None) => "no auth",
@@ -93,7 +97,7 @@ async fn registry(loaded: &Loaded, schemas: &Schemas) -> Part {
         Ok(found) => found,
         Err(error) => {
             let text = format!("{how}, {}: {}", rules.url, ends(&error));
-            let part = Part::new("registry", State::No, text);
+            let part = CheckedPart::new("registry", CheckState::No, text);
             return part.next("check [registry] url and its credentials, and that it runs");
         }
     };
@@ -118,9 +122,9 @@ async fn registry(loaded: &Loaded, schemas: &Schemas) -> Part {
         let line = format!("{subject:<width$}  {}", say(listing, then));
         std::iter::once(line).chain(why.iter().chain(not_kept).map(|why| format!("  {why}")))
     });
-    let state = if bad { State::No } else { State::Ok };
+    let state = if bad { CheckState::No } else { CheckState::Ok };
     let text = format!("{how}, {registered} of {} subjects", found.len());
-    let part = Part { details: details.collect(), ..Part::new("registry", state, text) };
+    let part = CheckedPart { details: details.collect(), ..CheckedPart::new("registry", state, text) };
     match bad {
         true => {
             let setting = if rules.auto_register { "" } else { AND_REGISTER };
@@ -133,14 +137,15 @@ async fn registry(loaded: &Loaded, schemas: &Schemas) -> Part {
 }
 
 /// Where versions are kept beside a schema's file: that the registry's last one is not among them.
-async fn not_kept(registry: &Registry, schema: &schema::Loaded) -> anyhow::Result<Option<String>> {
+async fn not_kept(registry: &Registry, schema: &schema::SchemaEntry) -> anyhow::Result<Option<String>> {
     // What is wrong with the folder stands among the problems.
-    let kept = schema.file.as_ref().map(|file| kept::read(file).unwrap_or_default()).unwrap_or_default();
-    if kept.is_empty() {
+    let versions =
+        schema.file.as_ref().map(|file| version_files::read(file).unwrap_or_default()).unwrap_or_default();
+    if versions.is_empty() {
         return Ok(None);
     }
     let latest = registry.latest(&schema.subject).await?;
-    Ok(latest.filter(|latest| !kept::has(&kept, &latest.schema)).map(|latest| {
+    Ok(latest.filter(|latest| !version_files::contains(&versions, &latest.schema)).map(|latest| {
         format!(
             "version {} is not kept beside its file: hookstream provision --apply --keep-versions",
             latest.version
@@ -163,18 +168,18 @@ fn say(listing: &Listing, then: &str) -> String {
     }
 }
 
-async fn spool(loaded: &Loaded) -> Part {
+async fn spool(loaded: &LoadedConfig) -> CheckedPart {
     let rules = &loaded.config.spool;
     let Some(dir) = rules.dir.clone() else {
-        return Part::new("spool", State::Off, "[spool] dir is not set");
+        return CheckedPart::new("spool", CheckState::Off, "[spool] dir is not set");
     };
     let work = async {
         let dir = dir.clone();
-        Ok(tokio::task::spawn_blocking(move || spool::look(&dir)).await??)
+        Ok(tokio::task::spawn_blocking(move || spool::probe(&dir)).await??)
     };
     let found = match within("the spool's disk", work).await {
         Ok(found) => found,
-        Err(error) => return Part::new("spool", State::No, format!("{error:#}")),
+        Err(error) => return CheckedPart::new("spool", CheckState::No, format!("{error:#}")),
     };
     let mut text = format!("{} free", ByteSize(found.free));
     match found.sync {
@@ -186,8 +191,12 @@ async fn spool(loaded: &Loaded) -> Part {
     }
     let least = rules.min_free as u64;
     if found.free < least {
-        let part = Part::new("spool", State::No, format!("{text}, [spool] min_free is {}", ByteSize(least)));
+        let part = CheckedPart::new(
+            "spool",
+            CheckState::No,
+            format!("{text}, [spool] min_free is {}", ByteSize(least)),
+        );
         return part.next("make room, or lower min_free: nothing would be taken into the spool");
     }
-    Part::new("spool", State::Ok, text)
+    CheckedPart::new("spool", CheckState::Ok, text)
 }

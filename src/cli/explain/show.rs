@@ -2,7 +2,7 @@
 
 use anstyle::{AnsiColor, Style};
 
-use super::{Becomes, Report};
+use super::{DecisionJson, ExplainReport};
 use crate::cli::output::{self, escape_controls};
 
 const OK: Style = AnsiColor::Green.on_default();
@@ -10,8 +10,8 @@ const NO: Style = AnsiColor::Red.on_default();
 const MIND: Style = AnsiColor::Yellow.on_default();
 const PLAIN: Style = Style::new();
 
-pub(super) fn report(report: &Report) -> anyhow::Result<()> {
-    let Report { request, notes, diagnosis, becomes, .. } = report;
+pub(super) fn report(report: &ExplainReport) -> anyhow::Result<()> {
+    let ExplainReport { request, notes, diagnosis, becomes, .. } = report;
     let at = &request.received_at;
     let from = match request.received_at_from {
         "now" => "now; --at says otherwise",
@@ -46,7 +46,7 @@ pub(super) fn report(report: &Report) -> anyhow::Result<()> {
     becomes.as_ref().map_or(Ok(()), becoming)
 }
 
-fn becoming(becomes: &Becomes) -> anyhow::Result<()> {
+fn becoming(becomes: &DecisionJson) -> anyhow::Result<()> {
     let mut text = becomes.outcome.to_owned();
     if let Some(reason) = becomes.reason {
         let detail = becomes.detail.as_deref().map(|detail| format!(": {detail}")).unwrap_or_default();

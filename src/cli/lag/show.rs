@@ -3,7 +3,7 @@
 use anstyle::Style;
 use serde::Serialize;
 
-use crate::cli::output::{Table, UNKNOWN, escape_controls};
+use crate::cli::output::{TextTable, UNKNOWN, escape_controls};
 use crate::kafka::lag::{Behind, GroupLag, Lag, PartitionLag};
 
 /// What is said in place of a table.
@@ -76,7 +76,7 @@ fn of_group(group: &GroupLag) -> String {
     }
 }
 
-fn table(group: &GroupLag) -> Table {
+fn table(group: &GroupLag) -> TextTable {
     let mut rows = Vec::new();
     for sum in sums(group) {
         for PartitionLag { partition, committed, end, behind, .. } in sum.partitions {
@@ -107,7 +107,7 @@ fn table(group: &GroupLag) -> Table {
     }
     let columns = ["topic", "partition", "committed", "end", "lag", "seconds", "note"];
     let shown = if rows.iter().any(|row| row.last().is_some_and(|note| !note.is_empty())) { 7 } else { 6 };
-    let mut table = Table::new(columns.into_iter().take(shown));
+    let mut table = TextTable::new(columns.into_iter().take(shown));
     for row in rows {
         table.row(row.into_iter().take(shown));
     }
@@ -115,14 +115,14 @@ fn table(group: &GroupLag) -> Table {
 }
 
 #[derive(Serialize)]
-pub(super) struct Report<'a> {
+pub(super) struct LagReport<'a> {
     /// RFC 3339.
     measured: String,
-    groups: Vec<Group<'a>>,
+    groups: Vec<GroupJson<'a>>,
 }
 
 #[derive(Serialize)]
-struct Group<'a> {
+struct GroupJson<'a> {
     group: &'a str,
     /// In Kafka's words; null where there is no such group.
     state: Option<&'a str>,
@@ -130,11 +130,11 @@ struct Group<'a> {
     /// Why there are no topics.
     #[serde(skip_serializing_if = "Option::is_none")]
     why: Option<String>,
-    topics: Vec<Topic<'a>>,
+    topics: Vec<TopicJson<'a>>,
 }
 
 #[derive(Serialize)]
-struct Topic<'a> {
+struct TopicJson<'a> {
     topic: &'a str,
     /// Null where that of a partition is not known; so it is with the seconds.
     records: Option<u64>,
@@ -155,18 +155,18 @@ struct Partition<'a> {
     why: Option<&'a str>,
 }
 
-pub(super) fn json(lag: &Lag) -> Report<'_> {
-    Report { measured: lag.measured.to_string(), groups: lag.groups.iter().map(json_group).collect() }
+pub(super) fn json(lag: &Lag) -> LagReport<'_> {
+    LagReport { measured: lag.measured.to_string(), groups: lag.groups.iter().map(json_group).collect() }
 }
 
-fn json_group(group: &GroupLag) -> Group<'_> {
-    let topics = sums(group).map(|sum| Topic {
+fn json_group(group: &GroupLag) -> GroupJson<'_> {
+    let topics = sums(group).map(|sum| TopicJson {
         topic: sum.topic,
         records: sum.records_unknown.is_none().then_some(sum.records),
         seconds: sum.seconds_unknown.is_none().then_some(sum.seconds),
         partitions: sum.partitions.iter().map(json_partition).collect(),
     });
-    Group {
+    GroupJson {
         group: &group.name,
         state: group.group.as_ref().map(|group| &*group.state),
         protocol: group.group.as_ref().map(|group| &*group.protocol),

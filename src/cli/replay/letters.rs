@@ -5,15 +5,15 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
-use super::choice::Choice;
 use super::note;
-use crate::kafka::{Connection, Consumer, Event, Fetched, Span, Start};
+use super::selection::Selection;
+use crate::kafka::{ClusterConfig, Consumer, Event, Fetched, Span, Start};
 use crate::names;
 use crate::outcome::{Fault, Reason};
-use crate::pipeline::{self, Outbound, Shaped};
-use crate::record::{Letter, Record};
+use crate::pipeline::{self, Decision, EncodedRecords};
+use crate::record::{DeadLetter, Record};
 use crate::sources::Source;
-use crate::verify::{Unsealable, Verified};
+use crate::verify::{UnsealError, Verified};
 
 /// Records that wait to be looked at; beside librdkafka's own bound all that is held.
 const WAITING: usize = 64;
@@ -27,10 +27,10 @@ pub(super) struct Letters {
 impl Letters {
     /// `None` where the topic does not exist.
     pub(super) async fn find(
-        kafka: &Connection,
+        kafka: &ClusterConfig,
         there: &BTreeMap<String, i32>,
         source: &str,
-        choice: &Choice,
+        choice: &Selection,
     ) -> anyhow::Result<Option<Self>> {
         let topic = names::dead_letter_topic(source);
         let Some(&count) = there.get(&topic) else { return Ok(None) };
@@ -53,7 +53,7 @@ impl Letters {
     }
 
     pub(super) async fn new(
-        kafka: &Connection,
+        kafka: &ClusterConfig,
         partitions: &[(String, i32)],
         start: Start,
     ) -> anyhow::Result<Self> {
@@ -104,12 +104,12 @@ pub(super) fn header<'r>(record: &'r Fetched, name: &str) -> Option<&'r str> {
 /// and this is not: it is for people and for `--reason`.
 pub(super) fn reason_of(record: &Fetched) -> Option<Reason> {
     let label = header(record, "hookstream-reason")?;
-    Reason::ALL.iter().find(|reason| reason.row().label == label).copied()
+    Reason::ALL.iter().find(|reason| reason.info().label == label).copied()
 }
 
 /// What a letter becomes, or has become.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Becomes {
+pub(super) enum ReplayDecision {
     /// A record, or several, the first in this topic.
     Published(Arc<str>),
     /// Nothing: a handshake.
@@ -119,48 +119,48 @@ pub(super) enum Becomes {
     /// Nothing, ever: it has no seal that can be read.
     Unsealed,
     /// Nothing, as long as this is so.
-    Unsealable(Unsealable),
+    Unsealable(UnsealError),
 }
 
 /// What a letter is today.
-pub(super) enum Today {
-    Publish(Outbound),
+pub(super) enum ReplayContext {
+    Publish(EncodedRecords),
     Handled,
     Failed(Fault),
 }
 
 /// Reads a record as a letter.
-pub(super) fn open(record: Fetched) -> Result<Letter, Becomes> {
-    record.value.and_then(|value| Letter::read(record.headers, value)).ok_or(Becomes::Unsealed)
+pub(super) fn open(record: Fetched) -> Result<DeadLetter, ReplayDecision> {
+    record.value.and_then(|value| DeadLetter::read(record.headers, value)).ok_or(ReplayDecision::Unsealed)
 }
 
 /// What it would become. Nothing is asked and nothing is sent.
-pub(super) fn becomes(source: &Source, letter: &mut Letter) -> Becomes {
+pub(super) fn becomes(source: &Source, letter: &mut DeadLetter) -> ReplayDecision {
     match letter.unseal(&source.verifier) {
         Ok(verified) => match today(source, &verified) {
-            Today::Publish(outbound) => Becomes::Published(outbound.topic),
-            Today::Handled => Becomes::Handled,
-            Today::Failed(why) => Becomes::Failed(why),
+            ReplayContext::Publish(outbound) => ReplayDecision::Published(outbound.topic),
+            ReplayContext::Handled => ReplayDecision::Handled,
+            ReplayContext::Failed(why) => ReplayDecision::Failed(why),
         },
-        Err(why) => Becomes::Unsealable(why),
+        Err(why) => ReplayDecision::Unsealable(why),
     }
 }
 
 /// The way of [`pipeline::Pipeline::run`] for a delivery that was verified long ago: no age makes it stale.
-pub(super) fn today(source: &Source, verified: &Verified<'_>) -> Today {
+pub(super) fn today(source: &Source, verified: &Verified<'_>) -> ReplayContext {
     let payload = source.envelope.payload(verified);
     let text = payload.as_deref().unwrap_or_default();
     if source.handshakes.answer(verified, text).is_some() {
-        return Today::Handled;
+        return ReplayContext::Handled;
     }
-    let (_, shaped) = pipeline::outlook(source, verified, payload.as_deref().map_err(Fault::clone), None);
+    let (_, shaped) = pipeline::decide(source, verified, payload.as_deref().map_err(Fault::clone), None);
     match shaped {
-        Shaped::Publish(outbound) => Today::Publish(outbound),
-        Shaped::DeadLetter { why, .. } | Shaped::Unavailable(why) => Today::Failed(why),
+        Decision::Publish(outbound) => ReplayContext::Publish(outbound),
+        Decision::DeadLetter { why, .. } | Decision::Unavailable(why) => ReplayContext::Failed(why),
     }
 }
 
 /// The records, each with the place of the letter that it was made from.
-pub(super) fn marked(records: Vec<Record>, place: &crate::record::Place) -> Vec<Record> {
+pub(super) fn marked(records: Vec<Record>, place: &crate::record::RecordId) -> Vec<Record> {
     records.into_iter().map(|record| record.replayed(place)).collect()
 }

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::Serialize;
 
+use super::history::{History, LastOutcome};
 use super::letters::{Letters, reason_of};
-use super::past::{Past, Said};
-use crate::cli::Verdict;
-use crate::cli::output::{self, Table};
+use crate::cli::ExitStatus;
+use crate::cli::output::{self, TextTable};
 use crate::kafka::Fetched;
 
 /// What is shown for a reason that is none.
@@ -16,7 +16,7 @@ const UNKNOWN: &str = "-";
 
 /// The letters of one reason.
 #[derive(Debug, Default, Serialize)]
-struct Row {
+struct ReasonRow {
     reason: &'static str,
     count: u64,
     replayed: u64,
@@ -28,14 +28,14 @@ struct Row {
     last: Option<i64>,
 }
 
-impl Row {
-    fn add(&mut self, record: &Fetched, past: Option<Said>) {
+impl ReasonRow {
+    fn add(&mut self, record: &Fetched, past: Option<LastOutcome>) {
         self.count += 1;
         match past {
             None => {}
-            Some(Said::Done) => self.replayed += 1,
-            Some(Said::Failed(reason)) => {
-                let reason = reason.map_or(UNKNOWN, |reason| reason.row().label);
+            Some(LastOutcome::Done) => self.replayed += 1,
+            Some(LastOutcome::Failed(reason)) => {
+                let reason = reason.map_or(UNKNOWN, |reason| reason.info().label);
                 *self.failed_again.entry(reason).or_default() += 1;
             }
         }
@@ -46,12 +46,12 @@ impl Row {
     }
 }
 
-pub(super) async fn run(letters: &Letters, past: &Past, json: bool) -> anyhow::Result<Verdict> {
-    let mut rows: BTreeMap<&'static str, Row> = BTreeMap::new();
+pub(super) async fn run(letters: &Letters, past: &History, json: bool) -> anyhow::Result<ExitStatus> {
+    let mut rows: BTreeMap<&'static str, ReasonRow> = BTreeMap::new();
     letters
         .each(|record| {
-            let reason = reason_of(&record).map_or(UNKNOWN, |reason| reason.row().label);
-            let row = rows.entry(reason).or_insert_with(|| Row { reason, ..Row::default() });
+            let reason = reason_of(&record).map_or(UNKNOWN, |reason| reason.info().label);
+            let row = rows.entry(reason).or_insert_with(|| ReasonRow { reason, ..ReasonRow::default() });
             row.add(&record, past.of(&record));
             Ok(())
         })
@@ -63,11 +63,11 @@ pub(super) async fn run(letters: &Letters, past: &Past, json: bool) -> anyhow::R
     } else {
         output::print_line(&table(rows.values()).to_string())?;
     }
-    Ok(Verdict::Yes)
+    Ok(ExitStatus::Success)
 }
 
-fn table<'r>(rows: impl Iterator<Item = &'r Row>) -> Table {
-    let mut table = Table::new(["reason", "count", "replayed", "failed again", "first", "last"]);
+fn table<'r>(rows: impl Iterator<Item = &'r ReasonRow>) -> TextTable {
+    let mut table = TextTable::new(["reason", "count", "replayed", "failed again", "first", "last"]);
     for row in rows {
         let again: Vec<String> = row.failed_again.iter().map(|(why, n)| format!("{n} {why}")).collect();
         let (first, last) = (time(row.first).unwrap_or_default(), time(row.last).unwrap_or_default());
@@ -89,15 +89,15 @@ fn as_time<S: serde::Serializer>(ms: &Option<i64>, serializer: S) -> Result<S::O
 
 #[cfg(test)]
 mod tests {
-    use super::super::choice::tests::record;
+    use super::super::selection::tests::record;
     use super::*;
     use crate::outcome::Reason;
 
     #[test]
     fn a_row_counts_what_became_of_its_letters() {
-        let mut row = Row { reason: "type_unknown", ..Row::default() };
-        let failed = |reason| Some(Said::Failed(reason));
-        let pasts = [None, Some(Said::Done), failed(Some(Reason::IdMissing)), failed(None)];
+        let mut row = ReasonRow { reason: "type_unknown", ..ReasonRow::default() };
+        let failed = |reason| Some(LastOutcome::Failed(reason));
+        let pasts = [None, Some(LastOutcome::Done), failed(Some(Reason::IdMissing)), failed(None)];
         for (past, second) in pasts.into_iter().zip([3, 1, 4, 2]) {
             row.add(&record("type_unknown", "evt", second * 1_000), past);
         }

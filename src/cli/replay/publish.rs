@@ -12,19 +12,19 @@ use futures_util::stream::FuturesUnordered;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use jiff::Timestamp;
 
-use super::choice::Choice;
-use super::letters::{self, Becomes, Letters, Today};
-use super::past::Past;
-use super::tally::Tally;
+use super::history::History;
+use super::letters::{self, Letters, ReplayContext, ReplayDecision};
+use super::selection::Selection;
+use super::summary::ReplaySummary;
 use crate::cli::serve::Signals;
-use crate::config::Loaded;
-use crate::kafka::{Ack, Connection, Event, Fetched, Producer, Trouble, Tuning};
+use crate::config::LoadedConfig;
+use crate::kafka::{Ack, ClusterConfig, Event, Fetched, Producer, PublishError, Tuning};
 use crate::names;
 use crate::observe::health::Health;
 use crate::outcome::{Fault, Reason};
-use crate::pipeline::Outbound;
+use crate::pipeline::EncodedRecords;
 use crate::provision;
-use crate::record::{Place, Record, Replayed};
+use crate::record::{Record, RecordId, ReplayOutcome};
 use crate::sources::Source;
 
 /// Letters under way at the same time. As many bodies are held, and as many may be published twice by a kill.
@@ -51,10 +51,14 @@ pub(super) struct Publisher {
 }
 
 /// A letter's end, and the reason that it had before.
-type Settled = (Option<Reason>, Becomes);
+type Settled = (Option<Reason>, ReplayDecision);
 
 impl Publisher {
-    pub(super) fn new(loaded: &Loaded, kafka: &Connection, source: Arc<Source>) -> anyhow::Result<Self> {
+    pub(super) fn new(
+        loaded: &LoadedConfig,
+        kafka: &ClusterConfig,
+        source: Arc<Source>,
+    ) -> anyhow::Result<Self> {
         let max_record = provision::max_record(loaded.config.http.max_body);
         let tuning = Tuning { kafka_budget: BUDGET, max_record, queue_kib: QUEUE_KIB };
         let producer = Producer::new(kafka, tuning, Health::new())?;
@@ -66,15 +70,15 @@ impl Publisher {
     pub(super) async fn run(
         &self,
         letters: Letters,
-        choice: &Choice,
-        past: &Past,
+        choice: &Selection,
+        past: &History,
         rate: u32,
-    ) -> anyhow::Result<Tally> {
+    ) -> anyhow::Result<ReplaySummary> {
         let bar = bar(letters.at_most());
         let (reading, mut events) = letters.stream();
         let replaying = async {
-            let (mut tally, mut signals) = (Tally::default(), Signals::new()?);
-            let mut turns = Turns::new(rate);
+            let (mut tally, mut signals) = (ReplaySummary::default(), Signals::new()?);
+            let mut turns = RatePacer::new(rate);
             let (mut held, mut ended) = (None, false);
             let mut under_way = FuturesUnordered::new();
             while !(ended && held.is_none() && under_way.is_empty()) {
@@ -118,24 +122,24 @@ impl Publisher {
     async fn settle(&self, record: Fetched) -> anyhow::Result<Settled> {
         let reason = letters::reason_of(&record);
         let (topic, partition, offset) = (record.topic.as_str().into(), record.partition, record.offset);
-        let place = Place { topic, partition, offset };
+        let place = RecordId { topic, partition, offset };
         let mut letter = match letters::open(record) {
             Ok(letter) => letter,
             Err(unsealed) => return Ok((reason, unsealed)),
         };
         let verified = match letter.unseal(&self.source.verifier) {
             Ok(verified) => verified,
-            Err(why) => return Ok((reason, Becomes::Unsealable(why))),
+            Err(why) => return Ok((reason, ReplayDecision::Unsealable(why))),
         };
         let (became, ack) = match letters::today(&self.source, &verified) {
-            Today::Publish(Outbound { topic, records, .. }) => {
+            ReplayContext::Publish(EncodedRecords { topic, records, .. }) => {
                 match self.publish(letters::marked(records, &place)).await? {
-                    Ok(ack) => (Becomes::Published(topic), ack),
-                    Err(refused) => (Becomes::Failed(refused), None),
+                    Ok(ack) => (ReplayDecision::Published(topic), ack),
+                    Err(refused) => (ReplayDecision::Failed(refused), None),
                 }
             }
-            Today::Handled => (Becomes::Handled, None),
-            Today::Failed(why) => (Becomes::Failed(why), None),
+            ReplayContext::Handled => (ReplayDecision::Handled, None),
+            ReplayContext::Failed(why) => (ReplayDecision::Failed(why), None),
         };
         let outcome = Record::outcome(&self.outcomes, &verified, &place, &said(&became, ack))?;
         match self.acknowledged(&outcome).await {
@@ -151,7 +155,7 @@ impl Publisher {
         for result in join_all(records.iter().map(|record| self.acknowledged(record))).await {
             match result {
                 Ok(ack) => first = first.or(Some(ack)),
-                Err(refused @ (Trouble::Refused(_) | Trouble::Limit(_))) => {
+                Err(refused @ (PublishError::Refused(_) | PublishError::Limit(_))) => {
                     return Ok(Err(Fault::new(Reason::KafkaRefused, refused.to_string())));
                 }
                 Err(trouble) => {
@@ -163,25 +167,25 @@ impl Publisher {
         Ok(Ok(first))
     }
 
-    async fn acknowledged(&self, record: &Record) -> Result<Ack, Trouble> {
+    async fn acknowledged(&self, record: &Record) -> Result<Ack, PublishError> {
         match tokio::time::timeout(PATIENCE, self.producer.publish(record)?).await {
             Ok(result) => result,
-            Err(_) => Err(Trouble::unanswered("Kafka did not acknowledge")),
+            Err(_) => Err(PublishError::unanswered("Kafka did not acknowledge")),
         }
     }
 }
 
-fn stopped_at(tally: &Tally) -> String {
+fn stopped_at(tally: &ReplaySummary) -> String {
     format!("{}; then Kafka was out: the same command goes on from there", tally.in_short())
 }
 
-fn said<'a>(became: &'a Becomes, ack: Option<Ack>) -> Replayed<'a> {
+fn said<'a>(became: &'a ReplayDecision, ack: Option<Ack>) -> ReplayOutcome<'a> {
     let (outcome, reason, topic) = match became {
-        Becomes::Published(topic) => (Replayed::PUBLISHED, None, Some((&**topic).into())),
-        Becomes::Failed(why) => (Replayed::FAILED, Some(why.reason.row().label.into()), None),
-        _ => (Replayed::HANDLED, None, None),
+        ReplayDecision::Published(topic) => (ReplayOutcome::PUBLISHED, None, Some((&**topic).into())),
+        ReplayDecision::Failed(why) => (ReplayOutcome::FAILED, Some(why.reason.info().label.into()), None),
+        _ => (ReplayOutcome::HANDLED, None, None),
     };
-    Replayed {
+    ReplayOutcome {
         outcome: outcome.into(),
         reason,
         topic,
@@ -194,8 +198,8 @@ fn said<'a>(became: &'a Becomes, ack: Option<Ack>) -> Replayed<'a> {
 /// The replay's end is the end: it comes with the last letter, or with a fault.
 async fn both(
     reading: impl Future<Output = anyhow::Result<()>>,
-    replaying: impl Future<Output = anyhow::Result<Tally>>,
-) -> anyhow::Result<Tally> {
+    replaying: impl Future<Output = anyhow::Result<ReplaySummary>>,
+) -> anyhow::Result<ReplaySummary> {
     tokio::pin!(reading, replaying);
     tokio::select! {
         tally = &mut replaying => tally,
@@ -208,12 +212,12 @@ async fn both(
 }
 
 /// A steady pace.
-struct Turns {
+struct RatePacer {
     next: Instant,
     every: Duration,
 }
 
-impl Turns {
+impl RatePacer {
     fn new(rate: u32) -> Self {
         Self { next: Instant::now(), every: Duration::from_secs(1) / rate.max(1) }
     }
@@ -244,7 +248,7 @@ mod tests {
 
     #[test]
     fn the_pace_is_kept_and_made_up_for_by_a_little_only() {
-        let mut turns = Turns::new(100);
+        let mut turns = RatePacer::new(100);
         let start = turns.next;
         turns.taken();
         turns.taken();
@@ -256,18 +260,21 @@ mod tests {
 
     #[test]
     fn an_outcome_is_small_json_text() {
-        let text = |became: &Becomes, ack| {
-            let replayed = Replayed { at: "2026-11-24T02:41:03Z".into(), ..said(became, ack) };
+        let text = |became: &ReplayDecision, ack| {
+            let replayed = ReplayOutcome { at: "2026-11-24T02:41:03Z".into(), ..said(became, ack) };
             serde_json::to_string(&replayed).unwrap()
         };
         assert_eq!(
-            text(&Becomes::Published("a.b".into()), Some(Ack { partition: 1, offset: 9 })),
+            text(&ReplayDecision::Published("a.b".into()), Some(Ack { partition: 1, offset: 9 })),
             r#"{"outcome":"published","topic":"a.b","partition":1,"offset":9,"at":"2026-11-24T02:41:03Z"}"#
         );
         assert_eq!(
-            text(&Becomes::Failed(Reason::IdMissing.into()), None),
+            text(&ReplayDecision::Failed(Reason::IdMissing.into()), None),
             r#"{"outcome":"failed","reason":"id_missing","at":"2026-11-24T02:41:03Z"}"#
         );
-        assert_eq!(text(&Becomes::Handled, None), r#"{"outcome":"handled","at":"2026-11-24T02:41:03Z"}"#);
+        assert_eq!(
+            text(&ReplayDecision::Handled, None),
+            r#"{"outcome":"handled","at":"2026-11-24T02:41:03Z"}"#
+        );
     }
 }

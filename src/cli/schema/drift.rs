@@ -6,10 +6,10 @@ use anyhow::Context as _;
 use jiff::Timestamp;
 
 use super::proposal;
-use super::read::{self, count, note};
-use super::served::{self, File, Source};
-use super::show::{self, Change, Report};
-use crate::cli::{ConfigArgs, Verdict, output};
+use super::scan::{self, count, note};
+use super::schema_files::{self, File, ServedSource};
+use super::show::{self, DriftReport, SchemaChange};
+use crate::cli::{ConfigArgs, ExitStatus, output};
 use crate::files;
 use crate::observe::log;
 use crate::schema::drift::Observer;
@@ -49,10 +49,10 @@ pub(super) struct Args {
     json: bool,
 }
 
-pub(super) async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<Verdict> {
+pub(super) async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<ExitStatus> {
     log::init(log::QUIET);
     let loaded = config.load_unread()?;
-    let source = Source::find(&loaded, &args.source)?;
+    let source = ServedSource::find(&loaded, &args.source)?;
     let files: Vec<&File> = match &args.event_type {
         Some(event_type) => vec![source.file(event_type)?],
         None => source.files.iter().collect(),
@@ -63,16 +63,16 @@ pub(super) async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<Verd
         observers.insert(source.topic(event_type), (event_type.as_str(), observer));
     }
     let topics: Vec<String> = observers.keys().cloned().collect();
-    let tally = read::topics(&loaded, &topics, args.since, |seen| {
+    let tally = scan::topics(&loaded, &topics, args.since, |seen| {
         if let Some((_, observer)) = observers.get_mut(seen.topic) {
-            observer.see(seen.schema.id, &seen.schema.parsed, seen.json, seen.time);
+            observer.observe(seen.schema.id, &seen.schema.parsed, seen.json, seen.time);
         }
         Ok(())
     })
     .await?;
     let tables: Vec<_> =
         observers.iter().map(|(topic, (name, observer))| (*name, topic.as_str(), observer.table())).collect();
-    let mut report = Report::new(&source, &tables);
+    let mut report = DriftReport::new(&source, &tables);
     report.unreadable = tally.as_ref().map(|tally| tally.unreadable.clone()).unwrap_or_default();
     if let (Some(_), Some(file)) = (&args.event_type, files.first()) {
         let rows = tables.iter().flat_map(|(_, _, table)| table.rows());
@@ -81,13 +81,13 @@ pub(super) async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<Verd
         if changed && args.write {
             // Topics may take minutes to read.
             unchanged(&source, file)?;
-            served::write(&proposed.path, &proposed.text)?;
+            schema_files::write(&proposed.path, &proposed.text)?;
         }
-        report.schema = Some(Change::new(file, proposed, changed && args.write));
+        report.schema = Some(SchemaChange::new(file, proposed, changed && args.write));
     }
     if args.json {
         output::print_json(&report)?;
-        return Ok(Verdict::Yes);
+        return Ok(ExitStatus::Success);
     }
     match tally.map(|tally| tally.records) {
         None if topics.is_empty() => note(&format!(
@@ -101,15 +101,15 @@ pub(super) async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<Verd
         Some(0) => note(&format!("no records in {}", count(show::length(&topics), "topic")))?,
         Some(_) => show::report(&report)?,
     }
-    Ok(Verdict::Yes)
+    Ok(ExitStatus::Success)
 }
 
-fn unchanged(source: &Source, file: &File) -> anyhow::Result<()> {
+fn unchanged(source: &ServedSource, file: &File) -> anyhow::Result<()> {
     let path = file.path(source);
     let now = files::read_text(&path, files::MAX_TEXT).ok();
     let as_before = match &file.origin {
-        crate::schema::shipped::Origin::File(_) => now.as_deref() == Some(&file.text),
-        crate::schema::shipped::Origin::BuiltIn { .. } => now.is_none(),
+        crate::schema::shipped::SchemaOrigin::File(_) => now.as_deref() == Some(&file.text),
+        crate::schema::shipped::SchemaOrigin::BuiltIn { .. } => now.is_none(),
     };
     anyhow::ensure!(as_before, "{} was changed meanwhile: nothing is written, run it again", path.display());
     Ok(())

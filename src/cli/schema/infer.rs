@@ -7,15 +7,15 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::read::{self, count, note};
-use super::served::{self, Source};
-use super::show::Left;
-use crate::cli::{ConfigArgs, Verdict, input, output};
-use crate::config::Loaded;
+use super::scan::{self, count, note};
+use super::schema_files::{self, ServedSource};
+use super::show::Skipped;
+use crate::cli::{ConfigArgs, ExitStatus, input, output};
+use crate::config::LoadedConfig;
 use crate::json::{self, Object};
 use crate::names;
 use crate::observe::log;
-use crate::schema::drift::{self, Budget, Shape};
+use crate::schema::drift::{self, NameBudget, ObservedShape};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -59,13 +59,13 @@ pub(super) struct Args {
 
 /// The bodies that were seen.
 #[derive(Default)]
-struct Samples {
-    shape: Shape,
-    budget: Budget,
+struct InferSamples {
+    shape: ObservedShape,
+    budget: NameBudget,
     count: u64,
 }
 
-impl Samples {
+impl InferSamples {
     fn see(&mut self, body: &RawValue) {
         self.shape.see(body, &mut self.budget);
         self.count += 1;
@@ -73,19 +73,19 @@ impl Samples {
 }
 
 #[derive(Serialize)]
-struct Report<'a> {
+struct InferReport<'a> {
     samples: u64,
     file: String,
     written: bool,
     schema: &'a str,
-    left_out: Vec<Left>,
+    left_out: Vec<Skipped>,
     times: Vec<String>,
 }
 
-pub(super) async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<Verdict> {
+pub(super) async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<ExitStatus> {
     log::init(log::QUIET);
     let loaded = config.load_unread()?;
-    let source = Source::find(&loaded, &args.source)?;
+    let source = ServedSource::find(&loaded, &args.source)?;
     // A second schema for its topic would have another name, and no registry takes that.
     if let Some(file) = source.files.iter().find(|file| file.types.contains(&args.event_type)) {
         anyhow::bail!(
@@ -95,7 +95,7 @@ pub(super) async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<Verd
             event_type = args.event_type
         );
     }
-    let mut samples = Samples::default();
+    let mut samples = InferSamples::default();
     if args.files.is_empty() {
         records(&loaded, &source, args, &mut samples).await?;
     } else {
@@ -110,15 +110,15 @@ pub(super) async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<Verd
     if args.write {
         let exists = format!("{} exists: `hookstream schema drift` adds fields to it", path.display());
         anyhow::ensure!(!path.exists(), exists);
-        served::write(&path, &text)?;
+        schema_files::write(&path, &text)?;
     }
     let file = path.display().to_string();
     if args.json {
-        let left_out = left_out.into_iter().map(Left::from).collect();
+        let left_out = left_out.into_iter().map(Skipped::from).collect();
         let report =
-            Report { samples: samples.count, file, written: args.write, schema: &text, left_out, times };
+            InferReport { samples: samples.count, file, written: args.write, schema: &text, left_out, times };
         output::print_json(&report)?;
-        return Ok(Verdict::Yes);
+        return Ok(ExitStatus::Success);
     }
     if !args.write {
         output::print_line(&output::escape_lines(text.trim_end()))?;
@@ -143,14 +143,14 @@ pub(super) async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<Verd
         true => format!("{file} is written: describe its fields, and see what `hookstream check` says"),
         false => format!("--write writes it to {file}"),
     })?;
-    Ok(Verdict::Yes)
+    Ok(ExitStatus::Success)
 }
 
 /// What fits into memory beside its shapes.
 const MAX_SAMPLES: u64 = 256 << 20;
 
 /// Bodies one behind the other.
-fn bodies(file: &Path, samples: &mut Samples) -> anyhow::Result<()> {
+fn bodies(file: &Path, samples: &mut InferSamples) -> anyhow::Result<()> {
     let shown = file.display();
     let bytes = input(file, MAX_SAMPLES).with_context(|| format!("cannot read {shown}"))?;
     let mut any = false;
@@ -167,14 +167,19 @@ fn bodies(file: &Path, samples: &mut Samples) -> anyhow::Result<()> {
 }
 
 /// The events of the type's generic records.
-async fn records(loaded: &Loaded, source: &Source, args: &Args, samples: &mut Samples) -> anyhow::Result<()> {
+async fn records(
+    loaded: &LoadedConfig,
+    source: &ServedSource,
+    args: &Args,
+    samples: &mut InferSamples,
+) -> anyhow::Result<()> {
     let event_type = &args.event_type;
     let own = source.generic.contains(event_type);
     if !own && !source.unmapped {
         source.file(event_type)?;
     }
     let topic = source.topic(if own { event_type } else { names::UNMAPPED });
-    let tally = read::topics(loaded, std::slice::from_ref(&topic), args.since, |seen| {
+    let tally = scan::topics(loaded, std::slice::from_ref(&topic), args.since, |seen| {
         let raw: Option<&RawValue> = serde_json::from_str(seen.json).ok();
         let Some(Ok(Some(record))) = raw.map(Object::open) else { return Ok(()) };
         let text = |name: &str| record.get(name).and_then(json::string);

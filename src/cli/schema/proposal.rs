@@ -7,9 +7,9 @@ use anyhow::Context as _;
 use apache_avro::schema_compatibility::SchemaCompatibility;
 use jiff::Timestamp;
 
-use super::served::{File, Source};
-use crate::schema::drift::{self, Fields, LeftOut, Proposal, Row, Shape, Standing};
-use crate::schema::promoted::{Promoted, promoted};
+use super::schema_files::{File, ServedSource};
+use crate::schema::drift::{self, FieldState, Fields, LeftOut, ObservedShape, PointerStats, Proposal};
+use crate::schema::promoted_fields::{Promoted, promoted};
 use crate::schema::{Encoder, shipped};
 
 /// A changed schema.
@@ -28,7 +28,7 @@ pub(super) struct Proposed {
 #[derive(Default)]
 struct Gain {
     pointer: String,
-    shape: Shape,
+    shape: ObservedShape,
     /// The first record with each member, in milliseconds since 1970.
     first: BTreeMap<String, Option<i64>>,
 }
@@ -38,9 +38,9 @@ struct Gain {
 /// # Errors
 /// Where the file's text cannot be edited, or what came of it is no compatible schema.
 pub(super) fn make<'r>(
-    source: &Source,
+    source: &ServedSource,
     file: &File,
-    rows: impl Iterator<Item = &'r Row>,
+    rows: impl Iterator<Item = &'r PointerStats>,
 ) -> anyhow::Result<Proposed> {
     let fields =
         Fields::new(&file.schema, &source.places).context("the schema has names it does not define")?;
@@ -69,10 +69,10 @@ pub(super) fn make<'r>(
 }
 
 /// New members by the record that would have them, and those that none would.
-fn gains<'r>(rows: impl Iterator<Item = &'r Row>) -> (BTreeMap<String, Gain>, Vec<LeftOut>) {
+fn gains<'r>(rows: impl Iterator<Item = &'r PointerStats>) -> (BTreeMap<String, Gain>, Vec<LeftOut>) {
     let (mut gains, mut left_out) = (BTreeMap::<String, Gain>::new(), Vec::new());
     for row in rows {
-        let Standing::New { home, names } = &row.standing else { continue };
+        let FieldState::New { home, names } = &row.standing else { continue };
         let (Some(home), Some(key)) = (home, names.first()) else {
             left_out.push(LeftOut {
                 pointer: row.pointer.clone(),
@@ -107,7 +107,7 @@ pub(super) fn date(ms: Option<i64>) -> Option<String> {
 }
 
 /// What a schema that may be written promotes.
-fn checked(source: &Source, file: &File, text: &str) -> anyhow::Result<Vec<Promoted>> {
+fn checked(source: &ServedSource, file: &File, text: &str) -> anyhow::Result<Vec<Promoted>> {
     let schema = shipped::parse(text).map_err(anyhow::Error::msg)?;
     Encoder::compile(&schema, 0, &source.places)
         .map_err(|faults| anyhow::anyhow!("{}", faults.join("; ")))?;
@@ -121,17 +121,22 @@ mod tests {
     use super::*;
     use crate::envelope::Places;
     use crate::json::Pointer;
-    use crate::schema::shipped::Origin;
+    use crate::schema::shipped::SchemaOrigin;
 
     #[test]
     fn what_readers_of_before_could_not_read_is_never_written() {
         let text = include_str!("../../../schemas/grapevine/document.changed.avsc");
         let places =
             Places { id: None, event_type: None, time: None, data: Pointer::parse("/data").unwrap() };
-        let source =
-            Source { name: "a".into(), places, files: Vec::new(), generic: Vec::new(), unmapped: false };
+        let source = ServedSource {
+            name: "a".into(),
+            places,
+            files: Vec::new(),
+            generic: Vec::new(),
+            unmapped: false,
+        };
         let file = File {
-            origin: Origin::File("x.avsc".into()),
+            origin: SchemaOrigin::File("x.avsc".into()),
             text: text.into(),
             schema: shipped::parse(text).unwrap(),
             types: Vec::new(),

@@ -8,38 +8,38 @@ use serde::Serialize;
 use similar::{ChangeTag, TextDiff};
 
 use super::proposal::{Proposed, date};
-use super::served::{File, Source};
+use super::schema_files::{File, ServedSource};
 use crate::cli::output::{self, escape_controls};
-use crate::schema::drift::{JsonType, LeftOut, Row, Standing, Table};
-use crate::schema::promoted::Promoted;
+use crate::schema::drift::{DriftTable, FieldState, JsonType, LeftOut, PointerStats};
+use crate::schema::promoted_fields::Promoted;
 
 /// Everything that is told. Names and types, never a value.
 #[derive(Serialize)]
-pub(super) struct Report<'a> {
+pub(super) struct DriftReport<'a> {
     source: &'a str,
-    types: Vec<Type<'a>>,
+    types: Vec<TypeJson<'a>>,
     /// Event types without a schema of their own: nothing drifts there.
     generic: &'a [String],
     /// How many records could not be decoded, by why.
     pub(super) unreadable: BTreeMap<String, u64>,
     /// The new version of a type's schema.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) schema: Option<Change>,
+    pub(super) schema: Option<SchemaChange>,
 }
 
 #[derive(Serialize)]
-struct Type<'a> {
+struct TypeJson<'a> {
     #[serde(rename = "type")]
     name: &'a str,
     topic: &'a str,
     records: u64,
-    fields: Vec<Field<'a>>,
+    fields: Vec<FieldJson<'a>>,
     /// Values at more pointers than are told apart.
     past: u64,
 }
 
 #[derive(Serialize)]
-struct Field<'a> {
+struct FieldJson<'a> {
     pointer: &'a str,
     why: &'static str,
     /// The type of the field that could not give it back.
@@ -57,14 +57,14 @@ struct Field<'a> {
 
 /// What becomes of a schema file.
 #[derive(Serialize)]
-pub(super) struct Change {
+pub(super) struct SchemaChange {
     file: String,
     from: String,
     serves: Vec<String>,
     written: bool,
     diff: Vec<String>,
     moves: Vec<Move>,
-    left_out: Vec<Left>,
+    left_out: Vec<Skipped>,
     times: Vec<String>,
 }
 
@@ -77,22 +77,22 @@ struct Move {
 }
 
 #[derive(Serialize)]
-pub(super) struct Left {
+pub(super) struct Skipped {
     pointer: String,
     why: String,
 }
 
-impl From<LeftOut> for Left {
+impl From<LeftOut> for Skipped {
     fn from(LeftOut { pointer, why }: LeftOut) -> Self {
         Self { pointer, why }
     }
 }
 
-impl<'a> Report<'a> {
-    pub(super) fn new(source: &'a Source, tables: &[(&'a str, &'a str, &'a Table)]) -> Self {
+impl<'a> DriftReport<'a> {
+    pub(super) fn new(source: &'a ServedSource, tables: &[(&'a str, &'a str, &'a DriftTable)]) -> Self {
         let types = tables.iter().map(|(name, topic, table)| {
-            let fields = table.rows().map(Field::new).collect();
-            Type { name, topic, records: table.records(), fields, past: table.past() }
+            let fields = table.rows().map(FieldJson::new).collect();
+            TypeJson { name, topic, records: table.records(), fields, past: table.past() }
         });
         Self {
             source: &source.name,
@@ -103,18 +103,18 @@ impl<'a> Report<'a> {
         }
     }
 
-    fn fields(&self) -> impl Iterator<Item = (&'a str, &Field<'a>)> {
+    fn fields(&self) -> impl Iterator<Item = (&'a str, &FieldJson<'a>)> {
         self.types.iter().flat_map(|one| one.fields.iter().map(move |field| (one.name, field)))
     }
 }
 
-impl<'a> Field<'a> {
-    fn new(row: &'a Row) -> Self {
+impl<'a> FieldJson<'a> {
+    fn new(row: &'a PointerStats) -> Self {
         let (why, field_type) = match &row.standing {
-            Standing::New { .. } => ("new", None),
-            Standing::Misfit { is } => ("misfit", Some(is.as_str())),
-            Standing::Rounded { is } => ("rounded", Some(is.as_str())),
-            Standing::Former => ("former", None),
+            FieldState::New { .. } => ("new", None),
+            FieldState::Misfit { is } => ("misfit", Some(is.as_str())),
+            FieldState::Rounded { is } => ("rounded", Some(is.as_str())),
+            FieldState::Former => ("former", None),
         };
         let time = |ms: Option<i64>| jiff::Timestamp::from_millisecond(ms?).ok().map(|time| time.to_string());
         Self {
@@ -131,7 +131,7 @@ impl<'a> Field<'a> {
     }
 }
 
-impl Change {
+impl SchemaChange {
     pub(super) fn new(file: &File, proposed: Proposed, written: bool) -> Self {
         let moves = proposed.moves.into_iter();
         Self {
@@ -141,7 +141,7 @@ impl Change {
             written,
             diff: diff(&file.text, &proposed.text),
             moves: moves.map(|Promoted { pointer, field, is }| Move { pointer, field, is }).collect(),
-            left_out: proposed.left_out.into_iter().map(Left::from).collect(),
+            left_out: proposed.left_out.into_iter().map(Skipped::from).collect(),
             times: proposed.times,
         }
     }
@@ -171,15 +171,15 @@ const PLACE: Style = AnsiColor::Cyan.on_default();
 const BOLD: Style = Style::new().bold();
 
 /// Prints it for people.
-pub(super) fn report(report: &Report<'_>) -> anyhow::Result<()> {
+pub(super) fn report(report: &DriftReport<'_>) -> anyhow::Result<()> {
     let new: Vec<_> = report.fields().filter(|(_, field)| field.why == "new").collect();
     let records: u64 = report.types.iter().map(|one| one.records).sum();
     if new.is_empty() {
-        let types = super::read::count(length(&report.types), "event type");
-        let records = super::read::count(records, "record");
+        let types = super::scan::count(length(&report.types), "event type");
+        let records = super::scan::count(records, "record");
         output::print_line(&format!("no drift in {records} of {types}: each field is known"))?;
     } else {
-        let mut table = output::Table::new(["type", "field", "seen", "since", "JSON type"]);
+        let mut table = output::TextTable::new(["type", "field", "seen", "since", "JSON type"]);
         for (name, field) in new {
             let seen = HumanCount(field.records).to_string();
             table.row([name, field.pointer, &seen, &field.since, &field.told]);
@@ -191,7 +191,7 @@ pub(super) fn report(report: &Report<'_>) -> anyhow::Result<()> {
         line(&format!(
             "note  {}: {} more at further pointers: no more than 1,000 are told apart",
             one.name,
-            super::read::count(one.past, "value")
+            super::scan::count(one.past, "value")
         ))?;
     }
     for one in &report.types {
@@ -212,9 +212,9 @@ pub(super) fn report(report: &Report<'_>) -> anyhow::Result<()> {
 }
 
 /// What has a field that could not give it back.
-fn kept(report: &Report<'_>) -> anyhow::Result<()> {
+fn kept(report: &DriftReport<'_>) -> anyhow::Result<()> {
     let mut table =
-        output::Table::new(["type", "kept beside its field", "seen", "since", "JSON type", "why"]);
+        output::TextTable::new(["type", "kept beside its field", "seen", "since", "JSON type", "why"]);
     let mut any = false;
     for (name, field) in report.fields() {
         let Some(is) = field.field_type else { continue };
@@ -233,7 +233,7 @@ fn kept(report: &Report<'_>) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn next(report: &Report<'_>) -> anyhow::Result<()> {
+fn next(report: &DriftReport<'_>) -> anyhow::Result<()> {
     let mut types: Vec<&str> =
         report.fields().filter(|(_, field)| field.why == "new").map(|(name, _)| name).collect();
     types.dedup();
@@ -246,7 +246,7 @@ fn next(report: &Report<'_>) -> anyhow::Result<()> {
 }
 
 /// The change of the schema, and what comes next.
-fn change(change: &Change) -> anyhow::Result<()> {
+fn change(change: &SchemaChange) -> anyhow::Result<()> {
     output::print_line("")?;
     if change.diff.is_empty() {
         line(&format!("{}: no field to add", change.from))?;
@@ -286,8 +286,11 @@ fn change(change: &Change) -> anyhow::Result<()> {
 
 /// What consumers have to follow.
 fn moves(moves: &[Move]) -> anyhow::Result<()> {
-    let mut table =
-        output::Table::new(["moves out of additional_fields", "into", "consumers read both, for instance"]);
+    let mut table = output::TextTable::new([
+        "moves out of additional_fields",
+        "into",
+        "consumers read both, for instance",
+    ]);
     for one in moves {
         table.row([&one.pointer, &one.field, &one.both()]);
     }
@@ -318,7 +321,7 @@ impl Move {
     }
 }
 
-fn left_out(change: &Change) -> anyhow::Result<()> {
+fn left_out(change: &SchemaChange) -> anyhow::Result<()> {
     change.left_out.iter().try_for_each(|left| line(&format!("no field for {}: {}", left.pointer, left.why)))
 }
 

@@ -8,7 +8,7 @@ use crate::json;
 pub(super) const KIND: &str = "application/x-www-form-urlencoded";
 
 /// A form, decoded.
-pub(super) struct Form {
+pub(super) struct FormBody {
     fields: Vec<(String, String)>,
     /// The one that is the JSON text, and that text.
     name: String,
@@ -17,17 +17,17 @@ pub(super) struct Form {
 
 /// The body as a form, where the source has `payload = "form:NAME"`. What is JSON is sent as JSON, and what
 /// is neither as it is: the service is to say what it makes of it.
-pub(super) fn of(body: &[u8], payload: Option<&str>) -> Option<Form> {
+pub(super) fn of(body: &[u8], payload: Option<&str>) -> Option<FormBody> {
     let name = payload?.strip_prefix("form:")?;
     if json::check(body).is_ok() {
         return None;
     }
     let fields: Vec<(String, String)> = form_urlencoded::parse(body).into_owned().collect();
     let text = fields.iter().find(|(field, _)| field == name)?.1.clone();
-    Some(Form { fields, name: name.to_owned(), text })
+    Some(FormBody { fields, name: name.to_owned(), text })
 }
 
-impl Form {
+impl FormBody {
     /// The JSON text.
     pub(super) fn text(&self) -> &str {
         &self.text

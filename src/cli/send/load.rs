@@ -12,17 +12,17 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::ids::Ids;
-use super::maker::Maker;
-use super::post::{Answer, Client, NoAnswer};
-use super::tally::Tally;
+use super::generator::DeliveryGenerator;
+use super::post::{SendAnswer, SendClient, SendError};
+use super::results_file::Ids;
+use super::summary::SendSummary;
 use crate::cli::output;
 use crate::cli::output::grouped;
 use crate::cli::serve::Signals;
 
 /// How many, and how fast.
 #[derive(Clone, Copy)]
-pub(super) struct Plan {
+pub(super) struct LoadPlan {
     pub(super) count: u64,
     /// Deliveries under way at the same time.
     pub(super) concurrency: usize,
@@ -31,27 +31,27 @@ pub(super) struct Plan {
 }
 
 /// What the tasks share.
-pub(super) struct Post {
-    pub(super) maker: Maker,
-    pub(super) client: Client,
+pub(super) struct Sender {
+    pub(super) maker: DeliveryGenerator,
+    pub(super) client: SendClient,
     pub(super) with_ids: bool,
 }
 
 /// One delivery's end. The id is there if ids were asked for.
-pub(super) struct Ended {
+pub(super) struct SendResult {
     pub(super) id: Option<String>,
-    pub(super) result: Result<Answer, NoAnswer>,
+    pub(super) result: Result<SendAnswer, SendError>,
 }
 
-impl Post {
+impl Sender {
     /// Makes one delivery and posts it.
     ///
     /// # Errors
     /// A body that cannot be signed. No answer is no error here.
-    pub(super) async fn one(&self, begin: Instant) -> anyhow::Result<Ended> {
+    pub(super) async fn one(&self, begin: Instant) -> anyhow::Result<SendResult> {
         let signed = self.maker.make()?;
         let id = if self.with_ids { self.maker.id(&signed) } else { None };
-        Ok(Ended { id, result: self.client.post(signed, begin).await })
+        Ok(SendResult { id, result: self.client.post(signed, begin).await })
     }
 }
 
@@ -60,7 +60,7 @@ impl Post {
 ///
 /// # Errors
 /// A body that cannot be signed, or the file of ids cannot be written.
-pub(super) async fn run(post: Arc<Post>, plan: Plan, ids: &mut Ids) -> anyhow::Result<Tally> {
+pub(super) async fn run(post: Arc<Sender>, plan: LoadPlan, ids: &mut Ids) -> anyhow::Result<SendSummary> {
     let mut signals = Signals::new()?;
     let stop = CancellationToken::new();
     let start = Instant::now();
@@ -75,7 +75,7 @@ pub(super) async fn run(post: Arc<Post>, plan: Plan, ids: &mut Ids) -> anyhow::R
         .buffer_unordered(plan.concurrency);
     tokio::pin!(begun);
     let bar = bar(plan.count);
-    let mut tally = Tally::new()?;
+    let mut tally = SendSummary::new()?;
     loop {
         tokio::select! {
             ended = begun.next() => match ended {
@@ -118,7 +118,7 @@ async fn wait(start: Instant, n: u64, rate: Option<f64>) -> Instant {
 }
 
 /// A task for each, so that signing uses all processors.
-fn spawn(post: Arc<Post>, begin: Instant) -> JoinHandle<anyhow::Result<Ended>> {
+fn spawn(post: Arc<Sender>, begin: Instant) -> JoinHandle<anyhow::Result<SendResult>> {
     tokio::spawn(async move { post.one(begin).await })
 }
 
@@ -136,7 +136,7 @@ fn bar(count: u64) -> ProgressBar {
     bar
 }
 
-fn show(bar: &ProgressBar, tally: &Tally) {
+fn show(bar: &ProgressBar, tally: &SendSummary) {
     let failed = tally.failed();
     if failed > 0 {
         bar.set_message(format!("  {failed} not 2xx"));
@@ -190,16 +190,16 @@ mod tests {
         }
     }
 
-    async fn send(plan: Plan) -> (Arc<Service>, Tally, String) {
+    async fn send(plan: LoadPlan) -> (Arc<Service>, SendSummary, String) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = listener.local_addr().unwrap().to_string();
         let service = Arc::new(Service::default());
         tokio::spawn(service.clone().serve(listener));
         let target = target("datagrid", &[], &[], Some(&url)).unwrap();
         let (_, body) = super::super::sample_of(&target, None).unwrap();
-        let post = Post {
-            maker: Maker::new(&target, body.into(), None, true).unwrap(),
-            client: Client::new(&target.url, Duration::from_secs(10), plan.concurrency).unwrap(),
+        let post = Sender {
+            maker: DeliveryGenerator::new(&target, body.into(), None, true).unwrap(),
+            client: SendClient::new(&target.url, Duration::from_secs(10), plan.concurrency).unwrap(),
             with_ids: true,
         };
         let file = tempfile::NamedTempFile::new().unwrap();
@@ -211,7 +211,7 @@ mod tests {
 
     #[tokio::test]
     async fn each_delivery_is_a_new_event_whose_answer_is_written_beside_its_id() {
-        let (service, tally, ids) = send(Plan { count: 100, concurrency: 4, rate: None }).await;
+        let (service, tally, ids) = send(LoadPlan { count: 100, concurrency: 4, rate: None }).await;
         assert_eq!((tally.sent(), tally.failed()), (100, 10));
         assert_eq!(service.taken.load(Ordering::SeqCst), 100);
         assert!(service.most.load(Ordering::SeqCst) <= 4);
@@ -222,7 +222,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_rate_is_never_exceeded() {
-        let (_, tally, _) = send(Plan { count: 21, concurrency: 4, rate: Some(100.0) }).await;
+        let (_, tally, _) = send(LoadPlan { count: 21, concurrency: 4, rate: Some(100.0) }).await;
         assert_eq!(tally.sent(), 21);
         assert!(tally.took >= Duration::from_millis(200), "{:?}", tally.took);
     }

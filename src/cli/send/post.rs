@@ -11,7 +11,7 @@ use reqwest::Url;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::maker::Signed;
+use super::generator::SignedRequest;
 use crate::cli::is_loopback;
 use crate::client::{self, JsonObject};
 use crate::json::{self, Object};
@@ -20,28 +20,28 @@ use crate::json::{self, Object};
 const MAX_ANSWER: usize = 64 * 1024;
 
 /// Posts to one URL.
-pub(super) struct Client {
+pub(super) struct SendClient {
     client: reqwest::Client,
     url: Url,
 }
 
 /// What came back.
 #[derive(Debug)]
-pub(super) struct Answer {
+pub(super) struct SendAnswer {
     pub(super) status: u16,
     /// The service's name for the delivery: its log line has it, too.
     pub(super) delivery: Option<String>,
     /// After how many seconds to try again.
     pub(super) retry_after: Option<String>,
     /// `None` where it is no answer of the service's.
-    pub(super) known: Option<Known>,
+    pub(super) known: Option<ServiceAnswer>,
     body: Vec<u8>,
     pub(super) took: Duration,
 }
 
 /// The service's shape of an answer.
 #[derive(Debug, Deserialize)]
-pub(super) struct Known {
+pub(super) struct ServiceAnswer {
     pub(super) outcome: String,
     pub(super) reason: Option<String>,
     pub(super) id: Option<String>,
@@ -50,7 +50,7 @@ pub(super) struct Known {
     pub(super) offset: Option<i64>,
 }
 
-impl Known {
+impl ServiceAnswer {
     /// The reason, else the outcome.
     pub(super) fn word(&self) -> &str {
         self.reason.as_deref().unwrap_or(&self.outcome)
@@ -59,7 +59,7 @@ impl Known {
 
 /// Why there is no answer.
 #[derive(Debug)]
-pub(super) struct NoAnswer {
+pub(super) struct SendError {
     /// In one word, for tables.
     pub(super) word: &'static str,
     /// Whether the request may have been read, so that the event may exist all the same.
@@ -67,7 +67,7 @@ pub(super) struct NoAnswer {
     cause: reqwest::Error,
 }
 
-impl Client {
+impl SendClient {
     /// A client with up to `connections` kept open.
     ///
     /// # Errors
@@ -92,16 +92,16 @@ impl Client {
     }
 
     /// Posts it once. `begin` is the instant from which the answer's time counts.
-    pub(super) async fn post(&self, signed: Signed, begin: Instant) -> Result<Answer, NoAnswer> {
+    pub(super) async fn post(&self, signed: SignedRequest, begin: Instant) -> Result<SendAnswer, SendError> {
         let request = self
             .client
             .post(self.url.clone())
             .header(header::CONTENT_TYPE, "application/json")
             .headers(signed.headers)
             .body(signed.body);
-        let mut response = request.send().await.map_err(NoAnswer::from)?;
+        let mut response = request.send().await.map_err(SendError::from)?;
         let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(NoAnswer::from)? {
+        while let Some(chunk) = response.chunk().await.map_err(SendError::from)? {
             body.extend_from_slice(&chunk);
             if body.len() > MAX_ANSWER {
                 body.truncate(MAX_ANSWER);
@@ -109,7 +109,7 @@ impl Client {
             }
         }
         let text = |name: &str| Some(response.headers().get(name)?.to_str().ok()?.to_owned());
-        Ok(Answer {
+        Ok(SendAnswer {
             status: response.status().as_u16(),
             delivery: text("hookstream-delivery"),
             retry_after: text("retry-after"),
@@ -120,7 +120,7 @@ impl Client {
     }
 }
 
-impl Answer {
+impl SendAnswer {
     /// 2xx of the service's: it has taken the event. That of a stranger says nothing of one. An answer in a
     /// provider's own form, such as that of a handshake, is known by its header.
     pub(super) fn is_success(&self) -> bool {
@@ -165,7 +165,7 @@ impl Answer {
     }
 }
 
-impl From<reqwest::Error> for NoAnswer {
+impl From<reqwest::Error> for SendError {
     fn from(error: reqwest::Error) -> Self {
         let refused = chain(&error).any(|cause| {
             let cause = cause.downcast_ref::<io::Error>();
@@ -182,7 +182,7 @@ impl From<reqwest::Error> for NoAnswer {
 }
 
 /// The word, then the causes that say more than the one above them.
-impl fmt::Display for NoAnswer {
+impl fmt::Display for SendError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.word.replace('_', " "))?;
         match chain(&self.cause).last() {
@@ -194,7 +194,7 @@ impl fmt::Display for NoAnswer {
     }
 }
 
-impl Error for NoAnswer {}
+impl Error for SendError {}
 
 fn chain<'e>(error: &'e (dyn Error + 'static)) -> impl Iterator<Item = &'e (dyn Error + 'static)> {
     std::iter::successors(Some(error), |error| {
@@ -207,7 +207,7 @@ fn chain<'e>(error: &'e (dyn Error + 'static)) -> impl Iterator<Item = &'e (dyn 
 mod tests {
     use super::*;
 
-    impl Answer {
+    impl SendAnswer {
         pub(in crate::cli::send) fn of_test(status: u16, body: &str, took: Duration) -> Self {
             Self {
                 status,
@@ -220,8 +220,8 @@ mod tests {
         }
     }
 
-    fn answer(body: &str) -> Answer {
-        Answer::of_test(200, body, Duration::from_micros(1500))
+    fn answer(body: &str) -> SendAnswer {
+        SendAnswer::of_test(200, body, Duration::from_micros(1500))
     }
 
     #[test]
@@ -267,8 +267,8 @@ mod tests {
         assert_eq!((error.word, error.read), ("timed_out", true));
     }
 
-    async fn post(url: &Url, timeout: Duration) -> Result<Answer, NoAnswer> {
-        let signed = Signed { body: "{}".into(), headers: http::HeaderMap::new() };
-        Client::new(url, timeout, 1).unwrap().post(signed, Instant::now()).await
+    async fn post(url: &Url, timeout: Duration) -> Result<SendAnswer, SendError> {
+        let signed = SignedRequest { body: "{}".into(), headers: http::HeaderMap::new() };
+        SendClient::new(url, timeout, 1).unwrap().post(signed, Instant::now()).await
     }
 }

@@ -6,23 +6,23 @@ use reqwest::Url;
 
 use crate::cli::{is_loopback, own_address};
 use crate::config::secret::dev_secret;
-use crate::config::{self, Environment, Loaded, Overrides, Secret, Secrets, Source};
+use crate::config::{self, Environment, LoadedConfig, Overrides, Secret, Secrets, SourceConfig};
 
 /// A source as configured here, and its address.
-pub(super) struct Target {
+pub(super) struct SendTarget {
     /// The source's name.
     pub(super) name: String,
     /// Deliveries are posted there.
     pub(super) url: Url,
     /// As configured; of its secrets, `secret` is the one that signs.
-    pub(super) rules: Source,
+    pub(super) rules: SourceConfig,
     /// The first of the source's secrets that counts now, or the public one for `dev`.
     pub(super) secret: Secret,
     /// All else that was configured: names the places of problems.
-    pub(super) loaded: Loaded,
+    pub(super) loaded: LoadedConfig,
 }
 
-impl Target {
+impl SendTarget {
     /// Reads the configuration. The public dev secret stands in for a missing one only where the
     /// address is this machine's own: sent elsewhere, it could only hide that one is missing.
     ///
@@ -74,7 +74,7 @@ impl Target {
     }
 }
 
-fn missing(name: &str, loaded: &Loaded, url: &Url) -> String {
+fn missing(name: &str, loaded: &LoadedConfig, url: &Url) -> String {
     let Some(why) = loaded.off.get(name) else {
         let known: Vec<_> =
             loaded.config.source.keys().chain(loaded.off.keys()).map(String::as_str).collect();
@@ -114,17 +114,17 @@ pub(super) mod tests {
         variables: &[(&str, &str)],
         sets: &[&str],
         url: Option<&str>,
-    ) -> anyhow::Result<Target> {
+    ) -> anyhow::Result<SendTarget> {
         let empty = tempfile::NamedTempFile::new().unwrap();
         let overrides = Overrides {
             file: Some(empty.path().to_owned()),
             sets: sets.iter().map(|set| (*set).to_owned()).collect(),
             ..Overrides::default()
         };
-        Target::find(&overrides, &variables.iter().copied().collect(), name, url)
+        SendTarget::find(&overrides, &variables.iter().copied().collect(), name, url)
     }
 
-    fn fault(found: anyhow::Result<Target>) -> String {
+    fn fault(found: anyhow::Result<SendTarget>) -> String {
         found.err().unwrap().to_string()
     }
 
@@ -148,7 +148,7 @@ pub(super) mod tests {
             .unwrap();
         let overrides = Overrides { file: Some(file.path().to_owned()), ..Overrides::default() };
         let variables = [("OLD", "the-old-secret-01"), ("NEW", "the-new-secret-01")];
-        let found = Target::find(&overrides, &variables.into_iter().collect(), "datagrid", None).unwrap();
+        let found = SendTarget::find(&overrides, &variables.into_iter().collect(), "datagrid", None).unwrap();
         assert_eq!(&*found.secret.name, "NEW");
     }
 

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 
 use super::{Whole, count, each, note};
-use crate::cli::Verdict;
-use crate::spool::{Filter, Reader, State};
+use crate::cli::ExitStatus;
+use crate::spool::{Filter, RowState, SpoolReader};
 
 /// Write rows as JSON lines with everything, values in base64; the spool keeps them.
 #[derive(Debug, clap::Args)]
@@ -26,13 +26,13 @@ pub(super) struct Args {
 
 /// Rows written, and those of them that are damaged.
 #[derive(Default)]
-struct Written {
+struct ExportCount {
     rows: u64,
     damaged: u64,
 }
 
-pub(super) fn run(reader: &Reader, args: &Args) -> anyhow::Result<Verdict> {
-    let filter = Filter { topic: args.topic.clone(), state: args.parked.then_some(State::Parked) };
+pub(super) fn run(reader: &SpoolReader, args: &Args) -> anyhow::Result<ExitStatus> {
+    let filter = Filter { topic: args.topic.clone(), state: args.parked.then_some(RowState::Parked) };
     let written = if args.file == Path::new("-") {
         let mut out = BufWriter::new(std::io::stdout().lock());
         let written = write(reader, &filter, &mut out)?;
@@ -51,13 +51,13 @@ pub(super) fn run(reader: &Reader, args: &Args) -> anyhow::Result<Verdict> {
     note(&format!("exported {}", count(written.rows, "row")))?;
     if written.damaged > 0 {
         note(&format!("{} no longer held what was written", count(written.damaged, "row")))?;
-        return Ok(Verdict::No);
+        return Ok(ExitStatus::Failure);
     }
-    Ok(Verdict::Yes)
+    Ok(ExitStatus::Success)
 }
 
-fn write(reader: &Reader, filter: &Filter, out: &mut impl Write) -> anyhow::Result<Written> {
-    let mut written = Written::default();
+fn write(reader: &SpoolReader, filter: &Filter, out: &mut impl Write) -> anyhow::Result<ExportCount> {
+    let mut written = ExportCount::default();
     each(reader, filter, usize::MAX, |row| {
         // Delivered since it was listed.
         let Some(entry) = reader.show(row.id)? else { return Ok(()) };

@@ -6,9 +6,9 @@ use bytesize::ByteSize;
 use serde::Serialize;
 
 use super::{count, each, note, print_json, time};
-use crate::cli::Verdict;
-use crate::cli::output::{self, Table, escape_controls};
-use crate::spool::{Filter, Listed, Reader, State, Totals, reports};
+use crate::cli::ExitStatus;
+use crate::cli::output::{self, TextTable, escape_controls};
+use crate::spool::{Filter, RowState, RowSummary, SpoolReader, Totals, reports};
 
 /// What fits a person's patience.
 const ROWS: usize = 50;
@@ -30,7 +30,7 @@ pub(super) struct Args {
 }
 
 #[derive(Serialize)]
-struct Line<'a> {
+struct RowLine<'a> {
     id: i64,
     state: &'static str,
     received: String,
@@ -41,14 +41,14 @@ struct Line<'a> {
     why: Option<&'a str>,
 }
 
-pub(super) fn run(reader: &Reader, dir: &Path, args: &Args, json: bool) -> anyhow::Result<Verdict> {
+pub(super) fn run(reader: &SpoolReader, dir: &Path, args: &Args, json: bool) -> anyhow::Result<ExitStatus> {
     let damage = reports(dir)?;
-    let filter = Filter { topic: args.topic.clone(), state: args.parked.then_some(State::Parked) };
+    let filter = Filter { topic: args.topic.clone(), state: args.parked.then_some(RowState::Parked) };
     if json {
         each(reader, &filter, args.limit.unwrap_or(usize::MAX), |row| print_json(&line(&row)))?;
         // Standard output has the rows and nothing else.
         damage.iter().try_for_each(|damage| note(&damage.to_string()))?;
-        return Ok(Verdict::Yes);
+        return Ok(ExitStatus::Success);
     }
     let limit = args.limit.unwrap_or(ROWS);
     let mut rows = Vec::new();
@@ -67,11 +67,11 @@ pub(super) fn run(reader: &Reader, dir: &Path, args: &Args, json: bool) -> anyho
     }
     output::print_line(&summary(&reader.totals()?))?;
     damage.iter().try_for_each(|damage| output::print_line(&escape_controls(&damage.to_string())))?;
-    Ok(Verdict::Yes)
+    Ok(ExitStatus::Success)
 }
 
-fn line(row: &Listed) -> Line<'_> {
-    Line {
+fn line(row: &RowSummary) -> RowLine<'_> {
+    RowLine {
         id: row.id,
         state: row.state.label(),
         received: time(row.timestamp_ms),
@@ -82,8 +82,8 @@ fn line(row: &Listed) -> Line<'_> {
     }
 }
 
-pub(super) fn table(rows: &[Listed]) -> Table {
-    let mut table = Table::new(["id", "state", "received", "topic", "key", "bytes", "why"]);
+pub(super) fn table(rows: &[RowSummary]) -> TextTable {
+    let mut table = TextTable::new(["id", "state", "received", "topic", "key", "bytes", "why"]);
     for row in rows {
         let (id, bytes) = (row.id.to_string(), row.bytes.to_string());
         let (received, why) = (time(row.timestamp_ms), row.why.as_deref().unwrap_or_default());

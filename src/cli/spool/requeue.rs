@@ -9,9 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use super::list::table;
 use super::{count, note, print_json};
-use crate::cli::{self, ConfigArgs, Verdict, operator, output};
+use crate::cli::{self, ConfigArgs, ExitStatus, admin_client, output};
 use crate::client::{JsonObject, printable};
-use crate::spool::{Filter, Limits, Listed, OpenError, Reader, Spool, State};
+use crate::spool::{Filter, Limits, OpenError, RowState, RowSummary, Spool, SpoolReader};
 
 /// Rows of the plan that are shown.
 const SHOWN: usize = 20;
@@ -58,7 +58,7 @@ pub(super) struct Args {
 }
 
 /// Which spool, and where its service is configured.
-pub(super) struct Place<'a> {
+pub(super) struct SpoolLocation<'a> {
     pub(super) config: &'a ConfigArgs,
     pub(super) dir: &'a Path,
 }
@@ -69,45 +69,45 @@ struct Planned {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Requeued {
+struct RequeueResult {
     requeued: u64,
 }
 
 #[derive(Serialize)]
 #[serde(rename_all = "snake_case")]
-enum Wish<'a> {
+enum RequeueQuery<'a> {
     Ids(&'a [i64]),
     All(bool),
 }
 
 #[derive(Deserialize)]
-struct Refusal {
+struct RequeueError {
     error: String,
 }
 
 /// Parked rows to be made live: how many, and the first of them.
-struct Plan {
+struct RequeuePlan {
     rows: u64,
-    first: Vec<Listed>,
+    first: Vec<RowSummary>,
     ids: Option<Vec<i64>>,
 }
 
 pub(super) async fn run(
-    place: &Place<'_>,
-    reader: Reader,
+    place: &SpoolLocation<'_>,
+    reader: SpoolReader,
     args: &Args,
     json: bool,
-) -> anyhow::Result<Verdict> {
+) -> anyhow::Result<ExitStatus> {
     let plan = plan(&reader, args)?;
     // Two descriptors on the file in one process would cost SQLite its locks.
     drop(reader);
     if plan.rows == 0 {
         if json {
-            print_json(&Requeued { requeued: 0 })?;
+            print_json(&RequeueResult { requeued: 0 })?;
         } else {
             output::print_line("nothing to do: no such row is parked")?;
         }
-        return Ok(Verdict::Yes);
+        return Ok(ExitStatus::Success);
     }
     if !args.apply {
         if json {
@@ -115,23 +115,23 @@ pub(super) async fn run(
         } else {
             show(&plan)?;
         }
-        return Ok(Verdict::No);
+        return Ok(ExitStatus::Failure);
     }
     let requeued = apply(place, args, plan.ids.as_deref()).await?;
     if json {
-        print_json(&Requeued { requeued })?;
+        print_json(&RequeueResult { requeued })?;
     } else {
         output::print_line(&format!("requeued {}", count(requeued, "row")))?;
     }
-    Ok(Verdict::Yes)
+    Ok(ExitStatus::Success)
 }
 
-fn plan(reader: &Reader, args: &Args) -> anyhow::Result<Plan> {
-    let parked = Filter { topic: None, state: Some(State::Parked) };
+fn plan(reader: &SpoolReader, args: &Args) -> anyhow::Result<RequeuePlan> {
+    let parked = Filter { topic: None, state: Some(RowState::Parked) };
     if args.all {
         let rows = reader.totals()?.parked;
         let first = if rows == 0 { Vec::new() } else { reader.list(&parked, 0, SHOWN)? };
-        return Ok(Plan { rows, first, ids: None });
+        return Ok(RequeuePlan { rows, first, ids: None });
     }
     let mut ids = args.ids.clone();
     ids.sort_unstable();
@@ -140,7 +140,7 @@ fn plan(reader: &Reader, args: &Args) -> anyhow::Result<Plan> {
     for id in ids {
         let row = reader.list(&Filter::default(), id.saturating_sub(1), 1)?.pop().filter(|row| row.id == id);
         match row {
-            Some(row) if row.state == State::Parked => {
+            Some(row) if row.state == RowState::Parked => {
                 found.push(id);
                 if first.len() < SHOWN {
                     first.push(row);
@@ -150,10 +150,10 @@ fn plan(reader: &Reader, args: &Args) -> anyhow::Result<Plan> {
             None => note(&format!("there is no row {id}: delivered, or never there"))?,
         }
     }
-    Ok(Plan { rows: found.len() as u64, first, ids: Some(found) })
+    Ok(RequeuePlan { rows: found.len() as u64, first, ids: Some(found) })
 }
 
-fn show(plan: &Plan) -> anyhow::Result<()> {
+fn show(plan: &RequeuePlan) -> anyhow::Result<()> {
     output::print_line(&table(&plan.first).to_string())?;
     let more = plan.rows.saturating_sub(plan.first.len() as u64);
     if more > 0 {
@@ -164,7 +164,7 @@ fn show(plan: &Plan) -> anyhow::Result<()> {
 }
 
 /// Directly where nobody has the spool, else through who has it.
-async fn apply(place: &Place<'_>, args: &Args, ids: Option<&[i64]>) -> anyhow::Result<u64> {
+async fn apply(place: &SpoolLocation<'_>, args: &Args, ids: Option<&[i64]>) -> anyhow::Result<u64> {
     let dir = place.dir.to_owned();
     let opened = tokio::task::spawn_blocking(move || Spool::open(&dir, LIMITS)).await?;
     match opened {
@@ -178,17 +178,17 @@ async fn apply(place: &Place<'_>, args: &Args, ids: Option<&[i64]>) -> anyhow::R
     }
 }
 
-async fn ask(place: &Place<'_>, args: &Args, ids: Option<&[i64]>) -> anyhow::Result<u64> {
-    let (client, url) = operator(place.config, args.url.as_deref(), "/spool/requeue", PATIENCE)?;
-    let Some(ids) = ids else { return post(&client, &url, &Wish::All(true)).await };
+async fn ask(place: &SpoolLocation<'_>, args: &Args, ids: Option<&[i64]>) -> anyhow::Result<u64> {
+    let (client, url) = admin_client(place.config, args.url.as_deref(), "/spool/requeue", PATIENCE)?;
+    let Some(ids) = ids else { return post(&client, &url, &RequeueQuery::All(true)).await };
     let mut requeued = 0;
     for some in ids.chunks(AT_ONCE) {
-        requeued += post(&client, &url, &Wish::Ids(some)).await?;
+        requeued += post(&client, &url, &RequeueQuery::Ids(some)).await?;
     }
     Ok(requeued)
 }
 
-async fn post(client: &reqwest::Client, url: &Url, wish: &Wish<'_>) -> anyhow::Result<u64> {
+async fn post(client: &reqwest::Client, url: &Url, wish: &RequeueQuery<'_>) -> anyhow::Result<u64> {
     let answer = cli::ask(client.post(url.clone()).json(wish), url, |url| {
         format!(
             "the spool is in use, and the operator's port of its service is not at {url}: give it with --url"
@@ -198,10 +198,10 @@ async fn post(client: &reqwest::Client, url: &Url, wish: &Wish<'_>) -> anyhow::R
     let status = answer.status;
     if status.is_success() {
         let found = answer.json("the number of rows").with_context(|| cli::no_operator(&url))?;
-        let JsonObject(Requeued { requeued }) = found;
+        let JsonObject(RequeueResult { requeued }) = found;
         return Ok(requeued);
     }
-    match answer.json::<JsonObject<Refusal>>("") {
+    match answer.json::<JsonObject<RequeueError>>("") {
         Ok(JsonObject(refusal)) => {
             bail!("{url} answers {status}: {}", output::escape_controls(&refusal.error))
         }

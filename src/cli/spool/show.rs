@@ -5,10 +5,10 @@ use std::fmt::Write as _;
 use base64::Engine as _;
 
 use super::{BASE64, Whole, note, print_json, time};
-use crate::cli::Verdict;
+use crate::cli::ExitStatus;
 use crate::cli::output::{self, escape_controls};
 use crate::record::Record;
-use crate::spool::{Entry, Reader};
+use crate::spool::{RowEntry, SpoolReader};
 
 /// Show one row with its headers.
 #[derive(Debug, clap::Args)]
@@ -20,20 +20,20 @@ pub(super) struct Args {
     value: bool,
 }
 
-pub(super) fn run(reader: &Reader, args: &Args, json: bool) -> anyhow::Result<Verdict> {
+pub(super) fn run(reader: &SpoolReader, args: &Args, json: bool) -> anyhow::Result<ExitStatus> {
     let Some(entry) = reader.show(args.id)? else {
         note(&format!("there is no row {}: delivered, or never there", args.id))?;
-        return Ok(Verdict::No);
+        return Ok(ExitStatus::Failure);
     };
     if json {
         print_json(&Whole::new(&entry, args.value))?;
     } else {
         output::print_line(text(&entry, args.value).trim_end())?;
     }
-    Ok(if entry.record.is_some() { Verdict::Yes } else { Verdict::No })
+    Ok(if entry.record.is_some() { ExitStatus::Success } else { ExitStatus::Failure })
 }
 
-fn text(entry: &Entry, with_value: bool) -> String {
+fn text(entry: &RowEntry, with_value: bool) -> String {
     let mut text = String::new();
     let mut line = |name: &str, value: &str| {
         // Writing to a string cannot fail.

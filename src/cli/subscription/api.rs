@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 
 use crate::cli::is_loopback;
 use crate::cli::output::escape_controls;
-use crate::client::{self, Answer, AnswerError, JsonObject};
+use crate::client::{self, AnswerError, HttpAnswer, JsonObject};
 use crate::config::SecretText;
 
 /// Where the key stands.
@@ -53,7 +53,7 @@ pub(super) struct Webhook {
 
 /// What is asked for.
 #[derive(Serialize)]
-pub(super) struct Wish<'a> {
+pub(super) struct CreateRequest<'a> {
     /// Where to deliver; https.
     pub(super) url: &'a str,
     /// Event types.
@@ -68,12 +68,12 @@ struct Page {
 }
 
 #[derive(Deserialize)]
-struct Secret {
+struct SecretJson {
     secret: String,
 }
 
 #[derive(Serialize)]
-struct Switch {
+struct SetEnabled {
     enabled: bool,
 }
 
@@ -111,13 +111,13 @@ impl Api {
     /// it. Without an answer it may have been made all the same.
     pub(super) async fn create(
         &self,
-        wish: &Wish<'_>,
+        wish: &CreateRequest<'_>,
     ) -> anyhow::Result<(SecretText, anyhow::Result<Webhook>)> {
         let request = self.request(Method::POST, None)?.json(wish);
         let sent = self.send(request).await;
         let answer = sent.context("whether the webhook was made is unknown: see the list")?;
         ensure!(answer.status.is_success(), self.refusal(&answer));
-        let found = answer.json::<JsonObject<Secret>>("a webhook's secret");
+        let found = answer.json::<JsonObject<SecretJson>>("a webhook's secret");
         let found = found.map(|JsonObject(found)| found.secret);
         let found = found.context(NO_SECRET)?;
         ensure!(!found.is_empty(), NO_SECRET);
@@ -162,7 +162,7 @@ impl Api {
 
     /// Pauses or resumes it.
     pub(super) async fn switch(&self, id: &str, enabled: bool) -> anyhow::Result<Webhook> {
-        let request = self.request(Method::PATCH, Some(id))?.json(&Switch { enabled });
+        let request = self.request(Method::PATCH, Some(id))?.json(&SetEnabled { enabled });
         let answer = self.send(request).await?;
         ensure!(answer.status.is_success(), self.refusal(&answer));
         let webhook = webhook(&answer)?;
@@ -199,7 +199,7 @@ impl Api {
         Ok(self.client.request(method, url).header(AUTHORIZATION, bearer))
     }
 
-    async fn send(&self, request: RequestBuilder) -> anyhow::Result<Answer> {
+    async fn send(&self, request: RequestBuilder) -> anyhow::Result<HttpAnswer> {
         let base = &self.base;
         client::send(request).await.map_err(|error| {
             let what = match error {
@@ -212,12 +212,12 @@ impl Api {
     }
 
     /// That there is no such webhook, by the API: a proxy's page says nothing of one.
-    fn is_gone(&self, answer: &Answer) -> bool {
+    fn is_gone(&self, answer: &HttpAnswer) -> bool {
         answer.status == StatusCode::NOT_FOUND && !answer.is_html()
     }
 
     /// The API's refusal in its own words, and what to do where we know.
-    fn refusal(&self, answer: &Answer) -> anyhow::Error {
+    fn refusal(&self, answer: &HttpAnswer) -> anyhow::Error {
         let (status, body) = (answer.status, &answer.body);
         let mut text = format!("Datagrid answers {status}");
         // It may show us the key that it did not like.
@@ -251,7 +251,7 @@ fn base(address: &str) -> anyhow::Result<Url> {
     Ok(url)
 }
 
-fn webhook(answer: &Answer) -> anyhow::Result<Webhook> {
+fn webhook(answer: &HttpAnswer) -> anyhow::Result<Webhook> {
     let found = answer.json::<JsonObject<Webhook>>("a webhook").context("Datagrid's answer is no webhook")?;
     Ok(found.0)
 }

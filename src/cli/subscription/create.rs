@@ -8,12 +8,12 @@ use jiff::Zoned;
 use reqwest::Url;
 use serde::Serialize;
 
-use super::api::{Api, Webhook, Wish};
-use super::keep::{self, Keeper};
+use super::api::{Api, CreateRequest, Webhook};
+use super::secret_sink::{self, SecretSink};
 use super::{Common, note};
 use crate::cli::output::{self, escape_controls, print_json};
-use crate::cli::{ConfigArgs, Verdict};
-use crate::config::{SecretText, Source};
+use crate::cli::{ConfigArgs, ExitStatus};
+use crate::config::{SecretText, SourceConfig};
 
 /// Make a subscription. Shows the plan; acts only with --apply.
 ///
@@ -44,13 +44,13 @@ pub(super) struct Args {
 }
 
 #[derive(Serialize)]
-struct Report<'a> {
+struct CreateReport<'a> {
     change: Option<&'static str>,
     applied: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     webhook: Option<&'a Webhook>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    wish: Option<&'a Wish<'a>>,
+    wish: Option<&'a CreateRequest<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     secret_file: Option<&'a Path>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -59,20 +59,20 @@ struct Report<'a> {
     config: Option<&'a str>,
 }
 
-pub(super) async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<Verdict> {
+pub(super) async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<ExitStatus> {
     let Common { source: name, json, timeout } = &args.common;
     let source = super::source(config, name)?;
     let api = Api::new(*timeout)?;
     let mut events = if args.events.is_empty() { source.types.clone() } else { args.events.clone() };
     let mut seen = BTreeSet::new();
     events.retain(|event| seen.insert(event.clone()));
-    let wish = Wish { url: args.url.as_str(), events: &events };
+    let wish = CreateRequest { url: args.url.as_str(), events: &events };
     let notes = notes(name, &source, args, &events);
     if !args.another
         && let Some(there) = there(&api.list().await?, &wish)?
     {
         if *json {
-            let done = Report { change: None, applied: false, ..Report::about(Some(&there)) };
+            let done = CreateReport { change: None, applied: false, ..CreateReport::about(Some(&there)) };
             print_json(&done)?;
         } else {
             output::print_line(&format!(
@@ -81,7 +81,7 @@ pub(super) async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<Verd
             ))?;
         }
         note("its secret is not shown again; --another makes a second one, with a secret of its own")?;
-        return Ok(Verdict::Yes);
+        return Ok(ExitStatus::Success);
     }
     let file = (!args.print_secret).then(|| match &args.secret_file {
         Some(file) => file.clone(),
@@ -91,26 +91,26 @@ pub(super) async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<Verd
     if !args.apply {
         plan(args, &wish, file.as_deref())?;
         notes.iter().try_for_each(|text| note(text))?;
-        return Ok(Verdict::No);
+        return Ok(ExitStatus::Failure);
     }
     let (secret, webhook) = make(&api, &wish, file.as_deref(), *json).await?;
     let webhook = webhook.context("the webhook was made and its secret is kept")?;
     report(args, &webhook, file.as_deref(), &secret)?;
     notes.iter().try_for_each(|text| note(text))?;
-    Ok(Verdict::Yes)
+    Ok(ExitStatus::Success)
 }
 
 /// The call, between making the secret's place and filling it.
 async fn make(
     api: &Api,
-    wish: &Wish<'_>,
+    wish: &CreateRequest<'_>,
     file: Option<&Path>,
     json: bool,
 ) -> anyhow::Result<(SecretText, anyhow::Result<Webhook>)> {
     let mut keeper = match file {
-        Some(file) => Keeper::file(file)?,
-        None if json => Keeper::InJson,
-        None => Keeper::Print,
+        Some(file) => SecretSink::file(file)?,
+        None if json => SecretSink::InJson,
+        None => SecretSink::Print,
     };
     match api.create(wish).await {
         Ok((secret, webhook)) => {
@@ -127,19 +127,20 @@ async fn make(
     }
 }
 
-impl<'a> Report<'a> {
+impl<'a> CreateReport<'a> {
     fn about(webhook: Option<&'a Webhook>) -> Self {
         let change = Some("create");
         Self { change, applied: true, webhook, wish: None, secret_file: None, secret: None, config: None }
     }
 }
 
-fn plan(args: &Args, wish: &Wish<'_>, file: Option<&Path>) -> anyhow::Result<()> {
+fn plan(args: &Args, wish: &CreateRequest<'_>, file: Option<&Path>) -> anyhow::Result<()> {
     if let Some(file) = file {
-        keep::look(file)?;
+        secret_sink::look(file)?;
     }
     if args.common.json {
-        let planned = Report { applied: false, wish: Some(wish), secret_file: file, ..Report::about(None) };
+        let planned =
+            CreateReport { applied: false, wish: Some(wish), secret_file: file, ..CreateReport::about(None) };
         return print_json(&planned);
     }
     output::print_line(&format!("create  {}", escape_controls(wish.url)))?;
@@ -158,8 +159,12 @@ fn report(args: &Args, webhook: &Webhook, file: Option<&Path>, secret: &SecretTe
     let config = config_line(name, file, &Zoned::now().date().to_string());
     if args.common.json {
         let secret = file.is_none().then(|| secret.expose());
-        let made =
-            Report { secret_file: file, secret, config: Some(&config), ..Report::about(Some(webhook)) };
+        let made = CreateReport {
+            secret_file: file,
+            secret,
+            config: Some(&config),
+            ..CreateReport::about(Some(webhook))
+        };
         return print_json(&made);
     }
     let mut lines = vec![format!("created {}", escape_controls(&webhook.id))];
@@ -191,7 +196,7 @@ fn config_line(source: &str, file: Option<&Path>, name: &str) -> String {
 }
 
 /// A subscription that does what is wished.
-fn there(all: &[Webhook], wish: &Wish<'_>) -> anyhow::Result<Option<Webhook>> {
+fn there(all: &[Webhook], wish: &CreateRequest<'_>) -> anyhow::Result<Option<Webhook>> {
     let same = |webhook: &&Webhook| webhook.url == wish.url;
     let does = |webhook: &&Webhook| {
         webhook.enabled && wish.events.iter().all(|event| webhook.events.contains(event))
@@ -205,7 +210,7 @@ fn there(all: &[Webhook], wish: &Wish<'_>) -> anyhow::Result<Option<Webhook>> {
 }
 
 /// What is odd, but may be meant.
-fn notes(name: &str, source: &Source, args: &Args, events: &[String]) -> Vec<String> {
+fn notes(name: &str, source: &SourceConfig, args: &Args, events: &[String]) -> Vec<String> {
     let mut notes = Vec::new();
     let unknown = events.iter().filter(|event| !source.types.contains(event));
     notes.extend(unknown.map(|event| {

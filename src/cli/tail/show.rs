@@ -98,15 +98,15 @@ fn shown(record: &Fetched, value: &Decoded) -> String {
 
 /// Everything, on one line.
 pub(super) fn json(record: &Fetched, value: &Decoded) -> serde_json::Result<String> {
-    Ok(escape_json(&serde_json::to_string(&Line { record, value })?).into_owned())
+    Ok(escape_json(&serde_json::to_string(&JsonRecord { record, value })?).into_owned())
 }
 
-struct Line<'r> {
+struct JsonRecord<'r> {
     record: &'r Fetched,
     value: &'r Decoded,
 }
 
-impl Serialize for Line<'_> {
+impl Serialize for JsonRecord<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let record = self.record;
         let time = record.timestamp_ms.and_then(|ms| Timestamp::from_millisecond(ms).ok());
@@ -117,7 +117,7 @@ impl Serialize for Line<'_> {
         line.serialize_entry("timestamp", &record.timestamp_ms)?;
         line.serialize_entry("time", &time.map(|time| format!("{time:.3}")))?;
         bytes(&mut line, "key", record.key.as_deref())?;
-        line.serialize_entry("headers", &Headers(&record.headers))?;
+        line.serialize_entry("headers", &HeadersJson(&record.headers))?;
         match self.value {
             Decoded::Avro { schema_id, json } => {
                 line.serialize_entry("schema_id", schema_id)?;
@@ -160,9 +160,9 @@ fn raw(json: &str) -> Option<&RawValue> {
 
 /// An object; a name that stands several times has a list, bytes that are no text are shown as
 /// well as can be.
-struct Headers<'r>(&'r [(String, Option<Vec<u8>>)]);
+struct HeadersJson<'r>(&'r [(String, Option<Vec<u8>>)]);
 
-impl Serialize for Headers<'_> {
+impl Serialize for HeadersJson<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut object = serializer.serialize_map(None)?;
         for (at, (name, _)) in self.0.iter().enumerate() {

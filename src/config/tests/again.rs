@@ -11,7 +11,7 @@ fn what_is_read_at_start_only_is_kept_and_told_by_name() {
     let started = load_toml("", &[], &[]).unwrap();
     let text = "[http]\nlisten = '127.0.0.1:1'\n[kafka.properties]\n'sasl.password' = { env = 'P' }\n[spool]\ndir = '/x'\n[traces]\nsample = 0.5";
     let mut now = load_toml(text, &[("P", CANARY)], &[]).unwrap();
-    let told = now.keep_what_needs_a_restart(&started);
+    let told = now.retain_startup_settings(&started);
     assert_eq!(told, ["http.listen", "kafka.properties", "spool.dir", "traces.sample"]);
     assert_eq!(now.config.http.listen, started.config.http.listen);
     assert_eq!(now.config.spool.dir, None);
@@ -28,7 +28,7 @@ fn a_password_that_changes_behind_its_reference_is_told() {
     let started = load_toml(&text, &[], &[]).unwrap();
     std::fs::write(&password, "two").unwrap();
     let mut now = load_toml(&text, &[], &[]).unwrap();
-    assert_eq!(now.keep_what_needs_a_restart(&started), ["registry (its credentials)"]);
+    assert_eq!(now.retain_startup_settings(&started), ["registry (its credentials)"]);
     assert_eq!(now.registry_auth, started.registry_auth);
 }
 

@@ -51,7 +51,7 @@ fn settings_have_each_field_and_no_other() {
         ("log", fields::<Log>()),
         ("lag", fields::<Lag>()),
         ("traces", fields::<Traces>()),
-        ("source.NAME", fields::<Source>()),
+        ("source.NAME", fields::<SourceConfig>()),
         ("source.NAME.signature", fields::<Signature>()),
         ("source.NAME.envelope", fields::<Envelope>()),
     ];

@@ -170,7 +170,7 @@ fn a_room_adds_its_problem_at_the_place_of_the_key() {
     let mut problems = loaded.problems();
     problems.add("source.datagrid.signature.signed", "lacks {body}");
     problems.add("source.datagrid.signature.prefix", "is missing");
-    let mut plain = Problems::default();
+    let mut plain = ConfigErrors::default();
     plain.add("source.datagrid.signature.signed", "lacks {body}");
     assert_eq!(
         lines(&problems),
@@ -184,7 +184,7 @@ fn a_room_adds_its_problem_at_the_place_of_the_key() {
 
 #[test]
 fn no_value_is_ever_repeated_wherever_it_was_put() {
-    fn leaves(prefix: &str, node: &tree::Node, found: &mut Vec<String>) {
+    fn leaves(prefix: &str, node: &tree::ConfigNode, found: &mut Vec<String>) {
         match node.table() {
             Some(table) => {
                 table.iter().for_each(|(key, node)| leaves(&format!("{prefix}.{key}"), node, found))
@@ -193,9 +193,9 @@ fn no_value_is_ever_repeated_wherever_it_was_put() {
         }
     }
     let mut keys = Vec::new();
-    leaves("", &tree::Node::parse(layers::SHIPPED).ok().unwrap(), &mut keys);
+    leaves("", &tree::ConfigNode::parse(layers::SHIPPED).ok().unwrap(), &mut keys);
     for (name, preset) in layers::PRESETS {
-        leaves(&format!("source.{name}"), &tree::Node::parse(preset).ok().unwrap(), &mut keys);
+        leaves(&format!("source.{name}"), &tree::ConfigNode::parse(preset).ok().unwrap(), &mut keys);
     }
     keys.extend(
         ["bearer", "basic_auth", "ca_file", "client_cert", "context"].map(|key| format!("registry.{key}")),

@@ -8,12 +8,12 @@ use apache_avro::Schema;
 use axum::http::StatusCode;
 use serde_json::{Value, json};
 
-use crate::config::Level;
+use crate::config::CompatibilityLevel;
 use crate::schema::compatibility::faults;
 
 /// A refusal in Confluent's numbers.
 #[derive(Debug)]
-pub(super) struct Refusal {
+pub(super) struct RegistryRefusal {
     /// The HTTP status.
     pub(super) status: StatusCode,
     /// Confluent's `error_code`.
@@ -22,7 +22,7 @@ pub(super) struct Refusal {
     pub(super) message: String,
 }
 
-impl Refusal {
+impl RegistryRefusal {
     /// Confluent's codes begin with the status they are sent with: 40401 goes with 404.
     pub(super) fn new(code: u32, message: impl Into<String>) -> Self {
         let status = u16::try_from(if code > 999 { code / 100 } else { code });
@@ -61,11 +61,11 @@ pub(super) enum Wanted {
 }
 
 impl Wanted {
-    pub(super) fn parse(text: &str) -> Result<Self, Refusal> {
+    pub(super) fn parse(text: &str) -> Result<Self, RegistryRefusal> {
         match text.parse() {
             _ if text == "latest" || text == "-1" => Ok(Self::Latest),
             Ok(number @ 1..=0x7fff_ffff) => Ok(Self::Number(number)),
-            _ => Err(Refusal::new(
+            _ => Err(RegistryRefusal::new(
                 42202,
                 "The specified version is not a valid version id. Allowed values are between [1, 2^31-1] \
                  and the string \"latest\"",
@@ -84,7 +84,7 @@ impl std::fmt::Display for Wanted {
 }
 
 /// One version of a subject. A deleted one keeps its number, and its schema stays readable by id.
-struct Version {
+struct StoredVersion {
     number: u32,
     id: u32,
     deleted: bool,
@@ -92,21 +92,21 @@ struct Version {
 
 /// The whole state.
 #[derive(Default)]
-pub(super) struct Store {
+pub(super) struct RegistryStore {
     /// The schema of id N is at N - 1. Never removed: records in topics name these ids.
     schemas: Vec<Posted>,
     ids: HashMap<Value, u32>,
-    subjects: BTreeMap<String, Vec<Version>>,
-    level: Level,
-    levels: BTreeMap<String, Level>,
+    subjects: BTreeMap<String, Vec<StoredVersion>>,
+    level: CompatibilityLevel,
+    levels: BTreeMap<String, CompatibilityLevel>,
 }
 
-impl Store {
+impl RegistryStore {
     /// The id of the schema under the subject, new or as before.
-    pub(super) fn register(&mut self, subject: &str, posted: Posted) -> Result<u32, Refusal> {
+    pub(super) fn register(&mut self, subject: &str, posted: Posted) -> Result<u32, RegistryRefusal> {
         let known = self.ids.get(&posted.key).copied();
         if known.is_some_and(|id| self.live(subject, false).any(|version| version.id == id)) {
-            return known.ok_or_else(Refusal::no_schema);
+            return known.ok_or_else(RegistryRefusal::no_schema);
         }
         let level = self.level_of(subject).unwrap_or(self.level);
         let faults = self.faults_against_all(subject, level, &posted.schema);
@@ -116,7 +116,7 @@ impl Store {
                 "Schema being registered is incompatible with an earlier schema for subject \
                  \"{subject}\" ({level}), details: {details}"
             );
-            return Err(Refusal::new(409, message));
+            return Err(RegistryRefusal::new(409, message));
         }
         let id = known.unwrap_or_else(|| {
             let id = u32::try_from(self.schemas.len() + 1).unwrap_or(u32::MAX);
@@ -126,26 +126,36 @@ impl Store {
         });
         let versions = self.subjects.entry(subject.to_owned()).or_default();
         let number = versions.last().map_or(0, |last| last.number) + 1;
-        versions.push(Version { number, id, deleted: false });
+        versions.push(StoredVersion { number, id, deleted: false });
         Ok(id)
     }
 
     /// The version under which the subject has this schema.
-    pub(super) fn look_up(&self, subject: &str, key: &Value, deleted: bool) -> Result<Value, Refusal> {
+    pub(super) fn look_up(
+        &self,
+        subject: &str,
+        key: &Value,
+        deleted: bool,
+    ) -> Result<Value, RegistryRefusal> {
         self.known(subject, deleted)?;
-        let id = self.ids.get(key).ok_or_else(Refusal::no_schema)?;
+        let id = self.ids.get(key).ok_or_else(RegistryRefusal::no_schema)?;
         let found = self.live(subject, deleted).find(|version| version.id == *id);
-        self.described(subject, found.ok_or_else(Refusal::no_schema)?)
+        self.described(subject, found.ok_or_else(RegistryRefusal::no_schema)?)
     }
 
     /// A version as `{subject, version, id, schema}`.
-    pub(super) fn version(&self, subject: &str, wanted: Wanted, deleted: bool) -> Result<Value, Refusal> {
+    pub(super) fn version(
+        &self,
+        subject: &str,
+        wanted: Wanted,
+        deleted: bool,
+    ) -> Result<Value, RegistryRefusal> {
         self.known(subject, deleted)?;
-        let found = self.find(subject, wanted, deleted).ok_or_else(|| Refusal::no_version(wanted))?;
+        let found = self.find(subject, wanted, deleted).ok_or_else(|| RegistryRefusal::no_version(wanted))?;
         self.described(subject, found)
     }
 
-    pub(super) fn versions(&self, subject: &str, deleted: bool) -> Result<Vec<u32>, Refusal> {
+    pub(super) fn versions(&self, subject: &str, deleted: bool) -> Result<Vec<u32>, RegistryRefusal> {
         self.known(subject, deleted)?;
         Ok(self.live(subject, deleted).map(|version| version.number).collect())
     }
@@ -156,12 +166,12 @@ impl Store {
     }
 
     /// The text of a schema.
-    pub(super) fn text(&self, id: u32) -> Result<&str, Refusal> {
-        self.schema(id).map(|posted| posted.text.as_str()).ok_or_else(Refusal::no_schema)
+    pub(super) fn text(&self, id: u32) -> Result<&str, RegistryRefusal> {
+        self.schema(id).map(|posted| posted.text.as_str()).ok_or_else(RegistryRefusal::no_schema)
     }
 
     /// Where a schema is used, as `[{subject, version}]`.
-    pub(super) fn uses(&self, id: u32, deleted: bool) -> Result<Vec<(&str, u32)>, Refusal> {
+    pub(super) fn uses(&self, id: u32, deleted: bool) -> Result<Vec<(&str, u32)>, RegistryRefusal> {
         self.text(id)?;
         let names = self.subjects.keys().map(String::as_str);
         let uses = names.flat_map(|name| {
@@ -172,12 +182,12 @@ impl Store {
     }
 
     /// Deletes a subject: hidden first, gone with `permanent` after that. Answers its versions.
-    pub(super) fn delete(&mut self, subject: &str, permanent: bool) -> Result<Vec<u32>, Refusal> {
-        let versions = self.subjects.get_mut(subject).ok_or_else(|| Refusal::no_subject(subject))?;
+    pub(super) fn delete(&mut self, subject: &str, permanent: bool) -> Result<Vec<u32>, RegistryRefusal> {
+        let versions = self.subjects.get_mut(subject).ok_or_else(|| RegistryRefusal::no_subject(subject))?;
         let live = versions.iter().filter(|version| !version.deleted).map(|version| version.number);
         let live: Vec<u32> = live.collect();
         match (permanent, live.is_empty()) {
-            (true, false) => Err(Refusal::new(
+            (true, false) => Err(RegistryRefusal::new(
                 40405,
                 format!("Subject '{subject}' was not deleted first before permanent"),
             )),
@@ -186,7 +196,9 @@ impl Store {
                 self.subjects.remove(subject);
                 Ok(numbers)
             }
-            (false, true) => Err(Refusal::new(40404, format!("Subject '{subject}' was soft deleted."))),
+            (false, true) => {
+                Err(RegistryRefusal::new(40404, format!("Subject '{subject}' was soft deleted.")))
+            }
             (false, false) => {
                 versions.iter_mut().for_each(|version| version.deleted = true);
                 self.levels.remove(subject);
@@ -195,25 +207,25 @@ impl Store {
         }
     }
 
-    pub(super) fn level(&self) -> Level {
+    pub(super) fn level(&self) -> CompatibilityLevel {
         self.level
     }
 
-    pub(super) fn set_level(&mut self, level: Level) {
+    pub(super) fn set_level(&mut self, level: CompatibilityLevel) {
         self.level = level;
     }
 
-    pub(super) fn level_of(&self, subject: &str) -> Option<Level> {
+    pub(super) fn level_of(&self, subject: &str) -> Option<CompatibilityLevel> {
         self.levels.get(subject).copied()
     }
 
-    pub(super) fn set_level_of(&mut self, subject: &str, level: Level) {
+    pub(super) fn set_level_of(&mut self, subject: &str, level: CompatibilityLevel) {
         self.levels.insert(subject.to_owned(), level);
     }
 
     /// The level the subject had of its own.
-    pub(super) fn clear_level_of(&mut self, subject: &str) -> Result<Level, Refusal> {
-        self.levels.remove(subject).ok_or_else(|| Refusal::no_subject(subject))
+    pub(super) fn clear_level_of(&mut self, subject: &str) -> Result<CompatibilityLevel, RegistryRefusal> {
+        self.levels.remove(subject).ok_or_else(|| RegistryRefusal::no_subject(subject))
     }
 
     /// Why the schema would not do beside one version. No latest version: nothing speaks against it.
@@ -222,28 +234,33 @@ impl Store {
         subject: &str,
         wanted: Wanted,
         schema: &Schema,
-    ) -> Result<Vec<String>, Refusal> {
+    ) -> Result<Vec<String>, RegistryRefusal> {
         let level = self.level_of(subject).unwrap_or(self.level);
         match (self.find(subject, wanted, false), wanted) {
             (Some(old), _) => Ok(self.faults_between(level, schema, old)),
             (None, Wanted::Latest) => Ok(Vec::new()),
             (None, Wanted::Number(_)) => {
                 self.known(subject, false)?;
-                Err(Refusal::no_version(wanted))
+                Err(RegistryRefusal::no_version(wanted))
             }
         }
     }
 
     /// Why the schema would not do as the subject's next version.
-    pub(super) fn faults_against_all(&self, subject: &str, level: Level, schema: &Schema) -> Vec<String> {
-        let mut earlier: Vec<&Version> = self.live(subject, false).collect();
+    pub(super) fn faults_against_all(
+        &self,
+        subject: &str,
+        level: CompatibilityLevel,
+        schema: &Schema,
+    ) -> Vec<String> {
+        let mut earlier: Vec<&StoredVersion> = self.live(subject, false).collect();
         if !level.transitive() {
             earlier.drain(..earlier.len().saturating_sub(1));
         }
         earlier.iter().rev().flat_map(|old| self.faults_between(level, schema, old)).collect()
     }
 
-    fn faults_between(&self, level: Level, schema: &Schema, old: &Version) -> Vec<String> {
+    fn faults_between(&self, level: CompatibilityLevel, schema: &Schema, old: &StoredVersion) -> Vec<String> {
         let Some(earlier) = self.schema(old.id) else { return Vec::new() };
         let number = old.number;
         let faults = faults(level, schema, &earlier.schema);
@@ -254,23 +271,23 @@ impl Store {
         self.schemas.get(usize::try_from(id).ok()?.checked_sub(1)?)
     }
 
-    fn live(&self, subject: &str, deleted: bool) -> impl Iterator<Item = &Version> {
+    fn live(&self, subject: &str, deleted: bool) -> impl Iterator<Item = &StoredVersion> {
         let versions = self.subjects.get(subject).map(Vec::as_slice).unwrap_or_default();
         versions.iter().filter(move |version| deleted || !version.deleted)
     }
 
-    fn known(&self, subject: &str, deleted: bool) -> Result<(), Refusal> {
-        self.live(subject, deleted).next().map(|_| ()).ok_or_else(|| Refusal::no_subject(subject))
+    fn known(&self, subject: &str, deleted: bool) -> Result<(), RegistryRefusal> {
+        self.live(subject, deleted).next().map(|_| ()).ok_or_else(|| RegistryRefusal::no_subject(subject))
     }
 
-    fn find(&self, subject: &str, wanted: Wanted, deleted: bool) -> Option<&Version> {
+    fn find(&self, subject: &str, wanted: Wanted, deleted: bool) -> Option<&StoredVersion> {
         match wanted {
             Wanted::Latest => self.live(subject, deleted).last(),
             Wanted::Number(number) => self.live(subject, deleted).find(|version| version.number == number),
         }
     }
 
-    fn described(&self, subject: &str, version: &Version) -> Result<Value, Refusal> {
+    fn described(&self, subject: &str, version: &StoredVersion) -> Result<Value, RegistryRefusal> {
         let text = self.text(version.id)?;
         Ok(json!({"subject": subject, "version": version.number, "id": version.id, "schema": text}))
     }

@@ -27,7 +27,7 @@ impl Fixture {
         }
         let servers = kafka.bootstrap_servers();
         let producer = ClientConfig::new().set("bootstrap.servers", &servers).create().unwrap();
-        let consumer = Consumer::new(&Connection::new(servers, Default::default())).unwrap();
+        let consumer = Consumer::new(&ClusterConfig::new(servers, Default::default())).unwrap();
         Self { _kafka: kafka, producer, consumer }
     }
 
@@ -130,7 +130,8 @@ async fn a_following_reading_brings_what_is_added_with_all_of_it() {
 async fn no_broker_is_said_soon_and_with_the_reason() {
     // Bound and closed again, so nobody listens there.
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let consumer = Consumer::new(&Connection::new(format!("127.0.0.1:{port}"), Default::default())).unwrap();
+    let consumer =
+        Consumer::new(&ClusterConfig::new(format!("127.0.0.1:{port}"), Default::default())).unwrap();
     let began = Instant::now();
     let error = consumer.topics().await.unwrap_err().to_string();
     assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());

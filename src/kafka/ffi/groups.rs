@@ -18,7 +18,7 @@ use super::{OTHER, Owned, array, ask, fault, options, owned};
 
 /// A consumer group, in Kafka's own words.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Group {
+pub struct GroupDescription {
     /// `Stable`, `Empty`, `PreparingRebalance`, ...; `Unknown` for what librdkafka has no word for, as while
     /// a KIP-848 group assigns partitions anew.
     pub state: String,
@@ -36,7 +36,7 @@ pub(in crate::kafka) type Committed = Result<BTreeMap<(String, i32), i64>, Code>
 pub(in crate::kafka) fn groups(
     client: &Client<DefaultClientContext>,
     timeout: Duration,
-) -> anyhow::Result<BTreeMap<String, Group>> {
+) -> anyhow::Result<BTreeMap<String, GroupDescription>> {
     let operation = rd::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_LISTCONSUMERGROUPS;
     let options = options(client, operation, timeout)?;
     let event = ask(client, timeout, |client, queue| {
@@ -71,7 +71,7 @@ pub(in crate::kafka) fn groups(
             let protocol = rd::rd_kafka_ConsumerGroupListing_type(*group);
             let state = owned(rd::rd_kafka_consumer_group_state_name(state));
             let protocol = owned(rd::rd_kafka_consumer_group_type_name(protocol));
-            (name, Group { state, protocol })
+            (name, GroupDescription { state, protocol })
         }
     };
     Ok(listed.iter().map(group).collect())

@@ -13,19 +13,19 @@ use prost::Message as _;
 use reqwest::RequestBuilder;
 use serde::de::IgnoredAny;
 
-use crate::client::{self, Answer, AnswerError, JsonObject};
+use crate::client::{self, AnswerError, HttpAnswer, JsonObject};
 
 /// What the last answer was, in our words: the collector's may quote what they were sent.
 pub(super) type LastAnswer = Arc<Mutex<Result<usize, String>>>;
 
 /// Sends spans. Of an answer that counts, the exporter sees the status.
-pub(super) struct Client {
+pub(super) struct CollectorClient {
     pub(super) client: reqwest::Client,
     /// How many spans the collector has left out, or why none is known to be taken.
     pub(super) last: LastAnswer,
 }
 
-impl fmt::Debug for Client {
+impl fmt::Debug for CollectorClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.client.fmt(f)
     }
@@ -33,7 +33,7 @@ impl fmt::Debug for Client {
 
 type Answered<'a> = Pin<Box<dyn Future<Output = Result<Response<Bytes>, HttpError>> + Send + 'a>>;
 
-impl HttpClient for Client {
+impl HttpClient for CollectorClient {
     fn send_bytes<'s, 'a>(&'s self, request: Request<Bytes>) -> Answered<'a>
     where
         's: 'a,
@@ -43,7 +43,7 @@ impl HttpClient for Client {
     }
 }
 
-impl Client {
+impl CollectorClient {
     async fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
         let request = RequestBuilder::from_parts(self.client.clone(), request.try_into()?);
         let answer = match client::send(request).await {
@@ -75,7 +75,7 @@ impl Client {
 }
 
 /// How many spans the collector says that it has not taken.
-fn left_out(answer: &Answer) -> Result<usize, AnswerError> {
+fn left_out(answer: &HttpAnswer) -> Result<usize, AnswerError> {
     match ExportTraceServiceResponse::decode(&*answer.body) {
         Ok(response) if !answer.is_html() => {
             let left_out = response.partial_success.map_or(0, |partial| partial.rejected_spans);
@@ -112,7 +112,7 @@ mod tests {
     fn k1_what_a_collector_leaves_out_is_known_and_what_is_no_answer_of_one_is_none() {
         let left_out = |body: Vec<u8>| {
             let (status, headers) = (StatusCode::OK, http::HeaderMap::new());
-            super::left_out(&Answer { status, headers, body }).map_err(|error| error.to_string())
+            super::left_out(&HttpAnswer { status, headers, body }).map_err(|error| error.to_string())
         };
         for (rejected_spans, expected) in [(3, 3), (0, 0), (-1, 0)] {
             let error_message = "planted".to_owned();

@@ -21,7 +21,7 @@ use uuid::Uuid;
 
 use super::collect::{self, LastAnswer};
 use crate::client;
-use crate::config::{Loaded, Problems};
+use crate::config::{ConfigErrors, LoadedConfig};
 use crate::observe::metrics::{self, Dropped};
 
 /// Spans that may wait, at about 1 KiB each; past it they are dropped.
@@ -50,7 +50,7 @@ pub struct Collector {
 
 impl Collector {
     /// `None` where none is named.
-    pub fn read(loaded: &Loaded, problems: &mut Problems) -> Option<Self> {
+    pub fn read(loaded: &LoadedConfig, problems: &mut ConfigErrors) -> Option<Self> {
         let rules = &loaded.config.traces;
         let endpoint = rules.endpoint.as_ref()?;
         let mut headers = HeaderMap::new();
@@ -82,7 +82,7 @@ impl Collector {
         // The system's certificates are not needed, and a bare container has none.
         let client = if self.url.starts_with("http://") { client.tls_certs_only([]) } else { client };
         let client = client.build().context("the client of the collector of [traces]")?;
-        let client = collect::Client { client, last };
+        let client = collect::CollectorClient { client, last };
         let builder = SpanExporter::builder().with_http().with_http_client(client);
         let builder = builder.with_endpoint(&self.url).with_protocol(Protocol::HttpBinary);
         builder.with_timeout(EXPORT).build().context("the exporter of [traces]")
@@ -102,13 +102,13 @@ pub(super) fn resource() -> Resource {
 
 /// Takes finished spans; never waits.
 #[derive(Debug)]
-pub(super) struct Queue {
+pub(super) struct SpanQueue {
     spans: mpsc::Sender<SpanData>,
     /// Since it was last looked at.
     left_out: Arc<AtomicUsize>,
 }
 
-impl SpanProcessor for Queue {
+impl SpanProcessor for SpanQueue {
     fn on_start(&self, _: &mut Span, _: &Context) {}
 
     fn on_end(&self, span: SpanData) {
@@ -136,7 +136,7 @@ pub(super) struct Exports {
     last: LastAnswer,
     /// Sent, or dropped: the last spans are exported, and no more.
     stop: oneshot::Receiver<()>,
-    trouble: Trouble,
+    trouble: ExportTrouble,
 }
 
 impl Exports {
@@ -144,14 +144,14 @@ impl Exports {
         collector: &Collector,
         resource: &Resource,
         stop: oneshot::Receiver<()>,
-    ) -> anyhow::Result<(Queue, Self)> {
+    ) -> anyhow::Result<(SpanQueue, Self)> {
         let last = LastAnswer::new(Mutex::new(Ok(0)));
         let mut exporter = collector.exporter(last.clone())?;
         exporter.set_resource(resource);
         let (sender, spans) = mpsc::channel(QUEUE);
         let left_out = Arc::<AtomicUsize>::default();
-        let queue = Queue { spans: sender, left_out: left_out.clone() };
-        let (url, trouble) = (collector.url.clone(), Trouble::default());
+        let queue = SpanQueue { spans: sender, left_out: left_out.clone() };
+        let (url, trouble) = (collector.url.clone(), ExportTrouble::default());
         Ok((queue, Self { url, exporter, spans, left_out, last, stop, trouble }))
     }
 
@@ -218,13 +218,13 @@ async fn gather(spans: &mut mpsc::Receiver<SpanData>, batch: &mut Vec<SpanData>)
 
 /// What was said of the collector: a warning where it begins to fail, and not one for each batch.
 #[derive(Default)]
-struct Trouble {
+struct ExportTrouble {
     /// When it was last warned of, and when it last was seen.
     told: Option<Instant>,
     seen: Option<Instant>,
 }
 
-impl Trouble {
+impl ExportTrouble {
     fn tell(&mut self, url: &str, trouble: Option<String>) {
         let now = Instant::now();
         let past = |since: Option<Instant>| since.is_none_or(|since| now - since >= QUIET);

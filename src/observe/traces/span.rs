@@ -64,7 +64,7 @@ pub struct Outgoing<'a> {
 pub struct Sending(Span);
 
 /// What became of it.
-pub enum Sent {
+pub enum SendSpanEnd {
     /// In its topic: partition and offset, of the first of several.
     Published(i32, i64),
     /// In the spool; the drain publishes it later, under this span's `traceparent`.
@@ -216,7 +216,7 @@ impl Spans {
             KeyValue::new("hookstream.outcome", ending.outcome.label()),
         ]);
         if let Some(reason) = ending.reason {
-            let label = reason.row().label;
+            let label = reason.info().label;
             server.set_attribute(KeyValue::new("hookstream.reason", label));
             // As OpenTelemetry has it for servers: a 4xx is the client's error and not ours.
             if ending.status >= 500 {
@@ -256,12 +256,12 @@ impl Sending {
     }
 
     /// It is over.
-    pub fn end(mut self, sent: Sent) {
+    pub fn end(mut self, sent: SendSpanEnd) {
         match sent {
-            Sent::Published(partition, offset) => self.0.set_attributes(place(partition, offset)),
-            Sent::Spooled => self.0.set_attribute(KeyValue::new("hookstream.spooled", true)),
-            Sent::Failed(reason) => {
-                let label = reason.row().label;
+            SendSpanEnd::Published(partition, offset) => self.0.set_attributes(place(partition, offset)),
+            SendSpanEnd::Spooled => self.0.set_attribute(KeyValue::new("hookstream.spooled", true)),
+            SendSpanEnd::Failed(reason) => {
+                let label = reason.info().label;
                 self.0.set_attribute(KeyValue::new("error.type", label));
                 self.0.set_status(Status::error(label));
             }

@@ -1,13 +1,13 @@
 //! A subject as wished, and as it is.
 
-use super::{Action, Item, Kind, Step};
-use crate::schema::Loaded;
+use super::{Item, ItemKind, PlanAction, PlanStep};
+use crate::schema::SchemaEntry;
 use crate::schema::changes::FieldChange;
-use crate::schema::promoted::Promoted;
+use crate::schema::promoted_fields::Promoted;
 use crate::schema::registry::{AND_REGISTER, Listing};
 
 /// What the registry has of a subject.
-pub(in crate::provision) struct Known {
+pub(in crate::provision) struct RegisteredSubject {
     /// Where our schema stands in it.
     pub(in crate::provision) listing: Listing,
     /// The level that was set on the subject itself.
@@ -28,18 +28,22 @@ pub(in crate::provision) struct Latest {
 
 /// A subject with our schema, and what the registry has of it. With `auto_register` off, what is not there
 /// is told, and nothing is changed.
-pub(in crate::provision) fn subject(ours: &Loaded, known: Known, auto_register: bool) -> Item {
-    let Loaded { subject: name, text, level, .. } = ours;
-    let register = || Step::Register { subject: name.clone(), schema: text.clone(), level: *level };
+pub(in crate::provision) fn subject(
+    ours: &SchemaEntry,
+    known: RegisteredSubject,
+    auto_register: bool,
+) -> Item {
+    let SchemaEntry { subject: name, text, level, .. } = ours;
+    let register = || PlanStep::Register { subject: name.clone(), schema: text.clone(), level: *level };
     let unregistered = || {
         format!(
             "not registered, and [registry] auto_register is false: `hookstream provision --apply{AND_REGISTER}` registers it"
         )
     };
-    let mut item = Item::new(Kind::Subject, name, Action::Keep);
+    let mut item = Item::new(ItemKind::Subject, name, PlanAction::Keep);
     if known.listing == Listing::NoSubject {
         if auto_register {
-            item.action = Action::Create;
+            item.action = PlanAction::Create;
             item.change("schema", None, "version 1".into());
             item.change("compatibility", None, level.to_string());
             item.steps.push(register());
@@ -53,7 +57,7 @@ pub(in crate::provision) fn subject(ours: &Loaded, known: Known, auto_register: 
         let from = known.level.clone().unwrap_or_else(|| "the registry's default".into());
         if auto_register {
             item.change("compatibility", Some(from), level.to_string());
-            item.steps.push(Step::Level(name.clone(), *level));
+            item.steps.push(PlanStep::Level(name.clone(), *level));
         } else {
             item.left("compatibility", &from, level.as_str(), "[registry] auto_register is false");
         }

@@ -1,8 +1,8 @@
 use super::*;
 use crate::kafka::{Copies, Setting};
-use crate::schema::promoted::Promoted;
+use crate::schema::promoted_fields::Promoted;
 use crate::schema::registry::Listing;
-use crate::schema::{Loaded, shipped};
+use crate::schema::{SchemaEntry, shipped};
 
 const SAFE: Allowed = Allowed { repartition: false, removal: false };
 const ALL: Allowed = Allowed { repartition: true, removal: true };
@@ -22,7 +22,7 @@ fn wished(policy: &str, retention: &str) -> NewTopic {
 }
 
 /// One that is as `wished("compact,delete", "1000")`, but for these.
-fn actual(but: &[(&str, &str)]) -> Shape {
+fn actual(but: &[(&str, &str)]) -> TopicDescription {
     let base = [
         ("min.insync.replicas", "2"),
         ("max.message.bytes", "2000000"),
@@ -34,15 +34,15 @@ fn actual(but: &[(&str, &str)]) -> Shape {
         .chain(but)
         .map(|(key, value)| ((*key).to_owned(), Setting { value: (*value).to_owned(), own: true }));
     let copies = Copies { replication: 3, min_insync: Some(2) };
-    Shape { partitions: 6, copies, settings: settings.collect() }
+    TopicDescription { partitions: 6, copies, settings: settings.collect() }
 }
 
 /// `CHANGE` or `left` for the only difference, or nothing.
 fn verdict(item: &Item) -> &'static str {
     match (item.changes.len(), item.left.len(), item.action) {
-        (0, 0, Action::Keep) => "",
-        (0, 1, Action::Keep) => "left",
-        (1, 0, Action::Change) => "CHANGE",
+        (0, 0, PlanAction::Keep) => "",
+        (0, 1, PlanAction::Keep) => "left",
+        (1, 0, PlanAction::Change) => "CHANGE",
         _ => panic!("{item:?}"),
     }
 }
@@ -80,7 +80,7 @@ fn partitions_grow_with_the_flag_only_and_copies_never_move() {
     few.partitions = 3;
     assert_eq!(verdict(&topic(&wished("compact,delete", "1000"), Some(&few), SAFE)), "left");
     let item = topic(&wished("compact,delete", "1000"), Some(&few), ALL);
-    assert_eq!((verdict(&item), &item.steps[..]), ("CHANGE", &[Step::Partitions("a.b".into(), 6)][..]));
+    assert_eq!((verdict(&item), &item.steps[..]), ("CHANGE", &[PlanStep::Partitions("a.b".into(), 6)][..]));
     few.partitions = 9;
     assert_eq!(verdict(&topic(&wished("compact,delete", "1000"), Some(&few), ALL)), "left");
 
@@ -107,21 +107,21 @@ fn what_somebody_else_has_set_is_named_and_what_cannot_be_read_is_a_fault() {
 #[test]
 fn a_missing_topic_is_created_whole() {
     let item = topic(&wished("delete", "-1"), None, SAFE);
-    assert_eq!((item.action, item.changes.len()), (Action::Create, 6));
-    assert_eq!(item.steps, [Step::Create(wished("delete", "-1"))]);
+    assert_eq!((item.action, item.changes.len()), (PlanAction::Create, 6));
+    assert_eq!(item.steps, [PlanStep::Create(wished("delete", "-1"))]);
 }
 
-fn ours(level: Level) -> Loaded {
+fn ours(level: CompatibilityLevel) -> SchemaEntry {
     let text = shipped::generic("a", "b");
     let schema = shipped::parse(&text).unwrap();
     let (source, event_type) = ("a".into(), "b".into());
-    Loaded { subject: "s".into(), source, event_type, level, file: None, text, schema }
+    SchemaEntry { subject: "s".into(), source, event_type, level, file: None, text, schema }
 }
 
-fn known(listing: Listing, level: Option<&str>) -> Known {
+fn known(listing: Listing, level: Option<&str>) -> RegisteredSubject {
     let latest = Latest { version: 3, fields: Vec::new(), promoted: Vec::new(), demoted: Vec::new() };
     let latest = matches!(listing, Listing::Other { .. }).then_some(latest);
-    Known { listing, level: level.map(str::to_owned), latest }
+    RegisteredSubject { listing, level: level.map(str::to_owned), latest }
 }
 
 fn fits() -> Listing {
@@ -130,33 +130,33 @@ fn fits() -> Listing {
 
 #[test]
 fn a_subject_gets_its_level_before_its_schema_and_one_that_does_not_fit_gets_none() {
-    let ours = ours(Level::FullTransitive);
+    let ours = ours(CompatibilityLevel::FullTransitive);
     let subject = |known| subject(&ours, known, true);
     let item = subject(known(Listing::NoSubject, None));
-    assert_eq!((item.action, item.steps.len()), (Action::Create, 1));
+    assert_eq!((item.action, item.steps.len()), (PlanAction::Create, 1));
     let item = subject(known(Listing::Registered(1), Some("FULL_TRANSITIVE")));
-    assert_eq!((item.action, item.steps.len()), (Action::Keep, 0));
+    assert_eq!((item.action, item.steps.len()), (PlanAction::Keep, 0));
 
     let item = subject(known(fits(), Some("BACKWARD")));
-    let level = Level::FullTransitive;
-    let register = Step::Register { subject: "s".into(), schema: ours.text.clone(), level };
+    let level = CompatibilityLevel::FullTransitive;
+    let register = PlanStep::Register { subject: "s".into(), schema: ours.text.clone(), level };
     assert_eq!(
         (item.action, &item.steps[..]),
-        (Action::Change, &[Step::Level("s".into(), level), register][..])
+        (PlanAction::Change, &[PlanStep::Level("s".into(), level), register][..])
     );
     assert_eq!(item.changes[1].note.as_deref(), Some("BACKWARD: compatible"));
     assert_eq!(item.notes.len(), 1, "the fields are the same");
 
     let why = vec!["field x".to_owned()];
     let item = subject(known(Listing::Other { compatible: false, why }, Some("FULL_TRANSITIVE")));
-    assert_eq!((item.action, item.steps.len(), &*item.faults[1]), (Action::Keep, 0, "field x"));
+    assert_eq!((item.action, item.steps.len(), &*item.faults[1]), (PlanAction::Keep, 0, "field x"));
 }
 
 #[test]
 fn the_level_that_is_wished_is_set_and_a_stricter_one_is_lowered_to_it() {
-    let ours = ours(Level::BackwardTransitive);
+    let ours = ours(CompatibilityLevel::BackwardTransitive);
     let item = subject(&ours, known(Listing::Registered(1), Some("FULL_TRANSITIVE")), true);
-    assert_eq!(item.steps, [Step::Level("s".into(), Level::BackwardTransitive)]);
+    assert_eq!(item.steps, [PlanStep::Level("s".into(), CompatibilityLevel::BackwardTransitive)]);
     assert_eq!(item.changes[0].to, "BACKWARD_TRANSITIVE");
     let item = subject(&ours, known(Listing::Registered(1), None), true);
     assert_eq!(item.changes[0].from.as_deref(), Some("the registry's default"));
@@ -164,10 +164,10 @@ fn the_level_that_is_wished_is_set_and_a_stricter_one_is_lowered_to_it() {
 
 #[test]
 fn where_schemas_are_never_registered_what_is_missing_is_told_and_nothing_is_done() {
-    let ours = ours(Level::FullTransitive);
+    let ours = ours(CompatibilityLevel::FullTransitive);
     for listing in [Listing::NoSubject, fits()] {
         let item = subject(&ours, known(listing, Some("FULL_TRANSITIVE")), false);
-        assert_eq!((item.action, item.steps.len(), item.faults.len()), (Action::Keep, 0, 1), "{item:?}");
+        assert_eq!((item.action, item.steps.len(), item.faults.len()), (PlanAction::Keep, 0, 1), "{item:?}");
         assert!(item.faults[0].contains("`hookstream provision --apply -X registry.auto_register=true`"));
     }
     let item = subject(&ours, known(Listing::Registered(1), Some("NONE")), false);
@@ -188,8 +188,11 @@ fn consumers_are_told_what_moves_out_of_additional_fields_and_into_it() {
         promoted: vec![moved("new")],
         demoted: vec![moved("gone")],
     };
-    let item =
-        subject(&ours(Level::FullTransitive), Known { latest: Some(latest), ..known(fits(), None) }, true);
+    let item = subject(
+        &ours(CompatibilityLevel::FullTransitive),
+        RegisteredSubject { latest: Some(latest), ..known(fits(), None) },
+        true,
+    );
     assert_eq!(
         item.notes,
         [

@@ -2,9 +2,9 @@
 
 use serde_json::value::RawValue;
 
-use super::propose::Field;
-use super::tree::{self, Layout};
-use crate::json::{self, Kind, Object};
+use super::propose::ProposedField;
+use super::tree::{self, PrintLayout};
+use crate::json::{self, JsonKind, Object};
 
 /// The text with `fields` added to the record of the full name `home`: behind its last field, or, in the
 /// root, before `additional_fields`, which stands last. They look like their neighbours: on lines of their
@@ -12,7 +12,7 @@ use crate::json::{self, Kind, Object};
 ///
 /// # Errors
 /// Half a sentence where the text has no such record, or a key twice.
-pub fn insert(text: &str, home: &str, fields: &[Field], doc: &str) -> Result<String, String> {
+pub fn insert(text: &str, home: &str, fields: &[ProposedField], doc: &str) -> Result<String, String> {
     let twice = |_| "a key stands twice in one of its objects".to_owned();
     let root = json::check(text.as_bytes()).map_err(|fault| format!("it is no JSON: {fault}"))?;
     let list = find(root, home, "").map_err(twice)?;
@@ -31,7 +31,7 @@ pub fn insert(text: &str, home: &str, fields: &[Field], doc: &str) -> Result<Str
     let above: &str = above.get(..above.len() - above.trim_start().len()).unwrap_or_default();
     let unit = indent.and_then(|indent| indent.strip_prefix(above)).filter(|unit| !unit.is_empty());
     let end = if text.contains("\r\n") { "\r\n" } else { "\n" };
-    let layout = Layout { unit: tall.then_some(unit.unwrap_or("  ")), end };
+    let layout = PrintLayout { unit: tall.then_some(unit.unwrap_or("  ")), end };
 
     let separator = indent.map_or_else(|| ", ".to_owned(), |indent| format!(",{end}{indent}"));
     let mut added = String::new();
@@ -61,9 +61,9 @@ fn find<'t>(
     home: &str,
     namespace: &str,
 ) -> Result<Option<&'t RawValue>, crate::outcome::Fault> {
-    let inside = match Kind::of(raw) {
-        Kind::Array => json::elements(raw).unwrap_or_default(),
-        Kind::Object => Vec::new(),
+    let inside = match JsonKind::of(raw) {
+        JsonKind::Array => json::elements(raw).unwrap_or_default(),
+        JsonKind::Object => Vec::new(),
         _ => return Ok(None),
     };
     for element in inside {
@@ -101,14 +101,14 @@ fn is_named(field: &RawValue, name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::propose::Type;
+    use super::super::propose::ProposedType;
     use super::*;
     use crate::schema::shipped;
 
     const DOC: &str = "Seen since 2026-11-20; not described yet.";
 
-    fn field(key: &str, name: &str, is: Type) -> Field {
-        Field { name: name.into(), key: key.into(), is }
+    fn field(key: &str, name: &str, is: ProposedType) -> ProposedField {
+        ProposedField { name: name.into(), key: key.into(), is }
     }
 
     fn lines_added(before: &str, after: &str) -> Vec<String> {
@@ -128,12 +128,16 @@ mod tests {
     #[test]
     fn fields_join_the_nested_record_in_the_house_form() {
         let text = include_str!("../../../schemas/datagrid/batch_prediction.avsc");
-        let inner = Type::Record {
+        let inner = ProposedType::Record {
             name: "BatchPredictionErrorSource".into(),
-            fields: vec![field("retry-after", "retry_after", Type::Double)],
+            fields: vec![field("retry-after", "retry_after", ProposedType::Double)],
         };
         let fields = [
-            field("tags", "tags", Type::Array { items: Box::new(Type::String), nullable: false }),
+            field(
+                "tags",
+                "tags",
+                ProposedType::Array { items: Box::new(ProposedType::String), nullable: false },
+            ),
             field("source", "source", inner),
         ];
         let after = insert(text, "hookstream.datagrid.BatchPredictionError", &fields, DOC).unwrap();
@@ -175,7 +179,7 @@ mod tests {
     #[test]
     fn fields_of_the_root_stand_before_additional_fields() {
         let text = include_str!("../../../schemas/grapevine/document.changed.avsc");
-        let fields = [field("region", "region", Type::String)];
+        let fields = [field("region", "region", ProposedType::String)];
         let after = insert(text, "hookstream.grapevine.DocumentChanged", &fields, DOC).unwrap();
         assert!(lines_added(text, &after).contains(&"      \"name\": \"region\",".to_owned()));
         let (before, behind) = after.split_once("\"region\"").unwrap();
@@ -184,7 +188,7 @@ mod tests {
 
     #[test]
     fn other_layouts_stay_what_they_are() {
-        let is = || vec![field("b", "b", Type::Long)];
+        let is = || vec![field("b", "b", ProposedType::Long)];
         let one = r#"{"type":"record","name":"a.R","fields":[{"name":"x","type":"int"}]}"#;
         assert_eq!(
             insert(one, "a.R", &is(), "D.").unwrap(),
@@ -206,7 +210,7 @@ mod tests {
                 {"type":"record","name":"In","fields":[{"name":"R","type":"int"}]}}}]},
             {"name":"y","type":{"type":"record","name":"b.In","fields":[{"name":"z","type":"int"}]}}]}"#;
         let added = |home: &str| {
-            let after = insert(text, home, &[field("new", "new", Type::Long)], "D.");
+            let after = insert(text, home, &[field("new", "new", ProposedType::Long)], "D.");
             after.map(|after| after.find("\"new\"").unwrap())
         };
         let (inner, other, root) = (added("a.In").unwrap(), added("b.In").unwrap(), added("a.R").unwrap());

@@ -9,7 +9,7 @@ use crate::schema::annotation::Annotations;
 
 /// What a schema says of a pointer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum SchemaPath {
     /// A field of this type reads it.
     Field {
         /// With `*` for an array's index and a map's key.
@@ -44,7 +44,7 @@ impl<'s> Fields<'s> {
     }
 
     /// Looks a pointer from the body's root up. `None` where it is no pointer, or the schema no record.
-    pub fn find(&self, pointer: &str) -> Option<Place> {
+    pub fn find(&self, pointer: &str) -> Option<SchemaPath> {
         let parsed = Pointer::parse(pointer)?;
         let (names, Schema::Record(root)) = (parsed.names(), self.schema) else { return None };
         let mut way = Way::default();
@@ -84,18 +84,18 @@ impl<'s> Fields<'s> {
     }
 
     /// What the envelope reads, and its field cannot give back.
-    fn envelope(&self, parsed: &Pointer, root: &RecordSchema, pointer: &str) -> Option<Place> {
+    fn envelope(&self, parsed: &Pointer, root: &RecordSchema, pointer: &str) -> Option<SchemaPath> {
         let Places { id, event_type, time, .. } = self.places;
         let parts = [("id", id), ("type", event_type), ("time", time)];
         let (name, _) = parts.into_iter().find(|(_, place)| place.as_ref() == Some(parsed))?;
         let field = root.fields.iter().find(|field| field.name == name)?;
         let (path, is) = (vec![name.to_owned()], type_of(&self.resolved, &field.schema));
-        Some(Place::Field { pointer: pointer.to_owned(), path, is })
+        Some(SchemaPath::Field { pointer: pointer.to_owned(), path, is })
     }
 
-    fn below(&self, schema: &'s Schema, names: &[String], mut way: Way) -> Place {
+    fn below(&self, schema: &'s Schema, names: &[String], mut way: Way) -> SchemaPath {
         let Some((first, rest)) = names.split_first() else {
-            return Place::Field {
+            return SchemaPath::Field {
                 is: type_of(&self.resolved, schema),
                 pointer: way.pointer,
                 path: way.path,
@@ -176,9 +176,9 @@ impl Way {
         self.path.push(name.to_owned());
     }
 
-    fn end(mut self, home: Option<&Name>, names: &[String]) -> Place {
+    fn end(mut self, home: Option<&Name>, names: &[String]) -> SchemaPath {
         names.iter().for_each(|name| push_pointer(&mut self.pointer, name));
-        Place::New {
+        SchemaPath::New {
             pointer: self.pointer,
             home: home.map(|name| name.fullname(None)),
             names: names.to_vec(),

@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 
 use super::edit::offset;
-use super::propose::{LeftOut, Proposal, Type, propose};
-use super::shape::Shape;
-use super::tree::{self, Layout, Tree};
+use super::propose::{LeftOut, Proposal, ProposedType, propose};
+use super::shape::ObservedShape;
+use super::tree::{self, JsonPrinter, PrintLayout};
 use crate::envelope::Places;
 use crate::json::{self, Object, Pointer};
 use crate::names;
@@ -22,7 +22,7 @@ const ADDITIONAL: &str = "JSON pointer from the root of the delivery's body -> J
 /// # Errors
 /// Half a sentence where `data` was no object.
 pub fn infer(
-    mut body: Shape,
+    mut body: ObservedShape,
     source: &str,
     event_type: &str,
     places: &Places,
@@ -54,17 +54,20 @@ pub fn infer(
     left_out.extend(beside.left_out);
     times.extend(beside.times);
 
-    let record = Type::Record { name: format!("{name}Data"), fields };
-    let mut trees: Vec<Tree> =
+    let record = ProposedType::Record { name: format!("{name}Data"), fields };
+    let mut trees: Vec<JsonPrinter> =
         beside.fields.iter().map(|field| tree::field(field, &namespace, NOT_YET)).collect();
-    trees.push(Tree::Object(vec![
-        ("name", Tree::text("data")),
+    trees.push(JsonPrinter::Object(vec![
+        ("name", JsonPrinter::text("data")),
         ("type", tree::type_of(&record, &namespace, NOT_YET)),
-        ("doc", Tree::text(DATA)),
+        ("doc", JsonPrinter::text(DATA)),
     ]));
-    let map = Tree::Object(vec![("type", Tree::text("map")), ("values", Tree::text("string"))]);
+    let map = JsonPrinter::Object(vec![
+        ("type", JsonPrinter::text("map")),
+        ("values", JsonPrinter::text("string")),
+    ]);
     let mut text = head(source, event_type).ok_or("the generic schema has no data")?;
-    let layout = Layout { unit: Some("  "), end: "\n" };
+    let layout = PrintLayout { unit: Some("  "), end: "\n" };
     for tree in &trees {
         tree.write(&mut text, &layout, "    ");
         text.push_str(",\n    ");
@@ -99,7 +102,7 @@ fn head(source: &str, event_type: &str) -> Option<String> {
 }
 
 /// What stands at a pointer, taken out; the whole of it for the empty one.
-fn taken(shape: &mut Shape, pointer: &Pointer) -> Option<Shape> {
+fn taken(shape: &mut ObservedShape, pointer: &Pointer) -> Option<ObservedShape> {
     let Some((last, way)) = pointer.names().split_last() else { return Some(std::mem::take(shape)) };
     let mut shape = shape;
     for name in way {
@@ -109,7 +112,7 @@ fn taken(shape: &mut Shape, pointer: &Pointer) -> Option<Shape> {
 }
 
 /// Drops what stands there, and each object on the way that has nothing else.
-fn drop_at(shape: &mut Shape, names: &[String]) {
+fn drop_at(shape: &mut ObservedShape, names: &[String]) {
     match names {
         [] => {}
         [last] => {

@@ -5,10 +5,10 @@ use std::collections::HashMap;
 use apache_avro::Schema;
 use serde_json::value::RawValue;
 
-use super::fields::{Fields, Place};
-use super::table::{Standing, Table};
+use super::fields::{Fields, SchemaPath};
+use super::table::{DriftTable, FieldState};
 use crate::envelope::Places;
-use crate::json::{self, Kind, Object};
+use crate::json::{self, JsonKind, Object};
 
 /// Pointers whose place is remembered: most come again in each record. An index in it makes a new one.
 const MAX_KNOWN: usize = 10_000;
@@ -20,28 +20,28 @@ const MAX_LENGTH: usize = 256;
 pub struct Observer<'s> {
     today: Fields<'s>,
     places: &'s Places,
-    known: HashMap<(u32, String), Known>,
-    table: Table,
+    known: HashMap<(u32, String), Resolved>,
+    table: DriftTable,
 }
 
 /// Where a pointer stands in the schema that its record was written with, else in that of today.
 #[derive(Clone)]
-enum Known {
-    Then(Place),
-    Today(Place),
+enum Resolved {
+    Then(SchemaPath),
+    Today(SchemaPath),
     Nowhere,
 }
 
 impl<'s> Observer<'s> {
     /// `today` is the schema that serves the type now. `None` where a name of it is not known.
     pub fn new(today: &'s Schema, places: &'s Places) -> Option<Self> {
-        let (known, table) = (HashMap::new(), Table::default());
+        let (known, table) = (HashMap::new(), DriftTable::default());
         Some(Self { today: Fields::new(today, places)?, places, known, table })
     }
 
     /// Takes a record, decoded ([`crate::schema::decode::json`]), with the schema that it was written
     /// with, that one's id and its timestamp in milliseconds since 1970.
-    pub fn see(&mut self, id: u32, writer: &Schema, decoded: &str, time: Option<i64>) {
+    pub fn observe(&mut self, id: u32, writer: &Schema, decoded: &str, time: Option<i64>) {
         self.table.next_record();
         let Ok(raw) = serde_json::from_str::<&RawValue>(decoded) else { return };
         let Ok(Some(root)) = Object::open(raw) else { return };
@@ -57,33 +57,41 @@ impl<'s> Observer<'s> {
     }
 
     /// What was seen.
-    pub fn table(&self) -> &Table {
+    pub fn table(&self) -> &DriftTable {
         &self.table
     }
 
-    fn standing(&mut self, id: u32, writer: &Schema, pointer: &str, record: &RawValue) -> (String, Standing) {
+    fn standing(
+        &mut self,
+        id: u32,
+        writer: &Schema,
+        pointer: &str,
+        record: &RawValue,
+    ) -> (String, FieldState) {
         match self.place(id, writer, pointer) {
-            Known::Then(Place::Field { pointer, path, is }) => {
+            Resolved::Then(SchemaPath::Field { pointer, path, is }) => {
                 let value = below(record, &path);
-                let null = value.is_none_or(|value| Kind::of(value) == Kind::Null);
-                (pointer, if null { Standing::Misfit { is } } else { Standing::Rounded { is } })
+                let null = value.is_none_or(|value| JsonKind::of(value) == JsonKind::Null);
+                (pointer, if null { FieldState::Misfit { is } } else { FieldState::Rounded { is } })
             }
-            Known::Today(Place::Field { pointer, .. }) => (pointer, Standing::Former),
-            Known::Then(Place::New { pointer, home, names })
-            | Known::Today(Place::New { pointer, home, names }) => (pointer, Standing::New { home, names }),
-            Known::Nowhere => (pointer.to_owned(), Standing::New { home: None, names: Vec::new() }),
+            Resolved::Today(SchemaPath::Field { pointer, .. }) => (pointer, FieldState::Former),
+            Resolved::Then(SchemaPath::New { pointer, home, names })
+            | Resolved::Today(SchemaPath::New { pointer, home, names }) => {
+                (pointer, FieldState::New { home, names })
+            }
+            Resolved::Nowhere => (pointer.to_owned(), FieldState::New { home: None, names: Vec::new() }),
         }
     }
 
-    fn place(&mut self, id: u32, writer: &Schema, pointer: &str) -> Known {
+    fn place(&mut self, id: u32, writer: &Schema, pointer: &str) -> Resolved {
         let key = (id, pointer.to_owned());
         if let Some(known) = self.known.get(&key) {
             return known.clone();
         }
         let then = Fields::new(writer, self.places).and_then(|fields| fields.find(pointer));
         let known = match then {
-            Some(field @ Place::Field { .. }) => Known::Then(field),
-            _ => self.today.find(pointer).map_or(Known::Nowhere, Known::Today),
+            Some(field @ SchemaPath::Field { .. }) => Resolved::Then(field),
+            _ => self.today.find(pointer).map_or(Resolved::Nowhere, Resolved::Today),
         };
         if self.known.len() < MAX_KNOWN && pointer.len() <= MAX_LENGTH {
             self.known.insert(key, known.clone());
@@ -95,8 +103,8 @@ impl<'s> Observer<'s> {
 /// What stands in a decoded record at names, indexes and keys.
 fn below<'d>(raw: &'d RawValue, path: &[String]) -> Option<&'d RawValue> {
     let Some((first, rest)) = path.split_first() else { return Some(raw) };
-    let next = match Kind::of(raw) {
-        Kind::Array => json::elements(raw)?.get(first.parse::<usize>().ok()?).copied(),
+    let next = match JsonKind::of(raw) {
+        JsonKind::Array => json::elements(raw)?.get(first.parse::<usize>().ok()?).copied(),
         _ => Object::open(raw).ok()??.get(first),
     };
     below(next?, rest)
@@ -127,7 +135,7 @@ mod tests {
         let mut observer = Observer::new(&today, &places).unwrap();
         let mut see = |id, writer, data: &str, kept: &str| {
             let record = format!(r#"{{"time":5,"data":{data},"additional_fields":{kept}}}"#);
-            observer.see(id, writer, &record, Some(1_000));
+            observer.observe(id, writer, &record, Some(1_000));
         };
         see(
             1,
@@ -143,10 +151,10 @@ mod tests {
             .rows()
             .map(|row| {
                 let standing = match &row.standing {
-                    Standing::New { home, .. } => format!("new in {}", home.as_deref().unwrap_or("?")),
-                    Standing::Misfit { is } => format!("misfit {is}"),
-                    Standing::Rounded { is } => format!("rounded {is}"),
-                    Standing::Former => "former".into(),
+                    FieldState::New { home, .. } => format!("new in {}", home.as_deref().unwrap_or("?")),
+                    FieldState::Misfit { is } => format!("misfit {is}"),
+                    FieldState::Rounded { is } => format!("rounded {is}"),
+                    FieldState::Former => "former".into(),
                 };
                 format!("{} {standing}: {}", row.pointer, row.shape.told())
             })

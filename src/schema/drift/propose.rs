@@ -3,13 +3,13 @@
 
 use std::collections::BTreeSet;
 
-use super::shape::{JsonType, Shape};
+use super::shape::{JsonType, ObservedShape};
 use crate::json::push_pointer;
 use crate::names;
 
 /// An Avro type for what was seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Type {
+pub enum ProposedType {
     /// `boolean`
     Boolean,
     /// `long`
@@ -21,7 +21,7 @@ pub enum Type {
     /// An array.
     Array {
         /// What its elements are.
-        items: Box<Type>,
+        items: Box<ProposedType>,
         /// Whether an element was null.
         nullable: bool,
     },
@@ -30,11 +30,11 @@ pub enum Type {
         /// Without the namespace.
         name: String,
         /// Each nullable.
-        fields: Vec<Field>,
+        fields: Vec<ProposedField>,
     },
 }
 
-impl Type {
+impl ProposedType {
     /// For people: `string`, `array of record`.
     pub fn told(&self) -> String {
         match self {
@@ -50,13 +50,13 @@ impl Type {
 
 /// A nullable field with default null.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Field {
+pub struct ProposedField {
     /// Its name in Avro.
     pub name: String,
     /// The member's key in JSON.
     pub key: String,
     /// Its type beside null.
-    pub is: Type,
+    pub is: ProposedType,
 }
 
 /// A place that gets no field.
@@ -72,7 +72,7 @@ pub struct LeftOut {
 #[derive(Debug, Default)]
 pub struct Proposal {
     /// In the order in which they came.
-    pub fields: Vec<Field>,
+    pub fields: Vec<ProposedField>,
     /// What gets none, and stays in `additional_fields`.
     pub left_out: Vec<LeftOut>,
     /// Fields of text that was an RFC 3339 time whenever it came: a person may want another type.
@@ -82,28 +82,34 @@ pub struct Proposal {
 /// Fields for the members of `shape`. `pointer` is where the record stands in the body, `home` its name,
 /// `taken` the names of the fields that it has, `used` those of all records of the schema, which grow.
 pub fn propose(
-    shape: &Shape,
+    shape: &ObservedShape,
     pointer: &str,
     home: &str,
     taken: &[&str],
     used: &mut BTreeSet<String>,
 ) -> Proposal {
     let mut proposal = Proposal::default();
-    let mut maker = Maker { used, left_out: &mut proposal.left_out, times: &mut proposal.times };
+    let mut maker = Proposer { used, left_out: &mut proposal.left_out, times: &mut proposal.times };
     // `BatchPredictionData` of `BatchPrediction`: as a person would name what is in it.
     let base = home.strip_suffix("Data").filter(|base| !base.is_empty()).unwrap_or(home);
     proposal.fields = maker.fields(shape, pointer, base, taken);
     proposal
 }
 
-struct Maker<'m> {
+struct Proposer<'m> {
     used: &'m mut BTreeSet<String>,
     left_out: &'m mut Vec<LeftOut>,
     times: &'m mut Vec<String>,
 }
 
-impl Maker<'_> {
-    fn fields(&mut self, shape: &Shape, pointer: &str, base: &str, taken: &[&str]) -> Vec<Field> {
+impl Proposer<'_> {
+    fn fields(
+        &mut self,
+        shape: &ObservedShape,
+        pointer: &str,
+        base: &str,
+        taken: &[&str],
+    ) -> Vec<ProposedField> {
         let mut names: BTreeSet<String> = taken.iter().map(|name| (*name).to_owned()).collect();
         let mut fields = Vec::with_capacity(shape.members.len());
         for (key, member) in &shape.members {
@@ -114,10 +120,10 @@ impl Maker<'_> {
             match self.type_of(member, &at, &format!("{base}.{name}")) {
                 Ok(is) => {
                     names.insert(name.clone());
-                    if is == Type::String && member.is_time() {
+                    if is == ProposedType::String && member.is_time() {
                         self.times.push(at);
                     }
-                    fields.push(Field { name, key: key.clone(), is });
+                    fields.push(ProposedField { name, key: key.clone(), is });
                 }
                 Err(why) => {
                     // It says enough for what is below.
@@ -129,24 +135,24 @@ impl Maker<'_> {
         fields
     }
 
-    fn type_of(&mut self, shape: &Shape, at: &str, path: &str) -> Result<Type, String> {
+    fn type_of(&mut self, shape: &ObservedShape, at: &str, path: &str) -> Result<ProposedType, String> {
         let types: Vec<JsonType> =
             shape.types.iter().copied().filter(|seen| *seen != JsonType::Null).collect();
         Ok(match types.as_slice() {
             [] => return Err("only null was seen".into()),
-            [JsonType::Boolean] => Type::Boolean,
-            [JsonType::Integer] => Type::Long,
-            [JsonType::Integer, JsonType::Number] | [JsonType::Number] => Type::Double,
+            [JsonType::Boolean] => ProposedType::Boolean,
+            [JsonType::Integer] => ProposedType::Long,
+            [JsonType::Integer, JsonType::Number] | [JsonType::Number] => ProposedType::Double,
             [JsonType::Huge] | [JsonType::Integer, JsonType::Huge] => {
                 return Err("integers of more than 64 bits: a decimal may fit them".into());
             }
-            [JsonType::String] => Type::String,
+            [JsonType::String] => ProposedType::String,
             [JsonType::Array] => {
                 let Some(items) = &shape.items else { return Err("only empty arrays were seen".into()) };
                 let nullable = items.types.contains(&JsonType::Null);
                 let items = self.type_of(items, &format!("{at}/*"), path);
                 let items = Box::new(items.map_err(|why| format!("of its elements {why}"))?);
-                Type::Array { items, nullable }
+                ProposedType::Array { items, nullable }
             }
             [JsonType::Object] => {
                 if let Some(why) = shape.unclear {
@@ -158,7 +164,7 @@ impl Maker<'_> {
                     return Err("no member of its objects is clear".into());
                 }
                 self.used.insert(name.clone());
-                Type::Record { name, fields }
+                ProposedType::Record { name, fields }
             }
             _ => return Err(format!("the types differ: {}", shape.told())),
         })
@@ -197,7 +203,7 @@ mod tests {
         propose(&shape(texts), "/data", "BatchPredictionData", &["id", "order_no"], &mut used)
     }
 
-    fn one(text: &str) -> Result<Type, String> {
+    fn one(text: &str) -> Result<ProposedType, String> {
         let mut proposal = proposed(&[text]);
         match proposal.fields.pop() {
             Some(field) => Ok(field.is),
@@ -207,15 +213,15 @@ mod tests {
 
     #[test]
     fn each_clear_type_has_a_field() {
-        let array = |items, nullable| Type::Array { items: Box::new(items), nullable };
+        let array = |items, nullable| ProposedType::Array { items: Box::new(items), nullable };
         for (text, is) in [
-            ("\"x\"", Type::String),
-            ("true", Type::Boolean),
-            ("1.0", Type::Long),
-            ("1.5", Type::Double),
-            ("[1, 0.5]", array(Type::Double, false)),
-            ("[\"a\", null]", array(Type::String, true)),
-            ("[[1]]", array(array(Type::Long, false), false)),
+            ("\"x\"", ProposedType::String),
+            ("true", ProposedType::Boolean),
+            ("1.0", ProposedType::Long),
+            ("1.5", ProposedType::Double),
+            ("[1, 0.5]", array(ProposedType::Double, false)),
+            ("[\"a\", null]", array(ProposedType::String, true)),
+            ("[[1]]", array(array(ProposedType::Long, false), false)),
         ] {
             assert_eq!(one(&format!("{{\"a\":{text}}}")), Ok(is), "{text}");
         }
@@ -245,7 +251,9 @@ mod tests {
             r#"{"error":{"code":7,"at":"2026-01-02T03:04:05Z","odd":[]}}"#,
             r#"{"error":{"code":8,"steps":[{"n":1,"m":null}]}}"#,
         ]);
-        let [Field { name, key, is: Type::Record { name: record, fields } }] = fields.as_slice() else {
+        let [ProposedField { name, key, is: ProposedType::Record { name: record, fields } }] =
+            fields.as_slice()
+        else {
             panic!("{fields:?}")
         };
         assert_eq!((name.as_str(), key.as_str()), ("error", "error"));

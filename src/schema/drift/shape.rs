@@ -2,9 +2,9 @@
 
 use serde_json::value::RawValue;
 
-use crate::json::{self, Kind, Object};
-use crate::schema::instant::{self, Unit};
+use crate::json::{self, JsonKind, Object};
 use crate::schema::number;
+use crate::schema::timestamp::{self, Unit};
 
 /// An object with more different names than this is most likely a map, whose names are data.
 const MAX_MEMBERS: usize = 200;
@@ -14,15 +14,15 @@ const MAX_NAMES: usize = 1 << 20;
 
 /// What is left of the room for names.
 #[derive(Debug)]
-pub struct Budget(usize);
+pub struct NameBudget(usize);
 
-impl Default for Budget {
+impl Default for NameBudget {
     fn default() -> Self {
         Self(MAX_NAMES)
     }
 }
 
-impl Budget {
+impl NameBudget {
     /// Room for one more name; false where there is none.
     pub fn take(&mut self, name: &str) -> bool {
         let left = self.0.checked_sub(name.len());
@@ -54,16 +54,16 @@ pub enum JsonType {
 
 impl JsonType {
     fn of(raw: &RawValue) -> Self {
-        match Kind::of(raw) {
-            Kind::Null => Self::Null,
-            Kind::Boolean => Self::Boolean,
-            Kind::Number if number::integer(raw.get()).is_some() => Self::Integer,
+        match JsonKind::of(raw) {
+            JsonKind::Null => Self::Null,
+            JsonKind::Boolean => Self::Boolean,
+            JsonKind::Number if number::integer(raw.get()).is_some() => Self::Integer,
             // Past a long in any spelling; 10^38 and on is not told from a fraction, and is a double anyway.
-            Kind::Number if number::unscaled(raw.get(), 0).is_some() => Self::Huge,
-            Kind::Number => Self::Number,
-            Kind::String => Self::String,
-            Kind::Array => Self::Array,
-            Kind::Object => Self::Object,
+            JsonKind::Number if number::unscaled(raw.get(), 0).is_some() => Self::Huge,
+            JsonKind::Number => Self::Number,
+            JsonKind::String => Self::String,
+            JsonKind::Array => Self::Array,
+            JsonKind::Object => Self::Object,
         }
     }
 
@@ -84,28 +84,28 @@ impl JsonType {
 
 /// What was seen at a place.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Shape {
+pub struct ObservedShape {
     /// Sorted, each once.
     pub(super) types: Vec<JsonType>,
     /// What the elements of its arrays are.
-    pub(super) items: Option<Box<Shape>>,
+    pub(super) items: Option<Box<ObservedShape>>,
     /// The members of its objects, as they came first.
-    pub(super) members: Vec<(String, Shape)>,
+    pub(super) members: Vec<(String, ObservedShape)>,
     /// Why the members are not all there is.
     pub(super) unclear: Option<&'static str>,
     /// Text that is no time.
     other_text: bool,
 }
 
-impl Shape {
+impl ObservedShape {
     /// Adds a value, which nests no deeper than [`json::MAX_DEPTH`].
-    pub fn see(&mut self, raw: &RawValue, budget: &mut Budget) {
+    pub fn see(&mut self, raw: &RawValue, budget: &mut NameBudget) {
         let seen = JsonType::of(raw);
         self.add(seen);
         match seen {
             JsonType::String => {
                 let time =
-                    json::string(raw).is_some_and(|text| instant::rfc3339(&text, Unit::Milli).is_some());
+                    json::string(raw).is_some_and(|text| timestamp::rfc3339(&text, Unit::Milli).is_some());
                 self.other_text |= !time;
             }
             JsonType::Array => {
@@ -136,7 +136,7 @@ impl Shape {
             self.items.get_or_insert_default().merge(items);
         }
         // Each was counted against a budget before.
-        let mut budget = Budget::default();
+        let mut budget = NameBudget::default();
         for (name, shape) in &other.members {
             if let Some(member) = self.member(name, &mut budget) {
                 member.merge(shape);
@@ -148,7 +148,7 @@ impl Shape {
     pub fn merge_at(&mut self, names: &[String], other: &Self) {
         let Some((first, rest)) = names.split_first() else { return self.merge(other) };
         self.add(JsonType::Object);
-        if let Some(member) = self.member(first, &mut Budget::default()) {
+        if let Some(member) = self.member(first, &mut NameBudget::default()) {
             member.merge_at(rest, other);
         }
     }
@@ -185,7 +185,7 @@ impl Shape {
         }
     }
 
-    fn member(&mut self, name: &str, budget: &mut Budget) -> Option<&mut Self> {
+    fn member(&mut self, name: &str, budget: &mut NameBudget) -> Option<&mut Self> {
         let at = match self.members.iter().position(|(known, _)| known == name) {
             Some(at) => at,
             None if self.members.len() < MAX_MEMBERS && budget.take(name) => {
@@ -206,8 +206,8 @@ pub(super) mod tests {
     use super::*;
 
     /// The shape of these values.
-    pub(in super::super) fn shape(texts: &[&str]) -> Shape {
-        let (mut shape, mut budget) = (Shape::default(), Budget::default());
+    pub(in super::super) fn shape(texts: &[&str]) -> ObservedShape {
+        let (mut shape, mut budget) = (ObservedShape::default(), NameBudget::default());
         texts.iter().for_each(|text| shape.see(json::check(text.as_bytes()).unwrap(), &mut budget));
         shape
     }
@@ -236,7 +236,7 @@ pub(super) mod tests {
         assert_eq!(merged, both);
         let names: Vec<&str> = both.members.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(names, ["z", "a"]);
-        let mut below = Shape::default();
+        let mut below = ObservedShape::default();
         below.merge_at(&["a".into(), "b".into()], &shape(&["1"]));
         assert_eq!(below, shape(&[r#"{"a":{"b":1}}"#]));
     }

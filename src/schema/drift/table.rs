@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 
 use serde_json::value::RawValue;
 
-use super::shape::{Budget, Shape};
+use super::shape::{NameBudget, ObservedShape};
 
 /// Pointers that are told apart. A body chooses them: past this they are only counted.
 const MAX_POINTERS: usize = 1_000;
 
 /// Why a value was kept.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Standing {
+pub enum FieldState {
     /// No field of the schema reads it.
     New {
         /// The full name of the record that would have its field; `None` where several could.
@@ -35,11 +35,11 @@ pub enum Standing {
 
 /// What was seen of one pointer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Row {
+pub struct PointerStats {
     /// From the body's root; `*` for an array's index and a map's key.
     pub pointer: String,
     /// Why it was kept.
-    pub standing: Standing,
+    pub standing: FieldState,
     /// How many records had it.
     pub records: u64,
     /// The first record's timestamp, in milliseconds since 1970.
@@ -47,40 +47,40 @@ pub struct Row {
     /// The last one's.
     pub last: Option<i64>,
     /// What stood there.
-    pub shape: Shape,
+    pub shape: ObservedShape,
     record: u64,
 }
 
 /// The rows of an event type.
 #[derive(Debug, Default)]
-pub struct Table {
-    rows: BTreeMap<(Standing, String), Row>,
-    budget: Budget,
+pub struct DriftTable {
+    rows: BTreeMap<(FieldState, String), PointerStats>,
+    budget: NameBudget,
     past: u64,
     records: u64,
 }
 
-impl Table {
+impl DriftTable {
     /// What is added from now on belongs to one more record.
     pub fn next_record(&mut self) {
         self.records += 1;
     }
 
     /// Adds a kept value of the present record, which has this timestamp.
-    pub fn add(&mut self, pointer: String, standing: Standing, time: Option<i64>, raw: &RawValue) {
+    pub fn add(&mut self, pointer: String, standing: FieldState, time: Option<i64>, raw: &RawValue) {
         let key = (standing, pointer);
         let full = self.rows.len() >= MAX_POINTERS;
         if !self.rows.contains_key(&key) && (full || !self.budget.take(&key.1)) {
             self.past += 1;
             return;
         }
-        let row = self.rows.entry(key).or_insert_with_key(|(standing, pointer)| Row {
+        let row = self.rows.entry(key).or_insert_with_key(|(standing, pointer)| PointerStats {
             pointer: pointer.clone(),
             standing: standing.clone(),
             records: 0,
             first: None,
             last: None,
-            shape: Shape::default(),
+            shape: ObservedShape::default(),
             record: 0,
         });
         row.records += u64::from(row.record != self.records);
@@ -93,7 +93,7 @@ impl Table {
     }
 
     /// The rows, by standing and pointer.
-    pub fn rows(&self) -> impl Iterator<Item = &Row> {
+    pub fn rows(&self) -> impl Iterator<Item = &PointerStats> {
         self.rows.values()
     }
 
@@ -115,16 +115,16 @@ mod tests {
 
     #[test]
     fn a_row_counts_records_and_knows_its_first_and_last() {
-        let mut table = Table::default();
+        let mut table = DriftTable::default();
         let raw = json::check(b"\"x\"").unwrap();
-        let add = |table: &mut Table, time| {
-            table.add("/data/items/*/a".into(), Standing::Former, Some(time), raw);
+        let add = |table: &mut DriftTable, time| {
+            table.add("/data/items/*/a".into(), FieldState::Former, Some(time), raw);
         };
         for (time, values) in [(5, 50), (3, 1), (9, 0), (7, 2)] {
             table.next_record();
             (0..values).for_each(|_| add(&mut table, time));
         }
-        let rows: Vec<&Row> = table.rows().collect();
+        let rows: Vec<&PointerStats> = table.rows().collect();
         assert_eq!(rows.len(), 1);
         assert_eq!((rows[0].records, rows[0].first, rows[0].last), (3, Some(3), Some(7)));
         assert_eq!((table.records(), table.past()), (4, 0));
@@ -132,12 +132,12 @@ mod tests {
 
     #[test]
     fn pointers_past_the_bound_are_counted_only() {
-        let mut table = Table::default();
+        let mut table = DriftTable::default();
         let raw = json::check(b"1").unwrap();
         for n in 0..MAX_POINTERS + 5 {
             table.next_record();
-            table.add(format!("/data/{n}"), Standing::Former, None, raw);
-            table.add("/data/0".into(), Standing::Former, None, raw);
+            table.add(format!("/data/{n}"), FieldState::Former, None, raw);
+            table.add("/data/0".into(), FieldState::Former, None, raw);
         }
         assert_eq!((table.rows().count(), table.past()), (MAX_POINTERS, 5));
         let first = table.rows().find(|row| row.pointer == "/data/0").unwrap();

@@ -1,25 +1,25 @@
 //! A piece of a schema's text in the form of `schemas/`: short lists and objects on one line, records and
 //! their fields a line for each member. `serde_json`'s own would sort the members.
 
-use super::propose::{Field, Type};
+use super::propose::{ProposedField, ProposedType};
 
 /// JSON with its members in order.
-pub(super) enum Tree {
+pub(super) enum JsonPrinter {
     Text(String),
     Null,
-    List(Vec<Tree>),
-    Object(Vec<(&'static str, Tree)>),
+    List(Vec<JsonPrinter>),
+    Object(Vec<(&'static str, JsonPrinter)>),
 }
 
 /// How it is laid out.
-pub(super) struct Layout<'t> {
+pub(super) struct PrintLayout<'t> {
     /// What one more level is indented by; `None` to write all on one line.
     pub(super) unit: Option<&'t str>,
     /// The file's line end.
     pub(super) end: &'t str,
 }
 
-impl Tree {
+impl JsonPrinter {
     pub(super) fn text(text: impl Into<String>) -> Self {
         Self::Text(text.into())
     }
@@ -36,7 +36,7 @@ impl Tree {
     }
 
     /// Writes it; `indent` is that of the line it begins on.
-    pub(super) fn write(&self, out: &mut String, layout: &Layout<'_>, indent: &str) {
+    pub(super) fn write(&self, out: &mut String, layout: &PrintLayout<'_>, indent: &str) {
         let unit = layout.unit.filter(|_| self.is_tall());
         let deeper = format!("{indent}{}", unit.unwrap_or_default());
         let (open, close, count) = match self {
@@ -78,37 +78,41 @@ pub(super) fn quoted(text: &str) -> String {
 }
 
 /// A nullable field with default null.
-pub(super) fn field(field: &Field, namespace: &str, doc: &str) -> Tree {
-    let mut members = vec![("name", Tree::text(&field.name))];
+pub(super) fn field(field: &ProposedField, namespace: &str, doc: &str) -> JsonPrinter {
+    let mut members = vec![("name", JsonPrinter::text(&field.name))];
     if field.name != field.key {
-        members.push(("hookstream.json", Tree::text(&field.key)));
+        members.push(("hookstream.json", JsonPrinter::text(&field.key)));
     }
-    members.push(("type", Tree::List(vec![Tree::text("null"), type_of(&field.is, namespace, doc)])));
-    members.push(("default", Tree::Null));
-    members.push(("doc", Tree::text(doc)));
-    Tree::Object(members)
+    members.push((
+        "type",
+        JsonPrinter::List(vec![JsonPrinter::text("null"), type_of(&field.is, namespace, doc)]),
+    ));
+    members.push(("default", JsonPrinter::Null));
+    members.push(("doc", JsonPrinter::text(doc)));
+    JsonPrinter::Object(members)
 }
 
-pub(super) fn type_of(is: &Type, namespace: &str, doc: &str) -> Tree {
+pub(super) fn type_of(is: &ProposedType, namespace: &str, doc: &str) -> JsonPrinter {
     match is {
-        Type::Boolean => Tree::text("boolean"),
-        Type::Long => Tree::text("long"),
-        Type::Double => Tree::text("double"),
-        Type::String => Tree::text("string"),
-        Type::Array { items, nullable } => {
+        ProposedType::Boolean => JsonPrinter::text("boolean"),
+        ProposedType::Long => JsonPrinter::text("long"),
+        ProposedType::Double => JsonPrinter::text("double"),
+        ProposedType::String => JsonPrinter::text("string"),
+        ProposedType::Array { items, nullable } => {
             let items = type_of(items, namespace, doc);
-            let items = if *nullable { Tree::List(vec![Tree::text("null"), items]) } else { items };
-            Tree::Object(vec![("type", Tree::text("array")), ("items", items)])
+            let items =
+                if *nullable { JsonPrinter::List(vec![JsonPrinter::text("null"), items]) } else { items };
+            JsonPrinter::Object(vec![("type", JsonPrinter::text("array")), ("items", items)])
         }
-        Type::Record { name, fields } => {
-            let mut members = vec![("type", Tree::text("record")), ("name", Tree::text(name))];
+        ProposedType::Record { name, fields } => {
+            let mut members = vec![("type", JsonPrinter::text("record")), ("name", JsonPrinter::text(name))];
             if !namespace.is_empty() {
-                members.push(("namespace", Tree::text(namespace)));
+                members.push(("namespace", JsonPrinter::text(namespace)));
             }
-            members.push(("doc", Tree::text(doc)));
+            members.push(("doc", JsonPrinter::text(doc)));
             let fields = fields.iter().map(|one| field(one, namespace, doc)).collect();
-            members.push(("fields", Tree::List(fields)));
-            Tree::Object(members)
+            members.push(("fields", JsonPrinter::List(fields)));
+            JsonPrinter::Object(members)
         }
     }
 }

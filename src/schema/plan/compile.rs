@@ -8,10 +8,10 @@ use apache_avro::schema::{
     UuidSchema,
 };
 
-use super::{Branch, Decimal, Enum, Field, Node, Record, Time, Union, default};
+use super::{Branch, DecimalPlan, Enum, FieldPlan, RecordPlan, Time, TypePlan, Union, default};
 use crate::config::TimeFormat;
 use crate::schema::annotation::{Annotations, DecimalForm};
-use crate::schema::instant::Unit;
+use crate::schema::timestamp::Unit;
 
 /// A branch is chosen by one byte.
 const MAX_BRANCHES: usize = 64;
@@ -21,18 +21,18 @@ const MAX_PRECISION: usize = 38;
 
 /// Compiles the types of one schema.
 #[derive(Default)]
-pub(in crate::schema) struct Compiler<'s> {
+pub(in crate::schema) struct PlanCompiler<'s> {
     /// `None` where the record is not complete yet: it is being used within itself.
-    pub(in crate::schema) records: Vec<Option<Record>>,
+    pub(in crate::schema) records: Vec<Option<RecordPlan>>,
     /// What is wrong with fields of records, each with its place.
     pub(in crate::schema) faults: Vec<String>,
     places: HashMap<&'s Name, usize>,
     named: HashMap<&'s Name, &'s Schema>,
 }
 
-impl<'s> Compiler<'s> {
+impl<'s> PlanCompiler<'s> {
     /// Compiles a field; `at` names it in an error.
-    pub(in crate::schema) fn field(&mut self, field: &'s RecordField, at: &str) -> Result<Field, String> {
+    pub(in crate::schema) fn field(&mut self, field: &'s RecordField, at: &str) -> Result<FieldPlan, String> {
         let place = |fault: String| format!("field `{at}`: {fault}");
         let annotations = Annotations::of(field).map_err(place)?;
         let node = self.node(&field.schema, &annotations, at)?;
@@ -48,12 +48,18 @@ impl<'s> Compiler<'s> {
         };
         let name: Box<str> = field.name.as_str().into();
         let key = annotations.json.map_or_else(|| name.clone(), Box::from);
-        Ok(Field { name, key, node, default })
+        Ok(FieldPlan { name, key, node, default })
     }
 
-    fn node(&mut self, schema: &'s Schema, annotations: &Annotations<'_>, at: &str) -> Result<Node, String> {
+    fn node(
+        &mut self,
+        schema: &'s Schema,
+        annotations: &Annotations<'_>,
+        at: &str,
+    ) -> Result<TypePlan, String> {
         let place = |fault: String| format!("field `{at}`: {fault}");
-        let instant = |unit| Node::Time(Time::Instant(unit, annotations.time.unwrap_or(TimeFormat::Rfc3339)));
+        let instant =
+            |unit| TypePlan::Time(Time::Instant(unit, annotations.time.unwrap_or(TimeFormat::Rfc3339)));
         let form = || {
             annotations.bytes.ok_or_else(|| {
                 place(format!(
@@ -69,34 +75,34 @@ impl<'s> Compiler<'s> {
             self.named.insert(name, schema);
         }
         Ok(match schema {
-            Schema::Null => Node::Null,
-            Schema::Boolean => Node::Boolean,
-            Schema::Int => Node::Int,
-            Schema::Long => Node::Long,
-            Schema::Float => Node::Float,
-            Schema::Double => Node::Double,
-            Schema::String => Node::Text,
-            Schema::Bytes => Node::Bytes(form()?),
-            Schema::Fixed(FixedSchema { size, .. }) => Node::Fixed { size: *size, form: form()? },
-            Schema::Uuid(UuidSchema::String) => Node::Uuid { fixed: false },
-            Schema::Uuid(UuidSchema::Fixed(_)) => Node::Uuid { fixed: true },
+            Schema::Null => TypePlan::Null,
+            Schema::Boolean => TypePlan::Boolean,
+            Schema::Int => TypePlan::Int,
+            Schema::Long => TypePlan::Long,
+            Schema::Float => TypePlan::Float,
+            Schema::Double => TypePlan::Double,
+            Schema::String => TypePlan::Text,
+            Schema::Bytes => TypePlan::Bytes(form()?),
+            Schema::Fixed(FixedSchema { size, .. }) => TypePlan::Fixed { size: *size, form: form()? },
+            Schema::Uuid(UuidSchema::String) => TypePlan::Uuid { fixed: false },
+            Schema::Uuid(UuidSchema::Fixed(_)) => TypePlan::Uuid { fixed: true },
             Schema::TimestampMillis => instant(Unit::Milli),
             Schema::TimestampMicros => instant(Unit::Micro),
             Schema::TimestampNanos => instant(Unit::Nano),
-            Schema::LocalTimestampMillis => Node::Time(Time::Local(Unit::Milli)),
-            Schema::LocalTimestampMicros => Node::Time(Time::Local(Unit::Micro)),
-            Schema::LocalTimestampNanos => Node::Time(Time::Local(Unit::Nano)),
-            Schema::TimeMillis => Node::Time(Time::OfDay(Unit::Milli)),
-            Schema::TimeMicros => Node::Time(Time::OfDay(Unit::Micro)),
-            Schema::Date => Node::Time(Time::Date),
-            Schema::Decimal(schema) => Node::Decimal(decimal(schema, annotations).map_err(place)?),
-            Schema::Enum(schema) => Node::Enum(Box::new(enumeration(schema))),
-            Schema::Array(array) => Node::Array(Box::new(self.node(&array.items, annotations, at)?)),
-            Schema::Map(map) => Node::Map(Box::new(self.node(&map.types, annotations, at)?)),
-            Schema::Record(record) => Node::Record(self.record(record, at)),
+            Schema::LocalTimestampMillis => TypePlan::Time(Time::Local(Unit::Milli)),
+            Schema::LocalTimestampMicros => TypePlan::Time(Time::Local(Unit::Micro)),
+            Schema::LocalTimestampNanos => TypePlan::Time(Time::Local(Unit::Nano)),
+            Schema::TimeMillis => TypePlan::Time(Time::OfDay(Unit::Milli)),
+            Schema::TimeMicros => TypePlan::Time(Time::OfDay(Unit::Micro)),
+            Schema::Date => TypePlan::Time(Time::Date),
+            Schema::Decimal(schema) => TypePlan::Decimal(decimal(schema, annotations).map_err(place)?),
+            Schema::Enum(schema) => TypePlan::Enum(Box::new(enumeration(schema))),
+            Schema::Array(array) => TypePlan::Array(Box::new(self.node(&array.items, annotations, at)?)),
+            Schema::Map(map) => TypePlan::Map(Box::new(self.node(&map.types, annotations, at)?)),
+            Schema::Record(record) => TypePlan::Record(self.record(record, at)),
             Schema::Union(union) => self.union(union, annotations, at)?,
             Schema::Ref { name } => match (self.places.get(name), self.named.get(name).copied()) {
-                (Some(place), _) => Node::Record(*place),
+                (Some(place), _) => TypePlan::Record(*place),
                 // Again, since its annotations are this field's.
                 (None, Some(schema)) => self.node(schema, annotations, at)?,
                 (None, None) => return Err(place(format!("the name `{name}` is not known"))),
@@ -110,23 +116,23 @@ impl<'s> Compiler<'s> {
         union: &'s UnionSchema,
         annotations: &Annotations<'_>,
         at: &str,
-    ) -> Result<Node, String> {
+    ) -> Result<TypePlan, String> {
         if union.variants().is_empty() || union.variants().len() > MAX_BRANCHES {
             return Err(format!("field `{at}`: a union must have 1 to {MAX_BRANCHES} types"));
         }
         let (mut null, mut branches) = (None, Vec::new());
         for (choice, schema) in (0..).step_by(2).zip(union.variants()) {
             match self.node(schema, annotations, at)? {
-                Node::Null => null = Some(choice),
+                TypePlan::Null => null = Some(choice),
                 node => branches.push(Branch { choice, node }),
             }
         }
         if let (Some(null), true) = (null, branches.len() == 1)
             && let Some(Branch { choice, node }) = branches.pop()
         {
-            return Ok(Node::Nullable { null, value: choice, inner: Box::new(node) });
+            return Ok(TypePlan::Nullable { null, value: choice, inner: Box::new(node) });
         }
-        Ok(Node::Union(Union { null, branches }))
+        Ok(TypePlan::Union(Union { null, branches }))
     }
 
     /// What is wrong with a field goes to the faults, so that all of them are told.
@@ -134,7 +140,7 @@ impl<'s> Compiler<'s> {
         let place = self.records.len();
         self.records.push(None);
         self.places.insert(&schema.name, place);
-        let mut fields: Vec<Field> = Vec::with_capacity(schema.fields.len());
+        let mut fields: Vec<FieldPlan> = Vec::with_capacity(schema.fields.len());
         for field in &schema.fields {
             let at = format!("{at}.{}", field.name);
             match self.field(field, &at) {
@@ -148,39 +154,39 @@ impl<'s> Compiler<'s> {
             }
         }
         if let Some(record) = self.records.get_mut(place) {
-            *record = Some(Record { fields });
+            *record = Some(RecordPlan { fields });
         }
         place
     }
 }
 
 /// An annotation that says nothing would hide a mistake.
-fn used(annotations: &Annotations<'_>, node: &Node) -> Result<(), String> {
+fn used(annotations: &Annotations<'_>, node: &TypePlan) -> Result<(), String> {
     let unused = |name: &str, of: &str| Err(format!("`hookstream.{name}` says nothing here: no {of}"));
-    if annotations.time.is_some() && !holds(node, &|node| matches!(node, Node::Time(Time::Instant(..)))) {
+    if annotations.time.is_some() && !holds(node, &|node| matches!(node, TypePlan::Time(Time::Instant(..)))) {
         return unused("time", "timestamp-millis, -micros or -nanos");
     }
     if annotations.bytes.is_some()
-        && !holds(node, &|node| matches!(node, Node::Bytes(_) | Node::Fixed { .. }))
+        && !holds(node, &|node| matches!(node, TypePlan::Bytes(_) | TypePlan::Fixed { .. }))
     {
         return unused("bytes", "bytes and no fixed");
     }
-    if annotations.decimal.is_some() && !holds(node, &|node| matches!(node, Node::Decimal(_))) {
+    if annotations.decimal.is_some() && !holds(node, &|node| matches!(node, TypePlan::Decimal(_))) {
         return unused("decimal", "decimal");
     }
     Ok(())
 }
 
 /// Whether a type holds such a one, without going into records: their fields have their own.
-fn holds(node: &Node, is: &dyn Fn(&Node) -> bool) -> bool {
+fn holds(node: &TypePlan, is: &dyn Fn(&TypePlan) -> bool) -> bool {
     match node {
-        Node::Array(inner) | Node::Map(inner) | Node::Nullable { inner, .. } => holds(inner, is),
-        Node::Union(union) => union.branches.iter().any(|branch| holds(&branch.node, is)),
+        TypePlan::Array(inner) | TypePlan::Map(inner) | TypePlan::Nullable { inner, .. } => holds(inner, is),
+        TypePlan::Union(union) => union.branches.iter().any(|branch| holds(&branch.node, is)),
         node => is(node),
     }
 }
 
-fn decimal(schema: &DecimalSchema, annotations: &Annotations<'_>) -> Result<Decimal, String> {
+fn decimal(schema: &DecimalSchema, annotations: &Annotations<'_>) -> Result<DecimalPlan, String> {
     let DecimalSchema { precision, scale, inner } = schema;
     let small = |number: &usize| u8::try_from(*number).ok().filter(|_| *number <= MAX_PRECISION);
     let (Some(precision), Some(scale)) = (small(precision), small(scale)) else {
@@ -195,7 +201,7 @@ fn decimal(schema: &DecimalSchema, annotations: &Annotations<'_>) -> Result<Deci
     {
         return Err(format!("{size} bytes do not hold each decimal of {precision} digits"));
     }
-    Ok(Decimal { precision, scale, size, form: annotations.decimal.unwrap_or(DecimalForm::Number) })
+    Ok(DecimalPlan { precision, scale, size, form: annotations.decimal.unwrap_or(DecimalForm::Number) })
 }
 
 fn enumeration(schema: &EnumSchema) -> Enum {

@@ -3,51 +3,56 @@
 
 use serde_json::value::RawValue;
 
-use super::{Node, Record, Records};
-use crate::json::{self, Kind, Object};
+use super::{RecordPlan, RecordPlans, TypePlan};
+use crate::json::{self, JsonKind, Object};
 use crate::schema::number;
-use crate::schema::walk::Walk;
+use crate::schema::walk::EventEncoder;
 
 /// The default as Avro. `None` where it is no value of the type, or of a record that is still being
 /// compiled.
-pub(super) fn encode(node: &Node, text: &str, records: &Records) -> Option<Vec<u8>> {
-    let mut walk = Walk::plain(records);
+pub(super) fn encode(node: &TypePlan, text: &str, records: &RecordPlans) -> Option<Vec<u8>> {
+    let mut walk = EventEncoder::plain(records);
     value(&mut walk, node, json::check(text.as_bytes()).ok()?, records)?;
     Some(walk.out)
 }
 
-fn value(walk: &mut Walk<'_, '_>, node: &Node, raw: &RawValue, records: &Records) -> Option<()> {
-    let kind = Kind::of(raw);
+fn value(
+    walk: &mut EventEncoder<'_, '_>,
+    node: &TypePlan,
+    raw: &RawValue,
+    records: &RecordPlans,
+) -> Option<()> {
+    let kind = JsonKind::of(raw);
     match node {
-        Node::Null => return (kind == Kind::Null).then_some(()),
-        Node::Boolean if kind == Kind::Boolean => walk.out.push(u8::from(raw.get() == "true")),
-        Node::Int => walk.long(i32::try_from(number(raw)?).ok()?.into()),
-        Node::Long | Node::Time(_) => walk.long(number(raw)?),
-        Node::Float if kind == Kind::Number => {
+        TypePlan::Null => return (kind == JsonKind::Null).then_some(()),
+        TypePlan::Boolean if kind == JsonKind::Boolean => walk.out.push(u8::from(raw.get() == "true")),
+        TypePlan::Int => walk.long(i32::try_from(number(raw)?).ok()?.into()),
+        TypePlan::Long | TypePlan::Time(_) => walk.long(number(raw)?),
+        TypePlan::Float if kind == JsonKind::Number => {
             walk.out.extend_from_slice(&number::float(raw.get())?.0.to_le_bytes());
         }
-        Node::Double if kind == Kind::Number => {
+        TypePlan::Double if kind == JsonKind::Number => {
             walk.out.extend_from_slice(&number::double(raw.get())?.0.to_le_bytes());
         }
-        Node::Text | Node::Uuid { fixed: false } => walk.text(&json::string(raw)?),
-        Node::Bytes(_) => walk.bytes(&bytes(raw)?),
-        Node::Decimal(decimal) => match decimal.size {
+        TypePlan::Text | TypePlan::Uuid { fixed: false } => walk.text(&json::string(raw)?),
+        TypePlan::Bytes(_) => walk.bytes(&bytes(raw)?),
+        TypePlan::Decimal(decimal) => match decimal.size {
             None => walk.bytes(&bytes(raw)?),
             Some(size) => fixed(walk, raw, size)?,
         },
-        Node::Fixed { size, .. } => fixed(walk, raw, *size)?,
-        Node::Uuid { fixed: true } => fixed(walk, raw, 16)?,
-        Node::Enum(schema) => {
+        TypePlan::Fixed { size, .. } => fixed(walk, raw, *size)?,
+        TypePlan::Uuid { fixed: true } => fixed(walk, raw, 16)?,
+        TypePlan::Enum(schema) => {
             let text = json::string(raw)?;
             walk.index(schema.symbols.iter().position(|symbol| *symbol == *text)?);
         }
-        Node::Array(items) => {
+        TypePlan::Array(items) => {
             let elements = json::elements(raw)?;
             walk.block(elements.len());
             elements.into_iter().try_for_each(|element| value(walk, items, element, records))?;
             walk.end_block();
         }
-        Node::Map(values) => {
+        TypePlan::Map(values) => {
             let object = Object::open(raw).ok()??;
             walk.block(object.members().len());
             for (key, member) in object.members() {
@@ -56,16 +61,16 @@ fn value(walk: &mut Walk<'_, '_>, node: &Node, raw: &RawValue, records: &Records
             }
             walk.end_block();
         }
-        Node::Record(place) => {
+        TypePlan::Record(place) => {
             record(walk, records.get(*place)?.as_ref()?, &Object::open(raw).ok()??, records)?;
         }
-        Node::Nullable { null, .. } if kind == Kind::Null => walk.out.push(*null),
-        Node::Nullable { value: choice, inner, .. } => {
+        TypePlan::Nullable { null, .. } if kind == JsonKind::Null => walk.out.push(*null),
+        TypePlan::Nullable { value: choice, inner, .. } => {
             walk.out.push(*choice);
             value(walk, inner, raw, records)?;
         }
-        Node::Union(union) => match union.null {
-            Some(null) if kind == Kind::Null => walk.out.push(null),
+        TypePlan::Union(union) => match union.null {
+            Some(null) if kind == JsonKind::Null => walk.out.push(null),
             _ => {
                 let start = walk.out.len();
                 return union.branches.iter().find_map(|branch| {
@@ -80,14 +85,19 @@ fn value(walk: &mut Walk<'_, '_>, node: &Node, raw: &RawValue, records: &Records
     Some(())
 }
 
-fn record(walk: &mut Walk<'_, '_>, record: &Record, object: &Object<'_>, records: &Records) -> Option<()> {
+fn record(
+    walk: &mut EventEncoder<'_, '_>,
+    record: &RecordPlan,
+    object: &Object<'_>,
+    records: &RecordPlans,
+) -> Option<()> {
     for field in &record.fields {
         match (object.get(&field.name), &field.default) {
             (Some(raw), _) => value(walk, &field.node, raw, records)?,
             (None, Some(default)) => walk.out.extend_from_slice(default),
             (None, None) => match &field.node {
-                Node::Nullable { null, .. } => walk.out.push(*null),
-                Node::Union(union) => walk.out.push(union.null?),
+                TypePlan::Nullable { null, .. } => walk.out.push(*null),
+                TypePlan::Union(union) => walk.out.push(union.null?),
                 _ => return None,
             },
         }
@@ -95,14 +105,14 @@ fn record(walk: &mut Walk<'_, '_>, record: &Record, object: &Object<'_>, records
     Some(())
 }
 
-fn fixed(walk: &mut Walk<'_, '_>, raw: &RawValue, size: usize) -> Option<()> {
+fn fixed(walk: &mut EventEncoder<'_, '_>, raw: &RawValue, size: usize) -> Option<()> {
     let bytes = bytes(raw).filter(|bytes| bytes.len() == size)?;
     walk.out.extend_from_slice(&bytes);
     Some(())
 }
 
 fn number(raw: &RawValue) -> Option<i64> {
-    if Kind::of(raw) == Kind::Number { number::integer(raw.get()) } else { None }
+    if JsonKind::of(raw) == JsonKind::Number { number::integer(raw.get()) } else { None }
 }
 
 fn bytes(raw: &RawValue) -> Option<Vec<u8>> {

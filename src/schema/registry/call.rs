@@ -37,7 +37,7 @@ pub(super) struct Caller {
 
 /// What the registry said instead of yes.
 #[derive(Debug)]
-pub(super) struct Refusal {
+pub(super) struct RegistryError {
     status: StatusCode,
     /// Confluent's code and words. Without them it may not be the registry that has answered.
     words: Option<Words>,
@@ -49,7 +49,7 @@ struct Words {
     message: String,
 }
 
-impl Refusal {
+impl RegistryError {
     pub(super) fn is(&self, code: u32) -> bool {
         self.words.as_ref().is_some_and(|words| words.error_code == code)
     }
@@ -61,7 +61,7 @@ impl Refusal {
     }
 }
 
-impl fmt::Display for Refusal {
+impl fmt::Display for RegistryError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Some(Words { error_code, message }) = &self.words else {
             return write!(f, "it answered {}", self.status);
@@ -71,10 +71,10 @@ impl fmt::Display for Refusal {
     }
 }
 
-impl std::error::Error for Refusal {}
+impl std::error::Error for RegistryError {}
 
 impl Caller {
-    pub(super) fn new(loaded: &config::Loaded) -> anyhow::Result<Self> {
+    pub(super) fn new(loaded: &config::LoadedConfig) -> anyhow::Result<Self> {
         let rules = &loaded.config.registry;
         // All that stands below is the context's, the ids among it: a qualified subject, `:.context:name`,
         // would leave `/schemas/ids` in the default one.
@@ -91,7 +91,7 @@ impl Caller {
         path: &str,
         body: Option<String>,
         expected: &'static str,
-    ) -> anyhow::Result<Result<T, Refusal>> {
+    ) -> anyhow::Result<Result<T, RegistryError>> {
         let call = format!("{method} {path}");
         let mut request = self.authorised(self.client.request(method, format!("{}{path}", self.url)));
         if let Some(body) = body {
@@ -102,7 +102,7 @@ impl Caller {
         let status = answer.status;
         if !status.is_success() {
             let words = answer.json::<JsonObject<Words>>("").ok().map(|JsonObject(words)| words);
-            return Ok(Err(Refusal { status, words }));
+            return Ok(Err(RegistryError { status, words }));
         }
         answer.json(expected).map(Ok).with_context(|| not_understood(&call))
     }
@@ -146,10 +146,10 @@ fn not_understood(call: &str) -> String {
 /// Whether the registry itself has said no, or is not there at all: what else answers in its place, and a
 /// registry that is silent, will not do better with the next question.
 pub fn answered(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<Refusal>().is_some()
+    error.downcast_ref::<RegistryError>().is_some()
 }
 
-pub(super) fn builder(loaded: &config::Loaded) -> anyhow::Result<reqwest::ClientBuilder> {
+pub(super) fn builder(loaded: &config::LoadedConfig) -> anyhow::Result<reqwest::ClientBuilder> {
     let rules = &loaded.config.registry;
     let mut builder = client::builder();
     if let Some(pem) = &loaded.registry_identity {

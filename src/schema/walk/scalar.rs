@@ -2,30 +2,35 @@
 
 use serde_json::value::RawValue;
 
-use super::{Stop, Walk, misfit};
+use super::{EventEncoder, WalkError, misfit};
 use crate::config::TimeFormat;
-use crate::json::{self, Kind};
+use crate::json::{self, JsonKind};
 use crate::schema::annotation::DecimalForm;
-use crate::schema::places::Path;
-use crate::schema::plan::{Decimal, Node, Time};
-use crate::schema::{instant, number};
+use crate::schema::places::ValuePath;
+use crate::schema::plan::{DecimalPlan, Time, TypePlan};
+use crate::schema::{number, timestamp};
 
 const TOO_LARGE: &str = "a number out of range";
 const OTHER_TEXT: &str = "another string";
 
-impl<'d> Walk<'_, 'd> {
+impl<'d> EventEncoder<'_, 'd> {
     /// Writes it, and tells whether what is written gives back what was sent.
-    pub(super) fn scalar(&mut self, node: &Node, raw: &'d RawValue, at: &Path<'_>) -> Result<bool, Stop> {
-        let kind = Kind::of(raw);
+    pub(super) fn scalar(
+        &mut self,
+        node: &TypePlan,
+        raw: &'d RawValue,
+        at: &ValuePath<'_>,
+    ) -> Result<bool, WalkError> {
+        let kind = JsonKind::of(raw);
         if !node.takes(kind) {
             return Err(misfit(at, node, kind.name()));
         }
         match (node, kind) {
-            (Node::Boolean, _) => self.out.push(u8::from(raw.get() == "true")),
-            (Node::Time(time), Kind::Number) => return self.unix(node, *time, raw.get(), at),
-            (Node::Decimal(decimal), Kind::Number) => self.decimal(node, decimal, raw.get(), at)?,
-            (_, Kind::Number) => return self.number(node, raw.get(), at),
-            (_, Kind::String) => {
+            (TypePlan::Boolean, _) => self.out.push(u8::from(raw.get() == "true")),
+            (TypePlan::Time(time), JsonKind::Number) => return self.unix(node, *time, raw.get(), at),
+            (TypePlan::Decimal(decimal), JsonKind::Number) => self.decimal(node, decimal, raw.get(), at)?,
+            (_, JsonKind::Number) => return self.number(node, raw.get(), at),
+            (_, JsonKind::String) => {
                 let text = json::string(raw).ok_or_else(|| misfit(at, node, "half a surrogate pair"))?;
                 return self.string(node, &text, at);
             }
@@ -35,21 +40,21 @@ impl<'d> Walk<'_, 'd> {
         Ok(true)
     }
 
-    fn number(&mut self, node: &Node, text: &str, at: &Path<'_>) -> Result<bool, Stop> {
+    fn number(&mut self, node: &TypePlan, text: &str, at: &ValuePath<'_>) -> Result<bool, WalkError> {
         match node {
-            Node::Float => {
+            TypePlan::Float => {
                 let (value, exact) = number::float(text).ok_or_else(|| misfit(at, node, TOO_LARGE))?;
                 self.out.extend_from_slice(&value.to_le_bytes());
                 Ok(exact)
             }
-            Node::Double => {
+            TypePlan::Double => {
                 let (value, exact) = number::double(text).ok_or_else(|| misfit(at, node, TOO_LARGE))?;
                 self.out.extend_from_slice(&value.to_le_bytes());
                 Ok(exact)
             }
             node => {
                 let value = number::integer(text)
-                    .filter(|value| matches!(node, Node::Long) || i32::try_from(*value).is_ok())
+                    .filter(|value| matches!(node, TypePlan::Long) || i32::try_from(*value).is_ok())
                     .ok_or_else(|| misfit(at, node, "a number with a fraction or out of range"))?;
                 self.long(value);
                 Ok(true)
@@ -57,9 +62,17 @@ impl<'d> Walk<'_, 'd> {
         }
     }
 
-    fn unix(&mut self, node: &Node, time: Time, text: &str, at: &Path<'_>) -> Result<bool, Stop> {
+    fn unix(
+        &mut self,
+        node: &TypePlan,
+        time: Time,
+        text: &str,
+        at: &ValuePath<'_>,
+    ) -> Result<bool, WalkError> {
         let ticks = match time {
-            Time::Instant(unit, format) => instant::unix(text, format == TimeFormat::UnixMilliseconds, unit),
+            Time::Instant(unit, format) => {
+                timestamp::unix(text, format == TimeFormat::UnixMilliseconds, unit)
+            }
             _ => None,
         };
         let ticks = ticks.ok_or_else(|| misfit(at, node, "a number out of the years 0000 to 9999"))?;
@@ -68,7 +81,13 @@ impl<'d> Walk<'_, 'd> {
     }
 
     /// Never rounded: who asks for a decimal asks for its digits.
-    fn decimal(&mut self, node: &Node, decimal: &Decimal, text: &str, at: &Path<'_>) -> Result<(), Stop> {
+    fn decimal(
+        &mut self,
+        node: &TypePlan,
+        decimal: &DecimalPlan,
+        text: &str,
+        at: &ValuePath<'_>,
+    ) -> Result<(), WalkError> {
         let value = number::unscaled(text, decimal.scale)
             .filter(|value| value.unsigned_abs() < 10_u128.pow(decimal.precision.into()))
             .ok_or_else(|| misfit(at, node, "a number with more digits"))?;
@@ -91,22 +110,22 @@ impl<'d> Walk<'_, 'd> {
         Ok(())
     }
 
-    fn string(&mut self, node: &Node, text: &str, at: &Path<'_>) -> Result<bool, Stop> {
+    fn string(&mut self, node: &TypePlan, text: &str, at: &ValuePath<'_>) -> Result<bool, WalkError> {
         let other = || misfit(at, node, OTHER_TEXT);
         match node {
-            Node::Text => self.text(text),
-            Node::Time(time) => {
+            TypePlan::Text => self.text(text),
+            TypePlan::Time(time) => {
                 let ticks = match time {
-                    Time::Instant(unit, _) => instant::rfc3339(text, *unit),
-                    Time::Local(unit) => instant::local(text, *unit),
-                    Time::OfDay(unit) => instant::of_day(text, *unit),
-                    Time::Date => instant::date(text),
+                    Time::Instant(unit, _) => timestamp::rfc3339(text, *unit),
+                    Time::Local(unit) => timestamp::local(text, *unit),
+                    Time::OfDay(unit) => timestamp::of_day(text, *unit),
+                    Time::Date => timestamp::date(text),
                 };
                 let ticks = ticks.ok_or_else(other)?;
                 self.long(ticks.value);
                 return Ok(ticks.exact);
             }
-            Node::Uuid { fixed } => {
+            TypePlan::Uuid { fixed } => {
                 let bytes = uuid(text).ok_or_else(other)?;
                 if *fixed {
                     self.out.extend_from_slice(&bytes);
@@ -116,20 +135,20 @@ impl<'d> Walk<'_, 'd> {
                 // Readers give it back in lower case.
                 return Ok(!text.bytes().any(|byte| byte.is_ascii_uppercase()));
             }
-            Node::Bytes(form) => self.bytes(&form.read(text).ok_or_else(other)?),
-            Node::Fixed { size, form } => {
+            TypePlan::Bytes(form) => self.bytes(&form.read(text).ok_or_else(other)?),
+            TypePlan::Fixed { size, form } => {
                 let bytes = form.read(text).filter(|bytes| bytes.len() == *size);
                 self.out.extend_from_slice(&bytes.ok_or_else(other)?);
             }
-            Node::Enum(schema) => {
+            TypePlan::Enum(schema) => {
                 let known = schema.symbols.iter().position(|symbol| symbol == text);
                 self.index(known.or(schema.default).ok_or_else(other)?);
                 return Ok(known.is_some());
             }
-            Node::Decimal(decimal) if decimal.form == DecimalForm::String => {
+            TypePlan::Decimal(decimal) if decimal.form == DecimalForm::String => {
                 let number = json::check(text.as_bytes()).ok();
-                let number =
-                    number.filter(|raw| Kind::of(raw) == Kind::Number && raw.get().len() == text.len());
+                let number = number
+                    .filter(|raw| JsonKind::of(raw) == JsonKind::Number && raw.get().len() == text.len());
                 self.decimal(node, decimal, number.ok_or_else(other)?.get(), at)?;
             }
             _ => return Err(other()),

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use rusqlite::Connection;
 
-use crate::spool::format::{self, COLUMNS, Entry, Line};
+use crate::spool::format::{self, COLUMNS, InsertRow, RowEntry};
 use crate::spool::mark::Counts;
 use crate::spool::report::Lost;
 
@@ -71,9 +71,9 @@ impl<'a> Rows<'a> {
         let marked = self.marked.unwrap_or_default().given;
         let last = given.max(marked).cast_signed().max(named.last().copied().unwrap_or(0));
         let all_named = named.len() as u64;
-        let mut walk = Walk { view, rows: self, named, met: 0, whole: true, at: 0 };
+        let mut walk = TableWalk { view, rows: self, named, met: 0, whole: true, at: 0 };
         walk.all(last)?;
-        let Walk { named, met, whole, .. } = walk;
+        let TableWalk { named, met, whole, .. } = walk;
         // Table and index are of one time, and no page of before hides a row behind one that comes back.
         let whole = whole && named.is_empty() && met == all_named;
         // The index names them, the table has them no more.
@@ -91,17 +91,17 @@ impl<'a> Rows<'a> {
         Ok(())
     }
 
-    fn take(&mut self, entry: Entry) -> rusqlite::Result<bool> {
+    fn take(&mut self, entry: RowEntry) -> rusqlite::Result<bool> {
         self.last = self.last.max(entry.id);
-        let Entry { id, state, why, record } = entry;
+        let RowEntry { id, state, why, record } = entry;
         let Some(record) = record else {
             if !is_there(self.target, id) {
                 self.lost.insert(id);
             }
             return Ok(false);
         };
-        let line = Line::of(record);
-        let entry = Entry { id, state, why, record: None };
+        let line = InsertRow::of(record);
+        let entry = RowEntry { id, state, why, record: None };
         if format::restore(self.target, &entry, &line)? {
             self.kept += 1;
             self.lost.remove(&id);
@@ -140,7 +140,7 @@ fn is_there(target: &Connection, id: i64) -> bool {
 }
 
 /// A walk along the table of one view.
-struct Walk<'a, 'b> {
+struct TableWalk<'a, 'b> {
     view: &'a Connection,
     rows: &'a mut Rows<'b>,
     /// What the index names and was not met yet.
@@ -151,7 +151,7 @@ struct Walk<'a, 'b> {
     at: i64,
 }
 
-impl Walk<'_, '_> {
+impl TableWalk<'_, '_> {
     fn all(&mut self, last: i64) -> rusqlite::Result<()> {
         let mut steps = 0;
         loop {
@@ -191,7 +191,7 @@ impl Walk<'_, '_> {
         Ok(())
     }
 
-    fn take(&mut self, entry: Entry) -> rusqlite::Result<()> {
+    fn take(&mut self, entry: RowEntry) -> rusqlite::Result<()> {
         self.at = entry.id;
         self.named.remove(&entry.id);
         self.met += 1;
@@ -200,7 +200,7 @@ impl Walk<'_, '_> {
     }
 
     /// Whatever fails here, it is the view that is damaged.
-    fn read(&self, which: &str, id: i64) -> rusqlite::Result<Option<Entry>> {
+    fn read(&self, which: &str, id: i64) -> rusqlite::Result<Option<RowEntry>> {
         let sql = format!("SELECT {COLUMNS} FROM records WHERE {which}");
         let mut select = self.view.prepare_cached(&sql)?;
         let mut rows = select.query([id])?;

@@ -11,14 +11,20 @@ async fn a3_nothing_is_acknowledged_into_files_that_are_not_in_the_directory() {
         let spool = filled(dir.path(), 3).await;
         std::fs::remove_file(dir.path().join(name)).unwrap();
         let refused = spool.store(vec![row(3)]).await.unwrap_err();
-        assert!(matches!(&refused, Refused::Error(error) if error.to_string().contains(name)), "{refused}");
+        assert!(
+            matches!(&refused, StoreError::Error(error) if error.to_string().contains(name)),
+            "{refused}"
+        );
         // From then on at once, and readiness says what to do.
         let go = block(&spool);
         let refused = spool.store(vec![row(4)]).await.unwrap_err();
         assert!(refused.to_string().contains("restart"), "{refused}");
         go.send(()).unwrap();
         let (state, why) = spool.stats().health();
-        assert!(state == health::State::Down && why.contains(name) && why.contains("0 live rows"), "{why}");
+        assert!(
+            state == health::PartState::Down && why.contains(name) && why.contains("0 live rows"),
+            "{why}"
+        );
         // What is in the old files can still go to Kafka.
         let rows = oldest(&spool, "a").await;
         assert!(keys(&rows).starts_with(&["0", "1", "2"]), "{name}");
@@ -55,10 +61,10 @@ async fn a3_without_its_lock_file_no_second_process_gets_in() {
     let spool = filled(dir.path(), 1).await;
     std::fs::remove_file(dir.path().join("lock")).unwrap();
     assert!(matches!(Spool::open(dir.path(), LIMITS), Err(OpenError::Locked { .. })));
-    assert!(look(dir.path()).unwrap().in_use);
+    assert!(probe(dir.path()).unwrap().in_use);
     assert!(!dir.path().join("lock").exists(), "and it leaves nothing behind");
     drop(spool);
-    assert!(!look(dir.path()).unwrap().in_use);
+    assert!(!probe(dir.path()).unwrap().in_use);
     open(dir.path());
 }
 

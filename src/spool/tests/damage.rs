@@ -77,9 +77,9 @@ async fn damage_met_while_running_stops_storing_and_is_salvaged_at_the_next_star
         std::os::unix::fs::FileExt::write_all_at(&file, &[0xA5; 3 * 4096], 20 * 4096).unwrap();
     })
     .await;
-    assert!(spool.oldest(&"a".into(), 1_000, u64::MAX).await.is_err());
+    assert!(spool.lease_oldest(&"a".into(), 1_000, u64::MAX).await.is_err());
     assert!(spool.stats().damaged);
-    assert!(matches!(spool.store(vec![record("a", "x", b"x")]).await, Err(Refused::Error(_))));
+    assert!(matches!(spool.store(vec![record("a", "x", b"x")]).await, Err(StoreError::Error(_))));
     drop(spool);
     let (spool, opened) = open(dir.path());
     let salvage = opened.salvage.unwrap();

@@ -122,7 +122,7 @@ impl<T> Pipe for T {}
 
 /// The rows that can be delivered as they were written, and the number of those that would be parked as damaged.
 fn rows(dir: &Path) -> (BTreeSet<u64>, u64) {
-    let reader = Reader::open(dir).unwrap();
+    let reader = SpoolReader::open(dir).unwrap();
     let (mut keys, mut damaged) = (BTreeSet::new(), 0);
     for listed in reader.list(&Filter::default(), 0, 10_000).unwrap() {
         match reader.show(listed.id).unwrap().unwrap().record {

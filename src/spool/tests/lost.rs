@@ -40,7 +40,7 @@ async fn all_told(what: &str, image: &Image) -> u64 {
     }
     assert_eq!(reports(dir.path()).unwrap(), std::slice::from_ref(&salvage), "{what}");
     let (state, why) = spool.stats().health();
-    assert_eq!(state, health::State::Degraded, "{what}");
+    assert_eq!(state, health::PartState::Degraded, "{what}");
     assert!(why.contains(&format!("{} lost", salvage.lost.least)), "{why}");
     // No id twice, and the next start is a clean one.
     spool.store(vec![record("a", "999", &[1])]).await.unwrap();
@@ -49,7 +49,7 @@ async fn all_told(what: &str, image: &Image) -> u64 {
     let (again, opened) = open(dir.path());
     assert_eq!((opened.salvage, opened.live), (None, salvage.kept + 1), "{what}");
     assert!(oldest(&again, "a").await.last().unwrap().id > ROWS as i64, "{what}");
-    assert_eq!(again.stats().health().0, health::State::Degraded, "{what}: still to be seen");
+    assert_eq!(again.stats().health().0, health::PartState::Degraded, "{what}: still to be seen");
     salvage.lost.least
 }
 
@@ -131,7 +131,7 @@ async fn is_clean(what: &str, image: &Image, rows: u64) {
     let (dir, spool, opened, keys) = opened(image).await;
     assert_eq!(opened.salvage, None, "{what}");
     assert_eq!(keys, (0..rows).collect::<Vec<_>>(), "{what}");
-    assert_eq!(spool.stats().health().0, health::State::Ok, "{what}");
+    assert_eq!(spool.stats().health().0, health::PartState::Ok, "{what}");
     assert!(reports(dir.path()).unwrap().is_empty(), "{what}");
 }
 
@@ -148,7 +148,7 @@ async fn a1_what_a_kill_leaves_is_no_damage() {
     on_writer(&spool, move |db, _| {
         db.execute_batch("PRAGMA cache_size = 2; BEGIN IMMEDIATE").unwrap();
         for n in 500..700 {
-            Line::of(row(n)).insert(db).unwrap();
+            InsertRow::of(row(n)).insert(db).unwrap();
         }
         send.send(Image::of(&at)).unwrap();
         db.execute_batch("ROLLBACK; PRAGMA cache_size = -8192").unwrap();
@@ -274,7 +274,7 @@ async fn a1_a_report_is_told_until_it_is_taken_away() {
     let aside = opened.salvage.unwrap().aside;
     std::fs::remove_file(format::with(&aside, ".json")).unwrap();
     eventually("the report to be missed", || spool.stats().salvaged.is_empty()).await;
-    assert_eq!(spool.stats().health().0, health::State::Ok);
+    assert_eq!(spool.stats().health().0, health::PartState::Ok);
     drop((spool, dir));
 }
 
@@ -295,7 +295,7 @@ fn old(dir: &Path, rows: u64) {
     .unwrap();
     for n in 0..rows + 3 {
         let work = db.transaction().unwrap();
-        Line::of(row(n)).insert(&work).unwrap();
+        InsertRow::of(row(n)).insert(&work).unwrap();
         work.commit().unwrap();
     }
     db.execute("DELETE FROM records WHERE id > ?1", [rows]).unwrap();
@@ -310,13 +310,13 @@ async fn a1_a_directory_of_before_the_mark_opens_cleanly_and_gets_one() {
     let (dir, spool, _, _) = opened(&image).await;
     assert_eq!(
         mark::read(dir.path()).unwrap(),
-        mark::Found::Counts(mark::Counts { given: ROWS + 3, removed: 3 })
+        mark::MarkState::Counts(mark::Counts { given: ROWS + 3, removed: 3 })
     );
     spool.store(vec![row(ROWS)]).await.unwrap();
     drop(spool);
     // The version of before goes on with it, and keeps the tally without knowing.
     let db = rusqlite::Connection::open(format::file(dir.path())).unwrap();
-    Line::of(row(ROWS + 1)).insert(&db).unwrap();
+    InsertRow::of(row(ROWS + 1)).insert(&db).unwrap();
     db.execute("DELETE FROM records WHERE id <= 2", []).unwrap();
     drop(db);
     let (spool, opened) = open(dir.path());

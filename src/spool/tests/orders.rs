@@ -47,7 +47,7 @@ async fn any_order_of_calls_keeps_to_the_model() {
             4..=7 => {
                 let topic = random(3) as usize;
                 let most = 1 + random(6) as usize;
-                let rows = spool.oldest(&topics[topic].into(), most, u64::MAX).await.unwrap();
+                let rows = spool.lease_oldest(&topics[topic].into(), most, u64::MAX).await.unwrap();
                 let wished: Vec<u64> = model
                     .iter()
                     .filter(|(_, row)| **row == (topic, true))
@@ -105,7 +105,7 @@ async fn no_row_that_was_removed_is_given_out_again_whoever_asks_when() {
         drains.push(tokio::spawn(async move {
             loop {
                 let last = stored.load(Ordering::SeqCst);
-                let rows = spool.oldest(&"a".into(), 1 + drain * 7, u64::MAX).await.unwrap();
+                let rows = spool.lease_oldest(&"a".into(), 1 + drain * 7, u64::MAX).await.unwrap();
                 if rows.is_empty() && last && spool.stats().live == spool.stats().removing {
                     return;
                 }

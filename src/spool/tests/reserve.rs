@@ -10,7 +10,7 @@ async fn without_room_the_reserve_is_given_up_for_deletes_and_made_again() {
     spool.store(vec![record("a", "1", b"x"), record("a", "2", b"x")]).await.unwrap();
     assert!(reserve.exists());
     on_writer(&spool, |_, fault| fault.full = true).await;
-    assert_eq!(spool.store(vec![record("a", "3", b"x")]).await, Err(Refused::Full(Bound::Disk)));
+    assert_eq!(spool.store(vec![record("a", "3", b"x")]).await, Err(StoreError::Full(Bound::Disk)));
     assert!(reserve.exists(), "no delete needed it yet");
     let rows = oldest(&spool, "a").await;
     // A look between the two may make the reserve again: the disk of the test has room.

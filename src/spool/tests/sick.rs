@@ -9,9 +9,9 @@ async fn c5_a_disk_that_fails_is_down_with_its_cause_until_a_write_succeeds() {
     let dir = memory();
     let spool = filled(dir.path(), 1).await;
     on_writer(&spool, |_, fault| fault.io = true).await;
-    assert!(matches!(spool.store(vec![row(1)]).await, Err(Refused::Error(_))));
+    assert!(matches!(spool.store(vec![row(1)]).await, Err(StoreError::Error(_))));
     let (state, why) = spool.stats().health();
-    assert!(state == health::State::Down && why.contains("disk I/O error"), "{why}");
+    assert!(state == health::PartState::Down && why.contains("disk I/O error"), "{why}");
     // Some looks later it still is.
     let tries = Arc::new(std::sync::atomic::AtomicUsize::new(0));
     while tries.load(std::sync::atomic::Ordering::Relaxed) < 5 {
@@ -22,10 +22,10 @@ async fn c5_a_disk_that_fails_is_down_with_its_cause_until_a_write_succeeds() {
         .await;
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    assert_eq!(spool.stats().health().0, health::State::Down);
+    assert_eq!(spool.stats().health().0, health::PartState::Down);
     on_writer(&spool, |_, fault| fault.io = false).await;
     // Without a delivery that would find out.
-    eventually("a write to succeed", || spool.stats().health().0 == health::State::Ok).await;
+    eventually("a write to succeed", || spool.stats().health().0 == health::PartState::Ok).await;
     spool.store(vec![row(1)]).await.unwrap();
     assert_eq!(keys(&oldest(&spool, "a").await), ["0", "1"]);
 }
@@ -49,12 +49,12 @@ async fn k11_a_write_lock_of_another_program_is_waited_for_and_told() {
     });
     eventually("the lock to be told", || spool.stats().failing.is_some()).await;
     let (state, why) = spool.stats().health();
-    assert!(state == health::State::Down && why.contains("another program"), "{why}");
+    assert!(state == health::PartState::Down && why.contains("another program"), "{why}");
     tokio::time::sleep(Duration::from_millis(600)).await;
     assert!(!storing.is_finished(), "it was given up");
     other.execute_batch("ROLLBACK").unwrap();
     storing.await.unwrap().unwrap();
-    assert_eq!(spool.stats().health().0, health::State::Ok);
+    assert_eq!(spool.stats().health().0, health::PartState::Ok);
     assert_eq!(keys(&oldest(&spool, "a").await), ["0", "1"]);
 }
 

@@ -27,7 +27,7 @@ impl Writer {
         let room = free.map(|free| free.saturating_add(unused));
         let oldest_ms = self.oldest();
         let salvaged = report::reports(&self.dir);
-        let mut book = self.shared.book();
+        let mut book = self.shared.ledger();
         let stats = book.stats_mut();
         if let Ok(salvaged) = salvaged
             && *salvaged != *stats.salvaged
@@ -56,7 +56,7 @@ impl Writer {
 
     /// After a failure, without a delivery that would find out.
     pub(super) fn try_again(&mut self) {
-        if self.shared.book().stats().failing.is_none() {
+        if self.shared.ledger().stats().failing.is_none() {
             return;
         }
         #[cfg(test)]
@@ -70,7 +70,7 @@ impl Writer {
     }
 
     pub(super) fn set_full(&self, full: Option<Bound>) {
-        let before = std::mem::replace(&mut self.shared.book().stats_mut().full, full);
+        let before = std::mem::replace(&mut self.shared.ledger().stats_mut().full, full);
         match full {
             Some(bound) if before != full => {
                 tracing::warn!(bound = bound.label(), "the spool is full");
@@ -122,7 +122,7 @@ impl Writer {
     /// costs nothing.
     fn shrink(&self) {
         {
-            let book = self.shared.book();
+            let book = self.shared.ledger();
             if book.stats().live + book.stats().parked > 0 {
                 return;
             }
@@ -139,7 +139,7 @@ impl Writer {
     }
 
     fn oldest(&self) -> Option<i64> {
-        let topics = self.shared.book().live_topics();
+        let topics = self.shared.ledger().live_topics();
         let first = |topic: &Arc<str>| {
             let sql = "SELECT min(id) FROM records WHERE state = 0 AND topic = ?1";
             self.db.prepare_cached(sql)?.query_row([topic.as_ref()], |row| row.get::<_, Option<i64>>(0))

@@ -2,11 +2,11 @@
 
 use http::{HeaderMap, HeaderName};
 
-use super::super::scheme::Layout;
-use super::super::{Key, Verifier};
-use super::reading::{self, hash_name};
-use super::{Step, span, time};
-use crate::config::{Encoding, Form, Window};
+use super::super::scheme::HeaderFormat;
+use super::super::{SigningKey, Verifier};
+use super::lenient_parse::{self, hash_name};
+use super::{DiagnosisStep, span, time};
+use crate::config::{BodyForm, Encoding, ValidityWindow};
 use crate::delivery::Delivery;
 use crate::outcome::{Fault, Reason};
 
@@ -14,7 +14,7 @@ use crate::outcome::{Fault, Reason};
 const NAMED: usize = 8;
 
 impl Verifier {
-    pub(super) fn steps(&self, delivery: &Delivery, refusal: Option<&Fault>) -> Vec<Step> {
+    pub(super) fn steps(&self, delivery: &Delivery, refusal: Option<&Fault>) -> Vec<DiagnosisStep> {
         let scheme = &self.scheme;
         let mut names = vec![&scheme.header];
         for name in scheme.timestamp_header.iter().chain(&scheme.template.headers) {
@@ -22,7 +22,8 @@ impl Verifier {
                 names.push(name);
             }
         }
-        let mut steps: Vec<Step> = names.into_iter().map(|name| header(name, &delivery.headers)).collect();
+        let mut steps: Vec<DiagnosisStep> =
+            names.into_iter().map(|name| header(name, &delivery.headers)).collect();
         if delivery.headers.contains_key(&scheme.header) {
             steps.push(self.signature_step(delivery));
         }
@@ -32,21 +33,25 @@ impl Verifier {
         steps
     }
 
-    fn signature_step(&self, delivery: &Delivery) -> Step {
+    fn signature_step(&self, delivery: &Delivery) -> DiagnosisStep {
         let expected = self.expected();
-        let found = reading::shapes(&self.scheme, &delivery.headers).join(", ");
+        let found = lenient_parse::shapes(&self.scheme, &delivery.headers).join(", ");
         let claim = self.claim(delivery);
         let broken = match &claim {
             Err(fault) if fault.reason == Reason::SignatureMalformed => fault.detail.as_deref(),
             _ => None,
         };
         match broken {
-            Some(why) => Step {
+            Some(why) => DiagnosisStep {
                 step: "signature",
                 ok: Some(false),
                 text: format!("expected {expected}; found {found}: {why}"),
             },
-            None => Step { step: "signature", ok: Some(true), text: format!("{found}; expected {expected}") },
+            None => DiagnosisStep {
+                step: "signature",
+                ok: Some(true),
+                text: format!("{found}; expected {expected}"),
+            },
         }
     }
 
@@ -61,27 +66,27 @@ impl Verifier {
         };
         let hash = hash_name(written.hash);
         match &self.scheme.layout {
-            Layout::Token { prefix } if prefix.is_empty() => "the secret itself".to_owned(),
-            Layout::Token { prefix } => format!("`{prefix}` and the secret itself"),
-            Layout::Plain { prefix } if prefix.is_empty() => format!("{text} (HMAC with {hash})"),
-            Layout::Plain { prefix } => format!("`{prefix}` and {text} (HMAC with {hash})"),
-            Layout::List { signature, timestamp: Some(timestamp) } => {
+            HeaderFormat::Token { prefix } if prefix.is_empty() => "the secret itself".to_owned(),
+            HeaderFormat::Token { prefix } => format!("`{prefix}` and the secret itself"),
+            HeaderFormat::Plain { prefix } if prefix.is_empty() => format!("{text} (HMAC with {hash})"),
+            HeaderFormat::Plain { prefix } => format!("`{prefix}` and {text} (HMAC with {hash})"),
+            HeaderFormat::List { signature, timestamp: Some(timestamp) } => {
                 format!("`{timestamp}=<time>,{signature}=<signature>` with {text} (HMAC with {hash})")
             }
-            Layout::List { signature, timestamp: None } => {
+            HeaderFormat::List { signature, timestamp: None } => {
                 format!("`{signature}=` and {text} (HMAC with {hash})")
             }
-            Layout::Versions { version } => format!("`{version},` and {text} (HMAC with {hash})"),
+            HeaderFormat::Versions { version } => format!("`{version},` and {text} (HMAC with {hash})"),
         }
     }
 
     /// `None` where no time is signed.
-    fn time_step(&self, delivery: &Delivery, refusal: Option<&Fault>) -> Option<Step> {
+    fn time_step(&self, delivery: &Delivery, refusal: Option<&Fault>) -> Option<DiagnosisStep> {
         if !self.scheme.template.has_time() {
             return None;
         }
-        let step = |ok, text: String| Some(Step { step: "time", ok: Some(ok), text });
-        let Some(values) = reading::values(&self.scheme, &delivery.headers) else {
+        let step = |ok, text: String| Some(DiagnosisStep { step: "time", ok: Some(ok), text });
+        let Some(values) = lenient_parse::values(&self.scheme, &delivery.headers) else {
             return step(false, "no signed time was found".to_owned());
         };
         if values.timestamp.is_empty() || !values.timestamp.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -97,19 +102,19 @@ impl Verifier {
         step(stale.is_none(), format!("signed at {at}, {far} {side} it came{}", more.unwrap_or_default()))
     }
 
-    fn signed_step(&self, delivery: &Delivery) -> Step {
+    fn signed_step(&self, delivery: &Delivery) -> DiagnosisStep {
         let body = delivery.body.len();
-        let step = |ok, text| Step { step: "signed", ok: Some(ok), text };
-        if matches!(self.scheme.layout, Layout::Token { .. }) {
+        let step = |ok, text| DiagnosisStep { step: "signed", ok: Some(ok), text };
+        if matches!(self.scheme.layout, HeaderFormat::Token { .. }) {
             return step(true, format!("nothing: a token says who sends; {body} bytes of body"));
         }
-        let Some(values) = reading::values(&self.scheme, &delivery.headers) else {
+        let Some(values) = lenient_parse::values(&self.scheme, &delivery.headers) else {
             return step(false, format!("what is signed beside the body is missing; {body} bytes of body"));
         };
         let mut text = self.scheme.template.describe(&values, body);
         for form in &self.scheme.forms {
             let form = match (form, self.signed(&delivery.body, *form)) {
-                (Form::Raw, _) => "; as it came".to_owned(),
+                (BodyForm::Raw, _) => "; as it came".to_owned(),
                 (form, Some(signed)) => format!("; as {}: {} bytes", form.label(), signed.len()),
                 (form, None) if crate::json::check(&delivery.body).is_ok() => {
                     format!("; {} is the same text", form.label())
@@ -121,7 +126,7 @@ impl Verifier {
         step(true, text)
     }
 
-    fn secrets_step(&self, delivery: &Delivery, refusal: Option<&Fault>) -> Step {
+    fn secrets_step(&self, delivery: &Delivery, refusal: Option<&Fault>) -> DiagnosisStep {
         let now = delivery.received_at;
         let mut names: Vec<String> = self.keys.iter().take(NAMED).map(|key| named(key, now)).collect();
         if self.keys.len() > NAMED {
@@ -150,23 +155,23 @@ impl Verifier {
                 _ => (Some(true), format!("one of these made it: {names}")),
             },
         };
-        Step { step: "secrets", ok, text }
+        DiagnosisStep { step: "secrets", ok, text }
     }
 }
 
-fn named(key: &Key, now: jiff::Timestamp) -> String {
+fn named(key: &SigningKey, now: jiff::Timestamp) -> String {
     match key.window {
-        Window { not_before: Some(from), .. } if now < from => {
+        ValidityWindow { not_before: Some(from), .. } if now < from => {
             format!("{} (counts from {} on)", key.name, time(from))
         }
-        Window { not_after: Some(until), .. } if now > until => {
+        ValidityWindow { not_after: Some(until), .. } if now > until => {
             format!("{} (counted until {})", key.name, time(until))
         }
-        Window { .. } => key.name.to_string(),
+        ValidityWindow { .. } => key.name.to_string(),
     }
 }
 
-fn header(name: &HeaderName, headers: &HeaderMap) -> Step {
+fn header(name: &HeaderName, headers: &HeaderMap) -> DiagnosisStep {
     let (ok, text) = match (headers.get(name), headers.get_all(name).iter().count()) {
         (None, _) => (false, format!("{name}: missing")),
         (Some(value), 1) if value.to_str().is_ok() => {
@@ -175,5 +180,5 @@ fn header(name: &HeaderName, headers: &HeaderMap) -> Step {
         (Some(_), 1) => (false, format!("{name}: not ASCII")),
         (Some(_), n) => (false, format!("{name}: {n} times, must stand once")),
     };
-    Step { step: "header", ok: Some(ok), text }
+    DiagnosisStep { step: "header", ok: Some(ok), text }
 }

@@ -16,17 +16,17 @@ fn envelope(rules: &str) -> Envelope {
 }
 
 fn with(secrets: &[Secret], envelope: Option<&str>) -> Verifier {
-    let mut problems = Problems::default();
+    let mut problems = ConfigErrors::default();
     let verifier = Verifier::compile(&rules(GRAPEVINE), secrets, "signature", &mut problems).unwrap();
     match envelope {
-        Some(rules) => verifier.reading(&self::envelope(rules)),
+        Some(rules) => verifier.with_envelope(&self::envelope(rules)),
         None => verifier,
     }
 }
 
 /// What becomes of a body that `secret` signs as it stands.
 fn verdict(verifier: &Verifier, secret: &str, kind: &str, body: &str) -> Result<String, Fault> {
-    let mac = Mac::new(config::Hash::Sha256, secret.as_bytes()).unwrap();
+    let mac = Signer::new(config::Hash::Sha256, secret.as_bytes()).unwrap();
     let signature = format!("sha256={}", hex::encode(&mac.digest([body.as_bytes()].into_iter())[..32]));
     let headers = [("X-Grapevine-Signature".into(), signature), ("Content-Type".into(), kind.into())];
     verifier.verify(&delivery(&headers, body.as_bytes())).map(|verified| verified.secret().to_owned())
@@ -119,7 +119,7 @@ fn a_form_is_read_as_the_envelope_reads_it() {
 
 #[test]
 fn any_secret_that_made_the_signature_and_keeps_its_binding_will_do() {
-    let old = Window { not_after: Some("1969-01-01T00:00:00Z".parse().unwrap()), not_before: None };
+    let old = ValidityWindow { not_after: Some("1969-01-01T00:00:00Z".parse().unwrap()), not_before: None };
     let secrets = [
         bound("acme", SECRET, "acme"),
         bound("globex", SECRET, "globex"),
@@ -175,9 +175,10 @@ fn the_canonical_form_is_of_the_body_that_is_looked_at() {
 #[test]
 fn a_token_may_be_bound_and_without_rules_for_the_body_nothing_verifies() {
     let rules = rules("signature = { kind = 'token', header = 'X-Token' }");
-    let verifier =
-        || Verifier::compile(&rules, &[bound("acme", SECRET, "acme")], "", &mut Problems::default()).unwrap();
-    let reading = verifier().reading(&envelope(""));
+    let verifier = || {
+        Verifier::compile(&rules, &[bound("acme", SECRET, "acme")], "", &mut ConfigErrors::default()).unwrap()
+    };
+    let reading = verifier().with_envelope(&envelope(""));
     assert_eq!(reason(&reading, &[("X-Token", SECRET)], ACME), None);
     assert_eq!(reason(&reading, &[("X-Token", SECRET)], "{}"), Some(Reason::SignatureMismatch));
     assert_eq!(reason(&verifier(), &[("X-Token", SECRET)], ACME), Some(Reason::SignatureMismatch));

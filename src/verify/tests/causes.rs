@@ -34,10 +34,10 @@ fn compiled(toml: &str, secrets: &[Vec<Option<String>>]) -> Verifier {
         .map(|row| {
             let (name, text, not_before, not_after) = named(row);
             let key = rules.secret_format.decode(text.as_bytes()).unwrap();
-            Secret::new(name, key).within(Window { not_before, not_after })
+            Secret::new(name, key).within(ValidityWindow { not_before, not_after })
         })
         .collect();
-    let mut problems = Problems::default();
+    let mut problems = ConfigErrors::default();
     Verifier::compile(&rules, &secrets, "signature", &mut problems).unwrap_or_else(|| panic!("{problems}"))
 }
 

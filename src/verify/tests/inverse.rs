@@ -1,7 +1,7 @@
 //! [`Verifier::sign`] and [`Verifier::verify`] are inverse for any rule, and nothing else verifies.
 
 use super::*;
-use crate::config::{Encoding, Hash, Kind, SecretFormat, TimestampUnit};
+use crate::config::{Encoding, Hash, SecretFormat, SignatureKind, TimestampUnit};
 
 /// Any rule that compiles, of every layout.
 fn any_rules() -> impl Strategy<Value = config::Signature> {
@@ -9,9 +9,9 @@ fn any_rules() -> impl Strategy<Value = config::Signature> {
     let encoding = prop::sample::select(vec![Encoding::Hex, Encoding::Base64, Encoding::Base64url]);
     let unit = prop::sample::select(vec![TimestampUnit::Seconds, TimestampUnit::Milliseconds]);
     let forms = prop::sample::select(vec![
-        vec![Form::Raw],
-        vec![Form::JsonCompactAscii],
-        vec![Form::Raw, Form::JsonCompactAscii],
+        vec![BodyForm::Raw],
+        vec![BodyForm::JsonCompactAscii],
+        vec![BodyForm::Raw, BodyForm::JsonCompactAscii],
     ]);
     let signed = prop::sample::select(vec![
         "{body}",
@@ -31,10 +31,10 @@ fn any_rules() -> impl Strategy<Value = config::Signature> {
             let header = String::from("X-Signature");
             if layout == 0 {
                 return config::Signature {
-                    kind: Kind::Token,
+                    kind: SignatureKind::Token,
                     header,
                     prefix,
-                    forms: vec![Form::Raw],
+                    forms: vec![BodyForm::Raw],
                     ..Default::default()
                 };
             }
@@ -56,7 +56,7 @@ fn any_rules() -> impl Strategy<Value = config::Signature> {
                 secret_format: SecretFormat::Text,
                 signed: Some(signed.into()),
                 forms,
-                kind: Kind::Hmac,
+                kind: SignatureKind::Hmac,
             }
         },
     )
@@ -65,7 +65,7 @@ fn any_rules() -> impl Strategy<Value = config::Signature> {
 /// Whether a byte of the signature header may differ and mean the same: a hex digit in the other
 /// case.
 fn same(rules: &config::Signature, before: u8, after: u8) -> bool {
-    rules.kind == Kind::Hmac
+    rules.kind == SignatureKind::Hmac
         && rules.encoding == Some(Encoding::Hex)
         && before.is_ascii_hexdigit()
         && before.eq_ignore_ascii_case(&after)
@@ -111,7 +111,7 @@ fn what_is_signed_verifies_and_no_change_of_one_byte_does() {
 
             let (which, place, bits) = change;
             let mut read: Vec<HeaderName> = signer.scheme.headers.clone();
-            if rules.kind == Kind::Token {
+            if rules.kind == SignatureKind::Token {
                 read.push(signer.scheme.header.clone());
             }
             for name in [None].into_iter().chain(read.iter().map(Some)) {
@@ -132,13 +132,13 @@ fn what_is_signed_verifies_and_no_change_of_one_byte_does() {
                         // A token says nothing about the body; of the canonical form, white space is no part.
                         let form =
                             |body: &[u8]| canonical::json_compact_ascii(body).ok().map(Cow::into_owned);
-                        let form_stays = rules.forms.contains(&Form::JsonCompactAscii)
+                        let form_stays = rules.forms.contains(&BodyForm::JsonCompactAscii)
                             && form(&changed.body).is_some()
                             && form(&changed.body) == form(body.as_bytes());
                         let verdict = verifier.verify(&changed).is_ok();
                         prop_assert_eq!(
                             verdict,
-                            rules.kind == Kind::Token || form_stays,
+                            rules.kind == SignatureKind::Token || form_stays,
                             "body {:?}",
                             changed.body
                         );

@@ -34,7 +34,7 @@ fn rules_that_cannot_be_right_are_refused() {
     ];
     for (rule, expected) in rows {
         let rules = rules(&format!("signature = {{ header = 'S', {rule} }}"));
-        let mut problems = Problems::default();
+        let mut problems = ConfigErrors::default();
         let compiled = Verifier::compile(&rules, &[], "signature", &mut problems);
         assert!(compiled.is_none() && problems.len() == 1, "{rule}: {problems}");
         assert!(problems.lines()[0].starts_with(&format!("signature.{expected}")), "{rule}: {problems}");
@@ -42,7 +42,7 @@ fn rules_that_cannot_be_right_are_refused() {
     for (rule, expected) in
         [("header = 'a b'", "is no name"), ("header = 'Hookstream-Seal'", "is a header of ours")]
     {
-        let mut problems = Problems::default();
+        let mut problems = ConfigErrors::default();
         let rules = rules(&format!("signature = {{ {rule}, signed = '{{body}}' }}"));
         assert!(Verifier::compile(&rules, &[], "signature", &mut problems).is_none());
         assert!(problems.to_string().contains(expected), "{problems}");
@@ -52,7 +52,7 @@ fn rules_that_cannot_be_right_are_refused() {
 #[test]
 fn a_header_that_holds_credentials_is_no_part_of_what_is_signed() {
     for name in ["Authorization", "cookie"] {
-        let mut problems = Problems::default();
+        let mut problems = ConfigErrors::default();
         let rules = rules(&format!("signature = {{ header = 'S', signed = '{{header:{name}}}.{{body}}' }}"));
         assert!(Verifier::compile(&rules, &[], "signature", &mut problems).is_none());
         assert!(problems.to_string().contains("credentials"), "{problems}");
@@ -92,8 +92,9 @@ fn a_value_that_contains_its_separator_is_refused() {
         let verifier = verifier(&format!("signature = {{ header = 'S', signed = '{signed}' }}"), &[SECRET]);
         let (a, b) = headers;
         let text = signed.replace("{header:A}", a).replace("{header:B}", b).replace("{body}", body);
-        let digest =
-            Mac::new(config::Hash::Sha256, SECRET.as_bytes()).unwrap().digest([text.as_bytes()].into_iter());
+        let digest = Signer::new(config::Hash::Sha256, SECRET.as_bytes())
+            .unwrap()
+            .digest([text.as_bytes()].into_iter());
         let signature = hex::encode(&digest[..32]);
         let all = [("S", signature.as_str()), ("A", a), ("B", b)];
         assert_eq!(reason(&verifier, &all, body), Some(Reason::SignatureMalformed), "{signed} {headers:?}");
@@ -140,7 +141,7 @@ fn the_age_is_the_signed_time_s_whichever_its_unit() {
             "signature = {{ header = 'S', timestamp_header = 'T', signed = '{{timestamp}}.{{body}}', {rule} }}"
         );
         let verifier = verifier(&rules, &[SECRET]);
-        let mac = Mac::new(config::Hash::Sha256, SECRET.as_bytes()).unwrap();
+        let mac = Signer::new(config::Hash::Sha256, SECRET.as_bytes()).unwrap();
         let signature = hex::encode(&mac.digest([header.as_bytes(), b".", b"{}"].into_iter())[..32]);
         let mut delivery = delivery(&[("S".into(), signature), ("T".into(), header.into())], b"{}");
         delivery.received_at = received_at.parse().unwrap();
@@ -162,14 +163,16 @@ fn the_age_is_the_signed_time_s_whichever_its_unit() {
 #[test]
 fn a_secret_counts_within_its_time_only() {
     let instant = |text: &str| Some(text.parse().unwrap());
-    let old = Window { not_before: None, not_after: instant("2026-01-01T00:00:00Z") };
-    let new =
-        Window { not_before: instant("2026-01-01T00:00:00Z"), not_after: instant("2027-01-01T00:00:00Z") };
+    let old = ValidityWindow { not_before: None, not_after: instant("2026-01-01T00:00:00Z") };
+    let new = ValidityWindow {
+        not_before: instant("2026-01-01T00:00:00Z"),
+        not_after: instant("2027-01-01T00:00:00Z"),
+    };
     let secrets = [
         Secret::new("old", "the-old-secret-1").within(old),
         Secret::new("new", "the-new-secret-1").within(new),
     ];
-    let mut problems = Problems::default();
+    let mut problems = ConfigErrors::default();
     let verifier = Verifier::compile(&rules(GRAPEVINE), &secrets, "signature", &mut problems).unwrap();
     for (by, at, expected) in [
         ("the-old-secret-1", "2025-12-31T23:59:59Z", Ok("old")),
@@ -218,7 +221,7 @@ fn a_token_is_compared_whole() {
     assert_eq!(reason(&prefixed, &[("Authorization", &format!("Bearer {SECRET}"))], ""), None);
     assert_eq!(reason(&prefixed, &[("Authorization", SECRET)], ""), Some(Reason::SignatureMalformed));
 
-    let mut problems = Problems::default();
+    let mut problems = ConfigErrors::default();
     let rules = rules("signature = { kind = 'token', header = 'X-Token' }");
     Verifier::compile(&rules, &[Secret::new("odd", "two\nlines of it")], "signature", &mut problems);
     let shown = problems.to_string();

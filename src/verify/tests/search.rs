@@ -14,14 +14,14 @@ fn many(count: usize) -> Verifier {
     verifier(GRAPEVINE, &secrets.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
-fn forged(body: &str) -> Search {
+fn forged(body: &str) -> SecretSearch {
     let signature = format!("sha256={}", "0".repeat(64));
-    Search::new(delivery(&[("x-grapevine-signature".into(), signature)], body.as_bytes()))
+    SecretSearch::new(delivery(&[("x-grapevine-signature".into(), signature)], body.as_bytes()))
 }
 
 /// As the provider signs with secret `n`.
-fn authentic(n: usize, body: &str) -> Search {
-    Search::new(signed(&verifier(GRAPEVINE, &[&format!("wh_secret-number-{n}")]), body.as_bytes()))
+fn authentic(n: usize, body: &str) -> SecretSearch {
+    SecretSearch::new(signed(&verifier(GRAPEVINE, &[&format!("wh_secret-number-{n}")]), body.as_bytes()))
 }
 
 #[test]
@@ -45,10 +45,10 @@ fn b1_a_forged_body_costs_no_more_than_is_said_and_its_form_is_made_once() {
 
 #[test]
 fn b1_secrets_outside_their_time_cost_no_second_form() {
-    let later = Window { not_before: Some(Timestamp::MAX), ..Window::default() };
+    let later = ValidityWindow { not_before: Some(Timestamp::MAX), ..ValidityWindow::default() };
     let secrets =
         [Secret::new("new", "wh_secret-number-0"), Secret::new("old", "wh_secret-number-1").within(later)];
-    let mut problems = Problems::default();
+    let mut problems = ConfigErrors::default();
     let verifier = Verifier::compile(&rules(GRAPEVINE), &secrets, "signature", &mut problems).unwrap();
     let mut search = authentic(1, "{\"a\": 1}");
     assert_eq!(verifier.likely(&mut search), Ok(false));
@@ -78,7 +78,7 @@ fn b1_the_secret_and_the_form_that_matched_last_come_first() {
         (found.secret(), found.form(), found.signed()),
         (direct.secret(), direct.form(), direct.signed())
     );
-    assert_eq!((found.secret(), found.form()), ("secret-7", Form::JsonCompactAscii));
+    assert_eq!((found.secret(), found.form()), ("secret-7", BodyForm::JsonCompactAscii));
     assert_eq!(found.seal(&[]), direct.seal(&[]));
     assert_eq!(found.age(), direct.age());
 }
@@ -94,16 +94,16 @@ fn b1_a_search_ends_at_its_time_and_says_so() {
 #[test]
 fn b1_a_token_costs_next_to_nothing_whatever_the_body() {
     let token = config::Signature {
-        kind: config::Kind::Token,
+        kind: config::SignatureKind::Token,
         header: "x-token".into(),
-        forms: vec![Form::Raw],
+        forms: vec![BodyForm::Raw],
         ..config::Signature::default()
     };
     let verifier = verifier_of(&token, &[SECRET, "another-token-of-ours"]);
     let cost = verifier.cost(1 << 20);
     assert!(cost.all < 1024, "{cost:?}");
     let mut search =
-        Search::new(delivery(&[("x-token".into(), "nobody's".into())], worst(1 << 20).as_bytes()));
+        SecretSearch::new(delivery(&[("x-token".into(), "nobody's".into())], worst(1 << 20).as_bytes()));
     verifier.all(&mut search, None).unwrap_err();
     assert!(search.work() <= cost.all, "{}", search.work());
 }

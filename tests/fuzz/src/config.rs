@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use hookstream::app;
-use hookstream::config::{self, Environment, Overrides, Problems};
+use hookstream::config::{self, ConfigErrors, Environment, Overrides};
 use hookstream::names::{self, MAX_TOPIC};
 use hookstream::sources::Sources;
 use http::HeaderMap;
@@ -56,7 +56,7 @@ pub fn run(data: &[u8]) {
     }
 }
 
-fn told(problems: &Problems) {
+fn told(problems: &ConfigErrors) {
     let lines = problems.lines();
     assert!(!lines.is_empty() && lines.len() == problems.len());
     assert!(!problems.to_string().contains(SECRET));

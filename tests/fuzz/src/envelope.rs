@@ -5,14 +5,14 @@ use std::sync::{Arc, LazyLock};
 
 use apache_avro::Schema;
 use hookstream::app;
-use hookstream::config::{self, Environment, Loaded, Overrides};
+use hookstream::config::{self, Environment, LoadedConfig, Overrides};
 use hookstream::envelope::{Event, MAX_EVENTS, MAX_ID};
 use hookstream::json::{self, Pointer};
 use hookstream::names;
 use hookstream::outcome::{Fault, Reason};
-use hookstream::pipeline::{self, Outbound, Shaped};
+use hookstream::pipeline::{self, Decision, EncodedRecords};
 use hookstream::record::Record;
-use hookstream::schema::{Schemas, Standing, decode};
+use hookstream::schema::{IdState, Schemas, decode};
 use hookstream::sources::{Source, Sources};
 use hookstream::verify::Verified;
 use http::HeaderMap;
@@ -75,9 +75,9 @@ struct Known {
 pub(super) type ByTopic = HashMap<String, Schema>;
 
 /// Gives each schema the id that the registry would, and compiles the sources once more.
-pub(super) fn with_ids(loaded: &Loaded, schemas: &mut Schemas, before: &Sources) -> (Sources, ByTopic) {
+pub(super) fn with_ids(loaded: &LoadedConfig, schemas: &mut Schemas, before: &Sources) -> (Sources, ByTopic) {
     let known: Vec<_> = schemas.iter().map(|known| (known.subject.clone(), known.schema.clone())).collect();
-    known.iter().for_each(|(subject, _)| schemas.set(subject, Standing::Confirmed(ID)));
+    known.iter().for_each(|(subject, _)| schemas.set(subject, IdState::Confirmed(ID)));
     let topic = |subject: String| subject.strip_suffix("-value").unwrap().to_owned();
     let by_topic = known.into_iter().map(|(subject, schema)| (topic(subject), schema)).collect();
     (Sources::compile(loaded, schemas, Some(before)).unwrap(), by_topic)
@@ -133,13 +133,13 @@ pub(super) fn take(source: &Source, schemas: &ByTopic, mut headers: HeaderMap, b
     if let Some(answer) = source.handshakes.answer(&verified, &payload) {
         assert!(answer.is_none_or(|answer| answer.len() <= 1024));
     }
-    let (name, shaped) = pipeline::outlook(source, &verified, Ok(&payload), None);
+    let (name, shaped) = pipeline::decide(source, &verified, Ok(&payload), None);
     assert!(name.is_none_or(|name| name.event_type.chars().count() <= names::MAX_TOPIC));
     match shaped {
-        Shaped::Publish(outbound) => publish(source, schemas, &verified, &payload, &outbound),
-        Shaped::DeadLetter { why, .. } => dead_letter(source, &verified, &why),
+        Decision::Publish(outbound) => publish(source, schemas, &verified, &payload, &outbound),
+        Decision::DeadLetter { why, .. } => dead_letter(source, &verified, &why),
         // Whether the topic of a key of its own compacts was not asked here; nothing else is out.
-        Shaped::Unavailable(why) => assert_eq!(why.reason, Reason::KafkaUnavailable, "{why}"),
+        Decision::Unavailable(why) => assert_eq!(why.reason, Reason::KafkaUnavailable, "{why}"),
     }
 }
 
@@ -174,8 +174,14 @@ fn dead_letter(source: &Source, verified: &Verified<'_>, why: &Fault) {
     assert!(body.is_empty() || record.value() == &body[..]);
 }
 
-fn publish(source: &Source, schemas: &ByTopic, verified: &Verified<'_>, payload: &[u8], outbound: &Outbound) {
-    let events = source.envelope.open(&source.name, verified, payload).unwrap();
+fn publish(
+    source: &Source,
+    schemas: &ByTopic,
+    verified: &Verified<'_>,
+    payload: &[u8],
+    outbound: &EncodedRecords,
+) {
+    let events = source.envelope.extract_events(&source.name, verified, payload).unwrap();
     assert!((1..=MAX_EVENTS).contains(&events.len()));
     assert_eq!(events.len(), outbound.records.len());
     for (event, record) in events.iter().zip(&outbound.records) {

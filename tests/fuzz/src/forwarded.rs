@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use hookstream::config::Networks;
-use hookstream::http::{Client, network_of};
+use hookstream::http::{ClientAddress, network_of};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 const HEADER: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -28,7 +28,7 @@ pub fn run(data: &[u8]) {
         for line in lines {
             headers.append(HEADER, HeaderValue::from_bytes(line).unwrap());
         }
-        Client::of(peer, &trusted, &headers, &HEADER)
+        ClientAddress::of(peer, &trusted, &headers, &HEADER)
     };
     let client = ask(&lines);
     assert_eq!(bits(client.peer), bits(peer));

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use hookstream::json::{Kind, Object, Pointer, elements, string};
+use hookstream::json::{JsonKind, Object, Pointer, elements, string};
 use jiff::Timestamp;
 use serde_json::value::RawValue;
 
@@ -19,13 +19,13 @@ pub enum Json {
 impl Json {
     /// `None` where a key stands twice, or is no text.
     pub fn read(raw: &RawValue) -> Option<Self> {
-        Some(match Kind::of(raw) {
-            Kind::Null => Self::Null,
-            Kind::Boolean => Self::Bool(raw.get() == "true"),
-            Kind::Number => Self::Number(raw.get().to_owned()),
-            Kind::String => Self::Text(string(raw)?.into_owned()),
-            Kind::Array => Self::List(elements(raw)?.into_iter().map(Self::read).collect::<Option<_>>()?),
-            Kind::Object => {
+        Some(match JsonKind::of(raw) {
+            JsonKind::Null => Self::Null,
+            JsonKind::Boolean => Self::Bool(raw.get() == "true"),
+            JsonKind::Number => Self::Number(raw.get().to_owned()),
+            JsonKind::String => Self::Text(string(raw)?.into_owned()),
+            JsonKind::Array => Self::List(elements(raw)?.into_iter().map(Self::read).collect::<Option<_>>()?),
+            JsonKind::Object => {
                 let object = Object::open(raw).ok()??;
                 let members = object.members().iter();
                 Self::Members(

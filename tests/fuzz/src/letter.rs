@@ -2,9 +2,9 @@
 
 use std::sync::{Arc, LazyLock};
 
-use hookstream::config::{Problems, Secret, Signature};
+use hookstream::config::{ConfigErrors, Secret, Signature};
 use hookstream::outcome::Reason;
-use hookstream::record::{Letter, Record};
+use hookstream::record::{DeadLetter, Record};
 use hookstream::verify::Verifier;
 use http::HeaderName;
 use http::header::CONTENT_TYPE;
@@ -19,7 +19,7 @@ static READ: [HeaderName; 1] = [CONTENT_TYPE];
 static VERIFIER: LazyLock<Verifier> = LazyLock::new(|| {
     let rules: Signature = toml::from_str("header = \"x-sig\"\nsigned = \"{body}\"").unwrap();
     let secrets = [Secret::new("one", "wh_of-the-letters-0123")];
-    Verifier::compile(&rules, &secrets, "signature", &mut Problems::default()).unwrap()
+    Verifier::compile(&rules, &secrets, "signature", &mut ConfigErrors::default()).unwrap()
 });
 
 /// What nobody sealed is no verified delivery; what was sealed is read back as it was, and not after a change.
@@ -40,7 +40,7 @@ pub fn run(data: &[u8]) {
     let text = |text: &str| Some(text.as_bytes().to_vec());
     let headers: Headers =
         record.headers().iter().map(|(name, value)| (name.to_string(), text(value))).collect();
-    let mut letter = Letter::read(headers.clone(), record.value().to_vec()).expect("it is one of ours");
+    let mut letter = DeadLetter::read(headers.clone(), record.value().to_vec()).expect("it is one of ours");
     let read = letter.unseal(&VERIFIER).expect("we sealed it");
     assert_eq!(read.delivery().body, delivery.body);
 
@@ -64,7 +64,7 @@ pub fn run(data: &[u8]) {
 }
 
 fn unseals(headers: Headers, value: &[u8]) -> bool {
-    Letter::read(headers, value.to_vec()).is_some_and(|mut letter| letter.unseal(&VERIFIER).is_ok())
+    DeadLetter::read(headers, value.to_vec()).is_some_and(|mut letter| letter.unseal(&VERIFIER).is_ok())
 }
 
 fn lines(head: &[u8]) -> Headers {

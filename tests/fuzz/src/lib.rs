@@ -13,7 +13,7 @@ pub mod signature;
 pub mod wire;
 
 use bytes::Bytes;
-use hookstream::delivery::{Delivery, Id};
+use hookstream::delivery::{Delivery, DeliveryId};
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use jiff::Timestamp;
 
@@ -39,7 +39,7 @@ fn request(data: &[u8], alias: impl Fn(&str) -> Option<HeaderName>) -> (HeaderMa
 
 fn delivery(headers: HeaderMap, body: &[u8]) -> Delivery {
     Delivery {
-        id: Id::new(),
+        id: DeliveryId::new(),
         uri: Uri::from_static("/"),
         headers,
         body: Bytes::copy_from_slice(body),

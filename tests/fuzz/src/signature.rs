@@ -3,7 +3,9 @@
 use std::sync::LazyLock;
 
 use hmac::{Hmac, KeyInit, Mac};
-use hookstream::config::{self, Encoding, Form, Hash, Kind, Problems, Secret, Signature, Window};
+use hookstream::config::{
+    self, BodyForm, ConfigErrors, Encoding, Hash, Secret, Signature, SignatureKind, ValidityWindow,
+};
 use hookstream::outcome::Reason;
 use hookstream::verify::{Verifier, canonical};
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -80,9 +82,9 @@ static SCHEMES: LazyLock<Vec<Scheme>> = LazyLock::new(|| {
 });
 
 fn scheme(rules: Signature) -> Scheme {
-    let ended = Window { not_after: Some(Timestamp::UNIX_EPOCH), ..Window::default() };
+    let ended = ValidityWindow { not_after: Some(Timestamp::UNIX_EPOCH), ..ValidityWindow::default() };
     let secrets = [Secret::new("old", OLD).within(ended), Secret::new("current", KEY)];
-    let mut problems = Problems::default();
+    let mut problems = ConfigErrors::default();
     let verifier = Verifier::compile(&rules, &secrets, "signature", &mut problems);
     Scheme { verifier: verifier.unwrap_or_else(|| panic!("{problems}")), rules }
 }
@@ -166,7 +168,7 @@ fn listed(rules: &Signature, value: &HeaderValue) -> usize {
 /// Whether the header holds what `key` makes of the request.
 fn signed_by(key: &[u8], rules: &Signature, headers: &HeaderMap, body: &[u8]) -> bool {
     let value = headers[&rules.header].to_str().unwrap();
-    if rules.kind == Kind::Token {
+    if rules.kind == SignatureKind::Token {
         let wanted = format!("{}{}", rules.prefix.clone().unwrap_or_default(), str::from_utf8(key).unwrap());
         return value.trim() == wanted;
     }
@@ -182,8 +184,8 @@ fn signed_by(key: &[u8], rules: &Signature, headers: &HeaderMap, body: &[u8]) ->
 /// The signed text for each form of the body; `None` where a part is missing.
 fn texts(rules: &Signature, headers: &HeaderMap, body: &[u8]) -> Vec<Option<Vec<u8>>> {
     let forms = rules.forms.iter().filter_map(|form| match form {
-        Form::Raw => Some(body.to_vec()),
-        Form::JsonCompactAscii => canonical::json_compact_ascii(body).ok().map(|form| form.into_owned()),
+        BodyForm::Raw => Some(body.to_vec()),
+        BodyForm::JsonCompactAscii => canonical::json_compact_ascii(body).ok().map(|form| form.into_owned()),
     });
     forms.map(|body| expand(rules, headers, &body)).collect()
 }
@@ -268,16 +270,16 @@ fn change(scheme: &Scheme, headers: &HeaderMap, body: &[u8], choice: &[u8]) {
     if let Some((_, bytes)) = flip(body) {
         let form = |body: &[u8]| canonical::json_compact_ascii(body).ok().map(|form| form.into_owned());
         // White space is no part of the canonical form, and a token says nothing about the body.
-        let stays = rules.forms.contains(&Form::JsonCompactAscii)
+        let stays = rules.forms.contains(&BodyForm::JsonCompactAscii)
             && form(&bytes).is_some()
             && form(&bytes) == form(body);
         let verdict = verifier.verify(&delivery(headers.clone(), &bytes)).is_ok();
-        assert_eq!(verdict, stays || rules.kind == Kind::Token, "one byte of the body changed");
+        assert_eq!(verdict, stays || rules.kind == SignatureKind::Token, "one byte of the body changed");
     }
     let value = headers[&rules.header].as_bytes();
     let Some((at, bytes)) = flip(value) else { return };
     let case = bytes[at].eq_ignore_ascii_case(&value[at]) && value[at].is_ascii_hexdigit();
-    let hex = rules.kind == Kind::Hmac && rules.encoding.unwrap_or_default() == Encoding::Hex;
+    let hex = rules.kind == SignatureKind::Hmac && rules.encoding.unwrap_or_default() == Encoding::Hex;
     if let Ok(changed) = HeaderValue::from_bytes(&bytes) {
         let mut headers = headers.clone();
         headers.insert(HeaderName::try_from(&rules.header).unwrap(), changed);

@@ -17,7 +17,7 @@ use std::time::Duration;
 use hmac::{Hmac, KeyInit, Mac};
 use hookstream::app::{App, Listeners};
 use hookstream::config::{self, Environment, Overrides};
-use hookstream::http::Line;
+use hookstream::http::DeliveryReport;
 use hookstream::kafka::embedded::Embedded;
 use hookstream::names;
 use reqwest::{Response, StatusCode};
@@ -139,7 +139,9 @@ impl Setup {
         let lines = Arc::new(Mutex::new(Vec::new()));
         let watch = {
             let lines = lines.clone();
-            move |line: &Line<'_>| lines.lock().unwrap().push(format!("{} {:?}", line.status, line.ended))
+            move |line: &DeliveryReport<'_>| {
+                lines.lock().unwrap().push(format!("{} {:?}", line.status, line.ended))
+            }
         };
         let app = App::start(loaded, listeners, Arc::new(watch)).await?;
         let client = reqwest::Client::builder().timeout(PATIENCE).no_proxy().build().unwrap();

@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use loom::thread;
-use quota::{InUse, Rate};
+use quota::{Usage, Rate};
 
 /// Runs it in every order, and says how many there were. Only those whose name contains the program's argument, if any.
 fn model(name: &str, run: impl Fn() + Send + Sync + 'static) {
@@ -50,7 +50,7 @@ fn main() {
 /// Two, and one; each would have one more, for which there is no room while both are there.
 fn limit() {
     const LIMIT: usize = 3;
-    let bytes = Arc::new(InUse::default());
+    let bytes = Arc::new(Usage::default());
     // What the guards say that they hold. loom does not see it, so that it makes no order of its own.
     let held = Arc::new(AtomicUsize::new(0));
     let threads = [2, 1].map(|amount| {
@@ -63,17 +63,17 @@ fn limit() {
                 mine += 1;
                 assert!(held.fetch_add(1, Ordering::Relaxed) < LIMIT);
             }
-            assert!(bytes.amount() <= LIMIT);
+            assert!(bytes.used() <= LIMIT);
             held.fetch_sub(mine, Ordering::Relaxed);
             drop(taken);
         };
         thread::spawn(take)
     });
-    assert!(bytes.amount() <= LIMIT);
+    assert!(bytes.used() <= LIMIT);
     for thread in threads {
         thread.join().unwrap();
     }
-    assert_eq!(bytes.amount(), 0);
+    assert_eq!(bytes.used(), 0);
     assert!(bytes.take(LIMIT, LIMIT).is_some());
 }
 

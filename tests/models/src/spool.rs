@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use loom::thread;
 use tokio::sync::oneshot;
 
-use self::error::{Bound, Refused};
-use self::format::{Line, Record, State};
-use self::shared::{Amount, Book, Shared, Store};
+use self::error::{Bound, StoreError};
+use self::format::{InsertRow, Record, RowState};
+use self::shared::{Ledger, SpoolState, SpoolUsage, StoreRequest};
 
 #[path = "../../../src/spool/shared.rs"]
 mod shared;
@@ -45,13 +45,13 @@ mod error {
     }
 
     #[derive(Debug)]
-    pub(crate) enum Refused {
+    pub(crate) enum StoreError {
         Full(Bound),
         Busy,
         Error(SpoolError),
     }
 
-    impl Refused {
+    impl StoreError {
         pub(crate) fn closed() -> Self {
             Self::Error(SpoolError)
         }
@@ -60,7 +60,7 @@ mod error {
 
 mod format {
     #[derive(Clone, Copy, Debug, PartialEq)]
-    pub(crate) enum State {
+    pub(crate) enum RowState {
         Live,
         Parked,
     }
@@ -73,7 +73,7 @@ mod format {
         }
     }
 
-    pub(crate) struct Line {
+    pub(crate) struct InsertRow {
         pub(crate) record: Record,
         pub(crate) bytes: u64,
     }
@@ -102,18 +102,18 @@ pub(crate) fn models() {
     super::model("what waits for the writer is taken once, and no row is lost", queue);
 }
 
-fn shared() -> Arc<Shared> {
+fn shared() -> Arc<SpoolState> {
     let limits = Limits { max_bytes: 100, max_rows: 3, source_bytes: 100, source_rows: 3 };
-    Arc::new(Shared::new(Book::default(), limits))
+    Arc::new(SpoolState::new(Ledger::default(), limits))
 }
 
-fn store(topic: &'static str, bytes: &[u64]) -> Store {
-    let lines = bytes.iter().map(|bytes| Line { record: Record(topic), bytes: *bytes }).collect();
-    Store { lines, bytes: bytes.iter().sum(), reply: oneshot::channel().0 }
+fn store(topic: &'static str, bytes: &[u64]) -> StoreRequest {
+    let lines = bytes.iter().map(|bytes| InsertRow { record: Record(topic), bytes: *bytes }).collect();
+    StoreRequest { lines, bytes: bytes.iter().sum(), reply: oneshot::channel().0 }
 }
 
 /// Rows and their bytes fit each other, in all and by topic: nobody sees half a transaction.
-fn look(shared: &Shared) {
+fn look(shared: &SpoolState) {
     let stats = shared.stats();
     assert!([0, 2].contains(&stats.live) && stats.parked <= 1, "{} live", stats.live);
     assert_eq!(stats.bytes, 5 * u64::from(stats.live == 2) + 7 * stats.parked);
@@ -133,7 +133,7 @@ fn book() {
             // Two rows come together, and both go.
             shared.committed(&[store("a.x", &[2, 3])], &[], &[]);
             shared.remove(&[1, 2]);
-            let gone = || (String::from("a.x"), Some(State::Live), None);
+            let gone = || (String::from("a.x"), Some(RowState::Live), None);
             let moves = [2, 3].map(|bytes| (gone().0, gone().1, gone().2, bytes));
             shared.committed(&[], &moves, &[1, 2]);
         })
@@ -143,16 +143,16 @@ fn book() {
         thread::spawn(move || {
             // One comes, is set aside at once, and stays.
             let moves = [
-                (String::from("b.y"), None, Some(State::Live), 7),
-                (String::from("b.y"), Some(State::Live), Some(State::Parked), 7),
+                (String::from("b.y"), None, Some(RowState::Live), 7),
+                (String::from("b.y"), Some(RowState::Live), Some(RowState::Parked), 7),
             ];
             shared.committed(&[], &moves, &[]);
         })
     };
     look(&shared);
-    let more = Amount { rows: 1, bytes: 1 };
+    let more = SpoolUsage { rows: 1, bytes: 1 };
     match shared.judge("a", more, more) {
-        Ok(()) | Err(Refused::Full(Bound::Rows)) => {}
+        Ok(()) | Err(StoreError::Full(Bound::Rows)) => {}
         Err(other) => panic!("{other:?}"),
     }
     two.join().unwrap();
@@ -164,9 +164,9 @@ fn book() {
     let topics = shared.topics();
     assert!(topics.len() == 1 && &*topics[0].name == "b.y", "{topics:?}");
     assert!(shared.taken().is_empty());
-    let all = Amount { rows: 3, bytes: 3 };
-    assert!(matches!(shared.judge("b", all, all), Err(Refused::Full(Bound::Rows))), "one is there");
-    let two = Amount { rows: 2, bytes: 2 };
+    let all = SpoolUsage { rows: 3, bytes: 3 };
+    assert!(matches!(shared.judge("b", all, all), Err(StoreError::Full(Bound::Rows))), "one is there");
+    let two = SpoolUsage { rows: 2, bytes: 2 };
     assert!(shared.judge("b", two, two).is_ok());
 }
 

@@ -3,17 +3,24 @@
 use std::collections::BTreeMap;
 
 use super::within;
-use crate::cli::check::{Part, State};
-use crate::config::Loaded;
-use crate::kafka::{Admin, Cluster, NewTopic, Refusal, Shape};
+use crate::cli::check::{CheckState, CheckedPart};
+use crate::config::LoadedConfig;
+use crate::kafka::{Admin, Cluster, NewTopic, TopicDescription, TopicError};
 use crate::observe::health;
-use crate::provision::{ending, grants, judge, lasting, mend, remedy, takes_less, watched, wished_topics};
+use crate::provision::{
+    desired_topics, ending, fix_command, grants, judge, lasting, mend, non_compacted_topics, takes_less,
+};
 use crate::sources::Sources;
 
 /// One part for those that are missing, one for how durable those are that are there, one for those that
 /// take less than we may send, and one for those that must not compact.
-pub(super) async fn look(loaded: &Loaded, sources: &Sources, admin: &Admin, cluster: &Cluster) -> Vec<Part> {
-    let wished = wished_topics(&loaded.config, sources, cluster.brokers);
+pub(super) async fn look(
+    loaded: &LoadedConfig,
+    sources: &Sources,
+    admin: &Admin,
+    cluster: &Cluster,
+) -> Vec<CheckedPart> {
+    let wished = desired_topics(&loaded.config, sources, cluster.brokers);
     let (there, missing): (Vec<NewTopic>, Vec<NewTopic>) =
         wished.into_iter().partition(|topic| cluster.topics.contains_key(&topic.name));
     let mut names: Vec<String> = there.iter().map(|topic| topic.name.clone()).collect();
@@ -25,7 +32,7 @@ pub(super) async fn look(loaded: &Loaded, sources: &Sources, admin: &Admin, clus
     if there.is_empty() {
         return parts;
     }
-    match within("what the topics are like: Kafka", admin.shapes(&names)).await {
+    match within("what the topics are like: Kafka", admin.topic_descriptions(&names)).await {
         Ok(shapes) => {
             parts.push(durability(&shapes));
             parts.extend(sizes(&there, &shapes));
@@ -33,7 +40,7 @@ pub(super) async fn look(loaded: &Loaded, sources: &Sources, admin: &Admin, clus
             parts.extend(compaction(sources, &shapes, &loaded.config.kafka.bootstrap_servers));
         }
         Err(error) => {
-            let part = Part::new("durability", State::No, format!("unknown: {error:#}"));
+            let part = CheckedPart::new("durability", CheckState::No, format!("unknown: {error:#}"));
             parts.push(part.next("grant DescribeConfigs on the topics to our user"));
         }
     }
@@ -41,18 +48,18 @@ pub(super) async fn look(loaded: &Loaded, sources: &Sources, admin: &Admin, clus
 }
 
 async fn creation(
-    loaded: &Loaded,
+    loaded: &LoadedConfig,
     sources: &Sources,
     admin: &Admin,
     there: usize,
     missing: &[NewTopic],
-) -> Part {
+) -> CheckedPart {
     let all = there + missing.len();
     if missing.is_empty() {
-        return Part::new("topics", State::Ok, format!("{there} of {all}"));
+        return CheckedPart::new("topics", CheckState::Ok, format!("{there} of {all}"));
     }
     let head = format!("{there} of {all}, {} missing", missing.len());
-    let no = |why: String| Part::new("topics", State::No, format!("{head}{why}"));
+    let no = |why: String| CheckedPart::new("topics", CheckState::No, format!("{head}{why}"));
     let refused = within("whether they may be created: Kafka", admin.refusals(missing)).await;
     let part = match refused {
         Err(error) => no(format!("; {error:#}")),
@@ -63,36 +70,35 @@ async fn creation(
             grants.fold(no(", Create denied".into()), |part, grant| part.next(format!("grant with: {grant}")))
         }
         Ok(refused) if !refused.is_empty() => {
-            let why = refused.iter().map(|Refusal { topic, why, .. }| format!("{topic} ({why})"));
+            let why = refused.iter().map(|TopicError { topic, why, .. }| format!("{topic} ({why})"));
             no(format!("; could not be created: {}", why.collect::<Vec<_>>().join(", ")))
         }
         Ok(_) if loaded.config.provision.on_start => {
-            Part::new("topics", State::Ok, format!("{head}: `serve` creates them, and may"))
+            CheckedPart::new("topics", CheckState::Ok, format!("{head}: `serve` creates them, and may"))
         }
         Ok(_) => no(", and [provision] on_start is false".into())
             .next("create them, or set on_start = true: we may create them"),
     };
-    Part { details: missing.iter().map(|topic| format!("missing  {}", topic.name)).collect(), ..part }
+    CheckedPart { details: missing.iter().map(|topic| format!("missing  {}", topic.name)).collect(), ..part }
 }
 
 /// Those that are there, as they really are.
-fn durability(shapes: &BTreeMap<String, Shape>) -> Part {
+fn durability(shapes: &BTreeMap<String, TopicDescription>) -> CheckedPart {
     let copies = shapes.iter().map(|(topic, shape)| (topic.clone(), Some(shape.copies))).collect();
     let part = match judge(&copies) {
-        (health::State::Ok, _) => {
-            Part::new("durability", State::Ok, "at least 2 copies of what is acknowledged")
+        (health::PartState::Ok, _) => {
+            CheckedPart::new("durability", CheckState::Ok, "at least 2 copies of what is acknowledged")
         }
-        (health::State::Unknown, why) => {
-            Part::new("durability", State::No, why).next("grant DescribeConfigs on the topics to our user")
-        }
-        (_, why) => Part::new("durability", State::Degraded, why)
+        (health::PartState::Unknown, why) => CheckedPart::new("durability", CheckState::No, why)
+            .next("grant DescribeConfigs on the topics to our user"),
+        (_, why) => CheckedPart::new("durability", CheckState::Degraded, why)
             .next("give the topics 3 replicas and min.insync.replicas 2, where there are brokers for it"),
     };
-    Part { details: details(shapes), ..part }
+    CheckedPart { details: details(shapes), ..part }
 }
 
 /// Those that take smaller records than may be sent to them; `None` where there are none.
-fn sizes(wished: &[NewTopic], shapes: &BTreeMap<String, Shape>) -> Option<Part> {
+fn sizes(wished: &[NewTopic], shapes: &BTreeMap<String, TopicDescription>) -> Option<CheckedPart> {
     let small = wished.iter().filter_map(|topic| {
         let (is, wished) = takes_less(topic, shapes.get(&topic.name)?)?;
         Some(format!("{} (max.message.bytes {is}, a record may have {wished})", topic.name))
@@ -101,22 +107,30 @@ fn sizes(wished: &[NewTopic], shapes: &BTreeMap<String, Shape>) -> Option<Part> 
     let text =
         || format!("large deliveries wait in the spool, or go to the dead letters: {}", small.join(", "));
     let next = "`hookstream provision --apply` raises max.message.bytes";
-    (!small.is_empty()).then(|| Part::new("sizes", State::Degraded, text()).next(next))
+    (!small.is_empty()).then(|| CheckedPart::new("sizes", CheckState::Degraded, text()).next(next))
 }
 
 /// The dead letters that do not wait until somebody deletes them; `None` where all do.
-fn retention(sources: &Sources, shapes: &BTreeMap<String, Shape>, servers: &str) -> Option<Part> {
+fn retention(
+    sources: &Sources,
+    shapes: &BTreeMap<String, TopicDescription>,
+    servers: &str,
+) -> Option<CheckedPart> {
     let ending = ending(sources, shapes);
     let why: Vec<&str> = ending.iter().map(|(_, why)| &**why).collect();
-    let part = Part::new("retention", State::Degraded, why.join("; "));
+    let part = CheckedPart::new("retention", CheckState::Degraded, why.join("; "));
     let part = ending.iter().fold(part, |part, (topic, _)| part.next(mend(topic, servers)));
     (!ending.is_empty()).then_some(part)
 }
 
 /// Those whose key is not the event id; `None` where there are none.
-fn compaction(sources: &Sources, shapes: &BTreeMap<String, Shape>, servers: &str) -> Option<Part> {
-    let watched: Vec<_> = watched(sources).into_iter().map(|(topic, _)| topic).collect();
-    let there = watched.iter().filter_map(|topic| Some((&**topic, shapes.get(&**topic)?.compacts())));
+fn compaction(
+    sources: &Sources,
+    shapes: &BTreeMap<String, TopicDescription>,
+    servers: &str,
+) -> Option<CheckedPart> {
+    let topics: Vec<_> = non_compacted_topics(sources).into_iter().map(|(topic, _)| topic).collect();
+    let there = topics.iter().filter_map(|topic| Some((&**topic, shapes.get(&**topic)?.compacts())));
     let (mut kept, mut compacting, mut unknown) = (Vec::new(), Vec::new(), Vec::new());
     for (topic, compacts) in there {
         match compacts {
@@ -125,23 +139,23 @@ fn compaction(sources: &Sources, shapes: &BTreeMap<String, Shape>, servers: &str
             None => unknown.push(topic),
         }
     }
-    let no = |text: String| Part::new("compaction", State::No, text);
+    let no = |text: String| CheckedPart::new("compaction", CheckState::No, text);
     if !compacting.is_empty() {
         let text = "on, where the key names more than one event: `serve` answers 503 for";
         let part = no(format!("{text} {}", compacting.join(", ")));
-        return Some(compacting.iter().fold(part, |part, topic| part.next(remedy(topic, servers))));
+        return Some(compacting.iter().fold(part, |part, topic| part.next(fix_command(topic, servers))));
     }
     if !unknown.is_empty() {
         let part = no(format!("unknown, and `serve` answers 503 until it is known: {}", unknown.join(", ")));
         return Some(part.next("grant DescribeConfigs on the topics to our user"));
     }
     let text = format!("off, where the key names more than one event: {}", kept.join(", "));
-    (!kept.is_empty()).then(|| Part::new("compaction", State::Ok, text))
+    (!kept.is_empty()).then(|| CheckedPart::new("compaction", CheckState::Ok, text))
 }
 
-fn details(shapes: &BTreeMap<String, Shape>) -> Vec<String> {
+fn details(shapes: &BTreeMap<String, TopicDescription>) -> Vec<String> {
     let width = shapes.keys().map(String::len).max().unwrap_or_default();
-    let line = |(topic, shape): (&String, &Shape)| {
+    let line = |(topic, shape): (&String, &TopicDescription)| {
         let min = shape.copies.min_insync.map_or_else(|| "?".to_owned(), |min| min.to_string());
         format!(
             "{topic:<width$}  partitions {}, replication {}, min.insync.replicas {min}, cleanup.policy {}",

@@ -9,7 +9,7 @@ use crate::config::{self, Environment, Overrides};
 
 const TOKEN: &str = "Bearer not-for-the-log";
 
-fn read(sets: &[&str]) -> Result<Option<Collector>, Problems> {
+fn read(sets: &[&str]) -> Result<Option<Collector>, ConfigErrors> {
     let overrides = Overrides {
         file: Some(Path::new("config/hookstream.toml").to_owned()),
         sets: sets.iter().map(ToString::to_string).collect(),

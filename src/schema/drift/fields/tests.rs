@@ -32,11 +32,11 @@ fn each_pointer_is_a_field_or_belongs_to_a_record() {
     let fields = Fields::new(&schema, &places).unwrap();
     let field = |pointer: &str, path: &[&str], is: &str| {
         let path = path.iter().map(|name| (*name).to_owned()).collect();
-        Place::Field { pointer: pointer.into(), path, is: is.into() }
+        SchemaPath::Field { pointer: pointer.into(), path, is: is.into() }
     };
     let new = |pointer: &str, home: Option<&str>, names: &[&str]| {
         let names = names.iter().map(|name| (*name).to_owned()).collect();
-        Place::New { pointer: pointer.into(), home: home.map(Into::into), names }
+        SchemaPath::New { pointer: pointer.into(), home: home.map(Into::into), names }
     };
     for (pointer, place) in [
         ("/body/data/n", field("/body/data/n", &["data", "n"], "long")),

@@ -10,7 +10,7 @@ use base64::Engine as _;
 use serde_json::value::RawValue;
 
 use super::super::tests::{datagrid, encode};
-use crate::json::{Kind, Object, check, elements, string};
+use crate::json::{JsonKind, Object, check, elements, string};
 use crate::outcome::Fault;
 use crate::schema::decode;
 
@@ -45,16 +45,16 @@ pub(super) enum Typed {
 
 impl Json {
     pub(super) fn parse(raw: &RawValue) -> Self {
-        match Kind::of(raw) {
-            Kind::Null => Self::Null,
-            Kind::Boolean => Self::Bool(raw.get() == "true"),
-            Kind::Number => Self::Number(raw.get().to_owned()),
+        match JsonKind::of(raw) {
+            JsonKind::Null => Self::Null,
+            JsonKind::Boolean => Self::Bool(raw.get() == "true"),
+            JsonKind::Number => Self::Number(raw.get().to_owned()),
             // Half a surrogate pair has no text: compared as it stands.
-            Kind::String => {
+            JsonKind::String => {
                 Self::Text(string(raw).map_or_else(|| raw.get().to_owned(), |text| text.into_owned()))
             }
-            Kind::Array => Self::List(elements(raw).unwrap().into_iter().map(Self::parse).collect()),
-            Kind::Object => {
+            JsonKind::Array => Self::List(elements(raw).unwrap().into_iter().map(Self::parse).collect()),
+            JsonKind::Object => {
                 let object = Object::open(raw).unwrap().unwrap();
                 let member = |(key, value): &(std::borrow::Cow<'_, str>, &RawValue)| {
                     (key.to_string(), Self::parse(value))

@@ -1,0 +1,324 @@
+//! The command line: a file for each command, each with its `Args` and `run`.
+
+pub mod capture;
+pub mod check;
+pub mod completions;
+pub mod dev;
+pub mod explain;
+pub mod lag;
+pub mod man;
+pub mod output;
+pub mod provision;
+pub mod replay;
+pub mod sample;
+pub mod schema;
+pub mod send;
+pub mod serve;
+pub mod spool;
+pub mod status;
+pub mod subscription;
+pub mod tail;
+
+use std::future::Future;
+use std::io::{Read as _, Write as _};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::{CommandFactory as _, Parser, Subcommand};
+use reqwest::Url;
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
+
+use crate::client::{self, AnswerError, HttpAnswer, printable};
+use crate::config::{Environment, LoadedConfig, Overrides, Secrets};
+use crate::files::{self, ReadError};
+use crate::http::{REQUEST_HEADER, dns_name};
+
+/// The groups of the help; clap knows none for commands.
+const HELP: &str = "\
+{about}
+
+{usage-heading} {usage}
+
+Run:
+  serve         Take deliveries and publish them to Kafka
+  dev           Try it: the real service with an in-memory Kafka and registry
+
+Set up:
+  check         Tell all that is wrong with the configuration, and what it leads to
+  provision     Show what topics and subjects lack, and create or change it
+  schema        Show what comes that schemas do not know, and write schemas that do
+  subscription  Tell a provider where to deliver, by its API
+
+Look:
+  status        Tell how a running service does: what comes in, what is refused and why
+  tail          Read topics, decoded
+  lag           Show how far consumer groups are behind
+  explain       Tell why a captured delivery is refused, or what becomes of it
+
+Mend:
+  replay        Publish dead letters, once what kept them from their topics is mended
+  spool         Look into the spool, and put parked rows back on their way
+
+Try:
+  send          Sign a sample delivery as its provider would, and post it
+
+Install:
+  completions   Print the script that completes commands and options in a shell
+  man           Print the manual page, or write those of all commands into a directory
+
+Options:
+{options}
+
+`hookstream COMMAND --help` tells more. Exit codes: 0 yes, 1 no, 2 error.";
+
+/// What was typed.
+#[derive(Debug, Parser)]
+#[command(name = "hookstream", version, about = "Signed webhooks in, Avro events in Kafka out.", help_template = HELP)]
+#[command(arg_required_else_help = true, disable_help_subcommand = true)]
+struct Cli {
+    #[command(flatten)]
+    config: ConfigArgs,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Where the configuration comes from; every command takes these.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct ConfigArgs {
+    /// Configuration file [default: $HOOKSTREAM_CONFIG, config/hookstream.toml, /etc/hookstream/hookstream.toml]
+    #[arg(short, long = "config", value_name = "FILE", global = true)]
+    config: Option<PathBuf>,
+    /// Set one value, over file and environment; may be given several times
+    #[arg(short = 'X', value_name = "KEY=VALUE", global = true)]
+    set: Vec<String>,
+}
+
+impl ConfigArgs {
+    fn overrides(&self) -> Overrides {
+        Overrides { file: self.config.clone(), sets: self.set.clone(), ..Overrides::default() }
+    }
+
+    /// Reads the configuration.
+    ///
+    /// # Errors
+    /// Every problem at once.
+    pub fn load(&self) -> anyhow::Result<LoadedConfig> {
+        Ok(crate::config::load(&self.overrides(), &Environment::of_process())?)
+    }
+
+    /// The same without the sources' secrets, for commands that only read.
+    ///
+    /// # Errors
+    /// Every problem at once.
+    pub fn load_unread(&self) -> anyhow::Result<LoadedConfig> {
+        let overrides = Overrides { secrets: Secrets::Unread, ..self.overrides() };
+        Ok(crate::config::load(&overrides, &Environment::of_process())?)
+    }
+
+    /// The same for `dev` and for what speaks to it: without `[kafka]` and `[registry]`, and with
+    /// public secrets where none are set.
+    ///
+    /// # Errors
+    /// Every problem at once.
+    pub fn load_dev(&self) -> anyhow::Result<LoadedConfig> {
+        let overrides = Overrides { secrets: Secrets::OrDev, embedded: true, ..self.overrides() };
+        Ok(crate::config::load(&overrides, &Environment::of_process())?)
+    }
+}
+
+/// Without docs of their own: clap would show them in place of those of the `Args`.
+#[derive(Debug, Subcommand)]
+enum Command {
+    Serve(serve::Args),
+    Dev(dev::Args),
+    Check(check::Args),
+    Provision(provision::Args),
+    Schema(schema::Args),
+    Subscription(subscription::Args),
+    Send(send::Args),
+    Status(status::Args),
+    Tail(tail::Args),
+    Lag(lag::Args),
+    Explain(explain::Args),
+    Replay(replay::Args),
+    Spool(spool::Args),
+    Completions(completions::Args),
+    Man(man::Args),
+}
+
+/// Whether a command found what it was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExitStatus {
+    /// Exit code 0: yes, or nothing to do.
+    Success,
+    /// Exit code 1: no.
+    Failure,
+}
+
+/// What the program understands, for those who check lines of it without running them.
+#[must_use]
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
+/// Parses, runs, and turns the end into an exit code.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let verdict = match &cli.command {
+        Command::Serve(args) => block_on(serve::run(&cli.config, args)),
+        Command::Dev(args) => block_on(dev::run(&cli.config, args)),
+        Command::Check(args) => block_on(check::run(&cli.config, args)),
+        Command::Provision(args) => block_on(provision::run(&cli.config, args)),
+        Command::Schema(args) => block_on(schema::run(&cli.config, args)),
+        Command::Subscription(args) => block_on(subscription::run(&cli.config, args)),
+        Command::Send(args) => block_on(send::run(&cli.config, args)),
+        Command::Status(args) => block_on(status::run(&cli.config, args)),
+        Command::Tail(args) => block_on(tail::run(&cli.config, args)),
+        Command::Lag(args) => block_on(lag::run(&cli.config, args)),
+        Command::Explain(args) => block_on(explain::run(&cli.config, args)),
+        Command::Replay(args) => block_on(replay::run(&cli.config, args)),
+        Command::Spool(args) => block_on(spool::run(&cli.config, args)),
+        Command::Completions(args) => completions::run(args),
+        Command::Man(args) => man::run(args),
+    };
+    match verdict {
+        Ok(ExitStatus::Success) => ExitCode::SUCCESS,
+        Ok(ExitStatus::Failure) => ExitCode::FAILURE,
+        Err(error) if output::is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Standard error may be closed; then the exit code has to do.
+            let text = output::escape_lines(&format!("{error:#}"));
+            let _ = writeln!(output::stderr(), "hookstream: {text}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn block_on(command: impl Future<Output = anyhow::Result<ExitStatus>>) -> anyhow::Result<ExitStatus> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    let verdict = runtime.block_on(command);
+    // A call to a Kafka that does not answer may still hold a thread; nothing depends on it now.
+    runtime.shutdown_background();
+    verdict
+}
+
+/// What a person hands to a command: a file, a pipe, or `-` for standard input, of at most `max` bytes.
+fn input(path: &Path, max: u64) -> Result<Vec<u8>, ReadError> {
+    if path != Path::new("-") {
+        return files::read_or_pipe(path, max).map(|(bytes, _)| bytes);
+    }
+    let mut bytes = Vec::new();
+    match std::io::stdin().lock().take(max + 1).read_to_end(&mut bytes)? as u64 > max {
+        true => Err(ReadError::TooLarge(max)),
+        false => Ok(bytes),
+    }
+}
+
+/// A client for the operator's port, which brings the configured token and waits for `patience` at
+/// most, and the URL of `path` there: of the service at `url`, else of the one that is configured.
+fn admin_client(
+    config: &ConfigArgs,
+    url: Option<&str>,
+    path: &str,
+    patience: Duration,
+) -> anyhow::Result<(reqwest::Client, Url)> {
+    const FORM: &str = "--url expects an address such as http://127.0.0.1:9464";
+    let mut client = client::builder().no_proxy().timeout(patience);
+    let (base, token) = match url {
+        Some(url) => {
+            // Another machine's service may be looked at without any configuration here.
+            let token = config.load_unread().ok().and_then(|loaded| loaded.admin_bearer()?.ok());
+            let base = if url.contains("://") { url.to_owned() } else { format!("http://{url}") };
+            (Url::parse(&base).context(FORM)?, token)
+        }
+        None => {
+            let loaded = config.load_unread()?;
+            let token = loaded.admin_bearer().transpose();
+            let token = token.map_err(|message| anyhow::anyhow!("admin.bearer: {message}"))?;
+            let admin = &loaded.config.admin;
+            let mut base = Url::parse(&own_address("admin.listen", &admin.listen)?).context(FORM)?;
+            if let Some(tls) = &admin.tls {
+                client = trust_own_certificate(client, tls, &mut base)?;
+            }
+            (base, token)
+        }
+    };
+    let mut headers =
+        HeaderMap::from_iter([(HeaderName::from_static(REQUEST_HEADER), HeaderValue::from_static("1"))]);
+    if let Some(token) = token {
+        let mut value = HeaderValue::try_from(format!("Bearer {}", token.expose()));
+        value.iter_mut().for_each(|value| value.set_sensitive(true));
+        let value = value.ok().context("admin.bearer: no header can carry this token")?;
+        headers.insert(AUTHORIZATION, value);
+    }
+    Ok((client.default_headers(headers).build()?, base.join(path).context(FORM)?))
+}
+
+/// Asks at the operator's port. `unanswered` says what to do where nobody listens at the URL.
+async fn ask(
+    request: reqwest::RequestBuilder,
+    url: &Url,
+    unanswered: impl Fn(&str) -> String,
+) -> anyhow::Result<HttpAnswer> {
+    let url = printable(url);
+    client::send(request).await.map_err(|error| match error {
+        AnswerError::Missing(_) => anyhow::Error::new(error).context(unanswered(&url)),
+        other => anyhow::Error::new(other).context(no_operator(&url)),
+    })
+}
+
+fn no_operator(url: &str) -> String {
+    format!("{url} does not answer as hookstream's operator's port: --url names another")
+}
+
+/// Calls our own port by a name that its certificate has, at the address where it listens, and trusts
+/// what stands in its file beside the system's authorities.
+fn trust_own_certificate(
+    mut client: reqwest::ClientBuilder,
+    tls: &crate::config::Tls,
+    base: &mut Url,
+) -> anyhow::Result<reqwest::ClientBuilder> {
+    let path = tls.cert.display();
+    let pem = files::read(&tls.cert, files::MAX_PEM)
+        .with_context(|| format!("admin.tls.cert: {path} cannot be read"))?;
+    let chain = reqwest::Certificate::from_pem_bundle(&pem);
+    client = client.tls_certs_merge(chain.with_context(|| format!("{path} holds no PEM certificates"))?);
+    let address = base.socket_addrs(|| None).ok().and_then(|addresses| addresses.into_iter().next());
+    let _ = base.set_scheme("https");
+    if let (Some(name), Some(address)) = (dns_name(&tls.cert), address) {
+        base.set_host(Some(&name)).with_context(|| format!("{path} is for a name that is none"))?;
+        client = client.resolve(&name, address);
+    }
+    Ok(client)
+}
+
+/// A service's own address, as a client on the same machine calls it. `key` is the setting that
+/// `listen` comes from.
+fn own_address(key: &str, listen: &str) -> anyhow::Result<String> {
+    let Ok(mut address) = listen.parse::<SocketAddr>() else { return Ok(format!("http://{listen}")) };
+    if address.port() == 0 {
+        anyhow::bail!("{key} is {listen}: nobody can know the port; give it with --url");
+    }
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+        _ => {}
+    }
+    Ok(format!("http://{address}"))
+}
+
+/// Whether the address is one of this machine's own, so that nobody else can be reached by it.
+fn is_loopback(url: &Url) -> bool {
+    let Some(host) = url.host_str() else { return false };
+    // IPv6 addresses stand in brackets.
+    match host.trim_matches(['[', ']']).parse::<IpAddr>() {
+        Ok(ip) => ip.to_canonical().is_loopback(),
+        Err(_) => host == "localhost" || host.ends_with(".localhost"),
+    }
+}

@@ -1,0 +1,118 @@
+//! What must be there before a letter can be published: ids of schemas, and topics. As `serve` does it, and
+//! as far as `[provision] on_start` lets it.
+
+use std::path::Path;
+
+use anyhow::Context as _;
+
+use super::note;
+use crate::app;
+use crate::config::LoadedConfig;
+use crate::kafka::{Admin, ClusterConfig};
+use crate::names;
+use crate::provision;
+use crate::schema::registry::Resolved;
+use crate::schema::{self, IdCache, IdState, Registry, Schemas};
+use crate::sources::Sources;
+
+/// The sources with the ids of the schemas of the one called `source`, and its topics.
+pub(super) async fn sources(
+    loaded: &LoadedConfig,
+    kafka: &ClusterConfig,
+    source: &str,
+) -> anyhow::Result<Sources> {
+    let (_, mut schemas) = app::compile(loaded)?;
+    ids(loaded, source, &mut schemas).await?;
+    let sources = Sources::compile(loaded, &schemas, None)?;
+    topics(loaded, &Admin::new(kafka)?, &sources, source).await?;
+    policies(loaded, kafka, &sources).await?;
+    Ok(sources)
+}
+
+/// Which of the topics that must not compact do.
+pub(super) async fn policies(
+    loaded: &LoadedConfig,
+    kafka: &ClusterConfig,
+    sources: &Sources,
+) -> anyhow::Result<()> {
+    let topics = provision::non_compacted_topics(sources);
+    if topics.is_empty() {
+        return Ok(());
+    }
+    let servers = &loaded.config.kafka.bootstrap_servers;
+    if let Some(why) = provision::check_compaction(&Admin::new(kafka)?, &topics, servers).await? {
+        note(&why)?;
+    }
+    Ok(())
+}
+
+/// Types whose schema gets none fail as `schema_unknown`; a registry that gives no id at all is an error.
+async fn ids(loaded: &LoadedConfig, source: &str, schemas: &mut Schemas) -> anyhow::Result<()> {
+    let registry = Registry::new(loaded)?;
+    let pins = loaded.config.spool.dir.as_deref().map(|dir: &Path| IdCache::open(dir, registry.url()));
+    let own: Vec<schema::SchemaEntry> = schemas.of(source).cloned().collect();
+    let (mut given, mut trouble) = (0, None);
+    for schema in &own {
+        match id(loaded, &registry, pins.as_ref(), schema).await {
+            Ok(id) => {
+                schemas.set(&schema.subject, IdState::Confirmed(id));
+                given += 1;
+            }
+            Err(error) => {
+                note(&format!("{error:#}"))?;
+                trouble = Some(error);
+            }
+        }
+    }
+    match trouble {
+        Some(error) if given == 0 => {
+            Err(error).with_context(|| format!("no schema has an id ([registry] url = {})", registry.url()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// An id that `serve` has pinned must still be that schema's.
+async fn id(
+    loaded: &LoadedConfig,
+    registry: &Registry,
+    pins: Option<&IdCache>,
+    schema: &schema::SchemaEntry,
+) -> anyhow::Result<u32> {
+    let subject = &schema.subject;
+    if let Some(pin) = pins.and_then(|pins| pins.get(subject, &schema.text)) {
+        let resolved = registry.resolve_surely(pin.id, &schema.schema).await?;
+        anyhow::ensure!(
+            resolved == Resolved::Same && !pin.lost,
+            "the registry lost the schema of {subject} under its id {}: restore the registry first",
+            pin.id
+        );
+        return Ok(pin.id);
+    }
+    registry.id(schema, loaded.config.provision.on_start).await
+}
+
+/// Creates what is missing. Without `on_start` the topics of events must be there; that of the outcomes is
+/// made all the same, since nobody else does.
+async fn topics(loaded: &LoadedConfig, admin: &Admin, sources: &Sources, source: &str) -> anyhow::Result<()> {
+    if admin.is_in_memory().await? {
+        // `hookstream dev` has made them.
+        return Ok(());
+    }
+    let cluster = admin.cluster().await?;
+    let prefix = names::topic(source, "");
+    let mut wished = provision::desired_topics(&loaded.config, sources, cluster.brokers);
+    wished.retain(|topic| topic.name.starts_with(&prefix) && !cluster.topics.contains_key(&topic.name));
+    if !wished.is_empty() && !loaded.config.provision.on_start {
+        let missing: Vec<&str> = wished.iter().map(|topic| topic.name.as_str()).collect();
+        anyhow::bail!("topics are missing, and [provision] on_start is false: {}", missing.join(", "));
+    }
+    let outcomes = provision::replayed_topic(&loaded.config, source, cluster.brokers);
+    if !cluster.topics.contains_key(&outcomes.name) {
+        wished.push(outcomes);
+    }
+    if wished.is_empty() {
+        return Ok(());
+    }
+    admin.create(&wished).await.context("create them, or grant Create to our user")
+}

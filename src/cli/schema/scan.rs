@@ -1,0 +1,134 @@
+//! Topics from where they were asked for up to their ends of this moment, decoded.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use jiff::Timestamp;
+use schema_registry_converter::avro_common::AvroSchema;
+use tokio::sync::mpsc;
+
+pub(super) use crate::cli::output::note;
+use crate::config::LoadedConfig;
+use crate::kafka::{ClusterConfig, Consumer, Event, Fetched, Start};
+use crate::schema::Registry;
+use crate::schema::decode::{self, Decoded, Decoder};
+
+/// Records that wait to be looked at; beside librdkafka's own bound all that is held.
+const WAITING: usize = 256;
+
+/// A record that could be read.
+pub(super) struct DecodedRecord<'a> {
+    pub(super) topic: &'a str,
+    /// The record's timestamp: when the delivery was received.
+    pub(super) time: Option<i64>,
+    /// What it was written with.
+    pub(super) schema: &'a Arc<AvroSchema>,
+    /// As [`decode::json`] gives it.
+    pub(super) json: &'a str,
+}
+
+/// What was read.
+#[derive(Default)]
+pub(super) struct ScanSummary {
+    pub(super) records: u64,
+    /// Records that could not be decoded, by why.
+    pub(super) unreadable: BTreeMap<String, u64>,
+}
+
+/// Shows `each` record of the topics that exist. `None` where none of them does.
+///
+/// # Errors
+/// No broker; a cluster that falls silent; records of which none can be decoded.
+pub(super) async fn topics(
+    loaded: &LoadedConfig,
+    topics: &[String],
+    since: Option<Timestamp>,
+    mut each: impl FnMut(DecodedRecord<'_>) -> anyhow::Result<()>,
+) -> anyhow::Result<Option<ScanSummary>> {
+    let kafka = ClusterConfig::new(&loaded.config.kafka.bootstrap_servers, loaded.properties.clone());
+    let consumer = Consumer::new(&kafka)?;
+    let there = consumer.topics().await.context("cannot read topics")?;
+    let of = |topic: &String| {
+        let count = there.get(topic).copied().unwrap_or(0);
+        (0..count).map(|partition| (topic.clone(), partition)).collect::<Vec<_>>()
+    };
+    let partitions: Vec<_> = topics.iter().flat_map(of).collect();
+    if partitions.is_empty() {
+        return Ok(None);
+    }
+    let spans = consumer.spans(&partitions, since.map_or(Start::Beginning, Start::Time)).await?;
+    let lengths = spans.iter().map(|span| span.end.saturating_sub(span.start));
+    let bar = bar(lengths.map(|length| u64::try_from(length).unwrap_or_default()).sum());
+
+    let registry = Registry::new(loaded)?;
+    let mut decoder = Decoder::new(&registry, true);
+    let (sender, mut events) = mpsc::channel(WAITING);
+    // The sender goes with the end of the reading: then the channel ends.
+    let reading = async { consumer.read(&spans, true, &{ sender }).await };
+    let looking = async {
+        let mut tally = ScanSummary::default();
+        while let Some(event) = events.recv().await {
+            match event {
+                Event::Record(record) => {
+                    bar.inc(1);
+                    tally.records += 1;
+                    if let Err(why) = look(&mut decoder, &record, &mut each).await? {
+                        *tally.unreadable.entry(why).or_default() += 1;
+                    }
+                }
+                Event::Trouble(text) => bar.suspend(|| note(&text))?,
+            }
+        }
+        anyhow::Ok(tally)
+    };
+    let done = tokio::try_join!(reading, looking);
+    bar.finish_and_clear();
+    let tally = done?.1;
+    let unreadable: u64 = tally.unreadable.values().sum();
+    if let Some(why) = tally.unreadable.keys().next().filter(|_| unreadable == tally.records) {
+        anyhow::bail!(
+            "none of {} can be decoded: {why} ([registry] url = {})",
+            count(tally.records, "record"),
+            registry.url()
+        );
+    }
+    for (why, times) in &tally.unreadable {
+        note(&format!("{} left out: {why}", count(*times, "record")))?;
+    }
+    Ok(Some(tally))
+}
+
+/// The inner error says why the record could not be decoded.
+async fn look(
+    decoder: &mut Decoder,
+    record: &Fetched,
+    each: &mut impl FnMut(DecodedRecord<'_>) -> anyhow::Result<()>,
+) -> anyhow::Result<Result<(), String>> {
+    let Some(value) = record.value.as_deref() else { return Ok(Err("they are tombstones".into())) };
+    let (schema, avro) = match decoder.writer(value).await {
+        Ok(found) => found,
+        Err(Decoded::Unreadable { schema_id, why }) => return Ok(Err(format!("schema {schema_id}: {why}"))),
+        Err(_) => return Ok(Err("they have no schema id in front".into())),
+    };
+    let Some(json) = decode::json(&schema.parsed, avro) else {
+        return Ok(Err(format!("schema {}: the value is not what its schema says", schema.id)));
+    };
+    each(DecodedRecord { topic: &record.topic, time: record.timestamp_ms, schema: &schema, json: &json })?;
+    Ok(Ok(()))
+}
+
+fn bar(count: u64) -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(Some(count), ProgressDrawTarget::stderr());
+    if let Ok(style) = ProgressStyle::with_template("{bar:30} {human_pos} of {human_len} records  {eta} left")
+    {
+        bar.set_style(style);
+    }
+    bar
+}
+
+/// `1 record`, `4,102 records`.
+pub(super) fn count(n: u64, what: &str) -> String {
+    format!("{} {what}{}", indicatif::HumanCount(n), if n == 1 { "" } else { "s" })
+}

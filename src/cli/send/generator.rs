@@ -1,0 +1,157 @@
+//! Deliveries as their provider would make them.
+
+use anyhow::bail;
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use super::body_template::{BodyTemplate, plain};
+use super::form::{self, FormBody};
+use super::target::SendTarget;
+use crate::config::{self, TextPart, TimeFormat};
+use crate::delivery::{Delivery, DeliveryId};
+use crate::envelope::Envelope;
+use crate::verify::Verifier;
+
+/// Makes signed deliveries of one source, each a new event.
+pub(super) struct DeliveryGenerator {
+    verifier: Verifier,
+    envelope: Envelope,
+    body: Bytes,
+    beside: HeaderTemplate,
+    /// `None`: each body is sent as it is.
+    fresh: Option<BodyTemplate>,
+    /// Where the body is a form.
+    form: Option<FormBody>,
+}
+
+/// A body with the headers of its signature.
+pub(super) struct SignedRequest {
+    pub(super) body: Bytes,
+    pub(super) headers: HeaderMap,
+}
+
+impl DeliveryGenerator {
+    /// A maker of `body`; with `fresh`, its id and time are new ones in each delivery, as far as
+    /// it has them. `event_type` is for a source whose type stands in a header.
+    ///
+    /// # Errors
+    /// Problems with the source's rules; a type that is missing, or that has no header.
+    pub(super) fn new(
+        target: &SendTarget,
+        body: Bytes,
+        event_type: Option<&str>,
+        fresh: bool,
+    ) -> anyhow::Result<Self> {
+        let mut problems = target.loaded.problems();
+        let place = |part: &str| format!("source.{}.{part}", target.name);
+        let secrets = std::slice::from_ref(&target.secret);
+        let rules = &target.rules;
+        let verifier = Verifier::compile(&rules.signature, secrets, &place("signature"), &mut problems);
+        let envelope =
+            Envelope::compile(&rules.envelope, &rules.signature, &place("envelope"), &mut problems);
+        let (Some(verifier), Some(envelope)) = (verifier, envelope) else { bail!(problems) };
+        let verifier = verifier.with_envelope(&rules.envelope);
+        let form = form::of(&body, rules.envelope.payload.as_deref());
+        let text = form.as_ref().map(FormBody::text).or(str::from_utf8(&body).ok()).filter(|_| fresh);
+        let fresh = text.map(|text| BodyTemplate::new(text, &rules.envelope));
+        let beside = HeaderTemplate::new(&rules.envelope, event_type)?;
+        Ok(Self { verifier, envelope, body, beside, fresh, form })
+    }
+
+    /// The next delivery.
+    ///
+    /// # Errors
+    /// A body that the provider could not sign.
+    pub(super) fn make(&self) -> anyhow::Result<SignedRequest> {
+        let (body, now) = match &self.fresh {
+            Some(fresh) => {
+                let (text, now) = fresh.next();
+                let body = match &self.form {
+                    Some(form) => form.with(&text),
+                    None => text.into(),
+                };
+                (body, now)
+            }
+            None => (self.body.clone(), Timestamp::now()),
+        };
+        let mut headers = self.beside.next(now);
+        if self.form.is_some() {
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(form::KIND));
+        }
+        match self.verifier.sign(&body, now, &mut headers) {
+            Ok(()) => Ok(SignedRequest { body, headers }),
+            Err(fault) => bail!("the provider could not sign this body: {fault}"),
+        }
+    }
+
+    /// The id that the service will find, of several events the first one's, by the service's own code:
+    /// the way to it is a verified delivery.
+    pub(super) fn id(&self, signed: &SignedRequest) -> Option<String> {
+        let delivery = Delivery {
+            id: DeliveryId::new(),
+            uri: Uri::from_static("/"),
+            headers: signed.headers.clone(),
+            body: signed.body.clone(),
+            received_at: Timestamp::now(),
+        };
+        let verified = self.verifier.verify(&delivery).ok()?;
+        let payload = self.envelope.payload(&verified).ok()?;
+        let events = self.envelope.extract_events("", &verified, &payload).unwrap_or_default();
+        let first = events.first().map(|event| event.id.as_ref().to_owned());
+        Some(first.unwrap_or_else(|| self.envelope.id_or_digest(&verified)))
+    }
+}
+
+/// What stands in headers beside the signature: as the envelope reads it.
+struct HeaderTemplate {
+    /// Each gets an id that never was.
+    ids: Vec<HeaderName>,
+    time: Option<(HeaderName, TimeFormat)>,
+    event_type: Option<(HeaderName, HeaderValue)>,
+}
+
+impl HeaderTemplate {
+    fn new(rules: &config::Envelope, event_type: Option<&str>) -> anyhow::Result<Self> {
+        let parts = match &rules.id {
+            config::EventIdRule::Digest => &[][..],
+            config::EventIdRule::Part(part) => std::slice::from_ref(part),
+            config::EventIdRule::Join { parts, .. } => parts,
+        };
+        let event_type = match (of_header(&rules.event_type), event_type) {
+            (None, None) => None,
+            (None, Some(_)) => bail!("the event type stands in the body; leave out TYPE"),
+            // One without a type may be sent where the source has a default.
+            (Some(_), None) if rules.default_type.is_some() => None,
+            (Some(name), None) => bail!("the event type stands in the header {name}; give TYPE, too"),
+            (Some(name), Some(value)) => Some((name, HeaderValue::from_str(value)?)),
+        };
+        let format = rules.time_format.unwrap_or(TimeFormat::Rfc3339);
+        let time = rules.time.as_ref().and_then(of_header).map(|name| (name, format));
+        Ok(Self { ids: parts.iter().filter_map(of_header).collect(), time, event_type })
+    }
+
+    fn next(&self, now: Timestamp) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        let ids = self.ids.iter().map(|name| (name, Uuid::now_v7().to_string()));
+        let time = self.time.iter().map(|(name, format)| (name, plain(*format, now)));
+        for (name, text) in ids.chain(time) {
+            if let Ok(value) = HeaderValue::try_from(text) {
+                headers.insert(name, value);
+            }
+        }
+        // The last, since an id may be joined from it.
+        if let Some((name, value)) = self.event_type.clone() {
+            headers.insert(name, value);
+        }
+        headers
+    }
+}
+
+fn of_header(part: &TextPart) -> Option<HeaderName> {
+    match part {
+        TextPart::Pointer(_) => None,
+        TextPart::Header { name, .. } => HeaderName::from_bytes(name.as_bytes()).ok(),
+    }
+}

@@ -1,0 +1,200 @@
+//! What is wrong with a configuration: all of it at once, each with its place.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::layers::Layers;
+
+/// Where a setting was made. The order is that in which problems are listed.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum SettingLocation {
+    /// In a file, at a line from 1; 0 for the file as a whole.
+    File(PathBuf, usize),
+    /// In an environment variable of this name.
+    Variable(String),
+    /// On the command line: `-X key`.
+    Set(String),
+    /// In what the binary ships.
+    BuiltIn,
+    /// Nowhere in particular.
+    Nowhere,
+}
+
+impl fmt::Display for SettingLocation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path, 0) => write!(f, "{}", path.display()),
+            Self::File(path, line) => write!(f, "{}:{line}", path.display()),
+            Self::Variable(name) => f.write_str(name),
+            Self::Set(key) => write!(f, "-X {key}"),
+            Self::BuiltIn => f.write_str("built in"),
+            Self::Nowhere => Ok(()),
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct ConfigError {
+    place: SettingLocation,
+    key: String,
+    message: String,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.place != SettingLocation::Nowhere {
+            write!(f, "{}: ", self.place)?;
+        }
+        if !self.key.is_empty() {
+            write!(f, "{}: ", self.key)?;
+        }
+        f.write_str(&self.message)
+    }
+}
+
+/// Collects problems, so that a person mends all of them in one go. Every room that compiles a
+/// part of the configuration adds its own. Messages hold no values: a bad value could be a secret.
+///
+/// `Display` gives a headline with the count, then one problem per line, indented, ordered by
+/// file, line, variable and `-X`.
+#[derive(Clone, Default)]
+pub struct ConfigErrors {
+    layers: Arc<Layers>,
+    list: Vec<ConfigError>,
+}
+
+impl ConfigErrors {
+    /// A collector that finds the place of a key in `layers`.
+    pub(super) fn with_layers(layers: Arc<Layers>) -> Self {
+        Self { layers, list: Vec::new() }
+    }
+
+    /// These, with the layers that further ones speak of.
+    pub(super) fn on(self, layers: Arc<Layers>) -> Self {
+        Self { layers, ..self }
+    }
+
+    /// Adds one: `key` is the setting's dotted name (`source.datagrid.signature.signed`) and may
+    /// be empty; `message` is one sentence that says what is wrong and what to do. Where the key
+    /// was set in a file, a variable or by `-X`, the problem is listed with that place.
+    pub fn add(&mut self, key: impl Into<String>, message: impl Into<String>) {
+        let key = key.into();
+        let place = self.layers.place(&key);
+        self.add_at(place, key, message);
+    }
+
+    pub(super) fn add_at(
+        &mut self,
+        place: SettingLocation,
+        key: impl Into<String>,
+        message: impl Into<String>,
+    ) {
+        let problem = ConfigError { place, key: key.into(), message: message.into() };
+        if !self.list.contains(&problem) {
+            self.list.push(problem);
+        }
+    }
+
+    /// Two settings that contradict each other: listed at the first that a person has set.
+    pub(super) fn add_between(&mut self, keys: [&str; 2], message: impl Into<String>) {
+        let set = |key: &&str| {
+            !matches!(self.layers.place(key), SettingLocation::BuiltIn | SettingLocation::Nowhere)
+        };
+        let [first, _] = keys;
+        let key = keys.into_iter().find(set).unwrap_or(first);
+        self.add(key, message);
+    }
+
+    /// Whether something is wrong with `key` or below it.
+    pub(super) fn contains_key_or_below(&self, key: &str) -> bool {
+        let below = |rest: &str| rest.is_empty() || rest.starts_with('.');
+        self.list.iter().any(|problem| problem.key.strip_prefix(key).is_some_and(below))
+    }
+
+    /// Whether the configuration file itself could not be read, so that nothing else is known.
+    pub fn unread(&self) -> bool {
+        let whole = |problem: &ConfigError| {
+            matches!(problem.place, SettingLocation::File(_, 0)) && problem.key.is_empty()
+        };
+        self.list.iter().any(whole)
+    }
+
+    /// Whether nothing is wrong.
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    /// `value`, if nothing is wrong.
+    ///
+    /// # Errors
+    /// These problems, if there are any.
+    pub fn or<T>(self, value: T) -> Result<T, Self> {
+        if self.is_empty() { Ok(value) } else { Err(self) }
+    }
+
+    /// One line per problem, without the headline, in order.
+    pub fn lines(&self) -> Vec<String> {
+        let mut list: Vec<_> = self.list.iter().collect();
+        list.sort();
+        list.into_iter().map(|problem| one_line(problem.to_string())).collect()
+    }
+}
+
+/// A key in quotes may hold anything: escaped, it neither breaks the line nor speaks to the terminal.
+fn one_line(text: String) -> String {
+    if !text.contains(char::is_control) {
+        return text;
+    }
+    let mut line = String::with_capacity(text.len() + 8);
+    for c in text.chars() {
+        match c {
+            c if c.is_control() => line.extend(c.escape_default()),
+            c => line.push(c),
+        }
+    }
+    line
+}
+
+impl fmt::Display for ConfigErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.len() {
+            1 => f.write_str("1 problem in the configuration:")?,
+            count => write!(f, "{count} problems in the configuration:")?,
+        }
+        self.lines().iter().try_for_each(|line| write!(f, "\n  {line}"))
+    }
+}
+
+/// As `Display`: the layers behind it may hold a secret that was written where none belongs.
+impl fmt::Debug for ConfigErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl std::error::Error for ConfigErrors {}
+
+/// The one of `known` that a person may have meant by `name`.
+pub(super) fn suggestion<'k>(name: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
+    let bound = (name.len() / 3).clamp(1, 3);
+    known
+        .into_iter()
+        .map(|known| (strsim::damerau_levenshtein(name, known), known))
+        .filter(|(distance, _)| *distance <= bound)
+        .min()
+        .map(|(_, known)| known)
+}
+
+/// `; did you mean ...?` or what there is to choose from.
+pub(super) fn hint<'k>(name: &str, known: impl IntoIterator<Item = &'k str> + Clone) -> String {
+    match suggestion(name, known.clone()) {
+        Some(known) => format!("; did you mean `{known}`?"),
+        None => format!("; known are {}", known.into_iter().collect::<Vec<_>>().join(", ")),
+    }
+}

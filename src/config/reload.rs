@@ -1,0 +1,84 @@
+//! The configuration once more, while the service runs: what it says now, and what differs.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use figment::value::{Dict, Value};
+
+use super::errors::ConfigErrors;
+use super::load::{FileKind, LoadedConfig, Overrides, reload};
+use super::secret::Environment;
+
+/// Tables that are read at start only: ports, clients and the spool are made of them.
+const AT_START: [&str; 8] = ["http", "admin", "kafka", "registry", "spool", "provision", "lag", "traces"];
+
+/// What a configuration was read from. No `Debug` of its values: one could be a secret in the wrong
+/// place.
+pub(super) struct ConfigOrigin {
+    pub(super) overrides: Overrides,
+    pub(super) environment: Environment,
+    pub(super) file: FileKind,
+}
+
+impl fmt::Debug for ConfigOrigin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Origin")
+    }
+}
+
+impl LoadedConfig {
+    /// Reads the same files, with the variables and the `-X` of the first time.
+    ///
+    /// # Errors
+    /// All problems at once, each with its place and without values.
+    pub fn reread(&self) -> Result<Self, ConfigErrors> {
+        reload(&self.origin)
+    }
+
+    /// Takes over from the configuration that the service was started with all that is read at start
+    /// only. Returns the names of those settings that differ (`http.listen`), without values.
+    pub fn retain_startup_settings(&mut self, started: &Self) -> Vec<String> {
+        let mut names = BTreeSet::new();
+        let (before, now) = (started.layers.merged(), self.layers.merged());
+        for table in AT_START {
+            let differing = differing(table_of(&before, table), table_of(&now, table));
+            names.extend(differing.into_iter().map(|key| format!("{table}.{key}")));
+        }
+        // The same references may lead to other passwords by now.
+        if self.properties != started.properties {
+            names.insert("kafka.properties".to_owned());
+        }
+        if self.registry_auth != started.registry_auth || self.registry_identity != started.registry_identity
+        {
+            names.insert("registry (its credentials)".to_owned());
+        }
+        let source = std::mem::take(&mut self.config.source);
+        let log = self.config.log.clone();
+        self.config = super::Config { source, log, ..started.config.clone() };
+        self.properties = started.properties.clone();
+        self.registry_auth = started.registry_auth.clone();
+        self.registry_identity = started.registry_identity.clone();
+        names.into_iter().collect()
+    }
+
+    /// The sources whose rules or secrets differ, those that only one of both has among them.
+    pub fn differing_sources(&self, other: &Self) -> BTreeSet<String> {
+        let (ours, theirs) = (self.layers.merged(), other.layers.merged());
+        let mut names = differing(table_of(&ours, "source"), table_of(&theirs, "source"));
+        let all = self.secrets.keys().chain(other.secrets.keys());
+        names.extend(all.filter(|name| self.secrets.get(*name) != other.secrets.get(*name)).cloned());
+        // What is off on both sides is no news.
+        names.retain(|name| [self, other].iter().any(|loaded| loaded.config.source.contains_key(name)));
+        names
+    }
+}
+
+fn table_of<'a>(all: &'a Dict, name: &str) -> Option<&'a Dict> {
+    all.get(name).and_then(Value::as_dict)
+}
+
+fn differing(one: Option<&Dict>, other: Option<&Dict>) -> BTreeSet<String> {
+    let keys = one.into_iter().chain(other).flat_map(Dict::keys);
+    let value = |table: Option<&Dict>, key: &str| table.and_then(|table| table.get(key)).cloned();
+    keys.filter(|key| value(one, key) != value(other, key)).cloned().collect()
+}

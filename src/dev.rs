@@ -1,0 +1,88 @@
+//! What `hookstream dev` embeds so that nothing else is needed: a registry, an in-memory Kafka,
+//! and a way to reach it at the usual address.
+
+pub mod forward;
+pub mod registry;
+
+use std::net::SocketAddr;
+
+use anyhow::Context as _;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::http::{self, ConnectionLimits, Phase};
+use crate::kafka::embedded::Embedded;
+use forward::{Forwarder, bind_or_free};
+
+/// Where Kafka is reached, if the port is free.
+pub const KAFKA: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9092);
+/// Where the registry is reached, likewise.
+pub const REGISTRY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8081);
+
+/// The embedded Kafka and registry, up until dropped.
+pub struct DevParts {
+    /// Where clients reach Kafka.
+    pub kafka: SocketAddr,
+    /// Where clients reach the registry.
+    pub registry: SocketAddr,
+    /// What was taken and so replaced, in words.
+    pub moved: Vec<String>,
+    embedded: Embedded,
+    _forwarder: Forwarder,
+    _registry: JoinHandle<()>,
+    _phase: watch::Sender<Phase>,
+}
+
+impl DevParts {
+    /// Starts both, each at its usual address or, where that is taken, at a free port.
+    ///
+    /// # Errors
+    /// When no port can be had at all.
+    pub async fn start(limits: ConnectionLimits) -> anyhow::Result<Self> {
+        let embedded = Embedded::start()?;
+        let target = embedded.bootstrap_servers().parse().context("the embedded Kafka's address")?;
+        let mut moved = Vec::new();
+        let kafka = bind_or_fallback("kafka", KAFKA, &mut moved).await?;
+        let registry = bind_or_fallback("registry", REGISTRY, &mut moved).await?;
+        let (phase, phases) = watch::channel(Phase::Serving);
+        Ok(Self {
+            kafka: kafka.local_addr()?,
+            registry: registry.local_addr()?,
+            moved,
+            embedded,
+            _forwarder: Forwarder::spawn(kafka, target),
+            _registry: tokio::spawn(http::serve(registry, registry::router(), limits, || None, phases)),
+            _phase: phase,
+        })
+    }
+
+    /// Kafka's own address: the service needs no forwarder.
+    pub fn bootstrap_servers(&self) -> String {
+        self.embedded.bootstrap_servers()
+    }
+
+    /// Creates a topic; the embedded Kafka knows no other way.
+    ///
+    /// # Errors
+    /// When librdkafka refuses it.
+    pub fn create_topic(&self, name: &str, partitions: u32) -> anyhow::Result<()> {
+        self.embedded.create_topic(name, i32::try_from(partitions).unwrap_or(i32::MAX))
+    }
+}
+
+/// Binds `address`, or a free port where it is taken, which `moved` then says.
+///
+/// # Errors
+/// When no port can be had at all.
+pub async fn bind_or_fallback(
+    what: &str,
+    address: SocketAddr,
+    moved: &mut Vec<String>,
+) -> anyhow::Result<tokio::net::TcpListener> {
+    let (listener, taken) =
+        bind_or_free(address).await.with_context(|| format!("cannot listen for {what} on {address}"))?;
+    if taken {
+        moved.push(format!("{what}: {address} is taken, so {}", listener.local_addr()?));
+    }
+    Ok(listener)
+}

@@ -1,0 +1,47 @@
+//! HTTP: the port that providers call, and the operator's.
+
+mod connection_counter;
+mod admin;
+mod body;
+mod client_address;
+mod connections;
+mod guard;
+mod ingest;
+mod report;
+mod detach;
+mod diagnosis;
+mod response;
+mod routes;
+mod serve;
+mod strangers;
+mod tls;
+mod failed_auth;
+mod verification;
+mod wire;
+
+pub use admin::Operator;
+pub use body::BodyBudget;
+pub use client_address::{ClientAddress, ClientResolver};
+pub use connection_counter::network_of;
+pub use connections::{Connections, Lifetime, Load};
+pub use diagnosis::{Diagnoser, DiagnosisQueue, refusals};
+pub use guard::{Access, REQUEST_HEADER};
+pub use ingest::{Ingest, Limits};
+pub use report::{DeliveryObserver, DeliveryReport, log};
+pub use routes::{admin, hooks};
+pub use serve::{ConnectionLimits, serve};
+pub use tls::{CurrentTls, PortSecurity, Tls, Token, admin_tls, dns_name, hooks_tls};
+pub use verification::Verification;
+
+/// How far a shutdown has come. Only ever moves down the list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// Taking deliveries.
+    Serving,
+    /// Not ready any more, still taking deliveries, each answered with `Connection: close`.
+    Draining,
+    /// New deliveries are answered 503.
+    Refusing,
+    /// Connections are being closed.
+    Closing,
+}

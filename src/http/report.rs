@@ -1,0 +1,193 @@
+//! One line for each delivery, when it has ended.
+
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use tracing::Level;
+
+use super::client_address::ClientAddress;
+use crate::delivery::DeliveryId;
+use crate::observe::metrics;
+use crate::pipeline::DeliveryResult;
+
+/// What a delivery came to, for those who watch.
+pub struct DeliveryReport<'a> {
+    /// The delivery's id.
+    pub delivery: DeliveryId,
+    /// Who sent it.
+    pub client: ClientAddress,
+    /// The source, `unknown` where there is none of that name.
+    pub source: &'a str,
+    /// The answer's status.
+    pub status: u16,
+    /// From the complete head to the end.
+    pub took: Duration,
+    /// All else.
+    pub ended: &'a DeliveryResult,
+}
+
+/// Called once for each delivery, when it has ended; must not block.
+pub type DeliveryObserver = Arc<dyn Fn(&DeliveryReport<'_>) + Send + Sync>;
+
+/// Writes the log lines. What is not verified costs the sender nothing, so a flood of them must not fill a disk,
+/// nor hide the other lines: past a bound they are left out, and counted.
+pub fn log() -> DeliveryObserver {
+    let floods = RefusalLogLimiter::new();
+    Arc::new(move |line| {
+        if line.ended.is_verified() {
+            write(line, None);
+        } else if let Some(left_out) = floods.take() {
+            write(line, Some(left_out).filter(|count| *count > 0));
+        }
+    })
+}
+
+/// Lines about what is not verified, in a second; as many may come at once.
+const UNVERIFIED: NonZeroU32 = NonZeroU32::new(20).unwrap();
+
+struct RefusalLogLimiter {
+    lines: DefaultDirectRateLimiter,
+    left_out: AtomicU64,
+}
+
+impl RefusalLogLimiter {
+    fn new() -> Self {
+        Self { lines: RateLimiter::direct(Quota::per_second(UNVERIFIED)), left_out: AtomicU64::new(0) }
+    }
+
+    /// How many were left out before this line; `None` where it is left out, too.
+    fn take(&self) -> Option<u64> {
+        if self.lines.check().is_err() {
+            self.left_out.fetch_add(1, Ordering::Relaxed);
+            metrics::log_line_limited();
+            return None;
+        }
+        Some(self.left_out.swap(0, Ordering::Relaxed))
+    }
+}
+
+fn write(line: &DeliveryReport<'_>, left_out: Option<u64>) {
+    let ended = line.ended;
+    let fault = ended.result.as_ref().err();
+    // The provider's own address would be the same in each line, and is nobody's business in the others.
+    let client = (!ended.is_verified()).then(|| line.client.counted());
+    let level = fault.map_or(Level::INFO, |fault| fault.reason.info().level);
+    // tracing wants each line's level fixed where it stands; the fields are the same.
+    macro_rules! write_line {
+        ($level:expr) => {
+            tracing::event!(
+                $level,
+                delivery = %line.delivery,
+                outcome = ended.outcome().label(),
+                source = line.source,
+                reason = fault.map(|fault| fault.reason.info().label),
+                detail = fault.and_then(|fault| fault.detail.as_deref()),
+                r#type = ended.event.as_ref().map(|name| name.event_type.as_str()),
+                id = ended.event.as_ref().map(|name| name.id.as_str()),
+                events = ended.event.as_ref().and_then(|name| name.events),
+                secret = ended.secret().map(|secret| &**secret),
+                topic = ended.stored.as_ref().map(|stored| &*stored.topic),
+                partition = ended.ack().map(|ack| ack.partition),
+                offset = ended.ack().map(|ack| ack.offset),
+                client = client.as_ref().map(tracing::field::display::<&IpAddr>),
+                ms = line.took.as_millis() as u64,
+                left_out,
+            )
+        };
+    }
+    match level {
+        Level::ERROR => write_line!(Level::ERROR),
+        Level::WARN => write_line!(Level::WARN),
+        _ => write_line!(Level::INFO),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::disallowed_types, reason = "a log line, read")]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+    use crate::outcome::{Fault, Reason};
+
+    /// What the log has after so many deliveries that ended like this.
+    fn logged(ended: &DeliveryResult, count: usize) -> Vec<serde_json::Value> {
+        #[derive(Clone, Default)]
+        struct LogPermit(Arc<std::sync::Mutex<Vec<u8>>>);
+        impl std::io::Write for LogPermit {
+            fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+                self.0.lock().unwrap().extend_from_slice(bytes);
+                Ok(bytes.len())
+            }
+            fn flush(&mut self) -> std::io::Result<()> {
+                Ok(())
+            }
+        }
+        let (written, watch) = (LogPermit::default(), log());
+        let subscriber = tracing_subscriber::fmt().json().flatten_event(true).with_writer({
+            let written = written.clone();
+            move || written.clone()
+        });
+        tracing::subscriber::with_default(subscriber.finish(), || {
+            let address = "192.0.2.1".parse().unwrap();
+            let client = ClientAddress { address: Some(address), peer: address };
+            for _ in 0..count {
+                let delivery = DeliveryId::new();
+                watch(&DeliveryReport {
+                    delivery,
+                    client,
+                    source: "s",
+                    status: 200,
+                    took: Duration::ZERO,
+                    ended,
+                });
+            }
+        });
+        let text = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    #[test]
+    fn b4_whatever_the_reason_what_is_unverified_is_limited_and_names_its_client_and_nothing_else_does() {
+        let reasons = Reason::ALL.iter().map(|reason| DeliveryResult::from(Fault::from(*reason)));
+        let handshake = || DeliveryResult::handshake(Some(String::from("1158201444")));
+        let ends = || reasons.clone().chain([handshake()]);
+        for ended in ends() {
+            let start = Instant::now();
+            let lines = logged(&ended, 100);
+            let most = 20 * (2 + start.elapsed().as_secs() as usize);
+            assert!((20..=most).contains(&lines.len()), "{ended:?}: {} lines", lines.len());
+            assert!(lines.iter().all(|line| line["client"] == "192.0.2.1"), "{ended:?}");
+        }
+        for ended in ends().map(|ended| ended.signed(crate::verify::proof())) {
+            let lines = logged(&ended, 100);
+            assert_eq!(lines.len(), 100, "{ended:?}");
+            assert!(lines.iter().all(|line| line.get("client").is_none()), "{ended:?}");
+            assert!(lines.iter().all(|line| line["secret"] == "secret-0"), "{ended:?}");
+        }
+    }
+
+    #[test]
+    fn a_flood_leaves_a_few_lines_and_their_number() {
+        let floods = RefusalLogLimiter::new();
+        let mut told = 0;
+        let mut sent = 0_u64;
+        // Until one is written again after some were left out, so some tens of milliseconds.
+        let until = Instant::now() + Duration::from_secs(10);
+        let left_out = loop {
+            assert!(Instant::now() < until, "none of {sent} was left out and then counted");
+            sent += 1;
+            match floods.take() {
+                Some(left_out @ 1..) => break left_out,
+                Some(0) => told += 1,
+                None => {}
+            }
+        };
+        assert!(told >= u64::from(UNVERIFIED.get()), "{told}");
+        assert_eq!(told + left_out + 1, sent);
+    }
+}

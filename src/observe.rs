@@ -1,0 +1,13 @@
+//! What others see of the service: log, metrics, health, status.
+
+pub mod clock;
+pub mod drift;
+pub mod health;
+pub mod log;
+pub mod metrics;
+pub mod refusals;
+pub mod status;
+pub mod traces;
+pub mod traffic;
+pub mod metrics_upkeep;
+pub mod window;

@@ -1,0 +1,205 @@
+//! What goes to Kafka: topic, key, value, timestamp, headers.
+
+mod dead_letter;
+mod replay_outcome;
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use http::HeaderName;
+use jiff::Timestamp;
+
+use crate::envelope::Event;
+use crate::outcome::Fault;
+use crate::schema::Encoded;
+use crate::verify::Verified;
+pub use dead_letter::DeadLetter;
+pub use replay_outcome::{RecordId, ReplayOutcome};
+
+/// The value of a dead letter whose body is empty: a record without a value would be a tombstone.
+const EMPTY_BODY: &[u8] = br#"{"hookstream":"the delivery had an empty body"}"#;
+
+const TRACEPARENT: &str = "traceparent";
+const DELIVERY_ID: &str = "hookstream-delivery-id";
+
+/// Name and text. What is the same in each record is not copied.
+pub type Header = (Cow<'static, str>, Cow<'static, str>);
+
+/// In order.
+pub type Headers = Vec<Header>;
+
+/// The bound of a `traceparent` that is passed on; version 00 has 55 characters.
+const MAX_TRACEPARENT: usize = 128;
+
+/// One record, finished. There is no way to one but through a [`Verified`], save for the way back
+/// from the spool, which only ever held finished records.
+#[derive(Clone)]
+pub struct Record {
+    topic: Arc<str>,
+    key: String,
+    value: Vec<u8>,
+    timestamp: Timestamp,
+    headers: Headers,
+}
+
+/// A record in its parts, as a row of the spool keeps it.
+pub struct RecordParts {
+    /// Where it goes.
+    pub topic: Arc<str>,
+    /// As [`Record::key`].
+    pub key: String,
+    /// Never empty.
+    pub value: Vec<u8>,
+    /// Milliseconds since 1970.
+    pub timestamp_ms: i64,
+    /// In order.
+    pub headers: Headers,
+}
+
+impl std::fmt::Debug for Record {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Record")
+            .field("topic", &self.topic)
+            .field("value_bytes", &self.value.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Record {
+    /// The record of an event, with the attributes of the CloudEvents Kafka binding (1.0, binary
+    /// content mode) as headers.
+    ///
+    /// # Errors
+    /// Those of [`Event::key`].
+    pub fn event(topic: &Arc<str>, event: &Event<'_>, encoded: Encoded) -> Result<Self, Fault> {
+        let key = event.key()?.into_owned();
+        let mut headers: Headers = Vec::with_capacity(10);
+        headers.push(("ce_specversion".into(), "1.0".into()));
+        headers.push(("ce_id".into(), event.id.to_string().into()));
+        headers.push(("ce_source".into(), format!("/hooks/{}", event.source).into()));
+        headers.push(("ce_type".into(), event.event_type.to_string().into()));
+        if let Some(time) = event.time {
+            headers.push(("ce_time".into(), time.to_string().into()));
+        }
+        headers.push(("content-type".into(), "application/avro".into()));
+        provenance(&mut headers, event.verified());
+        if let Some(fields) = event.unsigned() {
+            headers.push(("hookstream-unsigned".into(), fields.to_owned().into()));
+        }
+        Ok(Self { topic: topic.clone(), key, value: encoded.value, timestamp: event.received_at, headers })
+    }
+
+    /// The dead letter of a delivery that is authentic but no event: its raw body, and all that a
+    /// replay needs to take it up again: `original_topic` is where it was bound, if known, `read` are
+    /// the request headers that the envelope's rules read.
+    pub fn dead_letter<'d>(
+        topic: &Arc<str>,
+        key: String,
+        original_topic: Option<&str>,
+        verified: &Verified<'d>,
+        read: &'d [HeaderName],
+        why: &Fault,
+    ) -> Self {
+        let delivery = verified.delivery();
+        let mut headers: Headers = Vec::with_capacity(10);
+        headers.push(("hookstream-reason".into(), why.reason.info().label.into()));
+        if let Some(detail) = &why.detail {
+            headers.push(("hookstream-detail".into(), detail.to_string().into()));
+        }
+        if let Some(original) = original_topic {
+            headers.push(("hookstream-original-topic".into(), original.to_owned().into()));
+        }
+        let kept = verified.kept(read);
+        let kept_headers =
+            kept.iter().map(|(name, value)| ((*name).to_owned().into(), (*value).to_owned().into()));
+        headers.extend(kept_headers);
+        headers.push(("hookstream-form".into(), verified.form().label().into()));
+        headers.push(("hookstream-seal".into(), verified.seal(&kept).into()));
+        provenance(&mut headers, verified);
+        let value = if delivery.body.is_empty() { EMPTY_BODY } else { &delivery.body };
+        Self { topic: topic.clone(), key, value: value.to_vec(), timestamp: delivery.received_at, headers }
+    }
+
+    /// The same record, which tells that it was made from the dead letter at `place`.
+    pub fn replayed(mut self, place: &RecordId) -> Self {
+        self.headers.push(("hookstream-replayed".into(), place.to_string().into()));
+        self
+    }
+
+    /// What became of a dead letter that was unsealed, for the topic of outcomes. Keyed by its place, so
+    /// that compaction keeps the last.
+    ///
+    /// # Errors
+    /// When it cannot be written as JSON.
+    pub fn outcome(
+        topic: &Arc<str>,
+        verified: &Verified<'_>,
+        place: &RecordId,
+        replayed: &ReplayOutcome,
+    ) -> serde_json::Result<Self> {
+        let headers = vec![(DELIVERY_ID.into(), verified.delivery().id.to_string().into())];
+        let (key, value) = (place.to_string(), serde_json::to_vec(replayed)?);
+        Ok(Self { topic: topic.clone(), key, value, timestamp: Timestamp::now(), headers })
+    }
+
+    /// The same record under another `traceparent`: that of our own span, below the sender's.
+    pub fn traced(mut self, traceparent: &str) -> Self {
+        // Before this one stands the sender's, if it sent one (see `provenance`). Headers of the same name
+        // further up are under a dead letter's seal.
+        let at = self.headers.iter().rposition(|(name, _)| name == DELIVERY_ID).unwrap_or_default();
+        let value = traceparent.to_owned().into();
+        match at.checked_sub(1).and_then(|before| self.headers.get_mut(before)) {
+            Some((name, sent)) if name == TRACEPARENT => *sent = value,
+            _ => self.headers.insert(at, (TRACEPARENT.into(), value)),
+        }
+        self
+    }
+
+    /// A record back from the spool: what a row holds was a record once, so its delivery was
+    /// verified then, and neither body nor signature is left to verify again. Whoever can write
+    /// the spool's file could also write to Kafka with the service's rights. `None` when the parts
+    /// cannot have been a record: an empty value, or a timestamp that no clock shows.
+    pub fn from_spool(parts: RecordParts) -> Option<Self> {
+        let RecordParts { topic, key, value, timestamp_ms, headers } = parts;
+        let timestamp = Timestamp::from_millisecond(timestamp_ms).ok()?;
+        (!value.is_empty()).then_some(Self { topic, key, value, timestamp, headers })
+    }
+
+    /// Where it goes.
+    pub fn topic(&self) -> &str {
+        &self.topic
+    }
+
+    /// The event id, or the digest that stands for it; with a digest of the body where the id is not
+    /// signed. Or what the event's type has in its place.
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// Never empty: no delivery may become a tombstone.
+    pub fn value(&self) -> &[u8] {
+        &self.value
+    }
+
+    /// When the delivery was received, as milliseconds since 1970. Not what Kafka stamps it with.
+    pub fn timestamp_ms(&self) -> i64 {
+        self.timestamp.as_millisecond()
+    }
+
+    /// In UTF-8; times as RFC 3339.
+    pub fn headers(&self) -> &[Header] {
+        &self.headers
+    }
+}
+
+/// The headers that every record has.
+fn provenance(headers: &mut Headers, verified: &Verified<'_>) {
+    let delivery = verified.delivery();
+    let traceparent = delivery.headers.get(TRACEPARENT).and_then(|value| value.to_str().ok());
+    if let Some(traceparent) = traceparent.filter(|text| text.len() <= MAX_TRACEPARENT) {
+        headers.push((TRACEPARENT.into(), traceparent.to_owned().into()));
+    }
+    headers.push((DELIVERY_ID.into(), delivery.id.to_string().into()));
+    headers.push(("hookstream-received-at".into(), delivery.received_at.to_string().into()));
+    headers.push(("hookstream-secret".into(), verified.secret().to_owned().into()));
+}

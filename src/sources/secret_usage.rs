@@ -1,0 +1,155 @@
+//! What came with each secret of a source, so that a rotation can be finished with confidence.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+
+use jiff::Timestamp;
+
+use crate::config::Secret;
+use crate::observe::metrics::SecretMeter;
+use crate::observe::status;
+use crate::observe::window::SlidingWindow;
+
+const NEVER: i64 = i64::MIN;
+
+/// Seconds of a slot, and of the spans that are shown.
+const SLOT: u32 = 10 * 60;
+const HOUR: u32 = 60 * 60;
+const DAY: u32 = 24 * HOUR;
+
+/// Counts of one secret, since the process has known its name.
+pub(super) struct SecretUsages {
+    count: AtomicU64,
+    /// Milliseconds since 1970.
+    last: AtomicI64,
+    lately: SlidingWindow,
+    meter: SecretMeter,
+}
+
+impl std::fmt::Debug for SecretUsages {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Matches({})", self.count())
+    }
+}
+
+impl SecretUsages {
+    fn new(source: &str, secret: &str) -> Self {
+        Self {
+            count: AtomicU64::new(0),
+            last: AtomicI64::new(NEVER),
+            lately: SlidingWindow::new(SLOT, (DAY / SLOT) as usize),
+            meter: SecretMeter::new(source, secret),
+        }
+    }
+
+    fn add(&self, at: Timestamp) {
+        self.count.fetch_add(1, Ordering::Relaxed);
+        self.lately.add(at);
+        let at = at.as_millisecond();
+        let last = self.last.fetch_max(at, Ordering::Relaxed).max(at);
+        self.meter.matched(last);
+    }
+
+    /// Deliveries that it has signed and that were not refused.
+    fn count(&self) -> u64 {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    /// The receipt of the last of them; `None` where there was none.
+    fn last(&self) -> Option<Timestamp> {
+        Timestamp::from_millisecond(self.last.load(Ordering::Relaxed)).ok()
+    }
+}
+
+/// Those of a source's secrets, by name. Names are the operator's, so there are only so many.
+#[derive(Debug, Default)]
+pub(super) struct SecretUsage {
+    matches: HashMap<Arc<str>, Arc<SecretUsages>>,
+    /// As configured: names, and where they were read.
+    order: Vec<(Arc<str>, Option<Arc<str>>)>,
+}
+
+impl SecretUsage {
+    /// For these secrets; what was counted before moves over by name, and what has no secret any more
+    /// is forgotten.
+    pub(super) fn new(source: &str, secrets: &[Secret], before: Option<&Self>) -> Self {
+        let matches = |name: &Arc<str>| {
+            let before = before.and_then(|before| before.matches.get(name)).cloned();
+            before.unwrap_or_else(|| Arc::new(SecretUsages::new(source, name)))
+        };
+        Self {
+            matches: secrets.iter().map(|secret| (secret.name.clone(), matches(&secret.name))).collect(),
+            order: secrets.iter().map(|secret| (secret.name.clone(), secret.from.clone())).collect(),
+        }
+    }
+
+    /// Counts one delivery; gives the name to keep.
+    pub(super) fn add(&self, secret: &str, at: Timestamp) -> Option<Arc<str>> {
+        let (name, matches) = self.matches.get_key_value(secret)?;
+        matches.add(at);
+        Some(name.clone())
+    }
+
+    /// What is to be shown, in the order of the configuration.
+    pub(super) fn shown(&self, now: Timestamp) -> Vec<status::SecretStatus> {
+        let newest = self.matches.values().filter_map(|matches| matches.last()).max();
+        let shown = |(name, from): &(Arc<str>, Option<Arc<str>>)| {
+            let matches = self.matches.get(name)?;
+            let (last, last_hour) = (matches.last(), matches.lately.sum(now, HOUR));
+            Some(status::SecretStatus {
+                name: name.to_string(),
+                from: from.as_deref().map(str::to_owned),
+                last_match: last,
+                last_hour,
+                last_day: matches.lately.sum(now, DAY),
+                // One that has never matched may be the next: nothing tells.
+                safe_to_remove: last_hour == 0 && last.is_some() && last < newest,
+            })
+        };
+        self.order.iter().filter_map(shown).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_move_over_by_name_and_the_last_match_never_goes_back() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let secrets = ["old", "new"].map(|name| Secret::new(name, "a-secret-of-16-b"));
+        let before = SecretUsage::new("s", &secrets, None);
+        assert_eq!(before.matches["old"].last(), None);
+        assert_eq!(before.add("old", at(20)).as_deref(), Some("old"));
+        before.add("old", at(10));
+        assert_eq!(before.matches["old"].last(), Some(at(20)));
+        assert_eq!(before.add("unknown", at(30)), None);
+
+        let third = Secret::new("third", "a-secret-of-16-b");
+        let after = SecretUsage::new("s", &[secrets[0].clone(), third], Some(&before));
+        // A delivery that came before the reload ends after it.
+        before.add("old", at(30));
+        let seen = |name: &str| after.matches.get(name).map(|matches| (matches.count(), matches.last()));
+        assert_eq!(seen("old"), Some((3, Some(at(30)))));
+        assert_eq!((seen("third"), seen("new")), (Some((0, None)), None));
+    }
+
+    #[test]
+    fn a_secret_is_safe_to_remove_once_only_others_have_matched_for_an_hour() {
+        let at = |minute: i64| Timestamp::from_second(1_800_000_000 + 60 * minute).unwrap();
+        let secrets = ["new", "old"].map(|name| Secret::new(name, "a-secret-of-16-b"));
+        let by_secret = SecretUsage::new("s", &secrets, None);
+        let shown = |minute| {
+            let shown = by_secret.shown(at(minute)).into_iter();
+            shown.map(|one| (one.last_hour, one.last_day, one.safe_to_remove)).collect::<Vec<_>>()
+        };
+        by_secret.add("old", at(0));
+        assert_eq!(shown(70), [(0, 0, false), (0, 1, false)], "nothing came by the new one yet");
+        by_secret.add("new", at(71));
+        assert_eq!(shown(71), [(1, 1, false), (0, 1, true)]);
+        by_secret.add("old", at(72));
+        assert_eq!(shown(72), [(1, 1, false), (1, 2, false)]);
+        assert_eq!(shown(72 + 24 * 60), [(0, 0, true), (0, 0, false)]);
+    }
+}

@@ -1,0 +1,141 @@
+//! The spool as a person looks at it: read-only, without a lock, also while a service writes.
+
+use std::path::Path;
+
+use rusqlite::Connection;
+
+use super::error::{OpenError, SpoolError};
+use super::format::{self, COLUMNS, RowEntry, RowState};
+
+/// Which rows to list.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    /// Of this topic only.
+    pub topic: Option<String>,
+    /// In this state only.
+    pub state: Option<RowState>,
+}
+
+/// One row without its record's value and headers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RowSummary {
+    /// Order of arrival.
+    pub id: i64,
+    /// Live or parked.
+    pub state: RowState,
+    /// Where it goes.
+    pub topic: String,
+    /// The event id, or the digest that stands for it.
+    pub key: String,
+    /// Of topic, key, headers and value.
+    pub bytes: u64,
+    /// When the delivery was received, in milliseconds since 1970.
+    pub timestamp_ms: i64,
+    /// Why it is parked.
+    pub why: Option<String>,
+}
+
+/// What there is in all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Rows on their way.
+    pub live: u64,
+    /// Rows that wait for a person.
+    pub parked: u64,
+    /// Bytes of both: topics, keys, headers, values.
+    pub bytes: u64,
+    /// When the oldest row, live or parked, was received, in milliseconds since 1970.
+    pub oldest_ms: Option<i64>,
+}
+
+/// Looks at a spool. Each call is a short read of its own: a long one would keep the service from
+/// emptying SQLite's log.
+pub struct SpoolReader {
+    db: Connection,
+}
+
+impl SpoolReader {
+    /// Opens the spool of `dir`.
+    ///
+    /// # Errors
+    /// When there is none, or a newer one. Without a running service SQLite needs to write its
+    /// `-shm` file: the directory must be writable.
+    pub fn open(dir: &Path) -> Result<Self, OpenError> {
+        Ok(Self { db: format::open_reader(&format::file(dir))? })
+    }
+
+    /// Keeps a read open, as no command does.
+    #[cfg(test)]
+    pub(super) fn hold(&self) -> rusqlite::Result<()> {
+        self.db.execute_batch("BEGIN; SELECT count(*) FROM records")
+    }
+
+    /// At most `limit` rows with an id above `after`, in order of arrival.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn list(&self, filter: &Filter, after: i64, limit: usize) -> Result<Vec<RowSummary>, SpoolError> {
+        let state = filter.state.map(RowState::number);
+        let work = || {
+            let mut select = self.db.prepare_cached(
+                "SELECT id, state, topic, key, bytes, timestamp, why FROM records
+                 WHERE id > ?1 AND (?2 IS NULL OR topic = ?2) AND (?3 IS NULL OR state = ?3)
+                 ORDER BY id LIMIT ?4",
+            )?;
+            let rows = select.query_map((after, &filter.topic, state, limit as u64), |row| {
+                Ok(RowSummary {
+                    id: row.get(0)?,
+                    state: row.get(1).map_or(RowState::Live, RowState::of),
+                    topic: format::text(row, 2),
+                    key: format::text(row, 3),
+                    bytes: row.get(4).unwrap_or_default(),
+                    timestamp_ms: row.get(5).unwrap_or_default(),
+                    why: row.get(6).unwrap_or_default(),
+                })
+            })?;
+            rows.collect::<rusqlite::Result<_>>()
+        };
+        work().map_err(|error| SpoolError::sql("read", &error))
+    }
+
+    /// How much there is. Reads the index and no row: about a second for ten million of them.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn totals(&self) -> Result<Totals, SpoolError> {
+        let work = || {
+            let mut totals = Totals::default();
+            let mut select = self.db.prepare_cached(
+                "SELECT state, count(*), sum(bytes) FROM records INDEXED BY by_topic GROUP BY state",
+            )?;
+            let mut rows = select.query([])?;
+            while let Some(row) = rows.next()? {
+                let count = match RowState::of(row.get(0)?) {
+                    RowState::Live => &mut totals.live,
+                    RowState::Parked => &mut totals.parked,
+                };
+                *count += row.get::<_, u64>(1)?;
+                totals.bytes += row.get::<_, u64>(2)?;
+            }
+            let mut first = self.db.prepare_cached("SELECT timestamp FROM records ORDER BY id LIMIT 1")?;
+            let mut rows = first.query([])?;
+            totals.oldest_ms = rows.next()?.map(|row| row.get(0)).transpose()?;
+            Ok(totals)
+        };
+        work().map_err(|error| SpoolError::sql("read", &error))
+    }
+
+    /// One row, whole.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn show(&self, id: i64) -> Result<Option<RowEntry>, SpoolError> {
+        let work = || {
+            let sql = format!("SELECT {COLUMNS} FROM records WHERE id = ?1");
+            let mut select = self.db.prepare_cached(&sql)?;
+            let mut rows = select.query([id])?;
+            rows.next()?.map(format::entry).transpose()
+        };
+        work().map_err(|error| SpoolError::sql("read", &error))
+    }
+}

@@ -1,0 +1,84 @@
+//! What a transaction does to rows that are there.
+
+use rusqlite::Transaction;
+
+use super::error::SpoolError;
+use super::format::RowState;
+use super::shared::{Command, Move, Parked};
+
+/// What a transaction did to rows that were there.
+#[derive(Default)]
+pub(super) struct Mutation {
+    pub(super) moves: Vec<Move>,
+    /// Rows changed, by change.
+    pub(super) counts: Vec<u64>,
+    /// The last id that was given, if one was.
+    pub(super) given: Option<u64>,
+}
+
+impl Mutation {
+    /// Rows that were deleted.
+    pub(super) fn removed(&self) -> u64 {
+        self.moves.iter().filter(|(_, _, after, _)| after.is_none()).count() as u64
+    }
+}
+
+/// Deletes rows that are where they should be.
+pub(super) fn remove(work: &Transaction<'_>, ids: &[i64], effects: &mut Mutation) -> rusqlite::Result<()> {
+    let mut delete =
+        work.prepare_cached("DELETE FROM records WHERE id = ?1 RETURNING topic, bytes, state")?;
+    for id in ids {
+        let mut rows = delete.query([id])?;
+        while let Some(row) = rows.next()? {
+            effects.moves.push((row.get(0)?, Some(RowState::of(row.get(2)?)), None, row.get(1)?));
+        }
+    }
+    Ok(())
+}
+
+/// Makes a change; the number of rows it changed.
+pub(super) fn apply(
+    work: &Transaction<'_>,
+    change: &Command,
+    effects: &mut Mutation,
+) -> rusqlite::Result<u64> {
+    let (ids, from, to, why) = match change {
+        Command::Park { id, why, .. } => (vec![*id], RowState::Live, RowState::Parked, Some(why)),
+        Command::Requeue { which: Parked::These(ids), .. } => {
+            (ids.clone(), RowState::Parked, RowState::Live, None)
+        }
+        Command::Requeue { which: Parked::First(count), .. } => {
+            let mut select = work.prepare_cached("SELECT id FROM records WHERE state = 1 LIMIT ?1")?;
+            let ids = select.query_map([*count as u64], |row| row.get(0))?.collect::<Result<_, _>>()?;
+            (ids, RowState::Parked, RowState::Live, None)
+        }
+        Command::Flush { .. } => return Ok(0),
+        #[cfg(test)]
+        Command::Run { .. } => return Ok(0),
+    };
+    let mut update = work.prepare_cached(
+        "UPDATE records SET state = ?3, why = ?4 WHERE id = ?1 AND state = ?2 RETURNING topic, bytes",
+    )?;
+    let mut count = 0;
+    for id in ids {
+        let mut rows = update.query((id, from.number(), to.number(), why))?;
+        while let Some(row) = rows.next()? {
+            effects.moves.push((row.get(0)?, Some(from), Some(to), row.get(1)?));
+            count += 1;
+        }
+    }
+    Ok(count)
+}
+
+/// Tells who asked for a change what became of it.
+pub(super) fn answer(change: Command, result: Result<u64, SpoolError>) {
+    let reply = match change {
+        Command::Park { reply: Some(reply), .. }
+        | Command::Requeue { reply, .. }
+        | Command::Flush { reply } => reply,
+        Command::Park { reply: None, .. } => return,
+        #[cfg(test)]
+        Command::Run { .. } => return,
+    };
+    let _ = reply.send(result);
+}

@@ -1,0 +1,240 @@
+//! Why a signature failed: for `explain`, and for the hint beside a refusal.
+//!
+//! The verdict is the verifier's alone. What is tried here is tried to find a cause: each try is a
+//! keyed digest over one text with one key, and the table of tries is short and ends at a budget of
+//! bytes, so that no request can cost more than that. Shown are names, counts, lengths and times:
+//! never a signature (the right one could be among those that arrived), a secret or a body.
+
+mod lenient_parse;
+mod reserialize;
+mod steps;
+mod search;
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::search::Progress;
+use super::{SigningKey, Verifier};
+use crate::config::ValidityWindow;
+use crate::delivery::Delivery;
+use crate::outcome::{Fault, Reason};
+
+/// Bytes that one diagnosis in the running service may hash: some 16 ms of one core at 0.5 us per KB.
+pub const BUDGET: usize = 32 * 1024 * 1024;
+
+/// The source beside the one that is asked for: the request could be meant for it.
+pub struct Other<'a> {
+    /// Its name.
+    pub source: &'a str,
+    /// Its rules and secrets.
+    pub verifier: &'a Verifier,
+}
+
+/// What was found, step by step, and the likely cause of a refusal.
+#[derive(Debug, Serialize)]
+pub struct Diagnosis {
+    /// What the verifier said.
+    pub valid: bool,
+    /// Why it refused; as in log and metric.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<&'static str>,
+    /// The refusal's detail.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+    /// In the order of the verifier.
+    pub steps: Vec<DiagnosisStep>,
+    /// Of a refusal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cause: Option<Cause>,
+}
+
+/// One thing that was looked at.
+#[derive(Debug, Serialize)]
+pub struct DiagnosisStep {
+    /// `header`, `signature`, `time`, `signed` or `secrets`.
+    pub step: &'static str,
+    /// `false` where it explains the refusal; `None` where it was not looked at.
+    pub ok: Option<bool>,
+    /// What was found and what would have been expected.
+    pub text: String,
+}
+
+/// What most likely went wrong.
+#[derive(Debug, Clone, Serialize)]
+pub struct Cause {
+    /// One word for programs.
+    pub kind: &'static str,
+    /// Whether it is shown by a digest that fits, or by the request itself; else it is a guess.
+    pub proven: bool,
+    /// One sentence.
+    pub text: String,
+    /// What to do.
+    pub next: String,
+}
+
+impl Cause {
+    fn shown(kind: &'static str, text: impl Into<String>, next: impl Into<String>) -> Self {
+        Self { kind, proven: true, text: text.into(), next: next.into() }
+    }
+
+    fn guessed(kind: &'static str, text: impl Into<String>, next: impl Into<String>) -> Self {
+        Self { proven: false, ..Self::shown(kind, text, next) }
+    }
+}
+
+/// A secret that a reload has taken away: its name, and what it would have made.
+#[derive(Clone)]
+pub(super) struct Removed {
+    name: std::sync::Arc<str>,
+    at: Timestamp,
+    spare: std::sync::Arc<super::alternate_keys::AlternateKeys>,
+}
+
+impl std::fmt::Debug for Removed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Removed({} at {})", self.name, self.at)
+    }
+}
+
+/// How many removed secrets of a source are remembered. They verify nothing.
+const REMEMBERED: usize = 4;
+
+impl Verifier {
+    /// Remembers the last few secrets that `before` had and this one has not: what a sender still
+    /// signs with them can then be told by the secret's name. `now` is the time of the reload.
+    pub fn remember(&mut self, before: &Self, now: Timestamp) {
+        let gone = before.keys.iter().map(|key| Removed {
+            name: key.name.clone(),
+            at: now,
+            spare: key.spare.clone(),
+        });
+        let mut all: Vec<Removed> = before.removed.iter().cloned().chain(gone).collect();
+        all.retain(|old| !self.keys.iter().any(|key| key.spare.is_same(&old.spare)));
+        let excess = all.len().saturating_sub(REMEMBERED);
+        self.removed = all.split_off(excess);
+    }
+
+    /// What was found in a delivery, step by step. `refusal` is what was said of it, by
+    /// [`Verifier::verify`] or of its age; `None` for one that is taken. `budget` bounds the bytes that
+    /// are hashed to find the cause of a refusal.
+    pub fn diagnose(
+        &self,
+        delivery: &Delivery,
+        refusal: Option<&Fault>,
+        others: &[Other<'_>],
+        budget: usize,
+    ) -> Diagnosis {
+        Diagnosis {
+            valid: refusal.is_none(),
+            reason: refusal.map(|fault| fault.reason.info().label),
+            detail: refusal.and_then(|fault| fault.detail.as_deref().map(str::to_owned)),
+            steps: self.steps(delivery, refusal),
+            cause: refusal.and_then(|fault| self.cause(delivery, fault, others, budget)),
+        }
+    }
+
+    fn cause(
+        &self,
+        delivery: &Delivery,
+        refusal: &Fault,
+        others: &[Other<'_>],
+        budget: usize,
+    ) -> Option<Cause> {
+        match refusal.reason {
+            Reason::SecretExpired => Some(self.outside(delivery, refusal)),
+            Reason::StaleRejected => self.late(delivery),
+            Reason::SignatureMissing | Reason::SignatureMalformed | Reason::SignatureMismatch => {
+                Some(self.bound(delivery).unwrap_or_else(|| self.search(delivery, refusal, others, budget)))
+            }
+            _ => None,
+        }
+    }
+
+    /// The secret is right, the time is not its own.
+    fn outside(&self, delivery: &Delivery, refusal: &Fault) -> Cause {
+        let now = delivery.received_at;
+        let claim = self.claim(delivery).ok();
+        let outside = |key: &SigningKey| !key.window.contains(now);
+        let find = |claim| self.find(delivery, &claim, outside, &mut Progress::default(), None).ok()?;
+        let found = claim.and_then(find).and_then(|pair| self.keys.get(pair.place));
+        let detail = refusal.detail.as_deref().unwrap_or("a secret is outside its time");
+        let text = format!("the signature is right, but {detail}; the delivery came at {}", time(now));
+        match found.map(|key| key.window) {
+            Some(ValidityWindow { not_before: Some(from), .. }) if now < from => Cause::shown(
+                "secret_not_yet_valid",
+                text,
+                "have the sender wait with the new secret, or set an earlier not_before",
+            ),
+            _ => Cause::shown(
+                "secret_expired",
+                text,
+                "have the sender switch to a secret that counts, or set a later not_after until it does",
+            ),
+        }
+    }
+
+    /// The secret is right, the body is of somebody else.
+    fn bound(&self, delivery: &Delivery) -> Option<Cause> {
+        let next = "have the sender sign with the secret of whom the body names, or correct binds";
+        self.broken(delivery).map(|why| Cause::shown("secret_bound", why, next))
+    }
+
+    /// The secret that made the signature, and how the body breaks its binding.
+    fn broken(&self, delivery: &Delivery) -> Option<String> {
+        let (claim, mut progress) = (self.claim(delivery).ok()?, Progress::default());
+        let _ = self.find(delivery, &claim, |_| true, &mut progress, None);
+        progress.broken
+    }
+
+    /// The signature is right, but it was made at another time than it came.
+    fn late(&self, delivery: &Delivery) -> Option<Cause> {
+        let claim = self.claim(delivery).ok()?;
+        let age = self.scheme.age(&claim, delivery.received_at)?;
+        if let Some(unit) = self.unit(claim.values().timestamp, delivery.received_at) {
+            return Some(unit);
+        }
+        let (far, side) =
+            (span(age.unsigned_abs().as_secs()), if age.is_negative() { "after" } else { "before" });
+        let text = format!("the signature is right, but it was made {far} {side} the delivery came");
+        Some(Cause::shown(
+            "clock",
+            text,
+            "compare the clocks of the sender and of this machine; a delivery that was kept back or sent again \
+             is as old: let the sender sign it anew, or set a longer tolerance",
+        ))
+    }
+
+    /// Whether the time makes sense in the other unit only.
+    fn unit(&self, timestamp: &str, now: Timestamp) -> Option<Cause> {
+        use crate::config::TimestampUnit::{Milliseconds, Seconds};
+        let number: i64 = timestamp.parse().ok()?;
+        let near = |read: Option<Timestamp>| {
+            read.is_some_and(|read| now.duration_since(read).unsigned_abs().as_secs() < 366 * 24 * 3600)
+        };
+        let (seconds, milliseconds) =
+            (near(Timestamp::from_second(number).ok()), near(Timestamp::from_millisecond(number).ok()));
+        let (found, key) = match self.scheme.unit {
+            Seconds if milliseconds && !seconds => ("milliseconds", "the rules read seconds"),
+            Milliseconds if seconds && !milliseconds => ("seconds", "the rules read milliseconds"),
+            _ => return None,
+        };
+        let text = format!("the signed time stands in {found}, {key}");
+        Some(Cause::shown("timestamp_unit", text, format!("set signature.timestamp_unit = \"{found}\"")))
+    }
+}
+
+/// For people: whole seconds of UTC.
+fn time(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+/// Seconds, and what they are in larger units.
+fn span(seconds: u64) -> String {
+    let rough = match seconds {
+        0..120 => return format!("{seconds} s"),
+        120..7200 => format!("{} min", seconds / 60),
+        7200..172_800 => format!("{} h", seconds / 3600),
+        _ => format!("{} d", seconds / 86_400),
+    };
+    format!("{seconds} s ({rough})")
+}

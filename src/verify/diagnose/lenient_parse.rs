@@ -1,0 +1,193 @@
+//! What a request could have meant: its signatures read more leniently than any rule would.
+//!
+//! Nothing of it decides over a delivery.
+
+use base64::Engine as _;
+use base64::alphabet::{STANDARD, URL_SAFE};
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use http::{HeaderMap, HeaderName};
+
+use super::super::digest::{self, Digest};
+use super::super::scheme::{HeaderFormat, MAX_SIGNATURES, Scheme};
+use super::super::template::Values;
+use crate::config::{Encoding, Hash};
+
+const ANY_PADDING: GeneralPurposeConfig =
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
+const BASE64: GeneralPurpose = GeneralPurpose::new(&STANDARD, ANY_PADDING);
+const BASE64URL: GeneralPurpose = GeneralPurpose::new(&URL_SAFE, ANY_PADDING);
+
+/// The longest text of a digest: 64 bytes in hex.
+const LONGEST: usize = 128;
+
+/// One signature that stands in the request.
+pub(super) struct Reading {
+    pub(super) digest: Digest,
+    /// By its length; `None` for a token.
+    pub(super) hash: Option<Hash>,
+    /// What of it is not as the rules say; empty where all is.
+    pub(super) odd: Vec<String>,
+}
+
+/// A text that may be a signature, and what is odd about where it stands.
+type SignatureCandidate<'d> = (&'d str, Option<String>);
+
+/// All that may be a signature, from every value of the header.
+pub(super) fn readings(scheme: &Scheme, headers: &HeaderMap) -> Vec<Reading> {
+    let values = headers.get_all(&scheme.header).iter().filter_map(|value| value.to_str().ok());
+    let found = values.flat_map(|value| texts(&scheme.layout, value));
+    let readings = found.filter_map(|(text, odd)| match &scheme.layout {
+        HeaderFormat::Token { .. } => Some(Reading {
+            digest: digest::token(text.as_bytes()),
+            hash: None,
+            odd: odd.into_iter().collect(),
+        }),
+        _ => reading(scheme, text, odd),
+    });
+    readings.take(2 * MAX_SIGNATURES).collect()
+}
+
+fn reading(scheme: &Scheme, text: &str, place: Option<String>) -> Option<Reading> {
+    let (bytes, encoding) = decode(text)?;
+    let hash = match bytes.len() {
+        20 => Hash::Sha1,
+        32 => Hash::Sha256,
+        64 => Hash::Sha512,
+        _ => return None,
+    };
+    let mut odd: Vec<String> = place.into_iter().collect();
+    let wanted = scheme.written;
+    if wanted.read(text).is_none() && hash == wanted.hash {
+        odd.push(format!("it is written in {}, the rules expect {}", name(encoding), name(wanted.encoding)));
+    }
+    if hash != wanted.hash {
+        odd.push(format!(
+            "it is an HMAC with {}, the rules expect {}",
+            hash_name(hash),
+            hash_name(wanted.hash)
+        ));
+    }
+    Some(Reading { digest: digest::padded(&bytes), hash: Some(hash), odd })
+}
+
+fn decode(text: &str) -> Option<(Vec<u8>, Encoding)> {
+    if text.len() > LONGEST {
+        return None;
+    }
+    if let Ok(bytes) = hex::decode(text) {
+        return Some((bytes, Encoding::Hex));
+    }
+    let base64 = BASE64.decode(text).map(|bytes| (bytes, Encoding::Base64));
+    base64.or_else(|_| BASE64URL.decode(text).map(|bytes| (bytes, Encoding::Base64url))).ok()
+}
+
+/// Where signatures may stand in a value.
+fn texts<'d>(layout: &HeaderFormat, value: &'d str) -> Vec<SignatureCandidate<'d>> {
+    let value = value.trim();
+    match layout {
+        HeaderFormat::Plain { prefix } | HeaderFormat::Token { prefix } => {
+            match value.strip_prefix(prefix.as_str()) {
+                Some(text) if prefix.is_empty() => {
+                    let bare = text.split_once(['=', ' ']).filter(|(before, _)| label(before));
+                    let inner = bare.map(|(before, text)| {
+                        (text.trim(), Some(format!("`{before}` stands before it, the rules know no prefix")))
+                    });
+                    std::iter::once((text, None)).chain(inner).collect()
+                }
+                Some(text) => vec![(text, None)],
+                None => {
+                    let expected = format!("the prefix `{prefix}` is not before it");
+                    let inner = value.split_once(['=', ' ']).filter(|(before, _)| label(before));
+                    let inner = inner.map(|(_, text)| (text.trim(), Some(expected.clone())));
+                    std::iter::once((value, Some(expected.clone()))).chain(inner).collect()
+                }
+            }
+        }
+        HeaderFormat::List { signature, .. } => parts(value, ',', '=', signature),
+        HeaderFormat::Versions { version } => parts(value, ' ', ',', version),
+    }
+}
+
+/// The parts of a list, and the whole where it is none.
+fn parts<'d>(value: &'d str, between: char, within: char, wanted: &str) -> Vec<SignatureCandidate<'d>> {
+    let parts = value.split(between).take(4 * MAX_SIGNATURES);
+    let parts = parts.filter_map(|part| part.trim().split_once(within)).filter(|(key, _)| label(key));
+    let found = parts.map(|(key, text)| {
+        (text, (key != wanted).then(|| format!("it stands under `{key}`, the rules read `{wanted}`")))
+    });
+    let whole = (value, Some(format!("it stands alone, the rules read it under `{wanted}`")));
+    std::iter::once(whole).chain(found).collect()
+}
+
+/// What may be shown: a short word, so that it is no part of a signature.
+fn label(text: &str) -> bool {
+    !text.is_empty()
+        && text.len() <= 12
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+}
+
+/// The values that stand beside the signature, taken as they are; `None` where one is missing.
+pub(super) fn values<'d>(scheme: &Scheme, headers: &'d HeaderMap) -> Option<Values<'d>> {
+    let first = |name: &HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
+    let listed = || match &scheme.layout {
+        HeaderFormat::List { timestamp: Some(key), .. } => {
+            let mut parts = first(&scheme.header)?.split(',').filter_map(|part| part.trim().split_once('='));
+            parts.find(|(found, _)| found == key).map(|(_, time)| time)
+        }
+        _ => None,
+    };
+    let timestamp = match &scheme.timestamp_header {
+        Some(name) => first(name),
+        None => listed(),
+    };
+    if scheme.template.has_time() && timestamp.is_none() {
+        return None;
+    }
+    let others = scheme.template.headers.iter().map(first).collect::<Option<_>>()?;
+    Some(Values { timestamp: timestamp.unwrap_or_default(), headers: others })
+}
+
+fn name(encoding: Encoding) -> &'static str {
+    match encoding {
+        Encoding::Hex => "hex",
+        Encoding::Base64 => "base64",
+        Encoding::Base64url => "base64url",
+    }
+}
+
+pub(super) fn hash_name(hash: Hash) -> &'static str {
+    match hash {
+        Hash::Sha256 => "SHA-256",
+        Hash::Sha512 => "SHA-512",
+        Hash::Sha1 => "SHA-1",
+    }
+}
+
+/// Length and alphabet of what stands where a signature should, never itself.
+fn shape(text: &str) -> String {
+    let length = text.len();
+    match decode(text) {
+        _ if text.is_empty() => "nothing".to_owned(),
+        Some((bytes, Encoding::Hex)) => format!("{length} hex digits ({} bytes)", bytes.len()),
+        Some((bytes, encoding)) => {
+            format!("{length} characters of {} ({} bytes)", name(encoding), bytes.len())
+        }
+        None => format!("{length} characters, neither hex nor base64 of a signature's length"),
+    }
+}
+
+/// The shapes of all that may be a signature in the first value of the header.
+pub(super) fn shapes(scheme: &Scheme, headers: &HeaderMap) -> Vec<String> {
+    let token = matches!(scheme.layout, HeaderFormat::Token { .. });
+    let shape = |text: &str| if token { format!("{} characters", text.len()) } else { shape(text) };
+    let Some(value) = headers.get(&scheme.header).and_then(|value| value.to_str().ok()) else {
+        return Vec::new();
+    };
+    let found = texts(&scheme.layout, value);
+    let as_ruled: Vec<String> =
+        found.iter().filter(|(_, odd)| odd.is_none()).map(|(text, _)| shape(text)).collect();
+    if !as_ruled.is_empty() {
+        return as_ruled.into_iter().take(MAX_SIGNATURES).collect();
+    }
+    found.iter().take(1).map(|(text, _)| shape(text)).collect()
+}
