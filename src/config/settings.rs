@@ -289,7 +289,7 @@ pub fn markdown(table: &Table) -> String {
             Default::Required => "required".to_owned(),
         };
         // Writing to a string cannot fail.
-        let _ = writeln!(page, "| `{key}` | {default} | {values} | {text} |");
+        let _ = writeln!(page, "| `{}.{key}` | {default} | {values} | {text} |", table.name);
     }
     page
 }
