@@ -105,6 +105,7 @@ async fn metrics_page_has_all_that_a_service_exports() {
         let rare = [
             "hookstream_connections_refused_total",
             "hookstream_log_lines_limited_total",
+            "hookstream_requests_malformed_total",
             "hookstream_spans_dropped_total",
             "hookstream_spans_exported_total",
             "hookstream_tls_handshakes_failed_total",
