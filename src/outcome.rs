@@ -1,6 +1,6 @@
-//! The one list of what can become of a delivery: reason -> outcome, status, level, text.
+//! The one list of delivery outcomes: reason -> outcome, status, level, text.
 //!
-//! The labels are a contract: answer, log, metric and record header use them unchanged.
+//! The labels are a contract: answers, logs, metrics and record headers use them unchanged.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -8,20 +8,20 @@ use std::fmt;
 use http::StatusCode;
 use tracing::Level;
 
-/// How a delivery ended, as the sender sees it.
+/// The outcome of a delivery, as the sender sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Outcome {
     /// Acknowledged by all in-sync replicas of its topic.
     Published,
-    /// Synced to the local spool, from where it goes on to its topic.
+    /// Synced to the local spool, from which it is published to its topic later.
     Spooled,
-    /// Acknowledged in the source's dead letters: authentic, but of no use as an event.
+    /// Acknowledged in the source's dead-letter topic: authentic, but unusable as an event.
     DeadLettered,
-    /// No event, but answered as the provider asks: nothing was kept.
+    /// Not an event, but answered as the provider requires. Nothing is stored.
     Handled,
-    /// The sender's trouble: nothing was kept.
+    /// The sender's fault. Nothing is stored.
     Refused,
-    /// Our trouble: nothing is promised, the sender should try again.
+    /// The service's fault: nothing is promised, and the sender should retry.
     Unavailable,
 }
 
@@ -30,7 +30,7 @@ impl Outcome {
     pub const ALL: [Self; 6] =
         [Self::Published, Self::Spooled, Self::DeadLettered, Self::Handled, Self::Refused, Self::Unavailable];
 
-    /// The name in answer, log and metric.
+    /// The label in answers, logs and metrics.
     pub const fn label(self) -> &'static str {
         match self {
             Self::Published => "published",
@@ -43,18 +43,18 @@ impl Outcome {
     }
 }
 
-/// What a [`Reason`] means for the sender and for us.
+/// The meaning of a [`Reason`] for the sender and for the service.
 #[derive(Clone, Copy, Debug)]
 pub struct ReasonInfo {
-    /// How the delivery ended.
+    /// The outcome of the delivery.
     pub outcome: Outcome,
-    /// The answer's status.
+    /// The HTTP status of the answer.
     pub status: StatusCode,
-    /// The reason's name in answer, log, metric and record header.
+    /// The label in answers, logs, metrics and record headers.
     pub label: &'static str,
     /// The level of the delivery's log line.
     pub level: Level,
-    /// One sentence for people.
+    /// One sentence that explains the reason to people.
     pub text: &'static str,
 }
 
@@ -85,54 +85,54 @@ macro_rules! reasons {
     };
 }
 
-// Our trouble is 503 and never 4xx: some senders switch a hook off on 4xx. Authentic but
-// unusable is 200: a retry cannot help.
+// The service's own faults are 503 and never 4xx: some senders disable a webhook on 4xx. Authentic but unusable
+// deliveries are 200: a retry cannot help.
 reasons! {
     JsonInvalid        "json_invalid"        DeadLettered OK                       WARN "The body is not strict JSON (RFC 8259) in UTF-8.";
     JsonTooDeep        "json_too_deep"       DeadLettered OK                       WARN "The body nests deeper than the limit.";
-    DuplicateKey       "duplicate_key"       DeadLettered OK                       WARN "An object of the body names a key twice.";
+    DuplicateKey       "duplicate_key"       DeadLettered OK                       WARN "An object in the body has a duplicate key.";
     IdMissing          "id_missing"          DeadLettered OK                       WARN "The event id, or the key of its type, is missing.";
-    IdInvalid          "id_invalid"          DeadLettered OK                       WARN "The event id, or the key of its type, is no text of 1 to 1,024 bytes without control characters.";
+    IdInvalid          "id_invalid"          DeadLettered OK                       WARN "The event id, or the key of its type, is not text of 1 to 1,024 bytes without control characters.";
     TypeMissing        "type_missing"        DeadLettered OK                       WARN "The event type is missing.";
     TypeUnknown        "type_unknown"        DeadLettered OK                       WARN "No topic is configured for the event type.";
     ShapeMismatch      "shape_mismatch"      DeadLettered OK                       WARN "The body does not fit the schema of its event type.";
-    Stale              "stale"               DeadLettered OK                       WARN "The signed time is too far from now.";
-    KafkaRefused       "kafka_refused"       DeadLettered OK                       WARN "Kafka refuses the record for good.";
-    Handshake          "handshake"           Handled      OK                       INFO "The provider asks whether somebody is there.";
+    Stale              "stale"               DeadLettered OK                       WARN "The signed timestamp is too far from the current time.";
+    KafkaRefused       "kafka_refused"       DeadLettered OK                       WARN "Kafka permanently rejects the record.";
+    Handshake          "handshake"           Handled      OK                       INFO "The provider checks that the endpoint answers.";
     SignatureMissing   "signature_missing"   Refused      UNAUTHORIZED             WARN "A header that the signature needs is missing.";
     SignatureMalformed "signature_malformed" Refused      UNAUTHORIZED             WARN "A header that the signature needs cannot be read.";
     SignatureMismatch  "signature_mismatch"  Refused      UNAUTHORIZED             WARN "No secret of the source made this signature.";
-    SecretExpired      "secret_expired"      Refused      UNAUTHORIZED             WARN "The secret that made this signature is outside its time.";
-    StaleRejected      "stale_rejected"      Refused      UNAUTHORIZED             WARN "The signed time is too far from now.";
+    SecretExpired      "secret_expired"      Refused      UNAUTHORIZED             WARN "The secret that made this signature is outside its validity period.";
+    StaleRejected      "stale_rejected"      Refused      UNAUTHORIZED             WARN "The signed timestamp is too far from the current time.";
     SourceUnknown      "source_unknown"      Refused      NOT_FOUND                INFO "No source of this name is configured.";
-    AddressNotAllowed  "address_not_allowed" Refused      FORBIDDEN                WARN "The source is not open to the client's address.";
-    MethodNotAllowed   "method_not_allowed"  Refused      METHOD_NOT_ALLOWED       INFO "Deliveries are sent by POST.";
-    BodyIncomplete     "body_incomplete"     Refused      BAD_REQUEST              INFO "The body broke off, or its framing is invalid.";
+    AddressNotAllowed  "address_not_allowed" Refused      FORBIDDEN                WARN "The source does not allow the client's address.";
+    MethodNotAllowed   "method_not_allowed"  Refused      METHOD_NOT_ALLOWED       INFO "Deliveries must be sent by POST.";
+    BodyIncomplete     "body_incomplete"     Refused      BAD_REQUEST              INFO "The body is incomplete, or its framing is invalid.";
     BodyTooSlow        "body_too_slow"       Refused      REQUEST_TIMEOUT          WARN "The body did not arrive in time.";
     BodyTooLarge       "body_too_large"      Refused      PAYLOAD_TOO_LARGE        WARN "The body is larger than the limit.";
     Overloaded         "overloaded"          Unavailable  SERVICE_UNAVAILABLE      WARN "Too many deliveries are in flight.";
     Draining           "draining"            Unavailable  SERVICE_UNAVAILABLE      INFO "The service is shutting down.";
-    RateLimited        "rate_limited"        Unavailable  SERVICE_UNAVAILABLE      WARN "The source sends events, or dead letters, faster than its limit.";
-    AddressLimited     "address_limited"     Unavailable  SERVICE_UNAVAILABLE      WARN "The client's address sends too much that does not verify.";
+    RateLimited        "rate_limited"        Unavailable  SERVICE_UNAVAILABLE      WARN "The source sends events, or dead letters, faster than its rate limit.";
+    AddressLimited     "address_limited"     Unavailable  SERVICE_UNAVAILABLE      WARN "The client's address sends too much that fails verification.";
     KafkaUnavailable   "kafka_unavailable"   Unavailable  SERVICE_UNAVAILABLE      ERROR "Kafka did not acknowledge in time.";
-    SpoolFull          "spool_full"          Unavailable  SERVICE_UNAVAILABLE      ERROR "Kafka is out and the spool has reached a bound.";
-    SpoolError         "spool_error"         Unavailable  SERVICE_UNAVAILABLE      ERROR "Kafka is out and the spool cannot write.";
-    ClockOff           "clock_off"           Unavailable  SERVICE_UNAVAILABLE      ERROR "Our clock is off, and by it the signed time is too far from now.";
-    SchemaUnknown      "schema_unknown"      Unavailable  SERVICE_UNAVAILABLE      ERROR "The registry has not given the schema an id, or has lost it.";
+    SpoolFull          "spool_full"          Unavailable  SERVICE_UNAVAILABLE      ERROR "Kafka is unavailable and the spool has reached a limit.";
+    SpoolError         "spool_error"         Unavailable  SERVICE_UNAVAILABLE      ERROR "Kafka is unavailable and the spool cannot write.";
+    ClockOff           "clock_off"           Unavailable  SERVICE_UNAVAILABLE      ERROR "The service's clock is off, so the signed timestamp looks too far from the current time.";
+    SchemaUnknown      "schema_unknown"      Unavailable  SERVICE_UNAVAILABLE      ERROR "The registry has not assigned the schema an id yet, or has lost it.";
 }
 
-/// A reason with what may be said about it in the log. The detail never holds a payload or a
-/// secret: places, kinds and counts only.
+/// A reason with a detail for the log. The detail never contains a payload or a secret, only places, kinds and
+/// counts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
-    /// Why.
+    /// The reason label, which determines the status.
     pub reason: Reason,
-    /// Where and what exactly; for log lines and the dead letter's header, never for the answer.
+    /// The exact cause and place; for log lines and the dead letter's header, never for the answer.
     pub detail: Option<Cow<'static, str>>,
 }
 
 impl Fault {
-    /// A fault with its detail.
+    /// Creates a fault with a detail.
     pub fn new(reason: Reason, detail: impl Into<Cow<'static, str>>) -> Self {
         Self { reason, detail: Some(detail.into()) }
     }
