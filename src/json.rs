@@ -1,5 +1,5 @@
-//! Strict JSON without a tree: the text is proven valid once, then opened one level at a time
-//! as slices of itself, so that every number keeps its own digits and nothing is copied.
+//! Strict JSON without a tree: the text is validated once, then opened one level at a time as slices of itself. Every
+//! number keeps its digits, and nothing is copied.
 
 mod unique;
 
@@ -13,48 +13,48 @@ use serde_json::value::RawValue;
 use crate::outcome::{Fault, Reason};
 pub use unique::unique;
 
-/// How deep arrays and objects may nest. serde_json's raw values know no limit, and everything
-/// behind the gate (consumers, too) may recurse.
+/// The limit on nesting of arrays and objects. serde_json's raw values have no limit, and all later stages, consumers
+/// included, may recurse.
 pub const MAX_DEPTH: usize = 128;
 
-/// The gate: strict RFC 8259 in UTF-8, at most [`MAX_DEPTH`] levels.
+/// Validates a body: strict RFC 8259 in UTF-8, at most [`MAX_DEPTH`] levels.
 ///
 /// # Errors
-/// `json_invalid` with the place, never with text of the body; `json_too_deep`.
+/// `json_invalid` with the position, never with text of the body; `json_too_deep`.
 pub fn check(body: &[u8]) -> Result<&RawValue, Fault> {
     serde_json::from_str(within_bounds(body)?).map_err(|error| invalid(&error))
 }
 
-/// What the parser asks for, or does not look at.
+/// Checks what the parser requires (UTF-8) or does not check (depth).
 fn within_bounds(body: &[u8]) -> Result<&str, Fault> {
     let text = std::str::from_utf8(body).map_err(|error| {
         Fault::new(Reason::JsonInvalid, format!("not UTF-8 at byte {}", error.valid_up_to()))
     })?;
-    // Before the parser: its raw values skip nested levels without a stack, but depth beyond the
-    // limit must be refused as such and not as whatever follows it.
+    // Checked before parsing: the parser's raw values skip nested levels without a stack, but a body that is too deep
+    // must be refused as `json_too_deep`, not for a later error.
     depth_within(text.as_bytes(), MAX_DEPTH)?;
     Ok(text)
 }
 
-/// The gate and [`Object::open`] in one pass, for what mostly is an object: its text, and its members. `None` for a
-/// valid text that is none.
+/// Does the work of [`check`] and [`Object::open`] in one pass, since most bodies are objects. Returns the object's
+/// text and its members, or `None` for valid JSON of another kind.
 ///
 /// # Errors
-/// Those of both.
+/// The errors of both.
 pub fn object(body: &[u8]) -> Result<Option<(&str, Object<'_>)>, Fault> {
-    let whole = within_bounds(body)?;
-    let text = whole.trim_matches([' ', '\t', '\n', '\r']);
+    let full = within_bounds(body)?;
+    let text = full.trim_matches([' ', '\t', '\n', '\r']);
     if !text.starts_with('{') {
         return check(body).map(|_| None);
     }
-    // From the body's start, so that a place in an error is one in the body.
-    let mut parser = Deserializer::from_str(whole);
+    // Parsed from the start of the body, so that positions in errors refer to the body.
+    let mut parser = Deserializer::from_str(full);
     let object = Object::read(&mut parser, text.len())?;
     parser.end().map_err(|error| invalid(&error))?;
     object.unique().map(|object| Some((text, object)))
 }
 
-/// serde_json's messages may quote the input: pass on the place and the kind only.
+/// serde_json's messages may quote the input, so the fault contains only position and kind.
 fn invalid(error: &serde_json::Error) -> Fault {
     let kind = match error.classify() {
         serde_json::error::Category::Eof => "ends too early",
@@ -63,7 +63,7 @@ fn invalid(error: &serde_json::Error) -> Fault {
     Fault::new(Reason::JsonInvalid, format!("{kind} at line {} column {}", error.line(), error.column()))
 }
 
-/// Counts brackets outside strings. On text that is no JSON the count means nothing, but then
+/// Checks the depth by counting brackets outside strings. For text that is not JSON the count means nothing, but then
 /// the parser refuses it.
 fn depth_within(text: &[u8], limit: usize) -> Result<(), Fault> {
     if openings(text) <= limit {
@@ -86,14 +86,15 @@ fn depth_within(text: &[u8], limit: usize) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Opening brackets, in strings, too. Most bodies have fewer than they may have levels, and counting them is
-/// cheap: into one byte, which no block of 255 overflows, the processor counts sixteen at a time.
+/// The number of opening brackets, including those in strings. Most bodies have fewer brackets than the limit on
+/// levels, and counting them is cheap: a byte-sized sum cannot overflow in a block of 255, so the processor counts
+/// sixteen bytes at a time.
 fn openings(text: &[u8]) -> usize {
     let opens = |byte: &u8| u8::from(matches!(byte, b'[' | b'{'));
     text.chunks(255).map(|block| usize::from(block.iter().map(opens).sum::<u8>())).sum()
 }
 
-/// Up to and with the quote that ends it.
+/// Skips to the end of a string, including the closing quote.
 fn skip_string<'t>(bytes: &mut impl Iterator<Item = &'t u8>) {
     while let Some(byte) = bytes.next() {
         match byte {
@@ -104,7 +105,7 @@ fn skip_string<'t>(bytes: &mut impl Iterator<Item = &'t u8>) {
     }
 }
 
-/// What kind of value a raw text is: its first byte tells, since the text is proven valid.
+/// The kind of a raw value. Its first byte is enough, since the text is validated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum JsonKind {
     /// `null`
@@ -134,7 +135,7 @@ impl JsonKind {
         }
     }
 
-    /// The name for people and for logs.
+    /// The name for people and logs.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Null => "null",
@@ -147,15 +148,15 @@ impl JsonKind {
     }
 }
 
-/// One level of an object's members, in order, as slices of the body.
+/// The members of one object, in order, as slices of the body. Nested values are not opened.
 #[derive(Debug, Default)]
 pub struct Object<'d>(Vec<(Cow<'d, str>, &'d RawValue)>);
 
 impl<'d> Object<'d> {
-    /// Opens `raw`; `None` when it is no object.
+    /// Opens `raw`; `None` if it is not an object.
     ///
     /// # Errors
-    /// `duplicate_key` when a key stands twice on this level: which one counts would be a guess.
+    /// `duplicate_key` if a key is repeated on this level: choosing one value would be a guess.
     pub fn open(raw: &'d RawValue) -> Result<Option<Self>, Fault> {
         if JsonKind::of(raw) != JsonKind::Object {
             return Ok(None);
@@ -164,7 +165,7 @@ impl<'d> Object<'d> {
         Self::read(&mut parser, raw.get().len())?.unique().map(Some)
     }
 
-    /// Keys may repeat yet. `bytes` is the text's length.
+    /// Reads the members; keys may still be repeated. `bytes` is the length of the text.
     fn read<R: Read<'d>>(parser: &mut Deserializer<R>, bytes: usize) -> Result<Self, Fault> {
         let members = parser.deserialize_map(ObjectVisitor { room: bytes / MEMBER });
         members.map(Self).map_err(|error| invalid(&error))
@@ -174,7 +175,7 @@ impl<'d> Object<'d> {
         if repeated(&self.0) { Err(Reason::DuplicateKey.into()) } else { Ok(self) }
     }
 
-    /// The member of this name.
+    /// The value of the member `name`.
     pub fn get(&self, name: &str) -> Option<&'d RawValue> {
         self.0.iter().find(|(key, _)| key == name).map(|(_, value)| *value)
     }
@@ -185,7 +186,7 @@ impl<'d> Object<'d> {
     }
 }
 
-/// Pairwise for the usual handful, sorted past that: a body of 100,000 members stays cheap.
+/// Compares pairwise up to 32 members, and sorts beyond that: a body of 100,000 members stays cheap.
 fn repeated(members: &[(Cow<'_, str>, &RawValue)]) -> bool {
     if members.len() <= 32 {
         let mut rest = members;
@@ -200,7 +201,7 @@ fn repeated(members: &[(Cow<'_, str>, &RawValue)]) -> bool {
     sorted_repeat(members.iter().map(|(key, _)| key.as_ref()).collect())
 }
 
-/// The same for keys alone.
+/// Like [`repeated`], for keys alone.
 fn repeated_keys(keys: &[Cow<'_, str>]) -> bool {
     if keys.len() <= 32 {
         let later = |place: usize| keys.get(place + 1..).unwrap_or_default();
@@ -214,11 +215,11 @@ fn sorted_repeat(mut keys: Vec<&str>) -> bool {
     keys.iter().zip(keys.iter().skip(1)).any(|(a, b)| a == b)
 }
 
-/// Bytes of a short member.
+/// The bytes of a short member.
 const MEMBER: usize = 12;
 
 struct ObjectVisitor {
-    /// For so many at once, within what the allocator has at hand.
+    /// The expected number of members, allocated at once within bounds.
     room: usize,
 }
 
@@ -238,11 +239,11 @@ impl<'d> Visitor<'d> for ObjectVisitor {
     }
 }
 
-/// A key that is borrowed where the text has no escapes. `Cow`'s own implementation copies.
+/// A key that is borrowed if the text has no escapes. `Cow`'s own implementation copies.
 #[derive(serde::Deserialize)]
 struct BorrowedKey<'d>(#[serde(borrow)] Cow<'d, str>);
 
-/// The elements of an array as slices of the body; `None` when `raw` is no array.
+/// The elements of an array as slices of the body; `None` if `raw` is not an array.
 pub fn elements(raw: &RawValue) -> Option<Vec<&RawValue>> {
     struct Elements;
     impl<'d> Visitor<'d> for Elements {
@@ -266,7 +267,7 @@ pub fn elements(raw: &RawValue) -> Option<Vec<&RawValue>> {
     Deserializer::from_str(raw.get()).deserialize_seq(Elements).ok()
 }
 
-/// The text of a string, unescaped; borrowed where it has no escapes. `None` for another kind.
+/// The text of a string, unescaped; borrowed if it has no escapes. `None` for another kind.
 pub fn string(raw: &RawValue) -> Option<Cow<'_, str>> {
     if JsonKind::of(raw) != JsonKind::String {
         return None;
@@ -279,12 +280,12 @@ pub fn string(raw: &RawValue) -> Option<Cow<'_, str>> {
     }
 }
 
-/// A JSON pointer (RFC 6901) to an object's member, split once at start.
+/// A JSON pointer (RFC 6901) to an object's member, parsed once at start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pointer(Vec<String>);
 
 impl Pointer {
-    /// Parses `/a/b`; the empty text points to the whole body. `None` when it is no pointer.
+    /// Parses `/a/b`; an empty text refers to the complete body. `None` if it is not a pointer.
     pub fn parse(text: &str) -> Option<Self> {
         if text.is_empty() {
             return Some(Self(Vec::new()));
@@ -293,15 +294,15 @@ impl Pointer {
         Some(Self(parts.map(|part| part.replace("~1", "/").replace("~0", "~")).collect()))
     }
 
-    /// The names on the way from the body's root.
+    /// The member names from the root to the value.
     pub fn names(&self) -> &[String] {
         &self.0
     }
 
-    /// The value it points to below `root`; `None` where a name is missing or no object stands.
+    /// The value at this pointer below `root`; `None` if a member is missing or a parent is not an object.
     ///
     /// # Errors
-    /// `duplicate_key` on a level it goes through.
+    /// `duplicate_key` on a level along the path.
     pub fn find<'d>(&self, root: &Object<'d>) -> Result<Option<&'d RawValue>, Fault> {
         let Some((first, rest)) = self.0.split_first() else { return Ok(None) };
         let mut found = root.get(first);

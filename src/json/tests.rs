@@ -5,7 +5,7 @@ fn reason(body: &[u8]) -> Option<Reason> {
 }
 
 #[test]
-fn the_gate_takes_strict_json_only() {
+fn only_strict_json_is_accepted() {
     for good in ["{}", " [1, 2.50, -0, 1e5] ", "\"\\ud83d\\ude00\"", "null", "{\"a\":{\"a\":1}}", "1e400"] {
         assert_eq!(reason(good.as_bytes()), None, "{good}");
     }
@@ -32,7 +32,7 @@ fn the_gate_takes_strict_json_only() {
 }
 
 #[test]
-fn one_pass_says_what_two_say() {
+fn one_pass_gives_the_same_result_as_two() {
     let nest = |n: usize| format!("{{\"a\":{}{}}}", "[".repeat(n), "]".repeat(n));
     let (deep, too_deep) = (nest(MAX_DEPTH - 1), nest(MAX_DEPTH));
     for body in [
@@ -61,23 +61,23 @@ fn one_pass_says_what_two_say() {
         &deep,
         &too_deep,
     ] {
-        let seen = |text: &str, object: &Object<'_>| {
+        let parts = |text: &str, object: &Object<'_>| {
             let members: Vec<_> =
                 object.members().iter().map(|(key, raw)| (key.to_string(), raw.get().to_owned())).collect();
             (text.to_owned(), members)
         };
         let two = || {
             let raw = check(body.as_bytes())?;
-            Ok::<_, Fault>(Object::open(raw)?.map(|object| seen(raw.get(), &object)))
+            Ok::<_, Fault>(Object::open(raw)?.map(|object| parts(raw.get(), &object)))
         };
-        let one = object(body.as_bytes()).map(|found| found.map(|(text, object)| seen(text, &object)));
-        let told = |fault: Fault| fault.to_string();
-        assert_eq!(one.map_err(told), two().map_err(told), "{body:?}");
+        let one = object(body.as_bytes()).map(|found| found.map(|(text, object)| parts(text, &object)));
+        let message = |fault: Fault| fault.to_string();
+        assert_eq!(one.map_err(message), two().map_err(message), "{body:?}");
     }
 }
 
 #[test]
-fn depth_has_a_limit_of_its_own() {
+fn depth_is_limited() {
     let nest = |n: usize| format!("{}{}", "[".repeat(n), "]".repeat(n));
     assert_eq!(reason(nest(MAX_DEPTH).as_bytes()), None);
     assert_eq!(reason(nest(MAX_DEPTH + 1).as_bytes()), Some(Reason::JsonTooDeep));
@@ -86,8 +86,8 @@ fn depth_has_a_limit_of_its_own() {
     assert_eq!(reason(format!("[\"\\\"{}\"]", "[".repeat(500)).as_bytes()), None, "behind an escaped quote");
     let wide = format!("[{}{{}}]", "[{}],".repeat(500));
     assert_eq!(reason(wide.as_bytes()), None, "side by side");
-    let told = format!("{}{}", "[\"]]\\\"\",".repeat(MAX_DEPTH + 1), "]".repeat(MAX_DEPTH + 1));
-    assert_eq!(reason(told.as_bytes()), Some(Reason::JsonTooDeep), "closed in strings alone");
+    let in_strings = format!("{}{}", "[\"]]\\\"\",".repeat(MAX_DEPTH + 1), "]".repeat(MAX_DEPTH + 1));
+    assert_eq!(reason(in_strings.as_bytes()), Some(Reason::JsonTooDeep), "closing brackets only in strings");
 }
 
 #[test]

@@ -1,20 +1,20 @@
-//! Whether any object names a key twice, however deep: for a text that is kept as it is, so that no two of its readers
-//! see another value.
+//! Duplicate keys at any depth. Checked for text that is stored unparsed, so that no two of its readers see different
+//! values.
 
 use std::borrow::Cow;
 
 use super::{repeated_keys, skip_string};
 use crate::outcome::{Fault, Reason};
 
-/// Looks through a valid JSON text, one pass over its bytes.
+/// Checks a valid JSON text for duplicate keys in one pass over its bytes.
 ///
 /// # Errors
 /// `duplicate_key`.
 pub fn unique(text: &str) -> Result<(), Fault> {
-    // The keys of all objects that are open, one behind the other, and where those of each begin; an array has none.
+    // The keys of all open objects, outermost first, and the index of each object's first key; `None` for an array.
     let (mut keys, mut open): (Vec<Cow<'_, str>>, Vec<Option<usize>>) = (Vec::new(), Vec::new());
     let mut bytes = text.as_bytes().iter();
-    // Behind `{`, and behind a comma in an object: a string there is a key.
+    // True after `{`, and after a comma in an object: a string there is a key.
     let mut at_key = false;
     while let Some(byte) = bytes.next() {
         match byte {
@@ -51,12 +51,12 @@ pub fn unique(text: &str) -> Result<(), Fault> {
     Ok(())
 }
 
-/// A key without its quotes, unescaped where it can be.
+/// A key without its quotes, unescaped if possible.
 fn key(inner: &str) -> Cow<'_, str> {
     if !inner.contains('\\') {
         return Cow::Borrowed(inner);
     }
-    // Half of a surrogate pair is no text; then the key is as it is written.
+    // An unpaired surrogate cannot be decoded; then the key is used as written.
     serde_json::from_str(&format!("\"{inner}\"")).map_or(Cow::Borrowed(inner), Cow::Owned)
 }
 
@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn c7_a_key_that_stands_twice_is_found_at_any_depth() {
+    fn c7_a_duplicate_key_is_found_at_any_depth() {
         for (text, twice) in [
             ("{}", false),
             ("[]", false),
@@ -90,9 +90,9 @@ mod tests {
         assert!(unique(&format!("{{{},\"250\":0}}", many.join(","))).is_err());
     }
 
-    /// The same as a reader that builds every object: serde_json's, with a map that counts.
+    /// Compares with a reader that opens every object.
     #[test]
-    fn c7_it_says_what_a_reader_that_opens_every_object_says() {
+    fn c7_the_result_equals_that_of_a_reader_that_opens_every_object() {
         let mut random = fastrand::Rng::with_seed(20261130);
         let mut found = [0, 0];
         for _ in 0..20_000 {
