@@ -1,8 +1,8 @@
-//! What all our HTTP clients share: none follows a redirect, each answer is read within bounds and counts only
-//! as what it must be, and no URL is shown with what may be secret in it.
+//! The base of hookstream's HTTP clients: none follows a redirect, each answer is read within limits and must have the
+//! expected form, and no URL is shown with parts that may be secret.
 //!
-//! A registry behind a redirect has shown why: a POST became a GET, whose answer, the list `[1]`, was read as
-//! an object with the id 1, since serde takes an array for a struct.
+//! A registry behind a redirect showed why: the POST became a GET, whose answer, the list `[1]`, was read as an object
+//! with the id 1, since serde accepts an array for a struct.
 
 use std::fmt;
 
@@ -12,19 +12,19 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{DeserializeOwned, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-/// Of an answer, in bytes: far above any that is meant for us.
+/// The limit of an answer, in bytes: far above any that hookstream expects.
 const MAX_ANSWER: usize = 8 * 1024 * 1024;
 
-/// Of a URL that an answer names, in characters.
+/// The limit of a URL that is shown, in characters.
 const MAX_SHOWN: usize = 300;
 
-/// Each client of ours begins here.
+/// The builder of every HTTP client.
 pub fn builder() -> ClientBuilder {
-    // It could lead elsewhere with our token, and makes a GET of a POST.
+    // A redirect could lead elsewhere with the token, and turns a POST into a GET.
     reqwest::Client::builder().redirect(redirect::Policy::none())
 }
 
-/// A URL fit for log, error and page: without user, password, query and fragment, where secrets stand.
+/// A URL for logs, errors and pages: without user, password, query and fragment, which may contain secrets.
 pub fn printable(url: &Url) -> String {
     let mut url = url.clone();
     let _ = (url.set_username(""), url.set_password(None));
@@ -38,49 +38,49 @@ pub fn printable(url: &Url) -> String {
     text
 }
 
-/// An answer, read to its end.
+/// A completely read answer.
 #[derive(Debug)]
 pub struct HttpAnswer {
-    /// Any but that of a redirect.
+    /// Any status except a redirect.
     pub status: StatusCode,
-    /// As sent.
+    /// The headers as received.
     pub headers: HeaderMap,
-    /// Likewise; at most [`MAX_ANSWER`].
+    /// The body as received; at most [`MAX_ANSWER`].
     pub body: Vec<u8>,
 }
 
-/// Why an answer does not count. None of its content is shown, which may hold anything.
+/// Why an answer is not usable. The error contains nothing of the answer's content, which may be anything.
 #[derive(Debug, thiserror::Error)]
 pub enum AnswerError {
-    /// There is none: nobody listens, or it took too long.
+    /// No answer: nothing listens there, or the request timed out.
     #[error(transparent)]
     Missing(reqwest::Error),
-    /// Another address is to be asked; nobody does.
+    /// A redirect to another address, which is not followed.
     #[error(transparent)]
     Redirect(#[from] Redirect),
-    /// It began, and did not come to its end.
-    #[error("the answer broke off")]
+    /// The connection ended before the answer was complete.
+    #[error("the answer is incomplete")]
     Incomplete(#[source] reqwest::Error),
-    /// It is longer than we read.
+    /// The answer is longer than [`MAX_ANSWER`].
     #[error("the answer is longer than {} MiB", MAX_ANSWER / (1024 * 1024))]
     TooLarge,
-    /// It is something else.
-    #[error("{found} came, and {expected} was expected{hint}")]
+    /// The answer has another form.
+    #[error("received {found}, expected {expected}{hint}")]
     Unexpected {
-        /// What it is.
+        /// The form of the answer.
         found: String,
-        /// What it had to be.
+        /// The form that was expected.
         expected: &'static str,
-        /// What may be the cause.
+        /// A possible cause.
         hint: &'static str,
     },
 }
 
-/// An answer that names another address.
+/// An answer that redirects to another address.
 #[derive(Debug)]
 pub struct Redirect {
     status: StatusCode,
-    /// Where to, if it is a web address.
+    /// The target, if it is an HTTP URL.
     pub target: Option<Url>,
 }
 
@@ -90,25 +90,25 @@ impl fmt::Display for Redirect {
         if let Some(target) = &self.target {
             write!(f, " to {}", printable(target))?;
         }
-        f.write_str(", and no redirect is followed")
+        f.write_str(", and redirects are not followed")
     }
 }
 
 impl std::error::Error for Redirect {}
 
-/// Sends a request and reads the answer. The client's time-out bounds both together.
+/// Sends a request and reads the answer. The client's time-out covers both.
 ///
 /// # Errors
-/// No whole answer within its bounds, or a redirect.
+/// No complete answer within the limits, or a redirect.
 pub async fn send(request: RequestBuilder) -> Result<HttpAnswer, AnswerError> {
     let response = request.send().await.map_err(|error| AnswerError::Missing(error.without_url()))?;
     read(response).await
 }
 
-/// Reads an answer to its end, unless it is a redirect or too long.
+/// Reads an answer completely, unless it is a redirect or too long.
 ///
 /// # Errors
-/// These, and one that breaks off.
+/// A redirect, a longer answer than [`MAX_ANSWER`], or an incomplete one.
 pub async fn read(mut response: Response) -> Result<HttpAnswer, AnswerError> {
     let status = response.status();
     if status.is_redirection() {
@@ -134,31 +134,31 @@ fn target(response: &Response) -> Option<Url> {
 }
 
 impl HttpAnswer {
-    /// The JSON that it must be. For a struct, `T` is a [`JsonObject`]. `expected` says it for people, such as
-    /// "an object with an id".
+    /// Parses the answer as JSON. For a struct, `T` is a [`JsonObject`]. `expected` describes the form to people, such
+    /// as "an object with an id".
     ///
-    /// # Errors
+    /// [`AnswerError::Unexpected`] if the answer has another form.
     /// It is something else.
     pub fn json<T: DeserializeOwned>(&self, expected: &'static str) -> Result<T, AnswerError> {
         let parsed = if self.is_html() { None } else { serde_json::from_slice(&self.body).ok() };
         parsed.ok_or_else(|| self.unexpected(expected))
     }
 
-    /// Says what it is where `expected` had to be.
+    /// The error that describes this answer if `expected` was required.
     pub fn unexpected(&self, expected: &'static str) -> AnswerError {
         let hint = match self.is_html() {
-            true => "; a proxy or a login page may stand before it",
+            true => "; there may be a proxy or a login page in between",
             false => "",
         };
         AnswerError::Unexpected { found: self.kind(), expected, hint }
     }
 
-    /// Whether it is a page for people, whatever its status says.
+    /// Whether the answer is an HTML page, whatever its content type.
     pub fn is_html(&self) -> bool {
         self.content_type().starts_with("text/html") || self.first() == Some(&b'<')
     }
 
-    /// In lower case; empty without.
+    /// The content type in lower case; empty if the answer has none.
     fn content_type(&self) -> String {
         let sent = self.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
         sent.unwrap_or_default().to_ascii_lowercase()
@@ -176,18 +176,18 @@ impl HttpAnswer {
             Some(b'{') if valid() => "another JSON object",
             Some(b'[') if valid() => "a JSON array",
             Some(b'{' | b'[') => "broken JSON",
-            _ if valid() => "a JSON scalar",
+            _ if valid() => "a single JSON value",
             _ => "something that is not JSON",
         };
         let status = self.status;
         match self.content_type().chars().take(60).filter(|c| c.is_ascii_graphic()).collect::<String>() {
-            none if none.is_empty() => format!("{kind} ({status}, without a content type)"),
+            none if none.is_empty() => format!("{kind} ({status}, no content type)"),
             content_type => format!("{kind} ({status}, {content_type})"),
         }
     }
 }
 
-/// What came as a JSON object: serde alone would take an array for a struct, too, by the order of its fields.
+/// A value that must be a JSON object: serde alone also accepts an array for a struct, by the order of the fields.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JsonObject<T>(pub T);
 
@@ -233,36 +233,36 @@ mod tests {
 
     #[test]
     fn k1_an_array_is_no_object() {
-        assert_eq!(serde_json::from_str::<Id>("[1]").unwrap(), Id { id: 1 }, "what serde alone makes of it");
+        assert_eq!(serde_json::from_str::<Id>("[1]").unwrap(), Id { id: 1 }, "serde alone accepts an array");
         assert_eq!(
             refused("application/json", "[1]"),
-            "a JSON array (200 OK, application/json) came, and an object with an id was expected"
+            "received a JSON array (200 OK, application/json), expected an object with an id"
         );
         let found = answer("application/json", " {\"id\": 1, \"more\": [2]}").json::<JsonObject<Id>>("");
         assert_eq!(found.unwrap().0, Id { id: 1 });
     }
 
     #[test]
-    fn what_came_instead_is_named_without_a_word_of_it() {
+    fn an_unexpected_answer_is_described_without_its_content() {
         for (content_type, body, expected) in [
             (
                 "text/html; charset=utf-8",
                 "<h1>planted</h1>",
                 "an HTML page (200 OK, text/html;charset=utf-8)",
             ),
-            ("", " <!doctype html>planted", "an HTML page (200 OK, without a content type)"),
+            ("", " <!doctype html>planted", "an HTML page (200 OK, no content type)"),
             ("text/html", "{\"id\": 1}", "an HTML page (200 OK, text/html)"),
             ("image/png", "\u{1}planted", "something that is not JSON (200 OK, image/png)"),
             ("application/json", "", "an empty answer (200 OK, application/json)"),
             ("application/json", "{\"id\": \"planted\"}", "another JSON object (200 OK, application/json)"),
             ("application/json", "{\"id\": 1", "broken JSON (200 OK, application/json)"),
-            ("application/json", "7", "a JSON scalar (200 OK, application/json)"),
+            ("application/json", "7", "a single JSON value (200 OK, application/json)"),
         ] {
-            let said = refused(content_type, body);
-            assert!(said.starts_with(&format!("{expected} came, and")), "{said}");
-            assert!(!said.contains("planted"), "{said}");
+            let message = refused(content_type, body);
+            assert!(message.starts_with(&format!("received {expected}, expected")), "{message}");
+            assert!(!message.contains("planted"), "{message}");
         }
-        assert!(refused("text/html", "x").ends_with("; a proxy or a login page may stand before it"));
+        assert!(refused("text/html", "x").ends_with("; there may be a proxy or a login page in between"));
     }
 
     #[test]

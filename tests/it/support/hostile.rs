@@ -35,14 +35,14 @@ impl Trick {
     pub fn said(self) -> &'static str {
         match self {
             Self::Redirect => {
-                "it redirects (302 Found) to http://127.0.0.1:1/elsewhere, and no redirect is followed"
+                "it redirects (302 Found) to http://127.0.0.1:1/elsewhere, and redirects are not followed"
             }
-            Self::Html => "an HTML page (200 OK, text/html) came",
-            Self::Array => "a JSON array (200 OK, application/json) came",
+            Self::Html => "received an HTML page (200 OK, text/html)",
+            Self::Array => "received a JSON array (200 OK, application/json)",
             Self::Huge => "the answer is longer than 8 MiB",
             Self::Drip => "operation timed out",
-            Self::WrongType => "something that is not JSON (200 OK, image/png) came",
-            Self::Truncated => "the answer broke off",
+            Self::WrongType => "received something that is not JSON (200 OK, image/png)",
+            Self::Truncated => "the answer is incomplete",
         }
     }
 
