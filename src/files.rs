@@ -1,13 +1,12 @@
-//! The files that an operator names: read within a bound of size and of time, and written whole or not at all.
+//! Files that an operator names: reads are bounded in size and time, writes are atomic.
 //!
-//! A path may lead to anything: a named pipe that nobody writes to, a device that never ends, a file system whose
-//! server is gone. Whoever reads such a thing with `std::fs` waits for good, and a reload would wait with it. So every
-//! file is read here, and `clippy.toml` bans the other ways. Symbolic links are followed: a mounted Kubernetes Secret
-//! is made of them.
+//! A path may lead to anything: a named pipe without a writer, an endless device, a file system whose server is gone.
+//! Reading such a path with `std::fs` blocks forever, and a reload would block with it. So every file is read here, and
+//! `clippy.toml` bans the other ways. Symbolic links are followed: a mounted Kubernetes Secret consists of them.
 //!
-//! Each read has a thread of its own, since nothing else can leave a system call that does not return. It costs some
-//! 50 us at start and at each look of a reload. A thread that hangs is left behind, and nothing of its directory is tried
-//! again for a while, so that few of them are left, and of many files only the first is waited for.
+//! Each read runs in its own thread, since there is no other way to abandon a blocked system call. This costs about
+//! 50 us at start and at each check of a reload. A blocked thread is abandoned, and its directory is not read again for
+//! a while, so that few threads block, and only the first of many files causes a wait.
 
 use std::fs::{File, FileType, Metadata, OpenOptions};
 use std::io::{self, ErrorKind, Read as _, Write as _};
@@ -21,42 +20,42 @@ use rustix::fs::OFlags;
 
 /// Far above any secret or token.
 pub const MAX_SECRET: u64 = 256 << 10;
-/// Far above any chain of certificates; a bundle of all authorities of the world has 220 KiB.
+/// Far above any certificate chain; a bundle of all public authorities has 220 KiB.
 pub const MAX_PEM: u64 = 1 << 20;
 /// Far above any configuration, schema or file of pinned ids.
 pub const MAX_TEXT: u64 = 16 << 20;
 
-/// How long a file may take, far above what a disk or a network file system that works needs.
+/// The time limit of a read, far above irregular_kind a working disk or network file system needs.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Why a file was not read, as half a sentence.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    /// What the system says.
+    /// An error of the operating system.
     #[error("{}", .0.kind())]
     Io(#[from] io::Error),
-    /// It is something else.
-    #[error("it is {0}, and no regular file")]
+    /// The path leads to a directory, pipe, socket or device.
+    #[error("it is {0}, not a regular file")]
     NotRegular(&'static str),
-    /// It has more bytes than its kind may have.
+    /// The file is larger than the limit of its kind.
     #[error("it is larger than {} KiB", .0 / 1024)]
     TooLarge(u64),
-    /// The file system, or the writer of a pipe, gives no answer.
-    #[error("nothing came within {} s", PATIENCE.as_secs())]
+    /// The file system, or the writer of a pipe, does not respond.
+    #[error("no data within {} s", PATIENCE.as_secs())]
     TimedOut,
-    /// It is no UTF-8.
-    #[error("it is no UTF-8 text")]
+    /// The content is not UTF-8.
+    #[error("it is not UTF-8 text")]
     NotText,
 }
 
 impl ReadError {
-    /// Whether there is no such file; also where something on the way to it is no directory.
+    /// Whether there is no such file, or a part of its path is not a directory.
     pub fn is_missing(&self) -> bool {
         matches!(self, Self::Io(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory))
     }
 }
 
-/// Whether a pipe is taken, too.
+/// Whether named pipes are accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Pipes {
     Refused,
@@ -72,7 +71,7 @@ pub fn read(path: &Path, max: u64) -> Result<Vec<u8>, ReadError> {
     bounded(path, move || Ok(content(&file, max, Pipes::Refused)?.0))
 }
 
-/// The same as text.
+/// The content of a regular file of at most `max` bytes, as text.
 ///
 /// # Errors
 /// [`ReadError`].
@@ -80,8 +79,8 @@ pub fn read_text(path: &Path, max: u64) -> Result<String, ReadError> {
     String::from_utf8(read(path, max)?).map_err(|_| ReadError::NotText)
 }
 
-/// The content of a regular file or a pipe, such as the shell's `<(command)`, and whether it was a pipe: that gives its
-/// content once only.
+/// The content of a regular file or a pipe, such as the shell's `<(command)`, and whether it was a pipe, which can be
+/// read only once.
 ///
 /// # Errors
 /// [`ReadError`].
@@ -90,20 +89,22 @@ pub fn read_or_pipe(path: &Path, max: u64) -> Result<(Vec<u8>, bool), ReadError>
     bounded(path, move || content(&file, max, Pipes::Taken))
 }
 
-/// Whether a path leads to what another library would read without a bound. What is missing or forbidden is not judged:
-/// the library says so itself.
+/// Checks that a file which another library will read cannot block it. Missing and forbidden files are not reported:
+/// the library reports them itself.
 ///
 /// # Errors
-/// [`ReadError::NotRegular`] of a pipe or a device, [`ReadError::TimedOut`].
+/// [`ReadError::NotRegular`] for a pipe or a device, [`ReadError::TimedOut`].
 pub fn probe(path: &Path) -> Result<(), ReadError> {
     let file = path.to_owned();
     bounded(path, move || match file.metadata().map(|metadata| metadata.file_type()) {
-        Ok(kind) if !kind.is_dir() => what(kind).map_or(Ok(()), |what| Err(ReadError::NotRegular(what))),
+        Ok(kind) if !kind.is_dir() => {
+            irregular_kind(kind).map_or(Ok(()), |kind| Err(ReadError::NotRegular(kind)))
+        }
         _ => Ok(()),
     })
 }
 
-/// What stands in a directory, in order. Symbolic links are followed, and what leads nowhere is left out.
+/// The entries of a directory, sorted. Symbolic links are followed, and broken ones are skipped.
 ///
 /// # Errors
 /// [`ReadError`].
@@ -122,25 +123,25 @@ pub fn list(directory: &Path) -> Result<Vec<(PathBuf, FileType)>, ReadError> {
     })
 }
 
-/// Whether there is something at a path, or it cannot be told that there is not.
+/// Whether something exists at a path. Also true if that cannot be determined.
 pub fn may_exist(path: &Path) -> bool {
     let file = path.to_owned();
     let found = bounded(path, move || Ok(file.metadata()?));
     !found.is_err_and(|error| error.is_missing())
 }
 
-/// Who may read a file beside its owner.
+/// Readers of a file other than its owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Readers {
-    /// Everybody on this machine.
+    /// Every user of this machine.
     Everybody,
-    /// The group of this number, of which this process is none.
+    /// The group with this id, to which the process does not belong.
     Group(u32),
 }
 
-/// Who may read a file beside its owner, as its mode and those of the directories above it say; `None` where nobody
-/// may but the process's own groups, or nothing can be told. In Kubernetes `fsGroup` gives a Secret's files to a group of
-/// the process, which is as it should be.
+/// Who may read a file besides its owner, by its mode and those of its parent directories. `None` if only groups of the
+/// process may, or if that cannot be determined. In Kubernetes, `fsGroup` gives a Secret's files to a group of the
+/// process, which is intended.
 pub fn readers(path: &Path) -> Option<Readers> {
     let file = path.to_owned();
     bounded(path, move || {
@@ -155,7 +156,7 @@ pub fn readers(path: &Path) -> Option<Readers> {
 
 fn open_to(file: &Metadata, above: &[Metadata], own: &[u32]) -> Option<Readers> {
     let (mode, group) = (file.mode(), file.gid());
-    // Nobody comes past a directory that they may not search.
+    // A directory without search permission blocks the path to the file.
     if mode & 0o004 != 0 && above.iter().all(|directory| directory.mode() & 0o001 != 0) {
         return Some(Readers::Everybody);
     }
@@ -166,7 +167,7 @@ fn open_to(file: &Metadata, above: &[Metadata], own: &[u32]) -> Option<Readers> 
     (mode & 0o040 != 0 && foreign && above.iter().all(searched)).then_some(Readers::Group(group))
 }
 
-/// The groups of this process; none where the system does not tell.
+/// The groups of the process; empty if the system does not report them.
 fn own_groups() -> Vec<u32> {
     let Ok((status, _)) = content(Path::new("/proc/self/status"), MAX_TEXT, Pipes::Refused) else {
         return Vec::new();
@@ -177,20 +178,20 @@ fn own_groups() -> Vec<u32> {
     lines.flat_map(str::split_whitespace).filter_map(|group| group.parse().ok()).collect()
 }
 
-/// Writes a file that holds `content` whole, or what it held before, at any crash; a symbolic link in its place is
-/// replaced. `mode` counts where the umask allows it.
+/// Replaces a file atomically: after a crash it has either the old or the new content, complete. A symbolic link at
+/// `path` is replaced. `mode` is subject to the umask.
 ///
 /// # Errors
-/// Those of the file system; the old file is as it was.
+/// Errors of the file system; then the old file is unchanged.
 pub fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     let name = path.file_name().ok_or(ErrorKind::InvalidInput)?;
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    // Of a name that no directory's reader takes for one of its files.
+    // The leading dot hides the temporary file from programs that read all files of a directory.
     let mut beside = std::ffi::OsString::from(".");
     beside.push(name);
     beside.push(".new");
     let beside = directory.join(beside);
-    // What a crash has left, or somebody has put there: it is never written through.
+    // Left by a crash, or placed by somebody else: the content is never written through it.
     match std::fs::remove_file(&beside) {
         Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -205,7 +206,7 @@ pub fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
 /// Makes the names in a directory durable.
 ///
 /// # Errors
-/// Those of the file system.
+/// Errors of the file system.
 pub fn sync_directory(directory: &Path) -> io::Result<()> {
     OpenOptions::new().read(true).custom_flags(flags(OFlags::DIRECTORY)).open(directory)?.sync_all()
 }
@@ -214,18 +215,18 @@ const fn flags(flags: OFlags) -> i32 {
     flags.bits().cast_signed()
 }
 
-/// Not for a caller's own thread: anything here may hang.
+/// Reads a file. May block forever: never call it in the caller's own thread.
 fn content(path: &Path, max: u64, pipes: Pipes) -> Result<(Vec<u8>, bool), ReadError> {
-    // A pipe's writer may come later, so that one is opened as it is.
+    // A pipe's writer may come later, so a pipe is opened in blocking mode.
     let piped = pipes == Pipes::Taken && path.metadata()?.file_type().is_fifo();
-    // Opened so, a pipe without a writer does not wait, and a terminal does not become ours.
+    // In this mode, opening a pipe without a writer does not block, and a terminal does not become the controlling one.
     let nonblocking = if piped { OFlags::empty() } else { OFlags::NONBLOCK };
     let file = OpenOptions::new().read(true).custom_flags(flags(nonblocking | OFlags::NOCTTY)).open(path)?;
     let metadata = file.metadata()?;
-    match what(metadata.file_type()) {
+    match irregular_kind(metadata.file_type()) {
         None => {}
         Some(_) if piped && metadata.file_type().is_fifo() => {}
-        Some(what) => return Err(ReadError::NotRegular(what)),
+        Some(kind) => return Err(ReadError::NotRegular(kind)),
     }
     if metadata.len() > max {
         return Err(ReadError::TooLarge(max));
@@ -234,7 +235,7 @@ fn content(path: &Path, max: u64, pipes: Pipes) -> Result<(Vec<u8>, bool), ReadE
     Ok((bytes, piped))
 }
 
-/// The size that a file claims is not believed: that of a pipe, or of a file that grows, says nothing.
+/// Reads at most `max` bytes, whatever size the file claims: the claim of a pipe or a growing file means nothing.
 fn bytes_of(file: File, max: u64) -> Result<Vec<u8>, ReadError> {
     let mut bytes = Vec::new();
     if file.take(max + 1).read_to_end(&mut bytes)? as u64 > max {
@@ -243,8 +244,8 @@ fn bytes_of(file: File, max: u64) -> Result<Vec<u8>, ReadError> {
     Ok(bytes)
 }
 
-/// What a thing is that is no regular file.
-fn what(kind: FileType) -> Option<&'static str> {
+/// The kind of a file that is not regular; `None` for a regular file.
+fn irregular_kind(kind: FileType) -> Option<&'static str> {
     if kind.is_file() {
         return None;
     }
@@ -259,22 +260,22 @@ fn what(kind: FileType) -> Option<&'static str> {
     })
 }
 
-/// The reads that were given up, and may go on hanging.
+/// Reads that were abandoned and may still block.
 #[derive(Default)]
 struct Hanging(Mutex<Vec<Hung>>);
 
 struct Hung {
     path: PathBuf,
     since: Instant,
-    /// That of its read.
+    /// The number of the read.
     number: u64,
 }
 
-/// For so long nothing of a directory in which a read hangs is tried again. Then it is: a mount may have been replaced,
-/// and the thread of the old one hangs all the same.
+/// How long a directory with a blocked read is not read again. After that, a read is tried: the mount may have been
+/// replaced, although the thread of the old one still blocks.
 const RETRY: Duration = Duration::from_secs(300);
 
-/// The bound of threads that hang.
+/// The limit on blocked threads.
 const MAX_HANGING: usize = 16;
 
 static HANGING: LazyLock<Arc<Hanging>> = LazyLock::new(Arc::default);
@@ -291,7 +292,7 @@ impl Hanging {
     }
 }
 
-/// What `work` gives, if it gives it in time.
+/// The result of `work`, if it ends in time.
 fn bounded<T: Send + 'static>(
     path: &Path,
     work: impl FnOnce() -> Result<T, ReadError> + Send + 'static,
@@ -315,7 +316,7 @@ fn bounded_by<T: Send + 'static>(
         let hanging = hanging.clone();
         move || {
             let result = work();
-            // Under the lock, so that who gives up sees either the answer or that there is none yet.
+            // Sent under the lock, so that the caller that gives up sees either the answer or that there is none yet.
             let mut list = hanging.list();
             let _ = sender.send(result);
             list.retain(|hung| hung.number != number);

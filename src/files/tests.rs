@@ -9,7 +9,7 @@ fn fifo(path: &Path) {
 }
 
 #[test]
-fn c4_what_is_no_regular_file_is_refused_without_a_wait() {
+fn c4_a_file_that_is_not_regular_is_refused_without_a_wait() {
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name);
     fifo(&at("fifo"));
@@ -17,10 +17,10 @@ fn c4_what_is_no_regular_file_is_refused_without_a_wait() {
     let _socket = std::os::unix::net::UnixListener::bind(at("socket")).unwrap();
     let started = Instant::now();
     for (path, expected) in [
-        (at("fifo"), "it is a named pipe, and no regular file"),
-        (at("link"), "it is a named pipe, and no regular file"),
-        (dir.path().to_owned(), "it is a directory, and no regular file"),
-        ("/dev/zero".into(), "it is a device, and no regular file"),
+        (at("fifo"), "it is a named pipe, not a regular file"),
+        (at("link"), "it is a named pipe, not a regular file"),
+        (dir.path().to_owned(), "it is a directory, not a regular file"),
+        ("/dev/zero".into(), "it is a device, not a regular file"),
         ("/dev/tty".into(), ""),
         (at("socket"), ""),
         (at("none"), "entity not found"),
@@ -29,7 +29,7 @@ fn c4_what_is_no_regular_file_is_refused_without_a_wait() {
         assert!(error.to_string().starts_with(expected), "{}: {error}", path.display());
         assert_eq!(error.is_missing(), expected == "entity not found", "{}", path.display());
     }
-    assert!(started.elapsed() < PATIENCE, "nothing was waited for");
+    assert!(started.elapsed() < PATIENCE, "no read blocks");
 }
 
 #[test]
@@ -39,7 +39,7 @@ fn c4_a_file_is_read_up_to_its_bound_whatever_size_it_claims() {
     std::fs::write(&path, "0123456789").unwrap();
     assert_eq!(read(&path, 10).unwrap(), b"0123456789");
     assert_eq!(read(&path, 9).unwrap_err().to_string(), "it is larger than 0 KiB");
-    // Files of the kernel claim to be empty.
+    // Kernel files claim to be empty.
     let status = Path::new("/proc/self/status");
     assert!(read_text(status, MAX_TEXT).unwrap().contains("Gid:"));
     assert!(matches!(read(status, 5), Err(ReadError::TooLarge(5))));
@@ -48,7 +48,7 @@ fn c4_a_file_is_read_up_to_its_bound_whatever_size_it_claims() {
 }
 
 #[test]
-fn c4_a_pipe_is_taken_where_it_may_be_and_says_so() {
+fn c4_a_pipe_is_read_if_allowed_and_reported_as_one() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("fifo");
     fifo(&path);
@@ -74,7 +74,7 @@ fn c4_what_hangs_is_left_behind_once_for_each_directory_and_forgotten_when_it_an
     });
     assert!(matches!(stuck, Err(ReadError::TimedOut)));
     let tried = Arc::new(AtomicUsize::new(0));
-    let look = |path: &str| {
+    let read_bounded = |path: &str| {
         let tried = tried.clone();
         let work = move || {
             tried.fetch_add(1, Ordering::Relaxed);
@@ -83,14 +83,14 @@ fn c4_what_hangs_is_left_behind_once_for_each_directory_and_forgotten_when_it_an
         bounded_by(long, &hanging, Path::new(path), work)
     };
     for path in ["/mount/a", "/mount/b"] {
-        assert!(matches!(look(path), Err(ReadError::TimedOut)), "{path}");
+        assert!(matches!(read_bounded(path), Err(ReadError::TimedOut)), "{path}");
     }
-    assert_eq!(tried.load(Ordering::Relaxed), 0, "no second thread hangs there");
-    look("/elsewhere/a").unwrap();
+    assert_eq!(tried.load(Ordering::Relaxed), 0, "no second thread blocks there");
+    read_bounded("/elsewhere/a").unwrap();
     release.send(()).unwrap();
     let started = Instant::now();
-    while look("/mount/b").is_err() {
-        assert!(started.elapsed() < long, "it is never forgotten");
+    while read_bounded("/mount/b").is_err() {
+        assert!(started.elapsed() < long, "the blocked read is never forgotten");
         std::thread::yield_now();
     }
     assert_eq!(tried.load(Ordering::Relaxed), 2);
@@ -119,7 +119,7 @@ fn c2_who_may_read_a_file_is_told_by_its_mode_and_the_directories_above() {
     std::fs::write(&path, "x").unwrap();
     symlink("key", dir.path().join("link")).unwrap();
     let own = path.metadata().unwrap().gid();
-    let told = |file, directory, own: &[u32]| {
+    let readers_with = |file, directory, own: &[u32]| {
         mode(&path, file);
         mode(dir.path(), directory);
         let above =
@@ -139,11 +139,15 @@ fn c2_who_may_read_a_file_is_told_by_its_mode_and_the_directories_above() {
         (0o640, 0o700, &others, None),
         (0o640, 0o755, &[], None),
     ] {
-        assert_eq!(told(file, directory, own_groups), expected, "{file:o} {directory:o} {own_groups:?}");
+        assert_eq!(
+            readers_with(file, directory, own_groups),
+            expected,
+            "{file:o} {directory:o} {own_groups:?}"
+        );
     }
     mode(dir.path(), 0o755);
     mode(&path, 0o644);
-    // The temporary directory itself is open to all.
+    // Everybody may search the directories above the temporary one.
     assert_eq!(readers(&dir.path().join("link")), readers(&path));
     assert!(own_groups().contains(&own));
 }

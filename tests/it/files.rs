@@ -80,7 +80,7 @@ fn c4_a_pipe_in_the_place_of_any_file_is_told_and_not_waited_for() {
         assert_eq!(code, 1, "{place}: {text}");
         let line =
             text.lines().find(|line| line.contains(place)).unwrap_or_else(|| panic!("{place}: {text}"));
-        assert!(line.contains("it is a named pipe, and no regular file"), "{line}");
+        assert!(line.contains("it is a named pipe, not a regular file"), "{line}");
     }
     std::fs::create_dir_all(at("schemas/datagrid")).unwrap();
     fifo(&at("schemas/datagrid/batch_prediction.avsc"));
@@ -99,7 +99,7 @@ fn c4_a_configuration_from_a_command_is_taken_and_one_that_never_comes_is_not_wa
         end(&mut command)
     };
     let (code, text) = check();
-    assert!(code == 2 && text.contains("pipe: cannot be read: nothing came within 10 s"), "{code} {text}");
+    assert!(code == 2 && text.contains("pipe: cannot be read: no data within 10 s"), "{code} {text}");
     let writer = {
         let path = path.clone();
         std::thread::spawn(move || std::fs::write(path, SOURCE).unwrap())
@@ -127,7 +127,7 @@ async fn c4_a_reload_that_meets_a_pipe_is_refused_and_the_service_goes_on() {
         fifo(path);
         let refused = tokio::time::timeout(PATIENCE, service.app.reload.now()).await;
         let refused = format!("{:#}", refused.expect("a reload ends").unwrap_err());
-        assert!(refused.contains("it is a named pipe, and no regular file"), "{refused}");
+        assert!(refused.contains("it is a named pipe, not a regular file"), "{refused}");
         service.datagrid_post(batch("evt_1")).await.is(200, "published", None);
         std::fs::remove_file(path).unwrap();
         std::fs::write(path, content).unwrap();

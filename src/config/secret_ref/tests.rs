@@ -42,7 +42,7 @@ fn a_secret_written_in_place_of_its_reference_is_not_repeated() {
 #[test]
 fn an_endless_file_ends_as_an_error() {
     let found = message(SecretRef::File("/dev/zero".into()).read(&Environment::default()));
-    assert!(found.contains("/dev/zero cannot be read (it is a device, and no regular file)"), "{found}");
+    assert!(found.contains("/dev/zero cannot be read (it is a device, not a regular file)"), "{found}");
 }
 
 #[cfg(unix)]
