@@ -1,4 +1,4 @@
-//! What arrived over HTTP, and how long we may take to answer it: plain data.
+//! A received delivery and its deadline: plain data.
 
 mod payload;
 
@@ -10,18 +10,18 @@ use http::{HeaderMap, Uri};
 use jiff::Timestamp;
 use uuid::Uuid;
 
-/// Names one delivery in the answer's `Hookstream-Delivery` header, the log line, the record's
-/// headers and the dead letter. A UUID of version 7, so that ids sort by time of arrival.
+/// Identifies one delivery in the answer's `Hookstream-Delivery` header, the log line, the record's headers and the
+/// dead letter. A UUID of version 7, so that ids sort by time of arrival.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct DeliveryId(Uuid);
 
 impl DeliveryId {
-    /// A fresh id.
+    /// Creates a new id.
     pub fn new() -> Self {
         Self(Uuid::now_v7())
     }
 
-    /// One that was given before, as it is shown.
+    /// Parses an id from its text form.
     pub fn parse(text: &str) -> Option<Self> {
         Uuid::try_parse(text).ok().map(Self)
     }
@@ -45,17 +45,17 @@ impl fmt::Debug for DeliveryId {
     }
 }
 
-/// What arrived, complete and unproven. `Debug` hides headers and body: both may hold what a
-/// log must never show.
+/// A received delivery, complete and not yet verified. `Debug` hides headers and body: both may contain secrets or
+/// payloads, which must never be logged.
 #[derive(Clone)]
 pub struct Delivery {
-    /// Given by us at the complete request head.
+    /// Assigned by the service when the request head is complete.
     pub id: DeliveryId,
-    /// As in the request line.
+    /// The URI of the request line.
     pub uri: Uri,
-    /// As received, not yet judged.
+    /// The headers as received, not yet verified.
     pub headers: HeaderMap,
-    /// Exactly the bytes of the body.
+    /// The exact bytes of the body.
     pub body: Bytes,
     /// When the request head was complete; the timestamp of the Kafka record.
     pub received_at: Timestamp,
@@ -71,23 +71,22 @@ impl fmt::Debug for Delivery {
     }
 }
 
-/// When Kafka's share of the time ends and when the answer is due. Both count from the
-/// complete request head, so that a slow body eats into our own share and never into the
-/// provider's patience.
+/// The deadlines for Kafka's acknowledgement and for the answer. Both count from the complete request head, so that a
+/// slow body shortens the service's own time and never exceeds the provider's time-out.
 #[derive(Clone, Copy, Debug)]
 pub struct Deadline {
-    /// Past this, a record that is not acknowledged is answered as unavailable.
+    /// The deadline for Kafka: after it, a record without an acknowledgement is answered as unavailable.
     pub kafka: Instant,
-    /// Past this, no answer may be outstanding.
+    /// The deadline for the answer.
     pub answer: Instant,
 }
 
 impl Deadline {
-    /// What is kept back from Kafka's share to write the answer, where there is no spool to turn to.
+    /// The part of Kafka's time reserved for writing the answer if there is no spool to fall back on.
     pub const ANSWER: Duration = Duration::from_millis(200);
 
-    /// The deadline of a delivery whose head was complete at `start`. `reserve` is kept back from
-    /// Kafka's share for what comes after it.
+    /// Computes the deadlines of a delivery whose head was complete at `start`. `reserve` is subtracted from Kafka's
+    /// time for the steps after it.
     pub fn new(start: Instant, ack_deadline: Duration, reserve: Duration) -> Self {
         Self { kafka: start + ack_deadline.saturating_sub(reserve), answer: start + ack_deadline }
     }

@@ -1,4 +1,4 @@
-//! Where the JSON text of a delivery stands: it is the body, or a field of the form that the body is.
+//! The JSON text of a delivery: the body, or a field of the form in the body.
 
 use std::borrow::Cow;
 
@@ -10,10 +10,10 @@ use crate::outcome::{Fault, Reason};
 const FORM: &str = "application/x-www-form-urlencoded";
 
 impl Delivery {
-    /// The JSON text, not yet looked at: the body, or where that is a form its `field`.
+    /// The JSON text, not yet parsed: the body, or the form field `field` if the body is a form.
     ///
     /// # Errors
-    /// `json_invalid` for a form without exactly one such field, or in another encoding than UTF-8.
+    /// `json_invalid` for a form that does not have exactly one such field, or that is not UTF-8.
     pub fn payload(&self, field: Option<&str>) -> Result<Cow<'_, [u8]>, Fault> {
         text(&self.body, &self.headers, field)
     }
@@ -21,8 +21,8 @@ impl Delivery {
 
 fn text<'b>(body: &'b [u8], headers: &HeaderMap, field: Option<&str>) -> Result<Cow<'b, [u8]>, Fault> {
     let Some(field) = field.filter(|_| is_form(headers)) else { return Ok(Cow::Borrowed(body)) };
-    // The form's own decoding would put U+FFFD in the place of what is no UTF-8. Separators are
-    // ASCII, so that the whole is UTF-8 exactly where each part is.
+    // The form parser would replace invalid UTF-8 with U+FFFD. Separators are ASCII, so the form is valid UTF-8 exactly
+    // if each part is.
     if percent_encoding::percent_decode(body).decode_utf8().is_err() {
         return Err(Fault::new(Reason::JsonInvalid, "the form is not UTF-8"));
     }
@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn a_form_that_leaves_the_text_open_is_refused() {
+    fn a_form_without_exactly_one_text_is_refused() {
         for (body, why) in [
             (&b""[..], "json_invalid: the form has no field `payload`"),
             (b"payload=1&x=2&payload=1", "json_invalid: the form has the field `payload` twice"),
