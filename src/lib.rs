@@ -1,12 +1,12 @@
 //! hookstream: signed webhooks in, Avro events in Kafka out.
 //!
-//! # One delivery's journey
+//! # The path of a delivery
 //!
 //! ```text
 //! POST /hooks/{source}
-//!   http/ingest     head, body within its bounds          404 405 408 413
+//!   http/ingest     head and body within their limits     404 405 408 413
 //!   verify          signature over the bytes -> Verified  401
-//!   pipeline        a place for a verified delivery       503
+//!   pipeline        a slot for a verified delivery        503
 //!   envelope        id, type, time, key      -> Event     dead letter
 //!   schema/encode   the type's Avro schema   -> Record    dead letter
 //!   deliver         Kafka, else the spool    -> Receipt   503
@@ -15,8 +15,8 @@
 //!
 //! # The map
 //!
-//! The order of the lines below is the order of imports: a room names only rooms that stand
-//! below it. `tests/it/layout.rs` holds every `crate::ROOM` path to it.
+//! The lines below are in import order: a room uses only rooms listed below it. `tests/it/layout.rs` checks every
+//! `crate::ROOM` path for that.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
 #![cfg_attr(test, allow(clippy::disallowed_methods))]
 #![warn(clippy::mod_module_files)]

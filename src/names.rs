@@ -1,10 +1,10 @@
-//! One pure place for every name that source and event type lead to: topic, dead letters,
-//! subject, schema file, Avro name.
+//! Pure functions for every name derived from source and event type: topic, dead-letter topic, subject, schema file,
+//! Avro name.
 
-/// Kafka's bound on a topic's name.
+/// Kafka's limit on the length of a topic name.
 pub const MAX_TOPIC: usize = 249;
 
-/// Whether `name` may name a source: it stands in the URL, in topics and in file names.
+/// Whether `name` is valid for a source: it appears in the URL, in topics and in file names.
 pub fn is_source(name: &str) -> bool {
     let mut bytes = name.bytes();
     bytes.next().is_some_and(|b| b.is_ascii_lowercase())
@@ -13,7 +13,7 @@ pub fn is_source(name: &str) -> bool {
         && name != "dead_letter"
 }
 
-/// `<source>.<event_type>`; characters that a topic may not have become `-`.
+/// `<source>.<event_type>`; characters that Kafka does not allow in a topic become `-`.
 pub fn topic(source: &str, event_type: &str) -> String {
     let mut topic = format!("{source}.");
     topic.extend(event_type.chars().map(|c| match c {
@@ -23,23 +23,21 @@ pub fn topic(source: &str, event_type: &str) -> String {
     topic
 }
 
-/// What stands in the place of the event type for all types that have no topic of their own.
+/// Replaces the event type for all types without a topic of their own.
 pub const UNMAPPED: &str = "unmapped";
 
-/// `dead_letter.<source>`: outside the source's prefix, so that a consumer of `<source>\..*`
-/// meets typed Avro only.
+/// `dead_letter.<source>`: outside the source's prefix, so that a consumer of `<source>\..*` reads typed Avro only.
 pub fn dead_letter_topic(source: &str) -> String {
     format!("dead_letter.{source}")
 }
 
-/// `dead_letter.<source>.replayed`: what became of the dead letters that were replayed. No event topic
-/// begins so, since no source is called `dead_letter`; `.` and `_` are compared with the others.
+/// `dead_letter.<source>.replayed`: the results of replaying dead letters. No event topic has this prefix, since no
+/// source is called `dead_letter`; `.` and `_` are compared with the other topics.
 pub fn replayed_topic(source: &str) -> String {
     format!("{}.replayed", dead_letter_topic(source))
 }
 
-/// The source that a topic belongs to, be it of events or of dead letters: a source's name has no
-/// dot.
+/// The source of an event topic or a dead-letter topic. Source names contain no dot.
 pub fn source_of(topic: &str) -> &str {
     let rest = topic.strip_prefix("dead_letter.").unwrap_or(topic);
     rest.split_once('.').map_or(rest, |(source, _)| source)
@@ -50,9 +48,8 @@ pub fn subject(topic: &str) -> String {
     format!("{topic}-value")
 }
 
-/// The schema files that may serve an event type, the best first: its own, then those of its
-/// ever shorter dotted prefixes (`batch_prediction.avsc` serves `batch_prediction.completed`).
-/// Without directory.
+/// The schema files that may serve an event type, in order of preference: its own, then those of its ever shorter
+/// dotted prefixes (`batch_prediction.avsc` serves `batch_prediction.completed`). File names without directory.
 pub fn schema_files(event_type: &str) -> impl Iterator<Item = String> + '_ {
     let clean = |prefix: &str| {
         let stem: String = prefix
@@ -65,9 +62,8 @@ pub fn schema_files(event_type: &str) -> impl Iterator<Item = String> + '_ {
     ends.filter_map(|end| event_type.get(..end)).filter(|prefix| !prefix.is_empty()).map(clean)
 }
 
-/// The Avro full name of what a schema file (without `.avsc`) describes:
-/// `hookstream.<source>.<Name>`. A name that Avro would not take, since it has no letter or begins
-/// with a digit, begins with `Event`.
+/// The full Avro name for a schema file (given without `.avsc`): `hookstream.<source>.<Name>`. Avro names must begin
+/// with a letter, so a name without letters, or with a digit first, gets the prefix `Event`.
 pub fn avro_name(source: &str, stem: &str) -> String {
     format!("{}.{}", avro_namespace(source), avro_record(stem))
 }
@@ -88,18 +84,17 @@ pub fn avro_record(stem: &str) -> String {
     if name.starts_with(|c: char| c.is_ascii_alphabetic()) { name } else { format!("Event{name}") }
 }
 
-/// What Kafka compares when it judges whether two topics collide: `.` and `_` are one character
-/// in its metric names.
+/// The form in which Kafka compares topics for collisions: its metric names do not distinguish `.` from `_`.
 pub fn collision_key(topic: &str) -> String {
     topic.replace('.', "_")
 }
 
-/// Whether a name fits a pattern: `*` stands for any characters, dots too, all else for itself.
+/// Whether a name matches a pattern: `*` matches any characters, dots too; everything else matches itself.
 pub fn matches(pattern: &str, name: &str) -> bool {
     let Some((head, rest)) = pattern.split_once('*') else { return pattern == name };
     let Some(mut name) = name.strip_prefix(head) else { return false };
     let Some((middles, end)) = rest.rsplit_once('*') else { return name.ends_with(rest) };
-    // The first place of each part leaves most for those behind it.
+    // The leftmost match of each part leaves the most text for the parts after it.
     for middle in middles.split('*') {
         let Some(at) = name.find(middle) else { return false };
         name = name.get(at + middle.len()..).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! What threads count with. The standard library's; `tests/models` compiles the same counters with loom's in their place
-//! and goes through the orders in which threads can meet.
+//! Synchronization primitives of the counters that threads share. They are the standard library's; `tests/models`
+//! compiles the same counters with loom's instead and explores every order in which threads can meet.
 
 pub use std::sync::{Condvar, Mutex, MutexGuard, atomic};
