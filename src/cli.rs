@@ -1,4 +1,4 @@
-//! The command line: a file for each command, each with its `Args` and `run`.
+//! The command line: one file per command, each with its `Args` and its `run`.
 
 pub mod capture;
 pub mod check;
@@ -36,45 +36,46 @@ use crate::config::{Environment, LoadedConfig, Overrides, Secrets};
 use crate::files::{self, ReadError};
 use crate::http::{REQUEST_HEADER, dns_name};
 
-/// The groups of the help; clap knows none for commands.
+/// The main help, with the commands in groups: clap has no groups of commands.
 const HELP: &str = "\
 {about}
 
 {usage-heading} {usage}
 
 Run:
-  serve         Take deliveries and publish them to Kafka
-  dev           Try it: the real service with an in-memory Kafka and registry
+  serve         Receive deliveries and publish them to Kafka
+  dev           Run the service with an in-memory Kafka and schema registry, to try it out
 
 Set up:
-  check         Tell all that is wrong with the configuration, and what it leads to
-  provision     Show what topics and subjects lack, and create or change it
-  schema        Show what comes that schemas do not know, and write schemas that do
-  subscription  Tell a provider where to deliver, by its API
+  check         Validate the configuration and show the resulting sources and topics
+  provision     Compare topics and subjects with the configuration; create and update them
+  schema        Find fields that no schema covers, and write schemas for them
+  subscription  Manage webhook subscriptions through the provider's API
 
-Look:
-  status        Tell how a running service does: what comes in, what is refused and why
-  tail          Read topics, decoded
-  lag           Show how far consumer groups are behind
-  explain       Tell why a captured delivery is refused, or what becomes of it
+Inspect:
+  status        Show what a running service receives, what it refuses and why
+  tail          Read topics and decode their records
+  lag           Show the lag of consumer groups
+  explain       Explain why a captured delivery is refused, or where it would go
 
-Mend:
-  replay        Publish dead letters, once what kept them from their topics is mended
-  spool         Look into the spool, and put parked rows back on their way
+Repair:
+  replay        Publish dead letters to their topics, after the cause is fixed
+  spool         List the rows of the spool, and requeue parked rows
 
-Try:
+Test:
   send          Sign a sample delivery as its provider would, and post it
 
 Install:
-  completions   Print the script that completes commands and options in a shell
-  man           Print the manual page, or write those of all commands into a directory
+  completions   Print the completion script for a shell
+  man           Print the manual page, or write the pages of all commands to a directory
 
 Options:
 {options}
 
-`hookstream COMMAND --help` tells more. Exit codes: 0 yes, 1 no, 2 error.";
+`hookstream COMMAND --help` shows details and examples.
+Exit codes: 0 success or nothing to do, 1 negative result, 2 error.";
 
-/// What was typed.
+/// The parsed command line.
 #[derive(Debug, Parser)]
 #[command(name = "hookstream", version, about = "Signed webhooks in, Avro events in Kafka out.", help_template = HELP)]
 #[command(arg_required_else_help = true, disable_help_subcommand = true)]
@@ -85,13 +86,13 @@ struct Cli {
     command: Command,
 }
 
-/// Where the configuration comes from; every command takes these.
+/// The options that select the configuration; every command has them.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct ConfigArgs {
     /// Configuration file [default: $HOOKSTREAM_CONFIG, config/hookstream.toml, /etc/hookstream/hookstream.toml]
     #[arg(short, long = "config", value_name = "FILE", global = true)]
     config: Option<PathBuf>,
-    /// Set one value, over file and environment; may be given several times
+    /// Override one setting of the file and the environment; may be repeated
     #[arg(short = 'X', value_name = "KEY=VALUE", global = true)]
     set: Vec<String>,
 }
@@ -101,35 +102,35 @@ impl ConfigArgs {
         Overrides { file: self.config.clone(), sets: self.set.clone(), ..Overrides::default() }
     }
 
-    /// Reads the configuration.
+    /// Reads the configuration with the secrets of all sources.
     ///
     /// # Errors
-    /// Every problem at once.
+    /// All problems of the configuration at once.
     pub fn load(&self) -> anyhow::Result<LoadedConfig> {
         Ok(crate::config::load(&self.overrides(), &Environment::of_process())?)
     }
 
-    /// The same without the sources' secrets, for commands that only read.
+    /// Like [`Self::load`] without the sources' secrets, for commands that verify and sign nothing.
     ///
     /// # Errors
-    /// Every problem at once.
+    /// All problems of the configuration at once.
     pub fn load_unread(&self) -> anyhow::Result<LoadedConfig> {
         let overrides = Overrides { secrets: Secrets::Unread, ..self.overrides() };
         Ok(crate::config::load(&overrides, &Environment::of_process())?)
     }
 
-    /// The same for `dev` and for what speaks to it: without `[kafka]` and `[registry]`, and with
-    /// public secrets where none are set.
+    /// Like [`Self::load`] for `dev`: ignores `[kafka]` and `[registry]`, and uses public secrets for sources that
+    /// have none.
     ///
     /// # Errors
-    /// Every problem at once.
+    /// All problems of the configuration at once.
     pub fn load_dev(&self) -> anyhow::Result<LoadedConfig> {
         let overrides = Overrides { secrets: Secrets::OrDev, embedded: true, ..self.overrides() };
         Ok(crate::config::load(&overrides, &Environment::of_process())?)
     }
 }
 
-/// Without docs of their own: clap would show them in place of those of the `Args`.
+/// The variants have no doc comments: clap would show those instead of the doc comments of the `Args`.
 #[derive(Debug, Subcommand)]
 enum Command {
     Serve(serve::Args),
@@ -149,22 +150,22 @@ enum Command {
     Man(man::Args),
 }
 
-/// Whether a command found what it was asked for.
+/// The result of a command that did not fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExitStatus {
-    /// Exit code 0: yes, or nothing to do.
+    /// Exit code 0: success, or nothing to do.
     Success,
-    /// Exit code 1: no.
+    /// Exit code 1: a negative result, such as a problem found or a plan not applied.
     Failure,
 }
 
-/// What the program understands, for those who check lines of it without running them.
+/// The definition of the command line, for tests that parse command lines without running them.
 #[must_use]
 pub fn command() -> clap::Command {
     Cli::command()
 }
 
-/// Parses, runs, and turns the end into an exit code.
+/// Parses the command line, runs the command and converts its result into an exit code.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let verdict = match &cli.command {
@@ -189,7 +190,7 @@ pub fn main() -> ExitCode {
         Ok(ExitStatus::Failure) => ExitCode::FAILURE,
         Err(error) if output::is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            // Standard error may be closed; then the exit code has to do.
+            // If standard error is closed, the exit code is all that the caller gets.
             let text = output::escape_lines(&format!("{error:#}"));
             let _ = writeln!(output::stderr(), "hookstream: {text}");
             ExitCode::from(2)
@@ -203,12 +204,12 @@ fn block_on(command: impl Future<Output = anyhow::Result<ExitStatus>>) -> anyhow
         .build()
         .context("cannot start the runtime")?;
     let verdict = runtime.block_on(command);
-    // A call to a Kafka that does not answer may still hold a thread; nothing depends on it now.
+    // A call to a Kafka that does not answer may still block a thread; nothing waits for its result any more.
     runtime.shutdown_background();
     verdict
 }
 
-/// What a person hands to a command: a file, a pipe, or `-` for standard input, of at most `max` bytes.
+/// Reads an input file of a command: a file, a pipe, or `-` for standard input, at most `max` bytes.
 fn input(path: &Path, max: u64) -> Result<Vec<u8>, ReadError> {
     if path != Path::new("-") {
         return files::read_or_pipe(path, max).map(|(bytes, _)| bytes);
@@ -220,19 +221,19 @@ fn input(path: &Path, max: u64) -> Result<Vec<u8>, ReadError> {
     }
 }
 
-/// A client for the operator's port, which brings the configured token and waits for `patience` at
-/// most, and the URL of `path` there: of the service at `url`, else of the one that is configured.
+/// An HTTP client for the operator's port, and the URL of `path` there. The port is that of the service at `url`, else the
+/// configured one. The client sends the configured token; each request times out after `timeout`.
 fn admin_client(
     config: &ConfigArgs,
     url: Option<&str>,
     path: &str,
-    patience: Duration,
+    timeout: Duration,
 ) -> anyhow::Result<(reqwest::Client, Url)> {
     const FORM: &str = "--url expects an address such as http://127.0.0.1:9464";
-    let mut client = client::builder().no_proxy().timeout(patience);
+    let mut client = client::builder().no_proxy().timeout(timeout);
     let (base, token) = match url {
         Some(url) => {
-            // Another machine's service may be looked at without any configuration here.
+            // A service on another machine can be queried without any configuration here.
             let token = config.load_unread().ok().and_then(|loaded| loaded.admin_bearer()?.ok());
             let base = if url.contains("://") { url.to_owned() } else { format!("http://{url}") };
             (Url::parse(&base).context(FORM)?, token)
@@ -254,13 +255,14 @@ fn admin_client(
     if let Some(token) = token {
         let mut value = HeaderValue::try_from(format!("Bearer {}", token.expose()));
         value.iter_mut().for_each(|value| value.set_sensitive(true));
-        let value = value.ok().context("admin.bearer: no header can carry this token")?;
+        let value =
+            value.ok().context("admin.bearer: the token has characters that an HTTP header cannot carry")?;
         headers.insert(AUTHORIZATION, value);
     }
     Ok((client.default_headers(headers).build()?, base.join(path).context(FORM)?))
 }
 
-/// Asks at the operator's port. `unanswered` says what to do where nobody listens at the URL.
+/// Sends a request to the operator's port. `unanswered` makes the error text for a URL at which nothing listens.
 async fn ask(
     request: reqwest::RequestBuilder,
     url: &Url,
@@ -274,11 +276,11 @@ async fn ask(
 }
 
 fn no_operator(url: &str) -> String {
-    format!("{url} does not answer as hookstream's operator's port: --url names another")
+    format!("{url} does not answer like the operator's port of hookstream: give the right URL with --url")
 }
 
-/// Calls our own port by a name that its certificate has, at the address where it listens, and trusts
-/// what stands in its file beside the system's authorities.
+/// Sets up the client for the configured operator's port with TLS: uses a name from the certificate with the address that
+/// the port listens on, and trusts the certificates of the configured file in addition to the system's.
 fn trust_own_certificate(
     mut client: reqwest::ClientBuilder,
     tls: &crate::config::Tls,
@@ -288,22 +290,23 @@ fn trust_own_certificate(
     let pem = files::read(&tls.cert, files::MAX_PEM)
         .with_context(|| format!("admin.tls.cert: {path} cannot be read"))?;
     let chain = reqwest::Certificate::from_pem_bundle(&pem);
-    client = client.tls_certs_merge(chain.with_context(|| format!("{path} holds no PEM certificates"))?);
+    client = client.tls_certs_merge(chain.with_context(|| format!("{path} contains no PEM certificates"))?);
     let address = base.socket_addrs(|| None).ok().and_then(|addresses| addresses.into_iter().next());
     let _ = base.set_scheme("https");
     if let (Some(name), Some(address)) = (dns_name(&tls.cert), address) {
-        base.set_host(Some(&name)).with_context(|| format!("{path} is for a name that is none"))?;
+        base.set_host(Some(&name))
+            .with_context(|| format!("the certificate in {path} has an invalid name"))?;
         client = client.resolve(&name, address);
     }
     Ok(client)
 }
 
-/// A service's own address, as a client on the same machine calls it. `key` is the setting that
-/// `listen` comes from.
+/// The URL at which a client on the same machine reaches a service that listens on `listen`. `key` is the setting
+/// that `listen` comes from.
 fn own_address(key: &str, listen: &str) -> anyhow::Result<String> {
     let Ok(mut address) = listen.parse::<SocketAddr>() else { return Ok(format!("http://{listen}")) };
     if address.port() == 0 {
-        anyhow::bail!("{key} is {listen}: nobody can know the port; give it with --url");
+        anyhow::bail!("{key} is {listen}, so the port is unknown: give the address with --url");
     }
     match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
@@ -313,10 +316,10 @@ fn own_address(key: &str, listen: &str) -> anyhow::Result<String> {
     Ok(format!("http://{address}"))
 }
 
-/// Whether the address is one of this machine's own, so that nobody else can be reached by it.
+/// Whether the URL can reach only this machine.
 fn is_loopback(url: &Url) -> bool {
     let Some(host) = url.host_str() else { return false };
-    // IPv6 addresses stand in brackets.
+    // IPv6 addresses are in brackets.
     match host.trim_matches(['[', ']']).parse::<IpAddr>() {
         Ok(ip) => ip.to_canonical().is_loopback(),
         Err(_) => host == "localhost" || host.ends_with(".localhost"),

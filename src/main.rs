@@ -1,4 +1,4 @@
-//! Parse, dispatch, exit code: all of it stands in `cli`.
+//! The entry point of the program. All code is in the library, see `hookstream::cli`.
 
 use std::process::ExitCode;
 

@@ -19,23 +19,22 @@ use crate::sources::{Route, Sources};
 
 const EXAMPLES: &str = "\
 Examples:
-  hookstream check                     configuration, presets, schemas and secrets
+  hookstream check                              configuration, presets, schemas and secrets
   hookstream check -c new.toml --json | jq .problems
-  hookstream check --online            brokers, topics, registry and the spool's directory, too
+  hookstream check --online                     also brokers, topics, schema registry and spool
 
-With --online each part is waited for a few seconds, and nothing is created or changed.
+--online waits a few seconds for each of them. Nothing is created or changed.
 
-Exit codes: 0 all is well; 1 something is not; 2 it could not be checked.";
+Exit codes: 0 no problems; 1 problems found; 2 the configuration could not be read.";
 
-/// Tell all that is wrong with the configuration, and what it leads to
+/// Validate the configuration and show the resulting sources and topics
 ///
-/// Reads the configuration with its presets, schemas and secrets as `serve` does; asks nobody without
-/// --online.
-/// Shown are the sources with their URL paths, event types and topics.
+/// Reads the configuration with its presets, schemas and secrets as `serve` does, and reports all problems at once.
+/// Shows the URL path, event types, topics and secret names of each source. Connects to nothing without --online.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// Also look at brokers, topics, registry and the spool's directory
+    /// Also check the brokers, topics, schema registry and spool directory
     #[arg(long)]
     online: bool,
     /// Print one JSON object
@@ -43,7 +42,7 @@ pub struct Args {
     json: bool,
 }
 
-/// Everything that is told.
+/// The complete report, as --json prints it.
 #[derive(Serialize, Default)]
 struct CheckReport {
     ok: bool,
@@ -55,19 +54,19 @@ struct CheckReport {
     off: BTreeMap<String, String>,
     warnings: Vec<String>,
     notes: Vec<String>,
-    /// What --online found.
+    /// The results of --online.
     parts: Vec<CheckedPart>,
 }
 
-/// Something outside that `serve` relies on.
+/// A dependency of `serve`, such as the brokers or the registry.
 #[derive(Serialize)]
 struct CheckedPart {
     part: &'static str,
     state: CheckState,
     text: String,
-    /// A line for each thing in it.
+    /// One line for each item, such as a topic or a subject.
     details: Vec<String>,
-    /// What to do.
+    /// What the operator can do about it.
     next: Vec<String>,
 }
 
@@ -95,20 +94,20 @@ impl CheckedPart {
 #[derive(Serialize)]
 struct CheckedSource {
     name: String,
-    /// Of the URL that the provider is to call.
+    /// The path of the URL that the provider posts to.
     path: String,
     types: Vec<CheckedType>,
     /// The topic of all other event types.
     others: String,
-    /// Whether those are generic records; else they are dead letters.
+    /// Whether other event types are published as generic records; else they are dead letters.
     others_generic: bool,
     dead_letters: String,
-    /// Their names, in the order in which they are tried.
+    /// The names of the secrets, in the order in which they are tried.
     secrets: Vec<String>,
-    /// The same for people, each with what limits it.
+    /// The same for the text output, each with its limits.
     #[serde(skip)]
     shown: Vec<String>,
-    /// Whether any delivery can be taken: some secret counts now.
+    /// Whether any delivery can be accepted: at least one secret is valid now.
     takes: bool,
     /// The request headers that the rules read although the signature does not cover them.
     unsigned_headers: Vec<String>,
@@ -119,17 +118,17 @@ struct CheckedType {
     #[serde(rename = "type")]
     name: String,
     topic: String,
-    /// Whether it has no schema of its own.
+    /// Whether it is published as a generic record because it has no schema of its own.
     generic: bool,
-    /// Where the record's key stands, if it is not the event id.
+    /// The pointer to the record's key, if the key is not the event id.
     #[serde(skip_serializing_if = "Option::is_none")]
     key: Option<String>,
 }
 
-/// Checks what was asked for.
+/// Validates the configuration, with --online also its dependencies, and prints the report.
 ///
 /// # Errors
-/// When the file that is named by `-c` cannot be read.
+/// The configuration file cannot be read.
 pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<ExitStatus> {
     log::init(log::QUIET);
     let overrides = config.overrides();
@@ -148,10 +147,10 @@ pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<ExitStatus>
     let mut report = describe(&loaded, &sources, &schemas);
     versions::compare(&schemas, &mut report);
     if args.online {
-        report.parts = online::look(&loaded, &sources, &schemas).await;
+        report.parts = online::check(&loaded, &sources, &schemas).await;
     }
-    let well = |part: &CheckedPart| matches!(part.state, CheckState::Ok | CheckState::Off);
-    report.ok = report.problems.is_empty() && report.parts.iter().all(well);
+    let healthy = |part: &CheckedPart| matches!(part.state, CheckState::Ok | CheckState::Off);
+    report.ok = report.problems.is_empty() && report.parts.iter().all(healthy);
     if args.json {
         print_json(&report)?
     } else {
@@ -160,7 +159,7 @@ pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<ExitStatus>
     Ok(if report.ok { ExitStatus::Success } else { ExitStatus::Failure })
 }
 
-/// The problems in the words of `serve`, as the result that they are here.
+/// Prints the problems as `serve` reports them. Here they are a result, not an error.
 fn refused(args: &Args, problems: &ConfigErrors) -> anyhow::Result<ExitStatus> {
     if args.json {
         print_json(&CheckReport { problems: problems.lines(), ..CheckReport::default() })?;
@@ -178,12 +177,13 @@ fn describe(loaded: &LoadedConfig, sources: &Sources, schemas: &Schemas) -> Chec
     let mut notes: Vec<_> = described.iter().filter_map(|source| uncovered(source, loaded)).collect();
     if loaded.file.is_none() {
         notes.push(
-            "there is no configuration file: built-in defaults, the environment and -X alone".to_owned(),
+            "no configuration file: only built-in defaults, environment variables and -X apply".to_owned(),
         );
     }
     if loaded.config.spool.dir.is_none() {
         notes.push(
-            "no spool ([spool] dir is not set): while Kafka is out, deliveries are answered 503".to_owned(),
+            "no spool ([spool] dir is not set): while Kafka is unavailable, deliveries are answered 503"
+                .to_owned(),
         );
     }
     if !loaded.config.provision.on_start {
@@ -202,36 +202,36 @@ fn describe(loaded: &LoadedConfig, sources: &Sources, schemas: &Schemas) -> Chec
     }
 }
 
-/// Bytes that one core hashes in a millisecond: SHA-256 by a processor that has instructions for it, but is not fast.
+/// Bytes that one core hashes per millisecond with SHA-256, on a slow processor that has instructions for it.
 const HASHED: u64 = 700_000;
 
-/// From so many milliseconds on a forged body is worth a word.
+/// A forged body that costs at least this many milliseconds is worth a warning.
 const COSTLY: u64 = 100;
 
-/// What the worst body of somebody without a secret costs, where that is a lot.
+/// Warnings about sources for which a forged body of the maximum size costs a lot of CPU time.
 fn costly(loaded: &LoadedConfig, sources: &Sources) -> Vec<String> {
     let max_body = loaded.config.http.max_body;
     let warning = |name: &String| {
         let secrets = loaded.secrets.get(name)?.len();
         let ms = sources.get(name)?.verifier.cost(max_body).all / HASHED;
-        // No more digits than are known.
+        // Rounded: the estimate is not more exact than this.
         let (ms, kib) = (ms / 10 * 10, max_body / 1024);
         (ms >= COSTLY).then(|| {
             format!(
                 "source {name}: a forged body of {kib} KiB costs about {ms} ms of one core with its {secrets} secrets; \
-                 take away those that nobody uses, give tenants sources of their own, or lower http.max_body"
+                 remove unused secrets, configure a source per tenant, or lower http.max_body"
             )
         })
     };
     loaded.config.source.keys().filter_map(warning).collect()
 }
 
-/// What somebody with a captured delivery can change, where that is not nothing.
+/// A note on the parts of a captured delivery that an attacker can change without the secret.
 fn uncovered(source: &CheckedSource, loaded: &LoadedConfig) -> Option<String> {
     let name = &source.name;
     if loaded.config.source.get(name)?.signature.kind == SignatureKind::Token {
         return Some(format!(
-            "source {name}: a token signs nothing: who has it can send anything (docs/security.md)"
+            "source {name}: a token signs nothing: anyone who has it can send anything (docs/security.md)"
         ));
     }
     let (last, others) = source.unsigned_headers.split_last()?;
@@ -268,7 +268,7 @@ fn source(name: &str, loaded: &LoadedConfig, sources: &Sources, schemas: &Schema
     })
 }
 
-/// A secret's name, and in brackets what keeps it from signing everything.
+/// A secret's name, followed by its limits in brackets.
 fn shown(secret: &Secret) -> String {
     let now = Timestamp::now();
     let time = match secret.window {
@@ -286,8 +286,8 @@ fn shown(secret: &Secret) -> String {
 }
 
 const OK: Style = AnsiColor::Green.on_default();
-const NO: Style = AnsiColor::Red.on_default();
-const MIND: Style = AnsiColor::Yellow.on_default();
+const BAD: Style = AnsiColor::Red.on_default();
+const WARN: Style = AnsiColor::Yellow.on_default();
 
 fn show(report: &CheckReport) -> anyhow::Result<()> {
     let words =
@@ -297,10 +297,10 @@ fn show(report: &CheckReport) -> anyhow::Result<()> {
         show_source(source, width)?;
     }
     for (name, why) in &report.off {
-        line(MIND, "off", &format!("{name:<width$}  {why}"))?;
+        line(WARN, "off", &format!("{name:<width$}  {why}"))?;
     }
-    report.problems.iter().try_for_each(|text| line(NO, "NO", text))?;
-    report.warnings.iter().try_for_each(|text| line(MIND, "warn", text))?;
+    report.problems.iter().try_for_each(|text| line(BAD, "NO", text))?;
+    report.warnings.iter().try_for_each(|text| line(WARN, "warn", text))?;
     report.notes.iter().try_for_each(|text| line(Style::new(), "note", text))?;
     report.parts.iter().try_for_each(show_part)
 }
@@ -309,17 +309,17 @@ fn show_source(source: &CheckedSource, width: usize) -> anyhow::Result<()> {
     let CheckedSource { name, path, types, others, others_generic, shown, takes, .. } = source;
     let plural = |count: usize| if count == 1 { "" } else { "s" };
     let generic = types.iter().filter(|event| event.generic).count();
-    let how = match generic {
+    let kind = match generic {
         0 => "",
         all if all == types.len() => " on the generic record",
         _ => ", some on the generic record",
     };
     let types_text = match types.len() {
-        0 => String::from("no types of its own"),
-        count => format!("{count} type{}{how}", plural(count)),
+        0 => String::from("no configured types"),
+        count => format!("{count} type{}{kind}", plural(count)),
     };
     let text = format!("{name:<width$}  {path}, {types_text}, secrets: {}", shown.join(", "));
-    let (style, word) = if *takes { (OK, "ok") } else { (NO, "NO") };
+    let (style, word) = if *takes { (OK, "ok") } else { (BAD, "NO") };
     line(style, word, &text)?;
 
     let all = if types.is_empty() { "all types" } else { "all others" };
@@ -330,9 +330,9 @@ fn show_source(source: &CheckedSource, width: usize) -> anyhow::Result<()> {
     let topics = longest(&mut rows.clone().map(|(_, topic, ..)| topic.len()));
     for (event, topic, generic, key) in rows {
         let record = generic.then(|| String::from("generic record"));
-        let said = record.into_iter().chain(key.map(|key| format!("keyed by {key}")));
-        let said = said.collect::<Vec<_>>().join(", ");
-        let text = format!("{:width$}  {event:<column$}  -> {topic:<topics$}  {said}", "");
+        let remarks = record.into_iter().chain(key.map(|key| format!("keyed by {key}")));
+        let remarks = remarks.collect::<Vec<_>>().join(", ");
+        let text = format!("{:width$}  {event:<column$}  -> {topic:<topics$}  {remarks}", "");
         line(Style::new(), "", text.trim_end())?;
     }
     Ok(())
@@ -341,9 +341,9 @@ fn show_source(source: &CheckedSource, width: usize) -> anyhow::Result<()> {
 fn show_part(part: &CheckedPart) -> anyhow::Result<()> {
     let (style, word) = match part.state {
         CheckState::Ok => (OK, "ok"),
-        CheckState::No => (NO, "NO"),
-        CheckState::Degraded => (MIND, "weak"),
-        CheckState::Off => (MIND, "off"),
+        CheckState::No => (BAD, "NO"),
+        CheckState::Degraded => (WARN, "weak"),
+        CheckState::Off => (WARN, "off"),
     };
     let text = escape_controls(&part.text);
     output::print_line(&format!("{:<11} {style}{word:<4}{style:#} {text}", part.part))?;
@@ -352,7 +352,7 @@ fn show_part(part: &CheckedPart) -> anyhow::Result<()> {
         .try_for_each(|text| Ok(output::print_line(&format!("{:<16} {}", "", escape_controls(&text)))?))
 }
 
-/// A line with its word before it.
+/// Prints a line after its label.
 fn line(style: Style, word: &str, text: &str) -> anyhow::Result<()> {
     let text = format!("{style}{word:<5}{style:#} {}", escape_controls(text));
     Ok(output::print_line(text.trim_end())?)

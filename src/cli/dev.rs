@@ -27,22 +27,30 @@ use crate::observe::log;
 use crate::outcome::Outcome;
 use crate::sources::Sources;
 
-/// How long the parts may take to be ready.
+/// The time within which all parts must be ready.
 const START: Duration = Duration::from_secs(15);
 
-/// Lines that may wait for the terminal; past it they are counted and not shown.
+/// Lines that may wait for the terminal; further ones are counted and not shown.
 const LINES: usize = 4096;
 
-/// Keys that are remembered to mark a repeat.
+/// Keys that are remembered to mark repeated deliveries.
 const KEYS: usize = 100_000;
 
-/// Try it: the real service with an in-memory Kafka and registry
+const EXAMPLES: &str = "\
+Examples:
+  hookstream dev
+  hookstream send datagrid                  in a second terminal: post a sample delivery
+  hookstream tail -o start                  and read it from its topic
+  hookstream dev --json | jq .outcome";
+
+/// Run the service with an in-memory Kafka and schema registry, to try it out
 ///
-/// Gone at Ctrl-C. [kafka] and [registry] of file and environment are ignored; sources without a secret get a public one, which
-/// `send` uses, too.
+/// Needs nothing else and prints a line for each delivery. Ctrl-C stops it; the records are gone then. Ignores [kafka]
+/// and [registry] of the configuration. A source without a secret gets a public one, which `send` uses as well.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// Print JSON lines, also on a terminal
+    /// Print JSON lines even on a terminal
     #[arg(long)]
     json: bool,
 }
@@ -50,7 +58,7 @@ pub struct Args {
 /// Runs until Ctrl-C.
 ///
 /// # Errors
-/// Problems of the configuration; no port to be had.
+/// Problems of the configuration; no free port.
 pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<ExitStatus> {
     log::init(log::QUIET);
     let mut signals = Signals::new()?;
@@ -82,12 +90,12 @@ pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<ExitStatus>
     };
     loaded.config.kafka.bootstrap_servers = parts.bootstrap_servers();
     loaded.config.registry.url = format!("http://{}", parts.registry);
-    // It is for one person on one machine, and its commands are to be pasted as they are.
+    // `dev` serves one person on one machine, and the printed commands must work when pasted.
     (loaded.config.http.tls, loaded.config.admin.tls, loaded.config.admin.bearer) = (None, None, None);
 
     let (sources, _) = app::compile(&loaded)?;
     for source in sources.iter() {
-        // The last one tells what became of replayed dead letters: nobody else makes it in memory.
+        // The replayed topic records the results of `replay`. Only `dev` can create it on the in-memory Kafka.
         let replayed = names::replayed_topic(&source.name);
         let topics = source.routes().map(|route| &*route.topic);
         for topic in topics.chain([&*source.dead_letter_topic, &replayed]) {
@@ -110,7 +118,7 @@ pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<ExitStatus>
     let health = app.health.clone();
     tokio::time::timeout(START, health.ready())
         .await
-        .map_err(|_| anyhow::anyhow!("the parts were not ready in time: {:?}", health.readiness()))?;
+        .map_err(|_| anyhow::anyhow!("not ready within {START:?}: {:?}", health.readiness()))?;
     banner.print(&app, json)?;
 
     let mut tally = DevTally::default();
@@ -133,7 +141,7 @@ fn address(key: &str, text: &str) -> anyhow::Result<SocketAddr> {
         .with_context(|| format!("{key} must be an address and a port for dev, such as 127.0.0.1:8080"))
 }
 
-/// The one screen at the start.
+/// The text at the start: addresses and the next commands.
 struct Banner<'a> {
     ignored: Vec<String>,
     moved: Vec<String>,
@@ -142,7 +150,7 @@ struct Banner<'a> {
 }
 
 impl Banner<'_> {
-    /// People read it on standard error; with JSON lines, scripts get the addresses as the first line.
+    /// Prints the text to standard error; with JSON lines, also the addresses as the first line of standard output.
     fn print(&self, app: &App, json: bool) -> anyhow::Result<()> {
         if json {
             let addresses = DevAddresses {
@@ -159,7 +167,7 @@ impl Banner<'_> {
         let mut err = output::stderr();
         writeln!(
             err,
-            "{bold}hookstream {} dev{bold:#}: real service, in-memory Kafka and registry, gone at Ctrl-C",
+            "{bold}hookstream {} dev{bold:#}: the real service, with Kafka and registry in memory; Ctrl-C stops it",
             env!("CARGO_PKG_VERSION")
         )?;
         writeln!(err, "  hooks     http://{}/hooks/{{{}}}", app.hooks, names.join(","))?;
@@ -172,7 +180,7 @@ impl Banner<'_> {
             writeln!(err, "  note      {note}")?;
         }
         if !self.ignored.is_empty() {
-            writeln!(err, "  ignored   {}: dev brings its own", escape_controls(&self.ignored.join(", ")))?;
+            writeln!(err, "  ignored   {}: dev uses its own", escape_controls(&self.ignored.join(", ")))?;
         }
         if let Some(first) = names.first() {
             writeln!(err, "  next, in a second terminal:   {bold}{}{bold:#}", send(app, first))?;
@@ -185,7 +193,7 @@ impl Banner<'_> {
         Ok(())
     }
 
-    /// With the addresses where they are not the usual ones.
+    /// The `tail` command, with the addresses that are not the defaults.
     fn tail(&self) -> String {
         let mut line = format!("{} tail -o start", executable());
         if self.parts.kafka != dev::KAFKA {
@@ -197,7 +205,7 @@ impl Banner<'_> {
         line
     }
 
-    /// A delivery without a time in its signature, so that it can be pasted tomorrow as well.
+    /// A `curl` command. Its source signs no time, so the command works on later days too.
     fn curl(&self, app: &App) -> Option<String> {
         let source = self.sources.get("grapevine")?;
         let body = Bytes::from_static(
@@ -214,14 +222,14 @@ impl Banner<'_> {
     }
 }
 
-/// As it must be typed, with the address where it is not the usual one.
+/// The `send` command, with the address if it is not the default.
 fn send(app: &App, source: &str) -> String {
     let usual = SocketAddr::from(([127, 0, 0, 1], 8080));
     let url = if app.hooks == usual { String::new() } else { format!(" --url http://{}", app.hooks) };
     format!("{} send {source}{url}", executable())
 }
 
-/// The path of this very executable, as short as it can be typed here.
+/// The path of this executable, relative to the working directory if possible.
 fn executable() -> String {
     let exe = std::env::current_exe().unwrap_or_else(|_| "hookstream".into());
     let here = std::env::current_dir().unwrap_or_default();
@@ -236,7 +244,7 @@ struct DevAddresses {
     admin: String,
 }
 
-/// One delivery, owned, on its way to the screen.
+/// The owned data of one delivery's line.
 #[derive(Serialize)]
 struct DeliveryRow {
     time: String,
@@ -257,7 +265,7 @@ struct DeliveryRow {
     event_type: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     id: Option<String>,
-    /// The name of the secret, which stands for whose id it is.
+    /// The name of the secret: ids are unique per secret.
     #[serde(skip)]
     secret: Option<Arc<str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -293,7 +301,7 @@ impl From<&DeliveryReport<'_>> for DeliveryRow {
     }
 }
 
-/// What has come so far.
+/// Counts of the deliveries so far.
 #[derive(Default)]
 struct DevTally {
     events: usize,
@@ -316,10 +324,10 @@ impl DevTally {
         Ok(())
     }
 
-    /// True when the event's key has come before.
+    /// Counts a delivery. Returns true if its key has been seen before.
     fn count(&mut self, row: &DeliveryRow) -> bool {
         match row.kind {
-            // dev has no spool.
+            // `dev` has no spool, so nothing is ever `Spooled`.
             Outcome::Published | Outcome::Spooled => self.events += 1,
             Outcome::DeadLettered => self.dead_lettered += 1,
             Outcome::Handled => self.handled += 1,
@@ -349,14 +357,14 @@ impl DevTally {
             (self.handled, "handled"),
             (self.refused, "refused"),
             (self.unavailable, "unavailable"),
-            (unseen, "too fast to be shown"),
+            (unseen, "not shown, too fast for the terminal"),
         ];
         parts.extend(others.iter().filter(|(n, _)| *n > 0).map(|(n, word)| format!("{n} {word}")));
         format!("\n{}. No file left behind.", parts.join(", "))
     }
 }
 
-/// A line that is read at a glance.
+/// The line of a delivery for people.
 fn text(row: &DeliveryRow, repeat: bool) -> String {
     let colour = match row.kind {
         Outcome::Published | Outcome::Spooled | Outcome::Handled => AnsiColor::Green,
@@ -390,7 +398,7 @@ fn text(row: &DeliveryRow, repeat: bool) -> String {
     format!("{head}{event}{place}{repeat}{why}")
 }
 
-/// A digest is known by its first digits.
+/// Shortens an id: the first digits of a digest suffice to recognize it.
 fn short(id: &str) -> String {
     match id.strip_prefix("sha256:").and_then(|digest| digest.get(..8)) {
         Some(digest) => format!("sha256:{digest}"),

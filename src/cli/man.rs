@@ -12,62 +12,62 @@ use super::{Cli, ExitStatus};
 const EXAMPLES: &str = "\
 Examples:
   hookstream man | man -l -
-  hookstream man --dir /usr/local/share/man/man1      # then: man hookstream-serve";
+  hookstream man --dir /usr/local/share/man/man1      # man hookstream-serve";
 
-/// What clap does not know of the program as a whole.
+/// Sections of hookstream.1 that clap cannot generate.
 const MORE: &str = r".SH FILES
 .TP
 \fI/etc/hookstream/hookstream.toml\fR
-The configuration, where neither \fB\-c\fR nor \fB$HOOKSTREAM_CONFIG\fR names one and there is no
-\fIconfig/hookstream.toml\fR in the working directory. It needs only what differs from the defaults.
+The configuration, if neither \fB\-c\fR nor \fB$HOOKSTREAM_CONFIG\fR names a file and the working directory
+has no \fIconfig/hookstream.toml\fR. Only settings that differ from the defaults are needed.
 .TP
 \fIschemas/\fISOURCE\fI/\fITYPE\fI.avsc\fR
-Schemas of your own, below the working directory.
+Your own schemas, relative to the working directory.
 .SH ENVIRONMENT
 .TP
 \fBHOOKSTREAM_CONFIG\fR
-The configuration file.
+The path of the configuration file.
 .TP
 \fBHOOKSTREAM_\fISECTION\fB__\fIKEY\fR
-One value of the configuration, over the file: \fBHOOKSTREAM_HTTP__LISTEN=0.0.0.0:8080\fR.
+Overrides one setting of the file: \fBHOOKSTREAM_HTTP__LISTEN=0.0.0.0:8080\fR.
 .TP
 \fBHOOKSTREAM_LOG\fR
-The filter of the log, for instance \fBwarn\fR.
+The filter of the log, such as \fBwarn\fR.
 .SH SIGNALS
 .TP
 .B SIGHUP
-\fBserve\fR reads sources, secrets and schemas again.
+\fBserve\fR reloads sources, secrets and schemas.
 .TP
 \fBSIGTERM\fR, \fBSIGINT\fR
-\fBserve\fR stops without loss; a second one stops it at once.
+\fBserve\fR stops without loss; a second signal stops it at once.
 .SH EXIT STATUS
 .TP
 .B 0
-Yes, or nothing to do.
+Success, or nothing to do.
 .TP
 .B 1
-No.
+Negative result, such as a problem found or a plan not applied.
 .TP
 .B 2
-An error.
+Error.
 ";
 
-/// Print the manual page, or write those of all commands into a directory
+/// Print the manual page, or write the pages of all commands to a directory
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// Write hookstream.1, hookstream-serve.1 and so on into this directory, in place of what is there
+    /// Write hookstream.1, hookstream-serve.1 and so on to this directory; existing files are replaced
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
 }
 
-/// Prints the page, or writes the pages.
+/// Prints the main page, or writes all pages.
 ///
 /// # Errors
-/// A directory that cannot be written to.
+/// The directory cannot be written.
 pub fn run(args: &Args) -> anyhow::Result<ExitStatus> {
     let mut command = Cli::command();
-    // Gives each command its full name, and the options that all have.
+    // Sets the full name of each command and adds the global options.
     command.build();
     match &args.dir {
         None => io::stdout().lock().write_all(&page(&command, true)?)?,
@@ -76,23 +76,22 @@ pub fn run(args: &Args) -> anyhow::Result<ExitStatus> {
     Ok(ExitStatus::Success)
 }
 
-/// The page of a command and those of the commands below it.
-fn write_all(command: &clap::Command, dir: &Path, whole: bool) -> anyhow::Result<()> {
+/// Writes the page of a command and those of its subcommands.
+fn write_all(command: &clap::Command, dir: &Path, main: bool) -> anyhow::Result<()> {
     let file = dir.join(Man::new(command.clone()).get_filename());
-    std::fs::write(&file, page(command, whole)?).with_context(|| {
-        format!("cannot write {}; --dir expects a directory that is there", file.display())
-    })?;
+    std::fs::write(&file, page(command, main)?)
+        .with_context(|| format!("cannot write {}; --dir expects an existing directory", file.display()))?;
     command.get_subcommands().try_for_each(|command| write_all(command, dir, false))
 }
 
-/// The page of the whole program, or of one command.
-fn page(command: &clap::Command, whole: bool) -> anyhow::Result<Vec<u8>> {
+/// The page of one command; `main` adds the sections of the program's page.
+fn page(command: &clap::Command, main: bool) -> anyhow::Result<Vec<u8>> {
     let mut page = Vec::new();
     let man = Man::new(command.clone());
     let name = man.get_filename();
     man.render(&mut page)?;
     let page = String::from_utf8(page)?;
-    // The generator leaves an empty date out, so that the version would stand in its place.
+    // The generator omits an empty date, which would put the version in the field of the date.
     let title = |page: &str| {
         let (before, rest) = page.split_once(".TH ")?;
         let (_, rest) = rest.split_once('\n')?;
@@ -100,13 +99,13 @@ fn page(command: &clap::Command, whole: bool) -> anyhow::Result<Vec<u8>> {
         Some(format!("{before}.TH {name} 1 \"\" \"hookstream {version}\" \"hookstream manual\"\n{rest}"))
     };
     let page = title(&page).context("the generated page has no title")?;
-    // Examples are lines as they are typed: filled to paragraphs nobody could copy them.
+    // Examples are command lines: filled into paragraphs, they could not be copied.
     let mut page = page.replacen(".SH EXTRA\n", ".SH EXAMPLES\n.nf\n", 1);
     if page.contains("\n.nf\n") {
         page = page.replacen("\n.nf\nExamples:\n", "\n.nf\n", 1);
         page.push_str(".fi\n");
     }
-    if whole {
+    if main {
         page.push_str(MORE);
     }
     Ok(page.into_bytes())

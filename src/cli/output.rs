@@ -1,5 +1,5 @@
-//! What commands print with: colours on terminals only, nothing that a payload could steer a
-//! terminal with, and no panic when the reader of a pipe has left.
+//! Output of the commands: colours on terminals only, no character from a payload that controls the terminal, and no
+//! panic when the reader of a pipe has exited.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -10,98 +10,98 @@ use anyhow::Context as _;
 use comfy_table::{Cell, CellAlignment, presets};
 use serde::Serialize;
 
-/// Results. Styles are dropped unless it is a terminal.
+/// Standard output, for results. Styles are dropped unless it is a terminal.
 pub fn stdout() -> anstream::Stdout {
     anstream::stdout()
 }
 
-/// Progress, notes and faults. Styles are dropped unless it is a terminal.
+/// Standard error, for progress, notes and errors. Styles are dropped unless it is a terminal.
 pub fn stderr() -> anstream::Stderr {
     anstream::stderr()
 }
 
-/// Lines to stdout, as [`escape_all_but_styles`] leaves them. Without a terminal each control sequence in them is
-/// dropped: data that must arrive byte by byte goes through [`print_exact`].
+/// Prints lines to standard output, escaped by [`escape_all_but_styles`]. Without a terminal, control sequences are
+/// dropped: print data that must arrive unchanged with [`print_exact`].
 ///
 /// # Errors
-/// What writing says; see [`reader_left`].
+/// Standard output cannot be written; see [`is_broken_pipe`].
 pub fn print_line(line: &str) -> io::Result<()> {
     writeln!(stdout().lock(), "{}", escape_all_but_styles(line))
 }
 
-/// An empty terminal, to write on from its top.
+/// Clears the terminal and moves the cursor to its top.
 ///
 /// # Errors
-/// What writing says.
+/// Standard output cannot be written.
 pub fn clear_screen() -> io::Result<()> {
     write!(stdout().lock(), "\u{1b}[2J\u{1b}[H")
 }
 
-/// One line to stderr about what is done, for people.
+/// Prints a one-line message to standard error, for people.
 ///
 /// # Errors
-/// What writing says.
+/// Standard error cannot be written.
 pub fn note(text: &str) -> anyhow::Result<()> {
     Ok(writeln!(stderr(), "hookstream: {}", escape_controls(text))?)
 }
 
-/// One line to stdout as it is, for JSON lines and raw values. Never styled.
+/// Prints one line to standard output unchanged, for JSON lines and raw values. Never styled.
 ///
 /// # Errors
-/// What writing says; see [`reader_left`].
+/// Standard output cannot be written; see [`is_broken_pipe`].
 pub fn print_exact(line: &str) -> io::Result<()> {
     writeln!(io::stdout().lock(), "{line}")
 }
 
-/// One line of JSON to stdout, as [`escape_json`] leaves it.
+/// Prints one line of JSON to standard output, escaped by [`escape_json`].
 ///
 /// # Errors
-/// What writing says; see [`reader_left`].
+/// Standard output cannot be written; see [`is_broken_pipe`].
 pub fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
-    let text = serde_json::to_string(value).context("cannot write it as JSON")?;
+    let text = serde_json::to_string(value).context("cannot serialize the result to JSON")?;
     Ok(print_exact(&escape_json(&text))?)
 }
 
-/// Whether an error is only that the reader of a pipe has left (`hookstream tail | head`): the
-/// command ends with exit code 0 and without a word.
+/// Whether an error only means that the reader of a pipe has exited (`hookstream tail | head`): the command then exits
+/// silently with code 0.
 pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
     let broken = |error: &io::Error| error.kind() == io::ErrorKind::BrokenPipe;
     error.chain().any(|cause| cause.downcast_ref().is_some_and(broken))
 }
 
-/// The text with each character that nobody sees as `\u{..}`: controls (line ends, tabs and 8-bit controls too), those
-/// that turn the direction of text around, and those without any width, which make one id look like another. Printable
-/// text in any script passes; of an emoji that is joined from several, the parts are shown.
+/// Replaces each invisible character by `\u{..}`: control characters (also line ends, tabs and 8-bit controls),
+/// direction overrides, and zero-width characters, which make one id look like another. Printable text in any script
+/// stays as it is; an emoji that is joined from several is shown as its parts.
 pub fn escape_controls(text: &str) -> Cow<'_, str> {
-    if !text.contains(unseen) {
+    if !text.contains(is_invisible) {
         return Cow::Borrowed(text);
     }
     let mut escaped = String::with_capacity(text.len() + 16);
     for c in text.chars() {
-        if unseen(c) { escaped.extend(c.escape_unicode()) } else { escaped.push(c) }
+        if is_invisible(c) { escaped.extend(c.escape_unicode()) } else { escaped.push(c) }
     }
     Cow::Owned(escaped)
 }
 
-/// The same for a text of several lines, whose line ends stay.
+/// Like [`escape_controls`] for a text of several lines: line ends stay.
 pub fn escape_lines(text: &str) -> String {
     text.split('\n').map(escape_controls).collect::<Vec<_>>().join("\n")
 }
 
-/// The same for text that is styled already: colours and line ends stay. A caller escapes what it puts between its
-/// styles; this is for what a caller forgot.
+/// Like [`escape_controls`] for styled text: colours and line ends stay. Callers escape the text between their styles
+/// themselves; this catches what a caller forgot.
 pub fn escape_all_but_styles(text: &str) -> Cow<'_, str> {
-    if !text.contains(|c| unseen(c) && c != '\n') {
+    if !text.contains(|c| is_invisible(c) && c != '\n') {
         return Cow::Borrowed(text);
     }
     let mut escaped = String::with_capacity(text.len() + 16);
     let mut rest = text;
     while let Some(c) = rest.chars().next() {
-        let kept = style(rest).unwrap_or(if unseen(c) && c != '\n' { 0 } else { c.len_utf8() });
-        let (same, after) = rest.split_at(kept);
+        let unchanged = style(rest).unwrap_or(if is_invisible(c) && c != '\n' { 0 } else { c.len_utf8() });
+        let (same, after) = rest.split_at(unchanged);
         escaped.push_str(same);
         rest = after;
-        if kept == 0 {
+        if unchanged == 0 {
             escaped.extend(c.escape_unicode());
             rest = rest.get(c.len_utf8()..).unwrap_or_default();
         }
@@ -109,22 +109,22 @@ pub fn escape_all_but_styles(text: &str) -> Cow<'_, str> {
     Cow::Owned(escaped)
 }
 
-/// The length of the escape sequence of a colour or a weight with which the text begins.
+/// The length of the colour or weight escape sequence at the start of the text.
 fn style(text: &str) -> Option<usize> {
     let codes = text.strip_prefix("\u{1b}[")?;
     let end = codes.find(|c: char| !c.is_ascii_digit() && c != ';')?;
     codes.get(end..)?.starts_with('m').then_some("\u{1b}[".len() + end + 1)
 }
 
-/// JSON text with the same characters as JSON's own `\u` escapes: equal for whoever parses it, and
-/// safe where it is shown. They stand in strings only, so that nothing else can change.
+/// Replaces the same characters in JSON text by JSON's own `\u` escapes: the text parses to the same value and is safe
+/// to show. These characters occur in strings only, so nothing else can change.
 pub fn escape_json(text: &str) -> Cow<'_, str> {
-    if !text.contains(unseen) {
+    if !text.contains(is_invisible) {
         return Cow::Borrowed(text);
     }
     let mut escaped = String::with_capacity(text.len() + 16);
     for c in text.chars() {
-        if unseen(c) {
+        if is_invisible(c) {
             let units =
                 c.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")).collect::<String>();
             escaped.push_str(&units);
@@ -135,8 +135,8 @@ pub fn escape_json(text: &str) -> Cow<'_, str> {
     Cow::Owned(escaped)
 }
 
-/// Controls, and what Unicode calls ignorable: no terminal shows it.
-fn unseen(c: char) -> bool {
+/// Control characters and those that Unicode calls default ignorable: terminals do not show them.
+fn is_invisible(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}')
         || matches!(c, '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}')
@@ -145,7 +145,7 @@ fn unseen(c: char) -> bool {
         || matches!(c, '\u{e0000}'..='\u{e0fff}')
 }
 
-/// The number as `12,345`.
+/// The number with separators between thousands, as in `12,345`.
 pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
@@ -158,12 +158,12 @@ pub fn grouped(number: u64) -> String {
     text
 }
 
-/// In a table, what nobody knows.
+/// The text of an unknown value in a table.
 pub const UNKNOWN: &str = "unknown";
 
-/// Columns without lines around them; the header is bold on a terminal, columns of numbers stand
-/// to the right, also where some are `-` or [`UNKNOWN`]. Cells are escaped by [`escape_controls`], so each row is one line. Print it with
-/// [`print_line`]: it ends without a line end.
+/// A table without borders. The header is bold on a terminal; columns of numbers are aligned to the right, even if some
+/// cells are `-` or [`UNKNOWN`]. Cells are escaped by [`escape_controls`], so that each row is one line. The text has no
+/// line end after its last row: print it with [`print_line`].
 #[derive(Debug, Clone, Default)]
 pub struct TextTable {
     header: Vec<String>,
@@ -171,12 +171,12 @@ pub struct TextTable {
 }
 
 impl TextTable {
-    /// A table without rows.
+    /// A table with a header and no rows.
     pub fn new<T: AsRef<str>>(header: impl IntoIterator<Item = T>) -> Self {
         Self { header: escaped(header), rows: Vec::new() }
     }
 
-    /// Adds a row, one text for each column.
+    /// Adds a row with one text for each column.
     pub fn row<T: AsRef<str>>(&mut self, cells: impl IntoIterator<Item = T>) -> &mut Self {
         self.rows.push(escaped(cells));
         self

@@ -9,25 +9,38 @@ use crate::config::LoadedConfig;
 use crate::http;
 use crate::observe::log;
 
-/// Take deliveries and publish them to Kafka
+const EXAMPLES: &str = "\
+Examples:
+  hookstream serve
+  hookstream serve -c /etc/hookstream/hookstream.toml
+  hookstream serve -X http.listen=0.0.0.0:8080
+  hookstream serve --drain-only             publish the rows of the spool, then exit
+
+Signals:
+  SIGHUP             reload the configuration; a change of its files does the same
+  SIGTERM, SIGINT    finish the deliveries in progress, then exit; a second signal exits at once
+
+Exit codes: 0 stopped; 1 --drain-only was stopped before the spool was empty; 2 error.";
+
+/// Receive deliveries and publish them to Kafka
 ///
-/// Missing topics are created and schemas registered at start. SIGHUP reads the
-/// configuration again, as does a change of its files. SIGTERM stops it without loss, a second signal at
-/// once. The log's filter is `log.filter`, or the variable HOOKSTREAM_LOG.
+/// Creates missing topics and registers schemas at start. Logs to standard error; `log.filter` in the configuration or
+/// the variable HOOKSTREAM_LOG sets the filter of the log.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// Take no deliveries: publish what the spool holds, then end (0 all out, 1 stopped before)
+    /// Receive no deliveries: publish the rows of the spool, then exit
     #[arg(long)]
     drain_only: bool,
 }
 
-/// Runs until SIGTERM or SIGINT, then stops without loss; a second signal stops at once.
+/// Runs until SIGTERM or SIGINT, then stops without loss; a second signal stops it at once.
 ///
 /// # Errors
-/// Problems of the configuration; what was still in flight at the end of the shutdown's bound.
+/// Problems of the configuration; deliveries still in progress when the shutdown times out.
 pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<ExitStatus> {
     let _written = log::init_service();
-    // What only publishes finished records verifies nothing.
+    // Draining publishes finished records and verifies nothing, so it needs no secrets.
     let loaded = if args.drain_only { config.load_unread()? } else { config.load()? };
     let file = loaded.file.as_ref().map_or("none (built in)".into(), |file| file.display().to_string());
     tracing::info!(version = env!("CARGO_PKG_VERSION"), config = file, "starting");
@@ -40,7 +53,7 @@ pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<ExitStatus>
     if args.drain_only {
         return drain(&loaded, &mut signals).await;
     }
-    // Before anybody can take us for started: until then it ends the process.
+    // Before the ports are open: until this handler exists, SIGHUP ends the process.
     let mut hangups = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
     let listeners = Listeners::bind(&loaded.config).await?;
     let mut app = App::start(loaded, listeners, http::log()).await?;
@@ -48,7 +61,7 @@ pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<ExitStatus>
     let reload = app.reload.clone();
     tokio::spawn(async move {
         while hangups.recv().await.is_some() {
-            // It says itself how it went.
+            // The reload logs its own result.
             let _ = reload.now().await;
         }
     });
@@ -64,16 +77,16 @@ pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<ExitStatus>
     tracing::info!("stopping: not ready, still serving for the drain delay");
     tokio::select! {
         stopped = app.stop() => stopped?,
-        () = signals.next() => anyhow::bail!("stopped at once by a second signal: what was in flight is not finished"),
+        () = signals.next() => anyhow::bail!("stopped at once by a second signal: the deliveries in progress were not finished"),
     }
     tracing::info!("stopped");
     Ok(ExitStatus::Success)
 }
 
-/// Until no live row is left; [`Verdict::No`] when a signal came before.
+/// Runs until the spool has no live rows; [`ExitStatus::Failure`] if a signal stops it earlier.
 async fn drain(loaded: &LoadedConfig, signals: &mut Signals) -> anyhow::Result<ExitStatus> {
     let draining = DrainOnly::start(loaded, app::bind_admin(&loaded.config).await?).await?;
-    tracing::info!(admin = %draining.admin, "draining the spool; no deliveries are taken");
+    tracing::info!(admin = %draining.admin, "draining the spool; no deliveries are accepted");
     let emptied = tokio::select! {
         () = draining.emptied() => true,
         () = signals.next() => false,
@@ -83,13 +96,13 @@ async fn drain(loaded: &LoadedConfig, signals: &mut Signals) -> anyhow::Result<E
     if left.parked > 0 {
         tracing::warn!(
             parked = left.parked,
-            "Kafka refuses these rows for good: see `hookstream spool --parked`"
+            "Kafka refused these rows permanently: see `hookstream spool --parked`"
         );
     }
     Ok(if emptied { ExitStatus::Success } else { ExitStatus::Failure })
 }
 
-/// SIGTERM and SIGINT.
+/// Waits for SIGTERM or SIGINT.
 pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,

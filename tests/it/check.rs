@@ -77,13 +77,13 @@ fn what_is_generic_unsigned_weak_or_about_to_expire_is_said() {
         "                 pull_request  -> github.pull_request  generic record\n",
         "                 push          -> github.push          generic record\n",
         "                 all others    -> github.unmapped      generic record\n",
-        "ok    gitlab     /hooks/gitlab, no types of its own, secrets: t",
+        "ok    gitlab     /hooks/gitlab, no configured types, secrets: t",
         "                 all types  -> gitlab.unmapped  generic record\n",
         "ok    datagrid   /hooks/datagrid, 2 types, some on the generic record, secrets: s",
         "batch_prediction.completed  -> datagrid.batch_prediction.completed\n",
         "all others                  -> dead_letter.datagrid\n",
         "note  source github: X-GitHub-Delivery and X-GitHub-Event are not covered by the signature (docs/security.md)\n",
-        "note  source gitlab: a token signs nothing: who has it can send anything (docs/security.md)\n",
+        "note  source gitlab: a token signs nothing: anyone who has it can send anything (docs/security.md)\n",
         "warn  source datagrid: its signatures are made with SHA-1",
         "only, 2 more days; put the next one beside it (docs/secrets.md, Rotate a secret)\n",
     ] {
@@ -221,7 +221,7 @@ async fn online_it_tells_what_serve_will_create_and_then_what_is_there_and_creat
     for _ in 0..2 {
         let (code, parts) = online(toml.clone(), &[]).await;
         assert_eq!((code, &parts["kafka"]["text"]), (0, &json!("PLAINTEXT, 1 broker")), "{parts}");
-        assert_eq!(parts["topics"]["text"], "0 of 6, 6 missing: `serve` creates them, and may");
+        assert_eq!(parts["topics"]["text"], "0 of 6, 6 missing: `serve` creates them and has permission");
         assert!(details(&parts["topics"]).contains(&format!("missing  {topic}")), "{parts}");
         assert_eq!(parts["registry"]["text"], "no auth, 0 of 5 subjects");
         assert_eq!(parts["spool"]["state"], "off");
@@ -380,8 +380,8 @@ async fn a_subject_with_another_schema_is_told_with_whether_ours_fits() {
         .unwrap()
         .push(json!({"name": "more", "type": ["null", "string"], "default": null}));
     for (schema, state, expected) in [
-        (close, "ok", "other schema, compatible with ours: `serve` registers it"),
-        (json!({"type": "string"}), "no", "other schema, not compatible with ours"),
+        (close, "ok", "different schema, compatible with the configured one: `serve` registers it"),
+        (json!({"type": "string"}), "no", "different schema, not compatible with the configured one"),
     ] {
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
         let level = format!("{}/config/{subject}", setup.registry);

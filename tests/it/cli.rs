@@ -1,5 +1,5 @@
-//! The program as it is typed: help, faults of the configuration, and a newcomer's first minutes
-//! with `dev`, `send` and `tail`.
+//! The command line: help, reports of configuration problems, and a new user's first minutes with `dev`, `send` and
+//! `tail`.
 
 use std::io::{BufRead as _, BufReader, Lines};
 use std::path::Path;
@@ -7,7 +7,7 @@ use std::process::{Child, ChildStdout, Command, Output, Stdio};
 
 use serde_json::Value;
 
-/// The program with an environment of its own, in an empty directory.
+/// The program with an empty environment, in the given directory.
 pub fn hookstream(directory: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_hookstream"));
     command.env_clear().current_dir(directory);
@@ -25,7 +25,7 @@ fn the_help_shows_every_command_in_its_group() {
     let directory = tempfile::tempdir().unwrap();
     let (code, help, _) = run(hookstream(directory.path()).arg("--help"));
     assert_eq!(code, 0);
-    let titles = ["Run:", "Set up:", "Look:", "Mend:", "Try:", "Install:"];
+    let titles = ["Run:", "Set up:", "Inspect:", "Repair:", "Test:", "Install:"];
     let groups = help.split("\n\n").filter(|group| titles.iter().any(|title| group.starts_with(title)));
     let listed: Vec<&str> = groups
         .flat_map(|group| group.lines().skip(1).filter_map(|line| line.split_whitespace().next()))
@@ -96,7 +96,7 @@ fn serve_refuses_a_source_without_a_secret_and_the_public_ones_of_dev() {
     assert!(code == 2 && stderr.contains("datagrid") && !stderr.contains(public), "{stderr}");
 }
 
-/// A `dev` of its own on free ports.
+/// A running `dev` on free ports.
 struct Dev {
     child: Child,
     lines: Lines<BufReader<ChildStdout>>,
@@ -116,14 +116,14 @@ impl Dev {
         let directory = tempfile::tempdir().unwrap();
         let mut child = hookstream(directory.path())
             .args(["dev", "-X", "http.listen=127.0.0.1:0", "-X", "admin.listen=127.0.0.1:0"])
-            // Ignored: dev brings its own.
+            // Ignored: `dev` uses its own Kafka.
             .env("HOOKSTREAM_KAFKA__BOOTSTRAP_SERVERS", "127.0.0.1:1")
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let first = lines.next().expect("dev says where it listens").unwrap();
+        let first = lines.next().expect("dev prints its addresses").unwrap();
         Self { child, lines, directory, addresses: serde_json::from_str(&first).unwrap() }
     }
 
@@ -135,7 +135,7 @@ impl Dev {
         self.text("hooks").trim_end_matches("/hooks/").to_owned()
     }
 
-    /// The next delivery that it shows.
+    /// The next delivery that `dev` prints.
     fn next(&mut self) -> Value {
         serde_json::from_str(&self.lines.next().expect("a line for each delivery").unwrap()).unwrap()
     }
@@ -183,7 +183,7 @@ fn a_newcomer_sees_the_event_they_sent() {
     assert_eq!((code, found.len()), (1, 0), "{stderr}");
 }
 
-/// Zero width, a byte order mark, text turned around, a tag, an escape sequence.
+/// A zero-width space, a byte order mark, a direction override and a tag character.
 const UNSEEN: &str = "\u{200b}\u{feff}\u{202e}\u{e0041}";
 
 #[test]
@@ -253,7 +253,7 @@ fn send_says_no_when_the_answer_does() {
     assert_eq!((&refused["status"], &refused["reason"]), (&401.into(), &"signature_mismatch".into()));
 
     let (code, _, stderr) = dev.send(&["nobody"]);
-    assert!(code == 2 && stderr.contains("datagrid"), "it names the sources there are: {stderr}");
+    assert!(code == 2 && stderr.contains("datagrid"), "the error names the known sources: {stderr}");
     let command = &mut hookstream(dev.directory.path());
     let (code, _, stderr) = run(command.args(["send", "datagrid", "--url", "http://127.0.0.1:1"]));
     assert!(code == 2 && stderr.contains("running?"), "{stderr}");
@@ -268,7 +268,7 @@ fn send_is_a_load_tool_and_dev_ends_with_a_count_and_no_file() {
     let ids = std::fs::read_to_string(dev.directory.path().join("ids.tsv")).unwrap();
     let ids: std::collections::BTreeSet<&str> =
         ids.lines().map(|line| line.split('\t').next().unwrap()).collect();
-    assert_eq!(ids.len(), 300, "each is an event of its own");
+    assert_eq!(ids.len(), 300, "each delivery is a new event");
     std::fs::remove_file(dev.directory.path().join("ids.tsv")).unwrap();
     for _ in 0..300 {
         assert_eq!(dev.next()["outcome"], "published");

@@ -99,14 +99,14 @@ fn a_new_field_is_shown_with_its_pointer_kept_as_a_version_and_guarded_without_a
     assert_eq!((&item["fields"], item["notes"].as_array().unwrap().len()), (&field, 1));
     assert_eq!(team.hookstream(&["provision", "--apply"]).0, 0);
     let (_, stdout) = team.hookstream(&["check", "--online"]);
-    let lacks = "                   version 2 is not kept beside its file: hookstream provision --apply --keep-versions\n";
+    let lacks = "                   version 2 is not stored next to its file: hookstream provision --apply --keep-versions\n";
     assert!(stdout.contains(lacks), "{stdout}");
     let (code, stdout) = team.hookstream(&["provision", "--apply", "--keep-versions"]);
     assert!(code == 0 && stdout.contains("/2.avsc\n") && !stdout.contains("/1.avsc\n"), "{stdout}");
     assert_eq!(team.kept(), ["1.avsc", "2.avsc"]);
     let (code, stdout) = team.hookstream(&["check"]);
     let fits = format!(
-        "note  schemas/{}/batch_prediction.avsc: fits its 2 kept versions (FULL_TRANSITIVE)\n",
+        "note  schemas/{}/batch_prediction.avsc: compatible with its 2 stored versions (FULL_TRANSITIVE)\n",
         team.source
     );
     assert!(code == 0 && stdout.contains(&fits), "{stdout}");

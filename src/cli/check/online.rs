@@ -1,5 +1,5 @@
-//! The part of `check` that asks: Kafka, its topics, the registry, the spool's directory. Each by
-//! itself and within a bound, so that one that is out does not hide the others.
+//! `check --online`: checks Kafka, the topics, the registry and the spool directory. Each check is independent and
+//! has a timeout, so that one unavailable service does not hide the results of the others.
 
 mod topics;
 
@@ -16,26 +16,26 @@ use crate::schema::{self, Registry, Schemas, version_files};
 use crate::sources::Sources;
 use crate::spool;
 
-/// For each question; the longest way asks Kafka three.
+/// The timeout of each check; the longest sends three requests to Kafka.
 const BOUND: Duration = Duration::from_secs(6);
 
-/// All parts, in the order in which they are shown.
-pub(super) async fn look(loaded: &LoadedConfig, sources: &Sources, schemas: &Schemas) -> Vec<CheckedPart> {
+/// Checks all parts and returns them in the order in which they are shown.
+pub(super) async fn check(loaded: &LoadedConfig, sources: &Sources, schemas: &Schemas) -> Vec<CheckedPart> {
     let (mut parts, registry, spool) =
         tokio::join!(kafka(loaded, sources), registry(loaded, schemas), spool(loaded));
     parts.extend([registry, spool]);
     parts
 }
 
-async fn within<T>(asked: &str, work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+async fn within<T>(subject: &str, work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     let done = tokio::time::timeout(BOUND, work).await;
-    done.unwrap_or_else(|_| anyhow::bail!("{asked} did not answer within {BOUND:?}"))
+    done.unwrap_or_else(|_| anyhow::bail!("{subject} did not answer within {BOUND:?}"))
 }
 
-/// The brokers, and if there are any, the topics.
+/// Checks the brokers and, if they answer, the topics.
 async fn kafka(loaded: &LoadedConfig, sources: &Sources) -> Vec<CheckedPart> {
     let servers = &loaded.config.kafka.bootstrap_servers;
-    let how = security(loaded);
+    let protocol = security(loaded);
     let connection = ClusterConfig::new(servers.clone(), loaded.properties.clone());
     let reached = async {
         let admin = Admin::new(&connection)?;
@@ -45,23 +45,23 @@ async fn kafka(loaded: &LoadedConfig, sources: &Sources) -> Vec<CheckedPart> {
     let (admin, cluster) = match reached.await {
         Ok(reached) => reached,
         Err(error) => {
-            let part = CheckedPart::new("kafka", CheckState::No, format!("{how}, {servers}: {error:#}"));
+            let part = CheckedPart::new("kafka", CheckState::No, format!("{protocol}, {servers}: {error:#}"));
             let next = "check [kafka] bootstrap_servers, that the brokers run, and [kafka.properties]";
             return vec![
                 part.next(next),
-                CheckedPart::new("topics", CheckState::No, "not known without Kafka"),
+                CheckedPart::new("topics", CheckState::No, "unknown without Kafka"),
             ];
         }
     };
     let brokers = cluster.brokers;
     let plural = if brokers == 1 { "" } else { "s" };
     let mut parts =
-        vec![CheckedPart::new("kafka", CheckState::Ok, format!("{how}, {brokers} broker{plural}"))];
-    parts.extend(topics::look(loaded, sources, &admin, &cluster).await);
+        vec![CheckedPart::new("kafka", CheckState::Ok, format!("{protocol}, {brokers} broker{plural}"))];
+    parts.extend(topics::check(loaded, sources, &admin, &cluster).await);
     parts
 }
 
-/// How the brokers are spoken with, none of it secret.
+/// The security protocol of the connection to Kafka, without secrets.
 fn security(loaded: &LoadedConfig) -> String {
     let plain = |name: &str| match loaded.config.kafka.properties.get(name) {
         Some(Property::Text(text)) => Some(text.to_uppercase()),
@@ -76,7 +76,7 @@ fn security(loaded: &LoadedConfig) -> String {
 
 async fn registry(loaded: &LoadedConfig, schemas: &Schemas) -> CheckedPart {
     let rules = &loaded.config.registry;
-    let how = match (&loaded.registry_auth, &loaded.registry_identity) {
+    let auth = match (&loaded.registry_auth, &loaded.registry_identity) {
         (Auth::None, None) => "no auth",
         (Auth::None, Some(_)) => "client certificate",
         (Auth::Basic(..), None) => "basic auth",
@@ -84,24 +84,24 @@ async fn registry(loaded: &LoadedConfig, schemas: &Schemas) -> CheckedPart {
         (Auth::Bearer(_), None) => "bearer token",
         (Auth::Bearer(_), Some(_)) => "bearer token and client certificate",
     };
-    let asked = async {
+    let listings = async {
         let registry = Registry::new(loaded)?;
         let mut found = Vec::new();
         for schema in schemas.iter() {
             let listing = registry.listing(&schema.subject, &schema.text).await?;
-            found.push((schema.subject.as_str(), listing, not_kept(&registry, schema).await?));
+            found.push((schema.subject.as_str(), listing, not_stored(&registry, schema).await?));
         }
         Ok(found)
     };
-    let found = match within("it", asked).await {
+    let found = match within("it", listings).await {
         Ok(found) => found,
         Err(error) => {
-            let text = format!("{how}, {}: {}", rules.url, ends(&error));
+            let text = format!("{auth}, {}: {}", rules.url, message_and_cause(&error));
             let part = CheckedPart::new("registry", CheckState::No, text);
-            return part.next("check [registry] url and its credentials, and that it runs");
+            return part.next("check [registry] url and its credentials, and that the registry runs");
         }
     };
-    let then = match (rules.auto_register, loaded.config.provision.on_start) {
+    let consequence = match (rules.auto_register, loaded.config.provision.on_start) {
         (false, _) => "[registry] auto_register is false",
         (true, false) => "[provision] on_start is false",
         (true, true) => "`serve` registers it",
@@ -114,31 +114,31 @@ async fn registry(loaded: &LoadedConfig, schemas: &Schemas) -> CheckedPart {
         Listing::Other { compatible: false, .. } => true,
     });
     let width = found.iter().map(|(subject, ..)| subject.len()).max().unwrap_or_default();
-    let details = found.iter().flat_map(|(subject, listing, not_kept)| {
+    let details = found.iter().flat_map(|(subject, listing, not_stored)| {
         let why = match listing {
             Listing::Other { compatible: false, why } => why.as_slice(),
             _ => &[],
         };
-        let line = format!("{subject:<width$}  {}", say(listing, then));
-        std::iter::once(line).chain(why.iter().chain(not_kept).map(|why| format!("  {why}")))
+        let line = format!("{subject:<width$}  {}", describe(listing, consequence));
+        std::iter::once(line).chain(why.iter().chain(not_stored).map(|why| format!("  {why}")))
     });
     let state = if bad { CheckState::No } else { CheckState::Ok };
-    let text = format!("{how}, {registered} of {} subjects", found.len());
+    let text = format!("{auth}, {registered} of {} subjects", found.len());
     let part = CheckedPart { details: details.collect(), ..CheckedPart::new("registry", state, text) };
     match bad {
         true => {
             let setting = if rules.auto_register { "" } else { AND_REGISTER };
             part.next(format!(
-                "`hookstream provision --apply{setting}` registers what is missing; mend what is not compatible"
+                "`hookstream provision --apply{setting}` registers missing schemas; fix the incompatible ones first"
             ))
         }
         false => part,
     }
 }
 
-/// Where versions are kept beside a schema's file: that the registry's last one is not among them.
-async fn not_kept(registry: &Registry, schema: &schema::SchemaEntry) -> anyhow::Result<Option<String>> {
-    // What is wrong with the folder stands among the problems.
+/// A message if versions are stored next to the schema's file and the registry's latest version is not among them.
+async fn not_stored(registry: &Registry, schema: &schema::SchemaEntry) -> anyhow::Result<Option<String>> {
+    // Faults of the folder are among the problems of the report already.
     let versions =
         schema.file.as_ref().map(|file| version_files::read(file).unwrap_or_default()).unwrap_or_default();
     if versions.is_empty() {
@@ -147,24 +147,28 @@ async fn not_kept(registry: &Registry, schema: &schema::SchemaEntry) -> anyhow::
     let latest = registry.latest(&schema.subject).await?;
     Ok(latest.filter(|latest| !version_files::contains(&versions, &latest.schema)).map(|latest| {
         format!(
-            "version {} is not kept beside its file: hookstream provision --apply --keep-versions",
+            "version {} is not stored next to its file: hookstream provision --apply --keep-versions",
             latest.version
         )
     }))
 }
 
-/// What failed and its first cause: between them the registry's client says the same three times.
-fn ends(error: &anyhow::Error) -> String {
-    let (what, cause) = (error.to_string(), error.root_cause().to_string());
-    if what == cause { what } else { format!("{what}: {cause}") }
+/// The message of an error and its root cause: in between, the registry's client repeats the same text three times.
+fn message_and_cause(error: &anyhow::Error) -> String {
+    let (message, cause) = (error.to_string(), error.root_cause().to_string());
+    if message == cause { message } else { format!("{message}: {cause}") }
 }
 
-fn say(listing: &Listing, then: &str) -> String {
+fn describe(listing: &Listing, consequence: &str) -> String {
     match listing {
         Listing::Registered(id) => format!("registered, id {id}"),
-        Listing::NoSubject => format!("missing: {then}"),
-        Listing::Other { compatible: true, .. } => format!("other schema, compatible with ours: {then}"),
-        Listing::Other { compatible: false, .. } => "other schema, not compatible with ours".to_owned(),
+        Listing::NoSubject => format!("missing: {consequence}"),
+        Listing::Other { compatible: true, .. } => {
+            format!("different schema, compatible with the configured one: {consequence}")
+        }
+        Listing::Other { compatible: false, .. } => {
+            "different schema, not compatible with the configured one".to_owned()
+        }
     }
 }
 
@@ -184,7 +188,7 @@ async fn spool(loaded: &LoadedConfig) -> CheckedPart {
     let mut text = format!("{} free", ByteSize(found.free));
     match found.sync {
         Some(sync) => text.push_str(&format!(", fsync {:.1} ms", sync.as_secs_f64() * 1e3)),
-        None => text.push_str(&format!(", {} is not there yet: `serve` makes it", dir.display())),
+        None => text.push_str(&format!(", {} does not exist yet: `serve` creates it", dir.display())),
     }
     if found.in_use {
         text.push_str(", in use by a running service");
@@ -196,7 +200,7 @@ async fn spool(loaded: &LoadedConfig) -> CheckedPart {
             CheckState::No,
             format!("{text}, [spool] min_free is {}", ByteSize(least)),
         );
-        return part.next("make room, or lower min_free: nothing would be taken into the spool");
+        return part.next("free disk space or lower min_free: otherwise the spool takes no rows");
     }
     CheckedPart::new("spool", CheckState::Ok, text)
 }

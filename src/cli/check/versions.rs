@@ -1,13 +1,13 @@
-//! Schemas beside the versions that are kept next to their files: what a registry would refuse shows without
-//! one.
+//! Compares schemas with the versions stored next to their files, to find what a registry would refuse without
+//! having one.
 
 use std::collections::BTreeSet;
 
 use super::CheckReport;
 use crate::schema::{Schemas, version_files};
 
-/// Adds a problem for each version that a schema is not compatible with, by field, and a note for each
-/// schema that has versions and fits them all. One file is told once, however many types it serves.
+/// Adds a problem for each field that makes a schema incompatible with a stored version, and a note for each schema
+/// that is compatible with all its versions. A file that serves several types is reported once.
 pub(super) fn compare(schemas: &Schemas, report: &mut CheckReport) {
     let mut seen = BTreeSet::new();
     for schema in schemas.iter() {
@@ -29,7 +29,9 @@ pub(super) fn compare(schemas: &Schemas, report: &mut CheckReport) {
         }
         if against.is_empty() && !versions.is_empty() {
             let noun = if versions.len() == 1 { "version" } else { "versions" };
-            report.notes.push(format!("{file}: fits its {} kept {noun} ({level})", versions.len()));
+            report
+                .notes
+                .push(format!("{file}: compatible with its {} stored {noun} ({level})", versions.len()));
         }
     }
 }

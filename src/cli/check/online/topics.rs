@@ -1,4 +1,4 @@
-//! The topics: which there are, what they are like, and whether `serve` may create the others.
+//! Checks the topics: which exist, their settings, and whether `serve` may create the missing ones.
 
 use std::collections::BTreeMap;
 
@@ -12,36 +12,36 @@ use crate::provision::{
 };
 use crate::sources::Sources;
 
-/// One part for those that are missing, one for how durable those are that are there, one for those that
-/// take less than we may send, and one for those that must not compact.
-pub(super) async fn look(
+/// Checks missing topics and, for existing ones, durability, maximum record size, retention and compaction: one part
+/// for each.
+pub(super) async fn check(
     loaded: &LoadedConfig,
     sources: &Sources,
     admin: &Admin,
     cluster: &Cluster,
 ) -> Vec<CheckedPart> {
-    let wished = desired_topics(&loaded.config, sources, cluster.brokers);
-    let (there, missing): (Vec<NewTopic>, Vec<NewTopic>) =
-        wished.into_iter().partition(|topic| cluster.topics.contains_key(&topic.name));
-    let mut names: Vec<String> = there.iter().map(|topic| topic.name.clone()).collect();
-    // What was replayed, too, where there is such a topic.
+    let desired = desired_topics(&loaded.config, sources, cluster.brokers);
+    let (existing, missing): (Vec<NewTopic>, Vec<NewTopic>) =
+        desired.into_iter().partition(|topic| cluster.topics.contains_key(&topic.name));
+    let mut names: Vec<String> = existing.iter().map(|topic| topic.name.clone()).collect();
+    // The topics of replayed dead letters too, if they exist.
     names.extend(lasting(sources).into_iter().filter(|topic| cluster.topics.contains_key(topic)));
     names.sort();
     names.dedup();
-    let mut parts = vec![creation(loaded, sources, admin, there.len(), &missing).await];
-    if there.is_empty() {
+    let mut parts = vec![creation(loaded, sources, admin, existing.len(), &missing).await];
+    if existing.is_empty() {
         return parts;
     }
-    match within("what the topics are like: Kafka", admin.topic_descriptions(&names)).await {
+    match within("settings of the topics: Kafka", admin.topic_descriptions(&names)).await {
         Ok(shapes) => {
             parts.push(durability(&shapes));
-            parts.extend(sizes(&there, &shapes));
+            parts.extend(sizes(&existing, &shapes));
             parts.extend(retention(sources, &shapes, &loaded.config.kafka.bootstrap_servers));
             parts.extend(compaction(sources, &shapes, &loaded.config.kafka.bootstrap_servers));
         }
         Err(error) => {
             let part = CheckedPart::new("durability", CheckState::No, format!("unknown: {error:#}"));
-            parts.push(part.next("grant DescribeConfigs on the topics to our user"));
+            parts.push(part.next("grant DescribeConfigs on the topics to hookstream's user"));
         }
     }
     parts
@@ -51,16 +51,16 @@ async fn creation(
     loaded: &LoadedConfig,
     sources: &Sources,
     admin: &Admin,
-    there: usize,
+    existing: usize,
     missing: &[NewTopic],
 ) -> CheckedPart {
-    let all = there + missing.len();
+    let all = existing + missing.len();
     if missing.is_empty() {
-        return CheckedPart::new("topics", CheckState::Ok, format!("{there} of {all}"));
+        return CheckedPart::new("topics", CheckState::Ok, format!("{existing} of {all}"));
     }
-    let head = format!("{there} of {all}, {} missing", missing.len());
+    let head = format!("{existing} of {all}, {} missing", missing.len());
     let no = |why: String| CheckedPart::new("topics", CheckState::No, format!("{head}{why}"));
-    let refused = within("whether they may be created: Kafka", admin.refusals(missing)).await;
+    let refused = within("permission to create them: Kafka", admin.refusals(missing)).await;
     let part = match refused {
         Err(error) => no(format!("; {error:#}")),
         Ok(refused) if refused.iter().any(|refusal| refusal.denied) => {
@@ -73,44 +73,45 @@ async fn creation(
             let why = refused.iter().map(|TopicError { topic, why, .. }| format!("{topic} ({why})"));
             no(format!("; could not be created: {}", why.collect::<Vec<_>>().join(", ")))
         }
-        Ok(_) if loaded.config.provision.on_start => {
-            CheckedPart::new("topics", CheckState::Ok, format!("{head}: `serve` creates them, and may"))
-        }
+        Ok(_) if loaded.config.provision.on_start => CheckedPart::new(
+            "topics",
+            CheckState::Ok,
+            format!("{head}: `serve` creates them and has permission"),
+        ),
         Ok(_) => no(", and [provision] on_start is false".into())
-            .next("create them, or set on_start = true: we may create them"),
+            .next("create them, or set on_start = true: hookstream has permission to create them"),
     };
     CheckedPart { details: missing.iter().map(|topic| format!("missing  {}", topic.name)).collect(), ..part }
 }
 
-/// Those that are there, as they really are.
+/// The durability of existing topics, by their actual settings.
 fn durability(shapes: &BTreeMap<String, TopicDescription>) -> CheckedPart {
     let copies = shapes.iter().map(|(topic, shape)| (topic.clone(), Some(shape.copies))).collect();
     let part = match judge(&copies) {
         (health::PartState::Ok, _) => {
-            CheckedPart::new("durability", CheckState::Ok, "at least 2 copies of what is acknowledged")
+            CheckedPart::new("durability", CheckState::Ok, "at least 2 copies of each acknowledged record")
         }
         (health::PartState::Unknown, why) => CheckedPart::new("durability", CheckState::No, why)
-            .next("grant DescribeConfigs on the topics to our user"),
+            .next("grant DescribeConfigs on the topics to hookstream's user"),
         (_, why) => CheckedPart::new("durability", CheckState::Degraded, why)
-            .next("give the topics 3 replicas and min.insync.replicas 2, where there are brokers for it"),
+            .next("give the topics 3 replicas and min.insync.replicas 2, if there are enough brokers"),
     };
     CheckedPart { details: details(shapes), ..part }
 }
 
-/// Those that take smaller records than may be sent to them; `None` where there are none.
-fn sizes(wished: &[NewTopic], shapes: &BTreeMap<String, TopicDescription>) -> Option<CheckedPart> {
-    let small = wished.iter().filter_map(|topic| {
-        let (is, wished) = takes_less(topic, shapes.get(&topic.name)?)?;
-        Some(format!("{} (max.message.bytes {is}, a record may have {wished})", topic.name))
+/// Topics whose maximum record size is below that of the largest possible record; `None` if there are none.
+fn sizes(desired: &[NewTopic], shapes: &BTreeMap<String, TopicDescription>) -> Option<CheckedPart> {
+    let small = desired.iter().filter_map(|topic| {
+        let (actual, desired) = takes_less(topic, shapes.get(&topic.name)?)?;
+        Some(format!("{} (max.message.bytes {actual}, records may have {desired})", topic.name))
     });
     let small: Vec<String> = small.collect();
-    let text =
-        || format!("large deliveries wait in the spool, or go to the dead letters: {}", small.join(", "));
+    let text = || format!("large deliveries stay in the spool or become dead letters: {}", small.join(", "));
     let next = "`hookstream provision --apply` raises max.message.bytes";
     (!small.is_empty()).then(|| CheckedPart::new("sizes", CheckState::Degraded, text()).next(next))
 }
 
-/// The dead letters that do not wait until somebody deletes them; `None` where all do.
+/// Dead-letter topics from which Kafka deletes records by itself; `None` if there are none.
 fn retention(
     sources: &Sources,
     shapes: &BTreeMap<String, TopicDescription>,
@@ -123,7 +124,7 @@ fn retention(
     (!ending.is_empty()).then_some(part)
 }
 
-/// Those whose key is not the event id; `None` where there are none.
+/// Topics whose key is not the event id and so must not compact; `None` if there are none.
 fn compaction(
     sources: &Sources,
     shapes: &BTreeMap<String, TopicDescription>,
@@ -141,15 +142,15 @@ fn compaction(
     }
     let no = |text: String| CheckedPart::new("compaction", CheckState::No, text);
     if !compacting.is_empty() {
-        let text = "on, where the key names more than one event: `serve` answers 503 for";
+        let text = "on although the key identifies more than one event: `serve` answers 503 for";
         let part = no(format!("{text} {}", compacting.join(", ")));
         return Some(compacting.iter().fold(part, |part, topic| part.next(fix_command(topic, servers))));
     }
     if !unknown.is_empty() {
-        let part = no(format!("unknown, and `serve` answers 503 until it is known: {}", unknown.join(", ")));
-        return Some(part.next("grant DescribeConfigs on the topics to our user"));
+        let part = no(format!("unknown; `serve` answers 503 until it is known: {}", unknown.join(", ")));
+        return Some(part.next("grant DescribeConfigs on the topics to hookstream's user"));
     }
-    let text = format!("off, where the key names more than one event: {}", kept.join(", "));
+    let text = format!("off, as required if the key identifies more than one event: {}", kept.join(", "));
     (!kept.is_empty()).then(|| CheckedPart::new("compaction", CheckState::Ok, text))
 }
 
