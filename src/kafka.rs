@@ -1,4 +1,4 @@
-//! The one room that knows rdkafka.
+//! The Kafka clients: producer, consumer and admin client. No other room uses rdkafka.
 
 mod admin;
 mod consumer;
@@ -26,8 +26,8 @@ use rdkafka::ClientConfig;
 
 use crate::config::Properties;
 
-/// How to reach the cluster: the same for producer, admin and consumers. `Debug` shows no
-/// property's value, since some are secrets.
+/// Connection settings shared by producer, admin client and consumers. `Debug` shows no property
+/// value, because some are secrets.
 #[derive(Clone)]
 pub struct ClusterConfig {
     bootstrap_servers: String,
@@ -44,8 +44,8 @@ impl fmt::Debug for ClusterConfig {
 }
 
 impl ClusterConfig {
-    /// `properties` are librdkafka's own, secrets resolved; the configuration has refused those
-    /// that the promise rests on.
+    /// `properties` are librdkafka properties with secrets resolved. The configuration has already refused
+    /// those that would weaken the delivery guarantee.
     pub fn new(bootstrap_servers: impl Into<String>, properties: Properties) -> Self {
         Self { bootstrap_servers: bootstrap_servers.into(), properties }
     }
@@ -55,16 +55,17 @@ impl ClusterConfig {
         &self.bootstrap_servers
     }
 
-    /// What every client gets: defaults of ours, then the user's properties over them.
+    /// The settings of every client: hookstream's defaults, overridden by the user's properties.
     fn client_config(&self, defaults: &[(&str, &str)]) -> ClientConfig {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", &self.bootstrap_servers);
         config.set("client.id", "hookstream");
         config.set("socket.keepalive.enable", "true");
-        // librdkafka's default of 10 s makes a recovered cluster wait for us.
+        // With librdkafka's default of 10 s, hookstream would notice a recovered cluster late.
         config.set("reconnect.backoff.ms", "100");
         config.set("reconnect.backoff.max.ms", "500");
-        // A topic that the brokers make by themselves has their settings: one copy, a week, no compaction.
+        // A topic that the brokers create automatically has their defaults: one replica, a week of retention, no
+        // compaction.
         config.set("allow.auto.create.topics", "false");
         for (name, value) in defaults {
             config.set(*name, *value);

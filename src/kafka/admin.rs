@@ -1,4 +1,4 @@
-//! Topics: which there are and what they are like, creating those that are missing, and altering.
+//! Topic administration: describe topics, create missing ones, alter settings and add partitions.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,48 +16,48 @@ use super::ClusterConfig;
 use super::config_error::refused;
 use super::ffi::{self, Alteration, GroupDescription};
 
-/// The bound of each call to the cluster.
+/// The time limit of each call to the cluster.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The cluster's administration; clones share one client.
+/// An admin client; clones share one librdkafka client.
 #[derive(Clone)]
 pub struct Admin(Arc<AdminClient<DefaultClientContext>>);
 
-/// What the cluster holds now.
+/// The cluster's current metadata.
 #[derive(Debug)]
 pub struct Cluster {
-    /// How many brokers there are.
+    /// The number of brokers.
     pub brokers: usize,
-    /// By name.
+    /// The topics by name.
     pub topics: BTreeMap<String, TopicSize>,
 }
 
-/// How large a topic is.
+/// The size of a topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TopicSize {
-    /// How many partitions.
+    /// The number of partitions.
     pub partitions: usize,
-    /// Replicas of that partition which has the fewest.
+    /// The lowest replica count of all partitions.
     pub replication: usize,
 }
 
-/// A topic as it really is.
+/// A topic's actual state in Kafka.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TopicDescription {
-    /// How many partitions.
+    /// The number of partitions.
     pub partitions: usize,
-    /// How many copies a record gets.
+    /// The replication of its records.
     pub copies: Copies,
-    /// Its configuration by key, in effect wherever it was set; empty if it could not be read.
+    /// The effective configuration by key, whether set on the topic or inherited; empty if it could not be read.
     pub settings: BTreeMap<String, Setting>,
 }
 
-/// One key of a topic's configuration.
+/// One setting of a topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Setting {
-    /// As Kafka tells it.
+    /// The value as Kafka reports it.
     pub value: String,
-    /// Whether it was set on the topic itself; else it is the cluster's.
+    /// Whether it is set on the topic itself rather than inherited from the cluster.
     pub own: bool,
 }
 
@@ -67,7 +67,7 @@ impl TopicDescription {
         self.settings.get("cleanup.policy").map(|setting| &*setting.value)
     }
 
-    /// Whether only the last record of each key stays; `None` if that could not be read.
+    /// Whether Kafka keeps only the last record of each key; `None` if that could not be read.
     pub fn compacts(&self) -> Option<bool> {
         let policy = self.cleanup_policy()?;
         Some(policy.split(',').any(|word| word.trim() == "compact"))
@@ -77,9 +77,9 @@ impl TopicDescription {
 /// A topic that could not be created or altered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TopicError {
-    /// Its name.
+    /// The topic's name.
     pub topic: String,
-    /// Because we may not.
+    /// Whether hookstream lacks the authorization.
     pub denied: bool,
     /// The broker's reason.
     pub why: String,
@@ -95,17 +95,17 @@ impl TopicError {
     }
 }
 
-/// What of a topic decides how many copies an acknowledged record has.
+/// The settings that decide how many copies an acknowledged record has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Copies {
-    /// Replicas of that partition which has the fewest.
+    /// The lowest replica count of all partitions.
     pub replication: usize,
-    /// `min.insync.replicas`, in effect wherever it was set; `None` if it could not be read.
+    /// The effective `min.insync.replicas`, whether set on the topic or inherited; `None` if it could not be read.
     pub min_insync: Option<usize>,
 }
 
 impl Copies {
-    /// The fewest copies that a record has when acks=all has acknowledged it; `None` if nobody knows.
+    /// The minimum number of copies that a record has once acks=all has acknowledged it; `None` if unknown.
     pub fn guaranteed_copies(&self) -> Option<usize> {
         match self.min_insync {
             Some(min) => Some(self.replication.min(min.max(1))),
@@ -118,21 +118,21 @@ impl Copies {
 /// A topic to create.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewTopic {
-    /// Its name.
+    /// The topic's name.
     pub name: String,
-    /// How many partitions.
+    /// The number of partitions.
     pub partitions: i32,
-    /// How many copies.
+    /// The replication factor.
     pub replication: i32,
-    /// Its configuration.
+    /// The topic's configuration.
     pub config: Vec<(&'static str, String)>,
 }
 
 impl Admin {
-    /// Creates the client. Brokers are not waited for.
+    /// Creates the client without waiting for brokers.
     ///
     /// # Errors
-    /// When librdkafka refuses a property.
+    /// If librdkafka refuses a property.
     pub fn new(connection: &ClusterConfig) -> anyhow::Result<Self> {
         let client = connection.client_config(&[]).create().map_err(refused)?;
         Ok(Self(Arc::new(client)))
@@ -141,7 +141,7 @@ impl Admin {
     /// Reads the cluster's brokers and topics.
     ///
     /// # Errors
-    /// When no broker answers in time.
+    /// If no broker answers in time.
     pub async fn cluster(&self) -> anyhow::Result<Cluster> {
         let client = self.0.clone();
         let metadata = tokio::task::spawn_blocking(move || client.inner().fetch_metadata(None, TIMEOUT))
@@ -155,34 +155,34 @@ impl Admin {
         Ok(Cluster { brokers: metadata.brokers().len(), topics: topics.collect() })
     }
 
-    /// Reads how many copies those of the topics have that are there.
+    /// Reads the replication of those topics that exist.
     ///
     /// # Errors
-    /// When no broker answers in time, or none that can tell a topic's configuration.
+    /// If no broker answers in time, or none that can describe a topic's configuration.
     pub async fn copies(&self, topics: &[String]) -> anyhow::Result<BTreeMap<String, Copies>> {
-        let shapes = self.topic_descriptions(topics).await?;
-        Ok(shapes.into_iter().map(|(topic, shape)| (topic, shape.copies)).collect())
+        let descriptions = self.topic_descriptions(topics).await?;
+        Ok(descriptions.into_iter().map(|(topic, description)| (topic, description.copies)).collect())
     }
 
-    /// Reads what those of the topics are like that are there.
+    /// Describes those topics that exist.
     ///
     /// # Errors
-    /// When no broker answers in time, or none that can tell a topic's configuration.
+    /// If no broker answers in time, or none that can describe a topic's configuration.
     pub async fn topic_descriptions(
         &self,
         topics: &[String],
     ) -> anyhow::Result<BTreeMap<String, TopicDescription>> {
         let mut cluster = self.cluster().await?.topics;
-        let there = topics.iter().filter_map(|topic| cluster.remove_entry(topic));
-        let there: BTreeMap<String, TopicSize> = there.collect();
-        if there.is_empty() {
+        let existing = topics.iter().filter_map(|topic| cluster.remove_entry(topic));
+        let existing: BTreeMap<String, TopicSize> = existing.collect();
+        if existing.is_empty() {
             return Ok(BTreeMap::new());
         }
-        let asked: Vec<_> = there.keys().map(|topic| ResourceSpecifier::Topic(topic)).collect();
+        let resources: Vec<_> = existing.keys().map(|topic| ResourceSpecifier::Topic(topic)).collect();
         let options = AdminOptions::new().request_timeout(Some(TIMEOUT));
-        let described = self.0.describe_configs(&asked, &options).await;
+        let described = self.0.describe_configs(&resources, &options).await;
         let described = described.context("the topics' configuration cannot be read")?;
-        // One that we may not see comes back without entries.
+        // Kafka returns no entries for a topic that hookstream is not authorized to describe.
         let settings = |topic: &str| {
             let found = described.iter().flatten().find(
                 |found| matches!(&found.specifier, OwnedResourceSpecifier::Topic(name) if name == topic),
@@ -197,50 +197,50 @@ impl Admin {
             });
             settings.collect::<BTreeMap<_, _>>()
         };
-        let shapes = there.into_iter().map(|(topic, TopicSize { partitions, replication })| {
+        let descriptions = existing.into_iter().map(|(topic, TopicSize { partitions, replication })| {
             let settings = settings(&topic);
             let min_insync =
                 settings.get("min.insync.replicas").and_then(|setting| setting.value.parse().ok());
             let copies = Copies { replication, min_insync };
             (topic, TopicDescription { partitions, copies, settings })
         });
-        Ok(shapes.collect())
+        Ok(descriptions.collect())
     }
 
-    /// Whether those of the topics compact that are there; `None` where it could not be read. The embedded
-    /// Kafka knows no topic's configuration, leaves such a call unanswered, and keeps all.
+    /// Whether each existing topic is compacted; `None` if its configuration could not be read. The embedded
+    /// Kafka has no topic configuration, does not answer such a call, and never compacts.
     ///
     /// # Errors
-    /// When no broker answers in time, or none that can tell a topic's configuration.
+    /// If no broker answers in time, or none that can describe a topic's configuration.
     pub async fn compacting(&self, topics: &[String]) -> anyhow::Result<BTreeMap<String, Option<bool>>> {
         if self.is_in_memory().await? {
             return Ok(topics.iter().map(|topic| (topic.clone(), Some(false))).collect());
         }
-        let shapes = self.topic_descriptions(topics).await?;
-        Ok(shapes.into_iter().map(|(topic, shape)| (topic, shape.compacts())).collect())
+        let descriptions = self.topic_descriptions(topics).await?;
+        Ok(descriptions.into_iter().map(|(topic, description)| (topic, description.compacts())).collect())
     }
 
-    /// Whether it is librdkafka's in-memory cluster, which has no topic administration.
+    /// Whether this is librdkafka's in-memory cluster, which has no topic administration.
     ///
     /// # Errors
-    /// When the call cannot be made.
+    /// If the call cannot be made.
     pub async fn is_in_memory(&self) -> anyhow::Result<bool> {
         let client = self.0.clone();
         let id = tokio::task::spawn_blocking(move || client.inner().fetch_cluster_id(TIMEOUT)).await?;
-        // As it calls itself; that of a real cluster is 22 characters of base64.
+        // The in-memory cluster's own id; a real cluster's id is 22 characters of base64.
         Ok(id.is_some_and(|id| id.starts_with("mockCluster")))
     }
 
-    /// Asks the brokers whether they would create the topics, without doing it: those they would not.
+    /// Asks the brokers to validate the creation of the topics, and returns those that they would refuse.
     ///
     /// # Errors
-    /// When no broker answers in time.
+    /// If no broker answers in time.
     pub async fn refusals(&self, topics: &[NewTopic]) -> anyhow::Result<Vec<TopicError>> {
         let refused = self.try_create(topics, true).await?;
         Ok(refused.into_iter().map(|(topic, code)| TopicError::new(topic, code, code.to_string())).collect())
     }
 
-    /// Creates the topics. One that somebody else has created meanwhile is no error.
+    /// Creates the topics. If a topic has been created concurrently, that is not an error.
     ///
     /// # Errors
     /// Names each topic that could not be created, with the broker's reason.
@@ -255,17 +255,21 @@ impl Admin {
         Ok(())
     }
 
-    /// Sets the settings by IncrementalAlterConfigs, so that all others stay as they are; those topics
-    /// that were refused. With `only_ask` nothing is changed.
+    /// Sets the settings by IncrementalAlterConfigs, which leaves all others unchanged. Returns the topics
+    /// that were refused. With `validate_only`, nothing changes.
     ///
     /// # Errors
-    /// When no broker answers in time.
-    pub async fn alter(&self, wished: Vec<Alteration>, only_ask: bool) -> anyhow::Result<Vec<TopicError>> {
-        if wished.is_empty() {
+    /// If no broker answers in time.
+    pub async fn alter(
+        &self,
+        requested: Vec<Alteration>,
+        validate_only: bool,
+    ) -> anyhow::Result<Vec<TopicError>> {
+        if requested.is_empty() {
             return Ok(Vec::new());
         }
         let client = self.0.clone();
-        let alter = move || ffi::alter(client.inner(), &wished, only_ask, TIMEOUT);
+        let alter = move || ffi::alter(client.inner(), &requested, validate_only, TIMEOUT);
         let refused = tokio::task::spawn_blocking(alter).await??;
         let refusal = |(topic, code, why): (String, RDKafkaErrorCode, String)| {
             TopicError::new(topic, code, if why.is_empty() { code.to_string() } else { why })
@@ -273,45 +277,48 @@ impl Admin {
         Ok(refused.into_iter().map(refusal).collect())
     }
 
-    /// The consumer groups that we may see, by name.
+    /// The consumer groups that hookstream is authorized to see, by name.
     ///
     /// # Errors
-    /// When a broker does not answer in time.
+    /// If a broker does not answer in time.
     pub(super) async fn groups(&self) -> anyhow::Result<BTreeMap<String, GroupDescription>> {
         let client = self.0.clone();
         tokio::task::spawn_blocking(move || ffi::groups(client.inner(), TIMEOUT)).await?
     }
 
-    /// Gives topics so many partitions in all; those that were refused. With `only_ask` nothing is changed.
+    /// Increases each topic's partitions to the given total. Returns the topics that were refused. With
+    /// `validate_only`, nothing changes.
     ///
     /// # Errors
-    /// When no broker answers in time.
+    /// If no broker answers in time.
     pub async fn add_partitions(
         &self,
-        wished: &[(String, usize)],
-        only_ask: bool,
+        requested: &[(String, usize)],
+        validate_only: bool,
     ) -> anyhow::Result<Vec<TopicError>> {
-        if wished.is_empty() {
+        if requested.is_empty() {
             return Ok(Vec::new());
         }
-        let wished: Vec<_> = wished.iter().map(|(topic, count)| NewPartitions::new(topic, *count)).collect();
-        let options = AdminOptions::new().validate_only(only_ask);
+        let requested: Vec<_> =
+            requested.iter().map(|(topic, count)| NewPartitions::new(topic, *count)).collect();
+        let options = AdminOptions::new().validate_only(validate_only);
         let options = options.operation_timeout(Some(TIMEOUT)).request_timeout(Some(TIMEOUT));
-        let results = self.0.create_partitions(&wished, &options).await.context("no Kafka broker answers")?;
+        let results =
+            self.0.create_partitions(&requested, &options).await.context("no Kafka broker answers")?;
         let refused = results.into_iter().filter_map(Result::err);
         Ok(refused.map(|(topic, code)| TopicError::new(topic, code, code.to_string())).collect())
     }
 
-    /// Those that were not created, with the broker's reason.
+    /// Returns the topics that were not created, with the broker's reason.
     async fn try_create(
         &self,
         topics: &[NewTopic],
-        only_ask: bool,
+        validate_only: bool,
     ) -> anyhow::Result<Vec<(String, RDKafkaErrorCode)>> {
-        let wished: Vec<KafkaTopic<'_>> = topics.iter().map(kafka_topic).collect();
-        let options = AdminOptions::new().validate_only(only_ask);
+        let requested: Vec<KafkaTopic<'_>> = topics.iter().map(kafka_topic).collect();
+        let options = AdminOptions::new().validate_only(validate_only);
         let options = options.operation_timeout(Some(TIMEOUT)).request_timeout(Some(TIMEOUT));
-        let results = self.0.create_topics(&wished, &options).await.context("no Kafka broker answers")?;
+        let results = self.0.create_topics(&requested, &options).await.context("no Kafka broker answers")?;
         Ok(results.into_iter().filter_map(Result::err).collect())
     }
 }

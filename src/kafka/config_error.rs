@@ -1,4 +1,4 @@
-//! What librdkafka refuses of the properties, in words that may be read by anybody.
+//! librdkafka's errors about properties, in words that reveal no secret.
 
 use rdkafka::ClientConfig;
 use rdkafka::error::KafkaError;
@@ -6,17 +6,17 @@ use rdkafka::error::KafkaError;
 use super::ClusterConfig;
 use crate::config::ConfigErrors;
 
-/// librdkafka's own text quotes the value, or the part of it that it does not like, and that may be a secret,
-/// also one in the wrong place. These two quote none.
+/// librdkafka's own text quotes the value or a part of it, which may be a secret, possibly one that was
+/// entered for the wrong property. The two texts that are passed on quote no value.
 fn describe(description: &str) -> String {
     let safe = ["No such configuration property", "not supported in this build"];
     match safe.iter().any(|safe| description.contains(safe)) {
         true => format!("librdkafka refuses it: {}", description.trim_end_matches(['.', '\n'])),
-        false => "librdkafka does not take its value; see its CONFIGURATION.md".to_owned(),
+        false => "librdkafka refuses its value; see librdkafka's CONFIGURATION.md".to_owned(),
     }
 }
 
-/// Why a client could not be made.
+/// Why a client could not be created.
 pub(super) fn refused(error: KafkaError) -> anyhow::Error {
     match error {
         KafkaError::ClientConfig(_, description, name, _) => {
@@ -27,7 +27,7 @@ pub(super) fn refused(error: KafkaError) -> anyhow::Error {
 }
 
 impl ClusterConfig {
-    /// Adds each property that librdkafka does not know or whose value it does not take. Speaks to no broker.
+    /// Adds a problem for each property whose name or value librdkafka refuses. Contacts no broker.
     pub fn validate(&self, problems: &mut ConfigErrors) {
         for (name, value) in self.properties.iter() {
             let alone = ClientConfig::new().set(name, value).create_native_config();

@@ -1,9 +1,9 @@
-//! Reads topics without leaving a trace: partitions are assigned directly, no group is joined,
-//! nothing is committed.
+//! Reads topics without side effects on the cluster: it assigns partitions directly, joins no consumer
+//! group and commits nothing.
 //!
-//! Decision: each partition has a queue of its own. librdkafka's end-of-partition event names no
-//! topic once it has passed rdkafka, and counting offsets up to the end would wait for ever where
-//! compaction or a transaction's marker has taken the last ones.
+//! Decision: each partition has a queue of its own. The end-of-partition event loses its topic in rdkafka.
+//! Counting offsets up to the end would wait forever if compaction or a transaction marker has taken the
+//! last ones.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -30,50 +30,51 @@ mod tests;
 
 pub use fetched::Fetched;
 
-/// librdkafka makes no consumer without a group's name. Nobody joins it.
+/// librdkafka requires a group name to create a consumer. Nobody joins this group.
 const GROUP: &str = "hookstream-tail";
 
-/// One try to learn the topics, and how many there are. Short, since a try cannot be called off.
+/// The time limit of one attempt to read the topics, and the number of attempts. It is short because an
+/// attempt cannot be cancelled.
 const TRY: Duration = Duration::from_secs(3);
 const TRIES: usize = 3;
 
-/// The bound of each further call to the cluster.
+/// The time limit of every other call to the cluster.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long reading up to the end goes on without a sign of the cluster.
+/// A bounded read fails if the cluster sends nothing for this long.
 const STALL: Duration = Duration::from_secs(30);
 
-/// Between two words about the same outage.
+/// The minimum interval between two messages about the same outage.
 const QUIET: Duration = Duration::from_secs(30);
 
-/// How the id of librdkafka's in-memory cluster begins.
+/// The prefix of the cluster id of librdkafka's in-memory cluster.
 const IN_MEMORY: &str = "mockCluster";
 
-/// Where reading begins in each partition.
+/// The position at which reading begins in each partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Start {
-    /// The oldest record that is kept.
+    /// The oldest record that Kafka retains.
     Beginning,
-    /// What comes from now on.
+    /// The current end: only records added from now on.
     End,
-    /// So many offsets before the end; fewer records where compaction has taken some.
+    /// This many offsets before the end; fewer records if compaction has removed some.
     Last(u32),
     /// The first record whose timestamp is this or later.
     Time(Timestamp),
 }
 
-/// The part of a partition that is to be read.
+/// The offsets of a partition to read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Span {
     /// The topic.
     pub topic: Arc<str>,
     /// The partition.
     pub partition: i32,
-    /// The first offset.
+    /// The first offset to read.
     pub start: i64,
-    /// The offset that the next record would have had when this was asked.
+    /// The log end when the span was determined.
     pub end: i64,
-    /// Milliseconds since 1970: earlier records are left out.
+    /// Milliseconds since 1970; earlier records are skipped.
     not_before: Option<i64>,
 }
 
@@ -83,12 +84,12 @@ impl Span {
     }
 }
 
-/// What comes while reading.
+/// An event of a read.
 #[derive(Debug)]
 pub enum Event {
     /// A record.
     Record(Fetched),
-    /// The cluster cannot be read just now; tried again. A sentence for people.
+    /// The cluster cannot be read at the moment and is retried. The text is for people.
     Trouble(String),
 }
 
@@ -98,7 +99,7 @@ pub struct Consumer {
     bootstrap_servers: String,
 }
 
-/// Keeps the last reason that librdkafka gave, for error messages.
+/// Stores the last reason that librdkafka gave, for error messages.
 #[derive(Default)]
 struct Callbacks(Mutex<Option<(KafkaError, String)>>);
 
@@ -107,11 +108,11 @@ impl ClientContext for Callbacks {
         if error.rdkafka_error_code() == Some(Code::PartitionEOF) {
             return;
         }
-        // What "all brokers are down" says about the cause is less than what came before it.
+        // The previous error says more about the cause than "all brokers are down".
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let reason = match last.take() {
             Some((_, reason)) if error.rdkafka_error_code() == Some(Code::AllBrokersDown) => reason,
-            // What follows counts repeats.
+            // The part after this counts repetitions.
             _ => reason.split(" (after ").next().unwrap_or_default().to_owned(),
         };
         *last = Some((error, reason));
@@ -127,35 +128,35 @@ impl Callbacks {
 }
 
 impl Consumer {
-    /// Creates the client. Brokers are not waited for.
+    /// Creates the client without waiting for brokers.
     ///
     /// # Errors
-    /// When librdkafka refuses a property.
+    /// If librdkafka refuses a property.
     pub fn new(connection: &ClusterConfig) -> anyhow::Result<Self> {
         Self::with(connection, &[])
     }
 
-    /// `forced` stands over the user's properties.
+    /// `forced` overrides the user's properties.
     fn with(connection: &ClusterConfig, forced: &[(&str, &str)]) -> anyhow::Result<Self> {
         let defaults = [
             ("group.id", GROUP),
-            // The start may have fallen under retention since it was asked for.
+            // Retention may have deleted the requested start meanwhile.
             ("auto.offset.reset", "earliest"),
-            // A reader that is slower than the cluster must not fill the memory: for each partition.
+            // Per partition: a reader slower than the cluster must not fill the memory.
             ("queued.max.messages.kbytes", "2048"),
             ("queued.min.messages", "1000"),
-            // librdkafka's in-memory cluster answers a waiting fetch at its end only; half a second is
-            // seen by who watches.
+            // librdkafka's in-memory cluster answers a waiting fetch only when its time is over. A person who
+            // watches notices the default of half a second.
             ("fetch.wait.max.ms", "100"),
-            // A topic that is deleted while we read is missed after this, not after half a minute.
+            // A topic deleted during the read is reported after this time instead of half a minute.
             ("topic.metadata.propagation.max.ms", "5000"),
         ];
         let mut config = connection.client_config(&defaults);
         config.set("enable.auto.commit", "false");
         config.set("enable.auto.offset.store", "false");
         config.set("enable.partition.eof", "true");
-        // What we write is in no transaction. Reading what is committed would end before somebody else's that is open,
-        // as if nothing were behind it. The price: records of one that was aborted are shown, too.
+        // hookstream writes no transactions. `read_committed` would stop before another producer's open transaction
+        // as if no records followed. The price: records of aborted transactions are shown.
         config.set("isolation.level", "read_uncommitted");
         for (name, value) in forced {
             config.set(*name, *value);
@@ -164,10 +165,10 @@ impl Consumer {
         Ok(Self { inner: Arc::new(inner), bootstrap_servers: connection.bootstrap_servers().to_owned() })
     }
 
-    /// The topics that may be seen, with the number of their partitions.
+    /// The topics that are visible to the client, with their partition counts.
     ///
     /// # Errors
-    /// When no broker answers in time, with the last reason that librdkafka gave.
+    /// If no broker answers in time; contains the last reason that librdkafka gave.
     pub async fn topics(&self) -> anyhow::Result<BTreeMap<String, i32>> {
         for _ in 0..TRIES {
             let metadata = self.call(|consumer| consumer.fetch_metadata(None, TRY)).await?;
@@ -184,16 +185,16 @@ impl Consumer {
             }
         }
         Err(anyhow::anyhow!(
-            "no Kafka broker answers at {}{}; see [kafka] of the configuration, or give -X kafka.bootstrap_servers=HOST:PORT",
+            "no Kafka broker answers at {}{}; check [kafka] in the configuration or set -X kafka.bootstrap_servers=HOST:PORT",
             self.bootstrap_servers,
             self.reason()
         ))
     }
 
-    /// Where each of the partitions begins and ends now.
+    /// The current span of each partition from `start` to the log end.
     ///
     /// # Errors
-    /// When the cluster does not answer in time, or not for each of them.
+    /// If the cluster does not answer in time or reports an error for a partition.
     pub async fn spans(&self, partitions: &[(String, i32)], start: Start) -> anyhow::Result<Vec<Span>> {
         let not_before = match start {
             Start::Time(time) if self.is_in_memory().await? => Some(time.as_millisecond()),
@@ -209,7 +210,7 @@ impl Consumer {
         let spans = partitions.iter().zip(ends.into_iter().zip(beginnings));
         Ok(spans
             .map(|((topic, partition), (end, beginning))| {
-                // None is later than the time: the end.
+                // No offset means that no record is as late as the requested time: read from the end.
                 let (end, beginning) = (end.unwrap_or(0), beginning.or(end).unwrap_or(0));
                 let start = match start {
                     Start::Last(count) => beginning.max(end.saturating_sub(i64::from(count))),
@@ -220,22 +221,22 @@ impl Consumer {
             .collect())
     }
 
-    /// librdkafka's in-memory cluster answers every time with the end. It is read from its start,
-    /// then, and what is too early left out: it keeps little.
+    /// librdkafka's in-memory cluster answers a lookup by time with the log end. A read by time therefore
+    /// starts at the beginning there and skips earlier records, which is cheap because it holds little.
     async fn is_in_memory(&self) -> anyhow::Result<bool> {
         let id = self.call(|consumer| consumer.client().fetch_cluster_id(TIMEOUT)).await?;
         Ok(id.is_some_and(|id| id.starts_with(IN_MEMORY)))
     }
 
-    /// Sends what the spans hold, in each partition's order, to `out`. With `bounded`, up to the
-    /// ends as they were, then returns; else it goes on with what is added, for ever. Returns, too,
-    /// when nobody listens any more.
+    /// Sends the records of the spans to `out`, in order within each partition. A `bounded` read returns at
+    /// the spans' ends; otherwise it continues with new records forever. It also returns when the receiver
+    /// is dropped.
     ///
     /// # Errors
-    /// When a topic is gone or may not be read; with `bounded`, when the cluster falls silent.
+    /// If a topic was deleted or may not be read; if `bounded`, also when the cluster sends nothing for too long.
     ///
     /// # Cancellation
-    /// Dropping the future ends the reading; nothing is left behind on the cluster.
+    /// Dropping the future stops the read and leaves nothing behind on the cluster.
     pub async fn read(&self, spans: &[Span], bounded: bool, out: &mpsc::Sender<Event>) -> anyhow::Result<()> {
         let spans: Vec<&Span> = spans.iter().filter(|span| !bounded || span.start < span.end).collect();
         if spans.is_empty() {
@@ -246,50 +247,50 @@ impl Consumer {
             queues.iter().enumerate().map(|(at, queue)| queue.stream().map(move |result| (at, result))),
         );
         let mut open: Vec<Option<&Span>> = spans.into_iter().map(Some).collect();
-        let mut left = open.len();
-        let (mut heard, mut told) = (Instant::now(), None::<Instant>);
-        while left > 0 {
+        let mut remaining = open.len();
+        let (mut last_activity, mut last_trouble) = (Instant::now(), None::<Instant>);
+        while remaining > 0 {
             let event = tokio::select! {
                 Some((at, result)) = records.next() => {
                     let Some(slot) = open.get_mut(at) else { continue };
                     let Some(span) = *slot else { continue };
-                    heard = Instant::now();
+                    last_activity = Instant::now();
                     let (event, done) = step(span, result)?;
                     if bounded && done {
                         *slot = None;
-                        left -= 1;
+                        remaining -= 1;
                     }
                     event.filter(|event| !bounded || !matches!(event, Event::Record(r) if r.offset >= span.end))
                 }
                 result = self.inner.recv() => self.trouble(result),
-                () = tokio::time::sleep_until((heard + STALL).into()), if bounded => {
+                () = tokio::time::sleep_until((last_activity + STALL).into()), if bounded => {
                     anyhow::bail!("Kafka sent nothing for {} s{}", STALL.as_secs(), self.reason())
                 }
             };
             let Some(event) = event else { continue };
             let record = matches!(event, Event::Record(_));
             if !record {
-                if told.is_some_and(|told| told.elapsed() < QUIET) {
+                if last_trouble.is_some_and(|last_trouble| last_trouble.elapsed() < QUIET) {
                     continue;
                 }
-                told = Some(Instant::now());
+                last_trouble = Some(Instant::now());
             }
             if out.send(event).await.is_err() {
                 break;
             }
-            // A slow listener is no silent cluster.
+            // A slow receiver must not count as a silent cluster.
             if record {
-                heard = Instant::now();
+                last_activity = Instant::now();
             }
         }
         Ok(())
     }
 
-    /// Begins to fetch; a queue for each span.
+    /// Starts fetching, with one queue for each span.
     fn assign(&self, spans: &[&Span]) -> anyhow::Result<Vec<StreamPartitionQueue<Callbacks>>> {
         let (mut queues, mut list) = (Vec::with_capacity(spans.len()), TopicPartitionList::new());
         for Span { topic, partition, start, .. } in spans {
-            // Before `assign`, so that nothing comes through the common queue.
+            // Split before `assign`, so that no record arrives in the common queue.
             let queue = self.inner.split_partition_queue(topic, *partition);
             queues.push(queue.with_context(|| format!("{topic} [{partition}] does not exist"))?);
             list.add_partition_offset(topic, *partition, Offset::Offset(*start))?;
@@ -298,32 +299,32 @@ impl Consumer {
         Ok(queues)
     }
 
-    /// What the common queue brings: faults of the whole connection. One of the group is none,
-    /// since nobody joins it and it may well be forbidden.
+    /// Handles the common queue, which carries errors of the whole connection. Group errors are ignored,
+    /// because nobody joins the group and the user may not be authorized for it.
     fn trouble(&self, result: Result<BorrowedMessage<'_>, KafkaError>) -> Option<Event> {
         match result.err()?.rdkafka_error_code()? {
             Code::AllBrokersDown | Code::Authentication => {
-                Some(Event::Trouble(format!("no Kafka broker answers; trying on{}", self.reason())))
+                Some(Event::Trouble(format!("no Kafka broker answers; retrying{}", self.reason())))
             }
             _ => None,
         }
     }
 
-    /// `: why`, or nothing.
+    /// `: reason`, or an empty string.
     fn reason(&self) -> String {
         self.inner.context().last().map(|(_, reason)| format!(": {reason}")).unwrap_or_default()
     }
 
-    /// One offset for each partition, in their order; none where none is as late as a wished time.
+    /// One offset for each partition, in their order; `None` if no record is as late as the requested time.
     async fn offsets(
         &self,
         partitions: &[(String, i32)],
-        wished: Offset,
+        requested: Offset,
     ) -> anyhow::Result<Vec<Option<i64>>> {
-        let found = self.found(partitions, wished).await?;
+        let found = self.lookup(partitions, requested).await?;
         let mut offsets = Vec::with_capacity(partitions.len());
         for (topic, partition) in partitions {
-            let place = || format!("Kafka does not say where {topic} [{partition}] ends");
+            let place = || format!("Kafka does not report the offsets of {topic} [{partition}]");
             let found = found.find_partition(topic, *partition).with_context(place)?;
             found.error().with_context(place)?;
             offsets.push(match found.offset() {
@@ -334,26 +335,25 @@ impl Consumer {
         Ok(offsets)
     }
 
-    /// The same as Kafka tells it, each partition with its own error.
-    async fn found(
+    /// Looks up the offsets; each partition of the result has its own error.
+    async fn lookup(
         &self,
         partitions: &[(String, i32)],
-        wished: Offset,
+        requested: Offset,
     ) -> anyhow::Result<TopicPartitionList> {
         let mut list = TopicPartitionList::with_capacity(partitions.len());
         for (topic, partition) in partitions {
-            list.add_partition_offset(topic, *partition, wished)?;
+            list.add_partition_offset(topic, *partition, requested)?;
         }
-        let found = self.call(move |consumer| consumer.offsets_for_times(list, TIMEOUT)).await?;
-        found.map_err(|error| {
+        let lookup = self.call(move |consumer| consumer.offsets_for_times(list, TIMEOUT)).await?;
+        lookup.map_err(|error| {
             let code = error.rdkafka_error_code();
             let why = code.map_or_else(String::new, |code| format!(": {code}"));
-            anyhow::anyhow!("Kafka does not say where the partitions end{why}")
+            anyhow::anyhow!("Kafka does not report the partitions' offsets{why}")
         })
     }
 
-    /// Runs a blocking call on a thread of its own; meanwhile events are served, so that
-    /// [`Callbacks`] hears of faults.
+    /// Runs a blocking call on a thread of its own. It polls meanwhile, so that [`Callbacks`] receives errors.
     async fn call<T: Send + 'static>(
         &self,
         call: impl FnOnce(&StreamConsumer<Callbacks>) -> T + Send + 'static,
@@ -369,7 +369,7 @@ impl Consumer {
     }
 }
 
-/// What a partition's queue brings, and whether that was the last of the span.
+/// Converts one result of a partition's queue; the flag is true after the last record of the span.
 fn step(
     span: &Span,
     result: Result<BorrowedMessage<'_>, KafkaError>,
@@ -386,15 +386,15 @@ fn step(
     let topic = &span.topic;
     match error.rdkafka_error_code() {
         Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition) => {
-            anyhow::bail!("the topic {topic} is gone")
+            anyhow::bail!("the topic {topic} no longer exists")
         }
         Some(Code::TopicAuthorizationFailed) => {
             anyhow::bail!(
-                "Kafka does not let us read {topic}; grant it with: kafka-acls ... --operation Read"
+                "hookstream is not authorized to read {topic}; grant it with: kafka-acls ... --operation Read"
             )
         }
         Some(code) => {
-            let text = format!("{topic} [{}] cannot be read just now: {code}", span.partition);
+            let text = format!("{topic} [{}] cannot be read at the moment: {code}", span.partition);
             Ok((Some(Event::Trouble(text)), false))
         }
         None => Err(error.into()),

@@ -1,13 +1,12 @@
 //! An in-memory Kafka for `hookstream dev` and for fault tests: librdkafka's mock cluster.
 //!
-//! What it cannot do, so that nobody looks for it: it answers no topic administration (make topics
-//! with [`Embedded::create_topic`]), stamps records with a
-//! constant time, keeps 5 MiB a partition, and Java clients cannot talk to it. A group's first
-//! member waits three seconds for others.
+//! Its limits: it does not answer topic administration (create topics with [`Embedded::create_topic`]), it
+//! stamps records with a constant time, it retains 5 MiB per partition, and Java clients cannot use it. The
+//! first member of a group waits three seconds for others.
 //!
-//! Decision: [`MockCluster`] is not `Send`, so the client that owns the cluster is kept and asked
-//! for it at each call. That client never polls: its log level is the lowest there is, else every
-//! line would stay in its queue.
+//! Decision: [`MockCluster`] is not `Send`, so this stores the client that owns the cluster and gets the
+//! cluster from it at each call. That client never polls: its log level is the lowest, because every log line
+//! would stay in its queue.
 
 use std::time::Duration;
 
@@ -18,22 +17,22 @@ use rdkafka::mocking::MockCluster;
 pub use rdkafka::types::RDKafkaRespErr;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaType};
 
-/// One broker: enough for what clients see, and a forwarder needs only one address.
+/// One broker suffices for clients, and a forwarder then needs only one address.
 const BROKERS: &str = "1";
 
-/// librdkafka's word for "each broker".
+/// librdkafka's broker id for "each broker".
 const ALL: i32 = -1;
 
-/// A Kafka cluster of one broker inside this process, on a free port of 127.0.0.1. Gone when dropped.
+/// A Kafka cluster of one broker inside this process, on a free port of 127.0.0.1. It stops when dropped.
 pub struct Embedded {
     client: Client<DefaultClientContext>,
 }
 
 impl Embedded {
-    /// Starts the cluster; it takes connections when this returns.
+    /// Starts the cluster; it accepts connections when this returns.
     ///
     /// # Errors
-    /// When librdkafka cannot make a client or bind a port.
+    /// If librdkafka cannot create a client or bind a port.
     pub fn start() -> anyhow::Result<Self> {
         let mut config = ClientConfig::new();
         config.set("test.mock.num.brokers", BROKERS).set("client.id", "hookstream-embedded");
@@ -45,7 +44,7 @@ impl Embedded {
         Ok(Self { client })
     }
 
-    /// Where clients find it: `127.0.0.1:PORT`.
+    /// The address for clients: `127.0.0.1:PORT`.
     pub fn bootstrap_servers(&self) -> String {
         self.client.mock_cluster().map(|cluster| cluster.bootstrap_servers()).unwrap_or_default()
     }
@@ -53,58 +52,58 @@ impl Embedded {
     /// Creates a topic.
     ///
     /// # Errors
-    /// When the topic exists, or the name holds a NUL.
+    /// If the topic exists, or the name contains a NUL.
     pub fn create_topic(&self, name: &str, partitions: i32) -> anyhow::Result<()> {
         self.cluster()?
             .create_topic(name, partitions, 1)
-            .with_context(|| format!("cannot create the topic {name} in memory"))
+            .with_context(|| format!("cannot create the topic {name} in the in-memory Kafka"))
     }
 
-    /// Closes each connection and takes no new ones.
+    /// Closes each connection and accepts no new ones.
     ///
     /// # Errors
-    /// When librdkafka refuses.
+    /// If librdkafka refuses.
     pub fn broker_down(&self) -> anyhow::Result<()> {
         Ok(self.cluster()?.broker_down(ALL)?)
     }
 
-    /// Takes connections again.
+    /// Accepts connections again.
     ///
     /// # Errors
-    /// When librdkafka refuses.
+    /// If librdkafka refuses.
     pub fn broker_up(&self) -> anyhow::Result<()> {
         Ok(self.cluster()?.broker_up(ALL)?)
     }
 
-    /// Holds back each answer for `round_trip`, from now on. Zero ends it.
+    /// Delays each answer by `round_trip` from now on. Zero ends the delay.
     ///
     /// # Errors
-    /// When librdkafka refuses.
+    /// If librdkafka refuses.
     pub fn delay(&self, round_trip: Duration) -> anyhow::Result<()> {
         Ok(self.cluster()?.broker_round_trip_time(ALL, round_trip)?)
     }
 
     /// Answers the next produce requests with these errors, one for each request, in this order.
-    /// A retriable one is retried by the producer and meets the next.
+    /// The producer retries after a retriable error and receives the next one.
     ///
     /// # Errors
-    /// When the cluster is gone.
+    /// If the cluster has stopped.
     pub fn fail_produce(&self, errors: &[RDKafkaRespErr]) -> anyhow::Result<()> {
         self.cluster()?.request_errors(RDKafkaApiKey::Produce, errors);
         Ok(())
     }
 
-    /// Takes back what is left of [`Embedded::fail_produce`].
+    /// Discards the remaining errors of [`Embedded::fail_produce`].
     ///
     /// # Errors
-    /// When the cluster is gone.
+    /// If the cluster has stopped.
     pub fn fail_produce_no_more(&self) -> anyhow::Result<()> {
         self.cluster()?.clear_request_errors(RDKafkaApiKey::Produce);
         Ok(())
     }
 
     fn cluster(&self) -> anyhow::Result<MockCluster<'_, DefaultClientContext>> {
-        self.client.mock_cluster().context("the in-memory Kafka is gone")
+        self.client.mock_cluster().context("the in-memory Kafka has stopped")
     }
 }
 
@@ -166,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn it_may_be_shared_between_threads() {
+    fn it_can_be_shared_between_threads() {
         fn shared<T: Send + Sync>() {}
         shared::<Embedded>();
     }
@@ -183,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_topic_has_the_partitions_it_was_made_with_and_is_made_once() {
+    fn a_topic_has_the_partitions_it_was_created_with_and_is_created_once() {
         let kafka = Embedded::start().unwrap();
         kafka.create_topic(TOPIC, 6).unwrap();
         let reader: BaseConsumer =
@@ -204,7 +203,7 @@ mod tests {
         let waiting = send(&producer, "during");
         tokio::pin!(waiting);
         let early = tokio::time::timeout(Duration::from_millis(500), &mut waiting).await;
-        assert!(early.is_err(), "acknowledged by nobody: {early:?}");
+        assert!(early.is_err(), "acknowledged while the broker was down: {early:?}");
 
         kafka.broker_up().unwrap();
         let late = tokio::time::timeout(Duration::from_secs(15), waiting).await;

@@ -1,7 +1,7 @@
-//! Admin calls that librdkafka has and rdkafka does not wrap: the one place where `unsafe` is allowed.
+//! Admin calls of librdkafka that rdkafka does not wrap: the only module in which `unsafe` is allowed.
 //!
-//! `alter` has IncrementalAlterConfigs, `groups` what there is to know of consumer groups. Here stands what
-//! they share: one call and its event, and what of librdkafka's is ours to destroy.
+//! `alter` contains IncrementalAlterConfigs, `groups` the consumer group calls. This file contains what they
+//! share: one call with its event, and ownership of librdkafka's objects.
 #![allow(unsafe_code)]
 
 mod alter;
@@ -22,16 +22,16 @@ use rdkafka::bindings as rd;
 use rdkafka::client::{Client, ClientContext};
 use rdkafka::error::RDKafkaErrorCode as Code;
 
-/// What librdkafka may take over its own bound before it reports.
+/// The time that librdkafka may exceed its own time limit before it reports.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// What a call is made with.
+/// The options of an admin call.
 type Options = Owned<rd::rd_kafka_AdminOptions_t>;
 
-/// What librdkafka answers.
+/// The result event of an admin call.
 type Event = Owned<rd::rd_kafka_event_t>;
 
-/// The options of one call, with its bound.
+/// Creates the options of one call, with its time limit.
 fn options<C: ClientContext>(
     client: &Client<C>,
     operation: rd::rd_kafka_admin_op_t,
@@ -45,13 +45,13 @@ fn options<C: ClientContext>(
         let (none, bound) = (ptr::null_mut(), milliseconds(timeout));
         rd::rd_kafka_AdminOptions_set_request_timeout(options.ptr(), bound, none, 0)
     };
-    anyhow::ensure!(Code::from(code) == Code::NoError, "librdkafka refuses the bound of an admin call");
+    anyhow::ensure!(Code::from(code) == Code::NoError, "librdkafka refuses the time limit of an admin call");
     Ok(options)
 }
 
-/// Makes one call, which puts its event into the queue that it is given, and waits for that. Blocks, for
-/// `timeout` and a little more at most.
-fn ask<C: ClientContext>(
+/// Makes one call, which puts its event into the given queue, and waits for that event. Blocks for little
+/// more than `timeout` at most.
+fn call_admin<C: ClientContext>(
     client: &Client<C>,
     timeout: Duration,
     call: impl FnOnce(*mut rd::rd_kafka_t, *mut rd::rd_kafka_queue_t),
@@ -60,14 +60,14 @@ fn ask<C: ClientContext>(
     let queue = unsafe { rd::rd_kafka_queue_new(client.native_ptr()) };
     let queue = Owned::new(queue, rd::rd_kafka_queue_destroy)?;
     call(client.native_ptr(), queue.ptr());
-    // SAFETY: the queue is alive; the event, if one comes, is ours to destroy.
+    // SAFETY: the queue is alive; the caller owns the event, if one arrives.
     let event = unsafe { rd::rd_kafka_queue_poll(queue.ptr(), milliseconds(timeout + GRACE)) };
     Owned::new(event, rd::rd_kafka_event_destroy).context("no Kafka broker answers")
 }
 
-/// Why the whole call failed, if it did, in librdkafka's words.
+/// Why the complete call failed, if it did, in librdkafka's words.
 fn fault(event: &Event) -> Option<(Code, String)> {
-    // SAFETY: the event is alive; its text lives as long.
+    // SAFETY: the event is alive; its text lives as long as the event.
     let (code, text) = unsafe {
         (rd::rd_kafka_event_error(event.ptr()), owned(rd::rd_kafka_event_error_string(event.ptr())))
     };
@@ -75,38 +75,38 @@ fn fault(event: &Event) -> Option<(Code, String)> {
     (code != Code::NoError).then_some((code, text))
 }
 
-/// Of an event of another kind there is no result.
-const OTHER: &str = "librdkafka answers something else than was asked";
+/// The error for an event of another type, which has no result.
+const OTHER: &str = "librdkafka returned an event of an unexpected type";
 
 fn milliseconds(duration: Duration) -> i32 {
     i32::try_from(duration.as_millis()).unwrap_or(i32::MAX)
 }
 
-/// A copy of librdkafka's text; empty for null.
+/// Copies a text of librdkafka; returns an empty string for null.
 ///
 /// # Safety
-/// `text` is null, or ends with a zero and is alive during the call.
+/// `text` is null, or is terminated by NUL and alive during the call.
 unsafe fn owned(text: *const c_char) -> String {
     if text.is_null() {
         return String::new();
     }
-    // SAFETY: as the caller promises.
+    // SAFETY: the caller guarantees it.
     unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned()
 }
 
-/// What librdkafka gives as a pointer and a number; empty for null.
+/// Converts librdkafka's pair of pointer and count to a slice, which is empty for null.
 ///
 /// # Safety
-/// `first` is null, or points to so many values that live, unchanged, as long as `'a`.
+/// `first` is null, or points to `count` values that live unchanged for `'a`.
 unsafe fn array<'a, T>(first: *const T, count: usize) -> &'a [T] {
     if first.is_null() || count == 0 {
         return &[];
     }
-    // SAFETY: as the caller promises.
+    // SAFETY: the caller guarantees it.
     unsafe { slice::from_raw_parts(first, count) }
 }
 
-/// Something of librdkafka's that is ours to destroy, and never null.
+/// An owned object of librdkafka; the pointer is never null.
 struct Owned<T> {
     pointer: NonNull<T>,
     destroy: unsafe extern "C" fn(*mut T),
@@ -114,7 +114,7 @@ struct Owned<T> {
 
 impl<T> Owned<T> {
     fn new(pointer: *mut T, destroy: unsafe extern "C" fn(*mut T)) -> anyhow::Result<Self> {
-        let pointer = NonNull::new(pointer).context("librdkafka gives nothing")?;
+        let pointer = NonNull::new(pointer).context("librdkafka returned a null pointer")?;
         Ok(Self { pointer, destroy })
     }
 
@@ -125,7 +125,7 @@ impl<T> Owned<T> {
 
 impl<T> Drop for Owned<T> {
     fn drop(&mut self) {
-        // SAFETY: the pointer came from the constructor that belongs to `destroy`, and is dropped once.
+        // SAFETY: the pointer came from the constructor that matches `destroy`, and is dropped once.
         unsafe { (self.destroy)(self.pointer.as_ptr()) }
     }
 }

@@ -1,8 +1,8 @@
-//! How far consumer groups are behind the ends of topics: the measuring, and the judgement of one partition.
+//! Measures how far consumer groups are behind the log ends of topics, and computes the lag of each partition.
 //!
 //! The numbers are those of Kafka's own tool (`kafka-consumer-groups --describe`): log end minus committed
-//! offset, counted in offsets, so that on a compacted topic the records may be fewer. Where Kafka's tool
-//! shows a negative number or a dash, the lag is unknown here, with a word why.
+//! offset, counted in offsets, so that a compacted topic may hold fewer records. If Kafka's tool shows a
+//! negative number or a dash, the lag is unknown here, with a reason.
 //!
 //! No group is joined and nothing is committed.
 
@@ -18,53 +18,53 @@ use super::ffi::{Committed, GroupDescription};
 use super::{Admin, ClusterConfig, Consumer};
 use crate::names;
 
-/// Groups that are asked for their offsets at a time.
+/// The number of groups whose offsets are requested concurrently.
 const AT_ONCE: usize = 8;
 
-/// The bound of reading timestamps, all together.
+/// The total time limit for reading timestamps.
 const READING: Duration = Duration::from_secs(10);
 
-/// What one measurement found.
+/// The result of one measurement.
 #[derive(Debug)]
 pub struct Lag {
-    /// When the last of it was read.
+    /// When the last part of it was read.
     pub measured: Timestamp,
-    /// By name.
+    /// The groups by name.
     pub groups: Vec<GroupLag>,
-    /// How many of the topics exist.
+    /// How many of the requested topics exist.
     pub topics: usize,
-    /// The log end of each partition of the topics, where Kafka tells it.
+    /// The log end of each partition of the topics, if Kafka reports it.
     pub ends: BTreeMap<(String, i32), i64>,
 }
 
-/// One group.
+/// The lag of one group.
 #[derive(Debug)]
 pub struct GroupLag {
-    /// Its name.
+    /// The group's name.
     pub name: String,
-    /// What it is like; `None` where Kafka lists no such group.
+    /// State and protocol; `None` if Kafka lists no such group.
     pub group: Option<GroupDescription>,
-    /// All partitions of each topic of which it has committed at least one, in their order; or why there
-    /// are none.
+    /// All partitions, in order, of each topic on which the group has committed at least one offset; or the
+    /// reason why no partition is known.
     pub partitions: Result<Vec<PartitionLag>, GroupLagError>,
 }
 
-/// Why nothing is known of a group.
+/// Why the lag of a group is unknown.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum GroupLagError {
-    /// Kafka lists none of this name.
+    /// Kafka lists no group of this name.
     NoSuchGroup,
-    /// It has committed nothing on our topics.
+    /// It has committed nothing on the topics of the configured sources.
     NothingCommitted,
-    /// Its offsets cannot be read; what Kafka says.
+    /// Its offsets cannot be read; contains Kafka's error.
     Unreadable(String),
 }
 
 impl fmt::Display for GroupLagError {
-    /// Half a sentence.
+    /// A phrase without capital letter and full stop.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoSuchGroup => f.write_str("there is no such group: it was deleted, or never was"),
+            Self::NoSuchGroup => f.write_str("there is no such group: it was deleted or never existed"),
             Self::NothingCommitted => {
                 f.write_str("it has committed nothing on the topics of the configured sources")
             }
@@ -73,137 +73,143 @@ impl fmt::Display for GroupLagError {
     }
 }
 
-/// One partition, for one group.
+/// The lag of one group on one partition.
 #[derive(Debug)]
 pub struct PartitionLag {
     /// The topic.
     pub topic: String,
     /// The partition.
     pub partition: i32,
-    /// The committed offset: that of the first record that is not yet read.
+    /// The committed offset: that of the group's first unread record.
     pub committed: Option<i64>,
-    /// The log end: the offset that the next record gets.
+    /// The log end: the offset of the next record.
     pub end: Option<i64>,
     /// How far the group is behind.
     pub behind: Result<Behind, LagUnknown>,
 }
 
-/// How far behind a log end.
+/// The lag behind the log end.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Behind {
     /// Log end minus committed offset.
     pub records: u64,
-    /// How many of these retention has already deleted, so that the group cannot read them any more.
+    /// How many of these records retention has already deleted, so that the group can no longer read them.
     pub deleted: u64,
-    /// How long ago the first record that is not yet read was written, by its timestamp; 0 where none is
-    /// left. Or half a sentence why it is not known.
+    /// The age of the first unread record, by its timestamp; 0 if there is no unread record. Or a phrase that
+    /// gives the reason why it is unknown.
     pub seconds: Result<f64, String>,
 }
 
 /// Why a lag is unknown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LagUnknown {
-    /// There are records, and where the group will begin is its client's matter.
+    /// The partition has records, and the group's client decides at which one it will begin.
     NothingCommitted,
-    /// The log was made anew since: a topic that was deleted, a cluster that lost its end.
+    /// The log was recreated since: the topic was deleted, or the cluster lost the end of the log.
     PastTheEnd,
-    /// The group has committed on a partition that is not there.
+    /// The group has committed an offset on a partition that does not exist.
     Gone,
-    /// Kafka does not say where the log begins and ends: it may have no leader.
+    /// Kafka does not report the bounds of the log: the partition may have no leader.
     NoEnd,
 }
 
 impl LagUnknown {
-    /// Half a sentence.
+    /// A phrase without capital letter and full stop.
     pub fn why(self) -> &'static str {
         match self {
             Self::NothingCommitted => "nothing committed",
-            Self::PastTheEnd => "committed past the log end: the topic was made anew",
-            Self::Gone => "the partition is gone",
-            Self::NoEnd => "Kafka does not tell the log end",
+            Self::PastTheEnd => "committed past the log end: the topic was recreated",
+            Self::Gone => "the partition no longer exists",
+            Self::NoEnd => "Kafka does not report the log end",
         }
     }
 }
 
-/// The judgement of one partition: the offset of its first record that is not yet read, if there is one.
-struct Judged {
+/// A group's position in one partition; `unread` is the offset of its first unread record, if there is one.
+struct Position {
     records: u64,
     deleted: u64,
     unread: Option<i64>,
 }
 
-/// `log` is start and end.
-fn judge(committed: Option<i64>, log: Option<(i64, i64)>) -> Result<Judged, LagUnknown> {
+/// `log` is the pair of log start and log end.
+fn position_of(committed: Option<i64>, log: Option<(i64, i64)>) -> Result<Position, LagUnknown> {
     let (start, end) = log.ok_or(LagUnknown::NoEnd)?;
     let count = |from: i64, to: i64| u64::try_from(to.saturating_sub(from)).unwrap_or(0);
     match committed {
-        None if start >= end => Ok(Judged { records: 0, deleted: 0, unread: None }),
+        None if start >= end => Ok(Position { records: 0, deleted: 0, unread: None }),
         None => Err(LagUnknown::NothingCommitted),
         Some(committed) if committed > end => Err(LagUnknown::PastTheEnd),
         Some(committed) => {
             let next = committed.max(start);
             let unread = (next < end).then_some(next);
-            Ok(Judged { records: count(committed, end), deleted: count(committed, start.min(end)), unread })
+            Ok(Position { records: count(committed, end), deleted: count(committed, start.min(end)), unread })
         }
     }
 }
 
-/// Measures. It holds two clients, so make one and keep it.
+/// Measures lag. It holds two clients, so create one and reuse it.
 pub struct Meter {
     consumer: Consumer,
     admin: Admin,
 }
 
 impl Meter {
-    /// Creates the clients. Brokers are not waited for.
+    /// Creates the clients without waiting for brokers.
     ///
     /// # Errors
-    /// When librdkafka refuses a property.
+    /// If librdkafka refuses a property.
     pub fn new(connection: &ClusterConfig) -> anyhow::Result<Self> {
         Ok(Self { consumer: Consumer::for_lag(connection)?, admin: Admin::new(connection)? })
     }
 
-    /// Measures the groups that the patterns name (`*` stands for anything), without any all groups, on the
-    /// topics. A group without an offset on these is left out, unless it was named without a `*`.
+    /// Measures, on the topics, the groups that match a pattern (`*` matches any text), or all groups if there
+    /// is no pattern. A group without a committed offset on the topics is omitted, unless it was named without a `*`.
     ///
     /// # Errors
-    /// When the cluster does not answer in time. What of one group or one partition cannot be read is
-    /// unknown instead.
+    /// If the cluster does not answer in time. A group or partition that cannot be read is reported as unknown
+    /// instead.
     pub async fn measure(&self, topics: &[String], patterns: &[String]) -> anyhow::Result<Lag> {
-        // First, since its error says most about a cluster that is not there.
-        let there = self.consumer.topics().await?;
-        let ours: BTreeSet<&String> = topics.iter().collect();
-        let existing = there.into_iter().filter(|(topic, _)| ours.contains(topic)).collect::<Vec<_>>();
+        // First, because its error explains an unreachable cluster best.
+        let existing = self.consumer.topics().await?;
+        let configured: BTreeSet<&String> = topics.iter().collect();
+        let existing =
+            existing.into_iter().filter(|(topic, _)| configured.contains(topic)).collect::<Vec<_>>();
         let places = existing.iter().flat_map(|(topic, count)| (0..*count).map(|n| (topic.clone(), n)));
         let places: Vec<(String, i32)> = places.collect();
         let mut listed = self.list().await?;
-        // Before the ends: the other way round, what is committed meanwhile would seem to be past them.
-        let committed = self.committed(chosen(patterns, &listed)).await?;
+        // Before the log ends: in the other order, offsets committed meanwhile would seem to be past the end.
+        let committed = self.committed(select_groups(patterns, &listed)).await?;
         let bounds = self.consumer.bounds(&places).await?;
 
         let mut unread = BTreeSet::new();
-        let mut judged = Vec::new();
+        let mut position = Vec::new();
         for (name, offsets) in committed {
             let group = listed.remove(&name);
-            let rows = match group {
-                Some(_) => rows(&offsets, &ours, &places, &bounds),
+            let partition_rows = match group {
+                Some(_) => partition_rows(&offsets, &configured, &places, &bounds),
                 None => Err(GroupLagError::NoSuchGroup),
             };
-            if matches!(rows, Err(GroupLagError::NoSuchGroup | GroupLagError::NothingCommitted))
+            if matches!(partition_rows, Err(GroupLagError::NoSuchGroup | GroupLagError::NothingCommitted))
                 && !patterns.contains(&name)
             {
                 continue;
             }
-            for row in rows.iter().flatten() {
+            for row in partition_rows.iter().flatten() {
                 unread.extend(row.unread());
             }
-            judged.push((name, group, rows));
+            position.push((name, group, partition_rows));
         }
         let firsts = self.consumer.firsts(unread, READING).await?;
         let measured = Timestamp::now();
-        let groups = judged.into_iter().map(|(name, group, rows)| {
+        let groups = position.into_iter().map(|(name, group, partition_rows)| {
             let finish = |row: PartitionRow| row.finish(&firsts, measured);
-            GroupLag { name, group, partitions: rows.map(|rows| rows.into_iter().map(finish).collect()) }
+            GroupLag {
+                name,
+                group,
+                partitions: partition_rows
+                    .map(|partition_rows| partition_rows.into_iter().map(finish).collect()),
+            }
         });
         let groups = groups.collect();
         let ends = bounds.into_iter().map(|(place, (_, end))| (place, end)).collect();
@@ -220,46 +226,46 @@ impl Meter {
     }
 
     async fn committed(&self, groups: BTreeSet<String>) -> anyhow::Result<BTreeMap<String, Committed>> {
-        let asked = stream::iter(groups).map(async |group| {
+        let requests = stream::iter(groups).map(async |group| {
             let committed = self.consumer.committed(group.clone()).await?;
             anyhow::Ok((group, committed))
         });
-        asked.buffer_unordered(AT_ONCE).try_collect().await
+        requests.buffer_unordered(AT_ONCE).try_collect().await
     }
 }
 
-/// Those that fit a pattern, and those that are named without a `*`, whether they are there or not.
-fn chosen(patterns: &[String], listed: &BTreeMap<String, GroupDescription>) -> BTreeSet<String> {
+/// The listed groups that match a pattern, and all groups named without a `*`, listed or not.
+fn select_groups(patterns: &[String], listed: &BTreeMap<String, GroupDescription>) -> BTreeSet<String> {
     if patterns.is_empty() {
         return listed.keys().cloned().collect();
     }
-    let fits = |name: &&String| patterns.iter().any(|pattern| names::matches(pattern, name));
+    let matches_pattern = |name: &&String| patterns.iter().any(|pattern| names::matches(pattern, name));
     let named = patterns.iter().filter(|pattern| !pattern.contains('*'));
-    listed.keys().filter(fits).chain(named).cloned().collect()
+    listed.keys().filter(matches_pattern).chain(named).cloned().collect()
 }
 
-/// A partition of a group, before its record is read.
+/// A partition of a group before the timestamp of its first unread record is known.
 struct PartitionRow {
     topic: String,
     partition: i32,
     committed: Option<i64>,
     end: Option<i64>,
-    judged: Result<Judged, LagUnknown>,
+    position: Result<Position, LagUnknown>,
 }
 
 impl PartitionRow {
-    /// The place of the record whose timestamp is wanted.
+    /// The position of the record whose timestamp is needed.
     fn unread(&self) -> Option<TopicPartitionOffset> {
-        let offset = self.judged.as_ref().ok()?.unread?;
+        let offset = self.position.as_ref().ok()?.unread?;
         Some((self.topic.clone(), self.partition, offset))
     }
 
     fn finish(self, firsts: &BTreeMap<TopicPartitionOffset, FirstUnread>, now: Timestamp) -> PartitionLag {
         let first = self.unread().map(|place| firsts.get(&place).cloned());
-        let behind = self.judged.map(|Judged { records, deleted, .. }| {
+        let behind = self.position.map(|Position { records, deleted, .. }| {
             let seconds = match first {
                 None | Some(Some(FirstUnread::Nothing)) => Ok(0.0),
-                // A producer's clock may be ahead of ours.
+                // The producer's clock may be ahead of this one.
                 Some(Some(FirstUnread::At(time))) => Ok((now.as_millisecond() - time).max(0) as f64 / 1000.0),
                 Some(Some(FirstUnread::Unread(why))) => Err(why),
                 Some(None) => Err(String::from("the record was not read")),
@@ -271,35 +277,36 @@ impl PartitionRow {
     }
 }
 
-/// All partitions of the topics on which the group has committed something.
-fn rows(
+/// All partitions of the topics on which the group has committed an offset.
+fn partition_rows(
     offsets: &Committed,
-    ours: &BTreeSet<&String>,
-    there: &[(String, i32)],
+    configured: &BTreeSet<&String>,
+    existing: &[(String, i32)],
     bounds: &BTreeMap<(String, i32), (i64, i64)>,
 ) -> Result<Vec<PartitionRow>, GroupLagError> {
     use rdkafka::error::RDKafkaErrorCode::GroupIdNotFound;
 
     let offsets = match offsets {
         Ok(offsets) => offsets,
-        // Also what Kafka says of a group of another kind, which commits no offsets: a share group.
+        // Kafka also answers this for groups of another type that commit no offsets: share groups.
         Err(GroupIdNotFound) => return Err(GroupLagError::NothingCommitted),
         Err(code) => return Err(GroupLagError::Unreadable(code.to_string())),
     };
     let topics: BTreeSet<&String> =
-        offsets.keys().map(|(topic, _)| topic).filter(|topic| ours.contains(topic)).collect();
+        offsets.keys().map(|(topic, _)| topic).filter(|topic| configured.contains(topic)).collect();
     if topics.is_empty() {
         return Err(GroupLagError::NothingCommitted);
     }
-    let there: BTreeSet<&(String, i32)> = there.iter().collect();
+    let existing: BTreeSet<&(String, i32)> = existing.iter().collect();
     let committed = offsets.keys();
-    let places: BTreeSet<_> = there.iter().copied().chain(committed).collect();
+    let places: BTreeSet<_> = existing.iter().copied().chain(committed).collect();
     let places = places.into_iter().filter(|(topic, _)| topics.contains(topic));
     let row = |place: &(String, i32)| {
         let (committed, log) = (offsets.get(place).copied(), bounds.get(place).copied());
-        let judged = if there.contains(place) { judge(committed, log) } else { Err(LagUnknown::Gone) };
+        let position =
+            if existing.contains(place) { position_of(committed, log) } else { Err(LagUnknown::Gone) };
         let (topic, partition) = place.clone();
-        PartitionRow { topic, partition, committed, end: log.map(|(_, end)| end), judged }
+        PartitionRow { topic, partition, committed, end: log.map(|(_, end)| end), position }
     };
     Ok(places.map(row).collect())
 }

@@ -1,19 +1,19 @@
-//! Where a key stands: the hash by which Java's clients, and our producer, choose its partition.
+//! The hash by which the Java clients and hookstream's producer choose the partition of a key.
 
 const MIX: u32 = 0x5bd1_e995;
 const SEED: u32 = 0x9747_b28c;
 
-/// The partition of `key` among so many, as Java's default partitioner and librdkafka's
-/// `murmur2_random` choose it. 0 where there are none.
+/// The partition of `key` in a topic of `partitions`, as Java's default partitioner and librdkafka's
+/// `murmur2_random` choose it. 0 if the topic has no partitions.
 pub fn partition_of(key: &[u8], partitions: i32) -> i32 {
-    // Kafka drops the sign bit, which is not the absolute value.
+    // Kafka clears the sign bit, which differs from the absolute value.
     let positive = (murmur2(key) & 0x7fff_ffff).cast_signed();
     positive.checked_rem(partitions).unwrap_or(0)
 }
 
 /// MurmurHash2, 32 bits, with Kafka's seed.
 fn murmur2(data: &[u8]) -> u32 {
-    // A key longer than 4 GiB cannot stand in a record; its length would wrap as in Java.
+    // A record cannot have a key longer than 4 GiB; its length would wrap as in Java.
     let mut hash = SEED ^ data.len() as u32;
     let (words, rest) = data.as_chunks::<4>();
     for word in words {
@@ -34,8 +34,8 @@ fn murmur2(data: &[u8]) -> u32 {
 mod tests {
     use super::*;
 
-    /// Made by `org.apache.kafka.common.utils.Utils.murmur2` of kafka-clients 4.3.1, with the
-    /// partition among six.
+    /// Computed with `org.apache.kafka.common.utils.Utils.murmur2` of kafka-clients 4.3.1. The last column is
+    /// the partition in a topic of six.
     const VECTORS: [(&[u8], i32, i32); 13] = [
         (b"", 275_646_681, 3),
         (b"a", -1_563_381_124, 4),
@@ -53,7 +53,7 @@ mod tests {
     ];
 
     #[test]
-    fn a_key_stands_where_javas_client_puts_it() {
+    fn a_key_has_the_partition_that_the_java_client_chooses() {
         for (key, hash, partition) in VECTORS {
             assert_eq!(murmur2(key).cast_signed(), hash, "{key:?}");
             assert_eq!(partition_of(key, 6), partition, "{key:?}");

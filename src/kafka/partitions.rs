@@ -1,5 +1,5 @@
-//! How many partitions each topic has, as the producer's partitioner sees it: with that, the partition of a
-//! record that was not acknowledged is known without asking anybody.
+//! The partition count of each topic, as the producer's partitioner sees it. It gives the partition of a
+//! record that was not acknowledged without a request to Kafka.
 
 use std::collections::HashMap;
 
@@ -7,7 +7,7 @@ use arc_swap::ArcSwap;
 use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-/// The counts by topic. A topic that is not known, or is gone, has none.
+/// The counts by topic. A topic that is unknown or deleted has none.
 #[derive(Debug, Default)]
 pub(super) struct PartitionCounts(ArcSwap<HashMap<String, i32>>);
 
@@ -16,30 +16,31 @@ impl PartitionCounts {
         self.0.load().get(topic).copied()
     }
 
-    /// Takes news of some topics: 0 where one is gone. The others stay as they are.
-    pub(super) fn update<'a>(&self, news: impl IntoIterator<Item = (&'a str, i32)>) {
+    /// Updates the counts of the given topics; 0 removes a topic. The others are unchanged.
+    pub(super) fn update<'a>(&self, changes: impl IntoIterator<Item = (&'a str, i32)>) {
         let old = self.0.load();
-        let news = news.into_iter().filter(|(topic, count)| old.get(*topic).copied().unwrap_or(0) != *count);
-        let news: Vec<_> = news.map(|(topic, count)| (topic.to_owned(), count)).collect();
-        if news.is_empty() {
+        let changes =
+            changes.into_iter().filter(|(topic, count)| old.get(*topic).copied().unwrap_or(0) != *count);
+        let changes: Vec<_> = changes.map(|(topic, count)| (topic.to_owned(), count)).collect();
+        if changes.is_empty() {
             return;
         }
         self.0.rcu(|counts| {
             let mut counts = HashMap::clone(counts);
-            counts.extend(news.iter().cloned());
+            counts.extend(changes.iter().cloned());
             counts.retain(|_, count| *count > 0);
             counts
         });
     }
 }
 
-/// A topic in librdkafka's statistics, of which nothing else is read.
+/// A topic in librdkafka's statistics; its other members are skipped.
 #[derive(Debug, Deserialize)]
 pub(super) struct TopicStatistics {
     pub(super) partitions: Count,
 }
 
-/// How many keys of an object are numbers of partitions; -1 is that of records without one.
+/// The number of partitions in an object keyed by partition; -1 is for records not assigned to one yet.
 #[derive(Debug)]
 pub(super) struct Count(pub(super) i32);
 
@@ -70,13 +71,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn partitions_are_counted_without_that_of_records_that_have_none() {
+    fn partitions_are_counted_without_the_one_of_unassigned_records() {
         let text = r#"{"topic":"a","partitions":{"-1":{"leader":-1},"0":{"leader":1},"1":{"leader":{}}}}"#;
         assert_eq!(serde_json::from_str::<TopicStatistics>(text).unwrap().partitions.0, 2);
     }
 
     #[test]
-    fn a_topic_that_is_gone_has_no_count_and_the_others_keep_theirs() {
+    fn a_deleted_topic_has_no_count_and_the_others_keep_theirs() {
         let counts = PartitionCounts::default();
         counts.update([("a", 6), ("b", 3)]);
         counts.update([("a", 0), ("c", 0)]);

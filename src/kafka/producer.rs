@@ -1,4 +1,4 @@
-//! The idempotent producer: acks=all or nothing.
+//! The idempotent producer, always with acks=all.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -24,30 +24,30 @@ use crate::observe::health::{Health, PartState};
 use crate::observe::metrics::{self, Broker, ProducerQueue};
 use crate::record::Record;
 
-/// Where an acknowledged record stands.
+/// The position of an acknowledged record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ack {
     /// The partition.
     pub partition: i32,
-    /// The offset in it.
+    /// Its offset in the partition.
     pub offset: i64,
 }
 
-/// What the service's own bounds ask of the producer.
+/// Producer settings that follow from the service's own limits.
 #[derive(Clone, Copy, Debug)]
 pub struct Tuning {
-    /// The longest that any delivery waits for Kafka. librdkafka gives a record up a second later:
-    /// its own time-out is an upper bound and never the clock.
+    /// The longest time that a delivery waits for Kafka. librdkafka gives up a record one second later: its
+    /// time-out is only an upper bound, and this budget decides.
     pub kafka_budget: Duration,
     /// The largest record, in bytes.
     pub max_record: usize,
-    /// What may wait in librdkafka, in KiB. Deliveries in flight bound that; this is the wall
-    /// behind them.
+    /// The memory limit of librdkafka's queue, in KiB. The limit of deliveries in flight takes effect
+    /// earlier; this one is the last resort.
     pub queue_kib: u32,
 }
 
-/// Publishes records; cheap to share by reference. Behind it stands one librdkafka producer after
-/// the other, see [`Producer::renew`].
+/// Publishes records; share it by reference. It replaces its librdkafka producer after a fatal error, see
+/// [`Producer::supervise`].
 pub struct Producer {
     pub(super) config: ClientConfig,
     pub(super) current: ArcSwap<ActiveProducer>,
@@ -55,30 +55,30 @@ pub struct Producer {
     clocks: Arc<Clocks>,
 }
 
-/// A producer of librdkafka's, and what it may say about Kafka.
+/// One librdkafka producer, with its reporter of Kafka's health.
 pub(super) struct ActiveProducer {
     pub(super) inner: FutureProducer<Callbacks>,
-    pub(super) voice: HealthReporter,
+    pub(super) reporter: HealthReporter,
 }
 
 impl ActiveProducer {
     pub(super) fn new(
         config: &ClientConfig,
-        voice: HealthReporter,
+        reporter: HealthReporter,
         partitions: Arc<PartitionCounts>,
     ) -> anyhow::Result<Self> {
-        let callbacks = Callbacks { voice: voice.clone(), partitions };
+        let callbacks = Callbacks { reporter: reporter.clone(), partitions };
         let inner = config.create_with_context(callbacks).map_err(refused)?;
-        Ok(Self { inner, voice })
+        Ok(Self { inner, reporter })
     }
 }
 
 pub(super) struct Callbacks {
-    voice: HealthReporter,
+    reporter: HealthReporter,
     partitions: Arc<PartitionCounts>,
 }
 
-/// What is told of librdkafka's statistics. What they say of each partition, some KB once a second, is passed over.
+/// The used part of librdkafka's statistics. The figures of each partition, some KB every second, are skipped.
 #[derive(Deserialize)]
 struct Statistics {
     msg_cnt: u64,
@@ -94,7 +94,7 @@ impl ClientContext for Callbacks {
             Err(error) => return tracing::debug!(%error, "librdkafka's statistics"),
         };
         metrics::queue(ProducerQueue { records: statistics.msg_cnt, bytes: statistics.msg_size });
-        // Bootstrap addresses and the group's coordinator stand there as well, without an id.
+        // Bootstrap addresses and the group coordinator are listed as well, without an id.
         for broker in statistics.brokers.values().filter(|broker| broker.nodeid >= 0) {
             let rtt = broker.rtt.as_ref().filter(|window| window.cnt > 0);
             metrics::broker(Broker {
@@ -107,17 +107,17 @@ impl ClientContext for Callbacks {
         let counts = statistics.topics.iter().map(|(name, topic)| (name.as_str(), topic.partitions.0));
         self.partitions.update(counts);
         if statistics.brokers.values().any(|broker| broker.state == "UP") {
-            self.voice.answers();
+            self.reporter.broker_answered();
         }
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        self.voice.suspect();
-        self.voice.say(|health| match error.rdkafka_error_code() {
+        self.reporter.suspect();
+        self.reporter.report(|health| match error.rdkafka_error_code() {
             Some(RDKafkaErrorCode::AllBrokersDown) if health.kafka.state() == PartState::Ok => {
                 health.kafka.set(PartState::Down, "no broker answers");
             }
-            // These say why no broker answers, as long as none does.
+            // While no broker answers, these codes name the cause.
             Some(
                 RDKafkaErrorCode::Authentication
                 | RDKafkaErrorCode::SSL
@@ -130,10 +130,10 @@ impl ClientContext for Callbacks {
 }
 
 impl Producer {
-    /// Creates the producer. Brokers are not waited for.
+    /// Creates the producer without waiting for brokers.
     ///
     /// # Errors
-    /// When librdkafka refuses a property.
+    /// If librdkafka refuses a property.
     pub fn new(connection: &ClusterConfig, tuning: Tuning, health: Arc<Health>) -> anyhow::Result<Self> {
         let config = Self::config(connection, tuning);
         let partitions = Arc::<PartitionCounts>::default();
@@ -142,23 +142,23 @@ impl Producer {
         Ok(Self { config, current: ArcSwap::from_pointee(live), partitions, clocks })
     }
 
-    /// Every property that librdkafka is given. Public for the benchmarks: what they hold this service
-    /// against publishes with the same settings.
+    /// The complete librdkafka configuration. Public for the benchmarks: the clients that they compare with
+    /// hookstream publish with the same settings.
     pub fn config(connection: &ClusterConfig, tuning: Tuning) -> ClientConfig {
         let defaults = [
-            // 0 more than doubles the processor time of service and broker, 5 adds latency only.
+            // 0 more than doubles the CPU time of service and broker; 5 only adds latency.
             ("linger.ms", "1"),
             ("compression.type", "lz4"),
             ("statistics.interval.ms", "1000"),
         ];
         let mut config = connection.client_config(&defaults);
-        // The promise rests on these; the configuration refuses them as properties.
+        // The delivery guarantee depends on these; the configuration refuses them as properties.
         config.set("acks", "all");
         config.set("enable.idempotence", "true");
-        // As the Java clients choose, so that joins and repartitioning agree.
+        // The Java clients' partitioner, so that joins and repartitioning agree.
         config.set("partitioner", "murmur2_random");
         config.set("message.timeout.ms", (tuning.kafka_budget.as_millis() + 1_000).to_string());
-        // Below the budget, so that a missing topic is named as such and not as a time-out.
+        // Below the budget, so that the error for a missing topic names the topic instead of a time-out.
         config.set("topic.metadata.propagation.max.ms", (tuning.kafka_budget.as_millis() / 2).to_string());
         config.set("message.max.bytes", tuning.max_record.to_string());
         config.set("queue.buffering.max.kbytes", tuning.queue_kib.to_string());
@@ -170,10 +170,10 @@ impl Producer {
     }
 
     /// Hands the record to librdkafka now and returns its acknowledgement as a future. Its Kafka timestamp
-    /// is that of now, see [`Clocks::stamp`]; the receipt is in its headers and its value.
+    /// is the current time, see [`Clocks::stamp`]; the time of receipt is in its headers and its value.
     ///
     /// # Errors
-    /// At once when librdkafka's queue is full or refuses the record; later what Kafka says.
+    /// Immediately if librdkafka's queue is full or librdkafka refuses the record; later the error from Kafka.
     ///
     /// # Cancellation
     /// The future owns nothing: dropping it does not recall the record, which may or may not be
@@ -194,16 +194,16 @@ impl Producer {
             .headers(headers);
         let live = self.live();
         let ack = live.inner.send_result(message).map_err(|(error, _)| {
-            live.is_lost();
+            live.check_fatal();
             PublishError::at_once(&error)
         })?;
         Ok(async move {
             match ack.await {
-                // librdkafka takes a record for written when Kafka acknowledged a later one, and then has
-                // no offset for it. In a partition that is just being made, that was seen to be wrong:
-                // the first record was not there. Another try costs a duplicate at most.
+                // librdkafka counts a record as written if Kafka acknowledged a later one, and then has no offset for
+                // it. This was wrong in a partition that was just being created: the first record was missing.
+                // Another attempt costs at most a duplicate.
                 Ok(Ok(delivered)) if delivered.offset < 0 => {
-                    Err(PublishError::unanswered("Kafka acknowledged a later record, and not this one"))
+                    Err(PublishError::unanswered("Kafka acknowledged a later record but not this one"))
                 }
                 Ok(Ok(delivered)) => {
                     if let KafkaTimestamp::LogAppendTime(ms) = delivered.timestamp {
@@ -217,42 +217,41 @@ impl Producer {
                     }
                     Err(PublishError::from(&error))
                 }
-                Err(_) => Err(PublishError::unanswered("the producer is gone")),
+                Err(_) => Err(PublishError::unanswered("the producer was dropped")),
             }
         })
     }
 
-    /// The partition that the record's key has, and how many its topic has; `None` while that is not known.
+    /// The partition of the record's key and the topic's partition count; `None` while the count is unknown.
     pub fn place_of(&self, record: &Record) -> Option<(i32, i32)> {
         let count = self.partitions.get(record.topic())?;
         Some((partition_of(record.key().as_bytes(), count), count))
     }
 
-    /// The partition alone.
+    /// Only the partition of [`Producer::place_of`].
     pub fn partition_of(&self, record: &Record) -> Option<i32> {
         self.place_of(record).map(|(partition, _)| partition)
     }
 
-    /// Whether any broker answers within `timeout`; `health` hears of it. Blocks. Without traffic
-    /// nothing else would make librdkafka connect again.
+    /// Sets `health` to Ok if a broker answers within `timeout`. Blocks. Without traffic, nothing else makes
+    /// librdkafka reconnect.
     pub fn probe(&self, timeout: Duration) {
         let live = self.live();
         if live.inner.client().fetch_metadata(None, timeout).is_ok() {
-            live.voice.answers();
+            live.reporter.broker_answered();
         }
     }
 
-    /// A broker has answered somebody else: `health` hears of it, unless this producer could do
-    /// nothing with it.
+    /// Sets `health` to Ok after a broker answered another client, unless this producer has failed fatally.
     pub fn kafka_answers(&self) {
-        self.live().voice.answers();
+        self.live().reporter.broker_answered();
     }
 
-    /// Asks for the metadata of `topics`, so that the first record of each need not wait for it.
-    /// Blocks up to `timeout` for each.
+    /// Requests the metadata of `topics`, so that the first record of each need not wait for it. Blocks up to
+    /// `timeout` for each topic.
     ///
     /// # Errors
-    /// When no broker answers in time.
+    /// If no broker answers in time.
     pub fn warm_up(&self, topics: &[String], timeout: Duration) -> anyhow::Result<()> {
         for name in topics {
             let live = self.live();
@@ -264,10 +263,10 @@ impl Producer {
         Ok(())
     }
 
-    /// Waits up to `timeout` until nothing is in flight. Blocks.
+    /// Waits up to `timeout` until no record is in flight. Blocks.
     ///
     /// # Errors
-    /// When records are still in flight then.
+    /// If records are still in flight then.
     pub fn flush(&self, timeout: Duration) -> anyhow::Result<()> {
         self.live().inner.flush(timeout).context("records are still in flight")
     }

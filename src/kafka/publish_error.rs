@@ -1,16 +1,16 @@
-//! The one table from Kafka's errors to what they mean for a record.
+//! The table of Kafka errors and what each means for a record.
 //!
 //! ```text
-//! never      the same record can never pass                    dead letter; a row of the spool is parked
-//! limit      the topic does not take this record as it is set  spool; the row is tried again by itself
-//! again      nothing about record, topic or Kafka              spool, and tried again at once
-//! partition  the record's partition is out now                 spool, and so its next ones
-//! topic      the whole topic is out now                        likewise
-//! cluster    nothing can be published now                      all to the spool
+//! never      Kafka can never accept this record                dead letter; a spool row is parked
+//! limit      the topic's configuration refuses the record      spool; the row is retried automatically
+//! again      no fault of the record, the topic or Kafka        spool, and retried at once
+//! partition  the record's partition is unavailable             spool, as are its next records
+//! topic      the complete topic is unavailable                 likewise
+//! cluster    nothing can be published                          all deliveries go to the spool
 //! ```
 //!
-//! Rights, clocks and limits can be changed by an operator: none of them is "never". A code that is not
-//! in the table is an outage of its partition.
+//! Operators can change authorizations, clocks and limits, so none of those errors is "never". A code missing
+//! from the table counts as an outage of its partition.
 
 use std::borrow::Cow;
 
@@ -19,30 +19,29 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 /// Why a record was not acknowledged.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PublishError {
-    /// Kafka will never take this record; another try cannot help.
-    #[error("Kafka refuses the record for good: {0}")]
+    /// Kafka will never accept this record; retrying cannot help.
+    #[error("Kafka refuses the record permanently: {0}")]
     Refused(Cow<'static, str>),
-    /// The topic does not take this record as long as it is configured as it is. Others may pass.
-    #[error("the topic does not take the record now: {0}")]
+    /// The topic's current configuration refuses this record. Other records may pass.
+    #[error("the topic's configuration refuses the record: {0}")]
     Limit(Cow<'static, str>),
-    /// Our own queue for the producer is full: nothing was handed over, and it says nothing about
-    /// Kafka or the topic.
+    /// The producer's local queue is full: nothing was handed over, and Kafka and the topic may be healthy.
     #[error("the producer's queue is full")]
     QueueFull,
-    /// Not now, or nobody knows: the record may or may not have been written.
+    /// Temporarily not possible, or unknown: the record may or may not have been written.
     #[error("{why}")]
     Unavailable {
-        /// What else is out.
+        /// What else is unavailable.
         reach: Reach,
-        /// The cause, and what to do if somebody can do something.
+        /// The cause, and what an operator can do about it.
         why: Cow<'static, str>,
     },
 }
 
-/// What is out when a record was not acknowledged.
+/// The scope of an outage that kept a record from being acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reach {
-    /// Nothing else, for all we know.
+    /// Nothing else, as far as is known.
     Record,
     /// The partition of the record's key.
     Partition,
@@ -52,7 +51,7 @@ pub enum Reach {
     Cluster,
 }
 
-/// What a code means.
+/// The class of an error code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ErrorClass {
     Never,
@@ -66,119 +65,128 @@ use Reach::{Cluster, Partition, Topic};
 
 const AGAIN: ErrorClass = Out(Reach::Record);
 
-/// Each code that a produce can end in, and what is to be said of it.
+/// Each code that a produce request can end with, its class and its description.
 const TABLE: &[(Code, ErrorClass, &str)] = &[
-    // The broker's own check of the record: its key, its format. No setting of ours or of the topic changes it.
-    (Code::InvalidRecord, Never, "the broker finds the record itself invalid"),
-    // `max.message.bytes` and `segment.bytes` are the topic's, and a batch may meet them where each of its
-    // records alone would not.
+    // The broker's own check of the record's key and format. No setting of hookstream or of the topic changes it.
+    (Code::InvalidRecord, Never, "the broker considers the record itself invalid"),
+    // `max.message.bytes` and `segment.bytes` are topic settings. A batch may exceed them although each of
+    // its records would pass alone.
     (
         Code::MessageSizeTooLarge,
         Limit,
-        "larger than max.message.bytes; `hookstream provision` shows the topic's",
+        "larger than max.message.bytes; `hookstream provision` shows the topic's value",
     ),
-    (Code::MessageBatchTooLarge, Limit, "larger than segment.bytes of the topic; raise it"),
-    // Ours.
+    (Code::MessageBatchTooLarge, Limit, "larger than the topic's segment.bytes; raise it"),
+    // The producer's local queue.
     (Code::QueueFull, ErrorClass::QueueFull, ""),
-    // Of another record of the batch, or of a producer that is being replaced.
-    (Code::InvalidDifferentRecord, AGAIN, "another record of its batch was invalid"),
+    // Caused by another record of the batch, or by a producer that is being replaced.
+    (Code::InvalidDifferentRecord, AGAIN, "another record of its batch is invalid"),
     (Code::PurgeQueue, AGAIN, "purged from the producer's queue"),
-    (Code::PurgeInflight, AGAIN, "purged on its way"),
-    (Code::Retry, AGAIN, "to be tried again"),
+    (Code::PurgeInflight, AGAIN, "purged in flight"),
+    (Code::Retry, AGAIN, "must be retried"),
     (Code::Interrupted, AGAIN, "interrupted"),
-    // Rights, clocks, rules of the topic; a topic that is gone may come back.
-    (Code::TopicAuthorizationFailed, Out(Topic), "not authorized: grant Write on the topic to our user"),
+    // Authorizations, clocks and rules of the topic; a deleted topic may be created again.
+    (
+        Code::TopicAuthorizationFailed,
+        Out(Topic),
+        "not authorized: grant Write on the topic to hookstream's user",
+    ),
     (
         Code::InvalidTimestamp,
         Out(Topic),
-        "the broker refuses the time: compare the clocks, and message.timestamp.*",
+        "the broker refuses the timestamp: compare the clocks, and message.timestamp.*",
     ),
     (Code::PolicyViolation, Out(Topic), "a policy of the cluster refuses it"),
     (Code::UnknownTopic, Out(Topic), "the topic does not exist"),
-    (Code::UnknownTopicOrPartition, Out(Topic), "the topic does not exist, or we may not see it"),
+    (
+        Code::UnknownTopicOrPartition,
+        Out(Topic),
+        "the topic does not exist, or hookstream may not describe it",
+    ),
     (Code::UnknownTopicId, Out(Topic), "the topic was deleted"),
     (Code::InvalidTopic, Out(Topic), "the brokers refuse the topic's name"),
     (Code::InvalidRequiredAcks, Out(Topic), "the brokers refuse acks=all"),
     (Code::UnsupportedForMessageFormat, Out(Topic), "the topic's message format is too old"),
     (Code::UnsupportedCompressionType, Out(Topic), "the brokers do not know compression.type"),
-    (Code::ThrottlingQuotaExceeded, Out(Topic), "a quota of the cluster is used up"),
+    (Code::ThrottlingQuotaExceeded, Out(Topic), "a quota of the cluster is exceeded"),
     // The partition has no leader that can acknowledge.
     (Code::NotEnoughReplicas, Out(Partition), "fewer replicas in sync than min.insync.replicas"),
     (Code::NotEnoughReplicasAfterAppend, Out(Partition), "fewer replicas in sync than min.insync.replicas"),
-    (Code::ISRInsufficient, Out(Partition), "fewer replicas in sync than are asked for"),
+    (Code::ISRInsufficient, Out(Partition), "fewer replicas in sync than required"),
     (Code::LeaderNotAvailable, Out(Partition), "the partition has no leader"),
     (Code::NotLeaderForPartition, Out(Partition), "the partition has another leader"),
-    (Code::ReplicaNotAvailable, Out(Partition), "a replica is not there"),
+    (Code::ReplicaNotAvailable, Out(Partition), "a replica is not available"),
     (Code::EligibleLeadersNotAvailable, Out(Partition), "no replica may lead the partition"),
     (Code::FencedLeaderEpoch, Out(Partition), "the partition has a newer leader"),
-    (Code::UnknownLeaderEpoch, Out(Partition), "the leader is behind what we know"),
+    (Code::UnknownLeaderEpoch, Out(Partition), "the leader has older metadata than the producer"),
     (Code::UnknownPartition, Out(Partition), "the topic has no such partition"),
     (Code::KafkaStorageError, Out(Partition), "a disk of the leader has failed"),
     (Code::LogDirNotFound, Out(Partition), "a disk of the leader has failed"),
-    // Its leader does not answer.
+    // The partition's leader does not answer.
     (Code::MessageTimedOut, Out(Partition), "its leader did not acknowledge in time"),
     (Code::OperationTimedOut, Out(Partition), "its leader did not answer in time"),
-    (Code::TimedOutQueue, Out(Partition), "its leader took nothing in time"),
-    (Code::RequestTimedOut, Out(Partition), "its replicas did not have it in time"),
+    (Code::TimedOutQueue, Out(Partition), "its leader accepted nothing in time"),
+    (Code::RequestTimedOut, Out(Partition), "its replicas did not copy it in time"),
     (Code::BrokerTransportFailure, Out(Partition), "the connection to its leader broke"),
     (Code::NetworkException, Out(Partition), "the connection to its leader broke"),
-    (Code::BrokerNotAvailable, Out(Partition), "its leader is not there"),
-    (Code::UnknownBroker, Out(Partition), "its leader is not known"),
+    (Code::BrokerNotAvailable, Out(Partition), "its leader is not available"),
+    (Code::UnknownBroker, Out(Partition), "its leader is unknown"),
     (Code::Resolve, Out(Partition), "its leader's name does not resolve"),
     (Code::SSL, Out(Partition), "TLS with its leader failed"),
     (Code::BrokerDestroy, Out(Partition), "its leader's connection was closed"),
     (Code::DestroyBroker, Out(Partition), "its leader's connection was closed"),
-    // Damaged on the way, or the idempotent producer's count: where it cannot go on, it says so by `Fatal`.
-    (Code::InvalidMessage, Out(Partition), "damaged on the way to the broker"),
+    // Damaged in transit, or a sequence error of the idempotent producer, which reports `Fatal` if it cannot continue.
+    (Code::InvalidMessage, Out(Partition), "damaged in transit to the broker"),
     (Code::BadMessage, Out(Partition), "the broker's answer cannot be read"),
-    (Code::OutOfOrderSequenceNumber, Out(Partition), "the producer lost count"),
-    (Code::DuplicateSequenceNumber, Out(Partition), "the producer lost count"),
+    (Code::OutOfOrderSequenceNumber, Out(Partition), "the producer's sequence numbers are out of order"),
+    (Code::DuplicateSequenceNumber, Out(Partition), "the producer's sequence numbers are out of order"),
     (Code::UnknownProducerId, Out(Partition), "the broker has forgotten the producer"),
     (Code::InvalidProducerEpoch, Out(Partition), "the broker has forgotten the producer"),
     // Nothing can be published.
-    (Code::Fatal, Out(Cluster), "the producer can do no more"),
+    (Code::Fatal, Out(Cluster), "the producer has failed fatally"),
     (Code::AllBrokersDown, Out(Cluster), "no broker answers"),
     (
         Code::ClusterAuthorizationFailed,
         Out(Cluster),
-        "not authorized: grant IdempotentWrite on the cluster to our user",
+        "not authorized: grant IdempotentWrite on the cluster to hookstream's user",
     ),
-    (Code::Authentication, Out(Cluster), "the brokers refuse our credentials"),
-    (Code::SaslAuthenticationFailed, Out(Cluster), "the brokers refuse our credentials"),
+    (Code::Authentication, Out(Cluster), "the brokers refuse hookstream's credentials"),
+    (Code::SaslAuthenticationFailed, Out(Cluster), "the brokers refuse hookstream's credentials"),
     (Code::UnsupportedSASLMechanism, Out(Cluster), "the brokers do not know sasl.mechanism"),
-    (Code::IllegalSASLState, Out(Cluster), "the brokers ask for other credentials"),
+    (Code::IllegalSASLState, Out(Cluster), "the brokers require different credentials"),
     (Code::UnsupportedVersion, Out(Cluster), "the brokers are too old, or too new"),
     (Code::UnsupportedFeature, Out(Cluster), "the brokers are too old"),
     (Code::Fenced, Out(Cluster), "the producer was fenced"),
     (Code::ProducerFenced, Out(Cluster), "the producer was fenced"),
-    (Code::GaplessGuarantee, Out(Cluster), "the producer can do no more"),
-    (Code::State, Out(Cluster), "the producer can do no more"),
-    (Code::Inconsistent, Out(Cluster), "the producer can do no more"),
+    (Code::GaplessGuarantee, Out(Cluster), "the producer has failed fatally"),
+    (Code::State, Out(Cluster), "the producer has failed fatally"),
+    (Code::Inconsistent, Out(Cluster), "the producer has failed fatally"),
 ];
 
 impl PublishError {
-    /// The partition of the record's key is out, or nobody knows.
+    /// The partition of the record's key is unavailable, or the outcome is unknown.
     pub fn unanswered(why: &'static str) -> Self {
         Self::Unavailable { reach: Partition, why: why.into() }
     }
 
-    /// What librdkafka says at once, when it is handed the record: too large is there too large for
-    /// `message.max.bytes`, which is ours and larger than any record should be.
+    /// librdkafka's error on handing over the record. "Too large" then refers to `message.max.bytes`, a
+    /// limit that hookstream sets above the size of any record.
     pub(super) fn at_once(error: &KafkaError) -> Self {
         match error.rdkafka_error_code() {
-            Some(Code::MessageSizeTooLarge) => Self::Refused("larger than any record may be".into()),
+            Some(Code::MessageSizeTooLarge) => {
+                Self::Refused("larger than the largest possible record".into())
+            }
             _ => Self::from(error),
         }
     }
 
-    /// What it reports later.
+    /// An error that librdkafka reports after it accepted the record.
     pub(super) fn from(error: &KafkaError) -> Self {
         let code = error.rdkafka_error_code().unwrap_or(Code::Fail);
         let row = TABLE.iter().find(|(listed, ..)| *listed == code);
-        let (_, verdict, means) =
-            row.copied().unwrap_or((code, Out(Partition), "an error that is not known"));
-        let why = || Cow::from(format!("{code:?}: {means}"));
-        match verdict {
+        let (_, class, description) = row.copied().unwrap_or((code, Out(Partition), "an unknown error"));
+        let why = || Cow::from(format!("{code:?}: {description}"));
+        match class {
             Never => Self::Refused(why()),
             Limit => Self::Limit(why()),
             ErrorClass::QueueFull => Self::QueueFull,
@@ -197,37 +205,37 @@ mod tests {
         PublishError::from(&KafkaError::MessageProduction(code))
     }
 
-    /// All that librdkafka has; the enum itself cannot be iterated.
+    /// All codes of librdkafka; the enum itself cannot be iterated.
     fn all() -> Vec<Code> {
         let codes = (-200..=200).filter_map(|number| RDKafkaRespErr::try_from(number).ok()).map(Code::from);
         codes.filter(|code| !matches!(code, Code::Begin | Code::End | Code::EndAll | Code::NoError)).collect()
     }
 
     #[test]
-    fn k2_every_code_has_its_verdict_and_only_an_invalid_record_is_for_good() {
+    fn k2_every_code_has_its_class_and_only_an_invalid_record_is_permanent() {
         let mut listed = 0;
         assert!(all().len() > 150, "{}", all().len());
         for code in all() {
-            let trouble = later(code);
+            let error = later(code);
             let row = TABLE.iter().find(|(listed, ..)| *listed == code);
             listed += usize::from(row.is_some());
-            match row.map(|(_, verdict, _)| *verdict) {
-                Some(Never) => assert!(matches!(trouble, PublishError::Refused(_)), "{code:?}"),
-                Some(Limit) => assert!(matches!(trouble, PublishError::Limit(_)), "{code:?}"),
-                Some(ErrorClass::QueueFull) => assert_eq!(trouble, PublishError::QueueFull, "{code:?}"),
+            match row.map(|(_, class, _)| *class) {
+                Some(Never) => assert!(matches!(error, PublishError::Refused(_)), "{code:?}"),
+                Some(Limit) => assert!(matches!(error, PublishError::Limit(_)), "{code:?}"),
+                Some(ErrorClass::QueueFull) => assert_eq!(error, PublishError::QueueFull, "{code:?}"),
                 Some(Out(expected)) => {
                     assert!(
-                        matches!(trouble, PublishError::Unavailable { reach, .. } if reach == expected),
+                        matches!(error, PublishError::Unavailable { reach, .. } if reach == expected),
                         "{code:?}"
                     );
                 }
                 None => assert!(
-                    matches!(trouble, PublishError::Unavailable { reach: Partition, .. }),
+                    matches!(error, PublishError::Unavailable { reach: Partition, .. }),
                     "an unknown code is an outage: {code:?}"
                 ),
             }
         }
-        assert_eq!(listed, TABLE.len(), "each row names a code of its own");
+        assert_eq!(listed, TABLE.len(), "each row has a code of its own");
         let never: Vec<Code> =
             all().into_iter().filter(|code| matches!(later(*code), PublishError::Refused(_))).collect();
         assert_eq!(never, [Code::InvalidRecord]);
@@ -253,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn k2c_too_large_is_for_good_where_it_is_our_own_bound_and_else_the_topics_limit() {
+    fn k2c_too_large_is_permanent_for_the_local_limit_and_else_the_topics_limit() {
         let error = KafkaError::MessageProduction(Code::MessageSizeTooLarge);
         assert!(matches!(PublishError::at_once(&error), PublishError::Refused(_)));
         assert!(matches!(PublishError::from(&error), PublishError::Limit(_)));

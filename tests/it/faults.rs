@@ -151,7 +151,7 @@ async fn a_producer_that_can_do_no_more_is_replaced_without_a_restart() {
         answer.is(503, "unavailable", Some("kafka_unavailable"));
         until("the producer to be known as lost", async || {
             let (status, readiness) = service.admin("/readyz").await;
-            status == 503 && readiness.contains("the producer can do no more: OutOfOrder")
+            status == 503 && readiness.contains("the producer has failed fatally: OutOfOrder")
         })
         .await;
         until("a new producer", async || {

@@ -1,22 +1,22 @@
-//! A record, owned.
+//! An owned copy of a consumed record.
 
 use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
 
-/// A record as it stands in its topic. `Debug` shows no payload.
+/// A record as read from its topic. `Debug` shows no payload.
 pub struct Fetched {
     /// The topic.
     pub topic: String,
     /// The partition.
     pub partition: i32,
-    /// The offset in it.
+    /// Its offset in the partition.
     pub offset: i64,
     /// Milliseconds since 1970, if it has a timestamp.
     pub timestamp_ms: Option<i64>,
     /// The key.
     pub key: Option<Vec<u8>>,
-    /// In their order; a name may stand several times.
+    /// The headers in order; a name may occur several times.
     pub headers: Vec<(String, Option<Vec<u8>>)>,
-    /// The value; none in a tombstone.
+    /// The value; `None` in a tombstone.
     pub value: Option<Vec<u8>>,
 }
 

@@ -1,5 +1,5 @@
-//! What lag is measured by: what a group has committed, where a partition ends, and when the first record at or after an offset was written.
-//! Compaction may have taken the one at it.
+//! What lag is computed from: a group's committed offsets, the bounds of a partition, and the timestamp of the
+//! first record at or after an offset, since compaction may have removed the record at the offset itself.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -18,39 +18,39 @@ use crate::kafka::ffi::{self, Committed};
 /// Topic, partition, offset.
 pub(in crate::kafka) type TopicPartitionOffset = (String, i32, i64);
 
-/// The first record at or after a place.
+/// The first record at or after a position.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::kafka) enum FirstUnread {
     /// Its timestamp, in milliseconds since 1970.
     At(i64),
-    /// There is none up to the end.
+    /// No record follows up to the log end.
     Nothing,
-    /// Half a sentence about why it is not known.
+    /// A phrase that says why it is unknown.
     Unread(String),
 }
 
 impl Consumer {
-    /// One that fetches no more than it must for single records.
+    /// Creates a consumer that fetches as little as possible to read single records.
     ///
     /// # Errors
-    /// When librdkafka refuses a property.
+    /// If librdkafka refuses a property.
     pub(in crate::kafka) fn for_lag(connection: &ClusterConfig) -> anyhow::Result<Self> {
         let forced = [
             ("queued.min.messages", "1"),
             ("queued.max.messages.kbytes", "1024"),
-            // From one record of a partition to the next: by default it pauses a second, since that one
-            // record is all that may wait.
+            // The pause between two records of a partition: a second by default, since the queue's limit is one
+            // record.
             ("fetch.queue.backoff.ms", "5"),
-            // A batch that is larger still comes, whole.
+            // A larger batch still arrives completely.
             ("fetch.message.max.bytes", "65536"),
         ];
         Self::with(connection, &forced)
     }
 
-    /// Log start and log end of each partition, where Kafka tells them.
+    /// Log start and log end of each partition for which Kafka reports them.
     ///
     /// # Errors
-    /// When the cluster does not answer in time.
+    /// If the cluster does not answer in time.
     pub(in crate::kafka) async fn bounds(
         &self,
         partitions: &[(String, i32)],
@@ -58,72 +58,72 @@ impl Consumer {
         if partitions.is_empty() {
             return Ok(BTreeMap::new());
         }
-        let starts = self.found(partitions, Offset::Beginning).await?;
-        let ends = self.found(partitions, Offset::End).await?;
-        let told = |list: &TopicPartitionList, topic: &str, partition| {
-            let place = list.find_partition(topic, partition)?;
-            match (place.error(), place.offset()) {
+        let starts = self.lookup(partitions, Offset::Beginning).await?;
+        let ends = self.lookup(partitions, Offset::End).await?;
+        let reported = |list: &TopicPartitionList, topic: &str, partition| {
+            let position = list.find_partition(topic, partition)?;
+            match (position.error(), position.offset()) {
                 (Ok(()), Offset::Offset(offset)) => Some(offset),
                 _ => None,
             }
         };
         let bounds = partitions.iter().filter_map(|(topic, partition)| {
-            let (start, end) = (told(&starts, topic, *partition)?, told(&ends, topic, *partition)?);
+            let (start, end) = (reported(&starts, topic, *partition)?, reported(&ends, topic, *partition)?);
             Some(((topic.clone(), *partition), (start, end)))
         });
         Ok(bounds.collect())
     }
 
-    /// What a group has committed, for whichever topics; it is not joined.
+    /// A group's committed offsets on all topics. This does not join the group.
     ///
     /// # Errors
-    /// When its coordinator does not answer in time.
+    /// If its coordinator does not answer in time.
     pub(in crate::kafka) async fn committed(&self, group: String) -> anyhow::Result<Committed> {
         let consumer = self.inner.clone();
         tokio::task::spawn_blocking(move || ffi::committed(&consumer, &group, super::TIMEOUT)).await?
     }
 
-    /// Reads one record for each of the places, which stand in ascending order. Those of one partition one
-    /// after the other, since it is read from one offset at a time. What `bound` has not been enough for is
-    /// unread.
+    /// Reads one record for each of the positions, which must be in ascending order. Positions of one partition
+    /// are read one after the other, since a partition is read from one offset at a time. Positions that could
+    /// not be read within `bound` are returned as unread.
     ///
     /// # Errors
-    /// When librdkafka refuses to read.
+    /// If librdkafka refuses to read.
     pub(in crate::kafka) async fn firsts(
         &self,
-        places: impl IntoIterator<Item = TopicPartitionOffset>,
+        positions: impl IntoIterator<Item = TopicPartitionOffset>,
         bound: Duration,
     ) -> anyhow::Result<BTreeMap<TopicPartitionOffset, FirstUnread>> {
         let mut rounds = Vec::<Vec<TopicPartitionOffset>>::new();
         let mut before = BTreeMap::<(String, i32), usize>::new();
-        for place in places {
-            let round = before.entry((place.0.clone(), place.1)).or_default();
+        for position in positions {
+            let round = before.entry((position.0.clone(), position.1)).or_default();
             if rounds.len() == *round {
                 rounds.push(Vec::new());
             }
-            rounds.get_mut(*round).into_iter().for_each(|round| round.push(place.clone()));
+            rounds.get_mut(*round).into_iter().for_each(|round| round.push(position.clone()));
             *round += 1;
         }
-        let (until, mut found) = (Instant::now() + bound, BTreeMap::new());
+        let (until, mut firsts) = (Instant::now() + bound, BTreeMap::new());
         for round in rounds {
-            let read = self.round(round, until, &mut found).await;
-            // Else fetching would go on.
-            self.inner.unassign().context("the partitions cannot be left")?;
+            let read = self.round(round, until, &mut firsts).await;
+            // Otherwise fetching would continue.
+            self.inner.unassign().context("the partitions cannot be unassigned")?;
             read?;
         }
-        Ok(found)
+        Ok(firsts)
     }
 
-    /// Places of different partitions, at once.
+    /// Reads positions of different partitions concurrently.
     async fn round(
         &self,
-        places: Vec<TopicPartitionOffset>,
+        positions: Vec<TopicPartitionOffset>,
         until: Instant,
-        found: &mut BTreeMap<TopicPartitionOffset, FirstUnread>,
+        firsts: &mut BTreeMap<TopicPartitionOffset, FirstUnread>,
     ) -> anyhow::Result<()> {
-        let (mut queues, mut list) = (Vec::with_capacity(places.len()), TopicPartitionList::new());
-        for (topic, partition, offset) in &places {
-            // Before `assign`, so that nothing comes through the common queue.
+        let (mut queues, mut list) = (Vec::with_capacity(positions.len()), TopicPartitionList::new());
+        for (topic, partition, offset) in &positions {
+            // Split before `assign`, so that no record arrives in the common queue.
             let queue = self.inner.split_partition_queue(topic, *partition);
             queues.push(queue.with_context(|| format!("{topic} [{partition}] does not exist"))?);
             list.add_partition_offset(topic, *partition, Offset::Offset(*offset))?;
@@ -132,15 +132,15 @@ impl Consumer {
         let mut records = select_all(
             queues.iter().enumerate().map(|(at, queue)| queue.stream().map(move |result| (at, result))),
         );
-        let mut open: Vec<Option<TopicPartitionOffset>> = places.into_iter().map(Some).collect();
-        let mut left = open.len();
-        while left > 0 {
+        let mut open: Vec<Option<TopicPartitionOffset>> = positions.into_iter().map(Some).collect();
+        let mut remaining = open.len();
+        while remaining > 0 {
             tokio::select! {
                 Some((at, result)) = records.next() => {
                     let Some(slot) = open.get_mut(at) else { continue };
                     let first = match result {
-                        // One from before, still in the queue.
-                        Ok(record) if slot.as_ref().is_some_and(|place| record.offset() < place.2) => continue,
+                        // A record before the position, still in the queue.
+                        Ok(record) if slot.as_ref().is_some_and(|position| record.offset() < position.2) => continue,
                         Ok(record) => match record.timestamp().to_millis() {
                             Some(time) => FirstUnread::At(time),
                             None => FirstUnread::Unread("the record has no timestamp".into()),
@@ -151,9 +151,9 @@ impl Consumer {
                             FirstUnread::Unread(code.map_or_else(|| error.to_string(), |code| code.to_string()))
                         }
                     };
-                    if let Some(place) = slot.take() {
-                        found.insert(place, first);
-                        left -= 1;
+                    if let Some(position) = slot.take() {
+                        firsts.insert(position, first);
+                        remaining -= 1;
                     }
                 }
                 _ = self.inner.recv() => {}
@@ -161,7 +161,7 @@ impl Consumer {
             }
         }
         let late = || FirstUnread::Unread(format!("the record was not read in time{}", self.reason()));
-        found.extend(open.into_iter().flatten().map(|place| (place, late())));
+        firsts.extend(open.into_iter().flatten().map(|position| (position, late())));
         Ok(())
     }
 }

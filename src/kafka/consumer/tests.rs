@@ -1,4 +1,4 @@
-//! On librdkafka's in-memory cluster, so without compaction and transactions.
+//! Runs on librdkafka's in-memory cluster, so without compaction and transactions.
 
 use std::time::Instant;
 
@@ -50,11 +50,11 @@ impl Fixture {
         self.consumer.spans(&partitions, start).await.unwrap()
     }
 
-    /// All values of the spans, sorted, once the bounded reading has ended.
+    /// All values of the spans, sorted, after the bounded read has ended.
     async fn values(&self, spans: &[Span]) -> Vec<String> {
         let (sender, mut events) = mpsc::channel(64);
         let read = tokio::time::timeout(Duration::from_secs(20), self.consumer.read(spans, true, &sender));
-        read.await.expect("it ends by itself").unwrap();
+        read.await.expect("the read ends by itself").unwrap();
         drop(sender);
         let mut values = Vec::new();
         while let Some(event) = events.recv().await {
@@ -69,7 +69,7 @@ impl Fixture {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bounded_reading_ends_at_the_end_there_was() {
+async fn a_bounded_read_ends_at_the_end_of_its_spans() {
     let fixture = Fixture::new();
     assert_eq!(fixture.consumer.topics().await.unwrap().values().copied().collect::<Vec<_>>(), [2, 2]);
     assert!(fixture.values(&fixture.spans(Start::Beginning).await).await.is_empty(), "empty partitions");
@@ -85,7 +85,7 @@ async fn a_bounded_reading_ends_at_the_end_there_was() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn reading_begins_where_it_should() {
+async fn a_read_begins_at_its_start() {
     let fixture = Fixture::new();
     for (value, timestamp) in [("a", 1_000), ("b", 2_000), ("c", 3_000)] {
         fixture.send(TOPICS[0], 0, value, timestamp).await;
@@ -105,15 +105,15 @@ async fn reading_begins_where_it_should() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_following_reading_brings_what_is_added_with_all_of_it() {
+async fn an_unbounded_read_returns_new_records_with_all_their_parts() {
     let fixture = Fixture::new();
     fixture.send(TOPICS[0], 1, "before", 1_000).await;
     let spans = fixture.spans(Start::End).await;
-    // Between the question and the reading: not lost.
+    // Between determining the span and reading it: must not be lost.
     fixture.send(TOPICS[0], 1, "between", 2_000).await;
     let (sender, mut events) = mpsc::channel(64);
     let record = tokio::select! {
-        read = fixture.consumer.read(&spans, false, &sender) => panic!("it goes on: {read:?}"),
+        read = fixture.consumer.read(&spans, false, &sender) => panic!("an unbounded read ended: {read:?}"),
         event = events.recv() => match event.unwrap() {
             Event::Record(record) => record,
             Event::Trouble(text) => panic!("{text}"),
@@ -127,13 +127,13 @@ async fn a_following_reading_brings_what_is_added_with_all_of_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_broker_is_said_soon_and_with_the_reason() {
-    // Bound and closed again, so nobody listens there.
+async fn an_unreachable_broker_is_reported_soon_and_with_the_reason() {
+    // Bound and closed again, so that nothing listens there.
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let consumer =
         Consumer::new(&ClusterConfig::new(format!("127.0.0.1:{port}"), Default::default())).unwrap();
-    let began = Instant::now();
+    let start = Instant::now();
     let error = consumer.topics().await.unwrap_err().to_string();
-    assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(8), "{:?}", start.elapsed());
     assert!(error.contains(&format!("127.0.0.1:{port}")) && error.contains("refused"), "{error}");
 }

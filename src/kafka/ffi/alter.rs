@@ -1,5 +1,5 @@
-//! IncrementalAlterConfigs (KIP-339): the legacy AlterConfigs, which rdkafka has, resets every key that it
-//! is not given.
+//! IncrementalAlterConfigs (KIP-339). rdkafka only has the legacy AlterConfigs, which resets every key that
+//! it is not given.
 
 use std::ffi::CString;
 use std::ptr;
@@ -9,32 +9,32 @@ use rdkafka::bindings as rd;
 use rdkafka::client::{Client, DefaultClientContext};
 use rdkafka::error::RDKafkaErrorCode as Code;
 
-use super::{Event, OTHER, Options, Owned, array, ask, fault, owned};
+use super::{Event, OTHER, Options, Owned, array, call_admin, fault, owned};
 
-/// Settings of one topic, each with the value it is to get.
+/// New values for settings of one topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Alteration {
     /// The topic.
     pub topic: String,
-    /// Name and value.
+    /// Names and values.
     pub settings: Vec<(String, String)>,
 }
 
-/// Sets the settings, and no other: the topics that were refused, with the broker's code and words.
-/// With `only_ask` nothing is changed. Blocks, for `timeout` and a little more at most.
+/// Sets these settings and no others. Returns the topics that were refused, with the broker's code and
+/// message. With `validate_only`, nothing changes. Blocks for little more than `timeout` at most.
 pub(in crate::kafka) fn alter(
     client: &Client<DefaultClientContext>,
-    wished: &[Alteration],
-    only_ask: bool,
+    alterations: &[Alteration],
+    validate_only: bool,
     timeout: Duration,
 ) -> anyhow::Result<Vec<(String, Code, String)>> {
-    let resources: Vec<_> = wished.iter().map(resource).collect::<anyhow::Result<_>>()?;
-    let options = options(client, only_ask, timeout)?;
+    let resources: Vec<_> = alterations.iter().map(resource).collect::<anyhow::Result<_>>()?;
+    let options = options(client, validate_only, timeout)?;
     let mut pointers: Vec<_> = resources.iter().map(Owned::ptr).collect();
-    let event = ask(client, timeout, |client, queue| {
+    let event = call_admin(client, timeout, |client, queue| {
         let (first, count) = (pointers.as_mut_ptr(), pointers.len());
-        // SAFETY: all pointers are valid during the call; librdkafka copies resources and options, and
-        // keeps a reference to the queue of its own.
+        // SAFETY: all pointers are valid during the call; librdkafka copies resources and options, and holds its
+        // own reference to the queue.
         unsafe { rd::rd_kafka_IncrementalAlterConfigs(client, first, count, options.ptr(), queue) }
     })?;
     if let Some((_, text)) = fault(&event) {
@@ -43,18 +43,18 @@ pub(in crate::kafka) fn alter(
     refused(&event)
 }
 
-/// What an event of [`alter`] says of each topic.
+/// The refused topics of an [`alter`] event.
 fn refused(event: &Event) -> anyhow::Result<Vec<(String, Code, String)>> {
     let mut count = 0;
-    // SAFETY: the event is alive, and `count` is written. librdkafka gives so many pointers, alive as long
-    // as the event.
+    // SAFETY: the event is alive, and `count` is written. librdkafka returns `count` pointers, which live as
+    // long as the event.
     let resources = unsafe {
         let result = rd::rd_kafka_event_IncrementalAlterConfigs_result(event.ptr());
         anyhow::ensure!(!result.is_null(), OTHER);
         array(rd::rd_kafka_IncrementalAlterConfigs_result_resources(result, &raw mut count), count)
     };
     let each = resources.iter().map(|resource| {
-        // SAFETY: each resource is alive as long as the event, and so are its texts.
+        // SAFETY: each resource and its texts live as long as the event.
         unsafe {
             let name = owned(rd::rd_kafka_ConfigResource_name(*resource));
             let why = owned(rd::rd_kafka_ConfigResource_error_string(*resource));
@@ -64,16 +64,16 @@ fn refused(event: &Event) -> anyhow::Result<Vec<(String, Code, String)>> {
     Ok(each.filter(|(_, code, _)| *code != Code::NoError).collect())
 }
 
-fn resource(wished: &Alteration) -> anyhow::Result<Owned<rd::rd_kafka_ConfigResource_t>> {
-    let topic = CString::new(wished.topic.as_str())?;
-    // SAFETY: the name ends with a zero and is copied.
+fn resource(alteration: &Alteration) -> anyhow::Result<Owned<rd::rd_kafka_ConfigResource_t>> {
+    let topic = CString::new(alteration.topic.as_str())?;
+    // SAFETY: the name is terminated by NUL and is copied.
     let resource = unsafe {
         rd::rd_kafka_ConfigResource_new(rd::rd_kafka_ResourceType_t::RD_KAFKA_RESOURCE_TOPIC, topic.as_ptr())
     };
     let resource = Owned::new(resource, rd::rd_kafka_ConfigResource_destroy)?;
-    for (name, value) in &wished.settings {
+    for (name, value) in &alteration.settings {
         let (name, value) = (CString::new(name.as_str())?, CString::new(value.as_str())?);
-        // SAFETY: the resource is alive; name and value end with a zero and are copied.
+        // SAFETY: the resource is alive; name and value are terminated by NUL and are copied.
         let error = unsafe {
             rd::rd_kafka_ConfigResource_add_incremental_config(
                 resource.ptr(),
@@ -84,9 +84,9 @@ fn resource(wished: &Alteration) -> anyhow::Result<Owned<rd::rd_kafka_ConfigReso
         };
         if !error.is_null() {
             let error = Owned::new(error, rd::rd_kafka_error_destroy)?;
-            // SAFETY: the error is alive, and its text as long.
+            // SAFETY: the error is alive, and its text lives as long.
             let text = unsafe { owned(rd::rd_kafka_error_string(error.ptr())) };
-            anyhow::bail!("librdkafka refuses a setting of {}: {text}", wished.topic);
+            anyhow::bail!("librdkafka refuses a setting of {}: {text}", alteration.topic);
         }
     }
     Ok(resource)
@@ -94,14 +94,14 @@ fn resource(wished: &Alteration) -> anyhow::Result<Owned<rd::rd_kafka_ConfigReso
 
 fn options(
     client: &Client<DefaultClientContext>,
-    only_ask: bool,
+    validate_only: bool,
     timeout: Duration,
 ) -> anyhow::Result<Options> {
     let operation = rd::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_INCREMENTALALTERCONFIGS;
     let options = super::options(client, operation, timeout)?;
     // SAFETY: the options are alive; a null text of length 0 is not written to.
     let code = unsafe {
-        rd::rd_kafka_AdminOptions_set_validate_only(options.ptr(), only_ask.into(), ptr::null_mut(), 0)
+        rd::rd_kafka_AdminOptions_set_validate_only(options.ptr(), validate_only.into(), ptr::null_mut(), 0)
     };
     anyhow::ensure!(
         Code::from(code) == Code::NoError,
