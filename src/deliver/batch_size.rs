@@ -1,5 +1,5 @@
-//! How many rows the drain hands over at a time: as many as Kafka takes without answering later for
-//! it, since what makes it slow for the drain makes it slow for live deliveries, too.
+//! How many rows the drain hands over at a time: as many as Kafka acknowledges without getting slower, since a Kafka that
+//! is slow for the drain is slow for live deliveries, too; and at least as many as live deliveries come.
 
 use std::time::Duration;
 
@@ -31,9 +31,11 @@ impl BatchSizer {
         Self { rows: LEAST, least_took: Duration::from_secs(1) }
     }
 
-    /// Rows of the next batch.
-    pub(super) fn rows(&self) -> usize {
-        self.rows
+    /// Rows of the next batch. `owed` is the number of live deliveries that no row of the backlog has followed yet: the
+    /// backlog shrinks at least at the rate of live deliveries, so that it lasts no longer than the outage did, however
+    /// unsteadily Kafka answers. Batches of the least size are measurements and stay small.
+    pub(super) fn rows(&self, owed: usize) -> usize {
+        if self.rows == LEAST { LEAST } else { self.rows.max(owed).min(MAX_ROWS) }
     }
 
     /// How long the last batch took to be acknowledged as a whole.
@@ -56,8 +58,8 @@ mod tests {
         pace.record(Duration::from_millis(800)); // the first one after an outage
         let mut sum = 0;
         for n in 0..400 {
-            pace.record(Duration::from_micros(micros(pace.rows() as u64)));
-            sum += if n < 200 { 0 } else { pace.rows() };
+            pace.record(Duration::from_micros(micros(pace.rows(0) as u64)));
+            sum += if n < 200 { 0 } else { pace.rows(0) };
         }
         sum / 200
     }
@@ -72,5 +74,23 @@ mod tests {
     fn a_cluster_that_answers_later_for_more_rows_is_given_few() {
         let rows = steady(|rows| 2_000 + 500 * rows);
         assert!((LEAST..20).contains(&rows), "{rows}");
+    }
+
+    #[test]
+    fn a_backlog_shrinks_at_the_rate_of_live_deliveries_however_unsteadily_kafka_answers() {
+        let (mut pace, mut random) = (BatchSizer::new(), fastrand::Rng::with_seed(7));
+        let (mut owed, mut live, mut drained) = (0, 0, 0);
+        for _ in 0..1000 {
+            let came = random.usize(0..40);
+            live += came;
+            owed += came;
+            let rows = pace.rows(owed);
+            drained += rows;
+            owed = owed.saturating_sub(rows);
+            // Each second batch takes up to four times as long, for no reason of the drain's.
+            pace.record(Duration::from_micros(random.u64(10_000..40_000)));
+        }
+        assert!(drained + 2 * MAX_ROWS >= live, "{drained} rows beside {live} live deliveries");
+        assert_eq!(pace.rows(usize::MAX).min(MAX_ROWS), pace.rows(usize::MAX), "never more than the most");
     }
 }

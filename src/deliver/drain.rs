@@ -54,6 +54,8 @@ pub struct Drain {
     live: Arc<AtomicU64>,
     seen: u64,
     lively: Instant,
+    /// Live deliveries that no row has followed yet.
+    owed: usize,
     /// Whose turn is next, where there are more topics than rows.
     turn: usize,
     /// Who knows of topics whose rows have to wait; and those that had to, when it was asked last.
@@ -92,6 +94,7 @@ impl Drain {
             live,
             seen: 0,
             lively: Instant::now(),
+            owed: 0,
             turn: 0,
             holds,
             held: BTreeMap::new(),
@@ -122,7 +125,9 @@ impl Drain {
             return false;
         }
         let gives_way = self.gives_way();
-        let rows = self.rows(if gives_way { self.pace.rows() } else { MAX_ROWS }).await;
+        let count = if gives_way { self.pace.rows(self.owed) } else { MAX_ROWS };
+        let rows = self.rows(count).await;
+        self.owed = self.owed.saturating_sub(rows.len());
         if rows.is_empty() {
             // Behind those that are held back there may be others.
             return std::mem::take(&mut self.sorted_out);
@@ -156,9 +161,12 @@ impl Drain {
     /// Whether live deliveries come, which then have Kafka for themselves most of the time.
     fn gives_way(&mut self) -> bool {
         let (live, now) = (self.live.load(Ordering::Relaxed), Instant::now());
-        if std::mem::replace(&mut self.seen, live) != live {
+        let came = live.wrapping_sub(std::mem::replace(&mut self.seen, live));
+        if came > 0 {
             self.lively = now + LIVELY;
         }
+        // No more than one batch's worth: what came while nothing could be drained is not caught up at once.
+        self.owed = self.owed.saturating_add(came as usize).min(MAX_ROWS);
         now < self.lively
     }
 
