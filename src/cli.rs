@@ -107,7 +107,7 @@ impl ConfigArgs {
     /// # Errors
     /// All problems of the configuration at once.
     pub fn load(&self) -> anyhow::Result<LoadedConfig> {
-        Ok(crate::config::load(&self.overrides(), &Environment::of_process())?)
+        Ok(crate::config::load(&self.overrides(), &Environment::from_process())?)
     }
 
     /// Like [`Self::load`] without the sources' secrets, for commands that verify and sign nothing.
@@ -116,7 +116,7 @@ impl ConfigArgs {
     /// All problems of the configuration at once.
     pub fn load_unread(&self) -> anyhow::Result<LoadedConfig> {
         let overrides = Overrides { secrets: Secrets::Unread, ..self.overrides() };
-        Ok(crate::config::load(&overrides, &Environment::of_process())?)
+        Ok(crate::config::load(&overrides, &Environment::from_process())?)
     }
 
     /// Like [`Self::load`] for `dev`: ignores `[kafka]` and `[registry]`, and uses public secrets for sources that
@@ -126,7 +126,7 @@ impl ConfigArgs {
     /// All problems of the configuration at once.
     pub fn load_dev(&self) -> anyhow::Result<LoadedConfig> {
         let overrides = Overrides { secrets: Secrets::OrDev, embedded: true, ..self.overrides() };
-        Ok(crate::config::load(&overrides, &Environment::of_process())?)
+        Ok(crate::config::load(&overrides, &Environment::from_process())?)
     }
 }
 

@@ -1,5 +1,5 @@
-//! The configuration as plain data. [`load`] reads and merges its layers, [`Problems`] collects
-//! what is wrong with it, `reference` reads secrets; each room compiles its own part.
+//! The configuration as plain data. [`load`] reads and merges its layers, [`ConfigErrors`] collects its errors, and
+//! `secret_ref` reads the secrets. Each other room compiles its own part.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -43,29 +43,29 @@ pub use signature::{
 };
 pub use source::{SourceConfig, Stale, Unmapped};
 
-/// Everything, presets merged in.
+/// The complete configuration, with presets merged in.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// The port that providers call.
+    /// The listener that providers call.
     pub http: Http,
-    /// The operator's port.
+    /// The operator's listener.
     pub admin: Admin,
-    /// The cluster.
+    /// The Kafka cluster.
     pub kafka: Kafka,
     /// The schema registry.
     pub registry: Registry,
-    /// The local queue for while Kafka is out.
+    /// The local queue for the time when Kafka is unavailable.
     pub spool: Spool,
     /// What `serve` creates at start.
     pub provision: Provision,
-    /// What the service says.
+    /// What the service logs.
     pub log: Log,
-    /// Which consumer groups' lag `serve` measures.
+    /// The consumer groups whose lag `serve` measures.
     pub lag: Lag,
-    /// Where spans of deliveries go.
+    /// Where the spans of deliveries are exported to.
     pub traces: Traces,
-    /// By name: the name in the URL and in the topics. As loaded, only those that are on.
+    /// By name, as in the URL and in the topics. After loading, only enabled sources.
     #[serde(default)]
     pub source: BTreeMap<String, SourceConfig>,
 }
@@ -74,58 +74,58 @@ pub struct Config {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Http {
-    /// `address:port`; port 0 takes a free one.
+    /// `address:port`; port 0 selects a free port.
     pub listen: String,
-    /// Bound of a request's body, in bytes.
+    /// Maximum size of a request body, in bytes.
     #[serde(deserialize_with = "de::size")]
     pub max_body: usize,
-    /// Bound of a request's head, in bytes.
+    /// Maximum size of a request head, in bytes.
     #[serde(deserialize_with = "de::size")]
     pub max_head: usize,
-    /// Bound from the first byte of a connection, or the end of the answer before, to the
-    /// complete request head: the keep-alive limit, too.
+    /// Time limit for the complete request head, from the start of the connection or the end of the previous response.
+    /// It is also the keep-alive limit.
     #[serde(deserialize_with = "de::duration")]
     pub head_timeout: Duration,
-    /// Bound from the complete head to the complete body.
+    /// Time limit from the complete head to the complete body.
     #[serde(deserialize_with = "de::duration")]
     pub body_timeout: Duration,
-    /// Bound of all bodies together, in bytes: those being read and those whose delivery has not
-    /// ended. Past it, 503.
+    /// Maximum size of all bodies together, in bytes: those being read and those whose delivery is in progress. Beyond
+    /// it, 503.
     #[serde(deserialize_with = "de::size")]
     pub max_body_bytes: usize,
-    /// Open connections; past it, a new one has the place of one that waits or has not verified yet.
+    /// Open connections. Beyond it, a new connection replaces one that is idle or has not delivered anything verified.
     #[serde(deserialize_with = "de::number")]
     pub max_connections: usize,
-    /// Open connections of one address, trusted proxies left out; past it, a new one is closed at once. Without it, an
-    /// eighth of `max_connections`, and at least 256.
+    /// Open connections of one address, except trusted proxies. Beyond it, a new connection is closed immediately. The
+    /// default is an eighth of `max_connections`, but at least 256.
     #[serde(default, deserialize_with = "de::some_number")]
     pub max_connections_per_address: Option<usize>,
-    /// How long a connection may go on; the answer after it is its last.
+    /// Maximum age of a connection; the first response after it closes the connection.
     #[serde(deserialize_with = "de::duration")]
     pub max_connection_age: Duration,
-    /// How many requests a connection may bring; the answer to the last one closes it.
+    /// Requests per connection; the response to the last one closes the connection.
     #[serde(deserialize_with = "de::number")]
     pub max_requests_per_connection: u32,
-    /// The proxies that are believed when they tell their client's address.
+    /// The proxies whose header with the client's address is trusted.
     pub trusted_proxies: Networks,
-    /// The header they tell it in.
+    /// The header in which the proxies send the client's address.
     #[serde(deserialize_with = "networks::header")]
     pub client_address_header: HeaderName,
-    /// Deliveries answered 401, per second and client address; past it, 503 before the body. No default, for
-    /// the same reason.
+    /// Deliveries answered 401, per second and client address; beyond it, 503 before the body. No default: behind a
+    /// proxy that is not trusted, all clients would share one limit.
     #[serde(default, deserialize_with = "de::some_number")]
     pub unverified_rate_per_address: Option<u32>,
-    /// Bytes that are hashed for deliveries that do not verify, per second and client address: bytes of the body,
-    /// times secrets, times forms. Past it, 503 before the body, but for what is small.
+    /// Bytes hashed for deliveries that do not verify, per second and client address: bytes of the body, times secrets,
+    /// times forms. Beyond it, 503 before the body, except for small deliveries.
     #[serde(deserialize_with = "de::size")]
     pub unverified_work_per_address: usize,
-    /// Verified deliveries in flight; past it, 503.
+    /// Verified deliveries in flight; beyond it, 503.
     #[serde(deserialize_with = "de::number")]
     pub max_in_flight: usize,
-    /// After SIGTERM: how long deliveries are still taken, so that load balancers notice.
+    /// After SIGTERM, how long deliveries are still accepted, so that load balancers notice.
     #[serde(deserialize_with = "de::duration")]
     pub drain_delay: Duration,
-    /// After the drain delay: how long what is in flight may take.
+    /// After the drain delay, time limit for the deliveries in flight.
     #[serde(deserialize_with = "de::duration")]
     pub shutdown_timeout: Duration,
     /// Without it, plain HTTP.
@@ -137,15 +137,15 @@ pub struct Http {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Admin {
-    /// `address:port`; port 0 takes a free one.
+    /// `address:port`; port 0 selects a free port.
     pub listen: String,
-    /// What a request must bring as `Authorization: Bearer`, `/livez` and `/readyz` excepted.
+    /// The token that every request except `/livez` and `/readyz` must send as `Authorization: Bearer`.
     #[serde(default)]
     pub bearer: Option<SecretRef>,
-    /// Without `bearer`: who may ask for more than `/livez`, `/readyz` and `/metrics`.
+    /// Without `bearer`, the clients that may request more than `/livez`, `/readyz` and `/metrics`.
     pub without_token: Networks,
-    /// Names that the port is called by in `Host`, beside addresses, `localhost` and that of `listen`; `*.` stands for
-    /// any names before the rest.
+    /// Names accepted in `Host`, in addition to addresses, `localhost` and the name in `listen`. `*.` matches any names
+    /// before the rest.
     #[serde(deserialize_with = "de::list")]
     pub hosts: Vec<String>,
     /// Without it, plain HTTP.
@@ -153,15 +153,15 @@ pub struct Admin {
     pub tls: Option<Tls>,
 }
 
-/// `[http.tls]` and `[admin.tls]`. The paths are read at start, what stands there at each reload.
+/// `[http.tls]` and `[admin.tls]`. The paths are read at start, the files at each reload.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Tls {
     /// PEM: the server's certificate, then its issuers'.
     pub cert: PathBuf,
-    /// PEM: its private key, without a passphrase.
+    /// PEM: the certificate's private key, without a passphrase.
     pub key: PathBuf,
-    /// PEM: the authorities of the clients' certificates. With it, who has none gets no handshake.
+    /// PEM: the authorities of client certificates. If set, the handshake fails for clients without one.
     #[serde(default)]
     pub client_ca: Option<PathBuf>,
 }
@@ -172,11 +172,11 @@ pub struct Tls {
 pub struct Kafka {
     /// `host:port`, comma-separated.
     pub bootstrap_servers: String,
-    /// librdkafka's own properties, dotted names flattened; never those that the promise rests on.
-    /// With their secrets read, they are [`Loaded::properties`].
+    /// librdkafka's own properties, with dotted names flattened; never those that durability depends on.
+    /// [`LoadedConfig::properties`] has them with their secrets read.
     #[serde(default)]
     pub properties: BTreeMap<String, Property>,
-    /// Defaults for the topics that we create.
+    /// Defaults for the topics that hookstream creates.
     pub topics: Topics,
 }
 
@@ -187,13 +187,13 @@ pub struct Topics {
     /// Partitions of each topic.
     #[serde(deserialize_with = "de::number")]
     pub partitions: u32,
-    /// Copies; fewer where the cluster has fewer brokers.
+    /// Replicas of each partition; fewer if the cluster has fewer brokers.
     #[serde(deserialize_with = "de::number")]
     pub replication: u32,
-    /// `min.insync.replicas`; at most the copies there are.
+    /// `min.insync.replicas`; at most the number of replicas.
     #[serde(deserialize_with = "de::number")]
     pub min_insync_replicas: u32,
-    /// How long event topics keep records. Dead letters are kept for good.
+    /// How long event topics retain records. Dead letters are retained permanently.
     #[serde(deserialize_with = "de::duration")]
     pub retention: Duration,
 }
@@ -210,25 +210,25 @@ pub struct Registry {
     /// A bearer token; excludes `basic_auth`.
     #[serde(default)]
     pub bearer: Option<SecretRef>,
-    /// PEM file with the registry's certificate authority, when it is none of the system's.
+    /// PEM file with the registry's certificate authority, if the system does not trust it.
     #[serde(default)]
     pub ca_file: Option<PathBuf>,
-    /// PEM file with our own certificate and its chain, where the registry asks for one; with `client_key`.
+    /// PEM file with hookstream's client certificate and its chain, if the registry requires one; needs `client_key`.
     #[serde(default)]
     pub client_cert: Option<PathBuf>,
     /// PEM file with the certificate's private key, not encrypted.
     #[serde(default)]
     pub client_key: Option<PathBuf>,
-    /// The context that our subjects stand in, `.tenant`. Without it, the registry's default one.
+    /// The registry context of hookstream's subjects, such as `.tenant`. Unset, the registry's default context.
     #[serde(default)]
     pub context: Option<String>,
-    /// What a schema's subject is called.
+    /// How the name of a schema's subject is built.
     #[serde(deserialize_with = "de::choice")]
     pub subject_name_strategy: SubjectNameStrategy,
-    /// Whether the registry is to take schemas that differ in form only for one.
+    /// Whether the registry treats schemas that differ only in form as equal.
     #[serde(deserialize_with = "de::boolean")]
     pub normalize: bool,
-    /// Whether schemas are registered at all; if not, they are only looked up.
+    /// Whether schemas are registered; if not, they are only looked up.
     #[serde(deserialize_with = "de::boolean")]
     pub auto_register: bool,
 }
@@ -260,23 +260,23 @@ pub struct BasicAuth {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Spool {
-    /// Where it stands; without it there is no spool, and a delivery that Kafka does not take is
-    /// answered 503. No default: a directory that does not outlive the process would make a 202 a lie.
+    /// The spool's directory. Without it there is no spool, and a delivery that Kafka does not acknowledge is answered
+    /// 503. No default: with a directory that does not outlive the process, a 202 would be a false promise.
     #[serde(default)]
     pub dir: Option<PathBuf>,
-    /// Bound of what waits, in bytes.
+    /// Maximum size of the waiting rows, in bytes.
     #[serde(deserialize_with = "de::size")]
     pub max_size: usize,
-    /// Bound of what waits, in rows.
+    /// Maximum number of waiting rows.
     #[serde(deserialize_with = "de::number")]
     pub max_rows: u64,
-    /// Of both bounds, the part that one source may fill while several are on: above 0, up to 1.
+    /// The share of both limits that one source may use while several are enabled: above 0 and at most 1.
     #[serde(deserialize_with = "de::part")]
     pub source_share: f64,
-    /// What must stay free on the disk, in bytes.
+    /// Bytes that must stay free on the disk.
     #[serde(deserialize_with = "de::size")]
     pub min_free: usize,
-    /// What is kept back from Kafka's share of the ack deadline, for the row's way to the disk.
+    /// The part of the ack deadline that Kafka may not use, so that time is left to write the row to disk.
     #[serde(deserialize_with = "de::duration")]
     pub reserve: Duration,
 }
@@ -290,11 +290,11 @@ pub struct Provision {
     pub on_start: bool,
 }
 
-/// `[log]`, in force from the next reload on.
+/// `[log]`. A reload applies changes.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Log {
-    /// In the syntax of `tracing_subscriber::EnvFilter`; the variable HOOKSTREAM_LOG stands above it.
+    /// In the syntax of `tracing_subscriber::EnvFilter`; the variable HOOKSTREAM_LOG overrides it.
     pub filter: String,
 }
 
@@ -302,11 +302,11 @@ pub struct Log {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Lag {
-    /// Names of groups, `*` stands for anything. None by default: with several replicas, or an exporter
-    /// that is there already, each would tell the same numbers once more.
+    /// Names of consumer groups; `*` matches any text. None by default: with several replicas, or beside an existing
+    /// lag exporter, the same figures would be exported more than once.
     #[serde(deserialize_with = "de::list")]
     pub groups: Vec<String>,
-    /// Between two measurements.
+    /// The time between two measurements.
     #[serde(deserialize_with = "de::duration")]
     pub interval: Duration,
 }
@@ -315,16 +315,16 @@ pub struct Lag {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Traces {
-    /// The collector's base URL, `http://collector:4318`; `/v1/traces` is appended, as OpenTelemetry
-    /// does with `OTEL_EXPORTER_OTLP_ENDPOINT`. Without it there are no spans: no default, and no other
-    /// variable than our own, so that one which a cluster sets for all its pods starts no export.
+    /// The collector's base URL, `http://collector:4318`; `/v1/traces` is appended, as OpenTelemetry does with
+    /// `OTEL_EXPORTER_OTLP_ENDPOINT`. Without it there are no spans. It has no default and no other variable than
+    /// hookstream's own, so that a variable which a cluster sets for all its pods does not start an export.
     #[serde(default)]
     pub endpoint: Option<String>,
-    /// Of the deliveries whose verified caller says nothing of sampling, and of all that are refused,
-    /// the part that is exported: 0 to 1.
+    /// The share that is exported, 0 to 1, of the deliveries whose verified caller makes no sampling decision and of
+    /// all refused deliveries.
     #[serde(deserialize_with = "de::part")]
     pub sample: f64,
-    /// What each request to the collector brings besides, by the header's name: mostly its token.
+    /// Additional headers of each request to the collector, by name: mostly its token.
     #[serde(default)]
     pub headers: BTreeMap<String, SecretRef>,
 }

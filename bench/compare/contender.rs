@@ -38,7 +38,7 @@ pub struct Args {
 impl Args {
     pub fn load(&self) -> anyhow::Result<LoadedConfig> {
         let overrides = Overrides { file: Some(self.config.clone()), ..Overrides::default() };
-        Ok(config::load(&overrides, &Environment::of_process())?)
+        Ok(config::load(&overrides, &Environment::from_process())?)
     }
 }
 

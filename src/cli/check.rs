@@ -132,7 +132,7 @@ struct CheckedType {
 pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<ExitStatus> {
     log::init(log::QUIET);
     let overrides = config.overrides();
-    let mut loaded = match crate::config::load(&overrides, &crate::config::Environment::of_process()) {
+    let mut loaded = match crate::config::load(&overrides, &crate::config::Environment::from_process()) {
         Ok(loaded) => loaded,
         // Nothing was checked.
         Err(problems) if problems.unread() => return Err(problems.into()),

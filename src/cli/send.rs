@@ -95,7 +95,7 @@ pub struct Args {
 /// for one delivery, no answer.
 pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<ExitStatus> {
     log::init(log::QUIET);
-    let environment = Environment::of_process();
+    let environment = Environment::from_process();
     let target = SendTarget::find(&config.overrides(), &environment, &args.source, args.url.as_deref())?;
     for warning in &target.loaded.warnings {
         writeln!(output::stderr(), "warning: {}", output::escape_controls(warning))?;

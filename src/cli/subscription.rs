@@ -128,7 +128,7 @@ pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<ExitStatus>
 /// The source's rules. Neither its secrets nor Kafka's are needed, nor need they be there yet.
 fn source(config: &ConfigArgs, name: &str) -> anyhow::Result<SourceConfig> {
     let overrides = Overrides { secrets: Secrets::Unread, embedded: true, ..config.overrides() };
-    let mut loaded = config::load(&overrides, &Environment::of_process())?;
+    let mut loaded = config::load(&overrides, &Environment::from_process())?;
     let Some(source) = loaded.config.source.remove(name) else {
         if let Some(why) = loaded.off.get(name) {
             bail!("the source {name} is off: {why}");

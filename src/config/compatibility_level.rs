@@ -1,34 +1,34 @@
-//! Confluent's compatibility levels.
+//! The compatibility levels of Confluent's schema registry.
 
 use std::fmt;
 
 use serde::Deserialize;
 
-/// What a new version of a schema must be able to do. `Transitive`: towards each earlier version, else
-/// towards the latest only. The names are Confluent's.
+/// How a new version of a schema must be compatible. `Transitive` levels compare it with each earlier version, the
+/// others with the latest only. The names are Confluent's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum CompatibilityLevel {
-    /// Nothing.
+    /// No requirement.
     None,
-    /// Its readers read what was written with the latest. What a registry has without a word.
+    /// Readers with the new schema can read records of the latest version. The registry's default.
     #[default]
     Backward,
-    /// Its readers read what was written with any.
+    /// Readers with the new schema can read records of every earlier version.
     BackwardTransitive,
-    /// Readers of the latest read what is written with it.
+    /// Readers with the latest version can read records of the new schema.
     Forward,
-    /// Readers of any read what is written with it.
+    /// Readers with any earlier version can read records of the new schema.
     ForwardTransitive,
-    /// Both.
+    /// Both `Backward` and `Forward`.
     Full,
-    /// Both, with any: ours, unless the configuration says another. `BACKWARD` would let us drop a field
-    /// that old readers need.
+    /// Both, with every earlier version. hookstream's default: `BACKWARD` would allow dropping a field that old readers
+    /// need.
     FullTransitive,
 }
 
 impl CompatibilityLevel {
-    /// All.
+    /// All levels.
     pub const ALL: [Self; 7] = [
         Self::None,
         Self::Backward,
@@ -39,12 +39,12 @@ impl CompatibilityLevel {
         Self::FullTransitive,
     ];
 
-    /// The level of this name, in either case.
+    /// The level with this name, in upper or lower case.
     pub fn parse(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|level| level.as_str().eq_ignore_ascii_case(name))
     }
 
-    /// Its name.
+    /// The level's name in the registry's API.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::None => "NONE",
@@ -57,17 +57,17 @@ impl CompatibilityLevel {
         }
     }
 
-    /// Whether all versions count, and not the latest only.
+    /// Whether all versions are compared, not only the latest.
     pub const fn transitive(self) -> bool {
         matches!(self, Self::BackwardTransitive | Self::ForwardTransitive | Self::FullTransitive)
     }
 
-    /// A reader of the new schema must read the old records.
+    /// Whether readers with the new schema must be able to read old records.
     pub const fn backward(self) -> bool {
         matches!(self, Self::Backward | Self::BackwardTransitive | Self::Full | Self::FullTransitive)
     }
 
-    /// A reader of the old schema must read the new records.
+    /// Whether readers with the old schema must be able to read new records.
     pub const fn forward(self) -> bool {
         matches!(self, Self::Forward | Self::ForwardTransitive | Self::Full | Self::FullTransitive)
     }

@@ -1,5 +1,5 @@
-//! Fields that may be written as text, converted by the field's own type: the environment and
-//! `-X` know text only, and nothing is guessed from how a text looks.
+//! Fields that may be written as text, converted by the field's own type: the environment and `-X` provide text only,
+//! and a type is never guessed from the text.
 
 use std::fmt::{self, Display};
 use std::marker::PhantomData;
@@ -41,12 +41,12 @@ pub(super) fn number<'de, D: Deserializer<'de>, T: Deserialize<'de> + FromStr<Er
     text_or(deserializer, from_str, "a whole number")
 }
 
-/// A part of something, such as `0.5`.
+/// A share, such as `0.5`.
 pub(super) fn part<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
     text_or(deserializer, from_str, "a number")
 }
 
-/// A whole number, where there may be none.
+/// A whole number, for an optional setting.
 pub(super) fn some_number<'de, D: Deserializer<'de>, T: Deserialize<'de> + FromStr<Err: Display>>(
     deserializer: D,
 ) -> Result<Option<T>, D::Error> {
@@ -67,33 +67,33 @@ pub(super) fn size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, 
     text_or(deserializer, parse, "a size such as \"900 KiB\"")
 }
 
-/// A duration: text such as `4s`, `250ms`, `30d`. A bare number would leave its unit open.
+/// A duration: text such as `4s`, `250ms`, `30d`. A number alone is rejected, because its unit would be unclear.
 pub(super) fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     let expected = || D::Error::custom("expected a duration with its unit, such as \"4s\"");
     let text = String::deserialize(deserializer).map_err(|_| expected())?;
     humantime::parse_duration(text.trim()).map_err(|_| expected())
 }
 
-/// One of an enum's names. Read as text first: figment takes a number for a variant's index.
+/// One of an enum's names. It is read as text first, because figment accepts a number as a variant's index.
 pub(super) fn choice<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<T, D::Error> {
     Word::deserialize(deserializer).map(|Word(choice)| choice)
 }
 
-/// The same, where there may be none.
+/// One of an enum's names, for an optional setting.
 pub(super) fn some_choice<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     deserializer: D,
 ) -> Result<Option<T>, D::Error> {
     choice(deserializer).map(Some)
 }
 
-/// A list of words: an array, or text with commas.
+/// A list of words: an array, or comma-separated text.
 pub(super) fn list<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     deserializer: D,
 ) -> Result<Vec<T>, D::Error> {
     deserializer.deserialize_any(ListVisitor(PhantomData))
 }
 
-/// Something that is written as one text.
+/// A value that is written as one text.
 struct Word<T>(T);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Word<T> {
@@ -109,7 +109,7 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for ListVisitor<T> {
     type Value = Vec<T>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a list, or text with commas")
+        f.write_str("a list, or comma-separated text")
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {

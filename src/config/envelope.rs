@@ -1,4 +1,4 @@
-//! `[source.NAME.envelope]`: where an event's own fields stand.
+//! `[source.NAME.envelope]`: where an event's own fields are.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,72 +13,72 @@ use super::de;
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Envelope {
-    /// The event id: what tells this event from every other one of the source.
+    /// The event id, unique among the source's events.
     pub id: EventIdRule,
     /// The event type.
     #[serde(rename = "type")]
     pub event_type: TextPart,
-    /// The type of an event that names none; without it, that is a dead letter.
+    /// The type of an event that has none; unset, such an event becomes a dead letter.
     #[serde(default)]
     pub default_type: Option<String>,
-    /// Event type as sent -> the one of `types` that it is routed as. The record keeps the sent one.
+    /// Event type as sent -> the event type in `types` that it is routed as. The record contains the type as sent.
     #[serde(default)]
     pub aliases: BTreeMap<String, String>,
-    /// Event type -> the record's key, where that is not the event id: so that all events of one
-    /// document stand in one partition, in order. The type's topic must not compact then.
+    /// Event type -> the record's key, if it is not the event id: so that all events of one document are in one
+    /// partition, in order. The event type's topic must not be compacted then.
     #[serde(default)]
     pub keys: BTreeMap<String, TextPart>,
-    /// The event's time; without it, the record has none.
+    /// The event's time; unset, the record has none.
     #[serde(default)]
     pub time: Option<TextPart>,
-    /// How the time is written; goes with `time`.
+    /// The format of the time; required with `time`.
     #[serde(default, deserialize_with = "de::some_choice")]
     pub time_format: Option<TimeFormat>,
-    /// `form:NAME`: where the body is a form, its field NAME is the JSON text. Without it, the body
-    /// is, whatever its content type.
+    /// `form:NAME`: if the body is a form, its field NAME is the JSON text. Unset, the body is the JSON text, whatever
+    /// its content type.
     #[serde(default)]
     pub payload: Option<String>,
-    /// JSON pointer to an array of events, empty where the body is that array. Each event is then opened
-    /// by the other rules, from its own root.
+    /// JSON pointer to an array of events; empty if the body is that array. The other rules then apply to each event,
+    /// with the event as their root.
     #[serde(default)]
     pub split: Option<String>,
-    /// JSON pointer to the part that the schema's `data` types; empty for the whole body.
+    /// JSON pointer to the part that the schema's `data` describes; empty for the complete body.
     #[serde(default)]
     pub data: String,
 }
 
-/// Where one text stands.
+/// Where a text of the event is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TextPart {
     /// `"/id"`: a JSON pointer into the body.
     Pointer(String),
     /// `{ header = "X-GitHub-Event", unsigned = true }`: a header of the request.
     Header {
-        /// Its name.
+        /// The header's name.
         name: String,
-        /// Says that one knows: the signature does not cover it.
+        /// The user's confirmation that the signature does not cover the header.
         unsigned: bool,
     },
 }
 
-/// Where the event id comes from.
+/// How the event id is obtained.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EventIdRule {
     /// `"digest"`: `sha256:` and the hex digest of the signed body.
     Digest,
-    /// One text.
+    /// A single text.
     Part(TextPart),
-    /// `{ join = ["/a", "/b"], separator = ":" }`: several.
+    /// `{ join = ["/a", "/b"], separator = ":" }`: several texts.
     Join {
-        /// In this order.
+        /// The texts, in this order.
         parts: Vec<TextPart>,
-        /// Between two of them.
+        /// The text between two parts.
         separator: String,
     },
 }
 
 impl EventIdRule {
-    /// The pointer, where the id is a single one.
+    /// The pointer, if the id is a single one.
     pub fn pointer(&self) -> Option<&str> {
         match self {
             Self::Part(part) => part.pointer(),
@@ -88,7 +88,7 @@ impl EventIdRule {
 }
 
 impl TextPart {
-    /// The pointer, where it is one.
+    /// The pointer, if the text is in the body.
     pub fn pointer(&self) -> Option<&str> {
         match self {
             Self::Pointer(pointer) => Some(pointer),
@@ -118,7 +118,7 @@ pub enum TimeFormat {
     Rfc3339,
 }
 
-/// What may stand in the table of a rule.
+/// All keys of a rule's table.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RuleTable {
@@ -177,7 +177,7 @@ impl<'de> Deserialize<'de> for TextPart {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         match deserializer.deserialize_any(RuleVisitor)? {
             EventIdRule::Part(part) => Ok(part),
-            _ => Err(D::Error::custom("`join` is for the id alone")),
+            _ => Err(D::Error::custom("`join` is for the id only")),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What is wrong with a configuration: all of it at once, each with its place.
+//! Configuration errors: all of them at once, each with its location.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::layers::Layers;
 
-/// Where a setting was made. The order is that in which problems are listed.
+/// Where a setting was made. Problems are listed in this order.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum SettingLocation {
     /// In a file, at a line from 1; 0 for the file as a whole.
@@ -15,9 +15,9 @@ pub(super) enum SettingLocation {
     Variable(String),
     /// On the command line: `-X key`.
     Set(String),
-    /// In what the binary ships.
+    /// In the configuration that the binary contains.
     BuiltIn,
-    /// Nowhere in particular.
+    /// At no particular location.
     Nowhere,
 }
 
@@ -53,11 +53,11 @@ impl fmt::Display for ConfigError {
     }
 }
 
-/// Collects problems, so that a person mends all of them in one go. Every room that compiles a
-/// part of the configuration adds its own. Messages hold no values: a bad value could be a secret.
+/// Collects problems, so that the user can fix all of them at once. Every room that compiles a part of the
+/// configuration adds its own. Messages contain no values: a bad value could be a secret.
 ///
-/// `Display` gives a headline with the count, then one problem per line, indented, ordered by
-/// file, line, variable and `-X`.
+/// `Display` writes a headline with the count, then one problem per line, indented, ordered by file, line, variable and
+/// `-X`.
 #[derive(Clone, Default)]
 pub struct ConfigErrors {
     layers: Arc<Layers>,
@@ -65,19 +65,19 @@ pub struct ConfigErrors {
 }
 
 impl ConfigErrors {
-    /// A collector that finds the place of a key in `layers`.
+    /// A collector that looks up the locations of keys in `layers`.
     pub(super) fn with_layers(layers: Arc<Layers>) -> Self {
         Self { layers, list: Vec::new() }
     }
 
-    /// These, with the layers that further ones speak of.
+    /// These problems, with the layers in which the keys of further problems are looked up.
     pub(super) fn on(self, layers: Arc<Layers>) -> Self {
         Self { layers, ..self }
     }
 
-    /// Adds one: `key` is the setting's dotted name (`source.datagrid.signature.signed`) and may
-    /// be empty; `message` is one sentence that says what is wrong and what to do. Where the key
-    /// was set in a file, a variable or by `-X`, the problem is listed with that place.
+    /// Adds a problem. `key` is the setting's dotted name (`source.datagrid.signature.signed`) and may be empty;
+    /// `message` is one sentence with the mistake and its remedy. If the key was set in a file, in a variable or by
+    /// `-X`, the problem is listed with that location.
     pub fn add(&mut self, key: impl Into<String>, message: impl Into<String>) {
         let key = key.into();
         let place = self.layers.place(&key);
@@ -96,49 +96,49 @@ impl ConfigErrors {
         }
     }
 
-    /// Two settings that contradict each other: listed at the first that a person has set.
+    /// Adds a contradiction of two settings; it is listed at the first one that the user has set.
     pub(super) fn add_between(&mut self, keys: [&str; 2], message: impl Into<String>) {
-        let set = |key: &&str| {
+        let is_set = |key: &&str| {
             !matches!(self.layers.place(key), SettingLocation::BuiltIn | SettingLocation::Nowhere)
         };
         let [first, _] = keys;
-        let key = keys.into_iter().find(set).unwrap_or(first);
+        let key = keys.into_iter().find(is_set).unwrap_or(first);
         self.add(key, message);
     }
 
-    /// Whether something is wrong with `key` or below it.
+    /// Whether there is a problem with `key` or a key below it.
     pub(super) fn contains_key_or_below(&self, key: &str) -> bool {
-        let below = |rest: &str| rest.is_empty() || rest.starts_with('.');
-        self.list.iter().any(|problem| problem.key.strip_prefix(key).is_some_and(below))
+        let is_at_or_below = |rest: &str| rest.is_empty() || rest.starts_with('.');
+        self.list.iter().any(|problem| problem.key.strip_prefix(key).is_some_and(is_at_or_below))
     }
 
-    /// Whether the configuration file itself could not be read, so that nothing else is known.
+    /// Whether the configuration file itself could not be read, so that nothing else was checked.
     pub fn unread(&self) -> bool {
-        let whole = |problem: &ConfigError| {
+        let is_unread_file = |problem: &ConfigError| {
             matches!(problem.place, SettingLocation::File(_, 0)) && problem.key.is_empty()
         };
-        self.list.iter().any(whole)
+        self.list.iter().any(is_unread_file)
     }
 
-    /// Whether nothing is wrong.
+    /// Whether there are no problems.
     pub fn is_empty(&self) -> bool {
         self.list.is_empty()
     }
 
-    /// How many there are.
+    /// The number of problems.
     pub fn len(&self) -> usize {
         self.list.len()
     }
 
-    /// `value`, if nothing is wrong.
+    /// `value`, if there are no problems.
     ///
     /// # Errors
-    /// These problems, if there are any.
+    /// The collected problems.
     pub fn or<T>(self, value: T) -> Result<T, Self> {
         if self.is_empty() { Ok(value) } else { Err(self) }
     }
 
-    /// One line per problem, without the headline, in order.
+    /// One line per problem, in the order of `Display`, without the headline.
     pub fn lines(&self) -> Vec<String> {
         let mut list: Vec<_> = self.list.iter().collect();
         list.sort();
@@ -146,7 +146,7 @@ impl ConfigErrors {
     }
 }
 
-/// A key in quotes may hold anything: escaped, it neither breaks the line nor speaks to the terminal.
+/// A quoted key may contain any character. Escaped, it can neither break the line nor control the terminal.
 fn one_line(text: String) -> String {
     if !text.contains(char::is_control) {
         return text;
@@ -171,7 +171,7 @@ impl fmt::Display for ConfigErrors {
     }
 }
 
-/// As `Display`: the layers behind it may hold a secret that was written where none belongs.
+/// As `Display`: the layers may contain a secret that was written in the wrong place.
 impl fmt::Debug for ConfigErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
@@ -180,21 +180,21 @@ impl fmt::Debug for ConfigErrors {
 
 impl std::error::Error for ConfigErrors {}
 
-/// The one of `known` that a person may have meant by `name`.
+/// The name in `known` that the user probably meant by `name`.
 pub(super) fn suggestion<'k>(name: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
-    let bound = (name.len() / 3).clamp(1, 3);
+    let max_distance = (name.len() / 3).clamp(1, 3);
     known
         .into_iter()
         .map(|known| (strsim::damerau_levenshtein(name, known), known))
-        .filter(|(distance, _)| *distance <= bound)
+        .filter(|(distance, _)| *distance <= max_distance)
         .min()
         .map(|(_, known)| known)
 }
 
-/// `; did you mean ...?` or what there is to choose from.
+/// `; did you mean ...?`, or else the list of known names.
 pub(super) fn hint<'k>(name: &str, known: impl IntoIterator<Item = &'k str> + Clone) -> String {
     match suggestion(name, known.clone()) {
         Some(known) => format!("; did you mean `{known}`?"),
-        None => format!("; known are {}", known.into_iter().collect::<Vec<_>>().join(", ")),
+        None => format!("; known names: {}", known.into_iter().collect::<Vec<_>>().join(", ")),
     }
 }

@@ -1,15 +1,14 @@
-//! `[[source.NAME.handshake]]` and `[source.NAME.challenge]`: what a provider sends to see whether
-//! somebody is there.
+//! `[[source.NAME.handshake]]` and `[source.NAME.challenge]`: requests with which a provider checks the endpoint.
 
 use serde::Deserialize;
 
-/// `[[source.NAME.handshake]]`: a signed delivery that is no event.
+/// `[[source.NAME.handshake]]`: a signed delivery that is not an event.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Handshake {
-    /// What tells it from events.
+    /// The condition that distinguishes it from events.
     pub when: When,
-    /// What is sent back as plain text; without it, the usual JSON.
+    /// What the response contains as plain text; unset, the response is the usual JSON.
     #[serde(default)]
     pub answer: Option<HandshakeAnswer>,
 }
@@ -24,7 +23,7 @@ pub struct When {
     /// Name of a header of the request, signed or not; excludes `pointer`.
     #[serde(default)]
     pub header: Option<String>,
-    /// The text that stands there.
+    /// The text that must be there.
     pub equals: String,
 }
 
@@ -32,14 +31,14 @@ pub struct When {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HandshakeAnswer {
-    /// JSON pointer to a text of the body.
+    /// JSON pointer to a string in the body.
     pub pointer: String,
 }
 
-/// `[source.NAME.challenge]`: a GET that nobody can sign.
+/// `[source.NAME.challenge]`: a GET request, which has no signature.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Challenge {
-    /// The parameter of the query whose value is sent back.
+    /// The query parameter whose value is returned.
     pub query: String,
 }

@@ -1,6 +1,6 @@
-//! Layers: built in < file < environment < `-X`, each kept apart with its places, merged by
-//! figment. What does not fit is noted and taken out of its layer, then all is read again: so one
-//! run finds every mistake, and each is blamed on the layer that made it.
+//! Layers: built in < file < environment < `-X`. Each layer is kept separately with its locations; figment merges them.
+//! A setting that does not fit is reported and removed from its layer, and all layers are read again: so one run finds
+//! every mistake and attributes it to the layer that made it.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,7 +18,7 @@ use crate::names;
 
 pub(super) const SHIPPED: &str = include_str!("../../config/hookstream.toml");
 
-/// Presets by name: data, so that a provider more is a file more.
+/// Presets by name. They are data, so that another provider needs only another file.
 pub(super) const PRESETS: [(&str, &str); 10] = [
     ("datagrid", include_str!("../../config/providers/datagrid.toml")),
     ("github", include_str!("../../config/providers/github.toml")),
@@ -32,11 +32,11 @@ pub(super) const PRESETS: [(&str, &str); 10] = [
     ("svix", include_str!("../../config/providers/svix.toml")),
 ];
 
-/// Each round takes out one mistake; a file with more than this is no configuration.
+/// Each round removes one mistake. A file with more mistakes than this is not a configuration.
 const ROUNDS: usize = 500;
 
 struct Layer {
-    /// Of the layer as a whole.
+    /// The location of the complete layer.
     place: SettingLocation,
     root: ConfigNode,
 }
@@ -49,7 +49,7 @@ impl Layer {
         }
     }
 
-    /// Equal for all variables, and for all `-X`.
+    /// The layer's precedence: equal for all variables, and for all `-X`.
     fn rank(&self) -> usize {
         match self.place {
             SettingLocation::BuiltIn | SettingLocation::Nowhere => 0,
@@ -60,7 +60,7 @@ impl Layer {
     }
 }
 
-/// The lowest first. No `Debug`: a value may be a secret that was written where none belongs.
+/// The lowest precedence first. `Debug` hides the values: one may be a secret that was written in the wrong place.
 #[derive(Default)]
 pub(super) struct Layers(Vec<Layer>);
 
@@ -91,8 +91,8 @@ impl Layers {
         }
     }
 
-    /// `HOOKSTREAM_` + path with `__` between levels. Names without `__` are not ours: Kubernetes
-    /// sets `HOOKSTREAM_PORT=tcp://...` for a Service called hookstream.
+    /// `HOOKSTREAM_` + path with `__` between levels. Names without `__` are ignored: Kubernetes sets
+    /// `HOOKSTREAM_PORT=tcp://...` for a Service called hookstream.
     pub(super) fn add_environment(&mut self, environment: &Environment, problems: &mut ConfigErrors) {
         const PREFIX: &str = "HOOKSTREAM_";
         for (name, value) in environment.iter() {
@@ -104,7 +104,7 @@ impl Layers {
             let (place, path) = (SettingLocation::Variable(name.to_owned()), path.to_ascii_lowercase());
             match value.to_str() {
                 Some(value) => self.push(place, ConfigNode::nested(path.split("__"), value)),
-                None => problems.add_at(place, path.replace("__", "."), "is no UTF-8 text"),
+                None => problems.add_at(place, path.replace("__", "."), "is not valid UTF-8"),
             }
         }
     }
@@ -120,13 +120,13 @@ impl Layers {
                         ConfigNode::nested(key.split('.'), value),
                     );
                 }
-                // Not repeated: who forgets the key has written the value alone.
+                // The message omits the argument: without a key, it is the value alone.
                 None => problems.add_at(SettingLocation::Nowhere, "-X", "has no `=`; write -X key=value"),
             }
         }
     }
 
-    /// Takes tables out of all layers but the built-in one; returns where they stood.
+    /// Removes tables from all layers except the built-in one; returns their locations.
     pub(super) fn ignore(&mut self, tables: &[&str]) -> Vec<String> {
         let mut ignored = Vec::new();
         for layer in self.0.iter_mut().filter(|layer| layer.rank() > 0) {
@@ -143,31 +143,31 @@ impl Layers {
         ignored
     }
 
-    /// Where the key was set last; if it was not, its nearest table.
+    /// Where the key was set last; if it was not set, where its nearest table is.
     pub(super) fn place(&self, key: &str) -> SettingLocation {
-        let mut wanted = Some(key);
-        while let Some(key) = wanted.filter(|key| !key.is_empty()) {
+        let mut candidate = Some(key);
+        while let Some(key) = candidate.filter(|key| !key.is_empty()) {
             for layer in self.0.iter().rev() {
                 if let Some(node) = layer.root.find(key) {
                     return layer.place_at(node.line);
                 }
             }
-            wanted = key.rsplit_once('.').map(|(table, _)| table);
+            candidate = key.rsplit_once('.').map(|(table, _)| table);
         }
         SettingLocation::Nowhere
     }
 
-    /// Whether file, environment or `-X` speak of the source.
-    pub(super) fn is_users(&self, source: &str) -> bool {
+    /// Whether the file, the environment or `-X` configures the source.
+    pub(super) fn is_user_defined(&self, source: &str) -> bool {
         self.0.iter().any(|layer| layer.rank() > 0 && layer.root.get(&["source", source]).is_some())
     }
 
-    /// Merges and reads all layers. `None` where nothing could be read; a configuration returned
-    /// beside problems lacks what they speak of.
+    /// Merges and reads all layers. `None` if nothing could be read. A configuration returned together with problems
+    /// lacks the settings that they report.
     pub(super) fn read(&mut self, problems: &mut ConfigErrors) -> Option<Config> {
         for layer in &mut self.0 {
-            let of_layer = Layer { place: layer.place.clone(), root: ConfigNode::default() };
-            properties::flatten(&mut layer.root, problems, |line| of_layer.place_at(line));
+            let empty = Layer { place: layer.place.clone(), root: ConfigNode::default() };
+            properties::flatten(&mut layer.root, problems, |line| empty.place_at(line));
         }
         self.replace_references();
         self.reject_unknown_sources(problems);
@@ -177,7 +177,7 @@ impl Layers {
         Some(config)
     }
 
-    /// What all layers together say, as it was read.
+    /// All layers merged, as they were read.
     pub(super) fn merged(&self) -> Dict {
         self.figment().extract().unwrap_or_default()
     }
@@ -186,8 +186,8 @@ impl Layers {
         self.0.iter().fold(Figment::new(), |merged, layer| merged.merge(&layer.root))
     }
 
-    /// A reference to a secret is one value: `file` of a higher layer must replace `env` of a
-    /// lower one and not join it.
+    /// A reference to a secret is one value: `file` of a higher layer must replace `env` of a lower one instead of
+    /// being merged with it.
     fn replace_references(&mut self) {
         for above in 1..self.0.len() {
             let (lower, rest) = self.0.split_at_mut(above);
@@ -211,29 +211,28 @@ impl Layers {
         self.0.iter().rev().find_map(|layer| layer.root.get(path))
     }
 
-    /// Sources whose name cannot be one, and those without any rules: most often a misspelt name
-    /// in a variable.
+    /// Rejects sources with an invalid name, and sources without any rules: most often a misspelt name in a variable.
     fn reject_unknown_sources(&mut self, problems: &mut ConfigErrors) {
         let sources = self.sources();
-        let ruled = |source: &&String| {
+        let has_rules = |source: &&String| {
             let keys = ["preset", "types", "signature", "envelope"];
             keys.iter().any(|key| self.find(&["source", source, key]).is_some())
         };
-        let (ruled, strays): (Vec<_>, Vec<_>) = sources.iter().partition(ruled);
+        let (ruled, unknown): (Vec<_>, Vec<_>) = sources.iter().partition(has_rules);
         let misnamed = ruled.iter().filter(|source| !names::is_source(source)).map(|source| {
-            let form = "a source's name is 1 to 64 of a-z, 0-9, _ and -, a letter first";
+            let form = "a source name has 1 to 64 characters a-z, 0-9, _ and -, and starts with a letter";
             ((*source).clone(), format!("{form}, and not `dead_letter`; rename it"))
         });
-        let strays = strays.into_iter().filter(|source| {
-            // `source.x = 5` is refused for what it is.
+        let unknown = unknown.into_iter().filter(|source| {
+            // `source.x = 5` is reported as a type error.
             self.find(&["source", source]).is_some_and(|node| node.table().is_some())
         });
-        let strays = strays.map(|source| {
+        let unknown = unknown.map(|source| {
             let hint = hint(source, ruled.iter().map(|ruled| ruled.as_str()));
-            let rules = "write out its types, signature and envelope, or name a preset";
-            (source.clone(), format!("no rules for a source of this name: {rules}{hint}"))
+            let rules = "set its types, signature and envelope, or a preset";
+            (source.clone(), format!("this source has no rules: {rules}{hint}"))
         });
-        for (source, message) in misnamed.chain(strays).collect::<Vec<_>>() {
+        for (source, message) in misnamed.chain(unknown).collect::<Vec<_>>() {
             let key = format!("source.{source}");
             problems.add_at(self.place(&key), key, message);
             for layer in &mut self.0 {
@@ -242,13 +241,13 @@ impl Layers {
         }
     }
 
-    /// Puts the preset of each source below all layers. Returns the sources whose preset is none.
+    /// Puts the preset of each source below all layers. Returns the sources whose preset does not exist.
     fn add_presets(&mut self, problems: &mut ConfigErrors) -> BTreeSet<String> {
         let mut broken = BTreeSet::new();
         for source in self.sources() {
             let Some(node) = self.find(&["source", &source, "preset"]) else { continue };
-            let wanted = node.text().unwrap_or_default();
-            if let Some((_, text)) = PRESETS.iter().find(|(name, _)| *name == wanted) {
+            let preset = node.text().unwrap_or_default();
+            if let Some((_, text)) = PRESETS.iter().find(|(name, _)| *name == preset) {
                 let mut shipped = Self::default();
                 shipped.add_toml(SettingLocation::BuiltIn, text, problems);
                 for Layer { root, .. } in shipped.0 {
@@ -259,7 +258,7 @@ impl Layers {
             }
             if node.text().is_some() {
                 let key = format!("source.{source}.preset");
-                let hint = hint(wanted, PRESETS.iter().map(|(name, _)| *name));
+                let hint = hint(preset, PRESETS.iter().map(|(name, _)| *name));
                 problems.add_at(self.place(&key), key, format!("unknown preset{hint}"));
             }
             broken.insert(source);
@@ -285,10 +284,10 @@ impl Layers {
                 path.push(field.clone().into_owned());
                 self.fill(&path, broken)?;
                 path = [table.as_slice(), &[field.clone().into_owned()]].concat();
-                // What is missing for a reason that was already told is not told again.
-                let told = mistaken.iter().any(|mistaken| path.starts_with(mistaken))
+                // A missing field whose cause was already reported is not reported again.
+                let reported = mistaken.iter().any(|mistaken| path.starts_with(mistaken))
                     || matches!(path.as_slice(), [source, name, ..] if source == "source" && without_preset.contains(name));
-                if !told {
+                if !reported {
                     problems.add_at(place, key, format!("lacks `{field}`; add it"));
                 }
             } else {
@@ -296,7 +295,7 @@ impl Layers {
                 let written = layer.root.written(&path);
                 let node = layer.root.remove(&path)?;
                 path = written;
-                // A table that lost a wrong key may be wrong without it; once is enough.
+                // A table may be invalid only because a wrong key was removed from it; one report is enough.
                 if !mistaken.iter().any(|mistaken| mistaken.len() > path.len() && mistaken.starts_with(&path))
                 {
                     problems.add_at(layer.place_at(node.line), path.join("."), describe(&error.kind));
@@ -307,9 +306,9 @@ impl Layers {
         None
     }
 
-    /// Makes a missing field harmless, so that the search goes on: in a source by a stand-in,
-    /// and the source counts as broken; elsewhere by leaving out its table, and in a list its entry:
-    /// a stand-in in another layer would not reach into it, since the highest layer's list is taken whole.
+    /// Makes a missing field harmless, so that the search can continue. In a source, a placeholder is set and the
+    /// source is marked as broken. Elsewhere the table is removed, and in a list the entry: a placeholder in another
+    /// layer would not be merged into it, because the highest layer's list replaces the others.
     fn fill(&mut self, path: &[String], broken: &mut BTreeSet<String>) -> Option<()> {
         let (field, table) = path.split_last()?;
         for layer in self.0.iter_mut().rev() {
@@ -325,12 +324,12 @@ impl Layers {
         match table {
             [source, name, ..] if source == "source" => {
                 broken.insert(name.clone());
-                let stand_in = match field.as_str() {
+                let placeholder = match field.as_str() {
                     "signature" | "envelope" => ConfigNode::default(),
                     _ => ConfigNode::nested([], ""),
                 };
                 let path: Vec<&str> = path.iter().map(String::as_str).collect();
-                self.0.insert(0, Layer { place: SettingLocation::BuiltIn, root: stand_in.under(&path) });
+                self.0.insert(0, Layer { place: SettingLocation::BuiltIn, root: placeholder.under(&path) });
             }
             [] => return None,
             table => self.0.iter_mut().for_each(|layer| drop(layer.root.remove(table))),
@@ -339,7 +338,7 @@ impl Layers {
     }
 }
 
-/// One sentence, without the value.
+/// The mistake as one sentence, without the value.
 fn describe(mistake: &Mistake) -> String {
     let expected = |expected: &str| match expected {
         "a string" | "path string" => Cow::from("text"),
@@ -357,7 +356,7 @@ fn describe(mistake: &Mistake) -> String {
         Mistake::InvalidValue(_, wanted) | Mistake::InvalidLength(_, wanted) => {
             format!("expected {}", expected(wanted))
         }
-        _ => "cannot be read; see the shipped config/hookstream.toml for its form".to_owned(),
+        _ => "cannot be read; see the shipped config/hookstream.toml for the format".to_owned(),
     }
 }
 
@@ -373,7 +372,7 @@ fn shape(found: &Actual) -> &'static str {
 }
 
 impl ConfigNode {
-    /// This node at the end of `path`.
+    /// Wraps this node in tables, so that it is at the end of `path`.
     fn under(self, path: &[&str]) -> Self {
         path.iter().rev().fold(self, |node, key| Self {
             line: 0,

@@ -1,5 +1,4 @@
-//! From the command line and the environment to a configuration that is ready for use: file
-//! found, layers merged, secrets read, all problems told at once.
+//! Loads the configuration: finds the file, merges the layers, reads the secrets, and reports all problems at once.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -16,132 +15,131 @@ use super::secret_ref::{SecretRefError, read_file};
 use super::{Config, Hash, SecretFormat, SourceConfig, validate, warnings};
 use crate::files::{self, ReadError};
 
-/// Where a file is looked for when none is named.
+/// The files that are tried if none is named.
 const FILES: [&str; 2] = ["config/hookstream.toml", "/etc/hookstream/hookstream.toml"];
 
-/// What the command line says, and what the command needs.
+/// The command line's options, and what the command needs.
 #[derive(Clone, Default)]
 pub struct Overrides {
     /// `-c FILE`
     pub file: Option<PathBuf>,
     /// `-X key=value`, in order; later ones win.
     pub sets: Vec<String>,
-    /// Which of the sources' secrets are read.
+    /// Which secrets of the sources are read.
     pub secrets: Secrets,
-    /// Leaves out `[kafka]` and `[registry]` of all layers but the built-in one: for `dev`, which
-    /// brings its own.
+    /// Ignores `[kafka]` and `[registry]` in all layers except the built-in one: for `dev`, which starts its own broker
+    /// and registry.
     pub embedded: bool,
 }
 
-/// What the configuration file is: that decides how it is read again.
+/// The kind of the configuration file, which decides how a reload reads it.
 #[derive(Debug, Clone, Default)]
 pub(super) enum FileKind {
-    /// It was not read yet.
+    /// It has not been read yet.
     #[default]
     Unknown,
-    /// It stands there.
+    /// A regular file, which is read again.
     Regular,
-    /// Such as the shell's `<(command)`. It gave this text, and gives it once only.
+    /// A pipe, such as the shell's `<(command)`, with its text: it can be read only once.
     Pipe(Arc<str>),
 }
 
-/// Which of the sources' secrets are read.
+/// Which secrets of the sources are read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Secrets {
-    /// All. A source of the user's without a usable one is a problem, so is a public dev secret.
+    /// All. A source that the user configured without a usable secret is a problem, and so is a public dev secret.
     #[default]
     Required,
-    /// All; a source without one gets the public dev secret. For `dev`, and for `send` to a
-    /// loopback address.
+    /// All; a source without a secret gets the public dev secret. For `dev`, and for `send` to a loopback address.
     OrDev,
     /// Those of this source only.
     Only(String),
-    /// None: for commands that only read.
+    /// None: for commands that verify and sign nothing.
     Unread,
 }
 
-/// How the registry is asked.
+/// How hookstream authenticates to the registry.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Auth {
-    /// Without a name.
+    /// Anonymous.
     #[default]
     None,
     /// User and password.
     Basic(String, SecretText),
-    /// A token.
+    /// A bearer token.
     Bearer(SecretText),
 }
 
-/// A configuration without problems, as far as this room can tell.
+/// A configuration that passed all checks of this room.
 #[derive(Debug)]
 pub struct LoadedConfig {
-    /// Only those sources are in it that are on.
+    /// The configuration, with enabled sources only.
     pub config: Config,
-    /// The file that was read, if there was one.
+    /// The file that was read, if any.
     pub file: Option<PathBuf>,
-    /// By source, in the order in which they are tried.
+    /// The secrets by source, in the order in which they are tried.
     pub secrets: BTreeMap<String, Vec<Secret>>,
-    /// Sources that are off, with the reason as half a sentence.
+    /// Disabled sources, with the reason as half a sentence.
     pub off: BTreeMap<String, String>,
-    /// `[kafka.properties]` with secrets read, known aliases under one name.
+    /// `[kafka.properties]` with secrets read and known aliases under one name.
     pub properties: Properties,
     /// The registry's credentials.
     pub registry_auth: Auth,
-    /// Our private key and certificate for the registry, in PEM.
+    /// hookstream's private key and certificate for the registry, in PEM.
     pub registry_identity: Option<SecretText>,
-    /// One sentence each, for the log.
+    /// Warnings for the log, one sentence each.
     pub warnings: Vec<String>,
-    /// Likewise, by source, of each that refuses everything, since none of its secrets counts now. A
-    /// start goes on: a date that has passed must not take down the other sources as well.
+    /// The sources that refuse every delivery, because none of their secrets is valid now, each with a sentence for the
+    /// log. The service still starts: an expired secret of one source must not take down the others.
     pub refusing: BTreeMap<String, String>,
-    /// Places of settings that [`Overrides::embedded`] left out.
+    /// Locations of the settings that [`Overrides::embedded`] ignored.
     pub ignored: Vec<String>,
     pub(super) layers: Arc<Layers>,
     pub(super) origin: ConfigOrigin,
 }
 
 impl LoadedConfig {
-    /// An empty collector for the rooms that compile their part: it names the file and line, the
-    /// variable or the `-X` behind a key.
+    /// An empty collector for the rooms that compile their part. It looks up the file and line, the variable or the
+    /// `-X` that set a key.
     pub fn problems(&self) -> ConfigErrors {
         ConfigErrors::with_layers(Arc::clone(&self.layers))
     }
 
-    /// Reads `admin.bearer`; `None` where there is none. Not read with the rest: most commands have no
-    /// use for it, and may not be allowed to read it. `Err` with half a sentence.
+    /// Reads `admin.bearer`; `None` if it is not set. It is not read with the other secrets: most commands do not need
+    /// it, and may not be allowed to read it. The error is half a sentence.
     pub fn admin_bearer(&self) -> Option<Result<SecretText, String>> {
         let reference = self.config.admin.bearer.as_ref()?;
         Some(reference.read_text(&self.origin.environment))
     }
 
-    /// Reads what `traces.headers` refer to, by the header's name; likewise.
+    /// Reads the secrets of `traces.headers`, by header name, with the same kind of error.
     pub fn trace_headers(&self) -> impl Iterator<Item = (&str, Result<SecretText, String>)> {
         let headers = self.config.traces.headers.iter();
         headers.map(|(name, reference)| (name.as_str(), reference.read_text(&self.origin.environment)))
     }
 }
 
-/// The names that `preset` may have, each with its TOML text.
+/// The available presets: name and TOML text.
 pub fn presets() -> impl Iterator<Item = (&'static str, &'static str)> {
     PRESETS.into_iter()
 }
 
-/// Reads everything. The file is `-c`, else `$HOOKSTREAM_CONFIG`, else `config/hookstream.toml`,
-/// else `/etc/hookstream/hookstream.toml`, else none.
+/// Loads the configuration. The file is `-c`, else `$HOOKSTREAM_CONFIG`, else `config/hookstream.toml`, else
+/// `/etc/hookstream/hookstream.toml`, else none.
 ///
 /// # Errors
-/// All problems at once, each with its place and without values.
+/// All problems at once, each with its location and without values.
 pub fn load(overrides: &Overrides, environment: &Environment) -> Result<LoadedConfig, ConfigErrors> {
     load_with(overrides, environment, &FILES.map(Path::new))
 }
 
-/// The same once more.
+/// Loads the configuration again from its origin.
 pub(super) fn reload(origin: &ConfigOrigin) -> Result<LoadedConfig, ConfigErrors> {
     let ConfigOrigin { overrides, environment, file } = origin;
     load_file(overrides, environment, &FILES.map(Path::new), file.clone())
 }
 
-/// The same with the places where a file is looked for.
+/// As [`load`], with the files to try if none is named.
 pub(super) fn load_with(
     overrides: &Overrides,
     environment: &Environment,
@@ -166,7 +164,7 @@ fn load_file(
             Err(error) => problems.add_at(place, "", format!("cannot be read: {error}")),
         }
     }
-    // Without its file, the other layers would be blamed for what only the file explains.
+    // Without the file, the other layers would be reported for mistakes that are not theirs.
     if !problems.is_empty() {
         return Err(problems);
     }
@@ -211,7 +209,7 @@ fn load_file(
     problems.or(loaded)
 }
 
-/// The text of the configuration file; `kind` is what it was before, and what it is.
+/// The text of the configuration file. `kind` is what the last reading found, and is updated.
 fn text_of(file: &Path, kind: &mut FileKind) -> Result<String, ReadError> {
     match kind {
         FileKind::Pipe(text) => Ok(text.to_string()),
@@ -225,26 +223,26 @@ fn text_of(file: &Path, kind: &mut FileKind) -> Result<String, ReadError> {
     }
 }
 
-/// One that is named must exist; the others are taken if they do.
+/// A named file must exist; the usual ones are used if they do.
 fn find(overrides: &Overrides, environment: &Environment, usual: &[&Path]) -> Option<PathBuf> {
     let variable = || environment.get("HOOKSTREAM_CONFIG").filter(|file| !file.is_empty());
     let named = overrides.file.clone().or_else(|| variable().map(PathBuf::from));
     named.or_else(|| usual.iter().find(|file| files::may_exist(file)).map(|file| file.to_path_buf()))
 }
 
-/// The keys that the provider's texts stand for.
+/// The keys decoded from the provider's texts.
 fn decoded(secrets: Vec<Secret>, format: SecretFormat) -> Result<Vec<Secret>, SecretRefError> {
     let key = |secret: Secret| match format.decode(secret.expose()) {
         Ok(key) => Ok(secret.with_value(key)),
         Err(expected) => Err(SecretRefError::Bad(format!(
-            "the secret {} is not {expected}; give it as the provider shows it, or set signature.secret_format",
+            "the secret {} is not {expected}; write it as the provider shows it, or set signature.secret_format",
             secret.name
         ))),
     };
     secrets.into_iter().map(key).collect()
 }
 
-/// Reads what is referred to.
+/// Reads the secrets and files that settings refer to.
 struct ReferenceReader<'a> {
     overrides: &'a Overrides,
     environment: &'a Environment,
@@ -259,7 +257,7 @@ impl ReferenceReader<'_> {
         self.problems.add_at(self.layers.place(&key), key, message);
     }
 
-    /// Reads the sources' secrets and moves what is off out of the configuration.
+    /// Reads the sources' secrets and removes disabled sources from the configuration.
     fn sources(&mut self, loaded: &mut LoadedConfig) {
         for (name, source) in std::mem::take(&mut loaded.config.source) {
             match self.source(&name, &source) {
@@ -275,22 +273,22 @@ impl ReferenceReader<'_> {
         }
         if loaded.config.source.is_empty() && !self.problems.contains_key_or_below("source") {
             let off: Vec<_> = loaded.off.iter().map(|(name, why)| format!("{name} ({why})")).collect();
-            let message = format!("no source is on: {}; give at least one its secret", off.join(", "));
+            let message = format!("no source is enabled: {}; set the secret of at least one", off.join(", "));
             self.problems.add_at(SettingLocation::Nowhere, "source", message);
         }
     }
 
-    /// `Err` with the reason for a source that is off. `Ok(None)` where no secrets are wanted.
+    /// `Err` with the reason if the source is disabled. `Ok(None)` if its secrets are not needed.
     fn source(&mut self, name: &str, source: &SourceConfig) -> Result<Option<Vec<Secret>>, String> {
-        let wanted = match &self.overrides.secrets {
+        let needed = match &self.overrides.secrets {
             Secrets::Required | Secrets::OrDev => true,
-            Secrets::Only(wanted) => wanted == name,
+            Secrets::Only(only) => only == name,
             Secrets::Unread => false,
         };
         if !source.enabled {
             return Err("enabled = false".to_owned());
         }
-        if !wanted {
+        if !needed {
             return Ok(None);
         }
         let or_dev = self.overrides.secrets == Secrets::OrDev;
@@ -310,19 +308,19 @@ impl ReferenceReader<'_> {
             return Ok(Some(vec![dev_secret(source.preset.as_deref(), source.signature.secret_format)]));
         }
         let unset = faults.iter().all(|(_, fault)| matches!(fault, SecretRefError::Unset(_)));
-        if secrets.is_empty() && unset && !self.layers.is_users(name) {
+        if secrets.is_empty() && unset && !self.layers.is_user_defined(name) {
             let variables = faults.into_iter().filter_map(|(_, fault)| match fault {
                 SecretRefError::Unset(variable) => Some(format!("{variable} is not set")),
                 SecretRefError::Bad(_) => None,
             });
             return Err(variables.collect::<Vec<_>>().join(", "));
         }
-        let told = self.problems.contains_key_or_below(&format!("source.{name}.secrets"));
-        if secrets.is_empty() && faults.is_empty() && !told {
+        let reported = self.problems.contains_key_or_below(&format!("source.{name}.secrets"));
+        if secrets.is_empty() && faults.is_empty() && !reported {
             let form = "secrets = [{ env = \"NAME\" }]";
             self.problem(
                 format!("source.{name}"),
-                format!("has no usable secret; add {form}, or enabled = false"),
+                format!("has no usable secret; add {form}, or set enabled = false"),
             );
         }
         for (index, fault) in faults {
@@ -332,21 +330,22 @@ impl ReferenceReader<'_> {
                 format!("{message}, or set enabled = false"),
             );
         }
-        self.judge(name, source, &secrets);
+        self.check_secrets(name, source, &secrets);
         Ok(Some(secrets))
     }
 
-    /// What may be read and is still no good secret.
-    fn judge(&mut self, source: &str, rules: &SourceConfig, secrets: &[Secret]) {
+    /// Checks secrets that could be read.
+    fn check_secrets(&mut self, source: &str, rules: &SourceConfig, secrets: &[Secret]) {
         let key = || format!("source.{source}.secrets");
         for (index, secret) in secrets.iter().enumerate() {
             let name = &secret.name;
             if secrets.iter().take(index).any(|other| other.name == *name) {
-                self.problem(key(), format!("two secrets are called {name}; give one another `name`"));
+                self.problem(key(), format!("two secrets are named {name}; give one of them another `name`"));
             }
             if self.overrides.secrets == Secrets::Required && is_dev(secret) {
-                let message =
-                    format!("{name} is the public dev secret: anybody can sign with it; set the provider's");
+                let message = format!(
+                    "{name} is the public dev secret: anyone can sign with it; set the provider's secret"
+                );
                 self.problem(key(), message);
             } else {
                 self.warnings.extend(warnings::short(source, secret));
@@ -365,10 +364,10 @@ impl ReferenceReader<'_> {
             if let Some(file) = property.file(name)
                 && let Err(error) = files::probe(file)
             {
-                // librdkafka opens it, and knows no bound.
+                // librdkafka opens the file itself, without a limit on its size.
                 self.problem(
                     format!("kafka.properties.{name}"),
-                    format!("cannot be read ({error}); name a file"),
+                    format!("cannot be read ({error}); set it to a readable file"),
                 );
                 continue;
             }
@@ -397,7 +396,8 @@ impl ReferenceReader<'_> {
         token.and_then(|token| read(self, "registry.bearer", token)).map_or(Auth::None, Auth::Bearer)
     }
 
-    /// Our certificate and its key, tried here: a client that cannot use them would say so at the first call.
+    /// The registry's client certificate and its key. They are tried here, because an HTTP client reports an unusable
+    /// pair only at its first call.
     fn identity(&mut self, config: &Config) -> Option<SecretText> {
         let registry = &config.registry;
         let (certificate, key) = match (&registry.client_cert, &registry.client_key) {
@@ -422,9 +422,9 @@ impl ReferenceReader<'_> {
         let pem = [key?, certificate?].join(&b'\n');
         let client = reqwest::Identity::from_pem(&pem)
             .and_then(|identity| crate::client::builder().tls_certs_only([]).identity(identity).build());
-        // Why may quote what stands in the files.
+        // The error is not shown: it may quote the files.
         let (Ok(_), Ok(pem)) = (client, String::from_utf8(pem)) else {
-            let message = "is of no use with registry.client_cert: expected two PEM files, the certificate with its \
+            let message = "does not work with registry.client_cert: expected two PEM files, the certificate with its \
                            chain, and that certificate's private key, not encrypted";
             self.problem("registry.client_key".to_owned(), message);
             return None;

@@ -1,4 +1,4 @@
-//! Networks of addresses: from where a source may be called, and which proxies are believed.
+//! IP networks: the clients that may call a source, and the trusted proxies.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -10,24 +10,24 @@ use serde::{Deserialize, Deserializer};
 
 use super::de;
 
-/// Some networks. A clone costs a reference.
+/// A list of networks. Cloning it only increments a reference count.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Networks(Arc<[IpNet]>);
 
 impl Networks {
-    /// Whether one of them has the address. An IPv4 address that came as an IPv6 one (`::ffff:192.0.2.1`) is
-    /// taken for what it is.
+    /// Whether one of the networks contains the address. An IPv4-mapped IPv6 address (`::ffff:192.0.2.1`) is treated as
+    /// the IPv4 address.
     pub fn contains(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         self.0.iter().any(|network| network.contains(&address))
     }
 
-    /// Whether there are none.
+    /// Whether the list is empty.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Each of them, IPv4 ones as such.
+    /// The networks; IPv4-mapped IPv6 networks are returned as IPv4.
     pub(super) fn iter(&self) -> impl Iterator<Item = &IpNet> {
         self.0.iter()
     }
@@ -46,7 +46,7 @@ impl<'de> Deserialize<'de> for Networks {
     }
 }
 
-/// `192.0.2.0/24`, or an address alone.
+/// `192.0.2.0/24`, or a single address.
 struct Network(IpNet);
 
 impl<'de> Deserialize<'de> for Network {
@@ -56,9 +56,9 @@ impl<'de> Deserialize<'de> for Network {
         let Ok(network) = network else {
             return Err(D::Error::custom("expected a network such as \"192.0.2.0/24\", or an address"));
         };
-        // 10.0.0.1/8 is mostly meant to be one host, and would be 16 million.
+        // 10.0.0.1/8 is usually meant as one host, but would match 16 million.
         if network.trunc() != network {
-            let message = "names an address within its network; write the network's first address, or the address alone";
+            let message = "is a network address with host bits set; write the network's first address, or the address alone";
             return Err(D::Error::custom(message));
         }
         Ok(Self(network))
@@ -74,15 +74,15 @@ fn canonical(network: IpNet) -> IpNet {
     mapped().map_or(network, IpNet::V4)
 }
 
-/// The name of the header that proxies tell addresses in.
+/// The name of the header in which proxies send the client's address.
 pub(super) fn header<'de, D: Deserializer<'de>>(deserializer: D) -> Result<HeaderName, D::Error> {
     let text = String::deserialize(deserializer)?;
     match HeaderName::try_from(text.trim()) {
         Ok(header::FORWARDED) => Err(D::Error::custom(
-            "`forwarded` is written in a way of its own, which is not read; let the proxy set x-forwarded-for",
+            "the `forwarded` header is not supported; let the proxy set x-forwarded-for",
         )),
         Ok(name) => Ok(name),
-        Err(_) => Err(D::Error::custom("expected the name of a header, such as \"x-forwarded-for\"")),
+        Err(_) => Err(D::Error::custom("expected a header name, such as \"x-forwarded-for\"")),
     }
 }
 

@@ -1,4 +1,4 @@
-//! `[kafka.properties]`: any property of librdkafka, except those that the promise rests on.
+//! `[kafka.properties]`: any property of librdkafka, except those that durability depends on.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,12 +13,12 @@ use super::secret::SecretText;
 use super::secret_ref::SecretRef;
 use super::tree::{ConfigNode, Leaf, NodeKind};
 
-/// A value of `[kafka.properties]`. `Debug` hides the text: a name we do not know may be a secret's.
+/// A value of `[kafka.properties]`. `Debug` hides the text: it may be a secret under an unknown name.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Property {
-    /// Passed through as it is.
+    /// Passed through unchanged.
     Text(String),
-    /// Read at start.
+    /// A reference whose secret is read at start.
     Secret(SecretRef),
 }
 
@@ -32,12 +32,12 @@ impl fmt::Debug for Property {
 }
 
 impl Property {
-    /// The file that librdkafka opens for a property of this name, if it is one of those.
+    /// The file that librdkafka opens for a property of this name, if the property names a file.
     pub(super) fn file(&self, name: &str) -> Option<&Path> {
         let Self::Text(text) = self else { return None };
         let names_a_file =
             name.ends_with(".location") || name == "sasl.kerberos.keytab" || NO_REFERENCES.contains(&name);
-        // `probe` lets it look where systems keep their authorities.
+        // With `probe`, librdkafka searches the usual locations of a system's certificate authorities.
         (names_a_file && text != "probe").then_some(Path::new(text))
     }
 }
@@ -64,25 +64,25 @@ impl<'de> Deserialize<'de> for Property {
     }
 }
 
-/// Properties with their secrets read: what a client is made with. `Debug` shows names only.
+/// The properties of a client, with their secrets read. `Debug` shows names only.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Properties(pub(super) BTreeMap<String, SecretText>);
 
 impl Properties {
-    /// Name and value, ordered by name.
+    /// Names and values, ordered by name.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(name, value)| (name.as_str(), value.expose()))
     }
 
-    /// One value, by the name that librdkafka's Java-like alias has: `linger.ms`, `sasl.mechanism`,
+    /// The value of a property, by its Java name if librdkafka has such an alias: `linger.ms`, `sasl.mechanism`,
     /// `compression.type`.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(SecretText::expose)
     }
 }
 
-/// librdkafka's aliases that may be set. Each is kept under its second name, so that a higher
-/// layer, or a default of ours, meets the same property and not its twin.
+/// librdkafka's aliases that may be set. Each is stored under its second name, so that a higher layer, or one of
+/// hookstream's defaults, replaces the same property and does not add its alias.
 const ALIASES: [(&str, &str); 6] = [
     ("sasl.mechanisms", "sasl.mechanism"),
     ("queue.buffering.max.ms", "linger.ms"),
@@ -92,8 +92,8 @@ const ALIASES: [(&str, &str); 6] = [
     ("sasl.oauthbearer.client.credentials.client.secret", "sasl.oauthbearer.client.secret"),
 ];
 
-/// Properties whose name ends like a reference. Written without quotes,
-/// `sasl.oauthbearer.assertion.file = "/path"` is a table with the key `file`, and yet no secret.
+/// Properties whose name ends like a reference. Written without quotes, `sasl.oauthbearer.assertion.file = "/path"` is
+/// a table with the key `file`, but not a reference to a secret.
 const NO_REFERENCES: [&str; 3] = [
     "sasl.oauthbearer.assertion.file",
     "sasl.oauthbearer.assertion.private.key.file",
@@ -101,12 +101,12 @@ const NO_REFERENCES: [&str; 3] = [
 ];
 
 const DURABLE: &str = "2xx means acknowledged by all in-sync replicas; there is no setting for it";
-const ORDERED: &str = "the idempotent producer keeps it; there is no setting for it";
-const CLOCK: &str = "the answer's deadline rules it; set `ack_deadline` in [source.NAME]";
-const BOUNDED: &str = "the deliveries in flight bound it; set `http.max_in_flight`";
+const ORDERED: &str = "the idempotent producer requires its value; there is no setting for it";
+const CLOCK: &str = "it follows from the ack deadline; set `ack_deadline` in [source.NAME]";
+const BOUNDED: &str = "it follows from the limit on deliveries in flight; set `http.max_in_flight`";
 
-/// Properties that the promise rests on, aliases too, and what to use instead. Checked against
-/// CONFIGURATION.md of librdkafka 2.12.
+/// Properties that durability depends on, with their aliases and what to use instead. Checked against CONFIGURATION.md
+/// of librdkafka 2.12.
 const RESERVED: [(&str, &str); 29] = [
     ("acks", DURABLE),
     ("request.required.acks", DURABLE),
@@ -129,22 +129,22 @@ const RESERVED: [(&str, &str); 29] = [
     ("message.max.bytes", "it follows the body limit; set `http.max_body`"),
     (
         "allow.auto.create.topics",
-        "topics are made with the settings of `[kafka.topics]`, not the brokers'; set `provision.on_start`",
+        "topics are created with the settings in `[kafka.topics]`, not with the brokers' defaults; set `provision.on_start`",
     ),
     ("bootstrap.servers", "set `kafka.bootstrap_servers`"),
     ("metadata.broker.list", "set `kafka.bootstrap_servers`"),
-    ("partitioner", "it is murmur2_random, so that Java clients agree; there is no setting for it"),
+    ("partitioner", "it is murmur2_random, to match the Java clients; there is no setting for it"),
     ("msg_order_cmp", "it is set in code only"),
     ("enabled_events", "it is set in code only"),
     ("opaque", "it is set in code only"),
     ("default_topic_conf", "it is set in code only"),
-    ("log.queue", "librdkafka's log goes through ours; set HOOKSTREAM_LOG"),
-    ("produce.offset.report", "the answer names the offset; there is no setting for it"),
+    ("log.queue", "librdkafka logs through hookstream's log; set HOOKSTREAM_LOG"),
+    ("produce.offset.report", "the response contains the offset; there is no setting for it"),
 ];
 
 fn reserved(name: &str) -> Option<&'static str> {
     if name == "test" || name.starts_with("test.") {
-        return Some("it makes a cluster in memory; use `hookstream dev`");
+        return Some("it creates an in-memory cluster; use `hookstream dev`");
     }
     if name.ends_with("_cb") {
         return Some("it is set in code only");
@@ -158,15 +158,15 @@ fn is_secret(name: &str) -> bool {
     ENDS.iter().any(|end| name.strip_suffix(end).is_some_and(|rest| rest.is_empty() || rest.ends_with('.')))
 }
 
-/// Turns one layer's `kafka.properties` into one flat table of dotted names, whichever way they
-/// were written, and takes out what may not be set. `place` names a line of that layer.
+/// Turns one layer's `kafka.properties` into one flat table of dotted names, however they were written, and removes
+/// properties that may not be set. `place` returns the location of a line of that layer.
 pub(super) fn flatten(
     root: &mut ConfigNode,
     problems: &mut ConfigErrors,
     place: impl Fn(usize) -> super::errors::SettingLocation,
 ) {
     let Some(properties) = root.get_mut(&["kafka", "properties"]) else { return };
-    // Anything but a table is refused as such when the layers are read.
+    // Anything but a table is rejected when the layers are read.
     if properties.table().is_none() {
         return;
     }
@@ -181,13 +181,11 @@ pub(super) fn flatten(
         if let Some(instead) = reserved(&written) {
             refuse(format!("may not be set: {instead}"));
         } else if is_secret(name) && !node.is_reference() {
-            refuse(
-                "is a secret and goes by reference only: { env = \"NAME\" } or { file = \"/path\" }".into(),
-            );
+            refuse("is a secret and must be a reference: { env = \"NAME\" } or { file = \"/path\" }".into());
         } else if name.split('.').any(str::is_empty) {
-            refuse("is no property's name; write it with single dots between its words".into());
+            refuse("is not a property name; separate its words with single dots".into());
         } else if flat.contains_key(name) {
-            refuse(format!("is set twice, or with its alias `{name}`; keep one"));
+            refuse(format!("is set twice, or also by its alias `{name}`; keep one"));
         } else {
             flat.insert(name.to_owned(), node);
         }
@@ -197,8 +195,9 @@ pub(super) fn flatten(
 
 fn collect(name: String, node: ConfigNode, found: &mut Vec<(String, ConfigNode)>) {
     let line = node.line;
-    let ends_like_one = NO_REFERENCES.iter().any(|property| property.strip_suffix(".file") == Some(&name));
-    let reference = node.is_reference() && !name.is_empty() && !ends_like_one;
+    let ends_like_reference =
+        NO_REFERENCES.iter().any(|property| property.strip_suffix(".file") == Some(&name));
+    let reference = node.is_reference() && !name.is_empty() && !ends_like_reference;
     match node.kind {
         NodeKind::Table(table) if !reference => {
             for (key, child) in table {
@@ -218,7 +217,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_secret_is_told_by_the_end_of_its_name() {
+    fn secret_properties_are_recognised_by_the_end_of_their_name() {
         for name in [
             "sasl.password",
             "ssl.key.password",

@@ -1,4 +1,4 @@
-//! The configuration once more, while the service runs: what it says now, and what differs.
+//! Reloads the configuration while the service runs, and finds the differences.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -9,11 +9,10 @@ use super::errors::ConfigErrors;
 use super::load::{FileKind, LoadedConfig, Overrides, reload};
 use super::secret::Environment;
 
-/// Tables that are read at start only: ports, clients and the spool are made of them.
+/// Tables that are read at start only: listeners, clients and the spool are created from them.
 const AT_START: [&str; 8] = ["http", "admin", "kafka", "registry", "spool", "provision", "lag", "traces"];
 
-/// What a configuration was read from. No `Debug` of its values: one could be a secret in the wrong
-/// place.
+/// What a configuration was read from. `Debug` hides the values: one could be a secret in the wrong place.
 pub(super) struct ConfigOrigin {
     pub(super) overrides: Overrides,
     pub(super) environment: Environment,
@@ -22,21 +21,21 @@ pub(super) struct ConfigOrigin {
 
 impl fmt::Debug for ConfigOrigin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Origin")
+        f.write_str("ConfigOrigin")
     }
 }
 
 impl LoadedConfig {
-    /// Reads the same files, with the variables and the `-X` of the first time.
+    /// Reads the same files again, with the variables and the `-X` of the first load.
     ///
     /// # Errors
-    /// All problems at once, each with its place and without values.
+    /// All problems at once, each with its location and without values.
     pub fn reread(&self) -> Result<Self, ConfigErrors> {
         reload(&self.origin)
     }
 
-    /// Takes over from the configuration that the service was started with all that is read at start
-    /// only. Returns the names of those settings that differ (`http.listen`), without values.
+    /// Copies all settings that are read at start only from `started`, the configuration that the service was started
+    /// with. Returns the names of those settings that differ (`http.listen`), without values.
     pub fn retain_startup_settings(&mut self, started: &Self) -> Vec<String> {
         let mut names = BTreeSet::new();
         let (before, now) = (started.layers.merged(), self.layers.merged());
@@ -44,13 +43,13 @@ impl LoadedConfig {
             let differing = differing(table_of(&before, table), table_of(&now, table));
             names.extend(differing.into_iter().map(|key| format!("{table}.{key}")));
         }
-        // The same references may lead to other passwords by now.
+        // The same reference may yield a new password.
         if self.properties != started.properties {
             names.insert("kafka.properties".to_owned());
         }
         if self.registry_auth != started.registry_auth || self.registry_identity != started.registry_identity
         {
-            names.insert("registry (its credentials)".to_owned());
+            names.insert("registry (credentials)".to_owned());
         }
         let source = std::mem::take(&mut self.config.source);
         let log = self.config.log.clone();
@@ -61,13 +60,13 @@ impl LoadedConfig {
         names.into_iter().collect()
     }
 
-    /// The sources whose rules or secrets differ, those that only one of both has among them.
+    /// The sources whose rules or secrets differ, including sources that only one of the two has.
     pub fn differing_sources(&self, other: &Self) -> BTreeSet<String> {
-        let (ours, theirs) = (self.layers.merged(), other.layers.merged());
-        let mut names = differing(table_of(&ours, "source"), table_of(&theirs, "source"));
+        let (these, those) = (self.layers.merged(), other.layers.merged());
+        let mut names = differing(table_of(&these, "source"), table_of(&those, "source"));
         let all = self.secrets.keys().chain(other.secrets.keys());
         names.extend(all.filter(|name| self.secrets.get(*name) != other.secrets.get(*name)).cloned());
-        // What is off on both sides is no news.
+        // A source that is disabled in both has not changed.
         names.retain(|name| [self, other].iter().any(|loaded| loaded.config.source.contains_key(name)));
         names
     }

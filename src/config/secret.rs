@@ -1,4 +1,4 @@
-//! Secrets, redacted everywhere, and the environment that some of them come from.
+//! Secrets, redacted everywhere, and the environment from which some of them are read.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -9,41 +9,41 @@ use jiff::Timestamp;
 
 use super::SecretFormat;
 
-/// What `dev` signs with where nothing else is set, by preset. Public, so worth nothing as a
-/// secret: `serve` refuses them.
+/// The secrets that `dev` signs with if no other is set, by preset. They are public and therefore protect nothing:
+/// `serve` refuses them.
 pub const DEV_SECRETS: [(&str, &str); 2] =
     [("datagrid", "whsec_hookstream-dev-not-a-secret-datagrid"), ("grapevine", "wh_dev-not-a-secret-000")];
 
-/// The same for any other source.
+/// The dev secret of any other source.
 const DEV_SECRET: &str = "whsec_hookstream-dev-not-a-secret";
 
-/// The same where the key is read from the secret: the key itself, whichever way it is written.
+/// The dev key of a source whose key is decoded from the secret: the decoded key.
 const DEV_KEY: &str = "hookstream-dev-not-a-secret";
 
-/// Below this, a signing secret can be guessed; it is used with a warning.
+/// A signing secret with fewer bytes can be guessed; it is used with a warning.
 pub(super) const SHORT: usize = 16;
 
-/// The public dev secret for a source of this preset that writes its secrets so: as the others
-/// are once loaded, that is, the key.
+/// The public dev secret for a source with this preset and secret format. Like every loaded secret, it contains the
+/// decoded key.
 pub fn dev_secret(preset: Option<&str>, format: SecretFormat) -> Secret {
     let known = DEV_SECRETS.iter().find(|(name, _)| Some(*name) == preset);
     let text = known.map_or(DEV_SECRET, |(_, value)| value);
     Secret::new("dev", if format == SecretFormat::Text { text } else { DEV_KEY })
 }
 
-/// Whether anybody may know it from this source text.
+/// Whether the secret is one of the public dev secrets.
 pub(super) fn is_dev(secret: &Secret) -> bool {
     let mut known = DEV_SECRETS.iter().map(|(_, value)| *value).chain([DEV_SECRET, DEV_KEY]);
     known.any(|value| value.as_bytes() == secret.expose())
 }
 
-/// The process's variables, or a test's. `Debug` gives their number only.
+/// Environment variables, of the process or of a test. `Debug` shows only their count.
 #[derive(Clone, Default)]
 pub struct Environment(BTreeMap<OsString, OsString>);
 
 impl Environment {
-    /// As this process was started.
-    pub fn of_process() -> Self {
+    /// The variables of this process.
+    pub fn from_process() -> Self {
         std::env::vars_os().collect()
     }
 
@@ -68,48 +68,48 @@ impl fmt::Debug for Environment {
     }
 }
 
-/// When a secret counts.
+/// When a secret is valid.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ValidityWindow {
-    /// From this instant on.
+    /// The first instant.
     pub not_before: Option<Timestamp>,
-    /// Up to this instant.
+    /// The last instant.
     pub not_after: Option<Timestamp>,
 }
 
 impl ValidityWindow {
-    /// Whether `now` is in it.
+    /// Whether the window contains `now`.
     pub fn contains(&self, now: Timestamp) -> bool {
         self.not_before.is_none_or(|from| from <= now) && self.not_after.is_none_or(|until| now <= until)
     }
 }
 
-/// `binds = { pointer = "/tenant_id", equals = "acme" }`: the one text that a delivery's body must have at
-/// one place for the secret to count.
+/// `binds = { pointer = "/tenant_id", equals = "acme" }`: the text that a delivery's body must contain at this place
+/// for the secret to be accepted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Binds {
-    /// JSON pointer, with at least one name.
+    /// JSON pointer with at least one token.
     pub pointer: String,
-    /// The text, exactly.
+    /// The exact text.
     pub equals: String,
 }
 
-/// A named secret of a source: the key of its signatures. Cloning shares the bytes.
+/// A named secret of a source, the key of its signatures. Clones share the bytes.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret {
     /// Shown in log, metric and record header.
     pub name: Arc<str>,
-    /// When it counts: always, unless its entry says otherwise.
+    /// When the secret is valid: always, unless its entry has limits.
     pub window: ValidityWindow,
-    /// Whose deliveries it may sign: everybody's, unless its entry says otherwise.
+    /// Which deliveries it may sign: all, unless its entry binds it.
     pub binds: Option<Arc<Binds>>,
-    /// Where it was read: a variable or a file; `None` for one of our own making.
+    /// The variable or the file that it was read from; `None` for a secret that hookstream generated.
     pub from: Option<Arc<str>>,
     value: Arc<[u8]>,
 }
 
 impl Secret {
-    /// A secret as given; the bytes are used as they are.
+    /// A secret that is always valid and not bound; the bytes are used unchanged.
     pub fn new(name: impl Into<Arc<str>>, value: impl AsRef<[u8]>) -> Self {
         Self {
             name: name.into(),
@@ -120,22 +120,22 @@ impl Secret {
         }
     }
 
-    /// The same, to count in `window` only.
+    /// The same secret, valid in `window` only.
     pub fn within(self, window: ValidityWindow) -> Self {
         Self { window, ..self }
     }
 
-    /// The same, for deliveries of one body's text only.
+    /// The same secret, with this binding.
     pub fn bound(self, binds: Option<Arc<Binds>>) -> Self {
         Self { binds, ..self }
     }
 
-    /// The same, read there.
+    /// The same secret, with the location that it was read from.
     pub(super) fn read_from(self, from: impl Into<Arc<str>>) -> Self {
         Self { from: Some(from.into()), ..self }
     }
 
-    /// The same with another value: what the provider's text stands for.
+    /// The same secret with another value: the key decoded from the provider's text.
     pub(super) fn with_value(self, value: impl AsRef<[u8]>) -> Self {
         Self { value: value.as_ref().into(), ..self }
     }
@@ -152,12 +152,12 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// A password, a token or a setting beside one, as text; `Debug` shows nothing of it.
+/// A password, a token or a related setting, as text. `Debug` shows nothing of it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SecretText(Arc<str>);
 
 impl SecretText {
-    /// `text`, hidden.
+    /// Wraps `text`.
     pub fn new(text: impl Into<Arc<str>>) -> Self {
         Self(text.into())
     }
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn dev_secrets_have_their_provider_s_form_and_are_known() {
+    fn dev_secrets_have_the_form_of_their_provider_and_are_recognised() {
         for (preset, value) in DEV_SECRETS {
             assert!(value.len() >= SHORT);
             assert!(is_dev(&dev_secret(Some(preset), SecretFormat::Text)));

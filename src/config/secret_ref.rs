@@ -1,4 +1,4 @@
-//! Where secrets stand: references, and reading what they lead to.
+//! References to secrets, and reading the secrets.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -13,14 +13,14 @@ use serde::{Deserialize, Deserializer};
 use super::secret::{Binds, Environment, Secret, SecretText, ValidityWindow};
 use crate::files::{self, ReadError};
 
-/// Where a secret stands. `Debug` shows that, unless it looks like a secret in the wrong place.
+/// Where a secret is stored. `Debug` shows the location, unless it looks like a secret in the wrong place.
 #[derive(Clone, PartialEq, Eq)]
 pub enum SecretRef {
-    /// `{ env = "NAME" }`: the variable's value as it is.
+    /// `{ env = "NAME" }`: the variable's value, unchanged.
     Env(String),
-    /// `{ file = "/path" }`: the file's content less one newline at its end.
+    /// `{ file = "/path" }`: the file's content without one newline at its end.
     File(PathBuf),
-    /// `{ dir = "/path" }`, for a source only: each file is one secret, named as the file.
+    /// `{ dir = "/path" }`, for a source only: each file is one secret, named after the file.
     Dir(PathBuf),
 }
 
@@ -39,19 +39,19 @@ impl fmt::Debug for SecretRef {
 pub struct SecretEntry {
     /// Shown in log, metric and record header. Defaults to the variable's or the file's name.
     pub name: Option<String>,
-    /// Where it stands.
+    /// Where the secret is stored.
     pub reference: SecretRef,
-    /// When it counts: `not_before` and `not_after`.
+    /// When the secret is valid: `not_before` and `not_after`.
     pub window: ValidityWindow,
-    /// What a body must say for it to count; for all secrets of a directory.
+    /// What a body must contain for the secret to be accepted. It applies to all secrets of a directory.
     pub binds: Option<Arc<Binds>>,
 }
 
-/// Why a reference gives no secret. Neither holds a value.
+/// Why a reference yields no secret. Neither variant contains a value.
 pub(super) enum SecretRefError {
-    /// The variable is not set: which one.
+    /// The variable with this description is not set.
     Unset(String),
-    /// Anything else.
+    /// Any other reason, as a message.
     Bad(String),
 }
 
@@ -65,7 +65,7 @@ impl SecretRefError {
 }
 
 impl SecretEntry {
-    /// The secrets it stands for: one, or those of a directory, ordered by name.
+    /// The referenced secrets: one, or those of a directory, ordered by name.
     pub(super) fn read(&self, environment: &Environment) -> Result<Vec<Secret>, SecretRefError> {
         if let SecretRef::Dir(path) = &self.reference {
             let secrets = read_dir(path).map_err(SecretRefError::Bad)?;
@@ -83,13 +83,13 @@ impl SecretEntry {
 }
 
 impl SecretRef {
-    /// The one value of a variable or a file; never empty.
+    /// The value of a variable or a file; never empty.
     pub(super) fn read(&self, environment: &Environment) -> Result<Vec<u8>, SecretRefError> {
         match self {
             Self::Env(name) => match environment.get(name).map(OsStr::as_encoded_bytes) {
                 None => Err(SecretRefError::Unset(shown_variable(name))),
                 Some(value) if value.trim_ascii().is_empty() => Err(SecretRefError::Bad(format!(
-                    "{} is set but empty; give it the secret or unset it",
+                    "{} is set but empty; set it to the secret or unset it",
                     shown_variable(name)
                 ))),
                 Some(value) => Ok(value.to_vec()),
@@ -101,7 +101,7 @@ impl SecretRef {
         }
     }
 
-    /// The files that it leads to, if it does and they can be found.
+    /// The referenced files; empty for a variable, and for a directory that cannot be read.
     pub(super) fn files(&self) -> Vec<PathBuf> {
         match self {
             Self::Env(_) => Vec::new(),
@@ -110,7 +110,7 @@ impl SecretRef {
         }
     }
 
-    /// Where it stands, for people.
+    /// The secret's location, for messages.
     fn shown(&self) -> String {
         match self {
             Self::Env(name) => shown_variable(name),
@@ -118,17 +118,17 @@ impl SecretRef {
         }
     }
 
-    /// The same as text.
+    /// The same value as text.
     pub(super) fn read_text(&self, environment: &Environment) -> Result<SecretText, String> {
         let value = self.read(environment).map_err(SecretRefError::into_message)?;
         match String::from_utf8(value) {
             Ok(text) if !text.contains('\0') => Ok(SecretText::new(text)),
-            _ => Err("the secret is no UTF-8 text".to_owned()),
+            _ => Err("the secret is not valid UTF-8".to_owned()),
         }
     }
 }
 
-/// A variable's name, unless it looks as if the secret itself had been written in its place.
+/// The variable's name, unless it looks as if the secret itself was written instead.
 fn shown_variable(name: &str) -> String {
     let conventional = |b: u8| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_';
     if !name.is_empty() && name.len() <= 64 && name.bytes().all(conventional) {
@@ -138,7 +138,7 @@ fn shown_variable(name: &str) -> String {
     }
 }
 
-/// The same for a path.
+/// The path, with the same exception.
 fn shown_path(path: &Path) -> String {
     if path.is_absolute() || path.starts_with(".") || path.starts_with("..") {
         path.display().to_string()
@@ -152,10 +152,10 @@ fn file_name(path: &Path) -> String {
 }
 
 fn unreadable(path: &Path, error: &ReadError) -> String {
-    format!("{} cannot be read ({error}); create it, or let us read it", shown_path(path))
+    format!("{} cannot be read ({error}); create it, or make it readable for the service", shown_path(path))
 }
 
-/// A small file, without its last line's end.
+/// Reads a small file without the newline at its end.
 pub(super) fn read_file(path: &Path) -> Result<Vec<u8>, String> {
     let mut value = files::read(path, files::MAX_SECRET).map_err(|error| unreadable(path, &error))?;
     let line = value.strip_suffix(b"\n").map(|line| line.strip_suffix(b"\r").unwrap_or(line));
@@ -178,14 +178,14 @@ fn files_in(path: &Path) -> Result<Vec<PathBuf>, ReadError> {
 fn read_dir(path: &Path) -> Result<Vec<Secret>, String> {
     let files = files_in(path).map_err(|error| unreadable(path, &error))?;
     if files.is_empty() {
-        return Err(format!("{} has no files; put each secret into a file of its own", shown_path(path)));
+        return Err(format!("{} has no files; put each secret into its own file", shown_path(path)));
     }
     let read =
         |file: &PathBuf| Ok(Secret::new(file_name(file), read_file(file)?).read_from(shown_path(file)));
     files.iter().map(read).collect()
 }
 
-/// The keys of a reference. Which of them may stand where is judged after reading them.
+/// All keys of a reference. Which of them may be combined is checked after reading them.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct SecretRefTable {
@@ -198,7 +198,7 @@ struct SecretRefTable {
     binds: Option<BindsKeys>,
 }
 
-/// The keys of `binds`.
+/// The keys of `binds`, not checked yet.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct BindsKeys {
@@ -213,7 +213,9 @@ impl BindsKeys {
             return Err(E::custom("`binds.pointer` must be a JSON pointer such as \"/tenant_id\""));
         }
         if equals.is_empty() {
-            return Err(E::custom("`binds.equals` is empty; write the text that the body must have there"));
+            return Err(E::custom(
+                "`binds.equals` is empty; set it to the text that the body must contain there",
+            ));
         }
         Ok(Arc::new(Binds { pointer, equals }))
     }
@@ -233,7 +235,7 @@ impl SecretRefTable {
         let instant = |text: Option<String>| text.map(|text| text.trim().parse()).transpose();
         let (Ok(not_before), Ok(not_after)) = (instant(self.not_before), instant(self.not_after)) else {
             return Err(E::custom(
-                "`not_before` and `not_after` expect a time with its zone, such as \"2027-02-01T00:00:00Z\"",
+                "`not_before` and `not_after` expect a time with a time zone, such as \"2027-02-01T00:00:00Z\"",
             ));
         };
         let window = ValidityWindow { not_before, not_after };
@@ -244,11 +246,11 @@ impl SecretRefTable {
             return Err(E::custom("`not_before` is not earlier than `not_after`"));
         }
         match (&self.name, &reference) {
-            (_, SecretRef::Dir(_)) if window != ValidityWindow::default() => {
-                Err(E::custom("`not_before` and `not_after` do not go with `dir`: take the file out instead"))
-            }
+            (_, SecretRef::Dir(_)) if window != ValidityWindow::default() => Err(E::custom(
+                "`not_before` and `not_after` cannot be combined with `dir`: remove the file instead",
+            )),
             (Some(_), SecretRef::Dir(_)) => {
-                Err(E::custom("`name` does not go with `dir`: each secret is named as its file"))
+                Err(E::custom("`name` cannot be combined with `dir`: each secret is named after its file"))
             }
             (Some(name), _) if name.trim().is_empty() => Err(E::custom("`name` is empty")),
             _ => Ok(SecretEntry { name: self.name, reference, window, binds }),
@@ -256,7 +258,7 @@ impl SecretRefTable {
     }
 }
 
-/// Takes a table; for anything else, says what is due without repeating what stands there.
+/// Accepts a table; for anything else, the error describes the expected form without repeating the value.
 struct EntryVisitor;
 
 impl<'de> Visitor<'de> for EntryVisitor {
@@ -295,8 +297,8 @@ impl<'de> Deserialize<'de> for SecretRef {
     }
 }
 
-/// A list of entries, or one alone: the environment and `-X` can write no list of tables, so
-/// `HOOKSTREAM_SOURCE__DATAGRID__SECRETS__FILE=/path` must do.
+/// A list of entries, or a single entry: the environment and `-X` cannot write a list of tables, so
+/// `HOOKSTREAM_SOURCE__DATAGRID__SECRETS__FILE=/path` must be accepted.
 pub(super) fn entries<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<SecretEntry>, D::Error> {
     struct List;
     impl<'de> Visitor<'de> for List {

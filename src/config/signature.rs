@@ -1,5 +1,5 @@
-//! `[source.NAME.signature]`: how a provider proves who sends. Rules as plain data; `verify`
-//! compiles them and says what cannot be right.
+//! `[source.NAME.signature]`: how a provider authenticates its deliveries. The rules are plain data; `verify` compiles
+//! and checks them.
 
 use base64::Engine as _;
 use base64::alphabet::STANDARD;
@@ -8,56 +8,55 @@ use serde::Deserialize;
 
 use super::de;
 
-/// Headers that hold credentials. What a rule reads is kept in dead letters, and these must not be.
+/// Headers that contain credentials. Headers that a rule reads are stored in dead letters, so a rule must not read
+/// these.
 pub const CREDENTIALS: [&str; 3] = ["authorization", "proxy-authorization", "cookie"];
 
 /// `[source.NAME.signature]`
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Signature {
-    /// What proves the sender.
+    /// How the provider authenticates.
     #[serde(default, deserialize_with = "de::choice")]
     pub kind: SignatureKind,
-    /// The header that carries the signature, or the token.
+    /// The header that contains the signature, or the token.
     pub header: String,
-    /// Stands before the signature or the token, where the header is plain.
+    /// The text before the signature or the token, if the header is not a list.
     #[serde(default)]
     pub prefix: Option<String>,
-    /// The key of the signature, where the header is a list of `key=value` parts with commas
-    /// between; several may stand in it.
+    /// The key of the signature, if the header is a comma-separated list of `key=value` parts. The list may contain
+    /// several signatures.
     #[serde(default)]
     pub signature_key: Option<String>,
-    /// The key of the signed time in such a list.
+    /// The key of the signed timestamp in such a list.
     #[serde(default)]
     pub timestamp_key: Option<String>,
-    /// The version of the signature, where the header holds `version,signature` parts with spaces
-    /// between, as Standard Webhooks sends them; other versions are skipped.
+    /// The version of the signature, if the header contains `version,signature` parts separated by spaces, as in
+    /// Standard Webhooks. Other versions are skipped.
     #[serde(default)]
     pub signature_version: Option<String>,
-    /// The header with the signed time, where it has one of its own.
+    /// The header with the signed timestamp, if it has its own header.
     #[serde(default)]
     pub timestamp_header: Option<String>,
-    /// The unit of the signed time: seconds where nothing is said.
+    /// The unit of the signed timestamp; the default is seconds.
     #[serde(default, deserialize_with = "de::some_choice")]
     pub timestamp_unit: Option<TimestampUnit>,
-    /// The header with what `{id}` stands for.
+    /// The header with the value of `{id}`.
     #[serde(default)]
     pub id_header: Option<String>,
-    /// What `{url}` stands for: the public URL that the provider calls. Behind a proxy the service
-    /// cannot know it.
+    /// The value of `{url}`: the public URL that the provider calls. Behind a proxy, the service cannot know it.
     #[serde(default)]
     pub url: Option<String>,
-    /// The hash of the HMAC: SHA-256 where nothing is said.
+    /// The hash of the HMAC; the default is SHA-256.
     #[serde(default, deserialize_with = "de::some_choice")]
     pub hash: Option<Hash>,
-    /// How the signature is written: in hex where nothing is said.
+    /// The encoding of the signature; the default is hex.
     #[serde(default, deserialize_with = "de::some_choice")]
     pub encoding: Option<Encoding>,
     /// How the provider writes its secrets.
     #[serde(default, deserialize_with = "de::choice")]
     pub secret_format: SecretFormat,
-    /// What is signed: text with `{body}`, `{timestamp}`, `{id}`, `{url}`, `{header:NAME}`. Not
-    /// for a token.
+    /// The signed text, with `{body}`, `{timestamp}`, `{id}`, `{url}`, `{header:NAME}`. Not used for a token.
     #[serde(default)]
     pub signed: Option<String>,
     /// The forms of `{body}`, tried in this order.
@@ -69,14 +68,14 @@ fn raw() -> Vec<BodyForm> {
     vec![BodyForm::Raw]
 }
 
-/// What proves the sender.
+/// How a provider authenticates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SignatureKind {
     /// An HMAC over the delivery.
     #[default]
     Hmac,
-    /// The shared secret itself, as GitLab sends it. It says nothing about the body.
+    /// The shared secret itself, as GitLab sends it. It does not authenticate the body.
     Token,
 }
 
@@ -89,53 +88,53 @@ pub enum Hash {
     Sha256,
     /// SHA-512
     Sha512,
-    /// SHA-1: only where a provider has nothing better. An HMAC with it is not known to be broken;
-    /// each start warns all the same.
+    /// SHA-1: only if the provider supports nothing better. HMAC-SHA-1 is not known to be broken; each start logs a
+    /// warning nevertheless.
     Sha1,
 }
 
-/// How the bytes of a signature are written.
+/// The encoding of a signature.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Encoding {
     /// Two digits for each byte, in either case.
     #[default]
     Hex,
-    /// RFC 4648 section 4, with its padding.
+    /// RFC 4648 section 4, with padding.
     Base64,
-    /// RFC 4648 section 5, with its padding or without: Python's `urlsafe_b64encode` writes it,
-    /// Node's `digest("base64url")` does not, and the length of a digest leaves no doubt.
+    /// RFC 4648 section 5, with or without padding: Python's `urlsafe_b64encode` pads, Node's `digest("base64url")`
+    /// does not, and the length of the digest makes the decoding unambiguous.
     Base64url,
 }
 
-/// The unit of a signed time.
+/// The unit of a signed timestamp.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TimestampUnit {
-    /// Since 1970.
+    /// Seconds since 1970.
     #[default]
     Seconds,
-    /// Since 1970.
+    /// Milliseconds since 1970.
     Milliseconds,
 }
 
-/// How a provider writes its secrets, and so how the key is read from one.
+/// How a provider writes its secrets, and therefore how the key is decoded from one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SecretFormat {
     /// The text is the key.
     #[default]
     Text,
-    /// RFC 4648 section 4, with its padding or without.
+    /// RFC 4648 section 4, with or without padding.
     Base64,
-    /// `whsec_` and then base64, as Standard Webhooks and Svix write it.
+    /// `whsec_` followed by base64, as in Standard Webhooks and Svix.
     Whsec,
     /// Two digits for each byte.
     Hex,
 }
 
-/// The providers' own libraries take a secret without its padding, and look at no bits behind the
-/// last whole byte: whoever holds the secret may write it as it was given to them.
+/// The providers' own libraries accept a secret without padding, and ignore trailing bits after the last complete byte:
+/// users must be able to write the secret as the provider issued it.
 const LENIENT: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
     GeneralPurposeConfig::new()
@@ -144,10 +143,10 @@ const LENIENT: GeneralPurpose = GeneralPurpose::new(
 );
 
 impl SecretFormat {
-    /// The key that `secret` stands for, never empty.
+    /// The key decoded from `secret`; never empty.
     ///
     /// # Errors
-    /// What the text should be, without a word of it.
+    /// The expected format, without any part of the text.
     pub fn decode(self, secret: &[u8]) -> Result<Vec<u8>, &'static str> {
         let (key, expected) = match self {
             Self::Text => return Ok(secret.to_vec()),
@@ -168,7 +167,7 @@ impl SecretFormat {
 pub enum BodyForm {
     /// The bytes on the wire.
     Raw,
-    /// Python's `json.dumps(..., separators=(",", ":"))` of what stands on the wire.
+    /// Python's `json.dumps(..., separators=(",", ":"))` of the body on the wire.
     JsonCompactAscii,
 }
 
@@ -176,9 +175,9 @@ pub enum BodyForm {
 mod tests {
     use super::*;
 
-    /// Keys as Python's base64 and bytes.fromhex give them.
+    /// Keys as decoded by Python's base64 and bytes.fromhex.
     #[test]
-    fn a_secret_is_read_as_its_provider_writes_it() {
+    fn secrets_are_decoded_from_the_providers_format() {
         let key = b"\xfb\xff\x00key";
         for (format, text) in [
             (SecretFormat::Base64, "+/8Aa2V5"),
@@ -195,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_that_cannot_be_read_is_told_by_what_it_should_be() {
+    fn a_secret_that_cannot_be_decoded_yields_the_expected_format() {
         for (format, text, expected) in [
             (SecretFormat::Base64, "whsec_a2V5", "base64"),
             (SecretFormat::Base64, "a2V5 ", "base64"),

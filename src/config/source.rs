@@ -1,4 +1,4 @@
-//! `[source.NAME]`: who may deliver, under which rules.
+//! `[source.NAME]`: a provider that may deliver, and its rules.
 
 use std::time::Duration;
 
@@ -8,65 +8,65 @@ use super::{
     Challenge, CompatibilityLevel, Envelope, Handshake, Networks, SecretEntry, Signature, de, secret_ref,
 };
 
-/// `[source.NAME]`, its preset merged in.
+/// `[source.NAME]`, with its preset merged in.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SourceConfig {
-    /// The provider whose rules and schemas are taken where the source says nothing itself.
+    /// The provider whose rules and schemas apply where the source sets none of its own.
     #[serde(default)]
     pub preset: Option<String>,
-    /// The provider's page about its webhooks.
+    /// The provider's documentation of its webhooks.
     #[serde(default)]
     pub docs: Option<String>,
-    /// `false` turns the source off: its URL answers 404, its secrets are not read.
+    /// `false` disables the source: its URL answers 404, its secrets are not read.
     #[serde(default = "yes", deserialize_with = "de::boolean")]
     pub enabled: bool,
-    /// The secrets that may sign, tried in this order.
+    /// The secrets that deliveries may be signed with, tried in this order.
     #[serde(default, deserialize_with = "secret_ref::entries")]
     pub secrets: Vec<SecretEntry>,
-    /// Whether the key of a record says what the secret that signed it is bound to. Without it, whoever has one
-    /// tenant's secret can take another tenant's key.
+    /// Whether the record's key contains the binding of the secret that signed the delivery. Without it, anyone who
+    /// holds one tenant's secret can take over another tenant's key.
     #[serde(default = "yes", deserialize_with = "de::boolean")]
     pub binding_in_key: bool,
-    /// How long after the complete request head the answer is due.
+    /// The time limit for the response, counted from the complete request head.
     #[serde(deserialize_with = "de::duration", default = "four_seconds")]
     pub ack_deadline: Duration,
-    /// Event types with a topic each; those without a schema get the generic record.
+    /// Event types, each with its own topic; types without a schema use the generic record.
     #[serde(default, deserialize_with = "de::list")]
     pub types: Vec<String>,
-    /// What becomes of other event types.
+    /// What happens to other event types.
     #[serde(default, deserialize_with = "de::choice")]
     pub unmapped: Unmapped,
-    /// The addresses that may call; without it, any.
+    /// The addresses that may call; unset, any address may.
     #[serde(default)]
     pub allow: Option<Networks>,
-    /// Verified deliveries per second; past it, 503. Without it, there is no such bound.
+    /// Verified deliveries per second; beyond it, 503. Unset, there is no limit.
     #[serde(default, deserialize_with = "de::some_number")]
     pub rate_limit: Option<u32>,
-    /// Verified deliveries in flight of this source; past it, 503. Without it, half of
-    /// `http.max_in_flight`, or all where no other source is on.
+    /// Verified deliveries of this source in flight; beyond it, 503. The default is half of `http.max_in_flight`, or
+    /// all of it if no other source is enabled.
     #[serde(default, deserialize_with = "de::some_number")]
     pub max_in_flight: Option<usize>,
-    /// Dead letters per second; past it, 503.
+    /// Dead letters per second; beyond it, 503.
     #[serde(deserialize_with = "de::number", default = "hundred")]
     pub dead_letter_rate: u32,
-    /// What becomes of a delivery whose signed time is too far from now.
+    /// What happens to a delivery whose signed timestamp is too far from now.
     #[serde(default, deserialize_with = "de::choice")]
     pub stale: Stale,
-    /// How far that may be, before or after.
+    /// How far the signed timestamp may be from now, in either direction.
     #[serde(deserialize_with = "de::duration", default = "five_minutes")]
     pub tolerance: Duration,
-    /// What a new version of its schemas must be able to do: the level of their subjects.
+    /// The compatibility level of the subjects of the source's schemas.
     #[serde(default = "strictest", deserialize_with = "de::choice")]
     pub compatibility: CompatibilityLevel,
     /// How a delivery is signed.
     pub signature: Signature,
-    /// Where the event's own fields stand.
+    /// Where the event's own fields are.
     pub envelope: Envelope,
-    /// Signed deliveries that are no events, but are to be answered.
+    /// Signed deliveries that are not events, but need an answer.
     #[serde(default)]
     pub handshake: Vec<Handshake>,
-    /// A GET that is to be answered with what its query holds.
+    /// A GET request that is answered with a parameter of its query.
     #[serde(default)]
     pub challenge: Option<Challenge>,
 }
@@ -95,23 +95,23 @@ fn hundred() -> u32 {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Unmapped {
-    /// To the source's dead letters, as `type_unknown`.
+    /// Publish to the source's dead letters, as `type_unknown`.
     #[default]
     DeadLetter,
-    /// Published on `<source>.unmapped` as a generic record.
+    /// Publish to `<source>.unmapped` as a generic record.
     Generic,
 }
 
-/// `stale = "reject"`. Where the signed time is the event's and a retry keeps it, only `accept`
-/// loses nothing: after an outage of ours, every retry is old.
+/// `stale = "reject"`. If the signed timestamp is the event's time and a retry keeps it, only `accept` loses nothing:
+/// after an outage of hookstream, every retry is old.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Stale {
-    /// Age is not judged.
+    /// Ignore the age.
     #[default]
     Accept,
-    /// To the source's dead letters, as `stale`.
+    /// Publish to the source's dead letters, as `stale`.
     DeadLetter,
-    /// 401, as `stale_rejected`: fits where each attempt is signed anew.
+    /// Answer 401, as `stale_rejected`: suitable if the provider signs each attempt anew.
     Reject,
 }

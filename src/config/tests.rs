@@ -1,4 +1,4 @@
-//! The layers from end to end, as a person meets them.
+//! Loading the configuration end to end, as a user sees it.
 
 use std::path::Path;
 use std::time::Duration;
@@ -6,20 +6,20 @@ use std::time::Duration;
 use super::load::load_with;
 use super::*;
 
-mod again;
 mod callers;
+mod error_messages;
 mod mistakes;
 mod properties;
+mod reload;
 mod secrets;
 mod settings;
-mod told;
 
 const SECRETS: [(&str, &str); 2] = [
     ("DATAGRID_WEBHOOK_SECRET", "whsec_0123456789abcdef"),
     ("GRAPEVINE_WEBHOOK_SECRET", "wh_abcdefghij0123456789"),
 ];
 
-/// What only a test with a value that must not show up puts into one.
+/// A value that must never appear in a message.
 const CANARY: &str = "hunter2-do-not-repeat";
 
 /// Loads `toml` as the file, with both providers' secrets and `vars` in the environment.
@@ -41,7 +41,7 @@ fn load_for(
     load_with(&Overrides { file: Some(file), sets, ..overrides }, &environment, &[])
 }
 
-/// The problems' lines, the file's directory left out.
+/// The problems' lines, without the file's directory.
 fn lines(problems: &ConfigErrors) -> Vec<String> {
     let short = |line: String| match line.find("hookstream.toml") {
         Some(at) if line.starts_with('/') => line[at..].to_owned(),
@@ -50,7 +50,7 @@ fn lines(problems: &ConfigErrors) -> Vec<String> {
     problems.lines().into_iter().map(short).collect()
 }
 
-/// The one line of a mistake.
+/// The line of a single mistake.
 fn line(toml: &str, vars: &[(&str, &str)], sets: &[&str]) -> String {
     let problems = load_toml(toml, vars, sets).expect_err(toml);
     let lines = lines(&problems);
@@ -59,7 +59,7 @@ fn line(toml: &str, vars: &[(&str, &str)], sets: &[&str]) -> String {
     lines.into_iter().next().unwrap()
 }
 
-/// No file, these variables, these `-X`.
+/// Loads without a file, with these variables and `-X`.
 fn load_env(vars: &[(&str, &str)], sets: &[&str]) -> Result<LoadedConfig, ConfigErrors> {
     let sets = sets.iter().map(ToString::to_string).collect();
     let environment = SECRETS.iter().chain(vars).copied().collect();
@@ -88,7 +88,7 @@ fn the_shipped_configuration_and_presets_load_clean() {
 }
 
 #[test]
-fn the_shipped_file_counts_as_the_users_when_it_is_the_file() {
+fn the_shipped_file_counts_as_user_defined_if_it_is_the_configuration_file() {
     let shipped = include_str!("../../config/hookstream.toml");
     assert!(load_toml(shipped, &[], &[]).is_ok());
     let dir = tempfile::tempdir().unwrap();
@@ -136,7 +136,7 @@ fn variables_are_text_that_the_fields_type_converts() {
 }
 
 #[test]
-fn a_file_that_is_named_must_exist_and_others_are_taken_in_order() {
+fn a_named_file_must_exist_and_the_usual_ones_are_tried_in_order() {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name);
     std::fs::write(path("second.toml"), "[http]\nmax_in_flight = 22").unwrap();

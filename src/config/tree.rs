@@ -1,5 +1,5 @@
-//! One shape for what a layer sets, from TOML or from text, in which each node knows its line:
-//! so a problem can name it after the layers were merged.
+//! The settings of one layer, from TOML or from text, as a tree in which each node has its line, so that a problem can
+//! name the line after the layers were merged.
 
 use std::collections::BTreeMap;
 
@@ -8,20 +8,20 @@ use serde::de::Error as _;
 use toml::Spanned;
 use toml::de::{DeInteger, DeTable, DeValue};
 
-/// A node and the line, from 1, of its key (of itself in a list); 0 where there are no lines.
+/// A node and the line of its key (in a list, of the entry), counted from 1; 0 if the layer has no lines.
 #[derive(Clone, Default)]
 pub(super) struct ConfigNode {
     pub(super) line: usize,
     pub(super) kind: NodeKind,
 }
 
-/// No `Debug`: a leaf may hold what was meant to be a secret.
+/// No `Debug`: a leaf may contain a secret that was written in the wrong place.
 #[derive(Clone)]
 pub(super) enum NodeKind {
     Table(BTreeMap<String, ConfigNode>),
     List(Vec<ConfigNode>),
     Leaf(Leaf),
-    /// An entry of a list that was taken out; the others keep their numbers for people.
+    /// A removed list entry; it keeps its place, so that messages number the others as they were written.
     Gone,
 }
 
@@ -29,12 +29,12 @@ pub(super) enum NodeKind {
 pub(super) enum Leaf {
     Text(String),
     Whole(i64),
-    /// As written: with a fraction, an exponent, or too large for a whole number.
+    /// As written: with a fraction or an exponent, or too large for `i64`.
     Real(String),
     Flag(bool),
 }
 
-/// Where TOML ends being TOML. Without an excerpt: the line could hold a secret.
+/// A TOML syntax error. Without an excerpt: the line could contain a secret.
 pub(super) struct Syntax {
     pub(super) line: usize,
     pub(super) column: usize,
@@ -48,7 +48,7 @@ impl Default for NodeKind {
 }
 
 impl Leaf {
-    /// The value as text, as librdkafka takes it.
+    /// The value as text, as librdkafka expects it.
     pub(super) fn into_text(self) -> String {
         match self {
             Self::Text(text) | Self::Real(text) => text,
@@ -74,7 +74,7 @@ impl ConfigNode {
         }
     }
 
-    /// Tables along `path` down to a text.
+    /// Nested tables along `path`, with `text` at the end.
     pub(super) fn nested<'p>(path: impl IntoIterator<Item = &'p str>, text: &str) -> Self {
         let mut path = path.into_iter();
         let kind = match path.next() {
@@ -105,7 +105,7 @@ impl ConfigNode {
         }
     }
 
-    /// By a dotted name; keys that have dots themselves (`sasl.mechanism`) are found, too.
+    /// The node with a dotted name; keys that contain dots (`sasl.mechanism`) are found, too.
     pub(super) fn find(&self, dotted: &str) -> Option<&Self> {
         match &self.kind {
             _ if dotted.is_empty() => Some(self),
@@ -136,7 +136,7 @@ impl ConfigNode {
         }
     }
 
-    /// The part of `path` that leads to the first entry of a list on it.
+    /// The part of `path` that ends with the first list entry on it.
     pub(super) fn entry_on<'p>(&self, path: &'p [String]) -> Option<&'p [String]> {
         let list = |end: &usize| {
             let node = path.get(..*end).and_then(|list| self.get(list));
@@ -145,7 +145,7 @@ impl ConfigNode {
         (1..path.len()).find(list).and_then(|end| path.get(..=end))
     }
 
-    /// The path as it was written, where the entries of a list that are gone still count.
+    /// The path as it was written: list indices include the removed entries.
     pub(super) fn written(&self, path: &[String]) -> Vec<String> {
         let Some((key, rest)) = path.split_first() else { return Vec::new() };
         let (key, node) = match &self.kind {
@@ -174,7 +174,7 @@ impl ConfigNode {
         }
     }
 
-    /// Whether it is a table that refers to a secret: `{ env = ... }`, `{ file = ... }`, `{ dir = ... }`.
+    /// Whether the node is a table that refers to a secret: `{ env = ... }`, `{ file = ... }`, `{ dir = ... }`.
     pub(super) fn is_reference(&self) -> bool {
         self.table().is_some_and(|table| {
             let leaf =
@@ -183,7 +183,7 @@ impl ConfigNode {
         })
     }
 
-    /// The paths of all tables that refer to a secret, lists left out: they are replaced as a whole.
+    /// The paths of all tables that refer to a secret, except in lists, which are replaced as a whole.
     pub(super) fn references(&self) -> Vec<Vec<String>> {
         let mut found = Vec::new();
         if self.is_reference() {
@@ -211,8 +211,8 @@ impl ConfigNode {
         match &self.kind {
             NodeKind::Table(_) => self.dict().into(),
             NodeKind::List(list) => {
-                let left = list.iter().filter(|node| !node.is_gone());
-                left.map(Self::value).collect::<Vec<_>>().into()
+                let present = list.iter().filter(|node| !node.is_gone());
+                present.map(Self::value).collect::<Vec<_>>().into()
             }
             NodeKind::Gone => Value::from(Vec::<Value>::new()),
             NodeKind::Leaf(Leaf::Text(text)) => text.clone().into(),
@@ -223,10 +223,10 @@ impl ConfigNode {
     }
 }
 
-/// The place in `list` of the entry with this number among those that are left.
+/// The index in `list` of the entry with this number among those that were not removed.
 fn entry(list: &[ConfigNode], number: &str) -> Option<usize> {
-    let mut left = list.iter().enumerate().filter(|(_, node)| !node.is_gone());
-    left.nth(number.parse().ok()?).map(|(index, _)| index)
+    let mut present = list.iter().enumerate().filter(|(_, node)| !node.is_gone());
+    present.nth(number.parse().ok()?).map(|(index, _)| index)
 }
 
 fn table_kind(table: DeTable<'_>, line: &dyn Fn(usize) -> usize) -> NodeKind {
@@ -263,7 +263,7 @@ fn whole(number: &DeInteger<'_>) -> Leaf {
     }
 }
 
-/// Merged by figment, which keeps nothing but the last of each leaf.
+/// Lets figment merge the layers; of each leaf, the highest layer's value remains.
 impl figment::Provider for &ConfigNode {
     fn metadata(&self) -> figment::Metadata {
         figment::Metadata::named("a layer of the configuration")

@@ -1,4 +1,4 @@
-//! What no single field can tell: settings that contradict each other.
+//! Checks that no field's own type can make: ranges, formats, and settings that contradict each other.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -10,13 +10,13 @@ use super::{
 };
 use crate::names;
 
-/// The longest time that any wait may take.
+/// The upper limit of every timeout.
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// Per second, of what is bounded by a rate.
+/// The range of every rate limit, per second.
 const RATES: RangeInclusive<u32> = 1..=1_000_000;
 
-/// Adds a problem for each contradiction.
+/// Adds a problem for each violated check.
 pub(super) fn all(config: &Config, problems: &mut ConfigErrors) {
     listen(config, problems);
     hosts(config, problems);
@@ -25,12 +25,12 @@ pub(super) fn all(config: &Config, problems: &mut ConfigErrors) {
     registry(&config.registry, problems);
     brokers(&config.kafka.bootstrap_servers, problems);
     if !(config.spool.source_share > 0.0 && config.spool.source_share <= 1.0) {
-        problems.add("spool.source_share", "expected a number above 0, up to 1");
+        problems.add("spool.source_share", "expected a number above 0 and at most 1");
     }
     if tracing_subscriber::EnvFilter::try_new(&config.log.filter).is_err() {
         problems.add(
             "log.filter",
-            "expected a level (error, warn, info, debug, trace, off), or TARGET=LEVEL, several with commas",
+            "expected a level (error, warn, info, debug, trace, off) or TARGET=LEVEL, several separated by commas",
         );
     }
     lag(&config.lag, problems);
@@ -41,10 +41,10 @@ pub(super) fn all(config: &Config, problems: &mut ConfigErrors) {
     collisions(config, problems);
 }
 
-/// Nothing but hosts and ports: the text stands in log and errors as it is, and librdkafka takes a protocol and
-/// drops the broker where it is another than `security.protocol`.
+/// Only hosts and ports are allowed. The text is logged and shown in errors unchanged, so it must not contain
+/// credentials; and librdkafka accepts a protocol, but drops the broker if it differs from `security.protocol`.
 fn brokers(servers: &str, problems: &mut ConfigErrors) {
-    // Without a port librdkafka takes 9092.
+    // librdkafka's default port is 9092.
     let is_host_and_port = |server: &str| {
         let (host, port) = server.rsplit_once(':').unwrap_or((server, "9092"));
         let named =
@@ -55,9 +55,9 @@ fn brokers(servers: &str, problems: &mut ConfigErrors) {
     let Some(wrong) = servers.split(',').map(str::trim).find(|server| !is_broker(server)) else { return };
     let message = match wrong.contains("://") {
         true => {
-            "expected host:port, several with commas, and no URL; security.protocol stands in [kafka.properties]"
+            "expected host:port, several separated by commas, not a URL; set security.protocol in [kafka.properties]"
         }
-        false => "expected host:port, several with commas",
+        false => "expected host:port, several separated by commas",
     };
     problems.add("kafka.bootstrap_servers", message);
 }
@@ -79,7 +79,7 @@ fn listen(config: &Config, problems: &mut ConfigErrors) {
         }
     }
     if config.http.listen == config.admin.listen && !config.http.listen.ends_with(":0") {
-        problems.add("admin.listen", "equals http.listen; the operator's port is one of its own");
+        problems.add("admin.listen", "equals http.listen; give the operator's port its own address");
     }
 }
 
@@ -97,8 +97,8 @@ fn hosts(config: &Config, problems: &mut ConfigErrors) {
     }
 }
 
-/// Bounds that other rooms rely on: hyper panics on a head buffer below 8 KiB, tokio on more
-/// permits than it can count, and an instant overflows on a time without end.
+/// Limits that other rooms rely on: hyper panics on a head buffer below 8 KiB, tokio panics on more permits than its
+/// semaphore supports, and an instant overflows on a very long duration.
 fn http(http: &Http, problems: &mut ConfigErrors) {
     const KIB: usize = 1024;
     let sizes = [
@@ -121,28 +121,28 @@ fn http(http: &Http, problems: &mut ConfigErrors) {
             "1 to 10000000",
         ),
     ];
-    for (key, number, least, most, range) in sizes {
-        if !(least..=most).contains(&number) {
+    for (key, number, min, max, range) in sizes {
+        if !(min..=max).contains(&number) {
             problems.add(key, format!("expected {range}"));
         }
     }
     if http.max_body_bytes < http.max_body {
         problems.add_between(
             ["http.max_body_bytes", "http.max_body"],
-            "max_body_bytes, for all bodies together, is less than max_body: one of that size could never be taken; \
+            "max_body_bytes, the limit for all bodies together, is less than max_body: a body of that size could never be accepted; \
              raise it, or lower max_body",
         );
     }
     if http.max_connections_per_address == Some(0) {
         problems.add(
             "http.max_connections_per_address",
-            "expected at least 1; without it, it is an eighth of http.max_connections, and at least 256",
+            "expected at least 1; the default is an eighth of http.max_connections, but at least 256",
         );
     }
     if http.unverified_rate_per_address.is_some_and(|rate| !RATES.contains(&rate)) {
         problems.add(
             "http.unverified_rate_per_address",
-            "expected 1 to 1000000 per second; without it there is no such bound",
+            "expected 1 to 1000000 per second; without the setting there is no limit",
         );
     }
     let times = [
@@ -152,14 +152,14 @@ fn http(http: &Http, problems: &mut ConfigErrors) {
         ("http.drain_delay", http.drain_delay, Duration::ZERO),
         ("http.shutdown_timeout", http.shutdown_timeout, Duration::ZERO),
     ];
-    for (key, time, least) in times {
-        self::time(key, time, least, problems);
+    for (key, time, min) in times {
+        self::time(key, time, min, problems);
     }
 }
 
-fn time(key: &str, time: Duration, least: Duration, problems: &mut ConfigErrors) {
-    if !(least..=HOUR).contains(&time) {
-        problems.add(key, format!("expected {} to 1h", humantime::format_duration(least)));
+fn time(key: &str, time: Duration, min: Duration, problems: &mut ConfigErrors) {
+    if !(min..=HOUR).contains(&time) {
+        problems.add(key, format!("expected {} to 1h", humantime::format_duration(min)));
     }
 }
 
@@ -169,9 +169,9 @@ fn topics(topics: &Topics, problems: &mut ConfigErrors) {
         ("kafka.topics.replication", topics.replication, i16::MAX as u32),
         ("kafka.topics.min_insync_replicas", topics.min_insync_replicas, i16::MAX as u32),
     ];
-    for (key, number, most) in numbers {
-        if number == 0 || number > most {
-            problems.add(key, format!("expected 1 to {most}"));
+    for (key, number, max) in numbers {
+        if number == 0 || number > max {
+            problems.add(key, format!("expected 1 to {max}"));
         }
     }
     if topics.replication < topics.min_insync_replicas {
@@ -181,9 +181,12 @@ fn topics(topics: &Topics, problems: &mut ConfigErrors) {
              lower it, or raise replication",
         );
     }
-    // Kafka counts it in milliseconds, signed.
+    // Kafka stores it as signed milliseconds.
     if topics.retention < Duration::from_secs(1) || i64::try_from(topics.retention.as_millis()).is_err() {
-        problems.add("kafka.topics.retention", "expected at least 1s, and no more than Kafka can count");
+        problems.add(
+            "kafka.topics.retention",
+            "expected at least 1s, and at most what Kafka can represent in milliseconds",
+        );
     }
 }
 
@@ -193,20 +196,20 @@ fn registry(registry: &Registry, problems: &mut ConfigErrors) {
             if !url.username().is_empty() || url.password().is_some() {
                 problems.add(
                     "registry.url",
-                    "holds user or password; take them out and set registry.basic_auth, the password by reference",
+                    "contains a user name or password; remove them and set registry.basic_auth, with the password by reference",
                 );
             }
             if url.query().is_some() || url.fragment().is_some() {
                 problems.add(
                     "registry.url",
-                    "has a query or a fragment; take it out, and set registry.bearer where it is a token",
+                    "has a query or a fragment; remove it, and set registry.bearer if it is a token",
                 );
             }
         }
         _ => problems.add("registry.url", "expected a URL with http:// or https://"),
     }
     if registry.client_cert.is_some() && registry.url.starts_with("http://") {
-        let message = "is for https://, and the URL is http://: nobody would ask for the certificate";
+        let message = "needs an https:// URL: over http://, the registry never asks for the certificate";
         problems.add_between(["registry.client_cert", "registry.url"], message);
     }
     let is_context = |context: &str| {
@@ -214,11 +217,11 @@ fn registry(registry: &Registry, problems: &mut ConfigErrors) {
         !rest.is_empty() && rest.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'))
     };
     if registry.context.as_deref().is_some_and(|context| !is_context(context)) {
-        let message = "expected a dot and a name, such as \".tenant\"; leave it out for the default context";
+        let message = "expected a dot and a name, such as \".tenant\"; omit it for the default context";
         problems.add("registry.context", message);
     }
     if registry.bearer.is_some() && registry.basic_auth.is_some() {
-        problems.add("registry.bearer", "excludes registry.basic_auth; keep one of them");
+        problems.add("registry.bearer", "cannot be combined with registry.basic_auth; keep one of them");
     }
 }
 
@@ -226,9 +229,12 @@ fn lag(lag: &Lag, problems: &mut ConfigErrors) {
     time("lag.interval", lag.interval, Duration::from_secs(1), problems);
     for (index, group) in lag.groups.iter().enumerate() {
         if group.trim().is_empty() {
-            problems.add(format!("lag.groups.{index}"), "is an empty name of a group; take it out");
+            problems.add(format!("lag.groups.{index}"), "is an empty group name; remove it");
         } else if group.contains('\0') {
-            problems.add(format!("lag.groups.{index}"), "holds a zero character, which no group's name can");
+            problems.add(
+                format!("lag.groups.{index}"),
+                "contains a NUL character, which no group name can; remove it",
+            );
         }
     }
 }
@@ -238,22 +244,22 @@ fn traces(traces: &Traces, problems: &mut ConfigErrors) {
         problems.add("traces.sample", "expected a number from 0 to 1");
     }
     let Some(endpoint) = &traces.endpoint else { return };
-    let wrong = match reqwest::Url::parse(endpoint) {
+    let mistake = match reqwest::Url::parse(endpoint) {
         Ok(url) if !matches!(url.scheme(), "http" | "https") || !url.has_host() => None,
-        Ok(url) if !url.username().is_empty() || url.password().is_some() => {
-            Some("holds user or password; take them out and set traces.headers, authorization by reference")
-        }
+        Ok(url) if !url.username().is_empty() || url.password().is_some() => Some(
+            "contains a user name or password; remove them and set traces.headers, with authorization by reference",
+        ),
         Ok(url) if url.query().is_some() || url.fragment().is_some() => {
-            Some("has a query or a fragment; take it out")
+            Some("has a query or a fragment; remove it")
         }
         Ok(url) if url.path().trim_end_matches('/').ends_with("/v1/traces") => {
-            Some("ends in /v1/traces, which is appended; take it out")
+            Some("ends in /v1/traces, which hookstream appends; remove it")
         }
         Ok(_) => return,
         Err(_) => None,
     };
     let form = "expected the collector's base URL, such as \"http://127.0.0.1:4318\"";
-    problems.add("traces.endpoint", wrong.unwrap_or(form));
+    problems.add("traces.endpoint", mistake.unwrap_or(form));
 }
 
 fn source(name: &str, source: &SourceConfig, http: &Http, problems: &mut ConfigErrors) {
@@ -267,16 +273,19 @@ fn source(name: &str, source: &SourceConfig, http: &Http, problems: &mut ConfigE
         problems.add_between([&deadline, "http.body_timeout"], message);
     }
     if source.dead_letter_rate == 0 {
-        let message = "expected at least 1: with 0, what is authentic but unusable would be retried for ever";
+        let message = "expected at least 1: with 0, the provider would retry an authentic but unusable delivery forever";
         problems.add(format!("source.{name}.dead_letter_rate"), message);
     }
     if source.rate_limit.is_some_and(|rate| !RATES.contains(&rate)) {
-        let message = "expected 1 to 1000000 per second; without it there is no such bound";
+        let message = "expected 1 to 1000000 per second; without the setting there is no limit";
         problems.add(format!("source.{name}.rate_limit"), message);
     }
     let allow = format!("source.{name}.allow");
     if source.allow.as_ref().is_some_and(Networks::is_empty) && !problems.contains_key_or_below(&allow) {
-        problems.add(allow, "is empty: nobody could call; name networks, or leave it out for anybody");
+        problems.add(
+            allow,
+            "is empty, so no client could call; list networks, or remove it to accept any client",
+        );
     }
     let tolerance = format!("source.{name}.tolerance");
     time(&tolerance, source.tolerance, Duration::from_secs(1), problems);
@@ -285,10 +294,10 @@ fn source(name: &str, source: &SourceConfig, http: &Http, problems: &mut ConfigE
         && signature.timestamp_key.is_none()
         && signature.timestamp_header.is_none()
     {
-        let message = "needs a signed time, and the signature has none; set \"accept\"";
+        let message = "needs a signed timestamp, and the signature has none; set \"accept\"";
         problems.add(format!("source.{name}.stale"), message);
     }
-    if source.max_in_flight.is_some_and(|own| !(1..=http.max_in_flight).contains(&own)) {
+    if source.max_in_flight.is_some_and(|max| !(1..=http.max_in_flight).contains(&max)) {
         let message = format!("expected 1 to {}, which is http.max_in_flight", http.max_in_flight);
         problems.add_between([&format!("source.{name}.max_in_flight"), "http.max_in_flight"], message);
     }
@@ -300,22 +309,23 @@ fn source(name: &str, source: &SourceConfig, http: &Http, problems: &mut ConfigE
     for (index, event_type) in source.types.iter().enumerate() {
         let key = format!("{key}.{index}");
         if event_type.trim().is_empty() {
-            problems.add(key, "is an empty event type; take it out");
+            problems.add(key, "is an empty event type; remove it");
         } else if names::topic(name, event_type).len() > names::MAX_TOPIC {
-            let most = names::MAX_TOPIC;
+            let max = names::MAX_TOPIC;
             problems.add(
                 key,
-                format!("leads to a topic of more than {most} characters; shorten the source's name"),
+                format!("gives a topic name of more than {max} characters; shorten the source name"),
             );
         }
     }
 }
 
-/// What an alias or a default leads to must have a topic; what has a key of its own, one to itself.
+/// The target of an alias or a default must have a topic. An event type with its own key rule must have a topic of its
+/// own.
 fn routed(name: &str, source: &SourceConfig, problems: &mut ConfigErrors) {
     let envelope = &source.envelope;
     if envelope.keys.keys().any(|event_type| !source.types.contains(event_type)) {
-        let message = "names an event type that is none of `types`; add it there, or correct it";
+        let message = "names an event type that is not in `types`; add it there, or correct it";
         problems.add(format!("source.{name}.envelope.keys"), message);
     }
     if source.unmapped == Unmapped::Generic {
@@ -325,14 +335,13 @@ fn routed(name: &str, source: &SourceConfig, problems: &mut ConfigErrors) {
     let default = default.map(|target| ("default_type", target));
     for (field, target) in default.chain(envelope.aliases.values().map(|target| ("aliases", target))) {
         if !source.types.contains(target) {
-            let message = "names an event type that is none of `types`; add it there, or correct it";
+            let message = "names an event type that is not in `types`; add it there, or correct it";
             problems.add(format!("source.{name}.envelope.{field}"), message);
         }
     }
 }
 
-/// No two event types, of whichever sources, share a topic, or have topics that Kafka cannot
-/// tell apart.
+/// No two event types of any sources may share a topic, or have topics that Kafka treats as equal.
 fn collisions(config: &Config, problems: &mut ConfigErrors) {
     let mut taken: BTreeMap<String, (String, String)> = BTreeMap::new();
     for (name, source) in &config.source {
@@ -353,8 +362,8 @@ fn collisions(config: &Config, problems: &mut ConfigErrors) {
                 continue;
             };
             let message = format!(
-                "the topic {topic} of {owner} is that of {other}, or differs only by . and _, \
-                 which Kafka takes for one; rename one"
+                "the topic {topic} of {owner} is also that of {other}, or differs from it only in . and _, \
+                 which Kafka treats as equal; rename one"
             );
             problems.add_between([&key, other_key], message);
         }

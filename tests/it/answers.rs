@@ -183,15 +183,18 @@ async fn collector(trick: Trick) {
 /// The program with one setting that holds a secret where none belongs.
 const MISPLACED: [(&str, &str); 6] = [
     ("registry.url=https://registry/?token=planted-secret", "registry.url: has a query or a fragment"),
-    ("registry.url=https://user:planted-secret@registry", "registry.url: holds user or password"),
+    ("registry.url=https://user:planted-secret@registry", "registry.url: contains a user name or password"),
     (
         "traces.endpoint=http://collector:4318/?key=planted-secret",
         "traces.endpoint: has a query or a fragment",
     ),
-    ("traces.endpoint=http://user:planted-secret@collector:4318", "traces.endpoint: holds user or password"),
+    (
+        "traces.endpoint=http://user:planted-secret@collector:4318",
+        "traces.endpoint: contains a user name or password",
+    ),
     (
         "kafka.bootstrap_servers=http://user:planted-secret@kafka:9092",
-        "expected host:port, several with commas, and no URL",
+        "expected host:port, several separated by commas, not a URL",
     ),
     ("kafka.bootstrap_servers=user:planted-secret@kafka:9092", "kafka.bootstrap_servers: expected host:port"),
 ];

@@ -84,8 +84,8 @@ fn what_is_generic_unsigned_weak_or_about_to_expire_is_said() {
         "all others                  -> dead_letter.datagrid\n",
         "note  source github: X-GitHub-Delivery and X-GitHub-Event are not covered by the signature (docs/security.md)\n",
         "note  source gitlab: a token signs nothing: anyone who has it can send anything (docs/security.md)\n",
-        "warn  source datagrid: its signatures are made with SHA-1",
-        "only, 2 more days; put the next one beside it (docs/secrets.md, Rotate a secret)\n",
+        "warn  source datagrid: signatures use SHA-1",
+        "in 2 days; add its successor (docs/secrets.md, Rotate a secret)\n",
     ] {
         assert!(stdout.contains(expected), "{expected} is not in\n{stdout}");
     }
@@ -115,8 +115,8 @@ fn a_source_without_any_secret_that_counts_is_a_problem_and_shown_all_the_same()
                 { name = \"next\", env = \"TEST_SECRET\", not_before = \"2999-01-01T00:00:00Z\" }]\n";
     let (code, stdout, _) = check(directory.path(), toml, &[]);
     assert_eq!(code, 1, "{stdout}");
-    let problem = "source datagrid: no secret counts now, so every delivery is refused with 401: \
-                   old counted until 2026-01-01T00:00:00Z, next counts from 2999-01-01T00:00:00Z on; give it one that counts";
+    let problem = "source datagrid: no secret is valid now, so every delivery is refused with 401: \
+                   old expired at 2026-01-01T00:00:00Z, next is valid from 2999-01-01T00:00:00Z; add a valid secret";
     assert!(
         stdout.contains(&format!("NO    {problem}\n")) && stdout.contains("NO    datagrid   /hooks/datagrid"),
         "{stdout}"

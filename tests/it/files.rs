@@ -183,9 +183,9 @@ async fn c2_keys_and_secrets_that_others_may_read_are_told_at_start_and_by_check
     }
     let (code, text) = check(directory.path(), &toml);
     assert_eq!((code, warned(&text)), (0, 2), "{text}");
-    let key_line = "http.tls.key: everybody on this machine may read the private key; chmod o= ";
+    let key_line = "http.tls.key: every user on this machine can read the private key; chmod o= ";
     let secret_line =
-        "source.datagrid.secrets.0: everybody on this machine may read the secret; chmod o= ./secret";
+        "source.datagrid.secrets.0: every user on this machine can read the secret; chmod o= ./secret";
     assert!(text.contains(key_line) && text.contains(secret_line), "{text}");
 
     // The service says it at its start, and is content after the chmod.

@@ -309,7 +309,7 @@ async fn a_registry_that_asks_for_a_client_certificate() {
         ),
         (
             format!("client_cert = \"{certificate}\"\nclient_key = \"{other}\""),
-            "registry.client_key: is of no use with registry.client_cert",
+            "registry.client_key: does not work with registry.client_cert",
         ),
         (format!("client_cert = \"{private}\"\nclient_key = \"{certificate}\""), ""),
     ] {

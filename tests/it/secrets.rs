@@ -307,12 +307,9 @@ async fn the_log_tells_the_secret_and_the_number_of_events_and_what_will_not_las
     let on = find("message", "source is on").expect("a line for each source");
     assert_eq!((&on["source"], &on["types"]), (&json!(setup.source), &json!("document.changed")));
     assert_eq!((&on["max_in_flight"], on.get("spool_share")), (&json!(2000), None));
-    let warning = find("message", "the secret old counts until").expect("a warning");
+    let warning = find("message", "the secret old expires at").expect("a warning");
     let text = warning["message"].as_str().unwrap();
-    assert!(
-        text.ends_with("only, 2 more days; put the next one beside it (docs/secrets.md, Rotate a secret)"),
-        "{text}"
-    );
+    assert!(text.ends_with("in 2 days; add its successor (docs/secrets.md, Rotate a secret)"), "{text}");
 
     let ready = async || reqwest::get(format!("http://{admin}/readyz")).await.unwrap().status() == 200;
     until("ready", ready).await;
@@ -331,7 +328,7 @@ async fn the_log_tells_the_secret_and_the_number_of_events_and_what_will_not_las
     std::fs::write(&file, changed).unwrap();
     let pid = program.0.id().to_string();
     assert!(std::process::Command::new("kill").args(["-HUP", &pid]).status().unwrap().success());
-    until("the reload", async || find("message", "the secret older counted until").is_some()).await;
+    until("the reload", async || find("message", "the secret older expired at").is_some()).await;
     let told = log.lock().unwrap().iter().filter(|line| line["message"] == text).count();
     assert_eq!(told, 1, "told once");
 }

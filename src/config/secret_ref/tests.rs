@@ -18,7 +18,7 @@ fn a_file_loses_one_newline_and_no_more() {
 }
 
 #[test]
-fn what_is_empty_or_blank_is_no_secret() {
+fn an_empty_or_blank_value_is_rejected() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("secret");
     for blank in ["", "\n", " \t\r\n"] {
@@ -27,12 +27,12 @@ fn what_is_empty_or_blank_is_no_secret() {
         assert!(found.contains("is empty"), "{found}");
         let environment = [("A", blank)].into_iter().collect();
         let found = message(SecretRef::Env("A".into()).read(&environment));
-        assert_eq!(found, "the variable A is set but empty; give it the secret or unset it");
+        assert_eq!(found, "the variable A is set but empty; set it to the secret or unset it");
     }
 }
 
 #[test]
-fn a_secret_written_in_place_of_its_reference_is_not_repeated() {
+fn a_secret_written_instead_of_its_reference_is_not_repeated() {
     let none = Environment::default();
     for misplaced in [SecretRef::Env("wh_abcdefghij0123456789".into()), SecretRef::File("whsec_abc".into())] {
         assert!(message(misplaced.read(&none)).contains(" here"));
@@ -47,7 +47,7 @@ fn an_endless_file_ends_as_an_error() {
 
 #[cfg(unix)]
 #[test]
-fn a_mounted_kubernetes_secret_works_as_it_is() {
+fn a_mounted_kubernetes_secret_is_read_through_its_links() {
     let mount = tempfile::tempdir().unwrap();
     let real = mount.path().join("..2026_11_22");
     std::fs::create_dir(&real).unwrap();

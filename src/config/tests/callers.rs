@@ -1,4 +1,4 @@
-//! Settings that judge callers by their address.
+//! Settings that depend on the client's address.
 
 use std::net::IpAddr;
 
@@ -9,7 +9,7 @@ fn address(text: &str) -> IpAddr {
 }
 
 #[test]
-fn networks_come_from_lists_and_from_variables_and_an_address_alone_is_one() {
+fn networks_are_read_from_lists_and_variables_and_may_be_single_addresses() {
     let vars = [
         ("HOOKSTREAM_HTTP__TRUSTED_PROXIES", "10.0.0.0/8, ::ffff:192.0.2.7"),
         ("HOOKSTREAM_HTTP__CLIENT_ADDRESS_HEADER", "CF-Connecting-IP"),
@@ -36,11 +36,11 @@ fn networks_come_from_lists_and_from_variables_and_an_address_alone_is_one() {
 }
 
 #[test]
-fn a_network_that_cannot_be_meant_is_a_problem() {
+fn an_implausible_network_is_a_problem() {
     let rows = [
         (
             "[http]\ntrusted_proxies = ['10.0.0.1/8']",
-            "2: http.trusted_proxies.0: names an address within its network; write the network's first address, or the address alone",
+            "2: http.trusted_proxies.0: is a network address with host bits set; write the network's first address, or the address alone",
         ),
         (
             "[http]\ntrusted_proxies = ['10.0.0.1', 'hunter2-do-not-repeat']",
@@ -48,27 +48,27 @@ fn a_network_that_cannot_be_meant_is_a_problem() {
         ),
         (
             "[http]\ntrusted_proxies = true",
-            "2: http.trusted_proxies: expected a list, or text with commas, found true or false",
+            "2: http.trusted_proxies: expected a list, or comma-separated text, found true or false",
         ),
         (
             "[http]\nclient_address_header = 'hunter2 do not'",
-            "2: http.client_address_header: expected the name of a header, such as \"x-forwarded-for\"",
+            "2: http.client_address_header: expected a header name, such as \"x-forwarded-for\"",
         ),
         (
             "[http]\nclient_address_header = 'Forwarded'",
-            "2: http.client_address_header: `forwarded` is written in a way of its own, which is not read; let the proxy set x-forwarded-for",
+            "2: http.client_address_header: the `forwarded` header is not supported; let the proxy set x-forwarded-for",
         ),
         (
             "[http]\nunverified_rate_per_address = 0",
-            "2: http.unverified_rate_per_address: expected 1 to 1000000 per second; without it there is no such bound",
+            "2: http.unverified_rate_per_address: expected 1 to 1000000 per second; without the setting there is no limit",
         ),
         (
             "[source.datagrid]\nrate_limit = 0",
-            "2: source.datagrid.rate_limit: expected 1 to 1000000 per second; without it there is no such bound",
+            "2: source.datagrid.rate_limit: expected 1 to 1000000 per second; without the setting there is no limit",
         ),
         (
             "[source.datagrid]\nallow = []",
-            "2: source.datagrid.allow: is empty: nobody could call; name networks, or leave it out for anybody",
+            "2: source.datagrid.allow: is empty, so no client could call; list networks, or remove it to accept any client",
         ),
         (
             "[source.datagrid]\nallow = ['192.0.2.0/33']",
@@ -81,7 +81,7 @@ fn a_network_that_cannot_be_meant_is_a_problem() {
 }
 
 #[test]
-fn lists_that_do_not_do_what_they_look_like_are_told() {
+fn address_lists_without_the_expected_effect_get_a_warning() {
     const OPEN: &str = "[http]\nlisten = '0.0.0.0:8080'\n";
     let allow = |list: &str| format!("[source.datagrid]\nallow = {list}\n");
     let rows = [
@@ -89,27 +89,27 @@ fn lists_that_do_not_do_what_they_look_like_are_told() {
         (OPEN.to_owned() + "unverified_rate_per_address = 5", None),
         (
             OPEN.to_owned() + "trusted_proxies = ['::/0']",
-            Some("http.trusted_proxies holds ::/0: who reaches the port may claim any address"),
+            Some("http.trusted_proxies contains ::/0: any client can claim any address"),
         ),
         (
             OPEN.to_owned() + &allow("['0.0.0.0/0']"),
-            Some("source datagrid: allow holds 0.0.0.0/0, every address of its kind"),
+            Some("source datagrid: allow contains 0.0.0.0/0, every address of its family"),
         ),
         (
             OPEN.to_owned() + &allow("['192.0.2.1', '239.1.0.0/16']"),
-            Some("source datagrid: allow holds 239.1.0.0/16, which is no caller's address"),
+            Some("source datagrid: allow contains 239.1.0.0/16, which no client can have"),
         ),
         (allow("['127.0.0.0/8']"), None),
         (
             allow("['192.0.2.0/24']"),
             Some(
-                "source datagrid: all callers of http.listen have the address 127.0.0.1, which is not in allow",
+                "source datagrid: all clients of http.listen have the address 127.0.0.1, which is not in allow",
             ),
         ),
         (String::from("[http]\ntrusted_proxies = ['127.0.0.1']\n") + &allow("['192.0.2.0/24']"), None),
         (
             String::from("[http]\nunverified_rate_per_address = 5"),
-            Some("http.unverified_rate_per_address: all callers of http.listen have the address 127.0.0.1"),
+            Some("http.unverified_rate_per_address: all clients of http.listen have the address 127.0.0.1"),
         ),
         (String::from("[http]\nunverified_rate_per_address = 5\ntrusted_proxies = ['127.0.0.1']"), None),
     ];

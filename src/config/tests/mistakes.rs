@@ -1,4 +1,4 @@
-//! One mistake, one row: what a person reads who made it.
+//! Each row is one mistake and the line that reports it.
 
 use super::*;
 
@@ -10,7 +10,7 @@ fn one_mistake_gives_one_line_with_its_place() {
         ("htp.listen = 'x'", "hookstream.toml:1: htp: unknown key; did you mean `http`?"),
         (
             "\"a\\n\\u001b\" = 1",
-            "hookstream.toml:1: a\\n\\u{1b}: unknown key; known are http, admin, kafka, registry, spool, provision, log, lag, traces, source",
+            "hookstream.toml:1: a\\n\\u{1b}: unknown key; known names: http, admin, kafka, registry, spool, provision, log, lag, traces, source",
         ),
         ("http = 5", "hookstream.toml:1: http: expected a table, found a number"),
         (
@@ -40,7 +40,7 @@ fn one_mistake_gives_one_line_with_its_place() {
         ),
         (
             "[kafka.topics]\nretention = '0s'",
-            "hookstream.toml:2: kafka.topics.retention: expected at least 1s, and no more than Kafka can count",
+            "hookstream.toml:2: kafka.topics.retention: expected at least 1s, and at most what Kafka can represent in milliseconds",
         ),
         (
             "[source.datagrid]\nack_deadline = '2h'",
@@ -48,7 +48,7 @@ fn one_mistake_gives_one_line_with_its_place() {
         ),
         (
             "[source.datagrid]\ndead_letter_rate = 0",
-            "hookstream.toml:2: source.datagrid.dead_letter_rate: expected at least 1: with 0, what is authentic but unusable would be retried for ever",
+            "hookstream.toml:2: source.datagrid.dead_letter_rate: expected at least 1: with 0, the provider would retry an authentic but unusable delivery forever",
         ),
         (
             "[http]\nbody_timeout = '4s'\n[source.grapevine]\nenabled = false",
@@ -64,7 +64,7 @@ fn one_mistake_gives_one_line_with_its_place() {
         ),
         (
             "[registry]\ncontext = 'tenant'",
-            "hookstream.toml:2: registry.context: expected a dot and a name, such as \".tenant\"; leave it out for the default context",
+            "hookstream.toml:2: registry.context: expected a dot and a name, such as \".tenant\"; omit it for the default context",
         ),
         (
             "[registry]\nnormalize = 'perhaps'",
@@ -72,7 +72,7 @@ fn one_mistake_gives_one_line_with_its_place() {
         ),
         (
             "[source.grapevine]\nstale = 'reject'",
-            "hookstream.toml:2: source.grapevine.stale: needs a signed time, and the signature has none; set \"accept\"",
+            "hookstream.toml:2: source.grapevine.stale: needs a signed timestamp, and the signature has none; set \"accept\"",
         ),
         (
             "[source.datagrid]\ntolerance = '0s'",
@@ -80,7 +80,7 @@ fn one_mistake_gives_one_line_with_its_place() {
         ),
         (
             "[source.datagrid]\nsecrets = [{ env = 'A', not_after = 'hunter2-do-not-repeat' }]",
-            "hookstream.toml:2: source.datagrid.secrets.0: `not_before` and `not_after` expect a time with its zone, such as \"2027-02-01T00:00:00Z\"",
+            "hookstream.toml:2: source.datagrid.secrets.0: `not_before` and `not_after` expect a time with a time zone, such as \"2027-02-01T00:00:00Z\"",
         ),
         (
             "[source.datagrid]\nsecrets = [{ env = 'A', not_before = 2027-01-01T00:00:00Z, not_after = 2027-01-01T00:00:00Z }]",
@@ -88,16 +88,16 @@ fn one_mistake_gives_one_line_with_its_place() {
         ),
         (
             "[source.datagrid]\nsecrets = [{ dir = '/x', not_after = 2027-01-01T00:00:00Z }]",
-            "hookstream.toml:2: source.datagrid.secrets.0: `not_before` and `not_after` do not go with `dir`: take the file out instead",
+            "hookstream.toml:2: source.datagrid.secrets.0: `not_before` and `not_after` cannot be combined with `dir`: remove the file instead",
         ),
         ("[http]\nmax_body = 1023", "hookstream.toml:2: http.max_body: expected 1 KiB to 256 MiB"),
         (
             "[http]\nmax_body_bytes = '800 KiB'",
-            "hookstream.toml:2: http.max_body_bytes: max_body_bytes, for all bodies together, is less than max_body: one of that size could never be taken; raise it, or lower max_body",
+            "hookstream.toml:2: http.max_body_bytes: max_body_bytes, the limit for all bodies together, is less than max_body: a body of that size could never be accepted; raise it, or lower max_body",
         ),
         (
             "[http]\nmax_connections_per_address = 0",
-            "hookstream.toml:2: http.max_connections_per_address: expected at least 1; without it, it is an eighth of http.max_connections, and at least 256",
+            "hookstream.toml:2: http.max_connections_per_address: expected at least 1; the default is an eighth of http.max_connections, but at least 256",
         ),
         (
             "[source.datagrid]\nmax_in_flight = 2001",
@@ -105,11 +105,11 @@ fn one_mistake_gives_one_line_with_its_place() {
         ),
         (
             "[spool]\nsource_share = 0",
-            "hookstream.toml:2: spool.source_share: expected a number above 0, up to 1",
+            "hookstream.toml:2: spool.source_share: expected a number above 0 and at most 1",
         ),
         (
             "[spool]\nsource_share = 'nan'",
-            "hookstream.toml:2: spool.source_share: expected a number above 0, up to 1",
+            "hookstream.toml:2: spool.source_share: expected a number above 0 and at most 1",
         ),
         ("[spool]\nsource_share = 'half'", "hookstream.toml:2: spool.source_share: expected a number"),
         ("[http]\nmax_in_flight = 0", "hookstream.toml:2: http.max_in_flight: expected 1 to 10000000"),
@@ -120,7 +120,7 @@ fn one_mistake_gives_one_line_with_its_place() {
         ("[lag]\ninterval = '500ms'", "hookstream.toml:2: lag.interval: expected 1s to 1h"),
         (
             "[lag]\ngroups = ['billing', ' ']",
-            "hookstream.toml:2: lag.groups.1: is an empty name of a group; take it out",
+            "hookstream.toml:2: lag.groups.1: is an empty group name; remove it",
         ),
         ("[traces]\nsample = 1.5", "hookstream.toml:2: traces.sample: expected a number from 0 to 1"),
         ("[traces]\nsample = 'nan'", "hookstream.toml:2: traces.sample: expected a number from 0 to 1"),
@@ -130,20 +130,20 @@ fn one_mistake_gives_one_line_with_its_place() {
         ),
         (
             "[traces]\nendpoint = 'http://collector:4318/v1/traces'",
-            "hookstream.toml:2: traces.endpoint: ends in /v1/traces, which is appended; take it out",
+            "hookstream.toml:2: traces.endpoint: ends in /v1/traces, which hookstream appends; remove it",
         ),
         (
             "[traces]\nendpoint = 'https://me:hunter2-do-not-repeat@collector'",
-            "hookstream.toml:2: traces.endpoint: holds user or password; take them out and set traces.headers, authorization by reference",
+            "hookstream.toml:2: traces.endpoint: contains a user name or password; remove them and set traces.headers, with authorization by reference",
         ),
         (
             "[traces]\nendpoint = 'https://collector?key=hunter2-do-not-repeat'",
-            "hookstream.toml:2: traces.endpoint: has a query or a fragment; take it out",
+            "hookstream.toml:2: traces.endpoint: has a query or a fragment; remove it",
         ),
         ("[provision]\non_start = 'yes'", "hookstream.toml:2: provision.on_start: expected true or false"),
         (
             "[log]\nfilter = 'hookstream=loud'",
-            "hookstream.toml:2: log.filter: expected a level (error, warn, info, debug, trace, off), or TARGET=LEVEL, several with commas",
+            "hookstream.toml:2: log.filter: expected a level (error, warn, info, debug, trace, off) or TARGET=LEVEL, several separated by commas",
         ),
         (
             "[http]\nlisten = '8080'",
@@ -151,27 +151,27 @@ fn one_mistake_gives_one_line_with_its_place() {
         ),
         (
             "[admin]\nlisten = '127.0.0.1:8080'",
-            "hookstream.toml:2: admin.listen: equals http.listen; the operator's port is one of its own",
+            "hookstream.toml:2: admin.listen: equals http.listen; give the operator's port its own address",
         ),
         (
             "[kafka]\nbootstrap_servers = 'a:1,,b:2'",
-            "hookstream.toml:2: kafka.bootstrap_servers: expected host:port, several with commas",
+            "hookstream.toml:2: kafka.bootstrap_servers: expected host:port, several separated by commas",
         ),
         (
             "[kafka]\nbootstrap_servers = 'a:1,b:0'",
-            "hookstream.toml:2: kafka.bootstrap_servers: expected host:port, several with commas",
+            "hookstream.toml:2: kafka.bootstrap_servers: expected host:port, several separated by commas",
         ),
         (
             "[kafka]\nbootstrap_servers = 'u:hunter2-do-not-repeat@b:2'",
-            "hookstream.toml:2: kafka.bootstrap_servers: expected host:port, several with commas",
+            "hookstream.toml:2: kafka.bootstrap_servers: expected host:port, several separated by commas",
         ),
         (
             "[kafka]\nbootstrap_servers = 'a:1, http://b:2'",
-            "hookstream.toml:2: kafka.bootstrap_servers: expected host:port, several with commas, and no URL; security.protocol stands in [kafka.properties]",
+            "hookstream.toml:2: kafka.bootstrap_servers: expected host:port, several separated by commas, not a URL; set security.protocol in [kafka.properties]",
         ),
         (
             "[registry]\nurl = 'https://r?token=hunter2-do-not-repeat'",
-            "hookstream.toml:2: registry.url: has a query or a fragment; take it out, and set registry.bearer where it is a token",
+            "hookstream.toml:2: registry.url: has a query or a fragment; remove it, and set registry.bearer if it is a token",
         ),
         (
             "[registry]\nurl = 'registry:8081'",
@@ -179,7 +179,7 @@ fn one_mistake_gives_one_line_with_its_place() {
         ),
         (
             "[registry]\nurl = 'https://u:hunter2-do-not-repeat@r'",
-            "hookstream.toml:2: registry.url: holds user or password; take them out and set registry.basic_auth, the password by reference",
+            "hookstream.toml:2: registry.url: contains a user name or password; remove them and set registry.basic_auth, with the password by reference",
         ),
         (
             "[registry]\nbearer = 'hunter2-do-not-repeat'",
@@ -203,7 +203,7 @@ fn one_mistake_gives_one_line_with_its_place() {
         ),
         (
             "[source.datagrid.envelope.keys]\n'hunter2-do-not-repeat' = '/data/id'",
-            "hookstream.toml:1: source.datagrid.envelope.keys: names an event type that is none of `types`; add it there, or correct it",
+            "hookstream.toml:1: source.datagrid.envelope.keys: names an event type that is not in `types`; add it there, or correct it",
         ),
         (
             "[source.grapevine.envelope.keys]\n'document.changed' = 5",
@@ -211,11 +211,11 @@ fn one_mistake_gives_one_line_with_its_place() {
         ),
         (
             "[source.datagrid.envelope]\naliases = { old = 'hunter2-do-not-repeat' }",
-            "hookstream.toml:2: source.datagrid.envelope.aliases: names an event type that is none of `types`; add it there, or correct it",
+            "hookstream.toml:2: source.datagrid.envelope.aliases: names an event type that is not in `types`; add it there, or correct it",
         ),
         (
             "[source.datagrid.envelope]\ndefault_type = 'hunter2-do-not-repeat'",
-            "hookstream.toml:2: source.datagrid.envelope.default_type: names an event type that is none of `types`; add it there, or correct it",
+            "hookstream.toml:2: source.datagrid.envelope.default_type: names an event type that is not in `types`; add it there, or correct it",
         ),
         (
             "[source.datagrid.envelope]\ntype = 5",
@@ -239,7 +239,7 @@ fn one_mistake_gives_one_line_with_its_place() {
         ),
         (
             "[source.datagrid]\npreset = 'hunter2-do-not-repeat'",
-            "hookstream.toml:2: source.datagrid.preset: unknown preset; known are datagrid, github, gitlab, grapevine, linear, shopify, slack, standard-webhooks, stripe, svix",
+            "hookstream.toml:2: source.datagrid.preset: unknown preset; known names: datagrid, github, gitlab, grapevine, linear, shopify, slack, standard-webhooks, stripe, svix",
         ),
         (
             "[source.datagrid.signature]\nforms = ['raw',\n'ra']",
@@ -251,19 +251,19 @@ fn one_mistake_gives_one_line_with_its_place() {
         ),
         (
             "[source.datagrid]\ntypes = ['a', '']",
-            "hookstream.toml:2: source.datagrid.types.1: is an empty event type; take it out",
+            "hookstream.toml:2: source.datagrid.types.1: is an empty event type; remove it",
         ),
         (
             "[source.datagrd]\nenabled = false",
-            "hookstream.toml:1: source.datagrd: no rules for a source of this name: write out its types, signature and envelope, or name a preset; did you mean `datagrid`?",
+            "hookstream.toml:1: source.datagrd: this source has no rules: set its types, signature and envelope, or a preset; did you mean `datagrid`?",
         ),
         (
             "[source.Shop]\npreset = 'datagrid'",
-            "hookstream.toml:1: source.Shop: a source's name is 1 to 64 of a-z, 0-9, _ and -, a letter first, and not `dead_letter`; rename it",
+            "hookstream.toml:1: source.Shop: a source name has 1 to 64 characters a-z, 0-9, _ and -, and starts with a letter, and not `dead_letter`; rename it",
         ),
         (
             "[source.shop]\npreset = 'datagrid'",
-            "hookstream.toml:1: source.shop: has no usable secret; add secrets = [{ env = \"NAME\" }], or enabled = false",
+            "hookstream.toml:1: source.shop: has no usable secret; add secrets = [{ env = \"NAME\" }], or set enabled = false",
         ),
         (
             "[source.datagrid]\nsecrets = 'hunter2-do-not-repeat'",
@@ -279,7 +279,7 @@ fn one_mistake_gives_one_line_with_its_place() {
         ),
         (
             "[source.datagrid]\nsecrets = [{ value = 'hunter2-do-not-repeat' }]",
-            "hookstream.toml:2: source.datagrid.secrets.0.value: unknown key; known are name, env, file, dir, not_before, not_after, binds",
+            "hookstream.toml:2: source.datagrid.secrets.0.value: unknown key; known names: name, env, file, dir, not_before, not_after, binds",
         ),
         (
             "[source.datagrid]\nsecrets = [{ env = 'A', file = '/b' }]",
@@ -287,11 +287,11 @@ fn one_mistake_gives_one_line_with_its_place() {
         ),
         (
             "[source.datagrid]\nsecrets = [{ name = 'a', dir = '/b' }]",
-            "hookstream.toml:2: source.datagrid.secrets.0: `name` does not go with `dir`: each secret is named as its file",
+            "hookstream.toml:2: source.datagrid.secrets.0: `name` cannot be combined with `dir`: each secret is named after its file",
         ),
         (
             "[source.datagrid]\nsecrets = [{ env = 'BLANK' }]",
-            "hookstream.toml:2: source.datagrid.secrets.0: the variable BLANK is set but empty; give it the secret or unset it, or set enabled = false",
+            "hookstream.toml:2: source.datagrid.secrets.0: the variable BLANK is set but empty; set it to the secret or unset it, or set enabled = false",
         ),
         (
             "[source.datagrid]\nsecrets = [\n  { env = 'DATAGRID_WEBHOOK_SECRET' },\n  { env = 'NO_SUCH' },\n]",
@@ -299,15 +299,15 @@ fn one_mistake_gives_one_line_with_its_place() {
         ),
         (
             "[source.datagrid]\nsecrets = [{ env = 'DATAGRID_WEBHOOK_SECRET' }, { env = 'DATAGRID_WEBHOOK_SECRET' }]",
-            "hookstream.toml:2: source.datagrid.secrets: two secrets are called DATAGRID_WEBHOOK_SECRET; give one another `name`",
+            "hookstream.toml:2: source.datagrid.secrets: two secrets are named DATAGRID_WEBHOOK_SECRET; give one of them another `name`",
         ),
         (
             "[source.datagrid]\nsecrets = [{ file = '/no/such' }]",
-            "hookstream.toml:2: source.datagrid.secrets.0: /no/such cannot be read (entity not found); create it, or let us read it, or set enabled = false",
+            "hookstream.toml:2: source.datagrid.secrets.0: /no/such cannot be read (entity not found); create it, or make it readable for the service, or set enabled = false",
         ),
         (
             "[source.datagrid]\nsecrets = [{ env = 'DEV' }]",
-            "hookstream.toml:2: source.datagrid.secrets: DEV is the public dev secret: anybody can sign with it; set the provider's",
+            "hookstream.toml:2: source.datagrid.secrets: DEV is the public dev secret: anyone can sign with it; set the provider's secret",
         ),
     ];
     let vars = [("BLANK", " \n"), ("DEV", secret::DEV_SECRETS[0].1)];

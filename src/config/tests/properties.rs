@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn what_the_promise_rests_on_may_not_be_set_by_any_name() {
+fn properties_that_durability_depends_on_may_not_be_set_by_any_name() {
     let reserved = [
         ("acks", "there is no setting for it"),
         ("request.required.acks", "there is no setting for it"),
@@ -47,7 +47,7 @@ fn what_the_promise_rests_on_may_not_be_set_by_any_name() {
 }
 
 #[test]
-fn properties_may_be_quoted_or_not_numbers_or_text_and_by_reference() {
+fn properties_may_be_quoted_or_not_and_be_numbers_text_or_references() {
     let toml = "
 [kafka.properties]
 sasl.mechanism = 'PLAIN'
@@ -85,16 +85,16 @@ ca.location = '/ca.pem'
 }
 
 #[test]
-fn a_secret_property_goes_by_reference_only() {
+fn a_secret_property_must_be_a_reference() {
     for name in ["sasl.password", "ssl.key.password", "ssl.key.pem", "sasl.oauthbearer.client.secret"] {
         let found = line(&format!("[kafka.properties]\n{name} = '{CANARY}'"), &[], &[]);
         let expected = format!(
-            "hookstream.toml:2: kafka.properties.{name}: is a secret and goes by reference only: \
+            "hookstream.toml:2: kafka.properties.{name}: is a secret and must be a reference: \
              {{ env = \"NAME\" }} or {{ file = \"/path\" }}"
         );
         assert_eq!(found, expected);
         let found = line("", &[], &[&format!("kafka.properties.{name}={CANARY}")]);
-        assert!(found.contains("by reference only"), "{found}");
+        assert!(found.contains("must be a reference"), "{found}");
     }
     let rows = [
         ("sasl.password = { env = 'NO_SUCH' }", "the variable NO_SUCH is not set; set it"),
@@ -106,7 +106,7 @@ fn a_secret_property_goes_by_reference_only() {
         ),
         (
             "sasl.mechanism = 'A'\nsasl.mechanisms = 'B'",
-            "is set twice, or with its alias `sasl.mechanism`; keep one",
+            "is set twice, or also by its alias `sasl.mechanism`; keep one",
         ),
     ];
     for (toml, expected) in rows {
@@ -132,12 +132,12 @@ fn a_reference_of_a_higher_layer_replaces_the_lower_one() {
     let problems = load_toml(both, &[("PATH", "x")], &[]).unwrap_err();
     assert_eq!(
         lines(&problems),
-        ["hookstream.toml:2: registry.bearer: excludes registry.basic_auth; keep one of them"]
+        ["hookstream.toml:2: registry.bearer: cannot be combined with registry.basic_auth; keep one of them"]
     );
 }
 
 #[test]
-fn a_property_called_file_is_no_reference() {
+fn a_property_called_file_is_not_a_reference() {
     let toml = "
 [kafka.properties.sasl.oauthbearer.assertion]
 file = '/a'

@@ -1,4 +1,4 @@
-//! Which sources are on, and with which secrets.
+//! Which sources are enabled, and with which secrets.
 
 use std::os::unix::fs::PermissionsExt;
 
@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::*;
 
 #[test]
-fn a_source_of_the_built_in_layer_without_a_secret_is_off_and_one_of_the_users_a_problem() {
+fn without_a_secret_a_built_in_source_is_disabled_and_a_user_defined_one_is_a_problem() {
     let only = |name: &str| SECRETS.into_iter().filter(|(n, _)| n.starts_with(name)).collect::<Environment>();
     let overrides = Overrides::default();
     let loaded = load_with(&overrides, &only("DATAGRID"), &[]).unwrap();
@@ -16,7 +16,10 @@ fn a_source_of_the_built_in_layer_without_a_secret_is_off_and_one_of_the_users_a
 
     let none = load_with(&overrides, &Environment::default(), &[]).unwrap_err();
     let found = lines(&none);
-    assert!(found.len() == 1 && found[0].starts_with("source: no source is on: datagrid ("), "{found:?}");
+    assert!(
+        found.len() == 1 && found[0].starts_with("source: no source is enabled: datagrid ("),
+        "{found:?}"
+    );
 
     let blank = [("DATAGRID_WEBHOOK_SECRET", ""), SECRETS[1]].into_iter().collect();
     let found = load_with(&overrides, &blank, &[]).unwrap_err().to_string();
@@ -30,7 +33,7 @@ fn a_source_of_the_built_in_layer_without_a_secret_is_off_and_one_of_the_users_a
 }
 
 #[test]
-fn a_short_secret_is_a_warning_and_a_source_that_is_off_is_not_read() {
+fn a_short_secret_is_a_warning_and_secrets_of_a_disabled_source_are_not_read() {
     let toml = "
 [source.datagrid]
 secrets = [{ name = '2026-11', env = 'SHORT' }]
@@ -41,13 +44,13 @@ secrets = [{ file = '/no/such' }]
     let loaded = load_toml(toml, &[("SHORT", "only15bytes....")], &[]).unwrap();
     assert_eq!(
         loaded.warnings,
-        ["source datagrid: the secret 2026-11 has only 15 bytes; below 16 it can be guessed"]
+        ["source datagrid: the secret 2026-11 has only 15 bytes; a secret below 16 bytes can be guessed"]
     );
     assert_eq!(loaded.off.len(), 1);
 }
 
 #[test]
-fn dev_leaves_cluster_and_registry_out_and_has_secrets_for_all() {
+fn dev_ignores_cluster_and_registry_and_has_a_secret_for_every_source() {
     let toml = "
 [kafka]
 bootstrap_servers = 'prod:9092'
@@ -71,7 +74,7 @@ preset = 'datagrid'
 }
 
 #[test]
-fn commands_that_need_fewer_secrets_ask_for_fewer() {
+fn commands_read_only_the_secrets_they_need() {
     let toml = "[source.datagrid]\nsecrets = [{ file = '/no/such' }]";
     let load = |secrets| load_for(toml, &[], &[], Overrides { secrets, ..Overrides::default() });
     let loaded = load(Secrets::Unread).unwrap();
@@ -82,7 +85,7 @@ fn commands_that_need_fewer_secrets_ask_for_fewer() {
 }
 
 #[test]
-fn a_secret_is_decoded_as_its_provider_writes_it_or_told_by_name() {
+fn a_secret_is_decoded_from_the_providers_format_or_reported_by_name() {
     let rule = |format: &str| format!("[source.datagrid.signature]\nsecret_format = '{format}'");
     let with = |value| [("DATAGRID_WEBHOOK_SECRET", value)];
     let loaded = load_toml(&rule("hex"), &with("00112233445566778899aabbccddeeff"), &[]).unwrap();
@@ -96,15 +99,15 @@ fn a_secret_is_decoded_as_its_provider_writes_it_or_told_by_name() {
 }
 
 #[test]
-fn sha_1_is_taken_with_a_warning() {
+fn sha_1_is_accepted_with_a_warning() {
     let loaded = load_toml("[source.datagrid.signature]\nhash = 'sha1'", &[], &[]).unwrap();
     assert_eq!(loaded.warnings.len(), 1);
-    assert!(loaded.warnings[0].starts_with("source datagrid: its signatures are made with SHA-1"));
+    assert!(loaded.warnings[0].starts_with("source datagrid: signatures use SHA-1"));
     assert!(load_toml("", &[], &[]).unwrap().warnings.is_empty());
 }
 
 #[test]
-fn a_binding_goes_with_every_secret_of_its_entry() {
+fn a_binding_applies_to_every_secret_of_its_entry() {
     let dir = tempfile::tempdir().unwrap();
     for name in ["2026-11", "2027-02"] {
         std::fs::write(dir.path().join(name), format!("whsec_of-{name}-000")).unwrap();
@@ -129,7 +132,7 @@ signature.secret_format = 'text'",
     assert_eq!(bound.collect::<Vec<_>>(), expected);
     assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
 
-    // As decoded, too.
+    // Decoding preserves the binding.
     let toml = "[source.datagrid]\nsignature.secret_format = 'hex'\n\
                 secrets = { env = 'HEX', binds = { pointer = '/a', equals = 'b' } }";
     let loaded = load_toml(toml, &[("HEX", "00112233445566778899aabbccddeeff")], &[]).unwrap();
@@ -137,7 +140,7 @@ signature.secret_format = 'text'",
 }
 
 #[test]
-fn a_binding_that_cannot_be_meant_is_a_problem() {
+fn an_invalid_binding_is_a_problem() {
     for (entry, expected) in [
         (
             "env = 'A', binds = { pointer = 'hunter2-do-not-repeat', equals = 'x' }",
@@ -145,7 +148,7 @@ fn a_binding_that_cannot_be_meant_is_a_problem() {
         ),
         (
             "dir = '/x', binds = { pointer = '/tenant_id', equals = '' }",
-            ".0: `binds.equals` is empty; write the text that the body must have there",
+            ".0: `binds.equals` is empty; set it to the text that the body must contain there",
         ),
         ("env = 'A', binds = { pointer = '/tenant_id' }", ".0.binds: lacks `equals`; add it"),
         (
@@ -154,7 +157,7 @@ fn a_binding_that_cannot_be_meant_is_a_problem() {
         ),
         (
             "env = 'A', binds = { pointer = '/a', equals = 'b', path = '' }",
-            ".0.binds.path: unknown key; known are pointer, equals",
+            ".0.binds.path: unknown key; known names: pointer, equals",
         ),
     ] {
         let line =
@@ -166,7 +169,7 @@ fn a_binding_that_cannot_be_meant_is_a_problem() {
 }
 
 #[test]
-fn what_undoes_a_binding_is_told() {
+fn an_unbound_copy_of_a_bound_secret_gets_a_warning() {
     let toml = "
 [source.datagrid]
 secrets = [
@@ -174,13 +177,13 @@ secrets = [
   { name = 'acme', env = 'DATAGRID_WEBHOOK_SECRET', binds = { pointer = '/a', equals = 'acme' } },
 ]";
     let loaded = load_toml(toml, &[], &[]).unwrap();
-    let expected = "source datagrid: the secrets acme and any are the same, and any is bound to nothing: \
-                    who has it signs for everybody; bind both, or give each its own";
+    let expected = "source datagrid: the secrets acme and any have the same value, and any is not bound: \
+                    anyone who holds it can sign for every tenant; bind both, or use different values";
     assert_eq!(loaded.warnings, [expected]);
 }
 
 #[test]
-fn c1_keys_that_tenants_share_are_told() {
+fn keys_that_tenants_share_get_a_warning() {
     let load = |more: &str, binds: &str| {
         let toml =
             format!("[source.datagrid]\n{more}\nsecrets = [{{ env = 'DATAGRID_WEBHOOK_SECRET'{binds} }}]");
@@ -191,13 +194,12 @@ fn c1_keys_that_tenants_share_are_told() {
     assert!(loaded.config.source["datagrid"].binding_in_key && loaded.warnings.is_empty());
     assert!(load("binding_in_key = false", "").warnings.is_empty(), "nothing is bound");
     let warnings = load("binding_in_key = false", binds).warnings;
-    let expected =
-        "source datagrid: binding_in_key is false, so whoever has the bound secret DATAGRID_WEBHOOK_SECRET";
+    let expected = "source datagrid: binding_in_key is false, so anyone who holds the bound secret DATAGRID_WEBHOOK_SECRET";
     assert!(matches!(&warnings[..], [only] if only.starts_with(expected)), "{warnings:?}");
 }
 
 #[test]
-fn what_does_not_count_now_or_not_for_long_is_told() {
+fn secrets_that_are_invalid_or_expire_soon_get_a_warning() {
     let days = |days: i64| Timestamp::now() + jiff::SignedDuration::from_hours(24 * days + 1);
     let load = |secrets: &[(&str, Option<i64>, Option<i64>)]| {
         let entry = |(name, from, until): &(&str, Option<i64>, Option<i64>)| {
@@ -209,8 +211,8 @@ fn what_does_not_count_now_or_not_for_long_is_told() {
         let entries: Vec<_> = secrets.iter().map(entry).collect();
         load_toml(&format!("[source.datagrid]\nsecrets = [{}]", entries.join(", ")), &[], &[]).unwrap()
     };
-    // Of each line what is no time.
-    let told = |lines: &[String]| {
+    // The lines, with each timestamp replaced.
+    let masked = |lines: &[String]| {
         let word =
             |word: &str| if word.starts_with("20") && word.len() > 20 { "TIME" } else { word }.to_owned();
         let line = |line: &String| line.split(' ').map(word).collect::<Vec<_>>().join(" ");
@@ -221,14 +223,14 @@ fn what_does_not_count_now_or_not_for_long_is_told() {
 
     let loaded = load(&[("old", None, Some(-2)), ("now", None, Some(13)), ("next", Some(5), None)]);
     assert_eq!(
-        told(&loaded.warnings),
+        masked(&loaded.warnings),
         [
-            "source datagrid: the secret old counted until TIME and is refused since; take it away",
-            "source datagrid: the secret now counts until TIME only, 13 more days; switch the provider to next before",
-            "source datagrid: the secret next counts from TIME on, and is refused before",
+            "source datagrid: the secret old expired at TIME and is refused; remove it",
+            "source datagrid: the secret now expires at TIME in 13 days; switch the provider to next before then",
+            "source datagrid: the secret next is valid from TIME and is refused until then",
         ]
     );
-    // Another tenant's secret takes nobody's place.
+    // A secret of another tenant is not a successor.
     let bound = |name: &str, more: &str| {
         format!(
             "{{ name = '{name}', env = 'DATAGRID_WEBHOOK_SECRET'{more}, binds = {{ pointer = '/a', equals = '{name}' }} }}"
@@ -237,24 +239,21 @@ fn what_does_not_count_now_or_not_for_long_is_told() {
     let soon = bound("acme", &format!(", not_after = '{}'", days(3)));
     let toml = format!("[source.datagrid]\nsecrets = [{soon}, {}]", bound("globex", ""));
     let loaded = load_toml(&toml, &[], &[]).unwrap();
-    assert!(
-        loaded.warnings[0]
-            .ends_with("3 more days; put the next one beside it (docs/secrets.md, Rotate a secret)")
-    );
+    assert!(loaded.warnings[0].ends_with("in 3 days; add its successor (docs/secrets.md, Rotate a secret)"));
 
     let loaded = load(&[("now", None, Some(0))]);
     assert_eq!(
-        told(&loaded.warnings),
-        ["source datagrid: the secret now counts until TIME only, less than a day more; \
-          put the next one beside it (docs/secrets.md, Rotate a secret)"]
+        masked(&loaded.warnings),
+        ["source datagrid: the secret now expires at TIME in less than a day; \
+          add its successor (docs/secrets.md, Rotate a secret)"]
     );
     let loaded = load(&[("old", None, Some(-2)), ("next", Some(5), None)]);
     assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
     assert_eq!(
-        told(&loaded.refusing.into_values().collect::<Vec<_>>()),
+        masked(&loaded.refusing.into_values().collect::<Vec<_>>()),
         [
-            "source datagrid: no secret counts now, so every delivery is refused with 401: old counted until TIME \
-          next counts from TIME on; give it one that counts"
+            "source datagrid: no secret is valid now, so every delivery is refused with 401: old expired at TIME \
+          next is valid from TIME; add a valid secret"
         ]
     );
 }

@@ -1,5 +1,5 @@
-//! The reference of the settings is what the code does: its keys are the types' fields, its defaults are what an empty
-//! configuration has, and docs/configuration.md shows it.
+//! The reference of the settings matches the code: its keys are the types' fields, its defaults are those of an empty
+//! configuration, and docs/configuration.md contains it.
 //!
 //! `HOOKSTREAM_WRITE_DOCS=1 cargo test --lib settings` writes the page's tables.
 
@@ -16,7 +16,7 @@ use crate::config::settings::{Default as Fallback, TABLES, markdown};
 
 const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/configuration.md");
 
-/// A source without a preset, and with nothing that it need not have.
+/// A source without a preset, with required settings only.
 const BARE: &str = r#"
 [source.bare]
 secrets = [{ env = "DATAGRID_WEBHOOK_SECRET" }]
@@ -25,7 +25,7 @@ signature = { header = "x-signature", timestamp_header = "x-time", signed = "{ti
 envelope = { id = "digest", type = "/type" }
 "#;
 
-/// The fields that a type takes, as `serde` names them to whoever misspells one.
+/// A type's fields, as `serde` lists them in the error for a misspelt one.
 fn fields<T: DeserializeOwned + Debug>() -> BTreeSet<&'static str> {
     let error = Figment::from(Serialized::default("misspelt", 1)).extract::<T>().unwrap_err();
     let kinds = error.into_iter().map(|error| error.kind);
@@ -76,7 +76,7 @@ fn settings_name_the_defaults_that_an_empty_configuration_has() {
         for setting in table.settings {
             let (Fallback::Is(value) | Fallback::PresetOr(value)) = setting.default else { continue };
             let key = format!("{}.{}", table.name.replace("NAME", "bare"), setting.key);
-            // Nothing cannot be written, except as a list.
+            // Only a list can be set to an empty value.
             if value.is_empty() && key.starts_with("source.") {
                 continue;
             }
@@ -85,7 +85,7 @@ fn settings_name_the_defaults_that_an_empty_configuration_has() {
                 load_toml(BARE, &[], &[&set]).unwrap_or_else(|problems| panic!("{set}: {problems}")).config;
             let [ours, theirs] = [&config, &empty].map(|config| {
                 let signature = &config.source["bare"].signature;
-                // These are options in the type, and have their default where they are used.
+                // These are optional in the type; the code that uses them applies the default.
                 let choices = (
                     signature.hash.unwrap_or_default(),
                     signature.encoding.unwrap_or_default(),
@@ -103,7 +103,7 @@ fn settings_name_the_defaults_that_an_empty_configuration_has() {
     assert!(compared > 45, "{compared}");
 }
 
-/// Keys of a table of the shipped file, those in its comments too.
+/// The keys in the shipped file, including those in comments.
 #[test]
 fn settings_have_each_key_of_the_shipped_file() {
     let (mut table, mut seen) = (String::new(), 0);
@@ -126,8 +126,8 @@ fn settings_have_each_key_of_the_shipped_file() {
     assert!(seen > 50, "{seen}");
 }
 
-/// The page with its tables as they should be.
-fn made(page: &str) -> String {
+/// The page with its tables generated.
+fn generated(page: &str) -> String {
     let mut made = String::new();
     let mut rest = page;
     for table in TABLES {
@@ -144,15 +144,15 @@ fn made(page: &str) -> String {
 #[test]
 fn settings_are_on_the_page() {
     let page = std::fs::read_to_string(PAGE).unwrap();
-    let made = made(&page);
+    let generated = generated(&page);
     if std::env::var_os("HOOKSTREAM_WRITE_DOCS").is_some() {
-        std::fs::write(PAGE, &made).unwrap();
+        std::fs::write(PAGE, &generated).unwrap();
         return;
     }
-    let differs = made.lines().zip(page.lines()).find(|(made, found)| made != found);
+    let differs = generated.lines().zip(page.lines()).find(|(generated, found)| generated != found);
     assert!(
-        made == page,
-        "HOOKSTREAM_WRITE_DOCS=1 cargo test --lib settings writes docs/configuration.md. First difference, made and \
+        generated == page,
+        "HOOKSTREAM_WRITE_DOCS=1 cargo test --lib settings writes docs/configuration.md. First difference, generated and \
          found: {differs:?}"
     );
 }

@@ -1,4 +1,4 @@
-//! What differs between two readings.
+//! The differences that a reload finds.
 
 use super::*;
 
@@ -7,12 +7,12 @@ fn names(names: impl IntoIterator<Item = String>) -> Vec<String> {
 }
 
 #[test]
-fn what_is_read_at_start_only_is_kept_and_told_by_name() {
+fn settings_read_at_start_are_retained_and_reported_by_name() {
     let started = load_toml("", &[], &[]).unwrap();
     let text = "[http]\nlisten = '127.0.0.1:1'\n[kafka.properties]\n'sasl.password' = { env = 'P' }\n[spool]\ndir = '/x'\n[traces]\nsample = 0.5";
     let mut now = load_toml(text, &[("P", CANARY)], &[]).unwrap();
-    let told = now.retain_startup_settings(&started);
-    assert_eq!(told, ["http.listen", "kafka.properties", "spool.dir", "traces.sample"]);
+    let differing = now.retain_startup_settings(&started);
+    assert_eq!(differing, ["http.listen", "kafka.properties", "spool.dir", "traces.sample"]);
     assert_eq!(now.config.http.listen, started.config.http.listen);
     assert_eq!(now.config.spool.dir, None);
     assert_eq!(now.properties, started.properties);
@@ -20,7 +20,7 @@ fn what_is_read_at_start_only_is_kept_and_told_by_name() {
 }
 
 #[test]
-fn a_password_that_changes_behind_its_reference_is_told() {
+fn a_changed_password_behind_the_same_reference_is_reported() {
     let dir = tempfile::tempdir().unwrap();
     let password = dir.path().join("p");
     let text = format!("[registry]\nbearer = {{ file = '{}' }}", password.display());
@@ -28,12 +28,12 @@ fn a_password_that_changes_behind_its_reference_is_told() {
     let started = load_toml(&text, &[], &[]).unwrap();
     std::fs::write(&password, "two").unwrap();
     let mut now = load_toml(&text, &[], &[]).unwrap();
-    assert_eq!(now.retain_startup_settings(&started), ["registry (its credentials)"]);
+    assert_eq!(now.retain_startup_settings(&started), ["registry (credentials)"]);
     assert_eq!(now.registry_auth, started.registry_auth);
 }
 
 #[test]
-fn a_source_differs_by_its_rules_its_secrets_or_by_being_there() {
+fn a_source_differs_by_its_rules_its_secrets_or_its_existence() {
     let dir = tempfile::tempdir().unwrap();
     let secret = dir.path().join("s");
     std::fs::write(&secret, "whsec_0123456789abcdef").unwrap();

@@ -1,9 +1,9 @@
-//! How problems are told: all at once, each at its place, and never with a value.
+//! How problems are reported: all at once, each with its location, and never with a value.
 
 use super::*;
 
 #[test]
-fn all_problems_are_told_at_once_each_with_its_line() {
+fn all_problems_are_reported_at_once_each_with_its_line() {
     let toml = "\
 [http]
 listen = 8080
@@ -83,7 +83,7 @@ partitions = 0
 }
 
 #[test]
-fn what_is_no_toml_is_told_by_place_alone() {
+fn a_syntax_error_is_reported_without_an_excerpt() {
     for (toml, place) in [
         (format!("[http]\nlisten = {CANARY}"), "hookstream.toml:2: column 10: "),
         (format!("ä = '{CANARY}"), "hookstream.toml:1: column "),
@@ -119,7 +119,7 @@ fn no_two_event_types_share_a_topic() {
 }
 
 #[test]
-fn variables_that_lead_nowhere_are_named_and_those_of_others_ignored() {
+fn variables_for_unknown_settings_are_reported_and_unrelated_ones_ignored() {
     let ignored = [
         ("HOOKSTREAM_PORT", "tcp://10.0.0.1:8080"),
         ("HOOKSTREAM_SERVICE_HOST", "10.0.0.1"),
@@ -132,22 +132,22 @@ fn variables_that_lead_nowhere_are_named_and_those_of_others_ignored() {
         ("HOOKSTREAM_HTTP__LISEN", "http.lisen: unknown key; did you mean `listen`?"),
         (
             "HOOKSTREAM_FOO__BAR",
-            "foo: unknown key; known are http, admin, kafka, registry, spool, provision, log, lag, traces, source",
+            "foo: unknown key; known names: http, admin, kafka, registry, spool, provision, log, lag, traces, source",
         ),
         ("HOOKSTREAM_HTTP__LISTEN__PORT", "http.listen: expected text, found a table"),
         (
             "HOOKSTREAM_SOURCE__DATAGRD__ENABLED",
-            "source.datagrd: no rules for a source of this name: write out its types, signature and envelope, or name a preset; did you mean `datagrid`?",
+            "source.datagrd: this source has no rules: set its types, signature and envelope, or a preset; did you mean `datagrid`?",
         ),
         ("HOOKSTREAM_SOURCE__DATAGRID", "source.datagrid: expected a table, found text"),
         ("HOOKSTREAM_KAFKA__TOPICS__PARTITIONS", "kafka.topics.partitions: expected a whole number"),
         (
             "HOOKSTREAM_KAFKA__PROPERTIES__SASL____X",
-            "kafka.properties.sasl..x: is no property's name; write it with single dots between its words",
+            "kafka.properties.sasl..x: is not a property name; separate its words with single dots",
         ),
         (
             "HOOKSTREAM_HTTP__",
-            "http.: unknown key; known are listen, max_body, max_head, head_timeout, body_timeout, max_body_bytes, max_connections, max_connections_per_address, max_connection_age, max_requests_per_connection, trusted_proxies, client_address_header, unverified_rate_per_address, unverified_work_per_address, max_in_flight, drain_delay, shutdown_timeout, tls",
+            "http.: unknown key; known names: listen, max_body, max_head, head_timeout, body_timeout, max_body_bytes, max_connections, max_connections_per_address, max_connection_age, max_requests_per_connection, trusted_proxies, client_address_header, unverified_rate_per_address, unverified_work_per_address, max_in_flight, drain_delay, shutdown_timeout, tls",
         ),
     ];
     for (name, expected) in rows {
@@ -155,7 +155,7 @@ fn variables_that_lead_nowhere_are_named_and_those_of_others_ignored() {
     }
     assert_eq!(
         line("", &[("HOOKSTREAM_SOURCE__DATAGRID__PRESET", "123")], &[]),
-        "HOOKSTREAM_SOURCE__DATAGRID__PRESET: source.datagrid.preset: unknown preset; known are datagrid, github, gitlab, grapevine, linear, shopify, slack, standard-webhooks, stripe, svix"
+        "HOOKSTREAM_SOURCE__DATAGRID__PRESET: source.datagrid.preset: unknown preset; known names: datagrid, github, gitlab, grapevine, linear, shopify, slack, standard-webhooks, stripe, svix"
     );
     assert_eq!(line("", &[], &[CANARY]), "-X: has no `=`; write -X key=value");
     assert_eq!(
@@ -165,7 +165,7 @@ fn variables_that_lead_nowhere_are_named_and_those_of_others_ignored() {
 }
 
 #[test]
-fn a_room_adds_its_problem_at_the_place_of_the_key() {
+fn a_problem_of_another_room_is_listed_at_the_location_of_its_key() {
     let loaded = load_toml("[source.datagrid.signature]\n\nsigned = 'x'", &[], &[]).unwrap();
     let mut problems = loaded.problems();
     problems.add("source.datagrid.signature.signed", "lacks {body}");
@@ -183,7 +183,7 @@ fn a_room_adds_its_problem_at_the_place_of_the_key() {
 }
 
 #[test]
-fn no_value_is_ever_repeated_wherever_it_was_put() {
+fn no_message_repeats_a_value_of_any_setting() {
     fn leaves(prefix: &str, node: &tree::ConfigNode, found: &mut Vec<String>) {
         match node.table() {
             Some(table) => {
