@@ -137,8 +137,8 @@ impl HttpAnswer {
     /// Parses the answer as JSON. For a struct, `T` is a [`JsonObject`]. `expected` describes the form to people, such
     /// as "an object with an id".
     ///
+    /// # Errors
     /// [`AnswerError::Unexpected`] if the answer has another form.
-    /// It is something else.
     pub fn json<T: DeserializeOwned>(&self, expected: &'static str) -> Result<T, AnswerError> {
         let parsed = if self.is_html() { None } else { serde_json::from_slice(&self.body).ok() };
         parsed.ok_or_else(|| self.unexpected(expected))

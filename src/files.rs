@@ -25,7 +25,7 @@ pub const MAX_PEM: u64 = 1 << 20;
 /// Far above any configuration, schema or file of pinned ids.
 pub const MAX_TEXT: u64 = 16 << 20;
 
-/// The time limit of a read, far above irregular_kind a working disk or network file system needs.
+/// The time limit of a read, far above what a working disk or network file system needs.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Why a file was not read, as half a sentence.
