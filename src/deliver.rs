@@ -1,18 +1,18 @@
-//! A finished record's way to durability: Kafka first, the spool when Kafka is out.
+//! Makes a finished record durable: in Kafka, or in the spool while Kafka is unavailable.
 //!
 //! ```text
-//! partition well    Kafka until its share of the deadline is over, then the spool
-//! known to be out   the spool at once; the drain finds out when it is well again
-//! no broker at all  the spool at once, whatever the topic
-//! our queue full    the spool at once, for this record only: the topic is as well as before
-//! topic's limit     likewise; without a spool as the next
-//! refused for good  Undelivered::Refused: the pipeline still holds the body for a dead letter
+//! partition healthy     Kafka until its share of the deadline is over, then the spool
+//! known to be failing   the spool at once; the drain finds out when the partition is healthy again
+//! no broker reachable   the spool at once, whatever the topic
+//! producer queue full   the spool at once, for this record only: the topic is not failing
+//! topic's limit         likewise; without a spool, as in the next line
+//! rejected permanently  Undelivered::Refused: the pipeline still holds the body for a dead letter
 //! ```
 //!
-//! Health is that of the partition, which the key tells: its leader may be gone while the other brokers
-//! are there. What is refused as a whole topic (rights, a topic that is gone) counts for all of them.
+//! Health is tracked by partition, which the key determines: its leader may be down while the other brokers are up. An
+//! error of the topic (no rights, deleted) applies to all of its partitions.
 //!
-//! An outcome that nobody knows counts as not written: a duplicate is harmless, a loss is not.
+//! An unknown outcome counts as not written: a duplicate is harmless, a loss is not.
 
 mod backoff;
 mod drain;
@@ -43,41 +43,41 @@ use crate::observe::metrics::{self, Via};
 use crate::record::Record;
 use crate::spool::{Spool, StoreError};
 
-/// Where a record is safe.
+/// Where a record is durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Receipt {
     /// Acknowledged by all in-sync replicas.
     Published(Ack),
-    /// In a row of the spool that was synced to disk.
+    /// Stored in a row of the spool that was synced to disk.
     Spooled,
 }
 
 /// Why a record is not durable.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DeliverError {
-    /// Kafka will never take it.
+    /// Kafka rejects the record permanently.
     #[error("{0}")]
     Refused(PublishError),
-    /// Kafka is out, for all we know, and there is no spool.
+    /// Kafka is probably unavailable, and there is no spool.
     #[error("{0}")]
     Kafka(String),
-    /// More is on its way to Kafka than we hold, and there is no spool.
+    /// The producer's queue is full, and there is no spool.
     #[error("{0}")]
     Overloaded(String),
-    /// Kafka is out and the spool has reached a bound.
+    /// Kafka is unavailable, and the spool has reached a limit.
     #[error("{0}")]
     SpoolFull(String),
-    /// Kafka is out and the spool cannot write.
+    /// Kafka is unavailable, and the spool cannot write.
     #[error("{0}")]
     Spool(String),
 }
 
-/// What is left for a record that Kafka refuses.
+/// What to do with a record that Kafka rejects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnRefusal {
-    /// The pipeline has its delivery's body.
+    /// Dead-letter the delivery: the pipeline has its body.
     DeadLetter,
-    /// It is a dead letter: only the spool can keep it, for a person if it is refused for good.
+    /// Store the record, which is a dead letter itself, in the spool; if it is rejected permanently, a person decides.
     Spool,
 }
 
@@ -87,45 +87,45 @@ pub struct Deliverer {
     spool: Option<Arc<Spool>>,
     outages: Arc<Outages>,
     health: Arc<Health>,
-    /// Counts the records that go to Kafka first: the drain gives way while it rises.
+    /// The number of records sent to Kafka directly: the drain gives way while it rises.
     live: Arc<AtomicU64>,
-    /// A full queue is said at most once per second: it comes with many deliveries, and each has
-    /// its line.
-    said: DefaultDirectRateLimiter,
+    /// Limits the message about a full queue to one per second: it concerns many deliveries, and each has its own log
+    /// line.
+    queue_full_log: DefaultDirectRateLimiter,
 }
 
 impl Deliverer {
-    /// Delivers through `producer`, and to `spool` where there is one.
+    /// Delivers through `producer`, and to `spool` if there is one.
     pub fn new(producer: Arc<Producer>, spool: Option<Arc<Spool>>, health: Arc<Health>) -> Self {
-        let said = RateLimiter::direct(Quota::per_second(NonZeroU32::MIN));
+        let queue_full_log = RateLimiter::direct(Quota::per_second(NonZeroU32::MIN));
         let outages = Arc::new(Outages::new(health.clone()));
-        Self { producer, spool, outages, health, live: Arc::default(), said }
+        Self { producer, spool, outages, health, live: Arc::default(), queue_full_log }
     }
 
-    /// Changes whenever a topic that was out, or a part of one, acknowledges again.
+    /// Changes whenever a failing topic or partition acknowledges again.
     pub fn recoveries(&self) -> watch::Receiver<()> {
         self.outages.recoveries()
     }
 
-    /// The task that empties the spool, but for what has to wait; `None` without a spool.
+    /// The task that empties the spool, except for topics that `holds` holds; `None` without a spool.
     pub fn drain(&self, holds: Arc<dyn Holds>) -> Option<Drain> {
         let spool = self.spool.clone()?;
         let (outages, health) = (self.outages.clone(), self.health.clone());
         Some(Drain::new(self.producer.clone(), spool, outages, health, self.live.clone(), holds))
     }
 
-    /// Resolves when all records of one delivery are durable, or when it is clear that they are not:
-    /// acknowledged all, or those that are not in one transaction of the spool. Where all are
-    /// acknowledged, the receipt is that of the first.
+    /// Resolves when all records of a delivery are durable, or when it is clear that they are not: all are
+    /// acknowledged, or the rest is stored in one transaction of the spool. If all are acknowledged, the receipt is
+    /// that of the first.
     ///
-    /// Our own timer ends the wait for Kafka, since librdkafka's may report late.
+    /// A timer of the service ends the wait for Kafka, since librdkafka's may report late.
     ///
     /// # Errors
-    /// [`Undelivered`]. Some of several may be in their topics by then: the sender's retry, or a replay
-    /// of the dead letter, makes them duplicates.
+    /// [`DeliverError`]. Some of several records may be in their topics by then: the sender's retry, or a replay of the
+    /// dead letter, makes them duplicates.
     ///
     /// # Cancellation
-    /// Dropping the future recalls neither the records nor the rows.
+    /// Dropping the future withdraws neither records nor rows.
     pub async fn deliver(
         &self,
         records: Vec<Record>,
@@ -133,40 +133,40 @@ impl Deliverer {
         deadline: Deadline,
     ) -> Result<Receipt, DeliverError> {
         let results = join_all(records.iter().map(async |record| {
-            let at_once = self.spool.is_some() && self.known_out(record);
-            if at_once { None } else { Some(self.publish(record, deadline).await) }
+            let skips_kafka = self.spool.is_some() && self.is_known_unavailable(record);
+            if skips_kafka { None } else { Some(self.publish(record, deadline).await) }
         }))
         .await;
-        let (mut ack, mut trouble, mut rest) = (None, None, Vec::new());
+        let (mut ack, mut error, mut rest) = (None, None, Vec::new());
         for (record, result) in records.into_iter().zip(results) {
             match result {
                 Some(Ok(found)) => {
                     ack.get_or_insert(found);
                     continue;
                 }
-                Some(Err(refused)) if self.is_last_word(&refused, last) => {
+                Some(Err(refused)) if self.is_final(&refused, last) => {
                     return Err(DeliverError::Refused(refused));
                 }
                 Some(Err(other)) => {
-                    trouble.get_or_insert(other);
+                    error.get_or_insert(other);
                 }
                 None => {}
             }
             rest.push(record);
         }
-        match (&self.spool, ack, trouble) {
+        match (&self.spool, ack, error) {
             (_, Some(ack), _) if rest.is_empty() => Ok(Receipt::Published(ack)),
             (Some(spool), ..) if !rest.is_empty() => store(spool, rest, deadline).await,
             (_, _, Some(full @ PublishError::QueueFull)) => Err(DeliverError::Overloaded(full.to_string())),
-            (_, _, Some(trouble)) => Err(DeliverError::Kafka(trouble.to_string())),
+            (_, _, Some(error)) => Err(DeliverError::Kafka(error.to_string())),
             _ => Err(DeliverError::Kafka("there is no record to deliver".into())),
         }
     }
 
-    /// Whether the delivery is to be dead-lettered: a limit of the topic may be lifted, but without a spool
-    /// nobody keeps the record until then.
-    fn is_last_word(&self, trouble: &PublishError, last: OnRefusal) -> bool {
-        match (trouble, last) {
+    /// Whether the error ends the delivery as a dead letter. A topic's limit may be raised later, but without a spool
+    /// the record is not stored until then.
+    fn is_final(&self, error: &PublishError, last: OnRefusal) -> bool {
+        match (error, last) {
             (PublishError::Refused(_), OnRefusal::DeadLetter) => true,
             (PublishError::Refused(_), OnRefusal::Spool) | (PublishError::Limit(_), _) => {
                 self.spool.is_none()
@@ -175,7 +175,7 @@ impl Deliverer {
         }
     }
 
-    fn known_out(&self, record: &Record) -> bool {
+    fn is_known_unavailable(&self, record: &Record) -> bool {
         self.health.kafka.state() == PartState::Down
             || self.outages.is_unavailable(record.topic(), || self.producer.partition_of(record))
     }
@@ -184,11 +184,11 @@ impl Deliverer {
         self.live.fetch_add(1, Ordering::Relaxed);
         let mut result = self.publish_once(record, deadline).await;
         if matches!(result, Err(PublishError::Limit(_))) {
-            // It may have been the batch that was too large, whose other records are at their ends now.
+            // The batch may have been too large because of its other records, which are finished now.
             result = self.publish_once(record, deadline).await;
         }
-        if matches!(result, Err(PublishError::QueueFull)) && self.said.check().is_ok() {
-            tracing::warn!("the producer's queue is full: deliveries turn to the spool, or are answered 503");
+        if matches!(result, Err(PublishError::QueueFull)) && self.queue_full_log.check().is_ok() {
+            tracing::warn!("the producer's queue is full: deliveries go to the spool, or are answered 503");
         }
         if result.is_ok() {
             metrics::record(record.topic(), Via::Direct);
@@ -204,7 +204,7 @@ impl Deliverer {
                 Ok(result) => result,
                 Err(_) => Err(PublishError::unanswered("no acknowledgement within the deadline")),
             },
-            Err(trouble) => Err(trouble),
+            Err(error) => Err(error),
         }
     }
 }

@@ -1,40 +1,40 @@
-//! What the drain leaves alone for a growing while: a topic, a partition, or rows that their topic does not
-//! take as it is configured. Each is tried again with one row at a time, and the rows behind it are held
-//! back, so that they neither go out of order nor stand in the way of the others.
+//! The back-off of the drain: topics, partitions, and rows that their topic rejects by its configuration. Each is
+//! probed with one row at a time. The rows after it are held, so that they neither lose their order nor block other
+//! rows.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use crate::spool::{Held, Row};
 
-/// How long something is left alone after its first failure; doubled with each, up to the last.
+/// The pause after the first failure; doubled with each failure, up to the second value.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(3));
 
-/// Rows of one topic that are held back. With more, the topic's next rows wait until one of its partitions
-/// takes rows again; the price of holding more is an index of them that each look at the spool walks.
-const MOST_HELD: usize = 4_096;
+/// The limit of held rows of a topic. Beyond it, the topic's next rows wait until one of its partitions accepts rows
+/// again. A higher limit would cost a larger index, which each query of the spool walks.
+const MAX_HELD: usize = 4_096;
 
-/// One thing that is left alone.
+/// The back-off of a topic, a partition or the rejected rows.
 pub(super) struct Backoff {
     until: Instant,
     pause: Option<Duration>,
-    /// Rows of it that are on their way to Kafka.
-    on_the_way: usize,
+    /// Rows in flight to Kafka.
+    in_flight: usize,
     held: BTreeMap<i64, Held>,
 }
 
 impl Backoff {
-    /// Due at once.
+    /// Creates a back-off that is due at once.
     fn new(now: Instant) -> Self {
-        Self { until: now, pause: None, on_the_way: 0, held: BTreeMap::new() }
+        Self { until: now, pause: None, in_flight: 0, held: BTreeMap::new() }
     }
 
-    /// Whether its next row may be tried.
+    /// Whether the next row may be tried.
     fn is_due(&self, now: Instant) -> bool {
-        self.on_the_way == 0 && self.until <= now
+        self.in_flight == 0 && self.until <= now
     }
 
-    /// Of several rows that were on the way together, only the first failure counts.
+    /// Records a failure. Of several rows that were in flight together, only the first failure counts.
     fn fails(&mut self, now: Instant) {
         if self.until <= now {
             let pause = self.pause.map_or(PAUSE.0, |pause| (pause * 2).min(PAUSE.1));
@@ -47,38 +47,38 @@ impl Backoff {
     }
 }
 
-/// What of one topic is left alone.
+/// The back-offs of one topic.
 #[derive(Default)]
 pub(super) struct TopicBackoff {
-    whole: Option<Backoff>,
+    topic: Option<Backoff>,
     partitions: HashMap<i32, Backoff>,
     refused: Option<RejectedRows>,
 }
 
-/// Rows that the topic does not take as it is configured, tried one after the other, each in its turn.
+/// Rows that the topic rejects by its configuration, tried one after the other.
 struct RejectedRows {
     backoff: Backoff,
-    /// Those that were let go for their turn.
-    let_go: HashSet<i64>,
+    /// Rows that were released for their next try.
+    released: HashSet<i64>,
     last: i64,
 }
 
 /// What to do with a row of the spool.
 pub(super) enum Turn {
-    /// It goes with the others.
+    /// Publish the row with the others.
     Go(Row),
-    /// It is the one that tells whether its place is well again.
+    /// Publish the row as a probe, which shows whether the topic or partition is healthy again.
     Try(Row, ProbeTarget),
-    /// It is held back.
+    /// Hold the row.
     Wait,
 }
 
-/// Whose turn it is.
+/// The purpose of a probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ProbeTarget {
-    /// A row of its topic or partition.
+    /// Probes the topic or partition.
     Place(Option<i32>),
-    /// A row that the topic did not take before.
+    /// Retries a row that the topic rejected before.
     Refused(Option<i32>),
 }
 
@@ -88,108 +88,107 @@ impl TopicBackoff {
         self.partitions.values().chain(refused).map(|backoff| backoff.held.len()).sum()
     }
 
-    /// How many rows may be asked for. Lets those go whose turn it is: the spool gives them out again,
-    /// in their order.
+    /// The number of rows that may be leased. Releases held rows that are due: the spool leases them again, in order.
     pub(super) fn room(&mut self, now: Instant) -> usize {
-        if let Some(whole) = &self.whole {
-            return usize::from(whole.is_due(now));
+        if let Some(topic) = &self.topic {
+            return usize::from(topic.is_due(now));
         }
         for backoff in self.partitions.values_mut().filter(|backoff| backoff.is_due(now)) {
             backoff.held.pop_first();
         }
-        if let Some(RejectedRows { backoff, let_go, last }) = &mut self.refused
+        if let Some(RejectedRows { backoff, released, last }) = &mut self.refused
             && backoff.is_due(now)
         {
             let next =
                 backoff.held.range(*last + 1..).next().or(backoff.held.iter().next()).map(|(id, _)| *id);
             if let Some(id) = next {
                 backoff.held.remove(&id);
-                let_go.insert(id);
+                released.insert(id);
                 *last = id;
             }
         }
-        MOST_HELD.saturating_sub(self.held())
+        MAX_HELD.saturating_sub(self.held())
     }
 
-    /// What to do with a row that the spool gave out. `is_out` says whether its place is known to be out.
-    pub(super) fn turn(&mut self, row: Row, partition: Option<i32>, is_out: bool, now: Instant) -> Turn {
-        if let Some(RejectedRows { backoff, let_go, .. }) = &mut self.refused
-            && let_go.remove(&row.id)
+    /// Decides what to do with a leased row. `is_failing` is whether its topic or partition is known to be failing.
+    pub(super) fn turn(&mut self, row: Row, partition: Option<i32>, is_failing: bool, now: Instant) -> Turn {
+        if let Some(RejectedRows { backoff, released, .. }) = &mut self.refused
+            && released.remove(&row.id)
         {
             if backoff.is_due(now) {
-                backoff.on_the_way += 1;
+                backoff.in_flight += 1;
                 return Turn::Try(row, ProbeTarget::Refused(partition));
             }
             backoff.hold(row);
             return Turn::Wait;
         }
-        let Some(backoff) = self.place(partition, is_out, now) else { return Turn::Go(row) };
+        let Some(backoff) = self.place(partition, is_failing, now) else { return Turn::Go(row) };
         if backoff.is_due(now) {
-            backoff.on_the_way += 1;
+            backoff.in_flight += 1;
             return Turn::Try(row, ProbeTarget::Place(partition));
         }
         backoff.hold(row);
         Turn::Wait
     }
 
-    /// That of the row's place; a new one where the place is known to be out.
-    fn place(&mut self, partition: Option<i32>, is_out: bool, now: Instant) -> Option<&mut Backoff> {
+    /// The back-off of the row's topic or partition; created if it is known to be failing.
+    fn place(&mut self, partition: Option<i32>, is_failing: bool, now: Instant) -> Option<&mut Backoff> {
         match partition {
-            Some(partition) if self.whole.is_none() => {
-                if is_out {
+            Some(partition) if self.topic.is_none() => {
+                if is_failing {
                     self.partitions.entry(partition).or_insert_with(|| Backoff::new(now));
                 }
                 self.partitions.get_mut(&partition)
             }
             _ => {
-                if is_out {
-                    self.whole.get_or_insert_with(|| Backoff::new(now));
+                if is_failing {
+                    self.topic.get_or_insert_with(|| Backoff::new(now));
                 }
-                self.whole.as_mut()
+                self.topic.as_mut()
             }
         }
     }
 
-    /// Lets go of what is not out any more.
-    pub(super) fn forget_unless(&mut self, is_out: impl Fn(Option<i32>) -> bool) {
-        self.whole.take_if(|whole| whole.on_the_way == 0 && !is_out(None));
-        self.partitions.retain(|partition, backoff| backoff.on_the_way > 0 || is_out(Some(*partition)));
+    /// Removes back-offs of topics and partitions that are not failing any more.
+    pub(super) fn forget_unless(&mut self, is_failing: impl Fn(Option<i32>) -> bool) {
+        self.topic.take_if(|topic| topic.in_flight == 0 && !is_failing(None));
+        self.partitions.retain(|partition, backoff| backoff.in_flight > 0 || is_failing(Some(*partition)));
     }
 
-    /// The row is not answered yet, and the others of its place wait for it.
+    /// Records a row without an answer so far: the other rows of its topic or partition wait for it.
     pub(super) fn lingers(&mut self, partition: Option<i32>, now: Instant) {
         if let Some(backoff) = self.place(partition, true, now) {
-            backoff.on_the_way += 1;
+            backoff.in_flight += 1;
         }
     }
 
-    /// The row that was tried is answered, however.
+    /// Records that a probe was answered, with whatever result.
     pub(super) fn answered(&mut self, tried: ProbeTarget) {
         let backoff = match tried {
             ProbeTarget::Refused(_) => self.refused.as_mut().map(|refused| &mut refused.backoff),
-            ProbeTarget::Place(Some(partition)) if self.whole.is_none() => {
+            ProbeTarget::Place(Some(partition)) if self.topic.is_none() => {
                 self.partitions.get_mut(&partition)
             }
-            ProbeTarget::Place(_) => self.whole.as_mut(),
+            ProbeTarget::Place(_) => self.topic.as_mut(),
         };
         if let Some(backoff) = backoff {
-            backoff.on_the_way = backoff.on_the_way.saturating_sub(1);
+            backoff.in_flight = backoff.in_flight.saturating_sub(1);
         }
     }
 
-    /// The place acknowledges: what was held back goes on.
+    /// Records an acknowledgement: held rows are released.
     pub(super) fn record_success(
         &mut self,
         partition: Option<i32>,
         tried: Option<ProbeTarget>,
         now: Instant,
     ) {
-        self.whole = None;
+        self.topic = None;
         if let Some(partition) = partition {
             self.partitions.remove(&partition);
         }
         if let (Some(ProbeTarget::Refused(_)), Some(refused)) = (tried, &mut self.refused) {
-            // The others may pass as well, or may not: one by one, at once.
+            // The other rejected rows may pass now, or not: they are tried one by one, without a pause.
             (refused.backoff.until, refused.backoff.pause) = (now, None);
             if refused.backoff.held.is_empty() {
                 self.refused = None;
@@ -197,41 +196,41 @@ impl TopicBackoff {
         }
     }
 
-    /// The place is out. The row is tried again first.
+    /// Records a failure of the topic or partition. This row is tried again first.
     pub(super) fn fails(&mut self, row: Row, partition: Option<i32>, now: Instant) {
         match partition {
-            Some(partition) if self.whole.is_none() => {
+            Some(partition) if self.topic.is_none() => {
                 let backoff = self.partitions.entry(partition).or_insert_with(|| Backoff::new(now));
                 backoff.fails(now);
                 backoff.hold(row);
             }
-            // Of a topic that is out nothing is asked for but one row.
-            _ => self.whole.get_or_insert_with(|| Backoff::new(now)).fails(now),
+            // Of a failing topic, only one row is leased.
+            _ => self.topic.get_or_insert_with(|| Backoff::new(now)).fails(now),
         }
     }
 
-    /// The topic does not take this row as it is configured.
+    /// Records that the topic rejects this row by its configuration.
     pub(super) fn refuses(&mut self, row: Row, now: Instant) {
         let refused = self.refused.get_or_insert_with(|| RejectedRows {
             backoff: Backoff::new(now),
-            let_go: HashSet::new(),
+            released: HashSet::new(),
             last: 0,
         });
         refused.backoff.fails(now);
         refused.backoff.hold(row);
     }
 
-    /// Rows that the topic does not take as it is configured.
+    /// The number of rows that the topic rejects by its configuration.
     pub(super) fn refused(&self) -> usize {
         let rows = |refused: &RejectedRows| {
-            refused.backoff.held.len() + refused.let_go.len() + refused.backoff.on_the_way
+            refused.backoff.held.len() + refused.released.len() + refused.backoff.in_flight
         };
         self.refused.as_ref().map_or(0, rows)
     }
 
-    /// Nothing of it is left alone.
+    /// Whether there is no back-off left.
     pub(super) fn is_over(&self) -> bool {
-        self.whole.is_none() && self.partitions.is_empty() && self.refused() == 0
+        self.topic.is_none() && self.partitions.is_empty() && self.refused() == 0
     }
 }
 
@@ -243,7 +242,7 @@ mod tests {
     use super::*;
     use crate::spool::Spool;
 
-    /// A spool with so many rows, and its directory.
+    /// A spool with this number of rows, and its directory.
     async fn filled(rows: usize) -> (tempfile::TempDir, Arc<Spool>) {
         let (dir, spool) = spool(100);
         let records = (0..rows).map(|n| record(&format!("evt_{n}")));
@@ -278,7 +277,7 @@ mod tests {
         backoff.answered(ProbeTarget::Place(Some(0)));
         backoff.fails(first, Some(0), now);
 
-        // Row 2 went, and is given out again since nobody removed it; those that wait are not.
+        // Row 2 was published, and is leased again since it was not removed; held rows are not.
         assert_eq!(oldest(&spool, 4).await.iter().map(key).collect::<Vec<_>>(), ["evt_2"]);
         assert!(backoff.room(now) > 0);
         assert_eq!(oldest(&spool, 4).await.len(), 1, "the pause is not over");
@@ -317,15 +316,15 @@ mod tests {
         }
         assert_eq!(seen, ["evt_0", "evt_1", "evt_0"]);
 
-        // The limit is raised: the first that passes makes the others due at once.
-        for left in [1, 0] {
-            now += if left == 1 { PAUSE.1 } else { Duration::ZERO };
+        // The limit is raised: the first row that passes makes the others due at once.
+        for remaining in [1, 0] {
+            now += if remaining == 1 { PAUSE.1 } else { Duration::ZERO };
             assert!(backoff.room(now) > 0);
             let row = tried(backoff.turn(oldest(&spool, 1).await.remove(0), Some(0), false, now));
             backoff.answered(ProbeTarget::Refused(Some(0)));
             backoff.record_success(Some(0), Some(ProbeTarget::Refused(Some(0))), now);
             spool.remove(&[row.id]);
-            assert_eq!(backoff.refused(), left);
+            assert_eq!(backoff.refused(), remaining);
         }
         assert!(backoff.is_over());
     }
@@ -337,7 +336,7 @@ mod tests {
         let mut pauses = Vec::new();
         for _ in 0..6 {
             let row = tried(backoff.turn(oldest(&spool, 1).await.remove(0), None, true, now));
-            assert_eq!(backoff.room(now), 0, "one is on its way");
+            assert_eq!(backoff.room(now), 0, "one is in flight");
             backoff.answered(ProbeTarget::Place(None));
             backoff.fails(row, None, now);
             let start = now;
@@ -351,7 +350,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_a_live_delivery_found_well_is_forgotten() {
+    async fn a_back_off_ends_when_a_live_delivery_succeeds() {
         let (_dir, spool) = filled(2).await;
         let (mut backoff, now) = (TopicBackoff::default(), Instant::now());
         for row in oldest(&spool, 2).await {

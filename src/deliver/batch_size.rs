@@ -1,50 +1,50 @@
-//! How many rows the drain hands over at a time: as many as Kafka acknowledges without getting slower, since a Kafka that
-//! is slow for the drain is slow for live deliveries, too; and at least as many as live deliveries come.
+//! The batch size of the drain: as many rows as Kafka acknowledges without getting slower, since what slows it for the
+//! drain slows it for live deliveries, too; and at least as many as there are live deliveries.
 
 use std::time::Duration;
 
-/// The most: a backlog never fills librdkafka's queue.
+/// The maximum: a backlog never fills librdkafka's queue.
 pub(super) const MAX_ROWS: usize = 64;
 
-/// The least, and the first: what such a batch takes is Kafka's own time.
-const LEAST: usize = 4;
+/// The minimum and the initial size: the duration of such a batch is Kafka's base latency.
+const MIN_ROWS: usize = 4;
 
-/// What a batch may take of that time before it counts as late: live deliveries wait behind it.
+/// A batch is late above this multiple of the base latency: live deliveries wait behind it.
 const LATE: f64 = 1.5;
 
-/// So much more may the next batch of the least size take to be believed: a slow one does not make all
-/// others look fast. The price: where Kafka is slower for good, that is learned in some dozen rounds.
+/// The base latency may grow by at most this factor per measurement, so that one slow batch does not make all others
+/// look fast. The price: it takes about a dozen rounds to adapt to a Kafka that has become slower.
 const SLOWER: f64 = 1.05;
 
-/// Grows by a step with each batch, and starts over when Kafka answers late, or from the most. What
-/// counts as late is measured and not set: an acknowledgement across regions takes longer than one in
-/// a rack. It is measured again in each round: the first batches after an outage are slow whatever
-/// their size, and would make all others look fast.
+/// The size grows by a step with each batch, and starts again from the minimum if Kafka answers late or the maximum is
+/// reached. The limit for "late" is measured, not configured: an acknowledgement across regions takes longer than one
+/// within a rack. It is measured again in each round: the first batches after an outage are slow whatever their size,
+/// and would make all others look fast.
 #[derive(Debug)]
 pub(super) struct BatchSizer {
     rows: usize,
-    least_took: Duration,
+    base_latency: Duration,
 }
 
 impl BatchSizer {
     pub(super) fn new() -> Self {
-        Self { rows: LEAST, least_took: Duration::from_secs(1) }
+        Self { rows: MIN_ROWS, base_latency: Duration::from_secs(1) }
     }
 
-    /// Rows of the next batch. `owed` is the number of live deliveries that no row of the backlog has followed yet: the
-    /// backlog shrinks at least at the rate of live deliveries, so that it lasts no longer than the outage did, however
-    /// unsteadily Kafka answers. Batches of the least size are measurements and stay small.
+    /// The number of rows of the next batch. `owed` is the number of live deliveries that no row of the backlog has
+    /// followed yet: the backlog shrinks at least at the rate of live deliveries, so that it lasts no longer than the
+    /// outage did, however unsteadily Kafka answers. Batches of the minimum size are measurements and stay small.
     pub(super) fn rows(&self, owed: usize) -> usize {
-        if self.rows == LEAST { LEAST } else { self.rows.max(owed).min(MAX_ROWS) }
+        if self.rows == MIN_ROWS { MIN_ROWS } else { self.rows.max(owed).min(MAX_ROWS) }
     }
 
-    /// How long the last batch took to be acknowledged as a whole.
+    /// Records the time until the last batch was completely acknowledged.
     pub(super) fn record(&mut self, took: Duration) {
-        if self.rows == LEAST {
-            self.least_took = took.min(self.least_took.mul_f64(SLOWER));
+        if self.rows == MIN_ROWS {
+            self.base_latency = took.min(self.base_latency.mul_f64(SLOWER));
         }
-        let late = took > self.least_took.mul_f64(LATE);
-        self.rows = if late || self.rows == MAX_ROWS { LEAST } else { self.rows + LEAST };
+        let late = took > self.base_latency.mul_f64(LATE);
+        self.rows = if late || self.rows == MAX_ROWS { MIN_ROWS } else { self.rows + MIN_ROWS };
     }
 }
 
@@ -52,45 +52,49 @@ impl BatchSizer {
 mod tests {
     use super::*;
 
-    /// Rows in the steady state of a cluster that takes so long for a batch of n rows.
+    /// The average number of rows in the steady state of a cluster that takes `micros(n)` for a batch of n rows.
     fn steady(micros: impl Fn(u64) -> u64) -> usize {
-        let mut pace = BatchSizer::new();
-        pace.record(Duration::from_millis(800)); // the first one after an outage
+        let mut sizer = BatchSizer::new();
+        sizer.record(Duration::from_millis(800)); // the first one after an outage
         let mut sum = 0;
         for n in 0..400 {
-            pace.record(Duration::from_micros(micros(pace.rows(0) as u64)));
-            sum += if n < 200 { 0 } else { pace.rows(0) };
+            sizer.record(Duration::from_micros(micros(sizer.rows(0) as u64)));
+            sum += if n < 200 { 0 } else { sizer.rows(0) };
         }
         sum / 200
     }
 
     #[test]
-    fn a_cluster_that_is_far_but_not_busy_is_given_large_batches() {
+    fn a_distant_but_idle_cluster_gets_large_batches() {
         assert!(steady(|_| 40_000) >= MAX_ROWS / 2);
         assert!(steady(|rows| 2_000 + 10 * rows) >= MAX_ROWS / 2);
     }
 
     #[test]
-    fn a_cluster_that_answers_later_for_more_rows_is_given_few() {
+    fn a_cluster_that_is_slower_with_more_rows_gets_small_batches() {
         let rows = steady(|rows| 2_000 + 500 * rows);
-        assert!((LEAST..20).contains(&rows), "{rows}");
+        assert!((MIN_ROWS..20).contains(&rows), "{rows}");
     }
 
     #[test]
     fn a_backlog_shrinks_at_the_rate_of_live_deliveries_however_unsteadily_kafka_answers() {
-        let (mut pace, mut random) = (BatchSizer::new(), fastrand::Rng::with_seed(7));
+        let (mut sizer, mut random) = (BatchSizer::new(), fastrand::Rng::with_seed(7));
         let (mut owed, mut live, mut drained) = (0, 0, 0);
         for _ in 0..1000 {
-            let came = random.usize(0..40);
-            live += came;
-            owed += came;
-            let rows = pace.rows(owed);
+            let new = random.usize(0..40);
+            live += new;
+            owed += new;
+            let rows = sizer.rows(owed);
             drained += rows;
             owed = owed.saturating_sub(rows);
-            // Each second batch takes up to four times as long, for no reason of the drain's.
-            pace.record(Duration::from_micros(random.u64(10_000..40_000)));
+            // Each second batch takes up to four times as long, which the drain does not cause.
+            sizer.record(Duration::from_micros(random.u64(10_000..40_000)));
         }
         assert!(drained + 2 * MAX_ROWS >= live, "{drained} rows beside {live} live deliveries");
-        assert_eq!(pace.rows(usize::MAX).min(MAX_ROWS), pace.rows(usize::MAX), "never more than the most");
+        assert_eq!(
+            sizer.rows(usize::MAX).min(MAX_ROWS),
+            sizer.rows(usize::MAX),
+            "never more than the maximum"
+        );
     }
 }

@@ -1,5 +1,5 @@
-//! Empties the spool into Kafka: in order of arrival for each partition, bounded in flight, and giving
-//! way to live traffic. What is out is left alone for a growing while: [`super::backoff`].
+//! Empties the spool into Kafka: in order of arrival within each partition, with a bounded number of rows in flight,
+//! and giving way to live traffic. Failing topics and partitions get a growing pause: [`super::backoff`].
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -20,24 +20,24 @@ use crate::observe::health::{Health, PartState};
 use crate::observe::metrics::{self, Via};
 use crate::spool::{Row, Spool, TopicUsage};
 
-/// Bytes of one topic's rows on their way at a time.
+/// The limit of a topic's bytes in flight.
 const BATCH_BYTES: u64 = 4 * 1024 * 1024;
 
-/// Between two looks at an empty spool, or at a Kafka that is out.
+/// The pause while the spool is empty or Kafka is unavailable.
 const IDLE: Duration = Duration::from_millis(250);
 
-/// A live delivery counts so long as one that comes.
-const LIVELY: Duration = Duration::from_secs(1);
+/// How long after a live delivery the drain gives way.
+const GIVE_WAY_FOR: Duration = Duration::from_secs(1);
 
-/// While live deliveries come, the drain waits so many times as long as its batch took. The price: a
-/// backlog takes that much longer. Measured on three brokers that share two cores: with 1, p99 of live
-/// deliveries was over twice that without a backlog.
+/// While there are live deliveries, the drain pauses for this multiple of the time that its batch took. The price: a
+/// backlog takes that much longer. Measured on three brokers that share two cores: with 1, the p99 of live deliveries
+/// was more than twice that without a backlog.
 const GIVE_WAY: u32 = 4;
 
-/// How long a batch is waited for. Rows that are not acknowledged by then hold up their partition only.
+/// The time limit of a batch. Rows that are not acknowledged by then block only their partition.
 const BATCH: Duration = Duration::from_secs(1);
 
-/// How long one row may wait for its acknowledgement.
+/// The time limit of one row's acknowledgement.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The task that empties the spool.
@@ -47,29 +47,30 @@ pub struct Drain {
     outages: Arc<Outages>,
     health: Arc<Health>,
     pub(super) backoffs: HashMap<String, TopicBackoff>,
-    /// Rows on their way that no batch waits for.
+    /// Rows in flight that no batch waits for.
     lingering: FuturesUnordered<BoxFuture<'static, PublishedRow>>,
-    pace: BatchSizer,
-    /// Counts live deliveries; its value at the last batch; and until when they count as coming.
+    sizer: BatchSizer,
+    /// The counter of live deliveries, its value at the last batch, and the end of the time for which the drain gives
+    /// way.
     live: Arc<AtomicU64>,
-    seen: u64,
-    lively: Instant,
+    live_before: u64,
+    give_way_until: Instant,
     /// Live deliveries that no row has followed yet.
     owed: usize,
-    /// Whose turn is next, where there are more topics than rows.
+    /// The index of the next topic, if there are more topics than rows.
     turn: usize,
-    /// Who knows of topics whose rows have to wait; and those that had to, when it was asked last.
+    /// Decides which topics' rows have to wait; and the topics that had to at the last query.
     holds: Arc<dyn Holds>,
     held: BTreeMap<Arc<str>, (u64, &'static str)>,
-    /// Whether the last rows that were asked for were held back, or tried, all of them or some.
-    sorted_out: bool,
+    /// Whether any of the rows leased last were held or probed.
+    held_or_probed: bool,
 }
 
-/// A row that was handed to Kafka, and its answer.
+/// A row that was handed to the producer, and its result.
 struct PublishedRow {
     row: Row,
     partition: Option<i32>,
-    /// Of one that nobody waited for.
+    /// The purpose of a probe, or of a row that the batch did not wait for.
     tried: Option<ProbeTarget>,
     result: Result<Ack, PublishError>,
 }
@@ -90,15 +91,15 @@ impl Drain {
             health,
             backoffs: HashMap::new(),
             lingering: FuturesUnordered::new(),
-            pace: BatchSizer::new(),
+            sizer: BatchSizer::new(),
             live,
-            seen: 0,
-            lively: Instant::now(),
+            live_before: 0,
+            give_way_until: Instant::now(),
             owed: 0,
             turn: 0,
             holds,
             held: BTreeMap::new(),
-            sorted_out: false,
+            held_or_probed: false,
         }
     }
 
@@ -111,7 +112,7 @@ impl Drain {
         }
     }
 
-    /// One round over the topics; false when there was nothing to do, or no room for it.
+    /// Runs one round over the topics. Returns false if there was nothing to do or the producer's queue is full.
     pub(super) async fn step(&mut self) -> bool {
         while let Some(Some(sent)) = futures_util::FutureExt::now_or_never(self.lingering.next()) {
             self.acknowledge(sent).await;
@@ -125,27 +126,27 @@ impl Drain {
             return false;
         }
         let gives_way = self.gives_way();
-        let count = if gives_way { self.pace.rows(self.owed) } else { MAX_ROWS };
+        let count = if gives_way { self.sizer.rows(self.owed) } else { MAX_ROWS };
         let rows = self.rows(count).await;
         self.owed = self.owed.saturating_sub(rows.len());
         if rows.is_empty() {
-            // Behind those that are held back there may be others.
-            return std::mem::take(&mut self.sorted_out);
+            // There may be more rows after those that were held.
+            return std::mem::take(&mut self.held_or_probed);
         }
         let start = Instant::now();
-        let (well, full) = self.publish(rows).await;
+        let (healthy, full) = self.publish(rows).await;
         let took = start.elapsed();
         if gives_way {
-            if well {
-                self.pace.record(took);
+            if healthy {
+                self.sizer.record(took);
             }
             tokio::time::sleep((took * GIVE_WAY).min(IDLE)).await;
         }
-        // Live traffic has filled it: it goes first.
+        // A full queue is due to live traffic, which goes first.
         !full
     }
 
-    /// Waits a little, or until a row that nobody waits for is answered.
+    /// Waits for a short time, or until a row outside a batch is answered.
     async fn idle(&mut self) {
         let answered = async {
             match self.lingering.next().await {
@@ -158,39 +159,39 @@ impl Drain {
         }
     }
 
-    /// Whether live deliveries come, which then have Kafka for themselves most of the time.
+    /// Whether there are live deliveries, for which the drain leaves most of Kafka's capacity.
     fn gives_way(&mut self) -> bool {
         let (live, now) = (self.live.load(Ordering::Relaxed), Instant::now());
-        let came = live.wrapping_sub(std::mem::replace(&mut self.seen, live));
-        if came > 0 {
-            self.lively = now + LIVELY;
+        let new = live.wrapping_sub(std::mem::replace(&mut self.live_before, live));
+        if new > 0 {
+            self.give_way_until = now + GIVE_WAY_FOR;
         }
-        // No more than one batch's worth: what came while nothing could be drained is not caught up at once.
-        self.owed = self.owed.saturating_add(came as usize).min(MAX_ROWS);
-        now < self.lively
+        // At most one batch: the drain does not catch up at once on deliveries that came while it could not publish.
+        self.owed = self.owed.saturating_add(new as usize).min(MAX_ROWS);
+        now < self.give_way_until
     }
 
-    /// The oldest rows, `count` in all, of what is not left alone; where there are more topics than that,
-    /// they take turns. On the way, what is due is tried with one row each.
+    /// Leases the oldest rows, `count` in all, of topics without a back-off; if there are more topics than that, they
+    /// take turns. Topics and partitions whose pause is over are probed with one row each.
     pub(super) async fn rows(&mut self, count: usize) -> Vec<Row> {
         let mut topics: Vec<TopicUsage> =
             self.spool.topics().into_iter().filter(|topic| topic.live > 0).collect();
         self.hold(&mut topics);
         let outages = &self.outages;
         self.backoffs.retain(|topic, backoff| {
-            // A live delivery may have found it well.
+            // A live delivery may have shown that it is healthy.
             backoff.forget_unless(|partition| outages.is_unavailable(topic, || partition));
             !backoff.is_over()
         });
-        self.sorted_out = false;
+        self.held_or_probed = false;
         let room: Vec<usize> = topics.iter().map(|topic| self.room(&topic.name)).collect();
         let mut topics: Vec<(TopicUsage, usize)> = topics.into_iter().zip(room).collect();
         topics.retain(|(_, room)| *room > 0);
-        let (first, some) = (self.turn % topics.len().max(1), topics.len().min(count));
-        self.turn = first + some;
-        let share = count / some.max(1);
+        let (first, used) = (self.turn % topics.len().max(1), topics.len().min(count));
+        self.turn = first + used;
+        let share = count / used.max(1);
         let mut rows = Vec::new();
-        for (topic, room) in topics.iter().cycle().skip(first).take(some) {
+        for (topic, room) in topics.iter().cycle().skip(first).take(used) {
             match self.spool.lease_oldest(&topic.name, share.min(*room), BATCH_BYTES).await {
                 Ok(found) => rows.extend(found.into_iter().filter_map(|row| self.sort(row))),
                 Err(error) => tracing::error!(%error, "the spool cannot be read"),
@@ -199,7 +200,7 @@ impl Drain {
         rows
     }
 
-    /// Takes away the topics whose rows have to wait, and tells what has changed of them.
+    /// Removes the topics whose rows have to wait, and reports changes.
     fn hold(&mut self, topics: &mut Vec<TopicUsage>) {
         let before = std::mem::take(&mut self.held);
         topics.retain(|TopicUsage { name, live, .. }| {
@@ -215,7 +216,7 @@ impl Drain {
         }
     }
 
-    /// How many rows of the topic may be asked for.
+    /// The number of the topic's rows that may be leased.
     fn room(&mut self, topic: &str) -> usize {
         if !self.backoffs.contains_key(topic) && self.outages.is_topic_unavailable(topic) {
             return 1;
@@ -223,17 +224,17 @@ impl Drain {
         self.backoffs.get_mut(topic).map_or(usize::MAX, |backoff| backoff.room(Instant::now()))
     }
 
-    /// The row, if it goes with the others; else it is held back, or tried.
+    /// Returns the row if it goes with the others; else it is held or probed.
     fn sort(&mut self, row: Row) -> Option<Row> {
         let (topic, now) = (row.record.topic(), Instant::now());
         let partition = self.producer.partition_of(&row.record);
-        let is_out = self.outages.is_unavailable(topic, || partition);
-        if !is_out && !self.backoffs.contains_key(topic) {
+        let is_failing = self.outages.is_unavailable(topic, || partition);
+        if !is_failing && !self.backoffs.contains_key(topic) {
             return Some(row);
         }
         let partition = if self.outages.is_topic_unavailable(topic) { None } else { partition };
-        self.sorted_out = true;
-        match self.backoffs.entry(topic.to_owned()).or_default().turn(row, partition, is_out, now) {
+        self.held_or_probed = true;
+        match self.backoffs.entry(topic.to_owned()).or_default().turn(row, partition, is_failing, now) {
             Turn::Go(row) => return Some(row),
             Turn::Wait => {}
             Turn::Try(row, tried) => {
@@ -251,14 +252,14 @@ impl Drain {
         Ok(Box::pin(self.producer.publish(&row.record)?))
     }
 
-    /// Publishes rows and waits for most of them: whether all were acknowledged, and whether our queue is full.
+    /// Publishes rows and waits for most of them. Returns whether all were acknowledged, and whether the queue is full.
     async fn publish(&mut self, rows: Vec<Row>) -> (bool, bool) {
         if failpoints::is_active(Failpoint::RowDroppedBeforeAck) {
             self.spool.remove(&rows.iter().map(|row| row.id).collect::<Vec<_>>());
         }
-        // Handed over in order; librdkafka keeps the order within each partition. From a full queue
-        // on none is, since a smaller one behind it might still fit in.
-        let (mut full, mut well) = (false, true);
+        // Handed over in order; librdkafka keeps the order within each partition. After the first row that finds the
+        // queue full, no row is handed over, since a smaller one might still fit and overtake it.
+        let (mut full, mut healthy) = (false, true);
         let mut batch: FuturesUnordered<BoxFuture<'static, PublishedRow>> = FuturesUnordered::new();
         let mut waiting = HashMap::new();
         for row in rows {
@@ -274,12 +275,12 @@ impl Drain {
         let until = tokio::time::Instant::now() + BATCH;
         while let Ok(Some(sent)) = tokio::time::timeout_at(until, batch.next()).await {
             waiting.remove(&sent.row.id);
-            well &= sent.result.is_ok();
+            healthy &= sent.result.is_ok();
             self.acknowledge(sent).await;
         }
         let now = Instant::now();
         for (topic, partition) in waiting.into_values() {
-            well = false;
+            healthy = false;
             self.backoffs.entry(topic).or_default().lingers(partition, now);
         }
         self.lingering.extend(batch.into_iter().map(|sent| -> BoxFuture<'static, PublishedRow> {
@@ -288,7 +289,7 @@ impl Drain {
                 PublishedRow { tried: Some(ProbeTarget::Place(sent.partition)), ..sent }
             })
         }));
-        (well, full)
+        (healthy, full)
     }
 
     async fn acknowledge(&mut self, sent: PublishedRow) {
@@ -307,7 +308,7 @@ impl Drain {
                 if let Some(backoff) = backoff {
                     backoff.record_success(partition, tried, now);
                 }
-                // Before the row is dropped: until then it is not given out again.
+                // Removed before the row is dropped, so that it is not leased again.
                 self.spool.remove(&[row.id]);
             }
             Err(PublishError::Unavailable { reach: Reach::Partition, .. }) => {
@@ -319,7 +320,7 @@ impl Drain {
             Err(PublishError::Limit(limit)) => {
                 why = limit.into_owned();
                 let backoff = self.backoffs.entry(topic.clone()).or_default();
-                // Its leader has answered.
+                // The leader has answered.
                 backoff.record_success(partition, None, now);
                 backoff.refuses(row, now);
             }
@@ -335,21 +336,21 @@ impl Drain {
         }
     }
 
-    /// A row has no body that could be dead-lettered: it stays, is counted, and waits for a person.
+    /// Parks a row, which has no body that could be dead-lettered: it is kept and counted until a person acts.
     async fn park(&mut self, row: &Row, refused: &PublishError) {
-        tracing::error!(row = row.id, topic = row.record.topic(), %refused, "parked: Kafka refuses it for good");
+        tracing::error!(row = row.id, topic = row.record.topic(), %refused, "row parked: Kafka permanently rejects it");
         if let Err(error) = self.spool.park(row.id, &refused.to_string()).await {
-            tracing::error!(row = row.id, %error, "could not be parked");
+            tracing::error!(row = row.id, %error, "the row cannot be parked");
         }
     }
 }
 
-/// The acknowledgement of a row that was handed over, within a bound.
+/// The acknowledgement of a row, within a time limit.
 async fn answer(
     handed_over: Result<BoxFuture<'static, Result<Ack, PublishError>>, PublishError>,
 ) -> Result<Ack, PublishError> {
     match tokio::time::timeout(PATIENCE, handed_over?).await {
         Ok(result) => result,
-        Err(_) => Err(PublishError::unanswered("no acknowledgement of a row of the spool")),
+        Err(_) => Err(PublishError::unanswered("no acknowledgement of a spool row")),
     }
 }

@@ -1,15 +1,15 @@
-//! Topics whose rows have to wait for a cause that Kafka does not refuse them for.
+//! Topics whose rows must wait for a reason other than an error of Kafka.
 
-/// Asked by the drain, which knows no sources, before rows of a topic go out.
+/// Queried by the drain, which does not know sources, before it publishes rows of a topic.
 pub trait Holds: Send + Sync {
-    /// Why the rows of this topic have to wait; `None` where they may go.
+    /// Why the rows of this topic must wait; `None` if they may be published.
     fn why(&self, topic: &str) -> Option<&'static str>;
 
-    /// No broker answers: what was known of the topics may be wrong by the time that one does.
+    /// Called while no broker is reachable: the known state of the topics may be outdated afterwards.
     fn outage(&self);
 }
 
-/// All may go.
+/// Holds nothing.
 impl Holds for () {
     fn why(&self, _: &str) -> Option<&'static str> {
         None

@@ -1,5 +1,5 @@
-//! What of Kafka is known to be out: whole topics, and single partitions, so that one broker that is gone,
-//! or one topic that refuses us, never sends the rest to the spool. Told in readiness and as a metric.
+//! Known outages of topics and partitions. They are tracked separately, so that one broker that is down, or one topic
+//! that denies access, does not send everything to the spool. Shown in readiness and as a metric.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,27 +12,27 @@ use crate::kafka::{Ack, PublishError, Reach};
 use crate::observe::health::{Health, PartState};
 use crate::observe::metrics;
 
-/// So many topics, and partitions of each, are named in readiness; a metric has all of them.
+/// The number of topics, and of partitions of each, that readiness names; a metric covers all.
 const SHOWN: usize = 8;
 
-/// The outages of all topics. While there is none, which is always, asking costs one atomic load.
+/// The outages of all topics. While there is none, which is the rule, a query costs one atomic load.
 pub(super) struct Outages {
-    /// Topics with an outage that keeps deliveries from Kafka.
+    /// The number of topics with an outage that keeps deliveries from Kafka.
     count: AtomicUsize,
     topics: RwLock<BTreeMap<String, Outage>>,
     health: Arc<Health>,
-    /// Changes when a topic acknowledges again: it may be another one of the same name.
+    /// Changes when a topic acknowledges again: it may have been recreated under the same name.
     recoveries: watch::Sender<()>,
 }
 
-/// What of one topic is out.
+/// The outages of one topic.
 #[derive(Default)]
 struct Outage {
-    whole: Option<OutageCause>,
+    topic_cause: Option<OutageCause>,
     partitions: BTreeMap<i32, OutageCause>,
-    /// Rows of the spool that the topic does not take as it is configured. No delivery turns away for them.
+    /// Rows of the spool that the topic rejects by its configuration. They do not affect deliveries.
     rows: Option<(usize, OutageCause)>,
-    /// Rows of the spool that are not given to the topic as it is configured. Likewise.
+    /// Rows of the spool that are held because of the topic's configuration. They do not affect deliveries.
     held: Option<(u64, OutageCause)>,
 }
 
@@ -49,12 +49,12 @@ impl OutageCause {
 
 impl Outage {
     fn keeps_from_kafka(&self) -> bool {
-        self.whole.is_some() || !self.partitions.is_empty()
+        self.topic_cause.is_some() || !self.partitions.is_empty()
     }
 
     fn covers(&self, partition: Option<i32>) -> bool {
-        // Where the partition is not known, the topic is as well as its worst partition.
-        self.whole.is_some()
+        // If the partition is unknown, one failing partition is enough.
+        self.topic_cause.is_some()
             || partition
                 .map_or(!self.partitions.is_empty(), |partition| self.partitions.contains_key(&partition))
     }
@@ -65,11 +65,11 @@ impl Outage {
 
     fn describe(&self) -> String {
         let mut texts = Vec::new();
-        let mut add = |what: &str, OutageCause { why, since }: &OutageCause| {
+        let mut add = |prefix: &str, OutageCause { why, since }: &OutageCause| {
             let since = since.round(Unit::Second).unwrap_or(*since);
-            texts.push(format!("{what}{why}, since {since}"));
+            texts.push(format!("{prefix}{why}, since {since}"));
         };
-        if let Some(cause) = &self.whole {
+        if let Some(cause) = &self.topic_cause {
             add("", cause);
         } else if let Some((_, cause)) = self.partitions.iter().min_by_key(|(_, cause)| cause.since) {
             let numbers: Vec<String> = self.partitions.keys().take(SHOWN).map(i32::to_string).collect();
@@ -99,13 +99,13 @@ impl Outages {
         }
     }
 
-    /// Changes whenever a topic, or a part of one, acknowledges again.
+    /// Changes whenever a topic or partition acknowledges again.
     pub(super) fn recoveries(&self) -> watch::Receiver<()> {
         self.recoveries.subscribe()
     }
 
-    /// Whether the last record of the topic, or of this partition, was not acknowledged. `partition` is asked
-    /// only while something is out.
+    /// Whether the topic's or this partition's last record was not acknowledged. `partition` is called only during an
+    /// outage.
     pub(super) fn is_unavailable(&self, topic: &str, partition: impl FnOnce() -> Option<i32>) -> bool {
         self.count.load(Ordering::Relaxed) > 0
             && self
@@ -116,7 +116,7 @@ impl Outages {
                 .is_some_and(|outage| outage.keeps_from_kafka() && outage.covers(partition()))
     }
 
-    /// Whether the whole topic is.
+    /// Whether the topic as such is failing.
     pub(super) fn is_topic_unavailable(&self, topic: &str) -> bool {
         self.count.load(Ordering::Relaxed) > 0
             && self
@@ -124,12 +124,12 @@ impl Outages {
                 .read()
                 .unwrap_or_else(PoisonError::into_inner)
                 .get(topic)
-                .is_some_and(|outage| outage.whole.is_some())
+                .is_some_and(|outage| outage.topic_cause.is_some())
     }
 
-    /// One failure is enough: the record that met it is in the spool, so the drain tries the partition at
-    /// once, and one acknowledgement makes it well. `place`, the record's partition and how many there are,
-    /// is asked only on a failure or while something is out.
+    /// Records a result. One failure is enough for an outage: the record is in the spool then, so the drain probes the
+    /// partition at once, and one acknowledgement ends the outage. `place` returns the record's partition and the
+    /// number of partitions; it is called only for a failure or during an outage.
     pub(super) fn record(
         &self,
         topic: &str,
@@ -138,28 +138,30 @@ impl Outages {
     ) {
         match result {
             Ok(_) if self.count.load(Ordering::Relaxed) == 0 => {}
-            Ok(ack) => self.is_well(topic, ack.partition, place().map(|(_, count)| count)),
+            Ok(ack) => self.record_healthy(topic, ack.partition, place().map(|(_, count)| count)),
             Err(PublishError::Unavailable { reach: Reach::Cluster, why }) => {
                 self.health.kafka.set(PartState::Down, why.as_ref());
             }
-            Err(PublishError::Unavailable { reach: Reach::Topic, why }) => self.is_failing(topic, None, why),
-            // While no broker answers, a record that waited in vain says nothing about its partition, which would
-            // stay out for a while after all others are back.
+            Err(PublishError::Unavailable { reach: Reach::Topic, why }) => {
+                self.record_failing(topic, None, why)
+            }
+            // While no broker is reachable, a record without an answer says nothing about its partition, which would
+            // stay failing for a while after all others have recovered.
             Err(PublishError::Unavailable { reach: Reach::Partition, .. })
                 if self.health.kafka.state() == PartState::Down => {}
             Err(PublishError::Unavailable { reach: Reach::Partition, why }) => {
-                self.is_failing(topic, place().map(|(partition, _)| partition), why);
+                self.record_failing(topic, place().map(|(partition, _)| partition), why);
             }
-            // Its leader has answered, and not about the topic's health.
+            // The leader has answered, and the error does not concern the topic's health.
             Err(PublishError::Limit(_)) if self.count.load(Ordering::Relaxed) > 0 => {
                 let place = place();
-                self.is_well(
+                self.record_healthy(
                     topic,
                     place.map_or(-1, |(partition, _)| partition),
                     place.map(|(_, count)| count),
                 );
             }
-            // About the record, or about us, not about the topic.
+            // The error concerns the record or the service, not the topic.
             Err(
                 PublishError::Unavailable { reach: Reach::Record, .. }
                 | PublishError::Refused(_)
@@ -169,7 +171,7 @@ impl Outages {
         }
     }
 
-    /// So many rows of the spool wait until the topic takes them.
+    /// Sets the number of spool rows that the topic rejects until its configuration changes.
     pub(super) fn set_rows(&self, topic: &str, rows: usize, why: &str) {
         let mut topics = self.write();
         let outage = topics.entry(topic.to_owned()).or_default();
@@ -177,14 +179,14 @@ impl Outages {
             _ if rows == 0 => None,
             Some((_, cause)) => Some((rows, cause)),
             None => {
-                tracing::warn!(topic, why, "does not take a row of the spool, which is tried again");
+                tracing::warn!(topic, why, "the topic rejects a spool row, which is retried");
                 Some((rows, OutageCause::new(why)))
             }
         };
         self.publish(topics, topic);
     }
 
-    /// So many rows of the spool are kept back, and why.
+    /// Sets the number of held spool rows, and the reason.
     pub(super) fn set_held(&self, topic: &str, rows: u64, why: &str) {
         let mut topics = self.write();
         let outage = topics.entry(topic.to_owned()).or_default();
@@ -192,39 +194,41 @@ impl Outages {
             _ if rows == 0 => None,
             Some((_, cause)) if cause.why == why => Some((rows, cause)),
             _ => {
-                tracing::info!(topic, rows, why, "its rows of the spool are held");
+                tracing::info!(topic, rows, why, "spool rows of the topic are held");
                 Some((rows, OutageCause::new(why)))
             }
         };
         self.publish(topics, topic);
     }
 
-    fn is_failing(&self, topic: &str, partition: Option<i32>, why: &str) {
+    fn record_failing(&self, topic: &str, partition: Option<i32>, why: &str) {
         let mut topics = self.write();
         let outage = topics.entry(topic.to_owned()).or_default();
         match partition {
             Some(partition) if outage.partitions.contains_key(&partition) => return,
             Some(partition) => {
-                tracing::warn!(topic, partition, why, "does not acknowledge: its deliveries go to the spool");
+                tracing::warn!(topic, partition, why, "no acknowledgement: deliveries go to the spool");
                 outage.partitions.insert(partition, OutageCause::new(why));
             }
-            None if outage.whole.is_some() => return,
+            None if outage.topic_cause.is_some() => return,
             None => {
-                tracing::warn!(topic, why, "does not acknowledge: its deliveries go to the spool");
-                outage.whole = Some(OutageCause::new(why));
-                // It says more. When the topic is back it may have other partitions.
+                tracing::warn!(topic, why, "no acknowledgement: deliveries go to the spool");
+                outage.topic_cause = Some(OutageCause::new(why));
+                // The topic's outage covers them. When it is over, the topic may have other partitions.
                 outage.partitions.clear();
             }
         }
         self.publish(topics, topic);
     }
 
-    fn is_well(&self, topic: &str, partition: i32, count: Option<i32>) {
+    fn record_healthy(&self, topic: &str, partition: i32, count: Option<i32>) {
         let mut topics = self.write();
         let Some(outage) = topics.get_mut(topic) else { return };
-        let before = (outage.whole.take().is_some(), outage.partitions.len());
-        // A topic that was made again may have fewer partitions.
-        outage.partitions.retain(|out, _| *out != partition && count.is_none_or(|count| *out < count));
+        let before = (outage.topic_cause.take().is_some(), outage.partitions.len());
+        // A recreated topic may have fewer partitions.
+        outage
+            .partitions
+            .retain(|failing, _| *failing != partition && count.is_none_or(|count| *failing < count));
         if before == (false, outage.partitions.len()) {
             return;
         }
@@ -237,12 +241,12 @@ impl Outages {
         self.topics.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Tells what has changed of a topic, still under the lock, so that no older state comes later.
+    /// Publishes a topic's changed state, still under the lock, so that no older state follows.
     fn publish(&self, mut topics: RwLockWriteGuard<'_, BTreeMap<String, Outage>>, changed: &str) {
         if let Some(outage) = topics.get(changed) {
             metrics::failing(metrics::Failing {
                 topic: changed,
-                whole: outage.whole.is_some(),
+                whole: outage.topic_cause.is_some(),
                 partitions: outage.partitions.len(),
                 rows: outage.rows.as_ref().map_or(0, |(rows, _)| *rows),
                 held: outage.held.as_ref().map_or(0, |(rows, _)| *rows),
@@ -286,13 +290,13 @@ mod tests {
         outages.record("a", || Some((1, 6)), &out(Reach::Partition));
         assert!(outages.is_unavailable("a", || Some(1)) && !outages.is_unavailable("a", || Some(0)));
         assert!(!outages.is_unavailable("b", || Some(1)) && !outages.is_topic_unavailable("a"));
-        assert!(outages.is_unavailable("a", || None), "which partition is not known");
+        assert!(outages.is_unavailable("a", || None), "the partition is not known");
         let report = serde_json::to_string(&health.publishing.report()).unwrap();
         assert!(report.contains("a: partition 1: NotEnoughReplicas: too few, since 20"), "{report}");
         outages.record("a", || None, &Ok(Ack { partition: 0, offset: 7 }));
         assert!(
             outages.is_unavailable("a", || Some(1)),
-            "another partition's acknowledgement says nothing of it"
+            "an acknowledgement of another partition does not matter"
         );
         outages.record("a", || None, &ACK);
         assert!(!outages.is_unavailable("a", || Some(1)));
@@ -324,7 +328,7 @@ mod tests {
     fn k2a_a_denied_topic_is_out_as_a_whole_until_any_partition_acknowledges() {
         let (health, outages) = outages();
         let recoveries = outages.recoveries();
-        outages.record("a", || panic!("its partition does not matter"), &out(Reach::Topic));
+        outages.record("a", || panic!("the partition is not needed"), &out(Reach::Topic));
         assert!(outages.is_unavailable("a", || Some(5)) && outages.is_topic_unavailable("a"));
         assert_eq!(health.publishing.state(), PartState::Degraded);
         assert!(!recoveries.has_changed().unwrap());
@@ -340,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_about_the_record_or_about_us_leaves_the_topic_well() {
+    fn errors_of_the_record_or_the_service_do_not_affect_the_topic() {
         let (health, outages) = outages();
         for trouble in [
             PublishError::Limit("large".into()),

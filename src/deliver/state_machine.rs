@@ -1,6 +1,6 @@
-//! Whatever Kafka and the spool answer, in whatever order: what was answered 2xx is in the topic, or in a row that gets
-//! there. A seeded walk over a real producer, a real spool and the drain, by what the rest of the program may call;
-//! librdkafka's threads know no paused time, so each step takes as long as it takes.
+//! Whatever Kafka and the spool answer, in whatever order: a record answered 2xx is in the topic, or in a row that gets
+//! there. A seeded random walk over a real producer, a real spool and the drain, through their public interfaces.
+//! librdkafka's threads do not support paused time, so steps take real time.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -23,10 +23,10 @@ const ROUNDS: usize = 6;
 
 const STEPS: usize = 8;
 
-/// Far above what anything here takes on a busy machine.
+/// Far above what any step takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What the brokers may say: retried by librdkafka, an outage of the topic, or a success that is none.
+/// Possible answers of the brokers: retried by librdkafka, an outage of the topic, or a success without an offset.
 const ANSWERS: [Code; 6] = [
     Code::RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION,
     Code::RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS,
@@ -36,7 +36,7 @@ const ANSWERS: [Code; 6] = [
     Code::RD_KAFKA_RESP_ERR_DUPLICATE_SEQUENCE_NUMBER,
 ];
 
-/// The keys that stand in the topic.
+/// The keys in the topic.
 async fn published(connection: &ClusterConfig) -> BTreeSet<String> {
     let consumer = Consumer::new(connection).unwrap();
     let partitions = consumer.topics().await.unwrap()[TOPIC];
@@ -67,7 +67,7 @@ async fn whatever_is_answered_and_when_2xx_is_in_the_topic_or_in_a_row() {
     let tuning = Tuning { kafka_budget: Duration::from_secs(1), max_record: 1_000_000, queue_kib: 64 };
     let health = Health::new();
     let producer = Arc::new(Producer::new(&connection, tuning, health.clone()).unwrap());
-    // So few rows that it is full now and then.
+    // So few rows that it is full at times.
     let (_dir, spool) = spool(12);
     let deliverer = Arc::new(Deliverer::new(producer.clone(), Some(spool.clone()), health.clone()));
     let draining = tokio::spawn(deliverer.drain(Arc::new(())).unwrap().run());
@@ -89,7 +89,7 @@ async fn whatever_is_answered_and_when_2xx_is_in_the_topic_or_in_a_row() {
     let mut ends = [0, 0, 0];
     for round in 0..ROUNDS {
         for step in 0..STEPS {
-            // The first of a round meets a Kafka that is well.
+            // In the first step of a round, Kafka is healthy.
             match if step == 0 { 9 } else { random.u32(..10) } {
                 0 => kafka.broker_down().unwrap(),
                 1 | 2 => kafka.broker_up().unwrap(),
@@ -105,7 +105,7 @@ async fn whatever_is_answered_and_when_2xx_is_in_the_topic_or_in_a_row() {
             }
             let deliveries = (0..random.usize(1..4)).map(|_| {
                 let keys: Vec<String> =
-                    (0..random.usize(1..4)).map(|of| format!("evt_{next}_{of}")).collect();
+                    (0..random.usize(1..4)).map(|index| format!("evt_{next}_{index}")).collect();
                 next += 1;
                 let (deliverer, budget) = (deliverer.clone(), Duration::from_millis(random.u64(300..900)));
                 async move {
@@ -131,22 +131,22 @@ async fn whatever_is_answered_and_when_2xx_is_in_the_topic_or_in_a_row() {
         }
         kafka.broker_up().unwrap();
         kafka.delay(Duration::ZERO).unwrap();
-        let there = published(&connection).await;
-        let missing: Vec<_> = in_topic.difference(&there).collect();
-        assert!(missing.is_empty(), "round {round}, seed {SEED}: acknowledged, and not there: {missing:?}");
+        let published_keys = published(&connection).await;
+        let missing: Vec<_> = in_topic.difference(&published_keys).collect();
+        assert!(missing.is_empty(), "round {round}, seed {SEED}: acknowledged, but missing: {missing:?}");
         kafka.fail_produce_no_more().unwrap();
         let healed = Instant::now();
         while spool.stats().live > 0 {
-            assert!(healed.elapsed() < PATIENCE, "rows are left, seed {SEED}: {:?}", spool.stats());
+            assert!(healed.elapsed() < PATIENCE, "rows remain, seed {SEED}: {:?}", spool.stats());
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        assert_eq!(spool.stats().parked, 0, "none of these answers is for good");
-        let there = published(&connection).await;
-        let missing: Vec<_> = answered.difference(&there).collect();
-        assert!(missing.is_empty(), "round {round}, seed {SEED}: answered 2xx, and nowhere: {missing:?}");
+        assert_eq!(spool.stats().parked, 0, "none of these errors is permanent");
+        let published_keys = published(&connection).await;
+        let missing: Vec<_> = answered.difference(&published_keys).collect();
+        assert!(missing.is_empty(), "round {round}, seed {SEED}: answered 2xx, but missing: {missing:?}");
     }
     println!("seed {SEED}: published, spooled, refused: {ends:?}");
-    // Else the walk has shown nothing.
+    // Otherwise the walk has shown nothing.
     assert!(ends.iter().all(|count| *count > 0), "published, spooled, refused: {ends:?}");
     draining.abort();
     probing.abort();

@@ -1,4 +1,4 @@
-//! A full queue of our own, which the service's bounds keep from being seen from outside.
+//! A full producer queue, which the service's limits prevent in tests from outside.
 
 use std::time::{Duration, Instant};
 
@@ -10,13 +10,13 @@ use crate::spool::Limits;
 
 pub(super) const TOPIC: &str = "source.type";
 
-/// Far above what anything here takes on a busy machine.
+/// Far above what any step takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// How slow the broker is.
+/// The broker's delay.
 const ROUND_TRIP: Duration = Duration::from_millis(700);
 
-/// Two of these are more than a queue of 1 KiB holds.
+/// Two of these exceed a queue of 1 KiB.
 pub(super) fn record(key: &str) -> Record {
     sized(key, 700)
 }
@@ -50,19 +50,19 @@ async fn producer() -> (Embedded, Arc<Producer>, Arc<Health>) {
     let producer = Arc::new(Producer::new(&connection, tuning, health.clone()).unwrap());
     producer.probe(PATIENCE);
     assert_eq!(health.kafka.state(), PartState::Ok);
-    // Its room is given back a little after its acknowledgement: it must fit in beside the next.
+    // Its queue space is freed shortly after its acknowledgement, so it must fit beside the next record.
     producer.publish(&sized("evt_0", 10)).unwrap().await.unwrap();
     (kafka, producer, health)
 }
 
-/// The same, to a broker that is slow from now on.
+/// The same, with a slow broker from now on.
 async fn slow() -> (Embedded, Arc<Producer>, Arc<Health>) {
     let slow = producer().await;
     slow.0.delay(ROUND_TRIP).unwrap();
     slow
 }
 
-/// librdkafka takes this answer for success, and has no offset: the record was seen not to be there.
+/// librdkafka treats this answer as a success, but has no offset: the record was found to be missing.
 #[tokio::test]
 async fn a_success_without_an_offset_is_no_acknowledgement() {
     let (_dir, spool) = spool(100);
@@ -89,7 +89,7 @@ async fn without_a_spool_a_full_queue_is_overload_and_the_topic_is_well() {
     assert!(matches!(second, Err(DeliverError::Overloaded(_))), "{second:?}");
     assert!(!deliverer.outages.is_unavailable(TOPIC, || None));
     first.await.unwrap();
-    // Likewise.
+    // The queue space is freed shortly after the acknowledgement.
     let start = Instant::now();
     loop {
         match deliverer.deliver(vec![record("evt_3")], OnRefusal::DeadLetter, deadline()).await {
@@ -101,7 +101,7 @@ async fn without_a_spool_a_full_queue_is_overload_and_the_topic_is_well() {
     }
 }
 
-/// A spool for so many rows, and its directory.
+/// A spool with a limit of `max_rows`, and its directory.
 pub(super) fn spool(max_rows: u64) -> (tempfile::TempDir, Arc<Spool>) {
     let dir = tempfile::tempdir().unwrap();
     let limits = Limits {
@@ -123,13 +123,13 @@ async fn of_several_records_those_that_kafka_does_not_take_are_spooled_together_
     let (_kafka, producer, health) = slow().await;
     let deliverer = Deliverer::new(producer.clone(), Some(spool.clone()), health);
     let first = producer.publish(&record("evt_1")).unwrap();
-    // Two rows fit in: three do not, and none is left behind.
+    // Two rows fit: three do not, and none of them remains.
     let three = ["evt_2", "evt_3", "evt_4"].map(record).to_vec();
     let refused = deliverer.deliver(three, OnRefusal::DeadLetter, deadline()).await;
     assert!(matches!(refused, Err(DeliverError::SpoolFull(_))), "{refused:?}");
     assert_eq!(spool.stats().live, 0);
 
-    // There is room for the small one in the queue beside the first.
+    // The small record fits in the queue beside the first.
     let both = vec![sized("evt_5", 10), record("evt_6")];
     let spooled = deliverer.deliver(both, OnRefusal::DeadLetter, deadline()).await;
     assert!(matches!(spooled, Ok(Receipt::Spooled)), "{spooled:?}");
@@ -159,10 +159,10 @@ async fn with_a_spool_a_full_queue_spools_and_the_drain_waits_for_room() {
             break ack;
         }
         let pause = !drain.step().await;
-        assert!(pause || sent.elapsed() > ROUND_TRIP / 2, "there is no room");
+        assert!(pause || sent.elapsed() > ROUND_TRIP / 2, "the queue is full");
     };
     acknowledged.unwrap();
-    assert!(drain.backoffs.is_empty(), "the topic was set aside for what is no fault of its own");
+    assert!(drain.backoffs.is_empty(), "the topic has a back-off although it is healthy");
     let start = Instant::now();
     while spool.stats().live > 0 {
         drain.step().await;
