@@ -1,4 +1,4 @@
-//! The sources as the hot path sees them: compiled from configuration, secrets and schemas.
+//! The sources as the hot path uses them: compiled from configuration, secrets and schemas.
 
 mod unmapped;
 mod rate_limit;
@@ -32,38 +32,38 @@ use crate::verify::diagnose::{Diagnosis, Other};
 use crate::verify::{Verified, Verifier};
 pub use compaction::CompactionState;
 
-/// All sources that are on, swapped as a whole.
+/// All enabled sources, swapped as a unit.
 #[derive(Debug, Default)]
 pub struct Sources(HashMap<String, Arc<Source>>);
 
-/// One source.
+/// One source of webhooks.
 #[derive(Debug)]
 pub struct Source {
     /// The name in the URL and in the topics.
     pub name: String,
-    /// How long after the complete request head the answer is due.
+    /// The answer is due this long after the complete request head.
     pub ack_deadline: Duration,
-    /// Who may sign.
+    /// Checks signatures.
     pub verifier: Verifier,
-    /// Where an event's own fields stand.
+    /// Where the event's id, type, time and data are.
     pub envelope: Envelope,
-    /// What is answered and is no event.
+    /// Requests that are answered but are not events.
     pub handshakes: Handshakes,
-    /// By event type.
+    /// The routes by event type.
     routes: HashMap<String, Route>,
-    /// That of all other types, where they are no dead letters.
+    /// The route of all other types, unless they are dead letters.
     unmapped: Option<Route>,
-    /// Where authentic but unusable deliveries go.
+    /// The topic for authentic but unusable deliveries.
     pub dead_letter_topic: Arc<str>,
     dead_letters: RateLimit,
     rate: Option<RateLimit>,
     allow: Option<Networks>,
-    /// How many were refused, and why.
+    /// Refused deliveries by reason.
     pub refusals: Arc<RefusalTable>,
-    /// What its deliveries came to lately.
+    /// The recent outcomes of deliveries.
     pub traffic: Arc<Traffic>,
     drift: Arc<Drift>,
-    /// What deliveries that do not verify have cost.
+    /// The work spent on deliveries that failed verification.
     pub unverified: UnverifiedWork,
     in_flight: Arc<Usage>,
     max_in_flight: usize,
@@ -74,22 +74,22 @@ pub struct Source {
     tolerance: Duration,
 }
 
-/// An event type's way into Kafka.
+/// The route of an event type into Kafka.
 #[derive(Debug)]
 pub struct Route {
-    /// The topic.
+    /// The topic's name.
     pub topic: Arc<str>,
-    /// `None` until the registry has given the schema an id, and once it has lost it.
+    /// `None` until the registry has assigned the schema an id, and after it has lost it.
     pub encoder: Option<Encoder>,
-    /// Of a topic whose key names more than one event; `None` for all others, which may compact.
+    /// The compaction state of a topic whose key names more than one event; `None` for all others, which may compact.
     pub policy: Option<Arc<CompactionState>>,
 }
 
 impl Route {
-    /// What makes its records.
+    /// The encoder for records.
     ///
     /// # Errors
-    /// `schema_unknown`; `kafka_unavailable` for a topic that compacts and must not.
+    /// `schema_unknown`; `kafka_unavailable` for a topic that compacts although it must not.
     pub fn encoder(&self) -> Result<&Encoder, Fault> {
         if let Some(policy) = &self.policy {
             policy.allows()?;
@@ -99,46 +99,46 @@ impl Route {
 }
 
 impl Source {
-    /// The way of an event type. None that was not configured gets a topic of its own.
+    /// The route of an event type. A type that is not configured never gets its own topic.
     pub fn route(&self, event_type: &str) -> Option<&Route> {
         self.routes.get(event_type).or(self.unmapped.as_ref())
     }
 
-    /// Every way there is, in no order.
+    /// All routes, in no order.
     pub fn routes(&self) -> impl Iterator<Item = &Route> {
         self.routes.values().chain(&self.unmapped)
     }
 
-    /// The event types with a way of their own, in no order.
+    /// The event types with their own route, in no order.
     pub fn types(&self) -> impl Iterator<Item = (&str, &Route)> {
         self.routes.iter().map(|(name, route)| (name.as_str(), route))
     }
 
-    /// The topic of all other event types: that of the unmapped, else of the dead letters.
+    /// The topic of all other event types: the unmapped topic, else the dead-letter topic.
     pub fn topic_of_others(&self) -> &str {
         self.unmapped.as_ref().map_or(&self.dead_letter_topic, |route| &route.topic)
     }
 
-    /// Counts one dead letter against the source's rate; false when it is used up.
+    /// Counts one dead letter against the source's limit. Returns false if the limit is reached.
     pub fn dead_letter_allowed(&self) -> bool {
         self.dead_letters.take()
     }
 
-    /// Counts one verified delivery against the source's rate; false when it is used up.
+    /// Counts one verified delivery against the source's limit. Returns false if the limit is reached.
     pub fn delivery_allowed(&self) -> bool {
         self.rate.as_ref().is_none_or(RateLimit::take)
     }
 
-    /// Whether a client may call. One whose address is not known may where anybody may.
+    /// Whether a client may call. A client with an unknown address may only if the source has no allow list.
     pub fn admits(&self, client: Option<IpAddr>) -> bool {
         let inside = |allow: &Networks| client.is_some_and(|client| allow.contains(client));
         self.allow.as_ref().is_none_or(inside)
     }
 
-    /// Who signed a delivery, and what becomes of its age: a fault for the dead letters beside the proof.
+    /// Verifies a delivery. A signature that is too old may be a fault for the dead letters, returned with the proof.
     ///
     /// # Errors
-    /// Every refusal for which the sender gets 401.
+    /// Every refusal that the sender sees as 401.
     pub fn authenticate<'d>(
         &'d self,
         delivery: &'d Delivery,
@@ -148,19 +148,19 @@ impl Source {
         Ok((verified, stale))
     }
 
-    /// What becomes of a verified delivery's age: a fault for the dead letters, or nothing.
+    /// Checks the age of a verified delivery: a fault for the dead letters, or none.
     ///
     /// # Errors
     /// `stale_rejected`
     pub fn judge_age(&self, verified: &Verified<'_>) -> Result<Option<Fault>, Fault> {
         match self.stale(verified) {
             Some(fault) if fault.reason == Reason::StaleRejected => Err(fault),
-            judged => Ok(judged),
+            fault => Ok(fault),
         }
     }
 
-    /// What was found in a delivery, and why it was refused, with the other sources in view. At most
-    /// `budget` bytes are hashed for it, which may take its time: not for the hot path.
+    /// Finds out why a delivery was refused, with the other sources for comparison. It hashes at most `budget` bytes,
+    /// which can take long: not for the hot path.
     pub fn diagnose(&self, delivery: &Delivery, sources: &Sources, budget: usize) -> Diagnosis {
         let mut others: Vec<&Arc<Source>> = sources.iter().filter(|other| other.name != self.name).collect();
         others.sort_by(|one, other| one.name.cmp(&other.name));
@@ -170,8 +170,8 @@ impl Source {
         self.verifier.diagnose(delivery, refusal.as_ref(), &others, budget)
     }
 
-    /// Why a delivery is too old, or too far ahead, to be an event: `stale_rejected` for the sender
-    /// to sign anew, `stale` for the dead letters. `None` for one that is neither.
+    /// Why a delivery is too old, or too far in the future, to be an event: `stale_rejected` makes the sender sign
+    /// anew, `stale` makes it a dead letter. `None` if its age is acceptable.
     fn stale(&self, verified: &Verified<'_>) -> Option<Fault> {
         let reason = match self.stale {
             Stale::Accept => return None,
@@ -190,9 +190,9 @@ impl Source {
         self.matches.add(verified.secret(), verified.delivery().received_at);
     }
 
-    /// Counts what a durable event left to `additional_fields`.
-    pub fn count_unmapped(&self, kept: &UnmappedFields) {
-        let UnmappedFields { event_type, misfits, drift } = kept;
+    /// Counts the fields that a durable event left to `additional_fields`.
+    pub fn count_unmapped(&self, fields: &UnmappedFields) {
+        let UnmappedFields { event_type, misfits, drift } = fields;
         if *misfits > 0 {
             metrics::misfits(&self.name, event_type, *misfits);
         }
@@ -201,7 +201,7 @@ impl Source {
         }
     }
 
-    /// Its part of `/status`.
+    /// The source's part of `/status`.
     pub fn status(&self, now: Timestamp) -> status::SourceStatus {
         status::SourceStatus {
             traffic: self.traffic.shown(now),
@@ -210,30 +210,30 @@ impl Source {
         }
     }
 
-    /// How many verified deliveries may be in flight.
+    /// The limit of verified deliveries in flight.
     pub fn max_in_flight(&self) -> usize {
         self.max_in_flight
     }
 
-    /// A place for one verified delivery with a body of so many bytes, until dropped.
+    /// Reserves a slot for one verified delivery with a body of `bytes`, released on drop.
     ///
     /// # Errors
-    /// `overloaded` when the source has all of its own places, or its share of the bodies' bytes, in use.
+    /// `overloaded` if the source's slots, or its share of the bodies' bytes, are in use.
     pub fn try_acquire(&self, bytes: usize) -> Result<[UsageGuard; 2], Fault> {
-        let past = |what: &'static str| Fault::new(Reason::Overloaded, what);
-        let place = self.in_flight.take(1, self.max_in_flight);
-        let place = place.ok_or_else(|| past("max_in_flight of the source"))?;
+        let overloaded = |limit: &'static str| Fault::new(Reason::Overloaded, limit);
+        let slot = self.in_flight.take(1, self.max_in_flight);
+        let slot = slot.ok_or_else(|| overloaded("max_in_flight of the source"))?;
         let bytes = self.body_bytes.take(bytes, self.max_body_bytes);
-        Ok([place, bytes.ok_or_else(|| past("the source's share of max_body_bytes"))?])
+        Ok([slot, bytes.ok_or_else(|| overloaded("the source's share of max_body_bytes"))?])
     }
 }
 
 impl Sources {
-    /// Compiles all of it, or says all that is wrong. Counters and limits move over from
-    /// `previous` by the source's name, and what is remembered of secrets that are gone.
+    /// Compiles all sources, or reports every problem. Counters and limits are taken over from `previous` by the
+    /// source's name, and so is the memory of removed secrets.
     ///
     /// # Errors
-    /// Every problem, each with its place.
+    /// Every problem, each with its place in the configuration.
     pub fn compile(
         loaded: &LoadedConfig,
         schemas: &Schemas,
@@ -311,12 +311,12 @@ impl Sources {
         problems.or(Self(sources))
     }
 
-    /// The source of this name.
+    /// The source `name`.
     pub fn get(&self, name: &str) -> Option<&Arc<Source>> {
         self.0.get(name)
     }
 
-    /// The topics of all of them, dead letters too, in no order.
+    /// The topics of all sources, including the dead-letter topics, in no order.
     pub fn topics(&self) -> Vec<String> {
         let topics = self.iter().flat_map(|source| {
             let events = source.routes().map(|route| &*route.topic);
@@ -325,13 +325,13 @@ impl Sources {
         topics.map(str::to_owned).collect()
     }
 
-    /// Every source, in no order.
+    /// All sources, in no order.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Source>> {
         self.0.values()
     }
 }
 
-/// The way of one event type; `None` where its schema is of no use.
+/// Compiles the route of one event type; `None` if its schema is unusable.
 fn route(
     source: &str,
     event_type: &str,
@@ -346,7 +346,7 @@ fn route(
         let (former, id) = schemas.former(subject)?;
         Encoder::compile(&former.schema, id, envelope.places()).ok()
     };
-    // Compiled without an id, too, so that a schema's faults show before the registry is asked.
+    // Compiled even without an id, so that problems of a schema show before the registry is asked.
     match Encoder::compile(schema, id.unwrap_or(0), envelope.places()) {
         Ok(encoder) => {
             let encoder = if id.is_some() { Some(encoder) } else { former() };
@@ -361,8 +361,8 @@ fn route(
     }
 }
 
-/// Of the places in flight and of the bodies' bytes, those of a source that sets no number: half, so that no source
-/// alone keeps the others out; all where there is no other.
+/// The default share of the slots and of the bodies' bytes for a source that sets no limit: half, so that no single
+/// source blocks the others; all if it is the only source.
 fn share(amount: usize, sources: usize) -> usize {
     if sources > 1 { amount.div_ceil(2) } else { amount }
 }

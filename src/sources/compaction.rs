@@ -1,5 +1,5 @@
-//! Whether a topic whose key names more than one event may take records: compaction would leave one
-//! event of each key, and the others were answered 200.
+//! Whether a topic whose key names more than one event may receive records: compaction would keep only one event of
+//! each key, although the others were answered 200.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -7,98 +7,102 @@ use std::time::{Duration, Instant};
 
 use crate::outcome::{Fault, Reason};
 
-/// What Kafka has told of such a topic. Shared by all configurations of one run: what was learned
-/// before a reload still holds after it.
+/// The cleanup policy that Kafka reported for such a topic. Shared by all configurations of one run: it remains valid
+/// across a reload.
 #[derive(Debug, Default)]
 pub struct CompactionState {
-    told: AtomicU8,
-    /// For rows of the spool only, never on a delivery's way.
-    looks: Mutex<Looks>,
+    state: AtomicU8,
+    /// For rows of the spool only, never used for a delivery.
+    checks: Mutex<Checks>,
 }
 
-/// When Kafka was asked.
+/// The times of the checks.
 #[derive(Debug, Default)]
-struct Looks {
-    /// When it told last.
-    told: Option<Instant>,
-    /// When rows began to wait for it to tell, and when it was last to be asked for them.
+struct Checks {
+    /// The last answer.
+    answered: Option<Instant>,
+    /// When rows began to wait for an answer, and when Kafka was last asked for them.
     waiting: Option<Instant>,
     asked: Option<Instant>,
 }
 
-/// What was told counts for rows of the spool so long. While they wait or flow, it is asked for again long before.
+/// How long an answer is valid for spool rows. While rows wait or are published, Kafka is asked again much earlier.
 const FRESH: Duration = Duration::from_secs(30);
 
-/// Between two questions for the sake of rows.
+/// The interval between two checks on behalf of rows.
 const AGAIN: Duration = Duration::from_secs(5);
 
-/// Rows wait so long for an answer before deliveries are turned away as well: else the spool might grow for ever.
+/// How long rows wait for an answer before deliveries are refused as well: otherwise the spool could grow without
+/// limit.
 const UNREADABLE: Duration = Duration::from_secs(60);
 
 const UNKNOWN: u8 = 0;
-const KEEPS: u8 = 1;
-const COMPACTS: u8 = 2;
+const NOT_COMPACTED: u8 = 1;
+const COMPACTED: u8 = 2;
 
 impl CompactionState {
-    /// Remembers whether the topic compacts; `None` where it cannot be told, and nobody relies on it.
-    /// True if that is news.
+    /// Records whether the topic compacts; `None` if that is unknown, and then nothing relies on it. Returns whether
+    /// the state has changed.
     pub fn record(&self, compacts: Option<bool>) -> bool {
-        let told = match compacts {
+        let state = match compacts {
             None => UNKNOWN,
-            Some(false) => KEEPS,
-            Some(true) => COMPACTS,
+            Some(false) => NOT_COMPACTED,
+            Some(true) => COMPACTED,
         };
-        *self.looks() = Looks { told: Some(Instant::now()), ..Looks::default() };
-        self.told.swap(told, Ordering::Relaxed) != told
+        *self.checks() = Checks { answered: Some(Instant::now()), ..Checks::default() };
+        self.state.swap(state, Ordering::Relaxed) != state
     }
 
-    /// Kafka answers, and did not tell. Deliveries go by what it told before, unless rows have waited for it too long.
+    /// Records that Kafka answers but does not report the policy. Deliveries use the last known state, unless rows have
+    /// waited for an answer too long.
     pub fn record_unreadable(&self) {
-        if self.looks().waiting.is_some_and(|since| since.elapsed() > UNREADABLE) {
-            self.told.store(UNKNOWN, Ordering::Relaxed);
+        if self.checks().waiting.is_some_and(|since| since.elapsed() > UNREADABLE) {
+            self.state.store(UNKNOWN, Ordering::Relaxed);
         }
     }
 
-    /// Somebody may alter the topic unseen, while no broker answers. Deliveries are stored as ever; their rows wait
-    /// until Kafka has told again.
+    /// Invalidates the state while no broker is reachable, since the topic may be changed meanwhile. Deliveries are
+    /// still stored; their rows wait until Kafka has answered again.
     pub fn doubt(&self) {
-        *self.looks() = Looks::default();
+        *self.checks() = Checks::default();
     }
 
-    /// Why rows of the spool have to wait, if they have to; and whether Kafka is to be asked again for them.
+    /// Why spool rows have to wait, if they do; and whether Kafka should be asked again for them.
     pub fn holds_rows(&self) -> (Option<&'static str>, bool) {
         let now = Instant::now();
         let older = |than: Duration, at: Option<Instant>| at.is_none_or(|at| now.duration_since(at) > than);
-        let mut looks = self.looks();
-        let asks = older(AGAIN, looks.told) && older(AGAIN, looks.asked);
+        let mut checks = self.checks();
+        let asks = older(AGAIN, checks.answered) && older(AGAIN, checks.asked);
         if asks {
-            looks.asked = Some(now);
+            checks.asked = Some(now);
         }
-        let stale = older(FRESH, looks.told);
+        let stale = older(FRESH, checks.answered);
         if stale {
-            looks.waiting.get_or_insert(now);
+            checks.waiting.get_or_insert(now);
         }
-        let why = match self.told.load(Ordering::Relaxed) {
-            KEEPS if !stale => None,
-            COMPACTS => Some("topic compacts, and its key names more than one event"),
-            _ => Some("Kafka has not told yet whether topic compacts, and its key names more than one event"),
+        let why = match self.state.load(Ordering::Relaxed) {
+            NOT_COMPACTED if !stale => None,
+            COMPACTED => Some("the topic compacts, and its key names more than one event"),
+            _ => Some(
+                "Kafka has not reported whether the topic compacts, and its key names more than one event",
+            ),
         };
         (why, asks)
     }
 
-    fn looks(&self) -> MutexGuard<'_, Looks> {
-        self.looks.lock().unwrap_or_else(PoisonError::into_inner)
+    fn checks(&self) -> MutexGuard<'_, Checks> {
+        self.checks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// `Ok` once Kafka has said that the topic does not compact.
+    /// Returns `Ok` if Kafka has reported that the topic does not compact.
     ///
     /// # Errors
-    /// `kafka_unavailable`: the sender is to come again, until somebody has altered the topic.
+    /// `kafka_unavailable`: the sender should retry, until an operator has changed the topic.
     pub(super) fn allows(&self) -> Result<(), Fault> {
-        let why = match self.told.load(Ordering::Relaxed) {
-            KEEPS => return Ok(()),
-            COMPACTS => "its topic compacts, and its key names more than one event",
-            _ => "Kafka has not told yet whether its topic compacts",
+        let why = match self.state.load(Ordering::Relaxed) {
+            NOT_COMPACTED => return Ok(()),
+            COMPACTED => "its topic compacts, and its key names more than one event",
+            _ => "Kafka has not reported whether its topic compacts",
         };
         Err(Fault::new(Reason::KafkaUnavailable, why))
     }
@@ -108,11 +112,11 @@ impl CompactionState {
 mod tests {
     use super::*;
 
-    /// As if all of it had been so long ago.
+    /// Moves all times into the past by this duration.
     fn age(policy: &CompactionState, by: Duration) {
-        let mut looks = policy.looks();
-        let Looks { told, waiting, asked } = &mut *looks;
-        for at in [told, waiting, asked] {
+        let mut checks = policy.checks();
+        let Checks { answered, waiting, asked } = &mut *checks;
+        for at in [answered, waiting, asked] {
             *at = at.map(|at| at.checked_sub(by).unwrap());
         }
     }
@@ -122,17 +126,17 @@ mod tests {
     }
 
     #[test]
-    fn rows_wait_until_kafka_has_told_lately_that_their_topic_keeps_all() {
+    fn rows_wait_until_kafka_has_reported_recently_that_their_topic_does_not_compact() {
         let policy = CompactionState::default();
-        assert!(holds(&policy), "never told");
+        assert!(holds(&policy), "never reported");
         policy.record(Some(false));
         assert!(!holds(&policy));
         age(&policy, FRESH + AGAIN);
-        assert!(holds(&policy), "told long ago");
+        assert!(holds(&policy), "reported long ago");
         policy.record(Some(false));
         policy.doubt();
         assert!(holds(&policy), "an outage since");
-        assert!(policy.allows().is_ok(), "deliveries are stored as ever");
+        assert!(policy.allows().is_ok(), "deliveries are still stored");
         for compacts in [Some(true), None] {
             policy.record(compacts);
             assert!(holds(&policy) && policy.allows().is_err(), "{compacts:?}");
@@ -142,22 +146,22 @@ mod tests {
     }
 
     #[test]
-    fn kafka_is_asked_again_while_rows_wait_or_flow_and_not_at_each_question() {
+    fn kafka_is_asked_again_while_rows_wait_but_not_for_each_row() {
         let policy = CompactionState::default();
-        for told in [None, Some(Some(true)), Some(Some(false))] {
-            told.into_iter().for_each(|told| {
-                policy.record(told);
+        for compacts in [None, Some(Some(true)), Some(Some(false))] {
+            compacts.into_iter().for_each(|compacts| {
+                policy.record(compacts);
                 assert!(!policy.holds_rows().1);
                 age(&policy, 2 * AGAIN);
             });
-            assert!(policy.holds_rows().1 && !policy.holds_rows().1, "{told:?}");
+            assert!(policy.holds_rows().1 && !policy.holds_rows().1, "{compacts:?}");
         }
         policy.doubt();
-        assert!(policy.holds_rows().1, "at once after an outage");
+        assert!(policy.holds_rows().1, "immediately after an outage");
     }
 
     #[test]
-    fn deliveries_are_turned_away_too_where_rows_have_waited_long_for_kafka_to_tell() {
+    fn deliveries_are_refused_when_rows_have_waited_too_long_for_an_answer() {
         let policy = CompactionState::default();
         policy.record(Some(false));
         age(&policy, 2 * UNREADABLE);

@@ -1,4 +1,4 @@
-//! Bounds per second that outlive a reload.
+//! Rate limits that survive a reload.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -9,11 +9,11 @@ use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 
 use crate::quota::{Rate, nanos};
 
-/// A source may cost unverified what so many addresses may.
+/// A source's limit, as a multiple of the limit of one address.
 const ADDRESSES: u64 = 4;
 
-/// What deliveries that do not verify may cost a source, in bytes of hashing: so that many addresses, each within its
-/// own budget, cannot keep the pool busy with one source.
+/// Limits the work that deliveries without a valid signature cause for a source, in bytes of hashing: many addresses,
+/// each within its own limit, must not occupy the pool with one source.
 #[derive(Debug, Clone)]
 pub struct UnverifiedWork {
     rate: Rate,
@@ -22,7 +22,7 @@ pub struct UnverifiedWork {
 }
 
 impl UnverifiedWork {
-    /// `per_address` is that of one address in a second. What was used before a reload stays used.
+    /// `per_address` is the limit of one address per second. Work done before a reload still counts.
     pub(super) fn new(per_address: u64, before: Option<&Self>) -> Self {
         let rate = Rate {
             per_second: per_address.saturating_mul(ADDRESSES),
@@ -33,18 +33,18 @@ impl UnverifiedWork {
         Self { rate, used, since: before.map_or_else(Instant::now, |before| before.since) }
     }
 
-    /// Counts so many bytes.
+    /// Counts `bytes`.
     pub fn add(&self, bytes: u64) {
         self.rate.add(&self.used, bytes, nanos(self.since.elapsed()));
     }
 
-    /// Whether there is nothing left.
+    /// Whether the limit is reached.
     pub fn is_used_up(&self) -> bool {
         self.rate.is_used_up(&self.used, nanos(self.since.elapsed()))
     }
 }
 
-/// So many in a second, and as many at once.
+/// A limit per second, which allows the same number at once.
 #[derive(Debug, Clone)]
 pub(super) struct RateLimit {
     per_second: u32,
@@ -52,7 +52,7 @@ pub(super) struct RateLimit {
 }
 
 impl RateLimit {
-    /// That of before where the number is the same, so that a reload gives nobody a second helping.
+    /// Takes over the limiter `before` if the number is the same, so that a reload does not refill it.
     pub(super) fn new(per_second: u32, before: Option<&Self>) -> Self {
         if let Some(before) = before.filter(|before| before.per_second == per_second) {
             return before.clone();
@@ -61,7 +61,7 @@ impl RateLimit {
         Self { per_second, limiter: Arc::new(RateLimiter::direct(quota)) }
     }
 
-    /// Counts one; false when they are used up.
+    /// Counts one. Returns false if the limit is reached.
     pub(super) fn take(&self) -> bool {
         self.limiter.check().is_ok()
     }
@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn b1_what_a_source_has_cost_is_no_less_after_a_reload() {
+    fn b1_the_work_caused_by_a_source_still_counts_after_a_reload() {
         let before = UnverifiedWork::new(1 << 20, None);
         assert!(!before.is_used_up());
         before.add(21 << 20);
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reload_with_the_same_number_gives_no_second_helping() {
+    fn a_reload_with_the_same_limit_does_not_refill_it() {
         let first = RateLimit::new(1000, None);
         let again = RateLimit::new(1000, Some(&first));
         assert!(Arc::ptr_eq(&first.limiter, &again.limiter));

@@ -1,4 +1,4 @@
-//! What came with each secret of a source, so that a rotation can be finished with confidence.
+//! Usage counts of a source's secrets, which show when a rotation can be finished.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,17 +13,17 @@ use crate::observe::window::SlidingWindow;
 
 const NEVER: i64 = i64::MIN;
 
-/// Seconds of a slot, and of the spans that are shown.
+/// The seconds of a slot of the sliding window, and of the intervals shown.
 const SLOT: u32 = 10 * 60;
 const HOUR: u32 = 60 * 60;
 const DAY: u32 = 24 * HOUR;
 
-/// Counts of one secret, since the process has known its name.
+/// The counts of one secret, since the process first loaded it.
 pub(super) struct SecretUsages {
     count: AtomicU64,
-    /// Milliseconds since 1970.
+    /// The last match, in milliseconds since 1970.
     last: AtomicI64,
-    lately: SlidingWindow,
+    recent: SlidingWindow,
     meter: SecretMeter,
 }
 
@@ -38,41 +38,40 @@ impl SecretUsages {
         Self {
             count: AtomicU64::new(0),
             last: AtomicI64::new(NEVER),
-            lately: SlidingWindow::new(SLOT, (DAY / SLOT) as usize),
+            recent: SlidingWindow::new(SLOT, (DAY / SLOT) as usize),
             meter: SecretMeter::new(source, secret),
         }
     }
 
     fn add(&self, at: Timestamp) {
         self.count.fetch_add(1, Ordering::Relaxed);
-        self.lately.add(at);
+        self.recent.add(at);
         let at = at.as_millisecond();
         let last = self.last.fetch_max(at, Ordering::Relaxed).max(at);
         self.meter.matched(last);
     }
 
-    /// Deliveries that it has signed and that were not refused.
+    /// The number of deliveries that it signed and that were not refused.
     fn count(&self) -> u64 {
         self.count.load(Ordering::Relaxed)
     }
 
-    /// The receipt of the last of them; `None` where there was none.
+    /// When the last of them was received; `None` if there was none.
     fn last(&self) -> Option<Timestamp> {
         Timestamp::from_millisecond(self.last.load(Ordering::Relaxed)).ok()
     }
 }
 
-/// Those of a source's secrets, by name. Names are the operator's, so there are only so many.
+/// The counts of a source's secrets, by name. The names come from the configuration, so their number is bounded.
 #[derive(Debug, Default)]
 pub(super) struct SecretUsage {
     matches: HashMap<Arc<str>, Arc<SecretUsages>>,
-    /// As configured: names, and where they were read.
+    /// Names and origins in the order of the configuration.
     order: Vec<(Arc<str>, Option<Arc<str>>)>,
 }
 
 impl SecretUsage {
-    /// For these secrets; what was counted before moves over by name, and what has no secret any more
-    /// is forgotten.
+    /// Creates counters for these secrets. Earlier counts are taken over by name; those of removed secrets are dropped.
     pub(super) fn new(source: &str, secrets: &[Secret], before: Option<&Self>) -> Self {
         let matches = |name: &Arc<str>| {
             let before = before.and_then(|before| before.matches.get(name)).cloned();
@@ -84,26 +83,26 @@ impl SecretUsage {
         }
     }
 
-    /// Counts one delivery; gives the name to keep.
+    /// Counts one delivery; returns the secret's name.
     pub(super) fn add(&self, secret: &str, at: Timestamp) -> Option<Arc<str>> {
         let (name, matches) = self.matches.get_key_value(secret)?;
         matches.add(at);
         Some(name.clone())
     }
 
-    /// What is to be shown, in the order of the configuration.
+    /// The usage to show, in the order of the configuration.
     pub(super) fn shown(&self, now: Timestamp) -> Vec<status::SecretStatus> {
         let newest = self.matches.values().filter_map(|matches| matches.last()).max();
         let shown = |(name, from): &(Arc<str>, Option<Arc<str>>)| {
             let matches = self.matches.get(name)?;
-            let (last, last_hour) = (matches.last(), matches.lately.sum(now, HOUR));
+            let (last, last_hour) = (matches.last(), matches.recent.sum(now, HOUR));
             Some(status::SecretStatus {
                 name: name.to_string(),
                 from: from.as_deref().map(str::to_owned),
                 last_match: last,
                 last_hour,
-                last_day: matches.lately.sum(now, DAY),
-                // One that has never matched may be the next: nothing tells.
+                last_day: matches.recent.sum(now, DAY),
+                // A secret that has never matched may be the next one: nothing shows whether it is needed.
                 safe_to_remove: last_hour == 0 && last.is_some() && last < newest,
             })
         };
@@ -128,7 +127,7 @@ mod tests {
 
         let third = Secret::new("third", "a-secret-of-16-b");
         let after = SecretUsage::new("s", &[secrets[0].clone(), third], Some(&before));
-        // A delivery that came before the reload ends after it.
+        // A delivery received before the reload ends after it.
         before.add("old", at(30));
         let seen = |name: &str| after.matches.get(name).map(|matches| (matches.count(), matches.last()));
         assert_eq!(seen("old"), Some((3, Some(at(30)))));
@@ -145,7 +144,7 @@ mod tests {
             shown.map(|one| (one.last_hour, one.last_day, one.safe_to_remove)).collect::<Vec<_>>()
         };
         by_secret.add("old", at(0));
-        assert_eq!(shown(70), [(0, 0, false), (0, 1, false)], "nothing came by the new one yet");
+        assert_eq!(shown(70), [(0, 0, false), (0, 1, false)], "the new one has not matched yet");
         by_secret.add("new", at(71));
         assert_eq!(shown(71), [(1, 1, false), (0, 1, true)]);
         by_secret.add("old", at(72));
