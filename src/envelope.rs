@@ -1,4 +1,4 @@
-//! Id, type, time and key of an event: from a verified delivery to an [`Event`].
+//! Extracts id, type, time and key of events from a verified delivery: [`Event`].
 
 mod handshake;
 mod key;
@@ -23,54 +23,54 @@ use field_selector::FieldSelector;
 pub use handshake::Handshakes;
 pub use key::{with_binding, without_binding};
 
-/// The bound of an event id, in bytes of UTF-8: it is the record's key and stands in headers.
+/// The limit of an event id, in bytes of UTF-8: it is the record's key and appears in headers.
 pub const MAX_ID: usize = 1024;
 
-/// The bound of events in one delivery: each is a record, and all share one deadline.
+/// The limit of events in one delivery: each is a record, and all share one deadline.
 pub const MAX_EVENTS: usize = 1_000;
 
-/// Hex digits of the body's digest in a key whose id or type is not signed.
+/// The number of hex digits of the body's digest in a key whose id or type is not signed.
 const KEY_DIGITS: usize = 16;
 
-/// Where the parts that the envelope speaks for stand in the body. The encoder leaves them out
-/// of `additional_fields`, except a time that milliseconds cannot give back.
+/// Where the envelope's fields are in the body. The encoder omits them from `additional_fields`, except a time that
+/// milliseconds cannot represent.
 #[derive(Clone, Debug)]
 pub struct Places {
-    /// `None` where no single member of the body is the id.
+    /// The id; `None` if it is not a single member of the body.
     pub id: Option<Pointer>,
-    /// The event type; `None` where it comes from a header.
+    /// The event type; `None` if it comes from a header.
     pub event_type: Option<Pointer>,
-    /// The event's time; `None` where there is none, or it comes from a header.
+    /// The event's time; `None` if there is none, or it comes from a header.
     pub time: Option<Pointer>,
-    /// The part that the schema's `data` types; of no names for the whole body.
+    /// The value that the schema's `data` describes; an empty pointer for the complete body.
     pub data: Pointer,
 }
 
-/// One event of a verified delivery; slices of its body. No `Debug`: it would show them.
+/// One event of a verified delivery, as slices of its body. No `Debug`, which would show them.
 pub struct Event<'v> {
     /// The source's name.
     pub source: &'v str,
     /// The event id.
     pub id: Cow<'v, str>,
-    /// The event type as sent, or the default one.
+    /// The event type as sent, or the default type.
     pub event_type: Cow<'v, str>,
-    /// `None` where it is missing or cannot be read.
+    /// The event's time; `None` if it is missing or unreadable.
     pub time: Option<Timestamp>,
-    /// When the delivery's head was complete.
+    /// When the delivery's request head was complete.
     pub received_at: Timestamp,
     /// The members of the body's root object.
     pub root: Object<'v>,
-    /// What `Places::data` points to.
+    /// The value that `Places::data` points to.
     pub data: Option<&'v RawValue>,
-    /// All of the event, as sent.
+    /// The complete JSON text of the event, as sent.
     pub text: &'v str,
     envelope: Option<&'v Envelope>,
-    /// The proof. Nothing but a verified delivery can become an event.
+    /// The proof: only a verified delivery can become an event.
     verified: &'v Verified<'v>,
 }
 
 impl<'v> Event<'v> {
-    /// An event of a delivery that stands for any.
+    /// An event of an arbitrary delivery.
     #[cfg(test)]
     pub(crate) fn for_test(
         id: Cow<'v, str>,
@@ -96,25 +96,25 @@ impl<'v> Event<'v> {
         }
     }
 
-    /// The delivery it came in.
+    /// The delivery that contains the event.
     pub fn verified(&self) -> &'v Verified<'v> {
         self.verified
     }
 
-    /// The event type that decides on the topic: the sent one, or what it is an alias of.
+    /// The event type that selects the topic: the sent type, or the target of its alias.
     pub fn route(&self) -> &str {
         let alias = self.envelope.and_then(|envelope| envelope.aliases.get(self.event_type.as_ref()));
         alias.map_or(&*self.event_type, String::as_str)
     }
 
-    /// The record's key: the event id, or what the event's type has in its place, behind what the secret is bound to.
+    /// The record's key: the event id, or the value configured for the event's type, prefixed by the secret's binding.
     ///
     /// # Errors
-    /// `id_missing` and `id_invalid` where the type's own key is so: a record without a key, or with one
-    /// that stands for it, would leave its order.
+    /// `id_missing` and `id_invalid` if the type's own key is missing or invalid: without a key, or with a substitute,
+    /// the record would lose its order.
     pub fn key(&self) -> Result<Cow<'_, str>, Fault> {
         let Some(envelope) = self.envelope else { return Ok(Cow::Borrowed(&self.id)) };
-        let Some(key) = envelope.own_key(self.route()) else {
+        let Some(key) = envelope.type_key(self.route()) else {
             return Ok(envelope.key_of(&self.id, self.verified));
         };
         let found = key.place.key(&self.root, &self.verified.delivery().headers);
@@ -127,20 +127,20 @@ impl<'v> Event<'v> {
         })
     }
 
-    /// The fields that the signature does not cover, with commas between; `None` where it covers all.
+    /// The fields that the signature does not cover, comma-separated; `None` if it covers all.
     pub fn unsigned(&self) -> Option<&str> {
         let envelope = self.envelope?;
-        let of_key = envelope.own_key(self.route()).and_then(|key| key.unsigned.as_deref());
-        of_key.or(envelope.unsigned.as_deref())
+        let type_unsigned = envelope.type_key(self.route()).and_then(|key| key.unsigned.as_deref());
+        type_unsigned.or(envelope.unsigned.as_deref())
     }
 }
 
-/// What keys the records of one event type in the place of the event id. No digest of the body is
-/// added where it is unsigned: its topic does not compact, so that no record takes another's place.
+/// The key of one event type's records, if it is not the event id. No digest of the body is added if it is unsigned:
+/// its topic does not compact, so no record replaces another.
 #[derive(Debug)]
 struct Key {
     place: FieldSelector,
-    /// All that is unsigned in such a record; `None` where the key is signed.
+    /// All unsigned fields of such a record; `None` if the key is signed.
     unsigned: Option<Box<str>>,
 }
 
@@ -156,30 +156,29 @@ pub struct Envelope {
     form: Option<String>,
     split: Option<Pointer>,
     places: Places,
-    /// By event type, where it is not the event id.
+    /// By event type, if the key is not the event id.
     keys: HashMap<String, Key>,
     headers: Vec<HeaderName>,
     unsigned: Option<Box<str>>,
-    /// Their headers, as the rules write them.
+    /// The headers without a signature, as the rules write them.
     unsigned_headers: Vec<String>,
-    /// Whoever captured a delivery can send it again under another id, or as another type, where
-    /// these are not signed. With the body's digest in the key it cannot take the place of a genuine
-    /// event.
+    /// Whether the key includes the body's digest. If id or type are not signed, somebody who captured a delivery can
+    /// send it again under another id or type. With the digest in the key, it cannot replace a genuine event.
     key_with_body: bool,
-    /// Whether the source has bound secrets and separates their keys.
+    /// Whether the source has bound secrets whose keys include the binding.
     key_with_binding: bool,
 }
 
-/// An event as it stands in its delivery.
+/// The text of an event within its delivery.
 struct Text<'v> {
     text: &'v str,
-    /// The same, where it is at hand.
+    /// The same text as a raw value, if available.
     raw: Option<&'v RawValue>,
-    /// Its place in a delivery that is split.
+    /// Its index in a delivery that is split.
     index: Option<usize>,
 }
 
-/// Where the event id comes from.
+/// The origin of the event id.
 #[derive(Debug)]
 enum Id {
     Digest,
@@ -188,12 +187,12 @@ enum Id {
 }
 
 impl Envelope {
-    /// Where the envelope's parts stand.
+    /// Where the envelope's fields are.
     pub fn places(&self) -> &Places {
         &self.places
     }
 
-    /// The headers that are read although no signature covers them, as the rules write them.
+    /// The headers that are read although the signature does not cover them, as the rules write them.
     pub fn unsigned_headers(&self) -> &[String] {
         &self.unsigned_headers
     }
@@ -203,35 +202,34 @@ impl Envelope {
         &self.headers
     }
 
-    /// Whether a delivery may hold several events.
+    /// Whether a delivery may contain several events.
     pub fn splits(&self) -> bool {
         self.split.is_some()
     }
 
-    /// Whether the records of this event type have another key than the event id: then many have the same.
+    /// Whether records of this event type have a key other than the event id: then many share one key.
     pub fn has_own_key(&self, event_type: &str) -> bool {
-        self.own_key(event_type).is_some()
+        self.type_key(event_type).is_some()
     }
 
-    fn own_key(&self, event_type: &str) -> Option<&Key> {
+    fn type_key(&self, event_type: &str) -> Option<&Key> {
         if self.keys.is_empty() { None } else { self.keys.get(event_type) }
     }
 
-    /// The JSON text of a verified delivery, not yet looked at: its body, or a field of the form that
-    /// the body is.
+    /// The JSON text of a verified delivery, not yet parsed: the body, or a field of the form in the body.
     ///
     /// # Errors
-    /// `json_invalid` for a form that has no such field, has it twice, or is not UTF-8.
+    /// `json_invalid` for a form that lacks the field, has it twice, or is not UTF-8.
     pub fn payload<'v>(&self, verified: &Verified<'v>) -> Result<Cow<'v, [u8]>, Fault> {
         verified.delivery().payload(self.form.as_deref())
     }
 
-    /// Opens a verified delivery's [`Envelope::payload`]: its one event, or the 1 to [`MAX_EVENTS`] of
-    /// a delivery that is split.
+    /// Opens a verified delivery's [`Envelope::payload`]: its one event, or the 1 to [`MAX_EVENTS`] events of a
+    /// delivery that is split.
     ///
     /// # Errors
-    /// What makes the whole delivery a dead letter: `json_invalid`, `json_too_deep`, `duplicate_key`,
-    /// `id_missing`, `id_invalid`, `type_missing`, `shape_mismatch` (no object; no event, or too many).
+    /// Faults that make the complete delivery a dead letter: `json_invalid`, `json_too_deep`, `duplicate_key`,
+    /// `id_missing`, `id_invalid`, `type_missing`, `shape_mismatch` (not an object; no event, or too many).
     pub fn extract_events<'v>(
         &'v self,
         source: &'v str,
@@ -239,12 +237,12 @@ impl Envelope {
         payload: &'v [u8],
     ) -> Result<Vec<Event<'v>>, Fault> {
         let Some(split) = &self.split else {
-            let (text, root) = json::object(payload)?.ok_or_else(no_object)?;
+            let (text, root) = json::object(payload)?.ok_or_else(not_an_object)?;
             return Ok(vec![self.event(source, verified, Text { text, raw: None, index: None }, root)?]);
         };
-        let whole = json::check(payload)?;
+        let body = json::check(payload)?;
         let misfit = |detail: &'static str| Fault::new(Reason::ShapeMismatch, detail);
-        let array = if split.names().is_empty() { Some(whole) } else { split.find(&root(whole)?)? };
+        let array = if split.names().is_empty() { Some(body) } else { split.find(&root(body)?)? };
         let events = array.and_then(json::elements).ok_or_else(|| misfit("no array of events"))?;
         match events.len() {
             0 => Err(misfit("an array of no events")),
@@ -288,11 +286,11 @@ impl Envelope {
         Ok(Event { source, id, event_type, time, received_at, root, data, text, envelope, verified })
     }
 
-    /// The id of a delivery where one can be read, else the digest; that too where several events are in it.
+    /// The id of a delivery if it is readable, else the digest; always the digest if the delivery is split.
     pub fn id_or_digest(&self, verified: &Verified<'_>) -> String {
         let read = || {
             let payload = self.payload(verified)?;
-            let (_, root) = json::object(&payload)?.ok_or_else(no_object)?;
+            let (_, root) = json::object(&payload)?.ok_or_else(not_an_object)?;
             self.id(&root, verified, None).map(Cow::into_owned)
         };
         if self.split.is_some() {
@@ -301,12 +299,12 @@ impl Envelope {
         read().unwrap_or_else(|_: Fault| digest(verified))
     }
 
-    /// The key of a delivery that is no event.
+    /// The key of a delivery that is not an event.
     pub fn key(&self, verified: &Verified<'_>) -> String {
         self.key_of(&self.id_or_digest(verified), verified).into_owned()
     }
 
-    /// The same with keys that say what their secret is bound to: for a source that has such secrets.
+    /// Includes the secrets' bindings in the keys, for a source with bound secrets.
     pub fn separating(self, bindings: bool) -> Self {
         Self { key_with_binding: bindings, ..self }
     }
@@ -337,7 +335,7 @@ impl Envelope {
         };
         match &self.id {
             Id::Digest => Ok(Cow::Owned(match index {
-                // All of them came in one body; a retry brings them in the same order.
+                // All events came in one body; a retry sends them in the same order.
                 Some(index) => format!("{}:{index}", digest(verified)),
                 None => digest(verified),
             })),
@@ -345,9 +343,9 @@ impl Envelope {
             Id::Join { parts, separator } => {
                 let parts = parts.iter().map(text).collect::<Result<Vec<_>, _>>()?;
                 let joined = parts.join(separator.as_str());
-                // Else `a:b` and `c` would be the event `a` and `b:c`, and one be lost under its key.
+                // Otherwise `a:b` and `c` would give the same id as `a` and `b:c`, and one event would be lost.
                 if !joined.splitn(parts.len(), separator.as_str()).eq(parts.iter().map(Cow::as_ref)) {
-                    return Err(Fault::new(Reason::IdInvalid, "a part holds the separator"));
+                    return Err(Fault::new(Reason::IdInvalid, "a part contains the separator"));
                 }
                 valid(Cow::Owned(joined))
             }
@@ -365,11 +363,11 @@ impl Envelope {
 }
 
 fn root(body: &RawValue) -> Result<Object<'_>, Fault> {
-    Object::open(body)?.ok_or_else(no_object)
+    Object::open(body)?.ok_or_else(not_an_object)
 }
 
-fn no_object() -> Fault {
-    Fault::new(Reason::ShapeMismatch, "the event is no object")
+fn not_an_object() -> Fault {
+    Fault::new(Reason::ShapeMismatch, "the event is not an object")
 }
 
 fn valid(id: Cow<'_, str>) -> Result<Cow<'_, str>, Fault> {
@@ -377,7 +375,7 @@ fn valid(id: Cow<'_, str>) -> Result<Cow<'_, str>, Fault> {
     match id.len() {
         0 => Err(invalid("it is empty")),
         n if n > MAX_ID => Err(invalid("it is longer than 1,024 bytes")),
-        _ if id.chars().any(char::is_control) => Err(invalid("it holds a control character")),
+        _ if id.chars().any(char::is_control) => Err(invalid("it contains a control character")),
         _ => Ok(id),
     }
 }

@@ -1,4 +1,4 @@
-//! Where a rule reads: a JSON pointer into the event, or a header of the request.
+//! The source of a field: a JSON pointer into the event, or a request header.
 
 use std::borrow::Cow;
 
@@ -23,8 +23,8 @@ impl FieldSelector {
         }
     }
 
-    /// The text that stands there; `None` where there is nothing, or null. What is no text, or a
-    /// header that does not stand there exactly once in visible ASCII, is `invalid`.
+    /// The text of the field; `None` if it is missing or null. A value that is not text, or a header that does not
+    /// appear exactly once in visible ASCII, is the fault `invalid`.
     pub(super) fn text<'v>(
         &self,
         root: &Object<'v>,
@@ -39,14 +39,14 @@ impl FieldSelector {
             Self::Pointer(pointer) => {
                 match pointer.find(root)?.filter(|raw| JsonKind::of(raw) != JsonKind::Null) {
                     None => Ok(None),
-                    Some(raw) => json::string(raw).map(Some).ok_or(Fault::new(invalid, "it is no text")),
+                    Some(raw) => json::string(raw).map(Some).ok_or(Fault::new(invalid, "it is not text")),
                 }
             }
         }
     }
 
-    /// The text or the number, by its digits as they were sent, that a record's key is made from; `None`
-    /// where there is nothing, or null. What is neither is `id_invalid`.
+    /// The text, or the digits of a number as sent, for a record's key; `None` if it is missing or null. Other values
+    /// are `id_invalid`.
     pub(super) fn key<'v>(
         &self,
         root: &Object<'v>,
@@ -61,7 +61,7 @@ impl FieldSelector {
         self.text(root, headers, Reason::IdInvalid)
     }
 
-    /// The time that stands there; `None` also where it cannot be read.
+    /// The time of the field; `None` also if it is unreadable.
     pub(super) fn time(
         &self,
         root: &Object<'_>,
@@ -80,13 +80,13 @@ impl FieldSelector {
     }
 }
 
-/// A header that stands twice is refused: which one counts would be a guess. Spaces stand in the
-/// event types of some providers.
+/// The value of a header. A repeated header is refused: choosing one value would be a guess. Spaces are allowed, since
+/// some providers have them in event types.
 fn header<'v>(headers: &'v HeaderMap, name: &HeaderName) -> Result<Option<&'v str>, &'static str> {
     let mut values = headers.get_all(name).iter();
     let Some(value) = values.next() else { return Ok(None) };
     if values.next().is_some() {
-        return Err("its header stands twice");
+        return Err("its header appears twice");
     }
     match value.to_str() {
         Ok(text) if !text.contains('\t') => Ok(Some(text)),
@@ -98,13 +98,13 @@ fn time(format: TimeFormat, text: &str) -> Option<Timestamp> {
     match format {
         TimeFormat::UnixSeconds => unix(text, 9),
         TimeFormat::UnixMilliseconds => unix(text, 6),
-        // A leap second would come out as the second before it, and look exact.
+        // jiff would parse a leap second as the second before it, which would look exact.
         TimeFormat::Rfc3339 => text.parse().ok().filter(|_| !text.contains(":60")),
     }
 }
 
-/// A number in units of ten to the power of -9 + `digits` seconds. No way through f64: a fraction
-/// is read as digits, too, and one that nanoseconds cannot hold is not read at all.
+/// Parses a number in units of 10^(`digits` - 9) seconds. It is not parsed as f64: fractions are read by their digits,
+/// too, and one beyond nanoseconds is refused.
 fn unix(text: &str, digits: usize) -> Option<Timestamp> {
     let (written, fraction) = text.split_once('.').unwrap_or((text, ""));
     let unsigned = written.strip_prefix('-').unwrap_or(written);
@@ -112,10 +112,10 @@ fn unix(text: &str, digits: usize) -> Option<Timestamp> {
     if unsigned.is_empty() || fraction.len() > digits || !all_digits(unsigned) || !all_digits(fraction) {
         return None;
     }
-    // No time has more units than an i64.
-    let whole = i128::from(unsigned.parse::<i64>().ok()?);
+    // No timestamp needs more than an i64.
+    let units = i128::from(unsigned.parse::<i64>().ok()?);
     let decimals = fraction.bytes().chain(std::iter::repeat(b'0')).take(digits);
-    let size = decimals.fold(whole, |sum, digit| sum * 10 + i128::from(digit - b'0'));
+    let size = decimals.fold(units, |sum, digit| sum * 10 + i128::from(digit - b'0'));
     let nanoseconds = if written.starts_with('-') { -size } else { size };
     Timestamp::from_nanosecond(nanoseconds).ok()
 }
@@ -127,7 +127,7 @@ mod tests {
     #[test]
     fn times_are_read_by_their_digits() {
         use TimeFormat::{Rfc3339, UnixMilliseconds, UnixSeconds};
-        // The right column by Python's datetime and decimal.
+        // The right column was computed with Python's datetime and decimal.
         let rows = [
             (UnixSeconds, "1775847600", Some("2026-04-10T19:00:00Z")),
             (UnixSeconds, "1775847600.5", Some("2026-04-10T19:00:00.5Z")),
@@ -163,7 +163,7 @@ mod tests {
         };
         assert_eq!(with(&[]), Ok(None));
         assert_eq!(with(&[b"Push Hook"]), Ok(Some("Push Hook".to_owned())));
-        assert_eq!(with(&[b"a", b"a"]), Err("its header stands twice"));
+        assert_eq!(with(&[b"a", b"a"]), Err("its header appears twice"));
         for bad in [&b"\xc3\xbc"[..], b"a\tb"] {
             assert_eq!(with(&[bad]), Err("its header is not visible ASCII"));
         }

@@ -1,4 +1,4 @@
-//! Deliveries that are no events: a provider asks whether somebody is there.
+//! Handshakes: requests by which a provider checks the endpoint. They are not events.
 
 use std::cell::OnceCell;
 
@@ -11,17 +11,17 @@ use crate::json::{self, Pointer};
 use crate::outcome::Reason;
 use crate::verify::Verified;
 
-/// The bound of a text that is sent back, in bytes.
+/// The limit of an echoed text, in bytes.
 const MAX_ANSWER: usize = 1024;
 
-/// The bound of what is sent back to somebody who signs nothing, in bytes.
+/// The limit of a text echoed to an unsigned request, in bytes.
 const MAX_CHALLENGE: usize = 256;
 
 /// A source's rules for handshakes, compiled once at start.
 #[derive(Debug, Default)]
 pub struct Handshakes {
     rules: Vec<Rule>,
-    /// The parameter of a GET's query that is sent back.
+    /// The query parameter of a GET that is echoed.
     challenge: Option<String>,
 }
 
@@ -33,7 +33,7 @@ struct Rule {
 }
 
 impl Handshakes {
-    /// Compiles the rules; every fault it finds goes to `problems`, under the source's `place`.
+    /// Compiles the rules and reports every problem under the source's `place`.
     pub fn compile(source: &config::SourceConfig, place: &str, problems: &mut ConfigErrors) -> Self {
         let mut rules = Vec::with_capacity(source.handshake.len());
         for (index, handshake) in source.handshake.iter().enumerate() {
@@ -49,19 +49,19 @@ impl Handshakes {
         Self { rules, challenge }
     }
 
-    /// What to answer a verified delivery of this JSON text that is a handshake: a text to send back, or nothing. `None`
-    /// for any other, one whose text is missing included: it may be an event.
+    /// The answer to a verified delivery that is a handshake: a text to echo, or none. `None` for any other delivery,
+    /// including one without the text to echo: it may be an event.
     pub fn answer(&self, verified: &Verified<'_>, payload: &[u8]) -> Option<Option<String>> {
         if self.rules.is_empty() {
             return None;
         }
         let delivery = verified.delivery();
-        // Most rules look at a header, and need no look at the body.
+        // Most rules read a header and do not need the body.
         let (empty, opened) = (json::Object::default(), OnceCell::new());
         let open = || opened.get_or_init(|| json::check(payload).and_then(root).unwrap_or_default());
         self.rules.iter().find_map(|rule| {
-            let read = if rule.place.pointer().is_some() { open() } else { &empty };
-            let found = rule.place.text(read, &delivery.headers, Reason::TypeMissing).ok()??;
+            let body = if rule.place.pointer().is_some() { open() } else { &empty };
+            let found = rule.place.text(body, &delivery.headers, Reason::TypeMissing).ok()??;
             if found != rule.equals {
                 return None;
             }
@@ -71,8 +71,8 @@ impl Handshakes {
         })
     }
 
-    /// What a GET's query wants to be sent back. Nobody signs it, so whoever can reach the port can
-    /// ask: once, visible ASCII only, and short.
+    /// The text to echo for a GET's query. Nobody signs it, so anybody who reaches the port can send it: only a single
+    /// short parameter in visible ASCII is echoed.
     pub fn challenge(&self, query: &str) -> Option<String> {
         let wanted = self.challenge.as_deref()?;
         let mut found = form_urlencoded::parse(query.as_bytes()).filter(|(name, _)| name == wanted);
@@ -85,16 +85,16 @@ impl Handshakes {
 fn rule(handshake: &config::Handshake) -> Result<Rule, &'static str> {
     let pointer = |text: &str| {
         let pointer = Pointer::parse(text).filter(|pointer| !pointer.names().is_empty());
-        pointer.ok_or("holds a pointer that is none; write it as \"/type\"")
+        pointer.ok_or("contains an invalid pointer; write it as \"/type\"")
     };
     let when = &handshake.when;
     let place = match (&when.pointer, &when.header) {
         (Some(text), None) => FieldSelector::Pointer(pointer(text)?),
         (None, Some(name)) => {
             let header = HeaderName::from_bytes(name.to_ascii_lowercase().as_bytes());
-            FieldSelector::Header(header.map_err(|_| "names a header that is none")?)
+            FieldSelector::Header(header.map_err(|_| "names an invalid header")?)
         }
-        _ => return Err("needs pointer or header in `when`, and not both"),
+        _ => return Err("needs pointer or header in `when`, but not both"),
     };
     let answer = handshake.answer.as_ref().map(|answer| pointer(&answer.pointer)).transpose()?;
     Ok(Rule { place, equals: when.equals.clone(), answer })
@@ -105,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_rule_says_one_place_and_one_text() {
+    fn a_rule_has_one_place_and_one_text() {
         let rule = |toml: &str| rule(&toml::from_str(toml).unwrap()).map(drop);
         assert_eq!(rule("when = { header = \"X-Event\", equals = \"ping\" }"), Ok(()));
         let answer = "when = { pointer = \"/type\", equals = \"x\" }\nanswer = { pointer = \"/challenge\" }";
@@ -113,16 +113,19 @@ mod tests {
         for (toml, problem) in [
             ("when = { equals = \"x\" }", "needs pointer or header"),
             ("when = { pointer = \"/a\", header = \"b\", equals = \"x\" }", "needs pointer or header"),
-            ("when = { pointer = \"type\", equals = \"x\" }", "holds a pointer that is none"),
-            ("when = { header = \"x y\", equals = \"x\" }", "names a header that is none"),
-            ("when = { header = \"x\", equals = \"x\" }\nanswer = { pointer = \"\" }", "holds a pointer"),
+            ("when = { pointer = \"type\", equals = \"x\" }", "contains an invalid pointer"),
+            ("when = { header = \"x y\", equals = \"x\" }", "names an invalid header"),
+            (
+                "when = { header = \"x\", equals = \"x\" }\nanswer = { pointer = \"\" }",
+                "contains an invalid pointer",
+            ),
         ] {
             assert!(rule(toml).unwrap_err().starts_with(problem), "{toml}");
         }
     }
 
     #[test]
-    fn only_a_short_visible_challenge_that_stands_once_is_sent_back() {
+    fn only_a_short_visible_challenge_that_appears_once_is_echoed() {
         let handshakes = Handshakes { rules: Vec::new(), challenge: Some("hub.challenge".to_owned()) };
         let longest = "x".repeat(256);
         for (query, answer) in [

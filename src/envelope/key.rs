@@ -1,17 +1,17 @@
-//! The key of a record whose secret is bound.
+//! The record key for a secret with a binding.
 //!
-//! The tenants of one source choose their own event ids. If the key were the id alone, one of them could send
-//! another's id: consumers would drop the genuine event as a duplicate, and compaction would leave the false one. So
-//! the key says whose it is:
+//! The tenants of one source choose their own event ids. If the key were the id alone, a tenant could send another
+//! tenant's id: consumers would drop the genuine event as a duplicate, and compaction would keep the forged one. So the
+//! key identifies the tenant:
 //!
 //! ```text
 //! secret bound to /tenant_id = "acme"   /tenant_id=acme:evt_1
 //! secret bound to nothing               evt_1, but /=:/evt_1 for an id that begins with a slash
 //! ```
 //!
-//! Pointer and text are percent-encoded, so that neither holds `=` or `:`: a key that begins with a slash has one
-//! reading, and the text of a binding is never empty, so the empty one is nobody's. The binding is in the key rather
-//! than the secret's name: the next secret of the same tenant has another name and must give a retry the same key.
+//! Pointer and text are percent-encoded, so neither contains `=` or `:`, and a key that begins with a slash has one
+//! reading. The text of a binding is never empty, so an empty one belongs to nobody. The key contains the binding and
+//! not the secret's name: the tenant's next secret has another name, and a retry must get the same key.
 
 use std::borrow::Cow;
 
@@ -21,10 +21,10 @@ use crate::config::Binds;
 
 const RESERVED: &AsciiSet = &CONTROLS.add(b'%').add(b'=').add(b':');
 
-/// What stands before the id of an unbound delivery that begins like a bound key.
+/// The prefix of the id of an unbound delivery that looks like a bound key.
 const UNBOUND: &str = "/=:";
 
-/// The key `id` of a delivery, with what its secret is bound to.
+/// The key of a delivery with this id and this binding of its secret.
 pub fn with_binding<'k>(bound: Option<&Binds>, id: Cow<'k, str>) -> Cow<'k, str> {
     match bound {
         Some(Binds { pointer, equals }) => {
@@ -36,8 +36,8 @@ pub fn with_binding<'k>(bound: Option<&Binds>, id: Cow<'k, str>) -> Cow<'k, str>
     }
 }
 
-/// The event id in a key, or what the key has in its place: what stands behind a binding, if there is one. Of a
-/// source whose keys have none, an id that looks like a key with a binding is cut short: for looking only.
+/// The part of a key after its binding, if any: the event id or the type's own key. For a source without bindings, an
+/// id that looks like a bound key is cut short, so use this for display only.
 pub fn without_binding(key: &str) -> &str {
     match key.split_once(':') {
         Some((binding, id)) if binding.starts_with('/') && binding.contains('=') => id,
@@ -58,7 +58,7 @@ mod tests {
         with_binding(bound.as_ref(), Cow::Borrowed(id)).into_owned()
     }
 
-    /// Reads a key of a source with bound secrets, as docs/topics.md tells consumers to.
+    /// Parses a key of a source with bound secrets, as docs/topics.md describes it for consumers.
     fn read(key: &str) -> (Owner, String) {
         let Some((binding, id)) = key.strip_prefix('/').and_then(|_| key.split_once(':')) else {
             return (None, key.to_owned());
@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn c1_a_key_says_whose_it_is_and_what_the_id_is() {
+    fn c1_a_key_identifies_the_owner_and_the_id() {
         let acme = Some(("/tenant_id".to_owned(), "acme".to_owned()));
         let odd = Some(("/a=b/c:d".to_owned(), "50% of:\n\u{fc}".to_owned()));
         for (owner, id, expected) in [
@@ -87,7 +87,7 @@ mod tests {
         }
     }
 
-    /// Texts in which the characters that the encoding needs are common.
+    /// Texts in which the reserved characters are frequent.
     fn texts(least: usize) -> impl Strategy<Value = String> {
         let character = prop_oneof![
             3 => proptest::sample::select(vec!['/', '=', ':', '%', '2', '5', '3', 'A', 'D', 'a', 'b']),
@@ -108,7 +108,7 @@ mod tests {
             ..ProptestConfig::default()
         })]
 
-        /// What can be read back cannot be the key of two.
+        /// A key that can be parsed back cannot belong to two owners.
         #[test]
         fn c1_no_two_bindings_and_ids_share_a_key(owner in owners(), id in texts(1)) {
             let key = key(&owner, &id);

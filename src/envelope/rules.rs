@@ -1,4 +1,4 @@
-//! From the configured rules to compiled ones.
+//! Compiles the configured rules of an envelope.
 
 use std::collections::HashMap;
 
@@ -9,20 +9,20 @@ use super::{Envelope, Id, Key, Places};
 use crate::config::{self, ConfigErrors, TextPart, TimeFormat};
 use crate::json::Pointer;
 
-/// Whether the signature runs over the value of this header: it is named in what is signed.
+/// Whether the signature covers this header: the signed text includes its value.
 fn covers(signature: &config::Signature, header: &HeaderName) -> bool {
     let Some(signed) = &signature.signed else { return false };
     let is = |name: &str| name.eq_ignore_ascii_case(header.as_str());
-    let stands_for =
+    let refers_to =
         |variable: &str, name: &Option<String>| signed.contains(variable) && name.as_deref().is_some_and(is);
     let mut named = signed.split("{header:").skip(1).filter_map(|rest| rest.split_once('}'));
     signature.kind == config::SignatureKind::Hmac
-        && (stands_for("{id}", &signature.id_header)
-            || stands_for("{timestamp}", &signature.timestamp_header)
+        && (refers_to("{id}", &signature.id_header)
+            || refers_to("{timestamp}", &signature.timestamp_header)
             || named.any(|(name, _)| is(name)))
 }
 
-/// What is noted on the way through the rules.
+/// The state of compiling an envelope.
 struct RuleCompiler<'a> {
     signature: &'a config::Signature,
     place: &'a str,
@@ -33,8 +33,7 @@ struct RuleCompiler<'a> {
 }
 
 impl Envelope {
-    /// Compiles the rules; every fault it finds goes to `problems`, under `place`. `signature` tells
-    /// which headers are covered.
+    /// Compiles the rules and reports every problem under `place`. `signature` determines which headers are covered.
     pub fn compile(
         rules: &config::Envelope,
         signature: &config::Signature,
@@ -46,7 +45,7 @@ impl Envelope {
             signature,
             place,
             problems,
-            // Whether the body is a form, and what a generic record says of it.
+            // It shows whether the body is a form, and generic records contain it.
             headers: vec![header::CONTENT_TYPE],
             unsigned: Vec::new(),
             unsigned_headers: Vec::new(),
@@ -56,13 +55,14 @@ impl Envelope {
         let time = rules.time.as_ref().map(|time| compiler.part("time", time));
         let data = Pointer::parse(&rules.data);
         if data.is_none() {
-            compiler.problem("data", "must be a JSON pointer such as \"/data\", or empty for the whole body");
+            compiler
+                .problem("data", "must be a JSON pointer such as \"/data\", or empty for the complete body");
         }
         if rules.default_type.as_ref().is_some_and(String::is_empty) {
             compiler.problem("default_type", "is empty; name an event type, or remove it");
         }
         if rules.aliases.iter().any(|(sent, routed)| sent.is_empty() || routed.is_empty()) {
-            compiler.problem("aliases", "holds an empty event type");
+            compiler.problem("aliases", "contains an empty event type");
         }
         let form = rules.payload.as_deref().map(|payload| payload.strip_prefix("form:").unwrap_or_default());
         if form.is_some_and(str::is_empty) {
@@ -70,8 +70,10 @@ impl Envelope {
         }
         let split = rules.split.as_deref().map(Pointer::parse);
         if split == Some(None) {
-            compiler
-                .problem("split", "must be a JSON pointer such as \"/events\", or empty for the whole body");
+            compiler.problem(
+                "split",
+                "must be a JSON pointer such as \"/events\", or empty for the complete body",
+            );
         }
         let keys = compiler.keys(rules);
         let RuleCompiler { headers, unsigned, unsigned_headers, .. } = compiler;
@@ -123,24 +125,24 @@ impl RuleCompiler<'_> {
             config::EventIdRule::Join { parts, separator } => {
                 let places: Vec<_> = parts.iter().filter_map(|part| self.part("id", part)).collect();
                 if parts.len() < 2 {
-                    self.problem("id", "joins less than two parts; name one alone, or more");
+                    self.problem("id", "joins fewer than two parts; use a single part, or add one");
                 }
                 if separator.is_empty() || separator.chars().any(char::is_control) {
-                    self.problem("id", "needs a separator, so that no two ids look alike when joined");
+                    self.problem("id", "needs a separator, so that different parts give different ids");
                 }
                 Some(Id::Join { parts: places, separator: separator.clone() })
             }
         }
     }
 
-    /// What is unsigned in one type's key is so in its records alone.
+    /// Compiles the keys by type. An unsigned key concerns only records of its type.
     fn keys(&mut self, rules: &config::Envelope) -> HashMap<String, Key> {
-        let of_all = self.unsigned.clone();
+        let common = self.unsigned.clone();
         let mut keys = HashMap::new();
         for (event_type, part) in &rules.keys {
             let Some(place) = self.part("keys", part) else { continue };
-            let unsigned = (self.unsigned.len() > of_all.len()).then(|| self.unsigned.join(",").into());
-            self.unsigned.clone_from(&of_all);
+            let unsigned = (self.unsigned.len() > common.len()).then(|| self.unsigned.join(",").into());
+            self.unsigned.clone_from(&common);
             keys.insert(event_type.clone(), Key { place, unsigned });
         }
         keys
@@ -158,26 +160,23 @@ impl RuleCompiler<'_> {
             }
             TextPart::Header { name, unsigned } => {
                 let Ok(header) = HeaderName::from_bytes(name.to_ascii_lowercase().as_bytes()) else {
-                    self.problem(setting, "is no name of an HTTP header");
+                    self.problem(setting, "is not a valid HTTP header name");
                     return None;
                 };
                 if config::CREDENTIALS.contains(&header.as_str()) {
-                    self.problem(
-                        setting,
-                        "reads a header that holds credentials, which no dead letter may keep",
-                    );
+                    self.problem(setting, "reads a header with credentials, which no dead letter may store");
                 }
                 if header.as_str().eq_ignore_ascii_case(&self.signature.header) {
                     self.problem(
                         setting,
-                        "reads the header of the signature, or the token itself; name another",
+                        "reads the signature header or the token itself; choose another header",
                     );
                 }
                 if !covers(self.signature, &header) {
                     if !unsigned {
                         let message = format!(
                             "reads the header {header}, which the signature does not cover: \
-                             say `unsigned = true` if you can live with that"
+                             set `unsigned = true` to accept that"
                         );
                         self.problem(setting, message);
                     }
@@ -202,7 +201,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_header_is_covered_where_the_signed_text_names_it() {
+    fn a_header_is_covered_if_the_signed_text_includes_it() {
         let rules = |signed: &str, more: &str| {
             let text = format!("header = \"x-sig\"\nsigned = \"{signed}\"\n{more}");
             toml::from_str::<config::Signature>(&text).unwrap()
@@ -212,7 +211,7 @@ mod tests {
         };
         let id = "id_header = \"Webhook-Id\"";
         assert!(covered(&rules("{id}.{body}", id), "webhook-id"));
-        assert!(!covered(&rules("{body}", id), "webhook-id"), "named, and not signed");
+        assert!(!covered(&rules("{body}", id), "webhook-id"), "configured, but not signed");
         assert!(covered(&rules("{timestamp}.{body}", "timestamp_header = \"X-Time\""), "x-time"));
         assert!(covered(&rules("{header:X-Type}.{body}", ""), "x-type"));
         assert!(!covered(&rules("{header:X-Type}.{body}", ""), "x-typ"));

@@ -16,21 +16,21 @@ fn compile(toml: &str) -> Result<Envelope, String> {
 }
 
 #[test]
-fn rules_that_cannot_be_meant_are_told_with_their_place() {
+fn invalid_rules_are_reported_with_their_place() {
     let with = |id: &str, more: &str| format!("id = {id}\ntype = \"/type\"\n{more}");
     for (toml, problem) in [
         (with("\"id\"", ""), "envelope.id: must be a JSON pointer such as \"/id\""),
         (with("\"\"", ""), "envelope.id: must be a JSON pointer"),
-        (with("{ header = \"x y\", unsigned = true }", ""), "envelope.id: is no name of an HTTP header"),
+        (with("{ header = \"x y\", unsigned = true }", ""), "envelope.id: is not a valid HTTP header name"),
         (
             with("{ header = \"Cookie\", unsigned = true }", ""),
-            "envelope.id: reads a header that holds credentials",
+            "envelope.id: reads a header with credentials",
         ),
         (
             with("{ header = \"X-Id\" }", ""),
             "envelope.id: reads the header x-id, which the signature does not",
         ),
-        (with("{ join = [\"/a\"] }", ""), "envelope.id: joins less than two parts"),
+        (with("{ join = [\"/a\"] }", ""), "envelope.id: joins fewer than two parts"),
         (with("{ join = [\"/a\", \"/b\"], separator = \"\" }", ""), "envelope.id: needs a separator"),
         (with("\"/id\"", "time = \"/time\""), "envelope: lacks `time_format`"),
         (with("\"/id\"", "data = \"data\""), "envelope.data: must be a JSON pointer"),
@@ -45,7 +45,7 @@ fn rules_that_cannot_be_meant_are_told_with_their_place() {
             with("\"/id\"", "keys = { a = { header = \"X-Doc\" } }"),
             "envelope.keys: reads the header x-doc, which the signature does not",
         ),
-        (with("\"/id\"", "aliases = { a = \"\" }"), "envelope.aliases: holds an empty event type"),
+        (with("\"/id\"", "aliases = { a = \"\" }"), "envelope.aliases: contains an empty event type"),
     ] {
         let found = compile(&toml).unwrap_err();
         assert!(found.contains(problem) && found.lines().count() == 2, "{toml}: {found}");
@@ -57,7 +57,7 @@ fn rules_that_cannot_be_meant_are_told_with_their_place() {
 }
 
 #[test]
-fn what_the_signature_does_not_cover_is_listed_and_the_key_holds_the_body() {
+fn unsigned_fields_are_listed_and_the_key_includes_the_body() {
     let header = "{ header = \"X-H\", unsigned = true }";
     for (id, event_type, time, unsigned, with_body) in [
         ("\"/id\"", "\"/type\"", "\"/time\"", None, false),
@@ -73,7 +73,7 @@ fn what_the_signature_does_not_cover_is_listed_and_the_key_holds_the_body() {
     }
 }
 
-fn with_event<T>(toml: &str, body: &str, look: impl FnOnce(&Event<'_>) -> T) -> Result<T, Reason> {
+fn with_event<T>(toml: &str, body: &str, inspect: impl FnOnce(&Event<'_>) -> T) -> Result<T, Reason> {
     let envelope = compile(toml).unwrap();
     let raw = json::check(body.as_bytes()).unwrap();
     let root = root(raw).unwrap();
@@ -85,7 +85,7 @@ fn with_event<T>(toml: &str, body: &str, look: impl FnOnce(&Event<'_>) -> T) -> 
     let mut event =
         Event::for_test(id, event_type, time, verified.delivery().received_at, root, None, raw.get());
     event.envelope = Some(&envelope);
-    Ok(look(&event))
+    Ok(inspect(&event))
 }
 
 fn open(toml: &str, body: &str) -> Result<(String, String, String), Reason> {
@@ -108,7 +108,7 @@ fn a_type_s_own_key_is_the_text_that_stands_there_and_that_of_others_is_the_id()
     let ok = |key: &str| Ok::<_, String>(key.to_owned());
     let err = |why: &str| Err::<String, _>(why.to_owned());
     assert_eq!(key("doc", r#""n":"README.md""#), ok("README.md"));
-    assert_eq!(key("old", r#""n":"\u00fc""#), ok("\u{fc}"), "an alias is routed, and keyed, as its target");
+    assert_eq!(key("old", r#""n":"\u00fc""#), ok("\u{fc}"), "an alias is routed and keyed like its target");
     assert_eq!(key("other", r#""n":"README.md""#), ok("e1"));
     for number in ["7", "-0", "1.50", "12345678901234567890", "1e400"] {
         assert_eq!(key("doc", &format!("\"n\":{number}")), ok(number));
@@ -117,16 +117,19 @@ fn a_type_s_own_key_is_the_text_that_stands_there_and_that_of_others_is_the_id()
         assert_eq!(key("doc", missing), err("id_missing: the key of its type"), "{missing}");
     }
     for (wrong, why) in [
-        (r#""n":true"#, "it is no text"),
-        (r#""n":["a"]"#, "it is no text"),
+        (r#""n":true"#, "it is not text"),
+        (r#""n":["a"]"#, "it is not text"),
         (r#""n":"""#, "it is empty"),
-        (r#""n":"a\nb""#, "it holds a control character"),
+        (r#""n":"a\nb""#, "it contains a control character"),
         (&format!("\"n\":\"{}\"", "x".repeat(MAX_ID + 1)), "it is longer than 1,024 bytes"),
         (&format!("\"n\":{}", "1".repeat(MAX_ID + 1)), "it is longer than 1,024 bytes"),
     ] {
         assert_eq!(key("doc", wrong), err(&format!("id_invalid: the key: {why}")));
     }
-    assert!(key("doc", r#""n":1,"n":2"#).unwrap_err().starts_with("duplicate_key"), "a guess which counts");
+    assert!(
+        key("doc", r#""n":1,"n":2"#).unwrap_err().starts_with("duplicate_key"),
+        "choosing one would be a guess"
+    );
 }
 
 #[test]
@@ -142,8 +145,8 @@ fn a_key_that_is_not_signed_is_told_in_the_records_of_its_type_alone() {
     assert_eq!(unsigned("\"/id\"", "other"), None);
     let toml = format!("id = {header}\ntype = \"/t\"\nkeys = {{ doc = {header} }}");
     let envelope = compile(&toml).unwrap();
-    assert_eq!(envelope.own_key("doc").unwrap().unsigned.as_deref(), Some("id,key"));
-    assert_eq!(envelope.headers().len(), 2, "a dead letter keeps it for a replay");
+    assert_eq!(envelope.type_key("doc").unwrap().unsigned.as_deref(), Some("id,key"));
+    assert_eq!(envelope.headers().len(), 2, "a dead letter stores it for a replay");
 }
 
 #[test]
@@ -155,7 +158,11 @@ fn types_have_a_default_and_aliases() {
     assert_eq!(found(r#"{"id":"1","type":"old"}"#).unwrap(), "old new");
     assert_eq!(found(r#"{"id":"1"}"#).unwrap(), "none x");
     assert_eq!(found(r#"{"id":"1","type":null}"#).unwrap(), "none x");
-    assert_eq!(found(r#"{"id":"1","type":7}"#), Err(Reason::TypeMissing), "no default for what is wrong");
+    assert_eq!(
+        found(r#"{"id":"1","type":7}"#),
+        Err(Reason::TypeMissing),
+        "the default does not replace a wrong value"
+    );
     assert_eq!(found(r#"{"id":"1","type":""}"#), Err(Reason::TypeMissing));
 }
 
@@ -164,7 +171,7 @@ fn no_two_joined_ids_look_alike() {
     let toml = "id = { join = [\"/a\", \"/b\"], separator = \"::\" }\ntype = \"/a\"";
     let id = |a: &str, b: &str| open(toml, &format!(r#"{{"a":"{a}","b":"{b}"}}"#)).map(|(id, ..)| id);
     assert_eq!(id("x", "y").unwrap(), "x::y");
-    assert_eq!(id("x", "y::z").unwrap(), "x::y::z", "the last part may hold it");
+    assert_eq!(id("x", "y::z").unwrap(), "x::y::z", "the last part may contain it");
     assert_eq!(id("x::y", "z"), Err(Reason::IdInvalid));
     assert_eq!(id("x:", "y"), Err(Reason::IdInvalid), "would be `x` and `:y`");
     assert_eq!(id("x", ":y").unwrap(), "x:::y");
@@ -172,5 +179,5 @@ fn no_two_joined_ids_look_alike() {
     let missing = open(toml, r#"{"a":"x"}"#).unwrap_err();
     assert_eq!(missing, Reason::IdMissing);
     let long = "y".repeat(MAX_ID - 2);
-    assert_eq!(id("x", &long), Err(Reason::IdInvalid), "the bound is for the whole");
+    assert_eq!(id("x", &long), Err(Reason::IdInvalid), "the limit applies to the joined id");
 }
