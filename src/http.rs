@@ -1,4 +1,4 @@
-//! HTTP: the port that providers call, and the operator's.
+//! HTTP: the port that providers call, and the operator's port.
 
 mod connection_counter;
 mod admin;
@@ -33,15 +33,15 @@ pub use serve::{ConnectionLimits, serve};
 pub use tls::{CurrentTls, PortSecurity, Tls, Token, admin_tls, dns_name, hooks_tls};
 pub use verification::Verification;
 
-/// How far a shutdown has come. Only ever moves down the list.
+/// The phase of a shutdown. Phases only advance in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
-    /// Taking deliveries.
+    /// Accepting deliveries.
     Serving,
-    /// Not ready any more, still taking deliveries, each answered with `Connection: close`.
+    /// Not ready, but still accepting deliveries; each answer has `Connection: close`.
     Draining,
-    /// New deliveries are answered 503.
+    /// New deliveries are answered with 503.
     Refusing,
-    /// Connections are being closed.
+    /// Connections are closed.
     Closing,
 }

@@ -23,38 +23,38 @@ use crate::observe::status::{self, InForce, Status};
 use crate::sources::Sources;
 use crate::spool::{self, Spool};
 
-/// Some thousand ids; a client with more asks again.
+/// Enough for thousands of ids; a client with more sends several requests.
 const MAX_REQUEST: usize = 64 * 1024;
 
-/// For such a request to come in.
+/// The time limit for receiving such a request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What the operator's port shows and acts on.
+/// The state that the operator's port shows and changes.
 #[derive(Clone)]
 pub struct Operator {
-    /// How the service does.
+    /// The health of the service.
     pub health: Arc<Health>,
-    /// The spool, if there is one.
+    /// The spool, if it is configured.
     pub spool: Option<Arc<Spool>>,
-    /// The sources of now; none where no deliveries are taken.
+    /// The current sources; empty if the service does not accept deliveries.
     pub sources: Arc<ArcSwap<Sources>>,
-    /// The deliveries between their complete body and their end.
+    /// The deliveries between their complete body and their outcome.
     pub in_flight: TaskTracker,
-    /// The configuration in force; `None` where no deliveries are taken.
+    /// The active configuration; `None` if the service does not accept deliveries.
     pub config: Option<Arc<status::Config>>,
-    /// Whether a token is asked for, and which.
+    /// The port's security: TLS and token.
     pub ports: CurrentTls,
-    /// Who may ask without one.
+    /// Which clients need no token.
     pub access: Arc<Access>,
     /// When the service started.
     pub started: Timestamp,
 }
 
-/// What the page may do: ask this port, and nobody else; stand in nobody's frame.
+/// The page's content security policy: it may send requests to this port only, and may not be framed.
 const PAGE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; \
                            connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// `/status` and `/metrics` for people: one file without a build step, which asks for both itself.
+/// `/status` and `/metrics` as a page: one file without a build step, which fetches both itself.
 pub(super) async fn page() -> Response {
     let headers = [
         (header::CONTENT_TYPE, "text/html; charset=utf-8"),
@@ -66,19 +66,19 @@ pub(super) async fn page() -> Response {
     (headers, include_str!("page.html")).into_response()
 }
 
-/// Never depends on Kafka: a restart would not bring it back.
+/// Never depends on Kafka: a restart would not make Kafka available again.
 pub(super) async fn livez() -> &'static str {
     "ok\n"
 }
 
-/// 200 while deliveries can be made durable, "degraded" included; else 503. Says why, by part.
+/// 200 while deliveries can be made durable, even if "degraded"; else 503. Names the reasons by component.
 pub(super) async fn readyz(State(operator): State<Operator>) -> Response {
     let readiness = operator.health.readiness();
     let status = if readiness.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     json(status, &readiness)
 }
 
-/// What the service knows of itself.
+/// The service's state as JSON.
 pub(super) async fn status(State(operator): State<Operator>) -> Response {
     let now = Timestamp::now();
     let sources = operator.sources.load();
@@ -114,7 +114,7 @@ pub(super) async fn metrics(State(operator): State<Operator>) -> Response {
         .into_response()
 }
 
-/// Which parked rows become live again: exactly one of the two.
+/// Selects the parked rows that become live again: exactly one of the two members.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RequeueRequest {
@@ -138,27 +138,27 @@ pub(super) fn refuse(status: StatusCode, error: &str) -> Response {
     json(status, &AdminErrorBody { error })
 }
 
-/// Makes parked rows live again: `{"ids":[1,2]}` or `{"all":true}`; answers `{"requeued":2}`.
+/// Requeues parked rows: `{"ids":[1,2]}` or `{"all":true}`; answers `{"requeued":2}`.
 pub(super) async fn requeue(State(operator): State<Operator>, request: Request) -> Response {
     let Some(spool) = operator.spool else {
         return refuse(StatusCode::NOT_FOUND, "this service has no spool: [spool] dir is not set");
     };
     let (head, body) = request.into_parts();
-    let wish = match wish(&head.headers, body).await {
-        Ok(wish) => wish,
+    let requeue = match requeue_request(&head.headers, body).await {
+        Ok(requeue) => requeue,
         Err(refusal) => return refusal,
     };
-    let ids = wish.ids.as_deref();
+    let ids = requeue.ids.as_deref();
     match spool.requeue(ids).await {
         Ok(requeued) => {
-            tracing::info!(requeued, "parked rows are live again: the operator's wish");
+            tracing::info!(requeued, "parked rows are live again, as requested by the operator");
             json(StatusCode::OK, &RequeueResponse { requeued })
         }
         Err(error) => refuse(StatusCode::SERVICE_UNAVAILABLE, &error.to_string()),
     }
 }
 
-async fn wish(headers: &HeaderMap, body: Body) -> Result<RequeueRequest, Response> {
+async fn requeue_request(headers: &HeaderMap, body: Body) -> Result<RequeueRequest, Response> {
     const FORM: &str = r#"expected {"ids":[1,2]} or {"all":true}"#;
     let media = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if !media.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json") {
@@ -171,18 +171,18 @@ async fn wish(headers: &HeaderMap, body: Body) -> Result<RequeueRequest, Respons
         reserve: Duration::ZERO,
     };
     let until = Instant::now() + limits.body_timeout;
-    // The few connections of this port bound the sum.
+    // The port's limit of connections bounds the sum.
     let (bodies, anybody) = (BodyBudget::default(), Ipv4Addr::UNSPECIFIED.into());
     let read = body::read(headers, body, &limits, until, &bodies, anybody);
     let (bytes, _charge) = read.await.map_err(|not_read| {
         let info = not_read.fault.reason.info();
         let mut refusal = refuse(info.status, info.label);
-        // The rest of the body may still be on its way.
+        // The rest of the body may still arrive.
         refusal.headers_mut().insert(header::CONNECTION, http::HeaderValue::from_static("close"));
         refusal
     })?;
     match serde_json::from_slice(&bytes) {
-        Ok(JsonObject::<RequeueRequest>(wish)) if wish.all != wish.ids.is_some() => Ok(wish),
+        Ok(JsonObject::<RequeueRequest>(requeue)) if requeue.all != requeue.ids.is_some() => Ok(requeue),
         _ => Err(refuse(StatusCode::BAD_REQUEST, FORM)),
     }
 }

@@ -1,9 +1,9 @@
-//! Reading a body within bounds of size and time.
+//! Reads a body within limits of size and time.
 //!
-//! All bodies share `max_body_bytes`. Until its signature has verified, a body that is large or has to be waited for
-//! also counts against the share of its client's address; from then on against its source's ([`Source::place`]).
+//! All bodies share `max_body_bytes`. Until its signature is verified, a body that is large or does not arrive at once
+//! also counts against the share of its client's address; after that, against its source's ([`Source::try_acquire`]).
 //!
-//! [`Source::place`]: crate::sources::Source::place
+//! [`Source::try_acquire`]: crate::sources::Source::try_acquire
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -22,27 +22,27 @@ use crate::observe::metrics::{self, Limited};
 use crate::outcome::{Fault, Reason};
 use crate::quota::{Usage, UsageGuard};
 
-/// What is set aside for a body before its bytes are there, whatever length it declares. A body up to this that is there
-/// at once costs no look at its address: it is verified or refused before anybody else has a turn.
+/// The first reservation for a body, whatever length it declares. A body up to this size that arrives at once is not
+/// counted by address: it is verified or refused before another task runs.
 const TRUSTED: usize = 16 * 1024;
 
-/// Of the bytes that are free, an address may have one part in so many: the more addresses hold all they can, the less
-/// each of them has, and one that comes new always finds some.
+/// An address may use this fraction of the free bytes: the more addresses use their maximum, the less each of them
+/// gets, and a new address always gets some.
 const SHARE: usize = 8;
 
-/// The length that a body declares; `None` where it says nothing that can be read.
+/// The declared length of a body; `None` if it is missing or unreadable.
 pub(super) fn declared(headers: &HeaderMap) -> Option<u64> {
     headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok())
 }
 
-/// Bytes of all bodies.
+/// The bytes in use by all bodies.
 #[derive(Debug, Default)]
 pub struct BodyBudget {
     all: Arc<Usage>,
     pub(super) strangers: Arc<Strangers>,
 }
 
-/// What a body counts for among all bodies, until dropped.
+/// The bytes in use by one body, until dropped.
 pub(super) struct Charge {
     all: UsageGuard,
     bytes: usize,
@@ -51,24 +51,24 @@ pub(super) struct Charge {
 
 impl Charge {
     fn new(bodies: &BodyBudget, limits: &Limits) -> Result<Self, Fault> {
-        let all = bodies.all.take(0, limits.max_body_bytes).ok_or_else(past_all)?;
+        let all = bodies.all.take(0, limits.max_body_bytes).ok_or_else(all_exceeded)?;
         Ok(Self { all, bytes: 0, stranger: None })
     }
 
     fn grow(&mut self, more: usize, bodies: &BodyBudget, limits: &Limits) -> Result<(), Fault> {
         if let Some((held, _)) = &mut self.stranger
-            && !held.grow(more, limits.of_address(bodies.all.used()))
+            && !held.grow(more, limits.address_limit(bodies.all.used()))
         {
-            return Err(past_share());
+            return Err(share_exceeded());
         }
         if !self.all.grow(more, limits.max_body_bytes) {
-            return Err(past_all());
+            return Err(all_exceeded());
         }
         self.bytes += more;
         Ok(())
     }
 
-    /// From now on it counts against its client's share, too.
+    /// From now on the body also counts against its client's share.
     pub(super) fn count(
         &mut self,
         address: IpAddr,
@@ -77,48 +77,48 @@ impl Charge {
     ) -> Result<&Stranger, Fault> {
         if self.stranger.is_none() {
             let stranger = bodies.strangers.share(address);
-            let held = stranger.bytes.take(self.bytes, limits.of_address(bodies.all.used()));
-            self.stranger = Some((held.ok_or_else(past_share)?, stranger));
+            let held = stranger.bytes.take(self.bytes, limits.address_limit(bodies.all.used()));
+            self.stranger = Some((held.ok_or_else(share_exceeded)?, stranger));
         }
-        self.stranger.as_ref().map(|(_, stranger)| stranger).ok_or_else(past_share)
+        self.stranger.as_ref().map(|(_, stranger)| stranger).ok_or_else(share_exceeded)
     }
 
-    /// Its signature has verified: it is nobody's that can be anybody any more.
+    /// Called when the signature is verified: the body does not count against an unknown client any more.
     pub(super) fn verified(&mut self) {
         self.stranger = None;
     }
 }
 
 impl Limits {
-    /// What one address may have in hand while `used` bytes are in use; one body always.
-    fn of_address(&self, used: usize) -> usize {
+    /// The limit of one address while `used` bytes are in use; never less than one body.
+    fn address_limit(&self, used: usize) -> usize {
         self.max_body.max(self.max_body_bytes.saturating_sub(used) / SHARE)
     }
 }
 
-fn past_all() -> Fault {
+fn all_exceeded() -> Fault {
     metrics::limited(Limited::AllBytes);
     Fault::new(Reason::Overloaded, "max_body_bytes of all bodies")
 }
 
-fn past_share() -> Fault {
+fn share_exceeded() -> Fault {
     metrics::limited(Limited::AddressBytes);
     Fault::new(Reason::AddressLimited, "its share of max_body_bytes")
 }
 
-/// A body that was not taken.
+/// A body that was not accepted.
 pub(super) struct NotRead {
     pub(super) fault: Fault,
-    /// What was read of it.
+    /// The number of bytes received.
     pub(super) bytes: usize,
 }
 
-/// The complete body, charged chunk by chunk as it arrives: a declared length costs nothing. One that comes in a
-/// single piece is not copied.
+/// Reads the complete body. It is charged chunk by chunk as it arrives, so that a declared length alone costs nothing.
+/// A body in a single chunk is not copied.
 ///
 /// # Errors
-/// `body_too_large`, where it says so itself or by count; `body_too_slow`; `body_incomplete`;
-/// `overloaded` past `max_body_bytes`; `address_limited` past the share of an address.
+/// `body_too_large`, by its declared or its actual length; `body_too_slow`; `body_incomplete`;
+/// `overloaded` above `max_body_bytes`; `address_limited` above the share of an address.
 pub(super) async fn read(
     headers: &HeaderMap,
     body: Body,
@@ -151,7 +151,7 @@ async fn chunks(
     let mut first = Bytes::new();
     let mut all = BytesMut::new();
     loop {
-        // Mostly it is there; a timer that need not wait costs something, too.
+        // The frame is usually there already, and a timer has a cost even if it is not needed.
         let frame = match body.frame().now_or_never() {
             Some(frame) => Ok(frame),
             None => {
@@ -161,7 +161,10 @@ async fn chunks(
         };
         let frame = match frame {
             Err(_) => {
-                return Err(Fault::new(Reason::BodyTooSlow, format!("{} bytes came in time", charge.bytes)));
+                return Err(Fault::new(
+                    Reason::BodyTooSlow,
+                    format!("{} bytes arrived in time", charge.bytes),
+                ));
             }
             Ok(None) => break,
             Ok(Some(Err(_))) => return Err(Reason::BodyIncomplete.into()),
@@ -195,7 +198,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn b5_an_address_has_its_share_of_what_is_free_and_one_that_comes_new_finds_some() {
+    fn b5_an_address_gets_its_share_of_the_free_bytes_and_a_new_one_gets_some() {
         const MIB: usize = 1 << 20;
         let limits = Limits {
             max_body: MIB,
@@ -221,10 +224,10 @@ mod tests {
         assert!((28..=32).contains(&all[0].len()), "an eighth: {} MiB", all[0].len());
         for address in 1..32 {
             all.push(fill(address));
-            assert!(!all[address].is_empty(), "number {address} found none");
+            assert!(!all[address].is_empty(), "address {address} got none");
         }
-        assert!(bodies.all.used() < 256 * MIB, "and some is left");
-        // What has verified is not held against its address any more.
+        assert!(bodies.all.used() < 256 * MIB, "some bytes are free");
+        // Verified bodies do not count against their address any more.
         all[0].iter_mut().for_each(Charge::verified);
         assert!(!fill(0).is_empty());
         drop(all);

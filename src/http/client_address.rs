@@ -1,4 +1,4 @@
-//! Who calls: the address of the client, by the rule in docs/security.md.
+//! The client's address, by the rules in docs/security.md.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Instant;
@@ -9,31 +9,32 @@ use http::{HeaderMap, HeaderName};
 use super::failed_auth::{FailedAuthBudget, FailedAuthLimiter, UsedUp};
 use crate::config::{Http, Networks};
 
-/// The address at the other end of a request's connection, among its extensions.
+/// The remote address of a request's connection, stored in the request's extensions.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Peer(pub(super) IpAddr);
 
-/// Who called.
+/// The addresses of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClientAddress {
-    /// `None` where a trusted proxy told it in a way that cannot be read.
+    /// `None` if a trusted proxy sent it in an unreadable form.
     pub address: Option<IpAddr>,
-    /// The other end of the connection.
+    /// The remote address of the connection.
     pub peer: IpAddr,
 }
 
 impl ClientAddress {
-    /// The peer; of a trusted proxy, the first address from the right in its header that is not a trusted proxy's, or
-    /// the last that there is. Each proxy writes down whom it was called by behind what that one told, so what a
-    /// stranger writes stands left of the stranger's own address and is not read. The lines of the header are one list.
+    /// The peer's address. If it is a trusted proxy, the address is the rightmost entry in the proxy's header that is
+    /// not a trusted proxy, or else the leftmost entry. Each proxy appends the address of its own client to the header,
+    /// so entries forged by a client are left of that client's own address and are not read. Repeated headers form one
+    /// list.
     pub fn of(peer: IpAddr, trusted: &Networks, headers: &HeaderMap, header: &HeaderName) -> Self {
         let peer = peer.to_canonical();
         let mut address = peer;
-        // Bytes: what a stranger wrote before the last comma need not be text.
+        // Bytes: what a client wrote before the last comma need not be text.
         let lines = headers.get_all(header).iter().rev();
-        let mut told = lines.flat_map(|line| line.as_bytes().rsplit(|byte| *byte == b','));
+        let mut entries = lines.flat_map(|line| line.as_bytes().rsplit(|byte| *byte == b','));
         while trusted.contains(address) {
-            let Some(entry) = told.next() else { break };
+            let Some(entry) = entries.next() else { break };
             match read(entry) {
                 Some(read) => address = read,
                 None => return Self { address: None, peer },
@@ -42,13 +43,13 @@ impl ClientAddress {
         Self { address: Some(address), peer }
     }
 
-    /// What limits count it under: what is not known, under its proxy.
+    /// The address that limits count: if the client's is unknown, the proxy's.
     pub fn counted(&self) -> IpAddr {
         self.address.unwrap_or(self.peer)
     }
 }
 
-/// What callers are told apart by, and what they may do as such.
+/// Identifies clients and limits what they may cost.
 #[derive(Debug)]
 pub struct ClientResolver {
     trusted: Networks,
@@ -57,7 +58,7 @@ pub struct ClientResolver {
 }
 
 impl ClientResolver {
-    /// As `[http]` says.
+    /// Creates a resolver from the settings in `[http]`.
     pub fn new(rules: &Http) -> Self {
         Self {
             trusted: rules.trusted_proxies.clone(),
@@ -69,38 +70,38 @@ impl ClientResolver {
         }
     }
 
-    /// The header that proxies tell addresses in.
+    /// The header in which proxies send addresses.
     pub(super) fn header(&self) -> &HeaderName {
         &self.header
     }
 
-    /// Whose request it is.
+    /// The client of a request.
     pub(super) fn client(&self, request: &Request) -> ClientAddress {
-        // `serve` puts it there. Without it nobody is known, and all are counted as one.
+        // `serve` sets it. Without it the client is unknown, and all clients count as one.
         let Some(Peer(peer)) = request.extensions().get() else {
             return ClientAddress { address: None, peer: Ipv4Addr::UNSPECIFIED.into() };
         };
         ClientAddress::of(*peer, &self.trusted, request.headers(), &self.header)
     }
 
-    /// Which budgets its address has used up.
+    /// The budgets that the client's address has used up.
     pub(super) fn used_up(&self, client: &ClientAddress) -> UsedUp {
         self.unverified.used_up(client.counted(), Instant::now())
     }
 
-    /// Counts what did not verify against its address.
+    /// Charges a delivery without a valid signature to the client's address.
     pub(super) fn charge(&self, client: &ClientAddress, budget: FailedAuthBudget, amount: u64) {
         self.unverified.add(client.counted(), budget, amount, Instant::now());
     }
 }
 
-/// `192.0.2.1`, `2001:db8::1` or `[2001:db8::1]`; a port behind it is passed over, but not behind an IPv6 address
-/// without brackets, where nobody could tell it from the address.
+/// Parses `192.0.2.1`, `2001:db8::1` or `[2001:db8::1]`, with an optional port, but without one after an IPv6 address
+/// without brackets, where it would be ambiguous.
 fn read(entry: &[u8]) -> Option<IpAddr> {
     let text = std::str::from_utf8(entry).ok()?.trim_matches([' ', '\t']);
     let bare = || text.parse().ok();
     let bracketed = || text.strip_prefix('[')?.strip_suffix(']')?.parse().map(|v6: Ipv6Addr| v6.into()).ok();
-    // A zone is no part of an address; the standard library reads one only where a port is behind it.
+    // A zone is not part of an address; the standard library accepts one only with a port.
     let with_port =
         || text.parse().map(|socket: SocketAddr| socket.ip()).ok().filter(|_| !text.contains('%'));
     bare().or_else(bracketed).or_else(with_port).map(|address: IpAddr| address.to_canonical())

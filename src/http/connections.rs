@@ -1,9 +1,10 @@
-//! The connections of a port: a bounded table of what each is doing, and who has to go when it is full.
+//! The connections of a port: a bounded table of their states, and the choice of what to close when it is full.
 //!
-//! A connection waits for a head (a TLS handshake counts as that), receives a body, or has a delivery in flight, from the
-//! complete body to the answer. One with a delivery in flight is never closed for another's sake: that delivery may
-//! become durable, and its sender would not be told. Of the others go first those on which nothing has verified yet, of
-//! these the ones of the address that has most, of these the one that has waited longest.
+//! A connection waits for a head (including a TLS handshake), receives a body, or has a delivery in flight, from the
+//! complete body to the answer. A connection with a delivery in flight is never evicted: the delivery may become
+//! durable, and its sender would not get the answer. Among the others, connections without a verified delivery are
+//! closed first; of these, the ones of the address with the most connections; of these, the one that has waited
+//! longest.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -20,26 +21,26 @@ use super::connection_counter::{ConnectionCounter, Counted};
 use super::serve::ConnectionLimits;
 use crate::observe::metrics::{self, Closed};
 
-/// Of the unverified, one look at the table finds so many at most: a look costs about a millisecond where there are
-/// 10,000, and a crowd comes faster than that.
-const AT_ONCE: usize = 64;
+/// The limit of unverified connections closed by one scan of the table: a scan costs about a millisecond with 10,000
+/// connections, and new ones arrive faster than that.
+const MAX_EVICTED: usize = 64;
 
-/// Until the next look, where all that could go went and there is still no place: a delivery has to end.
-const AGAIN: Duration = Duration::from_millis(20);
+/// The interval between scans if no connection could be closed: a delivery has to end first.
+const RESCAN_AFTER: Duration = Duration::from_millis(20);
 
-/// Who is alone at an address has so long to begin: else those who come in crowds would leave nobody the time.
+/// The only connection of an address gets this time to send: otherwise many new ones would evict it at once.
 const GRACE: Duration = Duration::from_millis(50);
 
-/// For so long after somebody had to go, the port counts as full: a state that a probe can see.
+/// How long the port is reported as full after an eviction, so that a probe can see it.
 const FULL_FOR: Duration = Duration::from_secs(10);
 
-/// How long a connection may serve: past either, its next answer is the last. Each connection has its own bounds, up to a
-/// quarter below these, so that those that were opened together do not end together.
+/// The limits of a connection: when it reaches either, its next answer is its last. Each connection gets its own
+/// limits, up to a quarter lower than these, so that connections opened together do not end together.
 #[derive(Clone, Copy, Debug)]
 pub struct Lifetime {
-    /// Since it was accepted.
+    /// The time since it was accepted.
     pub age: Duration,
-    /// Answers.
+    /// The number of answers.
     pub requests: u32,
 }
 
@@ -58,9 +59,9 @@ pub struct Connections {
     places: Arc<Semaphore>,
     addresses: Arc<ConnectionCounter>,
     open: Mutex<ConnectionTable>,
-    /// What times are counted from.
+    /// The origin of all times.
     start: Instant,
-    /// When somebody had to go, or nobody could; 0 for never.
+    /// When the port was last full; 0 for never.
     full_at: AtomicU64,
 }
 
@@ -70,22 +71,22 @@ struct ConnectionTable {
     connections: HashMap<u64, Arc<ConnectionEntry>>,
 }
 
-/// What a port's connections do at the moment.
+/// The load of a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Load {
-    /// All of them.
+    /// All open connections.
     pub open: usize,
-    /// Those between two requests, or before the first.
+    /// Connections between two requests, or before the first.
     pub idle: usize,
-    /// Whether there is, or was within seconds, no place for a new one.
+    /// Whether the table is full, or was within the last seconds.
     pub full: bool,
 }
 
-/// One connection, as the table has it.
+/// A connection's entry in the table.
 #[derive(Debug)]
 pub(super) struct ConnectionEntry {
-    /// [`Doing`] in the lowest two bits; above them since when, in milliseconds. In one, so that it is closed as what it
-    /// was seen to be, or not at all.
+    /// [`Doing`] in the two lowest bits, and above them the time since when, in milliseconds. Both are in one word, so
+    /// that an eviction applies only to the state that was observed.
     doing: AtomicU64,
     verified: AtomicBool,
     requests: AtomicU32,
@@ -93,9 +94,9 @@ pub(super) struct ConnectionEntry {
     ends: Duration,
     start: Instant,
     address: Counted,
-    /// Whether its address is a trusted proxy's, and so many clients'.
+    /// Whether the address is a trusted proxy, which serves many clients.
     is_proxy: bool,
-    /// In which of its requests something is wrong that hyper does not see, from 1; 0 for none.
+    /// The number of the request, from 1, with an error that hyper does not detect; 0 for none.
     malformed: AtomicU32,
     pub(super) evicted: Notify,
 }
@@ -124,17 +125,17 @@ impl Doing {
     }
 }
 
-/// A place among a port's connections, until dropped.
+/// A slot among a port's connections, until dropped.
 #[derive(Debug)]
 pub(super) struct ConnectionSlot {
-    of: Arc<Connections>,
+    table: Arc<Connections>,
     key: u64,
     pub(super) connection: Arc<ConnectionEntry>,
     _permit: OwnedSemaphorePermit,
 }
 
 impl Connections {
-    /// None yet. `port` is the metrics' label.
+    /// Creates an empty table. `port` is the label in metrics.
     pub fn new(port: &'static str, limits: ConnectionLimits, lifetime: Lifetime) -> Arc<Self> {
         Arc::new(Self {
             places: Arc::new(Semaphore::new(limits.max_connections)),
@@ -148,29 +149,29 @@ impl Connections {
         })
     }
 
-    /// How many there are, and what they do.
+    /// The current load.
     pub fn load(&self) -> Load {
         let table = self.table();
         let open = table.connections.len();
         let idle = table.connections.values().filter(|connection| connection.is_idle()).count();
         drop(table);
         let full_at = self.full_at.load(Ordering::Relaxed);
-        let lately = full_at > 0 && self.now() < Duration::from_millis(full_at) + FULL_FOR;
-        Load { open, idle, full: lately || open >= self.limits.max_connections }
+        let recently = full_at > 0 && self.now() < Duration::from_millis(full_at) + FULL_FOR;
+        Load { open, idle, full: recently || open >= self.limits.max_connections }
     }
 
-    /// The bound.
+    /// The limit of connections.
     pub fn most(&self) -> usize {
         self.limits.max_connections
     }
 
-    /// Whose port it is.
+    /// The name of the port.
     pub fn port(&self) -> &'static str {
         self.port
     }
 
-    /// A place for a new connection of `address`, somebody else's where there is none left; waits where all have a
-    /// delivery in flight. `None` where the address has its bound.
+    /// Reserves a slot for a new connection of `address`, evicting another connection if the table is full; waits while
+    /// all have a delivery in flight. `None` if the address has reached its limit.
     pub(super) async fn place(self: &Arc<Self>, address: IpAddr) -> Option<ConnectionSlot> {
         let counted = self.addresses.count(address, self.limits.most_of(address))?;
         loop {
@@ -179,16 +180,16 @@ impl Connections {
             }
             self.full_at.store((self.now().as_millis() as u64).max(1), Ordering::Relaxed);
             self.evict();
-            if let Ok(Ok(permit)) = timeout(AGAIN, self.places.clone().acquire_owned()).await {
+            if let Ok(Ok(permit)) = timeout(RESCAN_AFTER, self.places.clone().acquire_owned()).await {
                 return Some(self.enter(counted, address, permit));
             }
         }
     }
 
-    fn enter(self: &Arc<Self>, address: Counted, of: IpAddr, permit: OwnedSemaphorePermit) -> ConnectionSlot {
+    fn enter(self: &Arc<Self>, address: Counted, ip: IpAddr, permit: OwnedSemaphorePermit) -> ConnectionSlot {
         let now = self.now();
-        // A share of the last quarter that nobody can tell: the hasher's keys are random.
-        let share = f64::from(RandomState::new().hash_one(of) as u16) / f64::from(u16::MAX);
+        // A random share of the last quarter that clients cannot predict: the hasher's keys are random.
+        let share = f64::from(RandomState::new().hash_one(ip) as u16) / f64::from(u16::MAX);
         let part = 1.0 - share / 4.0;
         let connection = Arc::new(ConnectionEntry {
             doing: AtomicU64::new(Doing::Waiting.since(now)),
@@ -198,7 +199,7 @@ impl Connections {
             ends: now + self.lifetime.age.mul_f64(part),
             start: self.start,
             address,
-            is_proxy: self.limits.trusted_proxies.contains(of),
+            is_proxy: self.limits.trusted_proxies.contains(ip),
             malformed: AtomicU32::new(0),
             evicted: Notify::new(),
         });
@@ -207,35 +208,35 @@ impl Connections {
         table.next += 1;
         table.connections.insert(key, connection.clone());
         drop(table);
-        ConnectionSlot { of: self.clone(), key, connection, _permit: permit }
+        ConnectionSlot { table: self.clone(), key, connection, _permit: permit }
     }
 
-    /// Closes those that come first by the rule above: some of the unverified, else one of the others.
+    /// Closes connections by the order described above: several unverified ones, else one of the others.
     pub(super) fn evict(&self) {
         let (table, now) = (self.table(), self.now());
         let waiting =
             table.connections.values().filter_map(|connection| Some((connection.rank(now)?, connection)));
         let mut waiting: Vec<_> = waiting.collect();
-        let some = (self.limits.max_connections / AT_ONCE).clamp(1, AT_ONCE);
-        if waiting.len() > some {
-            waiting.select_nth_unstable_by_key(some - 1, |(rank, _)| *rank);
-            waiting.truncate(some);
+        let limit = (self.limits.max_connections / MAX_EVICTED).clamp(1, MAX_EVICTED);
+        if waiting.len() > limit {
+            waiting.select_nth_unstable_by_key(limit - 1, |(rank, _)| *rank);
+            waiting.truncate(limit);
         }
         waiting.sort_unstable_by_key(|(rank, _)| *rank);
-        let (mut gone, mut verified_gone) = (0, 0);
+        let (mut evicted, mut verified_evicted) = (0, 0);
         for (rank, connection) in waiting {
-            let first = gone + verified_gone == 0;
+            let first = evicted + verified_evicted == 0;
             if (rank.verified && !first) || !connection.evict(rank.doing) {
                 continue;
             }
-            *if rank.verified { &mut verified_gone } else { &mut gone } += 1;
+            *if rank.verified { &mut verified_evicted } else { &mut evicted } += 1;
         }
         drop(table);
-        metrics::connections_closed(self.port, Closed::Unverified, gone);
-        metrics::connections_closed(self.port, Closed::Idle, verified_gone);
+        metrics::connections_closed(self.port, Closed::Unverified, evicted);
+        metrics::connections_closed(self.port, Closed::Idle, verified_evicted);
     }
 
-    /// Held for as long as a look takes, never across an await.
+    /// The lock is held for at most one scan, never across an await.
     fn table(&self) -> MutexGuard<'_, ConnectionTable> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -246,87 +247,88 @@ impl Connections {
 }
 
 impl From<ConnectionLimits> for Arc<Connections> {
-    /// For a port that has no metrics.
+    /// For a port without metrics.
     fn from(limits: ConnectionLimits) -> Self {
         Connections::new("", limits, Lifetime::default())
     }
 }
 
-/// The smallest has to go first.
+/// The order of eviction: the smallest is closed first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Rank {
     verified: bool,
-    of_its_address: Reverse<usize>,
+    address_connections: Reverse<usize>,
     since: u64,
     doing: u64,
 }
 
 impl ConnectionEntry {
-    /// `None` for one that must not go, or goes already.
+    /// `None` for a connection that must not be evicted, or already is.
     fn rank(&self, now: Duration) -> Option<Rank> {
         let doing = self.doing.load(Ordering::Relaxed);
         let verified = self.verified.load(Ordering::Relaxed);
-        let may_go = match Doing::of(doing) {
+        let is_evictable = match Doing::of(doing) {
             Doing::Waiting => true,
-            // Its sender has shown to have a secret, and the bound of a body's time is short.
+            // Its sender has proven to have a secret, and the time limit of a body is short.
             Doing::Receiving => !verified,
             Doing::InFlight | Doing::Evicted => false,
         };
-        let of_its_address = Reverse(if self.is_proxy { 1 } else { self.address.open() });
-        let began = Duration::from_millis(doing >> 2);
-        let may_go = may_go && (of_its_address.0 > 1 || now >= began + GRACE);
-        may_go.then_some(Rank { verified, of_its_address, since: doing >> 2, doing })
+        let address_connections = Reverse(if self.is_proxy { 1 } else { self.address.open() });
+        let since = Duration::from_millis(doing >> 2);
+        let is_evictable = is_evictable && (address_connections.0 > 1 || now >= since + GRACE);
+        is_evictable.then_some(Rank { verified, address_connections, since: doing >> 2, doing })
     }
 
     fn is_idle(&self) -> bool {
         Doing::of(self.doing.load(Ordering::Relaxed)) == Doing::Waiting
     }
 
-    /// False where it has done something since it was seen.
-    fn evict(&self, seen: u64) -> bool {
+    /// Evicts the connection. Returns false if its state has changed since it was observed.
+    fn evict(&self, observed: u64) -> bool {
         let evicted = Doing::Evicted.since(self.start.elapsed());
-        let gone = self.doing.compare_exchange(seen, evicted, Ordering::Relaxed, Ordering::Relaxed).is_ok();
-        if gone {
+        let changed =
+            self.doing.compare_exchange(observed, evicted, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        if changed {
             self.evicted.notify_one();
         }
-        gone
+        changed
     }
 
-    /// From now on it does something else; false where it has to go.
-    fn turn(&self, to: Doing) -> bool {
+    /// Changes the state. Returns false if the connection was evicted.
+    fn change_state(&self, to: Doing) -> bool {
         let next = to.since(self.start.elapsed());
-        let turn = |doing| (Doing::of(doing) != Doing::Evicted).then_some(next);
-        // It guards no other memory.
-        self.doing.fetch_update(Ordering::Relaxed, Ordering::Relaxed, turn).is_ok()
+        let change_state = |doing| (Doing::of(doing) != Doing::Evicted).then_some(next);
+        // The value guards no other memory.
+        self.doing.fetch_update(Ordering::Relaxed, Ordering::Relaxed, change_state).is_ok()
     }
 
-    /// A head is complete; false where the connection has to go.
+    /// Records that a head is complete. Returns false if the connection was evicted.
     pub(super) fn head_complete(&self) -> bool {
         self.requests.fetch_add(1, Ordering::Relaxed);
-        self.turn(Doing::Receiving)
+        self.change_state(Doing::Receiving)
     }
 
-    /// Its `request`-th request is not to be read on.
+    /// Records that the connection's `request`-th request is malformed.
     pub(super) fn malformed(&self, request: u32) {
         self.malformed.store(request, Ordering::Relaxed);
     }
 
-    /// Whether that is so of the request that is being read.
+    /// Whether the current request is malformed.
     pub(super) fn is_malformed(&self) -> bool {
         self.malformed.load(Ordering::Relaxed) == self.requests.load(Ordering::Relaxed)
     }
 
-    /// The body is complete, too; false where the connection has to go.
+    /// Records that the body is complete. Returns false if the connection was evicted.
     pub(super) fn body_complete(&self) -> bool {
-        self.turn(Doing::InFlight)
+        self.change_state(Doing::InFlight)
     }
 
-    /// An answer goes out; `Some` where it is the last, and why.
+    /// Records an answer. Returns the reason if it is the connection's last.
     pub(super) fn answered(&self, verified: bool) -> Option<Closed> {
         if verified {
             self.verified.store(true, Ordering::Relaxed);
         }
-        self.turn(Doing::Waiting);
+        self.change_state(Doing::Waiting);
         if self.requests.load(Ordering::Relaxed) >= self.last_request {
             return Some(Closed::Requests);
         }
@@ -336,7 +338,7 @@ impl ConnectionEntry {
 
 impl Drop for ConnectionSlot {
     fn drop(&mut self) {
-        self.of.table().connections.remove(&self.key);
+        self.table.table().connections.remove(&self.key);
     }
 }
 
@@ -358,15 +360,15 @@ mod tests {
         Connections::new("test", limits, Lifetime::default())
     }
 
-    async fn place(of: &Arc<Connections>, address: &str) -> ConnectionSlot {
-        of.place(address.parse().unwrap()).await.unwrap()
+    async fn place(table: &Arc<Connections>, address: &str) -> ConnectionSlot {
+        table.place(address.parse().unwrap()).await.unwrap()
     }
 
-    fn has_to_go(place: &ConnectionSlot) -> bool {
+    fn is_evicted(place: &ConnectionSlot) -> bool {
         Doing::of(place.connection.doing.load(Ordering::Relaxed)) == Doing::Evicted
     }
 
-    /// Since is in milliseconds.
+    /// The time is in milliseconds.
     fn waits_since(place: &ConnectionSlot, milliseconds: u64) {
         place.connection.doing.store(milliseconds << 2, Ordering::Relaxed);
     }
@@ -386,37 +388,37 @@ mod tests {
             assert!(place.connection.body_complete());
         }
         assert_eq!(verified.connection.answered(true), None);
-        // Past the time that each has to begin.
+        // Wait until the grace period of each connection is over.
         tokio::time::sleep(2 * GRACE).await;
         waits_since(&verified, 0);
         waits_since(&unverified, 5);
         waits_since(&fresh, 6);
-        // Longest of all, and alone at its address.
+        // The longest of all, and alone at its address.
         waits_since(&other, 1);
-        let mut gone = Vec::new();
+        let mut closed = Vec::new();
         for expected in [unverified, other, fresh] {
             full.evict();
-            assert!(has_to_go(&expected), "after {gone:?}");
-            assert!(!expected.connection.head_complete(), "it takes no request any more");
-            gone.push(expected.key);
+            assert!(is_evicted(&expected), "after {closed:?}");
+            assert!(!expected.connection.head_complete(), "it accepts no more requests");
+            closed.push(expected.key);
             drop(expected);
         }
         full.evict();
-        assert!(has_to_go(&verified) && !has_to_go(&in_flight));
+        assert!(is_evicted(&verified) && !is_evicted(&in_flight));
         verified = place(&full, "192.0.2.4").await;
         full.evict();
-        assert!(!has_to_go(&verified), "it has only come");
+        assert!(!is_evicted(&verified), "it is within its grace period");
         waits_since(&verified, 0);
         full.evict();
         full.evict();
-        assert!(has_to_go(&verified) && !has_to_go(&in_flight), "whoever else goes");
+        assert!(is_evicted(&verified) && !is_evicted(&in_flight), "a delivery in flight is never evicted");
         assert_eq!(full.load(), Load { open: 2, idle: 0, full: false });
         drop((verified, in_flight));
         assert!(full.table().connections.is_empty());
     }
 
     #[tokio::test]
-    async fn b2_who_has_done_something_since_it_was_seen_stays() {
+    async fn b2_a_connection_whose_state_has_changed_is_not_evicted() {
         let full = table(1);
         let only = place(&full, "192.0.2.1").await;
         let seen = only.connection.rank(LATER).unwrap();
@@ -429,7 +431,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn b2_a_connections_answers_and_age_are_bounded_by_bounds_of_its_own() {
+    async fn b2_each_connection_has_its_own_limits_of_answers_and_age() {
         let limits = table(100).limits.clone();
         let bounded = Connections::new("test", limits, Lifetime { requests: 1000, ..Lifetime::default() });
         let mut bounds = Vec::new();

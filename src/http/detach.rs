@@ -1,4 +1,4 @@
-//! Work that is ours to finish, whoever waits for it.
+//! Work that must finish, even if nothing waits for it any more.
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
@@ -8,8 +8,8 @@ use std::task::{Context, Poll};
 use futures_util::FutureExt as _;
 use tokio::runtime::Handle;
 
-/// A future that is polled by whoever awaits it, and goes on in a task of its own when it is dropped before its end.
-/// A task from the start would cost each delivery two more wake-ups, mostly of another thread.
+/// A future that is polled by its awaiter, and continues in its own task if it is dropped before its end. A task from
+/// the start would cost each delivery two more wake-ups, usually of another thread.
 pub(super) struct DetachOnDrop<F>(Option<Pin<Box<F>>>)
 where
     F: Future<Output: Send> + Send + 'static;
@@ -27,7 +27,7 @@ impl<F> Future for DetachOnDrop<F>
 where
     F: Future<Output: Send> + Send + 'static,
 {
-    /// `None` where it panicked, as a task's failure is told; or was polled after its end.
+    /// `None` if the work panicked, or if it is polled after its end.
     type Output = Option<F::Output>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
@@ -44,7 +44,7 @@ where
     F: Future<Output: Send> + Send + 'static,
 {
     fn drop(&mut self) {
-        // Without a runtime the process is at its end.
+        // Without a runtime, the process is ending.
         if let (Some(work), Ok(runtime)) = (self.0.take(), Handle::try_current()) {
             runtime.spawn(work);
         }
@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn it_ends_for_who_awaits_it_and_without() {
+    async fn the_work_ends_awaited_or_dropped() {
         assert_eq!(DetachOnDrop::new(async { 1 }).await, Some(1));
 
         let (start, started) = oneshot::channel::<()>();
@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_panic_stays_inside() {
+    async fn a_panic_is_contained() {
         let work = DetachOnDrop::new(async { assert!(std::hint::black_box(false), "on purpose") });
         assert_eq!(work.await, None);
     }

@@ -1,4 +1,4 @@
-//! Why deliveries are refused, found off the hot path: for log and `/status`, never for the sender.
+//! Finds out why deliveries are refused, off the hot path: for log and `/status`, never for the sender.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -15,17 +15,17 @@ use crate::outcome::{Fault, Reason};
 use crate::sources::{Source, Sources};
 use crate::verify::diagnose::{BUDGET, Cause};
 
-/// Refused deliveries that wait to be looked at. Their bodies count among those of
-/// `http.max_body_bytes` for that long.
+/// The limit of refused deliveries that wait for diagnosis. While they wait, their bodies count against
+/// `http.max_body_bytes`.
 const WAITING: usize = 8;
 
-/// Larger bodies are not looked at: each try is a digest over the whole.
+/// Larger bodies are not diagnosed: each try hashes the complete body.
 const MAX_BODY: usize = 256 * 1024;
 
-/// How often the verifier's own search is made once more: for the verdict, and for secrets that are bound.
+/// A diagnosis repeats the verifier's search this often: for the verdict, and for bound secrets.
 const SEARCHES: u64 = 3;
 
-/// A refused delivery, moved here from its task: nothing is copied.
+/// A refused delivery, moved here without a copy.
 struct DiagnosisJob {
     source: Arc<Source>,
     delivery: Delivery,
@@ -33,25 +33,25 @@ struct DiagnosisJob {
     _charge: Charge,
 }
 
-/// Where the hot path leaves what it refused.
+/// The sender's end of the queue, for the hot path.
 #[derive(Clone)]
 pub struct DiagnosisQueue(mpsc::Sender<DiagnosisJob>);
 
-/// Finds the causes, one after the other.
+/// Diagnoses refused deliveries, one after the other.
 pub struct Diagnoser {
     refused: mpsc::Receiver<DiagnosisJob>,
     sources: Arc<ArcSwap<Sources>>,
 }
 
-/// Both ends; `sources` are those of the running service.
+/// Creates the queue and its worker; `sources` are those of the running service.
 pub fn refusals(sources: Arc<ArcSwap<Sources>>) -> (DiagnosisQueue, Diagnoser) {
     let (sender, refused) = mpsc::channel(WAITING);
     (DiagnosisQueue(sender), Diagnoser { refused, sources })
 }
 
 impl DiagnosisQueue {
-    /// Counts a refusal, and hands it over if it is its source's turn. Never waits: what finds no
-    /// place is not looked at.
+    /// Counts a refusal, and queues it if its source is due for a diagnosis. Never waits: if the queue is full, the
+    /// delivery is not diagnosed.
     pub(super) fn take(&self, source: Arc<Source>, delivery: Delivery, fault: &Fault, charge: Charge) {
         let reason = fault.reason;
         let wanted = source.refusals.count(reason, Timestamp::now());
@@ -64,22 +64,22 @@ impl DiagnosisQueue {
 }
 
 impl Diagnoser {
-    /// Ends with the service.
+    /// Runs until the queue is closed.
     pub async fn run(mut self) {
         while let Some(refused) = self.refused.recv().await {
             let sources = self.sources.load_full();
-            // It ends by itself at its budget; on its own thread, since that may be many milliseconds.
-            if tokio::task::spawn_blocking(move || refused.look(&sources)).await.is_err() {
-                tracing::warn!("a refusal could not be looked at");
+            // The search is bounded by its budget; it runs on another thread, since it can take many milliseconds.
+            if tokio::task::spawn_blocking(move || refused.diagnose(&sources)).await.is_err() {
+                tracing::warn!("the diagnosis of a refused delivery failed");
             }
         }
     }
 }
 
 impl DiagnosisJob {
-    fn look(self, sources: &Sources) {
+    fn diagnose(self, sources: &Sources) {
         let Self { source, delivery, reason, .. } = &self;
-        // Those of now: a secret that was added meanwhile is no cause, one that was removed is known.
+        // The current sources: a secret added since is not a cause, and a removed one is remembered.
         let source = sources.get(&source.name).unwrap_or(source);
         let found = source.diagnose(delivery, sources, BUDGET);
         let Some(Cause { kind, proven, text, next }) = found.cause else { return };
@@ -97,9 +97,9 @@ impl DiagnosisJob {
     }
 }
 
-/// Counts a delivery that its caller's address kept out, and says now and then what to do: which address it was is
-/// all that there is to find.
-pub(super) fn kept_out(
+/// Counts a delivery that was refused because of its client's address, and logs a hint from time to time. There is
+/// nothing to diagnose beyond the address.
+pub(super) fn address_refused(
     source: &Source,
     fault: &Fault,
     client: &ClientAddress,
@@ -116,21 +116,19 @@ fn hint(fault: &Fault, client: &ClientAddress, header: &HeaderName) -> String {
     let peer = client.peer;
     match (fault.reason, client.address) {
         (Reason::AddressLimited, _) => format!(
-            "{} sent more that did not verify than http.{} allows: if it is a proxy, name it in \
-             http.trusted_proxies, else close the way to it",
+            "{} sent more that failed verification than http.{} allows: if it is a proxy, name it in \
+             http.trusted_proxies; otherwise block it",
             client.counted(),
             fault.detail.as_deref().unwrap_or("unverified_work_per_address")
         ),
         (_, None) => format!(
-            "the trusted proxy {peer} told no {header} that can be read; let it write its client's address"
+            "the trusted proxy {peer} sent no readable {header}; configure it to send its client's address"
         ),
         (_, Some(address)) if address == peer && is_private(address) => {
-            format!(
-                "{address} called, which is not in `allow`: if it is a proxy, name it in http.trusted_proxies"
-            )
+            format!("{address} is not in `allow`: if it is a proxy, name it in http.trusted_proxies")
         }
         (_, Some(address)) => {
-            format!("{address} called, which is not in `allow`: if it is the provider, add it there")
+            format!("{address} is not in `allow`: if it is the provider's, add it there")
         }
     }
 }

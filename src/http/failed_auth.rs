@@ -1,4 +1,4 @@
-//! What an address may cost while nothing of it has verified.
+//! Limits what an address may cost by deliveries that fail verification.
 
 use std::convert::Infallible;
 use std::net::IpAddr;
@@ -12,34 +12,34 @@ use super::response::RETRY_AFTER;
 use crate::quota::{Rate, nanos};
 use crate::sync::atomic::AtomicU64;
 
-/// Addresses that are remembered; some 10 MB. Of more, those that came once go first, so that somebody with many
-/// networks pushes out his own before any that comes again and again (S3-FIFO), at a fixed cost for each.
-const MOST: usize = 65_536;
+/// The limit of remembered addresses; about 10 MB. Beyond it, addresses seen only once are dropped first, so that a
+/// client with many networks displaces its own before any that returns repeatedly (S3-FIFO), at a fixed cost for each.
+const MAX_ADDRESSES: usize = 65_536;
 
-/// One search over the largest body with many secrets is more work than an address has in seconds. It is known only
-/// afterwards, and so held against the address for up to this long: else such searches would be nearly free.
+/// One search over the largest body with many secrets costs more than an address may use in seconds. The cost is known
+/// only afterwards, so the address is charged for up to this long: otherwise such searches would be nearly free.
 const WORK_DEBT: Duration = Duration::from_secs(60);
 
-/// What is tried for an address whose work is used up, against that.
+/// The rate for small deliveries after [`FailedAuthBudget::Work`] is used up, as a multiple of its rate.
 const SMALL_WORK: u64 = 4;
 
-/// What is counted of an address, each against a rate of its own.
+/// The budgets of an address, each with its own rate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FailedAuthBudget {
-    /// Deliveries that did not verify, by number.
+    /// The number of deliveries that failed verification.
     Deliveries,
-    /// Bytes of hashing for them.
+    /// The bytes hashed for them.
     Work,
-    /// The same of small ones, which are tried where all of [`Budget::Work`] is used up.
+    /// The bytes hashed for small deliveries, which are still tried when [`FailedAuthBudget::Work`] is used up.
     SmallWork,
 }
 
 const BUDGETS: usize = 3;
 
-/// What an address has used of each budget. One that is not there has used nothing.
+/// The usage of each budget of an address. An address without an entry has used nothing.
 type Used = Arc<[AtomicU64; BUDGETS]>;
 
-/// How much each address has used of its budgets.
+/// The usage of all addresses.
 #[derive(Debug)]
 pub(super) struct FailedAuthLimiter {
     rates: [Option<Rate>; BUDGETS],
@@ -47,7 +47,7 @@ pub(super) struct FailedAuthLimiter {
     used: Cache<IpAddr, Used>,
 }
 
-/// Which budgets of an address are used up.
+/// The budgets of an address that are used up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct UsedUp([bool; BUDGETS]);
 
@@ -58,10 +58,9 @@ impl UsedUp {
 }
 
 impl FailedAuthLimiter {
-    /// `deliveries` and `work` in a second. Each has a burst of what [`RETRY_AFTER`] gives back, so that who waits as
-    /// long as it was told has all of it again. Deliveries past the bound are not held against the address for longer
-    /// than it takes to have one more: they were on their way when the bound was reached, and others may share the
-    /// address.
+    /// `deliveries` and `work` are per second. The burst of each equals what [`RETRY_AFTER`] restores, so a sender that
+    /// honours it has the full burst again. Deliveries beyond the limit block the address only until one more is
+    /// allowed: they were in flight when the limit was reached, and others may share the address.
     pub(super) fn new(deliveries: Option<u32>, work: u64) -> Self {
         let rate = |per_second, debt| Rate { per_second, burst: RETRY_AFTER, debt };
         let rates = [
@@ -69,10 +68,10 @@ impl FailedAuthLimiter {
             Some(rate(work, WORK_DEBT)),
             Some(rate(work.saturating_mul(SMALL_WORK), Duration::ZERO)),
         ];
-        Self { rates, since: Instant::now(), used: Cache::new(MOST) }
+        Self { rates, since: Instant::now(), used: Cache::new(MAX_ADDRESSES) }
     }
 
-    /// Counts `amount`.
+    /// Charges `amount` to a budget.
     pub(super) fn add(&self, address: IpAddr, budget: FailedAuthBudget, amount: u64, now: Instant) {
         let Some(Some(rate)) = self.rates.get(budget as usize) else { return };
         let entry = || Ok::<_, Infallible>(Arc::default());
@@ -82,7 +81,7 @@ impl FailedAuthLimiter {
         }
     }
 
-    /// Which of them are used up. Counts nothing.
+    /// The budgets that are used up. Counts nothing.
     pub(super) fn used_up(&self, address: IpAddr, now: Instant) -> UsedUp {
         let Some(used) = self.used.get(&network_of(address)) else { return UsedUp::default() };
         let now = self.nanos(now);
@@ -123,10 +122,10 @@ mod tests {
         assert_eq!(sent(&limit, "192.0.2.1", at(0)), 20);
         assert_eq!(sent(&limit, "::ffff:192.0.2.1", at(0)), 0, "the same address");
         assert_eq!(sent(&limit, "192.0.2.2", at(0)), 20, "another");
-        // However many came past the bound, it is free again after an interval.
+        // However many exceed the limit, one more is allowed after an interval.
         assert_eq!(sent(&limit, "192.0.2.1", at(249)), 0);
         assert_eq!(sent(&limit, "192.0.2.1", at(499)), 1);
-        assert_eq!(sent(&limit, "192.0.2.1", at(499 + 5000)), 20, "all of it, after Retry-After");
+        assert_eq!(sent(&limit, "192.0.2.1", at(499 + 5000)), 20, "the full burst after Retry-After");
         assert_eq!(sent(&limit, "2001:db8::1", at(0)), 20);
         assert_eq!(sent(&limit, "2001:db8::ffff:0:0:1", at(0)), 0, "the same network");
         assert_eq!(sent(&limit, "2001:db8:0:1::1", at(0)), 20, "the next one");
@@ -134,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn b1_one_costly_search_is_paid_off_before_the_next_and_costs_no_other_budget() {
+    fn b1_a_costly_search_blocks_the_next_until_it_is_paid_off_and_uses_no_other_budget() {
         let limit = FailedAuthLimiter::new(None, 1000);
         let (address, start) = ("192.0.2.1".parse().unwrap(), limit.since + Duration::from_secs(3600));
         let at = |seconds| start + Duration::from_secs(seconds);
@@ -146,18 +145,15 @@ mod tests {
         );
         assert!(
             used_up(at(25)).contains(FailedAuthBudget::Work),
-            "30 seconds' worth, less the five that are there at once"
+            "30 seconds' worth, minus the burst of five"
         );
         assert!(!used_up(at(26)).contains(FailedAuthBudget::Work));
         limit.add(address, FailedAuthBudget::SmallWork, 20_000, start);
         assert!(
             used_up(start).contains(FailedAuthBudget::SmallWork),
-            "four times the rate, for five seconds"
+            "the burst is five seconds of four times the rate"
         );
-        assert!(
-            !used_up(start).contains(FailedAuthBudget::Deliveries),
-            "without a rate there is no such bound"
-        );
+        assert!(!used_up(start).contains(FailedAuthBudget::Deliveries), "no limit without a rate");
     }
 
     #[test]
@@ -165,19 +161,19 @@ mod tests {
         let limit = FailedAuthLimiter::new(Some(1), 1);
         let now = limit.since;
         assert_eq!(sent(&limit, "192.0.2.1", now), 5);
-        for network in 0..4 * MOST as u128 {
+        for network in 0..4 * MAX_ADDRESSES as u128 {
             let address = IpAddr::V6(((0x2001_0db8 << 96) | (network << 64)).into());
             limit.add(address, FailedAuthBudget::Deliveries, 1, now);
             if network % 1000 == 0 {
-                assert!(is_used_up(&limit, "192.0.2.1", now), "forgotten after {network}");
+                assert!(is_used_up(&limit, "192.0.2.1", now), "dropped after {network}");
             }
         }
-        assert!(limit.used.len() <= MOST, "{}", limit.used.len());
-        assert_eq!(sent(&limit, "192.0.2.2", now), 5, "a new one is counted, although it is full");
+        assert!(limit.used.len() <= MAX_ADDRESSES, "{}", limit.used.len());
+        assert_eq!(sent(&limit, "192.0.2.2", now), 5, "a new address is counted although the table is full");
     }
 
     #[test]
-    fn counting_at_once_loses_none() {
+    fn concurrent_counting_loses_nothing() {
         let limit = FailedAuthLimiter::new(Some(1000), 1);
         let (now, address) = (limit.since, "192.0.2.1".parse().unwrap());
         std::thread::scope(|scope| {

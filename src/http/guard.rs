@@ -1,5 +1,5 @@
-//! Who may ask the operator's port what. Probes may be sent by anybody; for all else there are two questions: does the
-//! caller have a right to ask, and does a page in an operator's browser ask in the operator's name?
+//! Access control of the operator's port. Probes are open to anybody. Everything else needs two checks: may the client
+//! send this request, and was it sent by a foreign page in an operator's browser?
 
 use std::net::IpAddr;
 
@@ -13,23 +13,23 @@ use super::admin::{Operator, refuse};
 use super::client_address::Peer;
 use crate::config::{Admin, Networks};
 
-/// What changes something must bring it. A page can send it to its own origin only; to any other, the browser asks
-/// first, and is refused.
+/// A header required by requests that change something. A page can send it to its own origin only; for any other, the
+/// browser asks first (CORS preflight), and is refused.
 pub const REQUEST_HEADER: &str = "hookstream-request";
 
-/// Prometheus asks for it from another machine, mostly without a token. It has names and counts.
+/// Open to other machines, since Prometheus scrapes it, usually without a token. It contains names and counts only.
 const OPEN: &str = "/metrics";
 
-/// Who may ask without a token, and what the port is called.
+/// Which clients need no token, and the names of the port.
 #[derive(Clone, Debug)]
 pub struct Access {
     without_token: Networks,
-    /// In lower case; `*.` at the beginning stands for any names before the rest.
+    /// In lower case; a leading `*.` matches any subdomain.
     hosts: Vec<String>,
 }
 
 impl Access {
-    /// As `[admin]` says.
+    /// Creates the rules from the settings in `[admin]`.
     pub fn new(rules: &Admin) -> Self {
         let listen = rules.listen.rsplit_once(':').map_or("", |(host, _)| host);
         let own = ["localhost", "*.localhost", listen].map(str::to_owned);
@@ -38,7 +38,7 @@ impl Access {
         Self { without_token: rules.without_token.clone(), hosts: hosts.collect() }
     }
 
-    /// An address cannot be made another's by a name server, so each is known.
+    /// Whether the host is a name of this port. IP addresses always are: DNS rebinding cannot forge them.
     fn knows(&self, host: &str) -> bool {
         let host = host.trim_end_matches('.').to_ascii_lowercase();
         let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(&host);
@@ -50,39 +50,42 @@ impl Access {
     }
 }
 
-/// Lets pass who may ask.
+/// Passes permitted requests on.
 pub(super) async fn guard(State(operator): State<Operator>, request: Request, next: Next) -> Response {
-    match judge(&operator, &request) {
+    match check(&operator, &request) {
         Ok(()) => next.run(request).await,
         Err(refusal) => *refusal,
     }
 }
 
-fn judge(operator: &Operator, request: &Request) -> Result<(), Box<Response>> {
+fn check(operator: &Operator, request: &Request) -> Result<(), Box<Response>> {
     let refused = |status, why: &str| Err(Box::new(refuse(status, why)));
     let (ports, headers) = (operator.ports.load(), request.headers());
     let Some(host) = host(request) else {
-        return refused(StatusCode::BAD_REQUEST, "a request has one Host header, a name or an address");
+        return refused(
+            StatusCode::BAD_REQUEST,
+            "a request needs exactly one Host header, a name or an address",
+        );
     };
-    // With TLS the certificate says whose the name is.
+    // With TLS, the certificate proves the name.
     if !ports.admin_has_tls() && !operator.access.knows(host.host()) {
         return refused(
             StatusCode::MISDIRECTED_REQUEST,
-            "this port is not known by the name in Host: call it by its address, or put the name into [admin] hosts",
+            "the name in Host is not known to this port: use its address, or add the name to [admin] hosts",
         );
     }
     if !is_same_origin(headers, &host) {
-        return refused(StatusCode::FORBIDDEN, "a page of another origin may not ask this port");
+        return refused(StatusCode::FORBIDDEN, "pages of another origin may not send requests to this port");
     }
     if !ports.admit(headers) {
         return unauthorized(
-            "this port asks for a token, that of [admin] bearer: commands send it where the file that -c names has it",
+            "this port asks for a token, [admin] bearer: commands send it if the file given by -c contains it",
         );
     }
     if request.method() == Method::POST && !headers.contains_key(REQUEST_HEADER) {
         return refused(
             StatusCode::FORBIDDEN,
-            "what changes something needs the header hookstream-request: 1",
+            "a request that changes something needs the header hookstream-request: 1",
         );
     }
     let peer = request.extensions().get().map(|Peer(peer)| *peer);
@@ -91,8 +94,8 @@ fn judge(operator: &Operator, request: &Request) -> Result<(), Box<Response>> {
         return Ok(());
     }
     unauthorized(
-        "without [admin] bearer this port tells other machines /livez, /readyz and /metrics only: set a token, or put \
-         the caller's network into [admin] without_token",
+        "without [admin] bearer, other machines may only use /livez, /readyz and /metrics here: set a token, or add \
+         the client's network to [admin] without_token",
     )
 }
 
@@ -102,14 +105,15 @@ fn unauthorized(why: &str) -> Result<(), Box<Response>> {
     Err(Box::new(refusal))
 }
 
-/// Whom the request is for: its one Host.
+/// The request's Host header, which must be unique.
 fn host(request: &Request) -> Option<Authority> {
     let mut hosts = request.headers().get_all(header::HOST).iter();
     let (Some(host), None) = (hosts.next(), hosts.next()) else { return None };
     Authority::try_from(host.as_bytes()).ok()
 }
 
-/// Programs send no origin; a browser sends that of the page with all but plain look-ups.
+/// Whether the request comes from a page of this port. Programs send no Origin; a browser sends the page's origin with
+/// everything except simple GETs.
 fn is_same_origin(headers: &HeaderMap, host: &Authority) -> bool {
     headers.get_all(header::ORIGIN).iter().all(|origin| {
         let origin = origin.to_str().ok().and_then(|origin| origin.split_once("://"));
@@ -132,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn c6_a_port_is_known_by_addresses_its_own_name_and_those_that_are_given_to_it() {
+    fn c6_a_port_is_known_by_addresses_its_own_name_and_the_configured_names() {
         let known = access("ops.internal:9464", &["hookstream", "*.pods.events.svc"]);
         for host in [
             "127.0.0.1",

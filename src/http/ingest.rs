@@ -1,4 +1,4 @@
-//! One delivery over HTTP: head, body, its way to an end, the answer.
+//! Processes one HTTP delivery: head, body, outcome, answer.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -28,97 +28,97 @@ use crate::outcome::{Fault, Reason};
 use crate::pipeline::{DeliveryResult, Pipeline};
 use crate::sources::{Source, Sources};
 
-/// Bounds of a request.
+/// The limits of a request.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// The body, in bytes.
+    /// The size of a body, in bytes.
     pub max_body: usize,
-    /// All bodies that are being read or whose delivery has not ended, in bytes; past it, 503.
+    /// The size of all bodies in memory, from arrival to the end of their deliveries, in bytes; beyond it, 503.
     pub max_body_bytes: usize,
-    /// From the complete head to the complete body.
+    /// The time from the complete head to the complete body.
     pub body_timeout: Duration,
-    /// What is kept back from Kafka's share of the deadline.
+    /// The part of the deadline that is not available to Kafka.
     pub reserve: Duration,
 }
 
-/// What the handler shares.
+/// The state that all requests share.
 pub struct Ingest {
-    /// Swapped as a whole; a delivery keeps the source it was admitted with.
+    /// Replaced as a unit; a delivery keeps the source with which it was admitted.
     pub sources: Arc<ArcSwap<Sources>>,
     /// The hot path.
     pub pipeline: Arc<Pipeline>,
-    /// How far a shutdown has come.
+    /// The phase of a shutdown.
     pub phase: watch::Receiver<Phase>,
     /// The tasks that a shutdown waits for.
     pub tasks: TaskTracker,
-    /// Bounds of a request.
+    /// The limits of a request.
     pub limits: Limits,
-    /// Bytes of all bodies.
+    /// The bytes in use by all bodies.
     pub bodies: BodyBudget,
-    /// How much work a stranger is worth.
+    /// Limits the work for unverified deliveries.
     pub verification: Verification,
-    /// Who calls, and how often.
+    /// Identifies clients and their limits.
     pub callers: ClientResolver,
-    /// Who is told of each delivery.
+    /// Observes each delivery.
     pub watch: DeliveryObserver,
-    /// Who finds out why deliveries are refused.
+    /// Receives refused deliveries for diagnosis.
     pub refusals: DiagnosisQueue,
-    /// Who makes spans; `None` where no collector is configured.
+    /// Creates spans; `None` if no collector is configured.
     pub tracer: Option<Tracer>,
-    /// Whether our clock is off.
+    /// Detects a wrong system clock.
     pub clocks: Arc<Clocks>,
 }
 
-/// What is known from the head on.
+/// What is known once the head is complete.
 #[derive(Clone, Copy)]
 struct Head {
     id: DeliveryId,
-    /// When it was complete.
+    /// When the head was complete.
     start: Instant,
     client: ClientAddress,
 }
 
-/// What was let in.
+/// A delivery with a complete body.
 struct Admitted {
     source: Arc<Source>,
     delivery: Delivery,
     deadline: Deadline,
     allowance: Allowance,
-    /// Of the body's bytes, until the delivery has ended.
+    /// Accounts for the body's bytes until the delivery has ended.
     charge: Charge,
 }
 
-/// Takes a request to its answer.
+/// Handles a request.
 pub(super) async fn ingest(State(ingest): State<Arc<Ingest>>, request: Request) -> Response {
     let head = Head { id: DeliveryId::new(), start: Instant::now(), client: ingest.callers.client(&request) };
     let source = source(&ingest, &request);
     let mut trace = Trace::open(ingest.tracer.as_ref(), request.method(), request.headers());
     if let Some(text) = source.as_deref().and_then(|source| challenge(source, &request, &head)) {
         let ended = DeliveryResult::handshake(Some(text));
-        ingest.tell(&head, source.as_deref(), &ended, trace);
+        ingest.report(&head, source.as_deref(), &ended, trace);
         return response::answer(head.id, &ended, *ingest.phase.borrow() > Phase::Serving);
     }
-    let (ended, broken_off) = match admit(&ingest, source.clone(), request, &head).await {
+    let (ended, leaves_body_unread) = match admit(&ingest, source.clone(), request, &head).await {
         Ok(admitted) => {
             trace.body_complete();
             (run(&ingest, admitted, head, trace).await, false)
         }
         Err(fault) => {
-            let broken_off = broken_off(fault.reason);
+            let leaves_body_unread = leaves_body_unread(fault.reason);
             if let Some(source) = &source {
-                ingest.kept_out(source, &fault, &head);
+                ingest.report_address_refusal(source, &fault, &head);
             }
             let ended = fault.into();
-            ingest.tell(&head, source.as_deref(), &ended, trace);
-            (ended, broken_off)
+            ingest.report(&head, source.as_deref(), &ended, trace);
+            (ended, leaves_body_unread)
         }
     };
-    let last = *ingest.phase.borrow() > Phase::Serving || broken_off;
+    let last = *ingest.phase.borrow() > Phase::Serving || leaves_body_unread;
     response::answer(head.id, &ended, last)
 }
 
-/// After these the rest of the body may still be on its way: the connection cannot be used again.
-fn broken_off(reason: Reason) -> bool {
+/// After these reasons the rest of the body may still arrive, so the connection cannot be reused.
+fn leaves_body_unread(reason: Reason) -> bool {
     matches!(
         reason,
         Reason::BodyTooLarge
@@ -134,7 +134,7 @@ fn source(ingest: &Ingest, request: &Request) -> Option<Arc<Source>> {
     ingest.sources.load().get(name).cloned()
 }
 
-/// Answered also while the service shuts down: nothing is kept.
+/// Answered even while the service shuts down: nothing is stored.
 fn challenge(source: &Source, request: &Request, head: &Head) -> Option<String> {
     let query = request.uri().query().filter(|_| request.method() == Method::GET)?;
     source.handshakes.challenge(query).filter(|_| source.admits(head.client.address))
@@ -158,7 +158,7 @@ async fn admit(
         return Err(Reason::Draining.into());
     }
     let (client, limits) = (&head.client, &ingest.limits);
-    // What says nothing of its length may be as long as any.
+    // A body without a declared length may have the maximum length.
     let declared = body::declared(request.headers()).and_then(|length| usize::try_from(length).ok());
     let bytes = declared.unwrap_or(usize::MAX).min(limits.max_body);
     let allowance = ingest.callers.allowance(client, source.verifier.cost(bytes).likely)?;
@@ -167,7 +167,7 @@ async fn admit(
     let (parts, body) = request.into_parts();
     let read = body::read(&parts.headers, body, limits, until, &ingest.bodies, client.counted()).await;
     let (bytes, charge) = read.map_err(|NotRead { fault, bytes }| {
-        // It has cost its place for a while, and proves nothing.
+        // It occupied a slot for a while, and proved nothing.
         ingest.callers.charge(client, FailedAuthBudget::Deliveries, 1);
         ingest.callers.charge(client, FailedAuthBudget::Work, NOT_READ + bytes as u64);
         fault
@@ -176,10 +176,10 @@ async fn admit(
     Ok(Admitted { source, delivery, deadline, allowance, charge })
 }
 
-/// What a body that was not taken counts for, beside its bytes, among what its address may cost.
+/// The charge for a body that was not accepted, beside its bytes, against its address's budget of work.
 const NOT_READ: u64 = 16 * 1024;
 
-/// From the complete body on, the delivery is ours: it goes on when the client hangs up.
+/// Processes a delivery with a complete body: it continues even if the client closes the connection.
 async fn run(ingest: &Arc<Ingest>, admitted: Admitted, head: Head, mut trace: Trace) -> DeliveryResult {
     let Admitted { source, delivery, deadline, allowance, mut charge } = admitted;
     let work = {
@@ -203,13 +203,13 @@ async fn run(ingest: &Arc<Ingest>, admitted: Admitted, head: Head, mut trace: Tr
                         }
                         None => Fault::from(Reason::SignatureMismatch).into(),
                     };
-                    ingest.tell(&head, Some(&source), &ended, trace);
+                    ingest.report(&head, Some(&source), &ended, trace);
                     ended
                 }
                 Authentication::Unverified(delivery, fault) => {
-                    ingest.kept_out(&source, &fault, &head);
+                    ingest.report_address_refusal(&source, &fault, &head);
                     let ended = DeliveryResult::from(fault.clone());
-                    ingest.tell(&head, Some(&source), &ended, trace);
+                    ingest.report(&head, Some(&source), &ended, trace);
                     if let (Some(delivery), StatusCode::UNAUTHORIZED) = (delivery, response::status(&ended)) {
                         ingest.refusals.take(source, delivery, &fault, charge);
                     }
@@ -221,21 +221,21 @@ async fn run(ingest: &Arc<Ingest>, admitted: Admitted, head: Head, mut trace: Tr
     let work = DetachOnDrop::new(ingest.tasks.track_future(work));
     match timeout_at(deadline.answer.into(), work).await {
         Ok(Some(ended)) => ended,
-        // The pipeline holds the deadline itself; these two are the wall behind it.
+        // The pipeline keeps the deadline itself; these two are a second line of defence.
         Ok(None) => Fault::new(Reason::Overloaded, "the delivery's task failed").into(),
-        Err(_) => Fault::new(Reason::KafkaUnavailable, "no end within the deadline").into(),
+        Err(_) => Fault::new(Reason::KafkaUnavailable, "no result within the deadline").into(),
     }
 }
 
 impl Ingest {
-    /// What its caller's address kept out, `/status` tells of.
-    fn kept_out(&self, source: &Source, fault: &Fault, head: &Head) {
+    /// Shows refusals caused by the client's address in `/status`.
+    fn report_address_refusal(&self, source: &Source, fault: &Fault, head: &Head) {
         if matches!(fault.reason, Reason::AddressNotAllowed | Reason::AddressLimited) {
-            diagnosis::kept_out(source, fault, &head.client, self.callers.header(), head.id);
+            diagnosis::address_refused(source, fault, &head.client, self.callers.header(), head.id);
         }
     }
 
-    fn tell(&self, head: &Head, source: Option<&Source>, ended: &DeliveryResult, trace: Trace) {
+    fn report(&self, head: &Head, source: Option<&Source>, ended: &DeliveryResult, trace: Trace) {
         let took = head.start.elapsed();
         let (outcome, reason) = (ended.outcome(), ended.result.as_ref().err().map(|fault| fault.reason));
         match source {

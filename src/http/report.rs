@@ -1,4 +1,4 @@
-//! One line for each delivery, when it has ended.
+//! Logs one line for each delivery when it has ended.
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;
@@ -14,39 +14,39 @@ use crate::delivery::DeliveryId;
 use crate::observe::metrics;
 use crate::pipeline::DeliveryResult;
 
-/// What a delivery came to, for those who watch.
+/// The result of a delivery, for observers.
 pub struct DeliveryReport<'a> {
     /// The delivery's id.
     pub delivery: DeliveryId,
-    /// Who sent it.
+    /// The client.
     pub client: ClientAddress,
-    /// The source, `unknown` where there is none of that name.
+    /// The source; `unknown` if no source has this name.
     pub source: &'a str,
-    /// The answer's status.
+    /// The HTTP status of the answer.
     pub status: u16,
-    /// From the complete head to the end.
+    /// The time from the complete head to the end.
     pub took: Duration,
-    /// All else.
+    /// The result.
     pub ended: &'a DeliveryResult,
 }
 
-/// Called once for each delivery, when it has ended; must not block.
+/// Called once for each delivery when it has ended; must not block.
 pub type DeliveryObserver = Arc<dyn Fn(&DeliveryReport<'_>) + Send + Sync>;
 
-/// Writes the log lines. What is not verified costs the sender nothing, so a flood of them must not fill a disk,
-/// nor hide the other lines: past a bound they are left out, and counted.
+/// Writes the log lines. Unverified deliveries cost their sender nothing, so a flood of them must neither fill the disk
+/// nor hide other lines: beyond a limit their lines are left out and counted.
 pub fn log() -> DeliveryObserver {
-    let floods = RefusalLogLimiter::new();
+    let limiter = RefusalLogLimiter::new();
     Arc::new(move |line| {
         if line.ended.is_verified() {
             write(line, None);
-        } else if let Some(left_out) = floods.take() {
+        } else if let Some(left_out) = limiter.take() {
             write(line, Some(left_out).filter(|count| *count > 0));
         }
     })
 }
 
-/// Lines about what is not verified, in a second; as many may come at once.
+/// The limit of lines about unverified deliveries per second, which is also the burst.
 const UNVERIFIED: NonZeroU32 = NonZeroU32::new(20).unwrap();
 
 struct RefusalLogLimiter {
@@ -59,7 +59,7 @@ impl RefusalLogLimiter {
         Self { lines: RateLimiter::direct(Quota::per_second(UNVERIFIED)), left_out: AtomicU64::new(0) }
     }
 
-    /// How many were left out before this line; `None` where it is left out, too.
+    /// Returns the number of lines left out before this one; `None` if this one is left out, too.
     fn take(&self) -> Option<u64> {
         if self.lines.check().is_err() {
             self.left_out.fetch_add(1, Ordering::Relaxed);
@@ -73,10 +73,10 @@ impl RefusalLogLimiter {
 fn write(line: &DeliveryReport<'_>, left_out: Option<u64>) {
     let ended = line.ended;
     let fault = ended.result.as_ref().err();
-    // The provider's own address would be the same in each line, and is nobody's business in the others.
+    // Logged only for unverified deliveries: a provider's address would be the same in each line.
     let client = (!ended.is_verified()).then(|| line.client.counted());
     let level = fault.map_or(Level::INFO, |fault| fault.reason.info().level);
-    // tracing wants each line's level fixed where it stands; the fields are the same.
+    // tracing needs a constant level in each call; the fields are the same.
     macro_rules! write_line {
         ($level:expr) => {
             tracing::event!(
@@ -107,14 +107,14 @@ fn write(line: &DeliveryReport<'_>, left_out: Option<u64>) {
 }
 
 #[cfg(test)]
-#[allow(clippy::disallowed_types, reason = "a log line, read")]
+#[allow(clippy::disallowed_types, reason = "parses a log line")]
 mod tests {
     use std::time::Instant;
 
     use super::*;
     use crate::outcome::{Fault, Reason};
 
-    /// What the log has after so many deliveries that ended like this.
+    /// The log after `count` deliveries with this result.
     fn logged(ended: &DeliveryResult, count: usize) -> Vec<serde_json::Value> {
         #[derive(Clone, Default)]
         struct LogPermit(Arc<std::sync::Mutex<Vec<u8>>>);
@@ -152,15 +152,15 @@ mod tests {
     }
 
     #[test]
-    fn b4_whatever_the_reason_what_is_unverified_is_limited_and_names_its_client_and_nothing_else_does() {
+    fn b4_lines_of_unverified_deliveries_are_limited_and_only_they_name_the_client() {
         let reasons = Reason::ALL.iter().map(|reason| DeliveryResult::from(Fault::from(*reason)));
         let handshake = || DeliveryResult::handshake(Some(String::from("1158201444")));
         let ends = || reasons.clone().chain([handshake()]);
         for ended in ends() {
             let start = Instant::now();
             let lines = logged(&ended, 100);
-            let most = 20 * (2 + start.elapsed().as_secs() as usize);
-            assert!((20..=most).contains(&lines.len()), "{ended:?}: {} lines", lines.len());
+            let max = 20 * (2 + start.elapsed().as_secs() as usize);
+            assert!((20..=max).contains(&lines.len()), "{ended:?}: {} lines", lines.len());
             assert!(lines.iter().all(|line| line["client"] == "192.0.2.1"), "{ended:?}");
         }
         for ended in ends().map(|ended| ended.signed(crate::verify::proof())) {
@@ -172,22 +172,22 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_leaves_a_few_lines_and_their_number() {
-        let floods = RefusalLogLimiter::new();
-        let mut told = 0;
+    fn a_flood_is_reduced_to_a_few_lines_and_a_count() {
+        let limiter = RefusalLogLimiter::new();
+        let mut written = 0;
         let mut sent = 0_u64;
-        // Until one is written again after some were left out, so some tens of milliseconds.
+        // Until a line is written again after some were left out, which takes tens of milliseconds.
         let until = Instant::now() + Duration::from_secs(10);
         let left_out = loop {
             assert!(Instant::now() < until, "none of {sent} was left out and then counted");
             sent += 1;
-            match floods.take() {
+            match limiter.take() {
                 Some(left_out @ 1..) => break left_out,
-                Some(0) => told += 1,
+                Some(0) => written += 1,
                 None => {}
             }
         };
-        assert!(told >= u64::from(UNVERIFIED.get()), "{told}");
-        assert_eq!(told + left_out + 1, sent);
+        assert!(written >= u64::from(UNVERIFIED.get()), "{written}");
+        assert_eq!(written + left_out + 1, sent);
     }
 }

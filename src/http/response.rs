@@ -1,4 +1,4 @@
-//! From how a delivery ended to what the sender sees.
+//! Converts a delivery's result to the answer for the sender.
 
 use std::time::Duration;
 
@@ -11,13 +11,13 @@ use crate::delivery::DeliveryId;
 use crate::outcome::Outcome;
 use crate::pipeline::{DeliveryResult, PlainReply};
 
-/// Found again in the log line, the record's headers and the dead letter.
+/// The delivery's id, which the log line, the record's headers and the dead letter contain, too.
 const DELIVERY_HEADER: &str = "hookstream-delivery";
 
-/// After which a sender that honours it should try again; written in seconds.
+/// After this time the sender should retry; sent in seconds.
 pub(super) const RETRY_AFTER: Duration = Duration::from_secs(5);
 
-/// The one shape of every answer.
+/// The body of every answer.
 #[derive(Serialize)]
 struct ResponseBody<'a> {
     outcome: &'a str,
@@ -41,11 +41,11 @@ pub(super) fn status(ended: &DeliveryResult) -> StatusCode {
     }
 }
 
-/// `last` asks the client to open a new connection for its next delivery.
+/// Builds the answer. `last` asks the client to open a new connection for its next delivery.
 pub(super) fn answer(id: DeliveryId, ended: &DeliveryResult, last: bool) -> Response {
     let status = status(ended);
     let reason = ended.result.as_ref().err().map(|fault| match status {
-        // One text for every 401: which check failed would help a forger only.
+        // One text for every 401: naming the check that failed would help only a forger.
         StatusCode::UNAUTHORIZED => "unauthorized",
         _ => fault.reason.info().label,
     });
@@ -77,7 +77,7 @@ pub(super) fn answer(id: DeliveryId, ended: &DeliveryResult, last: bool) -> Resp
     response
 }
 
-/// What came from outside, and may be from anybody: no browser may take it for a page.
+/// A text from an unknown sender: headers keep browsers from rendering it as a page.
 fn plain(status: StatusCode, text: &str) -> Response {
     let mut response = Response::new(Body::from(text.to_owned()));
     *response.status_mut() = status;
@@ -88,7 +88,7 @@ fn plain(status: StatusCode, text: &str) -> Response {
 }
 
 pub(super) fn json(status: StatusCode, body: &impl Serialize) -> Response {
-    // Plain structs of text and numbers: nothing in them can fail to be written.
+    // Plain structs of text and numbers: serializing them cannot fail.
     let mut text = serde_json::to_vec(body).unwrap_or_default();
     text.push(b'\n');
     let mut response = Response::new(Body::from(text));

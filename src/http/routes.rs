@@ -1,4 +1,4 @@
-//! All URLs on one screen.
+//! All routes in one place.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ pub fn hooks(state: Arc<Ingest>) -> Router {
     Router::new().route("/hooks/{source}", any(ingest::ingest)).fallback(ingest::ingest).with_state(state)
 }
 
-/// The operator's port. Anybody may probe: the first two are open.
+/// The operator's port. The two probes are open to anybody.
 pub fn admin(operator: Operator) -> Router {
     let guarded = Router::new()
         .route("/", get(admin::page))

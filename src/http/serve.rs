@@ -1,5 +1,5 @@
-//! Accepting and serving connections: hyper's http1 builder with timers. `axum::serve` sets no
-//! timer, and its graceful shutdown waits for half-open clients.
+//! Accepts and serves connections with hyper's http1 builder and timers. `axum::serve` sets no timers, and its graceful
+//! shutdown waits for half-open clients.
 
 use std::convert::Infallible;
 use std::net::IpAddr;
@@ -33,29 +33,28 @@ use super::wire;
 use crate::config::Networks;
 use crate::observe::metrics;
 
-/// How long a closing connection may take to finish its answer.
+/// The time for a closing connection to finish its answer.
 const CLOSING: Duration = Duration::from_secs(1);
 
-/// After a failed accept (out of file descriptors, mostly): time for connections to end.
+/// The pause after a failed accept, usually for lack of file descriptors: time for connections to end.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Between two lines about it.
+/// The interval between log lines about it.
 const ACCEPT_LINES: Duration = Duration::from_secs(10);
 
-/// Bounds of a listener's connections.
+/// The limits of a listener's connections.
 #[derive(Clone, Debug)]
 pub struct ConnectionLimits {
-    /// Open at a time; past it, one that waits is closed for a new one's sake.
+    /// All open connections; beyond it, a waiting one is closed in favour of a new one.
     pub max_connections: usize,
-    /// Of these, from one client address; past it, a new one is closed at once. `None` for no
-    /// bound of its own.
+    /// Connections of one client address; beyond it, a new one is closed at once. `None` for no separate limit.
     pub max_per_address: Option<usize>,
-    /// Whose connections are many clients': `max_per_address` leaves them out.
+    /// Proxies whose connections serve many clients; `max_per_address` does not apply to them.
     pub trusted_proxies: Networks,
-    /// From the first byte, or the end of the answer before, to the complete head. The same again
-    /// for a TLS handshake before it.
+    /// The time from the first byte, or the end of the previous answer, to the complete head. A TLS handshake before it
+    /// may take the same time again.
     pub head_timeout: Duration,
-    /// The head, in bytes.
+    /// The size of the head, in bytes.
     pub max_head: usize,
 }
 
@@ -66,8 +65,8 @@ impl ConnectionLimits {
     }
 }
 
-/// Serves until the phase is [`Phase::Closing`]; returns when every connection has ended. `tls` is
-/// asked for each new connection; `None` is plain HTTP.
+/// Serves until the phase is [`Phase::Closing`]; returns when every connection has ended. `tls` is called for each new
+/// connection; `None` is plain HTTP.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
@@ -79,21 +78,21 @@ pub async fn serve(
     let tasks = TaskTracker::new();
     let mut closing = phase.clone();
     let accept = async {
-        let mut told: Option<Instant> = None;
+        let mut logged_at: Option<Instant> = None;
         loop {
             let (stream, client) = match listener.accept().await {
                 Ok(accepted) => accepted,
                 Err(error) => {
-                    if told.is_none_or(|told| told.elapsed() > ACCEPT_LINES) {
+                    if logged_at.is_none_or(|logged_at| logged_at.elapsed() > ACCEPT_LINES) {
                         tracing::warn!(%error, "cannot accept a connection");
-                        told = Some(Instant::now());
+                        logged_at = Some(Instant::now());
                     }
                     connections.evict();
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                     continue;
                 }
             };
-            let Some(place) = connections.place(client.ip()).await else {
+            let Some(slot) = connections.place(client.ip()).await else {
                 refuse(&stream);
                 continue;
             };
@@ -101,15 +100,15 @@ pub async fn serve(
                 peer: client.ip(),
                 router: router.clone(),
                 connections: connections.clone(),
-                connection: place.connection.clone(),
+                connection: slot.connection.clone(),
             };
             let (tls, phase) = (tls(), phase.clone());
             tasks.spawn(async move {
                 tokio::select! {
-                    // What is answered goes out before its connection may go.
+                    // An answer is sent before its connection is closed.
                     biased;
                     () = session.run(stream, tls, phase) => {}
-                    () = place.connection.evicted.notified() => {}
+                    () = slot.connection.evicted.notified() => {}
                 }
             });
         }
@@ -122,14 +121,14 @@ pub async fn serve(
     tasks.wait().await;
 }
 
-/// Closes with a reset: an orderly close would leave the port waiting, for each connection of a
-/// client that opens too many.
+/// Closes with a reset: an orderly close would leave a socket in TIME_WAIT for each connection of a client that opens
+/// too many.
 fn refuse(stream: &TcpStream) {
     metrics::connection_refused();
     let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
 }
 
-/// What serves one connection.
+/// Serves one connection.
 #[derive(Clone)]
 struct Session {
     peer: IpAddr,
@@ -141,25 +140,25 @@ struct Session {
 impl Session {
     async fn run(self, stream: TcpStream, tls: Option<Arc<ServerConfig>>, mut phase: watch::Receiver<Phase>) {
         let head_timeout = self.connections.limits.head_timeout;
-        // Small answers should not wait for each other; a socket that refuses works all the same.
+        // Small answers should not wait for each other; if the option fails, the socket works all the same.
         let _ = stream.set_nodelay(true);
-        // hyper bounds reading; a client that never reads its answers is the kernel's to let go.
+        // hyper limits reading; the kernel closes a connection whose client does not read its answers.
         #[cfg(target_os = "linux")]
         let _ = socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(head_timeout));
         let Some(tls) = tls else { return self.exchange(stream, phase).await };
         let handshake = tokio::time::timeout(head_timeout, TlsAcceptor::from(tls).accept(stream));
-        let shaken = tokio::select! {
-            shaken = handshake => shaken,
+        let accepted = tokio::select! {
+            accepted = handshake => accepted,
             _ = phase.wait_for(|phase| *phase == Phase::Closing) => return,
         };
-        match shaken {
+        match accepted {
             Ok(Ok(stream)) => self.exchange(stream, phase).await,
-            // Whoever finds the port can cause it: a count, and no line in the log.
+            // Any client can cause this, so it is counted but not logged.
             _ => metrics::handshake_failed(),
         }
     }
 
-    /// Requests and answers.
+    /// Reads requests and writes answers.
     async fn exchange(
         self,
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -171,14 +170,14 @@ impl Session {
             .timer(TokioTimer::new())
             .header_read_timeout(limits.head_timeout)
             .max_buf_size(limits.max_head);
-        // Who has said all may close their side; the answer still goes to them.
+        // A client may close its side after the request; it still gets the answer.
         builder.half_close(true);
         let stream = wire::Lines::new(stream, self.connection.clone());
         let service = service_fn(move |request| self.clone().answer(request));
         let served = builder.serve_connection(TokioIo::new(stream), service);
         tokio::pin!(served);
         tokio::select! {
-            // A client's broken connection is no event of ours: its delivery has its own log line.
+            // A client's broken connection is not an error: its delivery has its own log line.
             _ = served.as_mut() => return,
             _ = phase.wait_for(|phase| *phase == Phase::Closing) => {}
         }
@@ -199,12 +198,12 @@ impl Session {
         let is_post = request.method() == Method::POST;
         let mut request = request.map(|body| Body::new(Receiving { body, connection: connection.clone() }));
         request.extensions_mut().insert(Peer(self.peer));
-        // For a body that nobody looks at, or that is not there.
+        // For a body that is not read, or is empty.
         if request.body().is_end_stream() && !connection.body_complete() {
             return Err(Evicted);
         }
         let mut response = self.router.call(request).await.unwrap_or_else(|never: Infallible| match never {});
-        // A post is answered 2xx only where it verified; on the operator's port, where it was allowed.
+        // A POST is answered 2xx only if it was verified; on the operator's port, only if it was permitted.
         if let Some(cause) = connection.answered(is_post && response.status().is_success()) {
             metrics::connections_closed(self.connections.port(), cause, 1);
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -213,19 +212,19 @@ impl Session {
     }
 }
 
-/// And nothing of the connection is read after it: where its next request begins is anybody's guess.
+/// Refuses the request and closes the connection: where its next request begins is ambiguous.
 fn bad_request(why: &'static str) -> Response {
     let mut response = (StatusCode::BAD_REQUEST, why).into_response();
     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     response
 }
 
-/// Its place is somebody else's by now.
+/// The connection's slot belongs to another connection now.
 #[derive(Debug, thiserror::Error)]
-#[error("the connection had to go for another's sake")]
+#[error("the connection was closed in favour of another")]
 struct Evicted;
 
-/// A request's body, which tells when it is complete: from then on its connection stays.
+/// A request's body, which reports its completion: after that, its connection is not evicted.
 struct Receiving {
     body: Incoming,
     connection: Arc<ConnectionEntry>,

@@ -1,4 +1,4 @@
-//! What each client address has in hand of what all share, while nothing of it has verified.
+//! The resources that each client address uses for unverified deliveries.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -10,24 +10,24 @@ use super::connection_counter::network_of;
 use super::verification::per_address;
 use crate::quota::Usage;
 
-/// By address. One that has nothing in hand has no entry, so the map is no larger than the listener's bound of
+/// Shares by address. An address that uses nothing has no entry, so the map never exceeds the listener's limit of
 /// connections.
 #[derive(Debug, Default)]
 pub(super) struct Strangers(Mutex<HashMap<IpAddr, (usize, Arc<Share>)>>);
 
-/// What one address has in hand.
+/// The resources that one address uses.
 #[derive(Debug)]
 pub(super) struct Share {
-    /// Bytes of bodies.
+    /// The bytes of bodies.
     pub(super) bytes: Arc<Usage>,
-    /// Its places in the pool of costly verifications.
+    /// The slots for costly verifications.
     pub(super) searches: Semaphore,
 }
 
-/// An address's share, for as long as somebody holds it.
+/// An address's share; its entry exists while at least one of these does.
 #[derive(Debug)]
 pub(super) struct Stranger {
-    of: Arc<Strangers>,
+    strangers: Arc<Strangers>,
     address: IpAddr,
     share: Arc<Share>,
 }
@@ -37,13 +37,13 @@ impl Strangers {
     pub(super) fn share(self: &Arc<Self>, address: IpAddr) -> Stranger {
         let address = network_of(address);
         let mut open = self.open();
-        let fresh = || Share { bytes: Arc::default(), searches: Semaphore::new(per_address()) };
-        let (holders, share) = open.entry(address).or_insert_with(|| (0, Arc::new(fresh())));
+        let new_share = || Share { bytes: Arc::default(), searches: Semaphore::new(per_address()) };
+        let (holders, share) = open.entry(address).or_insert_with(|| (0, Arc::new(new_share())));
         *holders += 1;
-        Stranger { of: self.clone(), address, share: share.clone() }
+        Stranger { strangers: self.clone(), address, share: share.clone() }
     }
 
-    /// Held for a moment only, never across an await.
+    /// The lock is held briefly, never across an await.
     fn open(&self) -> MutexGuard<'_, HashMap<IpAddr, (usize, Arc<Share>)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -59,7 +59,7 @@ impl std::ops::Deref for Stranger {
 
 impl Drop for Stranger {
     fn drop(&mut self) {
-        let mut open = self.of.open();
+        let mut open = self.strangers.open();
         if let Some((holders, _)) = open.get_mut(&self.address) {
             *holders -= 1;
             if *holders == 0 {
@@ -74,14 +74,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn holders_of_one_address_have_one_share_and_nothing_is_left_in_the_end() {
+    fn holders_of_one_address_share_its_entry_and_the_map_ends_empty() {
         let strangers = Arc::new(Strangers::default());
         let share = |address: &str| strangers.share(address.parse().unwrap());
         let (first, second, other) = (share("2001:db8::1"), share("2001:db8::2"), share("192.0.2.1"));
         let bytes = first.bytes.take(10, 10).unwrap();
         assert_eq!((second.bytes.used(), other.bytes.used()), (10, 0));
         drop(first);
-        assert_eq!(share("2001:db8::3").bytes.used(), 10, "somebody still holds it");
+        assert_eq!(share("2001:db8::3").bytes.used(), 10, "another holder remains");
         drop((bytes, second, other));
         assert!(strangers.open().is_empty());
     }

@@ -1,5 +1,5 @@
-//! How our two ports are secured: certificates, and the operator's token. Read from files, and read
-//! again while the service runs.
+//! The security of both ports: certificates, and the operator's token. Read from files, which are reread while the
+//! service runs.
 
 use std::fmt;
 use std::path::Path;
@@ -21,28 +21,28 @@ use crate::config::{self, ConfigErrors, LoadedConfig, SecretText};
 use crate::files;
 use crate::observe::metrics;
 
-/// From so long before its end on, a certificate is spoken of.
+/// How long before its end a certificate causes a warning.
 const SOON: SignedDuration = SignedDuration::from_hours(14 * 24);
 
-/// Below this many bytes, a token can be guessed.
+/// Tokens with fewer bytes can be guessed.
 const SHORT: usize = 16;
 
-/// What the configuration says of both ports' security, its files read.
+/// The security settings of both ports, with their files read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PortSecurity {
     /// `[http.tls]`; `None` for plain HTTP.
     pub hooks: Option<Tls>,
-    /// `[admin.tls]`, likewise.
+    /// `[admin.tls]`; `None` for plain HTTP.
     pub admin: Option<Tls>,
-    /// `[admin] bearer`; without one, the operator's port asks for none.
+    /// `[admin] bearer`; without it, the operator's port requires no token.
     pub bearer: Option<Token>,
 }
 
-/// What new connections and requests are judged by; a reload swaps it.
+/// The settings for new connections and requests; a reload replaces them.
 pub type CurrentTls = Arc<ArcSwap<PortSecurity>>;
 
 impl PortSecurity {
-    /// Reads the files. Blocks, for moments.
+    /// Reads the files. Blocks briefly.
     pub fn read(loaded: &LoadedConfig, problems: &mut ConfigErrors) -> Self {
         let mut tls = |key, rules: &Option<config::Tls>| {
             rules.as_ref().and_then(|rules| Tls::read(key, rules, problems))
@@ -59,20 +59,20 @@ impl PortSecurity {
         Self { hooks, admin, bearer }
     }
 
-    /// What is no problem and still worth a word, one sentence each.
+    /// Warnings, one sentence each.
     pub fn warnings(&self, now: Timestamp) -> Vec<String> {
         let ends = self.each().filter_map(|(port, tls)| {
-            let (until, left) = (tls.not_after, tls.not_after.duration_since(now));
-            let then = "put the next pair in its place, which is read within 10 s";
-            match left {
-                left if left > SOON => None,
-                left if left.is_negative() => {
-                    Some(format!("{port}.tls: the certificate ended at {until}, clients refuse it; {then}"))
-                }
-                // In whole days, so that a service says it once a day.
-                left => Some(format!(
-                    "{port}.tls: the certificate ends at {until}, in {} days; {then}",
-                    left.as_hours() / 24
+            let (until, remaining) = (tls.not_after, tls.not_after.duration_since(now));
+            let then = "replace certificate and key, which are reread within 10 s";
+            match remaining {
+                remaining if remaining > SOON => None,
+                remaining if remaining.is_negative() => Some(format!(
+                    "{port}.tls: the certificate expired at {until}, and clients refuse it; {then}"
+                )),
+                // In full days, so that a service logs it once a day.
+                remaining => Some(format!(
+                    "{port}.tls: the certificate expires at {until}, in {} days; {then}",
+                    remaining.as_hours() / 24
                 )),
             }
         });
@@ -82,7 +82,7 @@ impl PortSecurity {
         ends.chain(short).collect()
     }
 
-    /// Tells the metrics when the certificates end.
+    /// Sets the metrics of the certificates' expiry.
     pub fn tell(&self) {
         self.each().for_each(|(port, tls)| metrics::certificate(port, tls.not_after));
     }
@@ -93,18 +93,17 @@ impl PortSecurity {
             .filter_map(|(port, tls)| Some((port, tls.as_ref()?)))
     }
 
-    /// Whether the operator's port has TLS.
+    /// Whether the operator's port uses TLS.
     pub(super) fn admin_has_tls(&self) -> bool {
         self.admin.is_some()
     }
 
-    /// Whether nobody gets as far as a request to the operator's port without a certificate, or through it without a
-    /// token.
+    /// Whether every request to the operator's port needs a client certificate or a token.
     pub(super) fn admin_is_guarded(&self) -> bool {
         self.bearer.is_some() || self.admin.as_ref().is_some_and(|tls| !tls.clients.is_empty())
     }
 
-    /// Whether a request to the operator's port brings the token, if one is asked for.
+    /// Whether a request to the operator's port has the token, if one is required.
     pub(super) fn admit(&self, headers: &HeaderMap) -> bool {
         let Some(token) = &self.bearer else { return true };
         let mut sent = headers.get_all(header::AUTHORIZATION).iter();
@@ -115,18 +114,17 @@ impl PortSecurity {
     }
 }
 
-/// For [`super::serve`] of the port that providers call.
+/// The TLS settings for [`super::serve`] of the port that providers call.
 pub fn hooks_tls(ports: CurrentTls) -> impl Fn() -> Option<Arc<ServerConfig>> + Send {
     move || ports.load().hooks.as_ref().map(|tls| tls.server.clone())
 }
 
-/// For [`super::serve`] of the operator's port.
+/// The TLS settings for [`super::serve`] of the operator's port.
 pub fn admin_tls(ports: CurrentTls) -> impl Fn() -> Option<Arc<ServerConfig>> + Send {
     move || ports.load().admin.as_ref().map(|tls| tls.server.clone())
 }
 
-/// The operator's token, as a digest, so that a comparison shows neither the first difference nor
-/// the length.
+/// The operator's token, as a digest, so that a comparison reveals neither the first difference nor the length.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Token {
     digest: [u8; 32],
@@ -135,7 +133,7 @@ pub struct Token {
 
 impl Token {
     /// # Errors
-    /// Half a sentence, when no header could carry it.
+    /// Half a sentence, if a header cannot carry it.
     fn new(text: &SecretText) -> Result<Self, String> {
         let text = text.expose().as_bytes();
         if !text.iter().all(u8::is_ascii_graphic) {
@@ -146,7 +144,7 @@ impl Token {
         Ok(Self { digest: Sha256::digest(text).into(), bytes: text.len() })
     }
 
-    /// RFC 6750: `Bearer TOKEN`, the scheme in any case.
+    /// Whether the header contains the token. RFC 6750: `Bearer TOKEN`, the scheme in any case.
     fn is_in(&self, value: &HeaderValue) -> bool {
         let Some((scheme, sent)) = value.as_bytes().split_at_checked("Bearer ".len()) else { return false };
         let digest: [u8; 32] = Sha256::digest(sent.trim_ascii()).into();
@@ -160,18 +158,18 @@ impl fmt::Debug for Token {
     }
 }
 
-/// One port's certificate and key, ready for handshakes.
+/// A port's certificate and key, ready for handshakes.
 #[derive(Clone)]
 pub struct Tls {
     /// TLS 1.2 and 1.3, HTTP/1.1.
     server: Arc<ServerConfig>,
     chain: Vec<CertificateDer<'static>>,
     clients: Vec<CertificateDer<'static>>,
-    /// When the server's certificate ends.
+    /// When the server's certificate expires.
     pub not_after: Timestamp,
 }
 
-/// The key is not compared: it is that of the certificate.
+/// The key is not compared: it belongs to the certificate.
 impl PartialEq for Tls {
     fn eq(&self, other: &Self) -> bool {
         (&self.chain, &self.clients) == (&other.chain, &other.clients)
@@ -188,44 +186,41 @@ impl fmt::Debug for Tls {
 
 impl Tls {
     fn read(key: &str, rules: &config::Tls, problems: &mut ConfigErrors) -> Option<Self> {
-        let mut told = |name: &str, message| problems.add(format!("{key}.{name}"), message);
-        let chain = certificates(&rules.cert).map_err(|message| told("cert", message)).ok();
-        let private = private_key(&rules.key).map_err(|message| told("key", message)).ok();
+        let mut report = |name: &str, message| problems.add(format!("{key}.{name}"), message);
+        let chain = certificates(&rules.cert).map_err(|message| report("cert", message)).ok();
+        let private = private_key(&rules.key).map_err(|message| report("key", message)).ok();
         let clients = match &rules.client_ca {
             None => Some(Vec::new()),
-            Some(path) => certificates(path).map_err(|message| told("client_ca", message)).ok(),
+            Some(path) => certificates(path).map_err(|message| report("client_ca", message)).ok(),
         };
         let (chain, private, clients) = (chain?, private?, clients?);
-        let made = Self::new(chain, private, clients, &rules.cert);
-        made.map_err(|(name, message)| told(name, message)).ok()
+        let tls = Self::new(chain, private, clients, &rules.cert);
+        tls.map_err(|(name, message)| report(name, message)).ok()
     }
 
     /// # Errors
-    /// The setting to blame, and half a sentence.
+    /// The setting with the problem, and half a sentence.
     fn new(
         chain: Vec<CertificateDer<'static>>,
         private: PrivateKeyDer<'static>,
         clients: Vec<CertificateDer<'static>>,
         file: &Path,
     ) -> Result<Self, (&'static str, String)> {
-        // The provider that reqwest brings as well.
+        // The provider that reqwest uses, too.
         let provider = Arc::new(crypto::aws_lc_rs::default_provider());
         let not_after = chain.first().and_then(not_after);
         let not_after =
-            not_after.ok_or_else(|| ("cert", format!("{} is no X.509 certificate", file.display())))?;
+            not_after.ok_or_else(|| ("cert", format!("{} is not an X.509 certificate", file.display())))?;
         let pair = CertifiedKey::from_der(chain.clone(), private, &provider);
         let pair = pair.map_err(|error| match error {
             rustls::Error::InconsistentKeys(_) => (
                 "key",
-                format!(
-                    "is not the key of the first certificate in {}; give the two that belong together",
-                    file.display()
-                ),
+                format!("is not the key of the first certificate in {}; use a matching pair", file.display()),
             ),
             rustls::Error::InvalidCertificate(_) => {
-                ("cert", format!("{} has a certificate that cannot be used", file.display()))
+                ("cert", format!("{} contains an unusable certificate", file.display()))
             }
-            _ => ("key", "cannot be used; expected RSA of 2048 bits or more, ECDSA or Ed25519".to_owned()),
+            _ => ("key", "is unusable; expected RSA of 2048 bits or more, ECDSA or Ed25519".to_owned()),
         })?;
         let builder =
             ServerConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions();
@@ -236,7 +231,7 @@ impl Tls {
             let mut roots = RootCertStore::empty();
             roots.add_parsable_certificates(clients.iter().cloned());
             let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
-            let unusable = |_| ("client_ca", "has no certificate that can be an authority".to_owned());
+            let unusable = |_| ("client_ca", "contains no usable CA certificate".to_owned());
             builder.with_client_cert_verifier(verifier.map_err(unusable)?)
         };
         let mut server = builder.with_cert_resolver(Arc::new(SingleCertAndKey::from(pair)));
@@ -247,23 +242,25 @@ impl Tls {
 
 fn read(path: &Path) -> Result<Vec<u8>, String> {
     let read = files::read(path, files::MAX_PEM);
-    read.map_err(|error| format!("{} cannot be read ({error}); create it, or let us read it", path.display()))
+    read.map_err(|error| {
+        format!("{} cannot be read ({error}); create it, or allow hookstream to read it", path.display())
+    })
 }
 
-/// At least one.
+/// Reads a file with at least one certificate.
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let pem = read(path)?;
     let read: Result<Vec<_>, pem::Error> = CertificateDer::pem_slice_iter(&pem).collect();
     match read {
         Ok(list) if !list.is_empty() => Ok(list),
-        _ => Err(format!("{} holds no certificates in PEM, or broken ones", path.display())),
+        _ => Err(format!("{} contains no valid certificates in PEM", path.display())),
     }
 }
 
 fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
-    // The text of a PEM error could hold a line of the file.
+    // The text of a PEM error could contain a line of the file.
     PrivateKeyDer::from_pem_slice(&read(path)?).map_err(|_| {
-        format!("{} holds no private key in PEM; keys with a passphrase cannot be read", path.display())
+        format!("{} contains no private key in PEM; keys with a passphrase are not supported", path.display())
     })
 }
 
@@ -272,13 +269,13 @@ fn not_after(certificate: &CertificateDer<'_>) -> Option<Timestamp> {
     Timestamp::from_second(certificate.validity().not_after.timestamp()).ok()
 }
 
-/// The first DNS name that the certificate at `path` is for: what a client has to call its server.
+/// The first DNS name of the certificate at `path`, by which a client must call its server.
 pub fn dns_name(path: &Path) -> Option<String> {
     let chain = certificates(path).ok()?;
     let (_, certificate) = x509_parser::parse_x509_certificate(chain.first()?).ok()?;
     let names = certificate.subject_alternative_name().ok()??;
     names.value.general_names.iter().find_map(|name| match name {
-        // A wildcard is for any name in its place.
+        // A wildcard matches any name in its place.
         GeneralName::DNSName(name) => Some(name.replacen('*', "hookstream", 1)),
         _ => None,
     })
@@ -302,10 +299,10 @@ mod tests {
     }
 
     #[test]
-    fn the_token_is_asked_for_whole_and_once() {
-        let asking = ports("0123456789abcdef");
-        assert!(admits(&asking, &["Bearer 0123456789abcdef"]));
-        assert!(admits(&asking, &["bearer  0123456789abcdef"]));
+    fn the_complete_token_is_required_exactly_once() {
+        let ports = ports("0123456789abcdef");
+        assert!(admits(&ports, &["Bearer 0123456789abcdef"]));
+        assert!(admits(&ports, &["bearer  0123456789abcdef"]));
         for wrong in [
             "",
             "Bearer",
@@ -314,18 +311,18 @@ mod tests {
             "Bearer 0123456789abcdef0",
             "Basic 0123456789abcdef",
         ] {
-            assert!(!admits(&asking, &[wrong]), "{wrong}");
+            assert!(!admits(&ports, &[wrong]), "{wrong}");
         }
-        assert!(!admits(&asking, &[]));
-        assert!(!admits(&asking, &["Bearer 0123456789abcdef", "Bearer 0123456789abcdef"]));
-        assert!(admits(&PortSecurity::default(), &[]), "none is asked for");
+        assert!(!admits(&ports, &[]));
+        assert!(!admits(&ports, &["Bearer 0123456789abcdef", "Bearer 0123456789abcdef"]));
+        assert!(admits(&PortSecurity::default(), &[]), "no token is required");
     }
 
     #[test]
-    fn a_token_shows_nowhere_and_a_short_one_is_spoken_of() {
-        let asking = ports("hunter2");
-        assert!(!format!("{asking:?}").contains("hunter2"));
-        let warnings = asking.warnings(Timestamp::now());
+    fn a_token_is_never_shown_and_a_short_one_causes_a_warning() {
+        let ports = ports("hunter2");
+        assert!(!format!("{ports:?}").contains("hunter2"));
+        let warnings = ports.warnings(Timestamp::now());
         assert!(matches!(&warnings[..], [warning] if warning.contains("only 7 bytes")), "{warnings:?}");
         assert!(Token::new(&SecretText::new("two words")).unwrap_err().contains("visible ASCII"));
     }

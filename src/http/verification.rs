@@ -1,18 +1,18 @@
-//! Verifying within bounds. What is small is verified by the async worker that has read it; what may be costly goes to a
-//! small pool of threads, so that no forged body holds up the deliveries of others:
+//! Limits the work of verification. Small work runs on the async worker that read the body; work that may be costly
+//! runs on a small pool of threads, so that forged bodies do not hold up the deliveries of others:
 //!
 //! | what is tried | where |
 //! |---|---|
-//! | the secret and the form that matched last, up to [`INLINE`] | at once |
-//! | all others, up to [`INLINE`] together | at once |
-//! | the one that matched last over a large body | the pool's places for likely searches |
-//! | all others | the pool's places for the rest, or of an address that they verified before, the likely ones |
+//! | the secret and the form that matched last, up to [`INLINE`] | on the async worker |
+//! | all others, up to [`INLINE`] together | on the async worker |
+//! | the one that matched last over a large body | the pool's slots for likely searches |
+//! | all others | the pool's slots for the rest; for addresses verified before, the slots for likely searches |
 //!
-//! An address has a part of the pool's places at a time, so the queue goes round between addresses. What does not
-//! verify is charged to the address and to the source, in bytes of hashing. An address that has used up its budget is
-//! answered 503 before its body is read, but for what is small: that is still tried with the secret that matched last,
-//! so that an authentic delivery of the same address comes in all the same. A source that has used up its budget still
-//! has tried what matched last, and everything for addresses that verified before.
+//! An address may use a part of the pool's slots at a time, so the queue alternates between addresses. Work for a
+//! delivery that fails verification is charged to the address and to the source, in bytes of hashing. After an address
+//! has used up its budget, its deliveries are answered 503 before their body is read, except small ones: those are
+//! still tried with the secret that matched last, so that authentic deliveries of the same address are accepted. After
+//! a source has used up its budget, it still tries what matched last, and everything for addresses verified before.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -38,42 +38,42 @@ use crate::outcome::{Fault, Reason};
 use crate::sources::Source;
 use crate::verify::{Cost, SecretSearch};
 
-/// Bytes of hashing that an async worker does by itself: some 0.15 ms. A turn of another thread costs up to a tenth of
-/// that where the machine is idle, and more where it is not.
+/// The bytes of hashing that an async worker does itself: about 0.15 ms. Switching to another thread costs up to a
+/// tenth of that on an idle machine, and more on a busy one.
 const INLINE: u64 = 128 * 1024;
 
-/// What is small, of an address whose work is used up.
+/// The work of a small delivery, which is tried even if the address's budget of work is used up.
 const SMALL: u64 = 64 * 1024;
 
-/// Addresses that have verified by a costly search.
+/// The limit of remembered addresses that were verified by a costly search.
 const KNOWN: usize = 16_384;
 
 fn cores() -> usize {
     available_parallelism().map_or(1, usize::from)
 }
 
-/// Costly searches of one address at a time.
+/// The limit of concurrent costly searches of one address.
 pub(super) fn per_address() -> usize {
     (cores() / 2).max(1)
 }
 
-/// What a client may still cost.
+/// The work that a client may still cause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Allowance {
-    /// All that it takes.
+    /// A complete search.
     All,
-    /// The secret that matched last over a small body.
+    /// The secret that matched last, for a small body.
     Small,
 }
 
-/// The bounds of verifying.
+/// The limits of verification, and the pool's slots.
 pub struct Verification {
     likely: Semaphore,
     rest: Semaphore,
     known: Cache<IpAddr, ()>,
 }
 
-/// Who asks for a verification, and against what it counts.
+/// The context of a verification.
 pub(super) struct Asked<'a> {
     pub(super) source: &'a Arc<Source>,
     pub(super) client: &'a ClientAddress,
@@ -85,11 +85,11 @@ pub(super) struct Asked<'a> {
     pub(super) clocks: &'a Clocks,
 }
 
-/// What became of it.
+/// The result of a verification.
 pub(super) enum Authentication {
-    /// A secret of the source signed it; with what becomes of its age.
+    /// A secret of the source signed it; the fault is set if the signature is too old.
     Verified(SecretSearch, Option<Fault>),
-    /// None did, as far as it was tried. Without the delivery where its search broke off.
+    /// No secret signed it, as far as the search went. Without the delivery if the search was aborted.
     Unverified(Option<Delivery>, Fault),
 }
 
@@ -104,7 +104,7 @@ impl Default for Verification {
 }
 
 impl ClientResolver {
-    /// What is left to a client; `likely` is what its delivery would cost at the least.
+    /// The work still allowed to a client; `likely` is the minimum that its delivery costs.
     ///
     /// # Errors
     /// `address_limited`
@@ -120,19 +120,19 @@ impl ClientResolver {
         if used_up.contains(FailedAuthBudget::Work)
             && (used_up.contains(FailedAuthBudget::SmallWork) || likely > SMALL)
         {
-            return Err(past_work());
+            return Err(work_exceeded());
         }
         Ok(if used_up.contains(FailedAuthBudget::Work) { Allowance::Small } else { Allowance::All })
     }
 }
 
-fn past_work() -> Fault {
+fn work_exceeded() -> Fault {
     metrics::limited(Limited::AddressWork);
     Fault::new(Reason::AddressLimited, "unverified_work_per_address")
 }
 
 impl Verification {
-    /// Finds who signed the delivery, within the bounds. What does not verify is charged.
+    /// Finds the secret that signed the delivery, within the limits. Work without a match is charged.
     pub(super) async fn verify(
         &self,
         delivery: Delivery,
@@ -141,22 +141,22 @@ impl Verification {
     ) -> Authentication {
         let (search, found) = self.search(SecretSearch::new(delivery), charge, asked).await;
         let verified = search.as_ref().and_then(SecretSearch::verified);
-        let judged = match (found, verified) {
+        let checked = match (found, verified) {
             (Ok(()), Some(verified)) => {
-                let judged = asked.source.judge_age(&verified);
-                judged.map_err(|fault| asked.unless_ours(fault, verified.delivery().received_at))
+                let checked = asked.source.judge_age(&verified);
+                checked.map_err(|fault| asked.or_clock_off(fault, verified.delivery().received_at))
             }
             (Ok(()), None) => Err(Reason::SignatureMismatch.into()),
             (Err(fault), _) => Err(fault),
         };
-        match (judged, search) {
+        match (checked, search) {
             (Ok(stale), Some(search)) => {
                 charge.verified();
                 Authentication::Verified(search, stale)
             }
-            (judged, search) => {
-                let fault = judged.err().unwrap_or_else(|| Reason::SignatureMismatch.into());
-                // Of one that is authentic nobody is charged with our clock.
+            (checked, search) => {
+                let fault = checked.err().unwrap_or_else(|| Reason::SignatureMismatch.into());
+                // Nobody is charged for an authentic delivery that only the service's clock makes stale.
                 if fault.reason != Reason::ClockOff {
                     asked.charge(search.as_ref().map_or(0, SecretSearch::work), &fault);
                 }
@@ -165,7 +165,7 @@ impl Verification {
         }
     }
 
-    /// What was tried so far, `None` where that broke off, and why nothing was found.
+    /// Returns the search, `None` if it was aborted, and why no secret was found.
     async fn search(
         &self,
         mut search: SecretSearch,
@@ -177,7 +177,9 @@ impl Verification {
         if cost.likely <= INLINE {
             match verifier.likely(&mut search) {
                 Ok(true) => return (Some(search), Ok(())),
-                Ok(false) if asked.allowance == Allowance::Small => return (Some(search), Err(past_work())),
+                Ok(false) if asked.allowance == Allowance::Small => {
+                    return (Some(search), Err(work_exceeded()));
+                }
                 Ok(false) if cost.all <= INLINE => {
                     let found = verifier.all(&mut search, None);
                     return (Some(search), found);
@@ -191,7 +193,8 @@ impl Verification {
         (search, found)
     }
 
-    /// With a place among its address's own first, so that the queue for the pool goes round between addresses.
+    /// Searches in the pool. Takes a slot of the address first, so that the queue for the pool alternates between
+    /// addresses.
     async fn in_pool(
         &self,
         search: &mut Option<SecretSearch>,
@@ -202,81 +205,81 @@ impl Verification {
         let until = asked.deadline.kafka;
         let address = asked.client.counted();
         let stranger = charge.count(address, asked.bodies, asked.limits)?;
-        let _own = place(&stranger.searches, until).await?;
-        // Those of the address that came before may have used it up.
+        let _address_slot = slot(&stranger.searches, until).await?;
+        // Earlier deliveries of the address may have used up its budget while this one waited.
         if asked.callers.used_up(asked.client).contains(FailedAuthBudget::Work) {
-            return Err(past_work());
+            return Err(work_exceeded());
         }
-        // Where there is hardly more to try, a second turn would cost more than it is good for.
-        let at_once = cost.all <= 2 * cost.likely;
-        if at_once || cost.likely > INLINE {
-            let _place = place(&self.likely, until).await?;
-            let tried = if at_once { PoolJob::All } else { PoolJob::Likely };
-            if turn(search, asked.source, tried, until).await? || at_once {
+        // If there is hardly more to try, a second job would cost more than it saves.
+        let single_job = cost.all <= 2 * cost.likely;
+        if single_job || cost.likely > INLINE {
+            let _slot = slot(&self.likely, until).await?;
+            let job = if single_job { PoolJob::All } else { PoolJob::Likely };
+            if run_job(search, asked.source, job, until).await? || single_job {
                 return Ok(());
             }
         }
         let network = network_of(address);
         let known = self.known.get(&network).is_some();
-        let _place = place(if known { &self.likely } else { &self.rest }, until).await?;
+        let _slot = slot(if known { &self.likely } else { &self.rest }, until).await?;
         if !known && asked.source.unverified.is_used_up() {
             metrics::limited(Limited::SourceWork);
-            return Err(Fault::new(Reason::Overloaded, "what the source may cost unverified is used up"));
+            return Err(Fault::new(Reason::Overloaded, "the source's budget for unverified work is used up"));
         }
-        turn(search, asked.source, PoolJob::All, until).await?;
+        run_job(search, asked.source, PoolJob::All, until).await?;
         self.known.insert(network, ());
         Ok(())
     }
 }
 
-/// What a turn in the pool is for.
+/// The extent of a search in the pool.
 #[derive(Clone, Copy)]
 enum PoolJob {
     Likely,
     All,
 }
 
-/// Waits for a place until then.
-async fn place(places: &Semaphore, until: Instant) -> Result<SemaphorePermit<'_>, Fault> {
-    match timeout_at(until.into(), places.acquire()).await {
-        Ok(Ok(place)) => Ok(place),
+/// Waits for a slot until the given time.
+async fn slot(slots: &Semaphore, until: Instant) -> Result<SemaphorePermit<'_>, Fault> {
+    match timeout_at(until.into(), slots.acquire()).await {
+        Ok(Ok(slot)) => Ok(slot),
         _ => {
             metrics::limited(Limited::Queue);
-            Err(Fault::new(Reason::Overloaded, "no place to verify it came free in time"))
+            Err(Fault::new(Reason::Overloaded, "no verification slot was free in time"))
         }
     }
 }
 
-/// Goes on with the search on a thread of its own; whether it is found. `search` is left empty only where that broke
-/// off.
-async fn turn(
+/// Continues the search on a thread of the pool. Returns whether it found a secret. `search` is left empty only if the
+/// search was aborted.
+async fn run_job(
     search: &mut Option<SecretSearch>,
     source: &Arc<Source>,
-    tried: PoolJob,
+    job: PoolJob,
     until: Instant,
 ) -> Result<bool, Fault> {
-    let broke_off = || Fault::new(Reason::Overloaded, "the search for its secret broke off");
-    let (mut moved, source) = (search.take().ok_or_else(broke_off)?, source.clone());
+    let aborted = || Fault::new(Reason::Overloaded, "the search for its secret was aborted");
+    let (mut moved, source) = (search.take().ok_or_else(aborted)?, source.clone());
     let work = move || {
-        let found = match tried {
+        let found = match job {
             PoolJob::Likely => source.verifier.likely(&mut moved),
             PoolJob::All => source.verifier.all(&mut moved, Some(until)).map(|()| true),
         };
         (moved, found)
     };
-    let (moved, found) = spawn_blocking(work).await.map_err(|_| broke_off())?;
+    let (moved, found) = spawn_blocking(work).await.map_err(|_| aborted())?;
     *search = Some(moved);
     found
 }
 
 impl Asked<'_> {
-    /// By a clock that is off nobody can tell that a delivery is stale: its sender is to come again.
-    fn unless_ours(&self, fault: Fault, received_at: Timestamp) -> Fault {
+    /// If the service's clock is off, it cannot decide that a delivery is stale: the sender should retry.
+    fn or_clock_off(&self, fault: Fault, received_at: Timestamp) -> Fault {
         let off = (fault.reason == Reason::StaleRejected).then(|| self.clocks.off(received_at)).flatten();
         off.map_or(fault, |off| Fault::new(Reason::ClockOff, off))
     }
 
-    /// Counts what was spent on a delivery that did not verify.
+    /// Charges the work spent on a delivery that failed verification.
     fn charge(&self, work: u64, fault: &Fault) {
         self.source.unverified.add(work);
         let small = self.allowance == Allowance::Small;
@@ -285,7 +288,7 @@ impl Asked<'_> {
             if small { FailedAuthBudget::SmallWork } else { FailedAuthBudget::Work },
             work,
         );
-        // What is ours to be blamed for is no try of theirs.
+        // The service's own faults do not count as the client's attempts.
         if fault.reason.info().status == StatusCode::UNAUTHORIZED {
             self.callers.charge(self.client, FailedAuthBudget::Deliveries, 1);
         }

@@ -1,5 +1,5 @@
-//! What httparse and hyper read more kindly than RFC 9112 has it. Where two servers read the same bytes differently,
-//! one of them can be made to take a part of one request for another request.
+//! Rejects requests that httparse and hyper accept although RFC 9112 forbids them. If two servers parse the same bytes
+//! differently, one of them can be tricked into taking a part of one request for another request.
 
 use std::io;
 use std::pin::Pin;
@@ -13,30 +13,30 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::connections::ConnectionEntry;
 
-/// What is kept of a line in a head: the names and values that say where a body ends are shorter.
-const KEPT: usize = 64;
+/// How much of a head line is stored: the headers that determine the end of a body are shorter.
+const MAX_STORED: usize = 64;
 
-/// Why a request is refused whose lines are not.
-pub(super) const LINES: &str = "a line ends in CR and LF\n";
+/// The answer to a request with malformed line ends.
+pub(super) const LINES: &str = "lines must end in CR and LF\n";
 
-/// Why a head is refused whose lines are fine.
+/// Checks the head of a request whose line ends are valid.
 ///
 /// # Errors
 /// A sentence for the sender.
 pub(super) fn check<B>(request: &Request<B>) -> Result<(), &'static str> {
     let mut hosts = request.headers().get_all(header::HOST).iter();
     match (hosts.next(), hosts.next()) {
-        (None, _) if request.version() >= Version::HTTP_11 => return Err("a request has a Host header\n"),
-        (Some(_), Some(_)) => return Err("a request has one Host header\n"),
+        (None, _) if request.version() >= Version::HTTP_11 => return Err("a request needs a Host header\n"),
+        (Some(_), Some(_)) => return Err("a request must have only one Host header\n"),
         (Some(host), None) if !is_host(host.as_bytes()) => {
-            return Err("Host is a name or an address, and a port\n");
+            return Err("Host must be a name or an address, with an optional port\n");
         }
         _ => {}
     }
     check_coding(request.headers())
 }
 
-/// Empty where the target has no authority.
+/// Host may be empty if the target has no authority.
 fn is_host(host: &[u8]) -> bool {
     host.is_empty() || (!host.contains(&b'@') && Authority::try_from(host).is_ok())
 }
@@ -46,12 +46,12 @@ fn check_coding(headers: &HeaderMap) -> Result<(), &'static str> {
     match (codings.next(), codings.next()) {
         (None, _) => Ok(()),
         (Some(coding), None) if coding.as_bytes().eq_ignore_ascii_case(b"chunked") => Ok(()),
-        _ => Err("the one transfer coding is chunked, and only once\n"),
+        _ => Err("the only supported transfer coding is chunked, once\n"),
     }
 }
 
-/// A stream whose lines are looked at on their way to hyper, which takes a bare LF for the end of one. What is wrong is
-/// noted with the connection, and the request refused when hyper has read its head, or its body.
+/// Checks the lines of a stream on their way to hyper, which accepts a bare LF as a line end. An error is recorded with
+/// the connection, and the request is refused when hyper has read its head or its body.
 pub(super) struct Lines<S> {
     stream: S,
     connection: Arc<ConnectionEntry>,
@@ -109,12 +109,12 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Lines<S> {
     }
 }
 
-/// Follows requests far enough to know which bytes are lines. It judges the ends of lines only: what else is wrong with
-/// a head, hyper or [`check`] find.
+/// Follows requests far enough to know which bytes are lines. It checks line ends only: hyper or [`check`] find other
+/// errors of a head.
 #[derive(Debug, Default)]
 struct RequestScanner {
     at: At,
-    /// The one that is being read, from 1; 0 before the first.
+    /// The number of the current request, from 1; 0 before the first.
     request: u32,
     line: LineBuffer,
     body: BodyFraming,
@@ -122,15 +122,15 @@ struct RequestScanner {
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 enum At {
-    /// Before a request line: empty lines may stand there.
+    /// Before a request line: empty lines are allowed here.
     #[default]
     Start,
     Headers,
-    /// Bytes of a body, or of a chunk with its line end.
+    /// Bytes of a body, or of a chunk including its line end.
     Bytes(u64),
     ChunkSize,
     Trailers,
-    /// Nobody reads on.
+    /// The rest of the connection is not parsed.
     Refused,
 }
 
@@ -142,42 +142,42 @@ enum BodyFraming {
     Chunked,
 }
 
-/// A line so far.
+/// The current line so far.
 #[derive(Debug)]
 struct LineBuffer {
-    start: [u8; KEPT],
+    start: [u8; MAX_STORED],
     length: usize,
     last: u8,
 }
 
 impl Default for LineBuffer {
     fn default() -> Self {
-        Self { start: [0; KEPT], length: 0, last: 0 }
+        Self { start: [0; MAX_STORED], length: 0, last: 0 }
     }
 }
 
 impl LineBuffer {
     fn push(&mut self, bytes: &[u8]) {
         let free = self.start.get_mut(self.length..).unwrap_or_default();
-        free.iter_mut().zip(bytes).for_each(|(kept, byte)| *kept = *byte);
+        free.iter_mut().zip(bytes).for_each(|(stored, byte)| *stored = *byte);
         self.length = self.length.saturating_add(bytes.len());
         self.last = bytes.last().copied().unwrap_or(self.last);
     }
 
-    /// Without its end; of a long one the beginning.
+    /// The line without its end; only the beginning of a long line.
     fn text(&self) -> &[u8] {
         self.start.get(..self.length.saturating_sub(1)).unwrap_or(&self.start)
     }
 }
 
 impl RequestScanner {
-    /// Follows `bytes`; the number of the request in which something is wrong.
+    /// Parses `bytes`. Returns the number of the request with an error, if any.
     fn read(&mut self, mut bytes: &[u8]) -> Option<u32> {
         while !bytes.is_empty() && self.at != At::Refused {
-            if let At::Bytes(left) = self.at {
-                let some = usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len());
-                bytes = bytes.get(some..)?;
-                self.skip(left - some as u64);
+            if let At::Bytes(remaining) = self.at {
+                let length = usize::try_from(remaining).unwrap_or(usize::MAX).min(bytes.len());
+                bytes = bytes.get(length..)?;
+                self.skip(remaining - length as u64);
                 continue;
             }
             let Some(end) = bytes.iter().position(|byte| *byte == b'\n') else {
@@ -189,7 +189,7 @@ impl RequestScanner {
             bytes = rest.get(1..)?;
             let complete = std::mem::take(&mut self.line);
             if complete.last != b'\r' || self.line(complete.text(), complete.length).is_none() {
-                // Before its request line is complete a request has no number yet.
+                // The request has no number until its request line is complete.
                 let request = self.request + u32::from(self.at == At::Start);
                 self.at = At::Refused;
                 return Some(request);
@@ -198,15 +198,15 @@ impl RequestScanner {
         None
     }
 
-    fn skip(&mut self, left: u64) {
-        self.at = match (left, self.body) {
-            (1.., _) => At::Bytes(left),
+    fn skip(&mut self, remaining: u64) {
+        self.at = match (remaining, self.body) {
+            (1.., _) => At::Bytes(remaining),
             (0, BodyFraming::Chunked) => At::ChunkSize,
             (0, _) => At::Start,
         };
     }
 
-    /// A complete line; `None` where nobody could read on from there in one way only.
+    /// Parses a complete line; `None` if the rest has more than one interpretation.
     fn line(&mut self, text: &[u8], length: usize) -> Option<()> {
         match self.at {
             At::Start if text.is_empty() => {}
@@ -225,7 +225,7 @@ impl RequestScanner {
                 let size = str::from_utf8(text.get(..digits)?).ok()?;
                 match u64::from_str_radix(size, 16).ok()? {
                     0 => self.at = At::Trailers,
-                    // And the line's end behind it.
+                    // Including the line end after the chunk.
                     size => self.at = At::Bytes(size.checked_add(2)?),
                 }
             }
@@ -242,7 +242,7 @@ impl RequestScanner {
         if name.eq_ignore_ascii_case(b"transfer-encoding") {
             self.body = BodyFraming::Chunked;
         } else if name.eq_ignore_ascii_case(b"content-length") && !matches!(self.body, BodyFraming::Chunked) {
-            if length > KEPT {
+            if length > MAX_STORED {
                 return None;
             }
             self.body = BodyFraming::Length(str::from_utf8(value).ok()?.parse().ok()?);

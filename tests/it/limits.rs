@@ -65,10 +65,7 @@ async fn only_the_addresses_of_its_list_may_call_a_source() {
     not_allowed(&signed(&service, &at("127.0.0.3"), &["192.0.2.1"], "evt_2").await);
     // The first refusal was looked at, and says what to do.
     let hint = refusal(&service, "address_not_allowed").await.unwrap()["hint"].as_str().unwrap().to_owned();
-    assert_eq!(
-        hint,
-        "127.0.0.3 called, which is not in `allow`: if it is a proxy, name it in http.trusted_proxies"
-    );
+    assert_eq!(hint, "127.0.0.3 is not in `allow`: if it is a proxy, name it in http.trusted_proxies");
     let (_, metrics) = service.admin("/metrics").await;
     let source = &service.source;
     let count = format!(
@@ -110,7 +107,7 @@ async fn behind_a_trusted_proxy_the_client_is_whom_it_names_and_nobody_can_claim
         not_allowed(&signed(&service, &proxy, &["unknown"], "evt_x").await);
         let refusal = refusal(&service, "address_not_allowed").await.unwrap();
         let hint = refusal["hint"].as_str().unwrap();
-        hint == "the trusted proxy 127.0.0.1 told no x-forwarded-for that can be read; let it write its client's address"
+        hint == "the trusted proxy 127.0.0.1 sent no readable x-forwarded-for; configure it to send its client's address"
     })
     .await;
 }
@@ -253,7 +250,10 @@ async fn an_address_that_sends_too_much_that_does_not_verify_is_to_come_again_an
     }
     let refusal = refusal(&service, "address_limited").await.unwrap();
     let hint = refusal["hint"].as_str().unwrap();
-    assert!(hint.starts_with("127.0.0.2 sent more that did not verify than http.unverified_rate"), "{hint}");
+    assert!(
+        hint.starts_with("127.0.0.2 sent more that failed verification than http.unverified_rate"),
+        "{hint}"
+    );
     let (_, metrics) = service.admin("/metrics").await;
     assert!(metrics.contains("outcome=\"unavailable\",reason=\"address_limited\"} "), "{metrics}");
 }

@@ -178,12 +178,12 @@ async fn a_pair_that_does_not_match_is_refused_and_the_old_one_stays() {
     authority.issue("server", 2);
     std::fs::write(authority.path("server.key"), key).unwrap();
     let told = service.app.reload.now().await.unwrap_err().to_string();
-    assert!(told.contains("http.tls.key") && told.contains("belong together"), "{told}");
+    assert!(told.contains("http.tls.key") && told.contains("use a matching pair"), "{told}");
     assert_eq!(authority.serial(port).await, 1);
     std::fs::write(authority.path("server.pem"), "no PEM").unwrap();
     std::fs::remove_file(authority.path("server.key")).unwrap();
     let told = service.app.reload.now().await.unwrap_err().to_string();
-    assert!(told.contains("2 problems") && told.contains("no certificates in PEM"), "{told}");
+    assert!(told.contains("2 problems") && told.contains("no valid certificates in PEM"), "{told}");
     assert!(told.contains("server.key cannot be read"), "{told}");
     assert_eq!(authority.serial(port).await, 1);
     authority.issue("server", 3);
@@ -335,14 +335,14 @@ async fn check_tells_of_a_bad_pair_with_its_place_and_of_one_that_ends_soon() {
     let ended = authority.issue_until("ended", 3, Some((2024, 1, 1)));
     std::fs::write(&file, table("http", &ended) + source).unwrap();
     let (code, stdout, _) = command(&file, &["check"], "").await;
-    assert!(code == 0 && stdout.contains("http.tls: the certificate ended at 2024-01-01"), "{stdout}");
+    assert!(code == 0 && stdout.contains("http.tls: the certificate expired at 2024-01-01"), "{stdout}");
     let soon = (jiff::Zoned::now().date()).checked_add(jiff::Span::new().days(9)).unwrap();
     let end = (soon.year().into(), soon.month().unsigned_abs(), soon.day().unsigned_abs());
     let ending = authority.issue_until("ending", 4, Some(end));
     std::fs::write(&file, table("admin", &ending) + source).unwrap();
     let (_, stdout, _) = command(&file, &["check"], "").await;
     assert!(
-        stdout.contains("admin.tls: the certificate ends at") && stdout.contains("in 8 days"),
+        stdout.contains("admin.tls: the certificate expires at") && stdout.contains("in 8 days"),
         "{stdout}"
     );
 }

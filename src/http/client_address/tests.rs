@@ -12,8 +12,8 @@ use super::*;
 
 const HEADER: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// What [`client`] makes of these lines.
-fn judged(peer: IpAddr, trusted: &Networks, lines: &[impl AsRef<[u8]>]) -> Option<IpAddr> {
+/// The client address for these header lines.
+fn resolved(peer: IpAddr, trusted: &Networks, lines: &[impl AsRef<[u8]>]) -> Option<IpAddr> {
     let mut headers = HeaderMap::new();
     for line in lines {
         headers.append(HEADER, HeaderValue::from_bytes(line.as_ref()).unwrap());
@@ -29,7 +29,7 @@ fn networks(texts: &[impl AsRef<str>]) -> Networks {
     texts.iter().map(|text| text.as_ref().parse().unwrap()).collect()
 }
 
-/// One of `tests/fixtures/addresses/make.py`.
+/// A test vector of `tests/fixtures/addresses/make.py`.
 #[derive(Deserialize)]
 struct Vector {
     trusted: Vec<String>,
@@ -39,19 +39,19 @@ struct Vector {
 }
 
 #[test]
-fn the_client_is_whom_pythons_ipaddress_says() {
+fn the_client_is_the_one_that_pythons_ipaddress_finds() {
     let vectors = include_str!("../../../tests/fixtures/addresses/vectors.jsonl");
-    let mut known = [0; 2];
+    let mut counts = [0; 2];
     for line in vectors.lines() {
         let vector: Vector = serde_json::from_str(line).unwrap();
         let lines: Vec<_> =
             vector.lines_base64.iter().map(|line| BASE64_STANDARD.decode(line).unwrap()).collect();
-        let found = judged(vector.peer, &networks(&vector.trusted), &lines);
+        let found = resolved(vector.peer, &networks(&vector.trusted), &lines);
         let shown: Vec<_> = lines.iter().map(|line| String::from_utf8_lossy(line)).collect();
         assert_eq!(found, vector.client, "{} {shown:?}", vector.peer);
-        known[usize::from(found.is_some())] += 1;
+        counts[usize::from(found.is_some())] += 1;
     }
-    assert!(known.iter().all(|count| *count >= 100), "{known:?}");
+    assert!(counts.iter().all(|count| *count >= 100), "{counts:?}");
 }
 
 const PROXIES: [&str; 2] = ["10.0.0.0/8", "2001:db8:aaaa::/48"];
@@ -64,10 +64,10 @@ fn proxy() -> impl Strategy<Value = IpAddr> {
 
 fn stranger() -> impl Strategy<Value = IpAddr> {
     let proxies = networks(&PROXIES);
-    any::<IpAddr>().prop_filter("no proxy", move |address| !proxies.contains(*address))
+    any::<IpAddr>().prop_filter("not a proxy", move |address| !proxies.contains(*address))
 }
 
-/// An address as proxies write it: with and without a port, brackets and blanks.
+/// An address as proxies write it: with and without port, brackets and spaces.
 fn written(address: IpAddr) -> impl Strategy<Value = Vec<u8>> {
     let port = match address {
         IpAddr::V4(v4) => format!("{v4}:4711"),
@@ -80,7 +80,7 @@ fn written(address: IpAddr) -> impl Strategy<Value = Vec<u8>> {
     prop::sample::select(vec![address.to_string(), port, bracketed]).prop_map(String::into_bytes)
 }
 
-/// What may stand in a header's value.
+/// An arbitrary header value.
 fn anything() -> impl Strategy<Value = Vec<u8>> {
     let address = any::<IpAddr>().prop_map(|address| address.to_string().into_bytes());
     let byte = any::<u8>().prop_filter("allowed in a value", |b| *b == b'\t' || (*b >= b' ' && *b != 127));
@@ -95,9 +95,9 @@ proptest! {
         ..ProptestConfig::default()
     })]
 
-    /// Whatever a stranger writes, in one line or in many, the proxies' own entries decide.
+    /// Whatever a client forges, in one header line or several, the proxies' own entries decide.
     #[test]
-    fn a_stranger_who_writes_the_header_changes_nothing(
+    fn a_forged_header_changes_nothing(
         forged in vec(anything(), 0..4),
         (stranger, own) in stranger().prop_flat_map(|stranger| (Just(stranger), written(stranger))),
         chain in vec(proxy().prop_flat_map(written), 0..4),
@@ -105,25 +105,25 @@ proptest! {
         joined in any::<bool>(),
     ) {
         let proxies = networks(&PROXIES);
-        let told: Vec<_> = [own].into_iter().chain(chain).collect();
-        let told = told.join(&b',');
+        let appended: Vec<_> = [own].into_iter().chain(chain).collect();
+        let appended = appended.join(&b',');
         let mut lines = forged;
         match lines.last_mut() {
-            // The first proxy appends to the stranger's last line, or adds one of its own.
+            // The first proxy appends to the client's last line, or adds its own.
             Some(last) if joined => {
                 last.push(b',');
-                last.extend(told);
+                last.extend(appended);
             }
-            _ => lines.push(told),
+            _ => lines.push(appended),
         }
-        prop_assert_eq!(judged(peer, &proxies, &lines), Some(stranger.to_canonical()));
+        prop_assert_eq!(resolved(peer, &proxies, &lines), Some(stranger.to_canonical()));
     }
 
-    /// Who comes to us without a proxy is who is at the other end, whatever the header says.
+    /// Without a proxy, the client is the peer, whatever the header contains.
     #[test]
-    fn a_peer_that_is_no_proxy_is_the_client(peer in stranger(), lines in vec(anything(), 0..4)) {
-        prop_assert_eq!(judged(peer, &networks(&PROXIES), &lines), Some(peer.to_canonical()));
-        let proxied = judged("10.0.0.1".parse().unwrap(), &Networks::default(), &lines);
+    fn a_peer_that_is_not_a_proxy_is_the_client(peer in stranger(), lines in vec(anything(), 0..4)) {
+        prop_assert_eq!(resolved(peer, &networks(&PROXIES), &lines), Some(peer.to_canonical()));
+        let proxied = resolved("10.0.0.1".parse().unwrap(), &Networks::default(), &lines);
         prop_assert_eq!(proxied, Some("10.0.0.1".parse().unwrap()));
     }
 }
