@@ -1,4 +1,4 @@
-//! What hostile clients do with a connection.
+//! The behaviour of hostile clients.
 
 use std::io;
 use std::net::SocketAddr;
@@ -12,45 +12,45 @@ use tokio::time::sleep;
 use crate::crowd::Shared;
 use crate::support::raw::head;
 
-/// A kind of hostile client. The service ends each of them in the end, and each comes again.
+/// A kind of hostile client. The service closes each of their connections sooner or later, and each reconnects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Kind {
-    /// Connects and says nothing.
+    /// Connects and sends nothing.
     Silent,
-    /// Half a request head.
+    /// Sends half a request head.
     HalfHead,
-    /// A complete head, and the body byte by byte, one in a second.
+    /// Sends a complete head, then one byte of the body per second.
     Trickle,
-    /// A complete head that declares a large body, of which nothing comes.
+    /// Sends a complete head that declares a large body, but no body.
     Declared,
-    /// All of a large body but its end.
+    /// Sends all of a large body except its end.
     Stalled,
-    /// A head that is nearly as large as one may be, and is not complete.
+    /// Sends an incomplete head just below the size limit.
     LargeHead,
-    /// A request now and then on a connection that it keeps.
+    /// Sends requests at intervals on one connection.
     KeepAlive,
-    /// Request after request, and no answer is ever read.
+    /// Sends request after request, and never reads an answer.
     Pipelined,
-    /// 1 KB bodies with a signature of nobody's, one in four seconds.
+    /// Sends 1 KB bodies with a forged signature, one every four seconds.
     Forged,
-    /// The first bytes of a TLS handshake.
+    /// Sends the first bytes of a TLS handshake.
     HalfHello,
-    /// The body that costs most for its bytes, with a signature of nobody's, to a source with many secrets; as many of
-    /// them as [`Kind::BYTES`] a second allow.
+    /// Sends the body that costs most per byte, with a forged signature, to a source with many secrets, as often as
+    /// [`Kind::BYTES`] per second allow.
     Costly,
 }
 
-/// From `Forged` to `Forged`.
+/// The interval between two requests of `Forged`.
 const FORGED_PAUSE: Duration = Duration::from_secs(4);
 
-/// Between two requests of `KeepAlive`.
+/// The interval between two requests of `KeepAlive`.
 const KEPT_PAUSE: Duration = Duration::from_millis(500);
 
 /// Opens a connection from an address of the loopback network.
 pub async fn connect(kind: Kind, from: SocketAddr, to: SocketAddr) -> io::Result<TcpStream> {
     let socket = TcpSocket::new_v4()?;
     if kind == Kind::Pipelined {
-        // Loopback's huge segments would let the kernel buffer megabytes of answers.
+        // With loopback's huge segments, the kernel would buffer megabytes of answers.
         socket2::SockRef::from(&socket).set_tcp_mss(536)?;
         socket.set_recv_buffer_size(2048)?;
     }
@@ -59,10 +59,10 @@ pub async fn connect(kind: Kind, from: SocketAddr, to: SocketAddr) -> io::Result
 }
 
 impl Kind {
-    /// What a costly client writes in a second: 100 Mbit.
+    /// The bytes that a costly client sends per second: 100 Mbit.
     const BYTES: usize = 12_500_000;
 
-    /// How long the service lets it, with the shipped bounds: `body_timeout` or `head_timeout`.
+    /// How long the service allows it with the shipped limits: `body_timeout` or `head_timeout`.
     pub fn lifetime(self) -> Duration {
         match self {
             Self::Trickle | Self::Declared | Self::Stalled => Duration::from_secs(2),
@@ -81,7 +81,7 @@ impl Kind {
             }
             Self::Stalled => {
                 let request = head("POST", path, &[("content-length", "921600")]) + &"x".repeat(890 * 1024);
-                // It may have its answer before it has sent all of it.
+                // The answer may come before all of it is sent.
                 let _ = stream.write_all(request.as_bytes()).await;
             }
             Self::LargeHead => {
@@ -96,7 +96,7 @@ impl Kind {
                     failed = ask(&mut writer, path) => failed,
                 };
             }
-            // A record that holds a ClientHello of 508 bytes, of which 2 are there.
+            // A record with a ClientHello of 508 bytes, of which 2 are sent.
             Self::HalfHello => stream.write_all(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03").await?,
             Self::Trickle => {
                 stream.write_all(head("POST", path, &[("content-length", "1000")]).as_bytes()).await?;
@@ -156,7 +156,7 @@ async fn forge(mut stream: TcpStream, shared: &Shared, number: usize) -> io::Res
         shared.plan.path,
         body.len(),
     );
-    // The pace of each, evenly one after the other over the pause.
+    // The clients start evenly spread over the pause.
     let count_of = |wanted| shared.plan.kinds.iter().find(|(kind, _)| *kind == wanted).map_or(1, |(_, n)| *n);
     sleep(FORGED_PAUSE / count_of(Kind::Forged) as u32 * number as u32).await;
     let mut bytes = [0; 4096];
@@ -171,7 +171,7 @@ async fn forge(mut stream: TcpStream, shared: &Shared, number: usize) -> io::Res
     }
 }
 
-/// One such body, and then a pause for as many bytes as were really sent.
+/// Sends one such body, then pauses in proportion to the bytes that were really sent.
 async fn costly(mut stream: TcpStream, shared: &Shared) -> io::Result<()> {
     let start = tokio::time::Instant::now();
     let request = COSTLY.get_or_init(|| {
@@ -184,7 +184,7 @@ async fn costly(mut stream: TcpStream, shared: &Shared) -> io::Result<()> {
     while let Some(rest) = request.get(sent..).filter(|rest| !rest.is_empty()) {
         match stream.write(rest).await {
             Ok(more) => sent += more,
-            // It has its answer already.
+            // The answer has already been sent.
             Err(_) => break,
         }
     }
@@ -197,7 +197,7 @@ async fn costly(mut stream: TcpStream, shared: &Shared) -> io::Result<()> {
     Ok(())
 }
 
-/// What a costly client sends.
+/// The request of a costly client.
 static COSTLY: std::sync::OnceLock<Vec<u8>> = std::sync::OnceLock::new();
 
 /// Counts an answer by its status.

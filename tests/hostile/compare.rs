@@ -1,4 +1,4 @@
-//! Rounds without and with the crowd, in turn, on one running service.
+//! Alternating rounds without and with the crowd on one running service.
 
 use std::fmt;
 use std::time::Duration;
@@ -8,30 +8,29 @@ use crate::honest::{Honest, Times, percentile};
 use crate::service::Service;
 use crate::support::until;
 
-/// One round: 350 deliveries on kept connections and on new ones together.
+/// One round: 350 deliveries, on kept-alive and new connections together.
 const ROUND: Duration = Duration::from_millis(3_500);
 
-/// Below this a doubled p99 says nothing: it is one turn of another process on the same core.
+/// Below this difference a doubled p99 means nothing: it is one time slice of another process on the same core.
 const FLOOR: Duration = Duration::from_millis(5);
 
-/// The same where others use the machine: what is waited for is a processor, and a service with
-/// more to do waits longer. What is wrong with a service costs more than this: a connection that
-/// found no room comes again after a second.
+/// The same on a busy machine: deliveries wait for a processor, and a service with more work waits longer. A fault of
+/// the service costs more than this: a client that finds the listen queue full reconnects after a second.
 const FLOOR_WHEN_BUSY: Duration = Duration::from_millis(900);
 
-/// Pairs that are measured more where the first ones fail. A fault shows in each of them, a busy
-/// moment of the machine in one or two.
+/// Additional pairs of rounds if the first ones fail. A fault shows in each of them, a busy moment of the machine in
+/// one or two.
 const MORE: usize = 4;
 
-/// Between two looks at the service's files, which cost it time as well.
+/// The interval between two counts of the service's open files, which slow the service, too.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// What was measured in a round.
+/// The measurements of a round.
 struct Round {
     times: Times,
-    /// Resident, in KiB, at its end.
+    /// Resident memory at its end, in KiB.
     memory: usize,
-    /// What the service's threads ran, and what they waited for a processor that others had.
+    /// The time that the service's threads ran, and that they waited for a busy processor.
     ran: Duration,
     waited: Duration,
 }
@@ -50,16 +49,16 @@ impl Round {
     }
 }
 
-/// Both kinds of rounds.
+/// The rounds of both kinds.
 pub struct Compared {
     without: Vec<Round>,
     with: Vec<Round>,
 }
 
-/// Measures so many pairs of rounds, or some more; fails where an honest delivery is not published,
-/// the crowd does not stay, or its connections are kept when it has gone.
+/// Measures this many pairs of rounds, or some more. Fails if an honest delivery is not published, if the crowd does
+/// not last, or if its connections remain after its end.
 pub async fn compare(service: &Service, plan: &Plan, honest: &mut Honest, pairs: usize) -> Compared {
-    // The first deliveries meet topics and pools that are not warm.
+    // The first deliveries meet cold topics and pools.
     honest.round("warm", ROUND / 4).await;
     let files = service.files();
     let mut compared = Compared { without: Vec::new(), with: Vec::new() };
@@ -68,22 +67,22 @@ pub async fn compare(service: &Service, plan: &Plan, honest: &mut Honest, pairs:
         let name = format!("without_{pair}");
         compared.without.push(Round::measure(service, honest, &name).await);
         let crowd = Crowd::start(plan);
-        let most = plan.lasting() * 95 / 100;
-        until("the whole crowd, accepted", async || {
-            tokio::time::sleep(LOOK).await; // the pace of the looks
+        let min_open = plan.lasting() * 95 / 100;
+        until("the complete crowd, accepted", async || {
+            tokio::time::sleep(LOOK).await; // the interval
             let report = crowd.report();
-            // Of those that come and go, one has had its answer.
-            let begun = most > 0 || !report.answers.is_empty();
-            begun && report.open() >= most && (most == 0 || service.files() >= files + most)
+            // Of those that reconnect, one has had its answer.
+            let begun = min_open > 0 || !report.answers.is_empty();
+            begun && report.open() >= min_open && (min_open == 0 || service.files() >= files + min_open)
         })
         .await;
         compared.with.push(Round::measure(service, honest, &format!("with_{pair}")).await);
         let held = service.files().saturating_sub(files);
         println!("pair {pair}: {compared}{held} connections held: {:?}", crowd.report());
-        assert!(held >= most, "the crowd stays for all of a round");
+        assert!(held >= min_open, "the crowd stays for all of a round");
         drop(crowd);
         until("the end of the crowd's connections", async || {
-            tokio::time::sleep(LOOK).await; // the pace of the looks
+            tokio::time::sleep(LOOK).await; // the interval
             service.files() <= files + 20
         })
         .await;
@@ -93,13 +92,13 @@ pub async fn compare(service: &Service, plan: &Plan, honest: &mut Honest, pairs:
 }
 
 impl Compared {
-    /// Whether others left the service too little of the processors, as its rounds without a crowd
-    /// tell: it waited for longer than it ran. Half as long is usual where nobody else is there.
+    /// Whether other processes left the service too little processor time, by its rounds without a crowd: it waited for
+    /// longer than it ran. Half as long is usual on a machine without other load.
     fn is_busy(&self) -> bool {
         median(&self.without, |round| round.waited) > median(&self.without, |round| round.ran)
     }
 
-    /// What the p99 with the crowd must stay below.
+    /// The limit for the p99 with the crowd.
     fn bound(&self) -> Duration {
         let without = median(&self.without, Round::p99);
         let floor = if self.is_busy() { FLOOR_WHEN_BUSY } else { FLOOR };
@@ -114,15 +113,15 @@ impl Compared {
         assert!(self.is_unnoticed(), "honest clients notice the crowd:\n{self}");
     }
 
-    /// What the crowd costs, in KiB.
+    /// The memory that the crowd costs, in KiB.
     pub fn memory(&self) -> usize {
         let most = |rounds: &[Round]| rounds.iter().map(|round| round.memory).max().unwrap();
         most(&self.with) - self.without[0].memory
     }
 }
 
-fn median<T: Ord + Copy>(rounds: &[Round], of: impl Fn(&Round) -> T) -> T {
-    let mut all: Vec<T> = rounds.iter().map(of).collect();
+fn median<T: Ord + Copy>(rounds: &[Round], value: impl Fn(&Round) -> T) -> T {
+    let mut all: Vec<T> = rounds.iter().map(value).collect();
     all.sort_unstable();
     all[(all.len() - 1) / 2]
 }
@@ -130,14 +129,14 @@ fn median<T: Ord + Copy>(rounds: &[Round], of: impl Fn(&Round) -> T) -> T {
 impl fmt::Display for Compared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (rounds, bound) = (self.with.len(), self.bound());
-        let busy = if self.is_busy() { ", the machine being busy" } else { "" };
+        let busy = if self.is_busy() { ", on a busy machine" } else { "" };
         writeln!(f, "{rounds} rounds each; p99 with the crowd must stay below {bound:.0?}{busy}. Medians:")?;
         writeln!(
             f,
             "        p50 kept   new    p99 kept   new  both ms    service ran waited ms    resident MiB"
         )?;
         for (name, rounds) in [("without", &self.without), ("with", &self.with)] {
-            let ms = |of: &dyn Fn(&Round) -> Duration| median(rounds, of).as_secs_f64() * 1e3;
+            let ms = |value: &dyn Fn(&Round) -> Duration| median(rounds, value).as_secs_f64() * 1e3;
             writeln!(
                 f,
                 "{name:7} {:8.1} {:5.1} {:11.1} {:5.1} {:5.1} {:15.0} {:6.0} {:15}",

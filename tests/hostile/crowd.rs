@@ -1,5 +1,5 @@
-//! The crowd: hostile connections held by a process of its own, this executable once more. With
-//! the service in the test's process both together would need twice the files of one process.
+//! The crowd: hostile connections held by another process, which runs this executable, too. The test's process contains
+//! the honest clients; both together would need twice the open files of one process.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read as _};
@@ -15,23 +15,23 @@ use tokio::time::Instant;
 
 use crate::clients::{Kind, connect};
 
-/// How the process is told what to hold.
+/// The variable with the plan for the process.
 const PLAN: &str = "HOOKSTREAM_TEST_CROWD";
 
-/// What the lines of its report begin with.
+/// The prefix of its report lines.
 const MARK: &str = "crowd ";
 
-/// What a crowd holds, and against whom.
+/// The connections of a crowd and their target.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Plan {
     pub to: SocketAddr,
-    /// Of the source that honest clients send to.
+    /// The path of the source that honest clients use.
     pub path: String,
     pub kinds: Vec<(Kind, usize)>,
-    /// Connections are from the next of these in turn, so that neither the ports of one address run out nor
-    /// all of them look like one client. Honest ones come from 127.0.0.1.
+    /// The number of client addresses, used in turn, so that the ports of one address suffice and the connections do
+    /// not look like one client. Honest clients use 127.0.0.1.
     pub addresses: usize,
-    /// Connections that it opens in a second, the first ones and those that the service closed.
+    /// The limit of connections opened per second, at first and after the service has closed some.
     pub opens: u32,
 }
 
@@ -40,26 +40,26 @@ impl Plan {
         self.kinds.iter().map(|(_, count)| count).sum()
     }
 
-    /// Those that stay until the service ends them.
+    /// The number of connections that last until the service closes them.
     pub fn lasting(&self) -> usize {
         self.kinds.iter().filter(|(kind, _)| *kind != Kind::Costly).map(|(_, count)| count).sum()
     }
 }
 
-/// What the crowd has seen so far.
+/// What the crowd has counted so far.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Report {
-    /// Open now, by kind.
+    /// Open connections by kind.
     pub open: BTreeMap<String, usize>,
-    /// Opened so far; what is more than the plan was opened again.
+    /// Connections opened so far; more than planned if some were reopened.
     pub opened: usize,
     /// Connections that could not be opened.
     pub failed: usize,
-    /// Answers by status, of the kinds that read any.
+    /// Answers by status, for the kinds that read them.
     pub answers: BTreeMap<String, usize>,
-    /// Bytes that [`Kind::Costly`] has written.
+    /// Bytes sent by [`Kind::Costly`].
     pub costly: usize,
-    /// These in Mbit/s, all together, since the start.
+    /// The average rate of these bytes since the start, in Mbit/s.
     pub costly_mbit: f64,
 }
 
@@ -69,17 +69,17 @@ impl Report {
     }
 }
 
-/// A running crowd; gone, with all connections, when dropped.
+/// A running crowd; dropping it ends its process and connections.
 pub struct Crowd {
     child: Child,
     report: Arc<Mutex<Report>>,
-    // Its end tells the process that the test is gone, however that ended.
+    // Closes when the test ends in any way, which ends the process.
     _stdin: ChildStdin,
 }
 
 impl Crowd {
     pub fn start(plan: &Plan) -> Self {
-        // Behind all others: in life its work is done elsewhere.
+        // At the lowest priority: real attackers use other machines.
         let mut child = Command::new("nice")
             .args(["-n", "19"])
             .arg(std::env::current_exe().unwrap())
@@ -96,7 +96,7 @@ impl Crowd {
                 for line in lines.map_while(Result::ok) {
                     match line.strip_prefix(MARK) {
                         Some(text) => *report.lock().unwrap() = serde_json::from_str(text).unwrap(),
-                        // Why it failed, if it did.
+                        // An error message of the process.
                         None => println!("crowd: {line}"),
                     }
                 }
@@ -118,7 +118,7 @@ impl Drop for Crowd {
     }
 }
 
-/// What all connections of the process share; one thread.
+/// The state that all connections of the process share; it has one thread.
 pub struct Shared {
     pub plan: Plan,
     report: Mutex<Report>,
@@ -131,25 +131,25 @@ impl Shared {
         *self.report.lock().unwrap().answers.entry(status.to_owned()).or_default() += 1;
     }
 
-    /// So many bytes of [`Kind::Costly`].
+    /// Counts bytes sent by [`Kind::Costly`].
     pub fn wrote(&self, bytes: usize) {
         let mut report = self.report.lock().unwrap();
         report.costly += bytes;
         report.costly_mbit = report.costly as f64 * 8e-6 / self.start.elapsed().as_secs_f64();
     }
 
-    /// Waits for this connection's turn.
+    /// Waits until this connection may be opened.
     async fn turn(&self) {
         let at = {
             let mut next = self.next.lock().unwrap();
             *next = (*next).max(Instant::now()) + Duration::from_secs(1) / self.plan.opens;
             *next
         };
-        // The pace that connections are opened at.
+        // The rate of opening connections.
         tokio::time::sleep_until(at).await;
     }
 
-    /// One place of the crowd, for ever.
+    /// Keeps one connection of the crowd open, for ever.
     async fn hold(&self, kind: Kind, number: usize) {
         let from = format!("127.0.0.{}:0", 2 + number % self.plan.addresses).parse().unwrap();
         let mut first_life = Some(kind.lifetime().mul_f64(fastrand::f64()));
@@ -161,9 +161,8 @@ impl Shared {
             };
             self.change(kind, |open| *open += 1);
             self.report.lock().unwrap().opened += 1;
-            // Ends with the connection; which end it was is nothing to a hostile client. The first
-            // life is cut short somewhere, so that the ends are spread over the time as those of a
-            // crowd that has been there for long.
+            // Ends with the connection; a hostile client does not care how. The first one is cut short at random, so
+            // that the ends are spread over time like those of a long-running crowd.
             let life = first_life.take().unwrap_or(Duration::MAX);
             let _ = tokio::time::timeout(life, kind.act(stream, self, number)).await;
             self.change(kind, |open| *open -= 1);
@@ -175,12 +174,12 @@ impl Shared {
     }
 }
 
-/// What this process is to hold, if it is the crowd's.
+/// The plan of this process, if it is the crowd's.
 pub fn asked_for() -> Option<Plan> {
     std::env::var(PLAN).ok().map(|plan| serde_json::from_str(&plan).unwrap())
 }
 
-/// The crowd's process. Ends when its standard input does.
+/// Runs the crowd's process, which ends when its standard input is closed.
 pub fn run(plan: Plan) {
     enough_files(plan.connections());
     std::thread::spawn(|| {
@@ -193,7 +192,7 @@ pub fn run(plan: Plan) {
         let shared = Rc::new(Shared { plan, report, next: Mutex::new(start), start });
         let mut all: Vec<_> =
             shared.plan.kinds.iter().flat_map(|(kind, count)| (0..*count).map(|n| (*kind, n))).collect();
-        // Mixed, always in the same way, and so each kind's evenly over the time that opening takes.
+        // Shuffled with a fixed seed, so that each kind is spread evenly over the time that opening takes.
         fastrand::Rng::with_seed(7).shuffle(&mut all);
         for (kind, number) in all {
             let shared = shared.clone();
@@ -207,9 +206,9 @@ pub fn run(plan: Plan) {
     });
 }
 
-/// Room for as many connections in this process; what it starts has the same bound.
+/// Raises the limit of open files for this many connections; child processes inherit it.
 pub fn enough_files(connections: usize) {
-    // Both processes need a few more, and the service has files of Kafka's and its own.
+    // Both processes need a few more, and the service has its own files and Kafka's connections.
     let wanted = connections as u64 + 500;
     let limit = rlimit::increase_nofile_limit(u64::MAX).unwrap();
     assert!(

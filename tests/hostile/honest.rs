@@ -1,4 +1,4 @@
-//! Honest clients: deliveries at a fixed rate, whatever became of those before.
+//! Honest clients: deliveries at a fixed rate, independent of earlier results.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -8,19 +8,19 @@ use tokio::time::{Instant, interval_at};
 
 use crate::support::{Answer, batch, datagrid};
 
-/// Deliveries in a second, on connections that are kept, and as many with one of their own each.
+/// Deliveries per second on kept-alive connections, and as many on new connections.
 pub const RATE: u32 = 50;
 
-/// A provider's senders.
+/// The senders of a provider.
 pub struct Honest {
     url: String,
     kept: Client,
     fresh: Client,
-    /// Ids of all that were sent, each answered 200.
+    /// The ids of all deliveries, each answered 200.
     pub sent: BTreeSet<String>,
 }
 
-/// Times of one round, from when each delivery was due to its answer; sorted.
+/// The sorted times of one round, from when each delivery was due to its answer.
 pub struct Times {
     pub kept: Vec<Duration>,
     pub fresh: Vec<Duration>,
@@ -36,21 +36,20 @@ impl Times {
 
 impl Honest {
     pub fn new(url: String, client: impl Fn() -> ClientBuilder) -> Self {
-        // Below the service's keep-alive limit: a request on a connection that is just being closed
-        // fails, as everywhere in HTTP.
+        // Below the service's keep-alive limit: a request fails if its connection is being closed, as always in HTTP.
         let kept = client().pool_idle_timeout(Duration::from_secs(5)).build().unwrap();
         let fresh = client().pool_max_idle_per_host(0).build().unwrap();
         Self { url, kept, fresh, sent: BTreeSet::new() }
     }
 
-    /// Sends for so long; fails where one is not answered `published`.
+    /// Sends deliveries for this long; fails if one is not answered `published`.
     pub async fn round(&mut self, name: &str, long: Duration) -> Times {
         let (times, failed) = self.try_round(name, long).await;
         assert!(failed.is_empty(), "{name}: {} deliveries were not published: {}", failed.len(), failed[0]);
         times
     }
 
-    /// The same, and what was not answered `published`, in words.
+    /// Like [`Self::round`], but returns the failures as text.
     pub async fn try_round(&mut self, name: &str, long: Duration) -> (Times, Vec<String>) {
         let pace = Duration::from_secs(1) / RATE;
         let mut tick = interval_at(Instant::now() + pace, pace);
@@ -87,7 +86,7 @@ impl Honest {
     }
 }
 
-/// The least that so many of 100 do not exceed. `times` is sorted.
+/// The smallest value that is not exceeded by `percent` of the times. `times` is sorted.
 pub fn percentile(times: &[Duration], percent: usize) -> Duration {
     times[(times.len() * percent).div_ceil(100) - 1]
 }

@@ -1,6 +1,6 @@
-//! Hostile clients all together, and honest ones who do not notice. A binary of its own, so that
-//! no other test runs beside what is measured here; and its executable is the crowd's process, too.
-// Tests may stop at the first surprise, and read answers as trees.
+//! Many hostile clients, and honest ones who must not notice. A separate binary, so that no other test runs beside the
+//! measurements; its executable is the crowd's process, too.
+// Tests may panic on the first failure, and may read answers as trees.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -15,7 +15,7 @@ mod clients;
 mod compare;
 mod crowd;
 mod honest;
-// Some of it is for tests/chaos, which has these modules, too.
+// Parts are only for tests/chaos, which uses these modules, too.
 #[allow(dead_code)]
 mod service;
 #[path = "../it/support/mod.rs"]
@@ -34,7 +34,7 @@ use support::{PATIENCE, Setup, kafka};
 use tokio::runtime::Builder;
 use tokio::sync::Mutex;
 
-/// Measurements are made one after the other.
+/// Measurements run one after the other.
 static ALONE: Mutex<()> = Mutex::const_new(());
 
 fn main() {
@@ -42,7 +42,7 @@ fn main() {
         return crowd::run(plan);
     }
     let mut arguments = Arguments::from_args();
-    // With one thread what the tests print would stand in the middle of the harness's lines.
+    // With one thread, the tests' output would be mixed with the harness's lines.
     arguments.test_threads = Some(2);
     let trials = vec![
         trial(
@@ -69,7 +69,7 @@ fn trial<F: Future<Output = ()>>(name: &str, test: impl FnOnce() -> F + Send + '
     })
 }
 
-/// A service with the shipped bounds, and a crowd of these kinds that is not there yet.
+/// A service with the shipped limits, and the plan of a crowd of these kinds.
 async fn beside(setup: Setup, kinds: Vec<(Kind, usize)>) -> (Service, Plan) {
     let path = format!("/hooks/{}", setup.source);
     enough_files(kinds.iter().map(|(_, count)| count).sum());
@@ -78,8 +78,8 @@ async fn beside(setup: Setup, kinds: Vec<(Kind, usize)>) -> (Service, Plan) {
     (service, plan)
 }
 
-/// What honest clients sent stands in the topic, and nothing else does.
-async fn all_is_there(source: &str, honest: &Honest) {
+/// Checks that the topic contains exactly the events of the honest clients.
+async fn check_topic(source: &str, honest: &Honest) {
     let found = kafka::all(&format!("{source}.batch_prediction.completed")).await;
     let found: BTreeSet<String> = found.into_iter().collect();
     assert!(found == honest.sent, "{} in the topic, {} were sent", found.len(), honest.sent.len());
@@ -88,8 +88,8 @@ async fn all_is_there(source: &str, honest: &Honest) {
 async fn eight_thousand_connections() {
     let mut setup = Setup::new("datagrid");
     let source = setup.source.clone();
-    // More than honest clients could use until their ack deadline, and fewer than the crowd's slow
-    // bodies: none of those may hold one.
+    // More than honest clients could use until their ack deadline, and fewer than the crowd's slow bodies, none of
+    // which may occupy a slot.
     setup.rules = String::from("max_in_flight = 500");
     let kinds = vec![
         (Kind::Silent, 3_700),
@@ -106,42 +106,42 @@ async fn eight_thousand_connections() {
 
     let compared = compare(&service, &plan, &mut honest, 3).await;
     compared.assert_unnoticed();
-    // An unoptimised build was seen to take 24 to 37 for each connection, more after some rounds.
+    // An unoptimised build used 24 to 37 for each connection, and more after some rounds.
     assert!(compared.memory() < plan.connections() * 48, "{} KiB", compared.memory());
 
-    all_is_there(&source, &honest).await;
+    check_topic(&source, &honest).await;
     let metrics = service.metrics().await;
     let count = |outcome, reason| metrics.deliveries(&source, outcome, reason);
     let (forged, slow) = (count("refused", "signature_mismatch"), count("refused", "body_too_slow"));
     println!("refused: {forged} signature_mismatch, {slow} body_too_slow");
     assert_eq!(count("published", ""), honest.sent.len());
-    assert!(forged >= 100 && slow >= 100, "the crowd is met by its bounds");
-    assert_eq!(metrics.of_source(&source, "unavailable"), 0, "no delivery found a place taken");
+    assert!(forged >= 100 && slow >= 100, "the limits apply to the crowd");
+    assert_eq!(metrics.of_source(&source, "unavailable"), 0, "no delivery was refused for lack of a slot");
 }
 
 async fn a_thousand_handshakes() {
     let mut setup = Setup::new("datagrid");
     let source = setup.source.clone();
     let directory = tempfile::tempdir().unwrap();
-    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    let certified = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
     let path = |name: &str| directory.path().join(name).display().to_string();
-    std::fs::write(path("tls.crt"), made.cert.pem()).unwrap();
-    std::fs::write(path("tls.key"), made.signing_key.serialize_pem()).unwrap();
+    std::fs::write(path("tls.crt"), certified.cert.pem()).unwrap();
+    std::fs::write(path("tls.key"), certified.signing_key.serialize_pem()).unwrap();
     setup.tables = format!("[http.tls]\ncert = \"{}\"\nkey = \"{}\"", path("tls.crt"), path("tls.key"));
     let (service, plan) = beside(setup, vec![(Kind::Silent, 500), (Kind::HalfHello, 500)]).await;
-    let trusted = reqwest::Certificate::from_pem(made.cert.pem().as_bytes()).unwrap();
+    let trusted = reqwest::Certificate::from_pem(certified.cert.pem().as_bytes()).unwrap();
     let url = format!("https://localhost:{}{}", service.hooks.port(), plan.path);
     let mut honest = Honest::new(url, || {
         reqwest::Client::builder().timeout(PATIENCE).no_proxy().tls_certs_only([trusted.clone()])
     });
 
     compare(&service, &plan, &mut honest, 1).await.assert_unnoticed();
-    all_is_there(&source, &honest).await;
+    check_topic(&source, &honest).await;
     let failed = service.metrics().await.plain("hookstream_tls_handshakes_failed_total");
     assert!(failed >= plan.connections(), "{failed} failed handshakes");
 }
 
-/// Secrets of the source that is attacked.
+/// The number of secrets of the attacked source.
 const SECRETS: usize = 100;
 
 async fn four_attackers() {
@@ -163,11 +163,11 @@ async fn four_attackers() {
 
     let compared = compare(&service, &plan, &mut honest, 3).await;
     compared.assert_unnoticed();
-    all_is_there(&source, &honest).await;
+    check_topic(&source, &honest).await;
     let metrics = service.metrics().await;
     let (tried, limited) =
         (metrics.of_source(&attacked, "refused"), metrics.of_source(&attacked, "unavailable"));
-    println!("attackers: {tried} bodies tried, {limited} turned away");
+    println!("attackers: {tried} bodies tried, {limited} refused");
     assert!(tried + limited > 20, "the attack went on");
-    assert!(limited > tried, "{tried} were tried, {limited} were not");
+    assert!(limited > tried, "{tried} were tried, {limited} were refused");
 }

@@ -1,4 +1,4 @@
-//! The service as a process, seen from outside.
+//! The service as a separate process.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -19,12 +19,12 @@ pub struct Service {
 }
 
 impl Service {
-    /// Started, and ready.
+    /// Starts the service and waits until it is ready.
     pub async fn ready(setup: &Setup) -> Self {
         Self::ready_with(setup, None).await
     }
 
-    /// The same with so many open files at most.
+    /// Like [`Self::ready`], with a limit of open files.
     pub async fn ready_with(setup: &Setup, files: Option<u64>) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let config = directory.path().join("hookstream.toml");
@@ -48,8 +48,8 @@ impl Service {
         Path::new("/proc").join(self.process.0.id().to_string()).join(name)
     }
 
-    /// Open files: the connections that it has accepted, and few others. Takes milliseconds of the
-    /// kernel's time where they are thousands.
+    /// Open files: its accepted connections and few others. With thousands of them, the call takes milliseconds in the
+    /// kernel.
     pub fn files(&self) -> usize {
         std::fs::read_dir(self.proc("fd")).unwrap().count()
     }
@@ -61,12 +61,12 @@ impl Service {
         line.trim().trim_end_matches(" kB").parse().unwrap()
     }
 
-    /// Lines of its log with this text.
+    /// The number of its log lines with this text.
     pub fn said(&self, text: &str) -> usize {
         self.log.lock().unwrap().iter().filter(|line| line.to_string().contains(text)).count()
     }
 
-    /// What its threads that are there now have run, and have waited for a processor.
+    /// The time that its current threads have run, and have waited for a processor.
     pub fn scheduled(&self) -> (Duration, Duration) {
         let read = |task: std::fs::DirEntry| std::fs::read_to_string(task.path().join("schedstat")).ok();
         let tasks = std::fs::read_dir(self.proc("task")).unwrap();
@@ -84,7 +84,7 @@ impl Service {
     }
 }
 
-/// A scrape.
+/// The metrics of one scrape.
 pub struct Metrics(String);
 
 impl Metrics {
@@ -103,16 +103,16 @@ impl Metrics {
         self.sum(&format!("{name} "), &[])
     }
 
-    /// All whose name and labels begin so.
+    /// The sum of all samples whose name and labels begin with `start`.
     pub fn starting(&self, start: &str) -> usize {
         self.sum(start, &[])
     }
 
     fn sum(&self, start: &str, values: &[&str]) -> usize {
-        let is_meant = |line: &&str| {
+        let is_selected = |line: &&str| {
             line.starts_with(start) && values.iter().all(|value| line.contains(&format!("=\"{value}\"")))
         };
         let value = |line: &str| line.rsplit_once(' ').unwrap().1.parse::<usize>().unwrap();
-        self.0.lines().filter(is_meant).map(value).sum()
+        self.0.lines().filter(is_selected).map(value).sum()
     }
 }
