@@ -1,4 +1,4 @@
-//! The counters of addresses.
+//! Models of the counters by client address.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -15,17 +15,17 @@ mod connection_counter;
 #[path = "../../../src/http/failed_auth.rs"]
 mod failed_auth;
 
-/// The rest of it is HTTP.
+/// The only item of the module that the counters use.
 mod response {
     pub(super) const RETRY_AFTER: std::time::Duration = std::time::Duration::from_secs(5);
 }
 
 pub(crate) fn models() {
-    super::model("what did not verify is charged to its network, all of it", charges);
-    super::model("an address has no more connections open than it may", connections);
+    super::model("all unverified deliveries are charged to their network", charges);
+    super::model("an address never exceeds its limit of connections", connections);
 }
 
-/// Five at once, one a second.
+/// A burst of five, one per second.
 fn charges() {
     let (unverified, now) = (Arc::new(FailedAuthLimiter::new(Some(1), 1)), Instant::now());
     let address = |text: &str| text.parse::<IpAddr>().unwrap();
@@ -44,25 +44,26 @@ fn charges() {
     assert!(!used_up.contains(FailedAuthBudget::Work), "four of five");
     unverified.add(address("2001:db8::3"), FailedAuthBudget::Work, 1, now);
     assert!(unverified.used_up(address("2001:db8::3"), now).contains(FailedAuthBudget::Work), "five of five");
-    assert!(!unverified.used_up(address("192.0.2.1"), now).contains(FailedAuthBudget::Deliveries), "another");
+    assert!(!unverified.used_up(address("192.0.2.1"), now).contains(FailedAuthBudget::Deliveries), "another address");
 }
 
-/// One for each address. Who comes while another goes finds its place taken or free, and nobody else's count.
+/// A limit of one connection. A client that connects while another disconnects finds its slot used or free, and nothing
+/// else.
 fn connections() {
-    const MOST: usize = 1;
+    const MAX: usize = 1;
     let addresses = Arc::new(ConnectionCounter::default());
-    let come = |addresses: &Arc<ConnectionCounter>| {
+    let connect = |addresses: &Arc<ConnectionCounter>| {
         let address = IpAddr::from([192, 0, 2, 1]);
-        let Some(first) = addresses.count(address, MOST) else { return };
-        assert!(addresses.count(address, MOST).is_none(), "two of one");
+        let Some(first) = addresses.count(address, MAX) else { return };
+        assert!(addresses.count(address, MAX).is_none(), "two connections with a limit of one");
         assert_eq!(first.open(), 1);
     };
     let other = {
         let addresses = addresses.clone();
-        thread::spawn(move || come(&addresses))
+        thread::spawn(move || connect(&addresses))
     };
-    come(&addresses);
+    connect(&addresses);
     other.join().unwrap();
-    come(&addresses);
-    assert!(addresses.count([192, 0, 2, 1].into(), MOST).is_some(), "all are gone");
+    connect(&addresses);
+    assert!(addresses.count([192, 0, 2, 1].into(), MAX).is_some(), "all are closed");
 }

@@ -1,9 +1,9 @@
-//! What must be so of the shared counters in whatever order threads meet, and whatever of each other's relaxed stores
-//! they see: loom runs each model once for every such order, none left out. The counters are the service's own files;
-//! `sync` has loom's types in the place of the standard library's.
-#![allow(dead_code, missing_docs, reason = "no more of the files is used than the models need")]
+//! Properties of the shared counters in every order in which threads can meet, whichever of each other's relaxed stores
+//! they see: loom runs each model once for every such order. The counters are the service's own files; `sync` has
+//! loom's types instead of the standard library's.
+#![allow(dead_code, missing_docs, reason = "the models use only parts of the files")]
 
-/// `quick_cache::sync::Cache` is the table below: loom does not see quick_cache's own locks.
+/// `quick_cache::sync::Cache` is the table in `sync`: loom cannot observe quick_cache's own locks.
 extern crate self as quick_cache;
 
 mod sync;
@@ -24,47 +24,48 @@ use std::time::{Duration, Instant};
 use loom::thread;
 use quota::{Usage, Rate};
 
-/// Runs it in every order, and says how many there were. Only those whose name contains the program's argument, if any.
+/// Runs a model in every order and prints their number. An argument of the program selects models by a part of their
+/// name.
 fn model(name: &str, run: impl Fn() + Send + Sync + 'static) {
     if std::env::args().nth(1).is_some_and(|wanted| !name.contains(&wanted)) {
         return;
     }
-    let (orders, began) = (Arc::new(AtomicUsize::new(0)), Instant::now());
+    let (orders, start) = (Arc::new(AtomicUsize::new(0)), Instant::now());
     let counted = orders.clone();
     loom::model(move || {
         counted.fetch_add(1, Ordering::Relaxed);
         run();
     });
     let orders = orders.load(Ordering::Relaxed);
-    println!("{name}: {orders} orders in {:.1?}", began.elapsed());
+    println!("{name}: {orders} orders in {:.1?}", start.elapsed());
     assert!(orders > 1, "{name}: no two threads met");
 }
 
 fn main() {
-    model("no more than the limit is in use, and in the end nothing", limit);
-    model("what is used up at once is counted, all of it", rate);
+    model("usage never exceeds the limit, and ends at zero", limit);
+    model("concurrent usage is counted completely", rate);
     http::models();
     spool::models();
 }
 
-/// Two, and one; each would have one more, for which there is no room while both are there.
+/// Takes two and one. Each tries to take one more, for which there is no room while both hold theirs.
 fn limit() {
     const LIMIT: usize = 3;
     let bytes = Arc::new(Usage::default());
-    // What the guards say that they hold. loom does not see it, so that it makes no order of its own.
+    // The amounts of the guards. loom does not observe this counter, so that it adds no orders.
     let held = Arc::new(AtomicUsize::new(0));
     let threads = [2, 1].map(|amount| {
         let (bytes, held) = (bytes.clone(), held.clone());
         let take = move || {
             let Some(mut taken) = bytes.take(amount, LIMIT) else { return };
-            let mut mine = amount;
+            let mut amount_held = amount;
             assert!(held.fetch_add(amount, Ordering::Relaxed) + amount <= LIMIT);
             if taken.grow(1, LIMIT) {
-                mine += 1;
+                amount_held += 1;
                 assert!(held.fetch_add(1, Ordering::Relaxed) < LIMIT);
             }
             assert!(bytes.used() <= LIMIT);
-            held.fetch_sub(mine, Ordering::Relaxed);
+            held.fetch_sub(amount_held, Ordering::Relaxed);
             drop(taken);
         };
         thread::spawn(take)
@@ -77,7 +78,7 @@ fn limit() {
     assert!(bytes.take(LIMIT, LIMIT).is_some());
 }
 
-/// 40, 10 and 49 of a hundred at once, ten a second.
+/// Uses 40, 10 and 49 of a burst of a hundred concurrently, at ten per second.
 fn rate() {
     let rate = Rate { per_second: 10, burst: Duration::from_secs(10), debt: Duration::from_secs(1) };
     let used = Arc::new(sync::atomic::AtomicU64::new(0));
@@ -86,11 +87,11 @@ fn rate() {
         let used = used.clone();
         thread::spawn(move || amounts.into_iter().for_each(|amount| rate.add(&used, amount, now)))
     });
-    assert!(!rate.is_used_up(&used, now), "one is left");
+    assert!(!rate.is_used_up(&used, now), "one remains");
     for thread in threads {
         thread.join().unwrap();
     }
-    assert!(!rate.is_used_up(&used, now), "one is left");
+    assert!(!rate.is_used_up(&used, now), "one remains");
     rate.add(&used, 1, now);
-    assert!(rate.is_used_up(&used, now), "none is left");
+    assert!(rate.is_used_up(&used, now), "none remains");
 }

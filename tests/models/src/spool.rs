@@ -1,4 +1,4 @@
-//! What the spool's callers and its threads share, with as much of its neighbours as it names.
+//! Models of the state that the spool's callers and its threads share, with stubs of the modules it uses.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -98,8 +98,8 @@ mod stats {
 }
 
 pub(crate) fn models() {
-    super::model("the book's sums are what was added and removed", book);
-    super::model("what waits for the writer is taken once, and no row is lost", queue);
+    super::model("the ledger's sums equal what was added and removed", ledger);
+    super::model("the writer takes each request once, and no row is lost", queue);
 }
 
 fn shared() -> Arc<SpoolState> {
@@ -112,8 +112,8 @@ fn store(topic: &'static str, bytes: &[u64]) -> StoreRequest {
     StoreRequest { lines, bytes: bytes.iter().sum(), reply: oneshot::channel().0 }
 }
 
-/// Rows and their bytes fit each other, in all and by topic: nobody sees half a transaction.
-fn look(shared: &SpoolState) {
+/// Checks that rows and bytes agree, in total and by topic: half a transaction is never visible.
+fn check(shared: &SpoolState) {
     let stats = shared.stats();
     assert!([0, 2].contains(&stats.live) && stats.parked <= 1, "{} live", stats.live);
     assert_eq!(stats.bytes, 5 * u64::from(stats.live == 2) + 7 * stats.parked);
@@ -124,24 +124,24 @@ fn look(shared: &SpoolState) {
     }
 }
 
-/// Two that write and one that looks. Not two in the service, where one thread writes: the book does not rely on it.
-fn book() {
+/// Two writers and one reader. The service has only one writing thread, but the ledger does not rely on that.
+fn ledger() {
     let shared = shared();
     let two = {
         let shared = shared.clone();
         thread::spawn(move || {
-            // Two rows come together, and both go.
+            // Two rows are added together, and both are removed.
             shared.committed(&[store("a.x", &[2, 3])], &[], &[]);
             shared.remove(&[1, 2]);
-            let gone = || (String::from("a.x"), Some(RowState::Live), None);
-            let moves = [2, 3].map(|bytes| (gone().0, gone().1, gone().2, bytes));
+            let removed = || (String::from("a.x"), Some(RowState::Live), None);
+            let moves = [2, 3].map(|bytes| (removed().0, removed().1, removed().2, bytes));
             shared.committed(&[], &moves, &[1, 2]);
         })
     };
     let one = {
         let shared = shared.clone();
         thread::spawn(move || {
-            // One comes, is set aside at once, and stays.
+            // One row is added, parked at once, and remains.
             let moves = [
                 (String::from("b.y"), None, Some(RowState::Live), 7),
                 (String::from("b.y"), Some(RowState::Live), Some(RowState::Parked), 7),
@@ -149,7 +149,7 @@ fn book() {
             shared.committed(&[], &moves, &[]);
         })
     };
-    look(&shared);
+    check(&shared);
     let more = SpoolUsage { rows: 1, bytes: 1 };
     match shared.judge("a", more, more) {
         Ok(()) | Err(StoreError::Full(Bound::Rows)) => {}
@@ -157,7 +157,7 @@ fn book() {
     }
     two.join().unwrap();
     one.join().unwrap();
-    look(&shared);
+    check(&shared);
     let stats = shared.stats();
     let seen = (stats.live, stats.parked, stats.bytes, stats.removing, stats.commits);
     assert_eq!(seen, (0, 1, 7, 0, 3));
@@ -165,12 +165,12 @@ fn book() {
     assert!(topics.len() == 1 && &*topics[0].name == "b.y", "{topics:?}");
     assert!(shared.taken().is_empty());
     let all = SpoolUsage { rows: 3, bytes: 3 };
-    assert!(matches!(shared.judge("b", all, all), Err(StoreError::Full(Bound::Rows))), "one is there");
+    assert!(matches!(shared.judge("b", all, all), Err(StoreError::Full(Bound::Rows))), "one row exists");
     let two = SpoolUsage { rows: 2, bytes: 2 };
     assert!(shared.judge("b", two, two).is_ok());
 }
 
-/// One that stores, one that removes, and the writer that takes both.
+/// One thread stores, one removes, and the writer takes both.
 fn queue() {
     let shared = shared();
     let stores = {
@@ -183,10 +183,10 @@ fn queue() {
     };
     let (mut rows, mut removals) = (0, Vec::new());
     while rows < 2 || removals.is_empty() {
-        // It waits for what comes: a wake-up that is lost leaves all of them asleep, which loom tells.
+        // Waits for requests: after a lost wake-up all threads would sleep, which loom reports.
         let batch = shared.next(Instant::now() + Duration::from_secs(600));
         rows += batch.stores.iter().map(|store| store.lines.len()).sum::<usize>();
-        // A delivered row is not given out again before its delete is committed.
+        // A delivered row is not leased again before its removal is committed.
         let taken = shared.taken();
         assert!(batch.removals.iter().all(|id| taken.contains(id)));
         shared.committed(&batch.stores, &[], &batch.removals);

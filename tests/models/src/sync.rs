@@ -1,16 +1,16 @@
-//! loom's in the place of the standard library's, and a table in the place of quick_cache's.
+//! loom's types instead of the standard library's, and a table instead of quick_cache's.
 
 use std::collections::HashMap;
 use std::hash::Hash;
 
 pub(crate) use loom::sync::{Condvar, Mutex, MutexGuard, atomic};
 
-/// As quick_cache's towards its callers, with one lock and all the room there is.
+/// Has the interface of quick_cache's, with one lock and unlimited room.
 #[derive(Debug)]
 pub(crate) struct Cache<K, V>(Mutex<HashMap<K, V>>);
 
 impl<K: Copy + Eq + Hash, V: Clone> Cache<K, V> {
-    pub(crate) fn new(_most: usize) -> Self {
+    pub(crate) fn new(_max: usize) -> Self {
         Self(Mutex::default())
     }
 
