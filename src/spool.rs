@@ -132,11 +132,17 @@ impl Spool {
         let failed = |cause| OpenError::io("cannot start a thread for", dir, cause);
         let writer = std::thread::Builder::new()
             .name(String::from("spool-writer"))
-            .spawn(move || writer.run())
+            .spawn({
+                let shared = shared.clone();
+                move || supervise(shared::WRITER, &shared, || writer.run())
+            })
             .map_err(failed)?;
         let reader = std::thread::Builder::new()
             .name(String::from("spool-reader"))
-            .spawn(move || reader.run(&asked))
+            .spawn({
+                let shared = shared.clone();
+                move || supervise(shared::READER, &shared, || reader.run(&asked))
+            })
             .inspect_err(|_| shared.close())
             .map_err(failed)?;
         let threads = std::sync::Mutex::new(Some(Threads { writer, reader, _lock: parts.lock }));
@@ -161,7 +167,7 @@ impl Spool {
         let bytes = lines.iter().map(|line| line.bytes).sum();
         let (reply, answer) = oneshot::channel();
         self.shared.push_store(StoreRequest { lines, bytes, reply })?;
-        answer.await.unwrap_or_else(|_| Err(StoreError::closed()))
+        answer.await.unwrap_or_else(|_| Err(StoreError::Error(self.shared.unanswered(shared::WRITER))))
     }
 
     /// The oldest live rows of `topic` that are not given out, in order of arrival: at most
@@ -178,8 +184,8 @@ impl Spool {
     ) -> Result<Vec<Row>, SpoolError> {
         let (reply, answer) = oneshot::channel();
         let ask = read::ReadRequest::Oldest { topic: topic.clone(), max_rows, max_bytes, reply };
-        self.reads.send(ask).map_err(|_| SpoolError::closed())?;
-        answer.await.unwrap_or_else(|_| Err(SpoolError::closed()))
+        self.reads.send(ask).map_err(|_| self.shared.unanswered(shared::READER))?;
+        answer.await.unwrap_or_else(|_| Err(self.shared.unanswered(shared::READER)))
     }
 
     /// Takes rows out for good. Returns at once: from now on they are not given out again in this
@@ -197,7 +203,7 @@ impl Spool {
     pub async fn park(&self, id: i64, why: &str) -> Result<bool, SpoolError> {
         let (reply, answer) = oneshot::channel();
         self.shared.push_change(Command::Park { id, why: why.to_owned(), reply: Some(reply) })?;
-        Ok(answer.await.unwrap_or_else(|_| Err(SpoolError::closed()))? > 0)
+        Ok(self.changed(answer).await? > 0)
     }
 
     /// Makes parked rows live again: these, or all of them. How many they were.
@@ -226,7 +232,7 @@ impl Spool {
     async fn requeue_some(&self, which: shared::Parked) -> Result<u64, SpoolError> {
         let (reply, answer) = oneshot::channel();
         self.shared.push_change(Command::Requeue { which, reply })?;
-        answer.await.unwrap_or_else(|_| Err(SpoolError::closed()))
+        self.changed(answer).await
     }
 
     /// Resolves when all that was handed over before, removals included, is committed.
@@ -236,7 +242,12 @@ impl Spool {
     pub async fn flush(&self) -> Result<(), SpoolError> {
         let (reply, answer) = oneshot::channel();
         self.shared.push_change(Command::Flush { reply })?;
-        answer.await.unwrap_or_else(|_| Err(SpoolError::closed())).map(drop)
+        self.changed(answer).await.map(drop)
+    }
+
+    /// The writer's answer to a change.
+    async fn changed(&self, answer: oneshot::Receiver<Result<u64, SpoolError>>) -> Result<u64, SpoolError> {
+        answer.await.unwrap_or_else(|_| Err(self.shared.unanswered(shared::WRITER)))
     }
 
     /// The state of things; asks no disk.
@@ -276,6 +287,17 @@ impl Spool {
     fn take_threads(&self) -> Option<Threads> {
         self.threads.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take()
     }
+}
+
+/// Runs a thread's work and reports its end, if nobody has asked for it.
+fn supervise(name: &'static str, shared: &SpoolState, work: impl FnOnce()) {
+    let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
+    if let Err(panic) = ended {
+        // Other panic messages are formatted and may quote a payload.
+        let why = panic.downcast_ref::<&'static str>().unwrap_or(&"");
+        tracing::error!(thread = name, why, "a thread of the spool panicked; restart hookstream");
+    }
+    shared.thread_ended(name);
 }
 
 impl Threads {

@@ -142,6 +142,10 @@ impl SpoolError {
         Self::new("the spool is closed")
     }
 
+    pub(super) fn thread_ended(thread: &str) -> Self {
+        Self(super::stats::thread_ended(thread))
+    }
+
     pub(super) fn sql(what: &str, cause: &rusqlite::Error) -> Self {
         Self(format!("cannot {what} the spool: {cause}"))
     }

@@ -12,8 +12,15 @@ use super::format::{self, COLUMNS, RowEntry};
 use super::shared::{Command, Reply, SpoolState};
 
 pub(super) enum ReadRequest {
-    Oldest { topic: Arc<str>, max_rows: usize, max_bytes: u64, reply: Reply<Vec<Row>, SpoolError> },
+    Oldest {
+        topic: Arc<str>,
+        max_rows: usize,
+        max_bytes: u64,
+        reply: Reply<Vec<Row>, SpoolError>,
+    },
     Stop,
+    #[cfg(test)]
+    Panic,
 }
 
 pub(super) struct ReaderThread {
@@ -28,7 +35,15 @@ impl ReaderThread {
     }
 
     pub(super) fn run(self, asked: &mpsc::Receiver<ReadRequest>) {
-        while let Ok(ReadRequest::Oldest { topic, max_rows, max_bytes, reply }) = asked.recv() {
+        while let Ok(request) = asked.recv() {
+            let (topic, max_rows, max_bytes, reply) = match request {
+                ReadRequest::Oldest { topic, max_rows, max_bytes, reply } => {
+                    (topic, max_rows, max_bytes, reply)
+                }
+                ReadRequest::Stop => return,
+                #[cfg(test)]
+                ReadRequest::Panic => panic!("on purpose"),
+            };
             let rows = self.oldest(&topic, max_rows, max_bytes).map_err(|error| {
                 if format::is_damage(&error) {
                     super::open::mark_damaged(&self.dir, &self.shared, &error);

@@ -18,6 +18,10 @@ use crate::sync::{Condvar, Mutex, MutexGuard};
 const QUEUE_ROWS: usize = 8_192;
 const QUEUE_BYTES: u64 = 64 * 1024 * 1024;
 
+/// The names of the two threads in errors and reports.
+pub(super) const WRITER: &str = "writer";
+pub(super) const READER: &str = "reader";
+
 /// One transaction's worth: large enough that the sync's price is shared, small enough that the
 /// first of them does not wait long for the last.
 const BATCH_ROWS: usize = 256;
@@ -75,6 +79,8 @@ struct WriterQueue {
     changes: VecDeque<Command>,
     removals: VecDeque<i64>,
     closing: bool,
+    /// The writer's thread has ended unasked: nobody empties the queue any more.
+    abandoned: bool,
 }
 
 /// What one topic has.
@@ -238,6 +244,9 @@ impl SpoolState {
         if queue.closing {
             return Err(StoreError::closed());
         }
+        if queue.abandoned {
+            return Err(StoreError::Error(SpoolError::thread_ended(WRITER)));
+        }
         let (rows, bytes) = (queue.rows + store.lines.len(), queue.bytes + store.bytes);
         // One that is larger than all of it still passes an empty queue.
         if queue.rows > 0 && (rows > QUEUE_ROWS || bytes > QUEUE_BYTES) {
@@ -255,6 +264,9 @@ impl SpoolState {
         if queue.closing {
             return Err(SpoolError::closed());
         }
+        if queue.abandoned {
+            return Err(SpoolError::thread_ended(WRITER));
+        }
         queue.changes.push_back(change);
         drop(queue);
         self.wake.notify_one();
@@ -266,13 +278,42 @@ impl SpoolState {
         book.removing.extend(ids);
         book.stats.removing = book.removing.len() as u64;
         drop(book);
-        lock(&self.queue).removals.extend(ids);
+        let mut queue = lock(&self.queue);
+        // Without a writer they would pile up. `removing` keeps the rows from being delivered again in this process.
+        if !queue.abandoned {
+            queue.removals.extend(ids);
+        }
+        drop(queue);
         self.wake.notify_one();
     }
 
     pub(super) fn close(&self) {
         lock(&self.queue).closing = true;
         self.wake.notify_all();
+    }
+
+    /// Records that a thread ended. If the spool is not closing, nothing is stored from now on; if it was the writer, all
+    /// that waits for it fails at once.
+    pub(super) fn thread_ended(&self, thread: &'static str) {
+        let mut queue = lock(&self.queue);
+        if queue.closing {
+            return;
+        }
+        // Before the queue fails: who is answered finds the state that explains the answer.
+        self.ledger().stats.ended.get_or_insert(thread);
+        let mut abandoned = WriterQueue::default();
+        if thread == WRITER {
+            abandoned =
+                std::mem::replace(&mut *queue, WriterQueue { abandoned: true, ..WriterQueue::default() });
+        }
+        drop(queue);
+        // Dropped replies are errors, see [`Self::unanswered`].
+        drop(abandoned);
+    }
+
+    /// Why the reply to a request was dropped: the spool was closed, or the thread panicked on the way.
+    pub(super) fn unanswered(&self, thread: &str) -> SpoolError {
+        if lock(&self.queue).closing { SpoolError::closed() } else { SpoolError::thread_ended(thread) }
     }
 
     /// All that waits, up to one transaction's worth. Waits until `until` for something to do.

@@ -1,10 +1,17 @@
 //! How the spool is.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::error::Bound;
 use super::report::Salvage;
 use crate::observe::health::PartState;
+
+/// What to answer and report after one of the spool's threads has ended. It is not started again: the panic that ended
+/// it may have left the ledger and the file apart, which a restart sorts out.
+pub(super) fn thread_ended(thread: &str) -> String {
+    format!("the spool's {thread} thread has ended; restart hookstream")
+}
 
 /// The state of the spool.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -27,6 +34,8 @@ pub struct Stats {
     pub full: Option<Bound>,
     /// The file is damaged: nothing is stored until a restart has salvaged it.
     pub damaged: bool,
+    /// The thread that ended unasked, `writer` or `reader`: nothing is stored until a restart.
+    pub ended: Option<&'static str>,
     /// The files in the directory are not those that are in use: nothing is stored; why.
     pub astray: Option<Arc<str>>,
     /// The last transaction failed; why. It is tried again every second.
@@ -43,15 +52,21 @@ pub struct Stats {
 
 impl Stats {
     /// Why nothing may be stored, if nothing may, however often it is tried.
-    pub(super) fn stopped(&self) -> Option<&str> {
-        match &self.astray {
-            Some(why) => Some(why),
-            None => self.damaged.then_some("the spool file is damaged; restart the service to salvage it"),
+    pub(super) fn stopped(&self) -> Option<Cow<'_, str>> {
+        if let Some(thread) = self.ended {
+            return Some(Cow::Owned(thread_ended(thread)));
         }
+        if let Some(why) = &self.astray {
+            return Some(Cow::Borrowed(why));
+        }
+        self.damaged.then_some(Cow::Borrowed("the spool file is damaged; restart the service to salvage it"))
     }
 
     /// For readiness: the worst of it, in one sentence with what to do.
     pub fn health(&self) -> (PartState, String) {
+        if let Some(thread) = self.ended {
+            return (PartState::Down, thread_ended(thread));
+        }
         if let Some(why) = &self.astray {
             return (PartState::Down, why.to_string());
         }

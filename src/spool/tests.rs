@@ -2,6 +2,7 @@
 
 mod astray;
 mod damage;
+mod ended;
 mod fuzz;
 mod image;
 mod lost;

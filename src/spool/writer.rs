@@ -16,6 +16,7 @@ use super::format;
 use super::mark::AckMark;
 use super::mutation::{Mutation, answer, apply, remove};
 use super::shared::{Batch, Command, SpoolState, SpoolUsage, StoreRequest};
+use crate::failpoints::{self, Failpoint};
 use crate::names;
 
 /// How often room, log and reserve are looked at, and deletes that failed are tried again.
@@ -108,6 +109,9 @@ impl Writer {
 
     fn write(&mut self, batch: Batch) {
         let Batch { stores, changes, removals, .. } = batch;
+        if !stores.is_empty() {
+            failpoints::panic_if_active(Failpoint::SpoolWriterPanics);
+        }
         #[cfg(test)]
         let changes = self.run_for_tests(changes);
         let stores = self.admit(stores);
