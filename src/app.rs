@@ -1,5 +1,4 @@
-//! The running service: start, reload, and a stop that loses nothing. Every background task is on this
-//! screen.
+//! The running service: start, reload, and a stop that loses nothing. `App::start_tasks` has every background task.
 
 mod clock;
 mod compile;
@@ -7,8 +6,10 @@ mod drain_only;
 mod holds;
 mod lag;
 mod listeners;
+mod panics;
 mod places;
 mod reload;
+mod supervisor;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,137 +18,164 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use tokio::sync::{Notify, mpsc, watch};
-use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
+use tracing::Instrument as _;
 
 pub(crate) use compile::SCHEMAS;
 pub use compile::{Compiled, compile, compile_service};
 pub use drain_only::DrainOnly;
+use lag::LagExporter;
 pub use listeners::{Listeners, bind_admin};
+pub use panics::log_panics;
 use places::Places;
 pub use reload::{LOOK as RELOAD_LOOK, Reload, warn};
 use reload::{Reloader, in_force};
+use supervisor::Supervisor;
 
 use crate::config::{Config, LoadedConfig};
-use crate::deliver::Deliverer;
+use crate::deliver::{Deliverer, Drain};
 use crate::delivery::Deadline;
 use crate::http::{
-    self, Access, BodyBudget, ClientResolver, ConnectionLimits, DeliveryObserver, Ingest, Limits, Operator,
-    Phase, Verification,
+    self, Access, BodyBudget, ClientResolver, ConnectionLimits, CurrentTls, DeliveryObserver, Diagnoser,
+    DiagnosisQueue, Ingest, Limits, Operator, Phase, Verification,
 };
 use crate::kafka::{Admin, ClusterConfig, Producer, Tuning};
 use crate::observe::health::{Health, PartState};
-use crate::observe::traces::Traces;
-use crate::observe::{metrics, metrics_upkeep};
+use crate::observe::traces::{Tracer, Traces};
+use crate::observe::{metrics, metrics_upkeep, status};
 use crate::pipeline::Pipeline;
-use crate::provision::{self, DurabilityMonitor, Provisioner, SchemaRegistrar};
+use crate::provision::{self, DurabilityMonitor, Provisioner, Reloaded, SchemaRegistrar};
 use crate::schema::{IdCache, Registry};
 use crate::sources::Sources;
 use crate::spool::{self, Spool};
 
-/// Bytes that SQLite's log may grow to while somebody else reads the spool for long.
+/// The maximum size of SQLite's log in bytes. It grows while another program keeps a read transaction open.
 const MAX_WAL: u64 = 64 * 1024 * 1024;
 
-/// What librdkafka may take to hand over its last records, once nothing is in flight for us; and beside it,
-/// the collector to take the last spans.
+/// How long librdkafka may take to send its last records once no delivery is in flight, and at the same time the collector
+/// to accept the last spans.
 const FLUSH: Duration = Duration::from_secs(2);
 
-/// What may wait in librdkafka.
+/// The bound of librdkafka's queue.
 const QUEUE_KIB: u32 = 256 * 1024;
 
-/// Between two looks for a Kafka that is not there, and the bound of each.
+/// Between two probes while no broker answers, and the timeout of each.
 const PROBE: Duration = Duration::from_secs(1);
 
 /// The running service.
 pub struct App {
-    /// Where providers call; the port that was really taken.
+    /// The address of the port that providers call, with the port number that the system chose for 0.
     pub hooks: SocketAddr,
-    /// The operator's port, likewise.
+    /// The address of the operator's port, likewise.
     pub admin: SocketAddr,
-    /// How it does.
+    /// Readiness, part by part.
     pub health: Arc<Health>,
-    /// Reads the configuration again when asked.
+    /// Reads the configuration again on request.
     pub reload: Reload,
     drain_delay: Duration,
     shutdown_timeout: Duration,
     phase: watch::Sender<Phase>,
     deliveries: TaskTracker,
-    servers: Vec<JoinHandle<()>>,
-    background: Vec<JoinHandle<()>>,
+    tasks: Supervisor,
     spool: Option<Arc<Spool>>,
     producer: Arc<Producer>,
     traces: Option<Traces>,
 }
 
-/// What the spool may take to commit what waits.
+/// How long the spool may take to commit what is queued.
 const CLOSE: Duration = Duration::from_secs(5);
 
+/// What the tasks and the ports share.
+struct Parts {
+    loaded: Arc<LoadedConfig>,
+    health: Arc<Health>,
+    producer: Arc<Producer>,
+    spool: Option<Arc<Spool>>,
+    sources: Arc<ArcSwap<Sources>>,
+    pipeline: Arc<Pipeline>,
+    places: Arc<Places>,
+    in_force: Arc<status::Config>,
+    tls: CurrentTls,
+    refusals: DiagnosisQueue,
+    tracer: Option<Tracer>,
+    traces: Option<Traces>,
+    reload: Reload,
+}
+
+/// What the background tasks own: taken apart when they start.
+struct TaskParts {
+    drains: Option<Box<dyn Fn() -> Drain + Send + Sync>>,
+    provisioner: Provisioner,
+    durability: DurabilityMonitor,
+    registrar: SchemaRegistrar,
+    reloads: mpsc::Receiver<Reloaded>,
+    reloader: Reloader,
+    lag: Option<LagExporter>,
+    diagnoser: Diagnoser,
+}
+
 impl App {
-    /// Starts the tasks. Kafka and the registry are not waited for:
-    /// `health` says when they are there. Until then deliveries are answered 503, unless there is a
-    /// spool, and in it the ids of an earlier run.
+    /// Starts the service. It waits neither for Kafka nor for the registry: `health` reports when they answer. Until
+    /// then deliveries are answered 503, unless there is a spool, and in it the schema ids of an earlier run.
     ///
     /// # Errors
     /// Problems of the configuration; a property that librdkafka refuses.
     pub async fn start(
-        mut loaded: LoadedConfig,
+        loaded: LoadedConfig,
         listeners: Listeners,
-        watch: DeliveryObserver,
+        observer: DeliveryObserver,
     ) -> anyhow::Result<Self> {
+        let (parts, task_parts) = Self::build(loaded).instrument(tracing::info_span!("build")).await?;
+        let tasks = tracing::info_span!("tasks").in_scope(|| Self::start_tasks(&parts, task_parts));
+        tracing::info_span!("ports").in_scope(|| Self::open_ports(parts, tasks, listeners, observer))
+    }
+
+    /// Makes all parts from the configuration and opens the spool. Nothing runs yet except librdkafka's threads and the
+    /// spool's.
+    async fn build(mut loaded: LoadedConfig) -> anyhow::Result<(Parts, TaskParts)> {
         // Before the sources, which register their metrics.
         metrics::init();
         let Compiled { sources, schemas, ports, collector } = compile_service(&loaded)?;
-        let ends = ports.warnings(Timestamp::now());
-        ends.iter().for_each(|warning| tracing::warn!("{warning}"));
-        loaded.warnings.extend(ends);
+        let expiring = ports.warnings(Timestamp::now());
+        expiring.iter().for_each(|warning| tracing::warn!("{warning}"));
+        loaded.warnings.extend(expiring);
         ports.tell();
         let loaded = Arc::new(loaded);
         let config = &loaded.config;
         log_sources(config, &sources);
-        // Each connection is a file: the soft limit of many systems is below our own bound.
-        let places = Places::new(config);
+        // Each connection is a file: the soft limit of many systems is below `http.max_connections`.
+        let places = Arc::new(Places::new(config));
 
         let health = Health::new();
-        let connection =
-            ClusterConfig::new(config.kafka.bootstrap_servers.clone(), loaded.properties.clone());
-        let producer = Arc::new(Producer::new(&connection, tuning(config), health.clone())?);
+        let cluster = ClusterConfig::new(config.kafka.bootstrap_servers.clone(), loaded.properties.clone());
+        let producer = Arc::new(Producer::new(&cluster, tuning(config), health.clone())?);
         let sources = Arc::new(ArcSwap::from_pointee(sources));
         let spool = open_spool(config, &health).await?;
-        let reserve = if spool.is_some() { config.spool.reserve } else { Deadline::ANSWER };
         let deliverer = Deliverer::new(producer.clone(), spool.clone(), health.clone());
-        let mut background = vec![
-            tokio::spawn(producer.clone().supervise()),
-            tokio::spawn(probe_kafka(producer.clone(), health.clone())),
-            tokio::spawn(metrics_upkeep::run(metrics_upkeep::EVERY)),
-            tokio::spawn(clock::watch(health.clone())),
-        ];
-        background.extend(spool.clone().map(|spool| tokio::spawn(watch_spool(spool, health.clone()))));
-        let asked = Arc::new(Notify::new());
-        let holds = holds::of_sources(&sources, &asked);
-        background.extend(deliverer.drain(holds).map(|drain| tokio::spawn(drain.run())));
+        let topics_in_doubt = Arc::new(Notify::new());
+        let holds = holds::of_sources(&sources, &topics_in_doubt);
+        let drains =
+            deliverer.drains(holds).map(|drain| -> Box<dyn Fn() -> Drain + Send + Sync> { Box::new(drain) });
         let recoveries = deliverer.recoveries();
         let pipeline = Arc::new(Pipeline::new(config.http.max_in_flight, deliverer));
+
         let registry = Registry::new(&loaded)?.telling(health.clocks.clone());
-        // In the spool's directory, which is ours alone by now.
+        // In the spool's directory, which this process has locked by now.
         let pins = config.spool.dir.as_ref().map(|dir| IdCache::open(dir, registry.url()));
         let (swap, reloads) = mpsc::channel(1);
         let in_force = Arc::new(ArcSwap::from_pointee(in_force(&loaded, &schemas)));
-        let ports_in_use = Arc::new(ArcSwap::from_pointee(ports.clone()));
-        let (reloader, reload) = Reloader::new(
-            loaded.clone(),
-            schemas.clone(),
-            ports.clone(),
-            reload::SwapHandles { sources: swap, in_force: in_force.clone(), ports: ports_in_use.clone() },
-        );
-        let subjects =
+        let tls = Arc::new(ArcSwap::from_pointee(ports.clone()));
+        let swaps = reload::SwapHandles { sources: swap, in_force: in_force.clone(), ports: tls.clone() };
+        let (reloader, reload) = Reloader::new(loaded.clone(), schemas.clone(), ports.clone(), swaps);
+        let registrar =
             SchemaRegistrar::new(loaded.clone(), registry, sources.clone(), health.clone(), schemas, pins);
-        let lag = lag::LagExporter::new(&config.lag, &connection, sources.clone())?;
-        let admin = Admin::new(&connection)?;
+
+        let admin = Admin::new(&cluster)?;
         let durability = DurabilityMonitor {
             admin: admin.clone(),
             sources: sources.clone(),
             health: health.clone(),
-            reloads: subjects.swaps(),
+            reloads: registrar.swaps(),
             recoveries,
         };
         let provisioner = Provisioner {
@@ -156,36 +184,94 @@ impl App {
             producer: producer.clone(),
             sources: sources.clone(),
             health: health.clone(),
-            reloads: subjects.swaps(),
-            asked,
+            reloads: registrar.swaps(),
+            asked: topics_in_doubt,
         };
-
+        let lag = LagExporter::new(&config.lag, &cluster, sources.clone())?;
+        let (refusals, diagnoser) = http::refusals(sources.clone());
         let traces =
             collector.map(|collector| Traces::start(&collector, ports.hooks.is_some())).transpose()?;
         let (tracer, traces) = traces.unzip();
-        let Listeners { hooks, admin } = listeners;
+        let tasks =
+            TaskParts { drains, provisioner, durability, registrar, reloads, reloader, lag, diagnoser };
+        let parts = Parts {
+            loaded,
+            health,
+            producer,
+            spool,
+            sources,
+            pipeline,
+            places,
+            in_force,
+            tls,
+            refusals,
+            tracer,
+            traces,
+            reload,
+        };
+        Ok((parts, tasks))
+    }
+
+    /// Starts every background task. Their names are in docs/operations.md.
+    ///
+    /// The service is `down` without a task that deliveries need sooner or later: new topics, schema ids. Without
+    /// the reloader the old configuration stays in force, and a file that makes it panic would otherwise take all
+    /// replicas out at once; so that is `degraded`, like a loss of what only measures or explains.
+    fn start_tasks(parts: &Parts, tasks: TaskParts) -> Supervisor {
+        let TaskParts { drains, provisioner, durability, registrar, reloads, reloader, lag, diagnoser } =
+            tasks;
+        let mut tasks = Supervisor::new(parts.health.clone());
+        start_kafka_tasks(&mut tasks, &parts.producer, parts.spool.as_ref(), &parts.health);
+        if let Some(drain) = drains {
+            tasks.restart("drain", move || drain().run());
+        }
+        tasks.restart("metrics", || metrics_upkeep::run(metrics_upkeep::EVERY));
+        let health = parts.health.clone();
+        tasks.restart("clock", move || clock::watch(health.clone()));
+        let (places, health) = (parts.places.clone(), parts.health.clone());
+        tasks.restart("connections", move || places.clone().watch(health.clone()));
+
+        tasks.run("topics", PartState::Down, provisioner.run());
+        tasks.run("schemas", PartState::Down, registrar.run(provision::RECHECK, reloads));
+        tasks.run("reload", PartState::Degraded, reloader.run());
+        tasks.run("durability", PartState::Degraded, durability.run());
+        if let Some(lag) = lag {
+            tasks.run("lag", PartState::Degraded, lag.run());
+        }
+        tasks.run("diagnosis", PartState::Degraded, diagnoser.run());
+        tasks
+    }
+
+    /// Starts the two HTTP servers.
+    fn open_ports(
+        parts: Parts,
+        mut tasks: Supervisor,
+        listeners: Listeners,
+        observer: DeliveryObserver,
+    ) -> anyhow::Result<Self> {
+        let Parts { loaded, health, producer, spool, sources, tls, traces, reload, .. } = parts;
+        let config = &loaded.config;
         let (phase, phases) = watch::channel(Phase::Serving);
         let deliveries = TaskTracker::new();
-        let limits = Limits {
-            max_body: config.http.max_body,
-            max_body_bytes: config.http.max_body_bytes,
-            body_timeout: config.http.body_timeout,
-            reserve,
-        };
-        let (refusals, diagnoses) = http::refusals(sources.clone());
         let operator = Operator {
             health: health.clone(),
             spool: spool.clone(),
             sources: sources.clone(),
             in_flight: deliveries.clone(),
-            config: Some(in_force.clone()),
-            ports: ports_in_use.clone(),
+            config: Some(parts.in_force),
+            ports: tls.clone(),
             access: Arc::new(Access::new(&config.admin)),
             started: Timestamp::now(),
         };
+        let limits = Limits {
+            max_body: config.http.max_body,
+            max_body_bytes: config.http.max_body_bytes,
+            body_timeout: config.http.body_timeout,
+            reserve: if spool.is_some() { config.spool.reserve } else { Deadline::ANSWER },
+        };
         let ingest = Ingest {
             sources,
-            pipeline,
+            pipeline: parts.pipeline,
             phase: phases.clone(),
             tasks: deliveries.clone(),
             limits,
@@ -193,89 +279,69 @@ impl App {
             verification: Verification::default(),
             callers: ClientResolver::new(&config.http),
             clocks: health.clocks.clone(),
-            watch,
-            refusals,
-            tracer,
+            watch: observer,
+            refusals: parts.refusals,
+            tracer: parts.tracer,
         };
-        let (of_hooks, of_admin) = (places.hooks.clone(), places.admin.clone());
-
-        background.push(tokio::spawn(places.watch(health.clone())));
-        background.extend(lag.map(|lag| tokio::spawn(lag.run())));
-        background.push(tokio::spawn(provisioner.run()));
-        background.push(tokio::spawn(durability.run()));
-        background.push(tokio::spawn(subjects.run(provision::RECHECK, reloads)));
-        background.push(tokio::spawn(reloader.run()));
-        background.push(tokio::spawn(diagnoses.run()));
+        let (hooks, admin) = (listeners.hooks.local_addr()?, listeners.admin.local_addr()?);
+        let (hooks_connections, admin_connections) = (parts.places.hooks.clone(), parts.places.admin.clone());
+        let router = http::hooks(Arc::new(ingest));
+        let (hooks_tls, admin_tls) = (http::hooks_tls(tls.clone()), http::admin_tls(tls));
+        tasks.serve(
+            "http",
+            http::serve(listeners.hooks, router, hooks_connections, hooks_tls, phases.clone()),
+        );
+        let router = http::admin(operator);
+        tasks.serve("admin", http::serve(listeners.admin, router, admin_connections, admin_tls, phases));
         Ok(Self {
-            hooks: hooks.local_addr()?,
-            admin: admin.local_addr()?,
-            servers: vec![
-                tokio::spawn(http::serve(
-                    hooks,
-                    http::hooks(Arc::new(ingest)),
-                    of_hooks,
-                    http::hooks_tls(ports_in_use.clone()),
-                    phases.clone(),
-                )),
-                tokio::spawn(http::serve(
-                    admin,
-                    http::admin(operator),
-                    of_admin,
-                    http::admin_tls(ports_in_use),
-                    phases,
-                )),
-            ],
-            background,
+            hooks,
+            admin,
             health,
             reload,
             drain_delay: config.http.drain_delay,
             shutdown_timeout: config.http.shutdown_timeout,
             phase,
-            spool,
             deliveries,
+            tasks,
+            spool,
             producer,
             traces,
         })
     }
 
-    /// What the spool holds; `None` without one.
+    /// The spool's state; `None` without a spool.
     pub fn spool(&self) -> Option<spool::Stats> {
         self.spool.as_ref().map(|spool| spool.stats())
     }
 
-    /// From now on looks `every` so often whether the configuration reads otherwise, and takes it.
+    /// From now on checks once per `every` whether the configuration has changed, and reloads it.
     pub fn watch_files(&mut self, every: Duration) {
-        self.background.push(tokio::spawn(self.reload.clone().watch(every)));
+        let reload = self.reload.clone();
+        self.tasks.restart("config-watch", move || reload.clone().watch(every));
     }
 
-    /// Deliveries between their complete body and their end.
+    /// Deliveries whose body is complete and that are not answered yet.
     pub fn in_flight(&self) -> usize {
         self.deliveries.len()
     }
 
-    /// Stops in order, each step bounded: not ready, but still serving for the drain delay; then
-    /// new deliveries are answered 503; what is in flight is finished; connections are closed;
-    /// the producer is flushed.
+    /// Stops step by step, each step bounded: the service is not ready but still serves for the drain delay; then new
+    /// deliveries are answered 503; deliveries in flight finish; connections are closed; the producer is flushed.
     ///
     /// # Errors
-    /// When something was still in flight at the end of the bound: it was answered 503, and may
-    /// or may not be written.
-    pub async fn stop(self) -> anyhow::Result<()> {
+    /// If deliveries were still in flight at `http.shutdown_timeout`. They were answered 503, and may or may not be written.
+    pub async fn stop(mut self) -> anyhow::Result<()> {
         self.health.service.put(PartState::Down, "shutting down");
         self.phase.send_replace(Phase::Draining);
         tokio::time::sleep(self.drain_delay).await;
         self.phase.send_replace(Phase::Refusing);
-        for task in &self.background {
-            task.abort();
-        }
+        self.tasks.stop();
         self.deliveries.close();
         let bound = self.shutdown_timeout;
         let finished = tokio::time::timeout(bound, self.deliveries.wait()).await;
         self.phase.send_replace(Phase::Closing);
-        for server in self.servers {
-            let _ = tokio::time::timeout(bound, server).await;
-        }
-        // Dropping the producer joins its threads: not on a runtime thread either.
+        self.tasks.servers_ended(bound).await;
+        // Flushing blocks. So does dropping the producer, which joins its threads.
         let producer = self.producer;
         let flushing = tokio::task::spawn_blocking(move || producer.flush(FLUSH));
         if let Some(traces) = self.traces {
@@ -283,24 +349,24 @@ impl App {
         }
         let flushed = flushing.await?;
         if let Err(error) = flushed {
-            // Answered 503 long ago; each may still be written, as a duplicate of its retry.
-            tracing::warn!("at the end: {error:#}");
+            // These deliveries were answered 503 long ago. Kafka may still have the records; the retries are duplicates.
+            tracing::warn!("cannot flush the producer: {error:#}");
         }
         if let Some(spool) = &self.spool {
             let left = spool.stats().live;
             if left > 0 {
-                tracing::warn!(rows = left, "left in the spool; the next start goes on with them");
+                tracing::warn!(rows = left, "rows are left in the spool; the next start publishes them");
             }
             if let Err(error) = spool.close(CLOSE).await {
-                tracing::warn!("at the end: {error:#}");
+                tracing::warn!("cannot close the spool: {error:#}");
             }
         }
         finished.map_err(|_| anyhow::anyhow!("deliveries were still in flight after {bound:?}"))
     }
 }
 
-/// The bounds of the hooks port's connections. Public for the benchmarks, whose other contenders have
-/// the same.
+/// The connection limits of the port that providers call. Public for the benchmarks, which give the other contenders the
+/// same limits.
 pub fn connections(config: &Config) -> ConnectionLimits {
     let per_address = config.http.max_connections_per_address;
     let per_address = per_address.unwrap_or_else(|| places::per_address(config.http.max_connections));
@@ -313,14 +379,14 @@ pub fn connections(config: &Config) -> ConnectionLimits {
     }
 }
 
-/// What the producer must respect. Public for the benchmarks, as [`Producer::config`].
+/// The producer's bounds, from the configuration. Public for the benchmarks, like [`Producer::config`].
 pub fn tuning(config: &Config) -> Tuning {
     let longest = config.source.values().map(|source| source.ack_deadline).max().unwrap_or_default();
     let max_record = provision::max_record(config.http.max_body);
     Tuning { kafka_budget: longest, max_record, queue_kib: QUEUE_KIB }
 }
 
-/// One line for each source: what it takes, and its share of what all have together.
+/// Logs one line for each source: its event types, and its share of the common limits.
 fn log_sources(config: &Config, sources: &Sources) {
     for (name, rules) in &config.source {
         let Some(source) = sources.get(name) else { continue };
@@ -335,31 +401,33 @@ fn log_sources(config: &Config, sources: &Sources) {
     }
 }
 
-/// Of the spool's bounds, the part that one source may fill.
+/// The part of the spool's bounds that one source may fill.
 fn spool_share(config: &Config) -> f64 {
     if config.source.len() > 1 { config.spool.source_share } else { 1.0 }
 }
 
-/// Opens the spool, if one is configured; what it found is said.
+/// Opens the spool if one is configured, and logs its contents.
 async fn open_spool(config: &Config, health: &Health) -> anyhow::Result<Option<Arc<Spool>>> {
     let (rules, share) = (&config.spool, spool_share(config));
     let Some(dir) = rules.dir.clone() else {
-        tracing::info!("no spool ([spool] dir is not set): while Kafka is out, deliveries are answered 503");
+        tracing::info!(
+            "no spool ([spool] dir is not set): while Kafka is unavailable, deliveries are answered 503"
+        );
         return Ok(None);
     };
-    // A little less or more than the share is no matter.
-    let of = |bound: u64| ((bound as f64 * share) as u64).max(1);
+    // Rounding does not matter.
+    let share_of = |bound: u64| ((bound as f64 * share) as u64).max(1);
     let limits = spool::Limits {
         max_bytes: rules.max_size as u64,
         max_rows: rules.max_rows,
-        source_bytes: of(rules.max_size as u64),
-        source_rows: of(rules.max_rows),
+        source_bytes: share_of(rules.max_size as u64),
+        source_rows: share_of(rules.max_rows),
         max_wal: MAX_WAL,
         min_free: rules.min_free as u64,
         reserve: spool::RESERVE,
     };
-    if let Some(past) = clock::newest(&dir) {
-        health.clocks.learn_past(past);
+    if let Some(newest) = clock::newest_file_time(&dir) {
+        health.clocks.learn_past(newest);
     }
     let (spool, opened) = tokio::task::spawn_blocking(move || Spool::open(&dir, limits)).await??;
     tracing::info!(?opened, "spool");
@@ -367,14 +435,14 @@ async fn open_spool(config: &Config, health: &Health) -> anyhow::Result<Option<A
     Ok(Some(Arc::new(spool)))
 }
 
-/// Between two looks at the spool, for metrics and readiness.
-const LOOK: Duration = Duration::from_secs(1);
+/// Between two updates of the spool's metrics and readiness: readiness reports a change within a second.
+const SPOOL_WATCH: Duration = Duration::from_millis(500);
 
-/// Tells metrics and readiness how the spool does. Its own log lines say so, too.
+/// Copies the spool's state to the metrics and to readiness. The spool logs its changes itself.
 async fn watch_spool(spool: Arc<Spool>, health: Arc<Health>) {
-    let mut looks = tokio::time::interval(LOOK);
+    let mut ticks = tokio::time::interval(SPOOL_WATCH);
     loop {
-        looks.tick().await;
+        ticks.tick().await;
         let stats = spool.stats();
         metrics::spool(stats.live, stats.parked, stats.bytes, stats.oldest_ms);
         let (state, why) = stats.health();
@@ -383,14 +451,33 @@ async fn watch_spool(spool: Arc<Spool>, health: Arc<Health>) {
     }
 }
 
-/// Asks for Kafka as long as it is not there.
+/// Asks for a broker as long as none answers.
 async fn probe_kafka(producer: Arc<Producer>, health: Arc<Health>) {
     loop {
         tokio::time::sleep(PROBE).await;
         if health.kafka.state() != PartState::Ok {
             let producer = producer.clone();
-            // It ends by itself at its bound.
-            let _ = tokio::task::spawn_blocking(move || producer.probe(PROBE)).await;
+            // Bounded by `PROBE`. An error is a panic: the end of this task reports it.
+            if tokio::task::spawn_blocking(move || producer.probe(PROBE)).await.is_err() {
+                return;
+            }
         }
+    }
+}
+
+/// Starts the tasks that a service without the port of the providers has as well, except for the drain.
+fn start_kafka_tasks(
+    tasks: &mut Supervisor,
+    producer: &Arc<Producer>,
+    spool: Option<&Arc<Spool>>,
+    health: &Arc<Health>,
+) {
+    let supervised = producer.clone();
+    tasks.restart("producer", move || supervised.clone().supervise());
+    let (probed, reported) = (producer.clone(), health.clone());
+    tasks.restart("kafka-probe", move || probe_kafka(probed.clone(), reported.clone()));
+    if let Some(spool) = spool.cloned() {
+        let health = health.clone();
+        tasks.restart("spool-watch", move || watch_spool(spool.clone(), health.clone()));
     }
 }

@@ -109,9 +109,28 @@ impl Deliverer {
 
     /// The task that empties the spool, except for topics that `holds` holds; `None` without a spool.
     pub fn drain(&self, holds: Arc<dyn Holds>) -> Option<Drain> {
+        Some(self.drains(holds)?())
+    }
+
+    /// The same as often as it is called: a drain that panicked is replaced. Its rows are leased again; those that
+    /// Kafka has taken meanwhile become duplicates.
+    pub fn drains(
+        &self,
+        holds: Arc<dyn Holds>,
+    ) -> Option<impl Fn() -> Drain + Clone + Send + Sync + 'static + use<>> {
         let spool = self.spool.clone()?;
-        let (outages, health) = (self.outages.clone(), self.health.clone());
-        Some(Drain::new(self.producer.clone(), spool, outages, health, self.live.clone(), holds))
+        let (producer, outages) = (self.producer.clone(), self.outages.clone());
+        let (health, live) = (self.health.clone(), self.live.clone());
+        Some(move || {
+            Drain::new(
+                producer.clone(),
+                spool.clone(),
+                outages.clone(),
+                health.clone(),
+                live.clone(),
+                holds.clone(),
+            )
+        })
     }
 
     /// Resolves when all records of a delivery are durable, or when it is clear that they are not: all are

@@ -1,4 +1,4 @@
-//! Whether our wall clock is right, as far as others tell.
+//! Compares this machine's clock with the reference clocks: Kafka's and the registry's.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -10,14 +10,14 @@ use crate::observe::clock::Reference;
 use crate::observe::health::Health;
 use crate::observe::metrics;
 
-/// Between two looks, for metrics and readiness.
-const LOOK: Duration = Duration::from_secs(1);
+/// Between two updates of metrics and readiness.
+const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Tells metrics and readiness whether our clock is right.
+/// Reports the clock's offset to the metrics and to readiness.
 pub(super) async fn watch(health: Arc<Health>) {
-    let mut looks = tokio::time::interval(LOOK);
+    let mut ticks = tokio::time::interval(INTERVAL);
     loop {
-        looks.tick().await;
+        ticks.tick().await;
         let now = Timestamp::now();
         let (state, why) = health.clocks.judge(now);
         health.clock.set(state, why);
@@ -27,9 +27,9 @@ pub(super) async fn watch(health: Arc<Health>) {
     }
 }
 
-/// When a file of the directory was written last: by an earlier run, whose clock may have been right where ours
-/// is not any more, as after a power cut.
-pub(super) fn newest(dir: &Path) -> Option<Timestamp> {
+/// The latest modification time of the directory's files. An earlier run wrote them, and its clock may have been right: after
+/// a power cut, a machine without a battery for its clock starts in the past.
+pub(super) fn newest_file_time(dir: &Path) -> Option<Timestamp> {
     let files = std::fs::read_dir(dir).ok()?;
     let written =
         files.filter_map(|file| Timestamp::try_from(file.ok()?.metadata().ok()?.modified().ok()?).ok());

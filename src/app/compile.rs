@@ -1,4 +1,4 @@
-//! From a configuration to what the service is made of; every problem at once.
+//! Compiles a configuration into sources, schemas and the security of the ports. It reports all problems at once.
 
 use std::path::Path;
 
@@ -9,34 +9,34 @@ use crate::observe::traces::Collector;
 use crate::schema::Schemas;
 use crate::sources::Sources;
 
-/// Schemas of one's own stand here, in the working directory; the shipped ones are in the binary.
+/// The directory of the operator's own schemas, below the working directory. The shipped ones are in the binary.
 pub(crate) const SCHEMAS: &str = "schemas";
 
-/// All that the service is made of.
+/// A compiled configuration.
 pub struct Compiled {
-    /// Who may deliver.
+    /// The sources that may deliver.
     pub sources: Sources,
-    /// What their events are encoded with.
+    /// The schemas of their event types.
     pub schemas: Schemas,
-    /// How our ports are secured.
+    /// Certificates and token of the two ports.
     pub ports: PortSecurity,
-    /// Where spans go, if anywhere.
+    /// The collector of traces; `None` if none is configured.
     pub collector: Option<Collector>,
 }
 
-/// What of the configuration becomes sources and schemas.
+/// Compiles sources and schemas.
 ///
 /// # Errors
-/// Every problem at once.
+/// All problems at once.
 pub fn compile(loaded: &LoadedConfig) -> Result<(Sources, Schemas), ConfigErrors> {
     compile_on(loaded, loaded.problems())
 }
 
-/// The same with the ports' certificates and token and the collector's, which only the service itself need
-/// be able to read.
+/// Compiles everything. In addition to [`compile`] it reads the certificates and tokens of the ports and of the collector,
+/// which only the service needs permission to read.
 ///
 /// # Errors
-/// Every problem at once.
+/// All problems at once.
 pub fn compile_service(loaded: &LoadedConfig) -> Result<Compiled, ConfigErrors> {
     let mut problems = loaded.problems();
     let ports = PortSecurity::read(loaded, &mut problems);

@@ -1,5 +1,5 @@
-//! `serve --drain-only`: producer, spool and drain without the port that providers call. For a
-//! spool whose service is gone for good, or that must be empty before a change.
+//! `serve --drain-only`: producer, spool and drain without the port that providers call. For a spool whose service is gone
+//! permanently, or that must be empty before a change.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,10 +10,10 @@ use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
 
-use super::{CLOSE, FLUSH, holds, open_spool, places, probe_kafka, tuning, watch_spool};
+use super::supervisor::Supervisor;
+use super::{CLOSE, FLUSH, holds, open_spool, places, start_kafka_tasks, tuning};
 use crate::config::LoadedConfig;
 use crate::deliver::Deliverer;
 use crate::http::{self, Access, Operator, Phase, PortSecurity};
@@ -22,34 +22,33 @@ use crate::observe::health::{Health, PartState};
 use crate::observe::metrics;
 use crate::spool::{Spool, Stats};
 
-/// Between two looks whether it is done.
-const LOOK: Duration = Duration::from_millis(100);
+/// Between two checks whether the spool is empty.
+const INTERVAL: Duration = Duration::from_millis(100);
 
-/// A spool on its way out.
+/// A service that only drains the spool.
 pub struct DrainOnly {
-    /// The operator's port that was really taken.
+    /// The address of the operator's port, with the port number that the system chose for 0.
     pub admin: SocketAddr,
     spool: Arc<Spool>,
     producer: Arc<Producer>,
     phase: watch::Sender<Phase>,
-    background: Vec<JoinHandle<()>>,
-    server: JoinHandle<()>,
+    tasks: Supervisor,
 }
 
 impl DrainOnly {
-    /// Starts the tasks. Kafka is not waited for.
+    /// Starts the tasks without waiting for Kafka.
     ///
     /// # Errors
-    /// When there is no spool, or another process has it; a property that librdkafka refuses.
+    /// If there is no spool or another process has it open; a property that librdkafka refuses.
     pub async fn start(loaded: &LoadedConfig, admin: TcpListener) -> anyhow::Result<Self> {
         let config = &loaded.config;
         let dir =
             config.spool.dir.as_deref().context("there is no spool to drain: [spool] dir is not set")?;
-        // A directory made for a slip of the pen would be found empty.
+        // Opening would create it: a misspelt directory would count as an empty spool.
         anyhow::ensure!(dir.is_dir(), "there is no spool to drain: {} does not exist", dir.display());
         metrics::init();
         let mut problems = loaded.problems();
-        // For a minute's work nothing is read again.
+        // Draining takes minutes, so there is no reload.
         let ports = PortSecurity::read(loaded, &mut problems);
         let ports = Arc::new(ArcSwap::from_pointee(problems.or(ports)?));
         let health = Health::new();
@@ -60,15 +59,14 @@ impl DrainOnly {
         let spool = open_spool(config, &health).await?.context("there is no spool")?;
         let deliverer = Deliverer::new(producer.clone(), Some(spool.clone()), health.clone());
         let (holds, policies) = holds::of_config(config, Admin::new(&connection)?, health.clone());
-        let mut background = vec![
-            policies,
-            tokio::spawn(producer.clone().supervise()),
-            tokio::spawn(probe_kafka(producer.clone(), health.clone())),
-            tokio::spawn(watch_spool(spool.clone(), health.clone())),
-        ];
-        background.extend(deliverer.drain(holds).map(|drain| tokio::spawn(drain.run())));
+        let mut tasks = Supervisor::new(health.clone());
+        start_kafka_tasks(&mut tasks, &producer, Some(&spool), &health);
+        tasks.restart("compaction", policies);
+        if let Some(drain) = deliverer.drains(holds) {
+            tasks.restart("drain", move || drain().run());
+        }
         let (phase, phases) = watch::channel(Phase::Serving);
-        let few = places::admin_alone(config);
+        let connections = places::admin_alone(config);
         let address = admin.local_addr()?;
         let operator = Operator {
             health,
@@ -81,32 +79,38 @@ impl DrainOnly {
             started: Timestamp::now(),
         };
         let router = http::admin(operator);
-        let server = tokio::spawn(http::serve(admin, router, few, http::admin_tls(ports), phases));
-        Ok(Self { admin: address, spool, producer, phase, background, server })
+        tasks.serve("admin", http::serve(admin, router, connections, http::admin_tls(ports), phases));
+        Ok(Self { admin: address, spool, producer, phase, tasks })
     }
 
-    /// Resolves when no live row is left and what was published is deleted.
-    pub async fn emptied(&self) {
-        while self.spool.stats().live > 0 {
-            tokio::time::sleep(LOOK).await;
-        }
-    }
-
-    /// Stops, each step bounded; what is left.
+    /// Resolves when no live row is left and all published rows are deleted.
     ///
     /// # Errors
-    /// When the producer cannot be flushed off the runtime.
-    pub async fn stop(self) -> anyhow::Result<Stats> {
-        for task in &self.background {
-            task.abort();
+    /// If a thread of the spool has ended: no further row would be published or deleted.
+    pub async fn emptied(&self) -> anyhow::Result<()> {
+        loop {
+            let stats = self.spool.stats();
+            if stats.live == 0 {
+                return Ok(());
+            }
+            anyhow::ensure!(stats.ended.is_none(), "{}", stats.health().1);
+            tokio::time::sleep(INTERVAL).await;
         }
+    }
+
+    /// Stops, each step bounded, and returns what is left in the spool.
+    ///
+    /// # Errors
+    /// If flushing the producer panics.
+    pub async fn stop(mut self) -> anyhow::Result<Stats> {
+        self.tasks.stop();
         self.phase.send_replace(Phase::Closing);
-        let _ = tokio::time::timeout(CLOSE, self.server).await;
+        self.tasks.servers_ended(CLOSE).await;
         let producer = self.producer;
-        // What is not acknowledged stays in the spool, whatever becomes of it.
+        // Rows that are not acknowledged stay in the spool, whether or not Kafka has them.
         let _ = tokio::task::spawn_blocking(move || producer.flush(FLUSH)).await?;
         if let Err(error) = self.spool.close(CLOSE).await {
-            tracing::warn!("at the end: {error:#}");
+            tracing::warn!("cannot close the spool: {error:#}");
         }
         Ok(self.spool.stats())
     }

@@ -1,11 +1,11 @@
-//! Rows of a topic that must not compact wait until Kafka has said that it does not, and said so lately: it
-//! may have been altered while they lay in the spool, and compaction would leave one event of each key.
+//! Rows of a topic that must not compact wait until Kafka has recently confirmed that it does not: somebody may have altered
+//! the topic while the rows were in the spool, and compaction would keep only one event of each key.
 
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use futures_util::future::BoxFuture;
 use tokio::sync::Notify;
-use tokio::task::JoinHandle;
 
 use crate::config::Config;
 use crate::deliver::Holds;
@@ -15,10 +15,10 @@ use crate::observe::health::{Health, PartState};
 use crate::provision::{self, Watched};
 use crate::sources::{CompactionState, Sources};
 
-/// The drain's question, answered from what was read of the topics.
+/// Answers the drain from the topics' policies, as they were read last.
 pub(super) struct Policies<F> {
     watched: F,
-    /// Notified where a topic has to be read again.
+    /// Notified if a topic's policy has to be read again.
     asked: Arc<Notify>,
 }
 
@@ -37,7 +37,7 @@ impl<F: Fn() -> Watched + Send + Sync> Holds for Policies<F> {
     }
 }
 
-/// By the sources in force; who is notified reads their topics.
+/// Holds by the sources in force. The task that waits for `asked` reads their topics.
 pub(super) fn of_sources(sources: &Arc<ArcSwap<Sources>>, asked: &Arc<Notify>) -> Arc<dyn Holds> {
     let sources = sources.clone();
     Arc::new(Policies {
@@ -46,12 +46,12 @@ pub(super) fn of_sources(sources: &Arc<ArcSwap<Sources>>, asked: &Arc<Notify>) -
     })
 }
 
-/// By the configuration alone, for a service without sources; with the task that reads the topics.
+/// Holds by the configuration alone, for a service without sources, and the task that reads the topics.
 pub(super) fn of_config(
     config: &Config,
     admin: Admin,
     health: Arc<Health>,
-) -> (Arc<dyn Holds>, JoinHandle<()>) {
+) -> (Arc<dyn Holds>, impl Fn() -> BoxFuture<'static, ()> + Send + Sync + 'static) {
     let keys = config.source.iter().flat_map(|(source, rules)| {
         rules.envelope.keys.keys().map(move |event_type| names::topic(source, event_type))
     });
@@ -64,17 +64,22 @@ pub(super) fn of_config(
         },
         asked: asked.clone(),
     };
-    let reading = async move {
-        loop {
-            asked.notified().await;
-            match provision::check_compaction(&admin, &watched, &servers).await {
-                Ok(None) => health.topics.set(PartState::Ok, ""),
-                Ok(Some(why)) => health.topics.set(PartState::Degraded, why),
-                Err(error) => {
-                    health.topics.set(PartState::Degraded, format!("whether topics compact: {error:#}"))
+    let reading = move || -> BoxFuture<'static, ()> {
+        let (admin, watched, servers) = (admin.clone(), watched.clone(), servers.clone());
+        let (asked, health) = (asked.clone(), health.clone());
+        Box::pin(async move {
+            loop {
+                asked.notified().await;
+                match provision::check_compaction(&admin, &watched, &servers).await {
+                    Ok(None) => health.topics.set(PartState::Ok, ""),
+                    Ok(Some(why)) => health.topics.set(PartState::Degraded, why),
+                    Err(error) => {
+                        let why = format!("whether topics compact is unknown: {error:#}");
+                        health.topics.set(PartState::Degraded, why);
+                    }
                 }
             }
-        }
+        })
     };
-    (Arc::new(holds), tokio::spawn(reading))
+    (Arc::new(holds), reading)
 }

@@ -1,7 +1,7 @@
-//! The lag of consumer groups, measured in the background for `/metrics`.
+//! Measures the lag of consumer groups in the background, for `/metrics`.
 //!
-//! A gauge that stays where it was is a wrong number: while nothing can be measured all are NaN, and so are
-//! those of a group, topic or partition that is gone.
+//! A gauge that keeps an old value is wrong. All gauges are NaN while nothing can be measured, and those of a group, topic or
+//! partition that no longer exists are NaN too.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -16,12 +16,12 @@ use crate::kafka::lag::{GroupLagError, Lag, LagUnknown, Meter};
 use crate::observe::metrics;
 use crate::sources::Sources;
 
-/// Groups that are shown. The metrics of one that is gone stay, as NaN, until a restart: so the first ones
-/// that came keep their places until then.
-const MOST: usize = 100;
+/// The number of groups with metrics. The metrics of a group that no longer exists stay, as NaN, until a restart; so the first
+/// groups keep theirs until then.
+const MAX_GROUPS: usize = 100;
 
-/// What a measurement may take.
-const BOUND: Duration = Duration::from_secs(30);
+/// The timeout of a measurement.
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Measures the groups of `[lag]`.
 pub(super) struct LagExporter {
@@ -32,10 +32,10 @@ pub(super) struct LagExporter {
 }
 
 impl LagExporter {
-    /// `None` where no groups are configured.
+    /// `None` if no groups are configured.
     ///
     /// # Errors
-    /// When librdkafka refuses a property.
+    /// If librdkafka refuses a property.
     pub(super) fn new(
         config: &config::Lag,
         connection: &ClusterConfig,
@@ -48,7 +48,7 @@ impl LagExporter {
         Ok(Some(Self { meter, config, sources, gauges: Gauges::default() }))
     }
 
-    /// Does not end; dropping it stops it.
+    /// Measures until it is dropped.
     pub(super) async fn run(mut self) {
         let (errors, measured) = metrics::lag_meters();
         let mut trouble = None;
@@ -58,8 +58,8 @@ impl LagExporter {
             ticks.tick().await;
             let topics = self.sources.load().topics();
             let measuring = self.meter.measure(&topics, &self.config.groups);
-            let lag = timeout(BOUND, measuring).await;
-            let lag = lag.unwrap_or_else(|_| Err(anyhow::anyhow!("it took longer than {BOUND:?}")));
+            let lag = timeout(TIMEOUT, measuring).await;
+            let lag = lag.unwrap_or_else(|_| Err(anyhow::anyhow!("it took longer than {TIMEOUT:?}")));
             let why = match lag {
                 Ok(lag) => {
                     self.gauges.show(&lag);
@@ -75,7 +75,7 @@ impl LagExporter {
                 errors.increment(1);
             }
             match (&why, &trouble) {
-                (Some(why), None) => tracing::warn!("lag cannot be measured, tried on: {why}"),
+                (Some(why), None) => tracing::warn!("lag cannot be measured, hookstream keeps trying: {why}"),
                 (None, Some(_)) => tracing::info!("lag is measured again"),
                 _ => {}
             }
@@ -84,7 +84,7 @@ impl LagExporter {
     }
 }
 
-/// Why some of it is not known, where Kafka should have told.
+/// Why a part of the lag is unknown, if Kafka should have returned it.
 fn flaw(lag: &Lag) -> Option<String> {
     lag.groups.iter().find_map(|group| {
         let name = &group.name;
@@ -103,7 +103,7 @@ fn flaw(lag: &Lag) -> Option<String> {
     })
 }
 
-/// Those that were ever set.
+/// All gauges that were ever set.
 #[derive(Default)]
 struct Gauges {
     groups: BTreeSet<String>,
@@ -150,7 +150,7 @@ impl Gauges {
         }
     }
 
-    /// Nothing is known.
+    /// Sets all gauges to unknown.
     fn forget(&self) {
         self.lags.values().flatten().chain(self.ends.values()).for_each(|gauge| gauge.set(f64::NAN));
     }
@@ -159,11 +159,9 @@ impl Gauges {
         if self.groups.contains(group) {
             return true;
         }
-        if self.groups.len() >= MOST {
+        if self.groups.len() >= MAX_GROUPS {
             if !std::mem::replace(&mut self.full, true) {
-                tracing::warn!(
-                    "[lag] groups: more than {MOST} groups came, and the lag of the others is not shown; name fewer"
-                );
+                tracing::warn!("[lag] groups: only the first {MAX_GROUPS} groups are shown; match fewer");
             }
             return false;
         }
@@ -178,9 +176,9 @@ mod tests {
     #[test]
     fn the_groups_that_came_first_keep_their_places() {
         let mut gauges = Gauges::default();
-        assert!((0..MOST).all(|n| gauges.has_place(&format!("group-{n}"))));
+        assert!((0..MAX_GROUPS).all(|n| gauges.has_place(&format!("group-{n}"))));
         assert!(!gauges.has_place("one-more") && gauges.full);
         assert!(gauges.has_place("group-0"));
-        assert_eq!(gauges.groups.len(), MOST);
+        assert_eq!(gauges.groups.len(), MAX_GROUPS);
     }
 }

@@ -1,9 +1,9 @@
-//! The configuration read again while the service runs: taken whole or refused whole.
+//! Reads the configuration again while the service runs, and applies all of it or nothing.
 //!
-//! What is compared is what was read, not the files: so it does not matter whether a file was
-//! replaced, a symbolic link swapped or a directory filled, and nothing need be watched that might be
-//! forgotten. The price is a whole load at each look, some milliseconds off the hot path. A file that
-//! is caught half written is refused, and taken at the next look.
+//! It compares what was read, not the files. So it does not matter whether a file was replaced, a symbolic link changed or a
+//! directory filled, and there is no list of watched files that could be incomplete. The price is a complete load at each
+//! check, some milliseconds outside the hot path. A file that is read while it is half written is refused, and applied at
+//! the next check.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -23,51 +23,55 @@ use crate::observe::{log, metrics, status};
 use crate::provision::Reloaded;
 use crate::schema::Schemas;
 
-/// Between two looks whether a file has changed.
+/// Why a reload gets no answer.
+const GONE: &str = "the service is stopping, or its task `reload` has ended";
+
+/// Between two checks whether a file has changed.
 pub const LOOK: Duration = Duration::from_secs(10);
 
-/// Asks the running service to read its configuration again.
+/// Asks the running service for a reload.
 #[derive(Clone)]
 pub struct Reload(mpsc::Sender<ReloadRequest>);
 
 enum ReloadRequest {
-    /// Only if something reads otherwise than at the last look.
+    /// Only if something differs from what was read last.
     IfChanged,
     /// In any case.
     Now(oneshot::Sender<Result<(), ConfigErrors>>),
 }
 
 impl Reload {
-    /// Reads all again. Deliveries that come after it are judged by what was read.
+    /// Reads everything again. Deliveries that arrive after it returns are judged by the new configuration.
     ///
     /// # Errors
-    /// Every problem of what was read; the old configuration stays. When the service stops.
+    /// All problems of the new configuration: the old one stays in force. If the service is stopping.
     pub async fn now(&self) -> anyhow::Result<()> {
         let (answer, answered) = oneshot::channel();
-        self.0.send(ReloadRequest::Now(answer)).await.ok().context("the service is stopping")?;
-        Ok(answered.await.context("the service is stopping")??)
+        self.0.send(ReloadRequest::Now(answer)).await.ok().context(GONE)?;
+        Ok(answered.await.context(GONE)??)
     }
 
-    /// Looks `every` so often whether something has changed. Ends with the service.
+    /// Checks once per `every` whether something has changed. Runs until dropped, also after the end of the task that it
+    /// asks: that end has its own report.
     pub(super) async fn watch(self, every: Duration) {
-        let mut looks = tokio::time::interval(every);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut ticks = tokio::time::interval(every);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            looks.tick().await;
+            ticks.tick().await;
             if self.0.send(ReloadRequest::IfChanged).await.is_err() {
-                return;
+                std::future::pending::<()>().await;
             }
         }
     }
 }
 
-/// What was read.
+/// A configuration as it was read.
 struct ConfigSnapshot {
-    /// Its sources are new; all else is as at start.
+    /// Its sources are new; all other settings are as at the start.
     loaded: Arc<LoadedConfig>,
     schemas: Schemas,
     ports: PortSecurity,
-    /// Settings that would be others after a restart.
+    /// Changed settings that only a restart applies.
     later: Vec<String>,
 }
 
@@ -83,7 +87,7 @@ impl ConfigSnapshot {
         problems.or(Self { loaded: Arc::new(loaded), schemas, ports, later })
     }
 
-    /// The sources that are not the same.
+    /// The names of sources that differ.
     fn differing_sources(&self, other: &Self) -> Vec<String> {
         let mut names = self.loaded.differing_sources(&other.loaded);
         names.extend(self.schemas.differing_sources(&other.schemas));
@@ -98,33 +102,33 @@ impl ConfigSnapshot {
     }
 }
 
-/// Reads, and hands over to who compiles and swaps.
+/// Reads the configuration, and passes it to the task that compiles and swaps the sources.
 pub(super) struct Reloader {
     started: Arc<LoadedConfig>,
-    /// In force.
+    /// The configuration in force.
     current: Arc<ConfigSnapshot>,
-    /// Read last; of one that could not be used, what was wrong.
+    /// The last one that was read, or its problems.
     last: Result<Arc<ConfigSnapshot>, Vec<String>>,
-    /// Its warnings, told already: some come with time, without any change of what is read.
-    told: Vec<String>,
+    /// Warnings that were logged already. Some appear with time, without a change of the configuration.
+    logged: Vec<String>,
     requests: mpsc::Receiver<ReloadRequest>,
     swaps: SwapHandles,
 }
 
-/// What takes over from what was in force.
+/// Where a new configuration goes.
 pub(super) struct SwapHandles {
-    /// Compiles the sources, and puts them in force.
+    /// To the task that compiles the sources and puts them in force.
     pub(super) sources: mpsc::Sender<Reloaded>,
-    /// For `/status`.
+    /// What `/status` shows.
     pub(super) in_force: Arc<status::Config>,
-    /// For new connections.
+    /// Certificates for new connections.
     pub(super) ports: CurrentTls,
 }
 
-/// What `/status` shows of a configuration that is in force from now on.
+/// What `/status` shows about a configuration that is put in force now.
 pub(super) fn in_force(loaded: &LoadedConfig, schemas: &Schemas) -> InForce {
     let mut hash = Sha256::new();
-    // `Debug` of plain, ordered data, which has no secrets in it.
+    // `Debug` of plain, ordered data without secrets.
     hash.update(format!("{} {:?}", env!("CARGO_PKG_VERSION"), loaded.config));
     for schema in schemas.iter() {
         hash.update(schema.subject.as_bytes());
@@ -136,42 +140,43 @@ pub(super) fn in_force(loaded: &LoadedConfig, schemas: &Schemas) -> InForce {
 }
 
 impl Reloader {
-    /// One for a service that was started with these, and the handle to ask it.
+    /// The reloader of a service that was started with this configuration, and the handle that asks it.
     pub(super) fn new(
         started: Arc<LoadedConfig>,
         schemas: Schemas,
         ports: PortSecurity,
         swaps: SwapHandles,
     ) -> (Self, Reload) {
-        let (asking, requests) = mpsc::channel(1);
+        let (sender, requests) = mpsc::channel(1);
         let current = Arc::new(ConfigSnapshot { loaded: started.clone(), schemas, ports, later: Vec::new() });
-        let told = started.warnings.iter().chain(started.refusing.values()).cloned().collect();
-        (Self { started, last: Ok(current.clone()), current, told, requests, swaps }, Reload(asking))
+        let logged = started.warnings.iter().chain(started.refusing.values()).cloned().collect();
+        (Self { started, last: Ok(current.clone()), current, logged, requests, swaps }, Reload(sender))
     }
 
-    /// Does what is asked, one after the other. Ends with the service.
+    /// Handles one request after the other. Runs until dropped.
     pub(super) async fn run(mut self) {
         while let Some(request) = self.requests.recv().await {
             let started = self.started.clone();
-            let Ok(look) = tokio::task::spawn_blocking(move || ConfigSnapshot::take(&started)).await else {
-                // The runtime is going down.
+            let Ok(snapshot) = tokio::task::spawn_blocking(move || ConfigSnapshot::take(&started)).await
+            else {
+                // Reading has panicked, or the runtime ends.
                 return;
             };
-            let look = look.map(Arc::new);
-            let seen = look.as_ref().map(Arc::clone).map_err(ConfigErrors::lines);
-            let news = match (&seen, &self.last) {
-                (Ok(look), Ok(last)) => !look.same(last),
+            let snapshot = snapshot.map(Arc::new);
+            let seen = snapshot.as_ref().map(Arc::clone).map_err(ConfigErrors::lines);
+            let changed = match (&seen, &self.last) {
+                (Ok(snapshot), Ok(last)) => !snapshot.same(last),
                 (Err(problems), Err(last)) => problems != last,
                 _ => true,
             };
             self.last = seen;
-            if matches!(request, ReloadRequest::IfChanged) && !news {
-                // What is in force, but older by now.
+            if matches!(request, ReloadRequest::IfChanged) && !changed {
+                // The same configuration, but time has passed: a certificate may be about to expire.
                 self.log_new_warnings();
                 continue;
             }
-            let outcome = match look {
-                Ok(look) => match self.swap(look).await {
+            let outcome = match snapshot {
+                Ok(snapshot) => match self.swap(snapshot).await {
                     Some(outcome) => outcome,
                     None => return,
                 },
@@ -179,57 +184,58 @@ impl Reloader {
             };
             metrics::reload(outcome.is_ok());
             if let Err(problems) = &outcome {
-                tracing::error!(%problems, "configuration refused; the old one stays");
+                tracing::error!(%problems, "configuration refused; the old one stays in force");
             }
             if let ReloadRequest::Now(answer) = request {
-                // Who asked may have gone.
+                // The caller may have given up.
                 let _ = answer.send(outcome);
             }
         }
     }
 
-    /// `None` when nobody is left to do it: the service is stopping.
-    async fn swap(&mut self, look: Arc<ConfigSnapshot>) -> Option<Result<(), ConfigErrors>> {
+    /// `None` if the task that swaps the sources has ended.
+    async fn swap(&mut self, snapshot: Arc<ConfigSnapshot>) -> Option<Result<(), ConfigErrors>> {
         let (answer, answered) = oneshot::channel();
-        let reloaded = Reloaded { loaded: look.loaded.clone(), schemas: look.schemas.clone(), answer };
+        let reloaded =
+            Reloaded { loaded: snapshot.loaded.clone(), schemas: snapshot.schemas.clone(), answer };
         self.swaps.sources.send(reloaded).await.ok()?;
         if let Err(problems) = answered.await.ok()? {
             return Some(Err(problems));
         }
-        let sources = look.differing_sources(&self.current).join(", ");
-        let tls = look.ports != self.current.ports;
+        let sources = snapshot.differing_sources(&self.current).join(", ");
+        let tls = snapshot.ports != self.current.ports;
         if tls {
-            // Connections that stand keep what they have.
-            self.swaps.ports.store(Arc::new(look.ports.clone()));
-            look.ports.tell();
+            // Existing connections keep the old certificate.
+            self.swaps.ports.store(Arc::new(snapshot.ports.clone()));
+            snapshot.ports.tell();
         }
         tracing::info!(sources, tls, "reloaded");
-        if !look.later.is_empty() {
-            tracing::warn!(settings = look.later.join(", "), "changed, and ignored until a restart");
+        if !snapshot.later.is_empty() {
+            tracing::warn!(settings = snapshot.later.join(", "), "these changed settings need a restart");
         }
-        log::filter(&look.loaded.config.log.filter);
-        self.swaps.in_force.store(Arc::new(in_force(&look.loaded, &look.schemas)));
-        self.current = look;
+        log::filter(&snapshot.loaded.config.log.filter);
+        self.swaps.in_force.store(Arc::new(in_force(&snapshot.loaded, &snapshot.schemas)));
+        self.current = snapshot;
         self.log_new_warnings();
         Some(Ok(()))
     }
 
-    /// Tells what is to be minded and was not told yet.
+    /// Logs the warnings that were not logged yet.
     fn log_new_warnings(&mut self) {
         let Ok(last) = &self.last else { return };
-        // One that was read and could not be compiled is not in force.
+        // A configuration that was read but did not compile is not in force.
         if last.same(&self.current) {
-            self.told = warn(&last.loaded, &self.told);
+            self.logged = warn(&last.loaded, &self.logged);
         }
     }
 }
 
-/// Logs what is to be minded and not in `told`; returns all of it.
-pub fn warn(loaded: &LoadedConfig, told: &[String]) -> Vec<String> {
-    for warning in loaded.warnings.iter().filter(|warning| !told.contains(warning)) {
+/// Logs the warnings that are not in `logged`, and returns all warnings.
+pub fn warn(loaded: &LoadedConfig, logged: &[String]) -> Vec<String> {
+    for warning in loaded.warnings.iter().filter(|warning| !logged.contains(warning)) {
         tracing::warn!("{warning}");
     }
-    for refusing in loaded.refusing.values().filter(|refusing| !told.contains(refusing)) {
+    for refusing in loaded.refusing.values().filter(|refusing| !logged.contains(refusing)) {
         tracing::error!("{refusing}");
     }
     loaded.warnings.iter().chain(loaded.refusing.values()).cloned().collect()

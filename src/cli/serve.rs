@@ -40,6 +40,7 @@ pub struct Args {
 /// Problems of the configuration; deliveries still in progress when the shutdown times out.
 pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<ExitStatus> {
     let _written = log::init_service();
+    app::log_panics();
     // Draining publishes finished records and verifies nothing, so it needs no secrets.
     let loaded = if args.drain_only { config.load_unread()? } else { config.load()? };
     let file = loaded.file.as_ref().map_or("none (built in)".into(), |file| file.display().to_string());
@@ -88,10 +89,11 @@ async fn drain(loaded: &LoadedConfig, signals: &mut Signals) -> anyhow::Result<E
     let draining = DrainOnly::start(loaded, app::bind_admin(&loaded.config).await?).await?;
     tracing::info!(admin = %draining.admin, "draining the spool; no deliveries are accepted");
     let emptied = tokio::select! {
-        () = draining.emptied() => true,
-        () = signals.next() => false,
+        emptied = draining.emptied() => emptied.map(|()| true),
+        () = signals.next() => Ok(false),
     };
     let left = draining.stop().await?;
+    let emptied = emptied?;
     tracing::info!(live = left.live, parked = left.parked, emptied, "left in the spool");
     if left.parked > 0 {
         tracing::warn!(

@@ -104,6 +104,8 @@ pub struct Health {
     /// Whether there is room for one more on the port that providers call. Full never makes the service not ready: who
     /// waits or does not verify has to go, and taking this one out would only fill the next.
     pub connections: PartHealth,
+    /// Whether the background tasks run. `Down` if one has ended without which deliveries cannot stay durable.
+    pub tasks: PartHealth,
     /// Whether we are shutting down.
     pub service: PartHealth,
     /// What other clocks say.
@@ -131,6 +133,7 @@ struct ReadinessParts {
     clock: PartReport,
     spool: PartReport,
     connections: PartReport,
+    tasks: PartReport,
     service: PartReport,
 }
 
@@ -149,6 +152,7 @@ impl Health {
             clocks: Arc::default(),
             has_spool: AtomicBool::new(false),
             connections: PartHealth::new("connections", PartState::Ok, "", &changed),
+            tasks: PartHealth::new("tasks", PartState::Ok, "", &changed),
             service: PartHealth::new("service", PartState::Ok, "", &changed),
             changed,
         })
@@ -184,7 +188,7 @@ impl Health {
     pub fn readiness(&self) -> Readiness {
         let parts = self.parts();
         let told = parts.durability.state.max(parts.publishing.state).max(parts.clock.state);
-        let told = told.max(parts.connections.state).min(PartState::Degraded);
+        let told = told.max(parts.connections.state).max(parts.tasks.state).min(PartState::Degraded);
         let status = match self.taken(&parts).max(told) {
             PartState::Ok | PartState::Unknown => "ready",
             PartState::Degraded => "degraded",
@@ -203,6 +207,7 @@ impl Health {
             clock: self.clock.report(),
             spool: self.spool.report(),
             connections: self.connections.report(),
+            tasks: self.tasks.report(),
             service: self.service.report(),
         }
     }
@@ -215,7 +220,9 @@ impl Health {
         let cluster = if spool { cluster.min(PartState::Degraded) } else { cluster };
         // A spool that cannot write is missed only while Kafka is out.
         let spool = parts.spool.state.min(PartState::Degraded);
-        cluster.max(spool).max(parts.schemas.state).max(parts.service.state)
+        // A task that is restarted, or that no delivery needs, is reported and makes nothing else wait.
+        let tasks = if parts.tasks.state == PartState::Down { PartState::Down } else { PartState::Ok };
+        cluster.max(spool).max(parts.schemas.state).max(tasks).max(parts.service.state)
     }
 }
 
@@ -246,6 +253,12 @@ mod tests {
             }
             part.put(PartState::Ok, "");
         }
+        health.tasks.put(PartState::Degraded, "lag panicked");
+        assert_eq!(health.readiness().status, "degraded");
+        health.ready().await;
+        health.tasks.put(PartState::Down, "schemas panicked");
+        assert_eq!(health.readiness().status, "not_ready");
+        health.tasks.put(PartState::Ok, "");
         health.kafka.put(PartState::Down, "no broker answers");
         assert_eq!(health.readiness().status, "not_ready");
     }

@@ -124,6 +124,8 @@ metrics! {
         "Connections to a TLS port that ended before their handshake was done: clients that do not trust the certificate, plain HTTP, port scans, timeouts.";
     CERTIFICATE   Gauge     "hookstream_tls_not_after_timestamp_seconds" ["port"]
         "When the certificate in use expires, in seconds since 1970, for the ports `http` and `admin`; only if they have TLS.";
+    TASKS_FAILED  Gauge     "hookstream_tasks_failed" []
+        "Background tasks that ended unasked: until hookstream is restarted, or for the minute after they were restarted. `/readyz` names them.";
     LOG_DROPPED   Counter   "hookstream_log_lines_dropped_total" []
         "Log lines that were dropped because their reader was too slow.";
     SPANS         Counter   "hookstream_spans_exported_total" []
@@ -481,6 +483,11 @@ pub fn connections(port: &'static str, open: usize, idle: usize, most: usize) {
     metrics::gauge!(CONNECTIONS, "port" => port).set(open as f64);
     metrics::gauge!(IDLE, "port" => port).set(idle as f64);
     metrics::gauge!(MAX_OPEN, "port" => port).set(most as f64);
+}
+
+/// How many background tasks have failed.
+pub fn tasks_failed(count: usize) {
+    metrics::gauge!(TASKS_FAILED).set(count as f64);
 }
 
 /// Counts a request whose framing is not as RFC 9112 has it.

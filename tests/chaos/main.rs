@@ -28,6 +28,7 @@ mod rolling;
 mod room;
 mod senders;
 mod service;
+mod tasks;
 mod trace;
 mod tree;
 mod verdict;
@@ -137,6 +138,8 @@ enum Mode {
         #[arg(long, default_value_t = 1)]
         seed: u64,
     },
+    /// Make each background task and the spool's writer panic: readiness must name it. Needs --features failpoints.
+    Tasks,
 }
 
 impl Args {
@@ -176,6 +179,7 @@ async fn run(args: Args) -> anyhow::Result<()> {
                 .await
         }
         Some(Mode::Failpoints { seed }) => failpoints::run(seed).await,
+        Some(Mode::Tasks) => tasks::run().await,
     }
 }
 
