@@ -52,8 +52,8 @@ use crate::spool::{self, Spool};
 /// The maximum size of SQLite's log in bytes. It grows while another program keeps a read transaction open.
 const MAX_WAL: u64 = 64 * 1024 * 1024;
 
-/// How long librdkafka may take to send its last records once no delivery is in flight, and at the same time the collector
-/// to accept the last spans.
+/// How long librdkafka may take to send its last records once no delivery is in flight, and at the same time the
+/// collector to accept the last spans.
 const FLUSH: Duration = Duration::from_secs(2);
 
 /// The bound of librdkafka's queue.
@@ -329,7 +329,8 @@ impl App {
     /// deliveries are answered 503; deliveries in flight finish; connections are closed; the producer is flushed.
     ///
     /// # Errors
-    /// If deliveries were still in flight at `http.shutdown_timeout`. They were answered 503, and may or may not be written.
+    /// If deliveries were still in flight at `http.shutdown_timeout`. They were answered 503, and may or may not be
+    /// written.
     pub async fn stop(mut self) -> anyhow::Result<()> {
         self.health.service.put(PartState::Down, "shutting down");
         self.phase.send_replace(Phase::Draining);
@@ -349,7 +350,8 @@ impl App {
         }
         let flushed = flushing.await?;
         if let Err(error) = flushed {
-            // These deliveries were answered 503 long ago. Kafka may still have the records; the retries are duplicates.
+            // These deliveries were answered 503 long ago. Kafka may still have the records; the retries are
+            // duplicates.
             tracing::warn!("cannot flush the producer: {error:#}");
         }
         if let Some(spool) = &self.spool {
@@ -365,8 +367,8 @@ impl App {
     }
 }
 
-/// The connection limits of the port that providers call. Public for the benchmarks, which give the other contenders the
-/// same limits.
+/// The connection limits of the port that providers call. Public for the benchmarks, which give the other contenders
+/// the same limits.
 pub fn connections(config: &Config) -> ConnectionLimits {
     let per_address = config.http.max_connections_per_address;
     let per_address = per_address.unwrap_or_else(|| places::per_address(config.http.max_connections));

@@ -1,17 +1,18 @@
-//! The durable queue on SQLite: takes finished records when Kafka cannot, and gives them back in
-//! order of arrival.
+//! The durable queue on SQLite: it stores finished records when Kafka cannot, and returns them in order of arrival.
 //!
 //! ```text
-//! store   -> queue -> writer thread: one transaction, one sync for all that waits -> answers
-//! oldest  -> reader thread, a connection of its own: draining does not hold up the writer
+//! store         -> queue -> writer thread: one transaction and one sync for everything queued -> answers
+//! lease_oldest  -> reader thread with a connection of its own, so that draining does not block the writer
 //! ```
 //!
-//! The directory holds `spool.db` with SQLite's `-wal` and `-shm`, `spool.mark` (what was acknowledged: [`mark`]), `lock`,
-//! `reserve`, and what was set aside as damaged ([`report`]). Nothing else in the process may open `spool.db`: closing a second
-//! descriptor would drop SQLite's locks on it.
+//! A thread that panics is not restarted: see [`stats::thread_ended`].
+//!
+//! The directory holds `spool.db` with SQLite's `-wal` and `-shm`, `spool.mark` (counts of acknowledged rows:
+//! [`mark`]), `lock`, `reserve`, and files set aside as damaged ([`report`]). Nothing else in the process may open
+//! `spool.db`: closing a second descriptor would drop SQLite's locks on it.
 #![allow(
     clippy::disallowed_methods,
-    reason = "these are the spool's own files, and whoever hangs in them is its own thread"
+    reason = "these are the spool's own files, and only its own threads block on them"
 )]
 
 mod mutation;
@@ -55,48 +56,48 @@ pub use shared::TopicUsage;
 use shared::{Command, SpoolState, SpoolUsage, StoreRequest};
 pub use stats::Stats;
 
-/// What the spool may take. Parked rows count as well: they take the same disk.
+/// The spool's bounds. Parked rows count as well, since they use the same disk.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Bytes of all rows: topics, keys, headers, values.
+    /// Maximum bytes of all rows: topics, keys, headers, values.
     pub max_bytes: u64,
-    /// Rows.
+    /// Maximum number of rows.
     pub max_rows: u64,
-    /// Bytes of one source's rows, dead letters included.
+    /// Maximum bytes of one source's rows, including dead letters.
     pub source_bytes: u64,
-    /// Rows of one source, likewise.
+    /// Maximum number of one source's rows, including dead letters.
     pub source_rows: u64,
-    /// Bytes of SQLite's log. It passes 8 MiB only while someone else reads for long.
+    /// Maximum bytes of SQLite's log. It exceeds 8 MiB only during another program's long read.
     pub max_wal: u64,
-    /// Bytes that must be free on the disk, as an ordinary user may use them.
+    /// Bytes that must remain free on the disk, counting only the space that an ordinary user may use.
     pub min_free: u64,
-    /// Bytes held back for the moment when the disk is full: see [`RESERVE`]. 0 for none.
+    /// Bytes reserved for a full disk, see [`RESERVE`]; 0 for none.
     pub reserve: u64,
 }
 
-/// A reserve that is always enough: the log as it stands between two checkpoints (4 MiB), one
-/// batch (4 MiB), and the pages that deletes write.
+/// A reserve that is always large enough: the log between two checkpoints (4 MiB), one batch (4 MiB), and the pages
+/// that deletes write.
 pub const RESERVE: u64 = 16 * 1024 * 1024;
 
-/// A row that was given out to be delivered. While it lives the row is not given out again; when
-/// it is dropped without [`Spool::remove`] or [`Spool::park`], the row is there again.
+/// A row leased for delivery. No other lease returns the row until this value is dropped. If it is dropped without
+/// [`Spool::remove`] or [`Spool::park`], the row can be leased again.
 #[derive(Debug)]
 pub struct Row {
-    /// Order of arrival.
+    /// The row's id; ids rise in order of arrival.
     pub id: i64,
-    /// As it was stored.
+    /// The record as it was stored.
     pub record: Record,
     _lease: shared::Lease,
 }
 
 impl Row {
-    /// Lets go of what the row holds, and keeps it from being given out.
+    /// Frees the record's memory and keeps the lease.
     pub fn hold(self) -> Held {
         Held { _lease: self._lease }
     }
 }
 
-/// A row that is not given out, without what it holds. Dropped, it is there again.
+/// The lease of a row without its record. Dropping it ends the lease.
 #[derive(Debug)]
 pub struct Held {
     _lease: shared::Lease,
@@ -116,18 +117,18 @@ struct Threads {
 }
 
 impl Spool {
-    /// Opens or creates the spool of `dir`. Blocks: up to some seconds for the check of a large
-    /// file, longer to salvage a damaged one.
+    /// Opens or creates the spool in `dir`. Blocks: up to some seconds to check a large file, longer to salvage a
+    /// damaged one.
     ///
     /// # Errors
-    /// [`OpenError`], among them that another process has it open.
+    /// [`OpenError`], for example if another process has the spool open.
     pub fn open(dir: &Path, limits: Limits) -> Result<(Self, Opened), OpenError> {
         let parts = open::open(dir, limits)?;
         let opened = parts.opened.clone();
         let shared = Arc::new(SpoolState::new(parts.book, parts.limits));
-        let kept = writer::WriterFiles { reserve: parts.reserve, mark: parts.mark, files: parts.files };
-        let writer = writer::Writer::new(dir, parts.db, kept, shared.clone());
-        let (reads, asked) = mpsc::channel();
+        let files = writer::WriterFiles { reserve: parts.reserve, mark: parts.mark, files: parts.files };
+        let writer = writer::Writer::new(dir, parts.db, files, shared.clone());
+        let (reads, requests) = mpsc::channel();
         let reader = read::ReaderThread::new(dir, shared.clone())?;
         let failed = |cause| OpenError::io("cannot start a thread for", dir, cause);
         let writer = std::thread::Builder::new()
@@ -141,7 +142,7 @@ impl Spool {
             .name(String::from("spool-reader"))
             .spawn({
                 let shared = shared.clone();
-                move || supervise(shared::READER, &shared, || reader.run(&asked))
+                move || supervise(shared::READER, &shared, || reader.run(&requests))
             })
             .inspect_err(|_| shared.close())
             .map_err(failed)?;
@@ -149,33 +150,33 @@ impl Spool {
         Ok((Self { shared, reads, threads }, opened))
     }
 
-    /// Resolves when all of these records, of one source, are on disk, in one transaction, synced: all or none.
+    /// Resolves when all of these records, which belong to one source, are synced to disk. They are stored in one
+    /// transaction: all or none.
     ///
     /// # Errors
-    /// [`Refused`]; then none of them was stored.
+    /// [`StoreError`]: none of them was stored, unless the writer's thread panicked after the commit; then the sender's
+    /// retry is a duplicate.
     ///
     /// # Cancellation
-    /// Dropping the future does not take the records back: they may be stored, and delivered as
-    /// duplicates.
+    /// Dropping the future does not recall the records: they may be stored, and delivered as duplicates.
     pub async fn store(&self, records: Vec<Record>) -> Result<(), StoreError> {
         if records.is_empty() {
             return Ok(());
         }
         let source = records.first().map_or("", |record| names::source_of(record.topic()));
         self.shared.judge(source, SpoolUsage::default(), SpoolUsage::default())?;
-        let lines: Vec<InsertRow> = records.into_iter().map(InsertRow::of).collect();
+        let lines: Vec<InsertRow> = records.into_iter().map(InsertRow::from_record).collect();
         let bytes = lines.iter().map(|line| line.bytes).sum();
         let (reply, answer) = oneshot::channel();
         self.shared.push_store(StoreRequest { lines, bytes, reply })?;
         answer.await.unwrap_or_else(|_| Err(StoreError::Error(self.shared.unanswered(shared::WRITER))))
     }
 
-    /// The oldest live rows of `topic` that are not given out, in order of arrival: at most
-    /// `max_rows`, and no more than the first past `max_bytes`. Rows that no longer hold what was
-    /// written are parked on the way.
+    /// Leases the oldest live rows of `topic`, in order of arrival: at most `max_rows`, and up to the first row that
+    /// exceeds `max_bytes`. Damaged rows on the way are parked.
     ///
     /// # Errors
-    /// When the file cannot be read.
+    /// If the file cannot be read.
     pub async fn lease_oldest(
         &self,
         topic: &Arc<str>,
@@ -183,35 +184,33 @@ impl Spool {
         max_bytes: u64,
     ) -> Result<Vec<Row>, SpoolError> {
         let (reply, answer) = oneshot::channel();
-        let ask = read::ReadRequest::Oldest { topic: topic.clone(), max_rows, max_bytes, reply };
-        self.reads.send(ask).map_err(|_| self.shared.unanswered(shared::READER))?;
+        let request = read::ReadRequest::Oldest { topic: topic.clone(), max_rows, max_bytes, reply };
+        self.reads.send(request).map_err(|_| self.shared.unanswered(shared::READER))?;
         answer.await.unwrap_or_else(|_| Err(self.shared.unanswered(shared::READER)))
     }
 
-    /// Takes rows out for good. Returns at once: from now on they are not given out again in this
-    /// process, and the delete is tried until it is committed. A crash before that gives them out
-    /// once more.
+    /// Deletes rows. Returns at once: this process never leases them again, and the delete is retried until it is
+    /// committed. After a crash before the commit they are delivered again.
     pub fn remove(&self, ids: &[i64]) {
         self.shared.remove(ids);
     }
 
-    /// Sets a live row aside for a person to look at, with the reason. `false` when there is no
-    /// such row.
+    /// Parks a live row, with the reason: it waits for a person's decision. `false` if there is no such live row.
     ///
     /// # Errors
-    /// When it cannot be written; the row is live as before.
+    /// If it cannot be written; the row stays live.
     pub async fn park(&self, id: i64, why: &str) -> Result<bool, SpoolError> {
         let (reply, answer) = oneshot::channel();
         self.shared.push_change(Command::Park { id, why: why.to_owned(), reply: Some(reply) })?;
         Ok(self.changed(answer).await? > 0)
     }
 
-    /// Makes parked rows live again: these, or all of them. How many they were.
+    /// Makes parked rows live again, those with `ids` or all of them, and returns their number.
     ///
     /// # Errors
-    /// When it cannot be written; some may be live by then.
+    /// If it cannot be written; some may already be live.
     pub async fn requeue(&self, ids: Option<&[i64]>) -> Result<u64, SpoolError> {
-        /// In one transaction, so that deliveries need not wait for a million of them.
+        /// Rows per transaction, so that deliveries do not wait for a million rows.
         const AT_ONCE: usize = 500;
         let mut done = 0;
         let Some(ids) = ids else {
@@ -235,10 +234,10 @@ impl Spool {
         self.changed(answer).await
     }
 
-    /// Resolves when all that was handed over before, removals included, is committed.
+    /// Resolves when all earlier requests, including removals, are committed.
     ///
     /// # Errors
-    /// When the removals could not be committed; they are tried again later.
+    /// If the removals could not be committed; they are retried later.
     pub async fn flush(&self) -> Result<(), SpoolError> {
         let (reply, answer) = oneshot::channel();
         self.shared.push_change(Command::Flush { reply })?;
@@ -250,21 +249,21 @@ impl Spool {
         answer.await.unwrap_or_else(|_| Err(self.shared.unanswered(shared::WRITER)))
     }
 
-    /// The state of things; asks no disk.
+    /// The spool's state, without disk access.
     pub fn stats(&self) -> Stats {
         self.shared.stats()
     }
 
-    /// What each topic has, by name. Asks no disk.
+    /// The rows of each topic, by name, without disk access.
     pub fn topics(&self) -> Vec<TopicUsage> {
         self.shared.topics()
     }
 
-    /// Commits what waits, folds the log into the file and lets go of the directory. Later calls
-    /// on the spool fail.
+    /// Commits what is queued, moves SQLite's log into the file and releases the directory. Later calls on the spool
+    /// fail.
     ///
     /// # Errors
-    /// When `within` ends first; the process may then end as well: what was answered is on disk.
+    /// If it takes longer than `within`. The process may end all the same: everything that was answered is on disk.
     pub async fn close(&self, within: Duration) -> Result<(), SpoolError> {
         self.stop();
         let threads = self.take_threads();
@@ -275,7 +274,9 @@ impl Spool {
         });
         match tokio::time::timeout(within, joined).await {
             Ok(Ok(())) => Ok(()),
-            _ => Err(SpoolError::new("the spool did not close in time; what was answered is on disk")),
+            _ => Err(SpoolError::new(
+                "the spool did not close in time; everything that was answered is on disk",
+            )),
         }
     }
 
@@ -289,7 +290,7 @@ impl Spool {
     }
 }
 
-/// Runs a thread's work and reports its end, if nobody has asked for it.
+/// Runs a thread's work, and reports its end if the spool is not closing.
 fn supervise(name: &'static str, shared: &SpoolState, work: impl FnOnce()) {
     let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
     if let Err(panic) = ended {
@@ -308,7 +309,7 @@ impl Threads {
 }
 
 impl Drop for Spool {
-    /// As [`Spool::close`], but waits as long as the writer's last transaction takes.
+    /// Like [`Spool::close`], but waits for the writer's last transaction without a bound.
     fn drop(&mut self) {
         self.stop();
         if let Some(threads) = self.take_threads() {

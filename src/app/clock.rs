@@ -27,8 +27,8 @@ pub(super) async fn watch(health: Arc<Health>) {
     }
 }
 
-/// The latest modification time of the directory's files. An earlier run wrote them, and its clock may have been right: after
-/// a power cut, a machine without a battery for its clock starts in the past.
+/// The latest modification time of the directory's files. An earlier run wrote them, and its clock may have been right:
+/// after a power cut, a machine without a battery for its clock starts in the past.
 pub(super) fn newest_file_time(dir: &Path) -> Option<Timestamp> {
     let files = std::fs::read_dir(dir).ok()?;
     let written =

@@ -32,8 +32,8 @@ pub fn compile(loaded: &LoadedConfig) -> Result<(Sources, Schemas), ConfigErrors
     compile_on(loaded, loaded.problems())
 }
 
-/// Compiles everything. In addition to [`compile`] it reads the certificates and tokens of the ports and of the collector,
-/// which only the service needs permission to read.
+/// Compiles everything. In addition to [`compile`] it reads the certificates and tokens of the ports and of the
+/// collector, which only the service needs permission to read.
 ///
 /// # Errors
 /// All problems at once.

@@ -1,5 +1,5 @@
-//! Rows of a topic that must not compact wait until Kafka has recently confirmed that it does not: somebody may have altered
-//! the topic while the rows were in the spool, and compaction would keep only one event of each key.
+//! Rows of a topic that must not compact wait until Kafka has recently confirmed that it does not: somebody may have
+//! altered the topic while the rows were in the spool, and compaction would keep only one event of each key.
 
 use std::sync::Arc;
 

@@ -1,7 +1,7 @@
 //! Measures the lag of consumer groups in the background, for `/metrics`.
 //!
-//! A gauge that keeps an old value is wrong. All gauges are NaN while nothing can be measured, and those of a group, topic or
-//! partition that no longer exists are NaN too.
+//! A gauge that keeps an old value is wrong. All gauges are NaN while nothing can be measured, and those of a group,
+//! topic or partition that no longer exists are NaN too.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -16,8 +16,8 @@ use crate::kafka::lag::{GroupLagError, Lag, LagUnknown, Meter};
 use crate::observe::metrics;
 use crate::sources::Sources;
 
-/// The number of groups with metrics. The metrics of a group that no longer exists stay, as NaN, until a restart; so the first
-/// groups keep theirs until then.
+/// The number of groups with metrics. The metrics of a group that no longer exists stay, as NaN, until a restart; so
+/// the first groups keep theirs until then.
 const MAX_GROUPS: usize = 100;
 
 /// The timeout of a measurement.

@@ -32,9 +32,9 @@ impl Listeners {
     }
 }
 
-/// Connections that may wait to be accepted, also bounded by the kernel (`net.core.somaxconn`, 4096). tokio asks for 128,
-/// which many clients at once fill within milliseconds; a client that finds the queue full gets no answer, and tries again
-/// only after a second.
+/// Connections that may wait to be accepted, also bounded by the kernel (`net.core.somaxconn`, 4096). tokio asks for
+/// 128, which many clients at once fill within milliseconds; a client that finds the queue full gets no answer, and
+/// tries again only after a second.
 const BACKLOG: i32 = 4096;
 
 async fn bind(key: &str, address: &str) -> anyhow::Result<TcpListener> {

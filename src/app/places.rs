@@ -18,7 +18,8 @@ const ADMIN_IDLE: Duration = Duration::from_secs(5);
 /// The page in a browser refreshes every three seconds; probes and scrapers call less often.
 const ADMIN_LIFETIME: Lifetime = Lifetime { age: Duration::from_secs(300), requests: 200 };
 
-/// Open files that are not connections to the ports: the spool, the log, the runtime, connections to registry and collector.
+/// Open files that are not connections to the ports: the spool, the log, the runtime, connections to registry and
+/// collector.
 const OWN_FILES: usize = 64;
 
 /// For each librdkafka client, a socket and a pipe that wakes its thread.
@@ -44,8 +45,8 @@ pub(super) struct Places {
 }
 
 impl Places {
-    /// As many connections as the configuration asks for and the limit of open files allows. Raises that limit as far as
-    /// possible, and logs a warning if it is still too low.
+    /// As many connections as the configuration asks for and the limit of open files allows. Raises that limit as far
+    /// as possible, and logs a warning if it is still too low.
     pub(super) fn new(config: &Config) -> Self {
         let http = &config.http;
         // If raising it is forbidden, the current limit counts; if none can be read, there is none.
@@ -115,9 +116,9 @@ fn own_files(bootstrap_servers: &str) -> usize {
     OWN_FILES + FILES_PER_BROKER * bootstrap_servers.split(',').count().max(BROKERS)
 }
 
-/// Divides `limit` open files: the connections of the port that providers call, at most `wanted`, and those of the operator's
-/// port. If the limit is too low for everything, both get a part, and three quarters remain for the rest that deliveries
-/// need: with one broker that is 31 to 40 files.
+/// Divides `limit` open files: the connections of the port that providers call, at most `wanted`, and those of the
+/// operator's port. If the limit is too low for everything, both get a part, and three quarters remain for the rest
+/// that deliveries need: with one broker that is 31 to 40 files.
 fn share_out(limit: usize, wanted: usize, own: usize) -> (usize, usize) {
     let admin = ADMIN.min(limit / 16).max(1);
     let free = limit.saturating_sub(own + ADMIN).max(limit / 6).max(1);

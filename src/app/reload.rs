@@ -1,9 +1,9 @@
 //! Reads the configuration again while the service runs, and applies all of it or nothing.
 //!
-//! It compares what was read, not the files. So it does not matter whether a file was replaced, a symbolic link changed or a
-//! directory filled, and there is no list of watched files that could be incomplete. The price is a complete load at each
-//! check, some milliseconds outside the hot path. A file that is read while it is half written is refused, and applied at
-//! the next check.
+//! It compares what was read, not the files. So it does not matter whether a file was replaced, a symbolic link changed
+//! or a directory filled, and there is no list of watched files that could be incomplete. The price is a complete load
+//! at each check, some milliseconds outside the hot path. A file that is read while it is half written is refused, and
+//! applied at the next check.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -51,8 +51,8 @@ impl Reload {
         Ok(answered.await.context(GONE)??)
     }
 
-    /// Checks once per `every` whether something has changed. Runs until dropped, also after the end of the task that it
-    /// asks: that end has its own report.
+    /// Checks once per `every` whether something has changed. Runs until dropped, also after the end of the task that
+    /// it asks: that end has its own report.
     pub(super) async fn watch(self, every: Duration) {
         let mut ticks = tokio::time::interval(every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -1,4 +1,4 @@
-//! Readiness that tells the truth, part by part.
+//! Readiness, part by part.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,27 +9,27 @@ use tokio::sync::Notify;
 
 use super::clock::Clocks;
 
-/// How a part does.
+/// The state of a part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PartState {
-    /// As it should.
+    /// Healthy.
     Ok,
-    /// Nobody knows, which is not ok, and no reason to take no deliveries.
+    /// Unknown: not healthy, but no reason to refuse deliveries.
     Unknown,
-    /// Deliveries are taken, but not all, or not as safely.
+    /// Deliveries are accepted, but not all, or with less safety.
     Degraded,
     /// No delivery can be made durable.
     Down,
 }
 
-/// Why a part is down before anybody has looked.
+/// The cause of a part that was not checked yet.
 const STARTING: &str = "starting";
 
-/// One part and why it is as it is.
+/// The state of a part and its cause.
 #[derive(Clone, Debug, Serialize)]
 pub struct PartReport {
-    /// How it does.
+    /// The part's state.
     pub state: PartState,
     #[serde(skip_serializing_if = "String::is_empty")]
     why: String,
@@ -49,8 +49,7 @@ impl PartHealth {
         Self { name, report, changed: changed.clone() }
     }
 
-    /// Sets the state and logs its change: a healthy part says nothing, a sick one says so once,
-    /// however its reasons vary.
+    /// Sets the state and logs a change of the state, but not of the cause alone: a failing part is logged once.
     pub fn set(&self, state: PartState, why: impl Into<String>) {
         let why = why.into();
         let before = self.report.load();
@@ -65,52 +64,52 @@ impl PartHealth {
         self.put(state, why);
     }
 
-    /// Sets the state without a log line, for what has one of its own.
+    /// Sets the state without a log line, for parts that log their changes themselves.
     pub fn put(&self, state: PartState, why: impl Into<String>) {
         self.report.store(Arc::new(PartReport { state, why: why.into() }));
         self.changed.notify_waiters();
     }
 
-    /// How it does, for the hot path.
+    /// The state, for the hot path.
     pub fn state(&self) -> PartState {
         self.report.load().state
     }
 
-    /// How it stands.
+    /// The state with its cause.
     pub fn report(&self) -> PartReport {
         PartReport::clone(&self.report.load())
     }
 }
 
-/// The parts that readiness is made of.
+/// The parts of readiness.
 #[derive(Debug)]
 pub struct Health {
     /// Whether a broker answers.
     pub kafka: PartHealth,
-    /// Whether the topics are there.
+    /// Whether all topics exist.
     pub topics: PartHealth,
-    /// Whether the registry has given each schema its id.
+    /// Whether each schema has an id from the registry.
     pub schemas: PartHealth,
-    /// Whether the topics, and each of their partitions, take what they are given. One that does not makes
-    /// the service not ready for nobody else.
+    /// Whether each topic and partition accepts records. One that does not never makes the service not ready, since the
+    /// others do.
     pub publishing: PartHealth,
-    /// How many copies an acknowledged record is sure to have. Too few never makes the service not
-    /// ready: deliveries are taken, and a wait would not change it.
+    /// How many copies of an acknowledged record are guaranteed. Too few never makes the service not ready: deliveries
+    /// are accepted, and waiting would not help.
     pub durability: PartHealth,
-    /// Whether our clock agrees with Kafka's, or else the registry's. One that does not stops nothing.
+    /// Whether our clock agrees with Kafka's or, if that is unknown, the registry's. A wrong clock stops nothing.
     pub clock: PartHealth,
-    /// The local queue, where there is one.
+    /// The spool, if there is one.
     pub spool: PartHealth,
-    /// Whether there is room for one more on the port that providers call. Full never makes the service not ready: who
-    /// waits or does not verify has to go, and taking this one out would only fill the next.
+    /// Whether the port that providers call has room for another connection. A full port never makes the service not
+    /// ready: idle and unverified connections are closed, and removing this replica would only fill the next.
     pub connections: PartHealth,
     /// Whether the background tasks run. `Down` if one has ended without which deliveries cannot stay durable.
     pub tasks: PartHealth,
-    /// Whether we are shutting down.
+    /// Whether the service is shutting down.
     pub service: PartHealth,
-    /// What other clocks say.
+    /// The offsets to other clocks.
     pub clocks: Arc<Clocks>,
-    /// Whether there is a spool to turn to.
+    /// Whether there is a spool.
     has_spool: AtomicBool,
     changed: Arc<Notify>,
 }
@@ -138,7 +137,7 @@ struct ReadinessParts {
 }
 
 impl Health {
-    /// All parts but the service itself down, until they say otherwise.
+    /// The state at the start: Kafka, topics and schemas are down until they are checked.
     pub fn new() -> Arc<Self> {
         let changed = Arc::new(Notify::new());
         Arc::new(Self {
@@ -147,7 +146,7 @@ impl Health {
             schemas: PartHealth::new("schemas", PartState::Down, STARTING, &changed),
             publishing: PartHealth::new("publishing", PartState::Ok, "", &changed),
             durability: PartHealth::new("durability", PartState::Unknown, "not read yet", &changed),
-            clock: PartHealth::new("clock", PartState::Ok, "not looked at yet", &changed),
+            clock: PartHealth::new("clock", PartState::Ok, "not checked yet", &changed),
             spool: PartHealth::new("spool", PartState::Ok, "off: [spool] dir is not set", &changed),
             clocks: Arc::default(),
             has_spool: AtomicBool::new(false),
@@ -158,38 +157,38 @@ impl Health {
         })
     }
 
-    /// Resolves when deliveries can be made durable, all of them; with how many copies is not asked,
-    /// since a cluster of one broker is as ready as it gets.
+    /// Resolves when all deliveries can be made durable. The number of copies does not matter, since a cluster of one
+    /// broker never gets more.
     pub async fn ready(&self) {
-        self.wait(|health| health.taken(&health.parts()) == PartState::Ok).await;
+        self.wait(|health| health.accepting(&health.parts()) == PartState::Ok).await;
     }
 
-    /// Resolves when the parts are as wished.
-    pub async fn wait(&self, wished: impl Fn(&Self) -> bool) {
+    /// Resolves when `condition` holds.
+    pub async fn wait(&self, condition: impl Fn(&Self) -> bool) {
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
-            // Before looking, so that no change falls in between.
+            // Before the check, so that no change is missed in between.
             changed.as_mut().enable();
-            if wished(self) {
+            if condition(self) {
                 return;
             }
             changed.await;
         }
     }
 
-    /// From now on there is a spool: a Kafka that is out makes the service degraded, not down.
+    /// Records that there is a spool: an unavailable Kafka then makes the service degraded, not down.
     pub fn enable_spool(&self) {
         self.has_spool.store(true, Ordering::Relaxed);
         self.spool.put(PartState::Ok, "");
     }
 
-    /// The whole is as well as its worst part.
+    /// The readiness of the service: that of its worst part.
     pub fn readiness(&self) -> Readiness {
         let parts = self.parts();
-        let told = parts.durability.state.max(parts.publishing.state).max(parts.clock.state);
-        let told = told.max(parts.connections.state).max(parts.tasks.state).min(PartState::Degraded);
-        let status = match self.taken(&parts).max(told) {
+        let reported = parts.durability.state.max(parts.publishing.state).max(parts.clock.state);
+        let reported = reported.max(parts.connections.state).max(parts.tasks.state).min(PartState::Degraded);
+        let status = match self.accepting(&parts).max(reported) {
             PartState::Ok | PartState::Unknown => "ready",
             PartState::Degraded => "degraded",
             PartState::Down => "not_ready",
@@ -212,13 +211,13 @@ impl Health {
         }
     }
 
-    /// Whether deliveries are taken, and all of them. Kafka and its topics may be out as long as the
-    /// spool takes what they do not.
-    fn taken(&self, parts: &ReadinessParts) -> PartState {
+    /// Whether deliveries are accepted, and all of them. Kafka and its topics may be unavailable as long as the spool
+    /// stores their records.
+    fn accepting(&self, parts: &ReadinessParts) -> PartState {
         let spool = self.has_spool.load(Ordering::Relaxed) && parts.spool.state != PartState::Down;
         let cluster = parts.kafka.state.max(parts.topics.state);
         let cluster = if spool { cluster.min(PartState::Degraded) } else { cluster };
-        // A spool that cannot write is missed only while Kafka is out.
+        // A spool that cannot write matters only while Kafka is unavailable.
         let spool = parts.spool.state.min(PartState::Degraded);
         // A task that is restarted, or that no delivery needs, is reported and makes nothing else wait.
         let tasks = if parts.tasks.state == PartState::Down { PartState::Down } else { PartState::Ok };
@@ -238,7 +237,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn too_few_copies_and_a_wrong_clock_are_told_and_stop_nothing() {
+    async fn too_few_copies_and_a_wrong_clock_are_reported_and_stop_nothing() {
         let health = Health::new();
         for part in [&health.kafka, &health.topics, &health.schemas] {
             part.put(PartState::Ok, "");

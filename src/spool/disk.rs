@@ -1,4 +1,4 @@
-//! What the spool needs of its directory: the lock, durable names, the reserve, free space.
+//! The spool's directory: its lock, durable file names, the reserve, free space.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use super::{OpenError, own};
 
-/// Makes `dir` and what is missing above it. A new directory survives a power cut only once its
-/// parent is synced, so each one is. `dir` itself is for its owner alone: it holds payloads.
+/// Creates `dir` and its missing parents. A new directory survives a power cut only once its parent is synced, so each
+/// parent is synced. `dir` itself has mode 0700, since it holds payloads.
 pub(super) fn make_dir(dir: &Path) -> Result<(), OpenError> {
     let failed = |cause| OpenError::io("cannot make the directory", dir, cause);
     let mut missing: Vec<&Path> = Vec::new();
@@ -30,21 +30,21 @@ pub(super) fn make_dir(dir: &Path) -> Result<(), OpenError> {
     Ok(())
 }
 
-/// Makes the names in `dir` durable.
+/// Makes the file names in `dir` durable.
 pub(super) fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
-/// Bytes that an ordinary user may still write on the disk of `dir`.
+/// Free bytes on the disk of `dir`, as an ordinary user may use them.
 pub(super) fn free(dir: &Path) -> io::Result<u64> {
     let stat = rustix::fs::statvfs(dir)?;
     Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
 }
 
-/// The operating system's locks on the directory; they end with the process, however that ends.
+/// The operating system's locks on the directory. They end with the process, however it ends.
 ///
-/// On `lock`, where the holder's pid is for people and for versions that know no other lock; and on the directory itself,
-/// since a file can be removed and made anew.
+/// There are two: on the file `lock`, which holds the pid for people and which older versions know; and on the
+/// directory itself, since somebody can remove the file and create it again.
 #[derive(Debug)]
 pub(super) struct Lock {
     _file: File,
@@ -52,22 +52,22 @@ pub(super) struct Lock {
 }
 
 impl Lock {
-    /// Takes the locks or says who holds them.
+    /// Takes the locks, or fails with the pid of the process that holds them.
     pub(super) fn take(dir: &Path) -> Result<Self, OpenError> {
         let path = dir.join("lock");
         let failed = |cause| OpenError::io("cannot lock", &path, cause);
         let holder = || {
             let mut holder = String::new();
-            // Between its lock and its line the holder's pid is not there yet.
+            // The file may still be empty: its holder locks it before it writes its pid.
             let _ = own::open_existing(&path).and_then(|file| file.take(32).read_to_string(&mut holder));
             OpenError::Locked { dir: dir.to_owned(), holder: holder.trim().parse().ok() }
         };
-        // First, so that whoever comes second leaves no file.
-        let whole = File::open(dir).map_err(failed)?;
-        let whole = match whole.try_lock() {
-            Ok(()) => Some(whole),
+        // First, so that a second process leaves no file behind.
+        let directory = File::open(dir).map_err(failed)?;
+        let directory = match directory.try_lock() {
+            Ok(()) => Some(directory),
             Err(TryLockError::WouldBlock) => return Err(holder()),
-            // A file system that locks no directories.
+            // This file system cannot lock directories.
             Err(TryLockError::Error(_)) => None,
         };
         let mut file = own::open(&path).map_err(failed)?;
@@ -78,17 +78,17 @@ impl Lock {
         }
         file.set_len(0).map_err(failed)?;
         writeln!(file, "{}", std::process::id()).map_err(failed)?;
-        Ok(Self { _file: file, _dir: whole })
+        Ok(Self { _file: file, _dir: directory })
     }
 }
 
-/// Given up at a time. Another program that fills the disk wins no more than this by being quicker:
-/// the reserve in one piece was gone within 160 ms to one that writes 100 MiB/s, and the machine had
-/// only to stop the writer for so long. The price: the log may be folded once for each piece.
+/// Bytes of the reserve that are released at a time. A program that fills the disk can take no more than this before
+/// the spool uses it. A reserve released as a whole was lost within 160 ms to a program that writes 100 MiB/s; the
+/// scheduler only had to pause the writer for that long. The price: up to one checkpoint of the log for each piece.
 const PIECE: u64 = 1024 * 1024;
 
-/// Space that is held back for the moment when the disk is full: without it SQLite can neither
-/// delete a row nor move its log into the file, and a spool that drains would stand still.
+/// Disk space reserved for a full disk: without it SQLite can neither delete a row nor move its log into the file, and
+/// draining would stop.
 #[derive(Debug)]
 pub(super) struct Reserve {
     path: PathBuf,
@@ -96,7 +96,7 @@ pub(super) struct Reserve {
 }
 
 impl Reserve {
-    /// The reserve of `dir`, as an earlier run left it.
+    /// The reserve in `dir`, as an earlier run left it.
     pub(super) fn new(dir: &Path, bytes: u64) -> Self {
         Self { path: dir.join("reserve"), bytes }
     }
@@ -105,29 +105,29 @@ impl Reserve {
         self.bytes
     }
 
-    /// What is in place, as the file says: somebody may have deleted it to make room.
+    /// Reserved bytes, by the file's size: somebody may have deleted it to make room.
     pub(super) fn left(&self) -> u64 {
         fs::symlink_metadata(&self.path).map_or(0, |meta| meta.len())
     }
 
-    /// What is not in place.
+    /// Bytes that are not reserved yet.
     pub(super) fn missing(&self) -> u64 {
         self.bytes.saturating_sub(self.left())
     }
 
-    /// Whether all of it is in place.
+    /// Whether the reserve is complete.
     pub(super) fn whole(&self) -> bool {
         self.missing() == 0
     }
 
-    /// Gives a piece of the space back. `false` when there was none to give.
+    /// Releases one piece to the disk. `false` if there was none.
     pub(super) fn release_chunk(&self) -> bool {
         let left = self.left();
         left > 0 && self.cut(left.saturating_sub(PIECE)).is_ok()
     }
 
-    /// Takes what is missing of the space: bytes that no file system can store as a hole or compress
-    /// away, synced. What was written of it is removed again on failure.
+    /// Reserves what is missing, synced, in bytes that no file system can compress or store as a hole. On failure it
+    /// removes what it wrote.
     pub(super) fn make(&self) -> io::Result<()> {
         let left = self.left();
         let made = self.write(self.bytes.saturating_sub(left));
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn the_reserve_goes_by_the_piece_and_only_what_is_missing_is_made_again() {
+    fn the_reserve_is_released_in_pieces_and_only_the_missing_ones_are_made_again() {
         let dir = tempfile::tempdir().unwrap();
         let bytes = 2 * PIECE + PIECE / 2;
         let len = || fs::metadata(dir.path().join("reserve")).map_or(0, |meta| meta.len());
@@ -203,7 +203,7 @@ mod tests {
         found.make().unwrap();
         assert_eq!((found.whole(), len()), (true, bytes));
         fs::remove_file(dir.path().join("reserve")).unwrap();
-        assert!(!found.whole() && !found.release_chunk(), "gone by another hand");
+        assert!(!found.whole() && !found.release_chunk(), "somebody else removed it");
     }
 
     #[test]

@@ -1,19 +1,19 @@
-//! What can go wrong, each in one sentence with what to do. None of them holds a payload.
+//! The spool's errors, each one sentence with what to do. None of them holds a payload.
 
 use std::path::{Path, PathBuf};
 
 /// Why the spool does not open.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// Another process has it.
-    #[error("the spool {} is in use by {}; stop that process or give this one another [spool] dir", dir.display(), who(*.holder))]
+    /// Another process has the spool open.
+    #[error("the spool {} is in use by {}; stop that process or give this one another [spool] dir", dir.display(), process(*.holder))]
     Locked {
         /// The spool's directory.
         dir: PathBuf,
-        /// Its process id, where it could be read.
+        /// The process id, if it could be read.
         holder: Option<u32>,
     },
-    /// A later hookstream wrote it.
+    /// A newer hookstream wrote the file.
     #[error(
         "{} has format version {found}, this hookstream knows up to version {}; run the newer hookstream, or drain the spool with it first (serve --drain-only)",
         path.display(), super::VERSION
@@ -21,52 +21,52 @@ pub enum OpenError {
     Newer {
         /// The file.
         path: PathBuf,
-        /// Its version.
+        /// The file's format version.
         found: i64,
     },
-    /// No spool at all.
+    /// The file belongs to another program.
     #[error("{} is a database, but no hookstream spool; give [spool] dir a directory of its own", path.display())]
     Foreign {
         /// The file.
         path: PathBuf,
     },
-    /// The file system has no shared memory for the log.
+    /// The file system does not support the shared memory that SQLite's log needs.
     #[error("{} cannot be written ahead (WAL); put [spool] dir on a local file system", path.display())]
     NoWal {
         /// The file.
         path: PathBuf,
     },
-    /// Not what was written, also after a salvage.
+    /// The file is damaged, also after a salvage.
     #[error("{} is damaged and was not salvaged: {cause}; keep the spool's files, and give [spool] dir another directory", path.display())]
     Damaged {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// The damage that was found.
         cause: String,
     },
-    /// The system says no.
-    #[error("{what} {}: {cause}; check [spool] dir, its owner and its room", path.display())]
+    /// The operating system refused an operation.
+    #[error("{what} {}: {cause}; check [spool] dir, its owner and its free space", path.display())]
     Io {
-        /// What was tried.
+        /// The operation.
         what: &'static str,
-        /// Where.
+        /// The file or directory.
         path: PathBuf,
-        /// The system's answer.
+        /// The system's error.
         cause: std::io::Error,
     },
-    /// SQLite says no.
-    #[error("{what} {}: {cause}; check [spool] dir, its owner and its room", path.display())]
+    /// SQLite refused an operation.
+    #[error("{what} {}: {cause}; check [spool] dir, its owner and its free space", path.display())]
     Sql {
-        /// What was tried.
+        /// The operation.
         what: &'static str,
-        /// Where.
+        /// The file or directory.
         path: PathBuf,
-        /// SQLite's answer.
+        /// SQLite's error.
         cause: rusqlite::Error,
     },
 }
 
-fn who(pid: Option<u32>) -> String {
+fn process(pid: Option<u32>) -> String {
     pid.map_or_else(|| String::from("another process"), |pid| format!("process {pid}"))
 }
 
@@ -80,18 +80,18 @@ impl OpenError {
     }
 }
 
-/// A bound of the spool.
+/// A bound of the spool that is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Bound {
     /// `max_rows`.
     Rows,
     /// `max_bytes`.
     Bytes,
-    /// `source_rows` or `source_bytes`: others still have room.
+    /// `source_rows` or `source_bytes`: other sources still have room.
     Share,
-    /// `max_wal`: someone reads the file for long.
+    /// `max_wal`: another program keeps a read transaction open.
     Wal,
-    /// `min_free`, or the disk itself.
+    /// `min_free`, or a full disk.
     Disk,
 }
 
@@ -108,16 +108,16 @@ impl Bound {
     }
 }
 
-/// Why records were not stored. None of them was.
+/// Why records were not stored.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
     /// A bound is reached.
     #[error("the spool is full ({})", .0.label())]
     Full(Bound),
-    /// More waits for the disk than memory should hold.
+    /// The queue to the disk is full.
     #[error("the spool's disk is too slow: too much waits to be written")]
     Busy,
-    /// It cannot be written.
+    /// The file cannot be written.
     #[error("{0}")]
     Error(SpoolError),
 }
@@ -128,7 +128,7 @@ impl StoreError {
     }
 }
 
-/// A failure of the spool, in one sentence.
+/// A failure of the spool: one sentence with what to do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct SpoolError(String);

@@ -1,7 +1,8 @@
-//! The file's format: one table that the sqlite3 shell can read, a tally of what left it, and a version.
+//! The file's format: one table that the sqlite3 shell can read, a count of deleted rows, and a version.
 //!
-//! A version reads its own format and the one before it, and refuses a newer one. `tally` came without a new version: one
-//! that does not know it keeps it by its trigger, and a file without it gets it at the next start.
+//! A version reads its own format and the previous one, and refuses a newer one. `tally` was added without a new
+//! version: a hookstream that does not know it updates it through its trigger, and a file without it gets it at the
+//! next start.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,12 +20,12 @@ use crate::record::{Record, RecordParts};
 /// The version that this program writes.
 pub const VERSION: i64 = 1;
 
-/// "hkst": what the file says it is.
+/// "hkst", SQLite's `application_id` of a spool.
 const APPLICATION: i64 = 0x686b_7374;
 
-/// The small columns stand before the value, so that reading them skips its pages. AUTOINCREMENT:
-/// an id is never given twice, not even after the row is gone. The index covers the counting at
-/// start and the look for a topic's oldest rows.
+/// The small columns come before the value, so that reading them skips its pages. AUTOINCREMENT never assigns an id
+/// twice, not even after the row was deleted. The index covers the count at the start and the search for a topic's
+/// oldest rows.
 const SCHEMA: &str = "
     CREATE TABLE records (
         id        INTEGER PRIMARY KEY AUTOINCREMENT, -- order of arrival
@@ -40,30 +41,31 @@ const SCHEMA: &str = "
     ) STRICT;
 ";
 
-/// Rows that were deleted: with `sqlite_sequence` it tells how many there must be. A trigger keeps it, so that whoever
-/// deletes a row counts it. Price: a page more in the log for a transaction that deletes, and one to three microseconds a row.
+/// The number of deleted rows: together with `sqlite_sequence` it gives the number of rows that must exist. A trigger
+/// updates it, so that every program that deletes a row counts it. The price: one more page in the log for a
+/// transaction that deletes, and one to three microseconds per row.
 const TALLY: &str = "
     CREATE TABLE tally (removed INTEGER NOT NULL) STRICT;
     CREATE TRIGGER count_removed AFTER DELETE ON records BEGIN UPDATE tally SET removed = removed + 1; END;
 ";
 
-/// After the tables, as VACUUM makes it: so a new file and one that was compacted agree on where each begins.
+/// Created after the tables, as VACUUM does it: so a new file and a compacted one have the same root pages.
 const INDEX: &str = "CREATE INDEX by_topic ON records (state, topic, id, bytes);";
 
-/// SQLite's page, in bytes.
+/// The size of SQLite's pages, in bytes.
 pub(super) const PAGE: usize = 4096;
 
 /// The columns that [`entry`] reads.
 pub(super) const COLUMNS: &str = "id, state, timestamp, topic, key, headers, why, sum, value";
 
-/// The log is moved into the file at this many pages of 4 KiB.
+/// SQLite moves the log into the file at this number of pages of 4 KiB.
 const CHECKPOINT_PAGES: i64 = 1_000;
 
 pub(super) fn file(dir: &Path) -> PathBuf {
     dir.join("spool.db")
 }
 
-/// Opens the file for writing, with its version; 0 for an empty one, which is left as it is.
+/// Opens the file for writing and returns its version: 0 for an empty file, which is not changed.
 pub(super) fn open_writer(dir: &Path) -> Result<(Connection, i64), OpenError> {
     let path = file(dir);
     let sql = |cause| OpenError::sql("cannot open", &path, cause);
@@ -71,7 +73,7 @@ pub(super) fn open_writer(dir: &Path) -> Result<(Connection, i64), OpenError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NOFOLLOW;
     let db =
         Connection::open_with_flags(real(&path), flags | OpenFlags::SQLITE_OPEN_NO_MUTEX).map_err(sql)?;
-    // Else closing a damaged file would fold its log into it, and the evidence would be changed.
+    // Otherwise closing a damaged file would move its log into it and change the evidence.
     db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(sql)?;
     settings(&db).map_err(sql)?;
     let version = version(&db, &path)?;
@@ -83,7 +85,8 @@ pub(super) fn open_writer(dir: &Path) -> Result<(Connection, i64), OpenError> {
     Ok((db, version))
 }
 
-/// Makes the file if it is not there, and SQLite's files its owner's alone: it gives its log the mode of the file.
+/// Creates the file if it does not exist, and sets mode 0600 on SQLite's files. SQLite gives its log the mode of the
+/// file.
 fn private(dir: &Path) -> Result<(), OpenError> {
     let path = file(dir);
     for end in ["", "-wal", "-shm", "-journal"] {
@@ -98,15 +101,15 @@ fn private(dir: &Path) -> Result<(), OpenError> {
     }
 }
 
-/// `path` with `end` behind it.
+/// `path` with `end` appended.
 pub(super) fn with(path: &Path, end: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(end);
     name.into()
 }
 
-/// The same file by a path whose directories are no links: SQLite's NOFOLLOW means all of the path, and only the file's
-/// own name is ours to judge.
+/// The same file by a path without linked directories: SQLite's NOFOLLOW applies to the complete path, but a linked
+/// directory is the operator's decision.
 fn real(path: &Path) -> PathBuf {
     let dir = path.parent().and_then(|dir| dir.canonicalize().ok());
     match (dir, path.file_name()) {
@@ -115,20 +118,20 @@ fn real(path: &Path) -> PathBuf {
     }
 }
 
-/// Opens the file for reading; needs no lock and holds up nobody.
+/// Opens the file for reading. Takes no lock and blocks nobody.
 pub(super) fn open_reader(path: &Path) -> Result<Connection, OpenError> {
     reader(path, "")
 }
 
-/// Opens a damaged file for reading. Without this setting SQLite would refuse all of a file that
-/// is shorter than it says.
+/// Opens a damaged file for reading. Without this setting SQLite would refuse a file that is shorter than its header
+/// states.
 pub(super) fn open_damaged(path: &Path) -> Result<Connection, OpenError> {
     reader(path, "PRAGMA writable_schema = ON")
 }
 
 fn reader(path: &Path, before: &str) -> Result<Connection, OpenError> {
     let sql = |cause| OpenError::sql("cannot open", path, cause);
-    // Beside an empty file SQLite deletes the log, whoever opens it.
+    // If the file is empty, SQLite deletes the log next to it, also for a reader.
     if std::fs::metadata(path).is_ok_and(|meta| meta.len() == 0) {
         return Err(OpenError::Foreign { path: path.to_owned() });
     }
@@ -144,8 +147,8 @@ fn reader(path: &Path, before: &str) -> Result<Connection, OpenError> {
 
 fn settings(db: &Connection) -> rusqlite::Result<()> {
     db.busy_timeout(Duration::from_millis(250))?;
-    // FULL syncs the log at each commit: a 202 rests on it. The two fullfsync make that true on
-    // systems whose fsync does not reach the disk.
+    // FULL syncs the log at each commit, which each 202 depends on. The two fullfsync settings are for systems whose
+    // fsync does not reach the disk.
     let synchronous = if failpoints::is_active(Failpoint::NoSync) { "OFF" } else { "FULL" };
     db.execute_batch(&format!(
         "PRAGMA synchronous = {synchronous}; PRAGMA fullfsync = ON; PRAGMA checkpoint_fullfsync = ON;
@@ -169,8 +172,8 @@ fn version(db: &Connection, path: &Path) -> Result<i64, OpenError> {
     }
 }
 
-/// Makes the tables of a spool from which `counts` have come and gone. One transaction: after a crash there is a whole
-/// spool or an empty file.
+/// Creates the tables of a spool with these counts. One transaction: after a crash there is a complete spool or an
+/// empty file.
 pub(super) fn create(db: &mut Connection, counts: Counts) -> rusqlite::Result<()> {
     let work = db.transaction()?;
     work.execute_batch(SCHEMA)?;
@@ -183,7 +186,7 @@ pub(super) fn create(db: &mut Connection, counts: Counts) -> rusqlite::Result<()
     work.commit()
 }
 
-/// What the file says was stored and deleted; `removed` is `None` in a file of before the tally.
+/// The file's own counts of stored and deleted rows; the latter is `None` in a file without the tally.
 pub(super) fn counts(db: &Connection) -> rusqlite::Result<(u64, Option<u64>)> {
     let seq = "SELECT seq FROM sqlite_sequence WHERE name = 'records'";
     let given = db.query_row(seq, [], |row| row.get(0)).optional()?.unwrap_or(0);
@@ -193,14 +196,14 @@ pub(super) fn counts(db: &Connection) -> rusqlite::Result<(u64, Option<u64>)> {
     Ok((given, db.query_row("SELECT removed FROM tally", [], |row| row.get(0)).optional()?))
 }
 
-/// Sets them, where rows were put in or taken out otherwise than one by one.
+/// Sets the counts after a salvage, which copies rows with their ids.
 pub(super) fn set_counts(db: &Connection, counts: Counts) -> rusqlite::Result<()> {
     db.execute("DELETE FROM sqlite_sequence WHERE name = 'records'", [])?;
     db.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('records', ?1)", [counts.given])?;
     db.execute("UPDATE tally SET removed = ?1", [counts.removed]).map(drop)
 }
 
-/// Gives a file of before the tally one that fits its rows.
+/// Adds the tally to a file without it.
 pub(super) fn add_tally(db: &mut Connection, removed: u64) -> rusqlite::Result<()> {
     let work = db.transaction()?;
     work.execute_batch("DROP TABLE IF EXISTS tally; DROP TRIGGER IF EXISTS count_removed;")?;
@@ -209,13 +212,13 @@ pub(super) fn add_tally(db: &mut Connection, removed: u64) -> rusqlite::Result<(
     work.commit()
 }
 
-/// Writes and syncs without changing anything, to see whether it can be done. Not an UPDATE: where a row stays as it is,
-/// SQLite writes no page.
+/// Writes and syncs without changing anything, to find out whether writing works. An UPDATE that changes no value would
+/// not do, since SQLite then writes no page.
 pub(super) fn try_write(db: &Connection) -> rusqlite::Result<()> {
     db.pragma_update(None, "user_version", VERSION)
 }
 
-/// A record as a row needs it, worked out on the caller's thread and not on the writer's.
+/// A record in the form of a row, prepared on the caller's thread to save the writer's time.
 pub(super) struct InsertRow {
     pub(super) record: Record,
     pub(super) headers: String,
@@ -224,10 +227,10 @@ pub(super) struct InsertRow {
 }
 
 impl InsertRow {
-    pub(super) fn of(record: Record) -> Self {
+    pub(super) fn from_record(record: Record) -> Self {
         let pairs: Vec<(&str, &str)> =
             record.headers().iter().map(|(name, value)| (name.as_ref(), value.as_ref())).collect();
-        // Pairs of text always have a JSON form.
+        // Serializing pairs of strings cannot fail.
         let headers = serde_json::to_string(&pairs).unwrap_or_default();
         let bytes = record.topic().len() + record.key().len() + headers.len() + record.value().len();
         let sum = checksum(record.topic(), record.key(), &headers, record.timestamp_ms(), record.value());
@@ -252,7 +255,7 @@ impl InsertRow {
     }
 }
 
-/// Puts a row back as it was, unless its id is there: from a copy of it that is as good.
+/// Inserts a salvaged row with its id. `false` if the id exists: another view had the same row.
 pub(super) fn restore(db: &Connection, entry: &RowEntry, line: &InsertRow) -> rusqlite::Result<bool> {
     let restored = db
         .prepare_cached(
@@ -274,9 +277,8 @@ pub(super) fn restore(db: &Connection, entry: &RowEntry, line: &InsertRow) -> ru
     Ok(restored > 0)
 }
 
-/// SQLite has no sums over its pages: a page of another row, or of zeros, would be read as a
-/// record's value and published. 64 bits of SHA-256 over all that is published rule that out, at
-/// 0.6 us for 1 KB.
+/// SQLite has no checksums over its pages: a page of another row, or of zeros, would be read as a record's value and
+/// published. 64 bits of SHA-256 over everything that is published prevent that, at 0.6 us for 1 KB.
 fn checksum(topic: &str, key: &str, headers: &str, timestamp: i64, value: &[u8]) -> i64 {
     let mut hash = Sha256::new();
     for part in [topic.as_bytes(), key.as_bytes(), headers.as_bytes(), &timestamp.to_be_bytes(), value] {
@@ -287,12 +289,12 @@ fn checksum(topic: &str, key: &str, headers: &str, timestamp: i64, value: &[u8])
     digest.first_chunk::<8>().map_or(0, |first| i64::from_be_bytes(*first))
 }
 
-/// Where a row stands.
+/// The state of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RowState {
     /// On its way to Kafka.
     Live,
-    /// Set aside for a person to look at; never dropped.
+    /// Waits for a person's decision; never dropped.
     Parked,
 }
 
@@ -312,27 +314,28 @@ impl RowState {
         }
     }
 
-    pub(super) const fn of(number: i64) -> Self {
+    pub(super) const fn from_number(number: i64) -> Self {
         if number == 0 { Self::Live } else { Self::Parked }
     }
 }
 
-/// One row, whole.
+/// One row with its record.
 #[derive(Debug)]
 pub struct RowEntry {
-    /// Order of arrival; never given twice.
+    /// The row's id: ids rise in order of arrival, and none is assigned twice.
     pub id: i64,
     /// Live or parked.
     pub state: RowState,
     /// Why it is parked.
     pub why: Option<String>,
-    /// What was stored; `None` when the row no longer holds what was written.
+    /// The record; `None` if the row is damaged.
     pub record: Option<Record>,
 }
 
-/// Reads [`COLUMNS`]. A row whose fields have changed type or sum is an [`Entry`] without record.
+/// Reads [`COLUMNS`]. A row whose fields have another type, or whose checksum differs, is a [`RowEntry`] without a
+/// record.
 pub(super) fn entry(row: &SqlRow<'_>) -> rusqlite::Result<RowEntry> {
-    let (id, state) = (row.get(0)?, row.get(1).map_or(RowState::Live, RowState::of));
+    let (id, state) = (row.get(0)?, row.get(1).map_or(RowState::Live, RowState::from_number));
     let why = row.get(6).unwrap_or_default();
     Ok(RowEntry { id, state, why, record: record(row).ok().flatten() })
 }
@@ -348,13 +351,13 @@ fn record(row: &SqlRow<'_>) -> rusqlite::Result<Option<Record>> {
     Ok(Record::from_spool(RecordParts { topic, key, value, timestamp_ms, headers }))
 }
 
-/// A text as far as it is one: a row that is damaged is shown all the same.
+/// A column as text, lossily: damaged rows are shown, too.
 pub(super) fn text(row: &SqlRow<'_>, index: usize) -> String {
     let bytes = row.get_ref(index).ok().and_then(|value| value.as_bytes_or_null().ok().flatten());
     String::from_utf8_lossy(bytes.unwrap_or_default()).into_owned()
 }
 
-/// Whether the file is not what SQLite wrote.
+/// Whether SQLite reports damage of the file.
 pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
     matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
 }
@@ -364,8 +367,7 @@ pub(super) fn is_busy(error: &rusqlite::Error) -> bool {
     matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
 }
 
-/// Whether the disk has no room. SQLite tells an I/O error, but not its cause, from some calls;
-/// there the free space decides.
+/// Whether the disk is full. Some calls of SQLite report an I/O error without its cause; then the free space decides.
 pub(super) fn is_full(error: &rusqlite::Error, dir: &Path) -> bool {
     match error.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => true,

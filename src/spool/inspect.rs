@@ -1,4 +1,4 @@
-//! The spool as a person looks at it: read-only, without a lock, also while a service writes.
+//! Read access for `hookstream spool`: read-only, without a lock, also while a service writes.
 
 use std::path::Path;
 
@@ -7,27 +7,27 @@ use rusqlite::Connection;
 use super::error::{OpenError, SpoolError};
 use super::format::{self, COLUMNS, RowEntry, RowState};
 
-/// Which rows to list.
+/// The rows to list.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
-    /// Of this topic only.
+    /// Only rows of this topic.
     pub topic: Option<String>,
-    /// In this state only.
+    /// Only rows in this state.
     pub state: Option<RowState>,
 }
 
-/// One row without its record's value and headers.
+/// One row without the record's value and headers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RowSummary {
-    /// Order of arrival.
+    /// The row's id; ids rise in order of arrival.
     pub id: i64,
     /// Live or parked.
     pub state: RowState,
-    /// Where it goes.
+    /// The record's topic.
     pub topic: String,
-    /// The event id, or the digest that stands for it.
+    /// The record's key.
     pub key: String,
-    /// Of topic, key, headers and value.
+    /// Bytes of topic, key, headers and value.
     pub bytes: u64,
     /// When the delivery was received, in milliseconds since 1970.
     pub timestamp_ms: i64,
@@ -35,12 +35,12 @@ pub struct RowSummary {
     pub why: Option<String>,
 }
 
-/// What there is in all.
+/// The totals of all rows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
-    /// Rows on their way.
+    /// Rows on their way to Kafka.
     pub live: u64,
-    /// Rows that wait for a person.
+    /// Rows that wait for a person's decision.
     pub parked: u64,
     /// Bytes of both: topics, keys, headers, values.
     pub bytes: u64,
@@ -48,23 +48,23 @@ pub struct Totals {
     pub oldest_ms: Option<i64>,
 }
 
-/// Looks at a spool. Each call is a short read of its own: a long one would keep the service from
-/// emptying SQLite's log.
+/// Reads a spool. Each call is a short transaction of its own: a long one would keep the service from emptying SQLite's
+/// log.
 pub struct SpoolReader {
     db: Connection,
 }
 
 impl SpoolReader {
-    /// Opens the spool of `dir`.
+    /// Opens the spool in `dir`.
     ///
     /// # Errors
-    /// When there is none, or a newer one. Without a running service SQLite needs to write its
-    /// `-shm` file: the directory must be writable.
+    /// If there is none, or a newer hookstream wrote it. If no service runs, SQLite has to write its `-shm` file, so
+    /// the directory must be writable.
     pub fn open(dir: &Path) -> Result<Self, OpenError> {
         Ok(Self { db: format::open_reader(&format::file(dir))? })
     }
 
-    /// Keeps a read open, as no command does.
+    /// Keeps a read transaction open, which no command does.
     #[cfg(test)]
     pub(super) fn hold(&self) -> rusqlite::Result<()> {
         self.db.execute_batch("BEGIN; SELECT count(*) FROM records")
@@ -73,7 +73,7 @@ impl SpoolReader {
     /// At most `limit` rows with an id above `after`, in order of arrival.
     ///
     /// # Errors
-    /// When the file cannot be read.
+    /// If the file cannot be read.
     pub fn list(&self, filter: &Filter, after: i64, limit: usize) -> Result<Vec<RowSummary>, SpoolError> {
         let state = filter.state.map(RowState::number);
         let work = || {
@@ -85,7 +85,7 @@ impl SpoolReader {
             let rows = select.query_map((after, &filter.topic, state, limit as u64), |row| {
                 Ok(RowSummary {
                     id: row.get(0)?,
-                    state: row.get(1).map_or(RowState::Live, RowState::of),
+                    state: row.get(1).map_or(RowState::Live, RowState::from_number),
                     topic: format::text(row, 2),
                     key: format::text(row, 3),
                     bytes: row.get(4).unwrap_or_default(),
@@ -98,10 +98,10 @@ impl SpoolReader {
         work().map_err(|error| SpoolError::sql("read", &error))
     }
 
-    /// How much there is. Reads the index and no row: about a second for ten million of them.
+    /// The totals. Reads only the index: about a second for ten million rows.
     ///
     /// # Errors
-    /// When the file cannot be read.
+    /// If the file cannot be read.
     pub fn totals(&self) -> Result<Totals, SpoolError> {
         let work = || {
             let mut totals = Totals::default();
@@ -110,7 +110,7 @@ impl SpoolReader {
             )?;
             let mut rows = select.query([])?;
             while let Some(row) = rows.next()? {
-                let count = match RowState::of(row.get(0)?) {
+                let count = match RowState::from_number(row.get(0)?) {
                     RowState::Live => &mut totals.live,
                     RowState::Parked => &mut totals.parked,
                 };
@@ -125,10 +125,10 @@ impl SpoolReader {
         work().map_err(|error| SpoolError::sql("read", &error))
     }
 
-    /// One row, whole.
+    /// One row with its record.
     ///
     /// # Errors
-    /// When the file cannot be read.
+    /// If the file cannot be read.
     pub fn show(&self, id: i64) -> Result<Option<RowEntry>, SpoolError> {
         let work = || {
             let sql = format!("SELECT {COLUMNS} FROM records WHERE id = ?1");

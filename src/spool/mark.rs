@@ -1,34 +1,36 @@
-//! The mark: what was acknowledged, written down outside of SQLite, so that what is missing later has a number.
+//! The mark: the number of acknowledged rows, stored outside of SQLite, so that lost rows can be counted.
 //!
-//! SQLite takes a log that ends early for a clean end: with one flipped bit in it, everything behind that bit was never
-//! there. What the file should hold is therefore told by two counters that only rise:
+//! SQLite treats a log that ends early as complete: after one flipped bit, it ignores everything behind that bit. Two
+//! counters that only rise therefore record what the file should contain:
 //!
-//! - **given**: the highest id that was given to a row. Ids come from AUTOINCREMENT, one by one, none twice.
-//! - **removed**: rows deleted since the spool was made, each after Kafka had acknowledged it.
+//! - **given**: the highest id of any row. Ids come from AUTOINCREMENT, without gaps and none twice.
+//! - **removed**: rows deleted since the spool was created, each after Kafka had acknowledged it.
 //!
-//! `given - removed` rows must be there. Both stand in the database (in `sqlite_sequence`, and in the table `tally` that a
-//! trigger keeps, so that an older hookstream or the sqlite3 shell keep it as well), each transaction changing them together
-//! with its rows; and, after each transaction and before its answers, in the file `spool.mark`. A database that is behind
-//! its mark has lost transactions that were acknowledged. One that is ahead is what a kill between the two leaves, and so
-//! is a log with frames behind its last commit: neither is damage, and neither is told as such.
+//! The file must contain `given - removed` rows. Both counters are in the database: in `sqlite_sequence`, and in the
+//! table `tally`, which a trigger updates, so that an older hookstream or the sqlite3 shell update it too. Each
+//! transaction changes them together with its rows. After each transaction and before its answers, they are also
+//! written to the file `spool.mark`. A database that is behind its mark has lost acknowledged transactions. A kill
+//! between the two leaves a database that is ahead, or a log with frames behind its last commit: neither is damage, and
+//! neither is reported.
 //!
 //! # The file
 //!
-//! Two lines at offsets 0 and 4096, written in turn, so that one that is torn leaves the other (which then says "at least"):
+//! Two lines at offsets 0 and 4096, written in turn, so that a torn one leaves the other, which is then a lower bound:
 //!
 //! ```text
 //! hookstream-spool-mark 1 SEQUENCE GIVEN REMOVED SUM
 //! ```
 //!
-//! The 1 is the version of the spool's format, the line with the higher sequence counts, and SUM is the first 64 bits of the
-//! SHA-256 of what stands before it, in hex. Later versions may add a line elsewhere, or raise the version.
+//! The 1 is the version of the spool's format, the line with the higher SEQUENCE counts, and SUM is the first 64 bits
+//! of the SHA-256 of the text before it, in hex. Later versions may add a line elsewhere, or raise the version.
 //!
-//! # What it costs, and what it does not show
+//! # Cost and limits
 //!
-//! One write of a line into the page cache for each transaction (about a microsecond), and no sync of its own: that would double the price
-//! of a 202. So after kill -9 the mark is exact; it is synced once a second, and after a power cut it may be that old. It is
-//! never ahead of the database by then, since it is written after the database's sync: a power cut raises no false alarm.
-//! What it cannot show is a disk that loses synced transactions of the last second before a power cut.
+//! The cost is one write of a line into the page cache per transaction (about a microsecond). It has no sync of its
+//! own, which would double the price of a 202. So after kill -9 the mark is exact; it is synced once a second, and
+//! after a power cut it may be that old. It is never ahead of the database then, since it is written after the
+//! database's sync: a power cut causes no false alarm. It cannot detect a disk that loses synced transactions of the
+//! last second before a power cut.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read as _};
@@ -40,18 +42,18 @@ use sha2::{Digest as _, Sha256};
 use super::format::VERSION;
 use super::{disk, own};
 
-/// Its name in the spool's directory.
+/// The mark's file name in the spool's directory.
 pub(super) const FILE: &str = "spool.mark";
 
-/// A line's, with the newline.
+/// Bytes of a line, including the newline.
 const LINE: usize = 128;
 
-/// From one line to the other: so far that no disk tears both.
+/// Bytes between the starts of the two lines: far enough apart that no disk tears both.
 const APART: u64 = 4096;
 
 const MAGIC: &str = "hookstream-spool-mark";
 
-/// How many rows were ever stored, and how many deleted.
+/// The number of rows ever stored, and of rows deleted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Counts {
     pub(super) given: u64,
@@ -59,29 +61,29 @@ pub(super) struct Counts {
 }
 
 impl Counts {
-    /// Rows that must be there.
+    /// The number of rows that must be in the file.
     pub(super) fn rows(self) -> u64 {
         self.given.saturating_sub(self.removed)
     }
 
-    /// Whether transactions that `self` knows are missing in `other`.
+    /// Whether `other` lacks transactions that `self` counts.
     pub(super) fn is_ahead_of(self, other: Self) -> bool {
         self.given > other.given || self.removed > other.removed
     }
 }
 
-/// What a directory says was acknowledged.
+/// The mark of a directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum MarkState {
-    /// No file: a new spool, or one of a version before the mark.
+    /// No file: a new spool, or one of a version without the mark.
     Nothing,
-    /// So much.
+    /// Both lines are complete.
     Counts(Counts),
-    /// At least so much: the other line is not whole, and it may have been the later one.
+    /// A lower bound: the other line is damaged, and may have been the later one.
     Torn(Counts),
-    /// A file in which no line is whole.
+    /// Both lines are damaged.
     Damaged,
-    /// A later version's.
+    /// A later version wrote it.
     Newer(i64),
 }
 
@@ -94,7 +96,7 @@ impl MarkState {
     }
 }
 
-/// Reads the mark of `dir`.
+/// Reads the mark in `dir`.
 pub(super) fn read(dir: &Path) -> io::Result<MarkState> {
     let file = match own::open_existing(&dir.join(FILE)) {
         Ok(file) => file,
@@ -119,16 +121,16 @@ pub(super) struct AckMark {
 }
 
 impl AckMark {
-    /// Opens the mark of `dir`, or makes it, and writes `counts` into it, synced.
+    /// Opens or creates the mark in `dir`, writes `counts` and syncs.
     pub(super) fn open(dir: &Path, counts: Counts) -> io::Result<Self> {
         let file = own::open(&dir.join(FILE))?;
         let sequence = lines(&file)?.0.iter().map(|line| line.sequence).max().unwrap_or(0);
         let mut mark = Self { file, sequence, counts, synced: false };
         if mark.file.metadata()?.len() < APART + LINE as u64 {
-            // The second line's place, too: later writes change no size, so syncing them is cheap.
+            // Up to the second line's place: later writes do not change the size, so syncing them is cheap.
             mark.file.write_all_at(&[b'\n'; APART as usize], 0)?;
         }
-        // Both: a line that was torn before is no news later.
+        // Both lines, so that a line torn earlier is not reported again.
         mark.put()?;
         mark.put()?;
         mark.sync()?;
@@ -140,7 +142,7 @@ impl AckMark {
         self.counts
     }
 
-    /// Writes what a transaction came to; not synced.
+    /// Writes the counts after a transaction, without a sync.
     pub(super) fn write(&mut self, counts: Counts) -> io::Result<()> {
         if counts == self.counts {
             return Ok(());
@@ -149,7 +151,7 @@ impl AckMark {
         self.put()
     }
 
-    /// Syncs what was written, if anything was.
+    /// Syncs, if anything was written since the last sync.
     pub(super) fn sync(&mut self) -> io::Result<()> {
         if !self.synced {
             self.file.sync_data()?;
@@ -200,10 +202,10 @@ fn sum(text: &str) -> String {
     hex::encode(digest.get(..8).unwrap_or_default())
 }
 
-/// The lines that are whole, and whether that is both.
+/// The undamaged lines, and whether both are.
 fn lines(file: &File) -> io::Result<(Vec<MarkLine>, bool)> {
     let mut text = Vec::new();
-    // Whatever somebody has put there is not read whole.
+    // Bounded: somebody else may have put a large file there.
     file.take(APART + LINE as u64).read_to_end(&mut text)?;
     let line = |at: usize| text.get(at..at + LINE).and_then(MarkLine::parse);
     let lines: Vec<MarkLine> = [0, APART as usize].into_iter().filter_map(line).collect();

@@ -1,4 +1,4 @@
-//! What a transaction does to rows that are there.
+//! Changes of existing rows within a transaction.
 
 use rusqlite::Transaction;
 
@@ -6,37 +6,37 @@ use super::error::SpoolError;
 use super::format::RowState;
 use super::shared::{Command, Move, Parked};
 
-/// What a transaction did to rows that were there.
+/// The changes that a transaction made to existing rows.
 #[derive(Default)]
 pub(super) struct Mutation {
     pub(super) moves: Vec<Move>,
-    /// Rows changed, by change.
+    /// The number of rows that each command changed.
     pub(super) counts: Vec<u64>,
-    /// The last id that was given, if one was.
+    /// The last id that was assigned, if rows were stored.
     pub(super) given: Option<u64>,
 }
 
 impl Mutation {
-    /// Rows that were deleted.
+    /// The number of deleted rows.
     pub(super) fn removed(&self) -> u64 {
         self.moves.iter().filter(|(_, _, after, _)| after.is_none()).count() as u64
     }
 }
 
-/// Deletes rows that are where they should be.
+/// Deletes delivered rows.
 pub(super) fn remove(work: &Transaction<'_>, ids: &[i64], effects: &mut Mutation) -> rusqlite::Result<()> {
     let mut delete =
         work.prepare_cached("DELETE FROM records WHERE id = ?1 RETURNING topic, bytes, state")?;
     for id in ids {
         let mut rows = delete.query([id])?;
         while let Some(row) = rows.next()? {
-            effects.moves.push((row.get(0)?, Some(RowState::of(row.get(2)?)), None, row.get(1)?));
+            effects.moves.push((row.get(0)?, Some(RowState::from_number(row.get(2)?)), None, row.get(1)?));
         }
     }
     Ok(())
 }
 
-/// Makes a change; the number of rows it changed.
+/// Applies a command and returns the number of changed rows.
 pub(super) fn apply(
     work: &Transaction<'_>,
     change: &Command,
@@ -70,7 +70,7 @@ pub(super) fn apply(
     Ok(count)
 }
 
-/// Tells who asked for a change what became of it.
+/// Sends the result of a command to its caller.
 pub(super) fn answer(change: Command, result: Result<u64, SpoolError>) {
     let reply = match change {
         Command::Park { reply: Some(reply), .. }

@@ -1,11 +1,11 @@
-//! Opening: the directory, the lock, the check, and salvage where it is needed.
+//! Opens a spool: the directory, the lock, the check, and a salvage if it is needed.
 //!
-//! What is looked at, in this order, before anything is written:
+//! The checks, in this order, before anything is written:
 //!
-//! 1. Is there a file where the mark or the log says that there must be one? Beside an empty file SQLite deletes the log.
-//! 2. Without a mark: does the log go on behind what SQLite sees of it?
-//! 3. Do all pages hold together, and the index with the table?
-//! 4. Are there as many rows as the file itself says, and does it know all that was acknowledged ([`super::mark`])?
+//! 1. Does the file exist, if the mark or the log requires one? If it is empty, SQLite deletes the log next to it.
+//! 2. Without a mark: does the log continue behind the part that SQLite reads?
+//! 3. Are all pages consistent, and the index with the table?
+//! 4. Does the number of rows agree with the file's own counts, and are these not behind the mark ([`super::mark`])?
 
 use std::fs;
 use std::os::unix::fs::FileExt as _;
@@ -23,21 +23,20 @@ use super::report::{self, Salvage};
 use super::shared::{Ledger, SpoolState};
 use super::{Limits, own, salvage, wal};
 
-/// How long the check of the file may hold up the start. It reads every page, so it ends early
-/// only in a file of some gigabytes; damage that it did not reach shows when the row is read, and
-/// the next start then looks for as long as it takes.
+/// How long the check of the file may delay the start. It reads every page, so only a file of some gigabytes exceeds
+/// it. Damage behind that point is found when the row is read, and the next start then checks the complete file.
 const CHECK_WITHIN: Duration = Duration::from_secs(5);
 
-/// What was found.
+/// The contents of an opened spool.
 #[derive(Clone, Debug, Default)]
 pub struct Opened {
-    /// Rows on their way.
+    /// Rows on their way to Kafka.
     pub live: u64,
-    /// Rows that wait for a person.
+    /// Rows that wait for a person's decision.
     pub parked: u64,
     /// Bytes of all rows.
     pub bytes: u64,
-    /// It was damaged, or nobody can know whether it was.
+    /// The report, if the spool was damaged or may have been.
     pub salvage: Option<Salvage>,
 }
 
@@ -55,7 +54,7 @@ pub(super) struct OpenedSpool {
 pub(super) fn open(dir: &Path, limits: Limits) -> Result<OpenedSpool, OpenError> {
     let failed = |cause| OpenError::io("cannot use", dir, cause);
     disk::make_dir(dir)?;
-    own::look_at(dir).map_err(failed)?;
+    own::check_dir(dir).map_err(failed)?;
     let lock = Lock::take(dir)?;
     own::tighten_all(dir)?;
     salvage::finish(dir)?;
@@ -74,12 +73,12 @@ pub(super) fn open(dir: &Path, limits: Limits) -> Result<OpenedSpool, OpenError>
         }
         other => (other?, None),
     };
-    // Nobody takes the mark of a spool away by mistake of ours: it is made before the tally.
-    let gone = found == MarkState::Nothing && sound.tallied && sound.counts.given > 0;
-    if salvaged.is_none() && (found == MarkState::Damaged || gone) {
+    // hookstream creates the mark before the tally, so somebody has removed it.
+    let mark_removed = found == MarkState::Nothing && sound.tallied && sound.counts.given > 0;
+    if salvaged.is_none() && (found == MarkState::Damaged || mark_removed) {
         salvaged = Some(salvage::report_unknown(dir, found, sound.counts.rows())?);
     }
-    salvaged.iter().for_each(say);
+    salvaged.iter().for_each(log_salvage);
     let reserve = Reserve::new(dir, limits.reserve);
     let mark = with_room(dir, &reserve, || AckMark::open(dir, sound.counts).map_err(at_mark))?;
     if !sound.tallied {
@@ -91,10 +90,10 @@ pub(super) fn open(dir: &Path, limits: Limits) -> Result<OpenedSpool, OpenError>
     let stats = book.stats_mut();
     stats.salvaged = report::reports(dir).map_err(failed)?.into();
     let opened = Opened { live: stats.live, parked: stats.parked, bytes: stats.bytes, salvage: salvaged };
-    Ok(OpenedSpool { db, book, reserve, mark, files: Files::of(dir), limits, lock, opened })
+    Ok(OpenedSpool { db, book, reserve, mark, files: Files::in_dir(dir), limits, lock, opened })
 }
 
-/// On a full disk with the help of the reserve: a spool that cannot be opened cannot drain either.
+/// Runs `work`, and on a full disk releases the reserve for it: a spool that cannot be opened cannot drain either.
 fn with_room<T>(
     dir: &Path,
     reserve: &Reserve,
@@ -112,22 +111,22 @@ fn with_room<T>(
     }
 }
 
-/// A spool that is as it should be.
+/// An undamaged spool.
 struct Sound {
     db: Connection,
     book: Ledger,
     counts: Counts,
-    /// Whether the file has the tally.
+    /// Whether the file has the table `tally`.
     tallied: bool,
 }
 
-/// Opens, checks and counts. Nothing is written to a spool that is damaged.
+/// Opens, checks and counts. Writes nothing to a damaged spool.
 fn examine(dir: &Path, mark: MarkState) -> Result<Sound, OpenError> {
     let path = format::file(dir);
-    let io = |cause| OpenError::io("cannot look at", &path, cause);
+    let io = |cause| OpenError::io("cannot check", &path, cause);
     let damaged = |cause: String| OpenError::Damaged { path: path.clone(), cause };
     let marked = mark.counts();
-    // A schema that SQLite does not understand is a plain error to it; beside a mark of our version it is damage.
+    // SQLite reports a schema that it does not understand as a general error. With a mark of our version, it is damage.
     let unread = |cause: &rusqlite::Error| {
         marked.is_some() && cause.sqlite_error_code() == Some(rusqlite::ErrorCode::Unknown)
     };
@@ -136,16 +135,16 @@ fn examine(dir: &Path, mark: MarkState) -> Result<Sound, OpenError> {
         false => OpenError::sql("cannot read", &path, cause),
     };
     let log = with(&path, "-wal");
-    let must = marked.unwrap_or_default().rows();
-    if length(&path).map_err(io)? == 0 && (must > 0 || length(&log).map_err(io)? > 0) {
+    let expected_rows = marked.unwrap_or_default().rows();
+    if length(&path).map_err(io)? == 0 && (expected_rows > 0 || length(&log).map_err(io)? > 0) {
         return Err(damaged(String::from("spool.db is missing or empty")));
     }
     if marked.is_none() && wal::read(&log).map_err(io)?.goes_on() {
-        return Err(damaged(String::from("spool.db-wal goes on behind a place that does not fit")));
+        return Err(damaged(String::from("spool.db-wal continues behind a frame with a wrong checksum")));
     }
     let (mut db, version) = match format::open_writer(dir) {
         Err(OpenError::Sql { cause, .. }) => return Err(sql(cause)),
-        // Not so beside a mark of our version.
+        // With a mark of our version, a foreign or newer file is a damaged one.
         Err(OpenError::Foreign { .. } | OpenError::Newer { .. } | OpenError::NoWal { .. })
             if marked.is_some() =>
         {
@@ -154,7 +153,7 @@ fn examine(dir: &Path, mark: MarkState) -> Result<Sound, OpenError> {
         other => other?,
     };
     if db.is_readonly("main").map_err(sql)? {
-        // SQLite writes no file whose header says that a later SQLite wrote it.
+        // SQLite opens a file read-only if its header names a later write version.
         let header = own::open_existing(&path).and_then(|file| {
             let mut header = [0; 20];
             file.read_exact_at(&mut header, 0).map(|()| header)
@@ -167,7 +166,7 @@ fn examine(dir: &Path, mark: MarkState) -> Result<Sound, OpenError> {
         });
     }
     if version == 0 {
-        if must > 0 {
+        if expected_rows > 0 {
             return Err(damaged(String::from("spool.db has no tables")));
         }
         format::create(&mut db, marked.unwrap_or_default()).map_err(sql)?;
@@ -180,23 +179,23 @@ fn examine(dir: &Path, mark: MarkState) -> Result<Sound, OpenError> {
     let (given, removed) = format::counts(&db).map_err(sql)?;
     let counts = Counts { given, removed: removed.unwrap_or_else(|| given.saturating_sub(rows)) };
     if rows != counts.rows() {
-        return Err(damaged(format!("spool.db holds {rows} rows, and says {} itself", counts.rows())));
+        return Err(damaged(format!("spool.db holds {rows} rows, but its own count is {}", counts.rows())));
     }
     if let Some(marked) = marked
         && marked.is_ahead_of(counts)
     {
         return Err(damaged(format!(
-            "transactions that were acknowledged are not there: spool.mark knows {} rows stored and {} removed, spool.db \
-             {given} and {}",
+            "acknowledged transactions are missing: spool.mark counts {} rows stored and {} removed, spool.db {given} \
+             and {}",
             marked.given, marked.removed, counts.removed
         )));
     }
-    // A false alarm, or damage that was salvaged.
+    // It was a false alarm, or the damage was salvaged.
     let _ = fs::remove_file(marker(dir));
     Ok(Sound { db, book, counts, tallied: removed.is_some() })
 }
 
-/// Of what is not there: 0.
+/// The file's length; 0 if it does not exist.
 fn length(path: &Path) -> std::io::Result<u64> {
     match fs::symlink_metadata(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(0),
@@ -204,13 +203,13 @@ fn length(path: &Path) -> std::io::Result<u64> {
     }
 }
 
-fn say(salvage: &Salvage) {
+fn log_salvage(salvage: &Salvage) {
     tracing::error!(
         kept = salvage.kept,
         lost_at_least = salvage.lost.least,
         lost_at_most = salvage.lost.most,
         aside = %salvage.aside.display(),
-        "acknowledged rows of the spool: {}; what was damaged is set aside", salvage.lost
+        "acknowledged rows of the spool: {}; the damaged files are set aside", salvage.lost
     );
 }
 
@@ -219,7 +218,7 @@ fn check(db: &mut Connection, within: Option<Duration>) -> rusqlite::Result<()> 
         let end = Instant::now() + within;
         db.progress_handler(1_000, Some(move || Instant::now() > end))?;
     }
-    // Not quick_check: where the index lacks a row, that row would never be delivered, and nobody would know. Twice the
+    // Not quick_check: a row that the index lacks would never be delivered, and nobody would notice. It takes twice the
     // time: 0.2 s for 100,000 rows of 745 bytes in memory.
     let verdict = db.query_row("PRAGMA integrity_check(1)", [], |row| row.get::<_, String>(0));
     db.progress_handler(0, None::<fn() -> bool>)?;
@@ -245,7 +244,7 @@ fn count(db: &Connection) -> rusqlite::Result<Ledger> {
     let mut rows = select.query([])?;
     while let Some(row) = rows.next()? {
         let (state, topic): (i64, String) = (row.get(0)?, format::text(row, 1));
-        book.adjust(&topic, RowState::of(state), row.get(2)?, row.get(3)?);
+        book.adjust(&topic, RowState::from_number(state), row.get(2)?, row.get(3)?);
     }
     Ok(book)
 }
@@ -254,7 +253,7 @@ fn marker(dir: &Path) -> PathBuf {
     dir.join("damaged")
 }
 
-/// Damage met while running: nothing is stored any more, and the next start looks at all of it.
+/// Records damage found while running: nothing is stored any more, and the next start checks the complete file.
 pub(super) fn mark_damaged(dir: &Path, shared: &SpoolState, error: &rusqlite::Error) {
     if std::mem::replace(&mut shared.ledger().stats_mut().damaged, true) {
         return;

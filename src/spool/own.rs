@@ -1,13 +1,13 @@
-//! The spool's files belong to one user alone: they hold payloads, and what is written under a planted name would land in
+//! Makes the spool's files private to one user: they hold payloads, and writing to a planted file name would change
 //! somebody else's file.
 //!
-//! - A file is made with mode 0600, whatever the umask, and one that is there with more is tightened.
-//! - No symbolic link is followed, and no file is taken that has a second name or that belongs to neither us nor the
-//!   directory's owner. Root takes the directory owner's files and leaves new ones to that owner, so that a command run as
-//!   root does not lock the service out.
-//! - A directory that we did not make keeps its mode. It may be a mount whose group is how we get in at all (Kubernetes'
-//!   `fsGroup`), or, by a slip of the pen, `/tmp` or `/var/lib`, which nobody must take away from everybody else. Its files
-//!   are private whatever its mode; where others may *replace* them, a WARN line says so, and [`super::files`] notices.
+//! - A new file gets mode 0600, whatever the umask; an existing file with more permissions is tightened.
+//! - No symbolic link is followed. A file with a second name, or one that belongs neither to our user nor to the directory's
+//!   owner, is refused. Root uses the directory owner's files and gives new ones to that owner, so that a command run as root
+//!   does not lock the service out.
+//! - A directory that hookstream did not create keeps its mode. Its group may be our only access (Kubernetes' `fsGroup`), or
+//!   the setting may be wrong and name `/tmp` or `/var/lib`, which others need. Its files are private whatever its mode. If
+//!   others may *replace* them, a WARN line reports it, and [`super::files`] detects a replacement.
 
 use std::fs::{self, File, Metadata};
 use std::io;
@@ -18,34 +18,34 @@ use rustix::fs::OFlags;
 
 use super::OpenError;
 
-/// Of every file.
+/// The mode of every file.
 const MODE: u32 = 0o600;
 
-/// What is group's and everybody's.
+/// The permissions of the group and of everybody else.
 const OTHERS: u32 = 0o077;
 
-/// Opens a file for reading and writing, or makes it.
+/// Opens or creates a file for reading and writing.
 pub(super) fn open(path: &Path) -> io::Result<File> {
     let file = options().read(true).write(true).create(true).open(path).map_err(explain)?;
-    take(&file, path)?;
+    check_open(&file, path)?;
     Ok(file)
 }
 
-/// Opens a file that is there.
+/// Opens an existing file.
 pub(super) fn open_existing(path: &Path) -> io::Result<File> {
     let file = options().read(true).write(true).open(path).map_err(explain)?;
-    take(&file, path)?;
+    check_open(&file, path)?;
     Ok(file)
 }
 
-/// Makes a file that is not there yet.
+/// Creates a file; an error if it exists.
 pub(super) fn create(path: &Path) -> io::Result<File> {
     let file = options().read(true).write(true).create_new(true).open(path).map_err(explain)?;
-    take(&file, path)?;
+    check_open(&file, path)?;
     Ok(file)
 }
 
-/// Looks at a file that SQLite opens, by its path: to open it as well would cost SQLite its locks.
+/// Checks and tightens a file that SQLite opens. By path: opening and closing it here would drop SQLite's locks.
 pub(super) fn tighten(path: &Path) -> io::Result<()> {
     let meta = match fs::symlink_metadata(path) {
         Ok(meta) => meta,
@@ -59,9 +59,9 @@ pub(super) fn tighten(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Looks at all that a spool has in `dir`, what versions before set aside as well.
+/// Checks and tightens all files of the spool in `dir`, including those that older versions set aside.
 pub(super) fn tighten_all(dir: &Path) -> Result<(), OpenError> {
-    let failed = |cause| OpenError::io("cannot look at", dir, cause);
+    let failed = |cause| OpenError::io("cannot check", dir, cause);
     for entry in fs::read_dir(dir).map_err(failed)? {
         let name = entry.map_err(failed)?.file_name();
         let Some(name) = name.to_str() else { continue };
@@ -73,12 +73,12 @@ pub(super) fn tighten_all(dir: &Path) -> Result<(), OpenError> {
     Ok(())
 }
 
-/// Says once where others could exchange the files of a directory.
-pub(super) fn look_at(dir: &Path) -> io::Result<()> {
+/// Logs a warning if others can replace the files in the directory.
+pub(super) fn check_dir(dir: &Path) -> io::Result<()> {
     const STICKY: u32 = 0o1000;
     let meta = fs::metadata(dir)?;
     let (mode, ours) = (meta.mode(), Some(meta.uid()) == us());
-    // Where the directory is not ours, its group is how we write to it.
+    // If the directory belongs to another user, its group is how we write to it.
     let writable = if ours { 0o022 } else { 0o002 };
     if mode & writable != 0 && mode & STICKY == 0 {
         tracing::warn!(
@@ -91,13 +91,13 @@ pub(super) fn look_at(dir: &Path) -> io::Result<()> {
 
 fn options() -> fs::OpenOptions {
     let mut options = File::options();
-    // Without O_NONBLOCK a planted FIFO would hold the start up for ever.
+    // Without O_NONBLOCK a planted FIFO would block the start forever.
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
     options.mode(MODE).custom_flags(flags.bits().cast_signed());
     options
 }
 
-fn take(file: &File, path: &Path) -> io::Result<()> {
+fn check_open(file: &File, path: &Path) -> io::Result<()> {
     let meta = file.metadata()?;
     judge(&meta, path)?;
     if meta.nlink() != 1 {
@@ -141,7 +141,7 @@ fn dir_of(path: &Path) -> io::Result<Metadata> {
     fs::metadata(dir)
 }
 
-/// Our user, where the system tells without a call of its own.
+/// Our user id, read without an unsafe system call; `None` without /proc.
 fn us() -> Option<u32> {
     fs::metadata("/proc/self").ok().map(|meta| meta.uid())
 }
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn c2_a_file_is_made_for_its_owner_alone_and_one_that_is_there_is_tightened() {
+    fn c2_a_new_file_is_private_and_an_existing_one_is_tightened() {
         let dir = tempfile::tempdir().unwrap();
         let (new, old) = (dir.path().join("new"), dir.path().join("old"));
         create(&new).unwrap();
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn c2_no_link_of_either_kind_no_fifo_and_no_strangers_file_is_taken() {
+    fn c2_links_fifos_and_other_users_files_are_refused() {
         let dir = tempfile::tempdir().unwrap();
         let (victim, planted) = (dir.path().join("victim"), dir.path().join("planted"));
         fs::write(&victim, "untouched").unwrap();

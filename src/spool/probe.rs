@@ -1,4 +1,4 @@
-//! The spool's directory, looked at from outside: what a start would meet there.
+//! Checks the spool's directory for `hookstream check`, without opening the spool.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write as _};
@@ -7,22 +7,22 @@ use std::time::{Duration, Instant};
 
 use super::{OpenError, disk, format, own};
 
-/// What stands in the way of a spool, or does not.
+/// What was found out about the spool's directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SpoolProbe {
-    /// Bytes that may still be written on its disk.
+    /// Free bytes on its disk.
     pub free: u64,
-    /// How long a small write took to be synced; `None` while there is no directory yet.
+    /// How long writing and syncing 4 KiB took; `None` if the directory does not exist yet.
     pub sync: Option<Duration>,
-    /// Whether a process has it now.
+    /// Whether a process has the spool open.
     pub in_use: bool,
 }
 
-/// Looks without disturbing who has it. A file of its own is written, synced and removed; where the
-/// directory is not there yet, nothing is made, and the one above is looked at.
+/// Checks the directory without disturbing a running service. It writes, syncs and removes a file of its own. If the
+/// directory does not exist yet, it creates nothing and checks the parent.
 ///
 /// # Errors
-/// What `serve` would fail on: no directory and none to be made, not ours to write, no spool's file.
+/// The errors that `serve` would fail with: the directory cannot be created or written, or holds no spool.
 pub fn probe(dir: &Path) -> Result<SpoolProbe, OpenError> {
     let failed = |cause| OpenError::io("cannot use", dir, cause);
     let above = dir.ancestors().find(|at| at.as_os_str().is_empty() || at.exists()).unwrap_or(Path::new("/"));
@@ -51,12 +51,12 @@ pub fn probe(dir: &Path) -> Result<SpoolProbe, OpenError> {
     Ok(SpoolProbe { free, sync: Some(sync), in_use })
 }
 
-/// A shared lock for an instant: a service that runs does not notice; one that starts in that very
-/// instant would fail, and its supervisor start it again.
+/// Takes a shared lock for a moment. A running service does not notice; one that starts in that moment would fail, and
+/// its process supervisor would start it again.
 fn in_use(dir: &Path) -> io::Result<bool> {
-    // The directory's own lock stays where `lock` was removed; that on `lock` is all that an older version takes.
-    let whole = File::open(dir)?.try_lock_shared();
-    if matches!(whole, Err(TryLockError::WouldBlock)) {
+    // If somebody removed `lock`, the lock on the directory is still there. Older versions lock only `lock`.
+    let directory = File::open(dir)?.try_lock_shared();
+    if matches!(directory, Err(TryLockError::WouldBlock)) {
         return Ok(true);
     }
     let file = match own::open_existing(&dir.join("lock")) {

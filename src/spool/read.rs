@@ -1,4 +1,4 @@
-//! The reader thread: finds the rows that are to be delivered next.
+//! The reader thread: finds the rows to deliver next.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -34,8 +34,8 @@ impl ReaderThread {
         Ok(Self { dir: dir.to_owned(), db: format::open_reader(&format::file(dir))?, shared })
     }
 
-    pub(super) fn run(self, asked: &mpsc::Receiver<ReadRequest>) {
-        while let Ok(request) = asked.recv() {
+    pub(super) fn run(self, requests: &mpsc::Receiver<ReadRequest>) {
+        while let Ok(request) = requests.recv() {
             let (topic, max_rows, max_bytes, reply) = match request {
                 ReadRequest::Oldest { topic, max_rows, max_bytes, reply } => {
                     (topic, max_rows, max_bytes, reply)
@@ -52,7 +52,7 @@ impl ReaderThread {
             });
             let why = rows.as_ref().err().map(|error| error.to_string().into());
             self.shared.ledger().stats_mut().unreadable = why;
-            // Rows that nobody waits for any more are there again.
+            // If the caller is gone, dropping the rows ends their leases.
             let _ = reply.send(rows);
         }
     }
@@ -69,13 +69,13 @@ impl ReaderThread {
                 RowEntry { record: Some(record), .. } if record.topic() == &**topic => {
                     rows.push(Row { id, record, _lease: self.shared.lease(id) });
                 }
-                _ => self.set_aside(id, topic),
+                _ => self.park_damaged(id, topic),
             }
         }
         Ok(rows)
     }
 
-    /// From the index alone: the values of rows that are out are not read again.
+    /// Reads only the index: the values of leased rows are not read again.
     fn ids(
         &self,
         topic: &str,
@@ -101,9 +101,9 @@ impl ReaderThread {
         Ok(ids)
     }
 
-    fn set_aside(&self, id: i64, topic: &str) {
-        tracing::error!(id, topic, "a row of the spool does not hold what was written; it is parked");
-        let why = String::from("the row does not hold what was written");
+    fn park_damaged(&self, id: i64, topic: &str) {
+        tracing::error!(id, topic, "a row of the spool is damaged; it is parked");
+        let why = String::from("the row is damaged");
         let _ = self.shared.push_change(Command::Park { id, why, reply: None });
     }
 }

@@ -1,8 +1,8 @@
-//! What became of damage, told until a person has looked.
+//! Reports of damage, shown until a person removes them.
 //!
-//! A salvage leaves a report beside the files that it set aside, `spool.db.corrupt-TIME.json`. While one is in the spool's
-//! directory, readiness is degraded and `hookstream spool` shows it, over any number of restarts. Who has looked takes the
-//! report away, with the files or without: no command, no state of its own.
+//! A salvage leaves a report next to the files that it set aside, `spool.db.corrupt-TIME.json`. While one is in the
+//! spool's directory, readiness is degraded and `hookstream spool` shows it, over any number of restarts. To
+//! acknowledge it, a person removes the report, with or without the files: there is no command and no other state.
 
 use std::fmt;
 use std::fs;
@@ -12,41 +12,41 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-/// What files that were set aside begin with.
+/// The prefix of files that were set aside.
 pub(super) const ASIDE: &str = "spool.db.corrupt-";
 
-/// What a report ends with.
+/// The suffix of a report.
 pub(super) const REPORT: &str = ".json";
 
-/// What became of a damaged spool.
+/// The report of a salvage.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Salvage {
-    /// When it was found.
+    /// When the damage was found.
     pub at: Timestamp,
-    /// What was found.
+    /// The damage that was found.
     pub cause: String,
-    /// Rows that are in the new file.
+    /// Rows in the new file.
     pub kept: u64,
-    /// Acknowledged rows that are not.
+    /// Acknowledged rows that are not in the new file.
     #[serde(flatten)]
     pub lost: Lost,
-    /// The damaged file, with its log beside it, as far as they were there.
+    /// The damaged file; its log is next to it, if it existed.
     pub aside: PathBuf,
 }
 
-/// How many rows are lost, as far as that can be known.
+/// Bounds for the number of lost rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lost {
-    /// So many for certain.
+    /// The number of rows that are certainly lost.
     #[serde(rename = "lost_at_least")]
     pub least: u64,
-    /// No more than so many; `None` where nothing tells.
+    /// The upper bound; `None` if it is unknown.
     #[serde(rename = "lost_at_most")]
     pub most: Option<u64>,
 }
 
 impl Lost {
-    /// Nothing tells.
+    /// Nothing is known.
     pub(super) const UNKNOWN: Self = Self { least: 0, most: None };
 }
 
@@ -66,8 +66,8 @@ impl fmt::Display for Salvage {
         let Self { at, cause, kept, lost, aside } = self;
         write!(
             f,
-            "acknowledged rows: {lost}, {kept} kept: {cause}, found {at:.0}; look at {aside}*, and take {aside}{REPORT} \
-             out of the directory",
+            "acknowledged rows: {lost}, {kept} kept: {cause}, found {at:.0}; check {aside}*, then remove {aside}{REPORT} \
+             from the directory",
             aside = aside.display()
         )
     }
@@ -76,7 +76,7 @@ impl fmt::Display for Salvage {
 /// The reports that are in `dir`, oldest first.
 ///
 /// # Errors
-/// When the directory cannot be read. A report that cannot be read counts as one that knows nothing.
+/// If the directory cannot be read. A report that cannot be read counts as one of an unknown number.
 pub fn reports(dir: &Path) -> io::Result<Vec<Salvage>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(dir)? {
@@ -97,12 +97,12 @@ pub fn reports(dir: &Path) -> io::Result<Vec<Salvage>> {
 }
 
 fn read(path: &Path) -> Option<Salvage> {
-    const MOST: u64 = 64 * 1024;
+    const MAX_BYTES: u64 = 64 * 1024;
     if !fs::symlink_metadata(path).ok()?.is_file() {
         return None;
     }
     let mut text = String::new();
-    fs::File::open(path).ok()?.take(MOST).read_to_string(&mut text).ok()?;
+    fs::File::open(path).ok()?.take(MAX_BYTES).read_to_string(&mut text).ok()?;
     serde_json::from_str(&text).ok()
 }
 
@@ -111,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_report_says_a_number_a_range_or_unknown_and_never_0_for_unknown() {
+    fn a_report_shows_a_number_a_range_or_unknown_and_never_0_for_unknown() {
         let says = |least, most| Lost { least, most }.to_string();
         assert_eq!(says(0, Some(0)), "0 lost");
         assert_eq!(says(3, Some(3)), "3 lost");
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn reports_are_found_in_order_and_one_that_cannot_be_read_is_told_as_unknown() {
+    fn reports_are_found_in_order_and_an_unreadable_one_counts_as_unknown() {
         let dir = tempfile::tempdir().unwrap();
         let report = Salvage {
             at: "2026-11-30T10:00:00Z".parse().unwrap(),

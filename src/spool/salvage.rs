@@ -1,22 +1,22 @@
-//! A damaged spool: what can be read goes into a new file, the old ones are set aside as they were.
+//! Salvages a damaged spool: readable rows go into a new file, and the old files are set aside unchanged.
 //!
-//! The new file is finished before the old ones are touched, and a note says where they go, so that a crash at any point
-//! leaves either the old state or one that [`finish`] completes. The note becomes the [report](super::report).
+//! The new file is complete before the old ones are renamed, and a note records the new names, so that a crash at any
+//! point leaves either the old state or one that [`finish`] completes. The note becomes the [report](super::report).
 //!
 //! # What is read
 //!
-//! SQLite reads a log up to the first frame that does not fit, and nothing of one whose header does not. Behind that, most
-//! pages are as they were. So the log is [read by ourselves](wal), written anew beside a second name of the old file, with
-//! checksums that SQLite accepts, and opened there. Each reading of the log that may give other rows is gone through, the
-//! one that has the most first; a page that does not belong gives errors, or rows whose [sum](format::Entry) is wrong, and
-//! these are passed over. If not even the first page can be read, it is made anew: the tables of every spool begin on the
-//! same pages.
+//! SQLite reads a log up to the first frame with a wrong checksum, and nothing of a log with a damaged header. Most
+//! pages behind that are intact. So hookstream [reads the log itself](wal), writes it again next to a second name of
+//! the old file, with checksums that SQLite accepts, and opens that. It tries each reading of the log that may contain
+//! other rows, the one with the most frames first. A page that does not belong causes errors, or rows with a wrong
+//! [checksum](format::RowEntry), which are skipped. If not even the first page can be read, it is created again: the
+//! tables of every spool begin on the same pages.
 //!
 //! # What is lost
 //!
-//! The [mark](mark) says how many rows there must be. A row that was delivered and deleted may come back from an old page:
-//! it is published twice, and it hides one that is lost. So the number is exact where nothing was deleted since the log
-//! began, and otherwise told as from-to.
+//! The [mark](mark) has the number of rows that must exist. A row that was delivered and deleted may reappear from an
+//! old page: it is published twice, and it hides a lost one. So the number of lost rows is exact if nothing was deleted
+//! since the log began, and otherwise a range.
 
 mod walk;
 
@@ -35,11 +35,11 @@ use super::mark::{self, Counts, MarkState};
 use super::report::{ASIDE, Lost, REPORT, Salvage};
 use super::{disk, own, wal};
 
-/// The files of a database.
+/// The suffixes of a database's files.
 const PARTS: [&str; 3] = ["", "-wal", "-shm"];
 
-/// Salvages the spool of `dir`, of which `mark` tells what it must hold and `cause` what is wrong with it; what it then
-/// holds.
+/// Salvages the spool in `dir`. `mark` has the rows that it must contain, `cause` is the damage. Returns the report,
+/// and the counts of the new file.
 pub(super) fn salvage(dir: &Path, mark: MarkState, cause: &str) -> Result<(Salvage, Counts), OpenError> {
     let (new, old) = (dir.join("spool.db.salvage"), format::file(dir));
     let failed = |cause| OpenError::io("cannot salvage into", &new, cause);
@@ -72,7 +72,7 @@ pub(super) fn salvage(dir: &Path, mark: MarkState, cause: &str) -> Result<(Salva
     Ok((salvage, counts))
 }
 
-/// Reports that nobody can know what is missing, of a spool whose file is whole: its mark is damaged or gone.
+/// Reports an unknown number of lost rows, for a spool with an intact file whose mark is damaged or missing.
 pub(super) fn report_unknown(dir: &Path, mark: MarkState, kept: u64) -> Result<Salvage, OpenError> {
     let cause = match mark {
         MarkState::Damaged => "spool.mark is damaged",
@@ -85,24 +85,24 @@ pub(super) fn report_unknown(dir: &Path, mark: MarkState, kept: u64) -> Result<S
     Ok(salvage)
 }
 
-/// Brings the old files out of the way and the new one into its place, if a salvage came so far.
+/// Renames the old files and the new one, if a salvage had got as far as its note.
 pub(super) fn finish(dir: &Path) -> Result<(), OpenError> {
     let new = dir.join("spool.db.salvage");
     let failed = |cause| OpenError::io("cannot set aside the damaged", &format::file(dir), cause);
     let text = match fs::read_to_string(note_of(dir)) {
         Ok(text) => text,
         Err(cause) if cause.kind() == io::ErrorKind::NotFound => {
-            // What a salvage that did not come so far has left.
-            let left = [new, dir.join("spool.db.view")];
-            return left.iter().try_for_each(|path| remove_all(path)).map_err(failed);
+            // What an earlier, interrupted salvage has left.
+            let leftovers = [new, dir.join("spool.db.view")];
+            return leftovers.iter().try_for_each(|path| remove_all(path)).map_err(failed);
         }
         Err(cause) => return Err(failed(cause)),
     };
-    // A version before the reports wrote the path alone.
+    // A version without reports wrote only the path.
     let report: Option<Salvage> = serde_json::from_str(&text).ok();
     let aside = report.as_ref().map_or_else(|| PathBuf::from(text), |report| report.aside.clone());
     let aside = dir.join(aside.file_name().unwrap_or("spool.db.corrupt".as_ref()));
-    // As long as the new file is there, what bears the spool's name is the old one.
+    // As long as the new file exists, `spool.db` is the old one.
     if new.exists() {
         for part in PARTS {
             let old = with(&format::file(dir), part);
@@ -122,7 +122,7 @@ pub(super) fn finish(dir: &Path) -> Result<(), OpenError> {
     disk::sync_dir(dir).map_err(failed)
 }
 
-/// Writes down what [`finish`] is to do. A damaged mark goes with the other files: a new one takes its place.
+/// Writes the note for [`finish`]. A damaged mark is set aside with the other files, and a new one is created.
 fn note(dir: &Path, salvage: &Salvage, mark: MarkState) -> Result<(), OpenError> {
     let path = note_of(dir);
     let write = || {
@@ -149,7 +149,7 @@ fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
-/// A database and what SQLite puts beside it.
+/// Removes a database with its log and other files.
 fn remove_all(path: &Path) -> io::Result<()> {
     ["", "-wal", "-shm", "-journal"].into_iter().try_for_each(|end| remove(&with(path, end)))
 }
@@ -166,7 +166,7 @@ fn create(path: &Path) -> io::Result<rusqlite::Result<Connection>> {
     own::create(path)?;
     let create = || {
         let mut db = Connection::open(path)?;
-        // One transaction with a journal: closed, it is one file.
+        // Without WAL, so that it is a single file once it is closed.
         db.execute_batch("PRAGMA synchronous = FULL; PRAGMA fullfsync = ON")?;
         format::create(&mut db, Counts::default())?;
         Ok(db)
@@ -174,18 +174,18 @@ fn create(path: &Path) -> io::Result<rusqlite::Result<Connection>> {
     Ok(create())
 }
 
-/// Page 1 of a spool, as it is in one with a log.
+/// The first page of an empty spool, in the form of one with a log.
 fn first_page(new: &Path) -> io::Result<[u8; PAGE]> {
     let mut page = [0; PAGE];
     File::open(new)?.read_exact_at(&mut page, 0)?;
-    // A file with a log.
+    // The read and write versions: WAL.
     page[18..20].fill(2);
-    // Not known: SQLite takes the file's.
+    // The size in pages is unknown: SQLite uses the file's length.
     page[28..32].fill(0);
     Ok(page)
 }
 
-/// The old file beside other logs, under a second name: it is never written to.
+/// The old file under a second name, next to rewritten logs. It is never written to.
 struct Views<'a> {
     dir: &'a Path,
     log: &'a wal::WalReader,
@@ -197,11 +197,11 @@ impl Views<'_> {
         self.dir.join("spool.db.view")
     }
 
-    /// The file with this reading of its log; `None` where nothing can be made of it.
+    /// Opens the file with this reading of its log; `None` if that is not readable.
     fn open(&self, reading: &[wal::Frame]) -> Result<Option<Connection>, OpenError> {
         for first in [None, Some(&self.first)] {
             self.lay_out(reading, first)
-                .map_err(|cause| OpenError::io("cannot salvage by", &self.path(), cause))?;
+                .map_err(|cause| OpenError::io("cannot salvage through", &self.path(), cause))?;
             match format::open_damaged(&self.path()) {
                 Ok(view) if walk::can_read(&view) => return Ok(Some(view)),
                 Ok(_) => {}
@@ -220,7 +220,7 @@ impl Views<'_> {
         if bytes == 0 {
             own::create(&view)?.write_all(&[0; PAGE])?;
         } else if fs::hard_link(&old, &view).is_err() {
-            // A file system without.
+            // This file system has no hard links.
             fs::copy(&old, &view)?;
         }
         let pages = bytes.div_ceil(PAGE as u64).max(1).try_into().unwrap_or(u32::MAX);

@@ -1,5 +1,4 @@
-//! What the callers and the two threads share: the queue to the writer, and the book of what is
-//! in the file.
+//! The state that callers and the two threads share: the queue to the writer, and the ledger of the rows in the file.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::{Arc, PoisonError};
@@ -14,7 +13,7 @@ use super::stats::Stats;
 use crate::names;
 use crate::sync::{Condvar, Mutex, MutexGuard};
 
-/// What may wait for the writer. With the disk hanging, memory holds no more than this.
+/// The bounds of the writer's queue: they limit memory while the disk hangs.
 const QUEUE_ROWS: usize = 8_192;
 const QUEUE_BYTES: u64 = 64 * 1024 * 1024;
 
@@ -22,8 +21,8 @@ const QUEUE_BYTES: u64 = 64 * 1024 * 1024;
 pub(super) const WRITER: &str = "writer";
 pub(super) const READER: &str = "reader";
 
-/// One transaction's worth: large enough that the sync's price is shared, small enough that the
-/// first of them does not wait long for the last.
+/// The bounds of one transaction: large enough to share the price of the sync, small enough that the first store does
+/// not wait long for the last.
 const BATCH_ROWS: usize = 256;
 const BATCH_BYTES: u64 = 4 * 1024 * 1024;
 const BATCH_REMOVALS: usize = 1_024;
@@ -37,7 +36,7 @@ pub(super) struct StoreRequest {
     pub(super) reply: Reply<(), StoreError>,
 }
 
-/// A change of what is there.
+/// A change of stored rows.
 pub(super) enum Command {
     Park {
         id: i64,
@@ -62,7 +61,7 @@ pub(super) enum Parked {
     First(usize),
 }
 
-/// What the writer does next.
+/// The writer's next transaction.
 #[derive(Default)]
 pub(super) struct Batch {
     pub(super) stores: Vec<StoreRequest>,
@@ -79,24 +78,24 @@ struct WriterQueue {
     changes: VecDeque<Command>,
     removals: VecDeque<i64>,
     closing: bool,
-    /// The writer's thread has ended unasked: nobody empties the queue any more.
+    /// The writer's thread has panicked: nobody empties the queue any more.
     abandoned: bool,
 }
 
-/// What one topic has.
+/// The rows of one topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TopicUsage {
-    /// Its name.
+    /// The topic's name.
     pub name: Arc<str>,
-    /// Rows on their way.
+    /// Rows on their way to Kafka.
     pub live: u64,
-    /// Rows that wait for a person.
+    /// Rows that wait for a person's decision.
     pub parked: u64,
     /// Bytes of both.
     pub bytes: u64,
 }
 
-/// Rows and their bytes.
+/// A number of rows and their bytes.
 #[derive(Clone, Copy, Default)]
 pub(super) struct SpoolUsage {
     pub(super) rows: u64,
@@ -109,30 +108,30 @@ impl SpoolUsage {
     }
 }
 
-/// How many rows, bytes; by topic and state.
+/// Rows and bytes by topic and state, and the spool's other state.
 #[derive(Default)]
 pub(super) struct Ledger {
     topics: BTreeMap<Arc<str>, TopicUsage>,
-    /// Of both states, by source.
+    /// Live and parked rows, by source.
     sources: BTreeMap<String, SpoolUsage>,
-    /// Given out and not ended.
-    out: HashSet<i64>,
-    /// Ended, the delete not committed.
+    /// Leased rows.
+    leased: HashSet<i64>,
+    /// Delivered rows whose delete is not committed.
     removing: HashSet<i64>,
     stats: Stats,
 }
 
 impl Ledger {
-    /// Rows and bytes that came (or, negative, went).
+    /// Adds rows and bytes, or subtracts them if negative.
     pub(super) fn adjust(&mut self, name: &str, state: RowState, rows: i64, bytes: i64) {
         let empty = |name: &Arc<str>| TopicUsage { name: name.clone(), live: 0, parked: 0, bytes: 0 };
         let topic = self.topics.entry(name.into()).or_insert_with_key(empty);
-        let (mine, all) = match state {
+        let (of_topic, total) = match state {
             RowState::Live => (&mut topic.live, &mut self.stats.live),
             RowState::Parked => (&mut topic.parked, &mut self.stats.parked),
         };
-        *mine = mine.saturating_add_signed(rows);
-        *all = all.saturating_add_signed(rows);
+        *of_topic = of_topic.saturating_add_signed(rows);
+        *total = total.saturating_add_signed(rows);
         topic.bytes = topic.bytes.saturating_add_signed(bytes);
         self.stats.bytes = self.stats.bytes.saturating_add_signed(bytes);
         if topic.live == 0 && topic.parked == 0 {
@@ -142,10 +141,10 @@ impl Ledger {
         if !self.sources.contains_key(source) {
             self.sources.insert(source.to_owned(), SpoolUsage::default());
         }
-        if let Some(own) = self.sources.get_mut(source) {
-            own.rows = own.rows.saturating_add_signed(rows);
-            own.bytes = own.bytes.saturating_add_signed(bytes);
-            if own.rows == 0 {
+        if let Some(usage) = self.sources.get_mut(source) {
+            usage.rows = usage.rows.saturating_add_signed(rows);
+            usage.bytes = usage.bytes.saturating_add_signed(bytes);
+            if usage.rows == 0 {
                 self.sources.remove(source);
             }
         }
@@ -178,10 +177,10 @@ pub(super) struct SpoolState {
     pub(super) limits: Limits,
 }
 
-/// What a transaction did to a row that was there: topic, state before, state after, bytes.
+/// A transaction's change of an existing row: topic, state before, state after, bytes.
 pub(super) type Move = (String, Option<RowState>, Option<RowState>, i64);
 
-/// A panic elsewhere must not take the spool with it; each lock guards plain data.
+/// Ignores poisoning: each lock guards plain data, so a panic elsewhere must not stop the spool.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -195,7 +194,7 @@ impl SpoolState {
         lock(&self.book)
     }
 
-    /// Counts what was committed, under one lock: nobody sees half a transaction.
+    /// Records a commit under one lock: nobody sees half a transaction.
     pub(super) fn committed(&self, stores: &[StoreRequest], moves: &[Move], removals: &[i64]) {
         let mut ledger = self.ledger();
         for line in stores.iter().flat_map(|store| &store.lines) {
@@ -213,8 +212,7 @@ impl SpoolState {
         ledger.stats.commits += 1;
     }
 
-    /// Whether a store of `source` may go on, after which `all` more than is committed would be
-    /// stored, `own` of it the source's.
+    /// Checks the bounds for a store of `source`. `all` is the uncommitted usage after it, and `own` the source's part.
     pub(super) fn judge(&self, source: &str, all: SpoolUsage, own: SpoolUsage) -> Result<(), StoreError> {
         let book = self.ledger();
         let stats = &book.stats;
@@ -248,7 +246,7 @@ impl SpoolState {
             return Err(StoreError::Error(SpoolError::thread_ended(WRITER)));
         }
         let (rows, bytes) = (queue.rows + store.lines.len(), queue.bytes + store.bytes);
-        // One that is larger than all of it still passes an empty queue.
+        // A store larger than the bounds is still accepted by an empty queue.
         if queue.rows > 0 && (rows > QUEUE_ROWS || bytes > QUEUE_BYTES) {
             return Err(StoreError::Busy);
         }
@@ -279,7 +277,7 @@ impl SpoolState {
         book.stats.removing = book.removing.len() as u64;
         drop(book);
         let mut queue = lock(&self.queue);
-        // Without a writer they would pile up. `removing` keeps the rows from being delivered again in this process.
+        // Without a writer they would pile up. `removing` prevents another delivery of the rows in this process.
         if !queue.abandoned {
             queue.removals.extend(ids);
         }
@@ -292,14 +290,14 @@ impl SpoolState {
         self.wake.notify_all();
     }
 
-    /// Records that a thread ended. If the spool is not closing, nothing is stored from now on; if it was the writer, all
-    /// that waits for it fails at once.
+    /// Records the end of a thread. If the spool is not closing, nothing is stored from now on. If it was the writer,
+    /// all queued requests fail at once.
     pub(super) fn thread_ended(&self, thread: &'static str) {
         let mut queue = lock(&self.queue);
         if queue.closing {
             return;
         }
-        // Before the queue fails: who is answered finds the state that explains the answer.
+        // Before the queued requests fail, so that the state explains their errors.
         self.ledger().stats.ended.get_or_insert(thread);
         let mut abandoned = WriterQueue::default();
         if thread == WRITER {
@@ -316,7 +314,7 @@ impl SpoolState {
         if lock(&self.queue).closing { SpoolError::closed() } else { SpoolError::thread_ended(thread) }
     }
 
-    /// All that waits, up to one transaction's worth. Waits until `until` for something to do.
+    /// The queued requests, up to the bounds of one transaction. Waits until `until` for the first.
     pub(super) fn next(&self, until: Instant) -> Batch {
         let mut queue = lock(&self.queue);
         while queue.stores.is_empty()
@@ -345,7 +343,7 @@ impl SpoolState {
         let removals = queue.removals.len().min(BATCH_REMOVALS);
         batch.removals.extend(queue.removals.drain(..removals));
         if queue.removals.is_empty() {
-            // A flush speaks for the removals before it.
+            // A flush covers all removals before it.
             batch.changes.extend(queue.changes.drain(..));
         }
         let empty = queue.stores.is_empty() && queue.changes.is_empty() && queue.removals.is_empty();
@@ -358,15 +356,15 @@ impl SpoolState {
         lock(&self.queue).rows
     }
 
-    /// The rows that a reader must not give out. Taken before it looks: a row that is deleted
-    /// while it looks is in here.
+    /// The rows that must not be leased. Copied before the file is read, so that it includes a row that is deleted
+    /// during the read.
     pub(super) fn taken(&self) -> HashSet<i64> {
         let book = self.ledger();
-        book.out.union(&book.removing).copied().collect()
+        book.leased.union(&book.removing).copied().collect()
     }
 
     pub(super) fn lease(self: &Arc<Self>, id: i64) -> Lease {
-        self.ledger().out.insert(id);
+        self.ledger().leased.insert(id);
         Lease { id, shared: self.clone() }
     }
 
@@ -379,7 +377,7 @@ impl SpoolState {
     }
 }
 
-/// Holds a row that is given out.
+/// The lease of one row; dropping it ends the lease.
 pub(super) struct Lease {
     id: i64,
     shared: Arc<SpoolState>,
@@ -393,6 +391,6 @@ impl std::fmt::Debug for Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.shared.ledger().out.remove(&self.id);
+        self.shared.ledger().leased.remove(&self.id);
     }
 }

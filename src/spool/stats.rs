@@ -1,4 +1,4 @@
-//! How the spool is.
+//! The spool's state, for readiness, metrics and `/status`.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -16,9 +16,9 @@ pub(super) fn thread_ended(thread: &str) -> String {
 /// The state of the spool.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
-    /// Rows on their way, those given out or being deleted included.
+    /// Rows on their way to Kafka, including leased rows and rows being deleted.
     pub live: u64,
-    /// Rows that wait for a person.
+    /// Rows that wait for a person's decision.
     pub parked: u64,
     /// Bytes of all rows.
     pub bytes: u64,
@@ -28,30 +28,30 @@ pub struct Stats {
     pub removing: u64,
     /// Bytes of SQLite's log.
     pub wal: u64,
-    /// Bytes free on the disk, where they are known.
+    /// Free bytes on the disk, if they are known.
     pub free: Option<u64>,
-    /// The bound that was met last, while it holds.
+    /// The bound that is reached, if any.
     pub full: Option<Bound>,
     /// The file is damaged: nothing is stored until a restart has salvaged it.
     pub damaged: bool,
     /// The thread that ended unasked, `writer` or `reader`: nothing is stored until a restart.
     pub ended: Option<&'static str>,
-    /// The files in the directory are not those that are in use: nothing is stored; why.
+    /// Why the files in the directory are not those in use: nothing is stored.
     pub astray: Option<Arc<str>>,
-    /// The last transaction failed; why. It is tried again every second.
+    /// Why the last transaction failed. Writing is retried every second.
     pub failing: Option<Arc<str>>,
-    /// The last look for rows to deliver failed; why.
+    /// Why the last read of rows to deliver failed.
     pub unreadable: Option<Arc<str>>,
-    /// Damage that was found at a start, until its report is taken out of the directory.
+    /// Damage found at a start, until its report is removed from the directory.
     pub salvaged: Arc<[Salvage]>,
-    /// Whether the reserve is in place.
+    /// Whether the reserve is complete.
     pub reserve: bool,
     /// Transactions since the start.
     pub commits: u64,
 }
 
 impl Stats {
-    /// Why nothing may be stored, if nothing may, however often it is tried.
+    /// Why nothing is stored, if that lasts until somebody acts.
     pub(super) fn stopped(&self) -> Option<Cow<'_, str>> {
         if let Some(thread) = self.ended {
             return Some(Cow::Owned(thread_ended(thread)));
@@ -62,7 +62,7 @@ impl Stats {
         self.damaged.then_some(Cow::Borrowed("the spool file is damaged; restart the service to salvage it"))
     }
 
-    /// For readiness: the worst of it, in one sentence with what to do.
+    /// The state for readiness: the most severe problem, in one sentence with what to do.
     pub fn health(&self) -> (PartState, String) {
         if let Some(thread) = self.ended {
             return (PartState::Down, thread_ended(thread));
@@ -85,7 +85,9 @@ impl Stats {
         match &*self.salvaged {
             [] => (PartState::Ok, String::new()),
             [one] => (PartState::Degraded, one.to_string()),
-            [first, others @ ..] => (PartState::Degraded, format!("{first}; and {} more such", others.len())),
+            [first, others @ ..] => {
+                (PartState::Degraded, format!("{first}; and {} more reports", others.len()))
+            }
         }
     }
 }

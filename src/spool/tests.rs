@@ -1,4 +1,4 @@
-//! The spool as a whole.
+//! Tests of the complete spool.
 
 mod astray;
 mod damage;
@@ -13,16 +13,15 @@ mod sick;
 use super::*;
 use crate::record::RecordParts;
 
-/// What tests run on the writer's thread.
+/// Code that a test runs on the writer's thread.
 pub(super) type Run = Box<dyn FnOnce(&rusqlite::Connection, &mut Fault) + Send>;
 
-/// A disk without room: nothing is stored, and nothing deleted before the reserve is given up, or
-/// so much of it that no more than `left` is.
+/// A full disk: nothing is stored, and nothing deleted until at most `left` bytes of the reserve remain.
 #[derive(Default)]
 pub(super) struct Fault {
     full: bool,
     left: u64,
-    /// What there was of the reserve at each try.
+    /// The bytes of the reserve at each try.
     tries: Vec<u64>,
     dead: bool,
     /// The disk answers EIO.
@@ -93,21 +92,21 @@ async fn on_writer(spool: &Spool, run: impl FnOnce(&rusqlite::Connection, &mut F
     wait.await.unwrap();
 }
 
-/// Stops the writer until the sender is used.
+/// Blocks the writer until the sender is used.
 fn block(spool: &Spool) -> mpsc::Sender<()> {
-    let ((here, begun), (go, wait)) = (mpsc::channel(), mpsc::channel());
+    let ((started, blocked), (go, wait)) = (mpsc::channel(), mpsc::channel());
     let run: Run = Box::new(move |_, _| {
-        here.send(()).unwrap();
+        started.send(()).unwrap();
         let _ = wait.recv();
     });
     spool.shared.push_change(Command::Run { run }).unwrap();
-    begun.recv().unwrap();
+    blocked.recv().unwrap();
     go
 }
 
 const SOON: Duration = Duration::from_secs(20);
 
-/// Waits for what the writer does by itself.
+/// Waits until the condition holds, with a limit.
 async fn eventually(what: &str, condition: impl Fn() -> bool) {
     let waiting = async {
         while !condition() {
@@ -119,7 +118,7 @@ async fn eventually(what: &str, condition: impl Fn() -> bool) {
 }
 
 #[tokio::test]
-async fn what_goes_in_comes_out_the_same_and_in_order() {
+async fn stored_records_are_returned_unchanged_and_in_order() {
     let dir = tempfile::tempdir().unwrap();
     let (spool, opened) = open(&dir.path().join("new/spool"));
     assert_eq!((opened.live, opened.parked, opened.salvage), (0, 0, None));
@@ -128,10 +127,10 @@ async fn what_goes_in_comes_out_the_same_and_in_order() {
     spool.store(vec![record("a", "3", b"three")]).await.unwrap();
     let rows = oldest(&spool, "a").await;
     assert_eq!(keys(&rows), ["1", "3"]);
-    let (first, wished) = (&rows[0].record, record("a", "1", b"\0one"));
-    assert_eq!(first.value(), wished.value());
-    assert_eq!(first.headers(), wished.headers());
-    assert_eq!(first.timestamp_ms(), wished.timestamp_ms());
+    let (first, expected) = (&rows[0].record, record("a", "1", b"\0one"));
+    assert_eq!(first.value(), expected.value());
+    assert_eq!(first.headers(), expected.headers());
+    assert_eq!(first.timestamp_ms(), expected.timestamp_ms());
     assert_eq!((first.topic(), first.key()), ("a", "1"));
     assert_eq!(oldest(&spool, "b").await[0].record.value(), large);
     spool.remove(&[rows[0].id]);
@@ -152,7 +151,7 @@ async fn a_spool_that_was_not_closed_opens_with_all_that_was_stored() {
     let dir = tempfile::tempdir().unwrap();
     let (spool, _) = open(dir.path());
     spool.store(vec![record("a", "1", b"one"), record("a", "2", b"two")]).await.unwrap();
-    // What a crash leaves: the file and its log as they are, nothing folded in.
+    // After a crash, the log is not moved into the file.
     let after = tempfile::tempdir().unwrap();
     for name in ["spool.db", "spool.db-wal"] {
         std::fs::copy(dir.path().join(name), after.path().join(name)).unwrap();
@@ -173,7 +172,7 @@ async fn a_second_holder_is_refused_with_the_pid_of_the_first() {
 }
 
 #[tokio::test]
-async fn each_bound_refuses_and_says_which() {
+async fn each_bound_refuses_with_its_name() {
     let dir = tempfile::tempdir().unwrap();
     let one = || vec![record("a", "k", &[1; 1000])];
     let (spool, _) = open_with(&dir.path().join("rows"), Limits { max_rows: 2, ..LIMITS });
@@ -208,7 +207,7 @@ async fn a_source_past_its_share_is_refused_and_others_are_not() {
     let full = Err(StoreError::Full(Bound::Share));
     let small = |topic: &str| vec![record(topic, "k", b"x")];
     let (spool, _) = open_with(dir.path(), limits);
-    // Judged one by one within a transaction, too.
+    // Also within one transaction, store by store.
     let (a, b, c, other) = tokio::join!(
         spool.store(small("a.x")),
         spool.store(small("dead_letter.a")),
@@ -238,7 +237,7 @@ async fn a_log_that_a_reader_keeps_from_emptying_is_bounded() {
     spool.store(vec![record("a", "0", b"x")]).await.unwrap();
     reader.hold().unwrap();
     let refused = loop {
-        // The log is looked at after a bound of bytes, so this ends.
+        // The log is checked after a number of bytes, so this ends.
         if let Err(refused) = spool.store(vec![record("a", "k", &[1; 200_000])]).await {
             break refused;
         }
@@ -246,7 +245,7 @@ async fn a_log_that_a_reader_keeps_from_emptying_is_bounded() {
     assert_eq!(refused, StoreError::Full(Bound::Wal));
     assert!(spool.stats().wal < 40 << 20, "{:?}", spool.stats());
     drop(reader);
-    // The next look finds it free.
+    // The next check finds it released.
     while spool.stats().full.is_some() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
@@ -274,7 +273,7 @@ async fn a_full_file_refuses_whole_stores_and_still_deletes() {
 }
 
 #[tokio::test]
-async fn a_delivered_row_is_not_given_out_again_while_its_delete_fails() {
+async fn a_delivered_row_is_not_leased_again_while_its_delete_fails() {
     let dir = tempfile::tempdir().unwrap();
     let (spool, _) = open(dir.path());
     spool.store(vec![record("a", "1", b"x"), record("a", "2", b"x")]).await.unwrap();
@@ -284,7 +283,7 @@ async fn a_delivered_row_is_not_given_out_again_while_its_delete_fails() {
     assert!(spool.flush().await.is_err());
     assert!(spool.park(rows[1].id, "why").await.is_err());
     drop(rows);
-    assert_eq!(keys(&oldest(&spool, "a").await), ["2"], "the other is there again");
+    assert_eq!(keys(&oldest(&spool, "a").await), ["2"], "the other can be leased again");
     assert_eq!(spool.stats().removing, 1);
     on_writer(&spool, |_, fault| fault.dead = false).await;
     while spool.stats().removing > 0 {
@@ -294,7 +293,7 @@ async fn a_delivered_row_is_not_given_out_again_while_its_delete_fails() {
 }
 
 #[tokio::test]
-async fn rows_that_are_out_are_not_given_out_twice() {
+async fn leased_rows_are_not_leased_twice() {
     let dir = tempfile::tempdir().unwrap();
     let (spool, _) = open(dir.path());
     spool.store((1..=5).map(|n| record("a", &n.to_string(), &[0; 100])).collect()).await.unwrap();

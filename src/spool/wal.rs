@@ -1,18 +1,18 @@
-//! SQLite's log, read by ourselves: what SQLite passes over in silence behind the first frame that does not fit.
+//! Reads SQLite's log, including the frames that SQLite silently ignores behind the first one with a wrong checksum.
 //!
-//! A frame is 24 bytes and a page. It belongs to the log of now if it has the salts of the log's header, and its checksum
-//! goes on from that of the frame before it (<https://www.sqlite.org/fileformat2.html#the_write_ahead_log>). What may stand
-//! behind the last commit without any damage:
+//! A frame is 24 bytes and a page. It belongs to the current log if it has the salts of the log's header, and its
+//! checksum continues that of the frame before it (<https://www.sqlite.org/fileformat2.html#the_write_ahead_log>). An
+//! undamaged log may contain, behind its last commit:
 //!
-//! | what | left by |
+//! | frames | left by |
 //! |---|---|
-//! | frames with other salts | the log before, which this one overwrites from the start |
-//! | frames that fit, but no commit | a kill or a power cut in a transaction |
+//! | with other salts | the previous log, which this one overwrites from the start |
+//! | with the right checksums, but without a commit | a kill or a power cut during a transaction |
 //! | half a frame, or one of zeros | the same |
-//! | frames with our salts that fit among themselves, a commit too, but do not go on from ours | a transaction that failed, was longer than the one that was written over it; or after a power cut one that was never synced |
+//! | with the current salts and checksums that continue each other, including a commit, but not those of the frames before | a failed transaction that was longer than the one that was written over it; or after a power cut, one that was never synced |
 //!
-//! The last cannot be told from a flipped bit by the log alone: the [mark](super::mark) tells. Where there is none, it
-//! counts as damage: the price is one look by a person at a log that was whole; passing over it would cost rows.
+//! The log alone does not distinguish the last case from a flipped bit; the [mark](super::mark) does. Without a mark it
+//! counts as damage. The price is that a person examines an intact log; ignoring it would lose rows.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -27,7 +27,7 @@ const HEADER: usize = 32;
 const HEAD: usize = 24;
 const FRAME: usize = HEAD + PAGE;
 
-/// The lowest bit says in which order the checksum takes its bytes.
+/// The lowest bit is the byte order of the checksums.
 const MAGIC: u32 = 0x377f_0682;
 const VERSION: u32 = 3_007_000;
 
@@ -36,11 +36,11 @@ const VERSION: u32 = 3_007_000;
 pub(super) struct Frame {
     /// The page's number, from 1 on.
     page: u32,
-    /// The database's size in pages, where the frame ends a transaction; else 0.
+    /// The database's size in pages if the frame ends a transaction; else 0.
     size: u32,
-    /// Where in the file its bytes stand.
+    /// The offset of the page's bytes in the file.
     at: u64,
-    /// Whether it goes on from the frame before it.
+    /// Whether its checksum continues that of the frame before it.
     fits: bool,
 }
 
@@ -50,24 +50,24 @@ impl Frame {
     }
 }
 
-/// A log as it stands.
+/// The contents of a log.
 #[derive(Default)]
 pub(super) struct WalReader {
     file: Option<File>,
-    /// The frames with the salts of now.
+    /// The frames with the current salts.
     frames: Vec<Frame>,
-    /// How many of these SQLite sees.
+    /// The number of these that SQLite reads.
     seen: usize,
 }
 
 impl WalReader {
-    /// Whether a transaction stands behind what SQLite sees.
+    /// Whether there is a transaction behind the part that SQLite reads.
     pub(super) fn goes_on(&self) -> bool {
         self.frames.iter().skip(self.seen).any(Frame::ends)
     }
 
-    /// What may be made of the log, the most first: all of it; what fits, up to the last end of a transaction; what
-    /// SQLite sees.
+    /// The possible readings of the log, the longest first: all frames; the frames with right checksums, up to the last
+    /// end of a transaction; the part that SQLite reads.
     pub(super) fn readings(&self) -> Vec<Vec<Frame>> {
         let end = self.frames.iter().rposition(Frame::ends).map_or(0, |last| last + 1);
         let fits = self.frames.iter().take(end).filter(|frame| frame.fits).copied().collect();
@@ -77,8 +77,8 @@ impl WalReader {
         readings
     }
 
-    /// Writes `reading` as a log of one transaction to `path`, with `first` as page 1, if there is one. `pages` is what
-    /// the database beside it has.
+    /// Writes `reading` to `path` as a log of one transaction, with `first` as page 1 if it is given. `pages` is the
+    /// size of the database next to it.
     pub(super) fn write(
         &self,
         reading: &[Frame],
@@ -122,7 +122,7 @@ impl WalReader {
     }
 }
 
-/// Reads a log; an empty one where there is none.
+/// Reads a log; an empty one if the file does not exist.
 pub(super) fn read(path: &Path) -> io::Result<WalReader> {
     let file = match own::open_existing(path) {
         Ok(file) => file,
@@ -141,7 +141,7 @@ pub(super) fn read(path: &Path) -> io::Result<WalReader> {
         && order.sum([0, 0], &header[..24]) == sums(&header, 24);
     let salts = if sound { sums(&header, 16) } else { salts(&file)? };
     let (mut frames, mut seen, mut at) = (Vec::new(), 0, HEADER as u64);
-    // As SQLite goes: up to the first frame that does not fit.
+    // SQLite reads up to the first frame with a wrong checksum.
     let mut whole = sound;
     let mut before = sums(&header, 24);
     let mut frame = [0; FRAME];
@@ -161,8 +161,8 @@ pub(super) fn read(path: &Path) -> io::Result<WalReader> {
     Ok(WalReader { file: Some(file), frames, seen })
 }
 
-/// The salts of a log whose header is not what SQLite wrote: those that the second and the third frame have, else the
-/// first's.
+/// The salts of a log with a damaged header: those of the second and third frame if they are equal, else the first
+/// frame's.
 fn salts(file: &File) -> io::Result<[u32; 2]> {
     let of = |frame: u64| {
         let mut salts = [0; 8];
@@ -172,7 +172,7 @@ fn salts(file: &File) -> io::Result<[u32; 2]> {
     Ok(if second == third && second != [0, 0] { second } else { first })
 }
 
-/// `false` at the end of the file, also within a frame.
+/// Fills `bytes`; `false` at the end of the file, also within a frame.
 fn fill(reader: &mut impl Read, bytes: &mut [u8]) -> io::Result<bool> {
     match reader.read_exact(bytes) {
         Ok(()) => Ok(true),
@@ -200,7 +200,7 @@ fn put_sum(bytes: &mut [u8], at: usize, [one, two]: [u32; 2]) {
     put(bytes, at + 4, two);
 }
 
-/// In which order the checksum takes its bytes.
+/// The byte order of the checksums.
 #[derive(Clone, Copy)]
 struct Order {
     big_endian: bool,

@@ -1,4 +1,4 @@
-//! The writer thread: alone it writes. All that waits goes into one transaction with one sync.
+//! The writer thread, the only one that writes. Everything that is queued goes into one transaction with one sync.
 
 mod upkeep;
 
@@ -19,22 +19,21 @@ use super::shared::{Batch, Command, SpoolState, SpoolUsage, StoreRequest};
 use crate::failpoints::{self, Failpoint};
 use crate::names;
 
-/// How often room, log and reserve are looked at, and deletes that failed are tried again.
+/// How often free space, log and reserve are checked, and failed deletes retried.
 const TICK: Duration = Duration::from_secs(1);
 
-/// They are looked at sooner when this much was written.
+/// They are checked earlier once this number of bytes was written.
 const TICK_BYTES: u64 = 16 * 1024 * 1024;
 
-/// An empty file larger than this gives its space back.
+/// If an empty spool's file is larger than this, its space is released.
 const SHRINK_BYTES: u64 = 64 * 1024 * 1024;
 
 const PAGE: u64 = format::PAGE as u64;
 
-/// How long deliveries wait for another program to let go of SQLite's write lock, at most: each one's own deadline is
-/// shorter.
+/// How long to wait for another program to release SQLite's write lock. Each delivery's own deadline is shorter.
 const LOCKED_WITHIN: Duration = Duration::from_secs(30);
 
-/// What the writer keeps beside SQLite's files.
+/// The writer's files other than SQLite's.
 pub(super) struct WriterFiles {
     pub(super) reserve: Reserve,
     pub(super) mark: AckMark,
@@ -51,15 +50,15 @@ pub(super) struct Writer {
     /// Delivered rows whose delete failed.
     unremoved: Vec<i64>,
     written: u64,
-    /// The mark could not be written, and that was said.
+    /// The mark could not be written, and that was logged.
     unmarked: bool,
     #[cfg(test)]
     fault: super::tests::Fault,
 }
 
 impl Writer {
-    pub(super) fn new(dir: &Path, db: Connection, kept: WriterFiles, shared: Arc<SpoolState>) -> Self {
-        let WriterFiles { reserve, mark, files } = kept;
+    pub(super) fn new(dir: &Path, db: Connection, files: WriterFiles, shared: Arc<SpoolState>) -> Self {
+        let WriterFiles { reserve, mark, files } = files;
         Self {
             dir: dir.to_owned(),
             db,
@@ -75,7 +74,7 @@ impl Writer {
         }
     }
 
-    /// Until the spool is closed and all that waited is written.
+    /// Runs until the spool is closed and everything queued is written.
     pub(super) fn run(mut self) {
         let mut due = Instant::now();
         loop {
@@ -92,7 +91,7 @@ impl Writer {
         }
         self.retry();
         if let Err(error) = self.checkpoint("TRUNCATE") {
-            tracing::warn!(%error, "the spool's log was not folded into its file; the next start does it");
+            tracing::warn!(%error, "the spool's log could not be moved into its file; the next start does it");
         }
         let synced = self.mark.sync();
         self.marked(synced);
@@ -102,7 +101,7 @@ impl Writer {
             tracing::error!(
                 live,
                 parked,
-                "these rows are lost with the spool's files, which are not in their place"
+                "these rows are lost with the spool's files, which were removed or replaced"
             );
         }
     }
@@ -126,14 +125,14 @@ impl Writer {
                 for store in stores {
                     let _ = store.reply.send(Err(refused.clone()));
                 }
-                // What takes rows out must go on where nothing more fits in.
+                // Removals must continue on a full disk.
                 self.change(removals, changes);
             }
         }
     }
 
-    /// While another program holds the write lock, waits as long as one of the senders does; those that are gone by then
-    /// have had their answer, and their records are left out.
+    /// While another program holds the write lock, retries as long as one of the callers waits. The others were
+    /// answered meanwhile, and their records are dropped.
     fn commit_in_time(
         &mut self,
         mut stores: Vec<StoreRequest>,
@@ -168,7 +167,7 @@ impl Writer {
         others
     }
 
-    /// Those that the bounds let in, counting those before them; the others are answered.
+    /// The stores within the bounds, each counted with those before it. The others are answered.
     fn admit(&self, stores: Vec<StoreRequest>) -> Vec<StoreRequest> {
         let mut all = SpoolUsage::default();
         let mut sources: HashMap<String, SpoolUsage> = HashMap::new();
@@ -189,7 +188,7 @@ impl Writer {
         admitted
     }
 
-    /// Removals and changes alone; on a full disk with the help of the reserve.
+    /// Commits removals and changes without stores; on a full disk with the help of the reserve.
     fn change(&mut self, removals: Vec<i64>, changes: Vec<Command>) {
         if removals.is_empty() && changes.is_empty() {
             return;
@@ -198,16 +197,19 @@ impl Writer {
         while let Err(error) = &result
             && format::is_full(error, &self.dir)
         {
-            let whole = self.reserve.whole();
+            let complete = self.reserve.whole();
             if !self.reserve.release_chunk() {
                 break;
             }
-            if whole {
+            if complete {
                 let bytes = self.reserve.bytes();
-                tracing::warn!(bytes, "the disk is full: the spool gives up its reserve to go on deleting");
+                tracing::warn!(
+                    bytes,
+                    "the disk is full: the spool releases its reserve to continue deleting"
+                );
             }
-            // The log can be reused only once it is in the file; the delete below tells if not. Its
-            // blocks are kept: on a disk that others fill they would be gone, and the deletes with them.
+            // The log can be reused only after a checkpoint; if that fails, the delete below fails as well. RESTART
+            // keeps the log's blocks: on a disk that others fill they would be lost, and deleting with them.
             let _ = self.checkpoint("RESTART");
             result = self.commit(&[], &removals, &changes);
         }
@@ -248,7 +250,7 @@ impl Writer {
         Ok(effects)
     }
 
-    /// Writes the commit into mark and book, sees that it is where a restart finds it, then answers.
+    /// Records the commit in mark and ledger, checks that a restart would find it, and then answers.
     fn settle(
         &mut self,
         stores: Vec<StoreRequest>,
@@ -261,19 +263,19 @@ impl Writer {
         counts.removed += effects.removed();
         let written = self.mark.write(counts);
         self.marked(written);
-        self.well();
-        let kept = self.in_place();
+        self.clear_failure();
+        let in_place = self.in_place();
         self.shared.committed(&stores, &effects.moves, removals);
         self.written += stores.iter().map(|store| store.bytes).sum::<u64>();
         for store in stores {
-            let _ = store.reply.send(kept.clone());
+            let _ = store.reply.send(in_place.clone());
         }
         let mut counts = effects.counts.iter();
         for change in changes {
             let count = counts.next().copied().unwrap_or(0);
             let failed = matches!(change, Command::Flush { .. }) && !self.unremoved.is_empty();
             let failed =
-                failed.then(|| SpoolError::new("deletes of delivered rows wait for room on the disk"));
+                failed.then(|| SpoolError::new("deletes of delivered rows wait for free space on the disk"));
             answer(change, failed.map_or(Ok(count), Err));
         }
     }
@@ -284,33 +286,33 @@ impl Writer {
         let mut book = self.shared.ledger();
         let before = &mut book.stats_mut().astray;
         match (&astray, &*before) {
-            (Some(why), None) => tracing::error!(why, "the spool's files are not in their place"),
-            (None, Some(_)) => tracing::info!("the spool's files are in their place again"),
+            (Some(why), None) => tracing::error!(why, "the spool's files were removed or replaced"),
+            (None, Some(_)) => tracing::info!("the spool's files are back"),
             _ => {}
         }
         *before = astray.as_deref().map(Into::into);
         astray.map_or(Ok(()), |why| Err(StoreError::Error(SpoolError::new(why))))
     }
 
-    /// A mark that cannot be written costs no row its promise, but the number of those that damage would cost.
+    /// A failure to write the mark loses no row, but after damage the number of lost rows would be wrong.
     fn marked(&mut self, written: std::io::Result<()>) {
         match written {
             Ok(()) => self.unmarked = false,
             Err(error) if !std::mem::replace(&mut self.unmarked, true) => {
-                tracing::warn!(%error, "spool.mark cannot be written: after damage the number of lost rows would be off");
+                tracing::warn!(%error, "spool.mark cannot be written: after damage the number of lost rows would be wrong");
             }
             Err(_) => {}
         }
     }
 
-    /// The last transaction went well.
-    fn well(&self) {
+    /// The last transaction succeeded.
+    fn clear_failure(&self) {
         if self.shared.ledger().stats_mut().failing.take().is_some() {
             tracing::info!("the spool can be written again");
         }
     }
 
-    /// Takes note of an error; what to answer.
+    /// Records an error, and returns the answer to stores.
     fn trouble(&mut self, error: &rusqlite::Error) -> StoreError {
         if format::is_damage(error) {
             super::open::mark_damaged(&self.dir, &self.shared, error);
@@ -323,7 +325,7 @@ impl Writer {
                     "another program holds SQLite's write lock on spool.db; end it, or its transaction",
                 )
             } else {
-                format!("it cannot be written: {error}; look at its disk")
+                format!("it cannot be written: {error}; check its disk")
             };
             let why = Some(why.into());
             let before = std::mem::replace(&mut self.shared.ledger().stats_mut().failing, why);

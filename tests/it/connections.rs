@@ -292,7 +292,7 @@ async fn b7_with_too_few_files_connections_are_fewer_and_deliveries_and_probes_g
     let warning = warning.expect("it says so");
     assert_eq!(warning["level"], "WARN");
     let text = warning["message"].as_str().unwrap();
-    assert!(text.contains("cut from 10000 to 10") && text.contains("LimitNOFILE="), "{text}");
+    assert!(text.contains("lowered from 10000 to 10") && text.contains("LimitNOFILE="), "{text}");
 
     let client =
         reqwest::Client::builder().no_proxy().timeout(PATIENCE).pool_max_idle_per_host(0).build().unwrap();

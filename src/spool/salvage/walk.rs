@@ -1,4 +1,4 @@
-//! Through a damaged table and round its damaged pages, row by row into a new one.
+//! Copies a damaged table row by row into a new one, around its damaged pages.
 
 use std::collections::BTreeSet;
 
@@ -8,35 +8,35 @@ use crate::spool::format::{self, COLUMNS, InsertRow, RowEntry};
 use crate::spool::mark::Counts;
 use crate::spool::report::Lost;
 
-/// Ids that are tried one by one behind damage, where the index does not name them either.
+/// The number of ids that are tried one by one behind damage, if the index does not list them either.
 const STEPS: u32 = 1_000_000;
 
-/// A bad page, a bad sector under it, or a schema that SQLite does not understand.
+/// Whether the error is a damaged page, an unreadable sector, or a schema that SQLite does not understand.
 pub(super) fn damage(error: &rusqlite::Error) -> bool {
     use rusqlite::ErrorCode::{SystemIoFailure, Unknown};
     format::is_damage(error) || matches!(error.sqlite_error_code(), Some(SystemIoFailure | Unknown))
 }
 
-/// Whether the schema of a view is one of ours.
+/// Whether a view has the spool's schema.
 pub(super) fn can_read(view: &Connection) -> bool {
     view.prepare(&format!("SELECT {COLUMNS} FROM records WHERE id = ?1")).is_ok()
 }
 
-/// The rows that were found so far, over all views.
+/// The rows found so far, over all views.
 pub(super) struct Rows<'a> {
     target: &'a Connection,
-    /// What the mark says, where it is there.
+    /// The mark's counts, if it exists.
     marked: Option<Counts>,
-    /// What the views said at most.
-    told: Counts,
+    /// The highest counts of the views.
+    seen: Counts,
     kept: u64,
-    /// Those of them that the mark knows of.
+    /// The kept rows that the mark counts.
     kept_of_marked: u64,
-    /// Met, but not as it was written.
+    /// Rows that were found damaged.
     lost: BTreeSet<i64>,
-    /// The highest id that was met.
+    /// The highest id that was found.
     last: i64,
-    /// No more than so many acknowledged rows are missing: a view was whole, and it ends so many rows early.
+    /// An upper bound for the missing acknowledged rows: a view was intact and ends this number of rows early.
     missing: Option<u64>,
 }
 
@@ -45,7 +45,7 @@ impl<'a> Rows<'a> {
         Self {
             target,
             marked,
-            told: Counts::default(),
+            seen: Counts::default(),
             kept: 0,
             kept_of_marked: 0,
             lost: BTreeSet::new(),
@@ -58,12 +58,12 @@ impl<'a> Rows<'a> {
         self.kept
     }
 
-    /// Whether another view can add nothing.
+    /// Whether no other view can add rows.
     pub(super) fn is_all(&self) -> bool {
         self.missing == Some(0)
     }
 
-    /// Takes from `view` what is not there yet.
+    /// Copies the rows of `view` that were not found yet.
     pub(super) fn read(&mut self, view: &Connection) -> rusqlite::Result<()> {
         let counts = format::counts(view).ok();
         let (given, removed) = counts.unwrap_or_default();
@@ -74,19 +74,19 @@ impl<'a> Rows<'a> {
         let mut walk = TableWalk { view, rows: self, named, met: 0, whole: true, at: 0 };
         walk.all(last)?;
         let TableWalk { named, met, whole, .. } = walk;
-        // Table and index are of one time, and no page of before hides a row behind one that comes back.
+        // Then table and index are from the same moment, and no older page replaces a row by a deleted one.
         let whole = whole && named.is_empty() && met == all_named;
-        // The index names them, the table has them no more.
+        // In the index, but no longer in the table.
         self.lost.extend(named.into_iter().filter(|id| !is_there(self.target, *id)));
         if let Some(removed) = removed {
-            let told = Counts { given, removed };
-            if whole && met == told.rows() && self.marked.is_some() {
+            let counts = Counts { given, removed };
+            if whole && met == counts.rows() && self.marked.is_some() {
                 let missing = marked.saturating_sub(given);
                 self.missing = Some(self.missing.map_or(missing, |before| before.min(missing)));
             }
-            self.told = Counts { given: given.max(self.told.given), removed: removed.max(self.told.removed) };
+            self.seen = Counts { given: given.max(self.seen.given), removed: removed.max(self.seen.removed) };
         } else {
-            self.told.given = given.max(self.told.given);
+            self.seen.given = given.max(self.seen.given);
         }
         Ok(())
     }
@@ -100,7 +100,7 @@ impl<'a> Rows<'a> {
             }
             return Ok(false);
         };
-        let line = InsertRow::of(record);
+        let line = InsertRow::from_record(record);
         let entry = RowEntry { id, state, why, record: None };
         if format::restore(self.target, &entry, &line)? {
             self.kept += 1;
@@ -111,25 +111,25 @@ impl<'a> Rows<'a> {
         Ok(true)
     }
 
-    /// How many are missing. `before` is how many had been removed when the oldest page that may have been read was
-    /// written.
+    /// The bounds of the lost rows. `before` is the number of rows that had been removed when the oldest page was
+    /// written that may have been read.
     pub(super) fn lost(&self, before: Option<u64>) -> Lost {
         let Some(marked) = self.marked else {
             return Lost { least: self.lost.len() as u64, most: None };
         };
         let least = marked.rows().saturating_sub(self.kept_of_marked);
         let before = if marked.removed == 0 { Some(0) } else { before };
-        let back = before.map(|before| marked.removed.saturating_sub(before));
-        let bounds = [Some(marked.rows()), self.missing, back.map(|back| least.saturating_add(back))];
+        let reappeared = before.map(|before| marked.removed.saturating_sub(before));
+        let bounds = [Some(marked.rows()), self.missing, reappeared.map(|rows| least.saturating_add(rows))];
         Lost { least, most: bounds.into_iter().flatten().min().map(|most| most.max(least)) }
     }
 
-    /// What the new file is to say: no id of before is given again, and what is lost counts as removed. Never behind the
-    /// mark, where more rows have come back than it knows.
+    /// The counts of the new file: no earlier id is assigned again, and lost rows count as removed. They are never
+    /// behind the mark, also if more rows reappeared than it counts.
     pub(super) fn counts(&self) -> Counts {
         let marked = self.marked.unwrap_or_default();
-        let given = self.told.given.max(marked.given).max(self.last.max(0).cast_unsigned());
-        let given = given.max(marked.removed.max(self.told.removed).saturating_add(self.kept));
+        let given = self.seen.given.max(marked.given).max(self.last.max(0).cast_unsigned());
+        let given = given.max(marked.removed.max(self.seen.removed).saturating_add(self.kept));
         Counts { given, removed: given.saturating_sub(self.kept) }
     }
 }
@@ -143,10 +143,10 @@ fn is_there(target: &Connection, id: i64) -> bool {
 struct TableWalk<'a, 'b> {
     view: &'a Connection,
     rows: &'a mut Rows<'b>,
-    /// What the index names and was not met yet.
+    /// Ids in the index that were not found in the table yet.
     named: BTreeSet<i64>,
     met: u64,
-    /// No damage was met.
+    /// Whether no damage was found.
     whole: bool,
     at: i64,
 }
@@ -157,7 +157,7 @@ impl TableWalk<'_, '_> {
         loop {
             match self.read("id > ?1 ORDER BY id LIMIT 1", self.at) {
                 Ok(None) => return Ok(()),
-                // The tree leads in a circle.
+                // The damaged tree leads in a circle.
                 Ok(Some(entry)) if entry.id <= self.at => {
                     self.whole = false;
                     return Ok(());
@@ -176,7 +176,7 @@ impl TableWalk<'_, '_> {
         }
     }
 
-    /// An id that may stand on a damaged page.
+    /// Reads one id, whose page may be damaged.
     fn one(&mut self, id: i64) -> rusqlite::Result<()> {
         match self.read("id = ?1", id) {
             Ok(Some(entry)) if entry.id == id => return self.take(entry),
@@ -199,7 +199,7 @@ impl TableWalk<'_, '_> {
         Ok(())
     }
 
-    /// Whatever fails here, it is the view that is damaged.
+    /// Reads one row. Every error here is damage of the view.
     fn read(&self, which: &str, id: i64) -> rusqlite::Result<Option<RowEntry>> {
         let sql = format!("SELECT {COLUMNS} FROM records WHERE {which}");
         let mut select = self.view.prepare_cached(&sql)?;
@@ -208,7 +208,7 @@ impl TableWalk<'_, '_> {
     }
 }
 
-/// The ids that the index names, from either end up to the damage.
+/// The ids in the index, from either end up to the damage.
 fn named(view: &Connection) -> BTreeSet<i64> {
     let mut ids = BTreeSet::new();
     for order in ["state, topic, id", "state DESC, topic DESC, id DESC"] {

@@ -1,4 +1,4 @@
-//! Files that are not in their place any more.
+//! Files that were removed, replaced or linked.
 
 use super::image::{filled, memory, row};
 use super::*;
@@ -15,7 +15,7 @@ async fn a3_nothing_is_acknowledged_into_files_that_are_not_in_the_directory() {
             matches!(&refused, StoreError::Error(error) if error.to_string().contains(name)),
             "{refused}"
         );
-        // From then on at once, and readiness says what to do.
+        // Later stores fail at once, and readiness has the remedy.
         let go = block(&spool);
         let refused = spool.store(vec![row(4)]).await.unwrap_err();
         assert!(refused.to_string().contains("restart"), "{refused}");
@@ -25,14 +25,14 @@ async fn a3_nothing_is_acknowledged_into_files_that_are_not_in_the_directory() {
             state == health::PartState::Down && why.contains(name) && why.contains("0 live rows"),
             "{why}"
         );
-        // What is in the old files can still go to Kafka.
+        // Rows in the old files can still go to Kafka.
         let rows = oldest(&spool, "a").await;
         assert!(keys(&rows).starts_with(&["0", "1", "2"]), "{name}");
         spool.remove(&rows.iter().map(|row| row.id).collect::<Vec<_>>());
         spool.flush().await.unwrap();
         assert_eq!(spool.stats().live, 0);
         drop(spool);
-        // Nothing was lost, so nothing is told.
+        // Nothing was lost, so nothing is reported.
         let (spool, opened) = open(dir.path());
         assert_eq!(opened.live, 0, "{name}");
         spool.store(vec![row(5)]).await.unwrap();
@@ -40,23 +40,23 @@ async fn a3_nothing_is_acknowledged_into_files_that_are_not_in_the_directory() {
 }
 
 #[tokio::test]
-async fn a3_files_that_are_gone_are_noticed_without_a_delivery() {
+async fn a3_missing_files_are_noticed_without_a_delivery() {
     let dir = memory();
     let (inner, away) = (dir.path().join("spool"), dir.path().join("away"));
     let spool = filled(&inner, 1).await;
     std::fs::rename(&inner, &away).unwrap();
     eventually("the files to be missed", || spool.stats().astray.is_some()).await;
-    // Another directory in its place, with files of the same names.
+    // Another directory of this name, with files of the same names.
     drop(filled(&inner, 2).await);
     assert!(spool.store(vec![row(7)]).await.is_err());
     std::fs::remove_dir_all(&inner).unwrap();
     std::fs::rename(&away, &inner).unwrap();
     eventually("the files to be found", || spool.stats().astray.is_none()).await;
-    spool.store(vec![row(8)]).await.expect("the very files are back");
+    spool.store(vec![row(8)]).await.expect("the same files are back");
 }
 
 #[tokio::test]
-async fn a3_without_its_lock_file_no_second_process_gets_in() {
+async fn a3_without_its_lock_file_a_second_process_is_still_refused() {
     let dir = memory();
     let spool = filled(dir.path(), 1).await;
     std::fs::remove_file(dir.path().join("lock")).unwrap();
@@ -69,7 +69,7 @@ async fn a3_without_its_lock_file_no_second_process_gets_in() {
 }
 
 #[tokio::test]
-async fn a3_a_database_that_was_removed_while_running_is_told_at_the_next_start() {
+async fn a3_a_database_that_was_removed_while_running_is_reported_at_the_next_start() {
     let dir = memory();
     let spool = filled(dir.path(), 5).await;
     for name in ["spool.db", "spool.db-wal", "spool.db-shm"] {
@@ -81,7 +81,7 @@ async fn a3_a_database_that_was_removed_while_running_is_told_at_the_next_start(
 }
 
 #[tokio::test]
-async fn c2_the_spools_files_are_for_their_owner_alone_also_where_the_directory_is_not() {
+async fn c2_the_spools_files_are_private_even_if_the_directory_is_not() {
     use std::os::unix::fs::PermissionsExt as _;
     let dir = memory();
     let mode = |name: &str| std::fs::metadata(dir.path().join(name)).unwrap().permissions().mode() & 0o777;
@@ -95,7 +95,7 @@ async fn c2_the_spools_files_are_for_their_owner_alone_also_where_the_directory_
     for name in &names {
         assert_eq!(mode(name), 0o600, "{name}");
     }
-    // What an earlier version left readable.
+    // An earlier version left files that others can read.
     spool.close(SOON).await.unwrap();
     drop(spool);
     std::fs::write(dir.path().join("spool.db.corrupt-20260101T000000Z"), "payloads").unwrap();
@@ -107,7 +107,7 @@ async fn c2_the_spools_files_are_for_their_owner_alone_also_where_the_directory_
     for name in &names {
         assert_eq!(mode(name), 0o600, "{name}");
     }
-    assert_eq!(mode("."), 0o755, "the directory is not ours to close");
+    assert_eq!(mode("."), 0o755, "the directory keeps its mode");
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! Files that are not what SQLite wrote.
+//! Damaged files.
 
 use super::*;
 
@@ -17,7 +17,7 @@ async fn damaged(dir: &Path, rows: u64, damage: impl FnOnce(&mut Vec<u8>)) {
     std::fs::write(&path, bytes).unwrap();
 }
 
-/// The number of lost rows, which is known.
+/// The number of lost rows, which must be exact.
 fn exactly(salvage: &Salvage) -> u64 {
     assert_eq!(salvage.lost.most, Some(salvage.lost.least), "{salvage:?}");
     salvage.lost.least
@@ -41,7 +41,7 @@ async fn a_damaged_file_is_set_aside_its_rows_salvaged_and_the_lost_counted() {
         assert_eq!(salvage.kept + exactly(&salvage), 200, "pages {pages:?}: {salvage:?}");
         assert!((1..=most).contains(&exactly(&salvage)), "pages {pages:?}: {salvage:?}");
         assert_eq!(opened.live + opened.parked, salvage.kept);
-        assert_eq!(std::fs::read(&salvage.aside).unwrap(), evidence, "set aside as it was");
+        assert_eq!(std::fs::read(&salvage.aside).unwrap(), evidence, "set aside unchanged");
         for topic in ["a", "b"] {
             let rows = oldest(&spool, topic).await;
             assert!(rows.is_sorted_by_key(|row| row.id));
@@ -52,7 +52,7 @@ async fn a_damaged_file_is_set_aside_its_rows_salvaged_and_the_lost_counted() {
             }
         }
         spool.store(vec![record("a", "new", b"x")]).await.unwrap();
-        assert!(oldest(&spool, "a").await.last().unwrap().id > 200, "no id is given twice");
+        assert!(oldest(&spool, "a").await.last().unwrap().id > 200, "no id is assigned twice");
     }
 }
 
@@ -66,7 +66,7 @@ async fn a_file_that_lost_its_end_is_salvaged() {
 }
 
 #[tokio::test]
-async fn damage_met_while_running_stops_storing_and_is_salvaged_at_the_next_start() {
+async fn damage_found_while_running_stops_storing_and_is_salvaged_at_the_next_start() {
     let dir = tempfile::tempdir().unwrap();
     let (spool, _) = open(dir.path());
     spool.store((0..200).map(|n| record("a", &n.to_string(), &[1; 700])).collect()).await.unwrap();
@@ -108,7 +108,7 @@ async fn a_row_whose_bytes_changed_is_parked_and_never_delivered() {
     })
     .await;
     let (spool, opened) = open(dir.path());
-    assert_eq!(opened.salvage, None, "no check sees it");
+    assert_eq!(opened.salvage, None, "no check finds it");
     assert_eq!(keys(&oldest(&spool, "b").await), ["1", "5", "7", "9"]);
     spool.flush().await.unwrap();
     assert_eq!(spool.stats().parked, 2);

@@ -1,4 +1,4 @@
-//! Images of spools with bits flipped, cut and overwritten anywhere: no acknowledged row is missing without a word.
+//! Images of spools, damaged at random places: no acknowledged row is missing without a report.
 //!
 //! `HOOKSTREAM_TEST_IMAGES=100000 cargo test --lib spool::tests::fuzz -- --nocapture` for more of them, and
 //! `HOOKSTREAM_TEST_SEED` for others.
@@ -17,7 +17,7 @@ struct Spooled {
     name: &'static str,
     image: Image,
     due: BTreeSet<u64>,
-    /// Whether nothing was delivered since the log began, so that the number must be exact.
+    /// Whether nothing was delivered since the log began, so that the number of lost rows must be exact.
     exact: bool,
 }
 
@@ -29,24 +29,24 @@ async fn spools() -> Vec<Spooled> {
         all.push(Spooled { name, image, due: due.into_iter().collect(), exact });
     };
     let spool = filled(&at("log"), 60).await;
-    push("all in the log", Image::of(&at("log")), (0..60).collect(), true);
+    push("all in the log", Image::from_dir(&at("log")), (0..60).collect(), true);
     spool.close(SOON).await.unwrap();
-    push("all in the file", Image::of(&at("log")), (0..60).collect(), true);
+    push("all in the file", Image::from_dir(&at("log")), (0..60).collect(), true);
 
     let spool = filled(&at("both"), 50).await;
     on_writer(&spool, |db, _| db.query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(())).unwrap()).await;
     for n in 50..60 {
         spool.store(vec![row(n)]).await.unwrap();
     }
-    push("in both, old frames behind", Image::of(&at("both")), (0..60).collect(), true);
+    push("in both, old frames behind", Image::from_dir(&at("both")), (0..60).collect(), true);
     let ids: Vec<i64> = oldest(&spool, "a").await.iter().map(|row| row.id).collect();
     for some in ids.chunks(7).take(4) {
         spool.remove(some);
         spool.flush().await.unwrap();
     }
-    push("some delivered", Image::of(&at("both")), (28..60).collect(), false);
+    push("some delivered", Image::from_dir(&at("both")), (28..60).collect(), false);
     spool.close(SOON).await.unwrap();
-    push("some delivered, closed", Image::of(&at("both")), (28..60).collect(), false);
+    push("some delivered, closed", Image::from_dir(&at("both")), (28..60).collect(), false);
     all
 }
 
@@ -57,7 +57,7 @@ impl Random {
         self.0.usize(..end.max(1))
     }
 
-    /// Changes one of the files, or two; what was done.
+    /// Changes one or two of the files, and returns a description.
     fn change(&mut self, image: &mut Image) -> String {
         let mut done = Vec::new();
         for _ in 0..=self.below(8) / 7 {
@@ -72,7 +72,7 @@ impl Random {
             });
             let Some(bytes) = bytes.filter(|bytes| !bytes.is_empty()) else { continue };
             let length = bytes.len();
-            // The beginning and the headers of pages are what most hangs on.
+            // The start of a file and the headers of pages matter most.
             let at = match self.below(4) {
                 0 => self.below(length.min(200)),
                 1 => (self.below(length / 4096 + 1) * 4096 + self.below(60)).min(length - 1),
@@ -128,7 +128,7 @@ fn rows(dir: &Path) -> (BTreeSet<u64>, u64) {
         match reader.show(listed.id).unwrap().unwrap().record {
             Some(record) => {
                 let key: u64 = record.key().parse().unwrap();
-                assert_eq!(record.value(), row(key).value(), "nothing is delivered that was not written");
+                assert_eq!(record.value(), row(key).value(), "only written records are delivered");
                 keys.insert(key);
             }
             None => damaged += 1,
@@ -138,7 +138,7 @@ fn rows(dir: &Path) -> (BTreeSet<u64>, u64) {
 }
 
 #[tokio::test]
-async fn a1_no_damage_to_any_file_makes_an_acknowledged_row_vanish_without_a_word() {
+async fn a1_no_damage_to_any_file_makes_an_acknowledged_row_vanish_unreported() {
     let (images, seed) = (number("HOOKSTREAM_TEST_IMAGES", 400), number("HOOKSTREAM_TEST_SEED", 15));
     println!("HOOKSTREAM_TEST_SEED={seed} HOOKSTREAM_TEST_IMAGES={images}");
     let spools = spools().await;
@@ -152,33 +152,36 @@ async fn a1_no_damage_to_any_file_makes_an_acknowledged_row_vanish_without_a_wor
         image.put(dir.path());
         let parts = open::open(dir.path(), Limits { reserve: 0, ..LIMITS })
             .unwrap_or_else(|error| panic!("{done}: {error}"));
-        let told = parts.opened.salvage.clone();
+        let report = parts.opened.salvage.clone();
         drop(parts);
         let (kept, damaged) = rows(dir.path());
         let lost = spooled.due.difference(&kept).count() as u64;
-        // A damaged row is parked when its turn comes: told as well. Which one it was is not known.
+        // A damaged row is parked when it is due, which is a report as well. Its key is not known.
         let silent = lost.saturating_sub(damaged);
-        match &told {
-            None => assert_eq!(silent, 0, "{done}: rows are missing, and nothing is told"),
-            Some(Salvage { lost: told, aside, .. }) => {
-                assert!(told.most.is_none_or(|most| silent <= most), "{done}: {silent} lost, told {told}");
-                assert!(told.least <= lost, "{done}: {lost} lost, told {told}");
-                if spooled.exact && told.most.is_some() {
-                    assert_eq!(told.least, lost, "{done}: told {told}");
-                    assert_eq!(told.most, Some(lost), "{done}: told {told}");
+        match &report {
+            None => assert_eq!(silent, 0, "{done}: rows are missing without a report"),
+            Some(Salvage { lost: reported, aside, .. }) => {
+                assert!(
+                    reported.most.is_none_or(|most| silent <= most),
+                    "{done}: {silent} lost, reported {reported}"
+                );
+                assert!(reported.least <= lost, "{done}: {lost} lost, reported {reported}");
+                if spooled.exact && reported.most.is_some() {
+                    assert_eq!(reported.least, lost, "{done}: reported {reported}");
+                    assert_eq!(reported.most, Some(lost), "{done}: reported {reported}");
                 }
                 assert!(format::with(aside, ".json").exists(), "{done}");
             }
         }
-        let exact = told.as_ref().is_some_and(|told| told.lost.most == Some(told.lost.least));
-        tally[0] += u64::from(told.is_none());
+        let exact = report.as_ref().is_some_and(|report| report.lost.most == Some(report.lost.least));
+        tally[0] += u64::from(report.is_none());
         tally[1] += u64::from(exact);
-        tally[2] += u64::from(told.is_some() && !exact);
+        tally[2] += u64::from(report.is_some() && !exact);
         tally[3] += lost;
     }
     println!(
-        "{images} images: {} opened as they were, {} told with a number, {} as a range or unknown; {} rows lost in all",
+        "{images} images: {} opened without a report, {} with an exact number, {} with a range or unknown; {} rows lost in all",
         tally[0], tally[1], tally[2], tally[3]
     );
-    assert!(images < 100 || tally.iter().take(3).all(|count| *count > 0), "each end was met");
+    assert!(images < 100 || tally.iter().take(3).all(|count| *count > 0), "each kind of result occurred");
 }

@@ -1,22 +1,22 @@
-//! What a kill leaves of a spool, to be opened elsewhere after something happened to it.
+//! Copies of a spool's files, as a kill leaves them, to be changed and opened elsewhere.
 
 use super::*;
 
-/// A directory in memory: what these tests look for needs no disk.
+/// A directory in memory: these tests need no disk.
 pub(super) fn memory() -> tempfile::TempDir {
     let memory = Path::new("/dev/shm");
     if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap()
 }
 
-/// The files that make a spool.
+/// The files of a spool.
 pub(super) const FILES: [&str; 4] = ["spool.db", "spool.db-wal", "spool.db-shm", mark::FILE];
 
-/// Its files as they are at this moment.
+/// The files with their contents.
 #[derive(Clone)]
 pub(super) struct Image(pub(super) Vec<(&'static str, Vec<u8>)>);
 
 impl Image {
-    pub(super) fn of(dir: &Path) -> Self {
+    pub(super) fn from_dir(dir: &Path) -> Self {
         let read = |name| std::fs::read(dir.join(name)).ok().map(|bytes| (name, bytes));
         Self(FILES.into_iter().filter_map(read).collect())
     }
@@ -56,7 +56,7 @@ pub(super) fn row(n: u64) -> Record {
     record("a", &n.to_string(), &[(n as u8).wrapping_add(1); 700])
 }
 
-/// Opens an image somewhere; the keys that are there, each with what was written, and what was told.
+/// Opens an image in a new directory; returns the keys found, each checked for its value, and the report.
 pub(super) async fn opened(image: &Image) -> (tempfile::TempDir, Arc<Spool>, Opened, Vec<u64>) {
     let dir = memory();
     image.put(dir.path());

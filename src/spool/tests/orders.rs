@@ -1,4 +1,4 @@
-//! Any order of calls, one after the other and all at once.
+//! Random orders of calls, one after the other and concurrently.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Mutex;
@@ -46,16 +46,16 @@ async fn any_order_of_calls_keeps_to_the_model() {
             }
             4..=7 => {
                 let topic = random(3) as usize;
-                let most = 1 + random(6) as usize;
-                let rows = spool.lease_oldest(&topics[topic].into(), most, u64::MAX).await.unwrap();
-                let wished: Vec<u64> = model
+                let max_rows = 1 + random(6) as usize;
+                let rows = spool.lease_oldest(&topics[topic].into(), max_rows, u64::MAX).await.unwrap();
+                let expected: Vec<u64> = model
                     .iter()
                     .filter(|(_, row)| **row == (topic, true))
                     .map(|(key, _)| *key)
-                    .take(most)
+                    .take(max_rows)
                     .collect();
                 let found: Vec<u64> = rows.iter().map(|row| row.record.key().parse().unwrap()).collect();
-                assert_eq!(found, wished);
+                assert_eq!(found, expected);
                 for (row, key) in rows.iter().zip(found) {
                     match random(4) {
                         0 => {
@@ -71,7 +71,7 @@ async fn any_order_of_calls_keeps_to_the_model() {
                 }
                 if random(2) == 0 {
                     drop(rows);
-                    continue; // the next look comes while deletes are pending
+                    continue; // the next lease comes while deletes are pending
                 }
                 spool.flush().await.unwrap();
             }
@@ -93,7 +93,7 @@ async fn any_order_of_calls_keeps_to_the_model() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn no_row_that_was_removed_is_given_out_again_whoever_asks_when() {
+async fn no_removed_row_is_leased_again_with_several_drains() {
     let dir = tempfile::tempdir().unwrap();
     let (spool, _) = open(dir.path());
     let mut random = random();
@@ -110,9 +110,9 @@ async fn no_row_that_was_removed_is_given_out_again_whoever_asks_when() {
                     return;
                 }
                 for (place, row) in rows.iter().enumerate() {
-                    // Every fifth is let go and must come again.
+                    // Every fifth lease is dropped, and its row must be leased again.
                     if !(row.id as usize + place).is_multiple_of(5) || rows.len() == 1 {
-                        assert!(removed.lock().unwrap().insert(row.id), "row {} was given out again", row.id);
+                        assert!(removed.lock().unwrap().insert(row.id), "row {} was leased again", row.id);
                         spool.remove(&[row.id]);
                     }
                 }

@@ -12,7 +12,7 @@ async fn c5_a_disk_that_fails_is_down_with_its_cause_until_a_write_succeeds() {
     assert!(matches!(spool.store(vec![row(1)]).await, Err(StoreError::Error(_))));
     let (state, why) = spool.stats().health();
     assert!(state == health::PartState::Down && why.contains("disk I/O error"), "{why}");
-    // Some looks later it still is.
+    // It still fails after some retries.
     let tries = Arc::new(std::sync::atomic::AtomicUsize::new(0));
     while tries.load(std::sync::atomic::Ordering::Relaxed) < 5 {
         let tries = tries.clone();
@@ -24,7 +24,7 @@ async fn c5_a_disk_that_fails_is_down_with_its_cause_until_a_write_succeeds() {
     }
     assert_eq!(spool.stats().health().0, health::PartState::Down);
     on_writer(&spool, |_, fault| fault.io = false).await;
-    // Without a delivery that would find out.
+    // No delivery is needed for that.
     eventually("a write to succeed", || spool.stats().health().0 == health::PartState::Ok).await;
     spool.store(vec![row(1)]).await.unwrap();
     assert_eq!(keys(&oldest(&spool, "a").await), ["0", "1"]);
@@ -39,7 +39,7 @@ fn locked(dir: &Path) -> rusqlite::Connection {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn k11_a_write_lock_of_another_program_is_waited_for_and_told() {
+async fn k11_a_write_lock_of_another_program_is_waited_for_and_reported() {
     let dir = memory();
     let spool = filled(dir.path(), 1).await;
     let other = locked(dir.path());
@@ -47,11 +47,11 @@ async fn k11_a_write_lock_of_another_program_is_waited_for_and_told() {
         let spool = spool.clone();
         async move { spool.store(vec![row(1)]).await }
     });
-    eventually("the lock to be told", || spool.stats().failing.is_some()).await;
+    eventually("the lock to be reported", || spool.stats().failing.is_some()).await;
     let (state, why) = spool.stats().health();
     assert!(state == health::PartState::Down && why.contains("another program"), "{why}");
     tokio::time::sleep(Duration::from_millis(600)).await;
-    assert!(!storing.is_finished(), "it was given up");
+    assert!(!storing.is_finished(), "the store was dropped");
     other.execute_batch("ROLLBACK").unwrap();
     storing.await.unwrap().unwrap();
     assert_eq!(spool.stats().health().0, health::PartState::Ok);
@@ -59,15 +59,15 @@ async fn k11_a_write_lock_of_another_program_is_waited_for_and_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn k11_who_no_longer_waits_is_not_stored_after_all() {
+async fn k11_a_store_whose_caller_has_given_up_is_dropped() {
     let dir = memory();
     let spool = filled(dir.path(), 1).await;
     let other = locked(dir.path());
     let late = tokio::time::timeout(Duration::from_millis(400), spool.store(vec![row(1)])).await;
     assert!(late.is_err());
-    // Without a delivery it is told all the same, and is found well again.
-    eventually("the lock to be told", || spool.stats().failing.is_some()).await;
-    // The writer looks who still waits four times a second.
+    // The lock is reported, and its end noticed, also without a delivery.
+    eventually("the lock to be reported", || spool.stats().failing.is_some()).await;
+    // Four times a second, the writer drops the stores whose callers are gone.
     tokio::time::sleep(Duration::from_millis(800)).await;
     other.execute_batch("ROLLBACK").unwrap();
     eventually("a write to succeed", || spool.stats().failing.is_none()).await;

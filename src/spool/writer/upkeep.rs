@@ -1,4 +1,4 @@
-//! What the writer does once a second, between transactions.
+//! The writer's work once a second, between transactions.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ impl Writer {
         let synced = self.mark.sync();
         self.marked(synced);
         let _ = self.in_place();
-        self.try_again();
+        self.retry_write();
         let free = disk::free(&self.dir).ok();
         let mut wal = self.wal_bytes();
         if wal > self.shared.limits.max_wal {
@@ -22,7 +22,7 @@ impl Writer {
         }
         self.shrink();
         self.remake_reserve(free);
-        // Pages that deletes left in the file can be filled without taking more of the disk.
+        // Free pages within the file can be used without more disk space.
         let unused = self.pragma("freelist_count").saturating_mul(PAGE);
         let room = free.map(|free| free.saturating_add(unused));
         let oldest_ms = self.oldest();
@@ -37,7 +37,7 @@ impl Writer {
         (stats.free, stats.wal, stats.oldest_ms) = (free, wal, oldest_ms);
         stats.reserve = self.reserve.whole();
         let limits = &self.shared.limits;
-        // Without the reserve, or while deletes fail, nothing may come in: it could not get out again.
+        // Without the reserve, or while deletes fail, nothing may be stored: it could not be deleted again.
         let stuck = !stats.reserve || !self.unremoved.is_empty();
         let full = if stuck || room.is_some_and(|room| room < limits.min_free) {
             Some(Bound::Disk)
@@ -54,8 +54,8 @@ impl Writer {
         self.set_full(full);
     }
 
-    /// After a failure, without a delivery that would find out.
-    pub(super) fn try_again(&mut self) {
+    /// Checks after a failure whether writing works again, without waiting for a delivery.
+    pub(super) fn retry_write(&mut self) {
         if self.shared.ledger().stats().failing.is_none() {
             return;
         }
@@ -64,7 +64,7 @@ impl Writer {
         #[cfg(not(test))]
         let tried = format::try_write(&self.db);
         match tried {
-            Ok(()) => self.well(),
+            Ok(()) => self.clear_failure(),
             Err(error) => drop(self.trouble(&error)),
         }
     }
@@ -80,9 +80,9 @@ impl Writer {
         }
     }
 
-    /// Deletes what could not be deleted before, some at a time, until one fails.
+    /// Retries failed deletes, some at a time, until one fails.
     pub(super) fn retry(&mut self) {
-        /// Few, so that the log needs little room.
+        /// Few, so that the log needs little space.
         const AT_ONCE: usize = 128;
         while !self.unremoved.is_empty() {
             let rest = self.unremoved.split_off(self.unremoved.len().min(AT_ONCE));
@@ -96,20 +96,19 @@ impl Writer {
     }
 
     fn remake_reserve(&mut self, free: Option<u64>) {
-        /// So that it is not made and dropped in turn at the edge.
+        /// So that the reserve is not created and released in turn at the limit.
         const MARGIN: u64 = 1024 * 1024;
         let wanted = self.shared.limits.min_free.saturating_add(self.reserve.missing() + MARGIN);
         if self.reserve.whole() || free.is_none_or(|free| free < wanted) {
             return;
         }
         match self.reserve.make() {
-            Ok(()) => tracing::info!(bytes = self.reserve.bytes(), "the spool's reserve is in place"),
-            Err(error) => tracing::warn!(%error, "the spool's reserve cannot be made"),
+            Ok(()) => tracing::info!(bytes = self.reserve.bytes(), "the spool's reserve is complete"),
+            Err(error) => tracing::warn!(%error, "the spool's reserve cannot be created"),
         }
     }
 
-    /// Folds the log into the file, so that it starts over: `TRUNCATE` gives its blocks back to the
-    /// disk, `RESTART` keeps them.
+    /// Moves the log into the file, so that it starts over: `TRUNCATE` releases its blocks, `RESTART` keeps them.
     pub(super) fn checkpoint(&self, how: &str) -> rusqlite::Result<()> {
         self.db.query_row(&format!("PRAGMA wal_checkpoint({how})"), [], |_| Ok(()))
     }
@@ -118,8 +117,7 @@ impl Writer {
         std::fs::metadata(self.dir.join("spool.db-wal")).map_or(0, |meta| meta.len())
     }
 
-    /// The file keeps the size of the longest outage; once nothing is in it, giving that back
-    /// costs nothing.
+    /// The file keeps the size of the longest outage. Once it is empty, releasing its space is cheap.
     fn shrink(&self) {
         {
             let book = self.shared.ledger();
@@ -129,7 +127,7 @@ impl Writer {
         }
         let bytes = self.pragma("page_count").saturating_mul(PAGE);
         if bytes > SHRINK_BYTES || (!self.reserve.whole() && bytes > self.reserve.bytes()) {
-            // Without room for it the file stays as it is.
+            // Without free space for it the file stays as it is.
             let _ = self.db.execute_batch("VACUUM").and_then(|()| self.checkpoint("TRUNCATE"));
         }
     }
