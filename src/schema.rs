@@ -1,4 +1,4 @@
-//! Avro: schemas and their ids, JSON in, framed values out.
+//! Avro: schemas and their ids, and the encoding of JSON events as framed values.
 
 mod annotation;
 pub mod changes;
@@ -31,33 +31,33 @@ use shipped::FoundSchema;
 use crate::config::{CompatibilityLevel, Config, ConfigErrors, SubjectNameStrategy, Unmapped};
 use crate::names;
 
-/// The schemas of all event types, with the ids that the registry has given so far.
+/// The schemas of all event types, with the ids known so far.
 #[derive(Debug, Default, Clone)]
 pub struct Schemas {
     loaded: BTreeMap<(String, String), SchemaEntry>,
     standings: HashMap<String, IdState>,
-    /// By subject: what it is published with until the registry has given its new schema an id.
+    /// By subject: the schema that records are published with until the new schema has an id.
     former: HashMap<String, PreviousSchema>,
 }
 
-/// A schema of before a reload, and its id.
+/// The schema from before a reload, and its id.
 #[derive(Debug, Clone)]
 struct PreviousSchema {
     loaded: SchemaEntry,
     standing: IdState,
 }
 
-/// What we know of the id of a subject's schema.
+/// What is known about the id of a subject's schema.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IdState {
-    /// Nothing: the registry is to be asked for one.
+    /// No id is known; the registry must be asked for one.
     Unknown,
-    /// From an earlier run. Used, and to be confirmed.
+    /// An id from an earlier run. It is used, and must be confirmed.
     Pinned(u32),
-    /// The registry says so. Used.
+    /// The registry confirmed the id. It is used.
     Confirmed(u32),
-    /// The registry resolved it otherwise, or not at all, in this run or an earlier one. Not used
-    /// until the registry confirms it.
+    /// In this run or an earlier one, the registry resolved the id to another schema or to none. It is not used until
+    /// the registry confirms it.
     Lost(u32),
 }
 
@@ -74,25 +74,25 @@ impl IdState {
 /// A subject and its schema.
 #[derive(Debug, Clone)]
 pub struct SchemaEntry {
-    /// By the strategy; `<topic>-value` by default.
+    /// Named by the strategy; `<topic>-value` by default.
     pub subject: String,
-    /// The source whose event type it serves; of several that share the subject, each has one.
+    /// The source of the event type. If several event types share the subject, each has its own entry.
     pub source: String,
     /// The event type.
     pub event_type: String,
-    /// The level that the subject is to have.
+    /// The compatibility level that the subject should have.
     pub level: CompatibilityLevel,
-    /// Where it stands, if it is a file of the operator's.
+    /// The operator's file, if the schema is not built in.
     pub file: Option<PathBuf>,
-    /// As it is registered.
+    /// The text that is registered.
     pub text: String,
-    /// Parsed.
+    /// The parsed text.
     pub schema: Schema,
 }
 
 impl Schemas {
-    /// Finds and parses the schema of each event type of each source: below `directory` first, then
-    /// among those in the binary, else the generic one. Faults go to `problems`.
+    /// Finds and parses the schema of each event type of each source: first below `directory`, then among the built-in
+    /// ones, else the generic one. Faults are added to `problems`.
     pub fn load(directory: &Path, config: &Config, problems: &mut ConfigErrors) -> Self {
         let mut all = Vec::new();
         let strategy = config.registry.subject_name_strategy;
@@ -124,12 +124,12 @@ impl Schemas {
         Self { loaded: keyed(all), ..Self::default() }
     }
 
-    /// The schema of an event type, and its subject.
+    /// The schema of an event type, with its subject.
     pub fn get(&self, source: &str, event_type: &str) -> Option<&SchemaEntry> {
         self.loaded.get(&(source.to_owned(), event_type.to_owned()))
     }
 
-    /// Whether an event type has no schema of its own.
+    /// Whether an event type uses the generic schema.
     pub fn is_generic(&self, source: &str, event_type: &str) -> bool {
         let loaded = self.loaded.get(&(source.to_owned(), event_type.to_owned()));
         loaded.is_some_and(|loaded| loaded.text == shipped::generic(source, event_type))
@@ -140,28 +140,28 @@ impl Schemas {
         self.standing(subject).id()
     }
 
-    /// The schema that a subject had before a reload, with its id, as long as the new one has none.
+    /// The schema that a subject had before a reload, with its id, as long as the new schema has none.
     pub fn former(&self, subject: &str) -> Option<(&SchemaEntry, u32)> {
         let PreviousSchema { loaded, standing } = self.former.get(subject)?;
         Some((loaded, standing.id()?))
     }
 
-    /// The subjects that are published with their former schemas.
+    /// The subjects whose records are published with the former schema.
     pub fn formers(&self) -> impl Iterator<Item = &str> {
         self.former.keys().map(String::as_str)
     }
 
-    /// No longer uses a subject's former schema: the registry resolves its id otherwise.
+    /// Stops using a subject's former schema, because the registry no longer resolves its id to it.
     pub fn drop_previous(&mut self, subject: &str) {
         self.former.remove(subject);
     }
 
-    /// What we know of a subject's id.
+    /// What is known about a subject's id.
     pub fn standing(&self, subject: &str) -> IdState {
         self.standings.get(subject).copied().unwrap_or(IdState::Unknown)
     }
 
-    /// Remembers what we know of a subject's id. With one that may be used, its former schema goes.
+    /// Records what is known about a subject's id. If the id may be used, the former schema is dropped.
     pub fn set(&mut self, subject: &str, standing: IdState) {
         self.standings.insert(subject.to_owned(), standing);
         if standing.id().is_some() {
@@ -169,7 +169,7 @@ impl Schemas {
         }
     }
 
-    /// Takes the ids that an earlier run has left. True if any may be used at once.
+    /// Uses the ids that an earlier run stored. True if any may be used immediately.
     pub fn pin(&mut self, cache: &IdCache) -> bool {
         for SchemaEntry { subject, text, .. } in self.loaded.values() {
             let Some(pin) = cache.get(subject, text) else { continue };
@@ -179,7 +179,7 @@ impl Schemas {
         self.any_id()
     }
 
-    /// Takes what `before` knows of the subjects whose schema is still the same, or again.
+    /// Copies the ids from `before` for the subjects whose schema is unchanged, or was restored.
     pub fn carry_over(&mut self, before: &Self) {
         for (key, SchemaEntry { subject, text, .. }) in &self.loaded {
             if let Some(standing) = before.standings.get(subject)
@@ -194,7 +194,7 @@ impl Schemas {
         }
     }
 
-    /// Keeps the schemas that `before` is published with for the subjects whose new one has no id yet.
+    /// Retains the schemas that `before` publishes with, for the subjects whose new schema has no id yet.
     pub fn keep_former(&mut self, before: &Self) {
         for (key, SchemaEntry { subject, .. }) in &self.loaded {
             if self.standing(subject) != IdState::Unknown {
@@ -211,7 +211,7 @@ impl Schemas {
         }
     }
 
-    /// The sources with a schema that differs, or that only one of both has.
+    /// The sources with a schema that differs, or that only one of the two has.
     pub fn differing_sources(&self, other: &Self) -> BTreeSet<String> {
         let text = |schemas: &Self, key| schemas.loaded.get(key).map(|loaded| loaded.text.clone());
         let keys = self.loaded.keys().chain(other.loaded.keys());
@@ -223,7 +223,7 @@ impl Schemas {
         !self.former.is_empty() || self.loaded.values().any(|loaded| self.id(&loaded.subject).is_some())
     }
 
-    /// All subjects with their schemas, each subject once.
+    /// All schemas, each subject once.
     pub fn iter(&self) -> impl Iterator<Item = &SchemaEntry> {
         let mut seen = HashSet::new();
         self.loaded.values().filter(move |loaded| seen.insert(loaded.subject.as_str()))
@@ -238,7 +238,7 @@ impl Schemas {
 
 impl SchemaEntry {
     /// # Errors
-    /// One sentence, where the text is no schema.
+    /// One sentence, if the text is not a schema.
     fn new(
         source: &str,
         event_type: &str,
@@ -248,7 +248,7 @@ impl SchemaEntry {
     ) -> Result<Self, String> {
         let schema = shipped::parse(&text)?;
         let topic = names::topic(source, event_type);
-        // What is no record is told where it is compiled.
+        // A schema that is not a record is reported when it is compiled.
         let record = schema.name().map(|name| name.fullname(None)).unwrap_or_default();
         let subject = match strategy {
             SubjectNameStrategy::TopicName => names::subject(&topic),
@@ -268,22 +268,22 @@ fn keyed(all: Vec<SchemaEntry>) -> BTreeMap<(String, String), SchemaEntry> {
     all.into_iter().map(|loaded| ((loaded.source.clone(), loaded.event_type.clone()), loaded)).collect()
 }
 
-/// A subject that several event types share has one schema and one level.
+/// Event types that share a subject must have the same schema and the same level.
 fn shared(all: &[SchemaEntry], problems: &mut ConfigErrors) {
     let mut first: HashMap<&str, &SchemaEntry> = HashMap::new();
     for loaded in all {
         let other = *first.entry(&loaded.subject).or_insert(loaded);
-        let whose = format!("{} {}", other.source, other.event_type);
+        let owner = format!("{} {}", other.source, other.event_type);
         let subject = &loaded.subject;
         if other.text != loaded.text {
             let message = format!(
-                "has the record's name {subject}, and so the subject, of the other schema of {whose}; rename one, or \
+                "has the record name {subject}, and therefore the subject, of the different schema of {owner}; rename one, or \
                  set registry.subject_name_strategy = \"topic_record_name\""
             );
             problems.add(loaded.place(), message);
         } else if other.level != loaded.level {
             let message = format!(
-                "shares the subject {subject} with {whose}, whose compatibility is {}, not {}; give both sources the same",
+                "shares the subject {subject} with {owner}, whose compatibility is {}, not {}; set the same for both sources",
                 other.level, loaded.level
             );
             problems.add(loaded.place(), message);
@@ -318,29 +318,30 @@ mod tests {
     }
 
     #[test]
-    fn a_subject_is_named_by_the_strategy_and_may_be_shared_by_equals_only() {
+    fn the_strategy_names_the_subject_and_only_equal_schemas_may_share_one() {
         let text = shipped::generic("a", "x.y");
         let subject = |strategy| loaded("shop", "x.y", &text, strategy).subject;
         assert_eq!(subject(TopicName), "shop.x.y-value");
         assert_eq!(subject(RecordName), "hookstream.a.XY");
         assert_eq!(subject(TopicRecordName), "shop.x.y-hookstream.a.XY");
-        let told = |all: &[SchemaEntry]| {
+        let problems = |all: &[SchemaEntry]| {
             let mut problems = ConfigErrors::default();
             shared(all, &mut problems);
             problems.lines()
         };
         let other = text.replace("The event id", "An event id");
         let (one, same) = (loaded("a", "x", &text, RecordName), loaded("b", "x", &text, RecordName));
-        assert_eq!(told(&[one.clone(), same.clone()]), [""; 0]);
+        assert_eq!(problems(&[one.clone(), same.clone()]), [""; 0]);
         let schemas = Schemas { loaded: keyed(vec![one.clone(), same.clone()]), ..Schemas::default() };
         assert_eq!((schemas.iter().count(), schemas.of("b").count()), (1, 1));
         let differs = loaded("b", "x", &other, RecordName);
-        let problem = "schema of b x: has the record's name hookstream.a.XY, and so the subject, of the other schema of a x; \
+        let problem = "schema of b x: has the record name hookstream.a.XY, and therefore the subject, of the different schema of a x; \
                        rename one, or set registry.subject_name_strategy = \"topic_record_name\"";
-        assert_eq!(told(&[one.clone(), differs]), [problem]);
+        assert_eq!(problems(&[one.clone(), differs]), [problem]);
         let weaker = SchemaEntry { level: CompatibilityLevel::Full, ..same };
         assert!(
-            told(&[one, weaker])[0].contains("whose compatibility is FULL_TRANSITIVE, not FULL; give both")
+            problems(&[one, weaker])[0]
+                .contains("whose compatibility is FULL_TRANSITIVE, not FULL; set the same")
         );
     }
 
@@ -351,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn the_former_schema_serves_until_the_new_one_has_an_id_or_is_taken_back() {
+    fn the_former_schema_is_used_until_the_new_one_has_an_id_or_is_reverted() {
         let text =
             |n: usize| shipped::generic("a", "x").replace("The event id", &format!("The event id {n}"));
         let subject = "a.x-value";
@@ -368,7 +369,7 @@ mod tests {
         let second = reload(&first, 2);
         assert_eq!((second.id(subject), former(&second)), (None, Some((true, 7))));
         assert!(second.any_id() && second.former("a.new-value").is_none());
-        // Changed once more before the registry has answered.
+        // Changed again before the registry has answered.
         let mut third = reload(&second, 3);
         assert_eq!((third.id(subject), former(&third)), (None, Some((true, 7))));
         let back = reload(&third, 1);

@@ -1,7 +1,7 @@
-//! `hookstream.*` on a field of a schema: how the provider writes what the field holds.
+//! `hookstream.*` annotations on a field of a schema: how the provider writes the field's value.
 //!
-//! It holds for all that the field's type contains, down to the fields of a record within. Readers
-//! and registries know nothing of it.
+//! An annotation applies to everything in the field's type, except the fields of a nested record. Readers and
+//! registries ignore it.
 
 use apache_avro::schema::RecordField;
 use base64::Engine as _;
@@ -9,54 +9,54 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 
 use crate::config::TimeFormat;
 
-const OURS: &str = "hookstream.";
+const PREFIX: &str = "hookstream.";
 
 /// The annotations of one field.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Annotations<'s> {
-    /// The key in the JSON, where it is not the field's name.
+    /// The key in JSON, if it is not the field's name.
     pub(super) json: Option<&'s str>,
     pub(super) time: Option<TimeFormat>,
     pub(super) bytes: Option<BytesForm>,
     pub(super) decimal: Option<DecimalForm>,
 }
 
-/// The text that bytes are in JSON. Each has one text for the same bytes: what came can be told
-/// from what is stored.
+/// The text encoding of bytes in JSON. Each form has exactly one text for the same bytes, so that the sent text can be
+/// restored from the record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum BytesForm {
-    /// RFC 4648 section 4, padded.
+    /// RFC 4648 section 4, with padding.
     Base64,
-    /// RFC 4648 section 5, not padded.
+    /// RFC 4648 section 5, without padding.
     Base64Url,
-    /// Lower case.
+    /// Lower-case hex.
     Hex,
 }
 
-/// What a decimal is in JSON.
+/// The form of a decimal in JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum DecimalForm {
     Number,
-    /// A number's text in a string, as money often is.
+    /// A number's text in a string, as is common for money.
     String,
 }
 
 impl<'s> Annotations<'s> {
     /// # Errors
-    /// One sentence that names an annotation that is unknown or has no such value.
+    /// One sentence that names an annotation that is unknown or has an invalid value.
     pub(super) fn of(field: &'s RecordField) -> Result<Self, String> {
         let mut all = Self::default();
         for (name, value) in &field.custom_attributes {
-            let Some(ours) = name.strip_prefix(OURS) else { continue };
+            let Some(annotation) = name.strip_prefix(PREFIX) else { continue };
             let text = value.as_str().unwrap_or_default();
-            let known = match ours {
+            let known = match annotation {
                 "json" => put(&mut all.json, value.as_str(), "a string"),
                 "time" => put(&mut all.time, time(text), "rfc3339, unix_seconds or unix_milliseconds"),
                 "bytes" => put(&mut all.bytes, BytesForm::of(text), "base64, base64url or hex"),
                 "decimal" => put(&mut all.decimal, decimal(text), "number or string"),
                 _ => {
                     return Err(format!(
-                        "there is no annotation `{name}`; there are hookstream.json, .time, .bytes and .decimal"
+                        "unknown annotation `{name}`; expected hookstream.json, .time, .bytes or .decimal"
                     ));
                 }
             };
@@ -100,13 +100,13 @@ impl BytesForm {
 
     pub(super) const fn expects(self) -> &'static str {
         match self {
-            Self::Base64 => "base64 with its padding",
+            Self::Base64 => "base64 with padding",
             Self::Base64Url => "base64url without padding",
             Self::Hex => "hex in lower case",
         }
     }
 
-    /// The bytes of a text. `None` where the bytes have another one.
+    /// The bytes of a text. `None` if it is not the one text of those bytes.
     pub(super) fn read(self, text: &str) -> Option<Vec<u8>> {
         match self {
             Self::Base64 => STANDARD.decode(text).ok(),

@@ -1,4 +1,4 @@
-//! What differs between two versions of a schema, field by field, for people.
+//! The differences between two versions of a schema, field by field, for display.
 #![expect(clippy::disallowed_types, reason = "schemas are shown as JSON; no payload comes here")]
 
 use apache_avro::Schema;
@@ -11,16 +11,16 @@ use super::promoted_fields::{SchemaPair, join};
 /// A field that differs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct FieldChange {
-    /// The way to it in the record, `data.priority`, with `*` for an array's elements and a map's values.
+    /// Its path in the record, `data.priority`, with `*` for array elements and map values.
     pub field: String,
-    /// Type, default and annotations before; `None` where it was not there.
+    /// The old type, default and annotations; `None` if the field is new.
     pub from: Option<String>,
-    /// The same now; `None` where it is gone.
+    /// The new type, default and annotations; `None` if the field was removed.
     pub to: Option<String>,
 }
 
-/// The fields that differ: new ones and changed ones in the order of `new`, each record's gone ones behind
-/// them. A `doc` alone is no difference.
+/// The fields that differ: new and changed ones in the order of `new`, then the removed fields of each record. A change
+/// of `doc` alone is not a difference.
 pub fn changes(old: &Schema, new: &Schema) -> Vec<FieldChange> {
     let mut walk = ChangeWalk { pair: SchemaPair::new(old, new), within: Vec::new(), found: Vec::new() };
     walk.types(old, new, "");
@@ -29,7 +29,7 @@ pub fn changes(old: &Schema, new: &Schema) -> Vec<FieldChange> {
 
 struct ChangeWalk<'s> {
     pair: SchemaPair<'s>,
-    /// Names of the records that we are in.
+    /// Names of the records around the current one.
     within: Vec<&'s str>,
     found: Vec<FieldChange>,
 }
@@ -82,7 +82,7 @@ fn field_text(field: &RecordField) -> String {
     text
 }
 
-/// A type in short: of a record, its name.
+/// A short form of a type; for a record, its name.
 pub(super) fn type_text(schema: &Schema) -> String {
     serde_json::to_value(schema).map_or_else(|_| "?".to_owned(), |schema| short(&schema))
 }
@@ -144,7 +144,7 @@ mod tests {
             .unwrap()
     }
 
-    fn told(old: &str, new: &str) -> Vec<String> {
+    fn listed(old: &str, new: &str) -> Vec<String> {
         let each = changes(&record(old), &record(new)).into_iter().map(|change| match change {
             FieldChange { field, from: None, to: Some(to) } => format!("+ {field} {to}"),
             FieldChange { field, from: Some(from), to: Some(to) } => format!("~ {field} {from} -> {to}"),
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_new_changed_and_gone_is_told_with_types_in_short() {
+    fn new_changed_and_removed_fields_are_listed_with_short_types() {
         let old = r#"{"name":"same","type":"int","doc":"old"},{"name":"type","type":"long"},
             {"name":"default","type":"string","default":"a"},{"name":"gone","type":["null","bytes"]},
             {"name":"time","type":{"type":"long","logicalType":"timestamp-millis"},"hookstream.time":"unix_seconds"}"#;
@@ -168,7 +168,7 @@ mod tests {
             {"name":"hash","type":{"type":"fixed","name":"Md5","size":16}},
             {"name":"money","type":{"type":"bytes","logicalType":"decimal","precision":12,"scale":2},"hookstream.bytes":"hex"}"#;
         assert_eq!(
-            told(old, new),
+            listed(old, new),
             [
                 "~ type long -> string",
                 "~ default string default \"a\" -> string default \"b\"",
@@ -193,13 +193,13 @@ mod tests {
             )
         };
         let (old, new) = (with(r#"{"name":"a","type":"int"}"#), with(r#"{"name":"b","type":"int"}"#));
-        assert_eq!(told(&old, &new), ["+ list.*.b int", "- list.*.a int", "+ by.*.b int", "- by.*.a int"]);
+        assert_eq!(listed(&old, &new), ["+ list.*.b int", "- list.*.a int", "+ by.*.b int", "- by.*.a int"]);
         let itself = |more: &str| {
             format!(
                 r#"{{"name":"n","type":{{"type":"record","name":"N","fields":[{{"name":"next","type":["null","N"]}}{more}]}}}}"#
             )
         };
-        assert_eq!(told(&itself(""), &itself(r#",{"name":"x","type":"int"}"#)), ["+ n.x int"]);
-        assert_eq!(told(&old, &old), [""; 0]);
+        assert_eq!(listed(&itself(""), &itself(r#",{"name":"x","type":"int"}"#)), ["+ n.x int"]);
+        assert_eq!(listed(&old, &old), [""; 0]);
     }
 }

@@ -1,8 +1,8 @@
-//! Whether two versions of a schema can read each other's records, and which field keeps them from it.
+//! Whether two versions of a schema can read each other's records, and if not, because of which fields.
 //!
-//! apache-avro judges. Its verdict "partly" (some written values can be read, others not) counts as a
-//! fault, as the Java registry has it. Its errors name the first field at most, so a walk of our own looks
-//! for the deepest fields that it does not let pass.
+//! apache-avro decides. Its result "partial" (some written values can be read, others not) counts as incompatible, as
+//! in the Java registry. Its errors name at most the first field, so a separate walk finds the deepest fields that
+//! apache-avro rejects.
 
 use std::iter::once;
 
@@ -15,29 +15,29 @@ use super::changes::type_text;
 use super::promoted_fields::{SchemaPair, join};
 use crate::config::CompatibilityLevel;
 
-/// Types of a schema whose names are written out at each use; past it they stay names.
+/// Limit on the types in a schema with all named types expanded; beyond it, the names are not expanded.
 const MAX_TYPES: usize = 20_000;
 
-/// What speaks against `new` beside `old`, a line for each field; empty when nothing does.
+/// The reasons why `new` is incompatible with `old`, one line per field; empty if it is compatible.
 pub fn faults(level: CompatibilityLevel, new: &Schema, old: &Schema) -> Vec<String> {
     let (new, old) = (written_out(new), written_out(old));
     let mut faults = Vec::new();
-    let mut tell = |reading: &str, found: Vec<Unread>| {
+    let mut add = |reading: &str, found: Vec<Unread>| {
         faults.extend(found.into_iter().map(|Unread { field, why }| match field.as_str() {
             "" => format!("{reading}: {why}"),
             field => format!("field {field}: {reading}: {why}"),
         }));
     };
     if level.backward() {
-        tell("the new schema cannot read the old records", unread(&old, &new));
+        add("the new schema cannot read the old records", unread(&old, &new));
     }
     if level.forward() {
-        tell("the old schema cannot read the new records", unread(&new, &old));
+        add("the old schema cannot read the new records", unread(&new, &old));
     }
     faults
 }
 
-/// A field that cannot be read, with the names of the fields around it.
+/// A field that cannot be read, by its path.
 struct Unread {
     field: String,
     why: String,
@@ -52,13 +52,13 @@ fn unread(writer: &Schema, reader: &Schema) -> Vec<Unread> {
 
 struct CompatibilityWalk<'s> {
     pair: SchemaPair<'s>,
-    /// Names of the records that we are in.
+    /// Names of the records around the current one.
     within: Vec<&'s str>,
     found: Vec<Unread>,
 }
 
 impl<'s> CompatibilityWalk<'s> {
-    /// What stands at `at` in both. Its own fault is told only if none of its fields explains it.
+    /// Compares the types at `at`. The fault of a type is reported only if none of its fields explains it.
     fn types(&mut self, writer: &'s Schema, reader: &'s Schema, at: &str) {
         let Some(why) = fault(writer, reader) else { return };
         let before = self.found.len();
@@ -75,7 +75,8 @@ impl<'s> CompatibilityWalk<'s> {
                     Some(written) => self.types(&written.schema, &field.schema, &at),
                     None if field.default.is_some() => {}
                     None => {
-                        let why = "it is not in them, and has no default in the schema that reads".to_owned();
+                        let why =
+                            "it is missing from them, and has no default in the reading schema".to_owned();
                         self.found.push(Unread { field: at, why });
                     }
                 }
@@ -88,7 +89,7 @@ impl<'s> CompatibilityWalk<'s> {
     }
 }
 
-/// The field that a reader's field is read from.
+/// The writer's field from which a reader's field is read.
 fn named<'s>(reader: &RecordField, fields: &'s [RecordField]) -> Option<&'s RecordField> {
     once(&reader.name).chain(&reader.aliases).find_map(|name| fields.iter().find(|field| field.name == *name))
 }
@@ -105,8 +106,8 @@ fn fault(writer: &Schema, reader: &Schema) -> Option<String> {
     }
 }
 
-/// The schema with each name, but within itself, replaced by what it stands for: apache-avro does not
-/// compare a name with what it stands for, and which use of a type comes first is a matter of order.
+/// The schema with each named type expanded, except within itself: apache-avro does not compare a name with its
+/// definition, and which use of a type has the definition depends on the order of the fields.
 fn written_out(schema: &Schema) -> Schema {
     let Ok(resolved) = ResolvedSchema::new(schema) else { return schema.clone() };
     let mut out = WriteOut { names: resolved.get_names(), within: Vec::new(), left: MAX_TYPES };
@@ -176,7 +177,7 @@ mod tests {
     const FULL: [&str; 2] = ["FULL", "FULL_TRANSITIVE"];
 
     #[test]
-    fn each_level_refuses_what_its_readers_could_not_read() {
+    fn each_level_rejects_changes_that_its_readers_could_not_read() {
         let one = record(r#"{"name":"a","type":"string"}"#);
         let required = record(r#"{"name":"a","type":"string"},{"name":"b","type":"string"}"#);
         let optional =
@@ -200,13 +201,13 @@ mod tests {
         let nested = record(
             r#"{"name":"a","type":{"type":"record","name":"N","fields":[{"name":"b","type":"int"}]}}"#,
         );
-        let told = faults(CompatibilityLevel::Backward, &nested, &text);
+        let found = faults(CompatibilityLevel::Backward, &nested, &text);
         let why = "field a: the new schema cannot read the old records: written as string, read as N";
-        assert_eq!(told, [why]);
+        assert_eq!(found, [why]);
     }
 
     #[test]
-    fn each_field_is_named_wherever_it_stands() {
+    fn each_field_is_named_at_any_depth() {
         let schema = |inner: &str| {
             record(&format!(
                 r#"{{"name":"list","type":{{"type":"array","items":["null",{{"type":"record","name":"I","fields":[{inner}]}}]}}}},
@@ -215,20 +216,20 @@ mod tests {
         };
         let old = schema(r#"{"name":"a","type":"long"},{"name":"gone","type":"string"}"#);
         let new = schema(r#"{"name":"a","type":"string"},{"name":"b","type":"string"}"#);
-        let told = faults(CompatibilityLevel::FullTransitive, &new, &old);
+        let found = faults(CompatibilityLevel::FullTransitive, &new, &old);
         for expected in [
             "field list.*.a: the new schema cannot read the old records: written as long, read as string",
-            "field list.*.b: the new schema cannot read the old records: it is not in them",
-            "field list.*.gone: the old schema cannot read the new records: it is not in them",
+            "field list.*.b: the new schema cannot read the old records: it is missing from them",
+            "field list.*.gone: the old schema cannot read the new records: it is missing from them",
             "field one.a: the old schema cannot read the new records: written as string, read as long",
         ] {
-            assert!(told.iter().any(|fault| fault.starts_with(expected)), "{expected} is not in {told:#?}");
+            assert!(found.iter().any(|fault| fault.starts_with(expected)), "{expected} is not in {found:#?}");
         }
-        assert_eq!(told.len(), 8, "{told:#?}");
+        assert_eq!(found.len(), 8, "{found:#?}");
     }
 
     #[test]
-    fn a_type_may_be_used_anew_before_its_definition() {
+    fn a_new_use_of_a_type_may_precede_its_definition() {
         let place = r#"{"type":"record","name":"P","fields":[{"name":"x","type":"int"},{"name":"in","type":["null","P"]}]}"#;
         let old = record(&format!(r#"{{"name":"b","type":{place}}}"#));
         let new = record(&format!(
@@ -237,9 +238,9 @@ mod tests {
         assert_eq!(faults(CompatibilityLevel::FullTransitive, &new, &old), [""; 0]);
     }
 
-    /// The table of docs/schemas.md.
+    /// The table in docs/schemas.md.
     #[test]
-    fn each_change_of_a_field_does_what_the_documentation_says() {
+    fn each_change_of_a_field_has_the_documented_effect() {
         let time =
             |logical: &str| format!(r#"{{"name":"f","type":{{"type":"long","logicalType":"{logical}"}}}}"#);
         let plain = |kind: &str| format!(r#"{{"name":"f","type":{kind}}}"#);
@@ -289,9 +290,9 @@ mod tests {
     }
 
     #[test]
-    fn a_record_of_another_name_is_another() {
+    fn a_record_with_another_name_is_incompatible() {
         let other = Schema::parse_str(r#"{"type":"record","name":"S","fields":[]}"#).unwrap();
-        let told = faults(CompatibilityLevel::Backward, &record(""), &other);
-        assert_eq!(told, ["the new schema cannot read the old records: written as S, read as R"]);
+        let found = faults(CompatibilityLevel::Backward, &record(""), &other);
+        assert_eq!(found, ["the new schema cannot read the old records: written as S, read as R"]);
     }
 }

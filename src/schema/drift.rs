@@ -1,5 +1,5 @@
-//! What comes that a schema has no field for, seen from the topics: the shapes of it, and the schema
-//! that would take it. Pure: topics, files and the registry are the commands' matter.
+//! Schema drift: members for which a schema has no field, as found in the topics; their shapes, and the fields that
+//! would hold them. Pure functions: the commands read topics, files and the registry.
 
 mod edit;
 mod fields;

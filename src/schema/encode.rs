@@ -1,12 +1,12 @@
-//! From an event's raw JSON to Confluent's wire format, in one walk over the compiled schema.
+//! Encodes an event's raw JSON in Confluent's wire format, in one walk over the compiled schema.
 //!
-//! The root of a schema is the contract of every topic: `id`, `type`, `source`, `time` and
-//! `received_at` are the envelope's, `data` is the provider's, any other field is read from the
-//! body's root by its name, and `additional_fields` keeps what is left. It stands last, so that
-//! what the walk finds on its way need not be known before.
+//! The root of a schema is the contract of every topic: `id`, `type`, `source`, `time` and `received_at` are the
+//! envelope's fields, `data` is the provider's, any other field is read from the body's root by its name, and
+//! `additional_fields` contains the rest. It is the last field, so that the walk can collect its entries before writing
+//! it.
 //!
-//! Or, for event types without a schema of their own: `data` is a string and holds all of the event
-//! as JSON text, `content_type` is the delivery's, and there is nothing left to keep.
+//! The generic schema, for event types without their own, differs: `data` is a string with the complete event as JSON
+//! text, `content_type` is the delivery's, and nothing is left for `additional_fields`.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -29,31 +29,30 @@ use crate::outcome::{Fault, Reason};
 pub struct Encoded {
     /// The record's value.
     pub value: Vec<u8>,
-    /// JSON pointers, from the body's root, of what went to `additional_fields`.
+    /// JSON pointers, from the body's root, of the entries of `additional_fields`.
     pub additional: Vec<String>,
-    /// How many of them are there because they did not fit their field, which is null now.
+    /// How many of them did not fit their field, which is null instead.
     pub misfits: usize,
-    /// The shapes of those that no field of the schema reads: pointers with `*` for indexes and the
-    /// keys of maps. One for each member, so one shape may stand here often.
+    /// The shapes of those that no field of the schema reads: pointers with `*` for indexes and map keys. One for each
+    /// member, so a shape may occur more than once.
     pub drift: Vec<String>,
 }
 
-/// Sizes only: the value is payload, and so are the names in the pointers.
+/// Shows sizes only: the value is payload, and so are the names in the pointers.
 impl fmt::Debug for Encoded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Encoded({} bytes, {} additional)", self.value.len(), self.additional.len())
     }
 }
 
-/// Why an event does not fit its schema. No payload inside: the pointer has `*` for every name
-/// that the body chose.
+/// Why an event does not fit its schema. Contains no payload: the pointer has `*` for every name that the body chose.
 #[derive(Debug)]
 pub struct TypeMismatch {
-    /// Where, from the body's root.
+    /// The value's pointer from the body's root.
     pub pointer: String,
-    /// What the schema asks for.
+    /// What the schema requires.
     pub expected: Cow<'static, str>,
-    /// What stands there.
+    /// What the body contains.
     pub found: &'static str,
 }
 
@@ -64,16 +63,16 @@ impl From<TypeMismatch> for Fault {
     }
 }
 
-/// A schema compiled to a plan, with the id the registry gave it. Shared by `Arc`.
+/// A schema compiled to a plan, with its schema id. Shared by `Arc`.
 #[derive(Debug)]
 pub struct Encoder {
     id: u32,
     fields: Vec<RootField>,
     records: Vec<Option<RecordPlan>>,
     spots: EnvelopeTree,
-    /// `data` is the text of all of it, and no `additional_fields` stands behind.
+    /// `data` is the complete event as text, and there is no `additional_fields`.
     generic: bool,
-    /// Where `data` stands: as names and written out.
+    /// The place of `data`, as names and as a pointer.
     data: Vec<String>,
     data_pointer: String,
 }
@@ -93,7 +92,7 @@ enum RootField {
 }
 
 impl Encoder {
-    /// Compiles `schema` for bodies whose parts stand at `places`.
+    /// Compiles `schema` for bodies with the envelope's parts at `places`.
     ///
     /// # Errors
     /// A sentence for each field that is missing, of the wrong type or not supported.
@@ -149,17 +148,16 @@ impl Encoder {
         Ok(Self { id, fields, records, spots: EnvelopeTree::tree(places), generic, data, data_pointer })
     }
 
-    /// The id that stands in the frame.
+    /// The schema id in the frame.
     pub const fn id(&self) -> u32 {
         self.id
     }
 
-    /// Encodes one event. The same event gives the same bytes.
+    /// Encodes one event. The result is deterministic.
     ///
     /// # Errors
-    /// `shape_mismatch` (a [`Misfit`]) where a value fits neither its field nor a field above it
-    /// that may be null; `duplicate_key` in an object that the schema opens; `json_invalid` for a
-    /// key that is no text.
+    /// `shape_mismatch` (a [`TypeMismatch`]) if a value does not fit and no field around it is nullable;
+    /// `duplicate_key` in an object that the schema opens; `json_invalid` for a key that is not valid text.
     pub fn encode(&self, event: &Event<'_>) -> Result<Encoded, Fault> {
         self.walk(event).map_err(|stop| match stop {
             WalkError::Misfit(misfit) => misfit.into(),
@@ -168,7 +166,7 @@ impl Encoder {
     }
 
     fn walk(&self, event: &Event<'_>) -> Result<Encoded, WalkError> {
-        // Avro is shorter than the JSON that it was; the rest is room for the root and what is kept.
+        // Avro is shorter than the JSON; the rest is room for the root and `additional_fields`.
         let texts = event.id.len() + event.event_type.len() + event.source.len();
         let mut out = Vec::with_capacity(
             128 + texts
@@ -176,9 +174,9 @@ impl Encoder {
         );
         out.push(0);
         out.extend_from_slice(&self.id.to_be_bytes());
-        let spoken =
+        let envelope =
             EnvelopeValues { id: &event.id, event_type: &event.event_type, time: is_exact(event.time) };
-        let mut walk = EventEncoder::new(out, spoken, &self.records);
+        let mut walk = EventEncoder::new(out, envelope, &self.records);
         for field in &self.fields {
             self.root(field, event, &mut walk)?;
         }
@@ -208,7 +206,7 @@ impl Encoder {
                 None => walk.out.push(*null),
             },
             RootField::Json => {
-                // Its readers open it; here nobody does.
+                // hookstream does not open it, but readers do: a duplicate key would be ambiguous.
                 json::unique(event.text)?;
                 walk.text(event.text);
             }
@@ -232,10 +230,10 @@ impl Encoder {
         Ok(())
     }
 
-    /// Members of the body's root that no field reads.
+    /// Keeps the members of the body's root that no field reads.
     fn unknown<'d>(&self, event: &Event<'d>, walk: &mut EventEncoder<'_, 'd>) -> Result<(), WalkError> {
         if self.data.is_empty() {
-            return Ok(()); // The body is the data, whose walk has seen them.
+            return Ok(()); // The body is `data`, and its walk has handled them.
         }
         let reads = |key: &str| self.fields.iter().any(|field| field.key() == Some(key));
         let path = ValuePath::start("");
@@ -249,7 +247,7 @@ impl Encoder {
 }
 
 impl RootField {
-    /// The member of the body's root that it reads.
+    /// The member of the body's root that the field reads.
     fn key(&self) -> Option<&str> {
         match self {
             Self::Body(field) => Some(&field.key),
@@ -268,9 +266,9 @@ impl RootField {
             fits.then_some(root).ok_or_else(|| format!("field `{name}` must be {wanted}"))
         };
         let is_text = matches!(field.schema, Schema::String);
-        let ours = ["id", "type", "source", "time", "received_at", "data"].contains(&name) || generic;
-        if ours && Annotations::of(field)? != Annotations::default() {
-            return Err(format!("field `{name}`: no annotation may stand here, its form is fixed"));
+        let reserved = ["id", "type", "source", "time", "received_at", "data"].contains(&name) || generic;
+        if reserved && Annotations::of(field)? != Annotations::default() {
+            return Err(format!("field `{name}`: annotations are not allowed here, its form is fixed"));
         }
         match name {
             "id" => must(is_text, Self::Id, "a string"),
@@ -293,7 +291,7 @@ impl RootField {
                 }
                 _ => Err("field `content_type` must be a union of null and string".into()),
             },
-            _ if generic => Err(format!("field `{name}` has no meaning where `data` is a string")),
+            _ if generic => Err(format!("field `{name}` has no meaning if `data` is a string")),
             "data" => {
                 let field = compiler.field(field, name)?;
                 let fits = match &field.node {
@@ -305,7 +303,7 @@ impl RootField {
             }
             _ => {
                 let field = compiler.field(field, name)?;
-                // Two fields that read one text would keep it twice under one pointer.
+                // Two fields that read the same text could keep it twice under one pointer.
                 if places.data.names().first().is_none_or(|first| *first == *field.key) {
                     return Err(format!("field `{name}` reads what `data` reads"));
                 }
@@ -315,7 +313,7 @@ impl RootField {
     }
 }
 
-/// Whether it is the type of the envelope's time.
+/// Whether the type is that of the envelope's time.
 fn is_milliseconds(node: &TypePlan) -> bool {
     matches!(node, TypePlan::Time(Time::Instant(Unit::Milli, TimeFormat::Rfc3339)))
 }
@@ -343,12 +341,12 @@ fn is_text_map(schema: &Schema) -> bool {
     matches!(schema, Schema::Map(map) if matches!(*map.types, Schema::String))
 }
 
-/// Whether milliseconds say all of it.
+/// Whether milliseconds represent the time exactly.
 fn is_exact(time: Option<Timestamp>) -> bool {
     time.is_some_and(|time| time.subsec_nanosecond() % 1_000_000 == 0)
 }
 
-/// Since the Unix epoch, rounded down.
+/// Milliseconds since the Unix epoch, rounded down.
 fn milliseconds(time: Timestamp) -> i64 {
     let down = i64::from(time.subsec_nanosecond() % 1_000_000 < 0);
     time.as_millisecond() - down

@@ -1,15 +1,15 @@
-//! The ids that the registry gave, kept on disk, so that the service starts while it is out.
+//! The schema ids from the registry, cached on disk, so that the service can start while the registry is unavailable.
 //!
-//! One small JSON file in the spool's directory, whose lock keeps other processes away:
+//! One small JSON file in the spool's directory, whose lock excludes other processes:
 //!
 //! ```json
 //! {"version":1,"registry":"https://registry.example.com",
 //!  "subjects":{"datagrid.batch_prediction.completed-value":{"id":7,"fingerprint":"sha256:..."}}}
 //! ```
 //!
-//! The fingerprint is that of the schema's text and not of Avro's canonical form: the registry gives
-//! a new id where only a `doc` or a default differs, which the canonical form leaves out. The price:
-//! after an edit of white space alone the pin waits for the registry, too.
+//! The fingerprint is that of the schema's text, not of Avro's canonical form: the registry assigns a new id even if
+//! only a `doc` or a default differs, which the canonical form omits. The price: after a change of white space alone,
+//! the id must also wait for the registry.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -26,13 +26,13 @@ use crate::files;
 /// The file's name in the spool's directory.
 const FILE: &str = "pins.json";
 
-/// Of the file, in bytes: some 10,000 subjects.
+/// Limit on the file's size, in bytes: about 10,000 subjects.
 const MAX: u64 = 4 * 1024 * 1024;
 
 /// The only format so far.
 const VERSION: u32 = 1;
 
-/// What the registry said of one subject.
+/// The cached id of one subject.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Pin {
@@ -40,13 +40,13 @@ pub struct Pin {
     pub id: u32,
     /// `sha256:` and the hex digest of the schema's text.
     fingerprint: String,
-    /// The registry was seen to resolve the id otherwise. Such a pin is not used before the registry
-    /// has confirmed it: else each restart would publish a few records with the wrong id.
+    /// The registry no longer resolved the id to this schema. Such a pin is not used until the registry confirms it:
+    /// otherwise each restart would publish a few records with the wrong id.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub lost: bool,
 }
 
-/// All pins of one registry.
+/// The pinned ids of one registry.
 #[derive(Clone, Debug)]
 pub struct IdCache {
     dir: PathBuf,
@@ -64,8 +64,8 @@ struct CacheFile {
 }
 
 impl IdCache {
-    /// Reads the pins of `registry` (its URL) from `dir`. A file that is missing, damaged, of another
-    /// format or of another registry gives none, and is written anew with the first id.
+    /// Reads the pins of `registry` (its URL) from `dir`. A file that is missing, damaged, of another format or of
+    /// another registry yields no pins, and is overwritten with the first id.
     pub fn open(dir: &Path, registry: &str) -> Self {
         let path = dir.join(FILE);
         let none = CacheFile { version: VERSION, registry: registry.to_owned(), subjects: BTreeMap::new() };
@@ -74,8 +74,8 @@ impl IdCache {
             Ok(Some(found)) if found.registry == registry => found,
             Ok(Some(found)) => {
                 tracing::warn!(
-                    file = %path.display(), theirs = shown(&found.registry), ours = shown(registry),
-                    "the pinned schema ids are of another registry and not used"
+                    file = %path.display(), pinned = shown(&found.registry), configured = shown(registry),
+                    "the pinned schema ids belong to another registry and are not used"
                 );
                 none
             }
@@ -87,17 +87,17 @@ impl IdCache {
         Self { dir: dir.to_owned(), content, saved: true }
     }
 
-    /// Where they stand.
+    /// The file's path.
     pub fn file(&self) -> PathBuf {
         self.dir.join(FILE)
     }
 
-    /// The pin of a subject, if it is of this very text.
+    /// The pin of a subject, if it was made for exactly this text.
     pub fn get(&self, subject: &str, text: &str) -> Option<&Pin> {
         self.content.subjects.get(subject).filter(|pin| pin.fingerprint == fingerprint(text))
     }
 
-    /// Remembers that the registry has `text` under this id. On disk only after [`Pins::save`].
+    /// Records that the registry has `text` under this id. It is on disk only after [`IdCache::save`].
     pub fn put(&mut self, subject: &str, text: &str, id: u32) {
         let pin = Pin { id, fingerprint: fingerprint(text), lost: false };
         if self.content.subjects.get(subject) != Some(&pin) {
@@ -106,7 +106,7 @@ impl IdCache {
         }
     }
 
-    /// Remembers that the registry no longer has what was pinned. On disk only after [`Pins::save`].
+    /// Records that the registry no longer has the pinned schema. It is on disk only after [`IdCache::save`].
     pub fn lose(&mut self, subject: &str) {
         if let Some(pin) = self.content.subjects.get_mut(subject)
             && !std::mem::replace(&mut pin.lost, true)
@@ -115,11 +115,11 @@ impl IdCache {
         }
     }
 
-    /// Writes them if anything changed: durable when it returns, and old or new as a whole at any
-    /// crash. Blocks.
+    /// Writes the file if anything changed. The file is durable on return, and after a crash it is either the complete
+    /// old or the complete new one. Blocks.
     ///
     /// # Errors
-    /// Those of the file system; the next call tries again.
+    /// An error of the file system; the next call tries again.
     pub fn save(&mut self) -> io::Result<()> {
         if self.saved {
             return Ok(());
@@ -130,7 +130,7 @@ impl IdCache {
     }
 }
 
-/// `None` where there is no file.
+/// Reads the file; `None` if it does not exist.
 fn read(path: &Path) -> Result<Option<CacheFile>, String> {
     let text = match files::read(path, MAX) {
         Ok(text) => text,
@@ -141,23 +141,23 @@ fn read(path: &Path) -> Result<Option<CacheFile>, String> {
         serde_json::from_slice(&text).map_err(|error| format!("damaged: {error}"))?;
     match content.0.version {
         VERSION => Ok(Some(content.0)),
-        other => Err(format!("its format is version {other}, and we know {VERSION} only")),
+        other => Err(format!("its format version is {other}, and only {VERSION} is supported")),
     }
 }
 
-/// Pins as they may stand in the file, each an object with an id that can be one.
+/// Deserializes the pins; each must be an object with a valid id.
 fn subjects<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, Pin>, D::Error> {
     let read = BTreeMap::<String, JsonObject<Pin>>::deserialize(deserializer)?;
     let valid = |(subject, JsonObject(pin)): (String, JsonObject<Pin>)| match is_id(pin.id) {
         true => Ok((subject, pin)),
-        false => Err(D::Error::custom(format!("{} is no id of a schema", pin.id))),
+        false => Err(D::Error::custom(format!("{} is not a schema id", pin.id))),
     };
     read.into_iter().map(valid).collect()
 }
 
-/// A registry's URL, which an earlier version may have kept with what is secret in it.
+/// A registry's URL for the log. An earlier version may have stored it with secrets in it.
 fn shown(url: &str) -> String {
-    reqwest::Url::parse(url).map_or_else(|_| "no URL".to_owned(), |url| printable(&url))
+    reqwest::Url::parse(url).map_or_else(|_| "an invalid URL".to_owned(), |url| printable(&url))
 }
 
 fn fingerprint(text: &str) -> String {
@@ -172,7 +172,7 @@ mod tests {
 
     const URL: &str = "http://registry.example.com";
 
-    /// Written first, then renamed over the file.
+    /// The temporary file, which is renamed over the final one.
     const NEW: &str = ".pins.json.new";
 
     fn pinned(dir: &Path) -> IdCache {
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pin_of_another_text_or_subject_or_registry_is_not_used() {
+    fn a_pin_for_another_text_subject_or_registry_is_not_used() {
         let dir = tempfile::tempdir().unwrap();
         let pins = pinned(dir.path());
         assert_eq!(pins.get("a-value", "\"bytes\""), None);
@@ -208,46 +208,46 @@ mod tests {
         assert_eq!(other.get("a-value", "\"string\""), None);
         assert!(
             IdCache::open(dir.path(), URL).get("a-value", "\"string\"").is_some(),
-            "looking changes nothing"
+            "reading changes nothing"
         );
         other.put("b-value", "\"long\"", 1);
         other.save().unwrap();
         assert_eq!(
             IdCache::open(dir.path(), URL).get("a-value", "\"string\""),
             None,
-            "the file is one registry's"
+            "the file belongs to one registry"
         );
     }
 
     #[test]
-    fn a_damaged_or_foreign_file_is_as_none_and_is_written_anew() {
+    fn a_damaged_or_foreign_file_yields_no_pins_and_is_overwritten() {
         let dir = tempfile::tempdir().unwrap();
         let file = pinned(dir.path()).file();
-        let whole = fs::read_to_string(&file).unwrap();
-        let half = whole.split_at(whole.len() / 2).0;
-        let newer = whole.replace("\"version\": 1", "\"version\": 2");
-        assert_ne!(newer, whole);
+        let complete = fs::read_to_string(&file).unwrap();
+        let half = complete.split_at(complete.len() / 2).0;
+        let newer = complete.replace("\"version\": 1", "\"version\": 2");
+        assert_ne!(newer, complete);
         let array = format!(
             "[1,{URL:?},{{\"a-value\":{{\"id\":7,\"fingerprint\":\"{}\"}}}}]",
             fingerprint("\"string\"")
         );
-        let inner = whole.replace("{\n      \"id\": 7,\n      \"fingerprint\": ", "[7, ");
+        let inner = complete.replace("{\n      \"id\": 7,\n      \"fingerprint\": ", "[7, ");
         let inner = inner.replace("\"\n    }\n", "\"]\n");
         assert!(inner.contains("[7, \"sha256:") && inner.contains("\"]"), "{inner}");
-        let ids =
-            ["0", "2147483648", "4294967296", "-1", "7.0"].map(|id| whole.replace("7,", &format!("{id},")));
-        let endless = format!("{whole}{}", " ".repeat(MAX as usize));
+        let ids = ["0", "2147483648", "4294967296", "-1", "7.0"]
+            .map(|id| complete.replace("7,", &format!("{id},")));
+        let endless = format!("{complete}{}", " ".repeat(MAX as usize));
         let texts = ["", "[]", "\u{0}\u{0}\u{0}", half, &newer, &array, &inner, &endless];
         for text in texts.into_iter().chain(ids.iter().map(String::as_str)) {
             fs::write(&file, text).unwrap();
             assert_eq!(IdCache::open(dir.path(), URL).get("a-value", "\"string\""), None, "{text:.300}");
         }
         assert!(pinned(dir.path()).get("a-value", "\"string\"").is_some());
-        assert_eq!(fs::read_to_string(&file).unwrap(), whole);
+        assert_eq!(fs::read_to_string(&file).unwrap(), complete);
     }
 
     #[test]
-    fn c2_pins_are_for_their_owner_alone_and_follow_no_link() {
+    fn the_file_is_readable_by_its_owner_only_and_follows_no_link() {
         let dir = tempfile::tempdir().unwrap();
         let victim = dir.path().join("victim");
         fs::write(&victim, "untouched").unwrap();
@@ -258,10 +258,10 @@ mod tests {
     }
 
     #[test]
-    fn a_write_that_fails_leaves_the_old_file_whole_and_is_tried_again() {
+    fn a_failed_write_leaves_the_old_file_intact_and_is_tried_again() {
         let dir = tempfile::tempdir().unwrap();
         let mut pins = pinned(dir.path());
-        // What a crash between write and rename leaves is in nobody's way.
+        // A file left by a crash between write and rename does no harm.
         fs::write(dir.path().join(NEW), "half a fi").unwrap();
         assert!(IdCache::open(dir.path(), URL).get("a-value", "\"string\"").is_some());
         fs::remove_file(dir.path().join(NEW)).unwrap();

@@ -1,41 +1,41 @@
-//! Numbers as their decimal text. Nothing here goes through a float that the schema did not ask
-//! for: 2^53 + 1 and 0.1 keep the value that the sender wrote.
+//! Numbers as decimal text. Nothing is converted to a float unless the schema's type is one: 2^53 + 1 and 0.1 keep the
+//! value that the sender wrote.
 
 use std::io::Write as _;
 
-/// Bound on a written exponent. Far past any digit count that a body can hold, so that clamping
-/// never makes two different values equal to one that fits a type.
+/// Limit on a written exponent. It is far above any digit count that a body can contain, so that clamping never turns a
+/// value into one that fits a type.
 const EXPONENT_BOUND: i64 = 1_000_000_000_000_000;
 
-/// Digits that an i128 always holds: the widest decimal of most readers, too.
+/// Digits that always fit an i128. It is also the widest decimal of most readers.
 pub(super) const MAX_DIGITS: i64 = 38;
 
-/// The value of a JSON number: `digits * 10^exponent` without leading or trailing zeros. A slice
-/// of the text; making and comparing one allocates nothing, whatever the exponent says.
+/// The value of a JSON number: `digits * 10^exponent` without leading or trailing zeros. It is a slice of the text:
+/// parsing and comparing allocate nothing, whatever the exponent is.
 #[derive(Clone, Copy)]
 struct Decimal<'t> {
     negative: bool,
-    /// First to last digit that is not zero; a point may stand between. Empty for zero.
+    /// The text from the first to the last digit that is not zero, possibly with a point in it. Empty for zero.
     digits: &'t str,
     exponent: i64,
 }
 
 impl<'t> Decimal<'t> {
     /// `text` is a JSON number.
-    fn of(text: &'t str) -> Self {
+    fn parse(text: &'t str) -> Self {
         let (negative, text) = match text.strip_prefix('-') {
             Some(rest) => (true, rest),
             None => (false, text),
         };
         let (mantissa, written) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
         let fraction = mantissa.split_once('.').map_or(0, |(_, fraction)| fraction.len());
-        let left = mantissa.trim_start_matches(['0', '.']);
-        if left.is_empty() {
+        let significant = mantissa.trim_start_matches(['0', '.']);
+        if significant.is_empty() {
             return Self { negative: false, digits: "", exponent: 0 };
         }
-        // Without a point only zeros are cut; with one, the zeros before it are, too ("100.0").
-        let digits = left.trim_end_matches(['0', '.']);
-        let cut = left.get(digits.len()..).map_or(0, count_digits);
+        // With a point, the trimmed text includes the zeros before it ("100.0").
+        let digits = significant.trim_end_matches(['0', '.']);
+        let cut = significant.get(digits.len()..).map_or(0, count_digits);
         let exponent = exponent(written) - signed(fraction) + signed(cut);
         Self { negative, digits, exponent }
     }
@@ -48,19 +48,18 @@ impl<'t> Decimal<'t> {
         self.negative == other.negative && self.exponent == other.exponent && self.each().eq(other.each())
     }
 
-    /// The value times `10^power`, rounded down, and whether nothing was rounded away. `None` from
-    /// 10^38 on.
+    /// The value times `10^power`, rounded down, and whether it is exact. `None` from 10^38 on.
     fn scaled(self, power: i64) -> Option<(i128, bool)> {
         if self.digits.is_empty() {
             return Some((0, true));
         }
         let exponent = self.exponent + power;
-        let whole = signed(count_digits(self.digits)) + exponent;
-        if whole > MAX_DIGITS {
+        let integer_digits = signed(count_digits(self.digits)) + exponent;
+        if integer_digits > MAX_DIGITS {
             return None;
         }
-        // What is behind them ends in a digit that is not zero.
-        let taken = usize::try_from(whole).unwrap_or(0);
+        // The remaining digits end in one that is not zero, so the value is not exact.
+        let taken = usize::try_from(integer_digits).unwrap_or(0);
         let value = self.each().take(taken).fold(0_i128, |sum, digit| sum * 10 + i128::from(digit - b'0'));
         let Ok(zeros) = u32::try_from(exponent) else {
             return Some((if self.negative { -value - 1 } else { value }, false));
@@ -90,46 +89,45 @@ fn exponent(written: &str) -> i64 {
     if negative { -size } else { size }
 }
 
-/// The integer that a JSON number's decimal value is: `1`, `-0`, `1.0`, `1e3`, `100e-2`. `None`
-/// when it is none or out of range.
+/// A JSON number as an integer, by its value: `1`, `-0`, `1.0`, `1e3`, `100e-2`. `None` if it is not an integer or out
+/// of range.
 pub(super) fn integer(text: &str) -> Option<i64> {
-    // The common spelling first; what Rust refuses may still be an integer by value.
+    // The common spelling first; text that Rust rejects may still be an integer by value.
     text.parse().ok().or_else(|| i64::try_from(unscaled(text, 0)?).ok())
 }
 
-/// The integer that is a JSON number's value times `10^scale`. `None` when it is none, or from
-/// 10^38 on.
+/// A JSON number's value times `10^scale` as an integer. `None` if it is not an integer, or from 10^38 on.
 pub(super) fn unscaled(text: &str, scale: u8) -> Option<i128> {
-    Decimal::of(text).scaled(i64::from(scale)).filter(|(_, exact)| *exact).map(|(value, _)| value)
+    Decimal::parse(text).scaled(i64::from(scale)).filter(|(_, exact)| *exact).map(|(value, _)| value)
 }
 
-/// A JSON number's value times `10^power`, rounded down, and whether it is just that.
+/// A JSON number's value times `10^power`, rounded down, and whether that is exact.
 pub(super) fn rounded_down(text: &str, power: u8) -> Option<(i64, bool)> {
-    let (value, exact) = Decimal::of(text).scaled(i64::from(power))?;
+    let (value, exact) = Decimal::parse(text).scaled(i64::from(power))?;
     Some((i64::try_from(value).ok()?, exact))
 }
 
-/// The double nearest to a JSON number, and whether its shortest text gives the same decimal
-/// value back. `None` when it is past the largest.
+/// The double nearest to a JSON number, and whether its shortest text has the same decimal value. `None` if it is out
+/// of range.
 pub(super) fn double(text: &str) -> Option<(f64, bool)> {
     let value: f64 = text.parse().ok().filter(|value: &f64| value.is_finite())?;
-    Some((value, is_short(text, 15) || gives_back(text, format_args!("{value:e}"))))
+    Some((value, is_short(text, 15) || round_trips(text, format_args!("{value:e}"))))
 }
 
 /// As [`double`], in single precision.
 pub(super) fn float(text: &str) -> Option<(f32, bool)> {
     let value: f32 = text.parse().ok().filter(|value: &f32| value.is_finite())?;
-    Some((value, is_short(text, 6) || gives_back(text, format_args!("{value:e}"))))
+    Some((value, is_short(text, 6) || round_trips(text, format_args!("{value:e}"))))
 }
 
-/// Whether it has so few digits that every number of so many comes back: 15 of a double, 6 of a float
-/// (`DBL_DIG` and `FLT_DIG` of C). Most prices do.
+/// Whether the text has so few digits that it always survives a round trip: 15 for a double, 6 for a float (`DBL_DIG`
+/// and `FLT_DIG` in C). Most prices do.
 fn is_short(text: &str, digits: usize) -> bool {
     text.len() <= digits && !text.bytes().any(|byte| matches!(byte, b'e' | b'E'))
 }
 
-fn gives_back(text: &str, shortest: std::fmt::Arguments<'_>) -> bool {
-    // 17 digits, point, two signs, exponent: 32 bytes are plenty.
+fn round_trips(text: &str, shortest: std::fmt::Arguments<'_>) -> bool {
+    // 17 digits, point, two signs, exponent: at most 32 bytes.
     let mut buffer = [0_u8; 32];
     let mut rest = buffer.as_mut_slice();
     if rest.write_fmt(shortest).is_err() {
@@ -137,7 +135,7 @@ fn gives_back(text: &str, shortest: std::fmt::Arguments<'_>) -> bool {
     }
     let used = 32 - rest.len();
     let shortest = buffer.get(..used).and_then(|bytes| std::str::from_utf8(bytes).ok());
-    shortest.is_some_and(|shortest| Decimal::of(text).equals(Decimal::of(shortest)))
+    shortest.is_some_and(|shortest| Decimal::parse(text).equals(Decimal::parse(shortest)))
 }
 
 #[cfg(test)]
@@ -145,7 +143,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_integer_is_one_by_its_value() {
+    fn integers_are_recognised_by_value() {
         for (text, value) in [
             ("1", 1),
             ("-0", 0),
@@ -182,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn scaled_values_are_exact_or_rounded_down_and_said() {
+    fn scaled_values_are_rounded_down_and_report_whether_they_are_exact() {
         for (text, power, value) in [
             ("1775847600", 3, (1_775_847_600_000, true)),
             ("1775847600.5", 3, (1_775_847_600_500, true)),
@@ -206,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn a_double_tells_whether_it_gives_the_digits_back() {
+    fn a_double_reports_whether_the_digits_round_trip() {
         for text in [
             "0.1",
             "1.10",
@@ -230,9 +228,9 @@ mod tests {
         }
     }
 
-    /// The quick answer against the slow one, on numbers as long as it may take.
+    /// Compares the quick check with the full one, on numbers of the maximum length.
     #[test]
-    fn every_short_number_comes_back() {
+    fn every_short_number_round_trips() {
         let mut random = fastrand::Rng::with_seed(20_261_125);
         for _ in 0..20_000 {
             let digits = |n: usize, random: &mut fastrand::Rng| -> String {
@@ -246,10 +244,10 @@ mod tests {
                 assert!(is_short(&text, most), "{text}");
                 let back = if single {
                     let value: f32 = text.parse().unwrap();
-                    gives_back(&text, format_args!("{value:e}"))
+                    round_trips(&text, format_args!("{value:e}"))
                 } else {
                     let value: f64 = text.parse().unwrap();
-                    gives_back(&text, format_args!("{value:e}"))
+                    round_trips(&text, format_args!("{value:e}"))
                 };
                 assert!(back, "{text}");
             }
@@ -258,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn a_float_is_judged_in_its_own_precision() {
+    fn a_float_is_checked_in_single_precision() {
         assert_eq!(float("0.1"), Some((0.1, true)));
         assert_eq!(float("16777217"), Some((16_777_216.0, false)));
         assert_eq!(float("1e39"), None);
@@ -267,8 +265,8 @@ mod tests {
     #[test]
     fn huge_exponents_neither_overflow_nor_equal_each_other_by_chance() {
         let (big, bigger) = ("1e999999999999999999999", "1e-999999999999999999999");
-        assert!(!Decimal::of(big).equals(Decimal::of(bigger)));
-        assert!(Decimal::of("0.00e7").equals(Decimal::of("-0")));
+        assert!(!Decimal::parse(big).equals(Decimal::parse(bigger)));
+        assert!(Decimal::parse("0.00e7").equals(Decimal::parse("-0")));
         let long = format!("0.{}1e100001", "0".repeat(100_000));
         assert_eq!(integer(&long), Some(1));
     }

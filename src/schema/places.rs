@@ -1,10 +1,10 @@
-//! Where the envelope's parts stand in the body, as a tree that the walk goes down with, and the
-//! path that the walk has come.
+//! The places of the envelope's parts in the body, as a tree that the walk descends in parallel, and the path of the
+//! walk.
 
 use crate::envelope::Places;
 use crate::json::{Pointer, push_pointer};
 
-/// What the envelope reads at a place.
+/// The envelope's field that is read at a place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum EnvelopeField {
     Id,
@@ -13,10 +13,10 @@ pub(super) enum EnvelopeField {
     Data,
 }
 
-/// One name on the way to the envelope's parts.
+/// A node of the tree: one name on the path to the envelope's parts.
 #[derive(Debug, Default)]
 pub(super) struct EnvelopeTree {
-    pub(super) what: Option<EnvelopeField>,
+    pub(super) field: Option<EnvelopeField>,
     below: Vec<(String, EnvelopeTree)>,
 }
 
@@ -36,8 +36,8 @@ impl EnvelopeTree {
         root
     }
 
-    /// The first one at a place counts: of two that read the same text, either speaks for it.
-    fn put(&mut self, pointer: &Pointer, what: EnvelopeField) {
+    /// Adds a place. The first field at a place is used: of two that read the same text, either contains its value.
+    fn put(&mut self, pointer: &Pointer, field: EnvelopeField) {
         let mut spot = self;
         for name in pointer.names() {
             let at = spot.below.iter().position(|(known, _)| known == name).unwrap_or_else(|| {
@@ -47,22 +47,21 @@ impl EnvelopeTree {
             let Some((_, next)) = spot.below.get_mut(at) else { return };
             spot = next;
         }
-        spot.what.get_or_insert(what);
+        spot.field.get_or_insert(field);
     }
 
-    /// The spot under `name`, if the envelope reads there or deeper.
+    /// The node under `name`, if the envelope reads there or deeper.
     pub(super) fn below(&self, name: &str) -> Option<&Self> {
         self.below.iter().find(|(known, _)| known == name).map(|(_, spot)| spot)
     }
 
-    /// The spot that `names` lead to.
+    /// The node at the path `names`.
     pub(super) fn at(&self, names: &[String]) -> Option<&Self> {
         names.iter().try_fold(self, |spot, name| spot.below(name))
     }
 }
 
-/// The way from the body's root to a value, as a chain on the stack: written out only when
-/// somebody needs it.
+/// The path from the body's root to a value, as a linked list on the stack: a string is built only when needed.
 #[derive(Clone, Copy)]
 pub(super) struct ValuePath<'p> {
     above: Option<&'p ValuePath<'p>>,
@@ -71,7 +70,7 @@ pub(super) struct ValuePath<'p> {
 
 #[derive(Clone, Copy)]
 enum PathStep<'p> {
-    /// A finished pointer.
+    /// A complete pointer.
     Start(&'p str),
     /// A field of the schema, by its key in the body.
     Field(&'p str),
@@ -109,13 +108,12 @@ impl<'p> ValuePath<'p> {
         self.written(|_| false)
     }
 
-    /// The pointer for people, with `*` for the names that the body chose: they may be payload.
+    /// The pointer for messages, with `*` for the names that the body chose, which may be payload.
     pub(super) fn masked(&self) -> String {
         self.written(|step| matches!(step, PathStep::Key(_) | PathStep::Unknown(_)))
     }
 
-    /// The pointer of a new field, with `*` for what differs from event to event: indexes and the
-    /// keys of maps.
+    /// The pointer of a new field, with `*` for indexes and map keys, which differ from event to event.
     pub(super) fn shape(&self) -> String {
         self.written(|step| matches!(step, PathStep::Key(_) | PathStep::Index(_)))
     }
@@ -126,7 +124,7 @@ impl<'p> ValuePath<'p> {
         pointer
     }
 
-    /// Bytes of the pointer, but for escapes; 6 for an index.
+    /// The length of the pointer in bytes, without escapes; an index counts 6.
     pub(super) fn size(&self) -> usize {
         let own = match self.step {
             PathStep::Start(pointer) => pointer.len(),

@@ -1,4 +1,4 @@
-//! A schema as the tree that the walk follows: owned, checked once, nothing left to look up.
+//! A compiled schema: the tree that the walk follows. It is owned, checked once, and needs no lookups by name.
 
 use std::borrow::Cow;
 
@@ -23,7 +23,7 @@ pub(super) enum TypePlan {
     Double,
     Text,
     Uuid {
-        /// 16 bytes; else a string.
+        /// Whether it is a fixed of 16 bytes; else a string.
         fixed: bool,
     },
     Time(Time),
@@ -36,9 +36,9 @@ pub(super) enum TypePlan {
     Enum(Box<Enum>),
     Array(Box<TypePlan>),
     Map(Box<TypePlan>),
-    /// Its place in [`Records`], since a name may be used again, within itself, too.
+    /// Its index in [`RecordPlans`]: a name may be used more than once, and within itself.
     Record(usize),
-    /// A union with null; the bytes that choose the branch.
+    /// A union of null and one type, with the bytes that select the branch.
     Nullable {
         null: u8,
         value: u8,
@@ -47,7 +47,7 @@ pub(super) enum TypePlan {
     Union(Union),
 }
 
-/// What a time is in Avro and in JSON.
+/// The form of a time in Avro and in JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Time {
     Instant(Unit, TimeFormat),
@@ -58,11 +58,11 @@ pub(super) enum Time {
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct DecimalPlan {
-    /// Digits in all: 1 to 38.
+    /// Total digits: 1 to 38.
     pub(super) precision: u8,
-    /// Digits behind the point.
+    /// Digits after the point.
     pub(super) scale: u8,
-    /// Of a fixed, in bytes.
+    /// The size of a fixed, in bytes; `None` for bytes.
     pub(super) size: Option<usize>,
     pub(super) form: DecimalForm,
 }
@@ -70,26 +70,26 @@ pub(super) struct DecimalPlan {
 #[derive(Debug)]
 pub(super) struct Enum {
     pub(super) symbols: Vec<String>,
-    /// What any other text becomes.
+    /// The index of the symbol that replaces any other text.
     pub(super) default: Option<usize>,
 }
 
-/// Any union but that of null and one type.
+/// Any union except that of null and one type.
 #[derive(Debug)]
 pub(super) struct Union {
-    /// The byte that chooses null.
+    /// The byte that selects null.
     pub(super) null: Option<u8>,
     pub(super) branches: Vec<Branch>,
 }
 
 #[derive(Debug)]
 pub(super) struct Branch {
-    /// The byte that chooses it.
+    /// The byte that selects the branch.
     pub(super) choice: u8,
     pub(super) node: TypePlan,
 }
 
-/// The records of a schema. `None` only while it is compiled.
+/// The records of a schema. `None` only while the record is being compiled.
 pub(super) type RecordPlans = [Option<RecordPlan>];
 
 /// A record of the schema.
@@ -102,10 +102,10 @@ pub(super) struct RecordPlan {
 #[derive(Debug)]
 pub(super) struct FieldPlan {
     pub(super) name: Box<str>,
-    /// The member's key in JSON: the name, if no annotation says another.
+    /// The member's key in JSON: the field's name, unless an annotation sets another one.
     pub(super) key: Box<str>,
     pub(super) node: TypePlan,
-    /// The default as Avro, for a field that is missing and may not be null.
+    /// The default in Avro encoding, for a missing field that is not nullable.
     pub(super) default: Option<Box<[u8]>>,
 }
 
@@ -116,14 +116,14 @@ impl RecordPlan {
 }
 
 impl FieldPlan {
-    /// Whether it stands for itself where the body has nothing.
+    /// Whether the field can be written if the body has no value for it.
     pub(super) const fn may_be_missing(&self) -> bool {
         self.default.is_some() || self.node.takes_null()
     }
 }
 
 impl TypePlan {
-    /// What the type asks for, for people. Nothing of a body.
+    /// The expected type, for messages. Contains nothing of a body.
     pub(super) fn expects(&self) -> Cow<'static, str> {
         Cow::Borrowed(match self {
             Self::Null => "null",
@@ -155,7 +155,7 @@ impl TypePlan {
         matches!(self, Self::Null | Self::Nullable { .. } | Self::Union(Union { null: Some(_), .. }))
     }
 
-    /// Whether a value of this kind can be one of its own, as far as the kind tells.
+    /// Whether a value of this JSON kind can fit the type, judged by the kind alone.
     pub(super) fn takes(&self, kind: JsonKind) -> bool {
         match self {
             Self::Null => kind == JsonKind::Null,
@@ -189,7 +189,7 @@ impl Time {
         }
     }
 
-    /// What it is in JSON.
+    /// The JSON kind of the values.
     pub(super) const fn kind(self) -> JsonKind {
         match self {
             Self::Instant(_, TimeFormat::UnixSeconds | TimeFormat::UnixMilliseconds) => JsonKind::Number,
@@ -207,7 +207,7 @@ impl DecimalPlan {
         }
     }
 
-    /// What it is in JSON.
+    /// The JSON kind of the values.
     pub(super) const fn kind(self) -> JsonKind {
         match self.form {
             DecimalForm::Number => JsonKind::Number,

@@ -1,5 +1,5 @@
-//! Fields that a newer version of a schema types and the older one left in `additional_fields`: a consumer
-//! that read them there finds nothing there from the newer version on.
+//! Fields that a newer version of a schema adds for members that the older one left in `additional_fields`: a consumer
+//! that reads them there no longer finds them from the newer version on.
 
 use apache_avro::Schema;
 use apache_avro::schema::{RecordField, RecordSchema, ResolvedSchema};
@@ -8,40 +8,40 @@ use super::drift::type_of;
 use crate::envelope::Places;
 use crate::json::push_pointer;
 
-/// The root's fields that read no member of the body by their own name.
-const OURS: [&str; 6] = ["id", "type", "source", "time", "received_at", "additional_fields"];
+/// The fields of the root that do not read a member of the body by their name.
+const RESERVED: [&str; 6] = ["id", "type", "source", "time", "received_at", "additional_fields"];
 
-/// A field that the older version did not know.
+/// A field that the older version does not have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Promoted {
-    /// Its JSON pointer from the body's root, as in `additional_fields`, but with `*` for what a body
-    /// chooses: the place in an array, a map's key.
+    /// Its JSON pointer from the body's root, as in `additional_fields`, but with `*` for array indexes and map keys.
     pub pointer: String,
-    /// The way to it in the record, `data.priority`, with `*` likewise.
+    /// Its path in the record, `data.priority`, with `*` likewise.
     pub field: String,
-    /// Its type beside null: `string`, `record`.
+    /// Its type apart from null: `string`, `record`.
     pub is: String,
 }
 
-/// The fields that `new` types and `old` does not know, in the order of `new`; what the envelope reads from
-/// them is left out, since it was never kept. `places` are those of the event type.
+/// The fields that `new` has and `old` does not, in the order of `new`. Members that the envelope reads are omitted,
+/// because they were never kept in `additional_fields`. `places` are those of the event type.
 ///
-/// Records within records, arrays, maps and unions are compared, by the members that their fields read and
-/// not by the fields' names. Of a record within itself the outermost is told. A field that became wider is
-/// none of them: only values that did not fit were kept. With old and new exchanged: what goes to
-/// `additional_fields` from now on.
+/// Records within records, arrays, maps and unions are compared by the members that their fields read, not by the names
+/// of the fields. Of a recursive record, only the outermost is reported. A field with a wider type is not included:
+/// only values that did not fit were kept. With `old` and `new` exchanged, the result is what goes to
+/// `additional_fields` in future.
 pub fn promoted(old: &Schema, new: &Schema, places: &Places) -> Vec<Promoted> {
     let (Schema::Record(before), Schema::Record(after)) = (old, new) else { return Vec::new() };
     let mut search =
         PromotionSearch { pair: SchemaPair::new(old, new), within: Vec::new(), found: Vec::new() };
-    for field in after.fields.iter().filter(|field| !OURS.contains(&field.name.as_str())) {
+    for field in after.fields.iter().filter(|field| !RESERVED.contains(&field.name.as_str())) {
         if field.name == "data" {
             let mut at = String::new();
             places.data.names().iter().for_each(|name| push_pointer(&mut at, name));
             let before = before.fields.iter().find(|field| field.name == "data");
             before.into_iter().for_each(|before| search.within(before, field, &at, "data"));
         } else {
-            let others = |field: &&RecordField| !OURS.contains(&field.name.as_str()) && field.name != "data";
+            let others =
+                |field: &&RecordField| !RESERVED.contains(&field.name.as_str()) && field.name != "data";
             search.field(before.fields.iter().filter(others), field, "", "");
         }
     }
@@ -69,8 +69,8 @@ struct PromotionSearch<'s> {
 }
 
 impl<'s> PromotionSearch<'s> {
-    /// A field of the newer version beside all those of the older record; `at` and `name` are the record's
-    /// own pointer and way.
+    /// Compares a field of the newer version with the fields of the older record; `at` and `name` are the record's
+    /// pointer and path.
     fn field(
         &mut self,
         mut before: impl Iterator<Item = &'s RecordField>,
@@ -90,7 +90,7 @@ impl<'s> PromotionSearch<'s> {
         }
     }
 
-    /// The records that a field holds in both versions.
+    /// Compares the records that a field contains in both versions.
     fn within(&mut self, before: &'s RecordField, after: &'s RecordField, at: &str, name: &str) {
         for (steps, before, after) in self.pair.records(&before.schema, &after.schema) {
             let full = after.name.name();
@@ -107,18 +107,18 @@ impl<'s> PromotionSearch<'s> {
     }
 }
 
-/// A field's way from that of its record.
+/// A field's path, from the path of its record.
 pub(super) fn join(record: &str, field: &str) -> String {
     if record.is_empty() { field.to_owned() } else { format!("{record}.{field}") }
 }
 
-/// Two versions of a schema, whose named types may be used before, after and within each other.
+/// Two versions of a schema, with their named types resolved.
 pub(super) struct SchemaPair<'s> {
     old: Option<ResolvedSchema<'s>>,
     new: Option<ResolvedSchema<'s>>,
 }
 
-/// Both versions of one record, below so many arrays and maps.
+/// Both versions of one record, with the number of arrays and maps around it.
 pub(super) type RecordPair<'s> = (usize, &'s RecordSchema, &'s RecordSchema);
 
 impl<'s> SchemaPair<'s> {
@@ -126,8 +126,8 @@ impl<'s> SchemaPair<'s> {
         Self { old: ResolvedSchema::new(old).ok(), new: ResolvedSchema::new(new).ok() }
     }
 
-    /// The records that both of two types hold, the fields of records not looked into. In unions, those of
-    /// one name belong together, or the only ones.
+    /// The records that both types contain, without descending into the fields of records. In unions, records with the
+    /// same name are paired, or else the only ones.
     pub(super) fn records(&self, old: &'s Schema, new: &'s Schema) -> Vec<RecordPair<'s>> {
         let (mut olds, mut news) = (Vec::new(), Vec::new());
         flat(old, self.old.as_ref(), 0, &mut olds);
@@ -190,7 +190,7 @@ mod tests {
         Places { id: Some(pointer(id)), event_type: None, time: None, data: pointer(data) }
     }
 
-    fn told(old: &Schema, new: &Schema, places: &Places) -> Vec<String> {
+    fn pointers(old: &Schema, new: &Schema, places: &Places) -> Vec<String> {
         let found = promoted(old, new, places).into_iter();
         found.map(|Promoted { pointer, field, .. }| format!("{pointer} {field}")).collect()
     }
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_typed_now_is_named_where_it_was_kept() {
+    fn a_new_field_is_reported_by_the_pointer_where_it_was_kept() {
         let old = schema(A, "");
         let new = schema(
             &format!(
@@ -212,25 +212,25 @@ mod tests {
             r#"{"name":"tenant","type":["null","string"],"default":null},"#,
         );
         let expected = ["/tenant tenant", "/in/data/new data.new", "/in/data/order~1no data.order_no"];
-        assert_eq!(told(&old, &new, &places("/id", "/in/data")), expected);
+        assert_eq!(pointers(&old, &new, &places("/id", "/in/data")), expected);
         let types = promoted(&old, &new, &places("/id", "/in/data")).into_iter().map(|one| one.is);
         assert_eq!(types.collect::<Vec<_>>(), ["string", "string", "long"]);
-        assert_eq!(told(&new, &old, &places("/id", "/in/data")), [""; 0]);
-        assert_eq!(told(&new, &new, &places("/id", "/in/data")), [""; 0]);
-        assert_eq!(told(&old, &new, &places("/new", ""))[1..], ["/order~1no data.order_no"], "the id");
+        assert_eq!(pointers(&new, &old, &places("/id", "/in/data")), [""; 0]);
+        assert_eq!(pointers(&new, &new, &places("/id", "/in/data")), [""; 0]);
+        assert_eq!(pointers(&old, &new, &places("/new", ""))[1..], ["/order~1no data.order_no"], "the id");
     }
 
     #[test]
-    fn a_field_of_another_name_that_reads_the_same_member_promotes_nothing_and_one_that_reads_another_does() {
+    fn a_renamed_field_is_not_promoted_unless_it_reads_another_member() {
         let old = schema(r#"{"name":"a","type":"string"}"#, "");
         let renamed = schema(r#"{"name":"b","type":"string","hookstream.json":"a"}"#, "");
-        assert_eq!(told(&old, &renamed, &places("/id", "/data")), [""; 0]);
+        assert_eq!(pointers(&old, &renamed, &places("/id", "/data")), [""; 0]);
         let other = schema(r#"{"name":"a","type":"string","hookstream.json":"z"}"#, "");
-        assert_eq!(told(&old, &other, &places("/id", "/data")), ["/data/z data.a"]);
+        assert_eq!(pointers(&old, &other, &places("/id", "/data")), ["/data/z data.a"]);
     }
 
     #[test]
-    fn records_in_arrays_maps_unions_and_by_name_are_looked_into_and_a_new_record_is_one_field() {
+    fn nested_records_are_compared_and_a_new_record_is_one_field() {
         let within = |fields: &str| {
             let (item, place) = (record("Item", fields), record("Place", fields));
             format!(
@@ -249,30 +249,30 @@ mod tests {
             "/data/to/new data.to.new",
             "/data/deep data.deep",
         ];
-        assert_eq!(told(&old, &new, &places("/id", "/data")), expected);
+        assert_eq!(pointers(&old, &new, &places("/id", "/data")), expected);
     }
 
     #[test]
-    fn of_a_union_the_record_of_the_same_name_counts_and_one_within_itself_ends() {
+    fn records_in_unions_are_paired_by_name_and_recursion_ends() {
         let union = |x: &str| {
             let (x, y) = (record("X", x), record("Y", A));
             schema(&format!(r#"{{"name":"u","type":["null",{y},{x}]}}"#), "")
         };
-        let found = told(&union(A), &union(&format!("{A},{NEW}")), &places("/id", "/data"));
+        let found = pointers(&union(A), &union(&format!("{A},{NEW}")), &places("/id", "/data"));
         assert_eq!(found, ["/data/u/new data.u.new"]);
         let itself = |more: &str| {
             let node = record("Node", &format!(r#"{{"name":"next","type":["null","Node"]}}{more}"#));
             schema(&format!(r#"{{"name":"n","type":{node}}}"#), "")
         };
-        let found = told(&itself(""), &itself(&format!(",{NEW}")), &places("/id", "/data"));
+        let found = pointers(&itself(""), &itself(&format!(",{NEW}")), &places("/id", "/data"));
         assert_eq!(found, ["/data/n/new data.n.new"]);
     }
 
     #[test]
-    fn of_what_is_no_record_nothing_is_said() {
+    fn a_schema_that_is_not_a_record_has_no_promoted_fields() {
         let typed = schema(A, "");
         let generic = shipped::parse(&shipped::generic("a", "b")).unwrap();
-        assert_eq!(told(&generic, &typed, &places("/id", "/data")), [""; 0]);
-        assert_eq!(told(&Schema::Null, &typed, &places("/id", "/data")), [""; 0]);
+        assert_eq!(pointers(&generic, &typed, &places("/id", "/data")), [""; 0]);
+        assert_eq!(pointers(&Schema::Null, &typed, &places("/id", "/data")), [""; 0]);
     }
 }

@@ -1,4 +1,4 @@
-//! The schema registry: ids for schemas, at start and never on the hot path.
+//! The schema registry: obtains schema ids, at start and never on the hot path.
 
 mod call;
 
@@ -20,35 +20,35 @@ use crate::client::JsonObject;
 use crate::config::{self, Auth, CompatibilityLevel};
 use crate::observe::clock::Clocks;
 
-/// How long a replica of the registry that lags behind gets to know an id.
+/// How long to wait for a lagging replica of the registry to receive an id.
 pub const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-/// Of one subject; each costs a call.
+/// Limit on the versions of one subject; each costs a call.
 const MAX_VERSIONS: usize = 10_000;
 
-/// Confluent's code for a schema that the registry does not know, by its id or in a subject.
+/// Confluent's error code for an unknown schema, by id or in a subject.
 const NO_SUCH_SCHEMA: u32 = 40403;
 
-/// Confluent's code for a subject that the registry does not know.
+/// Confluent's error code for an unknown subject.
 const NO_SUCH_SUBJECT: u32 = 40401;
 
 const AN_ID: &str = "an object with an id";
 
-/// What lets `provision` register all the same, where the configuration forbids it.
+/// The option with which `provision` registers schemas although the configuration forbids it.
 pub const AND_REGISTER: &str = " -X registry.auto_register=true";
 
-/// Where a schema stands in its subject.
+/// Whether a schema is registered in its subject.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Listing {
-    /// It is a version of it.
+    /// It is a version of the subject, with this id.
     Registered(u32),
-    /// There is no such subject.
+    /// The subject does not exist.
     NoSubject,
-    /// The subject has other schemas only.
+    /// The subject has only other schemas.
     Other {
-        /// Whether the registry would take it beside them, by the level of now.
+        /// Whether the registry would accept it, by the subject's current level.
         compatible: bool,
-        /// What speaks against it: the registry's words, with the names of the fields.
+        /// The reasons against it: the registry's messages, with the names of the fields.
         why: Vec<String>,
     },
 }
@@ -56,10 +56,10 @@ pub enum Listing {
 #[derive(Deserialize)]
 struct Compatibility {
     is_compatible: bool,
-    /// Confluent's.
+    /// The reasons, in Confluent's registry.
     #[serde(default)]
     messages: Vec<String>,
-    /// Apicurio's.
+    /// The reason, in Apicurio's registry.
     #[serde(default)]
     reason: Option<String>,
 }
@@ -67,9 +67,9 @@ struct Compatibility {
 /// A version of a subject.
 #[derive(Deserialize)]
 pub struct SubjectVersion {
-    /// Its number.
+    /// The version number.
     pub version: u32,
-    /// As the registry has it.
+    /// The schema's text in the registry.
     pub schema: String,
 }
 
@@ -79,14 +79,14 @@ struct Set {
     level: String,
 }
 
-/// What the registry has under an id.
+/// The result of looking up an id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Resolved {
     /// The schema that was expected.
     Same,
-    /// Another one.
+    /// Another schema.
     Other,
-    /// None.
+    /// No schema.
     Missing,
 }
 
@@ -103,11 +103,11 @@ struct SchemaId {
     id: i64,
 }
 
-/// What stands under an id.
+/// The registry's answer for an id.
 #[derive(Deserialize)]
 struct Registered {
     schema: String,
-    /// Avro where nothing is said.
+    /// Avro if it is missing.
     #[serde(rename = "schemaType", default)]
     kind: Option<String>,
 }
@@ -116,7 +116,7 @@ impl Registry {
     /// Prepares the clients; nothing is called yet.
     ///
     /// # Errors
-    /// When the CA file cannot be read.
+    /// If the CA file cannot be read.
     pub fn new(loaded: &config::LoadedConfig) -> anyhow::Result<Self> {
         let caller = Caller::new(loaded)?;
         let mut settings = SrSettings::new_builder(caller.url.clone());
@@ -136,49 +136,49 @@ impl Registry {
         Ok(Self { caller, settings, normalize, auto_register })
     }
 
-    /// The same, which tells `clocks` what time it is there.
+    /// Reports the registry's time to `clocks`.
     pub fn telling(mut self, clocks: Arc<Clocks>) -> Self {
         self.caller.clocks = clocks;
         self
     }
 
-    /// Where it is, with the context if there is one, without a slash at the end. Fit to be shown: the
-    /// configuration's check takes no URL with user, password or query.
+    /// The URL, including the context if there is one, without a trailing slash. It is safe to show: the
+    /// configuration's checks reject a URL with user, password or query.
     pub fn url(&self) -> &str {
         &self.caller.url
     }
 
-    /// What schema_registry_converter's decoder needs.
+    /// The settings for schema_registry_converter's decoder.
     pub fn settings(&self) -> SrSettings {
         self.settings.clone()
     }
 
-    /// What stands under an id, compared by what decoding depends on: names, types, logical types.
+    /// Looks up an id and compares its schema in everything that decoding depends on: names, types, logical types.
     ///
-    /// Missing is only what the registry itself calls so: a proxy before a registry that is out may
+    /// An id is missing only if the registry itself reports that: a proxy in front of an unavailable registry may
     /// answer 404, too.
     ///
     /// # Errors
-    /// When the registry does not say.
+    /// If the registry does not answer as expected.
     pub async fn resolve(&self, id: u32, expected: &Schema) -> anyhow::Result<Resolved> {
-        // Soft-deleted subjects, too: their records are still there.
+        // Includes soft-deleted subjects, because their records still exist.
         let path = format!("/schemas/ids/{id}?deleted=true");
         let asked =
             self.caller.ask::<JsonObject<Registered>>(Method::GET, &path, None, "an object with a schema");
         let found = match asked.await? {
             Ok(JsonObject(found)) => found,
             Err(refusal) if refusal.is(NO_SUCH_SCHEMA) => return Ok(Resolved::Missing),
-            Err(refusal) => return Err(refusal).context("the registry does not show its schemas"),
+            Err(refusal) => return Err(refusal).context("the registry did not return the schema"),
         };
         let avro = found.kind.is_none_or(|kind| kind == "AVRO");
         let same = avro && Schema::parse_str(&found.schema).is_ok_and(|found| found == *expected);
         Ok(if same { Resolved::Same } else { Resolved::Other })
     }
 
-    /// The same, and where the id is missing once more after [`LOOK_AGAIN`]: one replica's word is not enough.
+    /// As [`Self::resolve`], but asks again after [`LOOK_AGAIN`] if the id is missing: a single replica may lag behind.
     ///
     /// # Errors
-    /// When the registry does not say.
+    /// If the registry does not answer as expected.
     pub async fn resolve_surely(&self, id: u32, expected: &Schema) -> anyhow::Result<Resolved> {
         match self.resolve(id, expected).await? {
             Resolved::Missing => {
@@ -189,8 +189,8 @@ impl Registry {
         }
     }
 
-    /// An id that the registry gave for a schema of ours, once it also gives that schema for the id. Nothing
-    /// else makes an id.
+    /// Accepts an id that the registry returned for a schema only if the registry also returns that schema for the id.
+    /// Every id passes this check.
     async fn prove(
         &self,
         given: JsonObject<SchemaId>,
@@ -200,7 +200,7 @@ impl Registry {
         let JsonObject(SchemaId { id: given }) = given;
         let id = u32::try_from(given).ok().filter(|id| is_id(*id));
         let id = id.with_context(|| {
-            format!("the registry gives {subject} the id {given}, and ids are from 1 to {}", i32::MAX)
+            format!("the registry returned the id {given} for {subject}, but ids are from 1 to {}", i32::MAX)
         })?;
         let resolved = self.resolve_surely(id, expected).await?;
         let shows = match resolved {
@@ -209,16 +209,16 @@ impl Registry {
             Resolved::Missing => "nothing",
         };
         anyhow::bail!(
-            "the registry gives {subject} the id {id}, but shows {shows} under it: look at [registry] url, and at \
-             what stands between"
+            "the registry returned the id {id} for {subject}, but has {shows} under that id: check [registry] url, and \
+             any proxy in between"
         )
     }
 
-    /// The id of a subject's schema: registered where `register` and the configuration allow it, else
-    /// looked up.
+    /// The id of a subject's schema. The schema is registered if `register` and the configuration allow it, else looked
+    /// up.
     ///
     /// # Errors
-    /// When the registry does not take it or has not got it, or does not answer.
+    /// If the registry rejects the schema, does not have it, or does not answer.
     pub async fn id(&self, schema: &SchemaEntry, register: bool) -> anyhow::Result<u32> {
         let SchemaEntry { subject, text, level, .. } = schema;
         if register && self.auto_register {
@@ -241,13 +241,13 @@ impl Registry {
         schema: &str,
     ) -> anyhow::Result<Result<JsonObject<SchemaId>, RegistryError>> {
         let path = format!("/subjects/{subject}{}", self.query(&[]));
-        self.caller.ask(Method::POST, &path, Some(asked(schema)?), AN_ID).await
+        self.caller.ask(Method::POST, &path, Some(request_body(schema)?), AN_ID).await
     }
 
-    /// Where the schema stands in the subject; nothing is changed.
+    /// Whether the schema is registered in the subject. Changes nothing.
     ///
     /// # Errors
-    /// When the registry does not say.
+    /// If the registry does not answer as expected.
     pub async fn listing(&self, subject: &str, schema: &str) -> anyhow::Result<Listing> {
         match self.look_up(subject, schema).await? {
             Ok(found) => {
@@ -256,15 +256,16 @@ impl Registry {
             }
             Err(refusal) if refusal.is(NO_SUCH_SUBJECT) => return Ok(Listing::NoSubject),
             Err(refusal) if refusal.is(NO_SUCH_SCHEMA) => {}
-            Err(refusal) => return Err(refusal).context("the registry does not show its schemas"),
+            Err(refusal) => return Err(refusal).context("the registry did not return the schema"),
         }
-        // Without a version: as many as the subject's level looks at.
+        // Without a version, the registry compares with as many versions as the subject's level requires.
         let query = self.query(&["verbose=true"]);
         let path = format!("/compatibility/subjects/{subject}/versions{query}");
         let expected = "an object with is_compatible";
-        let found = self.caller.ask(Method::POST, &path, Some(asked(schema)?), expected).await?;
-        let JsonObject(Compatibility { is_compatible, mut messages, reason }) =
-            found.with_context(|| format!("the registry does not say whether {subject} may change"))?;
+        let found = self.caller.ask(Method::POST, &path, Some(request_body(schema)?), expected).await?;
+        let JsonObject(Compatibility { is_compatible, mut messages, reason }) = found.with_context(|| {
+            format!("the registry did not report whether the schema of {subject} is compatible")
+        })?;
         let mut why = Vec::new();
         if !is_compatible {
             messages.extend(reason);
@@ -274,52 +275,53 @@ impl Registry {
         Ok(Listing::Other { compatible: is_compatible, why })
     }
 
-    /// The compatibility level that was set on the subject itself.
+    /// The compatibility level that is set on the subject itself.
     ///
     /// # Errors
-    /// When the registry does not say.
+    /// If the registry does not answer as expected.
     pub async fn level(&self, subject: &str) -> anyhow::Result<Option<String>> {
         let expected = "an object with a compatibilityLevel";
         let found = self.get::<JsonObject<Set>>(&format!("/config/{subject}"), expected).await?;
         let Some(JsonObject(Set { level })) = found else { return Ok(None) };
         let named =
             (1..=40).contains(&level.len()) && level.bytes().all(|b| b.is_ascii_uppercase() || b == b'_');
-        anyhow::ensure!(named, "the registry has a compatibility for {subject} that is no name of a level");
+        anyhow::ensure!(named, "the registry's compatibility level for {subject} is not the name of a level");
         Ok(Some(level))
     }
 
     /// Sets the subject's level.
     ///
     /// # Errors
-    /// When the registry refuses it, or does not answer.
+    /// If the registry rejects it, or does not answer.
     pub async fn set_level(&self, subject: &str, level: CompatibilityLevel) -> anyhow::Result<()> {
         let body = format!(r#"{{"compatibility":"{level}"}}"#);
         let path = format!("/config/{subject}");
         let answer =
             self.caller.ask::<JsonObject<IgnoredAny>>(Method::PUT, &path, Some(body), "an object").await?;
-        answer
-            .with_context(|| format!("the registry did not take the compatibility of subject {subject}"))?;
+        answer.with_context(|| {
+            format!("the registry did not accept the compatibility level of subject {subject}")
+        })?;
         Ok(())
     }
 
-    /// The subject's last version.
+    /// The subject's latest version.
     ///
     /// # Errors
-    /// When the registry does not say.
+    /// If the registry does not answer as expected.
     pub async fn latest(&self, subject: &str) -> anyhow::Result<Option<SubjectVersion>> {
         self.version(subject, "latest").await
     }
 
-    /// All versions of a subject, by number; none where there is no subject.
+    /// All versions of a subject, by number; empty if the subject does not exist.
     ///
     /// # Errors
-    /// When the registry does not say.
+    /// If the registry does not answer as expected.
     pub async fn versions(&self, subject: &str) -> anyhow::Result<Vec<SubjectVersion>> {
         let path = format!("/subjects/{subject}/versions");
         let numbers = self.get::<Vec<u32>>(&path, "a list of versions").await?.unwrap_or_default();
         anyhow::ensure!(
             numbers.len() <= MAX_VERSIONS,
-            "the registry says that {subject} has {} versions, and more than {MAX_VERSIONS} are not read",
+            "the registry lists {} versions of {subject}, and more than {MAX_VERSIONS} are not read",
             numbers.len()
         );
         let mut versions = Vec::new();
@@ -327,7 +329,7 @@ impl Registry {
             let version = self.version(subject, &number.to_string()).await?;
             anyhow::ensure!(
                 version.as_ref().is_none_or(|version| version.version == number),
-                "the registry was asked for version {number} of {subject}, and answers with another one"
+                "the registry returned another version than {number} of {subject}"
             );
             versions.extend(version);
         }
@@ -341,7 +343,7 @@ impl Registry {
         Ok(found.map(|JsonObject(version)| version))
     }
 
-    /// What stands at a path; `None` where the registry says that there is nothing.
+    /// The resource at a path; `None` if the registry reports that it does not exist.
     async fn get<T: DeserializeOwned>(
         &self,
         path: &str,
@@ -350,15 +352,15 @@ impl Registry {
         match self.caller.ask(Method::GET, path, None, expected).await? {
             Ok(found) => Ok(Some(found)),
             Err(refusal) if refusal.is_not_found() => Ok(None),
-            Err(refusal) => Err(refusal).with_context(|| format!("the registry does not show {path}")),
+            Err(refusal) => Err(refusal).with_context(|| format!("the registry did not return {path}")),
         }
     }
 
-    /// Registers the schema, or finds it where it is registered already. A new subject gets the level; one
-    /// that is there keeps its own.
+    /// Registers the schema, or finds it if it is already registered. A new subject gets the level; an existing one
+    /// keeps its own.
     ///
     /// # Errors
-    /// When the registry refuses the schema, or does not answer.
+    /// If the registry rejects the schema, or does not answer.
     pub async fn register(
         &self,
         subject: &str,
@@ -368,28 +370,28 @@ impl Registry {
         let path = format!("/subjects/{subject}/versions");
         let new = self.get::<Vec<IgnoredAny>>(&path, "a list of versions").await?.is_none();
         let path = format!("{path}{}", self.query(&[]));
-        let registered = self.caller.ask(Method::POST, &path, Some(asked(schema)?), AN_ID).await?;
+        let registered = self.caller.ask(Method::POST, &path, Some(request_body(schema)?), AN_ID).await?;
         let registered = registered
-            .with_context(|| format!("the registry did not take the schema of subject {subject}"))?;
+            .with_context(|| format!("the registry did not accept the schema of subject {subject}"))?;
         if new {
             self.set_level(subject, level).await?;
         }
         self.prove(registered, subject, &shipped::parse(schema).map_err(anyhow::Error::msg)?).await
     }
 
-    /// The query of a call that names a schema.
+    /// The query string of a call with a schema.
     fn query(&self, more: &[&'static str]) -> String {
         let parts: Vec<_> = more.iter().copied().chain(self.normalize.then_some("normalize=true")).collect();
         if parts.is_empty() { String::new() } else { format!("?{}", parts.join("&")) }
     }
 }
 
-/// Whether the registry's clients can carry such an id: it is a signed number of 32 bits, from 1.
+/// Whether the id is valid for the registry's clients: a signed 32-bit number of at least 1.
 pub(super) fn is_id(id: u32) -> bool {
     id > 0 && i32::try_from(id).is_ok()
 }
 
-/// The body that asks for a schema.
-fn asked(schema: &str) -> anyhow::Result<String> {
+/// The body of a request with a schema.
+fn request_body(schema: &str) -> anyhow::Result<String> {
     Ok(format!(r#"{{"schemaType":"AVRO","schema":{}}}"#, serde_json::to_string(schema)?))
 }

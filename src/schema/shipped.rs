@@ -1,4 +1,4 @@
-//! The schemas that come with the binary, and the search for the one that serves an event type.
+//! The schemas that are built into the binary, and the search for an event type's schema.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::files;
 use crate::names;
 
-/// Source (a preset's name), file name, text. A test holds it to the directory.
+/// Source (a preset's name), file name, text. A test compares it with the directory.
 const SHIPPED: &[(&str, &str, &str)] = &[
     ("datagrid", "batch_prediction.avsc", include_str!("../../schemas/datagrid/batch_prediction.avsc")),
     (
@@ -18,10 +18,10 @@ const SHIPPED: &[(&str, &str, &str)] = &[
     ("grapevine", "document.changed.avsc", include_str!("../../schemas/grapevine/document.changed.avsc")),
 ];
 
-/// The record of every event type that has no schema of its own.
+/// The schema of every event type that has no schema of its own.
 const GENERIC: &str = include_str!("../../schemas/generic.avsc");
 
-/// The generic schema for an event type, under the name that a file of its own would have.
+/// The generic schema for an event type, with the record name that its own schema would have.
 pub fn generic(source: &str, event_type: &str) -> String {
     let (name, namespace) = (names::avro_record(event_type), names::avro_namespace(source));
     GENERIC.replace("{NAME}", &name).replace("{NAMESPACE}", &namespace)
@@ -30,24 +30,24 @@ pub fn generic(source: &str, event_type: &str) -> String {
 /// A schema for an event type.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FoundSchema {
-    /// The file's name without `.avsc`: what [`names::avro_name`] takes.
+    /// The file's name without `.avsc`, as [`names::avro_name`] expects it.
     pub stem: String,
     /// The schema as JSON.
     pub text: Cow<'static, str>,
-    /// Where it comes from.
+    /// Where the schema was found.
     pub origin: SchemaOrigin,
 }
 
-/// Where a schema comes from; shows as a path or as `built in: <source>/<file>`.
+/// Where a schema was found; displayed as a path or as `built in: <source>/<file>`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SchemaOrigin {
-    /// A file of the operator's.
+    /// An operator's file.
     File(PathBuf),
-    /// Shipped in the binary for this source.
+    /// Built into the binary for this source.
     BuiltIn {
-        /// The source or preset it was made for: the namespace in its Avro name.
+        /// The source or preset that it was made for: the namespace in its Avro name.
         source: &'static str,
-        /// Its file name.
+        /// The file's name.
         file: &'static str,
     },
 }
@@ -71,9 +71,8 @@ impl fmt::Display for SchemaOrigin {
     }
 }
 
-/// Finds the schema that serves `event_type`: first the files under `dir/<source>/`, the best name
-/// first ([`names::schema_files`]), then what is built in for the source's name, then for its
-/// preset. `None` where there is none.
+/// Finds the schema of `event_type`: first among the files in `dir/<source>/`, in the order of [`names::schema_files`],
+/// then among those built in for the source's name, then among those for its preset. `None` if there is none.
 ///
 /// # Errors
 /// One sentence with the path of a file that exists and cannot be read.
@@ -94,7 +93,7 @@ pub fn find(
                     origin: SchemaOrigin::File(path),
                 }));
             }
-            // `dir` or `dir/<source>` may also be a file that means something else.
+            // `dir` or `dir/<source>` may also be an unrelated file.
             Err(error) if error.is_missing() => {}
             Err(error) => return Err(format!("cannot read the schema {}: {error}", path.display())),
         }
@@ -121,10 +120,10 @@ fn stem(file: &str) -> String {
 /// Parses a schema's text.
 ///
 /// # Errors
-/// One sentence; it may quote the schema, which is no payload.
+/// One sentence; it may quote the schema, which is not payload.
 pub fn parse(text: &str) -> Result<apache_avro::Schema, String> {
     apache_avro::Schema::parse_str(text).map_err(|error| {
-        let mut sentence = format!("this is no Avro schema: {error}");
+        let mut sentence = format!("this is not an Avro schema: {error}");
         let mut cause = std::error::Error::source(&error);
         while let Some(next) = cause {
             let next_text = next.to_string();
@@ -151,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_is_the_directory() {
+    fn the_table_matches_the_directory() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("schemas");
         let mut files = Vec::new();
         let sources = std::fs::read_dir(&root).unwrap().map(Result::unwrap);
@@ -170,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn every_shipped_name_is_where_it_should_be_and_used_once() {
+    fn every_shipped_record_has_the_expected_name_and_no_name_is_used_twice() {
         fn names(schema: &Schema, seen: &mut Vec<String>) {
             match schema {
                 Schema::Record(record) => {
@@ -195,8 +194,8 @@ mod tests {
     }
 
     #[test]
-    fn every_shipped_record_and_field_is_explained_and_provider_fields_are_nullable() {
-        fn look(schema: &Schema, provider: bool) {
+    fn every_shipped_record_and_field_has_a_doc_and_provider_fields_are_nullable() {
+        fn check(schema: &Schema, provider: bool) {
             match schema {
                 Schema::Record(record) => {
                     assert!(record.doc.is_some(), "{}", record.name);
@@ -207,21 +206,21 @@ mod tests {
                             assert!(field.is_nullable(), "{at}");
                             assert!(field.default.as_ref().unwrap().is_null(), "{at}");
                         }
-                        look(&field.schema, provider || field.name == "data");
+                        check(&field.schema, provider || field.name == "data");
                     }
                 }
-                Schema::Union(union) => union.variants().iter().for_each(|schema| look(schema, provider)),
+                Schema::Union(union) => union.variants().iter().for_each(|schema| check(schema, provider)),
                 _ => {}
             }
         }
         for (_, _, text) in SHIPPED {
-            look(&parse(text).unwrap(), false);
+            check(&parse(text).unwrap(), false);
         }
-        look(&parse(&generic("datagrid", "batch_prediction.new")).unwrap(), false);
+        check(&parse(&generic("datagrid", "batch_prediction.new")).unwrap(), false);
     }
 
     #[test]
-    fn the_operators_file_wins_then_the_source_then_its_preset() {
+    fn the_operators_file_is_preferred_then_the_source_then_its_preset() {
         let dir = tempfile::tempdir().unwrap();
         let root = Some(dir.path());
         let event = "batch_prediction.completed";
@@ -256,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn the_generic_schema_is_one_under_any_name() {
+    fn the_generic_schema_is_valid_for_any_name() {
         for (source, event_type) in
             [("github", "push"), ("my-shop", "orders/create"), ("x", "日本"), ("x", "")]
         {
@@ -266,10 +265,10 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_schema_is_told_in_one_sentence() {
+    fn an_invalid_schema_is_reported_in_one_sentence() {
         for text in ["{", "{\"type\":\"record\"}", "\"strin\""] {
             let error = parse(text).unwrap_err();
-            assert!(error.starts_with("this is no Avro schema: ") && !error.contains('\n'), "{error}");
+            assert!(error.starts_with("this is not an Avro schema: ") && !error.contains('\n'), "{error}");
         }
     }
 }

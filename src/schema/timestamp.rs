@@ -1,14 +1,14 @@
-//! A provider's times as the integers that the schema's types hold.
+//! Converts a provider's times to the integers of Avro's types.
 
 use jiff::civil::{self, Date, DateTime};
 
 use super::number;
 
-/// 0000-01-01T00:00:00Z to 9999-12-31T23:59:59Z in seconds: what RFC 3339 can say. A number past it
-/// is most likely in another unit.
+/// 0000-01-01T00:00:00Z to 9999-12-31T23:59:59Z in seconds: the range of RFC 3339. A number outside it is most likely
+/// in another unit.
 const SECONDS: std::ops::RangeInclusive<i64> = -62_167_219_200..=253_402_300_799;
 
-/// The parts of a second that a type counts.
+/// The resolution of a type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Unit {
     Milli,
@@ -34,18 +34,18 @@ impl Unit {
     }
 }
 
-/// A time as a type's integer.
+/// A time as the integer of an Avro type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct AvroTime {
     /// Units since the Unix epoch or since midnight, rounded down.
     pub(super) value: i64,
-    /// Whether they say all that was sent.
+    /// Whether the value represents exactly what was sent.
     pub(super) exact: bool,
 }
 
-/// Reads RFC 3339 with its offset (`2026-01-02T03:04:05.678901Z`). Narrower than jiff's parser,
-/// which takes more forms: a form that a consumer would not expect stays as it was sent, in
-/// `additional_fields`. A leap second is the second before it, and not exact.
+/// Parses RFC 3339 with an offset (`2026-01-02T03:04:05.678901Z`). It is stricter than jiff's parser, which accepts
+/// more forms: a form that a consumer would not expect stays unchanged in `additional_fields`. A leap second becomes
+/// the second before it, and is not exact.
 pub(super) fn rfc3339(text: &str, unit: Unit) -> Option<AvroTime> {
     let (civil, rest) = date_time(text, unit)?;
     let offset = match rest {
@@ -63,26 +63,26 @@ pub(super) fn rfc3339(text: &str, unit: Unit) -> Option<AvroTime> {
     civil.at(offset, unit)
 }
 
-/// Reads RFC 3339 without an offset: `2026-01-02T03:04:05.678901`.
+/// Parses RFC 3339 without an offset: `2026-01-02T03:04:05.678901`.
 pub(super) fn local(text: &str, unit: Unit) -> Option<AvroTime> {
     let (civil, rest) = date_time(text, unit)?;
     if rest.is_empty() { civil.at(0, unit) } else { None }
 }
 
-/// Reads a number of seconds, or of milliseconds, since the Unix epoch.
+/// Parses a number of seconds, or of milliseconds, since the Unix epoch.
 pub(super) fn unix(number: &str, milliseconds: bool, unit: Unit) -> Option<AvroTime> {
     let power = unit.digits() - if milliseconds { 3 } else { 0 };
     let (value, exact) = number::rounded_down(number, power)?;
     SECONDS.contains(&value.div_euclid(unit.per_second())).then_some(AvroTime { value, exact })
 }
 
-/// Reads `2026-01-02` as days since the Unix epoch.
+/// Parses `2026-01-02` as days since the Unix epoch.
 pub(super) fn date(text: &str) -> Option<AvroTime> {
     let date = civil_date(text.as_bytes())?;
     Some(AvroTime { value: since_epoch(date.to_datetime(civil::Time::midnight())) / 86_400, exact: true })
 }
 
-/// Reads `03:04:05.678901` as units since midnight. No day, so no leap second.
+/// Parses `03:04:05.678901` as units since midnight. Without a date, a leap second is invalid.
 pub(super) fn of_day(text: &str, unit: Unit) -> Option<AvroTime> {
     let (clock, rest) = clock(text.as_bytes(), unit)?;
     if !rest.is_empty() || clock.second == 60 {
@@ -92,7 +92,7 @@ pub(super) fn of_day(text: &str, unit: Unit) -> Option<AvroTime> {
     Some(AvroTime { value: seconds * unit.per_second() + clock.fraction, exact: clock.exact })
 }
 
-/// A date and a time of day, nowhere in particular.
+/// A date and a time of day, without an offset.
 struct Local {
     date: Date,
     clock: Clock,
@@ -101,7 +101,7 @@ struct Local {
 struct Clock {
     hour: i8,
     minute: i8,
-    /// 60 in a leap second.
+    /// 60 for a leap second.
     second: i8,
     /// In units, rounded down.
     fraction: i64,
@@ -122,12 +122,13 @@ impl Local {
     }
 }
 
-/// Seconds. Not by jiff's timestamps, which end a day before 9999-12-31T23:59:59Z: "never", to many.
+/// Seconds since the Unix epoch. jiff's timestamps are not used: they end a day before 9999-12-31T23:59:59Z, which many
+/// providers send for "never".
 fn since_epoch(civil: DateTime) -> i64 {
     civil.duration_since(DateTime::constant(1970, 1, 1, 0, 0, 0, 0)).as_secs()
 }
 
-/// Date and time, and what stands behind.
+/// Date and time, and the rest of the text.
 fn date_time(text: &str, unit: Unit) -> Option<(Local, &[u8])> {
     let (day, rest) = text.as_bytes().split_at_checked(10)?;
     let [b'T' | b't' | b' ', rest @ ..] = rest else { return None };
@@ -179,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn rfc_3339_is_read_by_instant() {
+    fn rfc_3339_is_parsed_as_an_instant() {
         assert_eq!(at("2026-01-02T03:04:05.678Z"), Some((1_767_323_045_678, true)));
         assert_eq!(at("2026-01-02T05:04:05.678000+02:00"), Some((1_767_323_045_678, true)));
         assert_eq!(at("2026-01-02 03:04:05.6Z"), Some((1_767_323_045_600, true)));
@@ -191,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_finer_than_a_millisecond_is_rounded_down_and_said() {
+    fn a_time_finer_than_a_millisecond_is_rounded_down_and_not_exact() {
         assert_eq!(at("2026-01-02T03:04:05.678901Z"), Some((1_767_323_045_678, false)));
         assert_eq!(at("1969-12-31T23:59:59.9999Z"), Some((-1, false)));
         assert_eq!(at(&format!("1970-01-01T00:00:00.{}1Z", "0".repeat(40))), Some((0, false)));
@@ -199,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn other_forms_are_no_time() {
+    fn other_forms_are_rejected() {
         for text in [
             "",
             "2026-01-02",
@@ -226,7 +227,7 @@ mod tests {
             rfc3339(text, Unit::Nano),
             Some(AvroTime { value: 1_767_323_045_678_901_234, exact: true })
         );
-        assert_eq!(rfc3339("3000-01-01T00:00:00Z", Unit::Nano), None, "past an i64");
+        assert_eq!(rfc3339("3000-01-01T00:00:00Z", Unit::Nano), None, "exceeds an i64");
         let local = |text| local(text, Unit::Milli).map(|ticks| ticks.value);
         assert_eq!(local("2026-01-02T03:04:05.678"), Some(1_767_323_045_678));
         assert_eq!(local("2026-01-02T03:04:05Z"), None);
@@ -242,7 +243,7 @@ mod tests {
         assert_eq!(at("-0.5", true), Some((-1, false)));
         assert_eq!(at("253402300799", false), Some((253_402_300_799_000, true)));
         assert_eq!(at("253402300800", false), None);
-        assert_eq!(at("1775847600000", false), None, "milliseconds taken for seconds");
+        assert_eq!(at("1775847600000", false), None, "milliseconds instead of seconds");
         assert_eq!(at("1e400", false), None);
     }
 

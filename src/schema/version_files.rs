@@ -1,8 +1,7 @@
-//! The versions of a schema that are kept beside its file, so that an incompatible change shows where
-//! there is no registry: `schemas/<source>/versions/<stem>/<number>.avsc` beside
-//! `schemas/<source>/<stem>.avsc`. No event type's own schema is looked for in a folder below its
-//! source's, so that none is taken for one. The numbers are the folder's own: of the subjects that one file
-//! serves, each may count otherwise.
+//! Earlier versions of a schema, stored in files beside it, so that an incompatible change is found without a registry:
+//! `schemas/<source>/versions/<stem>/<number>.avsc` beside `schemas/<source>/<stem>.avsc`. The search for an event
+//! type's schema does not descend below its source's folder, so it never finds one of these. The numbers are local to
+//! the folder: one file may serve several subjects, which may number their versions differently.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -18,27 +17,27 @@ use crate::files::{self, ReadError};
 /// The folder's name.
 const VERSIONS: &str = "versions";
 
-/// A kept version.
+/// A stored version.
 #[derive(Debug)]
 pub struct VersionFile {
-    /// Where it stands.
+    /// The file's path.
     pub path: PathBuf,
-    /// From 1.
+    /// The version number, from 1.
     pub number: u32,
-    /// As it was registered.
+    /// The text as it was registered.
     text: String,
     schema: Schema,
 }
 
-/// Where the versions of a schema file are kept.
+/// The folder with the versions of a schema file.
 fn folder(file: &Path) -> Option<PathBuf> {
     Some(file.parent()?.join(VERSIONS).join(file.file_stem()?))
 }
 
-/// The kept versions of a schema file, by number.
+/// The stored versions of a schema file, by number.
 ///
 /// # Errors
-/// One sentence with the path of a file that has another name, cannot be read, or is no schema.
+/// One sentence with the path of a file that has an unexpected name, cannot be read, or is not a schema.
 pub fn read(file: &Path) -> Result<Vec<VersionFile>, String> {
     let Some(folder) = folder(file) else { return Ok(Vec::new()) };
     let unreadable = |path: &Path, error: &ReadError| format!("cannot read {}: {error}", path.display());
@@ -56,7 +55,7 @@ pub fn read(file: &Path) -> Result<Vec<VersionFile>, String> {
         let number = name.strip_suffix(".avsc").and_then(|number| number.parse().ok());
         let number = number.filter(|number| *number > 0).ok_or_else(|| {
             format!(
-                "{} is no kept version: its name must be a number and .avsc, such as 3.avsc",
+                "{} is not a stored version: its name must be a number and .avsc, such as 3.avsc",
                 path.display()
             )
         })?;
@@ -68,8 +67,7 @@ pub fn read(file: &Path) -> Result<Vec<VersionFile>, String> {
     Ok(kept)
 }
 
-/// What speaks against a schema beside those of its kept versions that count at the level: the file, and a
-/// line for each field.
+/// The stored versions with which a schema is incompatible at this level: the file, and a line for each field.
 pub fn incompatibilities<'k>(
     level: CompatibilityLevel,
     schema: &Schema,
@@ -81,15 +79,15 @@ pub fn incompatibilities<'k>(
     faults.filter(|(_, faults)| !faults.is_empty()).collect()
 }
 
-/// Whether a schema is among the kept versions, but for white space and the order of attributes.
+/// Whether a schema is among the stored versions, apart from white space and the order of attributes.
 pub fn contains(kept: &[VersionFile], text: &str) -> bool {
     kept.iter().any(|kept| same(&kept.text, text))
 }
 
-/// Keeps a version of a schema file: a new file with the next number, whole or not at all.
+/// Stores a version of a schema file in a new file with the next number, completely or not at all.
 ///
 /// # Errors
-/// What the file system says.
+/// An error of the file system.
 pub fn write_next(file: &Path, kept: &[VersionFile], text: &str) -> std::io::Result<PathBuf> {
     let folder = folder(file).ok_or_else(|| std::io::Error::from(ErrorKind::InvalidInput))?;
     fs::create_dir_all(&folder)?;
@@ -117,7 +115,7 @@ mod tests {
     const B: &str = r#"{"name":"b","type":["null","string"],"default":null}"#;
 
     #[test]
-    fn versions_are_kept_in_order_each_once_and_never_taken_for_a_type_s_own() {
+    fn versions_are_numbered_in_order_and_never_found_as_the_schema_of_an_event_type() {
         let dir = tempfile::tempdir().unwrap();
         let source = dir.path().join("shop");
         fs::create_dir(&source).unwrap();
@@ -139,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn which_versions_count_is_the_level_s_matter() {
+    fn the_level_decides_which_versions_are_compared() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("a.avsc");
         for fields in [r#"{"name":"a","type":"long"}"#, A] {
@@ -160,15 +158,15 @@ mod tests {
     }
 
     #[test]
-    fn a_file_of_another_name_and_one_that_is_no_schema_are_told_with_their_path() {
+    fn a_file_with_an_unexpected_name_or_without_a_schema_is_reported_with_its_path() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("a.avsc");
         let folder = dir.path().join("versions/a");
         fs::create_dir_all(&folder).unwrap();
         for (name, text, expected) in [
-            ("v1.avsc", "{}", "v1.avsc is no kept version: its name must be a number"),
-            ("0.avsc", "{}", "0.avsc is no kept version"),
-            ("1.avsc", "{", "1.avsc: this is no Avro schema"),
+            ("v1.avsc", "{}", "v1.avsc is not a stored version: its name must be a number"),
+            ("0.avsc", "{}", "0.avsc is not a stored version"),
+            ("1.avsc", "{", "1.avsc: this is not an Avro schema"),
         ] {
             let path = folder.join(name);
             fs::write(&path, text).unwrap();

@@ -1,7 +1,7 @@
-//! The walk: a plan on one side, raw slices of the body on the other, Avro bytes out.
+//! The walk: encodes raw slices of the body as Avro bytes, following a plan.
 //!
-//! A value that does not fit stops the walk up to the nearest field that may be null; there the
-//! bytes are cut back, null is written and the whole of the field's text is kept.
+//! A value that does not fit ends the walk up to the nearest nullable field. There the written bytes are discarded,
+//! null is written, and the field's complete text is kept in `additional_fields`.
 
 use std::borrow::Cow;
 
@@ -16,15 +16,15 @@ use crate::outcome::{Fault, Reason};
 mod scalar;
 mod union;
 
-/// Bound on the bytes that one event may keep with their pointers. Pointers repeat their way, so
-/// a body could grow far past itself; the bound is far past what any topic takes.
+/// Limit on the bytes that one event may keep in `additional_fields`, with the pointers. Each pointer repeats the path
+/// from the root, so the result could be far larger than the body; the limit is far above what any topic accepts.
 const MAX_KEPT: usize = 8 << 20;
 
 /// Why a value was not written.
 pub(super) enum WalkError {
-    /// It does not fit; a field that may be null catches this.
+    /// It does not fit its type; a nullable field handles this.
     Misfit(TypeMismatch),
-    /// The event is of no use at all.
+    /// The event cannot be used.
     Fault(Fault),
 }
 
@@ -34,30 +34,30 @@ impl From<Fault> for WalkError {
     }
 }
 
-/// What the envelope took out of the body, for the unknown members that stand at its places.
+/// The values that the envelope read from the body, compared with the unknown members at its places.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct EnvelopeValues<'e> {
     pub(super) id: &'e str,
     pub(super) event_type: &'e str,
-    /// Whether milliseconds say all that the body's time says.
+    /// Whether milliseconds represent the body's time exactly.
     pub(super) time: bool,
 }
 
-/// One event's encoding as it grows.
+/// The state of encoding one event.
 pub(super) struct EventEncoder<'e, 'd> {
     pub(super) out: Vec<u8>,
     /// Pointer and text for `additional_fields`.
     pub(super) kept: Vec<(String, &'d RawValue)>,
-    /// How many of them are there because they do not fit.
+    /// How many of the kept values did not fit their field.
     pub(super) misfits: usize,
-    /// The shapes of those that no field reads.
+    /// The shapes of the kept values that no field reads.
     pub(super) drift: Vec<String>,
-    spoken: EnvelopeValues<'e>,
+    envelope: EnvelopeValues<'e>,
     records: &'e RecordPlans,
     budget: usize,
 }
 
-/// A place to come back to.
+/// A state of the encoder that a rollback restores.
 struct Checkpoint {
     bytes: usize,
     kept: usize,
@@ -67,11 +67,11 @@ struct Checkpoint {
 }
 
 impl<'e, 'd> EventEncoder<'e, 'd> {
-    pub(super) const fn new(out: Vec<u8>, spoken: EnvelopeValues<'e>, records: &'e RecordPlans) -> Self {
-        Self { out, kept: Vec::new(), misfits: 0, drift: Vec::new(), spoken, records, budget: MAX_KEPT }
+    pub(super) const fn new(out: Vec<u8>, envelope: EnvelopeValues<'e>, records: &'e RecordPlans) -> Self {
+        Self { out, kept: Vec::new(), misfits: 0, drift: Vec::new(), envelope, records, budget: MAX_KEPT }
     }
 
-    /// For a value without an event.
+    /// An encoder for a value outside an event.
     pub(super) const fn plain(records: &'e RecordPlans) -> Self {
         Self::new(Vec::new(), EnvelopeValues { id: "", event_type: "", time: false }, records)
     }
@@ -88,7 +88,7 @@ impl<'e, 'd> EventEncoder<'e, 'd> {
         (self.misfits, self.budget) = (mark.misfits, mark.budget);
     }
 
-    /// Writes a field's value; `None` and null both mean that it is missing.
+    /// Writes a field's value; both `None` and null mean that it is missing.
     pub(super) fn field(
         &mut self,
         field: &FieldPlan,
@@ -160,7 +160,7 @@ impl<'e, 'd> EventEncoder<'e, 'd> {
         Ok(())
     }
 
-    /// Cuts a misfit back to `mark`: null is written and all of the value's text is kept.
+    /// On a misfit, rolls back to `mark`, writes null and keeps the value's complete text.
     fn or_null(
         &mut self,
         done: Result<(), WalkError>,
@@ -197,8 +197,8 @@ impl<'e, 'd> EventEncoder<'e, 'd> {
         at: &ValuePath<'_>,
         spot: Option<&EnvelopeTree>,
     ) -> Result<(), WalkError> {
-        // Null as missing: such an entry is left out where the type cannot hold it. Refusing it
-        // would cost the consumer the whole map for one empty value.
+        // Null counts as missing: such an entry is omitted if the type has no null. Treating it as a misfit would cost
+        // the consumer the complete map for one empty value.
         let present = |value: &RawValue| values.takes_null() || JsonKind::of(value) != JsonKind::Null;
         let count = object.members().iter().filter(|(_, value)| present(value)).count();
         self.block(count);
@@ -220,7 +220,7 @@ impl<'e, 'd> EventEncoder<'e, 'd> {
         spot: Option<&EnvelopeTree>,
     ) -> Result<(), WalkError> {
         let records = self.records;
-        // Every place of a plan is one of its records.
+        // Cannot be missing: every index in a plan refers to one of its records.
         let empty = RecordPlan { fields: Vec::new() };
         let record = records.get(place).and_then(Option::as_ref).unwrap_or(&empty);
         let below = |name: &str| spot.and_then(|spot| spot.below(name));
@@ -245,8 +245,8 @@ impl<'e, 'd> EventEncoder<'e, 'd> {
         Ok(())
     }
 
-    /// A member that no field of the schema reads. Where the envelope reads it, its value is told
-    /// by the envelope's field; where the envelope reads below it, the rest of it is kept.
+    /// Handles a member that no field of the schema reads. If the envelope reads it, the envelope's field contains the
+    /// value; if the envelope reads below it, the remaining members are kept.
     pub(super) fn unknown(
         &mut self,
         raw: &'d RawValue,
@@ -254,29 +254,31 @@ impl<'e, 'd> EventEncoder<'e, 'd> {
         spot: Option<&EnvelopeTree>,
     ) -> Result<(), WalkError> {
         let Some(spot) = spot else { return self.keep_unknown(raw, at) };
-        let told = match spot.what {
+        let covered = match spot.field {
             Some(EnvelopeField::Data) => true,
-            Some(EnvelopeField::Time) => self.spoken.time,
-            Some(EnvelopeField::Id) => json::string(raw).is_some_and(|text| text == self.spoken.id),
-            Some(EnvelopeField::Type) => json::string(raw).is_some_and(|text| text == self.spoken.event_type),
+            Some(EnvelopeField::Time) => self.envelope.time,
+            Some(EnvelopeField::Id) => json::string(raw).is_some_and(|text| text == self.envelope.id),
+            Some(EnvelopeField::Type) => {
+                json::string(raw).is_some_and(|text| text == self.envelope.event_type)
+            }
             None => {
                 let Some(object) = Object::open(raw)? else { return self.keep_unknown(raw, at) };
                 for (key, value) in object.members() {
                     self.unknown(value, &at.unknown(key), spot.below(key))?;
                 }
-                // An object of nothing leaves no member behind that tells of it.
+                // An object without members would leave no trace.
                 object.members().iter().any(|(_, value)| JsonKind::of(value) != JsonKind::Null)
             }
         };
-        match (told, spot.what) {
+        match (covered, spot.field) {
             (true, _) => Ok(()),
-            // The envelope has a field for it, which does not say all of it.
+            // The envelope has a field for it, but the field does not contain the exact value.
             (false, Some(_)) => self.keep(raw, at),
             (false, None) => self.keep_unknown(raw, at),
         }
     }
 
-    /// Keeps a member that no field reads, and notes its shape.
+    /// Keeps a member that no field reads, and records its shape.
     fn keep_unknown(&mut self, raw: &'d RawValue, at: &ValuePath<'_>) -> Result<(), WalkError> {
         if JsonKind::of(raw) != JsonKind::Null {
             self.drift.push(at.shape());
@@ -289,7 +291,7 @@ impl<'e, 'd> EventEncoder<'e, 'd> {
         if JsonKind::of(raw) == JsonKind::Null {
             return Ok(());
         }
-        // Nobody here opens it, and its readers must not see different values.
+        // hookstream does not open the value. A duplicate key in it could be read differently by different readers.
         if matches!(JsonKind::of(raw), JsonKind::Object | JsonKind::Array) {
             json::unique(raw.get())?;
         }
@@ -301,7 +303,7 @@ impl<'e, 'd> EventEncoder<'e, 'd> {
         Ok(())
     }
 
-    /// A long, zigzag, 7 bits a byte, the lowest first. An int is written alike.
+    /// Writes a long: zigzag, 7 bits per byte, the lowest first. An int is written the same way.
     pub(super) fn long(&mut self, value: i64) {
         let mut rest = ((value << 1) ^ (value >> 63)).cast_unsigned();
         while rest > 0x7f {
@@ -311,38 +313,38 @@ impl<'e, 'd> EventEncoder<'e, 'd> {
         self.out.push(rest.to_le_bytes()[0]);
     }
 
-    /// A string: its bytes behind their number.
+    /// Writes a string: its length, then its bytes.
     pub(super) fn text(&mut self, text: &str) {
         self.bytes(text.as_bytes());
     }
 
-    /// Bytes behind their number.
+    /// Writes the length, then the bytes.
     pub(super) fn bytes(&mut self, bytes: &[u8]) {
         self.index(bytes.len());
         self.out.extend_from_slice(bytes);
     }
 
-    /// A small number: an enum's symbol, a length.
+    /// Writes an index or a length.
     pub(super) fn index(&mut self, index: usize) {
-        // Nothing in this process is longer than isize::MAX.
+        // Lossless: no length in memory exceeds isize::MAX.
         self.long(i64::try_from(index).unwrap_or(i64::MAX));
     }
 
-    /// Begins the one block of an array or map; an empty one is its end alone.
+    /// Begins the single block of an array or map; an empty one has only its end marker.
     pub(super) fn block(&mut self, count: usize) {
         if count > 0 {
             self.index(count);
         }
     }
 
-    /// Ends an array or map.
+    /// Writes the end marker of an array or map.
     pub(super) fn end_block(&mut self) {
         self.out.push(0);
     }
 }
 
-/// Where the member `name` stands. Looks on from `from`, since providers write fields in their
-/// documented order and so do schemas: most are found at once.
+/// The index of the member `name`. The search starts at `from`: providers and schemas both follow the documented order
+/// of the fields, so most are found at once.
 fn position(members: &[(Cow<'_, str>, &RawValue)], from: usize, name: &str) -> Option<usize> {
     let (before, after) = members.split_at_checked(from)?;
     let is = |(key, _): &(Cow<'_, str>, &RawValue)| key == name;

@@ -100,7 +100,7 @@ async fn two_schemas_of_one_record_name_are_a_problem_before_anything_is_asked()
     let mut command = hookstream(directory.path());
     let (code, stdout, _) = run(command.args(["check", "-c", "own.toml"]).env("TEST_SECRET", SECRET));
     let problem =
-        "schema of own batch_prediction.completed: has the record's name hookstream.datagrid.BatchPrediction";
+        "schema of own batch_prediction.completed: has the record name hookstream.datagrid.BatchPrediction";
     assert!(code == 1 && stdout.contains(problem), "{stdout}");
 }
 
@@ -246,7 +246,7 @@ async fn in_a_context_subjects_and_ids_are_its_own() {
 async fn a_registry_without_contexts_is_told_from_one_that_lacks_the_subjects() {
     let own = setup(&crate::support::stack("REGISTRY"), "context = \".tenant\"");
     let (code, stdout, _) = command(&own, &["check", "--online"]).await;
-    assert!(code == 1 && stdout.contains("the registry does not show its schemas: "), "{stdout}");
+    assert!(code == 1 && stdout.contains("the registry did not return the schema: "), "{stdout}");
     assert!(stdout.contains("Could not find resource"), "{stdout}");
 }
 
@@ -325,5 +325,5 @@ async fn a_registry_that_asks_for_a_client_certificate() {
     let plain =
         setup("http://127.0.0.1:1", &format!("client_cert = \"{certificate}\"\nclient_key = \"{private}\""));
     let (code, stdout, _) = command(&plain, &["check"]).await;
-    assert!(code == 1 && stdout.contains("is for https://, and the URL is http://"), "{stdout}");
+    assert!(code == 1 && stdout.contains("needs an https:// URL: over http://"), "{stdout}");
 }

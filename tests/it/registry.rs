@@ -286,7 +286,7 @@ async fn k1_an_id_counts_only_once_the_registry_shows_our_schema_under_it() {
     .await;
     let service = Setup { registry, ..Setup::new("datagrid") }.start().await;
     kafka_ready(&service).await;
-    let told = "but shows another schema under it";
+    let told = "but has another schema under that id";
     until("a word on the id", async || schemas(&service).1.contains(told)).await;
     service.datagrid_post(batch("evt_1")).await.is(503, "unavailable", Some("schema_unknown"));
     mended.store(true, Ordering::SeqCst);

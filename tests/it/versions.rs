@@ -181,7 +181,7 @@ fn what_is_in_the_folder_and_is_no_version_is_told() {
     std::fs::write(Path::join(&folder, "v1.avsc"), SCHEMA).unwrap();
     let (code, stdout) = team.hookstream(&["check"]);
     assert!(
-        code == 1 && stdout.contains("v1.avsc is no kept version: its name must be a number and .avsc"),
+        code == 1 && stdout.contains("v1.avsc is not a stored version: its name must be a number and .avsc"),
         "{stdout}"
     );
 }

@@ -125,7 +125,7 @@ impl<'a> FieldJson<'a> {
             first: time(row.first),
             last: time(row.last),
             json_types: row.shape.types().iter().copied().map(JsonType::name).collect(),
-            told: row.shape.told(),
+            told: row.shape.description(),
             since: date(row.first).unwrap_or_default(),
         }
     }

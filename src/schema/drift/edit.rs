@@ -1,4 +1,4 @@
-//! Adds fields to a schema's text. Nothing else in it changes: order, spaces and line ends stay.
+//! Adds fields to a schema's text. The rest of the text, including order, spaces and line ends, does not change.
 
 use serde_json::value::RawValue;
 
@@ -6,15 +6,15 @@ use super::propose::ProposedField;
 use super::tree::{self, PrintLayout};
 use crate::json::{self, JsonKind, Object};
 
-/// The text with `fields` added to the record of the full name `home`: behind its last field, or, in the
-/// root, before `additional_fields`, which stands last. They look like their neighbours: on lines of their
-/// own, or all on one.
+/// Returns the text with `fields` added to the record with the full name `home`: after its last field, or, in the root,
+/// before `additional_fields`, which must be last. They are formatted like their neighbours: each on several lines, or
+/// on one.
 ///
 /// # Errors
-/// Half a sentence where the text has no such record, or a key twice.
+/// Half a sentence if the text has no such record, or a duplicate key.
 pub fn insert(text: &str, home: &str, fields: &[ProposedField], doc: &str) -> Result<String, String> {
-    let twice = |_| "a key stands twice in one of its objects".to_owned();
-    let root = json::check(text.as_bytes()).map_err(|fault| format!("it is no JSON: {fault}"))?;
+    let twice = |_| "one of its objects has a duplicate key".to_owned();
+    let root = json::check(text.as_bytes()).map_err(|fault| format!("it is not JSON: {fault}"))?;
     let list = find(root, home, "").map_err(twice)?;
     let list = list.ok_or_else(|| format!("it has no record {home}"))?;
     let elements = json::elements(list).unwrap_or_default();
@@ -24,7 +24,7 @@ pub fn insert(text: &str, home: &str, fields: &[ProposedField], doc: &str) -> Re
     let lead =
         elements.first().and_then(|first| text.get(start + 1..offset(text, first))).unwrap_or_default();
     let indent = lead.rsplit_once('\n').map(|(_, indent)| indent);
-    // One that holds no record tells best how a field is written here.
+    // A field without a nested record shows best how fields are formatted here.
     let plain = elements.iter().rev().find(|element| !element.get().contains("\"fields\""));
     let tall = indent.is_some() && plain.is_none_or(|field| field.get().contains('\n'));
     let above = text.get(..start).unwrap_or_default().rsplit('\n').next().unwrap_or_default();
@@ -50,12 +50,12 @@ pub fn insert(text: &str, home: &str, fields: &[ProposedField], doc: &str) -> Re
     Ok([before, &added, behind].concat())
 }
 
-/// Where a slice of the text begins in it.
+/// The offset of a slice in the text.
 pub(super) fn offset(text: &str, slice: &RawValue) -> usize {
     (slice.get().as_ptr() as usize).saturating_sub(text.as_ptr() as usize)
 }
 
-/// The `fields` of the record of this full name, in a text whose surroundings have `namespace`.
+/// The `fields` of the record with this full name; `namespace` is the enclosing namespace.
 fn find<'t>(
     raw: &'t RawValue,
     home: &str,
@@ -74,7 +74,7 @@ fn find<'t>(
     let Some(object) = Object::open(raw)? else { return Ok(None) };
     let text = |name: &str| object.get(name).and_then(json::string);
     let (fields, name) = (object.get("fields"), text("name").unwrap_or_default());
-    // A field has a name, too, but no namespace and no fields.
+    // A field also has a name, but no namespace and no fields.
     let own = text("namespace");
     let namespace = match (fields, name.rsplit_once('.')) {
         (None, _) => namespace,
@@ -121,12 +121,12 @@ mod tests {
                 added.push(line.to_owned());
             }
         }
-        assert_eq!(rest.next(), None, "nothing but lines is added");
+        assert_eq!(rest.next(), None, "only lines are added");
         added
     }
 
     #[test]
-    fn fields_join_the_nested_record_in_the_house_form() {
+    fn fields_are_added_to_a_nested_record_in_the_usual_format() {
         let text = include_str!("../../../schemas/datagrid/batch_prediction.avsc");
         let inner = ProposedType::Record {
             name: "BatchPredictionErrorSource".into(),
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_of_the_root_stand_before_additional_fields() {
+    fn fields_of_the_root_are_added_before_additional_fields() {
         let text = include_str!("../../../schemas/grapevine/document.changed.avsc");
         let fields = [field("region", "region", ProposedType::String)];
         let after = insert(text, "hookstream.grapevine.DocumentChanged", &fields, DOC).unwrap();
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn other_layouts_stay_what_they_are() {
+    fn other_layouts_are_preserved() {
         let is = || vec![field("b", "b", ProposedType::Long)];
         let one = r#"{"type":"record","name":"a.R","fields":[{"name":"x","type":"int"}]}"#;
         assert_eq!(
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_is_found_by_its_full_name_whoever_gives_the_namespace() {
+    fn a_record_is_found_by_its_full_name_with_an_inherited_namespace_too() {
         let text = r#"{"type":"record","name":"R","namespace":"a","fields":[
             {"name":"x","type":["null",{"type":"array","items":{"type":"map","values":
                 {"type":"record","name":"In","fields":[{"name":"R","type":"int"}]}}}]},

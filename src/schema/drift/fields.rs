@@ -1,4 +1,4 @@
-//! Where a kept pointer stands in a schema.
+//! Looks up a pointer of `additional_fields` in a schema.
 
 use apache_avro::Schema;
 use apache_avro::schema::{Name, RecordField, RecordSchema, ResolvedSchema, SchemaKind};
@@ -7,30 +7,30 @@ use crate::envelope::Places;
 use crate::json::{Pointer, push_pointer};
 use crate::schema::annotation::Annotations;
 
-/// What a schema says of a pointer.
+/// The result of looking up a pointer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SchemaPath {
-    /// A field of this type reads it.
+    /// A field reads it.
     Field {
-        /// With `*` for an array's index and a map's key.
+        /// The pointer, with `*` for array indexes and map keys.
         pointer: String,
-        /// Where it stands in the decoded record: names of fields, indexes, keys.
+        /// Its path in the decoded record: names of fields, indexes, keys.
         path: Vec<String>,
-        /// The field's type, for people.
+        /// The field's type, for display.
         is: String,
     },
     /// No field reads it.
     New {
-        /// As above; names in objects that no field reads stay.
+        /// As above; names in objects that no field reads are unchanged.
         pointer: String,
-        /// See [`super::Standing::New`].
+        /// See [`super::FieldState::New`].
         home: Option<String>,
-        /// See [`super::Standing::New`].
+        /// See [`super::FieldState::New`].
         names: Vec<String>,
     },
 }
 
-/// A schema, for pointers to be looked up in.
+/// A schema in which pointers are looked up.
 pub struct Fields<'s> {
     schema: &'s Schema,
     resolved: ResolvedSchema<'s>,
@@ -38,12 +38,12 @@ pub struct Fields<'s> {
 }
 
 impl<'s> Fields<'s> {
-    /// `None` where a name of the schema is not known.
+    /// `None` if the schema uses an undefined name.
     pub fn new(schema: &'s Schema, places: &'s Places) -> Option<Self> {
         Some(Self { schema, resolved: ResolvedSchema::new(schema).ok()?, places })
     }
 
-    /// Looks a pointer from the body's root up. `None` where it is no pointer, or the schema no record.
+    /// Looks up a pointer from the body's root. `None` if it is not a pointer, or the schema is not a record.
     pub fn find(&self, pointer: &str) -> Option<SchemaPath> {
         let parsed = Pointer::parse(pointer)?;
         let (names, Schema::Record(root)) = (parsed.names(), self.schema) else { return None };
@@ -60,17 +60,17 @@ impl<'s> Fields<'s> {
         }
         let (first, rest) = names.split_first()?;
         let field =
-            root.fields.iter().filter(|field| !is_ours(&field.name)).find(|field| key(field) == first);
+            root.fields.iter().filter(|field| !is_reserved(&field.name)).find(|field| key(field) == first);
         if let Some(field) = field {
             way.field(field);
             return Some(self.below(&field.schema, rest, way));
         }
-        // Beside what `data` reads, but below the same name: no field of the root may read that name.
+        // Outside `data`, but below the same first name: no field of the root may read that name.
         let beside = data.first() == Some(first);
         Some(way.end((!beside).then_some(&root.name), names))
     }
 
-    /// The record of this full name.
+    /// The record with this full name.
     pub fn record(&self, name: &str) -> Option<&'s RecordSchema> {
         self.resolved.get_names().values().find_map(|schema| match schema {
             Schema::Record(record) if record.name.fullname(None) == name => Some(record),
@@ -78,12 +78,12 @@ impl<'s> Fields<'s> {
         })
     }
 
-    /// The names of all that has one, without namespaces.
+    /// The names of all named types, without namespaces.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.resolved.get_names().keys().map(|name| name.name())
     }
 
-    /// What the envelope reads, and its field cannot give back.
+    /// The place of a value that the envelope reads, but whose field cannot represent it exactly.
     fn envelope(&self, parsed: &Pointer, root: &RecordSchema, pointer: &str) -> Option<SchemaPath> {
         let Places { id, event_type, time, .. } = self.places;
         let parts = [("id", id), ("type", event_type), ("time", time)];
@@ -129,7 +129,7 @@ impl<'s> Fields<'s> {
     }
 }
 
-/// The types that a value may have, without null and with names followed.
+/// The types that a value may have, without null and with names resolved.
 fn branches<'s>(names: &ResolvedSchema<'s>, schema: &'s Schema) -> Vec<&'s Schema> {
     let follow = |schema: &'s Schema| match schema {
         Schema::Ref { name } => names.get_names().get(name).copied().unwrap_or(schema),
@@ -143,7 +143,7 @@ fn branches<'s>(names: &ResolvedSchema<'s>, schema: &'s Schema) -> Vec<&'s Schem
     }
 }
 
-/// The type's name as schemas have it, `timestamp-millis` for instance.
+/// The type's name as in a schema, for example `timestamp-millis`.
 pub(in crate::schema) fn type_of<'s>(names: &ResolvedSchema<'s>, schema: &'s Schema) -> String {
     let name = |schema: &Schema| {
         let mut name = String::new();
@@ -158,7 +158,7 @@ pub(in crate::schema) fn type_of<'s>(names: &ResolvedSchema<'s>, schema: &'s Sch
     branches(names, schema).into_iter().map(name).collect::<Vec<_>>().join(" or ")
 }
 
-/// The way to a place.
+/// A path, as a pointer and in the record.
 #[derive(Default)]
 struct Way {
     pointer: String,
@@ -186,13 +186,13 @@ impl Way {
     }
 }
 
-/// Fields of the root that are not read from the body by their name.
-fn is_ours(name: &str) -> bool {
+/// Whether a field of the root is not read from the body by its name.
+fn is_reserved(name: &str) -> bool {
     ["id", "type", "source", "time", "received_at", "data", "additional_fields"].contains(&name)
 }
 
 fn key(field: &RecordField) -> &str {
-    // What another's schema says in our names counts only where it means something.
+    // Another writer's schema may have invalid annotations, which are ignored.
     Annotations::of(field).ok().and_then(|annotations| annotations.json).unwrap_or(&field.name)
 }
 

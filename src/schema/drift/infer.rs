@@ -1,4 +1,4 @@
-//! A first schema from samples.
+//! Infers a first schema from samples.
 
 use std::collections::BTreeSet;
 
@@ -15,12 +15,12 @@ const NOT_YET: &str = "Not described yet.";
 const DATA: &str = "What the provider says about the event.";
 const ADDITIONAL: &str = "JSON pointer from the root of the delivery's body -> JSON text as sent, for each member that this schema does not know and each value that its field cannot hold exactly. Empty when the other fields say everything.";
 
-/// A schema for event bodies of this shape, in the form of `schemas/`: the envelope's fields as the generic
-/// schema has them, the provider's nullable, docs to be written. What the envelope reads (`places`) has no
-/// field of its own. With what gets none, and texts that may be times.
+/// Infers a schema for event bodies of this shape, in the format of `schemas/`: the envelope's fields as in the generic
+/// schema, the provider's fields nullable, with placeholder docs. Members that the envelope reads (`places`) get no
+/// additional field. Also returns the members that get no field, and the text fields that may be times.
 ///
 /// # Errors
-/// Half a sentence where `data` was no object.
+/// Half a sentence if `data` was not an object.
 pub fn infer(
     mut body: ObservedShape,
     source: &str,
@@ -34,20 +34,20 @@ pub fn infer(
     let mut used = BTreeSet::from([name.clone(), format!("{name}Data")]);
     let mut pointer = String::new();
     places.data.names().iter().for_each(|part| json::push_pointer(&mut pointer, part));
-    let data = taken(&mut body, &places.data);
+    let data = take_at(&mut body, &places.data);
     let data = data.filter(|data| !data.members.is_empty());
     let data = data.ok_or_else(|| format!("no sample has an object with members at {}", at(&pointer)))?;
     if let Some(why) = data.unclear {
         return Err(format!("at {}: {why}", at(&pointer)));
     }
-    let ours = ["id", "type", "source", "time", "received_at", "data", "additional_fields"];
+    let reserved = ["id", "type", "source", "time", "received_at", "data", "additional_fields"];
     let Proposal { fields, mut left_out, mut times } =
         propose(&data, &pointer, &format!("{name}Data"), &[], &mut used);
-    // Beside `data` below a common name no field may stand.
+    // No field of the root may read the first name on the path to `data`.
     let beside = match places.data.names().first() {
         Some(first) => {
             body.take(first);
-            propose(&body, "", &name, &ours, &mut used)
+            propose(&body, "", &name, &reserved, &mut used)
         }
         None => Proposal::default(),
     };
@@ -84,7 +84,7 @@ fn at(pointer: &str) -> String {
     if pointer.is_empty() { "the root".into() } else { pointer.into() }
 }
 
-/// The generic schema up to where `data` begins, with a doc to be written.
+/// The generic schema up to the start of `data`, with a placeholder doc.
 fn head(source: &str, event_type: &str) -> Option<String> {
     let text = shipped::generic(source, event_type);
     let root = Object::open(json::check(text.as_bytes()).ok()?).ok()??;
@@ -101,8 +101,8 @@ fn head(source: &str, event_type: &str) -> Option<String> {
     Some([before, &tree::quoted(NOT_YET), behind].concat())
 }
 
-/// What stands at a pointer, taken out; the whole of it for the empty one.
-fn taken(shape: &mut ObservedShape, pointer: &Pointer) -> Option<ObservedShape> {
+/// Removes and returns the shape at a pointer; for the empty pointer, the complete shape.
+fn take_at(shape: &mut ObservedShape, pointer: &Pointer) -> Option<ObservedShape> {
     let Some((last, way)) = pointer.names().split_last() else { return Some(std::mem::take(shape)) };
     let mut shape = shape;
     for name in way {
@@ -111,7 +111,7 @@ fn taken(shape: &mut ObservedShape, pointer: &Pointer) -> Option<ObservedShape> 
     shape.take(last)
 }
 
-/// Drops what stands there, and each object on the way that has nothing else.
+/// Removes the shape at a path, and each object on the path that becomes empty.
 fn drop_at(shape: &mut ObservedShape, names: &[String]) {
     match names {
         [] => {}
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn the_envelope_has_its_fields_and_all_else_is_nullable() {
+    fn the_envelope_has_its_fields_and_all_others_are_nullable() {
         let places = places("/id", "/data");
         let (text, left_out, times) = inferred(
             &[
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn the_whole_body_may_be_the_data_and_an_object_with_the_id_alone_is_no_field() {
+    fn the_body_itself_may_be_the_data_and_an_object_with_only_the_id_gets_no_field() {
         let (text, left_out, _) =
             inferred(&[r#"{"meta":{"id":"evt_1"},"type":"x","n":1}"#], &places("/meta/id", ""));
         assert!(text.contains("\"name\": \"n\"") && !text.contains("\"meta\""), "{text}");
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn samples_without_data_are_told_so() {
+    fn samples_without_data_are_an_error() {
         for body in [r#"{"id":"x"}"#, r#"{"data":7}"#, r#"{"data":{}}"#] {
             let error = infer(shape(&[body]), "a", "b", &places("/id", "/data")).unwrap_err();
             assert_eq!(error, "no sample has an object with members at /data", "{body}");

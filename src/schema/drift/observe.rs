@@ -1,4 +1,4 @@
-//! Decoded records in, a table out.
+//! Collects the drift table from decoded records.
 
 use std::collections::HashMap;
 
@@ -10,13 +10,13 @@ use super::table::{DriftTable, FieldState};
 use crate::envelope::Places;
 use crate::json::{self, JsonKind, Object};
 
-/// Pointers whose place is remembered: most come again in each record. An index in it makes a new one.
+/// Limit on cached lookups of pointers: most pointers recur in each record. Each array index makes a new pointer.
 const MAX_KNOWN: usize = 10_000;
 
-/// Longer pointers, in bytes, are not remembered: they are chosen by who sends.
+/// Pointers longer than this, in bytes, are not cached: the sender chooses them.
 const MAX_LENGTH: usize = 256;
 
-/// What is kept of the records of one event type.
+/// Observes the `additional_fields` of the records of one event type.
 pub struct Observer<'s> {
     today: Fields<'s>,
     places: &'s Places,
@@ -24,7 +24,7 @@ pub struct Observer<'s> {
     table: DriftTable,
 }
 
-/// Where a pointer stands in the schema that its record was written with, else in that of today.
+/// A pointer looked up in the schema that its record was written with, else in the current one.
 #[derive(Clone)]
 enum Resolved {
     Then(SchemaPath),
@@ -33,14 +33,14 @@ enum Resolved {
 }
 
 impl<'s> Observer<'s> {
-    /// `today` is the schema that serves the type now. `None` where a name of it is not known.
+    /// `today` is the event type's current schema. `None` if it uses an undefined name.
     pub fn new(today: &'s Schema, places: &'s Places) -> Option<Self> {
         let (known, table) = (HashMap::new(), DriftTable::default());
         Some(Self { today: Fields::new(today, places)?, places, known, table })
     }
 
-    /// Takes a record, decoded ([`crate::schema::decode::json`]), with the schema that it was written
-    /// with, that one's id and its timestamp in milliseconds since 1970.
+    /// Adds a decoded record ([`crate::schema::decode::json`]), with the id and the schema that it was written with,
+    /// and its timestamp in milliseconds since 1970.
     pub fn observe(&mut self, id: u32, writer: &Schema, decoded: &str, time: Option<i64>) {
         self.table.next_record();
         let Ok(raw) = serde_json::from_str::<&RawValue>(decoded) else { return };
@@ -49,14 +49,14 @@ impl<'s> Observer<'s> {
         let Some(Ok(Some(kept))) = kept else { return };
         for (pointer, text) in kept.members() {
             let Some(text) = json::string(text) else { continue };
-            // The service has proven it; others may write here, too.
+            // hookstream writes only valid JSON here, but other producers may write to the topic, too.
             let Ok(value) = json::check(text.as_bytes()) else { continue };
             let (pointer, standing) = self.standing(id, writer, pointer, raw);
             self.table.add(pointer, standing, time, value);
         }
     }
 
-    /// What was seen.
+    /// The table of all observations.
     pub fn table(&self) -> &DriftTable {
         &self.table
     }
@@ -100,7 +100,7 @@ impl<'s> Observer<'s> {
     }
 }
 
-/// What stands in a decoded record at names, indexes and keys.
+/// The value in a decoded record at a path of names, indexes and keys.
 fn below<'d>(raw: &'d RawValue, path: &[String]) -> Option<&'d RawValue> {
     let Some((first, rest)) = path.split_first() else { return Some(raw) };
     let next = match JsonKind::of(raw) {
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_kept_is_told_by_why() {
+    fn kept_values_are_listed_by_reason() {
         let (then, today) = (schema(""), schema(r#",{"name":"priority","type":["null","string"]}"#));
         let part = |text| Pointer::parse(text);
         let places =
@@ -156,7 +156,7 @@ mod tests {
                     FieldState::Rounded { is } => format!("rounded {is}"),
                     FieldState::Former => "former".into(),
                 };
-                format!("{} {standing}: {}", row.pointer, row.shape.told())
+                format!("{} {standing}: {}", row.pointer, row.shape.description())
             })
             .collect();
         assert_eq!(

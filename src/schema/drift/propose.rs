@@ -1,5 +1,5 @@
-//! From what was seen to fields that take it. What is mixed or unclear gets none: a type cannot be changed
-//! once it is registered.
+//! Proposes fields for observed members. A member with mixed or unclear types gets none, because a type cannot be
+//! changed once it is registered.
 
 use std::collections::BTreeSet;
 
@@ -7,42 +7,42 @@ use super::shape::{JsonType, ObservedShape};
 use crate::json::push_pointer;
 use crate::names;
 
-/// An Avro type for what was seen.
+/// A proposed Avro type.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ProposedType {
     /// `boolean`
     Boolean,
     /// `long`
     Long,
-    /// `double`: digits that it does not give back stay in `additional_fields`.
+    /// `double`: a number that it cannot represent exactly also stays in `additional_fields`.
     Double,
     /// `string`
     String,
     /// An array.
     Array {
-        /// What its elements are.
+        /// The type of the elements.
         items: Box<ProposedType>,
         /// Whether an element was null.
         nullable: bool,
     },
-    /// A record of its own.
+    /// A record.
     Record {
-        /// Without the namespace.
+        /// The record's name, without the namespace.
         name: String,
-        /// Each nullable.
+        /// The fields, each nullable.
         fields: Vec<ProposedField>,
     },
 }
 
 impl ProposedType {
-    /// For people: `string`, `array of record`.
-    pub fn told(&self) -> String {
+    /// A short description: `string`, `array of record`.
+    pub fn description(&self) -> String {
         match self {
             Self::Boolean => "boolean".into(),
             Self::Long => "long".into(),
             Self::Double => "double".into(),
             Self::String => "string".into(),
-            Self::Array { items, .. } => format!("array of {}", items.told()),
+            Self::Array { items, .. } => format!("array of {}", items.description()),
             Self::Record { .. } => "record".into(),
         }
     }
@@ -51,36 +51,36 @@ impl ProposedType {
 /// A nullable field with default null.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProposedField {
-    /// Its name in Avro.
+    /// The field's name in Avro.
     pub name: String,
     /// The member's key in JSON.
     pub key: String,
-    /// Its type beside null.
+    /// The type apart from null.
     pub is: ProposedType,
 }
 
-/// A place that gets no field.
+/// A member that gets no field.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeftOut {
-    /// With `*` for an array's index.
+    /// Its pointer, with `*` for array indexes.
     pub pointer: String,
-    /// Half a sentence.
+    /// The reason, as half a sentence.
     pub why: String,
 }
 
-/// The fields that one record gains.
+/// The proposed fields of one record.
 #[derive(Debug, Default)]
 pub struct Proposal {
-    /// In the order in which they came.
+    /// In the order in which they were first seen.
     pub fields: Vec<ProposedField>,
-    /// What gets none, and stays in `additional_fields`.
+    /// The members that get no field and stay in `additional_fields`.
     pub left_out: Vec<LeftOut>,
-    /// Fields of text that was an RFC 3339 time whenever it came: a person may want another type.
+    /// Pointers of text fields whose every value was an RFC 3339 time: the user may prefer a timestamp type.
     pub times: Vec<String>,
 }
 
-/// Fields for the members of `shape`. `pointer` is where the record stands in the body, `home` its name,
-/// `taken` the names of the fields that it has, `used` those of all records of the schema, which grow.
+/// Proposes fields for the members of `shape`. `pointer` is the record's place in the body, `home` its name, `taken`
+/// the names of its existing fields, and `used` the names of all records of the schema, to which new ones are added.
 pub fn propose(
     shape: &ObservedShape,
     pointer: &str,
@@ -89,10 +89,10 @@ pub fn propose(
     used: &mut BTreeSet<String>,
 ) -> Proposal {
     let mut proposal = Proposal::default();
-    let mut maker = Proposer { used, left_out: &mut proposal.left_out, times: &mut proposal.times };
-    // `BatchPredictionData` of `BatchPrediction`: as a person would name what is in it.
+    let mut proposer = Proposer { used, left_out: &mut proposal.left_out, times: &mut proposal.times };
+    // Records within `BatchPredictionData` are named `BatchPrediction...`.
     let base = home.strip_suffix("Data").filter(|base| !base.is_empty()).unwrap_or(home);
-    proposal.fields = maker.fields(shape, pointer, base, taken);
+    proposal.fields = proposer.fields(shape, pointer, base, taken);
     proposal
 }
 
@@ -115,7 +115,7 @@ impl Proposer<'_> {
         for (key, member) in &shape.members {
             let mut at = pointer.to_owned();
             push_pointer(&mut at, key);
-            let name = free(&avro_name(key), &names);
+            let name = unused(&avro_name(key), &names);
             let left_before = self.left_out.len();
             match self.type_of(member, &at, &format!("{base}.{name}")) {
                 Ok(is) => {
@@ -126,7 +126,7 @@ impl Proposer<'_> {
                     fields.push(ProposedField { name, key: key.clone(), is });
                 }
                 Err(why) => {
-                    // It says enough for what is below.
+                    // This reason covers everything below.
                     self.left_out.truncate(left_before);
                     self.left_out.push(LeftOut { pointer: at, why });
                 }
@@ -144,34 +144,34 @@ impl Proposer<'_> {
             [JsonType::Integer] => ProposedType::Long,
             [JsonType::Integer, JsonType::Number] | [JsonType::Number] => ProposedType::Double,
             [JsonType::Huge] | [JsonType::Integer, JsonType::Huge] => {
-                return Err("integers of more than 64 bits: a decimal may fit them".into());
+                return Err("the integers have more than 64 bits; consider a decimal".into());
             }
             [JsonType::String] => ProposedType::String,
             [JsonType::Array] => {
                 let Some(items) = &shape.items else { return Err("only empty arrays were seen".into()) };
                 let nullable = items.types.contains(&JsonType::Null);
                 let items = self.type_of(items, &format!("{at}/*"), path);
-                let items = Box::new(items.map_err(|why| format!("of its elements {why}"))?);
+                let items = Box::new(items.map_err(|why| format!("of the elements: {why}"))?);
                 ProposedType::Array { items, nullable }
             }
             [JsonType::Object] => {
                 if let Some(why) = shape.unclear {
                     return Err(why.into());
                 }
-                let name = free(&names::avro_record(path), self.used);
+                let name = unused(&names::avro_record(path), self.used);
                 let fields = self.fields(shape, at, &name, &[]);
                 if fields.is_empty() {
-                    return Err("no member of its objects is clear".into());
+                    return Err("no member of the objects has a clear type".into());
                 }
                 self.used.insert(name.clone());
                 ProposedType::Record { name, fields }
             }
-            _ => return Err(format!("the types differ: {}", shape.told())),
+            _ => return Err(format!("the types differ: {}", shape.description())),
         })
     }
 }
 
-/// The key, with `_` for each character that an Avro name may not have.
+/// The key, with `_` for each character that an Avro name cannot contain.
 fn avro_name(key: &str) -> String {
     let mut name: String =
         key.chars().map(|c| if c.is_ascii_alphanumeric() || c == '_' { c } else { '_' }).collect();
@@ -181,8 +181,8 @@ fn avro_name(key: &str) -> String {
     name
 }
 
-/// The name, with a number behind it where it is taken.
-fn free(name: &str, taken: &BTreeSet<String>) -> String {
+/// The name, followed by a number if it is taken.
+fn unused(name: &str, taken: &BTreeSet<String>) -> String {
     let mut free = name.to_owned();
     for n in 2_usize.. {
         if !taken.contains(&free) {
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn each_clear_type_has_a_field() {
+    fn each_clear_type_gets_a_field() {
         let array = |items, nullable| ProposedType::Array { items: Box::new(items), nullable };
         for (text, is) in [
             ("\"x\"", ProposedType::String),
@@ -228,16 +228,16 @@ mod tests {
     }
 
     #[test]
-    fn what_is_mixed_or_unclear_has_none_and_why() {
+    fn a_member_with_mixed_or_unclear_types_gets_a_reason_instead() {
         for (text, why) in [
             ("null", "only null was seen"),
             ("[]", "only empty arrays were seen"),
-            ("[1, \"a\"]", "of its elements the types differ: integer, string"),
-            ("[[]]", "of its elements only empty arrays were seen"),
-            ("{}", "no member of its objects is clear"),
-            ("{\"b\":null}", "no member of its objects is clear"),
-            ("18446744073709551616", "integers of more than 64 bits: a decimal may fit them"),
-            ("{\"b\":1,\"b\":2}", "a key stands twice in it"),
+            ("[1, \"a\"]", "of the elements: the types differ: integer, string"),
+            ("[[]]", "of the elements: only empty arrays were seen"),
+            ("{}", "no member of the objects has a clear type"),
+            ("{\"b\":null}", "no member of the objects has a clear type"),
+            ("18446744073709551616", "the integers have more than 64 bits; consider a decimal"),
+            ("{\"b\":1,\"b\":2}", "an object has a duplicate key"),
         ] {
             assert_eq!(one(&format!("{{\"a\":{text}}}")), Err(why.to_owned()), "{text}");
         }
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn objects_become_records_whose_unclear_members_are_named() {
+    fn objects_become_records_and_their_unclear_members_are_listed() {
         let Proposal { fields, left_out, times } = proposed(&[
             r#"{"error":{"code":7,"at":"2026-01-02T03:04:05Z","odd":[]}}"#,
             r#"{"error":{"code":8,"steps":[{"n":1,"m":null}]}}"#,
@@ -257,7 +257,7 @@ mod tests {
             panic!("{fields:?}")
         };
         assert_eq!((name.as_str(), key.as_str()), ("error", "error"));
-        assert_eq!(record, "BatchPredictionError_2", "the schema has one of that name");
+        assert_eq!(record, "BatchPredictionError_2", "the schema has a record with that name");
         let names: Vec<&str> = fields.iter().map(|field| field.name.as_str()).collect();
         assert_eq!(names, ["code", "at", "steps"]);
         let left: Vec<&str> = left_out.iter().map(|left| left.pointer.as_str()).collect();
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_that_are_no_names_get_one_that_is_free() {
+    fn keys_that_are_not_valid_names_get_an_unused_one() {
         let proposal = proposed(&[r#"{"order-no":1,"2fa":true,"id":"","":"x","größe":1,"a b":1,"a-b":1}"#]);
         let names: Vec<_> = proposal.fields.iter().map(|f| (f.key.as_str(), f.name.as_str())).collect();
         assert_eq!(

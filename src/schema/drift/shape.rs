@@ -1,4 +1,4 @@
-//! The JSON types that stood at one place, and below it. Never a value.
+//! The JSON types that were observed at a place and below it. Never a value.
 
 use serde_json::value::RawValue;
 
@@ -6,13 +6,13 @@ use crate::json::{self, JsonKind, Object};
 use crate::schema::number;
 use crate::schema::timestamp::{self, Unit};
 
-/// An object with more different names than this is most likely a map, whose names are data.
+/// An object with more distinct names than this is most likely a map, whose names are data.
 const MAX_MEMBERS: usize = 200;
 
-/// Names and pointers that one event type may take, in bytes. They are chosen by who sends.
+/// Limit on the names and pointers of one event type, in bytes. The sender chooses them.
 const MAX_NAMES: usize = 1 << 20;
 
-/// What is left of the room for names.
+/// The remaining budget for names, in bytes.
 #[derive(Debug)]
 pub struct NameBudget(usize);
 
@@ -23,7 +23,7 @@ impl Default for NameBudget {
 }
 
 impl NameBudget {
-    /// Room for one more name; false where there is none.
+    /// Uses budget for a name; false if not enough is left.
     pub fn take(&mut self, name: &str) -> bool {
         let left = self.0.checked_sub(name.len());
         self.0 = left.unwrap_or(self.0);
@@ -38,9 +38,9 @@ pub enum JsonType {
     Null,
     /// `true` or `false`
     Boolean,
-    /// A number that a long holds, such as `1`, `1.0` and `1e3`.
+    /// A number that fits a long, such as `1`, `1.0` and `1e3`.
     Integer,
-    /// An integer past a long.
+    /// An integer that does not fit a long.
     Huge,
     /// Any other number.
     Number,
@@ -53,12 +53,13 @@ pub enum JsonType {
 }
 
 impl JsonType {
-    fn of(raw: &RawValue) -> Self {
+    fn from_raw(raw: &RawValue) -> Self {
         match JsonKind::of(raw) {
             JsonKind::Null => Self::Null,
             JsonKind::Boolean => Self::Boolean,
             JsonKind::Number if number::integer(raw.get()).is_some() => Self::Integer,
-            // Past a long in any spelling; 10^38 and on is not told from a fraction, and is a double anyway.
+            // Exceeds a long in any spelling. From 10^38 on, it is not distinguished from a fraction; it is a double
+            // anyway.
             JsonKind::Number if number::unscaled(raw.get(), 0).is_some() => Self::Huge,
             JsonKind::Number => Self::Number,
             JsonKind::String => Self::String,
@@ -67,7 +68,7 @@ impl JsonType {
         }
     }
 
-    /// For people.
+    /// The name for display.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Null => "null",
@@ -82,25 +83,25 @@ impl JsonType {
     }
 }
 
-/// What was seen at a place.
+/// What was observed at a place.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ObservedShape {
     /// Sorted, each once.
     pub(super) types: Vec<JsonType>,
-    /// What the elements of its arrays are.
+    /// The shape of the elements of its arrays.
     pub(super) items: Option<Box<ObservedShape>>,
-    /// The members of its objects, as they came first.
+    /// The members of its objects, in the order in which they were first seen.
     pub(super) members: Vec<(String, ObservedShape)>,
-    /// Why the members are not all there is.
+    /// Why the members are incomplete.
     pub(super) unclear: Option<&'static str>,
-    /// Text that is no time.
+    /// Whether a text was not a time.
     other_text: bool,
 }
 
 impl ObservedShape {
-    /// Adds a value, which nests no deeper than [`json::MAX_DEPTH`].
+    /// Adds a value, whose depth must not exceed [`json::MAX_DEPTH`].
     pub fn see(&mut self, raw: &RawValue, budget: &mut NameBudget) {
-        let seen = JsonType::of(raw);
+        let seen = JsonType::from_raw(raw);
         self.add(seen);
         match seen {
             JsonType::String => {
@@ -121,13 +122,13 @@ impl ObservedShape {
                         }
                     }
                 }
-                Err(_) => self.unclear = Some("a key stands twice in it"),
+                Err(_) => self.unclear = Some("an object has a duplicate key"),
             },
             _ => {}
         }
     }
 
-    /// Adds what another one has seen.
+    /// Adds the observations of another shape.
     pub fn merge(&mut self, other: &Self) {
         other.types.iter().for_each(|seen| self.add(*seen));
         self.unclear = self.unclear.or(other.unclear);
@@ -135,7 +136,7 @@ impl ObservedShape {
         if let Some(items) = &other.items {
             self.items.get_or_insert_default().merge(items);
         }
-        // Each was counted against a budget before.
+        // Each name was already counted against a budget.
         let mut budget = NameBudget::default();
         for (name, shape) in &other.members {
             if let Some(member) = self.member(name, &mut budget) {
@@ -144,7 +145,7 @@ impl ObservedShape {
         }
     }
 
-    /// The same for what stands below, in objects of these names.
+    /// Adds the observations of another shape below, in objects with these names.
     pub fn merge_at(&mut self, names: &[String], other: &Self) {
         let Some((first, rest)) = names.split_first() else { return self.merge(other) };
         self.add(JsonType::Object);
@@ -153,30 +154,32 @@ impl ObservedShape {
         }
     }
 
-    /// The member of this name, taken out.
+    /// Removes and returns the member with this name.
     pub fn take(&mut self, name: &str) -> Option<Self> {
         let at = self.members.iter().position(|(known, _)| known == name)?;
         Some(self.members.remove(at).1)
     }
 
-    /// Whether every value was text that is an RFC 3339 time with its offset.
+    /// Whether every text was an RFC 3339 time with an offset.
     pub fn is_time(&self) -> bool {
         self.types.contains(&JsonType::String) && !self.other_text
     }
 
-    /// The types that were seen, each once.
+    /// The observed types, each once.
     pub fn types(&self) -> &[JsonType] {
         &self.types
     }
 
-    /// For people: `string`, `integer, string`, `array of string`.
-    pub fn told(&self) -> String {
-        let told = |seen: &JsonType| match (seen, &self.items) {
-            (JsonType::Array, Some(items)) => format!("array of {}", items.told().replace(", ", " or ")),
+    /// A description for display: `string`, `integer, string`, `array of string`.
+    pub fn description(&self) -> String {
+        let describe = |seen: &JsonType| match (seen, &self.items) {
+            (JsonType::Array, Some(items)) => {
+                format!("array of {}", items.description().replace(", ", " or "))
+            }
             (JsonType::Array, None) => "empty array".to_owned(),
             (seen, _) => seen.name().to_owned(),
         };
-        self.types.iter().map(told).collect::<Vec<_>>().join(", ")
+        self.types.iter().map(describe).collect::<Vec<_>>().join(", ")
     }
 
     fn add(&mut self, seen: JsonType) {
@@ -193,7 +196,7 @@ impl ObservedShape {
                 self.members.len() - 1
             }
             None => {
-                self.unclear = Some("it has very many names: they look like data, as a map's");
+                self.unclear = Some("it has very many names, which look like data, as in a map");
                 return None;
             }
         };
@@ -213,8 +216,8 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn types_are_told_once_and_numbers_by_their_value() {
-        for (texts, told) in [
+    fn types_are_described_once_and_numbers_by_value() {
+        for (texts, expected) in [
             (&["\"a\"", "\"b\""][..], "string"),
             (&["1", "1.0", "-2e3", "9223372036854775807"], "integer"),
             (&["9223372036854775808"], "integer of more than 64 bits"),
@@ -224,12 +227,12 @@ pub(super) mod tests {
             (&["[]", "[\"a\", 1]"], "array of integer or string"),
             (&["[[true]]", "{}"], "array of array of boolean, object"),
         ] {
-            assert_eq!(shape(texts).told(), told, "{texts:?}");
+            assert_eq!(shape(texts).description(), expected, "{texts:?}");
         }
     }
 
     #[test]
-    fn members_are_merged_below_and_kept_in_their_order() {
+    fn members_are_merged_recursively_and_keep_their_order() {
         let both = shape(&[r#"{"z":1,"a":{"b":[{"c":"x"}]}}"#, r#"{"a":{"b":[{"d":1}]}}"#]);
         let mut merged = shape(&[r#"{"z":1,"a":{"b":[{"c":"x"}]}}"#]);
         merged.merge(&shape(&[r#"{"a":{"b":[{"d":1}]}}"#]));
@@ -242,7 +245,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn times_are_told_from_other_text() {
+    fn times_are_distinguished_from_other_text() {
         assert!(
             shape(&["\"2026-01-02T03:04:05.678901Z\"", "\"2026-01-02T03:04:05+01:00\"", "null"]).is_time()
         );
@@ -253,7 +256,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn names_that_a_body_chooses_have_a_bound() {
+    fn names_that_a_body_chooses_are_limited() {
         let many: Vec<String> = (0..300).map(|n| format!("\"k{n}\":1")).collect();
         let map = shape(&[&format!("{{{}}}", many.join(","))]);
         assert_eq!(map.members.len(), MAX_MEMBERS);

@@ -1,4 +1,4 @@
-//! What was kept of one event type's records, by pointer.
+//! The contents of `additional_fields` in one event type's records, by pointer.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 
 use super::shape::{NameBudget, ObservedShape};
 
-/// Pointers that are told apart. A body chooses them: past this they are only counted.
+/// Limit on distinct pointers. The body chooses them; beyond the limit they are only counted.
 const MAX_POINTERS: usize = 1_000;
 
 /// Why a value was kept.
@@ -14,9 +14,9 @@ const MAX_POINTERS: usize = 1_000;
 pub enum FieldState {
     /// No field of the schema reads it.
     New {
-        /// The full name of the record that would have its field; `None` where several could.
+        /// The full name of the record to which a field would be added; `None` if several are possible.
         home: Option<String>,
-        /// The member's key in it, and those of the objects below, if more was read there.
+        /// The member's key in that record, and the keys of the objects below, if any.
         names: Vec<String>,
     },
     /// Its field is null instead.
@@ -24,34 +24,34 @@ pub enum FieldState {
         /// The field's type.
         is: String,
     },
-    /// Its field holds it, less exactly.
+    /// Its field contains a less exact value.
     Rounded {
         /// The field's type.
         is: String,
     },
-    /// The record was written before the schema of today had a field for it.
+    /// The record was written before the current schema had a field for it.
     Former,
 }
 
-/// What was seen of one pointer.
+/// The statistics of one pointer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PointerStats {
-    /// From the body's root; `*` for an array's index and a map's key.
+    /// The pointer from the body's root, with `*` for array indexes and map keys.
     pub pointer: String,
-    /// Why it was kept.
+    /// Why the value was kept.
     pub standing: FieldState,
-    /// How many records had it.
+    /// The number of records with the pointer.
     pub records: u64,
-    /// The first record's timestamp, in milliseconds since 1970.
+    /// The earliest timestamp of these records, in milliseconds since 1970.
     pub first: Option<i64>,
-    /// The last one's.
+    /// Their latest timestamp.
     pub last: Option<i64>,
-    /// What stood there.
+    /// The observed values' shape.
     pub shape: ObservedShape,
     record: u64,
 }
 
-/// The rows of an event type.
+/// The drift table of an event type.
 #[derive(Debug, Default)]
 pub struct DriftTable {
     rows: BTreeMap<(FieldState, String), PointerStats>,
@@ -61,12 +61,12 @@ pub struct DriftTable {
 }
 
 impl DriftTable {
-    /// What is added from now on belongs to one more record.
+    /// Begins the next record.
     pub fn next_record(&mut self) {
         self.records += 1;
     }
 
-    /// Adds a kept value of the present record, which has this timestamp.
+    /// Adds a kept value of the current record, which has this timestamp.
     pub fn add(&mut self, pointer: String, standing: FieldState, time: Option<i64>, raw: &RawValue) {
         let key = (standing, pointer);
         let full = self.rows.len() >= MAX_POINTERS;
@@ -92,17 +92,17 @@ impl DriftTable {
         row.shape.see(raw, &mut self.budget);
     }
 
-    /// The rows, by standing and pointer.
+    /// The rows, ordered by state and pointer.
     pub fn rows(&self) -> impl Iterator<Item = &PointerStats> {
         self.rows.values()
     }
 
-    /// How many values stood at pointers past the bound.
+    /// The number of values at pointers beyond the limit.
     pub const fn past(&self) -> u64 {
         self.past
     }
 
-    /// How many records were looked at.
+    /// The number of records read.
     pub const fn records(&self) -> u64 {
         self.records
     }
@@ -114,7 +114,7 @@ mod tests {
     use crate::json;
 
     #[test]
-    fn a_row_counts_records_and_knows_its_first_and_last() {
+    fn a_row_counts_records_and_has_the_earliest_and_latest_timestamp() {
         let mut table = DriftTable::default();
         let raw = json::check(b"\"x\"").unwrap();
         let add = |table: &mut DriftTable, time| {
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn pointers_past_the_bound_are_counted_only() {
+    fn pointers_beyond_the_limit_are_only_counted() {
         let mut table = DriftTable::default();
         let raw = json::check(b"1").unwrap();
         for n in 0..MAX_POINTERS + 5 {
@@ -141,6 +141,6 @@ mod tests {
         }
         assert_eq!((table.rows().count(), table.past()), (MAX_POINTERS, 5));
         let first = table.rows().find(|row| row.pointer == "/data/0").unwrap();
-        assert_eq!(first.records, 1_005, "known ones go on being counted");
+        assert_eq!(first.records, 1_005, "known pointers are still counted");
     }
 }

@@ -1,9 +1,9 @@
-//! A piece of a schema's text in the form of `schemas/`: short lists and objects on one line, records and
-//! their fields a line for each member. `serde_json`'s own would sort the members.
+//! Prints part of a schema in the format of `schemas/`: short lists and objects on one line, records and their fields
+//! with a line for each member. `serde_json`'s printer would sort the members.
 
 use super::propose::{ProposedField, ProposedType};
 
-/// JSON with its members in order.
+/// JSON with its members in the order given.
 pub(super) enum JsonPrinter {
     Text(String),
     Null,
@@ -11,9 +11,9 @@ pub(super) enum JsonPrinter {
     Object(Vec<(&'static str, JsonPrinter)>),
 }
 
-/// How it is laid out.
+/// The layout of the text.
 pub(super) struct PrintLayout<'t> {
-    /// What one more level is indented by; `None` to write all on one line.
+    /// The indentation of one level; `None` to write everything on one line.
     pub(super) unit: Option<&'t str>,
     /// The file's line end.
     pub(super) end: &'t str,
@@ -24,7 +24,7 @@ impl JsonPrinter {
         Self::Text(text.into())
     }
 
-    /// Whether it takes lines of its own: fields, and what holds them.
+    /// Whether it is written on several lines: fields, and everything that contains fields.
     fn is_tall(&self) -> bool {
         match self {
             Self::Text(_) | Self::Null => false,
@@ -35,7 +35,7 @@ impl JsonPrinter {
         }
     }
 
-    /// Writes it; `indent` is that of the line it begins on.
+    /// Writes the text; `indent` is the indentation of the line on which it begins.
     pub(super) fn write(&self, out: &mut String, layout: &PrintLayout<'_>, indent: &str) {
         let unit = layout.unit.filter(|_| self.is_tall());
         let deeper = format!("{indent}{}", unit.unwrap_or_default());
@@ -73,7 +73,7 @@ impl JsonPrinter {
 
 /// A JSON string.
 pub(super) fn quoted(text: &str) -> String {
-    // A string has no way to fail.
+    // Serializing a string cannot fail.
     serde_json::to_string(text).unwrap_or_default()
 }
 

@@ -1,6 +1,5 @@
-//! Random events of a schema, with noise: apache-avro decodes each encoding, and what it reads
-//! together with `additional_fields` is the body again. The comparison shares no code with the
-//! encoder but the raw slices of json.rs.
+//! Random events of a schema, with noise: apache-avro decodes each encoding, and the result together with
+//! `additional_fields` must equal the body. The comparison shares only the raw slices of json.rs with the encoder.
 #![allow(clippy::disallowed_types)] // the oracle
 
 use std::collections::BTreeMap;
@@ -45,7 +44,7 @@ fn keys() -> impl Strategy<Value = String> {
 }
 
 fn times(exact: bool) -> BoxedStrategy<Json> {
-    // Nanoseconds of the last digit: just past the millisecond is where mistakes hide.
+    // Digits just below the millisecond, where mistakes are most likely.
     let units: &[i64] = if exact { &[1_000_000] } else { &[1, 1_000, 100_000, 1_000_000] };
     let unit = proptest::sample::select(units);
     (unit, -60_000_000_000_i64..4_000_000_000_000, 0_i64..1_000_000, -23_i32..24, 0_i32..60)
@@ -76,8 +75,8 @@ fn anything() -> BoxedStrategy<Json> {
     .boxed()
 }
 
-/// A value of `schema`. With noise, any other now and then, and unknown members; without, one
-/// that the type holds exactly.
+/// A value of `schema`. With noise, sometimes any other value, and unknown members; without, one that the type
+/// represents exactly.
 fn of(schema: &Schema, noise: bool) -> BoxedStrategy<Json> {
     let fitting = match schema {
         Schema::Null => Just(Json::Null).boxed(),
@@ -102,7 +101,7 @@ fn of(schema: &Schema, noise: bool) -> BoxedStrategy<Json> {
             prop_oneof![1 => Just(Json::Null), 4 => of(value, noise)].boxed()
         }
         Schema::Record(record) => record_of(record, noise),
-        other => panic!("no type of ours: {other:?}"),
+        other => panic!("a type that is not generated: {other:?}"),
     };
     match (noise, schema) {
         (false, _) => fitting,
@@ -141,7 +140,7 @@ fn data_of(schema: &Schema) -> &Schema {
     &root.fields.iter().find(|field| field.name == "data").unwrap().schema
 }
 
-/// Every type, below fields that may be null and below ones that may not.
+/// Every type, below nullable fields and below others.
 fn every_type() -> Schema {
     schema(
         r#"{"name":"b","type":["null","boolean"]},{"name":"i","type":["int","null"]},
@@ -197,7 +196,7 @@ fn for_events(noise: bool, property: impl Fn(&Schema, &str) -> Result<(), TestCa
     }
 }
 
-/// `data` itself is always an object: anything else is no event.
+/// A value for `data`, which is always an object: anything else is not an event.
 fn record_value(schema: &Schema, noise: bool) -> BoxedStrategy<Json> {
     match data_of(schema) {
         Schema::Record(record) => record_of(record, noise),
@@ -217,7 +216,7 @@ fn typed_fields_and_additional_fields_together_are_the_body() {
 }
 
 #[test]
-fn what_fits_exactly_is_typed_and_leaves_no_rest() {
+fn exact_values_are_typed_and_leave_no_additional_fields() {
     for_events(false, |schema, body| {
         let (_, additional) = decoded(schema, body).unwrap();
         prop_assert!(additional.is_empty(), "sent {body}\nkept {additional:?}");

@@ -31,7 +31,7 @@ fn shipped_schema(source: &str, event_type: &str) -> Schema {
     shipped::parse(&shipped::find(None, source, None, event_type).unwrap().unwrap().text).unwrap()
 }
 
-/// A schema of the usual root with these fields for `data`.
+/// A schema with the usual root and these fields in `data`.
 pub(super) fn schema(data: &str) -> Schema {
     schema_with(&format!(r#"{{"type":"record","name":"D","fields":[{data}]}}"#), "")
 }
@@ -48,7 +48,7 @@ fn schema_with(data: &str, more: &str) -> Schema {
     shipped::parse(&text).unwrap()
 }
 
-/// The envelope's part, in little: the type and id as found, the time as given.
+/// Encodes a body with a minimal envelope: the type and id as found, the time as given.
 pub(super) fn encode(
     schema: &Schema,
     places: &Places,
@@ -75,7 +75,7 @@ pub(super) fn encode(
     encoder.encode(&event)
 }
 
-/// As apache-avro reads it, in JSON; `additional_fields` apart.
+/// The record as apache-avro reads it, in JSON; `additional_fields` separately.
 fn read(schema: &Schema, encoded: &Encoded) -> (Value, Value) {
     let (id, avro) = decode::frame(&encoded.value).unwrap();
     assert_eq!(id, 258);
@@ -128,7 +128,7 @@ fn the_bytes_are_confluents_frame_and_avros() {
 }
 
 #[test]
-fn datagrids_example_fits_without_a_rest() {
+fn datagrids_example_needs_no_additional_fields() {
     let schema = shipped_schema("datagrid", "batch_prediction.completed");
     let body = r#"{
       "id": "evt_7f3d8a2c",
@@ -219,7 +219,7 @@ fn grapevines_event_keeps_its_tenant_and_its_finer_time() {
 }
 
 #[test]
-fn the_envelopes_time_is_kept_only_where_milliseconds_do_not_say_it() {
+fn the_envelopes_time_is_kept_only_if_milliseconds_are_not_exact() {
     let schema = schema(r#"{"name":"n","type":["null","long"]}"#);
     let kept = |time: Option<&str>, text: &str| {
         let body = format!(r#"{{"id":"e","event_type":"t","timestamp":{text},"data":{{}}}}"#);
@@ -237,7 +237,7 @@ fn the_envelopes_time_is_kept_only_where_milliseconds_do_not_say_it() {
 }
 
 #[test]
-fn numbers_are_taken_by_decimal_value_and_kept_where_the_type_loses_digits() {
+fn numbers_are_read_by_decimal_value_and_kept_if_the_type_loses_digits() {
     let schema = schema(
         r#"{"name":"i","type":["null","int"]},{"name":"l","type":["null","long"]},
            {"name":"d","type":["null","double"]},{"name":"f","type":["null","float"]}"#,
@@ -270,7 +270,7 @@ fn numbers_are_taken_by_decimal_value_and_kept_where_the_type_loses_digits() {
 }
 
 #[test]
-fn kinds_are_never_taken_for_one_another() {
+fn json_kinds_are_never_converted_to_one_another() {
     let schema = schema(
         r#"{"name":"b","type":["null","boolean"]},{"name":"s","type":["null","string"]},
            {"name":"t","type":["null",{"type":"long","logicalType":"timestamp-millis"}]},{"name":"n","type":"null"}"#,
@@ -298,9 +298,9 @@ const NESTED: &str = r#"{"name":"box","type":["null",{"type":"record","name":"B"
     {"name":"after","type":["null","long"]}"#;
 
 #[test]
-fn a_misfit_rolls_back_to_the_nearest_field_that_may_be_null() {
+fn a_misfit_rolls_back_to_the_nearest_nullable_field() {
     let schema = schema(NESTED);
-    // Unknown members seen before the misfit are in the text that is kept: not kept twice.
+    // Unknown members before the misfit are part of the kept text and not kept again.
     let text = r#"{"n":1,"items":[{"k":"a","x":1,"o":0.5},{"k":2}]}"#;
     let (value, additional) = data(&schema, &format!(r#"{{"box":{text},"after":7}}"#));
     assert_eq!(value, json!({"box": null, "after": 7}));
@@ -312,7 +312,7 @@ fn a_misfit_rolls_back_to_the_nearest_field_that_may_be_null() {
 }
 
 #[test]
-fn a_misfit_with_nothing_above_that_may_be_null_names_the_place_and_no_payload() {
+fn a_misfit_without_a_nullable_field_around_it_names_the_place_and_no_payload() {
     let schema = schema(
         r#"{"name":"n","type":"long"},{"name":"m","type":{"type":"map","values":{"type":"array","items":"int"}},
            "default":{}}"#,
@@ -334,7 +334,7 @@ fn a_misfit_with_nothing_above_that_may_be_null_names_the_place_and_no_payload()
 }
 
 #[test]
-fn a_repeated_key_is_a_fault_of_its_own_wherever_the_schema_looks() {
+fn a_duplicate_key_is_a_separate_fault_in_every_object_that_the_schema_opens() {
     let schema = schema(NESTED);
     for text in [
         r#"{"after":1,"after":1}"#,
@@ -376,7 +376,7 @@ fn an_encoder_is_shared_between_tasks() {
 }
 
 #[test]
-fn the_generic_record_holds_all_of_the_event_as_it_was_sent() {
+fn the_generic_record_contains_the_complete_event_as_sent() {
     let schema = shipped::parse(&shipped::generic("datagrid", "batch_prediction.new")).unwrap();
     let body = r#"{"id":"e", "event_type":"t","data":{"n":1.10,"n2":[1 ,2]},"more":null}"#;
     let encoded = encode(&schema, &datagrid(), None, body).unwrap();
@@ -390,5 +390,5 @@ fn the_generic_record_holds_all_of_the_event_as_it_was_sent() {
 
     let more = shipped::generic("x", "y").replace("content_type", "tenant_id");
     let error = Encoder::compile(&shipped::parse(&more).unwrap(), 1, &datagrid()).unwrap_err();
-    assert_eq!(error, ["field `tenant_id` has no meaning where `data` is a string"]);
+    assert_eq!(error, ["field `tenant_id` has no meaning if `data` is a string"]);
 }

@@ -1,4 +1,4 @@
-//! From apache-avro's schema to the plan.
+//! Compiles apache-avro's schema to the plan.
 
 use std::collections::HashMap;
 
@@ -13,32 +13,32 @@ use crate::config::TimeFormat;
 use crate::schema::annotation::{Annotations, DecimalForm};
 use crate::schema::timestamp::Unit;
 
-/// A branch is chosen by one byte.
+/// The index of a branch must fit one byte.
 const MAX_BRANCHES: usize = 64;
 
-/// Digits that an i128 always holds.
+/// Digits that always fit an i128.
 const MAX_PRECISION: usize = 38;
 
 /// Compiles the types of one schema.
 #[derive(Default)]
 pub(in crate::schema) struct PlanCompiler<'s> {
-    /// `None` where the record is not complete yet: it is being used within itself.
+    /// `None` while the record is being compiled, which a use within itself can see.
     pub(in crate::schema) records: Vec<Option<RecordPlan>>,
-    /// What is wrong with fields of records, each with its place.
+    /// Faults of record fields, each with the field's path.
     pub(in crate::schema) faults: Vec<String>,
     places: HashMap<&'s Name, usize>,
     named: HashMap<&'s Name, &'s Schema>,
 }
 
 impl<'s> PlanCompiler<'s> {
-    /// Compiles a field; `at` names it in an error.
+    /// Compiles a field; `at` is its path in errors.
     pub(in crate::schema) fn field(&mut self, field: &'s RecordField, at: &str) -> Result<FieldPlan, String> {
         let place = |fault: String| format!("field `{at}`: {fault}");
         let annotations = Annotations::of(field).map_err(place)?;
         let node = self.node(&field.schema, &annotations, at)?;
         used(&annotations, &node).map_err(place)?;
         let default = match &field.default {
-            // Null for what is missing, whatever a reader's default says: the value tells what came.
+            // A missing nullable field is null, whatever its default is: the value shows what was sent.
             Some(default) if !node.takes_null() => {
                 let bytes = default::encode(&node, &default.to_string(), &self.records)
                     .ok_or_else(|| place("its default is not a value of its type".to_owned()))?;
@@ -63,8 +63,8 @@ impl<'s> PlanCompiler<'s> {
         let form = || {
             annotations.bytes.ok_or_else(|| {
                 place(format!(
-                    "{} needs the annotation `hookstream.bytes`: base64, base64url or hex (a decimal whose \
-                     precision or scale is missing or wrong counts as that, too)",
+                    "{} needs the annotation `hookstream.bytes`: base64, base64url or hex (this also applies to a \
+                     decimal whose precision or scale is missing or wrong)",
                     kind(schema)
                 ))
             })
@@ -103,9 +103,9 @@ impl<'s> PlanCompiler<'s> {
             Schema::Union(union) => self.union(union, annotations, at)?,
             Schema::Ref { name } => match (self.places.get(name), self.named.get(name).copied()) {
                 (Some(place), _) => TypePlan::Record(*place),
-                // Again, since its annotations are this field's.
+                // Compiled again, because this field's annotations apply to it.
                 (None, Some(schema)) => self.node(schema, annotations, at)?,
-                (None, None) => return Err(place(format!("the name `{name}` is not known"))),
+                (None, None) => return Err(place(format!("the name `{name}` is not defined"))),
             },
             other => return Err(place(format!("{} is not supported", kind(other)))),
         })
@@ -135,7 +135,7 @@ impl<'s> PlanCompiler<'s> {
         Ok(TypePlan::Union(Union { null, branches }))
     }
 
-    /// What is wrong with a field goes to the faults, so that all of them are told.
+    /// Compiles a record. Faults of its fields are collected, so that all of them are reported.
     fn record(&mut self, schema: &'s RecordSchema, at: &str) -> usize {
         let place = self.records.len();
         self.records.push(None);
@@ -160,9 +160,9 @@ impl<'s> PlanCompiler<'s> {
     }
 }
 
-/// An annotation that says nothing would hide a mistake.
+/// Rejects an annotation without effect, which would hide a mistake.
 fn used(annotations: &Annotations<'_>, node: &TypePlan) -> Result<(), String> {
-    let unused = |name: &str, of: &str| Err(format!("`hookstream.{name}` says nothing here: no {of}"));
+    let unused = |name: &str, kind: &str| Err(format!("`hookstream.{name}` has no effect here: no {kind}"));
     if annotations.time.is_some() && !holds(node, &|node| matches!(node, TypePlan::Time(Time::Instant(..)))) {
         return unused("time", "timestamp-millis, -micros or -nanos");
     }
@@ -177,7 +177,7 @@ fn used(annotations: &Annotations<'_>, node: &TypePlan) -> Result<(), String> {
     Ok(())
 }
 
-/// Whether a type holds such a one, without going into records: their fields have their own.
+/// Whether a type contains one that matches, without descending into records, whose fields have their own annotations.
 fn holds(node: &TypePlan, is: &dyn Fn(&TypePlan) -> bool) -> bool {
     match node {
         TypePlan::Array(inner) | TypePlan::Map(inner) | TypePlan::Nullable { inner, .. } => holds(inner, is),
@@ -199,7 +199,7 @@ fn decimal(schema: &DecimalSchema, annotations: &Annotations<'_>) -> Result<Deci
     if let Some(size @ 0..16) = size
         && 10_i128.pow(precision.into()) > 1_i128 << (8 * size).saturating_sub(1)
     {
-        return Err(format!("{size} bytes do not hold each decimal of {precision} digits"));
+        return Err(format!("{size} bytes cannot hold every decimal of {precision} digits"));
     }
     Ok(DecimalPlan { precision, scale, size, form: annotations.decimal.unwrap_or(DecimalForm::Number) })
 }
@@ -210,7 +210,7 @@ fn enumeration(schema: &EnumSchema) -> Enum {
     Enum { symbols: schema.symbols.clone(), default }
 }
 
-/// The type's name, without the whole of the schema.
+/// The type's name, without the rest of the schema.
 pub(in crate::schema) fn kind(schema: &Schema) -> String {
     format!("the type {:?}", apache_avro::schema::SchemaKind::from(schema)).to_lowercase()
 }

@@ -1,5 +1,5 @@
-//! A field's default, which the specification writes in a JSON of its own: times as their numbers,
-//! bytes as the characters U+0000 to U+00FF, members by the fields' names.
+//! A field's default. The specification has its own JSON encoding for defaults: times are numbers, bytes are the
+//! characters U+0000 to U+00FF, and members have the fields' names.
 
 use serde_json::value::RawValue;
 
@@ -8,8 +8,8 @@ use crate::json::{self, JsonKind, Object};
 use crate::schema::number;
 use crate::schema::walk::EventEncoder;
 
-/// The default as Avro. `None` where it is no value of the type, or of a record that is still being
-/// compiled.
+/// The default in Avro encoding. `None` if it is not a value of the type, or if the type contains a record that is
+/// still being compiled.
 pub(super) fn encode(node: &TypePlan, text: &str, records: &RecordPlans) -> Option<Vec<u8>> {
     let mut walk = EventEncoder::plain(records);
     value(&mut walk, node, json::check(text.as_bytes()).ok()?, records)?;

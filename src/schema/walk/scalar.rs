@@ -1,4 +1,4 @@
-//! Values that hold no others.
+//! Values that contain no other values.
 
 use serde_json::value::RawValue;
 
@@ -14,7 +14,7 @@ const TOO_LARGE: &str = "a number out of range";
 const OTHER_TEXT: &str = "another string";
 
 impl<'d> EventEncoder<'_, 'd> {
-    /// Writes it, and tells whether what is written gives back what was sent.
+    /// Writes a value. Returns whether the written value represents exactly what was sent.
     pub(super) fn scalar(
         &mut self,
         node: &TypePlan,
@@ -34,7 +34,7 @@ impl<'d> EventEncoder<'_, 'd> {
                 let text = json::string(raw).ok_or_else(|| misfit(at, node, "half a surrogate pair"))?;
                 return self.string(node, &text, at);
             }
-            // Null, which has no bytes; what holds other values is not asked here.
+            // Null, which has no bytes. Types with inner values are handled by the caller.
             _ => {}
         }
         Ok(true)
@@ -75,12 +75,12 @@ impl<'d> EventEncoder<'_, 'd> {
             }
             _ => None,
         };
-        let ticks = ticks.ok_or_else(|| misfit(at, node, "a number out of the years 0000 to 9999"))?;
+        let ticks = ticks.ok_or_else(|| misfit(at, node, "a number outside the years 0000 to 9999"))?;
         self.long(ticks.value);
         Ok(ticks.exact)
     }
 
-    /// Never rounded: who asks for a decimal asks for its digits.
+    /// Never rounds: a schema uses decimal in order to retain all digits.
     fn decimal(
         &mut self,
         node: &TypePlan,
@@ -93,7 +93,7 @@ impl<'d> EventEncoder<'_, 'd> {
             .ok_or_else(|| misfit(at, node, "a number with more digits"))?;
         let bytes = value.to_be_bytes();
         match decimal.size {
-            // As few as hold the sign, as the specification's other writers do.
+            // As few bytes as the sign allows, as other Avro writers do.
             None => {
                 let sign = if value < 0 { 0xff } else { 0 };
                 let spare = bytes.windows(2).take_while(
@@ -102,8 +102,8 @@ impl<'d> EventEncoder<'_, 'd> {
                 self.bytes(bytes.get(spare.count()..).unwrap_or_default());
             }
             Some(size) => {
-                let more = size.saturating_sub(bytes.len());
-                self.out.extend(std::iter::repeat_n(if value < 0 { 0xff } else { 0 }, more));
+                let padding = size.saturating_sub(bytes.len());
+                self.out.extend(std::iter::repeat_n(if value < 0 { 0xff } else { 0 }, padding));
                 self.out.extend_from_slice(bytes.get(bytes.len().saturating_sub(size)..).unwrap_or_default());
             }
         }
@@ -132,7 +132,7 @@ impl<'d> EventEncoder<'_, 'd> {
                 } else {
                     self.text(text);
                 }
-                // Readers give it back in lower case.
+                // Readers return it in lower case.
                 return Ok(!text.bytes().any(|byte| byte.is_ascii_uppercase()));
             }
             TypePlan::Bytes(form) => self.bytes(&form.read(text).ok_or_else(other)?),

@@ -1,7 +1,7 @@
-//! Which branch of a union a value takes.
+//! The choice of a union's branch.
 //!
-//! By its shape alone: there is one try of what holds other values. With several, a body could make a
-//! recursive schema cost twice as much with each of its levels.
+//! An object or an array is encoded only once, in the branch chosen by its shape. With several attempts, a body could
+//! double the cost of a recursive schema with each level.
 
 use serde_json::value::RawValue;
 
@@ -36,7 +36,7 @@ impl<'d> EventEncoder<'_, 'd> {
                     _ => Err(misfit(at, node, kind.name())),
                 };
             }
-            // A union has one array at most.
+            // A union has at most one array.
             JsonKind::Array => union.branches.iter().find(|branch| branch.node.takes(kind)),
             _ => return self.closest(node, union, raw, at),
         };
@@ -45,7 +45,7 @@ impl<'d> EventEncoder<'_, 'd> {
         self.value(&branch.node, raw, at, spot)
     }
 
-    /// The first that gives the value back; else the first that takes it at all, and it is kept.
+    /// Uses the first branch that represents the value exactly; else the first that accepts it, and keeps the value.
     fn closest(
         &mut self,
         node: &TypePlan,
@@ -78,8 +78,8 @@ impl<'d> EventEncoder<'_, 'd> {
     }
 }
 
-/// Among the records those that find all they need, of them the one that knows most members, of
-/// equals the first. An object of which no record knows a member is the map, if there is one.
+/// Chooses among the records whose required fields are all present the one with most known members, the first one of
+/// equals. If no record knows any member of the object, chooses the map, if the union has one.
 fn by_members<'u>(union: &'u Union, object: &Object<'_>, records: &RecordPlans) -> Option<&'u Branch> {
     let map = union.branches.iter().find(|branch| matches!(branch.node, TypePlan::Map(_)));
     let mut best: Option<((bool, usize), &Branch)> = None;
@@ -97,7 +97,7 @@ fn by_members<'u>(union: &'u Union, object: &Object<'_>, records: &RecordPlans) 
     }
 }
 
-/// Whether all that the record needs is there, and how many of its fields find what they can take.
+/// Whether all required fields of the record are present, and how many of its fields have a value of a suitable type.
 fn shape(record: &RecordPlan, object: &Object<'_>) -> (bool, usize) {
     let (mut complete, mut known) = (true, 0);
     for field in &record.fields {
@@ -105,7 +105,7 @@ fn shape(record: &RecordPlan, object: &Object<'_>) -> (bool, usize) {
         if kind != JsonKind::Null && field.node.takes(kind) {
             known += 1;
         } else {
-            // What may be null takes a misfit as null.
+            // In a nullable field, a misfit becomes null.
             complete &= field.node.takes_null() || (kind == JsonKind::Null && field.may_be_missing());
         }
     }

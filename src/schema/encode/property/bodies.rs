@@ -7,11 +7,11 @@ use apache_avro::schema::{NamesRef, RecordField, RecordSchema, UuidSchema};
 
 use super::oracle::{Json, key};
 
-/// Makes bodies for a schema.
+/// Generates bodies for a schema.
 pub(super) struct Bodies<'s> {
     pub(super) rng: &'s mut fastrand::Rng,
     pub(super) names: &'s NamesRef<'s>,
-    /// Values that do not fit, unknown members, digits too many.
+    /// Whether to add values that do not fit, unknown members and excess digits.
     pub(super) noise: bool,
 }
 
@@ -24,7 +24,7 @@ impl Bodies<'_> {
         if self.chance(12) {
             return self.anything(2);
         }
-        let says = |name: &str| field.custom_attributes.get(name).and_then(|value| value.as_str());
+        let annotation = |name: &str| field.custom_attributes.get(name).and_then(|value| value.as_str());
         match schema {
             Schema::Null => Json::Null,
             Schema::Boolean => Json::Bool(self.rng.bool()),
@@ -42,11 +42,11 @@ impl Bodies<'_> {
             }
             Schema::Bytes => {
                 let size = self.rng.usize(0..6);
-                self.bytes(size, says("hookstream.bytes"))
+                self.bytes(size, annotation("hookstream.bytes"))
             }
             Schema::Fixed(schema) => {
                 let more = usize::from(self.chance(8));
-                self.bytes(schema.size + more, says("hookstream.bytes"))
+                self.bytes(schema.size + more, annotation("hookstream.bytes"))
             }
             Schema::Decimal(schema) => {
                 let digits = schema.precision + usize::from(self.chance(4));
@@ -57,7 +57,7 @@ impl Bodies<'_> {
                 let sign = if self.rng.bool() { "-" } else { "" };
                 let point = if fraction.is_empty() { "" } else { "." };
                 let text = format!("{sign}{whole}{point}{fraction}");
-                if says("hookstream.decimal") == Some("string") {
+                if annotation("hookstream.decimal") == Some("string") {
                     Json::Text(text)
                 } else {
                     Json::Number(text)
@@ -68,9 +68,9 @@ impl Bodies<'_> {
             Schema::TimeMicros => Json::Text(self.time(6)[11..].to_owned()),
             Schema::LocalTimestampMillis => Json::Text(self.time(3)),
             Schema::LocalTimestampMicros => Json::Text(self.time(6)),
-            Schema::TimestampMillis => self.instant(3, says("hookstream.time")),
-            Schema::TimestampMicros => self.instant(6, says("hookstream.time")),
-            Schema::TimestampNanos => self.instant(9, says("hookstream.time")),
+            Schema::TimestampMillis => self.instant(3, annotation("hookstream.time")),
+            Schema::TimestampMicros => self.instant(6, annotation("hookstream.time")),
+            Schema::TimestampNanos => self.instant(9, annotation("hookstream.time")),
             Schema::Array(schema) => {
                 let count = if depth == 0 { 0 } else { self.rng.usize(0..3) };
                 Json::List((0..count).map(|_| self.value(&schema.items, field, depth - 1)).collect())
@@ -94,7 +94,7 @@ impl Bodies<'_> {
                 let Schema::Record(record) = self.names[name] else { panic!("no record") };
                 self.record(record, depth)
             }
-            other => panic!("no type of ours: {other:?}"),
+            other => panic!("a type that is not generated: {other:?}"),
         }
     }
 
@@ -128,7 +128,7 @@ impl Bodies<'_> {
         })
     }
 
-    /// A text without a zone. With noise, more digits than the type has now and then.
+    /// A text without a zone. With noise, sometimes with more digits than the type has.
     fn time(&mut self, digits: usize) -> String {
         let digits = if self.chance(3) { 9 } else { digits };
         let seconds = self.rng.i64(-5_000_000_000..5_000_000_000);

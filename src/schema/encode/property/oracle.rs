@@ -1,5 +1,5 @@
-//! What apache-avro reads of an encoding, and whether it is what was sent. By the schema alone: it
-//! shares no code with the encoder but the raw slices of json.rs.
+//! Decodes an encoding with apache-avro and compares it with what was sent. It uses only the schema, and shares only
+//! the raw slices of json.rs with the encoder.
 
 use std::collections::BTreeMap;
 
@@ -14,10 +14,10 @@ use crate::json::{JsonKind, Object, check, elements, string};
 use crate::outcome::Fault;
 use crate::schema::decode;
 
-/// A field whose name ends so has a default: what is missing in the body may stand in the record.
+/// A field whose name ends like this has a default: the record may contain a value that the body lacks.
 pub(super) const WITH_DEFAULT: &str = "_d";
 
-/// JSON with its numbers as text, and what a typed field says.
+/// JSON with numbers as text, and with typed values.
 #[derive(Clone, Debug)]
 pub(super) enum Json {
     Null,
@@ -29,17 +29,17 @@ pub(super) enum Json {
     Members(BTreeMap<String, Json>),
 }
 
-/// What a logical type holds.
+/// The value of a logical type.
 #[derive(Clone, Debug)]
 pub(super) enum Typed {
-    /// Nanoseconds since the epoch, and how the body says it.
+    /// Nanoseconds since the epoch, and the body's time format.
     Instant(i128, String),
-    /// The same, of a text without a zone.
+    /// The same, for a text without a zone.
     Local(i128),
     Date(i32),
-    /// Nanoseconds.
+    /// Nanoseconds since midnight.
     OfDay(i128),
-    /// Unscaled, scale, and whether the body has it in a string.
+    /// The unscaled value, the scale, and whether the body has it in a string.
     Decimal(i128, usize, bool),
 }
 
@@ -49,7 +49,7 @@ impl Json {
             JsonKind::Null => Self::Null,
             JsonKind::Boolean => Self::Bool(raw.get() == "true"),
             JsonKind::Number => Self::Number(raw.get().to_owned()),
-            // Half a surrogate pair has no text: compared as it stands.
+            // An unpaired surrogate has no text and is compared as written.
             JsonKind::String => {
                 Self::Text(string(raw).map_or_else(|| raw.get().to_owned(), |text| text.into_owned()))
             }
@@ -92,7 +92,7 @@ impl Json {
         }
     }
 
-    /// Puts a text of `additional_fields` where its pointer says.
+    /// Inserts a text of `additional_fields` at its pointer.
     fn put(&mut self, pointer: &str, value: Self) -> Result<(), String> {
         let names = pointer.split('/').skip(1).map(|name| name.replace("~1", "/").replace("~0", "~"));
         let mut at = self;
@@ -109,15 +109,15 @@ impl Json {
         Ok(())
     }
 
-    /// Equal by value: null as missing, numbers by decimal value, times by instant. `self` is what was
-    /// read.
+    /// Whether both are equal by value: null as missing, numbers by decimal value, times by instant. `self` is the
+    /// decoded value.
     pub(super) fn same(&self, sent: &Self) -> bool {
         match (self, sent) {
             (Self::Null, Self::Null) => true,
             (Self::Bool(a), Self::Bool(b)) => a == b,
             (Self::Number(a), Self::Number(b)) => decimal(a) == decimal(b),
             (Self::Text(a), Self::Text(b)) => a == b,
-            (Self::Typed(typed), sent) => typed.says(sent) == Some(true),
+            (Self::Typed(typed), sent) => typed.equals_sent(sent) == Some(true),
             (Self::List(a), Self::List(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.same(b)),
             (Self::Members(read), Self::Members(sent)) => {
                 let sent = present(sent);
@@ -131,8 +131,8 @@ impl Json {
 }
 
 impl Typed {
-    /// Whether the body's value says the same, by jiff's parsers and `decimal`.
-    fn says(&self, sent: &Json) -> Option<bool> {
+    /// Whether the body's value is the same, by jiff's parsers and `decimal`.
+    fn equals_sent(&self, sent: &Json) -> Option<bool> {
         Some(match (self, sent) {
             (Self::Instant(at, form), Json::Text(text)) if form == "rfc3339" => {
                 text.parse::<jiff::Timestamp>().ok()?.as_nanosecond() == *at
@@ -167,7 +167,7 @@ fn present(members: &BTreeMap<String, Json>) -> BTreeMap<&String, &Json> {
     members.iter().filter(|(_, value)| !matches!(value, Json::Null)).collect()
 }
 
-/// Sign, digits, exponent: by hand and with strings, unlike number.rs.
+/// Sign, digits, exponent: parsed by hand and with strings, unlike in number.rs.
 fn decimal(text: &str) -> (bool, String, i128) {
     let (mantissa, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
     let mut exponent: i128 = exponent.parse().unwrap();
@@ -183,14 +183,14 @@ fn decimal(text: &str) -> (bool, String, i128) {
     if digits.is_empty() { (false, digits, 0) } else { (negative, digits, exponent) }
 }
 
-/// Reads values by their schema.
+/// Converts values by their schema.
 struct Reader<'s>(&'s NamesRef<'s>);
 
 impl Reader<'_> {
     fn read(&self, value: Value, schema: &Schema, field: &RecordField) -> Json {
-        let says = |name: &str| field.custom_attributes.get(name).and_then(|value| value.as_str());
+        let annotation = |name: &str| field.custom_attributes.get(name).and_then(|value| value.as_str());
         let instant = |ticks: i64, nanoseconds: i128| {
-            let form = says("hookstream.time").unwrap_or("rfc3339").to_owned();
+            let form = annotation("hookstream.time").unwrap_or("rfc3339").to_owned();
             Json::Typed(Typed::Instant(i128::from(ticks) * nanoseconds, form))
         };
         let local =
@@ -213,11 +213,13 @@ impl Reader<'_> {
             Value::TimeMillis(ticks) => Json::Typed(Typed::OfDay(i128::from(ticks) * 1_000_000)),
             Value::TimeMicros(ticks) => Json::Typed(Typed::OfDay(i128::from(ticks) * 1_000)),
             Value::Date(days) => Json::Typed(Typed::Date(days)),
-            Value::Bytes(bytes) | Value::Fixed(_, bytes) => Json::Text(match says("hookstream.bytes") {
-                Some("hex") => hex::encode(bytes),
-                Some("base64url") => base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes),
-                _ => base64::engine::general_purpose::STANDARD.encode(bytes),
-            }),
+            Value::Bytes(bytes) | Value::Fixed(_, bytes) => {
+                Json::Text(match annotation("hookstream.bytes") {
+                    Some("hex") => hex::encode(bytes),
+                    Some("base64url") => base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes),
+                    _ => base64::engine::general_purpose::STANDARD.encode(bytes),
+                })
+            }
             Value::Decimal(decimal) => {
                 let Schema::Decimal(schema) = self.real(schema) else { panic!("no decimal") };
                 let bytes = Vec::<u8>::try_from(&decimal).unwrap();
@@ -225,7 +227,7 @@ impl Reader<'_> {
                 let value = bytes.iter().fold(if negative { -1 } else { 0 }, |value: i128, byte| {
                     value.wrapping_mul(256).wrapping_add(i128::from(*byte))
                 });
-                let in_text = says("hookstream.decimal") == Some("string");
+                let in_text = annotation("hookstream.decimal") == Some("string");
                 Json::Typed(Typed::Decimal(value, schema.scale, in_text))
             }
             Value::Union(choice, value) => {
@@ -252,7 +254,7 @@ impl Reader<'_> {
                         .collect(),
                 )
             }
-            other => panic!("no type of ours: {other:?}"),
+            other => panic!("a type that is not generated: {other:?}"),
         }
     }
 
@@ -270,11 +272,11 @@ pub(super) fn key(field: &RecordField) -> String {
     other.unwrap_or(&field.name).to_owned()
 }
 
-/// What apache-avro reads of a body's encoding: `data` and `additional_fields`.
+/// Encodes a body and decodes it with apache-avro: `data` and `additional_fields`.
 pub(super) fn decoded(schema: &Schema, body: &str) -> Result<(Json, BTreeMap<String, Json>), Fault> {
     let encoded = encode(schema, &datagrid(), Some("1970-01-01T00:00:00Z"), body)?;
     let (_, avro) = decode::frame(&encoded.value).unwrap();
-    assert!(decode::json(schema, avro).is_some(), "it can be shown");
+    assert!(decode::json(schema, avro).is_some(), "it can be printed");
     let Value::Record(fields) = decode::value(schema, avro).expect("apache-avro decodes it") else {
         panic!("no record")
     };
@@ -291,7 +293,7 @@ pub(super) fn decoded(schema: &Schema, body: &str) -> Result<(Json, BTreeMap<Str
     Ok((data, additional.collect()))
 }
 
-/// The body again: the envelope's fields as each test here sends them, `data`, and what was kept.
+/// Rebuilds the body: the envelope's fields as each test here sends them, `data`, and the kept values.
 pub(super) fn together(data: Json, additional: &BTreeMap<String, Json>) -> Result<Json, String> {
     let mut again = Json::Members(BTreeMap::from([
         ("data".to_owned(), data),
@@ -300,7 +302,7 @@ pub(super) fn together(data: Json, additional: &BTreeMap<String, Json>) -> Resul
         ("timestamp".to_owned(), Json::Number("0".into())),
     ]));
     for (pointer, value) in additional {
-        // What a roll back keeps whole stands there once.
+        // A value that was kept by a rollback occurs only once.
         let below = format!("{pointer}/");
         if additional.keys().any(|other| other.starts_with(&below)) {
             return Err(format!("{pointer} is kept, and so is something below it"));

@@ -1,9 +1,9 @@
-//! Random schemas with every type, each with a body that fits it and one with noise: nothing panics,
-//! and what is published says all that was sent.
+//! Random schemas with every type, each with a body that fits and one with noise: nothing panics, and the published
+//! record contains everything that was sent.
 //!
 //!     HOOKSTREAM_PAIRS=100000 cargo test --lib pairs -- --nocapture
 //!
-//! HOOKSTREAM_SEED sets the seed; a failure tells the one to run it alone with.
+//! HOOKSTREAM_SEED sets the seed; a failure prints the seed that reproduces it.
 
 use apache_avro::Schema;
 use apache_avro::schema::ResolvedSchema;
@@ -15,10 +15,10 @@ use super::schemas::Schemas;
 use crate::json::check;
 use crate::outcome::Reason;
 
-/// Deeper, a value that may be null is.
+/// Below this depth, every nullable value is null.
 const DEPTH: usize = 5;
 
-/// Tells the seed of the pair that panics.
+/// Prints the seed if the pair panics.
 struct Running(u64);
 
 impl Drop for Running {
@@ -45,7 +45,7 @@ fn body(data: Json) -> String {
 #[derive(Default, Debug)]
 struct Tally {
     pairs: u64,
-    /// Typed throughout.
+    /// Without anything in `additional_fields`.
     typed: u64,
     /// With something in `additional_fields`.
     kept: u64,
@@ -97,7 +97,7 @@ fn pairs_of_schema_and_body_neither_panic_nor_lose_anything() {
         }
     }
     println!("{tally:?} in {} s", began.elapsed().as_secs());
-    // Neither everything kept nor everything refused would prove anything.
+    // The test proves something only if all three outcomes are frequent enough.
     assert!(
         tally.typed * 3 > pairs && tally.kept * 10 > pairs && tally.dead_letters * 200 > pairs,
         "{tally:?}"

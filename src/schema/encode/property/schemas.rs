@@ -2,15 +2,15 @@
 
 use super::oracle::WITH_DEFAULT;
 
-/// Makes schemas as JSON.
+/// Generates schemas as JSON.
 pub(super) struct Schemas {
     pub(super) rng: fastrand::Rng,
     names: usize,
-    /// Records that are being made: a field within may be one of them or null.
+    /// Records being generated: a nested field may be a nullable one of these.
     open: Vec<String>,
-    /// What the field that is being made holds.
+    /// The contents of the field being generated.
     holds: Holds,
-    /// Whether a branch may be chosen for an object that the maker had not in mind.
+    /// Whether an object may match another branch than the generator intended.
     pub(super) shapes: bool,
 }
 
@@ -55,18 +55,18 @@ impl Schemas {
         let kind = self.kind(depth, true);
         let holds = std::mem::replace(&mut self.holds, outer);
         let mut field = format!(r#"{{"name":"{name}","type":{kind}"#);
-        let mut say = |name: &str, values: &[&str]| {
+        let mut annotate = |name: &str, values: &[&str]| {
             let value = self.rng.choice(values).unwrap();
             field.push_str(&format!(r#","hookstream.{name}":"{value}""#));
         };
         if holds.time {
-            say("time", &["rfc3339", "unix_seconds", "unix_milliseconds"]);
+            annotate("time", &["rfc3339", "unix_seconds", "unix_milliseconds"]);
         }
         if holds.bytes {
-            say("bytes", &["base64", "base64url", "hex"]);
+            annotate("bytes", &["base64", "base64url", "hex"]);
         }
         if holds.decimal {
-            say("decimal", &["number", "string"]);
+            annotate("decimal", &["number", "string"]);
         }
         if self.rng.u8(0..6) == 0 {
             field.push_str(&format!(r#","hookstream.json":"{name}-/~ü""#));
@@ -154,7 +154,7 @@ impl Schemas {
         format!(r#"{{"type":{base},"logicalType":"decimal","precision":{precision},"scale":{scale}}}"#)
     }
 
-    /// Of each of Avro's own types one at most, of the named ones any number.
+    /// A union has at most one of each unnamed type, and any number of named ones.
     fn union(&mut self, depth: usize) -> String {
         let mut types = vec![r#""string""#.to_owned(), r#""boolean""#.to_owned()];
         for kind in [["int", "long"], ["float", "double"]] {

@@ -1,8 +1,8 @@
-//! What a schema must be.
+//! The requirements on a schema.
 
 use super::*;
 
-/// What is wrong with a schema, one below another.
+/// The faults of a schema, one per line.
 fn faults(schema: &Schema) -> String {
     Encoder::compile(schema, 1, &datagrid()).unwrap_err().join("\n")
 }
@@ -28,7 +28,7 @@ fn a_named_type_may_be_used_again_and_within_itself() {
 }
 
 #[test]
-fn what_cannot_be_encoded_is_told_when_the_schema_is_compiled() {
+fn unsupported_schemas_are_rejected_when_compiled() {
     for (data, problem) in [
         (
             r#"{"name":"x","type":{"type":"fixed","name":"F","size":12,"logicalType":"duration"}}"#,
@@ -41,11 +41,11 @@ fn what_cannot_be_encoded_is_told_when_the_schema_is_compiled() {
         ),
         (
             r#"{"name":"x","type":{"type":"fixed","name":"F","size":2,"logicalType":"decimal","precision":5,"scale":0}}"#,
-            "field `data.x`: 2 bytes do not hold each decimal of 5 digits",
+            "field `data.x`: 2 bytes cannot hold every decimal of 5 digits",
         ),
         (
             r#"{"name":"x","type":"string","hookstream.tiem":"unix_seconds"}"#,
-            "field `data.x`: there is no annotation `hookstream.tiem`; there are hookstream.json, .time, .bytes and .decimal",
+            "field `data.x`: unknown annotation `hookstream.tiem`; expected hookstream.json, .time, .bytes or .decimal",
         ),
         (
             r#"{"name":"x","type":{"type":"long","logicalType":"timestamp-millis"},"hookstream.time":"seconds"}"#,
@@ -53,12 +53,12 @@ fn what_cannot_be_encoded_is_told_when_the_schema_is_compiled() {
         ),
         (
             r#"{"name":"x","type":"long","hookstream.time":"unix_seconds"}"#,
-            "field `data.x`: `hookstream.time` says nothing here: no timestamp-millis, -micros or -nanos",
+            "field `data.x`: `hookstream.time` has no effect here: no timestamp-millis, -micros or -nanos",
         ),
         (
             r#"{"name":"x","type":["null","long"],"hookstream.bytes":"hex"},{"name":"y","type":"long","hookstream.decimal":"string"}"#,
-            "field `data.x`: `hookstream.bytes` says nothing here: no bytes and no fixed\n\
-             field `data.y`: `hookstream.decimal` says nothing here: no decimal",
+            "field `data.x`: `hookstream.bytes` has no effect here: no bytes and no fixed\n\
+             field `data.y`: `hookstream.decimal` has no effect here: no decimal",
         ),
         (
             r#"{"name":"x","type":"long"},{"name":"y","type":"long","hookstream.json":"x"}"#,
@@ -86,7 +86,7 @@ fn what_cannot_be_encoded_is_told_when_the_schema_is_compiled() {
 }
 
 #[test]
-fn two_fields_of_the_root_never_read_the_same() {
+fn two_fields_of_the_root_never_read_the_same_member() {
     let twice = schema_with(
         r#"{"type":"record","name":"D","fields":[]}"#,
         r#"{"name":"event","type":["null","string"]},{"name":"other","type":["null","string"],"hookstream.json":"a-b"},"#,
@@ -105,7 +105,7 @@ fn two_fields_of_the_root_never_read_the_same() {
 }
 
 #[test]
-fn additional_fields_stands_last() {
+fn additional_fields_must_be_last() {
     let schema = shipped::parse(
         r#"{"type":"record","name":"E","fields":[
         {"name":"additional_fields","type":{"type":"map","values":"string"}},

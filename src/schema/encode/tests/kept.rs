@@ -18,7 +18,7 @@ fn unknown_members_keep_their_text_under_escaped_pointers() {
 }
 
 #[test]
-fn the_shapes_of_unknown_members_tell_where_a_field_is_missing() {
+fn the_shapes_of_unknown_members_show_where_a_field_is_missing() {
     let record =
         |name: &str, fields: &str| format!(r#"{{"type":"record","name":"{name}","fields":[{fields}]}}"#);
     let n = r#"{"name":"n","type":"long"}"#;
@@ -41,10 +41,10 @@ fn the_shapes_of_unknown_members_tell_where_a_field_is_missing() {
     );
     assert_eq!(drift, ["/data/list/*/x", "/data/list/*/x", "/data/by_key/*/y", "/data/box/z", "/a~1b"]);
     assert_eq!(kept, 6, "the double has a field: no drift");
-    // What went with a record that did not fit is no field of its own.
+    // Members of a record that did not fit are not reported separately.
     let (drift, kept) = shapes(r#"{"list":[],"by_key":{},"box":{"z":1,"n":"x"}}"#);
     assert_eq!((drift, kept), (vec!["/a~1b".to_owned()], 2));
-    // Finer than milliseconds, and a number where the id is text: kept, but each has its field.
+    // A time finer than milliseconds and a numeric id are kept, but each has its field.
     let body = r#"{"id":7,"event_type":"t","timestamp":"2026-01-02T03:04:05.678901Z","data":{"list":[],"by_key":{}}}"#;
     let encoded = encode(&schema, &datagrid(), Some("2026-01-02T03:04:05.678901Z"), body).unwrap();
     assert_eq!(
@@ -54,7 +54,7 @@ fn the_shapes_of_unknown_members_tell_where_a_field_is_missing() {
 }
 
 #[test]
-fn what_stands_beside_a_deep_place_is_kept_one_by_one() {
+fn members_beside_a_deep_place_are_kept_one_by_one() {
     let schema = schema(r#"{"name":"n","type":["null","long"]}"#);
     let deep = places(Some("/meta/id"), "/event/type", "/meta/at/time", "/event/body");
     let body = r#"{"meta":{"id":"e","at":{"time":0,"zone":"x"},"other":{"id":1}},
@@ -68,7 +68,7 @@ fn what_stands_beside_a_deep_place_is_kept_one_by_one() {
                "/event/body/id": "2"})
     );
 
-    // No object on the way, or one of nothing: kept as it stands.
+    // A value on the path that is not an object, or has no members, is kept unchanged.
     let body = r#"{"meta":{"id":"e","at":{"time":null}},"event":{"type":"t","body":{}}}"#;
     let (_, additional) = read(&schema, &encode(&schema, &deep, None, body).unwrap());
     assert_eq!(additional, json!({"/meta/at": "{\"time\":null}"}));
@@ -93,7 +93,7 @@ fn places_inside_the_data_are_not_kept_either() {
 }
 
 #[test]
-fn an_id_that_was_no_text_is_kept_as_it_was_sent() {
+fn an_id_that_was_not_a_string_is_kept_as_sent() {
     let schema = schema(r#"{"name":"n","type":["null","long"]}"#);
     let body = r#"{"id":17,"event_type":"t","data":{}}"#;
     let (_, additional) = read(&schema, &encode(&schema, &datagrid(), None, body).unwrap());
@@ -101,7 +101,7 @@ fn an_id_that_was_no_text_is_kept_as_it_was_sent() {
 }
 
 #[test]
-fn kept_text_has_a_bound() {
+fn kept_text_is_limited() {
     let schema = schema(
         r#"{"name":"m","type":["null",{"type":"map","values":{"type":"record","name":"V","fields":[]}}]}"#,
     );

@@ -1,8 +1,8 @@
-//! What each type takes, how it is told otherwise, and which branch of a union a value takes.
+//! The values that each type accepts, the annotations that change this, and the choice of a union's branch.
 
 use super::*;
 
-/// Of each pair of texts, what became of it: the typed value, and whether the text was kept.
+/// Checks for each text the typed value, and whether the text was kept.
 fn becomes(field: &str, cases: &[(&str, Value, bool)]) {
     let schema = schema(field);
     for (text, typed, kept) in cases {
@@ -14,7 +14,7 @@ fn becomes(field: &str, cases: &[(&str, Value, bool)]) {
 }
 
 #[test]
-fn times_are_read_as_their_annotation_says() {
+fn times_are_parsed_according_to_their_annotation() {
     becomes(
         r#"{"name":"x","type":["null",{"type":"long","logicalType":"timestamp-millis"}],"hookstream.time":"unix_seconds"}"#,
         &[
@@ -125,7 +125,7 @@ fn a_decimal_is_never_rounded() {
 }
 
 #[test]
-fn bytes_uuids_and_enums_are_taken_from_their_text() {
+fn bytes_uuids_and_enums_are_parsed_from_text() {
     becomes(
         r#"{"name":"x","type":["null","bytes"],"hookstream.bytes":"base64"}"#,
         &[("\"AP8=\"", json!("AP8="), false), ("\"AP8\"", Value::Null, true), ("\"\"", json!(""), false)],
@@ -157,7 +157,7 @@ fn bytes_uuids_and_enums_are_taken_from_their_text() {
 }
 
 #[test]
-fn a_scalar_takes_the_first_branch_that_gives_it_back() {
+fn a_scalar_uses_the_first_branch_that_represents_it_exactly() {
     becomes(
         r#"{"name":"x","type":["int","double","null","boolean",{"type":"long","logicalType":"timestamp-millis"},"string"]}"#,
         &[
@@ -192,7 +192,7 @@ const SHAPES: &str = r#"{"name":"x","type":["null",
     {"type":"array","items":"long"}"#;
 
 #[test]
-fn an_object_takes_the_record_whose_needs_it_meets_and_that_knows_most_of_it() {
+fn an_object_uses_the_complete_record_with_most_known_members() {
     let without = schema(&format!("{SHAPES}]}}"));
     let of = |text: &str| data(&without, &format!(r#"{{"x":{text}}}"#));
     assert_eq!(of(r#"{"iban":"i"}"#).0["x"], json!({"iban": "i", "year": null}));
@@ -211,7 +211,7 @@ fn an_object_takes_the_record_whose_needs_it_meets_and_that_knows_most_of_it() {
 }
 
 #[test]
-fn what_does_not_fit_is_counted_once_where_it_is_kept() {
+fn a_misfit_is_counted_once_where_it_is_kept() {
     let schema = schema(
         r#"{"name":"n","type":["null","long"]},{"name":"d","type":["null","double"]},
            {"name":"box","type":["null",{"type":"record","name":"B","fields":[
@@ -227,7 +227,7 @@ fn what_does_not_fit_is_counted_once_where_it_is_kept() {
 }
 
 #[test]
-fn a_key_may_have_another_name_than_its_field() {
+fn a_key_may_differ_from_the_name_of_its_field() {
     let schema = schema_with(
         r#"{"type":"record","name":"D","fields":[
             {"name":"order_id","type":["null","long"],"hookstream.json":"order-id"},
@@ -248,7 +248,7 @@ fn a_key_may_have_another_name_than_its_field() {
 }
 
 #[test]
-fn defaults_are_read_as_the_specification_writes_them() {
+fn defaults_are_parsed_in_the_specifications_encoding() {
     let schema = schema(
         r#"{"name":"b","type":"bytes","hookstream.bytes":"hex","default":"\u0000\u00ff"},
            {"name":"f","type":{"type":"fixed","name":"F","size":2},"hookstream.bytes":"hex","default":"\u00fe0"},
