@@ -174,7 +174,7 @@ async fn c2_keys_and_secrets_that_others_may_read_are_told_at_start_and_by_check
     let toml = SOURCE.replace("env = \"TEST_SECRET\"", "name = \"one\", file = \"./secret\"");
     let tls = format!("[http.tls]\ncert = \"{}\"\nkey = \"{}\"\n", cert.display(), key.display());
     let toml = toml + &tls;
-    let warned = |text: &str| text.lines().filter(|line| line.contains("may read")).count();
+    let warned = |text: &str| text.lines().filter(|line| line.contains("can read")).count();
     let (code, text) = check(directory.path(), &toml);
     assert_eq!((code, warned(&text)), (0, 0), "{text}");
 
@@ -198,7 +198,7 @@ async fn c2_keys_and_secrets_that_others_may_read_are_told_at_start_and_by_check
     let warnings = || {
         let log = log.lock().unwrap();
         let lines = log.iter().filter(|line| line["level"] == "WARN");
-        lines.filter(|line| line["message"].as_str().unwrap_or_default().contains("may read")).count()
+        lines.filter(|line| line["message"].as_str().unwrap_or_default().contains("can read")).count()
     };
     until("both warnings", async || warnings() == 2).await;
 

@@ -253,7 +253,7 @@ fn secrets_that_are_invalid_or_expire_soon_get_a_warning() {
         masked(&loaded.refusing.into_values().collect::<Vec<_>>()),
         [
             "source datagrid: no secret is valid now, so every delivery is refused with 401: old expired at TIME \
-          next is valid from TIME; add a valid secret"
+          next is valid from TIME add a valid secret"
         ]
     );
 }
