@@ -221,8 +221,8 @@ fn input(path: &Path, max: u64) -> Result<Vec<u8>, ReadError> {
     }
 }
 
-/// An HTTP client for the operator's port, and the URL of `path` there. The port is that of the service at `url`, else the
-/// configured one. The client sends the configured token; each request times out after `timeout`.
+/// An HTTP client for the operator's port, and the URL of `path` there. The port is that of the service at `url`, else
+/// the configured one. The client sends the configured token; each request times out after `timeout`.
 fn admin_client(
     config: &ConfigArgs,
     url: Option<&str>,
@@ -279,8 +279,8 @@ fn no_operator(url: &str) -> String {
     format!("{url} does not answer like the operator's port of hookstream: give the right URL with --url")
 }
 
-/// Sets up the client for the configured operator's port with TLS: uses a name from the certificate with the address that
-/// the port listens on, and trusts the certificates of the configured file in addition to the system's.
+/// Sets up the client for the configured operator's port with TLS: uses a name from the certificate with the address
+/// that the port listens on, and trusts the certificates of the configured file in addition to the system's.
 fn trust_own_certificate(
     mut client: reqwest::ClientBuilder,
     tls: &crate::config::Tls,

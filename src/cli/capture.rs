@@ -1,4 +1,4 @@
-//! A request as somebody captured it: a raw dump, an entry of a HAR file, or headers and a body.
+//! Reads a captured request: a raw dump, an entry of a HAR file, or headers and a body.
 
 mod har;
 
@@ -12,62 +12,61 @@ use jiff::Timestamp;
 use super::input;
 use crate::files::ReadError;
 
-/// Far above any body that a service is configured to take.
+/// The maximum size of a capture, far above any sensible `http.max_body`.
 const MAX: u64 = 64 * 1024 * 1024;
 
-/// More headers than any server takes.
+/// The maximum number of headers, above what servers accept.
 const MAX_HEADERS: usize = 256;
 
-/// A request, read. Its `Debug` would show the body.
+/// A captured request. It has no `Debug`, which would show the body.
 pub struct Capture {
-    /// The method.
+    /// The HTTP method.
     pub method: String,
-    /// The request's target, without its query: that may hold what no one should see.
+    /// The path of the request without its query, which may contain secrets.
     pub path: String,
-    /// In their order.
+    /// The headers in their original order.
     pub headers: HeaderMap,
-    /// As it was sent, a chunked one put together.
+    /// The body as sent; a chunked one is decoded.
     pub body: Bytes,
-    /// When it was sent, where the capture says so.
+    /// The time of the request, if the capture has it.
     pub at: Option<Timestamp>,
-    /// What was done to read it, and what looks wrong.
+    /// Notes on assumptions made while reading, and on what looks wrong.
     pub notes: Vec<String>,
 }
 
-/// Reads a file, `-` for standard input.
+/// Reads a file, or standard input for `-`.
 ///
 /// # Errors
-/// When it cannot be read, or is larger than 64 MiB.
+/// The file cannot be read or is larger than 64 MiB.
 pub fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
     match input(path, MAX) {
         Err(ReadError::TooLarge(_)) => {
-            bail!("{} is larger than 64 MiB; no service takes such a delivery", path.display())
+            bail!("{} is larger than 64 MiB, more than any service accepts", path.display())
         }
         read => read.with_context(|| format!("cannot read {}", path.display())),
     }
 }
 
 impl Capture {
-    /// A raw dump or a HAR file; which of both, its first character says. `entry` is the number of the
-    /// HAR file's entry, from 1 on.
+    /// Parses a raw dump or a HAR file, which begins with `{`. `entry` is the number of the HAR file's entry, from 1.
     ///
     /// # Errors
-    /// What is no request, in one sentence without a word of it.
+    /// The bytes are not a request. The message never quotes them.
     pub fn parse(bytes: &[u8], entry: Option<usize>) -> anyhow::Result<Self> {
         let text = bytes.trim_ascii_start();
         if text.starts_with(b"{") || text.starts_with(b"\xef\xbb\xbf{") {
             return har::parse(text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text), entry);
         }
         if entry.is_some() {
-            bail!("--entry is for HAR files; this is none");
+            bail!("--entry is for HAR files, and this is not one");
         }
         raw(text)
     }
 
-    /// From `Name: value` lines and a body.
+    /// Makes a capture from `Name: value` lines and a body.
     ///
     /// # Errors
-    /// A line that is no header.
+    /// A line is not a header.
     pub fn of_parts(source: &str, lines: &[String], body: Vec<u8>) -> anyhow::Result<Self> {
         let mut headers = HeaderMap::new();
         for line in lines {
@@ -86,16 +85,15 @@ impl Capture {
 }
 
 fn add(headers: &mut HeaderMap, name: &str, value: &[u8]) -> anyhow::Result<()> {
-    let name =
-        HeaderName::from_bytes(name.as_bytes()).ok().context("a header's name cannot stand in HTTP")?;
+    let name = HeaderName::from_bytes(name.as_bytes()).ok().context("a header has an invalid name")?;
     let value = HeaderValue::from_bytes(value)
         .ok()
-        .with_context(|| format!("the value of {name} cannot stand in an HTTP header"))?;
+        .with_context(|| format!("the value of {name} is not a valid HTTP header value"))?;
     headers.append(name, value);
     Ok(())
 }
 
-/// Without query and fragment, and without the host of an absolute URL.
+/// The path of a request target: without query, fragment and the host of an absolute URL.
 fn path_of(target: &str) -> String {
     let target = target.split(['?', '#']).next().unwrap_or_default();
     match target.split_once("://").map(|(_, rest)| rest.split_once('/')) {
@@ -105,18 +103,18 @@ fn path_of(target: &str) -> String {
     }
 }
 
-/// Request line, headers, an empty line, the body; lines end in CRLF or LF.
+/// Parses a request line, headers, an empty line and the body. Lines end in CRLF or LF.
 fn raw(bytes: &[u8]) -> anyhow::Result<Capture> {
     const FORM: &str = "expected a request line such as `POST /hooks/NAME HTTP/1.1`, headers, an empty line and the \
                         body; or a HAR file; or give --header and --body";
-    let mut room = [httparse::EMPTY_HEADER; MAX_HEADERS];
-    let mut request = httparse::Request::new(&mut room);
+    let mut parsed = [httparse::EMPTY_HEADER; MAX_HEADERS];
+    let mut request = httparse::Request::new(&mut parsed);
     let head = match request.parse(bytes) {
         Ok(httparse::Status::Complete(length)) => length,
         Ok(httparse::Status::Partial) => {
-            bail!("this is no captured HTTP request (no empty line stands behind its headers); {FORM}")
+            bail!("this is not a captured HTTP request (no empty line after the headers); {FORM}")
         }
-        Err(error) => bail!("this is no captured HTTP request ({error}); {FORM}"),
+        Err(error) => bail!("this is not a captured HTTP request ({error}); {FORM}"),
     };
     let mut headers = HeaderMap::new();
     for header in request.headers.iter() {
@@ -134,17 +132,19 @@ fn raw(bytes: &[u8]) -> anyhow::Result<Capture> {
     })
 }
 
-/// The body as its sender wrote it; what had to be assumed goes to `notes`.
+/// The body as the sender wrote it. Adds assumptions to `notes`.
 fn body(rest: &[u8], headers: &HeaderMap, notes: &mut Vec<String>) -> Vec<u8> {
     let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
-    if text(header::TRANSFER_ENCODING).is_some_and(|how| how.to_ascii_lowercase().contains("chunked")) {
+    if text(header::TRANSFER_ENCODING).is_some_and(|coding| coding.to_ascii_lowercase().contains("chunked")) {
         return match dechunk(rest) {
             Some(body) => {
-                notes.push("the chunked body was put together".to_owned());
+                notes.push("the chunked body was decoded".to_owned());
                 body
             }
             None => {
-                notes.push("the body has no chunks, though its headers say so: taken as it is".to_owned());
+                notes.push(
+                    "the headers declare a chunked body, but it has no chunks: used as it is".to_owned(),
+                );
                 rest.to_vec()
             }
         };
@@ -153,12 +153,12 @@ fn body(rest: &[u8], headers: &HeaderMap, notes: &mut Vec<String>) -> Vec<u8> {
     match declared {
         Some(length) if length < rest.len() => {
             let extra = rest.len() - length;
-            notes.push(format!("{extra} bytes behind content-length were left out"));
+            notes.push(format!("{extra} bytes after the end by content-length were ignored"));
             rest.get(..length).unwrap_or(rest).to_vec()
         }
         Some(length) if length > rest.len() => {
             notes.push(format!(
-                "content-length is {length}, but only {} bytes were captured: what is missing was signed, too",
+                "content-length is {length}, but only {} bytes were captured: the missing bytes were signed too",
                 rest.len()
             ));
             rest.to_vec()
@@ -167,11 +167,11 @@ fn body(rest: &[u8], headers: &HeaderMap, notes: &mut Vec<String>) -> Vec<u8> {
     }
 }
 
-/// `None` for what is not made of chunks up to a last one.
+/// Decodes a chunked body; `None` if it is not complete chunks with a last one.
 fn dechunk(mut rest: &[u8]) -> Option<Vec<u8>> {
     let mut body = Vec::with_capacity(rest.len());
     loop {
-        // httparse reads CRLF alone here; many a dump went through an editor that makes it LF.
+        // httparse accepts only CRLF here, but editors often convert dumps to LF.
         let end = rest.iter().position(|byte| *byte == b'\n')?;
         let line = std::str::from_utf8(rest.get(..end)?).ok()?;
         let size = line.split(';').next().unwrap_or_default().trim();
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn chunks_are_put_together_and_what_are_none_is_taken_as_it_is() {
+    fn chunked_bodies_are_decoded_and_others_are_used_as_they_are() {
         let head = format!("{HEAD}Transfer-Encoding: chunked\n\n");
         for chunks in ["3\r\n{\"a\r\n5;x=y\r\n\": 1}\r\n0\r\n\r\n", "3\n{\"a\n5\n\": 1}\n0\n\n"] {
             let found = parsed(&format!("{head}{chunks}"));
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn the_length_that_was_sent_counts_and_a_cut_capture_is_told() {
+    fn content_length_ends_the_body_and_a_truncated_capture_is_noted() {
         let found = parsed(&format!("{HEAD}Content-Length: 2\n\n{{}}\n"));
         assert_eq!((&found.body[..], found.notes.len()), (&b"{}"[..], 1));
         let found = parsed(&format!("{HEAD}Content-Length: 10\n\n{{}}\n"));
@@ -236,15 +236,15 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_request_is_told_without_a_word_of_it() {
+    fn errors_about_other_text_never_quote_it() {
         for text in
             ["", "s3cret", "POST /hooks/x HTTP/1.1\nHost: h\n", "POST s3cret", "{\"s3cret\": 1}", "{s3cret"]
         {
-            let told = refused(text, None);
-            assert!(!told.contains("s3cret") && !told.is_empty(), "{told}");
+            let error = refused(text, None);
+            assert!(!error.contains("s3cret") && !error.is_empty(), "{error}");
         }
         assert!(refused(&format!("{HEAD}\n"), Some(1)).contains("HAR"));
-        let told = Capture::of_parts("x", &["no header".to_owned()], Vec::new()).err().unwrap().to_string();
-        assert_eq!(told, "--header expects 'Name: value'");
+        let error = Capture::of_parts("x", &["no header".to_owned()], Vec::new()).err().unwrap().to_string();
+        assert_eq!(error, "--header expects 'Name: value'");
     }
 }

@@ -15,30 +15,30 @@ use crate::kafka::ClusterConfig;
 use crate::kafka::lag::{Lag, Meter};
 use crate::observe::log;
 
-/// Between two measurements of `--watch`.
+/// The time between two measurements of `--watch`.
 const PAUSE: Duration = Duration::from_secs(2);
 
 const EXAMPLES: &str = "\
 Examples:
-  hookstream lag                                 every group that reads our topics
+  hookstream lag                                 all groups that read the topics of the sources
   hookstream lag --group billing --watch
   hookstream lag --group 'flink-*' --json | jq '.groups[].topics[] | {topic, records, seconds}'
-  hookstream lag --group billing --max 10000 --max-seconds 300     a probe
+  hookstream lag --group billing --max 10000 --max-seconds 300     as a probe
 
-Records are counted as offsets, log end minus committed offset, as kafka-consumer-groups does: on a
-compacted topic there may be fewer. Seconds are those since the first record that the group has not
-yet read was written. What is not known is `unknown` with a word why, never 0. No group is joined.
+The lag is the log end minus the committed offset, as in kafka-consumer-groups; a compacted topic may
+have fewer records. The seconds are the age of the first record that the group has not yet read. An
+unknown value is shown as `unknown` with the reason, never as 0. The command joins no group.
 
-Exit codes: 0 measured, and within the limits; 1 over a limit; 2 error, or a limit on what is unknown.";
+Exit codes: 0 within the limits; 1 over a limit; 2 error, or a limit is set and the lag is unknown.";
 
-/// Show how far consumer groups are behind
+/// Show the lag of consumer groups
 ///
-/// For each group that has committed offsets on the topics of the configured sources, dead letters too: its
-/// state, and for each partition the committed offset, the log end and the lag.
+/// Shows each group that has committed offsets on the topics of the configured sources, including dead letters: its
+/// state and, for each partition, the committed offset, the log end and the lag.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// Groups; `*` stands for anything [default: all that have offsets on our topics]
+    /// Names of groups; `*` matches any text [default: all with offsets on the topics of the sources]
     #[arg(short, long, value_name = "NAME", num_args = 1.., value_parser = NonEmptyStringValueParser::new())]
     group: Vec<String>,
     /// Measure again every 2 seconds, until Ctrl-C
@@ -47,10 +47,10 @@ pub struct Args {
     /// Print one JSON object for each measurement
     #[arg(long)]
     json: bool,
-    /// Exit 1 where a group is further behind on a topic, all its partitions together
+    /// Exit with 1 if the lag of a group on a topic, summed over its partitions, is larger
     #[arg(long, value_name = "RECORDS", conflicts_with = "watch")]
     max: Option<u64>,
-    /// Exit 1 where a record that a group has not yet read is older
+    /// Exit with 1 if a record that a group has not yet read is older
     #[arg(long, value_name = "S", conflicts_with = "watch", value_parser = seconds)]
     max_seconds: Option<f64>,
 }
@@ -60,10 +60,10 @@ fn seconds(text: &str) -> Result<f64, String> {
     seconds.ok_or_else(|| String::from("expected a number of seconds, 0 or more"))
 }
 
-/// Measures, shows, and judges by the limits.
+/// Measures the lag, prints it and compares it with the limits.
 ///
 /// # Errors
-/// Problems of the configuration; no broker; a limit on what is unknown.
+/// Problems of the configuration; no broker; a limit on a lag that is unknown.
 pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<ExitStatus> {
     log::init(log::QUIET);
     let loaded = config.load_unread()?;
@@ -85,7 +85,7 @@ pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<ExitStatus>
     }
 }
 
-/// Does not end by itself, unless the first measurement fails or nobody reads any more.
+/// Runs until the first measurement fails or standard output is closed.
 async fn watch(meter: &Meter, topics: &[String], args: &Args) -> anyhow::Result<ExitStatus> {
     let mut shown = false;
     loop {
@@ -94,7 +94,7 @@ async fn watch(meter: &Meter, topics: &[String], args: &Args) -> anyhow::Result<
                 print(&lag, args)?;
                 shown = true;
             }
-            Err(error) if shown => output::note(&format!("{error:#}; trying on"))?,
+            Err(error) if shown => output::note(&format!("{error:#}; retrying"))?,
             Err(error) => return Err(error),
         }
         tokio::time::sleep(PAUSE).await;
@@ -111,19 +111,19 @@ fn print(lag: &Lag, args: &Args) -> anyhow::Result<()> {
     }
     let text = show::text(lag, &args.group, args.watch);
     if args.watch && std::io::stdout().is_terminal() {
-        // In place: the screen is cleared, and written from its top.
+        // Each measurement replaces the previous one on the screen.
         output::clear_screen()?;
     }
     output::print_line(&text)?;
     Ok(())
 }
 
-/// Over a limit counts more than unknown: it will not get less by what is found out.
+/// A lag over the limit takes precedence over an unknown one: knowing more cannot make it smaller.
 fn verdict(lag: &Lag, args: &Args) -> anyhow::Result<ExitStatus> {
     if args.max.is_none() && args.max_seconds.is_none() {
         return Ok(ExitStatus::Success);
     }
-    anyhow::ensure!(!lag.groups.is_empty(), "no lag is known: {}", show::nobody(&args.group));
+    anyhow::ensure!(!lag.groups.is_empty(), "no lag is known: {}", show::no_groups(&args.group));
     let (mut over, mut unknown) = (Vec::new(), Vec::new());
     for group in &lag.groups {
         let name = &group.name;

@@ -162,8 +162,8 @@ pub fn grouped(number: u64) -> String {
 pub const UNKNOWN: &str = "unknown";
 
 /// A table without borders. The header is bold on a terminal; columns of numbers are aligned to the right, even if some
-/// cells are `-` or [`UNKNOWN`]. Cells are escaped by [`escape_controls`], so that each row is one line. The text has no
-/// line end after its last row: print it with [`print_line`].
+/// cells are `-` or [`UNKNOWN`]. Cells are escaped by [`escape_controls`], so that each row is one line. The text does
+/// not end with a line end: print it with [`print_line`].
 #[derive(Debug, Clone, Default)]
 pub struct TextTable {
     header: Vec<String>,

@@ -20,35 +20,35 @@ use crate::schema::changes::FieldChange;
 
 const EXAMPLES: &str = "\
 Examples:
-  hookstream provision                 what would be created (+), changed (~) and left alone (=)
+  hookstream provision                            show what to create (+), change (~) and leave as it is (=)
   hookstream provision --apply
-  hookstream provision --apply --keep-versions    for `check` to compare schemas with, without a registry
+  hookstream provision --apply --keep-versions    so that `check` can compare schemas without a registry
   hookstream provision --json | jq '.items[] | select(.action != \"keep\")'
 
-Nothing is ever deleted, no topic gets fewer copies, and keys that others set stay.
+Never deletes anything, never reduces the replicas of a topic, and leaves settings that it does not
+manage as they are.
 
-Exit codes: 0 nothing to do, or all is done; 1 changes are pending, or something cannot be made as
-wished; 2 error, or a step of --apply failed.";
+Exit codes: 0 nothing to do, or everything done; 1 changes are pending or impossible; 2 error, or a step
+of --apply failed.";
 
-/// Show what topics and subjects lack, and create or change it
+/// Compare topics and subjects with the configuration; create and update them
 ///
-/// Compares what the configuration wishes with what Kafka and the registry have: partitions, copies and
-/// configuration of each topic, schema and compatibility level of each subject. Changes nothing without
-/// --apply.
+/// Compares the configuration with Kafka and the schema registry: partitions, replicas and settings of each topic,
+/// schema and compatibility level of each subject. Shows the plan and changes nothing without --apply.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// Carry the plan out
+    /// Carry out the plan
     #[arg(long)]
     apply: bool,
-    /// Also add partitions: the records of one key are then in two of them
+    /// Also add partitions: new records of a key may then go to another partition than its old ones
     #[arg(long)]
     allow_repartition: bool,
-    /// Also shorten retention and switch compaction or deletion on: Kafka then removes records
+    /// Also shorten retention and enable compaction or deletion: Kafka then removes records
     #[arg(long)]
     allow_removal: bool,
-    /// Then write each registered version of a schema file that is not kept beside it into
-    /// `versions/<its name>/`, for `check` to compare with
+    /// Also write the registered versions of each schema file to `versions/NAME/` next to it, for `check` to compare
+    /// with
     #[arg(long, requires = "apply")]
     keep_versions: bool,
     /// Print one JSON object
@@ -58,12 +58,12 @@ pub struct Args {
 
 #[derive(Serialize)]
 struct ProvisionReport<'a> {
-    /// Before --apply.
+    /// The number of changes before --apply.
     pending: usize,
     blocked: usize,
     #[serde(flatten)]
     plan: &'a ProvisionPlan,
-    /// What --apply did.
+    /// The steps of --apply.
     #[serde(skip_serializing_if = "Option::is_none")]
     steps: Option<Vec<Done>>,
     /// The files that --keep-versions wrote.
@@ -71,11 +71,11 @@ struct ProvisionReport<'a> {
     kept: Vec<PathBuf>,
 }
 
-/// Shows the plan, and carries it out if that was asked for.
+/// Shows the plan, and carries it out with --apply.
 ///
 /// # Errors
-/// Problems of the configuration, a Kafka or registry that does not answer, a topic that cannot be read,
-/// and steps that failed.
+/// Problems of the configuration; no answer from Kafka or the registry; a topic that cannot be read; steps that
+/// failed.
 pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<ExitStatus> {
     log::init(log::QUIET);
     let loaded = config.load()?;
@@ -94,14 +94,14 @@ pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<ExitStatus>
     let (mut steps, mut failed) = (None, 0);
     if args.apply {
         let mut done = Vec::new();
-        let told = |step: Done| {
+        let report_step = |step: Done| {
             if !args.json {
                 show_step(&step)?;
             }
             done.push(step);
             Ok(())
         };
-        failed = planner.apply(&plan, told).await?;
+        failed = planner.apply(&plan, report_step).await?;
         steps = Some(done);
     }
     let kept = if args.keep_versions { planner.keep_versions().await? } else { Vec::new() };
@@ -110,15 +110,18 @@ pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<ExitStatus>
         print_json(&ProvisionReport { pending, blocked, plan: &plan, steps, kept })?;
     } else {
         if args.keep_versions && schemas.iter().all(|schema| schema.file.is_none()) {
-            line(0, PLAIN, ' ', "kept    nothing: no schema is a file below schemas/")?;
+            line(0, PLAIN, ' ', "stored  nothing: no schema is a file below schemas/")?;
         }
-        kept.iter().try_for_each(|path| line(0, ADD, ' ', &format!("kept    {}", path.display())))?;
+        kept.iter().try_for_each(|path| line(0, ADD, ' ', &format!("stored  {}", path.display())))?;
     }
     let unknown = plan.items.iter().filter(|item| item.unknown).count();
-    anyhow::ensure!(unknown == 0, "what {unknown} topics are like cannot be read: see the plan");
-    anyhow::ensure!(failed == 0, "{failed} steps failed: mend what they say, and apply again");
+    anyhow::ensure!(unknown == 0, "the settings of {unknown} topics cannot be read: see the plan");
+    anyhow::ensure!(failed == 0, "{failed} steps failed: fix what they report, and apply again");
     if args.apply {
-        anyhow::ensure!(blocked == 0, "{blocked} topics or subjects cannot be made as wished: see the plan");
+        anyhow::ensure!(
+            blocked == 0,
+            "{blocked} topics or subjects cannot be changed as configured: see the plan"
+        );
         return Ok(ExitStatus::Success);
     }
     Ok(if pending + blocked == 0 { ExitStatus::Success } else { ExitStatus::Failure })
@@ -143,7 +146,7 @@ fn show(plan: &ProvisionPlan, apply: bool) -> anyhow::Result<()> {
         (count(PlanAction::Create), count(PlanAction::Change), count(PlanAction::Keep));
     let mut text = format!("plan: {create} to create, {change} to change, {keep} to keep");
     if plan.blocked() > 0 {
-        text.push_str(&format!("; {} cannot be made as wished (!)", plan.blocked()));
+        text.push_str(&format!("; {} cannot be changed as configured (!)", plan.blocked()));
     }
     if create + change > 0 && !apply {
         text.push_str("; --apply does it");
@@ -188,13 +191,13 @@ fn show_item(item: &Item) -> anyhow::Result<()> {
         let text = format!("{:4}note  {}", "", escape_controls(note));
         anyhow::Ok(output::print_line(&text)?)
     })?;
-    for Unchanged { setting, actual, wished, why } in &item.left {
-        let (actual, wished) = (readable(setting, actual), readable(setting, wished));
-        line(4, PLAIN, '=', &format!("{setting:<width$}  {actual}   not {wished}: {why}"))?;
+    for Unchanged { setting, actual, wished: desired, why } in &item.left {
+        let (actual, desired) = (readable(setting, actual), readable(setting, desired));
+        line(4, PLAIN, '=', &format!("{setting:<width$}  {actual}   not {desired}: {why}"))?;
     }
     for (setting, value) in &item.foreign {
         let value = readable(setting, value);
-        line(4, PLAIN, '=', &format!("{setting:<width$}  {value}   set by somebody else"))?;
+        line(4, PLAIN, '=', &format!("{setting:<width$}  {value}   not managed by hookstream"))?;
     }
     item.faults.iter().try_for_each(|fault| line(4, BAD, '!', fault))
 }
@@ -206,10 +209,10 @@ fn show_step(Done { step, error }: &Done) -> anyhow::Result<()> {
     }
 }
 
-/// Milliseconds with what a person calls them.
+/// The value; milliseconds also as a readable duration.
 fn readable<'a>(setting: &str, value: &'a str) -> Cow<'a, str> {
     match value.parse::<i64>() {
-        Ok(-1) if setting.ends_with(".ms") => Cow::Owned(format!("{value} (for good)")),
+        Ok(-1) if setting.ends_with(".ms") => Cow::Owned(format!("{value} (forever)")),
         Ok(ms) if setting.ends_with(".ms") && ms >= 1000 => {
             let time = humantime::format_duration(Duration::from_millis(ms.unsigned_abs()));
             Cow::Owned(format!("{value} ({time})"))

@@ -1,13 +1,13 @@
-//! Realistic deliveries to send, one for each event type of the shipped providers.
+//! Realistic sample deliveries, one for each event type of the shipped presets.
 //!
-//! They are kept as the provider puts them on the wire (one line, no spaces), so that sizes and
-//! hashing costs seen with `send` are those of real deliveries.
+//! They are stored as the provider sends them (one line, no spaces), so that sizes and hashing costs measured with
+//! `send` are those of real deliveries.
 
 use serde_json::value::RawValue;
 
 use crate::json::{self, Object, Pointer};
 
-/// A provider's preset with its samples: event type and body.
+/// A preset with the event types and bodies of its samples.
 struct PresetSamples(&'static str, &'static [&'static str], &'static [&'static str]);
 
 macro_rules! samples {
@@ -18,7 +18,7 @@ macro_rules! samples {
     };
 }
 
-// The first type of a preset is what `send` takes when none is named.
+// `send` uses the first type of a preset by default.
 const ALL: &[PresetSamples] = &[
     samples!("datagrid":
         "batch_prediction.completed"
@@ -37,22 +37,21 @@ const ALL: &[PresetSamples] = &[
     samples!("svix": "invoice.paid"),
 ];
 
-/// The event types that `preset` has a sample of, the most telling one first; empty for an
-/// unknown preset.
+/// The event types for which `preset` has a sample, the most useful one first; empty for an unknown preset.
 pub fn types(preset: &str) -> &'static [&'static str] {
     ALL.iter().find(|samples| samples.0 == preset).map_or(&[], |samples| samples.1)
 }
 
-/// The sample's body: one JSON object without white space around it.
+/// The body of a sample: one JSON object without surrounding white space.
 pub fn text(preset: &str, event_type: &str) -> Option<&'static str> {
     let PresetSamples(_, types, texts) = ALL.iter().find(|samples| samples.0 == preset)?;
     let at = types.iter().position(|known| *known == event_type)?;
     texts.get(at).copied()
 }
 
-/// `sample` with the value at each JSON pointer replaced by raw JSON text (a string with its
-/// quotes); every other byte stays. One after the other, so a later pointer sees the earlier
-/// values. A pointer that leads nowhere, an empty one, or text that is no JSON changes nothing.
+/// Replaces the value at each JSON pointer of `sample` by raw JSON text (a string with its quotes) and keeps every
+/// other byte. Replacements apply in order, so a later pointer sees the earlier values. A pointer to nothing, an empty
+/// pointer, or text that is not JSON changes nothing.
 pub fn refresh(sample: &str, replacements: &[(&str, String)]) -> String {
     let mut text = sample.to_owned();
     for (pointer, raw) in replacements {
@@ -63,7 +62,7 @@ pub fn refresh(sample: &str, replacements: &[(&str, String)]) -> String {
     text
 }
 
-/// `text` as the only event of a delivery whose events stand in the array at `pointer`.
+/// Wraps `text` as the only event of a delivery whose events are in the array at `pointer`.
 pub fn alone(text: &str, pointer: &str) -> String {
     let pointer = Pointer::parse(pointer);
     let names = pointer.iter().flat_map(|pointer| pointer.names().iter().rev());
@@ -73,9 +72,9 @@ pub fn alone(text: &str, pointer: &str) -> String {
     })
 }
 
-/// `text` with each element of the array at `pointer` (an empty one: the whole) made anew; every byte
-/// between them stays. Without such an array, nothing changes.
-pub fn refresh_each(text: &str, pointer: &str, mut anew: impl FnMut(&str) -> String) -> String {
+/// Replaces each element of the array at `pointer` (empty: the root) by the result of `renew` and keeps every byte
+/// between them. Without an array at `pointer`, nothing changes.
+pub fn refresh_each(text: &str, pointer: &str, mut renew: impl FnMut(&str) -> String) -> String {
     let array = match pointer {
         "" => json::check(text.as_bytes()).ok().map(RawValue::get),
         pointer => place(text, pointer).and_then(|(start, end)| text.get(start..end)),
@@ -87,15 +86,15 @@ pub fn refresh_each(text: &str, pointer: &str, mut anew: impl FnMut(&str) -> Str
         // As in `place`: the elements are slices of the text.
         let start = (element.as_ptr() as usize).saturating_sub(text.as_ptr() as usize);
         made.push_str(text.get(done..start).unwrap_or_default());
-        made.push_str(&anew(element));
+        made.push_str(&renew(element));
         done = start + element.len();
     }
     made.push_str(text.get(done..).unwrap_or_default());
     made
 }
 
-/// Where the value at `pointer` stands in `text`, in bytes. The reader's values are slices of
-/// the text, so their addresses tell the place.
+/// The byte range of the value at `pointer` in `text`. The values are slices of the text, so their addresses give the
+/// range.
 fn place(text: &str, pointer: &str) -> Option<(usize, usize)> {
     let root = Object::open(json::check(text.as_bytes()).ok()?).ok()??;
     let value = Pointer::parse(pointer)?.find(&root).ok()??.get();

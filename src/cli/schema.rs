@@ -13,25 +13,24 @@ use jiff::Timestamp;
 use super::tail::offset;
 use super::{ConfigArgs, ExitStatus};
 
-/// See what providers send that schemas do not know, and write schemas that do
+/// Find fields that no schema covers, and write schemas for them
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(subcommand)]
     command: SchemaCommand,
 }
 
-/// Without docs of their own: clap would show them in place of those of the `Args`.
+/// The variants have no doc comments: clap would show those instead of the doc comments of the `Args`.
 #[derive(Debug, Subcommand)]
 enum SchemaCommand {
     Drift(drift::Args),
     Infer(infer::Args),
 }
 
-/// Runs the command that was asked for.
+/// Runs the subcommand.
 ///
 /// # Errors
-/// Problems of the configuration, an unknown source or type, no broker, a schema that cannot be made or
-/// written.
+/// Problems of the configuration, an unknown source or type, no broker, or a schema that cannot be made or written.
 pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<ExitStatus> {
     match &args.command {
         SchemaCommand::Drift(args) => drift::run(config, args).await,
@@ -39,12 +38,12 @@ pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<ExitStatus>
     }
 }
 
-/// A time, or how long ago it was.
+/// Parses a time, or a duration before now.
 fn since(text: &str) -> Result<Timestamp, String> {
     let now = Timestamp::now();
-    let told = "a time is such as 2h, 7days, 2026-11-22T02:00:00Z (with its zone) or 1795312800";
+    let expected = "expected a time such as 2h, 7days, 2026-11-22T02:00:00Z (with a time zone) or 1795312800";
     let ago = || offset::time(&format!("-{text}"), now);
-    offset::time(text, now).or_else(|_| ago()).map_err(|_| told.to_owned())
+    offset::time(text, now).or_else(|_| ago()).map_err(|_| expected.to_owned())
 }
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ use bytes::Bytes;
 use self::generator::DeliveryGenerator;
 use self::load::{LoadPlan, Sender};
 use self::post::SendClient;
-use self::render::{NOBODY, hint, text, unanswered};
+use self::render::{NOT_RUNNING, hint, text, unanswered};
 use self::results_file::Ids;
 use self::target::SendTarget;
 use super::output;
@@ -32,67 +32,66 @@ use crate::observe::log;
 
 const EXAMPLES: &str = "\
 Examples:
-  hookstream send datagrid                                  a batch_prediction.completed
+  hookstream send datagrid                                  the first type, batch_prediction.completed
   hookstream send datagrid knowledge.processing.completed
-  hookstream send grapevine --body delivery.json            a body of your own, as it is
-  hookstream send grapevine --url http://127.0.0.1:9000     another address, /hooks/grapevine there
-  hookstream send github push --body push.json              where the type stands in a header
-  hookstream send github push --body push.form              a form, where the source takes one
-  hookstream send datagrid --count 10000 --concurrency 64   as fast as the answers come
+  hookstream send grapevine --body delivery.json            your own body, sent unchanged
+  hookstream send grapevine --url http://127.0.0.1:9000     to /hooks/grapevine at another address
+  hookstream send github push --body push.json              the type is in a header: name it
+  hookstream send github push --body push.form              a form, if the source accepts forms
+  hookstream send datagrid --count 10000 --concurrency 64   a load test
   hookstream send datagrid --count 600 --rate 10 --ids sent.tsv
 
-Exit codes: 0 every answer was 2xx, 1 one was not, 2 error.";
+Exit codes: 0 all answers are 2xx; 1 some are not; 2 error.";
 
-/// The largest body that a service can be configured to take.
+/// The largest body that a service can be configured to accept.
 const MAX_BODY: u64 = 256 * 1024 * 1024;
 
-/// Sign a sample delivery as its provider would, post it, and print the answer.
+/// Sign a sample delivery as its provider would, and post it
 ///
-/// Each sample gets a fresh id and the time of now, so each is a new event. Address and secret are
-/// those of the service's configuration. To a loopback address, a source without a secret is signed
-/// with the public one that `hookstream dev` takes.
+/// Prints the answer. Each sample gets a new id and the current time, so it is a new event. Address and secret come
+/// from the service's configuration. For a source without a secret, `send` uses the public secret of `hookstream dev`,
+/// but only to an address of this machine.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
     /// The source, by its name in the configuration
     source: String,
-    /// The event type of the sample [default: the source's first]; with --body, the type for the
-    /// header, where the source reads it from one
+    /// The event type of the sample [default: the source's first]; with --body, the type to put in the header, if the
+    /// source reads it from a header
     #[arg(value_name = "TYPE")]
     event_type: Option<String>,
-    /// Send this file (- for standard input) as it is; with --count, its id and time are made fresh,
-    /// or those of each event in it
+    /// Send this file (`-` for standard input) unchanged; with --count, each delivery gets new ids and times
     #[arg(long, value_name = "FILE")]
     body: Option<PathBuf>,
-    /// Another address than [http] listen; /hooks/SOURCE is added unless it has a path
+    /// The address to post to [default: [http] listen]; /hooks/SOURCE is added unless it has a path
     #[arg(long)]
     url: Option<String>,
-    /// How long to wait for each answer
+    /// Time to wait for each answer
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = timeout)]
     timeout: Duration,
-    /// Print JSON lines, also on a terminal
+    /// Print JSON lines even on a terminal
     #[arg(long)]
     json: bool,
-    /// Send so many, and print a table of the answers and their times
+    /// Send N deliveries, and print a table of the answers and their latency
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000_000), help_heading = "Load")]
     count: Option<u64>,
-    /// Deliveries under way at the same time
+    /// Deliveries in progress at the same time
     #[arg(long, value_name = "C", default_value = "16", requires = "count", help_heading = "Load",
         value_parser = clap::value_parser!(u32).range(1..=20_000))]
     concurrency: u32,
-    /// Deliveries per second; times then count from when each was due
+    /// Deliveries per second; latency then counts from the time at which each was due
     #[arg(long, value_name = "R", requires = "count", value_parser = rate, help_heading = "Load")]
     rate: Option<f64>,
-    /// Write id, status (- for no answer) and outcome or reason of each delivery, with tabs between
+    /// Write a line for each delivery: id, status (- without an answer), outcome or reason, separated by tabs
     #[arg(long, value_name = "FILE", help_heading = "Load")]
     ids: Option<PathBuf>,
 }
 
-/// Sends what was asked for.
+/// Sends one or many deliveries.
 ///
 /// # Errors
-/// Problems of the configuration, an unknown source or type, a body that cannot be read or signed;
-/// for one delivery, no answer.
+/// Problems of the configuration, an unknown source or type, a body that cannot be read or signed; for a single
+/// delivery, no answer.
 pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<ExitStatus> {
     log::init(log::QUIET);
     let environment = Environment::from_process();
@@ -105,17 +104,17 @@ pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<ExitStatus>
         Some(path) => (read(path)?, args.event_type.as_deref()),
         None => {
             let (event_type, text) = sample_of(&target, args.event_type.as_deref())?;
-            // Else it stands in the sample.
-            let of_header = target.rules.envelope.event_type.pointer().is_none().then_some(event_type);
+            // Otherwise the sample contains the type.
+            let header_type = target.rules.envelope.event_type.pointer().is_none().then_some(event_type);
             let body = match &target.rules.envelope.split {
                 Some(split) => sample::alone(text, split).into(),
                 None => Bytes::from_static(text.as_bytes()),
             };
-            (body, of_header)
+            (body, header_type)
         }
     };
     let maker = DeliveryGenerator::new(&target, body, event_type, args.body.is_none() || count > 1)?;
-    // What cannot be signed is told before anything is sent.
+    // Reports a body that cannot be signed before anything is sent.
     maker.make()?;
     let concurrency = (args.concurrency as usize).min(count.try_into().unwrap_or(usize::MAX));
     let client = SendClient::new(&target.url, args.timeout, concurrency)?;
@@ -149,7 +148,7 @@ async fn one(target: &SendTarget, post: &Sender, ids: &mut Ids, json: bool) -> a
 }
 
 async fn many(post: Sender, plan: LoadPlan, ids: &mut Ids, json: bool) -> anyhow::Result<ExitStatus> {
-    // Each delivery under way has a connection of its own.
+    // Each delivery in progress has its own connection.
     let _ = rlimit::increase_nofile_limit(u64::MAX);
     let tally = load::run(Arc::new(post), plan, ids).await?;
     match json {
@@ -163,15 +162,15 @@ async fn many(post: Sender, plan: LoadPlan, ids: &mut Ids, json: bool) -> anyhow
         writeln!(err, "stopped: {sent} of {count} were sent")?;
     } else if let Some(rate) = plan.rate.filter(|rate| tally.rate() < rate * 0.95 && tally.took.as_secs() > 0)
     {
-        writeln!(err, "note: slower than the {rate}/s asked for; a higher --concurrency may help")?;
+        writeln!(err, "note: slower than --rate {rate}; a higher --concurrency may help")?;
     }
     if tally.is_all("connection_refused") {
-        writeln!(err, "hint: {NOBODY}")?;
+        writeln!(err, "hint: {NOT_RUNNING}")?;
     }
     Ok(if tally.failed() == 0 { ExitStatus::Success } else { ExitStatus::Failure })
 }
 
-/// A sample's type and body; of the source's own types the first that has one, unless a type is named.
+/// The type and body of a sample: of the named type, else of the first of the source's types that has a sample.
 fn sample_of<'a>(
     target: &SendTarget,
     event_type: Option<&'a str>,
@@ -180,11 +179,11 @@ fn sample_of<'a>(
     let known = sample::types(preset);
     let routed = known.iter().find(|known| target.rules.types.iter().any(|routed| routed == *known));
     let Some(event_type) = event_type.or(routed.or(known.first()).copied()) else {
-        bail!("there are no samples for the source {}; send a body with --body FILE", target.name);
+        bail!("no samples for the source {}: send a body with --body FILE", target.name);
     };
     let text = sample::text(preset, event_type).with_context(|| match known {
-        [] => format!("there are no samples for the source {}; send a body with --body FILE", target.name),
-        _ => format!("there is no sample of the type `{event_type}`; there are: {}", known.join(", ")),
+        [] => format!("no samples for the source {}: send a body with --body FILE", target.name),
+        _ => format!("no sample of the type `{event_type}`; there are: {}", known.join(", ")),
     })?;
     Ok((event_type, text))
 }
@@ -192,17 +191,20 @@ fn sample_of<'a>(
 fn read(path: &Path) -> anyhow::Result<Bytes> {
     match input(path, MAX_BODY) {
         Err(ReadError::TooLarge(_)) => {
-            bail!("the body in {} is larger than {MAX_BODY} bytes; no service takes it", path.display())
+            bail!(
+                "the body in {} is larger than {MAX_BODY} bytes, more than any service accepts",
+                path.display()
+            )
         }
         read => Ok(read.with_context(|| format!("cannot read the body from {}", path.display()))?.into()),
     }
 }
 
-/// A wait that ends.
+/// Parses a timeout of at most an hour.
 pub(super) fn timeout(text: &str) -> Result<Duration, String> {
     match humantime::parse_duration(text) {
         Ok(time) if time > Duration::ZERO && time <= Duration::from_secs(3600) => Ok(time),
-        _ => Err("expected a time such as 500ms or 10s, up to 1h".to_owned()),
+        _ => Err("expected a duration such as 500ms or 10s, at most 1h".to_owned()),
     }
 }
 
@@ -238,7 +240,7 @@ mod tests {
                 let [one, other] = [maker.make().unwrap(), maker.make().unwrap()];
                 let [id, other] = [maker.id(&one).unwrap(), maker.id(&other).unwrap()];
                 assert_ne!(id, other, "{preset}");
-                // The digest stands in where a rule finds none.
+                // The digest is the id if the rules find none.
                 assert_eq!(id.starts_with("sha256:"), preset == "grapevine", "{preset}: {id}");
                 if preset == "datagrid" {
                     assert!(one.body.windows(id.len()).any(|part| part == id.as_bytes()));
@@ -256,14 +258,14 @@ mod tests {
         let body = || Bytes::from_static(b"{}");
         let github = target("github", &[], &["source.github.preset=github"], None).unwrap();
         let fault = DeliveryGenerator::new(&github, body(), None, false).err().unwrap().to_string();
-        assert_eq!(fault, "the event type stands in the header x-github-event; give TYPE, too");
+        assert_eq!(fault, "the source reads the event type from the header x-github-event: name the TYPE");
         let made = DeliveryGenerator::new(&github, body(), Some("star"), false).unwrap().make().unwrap();
         assert_eq!(made.headers["x-github-event"], "star");
         let fault = DeliveryGenerator::new(&found("datagrid"), body(), Some("star"), false)
             .err()
             .unwrap()
             .to_string();
-        assert_eq!(fault, "the event type stands in the body; leave out TYPE");
+        assert_eq!(fault, "the event type is in the body: omit TYPE");
     }
 
     #[test]
@@ -305,7 +307,7 @@ mod tests {
     #[test]
     fn an_unknown_type_is_told_with_those_that_there_are() {
         let error = sample_of(&found("grapevine"), Some("nope")).unwrap_err().to_string();
-        assert_eq!(error, "there is no sample of the type `nope`; there are: document.changed");
+        assert_eq!(error, "no sample of the type `nope`; there are: document.changed");
     }
 
     #[test]

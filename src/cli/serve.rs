@@ -78,7 +78,7 @@ pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<ExitStatus>
     tracing::info!("stopping: not ready, still serving for the drain delay");
     tokio::select! {
         stopped = app.stop() => stopped?,
-        () = signals.next() => anyhow::bail!("stopped at once by a second signal: the deliveries in progress were not finished"),
+        () = signals.next() => anyhow::bail!("stopped at once by a second signal: deliveries in progress were cut off"),
     }
     tracing::info!("stopped");
     Ok(ExitStatus::Success)

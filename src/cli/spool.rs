@@ -21,21 +21,21 @@ use crate::spool::{Filter, RowEntry, RowSummary, SpoolReader};
 
 const EXAMPLES: &str = "\
 Examples:
-  hookstream spool                           what waits, oldest first
-  hookstream spool --parked                  what Kafka refused for good
-  hookstream spool show 17 --value           one row, whole
-  hookstream spool export --parked kept.jsonl
-  hookstream spool requeue --all             the plan: what would become live again
+  hookstream spool                           all rows, oldest first
+  hookstream spool --parked                  rows that Kafka refused permanently
+  hookstream spool show 17 --value           one row with its value
+  hookstream spool export --parked rows.jsonl
+  hookstream spool requeue --all             the plan: the rows that would become live again
   hookstream spool requeue 17 18 --apply
 
-All but `requeue --apply` only read, also while `serve` runs.
-Exit codes: 0 yes or nothing to do; 1 no such row, damaged rows, or a plan not applied; 2 error.";
+All commands work while `serve` runs. Only `requeue --apply` changes anything.
 
-/// Look into the spool, and put parked rows back on their way.
+Exit codes: 0 success or nothing to do; 1 no such row, damaged rows, or a plan not applied; 2 error.";
+
+/// List the rows of the spool, and requeue parked rows
 ///
-/// A row is live while it is on its way to Kafka, and parked when Kafka refused it for good: then
-/// it stays until a person has removed the cause (for instance a topic's max.message.bytes) and
-/// requeues it.
+/// The spool holds accepted deliveries that Kafka has not acknowledged yet. A live row is waiting for Kafka. A parked
+/// row was refused by Kafka permanently: it stays until you have fixed the cause and requeue it.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES, disable_help_subcommand = true)]
 pub struct Args {
@@ -51,7 +51,7 @@ pub struct Args {
     json: bool,
 }
 
-/// Without docs of their own: clap would show them in place of those of the `Args`.
+/// The variants have no doc comments: clap would show those instead of the doc comments of the `Args`.
 #[derive(Debug, clap::Subcommand)]
 enum SpoolCommand {
     List(list::Args),
@@ -60,16 +60,16 @@ enum SpoolCommand {
     Requeue(requeue::Args),
 }
 
-/// Does what was asked for.
+/// Runs the subcommand; without one, lists the rows.
 ///
 /// # Errors
-/// Problems of the configuration, a spool that is not there or cannot be read, and for
-/// `requeue --apply` one that cannot be changed.
+/// Problems of the configuration; a spool that does not exist or cannot be read; for `requeue --apply`, a spool that
+/// cannot be changed.
 pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<ExitStatus> {
     log::init(log::QUIET);
     anyhow::ensure!(
         args.action.is_none() || args.list == list::Args::default(),
-        "--parked, --topic and --limit stand behind the subcommand: hookstream spool export --parked -"
+        "--parked, --topic and --limit must follow the subcommand: hookstream spool export --parked -"
     );
     let dir = directory(config, args)?;
     let reader = SpoolReader::open(&dir)?;
@@ -84,7 +84,7 @@ pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<ExitStatus>
     }
 }
 
-/// `--dir` needs no configuration: a volume can be looked into anywhere.
+/// The spool's directory. `--dir` needs no configuration, so a volume can be inspected on any machine.
 fn directory(config: &ConfigArgs, args: &Args) -> anyhow::Result<PathBuf> {
     match &args.dir {
         Some(dir) => Ok(dir.clone()),
@@ -93,12 +93,12 @@ fn directory(config: &ConfigArgs, args: &Args) -> anyhow::Result<PathBuf> {
             .config
             .spool
             .dir
-            .context("there is no spool: [spool] dir is not set in the configuration; --dir names one"),
+            .context("no spool: [spool] dir is not set in the configuration; name a directory with --dir"),
     }
 }
 
-/// Calls `each` for every row, at most `limit`; how many they were. Page by page: one long read
-/// would keep the service from emptying SQLite's log.
+/// Calls `each` for at most `limit` rows and returns their number. Reads page by page: one long read transaction would
+/// keep the service from truncating SQLite's write-ahead log.
 fn each(
     reader: &SpoolReader,
     filter: &Filter,
@@ -118,14 +118,14 @@ fn each(
     Ok(seen)
 }
 
-/// A row with all that is needed to put it back by hand.
+/// A row with everything that is needed to publish it by hand.
 #[derive(Serialize)]
-struct Whole<'a> {
+struct RowJson<'a> {
     id: i64,
     state: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     why: Option<&'a str>,
-    /// It no longer holds what was written; the members below are absent.
+    /// The row no longer contains what was written. The members below are absent then.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     damaged: bool,
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
@@ -144,7 +144,7 @@ struct RowContent<'a> {
     value_base64: Option<String>,
 }
 
-impl<'a> Whole<'a> {
+impl<'a> RowJson<'a> {
     fn new(entry: &'a RowEntry, with_value: bool) -> Self {
         let record = entry.record.as_ref().map(|record| RowContent {
             topic: record.topic(),

@@ -23,14 +23,16 @@ Examples:
   hookstream subscription create datagrid --url https://hooks.example.com/hooks/datagrid --apply
   hookstream subscription pause datagrid wh_1 --apply
 
-DATAGRID_API_KEY holds the API key; DATAGRID_API_URL another address than https://api.datagrid.com,
-with /v1 at its end or without. What changes something shows the plan and acts only with --apply.
-Exit codes: 0 yes or nothing to do; 1 no such webhook, or a plan not applied; 2 error.";
+Set DATAGRID_API_KEY to the API key, and DATAGRID_API_URL to use another address than
+https://api.datagrid.com (with or without /v1). Commands that change something show the plan and change
+nothing without --apply.
 
-/// Tell a provider where to deliver, by its API
+Exit codes: 0 success or nothing to do; 1 no such webhook, or a plan not applied; 2 error.";
+
+/// Manage webhook subscriptions through the provider's API
 ///
-/// For sources with the preset datagrid. The API does not know sources: `list` shows all webhooks of
-/// the key's teamspace.
+/// Works for sources with the preset datagrid. `list` shows all webhooks of the API key's teamspace, since the API has
+/// no sources.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES, disable_help_subcommand = true)]
 pub struct Args {
@@ -38,19 +40,19 @@ pub struct Args {
     action: SubscriptionCommand,
 }
 
-/// Those of `create` stand at the `Args`.
+/// `Create` has its doc comment at its `Args`.
 #[derive(Debug, clap::Subcommand)]
 enum SubscriptionCommand {
     Create(create::Args),
-    /// List the subscriptions
+    /// List all webhooks
     List(Common),
-    /// Show one
+    /// Show one webhook
     Show(One),
-    /// Stop deliveries for a while. Shows the plan; acts only with --apply
+    /// Pause deliveries; changes nothing without --apply
     Pause(WebhookChange),
-    /// Let deliveries go on. Shows the plan; acts only with --apply
+    /// Resume deliveries; changes nothing without --apply
     Resume(WebhookChange),
-    /// Delete it. Shows the plan; acts only with --apply
+    /// Delete a webhook; changes nothing without --apply
     Delete(WebhookChange),
 }
 
@@ -61,7 +63,7 @@ struct Common {
     /// Print JSON lines
     #[arg(long)]
     json: bool,
-    /// How long to wait for each answer
+    /// Time to wait for each answer
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = send::timeout)]
     timeout: Duration,
 }
@@ -70,7 +72,7 @@ struct Common {
 struct One {
     #[command(flatten)]
     common: Common,
-    /// The webhook, by the id that `list` shows
+    /// The id of the webhook, as `list` shows it
     #[arg(value_parser = id)]
     id: String,
 }
@@ -79,12 +81,12 @@ struct One {
 struct WebhookChange {
     #[command(flatten)]
     one: One,
-    /// Do it
+    /// Carry out the plan
     #[arg(long)]
     apply: bool,
 }
 
-/// What a change is called, and what it does.
+/// A change of a webhook.
 #[derive(Clone, Copy)]
 enum ChangeKind {
     Pause,
@@ -109,10 +111,10 @@ struct ChangeReport<'a> {
     webhook: Option<&'a Webhook>,
 }
 
-/// Does what was asked for.
+/// Runs the subcommand.
 ///
 /// # Errors
-/// Problems of the configuration; a source of another provider; what the API refuses.
+/// Problems of the configuration; a source of another provider; refusals of the API.
 pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<ExitStatus> {
     log::init(log::QUIET);
     match &args.action {
@@ -125,7 +127,7 @@ pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<ExitStatus>
     }
 }
 
-/// The source's rules. Neither its secrets nor Kafka's are needed, nor need they be there yet.
+/// The source's configuration. Needs no secrets, neither the source's nor Kafka's: they may not exist yet.
 fn source(config: &ConfigArgs, name: &str) -> anyhow::Result<SourceConfig> {
     let overrides = Overrides { secrets: Secrets::Unread, embedded: true, ..config.overrides() };
     let mut loaded = config::load(&overrides, &Environment::from_process())?;
@@ -139,8 +141,8 @@ fn source(config: &ConfigArgs, name: &str) -> anyhow::Result<SourceConfig> {
     let preset = source.preset.as_deref();
     ensure!(
         preset == Some("datagrid"),
-        "only Datagrid's API is known here, and the source {name} is of another provider ({}): \
-         subscribe in that one's own dashboard",
+        "only Datagrid's API is supported, and the source {name} has another provider ({}): \
+         subscribe in that provider's dashboard",
         preset.unwrap_or("no preset")
     );
     Ok(source)
@@ -152,7 +154,7 @@ async fn list(config: &ConfigArgs, args: &Common) -> anyhow::Result<ExitStatus> 
     if args.json {
         all.iter().try_for_each(print_json)?;
     } else if all.is_empty() {
-        output::print_line("there is no webhook; `hookstream subscription create` makes one")?;
+        output::print_line("no webhooks; `hookstream subscription create` creates one")?;
     } else {
         let mut table = TextTable::new(["id", "state", "created", "url", "events"]);
         for webhook in &all {
@@ -168,7 +170,7 @@ async fn show_one(config: &ConfigArgs, args: &One) -> anyhow::Result<ExitStatus>
     let common = &args.common;
     source(config, &common.source)?;
     let Some(webhook) = Api::new(common.timeout)?.get(&args.id).await? else {
-        note(&format!("there is no webhook {}", args.id))?;
+        note(&format!("no webhook {}", args.id))?;
         return Ok(ExitStatus::Failure);
     };
     if common.json {
@@ -193,7 +195,7 @@ async fn change(config: &ConfigArgs, args: &WebhookChange, kind: ChangeKind) -> 
         (Some(_), ChangeKind::Delete) => (true, false),
     };
     if missing {
-        note(&format!("there is no webhook {id}"))?;
+        note(&format!("no webhook {id}"))?;
         return Ok(ExitStatus::Failure);
     }
     let mut webhook = found;
@@ -213,8 +215,7 @@ async fn change(config: &ConfigArgs, args: &WebhookChange, kind: ChangeKind) -> 
         webhook.as_ref().map_or(Ok(()), show)?;
         output::print_line(&format!("pending: {id} would be {done}; --apply does it"))?;
     } else {
-        let why =
-            if webhook.is_some() { format!("{id} is {done}") } else { format!("there is no webhook {id}") };
+        let why = if webhook.is_some() { format!("{id} is {done}") } else { format!("no webhook {id}") };
         output::print_line(&format!("nothing to do: {why}"))?;
     }
     Ok(if needed && !applied { ExitStatus::Failure } else { ExitStatus::Success })
@@ -238,15 +239,18 @@ const fn state(webhook: &Webhook) -> &'static str {
     if webhook.enabled { "active" } else { "paused" }
 }
 
-/// An id is a part of a path: one that means something else there would reach another resource.
+/// Parses an id. It becomes part of a path, so characters with a meaning there could address another resource.
 fn id(text: &str) -> anyhow::Result<String> {
     let known = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.' | b':');
     let fits = (1..=200).contains(&text.len()) && text.bytes().all(known);
-    ensure!(fits && text.bytes().any(|b| b.is_ascii_alphanumeric()), "expected an id as `list` shows it");
+    ensure!(
+        fits && text.bytes().any(|b| b.is_ascii_alphanumeric()),
+        "expected the id of a webhook, as `list` shows it"
+    );
     Ok(text.to_owned())
 }
 
-/// One line to standard error.
+/// Prints one line to standard error.
 fn line(text: &str) -> anyhow::Result<()> {
     Ok(writeln!(output::stderr(), "{}", output::escape_controls(text))?)
 }

@@ -22,58 +22,60 @@ use crate::observe::log;
 use crate::schema::Registry;
 use crate::schema::decode::{Decoded, Decoder};
 
-/// Records that wait for the printer.
+/// Records that may wait for the printer.
 const WAITING: usize = 256;
 
 const EXAMPLES: &str = "\
 Examples:
-  hookstream tail                                    what arrives from now on, dead letters too
-  hookstream tail 'datagrid.*' -o -5 -e              the last five of each partition
-  hookstream tail 'dead_letter.*' -o @-1h            dead letters of the last hour, and new ones
-  hookstream tail --key evt_7f3d8a2c -o start -e     what became of evt_7f3d8a2c? (exit 1: nothing)
+  hookstream tail                                    new records of all sources, including dead letters
+  hookstream tail 'datagrid.*' -o -5 -e              the last five records of each partition
+  hookstream tail 'dead_letter.*' -o @-1h            dead letters since an hour ago, and new ones
+  hookstream tail --key evt_7f3d8a2c -o start -e     find an event (exit code 1 if there is no record)
   hookstream tail -o start -e | jq -r .value.id      JSON lines in a pipe
 
-Nothing is committed, no consumer group is joined. Topics and partitions that are made after the
-start are not read.";
+The command commits nothing and joins no consumer group. It does not read topics and partitions that are
+created after its start.
 
-/// Read topics, decoded
+Exit codes: 0 success; 1 no record with that --key up to the end; 2 error.";
+
+/// Read topics and decode their records
 ///
-/// On a terminal: a line for each record, fields that are null left out. In a pipe: JSON lines with
-/// everything. Values are decoded with the registry's schemas; a dead letter's is the body as it
-/// came. In each partition records come in their order, across partitions in none.
+/// On a terminal, prints a line for each record without fields that are null; in a pipe, complete records as JSON
+/// lines. Decodes values with the schemas of the registry; the value of a dead letter is the original body. Records of
+/// a partition are in order, records of different partitions are not.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// Topics; `*` stands for anything [default: all of the configured sources, dead letters too]
+    /// Names of topics; `*` matches any text [default: all of the configured sources, including dead letters]
     topic: Vec<String>,
-    /// Where to begin: start, end, -N (the last N of each partition), or @TIME: @-10m,
-    /// @2026-11-22T02:00:00Z, @1795312800
+    /// Where to start: start, end, -N (the last N records of each partition), or @TIME, such as @-10m,
+    /// @2026-11-22T02:00:00Z or @1795312800
     #[arg(
         short, long = "offset", value_name = "WHERE", default_value = "end",
         allow_hyphen_values = true, value_parser = |text: &str| offset::parse(text, Timestamp::now())
     )]
     offset: Start,
-    /// The same as `-o start`
+    /// Same as `-o start`
     #[arg(long, conflicts_with = "offset")]
     from_beginning: bool,
-    /// Stop after so many records
+    /// Stop after NUM records
     #[arg(short, long = "count", value_name = "NUM", value_parser = clap::value_parser!(u64).range(1..))]
     number: Option<u64>,
-    /// Stop at the end that there was when it started; needs -o
+    /// Stop at the end that the topics had at the start of the command; needs -o
     #[arg(short, long = "exit")]
     exit: bool,
-    /// Only records of this event id, or with this key; read from its partitions alone
+    /// Only records with this event id or key; reads only the partitions that can contain it
     #[arg(long, value_name = "ID", value_parser = NonEmptyStringValueParser::new())]
     key: Option<String>,
     /// Show all headers on a terminal
     #[arg(short = 'H', long)]
     headers: bool,
-    /// Print JSON lines, also on a terminal
+    /// Print JSON lines even on a terminal
     #[arg(long)]
     json: bool,
 }
 
-/// Runs until Ctrl-C, or until `-n` or `-e` is reached.
+/// Runs until Ctrl-C, or until the limit of `-n` or `-e`.
 ///
 /// # Errors
 /// Problems of the configuration; no broker; a topic that does not exist.
@@ -82,7 +84,7 @@ pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<ExitStatus>
     let start = if args.from_beginning { Start::Beginning } else { args.offset };
     anyhow::ensure!(
         !args.exit || start != Start::End,
-        "-e from the end shows nothing: say where to begin, such as -o start, -o -10 or -o @-1h"
+        "-e without a start shows nothing: add one, such as -o start, -o -10 or -o @-1h"
     );
     let loaded = config.load_unread()?;
     let mut signals = Signals::new()?;
@@ -106,12 +108,12 @@ async fn tail(loaded: &LoadedConfig, args: &Args, start: Start) -> anyhow::Resul
         headers: args.headers,
         decoder: Decoder::new(&registry, json),
         registry_url: registry.url(),
-        complained: false,
+        reported: false,
     };
     let (sender, mut events) = mpsc::channel(WAITING);
     let reading = async {
         let result = consumer.read(&spans, args.exit, &sender).await;
-        // The printer ends once it has what was sent.
+        // Closes the channel: the printer ends after the last record.
         drop(sender);
         result
     };
@@ -138,7 +140,7 @@ async fn tail(loaded: &LoadedConfig, args: &Args, start: Start) -> anyhow::Resul
     verdict(shown, args, &spans)
 }
 
-/// The printer's end is the end: it comes with the last record of a bounded reading, or early.
+/// Runs both until the printer ends: after the last record of a bounded read, or earlier.
 async fn printed(
     reading: impl Future<Output = anyhow::Result<()>>,
     printing: impl Future<Output = anyhow::Result<u64>>,
@@ -153,7 +155,7 @@ async fn printed(
     }
 }
 
-/// What is to be read; tells people what it is.
+/// The partitions and offsets to read. Prints a summary for people.
 async fn spans(
     consumer: &Consumer,
     loaded: &LoadedConfig,
@@ -161,10 +163,10 @@ async fn spans(
     key: Option<&KeyFilter>,
     start: Start,
 ) -> anyhow::Result<Vec<Span>> {
-    let there = consumer.topics().await.context("cannot read topics")?;
+    let existing = consumer.topics().await.context("cannot read topics")?;
     let topics = if args.topic.is_empty() {
         let mut topics = selection::of_sources(&loaded.config);
-        topics.retain(|topic| there.contains_key(topic));
+        topics.retain(|topic| existing.contains_key(topic));
         anyhow::ensure!(
             !topics.is_empty(),
             "none of the topics of the configured sources exists at {}: `hookstream serve` creates them",
@@ -172,33 +174,38 @@ async fn spans(
         );
         topics
     } else {
-        selection::named(&args.topic, &there).map_err(anyhow::Error::msg)?
+        selection::named(&args.topic, &existing).map_err(anyhow::Error::msg)?
     };
-    let partitions = selection::partitions(&topics, &there, key);
+    let partitions = selection::partitions(&topics, &existing, key);
     let spans = consumer.spans(&partitions, start).await?;
     if !args.exit && std::io::stderr().is_terminal() {
-        let what = format!("{} ({})", count(topics.len(), "topic"), count(spans.len(), "partition"));
+        let scope = format!("{} ({})", count(topics.len(), "topic"), count(spans.len(), "partition"));
         output::note(&match start {
-            Start::End => format!("following {what} from now on; -o start shows what is there; Ctrl-C ends"),
-            _ => format!("reading {what}, then following; Ctrl-C ends"),
+            Start::End => {
+                format!("following {scope} from now on; -o start shows existing records; Ctrl-C stops")
+            }
+            _ => format!("reading {scope}, then following; Ctrl-C stops"),
         })?;
     }
     Ok(spans)
 }
 
-/// Whether what was asked for is there.
+/// The exit status: a failure if no record has the given key.
 fn verdict(shown: u64, args: &Args, spans: &[Span]) -> anyhow::Result<ExitStatus> {
     if shown > 0 || !args.exit {
         return Ok(ExitStatus::Success);
     }
-    let places = count(spans.len(), "partition");
+    let partitions = count(spans.len(), "partition");
     match &args.key {
         Some(key) => {
-            output::note(&format!("no record with the key {} in {places}", output::escape_controls(key)))?;
+            output::note(&format!(
+                "no record with the key {} in {partitions}",
+                output::escape_controls(key)
+            ))?;
             Ok(ExitStatus::Failure)
         }
         None => {
-            output::note(&format!("no records in {places}"))?;
+            output::note(&format!("no records in {partitions}"))?;
             Ok(ExitStatus::Success)
         }
     }
@@ -208,20 +215,20 @@ fn count(n: usize, what: &str) -> String {
     format!("{n} {what}{}", if n == 1 { "" } else { "s" })
 }
 
-/// Decodes and prints.
+/// Decodes and prints records.
 struct Printer<'a> {
     json: bool,
     headers: bool,
     decoder: Decoder,
     registry_url: &'a str,
-    complained: bool,
+    reported: bool,
 }
 
 impl Printer<'_> {
     async fn print(&mut self, record: &Fetched) -> anyhow::Result<()> {
         let value = self.value(record).await;
         if let Decoded::Unreadable { schema_id, why } = &value
-            && !std::mem::replace(&mut self.complained, true)
+            && !std::mem::replace(&mut self.reported, true)
         {
             let url = self.registry_url;
             output::note(&format!(
@@ -236,7 +243,7 @@ impl Printer<'_> {
         Ok(())
     }
 
-    /// A dead letter's value is the body as it came, whatever it looks like.
+    /// Decodes a record's value. That of a dead letter is the original body, even if it looks like Avro.
     async fn value(&mut self, record: &Fetched) -> Decoded {
         match &record.value {
             Some(value) if !record.topic.starts_with(&names::dead_letter_topic("")) => {
@@ -247,16 +254,16 @@ impl Printer<'_> {
     }
 }
 
-/// Resolves when the reader of a pipe has left (`hookstream tail | head -1`): else that would show
-/// with the next record only, and the shell would wait for it.
+/// Resolves when the reader of a pipe has exited (`hookstream tail | head -1`). Otherwise the command would notice only
+/// at the next record, and the shell would wait for it.
 #[cfg(target_os = "linux")]
 async fn reader_gone() {
     use std::os::fd::AsFd as _;
     use tokio::io::Interest;
     use tokio::net::unix::pipe;
 
-    // Only watched, never written through: standard output stays a blocking one. What cannot be
-    // watched, such as a file, has no reader that leaves.
+    // Only watched, never written through, so that standard output stays blocking. Something that cannot be watched,
+    // such as a file, has no reader that can exit.
     let stdout = std::io::stdout().as_fd().try_clone_to_owned();
     if let Ok(stdout) = stdout.and_then(pipe::Sender::from_owned_fd_unchecked)
         && stdout.ready(Interest::ERROR).await.is_ok()
@@ -266,7 +273,7 @@ async fn reader_gone() {
     std::future::pending().await
 }
 
-/// Elsewhere tokio cannot watch for that alone.
+/// On other systems tokio cannot watch for errors alone.
 #[cfg(not(target_os = "linux"))]
 async fn reader_gone() {
     std::future::pending().await

@@ -131,7 +131,7 @@ async fn k1_no_wrong_answer_to_a_delivery_counts_as_taken() {
             Trick::Drip => "timed out",
             Trick::Truncated => "connection lost",
             // It is a tool to look at answers with: the beginning of a stranger's is shown.
-            _ => "nothing of hookstream's ingest port answers there",
+            _ => "this address is not the ingest port of hookstream",
         };
         assert!(said.contains(expected) && said.len() < 100_000, "{trick:?}: {said:.300}");
         assert!(!matches!(trick, Trick::Redirect) || !said.contains(PLANTED), "{said}");
@@ -217,7 +217,7 @@ async fn c7_what_is_secret_in_a_url_is_in_no_error() {
     fails(&["send", "datagrid", "--url", url], &[], "no answer from http://127.0.0.1:1/hooks/datagrid").await;
     let list = ["subscription", "list", "datagrid"];
     let key = ("DATAGRID_API_KEY", "dg-key-of-the-tests-0123456789");
-    fails(&list, &[key, ("DATAGRID_API_URL", url)], "holds a user or a password").await;
+    fails(&list, &[key, ("DATAGRID_API_URL", url)], "contains a user or a password").await;
     let query = ("DATAGRID_API_URL", "http://127.0.0.1:1/?token=planted-secret");
     fails(&list, &[key, query], "no answer from http://127.0.0.1:1/v1").await;
 }

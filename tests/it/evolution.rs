@@ -163,7 +163,7 @@ async fn a_provider_adds_two_fields_and_they_become_typed_while_an_old_consumer_
     let ground = Ground::new(&format!("types = [\"{COMPLETED}\", \"{FAILED}\"]"), None);
     ground.publish(COMPLETED, "evt_v1", &json!({"id": "b1"}), &json!({})).await;
     let (code, stdout, _) = ground.drift(&[]);
-    assert_eq!((code, stdout.as_str()), (0, "no drift in 1 record of 2 event types: each field is known\n"));
+    assert_eq!((code, stdout.as_str()), (0, "no drift in 1 record of 2 event types: all fields are known\n"));
 
     let data = json!({"id": "b2", "priority": PAYLOAD, "request_counts": {"total": 3, "queued": 2}});
     ground.publish(COMPLETED, "evt_more", &data, &json!({})).await;
@@ -180,7 +180,7 @@ async fn a_provider_adds_two_fields_and_they_become_typed_while_an_old_consumer_
             format!("{COMPLETED} /data/request_counts/queued 2 {today} integer"),
             String::new(),
             format!(
-                "next hookstream schema drift {} {COMPLETED} shows the schema that takes them",
+                "next hookstream schema drift {} {COMPLETED} shows the schema that covers them",
                 ground.source()
             ),
         ]
@@ -203,7 +203,7 @@ async fn a_provider_adds_two_fields_and_they_become_typed_while_an_old_consumer_
              +            \"default\": null,\n+            \"doc\": \"Seen since {today}; not described yet.\"\n"
         ),
         "COALESCE(data.priority, TRIM(BOTH '\"' FROM additional_fields['/data/priority']))\n".into(),
-        "next  describe the new fields in their `doc`, then: hookstream provision --apply, and reload".into(),
+        "next  describe the new fields in their `doc`, run hookstream provision --apply, and reload".into(),
     ] {
         assert!(stdout.contains(&expected), "{expected} is not in\n{stdout}");
         assert!(shown.contains(&expected) || expected.starts_with("next"), "{expected} is not in\n{shown}");
@@ -265,8 +265,8 @@ async fn a_provider_adds_two_fields_and_they_become_typed_while_an_old_consumer_
     let (code, stdout, _) = ground.drift(&[COMPLETED, "--write"]);
     assert_eq!(code, 0);
     for expected in [
-        format!("no drift in {} records of 2 event types: each field is known\n", 4 + sent),
-        format!("{COMPLETED}: only in records from before it had a field: /data/priority, "),
+        format!("no drift in {} records of 2 event types: all fields are known\n", 4 + sent),
+        format!("{COMPLETED}: only in records from before the schema had a field: /data/priority, "),
         "batch_prediction.avsc: no field to add\n".into(),
     ] {
         assert!(stdout.contains(&expected), "{expected} is not in\n{stdout}");

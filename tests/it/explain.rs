@@ -167,7 +167,7 @@ fn standard_input_a_chunked_body_and_no_colour_in_a_pipe() {
     child.stdin.take().unwrap().write_all(capture.as_bytes()).unwrap();
     let output = child.wait_with_output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
-    assert!(output.status.success() && text.contains("the chunked body was put together"), "{text}");
+    assert!(output.status.success() && text.contains("the chunked body was decoded"), "{text}");
     assert!(!text.contains('\u{1b}'), "{text:?}");
 }
 
@@ -249,7 +249,7 @@ fn what_cannot_be_explained_is_an_error_with_exit_code_2() {
             &["grapevine", "bad"],
             "the source grapevine is off: the variable GRAPEVINE_WEBHOOK_SECRET is not set",
         ),
-        (&["datagrid", "bad"], "this is no captured HTTP request"),
+        (&["datagrid", "bad"], "this is not a captured HTTP request"),
         (&["datagrid", "missing"], "cannot read missing"),
         (&["datagrid"], "required"),
         (&["datagrid", "bad", "--at", "yesterday"], "--at"),

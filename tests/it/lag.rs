@@ -190,7 +190,7 @@ async fn lag_is_what_kafkas_own_tool_says() {
         format!("{middle}  Empty (Classic)\n"),
         format!("{topic}          0          4   10    6"),
         format!("{topic}          1          -    0    0      0.0"),
-        "\n  in all ".into(),
+        "\n  total ".into(),
     ] {
         assert!(stdout.contains(&line), "{line} is not in\n{stdout}");
     }

@@ -138,7 +138,7 @@ async fn each_drift_is_shown_what_is_safe_is_altered_and_a_foreign_key_survives(
     assert_eq!(code, 0, "{stdout}{stderr}");
     assert!(stdout.contains("    ~ retention.ms            5000 (5s) -> 2592000000 (30days)\n"), "{stdout}");
     assert!(
-        stdout.contains("    = segment.ms              777777 (12m 57s 777ms)   set by somebody else\n"),
+        stdout.contains("    = segment.ms              777777 (12m 57s 777ms)   not managed by hookstream\n"),
         "{stdout}"
     );
     until_kept(&setup).await;
@@ -237,7 +237,7 @@ async fn a_schema_that_does_not_fit_is_explained_by_field_and_never_registered()
         "{faults}"
     );
     let (code, stdout, stderr) = provision(&setup, &["--apply"]).await;
-    assert!(code == 2 && stderr.contains("1 topics or subjects cannot be made as wished"), "{stderr}");
+    assert!(code == 2 && stderr.contains("1 topics or subjects cannot be changed as configured"), "{stderr}");
     assert!(stdout.contains(&format!("! subject {name}\n")), "{stdout}");
     assert!(stdout.contains("done    create topic"), "what is well is done all the same: {stdout}");
 }

@@ -42,7 +42,7 @@ async fn the_spool_is_listed_shown_and_exported_while_the_service_runs() {
 
     let (code, stdout, stderr) = spool(&[]).await;
     assert_eq!((code, stderr.as_str()), (0, ""));
-    for expected in ["received", "evt_1", "evt_3", "live", "4 rows in all: 4 live, 0 parked"] {
+    for expected in ["received", "evt_1", "evt_3", "live", "4 rows in total: 4 live, 0 parked"] {
         assert!(stdout.contains(expected), "{expected}: {stdout}");
     }
     let topic = service.topic("batch_prediction.completed");
@@ -262,11 +262,11 @@ async fn a_spool_that_nobody_has_is_requeued_directly() {
     assert_eq!((code, stdout.trim()), (1, r#"{"pending":1}"#));
     let (code, stdout, stderr) = requeue(&["1", "2", "--apply"]).await;
     assert!(code == 0 && stdout.contains("requeued 1 row"), "{stdout}{stderr}");
-    assert!(stderr.contains("row 2 is live already"), "{stderr}");
+    assert!(stderr.contains("row 2 is already live"), "{stderr}");
     let (code, _, stderr) = requeue(&["1", "--apply"]).await;
     assert_eq!(code, 0, "nothing to do: {stderr}");
     let (_, stdout, _) = typed(&[&["spool"], &config[..]].concat()).await;
-    assert!(stdout.contains("2 rows in all: 2 live, 0 parked"), "{stdout}");
+    assert!(stdout.contains("2 rows in total: 2 live, 0 parked"), "{stdout}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

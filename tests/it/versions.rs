@@ -74,7 +74,7 @@ fn a_new_field_is_shown_with_its_pointer_kept_as_a_version_and_guarded_without_a
     assert_eq!(team.hookstream(&["provision", "--apply"]).0, 0);
     assert_eq!(team.kept(), [""; 0], "only by its flag");
     let (code, stdout) = team.hookstream(&["provision", "--apply", "--keep-versions"]);
-    let first = format!("kept    schemas/{}/versions/batch_prediction/1.avsc\n", team.source);
+    let first = format!("stored  schemas/{}/versions/batch_prediction/1.avsc\n", team.source);
     assert!(code == 0 && stdout.contains(&first), "{stdout}");
 
     team.schema(|fields| fields.push(nullable("priority", "string")));

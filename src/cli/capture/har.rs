@@ -1,4 +1,4 @@
-//! HAR 1.2, as browsers, proxies and webhook inspectors export it; of each entry only the request.
+//! Reads HAR 1.2 files, as browsers, proxies and webhook inspectors export them. Only requests are read.
 
 use anyhow::{Context as _, bail};
 use base64::Engine as _;
@@ -9,10 +9,10 @@ use serde::Deserialize;
 
 use super::{Capture, MAX_HEADERS, add, path_of};
 
-/// Entries that are listed where one has to be chosen.
+/// The number of entries that the error about an ambiguous file lists.
 const LISTED: usize = 10;
 
-/// A whole file, or an entry alone.
+/// A HAR file, or a single entry.
 #[derive(Deserialize)]
 struct Har {
     log: Option<HarLog>,
@@ -56,16 +56,16 @@ struct HarBody {
     encoding: Option<String>,
 }
 
-/// `wanted` counts from 1. Without it, the only entry is taken, or the only POST.
+/// Parses the entry with the number `wanted`, from 1; without a number the only entry, or the only POST.
 pub(super) fn parse(text: &[u8], wanted: Option<usize>) -> anyhow::Result<Capture> {
-    // The parser's own words may quote what stands there.
+    // The parser's message may quote the file.
     let har: Har = serde_json::from_slice(text).map_err(|error| {
-        anyhow::anyhow!("this is no HAR file (line {} column {})", error.line(), error.column())
+        anyhow::anyhow!("this is not a HAR file (line {} column {})", error.line(), error.column())
     })?;
     let entries = match har {
         Har { log: Some(log), .. } => log.entries,
         Har { request: Some(request), started, .. } => vec![HarEntry { request, started }],
-        Har { .. } => bail!("this is no HAR file: it has neither `log.entries` nor a `request`"),
+        Har { .. } => bail!("this is not a HAR file: it has neither `log.entries` nor a `request`"),
     };
     let index = match wanted {
         Some(number) => number.wrapping_sub(1),
@@ -74,7 +74,7 @@ pub(super) fn parse(text: &[u8], wanted: Option<usize>) -> anyhow::Result<Captur
     let count = entries.len();
     let entry = entries.into_iter().nth(index);
     let Some(HarEntry { request, started }) = entry else {
-        bail!("there is no entry {}; the file has {count}", wanted.unwrap_or_default())
+        bail!("no entry {}: the file has {count}", wanted.unwrap_or_default())
     };
     capture(request, started.as_deref())
 }
@@ -100,9 +100,9 @@ fn choose(entries: &[HarEntry]) -> anyhow::Result<usize> {
 
 fn capture(request: HarRequest, started: Option<&str>) -> anyhow::Result<Capture> {
     let mut headers = HeaderMap::new();
-    // HTTP/2 has the request line among its headers.
-    let own = request.headers.iter().filter(|header| !header.name.starts_with(':'));
-    for header in own.take(MAX_HEADERS) {
+    // HTTP/2 captures have the request line among the headers, as names with a colon.
+    let headers_only = request.headers.iter().filter(|header| !header.name.starts_with(':'));
+    for header in headers_only.take(MAX_HEADERS) {
         add(&mut headers, &header.name, header.value.as_bytes())?;
     }
     let mut notes = Vec::new();
@@ -114,11 +114,12 @@ fn capture(request: HarRequest, started: Option<&str>) -> anyhow::Result<Capture
         Some(HarBody { text, .. }) => text.into_bytes(),
     };
     if body.is_empty() {
-        notes.push("the entry has no body: some programs leave it out of a HAR file".to_owned());
+        notes.push("the entry has no body: some programs omit it from HAR files".to_owned());
     }
     let at = started.map(str::parse::<Timestamp>).transpose();
-    let at =
-        at.ok().context("startedDateTime of the HAR entry is no time; give the time of receipt by --at")?;
+    let at = at
+        .ok()
+        .context("startedDateTime of the HAR entry is not a time; give the time of receipt with --at")?;
     Ok(Capture { method: request.method, path: path_of(&request.url), headers, body: body.into(), at, notes })
 }
 
@@ -147,11 +148,11 @@ mod tests {
         let found = parse(file.as_bytes(), Some(1)).unwrap_or_else(|error| panic!("{error}"));
         assert!(found.body.is_empty() && found.at.is_none() && found.path == "/");
         let two = format!(r#"{{"log":{{"entries":[{ENTRY},{ENTRY}]}}}}"#);
-        let told = refused(&two, None);
-        assert!(told.contains("2 entries") && told.contains("\n  2  POST /hooks/x"), "{told}");
-        assert!(!told.contains("s3cret"), "{told}");
-        assert_eq!(refused(&two, Some(3)), "there is no entry 3; the file has 2");
-        assert_eq!(refused(&two, Some(0)), "there is no entry 0; the file has 2");
+        let error = refused(&two, None);
+        assert!(error.contains("2 entries") && error.contains("\n  2  POST /hooks/x"), "{error}");
+        assert!(!error.contains("s3cret"), "{error}");
+        assert_eq!(refused(&two, Some(3)), "no entry 3: the file has 2");
+        assert_eq!(refused(&two, Some(0)), "no entry 0: the file has 2");
     }
 
     #[test]
@@ -159,7 +160,7 @@ mod tests {
         let entry =
             r#"{"request":{"method":"POST","url":"/","postData":{"text":"AP8K","encoding":"base64"}}}"#;
         assert_eq!(&parse(entry.as_bytes(), None).ok().unwrap().body[..], b"\x00\xff\n");
-        let told = refused(&entry.replace("AP8K", "s3cret!"), None);
-        assert!(told.contains("not base64") && !told.contains("s3cret"), "{told}");
+        let error = refused(&entry.replace("AP8K", "s3cret!"), None);
+        assert!(error.contains("not base64") && !error.contains("s3cret"), "{error}");
     }
 }

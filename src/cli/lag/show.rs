@@ -1,4 +1,4 @@
-//! Lag for people and for programs.
+//! The output of `lag`: text and JSON.
 
 use anstyle::Style;
 use serde::Serialize;
@@ -6,26 +6,26 @@ use serde::Serialize;
 use crate::cli::output::{TextTable, UNKNOWN, escape_controls};
 use crate::kafka::lag::{Behind, GroupLag, Lag, PartitionLag};
 
-/// What is said in place of a table.
-pub(super) fn nobody(patterns: &[String]) -> &'static str {
+/// The message if there are no groups to show.
+pub(super) fn no_groups(patterns: &[String]) -> &'static str {
     match patterns {
         [] => "no consumer group has committed offsets on the topics of the configured sources",
-        _ => "no group of such a name has committed offsets on the topics of the configured sources",
+        _ => "no group with that name has committed offsets on the topics of the configured sources",
     }
 }
 
-/// A topic of a group: what is known of its partitions, and why not all is.
+/// The lag of a group on one topic, summed over its partitions, and why it is not completely known.
 pub(super) struct Sum<'a> {
     pub(super) topic: &'a str,
     partitions: &'a [PartitionLag],
     pub(super) records: u64,
-    /// Of the partition that is furthest behind.
+    /// The seconds of the partition that is furthest behind.
     pub(super) seconds: f64,
     pub(super) records_unknown: Option<String>,
     pub(super) seconds_unknown: Option<String>,
 }
 
-/// One for each topic, in their order.
+/// One sum for each topic, in order.
 pub(super) fn sums(group: &GroupLag) -> impl Iterator<Item = Sum<'_>> {
     let partitions = group.partitions.as_deref().unwrap_or_default();
     partitions.chunk_by(|one, next| one.topic == next.topic).map(|partitions| {
@@ -53,20 +53,20 @@ pub(super) fn sums(group: &GroupLag) -> impl Iterator<Item = Sum<'_>> {
     })
 }
 
-/// A heading and a table for each group; with `when`, the time before them.
-pub(super) fn text(lag: &Lag, patterns: &[String], when: bool) -> String {
+/// A heading and a table for each group. `with_time` adds the time of the measurement.
+pub(super) fn text(lag: &Lag, patterns: &[String], with_time: bool) -> String {
     let mut parts = Vec::new();
-    if when {
+    if with_time {
         parts.push(format!("measured {}", lag.measured.strftime("%FT%TZ")));
     }
     if lag.groups.is_empty() {
-        parts.push(nobody(patterns).to_owned());
+        parts.push(no_groups(patterns).to_owned());
     }
-    parts.extend(lag.groups.iter().map(of_group));
+    parts.extend(lag.groups.iter().map(group_text));
     parts.join("\n\n")
 }
 
-fn of_group(group: &GroupLag) -> String {
+fn group_text(group: &GroupLag) -> String {
     let (name, bold) = (escape_controls(&group.name), Style::new().bold());
     let kind = group.group.as_ref().map(|group| format!("  {} ({})", group.state, group.protocol));
     let heading = format!("{bold}{name}{bold:#}{}", kind.unwrap_or_default());
@@ -103,7 +103,7 @@ fn table(group: &GroupLag) -> TextTable {
         let least = sum.records_unknown.filter(|_| sum.records > 0);
         let note = least.map(|_| format!("at least {} records", sum.records)).unwrap_or_default();
         let none = String::new;
-        rows.push([String::from("  in all"), none(), none(), none(), records, seconds, note]);
+        rows.push([String::from("  total"), none(), none(), none(), records, seconds, note]);
     }
     let columns = ["topic", "partition", "committed", "end", "lag", "seconds", "note"];
     let shown = if rows.iter().any(|row| row.last().is_some_and(|note| !note.is_empty())) { 7 } else { 6 };
@@ -116,7 +116,7 @@ fn table(group: &GroupLag) -> TextTable {
 
 #[derive(Serialize)]
 pub(super) struct LagReport<'a> {
-    /// RFC 3339.
+    /// The time of the measurement, RFC 3339.
     measured: String,
     groups: Vec<GroupJson<'a>>,
 }
@@ -124,10 +124,10 @@ pub(super) struct LagReport<'a> {
 #[derive(Serialize)]
 struct GroupJson<'a> {
     group: &'a str,
-    /// In Kafka's words; null where there is no such group.
+    /// The state as Kafka names it; null if the group does not exist.
     state: Option<&'a str>,
     protocol: Option<&'a str>,
-    /// Why there are no topics.
+    /// Why the topics are unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
     why: Option<String>,
     topics: Vec<TopicJson<'a>>,
@@ -136,7 +136,7 @@ struct GroupJson<'a> {
 #[derive(Serialize)]
 struct TopicJson<'a> {
     topic: &'a str,
-    /// Null where that of a partition is not known; so it is with the seconds.
+    /// Null if the lag of a partition is unknown; likewise `seconds`.
     records: Option<u64>,
     seconds: Option<f64>,
     partitions: Vec<Partition<'a>>,

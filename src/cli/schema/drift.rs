@@ -16,32 +16,32 @@ use crate::schema::drift::Observer;
 
 const EXAMPLES: &str = "\
 Examples:
-  hookstream schema drift datagrid                                    what comes that no schema knows
+  hookstream schema drift datagrid                                    fields that no schema covers
   hookstream schema drift datagrid --since 7days --json
-  hookstream schema drift datagrid batch_prediction.completed         the schema that would take it, as a diff
+  hookstream schema drift datagrid batch_prediction.completed         the new version of its schema, as a diff
   hookstream schema drift datagrid batch_prediction.completed --write
 
-Reads the source's topics from Kafka and joins no consumer group. Names and types are shown, values never.
-What has a type that differs, or is not clear, gets no field: a type cannot be changed once it is registered.
+Reads the source's topics from Kafka and joins no consumer group. Shows names and types, never values. Members
+with several or unclear types get no field: the type of a field cannot be changed once it is registered.
 
-Exit codes: 0 the topics could be read; 2 error.";
+Exit codes: 0 success; 2 error.";
 
-/// Show fields that came and that no schema knows; write the schema that does
+/// Show received fields that no schema covers, and write the schema that covers them
 ///
-/// With a TYPE shows the compatible new version of the schema that serves it, made from what came for all
-/// types that it serves; writes it only with --write.
+/// With a TYPE, shows a compatible new version of the type's schema, made from the records of all types that share the
+/// schema. Writes it only with --write.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Args {
     /// The source, by its name in the configuration
     source: String,
-    /// The event type whose schema is to gain the fields
+    /// The event type whose schema gets the fields
     #[arg(value_name = "TYPE")]
     event_type: Option<String>,
-    /// Only records since this time, or since so long ago: 7days, 2026-11-22T02:00:00Z, 1795312800
+    /// Only records since this time or since this long ago: 7days, 2026-11-22T02:00:00Z, 1795312800
     #[arg(long, value_name = "TIME", allow_hyphen_values = true, value_parser = super::since)]
     since: Option<Timestamp>,
-    /// Write the new version; a built-in schema becomes a file of your own below schemas/
+    /// Write the new version; for a built-in schema, to a new file below schemas/
     #[arg(long, requires = "event_type")]
     write: bool,
     /// Print one JSON object
@@ -59,7 +59,8 @@ pub(super) async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<Exit
     };
     let mut observers = BTreeMap::new();
     for (file, event_type) in files.iter().flat_map(|file| file.types.iter().map(move |one| (*file, one))) {
-        let observer = Observer::new(&file.schema, &source.places).context("a name is not defined")?;
+        let observer =
+            Observer::new(&file.schema, &source.places).context("the schema uses an undefined name")?;
         observers.insert(source.topic(event_type), (event_type.as_str(), observer));
     }
     let topics: Vec<String> = observers.keys().cloned().collect();
@@ -79,7 +80,7 @@ pub(super) async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<Exit
         let proposed = proposal::make(&source, file, rows)?;
         let changed = proposed.text != file.text;
         if changed && args.write {
-            // Topics may take minutes to read.
+            // Reading the topics may have taken minutes.
             unchanged(&source, file)?;
             schema_files::write(&proposed.path, &proposed.text)?;
         }
@@ -91,7 +92,7 @@ pub(super) async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<Exit
     }
     match tally.map(|tally| tally.records) {
         None if topics.is_empty() => note(&format!(
-            "no event type of {} has a schema of its own: `hookstream schema infer` makes one from what came",
+            "no event type of {} has its own schema: `hookstream schema infer` makes one from records",
             source.name
         ))?,
         None => note(&format!(
@@ -107,10 +108,14 @@ pub(super) async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<Exit
 fn unchanged(source: &ServedSource, file: &File) -> anyhow::Result<()> {
     let path = file.path(source);
     let now = files::read_text(&path, files::MAX_TEXT).ok();
-    let as_before = match &file.origin {
+    let is_unchanged = match &file.origin {
         crate::schema::shipped::SchemaOrigin::File(_) => now.as_deref() == Some(&file.text),
         crate::schema::shipped::SchemaOrigin::BuiltIn { .. } => now.is_none(),
     };
-    anyhow::ensure!(as_before, "{} was changed meanwhile: nothing is written, run it again", path.display());
+    anyhow::ensure!(
+        is_unchanged,
+        "{} was changed meanwhile: nothing was written; run the command again",
+        path.display()
+    );
     Ok(())
 }

@@ -19,22 +19,22 @@ use crate::schema::drift::{self, NameBudget, ObservedShape};
 
 const EXAMPLES: &str = "\
 Examples:
-  hookstream schema infer github push                          from the records of github.push, else of github.unmapped
+  hookstream schema infer github push                          from the records of github.push or github.unmapped
   hookstream schema infer github push push-1.json push-2.json  from bodies in files
   jq -c .body captured.json | hookstream schema infer github push -
-  hookstream schema infer github push --write                  into schemas/github/push.avsc
+  hookstream schema infer github push --write                  to schemas/github/push.avsc
 
-A file holds one body or several, one behind the other; where the source has `split`, each is one event. Text
-stays `string`, times too: what should be a timestamp must be made one before the schema is registered, since a
-type cannot be changed then.
+A file contains one or more bodies in sequence. If the source has `split`, each body is one event. Text becomes
+`string`, times too: change a field to a timestamp before you register the schema, since the type of a field
+cannot be changed afterwards.
 
-Exit codes: 0 there is a schema; 2 error.";
+Exit codes: 0 success; 2 error.";
 
 /// Make a first schema from samples
 ///
-/// From bodies in files, or from what the type's generic records hold: prints the schema, with each field of
-/// the provider nullable and its docs to be written. What differs between samples, or is not clear, gets no
-/// field: it stays in additional_fields.
+/// Reads bodies from files, or the events in the type's generic records, and prints a schema in which each of the
+/// provider's fields is nullable. The docs of the fields are for you to write. Members whose type is unclear or differs
+/// between samples get no field: they stay in additional_fields.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Args {
@@ -43,13 +43,13 @@ pub(super) struct Args {
     /// The event type
     #[arg(value_name = "TYPE")]
     event_type: String,
-    /// Bodies as JSON, `-` for standard input [default: the type's generic records]
+    /// Files with JSON bodies, or `-` for standard input [default: the type's generic records]
     #[arg(value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// Only records since this time, or since so long ago: 7days, 2026-11-22T02:00:00Z, 1795312800
+    /// Only records since this time or since this long ago: 7days, 2026-11-22T02:00:00Z, 1795312800
     #[arg(long, value_name = "TIME", allow_hyphen_values = true, value_parser = super::since, conflicts_with = "files")]
     since: Option<Timestamp>,
-    /// Write it to schemas/SOURCE/TYPE.avsc
+    /// Write the schema to schemas/SOURCE/TYPE.avsc
     #[arg(long)]
     write: bool,
     /// Print one JSON object
@@ -57,7 +57,7 @@ pub(super) struct Args {
     json: bool,
 }
 
-/// The bodies that were seen.
+/// The merged shape of the sample bodies.
 #[derive(Default)]
 struct InferSamples {
     shape: ObservedShape,
@@ -86,10 +86,10 @@ pub(super) async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<Exit
     log::init(log::QUIET);
     let loaded = config.load_unread()?;
     let source = ServedSource::find(&loaded, &args.source)?;
-    // A second schema for its topic would have another name, and no registry takes that.
+    // A second schema for the topic would have another record name, which a registry refuses.
     if let Some(file) = source.files.iter().find(|file| file.types.contains(&args.event_type)) {
         anyhow::bail!(
-            "{event_type} has the schema {}: `hookstream schema drift {} {event_type}` adds fields to it",
+            "{event_type} already has the schema {}: `hookstream schema drift {} {event_type}` adds fields to it",
             file.origin,
             source.name,
             event_type = args.event_type
@@ -103,9 +103,10 @@ pub(super) async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<Exit
     }
     let event_type = &args.event_type;
     let inferred = drift::infer(samples.shape, &source.name, event_type, &source.places);
-    let (text, left_out, times) = inferred
-        .map_err(|why| anyhow::anyhow!("{} give no schema: {why}", count(samples.count, "sample")))?;
-    let file = names::schema_files(event_type).next().context("the event type has no name")?;
+    let (text, left_out, times) = inferred.map_err(|why| {
+        anyhow::anyhow!("cannot make a schema from {}: {why}", count(samples.count, "sample"))
+    })?;
+    let file = names::schema_files(event_type).next().context("the event type is empty")?;
     let path = source.path(&file);
     if args.write {
         let exists = format!("{} exists: `hookstream schema drift` adds fields to it", path.display());
@@ -129,35 +130,34 @@ pub(super) async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<Exit
     }
     for pointer in times {
         note(&format!(
-            "{pointer} is an RFC 3339 time in each sample: make it a timestamp-millis now, or leave it text"
+            "{pointer} is an RFC 3339 time in each sample: change it to a timestamp-millis now, or leave it as text"
         ))?;
     }
     if source.generic.contains(event_type) {
         let subject = names::subject(&source.topic(event_type));
         note(&format!(
-            "{subject} may have the generic schema already, with which this one is not compatible: the registry \
-             then takes it only once that subject is deleted there, and consumers know both"
+            "{subject} may already have the generic schema, which is not compatible with this one: the registry then \
+             accepts it only after you delete that subject, and consumers must read both schemas"
         ))?;
     }
     note(&match args.write {
-        true => format!("{file} is written: describe its fields, and see what `hookstream check` says"),
+        true => format!("{file} is written: describe its fields, then run `hookstream check`"),
         false => format!("--write writes it to {file}"),
     })?;
     Ok(ExitStatus::Success)
 }
 
-/// What fits into memory beside its shapes.
+/// The maximum size of a file of samples, which is read into memory.
 const MAX_SAMPLES: u64 = 256 << 20;
 
-/// Bodies one behind the other.
+/// Reads a sequence of bodies from a file.
 fn bodies(file: &Path, samples: &mut InferSamples) -> anyhow::Result<()> {
     let shown = file.display();
     let bytes = input(file, MAX_SAMPLES).with_context(|| format!("cannot read {shown}"))?;
     let mut any = false;
     for body in serde_json::Deserializer::from_slice(&bytes).into_iter::<Box<RawValue>>() {
-        // What serde_json says may quote the body.
-        let body =
-            body.map_err(|error| anyhow::anyhow!("{shown} is no JSON from line {} on", error.line()))?;
+        // The message of serde_json may quote the body.
+        let body = body.map_err(|error| anyhow::anyhow!("{shown}: invalid JSON at line {}", error.line()))?;
         let body = json::check(body.get().as_bytes()).map_err(|fault| anyhow::anyhow!("{shown}: {fault}"))?;
         samples.see(body);
         any = true;
@@ -166,7 +166,7 @@ fn bodies(file: &Path, samples: &mut InferSamples) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The events of the type's generic records.
+/// Reads the events in the type's generic records.
 async fn records(
     loaded: &LoadedConfig,
     source: &ServedSource,
@@ -183,7 +183,7 @@ async fn records(
         let raw: Option<&RawValue> = serde_json::from_str(seen.json).ok();
         let Some(Ok(Some(record))) = raw.map(Object::open) else { return Ok(()) };
         let text = |name: &str| record.get(name).and_then(json::string);
-        // Records of a typed schema have no text there.
+        // In records of a typed schema, `data` is not text.
         if let (Some(found), Some(data)) = (text("type"), text("data"))
             && (own || found == event_type.as_str())
             && let Ok(body) = json::check(data.as_bytes())
@@ -194,7 +194,7 @@ async fn records(
     })
     .await?;
     let servers = &loaded.config.kafka.bootstrap_servers;
-    anyhow::ensure!(tally.is_some(), "there is no topic {topic} at {servers}: give samples as files");
+    anyhow::ensure!(tally.is_some(), "no topic {topic} at {servers}: give samples as files");
     anyhow::ensure!(samples.count > 0, "no record of {event_type} in {topic}: give samples as files");
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! The version of a schema file that has fields for what came.
+//! Makes a new version of a schema file with fields for received members.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -12,19 +12,19 @@ use crate::schema::drift::{self, FieldState, Fields, LeftOut, ObservedShape, Poi
 use crate::schema::promoted_fields::{Promoted, promoted};
 use crate::schema::{Encoder, shipped};
 
-/// A changed schema.
+/// The new version.
 pub(super) struct Proposed {
-    /// Where it is to stand.
+    /// The path to write it to.
     pub(super) path: PathBuf,
     pub(super) text: String,
-    /// What it takes over from `additional_fields`.
+    /// Members that move out of `additional_fields`.
     pub(super) moves: Vec<Promoted>,
     pub(super) left_out: Vec<LeftOut>,
     /// See [`Proposal::times`].
     pub(super) times: Vec<String>,
 }
 
-/// What one record of the schema gains.
+/// New members of one record of the schema.
 #[derive(Default)]
 struct Gain {
     pointer: String,
@@ -33,17 +33,16 @@ struct Gain {
     first: BTreeMap<String, Option<i64>>,
 }
 
-/// The file with fields for what `rows` say is new, checked as `check` and the registry would.
+/// Makes the new version with fields for the new members in `rows`, and checks it as `check` and the registry would.
 ///
 /// # Errors
-/// Where the file's text cannot be edited, or what came of it is no compatible schema.
+/// The file's text cannot be edited, or the result is not a compatible schema.
 pub(super) fn make<'r>(
     source: &ServedSource,
     file: &File,
     rows: impl Iterator<Item = &'r PointerStats>,
 ) -> anyhow::Result<Proposed> {
-    let fields =
-        Fields::new(&file.schema, &source.places).context("the schema has names it does not define")?;
+    let fields = Fields::new(&file.schema, &source.places).context("the schema uses an undefined name")?;
     let mut used: BTreeSet<String> = fields.names().map(str::to_owned).collect();
     let (gains, mut left_out) = gains(rows);
     let (mut text, mut times) = (file.text.clone(), Vec::new());
@@ -64,11 +63,11 @@ pub(super) fn make<'r>(
         times.extend(found);
     }
     let moves = checked(source, file, &text)
-        .context("nothing is written: the schema that would take these fields is refused")?;
+        .context("nothing was written: the schema with these fields is invalid")?;
     Ok(Proposed { path: file.path(source), text, moves, left_out, times })
 }
 
-/// New members by the record that would have them, and those that none would.
+/// New members by the record that gets them, and those that no record can get.
 fn gains<'r>(rows: impl Iterator<Item = &'r PointerStats>) -> (BTreeMap<String, Gain>, Vec<LeftOut>) {
     let (mut gains, mut left_out) = (BTreeMap::<String, Gain>::new(), Vec::new());
     for row in rows {
@@ -76,8 +75,7 @@ fn gains<'r>(rows: impl Iterator<Item = &'r PointerStats>) -> (BTreeMap<String, 
         let (Some(home), Some(key)) = (home, names.first()) else {
             left_out.push(LeftOut {
                 pointer: row.pointer.clone(),
-                why: "which record it belongs to is not clear: it stands in one of several, or beside `data`"
-                    .into(),
+                why: "its record is not clear: several are possible, or it is outside `data`".into(),
             });
             continue;
         };
@@ -101,12 +99,12 @@ fn doc(first: Option<i64>) -> String {
     }
 }
 
-/// The day in UTC.
+/// The date in UTC.
 pub(super) fn date(ms: Option<i64>) -> Option<String> {
     Some(Timestamp::from_millisecond(ms?).ok()?.strftime("%Y-%m-%d").to_string())
 }
 
-/// What a schema that may be written promotes.
+/// Checks that the schema may be written, and returns the members that it promotes to fields.
 fn checked(source: &ServedSource, file: &File, text: &str) -> anyhow::Result<Vec<Promoted>> {
     let schema = shipped::parse(text).map_err(anyhow::Error::msg)?;
     Encoder::compile(&schema, 0, &source.places)

@@ -1,4 +1,4 @@
-//! Topics from where they were asked for up to their ends of this moment, decoded.
+//! Reads and decodes topics from a start up to their current ends.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,32 +15,32 @@ use crate::kafka::{ClusterConfig, Consumer, Event, Fetched, Start};
 use crate::schema::Registry;
 use crate::schema::decode::{self, Decoded, Decoder};
 
-/// Records that wait to be looked at; beside librdkafka's own bound all that is held.
+/// Records that may wait to be processed. With librdkafka's own bound, this limits the memory.
 const WAITING: usize = 256;
 
-/// A record that could be read.
+/// A decoded record.
 pub(super) struct DecodedRecord<'a> {
     pub(super) topic: &'a str,
     /// The record's timestamp: when the delivery was received.
     pub(super) time: Option<i64>,
-    /// What it was written with.
+    /// The schema that it was written with.
     pub(super) schema: &'a Arc<AvroSchema>,
-    /// As [`decode::json`] gives it.
+    /// The value, from [`decode::json`].
     pub(super) json: &'a str,
 }
 
-/// What was read.
+/// The number of records read.
 #[derive(Default)]
 pub(super) struct ScanSummary {
     pub(super) records: u64,
-    /// Records that could not be decoded, by why.
+    /// The number of records that could not be decoded, by reason.
     pub(super) unreadable: BTreeMap<String, u64>,
 }
 
-/// Shows `each` record of the topics that exist. `None` where none of them does.
+/// Calls `each` for every record of the existing topics. `None` if no topic exists.
 ///
 /// # Errors
-/// No broker; a cluster that falls silent; records of which none can be decoded.
+/// No broker; a cluster that stops answering; no record can be decoded.
 pub(super) async fn topics(
     loaded: &LoadedConfig,
     topics: &[String],
@@ -49,12 +49,12 @@ pub(super) async fn topics(
 ) -> anyhow::Result<Option<ScanSummary>> {
     let kafka = ClusterConfig::new(&loaded.config.kafka.bootstrap_servers, loaded.properties.clone());
     let consumer = Consumer::new(&kafka)?;
-    let there = consumer.topics().await.context("cannot read topics")?;
-    let of = |topic: &String| {
-        let count = there.get(topic).copied().unwrap_or(0);
+    let existing = consumer.topics().await.context("cannot read topics")?;
+    let partitions_of = |topic: &String| {
+        let count = existing.get(topic).copied().unwrap_or(0);
         (0..count).map(|partition| (topic.clone(), partition)).collect::<Vec<_>>()
     };
-    let partitions: Vec<_> = topics.iter().flat_map(of).collect();
+    let partitions: Vec<_> = topics.iter().flat_map(partitions_of).collect();
     if partitions.is_empty() {
         return Ok(None);
     }
@@ -65,16 +65,16 @@ pub(super) async fn topics(
     let registry = Registry::new(loaded)?;
     let mut decoder = Decoder::new(&registry, true);
     let (sender, mut events) = mpsc::channel(WAITING);
-    // The sender goes with the end of the reading: then the channel ends.
+    // The sender is dropped at the end of reading, which closes the channel.
     let reading = async { consumer.read(&spans, true, &{ sender }).await };
-    let looking = async {
+    let decoding = async {
         let mut tally = ScanSummary::default();
         while let Some(event) = events.recv().await {
             match event {
                 Event::Record(record) => {
                     bar.inc(1);
                     tally.records += 1;
-                    if let Err(why) = look(&mut decoder, &record, &mut each).await? {
+                    if let Err(why) = process(&mut decoder, &record, &mut each).await? {
                         *tally.unreadable.entry(why).or_default() += 1;
                     }
                 }
@@ -83,7 +83,7 @@ pub(super) async fn topics(
         }
         anyhow::Ok(tally)
     };
-    let done = tokio::try_join!(reading, looking);
+    let done = tokio::try_join!(reading, decoding);
     bar.finish_and_clear();
     let tally = done?.1;
     let unreadable: u64 = tally.unreadable.values().sum();
@@ -95,25 +95,25 @@ pub(super) async fn topics(
         );
     }
     for (why, times) in &tally.unreadable {
-        note(&format!("{} left out: {why}", count(*times, "record")))?;
+        note(&format!("{} skipped: {why}", count(*times, "record")))?;
     }
     Ok(Some(tally))
 }
 
-/// The inner error says why the record could not be decoded.
-async fn look(
+/// Decodes a record and passes it to `each`. The inner error is the reason why it cannot be decoded.
+async fn process(
     decoder: &mut Decoder,
     record: &Fetched,
     each: &mut impl FnMut(DecodedRecord<'_>) -> anyhow::Result<()>,
 ) -> anyhow::Result<Result<(), String>> {
-    let Some(value) = record.value.as_deref() else { return Ok(Err("they are tombstones".into())) };
+    let Some(value) = record.value.as_deref() else { return Ok(Err("tombstones".into())) };
     let (schema, avro) = match decoder.writer(value).await {
         Ok(found) => found,
         Err(Decoded::Unreadable { schema_id, why }) => return Ok(Err(format!("schema {schema_id}: {why}"))),
-        Err(_) => return Ok(Err("they have no schema id in front".into())),
+        Err(_) => return Ok(Err("no schema id at the start".into())),
     };
     let Some(json) = decode::json(&schema.parsed, avro) else {
-        return Ok(Err(format!("schema {}: the value is not what its schema says", schema.id)));
+        return Ok(Err(format!("schema {}: the value does not match its schema", schema.id)));
     };
     each(DecodedRecord { topic: &record.topic, time: record.timestamp_ms, schema: &schema, json: &json })?;
     Ok(Ok(()))

@@ -1,4 +1,4 @@
-//! Which schema serves which event types of a source.
+//! The schemas of a source and the event types that they serve.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -14,15 +14,15 @@ use crate::files;
 use crate::names;
 use crate::schema::shipped::{self, SchemaOrigin};
 
-/// A source, as the commands below `schema` see it.
+/// A source with its schemas.
 pub(super) struct ServedSource {
     pub(super) name: String,
     pub(super) places: Places,
-    /// Its types that have schemas of their own, by the schema.
+    /// The schemas, each with the types that it serves.
     pub(super) files: Vec<File>,
-    /// Its types that have none.
+    /// The types without a schema.
     pub(super) generic: Vec<String>,
-    /// Whether types that are not configured have the generic record.
+    /// Whether types that are not configured use the generic record.
     pub(super) unmapped: bool,
 }
 
@@ -36,13 +36,13 @@ pub(super) struct File {
 
 impl ServedSource {
     /// # Errors
-    /// An unknown source, rules that say nothing, a schema that cannot be read.
+    /// An unknown source, invalid rules, or a schema that cannot be read.
     pub(super) fn find(loaded: &LoadedConfig, name: &str) -> anyhow::Result<Self> {
         let rules = loaded.config.source.get(name).with_context(|| explain::missing(name, loaded))?;
         let (mut problems, place) = (ConfigErrors::default(), format!("source.{name}.envelope"));
         let envelope = Envelope::compile(&rules.envelope, &rules.signature, &place, &mut problems);
         problems.or(())?;
-        let places = envelope.with_context(|| format!("{place} says nothing"))?.places().clone();
+        let places = envelope.with_context(|| format!("{place} is empty"))?.places().clone();
         let mut files: BTreeMap<String, File> = BTreeMap::new();
         let mut generic = Vec::new();
         for event_type in &rules.types {
@@ -71,14 +71,14 @@ impl ServedSource {
     /// The schema of a type.
     ///
     /// # Errors
-    /// A type that is not configured, or has no schema of its own.
+    /// A type that is not configured, or has no schema.
     pub(super) fn file(&self, event_type: &str) -> anyhow::Result<&File> {
         let file = self.files.iter().find(|file| file.types.iter().any(|known| known == event_type));
         file.with_context(|| {
             let name = &self.name;
             if self.unmapped || self.generic.iter().any(|known| known == event_type) {
                 return format!(
-                    "{event_type} has no schema of its own, its records hold all of the event as text: \
+                    "{event_type} has no schema, its records contain the complete event as text: \
                      `hookstream schema infer {name} {event_type}` makes one"
                 );
             }
@@ -92,14 +92,14 @@ impl ServedSource {
         names::topic(&self.name, event_type)
     }
 
-    /// Where a file of the operator's stands, or would.
+    /// The path of the operator's own schema file, existing or not.
     pub(super) fn path(&self, file: &str) -> PathBuf {
         Path::new(app::SCHEMAS).join(&self.name).join(file)
     }
 }
 
 impl File {
-    /// The file that is written, for this source.
+    /// The path that a new version is written to.
     pub(super) fn path(&self, source: &ServedSource) -> PathBuf {
         match &self.origin {
             SchemaOrigin::File(path) => path.clone(),
@@ -108,7 +108,7 @@ impl File {
     }
 }
 
-/// Writes a schema whole or not at all.
+/// Writes a schema file atomically.
 pub(super) fn write(path: &Path, text: &str) -> anyhow::Result<()> {
     let cannot = || format!("cannot write {}", path.display());
     if let Some(directory) = path.parent() {

@@ -1,4 +1,4 @@
-//! The report of `schema drift`, for people and for programs.
+//! The report of `schema drift`: text and JSON.
 
 use std::collections::BTreeMap;
 
@@ -13,16 +13,16 @@ use crate::cli::output::{self, escape_controls};
 use crate::schema::drift::{DriftTable, FieldState, JsonType, LeftOut, PointerStats};
 use crate::schema::promoted_fields::Promoted;
 
-/// Everything that is told. Names and types, never a value.
+/// The complete report, as --json prints it. It has names and types, never values.
 #[derive(Serialize)]
 pub(super) struct DriftReport<'a> {
     source: &'a str,
     types: Vec<TypeJson<'a>>,
-    /// Event types without a schema of their own: nothing drifts there.
+    /// Event types without a schema, which cannot drift.
     generic: &'a [String],
-    /// How many records could not be decoded, by why.
+    /// The number of records that could not be decoded, by reason.
     pub(super) unreadable: BTreeMap<String, u64>,
-    /// The new version of a type's schema.
+    /// The new version of the schema, if a type was given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) schema: Option<SchemaChange>,
 }
@@ -34,7 +34,7 @@ struct TypeJson<'a> {
     topic: &'a str,
     records: u64,
     fields: Vec<FieldJson<'a>>,
-    /// Values at more pointers than are told apart.
+    /// The number of values at pointers beyond the limit of separate pointers.
     past: u64,
 }
 
@@ -42,7 +42,7 @@ struct TypeJson<'a> {
 struct FieldJson<'a> {
     pointer: &'a str,
     why: &'static str,
-    /// The type of the field that could not give it back.
+    /// The type of the existing field that cannot represent the value.
     #[serde(skip_serializing_if = "Option::is_none")]
     field_type: Option<&'a str>,
     records: u64,
@@ -50,12 +50,12 @@ struct FieldJson<'a> {
     last: Option<String>,
     json_types: Vec<&'static str>,
     #[serde(skip)]
-    told: String,
+    types: String,
     #[serde(skip)]
     since: String,
 }
 
-/// What becomes of a schema file.
+/// The change of a schema file.
 #[derive(Serialize)]
 pub(super) struct SchemaChange {
     file: String,
@@ -125,7 +125,7 @@ impl<'a> FieldJson<'a> {
             first: time(row.first),
             last: time(row.last),
             json_types: row.shape.types().iter().copied().map(JsonType::name).collect(),
-            told: row.shape.description(),
+            types: row.shape.description(),
             since: date(row.first).unwrap_or_default(),
         }
     }
@@ -147,7 +147,7 @@ impl SchemaChange {
     }
 }
 
-/// Lines with `+`, `-` or a space in front, and `@@` lines that say where.
+/// A unified diff: lines with `+`, `-` or a space in front, and `@@` lines with positions.
 fn diff(old: &str, new: &str) -> Vec<String> {
     let diff = TextDiff::from_lines(old, new);
     let mut lines = Vec::new();
@@ -170,26 +170,26 @@ const REMOVE: Style = AnsiColor::Red.on_default();
 const PLACE: Style = AnsiColor::Cyan.on_default();
 const BOLD: Style = Style::new().bold();
 
-/// Prints it for people.
+/// Prints the report as text.
 pub(super) fn report(report: &DriftReport<'_>) -> anyhow::Result<()> {
     let new: Vec<_> = report.fields().filter(|(_, field)| field.why == "new").collect();
     let records: u64 = report.types.iter().map(|one| one.records).sum();
     if new.is_empty() {
         let types = super::scan::count(length(&report.types), "event type");
         let records = super::scan::count(records, "record");
-        output::print_line(&format!("no drift in {records} of {types}: each field is known"))?;
+        output::print_line(&format!("no drift in {records} of {types}: all fields are known"))?;
     } else {
         let mut table = output::TextTable::new(["type", "field", "seen", "since", "JSON type"]);
         for (name, field) in new {
             let seen = HumanCount(field.records).to_string();
-            table.row([name, field.pointer, &seen, &field.since, &field.told]);
+            table.row([name, field.pointer, &seen, &field.since, &field.types]);
         }
         output::print_line(&table.to_string())?;
     }
-    kept(report)?;
+    misfits(report)?;
     for one in report.types.iter().filter(|one| one.past > 0) {
         line(&format!(
-            "note  {}: {} more at further pointers: no more than 1,000 are told apart",
+            "note  {}: {} at further pointers, beyond the 1,000 that are counted separately",
             one.name,
             super::scan::count(one.past, "value")
         ))?;
@@ -199,7 +199,7 @@ pub(super) fn report(report: &DriftReport<'_>) -> anyhow::Result<()> {
         let former: Vec<&str> = former.collect();
         if !former.is_empty() {
             line(&format!(
-                "note  {}: only in records from before it had a field: {}",
+                "note  {}: only in records from before the schema had a field: {}",
                 one.name,
                 former.join(", ")
             ))?;
@@ -211,19 +211,19 @@ pub(super) fn report(report: &DriftReport<'_>) -> anyhow::Result<()> {
     }
 }
 
-/// What has a field that could not give it back.
-fn kept(report: &DriftReport<'_>) -> anyhow::Result<()> {
+/// Prints values that an existing field cannot represent.
+fn misfits(report: &DriftReport<'_>) -> anyhow::Result<()> {
     let mut table =
-        output::TextTable::new(["type", "kept beside its field", "seen", "since", "JSON type", "why"]);
+        output::TextTable::new(["type", "kept in additional_fields", "seen", "since", "JSON type", "why"]);
     let mut any = false;
     for (name, field) in report.fields() {
         let Some(is) = field.field_type else { continue };
         let why = match field.why {
-            "misfit" => format!("no {is}: the field is null"),
-            _ => format!("more than a {is} gives back"),
+            "misfit" => format!("not a {is}: the field is null"),
+            _ => format!("a {is} cannot represent it exactly"),
         };
         let seen = HumanCount(field.records).to_string();
-        table.row([name, field.pointer, &seen, &field.since, &field.told, &why]);
+        table.row([name, field.pointer, &seen, &field.since, &field.types, &why]);
         any = true;
     }
     if any {
@@ -240,12 +240,12 @@ fn next(report: &DriftReport<'_>) -> anyhow::Result<()> {
     if let Some(first) = types.first() {
         let source = report.source;
         output::print_line("")?;
-        line(&format!("next  hookstream schema drift {source} {first}   shows the schema that takes them"))?;
+        line(&format!("next  hookstream schema drift {source} {first}   shows the schema that covers them"))?;
     }
     Ok(())
 }
 
-/// The change of the schema, and what comes next.
+/// Prints the change of the schema and the next step.
 fn change(change: &SchemaChange) -> anyhow::Result<()> {
     output::print_line("")?;
     if change.diff.is_empty() {
@@ -253,9 +253,9 @@ fn change(change: &SchemaChange) -> anyhow::Result<()> {
         return left_out(change);
     }
     let file = escape_controls(&change.file);
-    let told =
+    let origin =
         if change.from == change.file { String::new() } else { format!(" (new, from {})", change.from) };
-    output::print_line(&format!("{BOLD}{file}{BOLD:#}{}", escape_controls(&told)))?;
+    output::print_line(&format!("{BOLD}{file}{BOLD:#}{}", escape_controls(&origin)))?;
     if change.serves.len() > 1 {
         line(&format!("serves {}: all of them gain the fields", change.serves.join(", ")))?;
     }
@@ -272,24 +272,24 @@ fn change(change: &SchemaChange) -> anyhow::Result<()> {
     left_out(change)?;
     for pointer in &change.times {
         line(&format!(
-            "note  {pointer}: each text was an RFC 3339 time; a timestamp-millis must be written now, since its \
-             type cannot be changed once it is registered"
+            "note  {pointer}: every value was an RFC 3339 time; if it should be a timestamp-millis, change it now: \
+             its type cannot be changed once it is registered"
         ))?;
     }
     moves(&change.moves)?;
     line(if change.written {
-        "next  describe the new fields in their `doc`, then: hookstream provision --apply, and reload (SIGHUP)"
+        "next  describe the new fields in their `doc`, run hookstream provision --apply, and reload (SIGHUP)"
     } else {
-        "next  nothing is written: --write writes the file"
+        "next  nothing was written: --write writes the file"
     })
 }
 
-/// What consumers have to follow.
+/// Prints the members that consumers must read in another place.
 fn moves(moves: &[Move]) -> anyhow::Result<()> {
     let mut table = output::TextTable::new([
         "moves out of additional_fields",
         "into",
-        "consumers read both, for instance",
+        "consumers read both, for example",
     ]);
     for one in moves {
         table.row([&one.pointer, &one.field, &one.both()]);
@@ -297,12 +297,12 @@ fn moves(moves: &[Move]) -> anyhow::Result<()> {
     output::print_line(&table.to_string())?;
     output::print_line("")?;
     line(
-        "note  new records have these no more in additional_fields; what is there is JSON text, a string in quotes",
+        "note  new records no longer have these in additional_fields; values there are JSON text, strings in quotes",
     )
 }
 
 impl Move {
-    /// SQL that reads the typed value, else the text of before.
+    /// SQL that reads the typed field, or the text of older records.
     fn both(&self) -> String {
         let Self { pointer, field, is } = self;
         if pointer.contains("/*") {
@@ -315,7 +315,7 @@ impl Move {
             "long" => cast("BIGINT"),
             "double" => cast("DOUBLE"),
             "boolean" => cast("BOOLEAN"),
-            // Of these the text has to be parsed.
+            // For other types, consumers must parse the text.
             _ => String::new(),
         }
     }
@@ -329,7 +329,7 @@ fn line(text: &str) -> anyhow::Result<()> {
     Ok(output::print_line(&escape_controls(text))?)
 }
 
-/// As a count.
+/// The length as a `u64`.
 pub(super) fn length<T>(list: &[T]) -> u64 {
     u64::try_from(list.len()).unwrap_or(u64::MAX)
 }

@@ -1,4 +1,4 @@
-//! Bodies that are new events, each time that one is made.
+//! Makes bodies with new ids and times from a sample.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -8,7 +8,7 @@ use uuid::Uuid;
 use crate::cli::sample;
 use crate::config::{self, TextPart, TimeFormat};
 
-/// `time`, as exactly as most providers write it; a string without its quotes.
+/// Formats `time` with the precision that most providers use, without quotes.
 pub(super) fn plain(format: TimeFormat, time: Timestamp) -> String {
     match format {
         TimeFormat::Rfc3339 => format!("{time:.6}"),
@@ -17,18 +17,18 @@ pub(super) fn plain(format: TimeFormat, time: Timestamp) -> String {
     }
 }
 
-/// Makes each body a new event.
+/// A body from which new events are made.
 pub(super) struct BodyTemplate {
     text: String,
-    /// Pointer to the id; `None` where it is no single member of the body.
+    /// Pointer to the id; `None` if the id is not a single member of the body.
     id: Option<String>,
     time: Option<String>,
-    /// Pointer to an array of events, each of which is made a new one.
+    /// Pointer to an array of events, each of which becomes a new one.
     split: Option<String>,
     format: TimeFormat,
-    /// Whether the time tells events apart that have the same second.
+    /// Whether times need a fraction, because the id depends on the time.
     exact: bool,
-    /// In microseconds.
+    /// The last time used, in microseconds.
     last: AtomicI64,
 }
 
@@ -45,12 +45,12 @@ impl BodyTemplate {
         }
     }
 
-    /// The next text, and its time; of several events, the last one's.
+    /// The next body and its time; of several events, the time of the last one.
     pub(super) fn next(&self) -> (String, Timestamp) {
-        let mut time = self.tick();
+        let mut time = self.unique_time();
         let Some(split) = &self.split else { return (self.event(&self.text, time), time) };
         let made = sample::refresh_each(&self.text, split, |event| {
-            time = self.tick();
+            time = self.unique_time();
             self.event(event, time)
         });
         (made, time)
@@ -67,8 +67,8 @@ impl BodyTemplate {
         sample::refresh(text, &replacements)
     }
 
-    /// Now, and never twice the same: where the id is a digest, the time alone tells events apart.
-    fn tick(&self) -> Timestamp {
+    /// The current time, but never the same twice: if the id is a digest, only the time distinguishes events.
+    fn unique_time(&self) -> Timestamp {
         let now = Timestamp::now();
         let next = |last: i64| Some(now.as_microsecond().max(last.saturating_add(1)));
         let taken = self.last.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);

@@ -1,23 +1,23 @@
-//! Bodies that are forms, one field of which is the JSON text.
+//! Bodies that are forms with the JSON text in one field.
 
 use bytes::Bytes;
 
 use crate::json;
 
-/// What a form is declared as.
+/// The content type of a form.
 pub(super) const KIND: &str = "application/x-www-form-urlencoded";
 
-/// A form, decoded.
+/// A decoded form.
 pub(super) struct FormBody {
     fields: Vec<(String, String)>,
-    /// The one that is the JSON text, and that text.
+    /// The name of the field with the JSON text, and that text.
     name: String,
     text: String,
 }
 
-/// The body as a form, where the source has `payload = "form:NAME"`. What is JSON is sent as JSON, and what
-/// is neither as it is: the service is to say what it makes of it.
-pub(super) fn of(body: &[u8], payload: Option<&str>) -> Option<FormBody> {
+/// Parses the body as a form if the source has `payload = "form:NAME"`. `None` for JSON, which is sent as JSON, and for
+/// anything else, which is sent unchanged: the service decides about it.
+pub(super) fn parse(body: &[u8], payload: Option<&str>) -> Option<FormBody> {
     let name = payload?.strip_prefix("form:")?;
     if json::check(body).is_ok() {
         return None;
@@ -33,7 +33,7 @@ impl FormBody {
         &self.text
     }
 
-    /// The form with another JSON text.
+    /// Encodes the form with another JSON text.
     pub(super) fn with(&self, text: &str) -> Bytes {
         let mut made = form_urlencoded::Serializer::new(String::new());
         for (name, value) in &self.fields {
@@ -51,7 +51,7 @@ mod tests {
     fn a_form_of_a_source_that_takes_them_is_taken_apart_and_put_together() {
         // urllib.parse.urlencode({"a": "1 &", "payload": '{"t":"a b+\u00fc"}'})
         let body = b"a=1+%26&payload=%7B%22t%22%3A%22a+b%2B%C3%BC%22%7D";
-        let form = of(body, Some("form:payload")).unwrap();
+        let form = parse(body, Some("form:payload")).unwrap();
         assert_eq!(form.text(), "{\"t\":\"a b+\u{fc}\"}");
         assert_eq!(form.with(form.text()), &body[..]);
         assert_eq!(form.with("{}"), "a=1+%26&payload=%7B%7D");
@@ -61,7 +61,7 @@ mod tests {
             (b"no json", Some("form:payload")),
             (b"other=%7B%7D", Some("form:payload")),
         ] {
-            assert!(of(body, payload).is_none(), "{}", String::from_utf8_lossy(body));
+            assert!(parse(body, payload).is_none(), "{}", String::from_utf8_lossy(body));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Deliveries as their provider would make them.
+//! Makes deliveries as the provider would.
 
 use anyhow::bail;
 use bytes::Bytes;
@@ -19,25 +19,25 @@ pub(super) struct DeliveryGenerator {
     verifier: Verifier,
     envelope: Envelope,
     body: Bytes,
-    beside: HeaderTemplate,
-    /// `None`: each body is sent as it is.
+    template: HeaderTemplate,
+    /// `None` if the body is sent unchanged.
     fresh: Option<BodyTemplate>,
-    /// Where the body is a form.
+    /// Set if the body is a form.
     form: Option<FormBody>,
 }
 
-/// A body with the headers of its signature.
+/// A body with its headers, including the signature.
 pub(super) struct SignedRequest {
     pub(super) body: Bytes,
     pub(super) headers: HeaderMap,
 }
 
 impl DeliveryGenerator {
-    /// A maker of `body`; with `fresh`, its id and time are new ones in each delivery, as far as
-    /// it has them. `event_type` is for a source whose type stands in a header.
+    /// A generator of deliveries with `body`. With `fresh`, each delivery gets a new id and time, if the body has them.
+    /// `event_type` is for a source that reads the type from a header.
     ///
     /// # Errors
-    /// Problems with the source's rules; a type that is missing, or that has no header.
+    /// Problems of the source's rules; a missing type, or one that no header carries.
     pub(super) fn new(
         target: &SendTarget,
         body: Bytes,
@@ -53,17 +53,17 @@ impl DeliveryGenerator {
             Envelope::compile(&rules.envelope, &rules.signature, &place("envelope"), &mut problems);
         let (Some(verifier), Some(envelope)) = (verifier, envelope) else { bail!(problems) };
         let verifier = verifier.with_envelope(&rules.envelope);
-        let form = form::of(&body, rules.envelope.payload.as_deref());
+        let form = form::parse(&body, rules.envelope.payload.as_deref());
         let text = form.as_ref().map(FormBody::text).or(str::from_utf8(&body).ok()).filter(|_| fresh);
         let fresh = text.map(|text| BodyTemplate::new(text, &rules.envelope));
-        let beside = HeaderTemplate::new(&rules.envelope, event_type)?;
-        Ok(Self { verifier, envelope, body, beside, fresh, form })
+        let template = HeaderTemplate::new(&rules.envelope, event_type)?;
+        Ok(Self { verifier, envelope, body, template, fresh, form })
     }
 
     /// The next delivery.
     ///
     /// # Errors
-    /// A body that the provider could not sign.
+    /// The provider could not sign this body.
     pub(super) fn make(&self) -> anyhow::Result<SignedRequest> {
         let (body, now) = match &self.fresh {
             Some(fresh) => {
@@ -76,7 +76,7 @@ impl DeliveryGenerator {
             }
             None => (self.body.clone(), Timestamp::now()),
         };
-        let mut headers = self.beside.next(now);
+        let mut headers = self.template.next(now);
         if self.form.is_some() {
             headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(form::KIND));
         }
@@ -86,8 +86,8 @@ impl DeliveryGenerator {
         }
     }
 
-    /// The id that the service will find, of several events the first one's, by the service's own code:
-    /// the way to it is a verified delivery.
+    /// The id that the service will extract, of several events that of the first. Uses the service's code on a verified
+    /// delivery.
     pub(super) fn id(&self, signed: &SignedRequest) -> Option<String> {
         let delivery = Delivery {
             id: DeliveryId::new(),
@@ -104,9 +104,9 @@ impl DeliveryGenerator {
     }
 }
 
-/// What stands in headers beside the signature: as the envelope reads it.
+/// The headers that the envelope reads, besides the signature.
 struct HeaderTemplate {
-    /// Each gets an id that never was.
+    /// Headers that get a new id in each delivery.
     ids: Vec<HeaderName>,
     time: Option<(HeaderName, TimeFormat)>,
     event_type: Option<(HeaderName, HeaderValue)>,
@@ -119,17 +119,19 @@ impl HeaderTemplate {
             config::EventIdRule::Part(part) => std::slice::from_ref(part),
             config::EventIdRule::Join { parts, .. } => parts,
         };
-        let event_type = match (of_header(&rules.event_type), event_type) {
+        let event_type = match (header_name(&rules.event_type), event_type) {
             (None, None) => None,
-            (None, Some(_)) => bail!("the event type stands in the body; leave out TYPE"),
-            // One without a type may be sent where the source has a default.
+            (None, Some(_)) => bail!("the event type is in the body: omit TYPE"),
+            // The source has a default, so a delivery may have no type.
             (Some(_), None) if rules.default_type.is_some() => None,
-            (Some(name), None) => bail!("the event type stands in the header {name}; give TYPE, too"),
+            (Some(name), None) => {
+                bail!("the source reads the event type from the header {name}: name the TYPE")
+            }
             (Some(name), Some(value)) => Some((name, HeaderValue::from_str(value)?)),
         };
         let format = rules.time_format.unwrap_or(TimeFormat::Rfc3339);
-        let time = rules.time.as_ref().and_then(of_header).map(|name| (name, format));
-        Ok(Self { ids: parts.iter().filter_map(of_header).collect(), time, event_type })
+        let time = rules.time.as_ref().and_then(header_name).map(|name| (name, format));
+        Ok(Self { ids: parts.iter().filter_map(header_name).collect(), time, event_type })
     }
 
     fn next(&self, now: Timestamp) -> HeaderMap {
@@ -141,7 +143,7 @@ impl HeaderTemplate {
                 headers.insert(name, value);
             }
         }
-        // The last, since an id may be joined from it.
+        // The type comes last, since an id may be joined from its header.
         if let Some((name, value)) = self.event_type.clone() {
             headers.insert(name, value);
         }
@@ -149,7 +151,7 @@ impl HeaderTemplate {
     }
 }
 
-fn of_header(part: &TextPart) -> Option<HeaderName> {
+fn header_name(part: &TextPart) -> Option<HeaderName> {
     match part {
         TextPart::Pointer(_) => None,
         TextPart::Header { name, .. } => HeaderName::from_bytes(name.as_bytes()).ok(),

@@ -1,4 +1,4 @@
-//! Many deliveries: a bound on how many are under way, a schedule, and what came of them.
+//! Sends many deliveries with a bound on those in progress and a schedule, and counts the results.
 
 use std::fmt;
 use std::io::Write as _;
@@ -20,24 +20,24 @@ use crate::cli::output;
 use crate::cli::output::grouped;
 use crate::cli::serve::Signals;
 
-/// How many, and how fast.
+/// The number of deliveries and their rate.
 #[derive(Clone, Copy)]
 pub(super) struct LoadPlan {
     pub(super) count: u64,
-    /// Deliveries under way at the same time.
+    /// Deliveries in progress at the same time.
     pub(super) concurrency: usize,
-    /// Deliveries per second; `None`: as fast as the answers come.
+    /// Deliveries per second; `None` for the next one after each answer.
     pub(super) rate: Option<f64>,
 }
 
-/// What the tasks share.
+/// The state that all tasks share.
 pub(super) struct Sender {
     pub(super) maker: DeliveryGenerator,
     pub(super) client: SendClient,
     pub(super) with_ids: bool,
 }
 
-/// One delivery's end. The id is there if ids were asked for.
+/// The result of one delivery. The id is set if ids are written.
 pub(super) struct SendResult {
     pub(super) id: Option<String>,
     pub(super) result: Result<SendAnswer, SendError>,
@@ -47,7 +47,7 @@ impl Sender {
     /// Makes one delivery and posts it.
     ///
     /// # Errors
-    /// A body that cannot be signed. No answer is no error here.
+    /// The body cannot be signed. A missing answer is a result, not an error.
     pub(super) async fn one(&self, begin: Instant) -> anyhow::Result<SendResult> {
         let signed = self.maker.make()?;
         let id = if self.with_ids { self.maker.id(&signed) } else { None };
@@ -55,33 +55,33 @@ impl Sender {
     }
 }
 
-/// Sends until all are answered. Ctrl-C stops the sending and waits for what is under way; a
-/// second one stops the waiting.
+/// Sends all deliveries and waits for their answers. Ctrl-C stops sending and waits for the deliveries in progress; a
+/// second Ctrl-C stops waiting.
 ///
 /// # Errors
-/// A body that cannot be signed, or the file of ids cannot be written.
+/// The body cannot be signed, or the file of ids cannot be written.
 pub(super) async fn run(post: Arc<Sender>, plan: LoadPlan, ids: &mut Ids) -> anyhow::Result<SendSummary> {
     let mut signals = Signals::new()?;
     let stop = CancellationToken::new();
     let start = Instant::now();
-    let under_way = AtomicU64::new(0);
-    let begun = stream::iter(0..plan.count)
+    let in_progress = AtomicU64::new(0);
+    let results = stream::iter(0..plan.count)
         .then(|n| wait(start, n, plan.rate))
         .take_until(stop.clone().cancelled_owned())
         .map(|begin| {
-            under_way.fetch_add(1, Ordering::Relaxed);
+            in_progress.fetch_add(1, Ordering::Relaxed);
             spawn(post.clone(), begin)
         })
         .buffer_unordered(plan.concurrency);
-    tokio::pin!(begun);
+    tokio::pin!(results);
     let bar = bar(plan.count);
     let mut tally = SendSummary::new()?;
     loop {
         tokio::select! {
-            ended = begun.next() => match ended {
+            ended = results.next() => match ended {
                 Some(ended) => {
                     let ended = ended.context("a delivery's task failed")??;
-                    under_way.fetch_sub(1, Ordering::Relaxed);
+                    in_progress.fetch_sub(1, Ordering::Relaxed);
                     ids.add(&ended)?;
                     tally.add(&ended);
                     show(&bar, &tally);
@@ -93,42 +93,43 @@ pub(super) async fn run(post: Arc<Sender>, plan: LoadPlan, ids: &mut Ids) -> any
                     break;
                 }
                 stop.cancel();
-                bar.suspend(|| writeln!(output::stderr(), "stopping: waiting for what is under way; Ctrl-C again to leave it"))?;
+                let text = "stopping: waiting for the deliveries in progress; Ctrl-C again stops waiting";
+                bar.suspend(|| writeln!(output::stderr(), "{text}"))?;
             }
         }
     }
     bar.finish_and_clear();
-    tally.add_left(under_way.load(Ordering::Relaxed));
+    tally.add_left(in_progress.load(Ordering::Relaxed));
     tally.took = start.elapsed();
     Ok(tally)
 }
 
-/// Waits for the turn of delivery `n` and says from when its time counts: from its turn, also
-/// where it comes late because all places were taken. Else a service that stalls would slow the
-/// sender down and look fast.
+/// Waits until delivery `n` is due, and returns the start of its latency: the time at which it was due, even if it
+/// starts later because the concurrency was exhausted. Otherwise a service that stalls would slow down the sender and
+/// look fast.
 async fn wait(start: Instant, n: u64, rate: Option<f64>) -> Instant {
     let Some(rate) = rate else { return Instant::now() };
-    let turn = start + Duration::from_secs_f64(n as f64 / rate);
-    if turn <= Instant::now() {
-        return turn;
+    let due = start + Duration::from_secs_f64(n as f64 / rate);
+    if due <= Instant::now() {
+        return due;
     }
-    tokio::time::sleep_until(turn.into()).await;
-    // A timer is up to 1 ms late, which is not the service's fault.
+    tokio::time::sleep_until(due.into()).await;
+    // A timer may be 1 ms late, which must not count as latency of the service.
     Instant::now()
 }
 
-/// A task for each, so that signing uses all processors.
+/// Starts a task for each delivery, so that signing uses all processors.
 fn spawn(post: Arc<Sender>, begin: Instant) -> JoinHandle<anyhow::Result<SendResult>> {
     tokio::spawn(async move { post.one(begin).await })
 }
 
-/// On standard error, and nowhere unless that is a terminal.
+/// The progress bar on standard error; hidden unless that is a terminal.
 fn bar(count: u64) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(Some(count), ProgressDrawTarget::stderr());
     let template = "{bar:30} {human_pos} of {human_len}  {rate}  {eta} left{msg}";
     if let Ok(style) = ProgressStyle::with_template(template) {
         let rate = |state: &ProgressState, to: &mut dyn fmt::Write| {
-            // A bar that cannot be written is no reason to stop.
+            // A failure to draw the bar must not stop the load.
             let _ = write!(to, "{}/s", grouped(state.per_sec() as u64));
         };
         bar.set_style(style.with_key("rate", rate));
@@ -155,7 +156,7 @@ mod tests {
     use super::super::target::tests::target;
     use super::*;
 
-    /// Answers each request with 200, but each tenth with 503.
+    /// Answers every tenth request with 503, the others with 200.
     #[derive(Default)]
     struct Service {
         taken: AtomicUsize,
@@ -173,7 +174,7 @@ mod tests {
         async fn answer(self: Arc<Self>, mut stream: TcpStream) -> std::io::Result<()> {
             let mut read = Vec::new();
             loop {
-                // The sample's only `}}` stands at its end.
+                // The sample's only `}}` is at its end.
                 while !read.ends_with(b"}}") {
                     if stream.read_buf(&mut read).await? == 0 {
                         return Ok(());

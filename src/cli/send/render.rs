@@ -1,4 +1,4 @@
-//! What is told of one delivery: its answer at a glance, and what to do about it.
+//! Formats the answer of one delivery, with a hint on what to do about it.
 
 use anstyle::AnsiColor;
 
@@ -9,18 +9,18 @@ use crate::cli::output::escape_controls;
 use crate::client::printable;
 use crate::config::Binds;
 
-/// What to do where nobody listens.
-pub(super) const NOBODY: &str =
-    "is `hookstream serve` or `hookstream dev` running? --url names another address";
+/// The hint if nothing listens at the address.
+pub(super) const NOT_RUNNING: &str =
+    "is `hookstream serve` or `hookstream dev` running? Use --url for another address";
 
-/// The answer at a glance; below it what finds the event or the delivery again.
+/// The answer in one line, and below it the ids of the event and the delivery.
 pub(super) fn text(answer: &SendAnswer, id: Option<&str>) -> String {
     let ms = summary::millis(answer.took.as_secs_f64() * 1000.0);
     let Some(known) = &answer.known else {
         let style = AnsiColor::Red.on_default();
         let excerpt = answer.excerpt();
         return format!(
-            "{style}{}{style:#}  not an answer of hookstream's  {ms}\n     {}",
+            "{style}{}{style:#}  not an answer from hookstream  {ms}\n     {}",
             answer.status,
             escape_controls(&excerpt)
         );
@@ -43,42 +43,44 @@ pub(super) fn text(answer: &SendAnswer, id: Option<&str>) -> String {
         text += &format!("\n     id        {}", escape_controls(id));
     }
     if let (Some(delivery), Some(_)) = (&answer.delivery, &known.reason) {
-        text += &format!("\n     delivery  {}  (the service's log says more)", escape_controls(delivery));
+        text += &format!("\n     delivery  {}  (see the service's log)", escape_controls(delivery));
     }
     text
 }
 
-/// What to do about an answer, where the answer itself cannot say it.
+/// A hint on what to do about an answer.
 pub(super) fn hint(target: &SendTarget, answer: &SendAnswer) -> Option<String> {
     let name = &target.name;
     if answer.known.is_none() {
         return Some(
-            "nothing of hookstream's ingest port answers there; --url names another address".to_owned(),
+            "this address is not the ingest port of hookstream: use --url for another one".to_owned(),
         );
     }
     match answer.status {
         401 if target.uses_dev_secret() => Some(format!(
-            "signed with the public dev secret, but the service has another one; give it to send, too, where the \
-             configuration reads it (source.{name}.secrets)"
+            "signed with the public dev secret, but the service has another secret: give `send` the same secret, as \
+             configured in source.{name}.secrets"
         )),
         401 => {
             let binds = target.secret.binds.as_deref();
             let bound = binds.map(|binds| {
                 let Binds { pointer, equals } = binds;
-                format!(", which counts only for a body with \"{equals}\" at {pointer}; if it has that,")
+                format!(
+                    ", which is valid only for a body with \"{equals}\" at {pointer}; if the body has it,"
+                )
             });
             Some(format!(
-                "signed with the secret {}{} the service has another value or does not know it",
+                "signed with the secret {}{} the service has another value for it, or does not have it",
                 target.secret.name,
                 bound.as_deref().unwrap_or(";")
             ))
         }
         404 => Some(format!(
-            "the service has no source {name}: another configuration, or it has no secret for it and left it off"
+            "the service has no source {name}: its configuration differs, or the source is off for lack of a secret"
         )),
         503 => {
             let seconds = answer.retry_after.as_ref()?;
-            Some(format!("the service asks to try again after {} s", escape_controls(seconds)))
+            Some(format!("retry after {} s, as the service asks", escape_controls(seconds)))
         }
         _ => None,
     }
@@ -86,9 +88,9 @@ pub(super) fn hint(target: &SendTarget, answer: &SendAnswer) -> Option<String> {
 
 pub(super) fn unanswered(target: &SendTarget, id: Option<&str>, none: &SendError) -> String {
     let next = match (none.read, id) {
-        (false, _) => NOBODY.to_owned(),
-        (true, Some(id)) => format!("the service may have taken the event all the same: {id}"),
-        (true, None) => "the service may have taken the event all the same".to_owned(),
+        (false, _) => NOT_RUNNING.to_owned(),
+        (true, Some(id)) => format!("the service may have accepted the event nevertheless: {id}"),
+        (true, None) => "the service may have accepted the event nevertheless".to_owned(),
     };
     format!("no answer from {}: {none}\n  {next}", printable(&target.url))
 }
@@ -116,9 +118,9 @@ mod tests {
         assert_eq!(plain(&answer(200, body)), expected);
         let body = r#"{"outcome":"refused","reason":"unauthorized"}"#;
         let expected = "401  refused  unauthorized  1.50 ms\n     id        evt_1\n     \
-                        delivery  0193  (the service's log says more)";
+                        delivery  0193  (see the service's log)";
         assert_eq!(plain(&answer(401, body)), expected);
-        let expected = "502  not an answer of hookstream's  1.50 ms\n     <h1>Bad</h1>";
+        let expected = "502  not an answer from hookstream  1.50 ms\n     <h1>Bad</h1>";
         assert_eq!(plain(&answer(502, "<h1>Bad</h1>")), expected);
     }
 

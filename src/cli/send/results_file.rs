@@ -1,4 +1,4 @@
-//! The file of `--ids`: what became of each event, to be compared with the topics.
+//! The file of `--ids`: the result of each delivery, to compare with the topics.
 
 use std::fs::File;
 use std::io::{BufWriter, Write as _};
@@ -8,11 +8,11 @@ use anyhow::Context as _;
 
 use super::load::SendResult;
 
-/// Lines of id, status and outcome, with tabs between.
+/// Writes lines of id, status and outcome, separated by tabs.
 pub(super) struct Ids(Option<(PathBuf, BufWriter<File>)>);
 
 impl Ids {
-    /// Nothing without a path. What stands in the file is lost.
+    /// Creates the file and replaces an existing one. Without a path, nothing is written.
     ///
     /// # Errors
     /// The file cannot be created.
@@ -31,7 +31,7 @@ impl Ids {
         writeln!(file, "{}", line(ended)).with_context(|| format!("cannot write {}", path.display()))
     }
 
-    /// Writes what is still kept back.
+    /// Flushes the buffer.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -41,7 +41,7 @@ impl Ids {
     }
 }
 
-/// Ids hold no control characters: the service takes none as an id, and the digest stands in.
+/// Ids contain no tabs or line ends: the service uses the digest for an id with control characters.
 fn line(ended: &SendResult) -> String {
     let id = ended.id.as_deref().unwrap_or("-");
     match &ended.result {

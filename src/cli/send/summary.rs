@@ -1,4 +1,4 @@
-//! What came of many deliveries, counted and timed.
+//! Counts and latencies of many deliveries.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,19 +9,19 @@ use serde::Serialize;
 use super::load::{LoadPlan, SendResult};
 use crate::cli::output::{TextTable, grouped};
 
-/// Counts by answer, and the answers' times.
+/// The counts by answer, and the latencies.
 pub(super) struct SendSummary {
     kinds: BTreeMap<AnswerCount, u64>,
-    /// In microseconds; of those that were answered.
+    /// The latencies of answered deliveries, in microseconds.
     times: Histogram<u64>,
     /// From the first delivery to the last answer.
     pub(super) took: Duration,
 }
 
-/// Answers that count as one.
+/// Answers that are counted together.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 struct AnswerCount {
-    /// `None`: no answer.
+    /// `None` without an answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     status: Option<u16>,
     outcome: String,
@@ -56,14 +56,14 @@ struct Latency {
     max: f64,
 }
 
-/// Far above any time-out that makes sense; longer ones count as this.
+/// The maximum latency, as long as the longest timeout; longer ones count as this.
 const MAX_MICROS: u64 = 3_600_000_000;
 
 impl SendSummary {
-    /// Nothing yet.
+    /// An empty summary.
     ///
     /// # Errors
-    /// None in practice: the histogram's bounds are constants.
+    /// None in practice, since the histogram's bounds are constants.
     pub(super) fn new() -> anyhow::Result<Self> {
         let times = Histogram::new_with_max(MAX_MICROS, 3)?;
         Ok(Self { kinds: BTreeMap::new(), times, took: Duration::ZERO })
@@ -89,7 +89,7 @@ impl SendSummary {
         *self.kinds.entry(kind).or_default() += 1;
     }
 
-    /// Adds deliveries whose answers nobody waited for.
+    /// Adds deliveries whose answers were not awaited.
     pub(super) fn add_left(&mut self, count: u64) {
         if count > 0 {
             let reason = Some("not_awaited".to_owned());
@@ -98,18 +98,18 @@ impl SendSummary {
         }
     }
 
-    /// How many were sent.
+    /// The number of deliveries sent.
     pub(super) fn sent(&self) -> u64 {
         self.kinds.values().sum()
     }
 
-    /// How many of them were not 2xx.
+    /// The number of deliveries without a 2xx answer.
     pub(super) fn failed(&self) -> u64 {
         let failed = |kind: &AnswerCount| !kind.status.is_some_and(|status| (200..300).contains(&status));
         self.kinds.iter().filter(|(kind, _)| failed(kind)).map(|(_, count)| count).sum()
     }
 
-    /// Whether nobody answered anything, for this one reason.
+    /// Whether all deliveries failed without an answer for this one reason.
     pub(super) fn is_all(&self, reason: &str) -> bool {
         !self.kinds.is_empty()
             && self.kinds.keys().all(|kind| kind.status.is_none() && kind.reason.as_deref() == Some(reason))
@@ -123,7 +123,7 @@ impl SendSummary {
         }
     }
 
-    /// The summary for people.
+    /// The summary as text.
     pub(super) fn text(&self, plan: &LoadPlan) -> String {
         let mut table = TextTable::new(["status", "outcome", "reason", "count"]);
         for (kind, count) in &self.kinds {
@@ -144,10 +144,10 @@ impl SendSummary {
         text
     }
 
-    /// The same for programs: one line.
+    /// The summary as one line of JSON.
     ///
     /// # Errors
-    /// None in practice: numbers and text.
+    /// None in practice, since it has only numbers and text.
     pub(super) fn json(&self) -> serde_json::Result<String> {
         serde_json::to_string(&Summary {
             sent: self.sent(),
@@ -159,7 +159,7 @@ impl SendSummary {
         })
     }
 
-    /// `None` without any answer.
+    /// `None` without answers.
     fn latency(&self) -> Option<Latency> {
         let at = |quantile| self.times.value_at_quantile(quantile) as f64 / 1000.0;
         let max = self.times.max() as f64 / 1000.0;
@@ -167,7 +167,7 @@ impl SendSummary {
     }
 }
 
-/// Three digits that count, so that columns of runs can be compared by eye.
+/// Milliseconds with three significant digits, so that runs can be compared by eye.
 pub(super) fn millis(ms: f64) -> String {
     match ms {
         ms if ms < 10.0 => format!("{ms:.2} ms"),

@@ -1,4 +1,4 @@
-//! Where deliveries go, and with whose secret they are signed.
+//! The address of deliveries, and the secret that signs them.
 
 use anyhow::{Context as _, bail};
 use jiff::Timestamp;
@@ -8,26 +8,26 @@ use crate::cli::{is_loopback, own_address};
 use crate::config::secret::dev_secret;
 use crate::config::{self, Environment, LoadedConfig, Overrides, Secret, Secrets, SourceConfig};
 
-/// A source as configured here, and its address.
+/// A source of the configuration, and the address of its deliveries.
 pub(super) struct SendTarget {
-    /// The source's name.
+    /// The name of the source.
     pub(super) name: String,
-    /// Deliveries are posted there.
+    /// The URL to post deliveries to.
     pub(super) url: Url,
-    /// As configured; of its secrets, `secret` is the one that signs.
+    /// The source's configuration.
     pub(super) rules: SourceConfig,
-    /// The first of the source's secrets that counts now, or the public one for `dev`.
+    /// The secret that signs: the source's first that is valid now, or the public one of `dev`.
     pub(super) secret: Secret,
-    /// All else that was configured: names the places of problems.
+    /// The rest of the configuration, to name the position of problems.
     pub(super) loaded: LoadedConfig,
 }
 
 impl SendTarget {
-    /// Reads the configuration. The public dev secret stands in for a missing one only where the
-    /// address is this machine's own: sent elsewhere, it could only hide that one is missing.
+    /// Reads the configuration. Uses the public dev secret for a source without a secret, but only if the address is of
+    /// this machine: elsewhere it could only hide that the secret is missing.
     ///
     /// # Errors
-    /// Problems of the configuration, a source that is not there or off, a URL that is none.
+    /// Problems of the configuration, an unknown source or one that is off, an invalid URL.
     pub(super) fn find(
         overrides: &Overrides,
         environment: &Environment,
@@ -68,7 +68,7 @@ impl SendTarget {
         Ok(Self { name: name.to_owned(), url, rules, secret, loaded })
     }
 
-    /// Whether anybody can sign as we do.
+    /// Whether deliveries are signed with the public dev secret.
     pub(super) fn uses_dev_secret(&self) -> bool {
         self.secret == dev_secret(self.rules.preset.as_deref(), self.rules.signature.secret_format)
     }
@@ -83,14 +83,14 @@ fn missing(name: &str, loaded: &LoadedConfig, url: &Url) -> String {
     match is_loopback(url) {
         true => format!("the source {name} is off: {why}"),
         false => format!(
-            "the source {name} has no secret here: {why}; the public dev secret is for this machine's own \
-             addresses only, and {} is none",
+            "the source {name} has no secret: {why}. The public dev secret is only for addresses of this machine, \
+             which {} is not",
             url.host_str().unwrap_or_default()
         ),
     }
 }
 
-/// The URL for a source's deliveries: `base` with `/hooks/SOURCE`, unless it has a path of its own.
+/// The URL of a source's deliveries: `base` with `/hooks/SOURCE`, unless it has a path.
 fn endpoint(base: &str, source: &str) -> anyhow::Result<Url> {
     let text = if base.contains("://") { base.to_owned() } else { format!("http://{base}") };
     let mut url = match Url::parse(&text) {
@@ -108,7 +108,7 @@ fn endpoint(base: &str, source: &str) -> anyhow::Result<Url> {
 pub(super) mod tests {
     use super::*;
 
-    /// The target with these environment variables, `-X` and address, and without a file.
+    /// The target with these environment variables, `-X` options and address, and without a configuration file.
     pub(in crate::cli::send) fn target(
         name: &str,
         variables: &[(&str, &str)],

@@ -7,24 +7,26 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
-use super::{Whole, count, each, note};
+use super::{RowJson, count, each, note};
 use crate::cli::ExitStatus;
 use crate::spool::{Filter, RowState, SpoolReader};
 
-/// Write rows as JSON lines with everything, values in base64; the spool keeps them.
+/// Write complete rows as JSON lines to a new file
+///
+/// Values are in base64. The rows stay in the spool.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// A new file (- for standard output)
+    /// The new file, or `-` for standard output
     file: PathBuf,
-    /// Only rows that Kafka refused for good
+    /// Only parked rows, which Kafka refused permanently
     #[arg(long)]
     parked: bool,
-    /// Only rows of this topic
+    /// Only rows for this topic
     #[arg(long)]
     topic: Option<String>,
 }
 
-/// Rows written, and those of them that are damaged.
+/// The number of rows written, and how many of them are damaged.
 #[derive(Default)]
 struct ExportCount {
     rows: u64,
@@ -40,7 +42,7 @@ pub(super) fn run(reader: &SpoolReader, args: &Args) -> anyhow::Result<ExitStatu
         written
     } else {
         let failed = || format!("cannot write {}", args.file.display());
-        // Values are payloads: for their owner only. What is there is never overwritten.
+        // Values are payloads: only the owner may read the file. An existing file is never overwritten.
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&args.file);
         let mut out = BufWriter::new(file.with_context(failed)?);
         let written = write(reader, &filter, &mut out)?;
@@ -50,7 +52,7 @@ pub(super) fn run(reader: &SpoolReader, args: &Args) -> anyhow::Result<ExitStatu
     };
     note(&format!("exported {}", count(written.rows, "row")))?;
     if written.damaged > 0 {
-        note(&format!("{} no longer held what was written", count(written.damaged, "row")))?;
+        note(&format!("{} no longer contained what was written", count(written.damaged, "row")))?;
         return Ok(ExitStatus::Failure);
     }
     Ok(ExitStatus::Success)
@@ -59,9 +61,9 @@ pub(super) fn run(reader: &SpoolReader, args: &Args) -> anyhow::Result<ExitStatu
 fn write(reader: &SpoolReader, filter: &Filter, out: &mut impl Write) -> anyhow::Result<ExportCount> {
     let mut written = ExportCount::default();
     each(reader, filter, usize::MAX, |row| {
-        // Delivered since it was listed.
+        // The row was delivered after it was listed.
         let Some(entry) = reader.show(row.id)? else { return Ok(()) };
-        let line = Whole::new(&entry, true);
+        let line = RowJson::new(&entry, true);
         written.rows += 1;
         written.damaged += u64::from(line.damaged);
         serde_json::to_writer(&mut *out, &line).map_err(std::io::Error::from)?;

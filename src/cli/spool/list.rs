@@ -10,21 +10,21 @@ use crate::cli::ExitStatus;
 use crate::cli::output::{self, TextTable, escape_controls};
 use crate::spool::{Filter, RowState, RowSummary, SpoolReader, Totals, reports};
 
-/// What fits a person's patience.
+/// The default number of rows in text output.
 const ROWS: usize = 50;
 
-/// List rows, oldest first (the default).
+/// List rows, oldest first (the default subcommand)
 #[derive(Debug, Default, PartialEq, Eq, clap::Args)]
-// Flattened into the command as well, whose own group has the same name.
+// Also flattened into the parent command, whose argument group has the same name.
 #[group(skip)]
 pub(super) struct Args {
-    /// Only rows that Kafka refused for good
+    /// Only parked rows, which Kafka refused permanently
     #[arg(long)]
     parked: bool,
-    /// Only rows of this topic
+    /// Only rows for this topic
     #[arg(long)]
     topic: Option<String>,
-    /// At most so many rows [default: 50, with --json all]
+    /// Show at most N rows [default: 50, with --json all]
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
 }
@@ -46,13 +46,13 @@ pub(super) fn run(reader: &SpoolReader, dir: &Path, args: &Args, json: bool) -> 
     let filter = Filter { topic: args.topic.clone(), state: args.parked.then_some(RowState::Parked) };
     if json {
         each(reader, &filter, args.limit.unwrap_or(usize::MAX), |row| print_json(&line(&row)))?;
-        // Standard output has the rows and nothing else.
+        // Standard output contains only the rows.
         damage.iter().try_for_each(|damage| note(&damage.to_string()))?;
         return Ok(ExitStatus::Success);
     }
     let limit = args.limit.unwrap_or(ROWS);
     let mut rows = Vec::new();
-    // One more tells whether there are more.
+    // One row more than the limit shows whether there are further rows.
     each(reader, &filter, limit.saturating_add(1), |row| {
         rows.push(row);
         Ok(())
@@ -63,7 +63,7 @@ pub(super) fn run(reader: &SpoolReader, dir: &Path, args: &Args, json: bool) -> 
         output::print_line(&table(&rows).to_string())?;
     }
     if more {
-        output::print_line("... and more: --limit N shows them")?;
+        output::print_line("... and more: use --limit N")?;
     }
     output::print_line(&summary(&reader.totals()?))?;
     damage.iter().try_for_each(|damage| output::print_line(&escape_controls(&damage.to_string())))?;
@@ -92,11 +92,11 @@ pub(super) fn table(rows: &[RowSummary]) -> TextTable {
     table
 }
 
-/// Of all rows, whatever was asked for.
+/// The summary of all rows, regardless of the filter.
 fn summary(totals: &Totals) -> String {
     let Some(oldest) = totals.oldest_ms else { return String::from("the spool is empty") };
     format!(
-        "{} in all: {} live, {} parked, {}, the oldest of {}",
+        "{} in total: {} live, {} parked, {}, the oldest from {}",
         count(totals.live + totals.parked, "row"),
         totals.live,
         totals.parked,

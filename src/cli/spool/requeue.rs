@@ -13,20 +13,20 @@ use crate::cli::{self, ConfigArgs, ExitStatus, admin_client, output};
 use crate::client::{JsonObject, printable};
 use crate::spool::{Filter, Limits, OpenError, RowState, RowSummary, Spool, SpoolReader};
 
-/// Rows of the plan that are shown.
+/// The number of rows that the plan shows.
 const SHOWN: usize = 20;
 
-/// Ids in one request: far below what the operator's port reads.
+/// Ids in one request: far below the request size that the operator's port accepts.
 const AT_ONCE: usize = 1_000;
 
-/// For each answer; `--all` of a million rows takes about ten seconds.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// The timeout of each request; `--all` takes about ten seconds for a million rows.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What the spool may take to let go of its directory.
+/// The time within which the spool must release its directory.
 const CLOSE: Duration = Duration::from_secs(10);
 
-/// Changing takes rows neither in nor out of the spool, so no bound applies; and no reserve, which
-/// would belong to whoever runs this.
+/// Requeueing neither adds nor removes rows, so no bound applies. There is no reserve file either: it would be owned by
+/// the user who runs the command.
 const LIMITS: Limits = Limits {
     max_bytes: u64::MAX,
     max_rows: u64::MAX,
@@ -37,27 +37,27 @@ const LIMITS: Limits = Limits {
     reserve: 0,
 };
 
-/// Make parked rows live again, so that they go to their topics.
+/// Make parked rows live again, so that they are published
 ///
-/// Shows the plan; acts only with --apply. While `serve` runs it is asked through the operator's
-/// port, else the file is changed directly and the next start delivers.
+/// Shows the plan and changes nothing without --apply. If `serve` uses the spool, the command asks it through the
+/// operator's port. Otherwise it changes the file itself, and the next start of `serve` publishes the rows.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The rows
+    /// The ids of the rows
     #[arg(value_name = "ID", required_unless_present = "all")]
     ids: Vec<i64>,
-    /// All parked rows
+    /// Requeue all parked rows
     #[arg(long, conflicts_with = "ids")]
     all: bool,
-    /// Do it
+    /// Carry out the plan
     #[arg(long)]
     apply: bool,
-    /// The operator's port of the running service [default: [admin] listen of the configuration]
+    /// The URL of the running service's operator's port [default: [admin] listen of the configuration]
     #[arg(long)]
     url: Option<String>,
 }
 
-/// Which spool, and where its service is configured.
+/// The spool's directory, and the configuration of its service.
 pub(super) struct SpoolLocation<'a> {
     pub(super) config: &'a ConfigArgs,
     pub(super) dir: &'a Path,
@@ -85,7 +85,7 @@ struct RequeueError {
     error: String,
 }
 
-/// Parked rows to be made live: how many, and the first of them.
+/// The rows to requeue: their number, and the first of them to show.
 struct RequeuePlan {
     rows: u64,
     first: Vec<RowSummary>,
@@ -99,13 +99,13 @@ pub(super) async fn run(
     json: bool,
 ) -> anyhow::Result<ExitStatus> {
     let plan = plan(&reader, args)?;
-    // Two descriptors on the file in one process would cost SQLite its locks.
+    // SQLite loses its locks if one process closes a second descriptor of the file.
     drop(reader);
     if plan.rows == 0 {
         if json {
             print_json(&RequeueResult { requeued: 0 })?;
         } else {
-            output::print_line("nothing to do: no such row is parked")?;
+            output::print_line("nothing to do: no matching row is parked")?;
         }
         return Ok(ExitStatus::Success);
     }
@@ -146,8 +146,8 @@ fn plan(reader: &SpoolReader, args: &Args) -> anyhow::Result<RequeuePlan> {
                     first.push(row);
                 }
             }
-            Some(_) => note(&format!("row {id} is live already"))?,
-            None => note(&format!("there is no row {id}: delivered, or never there"))?,
+            Some(_) => note(&format!("row {id} is already live"))?,
+            None => note(&format!("no row {id}: it was delivered, or never existed"))?,
         }
     }
     Ok(RequeuePlan { rows: found.len() as u64, first, ids: Some(found) })
@@ -163,7 +163,7 @@ fn show(plan: &RequeuePlan) -> anyhow::Result<()> {
     Ok(output::print_line(&format!("pending: {what} would become live; --apply does it"))?)
 }
 
-/// Directly where nobody has the spool, else through who has it.
+/// Changes the spool directly if no process uses it; otherwise asks the service that does.
 async fn apply(place: &SpoolLocation<'_>, args: &Args, ids: Option<&[i64]>) -> anyhow::Result<u64> {
     let dir = place.dir.to_owned();
     let opened = tokio::task::spawn_blocking(move || Spool::open(&dir, LIMITS)).await?;
@@ -179,19 +179,19 @@ async fn apply(place: &SpoolLocation<'_>, args: &Args, ids: Option<&[i64]>) -> a
 }
 
 async fn ask(place: &SpoolLocation<'_>, args: &Args, ids: Option<&[i64]>) -> anyhow::Result<u64> {
-    let (client, url) = admin_client(place.config, args.url.as_deref(), "/spool/requeue", PATIENCE)?;
+    let (client, url) = admin_client(place.config, args.url.as_deref(), "/spool/requeue", TIMEOUT)?;
     let Some(ids) = ids else { return post(&client, &url, &RequeueQuery::All(true)).await };
     let mut requeued = 0;
-    for some in ids.chunks(AT_ONCE) {
-        requeued += post(&client, &url, &RequeueQuery::Ids(some)).await?;
+    for chunk in ids.chunks(AT_ONCE) {
+        requeued += post(&client, &url, &RequeueQuery::Ids(chunk)).await?;
     }
     Ok(requeued)
 }
 
-async fn post(client: &reqwest::Client, url: &Url, wish: &RequeueQuery<'_>) -> anyhow::Result<u64> {
-    let answer = cli::ask(client.post(url.clone()).json(wish), url, |url| {
+async fn post(client: &reqwest::Client, url: &Url, query: &RequeueQuery<'_>) -> anyhow::Result<u64> {
+    let answer = cli::ask(client.post(url.clone()).json(query), url, |url| {
         format!(
-            "the spool is in use, and the operator's port of its service is not at {url}: give it with --url"
+            "the spool is in use, and no operator's port answers at {url}: give the service's URL with --url"
         )
     });
     let (answer, url) = (answer.await?, printable(url));

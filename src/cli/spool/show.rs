@@ -4,29 +4,29 @@ use std::fmt::Write as _;
 
 use base64::Engine as _;
 
-use super::{BASE64, Whole, note, print_json, time};
+use super::{BASE64, RowJson, note, print_json, time};
 use crate::cli::ExitStatus;
 use crate::cli::output::{self, escape_controls};
 use crate::record::Record;
 use crate::spool::{RowEntry, SpoolReader};
 
-/// Show one row with its headers.
+/// Show one row with its headers
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The row
+    /// The id of the row
     id: i64,
-    /// Its value, too: as text if it is such, else in base64
+    /// Also show the value: as text if it is UTF-8, else in base64
     #[arg(long)]
     value: bool,
 }
 
 pub(super) fn run(reader: &SpoolReader, args: &Args, json: bool) -> anyhow::Result<ExitStatus> {
     let Some(entry) = reader.show(args.id)? else {
-        note(&format!("there is no row {}: delivered, or never there", args.id))?;
+        note(&format!("no row {}: it was delivered, or never existed", args.id))?;
         return Ok(ExitStatus::Failure);
     };
     if json {
-        print_json(&Whole::new(&entry, args.value))?;
+        print_json(&RowJson::new(&entry, args.value))?;
     } else {
         output::print_line(text(&entry, args.value).trim_end())?;
     }
@@ -45,7 +45,7 @@ fn text(entry: &RowEntry, with_value: bool) -> String {
         line("why", why);
     }
     let Some(record) = &entry.record else {
-        line("damaged", "the row no longer holds what was written");
+        line("damaged", "the row no longer contains what was written");
         return text;
     };
     line("topic", record.topic());
@@ -64,7 +64,7 @@ fn text(entry: &RowEntry, with_value: bool) -> String {
     text
 }
 
-/// What the value is, without showing it.
+/// Describes the value without showing it.
 fn kind(record: &Record) -> String {
     let bytes = record.value().len();
     let avro =

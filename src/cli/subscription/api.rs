@@ -1,4 +1,4 @@
-//! Datagrid's webhooks, by its API: as its page and its client library have it.
+//! A client for Datagrid's webhook API, as its documentation and its client library define it.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,49 +14,49 @@ use crate::cli::output::escape_controls;
 use crate::client::{self, AnswerError, HttpAnswer, JsonObject};
 use crate::config::SecretText;
 
-/// Where the key stands.
+/// The variable with the API key.
 const KEY: &str = "DATAGRID_API_KEY";
 
-/// Where another address stands, with `/v1` at its end or without: the page's example has it
-/// without, the client library's base with.
+/// The variable with another address, with or without `/v1` at its end: the documentation has it without, the client
+/// library with.
 const ADDRESS: &str = "DATAGRID_API_URL";
 
-/// The address without that.
+/// The default address.
 const DEFAULT: &str = "https://api.datagrid.com";
 
-const NO_SECRET: &str = "Datagrid's answer holds no secret: see the list, and delete the webhook";
+const NO_SECRET: &str = "Datagrid's answer contains no secret: find the webhook with `list` and delete it";
 
-/// Of the API's own words, in characters.
-const MAX_SAID: usize = 300;
+/// The maximum length of quoted API messages, in characters.
+const MAX_MESSAGE: usize = 300;
 
-/// Pages of a list; each cursor costs a call.
+/// The maximum number of pages of a list; each costs a request.
 const MAX_PAGES: usize = 1_000;
 
-/// A subscription as the API shows it: never with its secret.
+/// A webhook subscription as the API returns it, without its secret.
 #[derive(Debug, Clone, Deserialize, Serialize)]
 pub(super) struct Webhook {
-    /// The API's name for it.
+    /// The API's id of the webhook.
     pub(super) id: String,
-    /// Deliveries are posted there.
+    /// The URL to which Datagrid posts deliveries.
     pub(super) url: String,
-    /// Event types.
+    /// The subscribed event types.
     pub(super) events: Vec<String>,
     /// False while it is paused.
     pub(super) enabled: bool,
-    /// ISO 8601, as sent.
+    /// The time of creation, ISO 8601 as received.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) created_at: Option<String>,
-    /// Likewise.
+    /// The time of the last change, ISO 8601 as received.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) updated_at: Option<String>,
 }
 
-/// What is asked for.
+/// The body of a request that creates a webhook.
 #[derive(Serialize)]
 pub(super) struct CreateRequest<'a> {
-    /// Where to deliver; https.
+    /// The URL for deliveries; https.
     pub(super) url: &'a str,
-    /// Event types.
+    /// The event types to subscribe to.
     pub(super) events: &'a [String],
 }
 
@@ -77,7 +77,7 @@ struct SetEnabled {
     enabled: bool,
 }
 
-/// The API, with a key. Each call ends within the time-out; none is tried again.
+/// The API client. Each request ends within the timeout; none is retried.
 pub(super) struct Api {
     base: Url,
     key: SecretText,
@@ -85,13 +85,13 @@ pub(super) struct Api {
 }
 
 impl Api {
-    /// Reads address and key from the environment. Nothing is called yet.
+    /// Reads address and key from the environment. Sends no request.
     ///
     /// # Errors
-    /// When there is no key, or the address would carry it in the clear.
+    /// The key is missing, or the address would send it unencrypted.
     pub(super) fn new(timeout: Duration) -> anyhow::Result<Self> {
         let key = std::env::var(KEY).ok().filter(|key| !key.trim().is_empty());
-        let key = key.with_context(|| format!("{KEY} is not set; give it an API key of your teamspace"))?;
+        let key = key.with_context(|| format!("{KEY} is not set: set it to an API key of your teamspace"))?;
         let address = std::env::var(ADDRESS).ok().filter(|address| !address.is_empty());
         let base = base(address.as_deref().unwrap_or(DEFAULT))?;
         let mut builder = client::builder()
@@ -99,23 +99,23 @@ impl Api {
             .connect_timeout(timeout * 9 / 10)
             .timeout(timeout);
         builder = match base.scheme() {
-            // Loopback alone: no proxy may see the key, and no certificate is needed.
+            // Only for loopback addresses: no proxy may see the key, and no certificate is needed.
             "http" => builder.no_proxy().tls_certs_only([]),
             _ => builder.https_only(true),
         };
-        let client = builder.build().context("cannot make an HTTP client")?;
+        let client = builder.build().context("cannot create an HTTP client")?;
         Ok(Self { base, key: SecretText::new(key.trim()), client })
     }
 
-    /// Makes a subscription: its secret, which is shown this once, and the webhook, if we could read
-    /// it. Without an answer it may have been made all the same.
+    /// Creates a webhook. Returns its secret, which the API shows only here, and the webhook if the answer could be
+    /// read. If there is no answer, the webhook may exist nevertheless.
     pub(super) async fn create(
         &self,
-        wish: &CreateRequest<'_>,
+        body: &CreateRequest<'_>,
     ) -> anyhow::Result<(SecretText, anyhow::Result<Webhook>)> {
-        let request = self.request(Method::POST, None)?.json(wish);
+        let request = self.request(Method::POST, None)?.json(body);
         let sent = self.send(request).await;
-        let answer = sent.context("whether the webhook was made is unknown: see the list")?;
+        let answer = sent.context("the webhook may have been created: check with `list`")?;
         ensure!(answer.status.is_success(), self.refusal(&answer));
         let found = answer.json::<JsonObject<SecretJson>>("a webhook's secret");
         let found = found.map(|JsonObject(found)| found.secret);
@@ -124,7 +124,7 @@ impl Api {
         Ok((SecretText::new(found), webhook(&answer)))
     }
 
-    /// All subscriptions, of every source: the API knows none.
+    /// All webhooks, not only those of one source: the API has no sources.
     pub(super) async fn list(&self) -> anyhow::Result<Vec<Webhook>> {
         let (mut all, mut cursor) = (Vec::new(), None::<String>);
         for _ in 0..MAX_PAGES {
@@ -136,19 +136,19 @@ impl Api {
             ensure!(answer.status.is_success(), self.refusal(&answer));
             let page = answer.json::<JsonObject<Page>>("a list of webhooks");
             let JsonObject(page) =
-                page.with_context(|| format!("the answer of {} is no list of webhooks", self.base))?;
+                page.with_context(|| format!("the answer of {} is not a list of webhooks", self.base))?;
             all.extend(page.data.into_iter().map(|JsonObject(webhook)| webhook));
             let next = page.next_cursor.filter(|next| !next.is_empty());
             if next.is_none() {
                 return Ok(all);
             }
-            ensure!(next != cursor, "Datagrid's list of webhooks does not come to an end");
+            ensure!(next != cursor, "Datagrid's list of webhooks does not end");
             cursor = next;
         }
-        bail!("Datagrid's list of webhooks does not come to an end")
+        bail!("Datagrid's list of webhooks does not end")
     }
 
-    /// One subscription, if there is such a one.
+    /// One webhook, if it exists.
     pub(super) async fn get(&self, id: &str) -> anyhow::Result<Option<Webhook>> {
         let answer = self.send(self.request(Method::GET, Some(id))?).await?;
         if self.is_gone(&answer) {
@@ -156,27 +156,27 @@ impl Api {
         }
         ensure!(answer.status.is_success(), self.refusal(&answer));
         let webhook = webhook(&answer)?;
-        ensure!(webhook.id == id, "Datagrid answers with another webhook than {id}");
+        ensure!(webhook.id == id, "Datagrid answered with another webhook than {id}");
         Ok(Some(webhook))
     }
 
-    /// Pauses or resumes it.
+    /// Pauses or resumes a webhook.
     pub(super) async fn switch(&self, id: &str, enabled: bool) -> anyhow::Result<Webhook> {
         let request = self.request(Method::PATCH, Some(id))?.json(&SetEnabled { enabled });
         let answer = self.send(request).await?;
         ensure!(answer.status.is_success(), self.refusal(&answer));
         let webhook = webhook(&answer)?;
-        ensure!(webhook.id == id, "Datagrid answers with another webhook than {id}");
-        ensure!(webhook.enabled == enabled, "Datagrid took the change of {id}, but shows it unchanged");
+        ensure!(webhook.id == id, "Datagrid answered with another webhook than {id}");
+        ensure!(webhook.enabled == enabled, "Datagrid accepted the change of {id}, but shows it unchanged");
         Ok(webhook)
     }
 
-    /// Deletes it. One that is gone already is no error.
+    /// Deletes a webhook. One that does not exist is not an error.
     pub(super) async fn delete(&self, id: &str) -> anyhow::Result<()> {
         let answer = self.send(self.request(Method::DELETE, Some(id))?).await?;
         ensure!(answer.status.is_success() || self.is_gone(&answer), self.refusal(&answer));
-        // A page for people says nothing of a webhook.
-        ensure!(!answer.is_html(), answer.unexpected("Datagrid's word"));
+        // An HTML page comes from a proxy and proves nothing about the webhook.
+        ensure!(!answer.is_html(), answer.unexpected("Datagrid's answer"));
         Ok(())
     }
 
@@ -194,7 +194,8 @@ impl Api {
 
     fn request_to(&self, method: Method, url: Url) -> anyhow::Result<RequestBuilder> {
         let bearer = HeaderValue::try_from(format!("Bearer {}", self.key.expose())).ok();
-        let mut bearer = bearer.with_context(|| format!("{KEY} holds what no HTTP header can"))?;
+        let mut bearer =
+            bearer.with_context(|| format!("{KEY} has characters that an HTTP header cannot carry"))?;
         bearer.set_sensitive(true);
         Ok(self.client.request(method, url).header(AUTHORIZATION, bearer))
     }
@@ -202,33 +203,33 @@ impl Api {
     async fn send(&self, request: RequestBuilder) -> anyhow::Result<HttpAnswer> {
         let base = &self.base;
         client::send(request).await.map_err(|error| {
-            let what = match error {
-                AnswerError::Missing(_) => format!("no answer from {base}; is {ADDRESS} right?"),
+            let message = match error {
+                AnswerError::Missing(_) => format!("no answer from {base}; check {ADDRESS}"),
                 AnswerError::Redirect(_) => format!("Datagrid is not at {base}; check {ADDRESS}"),
                 _ => format!("the answer of {base} cannot be read"),
             };
-            anyhow::Error::new(error).context(what)
+            anyhow::Error::new(error).context(message)
         })
     }
 
-    /// That there is no such webhook, by the API: a proxy's page says nothing of one.
+    /// Whether the API says that the webhook does not exist. An HTML page comes from a proxy and does not count.
     fn is_gone(&self, answer: &HttpAnswer) -> bool {
         answer.status == StatusCode::NOT_FOUND && !answer.is_html()
     }
 
-    /// The API's refusal in its own words, and what to do where we know.
+    /// The API's refusal with its message and, if known, what to do.
     fn refusal(&self, answer: &HttpAnswer) -> anyhow::Error {
         let (status, body) = (answer.status, &answer.body);
         let mut text = format!("Datagrid answers {status}");
-        // It may show us the key that it did not like.
-        let said = said(body, 0).map(|said| said.replace(self.key.expose(), "[the key]"));
-        if let Some(said) = said.as_deref().map(plain).filter(|said| !said.is_empty()) {
-            text.push_str(&format!(": {said}"));
+        // The message may repeat the refused key.
+        let message = error_message(body, 0).map(|message| message.replace(self.key.expose(), "[the key]"));
+        if let Some(message) = message.as_deref().map(plain).filter(|message| !message.is_empty()) {
+            text.push_str(&format!(": {message}"));
         }
         let next = match status {
             StatusCode::UNAUTHORIZED => "check DATAGRID_API_KEY",
-            StatusCode::FORBIDDEN => "this key may not do that: take one of the right teamspace",
-            StatusCode::TOO_MANY_REQUESTS => "wait a while",
+            StatusCode::FORBIDDEN => "this key has no permission: use a key of the right teamspace",
+            StatusCode::TOO_MANY_REQUESTS => "try again later",
             _ if status.is_server_error() => "try again later",
             _ => return anyhow::Error::msg(text),
         };
@@ -236,14 +237,14 @@ impl Api {
     }
 }
 
-/// The address with its `/v1`.
+/// Parses the address and adds `/v1`.
 fn base(address: &str) -> anyhow::Result<Url> {
     let url = Url::parse(address.trim()).ok().filter(Url::has_host);
     let mut url = url.with_context(|| format!("{ADDRESS} expects an address such as {DEFAULT}"))?;
     let plain = url.username().is_empty() && url.password().is_none();
-    ensure!(plain, "{ADDRESS} holds a user or a password; take them out: the key stands in {KEY}");
+    ensure!(plain, "{ADDRESS} contains a user or a password: remove them, the key belongs in {KEY}");
     let safe = url.scheme() == "https" || url.scheme() == "http" && is_loopback(&url);
-    ensure!(safe, "{ADDRESS} must begin with https://: the key would cross the network in the clear");
+    ensure!(safe, "{ADDRESS} must begin with https://: otherwise the key would be sent unencrypted");
     url.set_query(None);
     url.set_fragment(None);
     let path = url.path().trim_end_matches('/').to_owned();
@@ -252,28 +253,29 @@ fn base(address: &str) -> anyhow::Result<Url> {
 }
 
 fn webhook(answer: &HttpAnswer) -> anyhow::Result<Webhook> {
-    let found = answer.json::<JsonObject<Webhook>>("a webhook").context("Datagrid's answer is no webhook")?;
+    let found =
+        answer.json::<JsonObject<Webhook>>("a webhook").context("Datagrid's answer is not a webhook")?;
     Ok(found.0)
 }
 
-/// The message of an error, wherever APIs put one.
-fn said(body: &[u8], depth: u8) -> Option<String> {
+/// The message in an error body, under any of the usual names.
+fn error_message(body: &[u8], depth: u8) -> Option<String> {
     let Ok(members) = serde_json::from_slice::<BTreeMap<String, Box<RawValue>>>(body) else {
         let text = std::str::from_utf8(body).ok()?.trim();
-        // No page of a proxy, and nothing of a structure that we do not know.
+        // Plain text only: not a proxy's page, and not unknown JSON.
         return (depth == 0 && !text.starts_with(['<', '[', '{'])).then(|| text.to_owned());
     };
     ["detail", "message", "error", "title"].iter().find_map(|name| {
         let member = members.get(*name)?.get();
         let text = serde_json::from_str::<String>(member).ok().filter(|text| !text.trim().is_empty());
-        text.or_else(|| if depth < 2 { said(member.as_bytes(), depth + 1) } else { None })
+        text.or_else(|| if depth < 2 { error_message(member.as_bytes(), depth + 1) } else { None })
     })
 }
 
-/// Fit for one line of a terminal.
+/// Makes text fit for one line of a terminal.
 fn plain(text: &str) -> String {
-    let text: String = text.chars().filter(|c| !c.is_control()).take(MAX_SAID + 1).collect();
-    let cut = match text.char_indices().nth(MAX_SAID) {
+    let text: String = text.chars().filter(|c| !c.is_control()).take(MAX_MESSAGE + 1).collect();
+    let cut = match text.char_indices().nth(MAX_MESSAGE) {
         Some((end, _)) => format!("{}...", text.get(..end).unwrap_or_default()),
         None => text,
     };
@@ -315,10 +317,10 @@ mod tests {
             (r#"{"error":{"error":{"error":{"error":"too deep"}}}}"#, None),
             ("", Some("")),
         ] {
-            assert_eq!(said(body.as_bytes(), 0).as_deref(), expected, "{body}");
+            assert_eq!(error_message(body.as_bytes(), 0).as_deref(), expected, "{body}");
         }
         assert_eq!(plain("a\u{1b}[31m\r\nb\u{202e}"), r"a[31mb\u{202e}");
         let long = plain(&"é".repeat(5_000));
-        assert_eq!((long.chars().count(), long.ends_with("...")), (MAX_SAID + 3, true));
+        assert_eq!((long.chars().count(), long.ends_with("...")), (MAX_MESSAGE + 3, true));
     }
 }

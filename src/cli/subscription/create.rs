@@ -15,30 +15,30 @@ use crate::cli::output::{self, escape_controls, print_json};
 use crate::cli::{ConfigArgs, ExitStatus};
 use crate::config::{SecretText, SourceConfig};
 
-/// Make a subscription. Shows the plan; acts only with --apply.
+/// Create a webhook; changes nothing without --apply
 ///
-/// Its secret is shown by Datagrid this once: it is written to a new file, for its owner alone,
-/// before anything else is printed.
+/// Datagrid shows the webhook's secret only once. The command writes it to a new file that only its owner can read,
+/// before it prints anything.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
     pub(super) common: Common,
-    /// Where Datagrid is to deliver, such as https://hooks.example.com/hooks/datagrid
+    /// The URL for deliveries, such as https://hooks.example.com/hooks/datagrid
     #[arg(long, value_name = "URL", value_parser = https)]
     url: Url,
-    /// An event type; may be given several times [default: all of the source]
+    /// An event type; may be repeated [default: all types of the source]
     #[arg(long = "event", value_name = "TYPE")]
     events: Vec<String>,
-    /// A new file for the secret [default: ./SOURCE-webhook-secret]
+    /// The new file for the secret [default: ./SOURCE-webhook-secret]
     #[arg(long, value_name = "PATH", conflicts_with = "print_secret")]
     secret_file: Option<PathBuf>,
-    /// Print the secret in place of writing it; without --json, nothing else goes to standard output
+    /// Print the secret instead of writing it to a file; without --json, standard output has only the secret
     #[arg(long)]
     print_secret: bool,
-    /// Make it although there is one for this URL: a second one, with a secret of its own
+    /// Create a second webhook, with another secret, even if one for this URL exists
     #[arg(long)]
     another: bool,
-    /// Do it
+    /// Carry out the plan
     #[arg(long)]
     apply: bool,
 }
@@ -49,8 +49,8 @@ struct CreateReport<'a> {
     applied: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     webhook: Option<&'a Webhook>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    wish: Option<&'a CreateRequest<'a>>,
+    #[serde(rename = "wish", skip_serializing_if = "Option::is_none")]
+    request: Option<&'a CreateRequest<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     secret_file: Option<&'a Path>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -66,21 +66,21 @@ pub(super) async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<Exit
     let mut events = if args.events.is_empty() { source.types.clone() } else { args.events.clone() };
     let mut seen = BTreeSet::new();
     events.retain(|event| seen.insert(event.clone()));
-    let wish = CreateRequest { url: args.url.as_str(), events: &events };
+    let request = CreateRequest { url: args.url.as_str(), events: &events };
     let notes = notes(name, &source, args, &events);
     if !args.another
-        && let Some(there) = there(&api.list().await?, &wish)?
+        && let Some(existing) = existing(&api.list().await?, &request)?
     {
         if *json {
-            let done = CreateReport { change: None, applied: false, ..CreateReport::about(Some(&there)) };
+            let done = CreateReport { change: None, applied: false, ..CreateReport::about(Some(&existing)) };
             print_json(&done)?;
         } else {
             output::print_line(&format!(
-                "nothing to do: {} delivers these to this URL",
-                escape_controls(&there.id)
+                "nothing to do: {} delivers these events to this URL",
+                escape_controls(&existing.id)
             ))?;
         }
-        note("its secret is not shown again; --another makes a second one, with a secret of its own")?;
+        note("its secret is not shown again; --another creates a second webhook with another secret")?;
         return Ok(ExitStatus::Success);
     }
     let file = (!args.print_secret).then(|| match &args.secret_file {
@@ -89,39 +89,39 @@ pub(super) async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<Exit
     });
     let file = file.map(std::path::absolute).transpose().context("--secret-file")?;
     if !args.apply {
-        plan(args, &wish, file.as_deref())?;
+        plan(args, &request, file.as_deref())?;
         notes.iter().try_for_each(|text| note(text))?;
         return Ok(ExitStatus::Failure);
     }
-    let (secret, webhook) = make(&api, &wish, file.as_deref(), *json).await?;
-    let webhook = webhook.context("the webhook was made and its secret is kept")?;
+    let (secret, webhook) = create(&api, &request, file.as_deref(), *json).await?;
+    let webhook = webhook.context("the webhook was created and its secret is saved")?;
     report(args, &webhook, file.as_deref(), &secret)?;
     notes.iter().try_for_each(|text| note(text))?;
     Ok(ExitStatus::Success)
 }
 
-/// The call, between making the secret's place and filling it.
-async fn make(
+/// Prepares the place for the secret, creates the webhook and saves the secret.
+async fn create(
     api: &Api,
-    wish: &CreateRequest<'_>,
+    request: &CreateRequest<'_>,
     file: Option<&Path>,
     json: bool,
 ) -> anyhow::Result<(SecretText, anyhow::Result<Webhook>)> {
-    let mut keeper = match file {
+    let mut sink = match file {
         Some(file) => SecretSink::file(file)?,
         None if json => SecretSink::InJson,
         None => SecretSink::Print,
     };
-    match api.create(wish).await {
+    match api.create(request).await {
         Ok((secret, webhook)) => {
-            keeper.keep(&secret).with_context(|| match &webhook {
-                Ok(webhook) => format!("the webhook {} was made", escape_controls(&webhook.id)),
-                Err(_) => String::from("the webhook was made"),
+            sink.keep(&secret).with_context(|| match &webhook {
+                Ok(webhook) => format!("the webhook {} was created", escape_controls(&webhook.id)),
+                Err(_) => String::from("the webhook was created"),
             })?;
             Ok((secret, webhook))
         }
         Err(error) => {
-            keeper.give_up();
+            sink.give_up();
             Err(error)
         }
     }
@@ -130,27 +130,31 @@ async fn make(
 impl<'a> CreateReport<'a> {
     fn about(webhook: Option<&'a Webhook>) -> Self {
         let change = Some("create");
-        Self { change, applied: true, webhook, wish: None, secret_file: None, secret: None, config: None }
+        Self { change, applied: true, webhook, request: None, secret_file: None, secret: None, config: None }
     }
 }
 
-fn plan(args: &Args, wish: &CreateRequest<'_>, file: Option<&Path>) -> anyhow::Result<()> {
+fn plan(args: &Args, request: &CreateRequest<'_>, file: Option<&Path>) -> anyhow::Result<()> {
     if let Some(file) = file {
-        secret_sink::look(file)?;
+        secret_sink::check(file)?;
     }
     if args.common.json {
-        let planned =
-            CreateReport { applied: false, wish: Some(wish), secret_file: file, ..CreateReport::about(None) };
+        let planned = CreateReport {
+            applied: false,
+            request: Some(request),
+            secret_file: file,
+            ..CreateReport::about(None)
+        };
         return print_json(&planned);
     }
-    output::print_line(&format!("create  {}", escape_controls(wish.url)))?;
-    for event in wish.events {
+    output::print_line(&format!("create  {}", escape_controls(request.url)))?;
+    for event in request.events {
         output::print_line(&format!("        {}", escape_controls(event)))?;
     }
-    let place = file.map_or_else(|| String::from("standard output"), |file| file.display().to_string());
+    let target = file.map_or_else(|| String::from("standard output"), |file| file.display().to_string());
     Ok(output::print_line(&format!(
-        "pending: a webhook would be made, its secret goes to {}; --apply does it",
-        escape_controls(&place)
+        "pending: a webhook would be created and its secret written to {}; --apply does it",
+        escape_controls(&target)
     ))?)
 }
 
@@ -171,16 +175,16 @@ fn report(args: &Args, webhook: &Webhook, file: Option<&Path>, secret: &SecretTe
     if let Some(file) = file {
         lines.push(format!("secret  {}", escape_controls(&file.to_string_lossy())));
     }
-    lines.push(format!("put into the configuration, below [source.{name}], beside secrets that are there:"));
+    lines.push(format!("add to [source.{name}] in the configuration, next to existing secrets:"));
     lines.push(format!("  {}", escape_controls(&config)));
     match file {
         Some(_) => lines.iter().try_for_each(|line| Ok(output::print_line(line)?)),
-        // Standard output is the secret's.
+        // Standard output is reserved for the secret.
         None => lines.iter().try_for_each(|line| super::line(line)),
     }
 }
 
-/// What the configuration needs to find the secret.
+/// The line of configuration that refers to the secret.
 fn config_line(source: &str, file: Option<&Path>, name: &str) -> String {
     let place = match file {
         Some(file) => format!("file = {}", toml::Value::from(file.to_string_lossy().as_ref())),
@@ -195,31 +199,31 @@ fn config_line(source: &str, file: Option<&Path>, name: &str) -> String {
     format!("secrets = [{{ name = \"{name}\", {place} }}]")
 }
 
-/// A subscription that does what is wished.
-fn there(all: &[Webhook], wish: &CreateRequest<'_>) -> anyhow::Result<Option<Webhook>> {
-    let same = |webhook: &&Webhook| webhook.url == wish.url;
+/// An existing webhook that already delivers these events to this URL.
+fn existing(all: &[Webhook], request: &CreateRequest<'_>) -> anyhow::Result<Option<Webhook>> {
+    let same = |webhook: &&Webhook| webhook.url == request.url;
     let does = |webhook: &&Webhook| {
-        webhook.enabled && wish.events.iter().all(|event| webhook.events.contains(event))
+        webhook.enabled && request.events.iter().all(|event| webhook.events.contains(event))
     };
     if let Some(webhook) = all.iter().filter(same).find(does) {
         return Ok(Some(webhook.clone()));
     }
     let Some(Webhook { id, enabled, .. }) = all.iter().find(same) else { return Ok(None) };
     let (id, why) = (escape_controls(id), if *enabled { "has other events" } else { "is paused" });
-    bail!("{id} is for this URL already, but {why}: resume or delete it, or make a second one by --another")
+    bail!("{id} exists for this URL, but {why}: resume or delete it, or create a second one with --another")
 }
 
-/// What is odd, but may be meant.
+/// Notes on unusual arguments that may be intended.
 fn notes(name: &str, source: &SourceConfig, args: &Args, events: &[String]) -> Vec<String> {
     let mut notes = Vec::new();
     let unknown = events.iter().filter(|event| !source.types.contains(event));
     notes.extend(unknown.map(|event| {
         let event = escape_controls(event);
-        format!("{event} is no type of [source.{name}]: its deliveries would be dead-lettered")
+        format!("{event} is not a type of [source.{name}]: its deliveries would become dead letters")
     }));
     let path = format!("/hooks/{name}");
     if !args.url.path().ends_with(&path) {
-        notes.push(format!("the URL does not end in {path}, where hookstream takes deliveries of {name}"));
+        notes.push(format!("the URL does not end in {path}, where hookstream accepts deliveries of {name}"));
     }
     notes
 }
@@ -227,8 +231,11 @@ fn notes(name: &str, source: &SourceConfig, args: &Args, events: &[String]) -> V
 fn https(text: &str) -> anyhow::Result<Url> {
     let url = Url::parse(text).ok().filter(|url| url.scheme() == "https" && url.has_host());
     let url = url.context("expected a URL that begins with https://")?;
-    ensure!(url.username().is_empty() && url.password().is_none(), "a user or a password has no place in it");
-    ensure!(url.fragment().is_none(), "a fragment (#) has no meaning in it");
+    ensure!(
+        url.username().is_empty() && url.password().is_none(),
+        "the URL must not contain a user or a password"
+    );
+    ensure!(url.fragment().is_none(), "the URL must not have a fragment (#)");
     Ok(url)
 }
 

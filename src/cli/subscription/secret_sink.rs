@@ -1,4 +1,4 @@
-//! The secret that is shown once: kept before anything else is said.
+//! Saves the webhook's secret, which is shown only once, before anything else is printed.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
@@ -11,30 +11,30 @@ use crate::cli::output;
 use crate::config::SecretText;
 use crate::files;
 
-/// A place for the secret, made before there is one.
+/// The place for the secret, prepared before the webhook is created.
 pub(super) enum SecretSink {
-    /// Standard output, as its first line and its only one that is no JSON.
+    /// Standard output, as its only line.
     Print,
-    /// In the JSON that is printed.
+    /// The JSON output.
     InJson,
     /// A new file.
     File(PathBuf, File),
 }
 
 impl SecretSink {
-    /// Makes the file: for its owner alone, and never one that is there already.
+    /// Creates the file, readable only by its owner. Refuses an existing file.
     pub(super) fn file(path: &Path) -> anyhow::Result<Self> {
         let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
         let file = made.with_context(|| cannot(path))?;
         Ok(Self::File(path.to_owned(), file))
     }
 
-    /// Keeps the secret, synced to the disk.
+    /// Saves the secret; a file is synced to disk.
     pub(super) fn keep(&mut self, secret: &SecretText) -> anyhow::Result<()> {
         match self {
-            // Not as a cause: a reader that has left must not pass for a good end here.
+            // Not attached as a cause: a closed pipe must not count as success here.
             Self::Print => output::print_exact(secret.expose()).map_err(|error| {
-                anyhow!("standard output did not take the secret ({error}): delete the webhook")
+                anyhow!("the secret could not be written to standard output ({error}): delete the webhook")
             }),
             Self::InJson => Ok(()),
             Self::File(path, file) => write(path, file, secret).with_context(|| {
@@ -46,7 +46,7 @@ impl SecretSink {
         }
     }
 
-    /// Takes the file away that no secret came for.
+    /// Removes the file if there is no secret for it.
     pub(super) fn give_up(self) {
         if let Self::File(path, _) = self {
             let _ = std::fs::remove_file(path);
@@ -54,8 +54,8 @@ impl SecretSink {
     }
 }
 
-/// What [`Keeper::file`] would say, without making it.
-pub(super) fn look(path: &Path) -> anyhow::Result<()> {
+/// Checks what [`SecretSink::file`] would check, without creating the file.
+pub(super) fn check(path: &Path) -> anyhow::Result<()> {
     match path.symlink_metadata() {
         Ok(_) => Err(io::Error::from(io::ErrorKind::AlreadyExists)).with_context(|| cannot(path)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -65,7 +65,7 @@ pub(super) fn look(path: &Path) -> anyhow::Result<()> {
 
 fn cannot(path: &Path) -> String {
     format!(
-        "cannot make {} for the secret, so no webhook was made; name a new file by --secret-file",
+        "cannot create {} for the secret, so no webhook was created: name a new file with --secret-file",
         path.display()
     )
 }

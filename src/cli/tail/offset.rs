@@ -1,13 +1,13 @@
-//! `-o`: where reading begins.
+//! Parses `-o`, the position at which reading starts.
 
 use jiff::Timestamp;
 
 use crate::kafka::Start;
 
-/// Numbers below it are seconds since 1970, those above it milliseconds: the year 5138 against 1973.
+/// Numbers below are seconds since 1970 (up to the year 5138), others are milliseconds (from 1973).
 const SECONDS: i64 = 100_000_000_000;
 
-/// Reads `start`, `end`, `-N` and `@TIME`.
+/// Parses `start`, `end`, `-N` and `@TIME`.
 pub(super) fn parse(text: &str, now: Timestamp) -> Result<Start, String> {
     match text {
         "start" => return Ok(Start::Beginning),
@@ -18,12 +18,12 @@ pub(super) fn parse(text: &str, now: Timestamp) -> Result<Start, String> {
         return self::time(time, now).map(Start::Time);
     }
     let count = text.strip_prefix('-').and_then(|count| count.parse().ok()).filter(|count| *count > 0);
-    count
-        .map(Start::Last)
-        .ok_or_else(|| "it is `start`, `end`, `-N` (the last N of each partition) or `@TIME`".to_owned())
+    count.map(Start::Last).ok_or_else(|| {
+        "expected `start`, `end`, `-N` (the last N records of each partition) or `@TIME`".to_owned()
+    })
 }
 
-/// RFC 3339, a time ago, or a number since 1970.
+/// Parses an RFC 3339 time, a duration before `now`, or a number of seconds or milliseconds since 1970.
 pub(in crate::cli) fn time(text: &str, now: Timestamp) -> Result<Timestamp, String> {
     let read = || {
         if let Some(ago) = text.strip_prefix('-') {
@@ -36,9 +36,10 @@ pub(in crate::cli) fn time(text: &str, now: Timestamp) -> Result<Timestamp, Stri
             Err(_) => text.parse().ok(),
         }
     };
-    // Kafka's own marks for the start and the end are negative.
+    // Negative timestamps mean the start and the end in Kafka's protocol.
     read().filter(|time| time.as_millisecond() >= 0).ok_or_else(|| {
-        "a time is such as `@-10m`, `@2026-11-22T02:00:00Z` (with its zone) or `@1795312800`".to_owned()
+        "expected a time such as `@-10m`, `@2026-11-22T02:00:00Z` (with a time zone) or `@1795312800`"
+            .to_owned()
     })
 }
 

@@ -1,4 +1,4 @@
-//! Which topics and partitions are read.
+//! Selects the topics and partitions to read.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -8,12 +8,12 @@ use crate::envelope::{with_binding, without_binding};
 use crate::kafka::partition_of;
 use crate::names;
 
-/// What `--key` picks.
+/// The records that `--key` selects.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum KeyFilter {
-    /// One of these keys: what was typed, and the keys of that event id under the bound secrets.
+    /// One of these keys: the argument, and the keys of that event id under the bound secrets.
     Exact(Vec<String>),
-    /// Each key that begins so: a digest cut short, as `dev` and `tail` show it.
+    /// Every key with this prefix: a shortened digest, as `dev` and `tail` show it.
     Digest(String),
 }
 
@@ -47,7 +47,7 @@ impl KeyFilter {
     }
 }
 
-/// The topics that the configured sources write, their dead letters last.
+/// The topics of the configured sources, their dead-letter topics last.
 pub(in crate::cli) fn of_sources(config: &Config) -> Vec<String> {
     let events = config.source.iter().flat_map(|(name, source)| {
         let unmapped = (source.unmapped == Unmapped::Generic).then_some(names::UNMAPPED);
@@ -57,19 +57,19 @@ pub(in crate::cli) fn of_sources(config: &Config) -> Vec<String> {
     events.chain(config.source.keys().map(|name| names::dead_letter_topic(name))).collect()
 }
 
-/// The topics that are there for the names and patterns.
+/// The existing topics that match the names and patterns.
 ///
 /// # Errors
-/// A sentence about the first that matches none.
+/// A message about the first name or pattern that matches no topic.
 pub(super) fn named(wanted: &[String], there: &BTreeMap<String, i32>) -> Result<Vec<String>, String> {
     let mut topics = Vec::new();
     for wanted in wanted {
-        // Kafka's own topics only for those who ask for them.
+        // Kafka's internal topics only if the pattern begins with `__`.
         let hidden = |topic: &str| topic.starts_with("__") && !wanted.starts_with("__");
         let found: Vec<&String> =
             there.keys().filter(|topic| !hidden(topic) && names::matches(wanted, topic)).collect();
         if found.is_empty() {
-            return Err(none(wanted, there));
+            return Err(no_match(wanted, there));
         }
         topics.extend(found.into_iter().cloned());
     }
@@ -78,7 +78,7 @@ pub(super) fn named(wanted: &[String], there: &BTreeMap<String, i32>) -> Result<
     Ok(topics)
 }
 
-fn none(wanted: &str, there: &BTreeMap<String, i32>) -> String {
+fn no_match(wanted: &str, there: &BTreeMap<String, i32>) -> String {
     if wanted.contains('*') {
         return format!("no topic matches {wanted}");
     }
@@ -88,10 +88,10 @@ fn none(wanted: &str, there: &BTreeMap<String, i32>) -> String {
         .filter(|(likeness, _)| *likeness > 0.85)
         .max_by(|a, b| a.0.total_cmp(&b.0));
     let hint = near.map_or_else(String::new, |(_, topic)| format!("; did you mean {topic}?"));
-    format!("there is no topic {wanted}{hint}")
+    format!("no topic {wanted}{hint}")
 }
 
-/// All partitions, or only those in which the key can stand.
+/// All partitions, or only those that can contain the key.
 pub(super) fn partitions(
     topics: &[String],
     there: &BTreeMap<String, i32>,
@@ -145,9 +145,9 @@ mod tests {
         assert_eq!(chosen(&["other", "x*"]).unwrap_err(), "no topic matches x*");
         assert_eq!(
             chosen(&["datagrid.batch_prediction.complete"]).unwrap_err(),
-            "there is no topic datagrid.batch_prediction.complete; did you mean datagrid.batch_prediction.completed?"
+            "no topic datagrid.batch_prediction.complete; did you mean datagrid.batch_prediction.completed?"
         );
-        assert_eq!(chosen(&["zzz"]).unwrap_err(), "there is no topic zzz");
+        assert_eq!(chosen(&["zzz"]).unwrap_err(), "no topic zzz");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! A record as a line for people, or as a JSON line with all of it.
+//! Formats a record as text, or completely as a JSON line.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -14,13 +14,12 @@ use crate::cli::output::{escape_controls, escape_json};
 use crate::kafka::Fetched;
 use crate::schema::decode::Decoded;
 
-/// Characters of a value that are shown on a terminal: some screens of it. A dead letter may be
-/// near a megabyte; JSON lines have it whole.
+/// The maximum number of characters of a value in text output, some screens. A dead letter may have nearly a megabyte;
+/// JSON lines contain all of it.
 const WIDTH: usize = 4_000;
 
-/// One line: topic, partition, offset, time, key and value; for a dead letter a second one that
-/// says why it is none of the events. All headers stand there only where asked for: most repeat
-/// what the line and the value say, and would push the value off the screen.
+/// One line with topic, partition, offset, time, key and value. A dead letter has a second line with the reason.
+/// Headers are shown only on request: most repeat the line and the value, and would push the value off the screen.
 pub(super) fn pretty(record: &Fetched, value: &Decoded, headers: bool, now: Timestamp) -> String {
     let (bold, dim) = (Style::new().bold(), Style::new().dimmed());
     let (key_style, why_style) = (AnsiColor::Cyan.on_default(), AnsiColor::Yellow.on_default());
@@ -46,7 +45,7 @@ pub(super) fn pretty(record: &Fetched, value: &Decoded, headers: bool, now: Time
             let _ = write!(line, ": {}", escape_controls(&detail));
         }
         if let Some(topic) = header("hookstream-original-topic") {
-            let _ = write!(line, "{dim}, bound for {}{dim:#}", escape_controls(&topic));
+            let _ = write!(line, "{dim}, original topic {}{dim:#}", escape_controls(&topic));
         }
     }
     if headers && !record.headers.is_empty() {
@@ -60,13 +59,13 @@ pub(super) fn pretty(record: &Fetched, value: &Decoded, headers: bool, now: Time
     line
 }
 
-/// Of a digest as much as is needed to know it; `--key` takes it so, too.
+/// Shortens a digest to a prefix that suffices to recognize it. `--key` accepts the prefix.
 fn short(key: &str) -> &str {
     let cut = key.strip_prefix("sha256:").filter(|digest| digest.len() == 64);
     cut.and_then(|_| key.get(.."sha256:".len() + 12)).unwrap_or(key)
 }
 
-/// Of today's only the clock, in UTC as everywhere else.
+/// The time in UTC; without the date if it is today.
 fn time(timestamp_ms: Option<i64>, now: Timestamp) -> String {
     let Some(time) = timestamp_ms.and_then(|ms| Timestamp::from_millisecond(ms).ok()) else {
         return String::from("-");
@@ -85,18 +84,18 @@ fn shown(record: &Fetched, value: &Decoded) -> String {
             return format!("<{count} bytes with schema {schema_id}: {}>", escape_controls(why));
         }
         (Decoded::Raw, Ok(text)) => text,
-        (Decoded::Raw, Err(_)) => return format!("<{count} bytes that are no text>"),
+        (Decoded::Raw, Err(_)) => return format!("<{count} bytes, not text>"),
     };
     match text.char_indices().nth(WIDTH) {
         Some((at, _)) => {
             let cut = text.get(..at).unwrap_or_default();
-            format!("{} ... <cut: {} bytes; --json has all>", escape_controls(cut), text.len())
+            format!("{} ... <truncated: {} bytes; use --json for all>", escape_controls(cut), text.len())
         }
         None => escape_controls(text).into_owned(),
     }
 }
 
-/// Everything, on one line.
+/// The complete record as one line of JSON.
 pub(super) fn json(record: &Fetched, value: &Decoded) -> serde_json::Result<String> {
     Ok(escape_json(&serde_json::to_string(&JsonRecord { record, value })?).into_owned())
 }
@@ -138,7 +137,7 @@ impl Serialize for JsonRecord<'_> {
     }
 }
 
-/// Text as it is; what is none under `<name>_base64`.
+/// Serializes text as it is, and other bytes as `<name>_base64`.
 fn bytes<M: serde::ser::SerializeMap>(
     line: &mut M,
     name: &str,
@@ -158,8 +157,7 @@ fn raw(json: &str) -> Option<&RawValue> {
     serde_json::from_str(json).ok()
 }
 
-/// An object; a name that stands several times has a list, bytes that are no text are shown as
-/// well as can be.
+/// Headers as an object: a repeated name has a list of values. Bytes that are not UTF-8 are replaced.
 struct HeadersJson<'r>(&'r [(String, Option<Vec<u8>>)]);
 
 impl Serialize for HeadersJson<'_> {
@@ -231,7 +229,7 @@ mod tests {
         let shown = line(&letter, &Decoded::Raw, false);
         let (first, second) = shown.split_once('\n').unwrap();
         assert!(first.ends_with(r#"evt_7f3d8a2c  {"id":\u{a}1}"#), "{first}");
-        assert_eq!(second, "    type_unknown: x.y, bound for datagrid.x.y");
+        assert_eq!(second, "    type_unknown: x.y, original topic datagrid.x.y");
     }
 
     #[test]
@@ -247,7 +245,7 @@ mod tests {
         for value in [Decoded::Raw, json] {
             let now = Timestamp::UNIX_EPOCH;
             let styled = pretty(&record, &value, true, now);
-            // Our own styles are the only escapes, and ours are never red.
+            // The only escape sequences are hookstream's styles, none of which is red.
             assert!(!styled.contains("\u{1b}[31m") && !styled.contains(['\r', '\u{9b}']), "{styled:?}");
             assert_eq!(styled.lines().count(), 3, "{styled:?}");
         }
@@ -260,7 +258,7 @@ mod tests {
         let long = "ü".repeat(WIDTH + 1);
         let record = record("dead_letter.datagrid", long.as_bytes());
         let shown = line(&record, &Decoded::Raw, false);
-        assert!(shown.ends_with("ü ... <cut: 8002 bytes; --json has all>"), "{shown}");
+        assert!(shown.ends_with("ü ... <truncated: 8002 bytes; use --json for all>"), "{shown}");
         assert!(json(&record, &Decoded::Raw).unwrap().contains(&long));
     }
 
@@ -289,7 +287,7 @@ mod tests {
         );
         let unreadable = Decoded::Unreadable { schema_id: 7, why: "why".into() };
         assert!(end(&unreadable).ends_with(r#""schema_id":7,"undecoded":"why","value_base64":"/wA="}"#));
-        assert!(line(&record, &Decoded::Raw, false).ends_with("<2 bytes that are no text>"));
+        assert!(line(&record, &Decoded::Raw, false).ends_with("<2 bytes, not text>"));
         assert!(line(&record, &unreadable, false).ends_with("<2 bytes with schema 7: why>"));
     }
 
