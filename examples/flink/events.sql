@@ -1,19 +1,19 @@
--- Two of hookstream's topics as tables of Flink SQL. Not run by us: a test holds the columns to the schemas. Needs the
--- connector flink-sql-connector-kafka and the format flink-sql-avro-confluent-registry.
+-- Two of hookstream's topics as tables of Flink SQL. We have not run it: a test compares the columns with the schemas.
+-- Needs the connector flink-sql-connector-kafka and the format flink-sql-avro-confluent-registry.
 --
 -- `upsert-kafka` reads a topic by key: the latest record of a key is its row, so an event that was delivered twice is
--- there once. The key is the event id, as text (format `raw`); it is no part of the value, hence the column
--- `event_key` and EXCEPT_KEY. The table names its columns itself: leave out those that you do not need.
+-- one row. The key is the event id as text (format `raw`). It is not part of the value, hence the column `event_key`
+-- and EXCEPT_KEY. Omit columns that you do not need.
 --
 -- For the other topics see docs/topics.md: timestamp-millis is TIMESTAMP(3) (in UTC), long BIGINT, a record ROW<...>.
--- Dead letters are no Avro; they stand in topics of their own.
+-- Dead letters are not Avro; they are in separate topics.
 
 CREATE TABLE batch_prediction_completed (
   `event_key` STRING,
   `id` STRING,
   `type` STRING,
   `source` STRING,
-  `time` TIMESTAMP(3),            -- when it happened; null where the provider gave none
+  `time` TIMESTAMP(3),            -- when it happened; null if the provider sent none
   `received_at` TIMESTAMP(3),     -- when hookstream received it
   `data` ROW<
     `id` STRING,
@@ -66,7 +66,7 @@ CREATE TABLE document_changed (
   `id` STRING,
   `type` STRING,
   `source` STRING,
-  `time` TIMESTAMP(3),            -- its finer digits: additional_fields['/timestamp']
+  `time` TIMESTAMP(3),            -- with more digits: additional_fields['/timestamp']
   `received_at` TIMESTAMP(3),
   `tenant_id` STRING,
   `data` ROW<`document_id` STRING, `source` STRING>,
@@ -86,8 +86,8 @@ CREATE TABLE document_changed (
 SELECT `event_key`, `time`, `data`.`status`, `data`.`request_counts`.`succeeded`, `data`.`results_url`
 FROM batch_prediction_completed;
 
--- A field that the provider has added stands in additional_fields until the schema knows it, as JSON text. Once the
--- schema has it, and the table too (`priority` STRING in `data`), records of before and after are read by both:
+-- A field that the provider has added is in additional_fields, as JSON text, until the schema has it. Once the schema
+-- and the table have it (`priority` STRING in `data`), read old and new records with both:
 --
 --   SELECT `event_key`,
 --     COALESCE(`data`.`priority`, TRIM(BOTH '"' FROM `additional_fields`['/data/priority'])) AS priority

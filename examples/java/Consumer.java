@@ -23,14 +23,14 @@ import org.apache.kafka.common.serialization.ByteArrayDeserializer;
 import org.apache.kafka.common.serialization.StringDeserializer;
 
 /**
- * Reads hookstream's typed topics and handles each event once, with org.apache.kafka:kafka-clients,
- * org.apache.avro:avro and com.fasterxml.jackson.core:jackson-databind alone (a Confluent KafkaAvroDeserializer reads
- * the same bytes):
+ * Reads hookstream's typed topics and handles each event once. Needs only org.apache.kafka:kafka-clients,
+ * org.apache.avro:avro and com.fasterxml.jackson.core:jackson-databind; a Confluent KafkaAvroDeserializer reads the
+ * same bytes.
  *
  *   java -cp 'LIB/*' Consumer.java BOOTSTRAP REGISTRY_URL [TOPIC_PATTERN]
  *
- * where LIB holds the jars, for instance target/stack/lib after ./tests/run. It needs a real Kafka: the in-memory
- * one of `hookstream dev` is for clients built on librdkafka.
+ * LIB is the directory with the jars, for example target/stack/lib after ./tests/run. The program needs a real Kafka:
+ * the in-memory Kafka of `hookstream dev` works only with clients built on librdkafka.
  */
 public class Consumer {
     static final int MOST_KEYS = 100_000;
@@ -40,8 +40,8 @@ public class Consumer {
     final Map<Integer, Schema> schemas = new HashMap<>();
 
     /**
-     * The last keys that were handled. It spares most repetitions their work, and forgets; where twice would hurt,
-     * keep the key with the result, in one transaction.
+     * The keys handled last, to skip most duplicates. It forgets older keys: if handling an event twice does harm,
+     * store the key with the result in one transaction.
      */
     final Map<String, Boolean> seen = new LinkedHashMap<>() {
         @Override
@@ -59,7 +59,7 @@ public class Consumer {
             System.err.println("consumer: give me BOOTSTRAP and REGISTRY_URL");
             System.exit(2);
         }
-        // Not the dead letters: their topics begin with `dead_letter.`, and they are no Avro.
+        // Dead letters are excluded: their topics begin with `dead_letter.`, and their values are not Avro.
         var pattern = Pattern.compile(args.length > 2 ? args[2] : "^(datagrid|grapevine)\\..*");
         var closed = new CountDownLatch(1);
         int code = 0;
@@ -92,7 +92,7 @@ public class Consumer {
                 try {
                     closed.await();
                 } catch (InterruptedException ignored) {
-                    // the process ends anyway
+                    // the process is ending anyway
                 }
             }));
             consumer.subscribe(pattern);
@@ -100,7 +100,7 @@ public class Consumer {
                 for (var message : consumer.poll(Duration.ofSeconds(1))) {
                     take(message);
                 }
-                consumer.commitSync(); // after the work, so that a crash repeats it rather than loses it
+                consumer.commitSync(); // after the work: a crash repeats the work instead of losing it
             }
         }
     }
@@ -108,7 +108,7 @@ public class Consumer {
     void take(ConsumerRecord<String, byte[]> message) throws Exception {
         byte[] value = message.value();
         String place = message.topic() + "/" + message.partition() + "/" + message.offset();
-        // hookstream writes neither of the first two; others may.
+        // hookstream never writes the first two; other producers may.
         if (value == null) {
             System.err.println("skipped " + place + ": a tombstone");
         } else if (value.length < 5 || value[0] != 0) {
@@ -119,15 +119,15 @@ public class Consumer {
         }
     }
 
-    /** The work. It may come again after a crash, so let it be one that can be done twice, such as an upsert by key. */
+    /** The work. A crash may repeat it, so it must be idempotent, such as an upsert by key. */
     static void handle(String key, GenericRecord event) {
-        // timestamp-millis; generic records give it as the number it is
-        Object sent = event.get("time"); // null where the provider gave none
+        // timestamp-millis, which generic records return as a number
+        Object sent = event.get("time"); // null if the provider sent none
         Instant time = Instant.ofEpochMilli((Long) (sent != null ? sent : event.get("received_at")));
         System.out.println(key + " " + time + " " + event.get("type") + " " + event.get("data"));
     }
 
-    /** A zero byte, the schema's id as four bytes, big-endian, then plain Avro. */
+    /** A zero byte, the schema id as four bytes in big-endian order, then plain Avro. */
     GenericRecord decode(byte[] value) throws Exception {
         Schema schema = schema(ByteBuffer.wrap(value, 1, 4).getInt());
         var decoder = DecoderFactory.get().binaryDecoder(value, 5, value.length - 5, null);

@@ -17,14 +17,14 @@ from confluent_kafka.schema_registry import SchemaRegistryClient
 from confluent_kafka.schema_registry.avro import AvroDeserializer
 from confluent_kafka.serialization import MessageField, SerializationContext
 
-# Not the dead letters: their topics begin with `dead_letter.`, and they are no Avro.
+# Dead letters are excluded: their topics begin with `dead_letter.`, and their values are not Avro.
 DEFAULTS = ["127.0.0.1:9092", "http://127.0.0.1:8081", r"^(datagrid|grapevine)\..*"]
 MOST_KEYS = 100_000
 
 
 def handle(key, event):
     """The work. It may come again after a crash, so let it be one that can be done twice, such as an upsert by key."""
-    when = event["time"] or event["received_at"]  # datetimes; `time` is None where the provider gave none
+    when = event["time"] or event["received_at"]  # datetimes; `time` is None if the provider sent none
     print(key, when.isoformat(), event["type"], json.dumps(event["data"], default=str, ensure_ascii=False), flush=True)
 
 
@@ -47,19 +47,19 @@ def consume(bootstrap, registry, pattern):
         "bootstrap.servers": bootstrap,
         "group.id": "hookstream-example-python",
         "auto.offset.reset": "earliest",
-        # Only what `store_offsets` has named after the work is committed, so a crash repeats it.
+        # Only offsets stored after the work are committed, so a crash repeats the work.
         "enable.auto.offset.store": False,
         "error_cb": Trouble(),
-        "log_level": 2,  # the same, each time
+        "log_level": 2,  # librdkafka would repeat the same message
     })
     try:
         consumer.list_topics(timeout=10)
     except KafkaException as error:
-        consumer.poll(0)  # lets `Trouble` say why
+        consumer.poll(0)  # lets `Trouble` receive the error
         raise RuntimeError(f"Kafka does not answer at {bootstrap}: {error.args[0].str()}") from error
     consumer.subscribe([pattern])
-    # The last keys that were handled. It spares most repetitions their work, and forgets; where twice would hurt,
-    # keep the key with the result, in one transaction.
+    # The keys handled last, to skip most duplicates. It forgets older keys: if handling an event twice does harm,
+    # store the key with the result in one transaction.
     seen = OrderedDict()
     try:
         while True:
@@ -70,7 +70,7 @@ def consume(bootstrap, registry, pattern):
                 raise KafkaException(message.error())
             value, key = message.value(), (message.key() or b"").decode(errors="replace")
             place = f"{message.topic()}/{message.partition()}/{message.offset()}"
-            # hookstream writes neither of the first two; others may.
+            # hookstream never writes the first two; other producers may.
             if value is None:
                 print(f"skipped {place}: a tombstone", file=sys.stderr)
             elif not value.startswith(b"\0"):
@@ -100,5 +100,5 @@ if __name__ == "__main__":
         consume(*given, *DEFAULTS[len(given):])
     except KeyboardInterrupt:
         pass
-    except Exception as error:  # whatever it is: one sentence, and exit code 1
+    except Exception as error:  # any error: one message and exit code 1
         sys.exit(f"consumer: {error}")

@@ -1,10 +1,10 @@
-//! Handles Datagrid's batch predictions, each event once.
+//! Reads Datagrid's batch predictions and handles each event once.
 //!
 //! ```console
 //! $ cargo run --example consumer -- [BOOTSTRAP [REGISTRY_URL [TOPIC_PATTERN]]]
 //! ```
 //!
-//! The defaults are the addresses of `hookstream dev`. In a crate of your own:
+//! The defaults are the addresses of `hookstream dev`. The dependencies in your own crate:
 //!
 //! ```toml
 //! anyhow = "1"
@@ -29,13 +29,13 @@ use schema_registry_converter::async_impl::schema_registry::SrSettings;
 use serde::Deserialize;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// What this consumer needs of the record; docs/topics.md has all fields. What a record does not have is `None`,
-/// so a field that a later schema adds may stand here before it comes.
+/// The fields of the record that this consumer needs; docs/topics.md lists all of them. A field that a record does not
+/// have is `None`, so you can add a field of a later schema version before it arrives.
 #[derive(Deserialize)]
 struct Event {
     #[serde(rename = "type")]
     event_type: String,
-    /// Milliseconds since 1970; null where the provider gave none.
+    /// Milliseconds since 1970; null if the provider sent none.
     time: Option<i64>,
     received_at: i64,
     data: BatchPrediction,
@@ -48,7 +48,7 @@ struct BatchPrediction {
     results_url: Option<String>,
 }
 
-/// The work. It may come again after a crash, so let it be one that can be done twice, such as an upsert by key.
+/// The work. A crash may repeat it, so it must be idempotent, such as an upsert by key.
 fn handle(key: &str, event: &Event) {
     let time = event.time.unwrap_or(event.received_at);
     let BatchPrediction { id, status, results_url } = &event.data;
@@ -62,8 +62,8 @@ fn handle(key: &str, event: &Event) {
     );
 }
 
-/// The last keys that were handled. It spares most repetitions their work, and forgets; where twice would hurt,
-/// keep the key with the result, in one transaction.
+/// The keys handled last, to skip most duplicates. It forgets older keys: if handling an event twice does harm, store
+/// the key with the result in one transaction.
 struct Seen {
     keys: HashSet<(String, String)>,
     order: VecDeque<(String, String)>,
@@ -72,7 +72,7 @@ struct Seen {
 impl Seen {
     const MOST: usize = 100_000;
 
-    /// Whether it is new.
+    /// Records a key. Returns whether it is new.
     fn add(&mut self, topic: &str, key: &str) -> bool {
         let key = (topic.to_owned(), key.to_owned());
         if !self.keys.insert(key.clone()) {
@@ -91,7 +91,7 @@ async fn consume(servers: &str, registry: &str, pattern: &str) -> anyhow::Result
         .set("bootstrap.servers", servers)
         .set("group.id", "hookstream-example-rust")
         .set("auto.offset.reset", "earliest")
-        // Only what `store_offset_from_message` has named after the work is committed, so a crash repeats it.
+        // Only offsets stored after the work are committed, so a crash repeats the work.
         .set("enable.auto.offset.store", "false")
         .create()?;
     let patience = Duration::from_secs(10);
@@ -124,7 +124,7 @@ async fn consume(servers: &str, registry: &str, pattern: &str) -> anyhow::Result
                     handle(&key, &event.with_context(|| format!("{place} is no batch prediction"))?);
                 }
             }
-            // hookstream writes neither; others may.
+            // hookstream never writes these; other producers may.
             Some(_) => eprintln!("skipped {place}: not in the wire format of a schema registry"),
             None => eprintln!("skipped {place}: a tombstone"),
         }
@@ -139,7 +139,7 @@ async fn main() -> ExitCode {
     let given: Vec<String> = std::env::args().skip(1).collect();
     let or = |at: usize, default: &str| given.get(at).cloned().unwrap_or_else(|| default.to_owned());
     let (servers, registry) = (or(0, "127.0.0.1:9092"), or(1, "http://127.0.0.1:8081"));
-    // Not the dead letters: their topics begin with `dead_letter.`, and they are no Avro.
+    // Dead letters are excluded: their topics begin with `dead_letter.`, and their values are not Avro.
     match consume(&servers, &registry, &or(2, r"^datagrid\.batch_prediction\..*")).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

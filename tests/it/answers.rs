@@ -1,5 +1,5 @@
-//! Answers that are not what they must be, by each client of ours: none counts, each is told for what it is and in
-//! time, and nothing of its content is shown.
+//! Wrong answers to each HTTP client of hookstream: none is accepted, each is reported correctly and in time, and none
+//! of its content is shown.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -16,17 +16,17 @@ use crate::support::{PATIENCE, Setup, batch, datagrid, until};
 
 const SCHEMA: &str = include_str!("../../schemas/datagrid/knowledge.processing.completed.avsc");
 
-/// Far below what a drip would take.
+/// Far less than an answer takes that arrives byte by byte.
 const IN_TIME: Duration = PATIENCE;
 
-/// What went wrong, by the client that met it.
+/// Checks the message of the client that received the wrong answer.
 fn holds(trick: Trick, client: &str, said: &str) {
     println!("{trick:?} {client}: {said}");
     assert!(said.contains(trick.said()), "{trick:?} {client}: {} is not in: {said}", trick.said());
     assert!(!said.contains(PLANTED), "{trick:?} {client}: {said}");
 }
 
-/// A command that ends with an error; what it says.
+/// Runs a command that fails with an error. Returns its message.
 async fn fails(directory: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> String {
     let mut command = hookstream(directory);
     command.args(arguments).envs(environment.iter().copied());
@@ -81,9 +81,9 @@ async fn k1_check_names_a_registry_s_wrong_answer() {
         let secret = [("TEST_SECRET", crate::support::SECRET)];
         let said = fails(directory.path(), &["check", "--online", "-c", "own.toml"], &secret).await;
         match trick {
-            // `check` has a bound of its own, below that of a call.
+            // `check` has its own timeout, shorter than that of a request.
             Trick::Drip => assert!(said.contains("it did not answer within 6s"), "{said}"),
-            // Of a chain of causes it shows the ends.
+            // It shows the first and the last message of a chain of causes.
             Trick::Truncated => assert!(said.contains("is not understood: "), "{said}"),
             _ => holds(trick, "check", &said),
         }
@@ -130,7 +130,7 @@ async fn k1_no_wrong_answer_to_a_delivery_counts_as_taken() {
         let expected = match trick {
             Trick::Drip => "timed out",
             Trick::Truncated => "connection lost",
-            // It is a tool to look at answers with: the beginning of a stranger's is shown.
+            // `send` is for inspecting answers, so it shows the start of an unknown one.
             _ => "this address is not the ingest port of hookstream",
         };
         assert!(said.contains(expected) && said.len() < 100_000, "{trick:?}: {said:.300}");
@@ -180,7 +180,7 @@ async fn collector(trick: Trick) {
     assert!(!all.contains(PLANTED), "{trick:?}: {all}");
 }
 
-/// The program with one setting that holds a secret where none belongs.
+/// The program with one setting that contains a secret where none belongs.
 const MISPLACED: [(&str, &str); 6] = [
     ("registry.url=https://registry/?token=planted-secret", "registry.url: has a query or a fragment"),
     ("registry.url=https://user:planted-secret@registry", "registry.url: contains a user name or password"),

@@ -1,4 +1,4 @@
-//! The arithmetic and the tables of `bench/compare/`, which has no harness of its own.
+//! Tests the arithmetic and the tables of `bench/compare/`, which has no test harness.
 
 #[path = "../../bench/compare/stats.rs"]
 mod stats;
@@ -17,11 +17,11 @@ fn a_spread_is_the_median_with_the_smallest_and_the_largest() {
 
 #[test]
 fn ratios_are_taken_within_a_round() {
-    // The medians are 20 and 10; in no round was it twice as much but in one.
+    // The medians are 20 and 10, although only one round has that ratio.
     let (ours, theirs) = ([10.0, 20.0, 30.0], [10.0, 10.0, 60.0]);
     assert_eq!(ratios(&ours, &theirs), Some(Spread { median: 1.0, min: 0.5, max: 2.0 }));
     assert_eq!(differences(&ours, &theirs), Some(Spread { median: 0.0, min: -30.0, max: 10.0 }));
-    // A round that one of them did not have counts for nothing.
+    // A round that only one of them has does not count.
     assert_eq!(ratios(&[1.0, 2.0], &[1.0]).unwrap().max, 1.0);
 }
 

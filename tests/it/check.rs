@@ -1,4 +1,4 @@
-//! `hookstream check`: what is wrong is told before `serve` meets it.
+//! `hookstream check`: reports problems before `serve` does.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -11,7 +11,7 @@ use crate::support::{Setup, batch, kafka, stack, until};
 
 const SECRET: &str = "whsec_of-the-check-tests-0123";
 
-/// `check` of a file with these lines, and its JSON where it printed some.
+/// Runs `check` on a file with these lines.
 fn check(directory: &Path, toml: &str, arguments: &[&str]) -> (i32, String, String) {
     std::fs::write(directory.join("own.toml"), toml).unwrap();
     let mut command = hookstream(directory);
@@ -106,7 +106,7 @@ fn what_is_generic_unsigned_weak_or_about_to_expire_is_said() {
     assert_eq!(github["unsigned_headers"], json!(["X-GitHub-Delivery", "X-GitHub-Event"]));
 }
 
-/// A date that has passed is no reason not to start: the other sources are well.
+/// An expired secret does not prevent a start, since the other sources work.
 #[test]
 fn a_source_without_any_secret_that_counts_is_a_problem_and_shown_all_the_same() {
     let directory = tempfile::tempdir().unwrap();
@@ -188,7 +188,7 @@ fn what_cannot_be_checked_is_an_error() {
     }
 }
 
-/// `check --online --json`: exit code and, by part, its report.
+/// Runs `check --online --json`. Returns the exit code and the report by part.
 async fn online(toml: String, arguments: &[&str]) -> (i32, Value) {
     let arguments: Vec<String> =
         ["--online", "--json"].iter().chain(arguments).map(|text| (*text).to_owned()).collect();
@@ -236,7 +236,7 @@ async fn online_it_tells_what_serve_will_create_and_then_what_is_there_and_creat
     let loose = format!("{source}.batch_prediction.completed");
     kafka::create(&loose, "cleanup.policy", "compact").await;
     let _service = setup.ready().await;
-    // The broker hears of topics a moment after the controller has made them.
+    // A broker learns of topics a moment after the controller has created them.
     until("the topics", async || {
         let (_, parts) = online(toml.clone(), &["-X", "provision.on_start=false"]).await;
         (&parts["topics"]["text"], &parts["topics"]["state"]) == (&json!("6 of 6"), &json!("ok"))
@@ -244,7 +244,7 @@ async fn online_it_tells_what_serve_will_create_and_then_what_is_there_and_creat
     .await;
     let (code, parts) = online(toml, &["-X", "provision.on_start=false"]).await;
     assert_eq!(parts["registry"]["text"], "no auth, 5 of 5 subjects", "{parts}");
-    // The cluster of these tests has one broker: that is said, and no good end.
+    // The test cluster has one broker, which is reported and fails the check.
     assert_eq!((code, &parts["durability"]["state"]), (1, &json!("degraded")));
     assert!(parts["durability"]["text"].as_str().unwrap().starts_with("sure of 1 copy only"), "{parts}");
     let shapes = details(&parts["durability"]);
@@ -313,14 +313,14 @@ async fn a2_dead_letters_that_kafka_would_remove_are_told_with_the_command_that_
         );
         assert!(next.ends_with(&ends), "{next}");
     }
-    // Readiness tells as well, and deliveries are taken.
+    // Readiness reports it too, and deliveries are accepted.
     let service = setup.ready().await;
     until("what ends dead letters", async || service.admin("/readyz").await.1.contains(&text)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_reached_is_told_in_time_and_hides_nothing_else() {
-    // A registry that takes connections and never answers.
+    // A registry that accepts connections and never answers.
     let hung = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let mut setup = Setup::new("datagrid");
     setup.kafka = "127.0.0.1:1".into();

@@ -1,5 +1,5 @@
-//! A wrong clock and a long outage, on a Kafka that removes what is too old at once. The service is the real
-//! program; its clock alone is wrong.
+//! A wrong clock and a long outage, on a Kafka that removes expired records at once. The service is the real program,
+//! and only its clock is wrong.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -15,14 +15,14 @@ use crate::support::clock::Clock;
 use crate::support::process::{Log, Process, serve_under};
 use crate::support::{PATIENCE, SECRET, Setup, batch, datagrid, hmac_with, kafka, unique, until};
 
-/// So that it looks each moment for what is too old, and not after 30 s and then each 5 minutes.
+/// Makes Kafka check for expired records continuously instead of after 30 s and then every 5 minutes.
 const AT_ONCE: &str =
     "auto.create.topics.enable=false\nlog.initial.task.delay.ms=100\nlog.retention.check.interval.ms=200\n";
 
 const RIGHT: SignedDuration = SignedDuration::ZERO;
 const HOUR: SignedDuration = SignedDuration::from_hours(1);
 
-/// The program on a broker of the test's own.
+/// The program with a broker only for this test.
 struct World {
     setup: Setup,
     clock: Clock,
@@ -53,7 +53,7 @@ impl World {
         format!("dead_letter.{}", self.setup.source)
     }
 
-    /// Makes the topics as older versions did, or others: the producer's clock stamps their records.
+    /// Creates the topics with the producer's timestamps, as older versions and other tools do.
     async fn topics_by_create_time(&self, retention: SignedDuration) {
         for topic in [self.topic(), self.letters()] {
             create(&self.setup.kafka, &topic, retention).await;
@@ -85,7 +85,7 @@ impl World {
         line.unwrap_or_else(|| panic!("no {name}")).parse().unwrap()
     }
 
-    /// How many were answered 200 and 202; nothing else may be.
+    /// The number of answers 200 and 202. No other status may occur.
     async fn send(&self, ids: impl Iterator<Item = String>) -> [usize; 2] {
         let url = format!("http://{}/hooks/{}", self.program.as_ref().unwrap().1, self.setup.source);
         let mut answers = [0; 2];
@@ -108,7 +108,7 @@ impl World {
         assert_eq!(self.metric("hookstream_spool_rows{state=\"parked\"}").await, 0.0);
     }
 
-    /// The ids in the topic, in order.
+    /// The event ids in the topic, in order.
     async fn ids(&self) -> Vec<String> {
         let mut ids = keys(&self.setup.kafka, &self.topic()).await;
         ids.sort();
@@ -136,12 +136,12 @@ async fn create(bootstrap: &str, topic: &str, retention: SignedDuration) {
     kafka::create_on(bootstrap, topic, 1, &settings).await;
 }
 
-/// Resolves when Kafka has looked at all topics since now, and removed what is older than `retention`.
+/// Resolves when Kafka has checked all topics from now on, and removed records older than `retention`.
 async fn retention_has_run(bootstrap: &str, retention: SignedDuration) {
     let topic = unique("old");
     create(bootstrap, &topic, retention).await;
     let producer: FutureProducer = ClientConfig::new().set("bootstrap.servers", bootstrap).create().unwrap();
-    // It looks at one topic after the other, at this one perhaps first.
+    // It checks one topic after the other, perhaps this one first.
     for _ in 0..2 {
         let old = Timestamp::now() - retention - HOUR;
         let record = FutureRecord::to(&topic).key("old").payload("{}").timestamp(old.as_millisecond());
@@ -154,7 +154,7 @@ async fn retention_has_run(bootstrap: &str, retention: SignedDuration) {
 async fn a2_with_a_clock_60_days_back_nothing_that_was_acknowledged_is_removed() {
     let month = SignedDuration::from_hours(30 * 24);
     let broker = Broker::start_with(AT_ONCE).await;
-    // Topics that the service makes, and some that were there: of their clock, only the registry can tell.
+    // Topics that the service creates, and existing ones: only the registry shows whose clock they use.
     for there in [false, true] {
         let mut world = World::new(&broker, -SignedDuration::from_hours(60 * 24));
         if there {
@@ -164,7 +164,7 @@ async fn a2_with_a_clock_60_days_back_nothing_that_was_acknowledged_is_removed()
         assert_eq!(world.send(ids(20).into_iter()).await, [20, 0]);
         retention_has_run(&broker.bootstrap(), month).await;
         assert_eq!(world.ids().await, ids(20), "topics were there: {there}");
-        // It is told, by whose clock, and once the clock is right, no more.
+        // The service reports it, with the clock that is wrong, until the clock is right.
         let reference = if there { "the registry's" } else { "Kafka's" };
         until("a clock that is off", async || {
             let ready = world.ready().await;
@@ -190,7 +190,7 @@ async fn a2_with_a_clock_60_days_back_nothing_that_was_acknowledged_is_removed()
 async fn a2_an_outage_longer_than_the_retention_leaves_all_in_the_topic_once_it_is_drained() {
     let retention = SignedDuration::from_mins(10);
     let mut broker = Broker::start_with(AT_ONCE).await;
-    // They are received an hour before the brokers are back.
+    // They are received an hour before the brokers return.
     let mut world = World::new(&broker, -HOUR);
     world.topics_by_create_time(retention).await;
     world.start().await;
@@ -264,7 +264,7 @@ async fn by_a_clock_that_is_known_to_be_off_no_delivery_is_refused_as_stale() {
         (answer.status().as_u16(), again, answer.json::<Value>().await.unwrap()["reason"].clone())
     };
     assert_eq!(post(SECRET, RIGHT).await, (503, true, "clock_off".into()));
-    // Who did not sign it is not asked to come again.
+    // A sender without a valid signature is not asked to retry.
     assert_eq!(post("another", RIGHT).await.0, 401);
     world.clock.set(RIGHT);
     assert!(matches!(post(SECRET, RIGHT).await.0, 200 | 202));

@@ -1,4 +1,4 @@
-//! What compaction makes of retries, and what it leaves alone.
+//! The effect of compaction on retries, and what it leaves unchanged.
 
 use std::process::Command;
 
@@ -6,11 +6,11 @@ use rdkafka::message::Message as _;
 
 use crate::support::{Service, Setup, batch, kafka, stack, until};
 
-/// So that Kafka compacts at once what it compacts some day: `segment.ms` ends a segment with the next record,
-/// and only ended segments are compacted.
+/// Makes Kafka compact at once: `segment.ms` closes a segment at the next record, and only closed segments are
+/// compacted.
 const AT_ONCE: &str = "segment.ms=500,max.compaction.lag.ms=500,min.cleanable.dirty.ratio=0.001";
 
-/// As an operator does, with Kafka's own tool, on a topic that the service has made.
+/// Changes a topic that the service has created with Kafka's own tool, as an operator does.
 fn alter(topic: &str) {
     let output = Command::new(stack("JAVA"))
         .args(["-XX:TieredStopAtLevel=1", "-cp", &stack("CLASSPATH"), "kafka.admin.ConfigCommand"])
@@ -21,7 +21,7 @@ fn alter(topic: &str) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// Key and offset of what stands in a topic of one partition.
+/// Key and offset of the records in a topic with one partition.
 async fn standing(topic: &str) -> Vec<(String, i64)> {
     let topic = topic.to_owned();
     let read = move || {
@@ -35,7 +35,7 @@ async fn standing(topic: &str) -> Vec<(String, i64)> {
     tokio::task::spawn_blocking(read).await.unwrap()
 }
 
-/// One that has no topic.
+/// A delivery of a type without a topic.
 fn paused(id: &str) -> String {
     batch(id).replace(".completed", ".paused")
 }
@@ -68,7 +68,7 @@ async fn retries_of_one_id_collapse_to_one_record_other_ids_and_all_dead_letters
     for id in ["evt_unusable", "evt_unusable", "evt_also_unusable"] {
         dead_lettered(&service, id).await;
     }
-    // Twice, so that Kafka has looked for more to compact after it was done once.
+    // Twice, so that Kafka has looked for more to compact after its first pass.
     for _ in 0..2 {
         delivered(&service, "evt_retried").await;
         delivered(&service, "evt_retried").await;
@@ -76,7 +76,8 @@ async fn retries_of_one_id_collapse_to_one_record_other_ids_and_all_dead_letters
         let copies = standing(&events).await.into_iter().filter(|(key, _)| key == "evt_retried").count();
         assert!(copies >= 3, "{copies}");
         let stays = [("evt_other".to_owned(), other), ("evt_retried".to_owned(), last)];
-        // More deliveries end the segments of both; the last record of a topic is never in an ended one.
+        // Further deliveries close the segments of both topics; the last record of a topic is never in a closed
+        // segment.
         until("compaction", async || {
             delivered(&service, "evt_next").await;
             dead_lettered(&service, "evt_next").await;

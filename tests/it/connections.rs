@@ -1,4 +1,4 @@
-//! Connections are a shared good: who holds them without a secret keeps nobody else from being served.
+//! Connections are a shared resource: clients that hold them without a secret must not keep others from being served.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -16,14 +16,14 @@ use crate::support::raw::{self, head, read_to_end};
 use crate::support::{Answer, PATIENCE, Service, Setup, batch, datagrid, on_embedded_with, until};
 use crate::tls;
 
-/// Far above what an answer takes here on a busy machine, and far below the time-outs that end a stranger's connection.
+/// Far longer than an answer takes on a busy machine, and far shorter than the timeouts that end an idle connection.
 const SOON: Duration = Duration::from_secs(10);
 
 async fn with(http: &str) -> (Service, Embedded) {
     on_embedded_with(|setup| setup.http = http.to_owned()).await
 }
 
-/// A delivery on a connection of its own, which ends with the answer, and the time that it took.
+/// Posts a delivery on a new connection, which ends with the answer. Returns the duration.
 async fn deliver(service: &Service, id: &str) -> (Answer, Duration) {
     let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().unwrap();
     let body = batch(id);
@@ -43,7 +43,7 @@ fn signed(service: &Service, id: &str) -> String {
     )
 }
 
-/// The head of one answer, whose body is read, too; `None` where the connection ended instead.
+/// Reads one answer and returns its head; `None` if the connection ended instead.
 async fn answer(stream: &mut TcpStream) -> Option<String> {
     let mut all = Vec::new();
     let read = async {
@@ -64,19 +64,19 @@ async fn answer(stream: &mut TcpStream) -> Option<String> {
     tokio::time::timeout(PATIENCE, read).await.expect("an answer or an end")
 }
 
-/// Open connections to a port, as the metrics tell once a second.
+/// Open connections to a port, from the metrics, which are updated once a second.
 fn open_at(metrics: &str, port: &str) -> Option<u64> {
     let name = format!("hookstream_connections{{port=\"{port}\"}} ");
     metrics.lines().find_map(|line| line.strip_prefix(&name)?.parse().ok())
 }
 
-/// Strangers who each hold a connection to `to`, and open it again when it is closed. Each sends what `bytes` gives, again
-/// and again, and reads what comes.
+/// Unverified clients that each hold a connection to `to` and reopen it when it is closed. Each repeatedly sends the
+/// bytes from `bytes` and reads the answers.
 fn crowd(to: SocketAddr, strangers: usize, bytes: &'static [u8]) -> JoinSet<()> {
     crowd_from(8, to, strangers, bytes)
 }
 
-/// The same from so many addresses.
+/// Like the function above, from this many addresses.
 fn crowd_from(addresses: usize, to: SocketAddr, strangers: usize, bytes: &'static [u8]) -> JoinSet<()> {
     let mut crowd = JoinSet::new();
     for n in 0..strangers {
@@ -92,7 +92,7 @@ fn crowd_from(addresses: usize, to: SocketAddr, strangers: usize, bytes: &'stati
                 let mut sink = tokio::io::sink();
                 let drain = tokio::io::copy(&mut read, &mut sink);
                 futures_util::future::select(Box::pin(send), Box::pin(drain)).await;
-                // Somebody who is refused at once does not come more often than that.
+                // A client that is refused at once reconnects at this rate.
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         });
@@ -162,7 +162,7 @@ async fn b2_unfinished_handshakes_and_stalled_bodies_have_to_go_as_well() {
     let authority = tls::Authority::new();
     let service = tls::with_tls(&authority, "max_connections = 20\nhead_timeout = \"60s\"").await;
     let client = authority.client().pool_max_idle_per_host(0).build().unwrap();
-    // The first bytes of a hello.
+    // The first bytes of a ClientHello.
     let _crowd = crowd(service.hooks(), 40, &[22, 3, 1, 2, 0, 1]);
     for n in 0..20 {
         let start = Instant::now();
@@ -191,7 +191,7 @@ async fn b2_a_connection_with_a_delivery_in_flight_stays_whoever_comes() {
     kafka.delay(Duration::from_secs(1)).unwrap();
     let crowd = crowd(service.hooks(), 20, HALF_A_HEAD);
     let deliveries: Vec<String> = (0..6).map(|n| format!("evt_{n}")).collect();
-    // Two at a time: the others wait for a place, and each that has one has its answer.
+    // Two at a time: the others wait for a slot, and each that has one gets its answer.
     let answers = join_all(deliveries.chunks(2).map(async |pair| {
         join_all(pair.iter().map(async |id| {
             let mut stream = raw::open(service.hooks(), signed(&service, id).as_bytes()).await;
@@ -203,7 +203,7 @@ async fn b2_a_connection_with_a_delivery_in_flight_stays_whoever_comes() {
     drop(crowd);
     let published =
         answers.iter().flatten().flatten().filter(|head| head.starts_with("http/1.1 200")).count();
-    // Who lost its place before its body was there was closed, and nothing of it is published.
+    // A client that lost its slot before its body was complete was closed, and nothing of it is published.
     assert_eq!(
         service.lines().iter().filter(|line| line.starts_with("200 ")).count(),
         published,
@@ -305,7 +305,7 @@ async fn b7_with_too_few_files_connections_are_fewer_and_deliveries_and_probes_g
         request.header("datagrid-signature", signature).body(body).send().await.unwrap().status().as_u16()
     };
     assert_eq!(post("evt_before").await, 200);
-    // More than there are files, on both ports.
+    // More connections than the limit of open files, on both ports.
     let hooks_address: SocketAddr = hooks.parse().unwrap();
     let admin_address: SocketAddr = admin.parse().unwrap();
     let _strangers =

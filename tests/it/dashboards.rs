@@ -1,5 +1,5 @@
-//! What the alert rules and the dashboard ask for is what the service exports: metrics, labels, and values that are
-//! words of ours. What each rule does is tested by promtool, in `deploy/prometheus/alerts_test.yml`.
+//! The alert rules and the dashboard use only metrics, labels and fixed label values that the service exports. promtool
+//! tests what each rule does, in `deploy/prometheus/alerts_test.yml`.
 
 mod promql;
 
@@ -14,14 +14,14 @@ use self::promql::{Asked, names};
 use crate::metrics_page::exporting;
 use crate::support::until;
 
-/// What Prometheus, or its discovery, adds to each series of a target.
+/// Labels that Prometheus or its service discovery adds to each series of a target.
 const OF_THE_TARGET: [&str; 3] = ["job", "instance", "namespace"];
 
 fn read(path: &str) -> String {
     std::fs::read_to_string(format!("{}/{path}", env!("CARGO_MANIFEST_DIR"))).unwrap()
 }
 
-/// Each series by its name, with its labels.
+/// Labels by metric name.
 type Known = BTreeMap<String, BTreeSet<String>>;
 
 fn declared() -> Known {
@@ -43,7 +43,7 @@ fn declared() -> Known {
     known
 }
 
-/// The words that a label has, where they are not a matter of the configuration.
+/// The fixed values of a label, if they do not depend on the configuration.
 fn words(label: &str) -> Option<Vec<&'static str>> {
     match label {
         "outcome" => Some(Outcome::ALL.map(Outcome::label).to_vec()),
@@ -55,7 +55,7 @@ fn words(label: &str) -> Option<Vec<&'static str>> {
     }
 }
 
-/// What is wrong with an expression, and with the labels that texts take from its result.
+/// Faults of an expression, and of the labels that texts use from its result.
 fn wrong(expression: &str, shown: &[&str], known: &Known) -> Vec<String> {
     let names = names(expression);
     let (mut wrong, mut all, mut result) = (Vec::new(), BTreeSet::from(OF_THE_TARGET), BTreeSet::new());
@@ -91,15 +91,15 @@ fn wrong(expression: &str, shown: &[&str], known: &Known) -> Vec<String> {
 
 /// A rule of alerts.yml.
 struct Rule {
-    /// The alert's name, or that of the recorded series.
+    /// The name of the alert or of the recorded series.
     name: String,
     is_alert: bool,
     expression: String,
-    /// All its lines.
+    /// The lines of the rule.
     text: String,
 }
 
-/// The file is ours, and read only as far as that: `expr` is one line, or a block behind `|`.
+/// Parses the rules. Supports only the form used in this file: `expr` is one line, or a block after `|`.
 fn rules() -> Vec<Rule> {
     let file = read("deploy/prometheus/alerts.yml");
     let mut rules: Vec<Rule> = Vec::new();
@@ -130,7 +130,7 @@ fn rules() -> Vec<Rule> {
     rules
 }
 
-/// What the service exports, and what the rules record of it.
+/// The metrics that the service exports, and those that the rules record.
 fn known_to_rules() -> Known {
     let mut known = declared();
     for rule in rules().iter().filter(|rule| !rule.is_alert) {
@@ -140,7 +140,7 @@ fn known_to_rules() -> Known {
     known
 }
 
-/// The dashboard's panels but the rows.
+/// The dashboard's panels without its rows.
 fn panels() -> Vec<Value> {
     let dashboard: Value = serde_json::from_str(&read("deploy/grafana/hookstream.json")).unwrap();
     let panels = dashboard["panels"].as_array().unwrap().clone();
@@ -163,7 +163,7 @@ fn targets() -> Vec<(String, String, String)> {
     panels().iter().flat_map(of).collect()
 }
 
-/// What stands in front of `end` after each `start`.
+/// The texts between each `start` and the next `end`.
 fn between<'a>(text: &'a str, start: &str, end: &str) -> Vec<&'a str> {
     text.split(start).skip(1).map(|rest| rest.split(end).next().unwrap().trim()).collect()
 }
@@ -269,7 +269,7 @@ fn dashboards_panels_say_what_they_show_in_valid_promql() {
         assert!(!title.is_empty() && !unit.is_empty(), "{panel}");
         assert!(!panel["description"].as_str().unwrap().is_empty(), "{title}");
     }
-    // As rules, since promtool knows no other way to look at an expression.
+    // As rules, since promtool has no other way to check an expression.
     let mut file = String::from("groups:\n- name: dashboard\n  rules:\n");
     for (n, (_, expression, _)) in targets().iter().enumerate() {
         let expression = expression.replace("$__rate_interval", "5m").replace("$__range", "1h");
@@ -283,7 +283,7 @@ fn dashboards_panels_say_what_they_show_in_valid_promql() {
     assert!(told.status.success(), "{}", String::from_utf8_lossy(&told.stderr));
 }
 
-/// Each series of a scrape with the labels that it has there.
+/// The series of a scrape with their labels.
 fn scraped(text: &str) -> Known {
     let lines = text.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.rsplit_once(' '));
     let mut scraped = Known::new();
@@ -293,7 +293,7 @@ fn scraped(text: &str) -> Known {
     scraped
 }
 
-/// Whether the scrape lacks the metric, or a label that is asked of it.
+/// Whether the scrape lacks the metric or one of the required labels.
 fn lacks(scraped: &Known, Asked { metric, selected, kept }: &Asked) -> bool {
     let Some(labels) = scraped.get(metric) else { return true };
     let mut asked = selected.iter().map(|(label, _)| label).chain(kept);
@@ -308,7 +308,7 @@ async fn dashboards_ask_for_what_a_service_exports() {
     let rules = rules();
     let expressions =
         rules.iter().map(|rule| rule.expression.clone()).chain(targets().into_iter().map(|target| target.1));
-    // Prometheus' own, what the rules record, and what does not happen here.
+    // Prometheus' own metrics, recorded ones, and those of events that do not occur here.
     let elsewhere = [
         "up",
         "hookstream_connections_refused_total",
@@ -320,7 +320,7 @@ async fn dashboards_ask_for_what_a_service_exports() {
         expressions.flat_map(|text| names(&text).metrics).filter(|asked| !elsewhere(&asked.metric)).collect();
     assert!(asked.len() > 30);
     let mut missing = BTreeSet::new();
-    // The producer tells of itself, and the spool of itself, once a second.
+    // The producer and the spool update their metrics once a second.
     until("all that the dashboard asks for", async || {
         let scraped = scraped(&service.admin("/metrics").await.1);
         let lacking: BTreeSet<&str> =

@@ -1,5 +1,4 @@
-//! What all pages have in common: links lead somewhere, commands are ones that the program takes, and numbers of lines
-//! are right.
+//! Checks all pages: links have a target, the program accepts the commands, and line numbers are right.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -14,7 +13,7 @@ fn read(path: &Path) -> String {
     std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// Every page: those at the root, and all below these directories.
+/// All pages: those at the root, and those below these directories.
 fn pages() -> Vec<PathBuf> {
     fn markdown(directory: &Path, deep: bool, found: &mut Vec<PathBuf>) {
         for path in std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()) {
@@ -34,7 +33,7 @@ fn pages() -> Vec<PathBuf> {
     found
 }
 
-/// A page in parts: its prose, line by line, and its fenced blocks with their language.
+/// A page as lines of prose and fenced blocks with their language.
 fn parts(page: &str) -> (Vec<&str>, Vec<(&str, Vec<&str>)>) {
     let (mut prose, mut blocks, mut fence) = (Vec::new(), Vec::new(), None);
     for line in page.lines() {
@@ -50,9 +49,9 @@ fn parts(page: &str) -> (Vec<&str>, Vec<(&str, Vec<&str>)>) {
     (prose, blocks)
 }
 
-/// What stands between backticks, and the rest.
+/// The texts in backticks, and the rest.
 fn code_and_text(prose: &[&str]) -> (Vec<String>, String) {
-    // A span may go over the end of a line.
+    // A span may continue on the next line.
     let (mut code, mut text) = (Vec::new(), String::new());
     for (n, part) in prose.join("\n").split('`').enumerate() {
         if n % 2 == 1 {
@@ -69,7 +68,7 @@ fn targets(text: &str) -> Vec<&str> {
     text.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(target, _)| target).collect()
 }
 
-/// The anchors of a page, as GitHub makes them of its headings.
+/// The anchors of a page, as GitHub makes them from its headings.
 fn anchors(page: &str) -> BTreeSet<String> {
     let mut anchors = BTreeSet::new();
     for line in parts(page).0 {
@@ -77,7 +76,7 @@ fn anchors(page: &str) -> BTreeSet<String> {
         if heading.len() == line.len() || !heading.starts_with(' ') {
             continue;
         }
-        // Of a link in a heading, the text counts.
+        // For a link in a heading, its text counts.
         let (mut text, mut rest) = (String::new(), heading.trim());
         while let Some((before, after)) = rest.split_once("](") {
             text += before;
@@ -100,7 +99,7 @@ fn anchors(page: &str) -> BTreeSet<String> {
     anchors
 }
 
-/// What is wrong with a page's links.
+/// The faults of a page's links.
 fn broken(path: &Path, page: &str) -> Vec<String> {
     let (_, text) = code_and_text(&parts(page).0);
     let is_ours = |target: &&str| !target.contains("://") && !target.starts_with("mailto:");
@@ -155,7 +154,7 @@ fn docs_readme_stays_short() {
     assert!(lines <= 250, "{lines} lines: details belong into docs/");
 }
 
-/// The words of a shell's line; `None` is one of the shell's own, such as `|`. Comments are left out.
+/// The words of a shell line; `None` is an operator such as `|`. Comments are omitted.
 fn words(line: &str) -> Vec<Option<String>> {
     let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, None);
     for c in line.chars() {
@@ -178,16 +177,16 @@ fn words(line: &str) -> Vec<Option<String>> {
     words
 }
 
-/// The arguments of each call of the program in a shell's line.
+/// The arguments of each call of the program in a shell line.
 fn calls(line: &str) -> Vec<Vec<String>> {
     let is_program = |word: &str| word == "hookstream" || word.ends_with("/hookstream");
     let words = words(line);
     let commands = words.split(Option::is_none).map(|words| words.iter().flatten().collect::<Vec<_>>());
     let calls = commands.filter_map(|command| {
-        // First, or after what runs it elsewhere: `kubectl exec POD -- hookstream`.
+        // The program is first, or after a command that runs it elsewhere: `kubectl exec POD -- hookstream`.
         let after = command.iter().position(|word| *word == "--").map_or(0, |at| at + 1);
         let program = command.get(after).filter(|word| is_program(word)).is_some();
-        // `docker compose exec SERVICE hookstream`: the service is called so as well.
+        // `docker compose exec SERVICE hookstream`: the service has the same name.
         let in_compose = command.windows(2).position(|two| two.iter().all(|word| is_program(word)));
         let at = if program { Some(after) } else { in_compose.map(|at| at + 1) };
         at.map(|at| command[at..].iter().map(|word| (*word).clone()).collect())
@@ -195,9 +194,9 @@ fn calls(line: &str) -> Vec<Vec<String>> {
     calls.collect()
 }
 
-/// What the program says to a line of a page, if it does not take it.
+/// The error if the program does not accept a command of a page.
 fn refusal(call: &[String]) -> Option<clap::Error> {
-    // What stands for a number or a choice in the pages.
+    // Placeholders for a number or a choice in the pages.
     let words = call.iter().map(|word| match word.as_str() {
         "ROW" | "RECORDS" | "S" | "N" => "7",
         "SHELL" => "bash",
@@ -206,7 +205,7 @@ fn refusal(call: &[String]) -> Option<clap::Error> {
     hookstream::cli::command().try_get_matches_from(words).err()
 }
 
-/// Whether it is a line that only lacks arguments: of a command that prose merely names.
+/// Whether only arguments are missing: prose may name a command without them.
 fn is_incomplete(error: &clap::Error) -> bool {
     let kinds = [
         ErrorKind::MissingRequiredArgument,
@@ -258,7 +257,7 @@ fn docs_commands_that_the_program_does_not_take_are_found() {
     assert!(refusal(&calls[1]).unwrap().to_string().contains("--frob"));
 }
 
-/// A place in a shipped file that a page names: `config/hookstream.toml:31: [kafka]`.
+/// A line of a shipped file that a page names: `config/hookstream.toml:31: [kafka]`.
 #[test]
 fn docs_places_in_the_shipped_file_are_right() {
     let shipped = read(&root().join("config/hookstream.toml"));
@@ -270,7 +269,7 @@ fn docs_places_in_the_shipped_file_are_right() {
             let Some((line, rest)) = place.split_once(": ") else { continue };
             let Ok(line) = line.parse::<usize>() else { continue };
             let found = lines.get(line - 1).copied().unwrap_or_default();
-            // The line begins as the page says.
+            // The line begins with the text on the page.
             let said = rest.split([',', ':', '\n']).next().unwrap_or_default();
             if !found.starts_with(said) {
                 wrong.push(format!("{}: line {line} is {found:?}, not {said:?}", path.display()));

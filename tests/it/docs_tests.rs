@@ -1,13 +1,13 @@
-//! `docs/security.md` and `docs/reliability.md`: each promise names the test that shows it, and the test is there.
+//! `docs/security.md` and `docs/reliability.md`: each promise names the test that proves it, and that test exists.
 //!
-//! A test is named in brackets: a file, then functions in it, each between backticks: (`tests/it/kill.rs`
-//! `kills_while_spooling_lose_nothing_that_was_answered`). A file below `tests/chaos` is a mode of the oracle and has no
-//! functions to name.
+//! A test is named in brackets, as a file and functions in it, each in backticks: (`tests/it/kill.rs`
+//! `kills_while_spooling_lose_nothing_that_was_answered`). A file below `tests/chaos` is a mode of the oracle and has
+//! no functions to name.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-/// A file, and what it is said to have.
+/// A file, and the tests that the page names in it.
 type Named = (String, Vec<String>);
 
 fn root() -> &'static Path {
@@ -18,7 +18,7 @@ fn page(name: &str) -> String {
     std::fs::read_to_string(root().join("docs").join(name)).unwrap()
 }
 
-/// What stands between backticks.
+/// The texts in backticks.
 fn spans(text: &str) -> impl Iterator<Item = &str> {
     text.split('`').skip(1).step_by(2)
 }
@@ -34,7 +34,7 @@ fn is_function(span: &str) -> bool {
 /// The tests that a text names.
 fn named(text: &str) -> Vec<Named> {
     let mut found: Vec<Named> = Vec::new();
-    // Brackets in a page do not nest, but for those between backticks.
+    // Brackets in a page do not nest, except inside backticks.
     for bracket in text.split('(').skip(1).map(|rest| rest.split(')').next().unwrap_or_default()) {
         let mut open = false;
         for span in spans(bracket) {
@@ -49,7 +49,7 @@ fn named(text: &str) -> Vec<Named> {
     found
 }
 
-/// The tests of a file: functions with an attribute that makes them one, or in a `proptest!`.
+/// The tests in a file: functions with a test attribute, or in a `proptest!`.
 fn tests_of(file: &str) -> BTreeSet<String> {
     let path = root().join(file);
     let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{file}: {error}"));
@@ -64,7 +64,7 @@ fn tests_of(file: &str) -> BTreeSet<String> {
     tests
 }
 
-/// The text below a heading, up to the next of its level.
+/// The text below a heading, up to the next heading of its level.
 fn section<'p>(page: &'p str, heading: &str) -> &'p str {
     let start = format!("\n## {heading}\n");
     let (_, rest) = page.split_once(&start).unwrap_or_else(|| panic!("no section {heading}"));
@@ -79,7 +79,7 @@ fn rows(section: &str) -> BTreeMap<&str, &str> {
     cells.map(|(first, rest)| (first.split(" (").next().unwrap().trim(), rest)).collect()
 }
 
-/// The items of a section's list, each with its lines.
+/// The items of a section's list, with their continuation lines.
 fn items(section: &str) -> Vec<String> {
     let mut items: Vec<String> = Vec::new();
     let mut inside = false;
@@ -107,7 +107,7 @@ fn each_test_that_a_page_names_is_there() {
         for (file, functions) in named(&page(name)) {
             let tests = tests_of(&file);
             for function in functions {
-                // `k2a_`: all whose name begins so.
+                // `k2a_`: all tests with this prefix.
                 let begins = |test: &String| function.ends_with('_') && test.starts_with(&function);
                 let is_there = tests.contains(&function) || tests.iter().any(begins);
                 assert!(is_there, "{name} names {function}, which is no test of {file}");

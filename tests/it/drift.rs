@@ -1,4 +1,4 @@
-//! What the provider sends and the schema does not know.
+//! Members that the provider sends and the schema does not have.
 
 use serde_json::Value;
 

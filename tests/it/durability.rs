@@ -1,4 +1,4 @@
-//! How many copies a topic has is told, and stops nothing.
+//! The number of copies of a topic is reported and stops nothing.
 
 use hookstream::observe::health::PartState;
 use rdkafka::config::ClientConfig;
@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::support::broker::Broker;
 use crate::support::{PATIENCE, Service, Setup, batch, kafka, on_embedded, until};
 
-/// `/readyz`, once its part `durability` has been read, and of topics that were just made.
+/// Waits until the part `durability` of `/readyz` is known, also for new topics.
 async fn read(service: &Service) -> (u16, Value) {
     until("the topics' durability", async || {
         let (_, ready) = service.admin("/readyz").await;
@@ -22,7 +22,7 @@ async fn read(service: &Service) -> (u16, Value) {
 #[tokio::test]
 async fn on_one_broker_readiness_is_degraded_names_the_topics_and_takes_deliveries() {
     let setup = Setup::new("datagrid");
-    // One copy, whatever it claims: Kafka takes this for a topic of one replica, and acknowledges.
+    // One copy, whatever the setting: Kafka accepts it for a topic with one replica, and acknowledges.
     let claims = format!("{}.batch_prediction.completed", setup.source);
     kafka::create(&claims, "min.insync.replicas", "2").await;
     let service = setup.ready().await;
@@ -63,7 +63,7 @@ async fn k8_a_topic_that_was_made_again_is_looked_at_once_it_acknowledges() {
     kafka::delete(&topic).await;
     until("a topic that is gone", async || service.datagrid_post(batch("evt_1")).await.status == 503).await;
     kafka::create(&topic, "min.insync.replicas", "2").await;
-    // The others have 1.
+    // The other topics have 1.
     let found = format!("sure of 1 copy only (replication 1, min.insync.replicas 2): {topic}");
     until("its durability", async || {
         service.datagrid_post(batch("evt_2")).await;
@@ -82,7 +82,7 @@ async fn k8_the_brokers_make_no_topic_for_us() {
         ..Setup::new("datagrid")
     };
     let service = setup.start().await;
-    // A dead letter needs no schema. Each try asks the broker for its topic.
+    // A dead letter needs no schema. Each attempt asks the broker for its topic.
     let mut refused = 0;
     until("three refusals", async || {
         let answer = service.datagrid_post("no JSON").await;

@@ -1,4 +1,4 @@
-//! The provider adds fields: from the drift report to typed fields, with an old consumer that reads on.
+//! The provider adds fields: from the drift report to typed fields, while an old consumer keeps reading.
 
 mod infer;
 
@@ -18,10 +18,10 @@ use crate::support::{SECRET, Setup, datagrid, kafka, stack, until};
 const COMPLETED: &str = "batch_prediction.completed";
 const FAILED: &str = "batch_prediction.failed";
 
-/// What no output may show: it stands in bodies as a value.
+/// A value in the bodies that no output may contain.
 const PAYLOAD: &str = "payload-of-a-customer";
 
-/// A service beside its configuration and schemas.
+/// A service with its own configuration and schemas.
 struct Ground {
     dir: TempDir,
     setup: Setup,
@@ -31,7 +31,7 @@ struct Ground {
 }
 
 impl Ground {
-    /// `schema` makes that of order.paid for the source's name, if there is to be one.
+    /// `schema` makes the schema of order.paid from the source's name, if there should be one.
     fn new(rules: &str, schema: Option<fn(&str) -> String>) -> Self {
         let setup = Setup { rules: rules.into(), ..Setup::new("datagrid") };
         let dir = tempfile::tempdir().unwrap();
@@ -54,7 +54,7 @@ impl Ground {
         format!("{}.{event_type}", self.source())
     }
 
-    /// Delivers an event until it is published; `more` stands beside `data`.
+    /// Delivers an event until it is published; `more` are members next to `data`.
     async fn publish(&self, event_type: &str, id: &str, data: &Value, more: &Value) {
         let mut body = json!({"id": id, "event_type": event_type, "timestamp": 1_775_847_600, "data": data});
         body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
@@ -68,7 +68,7 @@ impl Ground {
         .await;
     }
 
-    /// A command in the service's directory: exit code, output, what it said.
+    /// Runs a command in the service's directory. Returns exit code, standard output and standard error.
     fn command(&self, arguments: &[&str]) -> (i32, String, String) {
         let mut command = hookstream(self.dir.path());
         let (code, stdout, stderr) =
@@ -97,7 +97,7 @@ impl Ground {
         self.dir.path().join("schemas").join(self.source()).join(name)
     }
 
-    /// Key, schema id and Avro of each record of a topic, in no order.
+    /// Key, schema id and Avro value of each record of a topic, in no particular order.
     async fn records(&self, event_type: &str) -> Vec<(String, u32, Vec<u8>)> {
         let topic = self.topic(event_type);
         let read = move || {
@@ -113,7 +113,7 @@ impl Ground {
         tokio::task::spawn_blocking(read).await.unwrap()
     }
 
-    /// A version of a type's schema, as the registry has it.
+    /// A version of a type's schema from the registry.
     async fn registered(&self, event_type: &str, version: u32) -> Schema {
         let subject = format!("{}-value", self.topic(event_type));
         let url = format!("{}/subjects/{subject}/versions/{version}", stack("REGISTRY"));
@@ -122,7 +122,7 @@ impl Ground {
     }
 }
 
-/// The fields of a type's report: pointer, why, records, JSON types.
+/// The fields in the report of a type: pointer, reason, records, JSON types.
 fn fields(report: &Value, event_type: &str) -> Vec<(String, String, u64, Value)> {
     let types = report["types"].as_array().unwrap();
     let found = types.iter().find(|one| one["type"] == event_type).unwrap();
@@ -136,7 +136,7 @@ fn fields(report: &Value, event_type: &str) -> Vec<(String, String, u64, Value)>
         .collect()
 }
 
-/// A field of a decoded record, through unions.
+/// A field of a decoded record; unions are resolved.
 fn at<'a>(value: &'a Avro, path: &[&str]) -> Option<&'a Avro> {
     match (value, path) {
         (Avro::Union(_, inner), path) => at(inner, path),
@@ -152,7 +152,7 @@ fn lines(text: &str) -> Vec<String> {
     text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect()
 }
 
-/// What was written, when the schema was read by `reader`.
+/// Decodes a record with its writer's schema into the schema `reader`.
 fn read(writer: &Schema, reader: &Schema, avro: &[u8]) -> Avro {
     let datum = GenericDatumReader::builder(writer).reader_schema(reader).build().unwrap();
     datum.read_value(&mut &avro[..]).unwrap()
@@ -186,7 +186,7 @@ async fn a_provider_adds_two_fields_and_they_become_typed_while_an_old_consumer_
         ]
     );
 
-    // Shown, and only then written.
+    // First shown, then written.
     let file = ground.file("batch_prediction.avsc");
     let (code, shown, _) = ground.drift(&[COMPLETED]);
     assert!(code == 0 && !file.exists());
@@ -219,7 +219,7 @@ async fn a_provider_adds_two_fields_and_they_become_typed_while_an_old_consumer_
     );
     assert!(!stdout.contains("\n-"), "no line of the file goes\n{stdout}");
 
-    // The registry takes it for both types.
+    // The registry accepts it for both types.
     let (code, plan, _) = ground.command(&["provision"]);
     assert_eq!(code, 1, "changes are pending");
     for pointer in ["/data/priority", "/data/request_counts/queued"] {
@@ -246,7 +246,7 @@ async fn a_provider_adds_two_fields_and_they_become_typed_while_an_old_consumer_
     ground.publish(FAILED, "evt_failed", &json!({"priority": PAYLOAD}), &json!({})).await;
     assert_eq!(kafka::java(&[&ground.topic(FAILED)])[0]["value"]["data"]["priority"], PAYLOAD);
 
-    // A consumer of before reads the new records, one of today the old ones.
+    // An old consumer reads the new records, and a new one the old records.
     let records = ground.records(COMPLETED).await;
     let first = records.iter().find(|(key, ..)| key == "evt_v1").unwrap().1;
     assert_eq!(records.len(), 3 + sent);
@@ -261,7 +261,7 @@ async fn a_provider_adds_two_fields_and_they_become_typed_while_an_old_consumer_
         assert_eq!(matches!(priority, Avro::String(_)), *id != first, "{key}: {priority:?}");
     }
 
-    // What came before is no drift of the new version.
+    // Records from before are not drift of the new version.
     let (code, stdout, _) = ground.drift(&[COMPLETED, "--write"]);
     assert_eq!(code, 0);
     for expected in [
@@ -338,7 +338,7 @@ async fn each_place_is_one_line_and_what_is_mixed_or_does_not_fit_gets_no_field(
         ["data.lines.*.tax_rate", "data.stock.*.reserved", "data.ratio", "data.tags", "region"]
     );
 
-    // The neighbours' form, and nothing else changed.
+    // Formatted like its neighbours, with no other change.
     let before = std::fs::read_to_string(&file).unwrap();
     assert_eq!(ground.report(&["order.paid", "--write"])["schema"]["written"], true);
     let after = std::fs::read_to_string(&file).unwrap();

@@ -1,4 +1,4 @@
-//! The consumers in `examples/`, as a team would run them: on the real Kafka and the real registry.
+//! The consumers in `examples/`, run with the real Kafka and the real registry.
 
 use std::io::{BufRead as _, BufReader, Read};
 use std::path::Path;
@@ -31,7 +31,7 @@ fn lines(of: impl Read + Send + 'static) -> Lines {
     lines
 }
 
-/// A consumer that runs; what it says on standard output and standard error.
+/// A running consumer, with its standard output and standard error.
 struct Running {
     process: Process,
     out: Lines,
@@ -45,7 +45,7 @@ impl Running {
         Self { process: Process(child), out, err }
     }
 
-    /// Its exit code, once it ends.
+    /// Waits for its exit code.
     async fn ended(&mut self) -> Option<i32> {
         let mut code = None;
         until("the example's end", async || {
@@ -59,12 +59,12 @@ impl Running {
     async fn stop(mut self) {
         let pid = self.process.0.id().to_string();
         assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
-        // 143 is what Java makes of SIGTERM, however well its hook has closed everything.
+        // Java exits with 143 on SIGTERM, even if its shutdown hook has closed everything.
         let code = self.ended().await;
         assert!(code == Some(0) || code == Some(143), "{code:?} {:?}", self.err.lock().unwrap());
     }
 
-    /// What it has printed, once an event with this id is among it.
+    /// Waits for an event with this id. Returns the output so far.
     async fn printed(&self, last: &str) -> Vec<String> {
         let waited = tokio::time::timeout(PATIENCE * 2, async {
             loop {
@@ -72,14 +72,14 @@ impl Running {
                 if out.iter().any(|line| line.starts_with(&format!("{last} "))) {
                     return out;
                 }
-                tokio::time::sleep(Duration::from_millis(20)).await; // a poll, bounded
+                tokio::time::sleep(Duration::from_millis(20)).await; // polls with a bound
             }
         });
         waited.await.unwrap_or_else(|_| panic!("no {last}: {:?}", self.err.lock().unwrap()))
     }
 }
 
-/// What hookstream never writes to an event's topic, and others might.
+/// Records that hookstream never writes to an event's topic, but other producers might.
 fn write_by_hand(topic: &str) {
     let producer: BaseProducer =
         ClientConfig::new().set("bootstrap.servers", stack("KAFKA")).create().unwrap();

@@ -1,4 +1,4 @@
-//! `hookstream explain`: a captured request, and why it is refused or what becomes of it.
+//! `hookstream explain`: why a captured request is refused, or where it would go.
 
 use std::io::Write as _;
 use std::path::Path;
@@ -27,7 +27,7 @@ fn body() -> String {
     batch("evt_explained").replace("bpred_abc123", MARK)
 }
 
-/// As Datagrid signs `text` with this secret.
+/// Datagrid's signature of `text` with this secret.
 fn signed(secret: &str, text: &str) -> String {
     format!("t=1775847600,v1={}", hmac_with(secret, format!("1775847600.{text}").as_bytes()))
 }
@@ -51,7 +51,7 @@ fn har(signature: &str, body: &str) -> String {
     serde_json::json!({"log": {"version": "1.2", "entries": [entry]}}).to_string()
 }
 
-/// Nobody's to see: the secret, what it signs, what stood in the header, and the body.
+/// Text that no output may show: the secret, the signed text, the header value and the body.
 fn hides(text: &str, signed: &str) {
     let right = hmac_with(SECRET, format!("1775847600.{signed}").as_bytes());
     let inner = hmac_with(SECRET, signed.as_bytes());

@@ -1,4 +1,4 @@
-//! No 2xx before the acknowledgement, and an answer in time whatever Kafka does.
+//! No 2xx before Kafka's acknowledgement, and an answer in time whatever Kafka does.
 
 use std::time::{Duration, Instant};
 
@@ -31,7 +31,7 @@ async fn a_broker_that_is_too_slow_is_answered_503_in_time() {
     answer.is(503, "unavailable", Some("kafka_unavailable"));
     let took = start.elapsed();
     assert!(took > Duration::from_secs(2) && took < Duration::from_millis(2500) + SLACK, "{took:?}");
-    // Our own timer ended the wait, not the wall behind it: the delivery had its end by then.
+    // The delivery's own timer ended the wait, not the outer deadline: the delivery had its result by then.
     assert!(service.lines()[0].contains("no acknowledgement within the deadline"), "{:?}", service.lines());
 }
 
@@ -64,7 +64,7 @@ async fn a_deleted_topic_is_answered_503_and_the_other_topics_go_on() {
 
     let deadline = Instant::now() + PATIENCE;
     let mut refused = 0;
-    // The broker may still take a record for a moment; from the first 503 on it stays that way.
+    // The broker may still accept a record for a moment; after the first 503, all answers are 503.
     while refused < 3 && Instant::now() < deadline {
         let start = Instant::now();
         let answer = service.datagrid_post(batch(&format!("evt_{refused}"))).await;
@@ -85,7 +85,7 @@ async fn a_deleted_topic_is_answered_503_and_the_other_topics_go_on() {
 #[tokio::test]
 async fn a_client_that_hangs_up_does_not_lose_its_delivery() {
     let (service, kafka) = on_embedded("").await;
-    // The client is gone before the broker has answered.
+    // The client disconnects before the broker answers.
     kafka.delay(Duration::from_millis(700)).unwrap();
     let body = batch("evt_hung_up");
     let length = body.len().to_string();
@@ -126,7 +126,7 @@ async fn more_verified_deliveries_than_places_are_answered_503_at_once() {
     for answer in answers.iter().filter(|answer| answer.status != 200) {
         answer.is(503, "unavailable", Some("overloaded"));
     }
-    // One that does not verify needs no place.
+    // An unverified delivery takes none of the slots.
     let (held, refused) = tokio::join!(service.datagrid_post(batch("evt_held")), async {
         service.post(&[("Datagrid-Signature", "t=1,v1=00")], batch("evt_forged")).await
     });
@@ -134,8 +134,8 @@ async fn more_verified_deliveries_than_places_are_answered_503_at_once() {
     refused.is(401, "refused", Some("unauthorized"));
 }
 
-/// Makes the producer's next request end it: from a head-of-line request that is out of order
-/// librdkafka concludes that it has lost count, and refuses every record from then on.
+/// Makes the producer's next request fatal: from an out-of-order head-of-line request librdkafka concludes that it has
+/// lost count, and refuses every record from then on.
 fn lose_count(kafka: &Embedded) {
     kafka.fail_produce(&[RDKafkaRespErr::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER]).unwrap();
 }
@@ -144,7 +144,7 @@ fn lose_count(kafka: &Embedded) {
 async fn a_producer_that_can_do_no_more_is_replaced_without_a_restart() {
     let (service, kafka) = on_embedded("").await;
     service.datagrid_post(batch("evt_0")).await.is(200, "published", None);
-    // The second time shows that the first left a producer that is looked after like the first.
+    // The second failure shows that the replacement producer is monitored like the first one.
     for round in 0..2 {
         lose_count(&kafka);
         let answer = service.datagrid_post(batch(&format!("evt_lost_{round}"))).await;

@@ -1,4 +1,4 @@
-//! Files that lead to something else: a pipe that nobody writes to stands for all that hangs. And who may read the
+//! Paths that are not regular files, represented by a pipe without a writer, which would hang. Also the permissions of
 //! files with keys and secrets.
 
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -18,7 +18,7 @@ fn mode(path: &Path, mode: u32) {
     std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
 }
 
-/// The command's exit code and all that it said; fails where it hangs.
+/// The command's exit code and output. Fails if it hangs.
 fn end(command: &mut Command) -> (i32, String) {
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let started = Instant::now();
@@ -34,7 +34,7 @@ fn end(command: &mut Command) -> (i32, String) {
     (output.status.code().unwrap(), String::from_utf8(text).unwrap())
 }
 
-/// `check` of a configuration that has these lines.
+/// Runs `check` on a configuration with these lines.
 fn check(directory: &Path, toml: &str) -> (i32, String) {
     std::fs::write(directory.join("own.toml"), toml).unwrap();
     end(hookstream(directory).args(["check", "-c", "own.toml"]).env("TEST_SECRET", SECRET))
@@ -136,7 +136,7 @@ async fn c4_a_reload_that_meets_a_pipe_is_refused_and_the_service_goes_on() {
     service.datagrid_post(batch("evt_2")).await.is(200, "published", None);
 }
 
-/// Of the program itself: a pipe gives its text once, and the looks of a reload come after it.
+/// With the real program: a pipe returns its text once, and the checks for a reload follow.
 #[tokio::test]
 async fn c4_a_service_whose_configuration_came_through_a_pipe_keeps_it_over_a_reload() {
     let directory = tempfile::tempdir().unwrap();
@@ -166,7 +166,7 @@ async fn c2_keys_and_secrets_that_others_may_read_are_told_at_start_and_by_check
     let (cert, key) = authority.issue("server", 1);
     let secret = directory.path().join("secret");
     std::fs::write(&secret, SECRET).unwrap();
-    // What is below a directory of mode 0700 is nobody's to read.
+    // No other user can read files below a directory of mode 0700.
     for file in [&key, &secret] {
         mode(file, 0o644);
         mode(file.parent().unwrap(), 0o700);
@@ -188,7 +188,7 @@ async fn c2_keys_and_secrets_that_others_may_read_are_told_at_start_and_by_check
         "source.datagrid.secrets.0: every user on this machine can read the secret; chmod o= ./secret";
     assert!(text.contains(key_line) && text.contains(secret_line), "{text}");
 
-    // The service says it at its start, and is content after the chmod.
+    // The service logs it at its start, and no longer after the chmod.
     let secrets = format!("[{{ name = \"one\", file = \"{}\" }}]", secret.display());
     let setup = Setup { secrets, tables: tls, ..Setup::new("datagrid") };
     let file = directory.path().join("hookstream.toml");

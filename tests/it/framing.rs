@@ -1,4 +1,4 @@
-//! Requests on the wire: what two servers could read differently is refused, and who has said all gets an answer.
+//! Request framing: ambiguous requests are refused, and a client that has sent everything gets an answer.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 use crate::support::raw::{self, read_to_end};
 use crate::support::{Service, batch, datagrid, kafka, on_embedded_with};
 
-/// A signed request, its head written by the test: `{signature}` and `{length}` are filled in.
+/// A signed request whose head the test writes; `{signature}` and `{length}` are filled in.
 fn request(service: &Service, id: &str, head: &str, body: &str) -> String {
     let signed = batch(id);
     let head = head.replace("{path}", &format!("/hooks/{}", service.source));
@@ -16,7 +16,7 @@ fn request(service: &Service, id: &str, head: &str, body: &str) -> String {
     head.replace("{length}", &signed.len().to_string()) + &body.replace("{body}", &signed)
 }
 
-/// In one chunk, with what is to stand between size and line end.
+/// The body in one chunk, with this text between its size and the line end.
 fn chunked(id: &str, end: &str) -> String {
     let body = batch(id);
     format!("{:x}{end}{body}\r\n0\r\n\r\n", body.len())
@@ -64,7 +64,7 @@ async fn c7_what_servers_read_differently_is_answered_400_closed_and_published_n
     ];
     for (what, head, body) in rows {
         let bytes = request(&service, "evt_bad", &head, &body);
-        // What comes behind must not be taken for a request, whole or in pieces.
+        // The bytes after it must not be parsed as a request, sent at once or in pieces.
         let behind = request(&service, "evt_behind", GOOD, "{body}");
         for piece in [usize::MAX, 7] {
             let mut stream = raw::open(service.hooks(), b"").await;
@@ -76,7 +76,7 @@ async fn c7_what_servers_read_differently_is_answered_400_closed_and_published_n
                 tokio::task::yield_now().await;
             }
             let answer = read_to_end(&mut stream).await;
-            // A reset may overtake the answer where much was left unread.
+            // A reset may overtake the answer if many bytes were left unread.
             assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 400 "), "{what}: {answer}");
             assert!(answer.matches("HTTP/1.1 ").count() <= 1, "{what}: {answer}");
         }
@@ -130,7 +130,7 @@ async fn c7_what_rfc_9112_allows_is_taken() {
             assert!(answer.starts_with("HTTP/1.") && answer.contains(" 200 OK\r\n"), "{what}: {answer}");
         }
     }
-    // One behind the other on one connection, in one piece.
+    // Several requests on one connection, in one write.
     let both = request(&service, "evt_2", GOOD, "{body}")
         + &chunked_request(&service)
         + &request(&service, "evt_4", &GOOD.replace("Host", "Connection: close\r\nHost"), "{body}");
@@ -143,7 +143,7 @@ fn chunked_request(service: &Service) -> String {
     request(service, "evt_3", &head, &chunked("evt_3", "\r\n"))
 }
 
-/// Sends all, says that nothing more comes, and reads the answer.
+/// Sends everything, closes the sending side, and reads the answer.
 async fn half_closed(service: &Service, bytes: &str) -> String {
     let mut stream = TcpStream::connect(service.hooks()).await.unwrap();
     stream.write_all(bytes.as_bytes()).await.unwrap();
@@ -154,14 +154,14 @@ async fn half_closed(service: &Service, bytes: &str) -> String {
 #[tokio::test]
 async fn c3_who_closes_their_side_behind_the_request_has_an_answer_and_the_connection_ends() {
     let (service, kafka) = on_embedded_with(|setup| setup.http = "head_timeout = \"60s\"".into()).await;
-    // So that the end is seen before the answer is there.
+    // So that the server sees the end before it answers.
     kafka.delay(Duration::from_millis(300)).unwrap();
     let answer = half_closed(&service, &request(&service, "evt_1", GOOD, "{body}")).await;
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer:?}");
     let answer = half_closed(&service, &chunked_request(&service)).await;
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer:?}");
     kafka.delay(Duration::ZERO).unwrap();
-    // Half of a head or of a body is no request, and the connection ends without waiting for the rest.
+    // Half of a head or of a body is not a request, and the server closes the connection without waiting for the rest.
     let whole = request(&service, "evt_2", GOOD, "{body}");
     for part in [whole.len() - 1, whole.find("\r\n\r\n").unwrap(), 1, 0] {
         let answer = half_closed(&service, &whole[..part]).await;

@@ -1,5 +1,5 @@
-//! The fuzz targets on their corpora and on seeded changes of them: some seconds of what `cargo fuzz`
-//! does for as long as one likes (CONTRIBUTING.md).
+//! Runs the fuzz targets for some seconds on their corpora and on seeded mutations. `cargo fuzz` runs them without a
+//! limit (CONTRIBUTING.md).
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -12,11 +12,11 @@ use targets::{canonical, capture, config, envelope, forwarded, letter, pins, sig
 
 const SEED: u64 = 20_261_124;
 
-/// What mutations put in: pieces that mean something to one parser or another.
+/// Pieces that mutations insert, each with a meaning for some parser.
 const PIECES: &str =
     r#"" \ \u \ud83d , : { } [ ] {} [] null true -0 1e400 1.50 t= v1= v1, sha256= \n / /a # = ' """ & % + ü"#;
 
-/// Each file of the corpus as it stands, then changed ones for as long as there are `runs`, or `LIMIT`.
+/// Runs each file of the corpus unchanged, then mutations of them, up to `runs` runs or the time `LIMIT`.
 fn pass(name: &str, runs: usize, target: fn(&[u8])) {
     const LIMIT: Duration = Duration::from_secs(20);
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus").join(name);

@@ -1,11 +1,10 @@
-//! Providers that no preset knows: their rules are written out in the source, here below a signature
-//! like Grapevine's.
+//! Providers without a preset: the source contains all rules, here with a signature like Grapevine's.
 
 use serde_json::{Value, json};
 
 use crate::support::{Service, Setup, grapevine, hmac, kafka};
 
-/// A service whose source signs as Grapevine does, under these rules.
+/// A service with these rules, whose source verifies signatures like Grapevine's.
 async fn service(rules: &str) -> Service {
     let mut setup = Setup::new("grapevine");
     setup.rules = rules.to_owned();
@@ -31,7 +30,7 @@ envelope.time_format = "unix_milliseconds"
 envelope.aliases = { "Document Hook" = "document.changed" }
 "#;
 
-/// Not canonical: spaces, so that the raw bytes are what is signed.
+/// A body with spaces, so not canonical: the raw bytes are signed.
 const BODY: &str = r#"{"tenant_id": "acme", "extra": 1.50, "data": {"document_id": "README.md"}}"#;
 
 #[tokio::test]
@@ -41,12 +40,12 @@ async fn id_type_and_time_come_from_headers_and_the_record_says_that_they_are_un
     let answer = post(&service, &sent, BODY).await;
     answer.is(200, "published", None);
     assert_eq!(answer.body["id"], "acme:e1");
-    // The capture sent again under another id: beside the genuine event, not in its place.
+    // The captured delivery sent again under another id is an additional event and does not replace the genuine one.
     let other = BODY.replace("README.md", "other");
     post(&service, &sent, &other).await.is(200, "published", None);
 
     let records = kafka::java(&[&service.topic("document.changed")]);
-    // By Python's hashlib: sha256(BODY)[:16].
+    // From Python's hashlib: sha256(BODY)[:16].
     let key = "acme:e1:1c60e275042ef0c1";
     let record = records.iter().find(|record| record["key"] == key).unwrap_or_else(|| panic!("{records:?}"));
     assert_eq!(header(record, "hookstream-unsigned"), "id,type,time");
@@ -115,7 +114,7 @@ envelope.time_format = "unix_milliseconds"
     assert_eq!((&value["id"], &value["type"]), (&json!("1/2"), &json!("document.changed")));
     assert_eq!(records[0]["key"], "1/2", "all of it is signed");
     assert!(header(&records[0], "hookstream-unsigned").is_null());
-    // A joined id does not say where it comes apart; milliseconds do not say the half of one.
+    // A joined id does not show where its parts end, and milliseconds have no fraction.
     assert_eq!(value["additional_fields"], json!({"/a": "\"1\"", "/b": "\"2\"", "/at": "1775847600123.5"}));
 }
 
@@ -137,7 +136,7 @@ envelope.id = "/id"
         answer.is(200, "published", None);
         assert_eq!(answer.body["topic"], service.topic(topic));
     }
-    // One that has a schema keeps to it.
+    // An event type with a schema keeps using it.
     let typed = r#"{"id": "e2", "data": {"document_id": 7}}"#;
     post(&service, &[("X-Event", "document.changed")], typed).await.is(200, "published", None);
 
@@ -171,7 +170,7 @@ handshake = [
 challenge = { query = "hub.challenge" }
 "#;
 
-/// A request's status, content type, `nosniff` and text.
+/// Status, content type, `nosniff` header and text of an answer.
 async fn text(request: reqwest::RequestBuilder) -> (u16, String, bool, String) {
     let response = request.send().await.unwrap();
     assert!(response.headers().contains_key("hookstream-delivery"));
@@ -194,10 +193,10 @@ async fn handshakes_are_verified_answered_counted_and_published_nowhere() {
     post(&service, &ping, r#"{"zen": "Keep it."}"#).await.is(200, "handled", Some("handshake"));
     post(&service, &ping, "no json").await.is(200, "handled", Some("handshake"));
 
-    // Who cannot sign gets nothing sent back.
+    // A client that cannot sign gets no challenge back.
     let forged = service.post(&[("X-Grapevine-Signature", &grapevine("x")), ping[0]], body).await;
     forged.is(401, "refused", Some("unauthorized"));
-    // Without its text it is none.
+    // Without its text it is not a challenge.
     let without = r#"{"type": "url_verification"}"#;
     post(&service, &[], without).await.is(200, "dead_lettered", Some("type_missing"));
 
@@ -327,7 +326,7 @@ envelope.split = ""
     post(&service, &[], body).await.is(200, "published", None);
     let mut keys = kafka::all(&service.topic("open")).await;
     keys.sort();
-    // By Python's hashlib.
+    // From Python's hashlib.
     let digest = "sha256:5813e239991ee0c5ef6497df92548f90cb9ea4fce0f4dfe3346199959922feba";
     assert_eq!(keys, [format!("{digest}:0"), format!("{digest}:1")]);
 }

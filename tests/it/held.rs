@@ -1,4 +1,4 @@
-//! A topic whose key names more than one event, and which begins to compact while rows of it wait in the spool.
+//! A topic whose key identifies more than one event, and which starts to compact while its rows wait in the spool.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
@@ -13,7 +13,7 @@ use crate::support::broker::Broker;
 use crate::support::process::{Process, serve};
 use crate::support::{PATIENCE, SECRET, Setup, batch, datagrid, kafka, until};
 
-/// The program, or what else listens on these ports.
+/// A running service, or a `serve --drain-only`, by its addresses.
 struct Running {
     hooks: String,
     admin: String,
@@ -45,7 +45,7 @@ impl Running {
     }
 }
 
-/// Of the type whose key is `/data/id`: all of them have the same.
+/// Deliveries of the type whose key is `/data/id`; all have the same key.
 fn failed(id: &str) -> String {
     batch(id).replace("prediction.completed", "prediction.failed")
 }
@@ -57,7 +57,7 @@ async fn set_policy(bootstrap: &str, topic: &str, policy: &str) {
     assert_eq!(refused, []);
 }
 
-/// The ids in a topic.
+/// The event ids in a topic.
 async fn ids(bootstrap: &str, topic: &str) -> Vec<String> {
     let (bootstrap, topic) = (bootstrap.to_owned(), topic.to_owned());
     let read = move || {
@@ -111,13 +111,13 @@ async fn rows_of_a_topic_that_began_to_compact_wait_until_it_keeps_all_again() {
 
     broker.kill();
     until("the outage", async || service.part("kafka").await["state"] == "down").await;
-    // What was known of the topic is in doubt by now, and deliveries are kept as ever.
+    // The topic's settings are unknown by now, and deliveries are spooled as before.
     for n in 1..4 {
         assert_eq!(service.post(failed(&format!("evt_{n}"))).await, 202);
     }
     assert_eq!(service.post(batch("evt_other")).await, 202);
 
-    // Altered before the service sees that Kafka is back.
+    // The topic is altered before the service notices that Kafka is back.
     signal(&process, "-STOP");
     broker.run().await;
     set_policy(&bootstrap, &topic, "compact").await;
@@ -149,7 +149,7 @@ async fn rows_of_a_topic_that_began_to_compact_wait_until_it_keeps_all_again() {
     })
     .await;
 
-    // What is left for `serve --drain-only`, which has no sources, waits in the same way.
+    // `serve --drain-only` has no sources, and its rows wait in the same way.
     broker.kill();
     until("a spooled delivery", async || service.post(failed("evt_5")).await == 202).await;
     drop(process);

@@ -1,11 +1,11 @@
-//! Signed deliveries arrive: right topic, key, partition, timestamp, headers and value, read back
-//! by Apache's Java clients and Avro.
+//! Signed deliveries arrive with the right topic, key, partition, timestamp, headers and value, read by Apache's Java
+//! clients and Avro.
 
 use serde_json::{Value, json};
 
 use crate::support::{Service, batch, datagrid, grapevine, hmac, kafka};
 
-/// Posts, expects 200, and gives the answer's place.
+/// Posts a delivery, expects 200, and returns the position in the answer.
 async fn published(service: &Service, headers: &[(&str, &str)], body: &str) -> Value {
     let answer = service.post(headers, body.to_owned()).await;
     answer.is(200, "published", None);
@@ -36,7 +36,7 @@ async fn the_datagrid_page_and_its_variants_arrive_typed() {
     .await;
     let after = jiff::Timestamp::now().as_millisecond();
 
-    // The types of the client library, the spellings of the earlier page, a field nobody knows.
+    // The types of the client library, the spellings of earlier documentation, and an unknown field.
     let knowledge = |id: &str, scope: &str, counts: &str| {
         format!(
             r#"{{"id":"{id}","event_type":"knowledge.processing.completed","timestamp":1775847600,"data":{{"knowledge_id":"kn_1","teamspace_id":"ts_1","scope":"{scope}","status":"ready","row_counts":{counts},"priority":1.50}}}}"#
@@ -96,7 +96,7 @@ async fn the_datagrid_page_and_its_variants_arrive_typed() {
 #[tokio::test]
 async fn grapevine_verifies_however_the_client_spells_the_body() {
     let service = Service::grapevine().await;
-    // Document, and what Python's json.dumps makes of it.
+    // A document, and the output of Python's json.dumps for it.
     let documents = [
         ("README.md", r"README.md"),
         ("Büro.md", r"B\u00fcro.md"),
@@ -115,7 +115,7 @@ async fn grapevine_verifies_however_the_client_spells_the_body() {
         let canonical = text(escaped, "");
         let header = grapevine(&canonical);
         let key = format!("sha256:{}", sha256(&canonical));
-        // As signed; raw UTF-8; spaces after comma and colon, escaped and raw.
+        // As signed; as raw UTF-8; with spaces after comma and colon, escaped and raw.
         for wire in [canonical.clone(), text(document, ""), text(escaped, " "), text(document, " ")] {
             let headers = [
                 ("X-Grapevine-Signature", header.as_str()),

@@ -1,4 +1,4 @@
-//! An event type with another key than the event id, and a topic that keeps all of its records.
+//! An event type whose key is not the event id, with a topic that retains all records.
 
 use std::process::Command;
 
@@ -9,7 +9,7 @@ use crate::support::{Service, Setup, batch, datagrid, grapevine, kafka, on_embed
 
 const KEYS: &str = "envelope.keys = { \"document.changed\" = \"/data/document_id\" }";
 
-/// Grapevine's canonical text of a change of this document.
+/// The canonical text of a Grapevine delivery about this document.
 fn change(document: &str, n: usize) -> String {
     let time = format!("2026-01-02T03:04:{n:02}.678901Z");
     format!(r#"{{"event":"document.changed","timestamp":"{time}","data":{{"document_id":{document}}}}}"#)
@@ -19,7 +19,7 @@ async fn post(service: &Service, body: &str) -> crate::support::Answer {
     service.post(&[("X-Grapevine-Signature", &grapevine(body))], body.to_owned()).await
 }
 
-/// Runs the command that hookstream tells somebody to run, with Kafka's own tool, but for the policy.
+/// Runs the command that hookstream recommends with Kafka's own tool, but with this policy.
 fn alter(told: &str, policy: &str) {
     let at = told.find("kafka-configs").unwrap_or_else(|| panic!("no command in {told}"));
     let words = told[at..].split_whitespace().skip(1).map(|word| word.trim_end_matches([')', ';']));
@@ -89,7 +89,7 @@ async fn a_key_that_is_not_signed_is_told_and_goes_through_the_spool() {
         let headers = [("datagrid-signature", &*datagrid(body.as_bytes())), ("x-document", "doc 1")];
         service.post(&headers, body.clone()).await
     };
-    // Until Kafka has told of the topic's policy: 503.
+    // 503 until Kafka has reported the topic's policy.
     until("the type", async || send("evt_1").await.status == 200).await;
     kafka.broker_down().unwrap();
     send("evt_2").await.is(202, "spooled", None);
@@ -109,7 +109,7 @@ async fn a_key_that_is_not_signed_is_told_and_goes_through_the_spool() {
             found.push((key, header("ce_id"), header("hookstream-unsigned")));
         });
         found.sort();
-        found.dedup(); // what librdkafka still delivers beside the spool
+        found.dedup(); // librdkafka may deliver a record that the spool delivers too
         found
     };
     let found = tokio::task::spawn_blocking(read).await.unwrap();
@@ -146,7 +146,7 @@ async fn a_topic_that_compacts_stops_its_type_until_somebody_alters_it() {
     assert_eq!(topics(&service).0, PartState::Ok);
     assert_eq!(kafka::java(&[&topic])[0]["key"], "bpred_abc123");
 
-    // Altered back while the service runs: noticed at the next look, which a reload brings forward.
+    // Altered back while the service runs: the next check notices it, and a reload triggers one.
     alter(&told, "compact");
     service.app.reload.now().await.unwrap();
     until("the next look", async || service.datagrid_post(failed("evt_4")).await.status == 503).await;

@@ -1,6 +1,5 @@
-//! kill -9 again and again while deliveries are spooled: the spool opens every time, and nothing
-//! that was answered 202 is lost. (It says nothing about the sync itself: the page cache outlives
-//! the process.)
+//! kill -9 repeatedly while deliveries are spooled: the spool opens every time, and no delivery answered 202 is lost.
+//! (This does not test the sync itself, since the page cache outlives the process.)
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use crate::support::process::serve;
 use crate::support::{PATIENCE, Setup, batch, datagrid, kafka, until};
 
-/// Kills in the usual run; `HOOKSTREAM_TEST_KILLS=100` for more.
+/// The number of kills in a usual run; `HOOKSTREAM_TEST_KILLS=100` for more.
 fn kills() -> usize {
     std::env::var("HOOKSTREAM_TEST_KILLS").ok().map_or(8, |text| text.parse().expect("a number"))
 }
@@ -50,7 +49,7 @@ async fn kills_while_spooling_lose_nothing_that_was_answered() {
                 })
             })
             .collect();
-        // Another count for each round, so that the kill meets other moments.
+        // A different count in each round, so that the kill hits different moments.
         until("spooled deliveries", async || fresh.load(Ordering::Relaxed) > 20 + 7 * round % 50).await;
         process.0.kill().unwrap();
         process.0.wait().unwrap();

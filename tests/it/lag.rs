@@ -1,4 +1,4 @@
-//! Topic lag: `hookstream lag` against Kafka's own tool, its exit codes, and the service's gauges.
+//! Consumer lag: `hookstream lag` compared with Kafka's own tool, its exit codes, and the service's gauges.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader};
@@ -14,14 +14,14 @@ use crate::support::groups::{self, Member};
 use crate::support::process::Process;
 use crate::support::{PATIENCE, Service, Setup, kafka, stack, unique, until};
 
-/// Its own source alone: the shipped ones are other tests' matter.
+/// Configures only the test's own source, so that other tests' topics are not measured.
 fn setup() -> Setup {
     let mut setup = Setup::new("grapevine");
     setup.tables = "[source.datagrid]\nenabled = false\n[source.grapevine]\nenabled = false\n".into();
     setup
 }
 
-/// `lag` of this set-up.
+/// Runs `lag` with this set-up's configuration.
 async fn lag(setup: &Setup, arguments: &[&str]) -> (i32, String, String) {
     let toml = setup.toml();
     let arguments: Vec<String> = arguments.iter().map(|text| (*text).to_owned()).collect();
@@ -36,7 +36,7 @@ async fn lag(setup: &Setup, arguments: &[&str]) -> (i32, String, String) {
     tokio::task::spawn_blocking(work).await.unwrap()
 }
 
-/// The same with `--json`: groups by name.
+/// Like [`lag`] with `--json`: groups by name.
 async fn report(setup: &Setup, groups: &[&str]) -> BTreeMap<String, Value> {
     let groups = if groups.is_empty() { Vec::new() } else { [&["--group"], groups].concat() };
     let (code, stdout, stderr) = lag(setup, &[&["--json"], &groups[..]].concat()).await;
@@ -52,7 +52,7 @@ async fn report(setup: &Setup, groups: &[&str]) -> BTreeMap<String, Value> {
     groups.map(with_time).collect()
 }
 
-/// A partition of a group.
+/// The report of one partition of a group.
 fn at<'a>(group: &'a Value, topic: &str, partition: i32) -> &'a Value {
     let of = |list: &'a Value, key: &str, value: Value| {
         let found = list.as_array().unwrap().iter().find(|one| one[key] == value);
@@ -61,12 +61,12 @@ fn at<'a>(group: &'a Value, topic: &str, partition: i32) -> &'a Value {
     of(&of(&group["topics"], "topic", json!(topic))["partitions"], "partition", json!(partition))
 }
 
-/// Committed, end, records.
+/// Committed offset, end offset and lag in records.
 fn numbers(partition: &Value) -> [Option<i64>; 3] {
     ["committed", "end", "records"].map(|key| partition[key].as_i64())
 }
 
-/// The seconds are those between the record's time and the measurement.
+/// Checks that the seconds are those between the record's time and the measurement.
 fn seconds_are(group: &Value, partition: &Value, since: Timestamp) {
     let measured: Timestamp = group["measured"].as_str().unwrap().parse().unwrap();
     let expected = measured.duration_since(since).as_secs_f64();
@@ -113,7 +113,7 @@ impl Scene {
     }
 }
 
-/// Each partition that Kafka's tool lists has the same three numbers here, or is not known to it either.
+/// Checks that each partition that Kafka's tool lists has the same three numbers, or is unknown to the tool as well.
 fn agrees(described: &groups::Described, groups: &BTreeMap<String, Value>) {
     for ((group, topic, partition), theirs) in described {
         let ours = at(&groups[group], topic, *partition);
@@ -151,7 +151,7 @@ async fn lag_is_what_kafkas_own_tool_says() {
     let listed = |group: &str| described.keys().filter(|(name, _, _)| name == group).count();
     assert_eq!(everyone.map(listed), [2, 1, 3, 3, 3, 1], "{described:?}");
 
-    // And what that is, in case both were wrong.
+    // The absolute values, in case both tools are wrong.
     assert_eq!(numbers(at(&found[middle], topic, 0)), [Some(4), Some(10), Some(6)]);
     seconds_are(&found[middle], at(&found[middle], topic, 0), scene.after(4));
     let end = at(&found[middle], topic, 2);
@@ -173,7 +173,7 @@ async fn lag_is_what_kafkas_own_tool_says() {
     assert_eq!(kind(kip848), (json!("Stable"), json!("Consumer")));
     assert_eq!(kind(kip848_left), (json!("Empty"), json!("Consumer")));
 
-    // Without --group, those that read our topics: neither others, nor those of other tests.
+    // Without --group, the groups that read the configured topics, and no groups of other tests.
     let other = unique("other");
     let elsewhere = unique("elsewhere");
     kafka::create_with(&elsewhere, &[]).await;
@@ -203,12 +203,12 @@ async fn a_compacted_topic_counts_offsets_and_seconds_are_those_of_the_next_reco
     let group = unique("compacted");
     let old: Vec<_> = (0..10).map(|n| ("same", scene.after(n).as_millisecond())).collect();
     groups::write(&kafka, dead, 0, &old).await;
-    // By its time it begins a segment; the one before may then be cleaned.
+    // Its timestamp starts a new segment, so that the previous one can be cleaned.
     groups::write(&kafka, dead, 0, &[("other", scene.after(500).as_millisecond())]).await;
     scene.commit(&group, &[(dead, 0, 2)]).await;
     let cleaned = async || kafka::all(dead).await.len() == 2;
     let mut pause = tokio::time::interval(Duration::from_millis(200));
-    // The cleaner looks every 15 seconds, and that by a clock of its own.
+    // The log cleaner runs every 15 seconds, on its own schedule.
     let cleaning = tokio::time::timeout(4 * PATIENCE, async {
         while !cleaned().await {
             pause.tick().await;
@@ -338,7 +338,7 @@ async fn watching_prints_anew_what_has_changed() {
     until("the new lag", async || next().await == 1).await;
 }
 
-/// The value of a metric; none where it is absent.
+/// The value of a metric; `None` if it is absent.
 async fn metric(service: &Service, name: &str) -> Option<f64> {
     let (_, text) = service.admin("/metrics").await;
     text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
@@ -351,9 +351,9 @@ async fn gauges_turn_to_nan_while_the_broker_is_away_and_come_back_with_it() {
     setup.kafka = broker.bootstrap();
     let prefix = unique("lag");
     let (group, gone) = (format!("{prefix}-group"), format!("{prefix}-gone"));
-    // The one by its name is asked for from the start on, when the cluster has no coordinator for it yet.
+    // The group named exactly is requested from the start, before the cluster has a coordinator for it.
     setup.tables = format!("[lag]\ngroups = [\"{prefix}-*\", \"{group}\"]\ninterval = \"1s\"");
-    // Else Kafka stamps the records of a minute ago.
+    // Otherwise Kafka replaces the timestamps, which are a minute old.
     let topic = format!("{}.document.changed", setup.source);
     kafka::create_on(&broker.bootstrap(), &topic, 1, &[("message.timestamp.type", "CreateTime")]).await;
     let service = setup.ready().await;
@@ -375,7 +375,7 @@ async fn gauges_turn_to_nan_while_the_broker_is_away_and_come_back_with_it() {
     let before = metric(&service, "hookstream_lag_measured_timestamp_seconds").await.unwrap();
     assert!(before > 1e9, "{before}");
 
-    // A group that is deleted is no trouble, and no lag of 0 either.
+    // A deleted group is neither an error nor a lag of 0.
     let admin: rdkafka::admin::AdminClient<_> =
         rdkafka::ClientConfig::new().set("bootstrap.servers", broker.bootstrap()).create().unwrap();
     admin.delete_groups(&[&gone], &rdkafka::admin::AdminOptions::new()).await.unwrap();

@@ -1,4 +1,4 @@
-//! The rooms stand in the order of `lib.rs`, and each names only rooms below it.
+//! The modules are in the order of `lib.rs`, and each uses only modules below it.
 
 use std::path::{Path, PathBuf};
 
@@ -18,14 +18,14 @@ fn rooms(lib: &str) -> Vec<String> {
     declared.map(str::to_owned).collect()
 }
 
-/// Every `crate::ROOM` in the code, not only in `use` lines; comments may point anywhere.
+/// Every `crate::MODULE` in the code, not only in `use` lines. Comments may refer to any module.
 fn named(text: &str) -> impl Iterator<Item = &str> {
     let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
     code.flat_map(|line| line.split("crate::").skip(1))
         .map(|rest| rest.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or_default())
 }
 
-/// `crate::{a, b}` would hide rooms from this test.
+/// `crate::{a, b}` would hide modules from this test.
 fn hidden(text: &str) -> bool {
     text.contains("crate::{") || text.contains("crate::*")
 }
@@ -35,7 +35,7 @@ fn violations(rooms: &[String], room: &str, text: &str) -> Vec<String> {
     let own = place(room).unwrap_or_else(|| panic!("{room} is not in lib.rs"));
     named(text)
         .filter(|name| match place(name) {
-            // A macro or a test's helper at the root is no room.
+            // A macro or a test helper at the root is not a module.
             None => false,
             Some(other) => {
                 other < own || (room == "kafka" && *name == "spool") || (room == "spool" && *name == "kafka")
@@ -69,7 +69,7 @@ fn every_room_names_only_rooms_below_it() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// There it gets no redirects.
+/// HTTP clients are created only in `client.rs`, which disables redirects.
 #[test]
 fn every_http_client_begins_in_one_place() {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");

@@ -1,4 +1,4 @@
-//! The open internet: from where a source may be called, and how often.
+//! Limits on the open internet: the addresses that may call a source, and how often.
 
 use std::net::IpAddr;
 
@@ -26,7 +26,7 @@ async fn post(service: &Service, client: &Client, told: &[&str], signature: &str
     Answer::read(request.send().await.unwrap()).await
 }
 
-/// Signed, from here, with what a proxy told.
+/// A signed delivery from this machine with a proxy's header.
 async fn signed(service: &Service, client: &Client, told: &[&str], id: &str) -> Answer {
     let body = batch(id);
     post(service, client, told, &datagrid(body.as_bytes()), body).await
@@ -36,7 +36,7 @@ async fn forged(service: &Service, client: &Client, told: &[&str]) -> Answer {
     post(service, client, told, "t=1775847600,v1=00", batch("evt_forged")).await
 }
 
-/// What `/status` has of one reason.
+/// The entry of one reason in `/status`.
 async fn refusal(service: &Service, reason: &str) -> Option<Value> {
     let (_, text) = service.admin("/status").await;
     let status: Value = serde_json::from_str(&text).unwrap();
@@ -61,9 +61,9 @@ async fn only_the_addresses_of_its_list_may_call_a_source() {
     let (service, _kafka) = service("", "allow = [\"127.0.0.2\", \"192.0.2.0/24\"]").await;
     signed(&service, &at("127.0.0.2"), &[], "evt_1").await.is(200, "published", None);
     not_allowed(&signed(&service, &at("127.0.0.3"), &[], "evt_2").await);
-    // Without a trusted proxy the header is anybody's.
+    // Without a trusted proxy, anyone can set the header.
     not_allowed(&signed(&service, &at("127.0.0.3"), &["192.0.2.1"], "evt_2").await);
-    // The first refusal was looked at, and says what to do.
+    // The first refusal was diagnosed, with what to do.
     let hint = refusal(&service, "address_not_allowed").await.unwrap()["hint"].as_str().unwrap().to_owned();
     assert_eq!(hint, "127.0.0.3 is not in `allow`: if it is a proxy, name it in http.trusted_proxies");
     let (_, metrics) = service.admin("/metrics").await;
@@ -153,7 +153,7 @@ async fn who_may_not_call_is_refused_before_the_body_and_has_no_challenge_answer
     assert_eq!(challenge("127.0.0.2").await, (200, "1158201444".into()));
     let (status, text) = challenge("127.0.0.3").await;
     assert!(status == 403 && !text.contains("1158201444"), "{status} {text}");
-    // It learns of no method either.
+    // The sender does not learn the allowed methods either.
     let put = at("127.0.0.3").put(service.url()).send().await.unwrap();
     assert_eq!(put.status(), 403);
 }
@@ -211,7 +211,7 @@ async fn a_source_that_sends_faster_than_its_rate_is_to_come_again_and_what_is_f
     );
 }
 
-/// More than an address may send at once, whatever it was before.
+/// More than the burst of an address, whatever it sent before.
 async fn flood(service: &Service, client: &Client, told: &[&str]) {
     let answers = (0..8).map(|_| forged(service, client, told));
     for answer in futures_util::future::join_all(answers).await {
@@ -243,7 +243,7 @@ async fn an_address_that_sends_too_much_that_does_not_verify_is_to_come_again_an
     .await;
     signed(&service, &other, &[], "evt_other").await.is(200, "published", None);
     forged(&service, &other, &[]).await.is(401, "refused", Some("unauthorized"));
-    // What verifies does not count: with nothing else it is taken, however often it comes.
+    // Verified deliveries do not count: an address that sends nothing else may send any number.
     until("the end of it", async || signed(&service, &flooding, &[], "evt_again").await.status == 200).await;
     for n in 0..20 {
         signed(&service, &flooding, &[], &format!("evt_{n}")).await.is(200, "published", None);

@@ -1,4 +1,4 @@
-//! The log holds up nobody.
+//! A blocked log does not delay deliveries.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::support::process::Process;
 use crate::support::{PATIENCE, SECRET, Setup, batch, datagrid, until};
 
-/// Their lines are more than three times what a pipe holds.
+/// Their lines are more than three times the capacity of a pipe.
 const DELIVERIES: usize = 600;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -35,14 +35,14 @@ async fn a_log_that_nobody_reads_holds_up_no_delivery_and_no_shutdown() {
             break line["hooks"].as_str().unwrap().to_owned();
         }
     };
-    // From here on the pipe fills up: it stays open, and nobody reads.
+    // From here on the pipe fills up: it stays open, and nothing reads it.
     let client = reqwest::Client::builder().timeout(PATIENCE).no_proxy().build().unwrap();
     let url = format!("http://{hooks}/hooks/{}", setup.source);
     for n in 0..DELIVERIES {
         let body = batch(&format!("evt_{n}"));
         let request = client.post(&url).header("Datagrid-Signature", datagrid(body.as_bytes())).body(body);
         let answer = request.send().await.unwrap_or_else(|error| panic!("delivery {n}: {error}"));
-        // Until it is ready, 503.
+        // 503 until the service is ready.
         assert!([200, 503].contains(&answer.status().as_u16()), "delivery {n}: {}", answer.status());
     }
     let pid = process.0.id().to_string();

@@ -1,9 +1,9 @@
-//! Behaviour through the front door: HTTP in, Kafka out, on a real Kafka and a real registry.
+//! Integration tests from HTTP to Kafka, with a real Kafka and a real registry.
 //!
-//! `./tests/run` starts both and says where they are by `HOOKSTREAM_TEST_*`; without them these
-//! tests fail. Each test has a source, and so topics, of its own. The in-memory Kafka serves only
-//! for faults that the real one cannot be made to show.
-// Tests may stop at the first surprise, and read answers as trees.
+//! `./tests/run` starts both and passes their addresses in `HOOKSTREAM_TEST_*`; without these variables the tests fail.
+//! Each test has its own source, and so its own topics. The in-memory Kafka is only for faults that the real one cannot
+//! be made to show.
+// Tests may panic, and may parse answers as JSON trees.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -1,5 +1,4 @@
-//! What connections and bodies cost in memory, measured on the real program, and the formula of docs/operations.md that
-//! adds it up.
+//! Memory of connections and bodies, measured on the real program, and the formula for it in docs/operations.md.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -18,7 +17,7 @@ use crate::support::raw::head;
 use crate::support::{PATIENCE, Setup, batch, datagrid, until};
 use crate::tls::{Authority, table};
 
-/// As docs/operations.md has them, which is compared with these.
+/// The figures in docs/operations.md, which the test compares with these.
 const IDLE_MIB: f64 = 64.0;
 const CONNECTION_KIB: f64 = 40.0;
 const TLS_KIB: f64 = 64.0;
@@ -35,7 +34,7 @@ struct Service {
 
 impl Service {
     async fn ready(http: &str, tables: &str) -> Self {
-        // The test's own side of the connections.
+        // The test's own end of the connections needs files too.
         rlimit::increase_nofile_limit(u64::MAX).unwrap();
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("hookstream.toml");
@@ -60,7 +59,7 @@ impl Service {
         answer.text().await.unwrap()
     }
 
-    /// KiB of `VmRSS`, or `VmHWM` for the most so far.
+    /// KiB of `VmRSS`, or of `VmHWM`, its maximum so far.
     fn memory(&self, name: &str) -> f64 {
         let file = Path::new("/proc").join(self.process.0.id().to_string()).join("status");
         let status = std::fs::read_to_string(file).unwrap();
@@ -68,7 +67,7 @@ impl Service {
         line.trim_start_matches(':').trim().trim_end_matches(" kB").parse().unwrap()
     }
 
-    /// As soon as it has accepted so many.
+    /// Waits until the program has accepted this many connections.
     async fn has(&self, connections: usize) {
         until("all connections", async || {
             let metrics = self.get("/metrics").await;
@@ -89,7 +88,7 @@ impl Service {
     }
 }
 
-/// Bytes that lie unread in the kernel for a port: what its own end has to read, and what others have not yet sent it.
+/// Unread bytes in the kernel for a port: those that the server has not read, and those that clients have not sent yet.
 fn unread(port: u16) -> u64 {
     let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
     let hexadecimal = |text: &str| u64::from_str_radix(text, 16).unwrap();
@@ -103,7 +102,7 @@ fn unread(port: u16) -> u64 {
     waiting.sum()
 }
 
-/// All that was sent is read, and who has read it has kept it: somebody who came later has an answer.
+/// Waits until all sent bytes are read and processed: a later request has its answer.
 async fn settle(service: &Service) {
     until("all that was sent to be read", async || unread(service.hooks.port()) == 0).await;
     for _ in 0..20 {
@@ -148,7 +147,7 @@ async fn b6_a_connection_and_a_body_cost_what_the_formula_says() {
     let kept = each(service.memory("VmRSS"), MANY);
     drop(held);
 
-    // Bodies that are not complete, 256 KiB each, of which nothing is free again.
+    // Incomplete bodies of 256 KiB each, whose memory is still in use.
     let others = Service::ready("max_body_bytes = \"64 MiB\"", "").await;
     let before = others.memory("VmRSS");
     let mut held = others.connect(200).await;
@@ -220,7 +219,7 @@ fn b6_the_page_and_the_chart_have_the_formula_that_is_measured() {
     assert!((sum..sum * 1.1).contains(&limit), "the chart's {limit} MiB for {sum:.0} MiB");
 }
 
-/// Not in a cgroup: the most that the program has ever had resident is compared with what the formula allows.
+/// Without a cgroup: compares the program's maximum resident memory with the formula.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn b6_the_worst_load_that_the_bounds_allow_stays_below_the_formulas_sum() {
     let http = "max_connections = 2000\nmax_body_bytes = \"32 MiB\"\nmax_connections_per_address = 2000";
@@ -230,7 +229,7 @@ async fn b6_the_worst_load_that_the_bounds_allow_stays_below_the_formulas_sum() 
     let body = head("POST", &path, &[("content-length", "900000")]) + &"x".repeat(512 * 1024);
     let half = format!("POST {path} HTTP/1.1\r\nhost: test\r\nx-padding: {}", "x".repeat(12 * 1024));
     for (n, stream) in held.iter_mut().enumerate() {
-        // More than fits: some are answered 503, and closed.
+        // More than fit: some are answered 503 and closed.
         let _ = stream.write_all(if n % 19 == 0 { body.as_bytes() } else { half.as_bytes() }).await;
     }
     settle(&service).await;
@@ -242,6 +241,6 @@ async fn b6_the_worst_load_that_the_bounds_allow_stays_below_the_formulas_sum() 
     let request = service.client.post(format!("http://{}{path}", service.hooks));
     let request = request.header("datagrid-signature", datagrid(body.as_bytes())).body(body);
     let status = request.send().await.unwrap().status();
-    // Its body finds no room, or it does.
+    // There may or may not be room for its body.
     assert!([200, 503].contains(&status.as_u16()), "{status}");
 }

@@ -1,5 +1,5 @@
-//! `docs/metrics.md` is made here from the table of metrics; and what a running service exports is in that
-//! table.
+//! Generates `docs/metrics.md` from the table of metrics, and checks that everything a running service exports is in
+//! that table.
 //!
 //! `HOOKSTREAM_WRITE_DOCS=1 cargo test --test it metrics_page` writes it.
 
@@ -51,7 +51,7 @@ fn metrics_page_is_as_the_table_says() {
     assert_eq!(found, page(), "HOOKSTREAM_WRITE_DOCS=1 cargo test --test it metrics_page writes it");
 }
 
-/// Name without the endings of a histogram, and the names of the labels.
+/// The metric's name without a histogram's suffix, and the names of its labels.
 fn series(line: &str) -> (String, BTreeSet<String>) {
     let name = line.split(['{', ' ']).next().unwrap();
     let histogram = ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end));
@@ -60,7 +60,7 @@ fn series(line: &str) -> (String, BTreeSet<String>) {
     let name = histogram.filter(|name| known(name)).unwrap_or(name);
     let inside =
         line.split_once('{').and_then(|(_, rest)| rest.rsplit_once('}')).map_or("", |(inside, _)| inside);
-    // Values of the tests have no quotes or commas in them.
+    // Label values in the tests contain no quotes or commas.
     let labels = inside
         .split("\",")
         .filter(|one| !one.is_empty())
@@ -68,7 +68,7 @@ fn series(line: &str) -> (String, BTreeSet<String>) {
     (name.to_owned(), labels.filter(|label| label != "le").collect())
 }
 
-/// A service that exports every metric but those of rare events, and what its spool is in.
+/// A service that exports all metrics except those of rare events, and the directory of its spool.
 pub async fn exporting() -> (Service, TempDir) {
     let (spool, group) = (tempfile::tempdir().unwrap(), unique("group"));
     let mut setup = Setup::new("datagrid");
@@ -93,7 +93,7 @@ async fn metrics_page_has_all_that_a_service_exports() {
         .map(|metric| (metric.name, metric.labels.iter().map(|&label| label.to_owned()).collect()))
         .collect();
     let mut seen = BTreeSet::new();
-    // The producer tells of itself, and the spool of itself, once a second.
+    // The producer and the spool update their metrics once a second.
     until("all metrics", async || {
         let (_, text) = service.admin("/metrics").await;
         for line in text.lines().filter(|line| !line.starts_with('#') && !line.is_empty()) {
@@ -101,7 +101,7 @@ async fn metrics_page_has_all_that_a_service_exports() {
             assert_eq!(wanted.get(name.as_str()), Some(&labels), "{line}");
             seen.insert(name);
         }
-        // Nothing of these happens here.
+        // Metrics of events that do not occur in this test.
         let rare = [
             "hookstream_connections_refused_total",
             "hookstream_log_lines_limited_total",

@@ -1,4 +1,4 @@
-//! A schema file gains a field while deliveries come: its id is asked for before the swap.
+//! A schema file gets a new field while deliveries arrive: the id is requested before the swap.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ use crate::support::{Setup, datagrid, kafka, stack, until};
 
 const SCHEMA: &str = include_str!("../../schemas/datagrid/batch_prediction.avsc");
 
-/// A program beside a schema file of its own.
+/// The program with its own schema file.
 struct Program {
     process: Process,
     hooks: String,
@@ -47,7 +47,7 @@ impl Program {
         program
     }
 
-    /// Status and reason of a delivery with a member that the schema does not know yet.
+    /// Posts a delivery with a member that the schema does not have yet. Returns status and reason.
     async fn post(&self, id: &str) -> (u16, Value) {
         let body = json!({"id": id, "event_type": "batch_prediction.completed", "timestamp": 1_775_847_600,
             "data": {"id": "bpred_1", "priority": "very-high"}});
@@ -58,7 +58,7 @@ impl Program {
         (answer.status().as_u16(), answer.json::<Value>().await.unwrap()["reason"].clone())
     }
 
-    /// The file gains the member, or something that no registry takes; and SIGHUP.
+    /// Adds the member to the file, or a change that every registry refuses, and sends SIGHUP.
     fn reload(&self, field: &Value) {
         let mut schema: Value = serde_json::from_str(SCHEMA).unwrap();
         let fields = schema["fields"].as_array_mut().unwrap();
@@ -74,7 +74,7 @@ impl Program {
         answer.text().await.unwrap()
     }
 
-    /// The schema ids of the records in each partition's order, each of which holds what belongs to its id.
+    /// The schema ids of the records in each partition's order. Checks that each record matches its id.
     fn ids(&self) -> Vec<Vec<u32>> {
         let has = |value: &[u8], text: &str| value.windows(text.len()).any(|part| part == text.as_bytes());
         let mut ids = vec![Vec::new(); 3];
@@ -99,7 +99,7 @@ fn priority() -> Value {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_delivery_waits_for_the_registry_while_a_schema_gains_a_field() {
-    // One that takes its time, so that deliveries come while it is asked.
+    // A slow registry, so that deliveries arrive during the request.
     let slow = async |request: Request, next: Next| {
         tokio::time::sleep(Duration::from_millis(300)).await;
         next.run(request).await
@@ -167,7 +167,7 @@ async fn while_the_registry_is_out_or_refuses_it_a_type_with_a_new_schema_is_pub
     };
     let waiting = async || program.ready().await.contains("published with the schema of before the reload");
 
-    // No default: readers of the old records could not read them.
+    // Without a default, the new schema cannot read the old records.
     program.reload(&json!({"name": "priority", "type": "string", "doc": "How urgent it is."}));
     until("the refusal", waiting).await;
     assert_eq!(program.post("evt_refused").await.0, 200);
@@ -180,8 +180,7 @@ async fn while_the_registry_is_out_or_refuses_it_a_type_with_a_new_schema_is_pub
     assert_eq!(program.post("evt_out").await.0, 200);
     assert_eq!(ids().await, [1, 1, 1]);
 
-    // Rebuilt from nothing, with somebody else's schema under the id of ours, and a subject that takes
-    // no new one.
+    // Rebuilt from scratch: the known id has another schema, and the subject accepts no new one.
     let rebuilt = registry::router();
     let up = Up::at("127.0.0.1:0", &rebuilt).await;
     let subject = format!("{}.batch_prediction.completed-value", program.source);

@@ -1,11 +1,11 @@
-//! The questions and commands of docs/runbook.md, each against a running service.
+//! Runs the commands of docs/runbook.md against a running service.
 
 use crate::cli::{hookstream, run};
 use crate::support::{SECRET, Setup, batch, datagrid, groups, process, stack, unique, until};
 
 const PAGE: &str = include_str!("../../docs/runbook.md");
 
-/// The commands of the table.
+/// The commands in the page's table.
 fn commands() -> Vec<&'static str> {
     let (_, table) = PAGE.split_once("| question | command |").unwrap();
     let rows = table.lines().skip(2).take_while(|line| line.starts_with('|'));
@@ -41,7 +41,7 @@ async fn on_call_each_question_has_its_command() {
     let (group, topic) = (unique("group"), format!("{}.batch_prediction.completed", setup.source));
     groups::commit(&stack("KAFKA"), &group, &[(&topic, 0, 0), (&topic, 1, 0), (&topic, 2, 0)]).await;
 
-    // What the answer has to say, by the command's beginning, and its exit code.
+    // By the start of the command: its exit code and the text that its output must contain.
     let answers = [
         ("hookstream status --secrets", 0, "TEST_SECRET"),
         ("hookstream status", 0, "signature_mismatch x1"),
@@ -51,7 +51,7 @@ async fn on_call_each_question_has_its_command() {
         ("hookstream lag", 0, &topic),
         ("hookstream spool", 0, "the spool is empty"),
         ("hookstream schema drift", 0, "/data/priority"),
-        ("hookstream check --online", 1, "sure of 1 copy only"), // of one broker
+        ("hookstream check --online", 1, "sure of 1 copy only"), // with one broker
         ("hookstream check", 0, "ok"),
         ("hookstream provision", 0, "0 to create, 0 to change"),
     ];

@@ -1,4 +1,4 @@
-//! The operator's port and browsers: a page of somebody else's must not ask in the operator's name.
+//! The operator's port and browsers: a page of another site must not act in the operator's name.
 
 use reqwest::{Method, StatusCode};
 
@@ -6,7 +6,7 @@ use crate::spool::with_spool;
 use crate::support::raw;
 use crate::support::{Service, on_embedded_with};
 
-/// Status and text for a request with these headers.
+/// Status and text of the answer to a request with these headers.
 async fn ask(service: &Service, method: &str, path: &str, headers: &[(&str, &str)]) -> (u16, String) {
     let mut request = format!("{method} {path} HTTP/1.1\r\nconnection: close\r\n");
     if !headers.iter().any(|(name, _)| *name == "host") {
@@ -29,7 +29,7 @@ async fn c6_a_name_that_is_not_the_ports_own_is_refused_and_probes_are_not() {
     .await;
     let port = service.app.admin.port();
     for path in ["/", "/status", "/metrics"] {
-        // A name that its owner lets lead to 127.0.0.1.
+        // A host name whose owner points it to 127.0.0.1.
         for evil in ["evil.example", &format!("evil.example:{port}"), "events.svc", "localhost.evil.example"]
         {
             let (status, text) = ask(&service, "GET", path, &[("host", evil)]).await;
@@ -68,11 +68,11 @@ async fn c6_a_page_of_another_origin_is_refused_whatever_it_asks() {
     }
     assert_eq!(ask(&service, "GET", "/status", &[("origin", &own)]).await.0, 200);
     assert_eq!(ask(&service, "POST", "/spool/requeue", &[("origin", &own), json, header]).await.0, 200);
-    // What a page can send to another origin without being asked for leave.
+    // Requests that a page can send to another origin without a preflight.
     let (status, text) = ask(&service, "POST", "/spool/requeue", &[json]).await;
     assert_eq!(status, 403, "{text}");
     assert!(text.contains("needs the header hookstream-request: 1"), "{text}");
-    // The browser's question whether it may send the header gets no leave.
+    // The browser's preflight for the header is not allowed.
     let preflight = [
         ("origin", "http://evil.example"),
         ("access-control-request-method", "POST"),
@@ -84,7 +84,7 @@ async fn c6_a_page_of_another_origin_is_refused_whatever_it_asks() {
 
 #[tokio::test]
 async fn c6_who_asks_from_another_machine_without_a_token_has_probes_and_metrics_only() {
-    // This machine's own address, which counts as another here.
+    // An address of this machine that counts as another one here.
     let (service, _kafka) =
         on_embedded_with(|setup| setup.admin = "without_token = [\"127.0.0.9\"]".into()).await;
     for path in ["/livez", "/readyz", "/metrics"] {

@@ -1,4 +1,4 @@
-//! Every answer that the table of outcomes promises, and every bad input, on the real server.
+//! Every answer in the table of outcomes, and every kind of bad input, on the real server.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use hookstream::outcome::Reason;
 use crate::support::raw::{self, exchange, head};
 use crate::support::{Service, Setup, batch, datagrid, kafka};
 
-/// A body that verifies and is dead-lettered for `reason`.
+/// Posts a body that verifies and is dead-lettered for `reason`.
 async fn dead_lettered(service: &Service, body: impl Into<Vec<u8>>, reason: &str) {
     let body = body.into();
     let shown = String::from_utf8_lossy(&body[..body.len().min(80)]).into_owned();
@@ -36,7 +36,7 @@ async fn authentic_but_unusable_is_dead_lettered_with_its_reason() {
         ),
         (r#"{"id":"evt_1","id":"evt_2"}"#.into(), "duplicate_key"),
         (with("\"evt_1\"", r#"{"id":"a","\u0069d":"b"}"#), "duplicate_key"),
-        // Below a member that no schema knows, and in the place of a text: kept as they are sent (c7).
+        // Below a member that no schema has, and instead of a text: stored as sent (c7).
         (with("\"evt_1\"", r#"{"new":{"a":[{"b":1,"b":2}]}}"#), "duplicate_key"),
         (with("\"evt_1\"", r#"{"status":{"b":1,"\u0062":2}}"#), "duplicate_key"),
         (r#"{"event_type":"batch_prediction.completed","timestamp":1,"data":{}}"#.into(), "id_missing"),
@@ -109,7 +109,7 @@ async fn the_head_is_judged_before_the_body() {
         assert!(answer.starts_with("HTTP/1.1 405") && answer.contains("allow: POST"), "{method}: {answer}");
         assert!(answer.contains(r#"{"outcome":"refused","reason":"method_not_allowed"}"#), "{answer}");
     }
-    // Not one byte of a body that declares itself too large is waited for.
+    // The server does not wait for any byte of a body whose declared length is too large.
     let path = format!("/hooks/{}", service.source);
     let answer =
         exchange(service.hooks(), head("POST", &path, &[("content-length", "99999999999")]).as_bytes()).await;
@@ -130,7 +130,7 @@ async fn two_signature_headers_are_one_too_many() {
 async fn a_body_over_the_limit_is_refused_by_count_too() {
     let setup = Setup { http: "max_body = \"1 KiB\"".into(), ..Setup::new("datagrid") };
     let service = setup.ready().await;
-    // Chunked: no length is declared.
+    // Chunked, so no length is declared.
     let chunks = futures_util::stream::iter((0..4).map(|_| Ok::<_, std::io::Error>(vec![b' '; 400])));
     let answer = service.post(&[], reqwest::Body::wrap_stream(chunks)).await;
     answer.is(413, "refused", Some("body_too_large"));
@@ -156,7 +156,7 @@ async fn a_client_that_stops_half_way_is_let_go_and_nobody_waits_for_it() {
     raw::read_to_end(&mut in_head).await;
     assert!(start.elapsed() < Duration::from_secs(3), "by its own bound: {:?}", start.elapsed());
 
-    // One that closes in the middle of its body: no panic, no record, a line in the log at most.
+    // A client that closes in the middle of its body: no panic, no record, at most a log line.
     drop(raw::open(service.hooks(), half.as_bytes()).await);
     service.datagrid_post(batch("evt_after")).await.is(200, "published", None);
     assert_eq!(kafka::all(&service.topic("batch_prediction.completed")).await.len(), 2);
@@ -210,7 +210,7 @@ async fn the_operators_port_tells_health_and_metrics() {
     assert_eq!(service.admin("/livez").await.0, 200);
     let (status, ready) = service.admin("/readyz").await;
     let ready: serde_json::Value = serde_json::from_str(&ready).unwrap();
-    // Degraded once it is known that one broker keeps one copy: `durability.rs`.
+    // Degraded after hookstream has seen that one broker stores one copy: see `durability.rs`.
     assert!(status == 200 && (ready["status"] == "ready" || ready["status"] == "degraded"), "{ready}");
     for part in ["kafka", "topics", "schemas", "spool", "service"] {
         assert_eq!(ready["parts"][part]["state"], "ok", "{ready}");

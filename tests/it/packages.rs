@@ -1,6 +1,6 @@
-//! What the program is installed with: the Helm chart, systemd's unit, completions and manual pages.
+//! Files for installation: the Helm chart, the systemd unit, completions and manual pages.
 //!
-//! `./tests/run` brings helm (`HOOKSTREAM_TEST_HELM`) and `systemd-analyze`; without them these tests fail.
+//! `./tests/run` provides helm (`HOOKSTREAM_TEST_HELM`) and `systemd-analyze`; without them these tests fail.
 
 mod chart;
 mod shells;
@@ -21,7 +21,7 @@ fn read(path: &str) -> String {
     std::fs::read_to_string(repository(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// Runs it to its end: whether it succeeded, and all that it wrote.
+/// Runs a command. Returns whether it succeeded, and its output.
 fn output(command: &mut Command) -> (bool, String) {
     let output =
         command.output().unwrap_or_else(|error| panic!("{command:?}: {error}; run this by ./tests/run"));
@@ -29,7 +29,7 @@ fn output(command: &mut Command) -> (bool, String) {
     (output.status.success(), String::from_utf8(text).unwrap())
 }
 
-/// What a stop may take with this configuration, before the producer's flush and the spool's close.
+/// The time that a stop may take with this configuration, before the producer's flush and the spool's close.
 fn stopping(file: Option<&Path>) -> Duration {
     let overrides =
         Overrides { file: file.map(Path::to_owned), secrets: Secrets::Unread, ..Overrides::default() };

@@ -1,16 +1,16 @@
-//! The page on the operator's port, as a browser shows it.
+//! The page on the operator's port, rendered by a browser.
 
 use std::process::Command;
 
 use crate::support::{SECRET, Setup, batch};
 
-/// The document that a headless Chromium has made of the page, after so many seconds of its own clock.
+/// The document that a headless Chromium renders from the page, after this many seconds of virtual time.
 fn rendered(url: &str, seconds: u32) -> String {
     let profile = tempfile::tempdir().unwrap();
     let names = ["chromium", "chromium-browser", "google-chrome"];
     let output = names.iter().find_map(|name| {
         Command::new(name)
-            // Its sandbox needs rights that containers and root lack; the page is our own.
+            // Chromium's sandbox does not work in containers or as root, and the page is trusted.
             .args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"])
             .arg(format!("--user-data-dir={}", profile.path().display()))
             .arg(format!("--virtual-time-budget={}", seconds * 1_000))
@@ -23,7 +23,7 @@ fn rendered(url: &str, seconds: u32) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// What stands in the elements of `main`, in order; a tag is a line end.
+/// The text of the elements in `main`, in order; tags become line ends.
 fn texts(document: &str) -> Vec<String> {
     let (_, main) = document.split_once("<main").unwrap();
     let (main, _) = main.split_once("</main>").unwrap();

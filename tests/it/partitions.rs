@@ -1,4 +1,4 @@
-//! Health is that of a partition: a broker that is gone takes only what needs it with it.
+//! Health is per partition: a broker that is down affects only the partitions that need it.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -14,23 +14,23 @@ use crate::spool::spool;
 use crate::support::broker::Broker;
 use crate::support::{PATIENCE, Service, Setup, batch, kafka, until};
 
-/// By partition, the leader first. Those without broker 3 have all of their replicas when it is gone; of
-/// the others Kafka acknowledges nothing then.
+/// The replicas by partition, the leader first. Partitions without broker 3 keep all replicas when it is down; Kafka
+/// acknowledges nothing on the others.
 const REPLICAS: [&[i32]; 6] = [&[1, 2], &[2, 1], &[3, 1], &[1, 2], &[2, 1], &[3, 2]];
 
-/// Less than Kafka's share of the deadline (2 s), and far above what a delivery takes.
+/// Less than Kafka's share of the deadline (2 s), and far longer than a delivery takes.
 const AT_ONCE: Duration = Duration::from_millis(1500);
 
 fn partition(id: &str) -> usize {
     usize::try_from(partition_of(id.as_bytes(), 6)).unwrap()
 }
 
-/// Whether its partition needs broker 3.
+/// Whether the key's partition needs broker 3.
 fn needs_it(id: &str) -> bool {
     REPLICAS[partition(id)].contains(&3)
 }
 
-/// Status and time of each, all sent at once.
+/// Sends all deliveries at once. Returns the status and duration of each.
 async fn post(service: &Service, ids: &[String]) -> Vec<(String, u16, Duration)> {
     let posts = ids.iter().map(async |id| {
         let start = Instant::now();
@@ -62,7 +62,7 @@ async fn k15_a_killed_broker_sends_only_what_needs_it_to_the_spool() {
     let topic = names::topic(&setup.source, "batch_prediction.completed");
     create(&bootstrap, &topic).await;
     let service = setup.ready().await;
-    // Four of each partition.
+    // Four deliveries for each partition.
     let ids = |round: &str| -> Vec<String> {
         let mut found = [0; 6];
         let all = (0..).map(|n| format!("evt_{round}_{n}"));
@@ -73,7 +73,7 @@ async fn k15_a_killed_broker_sends_only_what_needs_it_to_the_spool() {
         wanted.take(24).collect()
     };
     let mut sent = Vec::new();
-    // Brokers that were just started are slow.
+    // Brokers are slow right after their start.
     until("brokers that answer at once", async || {
         let some = ids(&format!("before-{}", sent.len()));
         assert_eq!(
@@ -94,7 +94,7 @@ async fn k15_a_killed_broker_sends_only_what_needs_it_to_the_spool() {
         for (id, status, took) in post(&service, &round).await {
             if needs_it(&id) {
                 assert_eq!(status, 202, "{id} after {took:?}");
-                // In the first round all wait for Kafka; then it is known.
+                // In the first round all deliveries wait for Kafka; then the failure is known.
                 assert!(out == 0 || took < AT_ONCE, "{id} after {took:?}, though its partition is known out");
             } else {
                 assert_eq!(status, 200, "{id} after {took:?}: its partition's brokers are all there");
@@ -112,7 +112,7 @@ async fn k15_a_killed_broker_sends_only_what_needs_it_to_the_spool() {
     let failing = format!("hookstream_topic_failing{{topic=\"{topic}\",what=\"partitions\"}} 2\n");
     assert!(metrics.contains(&failing), "{metrics}");
 
-    // Rows of a partition that is well do not wait for those of the others: the spool drains them by then.
+    // Rows of a healthy partition do not wait for those of the others: the spool has drained them by then.
     brokers[2].run().await;
     until("an empty spool", async || service.app.spool().unwrap().live == 0).await;
     assert_eq!(service.app.spool().unwrap().parked, 0);

@@ -1,4 +1,4 @@
-//! Back-pressure: what clients do is bounded, and one of them cannot take all of it.
+//! Back-pressure: clients can use only bounded resources, and one client cannot take all of them.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -13,7 +13,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use crate::support::raw::{head, read_to_end};
 use crate::support::{Answer, PATIENCE, Service, Setup, batch, datagrid, on_embedded_with, until};
 
-/// A second source beside the set-up's own, with its topics.
+/// A second source besides that of the set-up, with its topics.
 fn beside(source: &str) -> String {
     format!(
         "[source.{source}]\npreset = \"datagrid\"\nsecrets = [{{ env = \"TEST_SECRET\" }}]\n\
@@ -21,7 +21,7 @@ fn beside(source: &str) -> String {
     )
 }
 
-/// Two sources on an in-memory Kafka; the second one's name.
+/// A service with two sources on an in-memory Kafka, and the name of the second source.
 async fn two_sources(change: impl FnOnce(&mut Setup)) -> (Service, Embedded, String) {
     let embedded = Embedded::start().unwrap();
     let mut setup = Setup::new("datagrid");
@@ -47,7 +47,7 @@ async fn post_to(service: &Service, source: &str, id: String) -> Answer {
     Answer::read(request.send().await.unwrap()).await
 }
 
-/// The client of that number, at an address of its own, declares far more than it sends, and then waits.
+/// A client with its own address, which declares far more than it sends and then waits.
 async fn half_sent(service: &Service, number: usize, bytes: usize) -> TcpStream {
     let path = format!("/hooks/{}", service.source);
     let request = head("POST", &path, &[("content-length", "921600")]) + &" ".repeat(bytes);
@@ -69,7 +69,7 @@ async fn bodies_are_bounded_together_by_what_has_arrived_and_not_by_what_was_dec
     }
     service.datagrid_post(batch("evt_below")).await.is(200, "published", None);
 
-    // 880 KiB more: one at least does not fit any more, and is answered at once.
+    // 880 KiB more: at least one does not fit any more and is answered at once.
     let start = Instant::now();
     for number in 21..32 {
         held.push(half_sent(&service, number, 80 * 1024).await);
@@ -85,7 +85,7 @@ async fn bodies_are_bounded_together_by_what_has_arrived_and_not_by_what_was_dec
         assert!(answer.contains("retry-after: ") && answer.contains("connection: close"), "{answer}");
     }
 
-    // They go away, none with a complete body: all of it comes back.
+    // The clients disconnect, none with a complete body: all memory is free again.
     drop(held);
     until("room for a large body", async || {
         let large =
@@ -122,9 +122,9 @@ pub async fn connect_from(client: &str, to: SocketAddr) -> TcpStream {
     socket.connect(to).await.unwrap()
 }
 
-/// Whether the server keeps the connection, as its answer to a request tells.
+/// Whether the server keeps the connection open after its answer to a request.
 pub async fn is_served(mut stream: TcpStream) -> Option<TcpStream> {
-    // No connection: close; it stays open after the answer.
+    // No `connection: close`: the connection stays open after the answer.
     let _ = stream.write_all(b"GET /hooks/x HTTP/1.1\r\nhost: test\r\n\r\n").await;
     let mut answer = [0; 12];
     let read = tokio::time::timeout(PATIENCE, stream.read_exact(&mut answer)).await;
@@ -145,7 +145,7 @@ async fn an_address_with_too_many_connections_is_closed_at_once_and_others_are_s
     assert!(is_served(connect_from("127.0.0.3", to).await).await.is_some(), "another address");
     let (_, metrics) = service.admin("/metrics").await;
     assert!(metrics.contains("\nhookstream_connections_refused_total "), "{metrics}");
-    // The operator's port has no such bound, and one that ends makes room.
+    // The operator's port has no such bound, and a closed connection makes room.
     drop(first);
     until("room for one more", async || is_served(connect_from("127.0.0.2", to).await).await.is_some()).await;
     drop(second);
@@ -158,7 +158,7 @@ async fn a_source_with_all_its_places_in_use_leaves_the_others_theirs() {
     kafka.delay(Duration::from_secs(1)).unwrap();
     let mine = join_all((0..6).map(|n| post_to(&service, &service.source, format!("evt_{n}"))));
     let theirs = async {
-        // Once the first source is full, as its first refusal tells.
+        // After the first refusal, which shows that the first source is full.
         until("a refusal", async || service.lines().iter().any(|line| line.contains("Overloaded"))).await;
         post_to(&service, &other, "evt_other".into()).await
     };
@@ -210,7 +210,7 @@ async fn a_source_that_has_filled_its_share_of_the_spool_leaves_the_others_their
         service.datagrid_post(batch(&format!("evt_{n}"))).await.is(202, "spooled", None);
     }
     service.datagrid_post(batch("evt_past")).await.is(503, "unavailable", Some("spool_full"));
-    // Its dead letters are its own as well.
+    // The limit of dead letters is also per source.
     service.datagrid_post("no json").await.is(503, "unavailable", Some("spool_full"));
     for n in 0..2 {
         post_to(&service, &other, format!("evt_other_{n}")).await.is(202, "spooled", None);

@@ -1,4 +1,4 @@
-//! The shipped presets, and the page that shows how to do without one.
+//! The shipped presets, and the documentation page for providers without one.
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::support::{Setup, hmac, kafka};
 
-/// Sources as `serve` compiles them from this file, with these secrets.
+/// Compiles the sources of this configuration with these secrets, as `serve` does.
 fn compiled(toml: &str, secrets: &[(&str, &str)]) -> Sources {
     let file = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
     std::fs::write(file.path(), toml).unwrap();
@@ -45,7 +45,7 @@ fn every_preset_compiles_and_says_where_its_rules_come_from() {
 const SECRET: &str = "a-secret-of-some-length-00";
 const KEY: &str = "00ff10ef20df30cf40bf50af609f708f";
 
-/// Each block of the page signs, verifies and refuses, and verifies what Python's hmac signed.
+/// Each TOML block of the page signs, verifies and refuses, and verifies a signature from Python's hmac.
 #[test]
 fn the_blocks_of_the_page_work_as_they_stand() {
     let secrets = [
@@ -85,7 +85,7 @@ struct Vector {
     valid: bool,
 }
 
-/// Those of other programs, which the page's secret signed.
+/// Signatures made by other programs with the page's secret.
 fn vectors_of(provider: &str) -> impl Iterator<Item = Vector> {
     let vectors = include_str!("../fixtures/signatures/providers.jsonl").lines();
     let vectors = vectors.map(|line| serde_json::from_str::<Value>(line).unwrap());
@@ -105,8 +105,8 @@ fn delivery(headers: HeaderMap, body: Bytes) -> Delivery {
     Delivery { id, uri: Uri::from_static("/"), headers, body, received_at }
 }
 
-/// Headers and body after docs.github.com, "Webhook events and payloads"; the signature by another
-/// library than the service's.
+/// Headers and body from docs.github.com, "Webhook events and payloads"; the signature is from another library than the
+/// service's.
 #[tokio::test]
 async fn github_s_events_go_to_their_topics_and_its_ping_to_none() {
     let mut setup = Setup::new("github");
@@ -139,7 +139,7 @@ async fn github_s_events_go_to_their_topics_and_its_ping_to_none() {
     assert_eq!(answer.body["topic"], service.topic("unmapped"));
 
     let [push, unmapped] = ["push", "unmapped"].map(|topic| kafka::java(&[&service.topic(topic)]));
-    // By Python's hashlib: sha256(body)[:16].
+    // From Python's hashlib: sha256(body)[:16].
     assert_eq!(push[0]["key"], "72d3162e-cc78-11e3-81ab-4c9367dc0958:1df95657678f7b09");
     assert_eq!(push[0]["headers"]["hookstream-unsigned"], "id,type");
     assert_eq!((&push[0]["value"]["type"], &push[0]["value"]["data"]), (&json!("push"), &json!(body)));
@@ -148,7 +148,7 @@ async fn github_s_events_go_to_their_topics_and_its_ping_to_none() {
     assert_eq!((push.len(), unmapped.len()), (1, 1), "the ping is in neither");
 }
 
-/// Bodies after docs.slack.dev, "The Events API".
+/// Bodies from docs.slack.dev, "The Events API".
 #[tokio::test]
 async fn slack_s_url_is_verified_its_events_are_published_and_an_old_signature_is_refused() {
     let mut setup = Setup::new("slack");

@@ -1,4 +1,4 @@
-//! `hookstream provision`: the plan, carrying it out, and what it never does.
+//! `hookstream provision`: the plan, its execution, and what it must never do.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::cli::{hookstream, run};
 use crate::support::{SECRET, Setup, batch, kafka, stack, until};
 
-/// `provision` of this set-up.
+/// Runs `provision` with this set-up's configuration.
 async fn provision(setup: &Setup, arguments: &[&str]) -> (i32, String, String) {
     let (toml, arguments) = (setup.toml(), arguments.iter().map(|text| (*text).to_owned()));
     let arguments: Vec<String> = arguments.collect();
@@ -27,7 +27,7 @@ async fn provision(setup: &Setup, arguments: &[&str]) -> (i32, String, String) {
     tokio::task::spawn_blocking(work).await.unwrap()
 }
 
-/// The same with `--json`: exit code, report, and its items by name.
+/// Like [`provision`] with `--json`. Returns the exit code, the report, and its items by name.
 async fn report(setup: &Setup, arguments: &[&str]) -> (i32, Value, BTreeMap<String, Value>) {
     let (code, stdout, stderr) = provision(setup, &[&["--json"], arguments].concat()).await;
     let report: Value = serde_json::from_str(&stdout).unwrap_or_else(|_| panic!("no JSON: {stdout}{stderr}"));
@@ -36,7 +36,7 @@ async fn report(setup: &Setup, arguments: &[&str]) -> (i32, Value, BTreeMap<Stri
     (code, report, items)
 }
 
-/// Brokers take a moment to hear of what the controller has done.
+/// Waits until the plan is empty: brokers learn of the changes of the controller with a delay.
 async fn until_kept(setup: &Setup) {
     until("an empty plan", async || report(setup, &[]).await.0 == 0).await;
 }
@@ -151,7 +151,7 @@ async fn each_drift_is_shown_what_is_safe_is_altered_and_a_foreign_key_survives(
     assert_eq!((&*own["retention.ms"], &*own["cleanup.policy"]), ("-1", "delete"));
     assert_eq!(own["message.timestamp.type"], "LogAppendTime");
 
-    // What cannot be taken back, by its flag only.
+    // Irreversible changes need their own flag.
     let (code, _, items) = report(&setup, &["--allow-repartition", "--allow-removal"]).await;
     assert_eq!(code, 1);
     assert_eq!(change(&items[&name("failed")], "partitions"), json!(["1", "3"]));
@@ -179,14 +179,14 @@ async fn a_topic_whose_key_names_more_than_one_event_never_goes_towards_compacti
     assert_eq!(change(&items[&topic], "cleanup.policy"), json!(["compact,delete", "delete"]));
     assert_eq!(provision(&setup, &["--apply"]).await.0, 0);
     until_kept(&setup).await;
-    // The key is the event id again: its old records still carry the other.
+    // The key is the event id again, but old records still have the other key.
     setup.rules = String::new();
     let (code, _, items) = report(&setup, &["--apply"]).await;
     assert_eq!((code, left(&items[&topic], "cleanup.policy")), (0, json!(["delete", "compact,delete"])));
     assert_eq!(kafka::own_settings(&topic).await["cleanup.policy"], "delete");
 }
 
-/// Puts a schema and a level into the real registry.
+/// Registers a schema and sets its compatibility level in the real registry.
 async fn subject(setup: &Setup, subject: &str, schema: &Value, level: &str) {
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let url = format!("{}/subjects/{subject}/versions", setup.registry);
@@ -200,7 +200,7 @@ async fn subject(setup: &Setup, subject: &str, schema: &Value, level: &str) {
 fn ours() -> Value {
     let text = include_str!("../../schemas/grapevine/document.changed.avsc");
     let mut schema: Value = serde_json::from_str(text).unwrap();
-    // Another text than ours, with the same meaning.
+    // A different text with the same meaning as the configured schema.
     schema["doc"] = "as somebody else has it".into();
     schema
 }
@@ -242,7 +242,7 @@ async fn a_schema_that_does_not_fit_is_explained_by_field_and_never_registered()
     assert!(stdout.contains("done    create topic"), "what is well is done all the same: {stdout}");
 }
 
-/// Kafka's own command, as somebody types it who may do everything.
+/// Runs one of Kafka's own commands with an administrator's rights.
 fn kafka_acls(arguments: &str) {
     let output = std::process::Command::new(stack("JAVA"))
         .args(["-cp", &stack("CLASSPATH"), "org.apache.kafka.tools.AclCommand"])
@@ -267,7 +267,7 @@ async fn what_kafka_denies_is_told_with_the_commands_that_grant_it() {
         .into(),
         ..Setup::new("datagrid")
     };
-    // One that is there already and has drifted; all others are to be created.
+    // One topic exists and differs; all others are to be created.
     let drifted = format!("{}.batch_prediction.failed", setup.source);
     kafka::create_with(&drifted, &[("retention.ms", "5000")]).await;
     until("the topic", async || kafka::exists(&drifted).await).await;

@@ -1,4 +1,4 @@
-//! Why the running service refuses: a hint in log and `/status`, never for the sender.
+//! Diagnoses of refusals: a hint in the log and in `/status`, never in the answer to the sender.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -21,7 +21,7 @@ async fn refused(service: &Service, headers: &[(&str, &str)], body: &str) {
     );
 }
 
-/// The refusals of the service's one source.
+/// The refusals of the service's only source.
 async fn refusals(service: &Service) -> Vec<Value> {
     let (status, text) = service.admin("/status").await;
     assert_eq!(status, 200);
@@ -38,7 +38,7 @@ fn of<'r>(refusals: &'r [Value], reason: &str) -> Option<&'r Value> {
     refusals.iter().find(|refusal| refusal["reason"] == reason)
 }
 
-/// Sends again and again: what comes within a second of another is not looked at.
+/// Sends repeatedly, since a refusal within a second of another is not diagnosed.
 async fn until_hint(service: &Service, reason: &str, says: &str, headers: &[(&str, &str)]) {
     until(says, async || {
         refused(service, headers, &batch("evt_1")).await;
@@ -70,7 +70,7 @@ async fn a_secret_that_a_reload_removed_is_named_while_its_sender_is_refused() {
     let says = "the body matches secret 2026-08, removed by the reload at 2";
     until_hint(&service, "signature_mismatch", says, &[("datagrid-signature", &old)]).await;
 
-    // What anybody can send hides nothing of it.
+    // Deliveries that anyone can send do not hide the hint.
     until_hint(&service, "signature_missing", "no datagrid-signature", &[]).await;
     let found = refusals(&service).await;
     assert_eq!((found.len(), &found[0]["reason"]), (2, &"signature_missing".into()));
@@ -78,7 +78,7 @@ async fn a_secret_that_a_reload_removed_is_named_while_its_sender_is_refused() {
     assert!(mismatch["hint"].as_str().unwrap().contains("2026-08"), "{mismatch}");
     let before = mismatch["count"].as_u64().unwrap();
 
-    // It moves over a reload, as the memory of the secret does.
+    // The hint survives a reload, as does the record of the secret.
     std::fs::write(directory.path().join("2027-02"), "wh_another-one-for-later").unwrap();
     service.app.reload.now().await.unwrap();
     refused(&service, &[("datagrid-signature", &old)], &batch("evt_1")).await;
@@ -106,7 +106,7 @@ async fn the_log_has_a_hint_for_refusals_at_most_once_a_second_and_counts_them()
     };
     let (start, mut sent) = (Instant::now(), 0_u64);
     until("a second hint", async || {
-        // Some at once, so that each hint stands for several even where an answer takes a second.
+        // Several at once, so that each hint covers several refusals even if an answer takes a second.
         tokio::join!(post(), post(), post(), post());
         sent += 4;
         hints().len() >= 2

@@ -1,6 +1,6 @@
-//! Registries as teams run them: client certificates, contexts, other names of subjects, schemas that only
-//! others register. The real registry is Apicurio's; where it does not do what Confluent's does, the embedded
-//! one stands in with Confluent's documented paths and answers.
+//! Registries in different set-ups: client certificates, contexts, other subject names, schemas that only others
+//! register. The real registry is Apicurio; where it differs from Confluent's, the embedded registry implements
+//! Confluent's documented paths and answers.
 
 use std::sync::{Arc, Mutex};
 
@@ -36,7 +36,7 @@ async fn register(registry: &str, subject: &str, schema: &str) {
     assert!(answer.status().is_success(), "{}", answer.text().await.unwrap());
 }
 
-/// A command with a set-up's file.
+/// Runs a command with a set-up's configuration.
 async fn command(setup: &Setup, arguments: &'static [&'static str]) -> (i32, String, String) {
     let toml = setup.toml();
     let work = move || {
@@ -108,7 +108,7 @@ async fn two_schemas_of_one_record_name_are_a_problem_before_anything_is_asked()
 async fn what_only_others_register_is_named_with_the_command_and_taken_once_it_is_there() {
     let own = setup(&crate::support::stack("REGISTRY"), "auto_register = false");
     let real = crate::support::stack("REGISTRY");
-    // The last to be asked for.
+    // The last one requested.
     register(&real, &format!("{}.knowledge.processing.completed-value", own.source), KNOWLEDGE).await;
     let subject = format!("{}.batch_prediction.completed-value", own.source);
     let same = Setup {
@@ -158,7 +158,7 @@ async fn what_only_others_register_is_named_with_the_command_and_taken_once_it_i
     assert_eq!(command(&same, &["provision"]).await.0, 0);
 }
 
-/// The paths with queries that were asked for.
+/// The requested paths with queries.
 fn recorded(router: Router) -> (Router, Arc<Mutex<Vec<String>>>) {
     let asked = Arc::new(Mutex::new(Vec::new()));
     let into = asked.clone();
@@ -198,14 +198,14 @@ async fn each_call_that_names_a_schema_asks_to_normalize_it() {
     );
 }
 
-/// Apicurio takes the parameter, too.
+/// Apicurio accepts the parameter too.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_real_registry_takes_normalize() {
     let service = setup(&crate::support::stack("REGISTRY"), "normalize = true").ready().await;
     service.datagrid_post(batch("evt_1")).await.is(200, "published", None);
 }
 
-/// In Confluent's registry each context has ids of its own, below `/contexts/<name>`.
+/// In Confluent's registry each context has its own ids, below `/contexts/<name>`.
 #[tokio::test(flavor = "multi_thread")]
 async fn in_a_context_subjects_and_ids_are_its_own() {
     let dir = tempfile::tempdir().unwrap();
@@ -232,7 +232,7 @@ async fn in_a_context_subjects_and_ids_are_its_own() {
     let subject = format!("{source}.batch_prediction.completed-value");
     assert_eq!(get(format!("{registry}/contexts/.tenant/subjects")).await, json!([subject]));
     assert_eq!(get(format!("{registry}/subjects")).await, json!(["other-value"]));
-    // The next start looks its pinned id up.
+    // The next start looks up its pinned id.
     let service = again.ready().await;
     service.datagrid_post(batch("evt_2")).await.is(200, "published", None);
     let mut asked = asked.lock().unwrap().clone();
@@ -241,7 +241,7 @@ async fn in_a_context_subjects_and_ids_are_its_own() {
     assert!(asked.iter().all(|call| call.contains(" /contexts/.tenant/")), "{asked:#?}");
 }
 
-/// Apicurio has no such paths, and says so.
+/// Apicurio does not have these paths, and the error says so.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_registry_without_contexts_is_told_from_one_that_lacks_the_subjects() {
     let own = setup(&crate::support::stack("REGISTRY"), "context = \".tenant\"");
@@ -250,7 +250,7 @@ async fn a_registry_without_contexts_is_told_from_one_that_lacks_the_subjects() 
     assert!(stdout.contains("Could not find resource"), "{stdout}");
 }
 
-/// An authority, and what it signed: the name `localhost`, and a client.
+/// A certificate authority with two certificates: one for `localhost` and one for a client.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_registry_that_asks_for_a_client_certificate() {
     let (ca_key, key) = (rcgen::KeyPair::generate().unwrap(), rcgen::KeyPair::generate().unwrap());
@@ -298,7 +298,7 @@ async fn a_registry_that_asks_for_a_client_certificate() {
     until("the refusal", async || stranger.admin("/readyz").await.1.contains("the registry does not answer"))
         .await;
 
-    // What is of no use is told at once, and nothing of it.
+    // Unusable files are reported at once, without their content.
     let other = file("other.pem", &rcgen::KeyPair::generate().unwrap().serialize_pem());
     for (lines, expected) in [
         (format!("client_cert = \"{certificate}\""), "registry.client_cert: needs registry.client_key"),
@@ -315,7 +315,7 @@ async fn a_registry_that_asks_for_a_client_certificate() {
     ] {
         let (code, stdout, stderr) = command(&setup(&url, &lines), &["check"]).await;
         if expected.is_empty() {
-            // Both in one file, or each other's: PEM says which is which.
+            // Both in one file, or swapped: PEM labels distinguish them.
             assert_eq!(code, 0, "{stdout}");
             continue;
         }

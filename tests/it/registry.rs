@@ -1,4 +1,4 @@
-//! The registry goes away, comes back, and comes back with other schemas under our ids.
+//! The registry becomes unavailable, returns, and returns with other schemas under the known ids.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ use crate::support::{PATIENCE, SECRET, Service, Setup, batch, kafka, stack, unti
 
 const KNOWLEDGE: &str = include_str!("../../schemas/datagrid/knowledge.processing.completed.avsc");
 
-/// A registry at an address of its own that can be stopped.
+/// A registry at its own address that can be stopped.
 pub struct Up {
     pub address: String,
     phase: watch::Sender<Phase>,
@@ -56,7 +56,7 @@ impl Up {
         Self { address, phase, task }
     }
 
-    /// Its address, for the next.
+    /// The address, for the next registry.
     pub async fn stop(self) -> String {
         self.phase.send_replace(Phase::Closing);
         self.task.await.unwrap();
@@ -64,7 +64,7 @@ impl Up {
     }
 }
 
-/// A registry that was rebuilt from nothing: somebody else's schema came first, then these.
+/// A registry that was rebuilt from scratch: a foreign schema was registered first, then these.
 async fn rebuilt(address: &str, schemas: &[&str]) -> Up {
     let up = Up::at(address, &registry::router()).await;
     for (at, schema) in [r#"{"type":"string"}"#].iter().chain(schemas).enumerate() {
@@ -76,7 +76,7 @@ async fn rebuilt(address: &str, schemas: &[&str]) -> Up {
     up
 }
 
-/// The same service again and again.
+/// A service that is restarted with the same configuration.
 fn setup(source: &str, registry: &str, dir: &Path) -> Setup {
     Setup {
         source: source.into(),
@@ -86,7 +86,7 @@ fn setup(source: &str, registry: &str, dir: &Path) -> Setup {
     }
 }
 
-/// A first run that leaves its pins, and its source's name.
+/// A first run that stores its pinned ids. Returns the source's name as well.
 async fn pinned(registry: &Up, dir: &Path) -> String {
     let mut first = setup("", &registry.address, dir);
     first.source = Setup::new("datagrid").source;
@@ -146,7 +146,7 @@ async fn a_registry_with_another_schema_under_the_id_stops_the_types_of_that_id_
     let source = pinned(&up, dir.path()).await;
     let address = up.stop().await;
 
-    // Id 1 was that of the batch predictions, id 2 is still that of the knowledge.
+    // Id 1 was the id of the batch predictions; id 2 is still that of the knowledge events.
     let up = rebuilt(&address, &[KNOWLEDGE]).await;
     let service = setup(&source, &address, dir.path()).start().await;
     kafka_ready(&service).await;
@@ -160,7 +160,7 @@ async fn a_registry_with_another_schema_under_the_id_stops_the_types_of_that_id_
     assert!(!schemas(&service).1.contains("knowledge"), "{ready}");
     service.app.stop().await.unwrap();
 
-    // A restart changes nothing, even before the registry has said it again.
+    // A restart changes nothing, even before the registry has confirmed it.
     let address = up.stop().await;
     let service = setup(&source, &address, dir.path()).start().await;
     kafka_ready(&service).await;
@@ -168,7 +168,7 @@ async fn a_registry_with_another_schema_under_the_id_stops_the_types_of_that_id_
     service.datagrid_post(knowledge("evt_kept_2")).await.is(200, "published", None);
     service.app.stop().await.unwrap();
 
-    // A person decides.
+    // An operator must decide.
     std::fs::remove_file(dir.path().join("pins.json")).unwrap();
     let _up = rebuilt(&address, &[KNOWLEDGE]).await;
     let service = setup(&source, &address, dir.path()).ready().await;
@@ -183,7 +183,7 @@ async fn a_registry_that_is_restored_is_trusted_again_without_a_restart_and_by_t
     let source = pinned(&up, dir.path()).await;
     let address = up.stop().await;
 
-    // Empty: every id is unknown there, and none is asked for anew.
+    // The registry is empty: it knows none of the ids, and no new ones are requested.
     let empty = registry::router();
     let up = Up::at(&address, &empty).await;
     let service = setup(&source, &address, dir.path()).start().await;
@@ -209,7 +209,7 @@ async fn a_registry_that_is_restored_is_trusted_again_without_a_restart_and_by_t
     service.datagrid_post(batch("evt_lost")).await.is(200, "published", None);
 }
 
-/// A configuration with this registry, ready for use.
+/// A loaded configuration with this registry.
 pub fn load(registry: &str) -> LoadedConfig {
     let file = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
     std::fs::write(file.path(), setup("datagrid", registry, Path::new("unused")).toml()).unwrap();
@@ -218,7 +218,7 @@ pub fn load(registry: &str) -> LoadedConfig {
     config::load(&overrides, &environment).unwrap()
 }
 
-/// What answers in the registry's place, or speaks before it does.
+/// Serves the registry behind a layer that may answer in its place.
 async fn before_registry<F: Future<Output = Option<Response>> + Send + 'static>(
     router: Router,
     speak: impl Fn(String) -> F + Clone + Send + Sync + 'static,
@@ -275,7 +275,7 @@ async fn k1_a_registry_that_redirects_gives_no_id_and_is_named() {
 #[tokio::test]
 async fn k1_an_id_counts_only_once_the_registry_shows_our_schema_under_it() {
     let mended = Arc::new(AtomicBool::new(false));
-    // As behind a redirect that made a GET of our POST: an id, and another schema's.
+    // As after a redirect that turned the POST into a GET: the answer has the id of another schema.
     let registry = before_registry(registry::router(), {
         let mended = mended.clone();
         move |call| {
@@ -318,7 +318,7 @@ async fn k14_an_id_that_no_client_could_carry_is_none() {
     }
 }
 
-/// Without pins on disk: what runs knows the ids that it was given.
+/// The registry part of a running service without pins on disk: it knows only the ids that it received.
 struct Running {
     sources: Arc<arc_swap::ArcSwap<Sources>>,
     health: Arc<Health>,
@@ -326,7 +326,7 @@ struct Running {
 }
 
 impl Running {
-    /// Has its ids, and looks at them every 20 ms.
+    /// Starts with the registry's ids, and checks them every 20 ms.
     async fn start(registry: &str) -> Self {
         let loaded = load(registry);
         let (sources, schemas) = hookstream::app::compile(&loaded).unwrap();
@@ -357,7 +357,7 @@ impl Drop for Running {
 
 #[tokio::test]
 async fn k13_one_word_of_a_replica_that_lags_behind_stops_no_type() {
-    // How often the ids were asked for since the replica lagged; its word is the first.
+    // The number of requests for the ids since the replica lagged; its answer is the first.
     let (lagging, asked) = (Arc::new(AtomicBool::new(false)), watch::Sender::new(0));
     let mut rounds = asked.subscribe();
     let registry = before_registry(registry::router(), {
@@ -376,7 +376,7 @@ async fn k13_one_word_of_a_replica_that_lags_behind_stops_no_type() {
     let running = Running::start(registry.strip_prefix("http://").unwrap()).await;
     assert!(running.encodes_all());
     lagging.store(true, Ordering::SeqCst);
-    // Each look at each of the five subjects is followed by one at what is published.
+    // Each check of the five subjects is followed by a check of the published state.
     let watched = async {
         for count in 1..=20 {
             rounds.wait_for(|asked| *asked >= count).await.unwrap();
@@ -396,7 +396,7 @@ async fn what_runs_bears_a_registry_that_is_out_and_notices_one_that_was_wiped()
     let (health, encodes) = (&running.health, |event_type: &str| running.encodes(event_type));
     assert!(encodes("batch_prediction.completed"));
 
-    // In between it is asked, and answers what a proxy says for a registry that is out.
+    // In between, the requests get the answer of a proxy whose registry is unavailable.
     let (asked, mut rounds) = watch::channel(0);
     let address = up.stop().await;
     let proxy = Router::new().fallback(move || {
@@ -412,6 +412,6 @@ async fn what_runs_bears_a_registry_that_is_out_and_notices_one_that_was_wiped()
     let _up = rebuilt(&address, &[KNOWLEDGE]).await;
     until("the loss", async || !encodes("batch_prediction.completed")).await;
     until("readiness", async || health.schemas.state() == PartState::Degraded).await;
-    // It may have been asked between the two schemas of the new registry.
+    // The request may have come between the registration of the two schemas in the new registry.
     until("the id that is there", async || encodes("knowledge.processing.completed")).await;
 }

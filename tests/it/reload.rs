@@ -1,4 +1,4 @@
-//! A configuration that changes while deliveries come.
+//! Configuration changes while deliveries arrive.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -15,7 +15,7 @@ const NEW: &str = "wh_the-secret-that-comes-next";
 const ONE: &str = "secrets = [{ env = \"TEST_SECRET\" }]";
 const TYPES: &str = "types = [\"batch_prediction.completed\"]";
 
-/// Replaces a part of the file that is there once.
+/// Replaces a text that occurs once in the file.
 fn edit(file: &Path, old: &str, new: &str) {
     let text = std::fs::read_to_string(file).unwrap();
     assert_eq!(text.matches(old).count(), 1, "{old} in {text}");
@@ -26,7 +26,7 @@ fn signed(secret: &str, body: &str) -> String {
     format!("t=1775847600,v1={}", hmac_with(secret, format!("1775847600.{body}").as_bytes()))
 }
 
-/// The status of a delivery that is signed with `secret`.
+/// Posts a delivery signed with `secret`. Returns the status.
 async fn status(service: &Service, secret: &str, body: &str) -> u16 {
     service.post(&[("datagrid-signature", &signed(secret, body))], body.to_owned()).await.status
 }
@@ -35,8 +35,8 @@ fn one_type() -> Setup {
     Setup { rules: TYPES.into(), ..Setup::new("datagrid") }
 }
 
-/// Until the receiver says otherwise: signs with what it holds, counts those with the new secret.
-/// Returns the ids of what was published.
+/// Posts deliveries until it is stopped, signed with the receiver's current secret, and counts those with the new one.
+/// Returns the ids of the published events.
 async fn send(
     service: Arc<Service>,
     chosen: watch::Receiver<Option<&'static str>>,
@@ -48,7 +48,7 @@ async fn send(
         let body = batch(&format!("evt_{n}_{}", sent.len()));
         let answer = service.post(&[("datagrid-signature", &signed(secret, &body))], body.clone()).await;
         if answer.status == 503 {
-            // Kafka's affair, as of a partition that is just being made: a provider comes again.
+            // Kafka's fault, for example while a partition is being created: a provider retries.
             continue;
         }
         answer.is(200, "published", None);
@@ -99,7 +99,7 @@ async fn a_secret_is_rotated_under_load_and_no_authentic_delivery_is_refused() {
 async fn a_bad_file_is_refused_with_all_its_problems_and_the_old_one_stays() {
     let service = one_type().ready().await;
     let file = service.file.path();
-    // One problem of each kind in one go: a key that nobody knows, rules that do not compile.
+    // One problem of each kind at once: an unknown key and rules that do not compile.
     edit(file, TYPES, "typs = []\nstale = \"sometimes\"");
     let told = service.app.reload.now().await.unwrap_err().to_string();
     assert!(told.contains("2 problems") && told.contains("typs") && told.contains("stale"), "{told}");
@@ -120,7 +120,7 @@ async fn a_new_event_type_gets_its_topic_and_is_published() {
     service.datagrid_post(body).await.is(200, "dead_lettered", Some("type_unknown"));
     edit(service.file.path(), TYPES, "types = [\"batch_prediction.completed\", \"push\"]");
     service.app.reload.now().await.unwrap();
-    // Until its schema has an id and its topic is there, it is to come again.
+    // The sender must retry until the schema has an id and the topic exists.
     until("the type", async || {
         let answer = service.datagrid_post(body).await;
         assert!(answer.status == 503 || answer.body["outcome"] == "published", "{answer:?}");
@@ -131,7 +131,7 @@ async fn a_new_event_type_gets_its_topic_and_is_published() {
     assert_eq!(status(&service, SECRET, &batch("evt_1")).await, 200, "the other type stays as it was");
 }
 
-/// As Kubernetes mounts a Secret: what is swapped is a symbolic link to the whole directory.
+/// As Kubernetes mounts a Secret: an update swaps a symbolic link to the directory.
 #[tokio::test]
 async fn a_changed_secret_is_noticed_without_being_told() {
     use std::os::unix::fs::symlink;
@@ -214,7 +214,7 @@ async fn the_logs_filter_changes_while_the_service_runs() {
     refused(reqwest::Method::POST).await;
     change("error", "info").await;
     refused(reqwest::Method::PATCH).await;
-    // Lines come in order: once the last is there, what is missing was not written.
+    // Lines are in order: once the last one is there, missing lines were not written.
     let reasons = || {
         let log = log.lock().unwrap();
         let refused = log.iter().filter(|line| line["outcome"] == "refused");

@@ -1,4 +1,4 @@
-//! Dead letters, made through the front door, on their way to their topics.
+//! Replay of dead letters that were produced by real deliveries.
 
 mod open_transaction;
 mod stopped;
@@ -14,10 +14,10 @@ use serde_json::{Value, json};
 
 use crate::support::{PATIENCE, SECRET, Service, Setup, batch, kafka, stack};
 
-/// Types of the source that is mended; the service that makes the letters knows none of them.
+/// The types of the repaired source; the service that produces the dead letters has none of them.
 const TYPES: &str = "types = [\"batch_prediction.completed\", \"batch_prediction.failed\"]";
 
-/// A service of one event type only, and beside it the configuration of those who mend it.
+/// A service with only one event type, and the repaired configuration.
 struct Ground {
     service: Service,
     dir: tempfile::TempDir,
@@ -29,12 +29,12 @@ impl Ground {
         Self::with("types = [\"batch_prediction.cancelled\"]", TYPES).await
     }
 
-    /// `before` are the source's rules while letters come, `after` when they are replayed.
+    /// `before` are the source's rules while dead letters are produced, `after` are those of the replay.
     async fn with(before: &str, after: &str) -> Self {
         let setup = Setup { rules: after.into(), ..Setup::new("datagrid") };
         let first = Setup {
             source: setup.source.clone(),
-            // A busy machine's Kafka may take longer than 4 s for some hundred letters at once.
+            // On a busy machine Kafka may take longer than 4 s for some hundred dead letters at once.
             rules: format!("{before}\ndead_letter_rate = 100000\nack_deadline = \"30s\""),
             ..Setup::new("datagrid")
         };
@@ -58,17 +58,17 @@ impl Ground {
         command
     }
 
-    /// The command's end, its output, and what it said.
+    /// Runs the command. Returns exit code, standard output and standard error.
     async fn replay(&self, arguments: &[&str]) -> (i32, String, String) {
         let mut command = self.command(arguments);
-        // The service runs on this thread: it must go on meanwhile.
+        // The service runs on this thread and must not be blocked.
         let output = tokio::task::spawn_blocking(move || command.output().unwrap());
         let output = tokio::time::timeout(10 * PATIENCE, output).await.expect("a command ends").unwrap();
         let text = |bytes| String::from_utf8(bytes).unwrap();
         (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
     }
 
-    /// The same with `--json`: the end and the report.
+    /// The same with `--json`: exit code and report.
     async fn report(&self, arguments: &[&str]) -> (i32, Value) {
         let (code, stdout, stderr) = self.replay(&[arguments, &["--json"]].concat()).await;
         (code, serde_json::from_str(&stdout).unwrap_or_else(|_| panic!("{stdout}{stderr}")))
@@ -82,7 +82,7 @@ impl Ground {
         format!("{}.replayed", self.service.dead_letters())
     }
 
-    /// Sends a body that is dead-lettered for `reason`; where the letter stands.
+    /// Sends a body that is dead-lettered for `reason`. Returns the position of the dead letter.
     async fn letter(&self, body: impl Into<Vec<u8>>, reason: &str) -> String {
         let answer = self.service.datagrid_post(body).await;
         answer.is(200, "dead_lettered", Some(reason));
@@ -91,7 +91,7 @@ impl Ground {
     }
 }
 
-/// A record as it stands in a topic.
+/// A record in a topic.
 #[derive(Debug, Clone, PartialEq)]
 struct Found {
     key: String,
@@ -104,7 +104,7 @@ async fn found(topic: &str) -> Vec<Found> {
     let topic = topic.to_owned();
     let read = move || {
         let mut all = Vec::new();
-        // Of several partitions, whichever answers first is read first.
+        // The order between partitions is arbitrary.
         kafka::records(&stack("KAFKA"), &topic, |message| {
             let place = (message.partition(), message.offset());
             let headers = message.headers().into_iter().flat_map(|headers| headers.iter());
@@ -131,7 +131,7 @@ fn of_type(event_type: &str, id: &str) -> String {
     batch(id).replace("batch_prediction.completed", event_type)
 }
 
-/// The last word on each letter, by its place.
+/// The last result of each dead letter, by its position.
 async fn outcomes(topic: &str) -> BTreeMap<String, Value> {
     let all = found(topic).await;
     all.into_iter().map(|record| (record.key, serde_json::from_slice(&record.value).unwrap())).collect()
@@ -193,7 +193,7 @@ async fn letters_are_listed_planned_and_published_once_their_type_has_a_topic() 
     assert_eq!((&told[&one]["outcome"], &told[&one]["topic"]), (&json!("published"), &json!(completed)));
     assert_eq!((&told[&bad]["outcome"], &told[&bad]["reason"]), (&json!("failed"), &json!("json_invalid")));
 
-    // Nothing twice by accident; and what failed is tried again.
+    // Nothing is replayed twice, and failed ones are retried.
     let (code, report) = ground.report(&["--all", "--apply"]).await;
     assert_eq!(code, 1);
     assert_eq!((&report["published"], &report["failed"]), (&json!(0), &json!(2)), "{report}");
@@ -250,7 +250,7 @@ async fn a_letter_that_nobody_sealed_is_never_published() {
     let producer: FutureProducer =
         ClientConfig::new().set("bootstrap.servers", stack("KAFKA")).create().unwrap();
     let forge = async |body: &str, change: &dyn Fn(&str, &str) -> Option<String>| {
-        // The order counts, so it is that of the service.
+        // The order matters, so it is that of the service.
         let order = [
             "hookstream-reason",
             "datagrid-signature",
@@ -279,7 +279,7 @@ async fn a_letter_that_nobody_sealed_is_never_published() {
     let bare = FutureRecord::to(&dead).key("k").payload("{}").headers(none);
     producer.send(bare, PATIENCE).await.unwrap();
     let tombstone: FutureRecord<'_, str, str> = FutureRecord::to(&dead).key("k");
-    // Only where somebody else writes.
+    // Only if another producer writes to the topic.
     let _ = producer.send(tombstone.payload(""), PATIENCE).await;
 
     let (code, report) = ground.report(&["--all", "--apply"]).await;

@@ -1,8 +1,8 @@
-//! The rules of a source that say whom to believe, through the front door.
+//! The rules of a source that decide which deliveries are trusted, over HTTP.
 
 use crate::support::{Answer, Service, Setup, batch, hmac, kafka};
 
-/// A service that judges age, and what it answers to a delivery that was signed `old` seconds ago.
+/// Starts a service that checks the age of signatures. Returns its answer to a delivery signed `old` seconds ago.
 async fn answers_by_age(stale: &str) -> (Service, Vec<Answer>) {
     let mut setup = Setup::new("datagrid");
     setup.rules =
@@ -50,7 +50,7 @@ async fn what_was_signed_long_ago_or_ahead_is_refused_or_dead_lettered_as_the_so
 async fn a_dead_letter_holds_each_header_that_the_rules_read() {
     let mut setup = Setup::new("datagrid");
     setup.rules = String::from("types = [\"batch_prediction.completed\"]");
-    // The list's keys are the preset's.
+    // The keys of the list are those of the preset.
     let rules = "header = 'X-Sig'\nid_header = 'X-Id'\nsigned = '{id}.{timestamp}.{header:X-Kind}.{body}'";
     setup.tables = format!("[source.{}.signature]\n{rules}", setup.source);
     let service = setup.ready().await;

@@ -1,4 +1,4 @@
-//! Secrets that say whose deliveries they sign, and what is known of each.
+//! Secrets that are bound to a tenant, and the state that is shown for each secret.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use crate::support::{Answer, SECRET, Service, Setup, hmac_with, kafka, process, 
 
 const SECOND: &str = "wh_the-second-secret-of-it";
 
-/// One secret for two tenants, and one that is everybody's.
+/// One secret bound to two tenants under two names, and one bound to none.
 const BOUND: &str = r#"[
   { name = "acme", env = "TEST_SECRET", binds = { pointer = "/tenant_id", equals = "acme" } },
   { name = "globex", env = "TEST_SECRET", binds = { pointer = "/tenant_id", equals = "globex" } },
@@ -22,7 +22,7 @@ fn setup(secrets: &str, rules: &str) -> Setup {
     Setup { secrets: secrets.into(), rules: rules.into(), environment, ..Setup::new("grapevine") }
 }
 
-/// Signs the body as it stands.
+/// Signs the body unchanged.
 async fn post(service: &Service, secret: &str, body: &str) -> Answer {
     let signature = format!("sha256={}", hmac_with(secret, body.as_bytes()));
     service.post(&[("X-Grapevine-Signature", &signature)], body.to_owned()).await
@@ -46,7 +46,7 @@ async fn what_a_secret_signed_for_another_tenant_is_401_and_in_no_topic() {
     for (secret, tenant) in [(SECRET, "acme"), (SECRET, "globex"), (SECOND, "third")] {
         post(&service, secret, &event(tenant, tenant)).await.is(200, "published", None);
     }
-    // Authentic, though no event: whose it is stands there.
+    // Authentic, but not an event: the dead letter names its tenant.
     let unknown = r#"{"event": "nobody.knows", "tenant_id": "acme"}"#;
     post(&service, SECRET, unknown).await.is(200, "dead_lettered", Some("type_unknown"));
     let ping = r#"{"event": "ping", "tenant_id": "acme"}"#;
@@ -107,7 +107,7 @@ async fn every_event_of_a_split_delivery_is_its_tenant_s() {
     assert!(service.lines()[0].contains("events: Some(2)"), "{:#?}", service.lines());
 }
 
-/// Two tenants that choose the ids of their events, one of them in the middle of a rotation.
+/// Two tenants that choose the ids of their events, one of them during a rotation.
 const TENANTS: &str = r#"[
   { name = "acme", env = "TEST_SECRET", binds = { pointer = "/tenant_id", equals = "acme" } },
   { name = "acme-next", env = "THIRD", binds = { pointer = "/tenant_id", equals = "acme" } },
@@ -128,13 +128,13 @@ fn event_of(tenant: &str, id: &str, event: &str) -> String {
     )
 }
 
-/// A command beside a running service, with its configuration.
+/// Runs a command with the configuration of the running service.
 async fn command(service: &Service, arguments: &[&str]) -> (i32, String, String) {
     let directory = tempfile::tempdir().unwrap();
     let mut command = hookstream(directory.path());
     command.args(arguments).arg("-c").arg(service.file.path());
     command.env("TEST_SECRET", SECRET).env("SECOND", SECOND).env("THIRD", THIRD);
-    // The service may run on this thread: it must go on meanwhile.
+    // The service may run on this thread and must not be blocked.
     tokio::task::spawn_blocking(move || run(&mut command)).await.unwrap()
 }
 
@@ -144,7 +144,7 @@ async fn c1_two_tenants_that_send_the_same_event_id_have_a_record_each() {
     let (evil, acme) =
         (event_of("evil", "evt_1", "document.changed"), event_of("acme", "evt_1", "document.changed"));
     post(&service, SECOND, &evil).await.is(200, "published", None);
-    // The genuine event, its retry, and its retry under the tenant's next secret.
+    // The genuine event, its retry, and its retry with the tenant's next secret.
     for secret in [SECRET, SECRET, THIRD] {
         post(&service, secret, &acme).await.is(200, "published", None);
     }
@@ -162,7 +162,7 @@ async fn c1_two_tenants_that_send_the_same_event_id_have_a_record_each() {
             .all(|record| record["headers"]["ce_id"] == "evt_1" && record["value"]["id"] == "evt_1")
     );
 
-    // Dead letters, and what is made of them.
+    // Dead letters and their replay.
     for (secret, tenant) in [(SECOND, "evil"), (SECRET, "acme")] {
         let unknown = event_of(tenant, "evt_2", "document.shared");
         post(&service, secret, &unknown).await.is(200, "dead_lettered", Some("type_unknown"));
@@ -171,7 +171,7 @@ async fn c1_two_tenants_that_send_the_same_event_id_have_a_record_each() {
     letters.sort();
     assert_eq!(letters, ["/tenant_id=acme:evt_2", "/tenant_id=evil:evt_2"]);
 
-    // The commands find them by the id that the provider shows, and by the key.
+    // The commands find them by the provider's id and by the key.
     for (key, keys) in [("evt_1", 4), ("/tenant_id=acme:evt_1", 3), ("/tenant_id=third:evt_1", 0)] {
         let arguments = ["tail", &*topic, "--key", key, "-o", "start", "-e", "--json"];
         let (code, stdout, stderr) = command(&service, &arguments).await;
@@ -191,7 +191,7 @@ async fn c1_two_tenants_that_send_the_same_event_id_have_a_record_each() {
     let report: Value = serde_json::from_str(&stdout).unwrap_or_else(|_| panic!("{stdout}{stderr}"));
     assert_eq!((code, &report["becomes"]["key"]), (0, &json!("/tenant_id=acme:evt_1")), "{report}");
 
-    // What a replay publishes has the key that the delivery would have had.
+    // A replayed record has the key that the delivery would have had.
     let text = std::fs::read_to_string(service.file.path()).unwrap();
     std::fs::write(service.file.path(), text.replace("envelope.id", "unmapped = \"generic\"\nenvelope.id"))
         .unwrap();
@@ -239,7 +239,7 @@ async fn c1_an_own_key_is_its_tenant_s_and_so_is_an_id_that_looks_like_a_key() {
     .await;
     let keys = kafka::all(&service.topic("document.changed")).await;
     assert!(keys.iter().all(|key| key == "/tenant_id=acme:of acme"), "{keys:?}");
-    // Who has a secret that is bound to nothing chooses an id that reads as acme's key.
+    // The owner of an unbound secret chooses an id that looks like acme's key.
     post(&service, SECRET, &event_of("acme", "evt_1", "other")).await.is(200, "published", None);
     post(&service, SECOND, &event_of("evil", "/tenant_id=acme:evt_1", "other")).await.is(
         200,
@@ -285,7 +285,7 @@ async fn a_secret_s_last_match_moves_over_a_reload_by_its_name() {
     assert_eq!((of("old").await.0, of("new").await.0), (Some(1.0), Some(1.0)));
 }
 
-/// Of the program itself, since the line is what people read.
+/// With the real program, to test the log line.
 #[tokio::test]
 async fn the_log_tells_the_secret_and_the_number_of_events_and_what_will_not_last() {
     let soon = Timestamp::now() + SignedDuration::from_hours(49);
@@ -322,7 +322,7 @@ async fn the_log_tells_the_secret_and_the_number_of_events_and_what_will_not_las
     let line = find("outcome", "published").unwrap();
     assert_eq!((&line["secret"], &line["events"]), (&json!("old"), &json!(2)), "{line}");
 
-    // A reload tells what is new, in the same words.
+    // A reload logs changes in the same form.
     let past = ", { name = \"older\", env = \"TEST_SECRET\", not_after = \"2026-01-01T00:00:00Z\" }";
     let changed = setup.toml().replace(&secrets(""), &secrets(past));
     std::fs::write(&file, changed).unwrap();

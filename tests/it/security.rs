@@ -1,4 +1,4 @@
-//! Kafka and registry as they are found in production: SASL, TLS, a name and a password.
+//! Kafka and registry secured as in production: SASL, TLS, user name and password.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use rustls::pki_types::PrivateKeyDer;
 use crate::cli::{hookstream, run};
 use crate::support::{SECRET, Setup, batch, kafka, stack};
 
-/// A service that reaches Kafka at one of the stack's listeners with these properties.
+/// Publishes a delivery through one of the stack's Kafka listeners with these properties.
 async fn publishes(listener: &str, properties: &str) {
     let setup = Setup {
         kafka: stack(listener),
@@ -159,13 +159,13 @@ async fn a_registry_that_asks_for_a_token() {
     with_registry(registry, r#"bearer = { env = "TEST_REGISTRY_SECRET" }"#).await;
 }
 
-/// The beginning of a TLS server's configuration.
+/// A builder of a TLS server's configuration.
 pub fn tls() -> rustls::ConfigBuilder<rustls::ServerConfig, rustls::WantsVerifier> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap()
 }
 
-/// A server behind TLS, for the name `localhost`; its URL.
+/// Starts a TLS proxy for `localhost` in front of a server. Returns its URL.
 pub async fn behind_tls(server: rustls::ServerConfig, router: Router) -> String {
     let plain = serve(router).await.replace("http://", "");
     let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(server));
@@ -175,7 +175,7 @@ pub async fn behind_tls(server: rustls::ServerConfig, router: Router) -> String 
         while let Ok((stream, _)) = listener.accept().await {
             let (acceptor, plain) = (acceptor.clone(), plain.clone());
             tokio::spawn(async move {
-                // A client that does not trust us, or that we do not trust, ends here.
+                // The handshake fails here if either side does not trust the other.
                 let Ok(mut stream) = acceptor.accept(stream).await else { return };
                 let mut inner = tokio::net::TcpStream::connect(&plain).await.unwrap();
                 let _ = tokio::io::copy_bidirectional(&mut stream, &mut inner).await;
@@ -185,7 +185,7 @@ pub async fn behind_tls(server: rustls::ServerConfig, router: Router) -> String 
     format!("https://localhost:{port}")
 }
 
-/// The registry behind TLS, with an authority that no system knows.
+/// The registry behind TLS, with a certificate authority that no system trusts.
 #[tokio::test]
 async fn a_registry_with_an_authority_of_ones_own() {
     let key = rcgen::KeyPair::generate().unwrap();

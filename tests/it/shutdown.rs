@@ -1,4 +1,4 @@
-//! SIGTERM under load, on the real program.
+//! SIGTERM under load, with the real program.
 
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -45,7 +45,7 @@ async fn sigterm_under_load_loses_nothing_that_was_answered_2xx() {
                             acknowledged.push(id);
                         }
                         Ok(answer) => assert_eq!(answer.status(), 503),
-                        // The port is closed: the end.
+                        // The port is closed, so the sender stops.
                         Err(_) => break,
                     }
                 }
@@ -57,7 +57,7 @@ async fn sigterm_under_load_loses_nothing_that_was_answered_2xx() {
     until("a load", async || count.load(Ordering::Relaxed) > 200).await;
     let pid = process.0.id().to_string();
     assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
-    // Gone counts as well: on a busy machine the drain may be over before we look.
+    // An ended process counts too: on a busy machine the drain may be over before this check.
     until("the end of readiness", async || readyz(&client).await != 200).await;
     let status = tokio::task::spawn_blocking(move || process.0.wait().unwrap()).await.unwrap();
     assert_eq!(status.code(), Some(0));
@@ -86,7 +86,7 @@ async fn what_is_in_flight_is_finished_and_what_comes_after_is_answered_503() {
     until("a delivery in flight", async || service.app.in_flight() == 1).await;
     let stopped = tokio::spawn(service.app.stop());
     until("the refusal of new deliveries", async || {
-        // One that still gets in is not waited for.
+        // The shutdown does not wait for a new connection.
         match tokio::time::timeout(Duration::from_millis(100), post("evt_after")).await {
             Ok(Ok(answer)) if answer.status() == 503 => {
                 assert_eq!(answer.headers()["connection"], "close");

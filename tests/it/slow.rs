@@ -1,4 +1,4 @@
-//! Clients that come all at once, and such as never read. `tests/hostile/` has thousands of slow ones.
+//! Clients that connect all at once, and clients that never read. `tests/hostile/` has thousands of slow ones.
 
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -9,8 +9,8 @@ use crate::support::{PATIENCE, Setup};
 async fn clients_that_come_all_at_once_find_room_to_wait_in() {
     let http = "max_connections = 1\nhead_timeout = \"60s\"";
     let service = Setup { http: http.into(), ..Setup::new("datagrid") }.start().await;
-    // There is one place, and each has to go for the next: slower than they come. Where the queue before
-    // it is full, the kernel drops what a client sends, and the client tries again after 1, 3, 7 s.
+    // There is room for one connection, so each must end for the next, slower than they arrive. If the accept queue is
+    // full, the kernel drops packets, and the client retries after 1, 3 and 7 s.
     let mut held = Vec::new();
     let all = tokio::time::timeout(PATIENCE, async {
         while held.len() < 1_000 {
@@ -27,7 +27,7 @@ async fn a_client_that_never_reads_its_answers_is_let_go() {
     let service = setup.start().await;
     let mut stream = TcpStream::connect(service.hooks()).await.unwrap();
     let many = "GET /hooks/x HTTP/1.1\r\nhost: t\r\n\r\n".repeat(1_000);
-    // Until its answers fill every buffer on the way, then for as long as the server lets it stand.
+    // Until the answers fill every buffer, then until the server gives up on the client.
     let written = tokio::time::timeout(PATIENCE, async {
         loop {
             stream.write_all(many.as_bytes()).await?;

@@ -1,4 +1,4 @@
-//! The spool: 202 while Kafka is out, and everything in its topic afterwards.
+//! The spool: 202 while Kafka is unavailable, and every event in its topic afterwards.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -159,7 +159,7 @@ async fn one_topic_that_is_gone_is_spooled_and_the_others_are_not() {
     service.datagrid_post(other).await.is(200, "published", None);
     assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
 
-    // It comes back, but takes less than it is given: such rows wait until it takes more.
+    // Kafka returns, but accepts only smaller records: larger rows wait until it accepts them.
     kafka::create(&gone, "max.message.bytes", "300").await;
     let told = format!("{gone}: {spooled} rows of the spool: MessageSizeTooLarge");
     until("all rows to be told", async || publishing(&service).await.1.contains(&told)).await;

@@ -1,4 +1,4 @@
-//! What an operator does with a spool: look, export, requeue, drain.
+//! The operator's commands for the spool: list, export, requeue, drain.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
@@ -13,11 +13,11 @@ use crate::spool::{keys, spool, waiting, with_spool};
 use crate::support::hostile::{PLANTED, Trick, hostile};
 use crate::support::{PATIENCE, Setup, batch, on_embedded_with, until};
 
-/// The program as an operator types it, in a process of its own.
+/// Runs the program as a separate process.
 async fn typed(arguments: &[&str]) -> (i32, String, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_hookstream"));
     command.env_clear().args(arguments);
-    // The service runs on this thread: it must go on meanwhile.
+    // The service runs on this thread and must not be blocked.
     let output = tokio::task::spawn_blocking(move || command.output().unwrap());
     let output = tokio::time::timeout(PATIENCE, output).await.expect("a command ends").unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
@@ -111,7 +111,7 @@ async fn parked_rows_go_on_after_a_requeue_through_the_operators_port() {
     let (_, metrics) = service.admin("/metrics").await;
     assert!(metrics.contains("hookstream_spool_rows{state=\"parked\"}"), "{metrics}");
 
-    // One by its id, the others together.
+    // One row by its id, the others together.
     let (_, stdout, _) = typed(&["spool", "list", "--parked", "--json", at[0], at[1]]).await;
     let first = lines(&stdout)[0].clone();
     assert!(first["why"].as_str().is_some_and(|why| !why.is_empty()), "{first}");
@@ -155,7 +155,7 @@ async fn the_operators_port_takes_a_requeue_only_in_its_one_form() {
     assert_eq!(answer.unwrap().status(), 404, "no spool");
 }
 
-/// A spool with `rows` live rows, its service stopped; the file that configures it.
+/// Makes a spool with `rows` live rows and stops its service. Returns the configuration file.
 async fn left_behind(dir: &Path, rows: usize) -> (Embedded, String, PathBuf) {
     let (service, kafka) = with_spool(&dir.join("spool"), "").await;
     kafka.broker_down().unwrap();
@@ -201,7 +201,7 @@ async fn drain_only_says_no_when_it_is_stopped_before_the_end() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    // Nothing else runs on this thread any more.
+    // Nothing else runs on this thread now, so it may block.
     let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
     let said = log.by_ref().map_while(Result::ok).find(|line| line.contains("draining the spool"));
     let said: Value = serde_json::from_str(&said.expect("it says what it does")).unwrap();
@@ -210,7 +210,7 @@ async fn drain_only_says_no_when_it_is_stopped_before_the_end() {
         let answer = reqwest::get(format!("{admin}{path}")).await.unwrap();
         (answer.status().as_u16(), answer.text().await.unwrap())
     };
-    // Set once a second; that they come is not a matter of luck.
+    // The metrics are set once a second, so this waits for them.
     until("metrics of the spool", async || {
         let (_, metrics) = get("/metrics").await;
         let oldest =
@@ -250,7 +250,7 @@ async fn a_spool_that_nobody_has_is_requeued_directly() {
     let requeue =
         async |arguments: &[&str]| typed(&[&["spool", "requeue"], arguments, &config].concat()).await;
 
-    // While somebody has it, and is not where the operator's port should be.
+    // While a process has the spool open, but nothing answers at the operator's port.
     let (code, _, stderr) = requeue(&["1", "--apply", "--url", "127.0.0.1:1"]).await;
     assert!(code == 2 && stderr.contains("--url"), "{stderr}");
     let (code, _, stderr) = requeue(&["1", "--apply"]).await;
@@ -282,10 +282,10 @@ async fn k1_no_wrong_answer_to_a_requeue_counts() {
         min_free: 0,
         reserve: 0,
     };
-    // Somebody has it, so that who holds the operator's port is asked.
+    // A process has the spool open, so the command asks at the operator's port.
     let (spool, _) = Spool::open(&dir.path().join("spool"), limits).unwrap();
     assert!(spool.park(1, "too large").await.unwrap());
-    // A drip would take the minute that a large requeue may.
+    // A byte-by-byte answer would use up the minute that a large requeue may take.
     for trick in Trick::ALL.into_iter().filter(|trick| !matches!(trick, Trick::Drip)) {
         let url = hostile(trick).await;
         let arguments = ["spool", "requeue", "1", "--apply", "--url", &url, "-c", file.to_str().unwrap()];

@@ -1,5 +1,5 @@
-//! Faults of the spool's files and disk, through the front door: nothing is answered 2xx that a restart would not find, and
-//! what is lost all the same is told.
+//! Faults of the spool's files and disk: no delivery is answered 2xx that a restart would not find, and any loss is
+//! reported.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,7 +11,7 @@ use crate::spool::{keys, waiting, with_spool};
 use crate::support::process::{Log, Process, serve_under};
 use crate::support::{PATIENCE, Setup, batch, datagrid, until};
 
-/// A program with a spool and no Kafka.
+/// The program with a spool and without Kafka.
 struct Program {
     process: Process,
     hooks: String,
@@ -74,7 +74,7 @@ impl Program {
         serde_json::from_str(&text).unwrap()
     }
 
-    /// The spool's state in `/readyz`, and why.
+    /// The spool's state in `/readyz`, and the reason.
     async fn spool(&self) -> (String, String) {
         let part = self.get("/readyz").await["parts"]["spool"].clone();
         let text = |key: &str| part[key].as_str().unwrap_or_default().to_owned();
@@ -105,7 +105,7 @@ async fn a1_damage_of_the_spool_is_told_by_log_readiness_status_and_command_unti
     let rows = program.get("/status").await["spool"]["live"].as_u64().unwrap();
     program.kill();
     flip(&place.spool().join("spool.db-wal"));
-    // The end of the log is gone as well: so something is lost for certain.
+    // The end of the log is missing too, so something is certainly lost.
     let log = std::fs::File::options().write(true).open(place.spool().join("spool.db-wal")).unwrap();
     log.set_len(log.metadata().unwrap().len() * 2 / 3).unwrap();
 
@@ -160,12 +160,12 @@ async fn a3_files_that_are_unlinked_while_running_stop_the_spool_and_what_they_h
     until("an empty spool", async || waiting(&service) == 0).await;
     let found = keys(&kafka, &service.topic("batch_prediction.completed")).await;
     assert!(["evt_0", "evt_1", "evt_2"].iter().all(|id| found.iter().any(|found| found == id)), "{found:?}");
-    // With Kafka there nothing needs the spool.
+    // While Kafka is available, nothing needs the spool.
     until("degraded", async || service.admin("/readyz").await.1.contains("\"status\":\"degraded\"")).await;
     service.datagrid_post(batch("evt_6")).await.is(200, "published", None);
 }
 
-/// Ends the program below strace, which would outlive it.
+/// Ends the program that runs below strace: it would outlive strace.
 struct Traced(PathBuf);
 
 impl Drop for Traced {
@@ -179,7 +179,7 @@ impl Drop for Traced {
 #[tokio::test(flavor = "multi_thread")]
 async fn c5_a_disk_that_answers_eio_shows_in_readiness_until_it_takes_a_write_again() {
     let place = Place::new();
-    // Of each thread's syncs, those from the 60th on: only the writer has so many.
+    // Each thread's syncs from the 60th on fail: only the writer makes that many.
     let inject = "inject=fsync,fdatasync:error=EIO:when=60..66";
     let program =
         place.start(&["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=fsync,fdatasync", "-e", inject]);
@@ -198,7 +198,7 @@ async fn c5_a_disk_that_answers_eio_shows_in_readiness_until_it_takes_a_write_ag
         state == "down" && why.contains("I/O error")
     })
     .await;
-    // By itself: nobody delivers meanwhile.
+    // By itself, without any delivery in between.
     until("ready again", async || program.spool().await.0 == "ok").await;
     assert_eq!(place.post(&program, "evt_after").await, 202);
 }

@@ -1,11 +1,11 @@
-//! `/status` and `hookstream status`: what who is on call asks first.
+//! `/status` and `hookstream status`: the first questions of the person on call.
 
 use serde_json::Value;
 
 use crate::cli::{hookstream, run};
 use crate::support::{SECRET, Service, Setup, batch, until};
 
-/// `status` of the service at this operator's port.
+/// Runs `status` with the service at this operator's port.
 async fn status(admin: &str, arguments: &[&str]) -> (i32, String, String) {
     let admin = admin.to_owned();
     let arguments: Vec<String> = arguments.iter().map(|&text| text.to_owned()).collect();
@@ -40,7 +40,7 @@ async fn what_flows_what_is_refused_and_which_secret_is_in_use() {
     }
     service.datagrid_post("no JSON").await.is(200, "dead_lettered", Some("json_invalid"));
     let accepted = json(&service).await["sources"][&service.source]["last_accepted"].clone();
-    // The times are in milliseconds: what comes within the same one cannot be told from its forerunner.
+    // Times are in milliseconds: two deliveries in the same millisecond cannot be distinguished.
     until("another millisecond", async || {
         jiff::Timestamp::now().as_millisecond() > time(&accepted).as_millisecond()
     })
@@ -111,7 +111,7 @@ async fn not_ready_is_1_and_nobody_there_is_2() {
     let (code, stdout, _) = status(&service.app.admin.to_string(), &[]).await;
     assert_eq!(code, 1);
     assert!(stdout.contains("NOT READY") && stdout.contains("kafka"), "{stdout}");
-    // A provider that calls in vain.
+    // A provider whose deliveries are all refused.
     until("a 503", async || service.datagrid_post(batch("evt_1")).await.status == 503).await;
     let (_, stdout, _) = status(&service.app.admin.to_string(), &[]).await;
     assert!(stdout.contains("never !!"), "{stdout}");

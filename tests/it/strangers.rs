@@ -1,4 +1,4 @@
-//! What somebody without a secret can cost the others: work, room for bodies, lines of the log.
+//! What a client without a secret can cost the others: CPU time, memory for bodies, log lines.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ use crate::support::process::{Log, Process, serve_with_log};
 use crate::support::raw::{head, read_to_end};
 use crate::support::{Answer, PATIENCE, SECRET, Setup, batch, datagrid, hmac_with, until};
 
-/// The program as a process, ready.
+/// The program as a process that is ready.
 struct Program {
     _process: Process,
     _directory: TempDir,
@@ -48,7 +48,7 @@ impl Program {
         format!("http://{}/hooks/{}", self.hooks, self.source)
     }
 
-    /// As Datagrid signs.
+    /// Posts a delivery with Datagrid's signature.
     async fn datagrid(&self, client: &Client, body: String) -> Answer {
         let signature = datagrid(body.as_bytes());
         let request = client.post(self.url()).header("datagrid-signature", signature).body(body);
@@ -62,7 +62,7 @@ impl Program {
         value.unwrap_or_default()
     }
 
-    /// The lines of deliveries so far.
+    /// The log lines of deliveries so far.
     fn deliveries(&self) -> Vec<Value> {
         self.log.lock().unwrap().iter().filter(|line| line.get("outcome").is_some()).cloned().collect()
     }
@@ -74,12 +74,12 @@ fn at(address: &str) -> Client {
     Client::builder().local_address(address).timeout(PATIENCE).no_proxy().build().unwrap()
 }
 
-/// A client that sends so much of a larger body, and then nothing.
+/// A client that sends part of a larger body, and then nothing.
 async fn stalled(program: &Program, address: &str, declared: usize, sent: usize) -> TcpStream {
     let path = format!("/hooks/{}", program.source);
     let request = head("POST", &path, &[("content-length", &declared.to_string())]) + &"x".repeat(sent);
     let mut stream = connect_from(address, program.hooks).await;
-    // It may have its answer before it has sent all of it.
+    // It may get its answer before it has sent everything.
     let _ = stream.write_all(request.as_bytes()).await;
     stream
 }
@@ -97,7 +97,7 @@ async fn b4_a_flood_of_what_nobody_signed_leaves_twenty_lines_a_second_whatever_
     let program = Program::ready(&setup).await;
     let before = program.deliveries().len();
     let (start, client) = (Instant::now(), at("127.0.0.2"));
-    // It has its share of the bodies' bytes in hand: the large ones below find none.
+    // It already holds its share of the memory for bodies, so there is none for the large ones below.
     let _held = stalled(&program, "127.0.0.2", 100 * 1024, 90 * 1024).await;
     let flood = |n: usize| {
         let (url, client) = (program.url(), client.clone());
@@ -110,7 +110,7 @@ async fn b4_a_flood_of_what_nobody_signed_leaves_twenty_lines_a_second_whatever_
                 4 => client.post(format!("{url}-closed")).body("{}"),
                 _ => client.post(&url).body("x".repeat(50 * 1024)),
             };
-            // Of one that is not read to its end the answer may be lost.
+            // If the server does not read a request to its end, the answer may be lost.
             request.send().await.map(|answer| answer.status().as_u16()).ok()
         }
     };
@@ -127,7 +127,7 @@ async fn b4_a_flood_of_what_nobody_signed_leaves_twenty_lines_a_second_whatever_
     }
     assert!(program.metric("hookstream_log_lines_limited_total").await >= (6 * EACH - most) as f64);
 
-    // Of what verifies, each has its line, however many come, and none says from where.
+    // Every verified delivery has its line, however many arrive, and no line has an address.
     drop(_held);
     let before = program.deliveries().len();
     let honest = (0..60).map(|n| program.datagrid(&client, batch(&format!("evt_{n}"))));
@@ -158,7 +158,7 @@ async fn b5_stalled_bodies_of_one_address_cost_no_other_address_a_503() {
     let deliver = async {
         let mut n = 0;
         while Instant::now() < until {
-            // One in four is large, and has to be waited for.
+            // One in four is large, so the server has to wait for its body.
             let filler = "x".repeat(if n % 4 == 0 { 700 * 1024 } else { 10 });
             let body = batch(&format!("evt_{n}")).replace("bpred_abc123\",\"st", &format!("{filler}\",\"st"));
             program.datagrid(&honest, body).await.is(200, "published", None);
@@ -179,7 +179,7 @@ async fn b5_bodies_that_are_not_taken_count_as_unverified() {
         "unverified_rate_per_address = 1\nbody_timeout = \"200ms\"\nmax_body = \"100 KiB\"\nmax_body_bytes = \"100 KiB\"",
     );
     let program = Program::ready(&setup).await;
-    // Too slow, declared too large, and past the share of an address.
+    // A body that is too slow, one declared too large, and one beyond the share of an address.
     for (address, declared, sent) in
         [("127.0.0.2", 1000, 10), ("127.0.0.3", 1 << 30, 0), ("127.0.0.4", 100 * 1024, 60 * 1024)]
     {
@@ -207,7 +207,7 @@ fn secret(n: usize) -> String {
     format!("{SECRET}-number-{n}")
 }
 
-/// A source of Grapevine's rules with many secrets, in files, and the work that an address may cost.
+/// A source with Grapevine's rules, many secrets in files, and a limit of the work per address.
 async fn many_secrets(work: &str) -> (Program, TempDir) {
     let secrets = tempfile::tempdir().unwrap();
     for n in 0..SECRETS {
@@ -220,7 +220,7 @@ async fn many_secrets(work: &str) -> (Program, TempDir) {
 }
 
 impl Program {
-    /// A body of so many bytes, mostly beyond ASCII, whose canonical form one of the secrets has signed.
+    /// A body of this many bytes, mostly non-ASCII, whose canonical form is signed with one of the secrets.
     async fn grapevine(&self, client: &Client, n: usize, bytes: usize) -> Answer {
         let (text, canonical) = ("\u{7f}".repeat(bytes), "\\u007f".repeat(bytes));
         let body = format!("{{\"id\": \"evt_1\", \"text\": \"{text}\"}}");
@@ -236,11 +236,11 @@ impl Program {
 }
 
 fn verified(answer: &Answer) {
-    // What it says is no matter here: it is no event of Grapevine's.
+    // The content does not matter here: it is not a Grapevine event.
     assert_eq!((answer.status, &answer.body["outcome"]), (200, &Value::from("dead_lettered")), "{answer:?}");
 }
 
-/// Some 8 MB of hashing: 20 secrets, over the body and over its form, which is six times as long.
+/// About 8 MB of hashing: 20 secrets, each over the body and over its canonical form, which is six times as long.
 const COSTLY: usize = 50 * 1024;
 
 #[tokio::test]
@@ -249,17 +249,17 @@ async fn b1_an_address_that_has_cost_its_share_waits_and_small_authentic_deliver
     let client = at("127.0.0.2");
     verified(&program.grapevine(&client, 0, 10).await);
     program.forged("127.0.0.2", COSTLY).await.is(401, "refused", Some("unauthorized"));
-    // Before its body: it never comes.
+    // Answered before the body, which is never sent.
     let answer = read_to_end(&mut stalled(&program, "127.0.0.2", 800 * 1024, 0).await).await;
     assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("address_limited"), "{answer}");
     assert!(answer.contains("retry-after: 5\r\n"), "{answer}");
     let large = program.grapevine(&client, 0, COSTLY).await;
     large.is(503, "unavailable", Some("address_limited"));
-    // Behind the same address somebody has the secret.
+    // A client with the secret has the same address.
     verified(&program.grapevine(&client, 0, 1000).await);
     let small = program.forged("127.0.0.2", 1000).await;
     small.is(503, "unavailable", Some("address_limited"));
-    // Nobody else notices.
+    // Other addresses are not affected.
     verified(&program.grapevine(&at("127.0.0.3"), 7, COSTLY).await);
     program.forged("127.0.0.3", 1000).await.is(401, "refused", Some("unauthorized"));
     until("the end of it", async || program.grapevine(&client, 0, COSTLY).await.status == 200).await;
@@ -285,7 +285,7 @@ async fn b1_many_addresses_cannot_use_up_a_source_for_the_provider() {
     let provider = at("127.0.0.9");
     verified(&program.grapevine(&provider, SECRETS - 1, COSTLY).await);
     verified(&program.grapevine(&provider, 0, COSTLY).await);
-    // Each within its own share, and together past what the source may cost.
+    // Each is within its own share, but together they exceed the source's limit.
     let mut address = 10;
     until("the bound of the source", async || {
         address += 1;
@@ -298,7 +298,8 @@ async fn b1_many_addresses_cannot_use_up_a_source_for_the_provider() {
     .await;
     let limited = program.metric("hookstream_unverified_limited_total{cause=\"source_work\"}").await;
     assert!(limited >= 1.0, "{limited}");
-    // The secret that matched last, from wherever; and any, from where one has matched before.
+    // The secret that matched last, from any address; and any secret, from an address from which one has matched
+    // before.
     verified(&program.grapevine(&at("127.0.0.8"), 0, COSTLY).await);
     verified(&program.grapevine(&provider, SECRETS - 1, COSTLY).await);
 }

@@ -1,5 +1,5 @@
-//! `hookstream subscription` against a stand-in for Datagrid's API that behaves as its page and its
-//! client library describe: `{data, next_cursor}` pages, the secret in the answer to POST only.
+//! `hookstream subscription` against a mock of Datagrid's API that follows its documentation and client library:
+//! `{data, next_cursor}` pages, and the secret only in the answer to POST.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -28,17 +28,17 @@ const URL: &str = "https://hooks.example.com/hooks/datagrid";
 #[derive(Default)]
 struct Api {
     webhooks: Vec<Value>,
-    /// Method and path with query of each call.
+    /// Method, path and query of each request.
     calls: Vec<String>,
-    /// Answered in place of anything else, by method.
+    /// Answers that replace the normal ones, by method.
     instead: Option<(Method, StatusCode, String)>,
-    /// Calls of this method get no answer.
+    /// Requests with this method get no answer.
     hung: Option<Method>,
 }
 
 type Shared = Arc<Mutex<Api>>;
 
-/// The stand-in, and a directory for the program.
+/// The mock API, and a directory for the program.
 struct Stand {
     api: Shared,
     address: String,
@@ -64,7 +64,7 @@ impl Stand {
         Self { api, address, directory: tempfile::tempdir().unwrap(), _phase: phase }
     }
 
-    /// With webhooks that are there: id, URL, whether it is enabled.
+    /// Starts with existing webhooks: id, URL, and whether each is enabled.
     async fn with(webhooks: &[(&str, &str, bool)]) -> Self {
         let stand = Self::start().await;
         stand.api.lock().unwrap().webhooks =
@@ -207,7 +207,7 @@ async fn create_shows_its_plan_and_with_apply_keeps_the_secret_in_a_file_of_its_
     assert!(!stdout.contains(SECRET) && !stderr.contains(SECRET), "{stdout}{stderr}");
     assert_eq!(stand.api.lock().unwrap().webhooks[0]["events"], types(), "all of the source");
 
-    // The line works as it stands.
+    // The printed line works unchanged.
     let line = stdout.lines().find(|line| line.contains("secrets = ")).unwrap().trim();
     let config =
         format!("[source.datagrid]\npreset = \"datagrid\"\n{line}\n[source.grapevine]\nenabled = false\n");
@@ -258,7 +258,7 @@ async fn the_secret_is_kept_before_the_first_byte_of_output() {
     };
     into_nothing(&["create", "datagrid", "--url", URL, "--apply"]).await.unwrap();
     assert_eq!(text(&stand.file()), SECRET);
-    // Where standard output is its only place, that must not pass for a good end.
+    // If standard output is the only place of the secret, a closed pipe must not count as success.
     let output =
         into_nothing(&["create", "datagrid", "--url", URL, "--another", "--apply", "--print-secret"]);
     let output = output.await.unwrap();
@@ -315,7 +315,7 @@ async fn lists_run_over_all_pages_and_changes_act_with_apply_only() {
         let (code, stdout, stderr) = stand.run(&[action, "datagrid", "wh_9"]).await;
         assert!(code == 1 && stdout.is_empty() && stderr.contains("wh_9"), "{action}: {stderr}");
     }
-    // A paused one for the same URL is no reason to make a second in silence.
+    // A paused webhook for the same URL must not lead to a second one silently.
     let (code, _, stderr) = stand.run(&["create", "datagrid", "--url", URL]).await;
     assert!(code == 2 && stderr.contains("wh_1") && stderr.contains("paused"), "{stderr}");
 }
@@ -328,7 +328,7 @@ async fn refusals_of_the_api_are_told_in_its_words_without_the_key_and_leave_no_
     assert!(code == 2 && stderr.contains("422") && stderr.contains("unknown event type"), "{stderr}");
     assert!(!stand.file().exists(), "no secret, no file");
 
-    // A hostile or talkative API: our own key, a terminal's control sequence, no end.
+    // A hostile or verbose API: it repeats the key, sends control sequences, or never ends.
     let echo = format!("bad key {KEY}\u{1b}[31m{}", "x".repeat(100_000));
     for method in [Method::GET, Method::POST] {
         stand.api.lock().unwrap().instead =
@@ -338,7 +338,7 @@ async fn refusals_of_the_api_are_told_in_its_words_without_the_key_and_leave_no_
         assert!(stderr.contains("bad key [the key]") && !stderr.contains('\u{1b}'), "{stderr}");
         assert!(stderr.len() < 1_000, "{} bytes", stderr.len());
     }
-    // A secret in an answer that is no webhook is kept all the same.
+    // A secret in an answer that is not a webhook is saved nevertheless.
     let bare = json!({"secret": SECRET}).to_string();
     stand.api.lock().unwrap().instead = Some((Method::POST, StatusCode::OK, bare));
     let (code, stdout, stderr) = stand.run(&create).await;

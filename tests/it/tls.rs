@@ -1,4 +1,4 @@
-//! TLS of both ports, and the operator's token: real listeners, certificates made here.
+//! TLS on both ports, and the operator's token, with real listeners and generated certificates.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::support::{Answer, PATIENCE, Service, Setup, batch, datagrid, process,
 
 const TOKEN: &str = "operator-token-0123456789";
 
-/// An authority and a directory with what it issued.
+/// A certificate authority and a directory with its certificates.
 pub struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
     dir: TempDir,
@@ -55,7 +55,7 @@ impl Authority {
         (chain, private)
     }
 
-    /// Its own certificate.
+    /// The authority's own certificate.
     pub fn certificate(&self) -> CertificateDer<'static> {
         self.issuer.der().clone()
     }
@@ -64,13 +64,13 @@ impl Authority {
         self.dir.path().join(name)
     }
 
-    /// A client that trusts this authority and nobody else.
+    /// A client that trusts only this authority.
     pub fn client(&self) -> reqwest::ClientBuilder {
         let ca = reqwest::Certificate::from_pem(self.issuer.pem().as_bytes()).unwrap();
         reqwest::Client::builder().no_proxy().timeout(PATIENCE).tls_certs_only([ca]).tls_info(true)
     }
 
-    /// The serial number that a new connection to the port gets.
+    /// The serial number of the certificate on a new connection to the port.
     async fn serial(&self, port: u16) -> u64 {
         let client = self.client().build().unwrap();
         let answer = client.get(format!("https://localhost:{port}/hooks/x")).send().await.unwrap();
@@ -132,7 +132,7 @@ async fn a_certificate_is_replaced_under_load_and_no_request_fails() {
     let done = Arc::new(AtomicUsize::new(0));
     let mut senders = Vec::new();
     for n in 0..4 {
-        // Half of them keep their connection, half make a new one for each delivery.
+        // Half of the clients keep their connection, half make a new one for each delivery.
         let pooled = if n % 2 == 0 { 1 } else { 0 };
         let client = authority.client().pool_max_idle_per_host(pooled).build().unwrap();
         let (service, going, done) = (service.clone(), going.clone(), done.clone());
@@ -202,7 +202,7 @@ async fn whoever_speaks_no_tls_or_stalls_is_let_go_and_keeps_nobody_waiting() {
     let answer = raw::exchange(service.hooks(), head("GET", "/hooks/x", &[]).as_bytes()).await;
     assert!(!answer.contains("HTTP/1.1"), "{answer:?}");
 
-    // The first bytes of a hello, and nothing more.
+    // The first bytes of a ClientHello, and nothing more.
     let stalled = Instant::now();
     let mut held: Vec<TcpStream> = Vec::new();
     for _ in 0..500 {
@@ -215,7 +215,7 @@ async fn whoever_speaks_no_tls_or_stalls_is_let_go_and_keeps_nobody_waiting() {
         deliver(&client, &service, &format!("evt_{n}")).await.0.is(200, "published", None);
         slowest = slowest.max(start.elapsed());
     }
-    // As all connections are served, nobody waits for the end of a stalled one.
+    // Connections are independent: none waits for a stalled one.
     assert!(slowest < Duration::from_secs(2), "an honest client waited {slowest:?}");
     let mut first = held.remove(0);
     let mut rest = Vec::new();
@@ -277,7 +277,7 @@ async fn the_operator_s_port_with_client_certificates() {
     assert!(authority.client().build().unwrap().get(&url).send().await.is_err(), "without one");
 }
 
-/// `hookstream` in the directory of `file`, which it reads.
+/// Runs `hookstream` with the configuration `file` in its directory.
 async fn command(file: &Path, arguments: &[&str], token: &str) -> (i32, String, String) {
     let (file, token) = (file.to_owned(), token.to_owned());
     let arguments: Vec<String> = arguments.iter().map(|&text| text.to_owned()).collect();
@@ -311,7 +311,7 @@ async fn status_speaks_with_the_secured_port_as_the_configuration_says() {
     assert!(code == 2 && stderr.contains("asks for a token"), "{stderr}");
     let (code, _, stderr) = command(&file, &["status"], "").await;
     assert!(code == 2 && stderr.contains("ADMIN_TOKEN is set but empty"), "{stderr}");
-    // A stranger's certificate is not trusted, whatever the name.
+    // A certificate from another authority is not trusted, whatever its name.
     let stranger = Authority::new();
     let other = stranger.issue("admin", 9);
     let listen = format!("[admin]\nlisten = \"0.0.0.0:{port}\"\n");
@@ -347,7 +347,7 @@ async fn check_tells_of_a_bad_pair_with_its_place_and_of_one_that_ends_soon() {
     );
 }
 
-/// The program itself, which looks at its files by itself.
+/// The real program, which checks its files by itself.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_changed_file_is_taken_without_being_asked_and_no_log_has_the_token() {
     let authority = Authority::new();

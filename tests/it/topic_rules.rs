@@ -1,4 +1,4 @@
-//! Rights and limits of topics, which an operator can change: an outage of that topic, and nothing for good.
+//! Permissions and limits of topics, which an operator can change: they are an outage of that topic, never permanent.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -14,10 +14,10 @@ use crate::support::{SECRET, Service, Setup, batch, kafka, stack, until};
 
 const TYPES: &str = "types = [\"batch_prediction.completed\"]\n";
 
-/// Far above what a refusal takes, and less than Kafka's share of the deadline.
+/// Far longer than a refusal takes, and less than Kafka's share of the deadline.
 const AT_ONCE: Duration = Duration::from_millis(1500);
 
-/// Kafka's own command, as somebody types it who may do everything.
+/// Runs one of Kafka's own commands with an administrator's rights.
 async fn kafka_acls(arguments: String) {
     let work = move || {
         std::process::Command::new(stack("JAVA"))
@@ -31,7 +31,7 @@ async fn kafka_acls(arguments: String) {
     assert!(output.status.success(), "{output:?}");
 }
 
-/// `/readyz`, and its part that is asked for.
+/// The status of `/readyz`, and the requested part.
 pub async fn publishing(service: &Service) -> (u16, String) {
     let (status, ready) = service.admin("/readyz").await;
     let ready: serde_json::Value = serde_json::from_str(&ready).unwrap();
@@ -86,7 +86,7 @@ async fn k2a_a_denied_topic_is_an_outage_of_that_topic() {
         assert!(start.elapsed() < AT_ONCE, "{:?}", start.elapsed());
         sent.push(id);
     }
-    // The dead letters are denied, too.
+    // The dead-letter topic is denied too.
     service.datagrid_post("no JSON").await.is(200, "dead_lettered", Some("json_invalid"));
     let (status, told) = publishing(&service).await;
     assert!(status == 200 && told.contains("degraded") && told.contains(&topic), "{told}");
@@ -96,7 +96,7 @@ async fn k2a_a_denied_topic_is_an_outage_of_that_topic() {
     assert!(metrics.contains(&failing), "{metrics}");
     assert_eq!(waiting(&service), 5);
 
-    // While this command starts, the drain meets the denied topics again and again.
+    // While this command starts, the drain tries the denied topics repeatedly.
     kafka_acls(format!("--remove --force {deny}")).await;
     until("an empty spool", async || waiting(&service) == 0).await;
     assert_eq!(parked(&service), 0);
@@ -132,7 +132,7 @@ pub async fn set_limit(topic: &str, bytes: &str) {
     assert_eq!(refused, []);
 }
 
-/// A service whose topics take 200,000 bytes at most.
+/// A service whose topics accept at most 200,000 bytes.
 async fn small_topics(dir: &Path, spools: bool) -> (Service, String, String) {
     let tables = if spools { spool(dir, "") } else { String::new() };
     let setup = Setup { rules: TYPES.into(), tables, ..Setup::new("datagrid") };
@@ -161,7 +161,7 @@ async fn k2c_a_record_above_its_topics_limit_is_kept_told_and_published_once_the
     let (_, metrics) = service.admin("/metrics").await;
     let failing = format!("hookstream_topic_failing{{topic=\"{topic}\",what=\"rows\"}} 1\n");
     assert!(metrics.contains(&failing), "{metrics}");
-    // It is out for this record alone.
+    // The topic is unavailable only for this record.
     service.datagrid_post(batch("evt_small")).await.is(200, "published", None);
     assert_eq!((waiting(&service), parked(&service)), (2, 0));
 
@@ -246,7 +246,7 @@ async fn k2_a_dead_letter_that_is_refused_goes_to_the_spool() {
     service.datagrid_post(batch("evt_0")).await.is(200, "published", None);
     kafka.fail_produce(&[RDKafkaRespErr::RD_KAFKA_RESP_ERR_INVALID_RECORD; 2]).unwrap();
     service.datagrid_post(batch("evt_1")).await.is(200, "dead_lettered", Some("kafka_refused"));
-    // Its record may never pass, its dead letter may: the next try is the drain's.
+    // The record can never pass, but its dead letter can: the drain retries it.
     until("the dead letter", async || waiting(&service) == 0).await;
     assert_eq!((parked(&service), keys(&kafka, &service.dead_letters()).await.len()), (0, 1));
 }

@@ -1,5 +1,4 @@
-//! `docs/topics.md` is made here: from the shipped schemas, the presets, the list of reasons, and the text
-//! below for what none of these say.
+//! Generates `docs/topics.md` from the shipped schemas, the presets, the list of reasons, and the text below.
 //!
 //! `HOOKSTREAM_WRITE_DOCS=1 cargo test --test it topics_page` writes it.
 
@@ -222,7 +221,7 @@ letter. The value is JSON text:
 | `at` | when, RFC 3339 |
 ";
 
-/// The page as it should be.
+/// The expected page.
 fn page() -> String {
     let mut page = ALL.to_owned();
     for (preset, rules) in hookstream::config::presets() {
@@ -259,7 +258,7 @@ fn schemas() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/schemas"))
 }
 
-/// What a preset makes the key of.
+/// The members from which a preset makes the key.
 fn key(rules: &toml::Table) -> String {
     match rules["envelope"]["id"].as_str().expect("a part of the body, or the digest") {
         "digest" => {
@@ -269,7 +268,7 @@ fn key(rules: &toml::Table) -> String {
     }
 }
 
-/// The part of one schema.
+/// The section of one schema.
 fn event(page: &mut String, source: &str, file: &str, types: &[&str], key: &str, schema: &Value) {
     let text = |member: &str| schema[member].as_str().unwrap().to_owned();
     let topics: Vec<String> = types.iter().map(|kind| names::topic(source, kind)).collect();
@@ -296,7 +295,7 @@ fn table(page: &mut String, schema: &Value) {
     rows(page, "", schema);
 }
 
-/// A row for each field of a record, and of the records in it.
+/// A row for each field of a record and of its nested records.
 fn rows(page: &mut String, above: &str, record: &Value) {
     for field in record["fields"].as_array().unwrap() {
         let name = format!("{above}{}", field["name"].as_str().unwrap());
@@ -310,7 +309,7 @@ fn rows(page: &mut String, above: &str, record: &Value) {
     }
 }
 
-/// Whether null is one of its types, and the other.
+/// Whether the type may be null, and the other type.
 fn inner(kind: &Value) -> (bool, &Value) {
     match kind.as_array().map(Vec::as_slice) {
         None => (false, kind),

@@ -1,4 +1,4 @@
-//! Spans of deliveries, as a collector gets them over OTLP.
+//! Spans of deliveries, as a collector receives them over OTLP.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -25,7 +25,7 @@ async fn exporting(collector: &Collector, more: &str) -> (Service, Embedded) {
     on_embedded_with(|setup| setup.tables = collector.table(more)).await
 }
 
-/// A right one, with a `traceparent`.
+/// A valid delivery with a `traceparent`.
 async fn post(service: &Service, id: &str, traceparent: &str) -> Answer {
     let body = batch(id);
     let signature = datagrid(body.as_bytes());
@@ -36,7 +36,7 @@ fn delivery_id(answer: &Answer) -> String {
     answer.headers["hookstream-delivery"].to_str().unwrap().to_owned()
 }
 
-/// The `traceparent` of each record by its key.
+/// The `traceparent` of each record, by key.
 async fn traceparents(kafka: &Embedded, topic: &str) -> BTreeMap<String, String> {
     let (bootstrap, topic) = (kafka.bootstrap_servers(), topic.to_owned());
     let read = move || {
@@ -55,7 +55,7 @@ async fn traceparents(kafka: &Embedded, topic: &str) -> BTreeMap<String, String>
     tokio::task::spawn_blocking(read).await.unwrap()
 }
 
-/// The one span below `parent` whose name starts so.
+/// The only span below `parent` whose name has this prefix.
 fn child(spans: &[Span], parent: &Span, name: &str) -> Span {
     let mut found = spans.iter().filter(|span| span.parent_span_id == parent.span_id);
     let mut found = found.by_ref().filter(|span| span.name.starts_with(name));
@@ -145,7 +145,7 @@ async fn a_delivery_is_a_span_below_its_caller_s_and_its_record_names_the_send()
 async fn only_who_verifies_decides_on_sampling_and_all_others_are_under_the_ratio() {
     let collector = Collector::start().await;
     let (service, kafka) = exporting(&collector, "sample = 0").await;
-    // A trace id that every ratio above 0 would pick.
+    // A trace id that every sampling ratio above 0 selects.
     let picked = format!("00-{}01-{CALLER}-01", "0".repeat(30));
     for _ in 0..3 {
         service
@@ -156,7 +156,7 @@ async fn only_who_verifies_decides_on_sampling_and_all_others_are_under_the_rati
     service.datagrid_post(batch("evt_1")).await.is(200, "published", None);
     post(&service, "evt_2", &traceparent("00")).await.is(200, "published", None);
     let last = post(&service, "evt_3", &traceparent("01")).await;
-    // What ended before it was in the queue before it.
+    // Spans that ended earlier were queued earlier.
     let span = collector.delivery(&delivery_id(&last)).await;
     for other in collector.spans() {
         assert_eq!(other.trace_id, span.trace_id, "{other:?}");
@@ -169,7 +169,7 @@ async fn only_who_verifies_decides_on_sampling_and_all_others_are_under_the_rati
         "as they came"
     );
 
-    // The same the other way round: a caller that wants no span has none, and the refused are all there.
+    // The opposite: a caller that does not sample gets no span, and all refusals have one.
     let collector = Collector::start().await;
     let (service, _kafka) = exporting(&collector, "").await;
     let unseen = post(&service, "evt_1", &traceparent("00")).await;
@@ -216,7 +216,7 @@ async fn what_is_refused_is_a_trace_of_its_own_with_the_reason_and_a_link_to_wha
         assert!(!all.contains(hidden), "{hidden} is in {all}");
     }
 
-    // A flood of strangers: it leaves some tens of spans, and those of who verifies.
+    // A flood of unverified deliveries leaves some tens of spans, besides those of verified ones.
     for _ in 0..300 {
         service.post(&headers, "x").await.is(401, "refused", Some("unauthorized"));
     }
@@ -287,19 +287,19 @@ async fn our_trouble_is_an_error_of_both_spans_and_the_last_ones_go_out_at_the_s
 
 #[tokio::test]
 async fn a_collector_that_hangs_is_waited_for_by_nobody() {
-    // It takes connections, reads nothing and answers nothing.
+    // The collector accepts connections, reads nothing and answers nothing.
     let hanging = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let table = format!("[traces]\nendpoint = \"http://{}\"", hanging.local_addr().unwrap());
     let (service, _kafka) = on_embedded_with(|setup| setup.tables = table).await;
     let mut slowest = Duration::ZERO;
-    // Past the time in which a batch is gathered, so that an export is under way.
+    // Longer than a batch is collected, so that an export is in progress.
     let start = Instant::now();
     while start.elapsed() < Duration::from_secs(3) {
         let asked = Instant::now();
         service.datagrid_post(batch("evt_1")).await.is(200, "published", None);
         slowest = slowest.max(asked.elapsed());
     }
-    // An export may take ten seconds; nobody waits for one.
+    // An export may take ten seconds, but nothing waits for it.
     assert!(slowest < Duration::from_secs(2), "{slowest:?}");
     assert_eq!(service.admin("/readyz").await.0, 200);
     let stopping = Instant::now();
@@ -315,7 +315,7 @@ async fn the_token_reaches_the_collector_and_no_log_and_one_that_is_away_is_said
     std::fs::write(directory.path().join("token"), format!("{TOKEN}\n")).unwrap();
     let mut setup = Setup::new("datagrid");
     let token = directory.path().join("token");
-    // Everything that any library says.
+    // All log lines of all libraries.
     setup.tables = collector
         .table(&format!("headers = {{ Authorization = {{ file = {token:?} }} }}\n[log]\nfilter = \"trace\""));
     std::fs::write(&config, setup.toml()).unwrap();

@@ -1,4 +1,4 @@
-//! An operator's own schema with every kind of type, from HTTP to Java's Avro and to `tail`.
+//! An operator's schema with every kind of Avro type, from HTTP to Java's Avro reader and to `tail`.
 
 use std::process::Command;
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::support::process::serve;
 use crate::support::{SECRET, Setup, datagrid, kafka, until};
 
-/// `data` of the schema.
+/// The `data` record of the schema.
 const DATA: &str = r#"{"type":"record","name":"Paid","fields":[
     {"name":"paid_at","type":["null",{"type":"long","logicalType":"timestamp-millis"}],"default":null,
      "hookstream.time":"unix_seconds"},
@@ -64,7 +64,7 @@ async fn every_kind_of_type_reaches_javas_avro_as_its_annotation_says() {
     let topic = format!("{source}.order.paid");
     let records = kafka::java(&[&topic]);
     let value = |key: &str| records.iter().find(|record| record["key"] == key).unwrap()["value"].clone();
-    // As Java stores it: milliseconds, two's complement in base64, days.
+    // As Java represents them: milliseconds, two's complement in base64, days.
     assert_eq!(
         value("evt_fits")["data"],
         json!({"paid_at": 1_775_847_600_250_i64, "amount": "+x4=", "due": 20_512, "token": "/w==", "state": "PAID",

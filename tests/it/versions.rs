@@ -1,4 +1,4 @@
-//! A schema changes: what the plan shows by field, and what `check` says without a registry.
+//! A schema changes: the plan by field, and the result of `check` without a registry.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use crate::support::{SECRET, Setup};
 
 const SCHEMA: &str = include_str!("../../schemas/datagrid/batch_prediction.avsc");
 
-/// A directory with a schema file of its own for a source on the real stack.
+/// A directory with its own schema file for a source on the real stack.
 struct Team {
     directory: tempfile::TempDir,
     source: String,
@@ -111,7 +111,7 @@ fn a_new_field_is_shown_with_its_pointer_kept_as_a_version_and_guarded_without_a
     );
     assert!(code == 0 && stdout.contains(&fits), "{stdout}");
 
-    // No registry is asked from here on: version 2 alone knows the field.
+    // From here on no registry is used: only the stored version 2 has the field.
     team.schema(|fields| fields.push(nullable("priority", "long")));
     let (code, stdout) = team.hookstream(&["check", "-X", "registry.url=http://127.0.0.1:1"]);
     let against = format!(
@@ -161,7 +161,7 @@ fn the_source_s_level_counts_here_and_there_and_one_lowered_by_hand_is_drift() {
     assert!(code == 1 && stdout.contains(&drift), "{stdout}");
     assert_eq!(team.hookstream(&["provision", "--apply"]).0, 0);
 
-    // A field without a default goes: who reads with the new schema does not miss it.
+    // A field without a default is removed: readers with the new schema do not need it.
     team.schema(|fields| fields.push(json!({"name": "count", "type": "long", "default": 0, "doc": "New."})));
     assert_eq!(team.hookstream(&["provision", "--apply", "--keep-versions"]).0, 0);
     team.schema(|fields| {

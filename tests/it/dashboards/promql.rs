@@ -1,25 +1,25 @@
-//! Which metrics and labels an expression of PromQL names: only that, and only what our own files use of it. Whether
-//! it is PromQL at all, promtool says.
+//! Extracts metrics and labels from a PromQL expression. Supports only what the shipped files use; promtool checks the
+//! syntax.
 
-/// An expression's names.
+/// The names in an expression.
 #[derive(Debug, Default)]
 pub struct Names {
     pub metrics: Vec<Asked>,
-    /// Labels by which two sides are matched: `on`, `ignoring`, `group_left`.
+    /// Labels that match two sides: `on`, `ignoring`, `group_left`.
     pub matched: Vec<String>,
 }
 
-/// A metric and what is asked of it.
+/// A metric and the labels that the expression uses.
 #[derive(Debug)]
 pub struct Asked {
     pub metric: String,
-    /// Labels of its selector with the texts that they are compared with.
+    /// Labels of its selector with the values that they are compared with.
     pub selected: Vec<(String, String)>,
-    /// Labels that the aggregations around it keep.
+    /// Labels that the surrounding aggregations keep.
     pub kept: Vec<String>,
 }
 
-/// Reads an expression.
+/// Parses an expression.
 pub fn names(expression: &str) -> Names {
     let mut found = Names::default();
     scan(expression, &[], &mut found);
@@ -49,7 +49,7 @@ fn is_word(c: char) -> bool {
     c.is_ascii_alphanumeric() || c == '_' || c == ':'
 }
 
-/// What the word at the beginning means; the rest behind it.
+/// Parses the word at the start. Returns the rest.
 fn word<'a>(rest: &'a str, kept: &[String], found: &mut Names) -> &'a str {
     let end = rest.find(|c| !is_word(c)).unwrap_or(rest.len());
     let (word, behind) = rest.split_at(end);
@@ -68,7 +68,7 @@ fn word<'a>(rest: &'a str, kept: &[String], found: &mut Names) -> &'a str {
         }
         "without" => panic!("`without` is not understood here; write `by`"),
         "and" | "or" | "unless" | "offset" | "bool" => behind,
-        // A function, or an aggregation.
+        // A function or an aggregation.
         _ if behind.starts_with('(') || behind.starts_with("by ") => behind,
         _ => {
             found.metrics.push(Asked { metric: word.to_owned(), selected: Vec::new(), kept: kept.to_vec() });
@@ -77,7 +77,7 @@ fn word<'a>(rest: &'a str, kept: &[String], found: &mut Names) -> &'a str {
     }
 }
 
-/// What stands between the parenthesis at the beginning and its end, and what is behind.
+/// The text in the parentheses at the start, and the rest.
 fn bracketed(rest: &str) -> (&str, &str) {
     assert!(rest.starts_with('('), "no ( at {rest}");
     let (mut depth, mut at) = (0, 0);
@@ -97,14 +97,14 @@ fn bracketed(rest: &str) -> (&str, &str) {
     panic!("no ) for {rest}")
 }
 
-/// The labels in the parentheses at the beginning.
+/// The labels in the parentheses at the start.
 fn list(rest: &str) -> (Vec<String>, &str) {
     let (inside, behind) = bracketed(rest);
     let labels = inside.split(',').map(str::trim).filter(|label| !label.is_empty());
     (labels.map(str::to_owned).collect(), behind)
 }
 
-/// The text between the quotes at the beginning.
+/// The text in the quotes at the start.
 fn string(rest: &str) -> (&str, &str) {
     let inside = &rest[1..];
     let end = inside.find('"').unwrap_or_else(|| panic!("no end of {rest}"));
@@ -112,7 +112,7 @@ fn string(rest: &str) -> (&str, &str) {
     (&inside[..end], &inside[end + 1..])
 }
 
-/// The labels in the braces at the beginning.
+/// The labels in the braces at the start.
 fn selector(rest: &str) -> (Vec<(String, String)>, &str) {
     let mut rest = &rest[1..];
     let mut labels = Vec::new();

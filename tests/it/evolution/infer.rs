@@ -1,4 +1,4 @@
-//! A first schema, and what both commands say where there is nothing to read.
+//! Inferring a first schema, and the messages of both commands if there is nothing to read.
 
 use serde_json::json;
 
@@ -34,7 +34,7 @@ async fn a_first_schema_comes_from_generic_records_or_from_files() {
     assert_eq!((code, stdout.as_str()), (2, ""));
     assert_eq!(stderr, "hookstream: bad.json: invalid JSON at line 2\n");
 
-    // Written, it serves the type once that is named.
+    // Once written, the schema serves the type when the configuration names it.
     assert_eq!(infer(&["order.paid", "--write"]).0, 0);
     assert_eq!(infer(&["order.paid", "--write"]).0, 2, "it overwrites nothing");
     assert_eq!(std::fs::read_to_string(ground.file("order.paid.avsc")).unwrap(), printed);

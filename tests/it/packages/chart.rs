@@ -1,4 +1,4 @@
-//! The Helm chart, rendered by helm itself; no cluster runs it here.
+//! The Helm chart, rendered by helm itself. No cluster runs it here.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -12,7 +12,7 @@ use crate::support::stack;
 
 const CHART: &str = "deploy/helm/hookstream";
 
-/// Defaults, and each file of values in `ci/`.
+/// The default values, and each values file in `ci/`.
 const VALUES: [&str; 4] = ["", "spool-off", "secrets", "everything"];
 
 fn helm(command: &[&str], values: &str) -> (bool, String) {
@@ -24,7 +24,7 @@ fn helm(command: &[&str], values: &str) -> (bool, String) {
     output(&mut helm)
 }
 
-/// What the cluster would be given.
+/// The manifests that the cluster would get.
 struct Rendered(Vec<Value>);
 
 impl Rendered {
@@ -43,7 +43,7 @@ impl Rendered {
         self.0.iter().filter(|object| object["kind"] == kind).collect()
     }
 
-    /// The one of this kind.
+    /// The only manifest of this kind.
     fn the(&self, kind: &str) -> &Value {
         let all = self.all(kind);
         assert_eq!(all.len(), 1, "{kind}");
@@ -58,7 +58,7 @@ impl Rendered {
         &self.pod()["containers"][0]
     }
 
-    /// Writes what a pod has below `/etc/hookstream`, with other places for Secrets and spool.
+    /// Writes the files that a pod has below `/etc/hookstream`, with other paths for Secrets and spool.
     fn write_config(&self, directory: &Path) {
         let (config, data) = (named(&self.pod()["volumes"], "config"), &self.the("ConfigMap")["data"]);
         assert_eq!(config["configMap"]["name"], self.the("ConfigMap")["metadata"]["name"]);
@@ -151,10 +151,10 @@ fn packages_chart_gives_its_pods_a_configuration_that_check_accepts() {
         let (code, told, stderr) = run(&mut check);
         assert_eq!(code, 0, "{values}: {told}{stderr}");
         if values == "everything" {
-            // By the schema in the values, beside the file.
+            // From the schema in the values, next to the file.
             assert!(told.contains("shop.order.created") && !told.contains("generic"), "{told}");
         }
-        // Its own grace, or that of its values.
+        // The chart's default grace period, or that of the values.
         let grace = rendered.pod()["terminationGracePeriodSeconds"].as_u64().unwrap();
         let stopping = stopping(Some(&directory.path().join("hookstream.toml")));
         assert!(grace > stopping.as_secs() + 7, "{values}: {grace} s for {stopping:?}, flush and close");
@@ -200,7 +200,7 @@ fn packages_chart_gives_its_pods_no_rights() {
             assert!(mount["readOnly"] == true || mount["name"] == "spool", "{values}: {mount}");
             assert_eq!(mount["subPath"], Value::Null, "a change would not reach a running pod");
         }
-        // 0440: read by the group, which is the pod's.
+        // 0440: readable by the pod's group.
         for volume in list(&pod["volumes"]).iter().filter(|volume| volume["secret"].is_object()) {
             assert_eq!(volume["secret"]["defaultMode"], 0o440);
         }
@@ -343,7 +343,7 @@ fn packages_chart_lets_nobody_but_monitoring_reach_the_operators_port() {
     };
     let (dns, others) = list(&egress).split_at(1);
     assert_eq!(ports(dns), ["53/UDP", "53/TCP"]);
-    // Those that the shipped values name.
+    // The names in the shipped values.
     assert!(
         ["9092/TCP", "8081/TCP"].iter().all(|&port| ports(others).contains(&port.to_owned())),
         "{others:?}"
@@ -368,7 +368,7 @@ fn packages_chart_brings_the_alert_rules_as_they_are() {
 
 #[test]
 fn packages_chart_tells_what_comes_next() {
-    // helm shows its notes at an installation only, which asks a cluster: so they stand in a template.
+    // helm shows notes only at an installation, which needs a cluster: so this test puts them in a template.
     let directory = tempfile::tempdir().unwrap();
     let chart = directory.path().join("chart");
     let (copied, told) = output(Command::new("cp").arg("-r").arg(repository(CHART)).arg(&chart));

@@ -1,4 +1,4 @@
-//! systemd's unit, judged by systemd's own tool; no service manager runs it here.
+//! The systemd unit, checked by systemd's own tool. No service manager runs it here.
 
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -7,7 +7,7 @@ use super::{output, read, repository, stopping};
 
 const UNIT: &str = "deploy/systemd/hookstream.service";
 
-/// The settings of `[Service]`; of those that stand there several times the last.
+/// The settings of `[Service]`; the last value of a repeated one.
 fn service() -> BTreeMap<String, String> {
     let unit = read(UNIT);
     let (_, section) = unit.split_once("\n[Service]\n").unwrap();
@@ -20,11 +20,11 @@ fn service() -> BTreeMap<String, String> {
 fn packages_unit_has_no_fault_that_systemd_finds() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("hookstream.service");
-    // The program must be there for this; it is, elsewhere.
+    // The check needs an existing program, so it uses another path.
     let installed = "/usr/local/bin/hookstream";
     assert!(read(UNIT).contains(installed));
     std::fs::write(&file, read(UNIT).replace(installed, env!("CARGO_BIN_EXE_hookstream"))).unwrap();
-    // It finds an unknown setting, tells it, and calls it a success.
+    // The tool reports an unknown setting, but exits successfully.
     let (passed, told) = output(Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(&file));
     let ours: Vec<&str> = told.lines().filter(|line| line.contains("hookstream")).collect();
     assert!(passed && ours.is_empty(), "{told}");
@@ -38,7 +38,7 @@ fn packages_unit_is_exposed_little_by_systemds_own_count() {
             .arg(repository(UNIT)),
     );
     assert!(passed && told.contains("Overall exposure level"), "{told}");
-    // These count for little there.
+    // These settings have little weight in the score.
     let unit = read(UNIT);
     for line in ["CapabilityBoundingSet=", "AmbientCapabilities=", "SystemCallFilter=@system-service"] {
         assert!(unit.lines().any(|found| found == line), "{line}");

@@ -1,5 +1,5 @@
-//! Somebody else's transaction that is left open on our topics hides nothing behind it: a consumer that reads what is
-//! committed would end before it, and say that there is nothing.
+//! Another producer's open transaction on the topics hides no later records: a consumer that reads only committed
+//! records would stop before it and report nothing.
 
 use std::process::Command;
 
@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::Ground;
 use crate::support::{PATIENCE, SECRET, batch, groups};
 
-/// The command's end and its lines.
+/// The command's exit code and output lines.
 async fn run(ground: &Ground, arguments: &[&str]) -> (i32, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_hookstream"));
     command.env_clear().env("TEST_SECRET", SECRET).current_dir(ground.dir.path());
@@ -26,7 +26,7 @@ async fn k4_letters_and_events_behind_an_open_transaction_are_read() {
         answer.is(200, "published", None);
         (answer.body["topic"].as_str().unwrap().to_owned(), answer.body["partition"].as_i64().unwrap())
     };
-    // The same key each time, so the same partition.
+    // Always the same key, so always the same partition.
     let (events, partition) = event("evt_1").await;
     let letter = ground.letter("no json", "json_invalid").await;
     let [letters, letters_partition, _] = *letter.split('/').collect::<Vec<_>>() else { panic!("{letter}") };
@@ -40,7 +40,7 @@ async fn k4_letters_and_events_behind_an_open_transaction_are_read() {
     assert_eq!((code, stdout.lines().count()), (0, 2), "{stdout}");
     let (code, stdout, stderr) = ground.replay(&["--json"]).await;
     let rows = stdout.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-    // The transaction's own record is in the list, too, as one that is no letter.
+    // The list includes the transaction's own record, as one that is not a dead letter.
     let ours = rows.filter(|row| row["reason"] == "json_invalid").map(|row| row["count"].as_u64());
     assert_eq!((code, ours.collect::<Vec<_>>()), (0, vec![Some(2)]), "{stdout}{stderr}");
     drop((on_events, on_letters));

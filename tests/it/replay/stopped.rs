@@ -1,4 +1,4 @@
-//! A replay that is killed, or stopped, goes on where it was.
+//! A replay that is killed or stopped continues where it was.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::{Command, Stdio};
@@ -11,12 +11,12 @@ use super::{Ground, found, of_type, outcomes};
 use crate::support::process::Process;
 use crate::support::{batch, kafka, until};
 
-/// Letters of the large run in the usual tests; `HOOKSTREAM_TEST_LETTERS=10000` for more.
+/// The number of dead letters in a usual run; `HOOKSTREAM_TEST_LETTERS=10000` for more.
 fn letters() -> usize {
     std::env::var("HOOKSTREAM_TEST_LETTERS").ok().map_or(300, |text| text.parse().expect("a number"))
 }
 
-/// Letters of mixed reasons: two types without a topic, and bodies that stay what they are.
+/// Makes dead letters with several reasons: two types without a topic, and bodies that remain invalid.
 async fn mixed(ground: &Ground, count: usize) -> BTreeMap<String, &'static str> {
     let letters = stream::iter(0..count).map(async |n| {
         let id = format!("evt_{n:05}");
@@ -38,7 +38,7 @@ async fn a_replay_that_was_killed_goes_on_where_it_was_and_each_letter_ends_in_i
     let expected = mixed(&ground, count).await;
     assert_eq!(expected.len(), count);
 
-    // A third of it at least is left when it is killed.
+    // At least a third is left when it is killed.
     let rate = (count / 10).to_string();
     let arguments = ["--all", "--apply", "--rate", &rate];
     let mut command = ground.command(&arguments);

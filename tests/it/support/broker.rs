@@ -1,4 +1,4 @@
-//! A Kafka of one node or several for one test, which it may kill and start again.
+//! A Kafka cluster of one or more nodes for a single test, which may kill and restart them.
 
 use std::fs::File;
 use std::net::TcpListener;
@@ -11,10 +11,10 @@ use tokio::time::timeout;
 
 use super::stack;
 
-/// For a broker to serve; beside a build it needs a minute.
+/// The timeout for a broker to start; while a build runs, it may need a minute.
 const START: Duration = Duration::from_secs(180);
 
-/// Gone, with its data, when dropped.
+/// Stopped and deleted with its data when dropped.
 pub struct Broker {
     directory: TempDir,
     port: u16,
@@ -23,19 +23,19 @@ pub struct Broker {
 }
 
 impl Broker {
-    /// Ready when it says that it serves.
+    /// Starts one node, and returns when it is ready.
     pub async fn start() -> Self {
         Self::start_with("auto.create.topics.enable=false\n").await
     }
 
-    /// The same with more properties.
+    /// Like [`Self::start`] with further properties.
     pub async fn start_with(more: &str) -> Self {
         Self::cluster(1, more).await.remove(0)
     }
 
-    /// So many nodes with ids from 1 on, ready when each says that it serves.
+    /// Starts this many nodes with ids from 1, and returns when all are ready.
     pub async fn cluster(nodes: usize, more: &str) -> Vec<Self> {
-        // Held together, so that they differ.
+        // All reserved at the same time, so that they differ.
         let held: Vec<TcpListener> =
             (0..2 * nodes).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
         let ports: Vec<u16> = held.iter().map(|listener| listener.local_addr().unwrap().port()).collect();
@@ -68,7 +68,7 @@ impl Broker {
         let formats: Vec<Child> = brokers.iter().map(|broker| broker.java("format.log", &format)).collect();
         let formatted = move || formats.into_iter().all(|mut format| format.wait().unwrap().success());
         assert!(tokio::task::spawn_blocking(formatted).await.unwrap());
-        // One alone would wait for the others.
+        // A single node would wait for the others.
         futures_util::future::join_all(brokers.iter_mut().map(Self::run)).await;
         brokers
     }
@@ -77,7 +77,7 @@ impl Broker {
         format!("127.0.0.1:{}", self.port)
     }
 
-    /// Starts it once more.
+    /// Starts a node again.
     pub async fn run(&mut self) {
         self.runs += 1;
         let log = format!("kafka-{}.log", self.runs);
@@ -85,7 +85,7 @@ impl Broker {
         let log = self.directory.path().join(log);
         let serves = async {
             while !std::fs::read_to_string(&log).unwrap().contains("Kafka Server started") {
-                tokio::time::sleep(Duration::from_millis(50)).await; // a poll, bounded
+                tokio::time::sleep(Duration::from_millis(50)).await; // polls with a bound
             }
         };
         timeout(START, serves).await.expect("the broker serves");
@@ -99,7 +99,7 @@ impl Broker {
         }
     }
 
-    /// One of Kafka's own programs, with the broker's properties as its last argument.
+    /// Runs one of Kafka's own programs with the broker's properties as its last argument.
     fn java(&self, log: &str, arguments: &[&str]) -> Child {
         let log = File::create(self.directory.path().join(log)).unwrap();
         let logging = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/stack/log4j2-broker.properties");

@@ -1,7 +1,7 @@
 /*
- * Gives one program another wall clock: LD_PRELOAD names this, HOOKSTREAM_TEST_CLOCK a file of 8 bytes with the
- * nanoseconds by which the clock is off. They may change while the program runs: then its clock jumps. The
- * monotonic clock stays right, as on a machine whose wall clock was set.
+ * Shifts the wall clock of one program. Load this library with LD_PRELOAD, and set HOOKSTREAM_TEST_CLOCK to a file of 8
+ * bytes with the offset in nanoseconds. If the file changes while the program runs, its clock jumps. The monotonic clock
+ * stays right, as on a machine whose wall clock was set.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -26,7 +26,7 @@ __attribute__((constructor)) static void map(void) {
     int file = path ? open(path, O_RDONLY | O_CLOEXEC) : -1;
     void *page = file < 0 ? MAP_FAILED : mmap(NULL, sizeof(int64_t), PROT_READ, MAP_SHARED, file, 0);
     if (page == MAP_FAILED)
-        abort(); /* a test with the right clock would show nothing */
+        abort(); /* a test with the right clock would prove nothing */
     shift = page;
     close(file);
 }
@@ -74,8 +74,8 @@ int timespec_get(struct timespec *time, int base) {
 }
 
 /*
- * A wait until a time of the wall clock, as librdkafka's threads wait: the kernel looks at it again when the
- * clock is set, so this does, too.
+ * Waits until a time of the wall clock, as librdkafka's threads do. The kernel re-evaluates such a wait when the clock is
+ * set, so this function does too.
  */
 int pthread_cond_timedwait(pthread_cond_t *restrict cond, pthread_mutex_t *restrict mutex,
                            const struct timespec *restrict until) {
@@ -93,7 +93,7 @@ int pthread_cond_timedwait(pthread_cond_t *restrict cond, pthread_mutex_t *restr
     }
 }
 
-/* Of C11, which librdkafka is built with; in glibc both kinds are one. */
+/* The C11 function that librdkafka uses; in glibc it has the same types. */
 int cnd_timedwait(cnd_t *restrict cond, mtx_t *restrict mutex, const struct timespec *restrict until) {
     switch (pthread_cond_timedwait((pthread_cond_t *)cond, (pthread_mutex_t *)mutex, until)) {
     case 0:

@@ -1,4 +1,4 @@
-//! A wall clock that is wrong, for the real program as it is shipped: see `clock.c`.
+//! A wrong wall clock for the unchanged program: see `clock.c`.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
@@ -9,7 +9,7 @@ use std::sync::LazyLock;
 use jiff::SignedDuration;
 use tempfile::NamedTempFile;
 
-/// Built once in a process, and moved to its place whole: another process may be using it.
+/// Builds the library once per process and moves it into place atomically, since another process may be using it.
 static LIBRARY: LazyLock<PathBuf> = LazyLock::new(|| {
     let library = Path::new(env!("CARGO_TARGET_TMPDIR")).join("clock.so");
     let new = library.with_extension(std::process::id().to_string());
@@ -21,19 +21,19 @@ static LIBRARY: LazyLock<PathBuf> = LazyLock::new(|| {
     library
 });
 
-/// The clock of the programs that run under its [`command`](Clock::command).
+/// The clock of the programs that its [`command`](Clock::command) runs.
 #[derive(Debug)]
 pub struct Clock(NamedTempFile);
 
 impl Clock {
-    /// So far off, ahead or behind.
+    /// A clock with this offset, ahead or behind.
     pub fn off(by: SignedDuration) -> Self {
         let clock = Self(NamedTempFile::new().unwrap());
         clock.set(by);
         clock
     }
 
-    /// A jump.
+    /// Changes the offset.
     pub fn set(&self, by: SignedDuration) {
         let file: &File = self.0.as_file();
         let nanoseconds = i64::try_from(by.as_nanos()).unwrap();

@@ -1,4 +1,4 @@
-//! A collector of OpenTelemetry's: OTLP over HTTP, in protobuf.
+//! An OpenTelemetry collector: OTLP over HTTP, in protobuf.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -16,13 +16,13 @@ use prost::Message as _;
 
 use super::until;
 
-/// What it was sent.
+/// The requests received.
 #[derive(Default)]
 pub struct Taken {
     pub requests: Vec<(HeaderMap, ExportTraceServiceRequest)>,
 }
 
-/// One that takes everything.
+/// A collector that accepts everything.
 #[derive(Clone)]
 pub struct Collector {
     pub endpoint: String,
@@ -35,22 +35,22 @@ impl Collector {
         let taken = Arc::<Mutex<Taken>>::default();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
         let router = Router::new().route("/v1/traces", post(take)).with_state(taken.clone());
-        #[allow(clippy::disallowed_methods)] // Nobody is slow here.
+        #[allow(clippy::disallowed_methods)] // No client is slow here.
         tokio::spawn(async move { axum::serve(listener, router).await });
         Self { endpoint, taken }
     }
 
-    /// `[traces]` with this collector, and more of it.
+    /// The `[traces]` table with this collector and further lines.
     pub fn table(&self, more: &str) -> String {
         format!("[traces]\nendpoint = {:?}\n{more}", self.endpoint)
     }
 
-    /// All that was sent so far.
+    /// All requests received so far.
     pub fn requests(&self) -> Vec<(HeaderMap, ExportTraceServiceRequest)> {
         self.taken.lock().unwrap().requests.clone()
     }
 
-    /// All spans so far.
+    /// All spans received so far.
     pub fn spans(&self) -> Vec<Span> {
         let requests = self.requests().into_iter();
         let resources = requests.flat_map(|(_, request)| request.resource_spans);
@@ -82,7 +82,7 @@ pub fn attributes(attributes: &[KeyValue]) -> BTreeMap<String, String> {
     attributes.iter().map(|one| (one.key.clone(), text(&one.value))).collect()
 }
 
-/// One attribute of a span; empty where it is not there.
+/// One attribute of a span; empty if it is absent.
 pub fn text(span: &Span, name: &str) -> String {
     attributes(&span.attributes).remove(name).unwrap_or_default()
 }

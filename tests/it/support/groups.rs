@@ -1,4 +1,4 @@
-//! Consumer groups: ones that commit and leave, ones that stay, and what Kafka's own tool says of them.
+//! Consumer groups: some commit and leave, some stay; and the output of Kafka's own tool about them.
 
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -15,7 +15,7 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use super::{PATIENCE, kafka, stack, unique};
 
-/// Writes records to one partition, one after the other: key and timestamp in milliseconds.
+/// Writes records to one partition in order, each with a key and a timestamp in milliseconds.
 pub async fn write(bootstrap: &str, topic: &str, partition: i32, records: &[(&str, i64)]) {
     let producer: FutureProducer = ClientConfig::new().set("bootstrap.servers", bootstrap).create().unwrap();
     for (key, time) in records {
@@ -24,7 +24,7 @@ pub async fn write(bootstrap: &str, topic: &str, partition: i32, records: &[(&st
     }
 }
 
-/// A transaction with one record for the partition, open until it is committed.
+/// A transaction with one record in the partition, open until it is committed.
 pub async fn begin(topic: &str, partition: i32) -> FutureProducer {
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", stack("KAFKA")).set("transactional.id", unique("transaction"));
@@ -37,13 +37,13 @@ pub async fn begin(topic: &str, partition: i32) -> FutureProducer {
     producer
 }
 
-/// Commits it: that puts a marker behind the record, which nobody reads and which has an offset.
+/// Commits it. That writes a marker after the record, which has an offset but is never read.
 pub async fn end(transaction: FutureProducer) {
     let end = move || transaction.commit_transaction(PATIENCE);
     tokio::task::spawn_blocking(end).await.unwrap().unwrap();
 }
 
-/// Topic, partition, offset.
+/// Topic, partition and offset.
 pub type Offsets<'a> = &'a [(&'a str, i32, i64)];
 
 fn list(offsets: Offsets<'_>) -> TopicPartitionList {
@@ -61,15 +61,15 @@ fn consumer(bootstrap: &str, group: &str, protocol: &str) -> BaseConsumer {
     config.create().unwrap()
 }
 
-/// Commits for a group without members.
+/// Commits offsets for a group without members.
 pub async fn commit(bootstrap: &str, group: &str, offsets: Offsets<'_>) {
     let (consumer, offsets) = (consumer(bootstrap, group, "classic"), list(offsets));
     let work = move || {
-        // The coordinator of a cluster's first group takes a moment to be there.
+        // The coordinator of a cluster's first group is available only after a moment.
         let until = Instant::now() + PATIENCE;
         while let Err(error) = consumer.commit(&offsets, CommitMode::Sync) {
             assert!(Instant::now() < until, "{error}");
-            std::thread::sleep(Duration::from_millis(50)); // a poll, bounded
+            std::thread::sleep(Duration::from_millis(50)); // polls with a bound
         }
     };
     tokio::task::spawn_blocking(work).await.unwrap();
@@ -82,7 +82,7 @@ pub struct Member {
 }
 
 impl Member {
-    /// Joins by `classic` or `consumer` (KIP-848), waits until it has partitions, and commits.
+    /// Joins with the protocol `classic` or `consumer` (KIP-848), waits for its partitions, and commits.
     pub async fn join(group: &str, protocol: &str, topic: &str, offsets: Offsets<'_>) -> Self {
         let (consumer, offsets) = (consumer(&stack("KAFKA"), group, protocol), list(offsets));
         let end = Arc::new(AtomicBool::new(false));
@@ -122,11 +122,11 @@ pub async fn delete(group: &str) {
     assert_eq!(deleted, [Ok(group.to_owned())]);
 }
 
-/// What `kafka-consumer-groups --describe` says: current offset, log end and lag by group, topic and
-/// partition; none for its dash.
+/// The output of `kafka-consumer-groups --describe`: current offset, log end and lag by group, topic and partition;
+/// `None` for a dash.
 pub type Described = BTreeMap<(String, String, i32), [Option<i64>; 3]>;
 
-/// Asks Kafka's own tool.
+/// Runs Kafka's own tool.
 pub async fn describe(groups: &[&str]) -> Described {
     let mut java = Command::new(stack("JAVA"));
     java.args(["-XX:TieredStopAtLevel=1", "-cp", &stack("CLASSPATH")]);

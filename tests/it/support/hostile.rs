@@ -5,25 +5,25 @@ use std::time::Duration;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 
-/// In each answer, where nobody may show it.
+/// A text in each answer that no output may contain.
 pub const PLANTED: &str = "planted-secret";
 
-/// What is wrong with its answers.
+/// The fault of the answers.
 #[derive(Clone, Copy, Debug)]
 pub enum Trick {
-    /// It names another address, with what is secret in it.
+    /// A redirect to a URL that contains a secret.
     Redirect,
-    /// A page for people, with 200.
+    /// An HTML page with status 200.
     Html,
-    /// An array where an object is right, with a number that a struct would take.
+    /// An array instead of an object, with a number that would deserialize into a struct.
     Array,
-    /// Ten megabytes.
+    /// A body of ten megabytes.
     Huge,
-    /// One byte now and then.
+    /// One byte at a time, with pauses.
     Drip,
-    /// No JSON, and a content type that says so.
+    /// Not JSON, with a matching content type.
     WrongType,
-    /// It ends early.
+    /// A body that ends before its declared length.
     Truncated,
 }
 
@@ -31,7 +31,7 @@ impl Trick {
     pub const ALL: [Self; 7] =
         [Self::Redirect, Self::Html, Self::Array, Self::Huge, Self::Drip, Self::WrongType, Self::Truncated];
 
-    /// What a client of ours says of it.
+    /// The text in the error message of hookstream's clients.
     pub fn said(self) -> &'static str {
         match self {
             Self::Redirect => {
@@ -72,27 +72,27 @@ impl Trick {
         if matches!(self, Self::Drip) {
             loop {
                 stream.write_all(b" ").await?;
-                tokio::time::sleep(Duration::from_millis(100)).await; // that is its trick
+                tokio::time::sleep(Duration::from_millis(100)).await; // the fault itself
             }
         }
         stream.shutdown().await
     }
 }
 
-/// Serves until the test's runtime ends. Its base URL.
+/// Serves until the test's runtime ends. Returns the base URL.
 pub async fn hostile(trick: Trick) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
-            // A client that has heard enough leaves in the middle.
+            // A client may close the connection in the middle.
             tokio::spawn(async move { serve(stream, trick).await.ok() });
         }
     });
     format!("http://{address}")
 }
 
-/// Reads one request to its end: what is left unread would make the close a reset.
+/// Reads one request to its end: unread bytes would turn the close into a reset.
 async fn serve(stream: TcpStream, trick: Trick) -> std::io::Result<()> {
     let mut reader = BufReader::new(stream);
     let mut length = 0;

@@ -1,4 +1,4 @@
-//! Reading topics back: with Apache's own Java clients where it counts, quickly elsewhere.
+//! Reads topics: with Apache's own Java clients where that matters, otherwise with a faster reader.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
@@ -17,7 +17,7 @@ use serde_json::Value;
 
 use super::{PATIENCE, stack};
 
-/// What the Java reader found in a topic.
+/// The records that the Java reader found in a topic.
 pub fn java(topics: &[&str]) -> Vec<Value> {
     let output = Command::new(stack("JAVA"))
         .args(["-cp", &stack("CLASSPATH"), "Reader", &stack("KAFKA"), &stack("REGISTRY")])
@@ -29,13 +29,13 @@ pub fn java(topics: &[&str]) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-/// The keys of all that stands in a topic of the real Kafka now.
+/// The keys of all records that are in a topic of the real Kafka now.
 pub async fn all(topic: &str) -> Vec<String> {
     let (bootstrap, topic) = (stack("KAFKA"), topic.to_owned());
     tokio::task::spawn_blocking(move || read(&bootstrap, &topic)).await.unwrap()
 }
 
-/// The same for any cluster. Blocks.
+/// Like [`all`] for any cluster. Blocks.
 pub fn read(bootstrap: &str, topic: &str) -> Vec<String> {
     let mut keys = Vec::new();
     records(bootstrap, topic, |message| {
@@ -44,7 +44,7 @@ pub fn read(bootstrap: &str, topic: &str) -> Vec<String> {
     keys
 }
 
-/// Shows `each` of all records that stand in a topic now. Blocks.
+/// Calls `each` for every record that is in a topic now. Blocks.
 pub fn records(bootstrap: &str, topic: &str, mut each: impl FnMut(&BorrowedMessage<'_>)) {
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", bootstrap)
@@ -86,22 +86,22 @@ pub async fn delete(topic: &str) {
     assert_eq!(results, [Ok(topic.to_owned())]);
 }
 
-/// Creates a topic of the real Kafka with a configuration that the service would not choose.
+/// Creates a topic of the real Kafka with a setting that the service would not choose.
 pub async fn create(topic: &str, key: &str, value: &str) {
     create_with(topic, &[(key, value)]).await;
 }
 
-/// The same with any configuration.
+/// Like [`create`] with several settings.
 pub async fn create_with(topic: &str, settings: &[(&str, &str)]) {
     create_wide(topic, 1, settings).await;
 }
 
-/// The same with so many partitions.
+/// Like [`create_with`] with this many partitions.
 pub async fn create_wide(topic: &str, partitions: i32, settings: &[(&str, &str)]) {
     create_on(&stack("KAFKA"), topic, partitions, settings).await;
 }
 
-/// The same on any cluster.
+/// Like [`create_wide`] on any cluster.
 pub async fn create_on(bootstrap: &str, topic: &str, partitions: i32, settings: &[(&str, &str)]) {
     let admin: AdminClient<DefaultClientContext> =
         ClientConfig::new().set("bootstrap.servers", bootstrap).create().unwrap();
@@ -111,7 +111,7 @@ pub async fn create_on(bootstrap: &str, topic: &str, partitions: i32, settings: 
     assert_eq!(admin.create_topics(&[new], &options).await.unwrap(), [Ok(topic.to_owned())]);
 }
 
-/// The configuration that was set on a topic of the real Kafka itself.
+/// The settings that were set on a topic of the real Kafka, without the broker's defaults.
 pub async fn own_settings(topic: &str) -> BTreeMap<String, String> {
     let options = AdminOptions::new().request_timeout(Some(PATIENCE));
     let described = admin().describe_configs(&[ResourceSpecifier::Topic(topic)], &options).await.unwrap();

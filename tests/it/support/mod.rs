@@ -1,4 +1,4 @@
-//! What the tests share: the stack, a service on it, a provider that signs, and readers.
+//! Shared by all tests: the stack, a service on it, a provider that signs deliveries, and readers of topics.
 
 pub mod broker;
 pub mod clock;
@@ -29,23 +29,22 @@ use uuid::Uuid;
 /// The secret of every source in these tests.
 pub const SECRET: &str = "wh_integration-test-secret";
 
-/// Far above what anything here takes on a busy machine; a bound, not a wait.
+/// Far longer than anything here takes on a busy machine. It is a bound, not a wait.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// One of the stack's addresses.
+/// An address of the stack.
 pub fn stack(name: &str) -> String {
     let name = format!("HOOKSTREAM_TEST_{name}");
     std::env::var(&name).unwrap_or_else(|_| panic!("{name} is not set: run this by ./tests/run"))
 }
 
-/// A name that no other test has.
+/// A name that no other test uses.
 pub fn unique(prefix: &str) -> String {
     let id = Uuid::now_v7().simple().to_string();
     format!("{prefix}-{}", &id[id.len() - 10..])
 }
 
-/// Waits until `condition` holds, looking again and again; fails when it takes longer than anything
-/// may.
+/// Polls until `condition` holds. Fails after the bound.
 pub async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     let waited = tokio::time::timeout(PATIENCE, async {
         let mut pause = tokio::time::interval(Duration::from_millis(10));
@@ -56,7 +55,7 @@ pub async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     waited.await.unwrap_or_else(|_| panic!("{what} did not come within {PATIENCE:?}"));
 }
 
-/// How a service is to be started.
+/// The set-up of a service.
 pub struct Setup {
     pub preset: &'static str,
     pub source: String,
@@ -64,17 +63,17 @@ pub struct Setup {
     pub registry: String,
     /// The source's `secrets`.
     pub secrets: String,
-    /// More lines below `[source.NAME]`.
+    /// Further lines in `[source.NAME]`.
     pub rules: String,
-    /// More tables.
+    /// Further tables.
     pub tables: String,
-    /// Where `[http]` listens.
+    /// The address that `[http]` listens on.
     pub listen: String,
-    /// More of `[http]`.
+    /// Further lines in `[http]`.
     pub http: String,
-    /// More of `[admin]`.
+    /// Further lines in `[admin]`.
     pub admin: String,
-    /// More variables.
+    /// Further environment variables.
     pub environment: BTreeMap<String, String>,
 }
 
@@ -95,7 +94,7 @@ impl Setup {
         }
     }
 
-    /// The configuration file.
+    /// The configuration file's text.
     pub fn toml(&self) -> String {
         let Self { preset, source, kafka, registry, secrets, rules, tables, listen, http, admin, .. } = self;
         format!(
@@ -122,12 +121,12 @@ impl Setup {
         )
     }
 
-    /// Starts the real application on free ports, without waiting for anything.
+    /// Starts the real application on free ports and returns at once.
     pub async fn start(self) -> Service {
         self.try_start().await.unwrap()
     }
 
-    /// The same, for a start that may be refused.
+    /// Like [`Self::start`] for a start that may fail.
     pub async fn try_start(self) -> anyhow::Result<Service> {
         let file = NamedTempFile::with_suffix(".toml").unwrap();
         std::fs::write(file.path(), self.toml()).unwrap();
@@ -148,7 +147,7 @@ impl Setup {
         Ok(Service { app, source: self.source, file, client, lines })
     }
 
-    /// The same, and waits until it is ready.
+    /// Like [`Self::start`], and waits until the service is ready.
     pub async fn ready(self) -> Service {
         let service = self.start().await;
         service.wait_ready().await;
@@ -204,13 +203,13 @@ impl Service {
         Answer::read(request.send().await.unwrap()).await
     }
 
-    /// As Datagrid signs, now.
+    /// Posts a delivery with Datagrid's signature.
     pub async fn datagrid_post(&self, body: impl Into<Vec<u8>>) -> Answer {
         let body = body.into();
         self.post(&[("Datagrid-Signature", &datagrid(&body))], body).await
     }
 
-    /// What the log said of each delivery so far.
+    /// The log lines of all deliveries so far.
     pub fn lines(&self) -> Vec<String> {
         self.lines.lock().unwrap().clone()
     }
@@ -221,7 +220,7 @@ impl Service {
     }
 }
 
-/// An answer, read.
+/// An HTTP answer with its body.
 #[derive(Debug)]
 pub struct Answer {
     pub status: u16,
@@ -238,7 +237,7 @@ impl Answer {
         Self { status, headers, body }
     }
 
-    /// Status, outcome and reason in one.
+    /// Status, outcome and reason as one value.
     pub fn is(&self, status: u16, outcome: &str, reason: Option<&str>) {
         let (found, why) = (self.body["outcome"].as_str().unwrap(), self.body["reason"].as_str());
         assert_eq!((self.status, found, why), (status, outcome, reason), "{self:?}");
@@ -251,38 +250,37 @@ pub fn hmac(text: &[u8]) -> String {
     hmac_with(SECRET, text)
 }
 
-/// The same with another secret.
+/// Like [`hmac`] with another secret.
 pub fn hmac_with(secret: &str, text: &[u8]) -> String {
     let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).unwrap();
     mac.update(text);
     hex::encode(mac.finalize().into_bytes())
 }
 
-/// Datagrid's header for a body, signed at the time of the page's example.
+/// Datagrid's signature header for a body, at the time of the example in its documentation.
 pub fn datagrid(body: &[u8]) -> String {
     let signed = [b"1775847600.", body].concat();
     format!("t=1775847600,v1={}", hmac(&signed))
 }
 
-/// Grapevine's header: over the canonical text, which the caller writes out.
+/// Grapevine's signature header for a canonical text, which the caller writes out.
 pub fn grapevine(canonical: &str) -> String {
     format!("sha256={}", hmac(canonical.as_bytes()))
 }
 
-/// The page's example with another id and status.
+/// The example in Datagrid's documentation with another id and status.
 pub fn batch(id: &str) -> String {
     format!(
         r#"{{"id":"{id}","event_type":"batch_prediction.completed","timestamp":1775847600,"data":{{"object":"batch_prediction","id":"bpred_abc123","status":"completed","results_url":"/v1/batch-predictions/bpred_abc123/results"}}}}"#
     )
 }
 
-/// A service on an in-memory Kafka that can be made to fail, with the real registry and more
-/// `rules` for its source.
+/// A service on an in-memory Kafka that can be made to fail, with the real registry and further `rules` for its source.
 pub async fn on_embedded(rules: &str) -> (Service, Embedded) {
     on_embedded_with(|setup| setup.rules.push_str(rules)).await
 }
 
-/// The same with any change of the set-up.
+/// Like [`on_embedded`] with any change of the set-up.
 pub async fn on_embedded_with(change: impl FnOnce(&mut Setup)) -> (Service, Embedded) {
     let embedded = Embedded::start().unwrap();
     let mut setup = Setup::new("datagrid");

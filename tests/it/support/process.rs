@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::SECRET;
 
-/// A `serve` of its own, killed when the test ends early.
+/// A `serve` process, killed if the test ends early.
 pub struct Process(pub Child);
 
 impl Drop for Process {
@@ -18,7 +18,7 @@ impl Drop for Process {
     }
 }
 
-/// Starts the program beside its configuration and reads from its log where it listens: hooks and admin.
+/// Starts the program in the directory of its configuration. Returns its addresses, hooks and admin, from its log.
 pub fn serve(config: &std::path::Path) -> (Process, String, String) {
     let (process, hooks, admin, _) = serve_with_log(config);
     (process, hooks, admin)
@@ -27,20 +27,20 @@ pub fn serve(config: &std::path::Path) -> (Process, String, String) {
 /// The lines of a log so far.
 pub type Log = Arc<Mutex<Vec<Value>>>;
 
-/// The same with its log.
+/// Like [`serve`], and returns the log.
 pub fn serve_with_log(config: &std::path::Path) -> (Process, String, String, Log) {
     serve_under(config, &[])
 }
 
-/// The same with so many open files at most, which it cannot raise, and none of this process': librdkafka's pipes, of
-/// which other tests have many, would be handed on.
+/// Like [`serve`] with a hard limit of open files, and without inheriting this process's files: librdkafka's pipes, of
+/// which other tests have many, would be inherited.
 pub fn serve_with_open_files(files: u64, config: &std::path::Path) -> (Process, String, String, Log) {
     let close = "for fd in /proc/$$/fd/*; do fd=${fd##*/}; (( fd > 2 )) && eval \"exec $fd>&-\"; done";
     let script = format!("{close}; ulimit -n {files} && exec \"$0\" \"$@\"");
     serve_under(config, &["bash".into(), "-c".into(), script])
 }
 
-/// The same under a command, such as `env` with variables; empty for none.
+/// Like [`serve`], run by a wrapper command such as `env` with variables; an empty one means none.
 pub fn serve_under(config: &std::path::Path, under: &[String]) -> (Process, String, String, Log) {
     let program = env!("CARGO_BIN_EXE_hookstream");
     let mut words = under.iter().map(String::as_str).chain([program]);
@@ -63,7 +63,7 @@ pub fn serve_under(config: &std::path::Path, under: &[String]) -> (Process, Stri
         line["message"] == "listening"
     });
     let listening = listening.expect("the program says where it listens");
-    // The pipe must not fill up.
+    // Reads on, so that the pipe does not fill up.
     std::thread::spawn({
         let log = log.clone();
         move || lines.for_each(|line| log.lock().unwrap().push(line))

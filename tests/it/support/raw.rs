@@ -1,4 +1,4 @@
-//! A client that can misbehave: bytes on a socket.
+//! A client that can misbehave: it writes bytes to a socket.
 
 use std::net::SocketAddr;
 
@@ -15,20 +15,20 @@ pub async fn open(address: SocketAddr, bytes: &[u8]) -> TcpStream {
     stream
 }
 
-/// Reads until the server closes; fails when it does not.
+/// Reads until the server closes the connection. Fails if it does not.
 pub async fn read_to_end(stream: &mut TcpStream) -> String {
     let mut all = Vec::new();
     let read = timeout(PATIENCE, stream.read_to_end(&mut all)).await;
     match read.expect("the server closes the connection within its bounds") {
         Ok(_) => {}
-        // What was not read of our request makes the close a reset.
+        // Unread bytes of the request turn the close into a reset.
         Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => {}
         Err(error) => panic!("{error}"),
     }
     String::from_utf8_lossy(&all).into_owned()
 }
 
-/// One request on a connection of its own; the answer as text.
+/// Sends one request on a new connection. Returns the answer as text.
 pub async fn exchange(address: SocketAddr, bytes: &[u8]) -> String {
     read_to_end(&mut open(address, bytes).await).await
 }
