@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dump_is_read_with_either_line_end_and_its_body_is_left_alone() {
+    fn dumps_may_have_either_line_end_and_bodies_are_unchanged() {
         let body = "{\"a\": 1}\r\n\n";
         for head in [HEAD.to_owned(), HEAD.replace('\n', "\r\n")] {
             let end = if head.contains('\r') { "\r\n" } else { "\n" };

@@ -25,11 +25,12 @@ Examples:
   hookstream lag --group 'flink-*' --json | jq '.groups[].topics[] | {topic, records, seconds}'
   hookstream lag --group billing --max 10000 --max-seconds 300     as a probe
 
-The lag is the log end minus the committed offset, as in kafka-consumer-groups; a compacted topic may
-have fewer records. The seconds are the age of the first record that the group has not yet read. An
-unknown value is shown as `unknown` with the reason, never as 0. The command joins no group.
+The lag is the log end minus the committed offset, as in kafka-consumer-groups; a
+compacted topic may have fewer records. The seconds are the age of the first record
+that the group has not yet read. An unknown value is shown as `unknown` with the
+reason, never as 0. The command joins no group.
 
-Exit codes: 0 within the limits; 1 over a limit; 2 error, or a limit is set and the lag is unknown.";
+Exit codes: 0 within the limits; 1 over a limit; 2 error, or the lag is unknown with a limit set.";
 
 /// Show the lag of consumer groups
 ///

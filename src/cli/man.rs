@@ -12,7 +12,7 @@ use super::{Cli, ExitStatus};
 const EXAMPLES: &str = "\
 Examples:
   hookstream man | man -l -
-  hookstream man --dir /usr/local/share/man/man1      # man hookstream-serve";
+  hookstream man --dir /usr/local/share/man/man1      # then: man hookstream-serve";
 
 /// Sections of hookstream.1 that clap cannot generate.
 const MORE: &str = r".SH FILES

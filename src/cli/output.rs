@@ -226,7 +226,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_steers_a_terminal_is_escaped_and_all_else_passes() {
+    fn control_characters_are_escaped_and_other_text_is_unchanged() {
         assert_eq!(escape_controls("a\u{1b}[31m\n\u{9b}\u{7f}\t"), r"a\u{1b}[31m\u{a}\u{9b}\u{7f}\u{9}");
         assert_eq!(escape_controls("evt\u{202e}1\u{2066}\u{2028}"), r"evt\u{202e}1\u{2066}\u{2028}");
         let plain = "evt_1 ü 日本 😀 עברית";
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn c7_styles_pass_and_nothing_else_that_begins_like_one() {
+    fn c7_only_style_sequences_are_left_unescaped() {
         let bold = Style::new().bold();
         let styled = format!("{bold}a{bold:#}\nb");
         assert!(matches!(escape_all_but_styles(&styled), Cow::Owned(same) if same == styled));
@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn json_text_stays_the_same_json_and_steers_nothing() {
+    fn escaped_json_parses_to_the_same_value() {
         let text = "{\"a\":\"\u{9b}31m\u{7f}\u{202e} ü😀 \\n\"}";
         let escaped = escape_json(text);
         assert_eq!(escaped, r#"{"a":"\u009b31m\u007f\u202e ü😀 \n"}"#);
@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_lines_up_with_numbers_to_the_right() {
+    fn tables_align_numbers_to_the_right() {
         let mut table = TextTable::new(["source", "count", "note"]);
         table.row(["datagrid", "1,203", "ok"]).row(["日本", "7", "a\nb"]).row(["none", "-", "-"]);
         let text = anstream::adapter::strip_str(&table.to_string()).to_string();
@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_broken_pipe_counts_as_a_reader_that_left() {
+    fn only_a_broken_pipe_means_that_the_reader_exited() {
         let error = |kind| Err::<(), _>(io::Error::from(kind)).context("cannot print").unwrap_err();
         assert!(is_broken_pipe(&error(io::ErrorKind::BrokenPipe)));
         assert!(!is_broken_pipe(&error(io::ErrorKind::StorageFull)));

@@ -20,16 +20,16 @@ use crate::schema::changes::FieldChange;
 
 const EXAMPLES: &str = "\
 Examples:
-  hookstream provision                            show what to create (+), change (~) and leave as it is (=)
+  hookstream provision                            the plan: create (+), change (~), keep (=)
   hookstream provision --apply
-  hookstream provision --apply --keep-versions    so that `check` can compare schemas without a registry
+  hookstream provision --apply --keep-versions    for `check` to use without a registry
   hookstream provision --json | jq '.items[] | select(.action != \"keep\")'
 
-Never deletes anything, never reduces the replicas of a topic, and leaves settings that it does not
-manage as they are.
+Never deletes anything, never reduces the replicas of a topic, and leaves
+settings that it does not manage as they are.
 
-Exit codes: 0 nothing to do, or everything done; 1 changes are pending or impossible; 2 error, or a step
-of --apply failed.";
+Exit codes: 0 nothing to do, or everything done; 1 changes are pending or impossible;
+2 error, or a step of --apply failed.";
 
 /// Compare topics and subjects with the configuration; create and update them
 ///

@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn every_type_of_a_preset_has_a_sample_of_that_type_and_one_without_types_has_one() {
+    fn every_preset_has_samples_of_all_its_types() {
         for (preset, rules) in presets() {
             let mut wanted: Vec<_> =
                 rules["types"].as_array().unwrap().iter().map(|name| name.as_str().unwrap()).collect();
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn every_sample_has_what_its_preset_reads() {
+    fn every_sample_has_the_members_that_its_preset_reads() {
         for (preset, rules) in presets() {
             for name in ["id", "time", "data"] {
                 let pointer = rules["envelope"].get(name).and_then(toml::Value::as_str).unwrap_or_default();
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn refreshing_replaces_the_named_values_and_no_other_byte() {
+    fn refresh_replaces_the_named_values_and_no_other_byte() {
         let sample = " {\"id\" : \"a\",\"data\":{ \"id\":\"a\", \"n\":1.10 } , \"t\":17}\n";
         let made = refresh(
             sample,
@@ -170,13 +170,13 @@ mod tests {
     }
 
     #[test]
-    fn refreshing_finds_members_behind_wide_characters() {
+    fn refresh_finds_members_after_wide_characters() {
         let made = refresh("{\"ü😀\":\"日本\",\"b\":\"\\u00fc\"}", &[("/b", "2".to_owned())]);
         assert_eq!(made, "{\"ü😀\":\"日本\",\"b\":2}");
     }
 
     #[test]
-    fn a_sample_stands_alone_where_the_events_of_a_delivery_do() {
+    fn a_sample_is_wrapped_as_the_only_event_of_a_delivery() {
         for (pointer, made) in
             [("", r#"[{"a":1}]"#), ("/b", r#"{"b":[{"a":1}]}"#), ("/b~1\"/c", r#"{"b/\"":{"c":[{"a":1}]}}"#)]
         {
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pointer_that_leads_nowhere_changes_nothing() {
+    fn a_pointer_to_nothing_changes_nothing() {
         let sample = r#"{"a":{"b":1},"c":[1]}"#;
         for pointer in ["", "a", "/x", "/a/x", "/a/b/c", "/c/0"] {
             assert_eq!(refresh(sample, &[(pointer, "2".to_owned())]), sample, "{pointer}");

@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn since_takes_a_time_and_a_time_ago() {
+    fn since_accepts_a_time_or_a_duration() {
         let ago = |text: &str| {
             let time = since(text).unwrap();
             Timestamp::now().duration_since(time).as_secs()

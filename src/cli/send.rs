@@ -32,7 +32,7 @@ use crate::observe::log;
 
 const EXAMPLES: &str = "\
 Examples:
-  hookstream send datagrid                                  the first type, batch_prediction.completed
+  hookstream send datagrid                                  the first of its event types
   hookstream send datagrid knowledge.processing.completed
   hookstream send grapevine --body delivery.json            your own body, sent unchanged
   hookstream send grapevine --url http://127.0.0.1:9000     to /hooks/grapevine at another address
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn the_service_s_own_code_takes_every_sample_and_finds_the_id_that_was_made() {
+    fn the_service_accepts_every_sample_and_extracts_the_generated_id() {
         for (preset, _) in crate::config::presets() {
             let target = target(preset, &[], &[&format!("source.{preset}.preset={preset}")], None).unwrap();
             for event_type in sample::types(preset) {
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn a_type_is_given_where_it_stands_in_a_header_and_only_there() {
+    fn a_type_is_required_exactly_if_a_header_carries_it() {
         let body = || Bytes::from_static(b"{}");
         let github = target("github", &[], &["source.github.preset=github"], None).unwrap();
         let fault = DeliveryGenerator::new(&github, body(), None, false).err().unwrap().to_string();
@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn a_form_is_sent_as_one_and_the_events_of_a_split_delivery_are_new_ones() {
+    fn forms_stay_forms_and_split_events_get_new_ids() {
         let sets =
             ["source.datagrid.envelope.split=/events", "source.datagrid.envelope.payload=form:payload"];
         let target = target("datagrid", &[], &sets, None).unwrap();
@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_type_the_first_that_the_source_takes_is_sent() {
+    fn the_default_type_is_the_first_of_the_source() {
         let of = |sets: &[&str]| {
             let target = target("datagrid", &[], sets, None).unwrap();
             Some(sample_of(&target, None).unwrap().1)
@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_type_is_told_with_those_that_there_are() {
+    fn the_error_about_an_unknown_type_lists_the_known_ones() {
         let error = sample_of(&found("grapevine"), Some("nope")).unwrap_err().to_string();
         assert_eq!(error, "no sample of the type `nope`; there are: document.changed");
     }
@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn times_and_rates_without_sense_are_refused() {
+    fn invalid_timeouts_and_rates_are_refused() {
         assert_eq!(timeout("500ms"), Ok(Duration::from_millis(500)));
         assert_eq!(rate("0.5"), Ok(0.5));
         for bad in ["0s", "2h", "10", "x"] {

@@ -23,9 +23,9 @@ Examples:
   hookstream subscription create datagrid --url https://hooks.example.com/hooks/datagrid --apply
   hookstream subscription pause datagrid wh_1 --apply
 
-Set DATAGRID_API_KEY to the API key, and DATAGRID_API_URL to use another address than
-https://api.datagrid.com (with or without /v1). Commands that change something show the plan and change
-nothing without --apply.
+Set DATAGRID_API_KEY to the API key, and DATAGRID_API_URL to use another address
+than https://api.datagrid.com (with or without /v1). Commands that change something
+show the plan and change nothing without --apply.
 
 Exit codes: 0 success or nothing to do; 1 no such webhook, or a plan not applied; 2 error.";
 

@@ -27,14 +27,14 @@ const WAITING: usize = 256;
 
 const EXAMPLES: &str = "\
 Examples:
-  hookstream tail                                    new records of all sources, including dead letters
+  hookstream tail                                    new records of all sources
   hookstream tail 'datagrid.*' -o -5 -e              the last five records of each partition
   hookstream tail 'dead_letter.*' -o @-1h            dead letters since an hour ago, and new ones
-  hookstream tail --key evt_7f3d8a2c -o start -e     find an event (exit code 1 if there is no record)
+  hookstream tail --key evt_7f3d8a2c -o start -e     find an event
   hookstream tail -o start -e | jq -r .value.id      JSON lines in a pipe
 
-The command commits nothing and joins no consumer group. It does not read topics and partitions that are
-created after its start.
+The command commits nothing and joins no consumer group. It does not read topics
+and partitions that are created after its start.
 
 Exit codes: 0 success; 1 no record with that --key up to the end; 2 error.";
 

@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_is_read_alone_or_by_its_number() {
+    fn entries_are_selected_by_number_or_if_unambiguous() {
         let get = r#"{"request":{"method":"GET","url":"http://h/"}}"#;
         let file = format!(r#"{{"log":{{"version":"1.2","entries":[{get},{ENTRY}]}}}}"#);
         for (text, entry) in [(ENTRY, None), (&*file, None), (&*file, Some(2))] {

@@ -16,13 +16,14 @@ use crate::schema::drift::Observer;
 
 const EXAMPLES: &str = "\
 Examples:
-  hookstream schema drift datagrid                                    fields that no schema covers
+  hookstream schema drift datagrid                              fields that no schema covers
   hookstream schema drift datagrid --since 7days --json
-  hookstream schema drift datagrid batch_prediction.completed         the new version of its schema, as a diff
+  hookstream schema drift datagrid batch_prediction.completed   the new version, as a diff
   hookstream schema drift datagrid batch_prediction.completed --write
 
-Reads the source's topics from Kafka and joins no consumer group. Shows names and types, never values. Members
-with several or unclear types get no field: the type of a field cannot be changed once it is registered.
+Reads the source's topics from Kafka and joins no consumer group. Shows names
+and types, never values. Members with several or unclear types get no field:
+the type of a field cannot be changed once it is registered.
 
 Exit codes: 0 success; 2 error.";
 

@@ -19,14 +19,15 @@ use crate::schema::drift::{self, NameBudget, ObservedShape};
 
 const EXAMPLES: &str = "\
 Examples:
-  hookstream schema infer github push                          from the records of github.push or github.unmapped
+  hookstream schema infer github push                          from records in Kafka
   hookstream schema infer github push push-1.json push-2.json  from bodies in files
   jq -c .body captured.json | hookstream schema infer github push -
   hookstream schema infer github push --write                  to schemas/github/push.avsc
 
-A file contains one or more bodies in sequence. If the source has `split`, each body is one event. Text becomes
-`string`, times too: change a field to a timestamp before you register the schema, since the type of a field
-cannot be changed afterwards.
+The records are those of the type's topic (github.push), or of github.unmapped.
+A file contains one or more bodies in sequence. If the source has `split`, each
+body is one event. Text becomes `string`, times too: change a field to a timestamp
+before you register the schema, since its type cannot be changed afterwards.
 
 Exit codes: 0 success; 2 error.";
 

@@ -122,7 +122,7 @@ mod tests {
     use crate::schema::shipped::SchemaOrigin;
 
     #[test]
-    fn what_readers_of_before_could_not_read_is_never_written() {
+    fn schemas_that_old_readers_cannot_read_are_never_written() {
         let text = include_str!("../../../schemas/grapevine/document.changed.avsc");
         let places =
             Places { id: None, event_type: None, time: None, data: Pointer::parse("/data").unwrap() };

@@ -339,7 +339,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_diff_shows_what_changes_and_where() {
+    fn a_diff_shows_changes_and_positions() {
         let old = "a\nb\nc\nd\ne\n";
         assert_eq!(
             diff(old, "a\nb\nc,\nnew\nd\ne\n"),

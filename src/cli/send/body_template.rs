@@ -108,7 +108,7 @@ mod tests {
     const SAMPLE: &str = r#"{"id":"evt_1","time":17,"data":{"n":1.10, "id":"evt_1"}}"#;
 
     #[test]
-    fn each_event_is_a_new_one_and_its_data_stays_as_it_is() {
+    fn each_event_is_new_and_its_data_is_unchanged() {
         let fresh = BodyTemplate::new(SAMPLE, &rules("/id", TimeFormat::UnixSeconds));
         let (first, now) = fresh.next();
         let (second, _) = fresh.next();
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn where_the_id_is_a_digest_no_two_times_are_the_same() {
+    fn times_are_unique_if_the_id_is_a_digest() {
         for format in [TimeFormat::Rfc3339, TimeFormat::UnixSeconds] {
             let fresh = BodyTemplate::new(SAMPLE, &rules("digest", format));
             let times: std::collections::HashSet<_> =
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn times_are_written_as_the_provider_does() {
+    fn times_have_the_format_of_the_provider() {
         let time = "2026-01-02T03:04:05.000078Z".parse().unwrap();
         let written = |id, format| BodyTemplate::new(SAMPLE, &rules(id, format)).written(time);
         assert_eq!(written("digest", TimeFormat::Rfc3339), "\"2026-01-02T03:04:05.000078Z\"");
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_place_for_them_stays_as_it_is() {
+    fn bodies_without_an_id_or_time_are_unchanged() {
         for body in ["[1]", "no json", r#"{"a":1}"#] {
             let fresh = BodyTemplate::new(body, &rules("/id", TimeFormat::Rfc3339));
             assert_eq!(fresh.next().0, body);
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn each_event_of_a_split_delivery_is_a_new_one() {
+    fn each_event_of_a_split_delivery_is_new() {
         let split = |pointer: &str| crate::config::Envelope {
             split: Some(pointer.to_owned()),
             ..rules("/id", TimeFormat::UnixSeconds)

@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_form_of_a_source_that_takes_them_is_taken_apart_and_put_together() {
+    fn forms_are_decoded_and_encoded_if_the_source_accepts_them() {
         // urllib.parse.urlencode({"a": "1 &", "payload": '{"t":"a b+\u00fc"}'})
         let body = b"a=1+%26&payload=%7B%22t%22%3A%22a+b%2B%C3%BC%22%7D";
         let form = parse(body, Some("form:payload")).unwrap();

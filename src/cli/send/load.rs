@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn each_delivery_is_a_new_event_whose_answer_is_written_beside_its_id() {
+    async fn each_delivery_is_a_new_event_and_its_answer_is_written_with_its_id() {
         let (service, tally, ids) = send(LoadPlan { count: 100, concurrency: 4, rate: None }).await;
         assert_eq!((tally.sent(), tally.failed()), (100, 10));
         assert_eq!(service.taken.load(Ordering::SeqCst), 100);
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_late_turn_counts_from_when_it_was_due() {
+    async fn a_late_delivery_counts_from_when_it_was_due() {
         let start = Instant::now() - Duration::from_secs(10);
         assert_eq!(wait(start, 3, Some(2.0)).await, start + Duration::from_millis(1500));
         assert!(wait(start, 3, None).await > start + Duration::from_secs(9));

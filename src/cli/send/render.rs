@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_reads_at_a_glance() {
+    fn answers_are_formatted_on_one_line() {
         let body =
             r#"{"outcome":"published","id":"evt_\u001b[1m","topic":"github.push","partition":1,"offset":0}"#;
         let expected = "200  published  github.push [1] @0  1.50 ms\n     id        evt_\\u{1b}[1m";

@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn programs_get_the_same_numbers_on_one_line() {
+    fn json_has_the_same_numbers_on_one_line() {
         assert_eq!(
             tally(&[PUBLISHED, REFUSED]).json().unwrap(),
             r#"{"sent":2,"not_2xx":1,"seconds":0.5,"per_second":4.0,"answers":[{"status":200,"outcome":"published","count":1},{"status":401,"outcome":"refused","reason":"unauthorized","count":1}],"latency_ms":{"p50":1.0,"p90":2.0,"p99":2.0,"max":2.0}}"#
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_waited_for_counts_as_a_failure() {
+    fn answers_that_were_not_awaited_count_as_failures() {
         let mut tally = tally(&[PUBLISHED]);
         tally.add_left(0);
         assert_eq!((tally.sent(), tally.failed()), (1, 0));
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn times_keep_three_digits() {
+    fn latencies_have_three_digits() {
         assert_eq!([0.2114, 9.994, 12.34, 4000.4].map(millis), ["0.21 ms", "9.99 ms", "12.3 ms", "4000 ms"]);
     }
 }

@@ -131,7 +131,7 @@ pub(super) mod tests {
     const DATAGRID: (&str, &str) = ("DATAGRID_WEBHOOK_SECRET", "whsec_of-a-real-provider");
 
     #[test]
-    fn a_loopback_address_gets_the_public_secret_where_there_is_none() {
+    fn loopback_addresses_get_the_public_secret_if_there_is_none() {
         let found = target("datagrid", &[], &[], None).unwrap();
         assert!(found.uses_dev_secret());
         assert_eq!(found.url.as_str(), "http://127.0.0.1:8080/hooks/datagrid");
@@ -141,7 +141,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn the_first_secret_that_counts_now_signs() {
+    fn the_first_valid_secret_signs() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let old = "{ env = 'OLD', not_after = 2020-01-01T00:00:00Z }";
         std::fs::write(file.path(), format!("[source.datagrid]\nsecrets = [{old}, {{ env = 'NEW' }}]"))
@@ -153,7 +153,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn any_other_address_needs_the_source_s_own_secret_and_no_other_s() {
+    fn other_addresses_need_the_secret_of_the_source() {
         for (url, sets) in
             [(Some("https://hooks.example.com"), [].as_slice()), (None, &["http.listen=10.0.0.1:80"])]
         {
@@ -169,7 +169,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn an_unknown_source_is_told_with_those_that_there_are() {
+    fn the_error_about_an_unknown_source_lists_the_known_ones() {
         let fault = fault(target("nope", &[], &[], None));
         assert_eq!(fault, "there is no source `nope`; there are: datagrid, grapevine");
         let fault = super::tests::fault(target("datagrid", &[], &["source.datagrid.enabled=false"], None));
@@ -181,7 +181,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_base_gets_the_source_s_path_and_a_path_of_its_own_stays() {
+    fn a_base_url_gets_the_path_of_the_source_unless_it_has_one() {
         assert_eq!(url("http://127.0.0.1:9000"), "http://127.0.0.1:9000/hooks/datagrid");
         assert_eq!(url("https://hooks.example.com/"), "https://hooks.example.com/hooks/datagrid");
         assert_eq!(url("https://example.com/in/7?a=b"), "https://example.com/in/7?a=b");
@@ -189,14 +189,14 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn the_scheme_may_be_left_out() {
+    fn the_scheme_is_optional() {
         assert_eq!(url("localhost:9000"), "http://localhost:9000/hooks/datagrid");
         assert_eq!(url("127.0.0.1:9000"), "http://127.0.0.1:9000/hooks/datagrid");
         assert_eq!(url("[::1]:9000"), "http://[::1]:9000/hooks/datagrid");
     }
 
     #[test]
-    fn what_is_no_web_address_is_refused_without_repeating_it() {
+    fn an_invalid_url_is_refused_without_quoting_it() {
         for bad in ["", "ftp://user:pw@host", "http://", "http://a b", "file:///etc/passwd"] {
             let error = endpoint(bad, "datagrid").unwrap_err().to_string();
             assert_eq!(error, "--url expects an address such as http://127.0.0.1:8080", "{bad}");
@@ -213,7 +213,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn only_this_machine_s_own_addresses_are_loopback() {
+    fn only_addresses_of_this_machine_are_loopback() {
         let loopback = |base: &str| is_loopback(&endpoint(base, "x").unwrap());
         for own in ["127.0.0.1:1", "127.8.9.1", "[::1]:1", "[::ffff:127.0.0.1]", "localhost", "a.localhost"] {
             assert!(loopback(own), "{own}");

@@ -52,7 +52,7 @@ pub(super) struct Args {
     /// Carry out the plan
     #[arg(long)]
     apply: bool,
-    /// The URL of the running service's operator's port [default: [admin] listen of the configuration]
+    /// The URL of the service's operator's port [default: [admin] listen of the configuration]
     #[arg(long)]
     url: Option<String>,
 }

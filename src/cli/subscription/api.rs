@@ -287,7 +287,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_address_may_have_its_v1_or_not_and_carries_no_key_in_the_clear() {
+    fn the_address_may_have_v1_and_must_be_encrypted() {
         for (address, expected) in [
             ("https://api.datagrid.com", "https://api.datagrid.com/v1"),
             ("https://api.datagrid.com/v1/", "https://api.datagrid.com/v1"),
@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn the_api_s_own_words_are_found_cut_and_made_harmless() {
+    fn messages_of_the_api_are_extracted_truncated_and_escaped() {
         for (body, expected) in [
             (r#"{"detail":"no","title":"Bad"}"#, Some("no")),
             (r#"{"error":{"message":"url must be https","code":7}}"#, Some("url must be https")),

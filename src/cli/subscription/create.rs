@@ -244,7 +244,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_line_to_paste_is_configuration_whatever_the_path() {
+    fn the_printed_line_is_valid_configuration_for_any_path() {
         let odd = Path::new("/run/a \"b\"\\c");
         let line = config_line("datagrid", Some(odd), "2026-11-24");
         let table: toml::Table = line.parse().unwrap();
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn only_an_https_url_without_credentials_is_taken() {
+    fn only_an_https_url_without_credentials_is_accepted() {
         assert!(https("https://hooks.example.com/hooks/datagrid").is_ok());
         for bad in ["http://x/hooks/datagrid", "https://u:p@x/", "https://x/#y", "hooks.example.com"] {
             assert!(https(bad).is_err(), "{bad}");

@@ -52,7 +52,7 @@ mod tests {
     }
 
     #[test]
-    fn each_form_leads_to_its_place() {
+    fn each_form_is_parsed() {
         assert_eq!(parse("start"), Ok(Start::Beginning));
         assert_eq!(parse("end"), Ok(Start::End));
         assert_eq!(parse("-1"), Ok(Start::Last(1)));
@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn other_text_is_refused_with_the_forms_there_are() {
+    fn the_error_about_other_text_lists_the_forms() {
         for bad in ["", "-", "-0", "--1", "5", "+5", "-1.5", "-5000000000", "latest", "Start", "start "] {
             assert!(parse(bad).unwrap_err().contains("-N"), "{bad}");
         }

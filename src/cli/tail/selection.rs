@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn names_and_patterns_pick_each_topic_once() {
+    fn names_and_patterns_select_each_topic_once() {
         let both = ["datagrid.batch_prediction.completed", "datagrid.batch_prediction.failed"];
         assert_eq!(chosen(&["datagrid.*", both[1]]).unwrap(), both);
         assert_eq!(chosen(&["*"]).unwrap().len(), 4, "without Kafka's own");
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn what_matches_nothing_is_named_with_what_may_be_meant() {
+    fn an_unmatched_name_is_reported_with_a_similar_one() {
         assert_eq!(chosen(&["other", "x*"]).unwrap_err(), "no topic matches x*");
         assert_eq!(
             chosen(&["datagrid.batch_prediction.complete"]).unwrap_err(),
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_leads_to_one_partition_of_each_topic_and_a_short_digest_to_all() {
+    fn a_key_selects_one_partition_per_topic_and_a_short_digest_all() {
         let topics = ["datagrid.batch_prediction.completed".to_owned(), "dead_letter.datagrid".to_owned()];
         let config = config("");
         let key = KeyFilter::new("evt_7f3d8a2c", &config);
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn c1_an_id_leads_to_its_keys_under_each_binding() {
+    fn c1_an_id_selects_its_keys_under_each_binding() {
         let config = config(
             "[source.datagrid]\npreset = 'datagrid'\nsecrets = [\n\
              { name = 'a', env = 'A', binds = { pointer = '/tenant_id', equals = 'acme' } },\n\

@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dead_letter_says_why_it_is_one() {
+    fn a_dead_letter_shows_its_reason() {
         let mut letter = record("dead_letter.datagrid", b"{\"id\":\n1}");
         for (name, value) in [
             ("hookstream-reason", "type_unknown"),
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_in_a_record_steers_the_terminal() {
+    fn nothing_in_a_record_controls_the_terminal() {
         let evil = "\u{1b}[31m\r\n\u{9b}0m";
         let mut record = record(evil, evil.as_bytes());
         record.key = Some(evil.as_bytes().to_vec());
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_value_is_cut_on_a_terminal_and_whole_in_json() {
+    fn a_long_value_is_truncated_on_a_terminal_and_complete_in_json() {
         let long = "ü".repeat(WIDTH + 1);
         let record = record("dead_letter.datagrid", long.as_bytes());
         let shown = line(&record, &Decoded::Raw, false);
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn a_json_line_has_all_of_a_record() {
+    fn a_json_line_contains_the_complete_record() {
         let record = record("datagrid.batch_prediction.completed", b"");
         assert_eq!(
             json(&record, &avro()).unwrap(),
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_text_is_base64() {
+    fn bytes_that_are_not_text_become_base64() {
         let mut record = record("t", b"\xff\x00");
         record.key = None;
         record.headers =
