@@ -78,7 +78,7 @@ async fn the_spool_is_listed_shown_and_exported_while_the_service_runs() {
     let (code, _, stderr) = spool(&["export", file]).await;
     assert!(code == 2 && stderr.contains(file), "what is there is never overwritten: {stderr}");
     let (code, _, stderr) = spool(&["--parked", "export", "-"]).await;
-    assert!(code == 2 && stderr.contains("behind the subcommand"), "{stderr}");
+    assert!(code == 2 && stderr.contains("must follow the subcommand"), "{stderr}");
     let (code, stdout, _) = spool(&["requeue", "--all"]).await;
     assert!(code == 0 && stdout.contains("nothing to do"), "{stdout}");
 

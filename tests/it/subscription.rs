@@ -368,8 +368,8 @@ async fn nothing_is_asked_of_the_api_where_the_arguments_are_wrong() {
         (&["create", "datagrid", "--url", "http://hooks.example.com/x"][..], "https://"),
         (&["create", "grapevine", "--url", URL], "only Datagrid's API"),
         (&["list", "nobody"], "datagrid, grapevine"),
-        (&["delete", "datagrid", "..", "--apply"], "expected an id"),
-        (&["show", "datagrid", "a/b"], "expected an id"),
+        (&["delete", "datagrid", "..", "--apply"], "expected the id of a webhook"),
+        (&["show", "datagrid", "a/b"], "expected the id of a webhook"),
     ] {
         let (code, stdout, stderr) = stand.run(arguments).await;
         assert!(code == 2 && stdout.is_empty() && stderr.contains(expected), "{arguments:?}: {stderr}");

@@ -115,7 +115,7 @@ impl Api {
     ) -> anyhow::Result<(SecretText, anyhow::Result<Webhook>)> {
         let request = self.request(Method::POST, None)?.json(body);
         let sent = self.send(request).await;
-        let answer = sent.context("the webhook may have been created: check with `list`")?;
+        let answer = sent.context("whether the webhook was created is unknown: check with `list`")?;
         ensure!(answer.status.is_success(), self.refusal(&answer));
         let found = answer.json::<JsonObject<SecretJson>>("a webhook's secret");
         let found = found.map(|JsonObject(found)| found.secret);

@@ -84,7 +84,11 @@ fn what_cannot_be_read_is_one_clear_sentence() {
         (&["drift", source, "new"], 2, format!("{source} has no event type `new`; there are: ")),
         (&["drift", "nobody"], 2, "there is no source `nobody`".into()),
         (&["infer", source, "odd"], 2, format!("no topic {source}.odd at {kafka}: give samples as files\n")),
-        (&["infer", source, COMPLETED, "none.json"], 2, format!("{COMPLETED} has the schema built in: ")),
+        (
+            &["infer", source, COMPLETED, "none.json"],
+            2,
+            format!("{COMPLETED} already has the schema built in: "),
+        ),
         (&["infer", source, "odd", "none.json"], 2, "cannot read none.json".into()),
         (
             &["infer", source, COMPLETED],
