@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
+use tokio::signal::unix::Signal;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
@@ -318,6 +319,16 @@ impl App {
     pub fn watch_files(&mut self, every: Duration) {
         let reload = self.reload.clone();
         self.tasks.restart("config-watch", move || reload.clone().watch(every));
+    }
+
+    /// From now on each signal reloads the configuration. The reload logs its outcome itself.
+    pub fn reload_on(&mut self, mut signal: Signal) {
+        let reload = self.reload.clone();
+        self.tasks.run("reload-signal", PartState::Degraded, async move {
+            while signal.recv().await.is_some() {
+                let _ = reload.now().await;
+            }
+        });
     }
 
     /// Deliveries whose body is complete and that are not answered yet.

@@ -52,7 +52,7 @@ impl DrainOnly {
         let ports = PortSecurity::read(loaded, &mut problems);
         let ports = Arc::new(ArcSwap::from_pointee(problems.or(ports)?));
         let health = Health::new();
-        health.service.put(PartState::Down, "draining the spool only: no deliveries are taken");
+        health.service.put(PartState::Down, "draining the spool only: no deliveries are accepted");
         let connection =
             ClusterConfig::new(config.kafka.bootstrap_servers.clone(), loaded.properties.clone());
         let producer = Arc::new(Producer::new(&connection, tuning(config), health.clone())?);

@@ -55,17 +55,11 @@ pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<ExitStatus>
         return drain(&loaded, &mut signals).await;
     }
     // Before the ports are open: until this handler exists, SIGHUP ends the process.
-    let mut hangups = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
+    let hangups = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
     let listeners = Listeners::bind(&loaded.config).await?;
     let mut app = App::start(loaded, listeners, http::log()).await?;
     app.watch_files(app::RELOAD_LOOK);
-    let reload = app.reload.clone();
-    tokio::spawn(async move {
-        while hangups.recv().await.is_some() {
-            // The reload logs its own result.
-            let _ = reload.now().await;
-        }
-    });
+    app.reload_on(hangups);
     tracing::info!(hooks = %app.hooks, admin = %app.admin, "listening");
     tokio::spawn({
         let health = app.health.clone();

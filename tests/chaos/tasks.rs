@@ -35,8 +35,13 @@ const RESTARTED: [&str; 8] = [
     "task-panics:connections",
     "task-panics:config-watch",
 ];
-const DEGRADED: [&str; 4] =
-    ["task-panics:reload", "task-panics:durability", "task-panics:lag", "task-panics:diagnosis"];
+const DEGRADED: [&str; 5] = [
+    "task-panics:reload-signal",
+    "task-panics:reload",
+    "task-panics:durability",
+    "task-panics:lag",
+    "task-panics:diagnosis",
+];
 const DOWN: [&str; 3] = ["task-panics:topics", "task-panics:schemas", "task-panics:http"];
 const ADMIN: &str = "task-panics:admin";
 
