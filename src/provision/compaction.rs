@@ -1,6 +1,6 @@
-//! No topic compacts whose key names more than one event: of five events of one document, four would
-//! be gone. Such a topic is created with `cleanup.policy=delete`; one that somebody else has made, or
-//! altered since, is not touched, and its event type waits until it is right.
+//! A topic must not be compacted if several events share one key: of five events of one document, four
+//! would be lost. hookstream creates such a topic with `cleanup.policy=delete`. It does not alter a topic that
+//! somebody else created or altered; the event type waits until the policy is right.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,22 +8,22 @@ use std::time::Duration;
 use crate::kafka::Admin;
 use crate::sources::{CompactionState, Sources};
 
-/// Topics, and what is known of them.
+/// Topics with their known compaction state.
 pub type Watched = Vec<(Arc<str>, Arc<CompactionState>)>;
 
-/// Between two looks at topics that were right.
+/// The interval between two checks of topics with the right policy.
 pub(super) const RECHECK: Duration = Duration::from_secs(3600);
 
-/// The topics that must not compact, and what is known of them.
+/// The topics that must not be compacted, with their known compaction state.
 pub fn non_compacted_topics(sources: &Sources) -> Watched {
     let routes = sources.iter().flat_map(|source| source.routes());
     routes.filter_map(|route| Some((route.topic.clone(), route.policy.clone()?))).collect()
 }
 
-/// Reads what they are; says why the event type of one has to wait.
+/// Reads the topics' policies, and returns the reason if an event type must wait.
 ///
 /// # Errors
-/// When Kafka does not tell.
+/// If Kafka does not report the policies.
 pub async fn check_compaction(
     admin: &Admin,
     topics: &[(Arc<str>, Arc<CompactionState>)],
@@ -34,37 +34,37 @@ pub async fn check_compaction(
     }
     let names: Vec<String> = topics.iter().map(|(topic, _)| topic.to_string()).collect();
     let compacting = admin.compacting(&names).await?;
-    let mut troubles = Vec::new();
+    let mut problems = Vec::new();
     for (topic, state) in topics {
-        // One that is not there is the affair of who creates it.
+        // Creating a missing topic is the provisioner's task.
         let Some(compacts) = compacting.get(&**topic) else { continue };
-        let news = state.record(*compacts);
-        let Some(trouble) = trouble(topic, *compacts, servers) else { continue };
-        if news {
-            tracing::error!(%topic, "{trouble}");
+        let changed = state.record(*compacts);
+        let Some(problem) = problem(topic, *compacts, servers) else { continue };
+        if changed {
+            tracing::error!(%topic, "{problem}");
         }
-        troubles.push(trouble);
+        problems.push(problem);
     }
-    Ok((!troubles.is_empty()).then(|| troubles.join("; ")))
+    Ok((!problems.is_empty()).then(|| problems.join("; ")))
 }
 
-/// What is wrong with a topic whose key names more than one event, and what to do.
-fn trouble(topic: &str, compacts: Option<bool>, servers: &str) -> Option<String> {
+/// The problem of a topic whose keys stand for several events, and its remedy.
+fn problem(topic: &str, compacts: Option<bool>, servers: &str) -> Option<String> {
     match compacts {
         Some(false) => None,
         Some(true) => Some(format!(
             "{topic} compacts, and its key names more than one event: its deliveries are answered 503 until \
-             it keeps all ({})",
+            it retains all records ({})",
             fix_command(topic, servers)
         )),
         None => Some(format!(
-            "whether {topic} compacts is unknown, and its key names more than one event: its deliveries are \
-             answered 503; grant DescribeConfigs on it to our user"
+            "cannot read whether {topic} compacts, and its key names more than one event: its deliveries are \
+            answered 503; grant DescribeConfigs on it to hookstream's user"
         )),
     }
 }
 
-/// The command that makes a topic keep all of its records until they are too old.
+/// The command that makes a topic retain all records until their age exceeds its retention.
 pub fn fix_command(topic: &str, servers: &str) -> String {
     format!(
         "kafka-configs --bootstrap-server {servers} --entity-type topics --entity-name {topic} --alter \

@@ -1,4 +1,4 @@
-//! What to type where we may not do what is wished.
+//! Commands that grant missing authorizations.
 
 use std::collections::BTreeSet;
 
@@ -6,8 +6,8 @@ use crate::config::{LoadedConfig, Property};
 use crate::names;
 use crate::sources::Sources;
 
-/// Commands that let us do the operation (`Create`, `Alter`, `AlterConfigs`, `DescribeConfigs`) on the
-/// topics: a source's events by their prefix, its dead letters by name.
+/// Commands that authorize hookstream's user for the operation (`Create`, `Alter`, `AlterConfigs`,
+/// `DescribeConfigs`) on the denied topics: a source's event topics by their prefix, its dead letters by name.
 pub fn grants(
     loaded: &LoadedConfig,
     sources: &Sources,
@@ -16,7 +16,7 @@ pub fn grants(
 ) -> Vec<String> {
     let user = match loaded.config.kafka.properties.get("sasl.username") {
         Some(Property::Text(user)) => user.as_str(),
-        _ => "OUR-USER",
+        _ => "HOOKSTREAM-USER",
     };
     let servers = &loaded.config.kafka.bootstrap_servers;
     let grant = |topic: &str, more: &str| {

@@ -1,9 +1,9 @@
-//! What is to be done so that the wished state is there, and what is left alone.
+//! Plans the steps from the actual to the desired state, and what stays unchanged.
 //!
-//! Left alone is what would lose something that is there now, whatever the configuration wishes: fewer
+//! A difference stays unchanged if removing it would lose something, whatever the configuration desires: fewer
 //! copies before an acknowledgement, and, without [`Allowed::removal`], whatever makes Kafka remove records
-//! (less retention, a `cleanup.policy` that newly compacts or deletes). What a key means to old records we
-//! cannot know, so that compaction, too, is switched on by a person only.
+//! (shorter retention, a `cleanup.policy` that newly compacts or deletes). hookstream cannot know what the keys
+//! of old records mean, so only a person switches on compaction.
 
 mod subject;
 
@@ -18,115 +18,115 @@ use crate::kafka::{Alteration, NewTopic, TopicDescription};
 use crate::schema::changes::FieldChange;
 pub(super) use subject::{Latest, RegisteredSubject, subject};
 
-/// What may be done although it cannot be taken back.
+/// Irreversible changes that the user has allowed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Allowed {
-    /// More partitions: the records of one key are then in two.
+    /// More partitions: the records of one key are then in two partitions.
     pub repartition: bool,
-    /// Settings by which Kafka removes records.
+    /// Settings that make Kafka remove records.
     pub removal: bool,
 }
 
-/// All topics and subjects, those that are as wished among them.
+/// All topics and subjects, including those in the desired state.
 #[derive(Debug, Default, Serialize)]
 pub struct ProvisionPlan {
     /// Topics by name, then subjects.
     pub items: Vec<Item>,
-    /// Commands that give us the permissions that are missing.
+    /// Commands that grant the missing authorizations.
     pub grants: Vec<String>,
 }
 
 /// A topic or a subject.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub struct Item {
-    /// Which of both.
+    /// Whether it is a topic or a subject.
     pub kind: ItemKind,
     /// Its name.
     pub name: String,
-    /// What becomes of it.
+    /// What the plan does with it.
     pub action: PlanAction,
-    /// What is to change.
+    /// The values that will change.
     pub changes: Vec<SettingChange>,
-    /// Of a subject: the fields that differ from its last version.
+    /// For a subject: the fields that differ from its last version.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub fields: Vec<FieldChange>,
-    /// What consumers are to know of the change.
+    /// Notes for consumers about the change.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
-    /// What differs, and stays.
+    /// The values that differ and stay unchanged.
     pub left: Vec<Unchanged>,
-    /// What somebody else has set, and stays.
+    /// Settings made by somebody else, which stay unchanged.
     pub foreign: BTreeMap<String, String>,
-    /// Why it cannot be done, or not be known; none of its steps is tried then.
+    /// Why it cannot be changed or read; if there is a fault, none of its steps is executed.
     pub faults: Vec<String>,
-    /// Whether it is unknown what it is like.
+    /// Whether its actual state is unknown.
     pub unknown: bool,
-    /// What `--apply` does.
+    /// The steps that `--apply` executes.
     #[serde(skip)]
     pub steps: Vec<PlanStep>,
 }
 
-/// What an item is.
+/// The kind of an item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ItemKind {
-    /// Of Kafka.
+    /// A Kafka topic.
     Topic,
-    /// Of the registry.
+    /// A subject of the schema registry.
     Subject,
 }
 
-/// What becomes of an item.
+/// What the plan does with an item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PlanAction {
-    /// It is not there.
+    /// Create it, because it is missing.
     Create,
-    /// Something of it differs.
+    /// Change it, because it differs.
     Change,
-    /// Nothing is to be done.
+    /// Leave it as it is.
     Keep,
 }
 
-/// One value that is to change.
+/// One value that will change.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub struct SettingChange {
     /// `partitions`, `replication`, a key of the topic's configuration, `schema` or `compatibility`.
     pub setting: String,
-    /// What it is; `None` where there is nothing yet.
+    /// The current value; `None` if it does not exist yet.
     pub from: Option<String>,
-    /// What it will be.
+    /// The new value.
     pub to: String,
-    /// What else is to be known.
+    /// A remark for the user.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
 }
 
-/// One value that differs and is left alone.
+/// One value that differs and stays unchanged.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub struct Unchanged {
-    /// As in [`Change`].
+    /// The same names as in [`SettingChange::setting`].
     pub setting: String,
-    /// What it is.
+    /// The current value.
     pub actual: String,
-    /// What the configuration wishes.
+    /// The value of the configuration.
     pub wished: String,
-    /// Why it stays, and what to do for it.
+    /// Why it stays unchanged, and how a person can change it.
     pub why: String,
 }
 
-/// One call.
+/// One call to Kafka or the registry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PlanStep {
     /// Creates a topic.
     Create(NewTopic),
     /// Sets keys of a topic's configuration.
     Alter(Alteration),
-    /// Gives a topic so many partitions.
+    /// Increases a topic's partitions to this count.
     Partitions(String, usize),
-    /// Sets a subject's level.
+    /// Sets a subject's compatibility level.
     Level(String, CompatibilityLevel),
-    /// Registers a schema; a new subject gets its level, too.
+    /// Registers a schema; a new subject also gets its compatibility level.
     Register {
         /// The subject.
         subject: String,
@@ -145,7 +145,7 @@ impl fmt::Display for PlanStep {
                 let settings = settings.iter().map(|(key, value)| format!("{key}={value}"));
                 write!(f, "set {} of topic {topic}", settings.collect::<Vec<_>>().join(" "))
             }
-            Self::Partitions(topic, count) => write!(f, "give topic {topic} {count} partitions"),
+            Self::Partitions(topic, count) => write!(f, "increase topic {topic} to {count} partitions"),
             Self::Level(subject, level) => write!(f, "set compatibility {level} of subject {subject}"),
             Self::Register { subject, .. } => write!(f, "register the schema of subject {subject}"),
         }
@@ -158,7 +158,7 @@ impl ProvisionPlan {
         self.items.iter().filter(|item| item.action != PlanAction::Keep).count()
     }
 
-    /// How many cannot be made as wished.
+    /// How many cannot be brought to the desired state.
     pub fn blocked(&self) -> usize {
         self.items.iter().filter(|item| !item.faults.is_empty()).count()
     }
@@ -185,7 +185,7 @@ impl Item {
         self.changes.push(SettingChange { setting: setting.to_owned(), from, to, note: None });
     }
 
-    /// To the change that was added last.
+    /// Adds a note to the last change.
     fn note(&mut self, note: &str) {
         if let Some(change) = self.changes.last_mut() {
             change.note = Some(note.to_owned());
@@ -197,8 +197,8 @@ impl Item {
         self.left.push(Unchanged { setting, actual, wished, why });
     }
 
-    /// The same item as what its changes make of it.
-    fn judged(mut self) -> Self {
+    /// Sets the action that follows from the changes.
+    fn with_action(mut self) -> Self {
         if self.action == PlanAction::Keep && !self.changes.is_empty() {
             self.action = PlanAction::Change;
         }
@@ -206,124 +206,127 @@ impl Item {
     }
 }
 
-/// A topic as wished, and as it is if it is there.
-pub(super) fn topic(wished: &NewTopic, actual: Option<&TopicDescription>, allowed: Allowed) -> Item {
+/// Plans one topic; `actual` is `None` if the topic is missing.
+pub(super) fn topic(desired: &NewTopic, actual: Option<&TopicDescription>, allowed: Allowed) -> Item {
     let Some(actual) = actual else {
-        let mut item = Item::new(ItemKind::Topic, &wished.name, PlanAction::Create);
-        item.change("partitions", None, wished.partitions.to_string());
-        item.change("replication", None, wished.replication.to_string());
-        for (key, value) in &wished.config {
+        let mut item = Item::new(ItemKind::Topic, &desired.name, PlanAction::Create);
+        item.change("partitions", None, desired.partitions.to_string());
+        item.change("replication", None, desired.replication.to_string());
+        for (key, value) in &desired.config {
             item.change(key, None, value.clone());
         }
-        item.steps.push(PlanStep::Create(wished.clone()));
+        item.steps.push(PlanStep::Create(desired.clone()));
         return item;
     };
-    let mut item = Item::new(ItemKind::Topic, &wished.name, PlanAction::Keep);
+    let mut item = Item::new(ItemKind::Topic, &desired.name, PlanAction::Keep);
     if actual.settings.is_empty() {
         item.faults.push("its configuration cannot be read".into());
         item.unknown = true;
         return item;
     }
-    size(&mut item, wished, actual, allowed);
+    size(&mut item, desired, actual, allowed);
     let mut settings = Vec::new();
-    for (key, value) in &wished.config {
+    for (key, value) in &desired.config {
         let value = attainable(key, value, actual);
-        let is = actual.settings.get(*key).map_or("", |setting| &setting.value);
-        match judge(key, is, &value, allowed) {
+        let current = actual.settings.get(*key).map_or("", |setting| &setting.value);
+        match compare(key, current, &value, allowed) {
             Comparison::Same => {}
             Comparison::Change => {
-                item.change(key, Some(is.to_owned()), value.clone());
+                item.change(key, Some(current.to_owned()), value.clone());
                 if *key == TIMESTAMP_TYPE {
-                    item.note("of new records; when they were received stays in hookstream-received-at and received_at");
+                    item.note("for new records; the time of receipt stays in hookstream-received-at and received_at");
                 }
                 settings.push(((*key).to_owned(), value));
             }
-            Comparison::Left(why) => item.left(key, is, &value, why),
+            Comparison::Left(why) => item.left(key, current, &value, why),
         }
     }
     if !settings.is_empty() {
-        item.steps.push(PlanStep::Alter(Alteration { topic: wished.name.clone(), settings }));
+        item.steps.push(PlanStep::Alter(Alteration { topic: desired.name.clone(), settings }));
     }
-    let ours = |key: &str| wished.config.iter().any(|(our, _)| *our == key);
-    let foreign = actual.settings.iter().filter(|(key, setting)| setting.own && !ours(key));
+    let is_configured = |key: &str| desired.config.iter().any(|(configured, _)| *configured == key);
+    let foreign = actual.settings.iter().filter(|(key, setting)| setting.own && !is_configured(key));
     item.foreign = foreign.map(|(key, setting)| (key.clone(), setting.value.clone())).collect();
-    item.judged()
+    item.with_action()
 }
 
-fn size(item: &mut Item, wished: &NewTopic, actual: &TopicDescription, allowed: Allowed) {
-    let (is, should) = (actual.partitions, usize::try_from(wished.partitions).unwrap_or_default());
-    let texts = (is.to_string(), should.to_string());
-    if is < should && allowed.repartition {
+fn size(item: &mut Item, desired: &NewTopic, actual: &TopicDescription, allowed: Allowed) {
+    let (current, target) = (actual.partitions, usize::try_from(desired.partitions).unwrap_or_default());
+    let texts = (current.to_string(), target.to_string());
+    if current < target && allowed.repartition {
         item.change("partitions", Some(texts.0), texts.1);
         item.note("new records of a key may go to another partition than its old ones");
-        item.steps.push(PlanStep::Partitions(wished.name.clone(), should));
-    } else if is < should {
+        item.steps.push(PlanStep::Partitions(desired.name.clone(), target));
+    } else if current < target {
         let why = "keys would move to other partitions; --allow-repartition does it";
         item.left("partitions", &texts.0, &texts.1, why);
-    } else if is > should {
-        item.left("partitions", &texts.0, &texts.1, "Kafka cannot take partitions away");
+    } else if current > target {
+        item.left("partitions", &texts.0, &texts.1, "Kafka cannot remove partitions");
     }
-    let (is, should) = (actual.copies.replication, usize::try_from(wished.replication).unwrap_or_default());
-    if is != should {
-        let why = if is < should {
-            "copies are moved by kafka-reassign-partitions, not from here"
+    let (current, target) =
+        (actual.copies.replication, usize::try_from(desired.replication).unwrap_or_default());
+    if current != target {
+        let why = if current < target {
+            "kafka-reassign-partitions moves replicas, hookstream does not"
         } else {
-            "more copies than wished"
+            "more replicas than configured"
         };
-        item.left("replication", &is.to_string(), &should.to_string(), why);
+        item.left("replication", &current.to_string(), &target.to_string(), why);
     }
 }
 
-/// Where the topic takes smaller records than may be sent to it: its `max.message.bytes`, and the wished one.
-pub fn takes_less<'a>(wished: &'a NewTopic, actual: &'a TopicDescription) -> Option<(&'a str, &'a str)> {
-    let (key, value) = wished.config.iter().find(|(key, _)| *key == "max.message.bytes")?;
-    let is = &actual.settings.get(*key)?.value;
-    matches!(judge(key, is, value, Allowed::default()), Comparison::Change).then_some((is, value))
+/// The actual and the desired `max.message.bytes`, if the topic accepts only smaller records than desired.
+pub fn takes_less<'a>(desired: &'a NewTopic, actual: &'a TopicDescription) -> Option<(&'a str, &'a str)> {
+    let (key, value) = desired.config.iter().find(|(key, _)| *key == "max.message.bytes")?;
+    let current = &actual.settings.get(*key)?.value;
+    matches!(compare(key, current, value, Allowed::default()), Comparison::Change).then_some((current, value))
 }
 
-/// More replicas in sync than there are stop a topic on brokers before Kafka 4.
-fn attainable(key: &str, wished: &str, actual: &TopicDescription) -> String {
-    match (key, wished.parse::<usize>()) {
+/// Limits `min.insync.replicas` to the replica count: a larger value stops a topic on brokers before Kafka 4.
+fn attainable(key: &str, desired: &str, actual: &TopicDescription) -> String {
+    match (key, desired.parse::<usize>()) {
         ("min.insync.replicas", Ok(min)) => min.min(actual.copies.replication).to_string(),
-        _ => wished.to_owned(),
+        _ => desired.to_owned(),
     }
 }
 
 enum Comparison {
     Same,
     Change,
-    /// Why.
+    /// Stays unchanged, for this reason.
     Left(&'static str),
 }
 
 const REMOVES: &str = "Kafka would remove records; --allow-removal does it";
 
-fn judge(key: &str, is: &str, wished: &str, allowed: Allowed) -> Comparison {
-    if is == wished {
+fn compare(key: &str, current: &str, desired: &str, allowed: Allowed) -> Comparison {
+    if current == desired {
         return Comparison::Same;
     }
-    let removing = if allowed.removal { Comparison::Change } else { Comparison::Left(REMOVES) };
+    let removal = if allowed.removal { Comparison::Change } else { Comparison::Left(REMOVES) };
     match key {
         "cleanup.policy" => {
-            let (is, wished) = (policies(is), policies(wished));
-            let gains = |word| wished.contains(word) && !is.contains(word);
-            // One that stops compacting keeps more than before, even where its records get an age.
-            let stops = is.contains("compact") && !wished.contains("compact");
-            if is == wished {
+            let (current, desired) = (policies(current), policies(desired));
+            let adds = |word| desired.contains(word) && !current.contains(word);
+            // A topic that stops compacting retains more than before, even if age now removes its records.
+            let stops = current.contains("compact") && !desired.contains("compact");
+            if current == desired {
                 Comparison::Same
-            } else if gains("compact") || (gains("delete") && !stops) {
-                removing
+            } else if adds("compact") || (adds("delete") && !stops) {
+                removal
             } else {
                 Comparison::Change
             }
         }
-        "retention.ms" => match (age(is), age(wished)) {
-            (is, wished) if is == wished => Comparison::Same,
-            (is, wished) if is > wished => removing,
+        "retention.ms" => match (age(current), age(desired)) {
+            (current, desired) if current == desired => Comparison::Same,
+            (current, desired) if current > desired => removal,
             _ => Comparison::Change,
         },
-        "min.insync.replicas" if number(is) > number(wished) => Comparison::Left("safer than wished"),
-        "max.message.bytes" if number(is) > number(wished) => Comparison::Left("more than is needed"),
+        "min.insync.replicas" if number(current) > number(desired) => {
+            Comparison::Left("safer than configured")
+        }
+        "max.message.bytes" if number(current) > number(desired) => Comparison::Left("larger than required"),
         _ => Comparison::Change,
     }
 }
@@ -336,7 +339,7 @@ fn number(text: &str) -> Option<i64> {
     text.parse().ok()
 }
 
-/// Kafka's -1 is for good.
+/// Kafka's -1 means no limit.
 fn age(text: &str) -> Option<i64> {
     number(text).map(|ms| if ms < 0 { i64::MAX } else { ms })
 }

@@ -1,4 +1,4 @@
-//! Asks Kafka and the registry for a [`Plan`], and carries it out.
+//! Creates a [`ProvisionPlan`] from the state of Kafka and the registry, and applies it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -16,37 +16,37 @@ use crate::schema::registry::{Listing, SubjectVersion};
 use crate::schema::{self, Registry, Schemas, shipped, version_files};
 use crate::sources::Sources;
 
-/// What a plan is made from.
+/// The inputs of a plan.
 pub struct Planner<'a> {
     /// The configuration.
     pub loaded: &'a LoadedConfig,
-    /// Whose topics they are.
+    /// The sources whose topics are planned.
     pub sources: &'a Sources,
-    /// Whose subjects they are.
+    /// The schemas whose subjects are planned.
     pub schemas: &'a Schemas,
-    /// The cluster.
+    /// The Kafka admin client.
     pub admin: &'a Admin,
     /// The registry.
     pub registry: &'a Registry,
 }
 
-/// A step that was tried.
+/// A step that was executed.
 #[derive(Debug, Serialize)]
 pub struct Done {
-    /// What it was.
+    /// The step's description.
     pub step: String,
     /// Why it failed, if it did.
     pub error: Option<String>,
 }
 
-/// The topics that we may not do an operation on.
+/// The topics for which an authorization is missing, by operation.
 type Denied = BTreeMap<&'static str, BTreeSet<String>>;
 
 impl Planner<'_> {
-    /// What is to be done. Nothing is created or changed.
+    /// Plans all topics and subjects. Nothing is created or changed.
     ///
     /// # Errors
-    /// When Kafka or the registry does not answer in time, or the registry does not tell.
+    /// If Kafka or the registry does not answer in time, or the registry returns an error.
     pub async fn plan(&self, allowed: Allowed) -> anyhow::Result<ProvisionPlan> {
         let ((topics, denied), subjects) = tokio::try_join!(self.topics(allowed), self.subjects())?;
         let grants = denied.iter().flat_map(|(operation, topics)| {
@@ -58,11 +58,11 @@ impl Planner<'_> {
 
     async fn topics(&self, allowed: Allowed) -> anyhow::Result<(Vec<Item>, Denied)> {
         let cluster = self.admin.cluster().await?;
-        let wished = desired_topics(&self.loaded.config, self.sources, cluster.brokers);
-        let there: Vec<String> = wished.iter().map(|topic| topic.name.clone()).collect();
-        let shapes = self.admin.topic_descriptions(&there).await?;
-        let plan = |topic: &NewTopic| plan::topic(topic, shapes.get(&topic.name), allowed);
-        let mut items: Vec<Item> = wished.iter().map(plan).collect();
+        let desired = desired_topics(&self.loaded.config, self.sources, cluster.brokers);
+        let names: Vec<String> = desired.iter().map(|topic| topic.name.clone()).collect();
+        let descriptions = self.admin.topic_descriptions(&names).await?;
+        let plan = |topic: &NewTopic| plan::topic(topic, descriptions.get(&topic.name), allowed);
+        let mut items: Vec<Item> = desired.iter().map(plan).collect();
         let mut denied = Denied::new();
         for item in items.iter().filter(|item| item.unknown) {
             denied.entry("DescribeConfigs").or_default().insert(item.name.clone());
@@ -80,7 +80,7 @@ impl Planner<'_> {
         Ok((items, denied))
     }
 
-    /// What the brokers say to each step without doing it, by the operation that it needs.
+    /// The brokers' refusals of each step, by the required operation, found without executing the step.
     async fn dry_run(&self, items: &[Item]) -> anyhow::Result<[(&'static str, Vec<TopicError>); 3]> {
         let (mut new, mut altered, mut larger) = (Vec::new(), Vec::new(), Vec::new());
         for step in items.iter().flat_map(|item| &item.steps) {
@@ -109,30 +109,30 @@ impl Planner<'_> {
                     (self.registry.level(subject).await?, self.registry.latest(subject).await?)
                 }
             };
-            let latest = latest.and_then(|latest| self.beside(schema, &latest));
+            let latest = latest.and_then(|latest| self.compare_with(schema, &latest));
             let auto_register = self.loaded.config.registry.auto_register;
             items.push(plan::subject(schema, RegisteredSubject { listing, level, latest }, auto_register));
         }
         Ok(items)
     }
 
-    /// What our schema changes of a version. `None` where that is no Avro.
-    fn beside(&self, ours: &schema::SchemaEntry, latest: &SubjectVersion) -> Option<Latest> {
+    /// What the local schema changes of a version. `None` if that version is not valid Avro.
+    fn compare_with(&self, local: &schema::SchemaEntry, latest: &SubjectVersion) -> Option<Latest> {
         let registered = shipped::parse(&latest.schema).ok()?;
-        let places = self.sources.get(&ours.source)?.envelope.places();
+        let places = self.sources.get(&local.source)?.envelope.places();
         Some(Latest {
             version: latest.version,
-            fields: changes(&registered, &ours.schema),
-            promoted: promoted(&registered, &ours.schema, places),
-            demoted: promoted(&ours.schema, &registered, places),
+            fields: changes(&registered, &local.schema),
+            promoted: promoted(&registered, &local.schema, places),
+            demoted: promoted(&local.schema, &registered, places),
         })
     }
 
-    /// Writes what the registry has of each subject's versions, and the folder beside its schema's file has
-    /// not, into that folder. Returns the new files.
+    /// Writes each registered version that is missing in the versions folder of its schema file to that
+    /// folder. Returns the new files.
     ///
     /// # Errors
-    /// When the registry does not tell, or a folder cannot be read or written; what was written stays.
+    /// If the registry returns an error, or a folder cannot be read or written; files already written remain.
     pub async fn keep_versions(&self) -> anyhow::Result<Vec<PathBuf>> {
         let mut written = Vec::new();
         for schema in self.schemas.iter() {
@@ -142,30 +142,30 @@ impl Planner<'_> {
                 if !version_files::contains(&versions, &version.schema) {
                     let path = version_files::write_next(file, &versions, &version.schema);
                     written
-                        .push(path.with_context(|| format!("cannot keep a version of {}", file.display()))?);
+                        .push(path.with_context(|| format!("cannot save a version of {}", file.display()))?);
                 }
             }
         }
         Ok(written)
     }
 
-    /// Does the plan's steps one by one, but for items that have faults, and tells each. One that fails
-    /// holds up those of its own item only. How many failed.
+    /// Executes the plan's steps one by one, except for items with faults, and reports each. A failed step
+    /// stops only the later steps of its own item. Returns the number of failed steps.
     ///
     /// # Errors
-    /// Those of `told`.
+    /// Errors of `report`.
     pub async fn apply(
         &self,
         plan: &ProvisionPlan,
-        mut told: impl FnMut(Done) -> anyhow::Result<()>,
+        mut report: impl FnMut(Done) -> anyhow::Result<()>,
     ) -> anyhow::Result<usize> {
         let mut failed = 0;
         for item in plan.items.iter().filter(|item| item.faults.is_empty()) {
             for step in &item.steps {
-                let error = self.take(step).await.err().map(|error| format!("{error:#}"));
-                let fails = error.is_some();
-                told(Done { step: step.to_string(), error })?;
-                if fails {
+                let error = self.apply_step(step).await.err().map(|error| format!("{error:#}"));
+                let has_failed = error.is_some();
+                report(Done { step: step.to_string(), error })?;
+                if has_failed {
                     failed += 1;
                     break;
                 }
@@ -174,12 +174,12 @@ impl Planner<'_> {
         Ok(failed)
     }
 
-    async fn take(&self, step: &PlanStep) -> anyhow::Result<()> {
+    async fn apply_step(&self, step: &PlanStep) -> anyhow::Result<()> {
         match step {
             PlanStep::Create(topic) => self.admin.create(std::slice::from_ref(topic)).await,
             PlanStep::Alter(alteration) => self.alter(alteration).await,
             PlanStep::Partitions(topic, count) => {
-                taken(self.admin.add_partitions(&[(topic.clone(), *count)], false).await?)
+                ensure_accepted(self.admin.add_partitions(&[(topic.clone(), *count)], false).await?)
             }
             PlanStep::Level(subject, level) => self.registry.set_level(subject, *level).await,
             PlanStep::Register { subject, schema, level } => {
@@ -190,11 +190,11 @@ impl Planner<'_> {
     }
 
     async fn alter(&self, alteration: &Alteration) -> anyhow::Result<()> {
-        taken(self.admin.alter(vec![alteration.clone()], false).await?)
+        ensure_accepted(self.admin.alter(vec![alteration.clone()], false).await?)
     }
 }
 
-fn taken(refused: Vec<TopicError>) -> anyhow::Result<()> {
+fn ensure_accepted(refused: Vec<TopicError>) -> anyhow::Result<()> {
     match refused.into_iter().next() {
         Some(TopicError { topic, why, .. }) => anyhow::bail!("{topic}: {why}"),
         None => Ok(()),

@@ -1,8 +1,9 @@
-//! What ends a record that Kafka has acknowledged, as the topics themselves say.
+//! Checks which retention rules of the topics remove records that Kafka has acknowledged.
 //!
-//! An event's topic removes what is too old: that is what its retention is for, and it counts from the append.
-//! Dead letters wait for a person, and what was replayed is remembered as long as they wait: no age and no
-//! size may end these. We create them so; who made or altered them since is told.
+//! An event topic removes old records: that is the purpose of its retention, which counts from the append.
+//! Dead letters wait for a person, and the record of what was replayed must last as long as they do: neither
+//! age nor size may remove these. hookstream creates such topics accordingly, and reports if somebody else
+//! created or altered one.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,68 +12,71 @@ use crate::kafka::TopicDescription;
 use crate::names;
 use crate::sources::Sources;
 
-/// The topics of dead letters, and of what became of them where something was replayed.
+/// The topics of dead letters and, for each, the topic that records the outcome of replays.
 pub fn lasting(sources: &Sources) -> Vec<String> {
-    let of = |name: &str| [names::dead_letter_topic(name), names::replayed_topic(name)];
-    sources.iter().flat_map(|source| of(&source.name)).collect()
+    let topics_of = |name: &str| [names::dead_letter_topic(name), names::replayed_topic(name)];
+    sources.iter().flat_map(|source| topics_of(&source.name)).collect()
 }
 
-/// Those of them that do not last, and why.
-pub fn ending(sources: &Sources, shapes: &BTreeMap<String, TopicDescription>) -> Vec<(String, String)> {
-    let there = lasting(sources).into_iter().filter_map(|topic| {
-        let why = trouble(&topic, shapes.get(&topic)?)?;
+/// Those of the [`lasting`] topics that remove records, with the reason.
+pub fn ending(sources: &Sources, descriptions: &BTreeMap<String, TopicDescription>) -> Vec<(String, String)> {
+    let affected = lasting(sources).into_iter().filter_map(|topic| {
+        let why = problem(&topic, descriptions.get(&topic)?)?;
         Some((topic, why))
     });
-    there.collect()
+    affected.collect()
 }
 
-/// How long a record stays, by its age alone; `None` where age removes none. No answer where the
+/// The time after which a record's age removes it; `Some(None)` if age removes nothing, and `None` if the
 /// configuration could not be read.
-pub(super) fn kept_for(shape: &TopicDescription) -> Option<Option<Duration>> {
-    let deletes = policy(shape, "delete")?;
-    let ms = number(shape, "retention.ms")?;
+pub(super) fn kept_for(description: &TopicDescription) -> Option<Option<Duration>> {
+    let deletes = policy(description, "delete")?;
+    let ms = number(description, "retention.ms")?;
     Some(u64::try_from(ms).ok().filter(|_| deletes).map(Duration::from_millis))
 }
 
-fn trouble(topic: &str, shape: &TopicDescription) -> Option<String> {
+fn problem(topic: &str, description: &TopicDescription) -> Option<String> {
     let mut why = Vec::new();
-    let replayed = remembers(topic);
-    if policy(shape, "compact")? && !replayed {
-        why.push(String::from("it compacts, so that of several letters with one key the last is left"));
+    let replayed = is_replayed_topic(topic);
+    if policy(description, "compact")? && !replayed {
+        why.push(String::from("it compacts, so that only the last of several letters with one key remains"));
     }
-    if let Some(age) = kept_for(shape)? {
+    if let Some(age) = kept_for(description)? {
         why.push(format!("it removes records after {age:?} (retention.ms)"));
     }
-    if policy(shape, "delete")?
-        && let Some(bytes) = number(shape, "retention.bytes").filter(|bytes| *bytes >= 0)
+    if policy(description, "delete")?
+        && let Some(bytes) = number(description, "retention.bytes").filter(|bytes| *bytes >= 0)
     {
-        why.push(format!("it removes records past {bytes} bytes a partition (retention.bytes)"));
+        why.push(format!("it removes records past {bytes} bytes per partition (retention.bytes)"));
     }
-    let role =
-        if replayed { "what was replayed is remembered there" } else { "letters wait there for a person" };
+    let role = if replayed {
+        "it records which letters were replayed"
+    } else {
+        "letters must wait there for a person"
+    };
     (!why.is_empty()).then(|| format!("{topic}: {}; {role}", why.join(", ")))
 }
 
-/// The command that makes such a topic last.
+/// The command that stops a topic from removing records.
 pub fn mend(topic: &str, servers: &str) -> String {
-    let policy = if remembers(topic) { "compact" } else { "delete" };
+    let policy = if is_replayed_topic(topic) { "compact" } else { "delete" };
     format!(
         "kafka-configs --bootstrap-server {servers} --entity-type topics --entity-name {topic} --alter \
          --add-config cleanup.policy={policy},retention.ms=-1,retention.bytes=-1"
     )
 }
 
-/// Whether it tells what became of dead letters.
-fn remembers(topic: &str) -> bool {
+/// Whether the topic records the outcome of replays.
+fn is_replayed_topic(topic: &str) -> bool {
     names::replayed_topic(names::source_of(topic)) == topic
 }
 
-fn policy(shape: &TopicDescription, word: &str) -> Option<bool> {
-    Some(shape.cleanup_policy()?.split(',').any(|found| found.trim() == word))
+fn policy(description: &TopicDescription, word: &str) -> Option<bool> {
+    Some(description.cleanup_policy()?.split(',').any(|found| found.trim() == word))
 }
 
-fn number(shape: &TopicDescription, key: &str) -> Option<i64> {
-    shape.settings.get(key)?.value.parse().ok()
+fn number(description: &TopicDescription, key: &str) -> Option<i64> {
+    description.settings.get(key)?.value.parse().ok()
 }
 
 #[cfg(test)]
@@ -80,7 +84,7 @@ mod tests {
     use super::*;
     use crate::kafka::{Copies, Setting};
 
-    fn shape(settings: &[(&str, &str)]) -> TopicDescription {
+    fn description(settings: &[(&str, &str)]) -> TopicDescription {
         let setting = |(key, value): &(&str, &str)| {
             ((*key).to_owned(), Setting { value: (*value).to_owned(), own: true })
         };
@@ -91,35 +95,36 @@ mod tests {
     #[test]
     fn a2_what_ends_dead_letters_and_what_remembers_them_is_told() {
         let (letters, replayed) = ("dead_letter.a", "dead_letter.a.replayed");
-        // Topic, cleanup.policy, retention.ms, retention.bytes, and what is said.
-        for (topic, policy, ms, bytes, said) in [
+        // Topic, cleanup.policy, retention.ms, retention.bytes, and the expected text.
+        for (topic, policy, ms, bytes, expected) in [
             (letters, "delete", "-1", "-1", None),
             (letters, "delete", "604800000", "-1", Some("after 604800s (retention.ms)")),
-            (letters, "delete", "-1", "1000", Some("past 1000 bytes a partition (retention.bytes)")),
+            (letters, "delete", "-1", "1000", Some("past 1000 bytes per partition (retention.bytes)")),
             (letters, "compact", "604800000", "-1", Some("it compacts")),
             (letters, "compact,delete", "-1", "-1", Some("it compacts")),
             (replayed, "compact", "604800000", "1000", None),
             (replayed, "compact,delete", "604800000", "-1", Some("after 604800s (retention.ms)")),
             (replayed, "delete", "-1", "1000", Some("past 1000 bytes")),
         ] {
-            let shape =
-                shape(&[("cleanup.policy", policy), ("retention.ms", ms), ("retention.bytes", bytes)]);
-            let found = trouble(topic, &shape);
-            assert_eq!(found.is_some(), said.is_some(), "{topic} {policy} {ms} {bytes}: {found:?}");
+            let description =
+                description(&[("cleanup.policy", policy), ("retention.ms", ms), ("retention.bytes", bytes)]);
+            let found = problem(topic, &description);
+            assert_eq!(found.is_some(), expected.is_some(), "{topic} {policy} {ms} {bytes}: {found:?}");
             assert!(
-                found.unwrap_or_default().contains(said.unwrap_or_default()),
+                found.unwrap_or_default().contains(expected.unwrap_or_default()),
                 "{topic} {policy} {ms} {bytes}"
             );
         }
-        assert_eq!(trouble(letters, &shape(&[])), None, "a topic that cannot be read");
+        assert_eq!(problem(letters, &description(&[])), None, "a topic that cannot be read");
     }
 
     #[test]
     fn a2_age_removes_only_where_the_policy_says_delete() {
-        let kept = |policy, ms| kept_for(&shape(&[("cleanup.policy", policy), ("retention.ms", ms)]));
-        assert_eq!(kept("compact,delete", "15000"), Some(Some(Duration::from_secs(15))));
-        assert_eq!(kept("compact", "15000"), Some(None));
-        assert_eq!(kept("delete", "-1"), Some(None));
-        assert_eq!(kept_for(&shape(&[])), None);
+        let retention =
+            |policy, ms| kept_for(&description(&[("cleanup.policy", policy), ("retention.ms", ms)]));
+        assert_eq!(retention("compact,delete", "15000"), Some(Some(Duration::from_secs(15))));
+        assert_eq!(retention("compact", "15000"), Some(None));
+        assert_eq!(retention("delete", "-1"), Some(None));
+        assert_eq!(kept_for(&description(&[])), None);
     }
 }

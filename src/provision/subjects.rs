@@ -1,9 +1,9 @@
-//! The ids of schemas: pinned ones at once, the registry's as soon as it answers, and both looked at
-//! again as long as the service runs.
+//! Manages schema ids: pinned ids are used immediately, the registry's ids as soon as it answers, and both are
+//! checked repeatedly as long as the service runs.
 //!
-//! A registry that lost its data hands out the same ids for other schemas: what we publish with such
-//! an id is misread. So a type whose id no longer names its schema stops, and a new id is not taken
-//! in its place without a person: the records that are in the topic by then carry the old one.
+//! A registry that lost its data assigns the same ids to other schemas, and consumers would misread records with
+//! such an id. So an event type stops if its id no longer belongs to its schema. Only a person can accept a
+//! new id, because the records already in the topic carry the old one.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -19,26 +19,26 @@ use crate::schema::registry::{LOOK_AGAIN, Resolved, answered};
 use crate::schema::{self, IdCache, IdState, Registry, Schemas};
 use crate::sources::Sources;
 
-/// Between two looks at ids that are confirmed.
+/// The interval between two checks of confirmed ids.
 pub const RECHECK: Duration = Duration::from_secs(60);
 
-/// Subjects whose troubles are told at a time.
-const TOLD: usize = 5;
+/// The maximum number of subjects whose errors are reported at once.
+const MAX_REPORTED: usize = 5;
 
 /// How long a reload waits for the ids of its new schemas.
-const ASK_FIRST: Duration = Duration::from_secs(5);
+const NEW_ID_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A configuration that was read again.
+/// A reloaded configuration.
 pub struct Reloaded {
-    /// Its sources are new; all else is as at start.
+    /// Its sources are new; everything else is unchanged since the start.
     pub loaded: Arc<LoadedConfig>,
-    /// Its schemas, nothing known of their ids.
+    /// Its schemas, without known ids.
     pub schemas: Schemas,
-    /// Told when deliveries are judged by it, or why they never will be.
+    /// Receives the result: Ok when deliveries use the configuration, or why they never will.
     pub answer: oneshot::Sender<Result<(), ConfigErrors>>,
 }
 
-/// Keeps the ids of all schemas, and the sources compiled with them: the one place that swaps them.
+/// Manages the ids of all schemas and the sources compiled with them; nothing else swaps the sources.
 pub struct SchemaRegistrar {
     loaded: Arc<LoadedConfig>,
     registry: Registry,
@@ -46,15 +46,15 @@ pub struct SchemaRegistrar {
     health: Arc<Health>,
     schemas: Schemas,
     pins: Option<IdCache>,
-    silent: bool,
-    /// Ids that the registry did not know when it was last asked, with their subjects. A second look decides:
-    /// one replica that lags behind stops no type.
-    doubted: BTreeSet<(String, u32)>,
+    pin_warning_logged: bool,
+    /// Ids that were unknown to the registry at the last lookup, with their subjects. The second lookup decides,
+    /// so that one lagging replica stops no type.
+    suspects: BTreeSet<(String, u32)>,
     swapped: watch::Sender<()>,
 }
 
 impl SchemaRegistrar {
-    /// Puts what is pinned to use: `sources` encodes with it when this returns. Nothing is asked yet.
+    /// Applies the pinned ids: `sources` encodes with them when this returns. Contacts no registry yet.
     pub fn new(
         loaded: Arc<LoadedConfig>,
         registry: Registry,
@@ -64,51 +64,55 @@ impl SchemaRegistrar {
         pins: Option<IdCache>,
     ) -> Self {
         let swapped = watch::Sender::new(());
-        let (silent, doubted) = (false, BTreeSet::new());
+        let (pin_warning_logged, suspects) = (false, BTreeSet::new());
         let mut subjects =
-            Self { loaded, registry, sources, health, schemas, pins, silent, doubted, swapped };
+            Self { loaded, registry, sources, health, schemas, pins, pin_warning_logged, suspects, swapped };
         if let Some(pins) = &subjects.pins
             && subjects.schemas.pin(pins)
         {
-            subjects.health.schemas.put(PartState::Degraded, "from pins: the registry is being asked");
+            subjects
+                .health
+                .schemas
+                .put(PartState::Degraded, "using pinned ids: the registry has not answered yet");
             subjects.compile();
         }
         subjects
     }
 
-    /// Changes each time that a reload has swapped the sources.
+    /// Changes after each reload that has swapped the sources.
     pub fn swaps(&self) -> watch::Receiver<()> {
         self.swapped.subscribe()
     }
 
-    /// Asks until all ids are confirmed, with growing pauses, then again `every` so often; takes what
-    /// `reloads` brings, and asks for its new subjects at once. Does not end; dropping it stops it.
+    /// Asks the registry with growing pauses until all ids are confirmed, then again after each interval `every`.
+    /// Applies each configuration from `reloads` and resolves its new subjects immediately. Does not return;
+    /// dropping the future stops it.
     pub async fn run(mut self, every: Duration, mut reloads: mpsc::Receiver<Reloaded>) {
         let mut pauses = PAUSES.iter();
         let mut pause = Duration::ZERO;
         loop {
-            // A registry that does not answer keeps no reload waiting, but for [`ASK_FIRST`]. What was
-            // learned by then is compiled with it.
-            let asked = tokio::select! {
+            // A registry that does not answer delays a reload by no more than [`NEW_ID_TIMEOUT`]. The reload
+            // is compiled with the ids known by then.
+            let next = tokio::select! {
                 Some(reloaded) = reloads.recv() => Err(reloaded),
-                troubles = self.round() => Ok(troubles),
+                errors = self.round() => Ok(errors),
             };
-            let reloaded = match asked {
+            let reloaded = match next {
                 Err(reloaded) => Some(reloaded),
-                Ok(troubles) => {
+                Ok(errors) => {
                     self.save().await;
-                    let settled = self.report(&troubles);
+                    let settled = self.report(&errors);
                     if !settled {
                         pause = pauses.next().copied().unwrap_or(pause);
                     }
-                    let rest = match settled {
-                        _ if !self.doubted.is_empty() => LOOK_AGAIN,
+                    let wait = match settled {
+                        _ if !self.suspects.is_empty() => LOOK_AGAIN,
                         true => every,
                         false => pause,
                     };
                     tokio::select! {
                         Some(reloaded) = reloads.recv() => Some(reloaded),
-                        () = tokio::time::sleep(rest) => None,
+                        () = tokio::time::sleep(wait) => None,
                     }
                 }
             };
@@ -119,20 +123,20 @@ impl SchemaRegistrar {
         }
     }
 
-    /// Swaps in what was read again, or leaves all as it is. What is known of the ids of subjects
-    /// that stay is carried over, from this run or, by the pins, an earlier one. New schemas get their
-    /// ids first, so that no delivery meets one without; if the registry does not give them in time,
-    /// their types are published as before until it does.
+    /// Swaps in the new configuration, or leaves everything unchanged. Known ids of unchanged subjects are
+    /// carried over, from this run or, by the pins, an earlier one. New schemas get their ids before the swap,
+    /// so that no delivery meets a schema without id; if the registry does not provide them in time, their types
+    /// use the previous schema until it does.
     async fn reload(&mut self, Reloaded { loaded, mut schemas, answer }: Reloaded) {
         if let Some(pins) = &self.pins {
             schemas.pin(pins);
         }
         schemas.carry_over(&self.schemas);
-        // What is refused registers nothing.
+        // A refused configuration must not register schemas.
         let compiled = Sources::compile(&loaded, &schemas, Some(&self.sources.load()));
         let outcome = match compiled {
             Ok(_) => {
-                self.ask_first(&mut schemas).await;
+                self.request_new_ids(&mut schemas).await;
                 schemas.keep_former(&self.schemas);
                 Sources::compile(&loaded, &schemas, Some(&self.sources.load()))
             }
@@ -141,13 +145,13 @@ impl SchemaRegistrar {
         let outcome = outcome.map(|sources| {
             self.sources.store(Arc::new(sources));
             (self.loaded, self.schemas) = (loaded, schemas);
-            self.doubted.clear();
+            self.suspects.clear();
             let former: Vec<&str> = self.schemas.formers().collect();
             if !former.is_empty() {
                 let subjects = former.join(", ");
                 tracing::warn!(
                     subjects,
-                    "published with the schema of before the reload, until the new one has an id"
+                    "publishing with the schema from before the reload until the new one has an id"
                 );
             }
             self.swapped.send_replace(());
@@ -155,19 +159,19 @@ impl SchemaRegistrar {
         if outcome.is_err() {
             self.compile();
         }
-        // Who asked may have gone; what was swapped stays.
+        // The requester may be gone; the swap remains.
         let _ = answer.send(outcome);
     }
 
-    /// Asks for the ids of new schemas, each once.
-    async fn ask_first(&mut self, schemas: &mut Schemas) {
+    /// Requests the ids of new schemas, each once.
+    async fn request_new_ids(&mut self, schemas: &mut Schemas) {
         let unknown = |schema: &&schema::SchemaEntry| schemas.standing(&schema.subject) == IdState::Unknown;
         let new: Vec<schema::SchemaEntry> = schemas.iter().filter(unknown).cloned().collect();
-        let asked = async {
+        let requests = async {
             for schema in &new {
                 let subject = schema.subject.as_str();
                 match self.resolve(schema, IdState::Unknown).await {
-                    Ok(standing) => schemas.set(subject, standing),
+                    Ok(id_state) => schemas.set(subject, id_state),
                     Err(error) => {
                         let why = format!("{error:#}");
                         tracing::warn!(subject, why, "no id for the new schema yet");
@@ -175,145 +179,156 @@ impl SchemaRegistrar {
                 }
             }
         };
-        if tokio::time::timeout(ASK_FIRST, asked).await.is_err() {
-            tracing::warn!("no ids for the new schemas yet: the registry does not answer in time");
+        if tokio::time::timeout(NEW_ID_TIMEOUT, requests).await.is_err() {
+            tracing::warn!("no ids for the new schemas yet: the registry did not answer in time");
         }
     }
 
-    /// Asks for each subject once; what has come is swapped in at the end, so that one bad schema
-    /// holds up its own types only. Returns what went wrong.
+    /// Resolves each subject once and swaps in the results at the end, so that a bad schema affects only its
+    /// own types. Returns the errors.
     async fn round(&mut self) -> Vec<String> {
-        let mut troubles = Vec::new();
-        let (mut news, mut silent) = (false, 0);
+        let mut errors = Vec::new();
+        let (mut changed, mut unanswered) = (false, 0);
         let all: Vec<schema::SchemaEntry> = self.schemas.iter().cloned().collect();
         for schema in &all {
             match self.resolve(schema, self.schemas.standing(&schema.subject)).await {
-                Ok(standing) => news |= self.apply(schema, standing),
+                Ok(id_state) => changed |= self.apply(schema, id_state),
                 Err(error) => {
-                    troubles.push(format!("{error:#}"));
-                    // One that does not answer will not answer for the others either. One that says no to a
-                    // subject may well have the next.
+                    errors.push(format!("{error:#}"));
+                    // If it does not answer for one subject, it will not answer for the others either. If it refuses
+                    // one subject, the next may succeed.
                     if !answered(&error) {
-                        silent += 1;
-                        // The second look is for one that answers.
-                        self.doubted.clear();
+                        unanswered += 1;
+                        // Second lookups are meaningful only with a registry that answers.
+                        self.suspects.clear();
                     }
-                    if silent > 1 {
+                    if unanswered > 1 {
                         break;
                     }
                 }
             }
         }
-        if troubles.len() > TOLD {
-            let more = format!("and {} more", troubles.len() - TOLD);
-            troubles.truncate(TOLD);
-            troubles.push(more);
+        if errors.len() > MAX_REPORTED {
+            let more = format!("and {} more", errors.len() - MAX_REPORTED);
+            errors.truncate(MAX_REPORTED);
+            errors.push(more);
         }
-        news |= self.check_former().await;
-        if news {
-            troubles.extend(self.compile());
+        changed |= self.check_former().await;
+        if changed {
+            errors.extend(self.compile());
         }
-        troubles
+        errors
     }
 
-    /// Takes back former schemas whose id the registry resolves otherwise by now: true if there are any.
+    /// Drops previous schemas whose id no longer belongs to them; true if there were any.
     async fn check_former(&mut self) -> bool {
-        let mut news = false;
+        let mut changed = false;
         for subject in self.schemas.formers().map(str::to_owned).collect::<Vec<_>>() {
             let Some((former, id)) = self.schemas.former(&subject) else { continue };
-            // One that does not answer was told already, and will not answer for the others either.
+            // An unreachable registry was already reported, and will not answer for the others either.
             let Ok(resolved) = self.registry.resolve(id, &former.schema).await else { break };
-            if resolved != Resolved::Same && !self.doubt(&subject, id, resolved) {
-                tracing::error!(subject, id, ?resolved, "the registry lost the former schema under its id");
+            if resolved != Resolved::Same && !self.await_second_lookup(&subject, id, resolved) {
+                tracing::error!(
+                    subject,
+                    id,
+                    ?resolved,
+                    "the registry no longer has the previous schema under its id"
+                );
                 self.schemas.drop_previous(&subject);
-                news = true;
+                changed = true;
             }
         }
-        news
+        changed
     }
 
-    /// What the registry says of one subject. A known id is checked before anything is registered:
-    /// in a registry that lost its data, that would only take up another id.
-    async fn resolve(&mut self, schema: &schema::SchemaEntry, standing: IdState) -> anyhow::Result<IdState> {
+    /// Resolves one subject. A known id is checked before anything is registered, because a registry that lost
+    /// its data would only assign another id.
+    async fn resolve(&mut self, schema: &schema::SchemaEntry, id_state: IdState) -> anyhow::Result<IdState> {
         let subject = schema.subject.as_str();
-        let known = match standing {
+        let known = match id_state {
             IdState::Unknown => None,
             IdState::Pinned(id) | IdState::Lost(id) | IdState::Confirmed(id) => Some(id),
         };
-        // Once is enough, however often it is asked again.
-        let news = !matches!(standing, IdState::Lost(_));
+        // Log a lost id once, however often it is checked.
+        let first_report = !matches!(id_state, IdState::Lost(_));
         if let Some(id) = known {
             let resolved = self.registry.resolve(id, &schema.schema).await?;
-            if news && self.doubt(subject, id, resolved) {
-                return Ok(standing);
+            if first_report && self.await_second_lookup(subject, id, resolved) {
+                return Ok(id_state);
             }
             if resolved != Resolved::Same {
-                if news {
+                if first_report {
                     let advice = self.advice();
                     tracing::error!(
                         subject,
                         id,
                         ?resolved,
                         advice,
-                        "the registry lost the schema under its id"
+                        "the registry no longer has the schema under its id"
                     );
                 }
                 return Ok(IdState::Lost(id));
             }
         }
-        if matches!(standing, IdState::Confirmed(_)) {
-            return Ok(standing);
+        if matches!(id_state, IdState::Confirmed(_)) {
+            return Ok(id_state);
         }
-        let given = self.registry.id(schema, self.loaded.config.provision.on_start).await?;
+        let registry_id = self.registry.id(schema, self.loaded.config.provision.on_start).await?;
         match known {
-            Some(id) if id != given => {
-                if news {
+            Some(id) if id != registry_id => {
+                if first_report {
                     let advice = self.advice();
-                    tracing::error!(subject, id, given, advice, "the registry gives the schema another id");
+                    tracing::error!(
+                        subject,
+                        id,
+                        registry_id,
+                        advice,
+                        "the registry assigned the schema a different id"
+                    );
                 }
                 Ok(IdState::Lost(id))
             }
-            Some(id) if !news => {
+            Some(id) if !first_report => {
                 tracing::info!(subject, id, "the registry has the schema under its id again");
                 Ok(IdState::Confirmed(id))
             }
-            _ => Ok(IdState::Confirmed(given)),
+            _ => Ok(IdState::Confirmed(registry_id)),
         }
     }
 
-    /// Whether what the registry says of an id waits for a second look.
-    fn doubt(&mut self, subject: &str, id: u32, resolved: Resolved) -> bool {
+    /// Whether the registry's answer about an id must be confirmed by a second lookup.
+    fn await_second_lookup(&mut self, subject: &str, id: u32, resolved: Resolved) -> bool {
         let key = (subject.to_owned(), id);
-        let doubted = resolved == Resolved::Missing && self.doubted.insert(key.clone());
-        if doubted {
-            tracing::warn!(subject, id, "the registry does not know the id; it is asked once more");
+        let suspects = resolved == Resolved::Missing && self.suspects.insert(key.clone());
+        if suspects {
+            tracing::warn!(subject, id, "the registry does not know the id; looking it up once more");
         } else {
-            self.doubted.remove(&key);
+            self.suspects.remove(&key);
         }
-        doubted
+        suspects
     }
 
-    /// True if the sources are to be compiled for it. A lost id is taken from them at once.
-    fn apply(&mut self, schema: &schema::SchemaEntry, standing: IdState) -> bool {
+    /// Stores the id's state; true if the sources must be recompiled. A lost id is removed from them immediately.
+    fn apply(&mut self, schema: &schema::SchemaEntry, id_state: IdState) -> bool {
         let subject = schema.subject.as_str();
         let before = self.schemas.id(subject);
-        if let (Some(_), IdState::Confirmed(id)) = (self.schemas.former(subject), standing) {
-            tracing::info!(subject, id, "published with the new schema");
+        if let (Some(_), IdState::Confirmed(id)) = (self.schemas.former(subject), id_state) {
+            tracing::info!(subject, id, "publishing with the new schema");
         }
-        self.schemas.set(subject, standing);
-        match (standing, &mut self.pins) {
+        self.schemas.set(subject, id_state);
+        match (id_state, &mut self.pins) {
             (IdState::Confirmed(id), Some(pins)) => pins.put(subject, &schema.text, id),
             (IdState::Lost(_), Some(pins)) => pins.lose(subject),
             _ => {}
         }
         let changed = self.schemas.id(subject) != before;
-        if changed && matches!(standing, IdState::Lost(_)) {
+        if changed && matches!(id_state, IdState::Lost(_)) {
             self.compile();
         }
         changed
     }
 
-    /// Swaps in sources with the ids of now; says what is wrong with them.
+    /// Swaps in sources with the current ids; returns the error if they do not compile.
     fn compile(&self) -> Option<String> {
         match Sources::compile(&self.loaded, &self.schemas, Some(&self.sources.load())) {
             Ok(sources) => {
@@ -330,30 +345,32 @@ impl SchemaRegistrar {
         let saved = tokio::task::spawn_blocking(move || pins.save().map(|()| pins)).await;
         match saved {
             Ok(Ok(pins)) => self.pins = Some(pins),
-            Ok(Err(error)) => tracing::warn!(file = %file.display(), %error, "schema ids cannot be pinned"),
-            // The runtime is going down.
+            Ok(Err(error)) => {
+                tracing::warn!(file = %file.display(), %error, "cannot save the pinned schema ids")
+            }
+            // The runtime is shutting down.
             Err(_) => {}
         }
     }
 
-    /// Tells readiness. A registry that merely does not answer is no news once all is confirmed.
-    /// True when nothing is open.
-    fn report(&mut self, troubles: &[String]) -> bool {
-        let (mut open, mut pinned, mut lost) = (false, false, Vec::new());
+    /// Updates readiness. Once all ids are confirmed, a registry that does not answer changes nothing.
+    /// True if every id is confirmed.
+    fn report(&mut self, errors: &[String]) -> bool {
+        let (mut unresolved, mut pinned, mut lost) = (false, false, Vec::new());
         for schema in self.schemas.iter() {
             let subject = &schema.subject;
             match self.schemas.standing(subject) {
                 IdState::Confirmed(_) => {}
-                IdState::Unknown => open = true,
+                IdState::Unknown => unresolved = true,
                 IdState::Pinned(_) => pinned = true,
                 IdState::Lost(id) => {
                     lost.push(format!("{subject}: the registry has lost or changed id {id}"));
                 }
             }
         }
-        let settled = !open && !pinned && lost.is_empty();
+        let settled = !unresolved && !pinned && lost.is_empty();
         if settled {
-            self.silent = false;
+            self.pin_warning_logged = false;
             self.health.schemas.set(PartState::Ok, "");
             return true;
         }
@@ -364,23 +381,23 @@ impl SchemaRegistrar {
         let mut former: Vec<&str> = self.schemas.formers().collect();
         if !former.is_empty() {
             former.sort_unstable();
-            why.push(format!("published with the schema of before the reload: {}", former.join(", ")));
+            why.push(format!("publishing with the schema from before the reload: {}", former.join(", ")));
         }
-        let trouble = troubles.join("; ");
+        let error_text = errors.join("; ");
         if pinned {
-            why.push(format!("from pins: {trouble}"));
-            if !std::mem::replace(&mut self.silent, true) {
-                tracing::warn!(why = trouble, "publishing with pinned schema ids");
+            why.push(format!("using pinned ids: {error_text}"));
+            if !std::mem::replace(&mut self.pin_warning_logged, true) {
+                tracing::warn!(why = error_text, "publishing with pinned schema ids");
             }
-        } else if !trouble.is_empty() {
-            why.push(trouble);
+        } else if !error_text.is_empty() {
+            why.push(error_text);
         }
         let state = if self.schemas.any_id() { PartState::Degraded } else { PartState::Down };
         self.health.schemas.set(state, why.join("; "));
         settled
     }
 
-    /// How to go on where an id was lost.
+    /// The remedy for a lost id.
     fn advice(&self) -> String {
         match self.pins.as_ref().map(IdCache::file) {
             Some(file) => {

@@ -246,7 +246,7 @@ async fn online_it_tells_what_serve_will_create_and_then_what_is_there_and_creat
     assert_eq!(parts["registry"]["text"], "no auth, 5 of 5 subjects", "{parts}");
     // The test cluster has one broker, which is reported and fails the check.
     assert_eq!((code, &parts["durability"]["state"]), (1, &json!("degraded")));
-    assert!(parts["durability"]["text"].as_str().unwrap().starts_with("sure of 1 copy only"), "{parts}");
+    assert!(parts["durability"]["text"].as_str().unwrap().starts_with("only 1 copy guaranteed"), "{parts}");
     let shapes = details(&parts["durability"]);
     let shape = |topic: &str| {
         let line = shapes.lines().find(|line| line.starts_with(topic)).unwrap();
@@ -300,9 +300,9 @@ async fn a2_dead_letters_that_kafka_would_remove_are_told_with_the_command_that_
     let parts = online(setup.toml(), &[]).await.1;
     assert_eq!(parts["retention"]["state"], "degraded", "{parts}");
     let text = format!(
-        "{letters}: it removes records after 604800s (retention.ms), it removes records past 1000000 bytes a \
-         partition (retention.bytes); letters wait there for a person; {replayed}: it removes records after 1s \
-         (retention.ms); what was replayed is remembered there"
+        "{letters}: it removes records after 604800s (retention.ms), it removes records past 1000000 bytes per \
+         partition (retention.bytes); letters must wait there for a person; {replayed}: it removes records after 1s \
+         (retention.ms); it records which letters were replayed"
     );
     assert_eq!(parts["retention"]["text"], text);
     let next: Vec<&str> =

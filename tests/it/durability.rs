@@ -12,7 +12,7 @@ use crate::support::{PATIENCE, Service, Setup, batch, kafka, on_embedded, until}
 async fn read(service: &Service) -> (u16, Value) {
     until("the topics' durability", async || {
         let (_, ready) = service.admin("/readyz").await;
-        !ready.contains("not read yet") && !ready.contains("not there or not to be seen")
+        !ready.contains("not read yet") && !ready.contains("missing or not visible")
     })
     .await;
     let (status, ready) = service.admin("/readyz").await;
@@ -34,12 +34,12 @@ async fn on_one_broker_readiness_is_degraded_names_the_topics_and_takes_deliveri
     }
     let why = ready["parts"]["durability"]["why"].as_str().unwrap();
     let (one, two) = why.split_once("; ").unwrap();
-    assert!(one.starts_with("sure of 1 copy only (replication 1, min.insync.replicas 1): "), "{why}");
+    assert!(one.starts_with("only 1 copy guaranteed (replication 1, min.insync.replicas 1): "), "{why}");
     for event_type in ["knowledge.processing.completed", "batch_prediction.failed"] {
         assert!(one.contains(&service.topic(event_type)), "{why}");
     }
     assert!(one.contains(&service.dead_letters()), "{why}");
-    assert_eq!(two, format!("sure of 1 copy only (replication 1, min.insync.replicas 2): {claims}"));
+    assert_eq!(two, format!("only 1 copy guaranteed (replication 1, min.insync.replicas 2): {claims}"));
 
     service.wait_ready().await;
     service.datagrid_post(batch("evt_1")).await.is(200, "published", None);
@@ -64,7 +64,7 @@ async fn k8_a_topic_that_was_made_again_is_looked_at_once_it_acknowledges() {
     until("a topic that is gone", async || service.datagrid_post(batch("evt_1")).await.status == 503).await;
     kafka::create(&topic, "min.insync.replicas", "2").await;
     // The other topics have 1.
-    let found = format!("sure of 1 copy only (replication 1, min.insync.replicas 2): {topic}");
+    let found = format!("only 1 copy guaranteed (replication 1, min.insync.replicas 2): {topic}");
     until("its durability", async || {
         service.datagrid_post(batch("evt_2")).await;
         read(&service).await.1.to_string().contains(&found)

@@ -165,7 +165,8 @@ async fn while_the_registry_is_out_or_refuses_it_a_type_with_a_new_schema_is_pub
         ids.sort_unstable();
         ids
     };
-    let waiting = async || program.ready().await.contains("published with the schema of before the reload");
+    let waiting =
+        async || program.ready().await.contains("publishing with the schema from before the reload");
 
     // Without a default, the new schema cannot read the old records.
     program.reload(&json!({"name": "priority", "type": "string", "doc": "How urgent it is."}));

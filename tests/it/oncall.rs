@@ -51,7 +51,7 @@ async fn on_call_each_question_has_its_command() {
         ("hookstream lag", 0, &topic),
         ("hookstream spool", 0, "the spool is empty"),
         ("hookstream schema drift", 0, "/data/priority"),
-        ("hookstream check --online", 1, "sure of 1 copy only"), // with one broker
+        ("hookstream check --online", 1, "only 1 copy guaranteed"), // with one broker
         ("hookstream check", 0, "ok"),
         ("hookstream provision", 0, "0 to create, 0 to change"),
     ];

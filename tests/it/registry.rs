@@ -132,7 +132,7 @@ async fn the_next_start_publishes_with_pinned_ids_while_the_registry_is_out() {
     until("the silence to be noticed", async || schemas(&service).1.contains("does not answer")).await;
     let (status, ready) = service.admin("/readyz").await;
     assert!(status == 200 && ready.contains("\"status\":\"degraded\""), "{ready}");
-    assert!(ready.contains("from pins: the registry does not answer"), "{ready}");
+    assert!(ready.contains("using pinned ids: the registry does not answer"), "{ready}");
 
     let _up = Up::at(&address, &content).await;
     service.wait_ready().await;

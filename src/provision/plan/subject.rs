@@ -1,4 +1,4 @@
-//! A subject as wished, and as it is.
+//! Plans one subject: compares the local schema with the registry.
 
 use super::{Item, ItemKind, PlanAction, PlanStep};
 use crate::schema::SchemaEntry;
@@ -6,55 +6,55 @@ use crate::schema::changes::FieldChange;
 use crate::schema::promoted_fields::Promoted;
 use crate::schema::registry::{AND_REGISTER, Listing};
 
-/// What the registry has of a subject.
+/// The registry's state of a subject.
 pub(in crate::provision) struct RegisteredSubject {
-    /// Where our schema stands in it.
+    /// Whether the local schema is registered.
     pub(in crate::provision) listing: Listing,
-    /// The level that was set on the subject itself.
+    /// The compatibility level set on the subject itself.
     pub(in crate::provision) level: Option<String>,
-    /// Where our schema is another: the last version, and what ours changes of it.
+    /// If the local schema is not registered: the last version, and what the local schema changes.
     pub(in crate::provision) latest: Option<Latest>,
 }
 
-/// The last version of a subject, beside our schema.
+/// The last version of a subject, compared with the local schema.
 pub(in crate::provision) struct Latest {
     pub(in crate::provision) version: u32,
     pub(in crate::provision) fields: Vec<FieldChange>,
-    /// What goes out of `additional_fields`.
+    /// Values that the local schema moves out of `additional_fields` into a field.
     pub(in crate::provision) promoted: Vec<Promoted>,
-    /// What goes into it.
+    /// Values that the local schema moves from a field into `additional_fields`.
     pub(in crate::provision) demoted: Vec<Promoted>,
 }
 
-/// A subject with our schema, and what the registry has of it. With `auto_register` off, what is not there
-/// is told, and nothing is changed.
+/// Plans the subject of the local schema. With `auto_register` off, a missing schema is reported as a fault and
+/// nothing changes.
 pub(in crate::provision) fn subject(
-    ours: &SchemaEntry,
-    known: RegisteredSubject,
+    local: &SchemaEntry,
+    registered: RegisteredSubject,
     auto_register: bool,
 ) -> Item {
-    let SchemaEntry { subject: name, text, level, .. } = ours;
+    let SchemaEntry { subject: name, text, level, .. } = local;
     let register = || PlanStep::Register { subject: name.clone(), schema: text.clone(), level: *level };
-    let unregistered = || {
+    let not_registered = || {
         format!(
             "not registered, and [registry] auto_register is false: `hookstream provision --apply{AND_REGISTER}` registers it"
         )
     };
     let mut item = Item::new(ItemKind::Subject, name, PlanAction::Keep);
-    if known.listing == Listing::NoSubject {
+    if registered.listing == Listing::NoSubject {
         if auto_register {
             item.action = PlanAction::Create;
             item.change("schema", None, "version 1".into());
             item.change("compatibility", None, level.to_string());
             item.steps.push(register());
         } else {
-            item.faults.push(unregistered());
+            item.faults.push(not_registered());
         }
         return item;
     }
-    // First, so that a new schema is judged by it.
-    if known.level.as_deref() != Some(level.as_str()) {
-        let from = known.level.clone().unwrap_or_else(|| "the registry's default".into());
+    // First, so that the registry checks a new schema against this level.
+    if registered.level.as_deref() != Some(level.as_str()) {
+        let from = registered.level.clone().unwrap_or_else(|| "the registry's default".into());
         if auto_register {
             item.change("compatibility", Some(from), level.to_string());
             item.steps.push(PlanStep::Level(name.clone(), *level));
@@ -62,37 +62,37 @@ pub(in crate::provision) fn subject(
             item.left("compatibility", &from, level.as_str(), "[registry] auto_register is false");
         }
     }
-    match &known.listing {
+    match &registered.listing {
         Listing::Other { compatible: true, .. } if auto_register => {
-            let (from, to) = match &known.latest {
+            let (from, to) = match &registered.latest {
                 Some(Latest { version, .. }) => {
                     (format!("version {version}"), format!("version {}", version + 1))
                 }
                 None => ("another".to_owned(), "another".to_owned()),
             };
             item.change("schema", Some(from), to);
-            item.note(&match known.level.as_deref() {
-                Some("NONE") => "not judged: the level of now is NONE".into(),
+            item.note(&match registered.level.as_deref() {
+                Some("NONE") => "not checked: the current level is NONE".into(),
                 Some(level) => format!("{level}: compatible"),
                 None => "compatible by the registry's default level".to_owned(),
             });
             item.steps.push(register());
         }
-        Listing::Other { compatible: true, .. } => item.faults.push(unregistered()),
+        Listing::Other { compatible: true, .. } => item.faults.push(not_registered()),
         Listing::Other { compatible: false, why } => {
-            item.faults.push("our schema is not compatible with what is registered".into());
+            item.faults.push("the schema is not compatible with the registered versions".into());
             item.faults.extend(why.iter().cloned());
         }
         Listing::Registered(_) | Listing::NoSubject => {}
     }
-    if let Some(latest) = known.latest {
+    if let Some(latest) = registered.latest {
         item.notes = notes(&latest);
         item.fields = latest.fields;
     }
-    item.judged()
+    item.with_action()
 }
 
-/// What consumers are to know of the next version.
+/// Notes for consumers about the next version.
 fn notes(latest: &Latest) -> Vec<String> {
     let next = latest.version + 1;
     let mut notes = Vec::new();

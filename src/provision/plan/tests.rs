@@ -7,7 +7,7 @@ use crate::schema::{SchemaEntry, shipped};
 const SAFE: Allowed = Allowed { repartition: false, removal: false };
 const ALL: Allowed = Allowed { repartition: true, removal: true };
 
-fn wished(policy: &str, retention: &str) -> NewTopic {
+fn desired(policy: &str, retention: &str) -> NewTopic {
     NewTopic {
         name: "a.b".into(),
         partitions: 6,
@@ -21,8 +21,8 @@ fn wished(policy: &str, retention: &str) -> NewTopic {
     }
 }
 
-/// One that is as `wished("compact,delete", "1000")`, but for these.
-fn actual(but: &[(&str, &str)]) -> TopicDescription {
+/// A topic as in `desired("compact,delete", "1000")`, with these overrides.
+fn actual(overrides: &[(&str, &str)]) -> TopicDescription {
     let base = [
         ("min.insync.replicas", "2"),
         ("max.message.bytes", "2000000"),
@@ -31,14 +31,14 @@ fn actual(but: &[(&str, &str)]) -> TopicDescription {
     ];
     let settings = base
         .iter()
-        .chain(but)
+        .chain(overrides)
         .map(|(key, value)| ((*key).to_owned(), Setting { value: (*value).to_owned(), own: true }));
     let copies = Copies { replication: 3, min_insync: Some(2) };
     TopicDescription { partitions: 6, copies, settings: settings.collect() }
 }
 
-/// `CHANGE` or `left` for the only difference, or nothing.
-fn verdict(item: &Item) -> &'static str {
+/// `CHANGE` or `left` for the only difference, or an empty string.
+fn outcome(item: &Item) -> &'static str {
     match (item.changes.len(), item.left.len(), item.action) {
         (0, 0, PlanAction::Keep) => "",
         (0, 1, PlanAction::Keep) => "left",
@@ -48,8 +48,8 @@ fn verdict(item: &Item) -> &'static str {
 }
 
 #[test]
-fn what_would_lose_records_or_copies_is_left_alone_and_all_else_is_changed() {
-    // Wished policy and retention; what is there; without and with every flag.
+fn settings_that_would_lose_records_or_copies_stay_and_all_others_are_changed() {
+    // Desired policy and retention; the actual setting; the outcome without and with all flags.
     let cases = [
         ("compact,delete", "1000", "cleanup.policy", "delete, compact", "", ""),
         ("compact,delete", "1000", "cleanup.policy", "delete", "left", "CHANGE"),
@@ -65,81 +65,81 @@ fn what_would_lose_records_or_copies_is_left_alone_and_all_else_is_changed() {
         ("compact,delete", "1000", "max.message.bytes", "1999999", "CHANGE", "CHANGE"),
         ("compact,delete", "1000", "max.message.bytes", "2000001", "left", "left"),
     ];
-    for (policy, retention, key, is, safe, all) in cases {
+    for (policy, retention, key, value, safe, all) in cases {
         for (allowed, expected) in [(SAFE, safe), (ALL, all)] {
-            let item = topic(&wished(policy, retention), Some(&actual(&[(key, is)])), allowed);
-            assert_eq!(verdict(&item), expected, "{policy} {retention}: {key} {is}, {allowed:?}");
+            let item = topic(&desired(policy, retention), Some(&actual(&[(key, value)])), allowed);
+            assert_eq!(outcome(&item), expected, "{policy} {retention}: {key} {value}, {allowed:?}");
             assert_eq!(item.steps.is_empty(), expected != "CHANGE", "{item:?}");
         }
     }
 }
 
 #[test]
-fn partitions_grow_with_the_flag_only_and_copies_never_move() {
+fn partitions_grow_only_with_the_flag_and_replicas_never_move() {
     let mut few = actual(&[]);
     few.partitions = 3;
-    assert_eq!(verdict(&topic(&wished("compact,delete", "1000"), Some(&few), SAFE)), "left");
-    let item = topic(&wished("compact,delete", "1000"), Some(&few), ALL);
-    assert_eq!((verdict(&item), &item.steps[..]), ("CHANGE", &[PlanStep::Partitions("a.b".into(), 6)][..]));
+    assert_eq!(outcome(&topic(&desired("compact,delete", "1000"), Some(&few), SAFE)), "left");
+    let item = topic(&desired("compact,delete", "1000"), Some(&few), ALL);
+    assert_eq!((outcome(&item), &item.steps[..]), ("CHANGE", &[PlanStep::Partitions("a.b".into(), 6)][..]));
     few.partitions = 9;
-    assert_eq!(verdict(&topic(&wished("compact,delete", "1000"), Some(&few), ALL)), "left");
+    assert_eq!(outcome(&topic(&desired("compact,delete", "1000"), Some(&few), ALL)), "left");
 
-    // With one replica two can never be in sync.
+    // With one replica, two can never be in sync.
     let mut one = actual(&[("min.insync.replicas", "1")]);
     one.copies.replication = 1;
-    let item = topic(&wished("compact,delete", "1000"), Some(&one), ALL);
-    assert_eq!((verdict(&item), &*item.left[0].setting), ("left", "replication"));
+    let item = topic(&desired("compact,delete", "1000"), Some(&one), ALL);
+    assert_eq!((outcome(&item), &*item.left[0].setting), ("left", "replication"));
 }
 
 #[test]
-fn what_somebody_else_has_set_is_named_and_what_cannot_be_read_is_a_fault() {
-    let mut shape = actual(&[("segment.ms", "500")]);
-    shape.settings.insert("flush.ms".into(), Setting { value: "1".into(), own: false });
-    let item = topic(&wished("compact,delete", "1000"), Some(&shape), SAFE);
-    assert_eq!(verdict(&item), "");
+fn settings_made_by_others_are_listed_and_an_unreadable_configuration_is_a_fault() {
+    let mut description = actual(&[("segment.ms", "500")]);
+    description.settings.insert("flush.ms".into(), Setting { value: "1".into(), own: false });
+    let item = topic(&desired("compact,delete", "1000"), Some(&description), SAFE);
+    assert_eq!(outcome(&item), "");
     assert_eq!(item.foreign, BTreeMap::from([("segment.ms".into(), "500".into())]));
 
-    shape.settings.clear();
-    let item = topic(&wished("compact,delete", "1000"), Some(&shape), SAFE);
+    description.settings.clear();
+    let item = topic(&desired("compact,delete", "1000"), Some(&description), SAFE);
     assert!(item.unknown && item.faults.len() == 1 && item.steps.is_empty(), "{item:?}");
 }
 
 #[test]
-fn a_missing_topic_is_created_whole() {
-    let item = topic(&wished("delete", "-1"), None, SAFE);
+fn a_missing_topic_is_created_with_all_settings() {
+    let item = topic(&desired("delete", "-1"), None, SAFE);
     assert_eq!((item.action, item.changes.len()), (PlanAction::Create, 6));
-    assert_eq!(item.steps, [PlanStep::Create(wished("delete", "-1"))]);
+    assert_eq!(item.steps, [PlanStep::Create(desired("delete", "-1"))]);
 }
 
-fn ours(level: CompatibilityLevel) -> SchemaEntry {
+fn local(level: CompatibilityLevel) -> SchemaEntry {
     let text = shipped::generic("a", "b");
     let schema = shipped::parse(&text).unwrap();
     let (source, event_type) = ("a".into(), "b".into());
     SchemaEntry { subject: "s".into(), source, event_type, level, file: None, text, schema }
 }
 
-fn known(listing: Listing, level: Option<&str>) -> RegisteredSubject {
+fn registered(listing: Listing, level: Option<&str>) -> RegisteredSubject {
     let latest = Latest { version: 3, fields: Vec::new(), promoted: Vec::new(), demoted: Vec::new() };
     let latest = matches!(listing, Listing::Other { .. }).then_some(latest);
     RegisteredSubject { listing, level: level.map(str::to_owned), latest }
 }
 
-fn fits() -> Listing {
+fn compatible() -> Listing {
     Listing::Other { compatible: true, why: Vec::new() }
 }
 
 #[test]
-fn a_subject_gets_its_level_before_its_schema_and_one_that_does_not_fit_gets_none() {
-    let ours = ours(CompatibilityLevel::FullTransitive);
-    let subject = |known| subject(&ours, known, true);
-    let item = subject(known(Listing::NoSubject, None));
+fn a_subject_gets_its_level_before_its_schema_and_no_incompatible_schema() {
+    let local = local(CompatibilityLevel::FullTransitive);
+    let subject = |registered| subject(&local, registered, true);
+    let item = subject(registered(Listing::NoSubject, None));
     assert_eq!((item.action, item.steps.len()), (PlanAction::Create, 1));
-    let item = subject(known(Listing::Registered(1), Some("FULL_TRANSITIVE")));
+    let item = subject(registered(Listing::Registered(1), Some("FULL_TRANSITIVE")));
     assert_eq!((item.action, item.steps.len()), (PlanAction::Keep, 0));
 
-    let item = subject(known(fits(), Some("BACKWARD")));
+    let item = subject(registered(compatible(), Some("BACKWARD")));
     let level = CompatibilityLevel::FullTransitive;
-    let register = PlanStep::Register { subject: "s".into(), schema: ours.text.clone(), level };
+    let register = PlanStep::Register { subject: "s".into(), schema: local.text.clone(), level };
     assert_eq!(
         (item.action, &item.steps[..]),
         (PlanAction::Change, &[PlanStep::Level("s".into(), level), register][..])
@@ -148,34 +148,34 @@ fn a_subject_gets_its_level_before_its_schema_and_one_that_does_not_fit_gets_non
     assert_eq!(item.notes.len(), 1, "the fields are the same");
 
     let why = vec!["field x".to_owned()];
-    let item = subject(known(Listing::Other { compatible: false, why }, Some("FULL_TRANSITIVE")));
+    let item = subject(registered(Listing::Other { compatible: false, why }, Some("FULL_TRANSITIVE")));
     assert_eq!((item.action, item.steps.len(), &*item.faults[1]), (PlanAction::Keep, 0, "field x"));
 }
 
 #[test]
-fn the_level_that_is_wished_is_set_and_a_stricter_one_is_lowered_to_it() {
-    let ours = ours(CompatibilityLevel::BackwardTransitive);
-    let item = subject(&ours, known(Listing::Registered(1), Some("FULL_TRANSITIVE")), true);
+fn the_configured_level_is_set_even_if_the_actual_one_is_stricter() {
+    let local = local(CompatibilityLevel::BackwardTransitive);
+    let item = subject(&local, registered(Listing::Registered(1), Some("FULL_TRANSITIVE")), true);
     assert_eq!(item.steps, [PlanStep::Level("s".into(), CompatibilityLevel::BackwardTransitive)]);
     assert_eq!(item.changes[0].to, "BACKWARD_TRANSITIVE");
-    let item = subject(&ours, known(Listing::Registered(1), None), true);
+    let item = subject(&local, registered(Listing::Registered(1), None), true);
     assert_eq!(item.changes[0].from.as_deref(), Some("the registry's default"));
 }
 
 #[test]
-fn where_schemas_are_never_registered_what_is_missing_is_told_and_nothing_is_done() {
-    let ours = ours(CompatibilityLevel::FullTransitive);
-    for listing in [Listing::NoSubject, fits()] {
-        let item = subject(&ours, known(listing, Some("FULL_TRANSITIVE")), false);
+fn without_auto_register_a_missing_schema_is_reported_and_nothing_is_done() {
+    let local = local(CompatibilityLevel::FullTransitive);
+    for listing in [Listing::NoSubject, compatible()] {
+        let item = subject(&local, registered(listing, Some("FULL_TRANSITIVE")), false);
         assert_eq!((item.action, item.steps.len(), item.faults.len()), (PlanAction::Keep, 0, 1), "{item:?}");
         assert!(item.faults[0].contains("`hookstream provision --apply -X registry.auto_register=true`"));
     }
-    let item = subject(&ours, known(Listing::Registered(1), Some("NONE")), false);
+    let item = subject(&local, registered(Listing::Registered(1), Some("NONE")), false);
     assert_eq!((item.faults.len(), &*item.left[0].setting, item.steps.len()), (0, "compatibility", 0));
 }
 
 #[test]
-fn consumers_are_told_what_moves_out_of_additional_fields_and_into_it() {
+fn notes_name_what_moves_out_of_additional_fields_and_into_it() {
     let moved = |name: &str| Promoted {
         pointer: format!("/data/{name}"),
         field: format!("data.{name}"),
@@ -189,8 +189,8 @@ fn consumers_are_told_what_moves_out_of_additional_fields_and_into_it() {
         demoted: vec![moved("gone")],
     };
     let item = subject(
-        &ours(CompatibilityLevel::FullTransitive),
-        RegisteredSubject { latest: Some(latest), ..known(fits(), None) },
+        &local(CompatibilityLevel::FullTransitive),
+        RegisteredSubject { latest: Some(latest), ..registered(compatible(), None) },
         true,
     );
     assert_eq!(
