@@ -1,5 +1,5 @@
-//! What `hookstream dev` embeds so that nothing else is needed: a registry, an in-memory Kafka,
-//! and a way to reach it at the usual address.
+//! The parts that `hookstream dev` embeds, so that it needs nothing else: a schema registry, an in-memory Kafka,
+//! and a forwarder that makes Kafka available at the usual address.
 
 pub mod forward;
 pub mod registry;
@@ -14,18 +14,18 @@ use crate::http::{self, ConnectionLimits, Phase};
 use crate::kafka::embedded::Embedded;
 use forward::{Forwarder, bind_or_free};
 
-/// Where Kafka is reached, if the port is free.
+/// Kafka's address, if the port is free.
 pub const KAFKA: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9092);
-/// Where the registry is reached, likewise.
+/// The registry's address, likewise.
 pub const REGISTRY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8081);
 
-/// The embedded Kafka and registry, up until dropped.
+/// The embedded Kafka and registry, which run until dropped.
 pub struct DevParts {
-    /// Where clients reach Kafka.
+    /// The address of Kafka for clients.
     pub kafka: SocketAddr,
-    /// Where clients reach the registry.
+    /// The address of the registry for clients.
     pub registry: SocketAddr,
-    /// What was taken and so replaced, in words.
+    /// Describes each address that was in use and therefore replaced.
     pub moved: Vec<String>,
     embedded: Embedded,
     _forwarder: Forwarder,
@@ -34,10 +34,10 @@ pub struct DevParts {
 }
 
 impl DevParts {
-    /// Starts both, each at its usual address or, where that is taken, at a free port.
+    /// Starts both, each at its usual address or, if that is in use, at a free port.
     ///
     /// # Errors
-    /// When no port can be had at all.
+    /// If no port is available.
     pub async fn start(limits: ConnectionLimits) -> anyhow::Result<Self> {
         let embedded = Embedded::start()?;
         let target = embedded.bootstrap_servers().parse().context("the embedded Kafka's address")?;
@@ -56,33 +56,33 @@ impl DevParts {
         })
     }
 
-    /// Kafka's own address: the service needs no forwarder.
+    /// Kafka's own address: the service itself needs no forwarder.
     pub fn bootstrap_servers(&self) -> String {
         self.embedded.bootstrap_servers()
     }
 
-    /// Creates a topic; the embedded Kafka knows no other way.
+    /// Creates a topic; the embedded Kafka has no topic administration.
     ///
     /// # Errors
-    /// When librdkafka refuses it.
+    /// If librdkafka refuses the topic.
     pub fn create_topic(&self, name: &str, partitions: u32) -> anyhow::Result<()> {
         self.embedded.create_topic(name, i32::try_from(partitions).unwrap_or(i32::MAX))
     }
 }
 
-/// Binds `address`, or a free port where it is taken, which `moved` then says.
+/// Binds `address`, or a free port if it is in use, which is then recorded in `moved`.
 ///
 /// # Errors
-/// When no port can be had at all.
+/// If no port is available.
 pub async fn bind_or_fallback(
-    what: &str,
+    name: &str,
     address: SocketAddr,
     moved: &mut Vec<String>,
 ) -> anyhow::Result<tokio::net::TcpListener> {
     let (listener, taken) =
-        bind_or_free(address).await.with_context(|| format!("cannot listen for {what} on {address}"))?;
+        bind_or_free(address).await.with_context(|| format!("cannot listen for {name} on {address}"))?;
     if taken {
-        moved.push(format!("{what}: {address} is taken, so {}", listener.local_addr()?));
+        moved.push(format!("{name}: {address} is in use, so {}", listener.local_addr()?));
     }
     Ok(listener)
 }

@@ -1,7 +1,7 @@
 //! A TCP forwarder: gives the embedded Kafka, whose port is random, a well-known address.
 //!
-//! Clients follow the broker addresses of Kafka's metadata, so only their first connection comes
-//! through here. That is enough: the broker's own port is on the same loopback.
+//! Clients follow the broker addresses in Kafka's metadata, so only their first connection uses the forwarder.
+//! That is sufficient: the broker's own port is on the same loopback interface.
 
 use std::io;
 use std::net::SocketAddr;
@@ -12,30 +12,30 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, JoinSet};
 
-/// Connections at once; further ones wait in the listener's backlog.
+/// The maximum of concurrent connections; further ones wait in the listener's backlog.
 const MAX_CONNECTIONS: usize = 256;
 
-/// Binds the wished address; where another process has it, a free port of the same IP. The flag
-/// says whether it was taken.
+/// Binds the desired address or, if it is in use, a free port of the same IP. The flag is true if the address
+/// was in use.
 ///
 /// # Errors
-/// What binding says, except that the address is in use.
-pub async fn bind_or_free(wished: SocketAddr) -> io::Result<(TcpListener, bool)> {
-    match TcpListener::bind(wished).await {
+/// Any bind error, except that the address is in use.
+pub async fn bind_or_free(desired: SocketAddr) -> io::Result<(TcpListener, bool)> {
+    match TcpListener::bind(desired).await {
         Ok(listener) => Ok((listener, false)),
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-            Ok((TcpListener::bind(SocketAddr::new(wished.ip(), 0)).await?, true))
+            Ok((TcpListener::bind(SocketAddr::new(desired.ip(), 0)).await?, true))
         }
         Err(error) => Err(error),
     }
 }
 
-/// A running forwarder. Dropping it ends it and each of its connections.
+/// A running forwarder. Dropping it closes it and each of its connections.
 #[derive(Debug)]
 pub struct Forwarder(JoinHandle<()>);
 
 impl Forwarder {
-    /// Forwards each connection of `listener` to `target`. Call it inside a tokio runtime.
+    /// Forwards each connection of `listener` to `target`. Requires a tokio runtime.
     pub fn spawn(listener: TcpListener, target: SocketAddr) -> Self {
         Self(tokio::spawn(forward(listener, target)))
     }
@@ -48,20 +48,20 @@ impl Drop for Forwarder {
 }
 
 async fn forward(listener: TcpListener, target: SocketAddr) {
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    // Owned here: when this task is aborted, its connections go with it.
+    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    // Owned by this task, so that aborting the task closes its connections.
     let mut connections = JoinSet::new();
-    while let Ok(place) = Arc::clone(&places).acquire_owned().await {
+    while let Ok(permit) = Arc::clone(&permits).acquire_owned().await {
         while connections.try_join_next().is_some() {}
         match listener.accept().await {
             Ok((client, _)) => {
                 connections.spawn(async move {
-                    let _place = place;
-                    // A broken connection is the two ends' own business; they reconnect.
+                    let _permit = permit;
+                    // Both ends notice a broken connection and reconnect.
                     let _ = connect(client, target).await;
                 });
             }
-            // Out of file handles, most likely: the next try must not spin.
+            // Probably out of file descriptors: the loop must not spin.
             Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
         }
     }
@@ -91,11 +91,11 @@ mod tests {
     async fn a_taken_address_is_replaced_by_a_free_port_of_the_same_ip() {
         let (first, taken) = bind_or_free(LOOPBACK).await.unwrap();
         assert!(!taken);
-        let wished = first.local_addr().unwrap();
-        let (second, taken) = bind_or_free(wished).await.unwrap();
+        let desired = first.local_addr().unwrap();
+        let (second, taken) = bind_or_free(desired).await.unwrap();
         assert!(taken);
-        assert_eq!(second.local_addr().unwrap().ip(), wished.ip());
-        assert_ne!(second.local_addr().unwrap().port(), wished.port());
+        assert_eq!(second.local_addr().unwrap().ip(), desired.ip());
+        assert_ne!(second.local_addr().unwrap().port(), desired.port());
     }
 
     #[tokio::test]
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn dropping_it_ends_its_connections_and_its_port() {
+    async fn dropping_it_closes_its_connections_and_its_port() {
         let (target, _) = bind_or_free(LOOPBACK).await.unwrap();
         let (listener, _) = bind_or_free(LOOPBACK).await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -128,12 +128,12 @@ mod tests {
         let mut client = TcpStream::connect(address).await.unwrap();
         client.write_all(b"hello").await.unwrap();
         let (mut broker, _) = target.accept().await.unwrap();
-        let mut heard = [0; 5];
-        broker.read_exact(&mut heard).await.unwrap();
-        assert_eq!(&heard, b"hello");
+        let mut received = [0; 5];
+        broker.read_exact(&mut received).await.unwrap();
+        assert_eq!(&received, b"hello");
 
         drop(forwarder);
-        let end = tokio::time::timeout(Duration::from_secs(5), client.read(&mut heard)).await;
+        let end = tokio::time::timeout(Duration::from_secs(5), client.read(&mut received)).await;
         assert!(matches!(end.unwrap(), Ok(0) | Err(_)));
         let again = tokio::time::timeout(Duration::from_secs(5), TcpStream::connect(address)).await;
         assert!(again.unwrap().is_err());

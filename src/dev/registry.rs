@@ -1,9 +1,9 @@
-//! An embedded schema registry: the part of Confluent's REST API that clients use, for Avro, in
-//! memory. Not in it: references, other schema types, contexts, rules, single-version deletes.
+//! An embedded schema registry: the part of Confluent's REST API that clients use, for Avro, in memory. It does
+//! not support references, other schema types, contexts, rules, or deleting single versions.
 
 #![expect(
     clippy::disallowed_types,
-    reason = "answers about schemas are built as JSON; no payload comes here"
+    reason = "answers about schemas are built as JSON; no payload reaches this module"
 )]
 
 mod store;
@@ -29,7 +29,7 @@ use crate::config::CompatibilityLevel;
 
 const CONTENT_TYPE: &str = "application/vnd.schemaregistry.v1+json";
 
-/// Bytes of a request's body. Schemas are some KiB.
+/// The maximum size of a request body, in bytes. Schemas have some KiB.
 const MAX_BODY: usize = 1024 * 1024;
 
 /// Never held across an await: each handler locks it for one expression.
@@ -39,8 +39,8 @@ type Answer = Result<Value, RegistryRefusal>;
 
 type Body = Result<Bytes, BytesRejection>;
 
-/// An empty registry with Confluent's default level, BACKWARD. Its state lives as long as the
-/// router and its clones.
+/// Creates an empty registry with Confluent's default level, BACKWARD. Its state lives as long as the router
+/// and its clones.
 pub fn router() -> Router {
     Router::new()
         .route("/", get(async || reply(Ok(json!({})))))
@@ -208,7 +208,7 @@ async fn compatible_with(
 ) -> Response {
     let faults = posted(body)
         .and_then(|posted| store(&state).faults_against(&subject, Wanted::parse(&version)?, &posted.schema));
-    reply(faults.map(|faults| verdict(&faults, query.as_deref())))
+    reply(faults.map(|faults| compatibility_answer(&faults, query.as_deref())))
 }
 
 async fn compatible_with_all(
@@ -220,11 +220,11 @@ async fn compatible_with_all(
     reply(posted(body).map(|posted| {
         let store = store(&state);
         let level = store.level_of(&subject).unwrap_or_else(|| store.level());
-        verdict(&store.faults_against_all(&subject, level, &posted.schema), query.as_deref())
+        compatibility_answer(&store.faults_against_all(&subject, level, &posted.schema), query.as_deref())
     }))
 }
 
-fn verdict(faults: &[String], query: Option<&str>) -> Value {
+fn compatibility_answer(faults: &[String], query: Option<&str>) -> Value {
     let compatible = faults.is_empty();
     match flag(query, "verbose") {
         true => json!({"is_compatible": compatible, "messages": faults}),
@@ -232,12 +232,12 @@ fn verdict(faults: &[String], query: Option<&str>) -> Value {
     }
 }
 
-/// A handler that panicked leaves the state as whole as each single statement does.
+/// Each statement leaves the state consistent, so the state is usable even after a handler has panicked.
 fn store(state: &Shared) -> MutexGuard<'_, RegistryStore> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Whether the query says `name=true`. `normalize` and others are taken and change nothing.
+/// Whether the query contains `name=true`. `normalize` and other flags are accepted without effect.
 fn flag(query: Option<&str>, name: &str) -> bool {
     let pairs = query.unwrap_or_default().split('&').filter_map(|pair| pair.split_once('='));
     pairs.into_iter().any(|(key, value)| key == name && value.eq_ignore_ascii_case("true"))
@@ -247,7 +247,7 @@ fn schema_id(text: &str) -> Result<u32, RegistryRefusal> {
     text.parse().map_err(|_| RegistryRefusal::new(404, "HTTP 404 Not Found"))
 }
 
-/// A request's schema, parsed.
+/// Parses the schema of a request.
 fn posted(body: Body) -> Result<Posted, RegistryRefusal> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
@@ -258,7 +258,7 @@ fn posted(body: Body) -> Result<Posted, RegistryRefusal> {
     }
     let request: Request = json_of(body)?;
     if request.schema_type.is_some_and(|kind| kind != "AVRO") {
-        return Err(RegistryRefusal::new(42201, "This registry takes schemas of type AVRO only"));
+        return Err(RegistryRefusal::new(42201, "This registry only supports schemas of type AVRO"));
     }
     if request.references.is_some_and(|references| !references.is_empty()) {
         return Err(RegistryRefusal::new(42201, "References are not supported by this registry"));
@@ -291,7 +291,7 @@ fn json_of<T: serde::de::DeserializeOwned>(body: Body) -> Result<T, RegistryRefu
         RegistryRefusal::new(rejection.status().as_u16().into(), rejection.body_text())
     })?;
     serde_json::from_slice(&body)
-        .map_err(|_| RegistryRefusal::new(400, "The body is not the JSON object expected here"))
+        .map_err(|_| RegistryRefusal::new(400, "The body is not the expected JSON object"))
 }
 
 fn reply(answer: Answer) -> Response {
@@ -302,7 +302,7 @@ fn reply(answer: Answer) -> Response {
     (status, [(header::CONTENT_TYPE, CONTENT_TYPE)], body.to_string()).into_response()
 }
 
-/// A schema itself, not wrapped into a JSON text.
+/// Answers with a schema itself, not wrapped in a JSON object.
 fn text(answer: Result<String, RegistryRefusal>) -> Response {
     match answer {
         Ok(schema) => ([(header::CONTENT_TYPE, CONTENT_TYPE)], schema).into_response(),

@@ -1,6 +1,9 @@
-//! What the embedded registry knows: schemas by id, versions by subject, compatibility levels.
-//! Plain and synchronous; the module above puts HTTP around it.
-#![expect(clippy::disallowed_types, reason = "schemas are compared as JSON values; no payload comes here")]
+//! The state of the embedded registry: schemas by id, versions by subject, compatibility levels. It is synchronous
+//! and has no HTTP code; the parent module adds HTTP.
+#![expect(
+    clippy::disallowed_types,
+    reason = "schemas are compared as JSON values; no payload reaches this module"
+)]
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -11,19 +14,19 @@ use serde_json::{Value, json};
 use crate::config::CompatibilityLevel;
 use crate::schema::compatibility::faults;
 
-/// A refusal in Confluent's numbers.
+/// A refusal with Confluent's error code.
 #[derive(Debug)]
 pub(super) struct RegistryRefusal {
     /// The HTTP status.
     pub(super) status: StatusCode,
     /// Confluent's `error_code`.
     pub(super) code: u32,
-    /// For a person. May quote schemas and names, which are no secrets.
+    /// A message for people. It may quote schemas and names, which are not secret.
     pub(super) message: String,
 }
 
 impl RegistryRefusal {
-    /// Confluent's codes begin with the status they are sent with: 40401 goes with 404.
+    /// Confluent's codes begin with the HTTP status: 40401 is sent with 404.
     pub(super) fn new(code: u32, message: impl Into<String>) -> Self {
         let status = u16::try_from(if code > 999 { code / 100 } else { code });
         let status = status.ok().and_then(|status| StatusCode::from_u16(status).ok());
@@ -45,10 +48,10 @@ impl RegistryRefusal {
 
 /// A schema as a client sent it, parsed.
 pub(super) struct Posted {
-    /// The text, given back as it came.
+    /// The text, returned unchanged.
     pub(super) text: String,
-    /// The parsed text: two schemas are one when these are equal. Spacing and the order of
-    /// attributes do not count, `doc` does.
+    /// The parsed text: schemas are the same if these are equal. Spacing and the order of attributes do not matter,
+    /// `doc` does.
     pub(super) key: Value,
     pub(super) schema: Schema,
 }
@@ -83,17 +86,17 @@ impl std::fmt::Display for Wanted {
     }
 }
 
-/// One version of a subject. A deleted one keeps its number, and its schema stays readable by id.
+/// One version of a subject. A deleted version retains its number, and its schema remains readable by id.
 struct StoredVersion {
     number: u32,
     id: u32,
     deleted: bool,
 }
 
-/// The whole state.
+/// The complete state.
 #[derive(Default)]
 pub(super) struct RegistryStore {
-    /// The schema of id N is at N - 1. Never removed: records in topics name these ids.
+    /// The schema of id N is at index N - 1. Never removed, because records in topics contain these ids.
     schemas: Vec<Posted>,
     ids: HashMap<Value, u32>,
     subjects: BTreeMap<String, Vec<StoredVersion>>,
@@ -102,11 +105,11 @@ pub(super) struct RegistryStore {
 }
 
 impl RegistryStore {
-    /// The id of the schema under the subject, new or as before.
+    /// Registers the schema under the subject and returns its new or existing id.
     pub(super) fn register(&mut self, subject: &str, posted: Posted) -> Result<u32, RegistryRefusal> {
-        let known = self.ids.get(&posted.key).copied();
-        if known.is_some_and(|id| self.live(subject, false).any(|version| version.id == id)) {
-            return known.ok_or_else(RegistryRefusal::no_schema);
+        let existing = self.ids.get(&posted.key).copied();
+        if existing.is_some_and(|id| self.live(subject, false).any(|version| version.id == id)) {
+            return existing.ok_or_else(RegistryRefusal::no_schema);
         }
         let level = self.level_of(subject).unwrap_or(self.level);
         let faults = self.faults_against_all(subject, level, &posted.schema);
@@ -118,7 +121,7 @@ impl RegistryStore {
             );
             return Err(RegistryRefusal::new(409, message));
         }
-        let id = known.unwrap_or_else(|| {
+        let id = existing.unwrap_or_else(|| {
             let id = u32::try_from(self.schemas.len() + 1).unwrap_or(u32::MAX);
             self.ids.insert(posted.key.clone(), id);
             self.schemas.push(posted);
@@ -130,17 +133,17 @@ impl RegistryStore {
         Ok(id)
     }
 
-    /// The version under which the subject has this schema.
+    /// The version of the subject that has this schema.
     pub(super) fn look_up(
         &self,
         subject: &str,
         key: &Value,
         deleted: bool,
     ) -> Result<Value, RegistryRefusal> {
-        self.known(subject, deleted)?;
+        self.require_subject(subject, deleted)?;
         let id = self.ids.get(key).ok_or_else(RegistryRefusal::no_schema)?;
         let found = self.live(subject, deleted).find(|version| version.id == *id);
-        self.described(subject, found.ok_or_else(RegistryRefusal::no_schema)?)
+        self.describe(subject, found.ok_or_else(RegistryRefusal::no_schema)?)
     }
 
     /// A version as `{subject, version, id, schema}`.
@@ -150,13 +153,13 @@ impl RegistryStore {
         wanted: Wanted,
         deleted: bool,
     ) -> Result<Value, RegistryRefusal> {
-        self.known(subject, deleted)?;
+        self.require_subject(subject, deleted)?;
         let found = self.find(subject, wanted, deleted).ok_or_else(|| RegistryRefusal::no_version(wanted))?;
-        self.described(subject, found)
+        self.describe(subject, found)
     }
 
     pub(super) fn versions(&self, subject: &str, deleted: bool) -> Result<Vec<u32>, RegistryRefusal> {
-        self.known(subject, deleted)?;
+        self.require_subject(subject, deleted)?;
         Ok(self.live(subject, deleted).map(|version| version.number).collect())
     }
 
@@ -170,7 +173,7 @@ impl RegistryStore {
         self.schema(id).map(|posted| posted.text.as_str()).ok_or_else(RegistryRefusal::no_schema)
     }
 
-    /// Where a schema is used, as `[{subject, version}]`.
+    /// The subjects and versions that use a schema, as `[{subject, version}]`.
     pub(super) fn uses(&self, id: u32, deleted: bool) -> Result<Vec<(&str, u32)>, RegistryRefusal> {
         self.text(id)?;
         let names = self.subjects.keys().map(String::as_str);
@@ -181,7 +184,7 @@ impl RegistryStore {
         Ok(uses.collect())
     }
 
-    /// Deletes a subject: hidden first, gone with `permanent` after that. Answers its versions.
+    /// Deletes a subject: first soft-deleted, then removed with `permanent`. Returns its versions.
     pub(super) fn delete(&mut self, subject: &str, permanent: bool) -> Result<Vec<u32>, RegistryRefusal> {
         let versions = self.subjects.get_mut(subject).ok_or_else(|| RegistryRefusal::no_subject(subject))?;
         let live = versions.iter().filter(|version| !version.deleted).map(|version| version.number);
@@ -223,12 +226,12 @@ impl RegistryStore {
         self.levels.insert(subject.to_owned(), level);
     }
 
-    /// The level the subject had of its own.
+    /// Removes the subject's own level and returns it.
     pub(super) fn clear_level_of(&mut self, subject: &str) -> Result<CompatibilityLevel, RegistryRefusal> {
         self.levels.remove(subject).ok_or_else(|| RegistryRefusal::no_subject(subject))
     }
 
-    /// Why the schema would not do beside one version. No latest version: nothing speaks against it.
+    /// Why the schema is incompatible with one version. Empty if the latest version is requested but does not exist.
     pub(super) fn faults_against(
         &self,
         subject: &str,
@@ -240,13 +243,13 @@ impl RegistryStore {
             (Some(old), _) => Ok(self.faults_between(level, schema, old)),
             (None, Wanted::Latest) => Ok(Vec::new()),
             (None, Wanted::Number(_)) => {
-                self.known(subject, false)?;
+                self.require_subject(subject, false)?;
                 Err(RegistryRefusal::no_version(wanted))
             }
         }
     }
 
-    /// Why the schema would not do as the subject's next version.
+    /// Why the schema is incompatible as the subject's next version.
     pub(super) fn faults_against_all(
         &self,
         subject: &str,
@@ -276,7 +279,7 @@ impl RegistryStore {
         versions.iter().filter(move |version| deleted || !version.deleted)
     }
 
-    fn known(&self, subject: &str, deleted: bool) -> Result<(), RegistryRefusal> {
+    fn require_subject(&self, subject: &str, deleted: bool) -> Result<(), RegistryRefusal> {
         self.live(subject, deleted).next().map(|_| ()).ok_or_else(|| RegistryRefusal::no_subject(subject))
     }
 
@@ -287,7 +290,7 @@ impl RegistryStore {
         }
     }
 
-    fn described(&self, subject: &str, version: &StoredVersion) -> Result<Value, RegistryRefusal> {
+    fn describe(&self, subject: &str, version: &StoredVersion) -> Result<Value, RegistryRefusal> {
         let text = self.text(version.id)?;
         Ok(json!({"subject": subject, "version": version.number, "id": version.id, "schema": text}))
     }

@@ -79,7 +79,7 @@ async fn a_version_is_found_by_number_by_latest_by_id_and_by_schema() {
 }
 
 #[tokio::test]
-async fn what_is_not_there_has_confluents_codes() {
+async fn missing_resources_have_confluents_codes() {
     let router = router();
     register(&router, "s", ONE).await;
     assert_eq!(code(ask(&router, "/subjects/none/versions").await), (404, 40401));
@@ -98,7 +98,7 @@ async fn what_is_not_there_has_confluents_codes() {
 }
 
 #[tokio::test]
-async fn what_is_no_avro_schema_is_refused_and_leaves_nothing() {
+async fn an_invalid_avro_schema_is_refused_and_leaves_nothing() {
     let router = router();
     let path = "/subjects/s/versions";
     for body in [
@@ -134,7 +134,7 @@ async fn an_incompatible_schema_is_409_and_one_that_the_level_allows_is_not() {
 }
 
 #[tokio::test]
-async fn a_transitive_level_looks_at_each_earlier_version() {
+async fn a_transitive_level_checks_each_earlier_version() {
     let router = router();
     let retyped = OPTIONAL.replace("\"string\"],", "\"long\"],");
     for (subject, level, expected) in [("s", "BACKWARD", 200), ("t", "BACKWARD_TRANSITIVE", 409)] {
@@ -146,7 +146,7 @@ async fn a_transitive_level_looks_at_each_earlier_version() {
 }
 
 #[tokio::test]
-async fn compatibility_is_told_without_registering_and_with_reasons_when_asked() {
+async fn compatibility_is_checked_without_registering_and_with_reasons_on_request() {
     let router = router();
     register(&router, "s", ONE).await;
     let path = "/compatibility/subjects/s/versions/latest";
@@ -185,7 +185,7 @@ async fn levels_are_global_until_a_subject_has_its_own() {
 }
 
 #[tokio::test]
-async fn a_deleted_subject_is_hidden_keeps_its_ids_and_goes_on_counting() {
+async fn a_deleted_subject_is_hidden_and_keeps_its_ids_and_its_numbering() {
     let router = router();
     register(&router, "s", ONE).await;
     register(&router, "s", OPTIONAL).await;
@@ -203,19 +203,19 @@ async fn a_deleted_subject_is_hidden_keeps_its_ids_and_goes_on_counting() {
 }
 
 #[tokio::test]
-async fn a_permanently_deleted_subject_counts_from_one_again() {
+async fn a_permanently_deleted_subject_starts_again_at_version_one() {
     let router = router();
     register(&router, "s", ONE).await;
     call(&router, "DELETE", "/subjects/s", Value::Null).await;
     let gone = call(&router, "DELETE", "/subjects/s?permanent=true", Value::Null).await;
     assert_eq!(gone, (200, json!([1])));
     assert_eq!(ask(&router, "/subjects?deleted=true").await, (200, json!([])));
-    assert_eq!(register(&router, "s", OPTIONAL).await, (200, json!({"id": 2})), "ids are never given twice");
+    assert_eq!(register(&router, "s", OPTIONAL).await, (200, json!({"id": 2})), "ids are never reused");
     assert_eq!(ask(&router, "/subjects/s/versions").await, (200, json!([1])));
 }
 
 #[tokio::test]
-async fn clients_find_its_kind_and_mode() {
+async fn clients_can_read_its_types_and_mode() {
     let router = router();
     assert_eq!(ask(&router, "/").await, (200, json!({})));
     assert_eq!(ask(&router, "/mode").await, (200, json!({"mode": "READWRITE"})));
@@ -253,7 +253,7 @@ async fn schema_registry_converter_registers_fetches_encodes_and_decodes() {
 }
 
 #[tokio::test]
-async fn schema_registry_converter_is_told_why_a_schema_is_refused() {
+async fn schema_registry_converter_receives_the_reason_of_a_refusal() {
     let settings = served().await;
     let supplied = |schema: &str| SuppliedSchema::new(None, SchemaType::Avro, schema.to_owned());
     post_schema(&settings, "s".to_owned(), supplied(ONE)).await.unwrap();
