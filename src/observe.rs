@@ -1,4 +1,4 @@
-//! What others see of the service: log, metrics, health, status.
+//! Observability: log, metrics, traces, health and status.
 
 pub mod clock;
 pub mod drift;

@@ -1,9 +1,9 @@
-//! What other clocks say of ours.
+//! Compares the service's clock with other clocks.
 //!
-//! Kafka removes a record by its timestamp, and refuses one that is too far from its own clock. Ours may be
-//! wrong, so two others are listened to: Kafka's, which an acknowledgement tells where the topic stamps its
-//! records itself (`message.timestamp.type=LogAppendTime`), and the registry's, which is the `Date` of its
-//! answers. What was heard is kept as a distance to the monotonic clock: no jump of the wall clock moves it.
+//! Kafka removes a record by its timestamp, and refuses one that is too far from its own clock. The local clock
+//! may be wrong, so two others are observed. An acknowledgement contains Kafka's time if the topic stamps its
+//! records itself (`message.timestamp.type=LogAppendTime`). The registry's time is the `Date` of its answers.
+//! Each observation is stored as an offset to the monotonic clock, so that jumps of the wall clock do not change it.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::{Duration, Instant};
@@ -14,36 +14,36 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::health::PartState;
 
-/// Two clocks that are this near are one: an answer takes its time, and a `Date` has whole seconds.
-const AGREE: SignedDuration = SignedDuration::from_secs(60);
+/// Clocks within this difference count as equal: an answer takes time, and `Date` has whole seconds.
+const TOLERANCE: SignedDuration = SignedDuration::from_secs(60);
 
-/// How far ours may be off before readiness tells.
-const TOLERATED: SignedDuration = SignedDuration::from_secs(300);
+/// The difference above which readiness reports the local clock.
+const ALARM_OFFSET: SignedDuration = SignedDuration::from_secs(300);
 
-/// How long a refused timestamp is told after the last one: a topic that refuses is tried more often.
+/// How long readiness reports a refused timestamp after the last one; refusing topics are retried more often.
 const REFUSED: Duration = Duration::from_secs(60);
 
-/// In milliseconds since 1970: 2020. What shows less is no clock, but one that never was set, or the in-memory
+/// 2020, in milliseconds since 1970. An earlier time comes from a clock that was never set, or from the in-memory
 /// Kafka of `dev`.
-const PLAUSIBLE: i64 = 1_577_836_800_000;
+const MIN_PLAUSIBLE: i64 = 1_577_836_800_000;
 
-/// Nothing was heard yet.
+/// No observation yet.
 const UNKNOWN: i64 = i64::MIN;
 
-/// Whose clock ours is held against.
+/// The clock that the local clock is compared with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reference {
     /// The broker that appended a record.
     Kafka,
-    /// The registry, or what stands before it.
+    /// The registry, or a proxy in front of it.
     Registry,
 }
 
 impl Reference {
-    /// Both.
+    /// All references, the preferred one first.
     pub const ALL: [Self; 2] = [Self::Kafka, Self::Registry];
 
-    /// As the metric's label has it.
+    /// The value of the metric's label.
     pub fn label(self) -> &'static str {
         match self {
             Self::Kafka => "kafka",
@@ -57,22 +57,22 @@ impl Reference {
 pub struct Stamp {
     /// In milliseconds since 1970.
     pub ms: i64,
-    /// Whether it is the later one of two clocks that do not agree.
+    /// Whether it is the later of two clocks that disagree.
     later: bool,
 }
 
-/// The other clocks. All methods are for the hot path: they take no lock.
+/// Observations of the other clocks. All methods are made for the hot path and take no lock.
 #[derive(Debug)]
 pub struct Clocks {
     start: Instant,
-    /// Their time less the monotonic clock's, in milliseconds.
+    /// Each clock minus the monotonic clock, in milliseconds.
     kafka: AtomicI64,
     registry: AtomicI64,
-    /// So late it was before we started, in milliseconds since 1970; 0 where nothing is known of that.
+    /// A time that had passed before the start, in milliseconds since 1970; 0 if unknown.
     before: AtomicI64,
-    /// Kafka would not have the later one of two.
+    /// Whether Kafka refused the later of two clocks.
     later_refused: AtomicBool,
-    /// When a timestamp was refused last, by the monotonic clock.
+    /// When Kafka last refused a timestamp, by the monotonic clock.
     refused: AtomicI64,
 }
 
@@ -86,14 +86,14 @@ impl Default for Clocks {
 }
 
 impl Clocks {
-    /// The reference's clock showed this a moment ago, in milliseconds since 1970.
+    /// Records the reference's current time, in milliseconds since 1970.
     pub fn learn(&self, reference: Reference, ms: i64) {
-        if ms >= PLAUSIBLE {
-            self.of(reference).store(ms.saturating_sub(self.elapsed()), Ordering::Relaxed);
+        if ms >= MIN_PLAUSIBLE {
+            self.offset(reference).store(ms.saturating_sub(self.elapsed()), Ordering::Relaxed);
         }
     }
 
-    /// The registry's answer, or that of what stands before it, tells what time it is there.
+    /// Records the time in the answer of the registry, or of a proxy in front of it.
     pub fn learn_date(&self, headers: &HeaderMap) {
         let date = headers.get(header::DATE).and_then(|date| rfc2822::parse(date.to_str().ok()?).ok());
         if let Some(date) = date {
@@ -101,21 +101,21 @@ impl Clocks {
         }
     }
 
-    /// It was this late already, by a clock that ours is behind if it shows less: that of the files of an
-    /// earlier run. Counts until another clock is heard.
+    /// Records a time that has certainly passed, from the files of an earlier run; the local clock is behind if it
+    /// shows less. It is used until another clock has been observed.
     pub fn learn_past(&self, past: Timestamp) {
         self.before.fetch_max(past.as_millisecond(), Ordering::Relaxed);
     }
 
-    /// What a record that is handed over now gets as its Kafka timestamp, where the topic does not stamp it
-    /// itself: Kafka's time as far as it is known. Not the receipt: a record that waited in the spool would
-    /// have spent its retention there.
+    /// The Kafka timestamp for a record that is handed over now; it counts if the topic does not stamp records
+    /// itself. It is Kafka's time, as far as known, and not the time of receipt: a record that waited in the spool
+    /// would have used up its retention there.
     ///
-    /// Where only the registry's clock is known and differs from ours, nobody can tell which is wrong. The
-    /// later one is taken, since a record that is kept too long is not lost, until Kafka refuses it.
+    /// If only the registry's clock is known and differs from the local one, either may be wrong. The later one is
+    /// used until Kafka refuses it, because a record that is retained too long is not lost.
     pub fn stamp(&self, ours: Timestamp) -> Stamp {
         let ours = ours.as_millisecond();
-        let distant = |ms: &i64| ms.abs_diff(ours) > AGREE.unsigned_abs().as_millis() as u64;
+        let distant = |ms: &i64| ms.abs_diff(ours) > TOLERANCE.unsigned_abs().as_millis() as u64;
         if let Some(kafka) = self.now(Reference::Kafka) {
             return Stamp { ms: if distant(&kafka) { kafka } else { ours }, later: false };
         }
@@ -129,66 +129,66 @@ impl Clocks {
         }
     }
 
-    /// Kafka refused a record for this timestamp.
+    /// Records that Kafka refused a record because of this timestamp.
     pub fn refuse(&self, stamp: Stamp) {
         self.later_refused.store(stamp.later, Ordering::Relaxed);
         self.refused.store(self.elapsed(), Ordering::Relaxed);
     }
 
-    /// How far our clock is ahead of the reference's; `None` while that is not known.
+    /// How far the local clock is ahead of the reference; `None` while unknown.
     pub fn ahead(&self, reference: Reference, ours: Timestamp) -> Option<SignedDuration> {
         let theirs = self.now(reference)?;
         Some(SignedDuration::from_millis(ours.as_millisecond().saturating_sub(theirs)))
     }
 
-    /// How far our clock is ahead, and whose it is held against: Kafka's counts before the registry's.
+    /// How far the local clock is ahead of the first known reference; Kafka takes precedence over the registry.
     fn known(&self, ours: Timestamp) -> Option<(Reference, SignedDuration)> {
         Reference::ALL.into_iter().find_map(|reference| Some((reference, self.ahead(reference, ours)?)))
     }
 
-    /// How far off our clock is, and from whose; `None` where it is right, or nobody has told otherwise.
+    /// Describes the local clock's error; `None` if it is right or no reference is known.
     pub fn off(&self, ours: Timestamp) -> Option<String> {
-        let (reference, ahead) = self.known(ours).filter(|(_, ahead)| ahead.abs() > TOLERATED)?;
-        let whose = if reference == Reference::Kafka { "Kafka's" } else { "the registry's" };
+        let (reference, ahead) = self.known(ours).filter(|(_, ahead)| ahead.abs() > ALARM_OFFSET)?;
+        let reference_name = if reference == Reference::Kafka { "Kafka's" } else { "the registry's" };
         let by = SignedDuration::from_secs(ahead.abs().as_secs());
         let side = if ahead.is_negative() { "behind" } else { "ahead of" };
-        Some(format!("our clock is {by:#} {side} {whose}"))
+        Some(format!("hookstream's clock is {by:#} {side} {reference_name}"))
     }
 
-    /// Whether our clock is right, for all that is known.
+    /// Whether the local clock is right, as far as known.
     pub fn judge(&self, ours: Timestamp) -> (PartState, String) {
         let mut why = Vec::new();
-        why.extend(self.off(ours).map(|off| format!("{off}: set the one that is wrong")));
+        why.extend(self.off(ours).map(|off| format!("{off}: correct the one that is wrong")));
         let refused = self.refused.load(Ordering::Relaxed);
         if refused != UNKNOWN && self.elapsed().saturating_sub(refused) < REFUSED.as_millis() as i64 {
             why.push(
-                "Kafka refuses records for their timestamp: set our clock, or the topic's \
-                 message.timestamp.before.max.ms and message.timestamp.after.max.ms, or let Kafka stamp them \
-                 (message.timestamp.type=LogAppendTime)"
+                "Kafka refuses records for their timestamp: correct hookstream's clock, or the topic's \
+                message.timestamp.before.max.ms and message.timestamp.after.max.ms, or let Kafka stamp them \
+                (message.timestamp.type=LogAppendTime)"
                     .into(),
             );
         }
         let state = if why.is_empty() { PartState::Ok } else { PartState::Degraded };
         match self.known(ours) {
-            None if why.is_empty() => (state, "no other clock was heard yet".into()),
+            None if why.is_empty() => (state, "no other clock has been observed yet".into()),
             _ => (state, why.join("; ")),
         }
     }
 
-    /// What the reference's clock shows now.
+    /// The reference's current time.
     fn now(&self, reference: Reference) -> Option<i64> {
-        let distance = self.of(reference).load(Ordering::Relaxed);
-        (distance != UNKNOWN).then(|| distance.saturating_add(self.elapsed()))
+        let offset = self.offset(reference).load(Ordering::Relaxed);
+        (offset != UNKNOWN).then(|| offset.saturating_add(self.elapsed()))
     }
 
-    fn of(&self, reference: Reference) -> &AtomicI64 {
+    fn offset(&self, reference: Reference) -> &AtomicI64 {
         match reference {
             Reference::Kafka => &self.kafka,
             Reference::Registry => &self.registry,
         }
     }
 
-    /// Milliseconds by the monotonic clock.
+    /// Milliseconds of the monotonic clock since the start.
     fn elapsed(&self) -> i64 {
         i64::try_from(self.start.elapsed().as_millis()).unwrap_or(i64::MAX)
     }
@@ -205,15 +205,15 @@ mod tests {
         Timestamp::from_millisecond(OURS).unwrap()
     }
 
-    /// The stamp's distance to our clock, in hours.
+    /// The offset of the stamp from the local clock, in hours.
     fn hours(clocks: &Clocks) -> i64 {
         (clocks.stamp(ours()).ms - OURS + HOUR / 2).div_euclid(HOUR)
     }
 
     fn clocks(kafka: Option<i64>, registry: Option<i64>) -> Clocks {
         let clocks = Clocks::default();
-        let heard = [(Reference::Kafka, kafka), (Reference::Registry, registry)];
-        for (reference, hours) in heard {
+        let references = [(Reference::Kafka, kafka), (Reference::Registry, registry)];
+        for (reference, hours) in references {
             hours.into_iter().for_each(|hours| clocks.learn(reference, OURS + hours * HOUR));
         }
         clocks
@@ -221,7 +221,7 @@ mod tests {
 
     #[test]
     fn a2_a_record_is_stamped_by_kafkas_clock_and_else_by_the_later_of_two() {
-        // How far Kafka's and the registry's clocks are from ours, and where the stamp is.
+        // The offsets of Kafka's and the registry's clock from the local one, and the expected stamp.
         for (kafka, registry, expected) in [
             (None, None, 0),
             (Some(0), None, 0),
@@ -230,9 +230,9 @@ mod tests {
             (Some(1440), Some(0), 1440),
             (Some(0), Some(1440), 0),
             (None, Some(1440), 1440),
-            // The registry is behind: perhaps it is the one that is wrong.
+            // The registry is behind: perhaps its clock is wrong.
             (None, Some(-2), 0),
-            // Never set: the seventies.
+            // A clock that was never set shows the seventies.
             (Some(-OURS / HOUR), Some(2), 2),
         ] {
             assert_eq!(hours(&clocks(kafka, registry)), expected, "{kafka:?} {registry:?}");
@@ -254,7 +254,7 @@ mod tests {
             let clocks = clocks(None, Some(registry));
             for expected in [later, earlier, later] {
                 assert_eq!(hours(&clocks), expected, "{registry}");
-                // Of a batch that is refused each record says so.
+                // Each record of a refused batch reports the refusal.
                 let stamp = clocks.stamp(ours());
                 (0..3).for_each(|_| clocks.refuse(stamp));
             }
@@ -269,7 +269,7 @@ mod tests {
             assert_eq!(hours(&clocks), expected);
         }
         clocks.refuse(clocks.stamp(ours()));
-        assert_eq!(hours(&clocks), 0, "Kafka refused it: then those were wrong");
+        assert_eq!(hours(&clocks), 0, "Kafka refused it, so the files' time was wrong");
         clocks.learn(Reference::Registry, OURS);
         assert_eq!(hours(&clocks), 0);
     }
@@ -293,13 +293,21 @@ mod tests {
         for (kafka, registry, expected) in [
             (None, None, ""),
             (Some(0), Some(2), ""),
-            (Some(1440), Some(0), "our clock is 1440h behind Kafka's: set the one that is wrong"),
-            (None, Some(-2), "our clock is 2h ahead of the registry's: set the one that is wrong"),
+            (
+                Some(1440),
+                Some(0),
+                "hookstream's clock is 1440h behind Kafka's: correct the one that is wrong",
+            ),
+            (
+                None,
+                Some(-2),
+                "hookstream's clock is 2h ahead of the registry's: correct the one that is wrong",
+            ),
         ] {
             let (state, why) = clocks(kafka, registry).judge(ours());
             let off = !expected.is_empty();
             assert_eq!(state, if off { PartState::Degraded } else { PartState::Ok }, "{why}");
-            // A millisecond may have passed.
+            // A millisecond may have passed meanwhile.
             let why = why.replace("1439h 59m 59s", "1440h").replace("1h 59m 59s", "2h");
             assert!(!off || why == expected, "{why}");
         }

@@ -1,4 +1,4 @@
-//! Every metric, declared once. docs/metrics.md is made from the table.
+//! Declares every metric once. docs/metrics.md is generated from the table.
 
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -8,32 +8,32 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
 use crate::outcome::{Outcome, Reason};
 
-/// How a metric moves.
+/// The type of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MetricKind {
-    /// Up only; starts at 0 with the process.
+    /// Only increases; starts at 0 with the process.
     Counter,
-    /// Up and down.
+    /// Increases and decreases.
     Gauge,
-    /// Counts by bucket, their number and their sum.
+    /// Counts by bucket, with total count and sum.
     Histogram,
 }
 
 /// A row of the table.
 #[derive(Clone, Copy, Debug)]
 pub struct Metric {
-    /// With its unit at the end, as Prometheus has it.
+    /// The name, with its unit at the end as Prometheus recommends.
     pub name: &'static str,
-    /// How it moves.
+    /// The type.
     pub kind: MetricKind,
-    /// The names of its labels. Their values are bounded: by the configuration, by the list of
-    /// reasons, by the cluster's size, or as the help text says.
+    /// The names of its labels. Their values are bounded: by the configuration, by the list of reasons, by the
+    /// cluster's size, or as the help text describes.
     pub labels: &'static [&'static str],
-    /// One sentence or two, as `# HELP` and docs/metrics.md show them.
+    /// One or two sentences, shown as `# HELP` and in docs/metrics.md.
     pub help: &'static str,
 }
 
-/// Declares a constant with the name of each metric, and [`ALL`], from one table.
+/// Declares, from one table, a constant with the name of each metric, and [`ALL`].
 macro_rules! metrics {
     ($($constant:ident $kind:ident $name:literal [$($label:literal),*] $help:literal;)*) => {
         $(const $constant: &str = $name;)*
@@ -138,15 +138,15 @@ metrics! {
         "Always 1; the version is a label.";
 }
 
-/// From a fast acknowledgement to past the default deadline.
+/// The buckets, from a fast acknowledgement to beyond the default deadline.
 const BUCKETS: [f64; 12] = [0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
 
-/// The label of deliveries to a source that is not configured: label values stay bounded.
+/// The label of deliveries to sources that are not configured, so that label values stay bounded.
 pub const UNKNOWN_SOURCE: &str = "unknown";
 
 static HANDLE: OnceLock<Option<PrometheusHandle>> = OnceLock::new();
 
-/// Installs the recorder, once in a process.
+/// Installs the recorder, once per process.
 pub fn init() {
     HANDLE.get_or_init(|| {
         let builder =
@@ -165,7 +165,7 @@ pub fn init() {
     });
 }
 
-/// The metrics of a source's deliveries. Those of the published ones, which are most, are looked up once.
+/// The metrics of a source's deliveries. Those of published deliveries, the most frequent, are looked up once.
 pub struct DeliveryMeter {
     source: String,
     published: EndMeter,
@@ -177,12 +177,12 @@ struct EndMeter {
 }
 
 impl DeliveryMeter {
-    /// That of the source of this name. Without [`init`] before, one that shows nowhere.
+    /// Creates the meter of the named source. Before [`init`], its metrics are not exported.
     pub fn new(source: &str) -> Self {
         Self { source: source.to_owned(), published: EndMeter::new(source, Outcome::Published, None) }
     }
 
-    /// Counts a delivery that has ended.
+    /// Counts a completed delivery.
     pub fn count(&self, outcome: Outcome, reason: Option<Reason>, took: Duration) {
         match (outcome, reason) {
             (Outcome::Published, None) => self.published.count(took),
@@ -207,28 +207,28 @@ impl EndMeter {
     }
 }
 
-/// Counts a delivery that has ended and named no source of the configuration.
+/// Counts a completed delivery that named no configured source.
 pub fn unknown_source(outcome: Outcome, reason: Option<Reason>, took: Duration) {
     EndMeter::new(UNKNOWN_SOURCE, outcome, reason).count(took);
 }
 
-/// When a source's last delivery was accepted; NaN until it is set.
+/// The gauge of a source's last accepted delivery; NaN until there is one.
 pub fn last_accepted(source: &str) -> metrics::Gauge {
     let gauge = metrics::gauge!(LAST_ACCEPTED, "source" => source.to_owned());
     gauge.set(f64::NAN);
     gauge
 }
 
-/// A record's way into its topic.
+/// The path of a record into its topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Via {
-    /// While its delivery waited.
+    /// Published while its delivery waited for the answer.
     Direct,
-    /// Later, from the spool.
+    /// Published later, from the spool.
     Spool,
 }
 
-/// Counts a record that Kafka has acknowledged. `topic` is one of the configuration's.
+/// Counts a record that Kafka has acknowledged. `topic` is a topic of the configuration.
 pub fn record(topic: &str, via: Via) {
     let via = match via {
         Via::Direct => "direct",
@@ -237,22 +237,22 @@ pub fn record(topic: &str, via: Via) {
     metrics::counter!(RECORDS, "topic" => topic.to_owned(), "via" => via).increment(1);
 }
 
-/// What of a topic is out.
+/// The failures of one topic.
 #[derive(Clone, Copy, Debug)]
 pub struct Failing<'a> {
-    /// One of the configuration's, or of the spool's.
+    /// A topic of the configuration or of a spool row.
     pub topic: &'a str,
-    /// All of it.
+    /// Whether the complete topic is unavailable.
     pub whole: bool,
-    /// How many partitions.
+    /// The number of unavailable partitions.
     pub partitions: usize,
-    /// How many rows of the spool it does not take as it is configured.
+    /// The number of spool rows that the topic's configuration refuses.
     pub rows: usize,
-    /// How many rows of the spool are kept back from it as it is configured.
+    /// The number of spool rows held back because of the topic's configuration.
     pub held: u64,
 }
 
-/// Tells what of a topic is out, or that nothing is any more.
+/// Sets the gauges of a topic's failures; all zero when it has recovered.
 pub fn failing(Failing { topic, whole, partitions, rows, held }: Failing<'_>) {
     let counts = [
         ("topic", u64::from(whole)),
@@ -265,36 +265,36 @@ pub fn failing(Failing { topic, whole, partitions, rows, held }: Failing<'_>) {
     }
 }
 
-/// What the producer tells of itself once a second.
+/// The producer's queue, from its statistics every second.
 #[derive(Clone, Copy, Debug)]
 pub struct ProducerQueue {
-    /// Records without an acknowledgement yet.
+    /// Records that await acknowledgement.
     pub records: u64,
     /// Their bytes.
     pub bytes: u64,
 }
 
-/// What the producer tells of its way to one broker. Counts are since the producer was made, which is
-/// again only after a fault of librdkafka's; the counters then stand still until they are passed.
+/// The producer's statistics of one broker. Counts start when the producer is created. A new producer replaces
+/// it only after a fatal error; the exported counters then pause until the new counts exceed them.
 #[derive(Clone, Copy, Debug)]
 pub struct Broker {
     /// The broker's id.
     pub id: i32,
-    /// The 99th percentile of the last second; `None` without requests.
+    /// The 99th percentile of the last second; `None` if there were no requests.
     pub round_trip: Option<Duration>,
-    /// Requests sent again.
+    /// Retried requests.
     pub retries: u64,
-    /// Requests that failed.
+    /// Failed requests.
     pub errors: u64,
 }
 
-/// Tells how many records wait for Kafka.
+/// Sets the gauges of the producer's queue.
 pub fn queue(ProducerQueue { records, bytes }: ProducerQueue) {
     metrics::gauge!(QUEUE_RECORDS).set(records as f64);
     metrics::gauge!(QUEUE_BYTES).set(bytes as f64);
 }
 
-/// Tells how a broker answers.
+/// Sets the metrics of a broker.
 pub fn broker(broker: Broker) {
     let labels = [("broker", broker.id.to_string())];
     let round_trip = broker.round_trip.map_or(f64::NAN, |time| time.as_secs_f64());
@@ -303,75 +303,75 @@ pub fn broker(broker: Broker) {
     metrics::counter!(ERRORS, &labels).absolute(broker.errors);
 }
 
-/// Counts values that did not fit their fields. `event_type` is one of the source's `types`, so that
-/// the label's values are bounded.
+/// Counts values that did not fit their fields. `event_type` is one of the source's `types`, so the label's
+/// values are bounded.
 pub fn misfits(source: &str, event_type: &str, count: usize) {
     let labels = [("source", source.to_owned()), ("type", event_type.to_owned())];
     metrics::counter!(MISFITS, &labels).increment(count as u64);
 }
 
-/// The counter of what stands at one pointer, registered once. `event_type` is one of the source's
-/// `types`; the caller bounds the pointers.
+/// Registers the counter of members at one pointer. `event_type` is one of the source's `types`; the caller
+/// bounds the pointers.
 pub fn drift(source: &str, event_type: &str, pointer: &str) -> metrics::Counter {
     let labels =
         [("source", source.to_owned()), ("type", event_type.to_owned()), ("pointer", pointer.to_owned())];
     metrics::counter!(DRIFT, &labels)
 }
 
-/// How full the spool is; without one, these metrics are absent. `oldest_ms` is the oldest live
-/// row's receipt in milliseconds since 1970.
+/// Sets the gauges of the spool; without a spool these metrics are absent. `oldest_ms` is the time of receipt
+/// of the oldest live row, in milliseconds since 1970.
 pub fn spool(live: u64, parked: u64, bytes: u64, oldest_ms: Option<i64>) {
     metrics::gauge!(SPOOL_ROWS, "state" => "live").set(live as f64);
     metrics::gauge!(SPOOL_ROWS, "state" => "parked").set(parked as f64);
     metrics::gauge!(SPOOL_BYTES).set(bytes as f64);
-    // A zero would make every alarm on its age go off; NaN compares as false.
+    // A zero would fire every alert on its age; comparisons with NaN are false.
     metrics::gauge!(SPOOL_OLDEST).set(oldest_ms.map_or(f64::NAN, |ms| ms as f64 / 1000.0));
 }
 
-/// Whether the spool takes rows, and how many reports of damage wait for a person.
+/// Sets whether the spool accepts rows, and how many damage reports wait for a person.
 pub fn spool_health(up: bool, reports: usize) {
     metrics::gauge!(SPOOL_UP).set(f64::from(u8::from(up)));
     metrics::gauge!(SPOOL_DAMAGES).set(reports as f64);
 }
 
-/// How far our clock is ahead of the one that `reference` names.
+/// Sets how far the local clock is ahead of the `reference` clock.
 pub fn clock(reference: &'static str, ahead: Option<SignedDuration>) {
-    // A zero would look like a clock that is right; NaN compares as false.
+    // A zero would look like a correct clock; comparisons with NaN are false.
     let ahead = ahead.map_or(f64::NAN, |ahead| ahead.as_secs_f64());
     metrics::gauge!(CLOCK, "reference" => reference).set(ahead);
 }
 
-/// How long a topic keeps its records; `None` where age removes none.
-pub fn retention(topic: &str, kept: Option<Duration>) {
-    let kept = kept.map_or(f64::INFINITY, |kept| kept.as_secs_f64());
-    metrics::gauge!(RETENTION, "topic" => topic.to_owned()).set(kept);
+/// Sets a topic's retention by age; `None` if age removes nothing.
+pub fn retention(topic: &str, retention: Option<Duration>) {
+    let retention = retention.map_or(f64::INFINITY, |retention| retention.as_secs_f64());
+    metrics::gauge!(RETENTION, "topic" => topic.to_owned()).set(retention);
 }
 
-/// The metrics of one secret of a source, registered once, so that a delivery only counts. They are
-/// there from the start, at zero; those of a secret that was taken away stay until a restart.
+/// The metrics of one secret of a source, registered once, so that a delivery only counts. They exist from the
+/// start, at zero; those of a removed secret remain until a restart.
 pub struct SecretMeter {
     matches: metrics::Counter,
     last: metrics::Gauge,
 }
 
 impl SecretMeter {
-    /// That of the secret of this name. Without [`init`] before, one that shows nowhere.
+    /// Registers the metrics of the named secret. Before [`init`], they are not exported.
     pub fn new(source: &str, secret: &str) -> Self {
         let labels = [("source", source.to_owned()), ("secret", secret.to_owned())];
         let last = metrics::gauge!(SECRET_LAST, &labels);
-        // A zero would make every alarm on its age go off; NaN compares as false.
+        // A zero would fire every alert on its age; comparisons with NaN are false.
         last.set(f64::NAN);
         Self { matches: metrics::counter!(SECRET_MATCHES, &labels), last }
     }
 
-    /// Counts a delivery; the last one so far was received at `last_ms`, in milliseconds since 1970.
+    /// Counts a delivery. The latest delivery so far was received at `last_ms`, in milliseconds since 1970.
     pub fn matched(&self, last_ms: i64) {
         self.matches.increment(1);
         self.last.set(last_ms as f64 / 1000.0);
     }
 }
 
-/// The gauges of a group's lag on one partition: records, seconds. The caller bounds the groups.
+/// The gauges of a group's lag on one partition, in records and in seconds. The caller bounds the groups.
 pub fn lag(group: &str, topic: &str, partition: i32) -> [metrics::Gauge; 2] {
     let labels = [
         ("consumergroup", group.to_owned()),
@@ -387,31 +387,31 @@ pub fn log_end(topic: &str, partition: i32) -> metrics::Gauge {
     metrics::gauge!(LOG_END, &labels)
 }
 
-/// The counter of failed measurements, and when the last one succeeded, in seconds since 1970. There from
-/// now on, which is to be the start of measuring.
+/// The counter of failed measurements, and the gauge of the last successful one, in seconds since 1970. Both
+/// exist from this call on, which should be the start of measuring.
 pub fn lag_meters() -> (metrics::Counter, metrics::Gauge) {
     let measured = metrics::gauge!(LAG_MEASURED);
-    // A zero would make every alarm on its age go off; NaN compares as false.
+    // A zero would fire every alert on its age; comparisons with NaN are false.
     measured.set(f64::NAN);
     (metrics::counter!(LAG_ERRORS), measured)
 }
 
-/// Seconds since 1970, as gauges have them.
+/// Seconds since 1970, the unit of the gauges.
 pub fn seconds(time: Timestamp) -> f64 {
     time.as_millisecond() as f64 / 1000.0
 }
 
-/// Tells whether the configuration that was read last is in force.
+/// Sets whether the configuration that was read last is in effect.
 pub fn reload(successful: bool) {
     metrics::gauge!(RELOAD).set(f64::from(u8::from(successful)));
 }
 
-/// Counts a connection that was closed at once.
+/// Counts a connection that was closed immediately.
 pub fn connection_refused() {
     metrics::counter!(REFUSED).increment(1);
 }
 
-/// The bound that turned a delivery away before it was verified.
+/// The limit that refused a delivery before verification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Limited {
     /// `http.unverified_rate_per_address`
@@ -420,15 +420,15 @@ pub enum Limited {
     AddressWork,
     /// An address's share of `http.max_body_bytes`.
     AddressBytes,
-    /// What a source may cost.
+    /// The source's budget of verification work.
     SourceWork,
     /// `http.max_body_bytes`
     AllBytes,
-    /// Waiting for a place to be verified.
+    /// Waiting for a verification slot.
     Queue,
 }
 
-/// Counts a delivery that was turned away before it was verified.
+/// Counts a delivery that was refused before verification.
 pub fn limited(cause: Limited) {
     let cause = match cause {
         Limited::AddressDeliveries => "address_deliveries",
@@ -441,30 +441,30 @@ pub fn limited(cause: Limited) {
     metrics::counter!(LIMITED, "cause" => cause).increment(1);
 }
 
-/// Counts the work for a delivery that did not verify.
+/// Counts the verification work for a delivery whose signature did not match.
 pub fn unverified_work(source: &str, bytes: u64) {
     metrics::counter!(UNVERIFIED, "source" => source.to_owned()).increment(bytes);
 }
 
-/// Counts a line that was left out of the log.
+/// Counts a log line omitted by the rate limit.
 pub fn log_line_limited() {
     metrics::counter!(LOG_LIMITED).increment(1);
 }
 
-/// Why a connection was closed that could have gone on.
+/// Why hookstream closed a usable connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Closed {
-    /// For another's sake: nothing had verified on it.
+    /// To make room for another: nothing had been verified on it.
     Unverified,
-    /// For another's sake: between two requests.
+    /// To make room for another: it was between two requests.
     Idle,
-    /// It had its age.
+    /// It reached its maximum age.
     Age,
-    /// It had its requests.
+    /// It reached its maximum number of requests.
     Requests,
 }
 
-/// Counts connections that were closed. `port` is `http` or `admin`, or empty for one that is not counted.
+/// Counts closed connections. `port` is `http` or `admin`, or empty for a connection that is not counted.
 pub fn connections_closed(port: &'static str, cause: Closed, count: usize) {
     if count == 0 || port.is_empty() {
         return;
@@ -478,48 +478,48 @@ pub fn connections_closed(port: &'static str, cause: Closed, count: usize) {
     metrics::counter!(CLOSED, "port" => port, "cause" => cause).increment(count as u64);
 }
 
-/// Tells how many connections a port has, how many of them idle, and its bound.
-pub fn connections(port: &'static str, open: usize, idle: usize, most: usize) {
+/// Sets a port's number of connections, how many of them are idle, and its limit.
+pub fn connections(port: &'static str, open: usize, idle: usize, max: usize) {
     metrics::gauge!(CONNECTIONS, "port" => port).set(open as f64);
     metrics::gauge!(IDLE, "port" => port).set(idle as f64);
-    metrics::gauge!(MAX_OPEN, "port" => port).set(most as f64);
+    metrics::gauge!(MAX_OPEN, "port" => port).set(max as f64);
 }
 
-/// How many background tasks have failed.
+/// Sets the number of failed background tasks.
 pub fn tasks_failed(count: usize) {
     metrics::gauge!(TASKS_FAILED).set(count as f64);
 }
 
-/// Counts a request whose framing is not as RFC 9112 has it.
+/// Counts a request whose framing violates RFC 9112.
 pub fn malformed() {
     metrics::counter!(MALFORMED).increment(1);
 }
 
-/// Counts a connection whose TLS handshake was not done.
+/// Counts a connection whose TLS handshake was not completed.
 pub fn handshake_failed() {
     metrics::counter!(HANDSHAKES).increment(1);
 }
 
-/// Tells when the certificate in use ends. `port` is `http` or `admin`.
+/// Sets the expiry of the certificate in use. `port` is `http` or `admin`.
 pub fn certificate(port: &'static str, not_after: Timestamp) {
     metrics::gauge!(CERTIFICATE, "port" => port).set(seconds(not_after));
 }
 
-/// Counts spans that the collector has taken.
+/// Counts spans that the collector accepted.
 pub fn spans_exported(count: usize) {
     metrics::counter!(SPANS).increment(count as u64);
 }
 
-/// Why spans did not get to the collector.
+/// Why spans did not reach the collector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dropped {
-    /// More came than it takes.
+    /// The queue was full.
     QueueFull,
-    /// It did not take them.
+    /// The export failed.
     ExportFailed,
 }
 
-/// Counts spans that it never gets.
+/// Counts spans that the collector will never receive.
 pub fn spans_dropped(cause: Dropped, count: usize) {
     let cause = match cause {
         Dropped::QueueFull => "queue_full",
@@ -528,7 +528,7 @@ pub fn spans_dropped(cause: Dropped, count: usize) {
     metrics::counter!(SPANS_DROPPED, "cause" => cause).increment(count as u64);
 }
 
-/// Sorts the durations that came since into their buckets. Until then each is kept, so that without it a service
+/// Sorts new durations into their buckets. Until then each duration is stored, so that without upkeep a service
 /// that nobody scrapes would grow by some bytes for each delivery.
 pub fn upkeep() {
     if let Some(Some(handle)) = HANDLE.get() {
@@ -536,7 +536,7 @@ pub fn upkeep() {
     }
 }
 
-/// What is read when somebody looks.
+/// Values that are read at a scrape.
 #[derive(Clone, Copy, Debug)]
 pub struct Now {
     /// Deliveries between their complete body and their end.
@@ -545,7 +545,7 @@ pub struct Now {
     pub kafka_up: bool,
 }
 
-/// The text of `/metrics`.
+/// Renders the text of `/metrics`.
 pub fn render(now: Now) -> String {
     metrics::gauge!(IN_FLIGHT).set(now.in_flight as f64);
     metrics::gauge!(KAFKA_UP).set(f64::from(u8::from(now.kafka_up)));

@@ -1,13 +1,13 @@
-//! What the metrics ask for, whether or not somebody scrapes them.
+//! Periodic upkeep of the metrics, independent of scrapes.
 
 use std::time::Duration;
 
 use super::metrics;
 
-/// Between two turns.
+/// The interval between two upkeep runs.
 pub const EVERY: Duration = Duration::from_secs(5);
 
-/// Never ends.
+/// Does not return.
 pub async fn run(every: Duration) {
     let mut turns = tokio::time::interval(every);
     loop {
@@ -22,16 +22,16 @@ mod tests {
     use crate::observe::metrics::DeliveryMeter;
     use crate::outcome::Outcome;
 
-    /// In KiB.
+    /// The resident memory in KiB.
     fn resident() -> i64 {
         let status = std::fs::read_to_string("/proc/self/status").unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
         line.trim().trim_end_matches(" kB").parse().unwrap()
     }
 
-    /// Kept all, they would be 130 MiB: far past what the tests beside this one take.
+    /// Without upkeep they would take 130 MiB, far more than concurrent tests allocate.
     #[tokio::test]
-    async fn durations_do_not_pile_up_where_nobody_scrapes() {
+    async fn durations_do_not_accumulate_if_nobody_scrapes() {
         metrics::init();
         let every = Duration::from_millis(1);
         let upkeep = tokio::spawn(run(every));

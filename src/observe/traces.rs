@@ -1,17 +1,17 @@
-//! OpenTelemetry's spans of deliveries: one for each that is sampled, with children for the wait for its
+//! OpenTelemetry spans of deliveries: one server span for each sampled delivery, with children for reading the
 //! body, for verifying and encoding, and for each send.
 //!
-//! Whether a delivery is sampled is decided once its signature has verified, or once it has ended without:
+//! Sampling is decided once the signature has been verified, or when the delivery ends without:
 //!
-//! - A verified caller is one of the trace: its `traceparent` is the parent, its sampled flag is followed
-//!   (`ParentBased`), and where it sent none, the ratio decides.
-//! - Nobody else is believed. Anybody can send a `traceparent`, with the flag set and a trace id that the
-//!   ratio picks (it goes by the id). So what did not verify begins a trace of its own, under an id of ours,
-//!   with a link to what was sent; and at most [`STRANGERS`] in a second are up for the ratio at all.
+//! - A verified caller takes part in the trace: its `traceparent` is the parent and its sampled flag decides
+//!   (`ParentBased`). If it sent no `traceparent`, the ratio decides.
+//! - Other callers are not trusted: anybody can send a `traceparent` with the sampled flag and a trace id that
+//!   the ratio selects, because the ratio uses the id. So an unverified delivery starts a trace of its own, under
+//!   a new id, with a link to the received one; and at most [`MAX_UNVERIFIED`] per second are considered at all.
 //!
-//! Spans hold what the log's line holds: names, ids, places and reasons; no header, no query, no body, and no
-//! record's key, which may be any text of the body (`envelope.keys`).
-//! `tracestate` and baggage are not read.
+//! Spans contain what the log line contains: names, ids, positions and reasons. They contain no header, query,
+//! body or record key, since a key may be any text of the body (`envelope.keys`). `tracestate` and baggage are
+//! not read.
 
 mod collect;
 mod export;
@@ -32,34 +32,34 @@ pub use span::{Ending, Outgoing, SendSpanEnd, Sending, Trace};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-/// Deliveries that did not verify, in a second, as with the log's lines: a flood must not push the others'
-/// spans out of the queue.
-const STRANGERS: NonZeroU32 = NonZeroU32::new(20).unwrap();
+/// The unverified deliveries per second that may be sampled, as for log lines: a flood must not push other
+/// deliveries' spans out of the queue.
+const MAX_UNVERIFIED: NonZeroU32 = NonZeroU32::new(20).unwrap();
 
-/// Makes spans; cheap to clone.
+/// Creates spans; cheap to clone.
 #[derive(Clone)]
 pub struct Tracer(Arc<Inner>);
 
 struct Inner {
     tracer: SdkTracer,
     propagator: TraceContextPropagator,
-    strangers: DefaultDirectRateLimiter,
-    /// `http` or `https`, as our port speaks it.
+    unverified: DefaultDirectRateLimiter,
+    /// `http` or `https`, the scheme of hookstream's port.
     scheme: &'static str,
 }
 
-/// The task that exports.
+/// The export task.
 pub struct Traces {
     task: JoinHandle<()>,
     stop: oneshot::Sender<()>,
 }
 
 impl Traces {
-    /// Starts the export; the collector is not waited for, now or later. `tls` is whether our port
-    /// speaks it.
+    /// Starts the export. Neither the start nor a delivery waits for the collector. `tls` is true if
+    /// hookstream's port uses TLS.
     ///
     /// # Errors
-    /// When the client cannot be made: no certificates of the system, mostly.
+    /// If the client cannot be created, usually because the system has no certificates.
     pub fn start(collector: &Collector, tls: bool) -> anyhow::Result<(Tracer, Self)> {
         let (stop, stopped) = oneshot::channel();
         let resource = resource();
@@ -74,20 +74,20 @@ impl Traces {
         let inner = Inner {
             tracer: provider.tracer_with_scope(scope.build()),
             propagator: TraceContextPropagator::new(),
-            strangers: RateLimiter::direct(Quota::per_second(STRANGERS)),
+            unverified: RateLimiter::direct(Quota::per_second(MAX_UNVERIFIED)),
             scheme: if tls { "https" } else { "http" },
         };
         Ok((Tracer(Arc::new(inner)), Self { task: tokio::spawn(exports.run()), stop }))
     }
 
-    /// Exports what waits, up to `bound`; what ends after this is dropped.
+    /// Exports the waiting spans for up to `bound`; spans that end later are dropped.
     pub async fn stop(self, bound: Duration) {
         let Self { mut task, stop } = self;
-        // Gone only if it panicked.
+        // The receiver is gone only if the task panicked.
         let _ = stop.send(());
         if tokio::time::timeout(bound, &mut task).await.is_err() {
             task.abort();
-            tracing::warn!("at the end: the collector did not take the last spans within {bound:?}");
+            tracing::warn!("shutdown: the collector did not accept the last spans within {bound:?}");
         }
     }
 }

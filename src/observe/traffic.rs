@@ -1,4 +1,4 @@
-//! What a source's deliveries came to lately, for `/status`.
+//! Recent outcomes of a source's deliveries, for `/status`.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -12,12 +12,12 @@ use crate::outcome::{Outcome, Reason};
 
 const NEVER: i64 = i64::MIN;
 
-/// Seconds of a slot, and of the spans that are shown.
+/// The seconds of one slot, and of the intervals shown.
 const SLOT: u32 = 10;
 const SHORT: u32 = 5 * 60;
 const LONG: u32 = 60 * 60;
 
-/// A source's; moves over by name when the configuration is read again. Counting takes no lock.
+/// The traffic of one source; a reload carries it over by the source's name. Counting takes no lock.
 pub struct Traffic {
     /// Milliseconds since 1970.
     last_request: AtomicI64,
@@ -38,11 +38,11 @@ impl std::fmt::Debug for Traffic {
 pub struct Outcomes {
     /// Acknowledged by Kafka.
     pub published: u64,
-    /// In the spool, at the time.
+    /// Stored in the spool at the time of the answer.
     pub spooled: u64,
-    /// In the dead letters.
+    /// Published as dead letters.
     pub dead_lettered: u64,
-    /// Handshakes.
+    /// Handshakes answered by the source.
     pub handled: u64,
     /// Answered 4xx.
     pub refused: u64,
@@ -50,21 +50,21 @@ pub struct Outcomes {
     pub unavailable: u64,
 }
 
-/// As it is shown.
+/// The traffic as `/status` shows it.
 #[derive(Debug, Serialize)]
 pub struct TrafficSnapshot {
-    /// When the last request ended, in RFC 3339; null without one since the start.
+    /// The end of the last request, in RFC 3339; null if there was none since the start.
     pub last_request: Option<Timestamp>,
-    /// When the last one ended that was published, spooled or dead-lettered.
+    /// The end of the last request that was published, spooled or dead-lettered.
     pub last_accepted: Option<Timestamp>,
-    /// Of the last five minutes, short by up to ten seconds.
+    /// Outcomes of the last five minutes; the interval is short by up to ten seconds.
     pub last_5_minutes: Outcomes,
-    /// Of the last hour, likewise.
+    /// Outcomes of the last hour, likewise.
     pub last_hour: Outcomes,
 }
 
 impl Traffic {
-    /// Of the source of this name. Without [`metrics::init`] before, its gauge shows nowhere.
+    /// Creates the traffic of the named source. Before [`metrics::init`], its gauge is not exported.
     pub fn new(source: &str) -> Self {
         Self {
             last_request: AtomicI64::new(NEVER),
@@ -75,7 +75,7 @@ impl Traffic {
         }
     }
 
-    /// Counts a delivery that has ended, here and in the metrics.
+    /// Counts a completed delivery, here and in the metrics.
     pub fn count(&self, outcome: Outcome, reason: Option<Reason>, took: Duration, now: Timestamp) {
         self.meter.count(outcome, reason, took);
         self.last_request.fetch_max(now.as_millisecond(), Ordering::Relaxed);
@@ -88,7 +88,7 @@ impl Traffic {
         }
     }
 
-    /// What is to be shown.
+    /// A snapshot for `/status`.
     pub fn shown(&self, now: Timestamp) -> TrafficSnapshot {
         let time = |last: &AtomicI64| Timestamp::from_millisecond(last.load(Ordering::Relaxed)).ok();
         TrafficSnapshot {
@@ -121,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn refusals_are_no_sign_of_life_from_the_provider() {
+    fn refusals_do_not_count_as_accepted_deliveries() {
         let at = |second: i64| Timestamp::from_second(1_800_000_000 + second).unwrap();
         let traffic = Traffic::new("s");
         let none = traffic.shown(at(0));

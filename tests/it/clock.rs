@@ -171,7 +171,7 @@ async fn a2_with_a_clock_60_days_back_nothing_that_was_acknowledged_is_removed()
             let (state, why) = (&ready["parts"]["clock"]["state"], &ready["parts"]["clock"]["why"]);
             let why = why.as_str().unwrap_or_default();
             state == "degraded"
-                && why.starts_with("our clock is 14")
+                && why.starts_with("hookstream's clock is 14")
                 && why.contains(&format!("behind {reference}"))
         })
         .await;
@@ -220,7 +220,9 @@ async fn k2b_with_a_clock_2_hours_ahead_nothing_is_refused_or_parked_and_readine
         until("a clock that is off", async || {
             let ready = world.ready().await;
             let why = ready["parts"]["clock"]["why"].as_str().unwrap_or_default().to_owned();
-            ready["status"] == "degraded" && why.starts_with("our clock is") && why.contains("ahead of")
+            ready["status"] == "degraded"
+                && why.starts_with("hookstream's clock is")
+                && why.contains("ahead of")
         })
         .await;
         world.clock.set(RIGHT);

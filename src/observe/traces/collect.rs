@@ -1,5 +1,5 @@
-//! The HTTP client of the exporter, and what a collector's answer must be. opentelemetry-otlp alone takes any 2xx
-//! for a yes, that of a login page, too, and tells nobody what a collector has left out.
+//! The exporter's HTTP client and its checks of a collector's answer. opentelemetry-otlp accepts any 2xx, even that
+//! of a login page, and does not report which spans the collector rejected.
 
 use std::fmt;
 use std::pin::Pin;
@@ -15,13 +15,13 @@ use serde::de::IgnoredAny;
 
 use crate::client::{self, AnswerError, HttpAnswer, JsonObject};
 
-/// What the last answer was, in our words: the collector's may quote what they were sent.
+/// The last answer in hookstream's words, because the collector's text may quote what it received.
 pub(super) type LastAnswer = Arc<Mutex<Result<usize, String>>>;
 
-/// Sends spans. Of an answer that counts, the exporter sees the status.
+/// Sends spans. The exporter sees only the status of a valid answer.
 pub(super) struct CollectorClient {
     pub(super) client: reqwest::Client,
-    /// How many spans the collector has left out, or why none is known to be taken.
+    /// The number of spans that the collector rejected, or why none is known to be accepted.
     pub(super) last: LastAnswer,
 }
 
@@ -49,55 +49,55 @@ impl CollectorClient {
         let answer = match client::send(request).await {
             Ok(answer) => answer,
             Err(error) => {
-                self.tell(Err(sentence(&error)));
+                self.store_answer(Err(with_root_cause(&error)));
                 return match error {
-                    // Another try may bring it.
+                    // A retry may succeed.
                     AnswerError::Missing(_) | AnswerError::Incomplete(_) => Err(error.into()),
-                    _ => refused(),
+                    _ => not_retried(),
                 };
             }
         };
         if !answer.status.is_success() {
-            self.tell(Err(format!("it answers {}", answer.status)));
+            self.store_answer(Err(format!("it answers {}", answer.status)));
             let mut response = Response::new(Bytes::new());
             (*response.status_mut(), *response.headers_mut()) = (answer.status, answer.headers);
             return Ok(response);
         }
-        let left_out = left_out(&answer);
-        let counts = left_out.is_ok();
-        self.tell(left_out.map_err(|error| sentence(&error)));
-        if counts { Ok(Response::new(Bytes::new())) } else { refused() }
+        let rejected = rejected_spans(&answer);
+        let counts = rejected.is_ok();
+        self.store_answer(rejected.map_err(|error| with_root_cause(&error)));
+        if counts { Ok(Response::new(Bytes::new())) } else { not_retried() }
     }
 
-    fn tell(&self, last: Result<usize, String>) {
+    fn store_answer(&self, last: Result<usize, String>) {
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) = last;
     }
 }
 
-/// How many spans the collector says that it has not taken.
-fn left_out(answer: &HttpAnswer) -> Result<usize, AnswerError> {
+/// The number of spans that the collector reports as rejected.
+fn rejected_spans(answer: &HttpAnswer) -> Result<usize, AnswerError> {
     match ExportTraceServiceResponse::decode(&*answer.body) {
         Ok(response) if !answer.is_html() => {
-            let left_out = response.partial_success.map_or(0, |partial| partial.rejected_spans);
-            Ok(usize::try_from(left_out).unwrap_or_default())
+            let rejected = response.partial_success.map_or(0, |partial| partial.rejected_spans);
+            Ok(usize::try_from(rejected).unwrap_or_default())
         }
-        // Some answer in JSON, whatever they are asked in.
+        // Some collectors answer in JSON, whatever the request's format.
         _ => answer.json::<JsonObject<IgnoredAny>>("an OTLP answer").map(|_| 0),
     }
 }
 
-/// What the exporter does not try again: the same would come.
-fn refused() -> Result<Response<Bytes>, HttpError> {
+/// An answer that the exporter does not retry, because the result would be the same.
+fn not_retried() -> Result<Response<Bytes>, HttpError> {
     let mut response = Response::new(Bytes::new());
     *response.status_mut() = StatusCode::EXPECTATION_FAILED;
     Ok(response)
 }
 
-/// An error with its first cause.
-fn sentence(error: &AnswerError) -> String {
-    let first = std::iter::successors(std::error::Error::source(error), |cause| cause.source()).last();
-    match first {
-        Some(first) => format!("{error}: {first}"),
+/// The error with its root cause.
+fn with_root_cause(error: &AnswerError) -> String {
+    let root = std::iter::successors(std::error::Error::source(error), |cause| cause.source()).last();
+    match root {
+        Some(root) => format!("{error}: {root}"),
         None => error.to_string(),
     }
 }
@@ -109,23 +109,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn k1_what_a_collector_leaves_out_is_known_and_what_is_no_answer_of_one_is_none() {
-        let left_out = |body: Vec<u8>| {
+    fn k1_rejected_spans_are_counted_and_an_answer_of_something_else_counts_for_nothing() {
+        let rejected = |body: Vec<u8>| {
             let (status, headers) = (StatusCode::OK, http::HeaderMap::new());
-            super::left_out(&HttpAnswer { status, headers, body }).map_err(|error| error.to_string())
+            super::rejected_spans(&HttpAnswer { status, headers, body }).map_err(|error| error.to_string())
         };
         for (rejected_spans, expected) in [(3, 3), (0, 0), (-1, 0)] {
             let error_message = "planted".to_owned();
             let partial_success = Some(ExportTracePartialSuccess { rejected_spans, error_message });
             let body = ExportTraceServiceResponse { partial_success }.encode_to_vec();
-            assert_eq!(left_out(body), Ok(expected));
+            assert_eq!(rejected(body), Ok(expected));
         }
         for body in ["", "{}", "{\"partialSuccess\": {}}"] {
-            assert_eq!(left_out(body.into()), Ok(0), "{body}");
+            assert_eq!(rejected(body.into()), Ok(0), "{body}");
         }
         for body in ["<html>planted", "[1]", "planted", "{\"planted\""] {
-            let said = left_out(body.into()).unwrap_err();
-            assert!(said.contains("an OTLP answer was expected") && !said.contains("planted"), "{said}");
+            let message = rejected(body.into()).unwrap_err();
+            assert!(message.contains("expected an OTLP answer") && !message.contains("planted"), "{message}");
         }
     }
 }

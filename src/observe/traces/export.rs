@@ -1,7 +1,7 @@
-//! The way of finished spans to the collector: a bounded queue, and one task that empties it.
+//! The path of finished spans to the collector: a bounded queue, and one task that exports its spans.
 //!
-//! Not the SDK's own batch processor: it wants a client that blocks, in a thread of its own, does not
-//! end an export that hangs, and tells nobody how many spans it has dropped.
+//! The SDK's own batch processor does not fit: it requires a blocking client in a thread of its own, does not end
+//! an export that hangs, and does not report how many spans it has dropped.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,32 +24,32 @@ use crate::client;
 use crate::config::{ConfigErrors, LoadedConfig};
 use crate::observe::metrics::{self, Dropped};
 
-/// Spans that may wait, at about 1 KiB each; past it they are dropped.
+/// The queue's capacity in spans, at about 1 KiB each; further spans are dropped.
 const QUEUE: usize = 8192;
 
-/// Spans of one request; OpenTelemetry's default.
+/// The number of spans in one request; OpenTelemetry's default.
 const BATCH: usize = 512;
 
-/// How long the first span of a batch waits for more.
-const GATHER: Duration = Duration::from_secs(1);
+/// How long the first span of a batch waits for others.
+const FILL_TIME: Duration = Duration::from_secs(1);
 
-/// What one batch may take, with its retries.
+/// The time limit of one batch, including retries.
 const EXPORT: Duration = Duration::from_secs(10);
 
-/// Between two warnings; and so long without trouble, the collector is well again.
+/// After this time without a failure, the collector counts as healthy again.
 const QUIET: Duration = Duration::from_secs(60);
 
-/// `[traces]`, its secrets read. `Debug` shows none: the headers are marked as sensitive.
+/// The settings of `[traces]` with secrets resolved. `Debug` shows no secret: the headers are marked as sensitive.
 #[derive(Debug)]
 pub struct Collector {
     url: String,
     headers: HeaderMap,
-    /// The part of deliveries that is exported where no verified caller decides.
+    /// The ratio of deliveries to export if no verified caller decides.
     pub(super) sample: f64,
 }
 
 impl Collector {
-    /// `None` where none is named.
+    /// Returns `None` if no collector is configured.
     pub fn read(loaded: &LoadedConfig, problems: &mut ConfigErrors) -> Option<Self> {
         let rules = &loaded.config.traces;
         let endpoint = rules.endpoint.as_ref()?;
@@ -57,12 +57,12 @@ impl Collector {
         for (name, value) in loaded.trace_headers() {
             let key = format!("traces.headers.{name}");
             let Ok(name) = HeaderName::try_from(name) else {
-                problems.add(key, "is no name of a header; write one such as authorization");
+                problems.add(key, "is not a header name; use one such as authorization");
                 continue;
             };
             let value = value.and_then(|text| {
                 let value = HeaderValue::try_from(text.expose());
-                value.map_err(|_| "the secret has characters that no header can hold".to_owned())
+                value.map_err(|_| "the secret has characters that a header cannot contain".to_owned())
             });
             match value {
                 Ok(mut value) => {
@@ -76,20 +76,20 @@ impl Collector {
         Some(Self { url, headers, sample: rules.sample })
     }
 
-    /// OTLP/HTTP in protobuf. The headers are the client's and not the exporter's, which would show them.
+    /// Uses OTLP/HTTP with protobuf. The client holds the headers, because the exporter's `Debug` would show them.
     fn exporter(&self, last: LastAnswer) -> anyhow::Result<SpanExporter> {
         let client = client::builder().default_headers(self.headers.clone()).timeout(EXPORT);
-        // The system's certificates are not needed, and a bare container has none.
+        // Plain HTTP needs no system certificates, and a minimal container has none.
         let client = if self.url.starts_with("http://") { client.tls_certs_only([]) } else { client };
-        let client = client.build().context("the client of the collector of [traces]")?;
+        let client = client.build().context("cannot create the client of the collector in [traces]")?;
         let client = collect::CollectorClient { client, last };
         let builder = SpanExporter::builder().with_http().with_http_client(client);
         let builder = builder.with_endpoint(&self.url).with_protocol(Protocol::HttpBinary);
-        builder.with_timeout(EXPORT).build().context("the exporter of [traces]")
+        builder.with_timeout(EXPORT).build().context("cannot create the exporter of [traces]")
     }
 }
 
-/// Who the spans are from; `OTEL_RESOURCE_ATTRIBUTES` adds to it, and stands above.
+/// The resource of the spans; `OTEL_RESOURCE_ATTRIBUTES` adds to it and overrides it.
 pub(super) fn resource() -> Resource {
     Resource::builder_empty()
         .with_service_name("hookstream")
@@ -100,12 +100,12 @@ pub(super) fn resource() -> Resource {
         .build()
 }
 
-/// Takes finished spans; never waits.
+/// Queues finished spans; never waits.
 #[derive(Debug)]
 pub(super) struct SpanQueue {
     spans: mpsc::Sender<SpanData>,
-    /// Since it was last looked at.
-    left_out: Arc<AtomicUsize>,
+    /// Dropped spans since the last export.
+    dropped: Arc<AtomicUsize>,
 }
 
 impl SpanProcessor for SpanQueue {
@@ -114,7 +114,7 @@ impl SpanProcessor for SpanQueue {
     fn on_end(&self, span: SpanData) {
         if self.spans.try_send(span).is_err() {
             metrics::spans_dropped(Dropped::QueueFull, 1);
-            self.left_out.fetch_add(1, Ordering::Relaxed);
+            self.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -127,16 +127,16 @@ impl SpanProcessor for SpanQueue {
     }
 }
 
-/// Empties the queue, until it is told to stop.
+/// Exports the queued spans until it is stopped.
 pub(super) struct Exports {
     url: String,
     exporter: SpanExporter,
     spans: mpsc::Receiver<SpanData>,
-    left_out: Arc<AtomicUsize>,
+    dropped: Arc<AtomicUsize>,
     last: LastAnswer,
-    /// Sent, or dropped: the last spans are exported, and no more.
+    /// When sent or dropped, the waiting spans are exported and the task ends.
     stop: oneshot::Receiver<()>,
-    trouble: ExportTrouble,
+    failure: ExportTrouble,
 }
 
 impl Exports {
@@ -149,10 +149,10 @@ impl Exports {
         let mut exporter = collector.exporter(last.clone())?;
         exporter.set_resource(resource);
         let (sender, spans) = mpsc::channel(QUEUE);
-        let left_out = Arc::<AtomicUsize>::default();
-        let queue = SpanQueue { spans: sender, left_out: left_out.clone() };
-        let (url, trouble) = (collector.url.clone(), ExportTrouble::default());
-        Ok((queue, Self { url, exporter, spans, left_out, last, stop, trouble }))
+        let dropped = Arc::<AtomicUsize>::default();
+        let queue = SpanQueue { spans: sender, dropped: dropped.clone() };
+        let (url, failure) = (collector.url.clone(), ExportTrouble::default());
+        Ok((queue, Self { url, exporter, spans, dropped, last, stop, failure }))
     }
 
     pub(super) async fn run(mut self) {
@@ -160,7 +160,7 @@ impl Exports {
         loop {
             let stopping = tokio::select! {
                 _ = &mut self.stop => true,
-                () = gather(&mut self.spans, &mut batch) => false,
+                () = fill_batch(&mut self.spans, &mut batch) => false,
             };
             self.export(&mut batch).await;
             if stopping {
@@ -179,71 +179,74 @@ impl Exports {
             return;
         }
         let spans = std::mem::replace(batch, Vec::with_capacity(BATCH));
-        // The exporter's own bound ends no request that hangs.
+        // The exporter's own time limit does not end a request that hangs.
         let exported = timeout(EXPORT, self.exporter.export(spans)).await;
         let last = std::mem::replace(&mut *self.last.lock().unwrap_or_else(PoisonError::into_inner), Ok(0));
-        let left_out = self.left_out.swap(0, Ordering::Relaxed);
-        let (taken, trouble) = match (exported, last) {
-            (Ok(Ok(())), Ok(0)) => (count, (left_out > 0).then(|| "more come than it takes".to_owned())),
+        let dropped = self.dropped.swap(0, Ordering::Relaxed);
+        let (accepted, failure) = match (exported, last) {
+            (Ok(Ok(())), Ok(0)) => (
+                count,
+                (dropped > 0).then(|| "deliveries produce spans faster than it accepts them".to_owned()),
+            ),
             (Ok(Ok(())), Ok(refused)) => {
                 let refused = refused.min(count);
-                (count - refused, Some(format!("it has refused {refused} of {count} spans")))
+                (count - refused, Some(format!("it rejected {refused} of {count} spans")))
             }
-            // Of the last try, where there were several.
+            // The error of the last attempt.
             (_, Err(why)) => (0, Some(why)),
             (Ok(Err(error)), Ok(_)) => (0, Some(error.to_string())),
             (Err(_), Ok(_)) => (0, Some(format!("no answer within {EXPORT:?}"))),
         };
-        if taken > 0 {
-            metrics::spans_exported(taken);
+        if accepted > 0 {
+            metrics::spans_exported(accepted);
         }
-        if taken < count {
-            metrics::spans_dropped(Dropped::ExportFailed, count - taken);
+        if accepted < count {
+            metrics::spans_dropped(Dropped::ExportFailed, count - accepted);
         }
-        self.trouble.tell(&self.url, trouble);
+        self.failure.report(&self.url, failure);
     }
 }
 
-/// Until a batch is full, or [`GATHER`] is over.
-async fn gather(spans: &mut mpsc::Receiver<SpanData>, batch: &mut Vec<SpanData>) {
+/// Fills the batch until it is full or [`FILL_TIME`] has passed.
+async fn fill_batch(spans: &mut mpsc::Receiver<SpanData>, batch: &mut Vec<SpanData>) {
     let full = async {
         while batch.len() < BATCH && spans.recv_many(batch, BATCH - batch.len()).await > 0 {}
         if batch.is_empty() {
-            // The queue is gone, and so will we be.
+            // The queue is closed, so this task is about to end.
             std::future::pending::<()>().await;
         }
     };
-    let _ = timeout(GATHER, full).await;
+    let _ = timeout(FILL_TIME, full).await;
 }
 
-/// What was said of the collector: a warning where it begins to fail, and not one for each batch.
+/// The collector's failure state: one warning at its first failure instead of one for each batch.
 #[derive(Default)]
 struct ExportTrouble {
-    /// When it was last warned of, and when it last was seen.
-    told: Option<Instant>,
+    /// When the warning was logged, and when the last failure occurred.
+    warned: Option<Instant>,
     seen: Option<Instant>,
 }
 
 impl ExportTrouble {
-    fn tell(&mut self, url: &str, trouble: Option<String>) {
+    fn report(&mut self, url: &str, failure: Option<String>) {
         let now = Instant::now();
-        let past = |since: Option<Instant>| since.is_none_or(|since| now - since >= QUIET);
-        match trouble {
+        let quiet_since = |since: Option<Instant>| since.is_none_or(|since| now - since >= QUIET);
+        match failure {
             Some(why) => {
                 self.seen = Some(now);
-                if self.told.is_none() {
-                    self.told = Some(now);
+                if self.warned.is_none() {
+                    self.warned = Some(now);
                     tracing::warn!(
                         collector = url,
                         why,
-                        "spans are dropped, and counted in hookstream_spans_dropped_total; \
-                         deliveries do not wait for the collector"
+                        "spans are dropped and counted in hookstream_spans_dropped_total; \
+                        deliveries do not wait for the collector"
                     );
                 }
             }
-            None if self.told.is_some() && past(self.seen) => {
-                self.told = None;
-                tracing::info!(collector = url, "spans are exported again");
+            None if self.warned.is_some() && quiet_since(self.seen) => {
+                self.warned = None;
+                tracing::info!(collector = url, "the collector accepts spans again");
             }
             None => {}
         }

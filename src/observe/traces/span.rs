@@ -1,4 +1,4 @@
-//! One delivery's spans, after OpenTelemetry's conventions for HTTP, messaging and CloudEvents.
+//! The spans of one delivery, named after OpenTelemetry's conventions for HTTP, messaging and CloudEvents.
 
 use std::fmt::Display;
 use std::time::SystemTime;
@@ -14,66 +14,66 @@ use opentelemetry_sdk::trace::Span;
 use super::Tracer;
 use crate::outcome::{Outcome, Reason};
 
-/// One delivery's spans, from its complete head on. Nothing at all where no collector is configured: each
-/// call is then one branch.
+/// The spans of one delivery, starting at its complete request head. Empty if no collector is configured:
+/// each call then costs one branch.
 #[derive(Default)]
 pub struct Trace(Option<Box<Spans>>);
 
 struct Spans {
     tracer: Tracer,
     method: &'static str,
-    /// What the request's `traceparent` says; invalid where it has none.
+    /// The context of the request's `traceparent`; invalid if it has none.
     caller: SpanContext,
-    /// The complete head, the complete body, and the end of what we do ourselves.
+    /// When the head was complete, when the body was complete, and when verifying and encoding ended.
     head: SystemTime,
     body: Option<SystemTime>,
     encoded: Option<SystemTime>,
-    /// `None` until it is decided; then one that may not be recording.
+    /// `None` until sampling is decided; then a span that may be non-recording.
     server: Option<Span>,
 }
 
-/// How a delivery ended, in the words of its log line.
+/// The result of a delivery, in the words of its log line.
 pub struct Ending<'a> {
     /// The delivery's id.
     pub delivery: &'a dyn Display,
-    /// `None` for none that is configured.
+    /// `None` if the request names no configured source.
     pub source: Option<&'a str>,
     /// The answer's status.
     pub status: u16,
     /// The outcome.
     pub outcome: Outcome,
-    /// Why it is not an event in its topic.
+    /// Why the delivery is not an event in its topic.
     pub reason: Option<Reason>,
     /// The event's id and type.
     pub event: Option<(&'a str, &'a str)>,
-    /// Where its record stands, or will.
+    /// The topic of its record, now or after the spool has been drained.
     pub topic: Option<&'a str>,
-    /// Partition and offset there.
+    /// The partition and offset in that topic.
     pub place: Option<(i32, i64)>,
 }
 
-/// What is about to be sent.
+/// The records of one send.
 pub struct Outgoing<'a> {
-    /// That of all records; `None` where they differ.
+    /// The topic of all records; `None` if they differ.
     pub topic: Option<&'a str>,
-    /// How many records.
+    /// The number of records.
     pub count: usize,
 }
 
-/// The span of a send that is under way.
+/// The span of a send in progress.
 pub struct Sending(Span);
 
-/// What became of it.
+/// The outcome of a send.
 pub enum SendSpanEnd {
-    /// In its topic: partition and offset, of the first of several.
+    /// Published, with the partition and offset of the first record.
     Published(i32, i64),
-    /// In the spool; the drain publishes it later, under this span's `traceparent`.
+    /// Stored in the spool; the drain publishes it later, under this span's `traceparent`.
     Spooled,
-    /// Nowhere, or not there for certain.
+    /// Not published, or not known to be published.
     Failed(Reason),
 }
 
-/// Only that header: what else a propagator would read is for others.
+/// Exposes only this header: hookstream does not read what else a propagator supports.
 struct Traceparent<'h>(&'h HeaderMap);
 
 impl Extractor for Traceparent<'_> {
@@ -86,7 +86,7 @@ impl Extractor for Traceparent<'_> {
     }
 }
 
-/// A name of low cardinality, whatever somebody sends.
+/// A method name of low cardinality, whatever the client sends.
 fn method(method: &Method) -> &'static str {
     match *method {
         Method::POST => "POST",
@@ -103,7 +103,7 @@ fn method(method: &Method) -> &'static str {
 }
 
 impl Trace {
-    /// Begins at the complete head.
+    /// Starts the trace at the complete request head.
     pub fn open(tracer: Option<&Tracer>, request: &Method, headers: &HeaderMap) -> Self {
         let Some(tracer) = tracer else { return Self(None) };
         let caller = tracer.0.propagator.extract_with_context(&Context::new(), &Traceparent(headers));
@@ -118,18 +118,18 @@ impl Trace {
         })))
     }
 
-    /// The body is complete.
+    /// Records that the body is complete.
     pub fn body_complete(&mut self) {
         if let Some(spans) = &mut self.0 {
             spans.body = Some(SystemTime::now());
         }
     }
 
-    /// The signature is right: the caller is who it says, and may decide on sampling.
+    /// Records that the signature was verified: the caller is authentic and may decide on sampling.
     pub fn verified(&mut self) {
         if let Some(spans) = &mut self.0 {
             let parent = Context::new();
-            // One that is invalid would count as a caller that wants no span.
+            // The sampler would treat an invalid context as a caller that does not want to be sampled.
             let parent = if spans.caller.is_valid() {
                 parent.with_remote_span_context(spans.caller.clone())
             } else {
@@ -139,7 +139,7 @@ impl Trace {
         }
     }
 
-    /// A send begins; `None` where its delivery is not sampled.
+    /// Starts the span of a send; `None` if the delivery is not sampled.
     pub fn send(&mut self, outgoing: &Outgoing<'_>) -> Option<Sending> {
         let spans = self.0.as_mut()?;
         let server = spans.server.as_ref().filter(|server| server.is_recording())?;
@@ -161,15 +161,15 @@ impl Trace {
         Some(Sending(sending))
     }
 
-    /// The delivery has ended.
+    /// Ends the trace of the delivery.
     pub fn end(self, ending: &Ending<'_>) {
         let Some(mut spans) = self.0 else { return };
         if spans.server.is_none() {
-            if spans.tracer.0.strangers.check().is_err() {
+            if spans.tracer.0.unverified.check().is_err() {
                 return;
             }
             let link = Link::with_context(spans.caller.clone());
-            // An invalid one, where nothing was sent, is left out.
+            // OpenTelemetry omits an invalid context, which means that no `traceparent` was sent.
             spans.begin(vec![link], &Context::new());
         }
         if let Some(server) = spans.server.take().filter(|server| server.is_recording()) {
@@ -218,7 +218,7 @@ impl Spans {
         if let Some(reason) = ending.reason {
             let label = reason.info().label;
             server.set_attribute(KeyValue::new("hookstream.reason", label));
-            // As OpenTelemetry has it for servers: a 4xx is the client's error and not ours.
+            // OpenTelemetry's convention for servers: a 4xx is the client's error, not the server's.
             if ending.status >= 500 {
                 server.set_attribute(KeyValue::new("error.type", label));
                 server.set_status(Status::error(label));
@@ -238,7 +238,7 @@ impl Spans {
     }
 }
 
-/// The one URL of deliveries, as `http/routes` has it.
+/// The route of deliveries, as in `http/routes`.
 const ROUTE: &str = "/hooks/{source}";
 
 fn place(partition: i32, offset: i64) -> [KeyValue; 2] {
@@ -249,13 +249,13 @@ fn place(partition: i32, offset: i64) -> [KeyValue; 2] {
 }
 
 impl Sending {
-    /// What its records say, so that a consumer's span hangs below this one.
+    /// The `traceparent` header of the records, so that a consumer's span becomes a child of this one.
     pub fn traceparent(&self) -> String {
         let context = self.0.span_context();
         format!("00-{}-{}-01", context.trace_id(), context.span_id())
     }
 
-    /// It is over.
+    /// Ends the span.
     pub fn end(mut self, sent: SendSpanEnd) {
         match sent {
             SendSpanEnd::Published(partition, offset) => self.0.set_attributes(place(partition, offset)),

@@ -24,7 +24,7 @@ fn read(sets: &[&str]) -> Result<Option<Collector>, ConfigErrors> {
 }
 
 #[test]
-fn a_collector_shows_its_headers_to_nobody() {
+fn debug_of_a_collector_shows_no_header_value() {
     let collector = read(&[
         "traces.endpoint=http://127.0.0.1:4318/",
         "traces.headers.Authorization.env=TOKEN",
@@ -45,9 +45,12 @@ fn a_header_that_cannot_be_sent_is_a_problem_without_its_value() {
     for (set, wanted) in [
         (
             "traces.headers.a b.env=TOKEN",
-            "traces.headers.a b: is no name of a header; write one such as authorization",
+            "traces.headers.a b: is not a header name; use one such as authorization",
         ),
-        ("traces.headers.x.env=LINES", "traces.headers.x: the secret has characters that no header can hold"),
+        (
+            "traces.headers.x.env=LINES",
+            "traces.headers.x: the secret has characters that a header cannot contain",
+        ),
         ("traces.headers.x.env=NONE", "traces.headers.x: the variable NONE is not set; set it"),
     ] {
         let lines = read(&[endpoint, set]).unwrap_err().lines();
@@ -56,10 +59,10 @@ fn a_header_that_cannot_be_sent_is_a_problem_without_its_value() {
 }
 
 #[tokio::test]
-async fn a_full_queue_drops_and_counts_and_waits_for_nobody() {
+async fn a_full_queue_drops_and_counts_spans_without_waiting() {
     let collector = read(&["traces.endpoint=http://127.0.0.1:1"]).unwrap().unwrap();
     let (_stop, stopped) = oneshot::channel();
-    // Nobody empties it.
+    // Nothing reads from the queue.
     let (queue, exports) = Exports::new(&collector, &resource(), stopped).unwrap();
     let provider = SdkTracerProvider::builder().with_span_processor(queue).build();
     let tracer = provider.tracer("test");
@@ -67,7 +70,7 @@ async fn a_full_queue_drops_and_counts_and_waits_for_nobody() {
         tracer.start("span").end();
     }
     assert_eq!(exports.spans.len(), QUEUE);
-    assert_eq!(exports.left_out.load(Ordering::Relaxed), 5);
+    assert_eq!(exports.dropped.load(Ordering::Relaxed), 5);
 }
 
 #[tokio::test]
