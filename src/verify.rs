@@ -6,6 +6,7 @@ mod scheme;
 mod seal;
 mod search;
 mod sign;
+mod signature_error;
 mod alternate_keys;
 mod template;
 
@@ -29,10 +30,10 @@ use scheme::{HeaderFormat, Scheme};
 pub use seal::{Seal, UnsealError};
 use search::Last;
 pub use search::{Cost, SecretSearch};
+pub use signature_error::SignatureError;
 
 use crate::config::{self, Binds, BodyForm, ConfigErrors, Secret, SecretFormat, ValidityWindow};
 use crate::delivery::Delivery;
-use crate::outcome::Fault;
 
 /// Evidence that a secret of the source signed a delivery. Its fields are private and only
 /// [`Verifier::verify`] and a finished [`Search`] make one, and [`Verifier::unseal`] from what one has sealed, so that no event
@@ -201,8 +202,11 @@ impl Verifier {
         matches!(self.scheme.layout, HeaderFormat::Token { .. })
     }
 
-    /// What the delivery claims: its signatures and the signed time.
-    pub fn claim<'d>(&self, delivery: &'d Delivery) -> Result<Claim<'d>, Fault> {
+    /// The signatures and the signed time that the delivery claims.
+    ///
+    /// # Errors
+    /// When one of the headers that carry them is missing or cannot be read.
+    pub fn claim<'d>(&self, delivery: &'d Delivery) -> Result<Claim<'d>, SignatureError> {
         self.scheme.claim(&delivery.headers)
     }
 

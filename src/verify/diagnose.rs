@@ -144,7 +144,7 @@ impl Verifier {
             Reason::SecretExpired => Some(self.outside(delivery, refusal)),
             Reason::StaleRejected => self.late(delivery),
             Reason::SignatureMissing | Reason::SignatureMalformed | Reason::SignatureMismatch => {
-                Some(self.bound(delivery).unwrap_or_else(|| self.search(delivery, refusal, others, budget)))
+                Some(self.bound(delivery).unwrap_or_else(|| self.search(delivery, others, budget)))
             }
             _ => None,
         }

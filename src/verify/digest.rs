@@ -111,16 +111,6 @@ impl DigestFormat {
             Encoding::Base64url => BASE64_URL_SAFE_NO_PAD.encode(bytes),
         }
     }
-
-    /// What a signature should be, for the log.
-    pub(super) fn expected(self) -> String {
-        let bytes = self.length();
-        match self.encoding {
-            Encoding::Hex => format!("not {} hex digits", 2 * bytes),
-            Encoding::Base64 => format!("not {bytes} bytes in base64"),
-            Encoding::Base64url => format!("not {bytes} bytes in base64url"),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -4,9 +4,9 @@ use http::{HeaderMap, HeaderName};
 use jiff::{SignedDuration, Timestamp};
 
 use super::digest::{self, Digest, DigestFormat, Signer};
+use super::signature_error::SignatureError;
 use super::template::{Template, Values};
 use crate::config::{self, BodyForm, ConfigErrors, SignatureKind, TimestampUnit};
-use crate::outcome::{Fault, Reason};
 
 /// How many signatures are read from one header: it bounds the work for a refused request.
 pub(super) const MAX_SIGNATURES: usize = 8;
@@ -114,16 +114,16 @@ impl Scheme {
         })
     }
 
-    /// Reads the claim. A header that stands twice is malformed: which one counts would be a guess.
-    pub(super) fn claim<'d>(&self, headers: &'d HeaderMap) -> Result<Claim<'d>, Fault> {
+    /// Reads the claimed signatures and the values that are signed with the body.
+    pub(super) fn claim<'d>(&self, headers: &'d HeaderMap) -> Result<Claim<'d>, SignatureError> {
         let value = single_header(headers, &self.header)?.trim();
         let (signatures, listed) = match &self.layout {
             HeaderFormat::Plain { prefix } => {
-                let digits = value.strip_prefix(prefix.as_str()).ok_or(malformed("the prefix is missing"))?;
-                (vec![self.written.read(digits).ok_or_else(|| self.unreadable())?], None)
+                let digits = value.strip_prefix(prefix.as_str()).ok_or(SignatureError::PrefixMissing)?;
+                (vec![self.written.read(digits).ok_or_else(|| self.undecodable())?], None)
             }
             HeaderFormat::Token { prefix } => {
-                let token = value.strip_prefix(prefix.as_str()).ok_or(malformed("the prefix is missing"))?;
+                let token = value.strip_prefix(prefix.as_str()).ok_or(SignatureError::PrefixMissing)?;
                 (vec![digest::token(token.as_bytes())], None)
             }
             HeaderFormat::List { signature, timestamp } => {
@@ -146,7 +146,7 @@ impl Scheme {
                 .collect::<Result<_, _>>()?,
         };
         if !self.template.is_clear(&values) {
-            return Err(malformed("a signed header contains what separates it from the next part"));
+            return Err(SignatureError::AmbiguousSeparator);
         }
         Ok(Claim { signatures, values })
     }
@@ -158,24 +158,24 @@ impl Scheme {
         value: &'d str,
         signature: &str,
         timestamp: Option<&str>,
-    ) -> Result<(Vec<Digest>, Option<&'d str>), Fault> {
+    ) -> Result<(Vec<Digest>, Option<&'d str>), SignatureError> {
         let (mut read, mut time) = (Signatures::default(), None);
         for (key, value) in value.split(',').filter_map(|part| part.trim().split_once('=')) {
             if key == signature {
                 read.add(self.written, value)?;
             } else if Some(key) == timestamp && time.replace(value).is_some() {
-                return Err(malformed("the time stands twice"));
+                return Err(SignatureError::TimeRepeated(self.header.clone()));
             }
         }
         let signatures = read.all(self)?;
         match (timestamp, time) {
-            (Some(_), None) => Err(malformed("no time in the list")),
+            (Some(_), None) => Err(SignatureError::TimeMissing(self.header.clone())),
             (_, time) => Ok((signatures, time)),
         }
     }
 
     /// `v1,<base64> v1,<base64> v1a,<base64>`
-    fn versions(&self, value: &str, version: &str) -> Result<Vec<Digest>, Fault> {
+    fn versions(&self, value: &str, version: &str) -> Result<Vec<Digest>, SignatureError> {
         let mut read = Signatures::default();
         for (found, value) in value.split(' ').filter_map(|part| part.split_once(',')) {
             if found == version {
@@ -185,8 +185,8 @@ impl Scheme {
         read.all(self)
     }
 
-    fn unreadable(&self) -> Fault {
-        Fault::new(Reason::SignatureMalformed, self.written.expected())
+    fn undecodable(&self) -> SignatureError {
+        SignatureError::Undecodable { encoding: self.written.encoding, bytes: self.written.length() }
     }
 
     /// The digest that `mac`'s secret gives to the signed text.
@@ -225,10 +225,10 @@ struct Signatures {
 }
 
 impl Signatures {
-    fn add(&mut self, written: DigestFormat, text: &str) -> Result<(), Fault> {
+    fn add(&mut self, written: DigestFormat, text: &str) -> Result<(), SignatureError> {
         self.read += 1;
         if self.read > MAX_SIGNATURES {
-            return Err(malformed("more than 8 signatures"));
+            return Err(SignatureError::TooManySignatures);
         }
         if self.signatures.capacity() == 0 {
             self.signatures.reserve_exact(1);
@@ -237,34 +237,30 @@ impl Signatures {
         Ok(())
     }
 
-    fn all(self, scheme: &Scheme) -> Result<Vec<Digest>, Fault> {
+    fn all(self, scheme: &Scheme) -> Result<Vec<Digest>, SignatureError> {
         match (self.read, self.signatures.is_empty()) {
-            (0, _) => Err(malformed("no signature in the list")),
-            (_, true) => Err(scheme.unreadable()),
+            (0, _) => Err(SignatureError::NoSignature),
+            (_, true) => Err(scheme.undecodable()),
             _ => Ok(self.signatures),
         }
     }
 }
 
-fn malformed(detail: &'static str) -> Fault {
-    Fault::new(Reason::SignatureMalformed, detail)
-}
-
 /// The one value of a header.
-fn single_header<'d>(headers: &'d HeaderMap, name: &HeaderName) -> Result<&'d str, Fault> {
+fn single_header<'d>(headers: &'d HeaderMap, name: &HeaderName) -> Result<&'d str, SignatureError> {
     let mut values = headers.get_all(name).iter();
-    let value = values.next().ok_or_else(|| Fault::new(Reason::SignatureMissing, format!("no {name}")))?;
+    let value = values.next().ok_or_else(|| SignatureError::HeaderMissing(name.clone()))?;
     if values.next().is_some() {
-        return Err(Fault::new(Reason::SignatureMalformed, format!("{name} stands twice")));
+        return Err(SignatureError::HeaderRepeated(name.clone()));
     }
-    value.to_str().map_err(|_| Fault::new(Reason::SignatureMalformed, format!("{name} is not ASCII")))
+    value.to_str().map_err(|_| SignatureError::HeaderNotAscii(name.clone()))
 }
 
 /// A unix time: digits and nothing else.
-fn digits(value: &str) -> Result<&str, Fault> {
+fn digits(value: &str) -> Result<&str, SignatureError> {
     let digits =
         !value.is_empty() && value.len() <= MAX_TIMESTAMP && value.bytes().all(|b| b.is_ascii_digit());
-    digits.then_some(value).ok_or(malformed("the time is no number"))
+    digits.then_some(value).ok_or(SignatureError::TimeMalformed)
 }
 
 /// The header's name. Ours would stand in a dead letter beside what we say there.

@@ -60,7 +60,8 @@ impl Verifier {
             HeaderFormat::Versions { version } => format!("{version},{digest}"),
         };
         headers.insert(&scheme.header, value(&written)?);
-        scheme.claim(headers).map(drop)
+        scheme.claim(headers)?;
+        Ok(())
     }
 }
 

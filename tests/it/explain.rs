@@ -151,6 +151,23 @@ fn a_refusal_has_its_cause_and_nothing_shows_a_secret_a_signature_or_the_body() 
 }
 
 #[test]
+fn a_stripe_header_with_two_times_is_explained_as_such_and_not_as_a_repeated_header() {
+    let directory = tempfile::tempdir().unwrap();
+    let body = r#"{"id":"evt_1","type":"charge.succeeded","created":1775847600}"#;
+    for secret in [SECRET, "wh_of-somebody-else-0123"] {
+        let signature = format!("t=1775847600,{}", signed(secret, body));
+        let capture =
+            dump(&signature, body).replace("Datagrid-", "Stripe-").replace("hooks/datagrid", "hooks/stripe");
+        std::fs::write(directory.path().join("capture"), capture).unwrap();
+        let (code, text, _) = run(explain(directory.path()).args(["stripe", "capture"]));
+        assert_eq!(code, 1, "{text}");
+        assert!(text.contains("the list in stripe-signature has the time more than once"), "{text}");
+        let next = text.lines().find(|line| line.starts_with("next ")).unwrap();
+        assert!(next.contains("what the provider sends") && !next.contains("adds"), "{text}");
+    }
+}
+
+#[test]
 fn standard_input_a_chunked_body_and_no_colour_in_a_pipe() {
     let directory = tempfile::tempdir().unwrap();
     let body = body();

@@ -5,18 +5,24 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderName};
 use subtle::ConstantTimeEq as _;
 
-use super::super::Verifier;
 use super::super::alternate_keys::{AlternateKeys, KeyMistake};
 use super::super::digest::Signer;
 use super::super::template::Values;
+use super::super::{SignatureError, Verifier};
 use super::lenient_parse::{self, Reading};
 use super::{Cause, Other, reserialize, time};
 use crate::config::{BodyForm, Hash, SecretFormat};
 use crate::delivery::Delivery;
-use crate::outcome::{Fault, Reason};
 
 /// What each try costs beside the bytes that it hashes.
 const TRY: usize = 1024;
+
+/// What to do about a header that came more than once.
+const REPEATED: &str = "look for what adds the header a second time on the way, such as a proxy";
+
+/// What to do about a header that cannot be read by the rules.
+const COMPARE: &str = "compare the header with what the provider sends, and the rules below source.NAME.signature with \
+    its page; if they agree, look for what rewrites headers on the way";
 
 /// What is tried against one request.
 struct CauseSearch<'a> {
@@ -42,13 +48,7 @@ enum SignedText<'b> {
 impl Verifier {
     /// The cause of a signature that is missing, cannot be read or is nobody's. The cheap tries first;
     /// the first that fits is the cause.
-    pub(super) fn search(
-        &self,
-        delivery: &Delivery,
-        refusal: &Fault,
-        others: &[Other<'_>],
-        budget: usize,
-    ) -> Cause {
+    pub(super) fn search(&self, delivery: &Delivery, others: &[Other<'_>], budget: usize) -> Cause {
         let mut search = CauseSearch {
             verifier: self,
             delivery,
@@ -58,13 +58,13 @@ impl Verifier {
             cut: false,
         };
         let found = search
-            .misplaced_signature(refusal)
+            .misplaced_signature()
             .or_else(|| search.body_alone())
             .or_else(|| search.misread())
             .or_else(|| search.removed())
             .or_else(|| search.other_source(others))
             .or_else(|| search.reserialized_body());
-        found.unwrap_or_else(|| search.unknown(refusal))
+        found.unwrap_or_else(|| search.unknown())
     }
 
     /// `None` for a token.
@@ -113,7 +113,7 @@ impl<'a> CauseSearch<'a> {
     }
 
     /// The right signature, but not where or as the rules read it.
-    fn misplaced_signature(&mut self, refusal: &Fault) -> Option<Cause> {
+    fn misplaced_signature(&mut self) -> Option<Cause> {
         let verifier = self.verifier;
         for form in self.forms() {
             for key in &verifier.keys {
@@ -129,14 +129,16 @@ impl<'a> CauseSearch<'a> {
                          provider documents it so, else what rewrites the header on the way",
                     ));
                 }
-                let kind = if twice(&verifier.scheme.header, &self.delivery.headers) {
-                    "header_twice"
-                } else {
-                    "header_unreadable"
+                let error = verifier.claim(self.delivery).err();
+                let (kind, next) = match &error {
+                    Some(SignatureError::HeaderRepeated(_)) => ("header_twice", REPEATED),
+                    Some(SignatureError::TimeRepeated(_)) => ("header_unreadable", COMPARE),
+                    _ => ("header_unreadable", "look for what adds or rewrites headers on the way"),
                 };
-                let why = refusal.detail.as_deref().unwrap_or("a header cannot be read");
+                let why =
+                    error.map_or_else(|| String::from("a header cannot be read"), |error| error.to_string());
                 let text = format!("the signature is that of secret {name}, but {why}");
-                return Some(Cause::shown(kind, text, "look for what adds or rewrites headers on the way"));
+                return Some(Cause::shown(kind, text, next));
             }
         }
         None
@@ -271,12 +273,12 @@ impl<'a> CauseSearch<'a> {
     }
 
     /// Nothing fits: what the request itself shows.
-    fn unknown(&self, refusal: &Fault) -> Cause {
+    fn unknown(&self) -> Cause {
         let headers = &self.delivery.headers;
         let scheme = &self.verifier.scheme;
-        let detail = refusal.detail.as_deref().unwrap_or("it cannot be read");
-        match refusal.reason {
-            Reason::SignatureMissing => {
+        let Err(error) = self.verifier.claim(self.delivery) else { return self.no_match() };
+        match &error {
+            SignatureError::HeaderMissing(_) => {
                 let alike = if headers.contains_key(&scheme.header) { None } else { alike(headers) };
                 let more = match alike {
                     Some(other) => format!("; there is {other}, which the rules do not read"),
@@ -284,33 +286,33 @@ impl<'a> CauseSearch<'a> {
                 };
                 Cause::shown(
                     "header_missing",
-                    format!("the request has {detail}{more}"),
-                    "see that the provider signs (its settings may have no secret yet), and that no proxy drops the \
-                     header",
+                    format!("the request has {error}{more}"),
+                    "check that the provider signs (its settings may have no secret yet), and that no proxy drops \
+                     the header",
                 )
             }
-            Reason::SignatureMalformed if detail.ends_with("stands twice") => Cause::shown(
+            SignatureError::HeaderRepeated(_) => Cause::shown(
                 "header_twice",
-                format!("{detail}: which one counts would be a guess"),
-                "look for what adds the header a second time on the way",
+                format!("{error}: which value counts would be a guess"),
+                REPEATED,
             ),
-            // What is wrong beside the signature itself.
-            Reason::SignatureMalformed
-                if ["time", "header", "ASCII"].iter().any(|part| detail.contains(part)) =>
-            {
-                Cause::shown(
-                    "header_unreadable",
-                    format!("a header cannot be read as the rules say: {detail}"),
-                    "compare the rules below source.NAME.signature with the provider's page, and look for what \
-                     rewrites headers on the way",
-                )
-            }
-            Reason::SignatureMalformed => Cause::shown(
+            SignatureError::HeaderNotAscii(_)
+            | SignatureError::TimeMissing(_)
+            | SignatureError::TimeRepeated(_)
+            | SignatureError::TimeMalformed
+            | SignatureError::AmbiguousSeparator => Cause::shown(
+                "header_unreadable",
+                format!("a header cannot be read by the source's rules: {error}"),
+                COMPARE,
+            ),
+            SignatureError::PrefixMissing
+            | SignatureError::NoSignature
+            | SignatureError::TooManySignatures
+            | SignatureError::Undecodable { .. } => Cause::shown(
                 "encoding",
-                format!("the signature cannot be read: {detail}; expected is {}", self.verifier.expected()),
+                format!("the signature cannot be read: {error}; expected is {}", self.verifier.expected()),
                 "compare the rules below source.NAME.signature with the provider's page",
             ),
-            _ => self.no_match(),
         }
     }
 
@@ -379,10 +381,6 @@ fn format_name(format: SecretFormat) -> &'static str {
         SecretFormat::Whsec => "`whsec_` and base64 (secret_format = \"whsec\")",
         SecretFormat::Hex => "hex (secret_format = \"hex\")",
     }
-}
-
-fn twice(name: &HeaderName, headers: &HeaderMap) -> bool {
-    headers.get_all(name).iter().count() > 1
 }
 
 /// A header that looks as if it held a signature. Its name is the sender's to choose: a long one is

@@ -3,7 +3,7 @@
 use http::{HeaderMap, HeaderName};
 
 use super::super::scheme::HeaderFormat;
-use super::super::{SigningKey, Verifier};
+use super::super::{SignatureError, SigningKey, Verifier};
 use super::lenient_parse::{self, hash_name};
 use super::{DiagnosisStep, span, time};
 use crate::config::{BodyForm, Encoding, ValidityWindow};
@@ -36,18 +36,14 @@ impl Verifier {
     fn signature_step(&self, delivery: &Delivery) -> DiagnosisStep {
         let expected = self.expected();
         let found = lenient_parse::shapes(&self.scheme, &delivery.headers).join(", ");
-        let claim = self.claim(delivery);
-        let broken = match &claim {
-            Err(fault) if fault.reason == Reason::SignatureMalformed => fault.detail.as_deref(),
-            _ => None,
-        };
-        match broken {
-            Some(why) => DiagnosisStep {
+        match self.claim(delivery) {
+            // A missing header has a step of its own.
+            Err(error) if !matches!(error, SignatureError::HeaderMissing(_)) => DiagnosisStep {
                 step: "signature",
                 ok: Some(false),
-                text: format!("expected {expected}; found {found}: {why}"),
+                text: format!("expected {expected}; found {found}: {error}"),
             },
-            None => DiagnosisStep {
+            _ => DiagnosisStep {
                 step: "signature",
                 ok: Some(true),
                 text: format!("{found}; expected {expected}"),

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::config::{Binds, Envelope};
+use crate::outcome::Fault;
 
 const ACME: &str = r#"{"tenant_id":"acme"}"#;
 

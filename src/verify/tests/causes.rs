@@ -1,6 +1,7 @@
 //! The diagnosis against refusals that another program made, each for a known cause.
 
 use super::*;
+use crate::outcome::Fault;
 use crate::verify::diagnose::{Cause, Diagnosis, Other};
 
 type Named = (String, String, Option<Timestamp>, Option<Timestamp>);
@@ -80,6 +81,20 @@ fn each_cause_is_found_and_told_without_what_must_stay_hidden() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn a_list_with_two_times_is_not_blamed_on_a_proxy_that_adds_headers() {
+    let rows = rows();
+    let repeated: Vec<&Row> =
+        rows.iter().filter(|row| row.says.contains("has the time more than once")).collect();
+    assert_eq!(repeated.len(), 2, "a wrong signature and the right one");
+    for row in repeated {
+        let cause = diagnosed(row, diagnose::BUDGET).cause.unwrap();
+        assert!(cause.kind == "header_unreadable" && cause.proven, "{cause:?}");
+        assert!(!cause.text.contains("guess") && !cause.next.contains("adds"), "{cause:?}");
+        assert!(cause.next.contains("what the provider sends"), "{cause:?}");
+    }
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Rules beyond those of the shipped presets: which are refused, and what the others hold a delivery to.
 
 use super::*;
+use crate::outcome::Fault;
 
 /// A rule, and what a person reads who wrote it.
 #[test]
