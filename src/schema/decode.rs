@@ -1,7 +1,6 @@
 //! Framed Avro back to JSON text, for people: tail, dev, tests. Not on the hot path.
 #![allow(clippy::disallowed_types)] // the one reader of apache-avro's values
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -13,6 +12,7 @@ use apache_avro::schema::{NamesRef, ResolvedSchema};
 use apache_avro::types::Value;
 use jiff::SignedDuration;
 use jiff::civil::DateTime;
+use reqwest::StatusCode;
 use schema_registry_converter::async_impl::avro::AvroDecoder;
 use schema_registry_converter::avro_common::AvroSchema;
 
@@ -37,17 +37,42 @@ pub enum Decoded {
     Unreadable {
         /// The id in the frame.
         schema_id: u32,
-        /// Half a sentence.
-        why: Cow<'static, str>,
+        /// Why not.
+        why: DecodeError,
     },
     /// No frame.
     Raw,
 }
 
+/// Why a frame cannot be decoded. The text quotes neither the schema nor the value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum DecodeError {
+    /// The registry cannot be reached, or does not answer in time.
+    #[error("the registry does not answer")]
+    NoAnswer,
+    /// The registry itself answers that it has no schema of this id.
+    #[error("the registry does not know it")]
+    NotFound,
+    /// The registry, or a proxy before it, answers with another status than success.
+    #[error("the registry answers {0}")]
+    Refused(StatusCode),
+    /// The registry's URL redirects, and no client follows.
+    #[error("the registry's URL redirects")]
+    Redirected,
+    /// The answer is not an Avro schema.
+    #[error("the registry's answer is no Avro schema")]
+    NotAvro,
+    /// The value's bytes do not fit the schema that they name.
+    #[error("the value is not what its schema says")]
+    ValueMismatch,
+}
+
 /// Decodes framed values with the registry's schemas, each fetched once.
 pub struct Decoder {
     schemas: AvroDecoder,
-    failed: HashMap<u32, Instant>,
+    registry: Registry,
+    failed: HashMap<u32, (Instant, DecodeError)>,
     nulls: bool,
 }
 
@@ -55,7 +80,8 @@ impl Decoder {
     /// Nothing is fetched yet. Without `nulls`, fields of records that are null are left out: most
     /// of a provider's are, and people read better without.
     pub fn new(registry: &Registry, nulls: bool) -> Self {
-        Self { schemas: AvroDecoder::new(registry.settings()), failed: HashMap::new(), nulls }
+        let schemas = AvroDecoder::new(registry.settings());
+        Self { schemas, registry: registry.clone(), failed: HashMap::new(), nulls }
     }
 
     /// Decodes a record's value. Waits for the registry where the schema is not known yet.
@@ -66,10 +92,7 @@ impl Decoder {
         };
         match line(&schema.parsed, avro, self.nulls) {
             Some(json) => Decoded::Avro { schema_id: schema.id, json },
-            None => Decoded::Unreadable {
-                schema_id: schema.id,
-                why: "the value is not what its schema says".into(),
-            },
+            None => Decoded::Unreadable { schema_id: schema.id, why: DecodeError::ValueMismatch },
         }
     }
 
@@ -79,26 +102,27 @@ impl Decoder {
     /// What [`Self::decode`] gives where there is no frame or no schema.
     pub async fn writer<'v>(&mut self, value: &'v [u8]) -> Result<(Arc<AvroSchema>, &'v [u8]), Decoded> {
         let Some((schema_id, avro)) = frame(value) else { return Err(Decoded::Raw) };
-        let unreadable = |why: &'static str| Decoded::Unreadable { schema_id, why: why.into() };
-        const SILENT: &str = "the registry does not answer";
-        if self.failed.get(&schema_id).is_some_and(|failed| failed.elapsed() < PAUSE) {
-            return Err(unreadable(SILENT));
-        }
-        match self.schemas.get_schema(schema_id).await {
+        match self.schema(schema_id).await {
             Ok(schema) => Ok((schema, avro)),
-            Err(error) if error.retriable => {
-                self.failed.insert(schema_id, Instant::now());
-                Err(unreadable(SILENT))
-            }
-            Err(error) if error.error.contains("status 404") => {
-                Err(unreadable("the registry does not know it"))
-            }
-            // Its other texts may quote the schema.
-            Err(error) if error.error.contains("failed with status") => {
-                Err(Decoded::Unreadable { schema_id, why: error.error.into() })
-            }
-            Err(_) => Err(unreadable("the registry's answer is no Avro schema")),
+            Err(why) => Err(Decoded::Unreadable { schema_id, why }),
         }
+    }
+
+    async fn schema(&mut self, id: u32) -> Result<Arc<AvroSchema>, DecodeError> {
+        match self.failed.get(&id) {
+            Some((at, DecodeError::NoAnswer)) if at.elapsed() >= PAUSE => {}
+            Some((_, why)) => return Err(*why),
+            None => {}
+        }
+        let error = match self.schemas.get_schema(id).await {
+            Ok(schema) => return Ok(schema),
+            Err(error) => error,
+        };
+        // The library has the cause only as text, which may also quote the schema.
+        let why =
+            if error.retriable { DecodeError::NoAnswer } else { self.registry.schema_failure(id).await };
+        self.failed.insert(id, (Instant::now(), why));
+        Err(why)
     }
 }
 

@@ -14,9 +14,10 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 
 pub use self::call::answered;
 use self::call::{Caller, RegistryError, TIMEOUT, builder};
+use super::decode::DecodeError;
 use super::incompatibility::explain;
 use super::{SchemaEntry, shipped};
-use crate::client::JsonObject;
+use crate::client::{AnswerError, JsonObject, Redirect};
 use crate::config::{self, Auth, CompatibilityLevel};
 use crate::observe::clock::Clocks;
 
@@ -91,6 +92,7 @@ pub enum Resolved {
 }
 
 /// A Confluent-compatible registry.
+#[derive(Clone)]
 pub struct Registry {
     caller: Caller,
     settings: SrSettings,
@@ -173,6 +175,23 @@ impl Registry {
         let avro = found.kind.is_none_or(|kind| kind == "AVRO");
         let same = avro && Schema::parse_str(&found.schema).is_ok_and(|found| found == *expected);
         Ok(if same { Resolved::Same } else { Resolved::Other })
+    }
+
+    /// Why the library got no schema by this id; it tells nothing but text.
+    pub(super) async fn schema_failure(&self, id: u32) -> DecodeError {
+        let path = format!("/schemas/ids/{id}?deleted=true");
+        let asked =
+            self.caller.ask::<JsonObject<Registered>>(Method::GET, &path, None, "an object with a schema");
+        match asked.await {
+            Ok(Ok(_)) => DecodeError::NotAvro,
+            Ok(Err(refusal)) if refusal.is_not_found() => DecodeError::NotFound,
+            Ok(Err(refusal)) => DecodeError::Refused(refusal.status),
+            Err(error) if error.is::<Redirect>() => DecodeError::Redirected,
+            Err(error) => match error.downcast_ref() {
+                Some(AnswerError::Missing(_)) => DecodeError::NoAnswer,
+                _ => DecodeError::NotAvro,
+            },
+        }
     }
 
     /// As [`Self::resolve`], but asks again after [`LOOK_AGAIN`] if the id is missing: a single replica may lag behind.

@@ -63,7 +63,7 @@ async fn registry_calls(trick: Trick) {
     }
     let decoded = Decoder::new(&registry, true).decode(b"\0\0\0\0\x01\0").await;
     let Decoded::Unreadable { schema_id: 1, why } = decoded else { panic!("{trick:?}: {decoded:?}") };
-    assert!(!why.contains(PLANTED), "{why}");
+    assert!(!why.to_string().contains(PLANTED), "{why}");
     assert!(begin.elapsed() < IN_TIME, "{trick:?} took {:?}", begin.elapsed());
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -16,6 +16,7 @@ use hookstream::http::{self, ConnectionLimits, Phase};
 use hookstream::observe::health::{Health, PartState};
 use hookstream::provision::SchemaRegistrar;
 use hookstream::schema::Registry;
+use hookstream::schema::decode::{DecodeError, Decoded, Decoder};
 use hookstream::sources::Sources;
 use serde_json::json;
 use tokio::net::TcpListener;
@@ -241,6 +242,39 @@ fn says(status: u16, body: serde_json::Value) -> Option<Response> {
         (status, [("content-type", "application/vnd.schemaregistry.v1+json")], body.to_string())
             .into_response(),
     )
+}
+
+#[tokio::test]
+async fn a_record_without_a_schema_says_what_the_registry_answered() {
+    for (status, body, expected) in [
+        (404, json!({"error_code": 40403, "message": "Schema not found"}), DecodeError::NotFound),
+        // A proxy before a registry that is unavailable.
+        (404, json!({"error": "no such route"}), DecodeError::Refused(StatusCode::NOT_FOUND)),
+        (401, json!({"error_code": 401, "message": "no"}), DecodeError::Refused(StatusCode::UNAUTHORIZED)),
+        (503, json!({"error_code": 50003, "message": "no leader"}), DecodeError::NoAnswer),
+        (200, json!({"schema": "{\"type\":"}), DecodeError::NotAvro),
+    ] {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let registry = before_registry(registry::router(), {
+            let asked = asked.clone();
+            move |_| {
+                asked.fetch_add(1, Ordering::SeqCst);
+                let answer = says(status, body.clone());
+                async move { answer }
+            }
+        })
+        .await;
+        let registry = Registry::new(&load(registry.strip_prefix("http://").unwrap())).unwrap();
+        let mut decoder = Decoder::new(&registry, true);
+        for _ in 0..3 {
+            let decoded = decoder.decode(b"\0\0\0\0\x07\0").await;
+            assert_eq!(decoded, Decoded::Unreadable { schema_id: 7, why: expected }, "{status}");
+        }
+        assert!(
+            asked.load(Ordering::SeqCst) <= 2,
+            "the library asks once, and hookstream once for the cause"
+        );
+    }
 }
 
 async fn is_redirected(status: u16) {

@@ -81,7 +81,7 @@ fn shown(record: &Fetched, value: &Decoded) -> String {
     let text = match (value, std::str::from_utf8(bytes)) {
         (Decoded::Avro { json, .. }, _) => json,
         (Decoded::Unreadable { schema_id, why }, _) => {
-            return format!("<{count} bytes with schema {schema_id}: {}>", escape_controls(why));
+            return format!("<{count} bytes with schema {schema_id}: {}>", escape_controls(&why.to_string()));
         }
         (Decoded::Raw, Ok(text)) => text,
         (Decoded::Raw, Err(_)) => return format!("<{count} bytes, not text>"),
@@ -124,7 +124,7 @@ impl Serialize for JsonRecord<'_> {
             }
             Decoded::Unreadable { schema_id, why } => {
                 line.serialize_entry("schema_id", schema_id)?;
-                line.serialize_entry("undecoded", why)?;
+                line.serialize_entry("undecoded", &why.to_string())?;
                 let value = record.value.as_ref().map(|value| BASE64_STANDARD.encode(value));
                 line.serialize_entry("value_base64", &value)?;
             }
@@ -182,6 +182,7 @@ impl Serialize for HeadersJson<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::schema::decode::DecodeError;
 
     fn record(topic: &str, value: &[u8]) -> Fetched {
         Fetched {
@@ -285,10 +286,15 @@ mod tests {
             end(&Decoded::Raw),
             r#"null,"headers":{"a":[null,"2"],"b":"1"},"schema_id":null,"value_base64":"/wA="}"#
         );
-        let unreadable = Decoded::Unreadable { schema_id: 7, why: "why".into() };
-        assert!(end(&unreadable).ends_with(r#""schema_id":7,"undecoded":"why","value_base64":"/wA="}"#));
+        let unreadable = Decoded::Unreadable { schema_id: 7, why: DecodeError::NotFound };
+        assert!(end(&unreadable).ends_with(
+            r#""schema_id":7,"undecoded":"the registry does not know it","value_base64":"/wA="}"#
+        ));
         assert!(line(&record, &Decoded::Raw, false).ends_with("<2 bytes, not text>"));
-        assert!(line(&record, &unreadable, false).ends_with("<2 bytes with schema 7: why>"));
+        assert!(
+            line(&record, &unreadable, false)
+                .ends_with("<2 bytes with schema 7: the registry does not know it>")
+        );
     }
 
     #[test]

@@ -25,6 +25,7 @@ const MEDIA_TYPE: &str = "application/vnd.schemaregistry.v1+json";
 const MAX_SAID: usize = 500;
 
 /// Asks a registry.
+#[derive(Clone)]
 pub(super) struct Caller {
     /// With the context, if there is one, without a slash at the end.
     pub(super) url: String,
@@ -38,7 +39,7 @@ pub(super) struct Caller {
 /// What the registry said instead of yes.
 #[derive(Debug)]
 pub(super) struct RegistryError {
-    status: StatusCode,
+    pub(super) status: StatusCode,
     /// Confluent's code and words. Without them it may not be the registry that has answered.
     words: Option<Words>,
 }
@@ -116,7 +117,9 @@ impl Caller {
                 let elsewhere = format!("the registry is elsewhere; set [registry] url to {advice}");
                 anyhow::Error::new(redirect).context(elsewhere)
             }
-            AnswerError::Missing(error) => anyhow::Error::new(error).context("the registry does not answer"),
+            missing @ AnswerError::Missing(_) => {
+                anyhow::Error::new(missing).context("the registry does not answer")
+            }
             other => anyhow::Error::new(other).context(not_understood(call)),
         }
     }
