@@ -83,6 +83,79 @@ fn every_http_client_begins_in_one_place() {
     assert_eq!(found.collect::<Vec<_>>(), [&source.join("client.rs")]);
 }
 
+/// A file's code without its tests.
+fn product_code<'t>(relative: &Path, text: &'t str) -> &'t str {
+    let of_tests = |part: &std::ffi::OsStr| {
+        part.to_str().is_some_and(|part| part.trim_end_matches(".rs").split('_').any(|word| word == "tests"))
+    };
+    if relative.iter().any(of_tests) {
+        return "";
+    }
+    ["#[cfg(test)]\nmod tests {", "#[cfg(test)]\npub(super) mod tests {"]
+        .iter()
+        .find_map(|begin| text.split_once(begin).map(|(code, _)| code))
+        .unwrap_or(text)
+}
+
+/// Comparisons with the text of a message: a new wording would change what the program does.
+fn decisions_by_message(code: &str) -> Vec<String> {
+    const TEXTS: [&str; 8] =
+        ["detail", "message", "error", "why", "cause", "hint", "to_string()", "to_string().as_str()"];
+    const COMPARISONS: [&str; 6] =
+        ["contains(", "starts_with(", "ends_with(", "strip_prefix(", "find(", "eq("];
+    // A call that rustfmt has broken into lines is one line again.
+    let code: String =
+        code.lines().map(str::trim).filter(|line| !line.starts_with("//")).collect::<Vec<_>>().join("\n");
+    let code = code.replace("\n.", ".");
+    let found = |line: &&str| {
+        TEXTS.iter().any(|text| {
+            let called = COMPARISONS.iter().any(|comparison| {
+                let call = format!("{text}.{comparison}");
+                line.match_indices(&call).any(|(at, _)| {
+                    let before = line.get(..at).unwrap_or_default().chars().next_back();
+                    before.is_none_or(|before| !before.is_alphanumeric() && before != '_')
+                })
+            });
+            called || line.contains(&format!(" {text} == \"")) || line.contains(&format!(".{text} == \""))
+        })
+    };
+    code.lines().filter(found).map(str::to_owned).collect()
+}
+
+#[test]
+fn nothing_decides_by_the_text_of_a_message() {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut all = Vec::new();
+    files(&source, &mut all);
+    let mut wrong = Vec::new();
+    for file in all {
+        let relative = file.strip_prefix(&source).unwrap();
+        let text = std::fs::read_to_string(&file).unwrap();
+        let found = decisions_by_message(product_code(relative, &text));
+        wrong.extend(found.into_iter().map(|line| format!("{}: {line}", relative.display())));
+    }
+    assert!(wrong.is_empty(), "give the cause a type and match on it:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn a_decision_by_a_message_is_found_however_it_is_written() {
+    for code in [
+        "if detail.ends_with(\"twice\") {",
+        "Err(error) if error.error.contains(\"status 404\") => {",
+        "let found = error\n    .to_string()\n    .contains(\"x\");",
+        "parts.iter().any(|part| detail.contains(part))",
+        "fields.filter(|field| field.why == \"new\")",
+    ] {
+        assert_eq!(decisions_by_message(code).len(), 1, "{code}");
+    }
+    for code in ["// detail.contains(\"x\")", "first_error.contains(&key)", "known.contains(detail)"] {
+        assert!(decisions_by_message(code).is_empty(), "{code}");
+    }
+    let tested = "fn f() {}\n#[cfg(test)]\nmod tests {\n    error.contains(\"x\")";
+    assert_eq!(product_code(Path::new("a/b.rs"), tested), "fn f() {}\n");
+    assert_eq!(product_code(Path::new("a/tests/b.rs"), tested), "");
+}
+
 #[test]
 fn a_path_that_goes_up_is_found_anywhere_in_the_code() {
     let rooms: Vec<String> = ["http", "kafka", "spool", "json"].map(str::to_owned).into();

@@ -38,10 +38,21 @@ struct TypeJson<'a> {
     past: u64,
 }
 
+/// The `why` of a field: a [`FieldState`] without its data.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum DriftKind {
+    New,
+    Misfit,
+    Rounded,
+    Former,
+}
+
 #[derive(Serialize)]
 struct FieldJson<'a> {
     pointer: &'a str,
-    why: &'static str,
+    #[serde(rename = "why")]
+    kind: DriftKind,
     /// The type of the existing field that cannot represent the value.
     #[serde(skip_serializing_if = "Option::is_none")]
     field_type: Option<&'a str>,
@@ -110,16 +121,16 @@ impl<'a> DriftReport<'a> {
 
 impl<'a> FieldJson<'a> {
     fn new(row: &'a PointerStats) -> Self {
-        let (why, field_type) = match &row.standing {
-            FieldState::New { .. } => ("new", None),
-            FieldState::Misfit { is } => ("misfit", Some(is.as_str())),
-            FieldState::Rounded { is } => ("rounded", Some(is.as_str())),
-            FieldState::Former => ("former", None),
+        let (kind, field_type) = match &row.standing {
+            FieldState::New { .. } => (DriftKind::New, None),
+            FieldState::Misfit { is } => (DriftKind::Misfit, Some(is.as_str())),
+            FieldState::Rounded { is } => (DriftKind::Rounded, Some(is.as_str())),
+            FieldState::Former => (DriftKind::Former, None),
         };
         let time = |ms: Option<i64>| jiff::Timestamp::from_millisecond(ms?).ok().map(|time| time.to_string());
         Self {
             pointer: &row.pointer,
-            why,
+            kind,
             field_type,
             records: row.records,
             first: time(row.first),
@@ -172,7 +183,7 @@ const BOLD: Style = Style::new().bold();
 
 /// Prints the report as text.
 pub(super) fn report(report: &DriftReport<'_>) -> anyhow::Result<()> {
-    let new: Vec<_> = report.fields().filter(|(_, field)| field.why == "new").collect();
+    let new: Vec<_> = report.fields().filter(|(_, field)| field.kind == DriftKind::New).collect();
     let records: u64 = report.types.iter().map(|one| one.records).sum();
     if new.is_empty() {
         let types = super::scan::count(length(&report.types), "event type");
@@ -195,7 +206,8 @@ pub(super) fn report(report: &DriftReport<'_>) -> anyhow::Result<()> {
         ))?;
     }
     for one in &report.types {
-        let former = one.fields.iter().filter(|field| field.why == "former").map(|field| field.pointer);
+        let former =
+            one.fields.iter().filter(|field| field.kind == DriftKind::Former).map(|field| field.pointer);
         let former: Vec<&str> = former.collect();
         if !former.is_empty() {
             line(&format!(
@@ -218,8 +230,8 @@ fn misfits(report: &DriftReport<'_>) -> anyhow::Result<()> {
     let mut any = false;
     for (name, field) in report.fields() {
         let Some(is) = field.field_type else { continue };
-        let why = match field.why {
-            "misfit" => format!("not a {is}: the field is null"),
+        let why = match field.kind {
+            DriftKind::Misfit => format!("not a {is}: the field is null"),
             _ => format!("a {is} cannot represent it exactly"),
         };
         let seen = HumanCount(field.records).to_string();
@@ -235,7 +247,7 @@ fn misfits(report: &DriftReport<'_>) -> anyhow::Result<()> {
 
 fn next(report: &DriftReport<'_>) -> anyhow::Result<()> {
     let mut types: Vec<&str> =
-        report.fields().filter(|(_, field)| field.why == "new").map(|(name, _)| name).collect();
+        report.fields().filter(|(_, field)| field.kind == DriftKind::New).map(|(name, _)| name).collect();
     types.dedup();
     if let Some(first) = types.first() {
         let source = report.source;
