@@ -1,8 +1,8 @@
-//! What else could be made of a secret: other hashes, and the usual ways to get a secret wrong.
+//! Alternative keys of a secret: other hashes, and the common mistakes in copying a secret.
 //!
-//! Only the diagnosis of a refusal uses it. It is compiled beside the key, so that no copy of the
-//! secret's text has to be kept for it, and a secret that a reload removed can be told by its name
-//! without being there any more. The price is some 6 KiB for each secret.
+//! Only the diagnosis of a refusal uses them. They are computed together with the key, so that the secret's text need not
+//! be stored, and a signature by a secret that a reload removed can still be attributed to its name. The price is about
+//! 6 KiB per secret.
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -12,34 +12,34 @@ use subtle::ConstantTimeEq as _;
 use super::digest::{self, Signer};
 use crate::config::{Hash, SecretFormat};
 
-/// The keyed digests that a secret could have made. No `Debug`: it is as good as the secret.
+/// The signers that a secret could be used as. No `Debug`: a signer is as sensitive as the secret.
 #[derive(Clone)]
 pub(super) struct AlternateKeys {
     sha256: Signer,
     sha512: Signer,
     sha1: Signer,
     token: Signer,
-    /// Under the source's own rules.
+    /// By the hash of the source's rules.
     pub(super) misread: Vec<(KeyMistake, Signer)>,
 }
 
-/// A way to hold another key than the provider.
+/// How the configured key may differ from the provider's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum KeyMistake {
-    /// The provider's has a line end behind it.
+    /// The provider's key ends with a line end.
     LineEnd,
-    /// Ours has white space around it.
+    /// The configured key has white space around it.
     Blank,
-    /// Ours has quotes around it, as some files of variables keep them.
+    /// The configured key has quotes around it, as some env files leave them.
     Quoted,
-    /// The provider reads the key from the text in this way.
+    /// The provider decodes the text in this format.
     As(SecretFormat),
-    /// The provider signs with the text behind `whsec_`, as it is.
+    /// The provider uses the text after `whsec_` as the key, without decoding it.
     WithoutPrefix,
 }
 
 impl AlternateKeys {
-    /// Of the secret that `key` was read from; `hash` is the rules' own, `None` for a token.
+    /// `key` is the decoded secret; `hash` is the hash of the rules, `None` for a token.
     pub(super) fn new(format: SecretFormat, key: &[u8], hash: Option<Hash>) -> Option<Self> {
         let mut known = vec![key.to_vec()];
         let mut misread = Vec::new();
@@ -54,7 +54,7 @@ impl AlternateKeys {
         Some(Self { sha256: sha256?, sha512: sha512?, sha1: sha1?, token: mac(None, key)?, misread })
     }
 
-    /// What the secret makes under this hash; `None` for the token that it is.
+    /// The secret's signer with this hash; with `None`, as a token.
     pub(super) fn mac(&self, hash: Option<Hash>) -> &Signer {
         match hash {
             Some(Hash::Sha256) => &self.sha256,
@@ -64,7 +64,7 @@ impl AlternateKeys {
         }
     }
 
-    /// Whether both are of the same secret.
+    /// Whether both belong to the same secret.
     pub(super) fn is_same(&self, other: &Self) -> bool {
         let mark = |spare: &Self| spare.sha512.digest(std::iter::empty());
         mark(self).ct_eq(&mark(other)).into()
@@ -78,8 +78,8 @@ fn mac(hash: Option<Hash>, key: &[u8]) -> Option<Signer> {
     }
 }
 
-/// Other keys, the likelier first. The text of an encoded secret is written anew from its key: that
-/// is what the provider showed, save for a padding left out.
+/// The alternative keys, the most likely first. The text of an encoded secret is encoded again from its key, which gives
+/// what the provider showed, except for omitted padding.
 fn others(format: SecretFormat, key: &[u8]) -> Vec<(KeyMistake, Vec<u8>)> {
     let text = match format {
         SecretFormat::Text => key.to_vec(),

@@ -1,9 +1,9 @@
-//! A secret of one tenant: what verifies under it must name that tenant, or it is refused.
+//! A secret that is bound to one tenant: a delivery that it signed is refused unless the body names that tenant.
 //!
-//! Where several tenants deliver to one source, each with a secret of its own, a signature alone says
-//! only that one of them made it. The body is read as the envelope reads it, by the same code and over
-//! the same bytes, so that no spelling can name one tenant here and another in the record: a key that
-//! stands twice on the way is refused, and with `split` every event counts.
+//! If several tenants deliver to one source, each with a secret of its own, a signature alone proves only that one of them
+//! made it. The body is read by the same code and over the same bytes as the envelope reads it, so that no spelling can
+//! name one tenant here and another in the record: a repeated key on the path is refused, and with `split` every event
+//! must match.
 
 use std::sync::Arc;
 
@@ -14,14 +14,14 @@ use crate::delivery::Delivery;
 use crate::json::{self, Object, Pointer};
 use crate::outcome::Fault;
 
-/// Compiled once at start.
+/// The binding of one secret.
 pub(super) struct Binding {
-    /// `None` for a text that is no pointer: then it never holds.
+    /// `None` if the text is not a pointer; the binding then never matches.
     pointer: Option<Pointer>,
     rules: Arc<Binds>,
 }
 
-/// Where the events of a delivery stand: the envelope's own `payload` and `split`.
+/// Locates the events in a delivery, by the envelope's `payload` and `split`.
 #[derive(Debug)]
 pub(super) struct EventLocator {
     form: Option<String>,
@@ -35,7 +35,7 @@ impl EventLocator {
     }
 }
 
-/// What stands at the pointer of one object.
+/// The value at the pointer in one object, compared with the expected one.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum BindingMatch {
     Nothing,
@@ -52,9 +52,8 @@ impl Binding {
         &self.rules
     }
 
-    /// Whether the delivery is of whom the secret is for; else half a sentence that says why not,
-    /// without anything of the body. Work for a delivery that the secret did sign: one look through the
-    /// body, less than the HMAC was.
+    /// Checks that the delivery names the tenant. The error is the end of a sentence and contains nothing of the body.
+    /// Runs only for a delivery that the secret signed; one pass over the body costs less than the HMAC did.
     pub(super) fn check(&self, delivery: &Delivery, bodies: Option<&EventLocator>) -> Result<(), String> {
         let shown = &self.rules.pointer;
         match bodies.map(|bodies| self.find(delivery, bodies)) {
@@ -67,12 +66,11 @@ impl Binding {
                 let reason = fault.reason.info().label;
                 Err(format!("is bound to a value of {shown}, which cannot be read ({reason})"))
             }
-            None => Err(format!("is bound to a value of {shown}, which is not looked for")),
+            None => Err(format!("is bound to a value of {shown}, which this source does not read")),
         }
     }
 
-    /// Of a delivery that is split, what stands at its root speaks for events that name nothing
-    /// themselves, and for no others.
+    /// In a split delivery, the value at the root applies only to events that have none of their own.
     fn find(&self, delivery: &Delivery, bodies: &EventLocator) -> Result<BindingMatch, Fault> {
         let payload = delivery.payload(bodies.form.as_deref())?;
         let whole = json::check(&payload)?;
@@ -86,7 +84,7 @@ impl Binding {
                 None => None,
             },
         };
-        // Without such an array it will be a dead letter, of whom the root names.
+        // Without such an array the delivery becomes a dead letter of the tenant that the root names.
         let events = array.and_then(json::elements).unwrap_or_default();
         if at_root == BindingMatch::Other || events.is_empty() {
             return Ok(at_root);

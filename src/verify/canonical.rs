@@ -1,8 +1,8 @@
 //! The form of a JSON body that some senders sign instead of the bytes they send.
 //!
-//! It is made from the bytes and not by a parse and a new text: key order, repeated keys and the
-//! digits of numbers stay as they came. That is only sound behind the strict gate: on looser
-//! text `1 2` would become `12`, and bytes that nobody signed would verify.
+//! It is derived from the bytes, not by parsing and serializing: key order, repeated keys and the digits of numbers stay as
+//! received. That is sound only after the strict check of the JSON: in looser text `1 2` would become `12`, and bytes that
+//! nobody signed would verify.
 
 use std::borrow::Cow;
 
@@ -14,11 +14,11 @@ use crate::outcome::Fault;
 /// control characters with a short escape use it and all else is `\uXXXX` in lower case, as a
 /// surrogate pair above U+FFFF. U+007F is escaped, `/` is not.
 ///
-/// Borrowed exactly when `body` already is its own form, so that a caller need not hash twice.
+/// Borrowed if and only if `body` already has this form, so that a caller need not hash twice.
 /// The result is at most six times as long as `body`.
 ///
-/// A lone surrogate escape is kept: Python reads and writes it back, so a sender may have signed
-/// it. Whether it can become an event is for a later step to say.
+/// A lone surrogate escape is preserved: Python reads it and writes it back, so a sender may have signed it. A later step
+/// decides whether the body can become an event.
 ///
 /// # Errors
 /// `json_invalid` and `json_too_deep`, as [`json::check`] gives them.
@@ -38,8 +38,8 @@ pub fn json_compact_ascii(body: &[u8]) -> Result<Cow<'_, [u8]>, Fault> {
     Ok(form.finish(body))
 }
 
-/// One pass over proven text: everything before `done` is in `out`, what follows is unchanged so
-/// far and copied as one run at the next change.
+/// One pass over checked text: everything before `done` is in `out`; the rest is unchanged so far and is copied as one run
+/// at the next change.
 struct CanonicalWriter<'b> {
     text: &'b str,
     done: usize,
@@ -47,13 +47,13 @@ struct CanonicalWriter<'b> {
 }
 
 impl<'b> CanonicalWriter<'b> {
-    /// The place of the next byte from `at` on that is `wanted`.
+    /// The index of the next `wanted` byte at or after `at`.
     fn next(&self, at: usize, wanted: impl Fn(u8) -> bool) -> Option<usize> {
         let rest = self.text.as_bytes().get(at..)?;
         rest.iter().position(|&byte| wanted(byte)).map(|offset| at + offset)
     }
 
-    /// Writes `with` in place of `start..end`. Offsets never go back.
+    /// Replaces `start..end` with `with`. Offsets never decrease.
     fn replace(&mut self, start: usize, end: usize, with: &[u8]) {
         if self.out.capacity() == 0 {
             self.out.reserve_exact(self.text.len());
@@ -63,7 +63,7 @@ impl<'b> CanonicalWriter<'b> {
         self.done = end;
     }
 
-    /// Brings the string that opened before `at` into form; gives the place behind its end.
+    /// Converts the string that opened before `at`; returns the index after its end.
     fn string(&mut self, mut at: usize) -> usize {
         while let Some(found) = self.next(at, |byte| matches!(byte, b'"' | b'\\' | 0x7f..)) {
             at = match self.text.as_bytes().get(found) {
@@ -75,7 +75,7 @@ impl<'b> CanonicalWriter<'b> {
         self.text.len()
     }
 
-    /// The escape at `at`. The gate has proven its syntax.
+    /// The escape at `at`. Its syntax has been checked.
     fn escape(&mut self, at: usize) -> usize {
         match self.text.as_bytes().get(at + 1) {
             Some(b'u') => {}
@@ -87,7 +87,7 @@ impl<'b> CanonicalWriter<'b> {
         }
         let end = at + 6;
         let digits = self.text.get(at + 2..end).unwrap_or_default();
-        // The halves of a pair need no joining: each keeps its own escape.
+        // The halves of a surrogate pair need not be joined: each keeps its own escape.
         if let Ok(unit) = u16::from_str_radix(digits, 16) {
             let wanted = Spelled::unit(unit);
             if self.text.as_bytes().get(at..end) != Some(wanted.bytes()) {
@@ -97,8 +97,8 @@ impl<'b> CanonicalWriter<'b> {
         end
     }
 
-    /// The raw characters from `at` on that are not printable ASCII. They mostly come in runs, and whoever sends a body
-    /// of nothing else has six bytes written for each of its own: so each costs a few instructions.
+    /// The raw characters from `at` on that are not printable ASCII. They mostly come in runs, and a body of nothing else
+    /// makes up to six bytes of output per byte: so each costs only a few instructions.
     fn beyond_ascii(&mut self, at: usize) -> usize {
         self.replace(at, at, b"");
         let mut end = at;
@@ -117,7 +117,7 @@ impl<'b> CanonicalWriter<'b> {
 
     fn finish(mut self, body: &'b [u8]) -> Cow<'b, [u8]> {
         let unchanged = self.out.is_empty() && self.done == 0;
-        // The gate has trimmed the text: white space around it is a change, too.
+        // The check trimmed the text: white space around it is a change, too.
         if unchanged && self.text.len() == body.len() {
             return Cow::Borrowed(body);
         }
@@ -134,7 +134,7 @@ fn escaped(unit: u16) -> [u8; 6] {
     [b'\\', b'u', digit(12), digit(8), digit(4), digit(0)]
 }
 
-/// How Python spells one UTF-16 unit inside a string: one, two or six bytes.
+/// Python's text for one UTF-16 unit inside a string: one, two or six bytes.
 struct Spelled([u8; 6], usize);
 
 impl Spelled {

@@ -1,9 +1,8 @@
-//! Why a signature failed: for `explain`, and for the hint beside a refusal.
+//! Finds out why a signature failed, for `explain` and for the hint of a refusal.
 //!
-//! The verdict is the verifier's alone. What is tried here is tried to find a cause: each try is a
-//! keyed digest over one text with one key, and the table of tries is short and ends at a budget of
-//! bytes, so that no request can cost more than that. Shown are names, counts, lengths and times:
-//! never a signature (the right one could be among those that arrived), a secret or a body.
+//! Only the verifier decides; this room looks for the cause. Each try is a keyed digest over one text with one key. The
+//! number of tries is small and their bytes are limited, so that no request can cost more. The output has names, counts,
+//! lengths and times, but never a signature (a received one could be right), a secret or a body.
 
 mod lenient_parse;
 mod reserialize;
@@ -19,56 +18,56 @@ use crate::config::ValidityWindow;
 use crate::delivery::Delivery;
 use crate::outcome::{Fault, Reason};
 
-/// Bytes that one diagnosis in the running service may hash: some 16 ms of one core at 0.5 us per KB.
+/// The bytes that one diagnosis in the running service may hash: about 16 ms of one core at 0.5 us per KB.
 pub const BUDGET: usize = 32 * 1024 * 1024;
 
-/// The source beside the one that is asked for: the request could be meant for it.
+/// Another source, which the request may be meant for.
 pub struct Other<'a> {
-    /// Its name.
+    /// The source's name.
     pub source: &'a str,
-    /// Its rules and secrets.
+    /// The source's rules and secrets.
     pub verifier: &'a Verifier,
 }
 
-/// What was found, step by step, and the likely cause of a refusal.
+/// The findings step by step, and the likely cause of a refusal.
 #[derive(Debug, Serialize)]
 pub struct Diagnosis {
-    /// What the verifier said.
+    /// Whether the delivery was accepted.
     pub valid: bool,
-    /// Why it refused; as in log and metric.
+    /// The label of the refusal's reason, as in log and metric.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<&'static str>,
-    /// The refusal's detail.
+    /// The detail of the refusal.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
-    /// In the order of the verifier.
+    /// In the order in which the verifier works.
     pub steps: Vec<DiagnosisStep>,
-    /// Of a refusal.
+    /// The likely cause of a refusal.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cause: Option<Cause>,
 }
 
-/// One thing that was looked at.
+/// One step of the verification.
 #[derive(Debug, Serialize)]
 pub struct DiagnosisStep {
     /// `header`, `signature`, `time`, `signed` or `secrets`.
     pub step: &'static str,
-    /// `false` where it explains the refusal; `None` where it was not looked at.
+    /// `false` if this step explains the refusal; `None` if it was not reached.
     pub ok: Option<bool>,
-    /// What was found and what would have been expected.
+    /// What was found and what was expected.
     pub text: String,
 }
 
-/// What most likely went wrong.
+/// The likely cause of a refusal.
 #[derive(Debug, Clone, Serialize)]
 pub struct Cause {
-    /// One word for programs.
+    /// A label for programs.
     pub kind: &'static str,
-    /// Whether it is shown by a digest that fits, or by the request itself; else it is a guess.
+    /// Whether a matching digest or the request itself proves it; otherwise it is a guess.
     pub proven: bool,
-    /// One sentence.
+    /// The cause in one sentence.
     pub text: String,
-    /// What to do.
+    /// What to do next.
     pub next: String,
 }
 
@@ -82,7 +81,7 @@ impl Cause {
     }
 }
 
-/// A secret that a reload has taken away: its name, and what it would have made.
+/// A secret that a reload removed: its name and its signers.
 #[derive(Clone)]
 pub(super) struct Removed {
     name: std::sync::Arc<str>,
@@ -96,12 +95,12 @@ impl std::fmt::Debug for Removed {
     }
 }
 
-/// How many removed secrets of a source are remembered. They verify nothing.
+/// The number of removed secrets that a source remembers. They verify nothing.
 const REMEMBERED: usize = 4;
 
 impl Verifier {
-    /// Remembers the last few secrets that `before` had and this one has not: what a sender still
-    /// signs with them can then be told by the secret's name. `now` is the time of the reload.
+    /// Remembers the last few secrets of `before` that this verifier does not have, so that the diagnosis of a delivery that
+    /// is still signed with one of them can name it. `now` is the time of the reload.
     pub fn remember(&mut self, before: &Self, now: Timestamp) {
         let gone = before.keys.iter().map(|key| Removed {
             name: key.name.clone(),
@@ -114,9 +113,8 @@ impl Verifier {
         self.removed = all.split_off(excess);
     }
 
-    /// What was found in a delivery, step by step. `refusal` is what was said of it, by
-    /// [`Verifier::verify`] or of its age; `None` for one that is taken. `budget` bounds the bytes that
-    /// are hashed to find the cause of a refusal.
+    /// Examines a delivery step by step. `refusal` is the fault from [`Verifier::verify`] or about the age; `None` for an
+    /// accepted delivery. `budget` limits the bytes that are hashed to find the cause of a refusal.
     pub fn diagnose(
         &self,
         delivery: &Delivery,
@@ -150,14 +148,14 @@ impl Verifier {
         }
     }
 
-    /// The secret is right, the time is not its own.
+    /// The right secret, outside its validity window.
     fn outside(&self, delivery: &Delivery, refusal: &Fault) -> Cause {
         let now = delivery.received_at;
         let claim = self.claim(delivery).ok();
         let outside = |key: &SigningKey| !key.window.contains(now);
         let find = |claim| self.find(delivery, &claim, outside, &mut Progress::default(), None).ok()?;
         let found = claim.and_then(find).and_then(|pair| self.keys.get(pair.place));
-        let detail = refusal.detail.as_deref().unwrap_or("a secret is outside its time");
+        let detail = refusal.detail.as_deref().unwrap_or("a secret is outside its validity window");
         let text = format!("the signature is right, but {detail}; the delivery came at {}", time(now));
         match found.map(|key| key.window) {
             Some(ValidityWindow { not_before: Some(from), .. }) if now < from => Cause::shown(
@@ -168,25 +166,25 @@ impl Verifier {
             _ => Cause::shown(
                 "secret_expired",
                 text,
-                "have the sender switch to a secret that counts, or set a later not_after until it does",
+                "have the sender switch to a valid secret, or set a later not_after until it does",
             ),
         }
     }
 
-    /// The secret is right, the body is of somebody else.
+    /// The right secret, but it is bound to other bodies.
     fn bound(&self, delivery: &Delivery) -> Option<Cause> {
-        let next = "have the sender sign with the secret of whom the body names, or correct binds";
+        let next = "have the sender sign with the secret of the tenant that the body names, or correct binds";
         self.broken(delivery).map(|why| Cause::shown("secret_bound", why, next))
     }
 
-    /// The secret that made the signature, and how the body breaks its binding.
+    /// Names the secret that made the signature and why its binding does not hold.
     fn broken(&self, delivery: &Delivery) -> Option<String> {
         let (claim, mut progress) = (self.claim(delivery).ok()?, Progress::default());
         let _ = self.find(delivery, &claim, |_| true, &mut progress, None);
         progress.broken
     }
 
-    /// The signature is right, but it was made at another time than it came.
+    /// The right signature, made too long before or after the receipt.
     fn late(&self, delivery: &Delivery) -> Option<Cause> {
         let claim = self.claim(delivery).ok()?;
         let age = self.scheme.age(&claim, delivery.received_at)?;
@@ -199,12 +197,12 @@ impl Verifier {
         Some(Cause::shown(
             "clock",
             text,
-            "compare the clocks of the sender and of this machine; a delivery that was kept back or sent again \
-             is as old: let the sender sign it anew, or set a longer tolerance",
+            "compare the clocks of the sender and of this machine; a delivery that was delayed or sent again has \
+             its old time: have the sender sign it again, or set a longer tolerance",
         ))
     }
 
-    /// Whether the time makes sense in the other unit only.
+    /// Whether the time is plausible only in the other unit.
     fn unit(&self, timestamp: &str, now: Timestamp) -> Option<Cause> {
         use crate::config::TimestampUnit::{Milliseconds, Seconds};
         let number: i64 = timestamp.parse().ok()?;
@@ -218,17 +216,17 @@ impl Verifier {
             Milliseconds if seconds && !milliseconds => ("seconds", "the rules read milliseconds"),
             _ => return None,
         };
-        let text = format!("the signed time stands in {found}, {key}");
+        let text = format!("the signed time is in {found}, {key}");
         Some(Cause::shown("timestamp_unit", text, format!("set signature.timestamp_unit = \"{found}\"")))
     }
 }
 
-/// For people: whole seconds of UTC.
+/// UTC, to the second.
 fn time(at: Timestamp) -> String {
     at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
-/// Seconds, and what they are in larger units.
+/// Seconds, and the same span in a larger unit.
 fn span(seconds: u64) -> String {
     let rough = match seconds {
         0..120 => return format!("{seconds} s"),

@@ -1,4 +1,4 @@
-//! Keyed digests: made under one of three hashes, and read from and written to a header.
+//! Keyed digests under one of three hashes, and their text in a header.
 
 use base64::Engine as _;
 use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE, BASE64_URL_SAFE_NO_PAD};
@@ -8,26 +8,26 @@ use sha2::{Digest as _, Sha256, Sha512};
 
 use crate::config::{Encoding, Hash};
 
-/// A digest, zeros behind it up to the longest there is: all digests under one rule have one
-/// length, so that two of them are compared whole.
+/// A digest, padded with zeros to the length of the longest: digests under one rule have the same length, so two of them
+/// are compared in full.
 pub(super) type Digest = [u8; 64];
 
-/// Room for what the decoder, which counts in groups of three bytes, takes to be the longest.
+/// Buffer size for the longest digest, rounded up to the decoder's groups of three bytes.
 const DECODED: usize = 66;
 
-/// What a secret makes of a signed text: an HMAC with its key schedule done.
+/// Computes a secret's digest of a signed text: an HMAC with its key schedule computed.
 #[derive(Clone)]
 #[allow(clippy::large_enum_variant, reason = "a few of them in the process, and no pointer to follow")]
 pub(super) enum Signer {
     Sha256(Hmac<Sha256>),
     Sha512(Hmac<Sha512>),
     Sha1(Hmac<Sha1>),
-    /// The digest of a token: whatever is signed, it stays the same.
+    /// The digest of a token, whatever the text.
     Token(Digest),
 }
 
 impl Signer {
-    /// HMAC takes a key of any length, so this gives `None` for none.
+    /// Never `None` in practice: HMAC takes a key of any length.
     pub(super) fn new(hash: Hash, key: &[u8]) -> Option<Self> {
         Some(match hash {
             Hash::Sha256 => Self::Sha256(Hmac::new_from_slice(key).ok()?),
@@ -36,7 +36,7 @@ impl Signer {
         })
     }
 
-    /// The digest of the pieces, one behind the other.
+    /// The digest of the concatenated pieces.
     pub(super) fn digest<'p>(&self, pieces: impl Iterator<Item = &'p [u8]>) -> Digest {
         match self {
             Self::Sha256(mac) => keyed(mac, pieces),
@@ -53,8 +53,8 @@ fn keyed<'p, M: hmac::Mac + Clone>(mac: &M, pieces: impl Iterator<Item = &'p [u8
     padded(&mac.finalize().into_bytes())
 }
 
-/// The digest of a token. Two of them are compared instead of the tokens, so that neither the
-/// place of the first difference nor the secret's length shows in the time.
+/// The digest of a token. Digests are compared instead of tokens, so that the time of the comparison reveals neither the
+/// position of the first difference nor the secret's length.
 pub(super) fn token(token: &[u8]) -> Digest {
     padded(&Sha256::digest(token))
 }
@@ -66,7 +66,7 @@ pub(super) fn padded(bytes: &[u8]) -> Digest {
     digest
 }
 
-/// How a header writes digests.
+/// The text format of digests in a header.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct DigestFormat {
     pub(super) hash: Hash,
@@ -74,7 +74,7 @@ pub(super) struct DigestFormat {
 }
 
 impl DigestFormat {
-    /// Bytes of a digest.
+    /// The length of a digest in bytes.
     pub(super) fn length(self) -> usize {
         match self.hash {
             Hash::Sha256 => 32,
@@ -83,8 +83,8 @@ impl DigestFormat {
         }
     }
 
-    /// The digest that `text` writes. Exactly as long as the hash makes it; of base64 only the one
-    /// text that an encoder gives, so that no second header holds the same signature.
+    /// Decodes a digest of exactly the hash's length. Of base64 only the canonical text is accepted, so that no two headers
+    /// carry the same signature.
     pub(super) fn read(self, text: &str) -> Option<Digest> {
         let mut room = [0; DECODED];
         let length = match self.encoding {
@@ -102,7 +102,7 @@ impl DigestFormat {
         (length == self.length()).then(|| padded(room.get(..length).unwrap_or_default()))
     }
 
-    /// The inverse of [`Written::read`].
+    /// The inverse of [`Self::read`].
     pub(super) fn write(self, digest: &Digest) -> String {
         let bytes = digest.get(..self.length()).unwrap_or_default();
         match self.encoding {

@@ -1,4 +1,4 @@
-//! The declared rules of a signature: where it stands in the request, and over what it runs.
+//! The configured rules of a signature: which header carries it, in which format, and what is signed.
 
 use http::{HeaderMap, HeaderName};
 use jiff::{SignedDuration, Timestamp};
@@ -7,8 +7,9 @@ use super::digest::{self, Digest, DigestFormat, Signer};
 use super::signature_error::SignatureError;
 use super::template::{Template, Values};
 use crate::config::{self, BodyForm, ConfigErrors, SignatureKind, TimestampUnit};
+use crate::names;
 
-/// How many signatures are read from one header: it bounds the work for a refused request.
+/// The maximum number of signatures read from one header: it bounds the work for a refused request.
 pub(super) const MAX_SIGNATURES: usize = 8;
 
 /// A unix time in milliseconds has thirteen digits for the next 260 years.
@@ -24,24 +25,24 @@ pub(super) struct Scheme {
     pub(super) id_header: Option<HeaderName>,
     pub(super) template: Template,
     pub(super) forms: Vec<BodyForm>,
-    /// The request headers that the rules read, each once, never that of a token.
+    /// The request headers that the rules read, without duplicates and without the header of a token.
     pub(super) headers: Vec<HeaderName>,
 }
 
-/// How the header carries the signature.
+/// The format of the signature header.
 #[derive(Debug)]
 pub(super) enum HeaderFormat {
     /// `<prefix><signature>`
     Plain { prefix: String },
-    /// `key=value` parts with commas between, in any order; unknown keys are the provider's to add.
+    /// Comma-separated `key=value` parts in any order. Unknown keys are ignored: the provider may add some.
     List { signature: String, timestamp: Option<String> },
-    /// `version,signature` parts with spaces between; unknown versions are the provider's to add.
+    /// Space-separated `version,signature` parts. Unknown versions are ignored: the provider may add some.
     Versions { version: String },
     /// `<prefix><the secret itself>`
     Token { prefix: String },
 }
 
-/// What a request claims.
+/// The signatures and signed values that a request claims.
 #[derive(Debug)]
 pub struct Claim<'d> {
     signatures: Vec<Digest>,
@@ -49,12 +50,12 @@ pub struct Claim<'d> {
 }
 
 impl Claim<'_> {
-    /// The claimed signatures, one to eight.
+    /// One to [`MAX_SIGNATURES`].
     pub(super) fn signatures(&self) -> &[Digest] {
         &self.signatures
     }
 
-    /// The signed values beside the body.
+    /// The signed values other than the body.
     pub(super) fn values(&self) -> &Values<'_> {
         &self.values
     }
@@ -151,8 +152,8 @@ impl Scheme {
         Ok(Claim { signatures, values })
     }
 
-    /// `t=1775847600,v1=<hex>,v1=<hex>`: while a secret rotates, several signatures stand in it. A
-    /// part that is no signature of ours is skipped as long as one remains.
+    /// `t=1775847600,v1=<hex>,v1=<hex>`: during a rotation the list has a signature for each secret. A signature that
+    /// cannot be decoded is skipped if another can.
     fn list<'d>(
         &self,
         value: &'d str,
@@ -194,8 +195,8 @@ impl Scheme {
         self.digest_of(mac, &claim.values, body)
     }
 
-    /// How long before `now` it was signed; negative where the signed time lies ahead. `None` where
-    /// no time is signed. A time past all counting is as far as can be counted.
+    /// The time from signing to `now`; negative if the signed time is in the future. `None` if no time is signed. A time
+    /// that does not fit in 64 bits saturates.
     pub(super) fn age(&self, claim: &Claim<'_>, now: Timestamp) -> Option<SignedDuration> {
         self.age_of(claim.values.timestamp, now)
     }
@@ -217,7 +218,7 @@ impl Scheme {
     }
 }
 
-/// The signatures of one header, as they are read.
+/// Collects the signatures of one header.
 #[derive(Default)]
 struct Signatures {
     read: usize,
@@ -246,7 +247,7 @@ impl Signatures {
     }
 }
 
-/// The one value of a header.
+/// The value of a header that must occur exactly once.
 fn single_header<'d>(headers: &'d HeaderMap, name: &HeaderName) -> Result<&'d str, SignatureError> {
     let mut values = headers.get_all(name).iter();
     let value = values.next().ok_or_else(|| SignatureError::HeaderMissing(name.clone()))?;
@@ -256,23 +257,23 @@ fn single_header<'d>(headers: &'d HeaderMap, name: &HeaderName) -> Result<&'d st
     value.to_str().map_err(|_| SignatureError::HeaderNotAscii(name.clone()))
 }
 
-/// A unix time: digits and nothing else.
+/// A Unix time: decimal digits only.
 fn digits(value: &str) -> Result<&str, SignatureError> {
     let digits =
         !value.is_empty() && value.len() <= MAX_TIMESTAMP && value.bytes().all(|b| b.is_ascii_digit());
     digits.then_some(value).ok_or(SignatureError::TimeMalformed)
 }
 
-/// The header's name. Ours would stand in a dead letter beside what we say there.
+/// Parses a header's name. One of hookstream's own could not be told from hookstream's headers in a dead letter.
 fn named(name: &str, key: &str, problems: &mut ConfigErrors) -> Option<HeaderName> {
     match HeaderName::from_bytes(name.to_ascii_lowercase().as_bytes()) {
-        Ok(name) if name.as_str().starts_with("hookstream-") => {
-            problems.add(key, "is a header of ours; name the provider's");
+        Ok(name) if name.as_str().starts_with(names::HEADER_PREFIX) => {
+            problems.add(key, "is one of hookstream's own headers; name the provider's");
             None
         }
         Ok(name) => Some(name),
         Err(_) => {
-            problems.add(key, "is no name of an HTTP header");
+            problems.add(key, "is not a valid HTTP header name");
             None
         }
     }
@@ -302,7 +303,7 @@ fn layout(rules: &config::Signature, place: &str, problems: &mut ConfigErrors) -
     }
 }
 
-/// The signed time stands in one place, and is used.
+/// The signed time has exactly one source, and `signed` uses it.
 fn time(rules: &config::Signature, used: bool, place: &str, problems: &mut ConfigErrors) {
     let sources = [
         ("timestamp_key", rules.timestamp_key.is_some()),
@@ -314,7 +315,7 @@ fn time(rules: &config::Signature, used: bool, place: &str, problems: &mut Confi
         }
         (0, true) | (1, false) => problems.add(
             format!("{place}.signed"),
-            "uses {timestamp} if and only if timestamp_key or timestamp_header says where it stands",
+            "must use {timestamp} if timestamp_key or timestamp_header is set, and not otherwise",
         ),
         (0, false) if rules.timestamp_unit.is_some() => {
             problems
@@ -324,7 +325,7 @@ fn time(rules: &config::Signature, used: bool, place: &str, problems: &mut Confi
     }
 }
 
-/// A token signs nothing: what is said about a signed text would promise what is not so.
+/// A token signs nothing: settings about a signed text would promise protection that it does not give.
 fn token_alone(rules: &config::Signature, place: &str, problems: &mut ConfigErrors) {
     for (key, given) in [
         ("signature_key", rules.signature_key.is_some()),

@@ -1,8 +1,7 @@
 //! The seal of a dead letter: proof that its body and headers came from a verified delivery.
 //!
-//! Whoever may write to the dead letters' topic must not be able to mint a verified delivery, and
-//! no clock may make a sealed one stale. So the seal is an HMAC under a key that is derived from
-//! the secret that matched:
+//! A writer to the dead letters' topic must not be able to forge a verified delivery, and a sealed one must not become
+//! stale. So the seal is an HMAC under a key that is derived from the secret that matched:
 //!
 //! ```text
 //! key  = HMAC-SHA256(secret, "hookstream dead letter seal v1")
@@ -10,10 +9,10 @@
 //! part(x) = length of x as 8 bytes, big-endian, then x
 //! ```
 //!
-//! `received_at` is the RFC 3339 text of the header, `form` the signed form's name, name and value
-//! those of each header that the rules of signature and envelope read, as received, in the order in which the dead
-//! letter has them: none for a token, which no record may hold. Each part says its length, and the
-//! body is the last, so that no two deliveries have the same text.
+//! `received_at` is the RFC 3339 text of the record's header, `form` is the name of the signed form, and `name` and `value`
+//! are the request headers that the rules of signature and envelope read, as received, in the dead letter's order; never
+//! a token, which no record may contain. Each part is prefixed with its length and the body is last, so that no two
+//! deliveries have the same text.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -28,7 +27,7 @@ use crate::delivery::Delivery;
 
 const LABEL: &[u8] = b"hookstream dead letter seal v1";
 
-/// The key of the seals, whichever hash the provider signs with.
+/// The key of the seals. Always SHA-256, whatever hash the provider signs with.
 pub(super) fn derive(secret: &[u8]) -> Option<Hmac<Sha256>> {
     let mut mac = Hmac::<Sha256>::new_from_slice(secret).ok()?;
     mac.update(LABEL);
@@ -50,11 +49,11 @@ impl BodyForm {
     }
 }
 
-/// What a dead letter says beside its body; proof of nothing until [`Verifier::unseal`] has looked at it.
+/// The claims of a dead letter about its body. They prove nothing until [`Verifier::unseal`] has checked them.
 pub struct Seal {
     /// The form of the body that was signed.
     pub form: BodyForm,
-    /// The request headers that were kept, in their order.
+    /// The stored request headers, in order.
     pub kept: Vec<(String, String)>,
     /// The seal itself.
     pub tag: Vec<u8>,
@@ -62,24 +61,24 @@ pub struct Seal {
     pub secret: String,
 }
 
-/// Why a dead letter is not taken for a verified delivery.
+/// Why a dead letter cannot be unsealed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum UnsealError {
-    /// The secret that it names, which the source does not have (any more), or somebody made it up.
+    /// The source does not have the secret that the letter names: it was removed, or the name is invented.
     SecretRemoved(String),
-    /// The source has that secret, and it did not make the seal over what stands there now.
+    /// The source has that secret, but the seal is not that secret's over this content.
     Forged,
-    /// The secret of this name made the seal, and is bound to other deliveries by now.
+    /// The secret of this name made the seal, but its binding does not match the delivery any more.
     Bound(String),
 }
 
 impl<'d> Verified<'d> {
-    /// The request headers that a dead letter keeps: those that the signature's rules read, then
-    /// `more`, each where it stands once, in visible text. Never a token.
+    /// The request headers that a dead letter stores: those that the signature's rules read, then `more`. A header that is
+    /// repeated or is not visible text is left out. Never a token.
     pub fn kept(&self, more: &'d [HeaderName]) -> Vec<(&'d str, &'d str)> {
         let others = more.iter().filter(|name| !self.headers().contains(name));
         let kept = self.headers().iter().chain(others).filter_map(|name| {
-            // No rule takes one that stands twice, nor would every reader of the record.
+            // No rule accepts a repeated header, and not every reader of the record would.
             let mut values = self.delivery.headers.get_all(name).iter();
             match (values.next().map(HeaderValue::to_str), values.next()) {
                 (Some(Ok(value)), None) => Some((name.as_str(), value)),
@@ -89,7 +88,7 @@ impl<'d> Verified<'d> {
         kept.collect()
     }
 
-    /// The seal over the delivery and the headers that are kept of it, in hex.
+    /// The seal over the delivery and its stored headers, in hex.
     pub fn seal(&self, kept: &[(&str, &str)]) -> String {
         hex::encode(sealed(&self.key.seal, self.delivery, self.form, kept).finalize().into_bytes())
     }
@@ -117,13 +116,13 @@ fn sealed<T: AsRef<str>>(
 }
 
 impl Verifier {
-    /// Takes a delivery that a dead letter holds for verified, if one of the secrets sealed it. Which
-    /// headers are sealed the seal itself says, so that rules may have changed since. Nor does it matter
-    /// whether the secret still counts: it did at the receipt, and one that was removed can be put back
-    /// with a `not_after` in the past, to unseal and no more. What it is bound to matters. The age is unknown.
+    /// Verifies the delivery of a dead letter: one of the secrets must have sealed it. The seal names the sealed headers,
+    /// so the rules may have changed since. The secret's validity window does not matter, since the secret was valid at
+    /// the receipt: a removed secret can be restored with a `not_after` in the past, which unseals and verifies nothing
+    /// new. Its binding does matter. The age is unknown.
     ///
     /// # Errors
-    /// [`Unsealable`].
+    /// See [`UnsealError`].
     pub fn unseal<'d>(&'d self, delivery: &'d Delivery, seal: &Seal) -> Result<Verified<'d>, UnsealError> {
         let made = |key: &&Arc<super::SigningKey>| {
             sealed(&key.seal, delivery, seal.form, &seal.kept).verify_slice(&seal.tag).is_ok()

@@ -1,9 +1,8 @@
-//! The search for the secret that signed a delivery: which secret is tried over which form of the body, in which
-//! order, and what that costs.
+//! The search for the secret that signed a delivery: the order in which secrets and forms of the body are tried, and the
+//! cost.
 //!
-//! Anybody can have it made, and what they pay is the bytes that they send. So each form is made once, the pair of
-//! secret and form that matched last comes first, and every step adds to [`Progress::work`], which the caller holds to
-//! a budget.
+//! Anybody can cause a search, at the price of the bytes that they send. So each form is computed once, the pair of secret
+//! and form that matched last comes first, and every step adds to [`Progress::work`], which the caller limits.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -20,16 +19,16 @@ use crate::config::{BodyForm, ValidityWindow};
 use crate::delivery::Delivery;
 use crate::outcome::{Fault, Reason};
 
-/// What one try costs beside its text, in bytes of hashing: an HMAC hashes two blocks more, and each has padding.
+/// The cost of one try in addition to its text, in bytes of hashing: an HMAC hashes two more blocks and the padding.
 const TRY: u64 = 256;
 
-/// How many bytes are hashed in the time in which one byte of the canonical form is written.
+/// The number of bytes that are hashed in the time it takes to write one byte of the canonical form.
 const WRITING: u64 = 2;
 
-/// The canonical form is at most so many times as long as the body.
+/// The canonical form is at most this many times as long as the body.
 const LONGEST: u64 = 6;
 
-/// What a search may cost at most, in bytes of hashing.
+/// The maximum cost of a search, in bytes of hashing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cost {
     /// To try the secret and the form that matched last.
@@ -38,14 +37,14 @@ pub struct Cost {
     pub all: u64,
 }
 
-/// A key and a form of the body. What is remembered of a secret that has several keys is the first of them.
+/// A key and a form of the body. For a secret with several keys, `place` is the first one after a match.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct KeyForm {
     pub(super) place: usize,
     pub(super) form: BodyForm,
 }
 
-/// The pair that matched last, in one word.
+/// The pair that matched last, in one atomic word.
 #[derive(Debug, Default)]
 pub(super) struct Last(AtomicUsize);
 
@@ -64,32 +63,32 @@ impl Last {
     }
 }
 
-/// The canonical form of one body, made when it is first asked for.
+/// The canonical form of one body, computed when first needed.
 #[derive(Default)]
 enum Canonical {
     #[default]
     Unmade,
-    /// It does not exist, or is the raw body, which is tried as such.
+    /// The body has none, or it is the raw body, which is tried anyway.
     Nothing,
     /// The body itself.
     Same,
     Made(Vec<u8>),
 }
 
-/// How far the search over one delivery has come.
+/// The progress of the search over one delivery.
 #[derive(Default)]
 pub(super) struct Progress {
     canonical: Canonical,
-    /// Tried before all others, without a match.
+    /// The pair that was tried first, without a match.
     likely: Option<KeyForm>,
-    /// Of the first secret whose binding the body does not keep.
+    /// Why the binding of the first matching secret does not hold.
     pub(super) broken: Option<String>,
     /// Bytes of hashing so far.
     work: u64,
 }
 
 impl Progress {
-    /// The body in this form; `None` where there is nothing to try.
+    /// The body in this form; `None` if there is nothing to try.
     fn text<'t>(&'t mut self, body: &'t [u8], form: BodyForm, verifier: &Verifier) -> Option<&'t [u8]> {
         if form == BodyForm::Raw {
             return Some(body);
@@ -110,7 +109,7 @@ impl Progress {
         }
     }
 
-    /// The text of the form that matched.
+    /// The body in the form that matched.
     fn into_signed(self, body: &[u8], form: BodyForm) -> Cow<'_, [u8]> {
         match self.canonical {
             Canonical::Made(text) if form == BodyForm::JsonCompactAscii => Cow::Owned(text),
@@ -119,8 +118,8 @@ impl Progress {
     }
 }
 
-/// A delivery and the search for who signed it, in one value of its own, so that another thread can go on with it.
-/// Nobody but the verifier can say that it was found.
+/// A delivery and the search for its secret, in one owned value, so that another thread can continue it. Only the verifier
+/// can mark the secret as found.
 pub struct SecretSearch {
     delivery: Delivery,
     progress: Progress,
@@ -135,7 +134,7 @@ struct SecretMatch {
 }
 
 impl SecretSearch {
-    /// Nothing was tried yet.
+    /// A search that has tried nothing yet.
     pub fn new(delivery: Delivery) -> Self {
         Self { delivery, progress: Progress::default(), found: None }
     }
@@ -145,17 +144,17 @@ impl SecretSearch {
         &self.delivery
     }
 
-    /// The same, where nobody needs the search any more.
+    /// Ends the search and returns the delivery.
     pub fn into_delivery(self) -> Delivery {
         self.delivery
     }
 
-    /// What it has cost so far, in bytes of hashing.
+    /// The cost so far, in bytes of hashing.
     pub fn work(&self) -> u64 {
         self.progress.work
     }
 
-    /// The proof; `None` until it was found.
+    /// The proof; `None` until the secret is found.
     pub fn verified(&self) -> Option<Verified<'_>> {
         let SecretMatch { scheme, key, form, age } = self.found.as_ref()?;
         let signed = match &self.progress.canonical {
@@ -168,16 +167,14 @@ impl SecretSearch {
 }
 
 impl Verifier {
-    /// Finds the secret that signed the delivery: the pair of secret and form that matched last, then each form of
-    /// the body, the raw one first, with each secret. The work is bounded: at most
-    /// [`super::scheme::MAX_SIGNATURES`] are compared, and each form is made once. Secrets that are outside their time
-    /// at the receipt come last. One that is bound counts only for a body that names whom it is for; of several that
-    /// made the signature, any that does will do.
+    /// Finds the secret that signed the delivery. Tries the pair of secret and form that matched last, then each form of
+    /// the body, the raw one first, with each secret; secrets outside their validity window at the receipt come last. The
+    /// work is bounded: at most [`super::scheme::MAX_SIGNATURES`] are compared, and each form is computed once. A bound
+    /// secret matches only a body that its binding accepts; if several secrets match, any whose binding holds will do.
     ///
     /// # Errors
-    /// `signature_missing`, `signature_malformed`, `signature_mismatch`; the detail counts what
-    /// was tried, or names the secret whose binding the body does not keep. `secret_expired` where only
-    /// a secret outside its time has made the signature.
+    /// `signature_missing`, `signature_malformed`, `signature_mismatch`; the detail counts what was tried, or names the
+    /// secret whose binding does not hold. `secret_expired` if only a secret outside its window made the signature.
     pub fn verify<'d>(&'d self, delivery: &'d Delivery) -> Result<Verified<'d>, Fault> {
         let claim = self.claim(delivery)?;
         let mut progress = Progress::default();
@@ -191,7 +188,7 @@ impl Verifier {
         Ok(Verified { delivery, key, form, signed, scheme: &self.scheme, age })
     }
 
-    /// Tries the pair that matched last and no other; whether it made the signature.
+    /// Tries only the pair that matched last. Returns whether it made the signature.
     ///
     /// # Errors
     /// `signature_missing`, `signature_malformed`.
@@ -204,10 +201,10 @@ impl Verifier {
         Ok(found.is_some())
     }
 
-    /// Tries all that was not tried yet, until `until`.
+    /// Tries every remaining pair, until `until`.
     ///
     /// # Errors
-    /// As [`Verifier::verify`]; `overloaded` where the time was not enough.
+    /// As [`Verifier::verify`]; `overloaded` if the time ran out.
     pub fn all(&self, search: &mut SecretSearch, until: Option<Instant>) -> Result<(), Fault> {
         let SecretSearch { delivery, progress, found } = search;
         let claim = self.claim(delivery)?;
@@ -220,7 +217,7 @@ impl Verifier {
         SecretMatch { scheme: self.scheme.clone(), key: key.clone(), form, age: self.scheme.age(claim, now) }
     }
 
-    /// What a search over a body of so many bytes may cost at most.
+    /// The maximum cost of a search over a body of this length.
     pub fn cost(&self, bytes: usize) -> Cost {
         let keys = self.keys.len() as u64;
         if self.is_token() {
@@ -274,17 +271,17 @@ impl Verifier {
             return Err(self.none(delivery, progress));
         };
         let when = match key.window {
-            ValidityWindow { not_before: Some(from), .. } if now < from => format!("counts from {from} on"),
-            ValidityWindow { not_after: Some(until), .. } => format!("counted until {until}"),
-            ValidityWindow { .. } => String::from("does not count now"),
+            ValidityWindow { not_before: Some(from), .. } if now < from => format!("is valid from {from}"),
+            ValidityWindow { not_after: Some(until), .. } => format!("was valid until {until}"),
+            ValidityWindow { .. } => String::from("is not valid now"),
         };
         Err(Fault::new(Reason::SecretExpired, format!("the secret {} {when}", key.name)))
     }
 
-    /// The first of the secrets that are `wanted` which made one of the signatures and whose binding holds.
+    /// The first of the `wanted` secrets that made one of the signatures and whose binding holds.
     ///
     /// # Errors
-    /// `overloaded` where `until` has passed before all were tried.
+    /// `overloaded` if `until` passed before all were tried.
     pub(super) fn find(
         &self,
         delivery: &Delivery,
@@ -296,12 +293,12 @@ impl Verifier {
         for &form in &self.scheme.forms {
             for (place, key) in self.keys.iter().enumerate() {
                 let tried = progress.likely == Some(KeyForm { place: key.first, form });
-                // Outside its time it was not.
+                // The first try skipped a secret outside its validity window.
                 if !wanted(key) || (tried && key.window.contains(delivery.received_at)) {
                     continue;
                 }
                 if until.is_some_and(|until| Instant::now() >= until) {
-                    return Err(Fault::new(Reason::Overloaded, "the search for its secret took too long"));
+                    return Err(Fault::new(Reason::Overloaded, "the search for the secret took too long"));
                 }
                 if self.made(delivery, claim, key, form, progress) {
                     return Ok(Some(KeyForm { place, form }));
@@ -311,7 +308,7 @@ impl Verifier {
         Ok(None)
     }
 
-    /// Whether this secret made one of the signatures, over this form of the body, and its binding holds.
+    /// Whether this secret made one of the signatures over this form of the body, and its binding holds.
     fn made(
         &self,
         delivery: &Delivery,
@@ -336,15 +333,15 @@ impl Verifier {
         holds
     }
 
-    /// Whether one of the claimed signatures is this secret's. Every signature is compared, in
-    /// constant time, so that the time tells nothing about which byte or which part differs.
+    /// Whether one of the claimed signatures is this secret's. Compares every signature in constant time, so that the time
+    /// reveals neither the byte nor the signature that differs.
     fn matches(&self, claim: &Claim<'_>, signed: &[u8], key: &SigningKey) -> bool {
         let right = self.scheme.digest(&key.mac, claim, signed);
         let one = |found: Choice, signature: &Digest| found | signature.ct_eq(&right);
         claim.signatures().iter().fold(Choice::from(0), one).into()
     }
 
-    /// No secret did.
+    /// The detail of a refusal: no secret made the signature.
     fn none(&self, delivery: &Delivery, progress: &mut Progress) -> Fault {
         let why = progress.broken.take().unwrap_or_else(|| self.tried(delivery.body.len()));
         Fault::new(Reason::SignatureMismatch, why)

@@ -1,4 +1,4 @@
-//! The verifier's inverse, for `send`, `dev` and tests: what the provider would send.
+//! Signs as the provider does, for `send`, `dev` and tests.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use jiff::Timestamp;
@@ -11,15 +11,14 @@ use crate::config::{BodyForm, TimestampUnit};
 use crate::outcome::{Fault, Reason};
 
 impl Verifier {
-    /// Puts into `headers` what the provider would send with `body`: signature, time and id, made
-    /// at the time `now` with the first secret that counts then. An id that stands there already is
-    /// signed as it is, as is any other header that the rules sign. Of several forms of the body
-    /// the last is signed: it is the one that the provider's own signer makes.
+    /// Adds the headers that the provider would send with `body`: signature, time and id, made at `now` with the first
+    /// secret that is valid then. An existing id, or other signed header, is signed as it is. If the rules name several
+    /// forms of the body, the last one is signed: it is the form that the provider's signer makes.
     ///
     /// # Errors
-    /// `json_invalid` and its kin where the form to sign does not exist for this body;
-    /// `signature_missing` where the source has no secret, or a signed header is not there;
-    /// `signature_malformed` where the provider itself could not have sent such headers.
+    /// `json_invalid`, `json_too_deep` or `duplicate_key` if the body does not have the form to sign; `signature_missing` if
+    /// the source has no secret, or a signed header is missing; `signature_malformed` if the provider could not have sent
+    /// such headers.
     pub fn sign(&self, body: &[u8], now: Timestamp, headers: &mut HeaderMap) -> Result<(), Fault> {
         let scheme = &self.scheme;
         let key = self.keys.iter().find(|key| key.window.contains(now)).or(self.keys.first());
@@ -46,8 +45,9 @@ impl Verifier {
         }
         let read = |name: &HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
         let values = scheme.template.headers.iter().map(|name| {
-            read(name)
-                .ok_or_else(|| Fault::new(Reason::SignatureMissing, format!("{name} is signed, give it")))
+            read(name).ok_or_else(|| {
+                Fault::new(Reason::SignatureMissing, format!("{name} is signed; add it to the headers"))
+            })
         });
         let values = Values { timestamp: &timestamp, headers: values.collect::<Result<_, _>>()? };
         let digest = scheme.written.write(&scheme.digest_of(&key.mac, &values, &signed));

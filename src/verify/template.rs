@@ -1,22 +1,22 @@
-//! The signed text: what it is made of, and why no two deliveries share one.
+//! The signed text: its parts, and why no two deliveries share one.
 //!
-//! A signature proves a text, and the text must name its parts without doubt: else bytes could
-//! wander from one part to the next under one signature. So there is a literal between any two
-//! variables, `{body}` stands once, and what stands before it never contains the literal that
-//! follows, what stands behind it never the literal that precedes. The last two are judged with
-//! each delivery rather than forbidden to the rules: whether an id may contain a dot is for the
-//! provider to know, and a rule such as `{id}.{timestamp}.{body}` could not be written otherwise.
+//! A signature proves a text, and the text must determine its parts: otherwise an attacker could move bytes from one part
+//! to the next under the same signature. So any two variables have a literal between them, `{body}` occurs once, a value
+//! before the body never contains the literal that follows it, and a value after the body never the literal that precedes
+//! it. The last two are checked for each delivery instead of in the rules: only the provider knows whether an id may
+//! contain a dot, and a rule such as `{id}.{timestamp}.{body}` could not be written otherwise.
 
 use http::HeaderName;
 
 use crate::config::{self, ConfigErrors};
+use crate::names;
 
 /// A piece of the signed text.
 #[derive(Debug, PartialEq)]
 enum Segment {
     Literal(String),
     Timestamp,
-    /// The value of a header, by its place in [`Template::headers`].
+    /// The value of a header, by its index in [`Template::headers`].
     Header(usize),
     Body,
 }
@@ -25,20 +25,20 @@ enum Segment {
 #[derive(Debug, Default)]
 pub(super) struct Template {
     segments: Vec<Segment>,
-    /// What `{id}` and `{header:NAME}` read, each once.
+    /// The headers that `{id}` and `{header:NAME}` read, without duplicates.
     pub(super) headers: Vec<HeaderName>,
 }
 
-/// What the variables but `{body}` stand for in one delivery.
+/// The values of the variables other than `{body}` in one delivery.
 #[derive(Debug)]
 pub(super) struct Values<'d> {
     pub(super) timestamp: &'d str,
-    /// As [`Template::headers`].
+    /// In the order of [`Template::headers`].
     pub(super) headers: Vec<&'d str>,
 }
 
 impl Template {
-    /// Adds each fault to `problems`; `None` where the text could not even be cut.
+    /// Adds each problem to `problems`; `None` if the text cannot be split into segments.
     pub(super) fn compile(
         rules: &config::Signature,
         place: &str,
@@ -56,7 +56,8 @@ impl Template {
         }
         match template.segments.iter().filter(|segment| **segment == Segment::Body).count() {
             1 => {}
-            0 => problems.add(format!("{place}.signed"), "must contain {body}: else any body would verify"),
+            0 => problems
+                .add(format!("{place}.signed"), "must contain {body}: otherwise any body would verify"),
             _ => problems.add(format!("{place}.signed"), "contains {body} more than once"),
         }
         if template.ambiguous() {
@@ -67,10 +68,9 @@ impl Template {
             (found.url, "{url}", "url", rules.url.is_some()),
         ] {
             match (used, given) {
-                (true, false) => problems.add(
-                    format!("{place}.signed"),
-                    format!("uses {variable}: set {key}, which says what it is"),
-                ),
+                (true, false) => {
+                    problems.add(format!("{place}.signed"), format!("uses {variable}: set {key}"))
+                }
                 (false, true) => problems
                     .add(format!("{place}.{key}"), format!("is for {variable}, which `signed` does not use")),
                 _ => {}
@@ -79,8 +79,7 @@ impl Template {
         Some(template)
     }
 
-    /// Cuts `{timestamp}.{body}` into its segments. A fixed text, the URL's too, joins its
-    /// neighbours.
+    /// Splits `{timestamp}.{body}` into segments. A fixed text, such as the URL, is merged with adjacent literals.
     fn cut(
         &mut self,
         text: &str,
@@ -90,7 +89,7 @@ impl Template {
         let mut rest = text;
         while let Some((literal, tail)) = rest.split_once('{') {
             self.literal(literal);
-            let (name, tail) = tail.split_once('}').ok_or("has a { without its }")?;
+            let (name, tail) = tail.split_once('}').ok_or("has a { without a }")?;
             match (name, name.strip_prefix("header:")) {
                 ("timestamp", _) => self.segments.push(Segment::Timestamp),
                 ("body", _) => self.segments.push(Segment::Body),
@@ -126,11 +125,11 @@ impl Template {
     fn header(&mut self, name: &str, what: &str) -> Result<(), String> {
         let name = HeaderName::from_bytes(name.to_ascii_lowercase().as_bytes())
             .ok()
-            .filter(|name| !name.as_str().starts_with("hookstream-"))
-            .ok_or_else(|| format!("names by {what} what is no header of a provider"))?;
+            .filter(|name| !name.as_str().starts_with(names::HEADER_PREFIX))
+            .ok_or_else(|| format!("{what} is not the name of a provider's header"))?;
         if config::CREDENTIALS.contains(&name.as_str()) {
             return Err(format!(
-                "names by {what} a header that holds credentials, which no dead letter may keep"
+                "{what} names a header that holds credentials, which a dead letter must not store"
             ));
         }
         let known = self.headers.iter().position(|header| *header == name);
@@ -142,7 +141,7 @@ impl Template {
         Ok(())
     }
 
-    /// Two variables side by side.
+    /// Whether two variables are adjacent.
     fn ambiguous(&self) -> bool {
         let variable = |segment: &Segment| !matches!(segment, Segment::Literal(_));
         self.pairs().any(|(a, b)| variable(a) && variable(b))
@@ -152,12 +151,12 @@ impl Template {
         self.segments.iter().zip(self.segments.iter().skip(1))
     }
 
-    /// Whether the text has a place for the signed time.
+    /// Whether the signed time is part of the text.
     pub(super) fn has_time(&self) -> bool {
         self.segments.contains(&Segment::Timestamp)
     }
 
-    /// Whether each value ends where its literal begins.
+    /// Whether each value is delimited by its literals without ambiguity.
     pub(super) fn is_clear(&self, values: &Values<'_>) -> bool {
         let mut behind = false;
         self.pairs().all(|pair| {
@@ -192,13 +191,13 @@ impl Template {
         }
     }
 
-    /// Whether nothing but the body is signed.
+    /// Whether only the body is signed.
     pub(super) fn is_body(&self) -> bool {
         self.segments == [Segment::Body]
     }
 
-    /// The text as the rules write it, each variable with its length in this delivery. Its values are
-    /// not shown: an id or a header may hold what no log should.
+    /// The text as in the rules, each variable with its length in this delivery. Values are not shown: an id or a header
+    /// may contain what must not be logged.
     pub(super) fn describe(&self, values: &Values<'_>, body: usize) -> String {
         let parts = self.segments.iter().map(|segment| match segment {
             Segment::Literal(text) => format!("`{}`", text.escape_debug()),
@@ -212,7 +211,7 @@ impl Template {
         parts.collect::<Vec<_>>().join(" ")
     }
 
-    /// The text in its pieces.
+    /// The pieces of the text, in order.
     pub(super) fn pieces<'a>(
         &'a self,
         values: &'a Values<'a>,
@@ -226,7 +225,7 @@ impl Template {
     }
 }
 
-/// Which sources the text asks for.
+/// The variables that the text uses.
 #[derive(Default)]
 struct TemplateSources {
     id: bool,

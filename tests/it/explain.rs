@@ -202,7 +202,7 @@ fn the_time_of_receipt_decides_over_the_age_and_is_the_har_entry_s_unless_given(
     let (code, text, _) = run(explain(directory.path()).args(late));
     assert_eq!(code, 1, "{text}");
     for expected in [
-        "time       NO   signed at 2026-04-10T19:00:00Z, 5400 s (90 min) before it came: 5400 s old, the tolerance is 300 s",
+        "time       NO   signed at 2026-04-10T19:00:00Z, 5400 s (90 min) before its receipt: 5400 s old, the tolerance is 300 s",
         "verdict    401  stale_rejected",
         "the signature is right, but it was made 5400 s (90 min) before the delivery came",
     ] {

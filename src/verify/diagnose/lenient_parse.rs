@@ -1,6 +1,6 @@
-//! What a request could have meant: its signatures read more leniently than any rule would.
+//! Reads the signatures of a request more leniently than any rule does, to find out what the sender meant.
 //!
-//! Nothing of it decides over a delivery.
+//! Nothing here accepts a delivery.
 
 use base64::Engine as _;
 use base64::alphabet::{STANDARD, URL_SAFE};
@@ -17,22 +17,22 @@ const ANY_PADDING: GeneralPurposeConfig =
 const BASE64: GeneralPurpose = GeneralPurpose::new(&STANDARD, ANY_PADDING);
 const BASE64URL: GeneralPurpose = GeneralPurpose::new(&URL_SAFE, ANY_PADDING);
 
-/// The longest text of a digest: 64 bytes in hex.
+/// The length of the longest text of a digest: 64 bytes in hex.
 const LONGEST: usize = 128;
 
-/// One signature that stands in the request.
+/// One possible signature in the request.
 pub(super) struct Reading {
     pub(super) digest: Digest,
-    /// By its length; `None` for a token.
+    /// The hash, by the length of the digest; `None` for a token.
     pub(super) hash: Option<Hash>,
-    /// What of it is not as the rules say; empty where all is.
+    /// How it differs from the rules; empty if it does not.
     pub(super) odd: Vec<String>,
 }
 
-/// A text that may be a signature, and what is odd about where it stands.
+/// A text that may be a signature, and how its position differs from the rules.
 type SignatureCandidate<'d> = (&'d str, Option<String>);
 
-/// All that may be a signature, from every value of the header.
+/// All possible signatures, from every value of the header.
 pub(super) fn readings(scheme: &Scheme, headers: &HeaderMap) -> Vec<Reading> {
     let values = headers.get_all(&scheme.header).iter().filter_map(|value| value.to_str().ok());
     let found = values.flat_map(|value| texts(&scheme.layout, value));
@@ -81,7 +81,7 @@ fn decode(text: &str) -> Option<(Vec<u8>, Encoding)> {
     base64.or_else(|_| BASE64URL.decode(text).map(|bytes| (bytes, Encoding::Base64url))).ok()
 }
 
-/// Where signatures may stand in a value.
+/// The texts in a header value that may be signatures.
 fn texts<'d>(layout: &HeaderFormat, value: &'d str) -> Vec<SignatureCandidate<'d>> {
     let value = value.trim();
     match layout {
@@ -90,7 +90,7 @@ fn texts<'d>(layout: &HeaderFormat, value: &'d str) -> Vec<SignatureCandidate<'d
                 Some(text) if prefix.is_empty() => {
                     let bare = text.split_once(['=', ' ']).filter(|(before, _)| label(before));
                     let inner = bare.map(|(before, text)| {
-                        (text.trim(), Some(format!("`{before}` stands before it, the rules know no prefix")))
+                        (text.trim(), Some(format!("`{before}` is before it, the rules have no prefix")))
                     });
                     std::iter::once((text, None)).chain(inner).collect()
                 }
@@ -108,25 +108,25 @@ fn texts<'d>(layout: &HeaderFormat, value: &'d str) -> Vec<SignatureCandidate<'d
     }
 }
 
-/// The parts of a list, and the whole where it is none.
+/// The whole value, in case it is not a list, and the parts of the list.
 fn parts<'d>(value: &'d str, between: char, within: char, wanted: &str) -> Vec<SignatureCandidate<'d>> {
     let parts = value.split(between).take(4 * MAX_SIGNATURES);
     let parts = parts.filter_map(|part| part.trim().split_once(within)).filter(|(key, _)| label(key));
     let found = parts.map(|(key, text)| {
-        (text, (key != wanted).then(|| format!("it stands under `{key}`, the rules read `{wanted}`")))
+        (text, (key != wanted).then(|| format!("it is under `{key}`, the rules read `{wanted}`")))
     });
-    let whole = (value, Some(format!("it stands alone, the rules read it under `{wanted}`")));
+    let whole = (value, Some(format!("it is alone, the rules read it under `{wanted}`")));
     std::iter::once(whole).chain(found).collect()
 }
 
-/// What may be shown: a short word, so that it is no part of a signature.
+/// Whether the text may be shown: it is a short word, so it is not part of a signature.
 fn label(text: &str) -> bool {
     !text.is_empty()
         && text.len() <= 12
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
 }
 
-/// The values that stand beside the signature, taken as they are; `None` where one is missing.
+/// The signed values other than the body, unchecked; `None` if one is missing.
 pub(super) fn values<'d>(scheme: &Scheme, headers: &'d HeaderMap) -> Option<Values<'d>> {
     let first = |name: &HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
     let listed = || match &scheme.layout {
@@ -163,7 +163,7 @@ pub(super) fn hash_name(hash: Hash) -> &'static str {
     }
 }
 
-/// Length and alphabet of what stands where a signature should, never itself.
+/// The length and alphabet of a text in the place of a signature, never the text itself.
 fn shape(text: &str) -> String {
     let length = text.len();
     match decode(text) {
@@ -176,7 +176,7 @@ fn shape(text: &str) -> String {
     }
 }
 
-/// The shapes of all that may be a signature in the first value of the header.
+/// The shapes of the possible signatures in the first value of the header.
 pub(super) fn shapes(scheme: &Scheme, headers: &HeaderMap) -> Vec<String> {
     let token = matches!(scheme.layout, HeaderFormat::Token { .. });
     let shape = |text: &str| if token { format!("{} characters", text.len()) } else { shape(text) };

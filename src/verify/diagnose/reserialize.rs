@@ -1,5 +1,5 @@
-//! The same JSON as other programs write it: what a sender may have signed before something on the
-//! way read the body and wrote it anew.
+//! The same JSON as other programs serialize it: what the sender may have signed before a proxy parsed the body and
+//! serialized it again.
 
 use crate::json;
 
@@ -13,14 +13,14 @@ enum Whitespace {
     Indented,
 }
 
-/// How strings are written.
+/// The escaping of strings.
 #[derive(Debug, Clone, Copy)]
 enum Escaping {
-    /// As they stand.
+    /// Unchanged.
     Kept,
-    /// Printable ASCII, all else escaped.
+    /// Printable ASCII, everything else escaped.
     Ascii,
-    /// Raw UTF-8, only what must be is escaped.
+    /// Raw UTF-8, with only the necessary escapes.
     Utf8,
     /// ASCII, and `/` escaped, as PHP's json_encode writes it.
     Php,
@@ -42,13 +42,13 @@ const STRINGS: [(Escaping, &str); 5] = [
     (Escaping::Go, ", `<`, `>` and `&` escaped"),
 ];
 
-/// No spelling is longer than so many times the body, and as much again in bytes: deep nesting of
-/// little would else be indented to megabytes.
+/// The limit of a spelling's length as a multiple of the body's: otherwise a small, deeply nested body would be indented
+/// to megabytes.
 const GROWTH: usize = 6;
 const ROOM: usize = 16 * 1024;
 
-/// Calls `each` with every spelling that differs from the body, until it says that it has found one.
-/// Each is made in turn, so that only one of them is held. Returns the name of what was found.
+/// Calls `each` with every spelling that differs from the body until it returns true. Spellings are made one at a time, so
+/// that only one is in memory. Returns the name of the one that matched.
 pub(super) fn search(body: &[u8], mut each: impl FnMut(&[u8]) -> bool) -> Option<String> {
     for (name, changed) in bytes(body) {
         if changed != body && each(&changed) {
@@ -71,10 +71,10 @@ pub(super) fn search(body: &[u8], mut each: impl FnMut(&[u8]) -> bool) -> Option
     None
 }
 
-/// How many spellings there are at most.
+/// The maximum number of spellings.
 pub(super) const COUNT: usize = 2 * LAYOUTS.len() * STRINGS.len() + 5;
 
-/// What is done to text of any kind.
+/// The changes that apply to any text, not only JSON.
 fn bytes(body: &[u8]) -> [(&'static str, Vec<u8>); 5] {
     let lines = |from: &[u8], to: &[u8]| {
         match body.windows(from.len()).any(|part| part == from) {
@@ -93,7 +93,7 @@ fn bytes(body: &[u8]) -> [(&'static str, Vec<u8>); 5] {
     ]
 }
 
-/// Proven JSON, written anew; `None` where it would grow out of all proportion.
+/// Checked JSON, serialized again; `None` if it would exceed the limit.
 fn spell(text: &str, layout: Whitespace, strings: Escaping) -> Option<Vec<u8>> {
     let limit = text.len().saturating_mul(GROWTH) + ROOM;
     let mut out = Vec::with_capacity(text.len() + text.len() / 4);
@@ -153,7 +153,7 @@ fn spell(text: &str, layout: Whitespace, strings: Escaping) -> Option<Vec<u8>> {
     Some(out)
 }
 
-/// The inside of the string that `text` begins with, and its length with its quotes.
+/// The content of the string that `text` begins with, and its length including the quotes.
 fn string(text: &str) -> (&str, usize) {
     let mut escaped = false;
     for (at, byte) in text.bytes().enumerate().skip(1) {
@@ -182,7 +182,7 @@ fn respell(inner: &str, strings: Escaping, out: &mut Vec<u8>) {
     }
 }
 
-/// The character that an escape stands for, or a surrogate without its other half; and its length.
+/// The character of an escape, or a surrogate without its other half; and the escape's length.
 fn escape(text: &str) -> (Result<char, u16>, usize) {
     let unit = |at: usize| {
         let digits = text.get(at..at + 6)?.strip_prefix("\\u")?;

@@ -1,4 +1,4 @@
-//! The table of tries: which key over which text makes what the request claims.
+//! Tries keys and texts until one makes a signature that the request has.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use super::{Cause, Other, reserialize, time};
 use crate::config::{BodyForm, Hash, SecretFormat};
 use crate::delivery::Delivery;
 
-/// What each try costs beside the bytes that it hashes.
+/// The cost of a try in addition to the bytes that it hashes.
 const TRY: usize = 1024;
 
 /// What to do about a header that came more than once.
@@ -24,30 +24,30 @@ const REPEATED: &str = "look for what adds the header a second time on the way, 
 const COMPARE: &str = "compare the header with what the provider sends, and the rules below source.NAME.signature with \
     its page; if they agree, look for what rewrites headers on the way";
 
-/// What is tried against one request.
+/// The search for the cause of one refusal.
 struct CauseSearch<'a> {
     verifier: &'a Verifier,
     delivery: &'a Delivery,
     readings: Vec<Reading>,
-    /// `None` where a part of what is signed is missing.
+    /// `None` if a signed value is missing.
     values: Option<Values<'a>>,
     budget: usize,
-    /// Something was left out for the budget's sake.
+    /// Whether the budget did not allow every try.
     cut: bool,
 }
 
-/// What a key is tried over.
+/// The text that a key is tried over.
 #[derive(Clone, Copy)]
 enum SignedText<'b> {
-    /// The rules' text with this body in it.
+    /// The text of the rules with this body.
     Rules(&'b [u8]),
-    /// The body and nothing else.
+    /// Only the body.
     Body(&'b [u8]),
 }
 
 impl Verifier {
-    /// The cause of a signature that is missing, cannot be read or is nobody's. The cheap tries first;
-    /// the first that fits is the cause.
+    /// The cause of a signature that is missing, cannot be read or matches no secret. The cheap tries come first, and the
+    /// first match is the cause.
     pub(super) fn search(&self, delivery: &Delivery, others: &[Other<'_>], budget: usize) -> Cause {
         let mut search = CauseSearch {
             verifier: self,
@@ -67,14 +67,14 @@ impl Verifier {
         found.unwrap_or_else(|| search.unknown())
     }
 
-    /// `None` for a token.
+    /// The hash of the rules; `None` for a token.
     fn hash(&self) -> Option<Hash> {
         (!self.is_token()).then_some(self.scheme.written.hash)
     }
 }
 
 impl<'a> CauseSearch<'a> {
-    /// The reading that is this secret's, whatever hash it was made with.
+    /// The index of the reading that this secret made, with whatever hash.
     fn hit(&mut self, spare: &AlternateKeys, over: SignedText<'_>) -> Option<usize> {
         let mut hashes = Vec::with_capacity(1);
         for reading in &self.readings {
@@ -106,13 +106,13 @@ impl<'a> CauseSearch<'a> {
         self.readings.iter().position(is)
     }
 
-    /// The body in each form that the rules know.
+    /// The body in each form of the rules.
     fn forms(&self) -> Vec<std::borrow::Cow<'a, [u8]>> {
         let forms: &[BodyForm] = &self.verifier.scheme.forms;
         forms.iter().filter_map(|form| self.verifier.signed(&self.delivery.body, *form)).collect()
     }
 
-    /// The right signature, but not where or as the rules read it.
+    /// The right signature, but in another place or format than the rules expect.
     fn misplaced_signature(&mut self) -> Option<Cause> {
         let verifier = self.verifier;
         for form in self.forms() {
@@ -126,7 +126,7 @@ impl<'a> CauseSearch<'a> {
                         "encoding",
                         text,
                         "correct the rules below source.NAME.signature (header, prefix, encoding, hash) if the \
-                         provider documents it so, else what rewrites the header on the way",
+                         provider documents it so; otherwise look for what rewrites the header on the way",
                     ));
                 }
                 let error = verifier.claim(self.delivery).err();
@@ -153,14 +153,14 @@ impl<'a> CauseSearch<'a> {
             for key in &verifier.keys {
                 if self.hit(&key.spare, SignedText::Body(&form)).is_some() {
                     let text = format!(
-                        "the signature is that of secret {} over the body alone; the rules sign more than it",
+                        "the signature is that of secret {} over the body alone; by the rules more than the body is signed",
                         key.name
                     );
                     return Some(Cause::shown(
                         "signed_text",
                         text,
                         "have the sender sign what the provider documents, or set signature.signed = \"{body}\" \
-                         if that is it",
+                         if only the body is signed",
                     ));
                 }
             }
@@ -168,7 +168,7 @@ impl<'a> CauseSearch<'a> {
         None
     }
 
-    /// The right secret, read as another key.
+    /// The right secret, decoded to another key.
     fn misread(&mut self) -> Option<Cause> {
         let verifier = self.verifier;
         let forms = self.forms();
@@ -187,7 +187,7 @@ impl<'a> CauseSearch<'a> {
     fn removed(&mut self) -> Option<Cause> {
         let verifier = self.verifier;
         let forms = self.forms();
-        // Of two of a name, the one that went last.
+        // If two removed secrets have the same name, the last one removed.
         for old in verifier.removed.iter().rev() {
             for form in &forms {
                 if self.hit(&old.spare, SignedText::Rules(form)).is_none() {
@@ -203,14 +203,14 @@ impl<'a> CauseSearch<'a> {
                 return Some(Cause::shown(
                     "secret_removed",
                     text,
-                    "put the old secret back beside the new one until the sender has switched",
+                    "restore the old secret next to the new one until the sender has switched",
                 ));
             }
         }
         None
     }
 
-    /// A delivery of another source, or one that is signed with another source's secret.
+    /// A delivery for another source, or one signed with another source's secret.
     fn other_source(&mut self, others: &[Other<'_>]) -> Option<Cause> {
         let bytes = self.delivery.body.len();
         let forms = self.forms();
@@ -245,7 +245,7 @@ impl<'a> CauseSearch<'a> {
         None
     }
 
-    /// The right secret over other bytes with the same meaning.
+    /// The right secret over other bytes with the same JSON.
     fn reserialized_body(&mut self) -> Option<Cause> {
         let verifier = self.verifier;
         if verifier.is_token() || self.readings.is_empty() || self.values.is_none() {
@@ -253,7 +253,7 @@ impl<'a> CauseSearch<'a> {
         }
         let body = &self.delivery.body;
         let mut secret: Option<Arc<str>> = None;
-        // Those first that count; what was removed explains nothing better here.
+        // Removed secrets are not tried: they would not explain this better.
         let name = reserialize::search(body, |text| {
             let found =
                 verifier.keys.iter().find(|key| self.hit(&key.spare, SignedText::Rules(text)).is_some());
@@ -268,11 +268,11 @@ impl<'a> CauseSearch<'a> {
             "body_changed",
             text,
             "have every proxy, gateway and function before hookstream pass the body on byte for byte: it must \
-             not parse the JSON and write it anew",
+             not parse the JSON and serialize it again",
         ))
     }
 
-    /// Nothing fits: what the request itself shows.
+    /// Nothing matched: the cause as far as the request itself shows it.
     fn unknown(&self) -> Cause {
         let headers = &self.delivery.headers;
         let scheme = &self.verifier.scheme;
@@ -319,27 +319,24 @@ impl<'a> CauseSearch<'a> {
     fn no_match(&self) -> Cause {
         let cut = if self.cut { "; the body is so long that not all could be tried" } else { "" };
         if self.verifier.is_token() {
-            let text = format!("the token is none of the secrets that are known here{cut}");
+            let text = format!("the token is none of the configured secrets{cut}");
             return Cause::guessed(
                 "wrong_secret",
                 text,
-                "compare the token at the provider with the secret that is configured here",
+                "compare the provider's token with the configured secret",
             );
         }
         let spellings = match crate::json::check(&self.delivery.body) {
             Ok(_) => format!("over the body in none of up to {} spellings", reserialize::COUNT),
-            Err(_) => {
-                "over the body as it came; it is not JSON, so it was tried in no other spelling".to_owned()
-            }
+            Err(_) => "over the body as received; it is not JSON, so no other spelling was tried".to_owned(),
         };
-        let text = format!(
-            "most likely a wrong secret: none that is known here made this signature, {spellings}{cut}"
-        );
+        let text =
+            format!("most likely a wrong secret: no configured secret made this signature, {spellings}{cut}");
         Cause::guessed(
             "wrong_secret",
             text,
-            "compare the secret at the provider with the one that is configured here; if they are the same, \
-             the content of the body was changed on the way",
+            "compare the provider's secret with the configured one; if they are the same, the content of the body \
+             was changed on the way",
         )
     }
 }
@@ -351,24 +348,24 @@ fn misread(how: KeyMistake, name: &str) -> Cause {
     };
     let (what, next) = match how {
         KeyMistake::LineEnd => (
-            "the provider's has a line end behind it".to_owned(),
+            "the provider's ends with a line end".to_owned(),
             "set the secret at the provider again, without the line end",
         ),
         KeyMistake::Blank => (
             "the one configured here has white space around it".to_owned(),
-            "write the secret without white space: `printf %s` in place of `echo`, no second newline in its file",
+            "write the secret without white space: `printf %s` instead of `echo`, no second newline in its file",
         ),
         KeyMistake::Quoted => (
             "the one configured here has quotes around it".to_owned(),
-            "write the secret without quotes: some files of variables keep them",
+            "write the secret without quotes: some env files leave them",
         ),
         KeyMistake::As(format) => (
             format!("the provider takes its text as {}", format_name(format)),
             "set signature.secret_format to what the provider documents",
         ),
         KeyMistake::WithoutPrefix => (
-            "the provider signs with the text behind `whsec_`, as it is".to_owned(),
-            "give the secret without `whsec_`, with signature.secret_format = \"text\"",
+            "the provider signs with the text after `whsec_`, without decoding it".to_owned(),
+            "configure the secret without `whsec_`, with signature.secret_format = \"text\"",
         ),
     };
     Cause::shown(kind, format!("the signature is that of secret {name}, but {what}"), next)
@@ -383,8 +380,7 @@ fn format_name(format: SecretFormat) -> &'static str {
     }
 }
 
-/// A header that looks as if it held a signature. Its name is the sender's to choose: a long one is
-/// not shown.
+/// A header whose name suggests a signature. The sender chooses the name, so a long one is not shown.
 fn alike(headers: &HeaderMap) -> Option<&HeaderName> {
     let words = ["signature", "hmac", "token", "digest"];
     headers.keys().find(|name| {

@@ -1,4 +1,4 @@
-//! What the verifier looks at, one step after the other, and what stood there.
+//! The steps of the verification, and what each one found.
 
 use http::{HeaderMap, HeaderName};
 
@@ -10,7 +10,7 @@ use crate::config::{BodyForm, Encoding, ValidityWindow};
 use crate::delivery::Delivery;
 use crate::outcome::{Fault, Reason};
 
-/// Secrets that are named; of more, the rest are counted.
+/// The number of secrets that are named; the rest are counted.
 const NAMED: usize = 8;
 
 impl Verifier {
@@ -51,7 +51,7 @@ impl Verifier {
         }
     }
 
-    /// Length and shape of what the rules read.
+    /// The format that the rules expect.
     pub(super) fn expected(&self) -> String {
         let written = self.scheme.written;
         let bytes = written.length();
@@ -76,7 +76,7 @@ impl Verifier {
         }
     }
 
-    /// `None` where no time is signed.
+    /// `None` if no time is signed.
     fn time_step(&self, delivery: &Delivery, refusal: Option<&Fault>) -> Option<DiagnosisStep> {
         if !self.scheme.template.has_time() {
             return None;
@@ -86,34 +86,34 @@ impl Verifier {
             return step(false, "no signed time was found".to_owned());
         };
         if values.timestamp.is_empty() || !values.timestamp.bytes().all(|byte| byte.is_ascii_digit()) {
-            return step(false, "the signed time is not made of digits alone".to_owned());
+            return step(false, "the signed time has other characters than digits".to_owned());
         }
         let now = delivery.received_at;
         let age = self.scheme.age_of(values.timestamp, now)?;
         let far = span(age.unsigned_abs().as_secs());
         let side = if age.is_negative() { "after" } else { "before" };
-        let at = now.checked_sub(age).map_or_else(|_| "a time past all counting".to_owned(), time);
+        let at = now.checked_sub(age).map_or_else(|_| "a time that is out of range".to_owned(), time);
         let stale = refusal.filter(|fault| fault.reason == Reason::StaleRejected);
         let more = stale.and_then(|fault| fault.detail.as_deref()).map(|detail| format!(": {detail}"));
-        step(stale.is_none(), format!("signed at {at}, {far} {side} it came{}", more.unwrap_or_default()))
+        step(stale.is_none(), format!("signed at {at}, {far} {side} its receipt{}", more.unwrap_or_default()))
     }
 
     fn signed_step(&self, delivery: &Delivery) -> DiagnosisStep {
         let body = delivery.body.len();
         let step = |ok, text| DiagnosisStep { step: "signed", ok: Some(ok), text };
         if matches!(self.scheme.layout, HeaderFormat::Token { .. }) {
-            return step(true, format!("nothing: a token says who sends; {body} bytes of body"));
+            return step(true, format!("nothing: a token only identifies the sender; {body} bytes of body"));
         }
         let Some(values) = lenient_parse::values(&self.scheme, &delivery.headers) else {
-            return step(false, format!("what is signed beside the body is missing; {body} bytes of body"));
+            return step(false, format!("a signed value besides the body is missing; {body} bytes of body"));
         };
         let mut text = self.scheme.template.describe(&values, body);
         for form in &self.scheme.forms {
             let form = match (form, self.signed(&delivery.body, *form)) {
-                (BodyForm::Raw, _) => "; as it came".to_owned(),
+                (BodyForm::Raw, _) => "; as received".to_owned(),
                 (form, Some(signed)) => format!("; as {}: {} bytes", form.label(), signed.len()),
                 (form, None) if crate::json::check(&delivery.body).is_ok() => {
-                    format!("; {} is the same text", form.label())
+                    format!("; {} is identical", form.label())
                 }
                 (form, None) => format!("; {} does not exist, the body is not JSON", form.label()),
             };
@@ -158,10 +158,10 @@ impl Verifier {
 fn named(key: &SigningKey, now: jiff::Timestamp) -> String {
     match key.window {
         ValidityWindow { not_before: Some(from), .. } if now < from => {
-            format!("{} (counts from {} on)", key.name, time(from))
+            format!("{} (valid from {})", key.name, time(from))
         }
         ValidityWindow { not_after: Some(until), .. } if now > until => {
-            format!("{} (counted until {})", key.name, time(until))
+            format!("{} (valid until {})", key.name, time(until))
         }
         ValidityWindow { .. } => key.name.to_string(),
     }
@@ -174,7 +174,7 @@ fn header(name: &HeaderName, headers: &HeaderMap) -> DiagnosisStep {
             (true, format!("{name}: once, {} characters", value.len()))
         }
         (Some(_), 1) => (false, format!("{name}: not ASCII")),
-        (Some(_), n) => (false, format!("{name}: {n} times, must stand once")),
+        (Some(_), n) => (false, format!("{name}: {n} times, must occur once")),
     };
     DiagnosisStep { step: "header", ok: Some(ok), text }
 }

@@ -137,7 +137,7 @@ fn any_secret_that_made_the_signature_and_keeps_its_binding_will_do() {
     assert_eq!(of("another-secret-000", "third").as_deref(), Ok("any"));
     let first = "signature_mismatch: the secret acme made it, but is bound to another value of /tenant_id";
     assert_eq!(of(SECRET, "third").unwrap_err(), first);
-    let expired = "secret_expired: the secret gone counted until 1969-01-01T00:00:00Z";
+    let expired = "secret_expired: the secret gone was valid until 1969-01-01T00:00:00Z";
     assert_eq!(of(SECRET, "gone").unwrap_err(), expired, "its tenant may know");
     // With a signature of nobody's, nothing is said of bindings.
     let unknown = of("a-secret-of-nobody", "acme").unwrap_err();

@@ -160,7 +160,7 @@ fn an_old_or_early_signature_is_told_by_how_much_and_a_wrong_unit_by_its_name() 
     let cause = seconds.diagnose(&delivery, Some(&stale), &[], diagnose::BUDGET).cause.unwrap();
     assert_eq!(
         (cause.kind, &*cause.text),
-        ("timestamp_unit", "the signed time stands in milliseconds, the rules read seconds")
+        ("timestamp_unit", "the signed time is in milliseconds, the rules read seconds")
     );
 }
 
@@ -179,7 +179,7 @@ fn a_valid_delivery_is_shown_step_by_step() {
         [
             "header x-grapevine-signature: once, 71 characters",
             "signature 64 hex digits (32 bytes); expected `sha256=` and 64 hex digits (HMAC with SHA-256)",
-            "signed {body} (29 bytes); as it came; as json_compact_ascii: 28 bytes",
+            "signed {body} (29 bytes); as received; as json_compact_ascii: 28 bytes",
             "secrets secret-0 made it, over the json_compact_ascii body",
         ]
     );

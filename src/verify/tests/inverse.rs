@@ -171,7 +171,7 @@ fn a_header_that_is_signed_and_not_given_is_told() {
     let verifier = verifier("signature = { header = 'S', signed = '{header:X-Kind}:{body}' }", &[SECRET]);
     let sign = |headers: &mut HeaderMap| verifier.sign(b"{}", Timestamp::UNIX_EPOCH, headers);
     let fault = sign(&mut HeaderMap::new()).unwrap_err();
-    assert_eq!(fault.to_string(), "signature_missing: x-kind is signed, give it");
+    assert_eq!(fault.to_string(), "signature_missing: x-kind is signed; add it to the headers");
     // The provider could not have sent it either.
     let mut headers =
         HeaderMap::from_iter([(HeaderName::from_static("x-kind"), HeaderValue::from_static("a:b"))]);
