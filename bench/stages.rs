@@ -17,8 +17,8 @@ use criterion::{
 };
 use futures_util::future::join_all;
 use hmac::{Hmac, KeyInit, Mac};
+use hookstream::decide::decide;
 use hookstream::json;
-use hookstream::pipeline;
 use hookstream::record::Record;
 use hookstream::spool::{Limits, Spool};
 use sha2::Sha256;
@@ -113,7 +113,7 @@ fn delivery(criterion: &mut Criterion) {
         let source = &case.source;
         one(&mut group, source.name.as_str(), case, || {
             let (verified, stale) = source.authenticate(black_box(&case.delivery)).unwrap();
-            pipeline::decide(source, &verified, Ok(&case.delivery.body), stale).0.unwrap()
+            decide(source, &verified, stale, || Ok(())).event.unwrap()
         });
     }
 }

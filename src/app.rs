@@ -57,9 +57,6 @@ const MAX_WAL: u64 = 64 * 1024 * 1024;
 /// collector to accept the last spans.
 const FLUSH: Duration = Duration::from_secs(2);
 
-/// The bound of librdkafka's queue.
-const QUEUE_KIB: u32 = 256 * 1024;
-
 /// Between two probes while no broker answers, and the timeout of each.
 const PROBE: Duration = Duration::from_secs(1);
 
@@ -396,7 +393,7 @@ pub fn connections(config: &Config) -> ConnectionLimits {
 pub fn tuning(config: &Config) -> Tuning {
     let longest = config.source.values().map(|source| source.ack_deadline).max().unwrap_or_default();
     let max_record = provision::max_record(config.http.max_body);
-    Tuning { kafka_budget: longest, max_record, queue_kib: QUEUE_KIB }
+    Tuning { kafka_budget: longest, max_record, queue_kib: Tuning::QUEUE_KIB }
 }
 
 /// Logs one line for each source: its event types, and its share of the common limits.

@@ -24,6 +24,11 @@ pub fn builder() -> ClientBuilder {
     reqwest::Client::builder().redirect(redirect::Policy::none())
 }
 
+/// Does not load the system's certificates if `url` is plain HTTP: they are not needed, and a bare container has none.
+pub fn without_certificates_for_http(builder: ClientBuilder, url: &str) -> ClientBuilder {
+    if url.starts_with("http://") { builder.tls_certs_only([]) } else { builder }
+}
+
 /// A URL for logs, errors and pages: without user, password, query and fragment, which may contain secrets.
 pub fn printable(url: &Url) -> String {
     let mut url = url.clone();

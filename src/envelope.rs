@@ -29,8 +29,8 @@ pub const MAX_ID: usize = 1024;
 /// The limit of events in one delivery: each is a record, and all share one deadline.
 pub const MAX_EVENTS: usize = 1_000;
 
-/// The number of hex digits of the body's digest in a key whose id or type is not signed.
-const KEY_DIGITS: usize = 16;
+/// Hex digits of the body's digest in a key whose id or type is not signed.
+pub const KEY_DIGITS: usize = 16;
 
 /// Where the envelope's fields are in the body. The encoder omits them from `additional_fields`, except a time that
 /// milliseconds cannot represent.

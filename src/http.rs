@@ -19,7 +19,7 @@ mod failed_auth;
 mod verification;
 mod wire;
 
-pub use admin::Operator;
+pub use admin::{AdminErrorBody, Operator};
 pub use body::BodyBudget;
 pub use client_address::{ClientAddress, ClientResolver};
 pub use connection_counter::network_of;
@@ -28,6 +28,7 @@ pub use diagnosis::{Diagnoser, DiagnosisQueue, refusals};
 pub use guard::{Access, REQUEST_HEADER};
 pub use ingest::{Ingest, Limits};
 pub use report::{DeliveryObserver, DeliveryReport, log};
+pub use response::{DELIVERY_HEADER, DeliveryAnswer};
 pub use routes::{admin, hooks};
 pub use serve::{ConnectionLimits, serve};
 pub use tls::{CurrentTls, PortSecurity, Tls, Token, admin_tls, dns_name, hooks_tls};

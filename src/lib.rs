@@ -7,6 +7,7 @@
 //!   http/ingest     head and body within their limits     404 405 408 413
 //!   verify          signature over the bytes -> Verified  401
 //!   pipeline        a slot for a verified delivery        503
+//!   decide          handshake, records or dead letter
 //!   envelope        id, type, time, key      -> Event     dead letter
 //!   schema/encode   the type's Avro schema   -> Record    dead letter
 //!   deliver         Kafka, else the spool    -> Receipt   503
@@ -26,6 +27,7 @@ pub mod dev;
 pub mod app;
 pub mod http;
 pub mod pipeline;
+pub mod decide;
 pub mod provision;
 pub mod sources;
 pub mod deliver;

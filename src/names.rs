@@ -4,6 +4,10 @@
 /// Kafka's limit on the length of a topic name.
 pub const MAX_TOPIC: usize = 249;
 
+/// The prefix of hookstream's own headers, in HTTP and in records. No rule may read one as a provider's: in a dead letter
+/// it would be among hookstream's own.
+pub const HEADER_PREFIX: &str = "hookstream-";
+
 /// Whether `name` is valid for a source: it appears in the URL, in topics and in file names.
 pub fn is_source(name: &str) -> bool {
     let mut bytes = name.bytes();

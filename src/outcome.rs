@@ -69,6 +69,11 @@ macro_rules! reasons {
             /// Every reason, for tests, docs and metric labels.
             pub const ALL: &[Self] = &[$(Self::$name,)*];
 
+            /// The reason of this label, as answers, metrics and record headers have it.
+            pub fn from_label(label: &str) -> Option<Self> {
+                Self::ALL.iter().find(|reason| reason.info().label == label).copied()
+            }
+
             /// The reason's entry in the table.
             pub const fn info(self) -> ReasonInfo {
                 match self {

@@ -6,27 +6,27 @@ mod send;
 
 use std::sync::Arc;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
+use crate::decide::{Decided, Decision, EncodedRecords, EventRef, decide};
 use crate::deliver::{DeliverError, Deliverer, OnRefusal, Receipt};
 use crate::delivery::Deadline;
-use crate::envelope::Event;
 use crate::kafka::Ack;
-use crate::names;
 use crate::observe::traces::Trace;
 use crate::outcome::{Fault, Outcome, Reason};
+use crate::quota::UsageGuard;
 use crate::record::Record;
-use crate::sources::{Source, UnmappedFields};
+use crate::sources::Source;
 use crate::verify::Verified;
-
-/// Characters of an event type that are shown: as long as a topic's name may be.
-const SHOWN_TYPE: usize = names::MAX_TOPIC;
 
 /// What every delivery goes through.
 pub struct Pipeline {
     places: Semaphore,
     deliverer: Deliverer,
 }
+
+/// A delivery's place in its source and in the process, until dropped.
+type Permit<'p> = ([UsageGuard; 2], SemaphorePermit<'p>);
 
 /// How a delivery ended: what answer, log and metrics are made from.
 #[derive(Debug)]
@@ -62,17 +62,6 @@ impl std::fmt::Debug for PlainReply {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Text({} bytes)", self.0.len())
     }
-}
-
-/// What an event is called.
-#[derive(Debug, Clone)]
-pub struct EventRef {
-    /// The event id.
-    pub id: String,
-    /// The event type, cut where it is longer than any topic's name.
-    pub event_type: String,
-    /// How many events the delivery holds, where its source splits deliveries.
-    pub events: Option<usize>,
 }
 
 /// A durable record's place.
@@ -186,49 +175,46 @@ impl Pipeline {
         deadline: Deadline,
         trace: &mut Trace,
     ) -> DeliveryResult {
-        let payload = source.envelope.payload(verified);
-        let text = payload.as_deref().unwrap_or_default();
-        if let Some(text) = source.handshakes.answer(verified, text) {
-            return DeliveryResult::handshake(text);
-        }
-        if !source.delivery_allowed() {
-            return Fault::new(Reason::RateLimited, "rate_limit of the source").into();
-        }
-        // Only now: an unverified request never holds a delivery's place.
-        let _own = match source.try_acquire(verified.delivery().body.len()) {
-            Ok(own) => own,
-            Err(fault) => return fault.into(),
-        };
-        let Ok(_place) = self.places.try_acquire() else {
-            return Fault::new(Reason::Overloaded, "max_in_flight of all sources").into();
-        };
-
-        let (name, shaped) = decide(source, verified, payload.as_deref().map_err(Fault::clone), stale);
-        let mut ended = match shaped {
-            Decision::Publish(outbound) => self.publish(source, verified, outbound, deadline, trace).await,
-            Decision::DeadLetter { bound_for, why } => {
-                self.dead_letter(source, verified, bound_for.as_deref(), why, deadline, trace).await
+        let admit = || self.admit(source, verified);
+        // The permit is held until the records are durable.
+        let Decided { event, decision, permit: _permit } = decide(source, verified, stale, admit);
+        let mut ended = match decision {
+            Decision::Handshake(text) => DeliveryResult::handshake(text),
+            Decision::Publish(records) => self.publish(source, verified, records, deadline, trace).await,
+            Decision::DeadLetter { intended_topic, why } => {
+                self.dead_letter(source, verified, intended_topic.as_deref(), why, deadline, trace).await
             }
             Decision::Unavailable(fault) => fault.into(),
         };
-        ended.event = name;
+        ended.event = event;
         ended
+    }
+
+    /// Applies the limits of the source and of the process.
+    fn admit(&self, source: &Source, verified: &Verified<'_>) -> Result<Permit<'_>, Fault> {
+        if !source.delivery_allowed() {
+            return Err(Fault::new(Reason::RateLimited, "rate_limit of the source"));
+        }
+        // Only now: an unverified request never holds a delivery's place.
+        let of_source = source.try_acquire(verified.delivery().body.len())?;
+        let of_process = self.places.try_acquire();
+        let of_process =
+            of_process.map_err(|_| Fault::new(Reason::Overloaded, "max_in_flight of all sources"))?;
+        Ok((of_source, of_process))
     }
 
     async fn publish(
         &self,
         source: &Source,
         verified: &Verified<'_>,
-        outbound: EncodedRecords,
+        records: EncodedRecords,
         deadline: Deadline,
         trace: &mut Trace,
     ) -> DeliveryResult {
-        let EncodedRecords { topic, records, kept } = outbound;
+        let EncodedRecords { topic, records, unmapped } = records;
         match self.send(records, OnRefusal::DeadLetter, deadline, trace).await {
             Ok(receipt) => {
-                for kept in &kept {
-                    source.count_unmapped(kept);
-                }
+                unmapped.iter().for_each(|fields| source.count_unmapped(fields));
                 DeliveryResult::stored(Ok(()), topic, receipt)
             }
             Err(DeliverError::Refused(trouble)) => {
@@ -279,94 +265,5 @@ fn unavailable(undelivered: &DeliverError, dead_letter: Option<&Fault>) -> Fault
     match dead_letter {
         Some(why) => Fault::new(reason, format!("dead letter ({why}): {undelivered}")),
         None => Fault::new(reason, undelivered.to_string()),
-    }
-}
-
-/// The records of one delivery.
-pub struct EncodedRecords {
-    /// The topic of the first.
-    pub topic: Arc<str>,
-    /// At least one.
-    pub records: Vec<Record>,
-    /// Of each event that its schema does not say all of: mostly none.
-    pub kept: Vec<UnmappedFields>,
-}
-
-/// What a verified delivery becomes.
-pub enum Decision {
-    /// An event's record, or several.
-    Publish(EncodedRecords),
-    /// Authentic, but no event.
-    DeadLetter {
-        /// The topic it was bound for, if that much is known.
-        bound_for: Option<Arc<str>>,
-        /// Why.
-        why: Fault,
-    },
-    /// Our trouble: the sender should try again.
-    Unavailable(Fault),
-}
-
-/// What a verified delivery that is no handshake becomes: `payload` is its JSON text, or why there is
-/// none, `stale` what its age makes of it. Pure, no I/O.
-pub fn decide(
-    source: &Source,
-    verified: &Verified<'_>,
-    payload: Result<&[u8], Fault>,
-    stale: Option<Fault>,
-) -> (Option<EventRef>, Decision) {
-    let (name, shaped) = match payload {
-        Ok(payload) => decide_payload(source, verified, payload),
-        Err(why) => (None, Decision::DeadLetter { bound_for: None, why }),
-    };
-    match (stale, shaped) {
-        (Some(why), Decision::Publish(EncodedRecords { topic, .. })) => {
-            (name, Decision::DeadLetter { bound_for: Some(topic), why })
-        }
-        (_, shaped) => (name, shaped),
-    }
-}
-
-/// Extracts and encodes the events of a delivery's JSON text.
-fn decide_payload(source: &Source, verified: &Verified<'_>, payload: &[u8]) -> (Option<EventRef>, Decision) {
-    let events = match source.envelope.extract_events(&source.name, verified, payload) {
-        Ok(events) => events,
-        Err(why) => return (None, Decision::DeadLetter { bound_for: None, why }),
-    };
-    let name = events.first().map(|event| {
-        // A type that nobody knows is any text of the body, and this goes to the log.
-        let shown = event.event_type.char_indices().nth(SHOWN_TYPE).map(|(end, _)| end);
-        let event_type =
-            shown.and_then(|end| event.event_type.get(..end)).unwrap_or(&event.event_type).to_owned();
-        let count = source.envelope.splits().then_some(events.len());
-        EventRef { id: event.id.as_ref().into(), event_type, events: count }
-    });
-    (name, encode(source, &events))
-}
-
-/// All or nothing: the first event that does not fit speaks for all of them.
-fn encode(source: &Source, events: &[Event<'_>]) -> Decision {
-    let (mut first, mut records, mut kept) = (None, Vec::with_capacity(events.len()), Vec::new());
-    for event in events {
-        let Some(route) = source.route(event.route()) else {
-            return Decision::DeadLetter { bound_for: None, why: Reason::TypeUnknown.into() };
-        };
-        let encoder = match route.encoder() {
-            Ok(encoder) => encoder,
-            Err(why) => return Decision::Unavailable(why),
-        };
-        let encoded = encoder.encode(event).and_then(|mut encoded| {
-            kept.extend(UnmappedFields::from_encoded(event.route(), &mut encoded));
-            Record::event(&route.topic, event, encoded)
-        });
-        match encoded {
-            Ok(record) => records.push(record),
-            Err(why) => return Decision::DeadLetter { bound_for: Some(route.topic.clone()), why },
-        }
-        first.get_or_insert(&route.topic);
-    }
-    match first {
-        Some(topic) => Decision::Publish(EncodedRecords { topic: topic.clone(), records, kept }),
-        None => Decision::DeadLetter { bound_for: None, why: Reason::ShapeMismatch.into() },
     }
 }

@@ -116,8 +116,7 @@ impl Provisioner {
         let cluster = self.admin.cluster().await?;
         self.producer.kafka_answers();
         let desired = desired_topics(&self.loaded.config, &self.sources.load(), cluster.brokers);
-        let (mut existing, missing): (Vec<NewTopic>, Vec<NewTopic>) =
-            desired.into_iter().partition(|topic| cluster.topics.contains_key(&topic.name));
+        let (mut existing, missing) = cluster.split(desired);
         let mut reason = None;
         if !missing.is_empty() && !self.loaded.config.provision.on_start {
             let names: Vec<&str> = missing.iter().map(|topic| topic.name.as_str()).collect();

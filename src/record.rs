@@ -3,6 +3,8 @@
 mod dead_letter;
 mod replay_outcome;
 
+pub mod headers;
+
 use std::borrow::Cow;
 use std::sync::Arc;
 
@@ -18,9 +20,6 @@ pub use replay_outcome::{RecordId, ReplayOutcome};
 
 /// The value of a dead letter whose body is empty: a record without a value would be a tombstone.
 const EMPTY_BODY: &[u8] = br#"{"hookstream":"the delivery had an empty body"}"#;
-
-const TRACEPARENT: &str = "traceparent";
-const DELIVERY_ID: &str = "hookstream-delivery-id";
 
 /// Name and text. What is the same in each record is not copied.
 pub type Header = (Cow<'static, str>, Cow<'static, str>);
@@ -74,17 +73,17 @@ impl Record {
     pub fn event(topic: &Arc<str>, event: &Event<'_>, encoded: Encoded) -> Result<Self, Fault> {
         let key = event.key()?.into_owned();
         let mut headers: Headers = Vec::with_capacity(10);
-        headers.push(("ce_specversion".into(), "1.0".into()));
-        headers.push(("ce_id".into(), event.id.to_string().into()));
-        headers.push(("ce_source".into(), format!("/hooks/{}", event.source).into()));
-        headers.push(("ce_type".into(), event.event_type.to_string().into()));
+        headers.push((headers::CE_SPECVERSION.into(), "1.0".into()));
+        headers.push((headers::CE_ID.into(), event.id.to_string().into()));
+        headers.push((headers::CE_SOURCE.into(), format!("/hooks/{}", event.source).into()));
+        headers.push((headers::CE_TYPE.into(), event.event_type.to_string().into()));
         if let Some(time) = event.time {
-            headers.push(("ce_time".into(), time.to_string().into()));
+            headers.push((headers::CE_TIME.into(), time.to_string().into()));
         }
-        headers.push(("content-type".into(), "application/avro".into()));
+        headers.push((headers::CONTENT_TYPE.into(), headers::AVRO.into()));
         provenance(&mut headers, event.verified());
         if let Some(fields) = event.unsigned() {
-            headers.push(("hookstream-unsigned".into(), fields.to_owned().into()));
+            headers.push((headers::UNSIGNED.into(), fields.to_owned().into()));
         }
         Ok(Self { topic: topic.clone(), key, value: encoded.value, timestamp: event.received_at, headers })
     }
@@ -102,19 +101,19 @@ impl Record {
     ) -> Self {
         let delivery = verified.delivery();
         let mut headers: Headers = Vec::with_capacity(10);
-        headers.push(("hookstream-reason".into(), why.reason.info().label.into()));
+        headers.push((headers::REASON.into(), why.reason.info().label.into()));
         if let Some(detail) = &why.detail {
-            headers.push(("hookstream-detail".into(), detail.to_string().into()));
+            headers.push((headers::DETAIL.into(), detail.to_string().into()));
         }
         if let Some(original) = original_topic {
-            headers.push(("hookstream-original-topic".into(), original.to_owned().into()));
+            headers.push((headers::ORIGINAL_TOPIC.into(), original.to_owned().into()));
         }
         let kept = verified.kept(read);
         let kept_headers =
             kept.iter().map(|(name, value)| ((*name).to_owned().into(), (*value).to_owned().into()));
         headers.extend(kept_headers);
-        headers.push(("hookstream-form".into(), verified.form().label().into()));
-        headers.push(("hookstream-seal".into(), verified.seal(&kept).into()));
+        headers.push((headers::FORM.into(), verified.form().label().into()));
+        headers.push((headers::SEAL.into(), verified.seal(&kept).into()));
         provenance(&mut headers, verified);
         let value = if delivery.body.is_empty() { EMPTY_BODY } else { &delivery.body };
         Self { topic: topic.clone(), key, value: value.to_vec(), timestamp: delivery.received_at, headers }
@@ -122,7 +121,7 @@ impl Record {
 
     /// The same record, which tells that it was made from the dead letter at `place`.
     pub fn replayed(mut self, place: &RecordId) -> Self {
-        self.headers.push(("hookstream-replayed".into(), place.to_string().into()));
+        self.headers.push((headers::REPLAYED.into(), place.to_string().into()));
         self
     }
 
@@ -137,7 +136,7 @@ impl Record {
         place: &RecordId,
         replayed: &ReplayOutcome,
     ) -> serde_json::Result<Self> {
-        let headers = vec![(DELIVERY_ID.into(), verified.delivery().id.to_string().into())];
+        let headers = vec![(headers::DELIVERY_ID.into(), verified.delivery().id.to_string().into())];
         let (key, value) = (place.to_string(), serde_json::to_vec(replayed)?);
         Ok(Self { topic: topic.clone(), key, value, timestamp: Timestamp::now(), headers })
     }
@@ -146,11 +145,11 @@ impl Record {
     pub fn traced(mut self, traceparent: &str) -> Self {
         // Before this one stands the sender's, if it sent one (see `provenance`). Headers of the same name
         // further up are under a dead letter's seal.
-        let at = self.headers.iter().rposition(|(name, _)| name == DELIVERY_ID).unwrap_or_default();
+        let at = self.headers.iter().rposition(|(name, _)| name == headers::DELIVERY_ID).unwrap_or_default();
         let value = traceparent.to_owned().into();
         match at.checked_sub(1).and_then(|before| self.headers.get_mut(before)) {
-            Some((name, sent)) if name == TRACEPARENT => *sent = value,
-            _ => self.headers.insert(at, (TRACEPARENT.into(), value)),
+            Some((name, sent)) if name == headers::TRACEPARENT => *sent = value,
+            _ => self.headers.insert(at, (headers::TRACEPARENT.into(), value)),
         }
         self
     }
@@ -186,6 +185,11 @@ impl Record {
         self.timestamp.as_millisecond()
     }
 
+    /// The fields of the event that the signature does not cover, with commas between.
+    pub fn unsigned(&self) -> Option<&str> {
+        self.headers.iter().find(|(name, _)| name == headers::UNSIGNED).map(|(_, fields)| &**fields)
+    }
+
     /// In UTF-8; times as RFC 3339.
     pub fn headers(&self) -> &[Header] {
         &self.headers
@@ -195,11 +199,11 @@ impl Record {
 /// The headers that every record has.
 fn provenance(headers: &mut Headers, verified: &Verified<'_>) {
     let delivery = verified.delivery();
-    let traceparent = delivery.headers.get(TRACEPARENT).and_then(|value| value.to_str().ok());
+    let traceparent = delivery.headers.get(headers::TRACEPARENT).and_then(|value| value.to_str().ok());
     if let Some(traceparent) = traceparent.filter(|text| text.len() <= MAX_TRACEPARENT) {
-        headers.push((TRACEPARENT.into(), traceparent.to_owned().into()));
+        headers.push((headers::TRACEPARENT.into(), traceparent.to_owned().into()));
     }
-    headers.push((DELIVERY_ID.into(), delivery.id.to_string().into()));
-    headers.push(("hookstream-received-at".into(), delivery.received_at.to_string().into()));
-    headers.push(("hookstream-secret".into(), verified.secret().to_owned().into()));
+    headers.push((headers::DELIVERY_ID.into(), delivery.id.to_string().into()));
+    headers.push((headers::RECEIVED_AT.into(), delivery.received_at.to_string().into()));
+    headers.push((headers::SECRET.into(), verified.secret().to_owned().into()));
 }

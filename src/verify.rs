@@ -1,4 +1,4 @@
-//! Who signed these bytes? This room alone makes a [`Verified`].
+//! Signature verification. Only this room makes a [`Verified`].
 
 mod binding;
 mod digest;
@@ -35,9 +35,8 @@ pub use signature_error::SignatureError;
 use crate::config::{self, Binds, BodyForm, ConfigErrors, Secret, SecretFormat, ValidityWindow};
 use crate::delivery::Delivery;
 
-/// Evidence that a secret of the source signed a delivery. Its fields are private and only
-/// [`Verifier::verify`] and a finished [`Search`] make one, and [`Verifier::unseal`] from what one has sealed, so that no event
-/// and no record can exist without:
+/// Proof that a secret of the source signed a delivery. Its fields are private, and only [`Verifier::verify`], a finished
+/// [`SecretSearch`] and [`Verifier::unseal`] make one, so that no event and no record can exist without it:
 ///
 /// ```compile_fail
 /// # fn forge(delivery: &hookstream::delivery::Delivery) {
@@ -55,7 +54,7 @@ pub struct Verified<'d> {
 }
 
 impl<'d> Verified<'d> {
-    /// What arrived.
+    /// The delivery that was verified.
     pub fn delivery(&self) -> &'d Delivery {
         self.delivery
     }
@@ -65,12 +64,12 @@ impl<'d> Verified<'d> {
         &self.key.name
     }
 
-    /// What that secret is bound to, if it is.
+    /// The binding of that secret, if it has one.
     pub fn bound_to(&self) -> Option<&'d Binds> {
         self.key.binding.as_ref().map(Binding::rules)
     }
 
-    /// The same, to keep.
+    /// The name of the secret that matched, shared.
     pub fn secret_name(&self) -> Arc<str> {
         self.key.name.clone()
     }
@@ -80,44 +79,44 @@ impl<'d> Verified<'d> {
         self.form
     }
 
-    /// The signed body, in the form that was signed: what a digest of the event runs over, so
-    /// that a retry with other white space keeps its key.
+    /// The body in the form that was signed. Digests of the event use it, so that a retry with different white space
+    /// keeps its key.
     pub fn signed(&self) -> &[u8] {
         &self.signed
     }
 
-    /// How long before its receipt it was signed; negative where the signed time lies ahead. `None`
-    /// where no time is signed, and of one that was unsealed.
+    /// The time from signing to receipt; negative if the signed time is in the future. `None` if no time is signed, and
+    /// for an unsealed dead letter.
     pub fn age(&self) -> Option<SignedDuration> {
         self.age
     }
 
-    /// The request headers that the source's rules read: signature, time, id and what else is
-    /// signed. Never that of a token.
+    /// The request headers that the source's rules read: signature, time, id and other signed headers. Never the header
+    /// of a token.
     pub fn headers(&self) -> &'d [HeaderName] {
         &self.scheme.headers
     }
 }
 
-/// A secret with its key schedule done. The secret itself is not kept, but for a token.
+/// A secret with its key schedule computed. Only a token is stored as text.
 struct SigningKey {
     name: Arc<str>,
     window: ValidityWindow,
-    /// The first key of the same secret: bound to several texts, it stands there several times.
+    /// The index of the first key with the same secret: a secret with several bindings has a key for each.
     first: usize,
-    /// What the body must say for it to count.
+    /// The binding that the body must match.
     binding: Option<Binding>,
     mac: Signer,
-    /// Derived from the secret, for the seal of dead letters.
+    /// Derived from the secret, to seal dead letters.
     seal: Hmac<Sha256>,
-    /// What the header of a token holds, for [`Verifier::sign`].
+    /// The header value of a token, for [`Verifier::sign`].
     token: Option<HeaderValue>,
-    /// For [`diagnose`] alone.
+    /// Used by [`diagnose`] only.
     spare: Arc<AlternateKeys>,
 }
 
 impl SigningKey {
-    /// HMAC takes a key of any length, so only a token can be none: when no header can hold it.
+    /// `None` only for a token that no header can hold: HMAC takes a key of any length.
     fn new(scheme: &Scheme, format: SecretFormat, secret: &Secret, first: usize) -> Option<Self> {
         let (mac, token) = match &scheme.layout {
             HeaderFormat::Token { prefix } => {
@@ -144,22 +143,22 @@ impl std::fmt::Debug for SigningKey {
     }
 }
 
-/// A source's rules and secrets, compiled once at start.
+/// A source's signature rules and secrets, compiled at start and at each reload.
 #[derive(Debug)]
 pub struct Verifier {
     scheme: Arc<Scheme>,
     keys: Vec<Arc<SigningKey>>,
-    /// What matched last. It is tried first: most deliveries are signed by one secret, over one form, and each
-    /// other pair costs a hash of the body. Keys of one secret stay in their order, so that a retry finds the same of
-    /// them, and with it gets the same key in Kafka.
+    /// The pair of secret and body form that matched last, which is tried first: most deliveries are signed with one
+    /// secret over one form, and each other pair costs a hash of the body. The keys of one secret are always tried in
+    /// the same order, so that a retry matches the same binding and gets the same key in Kafka.
     last: Last,
     bodies: Option<EventLocator>,
-    /// For [`diagnose`] alone: they verify nothing.
+    /// Used by [`diagnose`] only: these secrets verify nothing.
     removed: Vec<Removed>,
 }
 
 impl Verifier {
-    /// Compiles the rules; every fault it finds goes to `problems`, under `place`.
+    /// Compiles the rules. Adds every problem to `problems`, under `place`.
     pub fn compile(
         rules: &config::Signature,
         secrets: &[Secret],
@@ -191,13 +190,12 @@ impl Verifier {
         })
     }
 
-    /// The same, for bodies that are read by these rules. Without them no bound secret verifies
-    /// anything.
+    /// Adds the envelope's rules, which locate the events in a body. Without them a bound secret verifies nothing.
     pub fn with_envelope(self, rules: &config::Envelope) -> Self {
         Self { bodies: Some(EventLocator::new(rules)), ..self }
     }
 
-    /// Whether the secret itself stands in the request.
+    /// Whether the request contains the secret itself instead of a signature.
     fn is_token(&self) -> bool {
         matches!(self.scheme.layout, HeaderFormat::Token { .. })
     }
@@ -210,7 +208,7 @@ impl Verifier {
         self.scheme.claim(&delivery.headers)
     }
 
-    /// The signed form of the body; `None` where it does not exist or is the raw body again.
+    /// The body in this form; `None` if the body has no such form, or if the form equals a raw body that is tried anyway.
     fn signed<'d>(&self, body: &'d [u8], form: BodyForm) -> Option<Cow<'d, [u8]>> {
         match form {
             BodyForm::Raw => Some(Cow::Borrowed(body)),

@@ -257,7 +257,7 @@ mod tests {
         until(&health, PartState::Down, both).await;
         tasks.serve("http", async { panic!("on purpose") });
         until(&health, PartState::Down, "http panicked").await;
-        assert_eq!(health.readiness().status, "not_ready");
+        assert_eq!(health.readiness().status, crate::observe::health::ReadinessStatus::NotReady);
     }
 
     #[tokio::test]

@@ -14,10 +14,11 @@ use super::output::print_json;
 use super::{ConfigArgs, ExitStatus};
 use crate::app;
 use crate::config::LoadedConfig;
+use crate::decide::{Decided, Decision, EncodedRecords, decide};
 use crate::delivery::{Delivery, DeliveryId};
 use crate::observe::log;
 use crate::outcome::{Fault, Outcome};
-use crate::pipeline::{self, Decision};
+use crate::record::Record;
 use crate::schema::IdState;
 use crate::sources::{Source, Sources};
 use crate::verify::diagnose::Diagnosis;
@@ -197,31 +198,25 @@ fn notes(capture: &Capture, source: &str, loaded: &LoadedConfig) -> Vec<String> 
     notes
 }
 
-/// The way of [`pipeline::Pipeline::run`], up to where somebody else is asked. `None` where it is refused.
+/// The decision of [`decide`]. `None` if the delivery is refused.
 fn becomes(source: &Source, delivery: &Delivery) -> Option<DecisionJson> {
     let (verified, stale) = source.authenticate(delivery).ok()?;
-    let payload = source.envelope.payload(&verified);
-    let text = payload.as_deref().unwrap_or_default();
-    if source.handshakes.answer(&verified, text).is_some() {
-        return Some(DecisionJson { outcome: Outcome::Handled.label(), ..DecisionJson::default() });
-    }
-    let (name, shaped) = pipeline::decide(source, &verified, payload.as_deref().map_err(Fault::clone), stale);
-    let event_type = name.map(|name| name.event_type);
-    Some(match shaped {
-        Decision::Publish(outbound) => {
-            let first = outbound.records.first();
-            let unsigned = first.and_then(|record| {
-                record.headers().iter().find(|(name, _)| name == "hookstream-unsigned").map(|(_, text)| text)
-            });
+    let Decided { event, decision, .. } = decide(source, &verified, stale, || Ok(()));
+    let event_type = event.map(|event| event.event_type);
+    Some(match decision {
+        Decision::Handshake(_) => {
+            DecisionJson { outcome: Outcome::Handled.label(), ..DecisionJson::default() }
+        }
+        Decision::Publish(EncodedRecords { topic, records, .. }) => {
+            let first = records.first();
+            let unsigned = first.and_then(Record::unsigned).unwrap_or_default();
             DecisionJson {
                 outcome: Outcome::Published.label(),
                 event_type,
-                topic: Some(outbound.topic.to_string()),
+                topic: Some(topic.to_string()),
                 key: first.map(|record| record.key().to_owned()),
-                records: (outbound.records.len() > 1).then_some(outbound.records.len()),
-                unsigned: unsigned
-                    .map(|text| text.split(',').map(|field| field.trim().to_owned()).collect())
-                    .unwrap_or_default(),
+                records: (records.len() > 1).then_some(records.len()),
+                unsigned: unsigned.split_terminator(',').map(|field| field.trim().to_owned()).collect(),
                 ..DecisionJson::default()
             }
         }
@@ -229,18 +224,20 @@ fn becomes(source: &Source, delivery: &Delivery) -> Option<DecisionJson> {
             event_type,
             topic: Some(source.dead_letter_topic.to_string()),
             key: Some(source.envelope.key(&verified)),
-            ..of_fault(&why)
+            ..DecisionJson::from(&why)
         },
-        Decision::Unavailable(why) => DecisionJson { event_type, ..of_fault(&why) },
+        Decision::Unavailable(why) => DecisionJson { event_type, ..DecisionJson::from(&why) },
     })
 }
 
-fn of_fault(why: &Fault) -> DecisionJson {
-    let row = why.reason.info();
-    DecisionJson {
-        outcome: row.outcome.label(),
-        reason: Some(row.label),
-        detail: why.detail.as_deref().map(str::to_owned),
-        ..DecisionJson::default()
+impl From<&Fault> for DecisionJson {
+    fn from(why: &Fault) -> Self {
+        let row = why.reason.info();
+        Self {
+            outcome: row.outcome.label(),
+            reason: Some(row.label),
+            detail: why.detail.as_deref().map(str::to_owned),
+            ..Self::default()
+        }
     }
 }

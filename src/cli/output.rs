@@ -8,6 +8,7 @@ use std::io::{self, Write as _};
 use anstyle::Style;
 use anyhow::Context as _;
 use comfy_table::{Cell, CellAlignment, presets};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use serde::Serialize;
 
 /// Standard output, for results. Styles are dropped unless it is a terminal.
@@ -43,6 +44,20 @@ pub fn clear_screen() -> io::Result<()> {
 /// Standard error cannot be written.
 pub fn note(text: &str) -> anyhow::Result<()> {
     Ok(writeln!(stderr(), "hookstream: {}", escape_controls(text))?)
+}
+
+/// A progress bar on standard error, shown only if that is a terminal. Besides indicatif's keys the template has
+/// `{rate}`, in whole items per second.
+pub fn progress_bar(count: u64, template: &str) -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(Some(count), ProgressDrawTarget::stderr());
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        let rate = |state: &ProgressState, to: &mut dyn fmt::Write| {
+            // A bar that cannot be written is no reason to stop.
+            let _ = write!(to, "{}/s", grouped(state.per_sec() as u64));
+        };
+        bar.set_style(style.with_key("rate", rate));
+    }
+    bar
 }
 
 /// Prints one line to standard output unchanged, for JSON lines and raw values. Never styled.

@@ -96,10 +96,10 @@ impl Args {
 
 /// One of those that a dead letter can have.
 fn reason(text: &str) -> Result<Reason, String> {
-    let mut reasons = Reason::ALL.iter().filter(|reason| reason.info().outcome == Outcome::DeadLettered);
-    let found = reasons.clone().find(|reason| reason.info().label == text).copied();
-    found.ok_or_else(|| {
-        let known: Vec<&str> = reasons.by_ref().map(|reason| reason.info().label).collect();
+    let of_dead_letter = |reason: &Reason| reason.info().outcome == Outcome::DeadLettered;
+    Reason::from_label(text).filter(of_dead_letter).ok_or_else(|| {
+        let known = Reason::ALL.iter().filter(|reason| of_dead_letter(reason));
+        let known: Vec<&str> = known.map(|reason| reason.info().label).collect();
         format!("a dead letter has one of: {}", known.join(", "))
     })
 }

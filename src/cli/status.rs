@@ -1,6 +1,5 @@
 //! `hookstream status`
 
-use std::collections::BTreeMap;
 use std::io::{IsTerminal as _, Write as _};
 use std::time::Duration;
 
@@ -8,13 +7,15 @@ use anstyle::{AnsiColor, Style};
 use anyhow::{Context as _, bail};
 use jiff::{SignedDuration, Timestamp};
 use reqwest::Url;
-use serde::Deserialize;
 
 use super::output::{self, TextTable, escape_controls, escape_json, grouped, print_exact, print_line};
 use super::{ConfigArgs, ExitStatus, admin_client, no_operator};
 use crate::client::{JsonObject, printable};
+use crate::http::AdminErrorBody;
+use crate::observe::health::{PartState, ReadinessStatus};
 use crate::observe::log;
-use crate::observe::traffic::Outcomes;
+use crate::observe::refusals::RefusalSummary;
+use crate::observe::status::{SpoolStatus, Status};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -64,21 +65,21 @@ pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<ExitStatus>
             show(&status, args)?;
         }
         if !args.watch {
-            return Ok(if status.status == "not_ready" { ExitStatus::Failure } else { ExitStatus::Success });
+            return Ok(if status.readiness.is_ready() { ExitStatus::Success } else { ExitStatus::Failure });
         }
         tokio::time::sleep(PAUSE).await;
     }
 }
 
-async fn ask(client: &reqwest::Client, url: &Url) -> anyhow::Result<(String, StatusView)> {
+async fn ask(client: &reqwest::Client, url: &Url) -> anyhow::Result<(String, Status)> {
     let answer = super::ask(client.get(url.clone()), url, |url| {
         format!("no service answers at {url}: is it running? --url names another operator's port")
     });
     let (answer, url) = (answer.await?, printable(url));
     let code = answer.status;
     if !code.is_success() {
-        match answer.json::<JsonObject<StatusError>>("a refusal") {
-            Ok(JsonObject(StatusError { error })) => {
+        match answer.json::<JsonObject<AdminErrorBody>>("a refusal") {
+            Ok(JsonObject(AdminErrorBody { error })) => {
                 bail!("{url} answers {code}: {}", escape_controls(&error))
             }
             Err(_) => bail!("{url} answers {code}: is it the operator's port of hookstream?"),
@@ -89,80 +90,12 @@ async fn ask(client: &reqwest::Client, url: &Url) -> anyhow::Result<(String, Sta
     Ok((text, status))
 }
 
-/// Why the port does not answer.
-#[derive(Deserialize)]
-struct StatusError {
-    error: String,
-}
-
-/// Of `/status`, what is shown. What else stands there is for `--json`.
-#[derive(Deserialize)]
-struct StatusView {
-    version: String,
-    started: Timestamp,
-    now: Timestamp,
-    status: String,
-    parts: BTreeMap<String, JsonObject<PartView>>,
-    config: Option<JsonObject<ConfigView>>,
-    in_flight: usize,
-    spool: Option<JsonObject<SpoolView>>,
-    sources: BTreeMap<String, JsonObject<SourceView>>,
-}
-
-#[derive(Deserialize)]
-struct PartView {
-    state: String,
-    #[serde(default)]
-    why: String,
-}
-
-#[derive(Deserialize)]
-struct ConfigView {
-    hash: String,
-    loaded: Timestamp,
-}
-
-#[derive(Deserialize)]
-struct SpoolView {
-    live: u64,
-    parked: u64,
-    oldest: Option<Timestamp>,
-}
-
-#[derive(Deserialize)]
-struct SourceView {
-    last_request: Option<Timestamp>,
-    last_accepted: Option<Timestamp>,
-    last_5_minutes: JsonObject<Outcomes>,
-    last_hour: JsonObject<Outcomes>,
-    refusals: Vec<JsonObject<RefusalView>>,
-    secrets: Vec<JsonObject<SecretView>>,
-}
-
-#[derive(Deserialize)]
-struct RefusalView {
-    reason: String,
-    count: u64,
-    since: Timestamp,
-    hint: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct SecretView {
-    name: String,
-    from: Option<String>,
-    last_match: Option<Timestamp>,
-    last_hour: u64,
-    last_day: u64,
-    safe_to_remove: bool,
-}
-
 const BOLD: Style = Style::new().bold();
 const GOOD: Style = AnsiColor::Green.on_default().bold();
 const BAD: Style = AnsiColor::Red.on_default().bold();
 const UNSURE: Style = AnsiColor::Yellow.on_default().bold();
 
-fn show(status: &StatusView, args: &Args) -> anyhow::Result<()> {
+fn show(status: &Status, args: &Args) -> anyhow::Result<()> {
     if args.watch && std::io::stdout().is_terminal() {
         // To the top, and all that follows away.
         write!(output::stdout(), "\x1b[H\x1b[2J")?;
@@ -171,8 +104,8 @@ fn show(status: &StatusView, args: &Args) -> anyhow::Result<()> {
     if !status.sources.is_empty() {
         print_line(&traffic(status).to_string())?;
     }
-    for (name, JsonObject(source)) in &status.sources {
-        source.refusals.iter().try_for_each(|JsonObject(refusal)| why(name, refusal, status.now))?;
+    for (name, source) in &status.sources {
+        source.refusals.iter().try_for_each(|refusal| why(name, refusal, status.now))?;
     }
     if args.secrets {
         print_line("")?;
@@ -182,23 +115,23 @@ fn show(status: &StatusView, args: &Args) -> anyhow::Result<()> {
     parts(status)
 }
 
-fn head(status: &StatusView) -> anyhow::Result<()> {
+fn head(status: &Status) -> anyhow::Result<()> {
     let up = span(status.now.duration_since(status.started));
-    let config = status.config.as_ref().map_or_else(String::new, |JsonObject(config)| {
+    let config = status.config.as_ref().map_or_else(String::new, |config| {
         let loaded = ago(status.now, Some(config.loaded));
         format!(", config {} loaded {loaded}", escape_controls(&config.hash))
     });
-    let (word, style) = match status.status.as_str() {
-        "ready" => ("READY", GOOD),
-        "degraded" => ("READY, degraded", UNSURE),
-        _ => ("NOT READY", BAD),
+    let (word, style) = match status.readiness.status {
+        ReadinessStatus::Ready => ("READY", GOOD),
+        ReadinessStatus::Degraded => ("READY, degraded", UNSURE),
+        ReadinessStatus::NotReady => ("NOT READY", BAD),
     };
     let version = escape_controls(&status.version);
     Ok(print_line(&format!("hookstream {version}, up {up}{config}.  {style}{word}{style:#}"))?)
 }
 
 /// Counts of five minutes, since that is what who is on call asks for; `1 h` for those who come later.
-fn traffic(status: &StatusView) -> TextTable {
+fn traffic(status: &Status) -> TextTable {
     let mut table = TextTable::new([
         "source",
         "last request",
@@ -211,16 +144,15 @@ fn traffic(status: &StatusView) -> TextTable {
         "1 h: accepted",
         "not",
     ]);
-    for (name, JsonObject(source)) in &status.sources {
-        let JsonObject(now) = &source.last_5_minutes;
-        let JsonObject(hour) = &source.last_hour;
+    for (name, source) in &status.sources {
+        let (now, hour) = (&source.traffic.last_5_minutes, &source.traffic.last_hour);
         // They call, and nothing of it is kept.
         let silent =
             now.refused + now.unavailable > 0 && now.published + now.spooled + now.dead_lettered == 0;
-        let accepted = ago(status.now, source.last_accepted);
+        let accepted = ago(status.now, source.traffic.last_accepted);
         table.row([
             name.clone(),
-            ago(status.now, source.last_request),
+            ago(status.now, source.traffic.last_request),
             if silent { format!("{accepted} !!") } else { accepted },
             grouped(now.published),
             grouped(now.spooled),
@@ -234,7 +166,7 @@ fn traffic(status: &StatusView) -> TextTable {
     table
 }
 
-fn why(source: &str, refusal: &RefusalView, now: Timestamp) -> anyhow::Result<()> {
+fn why(source: &str, refusal: &RefusalSummary, now: Timestamp) -> anyhow::Result<()> {
     let (source, reason) = (escape_controls(source), escape_controls(&refusal.reason));
     let (count, since) = (grouped(refusal.count), ago(now, Some(refusal.since)));
     print_line(&format!("{BOLD}why{BOLD:#}  {source}  {reason} x{count}, the first {since}"))?;
@@ -244,10 +176,10 @@ fn why(source: &str, refusal: &RefusalView, now: Timestamp) -> anyhow::Result<()
     Ok(())
 }
 
-fn secrets(status: &StatusView) -> TextTable {
+fn secrets(status: &Status) -> TextTable {
     let mut table = TextTable::new(["source", "secret", "from", "last match", "1 h", "24 h", ""]);
-    for (name, JsonObject(source)) in &status.sources {
-        for JsonObject(secret) in &source.secrets {
+    for (name, source) in &status.sources {
+        for secret in &source.secrets {
             table.row([
                 name.clone(),
                 secret.name.clone(),
@@ -262,18 +194,18 @@ fn secrets(status: &StatusView) -> TextTable {
     table
 }
 
-fn parts(status: &StatusView) -> anyhow::Result<()> {
-    for (name, JsonObject(part)) in &status.parts {
-        let style = match part.state.as_str() {
-            "ok" => GOOD,
-            "degraded" => UNSURE,
-            _ => BAD,
+fn parts(status: &Status) -> anyhow::Result<()> {
+    for (name, part) in status.readiness.parts() {
+        let (state, style) = match part.state {
+            PartState::Ok => ("ok", GOOD),
+            PartState::Degraded => ("degraded", UNSURE),
+            PartState::Unknown => ("unknown", BAD),
+            PartState::Down => ("down", BAD),
         };
-        let (name, state, why) =
-            (escape_controls(name), escape_controls(&part.state), escape_controls(&part.why));
+        let why = escape_controls(&part.why);
         let line = format!("{name:<11} {style}{state:<9}{style:#} {why}");
         let rows = match &status.spool {
-            Some(JsonObject(spool)) if name == "spool" => self::rows(spool, status.now),
+            Some(spool) if name == "spool" => self::rows(spool, status.now),
             _ => String::new(),
         };
         print_line(format!("{line}{rows}").trim_end())?;
@@ -281,7 +213,7 @@ fn parts(status: &StatusView) -> anyhow::Result<()> {
     Ok(print_line(&format!("{:<11} {}", "in flight", grouped(status.in_flight as u64)))?)
 }
 
-fn rows(spool: &SpoolView, now: Timestamp) -> String {
+fn rows(spool: &SpoolStatus, now: Timestamp) -> String {
     let live = grouped(spool.live);
     let oldest = spool
         .oldest

@@ -1,5 +1,6 @@
 //! The operator's port.
 
+use std::borrow::Cow;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -88,7 +89,7 @@ pub(super) async fn status(State(operator): State<Operator>) -> Response {
         status::SpoolStatus { live, parked, bytes, oldest, damage: salvaged.iter().map(damage).collect() }
     });
     let status = Status {
-        version: env!("CARGO_PKG_VERSION"),
+        version: env!("CARGO_PKG_VERSION").into(),
         started: operator.started,
         now,
         readiness: operator.health.readiness(),
@@ -129,13 +130,15 @@ struct RequeueResponse {
     requeued: u64,
 }
 
-#[derive(Serialize)]
-struct AdminErrorBody<'a> {
-    error: &'a str,
+/// The body of a refusal on the operator's port.
+#[derive(Serialize, Deserialize)]
+pub struct AdminErrorBody<'a> {
+    /// Why.
+    pub error: Cow<'a, str>,
 }
 
 pub(super) fn refuse(status: StatusCode, error: &str) -> Response {
-    json(status, &AdminErrorBody { error })
+    json(status, &AdminErrorBody { error: error.into() })
 }
 
 /// Requeues parked rows: `{"ids":[1,2]}` or `{"all":true}`; answers `{"requeued":2}`.

@@ -1,36 +1,43 @@
 //! Converts a delivery's result to the answer for the sender.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::response::Response;
 use http::{HeaderValue, StatusCode, header};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::delivery::DeliveryId;
 use crate::outcome::Outcome;
 use crate::pipeline::{DeliveryResult, PlainReply};
 
-/// The delivery's id, which the log line, the record's headers and the dead letter contain, too.
-const DELIVERY_HEADER: &str = "hookstream-delivery";
+/// The answer's header with the delivery's id, which the log line and the record have too.
+pub const DELIVERY_HEADER: &str = "hookstream-delivery";
 
 /// After this time the sender should retry; sent in seconds.
 pub(super) const RETRY_AFTER: Duration = Duration::from_secs(5);
 
-/// The body of every answer.
-#[derive(Serialize)]
-struct ResponseBody<'a> {
-    outcome: &'a str,
+/// The JSON body of the answer to a delivery. A client takes it as a [`crate::client::JsonObject`].
+#[derive(Debug, Serialize, Deserialize)]
+pub struct DeliveryAnswer<'a> {
+    /// The outcome's label.
+    pub outcome: Cow<'a, str>,
+    /// The event id, if it is known.
     #[serde(skip_serializing_if = "Option::is_none")]
-    id: Option<&'a str>,
+    pub id: Option<Cow<'a, str>>,
+    /// The reason's label; `unauthorized` for every 401.
     #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<&'a str>,
+    pub reason: Option<Cow<'a, str>>,
+    /// The topic of the record, which may be a dead letter.
     #[serde(skip_serializing_if = "Option::is_none")]
-    topic: Option<&'a str>,
+    pub topic: Option<Cow<'a, str>>,
+    /// The record's partition, once Kafka has acknowledged it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    partition: Option<i32>,
+    pub partition: Option<i32>,
+    /// The record's offset, likewise.
     #[serde(skip_serializing_if = "Option::is_none")]
-    offset: Option<i64>,
+    pub offset: Option<i64>,
 }
 
 pub(super) fn status(ended: &DeliveryResult) -> StatusCode {
@@ -49,11 +56,11 @@ pub(super) fn answer(id: DeliveryId, ended: &DeliveryResult, last: bool) -> Resp
         StatusCode::UNAUTHORIZED => "unauthorized",
         _ => fault.reason.info().label,
     });
-    let body = ResponseBody {
-        outcome: ended.outcome().label(),
-        id: ended.event.as_ref().map(|name| name.id.as_str()),
-        reason,
-        topic: ended.stored.as_ref().map(|stored| &*stored.topic),
+    let body = DeliveryAnswer {
+        outcome: ended.outcome().label().into(),
+        id: ended.event.as_ref().map(|event| event.id.as_str().into()),
+        reason: reason.map(Cow::from),
+        topic: ended.stored.as_ref().map(|stored| (&*stored.topic).into()),
         partition: ended.ack().map(|ack| ack.partition),
         offset: ended.ack().map(|ack| ack.offset),
     };

@@ -32,6 +32,13 @@ pub struct Cluster {
     pub topics: BTreeMap<String, TopicSize>,
 }
 
+impl Cluster {
+    /// Splits desired topics into those that exist and those that are missing.
+    pub fn split(&self, desired: Vec<NewTopic>) -> (Vec<NewTopic>, Vec<NewTopic>) {
+        desired.into_iter().partition(|topic| self.topics.contains_key(&topic.name))
+    }
+}
+
 /// The size of a topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TopicSize {

@@ -46,6 +46,11 @@ pub struct Tuning {
     pub queue_kib: u32,
 }
 
+impl Tuning {
+    /// [`Self::queue_kib`] of `serve` and `replay`.
+    pub const QUEUE_KIB: u32 = 256 * 1024;
+}
+
 /// Publishes records; share it by reference. It replaces its librdkafka producer after a fatal error, see
 /// [`Producer::supervise`].
 pub struct Producer {

@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwap;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
 use super::clock::Clocks;
 
 /// The state of a part.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PartState {
     /// Healthy.
@@ -27,12 +27,13 @@ pub enum PartState {
 const STARTING: &str = "starting";
 
 /// The state of a part and its cause.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct PartReport {
     /// The part's state.
     pub state: PartState,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    why: String,
+    /// Why; empty for a part that is ok.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub why: String,
 }
 
 /// A part's current state; reading it takes no lock.
@@ -115,14 +116,26 @@ pub struct Health {
 }
 
 /// The body of `/readyz`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Readiness {
-    /// `ready`, `degraded` (still 200) or `not_ready` (503).
-    pub status: &'static str,
+    /// All parts together.
+    pub status: ReadinessStatus,
     parts: ReadinessParts,
 }
 
-#[derive(Debug, Serialize)]
+/// The readiness of the service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReadinessStatus {
+    /// All deliveries can be made durable.
+    Ready,
+    /// Still 200: not all of them, or not as safely.
+    Degraded,
+    /// 503: none.
+    NotReady,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
 struct ReadinessParts {
     kafka: PartReport,
     topics: PartReport,
@@ -189,9 +202,9 @@ impl Health {
         let reported = parts.durability.state.max(parts.publishing.state).max(parts.clock.state);
         let reported = reported.max(parts.connections.state).max(parts.tasks.state).min(PartState::Degraded);
         let status = match self.accepting(&parts).max(reported) {
-            PartState::Ok | PartState::Unknown => "ready",
-            PartState::Degraded => "degraded",
-            PartState::Down => "not_ready",
+            PartState::Ok | PartState::Unknown => ReadinessStatus::Ready,
+            PartState::Degraded => ReadinessStatus::Degraded,
+            PartState::Down => ReadinessStatus::NotReady,
         };
         Readiness { status, parts }
     }
@@ -228,7 +241,35 @@ impl Health {
 impl Readiness {
     /// Whether deliveries can be made durable.
     pub fn is_ready(&self) -> bool {
-        self.status != "not_ready"
+        self.status != ReadinessStatus::NotReady
+    }
+
+    /// The parts by name.
+    pub fn parts(&self) -> [(&'static str, &PartReport); 10] {
+        let ReadinessParts {
+            kafka,
+            topics,
+            schemas,
+            publishing,
+            durability,
+            clock,
+            spool,
+            connections,
+            tasks,
+            service,
+        } = &self.parts;
+        [
+            ("clock", clock),
+            ("connections", connections),
+            ("durability", durability),
+            ("kafka", kafka),
+            ("publishing", publishing),
+            ("schemas", schemas),
+            ("service", service),
+            ("spool", spool),
+            ("tasks", tasks),
+            ("topics", topics),
+        ]
     }
 }
 
@@ -243,22 +284,25 @@ mod tests {
             part.put(PartState::Ok, "");
         }
         for part in [&health.durability, &health.clock] {
-            assert_eq!(health.readiness().status, "ready");
+            assert_eq!(health.readiness().status, ReadinessStatus::Ready);
             for state in [PartState::Degraded, PartState::Down] {
                 part.put(state, "1 copy, or 2 h");
                 let readiness = health.readiness();
-                assert!(readiness.status == "degraded" && readiness.is_ready(), "{readiness:?}");
+                assert!(
+                    readiness.status == ReadinessStatus::Degraded && readiness.is_ready(),
+                    "{readiness:?}"
+                );
                 health.ready().await;
             }
             part.put(PartState::Ok, "");
         }
         health.tasks.put(PartState::Degraded, "lag panicked");
-        assert_eq!(health.readiness().status, "degraded");
+        assert_eq!(health.readiness().status, ReadinessStatus::Degraded);
         health.ready().await;
         health.tasks.put(PartState::Down, "schemas panicked");
-        assert_eq!(health.readiness().status, "not_ready");
+        assert_eq!(health.readiness().status, ReadinessStatus::NotReady);
         health.tasks.put(PartState::Ok, "");
         health.kafka.put(PartState::Down, "no broker answers");
-        assert_eq!(health.readiness().status, "not_ready");
+        assert_eq!(health.readiness().status, ReadinessStatus::NotReady);
     }
 }

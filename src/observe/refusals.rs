@@ -3,11 +3,12 @@
 //! Anybody can cause refusals, so the state is small and fixed: one entry for each reason. The hot path takes a
 //! lock only for a refusal, for some comparisons and never across an await.
 
+use std::borrow::Cow;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::outcome::Reason;
 
@@ -18,16 +19,16 @@ pub const PAUSE: Duration = Duration::from_secs(1);
 const QUIET: SignedDuration = SignedDuration::from_mins(10);
 
 /// Refusals for one reason, as shown in `/status`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RefusalSummary {
     /// The reason label, as in log and metric.
-    pub reason: &'static str,
+    pub reason: Cow<'static, str>,
     /// The number of refusals since `since`.
     pub count: u64,
     /// The time of the first, in RFC 3339; the count starts again after ten minutes without one.
-    pub since: String,
+    pub since: Timestamp,
     /// The time of the last.
-    pub last: String,
+    pub last: Timestamp,
     /// The likely cause, if one of them was diagnosed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
@@ -136,10 +137,10 @@ impl RefusalSeries {
 impl From<&RefusalSeries> for RefusalSummary {
     fn from(series: &RefusalSeries) -> Self {
         Self {
-            reason: series.reason.info().label,
+            reason: series.reason.info().label.into(),
             count: series.count,
-            since: series.since.to_string(),
-            last: series.last.to_string(),
+            since: series.since,
+            last: series.last,
             hint: series.hint.as_ref().map(|(hint, _)| hint.clone()),
         }
     }
@@ -209,10 +210,11 @@ mod tests {
             refusals.count(reason, at(ms));
         }
         let shown = refusals.shown();
-        let summary = |refusal: &RefusalSummary| (refusal.reason, refusal.count, refusal.since.clone());
-        assert_eq!(summary(&shown[0]), ("signature_mismatch", 2, "2026-04-10T19:00:00Z".to_owned()));
-        assert_eq!(shown[0].last, "2026-04-10T19:09:59Z");
-        assert_eq!(summary(&shown[1]), ("signature_missing", 1, "2026-04-10T19:00:01Z".to_owned()));
+        let summary =
+            |refusal: &RefusalSummary| (refusal.reason.to_string(), refusal.count, refusal.since.to_string());
+        assert_eq!(summary(&shown[0]), ("signature_mismatch".to_owned(), 2, "2026-04-10T19:00:00Z".to_owned()));
+        assert_eq!(shown[0].last.to_string(), "2026-04-10T19:09:59Z");
+        assert_eq!(summary(&shown[1]), ("signature_missing".to_owned(), 1, "2026-04-10T19:00:01Z".to_owned()));
         refusals.count(Reason::SignatureMismatch, at(599_000 + 600_001));
         assert_eq!(refusals.shown()[0].count, 1);
     }

@@ -1,22 +1,23 @@
 //! `/status` on the operator's port: what the service knows of itself, for people and for
-//! `hookstream status`. Each part is a struct of its own beside who keeps it.
+//! `hookstream status`, which reads these types too. Each part is a struct of its own beside who keeps it.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::health::Readiness;
 use super::refusals::RefusalSummary;
 use super::traffic;
 
 /// The body of `/status`. Times are in RFC 3339.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Status {
     /// Of this program.
-    pub version: &'static str,
+    pub version: Cow<'static, str>,
     /// When the process started.
     pub started: Timestamp,
     /// When this was written.
@@ -35,7 +36,7 @@ pub struct Status {
 }
 
 /// A configuration in force.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct InForce {
     /// Eight hex digits that differ where settings, schemas or this program's version do; secrets are
     /// no part of it.
@@ -50,7 +51,7 @@ pub struct InForce {
 pub type Config = ArcSwap<InForce>;
 
 /// One source.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct SourceStatus {
     /// What its deliveries came to lately.
     #[serde(flatten)]
@@ -62,7 +63,7 @@ pub struct SourceStatus {
 }
 
 /// What came with a secret, since the start of the process.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct SecretStatus {
     /// Its name.
     pub name: String,
@@ -79,7 +80,7 @@ pub struct SecretStatus {
 }
 
 /// The spool.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct SpoolStatus {
     /// Rows on their way to Kafka.
     pub live: u64,
@@ -94,7 +95,7 @@ pub struct SpoolStatus {
 }
 
 /// Damage to the spool.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Damage {
     /// When it was found.
     pub at: Timestamp,

@@ -51,7 +51,7 @@ pub struct Outcomes {
 }
 
 /// The traffic as `/status` shows it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct TrafficSnapshot {
     /// The end of the last request, in RFC 3339; null if there was none since the start.
     pub last_request: Option<Timestamp>,

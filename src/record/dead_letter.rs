@@ -3,13 +3,13 @@
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 
-use super::EMPTY_BODY;
+use super::{EMPTY_BODY, headers};
 use crate::config::BodyForm;
 use crate::delivery::{Delivery, DeliveryId};
 use crate::verify::{Seal, UnsealError, Verified, Verifier};
 
 /// What stands before the request's headers, and is said by us.
-const SAID: [&str; 3] = ["hookstream-reason", "hookstream-detail", "hookstream-original-topic"];
+const SAID: [&str; 3] = [headers::REASON, headers::DETAIL, headers::ORIGINAL_TOPIC];
 
 /// The delivery that a record in the dead letters' topic holds, if its writer is to be believed: whoever
 /// may write there can say anything, until it is unsealed.
@@ -29,7 +29,7 @@ impl DeadLetter {
         let (mut kept, mut map) = (Vec::new(), HeaderMap::new());
         let form = loop {
             let (name, value) = headers.next()?;
-            if name == "hookstream-form" {
+            if name == headers::FORM {
                 break BodyForm::of_label(&value?)?;
             }
             if !SAID.contains(&name.as_str()) {
@@ -41,10 +41,10 @@ impl DeadLetter {
         let (mut tag, mut id, mut received_at, mut secret) = (None, None, None, None);
         for (name, value) in headers {
             match name.as_str() {
-                "hookstream-seal" => tag = hex::decode(value?).ok(),
-                "hookstream-delivery-id" => id = DeliveryId::parse(&value?),
-                "hookstream-received-at" => received_at = value?.parse().ok(),
-                "hookstream-secret" => secret = value,
+                headers::SEAL => tag = hex::decode(value?).ok(),
+                headers::DELIVERY_ID => id = DeliveryId::parse(&value?),
+                headers::RECEIVED_AT => received_at = value?.parse().ok(),
+                headers::SECRET => secret = value,
                 _ => {}
             }
         }

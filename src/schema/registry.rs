@@ -33,6 +33,9 @@ const NO_SUCH_SCHEMA: u32 = 40403;
 /// Confluent's error code for an unknown subject.
 const NO_SUCH_SUBJECT: u32 = 40401;
 
+/// The registry's clients carry an id as a signed number of 32 bits.
+const MAX_SCHEMA_ID: u32 = i32::MAX.unsigned_abs();
+
 const AN_ID: &str = "an object with an id";
 
 /// The option with which `provision` registers schemas although the configuration forbids it.
@@ -219,7 +222,9 @@ impl Registry {
         let JsonObject(SchemaId { id: given }) = given;
         let id = u32::try_from(given).ok().filter(|id| is_id(*id));
         let id = id.with_context(|| {
-            format!("the registry returned the id {given} for {subject}, but ids are from 1 to {}", i32::MAX)
+            format!(
+                "the registry returned the id {given} for {subject}, but ids are from 1 to {MAX_SCHEMA_ID}"
+            )
         })?;
         let resolved = self.resolve_surely(id, expected).await?;
         let shows = match resolved {
@@ -407,7 +412,7 @@ impl Registry {
 
 /// Whether the id is valid for the registry's clients: a signed 32-bit number of at least 1.
 pub(super) fn is_id(id: u32) -> bool {
-    id > 0 && i32::try_from(id).is_ok()
+    (1..=MAX_SCHEMA_ID).contains(&id)
 }
 
 /// The body of a request with a schema.

@@ -61,8 +61,7 @@ fn said(record: &Fetched, letters: &str) -> Option<((i32, i64), LastOutcome)> {
     let said = if replayed.is_done() {
         LastOutcome::Done
     } else {
-        let label = replayed.reason.as_deref();
-        LastOutcome::Failed(Reason::ALL.iter().find(|reason| Some(reason.info().label) == label).copied())
+        LastOutcome::Failed(replayed.reason.as_deref().and_then(Reason::from_label))
     };
     (*place.topic == *letters).then_some(((place.partition, place.offset), said))
 }

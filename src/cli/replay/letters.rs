@@ -7,11 +7,11 @@ use tokio::sync::mpsc;
 
 use super::note;
 use super::selection::Selection;
+use crate::decide::{Decision, EncodedRecords, decide};
 use crate::kafka::{ClusterConfig, Consumer, Event, Fetched, Span, Start};
 use crate::names;
 use crate::outcome::{Fault, Reason};
-use crate::pipeline::{self, Decision, EncodedRecords};
-use crate::record::{DeadLetter, Record};
+use crate::record::{DeadLetter, Record, headers};
 use crate::sources::Source;
 use crate::verify::{UnsealError, Verified};
 
@@ -103,8 +103,7 @@ pub(super) fn header<'r>(record: &'r Fetched, name: &str) -> Option<&'r str> {
 /// Why it was dead-lettered, if that is one of the reasons there are. Only what a seal covers is proven,
 /// and this is not: it is for people and for `--reason`.
 pub(super) fn reason_of(record: &Fetched) -> Option<Reason> {
-    let label = header(record, "hookstream-reason")?;
-    Reason::ALL.iter().find(|reason| reason.info().label == label).copied()
+    Reason::from_label(header(record, headers::REASON)?)
 }
 
 /// What a letter becomes, or has become.
@@ -122,42 +121,26 @@ pub(super) enum ReplayDecision {
     Unsealable(UnsealError),
 }
 
-/// What a letter is today.
-pub(super) enum ReplayContext {
-    Publish(EncodedRecords),
-    Handled,
-    Failed(Fault),
-}
-
 /// Reads a record as a letter.
 pub(super) fn open(record: Fetched) -> Result<DeadLetter, ReplayDecision> {
     record.value.and_then(|value| DeadLetter::read(record.headers, value)).ok_or(ReplayDecision::Unsealed)
 }
 
-/// What it would become. Nothing is asked and nothing is sent.
+/// The decision about a letter if it were replayed now. Nothing is published.
 pub(super) fn becomes(source: &Source, letter: &mut DeadLetter) -> ReplayDecision {
     match letter.unseal(&source.verifier) {
         Ok(verified) => match today(source, &verified) {
-            ReplayContext::Publish(outbound) => ReplayDecision::Published(outbound.topic),
-            ReplayContext::Handled => ReplayDecision::Handled,
-            ReplayContext::Failed(why) => ReplayDecision::Failed(why),
+            Decision::Publish(EncodedRecords { topic, .. }) => ReplayDecision::Published(topic),
+            Decision::Handshake(_) => ReplayDecision::Handled,
+            Decision::DeadLetter { why, .. } | Decision::Unavailable(why) => ReplayDecision::Failed(why),
         },
         Err(why) => ReplayDecision::Unsealable(why),
     }
 }
 
-/// The way of [`pipeline::Pipeline::run`] for a delivery that was verified long ago: no age makes it stale.
-pub(super) fn today(source: &Source, verified: &Verified<'_>) -> ReplayContext {
-    let payload = source.envelope.payload(verified);
-    let text = payload.as_deref().unwrap_or_default();
-    if source.handshakes.answer(verified, text).is_some() {
-        return ReplayContext::Handled;
-    }
-    let (_, shaped) = pipeline::decide(source, verified, payload.as_deref().map_err(Fault::clone), None);
-    match shaped {
-        Decision::Publish(outbound) => ReplayContext::Publish(outbound),
-        Decision::DeadLetter { why, .. } | Decision::Unavailable(why) => ReplayContext::Failed(why),
-    }
+/// The decision about a delivery that was verified when it was received: its age does not matter, and no limit applies.
+pub(super) fn today(source: &Source, verified: &Verified<'_>) -> Decision {
+    decide(source, verified, None, || Ok(())).decision
 }
 
 /// The records, each with the place of the letter that it was made from.

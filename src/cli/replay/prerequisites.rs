@@ -101,18 +101,16 @@ async fn topics(loaded: &LoadedConfig, admin: &Admin, sources: &Sources, source:
     }
     let cluster = admin.cluster().await?;
     let prefix = names::topic(source, "");
-    let mut wished = provision::desired_topics(&loaded.config, sources, cluster.brokers);
-    wished.retain(|topic| topic.name.starts_with(&prefix) && !cluster.topics.contains_key(&topic.name));
-    if !wished.is_empty() && !loaded.config.provision.on_start {
-        let missing: Vec<&str> = wished.iter().map(|topic| topic.name.as_str()).collect();
-        anyhow::bail!("topics are missing, and [provision] on_start is false: {}", missing.join(", "));
+    let mut desired = provision::desired_topics(&loaded.config, sources, cluster.brokers);
+    desired.retain(|topic| topic.name.starts_with(&prefix));
+    let (_, mut missing) = cluster.split(desired);
+    if !missing.is_empty() && !loaded.config.provision.on_start {
+        let names: Vec<&str> = missing.iter().map(|topic| topic.name.as_str()).collect();
+        anyhow::bail!("topics are missing, and [provision] on_start is false: {}", names.join(", "));
     }
-    let outcomes = provision::replayed_topic(&loaded.config, source, cluster.brokers);
-    if !cluster.topics.contains_key(&outcomes.name) {
-        wished.push(outcomes);
-    }
-    if wished.is_empty() {
+    missing.extend(cluster.split(vec![provision::replayed_topic(&loaded.config, source, cluster.brokers)]).1);
+    if missing.is_empty() {
         return Ok(());
     }
-    admin.create(&wished).await.context("create them, or grant Create to our user")
+    admin.create(&missing).await.context("create them, or grant Create to our user")
 }

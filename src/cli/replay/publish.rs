@@ -9,20 +9,20 @@ use anyhow::Context as _;
 use futures_util::StreamExt as _;
 use futures_util::future::join_all;
 use futures_util::stream::FuturesUnordered;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use jiff::Timestamp;
 
 use super::history::History;
-use super::letters::{self, Letters, ReplayContext, ReplayDecision};
+use super::letters::{self, Letters, ReplayDecision};
 use super::selection::Selection;
 use super::summary::ReplaySummary;
+use crate::cli::output::progress_bar;
 use crate::cli::serve::Signals;
 use crate::config::LoadedConfig;
+use crate::decide::{Decision, EncodedRecords};
 use crate::kafka::{Ack, ClusterConfig, Event, Fetched, Producer, PublishError, Tuning};
 use crate::names;
 use crate::observe::health::Health;
 use crate::outcome::{Fault, Reason};
-use crate::pipeline::EncodedRecords;
 use crate::provision;
 use crate::record::{Record, RecordId, ReplayOutcome};
 use crate::sources::Source;
@@ -36,9 +36,6 @@ const BUDGET: Duration = Duration::from_secs(30);
 
 /// Past the producer's own bound, in case it does not keep it.
 const PATIENCE: Duration = Duration::from_secs(45);
-
-/// What may wait in librdkafka.
-const QUEUE_KIB: u32 = 256 * 1024;
 
 /// A pause of ours is made up for by at most so much faster.
 const CATCH_UP: Duration = Duration::from_millis(200);
@@ -60,7 +57,7 @@ impl Publisher {
         source: Arc<Source>,
     ) -> anyhow::Result<Self> {
         let max_record = provision::max_record(loaded.config.http.max_body);
-        let tuning = Tuning { kafka_budget: BUDGET, max_record, queue_kib: QUEUE_KIB };
+        let tuning = Tuning { kafka_budget: BUDGET, max_record, queue_kib: Tuning::QUEUE_KIB };
         let producer = Producer::new(kafka, tuning, Health::new())?;
         let outcomes = names::replayed_topic(&source.name).into();
         Ok(Self { producer, source, outcomes })
@@ -74,7 +71,8 @@ impl Publisher {
         past: &History,
         rate: u32,
     ) -> anyhow::Result<ReplaySummary> {
-        let bar = bar(letters.at_most());
+        // It counts the letters read: the number of selected ones is known only at the end.
+        let bar = progress_bar(letters.at_most(), "{bar:30} {human_pos} of {human_len}  {eta} left  {msg}");
         let (reading, mut events) = letters.stream();
         let replaying = async {
             let (mut tally, mut signals) = (ReplaySummary::default(), Signals::new()?);
@@ -132,14 +130,16 @@ impl Publisher {
             Err(why) => return Ok((reason, ReplayDecision::Unsealable(why))),
         };
         let (became, ack) = match letters::today(&self.source, &verified) {
-            ReplayContext::Publish(EncodedRecords { topic, records, .. }) => {
+            Decision::Publish(EncodedRecords { topic, records, .. }) => {
                 match self.publish(letters::marked(records, &place)).await? {
                     Ok(ack) => (ReplayDecision::Published(topic), ack),
                     Err(refused) => (ReplayDecision::Failed(refused), None),
                 }
             }
-            ReplayContext::Handled => (ReplayDecision::Handled, None),
-            ReplayContext::Failed(why) => (ReplayDecision::Failed(why), None),
+            Decision::Handshake(_) => (ReplayDecision::Handled, None),
+            Decision::DeadLetter { why, .. } | Decision::Unavailable(why) => {
+                (ReplayDecision::Failed(why), None)
+            }
         };
         let outcome = Record::outcome(&self.outcomes, &verified, &place, &said(&became, ack))?;
         match self.acknowledged(&outcome).await {
@@ -229,17 +229,6 @@ impl RatePacer {
     fn taken(&mut self) {
         self.next = (self.next + self.every).max(Instant::now() - CATCH_UP);
     }
-}
-
-/// On standard error, and nowhere unless that is a terminal. It counts what was read: how much of it is
-/// asked for is known at the end only.
-fn bar(count: u64) -> ProgressBar {
-    let bar = ProgressBar::with_draw_target(Some(count), ProgressDrawTarget::stderr());
-    if let Ok(style) = ProgressStyle::with_template("{bar:30} {human_pos} of {human_len}  {eta} left  {msg}")
-    {
-        bar.set_style(style);
-    }
-    bar
 }
 
 #[cfg(test)]

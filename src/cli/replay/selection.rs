@@ -4,12 +4,10 @@ use jiff::Timestamp;
 
 use super::Args;
 use super::letters::header;
-use crate::envelope::without_binding;
+use crate::envelope::{KEY_DIGITS, without_binding};
 use crate::kafka::Fetched;
 use crate::outcome::Reason;
-
-/// Hex digits behind the id in a key whose id is not signed.
-const KEY_DIGITS: usize = 16;
+use crate::record::headers;
 
 /// What all must hold for a letter; nothing says nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -36,11 +34,10 @@ impl Selection {
 
     /// Whether the record, of a partition and offset that were asked for, is one of them.
     pub(super) fn takes(&self, record: &Fetched) -> bool {
-        let reason = header(record, "hookstream-reason");
+        let reason = header(record, headers::REASON);
         let by_reason = || self.reasons.iter().any(|wanted| reason == Some(wanted.info().label));
         // Kafka's timestamp is later by a wait in the spool, and by another clock.
-        let received =
-            header(record, "hookstream-received-at").and_then(|time| time.parse::<Timestamp>().ok());
+        let received = header(record, headers::RECEIVED_AT).and_then(|time| time.parse::<Timestamp>().ok());
         let received = received.map(Timestamp::as_millisecond).or(record.timestamp_ms).unwrap_or_default();
         (self.reasons.is_empty() || by_reason())
             && self.since.is_none_or(|since| received >= since.as_millisecond())
@@ -57,8 +54,7 @@ fn is(record: &Fetched, id: &str) -> bool {
     };
     let ids = key.into_iter().flat_map(|key| [key, without_binding(key)]);
     let mut rests = ids.filter_map(|key| key.strip_prefix(id));
-    rests.any(|rest| rest.is_empty() || with_digits(rest))
-        || header(record, "hookstream-delivery-id") == Some(id)
+    rests.any(|rest| rest.is_empty() || with_digits(rest)) || header(record, headers::DELIVERY_ID) == Some(id)
 }
 
 #[cfg(test)]

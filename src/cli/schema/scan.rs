@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use jiff::Timestamp;
 use schema_registry_converter::avro_common::AvroSchema;
 use tokio::sync::mpsc;
 
 pub(super) use crate::cli::output::note;
+use crate::cli::output::progress_bar;
 use crate::config::LoadedConfig;
 use crate::kafka::{ClusterConfig, Consumer, Event, Fetched, Start};
 use crate::schema::Registry;
@@ -60,7 +60,8 @@ pub(super) async fn topics(
     }
     let spans = consumer.spans(&partitions, since.map_or(Start::Beginning, Start::Time)).await?;
     let lengths = spans.iter().map(|span| span.end.saturating_sub(span.start));
-    let bar = bar(lengths.map(|length| u64::try_from(length).unwrap_or_default()).sum());
+    let length = lengths.map(|length| u64::try_from(length).unwrap_or_default()).sum();
+    let bar = progress_bar(length, "{bar:30} {human_pos} of {human_len} records  {eta} left");
 
     let registry = Registry::new(loaded)?;
     let mut decoder = Decoder::new(&registry, true);
@@ -117,15 +118,6 @@ async fn process(
     };
     each(DecodedRecord { topic: &record.topic, time: record.timestamp_ms, schema: &schema, json: &json })?;
     Ok(Ok(()))
-}
-
-fn bar(count: u64) -> ProgressBar {
-    let bar = ProgressBar::with_draw_target(Some(count), ProgressDrawTarget::stderr());
-    if let Ok(style) = ProgressStyle::with_template("{bar:30} {human_pos} of {human_len} records  {eta} left")
-    {
-        bar.set_style(style);
-    }
-    bar
 }
 
 /// `1 record`, `4,102 records`.

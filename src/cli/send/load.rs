@@ -1,6 +1,5 @@
 //! Sends many deliveries with a bound on those in progress and a schedule, and counts the results.
 
-use std::fmt;
 use std::io::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use futures_util::{StreamExt as _, stream};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
+use indicatif::ProgressBar;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -17,7 +16,6 @@ use super::post::{SendAnswer, SendClient, SendError};
 use super::results_file::Ids;
 use super::summary::SendSummary;
 use crate::cli::output;
-use crate::cli::output::grouped;
 use crate::cli::serve::Signals;
 
 /// The number of deliveries and their rate.
@@ -74,7 +72,8 @@ pub(super) async fn run(post: Arc<Sender>, plan: LoadPlan, ids: &mut Ids) -> any
         })
         .buffer_unordered(plan.concurrency);
     tokio::pin!(results);
-    let bar = bar(plan.count);
+    let bar =
+        output::progress_bar(plan.count, "{bar:30} {human_pos} of {human_len}  {rate}  {eta} left{msg}");
     let mut tally = SendSummary::new()?;
     loop {
         tokio::select! {
@@ -121,20 +120,6 @@ async fn wait(start: Instant, n: u64, rate: Option<f64>) -> Instant {
 /// Starts a task for each delivery, so that signing uses all processors.
 fn spawn(post: Arc<Sender>, begin: Instant) -> JoinHandle<anyhow::Result<SendResult>> {
     tokio::spawn(async move { post.one(begin).await })
-}
-
-/// The progress bar on standard error; hidden unless that is a terminal.
-fn bar(count: u64) -> ProgressBar {
-    let bar = ProgressBar::with_draw_target(Some(count), ProgressDrawTarget::stderr());
-    let template = "{bar:30} {human_pos} of {human_len}  {rate}  {eta} left{msg}";
-    if let Ok(style) = ProgressStyle::with_template(template) {
-        let rate = |state: &ProgressState, to: &mut dyn fmt::Write| {
-            // A failure to draw the bar must not stop the load.
-            let _ = write!(to, "{}/s", grouped(state.per_sec() as u64));
-        };
-        bar.set_style(style.with_key("rate", rate));
-    }
-    bar
 }
 
 fn show(bar: &ProgressBar, tally: &SendSummary) {

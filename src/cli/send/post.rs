@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use http::header;
 use reqwest::Url;
-use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::generator::SignedRequest;
 use crate::cli::is_loopback;
 use crate::client::{self, JsonObject};
+use crate::http::{DELIVERY_HEADER, DeliveryAnswer};
 use crate::json::{self, Object};
 
 /// Far above any answer of the service's; a stranger's page is cut here.
@@ -34,27 +34,9 @@ pub(super) struct SendAnswer {
     /// After how many seconds to try again.
     pub(super) retry_after: Option<String>,
     /// `None` where it is no answer of the service's.
-    pub(super) known: Option<ServiceAnswer>,
+    pub(super) known: Option<DeliveryAnswer<'static>>,
     body: Vec<u8>,
     pub(super) took: Duration,
-}
-
-/// The service's shape of an answer.
-#[derive(Debug, Deserialize)]
-pub(super) struct ServiceAnswer {
-    pub(super) outcome: String,
-    pub(super) reason: Option<String>,
-    pub(super) id: Option<String>,
-    pub(super) topic: Option<String>,
-    pub(super) partition: Option<i32>,
-    pub(super) offset: Option<i64>,
-}
-
-impl ServiceAnswer {
-    /// The reason, else the outcome.
-    pub(super) fn word(&self) -> &str {
-        self.reason.as_deref().unwrap_or(&self.outcome)
-    }
 }
 
 /// Why there is no answer.
@@ -83,10 +65,7 @@ impl SendClient {
         if is_loopback(url) {
             builder = builder.no_proxy();
         }
-        if url.scheme() == "http" {
-            // The system's certificates are not needed, and a bare container has none.
-            builder = builder.tls_certs_only([]);
-        }
+        let builder = client::without_certificates_for_http(builder, url.as_str());
         let client = builder.build().context("cannot make an HTTP client")?;
         Ok(Self { client, url: url.clone() })
     }
@@ -111,8 +90,8 @@ impl SendClient {
         let text = |name: &str| Some(response.headers().get(name)?.to_str().ok()?.to_owned());
         Ok(SendAnswer {
             status: response.status().as_u16(),
-            delivery: text("hookstream-delivery"),
-            retry_after: text("retry-after"),
+            delivery: text(DELIVERY_HEADER),
+            retry_after: text(header::RETRY_AFTER.as_str()),
             known: serde_json::from_slice(&body).ok().map(|JsonObject(known)| known),
             body,
             took: begin.elapsed(),
@@ -121,6 +100,11 @@ impl SendClient {
 }
 
 impl SendAnswer {
+    /// The reason, else the outcome; `None` where it is no answer of the service's.
+    pub(super) fn word(&self) -> Option<&str> {
+        self.known.as_ref().map(|known| known.reason.as_deref().unwrap_or(&known.outcome))
+    }
+
     /// 2xx of the service's: it has taken the event. That of a stranger says nothing of one. An answer in a
     /// provider's own form, such as that of a handshake, is known by its header.
     pub(super) fn is_success(&self) -> bool {

@@ -45,10 +45,7 @@ impl Ids {
 fn line(ended: &SendResult) -> String {
     let id = ended.id.as_deref().unwrap_or("-");
     match &ended.result {
-        Ok(answer) => {
-            let known = answer.known.as_ref();
-            format!("{id}\t{}\t{}", answer.status, known.map_or("-", |known| known.word()))
-        }
+        Ok(answer) => format!("{id}\t{}\t{}", answer.status, answer.word().unwrap_or("-")),
         Err(none) => format!("{id}\t-\t{}", none.word),
     }
 }

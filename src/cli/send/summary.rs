@@ -76,8 +76,8 @@ impl SendSummary {
                 let known = answer.known.as_ref();
                 AnswerCount {
                     status: Some(answer.status),
-                    outcome: known.map_or("unknown", |known| known.outcome.as_str()).to_owned(),
-                    reason: known.and_then(|known| known.reason.clone()),
+                    outcome: known.map_or("unknown", |known| &*known.outcome).to_owned(),
+                    reason: known.and_then(|known| known.reason.as_deref().map(str::to_owned)),
                 }
             }
             Err(none) => AnswerCount {

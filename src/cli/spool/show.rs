@@ -7,7 +7,7 @@ use base64::Engine as _;
 use super::{BASE64, RowJson, note, print_json, time};
 use crate::cli::ExitStatus;
 use crate::cli::output::{self, escape_controls};
-use crate::record::Record;
+use crate::record::{Record, headers};
 use crate::spool::{RowEntry, SpoolReader};
 
 /// Show one row with its headers
@@ -68,7 +68,7 @@ fn text(entry: &RowEntry, with_value: bool) -> String {
 fn kind(record: &Record) -> String {
     let bytes = record.value().len();
     let avro =
-        record.headers().iter().any(|(name, value)| name == "content-type" && value == "application/avro");
+        record.headers().iter().any(|(name, value)| name == headers::CONTENT_TYPE && value == headers::AVRO);
     match record.value().split_first_chunk::<5>() {
         Some(([0, id @ ..], _)) if avro => {
             format!("{bytes} bytes: Avro, schema id {}", u32::from_be_bytes(*id))

@@ -99,8 +99,8 @@ impl Api {
             .connect_timeout(timeout * 9 / 10)
             .timeout(timeout);
         builder = match base.scheme() {
-            // Only for loopback addresses: no proxy may see the key, and no certificate is needed.
-            "http" => builder.no_proxy().tls_certs_only([]),
+            // Only for loopback addresses: no proxy may see the key.
+            "http" => client::without_certificates_for_http(builder.no_proxy(), base.as_str()),
             _ => builder.https_only(true),
         };
         let client = builder.build().context("cannot create an HTTP client")?;

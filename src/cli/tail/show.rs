@@ -12,6 +12,7 @@ use serde_json::value::RawValue;
 
 use crate::cli::output::{escape_controls, escape_json};
 use crate::kafka::Fetched;
+use crate::record::headers;
 use crate::schema::decode::Decoded;
 
 /// The maximum number of characters of a value in text output, some screens. A dead letter may have nearly a megabyte;
@@ -39,12 +40,12 @@ pub(super) fn pretty(record: &Fetched, value: &Decoded, headers: bool, now: Time
         let (_, value) = record.headers.iter().find(|(header, _)| header == name)?;
         Some(String::from_utf8_lossy(value.as_deref()?))
     };
-    if let Some(reason) = header("hookstream-reason") {
+    if let Some(reason) = header(headers::REASON) {
         let _ = write!(line, "\n    {why_style}{}{why_style:#}", escape_controls(&reason));
-        if let Some(detail) = header("hookstream-detail") {
+        if let Some(detail) = header(headers::DETAIL) {
             let _ = write!(line, ": {}", escape_controls(&detail));
         }
-        if let Some(topic) = header("hookstream-original-topic") {
+        if let Some(topic) = header(headers::ORIGINAL_TOPIC) {
             let _ = write!(line, "{dim}, original topic {}{dim:#}", escape_controls(&topic));
         }
     }

@@ -79,9 +79,9 @@ impl Collector {
     /// Uses OTLP/HTTP with protobuf. The client holds the headers, because the exporter's `Debug` would show them.
     fn exporter(&self, last: LastAnswer) -> anyhow::Result<SpanExporter> {
         let client = client::builder().default_headers(self.headers.clone()).timeout(EXPORT);
-        // Plain HTTP needs no system certificates, and a minimal container has none.
-        let client = if self.url.starts_with("http://") { client.tls_certs_only([]) } else { client };
-        let client = client.build().context("cannot create the client of the collector in [traces]")?;
+        let client = client::without_certificates_for_http(client, &self.url)
+            .build()
+            .context("cannot create the client of the collector in [traces]")?;
         let client = collect::CollectorClient { client, last };
         let builder = SpanExporter::builder().with_http().with_http_client(client);
         let builder = builder.with_endpoint(&self.url).with_protocol(Protocol::HttpBinary);

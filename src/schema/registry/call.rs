@@ -160,8 +160,7 @@ pub(super) fn builder(loaded: &config::LoadedConfig) -> anyhow::Result<reqwest::
         builder = builder.identity(identity.context("registry.client_cert and registry.client_key")?);
     }
     let Some(path) = &rules.ca_file else {
-        // The system's certificates are not needed, and a bare container has none.
-        return Ok(if rules.url.starts_with("http://") { builder.tls_certs_only([]) } else { builder });
+        return Ok(client::without_certificates_for_http(builder, &rules.url));
     };
     let pem =
         files::read(path, files::MAX_PEM).with_context(|| format!("registry.ca_file {}", path.display()))?;

@@ -6,11 +6,11 @@ use std::sync::{Arc, LazyLock};
 use apache_avro::Schema;
 use hookstream::app;
 use hookstream::config::{self, Environment, LoadedConfig, Overrides};
+use hookstream::decide::{Decided, Decision, EncodedRecords, decide};
 use hookstream::envelope::{Event, MAX_EVENTS, MAX_ID};
 use hookstream::json::{self, Pointer};
 use hookstream::names;
 use hookstream::outcome::{Fault, Reason};
-use hookstream::pipeline::{self, Decision, EncodedRecords};
 use hookstream::record::Record;
 use hookstream::schema::{IdState, Schemas, decode};
 use hookstream::sources::{Source, Sources};
@@ -126,17 +126,14 @@ pub(super) fn take(source: &Source, schemas: &ByTopic, mut headers: HeaderMap, b
     };
     assert!(stale.is_none(), "signed now");
     assert_key(&source.envelope.key(&verified));
-    let payload = match source.envelope.payload(&verified) {
-        Ok(payload) => payload,
-        Err(why) => return dead_letter(source, &verified, &why),
-    };
-    if let Some(answer) = source.handshakes.answer(&verified, &payload) {
-        assert!(answer.is_none_or(|answer| answer.len() <= 1024));
-    }
-    let (name, shaped) = pipeline::decide(source, &verified, Ok(&payload), None);
-    assert!(name.is_none_or(|name| name.event_type.chars().count() <= names::MAX_TOPIC));
-    match shaped {
-        Decision::Publish(outbound) => publish(source, schemas, &verified, &payload, &outbound),
+    let Decided { event, decision, .. } = decide(source, &verified, None, || Ok(()));
+    assert!(event.is_none_or(|event| event.event_type.chars().count() <= names::MAX_TOPIC));
+    match decision {
+        Decision::Handshake(answer) => assert!(answer.is_none_or(|answer| answer.len() <= 1024)),
+        Decision::Publish(records) => {
+            let payload = source.envelope.payload(&verified).unwrap();
+            publish(source, schemas, &verified, &payload, &records);
+        }
         Decision::DeadLetter { why, .. } => dead_letter(source, &verified, &why),
         // Whether the topic of a key of its own compacts was not asked here; nothing else is out.
         Decision::Unavailable(why) => assert_eq!(why.reason, Reason::KafkaUnavailable, "{why}"),

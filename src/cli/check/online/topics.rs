@@ -21,8 +21,7 @@ pub(super) async fn check(
     cluster: &Cluster,
 ) -> Vec<CheckedPart> {
     let desired = desired_topics(&loaded.config, sources, cluster.brokers);
-    let (existing, missing): (Vec<NewTopic>, Vec<NewTopic>) =
-        desired.into_iter().partition(|topic| cluster.topics.contains_key(&topic.name));
+    let (existing, missing) = cluster.split(desired);
     let mut names: Vec<String> = existing.iter().map(|topic| topic.name.clone()).collect();
     // The topics of replayed dead letters too, if they exist.
     names.extend(lasting(sources).into_iter().filter(|topic| cluster.topics.contains_key(topic)));
