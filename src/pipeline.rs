@@ -1,4 +1,4 @@
-//! The hot path: one delivery from its proof to its end.
+//! The hot path of one delivery, from its verification to its result.
 //!
 //! No lock is held across an await, no registry is called, and every wait ends at the deadline.
 
@@ -19,52 +19,52 @@ use crate::record::Record;
 use crate::sources::Source;
 use crate::verify::Verified;
 
-/// What every delivery goes through.
+/// Processes verified deliveries.
 pub struct Pipeline {
     places: Semaphore,
     deliverer: Deliverer,
 }
 
-/// A delivery's place in its source and in the process, until dropped.
+/// A delivery's place in its source and in the process, held until dropped.
 type Permit<'p> = ([UsageGuard; 2], SemaphorePermit<'p>);
 
-/// How a delivery ended: what answer, log and metrics are made from.
+/// The result of a delivery, from which answer, log and metrics are made.
 #[derive(Debug)]
 pub struct DeliveryResult {
-    /// `Err` for all but an event in its topic, or in the spool on its way there.
+    /// `Ok` only for an event that is in its topic, or in the spool to go there.
     pub result: Result<(), Fault>,
-    /// The event's id and type, as far as they are known; of several events, the first one's.
+    /// The event's id and type, if known; if the delivery has several events, those of the first.
     pub event: Option<EventRef>,
-    /// Where the record stands: the event's (of several the first one's, and without partition and
-    /// offset if any is in the spool) or the dead letter's.
+    /// The location of the event's record or of the dead letter. For several events that of the first record, without
+    /// partition and offset if any is in the spool.
     pub stored: Option<RecordLocation>,
-    /// What is sent back as plain text in the place of the usual answer.
+    /// Plain text to answer with instead of the usual JSON.
     pub text: Option<PlainReply>,
     authenticity: Authenticity,
 }
 
-/// Whether a secret of the source signed a delivery: what nobody signed, anybody can cause. Only a proof makes it
-/// verified, so that bounds on strangers can go by it instead of a list of reasons.
+/// Whether a secret of the source signed a delivery. Anybody can send an unsigned one. Only a proof makes a delivery
+/// verified, so that limits on strangers can use this instead of a list of reasons.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 enum Authenticity {
-    /// It ended before that was known, or without a secret that counts.
+    /// It ended before the signature was checked, or no valid secret made the signature.
     #[default]
     Unverified,
-    /// By the secret of this name.
+    /// The secret of this name signed it.
     Verified(Arc<str>),
 }
 
-/// A text that the provider wants to be sent back.
+/// The plain text that the provider expects as the answer.
 pub struct PlainReply(pub String);
 
-/// Its size only: it comes out of the delivery.
+/// Shows only the size: the text is from the delivery.
 impl std::fmt::Debug for PlainReply {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Text({} bytes)", self.0.len())
     }
 }
 
-/// A durable record's place.
+/// The location of a durable record.
 #[derive(Debug, Clone)]
 pub struct RecordLocation {
     /// The topic.
@@ -84,7 +84,7 @@ impl RecordLocation {
 }
 
 impl DeliveryResult {
-    /// The outcome in one word.
+    /// The outcome.
     pub fn outcome(&self) -> Outcome {
         match &self.result {
             Ok(()) if self.stored.as_ref().is_some_and(|stored| stored.ack.is_none()) => Outcome::Spooled,
@@ -95,7 +95,7 @@ impl DeliveryResult {
 }
 
 impl DeliveryResult {
-    /// The same, of a delivery that a secret has signed.
+    /// Marks the delivery as verified.
     pub(crate) fn signed(self, proof: &Verified<'_>) -> Self {
         Self { authenticity: Authenticity::Verified(proof.secret_name()), ..self }
     }
@@ -105,7 +105,7 @@ impl DeliveryResult {
         self.secret().is_some()
     }
 
-    /// The name of the secret that signed it; `None` where none that counts did.
+    /// The name of the secret that signed it; `None` if no valid secret did.
     pub fn secret(&self) -> Option<&Arc<str>> {
         match &self.authenticity {
             Authenticity::Unverified => None,
@@ -113,7 +113,7 @@ impl DeliveryResult {
         }
     }
 
-    /// Partition and offset, once Kafka has acknowledged.
+    /// Partition and offset, once Kafka has acknowledged the record.
     pub fn ack(&self) -> Option<Ack> {
         self.stored.as_ref()?.ack
     }
@@ -132,7 +132,7 @@ impl From<Fault> for DeliveryResult {
 }
 
 impl DeliveryResult {
-    /// The end of a handshake: published nowhere.
+    /// The result of a handshake, which is not published.
     pub fn handshake(text: Option<String>) -> Self {
         Self { text: text.map(PlainReply), ..Fault::from(Reason::Handshake).into() }
     }
@@ -144,16 +144,16 @@ impl DeliveryResult {
 }
 
 impl Pipeline {
-    /// At most `max_in_flight` verified deliveries at a time.
+    /// A pipeline for at most `max_in_flight` verified deliveries at a time.
     pub fn new(max_in_flight: usize, deliverer: Deliverer) -> Self {
         Self { places: Semaphore::new(max_in_flight), deliverer }
     }
 
-    /// Takes one verified delivery to its end; `stale` is what becomes of its age.
+    /// Processes one verified delivery. `stale` is the fault to apply if the signature is too old.
     ///
     /// # Cancellation
-    /// Dropping the future does not recall a record that librdkafka or the spool already has. The caller lets it
-    /// go on instead.
+    /// Dropping the future does not recall a record that librdkafka or the spool already has. The caller lets it finish
+    /// instead.
     pub async fn run(
         &self,
         source: &Source,
@@ -195,7 +195,7 @@ impl Pipeline {
         if !source.delivery_allowed() {
             return Err(Fault::new(Reason::RateLimited, "rate_limit of the source"));
         }
-        // Only now: an unverified request never holds a delivery's place.
+        // Not earlier: an unverified request must not take a delivery's place.
         let of_source = source.try_acquire(verified.delivery().body.len())?;
         let of_process = self.places.try_acquire();
         let of_process =
@@ -225,8 +225,8 @@ impl Pipeline {
         }
     }
 
-    /// Durable there, or in the spool on its way, the delivery is answered 2xx: a retry cannot help. Not
-    /// durable, it is our trouble and answered as such.
+    /// Once the dead letter is durable, in its topic or in the spool, the delivery is answered 2xx: a retry cannot help.
+    /// If it cannot be made durable, the answer is 503.
     async fn dead_letter(
         &self,
         source: &Source,
@@ -259,7 +259,7 @@ fn reason(undelivered: &DeliverError) -> Reason {
     }
 }
 
-/// Our trouble, and whose exactly; for a dead letter also why it was one.
+/// The fault of a delivery that could not be made durable; for a dead letter it includes why it was one.
 fn unavailable(undelivered: &DeliverError, dead_letter: Option<&Fault>) -> Fault {
     let reason = reason(undelivered);
     match dead_letter {

@@ -1,4 +1,4 @@
-//! What goes to Kafka: topic, key, value, timestamp, headers.
+//! Records: topic, key, value, timestamp and headers.
 
 mod dead_letter;
 mod replay_outcome;
@@ -21,17 +21,17 @@ pub use replay_outcome::{RecordId, ReplayOutcome};
 /// The value of a dead letter whose body is empty: a record without a value would be a tombstone.
 const EMPTY_BODY: &[u8] = br#"{"hookstream":"the delivery had an empty body"}"#;
 
-/// Name and text. What is the same in each record is not copied.
+/// Name and text. Constants are borrowed, not copied.
 pub type Header = (Cow<'static, str>, Cow<'static, str>);
 
-/// In order.
+/// In the order in which they are written.
 pub type Headers = Vec<Header>;
 
-/// The bound of a `traceparent` that is passed on; version 00 has 55 characters.
+/// The length up to which a sender's `traceparent` is passed on; version 00 has 55 characters.
 const MAX_TRACEPARENT: usize = 128;
 
-/// One record, finished. There is no way to one but through a [`Verified`], save for the way back
-/// from the spool, which only ever held finished records.
+/// A complete record. Only a [`Verified`] delivery can become one, except for [`Record::from_spool`]: the spool only ever
+/// held complete records.
 #[derive(Clone)]
 pub struct Record {
     topic: Arc<str>,
@@ -41,11 +41,11 @@ pub struct Record {
     headers: Headers,
 }
 
-/// A record in its parts, as a row of the spool keeps it.
+/// The parts of a record, as a row of the spool stores them.
 pub struct RecordParts {
-    /// Where it goes.
+    /// The topic.
     pub topic: Arc<str>,
-    /// As [`Record::key`].
+    /// See [`Record::key`].
     pub key: String,
     /// Never empty.
     pub value: Vec<u8>,
@@ -65,11 +65,10 @@ impl std::fmt::Debug for Record {
 }
 
 impl Record {
-    /// The record of an event, with the attributes of the CloudEvents Kafka binding (1.0, binary
-    /// content mode) as headers.
+    /// The record of an event, with the attributes of the CloudEvents Kafka binding (1.0, binary content mode) as headers.
     ///
     /// # Errors
-    /// Those of [`Event::key`].
+    /// See [`Event::key`].
     pub fn event(topic: &Arc<str>, event: &Event<'_>, encoded: Encoded) -> Result<Self, Fault> {
         let key = event.key()?.into_owned();
         let mut headers: Headers = Vec::with_capacity(10);
@@ -88,9 +87,9 @@ impl Record {
         Ok(Self { topic: topic.clone(), key, value: encoded.value, timestamp: event.received_at, headers })
     }
 
-    /// The dead letter of a delivery that is authentic but no event: its raw body, and all that a
-    /// replay needs to take it up again: `original_topic` is where it was bound, if known, `read` are
-    /// the request headers that the envelope's rules read.
+    /// The dead letter of a delivery that is authentic but not an event: its raw body, and everything that a replay needs.
+    /// `original_topic` is the topic that the event would have gone to, if known; `read` are the request headers that the
+    /// envelope's rules read.
     pub fn dead_letter<'d>(
         topic: &Arc<str>,
         key: String,
@@ -119,17 +118,17 @@ impl Record {
         Self { topic: topic.clone(), key, value: value.to_vec(), timestamp: delivery.received_at, headers }
     }
 
-    /// The same record, which tells that it was made from the dead letter at `place`.
+    /// Marks the record as made from the dead letter at `place`.
     pub fn replayed(mut self, place: &RecordId) -> Self {
         self.headers.push((headers::REPLAYED.into(), place.to_string().into()));
         self
     }
 
-    /// What became of a dead letter that was unsealed, for the topic of outcomes. Keyed by its place, so
-    /// that compaction keeps the last.
+    /// The outcome of a replayed dead letter, for the topic of outcomes. The key is the dead letter's place, so that
+    /// compaction retains the last outcome.
     ///
     /// # Errors
-    /// When it cannot be written as JSON.
+    /// The outcome cannot be written as JSON.
     pub fn outcome(
         topic: &Arc<str>,
         verified: &Verified<'_>,
@@ -141,10 +140,10 @@ impl Record {
         Ok(Self { topic: topic.clone(), key, value, timestamp: Timestamp::now(), headers })
     }
 
-    /// The same record under another `traceparent`: that of our own span, below the sender's.
+    /// Replaces the sender's `traceparent` with that of hookstream's span below it.
     pub fn traced(mut self, traceparent: &str) -> Self {
-        // Before this one stands the sender's, if it sent one (see `provenance`). Headers of the same name
-        // further up are under a dead letter's seal.
+        // The sender's is directly before this header, if there was one (see `provenance`). An earlier header of the
+        // same name is covered by a dead letter's seal.
         let at = self.headers.iter().rposition(|(name, _)| name == headers::DELIVERY_ID).unwrap_or_default();
         let value = traceparent.to_owned().into();
         match at.checked_sub(1).and_then(|before| self.headers.get_mut(before)) {
@@ -154,23 +153,22 @@ impl Record {
         self
     }
 
-    /// A record back from the spool: what a row holds was a record once, so its delivery was
-    /// verified then, and neither body nor signature is left to verify again. Whoever can write
-    /// the spool's file could also write to Kafka with the service's rights. `None` when the parts
-    /// cannot have been a record: an empty value, or a timestamp that no clock shows.
+    /// Restores a record from the spool. Its delivery was verified before the row was written, and the row has neither body
+    /// nor signature to verify again. Anybody who can write the spool's file could also write to Kafka with the service's
+    /// rights. `None` if the parts cannot have been a record: an empty value, or a timestamp out of range.
     pub fn from_spool(parts: RecordParts) -> Option<Self> {
         let RecordParts { topic, key, value, timestamp_ms, headers } = parts;
         let timestamp = Timestamp::from_millisecond(timestamp_ms).ok()?;
         (!value.is_empty()).then_some(Self { topic, key, value, timestamp, headers })
     }
 
-    /// Where it goes.
+    /// The topic.
     pub fn topic(&self) -> &str {
         &self.topic
     }
 
-    /// The event id, or the digest that stands for it; with a digest of the body where the id is not
-    /// signed. Or what the event's type has in its place.
+    /// The event id, or the digest that replaces it, followed by a digest of the body if the id is not signed. Or the key
+    /// that is configured for the event's type.
     pub fn key(&self) -> &str {
         &self.key
     }
@@ -180,23 +178,23 @@ impl Record {
         &self.value
     }
 
-    /// When the delivery was received, as milliseconds since 1970. Not what Kafka stamps it with.
+    /// The time of receipt, in milliseconds since 1970. Not the timestamp that Kafka assigns.
     pub fn timestamp_ms(&self) -> i64 {
         self.timestamp.as_millisecond()
     }
 
-    /// The fields of the event that the signature does not cover, with commas between.
+    /// The comma-separated fields of the event that the signature does not cover.
     pub fn unsigned(&self) -> Option<&str> {
         self.headers.iter().find(|(name, _)| name == headers::UNSIGNED).map(|(_, fields)| &**fields)
     }
 
-    /// In UTF-8; times as RFC 3339.
+    /// The headers. Text is UTF-8, times are RFC 3339.
     pub fn headers(&self) -> &[Header] {
         &self.headers
     }
 }
 
-/// The headers that every record has.
+/// Adds the headers that every record has.
 fn provenance(headers: &mut Headers, verified: &Verified<'_>) {
     let delivery = verified.delivery();
     let traceparent = delivery.headers.get(headers::TRACEPARENT).and_then(|value| value.to_str().ok());

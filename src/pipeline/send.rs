@@ -1,4 +1,4 @@
-//! A delivery's records on their way out, under a span if it is sampled.
+//! Hands a delivery's records to the deliverer, under a span if the trace is sampled.
 
 use super::{Pipeline, reason};
 use crate::deliver::{DeliverError, OnRefusal, Receipt};
@@ -18,7 +18,7 @@ impl Pipeline {
         let Some(sending) = trace.send(&outgoing(&records)) else {
             return self.deliverer.deliver(records, last, deadline).await;
         };
-        // Also in the spool: its rows are these records.
+        // The spool stores the span too, since its rows are these records.
         let traceparent = sending.traceparent();
         let records = records.into_iter().map(|record| record.traced(&traceparent)).collect();
         let result = self.deliverer.deliver(records, last, deadline).await;

@@ -1,4 +1,4 @@
-//! A dead letter, read back.
+//! Reads dead letters.
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
@@ -8,19 +8,19 @@ use crate::config::BodyForm;
 use crate::delivery::{Delivery, DeliveryId};
 use crate::verify::{Seal, UnsealError, Verified, Verifier};
 
-/// What stands before the request's headers, and is said by us.
-const SAID: [&str; 3] = [headers::REASON, headers::DETAIL, headers::ORIGINAL_TOPIC];
+/// Hookstream's own headers before the request's.
+const DESCRIPTION: [&str; 3] = [headers::REASON, headers::DETAIL, headers::ORIGINAL_TOPIC];
 
-/// The delivery that a record in the dead letters' topic holds, if its writer is to be believed: whoever
-/// may write there can say anything, until it is unsealed.
+/// The delivery that a record in the dead letters' topic claims to contain. Anybody who may write to the topic can claim
+/// anything; only [`Self::unseal`] proves it.
 pub struct DeadLetter {
     delivery: Delivery,
     seal: Seal,
 }
 
 impl DeadLetter {
-    /// Reads a record's headers and value. `None` where one of the parts of a sealed delivery is missing
-    /// or malformed. `traceparent` is left out: no seal covers it.
+    /// Reads a record's headers and value. `None` if a part of a sealed delivery is missing or malformed. `traceparent` is
+    /// ignored: the seal does not cover it.
     pub fn read(headers: Vec<(String, Option<Vec<u8>>)>, value: Vec<u8>) -> Option<Self> {
         let mut headers = headers.into_iter().map(|(name, value)| {
             let value = value.and_then(|value| String::from_utf8(value).ok());
@@ -32,7 +32,7 @@ impl DeadLetter {
             if name == headers::FORM {
                 break BodyForm::of_label(&value?)?;
             }
-            if !SAID.contains(&name.as_str()) {
+            if !DESCRIPTION.contains(&name.as_str()) {
                 let value = value?;
                 map.append(HeaderName::try_from(&name).ok()?, HeaderValue::try_from(&value).ok()?);
                 kept.push((name, value));
@@ -63,10 +63,10 @@ impl DeadLetter {
     /// The delivery that was verified when it was received.
     ///
     /// # Errors
-    /// Those of [`Verifier::unseal`].
+    /// See [`Verifier::unseal`].
     pub fn unseal<'l>(&'l mut self, verifier: &'l Verifier) -> Result<Verified<'l>, UnsealError> {
         if *self.delivery.body == *EMPTY_BODY {
-            // It stands for an empty one, unless somebody has sent just that.
+            // It replaces an empty body, unless a provider sent exactly this text.
             let whole = std::mem::take(&mut self.delivery.body);
             if verifier.unseal(&self.delivery, &self.seal).is_err() {
                 self.delivery.body = whole;

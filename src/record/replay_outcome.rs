@@ -1,4 +1,4 @@
-//! What became of a dead letter that was replayed, and where it stands.
+//! The outcome of a replayed dead letter, and the identity of a record.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-/// Where a record stands: shown as `topic/partition/offset`.
+/// The place of a record, written as `topic/partition/offset`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RecordId {
     /// The topic.
@@ -18,7 +18,7 @@ pub struct RecordId {
 }
 
 impl RecordId {
-    /// Reads what `Display` shows.
+    /// Parses the text of `Display`.
     pub fn parse(text: &str) -> Option<Self> {
         let mut parts = text.rsplitn(3, '/');
         let (offset, partition) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
@@ -32,22 +32,22 @@ impl fmt::Display for RecordId {
     }
 }
 
-/// The value of a record in `dead_letter.<source>.replayed`, as JSON text; its key is the dead letter's
-/// [`Place`]. Never null, so that none is a tombstone.
+/// The value of a record in `dead_letter.<source>.replayed`, as JSON text. The key is the dead letter's [`RecordId`]. Never
+/// null, so that it is not a tombstone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReplayOutcome<'a> {
-    /// [`Replayed::PUBLISHED`], [`Replayed::HANDLED`] or [`Replayed::FAILED`].
+    /// [`Self::PUBLISHED`], [`Self::HANDLED`] or [`Self::FAILED`].
     pub outcome: Cow<'a, str>,
-    /// Why it failed again; one of the list of reasons.
+    /// The label of the reason why it failed again.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<Cow<'a, str>>,
-    /// The record's topic; of several the first one's.
+    /// The topic of the first record.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub topic: Option<Cow<'a, str>>,
-    /// Its partition.
+    /// The partition of the first record.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub partition: Option<i32>,
-    /// Its offset.
+    /// The offset of the first record.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub offset: Option<i64>,
     /// RFC 3339.
@@ -55,11 +55,11 @@ pub struct ReplayOutcome<'a> {
 }
 
 impl ReplayOutcome<'_> {
-    /// Its records were acknowledged.
+    /// All records were acknowledged.
     pub const PUBLISHED: &'static str = "published";
     /// It is a handshake by today's rules: there is nothing to publish.
     pub const HANDLED: &'static str = "handled";
-    /// It is no event by today's rules, or Kafka refuses it.
+    /// It is not an event by today's rules, or Kafka refuses it.
     pub const FAILED: &'static str = "failed";
 
     /// Whether nothing is left to do.
