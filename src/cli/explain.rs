@@ -23,7 +23,7 @@ use crate::schema::IdState;
 use crate::sources::{Source, Sources};
 use crate::verify::diagnose::Diagnosis;
 
-/// Bytes that may be hashed to find a cause: a second or so.
+/// The number of bytes that may be hashed to find a cause: about a second.
 const BUDGET: usize = 1024 * 1024 * 1024;
 
 const EXAMPLES: &str = "\
@@ -34,16 +34,16 @@ Examples:
   hookstream explain grapevine --header 'X-Grapevine-Signature: sha256=...' --body body.json
   hookstream explain stripe request.txt --at 2026-11-24T02:41:03Z --json
 
-Shown are names, counts, lengths and times; never a secret, a signature or a body. Nothing is sent
-anywhere: neither Kafka nor the registry is asked.
+The output has names, counts, lengths and times; never a secret, a signature or a body. Nothing is sent
+anywhere, neither to Kafka nor to the registry.
 
 Exit codes: 0 the signature is valid; 1 it is not; 2 error.";
 
-/// Tell why a captured delivery is refused, or what becomes of it
+/// Explain why a captured delivery is refused, or what it becomes
 ///
-/// Verifies a captured request with the source's rules and secrets as `serve` does, tells step by step
-/// what it found, and for one that is refused the likely cause. A secret that was removed from the
-/// configuration is known only to the service that had it: see its log or /status.
+/// Verifies a captured request with the source's rules and secrets as `serve` does, and shows each step and the likely
+/// cause of a refusal. A secret that was removed from the configuration is known only to the service that had it: see
+/// its log or /status.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
@@ -69,16 +69,16 @@ pub struct Args {
     json: bool,
 }
 
-/// Everything that is told.
+/// The report.
 #[derive(Serialize)]
 struct ExplainReport {
     source: String,
     request: RequestJson,
-    /// What was done to read it, and what keeps it from its source.
+    /// How the capture was read, and why the service would refuse the request before it verifies.
     notes: Vec<String>,
     #[serde(flatten)]
     diagnosis: Diagnosis,
-    /// Of a valid delivery.
+    /// The decision about a valid delivery.
     #[serde(skip_serializing_if = "Option::is_none")]
     becomes: Option<DecisionJson>,
 }
@@ -94,7 +94,7 @@ struct RequestJson {
     received_at_from: &'static str,
 }
 
-/// What the service would make of it, were Kafka and the registry there.
+/// What the delivery becomes if Kafka and the registry are available.
 #[derive(Serialize, Default)]
 struct DecisionJson {
     outcome: &'static str,
@@ -108,7 +108,7 @@ struct DecisionJson {
     topic: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     key: Option<String>,
-    /// Of a delivery that is split: all of its records.
+    /// The number of records, if the delivery was split into several.
     #[serde(skip_serializing_if = "Option::is_none")]
     records: Option<usize>,
     /// Fields that the signature does not cover.
@@ -159,7 +159,7 @@ pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<ExitStatus>
     Ok(if report.diagnosis.valid { ExitStatus::Success } else { ExitStatus::Failure })
 }
 
-/// The sources as they are once the registry has given each schema an id; which one is no matter here.
+/// The sources as if the registry had given each schema an id. The value of the id does not matter here.
 pub(super) fn compile(loaded: &LoadedConfig) -> anyhow::Result<Sources> {
     let (_, mut schemas) = app::compile(loaded)?;
     let subjects: Vec<String> = schemas.iter().map(|schema| schema.subject.clone()).collect();
@@ -169,13 +169,13 @@ pub(super) fn compile(loaded: &LoadedConfig) -> anyhow::Result<Sources> {
 
 pub(super) fn missing(name: &str, loaded: &LoadedConfig) -> String {
     if let Some(why) = loaded.off.get(name) {
-        return format!("the source {name} is off: {why}; give it its secret here, too");
+        return format!("the source {name} is off: {why}; set its secret here, too");
     }
     let known: Vec<_> = loaded.config.source.keys().chain(loaded.off.keys()).map(String::as_str).collect();
     format!("there is no source `{name}`; there are: {}", known.join(", "))
 }
 
-/// What the service judges before any signature.
+/// What the service would refuse before it verifies the signature.
 fn notes(capture: &Capture, source: &str, loaded: &LoadedConfig) -> Vec<String> {
     let mut notes = capture.notes.clone();
     let (max, bytes) = (loaded.config.http.max_body, capture.body.len());
@@ -191,9 +191,7 @@ fn notes(capture: &Capture, source: &str, loaded: &LoadedConfig) -> Vec<String> 
         notes.push(format!("the path is {}; the source listens on /hooks/{source}", capture.path));
     }
     if capture.headers.contains_key(http::header::CONTENT_ENCODING) {
-        notes.push(
-            "the body is compressed: the signature is judged over its bytes as they were sent".to_owned(),
-        );
+        notes.push("the body is compressed: the signature covers the compressed bytes".to_owned());
     }
     notes
 }

@@ -27,26 +27,26 @@ use crate::outcome::{Outcome, Reason};
 
 const EXAMPLES: &str = "\
 Examples:
-  hookstream replay datagrid                                     which dead letters there are, by reason
+  hookstream replay datagrid                                     the dead letters by reason
   hookstream replay datagrid --reason type_unknown               the plan: what each would become today
-  hookstream replay datagrid --reason type_unknown --apply       publish those that became events
+  hookstream replay datagrid --reason type_unknown --apply       publish those that are events now
   hookstream replay datagrid --since -2h --apply --rate 500
   hookstream replay datagrid --id evt_7f3d8a2c --apply
   hookstream replay datagrid --all --json
 
-What became of a letter stands in the topic dead_letter.SOURCE.replayed, so that a replay that was stopped goes
-on where it was, and none is published twice unless --again says so (a kill may repeat those of its last
-moment, with the same key). The letters themselves stay.
+The outcome of each letter is written to the topic dead_letter.SOURCE.replayed, so that an interrupted replay
+continues where it stopped, and no letter is published twice without --again (a kill may repeat the letters in
+flight, with the same key). The letters themselves are retained.
 
-A letter is sealed with the secret that signed its delivery. Where that secret was removed since, put it back with
-a not_after in the past: it then unseals, and signs no new delivery.
+A letter is sealed with the secret that signed its delivery. If that secret was removed since, restore it with a
+not_after in the past: it then unseals letters and verifies no new delivery.
 
 Exit codes: 0 all done, or nothing to do; 1 a plan not applied, or letters that fail again; 2 error.";
 
-/// Publish dead letters, once what kept them from their topics is mended
+/// Publish dead letters after their cause is fixed
 ///
-/// Without a selection lists a source's dead letters by reason. With one, shows what each would become with
-/// the configuration and schemas of today; acts only with --apply.
+/// Without a selection, lists a source's dead letters by reason. With one, shows what each letter would become with
+/// today's configuration and schemas; publishes only with --apply.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 #[command(group = ArgGroup::new("selection").multiple(true).args(["reason", "since", "until", "id", "partition", "all"]))]
@@ -74,16 +74,16 @@ pub struct Args {
     /// All letters
     #[arg(long, conflicts_with_all = ["reason", "since", "until", "id", "partition"])]
     all: bool,
-    /// Also those that were replayed already
+    /// Include letters that were replayed before
     #[arg(long, requires = "selection")]
     again: bool,
-    /// Do it
+    /// Publish the letters
     #[arg(long, requires = "selection")]
     apply: bool,
-    /// At most so many letters per second
+    /// Maximum number of letters per second
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
     rate: u32,
-    /// Print JSON: of a list a line for each reason, else one object
+    /// Print JSON: a line for each reason of a list, otherwise one object
     #[arg(long)]
     json: bool,
 }
@@ -94,7 +94,7 @@ impl Args {
     }
 }
 
-/// One of those that a dead letter can have.
+/// Parses a reason that a dead letter can have.
 fn reason(text: &str) -> Result<Reason, String> {
     let of_dead_letter = |reason: &Reason| reason.info().outcome == Outcome::DeadLettered;
     Reason::from_label(text).filter(of_dead_letter).ok_or_else(|| {
@@ -108,11 +108,11 @@ fn time(text: &str) -> Result<Timestamp, String> {
     offset::time(text.strip_prefix('@').unwrap_or(text), Timestamp::now())
 }
 
-/// Lists, plans or replays.
+/// Lists letters, plans a replay or replays.
 ///
 /// # Errors
-/// Problems of the configuration, an unknown source, no broker; with `--apply` also a registry that gives no
-/// ids, topics that are missing and cannot be created, and a Kafka that does not acknowledge.
+/// Problems of the configuration, an unknown source, no broker; with `--apply` also a registry without ids for the schemas,
+/// missing topics that cannot be created, and a Kafka that does not acknowledge.
 pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<ExitStatus> {
     log::init(log::QUIET);
     let loaded = if args.selects() { config.load()? } else { config.load_unread()? };
@@ -147,7 +147,7 @@ pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<ExitStatus>
     Ok(tally.verdict(args.apply))
 }
 
-/// What would become of each letter, were it replayed now.
+/// Decides about each letter without publishing.
 async fn plan(
     loaded: &LoadedConfig,
     kafka: &ClusterConfig,
@@ -186,7 +186,7 @@ async fn apply(
     past: &History,
 ) -> anyhow::Result<ReplaySummary> {
     if letters.at_most() == 0 {
-        // No reason to create anything.
+        // Nothing to publish, so no topics are created.
         return Ok(ReplaySummary::default());
     }
     let sources = prerequisites::sources(loaded, kafka, &args.source).await?;

@@ -19,41 +19,41 @@ use crate::observe::status::{SpoolStatus, Status};
 
 const EXAMPLES: &str = "\
 Examples:
-  hookstream status                            is it flowing, what is refused and why
-  hookstream status --secrets                  which secret is in use, which may go
+  hookstream status                            traffic, refusals and their causes
+  hookstream status --secrets                  which secrets are in use, which can be removed
   hookstream status --watch
   hookstream status --url http://10.0.0.7:9464 --json | jq .status
 
 Exit codes: 0 ready, degraded included; 1 not ready; 2 the service cannot be reached, or another error.";
 
-/// The bound of a question: who is on call must not wait.
+/// The time limit of a request: the person on call must not wait.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Between two looks with --watch.
+/// The interval of --watch.
 const PAUSE: Duration = Duration::from_secs(2);
 
-/// Tell how a running service does: what comes in, what is refused and why.
+/// Show the state of a running service: traffic, refusals and their causes
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// The operator's port of the service [default: [admin] listen of the configuration]
+    /// The operator's port of the service [default: the configuration's [admin] listen]
     #[arg(long, value_name = "ADMIN")]
     url: Option<String>,
-    /// Show what came with each secret
+    /// Show the use of each secret
     #[arg(long)]
     secrets: bool,
-    /// Show it again every two seconds
+    /// Refresh every two seconds
     #[arg(long)]
     watch: bool,
-    /// Print the service's own JSON
+    /// Print the JSON of the service
     #[arg(long)]
     json: bool,
 }
 
-/// Asks and prints, once or until it is interrupted.
+/// Prints the status, once or until interrupted.
 ///
 /// # Errors
-/// When the service cannot be reached, or something else answers there.
+/// The service cannot be reached, or another program answers.
 pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<ExitStatus> {
     log::init(log::QUIET);
     let (client, url) = admin_client(config, args.url.as_deref(), "/status", PATIENCE)?;
@@ -97,7 +97,7 @@ const UNSURE: Style = AnsiColor::Yellow.on_default().bold();
 
 fn show(status: &Status, args: &Args) -> anyhow::Result<()> {
     if args.watch && std::io::stdout().is_terminal() {
-        // To the top, and all that follows away.
+        // Moves the cursor to the top and clears the screen.
         write!(output::stdout(), "\x1b[H\x1b[2J")?;
     }
     head(status)?;
@@ -130,7 +130,7 @@ fn head(status: &Status) -> anyhow::Result<()> {
     Ok(print_line(&format!("hookstream {version}, up {up}{config}.  {style}{word}{style:#}"))?)
 }
 
-/// Counts of five minutes, since that is what who is on call asks for; `1 h` for those who come later.
+/// Counts of five minutes, for the person on call, and of an hour, for what happened before.
 fn traffic(status: &Status) -> TextTable {
     let mut table = TextTable::new([
         "source",
@@ -146,7 +146,7 @@ fn traffic(status: &Status) -> TextTable {
     ]);
     for (name, source) in &status.sources {
         let (now, hour) = (&source.traffic.last_5_minutes, &source.traffic.last_hour);
-        // They call, and nothing of it is kept.
+        // The provider sends, and nothing is stored.
         let silent =
             now.refused + now.unavailable > 0 && now.published + now.spooled + now.dead_lettered == 0;
         let accepted = ago(status.now, source.traffic.last_accepted);
@@ -230,7 +230,7 @@ fn ago(now: Timestamp, then: Option<Timestamp>) -> String {
     then.map_or_else(|| "never".to_owned(), |then| format!("{} ago", span(now.duration_since(then))))
 }
 
-/// In the largest unit of which there are two, so that it is short and not far off.
+/// In the largest unit that gives at least 2, so that the text is short and accurate enough.
 fn span(duration: SignedDuration) -> String {
     match duration.as_secs().max(0) {
         seconds @ ..120 => format!("{seconds} s"),

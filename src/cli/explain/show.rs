@@ -1,4 +1,4 @@
-//! The report for people.
+//! Prints the report as text.
 
 use anstyle::{AnsiColor, Style};
 
@@ -14,7 +14,7 @@ pub(super) fn report(report: &ExplainReport) -> anyhow::Result<()> {
     let ExplainReport { request, notes, diagnosis, becomes, .. } = report;
     let at = &request.received_at;
     let from = match request.received_at_from {
-        "now" => "now; --at says otherwise",
+        "now" => "now; set with --at",
         "har" => "the HAR entry's time",
         _ => "by --at",
     };
@@ -65,13 +65,13 @@ fn becoming(becomes: &DecisionJson) -> anyhow::Result<()> {
     if !becomes.unsigned.is_empty() {
         let fields = becomes.unsigned.join(", ");
         let text =
-            format!("{fields}: not covered by the signature, whoever holds a delivery can change them");
+            format!("{fields}: not covered by the signature; anybody who has a delivery can change them");
         line("unsigned", MIND, "", &text)?;
     }
     Ok(())
 }
 
-/// What was looked at, how it was, and what was found.
+/// One line: the label, the verdict and the text.
 fn line(what: &str, style: Style, word: &str, text: &str) -> anyhow::Result<()> {
     let text = escape_controls(text);
     Ok(output::print_line(&format!("{what:<10} {style}{word:<4}{style:#} {text}"))?)

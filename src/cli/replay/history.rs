@@ -1,4 +1,4 @@
-//! What became of letters that were replayed before.
+//! The outcomes of letters that were replayed before.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -9,16 +9,16 @@ use crate::names;
 use crate::outcome::Reason;
 use crate::record::{RecordId, ReplayOutcome};
 
-/// The last word on a letter.
+/// The last outcome of a letter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum LastOutcome {
     /// Nothing is left to do.
     Done,
-    /// It failed again, for a reason that may not be known here.
+    /// It failed again, for a reason that this version may not know.
     Failed(Option<Reason>),
 }
 
-/// By partition and offset: some 20 bytes for each letter that was replayed.
+/// Outcomes by partition and offset: about 20 bytes for each replayed letter.
 #[derive(Debug, Default)]
 pub(super) struct History(HashMap<(i32, i64), LastOutcome>);
 
@@ -36,7 +36,7 @@ impl History {
         let outcomes = Letters::new(kafka, &partitions, Start::Beginning).await?;
         outcomes
             .each(|record| {
-                // All of a letter have one key, and so stand in one partition in their order.
+                // All outcomes of a letter have the same key, so they are in one partition, in order.
                 past.0.extend(said(&record, &letters));
                 Ok(())
             })
@@ -54,7 +54,7 @@ impl History {
     }
 }
 
-/// `None` for what nobody here has written.
+/// Parses an outcome and the letter that it is about. `None` if hookstream did not write it for these letters.
 fn said(record: &Fetched, letters: &str) -> Option<((i32, i64), LastOutcome)> {
     let place = RecordId::parse(std::str::from_utf8(record.key.as_deref()?).ok()?)?;
     let JsonObject::<ReplayOutcome<'_>>(replayed) = serde_json::from_slice(record.value.as_deref()?).ok()?;

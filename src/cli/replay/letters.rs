@@ -1,4 +1,4 @@
-//! The letters of a source, read once and one by one, and what each becomes.
+//! Reads the dead letters of a source one by one, and decides about each.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,17 +15,17 @@ use crate::record::{DeadLetter, Record, headers};
 use crate::sources::Source;
 use crate::verify::{UnsealError, Verified};
 
-/// Records that wait to be looked at; beside librdkafka's own bound all that is held.
+/// The number of records that wait for processing. With librdkafka's own queue that is all that is held in memory.
 const WAITING: usize = 64;
 
-/// The dead letters that are asked for, up to the ends as they were.
+/// The dead letters of the selected partitions, up to their ends at the start.
 pub(super) struct Letters {
     consumer: Consumer,
     pub(super) spans: Vec<Span>,
 }
 
 impl Letters {
-    /// `None` where the topic does not exist.
+    /// `None` if the topic does not exist.
     pub(super) async fn find(
         kafka: &ClusterConfig,
         there: &BTreeMap<String, i32>,
@@ -62,20 +62,20 @@ impl Letters {
         Ok(Self { consumer, spans })
     }
 
-    /// How many there are at most: an offset may stand for none.
+    /// An upper limit of their number: an offset may have no record.
     pub(super) fn at_most(&self) -> u64 {
         let lengths = self.spans.iter().map(|span| span.end.saturating_sub(span.start));
         lengths.map(|length| u64::try_from(length).unwrap_or_default()).sum()
     }
 
-    /// Reads them into a channel that lets few wait.
+    /// Reads them into a channel with a small capacity.
     pub(super) fn stream(&self) -> (impl Future<Output = anyhow::Result<()>> + '_, mpsc::Receiver<Event>) {
         let (sender, events) = mpsc::channel(WAITING);
-        // The sender goes with the end of the reading: then the channel ends.
+        // The sender is dropped at the end of the reading, which closes the channel.
         (async move { self.consumer.read(&self.spans, true, &sender).await }, events)
     }
 
-    /// Shows `each` of them.
+    /// Calls `each` with every record.
     pub(super) async fn each(
         &self,
         mut each: impl FnMut(Fetched) -> anyhow::Result<()>,
@@ -94,34 +94,34 @@ impl Letters {
     }
 }
 
-/// The first header of the name, if it is text.
+/// The first header of this name, if its value is text.
 pub(super) fn header<'r>(record: &'r Fetched, name: &str) -> Option<&'r str> {
     let (_, value) = record.headers.iter().find(|(found, _)| found == name)?;
     std::str::from_utf8(value.as_deref()?).ok()
 }
 
-/// Why it was dead-lettered, if that is one of the reasons there are. Only what a seal covers is proven,
-/// and this is not: it is for people and for `--reason`.
+/// The reason of a dead letter, if this version knows it. The seal does not cover it: it is only for display and for
+/// `--reason`.
 pub(super) fn reason_of(record: &Fetched) -> Option<Reason> {
     Reason::from_label(header(record, headers::REASON)?)
 }
 
-/// What a letter becomes, or has become.
+/// The outcome of a replayed letter, or of its plan.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum ReplayDecision {
-    /// A record, or several, the first in this topic.
+    /// Published; the first record is in this topic.
     Published(Arc<str>),
-    /// Nothing: a handshake.
+    /// A handshake: nothing to publish.
     Handled,
-    /// What keeps it from being an event today.
+    /// Not an event today, for this reason.
     Failed(Fault),
-    /// Nothing, ever: it has no seal that can be read.
+    /// Never published: it has no readable seal.
     Unsealed,
-    /// Nothing, as long as this is so.
+    /// Not published as long as this error applies.
     Unsealable(UnsealError),
 }
 
-/// Reads a record as a letter.
+/// Reads a record as a dead letter.
 pub(super) fn open(record: Fetched) -> Result<DeadLetter, ReplayDecision> {
     record.value.and_then(|value| DeadLetter::read(record.headers, value)).ok_or(ReplayDecision::Unsealed)
 }
@@ -143,7 +143,7 @@ pub(super) fn today(source: &Source, verified: &Verified<'_>) -> Decision {
     decide(source, verified, None, || Ok(())).decision
 }
 
-/// The records, each with the place of the letter that it was made from.
+/// Marks the records with the place of their letter.
 pub(super) fn marked(records: Vec<Record>, place: &crate::record::RecordId) -> Vec<Record> {
     records.into_iter().map(|record| record.replayed(place)).collect()
 }

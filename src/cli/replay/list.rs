@@ -1,4 +1,4 @@
-//! Without a selection: which letters there are.
+//! Lists the dead letters of a source, if nothing is selected.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use crate::cli::ExitStatus;
 use crate::cli::output::{self, TextTable};
 use crate::kafka::Fetched;
 
-/// What is shown for a reason that is none.
+/// Shown for a label that is not a reason.
 const UNKNOWN: &str = "-";
 
 /// The letters of one reason.
@@ -20,7 +20,7 @@ struct ReasonRow {
     reason: &'static str,
     count: u64,
     replayed: u64,
-    /// By the reason of the last try.
+    /// The number of letters that failed again, by the reason of the last try.
     failed_again: BTreeMap<&'static str, u64>,
     #[serde(serialize_with = "as_time")]
     first: Option<i64>,

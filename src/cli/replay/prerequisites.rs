@@ -1,5 +1,4 @@
-//! What must be there before a letter can be published: ids of schemas, and topics. As `serve` does it, and
-//! as far as `[provision] on_start` lets it.
+//! Prepares what publishing a letter needs: schema ids and topics. As `serve` does, and within `[provision] on_start`.
 
 use std::path::Path;
 
@@ -15,7 +14,7 @@ use crate::schema::registry::Resolved;
 use crate::schema::{self, IdCache, IdState, Registry, Schemas};
 use crate::sources::Sources;
 
-/// The sources with the ids of the schemas of the one called `source`, and its topics.
+/// The sources, with schema ids and topics for the source named `source`.
 pub(super) async fn sources(
     loaded: &LoadedConfig,
     kafka: &ClusterConfig,
@@ -29,7 +28,7 @@ pub(super) async fn sources(
     Ok(sources)
 }
 
-/// Which of the topics that must not compact do.
+/// Warns of topics that are compacted but must not be.
 pub(super) async fn policies(
     loaded: &LoadedConfig,
     kafka: &ClusterConfig,
@@ -46,7 +45,7 @@ pub(super) async fn policies(
     Ok(())
 }
 
-/// Types whose schema gets none fail as `schema_unknown`; a registry that gives no id at all is an error.
+/// Types whose schema gets no id fail as `schema_unknown`; it is an error if no schema gets one.
 async fn ids(loaded: &LoadedConfig, source: &str, schemas: &mut Schemas) -> anyhow::Result<()> {
     let registry = Registry::new(loaded)?;
     let pins = loaded.config.spool.dir.as_deref().map(|dir: &Path| IdCache::open(dir, registry.url()));
@@ -72,7 +71,7 @@ async fn ids(loaded: &LoadedConfig, source: &str, schemas: &mut Schemas) -> anyh
     }
 }
 
-/// An id that `serve` has pinned must still be that schema's.
+/// The id of a schema. If `serve` has pinned one, it must still belong to that schema.
 async fn id(
     loaded: &LoadedConfig,
     registry: &Registry,
@@ -92,11 +91,11 @@ async fn id(
     registry.id(schema, loaded.config.provision.on_start).await
 }
 
-/// Creates what is missing. Without `on_start` the topics of events must be there; that of the outcomes is
-/// made all the same, since nobody else does.
+/// Creates missing topics. Without `on_start` the topics of events must exist; the topic of outcomes is created anyway,
+/// since nothing else creates it.
 async fn topics(loaded: &LoadedConfig, admin: &Admin, sources: &Sources, source: &str) -> anyhow::Result<()> {
     if admin.is_in_memory().await? {
-        // `hookstream dev` has made them.
+        // `hookstream dev` has created them.
         return Ok(());
     }
     let cluster = admin.cluster().await?;

@@ -1,5 +1,5 @@
-//! With `--apply`: letters become records, and what became of each is written after its records were
-//! acknowledged. A process that is killed between both publishes those letters again: with the same key.
+//! Publishes letters (`--apply`). The outcome of a letter is written after its records were acknowledged. If the process is
+//! killed between the two, the next run publishes those letters again, with the same key.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -27,17 +27,17 @@ use crate::provision;
 use crate::record::{Record, RecordId, ReplayOutcome};
 use crate::sources::Source;
 
-/// Letters under way at the same time. As many bodies are held, and as many may be published twice by a kill.
+/// The number of letters in flight. As many bodies are in memory, and a kill may repeat as many.
 const IN_FLIGHT: usize = 32;
 
-/// For each acknowledgement. Nobody waits for an answer here, so it may well outlast the change of a
-/// partition's leader.
+/// The time for each acknowledgement. No sender waits for an answer here, so it can outlast the election of a partition's
+/// leader.
 const BUDGET: Duration = Duration::from_secs(30);
 
-/// Past the producer's own bound, in case it does not keep it.
+/// Longer than the producer's own limit, in case the producer does not keep it.
 const PATIENCE: Duration = Duration::from_secs(45);
 
-/// A pause of ours is made up for by at most so much faster.
+/// After a pause, the pace may catch up by at most this much.
 const CATCH_UP: Duration = Duration::from_millis(200);
 
 pub(super) struct Publisher {
@@ -47,7 +47,7 @@ pub(super) struct Publisher {
     outcomes: Arc<str>,
 }
 
-/// A letter's end, and the reason that it had before.
+/// The reason of a letter, and its outcome.
 type Settled = (Option<Reason>, ReplayDecision);
 
 impl Publisher {
@@ -63,7 +63,7 @@ impl Publisher {
         Ok(Self { producer, source, outcomes })
     }
 
-    /// Replays all that are asked for. The first Ctrl-C waits for what is under way.
+    /// Replays the selected letters. The first Ctrl-C waits for the letters in flight.
     pub(super) async fn run(
         &self,
         letters: Letters,
@@ -98,7 +98,7 @@ impl Publisher {
                     () = turns.next(), if held.is_some() && under_way.len() < IN_FLIGHT => {
                         if let Some(record) = held.take() {
                             turns.taken();
-                            // In this order they are polled first, and so handed to Kafka.
+                            // They are first polled, and so handed to Kafka, in this order.
                             under_way.push(self.settle(record));
                         }
                     }
@@ -107,7 +107,7 @@ impl Publisher {
                     }
                 }
             }
-            // The reading ends, too, where it was stopped.
+            // This ends the reading after Ctrl-C, too.
             drop(events);
             anyhow::Ok(tally)
         };
@@ -116,7 +116,7 @@ impl Publisher {
         done
     }
 
-    /// Up to its first wait all records are handed to Kafka.
+    /// Hands all records of the letter to Kafka before its first wait.
     async fn settle(&self, record: Fetched) -> anyhow::Result<Settled> {
         let reason = letters::reason_of(&record);
         let (topic, partition, offset) = (record.topic.as_str().into(), record.partition, record.offset);
@@ -144,12 +144,14 @@ impl Publisher {
         let outcome = Record::outcome(&self.outcomes, &verified, &place, &said(&became, ack))?;
         match self.acknowledged(&outcome).await {
             Ok(_) => Ok((reason, became)),
-            Err(trouble) => Err(trouble).with_context(|| format!("{} takes no outcome", self.outcomes)),
+            Err(trouble) => {
+                Err(trouble).with_context(|| format!("cannot write an outcome to {}", self.outcomes))
+            }
         }
     }
 
-    /// All records of one letter; of several the first one's place. The inner error is Kafka's last word on
-    /// one of them, and speaks for all.
+    /// Publishes all records of one letter. Returns the place of the first record. The inner error is Kafka's permanent
+    /// refusal of one record, which fails the whole letter.
     async fn publish(&self, records: Vec<Record>) -> anyhow::Result<Result<Option<Ack>, Fault>> {
         let mut first = None;
         for result in join_all(records.iter().map(|record| self.acknowledged(record))).await {
@@ -160,7 +162,7 @@ impl Publisher {
                 }
                 Err(trouble) => {
                     let topic = records.first().map_or("", Record::topic).to_owned();
-                    return Err(trouble).with_context(|| format!("{topic} takes no record"));
+                    return Err(trouble).with_context(|| format!("cannot publish to {topic}"));
                 }
             }
         }
@@ -176,7 +178,7 @@ impl Publisher {
 }
 
 fn stopped_at(tally: &ReplaySummary) -> String {
-    format!("{}; then Kafka was out: the same command goes on from there", tally.in_short())
+    format!("{}; then Kafka was unavailable: the same command continues from there", tally.in_short())
 }
 
 fn said<'a>(became: &'a ReplayDecision, ack: Option<Ack>) -> ReplayOutcome<'a> {
@@ -195,7 +197,7 @@ fn said<'a>(became: &'a ReplayDecision, ack: Option<Ack>) -> ReplayOutcome<'a> {
     }
 }
 
-/// The replay's end is the end: it comes with the last letter, or with a fault.
+/// Runs both until the replay ends, which is after the last letter or with an error.
 async fn both(
     reading: impl Future<Output = anyhow::Result<()>>,
     replaying: impl Future<Output = anyhow::Result<ReplaySummary>>,
@@ -204,14 +206,14 @@ async fn both(
     tokio::select! {
         tally = &mut replaying => tally,
         read = &mut reading => {
-            // What was read by then is still settled.
+            // Letters that were already read are still replayed.
             let tally = replaying.await?;
             read.map(|()| tally)
         }
     }
 }
 
-/// A steady pace.
+/// Limits the rate of letters.
 struct RatePacer {
     next: Instant,
     every: Duration,

@@ -1,4 +1,4 @@
-//! Which letters are meant.
+//! The selection of dead letters.
 
 use jiff::Timestamp;
 
@@ -9,7 +9,7 @@ use crate::kafka::Fetched;
 use crate::outcome::Reason;
 use crate::record::headers;
 
-/// What all must hold for a letter; nothing says nothing.
+/// The conditions that a selected letter meets; without conditions, every letter.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Selection {
     reasons: Vec<Reason>,
@@ -32,11 +32,11 @@ impl Selection {
         }
     }
 
-    /// Whether the record, of a partition and offset that were asked for, is one of them.
+    /// Whether the record, which has a selected partition and offset, meets the other conditions.
     pub(super) fn takes(&self, record: &Fetched) -> bool {
         let reason = header(record, headers::REASON);
         let by_reason = || self.reasons.iter().any(|wanted| reason == Some(wanted.info().label));
-        // Kafka's timestamp is later by a wait in the spool, and by another clock.
+        // Kafka's timestamp is from another clock, and later if the record waited in the spool.
         let received = header(record, headers::RECEIVED_AT).and_then(|time| time.parse::<Timestamp>().ok());
         let received = received.map(Timestamp::as_millisecond).or(record.timestamp_ms).unwrap_or_default();
         (self.reasons.is_empty() || by_reason())

@@ -1,4 +1,4 @@
-//! What came, or would come, of the letters: counted by their reason, and told.
+//! Counts the outcomes of the letters by reason and prints them.
 
 use std::collections::BTreeMap;
 
@@ -14,16 +14,16 @@ use crate::names;
 use crate::outcome::Reason;
 use crate::verify::UnsealError;
 
-/// Kinds of ends that are told apart. Whoever may write to the topic could name secrets without end.
+/// The limit of groups: anybody who may write to the topic could invent names of secrets.
 const MAX_GROUPS: usize = 200;
 
-/// Characters of a secret's name that are shown.
+/// The number of characters of a secret's name that are shown.
 const MAX_NAME: usize = 64;
 
-/// Counts.
+/// The outcomes of all selected letters.
 #[derive(Debug, Default)]
 pub(super) struct ReplaySummary {
-    /// Ctrl-C.
+    /// Whether Ctrl-C stopped it.
     pub(super) stopped: bool,
     selected: u64,
     replayed_before: u64,
@@ -44,7 +44,7 @@ enum ReplayEnd {
 #[derive(Debug, Default)]
 struct SummaryGroup {
     count: u64,
-    /// That of the first.
+    /// The detail of the first letter.
     detail: Option<String>,
 }
 
@@ -53,9 +53,9 @@ pub(super) struct ReplayReport<'a> {
     source: &'a str,
     applied: bool,
     stopped: bool,
-    /// All that were asked for.
+    /// All letters of the selection.
     selected: u64,
-    /// Of these, left alone.
+    /// Those of them that were replayed before, and are skipped.
     replayed_before: u64,
     published: u64,
     handled: u64,
@@ -80,7 +80,7 @@ struct SummaryLine<'a> {
 }
 
 impl ReplaySummary {
-    /// Whether a record is to be replayed; counts it.
+    /// Counts the record if it is selected. Returns whether to replay it.
     pub(super) fn takes(&mut self, record: &Fetched, choice: &Selection, past: &History) -> bool {
         if !choice.takes(record) {
             return false;
@@ -128,7 +128,7 @@ impl ReplaySummary {
             - self.failed()
     }
 
-    /// For the progress bar.
+    /// The text of the progress bar.
     pub(super) fn in_short(&self) -> String {
         format!("{} published, {} failed again", self.published(), self.failed())
     }
@@ -155,12 +155,12 @@ impl ReplaySummary {
         part(failed, format!("{failed} {} again", if applied { "failed" } else { "would fail" }));
         part(self.unsealable(), format!("{} cannot be unsealed", self.unsealable()));
         part(before, format!("{before} replayed before"));
-        let what = if parts.is_empty() { String::from("no such letter") } else { parts.join(", ") };
+        let what = if parts.is_empty() { String::from("no letter is selected") } else { parts.join(", ") };
         let text = match (applied, self.groups.is_empty(), self.stopped) {
-            (_, _, true) => format!("stopped: {what}; the same command goes on from there"),
+            (_, _, true) => format!("stopped: {what}; the same command continues from there"),
             (_, true, _) => format!("nothing to do: {what}"),
             (true, ..) if failed > 0 => {
-                format!("replayed: {what}; why stands in {}", names::replayed_topic(source))
+                format!("replayed: {what}; the reasons are in {}", names::replayed_topic(source))
             }
             (true, ..) => format!("replayed: {what}"),
             (false, ..) => format!("pending: {what}; --apply does it"),
@@ -220,18 +220,18 @@ impl ReplayEnd {
             Self::Handled => "a handshake: nothing to publish".into(),
             Self::Failed(why) => format!("fails again: {why}"),
             Self::NoSeal => "never published: it has no seal, so hookstream did not write it".into(),
-            Self::Forged => "never published: forged, its secret did not make its seal".into(),
+            Self::Forged => "never published: forged, the seal is not by the secret that it names".into(),
             Self::SecretRemoved(name) => format!(
-                "not published: the secret {name} sealed it and was removed; put it back with a not_after in \
-                 the past"
+                "not published: the secret {name} sealed it and was removed; restore it with a not_after in the \
+                 past"
             ),
             Self::SecretBound(name) => {
-                format!("not published: the secret {name} sealed it, and is bound to other deliveries now")
+                format!("not published: the secret {name} sealed it, and is now bound to other deliveries")
             }
         }
     }
 
-    /// What becomes of it, its topic, why it does not get there, and the secret that it takes.
+    /// The values of `becomes`, `topic`, `why` and `secret` in the JSON report.
     fn parts(&self) -> (&'static str, Option<&str>, Option<&str>, Option<&str>) {
         match self {
             Self::Published(topic) => ("published", Some(topic), None, None),

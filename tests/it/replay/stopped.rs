@@ -108,7 +108,7 @@ async fn ctrl_c_finishes_what_is_under_way_and_says_how_to_go_on() {
     let output = tokio::time::timeout(Duration::from_secs(20), output).await.unwrap().unwrap();
     let stdout = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(1), "{stdout}");
-    assert!(stdout.contains("stopped: ") && stdout.contains("goes on from there"), "{stdout}");
+    assert!(stdout.contains("stopped: ") && stdout.contains("continues from there"), "{stdout}");
     let published = found(&ground.topic("batch_prediction.completed")).await.len();
     assert_eq!(outcomes(&topic).await.len(), published);
     assert!(published < 30);
