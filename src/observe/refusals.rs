@@ -212,9 +212,15 @@ mod tests {
         let shown = refusals.shown();
         let summary =
             |refusal: &RefusalSummary| (refusal.reason.to_string(), refusal.count, refusal.since.to_string());
-        assert_eq!(summary(&shown[0]), ("signature_mismatch".to_owned(), 2, "2026-04-10T19:00:00Z".to_owned()));
+        assert_eq!(
+            summary(&shown[0]),
+            ("signature_mismatch".to_owned(), 2, "2026-04-10T19:00:00Z".to_owned())
+        );
         assert_eq!(shown[0].last.to_string(), "2026-04-10T19:09:59Z");
-        assert_eq!(summary(&shown[1]), ("signature_missing".to_owned(), 1, "2026-04-10T19:00:01Z".to_owned()));
+        assert_eq!(
+            summary(&shown[1]),
+            ("signature_missing".to_owned(), 1, "2026-04-10T19:00:01Z".to_owned())
+        );
         refusals.count(Reason::SignatureMismatch, at(599_000 + 600_001));
         assert_eq!(refusals.shown()[0].count, 1);
     }
