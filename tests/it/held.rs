@@ -128,12 +128,12 @@ async fn rows_of_a_topic_that_began_to_compact_wait_until_it_keeps_all_again() {
     until("the rows of the other topic", async || ids(&bootstrap, &others).await == ["evt_other"]).await;
     until("rows that are held", async || {
         let told = service.part("publishing").await["why"].to_string();
-        let expected = format!("{topic}: 3 rows of the spool held: topic compacts");
+        let expected = format!("{topic}: 3 rows of the spool held: the topic compacts");
         told.contains(&expected) && service.metric(&held).await == Some(3.0)
     })
     .await;
     let status = service.get("/status").await.unwrap();
-    assert!(status.contains("held: topic compacts"), "{status}");
+    assert!(status.contains("held: the topic compacts"), "{status}");
     assert_eq!(service.post(failed("evt_4")).await, 503);
     assert_eq!(service.post(batch("evt_more")).await, 200);
     assert_eq!(ids(&bootstrap, &topic).await, ["evt_0"], "nothing of it went out");
@@ -169,7 +169,7 @@ async fn rows_of_a_topic_that_began_to_compact_wait_until_it_keeps_all_again() {
     let (held, is_held) = tokio::sync::oneshot::channel();
     let reading = tokio::task::spawn_blocking(move || {
         let mut held = Some(held);
-        for line in log.lines().map(Result::unwrap).filter(|line| line.contains("\"topic compacts")) {
+        for line in log.lines().map(Result::unwrap).filter(|line| line.contains("\"the topic compacts")) {
             held.take().map(|held| held.send(line));
         }
     });
