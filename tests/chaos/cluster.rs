@@ -86,13 +86,13 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// What the service is given.
+    /// The address for the service.
     pub fn bootstrap(&self) -> String {
         let all: Vec<String> = self.brokers.iter().map(|broker| broker.proxy.address.to_string()).collect();
         all.join(",")
     }
 
-    /// Past the forwarders, for those who check.
+    /// The address for checks, which bypasses the forwarders.
     pub fn direct(&self) -> String {
         let all: Vec<String> =
             self.brokers.iter().map(|broker| format!("127.0.0.1:{}", broker.direct)).collect();

@@ -28,20 +28,20 @@ pub fn topics() -> Vec<String> {
 /// One delivery as its provider sends it, each time the same bytes.
 #[derive(Clone, Debug)]
 pub struct Delivery {
-    /// Whose it is.
+    /// The source.
     pub source: &'static str,
     /// The signature's header, if it has one.
     pub header: Option<(&'static str, String)>,
     /// The body.
     pub body: Vec<u8>,
-    /// What must become of it.
+    /// The expected outcome.
     pub fate: Fate,
 }
 
-/// What must become of a delivery.
+/// The expected outcome of a delivery.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Fate {
-    /// A record of this key in this topic, which holds all of the body's tree.
+    /// A record with this key in this topic that contains the body's complete tree.
     Event {
         /// The topic.
         topic: String,
@@ -55,7 +55,7 @@ pub enum Fate {
         /// The reason in its header.
         reason: &'static str,
     },
-    /// Refused, and nowhere.
+    /// Refused, and stored nowhere.
     Forged,
 }
 
@@ -95,7 +95,7 @@ fn datagrid(rng: &mut Rng, n: u64) -> Delivery {
             "request_counts": {"total": rng.u32(..), "succeeded": rng.i32(..)},
         }),
     };
-    // What no schema knows.
+    // Members that no schema contains.
     if rng.bool() {
         data["priority"] = json!({"level": rng.i64(..), "words": [text(rng), text(rng)]});
     }
@@ -136,7 +136,7 @@ fn grapevine(rng: &mut Rng, n: u64) -> Delivery {
     Delivery { source: "grapevine", header, body: body.into_bytes(), fate }
 }
 
-/// Signed by the provider, and no event.
+/// Signed by the provider, but not an event.
 fn dead_letter(rng: &mut Rng, n: u64) -> Delivery {
     let (reason, body) = match rng.u8(..4) {
         0 => ("json_invalid", format!(r#"{{"id":"evt_{n}","event_type":"batch_prediction.fai"#)),
@@ -154,7 +154,7 @@ fn dead_letter(rng: &mut Rng, n: u64) -> Delivery {
     Delivery { source: "datagrid", header, body, fate: Fate::DeadLetter { reason } }
 }
 
-/// As somebody without the secret would try it.
+/// A forgery by a sender without the secret.
 fn forge(rng: &mut Rng, delivery: &mut Delivery) {
     delivery.fate = Fate::Forged;
     match rng.u8(..4) {

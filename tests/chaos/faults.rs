@@ -1,4 +1,4 @@
-//! What goes wrong, and when: a schedule from a seed, each kind once before any comes again.
+//! The schedule of faults, from a seed; each kind is injected once before any is repeated.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ pub enum Fault {
     BrokerKilled,
     /// All three at once.
     AllBrokersKilled,
-    /// One broker, SIGSTOP: its connections stand and say nothing.
+    /// One broker, SIGSTOP: its connections stay open without traffic.
     BrokerStopped,
     /// A topic, under load.
     TopicDeleted,
@@ -41,21 +41,21 @@ pub enum Fault {
     RegistryCut,
     /// SIGSTOP.
     RegistryStopped,
-    /// Its data is gone and restored later.
+    /// Its data is lost and restored later.
     RegistryWiped,
-    /// No byte is free where the spool stands, and no broker answers.
+    /// The spool's file system has no free byte, and no broker answers.
     DiskFull,
     /// The service's clock is 60 days back.
     ClockBehind,
     /// It is 2 hours ahead.
     ClockAhead,
-    /// It jumps forth and back.
+    /// It jumps forward and back.
     ClockJumps,
     /// No broker answers for longer than the topics keep a record, by the service's clock.
     OutlivesRetention,
 }
 
-/// The faults to come.
+/// The faults to inject.
 #[derive(Debug)]
 pub struct Schedule {
     rng: Rng,
@@ -70,7 +70,7 @@ impl Schedule {
         Self { rng: Rng::with_seed(seed), kinds, left: Vec::new(), rounds: 0 }
     }
 
-    /// Time for the load alone.
+    /// A period of load without faults.
     pub fn quiet(&mut self) -> Duration {
         self.between(1_000, 4_000)
     }
@@ -94,7 +94,7 @@ impl Schedule {
         self.rounds > 0 && self.left.is_empty()
     }
 
-    /// Lets it happen and mends it again; the system need not have recovered when this returns.
+    /// Injects the fault and ends it; the system need not have recovered when this returns.
     pub async fn inject(&mut self, fault: Fault, world: &mut World) -> anyhow::Result<()> {
         let time = self.between(3_000, 9_000);
         let one = self.rng.usize(..world.cluster.brokers.len());

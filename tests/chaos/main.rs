@@ -1,4 +1,4 @@
-//! The oracle: the promise counted, not argued.
+//! The oracle: checks the delivery guarantee by counting every delivery under faults.
 //!
 //! Its modes and options are what `--help` says. It needs the parts that `tests/stack/stack` fetches and
 //! its `HOOKSTREAM_TEST_*`: `./tests/run --keep NAME` leaves a stack up and says how to use it.
@@ -65,7 +65,7 @@ const CLOCK: [Fault; 5] = [
     Fault::AllBrokersKilled,
 ];
 
-/// Breaks what can be broken around a real hookstream, and counts what became of every delivery.
+/// Inject faults around a real hookstream, and check the outcome of every delivery.
 #[derive(Parser)]
 #[command(args_conflicts_with_subcommands = true)]
 struct Args {
@@ -77,35 +77,35 @@ struct Args {
 
 #[derive(clap::Args)]
 struct Oracle {
-    /// Minutes of faults; each kind has its turn at least once.
+    /// Minutes of faults; each kind is injected at least once.
     #[arg(long, default_value_t = 2.0)]
     minutes: f64,
-    /// What deliveries and faults are made from.
+    /// The seed of deliveries and faults.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// New deliveries a second.
+    /// New deliveries per second.
     #[arg(long, default_value_t = 100)]
     rate: u32,
-    /// These kinds of faults only.
+    /// Only these kinds of faults.
     #[arg(long, value_delimiter = ',')]
     faults: Vec<Fault>,
 }
 
 #[derive(Subcommand)]
 enum Mode {
-    /// All brokers down for minutes: answers, memory, and what live deliveries notice of the backlog.
+    /// All brokers down for minutes: checks answers, memory, and the effect of the backlog on live deliveries.
     Outage {
         /// Minutes without a broker.
         #[arg(long, default_value_t = 5.0)]
         minutes: f64,
-        /// New deliveries a second.
+        /// New deliveries per second.
         #[arg(long, default_value_t = 200)]
         rate: u32,
         /// Cut the network to the brokers instead of killing them: they are warm when they are back.
         #[arg(long)]
         cut: bool,
     },
-    /// One topic or broker out: what the others notice.
+    /// One topic or broker unavailable: measures the effect on the others.
     Neighbours {
         /// Each with the fault and without it.
         #[arg(long, default_value_t = 5)]
@@ -113,28 +113,28 @@ enum Mode {
     },
     /// A spool on a file system that is full.
     Disk,
-    /// Strangers use up one resource after the other: what honest deliveries and probes notice.
+    /// Unauthenticated clients exhaust each resource in turn: measures the effect on honest deliveries and probes.
     Exhaustion,
     /// Each 202 follows the sync of its row, by a trace of system calls.
     Order,
     /// Two replicas behind a load balancer, replaced one after the other under load.
     Rolling {
-        /// What deliveries are made from.
+        /// The seed of the deliveries.
         #[arg(long, default_value_t = 1)]
         seed: u64,
     },
     /// The service's clock is back, ahead, and jumps; and an outage is longer than Kafka keeps a record.
     Clock {
-        /// What deliveries and faults are made from.
+        /// The seed of deliveries and faults.
         #[arg(long, default_value_t = 1)]
         seed: u64,
-        /// New deliveries a second.
+        /// New deliveries per second.
         #[arg(long, default_value_t = 100)]
         rate: u32,
     },
     /// Activate each failpoint in turn: the checks must find it. Needs --features failpoints.
     Failpoints {
-        /// What deliveries are made from.
+        /// The seed of the deliveries.
         #[arg(long, default_value_t = 1)]
         seed: u64,
     },
@@ -143,7 +143,7 @@ enum Mode {
 }
 
 impl Args {
-    /// For a file system that is small enough to fill.
+    /// A file system that is small enough to fill.
     fn needs_a_disk(&self) -> bool {
         matches!(
             self.mode,
@@ -195,7 +195,7 @@ fn main() -> ExitCode {
 async fn judge() -> ExitCode {
     let ended = tokio::select! {
         ended = run(Args::parse()) => ended,
-        // Whatever was started ends with this.
+        // Ends every process that was started.
         _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
     };
     match ended {

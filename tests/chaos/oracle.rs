@@ -8,22 +8,22 @@ use crate::senders::Book;
 use crate::verdict::{self, Judge, Verdict};
 use crate::world::{World, drained, parked, ready};
 
-/// What the run is to be.
+/// The parameters of a run.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// How long faults are injected; each kind has its turn at least once, however short this is.
     pub time: Duration,
-    /// What deliveries and faults are made from.
+    /// The seed of deliveries and faults.
     pub seed: u64,
-    /// New deliveries a second.
+    /// New deliveries per second.
     pub rate: u32,
-    /// The kinds of faults; the kills of the service come on top.
+    /// The kinds of faults, in addition to kills of the service.
     pub faults: Vec<Fault>,
-    /// A bug to find.
+    /// The deliberate bug to find.
     pub bug: Option<&'static str>,
 }
 
-/// Runs it, prints the table, and fails when the promise was broken.
+/// Runs it, prints the table, and fails if the delivery guarantee was violated.
 pub async fn run(plan: Plan) -> anyhow::Result<()> {
     let dir = tempfile::Builder::new().prefix("hookstream-chaos-").tempdir()?;
     println!("the oracle: seed {}, {} s of faults, {}/s", plan.seed, plan.time.as_secs(), plan.rate);
@@ -114,11 +114,11 @@ fn print(plan: &Plan, world: &World, book: &Book, verdict: &Verdict) {
     }
 }
 
-/// How the promise was broken.
+/// A violation of the delivery guarantee.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the promise is broken: {lost} lost, {forged} forged, {wrong} wrong, {late} late, {slow} slow")]
 pub struct Broken {
-    /// Answered 2xx and nowhere.
+    /// Answered 2xx but stored nowhere.
     pub lost: u64,
     forged: u64,
     wrong: u64,
@@ -128,7 +128,7 @@ pub struct Broken {
 }
 
 fn judge(verdict: &Verdict, book: &Book) -> anyhow::Result<()> {
-    // A run in which nothing happened shows nothing.
+    // A run without deliveries proves nothing.
     anyhow::ensure!(!book.accepted.is_empty() && verdict.records > 0, "no delivery came through");
     let broken = Broken {
         lost: verdict.lost.len() as u64,

@@ -37,7 +37,7 @@ pub struct Verdict {
     pub answered: usize,
     /// Syncs of the log in the trace.
     pub syncs: usize,
-    /// What broke the promise, one sentence each.
+    /// The violations, one sentence each.
     pub violations: Vec<String>,
 }
 

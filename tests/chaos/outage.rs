@@ -30,16 +30,16 @@ const NORMAL: Duration = Duration::from_secs(60);
 /// For a backlog to drain beside live deliveries, to which it gives way.
 const DRAINED: Duration = Duration::from_secs(1800);
 
-/// The phase that all is about.
+/// The measured phase.
 const OUTAGE: &str = "no broker";
 
-/// The service's memory may grow by so many MiB from the outage's first minute to its end.
+/// The MiB by which the service's memory may grow from the outage's first minute to its end.
 const FLAT: u64 = 8;
 
 /// After the brokers' return, one look each.
 const SLICE: Duration = Duration::from_secs(5);
 
-/// What was seen in one phase.
+/// The measurements of one phase.
 struct Phase {
     name: &'static str,
     seconds: f64,
@@ -72,7 +72,7 @@ impl Phase {
     }
 }
 
-/// Runs it, prints the table, and fails when the promise was broken.
+/// Runs it, prints the table, and fails if the delivery guarantee was violated.
 pub async fn run(time: Duration, rate: u32, seed: u64, cut: bool) -> anyhow::Result<()> {
     let dir = tempfile::Builder::new().prefix("hookstream-outage-").tempdir()?;
     println!("an outage of {} s at {rate}/s, seed {seed}", time.as_secs());

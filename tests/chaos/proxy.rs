@@ -9,16 +9,16 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-/// What becomes of the bytes.
+/// How bytes are forwarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// They go through.
+    /// Bytes are forwarded.
     Pass,
-    /// Connections are closed at once, new ones too.
+    /// Connections are closed immediately, including new ones.
     Cut,
-    /// Connections stand, and nothing goes through.
+    /// Connections stay open, and no byte is forwarded.
     Hang,
-    /// Each piece takes so much longer.
+    /// Each chunk is delayed by this time.
     Delay(Duration),
 }
 
@@ -48,7 +48,7 @@ impl Proxy {
         Ok(Self { address, mode, task })
     }
 
-    /// From now on.
+    /// Sets the mode from now on.
     pub fn set(&self, mode: Mode) {
         self.mode.send_replace(mode);
     }

@@ -13,7 +13,7 @@ use crate::proxy::Proxy;
 use crate::service::signal;
 use crate::support::stack;
 
-/// For it to answer.
+/// How long it may take to answer.
 const START: Duration = Duration::from_secs(90);
 
 /// The registry's process and the forwarder before it.
@@ -66,12 +66,12 @@ impl Registry {
         Ok(())
     }
 
-    /// What the service is given.
+    /// The URL for the service.
     pub fn url(&self) -> String {
         format!("http://{}/apis/ccompat/v7", self.proxy.address)
     }
 
-    /// Past the forwarder.
+    /// Bypasses the forwarder.
     async fn get(&self, path: &str) -> anyhow::Result<Value> {
         let url = format!("http://127.0.0.1:{}/apis/ccompat/v7{path}", self.port);
         Ok(reqwest::get(url).await?.error_for_status()?.json().await?)
@@ -87,7 +87,7 @@ impl Registry {
         Ok(found["schema"].as_str().context("a schema")?.to_owned())
     }
 
-    /// All that is registered, by id.
+    /// All registered schemas, by id.
     pub async fn snapshot(&self) -> anyhow::Result<Vec<Registered>> {
         let mut all = Vec::new();
         for subject in self.subjects().await? {
@@ -106,7 +106,7 @@ impl Registry {
         self.run().await
     }
 
-    /// Brings an empty registry back to a snapshot, ids and all.
+    /// Restores a snapshot in an empty registry, including the ids.
     pub async fn restore(&self, snapshot: &[Registered]) -> anyhow::Result<()> {
         let client = reqwest::Client::new();
         for Registered { id, subject, schema } in snapshot {

@@ -15,7 +15,7 @@ use crate::service::{Launch, Service};
 use crate::verdict::{self, Judge, Verdict};
 use crate::world::{configuration, drained, ready, wait};
 
-/// New deliveries a second.
+/// New deliveries per second.
 const RATE: u32 = 200;
 
 /// How often each of the two is replaced.
@@ -47,7 +47,7 @@ impl Balancer {
         self.places.lock().expect("nothing panics with it")
     }
 
-    /// The next in turn.
+    /// The next replica in turn.
     fn choose(&self) -> String {
         let (places, turn) = (self.places(), self.turn.fetch_add(1, Ordering::Relaxed));
         let ready: Vec<_> = places.iter().filter(|place| place.ready).collect();
@@ -97,7 +97,7 @@ impl Balancer {
     }
 }
 
-/// Runs it, prints the table, and fails when a delivery had no answer or the promise was broken.
+/// Runs it, prints the table, and fails if a delivery had no answer or the delivery guarantee was violated.
 pub async fn run(seed: u64) -> anyhow::Result<()> {
     let dir = tempfile::Builder::new().prefix("hookstream-rolling-").tempdir()?;
     println!("a rolling upgrade of two replicas, {ROUNDS} times, at {RATE}/s, seed {seed}");

@@ -1,4 +1,4 @@
-//! A small file system, and what takes all its room.
+//! A small file system, and programs that fill it.
 
 use std::fs::File;
 use std::io::{ErrorKind, Write as _};
@@ -73,7 +73,7 @@ impl Drop for Tmpfs {
     }
 }
 
-/// A file that takes what room there is.
+/// A file that occupies the free space.
 #[derive(Clone, Debug)]
 pub struct Ballast(PathBuf);
 
@@ -88,7 +88,7 @@ impl Ballast {
         }
     }
 
-    /// Grows until the file system has not one byte.
+    /// Grows until the file system has no free byte.
     pub fn fill(&self) -> anyhow::Result<()> {
         while self.grow()? {}
         Ok(())
@@ -114,13 +114,13 @@ impl Ballast {
         Ok(self.0.metadata()?.len())
     }
 
-    /// Gives the room back.
+    /// Releases the space.
     pub fn remove(&self) -> anyhow::Result<()> {
         std::fs::remove_file(&self.0).context("the ballast")
     }
 }
 
-/// A program that fills the disk without end.
+/// A program that fills the disk continuously.
 pub struct Filling {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<anyhow::Result<()>>>,
@@ -140,7 +140,7 @@ impl Drop for Filling {
     }
 }
 
-/// Free bytes at `at`, as `df` says.
+/// Free bytes at `at`, as reported by `df`.
 pub fn free(at: &Path) -> anyhow::Result<u64> {
     let output = Command::new("df").args(["--output=avail", "-B1"]).arg(at).output()?;
     let text = String::from_utf8(output.stdout)?;

@@ -43,7 +43,7 @@ pub struct Accepted {
     pub status: u16,
 }
 
-/// What was answered.
+/// The answers received.
 #[derive(Clone, Debug)]
 pub struct Book {
     /// Deliveries sent at least once.
@@ -62,7 +62,7 @@ pub struct Book {
     pub late: u64,
     /// Answered later than the deadline and its slack.
     pub slow: u64,
-    /// What must never be answered so, in words.
+    /// Descriptions of forbidden answers.
     pub wrong: Vec<String>,
     /// Of all answers, in milliseconds.
     pub took: Histogram<u64>,
@@ -86,7 +86,7 @@ pub struct Senders {
 }
 
 impl Senders {
-    /// Nothing is sent yet.
+    /// Creates the senders without sending.
     pub fn new(seed: u64, hooks: Hooks) -> Arc<Self> {
         let client = reqwest::Client::builder().timeout(PROVIDER_TIMEOUT).no_proxy();
         let book = Book {
@@ -115,7 +115,7 @@ impl Senders {
         })
     }
 
-    /// The book of now.
+    /// The current book.
     pub fn book(&self) -> MutexGuard<'_, Book> {
         self.book.lock().expect("nothing panics with it")
     }
@@ -189,7 +189,7 @@ impl Senders {
         }
     }
 
-    /// True when the provider would not try again.
+    /// True if the provider would not retry.
     async fn attempt(&self, n: u64, delivery: &Delivery) -> bool {
         let mut request = self.client.post(format!("{}/{}", (self.hooks)(), delivery.source));
         if let Some((name, value)) = &delivery.header {

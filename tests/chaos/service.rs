@@ -18,7 +18,7 @@ const START: Duration = Duration::from_secs(60);
 pub struct Launch {
     /// The configuration file.
     pub config: PathBuf,
-    /// What it says on standard error is added to this file.
+    /// Its standard error is appended to this file.
     pub log: PathBuf,
     /// A command to run it under, such as strace with its options; empty for none.
     pub under: Vec<String>,
@@ -51,7 +51,7 @@ impl Launch {
     }
 }
 
-/// Where it listens, by its own word.
+/// The addresses it listens on, from its log.
 fn listening(child: &mut Child, log: &Path, from: u64) -> anyhow::Result<(SocketAddr, SocketAddr)> {
     let start = Instant::now();
     loop {

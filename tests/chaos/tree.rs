@@ -23,7 +23,7 @@ pub fn sent(record: &Avro, source: &str) -> anyhow::Result<Value> {
     Ok(body)
 }
 
-/// Null is as missing.
+/// Null counts as missing.
 pub fn drop_nulls(value: &mut Value) {
     match value {
         Value::Object(members) => {

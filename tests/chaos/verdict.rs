@@ -16,7 +16,7 @@ use crate::senders::{Accepted, Book};
 use crate::support::kafka;
 use crate::tree;
 
-/// A record as it was read.
+/// A consumed record.
 #[derive(Debug)]
 pub struct Found {
     topic: String,
@@ -26,7 +26,7 @@ pub struct Found {
     reason: Option<String>,
 }
 
-/// Reads all of a topic that is there now.
+/// Reads a topic up to its current end.
 pub async fn read(bootstrap: &str, topic: &str) -> anyhow::Result<Vec<Found>> {
     let (bootstrap, topic) = (bootstrap.to_owned(), topic.to_owned());
     let read = move || {
@@ -48,7 +48,7 @@ pub async fn read(bootstrap: &str, topic: &str) -> anyhow::Result<Vec<Found>> {
 /// A topic that was deleted, and when: what Kafka acknowledged in that time may have gone with it.
 #[derive(Debug)]
 pub struct Deleted {
-    /// Its name.
+    /// The topic's name.
     pub topic: String,
     /// From just before the last look at it until it was gone.
     pub from: Duration,
@@ -56,7 +56,7 @@ pub struct Deleted {
     pub until: Duration,
 }
 
-/// What the count said.
+/// The result of the count.
 #[derive(Debug, Default)]
 pub struct Verdict {
     /// Records read.
@@ -67,18 +67,18 @@ pub struct Verdict {
     pub parked: u64,
     /// Answered 2xx while their topic was being deleted under them, and gone with it.
     pub gone_with_topic: u64,
-    /// Answered 2xx and nowhere.
+    /// Answered 2xx but stored nowhere.
     pub lost: Vec<String>,
-    /// Signed by nobody and somewhere.
+    /// Stored without a valid signature.
     pub forged: Vec<String>,
-    /// Not as it was sent, or not where it belongs.
+    /// Different from what was sent, or in the wrong topic.
     pub wrong: Vec<String>,
 }
 
-/// What every record and every answer is held against.
+/// The expectations for every record and every answer.
 #[derive(Debug)]
 pub struct Judge<'a> {
-    /// What deliveries are made from.
+    /// The seed of the deliveries.
     pub seed: u64,
     /// Deliveries that were sent.
     pub sent: u64,
@@ -111,7 +111,7 @@ impl Judge<'_> {
                 false => events.get(&record.key),
             };
             let Some(n) = n else {
-                verdict.forged.push(format!("{}: a record that nobody signed", record.topic));
+                verdict.forged.push(format!("{}: a record without a valid signature", record.topic));
                 continue;
             };
             *copies.entry(*n).or_default() += 1;
@@ -140,7 +140,7 @@ impl Judge<'_> {
         Ok(verdict)
     }
 
-    /// Whether a record is what its delivery must become.
+    /// Checks that a record is the expected outcome of its delivery.
     fn judge(&self, n: u64, record: &Found, schemas: &BTreeMap<u32, Schema>) -> anyhow::Result<()> {
         let delivery = deliveries::make(self.seed, n);
         match &delivery.fate {
@@ -173,7 +173,7 @@ fn schema_id(value: &[u8]) -> Option<u32> {
     Some(u32::from_be_bytes(*rest.first_chunk()?))
 }
 
-/// Every schema that a record names.
+/// The schemas of all records.
 async fn schemas(found: &[Found], registry: &Registry) -> anyhow::Result<BTreeMap<u32, Schema>> {
     let events = found.iter().filter(|record| !record.topic.starts_with("dead_letter."));
     let ids: BTreeSet<u32> = events.filter_map(|record| schema_id(&record.value)).collect();

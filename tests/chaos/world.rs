@@ -56,7 +56,7 @@ impl Program {
     }
 }
 
-/// All of it, and what was done to it.
+/// All parts, and the faults injected into them.
 pub struct World {
     /// The service.
     pub program: Arc<Program>,
@@ -64,9 +64,9 @@ pub struct World {
     pub cluster: Cluster,
     /// The registry.
     pub registry: Registry,
-    /// What it held when all was well.
+    /// Its schemas before any fault.
     pub snapshot: Vec<Registered>,
-    /// Where the spool stands, if it can be filled.
+    /// The spool's file system, if it can be filled.
     pub disk: Option<Tmpfs>,
     /// The clients.
     pub senders: Arc<Senders>,
@@ -74,7 +74,7 @@ pub struct World {
     pub archive: Vec<Found>,
     /// Those topics.
     pub deleted: Vec<Deleted>,
-    /// What was broken how often.
+    /// How often each fault was injected.
     pub injected: Injected,
     /// The service's wall clock.
     pub clock: Clock,
@@ -182,7 +182,7 @@ pub fn configuration(
     Ok(path)
 }
 
-/// Waits for a condition that must come by itself.
+/// Waits for a condition that must become true without intervention.
 pub async fn wait(what: &str, mut condition: impl AsyncFnMut() -> bool) -> anyhow::Result<()> {
     let start = Instant::now();
     while !condition().await {
