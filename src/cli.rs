@@ -53,13 +53,13 @@ Set up:
   subscription  Manage webhook subscriptions through the provider's API
 
 Inspect:
-  status        Show what a running service receives, what it refuses and why
+  status        Show the state of a running service: traffic, refusals and their causes
   tail          Read topics and decode their records
   lag           Show the lag of consumer groups
-  explain       Explain why a captured delivery is refused, or where it would go
+  explain       Explain why a captured delivery is refused, or what it becomes
 
 Repair:
-  replay        Publish dead letters to their topics, after the cause is fixed
+  replay        Publish dead letters after their cause is fixed
   spool         List the rows of the spool, and requeue parked rows
 
 Test:
