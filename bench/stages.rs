@@ -20,7 +20,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use hookstream::decide::decide;
 use hookstream::json;
 use hookstream::record::Record;
-use hookstream::spool::{Limits, Spool};
+use hookstream::spool::{Spool, SpoolLimits};
 use sha2::Sha256;
 
 use deliveries::{Case, Deliveries};
@@ -149,7 +149,7 @@ fn spool(criterion: &mut Criterion) {
     }
 }
 
-const LIMITS: Limits = Limits {
+const LIMITS: SpoolLimits = SpoolLimits {
     max_bytes: 8 << 30,
     max_rows: 10_000_000,
     source_bytes: 8 << 30,

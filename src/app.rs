@@ -28,7 +28,7 @@ pub use drain_only::DrainOnly;
 use lag::LagExporter;
 pub use listeners::{Listeners, bind_admin};
 pub use panics::log_panics;
-use places::Places;
+use places::ConnectionPlaces;
 pub use reload::{LOOK as RELOAD_LOOK, Reload, warn};
 use reload::{Reloader, in_force};
 use supervisor::Supervisor;
@@ -38,7 +38,7 @@ use crate::deliver::{Deliverer, Drain};
 use crate::delivery::Deadline;
 use crate::http::{
     self, Access, BodyBudget, ClientResolver, ConnectionLimits, CurrentTls, DeliveryObserver, Diagnoser,
-    DiagnosisQueue, Ingest, Limits, Operator, Phase, Verification,
+    DiagnosisQueue, Ingest, Operator, Phase, RequestLimits, Verification,
 };
 use crate::kafka::{Admin, ClusterConfig, Producer, Tuning};
 use crate::observe::health::{Health, PartState};
@@ -91,7 +91,7 @@ struct Parts {
     spool: Option<Arc<Spool>>,
     sources: Arc<ArcSwap<Sources>>,
     pipeline: Arc<Pipeline>,
-    places: Arc<Places>,
+    places: Arc<ConnectionPlaces>,
     in_force: Arc<status::Config>,
     tls: CurrentTls,
     refusals: DiagnosisQueue,
@@ -142,7 +142,7 @@ impl App {
         let config = &loaded.config;
         log_sources(config, &sources);
         // Each connection is a file: the soft limit of many systems is below `http.max_connections`.
-        let places = Arc::new(Places::new(config));
+        let places = Arc::new(ConnectionPlaces::new(config));
 
         let health = Health::new();
         let cluster = ClusterConfig::new(config.kafka.bootstrap_servers.clone(), loaded.properties.clone());
@@ -261,7 +261,7 @@ impl App {
             access: Arc::new(Access::new(&config.admin)),
             started: Timestamp::now(),
         };
-        let limits = Limits {
+        let limits = RequestLimits {
             max_body: config.http.max_body,
             max_body_bytes: config.http.max_body_bytes,
             body_timeout: config.http.body_timeout,
@@ -427,7 +427,7 @@ async fn open_spool(config: &Config, health: &Health) -> anyhow::Result<Option<A
     };
     // Rounding does not matter.
     let share_of = |bound: u64| ((bound as f64 * share) as u64).max(1);
-    let limits = spool::Limits {
+    let limits = spool::SpoolLimits {
         max_bytes: rules.max_size as u64,
         max_rows: rules.max_rows,
         source_bytes: share_of(rules.max_size as u64),

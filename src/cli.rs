@@ -283,7 +283,7 @@ fn no_operator(url: &str) -> String {
 /// that the port listens on, and trusts the certificates of the configured file in addition to the system's.
 fn trust_own_certificate(
     mut client: reqwest::ClientBuilder,
-    tls: &crate::config::Tls,
+    tls: &crate::config::TlsConfig,
     base: &mut Url,
 ) -> anyhow::Result<reqwest::ClientBuilder> {
     let path = tls.cert.display();

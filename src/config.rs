@@ -30,7 +30,7 @@ mod tree;
 mod warnings;
 
 pub use compatibility_level::CompatibilityLevel;
-pub use envelope::{Envelope, EventIdRule, TextPart, TimeFormat};
+pub use envelope::{EnvelopeConfig, EventIdRule, TextPart, TimeFormat};
 pub use errors::ConfigErrors;
 pub use handshake::{Challenge, Handshake, HandshakeAnswer, When};
 pub use load::{Auth, LoadedConfig, Overrides, Secrets, load, presets};
@@ -50,21 +50,21 @@ pub struct Config {
     /// The listener that providers call.
     pub http: Http,
     /// The operator's listener.
-    pub admin: Admin,
+    pub admin: AdminConfig,
     /// The Kafka cluster.
     pub kafka: Kafka,
     /// The schema registry.
-    pub registry: Registry,
+    pub registry: RegistryConfig,
     /// The local queue for the time when Kafka is unavailable.
-    pub spool: Spool,
+    pub spool: SpoolConfig,
     /// What `serve` creates at start.
     pub provision: Provision,
     /// What the service logs.
     pub log: Log,
     /// The consumer groups whose lag `serve` measures.
-    pub lag: Lag,
+    pub lag: LagConfig,
     /// Where the spans of deliveries are exported to.
-    pub traces: Traces,
+    pub traces: TracesConfig,
     /// By name, as in the URL and in the topics. After loading, only enabled sources.
     #[serde(default)]
     pub source: BTreeMap<String, SourceConfig>,
@@ -130,13 +130,13 @@ pub struct Http {
     pub shutdown_timeout: Duration,
     /// Without it, plain HTTP.
     #[serde(default)]
-    pub tls: Option<Tls>,
+    pub tls: Option<TlsConfig>,
 }
 
 /// `[admin]`
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Admin {
+pub struct AdminConfig {
     /// `address:port`; port 0 selects a free port.
     pub listen: String,
     /// The token that every request except `/livez` and `/readyz` must send as `Authorization: Bearer`.
@@ -150,13 +150,13 @@ pub struct Admin {
     pub hosts: Vec<String>,
     /// Without it, plain HTTP.
     #[serde(default)]
-    pub tls: Option<Tls>,
+    pub tls: Option<TlsConfig>,
 }
 
 /// `[http.tls]` and `[admin.tls]`. The paths are read at start, the files at each reload.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Tls {
+pub struct TlsConfig {
     /// PEM: the server's certificate, then its issuers'.
     pub cert: PathBuf,
     /// PEM: the certificate's private key, without a passphrase.
@@ -201,7 +201,7 @@ pub struct Topics {
 /// `[registry]`
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Registry {
+pub struct RegistryConfig {
     /// Base URL of the Confluent-compatible API.
     pub url: String,
     /// User and password.
@@ -259,7 +259,7 @@ pub struct BasicAuth {
 /// `[spool]`
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Spool {
+pub struct SpoolConfig {
     /// The spool's directory. Without it there is no spool, and a delivery that Kafka does not acknowledge is answered
     /// 503. No default: with a directory that does not outlive the process, a 202 would be a false promise.
     #[serde(default)]
@@ -301,7 +301,7 @@ pub struct Log {
 /// `[lag]`
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Lag {
+pub struct LagConfig {
     /// Names of consumer groups; `*` matches any text. None by default: with several replicas, or beside an existing
     /// lag exporter, the same figures would be exported more than once.
     #[serde(deserialize_with = "de::list")]
@@ -314,7 +314,7 @@ pub struct Lag {
 /// `[traces]`: OpenTelemetry's spans over OTLP/HTTP, in protobuf.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Traces {
+pub struct TracesConfig {
     /// The collector's base URL, `http://collector:4318`; `/v1/traces` is appended, as OpenTelemetry does with
     /// `OTEL_EXPORTER_OTLP_ENDPOINT`. Without it there are no spans. It has no default and no other variable than
     /// hookstream's own, so that a variable which a cluster sets for all its pods does not start an export.

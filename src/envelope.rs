@@ -35,7 +35,7 @@ pub const KEY_DIGITS: usize = 16;
 /// Where the envelope's fields are in the body. The encoder omits them from `additional_fields`, except a time that
 /// milliseconds cannot represent.
 #[derive(Clone, Debug)]
-pub struct Places {
+pub struct EventPlaces {
     /// The id; `None` if it is not a single member of the body.
     pub id: Option<Pointer>,
     /// The event type; `None` if it comes from a header.
@@ -155,7 +155,7 @@ pub struct Envelope {
     time_format: TimeFormat,
     form: Option<String>,
     split: Option<Pointer>,
-    places: Places,
+    places: EventPlaces,
     /// By event type, if the key is not the event id.
     keys: HashMap<String, Key>,
     headers: Vec<HeaderName>,
@@ -188,7 +188,7 @@ enum Id {
 
 impl Envelope {
     /// Where the envelope's fields are.
-    pub fn places(&self) -> &Places {
+    pub fn places(&self) -> &EventPlaces {
         &self.places
     }
 

@@ -26,7 +26,7 @@ pub use connection_counter::network_of;
 pub use connections::{Connections, Lifetime, Load};
 pub use diagnosis::{Diagnoser, DiagnosisQueue, refusals};
 pub use guard::{Access, REQUEST_HEADER};
-pub use ingest::{Ingest, Limits};
+pub use ingest::{Ingest, RequestLimits};
 pub use report::{DeliveryObserver, DeliveryReport, log};
 pub use response::{DELIVERY_HEADER, DeliveryAnswer};
 pub use routes::{admin, hooks};

@@ -13,8 +13,8 @@ mod publish_error;
 pub mod embedded;
 pub mod lag;
 
-pub use admin::{Admin, Cluster, Copies, NewTopic, Setting, TopicDescription, TopicError};
-pub use consumer::{Consumer, Event, Fetched, Span, Start};
+pub use admin::{Admin, Cluster, Copies, NewTopic, TopicDescription, TopicError, TopicSetting};
+pub use consumer::{Consumer, ConsumerEvent, Fetched, Span, Start};
 pub use ffi::{Alteration, GroupDescription};
 pub use murmur2::partition_of;
 pub use producer::{Ack, Producer, Tuning};

@@ -32,7 +32,7 @@ pub use retention::{ending, lasting, mend};
 pub use subjects::{RECHECK, Reloaded, SchemaRegistrar};
 
 /// The pauses between attempts while something is missing.
-const PAUSES: [Duration; 4] =
+const BACKOFF: [Duration; 4] =
     [Duration::from_millis(250), Duration::from_secs(1), Duration::from_secs(5), Duration::from_secs(15)];
 
 /// The setting that decides whose clock stamps a topic's records.
@@ -72,7 +72,7 @@ impl Provisioner {
     /// reload can follow; dropping the future stops it.
     pub async fn run(mut self) {
         loop {
-            let mut pauses = PAUSES.iter();
+            let mut pauses = BACKOFF.iter();
             let mut pause = Duration::ZERO;
             while !self.topics().await {
                 pause = pauses.next().copied().unwrap_or(pause);

@@ -53,12 +53,12 @@ pub use open::Opened;
 pub use probe::{SpoolProbe, probe};
 pub use report::{Lost, Salvage, reports};
 pub use shared::TopicUsage;
-use shared::{Command, SpoolState, SpoolUsage, StoreRequest};
+use shared::{SpoolState, SpoolUsage, StoreRequest, WriterCommand};
 pub use stats::Stats;
 
 /// The spool's bounds. Parked rows count as well, since they use the same disk.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub struct SpoolLimits {
     /// Maximum bytes of all rows: topics, keys, headers, values.
     pub max_bytes: u64,
     /// Maximum number of rows.
@@ -122,7 +122,7 @@ impl Spool {
     ///
     /// # Errors
     /// [`OpenError`], for example if another process has the spool open.
-    pub fn open(dir: &Path, limits: Limits) -> Result<(Self, Opened), OpenError> {
+    pub fn open(dir: &Path, limits: SpoolLimits) -> Result<(Self, Opened), OpenError> {
         let parts = open::open(dir, limits)?;
         let opened = parts.opened.clone();
         let shared = Arc::new(SpoolState::new(parts.book, parts.limits));
@@ -201,7 +201,7 @@ impl Spool {
     /// If it cannot be written; the row stays live.
     pub async fn park(&self, id: i64, why: &str) -> Result<bool, SpoolError> {
         let (reply, answer) = oneshot::channel();
-        self.shared.push_change(Command::Park { id, why: why.to_owned(), reply: Some(reply) })?;
+        self.shared.push_change(WriterCommand::Park { id, why: why.to_owned(), reply: Some(reply) })?;
         Ok(self.changed(answer).await? > 0)
     }
 
@@ -230,7 +230,7 @@ impl Spool {
 
     async fn requeue_some(&self, which: shared::Parked) -> Result<u64, SpoolError> {
         let (reply, answer) = oneshot::channel();
-        self.shared.push_change(Command::Requeue { which, reply })?;
+        self.shared.push_change(WriterCommand::Requeue { which, reply })?;
         self.changed(answer).await
     }
 
@@ -240,7 +240,7 @@ impl Spool {
     /// If the removals could not be committed; they are retried later.
     pub async fn flush(&self) -> Result<(), SpoolError> {
         let (reply, answer) = oneshot::channel();
-        self.shared.push_change(Command::Flush { reply })?;
+        self.shared.push_change(WriterCommand::Flush { reply })?;
         self.changed(answer).await.map(drop)
     }
 

@@ -191,7 +191,7 @@ impl Verifier {
     }
 
     /// Adds the envelope's rules, which locate the events in a body. Without them a bound secret verifies nothing.
-    pub fn with_envelope(self, rules: &config::Envelope) -> Self {
+    pub fn with_envelope(self, rules: &config::EnvelopeConfig) -> Self {
         Self { bodies: Some(EventLocator::new(rules)), ..self }
     }
 

@@ -26,7 +26,7 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 /// Measures the groups of `[lag]`.
 pub(super) struct LagExporter {
     meter: Meter,
-    config: config::Lag,
+    config: config::LagConfig,
     sources: Arc<ArcSwap<Sources>>,
     gauges: Gauges,
 }
@@ -37,7 +37,7 @@ impl LagExporter {
     /// # Errors
     /// If librdkafka refuses a property.
     pub(super) fn new(
-        config: &config::Lag,
+        config: &config::LagConfig,
         connection: &ClusterConfig,
         sources: Arc<ArcSwap<Sources>>,
     ) -> anyhow::Result<Option<Self>> {

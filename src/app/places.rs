@@ -39,12 +39,12 @@ const PER_ADDRESS: usize = 8;
 const LEAST_PER_ADDRESS: usize = 256;
 
 /// The connection tables of both ports.
-pub(super) struct Places {
+pub(super) struct ConnectionPlaces {
     pub(super) hooks: Arc<Connections>,
     pub(super) admin: Arc<Connections>,
 }
 
-impl Places {
+impl ConnectionPlaces {
     /// As many connections as the configuration asks for and the limit of open files allows. Raises that limit as far
     /// as possible, and logs a warning if it is still too low.
     pub(super) fn new(config: &Config) -> Self {

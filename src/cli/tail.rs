@@ -16,7 +16,7 @@ use super::output;
 use super::serve::Signals;
 use super::{ConfigArgs, ExitStatus};
 use crate::config::LoadedConfig;
-use crate::kafka::{ClusterConfig, Consumer, Event, Fetched, Span, Start};
+use crate::kafka::{ClusterConfig, Consumer, ConsumerEvent, Fetched, Span, Start};
 use crate::names;
 use crate::observe::log;
 use crate::schema::Registry;
@@ -121,8 +121,8 @@ async fn tail(loaded: &LoadedConfig, args: &Args, start: Start) -> anyhow::Resul
         let mut shown = 0_u64;
         while let Some(event) = events.recv().await {
             match event {
-                Event::Trouble(text) => output::note(&text)?,
-                Event::Record(record) => {
+                ConsumerEvent::Trouble(text) => output::note(&text)?,
+                ConsumerEvent::Record(record) => {
                     if key.as_ref().is_some_and(|key| !key.is(record.key.as_deref())) {
                         continue;
                     }

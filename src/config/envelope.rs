@@ -12,7 +12,7 @@ use super::de;
 /// `[source.NAME.envelope]`
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Envelope {
+pub struct EnvelopeConfig {
     /// The event id, unique among the source's events.
     pub id: EventIdRule,
     /// The event type.

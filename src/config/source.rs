@@ -5,7 +5,8 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::{
-    Challenge, CompatibilityLevel, Envelope, Handshake, Networks, SecretEntry, Signature, de, secret_ref,
+    Challenge, CompatibilityLevel, EnvelopeConfig, Handshake, Networks, SecretEntry, Signature, de,
+    secret_ref,
 };
 
 /// `[source.NAME]`, with its preset merged in.
@@ -62,7 +63,7 @@ pub struct SourceConfig {
     /// How a delivery is signed.
     pub signature: Signature,
     /// Where the event's own fields are.
-    pub envelope: Envelope,
+    pub envelope: EnvelopeConfig,
     /// Signed deliveries that are not events, but need an answer.
     #[serde(default)]
     pub handshake: Vec<Handshake>,

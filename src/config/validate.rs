@@ -6,7 +6,8 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::{
-    Config, ConfigErrors, Http, Lag, Networks, Registry, SourceConfig, Stale, Topics, Traces, Unmapped,
+    Config, ConfigErrors, Http, LagConfig, Networks, RegistryConfig, SourceConfig, Stale, Topics,
+    TracesConfig, Unmapped,
 };
 use crate::names;
 
@@ -190,7 +191,7 @@ fn topics(topics: &Topics, problems: &mut ConfigErrors) {
     }
 }
 
-fn registry(registry: &Registry, problems: &mut ConfigErrors) {
+fn registry(registry: &RegistryConfig, problems: &mut ConfigErrors) {
     match reqwest::Url::parse(&registry.url) {
         Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => {
             if !url.username().is_empty() || url.password().is_some() {
@@ -225,7 +226,7 @@ fn registry(registry: &Registry, problems: &mut ConfigErrors) {
     }
 }
 
-fn lag(lag: &Lag, problems: &mut ConfigErrors) {
+fn lag(lag: &LagConfig, problems: &mut ConfigErrors) {
     time("lag.interval", lag.interval, Duration::from_secs(1), problems);
     for (index, group) in lag.groups.iter().enumerate() {
         if group.trim().is_empty() {
@@ -239,7 +240,7 @@ fn lag(lag: &Lag, problems: &mut ConfigErrors) {
     }
 }
 
-fn traces(traces: &Traces, problems: &mut ConfigErrors) {
+fn traces(traces: &TracesConfig, problems: &mut ConfigErrors) {
     if !(0.0..=1.0).contains(&traces.sample) {
         problems.add("traces.sample", "expected a number from 0 to 1");
     }

@@ -14,7 +14,7 @@ use super::{Deliverer, OnRefusal, Receipt};
 use crate::config::Properties;
 use crate::delivery::Deadline;
 use crate::kafka::embedded::{Embedded, RDKafkaRespErr as Code};
-use crate::kafka::{ClusterConfig, Consumer, Event, Producer, Start, Tuning};
+use crate::kafka::{ClusterConfig, Consumer, ConsumerEvent, Producer, Start, Tuning};
 use crate::observe::health::{Health, PartState};
 
 const SEED: u64 = 20_261_130;
@@ -50,7 +50,7 @@ async fn published(connection: &ClusterConfig) -> BTreeSet<String> {
     let collecting = async {
         let mut keys = BTreeSet::new();
         while let Some(event) = events.recv().await {
-            if let Event::Record(record) = event {
+            if let ConsumerEvent::Record(record) = event {
                 keys.insert(String::from_utf8(record.key.unwrap()).unwrap());
             }
         }

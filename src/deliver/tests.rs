@@ -6,7 +6,7 @@ use super::*;
 use crate::kafka::embedded::{Embedded, RDKafkaRespErr};
 use crate::kafka::{ClusterConfig, Tuning};
 use crate::record::RecordParts;
-use crate::spool::Limits;
+use crate::spool::SpoolLimits;
 
 pub(super) const TOPIC: &str = "source.type";
 
@@ -104,7 +104,7 @@ async fn without_a_spool_a_full_queue_is_overload_and_the_topic_is_well() {
 /// A spool with a limit of `max_rows`, and its directory.
 pub(super) fn spool(max_rows: u64) -> (tempfile::TempDir, Arc<Spool>) {
     let dir = tempfile::tempdir().unwrap();
-    let limits = Limits {
+    let limits = SpoolLimits {
         max_bytes: 1 << 30,
         max_rows,
         source_bytes: 1 << 30,

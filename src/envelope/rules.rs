@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use http::{HeaderName, header};
 
 use super::field_selector::FieldSelector;
-use super::{Envelope, Id, Key, Places};
+use super::{Envelope, EventPlaces, Id, Key};
 use crate::config::{self, ConfigErrors, TextPart, TimeFormat};
 use crate::json::Pointer;
 
@@ -35,7 +35,7 @@ struct RuleCompiler<'a> {
 impl Envelope {
     /// Compiles the rules and reports every problem under `place`. `signature` determines which headers are covered.
     pub fn compile(
-        rules: &config::Envelope,
+        rules: &config::EnvelopeConfig,
         signature: &config::Signature,
         place: &str,
         problems: &mut ConfigErrors,
@@ -84,7 +84,7 @@ impl Envelope {
             return None;
         }
         let (id, event_type, time) = (id?, event_type?, time.flatten());
-        let places = Places {
+        let places = EventPlaces {
             id: match &id {
                 Id::Part(place) => place.pointer().cloned(),
                 Id::Digest | Id::Join { .. } => None,
@@ -136,7 +136,7 @@ impl RuleCompiler<'_> {
     }
 
     /// Compiles the keys by type. An unsigned key concerns only records of its type.
-    fn keys(&mut self, rules: &config::Envelope) -> HashMap<String, Key> {
+    fn keys(&mut self, rules: &config::EnvelopeConfig) -> HashMap<String, Key> {
         let common = self.unsigned.clone();
         let mut keys = HashMap::new();
         for (event_type, part) in &rules.keys {

@@ -1,7 +1,7 @@
 use super::*;
 use crate::config::{self, ConfigErrors};
 
-fn rules(toml: &str) -> config::Envelope {
+fn rules(toml: &str) -> config::EnvelopeConfig {
     toml::from_str(toml).unwrap()
 }
 
@@ -51,9 +51,14 @@ fn invalid_rules_are_reported_with_their_place() {
         assert!(found.contains(problem) && found.lines().count() == 2, "{toml}: {found}");
     }
     for toml in ["id = { join = [\"/a\"], header = \"x\" }", "id = { unsigned = true }", "id = 5"] {
-        assert!(toml::from_str::<config::Envelope>(&format!("{toml}\ntype = \"/t\"")).is_err(), "{toml}");
+        assert!(
+            toml::from_str::<config::EnvelopeConfig>(&format!("{toml}\ntype = \"/t\"")).is_err(),
+            "{toml}"
+        );
     }
-    assert!(toml::from_str::<config::Envelope>("id = \"/i\"\ntype = { join = [\"/a\", \"/b\"] }").is_err());
+    assert!(
+        toml::from_str::<config::EnvelopeConfig>("id = \"/i\"\ntype = { join = [\"/a\", \"/b\"] }").is_err()
+    );
 }
 
 #[test]

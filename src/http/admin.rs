@@ -16,7 +16,7 @@ use tokio_util::task::TaskTracker;
 
 use super::body::{self, BodyBudget};
 use super::response::json;
-use super::{Access, CurrentTls, Limits};
+use super::{Access, CurrentTls, RequestLimits};
 use crate::client::JsonObject;
 use crate::observe::health::{Health, PartState as Up};
 use crate::observe::metrics::{self as exported, Now};
@@ -167,7 +167,7 @@ async fn requeue_request(headers: &HeaderMap, body: Body) -> Result<RequeueReque
     if !media.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json") {
         return Err(refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, "expected content-type: application/json"));
     }
-    let limits = Limits {
+    let limits = RequestLimits {
         max_body: MAX_REQUEST,
         max_body_bytes: MAX_REQUEST,
         body_timeout: REQUEST_TIMEOUT,

@@ -16,7 +16,7 @@ use http::{HeaderMap, header};
 use http_body_util::BodyExt;
 use tokio::time::timeout_at;
 
-use super::Limits;
+use super::RequestLimits;
 use super::strangers::{Stranger, Strangers};
 use crate::observe::metrics::{self, Limited};
 use crate::outcome::{Fault, Reason};
@@ -50,12 +50,12 @@ pub(super) struct Charge {
 }
 
 impl Charge {
-    fn new(bodies: &BodyBudget, limits: &Limits) -> Result<Self, Fault> {
+    fn new(bodies: &BodyBudget, limits: &RequestLimits) -> Result<Self, Fault> {
         let all = bodies.all.take(0, limits.max_body_bytes).ok_or_else(all_exceeded)?;
         Ok(Self { all, bytes: 0, stranger: None })
     }
 
-    fn grow(&mut self, more: usize, bodies: &BodyBudget, limits: &Limits) -> Result<(), Fault> {
+    fn grow(&mut self, more: usize, bodies: &BodyBudget, limits: &RequestLimits) -> Result<(), Fault> {
         if let Some((held, _)) = &mut self.stranger
             && !held.grow(more, limits.address_limit(bodies.all.used()))
         {
@@ -73,7 +73,7 @@ impl Charge {
         &mut self,
         address: IpAddr,
         bodies: &BodyBudget,
-        limits: &Limits,
+        limits: &RequestLimits,
     ) -> Result<&Stranger, Fault> {
         if self.stranger.is_none() {
             let stranger = bodies.strangers.share(address);
@@ -89,7 +89,7 @@ impl Charge {
     }
 }
 
-impl Limits {
+impl RequestLimits {
     /// The limit of one address while `used` bytes are in use; never less than one body.
     fn address_limit(&self, used: usize) -> usize {
         self.max_body.max(self.max_body_bytes.saturating_sub(used) / SHARE)
@@ -122,7 +122,7 @@ pub(super) struct NotRead {
 pub(super) async fn read(
     headers: &HeaderMap,
     body: Body,
-    limits: &Limits,
+    limits: &RequestLimits,
     until: Instant,
     bodies: &BodyBudget,
     address: IpAddr,
@@ -141,7 +141,7 @@ pub(super) async fn read(
 
 async fn chunks(
     mut body: Body,
-    limits: &Limits,
+    limits: &RequestLimits,
     until: Instant,
     bodies: &BodyBudget,
     address: IpAddr,
@@ -200,7 +200,7 @@ mod tests {
     #[test]
     fn b5_an_address_gets_its_share_of_the_free_bytes_and_a_new_one_gets_some() {
         const MIB: usize = 1 << 20;
-        let limits = Limits {
+        let limits = RequestLimits {
             max_body: MIB,
             max_body_bytes: 256 * MIB,
             body_timeout: Duration::ZERO,

@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 
 use super::admin::{Operator, refuse};
 use super::client_address::Peer;
-use crate::config::{Admin, Networks};
+use crate::config::{AdminConfig, Networks};
 
 /// A header required by requests that change something. A page can send it to its own origin only; for any other, the
 /// browser asks first (CORS preflight), and is refused.
@@ -30,7 +30,7 @@ pub struct Access {
 
 impl Access {
     /// Creates the rules from the settings in `[admin]`.
-    pub fn new(rules: &Admin) -> Self {
+    pub fn new(rules: &AdminConfig) -> Self {
         let listen = rules.listen.rsplit_once(':').map_or("", |(host, _)| host);
         let own = ["localhost", "*.localhost", listen].map(str::to_owned);
         let hosts = own.into_iter().chain(rules.hosts.iter().cloned());
@@ -126,7 +126,7 @@ mod tests {
     use super::*;
 
     fn access(listen: &str, hosts: &[&str]) -> Access {
-        Access::new(&Admin {
+        Access::new(&AdminConfig {
             listen: listen.to_owned(),
             hosts: hosts.iter().map(|host| (*host).to_owned()).collect(),
             without_token: Networks::default(),

@@ -30,7 +30,7 @@ use crate::sources::{Source, Sources};
 
 /// The limits of a request.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub struct RequestLimits {
     /// The size of a body, in bytes.
     pub max_body: usize,
     /// The size of all bodies in memory, from arrival to the end of their deliveries, in bytes; beyond it, 503.
@@ -52,7 +52,7 @@ pub struct Ingest {
     /// The tasks that a shutdown waits for.
     pub tasks: TaskTracker,
     /// The limits of a request.
-    pub limits: Limits,
+    pub limits: RequestLimits,
     /// The bytes in use by all bodies.
     pub bodies: BodyBudget,
     /// Limits the work for unverified deliveries.

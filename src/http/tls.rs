@@ -44,7 +44,7 @@ pub type CurrentTls = Arc<ArcSwap<PortSecurity>>;
 impl PortSecurity {
     /// Reads the files. Blocks briefly.
     pub fn read(loaded: &LoadedConfig, problems: &mut ConfigErrors) -> Self {
-        let mut tls = |key, rules: &Option<config::Tls>| {
+        let mut tls = |key, rules: &Option<config::TlsConfig>| {
             rules.as_ref().and_then(|rules| Tls::read(key, rules, problems))
         };
         let hooks = tls("http.tls", &loaded.config.http.tls);
@@ -185,7 +185,7 @@ impl fmt::Debug for Tls {
 }
 
 impl Tls {
-    fn read(key: &str, rules: &config::Tls, problems: &mut ConfigErrors) -> Option<Self> {
+    fn read(key: &str, rules: &config::TlsConfig, problems: &mut ConfigErrors) -> Option<Self> {
         let mut report = |name: &str, message| problems.add(format!("{key}.{name}"), message);
         let chain = certificates(&rules.cert).map_err(|message| report("cert", message)).ok();
         let private = private_key(&rules.key).map_err(|message| report("key", message)).ok();

@@ -30,7 +30,7 @@ use super::body::{BodyBudget, Charge};
 use super::client_address::{ClientAddress, ClientResolver};
 use super::connection_counter::network_of;
 use super::failed_auth::{FailedAuthBudget, UsedUp};
-use super::ingest::Limits;
+use super::ingest::RequestLimits;
 use crate::delivery::{Deadline, Delivery};
 use crate::observe::clock::Clocks;
 use crate::observe::metrics::{self, Limited};
@@ -81,7 +81,7 @@ pub(super) struct Asked<'a> {
     pub(super) deadline: Deadline,
     pub(super) callers: &'a ClientResolver,
     pub(super) bodies: &'a BodyBudget,
-    pub(super) limits: &'a Limits,
+    pub(super) limits: &'a RequestLimits,
     pub(super) clocks: &'a Clocks,
 }
 

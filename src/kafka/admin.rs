@@ -56,12 +56,12 @@ pub struct TopicDescription {
     /// The replication of its records.
     pub copies: Copies,
     /// The effective configuration by key, whether set on the topic or inherited; empty if it could not be read.
-    pub settings: BTreeMap<String, Setting>,
+    pub settings: BTreeMap<String, TopicSetting>,
 }
 
 /// One setting of a topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Setting {
+pub struct TopicSetting {
     /// The value as Kafka reports it.
     pub value: String,
     /// Whether it is set on the topic itself rather than inherited from the cluster.
@@ -197,7 +197,7 @@ impl Admin {
             let entries = found.map(|found| found.entries.as_slice()).unwrap_or_default().iter();
             let setting = |value: &String, source: &ConfigSource| {
                 let own = matches!(source, ConfigSource::DynamicTopic);
-                Setting { value: value.clone(), own }
+                TopicSetting { value: value.clone(), own }
             };
             let settings = entries.filter_map(|entry| {
                 Some((entry.name.clone(), setting(entry.value.as_ref()?, &entry.source)))

@@ -86,7 +86,7 @@ impl Span {
 
 /// An event of a read.
 #[derive(Debug)]
-pub enum Event {
+pub enum ConsumerEvent {
     /// A record.
     Record(Fetched),
     /// The cluster cannot be read at the moment and is retried. The text is for people.
@@ -95,15 +95,15 @@ pub enum Event {
 
 /// Reads topics.
 pub struct Consumer {
-    inner: Arc<StreamConsumer<Callbacks>>,
+    inner: Arc<StreamConsumer<ConsumerCallbacks>>,
     bootstrap_servers: String,
 }
 
 /// Stores the last reason that librdkafka gave, for error messages.
 #[derive(Default)]
-struct Callbacks(Mutex<Option<(KafkaError, String)>>);
+struct ConsumerCallbacks(Mutex<Option<(KafkaError, String)>>);
 
-impl ClientContext for Callbacks {
+impl ClientContext for ConsumerCallbacks {
     fn error(&self, error: KafkaError, reason: &str) {
         if error.rdkafka_error_code() == Some(Code::PartitionEOF) {
             return;
@@ -119,9 +119,9 @@ impl ClientContext for Callbacks {
     }
 }
 
-impl ConsumerContext for Callbacks {}
+impl ConsumerContext for ConsumerCallbacks {}
 
-impl Callbacks {
+impl ConsumerCallbacks {
     fn last(&self) -> Option<(KafkaError, String)> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -161,7 +161,7 @@ impl Consumer {
         for (name, value) in forced {
             config.set(*name, *value);
         }
-        let inner = config.create_with_context(Callbacks::default()).map_err(refused)?;
+        let inner = config.create_with_context(ConsumerCallbacks::default()).map_err(refused)?;
         Ok(Self { inner: Arc::new(inner), bootstrap_servers: connection.bootstrap_servers().to_owned() })
     }
 
@@ -237,7 +237,12 @@ impl Consumer {
     ///
     /// # Cancellation
     /// Dropping the future stops the read and leaves nothing behind on the cluster.
-    pub async fn read(&self, spans: &[Span], bounded: bool, out: &mpsc::Sender<Event>) -> anyhow::Result<()> {
+    pub async fn read(
+        &self,
+        spans: &[Span],
+        bounded: bool,
+        out: &mpsc::Sender<ConsumerEvent>,
+    ) -> anyhow::Result<()> {
         let spans: Vec<&Span> = spans.iter().filter(|span| !bounded || span.start < span.end).collect();
         if spans.is_empty() {
             return Ok(());
@@ -260,7 +265,7 @@ impl Consumer {
                         *slot = None;
                         remaining -= 1;
                     }
-                    event.filter(|event| !bounded || !matches!(event, Event::Record(r) if r.offset >= span.end))
+                    event.filter(|event| !bounded || !matches!(event, ConsumerEvent::Record(r) if r.offset >= span.end))
                 }
                 result = self.inner.recv() => self.trouble(result),
                 () = tokio::time::sleep_until((last_activity + STALL).into()), if bounded => {
@@ -268,7 +273,7 @@ impl Consumer {
                 }
             };
             let Some(event) = event else { continue };
-            let record = matches!(event, Event::Record(_));
+            let record = matches!(event, ConsumerEvent::Record(_));
             if !record {
                 if last_trouble.is_some_and(|last_trouble| last_trouble.elapsed() < QUIET) {
                     continue;
@@ -287,7 +292,7 @@ impl Consumer {
     }
 
     /// Starts fetching, with one queue for each span.
-    fn assign(&self, spans: &[&Span]) -> anyhow::Result<Vec<StreamPartitionQueue<Callbacks>>> {
+    fn assign(&self, spans: &[&Span]) -> anyhow::Result<Vec<StreamPartitionQueue<ConsumerCallbacks>>> {
         let (mut queues, mut list) = (Vec::with_capacity(spans.len()), TopicPartitionList::new());
         for Span { topic, partition, start, .. } in spans {
             // Split before `assign`, so that no record arrives in the common queue.
@@ -301,10 +306,10 @@ impl Consumer {
 
     /// Handles the common queue, which carries errors of the whole connection. Group errors are ignored,
     /// because nobody joins the group and the user may not be authorized for it.
-    fn trouble(&self, result: Result<BorrowedMessage<'_>, KafkaError>) -> Option<Event> {
+    fn trouble(&self, result: Result<BorrowedMessage<'_>, KafkaError>) -> Option<ConsumerEvent> {
         match result.err()?.rdkafka_error_code()? {
             Code::AllBrokersDown | Code::Authentication => {
-                Some(Event::Trouble(format!("no Kafka broker answers; retrying{}", self.reason())))
+                Some(ConsumerEvent::Trouble(format!("no Kafka broker answers; retrying{}", self.reason())))
             }
             _ => None,
         }
@@ -356,7 +361,7 @@ impl Consumer {
     /// Runs a blocking call on a thread of its own. It polls meanwhile, so that [`Callbacks`] receives errors.
     async fn call<T: Send + 'static>(
         &self,
-        call: impl FnOnce(&StreamConsumer<Callbacks>) -> T + Send + 'static,
+        call: impl FnOnce(&StreamConsumer<ConsumerCallbacks>) -> T + Send + 'static,
     ) -> anyhow::Result<T> {
         let consumer = self.inner.clone();
         let mut call = tokio::task::spawn_blocking(move || call(&consumer));
@@ -373,12 +378,12 @@ impl Consumer {
 fn step(
     span: &Span,
     result: Result<BorrowedMessage<'_>, KafkaError>,
-) -> anyhow::Result<(Option<Event>, bool)> {
+) -> anyhow::Result<(Option<ConsumerEvent>, bool)> {
     let error = match result {
         Ok(message) => {
             let done = message.offset() + 1 >= span.end;
             let record = Fetched::from(&message);
-            return Ok((span.wants(&record).then_some(Event::Record(record)), done));
+            return Ok((span.wants(&record).then_some(ConsumerEvent::Record(record)), done));
         }
         Err(KafkaError::PartitionEOF(_)) => return Ok((None, true)),
         Err(error) => error,
@@ -395,7 +400,7 @@ fn step(
         }
         Some(code) => {
             let text = format!("{topic} [{}] cannot be read at the moment: {code}", span.partition);
-            Ok((Some(Event::Trouble(text)), false))
+            Ok((Some(ConsumerEvent::Trouble(text)), false))
         }
         None => Err(error.into()),
     }

@@ -62,7 +62,7 @@ pub struct Producer {
 
 /// One librdkafka producer, with its reporter of Kafka's health.
 pub(super) struct ActiveProducer {
-    pub(super) inner: FutureProducer<Callbacks>,
+    pub(super) inner: FutureProducer<ProducerCallbacks>,
     pub(super) reporter: HealthReporter,
 }
 
@@ -72,13 +72,13 @@ impl ActiveProducer {
         reporter: HealthReporter,
         partitions: Arc<PartitionCounts>,
     ) -> anyhow::Result<Self> {
-        let callbacks = Callbacks { reporter: reporter.clone(), partitions };
+        let callbacks = ProducerCallbacks { reporter: reporter.clone(), partitions };
         let inner = config.create_with_context(callbacks).map_err(refused)?;
         Ok(Self { inner, reporter })
     }
 }
 
-pub(super) struct Callbacks {
+pub(super) struct ProducerCallbacks {
     reporter: HealthReporter,
     partitions: Arc<PartitionCounts>,
 }
@@ -92,7 +92,7 @@ struct Statistics {
     topics: HashMap<String, TopicStatistics>,
 }
 
-impl ClientContext for Callbacks {
+impl ClientContext for ProducerCallbacks {
     fn stats_raw(&self, statistics: &[u8]) {
         let statistics: Statistics = match serde_json::from_slice(statistics) {
             Ok(statistics) => statistics,

@@ -82,11 +82,11 @@ fn number(description: &TopicDescription, key: &str) -> Option<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kafka::{Copies, Setting};
+    use crate::kafka::{Copies, TopicSetting};
 
     fn description(settings: &[(&str, &str)]) -> TopicDescription {
         let setting = |(key, value): &(&str, &str)| {
-            ((*key).to_owned(), Setting { value: (*value).to_owned(), own: true })
+            ((*key).to_owned(), TopicSetting { value: (*value).to_owned(), own: true })
         };
         let copies = Copies { replication: 1, min_insync: Some(1) };
         TopicDescription { partitions: 1, copies, settings: settings.iter().map(setting).collect() }

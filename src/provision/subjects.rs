@@ -12,7 +12,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::PAUSES;
+use super::BACKOFF;
 use crate::config::{ConfigErrors, LoadedConfig};
 use crate::observe::health::{Health, PartState};
 use crate::schema::registry::{LOOK_AGAIN, Resolved, answered};
@@ -88,7 +88,7 @@ impl SchemaRegistrar {
     /// Applies each configuration from `reloads` and resolves its new subjects immediately. Does not return;
     /// dropping the future stops it.
     pub async fn run(mut self, every: Duration, mut reloads: mpsc::Receiver<Reloaded>) {
-        let mut pauses = PAUSES.iter();
+        let mut pauses = BACKOFF.iter();
         let mut pause = Duration::ZERO;
         loop {
             // A registry that does not answer delays a reload by no more than [`NEW_ID_TIMEOUT`]. The reload
@@ -118,7 +118,7 @@ impl SchemaRegistrar {
             };
             if let Some(reloaded) = reloaded {
                 self.reload(reloaded).await;
-                pauses = PAUSES.iter();
+                pauses = BACKOFF.iter();
             }
         }
     }

@@ -21,7 +21,7 @@ use super::plan::{FieldPlan, PlanCompiler, RecordPlan, Time, TypePlan, kind};
 use super::timestamp::Unit;
 use super::walk::{EnvelopeValues, EventEncoder, WalkError};
 use crate::config::TimeFormat;
-use crate::envelope::{Event, Places};
+use crate::envelope::{Event, EventPlaces};
 use crate::json::{self, push_pointer};
 use crate::outcome::{Fault, Reason};
 
@@ -96,7 +96,7 @@ impl Encoder {
     ///
     /// # Errors
     /// A sentence for each field that is missing, of the wrong type or not supported.
-    pub fn compile(schema: &Schema, id: u32, places: &Places) -> Result<Self, Vec<String>> {
+    pub fn compile(schema: &Schema, id: u32, places: &EventPlaces) -> Result<Self, Vec<String>> {
         let Schema::Record(record) = schema else {
             return Err(vec![format!("the schema is {}, not a record", kind(schema))]);
         };
@@ -258,7 +258,7 @@ impl RootField {
     fn compile<'s>(
         compiler: &mut PlanCompiler<'s>,
         field: &'s RecordField,
-        places: &Places,
+        places: &EventPlaces,
         generic: bool,
     ) -> Result<Self, String> {
         let name = field.name.as_str();

@@ -1,7 +1,7 @@
 //! The places of the envelope's parts in the body, as a tree that the walk descends in parallel, and the path of the
 //! walk.
 
-use crate::envelope::Places;
+use crate::envelope::EventPlaces;
 use crate::json::{Pointer, push_pointer};
 
 /// The envelope's field that is read at a place.
@@ -21,7 +21,7 @@ pub(super) struct EnvelopeTree {
 }
 
 impl EnvelopeTree {
-    pub(super) fn tree(places: &Places) -> Self {
+    pub(super) fn tree(places: &EventPlaces) -> Self {
         let mut root = Self::default();
         root.put(&places.data, EnvelopeField::Data);
         if let Some(id) = &places.id {

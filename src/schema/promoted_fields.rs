@@ -5,7 +5,7 @@ use apache_avro::Schema;
 use apache_avro::schema::{RecordField, RecordSchema, ResolvedSchema};
 
 use super::drift::type_of;
-use crate::envelope::Places;
+use crate::envelope::EventPlaces;
 use crate::json::push_pointer;
 
 /// The fields of the root that do not read a member of the body by their name.
@@ -29,7 +29,7 @@ pub struct Promoted {
 /// of the fields. Of a recursive record, only the outermost is reported. A field with a wider type is not included:
 /// only values that did not fit were kept. With `old` and `new` exchanged, the result is what goes to
 /// `additional_fields` in future.
-pub fn promoted(old: &Schema, new: &Schema, places: &Places) -> Vec<Promoted> {
+pub fn promoted(old: &Schema, new: &Schema, places: &EventPlaces) -> Vec<Promoted> {
     let (Schema::Record(before), Schema::Record(after)) = (old, new) else { return Vec::new() };
     let mut search =
         PromotionSearch { pair: SchemaPair::new(old, new), within: Vec::new(), found: Vec::new() };
@@ -185,12 +185,12 @@ mod tests {
         shipped::parse(&text).unwrap()
     }
 
-    fn places(id: &str, data: &str) -> Places {
+    fn places(id: &str, data: &str) -> EventPlaces {
         let pointer = |text| Pointer::parse(text).unwrap();
-        Places { id: Some(pointer(id)), event_type: None, time: None, data: pointer(data) }
+        EventPlaces { id: Some(pointer(id)), event_type: None, time: None, data: pointer(data) }
     }
 
-    fn pointers(old: &Schema, new: &Schema, places: &Places) -> Vec<String> {
+    fn pointers(old: &Schema, new: &Schema, places: &EventPlaces) -> Vec<String> {
         let found = promoted(old, new, places).into_iter();
         found.map(|Promoted { pointer, field, .. }| format!("{pointer} {field}")).collect()
     }

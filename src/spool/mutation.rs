@@ -4,12 +4,12 @@ use rusqlite::Transaction;
 
 use super::error::SpoolError;
 use super::format::RowState;
-use super::shared::{Command, Move, Parked};
+use super::shared::{Parked, RowMove, WriterCommand};
 
 /// The changes that a transaction made to existing rows.
 #[derive(Default)]
 pub(super) struct Mutation {
-    pub(super) moves: Vec<Move>,
+    pub(super) moves: Vec<RowMove>,
     /// The number of rows that each command changed.
     pub(super) counts: Vec<u64>,
     /// The last id that was assigned, if rows were stored.
@@ -39,22 +39,22 @@ pub(super) fn remove(work: &Transaction<'_>, ids: &[i64], effects: &mut Mutation
 /// Applies a command and returns the number of changed rows.
 pub(super) fn apply(
     work: &Transaction<'_>,
-    change: &Command,
+    change: &WriterCommand,
     effects: &mut Mutation,
 ) -> rusqlite::Result<u64> {
     let (ids, from, to, why) = match change {
-        Command::Park { id, why, .. } => (vec![*id], RowState::Live, RowState::Parked, Some(why)),
-        Command::Requeue { which: Parked::These(ids), .. } => {
+        WriterCommand::Park { id, why, .. } => (vec![*id], RowState::Live, RowState::Parked, Some(why)),
+        WriterCommand::Requeue { which: Parked::These(ids), .. } => {
             (ids.clone(), RowState::Parked, RowState::Live, None)
         }
-        Command::Requeue { which: Parked::First(count), .. } => {
+        WriterCommand::Requeue { which: Parked::First(count), .. } => {
             let mut select = work.prepare_cached("SELECT id FROM records WHERE state = 1 LIMIT ?1")?;
             let ids = select.query_map([*count as u64], |row| row.get(0))?.collect::<Result<_, _>>()?;
             (ids, RowState::Parked, RowState::Live, None)
         }
-        Command::Flush { .. } => return Ok(0),
+        WriterCommand::Flush { .. } => return Ok(0),
         #[cfg(test)]
-        Command::Run { .. } => return Ok(0),
+        WriterCommand::Run { .. } => return Ok(0),
     };
     let mut update = work.prepare_cached(
         "UPDATE records SET state = ?3, why = ?4 WHERE id = ?1 AND state = ?2 RETURNING topic, bytes",
@@ -71,14 +71,14 @@ pub(super) fn apply(
 }
 
 /// Sends the result of a command to its caller.
-pub(super) fn answer(change: Command, result: Result<u64, SpoolError>) {
+pub(super) fn answer(change: WriterCommand, result: Result<u64, SpoolError>) {
     let reply = match change {
-        Command::Park { reply: Some(reply), .. }
-        | Command::Requeue { reply, .. }
-        | Command::Flush { reply } => reply,
-        Command::Park { reply: None, .. } => return,
+        WriterCommand::Park { reply: Some(reply), .. }
+        | WriterCommand::Requeue { reply, .. }
+        | WriterCommand::Flush { reply } => reply,
+        WriterCommand::Park { reply: None, .. } => return,
         #[cfg(test)]
-        Command::Run { .. } => return,
+        WriterCommand::Run { .. } => return,
     };
     let _ = reply.send(result);
 }

@@ -21,7 +21,7 @@ use super::format::{self, RowState, with};
 use super::mark::{self, AckMark, Counts, MarkState};
 use super::report::{self, Salvage};
 use super::shared::{Ledger, SpoolState};
-use super::{Limits, own, salvage, wal};
+use super::{SpoolLimits, own, salvage, wal};
 
 /// How long the check of the file may delay the start. It reads every page, so only a file of some gigabytes exceeds
 /// it. Damage behind that point is found when the row is read, and the next start then checks the complete file.
@@ -46,12 +46,12 @@ pub(super) struct OpenedSpool {
     pub(super) reserve: Reserve,
     pub(super) mark: AckMark,
     pub(super) files: Files,
-    pub(super) limits: Limits,
+    pub(super) limits: SpoolLimits,
     pub(super) lock: Lock,
     pub(super) opened: Opened,
 }
 
-pub(super) fn open(dir: &Path, limits: Limits) -> Result<OpenedSpool, OpenError> {
+pub(super) fn open(dir: &Path, limits: SpoolLimits) -> Result<OpenedSpool, OpenError> {
     let failed = |cause| OpenError::io("cannot use", dir, cause);
     disk::make_dir(dir)?;
     own::check_dir(dir).map_err(failed)?;

@@ -9,7 +9,7 @@ use rusqlite::Connection;
 use super::Row;
 use super::error::{OpenError, SpoolError};
 use super::format::{self, COLUMNS, RowEntry};
-use super::shared::{Command, Reply, SpoolState};
+use super::shared::{Reply, SpoolState, WriterCommand};
 
 pub(super) enum ReadRequest {
     Oldest {
@@ -104,6 +104,6 @@ impl ReaderThread {
     fn park_damaged(&self, id: i64, topic: &str) {
         tracing::error!(id, topic, "a row of the spool is damaged; it is parked");
         let why = String::from("the row is damaged");
-        let _ = self.shared.push_change(Command::Park { id, why, reply: None });
+        let _ = self.shared.push_change(WriterCommand::Park { id, why, reply: None });
     }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use super::Limits;
+use super::SpoolLimits;
 use super::error::{Bound, SpoolError, StoreError};
 use super::format::{InsertRow, RowState};
 use super::stats::Stats;
@@ -37,7 +37,7 @@ pub(super) struct StoreRequest {
 }
 
 /// A change of stored rows.
-pub(super) enum Command {
+pub(super) enum WriterCommand {
     Park {
         id: i64,
         why: String,
@@ -65,7 +65,7 @@ pub(super) enum Parked {
 #[derive(Default)]
 pub(super) struct Batch {
     pub(super) stores: Vec<StoreRequest>,
-    pub(super) changes: Vec<Command>,
+    pub(super) changes: Vec<WriterCommand>,
     pub(super) removals: Vec<i64>,
     pub(super) closing: bool,
 }
@@ -75,7 +75,7 @@ struct WriterQueue {
     stores: VecDeque<StoreRequest>,
     rows: usize,
     bytes: u64,
-    changes: VecDeque<Command>,
+    changes: VecDeque<WriterCommand>,
     removals: VecDeque<i64>,
     closing: bool,
     /// The writer's thread has panicked: nobody empties the queue any more.
@@ -174,11 +174,11 @@ pub(super) struct SpoolState {
     queue: Mutex<WriterQueue>,
     wake: Condvar,
     book: Mutex<Ledger>,
-    pub(super) limits: Limits,
+    pub(super) limits: SpoolLimits,
 }
 
 /// A transaction's change of an existing row: topic, state before, state after, bytes.
-pub(super) type Move = (String, Option<RowState>, Option<RowState>, i64);
+pub(super) type RowMove = (String, Option<RowState>, Option<RowState>, i64);
 
 /// Ignores poisoning: each lock guards plain data, so a panic elsewhere must not stop the spool.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -186,7 +186,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl SpoolState {
-    pub(super) fn new(book: Ledger, limits: Limits) -> Self {
+    pub(super) fn new(book: Ledger, limits: SpoolLimits) -> Self {
         Self { queue: Mutex::default(), wake: Condvar::new(), book: Mutex::new(book), limits }
     }
 
@@ -195,7 +195,7 @@ impl SpoolState {
     }
 
     /// Records a commit under one lock: nobody sees half a transaction.
-    pub(super) fn committed(&self, stores: &[StoreRequest], moves: &[Move], removals: &[i64]) {
+    pub(super) fn committed(&self, stores: &[StoreRequest], moves: &[RowMove], removals: &[i64]) {
         let mut ledger = self.ledger();
         for line in stores.iter().flat_map(|store| &store.lines) {
             ledger.adjust(line.record.topic(), RowState::Live, 1, line.bytes.cast_signed());
@@ -257,7 +257,7 @@ impl SpoolState {
         Ok(())
     }
 
-    pub(super) fn push_change(&self, change: Command) -> Result<(), SpoolError> {
+    pub(super) fn push_change(&self, change: WriterCommand) -> Result<(), SpoolError> {
         let mut queue = lock(&self.queue);
         if queue.closing {
             return Err(SpoolError::closed());

@@ -43,7 +43,7 @@ impl Fault {
     }
 }
 
-const LIMITS: Limits = Limits {
+const LIMITS: SpoolLimits = SpoolLimits {
     max_bytes: 1 << 30,
     max_rows: 1 << 20,
     source_bytes: u64::MAX,
@@ -57,7 +57,7 @@ fn open(dir: &Path) -> (Arc<Spool>, Opened) {
     open_with(dir, LIMITS)
 }
 
-fn open_with(dir: &Path, limits: Limits) -> (Arc<Spool>, Opened) {
+fn open_with(dir: &Path, limits: SpoolLimits) -> (Arc<Spool>, Opened) {
     let (spool, opened) = Spool::open(dir, limits).unwrap();
     (Arc::new(spool), opened)
 }
@@ -88,7 +88,7 @@ async fn on_writer(spool: &Spool, run: impl FnOnce(&rusqlite::Connection, &mut F
         run(db, fault);
         done.send(()).unwrap();
     });
-    spool.shared.push_change(Command::Run { run }).unwrap();
+    spool.shared.push_change(WriterCommand::Run { run }).unwrap();
     wait.await.unwrap();
 }
 
@@ -99,7 +99,7 @@ fn block(spool: &Spool) -> mpsc::Sender<()> {
         started.send(()).unwrap();
         let _ = wait.recv();
     });
-    spool.shared.push_change(Command::Run { run }).unwrap();
+    spool.shared.push_change(WriterCommand::Run { run }).unwrap();
     blocked.recv().unwrap();
     go
 }
@@ -175,7 +175,7 @@ async fn a_second_holder_is_refused_with_the_pid_of_the_first() {
 async fn each_bound_refuses_with_its_name() {
     let dir = tempfile::tempdir().unwrap();
     let one = || vec![record("a", "k", &[1; 1000])];
-    let (spool, _) = open_with(&dir.path().join("rows"), Limits { max_rows: 2, ..LIMITS });
+    let (spool, _) = open_with(&dir.path().join("rows"), SpoolLimits { max_rows: 2, ..LIMITS });
     assert_eq!(
         spool.store([one(), one(), one()].concat()).await,
         Err(StoreError::Full(Bound::Rows)),
@@ -191,11 +191,11 @@ async fn each_bound_refuses_with_its_name() {
     assert!(spool.park(rows[1].id, "too large").await.unwrap());
     assert_eq!(spool.store(one()).await, Err(StoreError::Full(Bound::Rows)), "parked rows count");
 
-    let (spool, _) = open_with(&dir.path().join("bytes"), Limits { max_bytes: 1_500, ..LIMITS });
+    let (spool, _) = open_with(&dir.path().join("bytes"), SpoolLimits { max_bytes: 1_500, ..LIMITS });
     spool.store(one()).await.unwrap();
     assert_eq!(spool.store(one()).await, Err(StoreError::Full(Bound::Bytes)));
 
-    let (spool, _) = open_with(&dir.path().join("disk"), Limits { min_free: u64::MAX / 2, ..LIMITS });
+    let (spool, _) = open_with(&dir.path().join("disk"), SpoolLimits { min_free: u64::MAX / 2, ..LIMITS });
     assert_eq!(spool.store(one()).await, Err(StoreError::Full(Bound::Disk)));
     assert_eq!(spool.stats().full, Some(Bound::Disk));
 }
@@ -203,7 +203,7 @@ async fn each_bound_refuses_with_its_name() {
 #[tokio::test]
 async fn a_source_past_its_share_is_refused_and_others_are_not() {
     let dir = tempfile::tempdir().unwrap();
-    let limits = Limits { source_rows: 2, source_bytes: 1_500, ..LIMITS };
+    let limits = SpoolLimits { source_rows: 2, source_bytes: 1_500, ..LIMITS };
     let full = Err(StoreError::Full(Bound::Share));
     let small = |topic: &str| vec![record(topic, "k", b"x")];
     let (spool, _) = open_with(dir.path(), limits);
@@ -232,7 +232,7 @@ async fn a_source_past_its_share_is_refused_and_others_are_not() {
 #[tokio::test]
 async fn a_log_that_a_reader_keeps_from_emptying_is_bounded() {
     let dir = tempfile::tempdir().unwrap();
-    let (spool, _) = open_with(dir.path(), Limits { max_wal: 1 << 20, ..LIMITS });
+    let (spool, _) = open_with(dir.path(), SpoolLimits { max_wal: 1 << 20, ..LIMITS });
     let reader = SpoolReader::open(dir.path()).unwrap();
     spool.store(vec![record("a", "0", b"x")]).await.unwrap();
     reader.hold().unwrap();

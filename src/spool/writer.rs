@@ -15,7 +15,7 @@ use super::files::Files;
 use super::format;
 use super::mark::AckMark;
 use super::mutation::{Mutation, answer, apply, remove};
-use super::shared::{Batch, Command, SpoolState, SpoolUsage, StoreRequest};
+use super::shared::{Batch, SpoolState, SpoolUsage, StoreRequest, WriterCommand};
 use crate::failpoints::{self, Failpoint};
 use crate::names;
 
@@ -137,7 +137,7 @@ impl Writer {
         &mut self,
         mut stores: Vec<StoreRequest>,
         removals: &[i64],
-        changes: &[Command],
+        changes: &[WriterCommand],
     ) -> (Vec<StoreRequest>, rusqlite::Result<Mutation>) {
         let end = Instant::now() + LOCKED_WITHIN;
         loop {
@@ -156,11 +156,11 @@ impl Writer {
     }
 
     #[cfg(test)]
-    fn run_for_tests(&mut self, changes: Vec<Command>) -> Vec<Command> {
+    fn run_for_tests(&mut self, changes: Vec<WriterCommand>) -> Vec<WriterCommand> {
         let mut others = Vec::new();
         for change in changes {
             match change {
-                Command::Run { run } => run(&self.db, &mut self.fault),
+                WriterCommand::Run { run } => run(&self.db, &mut self.fault),
                 other => others.push(other),
             }
         }
@@ -189,7 +189,7 @@ impl Writer {
     }
 
     /// Commits removals and changes without stores; on a full disk with the help of the reserve.
-    fn change(&mut self, removals: Vec<i64>, changes: Vec<Command>) {
+    fn change(&mut self, removals: Vec<i64>, changes: Vec<WriterCommand>) {
         if removals.is_empty() && changes.is_empty() {
             return;
         }
@@ -229,7 +229,7 @@ impl Writer {
         &mut self,
         stores: &[StoreRequest],
         removals: &[i64],
-        changes: &[Command],
+        changes: &[WriterCommand],
     ) -> rusqlite::Result<Mutation> {
         let mut effects = Mutation::default();
         #[cfg(test)]
@@ -255,7 +255,7 @@ impl Writer {
         &mut self,
         stores: Vec<StoreRequest>,
         removals: &[i64],
-        changes: Vec<Command>,
+        changes: Vec<WriterCommand>,
         effects: &Mutation,
     ) {
         let mut counts = self.mark.counts();
@@ -273,7 +273,7 @@ impl Writer {
         let mut counts = effects.counts.iter();
         for change in changes {
             let count = counts.next().copied().unwrap_or(0);
-            let failed = matches!(change, Command::Flush { .. }) && !self.unremoved.is_empty();
+            let failed = matches!(change, WriterCommand::Flush { .. }) && !self.unremoved.is_empty();
             let failed =
                 failed.then(|| SpoolError::new("deletes of delivered rows wait for free space on the disk"));
             answer(change, failed.map_or(Ok(count), Err));

@@ -29,7 +29,7 @@ pub(super) struct EventLocator {
 }
 
 impl EventLocator {
-    pub(super) fn new(rules: &config::Envelope) -> Self {
+    pub(super) fn new(rules: &config::EnvelopeConfig) -> Self {
         let form = rules.payload.as_deref().and_then(|payload| payload.strip_prefix("form:"));
         Self { form: form.map(str::to_owned), split: rules.split.as_deref().and_then(Pointer::parse) }
     }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use hookstream::kafka::embedded::Embedded;
-use hookstream::spool::{Limits, Spool};
+use hookstream::spool::{Spool, SpoolLimits};
 use rdkafka::types::RDKafkaRespErr;
 use serde_json::Value;
 
@@ -234,7 +234,7 @@ async fn drain_only_says_no_when_it_is_stopped_before_the_end() {
 async fn a_spool_that_nobody_has_is_requeued_directly() {
     let dir = tempfile::tempdir().unwrap();
     let (_kafka, _, file) = left_behind(dir.path(), 2).await;
-    let limits = Limits {
+    let limits = SpoolLimits {
         max_bytes: 1 << 30,
         max_rows: 100,
         source_bytes: 1 << 30,
@@ -273,7 +273,7 @@ async fn a_spool_that_nobody_has_is_requeued_directly() {
 async fn k1_no_wrong_answer_to_a_requeue_counts() {
     let dir = tempfile::tempdir().unwrap();
     let (_kafka, _, file) = left_behind(dir.path(), 1).await;
-    let limits = Limits {
+    let limits = SpoolLimits {
         max_bytes: 1 << 30,
         max_rows: 100,
         source_bytes: 1 << 30,

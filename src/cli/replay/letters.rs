@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use super::note;
 use super::selection::Selection;
 use crate::decide::{Decision, EncodedRecords, decide};
-use crate::kafka::{ClusterConfig, Consumer, Event, Fetched, Span, Start};
+use crate::kafka::{ClusterConfig, Consumer, ConsumerEvent, Fetched, Span, Start};
 use crate::names;
 use crate::outcome::{Fault, Reason};
 use crate::record::{DeadLetter, Record, headers};
@@ -69,7 +69,9 @@ impl Letters {
     }
 
     /// Reads them into a channel with a small capacity.
-    pub(super) fn stream(&self) -> (impl Future<Output = anyhow::Result<()>> + '_, mpsc::Receiver<Event>) {
+    pub(super) fn stream(
+        &self,
+    ) -> (impl Future<Output = anyhow::Result<()>> + '_, mpsc::Receiver<ConsumerEvent>) {
         let (sender, events) = mpsc::channel(WAITING);
         // The sender is dropped at the end of the reading, which closes the channel.
         (async move { self.consumer.read(&self.spans, true, &sender).await }, events)
@@ -84,8 +86,8 @@ impl Letters {
         let looking = async move {
             while let Some(event) = events.recv().await {
                 match event {
-                    Event::Record(record) => each(record)?,
-                    Event::Trouble(text) => note(&text)?,
+                    ConsumerEvent::Record(record) => each(record)?,
+                    ConsumerEvent::Trouble(text) => note(&text)?,
                 }
             }
             Ok(())

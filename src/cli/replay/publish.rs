@@ -19,7 +19,7 @@ use crate::cli::output::progress_bar;
 use crate::cli::serve::Signals;
 use crate::config::LoadedConfig;
 use crate::decide::{Decision, EncodedRecords};
-use crate::kafka::{Ack, ClusterConfig, Event, Fetched, Producer, PublishError, Tuning};
+use crate::kafka::{Ack, ClusterConfig, ConsumerEvent, Fetched, Producer, PublishError, Tuning};
 use crate::names;
 use crate::observe::health::Health;
 use crate::outcome::{Fault, Reason};
@@ -88,11 +88,11 @@ impl Publisher {
                         bar.set_message(tally.in_short());
                     }
                     event = events.recv(), if held.is_none() && !ended => match event {
-                        Some(Event::Record(record)) => {
+                        Some(ConsumerEvent::Record(record)) => {
                             bar.inc(1);
                             held = tally.takes(&record, choice, past).then_some(record);
                         }
-                        Some(Event::Trouble(text)) => bar.suspend(|| super::note(&text))?,
+                        Some(ConsumerEvent::Trouble(text)) => bar.suspend(|| super::note(&text))?,
                         None => ended = true,
                     },
                     () = turns.next(), if held.is_some() && under_way.len() < IN_FLIGHT => {

@@ -117,7 +117,7 @@ fn checked(source: &ServedSource, file: &File, text: &str) -> anyhow::Result<Vec
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::envelope::Places;
+    use crate::envelope::EventPlaces;
     use crate::json::Pointer;
     use crate::schema::shipped::SchemaOrigin;
 
@@ -125,7 +125,7 @@ mod tests {
     fn schemas_that_old_readers_cannot_read_are_never_written() {
         let text = include_str!("../../../schemas/grapevine/document.changed.avsc");
         let places =
-            Places { id: None, event_type: None, time: None, data: Pointer::parse("/data").unwrap() };
+            EventPlaces { id: None, event_type: None, time: None, data: Pointer::parse("/data").unwrap() };
         let source = ServedSource {
             name: "a".into(),
             places,

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 pub(super) use crate::cli::output::note;
 use crate::cli::output::progress_bar;
 use crate::config::LoadedConfig;
-use crate::kafka::{ClusterConfig, Consumer, Event, Fetched, Start};
+use crate::kafka::{ClusterConfig, Consumer, ConsumerEvent, Fetched, Start};
 use crate::schema::Registry;
 use crate::schema::decode::{self, Decoded, Decoder};
 
@@ -72,14 +72,14 @@ pub(super) async fn topics(
         let mut tally = ScanSummary::default();
         while let Some(event) = events.recv().await {
             match event {
-                Event::Record(record) => {
+                ConsumerEvent::Record(record) => {
                     bar.inc(1);
                     tally.records += 1;
                     if let Err(why) = process(&mut decoder, &record, &mut each).await? {
                         *tally.unreadable.entry(why).or_default() += 1;
                     }
                 }
-                Event::Trouble(text) => bar.suspend(|| note(&text))?,
+                ConsumerEvent::Trouble(text) => bar.suspend(|| note(&text))?,
             }
         }
         anyhow::Ok(tally)

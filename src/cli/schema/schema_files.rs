@@ -9,7 +9,7 @@ use apache_avro::Schema;
 use crate::app;
 use crate::cli::explain;
 use crate::config::{ConfigErrors, LoadedConfig, Unmapped};
-use crate::envelope::{Envelope, Places};
+use crate::envelope::{Envelope, EventPlaces};
 use crate::files;
 use crate::names;
 use crate::schema::shipped::{self, SchemaOrigin};
@@ -17,7 +17,7 @@ use crate::schema::shipped::{self, SchemaOrigin};
 /// A source with its schemas.
 pub(super) struct ServedSource {
     pub(super) name: String,
-    pub(super) places: Places,
+    pub(super) places: EventPlaces,
     /// The schemas, each with the types that it serves.
     pub(super) files: Vec<File>,
     /// The types without a schema.

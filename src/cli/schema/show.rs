@@ -74,13 +74,13 @@ pub(super) struct SchemaChange {
     serves: Vec<String>,
     written: bool,
     diff: Vec<String>,
-    moves: Vec<Move>,
+    moves: Vec<PromotedField>,
     left_out: Vec<Skipped>,
     times: Vec<String>,
 }
 
 #[derive(Serialize)]
-struct Move {
+struct PromotedField {
     pointer: String,
     field: String,
     #[serde(rename = "type")]
@@ -151,7 +151,9 @@ impl SchemaChange {
             serves: file.types.clone(),
             written,
             diff: diff(&file.text, &proposed.text),
-            moves: moves.map(|Promoted { pointer, field, is }| Move { pointer, field, is }).collect(),
+            moves: moves
+                .map(|Promoted { pointer, field, is }| PromotedField { pointer, field, is })
+                .collect(),
             left_out: proposed.left_out.into_iter().map(Skipped::from).collect(),
             times: proposed.times,
         }
@@ -297,7 +299,7 @@ fn change(change: &SchemaChange) -> anyhow::Result<()> {
 }
 
 /// Prints the members that consumers must read in another place.
-fn moves(moves: &[Move]) -> anyhow::Result<()> {
+fn moves(moves: &[PromotedField]) -> anyhow::Result<()> {
     let mut table = output::TextTable::new([
         "moves out of additional_fields",
         "into",
@@ -313,7 +315,7 @@ fn moves(moves: &[Move]) -> anyhow::Result<()> {
     )
 }
 
-impl Move {
+impl PromotedField {
     /// SQL that reads the typed field, or the text of older records.
     fn both(&self) -> String {
         let Self { pointer, field, is } = self;

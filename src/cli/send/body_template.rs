@@ -33,7 +33,7 @@ pub(super) struct BodyTemplate {
 }
 
 impl BodyTemplate {
-    pub(super) fn new(text: &str, rules: &config::Envelope) -> Self {
+    pub(super) fn new(text: &str, rules: &config::EnvelopeConfig) -> Self {
         Self {
             text: text.to_owned(),
             id: rules.id.pointer().map(str::to_owned),
@@ -95,9 +95,9 @@ mod tests {
     use super::*;
     use crate::json::{self, Object};
 
-    fn rules(id: &str, format: TimeFormat) -> crate::config::Envelope {
+    fn rules(id: &str, format: TimeFormat) -> crate::config::EnvelopeConfig {
         let text = format!("id = {id:?}\ntype = \"/type\"\ntime = \"/time\"\ndata = \"/data\"");
-        crate::config::Envelope { time_format: Some(format), ..toml::from_str(&text).unwrap() }
+        crate::config::EnvelopeConfig { time_format: Some(format), ..toml::from_str(&text).unwrap() }
     }
 
     fn member(body: &str, name: &str) -> String {
@@ -148,7 +148,7 @@ mod tests {
 
     #[test]
     fn each_event_of_a_split_delivery_is_new() {
-        let split = |pointer: &str| crate::config::Envelope {
+        let split = |pointer: &str| crate::config::EnvelopeConfig {
             split: Some(pointer.to_owned()),
             ..rules("/id", TimeFormat::UnixSeconds)
         };

@@ -113,7 +113,7 @@ struct HeaderTemplate {
 }
 
 impl HeaderTemplate {
-    fn new(rules: &config::Envelope, event_type: Option<&str>) -> anyhow::Result<Self> {
+    fn new(rules: &config::EnvelopeConfig, event_type: Option<&str>) -> anyhow::Result<Self> {
         let parts = match &rules.id {
             config::EventIdRule::Digest => &[][..],
             config::EventIdRule::Part(part) => std::slice::from_ref(part),

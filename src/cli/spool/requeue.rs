@@ -11,7 +11,7 @@ use super::list::table;
 use super::{count, note, print_json};
 use crate::cli::{self, ConfigArgs, ExitStatus, admin_client, output};
 use crate::client::{JsonObject, printable};
-use crate::spool::{Filter, Limits, OpenError, RowState, RowSummary, Spool, SpoolReader};
+use crate::spool::{Filter, OpenError, RowState, RowSummary, Spool, SpoolLimits, SpoolReader};
 
 /// The number of rows that the plan shows.
 const SHOWN: usize = 20;
@@ -27,7 +27,7 @@ const CLOSE: Duration = Duration::from_secs(10);
 
 /// Requeueing neither adds nor removes rows, so no bound applies. There is no reserve file either: it would be owned by
 /// the user who runs the command.
-const LIMITS: Limits = Limits {
+const LIMITS: SpoolLimits = SpoolLimits {
     max_bytes: u64::MAX,
     max_rows: u64::MAX,
     source_bytes: u64::MAX,

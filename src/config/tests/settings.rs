@@ -40,20 +40,20 @@ fn fields<T: DeserializeOwned + Debug>() -> BTreeSet<&'static str> {
 fn settings_have_each_field_and_no_other() {
     let types = [
         ("http", fields::<Http>()),
-        ("http.tls", fields::<Tls>()),
-        ("admin", fields::<Admin>()),
-        ("admin.tls", fields::<Tls>()),
+        ("http.tls", fields::<TlsConfig>()),
+        ("admin", fields::<AdminConfig>()),
+        ("admin.tls", fields::<TlsConfig>()),
         ("kafka", fields::<Kafka>()),
         ("kafka.topics", fields::<Topics>()),
-        ("registry", fields::<Registry>()),
-        ("spool", fields::<Spool>()),
+        ("registry", fields::<RegistryConfig>()),
+        ("spool", fields::<SpoolConfig>()),
         ("provision", fields::<Provision>()),
         ("log", fields::<Log>()),
-        ("lag", fields::<Lag>()),
-        ("traces", fields::<Traces>()),
+        ("lag", fields::<LagConfig>()),
+        ("traces", fields::<TracesConfig>()),
         ("source.NAME", fields::<SourceConfig>()),
         ("source.NAME.signature", fields::<Signature>()),
-        ("source.NAME.envelope", fields::<Envelope>()),
+        ("source.NAME.envelope", fields::<EnvelopeConfig>()),
     ];
     assert_eq!(
         TABLES.iter().map(|table| table.name).collect::<Vec<_>>(),

@@ -59,8 +59,10 @@ impl Fixture {
         let mut values = Vec::new();
         while let Some(event) = events.recv().await {
             match event {
-                Event::Record(record) => values.push(String::from_utf8(record.value.unwrap()).unwrap()),
-                Event::Trouble(text) => panic!("{text}"),
+                ConsumerEvent::Record(record) => {
+                    values.push(String::from_utf8(record.value.unwrap()).unwrap())
+                }
+                ConsumerEvent::Trouble(text) => panic!("{text}"),
             }
         }
         values.sort();
@@ -115,8 +117,8 @@ async fn an_unbounded_read_returns_new_records_with_all_their_parts() {
     let record = tokio::select! {
         read = fixture.consumer.read(&spans, false, &sender) => panic!("an unbounded read ended: {read:?}"),
         event = events.recv() => match event.unwrap() {
-            Event::Record(record) => record,
-            Event::Trouble(text) => panic!("{text}"),
+            ConsumerEvent::Record(record) => record,
+            ConsumerEvent::Trouble(text) => panic!("{text}"),
         },
     };
     assert_eq!((record.topic.as_str(), record.partition, record.offset), (TOPICS[0], 1, 1));

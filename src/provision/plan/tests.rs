@@ -1,5 +1,5 @@
 use super::*;
-use crate::kafka::{Copies, Setting};
+use crate::kafka::{Copies, TopicSetting};
 use crate::schema::promoted_fields::Promoted;
 use crate::schema::registry::Listing;
 use crate::schema::{SchemaEntry, shipped};
@@ -32,7 +32,7 @@ fn actual(overrides: &[(&str, &str)]) -> TopicDescription {
     let settings = base
         .iter()
         .chain(overrides)
-        .map(|(key, value)| ((*key).to_owned(), Setting { value: (*value).to_owned(), own: true }));
+        .map(|(key, value)| ((*key).to_owned(), TopicSetting { value: (*value).to_owned(), own: true }));
     let copies = Copies { replication: 3, min_insync: Some(2) };
     TopicDescription { partitions: 6, copies, settings: settings.collect() }
 }
@@ -94,7 +94,7 @@ fn partitions_grow_only_with_the_flag_and_replicas_never_move() {
 #[test]
 fn settings_made_by_others_are_listed_and_an_unreadable_configuration_is_a_fault() {
     let mut description = actual(&[("segment.ms", "500")]);
-    description.settings.insert("flush.ms".into(), Setting { value: "1".into(), own: false });
+    description.settings.insert("flush.ms".into(), TopicSetting { value: "1".into(), own: false });
     let item = topic(&desired("compact,delete", "1000"), Some(&description), SAFE);
     assert_eq!(outcome(&item), "");
     assert_eq!(item.foreign, BTreeMap::from([("segment.ms".into(), "500".into())]));

@@ -3,7 +3,7 @@
 use apache_avro::Schema;
 use apache_avro::schema::{Name, RecordField, RecordSchema, ResolvedSchema, SchemaKind};
 
-use crate::envelope::Places;
+use crate::envelope::EventPlaces;
 use crate::json::{Pointer, push_pointer};
 use crate::schema::annotation::Annotations;
 
@@ -34,12 +34,12 @@ pub enum SchemaPath {
 pub struct Fields<'s> {
     schema: &'s Schema,
     resolved: ResolvedSchema<'s>,
-    places: &'s Places,
+    places: &'s EventPlaces,
 }
 
 impl<'s> Fields<'s> {
     /// `None` if the schema uses an undefined name.
-    pub fn new(schema: &'s Schema, places: &'s Places) -> Option<Self> {
+    pub fn new(schema: &'s Schema, places: &'s EventPlaces) -> Option<Self> {
         Some(Self { schema, resolved: ResolvedSchema::new(schema).ok()?, places })
     }
 
@@ -85,7 +85,7 @@ impl<'s> Fields<'s> {
 
     /// The place of a value that the envelope reads, but whose field cannot represent it exactly.
     fn envelope(&self, parsed: &Pointer, root: &RecordSchema, pointer: &str) -> Option<SchemaPath> {
-        let Places { id, event_type, time, .. } = self.places;
+        let EventPlaces { id, event_type, time, .. } = self.places;
         let parts = [("id", id), ("type", event_type), ("time", time)];
         let (name, _) = parts.into_iter().find(|(_, place)| place.as_ref() == Some(parsed))?;
         let field = root.fields.iter().find(|field| field.name == name)?;

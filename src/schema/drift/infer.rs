@@ -6,7 +6,7 @@ use super::edit::offset;
 use super::propose::{LeftOut, Proposal, ProposedType, propose};
 use super::shape::ObservedShape;
 use super::tree::{self, JsonPrinter, PrintLayout};
-use crate::envelope::Places;
+use crate::envelope::EventPlaces;
 use crate::json::{self, Object, Pointer};
 use crate::names;
 use crate::schema::shipped;
@@ -25,7 +25,7 @@ pub fn infer(
     mut body: ObservedShape,
     source: &str,
     event_type: &str,
-    places: &Places,
+    places: &EventPlaces,
 ) -> Result<(String, Vec<LeftOut>, Vec<String>), String> {
     for place in [&places.id, &places.event_type, &places.time].into_iter().flatten() {
         drop_at(&mut body, place.names());
@@ -136,12 +136,12 @@ mod tests {
     use super::*;
     use crate::schema::Encoder;
 
-    fn places(id: &str, data: &str) -> Places {
+    fn places(id: &str, data: &str) -> EventPlaces {
         let part = |text| Pointer::parse(text);
-        Places { id: part(id), event_type: part("/type"), time: part("/at"), data: part(data).unwrap() }
+        EventPlaces { id: part(id), event_type: part("/type"), time: part("/at"), data: part(data).unwrap() }
     }
 
-    fn inferred(bodies: &[&str], places: &Places) -> (String, Vec<LeftOut>, Vec<String>) {
+    fn inferred(bodies: &[&str], places: &EventPlaces) -> (String, Vec<LeftOut>, Vec<String>) {
         let (text, left_out, times) = infer(shape(bodies), "my-shop", "order.paid", places).unwrap();
         let schema = shipped::parse(&text).unwrap();
         Encoder::compile(&schema, 0, places).unwrap();

@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 
 use super::fields::{Fields, SchemaPath};
 use super::table::{DriftTable, FieldState};
-use crate::envelope::Places;
+use crate::envelope::EventPlaces;
 use crate::json::{self, JsonKind, Object};
 
 /// Limit on cached lookups of pointers: most pointers recur in each record. Each array index makes a new pointer.
@@ -19,14 +19,14 @@ const MAX_LENGTH: usize = 256;
 /// Observes the `additional_fields` of the records of one event type.
 pub struct Observer<'s> {
     today: Fields<'s>,
-    places: &'s Places,
-    known: HashMap<(u32, String), Resolved>,
+    places: &'s EventPlaces,
+    known: HashMap<(u32, String), ResolvedPath>,
     table: DriftTable,
 }
 
 /// A pointer looked up in the schema that its record was written with, else in the current one.
 #[derive(Clone)]
-enum Resolved {
+enum ResolvedPath {
     Then(SchemaPath),
     Today(SchemaPath),
     Nowhere,
@@ -34,7 +34,7 @@ enum Resolved {
 
 impl<'s> Observer<'s> {
     /// `today` is the event type's current schema. `None` if it uses an undefined name.
-    pub fn new(today: &'s Schema, places: &'s Places) -> Option<Self> {
+    pub fn new(today: &'s Schema, places: &'s EventPlaces) -> Option<Self> {
         let (known, table) = (HashMap::new(), DriftTable::default());
         Some(Self { today: Fields::new(today, places)?, places, known, table })
     }
@@ -69,29 +69,29 @@ impl<'s> Observer<'s> {
         record: &RawValue,
     ) -> (String, FieldState) {
         match self.place(id, writer, pointer) {
-            Resolved::Then(SchemaPath::Field { pointer, path, is }) => {
+            ResolvedPath::Then(SchemaPath::Field { pointer, path, is }) => {
                 let value = below(record, &path);
                 let null = value.is_none_or(|value| JsonKind::of(value) == JsonKind::Null);
                 (pointer, if null { FieldState::Misfit { is } } else { FieldState::Rounded { is } })
             }
-            Resolved::Today(SchemaPath::Field { pointer, .. }) => (pointer, FieldState::Former),
-            Resolved::Then(SchemaPath::New { pointer, home, names })
-            | Resolved::Today(SchemaPath::New { pointer, home, names }) => {
+            ResolvedPath::Today(SchemaPath::Field { pointer, .. }) => (pointer, FieldState::Former),
+            ResolvedPath::Then(SchemaPath::New { pointer, home, names })
+            | ResolvedPath::Today(SchemaPath::New { pointer, home, names }) => {
                 (pointer, FieldState::New { home, names })
             }
-            Resolved::Nowhere => (pointer.to_owned(), FieldState::New { home: None, names: Vec::new() }),
+            ResolvedPath::Nowhere => (pointer.to_owned(), FieldState::New { home: None, names: Vec::new() }),
         }
     }
 
-    fn place(&mut self, id: u32, writer: &Schema, pointer: &str) -> Resolved {
+    fn place(&mut self, id: u32, writer: &Schema, pointer: &str) -> ResolvedPath {
         let key = (id, pointer.to_owned());
         if let Some(known) = self.known.get(&key) {
             return known.clone();
         }
         let then = Fields::new(writer, self.places).and_then(|fields| fields.find(pointer));
         let known = match then {
-            Some(field @ SchemaPath::Field { .. }) => Resolved::Then(field),
-            _ => self.today.find(pointer).map_or(Resolved::Nowhere, Resolved::Today),
+            Some(field @ SchemaPath::Field { .. }) => ResolvedPath::Then(field),
+            _ => self.today.find(pointer).map_or(ResolvedPath::Nowhere, ResolvedPath::Today),
         };
         if self.known.len() < MAX_KNOWN && pointer.len() <= MAX_LENGTH {
             self.known.insert(key, known.clone());
@@ -130,8 +130,12 @@ mod tests {
     fn kept_values_are_listed_by_reason() {
         let (then, today) = (schema(""), schema(r#",{"name":"priority","type":["null","string"]}"#));
         let part = |text| Pointer::parse(text);
-        let places =
-            Places { id: part("/id"), event_type: None, time: part("/at"), data: part("/data").unwrap() };
+        let places = EventPlaces {
+            id: part("/id"),
+            event_type: None,
+            time: part("/at"),
+            data: part("/data").unwrap(),
+        };
         let mut observer = Observer::new(&today, &places).unwrap();
         let mut see = |id, writer, data: &str, kept: &str| {
             let record = format!(r#"{{"time":5,"data":{data},"additional_fields":{kept}}}"#);

@@ -13,17 +13,17 @@ mod vectors;
 
 const RECEIVED: i64 = 1_775_847_601_234;
 
-pub(super) fn places(id: Option<&str>, event_type: &str, time: &str, data: &str) -> Places {
+pub(super) fn places(id: Option<&str>, event_type: &str, time: &str, data: &str) -> EventPlaces {
     let pointer = |text| Pointer::parse(text).unwrap();
     let (event_type, time) = (Some(pointer(event_type)), Some(pointer(time)));
-    Places { id: id.map(pointer), event_type, time, data: pointer(data) }
+    EventPlaces { id: id.map(pointer), event_type, time, data: pointer(data) }
 }
 
-pub(super) fn datagrid() -> Places {
+pub(super) fn datagrid() -> EventPlaces {
     places(Some("/id"), "/event_type", "/timestamp", "/data")
 }
 
-fn grapevine() -> Places {
+fn grapevine() -> EventPlaces {
     places(None, "/event", "/timestamp", "/data")
 }
 
@@ -51,7 +51,7 @@ fn schema_with(data: &str, more: &str) -> Schema {
 /// Encodes a body with a minimal envelope: the type and id as found, the time as given.
 pub(super) fn encode(
     schema: &Schema,
-    places: &Places,
+    places: &EventPlaces,
     time: Option<&str>,
     body: &str,
 ) -> Result<Encoded, Fault> {

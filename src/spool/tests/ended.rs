@@ -7,7 +7,7 @@ const AT_ONCE: Duration = Duration::from_secs(1);
 
 fn panics(spool: &Spool) {
     let run: Run = Box::new(|_, _| panic!("on purpose"));
-    spool.shared.push_change(Command::Run { run }).unwrap();
+    spool.shared.push_change(WriterCommand::Run { run }).unwrap();
 }
 
 fn one() -> Vec<Record> {

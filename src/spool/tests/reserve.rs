@@ -32,7 +32,7 @@ async fn on_a_full_disk_the_reserve_is_released_for_deletes_and_made_again() {
 async fn no_more_of_the_reserve_is_released_than_the_deletes_need() {
     const MIB: u64 = 1024 * 1024;
     let dir = tempfile::tempdir().unwrap();
-    let (spool, _) = open_with(dir.path(), Limits { reserve: 4 * MIB, ..LIMITS });
+    let (spool, _) = open_with(dir.path(), SpoolLimits { reserve: 4 * MIB, ..LIMITS });
     spool.store(vec![record("a", "1", b"x")]).await.unwrap();
     on_writer(&spool, |_, fault| *fault = Fault { full: true, left: 2 * MIB, ..Fault::default() }).await;
     let rows = oldest(&spool, "a").await;

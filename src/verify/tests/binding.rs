@@ -1,7 +1,7 @@
 //! Secrets that are bound to what a body says.
 
 use super::*;
-use crate::config::{Binds, Envelope};
+use crate::config::{Binds, EnvelopeConfig};
 use crate::outcome::Fault;
 
 const ACME: &str = r#"{"tenant_id":"acme"}"#;
@@ -11,9 +11,9 @@ fn bound(name: &str, value: &str, equals: &str) -> Secret {
     Secret::new(name, value).bound(Some(binds.into()))
 }
 
-fn envelope(rules: &str) -> Envelope {
+fn envelope(rules: &str) -> EnvelopeConfig {
     let rules = format!("id = 'digest'\ntype = '/event'\n{rules}");
-    toml::Deserializer::parse(&rules).and_then(Envelope::deserialize).unwrap()
+    toml::Deserializer::parse(&rules).and_then(EnvelopeConfig::deserialize).unwrap()
 }
 
 fn with(secrets: &[Secret], envelope: Option<&str>) -> Verifier {

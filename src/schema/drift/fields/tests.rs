@@ -1,9 +1,9 @@
 use super::*;
 use crate::schema::shipped;
 
-fn places(data: &str) -> Places {
+fn places(data: &str) -> EventPlaces {
     let part = |text| Some(Pointer::parse(text).unwrap());
-    Places {
+    EventPlaces {
         id: part("/id"),
         event_type: part("/type"),
         time: part("/at"),
