@@ -1,5 +1,6 @@
 //! The modules are in the order of `lib.rs`, and each uses only modules below it.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 fn files(directory: &Path, found: &mut Vec<PathBuf>) {
@@ -154,6 +155,43 @@ fn a_decision_by_a_message_is_found_however_it_is_written() {
     let tested = "fn f() {}\n#[cfg(test)]\nmod tests {\n    error.contains(\"x\")";
     assert_eq!(product_code(Path::new("a/b.rs"), tested), "fn f() {}\n");
     assert_eq!(product_code(Path::new("a/tests/b.rs"), tested), "");
+}
+
+/// The types that a file defines. Associated types are indented.
+fn types(code: &str) -> impl Iterator<Item = &str> {
+    code.lines().filter_map(|line| {
+        let mut rest = line;
+        if let Some(public) = line.strip_prefix("pub") {
+            rest = public.trim_start();
+            if rest.starts_with('(') {
+                rest = rest.split_once(')')?.1.trim_start();
+            }
+        }
+        let kinds = ["struct ", "enum ", "trait ", "type ", "union "];
+        let rest = kinds.iter().find_map(|kind| rest.strip_prefix(kind))?;
+        rest.split(|c: char| !c.is_alphanumeric() && c != '_').next()
+    })
+}
+
+#[test]
+fn no_two_types_share_a_name() {
+    // The arguments of a command are always written with its module: `serve::Args`.
+    const QUALIFIED: [&str; 1] = ["Args"];
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut all = Vec::new();
+    files(&source, &mut all);
+    let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    // Property tests are a folder of their own.
+    for file in all.iter().filter(|file| !file.iter().any(|part| part == "property")) {
+        let relative = file.strip_prefix(&source).unwrap();
+        let text = std::fs::read_to_string(file).unwrap();
+        for name in types(product_code(relative, &text)) {
+            found.entry(name.to_owned()).or_default().push(relative.display().to_string());
+        }
+    }
+    assert!(found.len() > 400, "{} types", found.len());
+    found.retain(|name, files| files.len() > 1 && !QUALIFIED.contains(&&**name));
+    assert!(found.is_empty(), "{found:#?}");
 }
 
 #[test]
