@@ -92,7 +92,7 @@ struct Parts {
     sources: Arc<ArcSwap<Sources>>,
     pipeline: Arc<Pipeline>,
     places: Arc<ConnectionPlaces>,
-    in_force: Arc<status::Config>,
+    in_force: Arc<status::CurrentConfig>,
     tls: CurrentTls,
     refusals: DiagnosisQueue,
     tracer: Option<Tracer>,

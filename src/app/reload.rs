@@ -120,7 +120,7 @@ pub(super) struct SwapHandles {
     /// To the task that compiles the sources and puts them in force.
     pub(super) sources: mpsc::Sender<Reloaded>,
     /// What `/status` shows.
-    pub(super) in_force: Arc<status::Config>,
+    pub(super) in_force: Arc<status::CurrentConfig>,
     /// Certificates for new connections.
     pub(super) ports: CurrentTls,
 }

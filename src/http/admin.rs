@@ -42,7 +42,7 @@ pub struct Operator {
     /// The deliveries between their complete body and their outcome.
     pub in_flight: TaskTracker,
     /// The active configuration; `None` if the service does not accept deliveries.
-    pub config: Option<Arc<status::Config>>,
+    pub config: Option<Arc<status::CurrentConfig>>,
     /// The port's security: TLS and token.
     pub ports: CurrentTls,
     /// Which clients need no token.

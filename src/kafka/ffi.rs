@@ -29,7 +29,7 @@ const GRACE: Duration = Duration::from_secs(2);
 type Options = Owned<rd::rd_kafka_AdminOptions_t>;
 
 /// The result event of an admin call.
-type Event = Owned<rd::rd_kafka_event_t>;
+type EventHandle = Owned<rd::rd_kafka_event_t>;
 
 /// Creates the options of one call, with its time limit.
 fn options<C: ClientContext>(
@@ -55,7 +55,7 @@ fn call_admin<C: ClientContext>(
     client: &Client<C>,
     timeout: Duration,
     call: impl FnOnce(*mut rd::rd_kafka_t, *mut rd::rd_kafka_queue_t),
-) -> anyhow::Result<Event> {
+) -> anyhow::Result<EventHandle> {
     // SAFETY: the client is alive as long as it is borrowed.
     let queue = unsafe { rd::rd_kafka_queue_new(client.native_ptr()) };
     let queue = Owned::new(queue, rd::rd_kafka_queue_destroy)?;
@@ -66,7 +66,7 @@ fn call_admin<C: ClientContext>(
 }
 
 /// Why the complete call failed, if it did, in librdkafka's words.
-fn fault(event: &Event) -> Option<(Code, String)> {
+fn fault(event: &EventHandle) -> Option<(Code, String)> {
     // SAFETY: the event is alive; its text lives as long as the event.
     let (code, text) = unsafe {
         (rd::rd_kafka_event_error(event.ptr()), owned(rd::rd_kafka_event_error_string(event.ptr())))

@@ -48,7 +48,7 @@ pub struct InForce {
 }
 
 /// What is in force now; swapped by a reload.
-pub type Config = ArcSwap<InForce>;
+pub type CurrentConfig = ArcSwap<InForce>;
 
 /// One source.
 #[derive(Debug, Serialize, Deserialize)]

@@ -68,6 +68,9 @@ pub enum DecodeError {
     ValueMismatch,
 }
 
+/// How long to ask the registry for the cause of a failed lookup. The lookup itself has had its own time.
+const CAUSE_WITHIN: Duration = Duration::from_secs(5);
+
 /// Decodes framed values with the registry's schemas, each fetched once.
 pub struct Decoder {
     schemas: AvroDecoder,
@@ -119,8 +122,12 @@ impl Decoder {
             Err(error) => error,
         };
         // The library has the cause only as text, which may also quote the schema.
-        let why =
-            if error.retriable { DecodeError::NoAnswer } else { self.registry.schema_failure(id).await };
+        let why = if error.retriable {
+            DecodeError::NoAnswer
+        } else {
+            let cause = tokio::time::timeout(CAUSE_WITHIN, self.registry.schema_failure(id));
+            cause.await.unwrap_or(DecodeError::NoAnswer)
+        };
         self.failed.insert(id, (Instant::now(), why));
         Err(why)
     }

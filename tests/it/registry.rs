@@ -346,7 +346,7 @@ async fn k14_an_id_that_no_client_could_carry_is_none() {
         let client = Registry::new(&loaded).unwrap();
         for register in [true, false] {
             let error = format!("{:#}", client.id(schema, register).await.unwrap_err());
-            let told = ["and ids are from 1 to 2147483647", "expected an object with an id"];
+            let told = ["ids are from 1 to 2147483647", "expected an object with an id"];
             assert!(told.iter().any(|told| error.contains(told)), "{id}: {error}");
         }
     }

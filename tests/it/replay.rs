@@ -234,7 +234,7 @@ async fn a_selection_takes_what_it_names() {
         (vec!["--reason", "handshake"], "type_unknown"),
         (vec!["--offset", "1"], "--partition"),
         (vec!["--partition", "99", "--apply"], "partitions 0 to"),
-        (vec!["--since", "yesterday"], "a time is such as"),
+        (vec!["--since", "yesterday"], "expected a time such as"),
     ] {
         let (code, _, stderr) = ground.replay(&wrong).await;
         assert!(code == 2 && stderr.contains(says), "{wrong:?}: {stderr}");

@@ -9,7 +9,7 @@ use rdkafka::bindings as rd;
 use rdkafka::client::{Client, DefaultClientContext};
 use rdkafka::error::RDKafkaErrorCode as Code;
 
-use super::{Event, OTHER, Options, Owned, array, call_admin, fault, owned};
+use super::{EventHandle, OTHER, Options, Owned, array, call_admin, fault, owned};
 
 /// New values for settings of one topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,7 +44,7 @@ pub(in crate::kafka) fn alter(
 }
 
 /// The refused topics of an [`alter`] event.
-fn refused(event: &Event) -> anyhow::Result<Vec<(String, Code, String)>> {
+fn refused(event: &EventHandle) -> anyhow::Result<Vec<(String, Code, String)>> {
     let mut count = 0;
     // SAFETY: the event is alive, and `count` is written. librdkafka returns `count` pointers, which live as
     // long as the event.
