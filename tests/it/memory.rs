@@ -22,6 +22,8 @@ const IDLE_MIB: f64 = 64.0;
 const CONNECTION_KIB: f64 = 40.0;
 const TLS_KIB: f64 = 64.0;
 const BODY_FACTOR: f64 = 2.0;
+/// 100,000 records of 2.3 KB took 401 MiB resident, measured once by hand: no test fills the queue.
+const QUEUE_MIB: f64 = 448.0;
 
 struct Service {
     process: Process,
@@ -207,11 +209,11 @@ fn b6_the_page_and_the_chart_have_the_formula_that_is_measured() {
     let read =
         |path: &str| std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap();
     let formula = format!(
-        "{IDLE_MIB} MiB + {CONNECTION_KIB} KiB x max_connections ({TLS_KIB} KiB with TLS) + {BODY_FACTOR} x max_body_bytes + 256 MiB"
+        "{IDLE_MIB} MiB + {CONNECTION_KIB} KiB x max_connections ({TLS_KIB} KiB with TLS) + {BODY_FACTOR} x max_body_bytes + {QUEUE_MIB} MiB"
     );
     let page = read("docs/operations.md");
     assert!(page.contains(&formula), "{formula}");
-    let sum = IDLE_MIB + 10_000.0 * CONNECTION_KIB / 1024.0 + BODY_FACTOR * 256.0 + 256.0;
+    let sum = IDLE_MIB + 10_000.0 * CONNECTION_KIB / 1024.0 + BODY_FACTOR * 256.0 + QUEUE_MIB;
     assert!(page.contains(&format!("{sum:.0} MiB")), "{sum:.0}");
     let values = read("deploy/helm/hookstream/values.yaml");
     let (_, limit) = values.split_once("limits: { memory: ").unwrap();
@@ -219,7 +221,7 @@ fn b6_the_page_and_the_chart_have_the_formula_that_is_measured() {
     assert!((sum..sum * 1.1).contains(&limit), "the chart's {limit} MiB for {sum:.0} MiB");
 }
 
-/// Without a cgroup: compares the program's maximum resident memory with the formula.
+/// Without a cgroup and with an empty producer: compares the program's maximum resident memory with the formula.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn b6_the_worst_load_that_the_bounds_allow_stays_below_the_formulas_sum() {
     let http = "max_connections = 2000\nmax_body_bytes = \"32 MiB\"\nmax_connections_per_address = 2000";
