@@ -190,7 +190,9 @@ impl Deliverer {
             (PublishError::Refused(_), OnRefusal::Spool) | (PublishError::Limit(_), _) => {
                 self.spool.is_none()
             }
-            (PublishError::QueueFull | PublishError::Unavailable { .. }, _) => false,
+            (PublishError::QueueFull | PublishError::Ambiguous | PublishError::Unavailable { .. }, _) => {
+                false
+            }
         }
     }
 

@@ -317,8 +317,11 @@ impl Drain {
             Err(PublishError::Unavailable { reach: Reach::Topic, .. }) => {
                 self.backoffs.entry(topic.clone()).or_default().fails(row, None, now);
             }
-            Err(PublishError::Limit(limit)) => {
-                why = limit.into_owned();
+            Err(error @ (PublishError::Limit(_) | PublishError::Ambiguous)) => {
+                why = match error {
+                    PublishError::Limit(limit) => limit.into_owned(),
+                    other => other.to_string(),
+                };
                 let backoff = self.backoffs.entry(topic.clone()).or_default();
                 // The leader has answered.
                 backoff.record_success(partition, None, now);

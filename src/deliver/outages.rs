@@ -153,7 +153,9 @@ impl Outages {
                 self.record_failing(topic, place().map(|(partition, _)| partition), why);
             }
             // The leader has answered, and the error does not concern the topic's health.
-            Err(PublishError::Limit(_)) if self.count.load(Ordering::Relaxed) > 0 => {
+            Err(PublishError::Limit(_) | PublishError::Ambiguous)
+                if self.count.load(Ordering::Relaxed) > 0 =>
+            {
                 let place = place();
                 self.record_healthy(
                     topic,
@@ -166,6 +168,7 @@ impl Outages {
                 PublishError::Unavailable { reach: Reach::Record, .. }
                 | PublishError::Refused(_)
                 | PublishError::Limit(_)
+                | PublishError::Ambiguous
                 | PublishError::QueueFull,
             ) => {}
         }
@@ -348,6 +351,7 @@ mod tests {
         let (health, outages) = outages();
         for trouble in [
             PublishError::Limit("large".into()),
+            PublishError::Ambiguous,
             PublishError::Refused("bad".into()),
             PublishError::QueueFull,
         ] {

@@ -214,14 +214,19 @@ impl Producer {
                     if let KafkaTimestamp::LogAppendTime(ms) = delivered.timestamp {
                         clocks.learn(Reference::Kafka, ms);
                     }
+                    clocks.accept(stamp);
                     Ok(Ack { partition: delivered.partition, offset: delivered.offset })
                 }
-                Ok(Err((error, _))) => {
-                    if error.rdkafka_error_code() == Some(RDKafkaErrorCode::InvalidTimestamp) {
-                        clocks.refuse(stamp);
+                Ok(Err((error, _))) => match error.rdkafka_error_code() {
+                    Some(RDKafkaErrorCode::InvalidRecord) if !clocks.is_accepted(stamp) => {
+                        Err(PublishError::Ambiguous)
                     }
-                    Err(PublishError::from(&error))
-                }
+                    Some(RDKafkaErrorCode::InvalidTimestamp) => {
+                        clocks.refuse(stamp);
+                        Err(PublishError::from(&error))
+                    }
+                    _ => Err(PublishError::from(&error)),
+                },
                 Err(_) => Err(PublishError::unanswered("the producer was dropped")),
             }
         })

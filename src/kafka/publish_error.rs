@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! never      Kafka can never accept this record                dead letter; a spool row is parked
+//! ambiguous  Kafka refuses the record, or only its timestamp   spool, or 503; the row is retried automatically
 //! limit      the topic's configuration refuses the record      spool; the row is retried automatically
 //! again      no fault of the record, the topic or Kafka        spool, and retried at once
 //! partition  the record's partition is unavailable             spool, as are its next records
@@ -22,6 +23,13 @@ pub enum PublishError {
     /// Kafka will never accept this record; retrying cannot help.
     #[error("Kafka refuses the record permanently: {0}")]
     Refused(Cow<'static, str>),
+    /// Kafka refuses this record or only its timestamp, and has not accepted a similar timestamp so far. Retrying shows
+    /// which, once the clocks agree.
+    ///
+    /// librdkafka reports `InvalidRecord` for each of several records that the broker refuses in one batch, also if the
+    /// broker's own error is `InvalidTimestamp` (librdkafka 2.12, `rdkafka_request.c`, record errors).
+    #[error("Kafka refuses the record or its timestamp: compare the clocks, and message.timestamp.*")]
+    Ambiguous,
     /// The topic's current configuration refuses this record. Other records may pass.
     #[error("the topic's configuration refuses the record: {0}")]
     Limit(Cow<'static, str>),

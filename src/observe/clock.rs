@@ -74,14 +74,16 @@ pub struct Clocks {
     later_refused: AtomicBool,
     /// When Kafka last refused a timestamp, by the monotonic clock.
     refused: AtomicI64,
+    /// The last timestamp that Kafka accepted, minus the monotonic clock, in milliseconds.
+    accepted: AtomicI64,
 }
 
 impl Default for Clocks {
     fn default() -> Self {
         let unknown = || AtomicI64::new(UNKNOWN);
-        let (kafka, registry, refused) = (unknown(), unknown(), unknown());
+        let (kafka, registry, refused, accepted) = (unknown(), unknown(), unknown(), unknown());
         let (before, later_refused) = (AtomicI64::new(0), AtomicBool::new(false));
-        Self { start: Instant::now(), kafka, registry, before, later_refused, refused }
+        Self { start: Instant::now(), kafka, registry, before, later_refused, refused, accepted }
     }
 }
 
@@ -133,6 +135,23 @@ impl Clocks {
     pub fn refuse(&self, stamp: Stamp) {
         self.later_refused.store(stamp.later, Ordering::Relaxed);
         self.refused.store(self.elapsed(), Ordering::Relaxed);
+    }
+
+    /// Records that Kafka accepted a record with this timestamp.
+    pub fn accept(&self, stamp: Stamp) {
+        self.accepted.store(stamp.ms.saturating_sub(self.elapsed()), Ordering::Relaxed);
+    }
+
+    /// Whether a refusal of a recent record cannot be due to this timestamp: it agrees with Kafka's clock, or, while that
+    /// is unknown, with the last timestamp that Kafka accepted. The price of one value for all topics: a topic with
+    /// stricter `message.timestamp.*` than the others may refuse what they accept.
+    pub fn is_accepted(&self, stamp: Stamp) -> bool {
+        let accepted = || {
+            let offset = self.accepted.load(Ordering::Relaxed);
+            (offset != UNKNOWN).then(|| offset.saturating_add(self.elapsed()))
+        };
+        let accepted = self.now(Reference::Kafka).or_else(accepted);
+        accepted.is_some_and(|ms| ms.abs_diff(stamp.ms) <= TOLERANCE.unsigned_abs().as_millis() as u64)
     }
 
     /// How far the local clock is ahead of the reference; `None` while unknown.
@@ -203,6 +222,19 @@ mod tests {
 
     fn ours() -> Timestamp {
         Timestamp::from_millisecond(OURS).unwrap()
+    }
+
+    #[test]
+    fn k2b_a_timestamp_is_accepted_only_near_kafkas_clock_or_one_that_kafka_took() {
+        let at = |ms| Stamp { ms, later: false };
+        let clocks = Clocks::default();
+        assert!(!clocks.is_accepted(at(OURS)), "nothing known");
+        clocks.accept(at(OURS));
+        assert!(clocks.is_accepted(at(OURS)));
+        assert!(!clocks.is_accepted(at(OURS + 2 * HOUR)), "the clock has jumped since");
+        clocks.learn(Reference::Kafka, OURS + 2 * HOUR);
+        assert!(clocks.is_accepted(at(OURS + 2 * HOUR)), "Kafka's own clock");
+        assert!(!clocks.is_accepted(at(OURS)));
     }
 
     /// The offset of the stamp from the local clock, in hours.

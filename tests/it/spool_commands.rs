@@ -92,6 +92,8 @@ async fn parked_rows_go_on_after_a_requeue_through_the_operators_port() {
     let dir = tempfile::tempdir().unwrap();
     let (service, kafka) = with_spool(dir.path(), "").await;
     let topic = service.topic("batch_prediction.completed");
+    // Kafka has accepted the clock, so that only the records can be wrong.
+    service.datagrid_post(batch("evt")).await.is(200, "published", None);
     kafka.broker_down().unwrap();
     let expected: Vec<String> = (0..3).map(|n| format!("evt_{n}")).collect();
     for id in &expected {
@@ -125,7 +127,7 @@ async fn parked_rows_go_on_after_a_requeue_through_the_operators_port() {
         (stats.live, stats.parked) == (0, 0)
     })
     .await;
-    assert_eq!(keys(&kafka, &topic).await, expected);
+    assert_eq!(keys(&kafka, &topic).await, ["evt", "evt_0", "evt_1", "evt_2"]);
 }
 
 #[tokio::test]

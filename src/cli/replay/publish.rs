@@ -157,7 +157,9 @@ impl Publisher {
         for result in join_all(records.iter().map(|record| self.acknowledged(record))).await {
             match result {
                 Ok(ack) => first = first.or(Some(ack)),
-                Err(refused @ (PublishError::Refused(_) | PublishError::Limit(_))) => {
+                Err(
+                    refused @ (PublishError::Refused(_) | PublishError::Limit(_) | PublishError::Ambiguous),
+                ) => {
                     return Ok(Err(Fault::new(Reason::KafkaRefused, refused.to_string())));
                 }
                 Err(trouble) => {
