@@ -299,7 +299,9 @@ async fn probe(admin: SocketAddr) -> ([Duration; 2], Vec<String>) {
         .build()
         .unwrap();
     let (mut slowest, mut wrong, start) = ([Duration::ZERO; 2], Vec::new(), Instant::now());
+    let mut pace = tokio::time::interval(Duration::from_millis(50));
     while start.elapsed() < ROUND {
+        pace.tick().await;
         for (name, slowest) in ["livez", "readyz"].into_iter().zip(&mut slowest) {
             let begun = Instant::now();
             match client.get(format!("http://{admin}/{name}")).send().await {
@@ -309,7 +311,6 @@ async fn probe(admin: SocketAddr) -> ([Duration; 2], Vec<String>) {
             }
             *slowest = begun.elapsed().max(*slowest);
         }
-        tokio::time::sleep(Duration::from_millis(50)).await; // the pace of whoever asks
     }
     (slowest, wrong)
 }

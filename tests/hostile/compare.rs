@@ -69,7 +69,7 @@ pub async fn compare(service: &Service, plan: &Plan, honest: &mut Honest, pairs:
         let crowd = Crowd::start(plan);
         let min_open = plan.lasting() * 95 / 100;
         until("the complete crowd, accepted", async || {
-            tokio::time::sleep(LOOK).await; // the interval
+            tokio::time::sleep(LOOK).await; // `until` polls faster, and a poll costs time that is measured
             let report = crowd.report();
             // Of those that reconnect, one has had its answer.
             let begun = min_open > 0 || !report.answers.is_empty();
@@ -82,7 +82,7 @@ pub async fn compare(service: &Service, plan: &Plan, honest: &mut Honest, pairs:
         assert!(held >= min_open, "the crowd stays for all of a round");
         drop(crowd);
         until("the end of the crowd's connections", async || {
-            tokio::time::sleep(LOOK).await; // the interval
+            tokio::time::sleep(LOOK).await; // `until` polls faster, and a poll costs time that is measured
             service.files() <= files + 20
         })
         .await;
