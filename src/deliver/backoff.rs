@@ -151,7 +151,9 @@ impl TopicBackoff {
 
     /// Removes back-offs of topics and partitions that are not failing any more.
     pub(super) fn forget_unless(&mut self, is_failing: impl Fn(Option<i32>) -> bool) {
-        self.topic.take_if(|topic| topic.in_flight == 0 && !is_failing(None));
+        if self.topic.take_if(|topic| topic.in_flight == 0 && !is_failing(None)).is_some() {
+            self.partitions.clear();
+        }
         self.partitions.retain(|partition, backoff| backoff.in_flight > 0 || is_failing(Some(*partition)));
     }
 
@@ -176,14 +178,18 @@ impl TopicBackoff {
         }
     }
 
-    /// Records an acknowledgement: held rows are released.
+    /// Records an acknowledgement: held rows are released. A topic that recovers releases all of its partitions: while it
+    /// failed, answers to rows of a partition counted for the topic, so that the partition's own count may be too high.
+    /// The price: a partition that is still failing is found out once more.
     pub(super) fn record_success(
         &mut self,
         partition: Option<i32>,
         tried: Option<ProbeTarget>,
         now: Instant,
     ) {
-        self.topic = None;
+        if self.topic.take().is_some() {
+            self.partitions.clear();
+        }
         if let Some(partition) = partition {
             self.partitions.remove(&partition);
         }
@@ -360,5 +366,37 @@ mod tests {
         backoff.forget_unless(|partition| partition == Some(1));
         assert!(backoff.is_over());
         assert_eq!(oldest(&spool, 2).await.len(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_partition_is_released_with_its_topic_whatever_was_in_flight_when_the_topic_failed() {
+        let (_dir, spool) = filled(2).await;
+        let (mut backoff, now) = (TopicBackoff::default(), Instant::now());
+        let mut rows = oldest(&spool, 2).await;
+        // Two rows of a batch linger, and both fail with an error of the complete topic.
+        for _ in 0..2 {
+            backoff.lingers(Some(0), now);
+        }
+        for _ in 0..2 {
+            backoff.answered(ProbeTarget::Place(Some(0)));
+            backoff.fails(rows.remove(0), None, now);
+        }
+        // The topic's probe is acknowledged. It names no partition.
+        backoff.record_success(None, Some(ProbeTarget::Place(None)), now);
+        backoff.forget_unless(|_| false);
+        assert!(backoff.is_over());
+        let row = oldest(&spool, 1).await.remove(0);
+        assert!(matches!(backoff.turn(row, Some(0), false, now), Turn::Go(_)));
+    }
+
+    #[tokio::test]
+    async fn a_live_delivery_that_succeeds_releases_the_partitions_of_a_failing_topic_as_well() {
+        let (_dir, spool) = filled(1).await;
+        let (mut backoff, now) = (TopicBackoff::default(), Instant::now());
+        backoff.lingers(Some(0), now);
+        backoff.fails(oldest(&spool, 1).await.remove(0), None, now);
+        backoff.answered(ProbeTarget::Place(Some(0)));
+        backoff.forget_unless(|_| false);
+        assert!(backoff.is_over());
     }
 }
