@@ -6,7 +6,7 @@
 //! no broker reachable   the spool at once, whatever the topic
 //! producer queue full   the spool at once, for this record only: the topic is not failing
 //! topic's limit         likewise; without a spool, as in the next line
-//! rejected permanently  Undelivered::Refused: the pipeline still holds the body for a dead letter
+//! rejected permanently  DeliverError::Refused: the pipeline still holds the body for a dead letter
 //! ```
 //!
 //! Health is tracked by partition, which the key determines: its leader may be down while the other brokers are up. An
@@ -15,10 +15,10 @@
 //! An unknown outcome counts as not written: a duplicate is harmless, a loss is not.
 
 mod backoff;
+mod batch_size;
 mod drain;
 mod holds;
 mod outages;
-mod batch_size;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]

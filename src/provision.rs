@@ -68,8 +68,8 @@ pub struct Provisioner {
 
 impl Provisioner {
     /// Retries with growing pauses until every topic exists, and starts again after each reload. If a topic
-    /// must not be compacted, also checks every hour, and when spool rows wait for that check. Returns when no
-    /// reload can follow; dropping the future stops it.
+    /// must not be compacted, also checks every hour, and when spool rows wait for that check. Goes on if no reload
+    /// can follow; dropping the future stops it.
     pub async fn run(mut self) {
         loop {
             let mut pauses = BACKOFF.iter();
@@ -81,11 +81,7 @@ impl Provisioner {
             }
             let recheck = !compaction::non_compacted_topics(&self.sources.load()).is_empty();
             tokio::select! {
-                changed = self.reloads.changed() => {
-                    if changed.is_err() {
-                        return;
-                    }
-                }
+                Ok(()) = self.reloads.changed() => {}
                 () = tokio::time::sleep(compaction::RECHECK), if recheck => {}
                 () = self.asked.notified() => {}
             }

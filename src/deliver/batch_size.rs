@@ -91,10 +91,6 @@ mod tests {
             sizer.record(Duration::from_micros(random.u64(10_000..40_000)));
         }
         assert!(drained + 2 * MAX_ROWS >= live, "{drained} rows beside {live} live deliveries");
-        assert_eq!(
-            sizer.rows(usize::MAX).min(MAX_ROWS),
-            sizer.rows(usize::MAX),
-            "never more than the maximum"
-        );
+        assert!(sizer.rows(usize::MAX) <= MAX_ROWS, "never more than the maximum");
     }
 }

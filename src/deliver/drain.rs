@@ -105,6 +105,7 @@ impl Drain {
 
     /// Runs until dropped.
     pub async fn run(mut self) {
+        self.outages.forget_rows();
         loop {
             if !self.step().await {
                 self.idle().await;
@@ -239,6 +240,10 @@ impl Drain {
             Turn::Wait => {}
             Turn::Try(row, tried) => {
                 let ack = self.hand_over(&row);
+                if matches!(ack, Err(PublishError::QueueFull)) {
+                    // There is no point in another round before the queue has room.
+                    self.held_or_probed = false;
+                }
                 self.lingering.push(Box::pin(async move {
                     let result = answer(ack).await;
                     PublishedRow { row, partition, tried: Some(tried), result }
@@ -311,17 +316,15 @@ impl Drain {
                 // Removed before the row is dropped, so that it is not leased again.
                 self.spool.remove(&[row.id]);
             }
-            Err(PublishError::Unavailable { reach: Reach::Partition, .. }) => {
+            // Next to no other record of its partition, the row is refused with the broker's own code.
+            Err(PublishError::Ambiguous | PublishError::Unavailable { reach: Reach::Partition, .. }) => {
                 self.backoffs.entry(topic.clone()).or_default().fails(row, partition, now);
             }
             Err(PublishError::Unavailable { reach: Reach::Topic, .. }) => {
                 self.backoffs.entry(topic.clone()).or_default().fails(row, None, now);
             }
-            Err(error @ (PublishError::Limit(_) | PublishError::Ambiguous)) => {
-                why = match error {
-                    PublishError::Limit(limit) => limit.into_owned(),
-                    other => other.to_string(),
-                };
+            Err(PublishError::Limit(limit)) => {
+                why = limit.into_owned();
                 let backoff = self.backoffs.entry(topic.clone()).or_default();
                 // The leader has answered.
                 backoff.record_success(partition, None, now);

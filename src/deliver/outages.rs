@@ -152,10 +152,12 @@ impl Outages {
             Err(PublishError::Unavailable { reach: Reach::Partition, why }) => {
                 self.record_failing(topic, place().map(|(partition, _)| partition), why);
             }
+            Err(ambiguous @ PublishError::Ambiguous) => {
+                let partition = place().map(|(partition, _)| partition);
+                self.record_failing(topic, partition, &ambiguous.to_string());
+            }
             // The leader has answered, and the error does not concern the topic's health.
-            Err(PublishError::Limit(_) | PublishError::Ambiguous)
-                if self.count.load(Ordering::Relaxed) > 0 =>
-            {
+            Err(PublishError::Limit(_)) if self.count.load(Ordering::Relaxed) > 0 => {
                 let place = place();
                 self.record_healthy(
                     topic,
@@ -168,9 +170,17 @@ impl Outages {
                 PublishError::Unavailable { reach: Reach::Record, .. }
                 | PublishError::Refused(_)
                 | PublishError::Limit(_)
-                | PublishError::Ambiguous
                 | PublishError::QueueFull,
             ) => {}
+        }
+    }
+
+    /// Forgets rejected and held rows, which a new drain finds out again.
+    pub(super) fn forget_rows(&self) {
+        let topics: Vec<String> = self.write().keys().cloned().collect();
+        for topic in topics {
+            self.set_rows(&topic, 0, "");
+            self.set_held(&topic, 0, "");
         }
     }
 
@@ -351,7 +361,6 @@ mod tests {
         let (health, outages) = outages();
         for trouble in [
             PublishError::Limit("large".into()),
-            PublishError::Ambiguous,
             PublishError::Refused("bad".into()),
             PublishError::QueueFull,
         ] {

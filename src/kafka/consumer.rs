@@ -358,7 +358,7 @@ impl Consumer {
         })
     }
 
-    /// Runs a blocking call on a thread of its own. It polls meanwhile, so that [`Callbacks`] receives errors.
+    /// Runs a blocking call on a thread of its own. It polls meanwhile, so that [`ConsumerCallbacks`] receives errors.
     async fn call<T: Send + 'static>(
         &self,
         call: impl FnOnce(&StreamConsumer<ConsumerCallbacks>) -> T + Send + 'static,

@@ -118,6 +118,8 @@ impl Producer {
     pub async fn supervise(self: Arc<Self>) {
         let shared = self.live().reporter.shared.clone();
         let (mut pause, mut since) = (None, Instant::now());
+        // An earlier run may have panicked with a notification in hand.
+        shared.suspected.notify_one();
         loop {
             shared.suspected.notified().await;
             if !self.live().check_fatal() {
