@@ -60,7 +60,7 @@ pub struct Event<'v> {
     pub received_at: Timestamp,
     /// The members of the body's root object.
     pub root: Object<'v>,
-    /// The value that `Places::data` points to.
+    /// The value that `EventPlaces::data` points to.
     pub data: Option<&'v RawValue>,
     /// The complete JSON text of the event, as sent.
     pub text: &'v str,

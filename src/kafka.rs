@@ -36,7 +36,7 @@ pub struct ClusterConfig {
 
 impl fmt::Debug for ClusterConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Connection")
+        f.debug_struct("ClusterConfig")
             .field("bootstrap_servers", &self.bootstrap_servers)
             .field("properties", &self.properties)
             .finish()

@@ -13,7 +13,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use rate_limit::{RateLimit, UnverifiedWork};
-use secret_usage::SecretUsage;
+use secret_usage::SecretUsages;
 pub use unmapped::UnmappedFields;
 
 use crate::config::{ConfigErrors, LoadedConfig, Networks, Stale, Unmapped};
@@ -69,7 +69,7 @@ pub struct Source {
     max_in_flight: usize,
     body_bytes: Arc<Usage>,
     max_body_bytes: usize,
-    matches: SecretUsage,
+    matches: SecretUsages,
     stale: Stale,
     tolerance: Duration,
 }
@@ -273,7 +273,7 @@ impl Sources {
                 http.unverified_work_per_address as u64,
                 before.map(|source| &source.unverified),
             );
-            let matches = SecretUsage::new(name, secrets, before.map(|source| &source.matches));
+            let matches = SecretUsages::new(name, secrets, before.map(|source| &source.matches));
             let refusals = before.map(|source| source.refusals.clone()).unwrap_or_default();
             let traffic =
                 before.map_or_else(|| Arc::new(Traffic::new(name)), |source| source.traffic.clone());

@@ -15,21 +15,21 @@
     reason = "these are the spool's own files, and only its own threads block on them"
 )]
 
-mod mutation;
 mod disk;
 mod error;
 mod files;
 mod format;
-mod probe;
+mod inspect;
 mod mark;
+mod mutation;
 mod open;
 mod own;
+mod probe;
 mod read;
 mod report;
 mod salvage;
 mod shared;
 mod stats;
-mod inspect;
 mod wal;
 mod writer;
 
@@ -292,11 +292,8 @@ impl Spool {
 
 /// Runs a thread's work, and reports its end if the spool is not closing.
 fn supervise(name: &'static str, shared: &SpoolState, work: impl FnOnce()) {
-    let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
-    if let Err(panic) = ended {
-        // Other panic messages are formatted and may quote a payload.
-        let why = panic.downcast_ref::<&'static str>().unwrap_or(&"");
-        tracing::error!(thread = name, why, "a thread of the spool panicked; restart hookstream");
+    if std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).is_err() {
+        tracing::error!(thread = name, "a thread of the spool panicked; restart hookstream");
     }
     shared.thread_ended(name);
 }

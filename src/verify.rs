@@ -139,7 +139,7 @@ impl SigningKey {
 
 impl std::fmt::Debug for SigningKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Key({})", self.name)
+        write!(f, "SigningKey({})", self.name)
     }
 }
 

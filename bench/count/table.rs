@@ -78,7 +78,7 @@ impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "# What a delivery costs in each stage, by bench/count.rs: ./tests/run holds the code to it."
+            "# What a delivery costs in each stage, by bench/count.rs: ./tests/run --all holds the code to it."
         )?;
         writeln!(
             f,

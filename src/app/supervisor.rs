@@ -131,22 +131,15 @@ impl Supervisor {
 #[derive(Debug, PartialEq, Eq)]
 enum End {
     Returned,
-    /// With the panic's message, if that is a literal.
-    Panicked(Option<&'static str>),
+    /// The panic hook logs where and, if it cannot hold a payload, why.
+    Panicked,
 }
 
 impl End {
     const fn verb(&self) -> &'static str {
         match self {
             Self::Returned => "ended",
-            Self::Panicked(_) => "panicked",
-        }
-    }
-
-    fn message(&self) -> &'static str {
-        match self {
-            Self::Returned | Self::Panicked(None) => "",
-            Self::Panicked(Some(message)) => message,
+            Self::Panicked => "panicked",
         }
     }
 }
@@ -161,8 +154,7 @@ async fn guard(name: &'static str, task: impl Future<Output = ()>) -> End {
     };
     match AssertUnwindSafe(task).catch_unwind().await {
         Ok(()) => End::Returned,
-        // A formatted message may quote a payload: only literals, which cannot, are passed on.
-        Err(panic) => End::Panicked(panic.downcast_ref::<&'static str>().copied()),
+        Err(_) => End::Panicked,
     }
 }
 
@@ -179,8 +171,8 @@ impl Failures {
         if self.stopping.load(Ordering::Relaxed) {
             return;
         }
-        let (verb, message) = (end.verb(), end.message());
-        tracing::error!(task = name, panic = message, "a background task {verb}; restart hookstream");
+        let verb = end.verb();
+        tracing::error!(task = name, "a background task {verb}; restart hookstream");
         self.update(|failed| {
             failed.insert(name, (loss, format!("{name} {verb}; restart hookstream")));
         });
@@ -188,8 +180,11 @@ impl Failures {
 
     /// A task has ended, and is started again after `pause`.
     fn restarting(&self, name: &'static str, end: End, pause: Duration) {
-        let (verb, message) = (end.verb(), end.message());
-        tracing::error!(task = name, panic = message, ?pause, "a background task {verb}; it is restarted");
+        if self.stopping.load(Ordering::Relaxed) {
+            return;
+        }
+        let verb = end.verb();
+        tracing::error!(task = name, ?pause, "a background task {verb}; it is restarted");
         self.update(|failed| {
             failed.insert(name, (PartState::Degraded, format!("{name} {verb} and is restarted")));
         });
@@ -308,13 +303,5 @@ mod tests {
         close.notify_one();
         tasks.servers_ended(SOON).await;
         assert_eq!(health.tasks.state(), PartState::Ok);
-    }
-
-    #[tokio::test]
-    async fn a_panic_message_that_may_hold_a_payload_is_not_passed_on() {
-        let payload = String::from("payload");
-        assert_eq!(guard("a", async { panic!("a literal") }).await, End::Panicked(Some("a literal")));
-        assert_eq!(guard("a", async move { panic!("{payload}") }).await, End::Panicked(None));
-        assert_eq!(guard("a", async {}).await, End::Returned);
     }
 }

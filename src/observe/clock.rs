@@ -61,6 +61,10 @@ pub struct Stamp {
     later: bool,
 }
 
+fn is_near(a: i64, b: i64) -> bool {
+    a.abs_diff(b) <= TOLERANCE.unsigned_abs().as_millis() as u64
+}
+
 /// Observations of the other clocks. All methods are made for the hot path and take no lock.
 #[derive(Debug)]
 pub struct Clocks {
@@ -117,7 +121,7 @@ impl Clocks {
     /// used until Kafka refuses it, because a record that is retained too long is not lost.
     pub fn stamp(&self, ours: Timestamp) -> Stamp {
         let ours = ours.as_millisecond();
-        let distant = |ms: &i64| ms.abs_diff(ours) > TOLERANCE.unsigned_abs().as_millis() as u64;
+        let distant = |ms: &i64| !is_near(*ms, ours);
         if let Some(kafka) = self.now(Reference::Kafka) {
             return Stamp { ms: if distant(&kafka) { kafka } else { ours }, later: false };
         }
@@ -146,12 +150,8 @@ impl Clocks {
     /// is unknown, with the last timestamp that Kafka accepted. The price of one value for all topics: a topic with
     /// stricter `message.timestamp.*` than the others may refuse what they accept.
     pub fn is_accepted(&self, stamp: Stamp) -> bool {
-        let accepted = || {
-            let offset = self.accepted.load(Ordering::Relaxed);
-            (offset != UNKNOWN).then(|| offset.saturating_add(self.elapsed()))
-        };
-        let accepted = self.now(Reference::Kafka).or_else(accepted);
-        accepted.is_some_and(|ms| ms.abs_diff(stamp.ms) <= TOLERANCE.unsigned_abs().as_millis() as u64)
+        let accepted = self.now(Reference::Kafka).or_else(|| self.current(&self.accepted));
+        accepted.is_some_and(|ms| is_near(ms, stamp.ms))
     }
 
     /// How far the local clock is ahead of the reference; `None` while unknown.
@@ -196,7 +196,12 @@ impl Clocks {
 
     /// The reference's current time.
     fn now(&self, reference: Reference) -> Option<i64> {
-        let offset = self.offset(reference).load(Ordering::Relaxed);
+        self.current(self.offset(reference))
+    }
+
+    /// The current time of a clock, by its offset from the monotonic clock.
+    fn current(&self, offset: &AtomicI64) -> Option<i64> {
+        let offset = offset.load(Ordering::Relaxed);
         (offset != UNKNOWN).then(|| offset.saturating_add(self.elapsed()))
     }
 

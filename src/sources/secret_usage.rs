@@ -19,7 +19,7 @@ const HOUR: u32 = 60 * 60;
 const DAY: u32 = 24 * HOUR;
 
 /// The counts of one secret, since the process first loaded it.
-pub(super) struct SecretUsages {
+pub(super) struct SecretUsage {
     count: AtomicU64,
     /// The last match, in milliseconds since 1970.
     last: AtomicI64,
@@ -27,13 +27,13 @@ pub(super) struct SecretUsages {
     meter: SecretMeter,
 }
 
-impl std::fmt::Debug for SecretUsages {
+impl std::fmt::Debug for SecretUsage {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Matches({})", self.count())
+        write!(f, "SecretUsage({})", self.count())
     }
 }
 
-impl SecretUsages {
+impl SecretUsage {
     fn new(source: &str, secret: &str) -> Self {
         Self {
             count: AtomicU64::new(0),
@@ -64,18 +64,18 @@ impl SecretUsages {
 
 /// The counts of a source's secrets, by name. The names come from the configuration, so their number is bounded.
 #[derive(Debug, Default)]
-pub(super) struct SecretUsage {
-    matches: HashMap<Arc<str>, Arc<SecretUsages>>,
+pub(super) struct SecretUsages {
+    matches: HashMap<Arc<str>, Arc<SecretUsage>>,
     /// Names and origins in the order of the configuration.
     order: Vec<(Arc<str>, Option<Arc<str>>)>,
 }
 
-impl SecretUsage {
+impl SecretUsages {
     /// Creates counters for these secrets. Earlier counts are taken over by name; those of removed secrets are dropped.
     pub(super) fn new(source: &str, secrets: &[Secret], before: Option<&Self>) -> Self {
         let matches = |name: &Arc<str>| {
             let before = before.and_then(|before| before.matches.get(name)).cloned();
-            before.unwrap_or_else(|| Arc::new(SecretUsages::new(source, name)))
+            before.unwrap_or_else(|| Arc::new(SecretUsage::new(source, name)))
         };
         Self {
             matches: secrets.iter().map(|secret| (secret.name.clone(), matches(&secret.name))).collect(),
@@ -118,7 +118,7 @@ mod tests {
     fn counts_move_over_by_name_and_the_last_match_never_goes_back() {
         let at = |second| Timestamp::from_second(second).unwrap();
         let secrets = ["old", "new"].map(|name| Secret::new(name, "a-secret-of-16-b"));
-        let before = SecretUsage::new("s", &secrets, None);
+        let before = SecretUsages::new("s", &secrets, None);
         assert_eq!(before.matches["old"].last(), None);
         assert_eq!(before.add("old", at(20)).as_deref(), Some("old"));
         before.add("old", at(10));
@@ -126,7 +126,7 @@ mod tests {
         assert_eq!(before.add("unknown", at(30)), None);
 
         let third = Secret::new("third", "a-secret-of-16-b");
-        let after = SecretUsage::new("s", &[secrets[0].clone(), third], Some(&before));
+        let after = SecretUsages::new("s", &[secrets[0].clone(), third], Some(&before));
         // A delivery received before the reload ends after it.
         before.add("old", at(30));
         let seen = |name: &str| after.matches.get(name).map(|matches| (matches.count(), matches.last()));
@@ -138,7 +138,7 @@ mod tests {
     fn a_secret_is_safe_to_remove_once_only_others_have_matched_for_an_hour() {
         let at = |minute: i64| Timestamp::from_second(1_800_000_000 + 60 * minute).unwrap();
         let secrets = ["new", "old"].map(|name| Secret::new(name, "a-secret-of-16-b"));
-        let by_secret = SecretUsage::new("s", &secrets, None);
+        let by_secret = SecretUsages::new("s", &secrets, None);
         let shown = |minute| {
             let shown = by_secret.shown(at(minute)).into_iter();
             shown.map(|one| (one.last_hour, one.last_day, one.safe_to_remove)).collect::<Vec<_>>()

@@ -120,7 +120,10 @@ const FEW_FILES: Row = Row {
         let files = service.files();
         println!("    open files: {files} of {FILES}");
         anyhow::ensure!(service.said("Too many open files") == 0, "it ran out of files");
-        anyhow::ensure!(service.said("cut from 10000 to") == 1, "nothing says that connections are fewer");
+        anyhow::ensure!(
+            service.said("lowered from 10000 to") == 1,
+            "nothing says that connections are fewer"
+        );
         Ok(())
     },
 };

@@ -14,7 +14,7 @@ use self::shared::{Ledger, SpoolState, SpoolUsage, StoreRequest};
 mod shared;
 
 #[derive(Clone, Copy)]
-pub(crate) struct Limits {
+pub(crate) struct SpoolLimits {
     pub(crate) max_bytes: u64,
     pub(crate) max_rows: u64,
     pub(crate) source_bytes: u64,
@@ -40,6 +40,10 @@ mod error {
         }
 
         pub(crate) fn closed() -> Self {
+            Self
+        }
+
+        pub(crate) fn thread_ended(_: &str) -> Self {
             Self
         }
     }
@@ -88,6 +92,7 @@ mod stats {
         pub(crate) removing: u64,
         pub(crate) full: Option<super::Bound>,
         pub(crate) commits: u64,
+        pub(crate) ended: Option<&'static str>,
     }
 
     impl Stats {
@@ -103,7 +108,7 @@ pub(crate) fn models() {
 }
 
 fn shared() -> Arc<SpoolState> {
-    let limits = Limits { max_bytes: 100, max_rows: 3, source_bytes: 100, source_rows: 3 };
+    let limits = SpoolLimits { max_bytes: 100, max_rows: 3, source_bytes: 100, source_rows: 3 };
     Arc::new(SpoolState::new(Ledger::default(), limits))
 }
 
