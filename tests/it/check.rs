@@ -207,6 +207,18 @@ async fn online(toml: String, arguments: &[&str]) -> (i32, Value) {
     .unwrap()
 }
 
+/// The parts of `check --online`, once they fulfil a condition: a broker learns of topics a moment
+/// after the controller has created or deleted them.
+async fn online_until(setup: &Setup, what: &str, fulfils: impl Fn(&Value) -> bool) -> Value {
+    let mut parts = Value::Null;
+    until(what, async || {
+        parts = online(setup.toml(), &[]).await.1;
+        fulfils(&parts)
+    })
+    .await;
+    parts
+}
+
 fn details(part: &Value) -> String {
     let lines: Vec<&str> =
         part["details"].as_array().unwrap().iter().map(|line| line.as_str().unwrap()).collect();
@@ -236,7 +248,6 @@ async fn online_it_tells_what_serve_will_create_and_then_what_is_there_and_creat
     let loose = format!("{source}.batch_prediction.completed");
     kafka::create(&loose, "cleanup.policy", "compact").await;
     let _service = setup.ready().await;
-    // A broker learns of topics a moment after the controller has created them.
     until("the topics", async || {
         let (_, parts) = online(toml.clone(), &["-X", "provision.on_start=false"]).await;
         (&parts["topics"]["text"], &parts["topics"]["state"]) == (&json!("6 of 6"), &json!("ok"))
@@ -266,9 +277,8 @@ async fn a_topic_that_compacts_though_its_key_is_no_event_id_is_told_with_the_co
     let missing = online(setup.toml(), &[]).await.1;
     assert!(missing["compaction"].is_null(), "{missing}");
     kafka::create(&topic, "cleanup.policy", "compact").await;
-    until("the topic", async || kafka::exists(&topic).await).await;
-    let parts = online(setup.toml(), &[]).await.1;
-    assert_eq!(parts["compaction"]["state"], "no", "{parts}");
+    let parts =
+        online_until(&setup, "the topic's policy", |parts| parts["compaction"]["state"] == "no").await;
     let next = parts["compaction"]["next"][0].as_str().unwrap();
     let command = format!(
         "kafka-configs --bootstrap-server {} --entity-type topics --entity-name {topic} --alter --add-config \
@@ -282,8 +292,8 @@ async fn a_topic_that_compacts_though_its_key_is_no_event_id_is_told_with_the_co
         Setup { rules: setup.rules.clone(), source: setup.source.clone(), ..Setup::new("grapevine") }
             .ready()
             .await;
-    let parts = online(setup.toml(), &[]).await.1;
-    assert_eq!(parts["compaction"]["state"], "ok", "{parts}");
+    let parts =
+        online_until(&setup, "the new topic's policy", |parts| parts["compaction"]["state"] == "ok").await;
     assert!(details(&parts["durability"]).contains("cleanup.policy delete"), "{parts}");
 }
 
@@ -297,8 +307,8 @@ async fn a2_dead_letters_that_kafka_would_remove_are_told_with_the_command_that_
     for topic in [&letters, &replayed] {
         until("the topic", async || kafka::exists(topic).await).await;
     }
-    let parts = online(setup.toml(), &[]).await.1;
-    assert_eq!(parts["retention"]["state"], "degraded", "{parts}");
+    let degraded = |parts: &Value| parts["retention"]["state"] == "degraded";
+    let parts = online_until(&setup, "the topics' retention", degraded).await;
     let text = format!(
         "{letters}: it removes records after 604800s (retention.ms), it removes records past 1000000 bytes per \
          partition (retention.bytes); letters must wait there for a person; {replayed}: it removes records after 1s \
