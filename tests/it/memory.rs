@@ -90,23 +90,25 @@ impl Service {
     }
 }
 
-/// Unread bytes in the kernel for a port: those that the server has not read, and those that clients have not sent yet.
-fn unread(port: u16) -> u64 {
+/// Unread bytes in the kernel for a server: those that it has not read, and those that clients have not sent yet. The
+/// whole address is compared: a client at another address may have the server's port number.
+fn unread(server: SocketAddr) -> u64 {
+    let SocketAddr::V4(server) = server else { panic!("{server} is not in /proc/net/tcp") };
+    let server = format!("{:08X}:{:04X}", u32::from_ne_bytes(server.ip().octets()), server.port());
     let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
     let hexadecimal = |text: &str| u64::from_str_radix(text, 16).unwrap();
     let lines = table.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>());
     let waiting = lines.map(|line| {
-        let is_ours = |address: &str| hexadecimal(address.split_once(':').unwrap().1) == u64::from(port);
         let (sending, receiving) = line[4].split_once(':').unwrap();
-        let receiving = if is_ours(line[1]) { hexadecimal(receiving) } else { 0 };
-        receiving + if is_ours(line[2]) { hexadecimal(sending) } else { 0 }
+        let receiving = if line[1] == server { hexadecimal(receiving) } else { 0 };
+        receiving + if line[2] == server { hexadecimal(sending) } else { 0 }
     });
     waiting.sum()
 }
 
 /// Waits until all sent bytes are read and processed: a later request has its answer.
 async fn settle(service: &Service) {
-    until("all that was sent to be read", async || unread(service.hooks.port()) == 0).await;
+    until("all that was sent to be read", async || unread(service.hooks) == 0).await;
     for _ in 0..20 {
         service.get("/livez").await;
     }
