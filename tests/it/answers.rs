@@ -68,12 +68,12 @@ async fn registry_calls(trick: Trick) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn k1_no_wrong_answer_of_a_registry_counts() {
+async fn k1_the_registry_client_accepts_no_wrong_answer() {
     join_all(Trick::ALL.map(registry_calls)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn k1_check_names_a_registry_s_wrong_answer() {
+async fn k1_check_reports_a_wrong_answer_of_the_registry() {
     let each = Trick::ALL.map(async |trick| {
         let directory = tempfile::tempdir().unwrap();
         let setup = Setup { registry: hostile(trick).await, ..Setup::new("datagrid") };
@@ -93,7 +93,7 @@ async fn k1_check_names_a_registry_s_wrong_answer() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn k1_no_wrong_answer_of_the_subscription_api_counts() {
+async fn k1_subscription_accepts_no_wrong_answer() {
     let each = Trick::ALL.map(async |trick| {
         let (directory, url) = (tempfile::tempdir().unwrap(), hostile(trick).await);
         let environment =
@@ -111,7 +111,7 @@ async fn k1_no_wrong_answer_of_the_subscription_api_counts() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn k1_no_wrong_answer_at_the_operator_s_port_counts() {
+async fn k1_status_accepts_no_wrong_answer() {
     let each = Trick::ALL.map(async |trick| {
         let (directory, url) = (tempfile::tempdir().unwrap(), hostile(trick).await);
         let said = fails(directory.path(), &["status", "--url", &url], &[]).await;
@@ -121,7 +121,7 @@ async fn k1_no_wrong_answer_at_the_operator_s_port_counts() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn k1_no_wrong_answer_to_a_delivery_counts_as_taken() {
+async fn k1_send_counts_no_wrong_answer_as_accepted() {
     let each = Trick::ALL.map(async |trick| {
         let (directory, url) = (tempfile::tempdir().unwrap(), hostile(trick).await);
         let arguments = ["send", "datagrid", "--url", &url, "--timeout", "3s"];
@@ -140,7 +140,7 @@ async fn k1_no_wrong_answer_to_a_delivery_counts_as_taken() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn k1_no_wrong_answer_of_a_collector_counts_as_taken_spans() {
+async fn k1_the_exporter_counts_no_wrong_answer_as_exported_spans() {
     join_all(Trick::ALL.map(collector)).await;
 }
 
@@ -200,7 +200,7 @@ const MISPLACED: [(&str, &str); 6] = [
 ];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn c7_what_is_secret_in_a_url_is_in_no_error() {
+async fn c7_no_error_shows_a_secret_in_a_url() {
     let directory = tempfile::tempdir().unwrap();
     let fails = async |arguments: &[&str], environment: &[(&str, &str)], told: &str| {
         let said = fails(directory.path(), arguments, environment).await;
@@ -223,7 +223,7 @@ async fn c7_what_is_secret_in_a_url_is_in_no_error() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn c7_what_is_secret_in_a_url_is_in_no_log_and_on_no_page() {
+async fn c7_no_log_and_no_page_shows_a_secret_in_a_url() {
     let directory = tempfile::tempdir().unwrap();
     let mut setup = Setup { registry: hostile(Trick::Redirect).await, ..Setup::new("datagrid") };
     setup.tables = "[log]\nfilter = \"trace\"".into();

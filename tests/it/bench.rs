@@ -6,7 +6,7 @@ mod stats;
 use stats::{Spread, differences, grouped, ratios, spread, table};
 
 #[test]
-fn a_spread_is_the_median_with_the_smallest_and_the_largest() {
+fn a_spread_has_the_median_the_minimum_and_the_maximum() {
     assert_eq!(spread(&[]), None);
     assert_eq!(spread(&[f64::NAN]), None);
     assert_eq!(spread(&[3.0, 1.0, 10.0]), Some(Spread { median: 3.0, min: 1.0, max: 10.0 }));
@@ -26,14 +26,14 @@ fn ratios_are_taken_within_a_round() {
 }
 
 #[test]
-fn numbers_have_commas_between_thousands() {
+fn numbers_have_thousands_separators() {
     let texts = [(0.0, 0), (999.0, 0), (1000.0, 0), (1234567.891, 2), (-1234.5, 1), (-0.001, 1)];
     let texts = texts.map(|(value, digits)| grouped(value, digits));
     assert_eq!(texts, ["0", "999", "1,000", "1,234,567.89", "-1,234.5", "0.0"]);
 }
 
 #[test]
-fn a_table_is_markdown_with_figures_to_the_right() {
+fn a_table_is_markdown_with_right_aligned_figures() {
     let text = |cells: &[&str]| cells.iter().map(|cell| String::from(*cell)).collect::<Vec<_>>();
     let rows = [text(&["µs", "1"]), text(&["relay", "23,456"])];
     let expected = "\

@@ -26,7 +26,7 @@ fn parsed(stdout: &str) -> Value {
 }
 
 #[test]
-fn each_source_is_shown_with_its_path_topics_and_what_to_mind() {
+fn check_shows_each_source_with_its_path_topics_and_notes() {
     let directory = tempfile::tempdir().unwrap();
     let toml = "[source.datagrid]\npreset = \"datagrid\"\nsecrets = [{ name = \"2026-11\", env = \"TEST_SECRET\" }]\n\
                 [source.short]\npreset = \"grapevine\"\nsecrets = [{ file = \"./short\" }]\n";
@@ -56,7 +56,7 @@ fn each_source_is_shown_with_its_path_topics_and_what_to_mind() {
 }
 
 #[test]
-fn what_is_generic_unsigned_weak_or_about_to_expire_is_said() {
+fn check_reports_generic_unsigned_weak_and_expiring_settings() {
     let directory = tempfile::tempdir().unwrap();
     let now = jiff::Timestamp::now();
     let hours = |hours| (now + jiff::SignedDuration::from_hours(hours)).to_string();
@@ -108,7 +108,7 @@ fn what_is_generic_unsigned_weak_or_about_to_expire_is_said() {
 
 /// An expired secret does not prevent a start, since the other sources work.
 #[test]
-fn a_source_without_any_secret_that_counts_is_a_problem_and_shown_all_the_same() {
+fn check_reports_a_source_without_a_valid_secret_and_shows_it_anyway() {
     let directory = tempfile::tempdir().unwrap();
     let toml = "[source.datagrid]\npreset = \"datagrid\"\nsecrets = [\n\
                 { name = \"old\", env = \"TEST_SECRET\", not_after = \"2026-01-01T00:00:00Z\" },\n\
@@ -128,7 +128,7 @@ fn a_source_without_any_secret_that_counts_is_a_problem_and_shown_all_the_same()
 }
 
 #[test]
-fn what_is_wrong_is_told_in_the_words_of_serve() {
+fn check_reports_problems_in_the_same_words_as_serve() {
     let source = "[source.datagrid]\npreset = \"datagrid\"\nsecrets = [{ env = \"TEST_SECRET\" }]\n";
     let schema = "{\"type\":\"record\"";
     for (toml, expected) in [
@@ -180,7 +180,7 @@ fn what_is_wrong_is_told_in_the_words_of_serve() {
 }
 
 #[test]
-fn what_cannot_be_checked_is_an_error() {
+fn check_exits_with_2_for_a_missing_file_or_an_unknown_option() {
     let directory = tempfile::tempdir().unwrap();
     for arguments in [&["-c", "missing.toml"][..], &["--nonsense"]] {
         let (code, stdout, stderr) = run(hookstream(directory.path()).arg("check").args(arguments));
@@ -226,7 +226,7 @@ fn details(part: &Value) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn online_it_tells_what_serve_will_create_and_then_what_is_there_and_creates_nothing() {
+async fn check_online_reports_what_exists_and_what_serve_will_create_and_creates_nothing() {
     let setup = Setup::new("datagrid");
     let (toml, source) = (setup.toml(), setup.source.clone());
     let topic = format!("{source}.batch_prediction.failed");
@@ -270,7 +270,7 @@ async fn online_it_tells_what_serve_will_create_and_then_what_is_there_and_creat
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_topic_that_compacts_though_its_key_is_no_event_id_is_told_with_the_command_that_alters_it() {
+async fn check_online_reports_a_compacting_topic_with_a_custom_key_and_how_to_alter_it() {
     let mut setup = Setup::new("grapevine");
     setup.rules = "envelope.keys = { \"document.changed\" = \"/data/document_id\" }".into();
     let topic = format!("{}.document.changed", setup.source);
@@ -298,7 +298,7 @@ async fn a_topic_that_compacts_though_its_key_is_no_event_id_is_told_with_the_co
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a2_dead_letters_that_kafka_would_remove_are_told_with_the_command_that_keeps_them() {
+async fn a2_check_online_reports_a_retention_of_dead_letters_and_how_to_alter_it() {
     let setup = Setup::new("datagrid");
     let letters = format!("dead_letter.{}", setup.source);
     let replayed = format!("{letters}.replayed");
@@ -329,7 +329,7 @@ async fn a2_dead_letters_that_kafka_would_remove_are_told_with_the_command_that_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_be_reached_is_told_in_time_and_hides_nothing_else() {
+async fn check_online_reports_unreachable_services_in_time_and_still_checks_the_others() {
     // A registry that accepts connections and never answers.
     let hung = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let mut setup = Setup::new("datagrid");
@@ -358,7 +358,7 @@ async fn what_cannot_be_reached_is_told_in_time_and_hides_nothing_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_spool_of_a_running_service_is_looked_at_and_left_alone() {
+async fn check_online_inspects_the_spool_of_a_running_service_without_changing_it() {
     let spool = tempfile::tempdir().unwrap();
     let mut setup = Setup::new("datagrid");
     setup.tables = format!("[spool]\ndir = \"{}\"\nmin_free = \"1 MiB\"", spool.path().display());
@@ -378,7 +378,7 @@ async fn the_spool_of_a_running_service_is_looked_at_and_left_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_subject_with_another_schema_is_told_with_whether_ours_fits() {
+async fn check_online_reports_whether_our_schema_is_compatible_with_the_registered_one() {
     let setup = Setup::new("grapevine");
     let subject = format!("{}.document.changed-value", setup.source);
     let ours: Value =
@@ -409,7 +409,7 @@ async fn a_subject_with_another_schema_is_told_with_whether_ours_fits() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_way_to_kafka_is_shown_without_its_password_whether_that_is_right_or_wrong() {
+async fn check_online_shows_the_kafka_connection_without_its_password() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let mut setup = Setup { kafka: stack("KAFKA_SCRAM"), ..Setup::new("grapevine") };
     setup.tables = format!(

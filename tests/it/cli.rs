@@ -21,7 +21,7 @@ pub fn run(command: &mut Command) -> (i32, String, String) {
 }
 
 #[test]
-fn the_help_shows_every_command_in_its_group() {
+fn help_lists_every_command_in_its_group() {
     let directory = tempfile::tempdir().unwrap();
     let (code, help, _) = run(hookstream(directory.path()).arg("--help"));
     assert_eq!(code, 0);
@@ -57,7 +57,7 @@ fn the_help_shows_every_command_in_its_group() {
 }
 
 #[test]
-fn all_faults_of_the_configuration_are_told_at_once_without_a_secret() {
+fn all_problems_of_the_configuration_are_reported_at_once_without_a_secret() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("bad.toml");
     std::fs::write(
@@ -86,7 +86,7 @@ fn all_faults_of_the_configuration_are_told_at_once_without_a_secret() {
 }
 
 #[test]
-fn serve_refuses_a_source_without_a_secret_and_the_public_ones_of_dev() {
+fn serve_refuses_a_source_without_a_secret_and_the_public_secrets_of_dev() {
     let directory = tempfile::tempdir().unwrap();
     let (code, _, stderr) = run(hookstream(directory.path()).arg("serve"));
     assert!(code == 2 && stderr.contains("DATAGRID_WEBHOOK_SECRET"), "{stderr}");
@@ -155,7 +155,7 @@ impl Dev {
 }
 
 #[test]
-fn a_newcomer_sees_the_event_they_sent() {
+fn dev_and_tail_show_the_event_that_send_sent() {
     let mut dev = Dev::start();
     for (source, event_type) in [("datagrid", "batch_prediction.failed"), ("grapevine", "document.changed")] {
         let (code, stdout, stderr) = dev.send(&[source, event_type]);
@@ -187,7 +187,7 @@ fn a_newcomer_sees_the_event_they_sent() {
 const UNSEEN: &str = "\u{200b}\u{feff}\u{202e}\u{e0041}";
 
 #[test]
-fn c7_no_command_prints_what_nobody_sees() {
+fn c7_no_command_prints_invisible_characters() {
     let mut dev = Dev::start();
     let (id, event_type) = (format!("evt_{UNSEEN}1"), format!("type{UNSEEN}"));
     let body = format!(
@@ -233,7 +233,7 @@ fn c7_no_command_prints_what_nobody_sees() {
 }
 
 #[test]
-fn send_says_no_when_the_answer_does() {
+fn send_exits_with_1_if_the_delivery_is_refused() {
     let mut dev = Dev::start();
     let body = dev.directory.path().join("odd.json");
     std::fs::write(&body, r#"{"id":"evt_odd","event_type":"nobody.knows","timestamp":1,"data":{}}"#).unwrap();
@@ -260,7 +260,7 @@ fn send_says_no_when_the_answer_does() {
 }
 
 #[test]
-fn send_is_a_load_tool_and_dev_ends_with_a_count_and_no_file() {
+fn send_makes_load_and_dev_ends_with_a_count_and_leaves_no_file() {
     let mut dev = Dev::start();
     let (code, _, stderr) =
         dev.send(&["datagrid", "--count", "300", "--concurrency", "8", "--ids", "ids.tsv"]);

@@ -162,7 +162,7 @@ async fn retention_has_run(bootstrap: &str, retention: SignedDuration) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a2_with_a_clock_60_days_back_nothing_that_was_acknowledged_is_removed() {
+async fn a2_a_clock_60_days_behind_removes_no_acknowledged_record() {
     let month = SignedDuration::from_hours(30 * 24);
     let broker = Broker::start_with(AT_ONCE).await;
     // Topics that the service creates, and existing ones: only the registry shows whose clock they use.
@@ -198,7 +198,7 @@ async fn a2_with_a_clock_60_days_back_nothing_that_was_acknowledged_is_removed()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a2_an_outage_longer_than_the_retention_leaves_all_in_the_topic_once_it_is_drained() {
+async fn a2_an_outage_longer_than_the_retention_removes_no_drained_record() {
     let retention = SignedDuration::from_mins(10);
     let mut broker = Broker::start_with(AT_ONCE).await;
     // They are received an hour before the brokers return.
@@ -215,7 +215,7 @@ async fn a2_an_outage_longer_than_the_retention_leaves_all_in_the_topic_once_it_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn k2b_with_a_clock_2_hours_ahead_nothing_is_refused_or_parked_and_readiness_tells() {
+async fn k2b_a_clock_2_hours_ahead_refuses_and_parks_nothing_and_shows_in_readiness() {
     let broker = Broker::start().await;
     for there in [false, true] {
         let mut world = World::new(&broker, 2 * HOUR);
@@ -245,7 +245,7 @@ async fn k2b_with_a_clock_2_hours_ahead_nothing_is_refused_or_parked_and_readine
 
 /// librdkafka reports `InvalidRecord` for each of several records of a batch that the broker refuses for their timestamps.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn k2b_batches_with_the_timestamps_of_a_wrong_clock_are_neither_dead_lettered_nor_parked() {
+async fn k2b_batches_with_wrong_timestamps_are_neither_dead_lettered_nor_parked() {
     let broker = Broker::start().await;
     let mut world = World::new(&broker, 2 * HOUR);
     world.topics_by_create_time(SignedDuration::from_hours(1_000)).await;
@@ -258,7 +258,7 @@ async fn k2b_batches_with_the_timestamps_of_a_wrong_clock_are_neither_dead_lette
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a2_a_clock_that_jumps_forth_and_back_stops_nothing() {
+async fn a2_a_clock_that_jumps_back_and_forth_stops_nothing() {
     let broker = Broker::start_with(AT_ONCE).await;
     let mut world = World::new(&broker, RIGHT);
     world.start().await;
@@ -274,7 +274,7 @@ async fn a2_a_clock_that_jumps_forth_and_back_stops_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn by_a_clock_that_is_known_to_be_off_no_delivery_is_refused_as_stale() {
+async fn no_delivery_is_refused_as_stale_while_the_clock_is_known_to_be_wrong() {
     let broker = Broker::start().await;
     let mut world = World::new(&broker, 2 * HOUR);
     world.setup.rules += "stale = \"reject\"\n";

@@ -51,7 +51,7 @@ async fn dead_lettered(service: &Service, id: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn retries_of_one_id_collapse_to_one_record_other_ids_and_all_dead_letters_stay() {
+async fn compaction_merges_retries_of_one_id_and_keeps_other_ids_and_all_dead_letters() {
     let mut setup = Setup::new("datagrid");
     setup.environment.insert("HOOKSTREAM_KAFKA__TOPICS__PARTITIONS".into(), "1".into());
     let service = setup.ready().await;

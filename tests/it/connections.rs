@@ -115,7 +115,7 @@ async fn readiness(service: &Service) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn b2_a_port_whose_places_strangers_hold_takes_a_new_delivery_at_once() {
+async fn b2_a_port_full_of_strangers_accepts_a_new_delivery_at_once() {
     let (service, _kafka) = with("max_connections = 20\nhead_timeout = \"60s\"").await;
     for (what, bytes) in [("cheap requests", REQUEST), ("half a head", HALF_A_HEAD)] {
         let mut quiet = Vec::new();
@@ -158,7 +158,7 @@ async fn b2_a_port_whose_places_strangers_hold_takes_a_new_delivery_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn b2_unfinished_handshakes_and_stalled_bodies_have_to_go_as_well() {
+async fn b2_unfinished_handshakes_and_stalled_bodies_are_evicted_too() {
     let authority = tls::Authority::new();
     let service = tls::with_tls(&authority, "max_connections = 20\nhead_timeout = \"60s\"").await;
     let client = authority.client().pool_max_idle_per_host(0).build().unwrap();
@@ -186,7 +186,7 @@ async fn b2_unfinished_handshakes_and_stalled_bodies_have_to_go_as_well() {
 }
 
 #[tokio::test]
-async fn b2_a_connection_with_a_delivery_in_flight_stays_whoever_comes() {
+async fn b2_a_connection_with_a_delivery_in_flight_is_never_evicted() {
     let (service, kafka) = with("max_connections = 2").await;
     kafka.delay(Duration::from_secs(1)).unwrap();
     let crowd = crowd(service.hooks(), 20, HALF_A_HEAD);
@@ -214,7 +214,7 @@ async fn b2_a_connection_with_a_delivery_in_flight_stays_whoever_comes() {
 }
 
 #[tokio::test]
-async fn b2_who_has_verified_stays_while_strangers_go() {
+async fn b2_verified_clients_stay_while_strangers_are_evicted() {
     let (service, _kafka) = with("max_connections = 10\nhead_timeout = \"60s\"").await;
     let mut honest = raw::open(service.hooks(), signed(&service, "evt_1").as_bytes()).await;
     assert!(answer(&mut honest).await.unwrap().starts_with("http/1.1 200"));
@@ -235,7 +235,7 @@ async fn b2_who_has_verified_stays_while_strangers_go() {
 }
 
 #[tokio::test]
-async fn b2_a_connections_requests_and_age_are_bounded() {
+async fn b2_the_requests_and_the_age_of_a_connection_are_limited() {
     let (service, _kafka) = with("max_requests_per_connection = 8\nmax_connection_age = \"1s\"").await;
     let mut stream = raw::open(service.hooks(), b"").await;
     let mut answers = 0;
@@ -267,7 +267,7 @@ async fn b2_a_connections_requests_and_age_are_bounded() {
 }
 
 #[tokio::test]
-async fn b2_an_address_has_a_part_of_all_connections_without_being_told() {
+async fn b2_the_connections_of_an_address_are_limited_by_default() {
     let (service, _kafka) = with("max_connections = 300\nhead_timeout = \"60s\"").await;
     let mut held = Vec::new();
     for _ in 0..256 {
@@ -280,7 +280,7 @@ async fn b2_an_address_has_a_part_of_all_connections_without_being_told() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn b7_with_too_few_files_connections_are_fewer_and_deliveries_and_probes_go_on() {
+async fn b7_too_few_open_files_lower_the_limit_of_connections_and_deliveries_and_probes_continue() {
     let directory = tempfile::tempdir().unwrap();
     let spool =
         format!("[spool]\ndir = \"{}\"\nmin_free = \"1 MiB\"", directory.path().join("spool").display());

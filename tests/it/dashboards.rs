@@ -169,7 +169,7 @@ fn between<'a>(text: &'a str, start: &str, end: &str) -> Vec<&'a str> {
 }
 
 #[test]
-fn dashboards_alert_rules_ask_for_what_there_is() {
+fn dashboards_alert_rules_use_only_existing_metrics() {
     let known = known_to_rules();
     let mut all = Vec::new();
     for rule in rules() {
@@ -182,7 +182,7 @@ fn dashboards_alert_rules_ask_for_what_there_is() {
 }
 
 #[test]
-fn dashboards_panels_ask_for_what_there_is() {
+fn dashboards_panels_use_only_existing_metrics() {
     let known = declared();
     let mut all = Vec::new();
     for (title, expression, legend) in targets() {
@@ -204,7 +204,7 @@ fn dashboards_panels_ask_for_what_there_is() {
 }
 
 #[test]
-fn dashboards_misnaming_is_found() {
+fn dashboards_wrong_names_are_found() {
     let known = known_to_rules();
     let fine = r#"sum by (source) (rate(hookstream_deliveries_total{outcome="refused", source=~"$source"}[5m])) # x
         / on (source) group_left () sum by (source) (hookstream:deliveries:last30m) > 2 * 2^30 or vector(0)"#;
@@ -241,7 +241,7 @@ fn dashboards_misnaming_is_found() {
 }
 
 #[test]
-fn dashboards_each_alert_has_its_runbook_and_its_cases() {
+fn dashboards_each_alert_has_a_runbook_section_and_test_cases() {
     let (runbook, cases) = (read("docs/runbook.md"), read("deploy/prometheus/alerts_test.yml"));
     let alerts: Vec<Rule> = rules().into_iter().filter(|rule| rule.is_alert).collect();
     for Rule { name, text, .. } in &alerts {
@@ -262,7 +262,7 @@ fn dashboards_each_alert_has_its_runbook_and_its_cases() {
 }
 
 #[test]
-fn dashboards_panels_say_what_they_show_in_valid_promql() {
+fn dashboards_panels_have_a_description_and_valid_promql() {
     for panel in panels() {
         let title = panel["title"].as_str().unwrap();
         let unit = panel["fieldConfig"]["defaults"]["unit"].as_str().unwrap_or_default();
@@ -301,7 +301,7 @@ fn lacks(scraped: &Known, Asked { metric, selected, kept }: &Asked) -> bool {
 }
 
 #[tokio::test]
-async fn dashboards_ask_for_what_a_service_exports() {
+async fn dashboards_use_only_metrics_that_a_service_exports() {
     let (service, _spool) = exporting().await;
     service.datagrid_post("no JSON").await.is(200, "dead_lettered", Some("json_invalid"));
 

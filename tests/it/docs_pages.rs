@@ -121,7 +121,7 @@ fn broken(path: &Path, page: &str) -> Vec<String> {
 }
 
 #[test]
-fn docs_links_lead_to_files_and_headings_that_are_there() {
+fn docs_links_lead_to_existing_files_and_headings() {
     let pages = pages();
     assert!(pages.len() > 20, "{pages:?}");
     let mut all = Vec::new();
@@ -133,7 +133,7 @@ fn docs_links_lead_to_files_and_headings_that_are_there() {
 }
 
 #[test]
-fn docs_links_that_lead_nowhere_are_found() {
+fn docs_broken_links_are_found() {
     let page = "# A `[b.C]`: d_e\n## Same\n## Same\n[ok](#a-bc-d_e) [ok](#same-1) `[no](link)` [x](#same-2)\n\
                 ```text\n# no heading\n[no](link)\n```\n[ok](../README.md#try-it) [x](../README.md#try-that) [x](gone.md) \
                 [ok](https://example.com/gone.md) ![x](images/gone.png) [x](#no-heading)";
@@ -217,7 +217,7 @@ fn is_incomplete(error: &clap::Error) -> bool {
 }
 
 #[test]
-fn docs_commands_are_ones_that_the_program_takes() {
+fn docs_commands_are_accepted_by_the_program() {
     let (mut seen, mut refused) = (0, Vec::new());
     for path in pages() {
         let page = read(&path);
@@ -244,7 +244,7 @@ fn docs_commands_are_ones_that_the_program_takes() {
 }
 
 #[test]
-fn docs_commands_that_the_program_does_not_take_are_found() {
+fn docs_invalid_commands_are_found() {
     let line = "kubectl exec pod -- hookstream tail 'a b' -o start | jq . && target/release/hookstream lag --frob # hookstream x";
     let calls = calls(line);
     let words: Vec<Vec<&str>> = calls.iter().map(|call| call.iter().map(String::as_str).collect()).collect();
@@ -259,7 +259,7 @@ fn docs_commands_that_the_program_does_not_take_are_found() {
 
 /// A line of a shipped file that a page names: `config/hookstream.toml:31: [kafka]`.
 #[test]
-fn docs_places_in_the_shipped_file_are_right() {
+fn docs_line_numbers_of_the_shipped_file_are_right() {
     let shipped = read(&root().join("config/hookstream.toml"));
     let lines: Vec<&str> = shipped.lines().collect();
     let mut wrong = Vec::new();

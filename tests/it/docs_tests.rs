@@ -1,7 +1,7 @@
 //! `docs/security.md` and `docs/reliability.md`: each promise names the test that proves it, and that test exists.
 //!
 //! A test is named in brackets, as a file and functions in it, each in backticks: (`tests/it/kill.rs`
-//! `kills_while_spooling_lose_nothing_that_was_answered`). A file below `tests/chaos` is a mode of the oracle and has
+//! `kills_while_spooling_lose_no_acknowledged_delivery`). A file below `tests/chaos` is a mode of the oracle and has
 //! no functions to name.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -101,7 +101,7 @@ fn names_a_test(text: &str) -> bool {
 }
 
 #[test]
-fn each_test_that_a_page_names_is_there() {
+fn each_test_that_a_page_names_exists() {
     let mut count = 0;
     for name in ["security.md", "reliability.md"] {
         for (file, functions) in named(&page(name)) {
@@ -153,7 +153,7 @@ fn each_promise_names_a_test() {
 }
 
 #[test]
-fn the_reader_of_the_pages_tells_a_test_from_anything_else() {
+fn the_page_parser_distinguishes_tests_from_anything_else() {
     let text = "a promise (`tests/it/kill.rs` `kills_while_x`, 8 kills; `HOOKSTREAM_TEST_KILLS=100 ./tests/run x_y`), \
                 and `max_body_bytes` (`src/a.rs`, `tests/chaos/b.rs`)";
     let expected =

@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::support::{Setup, datagrid, process, until};
 
 #[tokio::test]
-async fn members_that_no_field_reads_are_counted_by_pointer_and_told_once() {
+async fn unknown_members_are_counted_by_pointer_and_logged_once() {
     let setup = Setup::new("datagrid");
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("hookstream.toml");

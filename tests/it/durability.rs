@@ -20,7 +20,7 @@ async fn read(service: &Service) -> (u16, Value) {
 }
 
 #[tokio::test]
-async fn on_one_broker_readiness_is_degraded_names_the_topics_and_takes_deliveries() {
+async fn on_one_broker_readiness_is_degraded_and_deliveries_are_accepted() {
     let setup = Setup::new("datagrid");
     // One copy, whatever the setting: Kafka accepts it for a topic with one replica, and acknowledges.
     let claims = format!("{}.batch_prediction.completed", setup.source);
@@ -47,7 +47,7 @@ async fn on_one_broker_readiness_is_degraded_names_the_topics_and_takes_deliveri
 }
 
 #[tokio::test]
-async fn a_kafka_that_tells_no_configuration_leaves_durability_unknown_and_the_service_ready() {
+async fn durability_is_unknown_and_the_service_ready_if_kafka_returns_no_configuration() {
     let (service, _kafka) = on_embedded("").await;
     let (status, ready) = read(&service).await;
     assert_eq!((status, &ready["status"]), (200, &Value::from("ready")), "{ready}");
@@ -56,7 +56,7 @@ async fn a_kafka_that_tells_no_configuration_leaves_durability_unknown_and_the_s
 }
 
 #[tokio::test]
-async fn k8_a_topic_that_was_made_again_is_looked_at_once_it_acknowledges() {
+async fn k8_a_recreated_topic_is_checked_after_its_first_acknowledgement() {
     let service = Setup { rules: "ack_deadline = \"3s\"".into(), ..Setup::new("datagrid") }.ready().await;
     let topic = service.topic("batch_prediction.completed");
     read(&service).await;
@@ -73,7 +73,7 @@ async fn k8_a_topic_that_was_made_again_is_looked_at_once_it_acknowledges() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn k8_the_brokers_make_no_topic_for_us() {
+async fn k8_brokers_create_no_topic_for_us() {
     let broker = Broker::start_with("auto.create.topics.enable=true\n").await;
     let setup = Setup {
         kafka: broker.bootstrap(),

@@ -159,7 +159,7 @@ fn read(writer: &Schema, reader: &Schema, avro: &[u8]) -> Avro {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_provider_adds_two_fields_and_they_become_typed_while_an_old_consumer_reads_on() {
+async fn two_new_fields_become_typed_while_an_old_consumer_keeps_reading() {
     let ground = Ground::new(&format!("types = [\"{COMPLETED}\", \"{FAILED}\"]"), None);
     ground.publish(COMPLETED, "evt_v1", &json!({"id": "b1"}), &json!({})).await;
     let (code, stdout, _) = ground.drift(&[]);
@@ -299,7 +299,7 @@ const DATA: &str = r#"    {"name": "total", "type": ["null", "long"], "default":
     ]}}], "default": null}"#;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn each_place_is_one_line_and_what_is_mixed_or_does_not_fit_gets_no_field() {
+async fn drift_has_one_line_per_pointer_and_no_field_for_mixed_or_misfitting_values() {
     let ground = Ground::new("types = [\"order.paid\"]", Some(schema));
     let file = ground.file("order.paid.avsc");
 

@@ -61,7 +61,7 @@ fn hides(text: &str, signed: &str) {
 }
 
 #[test]
-fn a_dump_a_har_file_and_a_body_with_its_headers_are_explained_alike() {
+fn a_dump_a_har_file_and_a_body_with_headers_get_the_same_explanation() {
     let directory = tempfile::tempdir().unwrap();
     let path = |name: &str| directory.path().join(name);
     let (body, signature) = (body(), signed(SECRET, &body()));
@@ -96,7 +96,7 @@ fn a_dump_a_har_file_and_a_body_with_its_headers_are_explained_alike() {
 }
 
 #[test]
-fn a_refusal_has_its_cause_and_nothing_shows_a_secret_a_signature_or_the_body() {
+fn explain_names_the_cause_of_a_refusal_but_never_a_secret_a_signature_or_the_body() {
     let directory = tempfile::tempdir().unwrap();
     let body = body();
     let spaced = body.replace(':', ": ").replace(',', ", ");
@@ -151,7 +151,7 @@ fn a_refusal_has_its_cause_and_nothing_shows_a_secret_a_signature_or_the_body() 
 }
 
 #[test]
-fn a_stripe_header_with_two_times_is_explained_as_such_and_not_as_a_repeated_header() {
+fn explain_distinguishes_two_times_in_a_stripe_header_from_a_repeated_header() {
     let directory = tempfile::tempdir().unwrap();
     let body = r#"{"id":"evt_1","type":"charge.succeeded","created":1775847600}"#;
     for secret in [SECRET, "wh_of-somebody-else-0123"] {
@@ -168,7 +168,7 @@ fn a_stripe_header_with_two_times_is_explained_as_such_and_not_as_a_repeated_hea
 }
 
 #[test]
-fn standard_input_a_chunked_body_and_no_colour_in_a_pipe() {
+fn explain_reads_a_chunked_body_from_stdin_and_prints_no_colour_to_a_pipe() {
     let directory = tempfile::tempdir().unwrap();
     let body = body();
     let (first, rest) = body.split_at(10);
@@ -189,7 +189,7 @@ fn standard_input_a_chunked_body_and_no_colour_in_a_pipe() {
 }
 
 #[test]
-fn the_time_of_receipt_decides_over_the_age_and_is_the_har_entry_s_unless_given() {
+fn explain_measures_the_age_at_the_given_time_or_that_of_the_har_entry() {
     let directory = tempfile::tempdir().unwrap();
     let body = r#"{"id":"evt_1","type":"charge.succeeded","created":1775847600}"#;
     let capture = har(&signed(SECRET, body), body)
@@ -211,7 +211,7 @@ fn the_time_of_receipt_decides_over_the_age_and_is_the_har_entry_s_unless_given(
 }
 
 #[test]
-fn what_becomes_of_a_valid_delivery_is_told_with_its_unsigned_fields() {
+fn explain_shows_the_outcome_of_a_valid_delivery_and_its_unsigned_fields() {
     let directory = tempfile::tempdir().unwrap();
     let signature =
         |body: &str| format!("X-Hub-Signature-256: sha256={}", hmac_with(SECRET, body.as_bytes()));
@@ -238,7 +238,7 @@ fn what_becomes_of_a_valid_delivery_is_told_with_its_unsigned_fields() {
 }
 
 #[test]
-fn what_the_service_would_refuse_before_any_signature_is_noted() {
+fn explain_notes_what_serve_refuses_before_it_checks_a_signature() {
     let directory = tempfile::tempdir().unwrap();
     let body = body() + &" ".repeat(2000);
     let capture = dump(&signed(SECRET, &body), &body).replace("POST /hooks/datagrid", "PUT /in?key=s3cret");
@@ -257,7 +257,7 @@ fn what_the_service_would_refuse_before_any_signature_is_noted() {
 }
 
 #[test]
-fn what_cannot_be_explained_is_an_error_with_exit_code_2() {
+fn explain_exits_with_2_for_unusable_captures_and_arguments() {
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("bad"), "s3cret").unwrap();
     for (arguments, expected) in [

@@ -23,7 +23,7 @@ async fn the_answer_waits_for_the_acknowledgement() {
 }
 
 #[tokio::test]
-async fn a_broker_that_is_too_slow_is_answered_503_in_time() {
+async fn deliveries_to_a_slow_broker_are_answered_503_in_time() {
     let (service, kafka) = on_embedded("ack_deadline = \"2500ms\"").await;
     kafka.delay(Duration::from_secs(20)).unwrap();
     let start = Instant::now();
@@ -36,7 +36,7 @@ async fn a_broker_that_is_too_slow_is_answered_503_in_time() {
 }
 
 #[tokio::test]
-async fn a_broker_that_is_down_is_answered_503_in_time_and_comes_back_by_itself() {
+async fn deliveries_are_answered_503_in_time_while_the_broker_is_down_and_recover_without_help() {
     let (service, kafka) = on_embedded("ack_deadline = \"2500ms\"").await;
     service.datagrid_post(batch("evt_0")).await.is(200, "published", None);
     kafka.broker_down().unwrap();
@@ -55,7 +55,7 @@ async fn a_broker_that_is_down_is_answered_503_in_time_and_comes_back_by_itself(
 }
 
 #[tokio::test]
-async fn a_deleted_topic_is_answered_503_and_the_other_topics_go_on() {
+async fn deliveries_to_a_deleted_topic_are_answered_503_and_other_topics_continue() {
     let setup = Setup { rules: "ack_deadline = \"3s\"".into(), ..Setup::new("datagrid") };
     let service = setup.ready().await;
     let (gone, kept) =
@@ -83,7 +83,7 @@ async fn a_deleted_topic_is_answered_503_and_the_other_topics_go_on() {
 }
 
 #[tokio::test]
-async fn a_client_that_hangs_up_does_not_lose_its_delivery() {
+async fn a_client_that_disconnects_does_not_lose_its_delivery() {
     let (service, kafka) = on_embedded("").await;
     // The client disconnects before the broker answers.
     kafka.delay(Duration::from_millis(700)).unwrap();
@@ -106,7 +106,7 @@ async fn a_client_that_hangs_up_does_not_lose_its_delivery() {
 }
 
 #[tokio::test]
-async fn without_a_registry_deliveries_are_our_trouble_and_liveness_is_not() {
+async fn without_a_registry_deliveries_are_answered_503_and_liveness_stays_200() {
     let setup = Setup { registry: "http://127.0.0.1:1".into(), ..Setup::new("datagrid") };
     let service = setup.start().await;
     service.datagrid_post(batch("evt_1")).await.is(503, "unavailable", Some("schema_unknown"));
@@ -115,7 +115,7 @@ async fn without_a_registry_deliveries_are_our_trouble_and_liveness_is_not() {
 }
 
 #[tokio::test]
-async fn more_verified_deliveries_than_places_are_answered_503_at_once() {
+async fn verified_deliveries_beyond_the_slots_are_answered_503_at_once() {
     let one = |setup: &mut Setup| setup.http = "max_in_flight = 1".into();
     let (service, embedded) = on_embedded_with(one).await;
     embedded.delay(Duration::from_secs(1)).unwrap();
@@ -141,7 +141,7 @@ fn lose_count(kafka: &Embedded) {
 }
 
 #[tokio::test]
-async fn a_producer_that_can_do_no_more_is_replaced_without_a_restart() {
+async fn a_failed_producer_is_replaced_without_a_restart() {
     let (service, kafka) = on_embedded("").await;
     service.datagrid_post(batch("evt_0")).await.is(200, "published", None);
     // The second failure shows that the replacement producer is monitored like the first one.

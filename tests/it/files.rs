@@ -43,7 +43,7 @@ fn check(directory: &Path, toml: &str) -> (i32, String) {
 const SOURCE: &str = "[source.datagrid]\npreset = \"datagrid\"\nsecrets = [{ env = \"TEST_SECRET\" }]\n";
 
 #[test]
-fn c4_a_pipe_in_the_place_of_any_file_is_told_and_not_waited_for() {
+fn c4_a_pipe_in_place_of_a_file_is_reported_and_blocks_nothing() {
     let (authority, directory) = (Authority::new(), tempfile::tempdir().unwrap());
     let (cert, key) = authority.issue("server", 1);
     let (cert, key) = (cert.display(), key.display());
@@ -89,7 +89,7 @@ fn c4_a_pipe_in_the_place_of_any_file_is_told_and_not_waited_for() {
 }
 
 #[test]
-fn c4_a_configuration_from_a_command_is_taken_and_one_that_never_comes_is_not_waited_for() {
+fn c4_a_configuration_can_come_from_a_pipe_and_a_silent_pipe_times_out() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("pipe");
     fifo(&path);
@@ -114,7 +114,7 @@ fn c4_a_configuration_from_a_command_is_taken_and_one_that_never_comes_is_not_wa
 }
 
 #[tokio::test]
-async fn c4_a_reload_that_meets_a_pipe_is_refused_and_the_service_goes_on() {
+async fn c4_a_reload_that_finds_a_pipe_is_refused_and_the_service_continues() {
     let directory = tempfile::tempdir().unwrap();
     let secret = directory.path().join("secret");
     std::fs::write(&secret, SECRET).unwrap();
@@ -138,7 +138,7 @@ async fn c4_a_reload_that_meets_a_pipe_is_refused_and_the_service_goes_on() {
 
 /// With the real program: a pipe returns its text once, and the checks for a reload follow.
 #[tokio::test]
-async fn c4_a_service_whose_configuration_came_through_a_pipe_keeps_it_over_a_reload() {
+async fn c4_a_reload_keeps_a_configuration_that_came_through_a_pipe() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("pipe");
     fifo(&path);
@@ -161,7 +161,7 @@ async fn c4_a_service_whose_configuration_came_through_a_pipe_keeps_it_over_a_re
 }
 
 #[tokio::test]
-async fn c2_keys_and_secrets_that_others_may_read_are_told_at_start_and_by_check_and_refused_never() {
+async fn c2_keys_and_secrets_readable_by_other_users_are_reported_but_never_refused() {
     let (authority, directory) = (Authority::new(), tempfile::tempdir().unwrap());
     let (cert, key) = authority.issue("server", 1);
     let secret = directory.path().join("secret");

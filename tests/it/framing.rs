@@ -25,7 +25,7 @@ fn chunked(id: &str, end: &str) -> String {
 const GOOD: &str = "POST {path} HTTP/1.1\r\nHost: test\r\nDatagrid-Signature: {signature}\r\nContent-Length: {length}\r\n\r\n";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn c7_what_servers_read_differently_is_answered_400_closed_and_published_nowhere() {
+async fn c7_ambiguous_framing_is_answered_400_and_closed_and_nothing_is_published() {
     let (service, embedded) = on_embedded_with(|_| {}).await;
     let with_coding = |coding: &str| GOOD.replace("Content-Length: {length}", coding);
     let rows = [
@@ -95,7 +95,7 @@ async fn c7_what_servers_read_differently_is_answered_400_closed_and_published_n
 }
 
 #[tokio::test]
-async fn c7_what_rfc_9112_allows_is_taken() {
+async fn c7_framing_that_rfc_9112_allows_is_accepted() {
     let (service, _kafka) = on_embedded_with(|_| {}).await;
     let with_coding = |coding: &str| GOOD.replace("Content-Length: {length}", coding);
     let rows = [
@@ -152,7 +152,7 @@ async fn half_closed(service: &Service, bytes: &str) -> String {
 }
 
 #[tokio::test]
-async fn c3_who_closes_their_side_behind_the_request_has_an_answer_and_the_connection_ends() {
+async fn c3_a_half_closed_client_gets_its_answer_and_its_connection_ends() {
     let (service, kafka) = on_embedded_with(|setup| setup.http = "head_timeout = \"60s\"".into()).await;
     // So that the server sees the end before it answers.
     kafka.delay(Duration::from_millis(300)).unwrap();

@@ -75,7 +75,7 @@ fn mutate(data: &mut Vec<u8>, corpus: &[Vec<u8>], random: &mut fastrand::Rng) {
 }
 
 #[test]
-fn any_signature_header_is_judged() {
+fn any_signature_header_gets_a_verdict() {
     pass("signature", 4_000, signature::run);
 }
 
@@ -85,36 +85,36 @@ fn any_json_has_one_canonical_form() {
 }
 
 #[test]
-fn any_signed_body_becomes_events_that_give_it_back_or_a_dead_letter() {
+fn any_signed_body_becomes_lossless_events_or_a_dead_letter() {
     pass("envelope", 4_000, envelope::run);
 }
 
 #[test]
-fn c7_any_bytes_on_a_connection_are_read_as_a_strict_reader_reads_them() {
+fn c7_any_bytes_on_a_connection_are_parsed_as_by_a_strict_parser() {
     pass("wire", 3_000, wire::run);
 }
 
 #[test]
-fn whatever_stands_in_x_forwarded_for_the_client_is_whom_a_strict_reader_says() {
+fn any_x_forwarded_for_gives_the_same_client_as_a_strict_parser() {
     pass("forwarded", 10_000, forwarded::run);
 }
 
 #[test]
-fn any_configuration_is_refused_or_can_be_used() {
+fn any_configuration_is_refused_or_usable() {
     pass("config", 300, config::run);
 }
 
 #[test]
-fn any_dead_letter_is_ours_and_unchanged_or_no_delivery() {
+fn any_dead_letter_unseals_only_if_it_is_ours_and_unchanged() {
     pass("letter", 2_000, letter::run);
 }
 
 #[test]
-fn any_capture_is_a_request_or_an_error_without_a_word_of_it() {
+fn any_capture_parses_or_fails_without_repeating_its_content() {
     pass("capture", 10_000, capture::run);
 }
 
 #[test]
-fn any_file_of_pins_gives_ids_that_can_be_carried_or_none() {
+fn any_file_of_pins_gives_encodable_ids_or_none() {
     pass("pins", 300, pins::run);
 }

@@ -34,7 +34,7 @@ envelope.aliases = { "Document Hook" = "document.changed" }
 const BODY: &str = r#"{"tenant_id": "acme", "extra": 1.50, "data": {"document_id": "README.md"}}"#;
 
 #[tokio::test]
-async fn id_type_and_time_come_from_headers_and_the_record_says_that_they_are_unsigned() {
+async fn id_type_and_time_from_headers_are_marked_as_unsigned_in_the_record() {
     let service = service(HEADERS).await;
     let sent = [("X-Event-Id", "e1"), ("X-Event", "Document Hook"), ("X-Time", "1775847600123")];
     let answer = post(&service, &sent, BODY).await;
@@ -61,7 +61,7 @@ async fn id_type_and_time_come_from_headers_and_the_record_says_that_they_are_un
 }
 
 #[tokio::test]
-async fn c7_a_key_that_stands_twice_is_no_generic_record_either_however_deep() {
+async fn c7_a_duplicate_key_at_any_depth_is_dead_lettered_for_generic_records_too() {
     let service = service("unmapped = \"generic\"").await;
     for (data, published) in [(r#"{"a": [{"b": 1, "c": 2}]}"#, true), (r#"{"a": [{"b": 1, "b": 2}]}"#, false)]
     {
@@ -74,7 +74,7 @@ async fn c7_a_key_that_stands_twice_is_no_generic_record_either_however_deep() {
 }
 
 #[tokio::test]
-async fn a_header_that_a_rule_reads_stands_there_once_and_in_visible_ascii() {
+async fn a_header_that_a_rule_reads_must_occur_once_and_be_visible_ascii() {
     let service = service(HEADERS).await;
     let (id, kind) = (("X-Event-Id", "e1"), ("X-Event", "document.changed"));
     for (headers, reason) in [
@@ -95,7 +95,7 @@ async fn a_header_that_a_rule_reads_stands_there_once_and_in_visible_ascii() {
 }
 
 #[tokio::test]
-async fn what_no_part_of_the_envelope_gives_back_is_kept() {
+async fn values_that_the_envelope_cannot_reproduce_are_kept() {
     let service = service(
         r#"
 envelope.id = { join = ["/a", "/b"], separator = "/" }
@@ -119,7 +119,7 @@ envelope.time_format = "unix_milliseconds"
 }
 
 #[tokio::test]
-async fn types_without_a_schema_have_a_generic_record_and_no_type_makes_a_topic_by_itself() {
+async fn types_without_a_schema_become_generic_records_and_create_no_topics() {
     let service = service(
         r#"
 types = ["push", "document.changed"]
@@ -154,7 +154,7 @@ envelope.id = "/id"
 }
 
 #[tokio::test]
-async fn a_source_may_have_generic_records_only() {
+async fn a_source_can_have_only_generic_records() {
     let service = service("types = []\nunmapped = \"generic\"\nenvelope.data = \"\"").await;
     let body = r#"{"event":"any","timestamp":"2026-01-02T03:04:05.678901Z"}"#;
     let answer = service.post(&[("X-Grapevine-Signature", &grapevine(body))], body).await;
@@ -180,7 +180,7 @@ async fn text(request: reqwest::RequestBuilder) -> (u16, String, bool, String) {
 }
 
 #[tokio::test]
-async fn handshakes_are_verified_answered_counted_and_published_nowhere() {
+async fn handshakes_are_verified_answered_and_counted_but_not_published() {
     let service = service(HANDSHAKES).await;
     let body = r#"{"type": "url_verification", "challenge": "3eZbrw1aB"}"#;
     let signed = |body: &str| {
@@ -213,7 +213,7 @@ async fn handshakes_are_verified_answered_counted_and_published_nowhere() {
 }
 
 #[tokio::test]
-async fn a_get_challenge_is_sent_back_as_plain_text_only_where_it_is_configured() {
+async fn a_get_challenge_is_echoed_as_plain_text_only_if_configured() {
     let service = service(HANDSHAKES).await;
     let get = |query: &str| service.client.get(format!("{}?{query}", service.url()));
     let (status, kind, nosniff, body) = text(get("hub.mode=subscribe&hub.challenge=%3Cb%3E1158201444")).await;
@@ -234,7 +234,7 @@ async fn a_get_challenge_is_sent_back_as_plain_text_only_where_it_is_configured(
 }
 
 #[tokio::test]
-async fn a_form_is_verified_as_it_came_and_its_field_is_the_event() {
+async fn a_form_is_verified_unparsed_and_its_field_is_the_event() {
     let service = service(
         r#"
 types = ["push"]
@@ -276,7 +276,7 @@ fn events(ids: impl Iterator<Item = usize>) -> String {
 }
 
 #[tokio::test]
-async fn a_delivery_of_many_events_is_published_whole() {
+async fn all_events_of_a_delivery_are_published() {
     let service = service(SPLIT).await;
     let answer = post(&service, &[], &events(0..1_000)).await;
     answer.is(200, "published", None);
@@ -288,7 +288,7 @@ async fn a_delivery_of_many_events_is_published_whole() {
 }
 
 #[tokio::test]
-async fn one_event_that_does_not_fit_dead_letters_the_whole_delivery() {
+async fn one_invalid_event_dead_letters_the_whole_delivery() {
     let service = service(SPLIT).await;
     let with = |event: &str| events(0..2).replace("]}", &format!(",{event}]}}"));
     for (body, reason) in [
@@ -311,7 +311,7 @@ async fn one_event_that_does_not_fit_dead_letters_the_whole_delivery() {
 }
 
 #[tokio::test]
-async fn a_body_may_be_the_array_and_events_without_an_id_still_differ() {
+async fn a_body_can_be_an_array_and_its_events_without_ids_get_distinct_keys() {
     let service = service(
         r#"
 types = ["open"]

@@ -86,7 +86,7 @@ async fn start(config: &Path, source: &str) -> (Process, Running) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn rows_of_a_topic_that_began_to_compact_wait_until_it_keeps_all_again() {
+async fn rows_of_a_compacting_topic_are_held_until_it_retains_all_records_again() {
     let mut broker = Broker::start().await;
     let bootstrap = broker.bootstrap();
     let directory = tempfile::tempdir().unwrap();

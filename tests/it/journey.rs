@@ -20,7 +20,7 @@ fn by_key<'a>(records: &'a [Value], key: &str) -> &'a Value {
 }
 
 #[tokio::test]
-async fn the_datagrid_page_and_its_variants_arrive_typed() {
+async fn the_examples_of_datagrid_and_variants_arrive_typed() {
     let service = Service::datagrid().await;
     let before = jiff::Timestamp::now().as_millisecond();
     let page = batch("evt_7f3d8a2c");
@@ -94,7 +94,7 @@ async fn the_datagrid_page_and_its_variants_arrive_typed() {
 }
 
 #[tokio::test]
-async fn grapevine_verifies_however_the_client_spells_the_body() {
+async fn grapevine_signatures_verify_in_any_spelling_of_the_body() {
     let service = Service::grapevine().await;
     // A document, and the output of Python's json.dumps for it.
     let documents = [
@@ -144,7 +144,7 @@ async fn grapevine_verifies_however_the_client_spells_the_body() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_an_event_is_kept_whole_in_the_dead_letters() {
+async fn an_unusable_body_is_unchanged_in_its_dead_letter() {
     let service = Service::datagrid().await;
     let body = r#"{"id":"evt_odd","event_type":"batch_prediction.paused","timestamp":1,"data":{}}"#;
     let header = datagrid(body.as_bytes());
@@ -167,7 +167,7 @@ async fn what_cannot_be_an_event_is_kept_whole_in_the_dead_letters() {
 }
 
 #[tokio::test]
-async fn a_retry_has_the_key_and_the_value_of_the_first_try() {
+async fn a_retry_has_the_key_of_the_first_attempt() {
     let service = Service::datagrid().await;
     let body = batch("evt_retried");
     for _ in 0..3 {
@@ -179,7 +179,7 @@ async fn a_retry_has_the_key_and_the_value_of_the_first_try() {
 }
 
 #[tokio::test]
-async fn nothing_forged_reaches_any_topic() {
+async fn no_forged_delivery_reaches_a_topic() {
     let service = Service::datagrid().await;
     let body = batch("evt_forged");
     let forged = format!("t=1775847600,v1={}", hmac(b"something else"));

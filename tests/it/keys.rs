@@ -40,7 +40,7 @@ fn topics(service: &Service) -> (PartState, String) {
 }
 
 #[tokio::test]
-async fn events_of_one_document_stand_in_one_partition_in_their_order_and_none_is_compacted() {
+async fn events_of_one_document_are_in_one_partition_in_order_and_none_is_compacted() {
     let service = Setup { rules: KEYS.into(), ..Setup::new("grapevine") }.ready().await;
     let mut expected = Vec::new();
     for n in 0..4 {
@@ -76,7 +76,7 @@ async fn events_of_one_document_stand_in_one_partition_in_their_order_and_none_i
 }
 
 #[tokio::test]
-async fn a_key_that_is_not_signed_is_told_and_goes_through_the_spool() {
+async fn an_unsigned_key_is_marked_in_the_record_also_through_the_spool() {
     let dir = tempfile::tempdir().unwrap();
     let (service, kafka) = on_embedded_with(|setup| {
         setup.tables = format!("[spool]\ndir = \"{}\"\nmin_free = \"1 MiB\"", dir.path().display());
@@ -118,7 +118,7 @@ async fn a_key_that_is_not_signed_is_told_and_goes_through_the_spool() {
 }
 
 #[tokio::test]
-async fn a_topic_that_compacts_stops_its_type_until_somebody_alters_it() {
+async fn a_compacting_topic_stops_its_type_until_it_is_altered() {
     let mut setup = Setup::new("datagrid");
     setup.rules = "types = [\"batch_prediction.completed\", \"batch_prediction.failed\"]\n\
                    envelope.keys = { \"batch_prediction.failed\" = \"/data/id\" }"

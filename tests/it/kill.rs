@@ -14,7 +14,7 @@ fn kills() -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn kills_while_spooling_lose_nothing_that_was_answered() {
+async fn kills_while_spooling_lose_no_acknowledged_delivery() {
     let dir = tempfile::tempdir().unwrap();
     let config = dir.path().join("hookstream.toml");
     let mut setup = Setup::new("datagrid");

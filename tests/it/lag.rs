@@ -132,7 +132,7 @@ fn agrees(described: &groups::Described, groups: &BTreeMap<String, Value>) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn lag_is_what_kafkas_own_tool_says() {
+async fn lag_agrees_with_kafkas_own_tool() {
     let scene = Scene::new().await;
     let topic = &*scene.topic;
     let names = ["middle", "partly", "left", "classic", "kip848", "kip848-left"].map(unique);
@@ -197,7 +197,7 @@ async fn lag_is_what_kafkas_own_tool_says() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_compacted_topic_counts_offsets_and_seconds_are_those_of_the_next_record_that_is_left() {
+async fn lag_in_a_compacted_topic_counts_offsets_and_has_the_age_of_the_next_remaining_record() {
     let scene = Scene::new().await;
     let (dead, kafka) = (&*scene.dead, stack("KAFKA"));
     let group = unique("compacted");
@@ -224,7 +224,7 @@ async fn a_compacted_topic_counts_offsets_and_seconds_are_those_of_the_next_reco
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_open_transaction_counts_and_its_marker_is_no_record_to_wait_for() {
+async fn lag_counts_an_open_transaction_and_its_marker_has_no_age() {
     let scene = Scene::new().await;
     let (topic, group) = (&*scene.topic, unique("transactions"));
     scene.commit(&group, &[(topic, 2, 5)]).await;
@@ -244,7 +244,7 @@ async fn an_open_transaction_counts_and_its_marker_is_no_record_to_wait_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_gone_or_made_anew_is_unknown_with_a_word_why_and_never_zero() {
+async fn lag_of_a_deleted_or_recreated_topic_or_group_is_unknown_with_a_reason_and_never_zero() {
     let scene = Scene::new().await;
     let topic = &*scene.topic;
     let [deleted, ahead, behind] = ["deleted", "ahead", "behind"].map(unique);
@@ -274,7 +274,7 @@ async fn what_is_gone_or_made_anew_is_unknown_with_a_word_why_and_never_zero() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_exit_code_tells_over_the_limit_from_unknown() {
+async fn the_exit_code_distinguishes_too_much_lag_from_unknown_lag() {
     let scene = Scene::new().await;
     let topic = &*scene.topic;
     let [well, partly] = ["well", "partly"].map(unique);
@@ -303,7 +303,7 @@ async fn the_exit_code_tells_over_the_limit_from_unknown() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broker_that_is_not_there_is_exit_2_and_one_clear_sentence() {
+async fn lag_exits_with_2_and_one_sentence_if_no_broker_answers() {
     let mut setup = setup();
     let (code, stdout, stderr) = lag(&setup, &[]).await;
     assert_eq!((code, &*stdout), (2, ""));
@@ -317,7 +317,7 @@ async fn a_broker_that_is_not_there_is_exit_2_and_one_clear_sentence() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn watching_prints_anew_what_has_changed() {
+async fn watch_prints_a_changed_lag_again() {
     let scene = Scene::new().await;
     let (topic, group) = (&*scene.topic, unique("watched"));
     scene.commit(&group, &[(topic, 0, 4)]).await;
@@ -345,7 +345,7 @@ async fn metric(service: &Service, name: &str) -> Option<f64> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn gauges_turn_to_nan_while_the_broker_is_away_and_come_back_with_it() {
+async fn lag_gauges_are_nan_while_the_broker_is_down_and_then_recover() {
     let mut broker = Broker::start().await;
     let mut setup = Setup::new("grapevine");
     setup.kafka = broker.bootstrap();

@@ -72,7 +72,7 @@ fn every_room_names_only_rooms_below_it() {
 
 /// HTTP clients are created only in `client.rs`, which disables redirects.
 #[test]
-fn every_http_client_begins_in_one_place() {
+fn every_http_client_is_created_in_one_file() {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut all = Vec::new();
     files(&source, &mut all);
@@ -124,7 +124,7 @@ fn decisions_by_message(code: &str) -> Vec<String> {
 }
 
 #[test]
-fn nothing_decides_by_the_text_of_a_message() {
+fn no_code_branches_on_the_text_of_a_message() {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut all = Vec::new();
     files(&source, &mut all);
@@ -139,7 +139,7 @@ fn nothing_decides_by_the_text_of_a_message() {
 }
 
 #[test]
-fn a_decision_by_a_message_is_found_however_it_is_written() {
+fn a_branch_on_a_message_is_found_in_any_spelling() {
     for code in [
         "if detail.ends_with(\"twice\") {",
         "Err(error) if error.error.contains(\"status 404\") => {",
@@ -195,7 +195,7 @@ fn no_two_types_share_a_name() {
 }
 
 #[test]
-fn a_path_that_goes_up_is_found_anywhere_in_the_code() {
+fn an_upward_path_is_found_anywhere_in_the_code() {
     let rooms: Vec<String> = ["http", "kafka", "spool", "json"].map(str::to_owned).into();
     assert!(violations(&rooms, "http", "use crate::json;\nfn f() { crate::kafka::g() }").is_empty());
     assert_eq!(violations(&rooms, "json", "fn f(x: crate::kafka::Ack) {}").len(), 1);

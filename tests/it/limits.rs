@@ -57,7 +57,7 @@ fn not_allowed(answer: &Answer) {
 }
 
 #[tokio::test]
-async fn only_the_addresses_of_its_list_may_call_a_source() {
+async fn only_allowed_addresses_can_call_a_source() {
     let (service, _kafka) = service("", "allow = [\"127.0.0.2\", \"192.0.2.0/24\"]").await;
     signed(&service, &at("127.0.0.2"), &[], "evt_1").await.is(200, "published", None);
     not_allowed(&signed(&service, &at("127.0.0.3"), &[], "evt_2").await);
@@ -75,7 +75,7 @@ async fn only_the_addresses_of_its_list_may_call_a_source() {
 }
 
 #[tokio::test]
-async fn behind_a_trusted_proxy_the_client_is_whom_it_names_and_nobody_can_claim_another() {
+async fn a_trusted_proxy_names_the_client_and_nobody_else_can() {
     let http = "trusted_proxies = [\"127.0.0.1\", \"10.0.0.0/8\"]\n";
     let (service, _kafka) = service(http, "allow = [\"203.0.113.0/24\", \"2001:db8::/32\"]").await;
     let (proxy, stranger) = (at("127.0.0.1"), at("127.0.0.2"));
@@ -113,7 +113,7 @@ async fn behind_a_trusted_proxy_the_client_is_whom_it_names_and_nobody_can_claim
 }
 
 #[tokio::test]
-async fn an_ipv4_caller_of_an_ipv6_port_is_an_ipv4_caller() {
+async fn an_ipv4_client_of_an_ipv6_port_is_an_ipv4_client() {
     let listen = |setup: &mut Setup| {
         setup.rules.push_str("allow = [\"127.0.0.2\", \"::ffff:127.0.0.3\"]");
         setup.http.push_str("\nmax_connections_per_address = 1");
@@ -138,7 +138,7 @@ async fn without_its_body(service: &Service, address: &str) -> String {
 }
 
 #[tokio::test]
-async fn who_may_not_call_is_refused_before_the_body_and_has_no_challenge_answered() {
+async fn an_address_that_is_not_allowed_is_refused_before_the_body_and_gets_no_challenge() {
     let rules = "allow = [\"127.0.0.2\"]\nchallenge = { query = \"hub.challenge\" }";
     let (service, _kafka) = service("body_timeout = \"1s\"", rules).await;
     let refused = without_its_body(&service, "127.0.0.3").await;
@@ -159,7 +159,7 @@ async fn who_may_not_call_is_refused_before_the_body_and_has_no_challenge_answer
 }
 
 #[tokio::test]
-async fn a_reload_changes_who_may_call() {
+async fn a_reload_changes_the_allowed_addresses() {
     let (service, _kafka) = service("", "allow = [\"127.0.0.2\"]").await;
     let client = at("127.0.0.3");
     not_allowed(&signed(&service, &client, &[], "evt_1").await);
@@ -171,7 +171,7 @@ async fn a_reload_changes_who_may_call() {
 }
 
 #[tokio::test]
-async fn the_callers_address_is_known_over_tls_too() {
+async fn the_client_address_is_known_over_tls_too() {
     let authority = tls::Authority::new();
     let service = tls::with_tls(&authority, "").await;
     let [own, other] = ["127.0.0.1", "127.0.0.2"]
@@ -185,7 +185,7 @@ async fn the_callers_address_is_known_over_tls_too() {
 }
 
 #[tokio::test]
-async fn a_source_that_sends_faster_than_its_rate_is_to_come_again_and_what_is_forged_does_not_count() {
+async fn a_source_over_its_rate_must_retry_and_forged_deliveries_do_not_count() {
     let (service, _kafka) = service("", "rate_limit = 1").await;
     for _ in 0..5 {
         assert_eq!(forged(&service, &service.client, &[]).await.status, 401);
@@ -223,7 +223,7 @@ async fn flood(service: &Service, client: &Client, told: &[&str]) {
 }
 
 #[tokio::test]
-async fn an_address_that_sends_too_much_that_does_not_verify_is_to_come_again_and_no_other() {
+async fn only_the_address_with_too_many_unverified_deliveries_must_retry() {
     let (service, _kafka) = service("unverified_rate_per_address = 1\nbody_timeout = \"1s\"", "").await;
     let (flooding, other) = (at("127.0.0.2"), at("127.0.0.3"));
     until("the bound", async || {
@@ -259,7 +259,7 @@ async fn an_address_that_sends_too_much_that_does_not_verify_is_to_come_again_an
 }
 
 #[tokio::test]
-async fn clients_of_a_trusted_proxy_are_limited_one_by_one_and_unreadable_ones_together() {
+async fn clients_of_a_trusted_proxy_are_limited_individually_and_unreadable_ones_together() {
     let http = "unverified_rate_per_address = 1\ntrusted_proxies = [\"127.0.0.1\"]";
     let (service, _kafka) = service(http, "").await;
     let proxy = at("127.0.0.1");
@@ -279,7 +279,7 @@ async fn clients_of_a_trusted_proxy_are_limited_one_by_one_and_unreadable_ones_t
 }
 
 #[tokio::test]
-async fn the_connections_of_a_trusted_proxy_are_not_counted() {
+async fn the_connections_of_a_trusted_proxy_are_not_limited() {
     let http = "max_connections_per_address = 1\ntrusted_proxies = [\"127.0.0.2\"]";
     let (service, _kafka) = service(http, "").await;
     let mut held = Vec::new();
@@ -292,7 +292,7 @@ async fn the_connections_of_a_trusted_proxy_are_not_counted() {
 }
 
 #[tokio::test]
-async fn the_log_names_the_client_of_what_is_refused_and_of_nothing_else() {
+async fn the_log_names_the_client_only_for_refusals() {
     let setup = Setup { http: String::from("trusted_proxies = [\"127.0.0.1\"]"), ..Setup::new("datagrid") };
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("hookstream.toml");

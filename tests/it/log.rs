@@ -13,7 +13,7 @@ use crate::support::{PATIENCE, SECRET, Setup, batch, datagrid, until};
 const DELIVERIES: usize = 600;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_log_that_nobody_reads_holds_up_no_delivery_and_no_shutdown() {
+async fn a_blocked_log_delays_no_delivery_and_no_shutdown() {
     let setup = Setup::new("datagrid");
     let file = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
     std::fs::write(file.path(), setup.toml()).unwrap();

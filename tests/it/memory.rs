@@ -115,7 +115,7 @@ async fn settle(service: &Service) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn b6_a_connection_and_a_body_cost_what_the_formula_says() {
+async fn b6_a_connection_and_a_body_use_the_memory_that_the_formula_says() {
     const MANY: usize = 2_000;
     let service = Service::ready("", "").await;
     let body = batch("evt_warm");
@@ -175,7 +175,7 @@ async fn b6_a_connection_and_a_body_cost_what_the_formula_says() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn b6_a_connection_with_tls_costs_what_the_formula_says() {
+async fn b6_a_connection_with_tls_uses_the_memory_that_the_formula_says() {
     const MANY: usize = 500;
     let authority = Authority::new();
     let pair = authority.issue("server", 1);
@@ -207,7 +207,7 @@ async fn b6_a_connection_with_tls_costs_what_the_formula_says() {
 }
 
 #[test]
-fn b6_the_page_and_the_chart_have_the_formula_that_is_measured() {
+fn b6_the_page_and_the_chart_use_the_measured_formula() {
     let read =
         |path: &str| std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap();
     let formula = format!(
@@ -225,7 +225,7 @@ fn b6_the_page_and_the_chart_have_the_formula_that_is_measured() {
 
 /// Without a cgroup and with an empty producer: compares the program's maximum resident memory with the formula.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn b6_the_worst_load_that_the_bounds_allow_stays_below_the_formulas_sum() {
+async fn b6_the_largest_allowed_load_uses_less_memory_than_the_formula_says() {
     let http = "max_connections = 2000\nmax_body_bytes = \"32 MiB\"\nmax_connections_per_address = 2000";
     let service = Service::ready(http, "").await;
     let mut held = service.connect(1_900).await;

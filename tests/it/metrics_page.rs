@@ -43,7 +43,7 @@ fn page() -> String {
 }
 
 #[test]
-fn metrics_page_is_as_the_table_says() {
+fn metrics_page_matches_the_table() {
     if std::env::var_os("HOOKSTREAM_WRITE_DOCS").is_some() {
         std::fs::write(PAGE, page()).unwrap();
     }
@@ -86,7 +86,7 @@ pub async fn exporting() -> (Service, TempDir) {
 }
 
 #[tokio::test]
-async fn metrics_page_has_all_that_a_service_exports() {
+async fn metrics_page_lists_all_metrics_that_a_service_exports() {
     let (service, _spool) = exporting().await;
     let wanted: BTreeMap<&str, BTreeSet<String>> = ALL
         .iter()

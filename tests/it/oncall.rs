@@ -13,7 +13,7 @@ fn commands() -> Vec<&'static str> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn on_call_each_question_has_its_command() {
+async fn the_commands_of_the_runbook_answer_their_questions() {
     let directory = tempfile::tempdir().unwrap();
     let path = |name: &str| directory.path().join(name);
     let mut setup = Setup::new("datagrid");

@@ -22,7 +22,7 @@ async fn ask(service: &Service, method: &str, path: &str, headers: &[(&str, &str
 }
 
 #[tokio::test]
-async fn c6_a_name_that_is_not_the_ports_own_is_refused_and_probes_are_not() {
+async fn c6_a_foreign_host_name_is_refused_except_for_probes() {
     let (service, _kafka) = on_embedded_with(|setup| {
         setup.admin = "hosts = [\"hookstream-pods\", \"*.events.svc\"]".into();
     })
@@ -54,7 +54,7 @@ async fn c6_a_name_that_is_not_the_ports_own_is_refused_and_probes_are_not() {
 }
 
 #[tokio::test]
-async fn c6_a_page_of_another_origin_is_refused_whatever_it_asks() {
+async fn c6_all_requests_from_another_origin_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let (service, _kafka) = with_spool(dir.path(), "").await;
     let own = format!("http://{}", service.app.admin);
@@ -83,7 +83,7 @@ async fn c6_a_page_of_another_origin_is_refused_whatever_it_asks() {
 }
 
 #[tokio::test]
-async fn c6_who_asks_from_another_machine_without_a_token_has_probes_and_metrics_only() {
+async fn c6_another_machine_without_a_token_gets_only_probes_and_metrics() {
     // An address of this machine that counts as another one here.
     let (service, _kafka) =
         on_embedded_with(|setup| setup.admin = "without_token = [\"127.0.0.9\"]".into()).await;

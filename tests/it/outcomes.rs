@@ -18,7 +18,7 @@ async fn dead_lettered(service: &Service, body: impl Into<Vec<u8>>, reason: &str
 }
 
 #[tokio::test]
-async fn authentic_but_unusable_is_dead_lettered_with_its_reason() {
+async fn authentic_but_unusable_deliveries_are_dead_lettered_with_their_reason() {
     let service = Service::datagrid().await;
     let with = |id: &str, data: &str| {
         format!(r#"{{"id":{id},"event_type":"batch_prediction.completed","timestamp":1,"data":{data}}}"#)
@@ -60,7 +60,7 @@ async fn authentic_but_unusable_is_dead_lettered_with_its_reason() {
 }
 
 #[tokio::test]
-async fn odd_but_usable_events_are_published_and_keep_their_digits() {
+async fn odd_but_usable_events_are_published_with_unchanged_digits() {
     let service = Service::datagrid().await;
     let data = r#"{"status":"\ud800","model":1e400,"results_url":null,"request_counts":{"total":18446744073709551616}}"#;
     let body = format!(
@@ -83,7 +83,7 @@ async fn odd_but_usable_events_are_published_and_keep_their_digits() {
 }
 
 #[tokio::test]
-async fn a_type_that_nobody_knows_cannot_carry_a_payload_into_the_log() {
+async fn an_unknown_type_cannot_carry_a_payload_into_the_log() {
     let service = Service::datagrid().await;
     let long = "payload ".repeat(1_000);
     let body = format!(r#"{{"id":"evt_1","event_type":"{long}","timestamp":1,"data":{{}}}}"#);
@@ -93,7 +93,7 @@ async fn a_type_that_nobody_knows_cannot_carry_a_payload_into_the_log() {
 }
 
 #[tokio::test]
-async fn the_head_is_judged_before_the_body() {
+async fn a_request_is_refused_by_its_head_before_its_body_arrives() {
     let service = Service::datagrid().await;
     let unknown =
         service.client.post(format!("http://{}/hooks/nobody", service.hooks())).send().await.unwrap();
@@ -117,7 +117,7 @@ async fn the_head_is_judged_before_the_body() {
 }
 
 #[tokio::test]
-async fn two_signature_headers_are_one_too_many() {
+async fn two_signature_headers_are_refused() {
     let service = Service::datagrid().await;
     let body = batch("evt_two");
     let header = datagrid(body.as_bytes());
@@ -127,7 +127,7 @@ async fn two_signature_headers_are_one_too_many() {
 }
 
 #[tokio::test]
-async fn a_body_over_the_limit_is_refused_by_count_too() {
+async fn a_chunked_body_over_the_limit_is_refused() {
     let setup = Setup { http: "max_body = \"1 KiB\"".into(), ..Setup::new("datagrid") };
     let service = setup.ready().await;
     // Chunked, so no length is declared.
@@ -139,7 +139,7 @@ async fn a_body_over_the_limit_is_refused_by_count_too() {
 }
 
 #[tokio::test]
-async fn a_client_that_stops_half_way_is_let_go_and_nobody_waits_for_it() {
+async fn a_client_that_stops_within_its_body_is_disconnected_and_delays_nobody() {
     let setup =
         Setup { http: "head_timeout = \"500ms\"\nbody_timeout = \"500ms\"".into(), ..Setup::new("datagrid") };
     let service = setup.ready().await;
@@ -172,7 +172,7 @@ async fn invalid_framing_is_refused() {
 }
 
 #[tokio::test]
-async fn a_flood_of_dead_letters_is_slowed_down() {
+async fn a_flood_of_dead_letters_is_rate_limited() {
     let setup = Setup { rules: "dead_letter_rate = 3".into(), ..Setup::new("datagrid") };
     let service = setup.ready().await;
     let mut limited = 0;
@@ -188,7 +188,7 @@ async fn a_flood_of_dead_letters_is_slowed_down() {
 }
 
 #[tokio::test]
-async fn a_record_that_kafka_refuses_for_good_is_dead_lettered_with_its_raw_body() {
+async fn a_record_that_kafka_refuses_permanently_is_dead_lettered_with_its_raw_body() {
     let setup = Setup::new("datagrid");
     let topic = format!("{}.batch_prediction.completed", setup.source);
     kafka::create(&topic, "max.message.bytes", "500").await;
@@ -205,7 +205,7 @@ async fn a_record_that_kafka_refuses_for_good_is_dead_lettered_with_its_raw_body
 }
 
 #[tokio::test]
-async fn the_operators_port_tells_health_and_metrics() {
+async fn the_operators_port_serves_health_and_metrics() {
     let service = Service::datagrid().await;
     assert_eq!(service.admin("/livez").await.0, 200);
     let (status, ready) = service.admin("/readyz").await;
@@ -231,7 +231,7 @@ async fn the_operators_port_tells_health_and_metrics() {
 
 /// The labels are a contract: they change only together with this test.
 #[test]
-fn every_reason_has_the_status_that_fits_its_sender() {
+fn every_reason_has_a_status_that_fits_its_outcome() {
     for reason in Reason::ALL {
         let row = reason.info();
         let expected: &[u16] = match row.outcome.label() {

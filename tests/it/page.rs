@@ -32,7 +32,7 @@ fn texts(document: &str) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_page_shows_what_flows_and_what_is_refused_and_no_payload() {
+async fn the_page_shows_deliveries_and_refusals_but_no_payload() {
     let service = Setup::new("datagrid").ready().await;
     for n in 0..3 {
         service.datagrid_post(batch(&format!("evt_{n}"))).await.is(200, "published", None);
@@ -63,7 +63,7 @@ async fn the_page_shows_what_flows_and_what_is_refused_and_no_payload() {
 }
 
 #[tokio::test]
-async fn nobody_else_is_asked_and_nothing_is_kept() {
+async fn the_page_loads_nothing_from_elsewhere_and_is_not_cached() {
     let service = Setup::new("datagrid").start().await;
     let page = service.client.get(format!("http://{}/", service.app.admin)).send().await.unwrap();
     let header = |name: &str| page.headers()[name].to_str().unwrap().to_owned();

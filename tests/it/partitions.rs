@@ -49,7 +49,7 @@ async fn create(bootstrap: &str, topic: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn k15_a_killed_broker_sends_only_what_needs_it_to_the_spool() {
+async fn k15_a_killed_broker_causes_only_deliveries_for_its_partitions_to_be_spooled() {
     let dir = tempfile::tempdir().unwrap();
     let mut brokers = Broker::cluster(3, "auto.create.topics.enable=false\n").await;
     let bootstrap = brokers.iter().map(Broker::bootstrap).collect::<Vec<_>>().join(",");

@@ -57,7 +57,7 @@ async fn half_sent(service: &Service, number: usize, bytes: usize) -> TcpStream 
 }
 
 #[tokio::test]
-async fn bodies_are_bounded_together_by_what_has_arrived_and_not_by_what_was_declared() {
+async fn the_limit_of_all_bodies_counts_received_bytes_and_not_declared_ones() {
     let few = |setup: &mut Setup| {
         setup.http = "max_body = \"900 KiB\"\nmax_body_bytes = \"920 KiB\"\nbody_timeout = \"3900ms\"".into();
     };
@@ -96,7 +96,7 @@ async fn bodies_are_bounded_together_by_what_has_arrived_and_not_by_what_was_dec
 }
 
 #[tokio::test]
-async fn the_body_of_a_delivery_in_flight_counts_until_its_end() {
+async fn the_body_of_a_delivery_counts_until_the_delivery_has_ended() {
     let few = |setup: &mut Setup| setup.http = "max_body = \"1 KiB\"\nmax_body_bytes = \"1 KiB\"".into();
     let (service, kafka) = on_embedded_with(few).await;
     kafka.delay(Duration::from_secs(1)).unwrap();
@@ -133,7 +133,7 @@ pub async fn is_served(mut stream: TcpStream) -> Option<TcpStream> {
 }
 
 #[tokio::test]
-async fn an_address_with_too_many_connections_is_closed_at_once_and_others_are_served() {
+async fn an_address_with_too_many_connections_is_refused_and_others_are_served() {
     let two = |setup: &mut Setup| setup.http = "max_connections_per_address = 2".into();
     let (service, _kafka) = on_embedded_with(two).await;
     let to = service.hooks();
@@ -152,7 +152,7 @@ async fn an_address_with_too_many_connections_is_closed_at_once_and_others_are_s
 }
 
 #[tokio::test]
-async fn a_source_with_all_its_places_in_use_leaves_the_others_theirs() {
+async fn a_source_with_all_its_slots_in_use_leaves_other_sources_theirs() {
     let four = |setup: &mut Setup| setup.http = "max_in_flight = 4".into();
     let (service, kafka, other) = two_sources(four).await;
     kafka.delay(Duration::from_secs(1)).unwrap();
@@ -172,7 +172,7 @@ async fn a_source_with_all_its_places_in_use_leaves_the_others_theirs() {
 }
 
 #[tokio::test]
-async fn b5_a_source_with_its_share_of_the_bodies_in_use_leaves_the_others_theirs() {
+async fn b5_a_source_with_its_share_of_bodies_in_use_leaves_other_sources_theirs() {
     let few = |setup: &mut Setup| setup.http = "max_body = \"1 KiB\"\nmax_body_bytes = \"4 KiB\"".into();
     let (service, kafka, other) = two_sources(few).await;
     kafka.delay(Duration::from_secs(1)).unwrap();
@@ -192,7 +192,7 @@ async fn b5_a_source_with_its_share_of_the_bodies_in_use_leaves_the_others_their
 }
 
 #[tokio::test]
-async fn a_source_may_be_given_its_own_number_of_places() {
+async fn a_source_can_have_its_own_number_of_slots() {
     let one = |setup: &mut Setup| setup.rules.push_str("max_in_flight = 1");
     let (service, kafka) = on_embedded_with(one).await;
     kafka.delay(Duration::from_secs(1)).unwrap();
@@ -201,7 +201,7 @@ async fn a_source_may_be_given_its_own_number_of_places() {
 }
 
 #[tokio::test]
-async fn a_source_that_has_filled_its_share_of_the_spool_leaves_the_others_theirs() {
+async fn a_source_with_its_share_of_the_spool_in_use_leaves_other_sources_theirs() {
     let dir = tempfile::tempdir().unwrap();
     let four = |setup: &mut Setup| setup.tables.push_str(&spool(dir.path(), "max_rows = 4"));
     let (service, kafka, other) = two_sources(four).await;

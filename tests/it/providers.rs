@@ -24,7 +24,7 @@ fn compiled(toml: &str, secrets: &[(&str, &str)]) -> Sources {
 }
 
 #[test]
-fn every_preset_compiles_and_says_where_its_rules_come_from() {
+fn every_preset_compiles_and_links_to_the_documentation_of_its_rules() {
     let secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
     for (name, text) in config::presets() {
         let toml = format!("[source.{name}]\npreset = \"{name}\"\nsecrets = [{{ env = \"S\" }}]");
@@ -47,7 +47,7 @@ const KEY: &str = "00ff10ef20df30cf40bf50af609f708f";
 
 /// Each TOML block of the page signs, verifies and refuses, and verifies a signature from Python's hmac.
 #[test]
-fn the_blocks_of_the_page_work_as_they_stand() {
+fn the_toml_blocks_of_the_page_work_unchanged() {
     let secrets = [
         ("GITHUB_WEBHOOK_SECRET", SECRET),
         ("PAYSTACK_SECRET_KEY", SECRET),
@@ -108,7 +108,7 @@ fn delivery(headers: HeaderMap, body: Bytes) -> Delivery {
 /// Headers and body from docs.github.com, "Webhook events and payloads"; the signature is from another library than the
 /// service's.
 #[tokio::test]
-async fn github_s_events_go_to_their_topics_and_its_ping_to_none() {
+async fn events_of_github_go_to_their_topics_and_its_ping_to_none() {
     let mut setup = Setup::new("github");
     setup.rules = "types = [\"push\"]".into();
     let service = setup.ready().await;
@@ -150,7 +150,7 @@ async fn github_s_events_go_to_their_topics_and_its_ping_to_none() {
 
 /// Bodies from docs.slack.dev, "The Events API".
 #[tokio::test]
-async fn slack_s_url_is_verified_its_events_are_published_and_an_old_signature_is_refused() {
+async fn the_url_verification_of_slack_is_answered_events_are_published_and_old_signatures_refused() {
     let mut setup = Setup::new("slack");
     setup.rules = "types = [\"app_mention\"]".into();
     let service = setup.ready().await;

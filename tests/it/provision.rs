@@ -54,7 +54,7 @@ fn left(item: &Value, setting: &str) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn from_an_empty_cluster_to_ready_and_the_second_plan_is_empty() {
+async fn provision_makes_an_empty_cluster_ready_and_the_next_plan_is_empty() {
     let setup = Setup::new("datagrid");
     let topic = format!("{}.batch_prediction.completed", setup.source);
     let (code, stdout, _) = provision(&setup, &[]).await;
@@ -96,7 +96,7 @@ async fn from_an_empty_cluster_to_ready_and_the_second_plan_is_empty() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_drift_is_shown_what_is_safe_is_altered_and_a_foreign_key_survives() {
+async fn provision_shows_each_drift_alters_only_what_is_safe_and_keeps_foreign_settings() {
     let setup = Setup::new("datagrid");
     let name = |rest: &str| format!("{}.batch_prediction.{rest}", setup.source);
     let dead = format!("dead_letter.{}", setup.source);
@@ -169,7 +169,7 @@ async fn each_drift_is_shown_what_is_safe_is_altered_and_a_foreign_key_survives(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_topic_whose_key_names_more_than_one_event_never_goes_towards_compaction() {
+async fn provision_never_enables_compaction_if_a_key_identifies_several_events() {
     let mut setup = Setup::new("grapevine");
     setup.rules = "envelope.keys = { \"document.changed\" = \"/data/document_id\" }".into();
     let topic = format!("{}.document.changed", setup.source);
@@ -206,7 +206,7 @@ fn ours() -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_subject_gets_the_strictest_level_and_a_new_version_where_ours_fits() {
+async fn provision_sets_the_strictest_level_and_registers_a_compatible_version() {
     let setup = Setup::new("grapevine");
     let name = format!("{}.document.changed-value", setup.source);
     subject(&setup, &name, &ours(), "BACKWARD").await;
@@ -221,7 +221,7 @@ async fn a_subject_gets_the_strictest_level_and_a_new_version_where_ours_fits() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_schema_that_does_not_fit_is_explained_by_field_and_never_registered() {
+async fn provision_explains_an_incompatible_schema_by_field_and_never_registers_it() {
     let setup = Setup::new("grapevine");
     let name = format!("{}.document.changed-value", setup.source);
     let mut other = ours();
@@ -254,7 +254,7 @@ fn kafka_acls(arguments: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_kafka_denies_is_told_with_the_commands_that_grant_it() {
+async fn provision_reports_what_kafka_denies_with_the_commands_that_grant_it() {
     let setup = Setup {
         kafka: stack("KAFKA_SCRAM"),
         tables: r#"
@@ -305,7 +305,7 @@ async fn what_kafka_denies_is_told_with_the_commands_that_grant_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_be_asked_is_an_error() {
+async fn provision_fails_if_kafka_or_the_registry_is_unreachable() {
     let mut setup = Setup::new("grapevine");
     setup.kafka = "127.0.0.1:1".into();
     let (code, stdout, stderr) = provision(&setup, &["--apply"]).await;

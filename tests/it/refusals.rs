@@ -49,7 +49,7 @@ async fn until_hint(service: &Service, reason: &str, says: &str, headers: &[(&st
 }
 
 #[tokio::test]
-async fn a_secret_that_a_reload_removed_is_named_while_its_sender_is_refused() {
+async fn refusals_name_the_removed_secret_that_a_sender_still_uses() {
     let directory = tempfile::tempdir().unwrap();
     let (old, new) = (directory.path().join("2026-08"), directory.path().join("2026-11"));
     std::fs::write(&old, SECRET).unwrap();
@@ -86,7 +86,7 @@ async fn a_secret_that_a_reload_removed_is_named_while_its_sender_is_refused() {
 }
 
 #[tokio::test]
-async fn the_log_has_a_hint_for_refusals_at_most_once_a_second_and_counts_them() {
+async fn the_log_has_at_most_one_hint_a_second_with_the_number_of_refusals() {
     let setup = Setup::new("datagrid");
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("hookstream.toml");
@@ -132,7 +132,7 @@ async fn the_log_has_a_hint_for_refusals_at_most_once_a_second_and_counts_them()
 }
 
 #[tokio::test]
-async fn a_large_body_is_refused_and_counted_without_being_looked_at() {
+async fn a_large_refused_body_is_counted_but_not_diagnosed() {
     let service = Arc::new(Setup::new("datagrid").start().await);
     let body = format!("[\"{}\"]", "x".repeat(300 * 1024));
     refused(&service, &[("datagrid-signature", &signed("wh_nobody's", &body))], &body).await;

@@ -51,7 +51,7 @@ async fn command(setup: &Setup, arguments: &'static [&'static str]) -> (i32, Str
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn under_record_names_the_types_of_one_schema_share_a_subject() {
+async fn record_name_subjects_are_shared_by_the_types_of_one_schema() {
     let registry = serve(registry::router()).await;
     let service = setup(&registry, "subject_name_strategy = \"record_name\"").ready().await;
     service.datagrid_post(batch("evt_1")).await.is(200, "published", None);
@@ -66,7 +66,7 @@ async fn under_record_names_the_types_of_one_schema_share_a_subject() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn topic_record_names_on_the_real_registry() {
+async fn topic_record_name_subjects_work_on_the_real_registry() {
     let mut own = setup(&crate::support::stack("REGISTRY"), "subject_name_strategy = \"topic_record_name\"");
     own.rules = "compatibility = \"BACKWARD_TRANSITIVE\"".into();
     let (source, real) = (own.source.clone(), crate::support::stack("REGISTRY"));
@@ -78,7 +78,7 @@ async fn topic_record_names_on_the_real_registry() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_schemas_of_one_record_name_are_a_problem_before_anything_is_asked() {
+async fn two_schemas_with_one_record_name_are_a_problem_before_any_request() {
     let directory = tempfile::tempdir().unwrap();
     std::fs::create_dir_all(directory.path().join("schemas/own")).unwrap();
     std::fs::write(
@@ -105,7 +105,7 @@ async fn two_schemas_of_one_record_name_are_a_problem_before_anything_is_asked()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_only_others_register_is_named_with_the_command_and_taken_once_it_is_there() {
+async fn a_schema_that_others_register_is_requested_with_a_command_and_used_once_it_exists() {
     let own = setup(&crate::support::stack("REGISTRY"), "auto_register = false");
     let real = crate::support::stack("REGISTRY");
     // The last one requested.
@@ -170,7 +170,7 @@ fn recorded(router: Router) -> (Router, Arc<Mutex<Vec<String>>>) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_call_that_names_a_schema_asks_to_normalize_it() {
+async fn each_request_with_a_schema_asks_to_normalize_it() {
     let (router, asked) = recorded(registry::router());
     let registry = serve(router).await;
     let mut own = setup(&registry, "normalize = true");
@@ -200,14 +200,14 @@ async fn each_call_that_names_a_schema_asks_to_normalize_it() {
 
 /// Apicurio accepts the parameter too.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_real_registry_takes_normalize() {
+async fn the_real_registry_accepts_normalize() {
     let service = setup(&crate::support::stack("REGISTRY"), "normalize = true").ready().await;
     service.datagrid_post(batch("evt_1")).await.is(200, "published", None);
 }
 
 /// In Confluent's registry each context has its own ids, below `/contexts/<name>`.
 #[tokio::test(flavor = "multi_thread")]
-async fn in_a_context_subjects_and_ids_are_its_own() {
+async fn a_context_has_its_own_subjects_and_ids() {
     let dir = tempfile::tempdir().unwrap();
     let router = registry::router().nest("/contexts/.tenant", registry::router());
     let (router, asked) = recorded(router);
@@ -243,7 +243,7 @@ async fn in_a_context_subjects_and_ids_are_its_own() {
 
 /// Apicurio does not have these paths, and the error says so.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_registry_without_contexts_is_told_from_one_that_lacks_the_subjects() {
+async fn a_registry_without_contexts_is_distinguished_from_one_without_the_subjects() {
     let own = setup(&crate::support::stack("REGISTRY"), "context = \".tenant\"");
     let (code, stdout, _) = command(&own, &["check", "--online"]).await;
     assert!(code == 1 && stdout.contains("the registry did not return the schema: "), "{stdout}");
@@ -252,7 +252,7 @@ async fn a_registry_without_contexts_is_told_from_one_that_lacks_the_subjects() 
 
 /// A certificate authority with two certificates: one for `localhost` and one for a client.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_registry_that_asks_for_a_client_certificate() {
+async fn a_registry_with_client_certificates() {
     let (ca_key, key) = (rcgen::KeyPair::generate().unwrap(), rcgen::KeyPair::generate().unwrap());
     let mut ca = rcgen::CertificateParams::new(Vec::new()).unwrap();
     ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);

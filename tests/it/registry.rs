@@ -120,7 +120,7 @@ async fn kafka_ready(service: &Service) {
 }
 
 #[tokio::test]
-async fn the_next_start_publishes_with_pinned_ids_while_the_registry_is_out() {
+async fn the_next_start_publishes_with_pinned_ids_while_the_registry_is_down() {
     let dir = tempfile::tempdir().unwrap();
     let content = registry::router();
     let up = Up::at("127.0.0.1:0", &content).await;
@@ -141,7 +141,7 @@ async fn the_next_start_publishes_with_pinned_ids_while_the_registry_is_out() {
 }
 
 #[tokio::test]
-async fn a_registry_with_another_schema_under_the_id_stops_the_types_of_that_id_only() {
+async fn another_schema_under_an_id_stops_only_the_types_of_that_id() {
     let dir = tempfile::tempdir().unwrap();
     let up = Up::at("127.0.0.1:0", &registry::router()).await;
     let source = pinned(&up, dir.path()).await;
@@ -177,7 +177,7 @@ async fn a_registry_with_another_schema_under_the_id_stops_the_types_of_that_id_
 }
 
 #[tokio::test]
-async fn a_registry_that_is_restored_is_trusted_again_without_a_restart_and_by_the_next_start() {
+async fn a_restored_registry_is_trusted_again_with_or_without_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let content = registry::router();
     let up = Up::at("127.0.0.1:0", &content).await;
@@ -245,7 +245,7 @@ fn says(status: u16, body: serde_json::Value) -> Option<Response> {
 }
 
 #[tokio::test]
-async fn a_record_without_a_schema_says_what_the_registry_answered() {
+async fn the_decoder_reports_what_the_registry_answered_for_a_missing_schema() {
     for (status, body, expected) in [
         (404, json!({"error_code": 40403, "message": "Schema not found"}), DecodeError::NotFound),
         // A proxy before a registry that is unavailable.
@@ -300,14 +300,14 @@ async fn is_redirected(status: u16) {
 }
 
 #[tokio::test]
-async fn k1_a_registry_that_redirects_gives_no_id_and_is_named() {
+async fn k1_a_registry_that_redirects_gives_no_id_and_is_reported() {
     for status in [301, 302, 303, 307, 308] {
         is_redirected(status).await;
     }
 }
 
 #[tokio::test]
-async fn k1_an_id_counts_only_once_the_registry_shows_our_schema_under_it() {
+async fn k1_an_id_is_used_only_once_the_registry_returns_our_schema_for_it() {
     let mended = Arc::new(AtomicBool::new(false));
     // As after a redirect that turned the POST into a GET: the answer has the id of another schema.
     let registry = before_registry(registry::router(), {
@@ -330,7 +330,7 @@ async fn k1_an_id_counts_only_once_the_registry_shows_our_schema_under_it() {
 }
 
 #[tokio::test]
-async fn k14_an_id_that_no_client_could_carry_is_none() {
+async fn k14_an_id_that_no_record_can_carry_is_refused() {
     for id in
         ["0", "-1", "2147483648", "4294967295", "4294967296", "1.0", "\"1\"", "null", "99999999999999999999"]
     {
@@ -390,7 +390,7 @@ impl Drop for Running {
 }
 
 #[tokio::test]
-async fn k13_one_word_of_a_replica_that_lags_behind_stops_no_type() {
+async fn k13_a_single_answer_of_a_lagging_replica_stops_no_type() {
     // The number of requests for the ids since the replica lagged; its answer is the first.
     let (lagging, asked) = (Arc::new(AtomicBool::new(false)), watch::Sender::new(0));
     let mut rounds = asked.subscribe();
@@ -424,7 +424,7 @@ async fn k13_one_word_of_a_replica_that_lags_behind_stops_no_type() {
 }
 
 #[tokio::test]
-async fn what_runs_bears_a_registry_that_is_out_and_notices_one_that_was_wiped() {
+async fn a_running_service_survives_a_registry_outage_and_notices_a_wiped_registry() {
     let up = Up::at("127.0.0.1:0", &registry::router()).await;
     let running = Running::start(&up.address).await;
     let (health, encodes) = (&running.health, |event_type: &str| running.encodes(event_type));

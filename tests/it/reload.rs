@@ -96,7 +96,7 @@ async fn a_secret_is_rotated_under_load_and_no_authentic_delivery_is_refused() {
 }
 
 #[tokio::test]
-async fn a_bad_file_is_refused_with_all_its_problems_and_the_old_one_stays() {
+async fn a_bad_configuration_is_refused_with_all_its_problems_and_the_old_one_stays() {
     let service = one_type().ready().await;
     let file = service.file.path();
     // One problem of each kind at once: an unknown key and rules that do not compile.
@@ -133,7 +133,7 @@ async fn a_new_event_type_gets_its_topic_and_is_published() {
 
 /// As Kubernetes mounts a Secret: an update swaps a symbolic link to the directory.
 #[tokio::test]
-async fn a_changed_secret_is_noticed_without_being_told() {
+async fn a_changed_secret_file_is_loaded_automatically() {
     use std::os::unix::fs::symlink;
     let mount = tempfile::tempdir().unwrap();
     for (version, secret) in [("..1", SECRET), ("..2", NEW)] {
@@ -155,7 +155,7 @@ async fn a_changed_secret_is_noticed_without_being_told() {
 }
 
 #[tokio::test]
-async fn sighup_reads_the_file_again_and_a_metric_says_whether_it_was_taken() {
+async fn sighup_reloads_the_configuration_and_a_metric_says_whether_it_was_accepted() {
     let setup = one_type();
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("hookstream.toml");
@@ -186,7 +186,7 @@ async fn sighup_reads_the_file_again_and_a_metric_says_whether_it_was_taken() {
 }
 
 #[tokio::test]
-async fn the_logs_filter_changes_while_the_service_runs() {
+async fn a_reload_changes_the_log_filter() {
     let setup = Setup { tables: "[log]\nfilter = \"info\"\n".into(), ..one_type() };
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("hookstream.toml");

@@ -138,7 +138,7 @@ async fn outcomes(topic: &str) -> BTreeMap<String, Value> {
 }
 
 #[tokio::test]
-async fn letters_are_listed_planned_and_published_once_their_type_has_a_topic() {
+async fn replay_lists_plans_and_publishes_letters_once_their_type_has_a_topic() {
     let ground = Ground::new().await;
     let (code, _, stderr) = ground.replay(&["--all", "--apply"]).await;
     assert_eq!(code, 0, "nothing to do: {stderr}");
@@ -210,7 +210,7 @@ async fn letters_are_listed_planned_and_published_once_their_type_has_a_topic() 
 }
 
 #[tokio::test]
-async fn a_selection_takes_what_it_names() {
+async fn a_selection_contains_only_what_it_names() {
     let ground = Ground::new().await;
     for n in 0..4 {
         ground.letter(batch(&format!("evt_{n}")), "type_unknown").await;
@@ -242,7 +242,7 @@ async fn a_selection_takes_what_it_names() {
 }
 
 #[tokio::test]
-async fn a_letter_that_nobody_sealed_is_never_published() {
+async fn a_letter_without_a_valid_seal_is_never_published() {
     let ground = Ground::new().await;
     ground.letter(batch("evt_true"), "type_unknown").await;
     let dead = ground.service.dead_letters();
@@ -303,7 +303,7 @@ async fn a_letter_that_nobody_sealed_is_never_published() {
 }
 
 #[tokio::test]
-async fn a_secret_that_was_removed_is_named_and_unseals_once_it_is_put_back_with_its_end_in_the_past() {
+async fn replay_names_a_removed_secret_and_accepts_it_back_as_expired() {
     let mut ground = Ground::new().await;
     ground.letter(batch("evt_1"), "type_unknown").await;
     let other = ground.dir.path().join("other");
@@ -329,7 +329,7 @@ async fn a_secret_that_was_removed_is_named_and_unseals_once_it_is_put_back_with
 }
 
 #[tokio::test]
-async fn all_events_of_a_split_delivery_are_one_letter() {
+async fn all_events_of_a_split_delivery_are_in_one_letter() {
     let after = format!("{TYPES}\nenvelope.split = \"/events\"");
     let before = "types = [\"batch_prediction.cancelled\"]\nenvelope.split = \"/events\"";
     let ground = Ground::with(before, &after).await;
@@ -353,7 +353,7 @@ async fn all_events_of_a_split_delivery_are_one_letter() {
 }
 
 #[tokio::test]
-async fn a_form_is_replayed_as_the_form_it_was() {
+async fn a_form_is_replayed_as_a_form() {
     let form = "envelope.payload = \"form:payload\"";
     let before = format!("types = [\"batch_prediction.cancelled\"]\n{form}");
     let ground = Ground::with(&before, &format!("{TYPES}\n{form}")).await;
@@ -369,7 +369,7 @@ async fn a_form_is_replayed_as_the_form_it_was() {
 }
 
 #[tokio::test]
-async fn what_was_stale_is_no_longer_judged_by_its_age() {
+async fn replay_ignores_the_age_of_a_stale_letter() {
     let rules = "types = [\"batch_prediction.completed\"]\nstale = \"dead_letter\"";
     let ground = Ground::with(rules, rules).await;
     ground.letter(batch("evt_old"), "stale").await;

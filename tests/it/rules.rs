@@ -19,7 +19,7 @@ async fn answers_by_age(stale: &str) -> (Service, Vec<Answer>) {
 }
 
 #[tokio::test]
-async fn what_was_signed_long_ago_or_ahead_is_refused_or_dead_lettered_as_the_source_says() {
+async fn old_and_future_signatures_are_refused_or_dead_lettered_as_configured() {
     let (service, answers) = answers_by_age("reject").await;
     for (answer, refused) in answers.iter().zip([false, false, true, false, true]) {
         match refused {
@@ -47,7 +47,7 @@ async fn what_was_signed_long_ago_or_ahead_is_refused_or_dead_lettered_as_the_so
 }
 
 #[tokio::test]
-async fn a_dead_letter_holds_each_header_that_the_rules_read() {
+async fn a_dead_letter_contains_each_header_that_the_rules_read() {
     let mut setup = Setup::new("datagrid");
     setup.rules = String::from("types = [\"batch_prediction.completed\"]");
     // The keys of the list are those of the preset.

@@ -40,7 +40,7 @@ fn count(metrics: &str, name: &str, labels: &str) -> Option<f64> {
 }
 
 #[tokio::test]
-async fn what_a_secret_signed_for_another_tenant_is_401_and_in_no_topic() {
+async fn a_delivery_for_another_tenant_than_its_secrets_is_401_and_not_published() {
     let handshake = "handshake = [{ when = { pointer = \"/event\", equals = \"ping\" } }]";
     let service = setup(BOUND, handshake).ready().await;
     for (secret, tenant) in [(SECRET, "acme"), (SECRET, "globex"), (SECOND, "third")] {
@@ -92,7 +92,7 @@ async fn what_a_secret_signed_for_another_tenant_is_401_and_in_no_topic() {
 }
 
 #[tokio::test]
-async fn every_event_of_a_split_delivery_is_its_tenant_s() {
+async fn every_event_of_a_split_delivery_must_belong_to_the_secrets_tenant() {
     let rules = "envelope.split = \"/events\"\nenvelope.id = \"digest\"";
     let service = setup(BOUND, rules).ready().await;
     let of = |root: &str, tenants: &[&str]| {
@@ -139,7 +139,7 @@ async fn command(service: &Service, arguments: &[&str]) -> (i32, String, String)
 }
 
 #[tokio::test]
-async fn c1_two_tenants_that_send_the_same_event_id_have_a_record_each() {
+async fn c1_two_tenants_that_send_the_same_event_id_get_different_keys() {
     let service = tenants("").ready().await;
     let (evil, acme) =
         (event_of("evil", "evt_1", "document.changed"), event_of("acme", "evt_1", "document.changed"));
@@ -207,7 +207,7 @@ async fn c1_two_tenants_that_send_the_same_event_id_have_a_record_each() {
 }
 
 #[tokio::test]
-async fn c1_old_topics_may_keep_keys_without_the_binding_and_check_says_what_that_is_worth() {
+async fn c1_old_topics_can_keep_keys_without_the_binding_and_check_warns_about_it() {
     let service = tenants("binding_in_key = false").ready().await;
     for (secret, tenant) in [(SECOND, "evil"), (SECRET, "acme")] {
         let event = event_of(tenant, "evt_1", "document.changed");
@@ -229,7 +229,7 @@ async fn c1_old_topics_may_keep_keys_without_the_binding_and_check_says_what_tha
 }
 
 #[tokio::test]
-async fn c1_an_own_key_is_its_tenant_s_and_so_is_an_id_that_looks_like_a_key() {
+async fn c1_a_custom_key_contains_its_tenant_and_no_id_can_imitate_it() {
     let keys = "envelope.keys = { \"document.changed\" = \"/data/document_id\" }";
     let rules = format!("envelope.id = \"/event_id\"\nunmapped = \"generic\"\n{keys}");
     let service = setup(BOUND, &rules).ready().await;
@@ -252,7 +252,7 @@ async fn c1_an_own_key_is_its_tenant_s_and_so_is_an_id_that_looks_like_a_key() {
 }
 
 #[tokio::test]
-async fn a_secret_s_last_match_moves_over_a_reload_by_its_name() {
+async fn the_last_match_of_a_secret_survives_a_reload_by_name() {
     let service = setup("[{ name = \"old\", env = \"TEST_SECRET\" }]", "").ready().await;
     let source = service.source.clone();
     let of = async |secret: &str| {
@@ -287,7 +287,7 @@ async fn a_secret_s_last_match_moves_over_a_reload_by_its_name() {
 
 /// With the real program, to test the log line.
 #[tokio::test]
-async fn the_log_tells_the_secret_and_the_number_of_events_and_what_will_not_last() {
+async fn the_log_shows_the_secret_the_number_of_events_and_expiring_secrets() {
     let soon = Timestamp::now() + SignedDuration::from_hours(49);
     let secrets =
         |more: &str| format!("[{{ name = \"old\", env = \"TEST_SECRET\", not_after = \"{soon}\" }}{more}]");

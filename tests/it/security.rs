@@ -32,7 +32,7 @@ async fn publishes(listener: &str, properties: &str) {
 }
 
 #[tokio::test]
-async fn sasl_scram_with_quoted_and_unquoted_names() {
+async fn kafka_with_sasl_scram_and_quoted_and_unquoted_property_names() {
     publishes(
         "KAFKA_SCRAM",
         r#"
@@ -46,7 +46,7 @@ async fn sasl_scram_with_quoted_and_unquoted_names() {
 }
 
 #[tokio::test]
-async fn sasl_plain() {
+async fn kafka_with_sasl_plain() {
     publishes(
         "KAFKA_SCRAM",
         r#"
@@ -60,7 +60,7 @@ async fn sasl_plain() {
 }
 
 #[tokio::test]
-async fn tls_with_an_authority_of_ones_own() {
+async fn kafka_with_tls_and_a_private_ca() {
     let ca = stack("KAFKA_CA");
     publishes(
         "KAFKA_SSL",
@@ -78,7 +78,7 @@ async fn tls_with_an_authority_of_ones_own() {
 }
 
 #[tokio::test]
-async fn a_wrong_password_is_not_ready_and_answered_503() {
+async fn a_wrong_kafka_password_is_not_ready_and_deliveries_are_answered_503() {
     let setup = Setup {
         kafka: stack("KAFKA_SCRAM"),
         rules: "ack_deadline = \"2500ms\"".into(),
@@ -143,7 +143,7 @@ pub async fn with_registry(registry: String, lines: &str) {
 }
 
 #[tokio::test]
-async fn a_registry_that_asks_for_a_name_and_a_password() {
+async fn a_registry_with_basic_authentication() {
     let expected: &str = format!("Basic {}", BASE64_STANDARD.encode("hookstream:registry-secret")).leak();
     let registry = guarded_registry(expected).await;
     with_registry(
@@ -154,7 +154,7 @@ async fn a_registry_that_asks_for_a_name_and_a_password() {
 }
 
 #[tokio::test]
-async fn a_registry_that_asks_for_a_token() {
+async fn a_registry_with_a_bearer_token() {
     let registry = guarded_registry("Bearer registry-secret").await;
     with_registry(registry, r#"bearer = { env = "TEST_REGISTRY_SECRET" }"#).await;
 }
@@ -187,7 +187,7 @@ pub async fn behind_tls(server: rustls::ServerConfig, router: Router) -> String 
 
 /// The registry behind TLS, with a certificate authority that no system trusts.
 #[tokio::test]
-async fn a_registry_with_an_authority_of_ones_own() {
+async fn a_registry_with_a_private_ca() {
     let key = rcgen::KeyPair::generate().unwrap();
     let certificate =
         rcgen::CertificateParams::new(vec!["localhost".into()]).unwrap().self_signed(&key).unwrap();
@@ -204,7 +204,7 @@ async fn a_registry_with_an_authority_of_ones_own() {
 }
 
 #[test]
-fn what_librdkafka_refuses_is_told_by_check_and_serve_without_the_value() {
+fn check_and_serve_report_a_property_that_librdkafka_refuses_without_its_value() {
     let directory = tempfile::tempdir().unwrap();
     let toml = "[source.grapevine]\nsecrets = [{ env = \"TEST_SECRET\" }]\n[kafka.properties]\n\
                 \"linger.millis\" = 1\n\"compression.type\" = \"sesame-in-the-wrong-place\"\n\

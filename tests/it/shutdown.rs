@@ -10,7 +10,7 @@ use crate::support::process::serve;
 use crate::support::{PATIENCE, Setup, batch, datagrid, kafka, on_embedded, until};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sigterm_under_load_loses_nothing_that_was_answered_2xx() {
+async fn sigterm_under_load_loses_no_delivery_that_was_answered_2xx() {
     let setup = Setup::new("datagrid");
     let (source, file) = (setup.source.clone(), tempfile::NamedTempFile::with_suffix(".toml").unwrap());
     std::fs::write(file.path(), setup.toml().replace("drain_delay = \"0s\"", "drain_delay = \"400ms\""))
@@ -73,7 +73,7 @@ async fn sigterm_under_load_loses_nothing_that_was_answered_2xx() {
 }
 
 #[tokio::test]
-async fn what_is_in_flight_is_finished_and_what_comes_after_is_answered_503() {
+async fn a_shutdown_finishes_deliveries_in_flight_and_answers_new_ones_503() {
     let (service, kafka) = on_embedded("").await;
     kafka.delay(Duration::from_millis(1500)).unwrap();
     let (url, client) = (service.url(), service.client.clone());

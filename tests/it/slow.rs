@@ -6,7 +6,7 @@ use tokio::net::TcpStream;
 use crate::support::{PATIENCE, Setup};
 
 #[tokio::test]
-async fn clients_that_come_all_at_once_find_room_to_wait_in() {
+async fn the_accept_queue_holds_a_burst_of_connections() {
     let http = "max_connections = 1\nhead_timeout = \"60s\"";
     let service = Setup { http: http.into(), ..Setup::new("datagrid") }.start().await;
     // There is room for one connection, so each must end for the next, slower than they arrive. If the accept queue is
@@ -22,7 +22,7 @@ async fn clients_that_come_all_at_once_find_room_to_wait_in() {
 }
 
 #[tokio::test]
-async fn a_client_that_never_reads_its_answers_is_let_go() {
+async fn a_client_that_never_reads_its_answers_is_disconnected() {
     let setup = Setup { http: "head_timeout = \"1s\"".into(), ..Setup::new("datagrid") };
     let service = setup.start().await;
     let mut stream = TcpStream::connect(service.hooks()).await.unwrap();

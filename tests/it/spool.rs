@@ -37,7 +37,7 @@ pub fn waiting(service: &Service) -> u64 {
 }
 
 #[tokio::test]
-async fn while_kafka_is_out_deliveries_are_spooled_in_time_and_drained_afterwards() {
+async fn deliveries_are_spooled_in_time_during_a_kafka_outage_and_drained_after_it() {
     let dir = tempfile::tempdir().unwrap();
     let (service, kafka) = with_spool(&dir.path().join("made/by/us"), "").await;
     service.datagrid_post(batch("evt_0")).await.is(200, "published", None);
@@ -66,7 +66,7 @@ async fn while_kafka_is_out_deliveries_are_spooled_in_time_and_drained_afterward
 }
 
 #[tokio::test]
-async fn while_a_producer_that_can_do_no_more_is_replaced_deliveries_are_spooled() {
+async fn deliveries_are_spooled_while_a_failed_producer_is_replaced() {
     let dir = tempfile::tempdir().unwrap();
     let (service, kafka) = with_spool(dir.path(), "").await;
     service.datagrid_post(batch("evt_000")).await.is(200, "published", None);
@@ -87,7 +87,7 @@ async fn while_a_producer_that_can_do_no_more_is_replaced_deliveries_are_spooled
 }
 
 #[tokio::test]
-async fn the_next_start_goes_on_with_what_was_left() {
+async fn the_next_start_drains_the_rows_of_the_last_run() {
     let dir = tempfile::tempdir().unwrap();
     let (service, kafka) = with_spool(dir.path(), "").await;
     let source = service.source.clone();
@@ -112,7 +112,7 @@ async fn the_next_start_goes_on_with_what_was_left() {
 }
 
 #[tokio::test]
-async fn a_full_spool_is_answered_503() {
+async fn deliveries_are_answered_503_while_the_spool_is_full() {
     let dir = tempfile::tempdir().unwrap();
     let (service, kafka) = with_spool(dir.path(), "max_rows = 2").await;
     kafka.broker_down().unwrap();
@@ -126,7 +126,7 @@ async fn a_full_spool_is_answered_503() {
 }
 
 #[tokio::test]
-async fn a_second_service_on_the_directory_is_refused_with_the_holders_pid() {
+async fn a_second_service_on_the_directory_is_refused_with_the_pid_of_the_first() {
     let dir = tempfile::tempdir().unwrap();
     let (_service, kafka) = with_spool(dir.path(), "").await;
     let setup =
@@ -136,7 +136,7 @@ async fn a_second_service_on_the_directory_is_refused_with_the_holders_pid() {
 }
 
 #[tokio::test]
-async fn one_topic_that_is_gone_is_spooled_and_the_others_are_not() {
+async fn deliveries_to_a_deleted_topic_are_spooled_and_others_are_not() {
     let dir = tempfile::tempdir().unwrap();
     let setup = Setup {
         rules: "ack_deadline = \"3s\"".into(),
@@ -170,7 +170,7 @@ async fn one_topic_that_is_gone_is_spooled_and_the_others_are_not() {
 }
 
 #[tokio::test]
-async fn a_full_spool_shows_in_readiness() {
+async fn readiness_reports_a_full_spool() {
     let dir = tempfile::tempdir().unwrap();
     let (service, kafka) = with_spool(dir.path(), "max_rows = 1").await;
     kafka.broker_down().unwrap();
@@ -185,7 +185,7 @@ async fn a_full_spool_shows_in_readiness() {
 }
 
 #[tokio::test]
-async fn a_start_without_kafka_spools_as_soon_as_the_registry_has_answered() {
+async fn a_start_without_kafka_spools_once_the_registry_has_answered() {
     let dir = tempfile::tempdir().unwrap();
     let setup =
         Setup { kafka: "127.0.0.1:1".into(), tables: spool(dir.path(), ""), ..Setup::new("datagrid") };

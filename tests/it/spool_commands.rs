@@ -29,7 +29,7 @@ fn lines(text: &str) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn the_spool_is_listed_shown_and_exported_while_the_service_runs() {
+async fn spool_list_show_and_export_work_while_the_service_runs() {
     let dir = tempfile::tempdir().unwrap();
     let (service, kafka) = with_spool(dir.path(), "").await;
     kafka.broker_down().unwrap();
@@ -88,7 +88,7 @@ async fn the_spool_is_listed_shown_and_exported_while_the_service_runs() {
 }
 
 #[tokio::test]
-async fn parked_rows_go_on_after_a_requeue_through_the_operators_port() {
+async fn parked_rows_are_published_after_a_requeue_through_the_operators_port() {
     let dir = tempfile::tempdir().unwrap();
     let (service, kafka) = with_spool(dir.path(), "").await;
     let topic = service.topic("batch_prediction.completed");
@@ -131,7 +131,7 @@ async fn parked_rows_go_on_after_a_requeue_through_the_operators_port() {
 }
 
 #[tokio::test]
-async fn the_operators_port_takes_a_requeue_only_in_its_one_form() {
+async fn the_operators_port_accepts_only_well_formed_requeue_requests() {
     let dir = tempfile::tempdir().unwrap();
     let (service, _kafka) = with_spool(dir.path(), "").await;
     let url = format!("http://{}/spool/requeue", service.app.admin);
@@ -178,7 +178,7 @@ async fn left_behind(dir: &Path, rows: usize) -> (Embedded, String, PathBuf) {
 }
 
 #[tokio::test]
-async fn drain_only_empties_the_spool_without_a_secret_and_ends() {
+async fn drain_only_empties_the_spool_without_secrets_and_exits() {
     let dir = tempfile::tempdir().unwrap();
     let (kafka, topic, file) = left_behind(dir.path(), 3).await;
     kafka.broker_up().unwrap();
@@ -194,7 +194,7 @@ async fn drain_only_empties_the_spool_without_a_secret_and_ends() {
 }
 
 #[tokio::test]
-async fn drain_only_says_no_when_it_is_stopped_before_the_end() {
+async fn drain_only_exits_with_1_if_it_is_stopped_before_the_spool_is_empty() {
     let dir = tempfile::tempdir().unwrap();
     let (_kafka, _, file) = left_behind(dir.path(), 2).await;
     let mut child = Command::new(env!("CARGO_BIN_EXE_hookstream"))
@@ -233,7 +233,7 @@ async fn drain_only_says_no_when_it_is_stopped_before_the_end() {
 }
 
 #[tokio::test]
-async fn a_spool_that_nobody_has_is_requeued_directly() {
+async fn requeue_works_directly_on_a_spool_that_no_process_has_open() {
     let dir = tempfile::tempdir().unwrap();
     let (_kafka, _, file) = left_behind(dir.path(), 2).await;
     let limits = SpoolLimits {
@@ -272,7 +272,7 @@ async fn a_spool_that_nobody_has_is_requeued_directly() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn k1_no_wrong_answer_to_a_requeue_counts() {
+async fn k1_requeue_accepts_no_wrong_answer() {
     let dir = tempfile::tempdir().unwrap();
     let (_kafka, _, file) = left_behind(dir.path(), 1).await;
     let limits = SpoolLimits {

@@ -95,7 +95,7 @@ fn flip(path: &Path) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a1_damage_of_the_spool_is_told_by_log_readiness_status_and_command_until_it_was_seen() {
+async fn a1_spool_damage_is_reported_everywhere_until_its_report_is_removed() {
     let place = Place::new();
     let mut program = place.start(&[]);
     until("a first 202", async || place.post(&program, "evt_0").await == 202).await;
@@ -136,7 +136,7 @@ async fn a1_damage_of_the_spool_is_told_by_log_readiness_status_and_command_unti
 }
 
 #[tokio::test]
-async fn a3_files_that_are_unlinked_while_running_stop_the_spool_and_what_they_hold_still_drains() {
+async fn a3_unlinked_spool_files_stop_the_spool_and_their_rows_still_drain() {
     let dir = tempfile::tempdir().unwrap();
     let (service, kafka) = with_spool(dir.path(), "").await;
     kafka.broker_down().unwrap();
@@ -177,7 +177,7 @@ impl Drop for Traced {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn c5_a_disk_that_answers_eio_shows_in_readiness_until_it_takes_a_write_again() {
+async fn c5_readiness_reports_a_disk_that_fails_with_eio_until_a_write_succeeds() {
     let place = Place::new();
     // Each thread's syncs from the 60th on fail: only the writer makes that many.
     let inject = "inject=fsync,fdatasync:error=EIO:when=60..66";

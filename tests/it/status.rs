@@ -28,7 +28,7 @@ async fn json(service: &Service) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_flows_what_is_refused_and_which_secret_is_in_use() {
+async fn status_shows_deliveries_refusals_and_the_secrets_in_use() {
     let service = Setup::new("datagrid").ready().await;
     let admin = service.app.admin.to_string();
     let (code, stdout, _) = status(&admin, &["--secrets"]).await;
@@ -87,7 +87,7 @@ async fn what_flows_what_is_refused_and_which_secret_is_in_use() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reload_shows_another_configuration_in_force() {
+async fn status_shows_the_configuration_of_a_reload() {
     let service = Setup::new("datagrid").start().await;
     let before = json(&service).await;
     let text = std::fs::read_to_string(service.file.path()).unwrap();
@@ -104,7 +104,7 @@ async fn a_reload_shows_another_configuration_in_force() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn not_ready_is_1_and_nobody_there_is_2() {
+async fn status_exits_with_1_if_not_ready_and_with_2_if_nobody_answers() {
     let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     let setup = Setup { kafka: gone.clone(), ..Setup::new("datagrid") };
     let service = setup.start().await;

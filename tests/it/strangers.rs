@@ -85,7 +85,7 @@ async fn stalled(program: &Program, address: &str, declared: usize, sent: usize)
 }
 
 #[tokio::test]
-async fn b4_a_flood_of_what_nobody_signed_leaves_twenty_lines_a_second_whatever_its_reason() {
+async fn b4_a_flood_of_unverified_deliveries_logs_twenty_lines_a_second_for_any_reason() {
     const EACH: usize = 400;
     let mut setup = Setup::new("datagrid");
     setup.rules = String::from("challenge = { query = \"hub.challenge\" }");
@@ -144,7 +144,7 @@ async fn b4_a_flood_of_what_nobody_signed_leaves_twenty_lines_a_second_whatever_
 }
 
 #[tokio::test]
-async fn b5_stalled_bodies_of_one_address_cost_no_other_address_a_503() {
+async fn b5_stalled_bodies_of_one_address_cause_no_503_for_another() {
     let mut setup = Setup::new("datagrid");
     setup.http = String::from("max_body_bytes = \"16 MiB\"\nbody_timeout = \"3s\"");
     let program = Program::ready(&setup).await;
@@ -173,7 +173,7 @@ async fn b5_stalled_bodies_of_one_address_cost_no_other_address_a_503() {
 }
 
 #[tokio::test]
-async fn b5_bodies_that_are_not_taken_count_as_unverified() {
+async fn b5_refused_bodies_count_as_unverified() {
     let mut setup = Setup::new("datagrid");
     setup.http = String::from(
         "unverified_rate_per_address = 1\nbody_timeout = \"200ms\"\nmax_body = \"100 KiB\"\nmax_body_bytes = \"100 KiB\"",
@@ -244,7 +244,7 @@ fn verified(answer: &Answer) {
 const COSTLY: usize = 50 * 1024;
 
 #[tokio::test]
-async fn b1_an_address_that_has_cost_its_share_waits_and_small_authentic_deliveries_of_it_do_not() {
+async fn b1_an_address_over_its_share_is_limited_but_its_small_authentic_deliveries_are_not() {
     let (program, _secrets) = many_secrets("1 MiB").await;
     let client = at("127.0.0.2");
     verified(&program.grapevine(&client, 0, 10).await);
@@ -270,7 +270,7 @@ async fn b1_an_address_that_has_cost_its_share_waits_and_small_authentic_deliver
 }
 
 #[tokio::test]
-async fn b1_what_verifies_is_not_charged_however_costly_it_was_to_find() {
+async fn b1_verified_deliveries_are_never_charged() {
     let (program, _secrets) = many_secrets("1 MiB").await;
     let client = at("127.0.0.2");
     for n in 0..SECRETS {
@@ -280,7 +280,7 @@ async fn b1_what_verifies_is_not_charged_however_costly_it_was_to_find() {
 }
 
 #[tokio::test]
-async fn b1_many_addresses_cannot_use_up_a_source_for_the_provider() {
+async fn b1_many_addresses_cannot_exhaust_a_source_for_its_provider() {
     let (program, _secrets) = many_secrets("1 MiB").await;
     let provider = at("127.0.0.9");
     verified(&program.grapevine(&provider, SECRETS - 1, COSTLY).await);
@@ -305,7 +305,7 @@ async fn b1_many_addresses_cannot_use_up_a_source_for_the_provider() {
 }
 
 #[test]
-fn b1_check_tells_what_a_forged_body_costs() {
+fn b1_check_reports_the_cost_of_a_forged_body() {
     let directory = tempfile::tempdir().unwrap();
     let told = |secrets: usize| {
         for n in 0..secrets {

@@ -103,7 +103,7 @@ pub async fn deliver(client: &reqwest::Client, service: &Service, id: &str) -> (
 }
 
 #[tokio::test]
-async fn deliveries_come_over_tls_1_2_and_1_3_and_only_to_who_trusts_the_certificate() {
+async fn tls_1_2_and_1_3_work_for_clients_that_trust_the_certificate() {
     let authority = Authority::new();
     let service = with_tls(&authority, "").await;
     for (version, id) in [(Version::TLS_1_2, "evt_12"), (Version::TLS_1_3, "evt_13")] {
@@ -125,7 +125,7 @@ async fn deliveries_come_over_tls_1_2_and_1_3_and_only_to_who_trusts_the_certifi
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_certificate_is_replaced_under_load_and_no_request_fails() {
+async fn a_certificate_is_renewed_under_load_and_no_request_fails() {
     let authority = Authority::new();
     let service = Arc::new(with_tls(&authority, "").await);
     let going = Arc::new(AtomicBool::new(true));
@@ -170,7 +170,7 @@ async fn a_certificate_is_replaced_under_load_and_no_request_fails() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_pair_that_does_not_match_is_refused_and_the_old_one_stays() {
+async fn a_mismatched_certificate_and_key_are_refused_and_the_old_pair_stays() {
     let authority = Authority::new();
     let service = with_tls(&authority, "").await;
     let port = service.hooks().port();
@@ -192,7 +192,7 @@ async fn a_pair_that_does_not_match_is_refused_and_the_old_one_stays() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whoever_speaks_no_tls_or_stalls_is_let_go_and_keeps_nobody_waiting() {
+async fn clients_without_tls_or_stalled_in_the_handshake_are_disconnected_and_delay_nobody() {
     let authority = Authority::new();
     let service = with_tls(
         &authority,
@@ -224,7 +224,7 @@ async fn whoever_speaks_no_tls_or_stalls_is_let_go_and_keeps_nobody_waiting() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_operator_s_port_asks_for_its_token_probes_excepted() {
+async fn the_operators_port_requires_its_token_except_for_probes() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("token");
     std::fs::write(&file, format!("{TOKEN}\n")).unwrap();
@@ -260,7 +260,7 @@ async fn the_operator_s_port_asks_for_its_token_probes_excepted() {
 }
 
 #[tokio::test]
-async fn the_operator_s_port_with_client_certificates() {
+async fn the_operators_port_requires_client_certificates() {
     let (authority, clients) = (Authority::new(), Authority::new());
     let pair = authority.issue("admin", 7);
     let mut setup = Setup::new("datagrid");
@@ -292,7 +292,7 @@ async fn command(file: &Path, arguments: &[&str], token: &str) -> (i32, String, 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn status_speaks_with_the_secured_port_as_the_configuration_says() {
+async fn status_connects_to_a_secured_port_as_configured() {
     let authority = Authority::new();
     let pair = authority.issue("admin", 7);
     let mut setup = Setup::new("datagrid");
@@ -321,7 +321,7 @@ async fn status_speaks_with_the_secured_port_as_the_configuration_says() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn check_tells_of_a_bad_pair_with_its_place_and_of_one_that_ends_soon() {
+async fn check_reports_a_bad_certificate_with_its_line_and_one_that_expires_soon() {
     let authority = Authority::new();
     let file = authority.path("hookstream.toml");
     let source = "[source.datagrid]\nsecrets = [{ env = \"TEST_SECRET\" }]\n";
@@ -349,7 +349,7 @@ async fn check_tells_of_a_bad_pair_with_its_place_and_of_one_that_ends_soon() {
 
 /// The real program, which checks its files by itself.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_changed_file_is_taken_without_being_asked_and_no_log_has_the_token() {
+async fn a_changed_certificate_is_loaded_automatically_and_no_log_shows_the_token() {
     let authority = Authority::new();
     let pair = authority.issue("server", 1);
     let setup = Setup::new("datagrid");

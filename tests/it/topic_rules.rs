@@ -145,7 +145,7 @@ async fn small_topics(dir: &Path, spools: bool) -> (Service, String, String) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn k2c_a_record_above_its_topics_limit_is_kept_told_and_published_once_the_limit_is_raised() {
+async fn k2c_a_record_over_the_limit_of_its_topic_is_spooled_until_the_limit_is_raised() {
     let dir = tempfile::tempdir().unwrap();
     let (service, topic, letters) = small_topics(dir.path(), true).await;
     service.datagrid_post(large("evt_large")).await.is(202, "spooled", None);
@@ -190,7 +190,7 @@ async fn k2c_a_record_above_its_topics_limit_is_kept_told_and_published_once_the
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn k2c_without_a_spool_it_is_a_dead_letter_and_503_only_where_that_is_too_large_as_well() {
+async fn k2c_without_a_spool_it_is_dead_lettered_or_503_if_the_dead_letter_is_too_large_too() {
     let dir = tempfile::tempdir().unwrap();
     let (service, topic, letters) = small_topics(dir.path(), false).await;
     service.datagrid_post(large("evt_large")).await.is(503, "unavailable", Some("kafka_unavailable"));
@@ -204,7 +204,7 @@ async fn k2c_without_a_spool_it_is_a_dead_letter_and_503_only_where_that_is_too_
 }
 
 #[tokio::test]
-async fn k2d_a_row_that_meets_a_denied_topic_is_tried_again_and_not_parked() {
+async fn k2d_a_row_for_a_denied_topic_is_retried_and_not_parked() {
     let dir = tempfile::tempdir().unwrap();
     let (service, kafka) = with_spool(dir.path(), "").await;
     kafka.broker_down().unwrap();
@@ -226,7 +226,7 @@ async fn k2d_a_row_that_meets_a_denied_topic_is_tried_again_and_not_parked() {
 }
 
 #[tokio::test]
-async fn k2_a_row_that_can_never_pass_is_parked_and_its_neighbours_go_on() {
+async fn k2_a_row_that_can_never_be_published_is_parked_and_the_others_continue() {
     let dir = tempfile::tempdir().unwrap();
     let (service, kafka) = with_spool(dir.path(), "").await;
     // Kafka has accepted the clock, so that only the record can be wrong.
@@ -242,7 +242,7 @@ async fn k2_a_row_that_can_never_pass_is_parked_and_its_neighbours_go_on() {
 }
 
 #[tokio::test]
-async fn k2_a_dead_letter_that_is_refused_goes_to_the_spool() {
+async fn k2_a_refused_dead_letter_is_spooled() {
     let dir = tempfile::tempdir().unwrap();
     let (service, kafka) = with_spool(dir.path(), "").await;
     service.datagrid_post(batch("evt_0")).await.is(200, "published", None);

@@ -332,7 +332,7 @@ fn shown(kind: &Value) -> String {
 }
 
 #[test]
-fn the_page_of_topics_is_what_the_schemas_say() {
+fn topics_page_matches_the_schemas() {
     let page = page();
     if std::env::var("HOOKSTREAM_WRITE_DOCS").is_ok_and(|wish| wish == "1") {
         std::fs::write(PAGE, &page).unwrap();
@@ -348,7 +348,7 @@ fn the_page_of_topics_is_what_the_schemas_say() {
 }
 
 #[test]
-fn every_shipped_schema_stands_on_the_page() {
+fn topics_page_lists_every_shipped_schema() {
     let page = page();
     for source in std::fs::read_dir(schemas()).unwrap().map(|entry| entry.unwrap().path()) {
         let Ok(files) = std::fs::read_dir(&source) else { continue };
@@ -360,7 +360,7 @@ fn every_shipped_schema_stands_on_the_page() {
 }
 
 #[tokio::test]
-async fn the_page_of_topics_has_each_header_and_the_policy_that_there_really_is() {
+async fn topics_page_lists_each_header_and_the_real_topic_settings() {
     let mut setup = Setup::new("datagrid");
     setup.rules = "envelope.type = { header = 'X-Type', unsigned = true }".into();
     let service = setup.ready().await;

@@ -69,7 +69,7 @@ fn child(spans: &[Span], parent: &Span, name: &str) -> Span {
 }
 
 #[tokio::test]
-async fn a_delivery_is_a_span_below_its_caller_s_and_its_record_names_the_send() {
+async fn a_delivery_is_a_child_span_of_its_caller_and_its_record_names_the_send_span() {
     let collector = Collector::start().await;
     let (service, kafka) = exporting(&collector, "sample = 0.0").await;
     let body = batch("evt_1");
@@ -142,7 +142,7 @@ async fn a_delivery_is_a_span_below_its_caller_s_and_its_record_names_the_send()
 }
 
 #[tokio::test]
-async fn only_who_verifies_decides_on_sampling_and_all_others_are_under_the_ratio() {
+async fn only_verified_callers_decide_on_sampling_and_the_ratio_applies_to_all_others() {
     let collector = Collector::start().await;
     let (service, kafka) = exporting(&collector, "sample = 0").await;
     // A trace id that every sampling ratio above 0 selects.
@@ -180,7 +180,7 @@ async fn only_who_verifies_decides_on_sampling_and_all_others_are_under_the_rati
 }
 
 #[tokio::test]
-async fn what_is_refused_is_a_trace_of_its_own_with_the_reason_and_a_link_to_what_was_sent() {
+async fn a_refusal_is_its_own_trace_with_its_reason_and_a_link_to_the_caller() {
     let collector = Collector::start().await;
     let (service, _kafka) = exporting(&collector, "").await;
     let forged = format!("t=1775847600,v1={}", "0123456789abcdef".repeat(4));
@@ -230,7 +230,7 @@ async fn what_is_refused_is_a_trace_of_its_own_with_the_reason_and_a_link_to_wha
 }
 
 #[tokio::test]
-async fn a_dead_letter_and_a_row_of_the_spool_name_their_send_too() {
+async fn dead_letters_and_spooled_records_name_their_send_span_too() {
     let (collector, dir) = (Collector::start().await, tempfile::tempdir().unwrap());
     let (service, kafka) = on_embedded_with(|setup| {
         setup.tables = spool(dir.path(), &collector.table(""));
@@ -267,7 +267,7 @@ async fn a_dead_letter_and_a_row_of_the_spool_name_their_send_too() {
 }
 
 #[tokio::test]
-async fn our_trouble_is_an_error_of_both_spans_and_the_last_ones_go_out_at_the_stop() {
+async fn an_outage_marks_both_spans_as_errors_and_a_shutdown_exports_the_last_spans() {
     let collector = Collector::start().await;
     let (service, kafka) = exporting(&collector, "").await;
     service.datagrid_post(batch("evt_1")).await.is(200, "published", None);
@@ -286,7 +286,7 @@ async fn our_trouble_is_an_error_of_both_spans_and_the_last_ones_go_out_at_the_s
 }
 
 #[tokio::test]
-async fn a_collector_that_hangs_is_waited_for_by_nobody() {
+async fn a_hung_collector_delays_nothing() {
     // The collector accepts connections, reads nothing and answers nothing.
     let hanging = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let table = format!("[traces]\nendpoint = \"http://{}\"", hanging.local_addr().unwrap());
@@ -308,7 +308,7 @@ async fn a_collector_that_hangs_is_waited_for_by_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_token_reaches_the_collector_and_no_log_and_one_that_is_away_is_said_once() {
+async fn only_the_collector_sees_the_token_and_an_unreachable_collector_is_logged_once() {
     const TOKEN: &str = "Bearer not-for-the-log-0123456789";
     let (collector, directory) = (Collector::start().await, tempfile::tempdir().unwrap());
     let config = directory.path().join("hookstream.toml");

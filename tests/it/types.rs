@@ -34,7 +34,7 @@ fn schema(source: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_kind_of_type_reaches_javas_avro_as_its_annotation_says() {
+async fn java_reads_every_avro_type_as_its_annotation_says() {
     let dir = tempfile::tempdir().unwrap();
     let mut setup = Setup::new("datagrid");
     setup.rules = "types = [\"order.paid\"]".into();

@@ -68,7 +68,7 @@ fn contains(stdout: &str, all: &[String]) {
 }
 
 #[test]
-fn a_new_field_is_shown_with_its_pointer_kept_as_a_version_and_guarded_without_a_registry() {
+fn a_new_field_is_shown_with_its_pointer_and_checked_offline_against_stored_versions() {
     let team = Team::new("");
     let subject = format!("{}.batch_prediction.completed-value", team.source);
     assert_eq!(team.hookstream(&["provision", "--apply"]).0, 0);
@@ -137,7 +137,7 @@ fn a_new_field_is_shown_with_its_pointer_kept_as_a_version_and_guarded_without_a
 }
 
 #[test]
-fn the_source_s_level_counts_here_and_there_and_one_lowered_by_hand_is_drift() {
+fn the_level_of_a_source_applies_offline_and_in_the_registry_and_a_lowered_one_is_drift() {
     let team = Team::new("compatibility = \"BACKWARD_TRANSITIVE\"");
     assert_eq!(team.hookstream(&["provision", "--apply", "--keep-versions"]).0, 0);
     let subject = format!("{}.batch_prediction.completed-value", team.source);
@@ -174,7 +174,7 @@ fn the_source_s_level_counts_here_and_there_and_one_lowered_by_hand_is_drift() {
 }
 
 #[test]
-fn what_is_in_the_folder_and_is_no_version_is_told() {
+fn check_reports_files_in_the_folder_that_are_not_versions() {
     let team = Team::new("");
     let folder = team.schemas().join("versions/batch_prediction");
     std::fs::create_dir_all(&folder).unwrap();

@@ -7,7 +7,7 @@ use crate::cli::{hookstream, run};
 use crate::support::{Setup, kafka, until};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_first_schema_comes_from_generic_records_or_from_files() {
+async fn infer_makes_a_first_schema_from_generic_records_or_files() {
     let generic = format!("types = [\"{COMPLETED}\"]\nunmapped = \"generic\"");
     let ground = Ground::new(&generic, None);
     for (id, order) in [("evt_1", json!(1)), ("evt_2", json!(2.0))] {
@@ -60,7 +60,7 @@ async fn a_first_schema_comes_from_generic_records_or_from_files() {
 }
 
 #[test]
-fn what_cannot_be_read_is_one_clear_sentence() {
+fn drift_and_infer_report_unreadable_input_in_one_sentence() {
     let dir = tempfile::tempdir().unwrap();
     let setup =
         Setup { rules: "types = [\"batch_prediction.completed\", \"odd\"]".into(), ..Setup::new("datagrid") };

@@ -94,7 +94,7 @@ fn names(all: &Value) -> Vec<&str> {
 }
 
 #[test]
-fn packages_chart_passes_its_lints_with_all_values() {
+fn packages_chart_passes_helm_lint_with_all_values() {
     for values in VALUES {
         let (passed, told) = helm(&["lint", "--strict", "."], values);
         assert!(passed && !told.contains("[WARNING]"), "{values}: {told}");
@@ -102,7 +102,7 @@ fn packages_chart_passes_its_lints_with_all_values() {
 }
 
 #[test]
-fn packages_chart_refuses_values_that_it_does_not_know() {
+fn packages_chart_refuses_unknown_values() {
     for (set, told) in [
         ("replica=3", "replica is not allowed"),
         ("spool.dir=/x", "dir is not allowed"),
@@ -117,7 +117,7 @@ fn packages_chart_refuses_values_that_it_does_not_know() {
 }
 
 #[test]
-fn packages_chart_gives_its_pods_a_configuration_that_check_accepts() {
+fn packages_chart_configuration_passes_check() {
     for values in VALUES {
         let (rendered, directory) = (Rendered::of(values), tempfile::tempdir().unwrap());
         rendered.write_config(directory.path());
@@ -162,7 +162,7 @@ fn packages_chart_gives_its_pods_a_configuration_that_check_accepts() {
 }
 
 #[test]
-fn packages_chart_keeps_the_volumes_of_the_spool() {
+fn packages_chart_retains_the_volumes_of_the_spool() {
     for values in VALUES {
         let rendered = Rendered::of(values);
         let set = &rendered.the("StatefulSet")["spec"];
@@ -186,7 +186,7 @@ fn packages_chart_keeps_the_volumes_of_the_spool() {
 }
 
 #[test]
-fn packages_chart_gives_its_pods_no_rights() {
+fn packages_chart_runs_its_pods_without_privileges() {
     for values in VALUES {
         let rendered = Rendered::of(values);
         let (pod, container) = (rendered.pod(), rendered.container());
@@ -210,7 +210,7 @@ fn packages_chart_gives_its_pods_no_rights() {
 }
 
 #[test]
-fn packages_chart_agrees_with_the_image() {
+fn packages_chart_matches_the_image() {
     let (image, rendered) = (read("Dockerfile"), Rendered::of(""));
     let (container, user) = (rendered.container(), &rendered.pod()["securityContext"]["runAsUser"]);
     assert!(image.contains(&format!("\nUSER {user}\n")), "USER {user}");
@@ -232,7 +232,7 @@ fn packages_chart_agrees_with_the_image() {
 }
 
 #[test]
-fn packages_chart_asks_readiness_and_life_on_the_operators_port() {
+fn packages_chart_probes_readiness_and_liveness_on_the_operators_port() {
     let rendered = Rendered::of("");
     let container = rendered.container();
     for (probe, path) in
@@ -245,7 +245,7 @@ fn packages_chart_asks_readiness_and_life_on_the_operators_port() {
 }
 
 #[test]
-fn c6_packages_chart_calls_the_operators_port_by_the_pods_names_and_brings_a_token_where_there_is_one() {
+fn c6_packages_chart_allows_the_host_names_of_its_pods_and_mounts_the_operators_token() {
     let variable = |rendered: &Rendered, name: &str| -> Option<String> {
         let variables = list(&rendered.container()["env"]).iter();
         let mut named = variables.filter(|variable| variable["name"] == name);
@@ -324,7 +324,7 @@ fn packages_chart_selects_its_own_pods_and_ports() {
 }
 
 #[test]
-fn packages_chart_lets_nobody_but_monitoring_reach_the_operators_port() {
+fn packages_chart_lets_only_monitoring_reach_the_operators_port() {
     let rules = |values: &str, more: &[&str]| -> (BTreeMap<String, Value>, Value) {
         let rendered = Rendered::with(values, more);
         let policy = &rendered.the("NetworkPolicy")["spec"];
@@ -357,7 +357,7 @@ fn packages_chart_lets_nobody_but_monitoring_reach_the_operators_port() {
 }
 
 #[test]
-fn packages_chart_brings_the_alert_rules_as_they_are() {
+fn packages_chart_contains_the_alert_rules_unchanged() {
     let path = "deploy/prometheus/alerts.yml";
     let copy = "deploy/helm/hookstream/files/alerts.yml";
     assert_eq!(read(copy), read(path), "helm reads only what is in the chart: cp {path} {copy}");
@@ -367,7 +367,7 @@ fn packages_chart_brings_the_alert_rules_as_they_are() {
 }
 
 #[test]
-fn packages_chart_tells_what_comes_next() {
+fn packages_chart_notes_list_the_next_steps() {
     // helm shows notes only at an installation, which needs a cluster: so this test puts them in a template.
     let directory = tempfile::tempdir().unwrap();
     let chart = directory.path().join("chart");

@@ -24,7 +24,7 @@ fn completions(shell: &str) -> String {
 }
 
 #[test]
-fn packages_completions_of_every_shell_know_every_command() {
+fn packages_completions_of_every_shell_contain_every_command() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let script = completions(shell);
         for command in commands() {

@@ -17,7 +17,7 @@ fn service() -> BTreeMap<String, String> {
 }
 
 #[test]
-fn packages_unit_has_no_fault_that_systemd_finds() {
+fn packages_unit_passes_systemd_analyze_verify() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("hookstream.service");
     // The check needs an existing program, so it uses another path.
@@ -31,7 +31,7 @@ fn packages_unit_has_no_fault_that_systemd_finds() {
 }
 
 #[test]
-fn packages_unit_is_exposed_little_by_systemds_own_count() {
+fn packages_unit_has_a_low_exposure_score() {
     let (passed, told) = output(
         Command::new("systemd-analyze")
             .args(["security", "--offline=true", "--threshold=15", "--no-pager"])
@@ -46,7 +46,7 @@ fn packages_unit_is_exposed_little_by_systemds_own_count() {
 }
 
 #[test]
-fn packages_unit_waits_for_the_stop_and_keeps_the_spool() {
+fn packages_unit_leaves_time_to_stop_and_keeps_the_spool() {
     let service = service();
     let seconds: u64 = service["TimeoutStopSec"].strip_suffix('s').unwrap().parse().unwrap();
     assert!(seconds > stopping(None).as_secs() + 7, "flush and close take up to 7 s more");

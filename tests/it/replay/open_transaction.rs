@@ -19,7 +19,7 @@ async fn run(ground: &Ground, arguments: &[&str]) -> (i32, String) {
 }
 
 #[tokio::test]
-async fn k4_letters_and_events_behind_an_open_transaction_are_read() {
+async fn k4_letters_and_events_after_an_open_transaction_are_read() {
     let ground = Ground::with(super::TYPES, super::TYPES).await;
     let event = async |id: &str| {
         let answer = ground.service.datagrid_post(batch(id)).await;

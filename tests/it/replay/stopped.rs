@@ -32,7 +32,7 @@ async fn mixed(ground: &Ground, count: usize) -> BTreeMap<String, &'static str> 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_replay_that_was_killed_goes_on_where_it_was_and_each_letter_ends_in_its_place() {
+async fn a_replay_that_was_killed_continues_and_each_letter_gets_its_outcome() {
     let ground = Ground::new().await;
     let count = letters();
     let expected = mixed(&ground, count).await;
@@ -92,7 +92,7 @@ async fn a_replay_that_was_killed_goes_on_where_it_was_and_each_letter_ends_in_i
 }
 
 #[tokio::test]
-async fn ctrl_c_finishes_what_is_under_way_and_says_how_to_go_on() {
+async fn ctrl_c_finishes_letters_in_progress_and_says_how_to_continue() {
     let ground = Ground::new().await;
     for n in 0..30 {
         ground.letter(batch(&format!("evt_{n}")), "type_unknown").await;
