@@ -3,8 +3,12 @@
 
 use std::time::Duration;
 
-/// The maximum: a backlog never fills librdkafka's queue.
+/// The maximum that the sizer chooses.
 pub(super) const MAX_ROWS: usize = 64;
+
+/// The maximum number of rows that follow live deliveries in one batch. If Kafka takes a second for a batch, this keeps
+/// up with 500 live deliveries a second; a backlog never fills librdkafka's queue.
+pub(super) const MAX_OWED: usize = 512;
 
 /// The minimum and the initial size: the duration of such a batch is Kafka's base latency.
 const MIN_ROWS: usize = 4;
@@ -33,9 +37,10 @@ impl BatchSizer {
 
     /// The number of rows of the next batch. `owed` is the number of live deliveries that no row of the backlog has
     /// followed yet: the backlog shrinks at least at the rate of live deliveries, so that it lasts no longer than the
-    /// outage did, however unsteadily Kafka answers. Batches of the minimum size are measurements and stay small.
+    /// outage did, however slowly and unsteadily Kafka answers. Batches of the minimum size are measurements and stay
+    /// small.
     pub(super) fn rows(&self, owed: usize) -> usize {
-        if self.rows == MIN_ROWS { MIN_ROWS } else { self.rows.max(owed).min(MAX_ROWS) }
+        if self.rows == MIN_ROWS { MIN_ROWS } else { self.rows.max(owed.min(MAX_OWED)) }
     }
 
     /// Records the time until the last batch was completely acknowledged.
@@ -91,6 +96,20 @@ mod tests {
             sizer.record(Duration::from_micros(random.u64(10_000..40_000)));
         }
         assert!(drained + 2 * MAX_ROWS >= live, "{drained} rows beside {live} live deliveries");
-        assert!(sizer.rows(usize::MAX) <= MAX_ROWS, "never more than the maximum");
+        assert!(sizer.rows(usize::MAX) <= MAX_OWED, "never more than the maximum");
+    }
+
+    #[test]
+    fn a_backlog_shrinks_at_the_rate_of_live_deliveries_also_if_each_batch_takes_a_second() {
+        let mut sizer = BatchSizer::new();
+        let (mut owed, mut drained) = (0, 0);
+        for second in 0..100 {
+            owed += 100;
+            let rows = sizer.rows(owed);
+            drained += rows;
+            owed = owed.saturating_sub(rows);
+            sizer.record(Duration::from_millis(if second % 3 == 0 { 300 } else { 1_000 }));
+        }
+        assert!(drained + 3 * 100 >= 100 * 100, "{drained} rows beside 10000 live deliveries");
     }
 }

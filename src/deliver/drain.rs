@@ -11,7 +11,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 
 use super::backoff::{ProbeTarget, TopicBackoff, Turn};
-use super::batch_size::{BatchSizer, MAX_ROWS};
+use super::batch_size::{BatchSizer, MAX_OWED, MAX_ROWS};
 use super::holds::Holds;
 use super::outages::Outages;
 use crate::failpoints::{self, Failpoint};
@@ -168,7 +168,7 @@ impl Drain {
             self.give_way_until = now + GIVE_WAY_FOR;
         }
         // At most one batch: the drain does not catch up at once on deliveries that came while it could not publish.
-        self.owed = self.owed.saturating_add(new as usize).min(MAX_ROWS);
+        self.owed = self.owed.saturating_add(new as usize).min(MAX_OWED);
         now < self.give_way_until
     }
 
