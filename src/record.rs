@@ -89,7 +89,7 @@ impl Record {
 
     /// The dead letter of a delivery that is authentic but not an event: its raw body, and everything that a replay needs.
     /// `original_topic` is the topic that the event would have gone to, if known; `read` are the request headers that the
-    /// envelope's rules read.
+    /// envelope's rules read, which are stored whatever their names.
     pub fn dead_letter<'d>(
         topic: &Arc<str>,
         key: String,

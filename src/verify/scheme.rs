@@ -115,6 +115,11 @@ impl Scheme {
         })
     }
 
+    /// The header of a token, which is a credential.
+    pub(super) fn token_header(&self) -> Option<&HeaderName> {
+        matches!(self.layout, HeaderFormat::Token { .. }).then_some(&self.header)
+    }
+
     /// Reads the claimed signatures and the values that are signed with the body.
     pub(super) fn claim<'d>(&self, headers: &'d HeaderMap) -> Result<Claim<'d>, SignatureError> {
         let value = single_header(headers, &self.header)?.trim();

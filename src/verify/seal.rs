@@ -10,8 +10,8 @@
 //! ```
 //!
 //! `received_at` is the RFC 3339 text of the record's header, `form` is the name of the signed form, and `name` and `value`
-//! are the request headers that the rules of signature and envelope read, as received, in the dead letter's order; never
-//! a token, which no record may contain. Each part is prefixed with its length and the body is last, so that no two
+//! are the stored request headers, as received, in the dead letter's order; never a credential, which no record may
+//! contain. Each part is prefixed with its length and the body is last, so that no two
 //! deliveries have the same text.
 
 use std::borrow::Cow;
@@ -73,25 +73,53 @@ pub enum UnsealError {
 }
 
 impl<'d> Verified<'d> {
-    /// The request headers that a dead letter stores: those that the signature's rules read, then `more`. A header that is
-    /// repeated or is not visible text is left out. Never a token.
-    pub fn kept(&self, more: &'d [HeaderName]) -> Vec<(&'d str, &'d str)> {
-        let others = more.iter().filter(|name| !self.headers().contains(name));
-        let kept = self.headers().iter().chain(others).filter_map(|name| {
-            // No rule accepts a repeated header, and not every reader of the record would.
-            let mut values = self.delivery.headers.get_all(name).iter();
-            match (values.next().map(HeaderValue::to_str), values.next()) {
-                (Some(Ok(value)), None) => Some((name.as_str(), value)),
-                _ => None,
+    /// The request headers that a dead letter stores: those that the signature's rules read, those in `read`, and then all
+    /// others, up to [`MAX_OTHERS`] bytes: a corrected rule may read a header that today's rules do not. A header that is
+    /// repeated or is not visible text is left out. Never a credential.
+    pub fn kept(&self, read: &'d [HeaderName]) -> Vec<(&'d str, &'d str)> {
+        let read = self.headers().iter().chain(read.iter().filter(|name| !self.headers().contains(name)));
+        let read: Vec<&'d HeaderName> = read.collect();
+        let mut kept: Vec<_> = read.iter().filter_map(|name| self.single(name)).collect();
+        let is_token = |name: &HeaderName| self.scheme.token_header() == Some(name);
+        let others = self.delivery.headers.keys();
+        let others = others.filter(|name| !read.contains(name) && !is_token(name) && !is_withheld(name));
+        let mut left = MAX_OTHERS;
+        for (name, value) in others.filter_map(|name| self.single(name)) {
+            if let Some(rest) = left.checked_sub(name.len() + value.len()) {
+                left = rest;
+                kept.push((name, value));
             }
-        });
-        kept.collect()
+        }
+        kept
+    }
+
+    /// A header that occurs once: no rule accepts a repeated one, and not every reader of the record would.
+    fn single(&self, name: &'d HeaderName) -> Option<(&'d str, &'d str)> {
+        let mut values = self.delivery.headers.get_all(name).iter();
+        match (values.next().map(HeaderValue::to_str), values.next()) {
+            (Some(Ok(value)), None) => Some((name.as_str(), value)),
+            _ => None,
+        }
     }
 
     /// The seal over the delivery and its stored headers, in hex.
     pub fn seal(&self, kept: &[(&str, &str)]) -> String {
         hex::encode(sealed(&self.key.seal, self.delivery, self.form, kept).finalize().into_bytes())
     }
+}
+
+/// The maximum size in bytes of the stored names and values of headers that no rule reads.
+pub(super) const MAX_OTHERS: usize = 16 * 1024;
+
+/// Whether a header that no rule reads stays out of dead letters: it may be a credential, or it has a name that
+/// hookstream gives its own headers.
+fn is_withheld(name: &HeaderName) -> bool {
+    const CREDENTIALS: [&str; 9] =
+        ["auth", "cookie", "token", "secret", "password", "credential", "session", "api-key", "apikey"];
+    let name = name.as_str();
+    name == "traceparent"
+        || name.starts_with("hookstream-")
+        || CREDENTIALS.iter().any(|credential| name.contains(credential))
 }
 
 fn sealed<T: AsRef<str>>(

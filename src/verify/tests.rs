@@ -209,6 +209,38 @@ fn sealed(verified: &Verified<'_>) -> String {
     verified.seal(&verified.kept(&[]))
 }
 
+#[test]
+fn w4_a_dead_letter_stores_all_headers_but_credentials() {
+    let rules = "signature = { kind = 'token', header = 'X-Key' }";
+    let verifier = verifier(rules, &[SECRET]);
+    let mut delivery = signed(&verifier, b"{}");
+    let long = "x".repeat(super::seal::MAX_OTHERS);
+    for (name, value) in [
+        ("content-type", "application/json"),
+        ("x-event", "push"),
+        ("x-twice", "1"),
+        ("x-long", long.as_str()),
+        ("x-read-token", "read"),
+        ("authorization", "Basic c2VjcmV0"),
+        ("x-other-token", "secret"),
+        ("cookie", "session=1"),
+        ("hookstream-form", "raw"),
+        ("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
+        ("user-agent", "provider/1"),
+    ] {
+        delivery.headers.append(http::HeaderName::from_static(name), value.parse().unwrap());
+    }
+    delivery.headers.append("x-twice", "2".parse().unwrap());
+    delivery.headers.append("x-binary", http::HeaderValue::from_bytes(b"\xff").unwrap());
+    let verified = verifier.verify(&delivery).unwrap();
+    let read = [http::HeaderName::from_static("x-read-token")];
+    let mut kept = verified.kept(&read);
+    assert_eq!(kept[0], ("x-read-token", "read"), "what the rules read comes first");
+    kept.sort_unstable();
+    let others = [("content-type", "application/json"), ("user-agent", "provider/1"), ("x-event", "push")];
+    assert_eq!(kept, [&others[..], &[("x-read-token", "read")]].concat());
+}
+
 /// Made by tests/fixtures/signatures/seals.py.
 #[test]
 fn a_seal_covers_every_header_that_the_rules_read_and_no_token() {

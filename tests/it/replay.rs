@@ -12,7 +12,7 @@ use rdkafka::message::{Header, Headers as _, Message as _, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use serde_json::{Value, json};
 
-use crate::support::{PATIENCE, SECRET, Service, Setup, batch, kafka, stack};
+use crate::support::{PATIENCE, SECRET, Service, Setup, batch, datagrid, kafka, stack};
 
 /// The types of the repaired source; the service that produces the dead letters has none of them.
 const TYPES: &str = "types = [\"batch_prediction.completed\", \"batch_prediction.failed\"]";
@@ -326,6 +326,26 @@ async fn replay_names_a_removed_secret_and_accepts_it_back_as_expired() {
     let (code, stdout, stderr) = ground.replay(&["--all", "--apply"]).await;
     assert_eq!(code, 0, "{stdout}{stderr}");
     assert_eq!(kafka::all(&ground.topic("batch_prediction.completed")).await, ["evt_1"]);
+}
+
+#[tokio::test]
+async fn w4_a_corrected_rule_reads_a_header_that_the_old_rules_did_not_read() {
+    let corrected = format!("{TYPES}\nenvelope.type = {{ header = \"X-Event\", unsigned = true }}");
+    let ground = Ground::with("envelope.type = \"/nothing\"", &corrected).await;
+    let body = batch("evt_1");
+    let headers = [
+        ("Datagrid-Signature", datagrid(body.as_bytes())),
+        ("X-Event", "batch_prediction.failed".into()),
+        ("Authorization", "Bearer of-the-gateway".into()),
+    ];
+    let sent: Vec<(&str, &str)> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    ground.service.post(&sent, body).await.is(200, "dead_lettered", Some("type_missing"));
+    let letters = found(&ground.service.dead_letters()).await;
+    assert_eq!(letters[0].headers["x-event"], "batch_prediction.failed");
+    assert!(!letters[0].headers.contains_key("authorization"), "a credential is stored");
+    let (code, stdout, stderr) = ground.replay(&["--all", "--apply"]).await;
+    assert_eq!(code, 0, "{stdout}{stderr}");
+    assert_eq!(kafka::all(&ground.topic("batch_prediction.failed")).await, ["evt_1"]);
 }
 
 #[tokio::test]

@@ -197,7 +197,7 @@ the signed body, [with its binding](#keys-with-a-binding) if the secret has one.
 | `hookstream-reason` | one of the reasons below |
 | `hookstream-detail` | place and problem, if there is more to say; never a value of the body |
 | `hookstream-original-topic` | the topic it was meant for, if known |
-| `content-type`, and others of the request | each header that the source's rules read, including its signature; never a token |
+| `content-type`, and others of the request | its headers as received, up to 16 KiB beside those that the source's rules read, so that a corrected rule can read others; never a credential (a token, `authorization`, `cookie`, or a name with `auth`, `token`, `secret`, `password`, `credential`, `session` or `api-key` in it that no rule reads) |
 | `hookstream-form` | the form in which the body was signed |
 | `hookstream-seal` | proves to `replay` that the delivery was verified |
 | `traceparent`, `hookstream-delivery-id`, `hookstream-received-at`, `hookstream-secret` | as above |
