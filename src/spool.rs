@@ -50,7 +50,7 @@ use format::InsertRow;
 pub use format::{RowEntry, RowState, VERSION};
 pub use inspect::{Filter, RowSummary, SpoolReader, Totals};
 pub use open::Opened;
-pub use probe::{SpoolProbe, probe};
+pub use probe::{SpoolProbe, check_dir, probe};
 pub use report::{Lost, Salvage, reports};
 pub use shared::TopicUsage;
 use shared::{SpoolState, SpoolUsage, StoreRequest, WriterCommand};

@@ -2,12 +2,14 @@
 
 use std::path::Path;
 
+use super::{listeners, tuning};
 use crate::config::{ConfigErrors, LoadedConfig};
 use crate::http::PortSecurity;
 use crate::kafka::ClusterConfig;
 use crate::observe::traces::Collector;
-use crate::schema::Schemas;
+use crate::schema::{Schemas, registry};
 use crate::sources::Sources;
+use crate::spool;
 
 /// The directory of the operator's own schemas, below the working directory. The shipped ones are in the binary.
 pub(crate) const SCHEMAS: &str = "schemas";
@@ -32,8 +34,9 @@ pub fn compile(loaded: &LoadedConfig) -> Result<(Sources, Schemas), ConfigErrors
     compile_on(loaded, loaded.problems())
 }
 
-/// Compiles everything. In addition to [`compile`] it reads the certificates and tokens of the ports and of the
-/// collector, which only the service needs permission to read.
+/// Compiles everything. In addition to [`compile`] it checks what only the service uses, and only its user may be
+/// permitted to read: certificates and tokens of the ports and of the collector, the addresses of the ports, the
+/// files that `[kafka.properties]` and `[registry]` name, and the spool's directory. It connects to nothing and creates nothing.
 ///
 /// # Errors
 /// All problems at once.
@@ -41,6 +44,15 @@ pub fn compile_service(loaded: &LoadedConfig) -> Result<Compiled, ConfigErrors> 
     let mut problems = loaded.problems();
     let ports = PortSecurity::read(loaded, &mut problems);
     let collector = Collector::read(loaded, &mut problems);
+    listeners::check(&loaded.config, &mut problems);
+    registry::check_certificates(loaded, &mut problems);
+    if let Some(dir) = &loaded.config.spool.dir
+        && let Err(error) = spool::check_dir(dir)
+    {
+        problems.add("spool.dir", error.to_string());
+    }
+    let cluster = ClusterConfig::new(&loaded.config.kafka.bootstrap_servers, loaded.properties.clone());
+    cluster.validate_clients(tuning(&loaded.config), &mut problems);
     let (sources, schemas) = compile_on(loaded, problems)?;
     Ok(Compiled { sources, schemas, ports, collector })
 }

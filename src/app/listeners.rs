@@ -1,10 +1,13 @@
 //! Binds the two ports, before anything else starts.
 
-use anyhow::Context as _;
-use socket2::SockRef;
+use std::fmt::Display;
+use std::io;
+use std::net::ToSocketAddrs as _;
+
+use socket2::{Domain, SockRef, Socket, Type};
 use tokio::net::TcpListener;
 
-use crate::config::Config;
+use crate::config::{Config, ConfigErrors};
 
 /// The two bound ports.
 pub struct Listeners {
@@ -43,7 +46,36 @@ async fn bind(key: &str, address: &str) -> anyhow::Result<TcpListener> {
         SockRef::from(&listener).listen(BACKLOG)?;
         Ok(listener)
     });
-    bound.with_context(|| {
-        format!("cannot listen on {address} ({key}): choose another with -X {key}=ADDRESS:PORT")
-    })
+    bound.map_err(|error| anyhow::anyhow!("{key}: {}", cannot_listen(key, address, error)))
+}
+
+fn cannot_listen(key: &str, address: &str, error: impl Display) -> String {
+    format!("cannot listen on {address}: {error}; choose another with -X {key}=ADDRESS:PORT")
+}
+
+/// Adds a problem for each address that the service could not listen on. An address in use is none: the service may be
+/// running. The sockets are bound but never listen, so no client reaches them.
+pub(super) fn check(config: &Config, problems: &mut ConfigErrors) {
+    for (key, address) in [("http.listen", &config.http.listen), ("admin.listen", &config.admin.listen)] {
+        match try_bind(address) {
+            Err(error) if error.kind() != io::ErrorKind::AddrInUse => {
+                problems.add(key, cannot_listen(key, address, error));
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Binds to the first of the addresses that can be bound, as [`TcpListener::bind`] does.
+fn try_bind(address: &str) -> io::Result<()> {
+    let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
+    for address in address.to_socket_addrs()? {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+        socket.set_reuse_address(true)?;
+        match socket.bind(&address.into()) {
+            Ok(()) => return Ok(()),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
 }

@@ -79,6 +79,13 @@ impl Properties {
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(SecretText::expose)
     }
+
+    /// A text of librdkafka without the secrets that it may quote.
+    pub fn redact(&self, text: &str) -> String {
+        let holds_secret = |name: &str| is_secret(name) || name == "sasl.oauthbearer.config";
+        let secrets = self.iter().filter(|(name, value)| holds_secret(name) && !value.is_empty());
+        secrets.fold(text.to_owned(), |text, (_, value)| text.replace(value, "(secret)"))
+    }
 }
 
 /// librdkafka's aliases that may be set. Each is stored under its second name, so that a higher layer, or one of
@@ -215,6 +222,17 @@ fn collect(name: String, node: ConfigNode, found: &mut Vec<(String, ConfigNode)>
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn secrets_are_removed_from_librdkafkas_texts() {
+        let properties = Properties(
+            [("sasl.password", "hunter2-hunter2"), ("sasl.mechanism", "GSSAPI"), ("ssl.key.password", "")]
+                .map(|(name, value)| (name.to_owned(), SecretText::new(value)))
+                .into(),
+        );
+        let text = properties.redact("GSSAPI with hunter2-hunter2: no provider");
+        assert_eq!(text, "GSSAPI with (secret): no provider");
+    }
 
     #[test]
     fn secret_properties_are_recognised_by_the_end_of_their_name() {

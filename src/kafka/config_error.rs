@@ -1,9 +1,11 @@
 //! librdkafka's errors about properties, in words that reveal no secret.
 
 use rdkafka::ClientConfig;
-use rdkafka::error::KafkaError;
+use rdkafka::consumer::BaseConsumer;
+use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::producer::BaseProducer;
 
-use super::ClusterConfig;
+use super::{ClusterConfig, Consumer, Producer, Tuning};
 use crate::config::ConfigErrors;
 
 /// librdkafka's own text quotes the value or a part of it, which may be a secret, possibly one that was
@@ -35,5 +37,28 @@ impl ClusterConfig {
                 problems.add(format!("kafka.properties.{name}"), describe(&description));
             }
         }
+    }
+
+    /// Adds a problem if librdkafka refuses the properties together, or cannot use a file that they name: it reads
+    /// certificates, keys and mechanisms only when it creates a client. Contacts no broker: these clients know none.
+    pub fn validate_clients(&self, tuning: Tuning, problems: &mut ConfigErrors) {
+        let without_brokers = |mut config: ClientConfig| {
+            config.remove("bootstrap.servers");
+            config
+        };
+        let producer: KafkaResult<BaseProducer> = without_brokers(Producer::config(self, tuning)).create();
+        let consumer: KafkaResult<BaseConsumer> = without_brokers(Consumer::config(self, &[])).create();
+        let Some(error) = producer.err().or(consumer.err()) else { return };
+        let cause = match &error {
+            KafkaError::ClientCreation(cause) => cause.clone(),
+            other => other.to_string(),
+        };
+        // The location is that of the property which librdkafka names, if it names one.
+        let named = self.properties.iter().map(|(name, _)| name).filter(|name| cause.contains(*name));
+        let longest = named.max_by_key(|name| name.len());
+        let key =
+            longest.map_or_else(|| "kafka.properties".into(), |name| format!("kafka.properties.{name}"));
+        let cause = self.properties.redact(cause.trim_end());
+        problems.add(key, format!("librdkafka cannot create a client: {cause}"));
     }
 }

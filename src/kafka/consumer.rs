@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use futures_util::stream::{StreamExt as _, select_all};
 use jiff::Timestamp;
+use rdkafka::ClientConfig;
 use rdkafka::ClientContext;
 use rdkafka::consumer::stream_consumer::StreamPartitionQueue;
 use rdkafka::consumer::{Consumer as _, ConsumerContext, StreamConsumer};
@@ -138,6 +139,13 @@ impl Consumer {
 
     /// `forced` overrides the user's properties.
     fn with(connection: &ClusterConfig, forced: &[(&str, &str)]) -> anyhow::Result<Self> {
+        let config = Self::config(connection, forced);
+        let inner = config.create_with_context(ConsumerCallbacks::default()).map_err(refused)?;
+        Ok(Self { inner: Arc::new(inner), bootstrap_servers: connection.bootstrap_servers().to_owned() })
+    }
+
+    /// The complete librdkafka configuration.
+    pub(super) fn config(connection: &ClusterConfig, forced: &[(&str, &str)]) -> ClientConfig {
         let defaults = [
             ("group.id", GROUP),
             // Retention may have deleted the requested start meanwhile.
@@ -161,8 +169,7 @@ impl Consumer {
         for (name, value) in forced {
             config.set(*name, *value);
         }
-        let inner = config.create_with_context(ConsumerCallbacks::default()).map_err(refused)?;
-        Ok(Self { inner: Arc::new(inner), bootstrap_servers: connection.bootstrap_servers().to_owned() })
+        config
     }
 
     /// The topics that are visible to the client, with their partition counts.

@@ -12,8 +12,8 @@ use schema_registry_converter::async_impl::schema_registry::SrSettings;
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 
-pub use self::call::answered;
 use self::call::{Caller, RegistryError, TIMEOUT, builder};
+pub use self::call::{answered, check_certificates};
 use super::decode::DecodeError;
 use super::incompatibility::explain;
 use super::{SchemaEntry, shipped};

@@ -47,27 +47,39 @@ pub(super) fn create(path: &Path) -> io::Result<File> {
 
 /// Checks and tightens a file that SQLite opens. By path: opening and closing it here would drop SQLite's locks.
 pub(super) fn tighten(path: &Path) -> io::Result<()> {
-    let meta = match fs::symlink_metadata(path) {
-        Ok(meta) => meta,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error),
-    };
-    judge(&meta, path)?;
-    if meta.mode() & OTHERS != 0 {
+    if check(path)?.is_some_and(|meta| meta.mode() & OTHERS != 0) {
         fs::set_permissions(path, fs::Permissions::from_mode(MODE))?;
     }
     Ok(())
 }
 
+/// Checks a file by its path; `None` if there is none.
+fn check(path: &Path) -> io::Result<Option<Metadata>> {
+    match fs::symlink_metadata(path) {
+        Ok(meta) => judge(&meta, path).map(|()| Some(meta)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// Checks and tightens all files of the spool in `dir`, including those that older versions set aside.
 pub(super) fn tighten_all(dir: &Path) -> Result<(), OpenError> {
+    each_file(dir, tighten)
+}
+
+/// Checks all files of the spool in `dir`, and changes none.
+pub(super) fn check_all(dir: &Path) -> Result<(), OpenError> {
+    each_file(dir, |path| check(path).map(|_| ()))
+}
+
+fn each_file(dir: &Path, work: impl Fn(&Path) -> io::Result<()>) -> Result<(), OpenError> {
     let failed = |cause| OpenError::io("cannot check", dir, cause);
     for entry in fs::read_dir(dir).map_err(failed)? {
         let name = entry.map_err(failed)?.file_name();
         let Some(name) = name.to_str() else { continue };
         if name.starts_with("spool.") || ["lock", "reserve", "salvage", "damaged"].contains(&name) {
             let path = dir.join(name);
-            tighten(&path).map_err(|cause| OpenError::io("cannot use", &path, cause))?;
+            work(&path).map_err(|cause| OpenError::io("cannot use", &path, cause))?;
         }
     }
     Ok(())

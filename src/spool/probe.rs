@@ -18,6 +18,38 @@ pub struct SpoolProbe {
     pub in_use: bool,
 }
 
+/// Checks, without changing anything, whether `serve` could use the directory, or could create it.
+///
+/// # Errors
+/// The directory cannot be created or written, or its files cannot be a spool of ours.
+pub fn check_dir(dir: &Path) -> Result<(), OpenError> {
+    let failed = |cause| OpenError::io("cannot use", dir, cause);
+    let found = nearest_existing(dir);
+    if !found.is_dir() {
+        return Err(failed(io::ErrorKind::NotADirectory.into()));
+    }
+    rustix::fs::access(found, rustix::fs::Access::WRITE_OK).map_err(|cause| failed(cause.into()))?;
+    if found == dir {
+        own::check_all(dir)?;
+        let file = format::file(dir);
+        let is_new = fs::metadata(&file).map_or(0, |meta| meta.len()) == 0;
+        // `serve` salvages a damaged file, so any other error is not a reason to refuse the directory.
+        if !is_new
+            && let Err(error @ (OpenError::Foreign { .. } | OpenError::Newer { .. })) =
+                format::open_reader(&file)
+        {
+            return Err(error);
+        }
+    }
+    Ok(())
+}
+
+/// The directory, or the part of its path that exists.
+fn nearest_existing(dir: &Path) -> &Path {
+    let found = dir.ancestors().find(|at| at.as_os_str().is_empty() || at.exists()).unwrap_or(Path::new("/"));
+    if found.as_os_str().is_empty() { Path::new(".") } else { found }
+}
+
 /// Checks the directory without disturbing a running service. It writes, syncs and removes a file of its own. If the
 /// directory does not exist yet, it creates nothing and checks the parent.
 ///
@@ -25,14 +57,10 @@ pub struct SpoolProbe {
 /// The errors that `serve` would fail with: the directory cannot be created or written, or holds no spool.
 pub fn probe(dir: &Path) -> Result<SpoolProbe, OpenError> {
     let failed = |cause| OpenError::io("cannot use", dir, cause);
-    let above = dir.ancestors().find(|at| at.as_os_str().is_empty() || at.exists()).unwrap_or(Path::new("/"));
-    let above = if above.as_os_str().is_empty() { Path::new(".") } else { above };
-    let free = disk::free(above).map_err(failed)?;
-    if above != dir {
-        if !above.is_dir() {
-            return Err(failed(io::ErrorKind::NotADirectory.into()));
-        }
-        rustix::fs::access(above, rustix::fs::Access::WRITE_OK).map_err(|cause| failed(cause.into()))?;
+    check_dir(dir)?;
+    let found = nearest_existing(dir);
+    let free = disk::free(found).map_err(failed)?;
+    if found != dir {
         return Ok(SpoolProbe { free, sync: None, in_use: false });
     }
     let begin = Instant::now();
@@ -45,9 +73,6 @@ pub fn probe(dir: &Path) -> Result<SpoolProbe, OpenError> {
     let _ = fs::remove_file(&probe);
     written.map_err(failed)?;
     let in_use = in_use(dir).map_err(failed)?;
-    if format::file(dir).exists() {
-        format::open_reader(&format::file(dir))?;
-    }
     Ok(SpoolProbe { free, sync: Some(sync), in_use })
 }
 

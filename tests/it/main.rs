@@ -16,6 +16,7 @@
 
 mod answers;
 mod bench;
+mod broken;
 mod check;
 mod cli;
 mod clock;

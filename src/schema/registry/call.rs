@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::client::{self, AnswerError, JsonObject, printable};
-use crate::config::{self, Auth};
+use crate::config::{self, Auth, ConfigErrors};
 use crate::files;
 use crate::observe::clock::Clocks;
 
@@ -152,19 +152,47 @@ pub fn answered(error: &anyhow::Error) -> bool {
     error.downcast_ref::<RegistryError>().is_some()
 }
 
+/// A builder of the registry's client, with the certificates of the configuration.
 pub(super) fn builder(loaded: &config::LoadedConfig) -> anyhow::Result<reqwest::ClientBuilder> {
-    let rules = &loaded.config.registry;
     let mut builder = client::builder();
-    if let Some(pem) = &loaded.registry_identity {
-        let identity = reqwest::Identity::from_pem(pem.expose().as_bytes());
-        builder = builder.identity(identity.context("registry.client_cert and registry.client_key")?);
+    if let Some(identity) = identity(loaded).map_err(|why| anyhow::anyhow!("{IDENTITY}: {why}"))? {
+        builder = builder.identity(identity);
     }
-    let Some(path) = &rules.ca_file else {
-        return Ok(client::without_certificates_for_http(builder, &rules.url));
-    };
+    match authorities(loaded).map_err(|why| anyhow::anyhow!("{CA_FILE}: {why}"))? {
+        Some(authorities) => Ok(builder.tls_certs_merge(authorities)),
+        None => Ok(client::without_certificates_for_http(builder, &loaded.config.registry.url)),
+    }
+}
+
+const CA_FILE: &str = "registry.ca_file";
+const IDENTITY: &str = "registry.client_cert";
+
+/// Adds a problem for each file of certificates or keys that the registry's client could not use.
+pub fn check_certificates(loaded: &config::LoadedConfig, problems: &mut ConfigErrors) {
+    if let Err(why) = identity(loaded) {
+        problems.add(IDENTITY, why);
+    }
+    if let Err(why) = authorities(loaded) {
+        problems.add(CA_FILE, why);
+    }
+}
+
+fn identity(loaded: &config::LoadedConfig) -> Result<Option<reqwest::Identity>, String> {
+    let Some(pem) = &loaded.registry_identity else { return Ok(None) };
+    let identity = reqwest::Identity::from_pem(pem.expose().as_bytes());
+    identity.map(Some).map_err(|_| {
+        "certificate and key are not a pair in PEM: client_cert needs the certificate chain, client_key its private key"
+            .to_owned()
+    })
+}
+
+fn authorities(loaded: &config::LoadedConfig) -> Result<Option<Vec<reqwest::Certificate>>, String> {
+    let Some(path) = &loaded.config.registry.ca_file else { return Ok(None) };
+    let path_text = path.display();
     let pem =
-        files::read(path, files::MAX_PEM).with_context(|| format!("registry.ca_file {}", path.display()))?;
-    let certificates = reqwest::Certificate::from_pem_bundle(&pem)
-        .with_context(|| format!("registry.ca_file {} holds no PEM certificates", path.display()))?;
-    Ok(builder.tls_certs_merge(certificates))
+        files::read(path, files::MAX_PEM).map_err(|error| format!("cannot read {path_text}: {error}"))?;
+    match reqwest::Certificate::from_pem_bundle(&pem) {
+        Ok(found) if !found.is_empty() => Ok(Some(found)),
+        _ => Err(format!("{path_text} holds no certificates in PEM")),
+    }
 }

@@ -1,0 +1,164 @@
+//! Configurations that `serve` refuses: `check` refuses each of them too, with the same sentences.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::cli::{hookstream, run};
+
+const SECRET: &str = "whsec_of-the-broken-tests-0123";
+
+/// The variable with the secret of the preset's source.
+const DATAGRID: &str = "DATAGRID_WEBHOOK_SECRET";
+
+/// The lines of a configuration, and a part of the problem that both commands report.
+const BROKEN: &[(&str, &str)] = &[
+    ("[http]\nlisen = \"127.0.0.1:0\"", "http.lisen"),
+    ("[http]\nlisten = \"8080\"", "http.listen: expected address:port"),
+    ("[http]\nlisten = \"203.0.113.7:8080\"", "http.listen: cannot listen on 203.0.113.7:8080"),
+    ("[admin]\nlisten = \"[2001:db8::7]:9464\"", "admin.listen: cannot listen on [2001:db8::7]:9464"),
+    (
+        "[http]\nlisten = \"127.0.0.1:8080\"\n[admin]\nlisten = \"127.0.0.1:8080\"",
+        "admin.listen: equals http.listen",
+    ),
+    ("[http]\nmax_body = \"0\"", "http.max_body"),
+    ("[http]\nhead_timeout = \"soon\"", "http.head_timeout"),
+    ("[http.tls]\ncert = \"missing.pem\"\nkey = \"missing.pem\"", "http.tls"),
+    ("[http.tls]\ncert = \"text\"\nkey = \"text\"", "http.tls"),
+    ("[admin.tls]\ncert = \"missing.pem\"\nkey = \"missing.pem\"", "admin.tls"),
+    ("[admin]\nbearer = { env = \"NOT_SET\" }", "admin.bearer"),
+    ("[traces]\nendpoint = \"collector:4318\"", "traces.endpoint"),
+    (
+        "[traces]\nendpoint = \"http://127.0.0.1:1\"\nheaders = { \"a b\" = { env = \"TEST_SECRET\" } }",
+        "traces.headers",
+    ),
+    ("[log]\nfilter = \"loud=yes=no\"", "log.filter"),
+    ("[kafka]\nbootstrap_servers = \"http://127.0.0.1:1\"", "kafka.bootstrap_servers"),
+    ("[kafka.properties]\n\"no.such.property\" = \"1\"", "kafka.properties.no.such.property"),
+    ("[kafka.properties]\n\"compression.type\" = \"best\"", "kafka.properties.compression.type"),
+    ("[kafka.properties]\nacks = \"1\"", "kafka.properties.acks"),
+    ("[kafka.properties]\n\"linger.ms\" = \"900000\"", "kafka.properties"),
+    (
+        "[kafka.properties]\n\"security.protocol\" = \"ssl\"\n\"ssl.ca.location\" = \"missing.pem\"",
+        "kafka.properties.ssl.ca.location",
+    ),
+    (
+        "[kafka.properties]\n\"security.protocol\" = \"ssl\"\n\"ssl.ca.location\" = \"text\"",
+        "kafka.properties.ssl.ca.location",
+    ),
+    (
+        "[kafka.properties]\n\"security.protocol\" = \"ssl\"\n\"ssl.certificate.location\" = \"missing.pem\"",
+        "kafka.properties.ssl.certificate.location",
+    ),
+    (
+        "[kafka.properties]\n\"security.protocol\" = \"ssl\"\n\"ssl.key.location\" = \"text\"",
+        "kafka.properties.ssl.key.location",
+    ),
+    (
+        "[kafka.properties]\n\"security.protocol\" = \"sasl_plaintext\"\n\"sasl.mechanism\" = \"GSSAPI\"",
+        "librdkafka cannot create a client: No provider for SASL mechanism GSSAPI",
+    ),
+    (
+        "[kafka.properties]\n\"security.protocol\" = \"sasl_plaintext\"\n\"sasl.mechanism\" = \"CRAM-MD5\"",
+        "librdkafka cannot create a client: Unsupported SASL mechanism: CRAM-MD5",
+    ),
+    (
+        "[kafka.properties]\n\"security.protocol\" = \"sasl_plaintext\"\n\"sasl.mechanism\" = \"PLAIN\"\n\
+         \"sasl.password\" = { env = \"NOT_SET\" }",
+        "kafka.properties.sasl.password",
+    ),
+    ("[registry]\nurl = \"ftp://127.0.0.1\"", "registry.url"),
+    ("[registry]\nurl = \"https://127.0.0.1:1\"\nca_file = \"missing.pem\"", "registry.ca_file"),
+    ("[registry]\nurl = \"https://127.0.0.1:1\"\nca_file = \"text\"", "registry.ca_file"),
+    (
+        "[registry]\nclient_cert = \"missing.pem\"\nclient_key = { file = \"missing.pem\" }",
+        "registry.client_cert",
+    ),
+    ("[registry]\nclient_cert = \"text\"\nclient_key = { file = \"text\" }", "registry.client_cert"),
+    ("[spool]\ndir = \"text\"", "spool.dir: cannot use text"),
+    ("[spool]\ndir = \"text/spool\"", "spool.dir"),
+    ("[spool]\ndir = \"foreign\"", "spool.dir: foreign/spool.db"),
+    ("[spool]\ndir = \"linked\"", "spool.dir: cannot use linked/spool.db: it is a symbolic link"),
+    ("[spool]\ndir = \"spool\"\nmin_free = \"much\"", "spool.min_free"),
+    ("[source.other]\npreset = \"unheard-of\"", "source.other.preset"),
+    ("[source.datagrid]\nsignature.signed = \"{nonsense}\"", "source.datagrid.signature.signed"),
+    ("[source.datagrid]\nsecrets = [{ file = \"missing\" }]", "source.datagrid.secrets"),
+    ("[source.datagrid]\ntypes = [\"\"]", "source.datagrid.types"),
+    ("[source.datagrid]\nenvelope.id = \"id\"", "source.datagrid.envelope.id"),
+    (
+        "[source.datagrid]\nsecrets = [{ env = \"TEST_SECRET\" }]\nschemas = \"own\"",
+        "source.datagrid.schemas",
+    ),
+];
+
+/// The files that the configurations name.
+fn prepare(directory: &Path) {
+    std::fs::write(directory.join("text"), "no certificate, no directory").unwrap();
+    for name in ["foreign", "linked"] {
+        std::fs::create_dir(directory.join(name)).unwrap();
+    }
+    let foreign = rusqlite::Connection::open(directory.join("foreign/spool.db")).unwrap();
+    foreign.execute_batch("CREATE TABLE somebody_elses (id INTEGER)").unwrap();
+    std::os::unix::fs::symlink("../text", directory.join("linked/spool.db")).unwrap();
+}
+
+fn command(directory: &Path, name: &str, arguments: &[String]) -> Command {
+    let mut command = hookstream(directory);
+    command.args([name, "-c", "broken.toml"]).args(arguments);
+    command.env("TEST_SECRET", SECRET).env(DATAGRID, SECRET);
+    command
+}
+
+/// Runs `serve` until it stops by itself.
+fn serve(directory: &Path, arguments: &[String]) -> (Option<i32>, String) {
+    let stderr = directory.join("stderr");
+    let mut serve = command(directory, "serve", arguments);
+    let mut serve =
+        serve.stdout(Stdio::null()).stderr(std::fs::File::create(&stderr).unwrap()).spawn().unwrap();
+    let end = Instant::now() + Duration::from_secs(20);
+    let code = loop {
+        match serve.try_wait().unwrap() {
+            Some(status) => break status.code(),
+            None if Instant::now() > end => {
+                serve.kill().unwrap();
+                serve.wait().unwrap();
+                break None;
+            }
+            None => std::thread::sleep(Duration::from_millis(20)),
+        }
+    };
+    (code, std::fs::read_to_string(stderr).unwrap())
+}
+
+#[test]
+fn docs9_check_refuses_whatever_serve_refuses_in_the_same_words() {
+    let directory = tempfile::tempdir().unwrap();
+    let directory = directory.path();
+    prepare(directory);
+    let mut wrong = Vec::new();
+    for (lines, expected) in BROKEN {
+        std::fs::write(directory.join("broken.toml"), lines).unwrap();
+        let listens = [("[http]\nlisten", "http.listen"), ("[admin]\nlisten", "admin.listen")];
+        let free = listens.iter().filter(|(set, _)| !lines.contains(set));
+        let free: Vec<String> = free.map(|(_, key)| format!("-X{key}=127.0.0.1:0")).collect();
+        let (code, stderr) = serve(directory, &free);
+        let mut check = command(directory, "check", &free);
+        let (checked, stdout, _) = run(check.arg("--json"));
+        assert!(!stdout.contains(SECRET) && !stderr.contains(SECRET), "{stdout}{stderr}");
+        let report: Value = serde_json::from_str(&stdout).unwrap_or_default();
+        let problems: Vec<&str> =
+            report["problems"].as_array().into_iter().flatten().flat_map(Value::as_str).collect();
+        // A problem that `serve` meets while it starts has no line.
+        let sentence =
+            |problem: &&str| problem.trim_start_matches(|c: char| c != ' ').trim_start().to_owned();
+        let same = problems.iter().all(|problem| stderr.contains(&sentence(problem)));
+        let named = problems.iter().any(|problem| problem.contains(expected));
+        if code != Some(2) || checked != 1 || !same || !named {
+            wrong.push(format!("{lines}\n  serve {code:?}: {stderr}\n  check {checked}: {problems:?}"));
+        }
+    }
+    assert!(BROKEN.len() >= 30);
+    assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), BROKEN.len(), wrong.join("\n"));
+}
