@@ -133,7 +133,7 @@ fn serve(directory: &Path, arguments: &[String]) -> (Option<i32>, String) {
 }
 
 #[test]
-fn docs9_check_refuses_whatever_serve_refuses_in_the_same_words() {
+fn docs9_check_refuses_the_same_configurations_as_serve_in_the_same_words() {
     let directory = tempfile::tempdir().unwrap();
     let directory = directory.path();
     prepare(directory);
