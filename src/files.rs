@@ -32,7 +32,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     /// An error of the operating system.
-    #[error("{}", .0.kind())]
+    #[error("{}", io_reason(.0.kind()))]
     Io(#[from] io::Error),
     /// The path leads to a directory, pipe, socket or device.
     #[error("it is {0}, not a regular file")]
@@ -46,6 +46,11 @@ pub enum ReadError {
     /// The content is not UTF-8.
     #[error("it is not UTF-8 text")]
     NotText,
+}
+
+/// The standard library calls a missing file "entity not found".
+fn io_reason(kind: ErrorKind) -> String {
+    if kind == ErrorKind::NotFound { "no such file".to_owned() } else { kind.to_string() }
 }
 
 impl ReadError {

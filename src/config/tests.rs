@@ -163,7 +163,7 @@ fn a_named_file_must_exist_and_the_usual_ones_are_tried_in_order() {
     assert_eq!(loaded.file, Some(path("second.toml")));
     for missing in [with(Some("none.toml"), None), with(None, Some("none.toml"))] {
         let found = missing.unwrap_err().to_string();
-        assert!(found.ends_with("none.toml: cannot be read: entity not found"), "{found}");
+        assert!(found.ends_with("none.toml: cannot be read: no such file"), "{found}");
     }
 }
 

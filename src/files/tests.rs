@@ -23,11 +23,11 @@ fn c4_a_file_that_is_not_regular_is_refused_without_a_wait() {
         ("/dev/zero".into(), "it is a device, not a regular file"),
         ("/dev/tty".into(), ""),
         (at("socket"), ""),
-        (at("none"), "entity not found"),
+        (at("none"), "no such file"),
     ] {
         let error = read(&path, 10).unwrap_err();
         assert!(error.to_string().starts_with(expected), "{}: {error}", path.display());
-        assert_eq!(error.is_missing(), expected == "entity not found", "{}", path.display());
+        assert_eq!(error.is_missing(), expected == "no such file", "{}", path.display());
     }
     assert!(started.elapsed() < PATIENCE, "no read blocks");
 }

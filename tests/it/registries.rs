@@ -305,7 +305,7 @@ async fn a_registry_with_client_certificates() {
         (format!("client_key = \"{private}\""), "registry.client_key: needs registry.client_cert"),
         (
             format!("client_cert = \"{certificate}\"\nclient_key = \"/nowhere\""),
-            "registry.client_key: /nowhere cannot be read (entity not found)",
+            "registry.client_key: /nowhere cannot be read (no such file)",
         ),
         (
             format!("client_cert = \"{certificate}\"\nclient_key = \"{other}\""),

@@ -303,7 +303,7 @@ fn one_mistake_gives_one_line_with_its_place() {
         ),
         (
             "[source.datagrid]\nsecrets = [{ file = '/no/such' }]",
-            "hookstream.toml:2: source.datagrid.secrets.0: /no/such cannot be read (entity not found); create it, or make it readable for the service, or set enabled = false",
+            "hookstream.toml:2: source.datagrid.secrets.0: /no/such cannot be read (no such file); create it, or make it readable for the service, or set enabled = false",
         ),
         (
             "[source.datagrid]\nsecrets = [{ env = 'DEV' }]",
