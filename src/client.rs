@@ -58,14 +58,14 @@ pub struct HttpAnswer {
 #[derive(Debug, thiserror::Error)]
 pub enum AnswerError {
     /// No answer: nothing listens there, or the request timed out.
-    #[error(transparent)]
+    #[error("{}", innermost(.0))]
     Missing(reqwest::Error),
     /// A redirect to another address, which is not followed.
     #[error(transparent)]
     Redirect(#[from] Redirect),
     /// The connection ended before the answer was complete.
-    #[error("the answer is incomplete")]
-    Incomplete(#[source] reqwest::Error),
+    #[error("the answer is incomplete: {}", innermost(.0))]
+    Incomplete(reqwest::Error),
     /// The answer is longer than [`MAX_ANSWER`].
     #[error("the answer is longer than {} MiB", MAX_ANSWER / (1024 * 1024))]
     TooLarge,
@@ -79,6 +79,15 @@ pub enum AnswerError {
         /// A possible cause.
         hint: &'static str,
     },
+}
+
+/// The innermost cause. The ones above it ("error sending request: client error (Connect)") add nothing for an operator.
+fn innermost(error: &reqwest::Error) -> &dyn std::error::Error {
+    let mut innermost: &dyn std::error::Error = error;
+    while let Some(cause) = innermost.source() {
+        innermost = cause;
+    }
+    innermost
 }
 
 /// An answer that redirects to another address.

@@ -194,7 +194,10 @@ impl SchemaRegistrar {
             match self.resolve(schema, self.schemas.standing(&schema.subject)).await {
                 Ok(id_state) => changed |= self.apply(schema, id_state),
                 Err(error) => {
-                    errors.push(format!("{error:#}"));
+                    let text = format!("{error:#}");
+                    if !errors.contains(&text) {
+                        errors.push(text);
+                    }
                     // If it does not answer for one subject, it will not answer for the others either. If it refuses
                     // one subject, the next may succeed.
                     if !answered(&error) {

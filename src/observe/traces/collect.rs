@@ -49,7 +49,7 @@ impl CollectorClient {
         let answer = match client::send(request).await {
             Ok(answer) => answer,
             Err(error) => {
-                self.store_answer(Err(with_root_cause(&error)));
+                self.store_answer(Err(error.to_string()));
                 return match error {
                     // A retry may succeed.
                     AnswerError::Missing(_) | AnswerError::Incomplete(_) => Err(error.into()),
@@ -65,7 +65,7 @@ impl CollectorClient {
         }
         let rejected = rejected_spans(&answer);
         let counts = rejected.is_ok();
-        self.store_answer(rejected.map_err(|error| with_root_cause(&error)));
+        self.store_answer(rejected.map_err(|error| error.to_string()));
         if counts { Ok(Response::new(Bytes::new())) } else { not_retried() }
     }
 
@@ -91,15 +91,6 @@ fn not_retried() -> Result<Response<Bytes>, HttpError> {
     let mut response = Response::new(Bytes::new());
     *response.status_mut() = StatusCode::EXPECTATION_FAILED;
     Ok(response)
-}
-
-/// The error with its root cause.
-fn with_root_cause(error: &AnswerError) -> String {
-    let root = std::iter::successors(std::error::Error::source(error), |cause| cause.source()).last();
-    match root {
-        Some(root) => format!("{error}: {root}"),
-        None => error.to_string(),
-    }
 }
 
 #[cfg(test)]
