@@ -440,7 +440,7 @@ async fn open_spool(config: &Config, health: &Health) -> anyhow::Result<Option<A
         health.clocks.learn_past(newest);
     }
     let (spool, opened) = tokio::task::spawn_blocking(move || Spool::open(&dir, limits)).await??;
-    tracing::info!(?opened, "spool");
+    tracing::info!(live = opened.live, parked = opened.parked, bytes = opened.bytes, "the spool is open");
     health.enable_spool();
     Ok(Some(Arc::new(spool)))
 }
