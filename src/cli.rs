@@ -86,14 +86,17 @@ struct Cli {
     command: Command,
 }
 
+/// Behind the options of the command itself: without an order, clap mixes the two.
+const LAST: usize = 900;
+
 /// The options that select the configuration; every command has them.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct ConfigArgs {
     /// Configuration file [default: $HOOKSTREAM_CONFIG, config/hookstream.toml, /etc/hookstream/hookstream.toml]
-    #[arg(short, long = "config", value_name = "FILE", global = true)]
+    #[arg(short, long = "config", value_name = "FILE", global = true, display_order = LAST)]
     config: Option<PathBuf>,
     /// Override one setting of the file and the environment; may be repeated
-    #[arg(short = 'X', value_name = "KEY=VALUE", global = true)]
+    #[arg(short = 'X', value_name = "KEY=VALUE", global = true, display_order = LAST + 1)]
     set: Vec<String>,
 }
 

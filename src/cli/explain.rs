@@ -34,8 +34,8 @@ Examples:
   hookstream explain grapevine --header 'X-Grapevine-Signature: sha256=...' --body body.json
   hookstream explain stripe request.txt --at 2026-11-24T02:41:03Z --json
 
-The output has names, counts, lengths and times; never a secret, a signature or a body. Nothing is sent
-anywhere, neither to Kafka nor to the registry.
+The output has names, counts, lengths and times; never a secret, a signature or
+a body. Nothing is sent anywhere, neither to Kafka nor to the registry.
 
 Exit codes: 0 the signature is valid; 1 it is not; 2 error.";
 
@@ -55,7 +55,7 @@ pub struct Args {
     /// The entry of the HAR file, counted from 1
     #[arg(long, value_name = "N", requires = "file")]
     entry: Option<usize>,
-    /// A header of the request; may be given several times
+    /// A header of the request; may be repeated
     #[arg(long, value_name = "NAME: VALUE", requires = "body")]
     header: Vec<String>,
     /// The request's body, byte for byte; - for standard input

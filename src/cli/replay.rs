@@ -28,18 +28,20 @@ use crate::outcome::{Outcome, Reason};
 const EXAMPLES: &str = "\
 Examples:
   hookstream replay datagrid                                     the dead letters by reason
-  hookstream replay datagrid --reason type_unknown               the plan: what each would become today
+  hookstream replay datagrid --reason type_unknown               the plan: what each becomes today
   hookstream replay datagrid --reason type_unknown --apply       publish those that are events now
   hookstream replay datagrid --since -2h --apply --rate 500
   hookstream replay datagrid --id evt_7f3d8a2c --apply
   hookstream replay datagrid --all --json
 
-The outcome of each letter is written to the topic dead_letter.SOURCE.replayed, so that an interrupted replay
-continues where it stopped, and no letter is published twice without --again (a kill may repeat the letters in
-flight, with the same key). The letters themselves are retained.
+The outcome of each letter is written to the topic dead_letter.SOURCE.replayed.
+So an interrupted replay continues where it stopped, and no letter is published
+twice without --again (a kill may repeat the letters in flight, with the same
+key). The letters themselves are kept.
 
-A letter is sealed with the secret that signed its delivery. If that secret was removed since, restore it with a
-not_after in the past: it then unseals letters and verifies no new delivery.
+A letter is sealed with the secret that signed its delivery. If that secret has
+been removed since, restore it with a not_after in the past: it then unseals
+letters and verifies no new delivery.
 
 Exit codes: 0 all done, or nothing to do; 1 a plan not applied, or letters that fail again; 2 error.";
 
@@ -53,7 +55,7 @@ Exit codes: 0 all done, or nothing to do; 1 a plan not applied, or letters that 
 pub struct Args {
     /// The source, by its name in the configuration
     source: String,
-    /// Only letters of this reason; may be given several times
+    /// Only letters with this reason; may be repeated
     #[arg(long, value_parser = reason)]
     reason: Vec<Reason>,
     /// Only letters received at this time or later: 2026-11-22T02:00:00Z, -2h, 1795312800
@@ -62,7 +64,7 @@ pub struct Args {
     /// Only letters received before this time
     #[arg(long, value_name = "TIME", allow_hyphen_values = true, value_parser = time)]
     until: Option<Timestamp>,
-    /// Only letters of this event id (their key), or of this delivery
+    /// Only letters with this event id or key, or of this delivery
     #[arg(long)]
     id: Option<String>,
     /// Only letters in this partition

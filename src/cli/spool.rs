@@ -35,7 +35,7 @@ Exit codes: 0 success or nothing to do; 1 no such row, damaged rows, or a plan n
 /// List the rows of the spool, and requeue parked rows
 ///
 /// The spool holds accepted deliveries that Kafka has not acknowledged yet. A live row is waiting for Kafka. A parked
-/// row was refused by Kafka permanently: it stays until you have fixed the cause and requeue it.
+/// row was refused by Kafka permanently: it stays until you fix the cause and requeue it.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES, disable_help_subcommand = true)]
 pub struct Args {

@@ -36,8 +36,8 @@ const PAUSE: Duration = Duration::from_secs(2);
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// The operator's port of the service [default: the configuration's [admin] listen]
-    #[arg(long, value_name = "ADMIN")]
+    /// The URL of the service's operator's port [default: [admin] listen of the configuration]
+    #[arg(long, value_name = "URL")]
     url: Option<String>,
     /// Show the use of each secret
     #[arg(long)]
@@ -142,7 +142,7 @@ fn traffic(status: &Status) -> TextTable {
         "refused",
         "503",
         "1 h: accepted",
-        "not",
+        "not accepted",
     ]);
     for (name, source) in &status.sources {
         let (now, hour) = (&source.traffic.last_5_minutes, &source.traffic.last_hour);
