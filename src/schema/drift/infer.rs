@@ -12,8 +12,8 @@ use crate::names;
 use crate::schema::shipped;
 
 const NOT_YET: &str = "Not described yet.";
-const DATA: &str = "What the provider says about the event.";
-const ADDITIONAL: &str = "JSON pointer from the root of the delivery's body -> JSON text as sent, for each member that this schema does not know and each value that its field cannot hold exactly. Empty when the other fields say everything.";
+const DATA: &str = "The event's data, as the provider sent it.";
+const ADDITIONAL: &str = "JSON pointer from the root of the delivery's body -> JSON text as sent, for each member that this schema does not know and each value that its field cannot hold exactly. Empty if the other fields hold everything.";
 
 /// Infers a schema for event bodies of this shape, in the format of `schemas/`: the envelope's fields as in the generic
 /// schema, the provider's fields nullable, with placeholder docs. Members that the envelope reads (`places`) get no
