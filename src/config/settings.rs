@@ -44,23 +44,39 @@ pub struct Table {
     pub settings: &'static [Setting],
 }
 
-macro_rules! tables {
-    ($([$table:literal] $($key:literal $default:ident $(($value:literal))?, $values:literal, $text:literal;)*)*) => {
-        /// All tables.
-        pub const TABLES: &[Table] = &[$(Table {
-            name: $table,
-            settings: &[$(Setting {
-                key: $key,
-                default: Default::$default $(($value))?,
-                values: $values,
-                text: $text,
-            }),*],
-        }),*];
+/// Settings, one per item: key, default, values, text.
+macro_rules! rows {
+    (= $shared:ident) => { $shared };
+    ($($key:literal $default:ident $(($value:literal))?, $values:literal, $text:literal;)*) => {
+        &[$(Setting {
+            key: $key,
+            default: Default::$default $(($value))?,
+            values: $values,
+            text: $text,
+        }),*]
     };
 }
 
+/// Tables, each with its rows or with `= NAME`, rows that it shares with another table.
+macro_rules! tables {
+    ($([$table:literal] { $($rows:tt)* })*) => {
+        /// All tables.
+        pub const TABLES: &[Table] = &[$(Table { name: $table, settings: rows!($($rows)*) }),*];
+    };
+}
+
+/// The rows of `[http.tls]` and `[admin.tls]`.
+const TLS: &[Setting] = rows! {
+    "cert" Required, "path",
+        "PEM file: the server's certificate, then its issuers'.";
+    "key" Required, "path",
+        "PEM file: the certificate's private key, without a passphrase.";
+    "client_ca" None, "path",
+        "PEM file: authorities of client certificates. If it is set, only clients with a certificate of one of them can connect.";
+};
+
 tables! {
-    ["http"]
+    ["http"] {
         "listen" Is("127.0.0.1:8080"), "`address:port`",
             "The port that providers call. Port 0 takes a free one.";
         "max_body" Is("900 KiB"), "size",
@@ -82,7 +98,7 @@ tables! {
         "max_requests_per_connection" Is("10000"), "number",
             "The answer to this request closes the connection, with the same spread.";
         "trusted_proxies" Is(""), "list of networks (`10.0.0.0/8`) or addresses",
-            "Proxies whose header gives the client's address: see [whose address](security.md#whose-address).";
+            "Proxies whose header gives the client's address: see [client addresses](security.md#client-addresses).";
         "client_address_header" Is("x-forwarded-for"), "header name",
             "The header in which those proxies send it.";
         "unverified_rate_per_address" None, "number",
@@ -95,14 +111,9 @@ tables! {
             "After SIGTERM, how long hookstream still accepts deliveries so that load balancers notice.";
         "shutdown_timeout" Is("15s"), "duration",
             "After that, time for deliveries in progress.";
-    ["http.tls"]
-        "cert" Required, "path",
-            "PEM file: the server's certificate, then its issuers'.";
-        "key" Required, "path",
-            "PEM file: the certificate's private key, without a passphrase.";
-        "client_ca" None, "path",
-            "PEM file: authorities of client certificates. If it is set, only clients with a certificate of one of them can connect.";
-    ["admin"]
+    }
+    ["http.tls"] { = TLS }
+    ["admin"] {
         "listen" Is("127.0.0.1:9464"), "`address:port`",
             "The operator's port: status page, probes, metrics.";
         "bearer" None, "`{ env = \"NAME\" }` or `{ file = \"/path\" }`",
@@ -111,19 +122,15 @@ tables! {
             "Without `bearer`: who may use more than `/livez`, `/readyz` and `/metrics`.";
         "hosts" Is(""), "list of names, `*.example.com`",
             "Names that clients use for the port, in addition to addresses, `localhost` and the name in `listen`. Any other `Host` is answered 421.";
-    ["admin.tls"]
-        "cert" Required, "path",
-            "PEM file: the server's certificate, then its issuers'.";
-        "key" Required, "path",
-            "PEM file: the certificate's private key, without a passphrase.";
-        "client_ca" None, "path",
-            "PEM file: authorities of client certificates. If it is set, only clients with a certificate of one of them can connect.";
-    ["kafka"]
+    }
+    ["admin.tls"] { = TLS }
+    ["kafka"] {
         "bootstrap_servers" Is("127.0.0.1:9092"), "`host:port`, comma-separated",
             "Brokers to start from; the port is 9092 if none is given.";
         "properties.*" None, "a [librdkafka property](https://github.com/confluentinc/librdkafka/blob/master/CONFIGURATION.md)",
             "Any, except those that the delivery promise depends on (acks, idempotence, timeouts, partitioner, retries, queue limits): setting one of these is an error that names the setting to use instead.";
-    ["kafka.topics"]
+    }
+    ["kafka.topics"] {
         "partitions" Is("6"), "number",
             "Partitions of the topics that hookstream creates.";
         "replication" Is("3"), "number",
@@ -132,7 +139,8 @@ tables! {
             "Their `min.insync.replicas`; at most the number of copies.";
         "retention" Is("30d"), "duration",
             "Their `retention.ms`. Dead letters are kept until you delete them.";
-    ["registry"]
+    }
+    ["registry"] {
         "url" Is("http://127.0.0.1:8081"), "URL",
             "Base URL of the registry's Confluent API. Apicurio's ends in `/apis/ccompat/v7`.";
         "basic_auth" None, "`{ username = \"...\", password = { file = \"/path\" } }`",
@@ -142,18 +150,19 @@ tables! {
         "ca_file" None, "path",
             "PEM file: the authority of the registry's certificate, if the system does not know it.";
         "client_cert" None, "path",
-            "PEM file: our certificate and its chain, if the registry asks for one.";
+            "PEM file: hookstream's certificate and its chain, if the registry asks for one.";
         "client_key" None, "path",
             "PEM file: its private key, without a passphrase.";
         "context" None, "`.tenant`",
-            "The registry context of our subjects; without it, the default context.";
+            "The registry context of the subjects; without it, the default context.";
         "subject_name_strategy" Is("topic_name"), "`topic_name`, `record_name`, `topic_record_name`",
             "How subjects are named: see [registries](schemas.md#registries), as for the next two.";
         "normalize" Is("false"), "`true`, `false`",
             "Asks the registry to treat schemas that differ only in form as one.";
         "auto_register" Is("true"), "`true`, `false`",
             "`false`: schemas are looked up and never registered.";
-    ["spool"]
+    }
+    ["spool"] {
         "dir" None, "path",
             "The spool's directory. Without it there is no spool.";
         "max_size" Is("4 GiB"), "size",
@@ -166,25 +175,30 @@ tables! {
             "Space that must stay free on its disk.";
         "reserve" Is("1s"), "duration",
             "Part of `ack_deadline` that is kept back from Kafka, for writing the row.";
-    ["provision"]
+    }
+    ["provision"] {
         "on_start" Is("true"), "`true`, `false`",
             "Whether `serve` creates missing topics and registers schemas.";
-    ["log"]
+    }
+    ["log"] {
         "filter" Is("info"), "`warn`, `info`, `debug`, `off`, or `TARGET=LEVEL`",
             "What is logged. A reload applies a change. The variable `HOOKSTREAM_LOG` overrides it.";
-    ["lag"]
+    }
+    ["lag"] {
         "groups" Is(""), "list of names, with `*`",
             "Consumer groups whose lag is exported in `/metrics`.";
         "interval" Is("15s"), "duration",
             "Time between two measurements.";
-    ["traces"]
+    }
+    ["traces"] {
         "endpoint" None, "URL",
             "Base URL of an OTLP/HTTP collector; hookstream appends `/v1/traces`. Without it there are no spans: see [traces](operations.md#traces).";
         "sample" Is("1.0"), "0 to 1",
             "Share of deliveries that is exported if no verified caller decides.";
         "headers.*" None, "`{ env = \"NAME\" }` or `{ file = \"/path\" }`",
             "Headers that are sent to the collector, such as its token; each holds the whole value.";
-    ["source.NAME"]
+    }
+    ["source.NAME"] {
         "preset" None, "`datagrid`, `github`, `gitlab`, `grapevine`, `linear`, `shopify`, `slack`, `standard-webhooks`, `stripe`, `svix`",
             "The provider's rules, which apply where the source sets nothing itself: see [providers](providers.md).";
         "docs" PresetOr(""), "URL",
@@ -210,7 +224,7 @@ tables! {
         "dead_letter_rate" Is("100"), "number",
             "Dead letters per second; past it 503.";
         "stale" PresetOr("accept"), "`accept`, `dead_letter`, `reject`",
-            "What happens to a delivery whose signed time is further than `tolerance` from now: nothing, dead letter `stale`, or 401. `reject` fits providers that sign each attempt anew; while our clock is known to be wrong, it answers 503 `clock_off` instead. An error for a source without a signed time.";
+            "What happens to a delivery whose signed time is further than `tolerance` from now: nothing, dead letter `stale`, or 401. `reject` fits providers that sign each attempt anew; while hookstream's clock is known to be wrong, it answers 503 `clock_off` instead. An error for a source without a signed time.";
         "tolerance" PresetOr("5m"), "duration",
             "How far the signed time may be from now, in either direction.";
         "compatibility" Is("FULL_TRANSITIVE"), "`NONE`, `BACKWARD`, `FORWARD`, `FULL`, or one of the last three with `_TRANSITIVE`",
@@ -219,7 +233,8 @@ tables! {
             "Signed requests that are answered and are not events: see [handshakes](#handshakes).";
         "challenge.query" PresetOr(""), "name",
             "A GET request's query parameter to send back: see [handshakes](#handshakes).";
-    ["source.NAME.signature"]
+    }
+    ["source.NAME.signature"] {
         "kind" PresetOr("hmac"), "`hmac`, `token`",
             "`token`: the header holds the secret itself, which proves nothing about the body.";
         "header" Preset, "header name",
@@ -250,7 +265,8 @@ tables! {
             "How the signature is written.";
         "secret_format" PresetOr("text"), "`text`, `base64`, `whsec`, `hex`",
             "How the key is read from the secret; `whsec` is `whsec_` and base64.";
-    ["source.NAME.envelope"]
+    }
+    ["source.NAME.envelope"] {
         "id" Preset, "a part, `\"digest\"`, or `{ join = [\"/a\", \"/b\"], separator = \":\" }`",
             "The event id. `\"digest\"` is `sha256:` and the digest of the signed body.";
         "type" Preset, "a part",
@@ -271,6 +287,7 @@ tables! {
             "An array of 1 to 1,000 events; empty if the body is that array: see [many events in one delivery](#many-events-in-one-delivery).";
         "data" PresetOr(""), "JSON pointer",
             "What the schema's `data` describes; empty is the whole body.";
+    }
 }
 
 /// The rows of one table in Markdown.

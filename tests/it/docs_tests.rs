@@ -71,12 +71,19 @@ fn section<'p>(page: &'p str, heading: &str) -> &'p str {
     rest.split("\n## ").next().unwrap()
 }
 
-/// The rows of a section's first table, by the first cell up to its bracket.
+/// The rows of a section's tables, by the first cell up to its bracket.
 fn rows(section: &str) -> BTreeMap<&str, &str> {
-    let lines =
-        section.lines().skip_while(|line| !line.starts_with('|')).take_while(|line| line.starts_with('|'));
-    let cells = lines.skip(2).filter_map(|line| line.trim_matches('|').split_once('|'));
-    cells.map(|(first, rest)| (first.split(" (").next().unwrap().trim(), rest)).collect()
+    let mut rows = BTreeMap::new();
+    let mut lines = section.lines().peekable();
+    while let Some(line) = lines.next() {
+        let is_head = lines.peek().is_some_and(|next| next.starts_with("|---"));
+        if is_head {
+            lines.next();
+        } else if let Some((first, rest)) = line.strip_prefix('|').and_then(|line| line.split_once('|')) {
+            rows.insert(first.split(" (").next().unwrap().trim(), rest);
+        }
+    }
+    rows
 }
 
 /// The items of a section's list, with their continuation lines.
@@ -135,10 +142,10 @@ fn each_promise_names_a_test() {
         }
     }
     let security = page("security.md");
-    let somebody = security.lines().filter_map(|line| line.strip_prefix("## "));
-    let somebody: Vec<_> = somebody.filter(|heading| heading.starts_with("Somebody")).collect();
-    assert!(somebody.len() >= 6, "{somebody:?}");
-    for heading in somebody {
+    let headings = security.lines().filter_map(|line| line.strip_prefix("## "));
+    let attackers: Vec<_> = headings.filter(|heading| heading.starts_with("An attacker ")).collect();
+    assert!(attackers.len() >= 6, "{attackers:?}");
+    for heading in attackers {
         let section = section(&security, heading);
         let items = items(section);
         let parts = if items.is_empty() { vec![section.to_owned()] } else { items };
@@ -147,7 +154,7 @@ fn each_promise_names_a_test() {
         }
     }
     let reliability = page("reliability.md");
-    for item in items(section(&reliability, "Shown by a test")) {
+    for item in items(section(&reliability, "Which test shows it")) {
         assert!(names_a_test(&item), "reliability.md: no test is named by\n{item}");
     }
 }
