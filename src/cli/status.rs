@@ -24,7 +24,7 @@ Examples:
   hookstream status --watch
   hookstream status --url http://10.0.0.7:9464 --json | jq .status
 
-Exit codes: 0 ready, degraded included; 1 not ready; 2 the service cannot be reached, or another error.";
+Exit codes: 0 ready, degraded included; 1 not ready; 2 no answer, or another error.";
 
 /// The time limit of a request: the person on call must not wait.
 const PATIENCE: Duration = Duration::from_secs(5);
