@@ -16,18 +16,22 @@ use crate::support::{PATIENCE, Setup, batch, datagrid, until};
 
 const SCHEMA: &str = include_str!("../../schemas/datagrid/knowledge.processing.completed.avsc");
 
-/// Far less than an answer takes that arrives byte by byte.
+/// Far less than an answer takes if it arrives byte by byte.
 const IN_TIME: Duration = PATIENCE;
 
 /// Checks the message of the client that received the wrong answer.
-fn holds(trick: Trick, client: &str, said: &str) {
-    println!("{trick:?} {client}: {said}");
-    assert!(said.contains(trick.said()), "{trick:?} {client}: {} is not in: {said}", trick.said());
-    assert!(!said.contains(PLANTED), "{trick:?} {client}: {said}");
+fn check_message(trick: Trick, client: &str, message: &str) {
+    println!("{trick:?} {client}: {message}");
+    assert!(
+        message.contains(trick.message()),
+        "{trick:?} {client}: {} is not in: {message}",
+        trick.message()
+    );
+    assert!(!message.contains(PLANTED), "{trick:?} {client}: {message}");
 }
 
 /// Runs a command that fails with an error. Returns its message.
-async fn fails(directory: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> String {
+async fn run_failing(directory: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> String {
     let mut command = hookstream(directory);
     command.args(arguments).envs(environment.iter().copied());
     let begin = Instant::now();
@@ -44,22 +48,22 @@ async fn registry_calls(trick: Trick) {
     let schema = schemas.iter().next().unwrap();
     let registry = Registry::new(&loaded).unwrap();
     let begin = Instant::now();
-    let say = |done: anyhow::Result<()>| format!("{:#}", done.expect_err("no such answer counts"));
-    let said = tokio::join!(
-        async { ("register", say(registry.id(schema, true).await.map(drop))) },
-        async { ("look up", say(registry.id(schema, false).await.map(drop))) },
-        async { ("listing", say(registry.listing("s", SCHEMA).await.map(drop))) },
-        async { ("resolve", say(registry.resolve(1, &schema.schema).await.map(drop))) },
-        async { ("level", say(registry.level("s").await.map(drop))) },
-        async { ("latest", say(registry.latest("s").await.map(drop))) },
-        async { ("versions", say(registry.versions("s").await.map(drop))) },
-        async { ("set level", say(registry.set_level("s", schema.level).await)) },
+    let error = |result: anyhow::Result<()>| format!("{:#}", result.expect_err("a wrong answer"));
+    let errors = tokio::join!(
+        async { ("register", error(registry.id(schema, true).await.map(drop))) },
+        async { ("look up", error(registry.id(schema, false).await.map(drop))) },
+        async { ("listing", error(registry.listing("s", SCHEMA).await.map(drop))) },
+        async { ("resolve", error(registry.resolve(1, &schema.schema).await.map(drop))) },
+        async { ("level", error(registry.level("s").await.map(drop))) },
+        async { ("latest", error(registry.latest("s").await.map(drop))) },
+        async { ("versions", error(registry.versions("s").await.map(drop))) },
+        async { ("set level", error(registry.set_level("s", schema.level).await)) },
     );
-    let (a, b, c, d, e, f, g, h) = said;
-    for (call, said) in [a, b, c, d, e, f, g, h] {
-        holds(trick, call, &said);
+    let (a, b, c, d, e, f, g, h) = errors;
+    for (call, error) in [a, b, c, d, e, f, g, h] {
+        check_message(trick, call, &error);
         let advice = "the registry is elsewhere; set [registry] url to http://127.0.0.1:1/elsewhere: ";
-        assert_eq!(said.contains(advice), matches!(trick, Trick::Redirect), "{said}");
+        assert_eq!(error.contains(advice), matches!(trick, Trick::Redirect), "{error}");
     }
     let decoded = Decoder::new(&registry, true).decode(b"\0\0\0\0\x01\0").await;
     let Decoded::Unreadable { schema_id: 1, why } = decoded else { panic!("{trick:?}: {decoded:?}") };
@@ -79,15 +83,15 @@ async fn k1_check_reports_a_wrong_answer_of_the_registry() {
         let setup = Setup { registry: hostile(trick).await, ..Setup::new("datagrid") };
         std::fs::write(directory.path().join("own.toml"), setup.toml()).unwrap();
         let secret = [("TEST_SECRET", crate::support::SECRET)];
-        let said = fails(directory.path(), &["check", "--online", "-c", "own.toml"], &secret).await;
+        let output = run_failing(directory.path(), &["check", "--online", "-c", "own.toml"], &secret).await;
         match trick {
             // `check` has its own timeout, shorter than that of a request.
-            Trick::Drip => assert!(said.contains("it did not answer within 6s"), "{said}"),
+            Trick::Drip => assert!(output.contains("it did not answer within 6s"), "{output}"),
             // It shows the first and the last message of a chain of causes.
-            Trick::Truncated => assert!(said.contains("is not understood: "), "{said}"),
-            _ => holds(trick, "check", &said),
+            Trick::Truncated => assert!(output.contains("is not understood: "), "{output}"),
+            _ => check_message(trick, "check", &output),
         }
-        assert!(!said.contains(PLANTED), "{said}");
+        assert!(!output.contains(PLANTED), "{output}");
     });
     join_all(each).await;
 }
@@ -104,7 +108,11 @@ async fn k1_subscription_accepts_no_wrong_answer() {
             &["delete", "datagrid", "wh_1", "--apply"],
         ] {
             let arguments = [&["subscription"], arguments, &["--timeout", "3s"]].concat();
-            holds(trick, &arguments.join(" "), &fails(directory.path(), &arguments, &environment).await);
+            check_message(
+                trick,
+                &arguments.join(" "),
+                &run_failing(directory.path(), &arguments, &environment).await,
+            );
         }
     });
     join_all(each).await;
@@ -114,8 +122,8 @@ async fn k1_subscription_accepts_no_wrong_answer() {
 async fn k1_status_accepts_no_wrong_answer() {
     let each = Trick::ALL.map(async |trick| {
         let (directory, url) = (tempfile::tempdir().unwrap(), hostile(trick).await);
-        let said = fails(directory.path(), &["status", "--url", &url], &[]).await;
-        holds(trick, "status", &said);
+        let output = run_failing(directory.path(), &["status", "--url", &url], &[]).await;
+        check_message(trick, "status", &output);
     });
     join_all(each).await;
 }
@@ -125,16 +133,16 @@ async fn k1_send_counts_no_wrong_answer_as_accepted() {
     let each = Trick::ALL.map(async |trick| {
         let (directory, url) = (tempfile::tempdir().unwrap(), hostile(trick).await);
         let arguments = ["send", "datagrid", "--url", &url, "--timeout", "3s"];
-        let said = fails(directory.path(), &arguments, &[]).await;
-        println!("{trick:?}: {:.300}", said);
+        let output = run_failing(directory.path(), &arguments, &[]).await;
+        println!("{trick:?}: {:.300}", output);
         let expected = match trick {
             Trick::Drip => "timed out",
             Trick::Truncated => "connection lost",
             // `send` is for inspecting answers, so it shows the start of an unknown one.
             _ => "this address is not the ingest port of hookstream",
         };
-        assert!(said.contains(expected) && said.len() < 100_000, "{trick:?}: {said:.300}");
-        assert!(!matches!(trick, Trick::Redirect) || !said.contains(PLANTED), "{said}");
+        assert!(output.contains(expected) && output.len() < 100_000, "{trick:?}: {output:.300}");
+        assert!(!matches!(trick, Trick::Redirect) || !output.contains(PLANTED), "{output}");
     });
     join_all(each).await;
 }
@@ -154,7 +162,7 @@ async fn collector(trick: Trick) {
         tokio::task::spawn_blocking(move || serve_with_log(&config)).await.unwrap();
     let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().unwrap();
     let body = batch("evt_1");
-    until("a delivery that is taken", async || {
+    until("an accepted delivery", async || {
         let request = client.post(format!("http://{hooks}/hooks/{}", setup.source));
         let request = request.header("Datagrid-Signature", datagrid(body.as_bytes()));
         request.body(body.clone()).send().await.unwrap().status() == 200
@@ -163,11 +171,11 @@ async fn collector(trick: Trick) {
     let lines = || log.lock().unwrap().clone();
     let warning =
         || lines().into_iter().find(|line| line["message"].as_str().unwrap_or_default().contains("spans"));
-    until("a word on the collector", async || warning().is_some()).await;
+    until("a warning about the collector", async || warning().is_some()).await;
     let why = warning().unwrap()["why"].as_str().unwrap().to_owned();
     match trick {
         Trick::Drip => assert!(why.contains("no answer within 10s") || why.contains("timed out"), "{why}"),
-        _ => holds(trick, "collector", &why),
+        _ => check_message(trick, "collector", &why),
     }
     let metrics = client.get(format!("http://{admin}/metrics")).send().await.unwrap().text().await.unwrap();
     let count = |name: &str| {
@@ -180,7 +188,7 @@ async fn collector(trick: Trick) {
     assert!(!all.contains(PLANTED), "{trick:?}: {all}");
 }
 
-/// The program with one setting that contains a secret where none belongs.
+/// Settings that contain a secret where none belongs, and the expected error.
 const MISPLACED: [(&str, &str); 6] = [
     ("registry.url=https://registry/?token=planted-secret", "registry.url: has a query or a fragment"),
     ("registry.url=https://user:planted-secret@registry", "registry.url: contains a user name or password"),
@@ -202,24 +210,24 @@ const MISPLACED: [(&str, &str); 6] = [
 #[tokio::test(flavor = "multi_thread")]
 async fn c7_no_error_shows_a_secret_in_a_url() {
     let directory = tempfile::tempdir().unwrap();
-    let fails = async |arguments: &[&str], environment: &[(&str, &str)], told: &str| {
-        let said = fails(directory.path(), arguments, environment).await;
-        assert!(said.contains(told), "{arguments:?}: {told} is not in: {said}");
-        assert!(!said.contains(PLANTED), "{arguments:?}: {said}");
+    let check = async |arguments: &[&str], environment: &[(&str, &str)], expected: &str| {
+        let output = run_failing(directory.path(), arguments, environment).await;
+        assert!(output.contains(expected), "{arguments:?}: {expected} is not in: {output}");
+        assert!(!output.contains(PLANTED), "{arguments:?}: {output}");
     };
-    for (setting, told) in MISPLACED {
+    for (setting, expected) in MISPLACED {
         for command in ["check", "serve", "provision", "tail", "lag"] {
-            fails(&[command, "-X", setting], &[], told).await;
+            check(&[command, "-X", setting], &[], expected).await;
         }
     }
     let url = "http://user:planted-secret@127.0.0.1:1/?token=planted-secret#planted-secret";
-    fails(&["status", "--url", url], &[], "no service answers at http://127.0.0.1:1/status").await;
-    fails(&["send", "datagrid", "--url", url], &[], "no answer from http://127.0.0.1:1/hooks/datagrid").await;
+    check(&["status", "--url", url], &[], "no service answers at http://127.0.0.1:1/status").await;
+    check(&["send", "datagrid", "--url", url], &[], "no answer from http://127.0.0.1:1/hooks/datagrid").await;
     let list = ["subscription", "list", "datagrid"];
     let key = ("DATAGRID_API_KEY", "dg-key-of-the-tests-0123456789");
-    fails(&list, &[key, ("DATAGRID_API_URL", url)], "contains a user or a password").await;
+    check(&list, &[key, ("DATAGRID_API_URL", url)], "contains a user or a password").await;
     let query = ("DATAGRID_API_URL", "http://127.0.0.1:1/?token=planted-secret");
-    fails(&list, &[key, query], "no answer from http://127.0.0.1:1/v1").await;
+    check(&list, &[key, query], "no answer from http://127.0.0.1:1/v1").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -235,7 +243,8 @@ async fn c7_no_log_and_no_page_shows_a_secret_in_a_url() {
     let page = async |path: &str| {
         client.get(format!("http://{admin}{path}")).send().await.unwrap().text().await.unwrap()
     };
-    until("a word on the redirect", async || page("/readyz").await.contains(Trick::Redirect.said())).await;
+    until("a report of the redirect", async || page("/readyz").await.contains(Trick::Redirect.message()))
+        .await;
     for path in ["/readyz", "/status", "/metrics", "/"] {
         let text = page(path).await;
         assert!(!text.contains(PLANTED), "{path}: {text}");

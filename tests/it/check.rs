@@ -106,7 +106,7 @@ fn check_reports_generic_unsigned_weak_and_expiring_settings() {
     assert_eq!(github["unsigned_headers"], json!(["X-GitHub-Delivery", "X-GitHub-Event"]));
 }
 
-/// An expired secret does not prevent a start, since the other sources work.
+/// An expired secret does not prevent a start, since other sources may work.
 #[test]
 fn check_reports_a_source_without_a_valid_secret_and_shows_it_anyway() {
     let directory = tempfile::tempdir().unwrap();
@@ -207,13 +207,13 @@ async fn online(toml: String, arguments: &[&str]) -> (i32, Value) {
     .unwrap()
 }
 
-/// The parts of `check --online`, once they fulfil a condition: a broker learns of topics a moment
-/// after the controller has created or deleted them.
-async fn online_until(setup: &Setup, what: &str, fulfils: impl Fn(&Value) -> bool) -> Value {
+/// The parts of `check --online` once they satisfy `condition`: a broker learns of a topic a moment after the controller
+/// has created or deleted it.
+async fn online_until(setup: &Setup, what: &str, condition: impl Fn(&Value) -> bool) -> Value {
     let mut parts = Value::Null;
     until(what, async || {
         parts = online(setup.toml(), &[]).await.1;
-        fulfils(&parts)
+        condition(&parts)
     })
     .await;
     parts
@@ -248,7 +248,7 @@ async fn check_online_reports_what_exists_and_what_serve_will_create_and_creates
     let loose = format!("{source}.batch_prediction.completed");
     kafka::create(&loose, "cleanup.policy", "compact").await;
     let _service = setup.ready().await;
-    until("the topics", async || {
+    until("the created topics", async || {
         let (_, parts) = online(toml.clone(), &["-X", "provision.on_start=false"]).await;
         (&parts["topics"]["text"], &parts["topics"]["state"]) == (&json!("6 of 6"), &json!("ok"))
     })
@@ -287,7 +287,7 @@ async fn check_online_reports_a_compacting_topic_with_a_custom_key_and_how_to_al
     );
     assert_eq!(next, command);
     kafka::delete(&topic).await;
-    until("the topic's end", async || !kafka::exists(&topic).await).await;
+    until("the deletion of the topic", async || !kafka::exists(&topic).await).await;
     let _service =
         Setup { rules: setup.rules.clone(), source: setup.source.clone(), ..Setup::new("grapevine") }
             .ready()
@@ -325,7 +325,7 @@ async fn a2_check_online_reports_a_retention_of_dead_letters_and_how_to_alter_it
     }
     // Readiness reports it too, and deliveries are accepted.
     let service = setup.ready().await;
-    until("what ends dead letters", async || service.admin("/readyz").await.1.contains(&text)).await;
+    until("a report of the retention", async || service.admin("/readyz").await.1.contains(&text)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -346,7 +346,7 @@ async fn check_online_reports_unreachable_services_in_time_and_still_checks_the_
     }
     assert!(parts["kafka"]["text"].as_str().unwrap().contains("127.0.0.1:1"), "{parts}");
     assert!(parts["registry"]["text"].as_str().unwrap().contains(&setup.registry), "{parts}");
-    assert_eq!(std::fs::read_dir(spool.path()).unwrap().count(), 0, "no file stays");
+    assert_eq!(std::fs::read_dir(spool.path()).unwrap().count(), 0, "no file is left");
 
     let toml = setup.toml();
     let no_room = online(toml.clone(), &["-X", "spool.min_free=1 EiB"]).await.1;
@@ -366,7 +366,7 @@ async fn check_online_inspects_the_spool_of_a_running_service_without_changing_i
     let not_yet = format!("spool.dir={}", spool.path().join("a/b").display());
     let (_, parts) = online(toml.clone(), &["-X", &not_yet]).await;
     assert_eq!(parts["spool"]["state"], "ok", "{parts}");
-    assert!(!spool.path().join("a").exists(), "nothing is made");
+    assert!(!spool.path().join("a").exists(), "no directory is created");
     let service = setup.ready().await;
     let (_, parts) = online(toml.clone(), &[]).await;
     assert_eq!(parts["spool"]["state"], "ok");

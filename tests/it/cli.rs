@@ -1,5 +1,4 @@
-//! The command line: help, reports of configuration problems, and a new user's first minutes with `dev`, `send` and
-//! `tail`.
+//! The command line: help, configuration problems, and a new user's first minutes with `dev`, `send` and `tail`.
 
 use std::io::{BufRead as _, BufReader, Lines};
 use std::path::Path;
@@ -123,7 +122,7 @@ impl Dev {
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let first = lines.next().expect("dev prints its addresses").unwrap();
+        let first = lines.next().expect("the addresses").unwrap();
         Self { child, lines, directory, addresses: serde_json::from_str(&first).unwrap() }
     }
 
@@ -184,14 +183,14 @@ fn dev_and_tail_show_the_event_that_send_sent() {
 }
 
 /// A zero-width space, a byte order mark, a direction override and a tag character.
-const UNSEEN: &str = "\u{200b}\u{feff}\u{202e}\u{e0041}";
+const INVISIBLE: &str = "\u{200b}\u{feff}\u{202e}\u{e0041}";
 
 #[test]
 fn c7_no_command_prints_invisible_characters() {
     let mut dev = Dev::start();
-    let (id, event_type) = (format!("evt_{UNSEEN}1"), format!("type{UNSEEN}"));
+    let (id, event_type) = (format!("evt_{INVISIBLE}1"), format!("type{INVISIBLE}"));
     let body = format!(
-        r#"{{"id":"{id}","event_type":"{event_type}","timestamp":1,"data":{{"{UNSEEN}":"{UNSEEN}"}}}}"#
+        r#"{{"id":"{id}","event_type":"{event_type}","timestamp":1,"data":{{"{INVISIBLE}":"{INVISIBLE}"}}}}"#
     );
     std::fs::write(dev.directory.path().join("odd.json"), &body).unwrap();
     std::fs::write(
@@ -200,7 +199,7 @@ fn c7_no_command_prints_invisible_characters() {
     )
     .unwrap();
     let shows = |what: &str, output: &str| {
-        assert!(!output.contains(|c| UNSEEN.contains(c)), "{what}: {output:?}");
+        assert!(!output.contains(|c| INVISIBLE.contains(c)), "{what}: {output:?}");
         assert!(output.contains("200b"), "{what}: {output:?}");
     };
     for file in ["odd.json", "known.json"] {
@@ -213,7 +212,7 @@ fn c7_no_command_prints_invisible_characters() {
     let registry = format!("registry.url={}", dev.text("registry"));
     let stack = ["-X", &*kafka, "-X", &*registry];
     let header = "Datagrid-Signature: t=1775847600,v1=00";
-    let unknown = format!("none{UNSEEN}");
+    let unknown = format!("none{INVISIBLE}");
     for arguments in [
         &["tail", "-o", "start", "-e"][..],
         &["tail", "-o", "start", "-e", "--key", &id],
@@ -238,7 +237,7 @@ fn send_exits_with_1_if_the_delivery_is_refused() {
     let body = dev.directory.path().join("odd.json");
     std::fs::write(&body, r#"{"id":"evt_odd","event_type":"nobody.knows","timestamp":1,"data":{}}"#).unwrap();
     let (code, stdout, _) = dev.send(&["datagrid", "--body", "odd.json"]);
-    assert!(code == 0 && stdout.contains("type_unknown"), "dead-lettered is 2xx: {stdout}");
+    assert!(code == 0 && stdout.contains("type_unknown"), "a dead-lettered delivery is a success: {stdout}");
     assert_eq!(dev.next()["outcome"], "dead_lettered");
     let (_, found, _) = dev.tail(&["dead_letter.datagrid", "-o", "start", "-e"]);
     assert_eq!(found.len(), 1);

@@ -1,5 +1,5 @@
-//! A wrong clock and a long outage, on a Kafka that removes expired records at once. The service is the real program,
-//! and only its clock is wrong.
+//! Wrong clocks and long outages, on a Kafka that removes expired records immediately. The service is the real program;
+//! only its clock is wrong.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -16,13 +16,13 @@ use crate::support::process::{Log, Process, serve_under};
 use crate::support::{PATIENCE, SECRET, Setup, batch, datagrid, hmac_with, kafka, unique, until};
 
 /// Makes Kafka check for expired records continuously instead of after 30 s and then every 5 minutes.
-const AT_ONCE: &str =
+const QUICK_RETENTION: &str =
     "auto.create.topics.enable=false\nlog.initial.task.delay.ms=100\nlog.retention.check.interval.ms=200\n";
 
 const RIGHT: SignedDuration = SignedDuration::ZERO;
 const HOUR: SignedDuration = SignedDuration::from_hours(1);
 
-/// The program with a broker only for this test.
+/// The program, and a broker only for this test.
 struct World {
     setup: Setup,
     clock: Clock,
@@ -66,7 +66,7 @@ impl World {
         let clock = self.clock.command();
         let started = tokio::task::spawn_blocking(move || serve_under(&config, &clock));
         self.program = Some(started.await.unwrap());
-        until("a service that is ready", async || {
+        until("readiness", async || {
             let ready = self.ready().await;
             ["kafka", "topics", "schemas"].iter().all(|part| ready["parts"][part]["state"] == "ok")
         })
@@ -108,7 +108,7 @@ impl World {
         answers
     }
 
-    /// By `/status`: the metric is set once a second, and may be that of before.
+    /// From `/status`, since the metric is updated only once a second.
     async fn drained(&self) {
         let url = format!("http://{}/status", self.program.as_ref().unwrap().2);
         until("an empty spool", async || {
@@ -147,36 +147,36 @@ async fn create(bootstrap: &str, topic: &str, retention: SignedDuration) {
     kafka::create_on(bootstrap, topic, 1, &settings).await;
 }
 
-/// Resolves when Kafka has checked all topics from now on, and removed records older than `retention`.
+/// Waits until Kafka has checked all topics once more, and removed records older than `retention`.
 async fn retention_has_run(bootstrap: &str, retention: SignedDuration) {
     let topic = unique("old");
     create(bootstrap, &topic, retention).await;
     let producer: FutureProducer = ClientConfig::new().set("bootstrap.servers", bootstrap).create().unwrap();
-    // It checks one topic after the other, perhaps this one first.
+    // Twice, since it may check this topic before the others.
     for _ in 0..2 {
         let old = Timestamp::now() - retention - HOUR;
         let record = FutureRecord::to(&topic).key("old").payload("{}").timestamp(old.as_millisecond());
         producer.send(record, PATIENCE).await.unwrap();
-        until("the end of an old record", async || keys(bootstrap, &topic).await.is_empty()).await;
+        until("the removal of an old record", async || keys(bootstrap, &topic).await.is_empty()).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a2_a_clock_60_days_behind_removes_no_acknowledged_record() {
     let month = SignedDuration::from_hours(30 * 24);
-    let broker = Broker::start_with(AT_ONCE).await;
+    let broker = Broker::start_with(QUICK_RETENTION).await;
     // Topics that the service creates, and existing ones: only the registry shows whose clock they use.
-    for there in [false, true] {
+    for existing in [false, true] {
         let mut world = World::new(&broker, -SignedDuration::from_hours(60 * 24));
-        if there {
+        if existing {
             world.topics_by_create_time(month).await;
         }
         world.start().await;
         assert_eq!(world.send(ids(20).into_iter()).await, [20, 0]);
         retention_has_run(&broker.bootstrap(), month).await;
-        assert_eq!(world.ids().await, ids(20), "topics were there: {there}");
-        // The service reports it, with the clock that is wrong, until the clock is right.
-        let reference = if there { "the registry's" } else { "Kafka's" };
+        assert_eq!(world.ids().await, ids(20), "existing topics: {existing}");
+        // The service reports the wrong clock until it is right.
+        let reference = if existing { "the registry's" } else { "Kafka's" };
         until("a clock that is off", async || {
             let ready = world.ready().await;
             let (state, why) = (&ready["parts"]["clock"]["state"], &ready["parts"]["clock"]["why"]);
@@ -188,20 +188,23 @@ async fn a2_a_clock_60_days_behind_removes_no_acknowledged_record() {
         .await;
         let offset = format!(
             "hookstream_clock_offset_seconds{{reference=\"{}\"}}",
-            if there { "registry" } else { "kafka" }
+            if existing { "registry" } else { "kafka" }
         );
         let off = world.metric(&offset).await + 60.0 * 86_400.0;
         assert!(off.abs() < 120.0, "{off}");
         world.clock.set(RIGHT);
-        until("a clock that is right", async || world.ready().await["parts"]["clock"]["state"] == "ok").await;
+        until("a report that the clock is right", async || {
+            world.ready().await["parts"]["clock"]["state"] == "ok"
+        })
+        .await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a2_an_outage_longer_than_the_retention_removes_no_drained_record() {
     let retention = SignedDuration::from_mins(10);
-    let mut broker = Broker::start_with(AT_ONCE).await;
-    // They are received an hour before the brokers return.
+    let mut broker = Broker::start_with(QUICK_RETENTION).await;
+    // The deliveries are received an hour before the broker returns.
     let mut world = World::new(&broker, -HOUR);
     world.topics_by_create_time(retention).await;
     world.start().await;
@@ -217,17 +220,17 @@ async fn a2_an_outage_longer_than_the_retention_removes_no_drained_record() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn k2b_a_clock_2_hours_ahead_refuses_and_parks_nothing_and_shows_in_readiness() {
     let broker = Broker::start().await;
-    for there in [false, true] {
+    for existing in [false, true] {
         let mut world = World::new(&broker, 2 * HOUR);
-        if there {
+        if existing {
             world.topics_by_create_time(SignedDuration::from_hours(1_000)).await;
         }
         world.start().await;
         let [direct, spooled] = world.send(ids(20).into_iter()).await;
         assert_eq!(direct + spooled, 20);
-        assert!(there || spooled == 0, "Kafka stamps what it appends");
+        assert!(existing || spooled == 0, "Kafka stamps what it appends");
         world.drained().await;
-        assert_eq!(world.ids().await, ids(20), "topics were there: {there}");
+        assert_eq!(world.ids().await, ids(20), "existing topics: {existing}");
         until("a clock that is off", async || {
             let ready = world.ready().await;
             let why = ready["parts"]["clock"]["why"].as_str().unwrap_or_default().to_owned();
@@ -239,7 +242,7 @@ async fn k2b_a_clock_2_hours_ahead_refuses_and_parks_nothing_and_shows_in_readin
         world.clock.set(RIGHT);
         assert_eq!(world.send(ids(21).into_iter().skip(20)).await.iter().sum::<usize>(), 1);
         world.drained().await;
-        assert_eq!(world.ids().await, ids(21), "topics were there: {there}");
+        assert_eq!(world.ids().await, ids(21), "existing topics: {existing}");
     }
 }
 
@@ -259,7 +262,7 @@ async fn k2b_batches_with_wrong_timestamps_are_neither_dead_lettered_nor_parked(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a2_a_clock_that_jumps_back_and_forth_stops_nothing() {
-    let broker = Broker::start_with(AT_ONCE).await;
+    let broker = Broker::start_with(QUICK_RETENTION).await;
     let mut world = World::new(&broker, RIGHT);
     world.start().await;
     let all = ids(30);
@@ -268,7 +271,7 @@ async fn a2_a_clock_that_jumps_back_and_forth_stops_nothing() {
         let began = std::time::Instant::now();
         let some = all[10 * n..10 * (n + 1)].to_vec();
         assert_eq!(world.send(some.into_iter()).await, [10, 0], "{off:#}");
-        assert!(began.elapsed() < Duration::from_secs(20), "no thread sleeps until the clock is right again");
+        assert!(began.elapsed() < Duration::from_secs(20), "a thread slept until the clock was right again");
     }
     assert_eq!(world.ids().await, all);
 }
@@ -295,5 +298,5 @@ async fn no_delivery_is_refused_as_stale_while_the_clock_is_known_to_be_wrong() 
     assert_eq!(post("another", RIGHT).await.0, 401);
     world.clock.set(RIGHT);
     assert!(matches!(post(SECRET, RIGHT).await.0, 200 | 202));
-    assert_eq!(post(SECRET, 2 * HOUR).await.0, 401, "stale indeed");
+    assert_eq!(post(SECRET, 2 * HOUR).await.0, 401, "a stale delivery");
 }

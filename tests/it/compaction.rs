@@ -10,7 +10,7 @@ use crate::support::{Service, Setup, batch, kafka, stack, until};
 /// compacted.
 const AT_ONCE: &str = "segment.ms=500,max.compaction.lag.ms=500,min.cleanable.dirty.ratio=0.001";
 
-/// Changes a topic that the service has created with Kafka's own tool, as an operator does.
+/// Changes a topic with Kafka's own tool, as an operator does.
 fn alter(topic: &str) {
     let output = Command::new(stack("JAVA"))
         .args(["-XX:TieredStopAtLevel=1", "-cp", &stack("CLASSPATH"), "kafka.admin.ConfigCommand"])
@@ -22,7 +22,7 @@ fn alter(topic: &str) {
 }
 
 /// Key and offset of the records in a topic with one partition.
-async fn standing(topic: &str) -> Vec<(String, i64)> {
+async fn records(topic: &str) -> Vec<(String, i64)> {
     let topic = topic.to_owned();
     let read = move || {
         let mut found = Vec::new();
@@ -68,30 +68,29 @@ async fn compaction_merges_retries_of_one_id_and_keeps_other_ids_and_all_dead_le
     for id in ["evt_unusable", "evt_unusable", "evt_also_unusable"] {
         dead_lettered(&service, id).await;
     }
-    // Twice, so that Kafka has looked for more to compact after its first pass.
+    // Twice, so that Kafka has checked for more to compact after its first pass.
     for _ in 0..2 {
         delivered(&service, "evt_retried").await;
         delivered(&service, "evt_retried").await;
         let last = delivered(&service, "evt_retried").await;
-        let copies = standing(&events).await.into_iter().filter(|(key, _)| key == "evt_retried").count();
+        let copies = records(&events).await.into_iter().filter(|(key, _)| key == "evt_retried").count();
         assert!(copies >= 3, "{copies}");
-        let stays = [("evt_other".to_owned(), other), ("evt_retried".to_owned(), last)];
-        // Further deliveries close the segments of both topics; the last record of a topic is never in a closed
-        // segment.
+        let last_of_each = [("evt_other".to_owned(), other), ("evt_retried".to_owned(), last)];
+        // The last record of a topic is never in a closed segment, so further deliveries must close the segments.
         until("compaction", async || {
             delivered(&service, "evt_next").await;
             dead_lettered(&service, "evt_next").await;
-            let mut found = standing(&events).await;
+            let mut found = records(&events).await;
             found.retain(|(key, _)| key != "evt_next");
-            assert!(stays.iter().all(|stay| found.contains(stay)), "the last of each id stays: {found:?}");
-            found == stays
+            assert!(last_of_each.iter().all(|one| found.contains(one)), "{found:?}");
+            found == last_of_each
         })
         .await;
     }
 
-    let found = standing(&letters).await;
+    let found = records(&letters).await;
     let first: Vec<&str> = found.iter().take(3).map(|(key, _)| key.as_str()).collect();
     assert_eq!(first, ["evt_unusable", "evt_unusable", "evt_also_unusable"]);
     let offsets: Vec<i64> = found.iter().map(|(_, offset)| *offset).collect();
-    assert_eq!(offsets, (0..found.len() as i64).collect::<Vec<_>>(), "none is missing");
+    assert_eq!(offsets, (0..found.len() as i64).collect::<Vec<_>>(), "no dead letter is missing");
 }

@@ -1,4 +1,4 @@
-//! Connections are a shared resource: clients that hold them without a secret must not keep others from being served.
+//! Connections are a shared resource: clients without a secret that hold them must not lock out others.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -61,11 +61,11 @@ async fn answer(stream: &mut TcpStream) -> Option<String> {
         stream.read_exact(&mut vec![0; length]).await.ok()?;
         Some(head)
     };
-    tokio::time::timeout(PATIENCE, read).await.expect("an answer or an end")
+    tokio::time::timeout(PATIENCE, read).await.expect("an answer or the end of the connection")
 }
 
 /// Open connections to a port, from the metrics, which are updated once a second.
-fn open_at(metrics: &str, port: &str) -> Option<u64> {
+fn connections_on(metrics: &str, port: &str) -> Option<u64> {
     let name = format!("hookstream_connections{{port=\"{port}\"}} ");
     metrics.lines().find_map(|line| line.strip_prefix(&name)?.parse().ok())
 }
@@ -76,7 +76,7 @@ fn crowd(to: SocketAddr, strangers: usize, bytes: &'static [u8]) -> JoinSet<()> 
     crowd_from(8, to, strangers, bytes)
 }
 
-/// Like the function above, from this many addresses.
+/// Like [`crowd`], from this many addresses.
 fn crowd_from(addresses: usize, to: SocketAddr, strangers: usize, bytes: &'static [u8]) -> JoinSet<()> {
     let mut crowd = JoinSet::new();
     for n in 0..strangers {
@@ -110,7 +110,7 @@ fn percentiles(mut times: Vec<Duration>) -> (Duration, Duration) {
 
 async fn readiness(service: &Service) -> Value {
     let (status, text) = service.admin("/readyz").await;
-    assert_eq!(status, 200, "full is no reason to take the service out: {text}");
+    assert_eq!(status, 200, "a full port must not make the service unready: {text}");
     serde_json::from_str(&text).unwrap()
 }
 
@@ -154,7 +154,7 @@ async fn b2_a_port_full_of_strangers_accepts_a_new_delivery_at_once() {
     ] {
         assert!(metrics.contains(expected), "{expected} is not in {metrics}");
     }
-    until("room again", async || readiness(&service).await["status"] == "ready").await;
+    until("free slots", async || readiness(&service).await["status"] == "ready").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -210,7 +210,7 @@ async fn b2_a_connection_with_a_delivery_in_flight_is_never_evicted() {
         "{answers:?}"
     );
     kafka.delay(Duration::ZERO).unwrap();
-    until("a delivery", async || deliver(&service, "evt_after").await.0.status == 200).await;
+    until("a published delivery", async || deliver(&service, "evt_after").await.0.status == 200).await;
 }
 
 #[tokio::test]
@@ -220,10 +220,10 @@ async fn b2_verified_clients_stay_while_strangers_are_evicted() {
     assert!(answer(&mut honest).await.unwrap().starts_with("http/1.1 200"));
     let mut strangers = Vec::new();
     for _ in 0..40 {
-        strangers.push(is_served(connect_from("127.0.0.2", service.hooks()).await).await.expect("a place"));
+        strangers.push(is_served(connect_from("127.0.0.2", service.hooks()).await).await.expect("a slot"));
     }
     honest.write_all(signed(&service, "evt_2").as_bytes()).await.unwrap();
-    let second = answer(&mut honest).await.expect("its connection is still there");
+    let second = answer(&mut honest).await.expect("its open connection");
     assert!(second.starts_with("http/1.1 200"), "{second}");
     let mut closed = 0;
     for mut stranger in strangers {
@@ -231,7 +231,7 @@ async fn b2_verified_clients_stay_while_strangers_are_evicted() {
         let end = tokio::time::timeout(Duration::from_millis(5), stranger.read(&mut byte)).await;
         closed += usize::from(end.is_ok());
     }
-    assert!(closed >= 31, "{closed} of 40 had to go");
+    assert!(closed >= 31, "only {closed} of 40 were evicted");
 }
 
 #[tokio::test]
@@ -272,11 +272,11 @@ async fn b2_the_connections_of_an_address_are_limited_by_default() {
     let mut held = Vec::new();
     for _ in 0..256 {
         held.push(
-            is_served(connect_from("127.0.0.2", service.hooks()).await).await.expect("below the bound"),
+            is_served(connect_from("127.0.0.2", service.hooks()).await).await.expect("below the limit"),
         );
     }
-    assert!(is_served(connect_from("127.0.0.2", service.hooks()).await).await.is_none(), "past it");
-    assert!(is_served(connect_from("127.0.0.3", service.hooks()).await).await.is_some(), "another");
+    assert!(is_served(connect_from("127.0.0.2", service.hooks()).await).await.is_none(), "over the limit");
+    assert!(is_served(connect_from("127.0.0.3", service.hooks()).await).await.is_some(), "another address");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -289,7 +289,7 @@ async fn b7_too_few_open_files_lower_the_limit_of_connections_and_deliveries_and
     std::fs::write(&file, setup.toml()).unwrap();
     let (process, hooks, admin, log) = serve_with_open_files(64, &file);
     let warning = log.lock().unwrap().iter().find(|line| line["max_connections"] == 10).cloned();
-    let warning = warning.expect("it says so");
+    let warning = warning.expect("a warning");
     assert_eq!(warning["level"], "WARN");
     let text = warning["message"].as_str().unwrap();
     assert!(text.contains("lowered from 10000 to 10") && text.contains("LimitNOFILE="), "{text}");
@@ -310,9 +310,9 @@ async fn b7_too_few_open_files_lower_the_limit_of_connections_and_deliveries_and
     let admin_address: SocketAddr = admin.parse().unwrap();
     let _strangers =
         (crowd_from(1, hooks_address, 80, HALF_A_HEAD), crowd_from(1, admin_address, 40, HALF_A_HEAD));
-    until("the crowds", async || {
+    until("the crowds' connections", async || {
         let metrics = get("/metrics").await.text().await.unwrap();
-        open_at(&metrics, "http") >= Some(10) && open_at(&metrics, "admin") >= Some(4)
+        connections_on(&metrics, "http") >= Some(10) && connections_on(&metrics, "admin") >= Some(4)
     })
     .await;
     for n in 0..20 {
@@ -347,9 +347,9 @@ async fn b3_probes_are_answered_while_strangers_hold_the_operators_port() {
         [("keep-alive", probe), ("half a head", HALF_A_HEAD), ("half a body", stalled.as_bytes())]
     {
         let crowd = crowd(service.app.admin, 100, bytes);
-        until("the crowd", async || {
+        until("the crowd's connections", async || {
             let metrics = client.get(format!("http://{}/metrics", service.app.admin)).send().await.unwrap();
-            open_at(&metrics.text().await.unwrap(), "admin") >= Some(64)
+            connections_on(&metrics.text().await.unwrap(), "admin") >= Some(64)
         })
         .await;
         let mut times = Vec::new();

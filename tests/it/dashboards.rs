@@ -15,7 +15,7 @@ use crate::metrics_page::exporting;
 use crate::support::until;
 
 /// Labels that Prometheus or its service discovery adds to each series of a target.
-const OF_THE_TARGET: [&str; 3] = ["job", "instance", "namespace"];
+const TARGET_LABELS: [&str; 3] = ["job", "instance", "namespace"];
 
 fn read(path: &str) -> String {
     std::fs::read_to_string(format!("{}/{path}", env!("CARGO_MANIFEST_DIR"))).unwrap()
@@ -44,7 +44,7 @@ fn declared() -> Known {
 }
 
 /// The fixed values of a label, if they do not depend on the configuration.
-fn words(label: &str) -> Option<Vec<&'static str>> {
+fn fixed_values(label: &str) -> Option<Vec<&'static str>> {
     match label {
         "outcome" => Some(Outcome::ALL.map(Outcome::label).to_vec()),
         "reason" => Some(Reason::ALL.iter().map(|reason| reason.info().label).collect()),
@@ -55,38 +55,38 @@ fn words(label: &str) -> Option<Vec<&'static str>> {
     }
 }
 
-/// Faults of an expression, and of the labels that texts use from its result.
-fn wrong(expression: &str, shown: &[&str], known: &Known) -> Vec<String> {
+/// Problems of an expression, and of the labels that texts use from its result.
+fn problems(expression: &str, shown: &[&str], known: &Known) -> Vec<String> {
     let names = names(expression);
-    let (mut wrong, mut all, mut result) = (Vec::new(), BTreeSet::from(OF_THE_TARGET), BTreeSet::new());
+    let (mut problems, mut all, mut result) = (Vec::new(), BTreeSet::from(TARGET_LABELS), BTreeSet::new());
     for Asked { metric, selected, kept } in &names.metrics {
         let Some(labels) = known.get(metric) else {
-            wrong.push(format!("there is no metric {metric}"));
+            problems.push(format!("there is no metric {metric}"));
             continue;
         };
-        let has = |label: &str| labels.contains(label) || OF_THE_TARGET.contains(&label);
+        let has = |label: &str| labels.contains(label) || TARGET_LABELS.contains(&label);
         for label in selected.iter().map(|(label, _)| label).chain(kept) {
             if !has(label) {
-                wrong.push(format!("{metric} has no label {label}"));
+                problems.push(format!("{metric} has no label {label}"));
             }
         }
         for (label, text) in selected {
-            let Some(words) = words(label) else { continue };
-            let strange = text.split('|').filter(|word| !words.contains(word));
-            wrong.extend(strange.map(|word| format!("{label} is never {word}")));
+            let Some(values) = fixed_values(label) else { continue };
+            let unknown = text.split('|').filter(|word| !values.contains(word));
+            problems.extend(unknown.map(|word| format!("{label} is never {word}")));
         }
         all.extend(labels.iter().map(String::as_str));
         if kept.is_empty() {
-            result.extend(labels.iter().map(String::as_str).chain(OF_THE_TARGET));
+            result.extend(labels.iter().map(String::as_str).chain(TARGET_LABELS));
         } else {
             result.extend(kept.iter().map(String::as_str));
         }
     }
     let matched = names.matched.iter().filter(|label| !all.contains(label.as_str()));
-    wrong.extend(matched.map(|label| format!("nothing has the label {label} to match by")));
+    problems.extend(matched.map(|label| format!("nothing has the label {label} to match by")));
     let shown = shown.iter().filter(|label| !result.contains(*label));
-    wrong.extend(shown.map(|label| format!("the result has no label {label} to show")));
-    wrong
+    problems.extend(shown.map(|label| format!("the result has no label {label} to show")));
+    problems
 }
 
 /// A rule of alerts.yml.
@@ -145,7 +145,7 @@ fn panels() -> Vec<Value> {
     let dashboard: Value = serde_json::from_str(&read("deploy/grafana/hookstream.json")).unwrap();
     let panels = dashboard["panels"].as_array().unwrap().clone();
     let ids: BTreeSet<u64> = panels.iter().map(|panel| panel["id"].as_u64().unwrap()).collect();
-    assert_eq!(ids.len(), panels.len(), "an id stands twice");
+    assert_eq!(ids.len(), panels.len(), "duplicate panel id");
     panels.into_iter().filter(|panel| panel["type"] != "row").collect()
 }
 
@@ -175,7 +175,9 @@ fn dashboards_alert_rules_use_only_existing_metrics() {
     for rule in rules() {
         let shown = between(&rule.text, "$labels.", " ");
         all.extend(
-            wrong(&rule.expression, &shown, &known).into_iter().map(|text| format!("{}: {text}", rule.name)),
+            problems(&rule.expression, &shown, &known)
+                .into_iter()
+                .map(|text| format!("{}: {text}", rule.name)),
         );
     }
     assert!(all.is_empty(), "{}", all.join("\n"));
@@ -186,7 +188,7 @@ fn dashboards_panels_use_only_existing_metrics() {
     let known = declared();
     let mut all = Vec::new();
     for (title, expression, legend) in targets() {
-        let found = wrong(&expression, &between(&legend, "{{", "}}"), &known);
+        let found = problems(&expression, &between(&legend, "{{", "}}"), &known);
         all.extend(found.into_iter().map(|text| format!("{title}: {text}")));
     }
     let dashboard: Value = serde_json::from_str(&read("deploy/grafana/hookstream.json")).unwrap();
@@ -198,7 +200,7 @@ fn dashboards_panels_use_only_existing_metrics() {
         assert_eq!(variable["query"]["query"], query);
         let inside = query.strip_prefix("label_values(").and_then(|text| text.strip_suffix(')')).unwrap();
         let (selector, label) = inside.rsplit_once(", ").unwrap();
-        all.extend(wrong(selector, &[label], &known));
+        all.extend(problems(selector, &[label], &known));
     }
     assert!(all.is_empty(), "{}", all.join("\n"));
 }
@@ -208,7 +210,7 @@ fn dashboards_wrong_names_are_found() {
     let known = known_to_rules();
     let fine = r#"sum by (source) (rate(hookstream_deliveries_total{outcome="refused", source=~"$source"}[5m])) # x
         / on (source) group_left () sum by (source) (hookstream:deliveries:last30m) > 2 * 2^30 or vector(0)"#;
-    assert_eq!(wrong(fine, &["source"], &known), [""; 0]);
+    assert_eq!(problems(fine, &["source"], &known), [""; 0]);
     for (broken, why) in [
         ("hookstream_delivery_total", "there is no metric hookstream_delivery_total"),
         (
@@ -234,9 +236,9 @@ fn dashboards_wrong_names_are_found() {
         (r#"hookstream_deliveries_total{reason!="drained"}"#, "reason is never drained"),
         (r#"hookstream_spool_rows{state="dead"}"#, "state is never dead"),
     ] {
-        assert_eq!(wrong(broken, &[], &known), [why], "{broken}");
+        assert_eq!(problems(broken, &[], &known), [why], "{broken}");
     }
-    let shown = wrong("sum by (source) (hookstream_deliveries_total)", &["reason"], &known);
+    let shown = problems("sum by (source) (hookstream_deliveries_total)", &["reason"], &known);
     assert_eq!(shown, ["the result has no label reason to show"]);
 }
 
@@ -251,14 +253,14 @@ fn dashboards_each_alert_has_a_runbook_section_and_test_cases() {
         let url = format!("runbook_url: docs/runbook.md#{}\n", name.to_lowercase());
         assert!(text.contains(&url), "{name} needs {url}");
         assert!(runbook.contains(&format!("\n### {name}\n")), "docs/runbook.md has no {name}");
-        assert!(cases.contains(&format!("alertname: {name}\n")), "{name} has no case in which it fires");
+        assert!(cases.contains(&format!("alertname: {name}\n")), "{name} has no test case in which it fires");
         assert!(
             cases.contains(&format!("alertname: {name}, exp_alerts: []}}")),
             "{name} has none in which it does not"
         );
     }
     let headings = between(&runbook, "\n### Hookstream", "\n");
-    assert_eq!(headings.len(), alerts.len(), "an alert is gone, and its heading is not: {headings:?}");
+    assert_eq!(headings.len(), alerts.len(), "a heading without an alert: {headings:?}");
 }
 
 #[test]
@@ -269,7 +271,7 @@ fn dashboards_panels_have_a_description_and_valid_promql() {
         assert!(!title.is_empty() && !unit.is_empty(), "{panel}");
         assert!(!panel["description"].as_str().unwrap().is_empty(), "{title}");
     }
-    // As rules, since promtool has no other way to check an expression.
+    // promtool can check expressions only as rules.
     let mut file = String::from("groups:\n- name: dashboard\n  rules:\n");
     for (n, (_, expression, _)) in targets().iter().enumerate() {
         let expression = expression.replace("$__rate_interval", "5m").replace("$__range", "1h");
@@ -278,9 +280,9 @@ fn dashboards_panels_have_a_description_and_valid_promql() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("dashboard.yml");
     std::fs::write(&path, file).unwrap();
-    let told = Command::new("promtool").args(["check", "rules"]).arg(&path).output();
-    let told = told.expect("promtool is part of Prometheus; ./tests/run installs it");
-    assert!(told.status.success(), "{}", String::from_utf8_lossy(&told.stderr));
+    let output = Command::new("promtool").args(["check", "rules"]).arg(&path).output();
+    let output = output.expect("promtool is part of Prometheus; ./tests/run installs it");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// The series of a scrape with their labels.
@@ -297,7 +299,7 @@ fn scraped(text: &str) -> Known {
 fn lacks(scraped: &Known, Asked { metric, selected, kept }: &Asked) -> bool {
     let Some(labels) = scraped.get(metric) else { return true };
     let mut asked = selected.iter().map(|(label, _)| label).chain(kept);
-    !asked.all(|label| labels.contains(label) || OF_THE_TARGET.contains(&label.as_str()))
+    !asked.all(|label| labels.contains(label) || TARGET_LABELS.contains(&label.as_str()))
 }
 
 #[tokio::test]
@@ -308,7 +310,7 @@ async fn dashboards_use_only_metrics_that_a_service_exports() {
     let rules = rules();
     let expressions =
         rules.iter().map(|rule| rule.expression.clone()).chain(targets().into_iter().map(|target| target.1));
-    // Prometheus' own metrics, recorded ones, and those of events that do not occur here.
+    // Metrics of Prometheus, recorded ones, and those of events that do not occur in this test.
     let elsewhere = [
         "up",
         "hookstream_connections_refused_total",
@@ -321,12 +323,12 @@ async fn dashboards_use_only_metrics_that_a_service_exports() {
     assert!(asked.len() > 30);
     let mut missing = BTreeSet::new();
     // The producer and the spool update their metrics once a second.
-    until("all that the dashboard asks for", async || {
+    until("all metrics of the dashboard", async || {
         let scraped = scraped(&service.admin("/metrics").await.1);
         let lacking: BTreeSet<&str> =
             asked.iter().filter(|asked| lacks(&scraped, asked)).map(|asked| asked.metric.as_str()).collect();
         if missing != lacking {
-            println!("not there as it is asked for: {lacking:?}");
+            println!("missing, or without a label that is used: {lacking:?}");
             missing = lacking;
         }
         missing.is_empty()

@@ -45,7 +45,7 @@ fn parts(page: &str) -> (Vec<&str>, Vec<(&str, Vec<&str>)>) {
             (None, None) => prose.push(line),
         }
     }
-    assert!(fence.is_none(), "a block without an end");
+    assert!(fence.is_none(), "an unclosed block");
     (prose, blocks)
 }
 
@@ -99,7 +99,7 @@ fn anchors(page: &str) -> BTreeSet<String> {
     anchors
 }
 
-/// The faults of a page's links.
+/// The broken links of a page.
 fn broken(path: &Path, page: &str) -> Vec<String> {
     let (_, text) = code_and_text(&parts(page).0);
     let is_ours = |target: &&str| !target.contains("://") && !target.starts_with("mailto:");
@@ -151,7 +151,7 @@ fn docs_broken_links_are_found() {
 #[test]
 fn docs_readme_stays_short() {
     let lines = read(&root().join("README.md")).lines().count();
-    assert!(lines <= 250, "{lines} lines: details belong into docs/");
+    assert!(lines <= 250, "{lines} lines: details belong in docs/");
 }
 
 /// The words of a shell line; `None` is an operator such as `|`. Comments are omitted.
@@ -234,8 +234,8 @@ fn docs_commands_are_accepted_by_the_program() {
         for (line, in_prose) in lines {
             for call in calls(&line) {
                 seen += 1;
-                let says = refusal(&call).filter(|error| !in_prose || !is_incomplete(error));
-                refused.extend(says.map(|says| format!("{}: {line}\n{says}", path.display())));
+                let error = refusal(&call).filter(|error| !in_prose || !is_incomplete(error));
+                refused.extend(error.map(|error| format!("{}: {line}\n{error}", path.display())));
             }
         }
     }
@@ -270,9 +270,9 @@ fn docs_line_numbers_of_the_shipped_file_are_right() {
             let Ok(line) = line.parse::<usize>() else { continue };
             let found = lines.get(line - 1).copied().unwrap_or_default();
             // The line begins with the text on the page.
-            let said = rest.split([',', ':', '\n']).next().unwrap_or_default();
-            if !found.starts_with(said) {
-                wrong.push(format!("{}: line {line} is {found:?}, not {said:?}", path.display()));
+            let expected = rest.split([',', ':', '\n']).next().unwrap_or_default();
+            if !found.starts_with(expected) {
+                wrong.push(format!("{}: line {line} is {found:?}, not {expected:?}", path.display()));
             }
         }
     }

@@ -116,8 +116,8 @@ fn each_test_that_a_page_names_exists() {
             for function in functions {
                 // `k2a_`: all tests with this prefix.
                 let begins = |test: &String| function.ends_with('_') && test.starts_with(&function);
-                let is_there = tests.contains(&function) || tests.iter().any(begins);
-                assert!(is_there, "{name} names {function}, which is no test of {file}");
+                let exists = tests.contains(&function) || tests.iter().any(begins);
+                assert!(exists, "{name} names {function}, which is not a test in {file}");
                 count += 1;
             }
         }
@@ -150,12 +150,12 @@ fn each_promise_names_a_test() {
         let items = items(section);
         let parts = if items.is_empty() { vec![section.to_owned()] } else { items };
         for part in parts {
-            assert!(names_a_test(&part), "security.md, {heading}: no test is named by\n{part}");
+            assert!(names_a_test(&part), "security.md, {heading}: this names no test:\n{part}");
         }
     }
     let reliability = page("reliability.md");
     for item in items(section(&reliability, "Which test shows it")) {
-        assert!(names_a_test(&item), "reliability.md: no test is named by\n{item}");
+        assert!(names_a_test(&item), "reliability.md: this names no test:\n{item}");
     }
 }
 

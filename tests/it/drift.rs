@@ -16,7 +16,7 @@ async fn unknown_members_are_counted_by_pointer_and_logged_once() {
         let data = r#""data":{"priority":"high","request_counts":{"total":1,"skipped":2}},"trace/id":7"#;
         let body =
             format!(r#"{{"id":"evt_{n}","event_type":"batch_prediction.completed","timestamp":1,{data}}}"#);
-        until("a delivery is published", async || {
+        until("a published delivery", async || {
             let request = client.post(format!("http://{hooks}/hooks/{}", setup.source));
             let request = request.header("datagrid-signature", datagrid(body.as_bytes())).body(body.clone());
             request.send().await.unwrap().status() == 200
@@ -31,9 +31,12 @@ async fn unknown_members_are_counted_by_pointer_and_logged_once() {
         assert!(metrics.contains(&format!("hookstream_drift_total{{{labels}}} 3\n")), "{metrics}");
     }
     let deliveries = || log.lock().unwrap().iter().filter(|line| line["outcome"] == "published").count();
-    until("the log has caught up", async || deliveries() == 3).await;
+    until("the log lines of all deliveries", async || deliveries() == 3).await;
     let log = log.lock().unwrap();
-    let told: Vec<&Value> = log.iter().filter(|line| line["pointer"].is_string()).collect();
-    assert_eq!(told.iter().map(|line| line["pointer"].as_str().unwrap()).collect::<Vec<_>>(), pointers);
-    assert!(told.iter().all(|line| line["seen"] == 1 && !line.to_string().contains("high")), "{told:?}");
+    let reported: Vec<&Value> = log.iter().filter(|line| line["pointer"].is_string()).collect();
+    assert_eq!(reported.iter().map(|line| line["pointer"].as_str().unwrap()).collect::<Vec<_>>(), pointers);
+    assert!(
+        reported.iter().all(|line| line["seen"] == 1 && !line.to_string().contains("high")),
+        "{reported:?}"
+    );
 }

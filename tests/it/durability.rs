@@ -1,4 +1,4 @@
-//! The number of copies of a topic is reported and stops nothing.
+//! Too few copies of a topic are reported, and stop nothing.
 
 use hookstream::observe::health::PartState;
 use rdkafka::config::ClientConfig;
@@ -52,7 +52,7 @@ async fn durability_is_unknown_and_the_service_ready_if_kafka_returns_no_configu
     let (status, ready) = read(&service).await;
     assert_eq!((status, &ready["status"]), (200, &Value::from("ready")), "{ready}");
     assert_eq!(ready["parts"]["durability"]["state"], "unknown", "{ready}");
-    assert_eq!(service.app.health.durability.state(), PartState::Unknown, "what is not known is not ok");
+    assert_eq!(service.app.health.durability.state(), PartState::Unknown, "unknown is not ok");
 }
 
 #[tokio::test]
@@ -61,7 +61,7 @@ async fn k8_a_recreated_topic_is_checked_after_its_first_acknowledgement() {
     let topic = service.topic("batch_prediction.completed");
     read(&service).await;
     kafka::delete(&topic).await;
-    until("a topic that is gone", async || service.datagrid_post(batch("evt_1")).await.status == 503).await;
+    until("a deleted topic", async || service.datagrid_post(batch("evt_1")).await.status == 503).await;
     kafka::create(&topic, "min.insync.replicas", "2").await;
     // The other topics have 1.
     let found = format!("only 1 copy guaranteed (replication 1, min.insync.replicas 2): {topic}");
@@ -86,7 +86,7 @@ async fn k8_brokers_create_no_topic_for_us() {
     let mut refused = 0;
     until("three refusals", async || {
         let answer = service.datagrid_post("no JSON").await;
-        assert_eq!(answer.status, 503, "a 2xx for a topic that nobody made: {answer:?}");
+        assert_eq!(answer.status, 503, "a 2xx for a topic that does not exist: {answer:?}");
         refused += u32::from(answer.body["reason"] == "kafka_unavailable");
         refused == 3
     })

@@ -18,11 +18,11 @@ use crate::support::{SECRET, Setup, datagrid, kafka, stack, until};
 const COMPLETED: &str = "batch_prediction.completed";
 const FAILED: &str = "batch_prediction.failed";
 
-/// A value in the bodies that no output may contain.
+/// A value in the bodies, which no output may contain.
 const PAYLOAD: &str = "payload-of-a-customer";
 
 /// A service with its own configuration and schemas.
-struct Ground {
+struct Fixture {
     dir: TempDir,
     setup: Setup,
     process: Process,
@@ -30,8 +30,8 @@ struct Ground {
     client: reqwest::Client,
 }
 
-impl Ground {
-    /// `schema` makes the schema of order.paid from the source's name, if there should be one.
+impl Fixture {
+    /// `schema` makes the schema of order.paid from the source's name; `None` for no schema.
     fn new(rules: &str, schema: Option<fn(&str) -> String>) -> Self {
         let setup = Setup { rules: rules.into(), ..Setup::new("datagrid") };
         let dir = tempfile::tempdir().unwrap();
@@ -59,7 +59,7 @@ impl Ground {
         let mut body = json!({"id": id, "event_type": event_type, "timestamp": 1_775_847_600, "data": data});
         body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         let body = body.to_string();
-        until("the publication", async || {
+        until("a published delivery", async || {
             let request = self.client.post(format!("http://{}/hooks/{}", self.hooks, self.source()));
             let request = request.header("datagrid-signature", datagrid(body.as_bytes()));
             let answer = request.body(body.clone()).send().await.unwrap();
@@ -160,16 +160,16 @@ fn read(writer: &Schema, reader: &Schema, avro: &[u8]) -> Avro {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_new_fields_become_typed_while_an_old_consumer_keeps_reading() {
-    let ground = Ground::new(&format!("types = [\"{COMPLETED}\", \"{FAILED}\"]"), None);
-    ground.publish(COMPLETED, "evt_v1", &json!({"id": "b1"}), &json!({})).await;
-    let (code, stdout, _) = ground.drift(&[]);
+    let fixture = Fixture::new(&format!("types = [\"{COMPLETED}\", \"{FAILED}\"]"), None);
+    fixture.publish(COMPLETED, "evt_v1", &json!({"id": "b1"}), &json!({})).await;
+    let (code, stdout, _) = fixture.drift(&[]);
     assert_eq!((code, stdout.as_str()), (0, "no drift in 1 record of 2 event types: all fields are known\n"));
 
     let data = json!({"id": "b2", "priority": PAYLOAD, "request_counts": {"total": 3, "queued": 2}});
-    ground.publish(COMPLETED, "evt_more", &data, &json!({})).await;
-    ground.publish(COMPLETED, "evt_more2", &data, &json!({})).await;
+    fixture.publish(COMPLETED, "evt_more", &data, &json!({})).await;
+    fixture.publish(COMPLETED, "evt_more2", &data, &json!({})).await;
 
-    let (code, stdout, stderr) = ground.drift(&["--since", "1h"]);
+    let (code, stdout, stderr) = fixture.drift(&["--since", "1h"]);
     assert_eq!((code, stderr.as_str()), (0, ""));
     let today = jiff::Timestamp::now().strftime("%Y-%m-%d").to_string();
     assert_eq!(
@@ -181,21 +181,21 @@ async fn two_new_fields_become_typed_while_an_old_consumer_keeps_reading() {
             String::new(),
             format!(
                 "next hookstream schema drift {} {COMPLETED} shows the schema that covers them",
-                ground.source()
+                fixture.source()
             ),
         ]
     );
 
-    // First shown, then written.
-    let file = ground.file("batch_prediction.avsc");
-    let (code, shown, _) = ground.drift(&[COMPLETED]);
+    // First only shown, then written.
+    let file = fixture.file("batch_prediction.avsc");
+    let (code, shown, _) = fixture.drift(&[COMPLETED]);
     assert!(code == 0 && !file.exists());
-    let (code, stdout, stderr) = ground.drift(&[COMPLETED, "--write"]);
+    let (code, stdout, stderr) = fixture.drift(&[COMPLETED, "--write"]);
     assert_eq!((code, stderr.as_str()), (0, ""));
     for expected in [
         format!(
             "schemas/{}/batch_prediction.avsc (new, from built in: datagrid/batch_prediction.avsc)\n",
-            ground.source()
+            fixture.source()
         ),
         format!("serves {COMPLETED}, {FAILED}: all of them gain the fields\n"),
         format!(
@@ -217,37 +217,37 @@ async fn two_new_fields_become_typed_while_an_old_consumer_keeps_reading() {
             "/data/priority data.priority COALESCE(data.priority, TRIM(BOTH '\"' FROM additional_fields['/data/priority']))",
         ]
     );
-    assert!(!stdout.contains("\n-"), "no line of the file goes\n{stdout}");
+    assert!(!stdout.contains("\n-"), "no line of the file is removed\n{stdout}");
 
     // The registry accepts it for both types.
-    let (code, plan, _) = ground.command(&["provision"]);
-    assert_eq!(code, 1, "changes are pending");
+    let (code, plan, _) = fixture.command(&["provision"]);
+    assert_eq!(code, 1, "pending changes");
     for pointer in ["/data/priority", "/data/request_counts/queued"] {
         assert!(plan.contains(&format!("consumers that read additional_fields['{pointer}']")), "{plan}");
     }
-    assert_eq!(ground.command(&["provision", "--apply"]).0, 0);
-    until("an empty plan", async || ground.command(&["provision"]).0 == 0).await;
-    ground.reload();
-    let (old, new) = (ground.registered(COMPLETED, 1).await, ground.registered(COMPLETED, 2).await);
+    assert_eq!(fixture.command(&["provision", "--apply"]).0, 0);
+    until("an empty plan", async || fixture.command(&["provision"]).0 == 0).await;
+    fixture.reload();
+    let (old, new) = (fixture.registered(COMPLETED, 1).await, fixture.registered(COMPLETED, 2).await);
     let mut sent = 0;
     until("a typed record", async || {
         sent += 1;
-        ground.publish(COMPLETED, &format!("evt_v2_{sent}"), &data, &json!({})).await;
-        let records = ground.records(COMPLETED).await;
+        fixture.publish(COMPLETED, &format!("evt_v2_{sent}"), &data, &json!({})).await;
+        let records = fixture.records(COMPLETED).await;
         records.iter().map(|(_, id, _)| id).collect::<std::collections::BTreeSet<_>>().len() == 2
     })
     .await;
     let last = format!("evt_v2_{sent}");
-    let java = kafka::java(&[&ground.topic(COMPLETED)]);
+    let java = kafka::java(&[&fixture.topic(COMPLETED)]);
     let typed = java.iter().find(|record| record["key"] == *last).unwrap();
     assert_eq!(typed["value"]["data"]["priority"], PAYLOAD);
     assert_eq!(typed["value"]["data"]["request_counts"]["queued"], 2);
     assert_eq!(typed["value"]["additional_fields"], json!({}));
-    ground.publish(FAILED, "evt_failed", &json!({"priority": PAYLOAD}), &json!({})).await;
-    assert_eq!(kafka::java(&[&ground.topic(FAILED)])[0]["value"]["data"]["priority"], PAYLOAD);
+    fixture.publish(FAILED, "evt_failed", &json!({"priority": PAYLOAD}), &json!({})).await;
+    assert_eq!(kafka::java(&[&fixture.topic(FAILED)])[0]["value"]["data"]["priority"], PAYLOAD);
 
     // An old consumer reads the new records, and a new one the old records.
-    let records = ground.records(COMPLETED).await;
+    let records = fixture.records(COMPLETED).await;
     let first = records.iter().find(|(key, ..)| key == "evt_v1").unwrap().1;
     assert_eq!(records.len(), 3 + sent);
     for (key, id, avro) in &records {
@@ -261,8 +261,8 @@ async fn two_new_fields_become_typed_while_an_old_consumer_keeps_reading() {
         assert_eq!(matches!(priority, Avro::String(_)), *id != first, "{key}: {priority:?}");
     }
 
-    // Records from before are not drift of the new version.
-    let (code, stdout, _) = ground.drift(&[COMPLETED, "--write"]);
+    // Older records do not count as drift of the new version.
+    let (code, stdout, _) = fixture.drift(&[COMPLETED, "--write"]);
     assert_eq!(code, 0);
     for expected in [
         format!("no drift in {} records of 2 event types: all fields are known\n", 4 + sent),
@@ -300,18 +300,18 @@ const DATA: &str = r#"    {"name": "total", "type": ["null", "long"], "default":
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn drift_has_one_line_per_pointer_and_no_field_for_mixed_or_misfitting_values() {
-    let ground = Ground::new("types = [\"order.paid\"]", Some(schema));
-    let file = ground.file("order.paid.avsc");
+    let fixture = Fixture::new("types = [\"order.paid\"]", Some(schema));
+    let file = fixture.file("order.paid.avsc");
 
     let lines: Vec<Value> = (0..50).map(|n| json!({"sku": "a", "tax-rate": n})).collect();
     let data = |mixed: Value| {
         json!({"total": "ten", "price": 0.5, "lines": lines, "stock": {PAYLOAD: {"left": 1, "reserved": true}},
             "mixed": mixed, "none": null, "few": [], "ratio": 1, "tags": ["a"]})
     };
-    ground.publish("order.paid", "evt_1", &data(json!(7)), &json!({"region": PAYLOAD})).await;
-    ground.publish("order.paid", "evt_2", &data(json!("7")), &json!({})).await;
+    fixture.publish("order.paid", "evt_1", &data(json!(7)), &json!({"region": PAYLOAD})).await;
+    fixture.publish("order.paid", "evt_2", &data(json!("7")), &json!({})).await;
 
-    let report = ground.report(&["order.paid"]);
+    let report = fixture.report(&["order.paid"]);
     let expected = [
         ("/region", "new", 1, json!(["string"])),
         ("/data/few", "new", 2, json!(["array"])),
@@ -338,9 +338,9 @@ async fn drift_has_one_line_per_pointer_and_no_field_for_mixed_or_misfitting_val
         ["data.lines.*.tax_rate", "data.stock.*.reserved", "data.ratio", "data.tags", "region"]
     );
 
-    // Formatted like its neighbours, with no other change.
+    // Formatted like the lines around it, with no other change.
     let before = std::fs::read_to_string(&file).unwrap();
-    assert_eq!(ground.report(&["order.paid", "--write"])["schema"]["written"], true);
+    assert_eq!(fixture.report(&["order.paid", "--write"])["schema"]["written"], true);
     let after = std::fs::read_to_string(&file).unwrap();
     let added: Vec<&str> =
         after.lines().filter(|line| !before.contains(line.trim_end_matches(','))).collect();
@@ -356,6 +356,6 @@ async fn drift_has_one_line_per_pointer_and_no_field_for_mixed_or_misfitting_val
         ]
     );
     assert!(added[0].contains(r#""hookstream.json": "tax-rate""#), "{}", added[0]);
-    assert_eq!(ground.command(&["check"]).0, 0);
-    assert_eq!(ground.command(&["provision", "--apply"]).0, 0, "the registry takes it");
+    assert_eq!(fixture.command(&["check"]).0, 0);
+    assert_eq!(fixture.command(&["provision", "--apply"]).0, 0, "the registry accepts it");
 }

@@ -19,7 +19,7 @@ fn example(file: &str) -> String {
     format!("{}/examples/{file}", env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Reads to the end in a thread, so that the pipe does not fill up.
+/// Collects lines in a thread, so that the pipe does not fill up.
 fn lines(of: impl Read + Send + 'static) -> Lines {
     let lines = Lines::default();
     let kept = lines.clone();
@@ -48,7 +48,7 @@ impl Running {
     /// Waits for its exit code.
     async fn ended(&mut self) -> Option<i32> {
         let mut code = None;
-        until("the example's end", async || {
+        until("the end of the example", async || {
             code = self.process.0.try_wait().unwrap();
             code.is_some()
         })
@@ -80,7 +80,7 @@ impl Running {
 }
 
 /// Records that hookstream never writes to an event's topic, but other producers might.
-fn write_by_hand(topic: &str) {
+fn write_foreign_records(topic: &str) {
     let producer: BaseProducer =
         ClientConfig::new().set("bootstrap.servers", stack("KAFKA")).create().unwrap();
     producer.send(BaseRecord::<str, str>::to(topic).key("evt_deleted")).unwrap();
@@ -101,14 +101,14 @@ async fn each_event_once(command: impl Fn(&str, &str) -> Command) {
     let odd = batch("evt_odd").replace(".completed", ".paused");
     service.datagrid_post(odd).await.is(200, "dead_lettered", Some("type_unknown"));
     let topic = service.topic("batch_prediction.completed");
-    write_by_hand(&topic);
+    write_foreign_records(&topic);
     deliver(&service, "evt_3").await;
 
     let pattern = format!(r"^{}\..*", service.source);
     let running = Running::start(command(&stack("KAFKA"), &pattern));
     let printed = running.printed("evt_3").await;
     let ids: Vec<&str> = printed.iter().map(|line| line.split(' ').next().unwrap()).collect();
-    assert_eq!(ids, ["evt_1", "evt_2", "evt_3"], "each once, without the dead letter");
+    assert_eq!(ids, ["evt_1", "evt_2", "evt_3"], "each event once, without the dead letter");
     for line in &printed {
         for typed in
             ["batch_prediction.completed", "bpred_abc123", "/v1/batch-predictions/bpred_abc123/results"]
@@ -128,24 +128,26 @@ async fn each_event_once(command: impl Fn(&str, &str) -> Command) {
 
     deliver(&service, "evt_4").await;
     let running = Running::start(command(&stack("KAFKA"), &pattern));
-    assert_eq!(running.printed("evt_4").await.len(), 1, "what was handled is committed");
+    assert_eq!(running.printed("evt_4").await.len(), 1, "handled events are committed");
     running.stop().await;
 
     let mut running = Running::start(command("127.0.0.1:1", &pattern));
     assert_eq!(running.ended().await, Some(1));
-    let wished = "consumer: Kafka does not answer at 127.0.0.1:1";
-    until("the error", async || running.err.lock().unwrap().iter().any(|line| line.starts_with(wished)))
-        .await;
+    let expected = "consumer: Kafka does not answer at 127.0.0.1:1";
+    until("the error message", async || {
+        running.err.lock().unwrap().iter().any(|line| line.starts_with(expected))
+    })
+    .await;
     let err = running.err.lock().unwrap().clone();
-    assert!(err.last().unwrap().starts_with(wished), "{err:?}");
+    assert!(err.last().unwrap().starts_with(expected), "{err:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_rust_example_handles_each_event_once() {
-    // target/debug/deps/it-... -> target/debug/examples/consumer, which `cargo test` builds
+    // `cargo test` builds target/debug/examples/consumer; this program is target/debug/deps/it-...
     let this = std::env::current_exe().unwrap();
     let program = this.parent().and_then(Path::parent).unwrap().join("examples/consumer");
-    assert!(program.exists(), "build it: cargo build --example consumer");
+    assert!(program.exists(), "run cargo build --example consumer");
     each_event_once(|kafka, pattern| {
         let mut command = Command::new(&program);
         command.args([kafka, &stack("REGISTRY"), pattern]);
@@ -196,7 +198,7 @@ fn flink(kind: &Value) -> String {
         "long" => "BIGINT".into(),
         "map" => format!("MAP<STRING, {}>", flink(&kind["values"])),
         "record" => format!("ROW<{}>", columns(kind)),
-        other => panic!("say what {other} is in Flink"),
+        other => panic!("add Flink's type for {other}"),
     }
 }
 
@@ -212,12 +214,12 @@ fn the_flink_tables_have_the_columns_of_their_schemas() {
     ] {
         let schema =
             std::fs::read_to_string(format!("{}/schemas/{file}", env!("CARGO_MANIFEST_DIR"))).unwrap();
-        let wished = format!(
+        let expected = format!(
             "( `event_key` STRING, {}, PRIMARY KEY",
             columns(&serde_json::from_str(&schema).unwrap())
         );
         let table = code.split("CREATE TABLE").find(|table| table.contains(&format!("'topic' = '{topic}'")));
         let table = table.unwrap_or_else(|| panic!("no table for {topic}"));
-        assert!(table.contains(&wished), "the columns for {topic} are\n{wished}\nand not those in\n{table}");
+        assert!(table.contains(&expected), "the columns for {topic} must be\n{expected}\nbut are\n{table}");
     }
 }

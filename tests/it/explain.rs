@@ -51,8 +51,8 @@ fn har(signature: &str, body: &str) -> String {
     serde_json::json!({"log": {"version": "1.2", "entries": [entry]}}).to_string()
 }
 
-/// Text that no output may show: the secret, the signed text, the header value and the body.
-fn hides(text: &str, signed: &str) {
+/// Checks that an output does not show the secret, the signed text, the header value or the body.
+fn check_hidden(text: &str, signed: &str) {
     let right = hmac_with(SECRET, format!("1775847600.{signed}").as_bytes());
     let inner = hmac_with(SECRET, signed.as_bytes());
     for hidden in [SECRET, MARK, "results_url", &right, &inner, "0123456789abcdef0123"] {
@@ -89,7 +89,7 @@ fn a_dump_a_har_file_and_a_body_with_headers_get_the_same_explanation() {
         ] {
             assert!(text.contains(expected), "{expected} is not in\n{text}");
         }
-        hides(&text, &body);
+        check_hidden(&text, &body);
     }
     let (_, text, _) = run(explain(directory.path()).args(["datagrid", "capture.har"]));
     assert!(text.contains("received at 2026-04-10T19:00:02Z (the HAR entry's time)"), "{text}");
@@ -127,11 +127,11 @@ fn explain_names_the_cause_of_a_refusal_but_never_a_secret_a_signature_or_the_bo
                 .replace("Datagrid-Signature", "X-Hub-Signature-256"),
         ),
     ];
-    for (kind, says, capture) in cases {
+    for (kind, cause, capture) in cases {
         std::fs::write(directory.path().join("capture"), &capture).unwrap();
         let (code, text, _) = run(explain(directory.path()).args(["datagrid", "capture"]));
         assert_eq!(code, 1, "{text}");
-        assert!(text.contains("verdict    401  signature_") && text.contains(says), "{says}: {text}");
+        assert!(text.contains("verdict    401  signature_") && text.contains(cause), "{cause}: {text}");
         assert!(
             text.contains("\ncause ") && text.contains("\nnext ") && !text.contains("\nbecomes"),
             "{text}"
@@ -144,8 +144,8 @@ fn explain_names_the_cause_of_a_refusal_but_never_a_secret_a_signature_or_the_bo
         );
         assert!(report["steps"].as_array().unwrap().len() > 2 && report.get("becomes").is_none(), "{json}");
         for shown in [&text, &json] {
-            hides(shown, &body);
-            hides(shown, &spaced);
+            check_hidden(shown, &body);
+            check_hidden(shown, &spaced);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! No 2xx before Kafka's acknowledgement, and an answer in time whatever Kafka does.
+//! No answer is 2xx before Kafka's acknowledgement, and every answer is in time, whatever Kafka does.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use rdkafka::types::RDKafkaRespErr;
 use crate::support::raw::{self, head};
 use crate::support::{PATIENCE, Setup, batch, datagrid, kafka, on_embedded, on_embedded_with, until};
 
-/// How late an answer may be on a busy machine.
+/// How late an answer may be if the machine is busy.
 const SLACK: Duration = Duration::from_millis(750);
 
 #[tokio::test]
@@ -19,7 +19,7 @@ async fn the_answer_waits_for_the_acknowledgement() {
     kafka.delay(delay).unwrap();
     let start = Instant::now();
     service.datagrid_post(batch("evt_1")).await.is(200, "published", None);
-    assert!(start.elapsed() >= delay, "answered after {:?}, before the broker was", start.elapsed());
+    assert!(start.elapsed() >= delay, "answered after {:?}, before the broker", start.elapsed());
 }
 
 #[tokio::test]
@@ -47,8 +47,8 @@ async fn deliveries_are_answered_503_in_time_while_the_broker_is_down_and_recove
         assert!(start.elapsed() < Duration::from_millis(2500) + SLACK, "{:?}", start.elapsed());
     }
     let (status, readiness) = service.admin("/readyz").await;
-    assert_eq!(status, 503, "not ready while no delivery can be made durable: {readiness}");
-    assert_eq!(service.admin("/livez").await.0, 200, "a restart would not bring Kafka back");
+    assert_eq!(status, 503, "ready although no delivery can be durable: {readiness}");
+    assert_eq!(service.admin("/livez").await.0, 200, "a restart does not help against a Kafka outage");
     kafka.broker_up().unwrap();
     service.wait_ready().await;
     service.datagrid_post(batch("evt_1")).await.is(200, "published", None);
@@ -70,7 +70,7 @@ async fn deliveries_to_a_deleted_topic_are_answered_503_and_other_topics_continu
         let answer = service.datagrid_post(batch(&format!("evt_{refused}"))).await;
         assert!(start.elapsed() < Duration::from_secs(3) + SLACK, "{:?}", start.elapsed());
         if answer.status == 200 {
-            assert_eq!(refused, 0, "a 2xx for a topic that is gone");
+            assert_eq!(refused, 0, "a 2xx for a deleted topic");
             continue;
         }
         answer.is(503, "unavailable", Some("kafka_unavailable"));
@@ -97,7 +97,7 @@ async fn a_client_that_disconnects_does_not_lose_its_delivery() {
     ) + &body;
     drop(raw::open(service.hooks(), request.as_bytes()).await);
 
-    until("the delivery's end", async || !service.lines().is_empty()).await;
+    until("the end of the delivery", async || !service.lines().is_empty()).await;
     assert!(service.lines()[0].starts_with("200 "), "{:?}", service.lines());
     kafka.delay(Duration::ZERO).unwrap();
     let (bootstrap, topic) = (kafka.bootstrap_servers(), service.topic("batch_prediction.completed"));
@@ -134,9 +134,9 @@ async fn verified_deliveries_beyond_the_slots_are_answered_503_at_once() {
     refused.is(401, "refused", Some("unauthorized"));
 }
 
-/// Makes the producer's next request fatal: from an out-of-order head-of-line request librdkafka concludes that it has
-/// lost count, and refuses every record from then on.
-fn lose_count(kafka: &Embedded) {
+/// Makes the producer fail permanently: after an out-of-order error for its oldest request in flight, librdkafka assumes
+/// that its sequence numbers are wrong, and refuses every record.
+fn fail_producer(kafka: &Embedded) {
     kafka.fail_produce(&[RDKafkaRespErr::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER]).unwrap();
 }
 
@@ -146,10 +146,10 @@ async fn a_failed_producer_is_replaced_without_a_restart() {
     service.datagrid_post(batch("evt_0")).await.is(200, "published", None);
     // The second failure shows that the replacement producer is monitored like the first one.
     for round in 0..2 {
-        lose_count(&kafka);
+        fail_producer(&kafka);
         let answer = service.datagrid_post(batch(&format!("evt_lost_{round}"))).await;
         answer.is(503, "unavailable", Some("kafka_unavailable"));
-        until("the producer to be known as lost", async || {
+        until("a report of the failed producer", async || {
             let (status, readiness) = service.admin("/readyz").await;
             status == 503 && readiness.contains("the producer has failed fatally: OutOfOrder")
         })

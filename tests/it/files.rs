@@ -1,5 +1,5 @@
-//! Paths that are not regular files, represented by a pipe without a writer, which would hang. Also the permissions of
-//! files with keys and secrets.
+//! Paths that are not regular files, here a pipe without a writer, which blocks its reader; and the permissions of files
+//! with keys and secrets.
 
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
@@ -19,13 +19,13 @@ fn mode(path: &Path, mode: u32) {
 }
 
 /// The command's exit code and output. Fails if it hangs.
-fn end(command: &mut Command) -> (i32, String) {
+fn run(command: &mut Command) -> (i32, String) {
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let started = Instant::now();
     while child.try_wait().unwrap().is_none() {
         if started.elapsed() > PATIENCE {
             child.kill().unwrap();
-            panic!("it hangs: {command:?}");
+            panic!("the command hangs: {command:?}");
         }
         std::thread::sleep(Duration::from_millis(10));
     }
@@ -37,7 +37,7 @@ fn end(command: &mut Command) -> (i32, String) {
 /// Runs `check` on a configuration with these lines.
 fn check(directory: &Path, toml: &str) -> (i32, String) {
     std::fs::write(directory.join("own.toml"), toml).unwrap();
-    end(hookstream(directory).args(["check", "-c", "own.toml"]).env("TEST_SECRET", SECRET))
+    run(hookstream(directory).args(["check", "-c", "own.toml"]).env("TEST_SECRET", SECRET))
 }
 
 const SOURCE: &str = "[source.datagrid]\npreset = \"datagrid\"\nsecrets = [{ env = \"TEST_SECRET\" }]\n";
@@ -96,7 +96,7 @@ fn c4_a_configuration_can_come_from_a_pipe_and_a_silent_pipe_times_out() {
     let check = || {
         let mut command = hookstream(directory.path());
         command.args(["check", "-c", "pipe"]).env("TEST_SECRET", SECRET);
-        end(&mut command)
+        run(&mut command)
     };
     let (code, text) = check();
     assert!(code == 2 && text.contains("pipe: cannot be read: no data within 10 s"), "{code} {text}");
@@ -109,7 +109,7 @@ fn c4_a_configuration_can_come_from_a_pipe_and_a_silent_pipe_times_out() {
     assert!(code == 0 && text.contains("/hooks/datagrid"), "{code} {text}");
     std::fs::write(directory.path().join("large.toml"), vec![b'#'; (16 << 20) + 1]).unwrap();
     let mut command = hookstream(directory.path());
-    let (code, text) = end(command.args(["check", "-c", "large.toml"]));
+    let (code, text) = run(command.args(["check", "-c", "large.toml"]));
     assert!(code == 2 && text.contains("it is larger than 16384 KiB"), "{code} {text}");
 }
 
@@ -126,7 +126,7 @@ async fn c4_a_reload_that_finds_a_pipe_is_refused_and_the_service_continues() {
         std::fs::remove_file(path).unwrap();
         fifo(path);
         let refused = tokio::time::timeout(PATIENCE, service.app.reload.now()).await;
-        let refused = format!("{:#}", refused.expect("a reload ends").unwrap_err());
+        let refused = format!("{:#}", refused.expect("the end of the reload").unwrap_err());
         assert!(refused.contains("it is a named pipe, not a regular file"), "{refused}");
         service.datagrid_post(batch("evt_1")).await.is(200, "published", None);
         std::fs::remove_file(path).unwrap();
@@ -136,7 +136,7 @@ async fn c4_a_reload_that_finds_a_pipe_is_refused_and_the_service_continues() {
     service.datagrid_post(batch("evt_2")).await.is(200, "published", None);
 }
 
-/// With the real program: a pipe returns its text once, and the checks for a reload follow.
+/// With the real program, since a pipe returns its text only once, and the watcher of the files reads it again.
 #[tokio::test]
 async fn c4_a_reload_keeps_a_configuration_that_came_through_a_pipe() {
     let directory = tempfile::tempdir().unwrap();
@@ -150,14 +150,14 @@ async fn c4_a_reload_keeps_a_configuration_that_came_through_a_pipe() {
     let serving = tokio::task::spawn_blocking(move || process::serve_with_log(&path));
     let (process, hooks, _, log) = tokio::time::timeout(PATIENCE, serving).await.unwrap().unwrap();
     writer.join().unwrap();
-    let said = |what: &str| log.lock().unwrap().iter().any(|line| line["message"] == what);
+    let logged = |what: &str| log.lock().unwrap().iter().any(|line| line["message"] == what);
     let pid = process.0.id().to_string();
     assert!(Command::new("kill").args(["-HUP", &pid]).status().unwrap().success());
-    until("the reload", async || said("reloaded")).await;
+    until("the reload", async || logged("reloaded")).await;
     let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().unwrap();
     let url = format!("http://{hooks}/hooks/{}", setup.source);
     let answer = client.post(url).body("{}").send().await.unwrap();
-    assert_eq!(answer.status().as_u16(), 401, "the source is still there");
+    assert_eq!(answer.status().as_u16(), 401, "the source still exists");
 }
 
 #[tokio::test]
@@ -188,7 +188,7 @@ async fn c2_keys_and_secrets_readable_by_other_users_are_reported_but_never_refu
         "source.datagrid.secrets.0: every user on this machine can read the secret; chmod o= ./secret";
     assert!(text.contains(key_line) && text.contains(secret_line), "{text}");
 
-    // The service logs it at its start, and no longer after the chmod.
+    // The service logs it at its start, but not after the chmod.
     let secrets = format!("[{{ name = \"one\", file = \"{}\" }}]", secret.display());
     let setup = Setup { secrets, tables: tls, ..Setup::new("datagrid") };
     let file = directory.path().join("hookstream.toml");

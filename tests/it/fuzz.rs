@@ -12,11 +12,11 @@ use targets::{canonical, capture, config, envelope, forwarded, letter, pins, sig
 
 const SEED: u64 = 20_261_124;
 
-/// Pieces that mutations insert, each with a meaning for some parser.
+/// Pieces that mutations insert; each means something to some parser.
 const PIECES: &str =
     r#"" \ \u \ud83d , : { } [ ] {} [] null true -0 1e400 1.50 t= v1= v1, sha256= \n / /a # = ' """ & % + ü"#;
 
-/// Runs each file of the corpus unchanged, then mutations of them, up to `runs` runs or the time `LIMIT`.
+/// Runs each file of the corpus unchanged, then mutations of them until `runs` runs or `LIMIT` is over.
 fn pass(name: &str, runs: usize, target: fn(&[u8])) {
     const LIMIT: Duration = Duration::from_secs(20);
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus").join(name);

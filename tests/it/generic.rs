@@ -40,7 +40,7 @@ async fn id_type_and_time_from_headers_are_marked_as_unsigned_in_the_record() {
     let answer = post(&service, &sent, BODY).await;
     answer.is(200, "published", None);
     assert_eq!(answer.body["id"], "acme:e1");
-    // The captured delivery sent again under another id is an additional event and does not replace the genuine one.
+    // A captured delivery that is resent with another id is an additional event, and does not replace the genuine one.
     let other = BODY.replace("README.md", "other");
     post(&service, &sent, &other).await.is(200, "published", None);
 
@@ -91,7 +91,11 @@ async fn a_header_that_a_rule_reads_must_occur_once_and_be_visible_ascii() {
     post(&service, &[id, kind, ("X-Time", "soon")], BODY).await.is(200, "published", None);
     let records = kafka::java(&[&service.dead_letters()]);
     let missing = records.iter().find(|record| header(record, "hookstream-reason") == "id_missing").unwrap();
-    assert_eq!(header(missing, "x-event"), "document.changed", "a replay needs what the rules read");
+    assert_eq!(
+        header(missing, "x-event"),
+        "document.changed",
+        "a replay needs the headers that the rules read"
+    );
 }
 
 #[tokio::test]
@@ -112,9 +116,9 @@ envelope.time_format = "unix_milliseconds"
     let records = kafka::java(&[&service.topic("document.changed")]);
     let value = &records[0]["value"];
     assert_eq!((&value["id"], &value["type"]), (&json!("1/2"), &json!("document.changed")));
-    assert_eq!(records[0]["key"], "1/2", "all of it is signed");
+    assert_eq!(records[0]["key"], "1/2", "the whole id is signed");
     assert!(header(&records[0], "hookstream-unsigned").is_null());
-    // A joined id does not show where its parts end, and milliseconds have no fraction.
+    // A joined id does not show where its parts end, and a time in milliseconds has no fraction.
     assert_eq!(value["additional_fields"], json!({"/a": "\"1\"", "/b": "\"2\"", "/at": "1775847600123.5"}));
 }
 
@@ -196,7 +200,7 @@ async fn handshakes_are_verified_answered_and_counted_but_not_published() {
     // A client that cannot sign gets no challenge back.
     let forged = service.post(&[("X-Grapevine-Signature", &grapevine("x")), ping[0]], body).await;
     forged.is(401, "refused", Some("unauthorized"));
-    // Without its text it is not a challenge.
+    // Without its text, it is not a challenge.
     let without = r#"{"type": "url_verification"}"#;
     post(&service, &[], without).await.is(200, "dead_lettered", Some("type_missing"));
 
@@ -303,11 +307,11 @@ async fn one_invalid_event_dead_letters_the_whole_delivery() {
     ] {
         post(&service, &[], &body).await.is(200, "dead_lettered", Some(reason));
     }
-    assert!(kafka::all(&service.topic("bounce")).await.is_empty(), "not even those that fit");
+    assert!(kafka::all(&service.topic("bounce")).await.is_empty(), "not even the valid events");
     let letters = kafka::java(&[&service.dead_letters()]);
     assert_eq!(letters.len(), 8);
     assert!(letters.iter().all(|letter| letter["key"].as_str().unwrap().starts_with("sha256:")));
-    assert!(letters.iter().any(|letter| letter["raw"] == with("7")), "all of the body");
+    assert!(letters.iter().any(|letter| letter["raw"] == with("7")), "the whole body");
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! A topic whose key identifies more than one event, and which starts to compact while its rows wait in the spool.
+//! A topic whose key identifies several events starts to compact while its rows are in the spool.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
@@ -107,11 +107,11 @@ async fn rows_of_a_compacting_topic_are_held_until_it_retains_all_records_again(
     let (process, service) = start(&config, &setup.source).await;
     let others = format!("{}.batch_prediction.completed", setup.source);
     let topic = format!("{}.batch_prediction.failed", setup.source);
-    until("the type", async || service.post(failed("evt_0")).await == 200).await;
+    until("a published delivery of the type", async || service.post(failed("evt_0")).await == 200).await;
 
     broker.kill();
     until("the outage", async || service.part("kafka").await["state"] == "down").await;
-    // The topic's settings are unknown by now, and deliveries are spooled as before.
+    // The topic's settings are unknown during the outage, and deliveries are spooled.
     for n in 1..4 {
         assert_eq!(service.post(failed(&format!("evt_{n}"))).await, 202);
     }
@@ -126,30 +126,30 @@ async fn rows_of_a_compacting_topic_are_held_until_it_retains_all_records_again(
     let live = "hookstream_spool_rows{state=\"live\"}";
     let held = format!("hookstream_topic_failing{{topic=\"{topic}\",what=\"held\"}}");
     until("the rows of the other topic", async || ids(&bootstrap, &others).await == ["evt_other"]).await;
-    until("rows that are held", async || {
-        let told = service.part("publishing").await["why"].to_string();
+    until("held rows", async || {
+        let why = service.part("publishing").await["why"].to_string();
         let expected = format!("{topic}: 3 rows of the spool held: the topic compacts");
-        told.contains(&expected) && service.metric(&held).await == Some(3.0)
+        why.contains(&expected) && service.metric(&held).await == Some(3.0)
     })
     .await;
     let status = service.get("/status").await.unwrap();
     assert!(status.contains("held: the topic compacts"), "{status}");
     assert_eq!(service.post(failed("evt_4")).await, 503);
     assert_eq!(service.post(batch("evt_more")).await, 200);
-    assert_eq!(ids(&bootstrap, &topic).await, ["evt_0"], "nothing of it went out");
+    assert_eq!(ids(&bootstrap, &topic).await, ["evt_0"], "held rows are not published");
     assert_eq!(service.metric(live).await, Some(3.0));
     assert_eq!(service.metric("hookstream_spool_rows{state=\"parked\"}").await, Some(0.0));
 
     set_policy(&bootstrap, &topic, "delete").await;
     until("an empty spool", async || service.metric(live).await == Some(0.0)).await;
     assert_eq!(ids(&bootstrap, &topic).await, ["evt_0", "evt_1", "evt_2", "evt_3"]);
-    until("the type", async || service.post(failed("evt_4")).await == 200).await;
-    until("nothing held", async || {
+    until("a published delivery of the type", async || service.post(failed("evt_4")).await == 200).await;
+    until("the end of the hold", async || {
         service.metric(&held).await == Some(0.0) && service.part("publishing").await["state"] == "ok"
     })
     .await;
 
-    // `serve --drain-only` has no sources, and its rows wait in the same way.
+    // `serve --drain-only` has no sources, but holds the rows too.
     broker.kill();
     until("a spooled delivery", async || service.post(failed("evt_5")).await == 202).await;
     drop(process);
@@ -177,7 +177,7 @@ async fn rows_of_a_compacting_topic_are_held_until_it_retains_all_records_again(
     assert_eq!(draining.0.try_wait().unwrap(), None);
     assert!(!ids(&bootstrap, &topic).await.contains(&"evt_5".to_owned()));
     set_policy(&bootstrap, &topic, "delete").await;
-    tokio::time::timeout(PATIENCE, reading).await.expect("it ends once the spool is empty").unwrap();
+    tokio::time::timeout(PATIENCE, reading).await.expect("the end of the drain").unwrap();
     assert!(draining.0.wait().unwrap().success());
     assert!(ids(&bootstrap, &topic).await.contains(&"evt_5".to_owned()));
 }

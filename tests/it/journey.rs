@@ -15,7 +15,7 @@ async fn published(service: &Service, headers: &[(&str, &str)], body: &str) -> V
 fn by_key<'a>(records: &'a [Value], key: &str) -> &'a Value {
     let mut found = records.iter().filter(|record| record["key"] == key);
     let record = found.next().unwrap_or_else(|| panic!("{key} is not in the topic: {records:?}"));
-    assert!(found.next().is_none(), "{key} stands there once");
+    assert!(found.next().is_none(), "two records of {key}");
     record
 }
 
@@ -54,7 +54,7 @@ async fn the_examples_of_datagrid_and_variants_arrive_typed() {
     assert_eq!(records.len(), 3);
     let record = by_key(&records, "evt_7f3d8a2c");
     assert_eq!(record["topic"], one);
-    assert_eq!(record["partition"], record["expectedPartition"], "as the Java client would choose");
+    assert_eq!(record["partition"], record["expectedPartition"], "as the Java client chooses it");
     assert_eq!((&record["partition"], &record["offset"]), (&answer["partition"], &answer["offset"]));
     let timestamp = record["timestamp"].as_i64().unwrap();
     assert!((before..=after).contains(&timestamp), "received_at, not the event's time");
@@ -88,7 +88,7 @@ async fn the_examples_of_datagrid_and_variants_arrive_typed() {
         (&old["data"]["scope"], &old["data"]["row_counts"]["rows"]),
         (&json!("private"), &json!(1000))
     );
-    assert_eq!(old["additional_fields"], json!({"/data/priority": "1.50"}), "with its own digits");
+    assert_eq!(old["additional_fields"], json!({"/data/priority": "1.50"}), "with unchanged digits");
     let new = &by_key(&records, "evt_new")["value"];
     assert_eq!(new["data"]["row_counts"], json!({"completed": 3, "failed": 0, "total": 3}));
 }
@@ -115,7 +115,7 @@ async fn grapevine_signatures_verify_in_any_spelling_of_the_body() {
         let canonical = text(escaped, "");
         let header = grapevine(&canonical);
         let key = format!("sha256:{}", sha256(&canonical));
-        // As signed; as raw UTF-8; with spaces after comma and colon, escaped and raw.
+        // As signed; as raw UTF-8; and both with spaces after comma and colon.
         for wire in [canonical.clone(), text(document, ""), text(escaped, " "), text(document, " ")] {
             let headers = [
                 ("X-Grapevine-Signature", header.as_str()),
@@ -123,7 +123,7 @@ async fn grapevine_signatures_verify_in_any_spelling_of_the_body() {
                 ("Content-Type", "application/json"),
             ];
             let answer = published(&service, &headers, &wire).await;
-            assert_eq!(answer["id"], key, "one event, one key, whatever the spelling: {wire}");
+            assert_eq!(answer["id"], key, "every spelling of an event has the same key: {wire}");
         }
         sent.push((document, key));
     }
@@ -138,7 +138,7 @@ async fn grapevine_signatures_verify_in_any_spelling_of_the_body() {
             assert_eq!(record["value"]["tenant_id"], "acme");
             assert_eq!(record["headers"]["ce_time"], "2026-01-02T03:04:05.678901Z");
             let kept = &record["value"]["additional_fields"];
-            assert_eq!(kept["/timestamp"], "\"2026-01-02T03:04:05.678901Z\"", "finer than milliseconds");
+            assert_eq!(kept["/timestamp"], "\"2026-01-02T03:04:05.678901Z\"", "microseconds are kept");
         }
     }
 }
@@ -163,7 +163,7 @@ async fn an_unusable_body_is_unchanged_in_its_dead_letter() {
     assert_eq!(headers["hookstream-seal"].as_str().unwrap().len(), 64);
     assert_eq!(headers["hookstream-delivery-id"], answer.headers["hookstream-delivery"].to_str().unwrap());
     let record = by_key(&records, &format!("sha256:{}", sha256("")));
-    assert!(record["raw"].as_str().unwrap().contains("empty body"), "never a tombstone: {record}");
+    assert!(record["raw"].as_str().unwrap().contains("empty body"), "not a tombstone: {record}");
 }
 
 #[tokio::test]
@@ -186,7 +186,11 @@ async fn no_forged_delivery_reaches_a_topic() {
     for header in [forged.as_str(), "t=1775847600", "v1=0", ""] {
         let answer = service.post(&[("Datagrid-Signature", header)], body.clone()).await;
         answer.is(401, "refused", Some("unauthorized"));
-        assert_eq!(answer.body, json!({"outcome": "refused", "reason": "unauthorized"}), "and nothing more");
+        assert_eq!(
+            answer.body,
+            json!({"outcome": "refused", "reason": "unauthorized"}),
+            "no further details"
+        );
     }
     service.post(&[], body).await.is(401, "refused", Some("unauthorized"));
     for topic in [service.topic("batch_prediction.completed"), service.dead_letters()] {

@@ -19,12 +19,12 @@ async fn post(service: &Service, body: &str) -> crate::support::Answer {
     service.post(&[("X-Grapevine-Signature", &grapevine(body))], body.to_owned()).await
 }
 
-/// Runs the command that hookstream recommends with Kafka's own tool, but with this policy.
-fn alter(told: &str, policy: &str) {
-    let at = told.find("kafka-configs").unwrap_or_else(|| panic!("no command in {told}"));
-    let words = told[at..].split_whitespace().skip(1).map(|word| word.trim_end_matches([')', ';']));
+/// Runs the `kafka-configs` command that hookstream's advice contains, but with this policy.
+fn alter(advice: &str, policy: &str) {
+    let at = advice.find("kafka-configs").unwrap_or_else(|| panic!("no command in {advice}"));
+    let words = advice[at..].split_whitespace().skip(1).map(|word| word.trim_end_matches([')', ';']));
     let mut words: Vec<String> = words.take(9).map(str::to_owned).collect();
-    assert_eq!(words.pop().unwrap(), "cleanup.policy=delete", "{told}");
+    assert_eq!(words.pop().unwrap(), "cleanup.policy=delete", "{advice}");
     let output = Command::new(stack("JAVA"))
         .args(["-cp", &stack("CLASSPATH"), "kafka.admin.ConfigCommand"])
         .args(words)
@@ -63,14 +63,14 @@ async fn events_of_one_document_are_in_one_partition_in_order_and_none_is_compac
         let sent: Vec<&Value> = expected.iter().filter(|sent| sent.0 == key).map(|sent| &sent.1).collect();
         assert_eq!(ids, sent, "in the order of the answers");
         for record in of_key {
-            assert_eq!(record["partition"], record["expectedPartition"], "where Java's clients put it");
-            assert_eq!(record["headers"]["ce_id"], record["value"]["id"], "the id is still the event's");
+            assert_eq!(record["partition"], record["expectedPartition"], "as Java's clients choose it");
+            assert_eq!(record["headers"]["ce_id"], record["value"]["id"], "the id does not change");
             assert!(record["headers"]["hookstream-unsigned"].is_null());
         }
     }
     let dead = kafka::java(&[&service.dead_letters()]);
     let missing = dead.iter().find(|record| record["headers"]["hookstream-reason"] == "id_missing").unwrap();
-    assert!(missing["key"].as_str().unwrap().starts_with("sha256:"), "never without a key");
+    assert!(missing["key"].as_str().unwrap().starts_with("sha256:"), "every dead letter has a key");
     assert_eq!(missing["headers"]["hookstream-detail"], "the key of its type");
     assert_eq!(missing["headers"]["hookstream-original-topic"], topic);
 }
@@ -90,7 +90,7 @@ async fn an_unsigned_key_is_marked_in_the_record_also_through_the_spool() {
         service.post(&headers, body.clone()).await
     };
     // 503 until Kafka has reported the topic's policy.
-    until("the type", async || send("evt_1").await.status == 200).await;
+    until("a published delivery", async || send("evt_1").await.status == 200).await;
     kafka.broker_down().unwrap();
     send("evt_2").await.is(202, "spooled", None);
     kafka.broker_up().unwrap();
@@ -127,9 +127,9 @@ async fn a_compacting_topic_stops_its_type_until_it_is_altered() {
     kafka::create(&topic, "cleanup.policy", "compact,delete").await;
     let service = setup.start().await;
     let refused = format!("{topic} compacts, and its key names more than one event");
-    until("the look at the topics", async || topics(&service).1.contains(&refused)).await;
+    until("a check of the topics", async || topics(&service).1.contains(&refused)).await;
     assert_eq!(topics(&service).0, PartState::Degraded);
-    until("the schemas", async || service.app.health.schemas.state() == PartState::Ok).await;
+    until("the schema ids", async || service.app.health.schemas.state() == PartState::Ok).await;
 
     let failed = |id: &str| batch(id).replace("prediction.completed", "prediction.failed");
     service.datagrid_post(failed("evt_1")).await.is(503, "unavailable", Some("kafka_unavailable"));
@@ -140,15 +140,21 @@ async fn a_compacting_topic_stops_its_type_until_it_is_altered() {
     let ready: Value = serde_json::from_str(&ready).unwrap();
     assert_eq!((status.as_u16(), &ready["status"]), (200, &json!("degraded")));
 
-    let told = ready["parts"]["topics"]["why"].as_str().unwrap().to_owned();
-    alter(&told, "delete");
-    until("the type", async || service.datagrid_post(failed("evt_3")).await.status == 200).await;
+    let advice = ready["parts"]["topics"]["why"].as_str().unwrap().to_owned();
+    alter(&advice, "delete");
+    until("a published delivery of the type", async || {
+        service.datagrid_post(failed("evt_3")).await.status == 200
+    })
+    .await;
     assert_eq!(topics(&service).0, PartState::Ok);
     assert_eq!(kafka::java(&[&topic])[0]["key"], "bpred_abc123");
 
     // Altered back while the service runs: the next check notices it, and a reload triggers one.
-    alter(&told, "compact");
+    alter(&advice, "compact");
     service.app.reload.now().await.unwrap();
-    until("the next look", async || service.datagrid_post(failed("evt_4")).await.status == 503).await;
+    until("the next check of the topics", async || {
+        service.datagrid_post(failed("evt_4")).await.status == 503
+    })
+    .await;
     service.datagrid_post(batch("evt_5")).await.is(200, "published", None);
 }

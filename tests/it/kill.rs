@@ -1,5 +1,5 @@
-//! kill -9 repeatedly while deliveries are spooled: the spool opens every time, and no delivery answered 202 is lost.
-//! (This does not test the sync itself, since the page cache outlives the process.)
+//! Repeated kill -9 while deliveries are spooled: the spool opens every time, and no delivery answered 202 is lost. (This
+//! does not test the sync to disk, since the page cache outlives the process.)
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -62,7 +62,7 @@ async fn kills_while_spooling_lose_no_acknowledged_delivery() {
     let (_process, _, _) = serve(&config);
     let topic = format!("{source}.batch_prediction.completed");
     let answered = std::mem::take(&mut *answered.lock().unwrap());
-    until("every answered delivery in its topic", async || {
+    until("every acknowledged delivery in its topic", async || {
         let found: BTreeSet<String> = match kafka::exists(&topic).await {
             true => kafka::all(&topic).await.into_iter().collect(),
             false => BTreeSet::new(),

@@ -67,23 +67,23 @@ fn numbers(partition: &Value) -> [Option<i64>; 3] {
 }
 
 /// Checks that the seconds are those between the record's time and the measurement.
-fn seconds_are(group: &Value, partition: &Value, since: Timestamp) {
+fn check_seconds(group: &Value, partition: &Value, since: Timestamp) {
     let measured: Timestamp = group["measured"].as_str().unwrap().parse().unwrap();
     let expected = measured.duration_since(since).as_secs_f64();
     let seconds = partition["seconds"].as_f64().unwrap();
     assert!((seconds - expected).abs() < 0.01, "{seconds} of {expected}: {partition}");
 }
 
-/// A source with one event topic of three partitions: ten records in the first, each a second younger than
-/// the one before, none in the second, five in the third.
-struct Scene {
+/// A source whose event topic has three partitions: the first with ten records, each a second younger than the one
+/// before, the second with none, the third with five.
+struct Fixture {
     setup: Setup,
     topic: String,
     dead: String,
     oldest: Timestamp,
 }
 
-impl Scene {
+impl Fixture {
     async fn new() -> Self {
         let setup = setup();
         let topic = format!("{}.document.changed", setup.source);
@@ -113,8 +113,8 @@ impl Scene {
     }
 }
 
-/// Checks that each partition that Kafka's tool lists has the same three numbers, or is unknown to the tool as well.
-fn agrees(described: &groups::Described, groups: &BTreeMap<String, Value>) {
+/// Checks that each partition that Kafka's tool lists has the same three numbers, or is unknown to both.
+fn check_agreement(described: &groups::Described, groups: &BTreeMap<String, Value>) {
     for ((group, topic, partition), theirs) in described {
         let ours = at(&groups[group], topic, *partition);
         match theirs {
@@ -133,12 +133,12 @@ fn agrees(described: &groups::Described, groups: &BTreeMap<String, Value>) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn lag_agrees_with_kafkas_own_tool() {
-    let scene = Scene::new().await;
-    let topic = &*scene.topic;
+    let fixture = Fixture::new().await;
+    let topic = &*fixture.topic;
     let names = ["middle", "partly", "left", "classic", "kip848", "kip848-left"].map(unique);
     let [middle, partly, left, classic, kip848, kip848_left] = names.each_ref().map(String::as_str);
-    scene.commit(middle, &[(topic, 0, 4), (topic, 2, 5)]).await;
-    scene.commit(partly, &[(topic, 0, 10)]).await;
+    fixture.commit(middle, &[(topic, 0, 4), (topic, 2, 5)]).await;
+    fixture.commit(partly, &[(topic, 0, 10)]).await;
     drop(Member::join(left, "classic", topic, &[(topic, 0, 1), (topic, 1, 0), (topic, 2, 0)]).await);
     let _classic = Member::join(classic, "classic", topic, &[(topic, 0, 7), (topic, 2, 4)]).await;
     let _kip848 = Member::join(kip848, "consumer", topic, &[(topic, 0, 3), (topic, 1, 0)]).await;
@@ -146,20 +146,20 @@ async fn lag_agrees_with_kafkas_own_tool() {
 
     let everyone = [middle, partly, left, classic, kip848, kip848_left];
     let described = groups::describe(&everyone).await;
-    let found = report(&scene.setup, &everyone).await;
-    agrees(&described, &found);
+    let found = report(&fixture.setup, &everyone).await;
+    check_agreement(&described, &found);
     let listed = |group: &str| described.keys().filter(|(name, _, _)| name == group).count();
     assert_eq!(everyone.map(listed), [2, 1, 3, 3, 3, 1], "{described:?}");
 
     // The absolute values, in case both tools are wrong.
     assert_eq!(numbers(at(&found[middle], topic, 0)), [Some(4), Some(10), Some(6)]);
-    seconds_are(&found[middle], at(&found[middle], topic, 0), scene.after(4));
+    check_seconds(&found[middle], at(&found[middle], topic, 0), fixture.after(4));
     let end = at(&found[middle], topic, 2);
     assert_eq!((numbers(end), &end["seconds"]), ([Some(5), Some(5), Some(0)], &json!(0.0)));
     let empty = at(&found[middle], topic, 1);
     assert_eq!((numbers(empty), &empty["seconds"]), ([None, Some(0), Some(0)], &json!(0.0)));
     assert_eq!(found[middle]["topics"][0]["records"], 6);
-    seconds_are(&found[middle], &found[middle]["topics"][0], scene.after(4));
+    check_seconds(&found[middle], &found[middle]["topics"][0], fixture.after(4));
 
     let unknown = at(&found[partly], topic, 2);
     assert_eq!(numbers(unknown), [None, Some(5), None]);
@@ -173,15 +173,15 @@ async fn lag_agrees_with_kafkas_own_tool() {
     assert_eq!(kind(kip848), (json!("Stable"), json!("Consumer")));
     assert_eq!(kind(kip848_left), (json!("Empty"), json!("Consumer")));
 
-    // Without --group, the groups that read the configured topics, and no groups of other tests.
+    // Without --group, only groups that read the configured topics are listed, and none of other tests.
     let other = unique("other");
     let elsewhere = unique("elsewhere");
     kafka::create_with(&elsewhere, &[]).await;
     until("the topic", async || kafka::exists(&elsewhere).await).await;
-    scene.commit(&other, &[(&elsewhere, 0, 0)]).await;
-    let all = report(&scene.setup, &[]).await;
+    fixture.commit(&other, &[(&elsewhere, 0, 0)]).await;
+    let all = report(&fixture.setup, &[]).await;
     assert_eq!(all.keys().collect::<Vec<_>>(), found.keys().collect::<Vec<_>>());
-    let (_, stdout, _) = lag(&scene.setup, &["--group", middle, &other]).await;
+    let (_, stdout, _) = lag(&fixture.setup, &["--group", middle, &other]).await;
     assert!(
         stdout.contains(&format!("{other}  Empty (Classic)\nunknown: it has committed nothing")),
         "{stdout}"
@@ -198,14 +198,14 @@ async fn lag_agrees_with_kafkas_own_tool() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn lag_in_a_compacted_topic_counts_offsets_and_has_the_age_of_the_next_remaining_record() {
-    let scene = Scene::new().await;
-    let (dead, kafka) = (&*scene.dead, stack("KAFKA"));
+    let fixture = Fixture::new().await;
+    let (dead, kafka) = (&*fixture.dead, stack("KAFKA"));
     let group = unique("compacted");
-    let old: Vec<_> = (0..10).map(|n| ("same", scene.after(n).as_millisecond())).collect();
+    let old: Vec<_> = (0..10).map(|n| ("same", fixture.after(n).as_millisecond())).collect();
     groups::write(&kafka, dead, 0, &old).await;
     // Its timestamp starts a new segment, so that the previous one can be cleaned.
-    groups::write(&kafka, dead, 0, &[("other", scene.after(500).as_millisecond())]).await;
-    scene.commit(&group, &[(dead, 0, 2)]).await;
+    groups::write(&kafka, dead, 0, &[("other", fixture.after(500).as_millisecond())]).await;
+    fixture.commit(&group, &[(dead, 0, 2)]).await;
     let cleaned = async || kafka::all(dead).await.len() == 2;
     let mut pause = tokio::time::interval(Duration::from_millis(200));
     // The log cleaner runs every 15 seconds, on its own schedule.
@@ -214,49 +214,49 @@ async fn lag_in_a_compacted_topic_counts_offsets_and_has_the_age_of_the_next_rem
             pause.tick().await;
         }
     });
-    cleaning.await.expect("Kafka compacts the topic");
+    cleaning.await.expect("compaction by Kafka");
 
-    let found = report(&scene.setup, &[&group]).await;
-    agrees(&groups::describe(&[&group]).await, &found);
+    let found = report(&fixture.setup, &[&group]).await;
+    check_agreement(&groups::describe(&[&group]).await, &found);
     let partition = at(&found[&group], dead, 0);
     assert_eq!(numbers(partition), [Some(2), Some(11), Some(9)]);
-    seconds_are(&found[&group], partition, scene.after(9));
+    check_seconds(&found[&group], partition, fixture.after(9));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn lag_counts_an_open_transaction_and_its_marker_has_no_age() {
-    let scene = Scene::new().await;
-    let (topic, group) = (&*scene.topic, unique("transactions"));
-    scene.commit(&group, &[(topic, 2, 5)]).await;
-    let transaction = groups::begin(topic, 2).await;
-    let found = report(&scene.setup, &[&group]).await;
-    agrees(&groups::describe(&[&group]).await, &found);
+    let fixture = Fixture::new().await;
+    let (topic, group) = (&*fixture.topic, unique("transactions"));
+    fixture.commit(&group, &[(topic, 2, 5)]).await;
+    let transaction = groups::begin_transaction(topic, 2).await;
+    let found = report(&fixture.setup, &[&group]).await;
+    check_agreement(&groups::describe(&[&group]).await, &found);
     let partition = at(&found[&group], topic, 2);
     assert_eq!(numbers(partition), [Some(5), Some(6), Some(1)]);
     assert!(partition["seconds"].as_f64().unwrap() < PATIENCE.as_secs_f64(), "{partition}");
 
-    groups::end(transaction).await;
-    scene.commit(&group, &[(topic, 2, 6)]).await;
-    let found = report(&scene.setup, &[&group]).await;
-    agrees(&groups::describe(&[&group]).await, &found);
+    groups::commit_transaction(transaction).await;
+    fixture.commit(&group, &[(topic, 2, 6)]).await;
+    let found = report(&fixture.setup, &[&group]).await;
+    check_agreement(&groups::describe(&[&group]).await, &found);
     let partition = at(&found[&group], topic, 2);
     assert_eq!((numbers(partition), &partition["seconds"]), ([Some(6), Some(7), Some(1)], &json!(0.0)));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn lag_of_a_deleted_or_recreated_topic_or_group_is_unknown_with_a_reason_and_never_zero() {
-    let scene = Scene::new().await;
-    let topic = &*scene.topic;
+    let fixture = Fixture::new().await;
+    let topic = &*fixture.topic;
     let [deleted, ahead, behind] = ["deleted", "ahead", "behind"].map(unique);
-    scene.commit(&deleted, &[(topic, 0, 4)]).await;
-    scene.commit(&ahead, &[(topic, 0, 99)]).await;
-    scene.commit(&behind, &[(topic, 0, 1), (topic, 2, 5)]).await;
+    fixture.commit(&deleted, &[(topic, 0, 4)]).await;
+    fixture.commit(&ahead, &[(topic, 0, 99)]).await;
+    fixture.commit(&behind, &[(topic, 0, 1), (topic, 2, 5)]).await;
     groups::delete(&deleted).await;
     let mut list = rdkafka::TopicPartitionList::new();
     list.add_partition_offset(topic, 0, rdkafka::Offset::Offset(6)).unwrap();
     kafka::admin().delete_records(&list, &rdkafka::admin::AdminOptions::new()).await.unwrap();
 
-    let found = report(&scene.setup, &[&deleted, &ahead, &behind, "never-was"]).await;
+    let found = report(&fixture.setup, &[&deleted, &ahead, &behind, "never-was"]).await;
     for group in [&*deleted, "never-was"] {
         let group = &found[group];
         assert_eq!((&group["state"], &group["topics"]), (&Value::Null, &json!([])), "{group}");
@@ -265,22 +265,22 @@ async fn lag_of_a_deleted_or_recreated_topic_or_group_is_unknown_with_a_reason_a
     let partition = at(&found[&ahead], topic, 0);
     assert_eq!(numbers(partition), [Some(99), Some(10), None]);
     assert!(partition["why"].as_str().unwrap().starts_with("committed past the log end"), "{partition}");
-    agrees(&groups::describe(&[&behind]).await, &found);
+    check_agreement(&groups::describe(&[&behind]).await, &found);
     let partition = at(&found[&behind], topic, 0);
     assert_eq!((numbers(partition), &partition["deleted"]), ([Some(1), Some(10), Some(9)], &json!(5)));
-    seconds_are(&found[&behind], partition, scene.after(6));
-    let (_, stdout, _) = lag(&scene.setup, &["--group", &behind]).await;
+    check_seconds(&found[&behind], partition, fixture.after(6));
+    let (_, stdout, _) = lag(&fixture.setup, &["--group", &behind]).await;
     assert!(stdout.contains("5 of them deleted by retention"), "{stdout}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_exit_code_distinguishes_too_much_lag_from_unknown_lag() {
-    let scene = Scene::new().await;
-    let topic = &*scene.topic;
+    let fixture = Fixture::new().await;
+    let topic = &*fixture.topic;
     let [well, partly] = ["well", "partly"].map(unique);
     let none = unique("none");
-    scene.commit(&well, &[(topic, 0, 4), (topic, 2, 5)]).await;
-    scene.commit(&partly, &[(topic, 0, 4)]).await;
+    fixture.commit(&well, &[(topic, 0, 4), (topic, 2, 5)]).await;
+    fixture.commit(&partly, &[(topic, 0, 4)]).await;
     for (arguments, expected, word) in [
         (vec!["--group", &*well, "--max", "6"], 0, ""),
         (vec!["--group", &*well, "--max", "5"], 1, "over the limit"),
@@ -296,7 +296,7 @@ async fn the_exit_code_distinguishes_too_much_lag_from_unknown_lag() {
         (vec!["--max", "many"], 2, "invalid value"),
         (vec!["--max-seconds=-1"], 2, "expected a number of seconds"),
     ] {
-        let (code, _, stderr) = lag(&scene.setup, &arguments).await;
+        let (code, _, stderr) = lag(&fixture.setup, &arguments).await;
         assert!(code == expected && stderr.contains(word), "{arguments:?}: {code} {stderr}");
         assert_eq!(stderr.is_empty(), word.is_empty(), "{stderr}");
     }
@@ -318,11 +318,11 @@ async fn lag_exits_with_2_and_one_sentence_if_no_broker_answers() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn watch_prints_a_changed_lag_again() {
-    let scene = Scene::new().await;
-    let (topic, group) = (&*scene.topic, unique("watched"));
-    scene.commit(&group, &[(topic, 0, 4)]).await;
+    let fixture = Fixture::new().await;
+    let (topic, group) = (&*fixture.topic, unique("watched"));
+    fixture.commit(&group, &[(topic, 0, 4)]).await;
     let directory = tempfile::tempdir().unwrap();
-    std::fs::write(directory.path().join("own.toml"), scene.setup.toml()).unwrap();
+    std::fs::write(directory.path().join("own.toml"), fixture.setup.toml()).unwrap();
     let mut command = hookstream(directory.path());
     command.args(["lag", "-c", "own.toml", "--watch", "--json", "--group", &group]);
     let mut process = Process(command.stdout(Stdio::piped()).spawn().unwrap());
@@ -334,7 +334,7 @@ async fn watch_prints_a_changed_lag_again() {
         at(&serde_json::from_str::<Value>(&line).unwrap()["groups"][0], topic, 0)["records"].clone()
     };
     assert_eq!(next().await, 6);
-    scene.commit(&group, &[(topic, 0, 9)]).await;
+    fixture.commit(&group, &[(topic, 0, 9)]).await;
     until("the new lag", async || next().await == 1).await;
 }
 
@@ -350,10 +350,10 @@ async fn lag_gauges_are_nan_while_the_broker_is_down_and_then_recover() {
     let mut setup = Setup::new("grapevine");
     setup.kafka = broker.bootstrap();
     let prefix = unique("lag");
-    let (group, gone) = (format!("{prefix}-group"), format!("{prefix}-gone"));
-    // The group named exactly is requested from the start, before the cluster has a coordinator for it.
+    let (group, deleted) = (format!("{prefix}-group"), format!("{prefix}-gone"));
+    // The exactly named group is requested from the start, before the cluster has a coordinator for it.
     setup.tables = format!("[lag]\ngroups = [\"{prefix}-*\", \"{group}\"]\ninterval = \"1s\"");
-    // Otherwise Kafka replaces the timestamps, which are a minute old.
+    // With the default, Kafka would replace the timestamps, which are a minute old.
     let topic = format!("{}.document.changed", setup.source);
     kafka::create_on(&broker.bootstrap(), &topic, 1, &[("message.timestamp.type", "CreateTime")]).await;
     let service = setup.ready().await;
@@ -361,15 +361,15 @@ async fn lag_gauges_are_nan_while_the_broker_is_down_and_then_recover() {
     let records = format!("kafka_consumergroup_lag{{{}}}", labels(&group));
     let seconds = format!("kafka_consumergroup_lag_seconds{{{}}}", labels(&group));
     let end = format!("kafka_topic_partition_current_offset{{topic=\"{topic}\",partition=\"0\"}}");
-    let of_gone = format!("kafka_consumergroup_lag{{{}}}", labels(&gone));
+    let lag_of_deleted = format!("kafka_consumergroup_lag{{{}}}", labels(&deleted));
 
     let time = Timestamp::now().as_millisecond() - 60_000;
     groups::write(&broker.bootstrap(), &topic, 0, &[("a", time), ("b", time), ("c", time)]).await;
-    for group in [&*group, &*gone] {
+    for group in [&*group, &*deleted] {
         groups::commit(&broker.bootstrap(), group, &[(&topic, 0, 1)]).await;
     }
     until("the lag", async || metric(&service, &records).await == Some(2.0)).await;
-    until("the lag", async || metric(&service, &of_gone).await == Some(2.0)).await;
+    until("the lag", async || metric(&service, &lag_of_deleted).await == Some(2.0)).await;
     assert!(metric(&service, &seconds).await.unwrap() >= 60.0);
     assert_eq!(metric(&service, &end).await, Some(3.0));
     let before = metric(&service, "hookstream_lag_measured_timestamp_seconds").await.unwrap();
@@ -378,21 +378,22 @@ async fn lag_gauges_are_nan_while_the_broker_is_down_and_then_recover() {
     // A deleted group is neither an error nor a lag of 0.
     let admin: rdkafka::admin::AdminClient<_> =
         rdkafka::ClientConfig::new().set("bootstrap.servers", broker.bootstrap()).create().unwrap();
-    admin.delete_groups(&[&gone], &rdkafka::admin::AdminOptions::new()).await.unwrap();
+    admin.delete_groups(&[&deleted], &rdkafka::admin::AdminOptions::new()).await.unwrap();
     let nan = async |name: &str| metric(&service, name).await.is_some_and(f64::is_nan);
-    until("the deleted group's lag to be unknown", async || nan(&of_gone).await).await;
+    until("an unknown lag of the deleted group", async || nan(&lag_of_deleted).await).await;
     assert_eq!(metric(&service, &records).await, Some(2.0));
     let errors = metric(&service, "hookstream_lag_errors_total").await.unwrap();
 
     broker.kill();
-    until("the lag to be unknown", async || nan(&records).await).await;
+    until("an unknown lag", async || nan(&records).await).await;
     assert!(nan(&seconds).await && nan(&end).await);
-    until("the errors", async || metric(&service, "hookstream_lag_errors_total").await > Some(errors)).await;
+    until("a counted error", async || metric(&service, "hookstream_lag_errors_total").await > Some(errors))
+        .await;
     let last = metric(&service, "hookstream_lag_measured_timestamp_seconds").await.unwrap();
 
     broker.run().await;
     until("the lag", async || metric(&service, &records).await == Some(2.0)).await;
-    until("the age", async || {
+    until("a new measurement", async || {
         metric(&service, "hookstream_lag_measured_timestamp_seconds").await > Some(last)
     })
     .await;

@@ -36,7 +36,7 @@ fn violations(rooms: &[String], room: &str, text: &str) -> Vec<String> {
     let own = place(room).unwrap_or_else(|| panic!("{room} is not in lib.rs"));
     named(text)
         .filter(|name| match place(name) {
-            // A macro or a test helper at the root is not a module.
+            // Macros and test helpers at the root are not modules.
             None => false,
             Some(other) => {
                 other < own || (room == "kafka" && *name == "spool") || (room == "spool" && *name == "kafka")
@@ -62,7 +62,7 @@ fn every_room_names_only_rooms_below_it() {
             continue;
         }
         let text = std::fs::read_to_string(&file).unwrap();
-        assert!(!hidden(&text), "{}: write crate::ROOM out", relative.display());
+        assert!(!hidden(&text), "{}: write each crate::ROOM separately", relative.display());
         wrong.extend(
             violations(&rooms, room, &text).into_iter().map(|text| format!("{}: {text}", relative.display())),
         );
@@ -104,7 +104,7 @@ fn decisions_by_message(code: &str) -> Vec<String> {
         ["detail", "message", "error", "why", "cause", "hint", "to_string()", "to_string().as_str()"];
     const COMPARISONS: [&str; 6] =
         ["contains(", "starts_with(", "ends_with(", "strip_prefix(", "find(", "eq("];
-    // A call that rustfmt has broken into lines is one line again.
+    // Joins calls that rustfmt has broken into lines.
     let code: String =
         code.lines().map(str::trim).filter(|line| !line.starts_with("//")).collect::<Vec<_>>().join("\n");
     let code = code.replace("\n.", ".");
@@ -135,7 +135,7 @@ fn no_code_branches_on_the_text_of_a_message() {
         let found = decisions_by_message(product_code(relative, &text));
         wrong.extend(found.into_iter().map(|line| format!("{}: {line}", relative.display())));
     }
-    assert!(wrong.is_empty(), "give the cause a type and match on it:\n{}", wrong.join("\n"));
+    assert!(wrong.is_empty(), "match on a type for the cause instead:\n{}", wrong.join("\n"));
 }
 
 #[test]
@@ -181,7 +181,7 @@ fn no_two_types_share_a_name() {
     let mut all = Vec::new();
     files(&source, &mut all);
     let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    // Property tests are a folder of their own.
+    // Property tests have their own folder.
     for file in all.iter().filter(|file| !file.iter().any(|part| part == "property")) {
         let relative = file.strip_prefix(&source).unwrap();
         let text = std::fs::read_to_string(file).unwrap();
@@ -199,7 +199,11 @@ fn an_upward_path_is_found_anywhere_in_the_code() {
     let rooms: Vec<String> = ["http", "kafka", "spool", "json"].map(str::to_owned).into();
     assert!(violations(&rooms, "http", "use crate::json;\nfn f() { crate::kafka::g() }").is_empty());
     assert_eq!(violations(&rooms, "json", "fn f(x: crate::kafka::Ack) {}").len(), 1);
-    assert_eq!(violations(&rooms, "kafka", "crate::spool::put()").len(), 1, "they never name each other");
+    assert_eq!(
+        violations(&rooms, "kafka", "crate::spool::put()").len(),
+        1,
+        "kafka and spool must not name each other"
+    );
     assert!(violations(&rooms, "json", "/// see [`crate::kafka`]").is_empty());
     assert!(hidden("use crate::{http, json};"));
 }

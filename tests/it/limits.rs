@@ -1,4 +1,4 @@
-//! Limits on the open internet: the addresses that may call a source, and how often.
+//! Limits on the open internet: which addresses may call a source, and how often.
 
 use std::net::IpAddr;
 
@@ -18,22 +18,28 @@ fn at(address: &str) -> Client {
     Client::builder().local_address(address).timeout(PATIENCE).no_proxy().build().unwrap()
 }
 
-async fn post(service: &Service, client: &Client, told: &[&str], signature: &str, body: String) -> Answer {
+async fn post(
+    service: &Service,
+    client: &Client,
+    forwarded: &[&str],
+    signature: &str,
+    body: String,
+) -> Answer {
     let mut request = client.post(service.url()).header("datagrid-signature", signature).body(body);
-    for told in told {
-        request = request.header("x-forwarded-for", *told);
+    for list in forwarded {
+        request = request.header("x-forwarded-for", *list);
     }
     Answer::read(request.send().await.unwrap()).await
 }
 
 /// A signed delivery from this machine with a proxy's header.
-async fn signed(service: &Service, client: &Client, told: &[&str], id: &str) -> Answer {
+async fn signed(service: &Service, client: &Client, forwarded: &[&str], id: &str) -> Answer {
     let body = batch(id);
-    post(service, client, told, &datagrid(body.as_bytes()), body).await
+    post(service, client, forwarded, &datagrid(body.as_bytes()), body).await
 }
 
-async fn forged(service: &Service, client: &Client, told: &[&str]) -> Answer {
-    post(service, client, told, "t=1775847600,v1=00", batch("evt_forged")).await
+async fn forged(service: &Service, client: &Client, forwarded: &[&str]) -> Answer {
+    post(service, client, forwarded, "t=1775847600,v1=00", batch("evt_forged")).await
 }
 
 /// The entry of one reason in `/status`.
@@ -63,7 +69,7 @@ async fn only_allowed_addresses_can_call_a_source() {
     not_allowed(&signed(&service, &at("127.0.0.3"), &[], "evt_2").await);
     // Without a trusted proxy, anyone can set the header.
     not_allowed(&signed(&service, &at("127.0.0.3"), &["192.0.2.1"], "evt_2").await);
-    // The first refusal was diagnosed, with what to do.
+    // The first refusal was diagnosed, with advice.
     let hint = refusal(&service, "address_not_allowed").await.unwrap()["hint"].as_str().unwrap().to_owned();
     assert_eq!(hint, "127.0.0.3 is not in `allow`: if it is a proxy, name it in http.trusted_proxies");
     let (_, metrics) = service.admin("/metrics").await;
@@ -79,7 +85,7 @@ async fn a_trusted_proxy_names_the_client_and_nobody_else_can() {
     let http = "trusted_proxies = [\"127.0.0.1\", \"10.0.0.0/8\"]\n";
     let (service, _kafka) = service(http, "allow = [\"203.0.113.0/24\", \"2001:db8::/32\"]").await;
     let (proxy, stranger) = (at("127.0.0.1"), at("127.0.0.2"));
-    let told: [&[&str]; 6] = [
+    let allowed: [&[&str]; 6] = [
         &["203.0.113.9"],
         &["203.0.113.9:4711"],
         &["[2001:db8::9]:4711, 10.1.2.3"],
@@ -87,10 +93,10 @@ async fn a_trusted_proxy_names_the_client_and_nobody_else_can() {
         &["198.51.100.1, 203.0.113.9"],
         &["no address", "203.0.113.9", "10.1.2.3"],
     ];
-    for (n, told) in told.iter().enumerate() {
-        signed(&service, &proxy, told, &format!("evt_{n}")).await.is(200, "published", None);
+    for (n, forwarded) in allowed.iter().enumerate() {
+        signed(&service, &proxy, forwarded, &format!("evt_{n}")).await.is(200, "published", None);
     }
-    let told: [&[&str]; 7] = [
+    let refused: [&[&str]; 7] = [
         &[],
         &["198.51.100.1"],
         &["203.0.113.9, 198.51.100.1"],
@@ -99,11 +105,11 @@ async fn a_trusted_proxy_names_the_client_and_nobody_else_can() {
         &["203.0.113.9,"],
         &["10.1.2.3"],
     ];
-    for told in told {
-        not_allowed(&signed(&service, &proxy, told, "evt_x").await);
+    for forwarded in refused {
+        not_allowed(&signed(&service, &proxy, forwarded, "evt_x").await);
     }
     not_allowed(&signed(&service, &stranger, &["203.0.113.9"], "evt_x").await);
-    until("the hint of an address that cannot be read", async || {
+    until("the hint about an unreadable address", async || {
         not_allowed(&signed(&service, &proxy, &["unknown"], "evt_x").await);
         let refusal = refusal(&service, "address_not_allowed").await.unwrap();
         let hint = refusal["hint"].as_str().unwrap();
@@ -129,7 +135,7 @@ async fn an_ipv4_client_of_an_ipv6_port_is_an_ipv4_client() {
     }
 }
 
-/// A client that declares a body and never sends it: an answer that waited for the body would be 408.
+/// A client that declares a body but never sends it: an answer that waits for the body is 408.
 async fn without_its_body(service: &Service, address: &str) -> String {
     let request = head("POST", &format!("/hooks/{}", service.source), &[("content-length", "1000")]);
     let mut stream = connect_from(address, service.hooks()).await;
@@ -191,7 +197,7 @@ async fn a_source_over_its_rate_must_retry_and_forged_deliveries_do_not_count() 
         assert_eq!(forged(&service, &service.client, &[]).await.status, 401);
     }
     signed(&service, &service.client, &[], "evt_first").await.is(200, "published", None);
-    until("one past the rate", async || {
+    until("a delivery over the rate", async || {
         let answer = signed(&service, &service.client, &[], "evt_past").await;
         if answer.status == 503 {
             answer.is(503, "unavailable", Some("rate_limited"));
@@ -200,8 +206,10 @@ async fn a_source_over_its_rate_must_retry_and_forged_deliveries_do_not_count() 
         answer.status == 503
     })
     .await;
-    until("room again", async || signed(&service, &service.client, &[], "evt_again").await.status == 200)
-        .await;
+    until("a delivery within the rate", async || {
+        signed(&service, &service.client, &[], "evt_again").await.status == 200
+    })
+    .await;
     let (_, metrics) = service.admin("/metrics").await;
     assert!(metrics.contains("outcome=\"unavailable\",reason=\"rate_limited\"} "), "{metrics}");
     assert!(
@@ -211,9 +219,9 @@ async fn a_source_over_its_rate_must_retry_and_forged_deliveries_do_not_count() 
     );
 }
 
-/// More than the burst of an address, whatever it sent before.
-async fn flood(service: &Service, client: &Client, told: &[&str]) {
-    let answers = (0..8).map(|_| forged(service, client, told));
+/// More deliveries than the burst of an address, whatever it sent before.
+async fn flood(service: &Service, client: &Client, forwarded: &[&str]) {
+    let answers = (0..8).map(|_| forged(service, client, forwarded));
     for answer in futures_util::future::join_all(answers).await {
         match answer.status {
             401 => answer.is(401, "refused", Some("unauthorized")),
@@ -226,7 +234,7 @@ async fn flood(service: &Service, client: &Client, told: &[&str]) {
 async fn only_the_address_with_too_many_unverified_deliveries_must_retry() {
     let (service, _kafka) = service("unverified_rate_per_address = 1\nbody_timeout = \"1s\"", "").await;
     let (flooding, other) = (at("127.0.0.2"), at("127.0.0.3"));
-    until("the bound", async || {
+    until("the limit", async || {
         flood(&service, &flooding, &[]).await;
         let answer = signed(&service, &flooding, &[], "evt_shared").await;
         if answer.status != 200 {
@@ -244,7 +252,8 @@ async fn only_the_address_with_too_many_unverified_deliveries_must_retry() {
     signed(&service, &other, &[], "evt_other").await.is(200, "published", None);
     forged(&service, &other, &[]).await.is(401, "refused", Some("unauthorized"));
     // Verified deliveries do not count: an address that sends nothing else may send any number.
-    until("the end of it", async || signed(&service, &flooding, &[], "evt_again").await.status == 200).await;
+    until("the end of the limit", async || signed(&service, &flooding, &[], "evt_again").await.status == 200)
+        .await;
     for n in 0..20 {
         signed(&service, &flooding, &[], &format!("evt_{n}")).await.is(200, "published", None);
     }
@@ -263,10 +272,10 @@ async fn clients_of_a_trusted_proxy_are_limited_individually_and_unreadable_ones
     let http = "unverified_rate_per_address = 1\ntrusted_proxies = [\"127.0.0.1\"]";
     let (service, _kafka) = service(http, "").await;
     let proxy = at("127.0.0.1");
-    let limited = async |told: &[&str], flooding: &[&str]| {
-        until("the bound", async || {
+    let limited = async |forwarded: &[&str], flooding: &[&str]| {
+        until("the limit", async || {
             flood(&service, &proxy, flooding).await;
-            signed(&service, &proxy, told, "evt_1").await.status == 503
+            signed(&service, &proxy, forwarded, "evt_1").await.status == 503
         })
         .await;
     };
@@ -285,10 +294,13 @@ async fn the_connections_of_a_trusted_proxy_are_not_limited() {
     let mut held = Vec::new();
     for _ in 0..5 {
         let stream = is_served(connect_from("127.0.0.2", service.hooks()).await).await;
-        held.push(stream.expect("a proxy's connection"));
+        held.push(stream.expect("a connection of the proxy"));
     }
     let _first = is_served(connect_from("127.0.0.3", service.hooks()).await).await.expect("the first");
-    assert!(is_served(connect_from("127.0.0.3", service.hooks()).await).await.is_none(), "a second");
+    assert!(
+        is_served(connect_from("127.0.0.3", service.hooks()).await).await.is_none(),
+        "a second connection"
+    );
 }
 
 #[tokio::test]
@@ -305,12 +317,12 @@ async fn the_log_names_the_client_only_for_refusals() {
         request.body(batch("evt_1")).send().await.unwrap().status().as_u16()
     };
     assert_eq!(post("t=1775847600,v1=00").await, 401);
-    until("a delivery", async || post(&datagrid(batch("evt_1").as_bytes())).await == 200).await;
+    until("a published delivery", async || post(&datagrid(batch("evt_1").as_bytes())).await == 200).await;
     let of = |outcome: &str| {
         let log = log.lock().unwrap();
         log.iter().find(|line| line["outcome"] == outcome).cloned()
     };
-    until("both lines", async || of("published").is_some() && of("refused").is_some()).await;
+    until("both log lines", async || of("published").is_some() && of("refused").is_some()).await;
     assert_eq!(of("refused").unwrap()["client"], "203.0.113.9");
     assert!(of("published").unwrap().get("client").is_none(), "{:?}", of("published"));
 }

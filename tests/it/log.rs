@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::support::process::Process;
 use crate::support::{PATIENCE, SECRET, Setup, batch, datagrid, until};
 
-/// Their lines are more than three times the capacity of a pipe.
+/// Enough that their log lines are more than three times the capacity of a pipe.
 const DELIVERIES: usize = 600;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -29,13 +29,13 @@ async fn a_blocked_log_delays_no_delivery_and_no_shutdown() {
     let mut log = BufReader::new(process.0.stderr.take().unwrap());
     let hooks = loop {
         let mut line = String::new();
-        assert!(log.read_line(&mut line).unwrap() > 0, "the program says where it listens");
+        assert!(log.read_line(&mut line).unwrap() > 0, "no log line with the addresses");
         let line: Value = serde_json::from_str(&line).unwrap();
         if line["message"] == "listening" {
             break line["hooks"].as_str().unwrap().to_owned();
         }
     };
-    // From here on the pipe fills up: it stays open, and nothing reads it.
+    // From here on nobody reads the open pipe, so it fills up.
     let client = reqwest::Client::builder().timeout(PATIENCE).no_proxy().build().unwrap();
     let url = format!("http://{hooks}/hooks/{}", setup.source);
     for n in 0..DELIVERIES {
@@ -48,9 +48,9 @@ async fn a_blocked_log_delays_no_delivery_and_no_shutdown() {
     let pid = process.0.id().to_string();
     assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
     let ended = tokio::time::timeout(Duration::from_secs(20), async {
-        until("its end", async || process.0.try_wait().unwrap().is_some()).await;
+        until("the end of the program", async || process.0.try_wait().unwrap().is_some()).await;
     });
-    ended.await.expect("a shutdown within its bounds");
+    ended.await.expect("a shutdown in time");
     assert_eq!(process.0.wait().unwrap().code(), Some(0));
     drop(log);
 }

@@ -22,7 +22,7 @@ const IDLE_MIB: f64 = 64.0;
 const CONNECTION_KIB: f64 = 40.0;
 const TLS_KIB: f64 = 64.0;
 const BODY_FACTOR: f64 = 2.0;
-/// 100,000 records of 2.3 KB took 401 MiB resident, measured once by hand: no test fills the queue.
+/// 100,000 records of 2.3 KB took 401 MiB resident, measured once; no test fills the queue.
 const QUEUE_MIB: f64 = 448.0;
 
 struct Service {
@@ -36,7 +36,7 @@ struct Service {
 
 impl Service {
     async fn ready(http: &str, tables: &str) -> Self {
-        // The test's own end of the connections needs files too.
+        // The test's own ends of the connections need files too.
         rlimit::increase_nofile_limit(u64::MAX).unwrap();
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("hookstream.toml");
@@ -71,7 +71,7 @@ impl Service {
 
     /// Waits until the program has accepted this many connections.
     async fn has(&self, connections: usize) {
-        until("all connections", async || {
+        until("all connections to be accepted", async || {
             let metrics = self.get("/metrics").await;
             let open =
                 metrics.lines().find_map(|line| line.strip_prefix("hookstream_connections{port=\"http\"} "));
@@ -106,9 +106,9 @@ fn unread(server: SocketAddr) -> u64 {
     waiting.sum()
 }
 
-/// Waits until all sent bytes are read and processed: a later request has its answer.
+/// Waits until the server has read all sent bytes and has answered a later request.
 async fn settle(service: &Service) {
-    until("all that was sent to be read", async || unread(service.hooks) == 0).await;
+    until("the server to read everything", async || unread(service.hooks) == 0).await;
     for _ in 0..20 {
         service.get("/livez").await;
     }
@@ -220,7 +220,10 @@ fn b6_the_page_and_the_chart_use_the_measured_formula() {
     let values = read("deploy/helm/hookstream/values.yaml");
     let (_, limit) = values.split_once("limits: { memory: ").unwrap();
     let limit: f64 = limit.split_once("Mi }").unwrap().0.parse().unwrap();
-    assert!((sum..sum * 1.1).contains(&limit), "the chart's {limit} MiB for {sum:.0} MiB");
+    assert!(
+        (sum..sum * 1.1).contains(&limit),
+        "the chart's limit is {limit} MiB, the formula's sum {sum:.0} MiB"
+    );
 }
 
 /// Without a cgroup and with an empty producer: compares the program's maximum resident memory with the formula.
@@ -233,18 +236,18 @@ async fn b6_the_largest_allowed_load_uses_less_memory_than_the_formula_says() {
     let body = head("POST", &path, &[("content-length", "900000")]) + &"x".repeat(512 * 1024);
     let half = format!("POST {path} HTTP/1.1\r\nhost: test\r\nx-padding: {}", "x".repeat(12 * 1024));
     for (n, stream) in held.iter_mut().enumerate() {
-        // More than fit: some are answered 503 and closed.
+        // More than fit, so some are answered 503 and closed.
         let _ = stream.write_all(if n % 19 == 0 { body.as_bytes() } else { half.as_bytes() }).await;
     }
     settle(&service).await;
     let allowed = IDLE_MIB + 2000.0 * CONNECTION_KIB / 1024.0 + 32.0 * BODY_FACTOR;
     let most = service.memory("VmHWM") / 1024.0;
-    println!("the most resident: {most:.0} MiB of {allowed:.0} MiB");
+    println!("resident at most: {most:.0} MiB of {allowed:.0} MiB");
     assert!(most <= allowed, "{most:.0} MiB of {allowed:.0} MiB");
     let body = batch("evt_1");
     let request = service.client.post(format!("http://{}{path}", service.hooks));
     let request = request.header("datagrid-signature", datagrid(body.as_bytes())).body(body);
     let status = request.send().await.unwrap().status();
-    // There may or may not be room for its body.
+    // There may be no room for its body.
     assert!([200, 503].contains(&status.as_u16()), "{status}");
 }

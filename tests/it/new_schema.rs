@@ -14,7 +14,7 @@ use hookstream::dev::registry;
 use rdkafka::message::Message as _;
 use serde_json::{Value, json};
 
-use crate::registry::Up;
+use crate::registry::LocalRegistry;
 use crate::support::process::{Process, serve};
 use crate::support::{Setup, datagrid, kafka, stack, until};
 
@@ -43,7 +43,7 @@ impl Program {
         let (process, hooks, admin) = serve(&file);
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
         let program = Self { process, hooks, admin, source: setup.source, schema, client };
-        until("the program", async || program.post("evt_first").await.0 == 200).await;
+        until("a published delivery", async || program.post("evt_first").await.0 == 200).await;
         program
     }
 
@@ -111,7 +111,7 @@ async fn no_delivery_waits_for_the_registry_while_a_schema_changes() {
         next.run(request)
     };
     let router: Router = registry::router().layer(from_fn(slow)).layer(from_fn(count));
-    let up = Up::at("127.0.0.1:0", &router).await;
+    let up = LocalRegistry::at("127.0.0.1:0", &router).await;
     let dir = tempfile::tempdir().unwrap();
     let program = Arc::new(Program::start(dir.path(), &up.address).await);
     let (stop, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
@@ -136,7 +136,7 @@ async fn no_delivery_waits_for_the_registry_while_a_schema_changes() {
     more().await;
     let before = asked.load(Ordering::Relaxed);
     program.reload(&priority());
-    until("the question to the registry", async || asked.load(Ordering::Relaxed) > before).await;
+    until("the request to the registry", async || asked.load(Ordering::Relaxed) > before).await;
     until("the new schema", async || {
         let reader = program.clone();
         let ids = tokio::task::spawn_blocking(move || reader.ids()).await.unwrap();
@@ -147,7 +147,7 @@ async fn no_delivery_waits_for_the_registry_while_a_schema_changes() {
     stop.store(true, Ordering::Relaxed);
     for sender in senders {
         let answers = sender.await.unwrap();
-        assert_eq!(answers, BTreeSet::from([(200, String::new())]), "no 503");
+        assert_eq!(answers, BTreeSet::from([(200, String::new())]), "no delivery is answered 503");
     }
     let ids = tokio::task::spawn_blocking(move || program.ids()).await.unwrap();
     assert!(ids.iter().any(|ids| ids.contains(&1)), "{ids:?}");
@@ -156,7 +156,7 @@ async fn no_delivery_waits_for_the_registry_while_a_schema_changes() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_type_keeps_its_old_schema_while_the_registry_is_down_or_refuses_the_new_one() {
     let content = registry::router();
-    let up = Up::at("127.0.0.1:0", &content).await;
+    let up = LocalRegistry::at("127.0.0.1:0", &content).await;
     let dir = tempfile::tempdir().unwrap();
     let program = Arc::new(Program::start(dir.path(), &up.address).await);
     let ids = async || {
@@ -176,24 +176,27 @@ async fn a_type_keeps_its_old_schema_while_the_registry_is_down_or_refuses_the_n
 
     let address = up.stop().await;
     program.reload(&priority());
-    until("the registry's silence", async || program.ready().await.contains("does not answer")).await;
+    until("a report of the outage", async || program.ready().await.contains("does not answer")).await;
     assert!(waiting().await);
     assert_eq!(program.post("evt_out").await.0, 200);
     assert_eq!(ids().await, [1, 1, 1]);
 
     // Rebuilt from scratch: the known id has another schema, and the subject accepts no new one.
     let rebuilt = registry::router();
-    let up = Up::at("127.0.0.1:0", &rebuilt).await;
+    let up = LocalRegistry::at("127.0.0.1:0", &rebuilt).await;
     let subject = format!("{}.batch_prediction.completed-value", program.source);
     let url = format!("http://{}/subjects/{subject}/versions", up.address);
     let posted = program.client.post(url).json(&json!({"schema": r#"{"type":"string"}"#}));
     assert_eq!(posted.send().await.unwrap().json::<Value>().await.unwrap(), json!({"id": 1}));
     up.stop().await;
-    let up = Up::at(&address, &rebuilt).await;
-    until("the loss", async || program.post("evt_lost").await == (503, "schema_unknown".into())).await;
+    let up = LocalRegistry::at(&address, &rebuilt).await;
+    until("a report of the lost id", async || {
+        program.post("evt_lost").await == (503, "schema_unknown".into())
+    })
+    .await;
     up.stop().await;
 
-    let _up = Up::at(&address, &content).await;
+    let _up = LocalRegistry::at(&address, &content).await;
     until("the new schema", async || program.post("evt_back").await.0 == 200).await;
     let ids = ids().await;
     assert_eq!(ids.iter().filter(|id| **id == 2).count(), 1, "{ids:?}");

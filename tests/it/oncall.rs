@@ -29,7 +29,7 @@ async fn the_commands_of_the_runbook_answer_their_questions() {
         request.header("Datagrid-Signature", header).body(body.to_owned()).send().await.unwrap().status()
     };
     let event = batch("evt_oncall").replace("\"data\":{", "\"data\":{\"priority\":\"high\",");
-    until("an event", async || post(&datagrid(event.as_bytes()), &event).await == 200).await;
+    until("a published event", async || post(&datagrid(event.as_bytes()), &event).await == 200).await;
     until("a dead letter", async || post(&datagrid(b"no JSON"), "no JSON").await == 200).await;
     let forged = format!("t=1775847600,v1={}", "0".repeat(64));
     assert_eq!(post(&forged, &event).await, 401);
@@ -58,7 +58,8 @@ async fn the_commands_of_the_runbook_answer_their_questions() {
     let commands = commands();
     assert_eq!(commands.len(), answers.len(), "{commands:?}");
     for command in commands {
-        let (_, wanted, says) = answers.iter().find(|(begins, ..)| command.starts_with(begins)).unwrap();
+        let (_, expected_code, expected) =
+            answers.iter().find(|(begins, ..)| command.starts_with(begins)).unwrap();
         let command = command.replace("SOURCE", &setup.source).replace("EVENT", "evt_oncall");
         let arguments: Vec<String> =
             command.replace("GROUP", &group).split_whitespace().skip(1).map(str::to_owned).collect();
@@ -69,10 +70,10 @@ async fn the_commands_of_the_runbook_answer_their_questions() {
             run(program.env("TEST_SECRET", SECRET))
         });
         let (code, stdout, stderr) = asked.await.unwrap();
-        assert_eq!(code, *wanted, "{command}\n{stdout}{stderr}");
+        assert_eq!(code, *expected_code, "{command}\n{stdout}{stderr}");
         assert!(
-            stdout.contains(says) || stderr.contains(says),
-            "{says} is not in\n{command}\n{stdout}{stderr}"
+            stdout.contains(expected) || stderr.contains(expected),
+            "{expected} is not in the output of\n{command}\n{stdout}{stderr}"
         );
         assert!(!stdout.contains(SECRET) && !stderr.contains(SECRET), "{command}");
     }

@@ -36,7 +36,7 @@ async fn authentic_but_unusable_deliveries_are_dead_lettered_with_their_reason()
         ),
         (r#"{"id":"evt_1","id":"evt_2"}"#.into(), "duplicate_key"),
         (with("\"evt_1\"", r#"{"id":"a","\u0069d":"b"}"#), "duplicate_key"),
-        // Below a member that no schema has, and instead of a text: stored as sent (c7).
+        // Below an unknown member and instead of a string: stored as sent (c7).
         (with("\"evt_1\"", r#"{"new":{"a":[{"b":1,"b":2}]}}"#), "duplicate_key"),
         (with("\"evt_1\"", r#"{"status":{"b":1,"\u0062":2}}"#), "duplicate_key"),
         (r#"{"event_type":"batch_prediction.completed","timestamp":1,"data":{}}"#.into(), "id_missing"),
@@ -73,7 +73,7 @@ async fn odd_but_usable_events_are_published_with_unchanged_digits() {
     let records = kafka::java(&[&service.topic("batch_prediction.completed")]);
     let odd = records.iter().find(|record| record["key"] == "evt_odd").unwrap();
     let kept = &odd["value"]["additional_fields"];
-    assert_eq!(kept["/data/status"], r#""\ud800""#, "no text, kept as sent");
+    assert_eq!(kept["/data/status"], r#""\ud800""#, "not a valid string, so kept as sent");
     assert_eq!(kept["/data/model"], "1e400");
     assert_eq!(kept["/data/request_counts/total"], "18446744073709551616");
     assert!(records.iter().any(|record| record["key"] == longest));
@@ -154,9 +154,9 @@ async fn a_client_that_stops_within_its_body_is_disconnected_and_delays_nobody()
     let answer = raw::read_to_end(&mut in_body).await;
     assert!(answer.starts_with("HTTP/1.1 408") && answer.contains("body_too_slow"), "{answer}");
     raw::read_to_end(&mut in_head).await;
-    assert!(start.elapsed() < Duration::from_secs(3), "by its own bound: {:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(3), "not within its own timeout: {:?}", start.elapsed());
 
-    // A client that closes in the middle of its body: no panic, no record, at most a log line.
+    // A client that disconnects within its body causes no panic and no record, at most a log line.
     drop(raw::open(service.hooks(), half.as_bytes()).await);
     service.datagrid_post(batch("evt_after")).await.is(200, "published", None);
     assert_eq!(kafka::all(&service.topic("batch_prediction.completed")).await.len(), 2);
@@ -183,7 +183,7 @@ async fn a_flood_of_dead_letters_is_rate_limited() {
             limited += 1;
         }
     }
-    assert!(limited > 0, "20 at once are more than 3 a second");
+    assert!(limited > 0, "20 at once exceed 3 a second");
     assert_eq!(kafka::all(&service.dead_letters()).await.len(), 20 - limited);
 }
 
@@ -210,7 +210,7 @@ async fn the_operators_port_serves_health_and_metrics() {
     assert_eq!(service.admin("/livez").await.0, 200);
     let (status, ready) = service.admin("/readyz").await;
     let ready: serde_json::Value = serde_json::from_str(&ready).unwrap();
-    // Degraded after hookstream has seen that one broker stores one copy: see `durability.rs`.
+    // Degraded once hookstream knows that the only broker stores one copy: see `durability.rs`.
     assert!(status == 200 && (ready["status"] == "ready" || ready["status"] == "degraded"), "{ready}");
     for part in ["kafka", "topics", "schemas", "spool", "service"] {
         assert_eq!(ready["parts"][part]["state"], "ok", "{ready}");
@@ -229,7 +229,7 @@ async fn the_operators_port_serves_health_and_metrics() {
     assert!(metrics.contains("# HELP hookstream_delivery_duration_seconds"), "{metrics}");
 }
 
-/// The labels are a contract: they change only together with this test.
+/// The labels are a contract, so this test lists them.
 #[test]
 fn every_reason_has_a_status_that_fits_its_outcome() {
     for reason in Reason::ALL {

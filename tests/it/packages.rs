@@ -24,7 +24,7 @@ fn read(path: &str) -> String {
 /// Runs a command. Returns whether it succeeded, and its output.
 fn output(command: &mut Command) -> (bool, String) {
     let output =
-        command.output().unwrap_or_else(|error| panic!("{command:?}: {error}; run this by ./tests/run"));
+        command.output().unwrap_or_else(|error| panic!("{command:?}: {error}; run this with ./tests/run"));
     let text = [output.stdout, output.stderr].concat();
     (output.status.success(), String::from_utf8(text).unwrap())
 }

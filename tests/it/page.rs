@@ -18,7 +18,7 @@ fn rendered(url: &str, seconds: u32) -> String {
             .output()
             .ok()
     });
-    let output = output.expect("chromium is installed");
+    let output = output.expect("chromium; ./tests/run installs it");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
 }
@@ -53,7 +53,7 @@ async fn the_page_shows_deliveries_and_refusals_but_no_payload() {
     let row = after(&service.source, 9);
     assert_eq!(row[3..], ["3", "0", "1", "1", "0", "4"], "{texts:?}");
     let topic = service.topic("batch_prediction.completed");
-    assert_eq!(after(&topic, 4), [topic.as_str(), "0.0", "3", "0"], "the rate is that of the last look");
+    assert_eq!(after(&topic, 4), [topic.as_str(), "0.0", "3", "0"], "the rate is that since the last poll");
     assert_eq!(after("signature_mismatch", 2)[1], "1");
     assert!(texts.iter().any(|text| text == "json_invalid"), "{texts:?}");
     assert_eq!(after("kafka", 2), ["kafka", "ok"]);
@@ -73,5 +73,8 @@ async fn the_page_loads_nothing_from_elsewhere_and_is_not_cached() {
         ("no-store".into(), "nosniff".into())
     );
     let text = page.text().await.unwrap();
-    assert!(!text.contains("https://") && !text.contains("innerHTML"), "all of it is here, and set as text");
+    assert!(
+        !text.contains("https://") && !text.contains("innerHTML"),
+        "self-contained, and values are set as text"
+    );
 }

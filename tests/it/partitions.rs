@@ -1,4 +1,4 @@
-//! Health is per partition: a broker that is down affects only the partitions that need it.
+//! Health is per partition: a broker outage affects only the partitions that need the broker.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -19,14 +19,14 @@ use crate::support::{PATIENCE, Service, Setup, batch, kafka, until};
 const REPLICAS: [&[i32]; 6] = [&[1, 2], &[2, 1], &[3, 1], &[1, 2], &[2, 1], &[3, 2]];
 
 /// Less than Kafka's share of the deadline (2 s), and far longer than a delivery takes.
-const AT_ONCE: Duration = Duration::from_millis(1500);
+const QUICK: Duration = Duration::from_millis(1500);
 
 fn partition(id: &str) -> usize {
     usize::try_from(partition_of(id.as_bytes(), 6)).unwrap()
 }
 
 /// Whether the key's partition needs broker 3.
-fn needs_it(id: &str) -> bool {
+fn needs_broker_3(id: &str) -> bool {
     REPLICAS[partition(id)].contains(&3)
 }
 
@@ -74,7 +74,7 @@ async fn k15_a_killed_broker_causes_only_deliveries_for_its_partitions_to_be_spo
     };
     let mut sent = Vec::new();
     // Brokers are slow right after their start.
-    until("brokers that answer at once", async || {
+    until("brokers that answer quickly", async || {
         let some = ids(&format!("before-{}", sent.len()));
         assert_eq!(
             (0..6).filter(|p| some.iter().any(|id| partition(id) == *p)).count(),
@@ -83,26 +83,29 @@ async fn k15_a_killed_broker_causes_only_deliveries_for_its_partitions_to_be_spo
         );
         let answers = post(&service, &some).await;
         sent.extend(some);
-        answers.iter().all(|(_, status, took)| *status == 200 && *took < AT_ONCE / 5)
+        answers.iter().all(|(_, status, took)| *status == 200 && *took < QUICK / 5)
     })
     .await;
 
     brokers[2].kill();
-    let (mut answers, mut out) = (BTreeMap::new(), 0);
+    let (mut answers, mut known_rounds) = (BTreeMap::new(), 0);
     for round in 0..3 {
         let round = ids(&format!("round-{round}"));
         for (id, status, took) in post(&service, &round).await {
-            if needs_it(&id) {
+            if needs_broker_3(&id) {
                 assert_eq!(status, 202, "{id} after {took:?}");
-                // In the first round all deliveries wait for Kafka; then the failure is known.
-                assert!(out == 0 || took < AT_ONCE, "{id} after {took:?}, though its partition is known out");
+                // In the first round deliveries wait for Kafka; after that the failure is known.
+                assert!(
+                    known_rounds == 0 || took < QUICK,
+                    "{id} after {took:?}, although its partition is known to be down"
+                );
             } else {
-                assert_eq!(status, 200, "{id} after {took:?}: its partition's brokers are all there");
-                assert!(took < AT_ONCE, "{id} after {took:?}");
+                assert_eq!(status, 200, "{id} after {took:?}, although the brokers of its partition are up");
+                assert!(took < QUICK, "{id} after {took:?}");
             }
-            *answers.entry((needs_it(&id), status)).or_insert(0) += 1;
+            *answers.entry((needs_broker_3(&id), status)).or_insert(0) += 1;
         }
-        out += 1;
+        known_rounds += 1;
         sent.extend(round);
     }
     assert!(answers.len() == 2 && answers.values().all(|count| *count >= 24), "{answers:?}");
@@ -112,11 +115,11 @@ async fn k15_a_killed_broker_causes_only_deliveries_for_its_partitions_to_be_spo
     let failing = format!("hookstream_topic_failing{{topic=\"{topic}\",what=\"partitions\"}} 2\n");
     assert!(metrics.contains(&failing), "{metrics}");
 
-    // Rows of a healthy partition do not wait for those of the others: the spool has drained them by then.
+    // Rows of a healthy partition do not wait for those of the others, so the spool can become empty.
     brokers[2].run().await;
     until("an empty spool", async || service.app.spool().unwrap().live == 0).await;
     assert_eq!(service.app.spool().unwrap().parked, 0);
-    until("the partitions to be well", async || {
+    until("healthy partitions", async || {
         !service.admin("/readyz").await.1.contains(&format!("{topic}: partition"))
     })
     .await;

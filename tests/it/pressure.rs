@@ -1,4 +1,4 @@
-//! Back-pressure: clients can use only bounded resources, and one client cannot take all of them.
+//! Back-pressure: clients can use only bounded resources, and no client can take all of them.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -69,14 +69,14 @@ async fn the_limit_of_all_bodies_counts_received_bytes_and_not_declared_ones() {
     }
     service.datagrid_post(batch("evt_below")).await.is(200, "published", None);
 
-    // 880 KiB more: at least one does not fit any more and is answered at once.
+    // 880 KiB more, so at least one exceeds the limit and is answered immediately.
     let start = Instant::now();
     for number in 21..32 {
         held.push(half_sent(&service, number, 80 * 1024).await);
     }
     let past = held.split_off(20);
     until("a refusal", async || service.lines().iter().any(|line| line.contains("Overloaded"))).await;
-    assert!(start.elapsed() < Duration::from_secs(3), "not at the end of body_timeout");
+    assert!(start.elapsed() < Duration::from_secs(3), "not before body_timeout");
     let answers = join_all(past.into_iter().map(async |mut stream| read_to_end(&mut stream).await)).await;
     let refused: Vec<_> = answers.iter().filter(|answer| answer.starts_with("HTTP/1.1 503 ")).collect();
     assert!((1..11).contains(&refused.len()), "{answers:?}");
@@ -85,9 +85,9 @@ async fn the_limit_of_all_bodies_counts_received_bytes_and_not_declared_ones() {
         assert!(answer.contains("retry-after: ") && answer.contains("connection: close"), "{answer}");
     }
 
-    // The clients disconnect, none with a complete body: all memory is free again.
+    // The clients disconnect without a complete body, which frees all memory.
     drop(held);
-    until("room for a large body", async || {
+    until("memory for a large body", async || {
         let large =
             batch("evt_large").replace("completed\",\"res", &format!("{}\",\"res", "x".repeat(880 * 1024)));
         service.datagrid_post(large).await.status == 200
@@ -128,7 +128,7 @@ pub async fn is_served(mut stream: TcpStream) -> Option<TcpStream> {
     let _ = stream.write_all(b"GET /hooks/x HTTP/1.1\r\nhost: test\r\n\r\n").await;
     let mut answer = [0; 12];
     let read = tokio::time::timeout(PATIENCE, stream.read_exact(&mut answer)).await;
-    let served = read.expect("an answer or an end").is_ok();
+    let served = read.expect("an answer or the end of the connection").is_ok();
     served.then_some(stream)
 }
 
@@ -140,14 +140,14 @@ async fn an_address_with_too_many_connections_is_refused_and_others_are_served()
     let first = is_served(connect_from("127.0.0.2", to).await).await.expect("the first");
     let second = is_served(connect_from("127.0.0.2", to).await).await.expect("the second");
     for _ in 0..5 {
-        assert!(is_served(connect_from("127.0.0.2", to).await).await.is_none(), "a third");
+        assert!(is_served(connect_from("127.0.0.2", to).await).await.is_none(), "a third connection");
     }
     assert!(is_served(connect_from("127.0.0.3", to).await).await.is_some(), "another address");
     let (_, metrics) = service.admin("/metrics").await;
     assert!(metrics.contains("\nhookstream_connections_refused_total "), "{metrics}");
     // The operator's port has no such bound, and a closed connection makes room.
     drop(first);
-    until("room for one more", async || is_served(connect_from("127.0.0.2", to).await).await.is_some()).await;
+    until("a free connection", async || is_served(connect_from("127.0.0.2", to).await).await.is_some()).await;
     drop(second);
 }
 
@@ -158,13 +158,13 @@ async fn a_source_with_all_its_slots_in_use_leaves_other_sources_theirs() {
     kafka.delay(Duration::from_secs(1)).unwrap();
     let mine = join_all((0..6).map(|n| post_to(&service, &service.source, format!("evt_{n}"))));
     let theirs = async {
-        // After the first refusal, which shows that the first source is full.
+        // The first refusal shows that the first source is full.
         until("a refusal", async || service.lines().iter().any(|line| line.contains("Overloaded"))).await;
         post_to(&service, &other, "evt_other".into()).await
     };
     let (mine, theirs) = tokio::join!(mine, theirs);
     let published = mine.iter().filter(|answer| answer.status == 200).count();
-    assert_eq!(published, 2, "half of the places: {mine:?}");
+    assert_eq!(published, 2, "half of the slots: {mine:?}");
     for answer in mine.iter().filter(|answer| answer.status != 200) {
         answer.is(503, "unavailable", Some("overloaded"));
     }

@@ -38,7 +38,7 @@ fn every_preset_compiles_and_links_to_the_documentation_of_its_rules() {
             !rules["types"].as_array().unwrap().is_empty(),
             source.topic_of_others() == format!("{name}.unmapped"),
         ];
-        assert_ne!(types, generic, "{name}: either schemas, or the generic record for all");
+        assert_ne!(types, generic, "{name}: either schemas, or generic records for all types");
     }
 }
 
@@ -145,7 +145,7 @@ async fn events_of_github_go_to_their_topics_and_its_ping_to_none() {
     assert_eq!((&push[0]["value"]["type"], &push[0]["value"]["data"]), (&json!("push"), &json!(body)));
     assert_eq!(unmapped[0]["value"]["type"], "star");
     assert_eq!(unmapped[0]["value"]["data"], r#"{"action":"created"}"#);
-    assert_eq!((push.len(), unmapped.len()), (1, 1), "the ping is in neither");
+    assert_eq!((push.len(), unmapped.len()), (1, 1), "the ping is in no topic");
 }
 
 /// Bodies from docs.slack.dev, "The Events API".
@@ -169,6 +169,6 @@ async fn the_url_verification_of_slack_is_answered_events_are_published_and_old_
 
     let records = kafka::java(&[&service.topic("app_mention")]);
     assert_eq!(records.len(), 1);
-    assert_eq!(records[0]["key"], "Ev123ABC456", "all that is read is signed");
+    assert_eq!(records[0]["key"], "Ev123ABC456", "all parts of the key are signed");
     assert_eq!(records[0]["value"]["time"], 1_775_847_600_000_i64);
 }

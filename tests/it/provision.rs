@@ -1,4 +1,4 @@
-//! `hookstream provision`: the plan, its execution, and what it must never do.
+//! `hookstream provision`: the plan, its execution, and the changes that it never makes.
 
 use std::collections::BTreeMap;
 
@@ -36,8 +36,8 @@ async fn report(setup: &Setup, arguments: &[&str]) -> (i32, Value, BTreeMap<Stri
     (code, report, items)
 }
 
-/// Waits until the plan is empty: brokers learn of the changes of the controller with a delay.
-async fn until_kept(setup: &Setup) {
+/// Waits until the plan is empty, since brokers learn of the controller's changes with a delay.
+async fn until_unchanged(setup: &Setup) {
     until("an empty plan", async || report(setup, &[]).await.0 == 0).await;
 }
 
@@ -83,11 +83,11 @@ async fn provision_makes_an_empty_cluster_ready_and_the_next_plan_is_empty() {
     {
         assert!(stdout.contains(&done), "{done} is not in\n{stdout}");
     }
-    until_kept(&setup).await;
+    until_unchanged(&setup).await;
     let (code, stdout, _) = provision(&setup, &[]).await;
     assert_eq!((code, stdout.as_str()), (0, "plan: 0 to create, 0 to change, 11 to keep\n"));
     let (code, applied, _) = report(&setup, &["--apply"]).await;
-    assert_eq!((code, &applied["steps"]), (0, &json!([])), "applied twice");
+    assert_eq!((code, &applied["steps"]), (0, &json!([])), "a second --apply changes nothing");
 
     let source = setup.source.clone();
     let tables = "[provision]\non_start = false".into();
@@ -130,7 +130,10 @@ async fn provision_shows_each_drift_alters_only_what_is_safe_and_keeps_foreign_s
     assert_eq!(left(expired, "retention.ms"), json!(["-1", thirty]));
     assert_eq!(left(expired, "min.insync.replicas"), json!(["2", "1"]));
     assert_eq!(left(&items[&name("cancelled")], "max.message.bytes")[0], "9000000");
-    assert!(left(&items[&name("cancelled")], "cleanup.policy").is_null(), "the order of words is nothing");
+    assert!(
+        left(&items[&name("cancelled")], "cleanup.policy").is_null(),
+        "the order of policies is not a difference"
+    );
     assert_eq!(change(&items[&dead], "retention.ms"), json!(["5000", "-1"]));
     assert_eq!(change(&items[&dead], "cleanup.policy"), json!(["compact", "delete"]));
 
@@ -141,10 +144,10 @@ async fn provision_shows_each_drift_alters_only_what_is_safe_and_keeps_foreign_s
         stdout.contains("    = segment.ms              777777 (12m 57s 777ms)   not managed by hookstream\n"),
         "{stdout}"
     );
-    until_kept(&setup).await;
+    until_unchanged(&setup).await;
     let own = kafka::own_settings(&name("failed")).await;
     assert_eq!((&*own["segment.ms"], &*own["retention.ms"]), ("777777", thirty));
-    assert!(!own.contains_key("cleanup.policy"), "what was not to change was not set: {own:?}");
+    assert!(!own.contains_key("cleanup.policy"), "unchanged settings must not be set: {own:?}");
     let own = kafka::own_settings(&name("expired")).await;
     assert_eq!((&*own["retention.ms"], &*own["min.insync.replicas"]), ("-1", "2"));
     let own = kafka::own_settings(&dead).await;
@@ -157,7 +160,7 @@ async fn provision_shows_each_drift_alters_only_what_is_safe_and_keeps_foreign_s
     assert_eq!(change(&items[&name("failed")], "partitions"), json!(["1", "3"]));
     assert_eq!(change(&items[&name("failed")], "cleanup.policy"), json!(["delete", "compact,delete"]));
     assert_eq!(change(&items[&name("expired")], "retention.ms"), json!(["-1", thirty]));
-    assert!(!left(&items[&name("expired")], "min.insync.replicas").is_null(), "by no flag");
+    assert!(!left(&items[&name("expired")], "min.insync.replicas").is_null(), "no flag changes it");
     let (code, applied, _) = report(&setup, &["--apply", "--allow-repartition", "--allow-removal"]).await;
     assert_eq!(code, 0, "{applied}");
     until("an empty plan", async || report(&setup, &["--allow-repartition", "--allow-removal"]).await.0 == 0)
@@ -178,8 +181,8 @@ async fn provision_never_enables_compaction_if_a_key_identifies_several_events()
     let (_, _, items) = report(&setup, &["--allow-removal"]).await;
     assert_eq!(change(&items[&topic], "cleanup.policy"), json!(["compact,delete", "delete"]));
     assert_eq!(provision(&setup, &["--apply"]).await.0, 0);
-    until_kept(&setup).await;
-    // The key is the event id again, but old records still have the other key.
+    until_unchanged(&setup).await;
+    // The key is the event id again, but old records still have the other key, so compaction stays off.
     setup.rules = String::new();
     let (code, _, items) = report(&setup, &["--apply"]).await;
     assert_eq!((code, left(&items[&topic], "cleanup.policy")), (0, json!(["delete", "compact,delete"])));
@@ -201,7 +204,7 @@ fn ours() -> Value {
     let text = include_str!("../../schemas/grapevine/document.changed.avsc");
     let mut schema: Value = serde_json::from_str(text).unwrap();
     // A different text with the same meaning as the configured schema.
-    schema["doc"] = "as somebody else has it".into();
+    schema["doc"] = "by another author".into();
     schema
 }
 
@@ -217,7 +220,7 @@ async fn provision_sets_the_strictest_level_and_registers_a_compatible_version()
     assert_eq!(change(item, "schema"), json!(["version 1", "version 2"]));
     let (code, stdout, stderr) = provision(&setup, &["--apply"]).await;
     assert_eq!(code, 0, "{stdout}{stderr}");
-    until_kept(&setup).await;
+    until_unchanged(&setup).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -239,7 +242,7 @@ async fn provision_explains_an_incompatible_schema_by_field_and_never_registers_
     let (code, stdout, stderr) = provision(&setup, &["--apply"]).await;
     assert!(code == 2 && stderr.contains("1 topics or subjects cannot be changed as configured"), "{stderr}");
     assert!(stdout.contains(&format!("! subject {name}\n")), "{stdout}");
-    assert!(stdout.contains("done    create topic"), "what is well is done all the same: {stdout}");
+    assert!(stdout.contains("done    create topic"), "possible changes are still made: {stdout}");
 }
 
 /// Runs one of Kafka's own commands with an administrator's rights.
@@ -299,8 +302,8 @@ async fn provision_reports_what_kafka_denies_with_the_commands_that_grant_it() {
     for grant in grants {
         kafka_acls(grant);
     }
-    until("the grants are known to the broker", async || provision(&setup, &["--apply"]).await.0 == 0).await;
-    until_kept(&setup).await;
+    until("the grants to reach the broker", async || provision(&setup, &["--apply"]).await.0 == 0).await;
+    until_unchanged(&setup).await;
     assert_eq!(kafka::own_settings(&drifted).await["retention.ms"], "2592000000");
 }
 

@@ -38,12 +38,13 @@ fn of<'r>(refusals: &'r [Value], reason: &str) -> Option<&'r Value> {
     refusals.iter().find(|refusal| refusal["reason"] == reason)
 }
 
-/// Sends repeatedly, since a refusal within a second of another is not diagnosed.
-async fn until_hint(service: &Service, reason: &str, says: &str, headers: &[(&str, &str)]) {
-    until(says, async || {
+/// Sends repeatedly, since at most one refusal per second is diagnosed.
+async fn until_hint(service: &Service, reason: &str, expected: &str, headers: &[(&str, &str)]) {
+    until(expected, async || {
         refused(service, headers, &batch("evt_1")).await;
         let refusals = refusals(service).await;
-        of(&refusals, reason).is_some_and(|one| one["hint"].as_str().is_some_and(|hint| hint.contains(says)))
+        of(&refusals, reason)
+            .is_some_and(|one| one["hint"].as_str().is_some_and(|hint| hint.contains(expected)))
     })
     .await;
 }
@@ -67,8 +68,8 @@ async fn refusals_name_the_removed_secret_that_a_sender_still_uses() {
     std::fs::remove_file(&old).unwrap();
     service.app.reload.now().await.unwrap();
     let old = signed(SECRET, &batch("evt_1"));
-    let says = "the body matches secret 2026-08, removed by the reload at 2";
-    until_hint(&service, "signature_mismatch", says, &[("datagrid-signature", &old)]).await;
+    let expected = "the body matches secret 2026-08, removed by the reload at 2";
+    until_hint(&service, "signature_mismatch", expected, &[("datagrid-signature", &old)]).await;
 
     // Deliveries that anyone can send do not hide the hint.
     until_hint(&service, "signature_missing", "no datagrid-signature", &[]).await;
@@ -122,8 +123,8 @@ async fn the_log_has_at_most_one_hint_a_second_with_the_number_of_refusals() {
     assert_eq!((&first["level"], &first["cause"]), (&"WARN".into(), &"body_changed".into()));
     assert_eq!(first["source"], *setup.source);
     assert!(first["hint"].as_str().unwrap().contains("as JSON without spaces"), "{first}");
-    let told = hints.iter().map(|hint| hint["refused"].as_u64().unwrap());
-    assert!((hints.len() as u64 + 1..=sent).contains(&told.sum::<u64>()), "{hints:?}");
+    let counts = hints.iter().map(|hint| hint["refused"].as_u64().unwrap());
+    assert!((hints.len() as u64 + 1..=sent).contains(&counts.sum::<u64>()), "{hints:?}");
     let log = log.lock().unwrap().iter().map(Value::to_string).collect::<Vec<_>>().join("\n");
     assert!(
         !log.contains(SECRET) && !log.contains("results_url") && !log.contains(&signed(SECRET, &body)),
@@ -137,7 +138,7 @@ async fn a_large_refused_body_is_counted_but_not_diagnosed() {
     let body = format!("[\"{}\"]", "x".repeat(300 * 1024));
     refused(&service, &[("datagrid-signature", &signed("wh_nobody's", &body))], &body).await;
     let small = batch("evt_1");
-    until("another one's hint", async || {
+    until("the hint of another refusal", async || {
         refused(&service, &[], &small).await;
         let refusals = refusals(&service).await;
         of(&refusals, "signature_missing").is_some_and(|one| one["hint"].is_string())

@@ -1,6 +1,6 @@
 //! Registries in different set-ups: client certificates, contexts, other subject names, schemas that only others
-//! register. The real registry is Apicurio; where it differs from Confluent's, the embedded registry implements
-//! Confluent's documented paths and answers.
+//! register. The real registry is Apicurio; where Confluent's differs, the embedded registry follows Confluent's
+//! documentation.
 
 use std::sync::{Arc, Mutex};
 
@@ -108,7 +108,7 @@ async fn two_schemas_with_one_record_name_are_a_problem_before_any_request() {
 async fn a_schema_that_others_register_is_requested_with_a_command_and_used_once_it_exists() {
     let own = setup(&crate::support::stack("REGISTRY"), "auto_register = false");
     let real = crate::support::stack("REGISTRY");
-    // The last one requested.
+    // The last schema that is requested.
     register(&real, &format!("{}.knowledge.processing.completed-value", own.source), KNOWLEDGE).await;
     let subject = format!("{}.batch_prediction.completed-value", own.source);
     let same = Setup {
@@ -122,16 +122,20 @@ async fn a_schema_that_others_register_is_requested_with_a_command_and_used_once
         "the schema of subject {subject} was not found in the registry (`hookstream provision --apply \
                            -X registry.auto_register=true` registers it)"
     );
-    until("what is missing", async || service.admin("/readyz").await.1.contains(&missing)).await;
+    until("a report of the missing schema", async || service.admin("/readyz").await.1.contains(&missing))
+        .await;
     service.datagrid_post(batch("evt_1")).await.is(503, "unavailable", Some("schema_unknown"));
-    let there =
+    let registered =
         r#"{"id":"evt_k","event_type":"knowledge.processing.completed","timestamp":1775847600,"data":{}}"#;
-    until("the type that is there", async || service.datagrid_post(there).await.status == 200).await;
+    until("the type with a registered schema", async || {
+        service.datagrid_post(registered).await.status == 200
+    })
+    .await;
     let (code, stdout, _) = command(&same, &["provision", "--apply"]).await;
-    let told = format!(
+    let advice = format!(
         "! subject {subject}\n    ! not registered, and [registry] auto_register is false: `hookstream provision --apply"
     );
-    assert!(code == 2 && stdout.contains(&told), "{stdout}");
+    assert!(code == 2 && stdout.contains(&advice), "{stdout}");
     assert_eq!(
         get(format!("{real}/subjects/{subject}/versions")).await["error_code"],
         40401,
@@ -315,7 +319,7 @@ async fn a_registry_with_client_certificates() {
     ] {
         let (code, stdout, stderr) = command(&setup(&url, &lines), &["check"]).await;
         if expected.is_empty() {
-            // Both in one file, or swapped: PEM labels distinguish them.
+            // Certificate and key may be in one file or swapped, since PEM labels distinguish them.
             assert_eq!(code, 0, "{stdout}");
             continue;
         }

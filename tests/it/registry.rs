@@ -28,14 +28,14 @@ use crate::support::{PATIENCE, SECRET, Service, Setup, batch, kafka, stack, unti
 
 const KNOWLEDGE: &str = include_str!("../../schemas/datagrid/knowledge.processing.completed.avsc");
 
-/// A registry at its own address that can be stopped.
-pub struct Up {
+/// A registry that can be stopped and restarted at the same address.
+pub struct LocalRegistry {
     pub address: String,
     phase: watch::Sender<Phase>,
     task: JoinHandle<()>,
 }
 
-impl Up {
+impl LocalRegistry {
     pub async fn at(address: &str, router: &Router) -> Self {
         let mut listener = None;
         until("the registry's port", async || {
@@ -66,8 +66,8 @@ impl Up {
 }
 
 /// A registry that was rebuilt from scratch: a foreign schema was registered first, then these.
-async fn rebuilt(address: &str, schemas: &[&str]) -> Up {
-    let up = Up::at(address, &registry::router()).await;
+async fn rebuilt(address: &str, schemas: &[&str]) -> LocalRegistry {
+    let up = LocalRegistry::at(address, &registry::router()).await;
     for (at, schema) in [r#"{"type":"string"}"#].iter().chain(schemas).enumerate() {
         let url = format!("http://{}/subjects/stranger-{at}/versions", up.address);
         let posted = reqwest::Client::builder().no_proxy().build().unwrap().post(url);
@@ -88,7 +88,7 @@ fn setup(source: &str, registry: &str, dir: &Path) -> Setup {
 }
 
 /// A first run that stores its pinned ids. Returns the source's name as well.
-async fn pinned(registry: &Up, dir: &Path) -> String {
+async fn pinned(registry: &LocalRegistry, dir: &Path) -> String {
     let mut first = setup("", &registry.address, dir);
     first.source = Setup::new("datagrid").source;
     let service = first.ready().await;
@@ -111,7 +111,7 @@ fn schemas(service: &Service) -> (PartState, String) {
 }
 
 async fn kafka_ready(service: &Service) {
-    until("Kafka and its topics", async || {
+    until("Kafka and its topics to be ready", async || {
         [&service.app.health.kafka, &service.app.health.topics]
             .iter()
             .all(|part| part.state() == PartState::Ok)
@@ -123,19 +123,19 @@ async fn kafka_ready(service: &Service) {
 async fn the_next_start_publishes_with_pinned_ids_while_the_registry_is_down() {
     let dir = tempfile::tempdir().unwrap();
     let content = registry::router();
-    let up = Up::at("127.0.0.1:0", &content).await;
+    let up = LocalRegistry::at("127.0.0.1:0", &content).await;
     let source = pinned(&up, dir.path()).await;
     let address = up.stop().await;
 
     let service = setup(&source, &address, dir.path()).start().await;
     kafka_ready(&service).await;
     service.datagrid_post(batch("evt_out")).await.is(200, "published", None);
-    until("the silence to be noticed", async || schemas(&service).1.contains("does not answer")).await;
+    until("a report of the outage", async || schemas(&service).1.contains("does not answer")).await;
     let (status, ready) = service.admin("/readyz").await;
     assert!(status == 200 && ready.contains("\"status\":\"degraded\""), "{ready}");
     assert!(ready.contains("using pinned ids: the registry does not answer"), "{ready}");
 
-    let _up = Up::at(&address, &content).await;
+    let _up = LocalRegistry::at(&address, &content).await;
     service.wait_ready().await;
     service.datagrid_post(batch("evt_back")).await.is(200, "published", None);
 }
@@ -143,11 +143,11 @@ async fn the_next_start_publishes_with_pinned_ids_while_the_registry_is_down() {
 #[tokio::test]
 async fn another_schema_under_an_id_stops_only_the_types_of_that_id() {
     let dir = tempfile::tempdir().unwrap();
-    let up = Up::at("127.0.0.1:0", &registry::router()).await;
+    let up = LocalRegistry::at("127.0.0.1:0", &registry::router()).await;
     let source = pinned(&up, dir.path()).await;
     let address = up.stop().await;
 
-    // Id 1 was the id of the batch predictions; id 2 is still that of the knowledge events.
+    // Id 1 was that of the batch predictions; id 2 is still that of the knowledge events.
     let up = rebuilt(&address, &[KNOWLEDGE]).await;
     let service = setup(&source, &address, dir.path()).start().await;
     kafka_ready(&service).await;
@@ -180,32 +180,32 @@ async fn another_schema_under_an_id_stops_only_the_types_of_that_id() {
 async fn a_restored_registry_is_trusted_again_with_or_without_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let content = registry::router();
-    let up = Up::at("127.0.0.1:0", &content).await;
+    let up = LocalRegistry::at("127.0.0.1:0", &content).await;
     let source = pinned(&up, dir.path()).await;
     let address = up.stop().await;
 
     // The registry is empty: it knows none of the ids, and no new ones are requested.
     let empty = registry::router();
-    let up = Up::at(&address, &empty).await;
+    let up = LocalRegistry::at(&address, &empty).await;
     let service = setup(&source, &address, dir.path()).start().await;
     until("the loss to be noticed", async || schemas(&service).1.contains("lost or changed")).await;
     service.datagrid_post(batch("evt_lost")).await.is(503, "unavailable", Some("schema_unknown"));
-    assert_eq!(schemas(&service).0, PartState::Down, "no type is left");
+    assert_eq!(schemas(&service).0, PartState::Down, "no type can be published");
     let subjects = reqwest::get(format!("http://{address}/subjects")).await.unwrap();
     assert_eq!(subjects.text().await.unwrap(), "[]", "nothing was registered in it");
     up.stop().await;
-    let up = Up::at(&address, &content).await;
+    let up = LocalRegistry::at(&address, &content).await;
     service.wait_ready().await;
     service.datagrid_post(batch("evt_lost")).await.is(200, "published", None);
 
     up.stop().await;
-    let up = Up::at(&address, &empty).await;
+    let up = LocalRegistry::at(&address, &empty).await;
     service.app.stop().await.unwrap();
     let service = setup(&source, &address, dir.path()).start().await;
     until("the loss to be noticed", async || schemas(&service).1.contains("lost or changed")).await;
     service.app.stop().await.unwrap();
     up.stop().await;
-    let _up = Up::at(&address, &content).await;
+    let _up = LocalRegistry::at(&address, &content).await;
     let service = setup(&source, &address, dir.path()).ready().await;
     service.datagrid_post(batch("evt_lost")).await.is(200, "published", None);
 }
@@ -222,13 +222,13 @@ pub fn load(registry: &str) -> LoadedConfig {
 /// Serves the registry behind a layer that may answer in its place.
 async fn before_registry<F: Future<Output = Option<Response>> + Send + 'static>(
     router: Router,
-    speak: impl Fn(String) -> F + Clone + Send + Sync + 'static,
+    answer_for: impl Fn(String) -> F + Clone + Send + Sync + 'static,
 ) -> String {
     let layer = from_fn(move |request: Request, next: Next| {
-        let spoken = speak(format!("{} {}", request.method(), request.uri()));
+        let answer = answer_for(format!("{} {}", request.method(), request.uri()));
         async move {
-            match spoken.await {
-                Some(answer) => answer,
+            match answer.await {
+                Some(response) => response,
                 None => next.run(request).await,
             }
         }
@@ -236,7 +236,7 @@ async fn before_registry<F: Future<Output = Option<Response>> + Send + 'static>(
     serve(router.layer(layer)).await
 }
 
-fn says(status: u16, body: serde_json::Value) -> Option<Response> {
+fn respond(status: u16, body: serde_json::Value) -> Option<Response> {
     let status = StatusCode::from_u16(status).unwrap();
     Some(
         (status, [("content-type", "application/vnd.schemaregistry.v1+json")], body.to_string())
@@ -259,7 +259,7 @@ async fn the_decoder_reports_what_the_registry_answered_for_a_missing_schema() {
             let asked = asked.clone();
             move |_| {
                 asked.fetch_add(1, Ordering::SeqCst);
-                let answer = says(status, body.clone());
+                let answer = respond(status, body.clone());
                 async move { answer }
             }
         })
@@ -272,20 +272,20 @@ async fn the_decoder_reports_what_the_registry_answered_for_a_missing_schema() {
         }
         assert!(
             asked.load(Ordering::SeqCst) <= 2,
-            "the library asks once, and hookstream once for the cause"
+            "the library requests the schema once, and hookstream once more for the cause"
         );
     }
 }
 
 async fn is_redirected(status: u16) {
     let real = stack("REGISTRY");
-    let there = real.trim_end_matches('/').to_owned();
+    let target = real.trim_end_matches('/').to_owned();
     let router = Router::new().fallback(async move |uri: Uri| {
-        (StatusCode::from_u16(status).unwrap(), [("location", format!("{there}{uri}"))])
+        (StatusCode::from_u16(status).unwrap(), [("location", format!("{target}{uri}"))])
     });
     let service = Setup { registry: serve(router).await, ..Setup::new("datagrid") }.start().await;
     kafka_ready(&service).await;
-    until("a word on the redirect", async || schemas(&service).1.contains("redirects")).await;
+    until("a report of the redirect", async || schemas(&service).1.contains("redirects")).await;
     service.datagrid_post(batch("evt_1")).await.is(503, "unavailable", Some("schema_unknown"));
     let (state, why) = schemas(&service);
     println!("{status}: {why}");
@@ -314,14 +314,14 @@ async fn k1_an_id_is_used_only_once_the_registry_returns_our_schema_for_it() {
         let mended = mended.clone();
         move |call| {
             let lies = !mended.load(Ordering::SeqCst) && call.starts_with("GET /schemas/ids/");
-            async move { says(200, json!({"schema": "\"string\""})).filter(|_| lies) }
+            async move { respond(200, json!({"schema": "\"string\""})).filter(|_| lies) }
         }
     })
     .await;
     let service = Setup { registry, ..Setup::new("datagrid") }.start().await;
     kafka_ready(&service).await;
-    let told = "but has another schema under that id";
-    until("a word on the id", async || schemas(&service).1.contains(told)).await;
+    let reported = "but has another schema under that id";
+    until("a report of the id", async || schemas(&service).1.contains(reported)).await;
     service.datagrid_post(batch("evt_1")).await.is(503, "unavailable", Some("schema_unknown"));
     mended.store(true, Ordering::SeqCst);
     service.wait_ready().await;
@@ -336,7 +336,7 @@ async fn k14_an_id_that_no_record_can_carry_is_refused() {
     {
         let body: serde_json::Value = serde_json::from_str(&format!("{{\"id\":{id}}}")).unwrap();
         let registry = before_registry(registry::router(), move |call| {
-            let answer = if call.starts_with("POST") { says(200, body.clone()) } else { None };
+            let answer = if call.starts_with("POST") { respond(200, body.clone()) } else { None };
             async move { answer }
         })
         .await;
@@ -346,13 +346,13 @@ async fn k14_an_id_that_no_record_can_carry_is_refused() {
         let client = Registry::new(&loaded).unwrap();
         for register in [true, false] {
             let error = format!("{:#}", client.id(schema, register).await.unwrap_err());
-            let told = ["ids are from 1 to 2147483647", "expected an object with an id"];
-            assert!(told.iter().any(|told| error.contains(told)), "{id}: {error}");
+            let expected = ["ids are from 1 to 2147483647", "expected an object with an id"];
+            assert!(expected.iter().any(|text| error.contains(text)), "{id}: {error}");
         }
     }
 }
 
-/// The registry part of a running service without pins on disk: it knows only the ids that it received.
+/// The registry client of a running service without pins on disk: it knows only the ids that it received.
 struct Running {
     sources: Arc<arc_swap::ArcSwap<Sources>>,
     health: Arc<Health>,
@@ -402,7 +402,7 @@ async fn k13_a_single_answer_of_a_lagging_replica_stops_no_type() {
                 asked.send_modify(|count| *count += 1);
             }
             let first = counts && *asked.borrow() == 1;
-            let missing = says(404, json!({"error_code": 40403, "message": "Schema not found"}));
+            let missing = respond(404, json!({"error_code": 40403, "message": "Schema not found"}));
             async move { missing.filter(|_| first) }
         }
     })
@@ -420,12 +420,12 @@ async fn k13_a_single_answer_of_a_lagging_replica_stops_no_type() {
             );
         }
     };
-    tokio::time::timeout(PATIENCE, watched).await.expect("it goes on asking");
+    tokio::time::timeout(PATIENCE, watched).await.expect("repeated checks of the ids");
 }
 
 #[tokio::test]
 async fn a_running_service_survives_a_registry_outage_and_notices_a_wiped_registry() {
-    let up = Up::at("127.0.0.1:0", &registry::router()).await;
+    let up = LocalRegistry::at("127.0.0.1:0", &registry::router()).await;
     let running = Running::start(&up.address).await;
     let (health, encodes) = (&running.health, |event_type: &str| running.encodes(event_type));
     assert!(encodes("batch_prediction.completed"));
@@ -437,15 +437,15 @@ async fn a_running_service_survives_a_registry_outage_and_notices_a_wiped_regist
         asked.send_modify(|count| *count += 1);
         async { (axum::http::StatusCode::NOT_FOUND, "default backend - 404") }
     });
-    let up = Up::at(&address, &proxy).await;
+    let up = LocalRegistry::at(&address, &proxy).await;
     let waited = tokio::time::timeout(PATIENCE, rounds.wait_for(|count| *count >= 6)).await;
-    waited.expect("it goes on asking").unwrap();
+    waited.expect("repeated checks of the ids").unwrap();
     assert!(encodes("batch_prediction.completed") && health.schemas.state() == PartState::Ok);
 
     up.stop().await;
     let _up = rebuilt(&address, &[KNOWLEDGE]).await;
-    until("the loss", async || !encodes("batch_prediction.completed")).await;
+    until("a report of the lost id", async || !encodes("batch_prediction.completed")).await;
     until("readiness", async || health.schemas.state() == PartState::Degraded).await;
     // The request may have come between the registration of the two schemas in the new registry.
-    until("the id that is there", async || encodes("knowledge.processing.completed")).await;
+    until("the existing id", async || encodes("knowledge.processing.completed")).await;
 }

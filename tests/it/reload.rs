@@ -79,7 +79,7 @@ async fn a_secret_is_rotated_under_load_and_no_authentic_delivery_is_refused() {
     service.app.reload.now().await.unwrap();
     chosen.send_replace(Some(NEW));
     let all = || SWITCHED.iter().all(|sent| sent.load(Ordering::Relaxed) > 0);
-    until("the senders' switch", async || all()).await;
+    until("all senders to switch", async || all()).await;
     edit(&file, &format!("[{{ env = \"TEST_SECRET\" }}, {new}]"), &format!("[{new}]"));
     service.app.reload.now().await.unwrap();
     let before: usize = service.lines().len();
@@ -89,10 +89,10 @@ async fn a_secret_is_rotated_under_load_and_no_authentic_delivery_is_refused() {
     chosen.send_replace(None);
     let mut sent = BTreeSet::new();
     for sender in senders {
-        sent.append(&mut sender.await.expect("each authentic delivery is answered 200"));
+        sent.append(&mut sender.await.expect("200 for each authentic delivery"));
     }
-    let there = kafka::all(&service.topic("batch_prediction.completed")).await;
-    assert_eq!(there.into_iter().collect::<BTreeSet<_>>(), sent);
+    let published = kafka::all(&service.topic("batch_prediction.completed")).await;
+    assert_eq!(published.into_iter().collect::<BTreeSet<_>>(), sent);
 }
 
 #[tokio::test]
@@ -101,16 +101,16 @@ async fn a_bad_configuration_is_refused_with_all_its_problems_and_the_old_one_st
     let file = service.file.path();
     // One problem of each kind at once: an unknown key and rules that do not compile.
     edit(file, TYPES, "typs = []\nstale = \"sometimes\"");
-    let told = service.app.reload.now().await.unwrap_err().to_string();
-    assert!(told.contains("2 problems") && told.contains("typs") && told.contains("stale"), "{told}");
+    let error = service.app.reload.now().await.unwrap_err().to_string();
+    assert!(error.contains("2 problems") && error.contains("typs") && error.contains("stale"), "{error}");
     edit(file, "typs = []\nstale = \"sometimes\"", "signature.signed = \"{nothing}\"");
-    let told = service.app.reload.now().await.unwrap_err().to_string();
-    assert!(told.contains("signature.signed"), "{told}");
-    assert_eq!(status(&service, SECRET, &batch("evt_1")).await, 200, "as before");
+    let error = service.app.reload.now().await.unwrap_err().to_string();
+    assert!(error.contains("signature.signed"), "{error}");
+    assert_eq!(status(&service, SECRET, &batch("evt_1")).await, 200, "the old configuration is in force");
 
     edit(file, "signature.signed = \"{nothing}\"", &format!("{TYPES}\nstale = \"reject\""));
     service.app.reload.now().await.unwrap();
-    assert_eq!(status(&service, SECRET, &batch("evt_2")).await, 401, "by then it is old");
+    assert_eq!(status(&service, SECRET, &batch("evt_2")).await, 401, "stale");
 }
 
 #[tokio::test]
@@ -121,14 +121,14 @@ async fn a_new_event_type_gets_its_topic_and_is_published() {
     edit(service.file.path(), TYPES, "types = [\"batch_prediction.completed\", \"push\"]");
     service.app.reload.now().await.unwrap();
     // The sender must retry until the schema has an id and the topic exists.
-    until("the type", async || {
+    until("a published delivery of the type", async || {
         let answer = service.datagrid_post(body).await;
         assert!(answer.status == 503 || answer.body["outcome"] == "published", "{answer:?}");
         answer.status == 200
     })
     .await;
     assert_eq!(kafka::java(&[&service.topic("push")])[0]["value"]["type"], "push");
-    assert_eq!(status(&service, SECRET, &batch("evt_1")).await, 200, "the other type stays as it was");
+    assert_eq!(status(&service, SECRET, &batch("evt_1")).await, 200, "the other type does not change");
 }
 
 /// As Kubernetes mounts a Secret: an update swaps a symbolic link to the directory.
@@ -179,10 +179,10 @@ async fn sighup_reloads_the_configuration_and_a_metric_says_whether_it_was_accep
     hang_up();
     until("the reload", async || metric("1").await).await;
     let client = reqwest::Client::new();
-    let gone = client.post(format!("http://{hooks}/hooks/{}", setup.source)).body("{}").send().await.unwrap();
-    assert_eq!(gone.status(), 404);
-    let there = client.post(format!("http://{hooks}/hooks/{renamed}")).body("{}").send().await.unwrap();
-    assert_eq!(there.status(), 401);
+    let old = client.post(format!("http://{hooks}/hooks/{}", setup.source)).body("{}").send().await.unwrap();
+    assert_eq!(old.status(), 404);
+    let new = client.post(format!("http://{hooks}/hooks/{renamed}")).body("{}").send().await.unwrap();
+    assert_eq!(new.status(), 401);
 }
 
 #[tokio::test]
@@ -214,12 +214,12 @@ async fn a_reload_changes_the_log_filter() {
     refused(reqwest::Method::POST).await;
     change("error", "info").await;
     refused(reqwest::Method::PATCH).await;
-    // Lines are in order: once the last one is there, missing lines were not written.
+    // Lines are in order, so once the last one is written, missing lines were filtered out.
     let reasons = || {
         let log = log.lock().unwrap();
         let refused = log.iter().filter(|line| line["outcome"] == "refused");
         refused.map(|line| line["reason"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
     };
     until("the last line", async || reasons().len() >= 2).await;
-    assert_eq!(reasons(), ["method_not_allowed"; 2], "the POST came while only errors were written");
+    assert_eq!(reasons(), ["method_not_allowed"; 2], "the POST came while only errors were logged");
 }

@@ -18,13 +18,13 @@ use crate::support::{PATIENCE, SECRET, Service, Setup, batch, datagrid, kafka, s
 const TYPES: &str = "types = [\"batch_prediction.completed\", \"batch_prediction.failed\"]";
 
 /// A service with only one event type, and the repaired configuration.
-struct Ground {
+struct Fixture {
     service: Service,
     dir: tempfile::TempDir,
     setup: Setup,
 }
 
-impl Ground {
+impl Fixture {
     async fn new() -> Self {
         Self::with("types = [\"batch_prediction.cancelled\"]", TYPES).await
     }
@@ -38,9 +38,9 @@ impl Ground {
             rules: format!("{before}\ndead_letter_rate = 100000\nack_deadline = \"30s\""),
             ..Setup::new("datagrid")
         };
-        let ground = Self { service: first.ready().await, dir: tempfile::tempdir().unwrap(), setup };
-        ground.write(&ground.setup.toml());
-        ground
+        let fixture = Self { service: first.ready().await, dir: tempfile::tempdir().unwrap(), setup };
+        fixture.write(&fixture.setup.toml());
+        fixture
     }
 
     fn file(&self) -> PathBuf {
@@ -63,7 +63,8 @@ impl Ground {
         let mut command = self.command(arguments);
         // The service runs on this thread and must not be blocked.
         let output = tokio::task::spawn_blocking(move || command.output().unwrap());
-        let output = tokio::time::timeout(10 * PATIENCE, output).await.expect("a command ends").unwrap();
+        let output =
+            tokio::time::timeout(10 * PATIENCE, output).await.expect("the end of the command").unwrap();
         let text = |bytes| String::from_utf8(bytes).unwrap();
         (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
     }
@@ -139,15 +140,15 @@ async fn outcomes(topic: &str) -> BTreeMap<String, Value> {
 
 #[tokio::test]
 async fn replay_lists_plans_and_publishes_letters_once_their_type_has_a_topic() {
-    let ground = Ground::new().await;
-    let (code, _, stderr) = ground.replay(&["--all", "--apply"]).await;
+    let fixture = Fixture::new().await;
+    let (code, _, stderr) = fixture.replay(&["--all", "--apply"]).await;
     assert_eq!(code, 0, "nothing to do: {stderr}");
-    let one = ground.letter(batch("evt_1"), "type_unknown").await;
-    let two = ground.letter(of_type("batch_prediction.failed", "evt_2"), "type_unknown").await;
-    let bad = ground.letter("no json", "json_invalid").await;
-    let empty = ground.letter("", "json_invalid").await;
+    let one = fixture.letter(batch("evt_1"), "type_unknown").await;
+    let two = fixture.letter(of_type("batch_prediction.failed", "evt_2"), "type_unknown").await;
+    let bad = fixture.letter("no json", "json_invalid").await;
+    let empty = fixture.letter("", "json_invalid").await;
 
-    let (code, stdout, stderr) = ground.replay(&[]).await;
+    let (code, stdout, stderr) = fixture.replay(&[]).await;
     assert_eq!((code, stderr.as_str()), (0, ""), "a list needs no selection");
     println!("{stdout}");
     let rows: Vec<Vec<&str>> = stdout.lines().map(|line| line.split_whitespace().collect()).collect();
@@ -155,11 +156,11 @@ async fn replay_lists_plans_and_publishes_letters_once_their_type_has_a_topic() 
     assert_eq!((rows[1][0], rows[1][1], rows[1][2]), ("json_invalid", "2", "0"));
     assert_eq!((rows[2][0], rows[2][1]), ("type_unknown", "2"));
 
-    let before = found(&ground.service.dead_letters()).await;
-    let (code, stdout, _) = ground.replay(&["--all"]).await;
+    let before = found(&fixture.service.dead_letters()).await;
+    let (code, stdout, _) = fixture.replay(&["--all"]).await;
     println!("{stdout}");
     assert_eq!(code, 1);
-    let completed = ground.topic("batch_prediction.completed");
+    let completed = fixture.topic("batch_prediction.completed");
     for expected in [
         &format!("published to {completed}"),
         "fails again: json_invalid",
@@ -167,43 +168,52 @@ async fn replay_lists_plans_and_publishes_letters_once_their_type_has_a_topic() 
     ] {
         assert!(stdout.contains(expected), "{expected}: {stdout}");
     }
-    assert!(!kafka::exists(&completed).await && !kafka::exists(&ground.outcomes()).await, "only a plan");
+    assert!(
+        !kafka::exists(&completed).await && !kafka::exists(&fixture.outcomes()).await,
+        "a plan changes nothing"
+    );
 
-    let (code, stdout, stderr) = ground.replay(&["--all", "--apply"]).await;
+    let (code, stdout, stderr) = fixture.replay(&["--all", "--apply"]).await;
     println!("{stdout}{stderr}");
-    assert_eq!(code, 1, "two fail again: {stdout}{stderr}");
+    assert_eq!(code, 1, "two letters fail again: {stdout}{stderr}");
     assert!(stdout.contains("replayed: 2 published, 2 failed again"), "{stdout}");
     let published = found(&completed).await;
     assert_eq!(published.len(), 1);
     let letter = before.iter().find(|letter| letter.key == "evt_1").unwrap();
     assert_eq!(published[0].key, "evt_1");
-    assert!(published[0].timestamp > letter.timestamp, "its retention begins anew");
+    assert!(published[0].timestamp > letter.timestamp, "its retention starts again");
     assert_eq!(published[0].headers["hookstream-replayed"], one);
     for same in ["hookstream-delivery-id", "hookstream-received-at", "hookstream-secret"] {
         assert_eq!(published[0].headers[same], letter.headers[same], "{same}");
     }
-    assert_eq!(found(&ground.topic("batch_prediction.failed")).await.len(), 1);
-    assert_eq!(found(&ground.service.dead_letters()).await, before, "the letters stay as they are");
-    // As any other consumer reads it.
+    assert_eq!(found(&fixture.topic("batch_prediction.failed")).await.len(), 1);
+    assert_eq!(found(&fixture.service.dead_letters()).await, before, "letters are never changed");
+    // As another consumer reads it.
     let java = kafka::java(&[&completed]);
     assert_eq!(java[0]["value"]["data"]["id"], "bpred_abc123");
 
-    let told = outcomes(&ground.outcomes()).await;
-    assert_eq!(told.keys().collect::<BTreeSet<_>>(), [&one, &two, &bad, &empty].into());
-    assert_eq!((&told[&one]["outcome"], &told[&one]["topic"]), (&json!("published"), &json!(completed)));
-    assert_eq!((&told[&bad]["outcome"], &told[&bad]["reason"]), (&json!("failed"), &json!("json_invalid")));
+    let outcomes_of = outcomes(&fixture.outcomes()).await;
+    assert_eq!(outcomes_of.keys().collect::<BTreeSet<_>>(), [&one, &two, &bad, &empty].into());
+    assert_eq!(
+        (&outcomes_of[&one]["outcome"], &outcomes_of[&one]["topic"]),
+        (&json!("published"), &json!(completed))
+    );
+    assert_eq!(
+        (&outcomes_of[&bad]["outcome"], &outcomes_of[&bad]["reason"]),
+        (&json!("failed"), &json!("json_invalid"))
+    );
 
     // Nothing is replayed twice, and failed ones are retried.
-    let (code, report) = ground.report(&["--all", "--apply"]).await;
+    let (code, report) = fixture.report(&["--all", "--apply"]).await;
     assert_eq!(code, 1);
     assert_eq!((&report["published"], &report["failed"]), (&json!(0), &json!(2)), "{report}");
     assert_eq!(report["replayed_before"], 2);
-    let (code, stdout, _) = ground.replay(&["--reason", "type_unknown", "--apply"]).await;
+    let (code, stdout, _) = fixture.replay(&["--reason", "type_unknown", "--apply"]).await;
     assert!(code == 0 && stdout.contains("nothing to do: 2 replayed before"), "{stdout}");
     assert_eq!(found(&completed).await.len(), 1);
-    let (_, list) = ground.report(&["--id", "evt_1"]).await;
+    let (_, list) = fixture.report(&["--id", "evt_1"]).await;
     assert_eq!((&list["selected"], &list["replayed_before"]), (&json!(1), &json!(1)));
-    let (code, report) = ground.report(&["--id", "evt_1", "--again", "--apply"]).await;
+    let (code, report) = fixture.report(&["--id", "evt_1", "--again", "--apply"]).await;
     assert_eq!((code, &report["published"]), (0, &json!(1)), "{report}");
     let twice = found(&completed).await;
     assert_eq!((twice.len(), &twice[0].value), (2, &twice[1].value), "the same bytes");
@@ -211,12 +221,12 @@ async fn replay_lists_plans_and_publishes_letters_once_their_type_has_a_topic() 
 
 #[tokio::test]
 async fn a_selection_contains_only_what_it_names() {
-    let ground = Ground::new().await;
+    let fixture = Fixture::new().await;
     for n in 0..4 {
-        ground.letter(batch(&format!("evt_{n}")), "type_unknown").await;
+        fixture.letter(batch(&format!("evt_{n}")), "type_unknown").await;
     }
-    let place = ground.letter("no json", "json_invalid").await;
-    let selected = async |arguments: &[&str]| ground.report(arguments).await.1["selected"].clone();
+    let place = fixture.letter("no json", "json_invalid").await;
+    let selected = async |arguments: &[&str]| fixture.report(arguments).await.1["selected"].clone();
     assert_eq!(selected(&["--all"]).await, 5);
     assert_eq!(selected(&["--reason", "json_invalid"]).await, 1);
     assert_eq!(selected(&["--reason", "json_invalid", "--reason", "type_unknown"]).await, 5);
@@ -226,31 +236,31 @@ async fn a_selection_contains_only_what_it_names() {
     assert_eq!(selected(&["--since", "-1h", "--until", "2999-01-01T00:00:00Z", "--id", "evt_0"]).await, 1);
     let mut parts = place.rsplit('/');
     let (offset, partition) = (parts.next().unwrap(), parts.next().unwrap());
-    let (_, report) = ground.report(&["--partition", partition, "--offset", offset]).await;
+    let (_, report) = fixture.report(&["--partition", partition, "--offset", offset]).await;
     assert_eq!((&report["selected"], &report["failed"]), (&json!(1), &json!(1)), "{report}");
 
-    for (wrong, says) in [
+    for (wrong, expected) in [
         (vec!["--apply"], "--reason"),
         (vec!["--reason", "handshake"], "type_unknown"),
         (vec!["--offset", "1"], "--partition"),
         (vec!["--partition", "99", "--apply"], "partitions 0 to"),
         (vec!["--since", "yesterday"], "expected a time such as"),
     ] {
-        let (code, _, stderr) = ground.replay(&wrong).await;
-        assert!(code == 2 && stderr.contains(says), "{wrong:?}: {stderr}");
+        let (code, _, stderr) = fixture.replay(&wrong).await;
+        assert!(code == 2 && stderr.contains(expected), "{wrong:?}: {stderr}");
     }
 }
 
 #[tokio::test]
 async fn a_letter_without_a_valid_seal_is_never_published() {
-    let ground = Ground::new().await;
-    ground.letter(batch("evt_true"), "type_unknown").await;
-    let dead = ground.service.dead_letters();
+    let fixture = Fixture::new().await;
+    fixture.letter(batch("evt_true"), "type_unknown").await;
+    let dead = fixture.service.dead_letters();
     let genuine = found(&dead).await.remove(0);
     let producer: FutureProducer =
         ClientConfig::new().set("bootstrap.servers", stack("KAFKA")).create().unwrap();
     let forge = async |body: &str, change: &dyn Fn(&str, &str) -> Option<String>| {
-        // The order matters, so it is that of the service.
+        // The order of the headers matters, so it is that of the service.
         let order = [
             "hookstream-reason",
             "datagrid-signature",
@@ -279,10 +289,10 @@ async fn a_letter_without_a_valid_seal_is_never_published() {
     let bare = FutureRecord::to(&dead).key("k").payload("{}").headers(none);
     producer.send(bare, PATIENCE).await.unwrap();
     let tombstone: FutureRecord<'_, str, str> = FutureRecord::to(&dead).key("k");
-    // Only if another producer writes to the topic.
+    // Letters that only another producer could write.
     let _ = producer.send(tombstone.payload(""), PATIENCE).await;
 
-    let (code, report) = ground.report(&["--all", "--apply"]).await;
+    let (code, report) = fixture.report(&["--all", "--apply"]).await;
     assert_eq!(code, 1);
     assert_eq!((&report["published"], &report["unsealable"]), (&json!(1), &json!(5)), "{report}");
     let why: BTreeMap<&str, u64> = report["groups"]
@@ -295,37 +305,37 @@ async fn a_letter_without_a_valid_seal_is_never_published() {
             all
         });
     assert_eq!(why, [("forged", 1), ("no_seal", 3), ("secret_removed", 1)].into());
-    let (_, stdout, _) = ground.replay(&["--all"]).await;
+    let (_, stdout, _) = fixture.replay(&["--all"]).await;
     assert!(!stdout.contains('\u{1b}') && stdout.contains("forged"), "{stdout}");
-    let published = found(&ground.topic("batch_prediction.completed")).await;
+    let published = found(&fixture.topic("batch_prediction.completed")).await;
     assert_eq!(published.iter().map(|record| record.key.as_str()).collect::<Vec<_>>(), ["evt_true"]);
-    assert_eq!(outcomes(&ground.outcomes()).await.len(), 1, "of the others nothing is said");
+    assert_eq!(outcomes(&fixture.outcomes()).await.len(), 1, "the others have no outcome");
 }
 
 #[tokio::test]
 async fn replay_names_a_removed_secret_and_accepts_it_back_as_expired() {
-    let mut ground = Ground::new().await;
-    ground.letter(batch("evt_1"), "type_unknown").await;
-    let other = ground.dir.path().join("other");
+    let mut fixture = Fixture::new().await;
+    fixture.letter(batch("evt_1"), "type_unknown").await;
+    let other = fixture.dir.path().join("other");
     std::fs::write(&other, "wh_another-secret-entirely").unwrap();
     let mut secrets = format!("{{ name = \"new\", file = \"{}\" }}", other.display());
-    ground.setup.secrets = format!("[{secrets}]");
-    ground.write(&ground.setup.toml());
-    let (code, stdout, _) = ground.replay(&["--all", "--apply"]).await;
+    fixture.setup.secrets = format!("[{secrets}]");
+    fixture.write(&fixture.setup.toml());
+    let (code, stdout, _) = fixture.replay(&["--all", "--apply"]).await;
     println!("{stdout}");
     assert_eq!(code, 1);
-    let name = found(&ground.service.dead_letters()).await[0].headers["hookstream-secret"].clone();
+    let name = found(&fixture.service.dead_letters()).await[0].headers["hookstream-secret"].clone();
     assert!(stdout.contains(&format!("the secret {name} sealed it and was removed")), "{stdout}");
     assert!(stdout.contains("not_after"), "{stdout}");
 
     secrets.push_str(&format!(
         ", {{ name = \"{name}\", env = \"TEST_SECRET\", not_after = 2020-01-01T00:00:00Z }}"
     ));
-    ground.setup.secrets = format!("[{secrets}]");
-    ground.write(&ground.setup.toml());
-    let (code, stdout, stderr) = ground.replay(&["--all", "--apply"]).await;
+    fixture.setup.secrets = format!("[{secrets}]");
+    fixture.write(&fixture.setup.toml());
+    let (code, stdout, stderr) = fixture.replay(&["--all", "--apply"]).await;
     assert_eq!(code, 0, "{stdout}{stderr}");
-    assert_eq!(kafka::all(&ground.topic("batch_prediction.completed")).await, ["evt_1"]);
+    assert_eq!(kafka::all(&fixture.topic("batch_prediction.completed")).await, ["evt_1"]);
 }
 
 #[tokio::test]
@@ -352,22 +362,22 @@ async fn w4_a_corrected_rule_reads_a_header_that_the_old_rules_did_not_read() {
 async fn all_events_of_a_split_delivery_are_in_one_letter() {
     let after = format!("{TYPES}\nenvelope.split = \"/events\"");
     let before = "types = [\"batch_prediction.cancelled\"]\nenvelope.split = \"/events\"";
-    let ground = Ground::with(before, &after).await;
+    let fixture = Fixture::with(before, &after).await;
     let events: Vec<String> = (0..3).map(|n| batch(&format!("evt_{n}"))).collect();
     let whole = format!("{{\"events\":[{}]}}", events.join(","));
-    let place = ground.letter(whole, "type_unknown").await;
+    let place = fixture.letter(whole, "type_unknown").await;
     let odd = format!("{{\"events\":[{},{{}}]}}", batch("evt_odd"));
-    let bad = ground.letter(odd, "id_missing").await;
-    let (code, report) = ground.report(&["--all", "--apply"]).await;
+    let bad = fixture.letter(odd, "id_missing").await;
+    let (code, report) = fixture.report(&["--all", "--apply"]).await;
     assert_eq!((code, &report["published"], &report["failed"]), (1, &json!(1), &json!(1)), "{report}");
-    let mut published = found(&ground.topic("batch_prediction.completed")).await;
+    let mut published = found(&fixture.topic("batch_prediction.completed")).await;
     published.sort_by(|one, other| one.key.cmp(&other.key));
     let keys: Vec<&str> = published.iter().map(|record| record.key.as_str()).collect();
-    assert_eq!(keys, ["evt_0", "evt_1", "evt_2"], "all of one, none of the other");
+    assert_eq!(keys, ["evt_0", "evt_1", "evt_2"], "all events of one delivery, none of the other");
     assert!(published.iter().all(|record| record.headers["hookstream-replayed"] == place));
-    let told = outcomes(&ground.outcomes()).await;
+    let outcomes_of = outcomes(&fixture.outcomes()).await;
     assert_eq!(
-        (&told[&place]["outcome"], &told[&bad]["reason"]),
+        (&outcomes_of[&place]["outcome"], &outcomes_of[&bad]["reason"]),
         (&json!("published"), &json!("id_missing"))
     );
 }
@@ -376,23 +386,23 @@ async fn all_events_of_a_split_delivery_are_in_one_letter() {
 async fn a_form_is_replayed_as_a_form() {
     let form = "envelope.payload = \"form:payload\"";
     let before = format!("types = [\"batch_prediction.cancelled\"]\n{form}");
-    let ground = Ground::with(&before, &format!("{TYPES}\n{form}")).await;
+    let fixture = Fixture::with(&before, &format!("{TYPES}\n{form}")).await;
     let body: String =
         form_urlencoded::Serializer::new(String::new()).append_pair("payload", &batch("evt_form")).finish();
     let signature = crate::support::datagrid(body.as_bytes());
     let headers =
         [("Datagrid-Signature", &*signature), ("Content-Type", "application/x-www-form-urlencoded")];
-    ground.service.post(&headers, body).await.is(200, "dead_lettered", Some("type_unknown"));
-    let (code, report) = ground.report(&["--all", "--apply"]).await;
+    fixture.service.post(&headers, body).await.is(200, "dead_lettered", Some("type_unknown"));
+    let (code, report) = fixture.report(&["--all", "--apply"]).await;
     assert_eq!((code, &report["published"]), (0, &json!(1)), "{report}");
-    assert_eq!(kafka::all(&ground.topic("batch_prediction.completed")).await, ["evt_form"]);
+    assert_eq!(kafka::all(&fixture.topic("batch_prediction.completed")).await, ["evt_form"]);
 }
 
 #[tokio::test]
 async fn replay_ignores_the_age_of_a_stale_letter() {
     let rules = "types = [\"batch_prediction.completed\"]\nstale = \"dead_letter\"";
-    let ground = Ground::with(rules, rules).await;
-    ground.letter(batch("evt_old"), "stale").await;
-    let (code, report) = ground.report(&["--reason", "stale", "--apply"]).await;
+    let fixture = Fixture::with(rules, rules).await;
+    fixture.letter(batch("evt_old"), "stale").await;
+    let (code, report) = fixture.report(&["--reason", "stale", "--apply"]).await;
     assert_eq!((code, &report["published"]), (0, &json!(1)), "{report}");
 }

@@ -1,4 +1,4 @@
-//! Secrets that are bound to a tenant, and the state that is shown for each secret.
+//! Secrets that are bound to a tenant, and the state of each secret that hookstream shows.
 
 use std::collections::BTreeMap;
 
@@ -233,13 +233,13 @@ async fn c1_a_custom_key_contains_its_tenant_and_no_id_can_imitate_it() {
     let keys = "envelope.keys = { \"document.changed\" = \"/data/document_id\" }";
     let rules = format!("envelope.id = \"/event_id\"\nunmapped = \"generic\"\n{keys}");
     let service = setup(BOUND, &rules).ready().await;
-    until("the look at the topic's policy", async || {
+    until("a check of the topic's policy", async || {
         post(&service, SECRET, &event_of("acme", "evt_1", "document.changed")).await.status == 200
     })
     .await;
     let keys = kafka::all(&service.topic("document.changed")).await;
     assert!(keys.iter().all(|key| key == "/tenant_id=acme:of acme"), "{keys:?}");
-    // The owner of an unbound secret chooses an id that looks like acme's key.
+    // The owner of an unbound secret sends an id that looks like acme's key.
     post(&service, SECRET, &event_of("acme", "evt_1", "other")).await.is(200, "published", None);
     post(&service, SECOND, &event_of("evil", "/tenant_id=acme:evt_1", "other")).await.is(
         200,
@@ -262,7 +262,7 @@ async fn the_last_match_of_a_secret_survives_a_reload_by_name() {
         (count(&metrics, "hookstream_secret_matches_total", &labels), last)
     };
     let (matches, last) = of("old").await;
-    assert!(matches == Some(0.0) && last.unwrap().is_nan(), "there from the start: {matches:?} {last:?}");
+    assert!(matches == Some(0.0) && last.unwrap().is_nan(), "exported from the start: {matches:?} {last:?}");
     let before = Timestamp::now().as_millisecond() as f64 / 1000.0;
     post(&service, SECRET, &event("acme", "1")).await.is(200, "published", None);
     let (matches, first) = of("old").await;
@@ -274,7 +274,7 @@ async fn the_last_match_of_a_secret_survives_a_reload_by_name() {
     let text = text.replace("[{ name = \"old\", env = \"TEST_SECRET\" }]", both);
     std::fs::write(service.file.path(), text).unwrap();
     service.app.reload.now().await.unwrap();
-    assert_eq!(of("old").await, (Some(1.0), first), "as before");
+    assert_eq!(of("old").await, (Some(1.0), first), "unchanged");
     assert_eq!(of("new").await.0, Some(0.0));
     post(&service, SECOND, &event("acme", "2")).await.is(200, "published", None);
     post(&service, "a-secret-of-nobody-0", &event("acme", "3")).await.is(
@@ -318,7 +318,7 @@ async fn the_log_shows_the_secret_the_number_of_events_and_expiring_secrets() {
     let request = reqwest::Client::new().post(format!("http://{hooks}/hooks/{}", setup.source));
     let answer = request.header("X-Grapevine-Signature", signature).body(body).send().await.unwrap();
     assert_eq!(answer.status(), 200);
-    until("its line", async || find("outcome", "published").is_some()).await;
+    until("its log line", async || find("outcome", "published").is_some()).await;
     let line = find("outcome", "published").unwrap();
     assert_eq!((&line["secret"], &line["events"]), (&json!("old"), &json!(2)), "{line}");
 
@@ -329,6 +329,6 @@ async fn the_log_shows_the_secret_the_number_of_events_and_expiring_secrets() {
     let pid = program.0.id().to_string();
     assert!(std::process::Command::new("kill").args(["-HUP", &pid]).status().unwrap().success());
     until("the reload", async || find("message", "the secret older expired at").is_some()).await;
-    let told = log.lock().unwrap().iter().filter(|line| line["message"] == text).count();
-    assert_eq!(told, 1, "told once");
+    let warnings = log.lock().unwrap().iter().filter(|line| line["message"] == text).count();
+    assert_eq!(warnings, 1);
 }

@@ -185,7 +185,7 @@ pub async fn behind_tls(server: rustls::ServerConfig, router: Router) -> String 
     format!("https://localhost:{port}")
 }
 
-/// The registry behind TLS, with a certificate authority that no system trusts.
+/// The registry behind TLS, with a certificate authority that is not in any system's trust store.
 #[tokio::test]
 async fn a_registry_with_a_private_ca() {
     let key = rcgen::KeyPair::generate().unwrap();
@@ -211,7 +211,7 @@ fn check_and_serve_report_a_property_that_librdkafka_refuses_without_its_value()
                 \"sasl.mechanism\" = \"OAUTHBEARER\"\n\
                 \"sasl.oauthbearer.client.secret\" = { env = \"TEST_SECRET\" }\n";
     std::fs::write(directory.path().join("own.toml"), toml).unwrap();
-    let told = |command: &str| {
+    let output = |command: &str| {
         let mut program = hookstream(directory.path());
         let (code, stdout, stderr) =
             run(program.args([command, "-c", "own.toml"]).env("TEST_SECRET", SECRET));
@@ -221,16 +221,16 @@ fn check_and_serve_report_a_property_that_librdkafka_refuses_without_its_value()
         );
         (code, stdout + &stderr)
     };
-    let (code, told_by_serve) = told("serve");
-    assert!(code == 2 && told_by_serve.contains("kafka.properties.linger.millis"), "{told_by_serve}");
-    let (code, told) = told("check");
-    assert_eq!(code, 1, "{told}");
+    let (code, serve) = output("serve");
+    assert!(code == 2 && serve.contains("kafka.properties.linger.millis"), "{serve}");
+    let (code, check) = output("check");
+    assert_eq!(code, 1, "{check}");
     for expected in [
         "own.toml:4: kafka.properties.linger.millis: librdkafka refuses it: No such configuration property",
         "own.toml:5: kafka.properties.compression.type: librdkafka refuses its value",
         "own.toml:7: kafka.properties.sasl.oauthbearer.client.secret: librdkafka refuses it: ",
         "not supported in this build",
     ] {
-        assert!(told.contains(expected), "{expected} is not in\n{told}");
+        assert!(check.contains(expected), "{expected} is not in\n{check}");
     }
 }

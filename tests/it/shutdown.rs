@@ -54,10 +54,10 @@ async fn sigterm_under_load_loses_no_delivery_that_was_answered_2xx() {
         })
         .collect();
 
-    until("a load", async || count.load(Ordering::Relaxed) > 200).await;
+    until("load", async || count.load(Ordering::Relaxed) > 200).await;
     let pid = process.0.id().to_string();
     assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
-    // An ended process counts too: on a busy machine the drain may be over before this check.
+    // An ended process counts too, since the drain may be over before this check.
     until("the end of readiness", async || readyz(&client).await != 200).await;
     let status = tokio::task::spawn_blocking(move || process.0.wait().unwrap()).await.unwrap();
     assert_eq!(status.code(), Some(0));
@@ -85,8 +85,8 @@ async fn a_shutdown_finishes_deliveries_in_flight_and_answers_new_ones_503() {
     let health = service.app.health.clone();
     until("a delivery in flight", async || service.app.in_flight() == 1).await;
     let stopped = tokio::spawn(service.app.stop());
-    until("the refusal of new deliveries", async || {
-        // The shutdown does not wait for a new connection.
+    until("a refused delivery", async || {
+        // A shutdown does not wait for new connections.
         match tokio::time::timeout(Duration::from_millis(100), post("evt_after")).await {
             Ok(Ok(answer)) if answer.status() == 503 => {
                 assert_eq!(answer.headers()["connection"], "close");
@@ -99,6 +99,6 @@ async fn a_shutdown_finishes_deliveries_in_flight_and_answers_new_ones_503() {
     })
     .await;
     assert!(!health.readiness().is_ready());
-    assert_eq!(before.await.unwrap().unwrap().status(), 200, "it was in flight");
+    assert_eq!(before.await.unwrap().unwrap().status(), 200, "a delivery in flight is finished");
     stopped.await.unwrap().unwrap();
 }

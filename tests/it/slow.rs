@@ -9,8 +9,8 @@ use crate::support::{PATIENCE, Setup};
 async fn the_accept_queue_holds_a_burst_of_connections() {
     let http = "max_connections = 1\nhead_timeout = \"60s\"";
     let service = Setup { http: http.into(), ..Setup::new("datagrid") }.start().await;
-    // There is room for one connection, so each must end for the next, slower than they arrive. If the accept queue is
-    // full, the kernel drops packets, and the client retries after 1, 3 and 7 s.
+    // Only one connection is allowed, so they arrive faster than they are served. If the accept queue is full, the
+    // kernel drops packets, and the client retries after 1, 3 and 7 s.
     let mut held = Vec::new();
     let all = tokio::time::timeout(PATIENCE, async {
         while held.len() < 1_000 {
@@ -27,7 +27,7 @@ async fn a_client_that_never_reads_its_answers_is_disconnected() {
     let service = setup.start().await;
     let mut stream = TcpStream::connect(service.hooks()).await.unwrap();
     let many = "GET /hooks/x HTTP/1.1\r\nhost: t\r\n\r\n".repeat(1_000);
-    // Until the answers fill every buffer, then until the server gives up on the client.
+    // Writes until the answers fill every buffer, and then until the server gives up on the client.
     let written = tokio::time::timeout(PATIENCE, async {
         loop {
             stream.write_all(many.as_bytes()).await?;
@@ -35,6 +35,6 @@ async fn a_client_that_never_reads_its_answers_is_disconnected() {
         #[allow(unreachable_code)]
         Ok::<(), std::io::Error>(())
     });
-    let end = written.await.expect("the connection is closed within the bounds");
+    let end = written.await.expect("the end of the connection");
     assert!(end.is_err());
 }

@@ -9,7 +9,7 @@ use rdkafka::types::RDKafkaRespErr;
 use crate::support::{Service, Setup, batch, kafka, on_embedded_with, until};
 use crate::topic_rules::{publishing, set_limit};
 
-/// How late an answer may be on a busy machine.
+/// How late an answer may be if the machine is busy.
 const SLACK: Duration = Duration::from_millis(750);
 
 pub fn spool(dir: &Path, more: &str) -> String {
@@ -72,11 +72,11 @@ async fn deliveries_are_spooled_while_a_failed_producer_is_replaced() {
     service.datagrid_post(batch("evt_000")).await.is(200, "published", None);
     kafka.fail_produce(&[RDKafkaRespErr::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER]).unwrap();
     let (mut expected, mut spooled) = (vec![String::from("evt_000")], 0);
-    until("a new producer that takes deliveries", async || {
+    until("a new producer that publishes", async || {
         let (id, start) = (format!("evt_{:03}", expected.len()), Instant::now());
         let answer = service.datagrid_post(batch(&id)).await;
         assert!(matches!(answer.status, 200 | 202), "{answer:?}");
-        assert!(start.elapsed() < SLACK, "nobody waited for the lost producer: {:?}", start.elapsed());
+        assert!(start.elapsed() < SLACK, "a delivery waited for the failed producer: {:?}", start.elapsed());
         expected.push(id);
         spooled += u32::from(answer.status == 202);
         spooled > 0 && answer.status == 200
@@ -144,10 +144,10 @@ async fn deliveries_to_a_deleted_topic_are_spooled_and_others_are_not() {
         ..Setup::new("datagrid")
     };
     let service = setup.ready().await;
-    let gone = service.topic("batch_prediction.completed");
-    kafka::delete(&gone).await;
+    let deleted = service.topic("batch_prediction.completed");
+    kafka::delete(&deleted).await;
     let mut spooled = 0;
-    until("the topic to be known out", async || {
+    until("spooled deliveries", async || {
         let answer = service.datagrid_post(batch(&format!("evt_{spooled}"))).await;
         spooled += u64::from(answer.status == 202);
         assert!(matches!(answer.status, 200 | 202), "{answer:?}");
@@ -160,13 +160,13 @@ async fn deliveries_to_a_deleted_topic_are_spooled_and_others_are_not() {
     assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
 
     // Kafka returns, but accepts only smaller records: larger rows wait until it accepts them.
-    kafka::create(&gone, "max.message.bytes", "300").await;
-    let told = format!("{gone}: {spooled} rows of the spool: MessageSizeTooLarge");
-    until("all rows to be told", async || publishing(&service).await.1.contains(&told)).await;
+    kafka::create(&deleted, "max.message.bytes", "300").await;
+    let reported = format!("{deleted}: {spooled} rows of the spool: MessageSizeTooLarge");
+    until("a report of all rows", async || publishing(&service).await.1.contains(&reported)).await;
     assert_eq!((waiting(&service), service.app.spool().unwrap().parked), (spooled, 0));
-    set_limit(&gone, "1000000").await;
+    set_limit(&deleted, "1000000").await;
     until("an empty spool", async || waiting(&service) == 0).await;
-    assert!(kafka::all(&gone).await.len() as u64 >= spooled);
+    assert!(kafka::all(&deleted).await.len() as u64 >= spooled);
 }
 
 #[tokio::test]
@@ -175,13 +175,13 @@ async fn readiness_reports_a_full_spool() {
     let (service, kafka) = with_spool(dir.path(), "max_rows = 1").await;
     kafka.broker_down().unwrap();
     service.datagrid_post(batch("evt_1")).await.is(202, "spooled", None);
-    until("not ready", async || {
+    until("the end of readiness", async || {
         let (status, text) = service.admin("/readyz").await;
         status == 503 && text.contains("full: rows")
     })
     .await;
     kafka.broker_up().unwrap();
-    until("ready", async || service.admin("/readyz").await.1.contains("\"status\":\"ready\"")).await;
+    until("readiness", async || service.admin("/readyz").await.1.contains("\"status\":\"ready\"")).await;
 }
 
 #[tokio::test]
@@ -192,5 +192,5 @@ async fn a_start_without_kafka_spools_once_the_registry_has_answered() {
     let start = Instant::now();
     let service = setup.start().await;
     until("a spooled delivery", async || service.datagrid_post(batch("evt_1")).await.status == 202).await;
-    assert!(start.elapsed() < Duration::from_secs(5), "it waited for Kafka: {:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(5), "the start waited for Kafka: {:?}", start.elapsed());
 }

@@ -14,12 +14,12 @@ use crate::support::hostile::{PLANTED, Trick, hostile};
 use crate::support::{PATIENCE, Setup, batch, on_embedded_with, until};
 
 /// Runs the program as a separate process.
-async fn typed(arguments: &[&str]) -> (i32, String, String) {
+async fn run(arguments: &[&str]) -> (i32, String, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_hookstream"));
     command.env_clear().args(arguments);
     // The service runs on this thread and must not be blocked.
     let output = tokio::task::spawn_blocking(move || command.output().unwrap());
-    let output = tokio::time::timeout(PATIENCE, output).await.expect("a command ends").unwrap();
+    let output = tokio::time::timeout(PATIENCE, output).await.expect("the end of the command").unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
     (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
 }
@@ -38,7 +38,7 @@ async fn spool_list_show_and_export_work_while_the_service_runs() {
     }
     service.datagrid_post("no json").await.is(200, "dead_lettered", Some("json_invalid"));
     let at = ["--dir", dir.path().to_str().unwrap()];
-    let spool = async |arguments: &[&str]| typed(&[&["spool"], arguments, &at].concat()).await;
+    let spool = async |arguments: &[&str]| run(&[&["spool"], arguments, &at].concat()).await;
 
     let (code, stdout, stderr) = spool(&[]).await;
     assert_eq!((code, stderr.as_str()), (0, ""));
@@ -59,7 +59,7 @@ async fn spool_list_show_and_export_work_while_the_service_runs() {
     let id = odd["id"].to_string();
     let (code, stdout, _) = spool(&["show", &id]).await;
     assert!(code == 0 && stdout.contains("hookstream-reason: json_invalid"), "{stdout}");
-    assert!(!stdout.contains("no json"), "the value is for those who ask: {stdout}");
+    assert!(!stdout.contains("no json"), "the value is shown only on request: {stdout}");
     let (_, stdout, _) = spool(&["show", &id, "--value"]).await;
     assert!(stdout.contains("no json"), "{stdout}");
     let (code, stdout, stderr) = spool(&["show", "4711"]).await;
@@ -76,7 +76,7 @@ async fn spool_list_show_and_export_work_while_the_service_runs() {
     assert_eq!(spool(&["export", file]).await.0, 0);
     assert_eq!(std::fs::read_to_string(file).unwrap(), stdout);
     let (code, _, stderr) = spool(&["export", file]).await;
-    assert!(code == 2 && stderr.contains(file), "what is there is never overwritten: {stderr}");
+    assert!(code == 2 && stderr.contains(file), "existing files are not overwritten: {stderr}");
     let (code, _, stderr) = spool(&["--parked", "export", "-"]).await;
     assert!(code == 2 && stderr.contains("must follow the subcommand"), "{stderr}");
     let (code, stdout, _) = spool(&["requeue", "--all"]).await;
@@ -106,7 +106,7 @@ async fn parked_rows_are_published_after_a_requeue_through_the_operators_port() 
 
     let port = service.app.admin.to_string();
     let at = ["--dir", dir.path().to_str().unwrap(), "--url", &port];
-    let requeue = async |arguments: &[&str]| typed(&[&["spool", "requeue"], arguments, &at].concat()).await;
+    let requeue = async |arguments: &[&str]| run(&[&["spool", "requeue"], arguments, &at].concat()).await;
     let (code, stdout, _) = requeue(&["--all"]).await;
     assert!(code == 1 && stdout.contains("pending: 3 parked rows") && stdout.contains("evt_"), "{stdout}");
     assert_eq!(service.app.spool().unwrap().parked, 3, "a plan changes nothing");
@@ -114,7 +114,7 @@ async fn parked_rows_are_published_after_a_requeue_through_the_operators_port() 
     assert!(metrics.contains("hookstream_spool_rows{state=\"parked\"}"), "{metrics}");
 
     // One row by its id, the others together.
-    let (_, stdout, _) = typed(&["spool", "list", "--parked", "--json", at[0], at[1]]).await;
+    let (_, stdout, _) = run(&["spool", "list", "--parked", "--json", at[0], at[1]]).await;
     let first = lines(&stdout)[0].clone();
     assert!(first["why"].as_str().is_some_and(|why| !why.is_empty()), "{first}");
     let (code, stdout, stderr) = requeue(&[&first["id"].to_string(), "4711", "--apply", "--json"]).await;
@@ -147,7 +147,7 @@ async fn the_operators_port_accepts_only_well_formed_requeue_requests() {
     {
         assert_eq!(post(json, odd.into()).await, 400, "{odd}");
     }
-    assert_eq!(post("text/plain", r#"{"all":true}"#.into()).await, 415, "a browser's form is refused");
+    assert_eq!(post("text/plain", r#"{"all":true}"#.into()).await, 415, "a browser's form must be refused");
     assert_eq!(post(json, format!("{{\"ids\":[{}1]}}", "1,".repeat(100_000))).await, 413);
     assert_eq!(service.admin("/spool/requeue").await.0, 405);
     let (without, _kafka) = on_embedded_with(|_| {}).await;
@@ -183,13 +183,13 @@ async fn drain_only_empties_the_spool_without_secrets_and_exits() {
     let (kafka, topic, file) = left_behind(dir.path(), 3).await;
     kafka.broker_up().unwrap();
     let arguments = ["serve", "--drain-only", "-c", file.to_str().unwrap()];
-    let (code, _, stderr) = typed(&arguments).await;
+    let (code, _, stderr) = run(&arguments).await;
     assert_eq!(code, 0, "{stderr}");
     assert_eq!(keys(&kafka, &topic).await, ["evt_0", "evt_1", "evt_2"]);
-    let (_, stdout, _) = typed(&["spool", "-c", file.to_str().unwrap()]).await;
+    let (_, stdout, _) = run(&["spool", "-c", file.to_str().unwrap()]).await;
     assert_eq!(stdout.trim(), "the spool is empty");
     let nowhere = format!("spool.dir={}", dir.path().join("nowhere").display());
-    let (code, _, stderr) = typed(&[&arguments[..], &["-X", &nowhere]].concat()).await;
+    let (code, _, stderr) = run(&[&arguments[..], &["-X", &nowhere]].concat()).await;
     assert!(code == 2 && stderr.contains("nowhere"), "{stderr}");
 }
 
@@ -203,17 +203,17 @@ async fn drain_only_exits_with_1_if_it_is_stopped_before_the_spool_is_empty() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    // Nothing else runs on this thread now, so it may block.
+    // Nothing else runs on this thread, so it may block.
     let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
-    let said = log.by_ref().map_while(Result::ok).find(|line| line.contains("draining the spool"));
-    let said: Value = serde_json::from_str(&said.expect("it says what it does")).unwrap();
-    let admin = format!("http://{}", said["admin"].as_str().unwrap());
+    let start = log.by_ref().map_while(Result::ok).find(|line| line.contains("draining the spool"));
+    let start: Value = serde_json::from_str(&start.expect("a log line at the start")).unwrap();
+    let admin = format!("http://{}", start["admin"].as_str().unwrap());
     let get = async |path: &str| {
         let answer = reqwest::get(format!("{admin}{path}")).await.unwrap();
         (answer.status().as_u16(), answer.text().await.unwrap())
     };
-    // The metrics are set once a second, so this waits for them.
-    until("metrics of the spool", async || {
+    // The metrics are updated once a second.
+    until("the spool's metrics", async || {
         let (_, metrics) = get("/metrics").await;
         let oldest =
             metrics.lines().find_map(|line| line.strip_prefix("hookstream_spool_oldest_timestamp_seconds "));
@@ -228,8 +228,8 @@ async fn drain_only_exits_with_1_if_it_is_stopped_before_the_spool_is_empty() {
     assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
     let last = log.map(Result::unwrap).last().unwrap_or_default();
     assert_eq!(child.wait().unwrap().code(), Some(1), "{last}");
-    let (_, stdout, _) = typed(&["spool", "--json", "-c", file.to_str().unwrap()]).await;
-    assert_eq!(lines(&stdout).len(), 2, "nothing is lost");
+    let (_, stdout, _) = run(&["spool", "--json", "-c", file.to_str().unwrap()]).await;
+    assert_eq!(lines(&stdout).len(), 2, "no row is lost");
 }
 
 #[tokio::test]
@@ -249,10 +249,9 @@ async fn requeue_works_directly_on_a_spool_that_no_process_has_open() {
     let (spool, _) = Spool::open(&at, limits).unwrap();
     assert!(spool.park(1, "too large").await.unwrap());
     let config = ["-c", file.to_str().unwrap()];
-    let requeue =
-        async |arguments: &[&str]| typed(&[&["spool", "requeue"], arguments, &config].concat()).await;
+    let requeue = async |arguments: &[&str]| run(&[&["spool", "requeue"], arguments, &config].concat()).await;
 
-    // While a process has the spool open, but nothing answers at the operator's port.
+    // A process has the spool open, but nobody answers at the operator's port.
     let (code, _, stderr) = requeue(&["1", "--apply", "--url", "127.0.0.1:1"]).await;
     assert!(code == 2 && stderr.contains("--url"), "{stderr}");
     let (code, _, stderr) = requeue(&["1", "--apply"]).await;
@@ -267,7 +266,7 @@ async fn requeue_works_directly_on_a_spool_that_no_process_has_open() {
     assert!(stderr.contains("row 2 is already live"), "{stderr}");
     let (code, _, stderr) = requeue(&["1", "--apply"]).await;
     assert_eq!(code, 0, "nothing to do: {stderr}");
-    let (_, stdout, _) = typed(&[&["spool"], &config[..]].concat()).await;
+    let (_, stdout, _) = run(&[&["spool"], &config[..]].concat()).await;
     assert!(stdout.contains("2 rows in total: 2 live, 0 parked"), "{stdout}");
 }
 
@@ -287,13 +286,13 @@ async fn k1_requeue_accepts_no_wrong_answer() {
     // A process has the spool open, so the command asks at the operator's port.
     let (spool, _) = Spool::open(&dir.path().join("spool"), limits).unwrap();
     assert!(spool.park(1, "too large").await.unwrap());
-    // A byte-by-byte answer would use up the minute that a large requeue may take.
+    // Without the answer that comes byte by byte: it would take the full minute that a large requeue may take.
     for trick in Trick::ALL.into_iter().filter(|trick| !matches!(trick, Trick::Drip)) {
         let url = hostile(trick).await;
         let arguments = ["spool", "requeue", "1", "--apply", "--url", &url, "-c", file.to_str().unwrap()];
-        let (code, stdout, stderr) = typed(&arguments).await;
+        let (code, stdout, stderr) = run(&arguments).await;
         assert!(code == 2 && stdout.is_empty(), "{trick:?}: {stdout}{stderr}");
-        assert!(stderr.contains(trick.said()) && !stderr.contains(PLANTED), "{trick:?}: {stderr}");
+        assert!(stderr.contains(trick.message()) && !stderr.contains(PLANTED), "{trick:?}: {stderr}");
     }
     assert_eq!(spool.stats().parked, 1);
     spool.close(PATIENCE).await.unwrap();

@@ -1,5 +1,4 @@
-//! Faults of the spool's files and disk: no delivery is answered 2xx that a restart would not find, and any loss is
-//! reported.
+//! Faults of the spool's files and disk: a restart finds every delivery that was answered 2xx, or its loss is reported.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -19,12 +18,12 @@ struct Program {
     log: Log,
 }
 
-struct Place {
+struct Fixture {
     dir: tempfile::TempDir,
     source: String,
 }
 
-impl Place {
+impl Fixture {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let mut setup = Setup::new("datagrid");
@@ -96,22 +95,22 @@ fn flip(path: &Path) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a1_spool_damage_is_reported_everywhere_until_its_report_is_removed() {
-    let place = Place::new();
-    let mut program = place.start(&[]);
-    until("a first 202", async || place.post(&program, "evt_0").await == 202).await;
+    let fixture = Fixture::new();
+    let mut program = fixture.start(&[]);
+    until("a spooled delivery", async || fixture.post(&program, "evt_0").await == 202).await;
     for n in 1..40 {
-        assert_eq!(place.post(&program, &format!("evt_{n}")).await, 202);
+        assert_eq!(fixture.post(&program, &format!("evt_{n}")).await, 202);
     }
     let rows = program.get("/status").await["spool"]["live"].as_u64().unwrap();
     program.kill();
-    flip(&place.spool().join("spool.db-wal"));
-    // The end of the log is missing too, so something is certainly lost.
-    let log = std::fs::File::options().write(true).open(place.spool().join("spool.db-wal")).unwrap();
+    flip(&fixture.spool().join("spool.db-wal"));
+    // The log is also truncated, so that rows are lost for certain.
+    let log = std::fs::File::options().write(true).open(fixture.spool().join("spool.db-wal")).unwrap();
     log.set_len(log.metadata().unwrap().len() * 2 / 3).unwrap();
 
     for start in ["first", "next"] {
-        let mut program = place.start(&[]);
-        until("readiness", async || program.spool().await.0 == "degraded").await;
+        let mut program = fixture.start(&[]);
+        until("a degraded spool", async || program.spool().await.0 == "degraded").await;
         let (_, why) = program.spool().await;
         let status = program.get("/status").await;
         let damage = &status["spool"]["damage"][0];
@@ -119,17 +118,17 @@ async fn a1_spool_damage_is_reported_everywhere_until_its_report_is_removed() {
         assert_eq!(damage["lost_at_most"], lost, "{start}: {status}");
         assert_eq!((kept + lost, status["spool"]["live"].as_u64()), (rows, Some(kept)), "{start}: {status}");
         assert!(lost > 0 && why.contains(&format!("{lost} lost, {kept} kept")), "{start}: {why}");
-        let told =
+        let is_report =
             |line: &Value| line["level"] == "ERROR" && line["lost_at_least"] == lost && line["kept"] == kept;
-        assert_eq!(program.log.lock().unwrap().iter().any(told), start == "first", "{:?}", program.log);
-        let (code, text) = place.listed().await;
+        assert_eq!(program.log.lock().unwrap().iter().any(is_report), start == "first", "{:?}", program.log);
+        let (code, text) = fixture.listed().await;
         assert!(code == 0 && text.contains(&format!("{lost} lost, {kept} kept")), "{text}");
         let metrics = client().get(format!("http://{}/metrics", program.admin)).send().await.unwrap();
         assert!(metrics.text().await.unwrap().contains("hookstream_spool_damage_reports 1"));
         if start == "next" {
             let report = format!("{}.json", damage["aside"].as_str().unwrap());
             std::fs::remove_file(report).unwrap();
-            until("seen", async || program.spool().await.0 == "ok").await;
+            until("the end of the report", async || program.spool().await.0 == "ok").await;
         }
         program.kill();
     }
@@ -149,7 +148,7 @@ async fn a3_unlinked_spool_files_stop_the_spool_and_their_rows_still_drain() {
     for n in 3..6 {
         service.datagrid_post(batch(&format!("evt_{n}"))).await.is(503, "unavailable", Some("spool_error"));
     }
-    until("not ready", async || {
+    until("the end of readiness", async || {
         let (status, text) = service.admin("/readyz").await;
         status == 503 && text.contains("was removed while in use") && text.contains("then restart")
     })
@@ -161,11 +160,14 @@ async fn a3_unlinked_spool_files_stop_the_spool_and_their_rows_still_drain() {
     let found = keys(&kafka, &service.topic("batch_prediction.completed")).await;
     assert!(["evt_0", "evt_1", "evt_2"].iter().all(|id| found.iter().any(|found| found == id)), "{found:?}");
     // While Kafka is available, nothing needs the spool.
-    until("degraded", async || service.admin("/readyz").await.1.contains("\"status\":\"degraded\"")).await;
+    until("a degraded service", async || {
+        service.admin("/readyz").await.1.contains("\"status\":\"degraded\"")
+    })
+    .await;
     service.datagrid_post(batch("evt_6")).await.is(200, "published", None);
 }
 
-/// Ends the program that runs below strace: it would outlive strace.
+/// Ends the program that runs under strace, since it would outlive strace.
 struct Traced(PathBuf);
 
 impl Drop for Traced {
@@ -178,27 +180,36 @@ impl Drop for Traced {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn c5_readiness_reports_a_disk_that_fails_with_eio_until_a_write_succeeds() {
-    let place = Place::new();
-    // Each thread's syncs from the 60th on fail: only the writer makes that many.
+    let fixture = Fixture::new();
+    // Fails each thread's syncs from the 60th on; only the writer makes that many.
     let inject = "inject=fsync,fdatasync:error=EIO:when=60..66";
-    let program =
-        place.start(&["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=fsync,fdatasync", "-e", inject]);
-    let _traced = Traced(place.spool());
-    until("a first 202", async || place.post(&program, "evt_0").await == 202).await;
+    let program = fixture.start(&[
+        "strace",
+        "-f",
+        "-qq",
+        "-o",
+        "/dev/null",
+        "-e",
+        "trace=fsync,fdatasync",
+        "-e",
+        inject,
+    ]);
+    let _traced = Traced(fixture.spool());
+    until("a spooled delivery", async || fixture.post(&program, "evt_0").await == 202).await;
     assert_eq!(program.spool().await.0, "ok");
     let mut sent = 0;
-    until("a disk that fails", async || {
+    until("a failing disk", async || {
         sent += 1;
-        place.post(&program, &format!("evt_{sent}")).await == 503
+        fixture.post(&program, &format!("evt_{sent}")).await == 503
     })
     .await;
     assert!(sent > 10, "{sent}");
-    until("not ready", async || {
+    until("the end of readiness", async || {
         let (state, why) = program.spool().await;
         state == "down" && why.contains("I/O error")
     })
     .await;
-    // By itself, without any delivery in between.
-    until("ready again", async || program.spool().await.0 == "ok").await;
-    assert_eq!(place.post(&program, "evt_after").await, 202);
+    // Without any delivery in between.
+    until("a healthy spool", async || program.spool().await.0 == "ok").await;
+    assert_eq!(fixture.post(&program, "evt_after").await, 202);
 }

@@ -1,4 +1,4 @@
-//! `/status` and `hookstream status`: the first questions of the person on call.
+//! `/status` and `hookstream status`, for the first questions of the person on call.
 
 use serde_json::Value;
 
@@ -40,7 +40,7 @@ async fn status_shows_deliveries_refusals_and_the_secrets_in_use() {
     }
     service.datagrid_post("no JSON").await.is(200, "dead_lettered", Some("json_invalid"));
     let accepted = json(&service).await["sources"][&service.source]["last_accepted"].clone();
-    // Times are in milliseconds: two deliveries in the same millisecond cannot be distinguished.
+    // Times are in milliseconds, so two deliveries need different milliseconds.
     until("another millisecond", async || {
         jiff::Timestamp::now().as_millisecond() > time(&accepted).as_millisecond()
     })
@@ -58,7 +58,7 @@ async fn status_shows_deliveries_refusals_and_the_secrets_in_use() {
             ["published", "dead_lettered", "refused", "spooled", "handled", "unavailable"].map(count);
         assert_eq!(counts, [3, 1, 1, 0, 0, 0], "{status_now}");
     }
-    assert_eq!(source["last_accepted"], accepted, "who is refused is no sign of life");
+    assert_eq!(source["last_accepted"], accepted, "a refused delivery is not an accepted one");
     assert!(time(&source["last_request"]) > time(&accepted), "{status_now}");
     assert!(time(&accepted).as_millisecond() >= time(&status_now["started"]).as_millisecond());
     let secret = &source["secrets"][0];
@@ -74,9 +74,9 @@ async fn status_shows_deliveries_refusals_and_the_secrets_in_use() {
     assert!(status_now["spool"].is_null());
     assert_eq!(status_now["parts"]["kafka"]["state"], "ok");
 
-    until("the copies are known", async || json(&service).await["status"] == "degraded").await;
+    until("a report of the copies", async || json(&service).await["status"] == "degraded").await;
     let (code, stdout, _) = status(&admin, &["--secrets"]).await;
-    assert_eq!(code, 0, "degraded by the one copy of a cluster of one broker, and still ready");
+    assert_eq!(code, 0, "degraded, since one broker stores one copy, but ready");
     for expected in ["READY, degraded", "signature_mismatch x1", "durability", "TEST_SECRET", "kafka"] {
         assert!(stdout.contains(expected), "{expected} is not in\n{stdout}");
     }
@@ -93,7 +93,7 @@ async fn status_shows_the_configuration_of_a_reload() {
     let text = std::fs::read_to_string(service.file.path()).unwrap();
     service.app.reload.now().await.unwrap();
     let same = json(&service).await;
-    assert_eq!(before["config"]["hash"], same["config"]["hash"], "nothing has changed");
+    assert_eq!(before["config"]["hash"], same["config"]["hash"], "the configuration has not changed");
     let changed = text.replacen("[source.", "[source.github]\npreset = \"github\"\ntypes = [\"push\"]\nsecrets = [{ env = \"TEST_SECRET\" }]\n\n[source.", 1);
     std::fs::write(service.file.path(), changed).unwrap();
     service.app.reload.now().await.unwrap();
@@ -105,20 +105,20 @@ async fn status_shows_the_configuration_of_a_reload() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn status_exits_with_1_if_not_ready_and_with_2_if_nobody_answers() {
-    let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-    let setup = Setup { kafka: gone.clone(), ..Setup::new("datagrid") };
+    let unused = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let setup = Setup { kafka: unused.clone(), ..Setup::new("datagrid") };
     let service = setup.start().await;
     let (code, stdout, _) = status(&service.app.admin.to_string(), &[]).await;
     assert_eq!(code, 1);
     assert!(stdout.contains("NOT READY") && stdout.contains("kafka"), "{stdout}");
-    // A provider whose deliveries are all refused.
+    // A source whose deliveries are all refused.
     until("a 503", async || service.datagrid_post(batch("evt_1")).await.status == 503).await;
     let (_, stdout, _) = status(&service.app.admin.to_string(), &[]).await;
     assert!(stdout.contains("never !!"), "{stdout}");
 
-    let (code, stdout, stderr) = status(&gone, &[]).await;
+    let (code, stdout, stderr) = status(&unused, &[]).await;
     assert_eq!((code, stdout.as_str()), (2, ""));
-    assert!(stderr.contains(&format!("no service answers at http://{gone}/status")), "{stderr}");
+    assert!(stderr.contains(&format!("no service answers at http://{unused}/status")), "{stderr}");
     let (code, _, stderr) = status(&service.app.hooks.to_string(), &[]).await;
     assert_eq!(code, 2);
     assert!(stderr.contains("is it the operator's port of hookstream?"), "{stderr}");

@@ -79,7 +79,7 @@ async fn stalled(program: &Program, address: &str, declared: usize, sent: usize)
     let path = format!("/hooks/{}", program.source);
     let request = head("POST", &path, &[("content-length", &declared.to_string())]) + &"x".repeat(sent);
     let mut stream = connect_from(address, program.hooks).await;
-    // It may get its answer before it has sent everything.
+    // The server may answer before everything is sent.
     let _ = stream.write_all(request.as_bytes()).await;
     stream
 }
@@ -97,7 +97,7 @@ async fn b4_a_flood_of_unverified_deliveries_logs_twenty_lines_a_second_for_any_
     let program = Program::ready(&setup).await;
     let before = program.deliveries().len();
     let (start, client) = (Instant::now(), at("127.0.0.2"));
-    // It already holds its share of the memory for bodies, so there is none for the large ones below.
+    // This address uses its whole share of the memory for bodies, so the large ones below are refused.
     let _held = stalled(&program, "127.0.0.2", 100 * 1024, 90 * 1024).await;
     let flood = |n: usize| {
         let (url, client) = (program.url(), client.clone());
@@ -110,7 +110,7 @@ async fn b4_a_flood_of_unverified_deliveries_logs_twenty_lines_a_second_for_any_
                 4 => client.post(format!("{url}-closed")).body("{}"),
                 _ => client.post(&url).body("x".repeat(50 * 1024)),
             };
-            // If the server does not read a request to its end, the answer may be lost.
+            // The answer may be lost if the server does not read a request to its end.
             request.send().await.map(|answer| answer.status().as_u16()).ok()
         }
     };
@@ -127,14 +127,14 @@ async fn b4_a_flood_of_unverified_deliveries_logs_twenty_lines_a_second_for_any_
     }
     assert!(program.metric("hookstream_log_lines_limited_total").await >= (6 * EACH - most) as f64);
 
-    // Every verified delivery has its line, however many arrive, and no line has an address.
+    // Every verified delivery is logged, however many arrive, and without its address.
     drop(_held);
     let before = program.deliveries().len();
     let honest = (0..60).map(|n| program.datagrid(&client, batch(&format!("evt_{n}"))));
     for answer in join_all(honest).await {
         answer.is(200, "published", None);
     }
-    until("their lines", async || {
+    until("their log lines", async || {
         let lines = program.deliveries().split_off(before);
         let published: Vec<_> = lines.iter().filter(|line| line["outcome"] == "published").collect();
         assert!(published.iter().all(|line| line.get("client").is_none()));
@@ -158,7 +158,7 @@ async fn b5_stalled_bodies_of_one_address_cause_no_503_for_another() {
     let deliver = async {
         let mut n = 0;
         while Instant::now() < until {
-            // One in four is large, so the server has to wait for its body.
+            // One in four is large, so that the server has to wait for its body.
             let filler = "x".repeat(if n % 4 == 0 { 700 * 1024 } else { 10 });
             let body = batch(&format!("evt_{n}")).replace("bpred_abc123\",\"st", &format!("{filler}\",\"st"));
             program.datagrid(&honest, body).await.is(200, "published", None);
@@ -169,7 +169,7 @@ async fn b5_stalled_bodies_of_one_address_cause_no_503_for_another() {
     let (_, delivered) = tokio::join!(attack, deliver);
     assert!(delivered > 10, "{delivered}");
     let limited = program.metric("hookstream_unverified_limited_total{cause=\"address_bytes\"}").await;
-    assert!(limited > 0.0, "the stalled bodies met the share of their address");
+    assert!(limited > 0.0, "the stalled bodies did not reach the share of their address");
 }
 
 #[tokio::test]
@@ -184,7 +184,7 @@ async fn b5_refused_bodies_count_as_unverified() {
         [("127.0.0.2", 1000, 10), ("127.0.0.3", 1 << 30, 0), ("127.0.0.4", 100 * 1024, 60 * 1024)]
     {
         let client = at(address);
-        until("the bound", async || {
+        until("the limit", async || {
             let flood = (0..8).map(|_| async {
                 drop(read_to_end(&mut stalled(&program, address, declared, sent).await).await);
             });
@@ -262,7 +262,7 @@ async fn b1_an_address_over_its_share_is_limited_but_its_small_authentic_deliver
     // Other addresses are not affected.
     verified(&program.grapevine(&at("127.0.0.3"), 7, COSTLY).await);
     program.forged("127.0.0.3", 1000).await.is(401, "refused", Some("unauthorized"));
-    until("the end of it", async || program.grapevine(&client, 0, COSTLY).await.status == 200).await;
+    until("the end of the limit", async || program.grapevine(&client, 0, COSTLY).await.status == 200).await;
     let limited = program.metric("hookstream_unverified_limited_total{cause=\"address_work\"}").await;
     assert!(limited >= 3.0, "{limited}");
     let work = format!("hookstream_unverified_work_bytes_total{{source=\"{}\"}}", program.source);
@@ -285,9 +285,9 @@ async fn b1_many_addresses_cannot_exhaust_a_source_for_its_provider() {
     let provider = at("127.0.0.9");
     verified(&program.grapevine(&provider, SECRETS - 1, COSTLY).await);
     verified(&program.grapevine(&provider, 0, COSTLY).await);
-    // Each is within its own share, but together they exceed the source's limit.
+    // Each address is within its own share, but together they exceed the source's limit.
     let mut address = 10;
-    until("the bound of the source", async || {
+    until("the limit of the source", async || {
         address += 1;
         let answer = program.forged(&format!("127.0.0.{address}"), COSTLY).await;
         if answer.status != 401 {
@@ -307,7 +307,7 @@ async fn b1_many_addresses_cannot_exhaust_a_source_for_its_provider() {
 #[test]
 fn b1_check_reports_the_cost_of_a_forged_body() {
     let directory = tempfile::tempdir().unwrap();
-    let told = |secrets: usize| {
+    let check = |secrets: usize| {
         for n in 0..secrets {
             std::fs::write(directory.path().join(format!("{n:03}")), secret(n)).unwrap();
         }
@@ -320,8 +320,8 @@ fn b1_check_reports_the_cost_of_a_forged_body() {
         assert_eq!(code, 0, "{stdout}");
         stdout
     };
-    assert!(!told(1).contains("forged"), "with one secret it is no matter");
-    let text = told(100);
+    assert!(!check(1).contains("forged"), "one secret costs too little to report");
+    let text = check(100);
     let expected =
         "source grapevine: a forged body of 900 KiB costs about 930 ms of one core with its 100 secrets";
     assert!(text.contains(expected), "{text}");

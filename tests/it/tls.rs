@@ -119,8 +119,8 @@ async fn tls_1_2_and_1_3_work_for_clients_that_trust_the_certificate() {
     let line = metrics
         .lines()
         .find(|line| line.starts_with("hookstream_tls_not_after_timestamp_seconds{port=\"http\"}"));
-    let told: f64 = line.unwrap().rsplit_once(' ').unwrap().1.parse().unwrap();
-    assert!(told > ends, "the test's certificate ends in 4096: {told}");
+    let expiry: f64 = line.unwrap().rsplit_once(' ').unwrap().1.parse().unwrap();
+    assert!(expiry > ends, "the test's certificate expires in 4096: {expiry}");
     assert!(metrics.contains("hookstream_tls_handshakes_failed_total"), "{metrics}");
 }
 
@@ -160,9 +160,9 @@ async fn a_certificate_is_renewed_under_load_and_no_request_fails() {
     }
     going.store(false, Ordering::Relaxed);
     for (n, sender) in senders.into_iter().enumerate() {
-        let seen = sender.await.expect("every request is answered 200");
+        let seen = sender.await.expect("200 for every request");
         if n % 2 == 0 {
-            assert!(seen.iter().all(|serial| *serial == 1), "a connection keeps what it has: {seen:?}");
+            assert!(seen.iter().all(|serial| *serial == 1), "a connection keeps its certificate: {seen:?}");
         } else {
             assert!(seen.contains(&4), "{seen:?}");
         }
@@ -177,14 +177,14 @@ async fn a_mismatched_certificate_and_key_are_refused_and_the_old_pair_stays() {
     let key = std::fs::read(authority.path("server.key")).unwrap();
     authority.issue("server", 2);
     std::fs::write(authority.path("server.key"), key).unwrap();
-    let told = service.app.reload.now().await.unwrap_err().to_string();
-    assert!(told.contains("http.tls.key") && told.contains("use a matching pair"), "{told}");
+    let error = service.app.reload.now().await.unwrap_err().to_string();
+    assert!(error.contains("http.tls.key") && error.contains("use a matching pair"), "{error}");
     assert_eq!(authority.serial(port).await, 1);
     std::fs::write(authority.path("server.pem"), "no PEM").unwrap();
     std::fs::remove_file(authority.path("server.key")).unwrap();
-    let told = service.app.reload.now().await.unwrap_err().to_string();
-    assert!(told.contains("2 problems") && told.contains("no valid certificates in PEM"), "{told}");
-    assert!(told.contains("server.key cannot be read"), "{told}");
+    let error = service.app.reload.now().await.unwrap_err().to_string();
+    assert!(error.contains("2 problems") && error.contains("no valid certificates in PEM"), "{error}");
+    assert!(error.contains("server.key cannot be read"), "{error}");
     assert_eq!(authority.serial(port).await, 1);
     authority.issue("server", 3);
     service.app.reload.now().await.unwrap();
@@ -202,7 +202,7 @@ async fn clients_without_tls_or_stalled_in_the_handshake_are_disconnected_and_de
     let answer = raw::exchange(service.hooks(), head("GET", "/hooks/x", &[]).as_bytes()).await;
     assert!(!answer.contains("HTTP/1.1"), "{answer:?}");
 
-    // The first bytes of a ClientHello, and nothing more.
+    // Only the first bytes of a ClientHello.
     let stalled = Instant::now();
     let mut held: Vec<TcpStream> = Vec::new();
     for _ in 0..500 {
@@ -215,12 +215,19 @@ async fn clients_without_tls_or_stalled_in_the_handshake_are_disconnected_and_de
         deliver(&client, &service, &format!("evt_{n}")).await.0.is(200, "published", None);
         slowest = slowest.max(start.elapsed());
     }
-    // Connections are independent: none waits for a stalled one.
+    // No connection waits for a stalled one.
     assert!(slowest < Duration::from_secs(2), "an honest client waited {slowest:?}");
     let mut first = held.remove(0);
     let mut rest = Vec::new();
-    tokio::time::timeout(PATIENCE, first.read_to_end(&mut rest)).await.expect("it is closed").ok();
-    assert!(stalled.elapsed() >= Duration::from_secs(2), "not before its time: {:?}", stalled.elapsed());
+    tokio::time::timeout(PATIENCE, first.read_to_end(&mut rest))
+        .await
+        .expect("the end of the connection")
+        .ok();
+    assert!(
+        stalled.elapsed() >= Duration::from_secs(2),
+        "closed before its timeout: {:?}",
+        stalled.elapsed()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -255,7 +262,7 @@ async fn the_operators_port_requires_its_token_except_for_probes() {
 
     std::fs::write(&file, "the-next-token-0123456789").unwrap();
     service.app.reload.now().await.unwrap();
-    assert_eq!(ask("/status", Some(TOKEN)).await.status(), 401, "the old one");
+    assert_eq!(ask("/status", Some(TOKEN)).await.status(), 401, "the old token");
     assert_eq!(ask("/status", Some("the-next-token-0123456789")).await.status(), 200);
 }
 
@@ -273,8 +280,8 @@ async fn the_operators_port_requires_client_certificates() {
         authority.client().identity(reqwest::Identity::from_pem(&pem).unwrap()).build().unwrap()
     };
     assert_eq!(with(&clients).get(&url).send().await.unwrap().status(), 200);
-    assert!(with(&authority).get(&url).send().await.is_err(), "of another authority");
-    assert!(authority.client().build().unwrap().get(&url).send().await.is_err(), "without one");
+    assert!(with(&authority).get(&url).send().await.is_err(), "a certificate of another authority");
+    assert!(authority.client().build().unwrap().get(&url).send().await.is_err(), "no certificate");
 }
 
 /// Runs `hookstream` with the configuration `file` in its directory.
@@ -347,7 +354,7 @@ async fn check_reports_a_bad_certificate_with_its_line_and_one_that_expires_soon
     );
 }
 
-/// The real program, which checks its files by itself.
+/// With the real program, which watches its files.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_changed_certificate_is_loaded_automatically_and_no_log_shows_the_token() {
     let authority = Authority::new();

@@ -1,4 +1,4 @@
-//! Permissions and limits of topics, which an operator can change: they are an outage of that topic, never permanent.
+//! Denied permissions and size limits of a topic count as an outage of that topic, since an operator can change them.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -31,7 +31,7 @@ async fn kafka_acls(arguments: String) {
     assert!(output.status.success(), "{output:?}");
 }
 
-/// The status of `/readyz`, and the requested part.
+/// The status of `/readyz`, and its part `publishing`.
 pub async fn publishing(service: &Service) -> (u16, String) {
     let (status, ready) = service.admin("/readyz").await;
     let ready: serde_json::Value = serde_json::from_str(&ready).unwrap();
@@ -88,9 +88,9 @@ async fn k2a_a_denied_topic_is_an_outage_of_that_topic() {
     }
     // The dead-letter topic is denied too.
     service.datagrid_post("no JSON").await.is(200, "dead_lettered", Some("json_invalid"));
-    let (status, told) = publishing(&service).await;
-    assert!(status == 200 && told.contains("degraded") && told.contains(&topic), "{told}");
-    assert!(told.contains("AuthorizationFailed") && told.contains("since 20"), "{told}");
+    let (status, report) = publishing(&service).await;
+    assert!(status == 200 && report.contains("degraded") && report.contains(&topic), "{report}");
+    assert!(report.contains("AuthorizationFailed") && report.contains("since 20"), "{report}");
     let (_, metrics) = service.admin("/metrics").await;
     let failing = format!("hookstream_topic_failing{{topic=\"{topic}\",what=\"topic\"}} 1\n");
     assert!(metrics.contains(&failing), "{metrics}");
@@ -100,7 +100,7 @@ async fn k2a_a_denied_topic_is_an_outage_of_that_topic() {
     kafka_acls(format!("--remove --force {deny}")).await;
     until("an empty spool", async || waiting(&service) == 0).await;
     assert_eq!(parked(&service), 0);
-    until("a topic that is well", async || publishing(&service).await.1.contains("\"ok\"")).await;
+    until("a healthy topic", async || publishing(&service).await.1.contains("\"ok\"")).await;
     service.datagrid_post(batch("evt_after")).await.is(200, "published", None);
     sent.push("evt_after".into());
     let mut found = kafka::all(&topic).await;
@@ -151,11 +151,11 @@ async fn k2c_a_record_over_the_limit_of_its_topic_is_spooled_until_the_limit_is_
     service.datagrid_post(large("evt_large")).await.is(202, "spooled", None);
     let no_json = large("evt_odd").replace("{\"id\"", "\"id\"");
     service.datagrid_post(no_json).await.is(200, "dead_lettered", Some("json_invalid"));
-    until("both to be told", async || {
-        let told = publishing(&service).await.1;
+    until("a report of both topics", async || {
+        let report = publishing(&service).await.1;
         [&topic, &letters]
             .iter()
-            .all(|topic| told.contains(&format!("{topic}: 1 row of the spool: MessageSize")))
+            .all(|topic| report.contains(&format!("{topic}: 1 row of the spool: MessageSize")))
     })
     .await;
     let (_, metrics) = service.admin("/metrics").await;
@@ -181,7 +181,7 @@ async fn k2c_a_record_over_the_limit_of_its_topic_is_spooled_until_the_limit_is_
     }
     until("an empty spool", async || waiting(&service) == 0).await;
     assert_eq!(parked(&service), 0);
-    until("topics that are well", async || publishing(&service).await.1.contains("\"ok\"")).await;
+    until("healthy topics", async || publishing(&service).await.1.contains("\"ok\"")).await;
     let mut found = kafka::all(&topic).await;
     found.sort();
     found.dedup();
@@ -214,15 +214,13 @@ async fn k2d_a_row_for_a_denied_topic_is_retried_and_not_parked() {
     let denied = RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED;
     kafka.fail_produce(&[denied; 6]).unwrap();
     kafka.broker_up().unwrap();
-    until("the topic to be known as denied", async || {
-        publishing(&service).await.1.contains("TopicAuthorizationFailed")
-    })
-    .await;
+    until("a spooled delivery", async || publishing(&service).await.1.contains("TopicAuthorizationFailed"))
+        .await;
     until("an empty spool", async || waiting(&service) == 0).await;
     assert_eq!(parked(&service), 0);
     let topic = service.topic("batch_prediction.completed");
     assert_eq!(keys(&kafka, &topic).await, ["evt_0", "evt_1", "evt_2"]);
-    until("topics that are well", async || publishing(&service).await.1.contains("\"ok\"")).await;
+    until("healthy topics", async || publishing(&service).await.1.contains("\"ok\"")).await;
 }
 
 #[tokio::test]
@@ -248,7 +246,7 @@ async fn k2_a_refused_dead_letter_is_spooled() {
     service.datagrid_post(batch("evt_0")).await.is(200, "published", None);
     kafka.fail_produce(&[RDKafkaRespErr::RD_KAFKA_RESP_ERR_INVALID_RECORD; 2]).unwrap();
     service.datagrid_post(batch("evt_1")).await.is(200, "dead_lettered", Some("kafka_refused"));
-    // The record can never pass, but its dead letter can: the drain retries it.
+    // The record can never be published, but its dead letter can: the drain retries it.
     until("the dead letter", async || waiting(&service) == 0).await;
     assert_eq!((parked(&service), keys(&kafka, &service.dead_letters()).await.len()), (0, 1));
 }

@@ -268,7 +268,7 @@ fn schemas() -> &'static Path {
 
 /// The members from which a preset makes the key.
 fn key(rules: &toml::Table) -> String {
-    match rules["envelope"]["id"].as_str().expect("a part of the body, or the digest") {
+    match rules["envelope"]["id"].as_str().expect("a pointer or the digest") {
         "digest" => {
             "`sha256:` and the hex digits of the SHA-256 of what was signed; no event id is sent".into()
         }

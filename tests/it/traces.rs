@@ -60,7 +60,7 @@ fn child(spans: &[Span], parent: &Span, name: &str) -> Span {
     let mut found = spans.iter().filter(|span| span.parent_span_id == parent.span_id);
     let mut found = found.by_ref().filter(|span| span.name.starts_with(name));
     let span = found.next().unwrap_or_else(|| panic!("{name} is not in {spans:?}")).clone();
-    assert!(found.next().is_none(), "{name} is there once");
+    assert!(found.next().is_none(), "two spans {name}");
     assert_eq!(span.trace_id, parent.trace_id);
     assert!(span.start_time_unix_nano <= span.end_time_unix_nano, "{span:?}");
     assert!(span.start_time_unix_nano >= parent.start_time_unix_nano, "{span:?}");
@@ -156,7 +156,7 @@ async fn only_verified_callers_decide_on_sampling_and_the_ratio_applies_to_all_o
     service.datagrid_post(batch("evt_1")).await.is(200, "published", None);
     post(&service, "evt_2", &traceparent("00")).await.is(200, "published", None);
     let last = post(&service, "evt_3", &traceparent("01")).await;
-    // Spans that ended earlier were queued earlier.
+    // Spans are queued in the order of their end.
     let span = collector.delivery(&delivery_id(&last)).await;
     for other in collector.spans() {
         assert_eq!(other.trace_id, span.trace_id, "{other:?}");
@@ -169,7 +169,7 @@ async fn only_verified_callers_decide_on_sampling_and_the_ratio_applies_to_all_o
         "as they came"
     );
 
-    // The opposite: a caller that does not sample gets no span, and all refusals have one.
+    // The opposite: an unsampled caller gets no span, and every refusal has one.
     let collector = Collector::start().await;
     let (service, _kafka) = exporting(&collector, "").await;
     let unseen = post(&service, "evt_1", &traceparent("00")).await;
@@ -210,13 +210,13 @@ async fn a_refusal_is_its_own_trace_with_its_reason_and_a_link_to_the_caller() {
     let unknown = Answer::read(elsewhere.body("x").send().await.unwrap()).await;
     let span = collector.delivery(&delivery_id(&unknown)).await;
     assert_eq!((span.name.as_str(), text(&span, "hookstream.reason").as_str()), ("POST", "source_unknown"));
-    assert!(span.links.is_empty(), "none was sent");
+    assert!(span.links.is_empty(), "the caller sent no span");
     let all = format!("{:?}", collector.requests());
     for hidden in ["evt_payload", "results_url", "0123456789abcdef", "secret-place", "token"] {
         assert!(!all.contains(hidden), "{hidden} is in {all}");
     }
 
-    // A flood of unverified deliveries leaves some tens of spans, besides those of verified ones.
+    // A flood of unverified deliveries causes only some tens of spans, besides those of verified ones.
     for _ in 0..300 {
         service.post(&headers, "x").await.is(401, "refused", Some("unauthorized"));
     }
@@ -278,7 +278,7 @@ async fn an_outage_marks_both_spans_as_errors_and_a_shutdown_exports_the_last_sp
     let spans = collector.spans();
     let id = delivery_id(&failed);
     let server =
-        spans.iter().find(|span| text(span, "hookstream.delivery_id") == id).expect("it is out by now");
+        spans.iter().find(|span| text(span, "hookstream.delivery_id") == id).expect("an exported span");
     for span in [server, &child(&spans, server, "send")] {
         assert_eq!(text(span, "error.type"), "kafka_unavailable");
         assert_eq!(span.status.clone().unwrap().code, 2, "an error");
@@ -292,7 +292,7 @@ async fn a_hung_collector_delays_nothing() {
     let table = format!("[traces]\nendpoint = \"http://{}\"", hanging.local_addr().unwrap());
     let (service, _kafka) = on_embedded_with(|setup| setup.tables = table).await;
     let mut slowest = Duration::ZERO;
-    // Longer than a batch is collected, so that an export is in progress.
+    // Longer than the interval of a batch, so that an export is in progress.
     let start = Instant::now();
     while start.elapsed() < Duration::from_secs(3) {
         let asked = Instant::now();
@@ -327,14 +327,14 @@ async fn only_the_collector_sees_the_token_and_an_unreachable_collector_is_logge
         let request = request.header("Datagrid-Signature", datagrid(body.as_bytes()));
         request.body(body).send().await.unwrap().status().as_u16()
     };
-    until("a delivery that is taken", async || deliver(&hooks).await == 200).await;
+    until("a published delivery", async || deliver(&hooks).await == 200).await;
     until("spans", async || !collector.requests().is_empty()).await;
     let (headers, _) = &collector.requests()[0];
     assert_eq!(headers["authorization"], TOKEN);
     assert_eq!(headers["content-type"], "application/x-protobuf");
-    let said = format!("{:?}", log.lock().unwrap());
-    assert!(said.contains("hookstream"), "{said}");
-    assert!(!said.contains("not-for-the-log"), "{said}");
+    let lines = format!("{:?}", log.lock().unwrap());
+    assert!(lines.contains("hookstream"), "{lines}");
+    assert!(!lines.contains("not-for-the-log"), "{lines}");
     drop(process);
 
     let away = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
@@ -353,7 +353,7 @@ async fn only_the_collector_sees_the_token_and_an_unreachable_collector_is_logge
         line.map_or(0, |line| line.rsplit_once(' ').unwrap().1.parse::<u64>().unwrap())
     };
     let mut failed = Vec::new();
-    until("two exports that failed", async || {
+    until("two failed exports", async || {
         assert_eq!(deliver(&hooks).await, 200);
         failed.push(metric().await);
         failed.dedup();

@@ -56,7 +56,7 @@ async fn java_reads_every_avro_type_as_its_annotation_says() {
     };
     let fits = r#"{"paid_at":1775847600.25,"amount":"-12.50","due":"2026-02-28","token":"_w","state":"PAID",
         "order-no":7,"payer":{"iban":"DE1","next":{"iban":"DE2"}}}"#;
-    until("the program", async || post("evt_fits", fits).await == (200, json!("published"))).await;
+    until("a published delivery", async || post("evt_fits", fits).await == (200, json!("published"))).await;
     let odd = r#"{"paid_at":1775847600000,"amount":"12.505","due":"soon","token":"/w","state":"NEW",
         "order-no":"7","payer":{"last4":"1234","iban":5}}"#;
     assert_eq!(post("evt_odd", odd).await, (200, json!("published")));

@@ -9,7 +9,7 @@ pub struct Names {
     pub matched: Vec<String>,
 }
 
-/// A metric and the labels that the expression uses.
+/// A metric, and the labels of it that the expression uses.
 #[derive(Debug)]
 pub struct Asked {
     pub metric: String,

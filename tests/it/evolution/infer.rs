@@ -2,24 +2,24 @@
 
 use serde_json::json;
 
-use super::{COMPLETED, Ground, PAYLOAD};
+use super::{COMPLETED, Fixture, PAYLOAD};
 use crate::cli::{hookstream, run};
 use crate::support::{Setup, kafka, until};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn infer_makes_a_first_schema_from_generic_records_or_files() {
     let generic = format!("types = [\"{COMPLETED}\"]\nunmapped = \"generic\"");
-    let ground = Ground::new(&generic, None);
+    let fixture = Fixture::new(&generic, None);
     for (id, order) in [("evt_1", json!(1)), ("evt_2", json!(2.0))] {
         let data = json!({"note": PAYLOAD, "odd": [], "order": order});
-        ground.publish("order.paid", id, &data, &json!({"region": "eu"})).await;
+        fixture.publish("order.paid", id, &data, &json!({"region": "eu"})).await;
     }
-    ground.publish("order.lost", "evt_3", &json!({"lost": true}), &json!({})).await;
-    let (source, infer) = (ground.source().to_owned(), ["schema", "infer", ground.source()]);
-    let infer = |arguments: &[&str]| ground.command(&[&infer, arguments].concat());
+    fixture.publish("order.lost", "evt_3", &json!({"lost": true}), &json!({})).await;
+    let (source, infer) = (fixture.source().to_owned(), ["schema", "infer", fixture.source()]);
+    let infer = |arguments: &[&str]| fixture.command(&[&infer, arguments].concat());
     let (code, printed, stderr) = infer(&["order.paid"]);
     assert_eq!(code, 0);
-    assert!(stderr.contains("made from 2 samples\n"), "of that type only: {stderr}");
+    assert!(stderr.contains("made from 2 samples\n"), "only samples of that type: {stderr}");
     assert!(stderr.contains("no field for /data/odd: only empty arrays were seen\n"), "{stderr}");
 
     // The same from files.
@@ -27,30 +27,30 @@ async fn infer_makes_a_first_schema_from_generic_records_or_files() {
         |data: &str| format!(r#"{{"id":"e","event_type":"x","timestamp":1,"region":"eu","data":{data}}}"#);
     let bodies =
         body(r#"{"note":"x","odd":[],"order":1}"#) + "\n" + &body(r#"{"note":"y","odd":[],"order":2.0}"#);
-    std::fs::write(ground.dir.path().join("bodies.json"), bodies).unwrap();
+    std::fs::write(fixture.dir.path().join("bodies.json"), bodies).unwrap();
     assert_eq!(infer(&["order.paid", "bodies.json"]).1, printed);
-    std::fs::write(ground.dir.path().join("bad.json"), format!("{{}}\n{{\"a\": {PAYLOAD}}}")).unwrap();
+    std::fs::write(fixture.dir.path().join("bad.json"), format!("{{}}\n{{\"a\": {PAYLOAD}}}")).unwrap();
     let (code, stdout, stderr) = infer(&["order.paid", "bad.json"]);
     assert_eq!((code, stdout.as_str()), (2, ""));
     assert_eq!(stderr, "hookstream: bad.json: invalid JSON at line 2\n");
 
-    // Once written, the schema serves the type when the configuration names it.
+    // Once written, the schema is used for the type if the configuration names it.
     assert_eq!(infer(&["order.paid", "--write"]).0, 0);
-    assert_eq!(infer(&["order.paid", "--write"]).0, 2, "it overwrites nothing");
-    assert_eq!(std::fs::read_to_string(ground.file("order.paid.avsc")).unwrap(), printed);
+    assert_eq!(infer(&["order.paid", "--write"]).0, 2, "existing files are not overwritten");
+    assert_eq!(std::fs::read_to_string(fixture.file("order.paid.avsc")).unwrap(), printed);
     let rules = generic.replace(COMPLETED, &format!("{COMPLETED}\", \"order.paid"));
-    let toml = ground.setup.toml().replace(&generic, &rules);
-    std::fs::write(ground.dir.path().join("hookstream.toml"), toml).unwrap();
-    let (code, stdout, _) = ground.command(&["check"]);
+    let toml = fixture.setup.toml().replace(&generic, &rules);
+    std::fs::write(fixture.dir.path().join("hookstream.toml"), toml).unwrap();
+    let (code, stdout, _) = fixture.command(&["check"]);
     assert!(code == 0 && stdout.contains(&format!("{source}.order.paid")), "{stdout}");
-    assert_eq!(ground.command(&["provision", "--apply"]).0, 0);
-    ground.reload();
-    let topic = ground.topic("order.paid");
+    assert_eq!(fixture.command(&["provision", "--apply"]).0, 0);
+    fixture.reload();
+    let topic = fixture.topic("order.paid");
     let mut sent = 0;
     until("a typed record", async || {
         sent += 1;
         let data = json!({"order": 7, "note": "x"});
-        ground.publish("order.paid", &format!("evt_typed_{sent}"), &data, &json!({"region": "eu"})).await;
+        fixture.publish("order.paid", &format!("evt_typed_{sent}"), &data, &json!({"region": "eu"})).await;
         !kafka::all(&topic).await.is_empty()
     })
     .await;
@@ -66,7 +66,7 @@ fn drift_and_infer_report_unreadable_input_in_one_sentence() {
         Setup { rules: "types = [\"batch_prediction.completed\", \"odd\"]".into(), ..Setup::new("datagrid") };
     std::fs::write(dir.path().join("hookstream.toml"), setup.toml()).unwrap();
     let source = &setup.source;
-    let say = |arguments: &[&str]| {
+    let run = |arguments: &[&str]| {
         let mut command = hookstream(dir.path());
         let (code, stdout, stderr) =
             run(command.args(["schema"]).args(arguments).args(["-c", "hookstream.toml"]));
@@ -96,7 +96,7 @@ fn drift_and_infer_report_unreadable_input_in_one_sentence() {
             format!("`hookstream schema drift {source} {COMPLETED}` adds fields to it\n"),
         ),
     ] {
-        let (found, stderr) = say(arguments);
+        let (found, stderr) = run(arguments);
         assert_eq!(found, code, "{arguments:?}: {stderr}");
         assert!(stderr.contains(&expected) && stderr.lines().count() == 1, "{arguments:?}: {stderr}");
     }

@@ -63,7 +63,7 @@ impl Rendered {
         let (config, data) = (named(&self.pod()["volumes"], "config"), &self.the("ConfigMap")["data"]);
         assert_eq!(config["configMap"]["name"], self.the("ConfigMap")["metadata"]["name"]);
         let items = list(&config["configMap"]["items"]);
-        assert_eq!(items.len(), data.as_object().unwrap().len(), "each key has its place");
+        assert_eq!(items.len(), data.as_object().unwrap().len(), "each key has a path");
         for item in items {
             let (key, path) = (text(&item["key"]), directory.join(text(&item["path"])));
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -96,14 +96,14 @@ fn names(all: &Value) -> Vec<&str> {
 #[test]
 fn packages_chart_passes_helm_lint_with_all_values() {
     for values in VALUES {
-        let (passed, told) = helm(&["lint", "--strict", "."], values);
-        assert!(passed && !told.contains("[WARNING]"), "{values}: {told}");
+        let (passed, text) = helm(&["lint", "--strict", "."], values);
+        assert!(passed && !text.contains("[WARNING]"), "{values}: {text}");
     }
 }
 
 #[test]
 fn packages_chart_refuses_unknown_values() {
-    for (set, told) in [
+    for (set, expected) in [
         ("replica=3", "replica is not allowed"),
         ("spool.dir=/x", "dir is not allowed"),
         ("config=", "config: String length"),
@@ -112,7 +112,7 @@ fn packages_chart_refuses_unknown_values() {
         ("schemas.order=x", "schemas"),
     ] {
         let (passed, text) = helm(&["template", "hooks", ".", "--set", set], "");
-        assert!(!passed && text.contains(told), "{set}: {text}");
+        assert!(!passed && text.contains(expected), "{set}: {text}");
     }
 }
 
@@ -148,11 +148,11 @@ fn packages_chart_configuration_passes_check() {
             };
             check.env(text(&variable["name"]), value);
         }
-        let (code, told, stderr) = run(&mut check);
-        assert_eq!(code, 0, "{values}: {told}{stderr}");
+        let (code, stdout, stderr) = run(&mut check);
+        assert_eq!(code, 0, "{values}: {stdout}{stderr}");
         if values == "everything" {
             // From the schema in the values, next to the file.
-            assert!(told.contains("shop.order.created") && !told.contains("generic"), "{told}");
+            assert!(stdout.contains("shop.order.created") && !stdout.contains("generic"), "{stdout}");
         }
         // The chart's default grace period, or that of the values.
         let grace = rendered.pod()["terminationGracePeriodSeconds"].as_u64().unwrap();
@@ -312,7 +312,7 @@ fn packages_chart_selects_its_own_pods_and_ports() {
             let scraped =
                 services.iter().filter(|service| chosen(selector, object(&service["metadata"]["labels"])));
             let scraped: Vec<_> = scraped.map(|service| &service["spec"]["ports"]).collect();
-            assert_eq!(scraped.len(), 1, "each pod once");
+            assert_eq!(scraped.len(), 1, "Prometheus must scrape each pod once");
             let job = text(&monitor["spec"]["jobLabel"]);
             assert!(
                 services.iter().all(|service| service["metadata"]["labels"][job] == "hookstream"),
@@ -334,7 +334,7 @@ fn packages_chart_lets_only_monitoring_reach_the_operators_port() {
         (by_port.collect(), policy["egress"].clone())
     };
     let (ingress, egress) = rules("", &[]);
-    assert_eq!(ingress["http"], Value::Null, "everybody");
+    assert_eq!(ingress["http"], Value::Null, "open to everybody");
     let labels = &ingress["admin"][0]["namespaceSelector"]["matchLabels"];
     assert_eq!(labels["kubernetes.io/metadata.name"], "monitoring");
     let ports = |rules: &[Value]| -> Vec<String> {
@@ -360,7 +360,7 @@ fn packages_chart_lets_only_monitoring_reach_the_operators_port() {
 fn packages_chart_contains_the_alert_rules_unchanged() {
     let path = "deploy/prometheus/alerts.yml";
     let copy = "deploy/helm/hookstream/files/alerts.yml";
-    assert_eq!(read(copy), read(path), "helm reads only what is in the chart: cp {path} {copy}");
+    assert_eq!(read(copy), read(path), "helm reads only files in the chart; run cp {path} {copy}");
     assert!(Rendered::of("").all("PrometheusRule").is_empty());
     let rules: Value = serde_saphyr::from_str(&read(path)).unwrap();
     assert_eq!(Rendered::of("everything").the("PrometheusRule")["spec"], rules);
@@ -368,11 +368,11 @@ fn packages_chart_contains_the_alert_rules_unchanged() {
 
 #[test]
 fn packages_chart_notes_list_the_next_steps() {
-    // helm shows notes only at an installation, which needs a cluster: so this test puts them in a template.
+    // helm shows notes only at an installation, which needs a cluster, so this test makes them a template.
     let directory = tempfile::tempdir().unwrap();
     let chart = directory.path().join("chart");
-    let (copied, told) = output(Command::new("cp").arg("-r").arg(repository(CHART)).arg(&chart));
-    assert!(copied, "{told}");
+    let (copied, message) = output(Command::new("cp").arg("-r").arg(repository(CHART)).arg(&chart));
+    assert!(copied, "{message}");
     let templates = chart.join("templates");
     let notes = std::fs::read_to_string(templates.join("NOTES.txt")).unwrap();
     std::fs::write(
@@ -381,21 +381,22 @@ fn packages_chart_notes_list_the_next_steps() {
     )
     .unwrap();
     std::fs::write(templates.join("notes.yaml"), "notes: {{ include \"notes\" . | toJson }}\n").unwrap();
-    let (passed, told) = output(Command::new(stack("HELM")).args(["template", "hooks"]).arg(&chart).args([
-        "--namespace",
-        "events",
-        "--show-only",
-        "templates/notes.yaml",
-    ]));
-    assert!(passed, "{told}");
-    let notes: Value = serde_saphyr::from_str(&told).unwrap();
+    let (passed, rendered) =
+        output(Command::new(stack("HELM")).args(["template", "hooks"]).arg(&chart).args([
+            "--namespace",
+            "events",
+            "--show-only",
+            "templates/notes.yaml",
+        ]));
+    assert!(passed, "{rendered}");
+    let notes: Value = serde_saphyr::from_str(&rendered).unwrap();
     let notes = text(&notes["notes"]);
     for line in [
         "kubectl -n events exec hooks-hookstream-0 -- hookstream status",
         "kubectl -n events get secret hookstream-datagrid",
         "kubectl -n events exec hooks-hookstream-1 -- hookstream spool",
     ] {
-        assert!(notes.lines().any(|told| told.trim() == line), "{line}: {notes}");
+        assert!(notes.lines().any(|note| note.trim() == line), "{line}: {notes}");
     }
     assert!(!notes.contains("adminFrom is empty"), "{notes}");
 }

@@ -28,9 +28,9 @@ fn packages_completions_of_every_shell_contain_every_command() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let script = completions(shell);
         for command in commands() {
-            assert!(script.contains(&command), "{shell} does not know {command}");
+            assert!(script.contains(&command), "{shell}: {command} is missing");
         }
-        assert!(script.contains("drain-only"), "{shell} does not know the options of serve");
+        assert!(script.contains("drain-only"), "{shell}: the options of serve are missing");
     }
 }
 
@@ -43,10 +43,10 @@ fn packages_completions_complete_in_bash() {
             "source ./script && COMP_WORDS=({words}) && COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)) && \
              _hookstream hookstream \"${{COMP_WORDS[-1]}}\" \"${{COMP_WORDS[-2]}}\" && echo \"${{COMPREPLY[@]}}\""
         );
-        let (passed, told) =
+        let (passed, text) =
             output(Command::new("bash").args(["-euc", &typed]).current_dir(directory.path()));
-        assert!(passed, "{told}");
-        told
+        assert!(passed, "{text}");
+        text
     };
     assert_eq!(complete("hookstream sta"), "status\n");
     assert_eq!(complete("hookstream serve --dr"), "--drain-only\n");
@@ -71,7 +71,7 @@ fn packages_manual_has_a_page_for_every_command() {
     let (_, printed, _) = run(hookstream(directory.path()).arg("man"));
     assert_eq!(printed, main);
 
-    // A line of text that begins as a request would be swallowed.
+    // roff swallows a line of text that looks like a request.
     const REQUESTS: [&str; 13] =
         [".TH", ".SH", ".TP", ".PP", ".IP", ".RS", ".RE", ".B", ".br", ".nf", ".fi", ".ie", ".el"];
     for entry in std::fs::read_dir(directory.path()).unwrap() {
@@ -81,7 +81,7 @@ fn packages_manual_has_a_page_for_every_command() {
             let request = line.split(' ').next().unwrap();
             assert!(REQUESTS.contains(&request), "{}: {line}", file.display());
         }
-        // The apostrophe's definition, or they all vanish.
+        // Without this definition all apostrophes vanish.
         assert!(text.contains(".ds Aq"), "{}", file.display());
         assert_eq!(text.matches("\n.nf\n").count(), text.matches("\n.fi\n").count(), "{}", file.display());
     }

@@ -25,19 +25,19 @@ fn packages_unit_passes_systemd_analyze_verify() {
     assert!(read(UNIT).contains(installed));
     std::fs::write(&file, read(UNIT).replace(installed, env!("CARGO_BIN_EXE_hookstream"))).unwrap();
     // The tool reports an unknown setting, but exits successfully.
-    let (passed, told) = output(Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(&file));
-    let ours: Vec<&str> = told.lines().filter(|line| line.contains("hookstream")).collect();
-    assert!(passed && ours.is_empty(), "{told}");
+    let (passed, report) = output(Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(&file));
+    let ours: Vec<&str> = report.lines().filter(|line| line.contains("hookstream")).collect();
+    assert!(passed && ours.is_empty(), "{report}");
 }
 
 #[test]
 fn packages_unit_has_a_low_exposure_score() {
-    let (passed, told) = output(
+    let (passed, report) = output(
         Command::new("systemd-analyze")
             .args(["security", "--offline=true", "--threshold=15", "--no-pager"])
             .arg(repository(UNIT)),
     );
-    assert!(passed && told.contains("Overall exposure level"), "{told}");
+    assert!(passed && report.contains("Overall exposure level"), "{report}");
     // These settings have little weight in the score.
     let unit = read(UNIT);
     for line in ["CapabilityBoundingSet=", "AmbientCapabilities=", "SystemCallFilter=@system-service"] {

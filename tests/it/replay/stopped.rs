@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::{StreamExt as _, stream};
 use serde_json::json;
 
-use super::{Ground, found, of_type, outcomes};
+use super::{Fixture, found, of_type, outcomes};
 use crate::support::process::Process;
 use crate::support::{batch, kafka, until};
 
@@ -17,7 +17,7 @@ fn letters() -> usize {
 }
 
 /// Makes dead letters with several reasons: two types without a topic, and bodies that remain invalid.
-async fn mixed(ground: &Ground, count: usize) -> BTreeMap<String, &'static str> {
+async fn mixed(fixture: &Fixture, count: usize) -> BTreeMap<String, &'static str> {
     let letters = stream::iter(0..count).map(async |n| {
         let id = format!("evt_{n:05}");
         let (body, reason, becomes) = match n % 10 {
@@ -26,48 +26,52 @@ async fn mixed(ground: &Ground, count: usize) -> BTreeMap<String, &'static str> 
             2..6 => (of_type("batch_prediction.failed", &id), "type_unknown", "batch_prediction.failed"),
             _ => (batch(&id), "type_unknown", "batch_prediction.completed"),
         };
-        (ground.letter(body, reason).await, becomes)
+        (fixture.letter(body, reason).await, becomes)
     });
     letters.buffer_unordered(32).collect().await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_replay_that_was_killed_continues_and_each_letter_gets_its_outcome() {
-    let ground = Ground::new().await;
+    let fixture = Fixture::new().await;
     let count = letters();
-    let expected = mixed(&ground, count).await;
+    let expected = mixed(&fixture, count).await;
     assert_eq!(expected.len(), count);
 
-    // At least a third is left when it is killed.
+    // Slow enough that it is killed before its end.
     let rate = (count / 10).to_string();
     let arguments = ["--all", "--apply", "--rate", &rate];
-    let mut command = ground.command(&arguments);
+    let mut command = fixture.command(&arguments);
     let mut process = Process(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
-    let topic = ground.outcomes();
-    until("outcomes of a third", async || {
+    let topic = fixture.outcomes();
+    until("a third of the outcomes", async || {
         kafka::exists(&topic).await && kafka::all(&topic).await.len() > count / 3
     })
     .await;
     process.0.kill().unwrap();
     process.0.wait().unwrap();
     let before = outcomes(&topic).await;
-    assert!(before.len() < count, "killed half-way, and not after its end");
-    let done = before.values().filter(|told| told["outcome"] == "published").count();
+    assert!(before.len() < count, "killed after its end");
+    let done = before.values().filter(|outcome| outcome["outcome"] == "published").count();
 
     let started = std::time::Instant::now();
-    let (code, report) = ground.report(&["--all", "--apply", "--rate", "100000"]).await;
-    println!("{count} letters, {} told before the kill, the rest in {:?}", before.len(), started.elapsed());
-    assert_eq!(code, 1, "some stay what they are: {report}");
+    let (code, report) = fixture.report(&["--all", "--apply", "--rate", "100000"]).await;
+    println!(
+        "{count} letters, {} with an outcome before the kill, the rest in {:?}",
+        before.len(),
+        started.elapsed()
+    );
+    assert_eq!(code, 1, "some letters fail again: {report}");
     assert_eq!(report["replayed_before"], done);
     let published = expected.values().filter(|becomes| becomes.starts_with("batch")).count();
     assert_eq!(report["published"], published - done, "{report}");
 
-    let told = outcomes(&topic).await;
-    assert_eq!(told.len(), count);
+    let all = outcomes(&topic).await;
+    assert_eq!(all.len(), count);
     let mut found_at: BTreeMap<String, BTreeSet<&str>> = BTreeMap::new();
     let mut duplicates = 0;
     for event_type in ["batch_prediction.completed", "batch_prediction.failed"] {
-        for record in found(&ground.topic(event_type)).await {
+        for record in found(&fixture.topic(event_type)).await {
             let place = record.headers["hookstream-replayed"].clone();
             let fresh = found_at.entry(place).or_default().insert(event_type);
             duplicates += usize::from(!fresh);
@@ -75,31 +79,28 @@ async fn a_replay_that_was_killed_continues_and_each_letter_gets_its_outcome() {
     }
     for (place, becomes) in &expected {
         if becomes.starts_with("batch") {
-            assert_eq!(told[place]["outcome"], "published", "{place}");
-            assert_eq!(told[place]["topic"], ground.topic(becomes), "{place}");
+            assert_eq!(all[place]["outcome"], "published", "{place}");
+            assert_eq!(all[place]["topic"], fixture.topic(becomes), "{place}");
             assert_eq!(found_at.remove(place), Some([*becomes].into()), "{place}");
         } else {
-            assert_eq!(
-                (&told[place]["outcome"], &told[place]["reason"]),
-                (&json!("failed"), &json!(becomes))
-            );
+            assert_eq!((&all[place]["outcome"], &all[place]["reason"]), (&json!("failed"), &json!(becomes)));
         }
     }
     assert!(found_at.is_empty(), "{found_at:?}");
-    assert!(duplicates <= 32, "{duplicates}: no more than were under way at the kill");
-    let (code, stdout, _) = ground.replay(&["--reason", "type_unknown", "--apply"]).await;
+    assert!(duplicates <= 32, "{duplicates}: more than were in progress at the kill");
+    let (code, stdout, _) = fixture.replay(&["--reason", "type_unknown", "--apply"]).await;
     assert!(code == 0 && stdout.contains("nothing to do"), "{stdout}");
 }
 
 #[tokio::test]
 async fn ctrl_c_finishes_letters_in_progress_and_says_how_to_continue() {
-    let ground = Ground::new().await;
+    let fixture = Fixture::new().await;
     for n in 0..30 {
-        ground.letter(batch(&format!("evt_{n}")), "type_unknown").await;
+        fixture.letter(batch(&format!("evt_{n}")), "type_unknown").await;
     }
-    let mut command = ground.command(&["--all", "--apply", "--rate", "5"]);
+    let mut command = fixture.command(&["--all", "--apply", "--rate", "5"]);
     let process = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let topic = ground.outcomes();
+    let topic = fixture.outcomes();
     until("the first outcome", async || kafka::exists(&topic).await && !kafka::all(&topic).await.is_empty())
         .await;
     let pid = process.id().to_string();
@@ -109,7 +110,7 @@ async fn ctrl_c_finishes_letters_in_progress_and_says_how_to_continue() {
     let stdout = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(1), "{stdout}");
     assert!(stdout.contains("stopped: ") && stdout.contains("continues from there"), "{stdout}");
-    let published = found(&ground.topic("batch_prediction.completed")).await.len();
+    let published = found(&fixture.topic("batch_prediction.completed")).await.len();
     assert_eq!(outcomes(&topic).await.len(), published);
     assert!(published < 30);
 }

@@ -14,7 +14,7 @@ use super::stack;
 /// The timeout for a broker to start; while a build runs, it may need a minute.
 const START: Duration = Duration::from_secs(180);
 
-/// Stopped and deleted with its data when dropped.
+/// Stopped, and deleted with its data, when dropped.
 pub struct Broker {
     directory: TempDir,
     port: u16,
@@ -35,7 +35,7 @@ impl Broker {
 
     /// Starts this many nodes with ids from 1, and returns when all are ready.
     pub async fn cluster(nodes: usize, more: &str) -> Vec<Self> {
-        // All reserved at the same time, so that they differ.
+        // All ports are reserved at the same time, so that they differ.
         let held: Vec<TcpListener> =
             (0..2 * nodes).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
         let ports: Vec<u16> = held.iter().map(|listener| listener.local_addr().unwrap().port()).collect();
@@ -68,7 +68,7 @@ impl Broker {
         let formats: Vec<Child> = brokers.iter().map(|broker| broker.java("format.log", &format)).collect();
         let formatted = move || formats.into_iter().all(|mut format| format.wait().unwrap().success());
         assert!(tokio::task::spawn_blocking(formatted).await.unwrap());
-        // A single node would wait for the others.
+        // All at once, since a node is ready only with the others.
         futures_util::future::join_all(brokers.iter_mut().map(Self::run)).await;
         brokers
     }
@@ -88,7 +88,7 @@ impl Broker {
                 tokio::time::sleep(Duration::from_millis(50)).await; // polls with a bound
             }
         };
-        timeout(START, serves).await.expect("the broker serves");
+        timeout(START, serves).await.expect("the broker's start");
     }
 
     /// kill -9.

@@ -1,4 +1,4 @@
-//! A wrong wall clock for the unchanged program: see `clock.c`.
+//! Runs the unchanged program with a wrong wall clock: see `clock.c`.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
@@ -21,7 +21,7 @@ static LIBRARY: LazyLock<PathBuf> = LazyLock::new(|| {
     library
 });
 
-/// The clock of the programs that its [`command`](Clock::command) runs.
+/// The wall clock of the programs that its [`command`](Clock::command) runs.
 #[derive(Debug)]
 pub struct Clock(NamedTempFile);
 

@@ -18,7 +18,7 @@ use super::until;
 
 /// The requests received.
 #[derive(Default)]
-pub struct Taken {
+pub struct Received {
     pub requests: Vec<(HeaderMap, ExportTraceServiceRequest)>,
 }
 
@@ -26,18 +26,18 @@ pub struct Taken {
 #[derive(Clone)]
 pub struct Collector {
     pub endpoint: String,
-    taken: Arc<Mutex<Taken>>,
+    received: Arc<Mutex<Received>>,
 }
 
 impl Collector {
     pub async fn start() -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let taken = Arc::<Mutex<Taken>>::default();
+        let received = Arc::<Mutex<Received>>::default();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
-        let router = Router::new().route("/v1/traces", post(take)).with_state(taken.clone());
+        let router = Router::new().route("/v1/traces", post(receive)).with_state(received.clone());
         #[allow(clippy::disallowed_methods)] // No client is slow here.
         tokio::spawn(async move { axum::serve(listener, router).await });
-        Self { endpoint, taken }
+        Self { endpoint, received }
     }
 
     /// The `[traces]` table with this collector and further lines.
@@ -47,7 +47,7 @@ impl Collector {
 
     /// All requests received so far.
     pub fn requests(&self) -> Vec<(HeaderMap, ExportTraceServiceRequest)> {
-        self.taken.lock().unwrap().requests.clone()
+        self.received.lock().unwrap().requests.clone()
     }
 
     /// All spans received so far.
@@ -65,9 +65,13 @@ impl Collector {
     }
 }
 
-async fn take(State(taken): State<Arc<Mutex<Taken>>>, headers: HeaderMap, body: Bytes) -> StatusCode {
+async fn receive(
+    State(received): State<Arc<Mutex<Received>>>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> StatusCode {
     let request = ExportTraceServiceRequest::decode(body).unwrap();
-    taken.lock().unwrap().requests.push((headers, request));
+    received.lock().unwrap().requests.push((headers, request));
     StatusCode::OK
 }
 

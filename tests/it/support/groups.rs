@@ -1,4 +1,4 @@
-//! Consumer groups: some commit and leave, some stay; and the output of Kafka's own tool about them.
+//! Consumer groups with and without members, and the output of Kafka's own tool about them.
 
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -25,22 +25,22 @@ pub async fn write(bootstrap: &str, topic: &str, partition: i32, records: &[(&st
 }
 
 /// A transaction with one record in the partition, open until it is committed.
-pub async fn begin(topic: &str, partition: i32) -> FutureProducer {
+pub async fn begin_transaction(topic: &str, partition: i32) -> FutureProducer {
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", stack("KAFKA")).set("transactional.id", unique("transaction"));
     let producer: FutureProducer = config.create().unwrap();
     let begun = producer.clone();
-    let begin = move || begun.init_transactions(PATIENCE).and_then(|()| begun.begin_transaction());
-    tokio::task::spawn_blocking(begin).await.unwrap().unwrap();
+    let start = move || begun.init_transactions(PATIENCE).and_then(|()| begun.begin_transaction());
+    tokio::task::spawn_blocking(start).await.unwrap().unwrap();
     let record = FutureRecord::to(topic).partition(partition).key("transaction").payload("{}");
     producer.send(record, PATIENCE).await.unwrap();
     producer
 }
 
-/// Commits it. That writes a marker after the record, which has an offset but is never read.
-pub async fn end(transaction: FutureProducer) {
-    let end = move || transaction.commit_transaction(PATIENCE);
-    tokio::task::spawn_blocking(end).await.unwrap().unwrap();
+/// Commits it, which writes a marker after the record; it has an offset, but no consumer reads it.
+pub async fn commit_transaction(transaction: FutureProducer) {
+    let commit = move || transaction.commit_transaction(PATIENCE);
+    tokio::task::spawn_blocking(commit).await.unwrap().unwrap();
 }
 
 /// Topic, partition and offset.
@@ -65,7 +65,7 @@ fn consumer(bootstrap: &str, group: &str, protocol: &str) -> BaseConsumer {
 pub async fn commit(bootstrap: &str, group: &str, offsets: Offsets<'_>) {
     let (consumer, offsets) = (consumer(bootstrap, group, "classic"), list(offsets));
     let work = move || {
-        // The coordinator of a cluster's first group is available only after a moment.
+        // The coordinator of a cluster's first group takes a moment to become available.
         let until = Instant::now() + PATIENCE;
         while let Err(error) = consumer.commit(&offsets, CommitMode::Sync) {
             assert!(Instant::now() < until, "{error}");
@@ -77,7 +77,7 @@ pub async fn commit(bootstrap: &str, group: &str, offsets: Offsets<'_>) {
 
 /// A member of a group; it leaves when dropped.
 pub struct Member {
-    end: Arc<AtomicBool>,
+    leave: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -85,14 +85,14 @@ impl Member {
     /// Joins with the protocol `classic` or `consumer` (KIP-848), waits for its partitions, and commits.
     pub async fn join(group: &str, protocol: &str, topic: &str, offsets: Offsets<'_>) -> Self {
         let (consumer, offsets) = (consumer(&stack("KAFKA"), group, protocol), list(offsets));
-        let end = Arc::new(AtomicBool::new(false));
+        let leave = Arc::new(AtomicBool::new(false));
         consumer.subscribe(&[topic]).unwrap();
         let (joined, has_joined) = mpsc::channel();
         let thread = std::thread::spawn({
-            let end = end.clone();
+            let leave = leave.clone();
             move || {
                 let mut committed = false;
-                while !end.load(Ordering::Relaxed) {
+                while !leave.load(Ordering::Relaxed) {
                     let _ = consumer.poll(Duration::from_millis(50));
                     if !committed && consumer.assignment().unwrap().count() > 0 {
                         consumer.commit(&offsets, CommitMode::Sync).unwrap();
@@ -102,15 +102,15 @@ impl Member {
                 }
             }
         });
-        let wait = move || has_joined.recv_timeout(PATIENCE).expect("a member gets its partitions");
+        let wait = move || has_joined.recv_timeout(PATIENCE).expect("partitions for the member");
         tokio::task::spawn_blocking(wait).await.unwrap();
-        Self { end, thread: Some(thread) }
+        Self { leave, thread: Some(thread) }
     }
 }
 
 impl Drop for Member {
     fn drop(&mut self) {
-        self.end.store(true, Ordering::Relaxed);
+        self.leave.store(true, Ordering::Relaxed);
         self.thread.take().into_iter().for_each(|thread| thread.join().unwrap());
     }
 }
@@ -146,6 +146,6 @@ pub async fn describe(groups: &[&str]) -> Described {
         let numbers = [current, end, lag].map(|word| word.parse().ok());
         described.insert((group.into(), topic.into(), partition), numbers);
     }
-    assert!(!described.is_empty(), "nothing read from\n{text}");
+    assert!(!described.is_empty(), "no group in\n{text}");
     described
 }

@@ -31,8 +31,8 @@ impl Trick {
     pub const ALL: [Self; 7] =
         [Self::Redirect, Self::Html, Self::Array, Self::Huge, Self::Drip, Self::WrongType, Self::Truncated];
 
-    /// The text in the error message of hookstream's clients.
-    pub fn said(self) -> &'static str {
+    /// Part of the error message of hookstream's clients.
+    pub fn message(self) -> &'static str {
         match self {
             Self::Redirect => {
                 "it redirects (302 Found) to http://127.0.0.1:1/elsewhere, and redirects are not followed"

@@ -1,4 +1,4 @@
-//! Reads topics: with Apache's own Java clients where that matters, otherwise with a faster reader.
+//! Reads topics: with Apache's Java clients where that matters, otherwise with librdkafka, which is faster.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
@@ -66,7 +66,7 @@ pub fn records(bootstrap: &str, topic: &str, mut each: impl FnMut(&BorrowedMessa
         assert!(last.elapsed() < PATIENCE, "{topic} could not be read to its end");
         match consumer.poll(PATIENCE) {
             Some(Ok(message)) => {
-                assert!(message.payload().is_some_and(|value| !value.is_empty()), "a tombstone");
+                assert!(message.payload().is_some_and(|value| !value.is_empty()), "unexpected tombstone");
                 each(&message);
                 last = Instant::now();
             }
@@ -127,11 +127,11 @@ pub fn admin() -> AdminClient<DefaultClientContext> {
 /// Whether the real Kafka has the topic.
 pub async fn exists(topic: &str) -> bool {
     let topic = topic.to_owned();
-    let look = move || {
+    let exists = move || {
         let client: BaseConsumer =
             ClientConfig::new().set("bootstrap.servers", stack("KAFKA")).create().unwrap();
         let metadata = client.fetch_metadata(None, PATIENCE).unwrap();
         metadata.topics().iter().any(|found| found.name() == topic)
     };
-    tokio::task::spawn_blocking(look).await.unwrap()
+    tokio::task::spawn_blocking(exists).await.unwrap()
 }

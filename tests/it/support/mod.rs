@@ -29,13 +29,13 @@ use uuid::Uuid;
 /// The secret of every source in these tests.
 pub const SECRET: &str = "wh_integration-test-secret";
 
-/// Far longer than anything here takes on a busy machine. It is a bound, not a wait.
+/// The timeout of every wait; far longer than anything here takes on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// An address of the stack.
 pub fn stack(name: &str) -> String {
     let name = format!("HOOKSTREAM_TEST_{name}");
-    std::env::var(&name).unwrap_or_else(|_| panic!("{name} is not set: run this by ./tests/run"))
+    std::env::var(&name).unwrap_or_else(|_| panic!("{name} is not set: run this with ./tests/run"))
 }
 
 /// A name that no other test uses.
@@ -44,7 +44,7 @@ pub fn unique(prefix: &str) -> String {
     format!("{prefix}-{}", &id[id.len() - 10..])
 }
 
-/// Polls until `condition` holds. Fails after the bound.
+/// Polls until `condition` is true, and fails after [`PATIENCE`]. `what` is what the test waits for.
 pub async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     let waited = tokio::time::timeout(PATIENCE, async {
         let mut pause = tokio::time::interval(Duration::from_millis(10));
@@ -52,7 +52,7 @@ pub async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
             pause.tick().await;
         }
     });
-    waited.await.unwrap_or_else(|_| panic!("{what} did not come within {PATIENCE:?}"));
+    waited.await.unwrap_or_else(|_| panic!("timed out after {PATIENCE:?} waiting for {what}"));
 }
 
 /// The set-up of a service.
@@ -121,7 +121,7 @@ impl Setup {
         )
     }
 
-    /// Starts the real application on free ports and returns at once.
+    /// Starts the application on free ports, and returns before it is ready.
     pub async fn start(self) -> Service {
         self.try_start().await.unwrap()
     }
@@ -233,11 +233,11 @@ impl Answer {
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         let text = response.text().await.unwrap();
         let body = serde_json::from_str(&text).unwrap_or_else(|_| panic!("no JSON: {text}"));
-        assert!(headers.contains_key("hookstream-delivery"), "every answer names its delivery");
+        assert!(headers.contains_key("hookstream-delivery"), "every answer has its delivery's id");
         Self { status, headers, body }
     }
 
-    /// Status, outcome and reason as one value.
+    /// Checks status, outcome and reason.
     pub fn is(&self, status: u16, outcome: &str, reason: Option<&str>) {
         let (found, why) = (self.body["outcome"].as_str().unwrap(), self.body["reason"].as_str());
         assert_eq!((self.status, found, why), (status, outcome, reason), "{self:?}");

@@ -18,7 +18,7 @@ impl Drop for Process {
     }
 }
 
-/// Starts the program in the directory of its configuration. Returns its addresses, hooks and admin, from its log.
+/// Starts the program in the directory of its configuration. Returns the addresses of its two ports, from its log.
 pub fn serve(config: &std::path::Path) -> (Process, String, String) {
     let (process, hooks, admin, _) = serve_with_log(config);
     (process, hooks, admin)
@@ -40,7 +40,7 @@ pub fn serve_with_open_files(files: u64, config: &std::path::Path) -> (Process, 
     serve_under(config, &["bash".into(), "-c".into(), script])
 }
 
-/// Like [`serve`], run by a wrapper command such as `env` with variables; an empty one means none.
+/// Like [`serve`], run by a wrapper command such as `env` with variables; empty for none.
 pub fn serve_under(config: &std::path::Path, under: &[String]) -> (Process, String, String, Log) {
     let program = env!("CARGO_BIN_EXE_hookstream");
     let mut words = under.iter().map(String::as_str).chain([program]);
@@ -62,8 +62,8 @@ pub fn serve_under(config: &std::path::Path, under: &[String]) -> (Process, Stri
         log.lock().unwrap().push(line.clone());
         line["message"] == "listening"
     });
-    let listening = listening.expect("the program says where it listens");
-    // Reads on, so that the pipe does not fill up.
+    let listening = listening.expect("a log line with the addresses");
+    // Keeps reading, so that the pipe does not fill up.
     std::thread::spawn({
         let log = log.clone();
         move || lines.for_each(|line| log.lock().unwrap().push(line))

@@ -1,4 +1,4 @@
-//! A client that can misbehave: it writes bytes to a socket.
+//! A client that can misbehave: it writes any bytes to a socket.
 
 use std::net::SocketAddr;
 
@@ -19,7 +19,7 @@ pub async fn open(address: SocketAddr, bytes: &[u8]) -> TcpStream {
 pub async fn read_to_end(stream: &mut TcpStream) -> String {
     let mut all = Vec::new();
     let read = timeout(PATIENCE, stream.read_to_end(&mut all)).await;
-    match read.expect("the server closes the connection within its bounds") {
+    match read.expect("the end of the connection") {
         Ok(_) => {}
         // Unread bytes of the request turn the close into a reset.
         Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => {}
