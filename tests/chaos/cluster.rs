@@ -1,5 +1,5 @@
-//! A real Kafka of three nodes, each a process that can be killed, stopped and started again, behind a
-//! forwarder whose port it advertises.
+//! A real Kafka of three nodes. Each is a process that can be killed, stopped and restarted, behind a forwarder whose port
+//! it advertises.
 
 use std::fs::File;
 use std::ops::Range;
@@ -16,13 +16,13 @@ use crate::support::stack;
 
 const NODES: usize = 3;
 
-/// For a broker to serve again; three at once on two cores need 10 to 20.
+/// The timeout for a broker to start; three at once on two cores need 10 to 20 s.
 const START: Duration = Duration::from_secs(90);
 
 /// The three nodes.
 #[derive(Debug)]
 pub struct Cluster {
-    /// The brokers, by id less one.
+    /// The brokers; the index is the id minus one.
     pub brokers: Vec<Broker>,
 }
 
@@ -37,7 +37,7 @@ pub struct Broker {
 }
 
 impl Cluster {
-    /// Formats and starts all three below `dir`; ready when each says that it serves.
+    /// Formats and starts all three below `dir`, and returns when all have started.
     pub async fn start(dir: &Path) -> anyhow::Result<Self> {
         let ports = ports(3 * NODES)?;
         let voters: Vec<String> =
@@ -99,7 +99,7 @@ impl Cluster {
         all.join(",")
     }
 
-    /// Starts those that are down and waits until all serve.
+    /// Starts the brokers that are down, and waits until all have started.
     pub async fn heal(&mut self) -> anyhow::Result<()> {
         for broker in &mut self.brokers {
             if broker.child.is_none() {
@@ -124,9 +124,9 @@ impl Broker {
 
     fn run(&mut self) -> anyhow::Result<()> {
         if self.log().exists() {
-            // One file a run: its last line tells whether this run serves.
-            let kept = (1..).map(|n| self.dir.join(format!("kafka-{n}.log"))).find(|path| !path.exists());
-            std::fs::rename(self.log(), kept.context("a name for the old log")?)?;
+            // A file for each run, since the start is recognised by a line in it.
+            let old = (1..).map(|n| self.dir.join(format!("kafka-{n}.log"))).find(|path| !path.exists());
+            std::fs::rename(self.log(), old.context("a name for the old log")?)?;
         }
         let mut java = java("384m", &self.log())?;
         java.arg("kafka.Kafka").arg(self.dir.join("server.properties"));
@@ -141,8 +141,12 @@ impl Broker {
             if text.contains("Kafka Server started") {
                 return Ok(());
             }
-            anyhow::ensure!(start.elapsed() < START, "no broker: see {}", self.log().display());
-            tokio::time::sleep(Duration::from_millis(50)).await; // a poll, bounded
+            anyhow::ensure!(
+                start.elapsed() < START,
+                "the broker does not start: see {}",
+                self.log().display()
+            );
+            tokio::time::sleep(Duration::from_millis(50)).await; // polls with a bound
         }
     }
 
@@ -154,7 +158,7 @@ impl Broker {
         }
     }
 
-    /// SIGSTOP and SIGCONT: it is there, and does nothing.
+    /// SIGSTOP or SIGCONT: a stopped process keeps its connections, but does nothing.
     pub fn pause(&self, paused: bool) -> anyhow::Result<()> {
         let child = self.child.as_ref().context("the broker is down")?;
         signal(child.id(), if paused { "STOP" } else { "CONT" })
@@ -167,8 +171,7 @@ impl Drop for Broker {
     }
 }
 
-/// Kafka's own programs, at a lower priority: what is measured here is the service, and brokers that
-/// start take both cores.
+/// Kafka's own programs, at a lower priority: starting brokers would use both cores, and the service is measured here.
 fn java(memory: &str, log: &Path) -> anyhow::Result<Command> {
     let log = File::create(log)?;
     let mut java = Command::new("nice");
@@ -180,13 +183,13 @@ fn java(memory: &str, log: &Path) -> anyhow::Result<Command> {
     Ok(java)
 }
 
-/// Free ones, below the range that the system gives to outgoing connections, each given out once.
+/// Free ports, each returned once, below the range of the system's outgoing connections.
 pub fn ports(count: usize) -> anyhow::Result<Vec<u16>> {
     static NEXT: LazyLock<Mutex<Range<u16>>> =
         LazyLock::new(|| Mutex::new(20_000 + (std::process::id() % 8_000) as u16..32_000));
-    let mut next = NEXT.lock().expect("nothing panics with it");
+    let mut next = NEXT.lock().expect("not poisoned");
     let free = |port: &u16| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok();
     let found: Vec<u16> = next.by_ref().filter(free).take(count).collect();
-    anyhow::ensure!(found.len() == count, "{count} free ports could not be found");
+    anyhow::ensure!(found.len() == count, "cannot find {count} free ports");
     Ok(found)
 }

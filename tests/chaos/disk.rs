@@ -1,9 +1,9 @@
-//! A spool on a file system that is really full: nothing acknowledged is lost, the spool drains with
-//! no room at all, and deliveries are spooled again once there is room, without a restart.
+//! A spool on a full file system: no acknowledged delivery is lost, the spool drains without any free space, and
+//! deliveries are spooled again once there is space, without a restart.
 //!
-//! The file system is a small tmpfs in a mount namespace of its own, so that it is gone with the
-//! last process that sees it, however that ends. Kafka is the one in memory, since a real broker
-//! cannot be cut off from the program alone; the program is the real one, and so is the registry.
+//! The file system is a small tmpfs in its own mount namespace, so that it vanishes with the last process that sees it.
+//! Kafka is the in-memory one, since a real broker cannot be cut off from the program alone; program and registry are
+//! real.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -21,27 +21,27 @@ use crate::room::{self, Ballast, Tmpfs};
 use crate::service::{Launch, Service, metric};
 use crate::support::{PATIENCE, Setup, kafka, stack};
 
-/// Of the file system. The spool's reserve is a quarter of it.
+/// The size of the file system; the spool's reserve is a quarter of it.
 const SIZE: &str = "64m";
 
-/// Deliveries of one step, and the connections they come from. All steps together must fit the 5 MiB
-/// that the in-memory Kafka keeps of a partition.
+/// Deliveries of one step, and their connections. All steps together must fit into the 5 MiB that the in-memory Kafka
+/// keeps of a partition.
 const DELIVERIES: usize = 2400;
 const CLIENTS: usize = 8;
 
-/// How late an answer may be: the ack deadline, and what a busy machine adds.
+/// The latest time of an answer: the ack deadline, and some slack for a busy machine.
 const IN_TIME: Duration = Duration::from_millis(4_750);
 
-/// With the one the spool stops in time where it can; with the other nothing but the disk itself
-/// stops it, so that its log is full of rows that the file has no room for.
-const MIN_FREE: [&str; 2] = ["4 MiB", NONE];
-const NONE: &str = "0 B";
+/// With the first value, the spool stops before the disk is full. With the second, only the disk stops it, so that its log
+/// has rows for which the database file has no space.
+const MIN_FREE: [&str; 2] = ["4 MiB", NO_MIN_FREE];
+const NO_MIN_FREE: &str = "0 B";
 
 const LIVE: &str = "hookstream_spool_rows{state=\"live\"}";
 
 const TYPE: &str = "batch_prediction.completed";
 
-/// Fails when something that was acknowledged is lost, or the spool does not come back by itself.
+/// Fails if an acknowledged delivery is lost, or if the spool does not recover without a restart.
 pub async fn run() -> anyhow::Result<()> {
     for min_free in MIN_FREE {
         println!("spool.min_free = {min_free}");
@@ -49,10 +49,10 @@ pub async fn run() -> anyhow::Result<()> {
         let mount = temporary.path().join("mount");
         std::fs::create_dir(&mount)?;
         let tmpfs = Tmpfs::mount(&mount, SIZE)?;
-        let scene = Scene::start(temporary.path(), &mount, tmpfs.ballast(), min_free).await?;
-        if let Err(error) = scene.play(min_free).await {
+        let fixture = Fixture::start(temporary.path(), &mount, tmpfs.ballast(), min_free).await?;
+        if let Err(error) = fixture.play(min_free).await {
             let log = std::fs::read_to_string(temporary.path().join("log")).unwrap_or_default();
-            // What the program said of itself, not of each delivery.
+            // The log without the lines of deliveries.
             log.lines().filter(|line| !line.contains("\"delivery\":")).for_each(|line| eprintln!("{line}"));
             return Err(error);
         }
@@ -60,8 +60,8 @@ pub async fn run() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The parts, and what was answered so far.
-struct Scene {
+/// The parts, and all answers so far.
+struct Fixture {
     kafka: Embedded,
     service: Service,
     provider: Provider,
@@ -72,7 +72,7 @@ struct Scene {
     next: usize,
 }
 
-/// 4 KiB of an event's own fields: a row takes a page and more, and its delete another.
+/// An event of 4 KiB: its row takes more than a page, and the delete of the row another.
 fn body(id: &str) -> String {
     let pad = "x".repeat(4_000);
     format!(
@@ -80,12 +80,12 @@ fn body(id: &str) -> String {
     )
 }
 
-/// 503 as it must be where Kafka is out and the spool takes nothing.
+/// The 503 that is correct while Kafka is down and the spool is full.
 fn refused(answer: &Answer) -> bool {
     answer.status == 503 && matches!(&*answer.reason, "spool_full" | "spool_error") && answer.retry_after
 }
 
-impl Scene {
+impl Fixture {
     async fn start(dir: &Path, mount: &Path, ballast: Ballast, min_free: &str) -> anyhow::Result<Self> {
         let kafka = Embedded::start()?;
         let setup = Setup {
@@ -107,18 +107,18 @@ impl Scene {
     }
 
     async fn play(mut self, min_free: &str) -> anyhow::Result<()> {
-        self.until("a first 200", PATIENCE, |answer| answer.status == 200).await?;
+        self.until("a 200", PATIENCE, |answer| answer.status == 200).await?;
         self.kafka.broker_down()?;
-        self.until("a first 202", PATIENCE, |answer| answer.status == 202).await?;
-        self.expect(DELIVERIES, "while Kafka is out", |answer| answer.status == 202).await?;
+        self.until("a 202", PATIENCE, |answer| answer.status == 202).await?;
+        self.expect(DELIVERIES, "while Kafka is down", |answer| answer.status == 202).await?;
 
-        // The room ends while rows are being written, and from here to the empty spool another program
-        // takes each byte that becomes free, those that the spool gives up to go on included.
+        // The disk fills up while rows are written. From here until the spool is empty, another program takes each free
+        // byte, including those of the reserve that the spool gives up.
         let ballast = self.ballast.clone();
         let filling = ballast.keep_filling();
         let accepted = self.refused_under_load().await?;
         within("a full file system", PATIENCE, async || Ok(room::free(&self.mount)? == 0)).await?;
-        // One row may still find a place where eight together did not; then it is in the count.
+        // A single row may still fit where eight together did not; it is counted then.
         self.expect(100, "on a full disk", |answer| answer.status == 202 || refused(answer)).await?;
         self.waiting().await?;
         let waiting = self.answers.iter().filter(|answer| answer.status == 202).count();
@@ -130,22 +130,22 @@ impl Scene {
         ballast.fill()?;
         let filled = ballast.bytes()?;
         self.count("on a full disk").await?;
-        // The check's own check: else it has shown nothing of the reserve.
+        // Checks the test itself: without this, it would not have tested the reserve.
         let needed = !self.reserve();
-        anyhow::ensure!(needed || min_free != NONE, "the spool drained without its reserve");
+        anyhow::ensure!(needed || min_free != NO_MIN_FREE, "the spool drained without giving up its reserve");
 
-        // Kafka is known out before there is room: what is measured is the spool alone.
+        // Kafka is known to be down before there is space, so that only the spool is measured.
         self.kafka.broker_down()?;
-        // Where the reserve was not needed, there are pages left that rows may go to.
-        let out = |answer: &Answer| if needed { refused(answer) } else { answer.status != 200 };
-        self.until("503 from a full spool", PATIENCE, out).await?;
+        // If the reserve was not needed, some rows may still fit into free pages.
+        let full = |answer: &Answer| if needed { refused(answer) } else { answer.status != 200 };
+        self.until("503 from a full spool", PATIENCE, full).await?;
         ballast.remove()?;
-        let again = self.until("202 once there is room", PATIENCE, |answer| answer.status == 202).await?;
-        self.expect(50, "once there is room", |answer| answer.status == 202).await?;
-        anyhow::ensure!(self.reserve(), "the reserve is not in place again");
+        let again = self.until("202 once there is space", PATIENCE, |answer| answer.status == 202).await?;
+        self.expect(50, "once there is space", |answer| answer.status == 202).await?;
+        anyhow::ensure!(self.reserve(), "the reserve is not restored");
         self.waiting().await?;
         self.kafka.broker_up()?;
-        let drained_again = self.drain("once there is room").await?;
+        let drained_again = self.drain("once there is space").await?;
         let (lost, most) = self.count("at the end").await?;
 
         let slowest = self.answers.iter().map(|answer| answer.took).max().unwrap_or_default();
@@ -153,17 +153,17 @@ impl Scene {
             let count = self.answers.iter().filter(|answer| answer.status == status).count();
             println!("{:<36}{count:>10}", format!("answered {status}"));
         }
-        println!("{:<36}{lost:>10}", "lost of those answered 2xx");
+        println!("{:<36}{lost:>10}", "lost, although answered 2xx");
         println!("{:<36}{most:>10}", "most copies of one id");
         println!("{:<36}{accepted:>10}", "202 while the disk filled up");
         println!("{:<36}{meanwhile:>10}", "200 while draining on the full disk");
         println!("{:<36}{:>10.2}", "slowest answer, s", slowest.as_secs_f64());
         println!("{:<36}{needed:>10}", "reserve given up to drain");
         println!("{:<36}{:>10.1}", "ballast on the full disk, MiB", filled as f64 / 1_048_576.0);
-        println!("{:<36}{waiting:>10}", "rows when Kafka came back");
+        println!("{:<36}{waiting:>10}", "rows at Kafka's return");
         println!("{:<36}{:>10.2}", "drained on the full disk, s", drained.as_secs_f64());
-        println!("{:<36}{:>10.2}", "202 again once there is room, s", again.as_secs_f64());
-        println!("{:<36}{:>10.2}", "drained once there is room, s", drained_again.as_secs_f64());
+        println!("{:<36}{:>10.2}", "202 again once there is space, s", again.as_secs_f64());
+        println!("{:<36}{:>10.2}", "drained once there is space, s", drained_again.as_secs_f64());
         Ok(())
     }
 
@@ -172,16 +172,17 @@ impl Scene {
         (self.next - count..self.next).map(|n| format!("disk-evt-{n:06}")).collect()
     }
 
-    /// Sends `count` deliveries, each of which must be answered so.
+    /// Sends `count` deliveries, whose answers must all be `so`.
     async fn expect(&mut self, count: usize, when: &str, so: impl Fn(&Answer) -> bool) -> anyhow::Result<()> {
         let ids = self.ids(count);
         let answers = self.provider.all(ids, CLIENTS, body).await?;
-        let odd = answers.iter().find(|answer| !so(answer)).cloned();
+        let unexpected = answers.iter().find(|answer| !so(answer)).cloned();
         self.keep(answers)?;
-        odd.map_or(Ok(()), |odd| Err(anyhow::anyhow!("an unexpected answer {when}: {odd:?}")))
+        unexpected
+            .map_or(Ok(()), |unexpected| Err(anyhow::anyhow!("an unexpected answer {when}: {unexpected:?}")))
     }
 
-    /// Sends until one is answered so; how long that took.
+    /// Sends until an answer is `so`. Returns how long that took.
     async fn until(
         &mut self,
         what: &str,
@@ -198,25 +199,28 @@ impl Scene {
         .await
     }
 
-    /// Each answer must come in time, and be one that the sender's retry fits.
+    /// Checks that each answer is in time, and 200, 202 or 503.
     fn keep(&mut self, answers: Vec<Answer>) -> anyhow::Result<()> {
         for answer in &answers {
-            anyhow::ensure!(matches!(answer.status, 200 | 202 | 503), "an odd answer: {answer:?}");
+            anyhow::ensure!(matches!(answer.status, 200 | 202 | 503), "an unexpected answer: {answer:?}");
             anyhow::ensure!(answer.took < IN_TIME, "a late answer: {answer:?}");
         }
         self.answers.extend(answers);
         Ok(())
     }
 
-    /// Sends until all of a round are refused; how many were not, on the way.
+    /// Sends rounds of deliveries until a whole round is refused. Returns the number of accepted deliveries.
     async fn refused_under_load(&mut self) -> anyhow::Result<usize> {
         let mut accepted = 0;
         within("503 while the disk fills up", PATIENCE, async || {
             let ids = self.ids(4 * CLIENTS);
             let answers = self.provider.all(ids, CLIENTS, body).await?;
             let spooled = answers.iter().filter(|answer| answer.status == 202).count();
-            let odd = answers.iter().find(|answer| answer.status != 202 && !refused(answer));
-            anyhow::ensure!(odd.is_none(), "an unexpected answer while the disk fills up: {odd:?}");
+            let unexpected = answers.iter().find(|answer| answer.status != 202 && !refused(answer));
+            anyhow::ensure!(
+                unexpected.is_none(),
+                "an unexpected answer while the disk fills up: {unexpected:?}"
+            );
             accepted += spooled;
             self.keep(answers)?;
             Ok(spooled == 0)
@@ -225,8 +229,8 @@ impl Scene {
         Ok(accepted)
     }
 
-    /// Waits for an empty spool while live deliveries come in; how long it took, and how many of
-    /// those were published at once.
+    /// Waits for an empty spool while live deliveries arrive. Returns how long that took, and how many live deliveries were
+    /// published directly.
     async fn drain_under_load(&mut self) -> anyhow::Result<(Duration, usize)> {
         let drained = Arc::new(AtomicBool::new(false));
         let (provider, end) = (self.provider.clone(), drained.clone());
@@ -235,20 +239,20 @@ impl Scene {
             while !end.load(Ordering::Relaxed) {
                 let id = format!("live-evt-{:06}", answers.len());
                 answers.push(provider.send(&id, body(&id)).await?);
-                tokio::time::sleep(Duration::from_millis(5)).await; // a pace: the topic is small
+                tokio::time::sleep(Duration::from_millis(5)).await; // a low rate, since the topic is small
             }
             anyhow::Ok(answers)
         });
         let took = self.drain("on a full disk").await;
         drained.store(true, Ordering::Relaxed);
         let answers = live.await??;
-        // What came before the service saw Kafka again is 503; from the first 200 on all are.
+        // Deliveries are 503 until the service notices that Kafka is back; after the first 200, all are 200.
         let first = answers.iter().position(|answer| answer.status == 200).unwrap_or(answers.len());
         let later: Vec<Answer> = answers.iter().skip(first).cloned().collect();
         self.keep(answers)?;
         let took = took?;
-        let odd = later.iter().find(|answer| answer.status != 200);
-        anyhow::ensure!(odd.is_none(), "an unexpected answer while draining: {odd:?}");
+        let unexpected = later.iter().find(|answer| answer.status != 200);
+        anyhow::ensure!(unexpected.is_none(), "an unexpected answer while draining: {unexpected:?}");
         anyhow::ensure!(!later.is_empty(), "no live delivery was published while the spool drained");
         Ok((took, later.len()))
     }
@@ -258,8 +262,7 @@ impl Scene {
         self.mount.join("spool/reserve").metadata().is_ok_and(|reserve| reserve.len() == RESERVE)
     }
 
-    /// Waits until the metric, which is set once a second, tells of rows: only then does its 0 say
-    /// that they are gone.
+    /// Waits until the metric, which is updated once a second, shows rows, since a 0 before that may be outdated.
     async fn waiting(&self) -> anyhow::Result<f64> {
         let mut rows = 0.0;
         within("a metric of rows in the spool", PATIENCE, async || {
@@ -276,8 +279,8 @@ impl Scene {
         within(&what, PATIENCE, async || Ok(metric(self.service.admin, LIVE).await? == 0.0)).await
     }
 
-    /// Reads the topic: all that was acknowledged is there, nothing more than twice. How
-    /// many are lost, and the most copies of one.
+    /// Reads the topic, and checks that it has each acknowledged delivery at least once and at most twice. Returns the
+    /// number of lost deliveries, and of copies of one delivery at most.
     async fn count(&self, when: &str) -> anyhow::Result<(usize, usize)> {
         let (bootstrap, topic) = (self.kafka.bootstrap_servers(), self.topic.clone());
         let keys = tokio::task::spawn_blocking(move || kafka::read(&bootstrap, &topic)).await?;

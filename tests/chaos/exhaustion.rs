@@ -1,9 +1,9 @@
-//! The exhaustion matrix: strangers without a secret use up one resource after the other, while a provider delivers at
-//! a steady rate and somebody asks the probes.
+//! The exhaustion matrix: clients without a secret exhaust one resource after the other, while a provider delivers at a
+//! steady rate and the probes are requested.
 //!
-//! The strangers are a process of their own (`tests/hostile/crowd.rs`) at nice 19: in life their work is done elsewhere.
-//! Files have a service of their own, since their limit is that of a process. Each row can be looked at more than once:
-//! what is wrong shows each time, a busy moment of the machine does not. What is lost counts each time.
+//! The hostile clients run in their own process (`tests/hostile/crowd.rs`) at nice 19, since in reality they use other
+//! machines. The test of open files has its own service, since their limit applies to a process. A row that fails is
+//! repeated: a real problem shows every time, a busy moment of the machine does not. A lost delivery always counts.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -18,34 +18,34 @@ use crate::senders::PROVIDER_TIMEOUT;
 use crate::support::{Setup, kafka};
 use crate::watched::Service;
 
-/// Deliveries in each measured round: 100 a second for so long.
+/// The length of a measured round, at 100 deliveries a second.
 const ROUND: Duration = Duration::from_secs(5);
 
-/// The rounds beside them: while strangers come, and while they go.
+/// The length of the rounds while the hostile clients connect and disconnect.
 const SHORT: Duration = Duration::from_secs(1);
 
-/// For a metric to say what goes on, in rounds of [`SHORT`].
+/// The rounds of [`SHORT`] within which the metric must change.
 const ARRIVAL: usize = 10;
 
-/// The p99 may be twice the quiet one, and always this much above it: a turn or two of others on the same core. What
-/// these rows were before they were mended is seconds.
+/// The p99 may be twice the quiet one, or [`FLOOR`] above it: a time slice or two of other processes on the same core. The
+/// bugs that these rows guard against cost seconds.
 const RATIO: u32 = 2;
 const FLOOR: Duration = Duration::from_millis(100);
 
-/// For a probe, from its connection to its answer.
+/// The time for a probe, from the connection to the answer.
 const PROBE: Duration = Duration::from_secs(1);
 
-/// Connections that each group of strangers opens in a second.
+/// Connections that each group of clients opens per second.
 const OPENS: u32 = 500;
 
-/// Looks at a row, at most.
-const LOOKS: usize = 3;
+/// Attempts at a row, at most.
+const ATTEMPTS: usize = 3;
 
-/// The bounds of the service: small, so that strangers can meet them.
+/// The limits of the service, small enough to reach.
 const CONNECTIONS: usize = 400;
 const BODY_MIB: usize = 32;
 
-/// Open files of the service that has few, and secrets of the source that is costly.
+/// The open files of the service with a low limit, and the secrets of the source that is costly to verify.
 const FILES: u64 = 320;
 const SECRETS: usize = 100;
 
@@ -58,16 +58,16 @@ enum Port {
     Admin,
 }
 
-/// Strangers at a port, and from how many addresses.
+/// Hostile clients of a port, and the number of their addresses.
 type Group = (Port, &'static [(Kind, usize)], usize);
 
-/// A resource, and who uses it up.
+/// A resource, and the clients that exhaust it.
 struct Row {
     resource: &'static str,
     strangers: &'static [Group],
-    /// How the metric's line begins that tells of it.
+    /// The start of the line of the metric that must rise.
     metric: &'static str,
-    /// What else must be so while it goes on.
+    /// A further check during the attack.
     also: fn(&Service) -> anyhow::Result<()>,
 }
 
@@ -103,7 +103,7 @@ const ROWS: [Row; 5] = [
         also: |service| {
             let resident = service.memory();
             println!("    resident: {} MiB of {} MiB", resident / 1024, MEMORY / 1024);
-            anyhow::ensure!(resident <= MEMORY, "{resident} KiB resident, and {MEMORY} KiB are allowed");
+            anyhow::ensure!(resident <= MEMORY, "{resident} KiB resident, but only {MEMORY} KiB allowed");
             Ok(())
         },
     },
@@ -119,29 +119,29 @@ const FEW_FILES: Row = Row {
     also: |service| {
         let files = service.files();
         println!("    open files: {files} of {FILES}");
-        anyhow::ensure!(service.said("Too many open files") == 0, "it ran out of files");
+        anyhow::ensure!(service.said("Too many open files") == 0, "it ran out of open files");
         anyhow::ensure!(
             service.said("lowered from 10000 to") == 1,
-            "nothing says that connections are fewer"
+            "the log does not report the lower limit of connections"
         );
         Ok(())
     },
 };
 
-/// What was seen of a row.
-struct Seen {
+/// The result of a row.
+struct Outcome {
     resource: &'static str,
     quiet: Times,
     attacked: Times,
     /// Slowest answers of /livez and /readyz.
     probes: [Duration; 2],
     metric: &'static str,
-    moved: usize,
-    /// What must not be; empty where all is well.
-    wrong: Vec<String>,
+    rise: usize,
+    /// Failures; empty if the row passed.
+    failures: Vec<String>,
 }
 
-impl Seen {
+impl Outcome {
     fn bound(&self) -> Duration {
         let quiet = percentile(&self.quiet.all(), 99);
         (RATIO * quiet).max(quiet + FLOOR)
@@ -160,13 +160,13 @@ impl Seen {
             self.probes[0].as_secs_f64() * 1e3,
             self.probes[1].as_secs_f64() * 1e3,
             self.metric,
-            self.moved,
-            if self.wrong.is_empty() { "" } else { "   FAILED" },
+            self.rise,
+            if self.failures.is_empty() { "" } else { "   FAILED" },
         )
     }
 }
 
-/// Runs it, prints the table, and fails where honest deliveries or probes noticed more than they may.
+/// Runs all rows, prints the table, and fails if honest deliveries or probes were affected too much.
 pub async fn run() -> anyhow::Result<()> {
     enough_files(2 * CONNECTIONS);
     let secrets = tempfile::tempdir()?;
@@ -183,17 +183,17 @@ pub async fn run() -> anyhow::Result<()> {
     let mut seen = rows(&setup, None, &ROWS).await?;
     seen.extend(rows(&Setup::new("datagrid"), Some(FILES), &[FEW_FILES]).await?);
     println!(
-        "\n{:<16} {:>13}   {:>13} {:>6}   {:>13}   what tells",
-        "ms", "quiet p50 p99", "with p50  p99", "bound", "livez readyz"
+        "\n{:<16} {:>13}   {:>13} {:>6}   {:>13}   metric",
+        "ms", "quiet p50 p99", "with p50  p99", "limit", "livez readyz"
     );
     seen.iter().for_each(|seen| println!("{}", seen.line()));
-    let wrong: Vec<_> = seen.iter().flat_map(|seen| &seen.wrong).map(String::as_str).collect();
-    anyhow::ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
+    let failures: Vec<_> = seen.iter().flat_map(|seen| &seen.failures).map(String::as_str).collect();
+    anyhow::ensure!(failures.is_empty(), "{}", failures.join("\n"));
     Ok(())
 }
 
-/// All these on one service, whose provider goes on from the first to the last.
-async fn rows(setup: &Setup, files: Option<u64>, rows: &[Row]) -> anyhow::Result<Vec<Seen>> {
+/// Runs the rows on one service, whose provider delivers from the first to the last.
+async fn rows(setup: &Setup, files: Option<u64>, rows: &[Row]) -> anyhow::Result<Vec<Outcome>> {
     let service = Service::ready_with(setup, files).await;
     let path = format!("/hooks/{}", setup.source);
     let client = || reqwest::Client::builder().timeout(PROVIDER_TIMEOUT).no_proxy();
@@ -202,16 +202,17 @@ async fn rows(setup: &Setup, files: Option<u64>, rows: &[Row]) -> anyhow::Result
     let mut all = Vec::new();
     for row in rows {
         let mut lost = Vec::new();
-        for look in 1..=LOOKS {
-            println!("{}, look {look}", row.resource);
-            let mut seen = watch(&service, &mut honest, &path, row, &format!("{}_{look}", all.len())).await?;
-            lost.append(&mut seen.wrong);
-            let noticed = judge(&seen);
-            let again = look < LOOKS && !noticed.is_empty() && lost.is_empty();
-            noticed.iter().for_each(|noticed| println!("    {noticed}"));
+        for attempt in 1..=ATTEMPTS {
+            println!("{}, attempt {attempt}", row.resource);
+            let mut seen =
+                watch(&service, &mut honest, &path, row, &format!("{}_{attempt}", all.len())).await?;
+            lost.append(&mut seen.failures);
+            let slow = slow_answers(&seen);
+            let again = attempt < ATTEMPTS && !slow.is_empty() && lost.is_empty();
+            slow.iter().for_each(|slow| println!("    {slow}"));
             if !again {
-                seen.wrong =
-                    lost.into_iter().chain(noticed).map(|why| format!("{}: {why}", row.resource)).collect();
+                seen.failures =
+                    lost.into_iter().chain(slow).map(|why| format!("{}: {why}", row.resource)).collect();
                 all.push(seen);
                 break;
             }
@@ -224,24 +225,25 @@ async fn rows(setup: &Setup, files: Option<u64>, rows: &[Row]) -> anyhow::Result
         let (missing, more) =
             (honest.sent.difference(&found).count(), found.difference(&honest.sent).count());
         let last = all.last_mut().context("a row")?;
-        last.wrong.push(format!("of what was sent {missing} are not in the topic, and {more} others are"));
+        last.failures
+            .push(format!("{missing} sent deliveries are not in the topic, and {more} unknown ones are"));
     }
     Ok(all)
 }
 
-/// What may be a busy moment of the machine.
-fn judge(seen: &Seen) -> Vec<String> {
-    let mut noticed = Vec::new();
+/// Failures that a busy moment of the machine can cause.
+fn slow_answers(seen: &Outcome) -> Vec<String> {
+    let mut slow = Vec::new();
     let (p99, bound) = (percentile(&seen.attacked.all(), 99), seen.bound());
     if p99 > bound {
-        noticed.push(format!("p99 {p99:.0?} with strangers, and {bound:.0?} are allowed"));
+        slow.push(format!("p99 {p99:.0?} during the attack, but only {bound:.0?} allowed"));
     }
     for (name, slowest) in ["/livez", "/readyz"].into_iter().zip(seen.probes) {
         if slowest > PROBE {
-            noticed.push(format!("{name} took {slowest:.0?}"));
+            slow.push(format!("{name} took {slowest:.0?}"));
         }
     }
-    noticed
+    slow
 }
 
 fn start(service: &Service, path: &str, (port, kinds, addresses): Group) -> Crowd {
@@ -252,48 +254,49 @@ fn start(service: &Service, path: &str, (port, kinds, addresses): Group) -> Crow
     Crowd::start(&Plan { to, path: path.into(), kinds: kinds.to_vec(), addresses, opens: OPENS })
 }
 
-/// One quiet round and one with strangers. What it calls wrong is wrong however busy the machine is.
+/// Measures a quiet round and one with hostile clients. Its failures do not depend on how busy the machine is.
 async fn watch(
     service: &Service,
     honest: &mut Honest,
     path: &str,
     row: &Row,
     name: &str,
-) -> anyhow::Result<Seen> {
+) -> anyhow::Result<Outcome> {
     let (quiet, mut lost) = honest.try_round(&format!("quiet_{name}"), ROUND).await;
     let before = service.metrics().await.starting(row.metric);
     let crowds: Vec<Crowd> = row.strangers.iter().map(|group| start(service, path, *group)).collect();
-    let mut moved = 0;
+    let mut rise = 0;
     for n in 0..ARRIVAL {
         let (_, failed) = honest.try_round(&format!("coming_{name}_{n}"), SHORT).await;
         lost.extend(failed);
-        moved = service.metrics().await.starting(row.metric) - before;
-        if moved > 0 {
+        rise = service.metrics().await.starting(row.metric) - before;
+        if rise > 0 {
             break;
         }
     }
     let with = format!("with_{name}");
-    let ((attacked, failed), (probes, mut wrong)) =
+    let ((attacked, failed), (probes, mut failures)) =
         tokio::join!(honest.try_round(&with, ROUND), probe(service.admin));
     lost.extend(failed);
-    moved = (service.metrics().await.starting(row.metric) - before).max(moved);
+    rise = (service.metrics().await.starting(row.metric) - before).max(rise);
     if let Err(error) = (row.also)(service) {
-        wrong.push(error.to_string());
+        failures.push(error.to_string());
     }
     crowds.iter().for_each(|crowd| println!("    {:?}", crowd.report()));
     drop(crowds);
     let (_, failed) = honest.try_round(&format!("going_{name}"), SHORT).await;
     lost.extend(failed);
     if let Some(first) = lost.first() {
-        wrong.push(format!("{} deliveries were not published, such as {first}", lost.len()));
+        failures.push(format!("{} deliveries were not published, such as {first}", lost.len()));
     }
-    if moved == 0 {
-        wrong.push(format!("{} says nothing of it", row.metric));
+    if rise == 0 {
+        failures.push(format!("{} did not rise", row.metric));
     }
-    Ok(Seen { resource: row.resource, quiet, attacked, probes, metric: row.metric, moved, wrong })
+    Ok(Outcome { resource: row.resource, quiet, attacked, probes, metric: row.metric, rise, failures })
 }
 
-/// Asks both probes for the time of a round, each on a connection of its own: the slowest answers, and what was no 200.
+/// Requests both probes for the time of a round, each time on a new connection. Returns the slowest answers, and every
+/// failure.
 async fn probe(admin: SocketAddr) -> ([Duration; 2], Vec<String>) {
     let client = reqwest::Client::builder()
         .no_proxy()
@@ -301,7 +304,7 @@ async fn probe(admin: SocketAddr) -> ([Duration; 2], Vec<String>) {
         .pool_max_idle_per_host(0)
         .build()
         .unwrap();
-    let (mut slowest, mut wrong, start) = ([Duration::ZERO; 2], Vec::new(), Instant::now());
+    let (mut slowest, mut failures, start) = ([Duration::ZERO; 2], Vec::new(), Instant::now());
     let mut pace = tokio::time::interval(Duration::from_millis(50));
     while start.elapsed() < ROUND {
         pace.tick().await;
@@ -309,11 +312,11 @@ async fn probe(admin: SocketAddr) -> ([Duration; 2], Vec<String>) {
             let begun = Instant::now();
             match client.get(format!("http://{admin}/{name}")).send().await {
                 Ok(answer) if answer.status() == 200 => {}
-                Ok(answer) => wrong.push(format!("/{name} answered {}", answer.status())),
-                Err(error) => wrong.push(format!("/{name} did not answer: {error:?}")),
+                Ok(answer) => failures.push(format!("/{name} answered {}", answer.status())),
+                Err(error) => failures.push(format!("/{name} did not answer: {error:?}")),
             }
             *slowest = begun.elapsed().max(*slowest);
         }
     }
-    (slowest, wrong)
+    (slowest, failures)
 }

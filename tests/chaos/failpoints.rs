@@ -8,11 +8,11 @@ use crate::faults::Fault;
 use crate::oracle::{self, Broken, Plan};
 use crate::order;
 
-/// Fails when a bug is not found.
+/// Fails if a bug is not found.
 pub async fn run(seed: u64) -> anyhow::Result<()> {
     anyhow::ensure!(cfg!(feature = "failpoints"), "this build has no failpoints: add --features failpoints");
-    // Of rows that the drain has handed over, a kill loses those that have not reached a broker yet. Where all
-    // have, and only their acknowledgements are under way, it loses none: about one kill in ten.
+    // A kill loses only rows that the drain has handed over and that have not reached a broker yet. In about one kill of
+    // ten, all have reached a broker, so the fault is injected three times.
     for (bug, fault, times) in [
         (Failpoint::AnswerBeforeAck, Fault::AllBrokersKilled, 1),
         (Failpoint::RowDroppedBeforeAck, Fault::KilledWhileDraining, 3),

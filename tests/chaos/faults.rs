@@ -1,4 +1,4 @@
-//! The schedule of faults, from a seed; each kind is injected once before any is repeated.
+//! The schedule of faults, made from a seed; each kind is injected once before any is repeated.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,37 +21,37 @@ use crate::world::{LIVE_ROWS, Program, RETENTION, World, drained, wait};
 /// A kind of fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
 pub enum Fault {
-    /// One broker of three, kill -9.
+    /// kill -9 of one broker of three.
     BrokerKilled,
-    /// All three at once.
+    /// kill -9 of all three at the same time.
     AllBrokersKilled,
-    /// One broker, SIGSTOP: its connections stay open without traffic.
+    /// SIGSTOP of one broker: its connections stay open without traffic.
     BrokerStopped,
-    /// A topic, under load.
+    /// One topic is deleted under load.
     TopicDeleted,
-    /// The network to one or all brokers: closed.
+    /// Connections to one or all brokers are closed and refused.
     NetworkCut,
-    /// The same, silent.
+    /// Connections to one or all brokers stay open without traffic.
     NetworkHung,
-    /// The same, slow.
+    /// Traffic to one or all brokers is delayed.
     NetworkSlow,
-    /// kill -9 of the service while rows of its spool are on their way to brokers that are slow.
+    /// kill -9 of the service while rows of its spool are on their way to slow brokers.
     KilledWhileDraining,
-    /// No connection to the registry; the service is started meanwhile.
+    /// No connection to the registry, during a restart of the service.
     RegistryCut,
-    /// SIGSTOP.
+    /// SIGSTOP of the registry.
     RegistryStopped,
-    /// Its data is lost and restored later.
+    /// The registry loses its data, which is restored later.
     RegistryWiped,
-    /// The spool's file system has no free byte, and no broker answers.
+    /// The spool's file system is full, and no broker answers.
     DiskFull,
-    /// The service's clock is 60 days back.
+    /// The service's clock is 60 days behind.
     ClockBehind,
-    /// It is 2 hours ahead.
+    /// The service's clock is 2 hours ahead.
     ClockAhead,
-    /// It jumps forward and back.
+    /// The service's clock jumps back and forth.
     ClockJumps,
-    /// No broker answers for longer than the topics keep a record, by the service's clock.
+    /// No broker answers for longer than the topics' retention, by the service's clock.
     OutlivesRetention,
 }
 
@@ -65,7 +65,7 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    /// Of these kinds, in an order of the seed's.
+    /// A schedule of these kinds, in an order that depends on the seed.
     pub fn new(seed: u64, kinds: Vec<Fault>) -> Self {
         Self { rng: Rng::with_seed(seed), kinds, left: Vec::new(), rounds: 0 }
     }
@@ -89,12 +89,12 @@ impl Schedule {
         self.left.pop().expect("there is a kind")
     }
 
-    /// Whether every kind has had its turn, and as often as the others.
+    /// Whether every kind was injected, and equally often.
     pub fn is_round(&self) -> bool {
         self.rounds > 0 && self.left.is_empty()
     }
 
-    /// Injects the fault and ends it; the system need not have recovered when this returns.
+    /// Injects the fault and ends it; the system may still recover when this returns.
     pub async fn inject(&mut self, fault: Fault, world: &mut World) -> anyhow::Result<()> {
         let time = self.between(3_000, 9_000);
         let one = self.rng.usize(..world.cluster.brokers.len());
@@ -104,7 +104,7 @@ impl Schedule {
         match fault {
             Fault::BrokerKilled => {
                 world.cluster.brokers[one].kill();
-                tokio::time::sleep(time).await; // the fault's own length, here and below
+                tokio::time::sleep(time).await; // the duration of the fault, here and below
                 world.cluster.heal().await
             }
             Fault::AllBrokersKilled => {
@@ -127,7 +127,7 @@ impl Schedule {
             Fault::TopicDeleted => {
                 let topics = deliveries::topics();
                 let topic = topics[self.rng.usize(..topics.len())].clone();
-                // Longer than librdkafka keeps a record of a topic that it cannot find.
+                // Longer than librdkafka keeps a record for an unknown topic.
                 delete_topic(world, topic, time + Duration::from_secs(5)).await
             }
             Fault::RegistryCut => {
@@ -156,7 +156,7 @@ impl Schedule {
                 world.clock.set(-2 * RETENTION);
                 set(Mode::Cut);
                 tokio::time::sleep(time).await;
-                // What was received a moment ago was received two hours ago.
+                // By the right clock, the spooled rows were received two hours ago.
                 world.clock.set(SignedDuration::ZERO);
                 set(Mode::Pass);
                 Ok(())
@@ -165,11 +165,11 @@ impl Schedule {
     }
 }
 
-/// The clock is off so far, one after the other, and then right again.
-async fn clock(world: &World, offs: &[SignedDuration], time: Duration) -> anyhow::Result<()> {
-    for off in offs {
-        world.clock.set(*off);
-        tokio::time::sleep(time / offs.len() as u32).await;
+/// Sets the clock to one offset after the other, and then right again.
+async fn clock(world: &World, offsets: &[SignedDuration], time: Duration) -> anyhow::Result<()> {
+    for offset in offsets {
+        world.clock.set(*offset);
+        tokio::time::sleep(time / offsets.len() as u32).await;
     }
     world.clock.set(SignedDuration::ZERO);
     Ok(())
@@ -183,37 +183,37 @@ async fn network(world: &World, brokers: &[usize], mode: Mode, time: Duration) -
     Ok(())
 }
 
-/// For a spool to begin to drain; what comes in may by then be more than what goes out.
-const DRAIN_BEGINS: Duration = Duration::from_secs(15);
+/// The timeout for the drain to start; more rows may arrive than are drained.
+const DRAIN_START: Duration = Duration::from_secs(15);
 
 async fn killed_while_draining(world: &World, time: Duration) -> anyhow::Result<()> {
     let set = |mode| world.cluster.brokers.iter().for_each(|broker| broker.proxy.set(mode));
     set(Mode::Cut);
     tokio::time::sleep(time).await;
     let admin = world.program.service.lock().await.admin;
-    // Slow, so that it has not drained before it is noticed.
+    // Slow, so that the drain does not end before it is noticed.
     set(Mode::Delay(Duration::from_millis(150)));
-    let (start, mut last, mut fell) = (Instant::now(), 0.0, false);
-    while !fell && start.elapsed() < DRAIN_BEGINS {
+    let (start, mut last, mut falling) = (Instant::now(), 0.0, false);
+    while !falling && start.elapsed() < DRAIN_START {
         if let Ok(rows) = metric(admin, LIVE_ROWS).await {
-            fell = rows < last;
+            falling = rows < last;
             last = rows;
         }
-        tokio::time::sleep(Duration::from_millis(100)).await; // a poll, bounded
+        tokio::time::sleep(Duration::from_millis(100)).await; // polls with a bound
     }
-    // What is handed over now stays without an answer, however few rows the drain hands over at a time.
+    // Rows that are handed over now get no answer, however few the drain hands over at a time.
     set(Mode::Hang);
-    tokio::time::sleep(Duration::from_secs(1)).await; // the fault's own length
+    tokio::time::sleep(Duration::from_secs(1)).await; // the duration of the fault
     let killed = world.program.kill().await;
     set(Mode::Pass);
     killed
 }
 
-/// What the topic holds goes with it, so it is read first, while nothing is on its way from the spool;
-/// what is acknowledged between that and the delete cannot be asked for.
+/// Reads the topic before it is deleted, while no row of the spool is on its way. Records that are acknowledged between the
+/// read and the delete do not count as lost.
 async fn delete_topic(world: &mut World, topic: String, time: Duration) -> anyhow::Result<()> {
     let program = world.program.clone();
-    // Held: a start meanwhile would create the topic again.
+    // The lock prevents a restart, which would create the topic again.
     let service = program.service.lock().await;
     drained(service.admin).await.context("before the delete of a topic")?;
     let from = world.senders.now();
@@ -224,7 +224,7 @@ async fn delete_topic(world: &mut World, topic: String, time: Duration) -> anyho
     let options = AdminOptions::new().operation_timeout(bound).request_timeout(bound);
     let done = admin.delete_topics(&[&topic], &options).await?;
     anyhow::ensure!(done == [Ok(topic.clone())], "{done:?}");
-    // The brokers hear of it one after the other.
+    // The brokers learn of the delete one after the other.
     let until = world.senders.now() + Duration::from_secs(1);
     world.deleted.push(Deleted { topic: topic.clone(), from, until });
     tokio::time::sleep(time).await;
@@ -233,35 +233,35 @@ async fn delete_topic(world: &mut World, topic: String, time: Duration) -> anyho
     let done = admin.create_topics(&[new], &options).await?;
     match done.as_slice() {
         [Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists))] => Ok(()),
-        other => anyhow::bail!("{topic} could not be created again: {other:?}"),
+        other => anyhow::bail!("{topic} cannot be recreated: {other:?}"),
     }
 }
 
-/// Until its data is back, no id means what it did; a service that starts meanwhile must notice.
+/// Until the registry's data is restored, ids are wrong, and a service that starts must notice that.
 async fn wipe(world: &mut World) -> anyhow::Result<()> {
     world.registry.wipe().await?;
     world.program.kill().await?;
     let client = reqwest::Client::new();
     let program = world.program.clone();
-    wait("the service to miss its schemas", async || {
+    wait("a report of the lost schemas", async || {
         let url = format!("http://{}/readyz", program.service.lock().await.admin);
         let Ok(answer) = client.get(url).send().await else { return false };
         answer.text().await.is_ok_and(|text| text.contains("lost or changed id"))
     })
     .await?;
-    // Not open while it is being restored: what the service registers meanwhile would take an id.
+    // Cut off during the restore, since a schema that the service registers would take an id.
     world.registry.proxy.set(Mode::Cut);
     let restored = world.registry.restore(&world.snapshot).await;
     world.registry.proxy.set(Mode::Pass);
     restored
 }
 
-/// With no broker there, and then, in every other case, with the brokers back before there is room.
+/// Fills the disk while no broker answers. With `brokers_first`, the brokers return before there is space.
 async fn disk_full(world: &mut World, time: Duration, brokers_first: bool) -> anyhow::Result<()> {
     let cut = |world: &World, mode| world.cluster.brokers.iter().for_each(|broker| broker.proxy.set(mode));
     cut(world, Mode::Cut);
     tokio::time::sleep(time / 3).await;
-    let ballast = world.disk.as_ref().context("a disk that can be filled")?.ballast();
+    let ballast = world.disk.as_ref().context("no disk to fill")?.ballast();
     ballast.fill()?;
     tokio::time::sleep(time).await;
     if brokers_first {
@@ -275,11 +275,11 @@ async fn disk_full(world: &mut World, time: Duration, brokers_first: bool) -> an
     Ok(())
 }
 
-/// How often each was injected, for the table.
+/// How often each kind was injected, for the table.
 pub type Injected = BTreeMap<Fault, u64>;
 
-/// Kills the service again and again, at moments of the seed's.
-pub async fn kill_again_and_again(seed: u64, program: Arc<Program>) -> anyhow::Result<()> {
+/// Kills the service repeatedly, at times that depend on the seed.
+pub async fn kill_repeatedly(seed: u64, program: Arc<Program>) -> anyhow::Result<()> {
     let mut rng = Rng::with_seed(seed ^ 0x6b69_6c6c);
     loop {
         tokio::time::sleep(Duration::from_millis(rng.u64(10_000..32_000))).await;

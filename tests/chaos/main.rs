@@ -1,7 +1,7 @@
 //! The oracle: checks the delivery guarantee by counting every delivery under faults.
 //!
-//! Its modes and options are what `--help` says. It needs the parts that `tests/stack/stack` fetches and
-//! its `HOOKSTREAM_TEST_*`: `./tests/run --keep NAME` leaves a stack up and says how to use it.
+//! `--help` lists the modes and options. It needs a running stack (`tests/stack/stack`) and its `HOOKSTREAM_TEST_*`
+//! variables: `./tests/run --keep NAME` leaves a stack running and prints how to use it.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 #![allow(
     clippy::disallowed_methods,
@@ -56,7 +56,7 @@ use clap::{Parser, Subcommand, ValueEnum as _};
 
 use faults::Fault;
 
-/// Those of the clock, and one between them that fills the spool.
+/// The faults of the clock, and one that fills the spool between them.
 const CLOCK: [Fault; 5] = [
     Fault::ClockBehind,
     Fault::ClockAhead,
@@ -101,29 +101,29 @@ enum Mode {
         /// New deliveries per second.
         #[arg(long, default_value_t = 200)]
         rate: u32,
-        /// Cut the network to the brokers instead of killing them: they are warm when they are back.
+        /// Cut the network to the brokers instead of killing them, so that they are warm afterwards.
         #[arg(long)]
         cut: bool,
     },
     /// One topic or broker unavailable: measures the effect on the others.
     Neighbours {
-        /// Each with the fault and without it.
+        /// Rounds, each with and without the fault.
         #[arg(long, default_value_t = 5)]
         rounds: usize,
     },
-    /// A spool on a file system that is full.
+    /// The spool's file system is full.
     Disk,
     /// Unauthenticated clients exhaust each resource in turn: measures the effect on honest deliveries and probes.
     Exhaustion,
-    /// Each 202 follows the sync of its row, by a trace of system calls.
+    /// Check in a trace of system calls that each 202 follows the sync of its row.
     Order,
-    /// Two replicas behind a load balancer, replaced one after the other under load.
+    /// Replace two replicas behind a load balancer one after the other, under load.
     Rolling {
         /// The seed of the deliveries.
         #[arg(long, default_value_t = 1)]
         seed: u64,
     },
-    /// The service's clock is back, ahead, and jumps; and an outage is longer than Kafka keeps a record.
+    /// The service's clock is behind, ahead, and jumps; and an outage outlasts the topics' retention.
     Clock {
         /// The seed of deliveries and faults.
         #[arg(long, default_value_t = 1)]
@@ -143,7 +143,7 @@ enum Mode {
 }
 
 impl Args {
-    /// A file system that is small enough to fill.
+    /// Whether the mode mounts a small file system, to fill it.
     fn needs_a_disk(&self) -> bool {
         matches!(
             self.mode,
@@ -193,12 +193,12 @@ fn main() -> ExitCode {
 
 #[tokio::main(worker_threads = 2)]
 async fn judge() -> ExitCode {
-    let ended = tokio::select! {
-        ended = run(Args::parse()) => ended,
-        // Ends every process that was started.
+    let result = tokio::select! {
+        result = run(Args::parse()) => result,
+        // Dropping the run ends every process that it started.
         _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
     };
-    match ended {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");

@@ -1,5 +1,5 @@
-//! One topic or one broker is out: what do the others notice? Three topics of one partition and one
-//! copy, each on a broker of its own, so that it is known whom a broker takes with it.
+//! Measures how the outage of one topic or broker affects the others. Three topics have one partition and one copy, each on
+//! its own broker, so that a broker affects exactly one topic.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -23,16 +23,16 @@ use crate::world::{configuration, drained, ready};
 const TYPES: [&str; 3] =
     ["batch_prediction.completed", "batch_prediction.failed", "batch_prediction.expired"];
 
-/// Each round has a time with and one without the fault.
+/// The length of each half of a round: one without and one with the fault.
 const TIME: Duration = Duration::from_secs(12);
 
-/// Deliveries a second to each topic.
+/// Deliveries per second to each topic.
 const RATE: u32 = 60;
 
-/// The last of [`TYPES`] is the one that suffers.
-const SICK: usize = 2;
+/// The index in [`TYPES`] of the topic with the fault.
+const AFFECTED: usize = 2;
 
-/// Runs so many rounds, prints the table, and fails when the neighbours' p99 moved beyond twice its usual.
+/// Runs the rounds, prints the table, and fails if the fault doubles the p99 of the other topics.
 pub async fn run(rounds: usize) -> anyhow::Result<()> {
     let dir = tempfile::Builder::new().prefix("hookstream-neighbours-").tempdir()?;
     let (cluster, registry) = tokio::try_join!(Cluster::start(dir.path()), Registry::start(dir.path()))?;
@@ -48,11 +48,11 @@ pub async fn run(rounds: usize) -> anyhow::Result<()> {
     let load = Load::start(service.hooks)?;
     load.window(TIME).await; // warm-up
     println!(
-        "{rounds} rounds of {TIME:?} each, {RATE}/s to each topic; p99 in ms of the two that are well\n"
+        "{rounds} rounds of {TIME:?} each, {RATE}/s to each topic; p99 in ms of the two healthy topics\n"
     );
     println!(
         "{:<32} {:>8} {:>8} {:>8} {:>20}",
-        "fault", "usual", "with it", "ratio", "the sick one: p99 max"
+        "fault", "without", "with", "ratio", "with the fault: p99 max"
     );
     let mut worst: f64 = 0.0;
     for fault in ["a broker of three stopped", "a topic deleted"] {
@@ -60,19 +60,22 @@ pub async fn run(rounds: usize) -> anyhow::Result<()> {
         for _ in 0..rounds {
             let (usual, _) = load.window(TIME).await;
             if fault == "a topic deleted" {
-                delete(&admin, SICK).await?;
+                delete(&admin, AFFECTED).await?;
             } else {
-                cluster.brokers[SICK].pause(true)?;
+                cluster.brokers[AFFECTED].pause(true)?;
             }
-            let (with, sick) = load.window(TIME).await;
+            let (with, affected) = load.window(TIME).await;
             if fault == "a topic deleted" {
-                create(&admin, SICK).await?;
+                create(&admin, AFFECTED).await?;
             } else {
-                cluster.brokers[SICK].pause(false)?;
+                cluster.brokers[AFFECTED].pause(false)?;
             }
             drained(service.admin).await?;
             let ratio = with / usual;
-            println!("{fault:<32} {usual:>8.1} {with:>8.1} {ratio:>8.2} {:>14.1} {:>5.0}", sick.0, sick.1);
+            println!(
+                "{fault:<32} {usual:>8.1} {with:>8.1} {ratio:>8.2} {:>14.1} {:>5.0}",
+                affected.0, affected.1
+            );
             ratios.push(ratio);
         }
         ratios.sort_by(f64::total_cmp);
@@ -80,7 +83,7 @@ pub async fn run(rounds: usize) -> anyhow::Result<()> {
         worst = worst.max(ratios[rounds / 2]);
     }
     anyhow::ensure!(load.all_2xx(), "a delivery was not answered 2xx");
-    anyhow::ensure!(worst < 2.0, "the p99 of topics that are well moved to {worst:.2} of its usual");
+    anyhow::ensure!(worst < 2.0, "the fault changes the p99 of healthy topics by the factor {worst:.2}");
     Ok(())
 }
 
@@ -109,10 +112,10 @@ async fn delete(admin: &AdminClient<DefaultClientContext>, broker: usize) -> any
     Ok(())
 }
 
-/// A steady load on each topic, and how long its answers take, in tenths of a millisecond.
+/// A steady load on each topic, and the durations of its answers, in tenths of a millisecond.
 struct Load {
     took: Arc<[std::sync::Mutex<Histogram<u64>>; 3]>,
-    fine: Arc<AtomicBool>,
+    all_ok: Arc<AtomicBool>,
     tasks: Vec<JoinHandle<()>>,
 }
 
@@ -120,12 +123,12 @@ impl Load {
     fn start(hooks: SocketAddr) -> anyhow::Result<Self> {
         let none = || Histogram::new(3).map(std::sync::Mutex::new);
         let took = Arc::new([none()?, none()?, none()?]);
-        let (fine, number) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicU64::new(0)));
+        let (all_ok, number) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicU64::new(0)));
         let client = reqwest::Client::builder().timeout(PROVIDER_TIMEOUT).no_proxy().build()?;
         let url = format!("http://{hooks}/hooks/datagrid");
         let sender = |at: usize| {
             let (client, url, took) = (client.clone(), url.clone(), took.clone());
-            let (fine, number) = (fine.clone(), number.clone());
+            let (all_ok, number) = (all_ok.clone(), number.clone());
             tokio::spawn(async move {
                 let mut due = tokio::time::interval(Duration::from_secs(1) / RATE);
                 loop {
@@ -133,46 +136,46 @@ impl Load {
                     let n = number.fetch_add(1, Ordering::Relaxed);
                     let body = batch(&format!("evt_{n}")).replace(TYPES[0], TYPES[at]);
                     let request = client.post(&url).header("Datagrid-Signature", datagrid(body.as_bytes()));
-                    let (took, fine) = (took.clone(), fine.clone());
+                    let (took, all_ok) = (took.clone(), all_ok.clone());
                     tokio::spawn(async move {
                         let start = Instant::now();
                         let answer = request.body(body).send().await;
                         if !answer.is_ok_and(|answer| answer.status().is_success()) {
-                            fine.store(false, Ordering::Relaxed);
+                            all_ok.store(false, Ordering::Relaxed);
                         }
                         let tenths = start.elapsed().as_micros() as u64 / 100;
-                        took[at].lock().expect("nothing panics with it").record(tenths).expect("it grows");
+                        took[at].lock().expect("not poisoned").record(tenths).expect("a resizable histogram");
                     });
                 }
             })
         };
         let tasks = (0..TYPES.len()).map(sender).collect();
-        Ok(Self { took, fine, tasks })
+        Ok(Self { took, all_ok, tasks })
     }
 
-    /// p99 in milliseconds of the topics that are well, and p99 and the longest of the sick one.
+    /// The p99 in milliseconds of the healthy topics, and the p99 and the maximum of the affected one.
     async fn window(&self, time: Duration) -> (f64, (f64, f64)) {
         let take = || {
-            let mut well = Histogram::<u64>::new(3).expect("three digits");
-            let mut sick = (0.0, 0.0);
+            let mut healthy = Histogram::<u64>::new(3).expect("3 digits");
+            let mut affected = (0.0, 0.0);
             for (at, took) in self.took.iter().enumerate() {
-                let mut took = took.lock().expect("nothing panics with it");
-                if at == SICK {
-                    sick = (took.value_at_quantile(0.99) as f64 / 10.0, took.max() as f64 / 10.0);
+                let mut took = took.lock().expect("not poisoned");
+                if at == AFFECTED {
+                    affected = (took.value_at_quantile(0.99) as f64 / 10.0, took.max() as f64 / 10.0);
                 } else {
-                    well += &*took;
+                    healthy += &*took;
                 }
                 took.reset();
             }
-            (well.value_at_quantile(0.99) as f64 / 10.0, sick)
+            (healthy.value_at_quantile(0.99) as f64 / 10.0, affected)
         };
         take();
-        tokio::time::sleep(time).await; // what is measured
+        tokio::time::sleep(time).await; // the measured time
         take()
     }
 
     fn all_2xx(&self) -> bool {
-        self.fine.load(Ordering::Relaxed)
+        self.all_ok.load(Ordering::Relaxed)
     }
 }
 

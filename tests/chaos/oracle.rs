@@ -1,9 +1,9 @@
-//! The run: load, faults, recovery, and the count.
+//! One run: load, faults, recovery, and the verdict.
 
 use std::time::{Duration, Instant};
 
 use crate::deliveries;
-use crate::faults::{Fault, Schedule, kill_again_and_again};
+use crate::faults::{Fault, Schedule, kill_repeatedly};
 use crate::senders::Book;
 use crate::verdict::{self, Judge, Verdict};
 use crate::world::{World, drained, parked, ready};
@@ -11,7 +11,7 @@ use crate::world::{World, drained, parked, ready};
 /// The parameters of a run.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// How long faults are injected; each kind has its turn at least once, however short this is.
+    /// How long faults are injected; each kind is injected at least once, however short this is.
     pub time: Duration,
     /// The seed of deliveries and faults.
     pub seed: u64,
@@ -37,13 +37,13 @@ pub async fn run(plan: Plan) -> anyhow::Result<()> {
 async fn within(plan: &Plan, dir: &std::path::Path) -> anyhow::Result<()> {
     let mut world = World::start(dir, plan.seed, plan.bug).await?;
     let load = tokio::spawn(world.senders.clone().run(plan.rate));
-    let kills = tokio::spawn(kill_again_and_again(plan.seed, world.program.clone()));
+    let kills = tokio::spawn(kill_repeatedly(plan.seed, world.program.clone()));
     let broken = faults(plan, &mut world).await;
     kills.abort();
     broken?;
     world.senders.stop();
     load.await?;
-    // A start after the last fault: what the file holds counts, not what memory does.
+    // A restart after the last fault, since only what is on disk counts.
     let _ = kills.await;
     world.program.kill().await?;
     let admin = world.program.service.lock().await.admin;
@@ -56,20 +56,20 @@ async fn within(plan: &Plan, dir: &std::path::Path) -> anyhow::Result<()> {
     {
         found.extend(verdict::read(&world.cluster.direct(), &topic).await?);
     }
-    let counter =
+    let judging =
         Judge { seed: plan.seed, sent: world.senders.begun(), deleted: &world.deleted, parked: &parked };
     let book = world.senders.book().clone();
-    let verdict = counter.count(&book, &found, &world.registry).await?;
+    let verdict = judging.count(&book, &found, &world.registry).await?;
     print(plan, &world, &book, &verdict);
     judge(&verdict, &book)
 }
 
-/// One after the other, with some quiet between, until the time is over and each kind had its turn.
+/// Injects faults with pauses between them, until the time is over and each kind was injected.
 async fn faults(plan: &Plan, world: &mut World) -> anyhow::Result<()> {
     let mut schedule = Schedule::new(plan.seed, plan.faults.clone());
     let start = Instant::now();
     loop {
-        tokio::time::sleep(schedule.quiet()).await; // load alone
+        tokio::time::sleep(schedule.quiet()).await; // load without a fault
         if start.elapsed() > plan.time && schedule.is_round() {
             return Ok(());
         }
@@ -92,11 +92,11 @@ fn print(plan: &Plan, world: &World, book: &Book, verdict: &Verdict) {
         row(&format!("  {said}"), count.to_string());
     }
     row("connections broken", book.broken.to_string());
-    row("given up by their sender", book.gave_up.to_string());
+    row("abandoned by their sender", book.gave_up.to_string());
     row("records read", verdict.records.to_string());
     row("duplicates", verdict.duplicates.to_string());
     row("parked", verdict.parked.to_string());
-    row("gone with their deleted topic", verdict.gone_with_topic.to_string());
+    row("deleted with their topic", verdict.gone_with_topic.to_string());
     row("lost", verdict.lost.len().to_string());
     row("forged", verdict.forged.len().to_string());
     row("wrong", (verdict.wrong.len() + book.wrong.len()).to_string());
@@ -116,20 +116,22 @@ fn print(plan: &Plan, world: &World, book: &Book, verdict: &Verdict) {
 
 /// A violation of the delivery guarantee.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the promise is broken: {lost} lost, {forged} forged, {wrong} wrong, {late} late, {slow} slow")]
+#[error(
+    "the delivery guarantee is violated: {lost} lost, {forged} forged, {wrong} wrong, {late} late, {slow} slow"
+)]
 pub struct Broken {
     /// Answered 2xx but stored nowhere.
     pub lost: u64,
     forged: u64,
     wrong: u64,
     late: u64,
-    /// Later than the deadline and its slack, if more than one in a thousand.
+    /// Answers later than the deadline and its slack; 0 if at most one in a thousand.
     slow: u64,
 }
 
 fn judge(verdict: &Verdict, book: &Book) -> anyhow::Result<()> {
-    // A run without deliveries proves nothing.
-    anyhow::ensure!(!book.accepted.is_empty() && verdict.records > 0, "no delivery came through");
+    // A run without deliveries would prove nothing.
+    anyhow::ensure!(!book.accepted.is_empty() && verdict.records > 0, "no delivery was accepted");
     let broken = Broken {
         lost: verdict.lost.len() as u64,
         forged: verdict.forged.len() as u64,

@@ -1,9 +1,8 @@
-//! Each 202 follows the sync of its row, and all names on the way to that row are durable.
+//! Each 202 follows the sync of its row, and the directory entries that lead to the row are durable.
 //!
-//! Killing cannot show this: the page cache outlives the process. So the program runs under strace,
-//! and the order is read from what it asked of the system: the row's page is written to SQLite's
-//! log, then a sync of the log begins and ends well, then the answer's first byte is handed over.
-//! That the disk obeys a sync is beyond this check.
+//! A kill cannot show this, since the page cache outlives the process. So the program runs under strace, and its system
+//! calls show the order: the row's page is written to SQLite's log, then a sync of the log starts and succeeds, then the
+//! first byte of the answer is sent. Whether the disk obeys a sync is beyond this check.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -19,21 +18,20 @@ use crate::service::{Launch, signal};
 use crate::support::{PATIENCE, Setup, batch};
 use crate::trace::{self, Call};
 
-/// Deliveries, and connections that they come from: enough that one sync serves several rows, and
-/// that a checkpoint starts the log over.
+/// Deliveries and their connections: enough that one sync covers several rows, and that a checkpoint restarts the log.
 const DELIVERIES: usize = 480;
 const CLIENTS: usize = 8;
 
-/// More than a page of the log or an answer holds.
+/// The longest string that strace prints: more than a page of the log or an answer.
 const STRING: &str = "8192";
 
-/// Stands before the number of each id; five digits follow.
+/// The start of each id; five digits follow.
 const PREFIX: &str = "order-evt-";
 
-/// What was found. An error instead of it means that the check could not be done.
+/// The result of the check; an error instead means that it could not be done.
 #[derive(Debug, Default)]
 pub struct Verdict {
-    /// Answers 202 that were looked at.
+    /// The checked answers 202.
     pub answered: usize,
     /// Syncs of the log in the trace.
     pub syncs: usize,
@@ -41,22 +39,22 @@ pub struct Verdict {
     pub violations: Vec<String>,
 }
 
-/// Fails when an answer or a name was not preceded by its sync.
+/// Fails if an answer was sent before the syncs of its row and of the directories.
 pub async fn run(bug: Option<Failpoint>) -> anyhow::Result<()> {
     let verdict = check(bug).await?;
     println!("{:<32}{:>8}", "answered 202", verdict.answered);
     println!("{:<32}{:>8}", "syncs of the log", verdict.syncs);
     println!("{:<32}{:>8}", "violations", verdict.violations.len());
     let first = verdict.violations.first();
-    first.map_or(Ok(()), |first| Err(anyhow::anyhow!("the order does not hold: {first}")))
+    first.map_or(Ok(()), |first| Err(anyhow::anyhow!("wrong order: {first}")))
 }
 
-/// Runs the program under strace, `bug` planted, and judges the trace.
+/// Runs the program, with `bug` if there is one, under strace, and checks the trace.
 pub async fn check(bug: Option<Failpoint>) -> anyhow::Result<Verdict> {
     anyhow::ensure!(bug.is_none() || cfg!(feature = "failpoints"), "a bug needs --features failpoints");
-    can_trace()?;
+    check_strace()?;
     let temporary = tempfile::tempdir()?;
-    // As strace names files.
+    // strace prints canonical paths.
     let dir = temporary.path().canonicalize()?;
     let (spool, file) = (dir.join("spool"), dir.join("trace"));
     let setup = Setup {
@@ -77,13 +75,13 @@ pub async fn check(bug: Option<Failpoint>) -> anyhow::Result<Verdict> {
         bug: bug.map(Failpoint::name),
     };
     let service = launch.start()?;
-    // strace takes no signal while it writes a file; the spool's lock says who is under it.
+    // strace forwards no signal while it writes to a file, so the spool's lock gives the program's pid.
     let traced = Traced(std::fs::read_to_string(spool.join("lock"))?.trim().parse()?);
     let provider = Provider::new(service.hooks, &setup.source)?;
     let mut answered = BTreeSet::new();
     let mut ids = (0..).map(|n| format!("{PREFIX}{n:05}"));
-    // 503 until the schema has its id.
-    within("a first 202", PATIENCE, async || {
+    // 503 until the schema has an id.
+    within("a 202", PATIENCE, async || {
         let id = ids.next().context("an id")?;
         let answer = provider.send(&id, batch(&id)).await?;
         anyhow::ensure!(matches!(answer.status, 202 | 503), "{answer:?}");
@@ -115,12 +113,16 @@ impl Drop for Traced {
     }
 }
 
-/// Whether strace is here and may trace.
-fn can_trace() -> anyhow::Result<()> {
+/// Fails if strace is missing or has no permission to trace.
+fn check_strace() -> anyhow::Result<()> {
     let command = Command::new("strace").args(["-o", "/dev/null", "true"]).stdin(Stdio::null()).output();
-    let output = command.context("strace cannot be started: install the package strace")?;
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    anyhow::ensure!(output.status.success(), "strace may not trace here (ptrace is needed): {}", said.trim());
+    let output = command.context("strace cannot be started; install the package strace")?;
+    let message = String::from_utf8_lossy(&output.stderr).into_owned();
+    anyhow::ensure!(
+        output.status.success(),
+        "strace has no permission to trace (it needs ptrace): {}",
+        message.trim()
+    );
     Ok(())
 }
 
@@ -136,10 +138,10 @@ fn judge(file: &Path, spool: &Path, answered: &BTreeSet<String>) -> anyhow::Resu
     let syncs = |at: &str| calls.iter().filter(|call| call.at == at && call.is_sync()).collect::<Vec<_>>();
     let rows = first_of_each(calls.iter().filter(|call| call.at == log && call.is_write()))?;
     let sends = || calls.iter().filter(|call| call.at.starts_with("socket:"));
-    // The first send that names the id, whatever it is: nothing else may tell of it either.
+    // The first send that contains the id, even if it is not the answer: nothing may reveal it before the sync.
     let answers = first_of_each(sends())?;
 
-    // What the check sees must be what the senders saw; else it looks in the wrong places.
+    // Checks the test itself: the trace must contain what the senders saw.
     let heads = sends().map(|call| call.text.matches("HTTP/1.1 202").count()).sum::<usize>();
     anyhow::ensure!(heads == answered.len(), "{} answers 202, but {heads} in the trace", answered.len());
     let lost = answered.iter().find(|id| !rows.contains_key(*id) || !answers.contains_key(*id));
@@ -154,28 +156,31 @@ fn judge(file: &Path, spool: &Path, answered: &BTreeSet<String>) -> anyhow::Resu
             verdict.violations.push(format!("no sync of the log between row and answer of {id} ({places})"));
         }
     }
-    // A synced file whose name is lost is lost as well: each is made, and then its directory synced.
+    // A synced file without a directory entry is lost too, so each directory must be synced after the creation in it.
     let first = answered.iter().map(|id| answers[id].began).min().context("no answer")?;
-    for (made, parent) in [(&dir, &above), (&database, &dir), (&log, &dir)] {
-        let makes = |call: &&Call| call.at == *made && matches!(&*call.name, "openat" | "mkdir" | "mkdirat");
-        let make =
-            calls.iter().find(makes).with_context(|| format!("the trace does not show who made {made}"))?;
-        if !between(make, first, &syncs(parent)) {
+    for (created, parent) in [(&dir, &above), (&database, &dir), (&log, &dir)] {
+        let creates =
+            |call: &&Call| call.at == *created && matches!(&*call.name, "openat" | "mkdir" | "mkdirat");
+        let creation = calls
+            .iter()
+            .find(creates)
+            .with_context(|| format!("the trace does not show the creation of {created}"))?;
+        if !between(creation, first, &syncs(parent)) {
             verdict
                 .violations
-                .push(format!("no sync of {parent} between the making of {made} and the first 202"));
+                .push(format!("no sync of {parent} between the creation of {created} and the first 202"));
         }
     }
     Ok(verdict)
 }
 
-/// Whether one of `syncs` began after `write` had ended, and ended before the line `before`.
+/// Whether one of `syncs` began after the end of `write`, and ended before the line `before`.
 fn between(write: &Call, before: usize, syncs: &[&Call]) -> bool {
     let (Some(written), true) = (write.ended, write.result >= 0) else { return false };
     syncs.iter().any(|sync| sync.began > written && sync.ended.is_some_and(|ended| ended < before))
 }
 
-/// The first call that holds each id.
+/// The first call that contains each id.
 fn first_of_each<'a>(calls: impl Iterator<Item = &'a Call>) -> anyhow::Result<BTreeMap<String, &'a Call>> {
     let mut found = BTreeMap::new();
     for call in calls {
@@ -183,7 +188,7 @@ fn first_of_each<'a>(calls: impl Iterator<Item = &'a Call>) -> anyhow::Result<BT
             let id = call
                 .text
                 .get(at..at + PREFIX.len() + 5)
-                .context("an id is cut off: the strings are too short")?;
+                .context("an id is cut off; strace must print longer strings")?;
             found.entry(id.to_owned()).or_insert(call);
         }
     }

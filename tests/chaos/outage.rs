@@ -1,12 +1,10 @@
-//! All brokers down for minutes under a steady load: what is answered, what it costs in memory, and
-//! what live deliveries notice of the backlog when Kafka is back.
+//! All brokers down for minutes under a steady load: the answers, the memory, and the effect of the backlog on live
+//! deliveries once Kafka is back.
 //!
-//! Brokers that were just started answer slowly by themselves. So they are killed and started twice:
-//! first with no delivery meanwhile, hence no backlog, and what live deliveries take after that is
-//! what those beside a backlog are held against.
+//! Brokers are slow after a start, even without a backlog. So they are killed and restarted twice: first without
+//! deliveries during the outage. The latency after that is the baseline for the latency while the backlog drains.
 //!
-//! The sleeps are the lengths of the phases: a load over so much time is what is measured. Where
-//! something must come, it is waited for with a bound.
+//! The sleeps are the lengths of the measured phases. Everything that must happen is waited for with a timeout.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -24,10 +22,10 @@ use crate::senders::Senders;
 use crate::service::metric;
 use crate::world::{LIVE_ROWS, World, drained, parked};
 
-/// Load before and after, to compare with.
+/// The length of the phases before and after, for comparison.
 const NORMAL: Duration = Duration::from_secs(60);
 
-/// For a backlog to drain beside live deliveries, to which it gives way.
+/// The timeout for the backlog to drain; live deliveries have priority.
 const DRAINED: Duration = Duration::from_secs(1800);
 
 /// The measured phase.
@@ -36,7 +34,7 @@ const OUTAGE: &str = "no broker";
 /// The MiB by which the service's memory may grow from the outage's first minute to its end.
 const FLAT: u64 = 8;
 
-/// After the brokers' return, one look each.
+/// The length of the phases after the brokers' return.
 const SLICE: Duration = Duration::from_secs(5);
 
 /// The measurements of one phase.
@@ -50,7 +48,7 @@ struct Phase {
 
 impl Phase {
     fn of_slices(name: &'static str, slices: Vec<Self>) -> Self {
-        let took = Histogram::new(3).expect("three digits");
+        let took = Histogram::new(3).expect("3 digits");
         let none = Self { name, seconds: 0.0, answers: BTreeMap::new(), took, memory: Vec::new() };
         slices.into_iter().fold(none, |mut all, slice| {
             all.seconds += slice.seconds;
@@ -75,8 +73,8 @@ impl Phase {
 /// Runs it, prints the table, and fails if the delivery guarantee was violated.
 pub async fn run(time: Duration, rate: u32, seed: u64, cut: bool) -> anyhow::Result<()> {
     let dir = tempfile::Builder::new().prefix("hookstream-outage-").tempdir()?;
-    println!("an outage of {} s at {rate}/s, seed {seed}", time.as_secs());
-    // Apart, as on machines of their own: a sync of the spool would hold up their appends on one disk.
+    println!("outage of {} s at {rate}/s, seed {seed}", time.as_secs());
+    // On their own file system, as on other machines: on the same disk, syncs of the spool would delay their appends.
     let brokers = dir.path().join("brokers");
     std::fs::create_dir(&brokers)?;
     let _disk = Tmpfs::mount(&brokers, "4g")?;
@@ -87,24 +85,24 @@ pub async fn run(time: Duration, rate: u32, seed: u64, cut: bool) -> anyhow::Res
         (service.pid(), service.admin)
     };
     let mut phases = Vec::new();
-    // The first deliveries of all pay for connections.
+    // The first deliveries open the connections.
     watch("warm-up", pid, &world.senders, tokio::time::sleep(Duration::from_secs(10))).await?;
     phases.push(watch("normal", pid, &world.senders, tokio::time::sleep(NORMAL)).await?);
     world.senders.pause(true);
-    strike(&mut world, cut);
-    tokio::time::sleep(Duration::from_secs(5)).await; // an outage, and nobody comes
-    end(&mut world).await?;
+    start_outage(&mut world, cut);
+    tokio::time::sleep(Duration::from_secs(5)).await; // an outage without deliveries
+    end_outage(&mut world).await?;
     world.senders.pause(false);
     let control = slices(pid, &world.senders, 12).await?;
     let usual: Vec<_> = control.iter().map(Phase::p99).collect();
     phases.push(Phase::of_slices("no backlog", control));
-    strike(&mut world, cut);
-    // What was acknowledged just before is answered by then.
-    watch("the end of it", pid, &world.senders, tokio::time::sleep(Duration::from_secs(1))).await?;
+    start_outage(&mut world, cut);
+    // By then, deliveries acknowledged just before the outage are answered.
+    watch("start of the outage", pid, &world.senders, tokio::time::sleep(Duration::from_secs(1))).await?;
     phases.push(watch(OUTAGE, pid, &world.senders, tokio::time::sleep(time)).await?);
     let backlog = metric(admin, LIVE_ROWS).await?;
     let senders = world.senders.clone();
-    phases.push(watch("brokers start", pid, &senders, end(&mut world)).await?);
+    phases.push(watch("brokers start", pid, &senders, end_outage(&mut world)).await?);
     let left = metric(admin, LIVE_ROWS).await?;
     let slices = drain(pid, admin, &world.senders).await?;
     let p99: Vec<_> = slices.iter().map(Phase::p99).collect();
@@ -120,20 +118,20 @@ pub async fn run(time: Duration, rate: u32, seed: u64, cut: bool) -> anyhow::Res
     judge(&phases, &usual, &p99, &world.senders)
 }
 
-/// No broker answers from here on.
-fn strike(world: &mut World, cut: bool) {
+/// Makes all brokers unavailable.
+fn start_outage(world: &mut World, cut: bool) {
     let each = |broker: &mut Broker| if cut { broker.proxy.set(Mode::Cut) } else { broker.kill() };
     world.cluster.brokers.iter_mut().for_each(each);
 }
 
-/// All serve again.
-async fn end(world: &mut World) -> anyhow::Result<()> {
+/// Makes all brokers available again.
+async fn end_outage(world: &mut World) -> anyhow::Result<()> {
     world.cluster.heal().await?;
     world.cluster.brokers.iter().for_each(|broker| broker.proxy.set(Mode::Pass));
     Ok(())
 }
 
-/// Live load, slice by slice.
+/// Measures live load in slices.
 async fn slices(pid: u32, senders: &Arc<Senders>, count: usize) -> anyhow::Result<Vec<Phase>> {
     let mut slices = Vec::new();
     for _ in 0..count {
@@ -142,7 +140,7 @@ async fn slices(pid: u32, senders: &Arc<Senders>, count: usize) -> anyhow::Resul
     Ok(slices)
 }
 
-/// Watches in slices until the spool is empty.
+/// Measures in slices until the spool is empty.
 async fn drain(pid: u32, admin: SocketAddr, senders: &Arc<Senders>) -> anyhow::Result<Vec<Phase>> {
     let (mut slices, start) = (Vec::new(), Instant::now());
     while metric(admin, LIVE_ROWS).await? > 0.0 {
@@ -152,7 +150,7 @@ async fn drain(pid: u32, admin: SocketAddr, senders: &Arc<Senders>) -> anyhow::R
     Ok(slices)
 }
 
-/// Looks at the service's memory each second until `until` is over.
+/// Samples the service's memory each second until `until` is over.
 async fn watch(
     name: &'static str,
     pid: u32,
@@ -160,7 +158,7 @@ async fn watch(
     until: impl Future<Output: Ended>,
 ) -> anyhow::Result<Phase> {
     let start = Instant::now();
-    let (mut memory, mut looks) = (Vec::new(), tokio::time::interval(Duration::from_secs(1)));
+    let (mut memory, mut ticks) = (Vec::new(), tokio::time::interval(Duration::from_secs(1)));
     tokio::pin!(until);
     loop {
         tokio::select! {
@@ -168,14 +166,14 @@ async fn watch(
                 ended.ok()?;
                 break;
             }
-            _ = looks.tick() => memory.push(resident_mib(pid)?),
+            _ = ticks.tick() => memory.push(resident_mib(pid)?),
         }
     }
     let (answers, took) = senders.phase();
     Ok(Phase { name, seconds: start.elapsed().as_secs_f64(), answers, took, memory })
 }
 
-/// What a phase waits for.
+/// The output of the future that ends a phase.
 trait Ended {
     fn ok(self) -> anyhow::Result<()>;
 }
@@ -223,33 +221,33 @@ fn print(phases: &[Phase], backlog: f64, left: f64, parked: usize) {
         );
     }
     println!(
-        "\nrows in the spool: {backlog} before the brokers' start, {left} when all served; parked {parked}"
+        "\nrows in the spool: {backlog} before the brokers' start, {left} when all had started; parked {parked}"
     );
 }
 
 /// `usual` and `draining` are p99 of slices after the brokers' return, without and with a backlog.
 fn judge(phases: &[Phase], usual: &[u64], draining: &[u64], senders: &Senders) -> anyhow::Result<()> {
-    let outage = phases.iter().find(|phase| phase.name == OUTAGE).context("an outage")?;
+    let outage = phases.iter().find(|phase| phase.name == OUTAGE).context("no outage phase")?;
     let other: u64 = outage.answers.values().sum::<u64>() - outage.of("202") - outage.of("401");
-    // A dead letter is 200 also when it is spooled.
+    // A dead letter is 200 even if it is spooled.
     let other = other - outage.of("200 dead_lettered");
-    anyhow::ensure!(other == 0, "while no broker was there: {:?}", outage.answers);
+    anyhow::ensure!(other == 0, "unexpected answers during the outage: {:?}", outage.answers);
     anyhow::ensure!(outage.of("202") > 0, "nothing was spooled");
-    anyhow::ensure!(senders.book().late == 0, "answers came too late");
+    anyhow::ensure!(senders.book().late == 0, "late answers");
     let minute = outage.memory.get(60).or(outage.memory.last()).copied().unwrap_or(0);
     let last = outage.memory.last().copied().unwrap_or(0);
     anyhow::ensure!(last <= minute + FLAT, "memory grew from {minute} to {last} MiB");
-    // Each against the one that is as long after the return, those behind them against their median; and
-    // the median of all, since one slice's p99 is that of ten deliveries.
+    // Compares each slice with the baseline slice at the same time after the return, later ones with the baseline's median.
+    // The median of all ratios counts, since the p99 of one slice depends on ten deliveries.
     let mut sorted = usual.to_vec();
     sorted.sort_unstable();
-    let rest = sorted.get(sorted.len() / 2).copied().context("a slice")?;
+    let rest = sorted.get(sorted.len() / 2).copied().context("no slice")?;
     let usual = usual.iter().copied().chain(std::iter::repeat(rest));
     let ratio = |(p99, usual): (&u64, u64)| *p99 as f64 / usual as f64;
     let mut ratios: Vec<f64> = draining.iter().zip(usual).map(ratio).collect();
     ratios.sort_by(f64::total_cmp);
-    let median = ratios.get(ratios.len() / 2).copied().context("a slice")?;
-    println!("  ratio, median    {median:.2}");
-    anyhow::ensure!(median < 2.0, "p99 while draining is {median:.2} times that with no backlog");
+    let median = ratios.get(ratios.len() / 2).copied().context("no slice")?;
+    println!("  median ratio     {median:.2}");
+    anyhow::ensure!(median < 2.0, "the p99 while draining is {median:.2} times that without a backlog");
     Ok(())
 }

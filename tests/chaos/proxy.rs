@@ -1,4 +1,4 @@
-//! A TCP forwarder whose port is what the others know: it can be cut, hung and slowed.
+//! A TCP forwarder in front of a server, which can cut, hang or delay its connections.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -68,7 +68,7 @@ async fn forward(client: TcpStream, target: u16, mut modes: watch::Receiver<Mode
     let (up, down) =
         (pump(from_client, to_server, modes.clone()), pump(from_server, to_client, modes.clone()));
     tokio::select! {
-        // Kafka's clients close both ways at once: when one way has ended there is nothing to wait for.
+        // Kafka's clients close both directions together, so the end of one ends the connection.
         () = up => {}
         () = down => {}
         _ = modes.wait_for(|mode| *mode == Mode::Cut) => {}
@@ -81,7 +81,7 @@ async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut modes: watch:
         let Ok(length @ 1..) = from.read(&mut piece).await else { return };
         let Ok(mode) = modes.wait_for(|mode| *mode != Mode::Hang).await.map(|mode| *mode) else { return };
         if let Mode::Delay(time) = mode {
-            tokio::time::sleep(time).await; // the fault itself
+            tokio::time::sleep(time).await; // the fault
         }
         if to.write_all(&piece[..length]).await.is_err() {
             return;

@@ -1,4 +1,4 @@
-//! A real schema registry that keeps everything in memory: killed, it has lost its data.
+//! A real schema registry that keeps everything in memory, so a kill loses its data.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -13,10 +13,10 @@ use crate::proxy::Proxy;
 use crate::service::signal;
 use crate::support::stack;
 
-/// How long it may take to answer.
+/// The timeout for the registry to start.
 const START: Duration = Duration::from_secs(90);
 
-/// The registry's process and the forwarder before it.
+/// The registry's process and the forwarder in front of it.
 #[derive(Debug)]
 pub struct Registry {
     /// Between the service and the registry.
@@ -35,7 +35,7 @@ pub struct Registered {
 }
 
 impl Registry {
-    /// Starts it and waits until it answers.
+    /// Starts the registry and waits until it answers.
     pub async fn start(dir: &Path) -> anyhow::Result<Self> {
         let port = ports(1)?[0];
         let proxy = Proxy::start(port).await?;
@@ -45,11 +45,12 @@ impl Registry {
     }
 
     async fn run(&mut self) -> anyhow::Result<()> {
-        let jars = Path::new(&stack("STACK_LIB")).parent().context("the stack's parts")?.join("registry");
+        let jars =
+            Path::new(&stack("STACK_LIB")).parent().context("no directory above STACK_LIB")?.join("registry");
         let jar = std::fs::read_dir(jars)?
             .filter_map(|entry| Some(entry.ok()?.path()))
             .find(|path| path.to_string_lossy().ends_with("-runner.jar"))
-            .context("the registry's jar")?;
+            .context("no jar of the registry")?;
         let log = File::create(&self.log)?;
         let mut java = Command::new("nice");
         java.args(["-n", "5"]).arg(stack("JAVA")).args(["-Xmx400m", "-XX:TieredStopAtLevel=1"]);
@@ -60,8 +61,12 @@ impl Registry {
         while self.subjects().await.is_err() {
             let ended = self.child.as_mut().map(Child::try_wait).transpose()?.flatten();
             anyhow::ensure!(ended.is_none(), "the registry ended: see {}", self.log.display());
-            anyhow::ensure!(start.elapsed() < START, "no registry: see {}", self.log.display());
-            tokio::time::sleep(Duration::from_millis(50)).await; // a poll, bounded
+            anyhow::ensure!(
+                start.elapsed() < START,
+                "the registry does not answer: see {}",
+                self.log.display()
+            );
+            tokio::time::sleep(Duration::from_millis(50)).await; // polls with a bound
         }
         Ok(())
     }
@@ -71,7 +76,7 @@ impl Registry {
         format!("http://{}/apis/ccompat/v7", self.proxy.address)
     }
 
-    /// Bypasses the forwarder.
+    /// Requests a path, bypassing the forwarder.
     async fn get(&self, path: &str) -> anyhow::Result<Value> {
         let url = format!("http://127.0.0.1:{}/apis/ccompat/v7{path}", self.port);
         Ok(reqwest::get(url).await?.error_for_status()?.json().await?)
@@ -81,10 +86,10 @@ impl Registry {
         Ok(serde_json::from_value(self.get("/subjects").await?)?)
     }
 
-    /// The schema of an id, past the forwarder.
+    /// The schema of an id, bypassing the forwarder.
     pub async fn schema(&self, id: u32) -> anyhow::Result<String> {
         let found = self.get(&format!("/schemas/ids/{id}")).await?;
-        Ok(found["schema"].as_str().context("a schema")?.to_owned())
+        Ok(found["schema"].as_str().context("no schema")?.to_owned())
     }
 
     /// All registered schemas, by id.
@@ -92,15 +97,15 @@ impl Registry {
         let mut all = Vec::new();
         for subject in self.subjects().await? {
             let found = self.get(&format!("/subjects/{subject}/versions/1")).await?;
-            let id = found["id"].as_u64().context("an id")?;
-            let schema = found["schema"].as_str().context("a schema")?.to_owned();
+            let id = found["id"].as_u64().context("no id")?;
+            let schema = found["schema"].as_str().context("no schema")?.to_owned();
             all.push(Registered { id, subject, schema });
         }
         all.sort_by_key(|registered| registered.id);
         Ok(all)
     }
 
-    /// Killed and started again: empty.
+    /// Kills the registry and starts an empty one.
     pub async fn wipe(&mut self) -> anyhow::Result<()> {
         self.kill();
         self.run().await
@@ -118,7 +123,7 @@ impl Registry {
         Ok(())
     }
 
-    /// SIGSTOP and SIGCONT.
+    /// SIGSTOP or SIGCONT.
     pub fn pause(&self, paused: bool) -> anyhow::Result<()> {
         let child = self.child.as_ref().context("the registry is down")?;
         signal(child.id(), if paused { "STOP" } else { "CONT" })

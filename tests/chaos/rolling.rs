@@ -21,86 +21,86 @@ const RATE: u32 = 200;
 /// How often each of the two is replaced.
 const ROUNDS: usize = 2;
 
-/// Between the balancer's looks at its replicas.
-const LOOK: Duration = Duration::from_millis(50);
+/// The interval between the balancer's probes.
+const PROBE_INTERVAL: Duration = Duration::from_millis(50);
 
-/// How long a replica serves on once it is told to end: twenty looks, so that nobody is sent to it any more.
+/// How long a replica keeps serving after SIGTERM: twenty probe intervals, so that the balancer stops sending to it.
 const DRAIN_DELAY: &str = "1s";
 
-/// A place behind the balancer, and what it knows of who stands there.
-struct Place {
+/// A replica, and its readiness as the balancer knows it.
+struct Replica {
     launch: Launch,
-    /// None between two.
+    /// `None` during the replacement.
     service: Option<Service>,
     ready: bool,
 }
 
-/// Sends to those that were ready at its last look, as load balancers and Kubernetes' services do.
+/// Sends to replicas that were ready at the last probe, as load balancers and Kubernetes' services do.
 struct Balancer {
-    places: Mutex<Vec<Place>>,
+    replicas: Mutex<Vec<Replica>>,
     turn: AtomicUsize,
     client: reqwest::Client,
 }
 
 impl Balancer {
-    fn places(&self) -> MutexGuard<'_, Vec<Place>> {
-        self.places.lock().expect("nothing panics with it")
+    fn replicas(&self) -> MutexGuard<'_, Vec<Replica>> {
+        self.replicas.lock().expect("not poisoned")
     }
 
     /// The next replica in turn.
     fn choose(&self) -> String {
-        let (places, turn) = (self.places(), self.turn.fetch_add(1, Ordering::Relaxed));
-        let ready: Vec<_> = places.iter().filter(|place| place.ready).collect();
-        // With none that is ready, one that may be gone: the sender sees a broken connection.
-        let chosen = ready.get(turn % ready.len().max(1)).copied().unwrap_or(&places[0]);
+        let (replicas, turn) = (self.replicas(), self.turn.fetch_add(1, Ordering::Relaxed));
+        let ready: Vec<_> = replicas.iter().filter(|replica| replica.ready).collect();
+        // If none is ready, one that may have ended; the sender then sees a broken connection.
+        let chosen = ready.get(turn % ready.len().max(1)).copied().unwrap_or(&replicas[0]);
         chosen.service.as_ref().map_or(String::new(), |one| format!("http://{}/hooks", one.hooks))
     }
 
-    /// Asks each replica's /readyz, for as long as it is polled.
-    async fn look(&self) {
-        let mut due = tokio::time::interval(LOOK);
+    /// Requests each replica's /readyz forever.
+    async fn probe(&self) {
+        let mut due = tokio::time::interval(PROBE_INTERVAL);
         loop {
             due.tick().await;
             let admins: Vec<_> =
-                self.places().iter().map(|place| place.service.as_ref().map(|one| one.admin)).collect();
+                self.replicas().iter().map(|replica| replica.service.as_ref().map(|one| one.admin)).collect();
             for (n, admin) in admins.into_iter().enumerate() {
                 let Some(admin) = admin else { continue };
                 let answer = self.client.get(format!("http://{admin}/readyz")).send().await;
-                self.places()[n].ready = answer.is_ok_and(|answer| answer.status() == 200);
+                self.replicas()[n].ready = answer.is_ok_and(|answer| answer.status() == 200);
             }
         }
     }
 
     async fn both_ready(&self) -> anyhow::Result<()> {
-        wait("two replicas that are ready", async || self.places().iter().all(|place| place.ready)).await
+        wait("two ready replicas", async || self.replicas().iter().all(|replica| replica.ready)).await
     }
 
-    /// The one that stands there ends as it is told to; a new one takes its place.
+    /// Stops the replica with SIGTERM and starts a new one.
     async fn replace(&self, n: usize) -> anyhow::Result<()> {
-        let pid = self.places()[n].service.as_ref().context("one that runs")?.pid();
+        let pid = self.replicas()[n].service.as_ref().context("no running replica")?.pid();
         crate::service::signal(pid, "TERM")?;
-        // It serves on, and is asked, until it is gone.
-        let gone = wait("the old one's end", async || {
-            self.places()[n].service.as_mut().is_none_or(|one| one.ended().is_some())
+        // It keeps serving and being probed until it ends.
+        let stopped = wait("the end of the old replica", async || {
+            self.replicas()[n].service.as_mut().is_none_or(|one| one.ended().is_some())
         });
-        gone.await?;
+        stopped.await?;
         let (old, launch) = {
-            let place = &mut self.places()[n];
-            place.ready = false;
-            (place.service.take(), place.launch.clone())
+            let replica = &mut self.replicas()[n];
+            replica.ready = false;
+            (replica.service.take(), replica.launch.clone())
         };
-        let ended = old.and_then(|mut one| one.ended()).context("an exit status")?;
+        let ended = old.and_then(|mut one| one.ended()).context("no exit status")?;
         anyhow::ensure!(ended.success(), "a replica ended with {ended}");
         let new = tokio::task::spawn_blocking(move || launch.start()).await??;
-        self.places()[n].service = Some(new);
+        self.replicas()[n].service = Some(new);
         self.both_ready().await
     }
 }
 
-/// Runs it, prints the table, and fails if a delivery had no answer or the delivery guarantee was violated.
+/// Runs the mode, prints the table, and fails if a delivery had no answer or the delivery guarantee was violated.
 pub async fn run(seed: u64) -> anyhow::Result<()> {
     let dir = tempfile::Builder::new().prefix("hookstream-rolling-").tempdir()?;
-    println!("a rolling upgrade of two replicas, {ROUNDS} times, at {RATE}/s, seed {seed}");
+    println!("rolling upgrade of two replicas, {ROUNDS} times, at {RATE}/s, seed {seed}");
     let result = within(seed, dir.path()).await;
     if result.is_err() {
         println!("logs: {}", dir.keep().display());
@@ -110,19 +110,20 @@ pub async fn run(seed: u64) -> anyhow::Result<()> {
 
 async fn within(seed: u64, dir: &Path) -> anyhow::Result<()> {
     let (cluster, registry) = tokio::try_join!(Cluster::start(dir), Registry::start(dir))?;
-    let places = ["one", "two"].map(|name| place(&dir.join(name), &cluster, &registry));
+    let replicas = ["one", "two"].map(|name| replica(&dir.join(name), &cluster, &registry));
     let balancer = Arc::new(Balancer {
-        places: Mutex::new(places.into_iter().collect::<Result<_, _>>()?),
+        replicas: Mutex::new(replicas.into_iter().collect::<Result<_, _>>()?),
         turn: AtomicUsize::new(0),
         client: reqwest::Client::builder().timeout(Duration::from_secs(1)).no_proxy().build()?,
     });
-    let admins: Vec<_> = balancer.places().iter().flat_map(|place| &place.service).map(|s| s.admin).collect();
+    let admins: Vec<_> =
+        balancer.replicas().iter().flat_map(|replica| &replica.service).map(|s| s.admin).collect();
     for admin in &admins {
         ready(*admin).await?;
     }
-    let looking = tokio::spawn({
+    let probing = tokio::spawn({
         let balancer = balancer.clone();
-        async move { balancer.look().await }
+        async move { balancer.probe().await }
     });
     balancer.both_ready().await?;
 
@@ -136,7 +137,7 @@ async fn within(seed: u64, dir: &Path) -> anyhow::Result<()> {
     }
     senders.stop();
     load.await?;
-    looking.abort();
+    probing.abort();
     for admin in admins {
         drained(admin).await?;
     }
@@ -154,8 +155,8 @@ async fn within(seed: u64, dir: &Path) -> anyhow::Result<()> {
     verdict_of(&book, &verdict)
 }
 
-/// A replica with a directory, ports and a spool of its own.
-fn place(dir: &Path, cluster: &Cluster, registry: &Registry) -> anyhow::Result<Place> {
+/// A replica with its own directory, ports and spool.
+fn replica(dir: &Path, cluster: &Cluster, registry: &Registry) -> anyhow::Result<Replica> {
     std::fs::create_dir(dir)?;
     let config = configuration(dir, cluster, registry, &dir.join("spool"))?;
     let text = std::fs::read_to_string(&config)?;
@@ -164,7 +165,7 @@ fn place(dir: &Path, cluster: &Cluster, registry: &Registry) -> anyhow::Result<P
         text.replace("drain_delay = \"0s\"", &format!("drain_delay = \"{DRAIN_DELAY}\"")),
     )?;
     let launch = Launch { config, log: dir.join("hookstream.log"), under: Vec::new(), bug: None };
-    Ok(Place { service: Some(launch.start()?), launch, ready: false })
+    Ok(Replica { service: Some(launch.start()?), launch, ready: false })
 }
 
 fn print(book: &Book, verdict: &Verdict) {
@@ -172,7 +173,7 @@ fn print(book: &Book, verdict: &Verdict) {
     println!("  {:<34} {} deliveries, {} requests", "sent", book.sent, book.attempts);
     book.answers.iter().for_each(|(said, count)| row(&format!("  {said}"), *count));
     row("without an answer", book.broken + book.late);
-    row("given up by their sender", book.gave_up);
+    row("abandoned by their sender", book.gave_up);
     row("records read", verdict.records);
     row("duplicates", verdict.duplicates);
     row("lost", verdict.lost.len() as u64);
@@ -184,9 +185,12 @@ fn print(book: &Book, verdict: &Verdict) {
 }
 
 fn verdict_of(book: &Book, verdict: &Verdict) -> anyhow::Result<()> {
-    anyhow::ensure!(!book.accepted.is_empty() && verdict.records > 0, "no delivery came through");
-    anyhow::ensure!(book.broken + book.late + book.gave_up == 0, "a delivery was left without an answer");
-    anyhow::ensure!(verdict.lost.is_empty() && verdict.forged.is_empty(), "the promise is broken");
+    anyhow::ensure!(!book.accepted.is_empty() && verdict.records > 0, "no delivery was accepted");
+    anyhow::ensure!(book.broken + book.late + book.gave_up == 0, "a delivery had no answer");
+    anyhow::ensure!(
+        verdict.lost.is_empty() && verdict.forged.is_empty(),
+        "the delivery guarantee is violated"
+    );
     anyhow::ensure!(verdict.wrong.is_empty() && book.wrong.is_empty(), "an answer or a record is wrong");
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! A small file system, and programs that fill it.
+//! A small file system, and a file that fills it.
 
 use std::fs::File;
 use std::io::{ErrorKind, Write as _};
@@ -11,39 +11,38 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
-/// Set in the process that runs in a mount namespace of its own.
+/// Set in the process that runs in its own mount namespace.
 const INSIDE: &str = "HOOKSTREAM_CHAOS_INSIDE";
 
-/// The namespaces to try: a mount namespace, for which one must be root; else root of a user
-/// namespace.
-const WAYS: [&[&str]; 2] = [&["--mount"], &["--user", "--map-root-user", "--mount"]];
+/// The options to try: a mount namespace, which needs root; else one within a user namespace.
+const NAMESPACES: [&[&str]; 2] = [&["--mount"], &["--user", "--map-root-user", "--mount"]];
 
-/// Whether this process runs in a mount namespace of its own.
+/// Whether this process runs in its own mount namespace.
 pub fn inside() -> bool {
     std::env::var_os(INSIDE).is_some()
 }
 
-/// Runs this program once more, with the same arguments, in a mount namespace of its own: whatever
-/// becomes of it, nothing stays mounted.
+/// Runs this program again with the same arguments in its own mount namespace, so that nothing stays mounted, however it
+/// ends.
 pub fn again_inside() -> anyhow::Result<()> {
-    let mut said = Vec::new();
-    for way in WAYS {
-        // As much of it as the check needs, so that a refusal is not taken for a failed check.
+    let mut messages = Vec::new();
+    for options in NAMESPACES {
+        // Tries the mount that the check needs, so that a missing permission does not look like a failed check.
         let trial = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs"];
-        let output = Command::new("unshare").args(way).args(trial).arg(std::env::temp_dir()).output();
-        let output = output.context("unshare cannot be started: install the package util-linux")?;
+        let output = Command::new("unshare").args(options).args(trial).arg(std::env::temp_dir()).output();
+        let output = output.context("unshare cannot be started; install the package util-linux")?;
         if output.status.success() {
             let mut again = Command::new("unshare");
-            again.args(way).arg(std::env::current_exe()?).args(std::env::args_os().skip(1));
+            again.args(options).arg(std::env::current_exe()?).args(std::env::args_os().skip(1));
             let status = again.env(INSIDE, "1").status()?;
-            anyhow::ensure!(status.success(), "it failed: see above");
+            anyhow::ensure!(status.success(), "the run in the namespace failed; see above");
             return Ok(());
         }
-        said.push(String::from_utf8_lossy(&output.stderr).trim().to_owned());
+        messages.push(String::from_utf8_lossy(&output.stderr).trim().to_owned());
     }
     anyhow::bail!(
-        "no file system can be mounted: run this as root, or allow user namespaces ({})",
-        said.join("; ")
+        "cannot mount a file system; run this as root, or allow user namespaces ({})",
+        messages.join("; ")
     )
 }
 
@@ -60,7 +59,7 @@ impl Tmpfs {
         Ok(Self(at.to_owned()))
     }
 
-    /// What can take its room; nothing yet.
+    /// A file that can occupy its space; not created yet.
     pub fn ballast(&self) -> Ballast {
         Ballast(self.0.join("ballast"))
     }
@@ -68,7 +67,7 @@ impl Tmpfs {
 
 impl Drop for Tmpfs {
     fn drop(&mut self) {
-        // Lazily: the program may be about to end.
+        // Lazy, since the program may still be ending.
         let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
     }
 }
@@ -78,7 +77,7 @@ impl Drop for Tmpfs {
 pub struct Ballast(PathBuf);
 
 impl Ballast {
-    /// Takes up to 1 MiB; whether there was anything to take.
+    /// Takes up to 1 MiB. Returns whether there was any free space.
     fn grow(&self) -> anyhow::Result<bool> {
         let mut file = File::options().create(true).append(true).open(&self.0)?;
         match file.write(&vec![0xA5; 1 << 20]) {
@@ -94,8 +93,8 @@ impl Ballast {
         Ok(())
     }
 
-    /// Grows until it is told to stop, at 100 MiB/s: as a disk may fill up, and slow enough that a
-    /// thread which the machine does not run for some milliseconds has not lost by that alone.
+    /// Grows until it is stopped, at 100 MiB/s: slow enough that a writer does not lose the race for free space merely
+    /// because the system did not schedule it for some milliseconds.
     pub fn keep_filling(&self) -> Filling {
         let (stop, ballast) = (Arc::new(AtomicBool::new(false)), self.clone());
         let stopped = stop.clone();
@@ -109,7 +108,7 @@ impl Ballast {
         Filling { stop, thread: Some(std::thread::spawn(work)) }
     }
 
-    /// What it takes.
+    /// Its size.
     pub fn bytes(&self) -> anyhow::Result<u64> {
         Ok(self.0.metadata()?.len())
     }
@@ -120,14 +119,14 @@ impl Ballast {
     }
 }
 
-/// A program that fills the disk continuously.
+/// A thread that fills the disk continuously.
 pub struct Filling {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<anyhow::Result<()>>>,
 }
 
 impl Filling {
-    /// Ends it.
+    /// Stops it.
     pub fn stop(mut self) -> anyhow::Result<()> {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.take().and_then(|thread| thread.join().ok()).context("the ballast")?
@@ -144,5 +143,5 @@ impl Drop for Filling {
 pub fn free(at: &Path) -> anyhow::Result<u64> {
     let output = Command::new("df").args(["--output=avail", "-B1"]).arg(at).output()?;
     let text = String::from_utf8(output.stdout)?;
-    text.lines().nth(1).and_then(|line| line.trim().parse().ok()).context("df says nothing")
+    text.lines().nth(1).and_then(|line| line.trim().parse().ok()).context("no number from df")
 }

@@ -1,4 +1,4 @@
-//! The real program as a process that can be killed: its log in a file, its ports kept over restarts.
+//! The real program as a process that can be killed. Its log is a file, and its ports stay the same after a restart.
 
 use std::fs::File;
 use std::net::SocketAddr;
@@ -10,24 +10,24 @@ use anyhow::Context as _;
 
 use crate::support::SECRET;
 
-/// How long the program may take until it listens, on a machine that starts brokers beside it.
+/// The timeout for the program to listen, while brokers may be starting on the same machine.
 const START: Duration = Duration::from_secs(60);
 
-/// How `hookstream serve` is started, the same way each time.
+/// How to start `hookstream serve`, also again.
 #[derive(Clone, Debug)]
 pub struct Launch {
     /// The configuration file.
     pub config: PathBuf,
-    /// Its standard error is appended to this file.
+    /// The file to which its standard error is appended.
     pub log: PathBuf,
     /// A command to run it under, such as strace with its options; empty for none.
     pub under: Vec<String>,
-    /// The bug to plant; needs the feature `failpoints`.
+    /// The deliberate bug to activate; needs the feature `failpoints`.
     pub bug: Option<&'static str>,
 }
 
 impl Launch {
-    /// Starts it and waits until it listens.
+    /// Starts the program and waits until it listens.
     pub fn start(&self) -> anyhow::Result<Service> {
         let log = File::options().create(true).append(true).open(&self.log).context("the log file")?;
         let from = log.metadata()?.len();
@@ -67,7 +67,7 @@ fn listening(child: &mut Child, log: &Path, from: u64) -> anyhow::Result<(Socket
             anyhow::bail!("hookstream ended with {status}: see {}", log.display());
         }
         anyhow::ensure!(start.elapsed() < START, "hookstream does not listen: see {}", log.display());
-        std::thread::sleep(Duration::from_millis(5)); // a poll, bounded
+        std::thread::sleep(Duration::from_millis(5)); // polls with a bound
     }
 }
 
@@ -75,30 +75,30 @@ fn listening(child: &mut Child, log: &Path, from: u64) -> anyhow::Result<(Socket
 #[derive(Debug)]
 pub struct Service {
     child: Child,
-    /// Where providers call.
+    /// The port for providers.
     pub hooks: SocketAddr,
     /// The operator's port.
     pub admin: SocketAddr,
 }
 
 impl Service {
-    /// Its process id; that of the command it runs under, where there is one.
+    /// Its process id, or that of the command that it runs under.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// kill -9, and waits until it is gone.
+    /// kill -9, and waits for its end.
     pub fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 
-    /// How it ended, if it has.
+    /// Its exit status, if it has ended.
     pub fn ended(&mut self) -> Option<std::process::ExitStatus> {
         self.child.try_wait().ok().flatten()
     }
 
-    /// SIGTERM, and how it ended.
+    /// Sends SIGTERM. Returns its exit status.
     pub fn stop(mut self) -> anyhow::Result<std::process::ExitStatus> {
         signal(self.child.id(), "TERM")?;
         Ok(self.child.wait()?)
@@ -111,7 +111,7 @@ impl Drop for Service {
     }
 }
 
-/// Sends a signal by the system's own command.
+/// Sends a signal with the command `kill`.
 pub fn signal(pid: u32, name: &str) -> anyhow::Result<()> {
     let status = Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).status()?;
     anyhow::ensure!(status.success(), "kill -{name} {pid}: {status}");

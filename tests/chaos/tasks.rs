@@ -1,6 +1,6 @@
-//! Makes one background task after the other panic in a real service, and the spool's writer thread: readiness must name
-//! what ended within a second, what can be restarted must recover, and no delivery may wait for a writer that is gone.
-//! Needs the feature `failpoints`.
+//! Makes each background task of a real service panic, and the spool's writer thread: readiness must name it within a
+//! second, a restarted task must recover, and no delivery may wait for a writer that has ended. Needs the feature
+//! `failpoints`.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -16,8 +16,8 @@ use crate::provider::{Provider, within};
 use crate::service::{Launch, Service, metric};
 use crate::support::{PATIENCE, Setup, stack};
 
-/// From the panic to a readiness that names it; and for the answer to a delivery that finds no writer.
-const AT_ONCE: Duration = Duration::from_secs(1);
+/// The time from a panic until readiness names the task, and for the answer to a delivery without a writer.
+const PROMPT: Duration = Duration::from_secs(1);
 
 /// A restarted task counts as healthy after a minute.
 const RECOVERY: Duration = Duration::from_secs(90);
@@ -45,7 +45,7 @@ const DEGRADED: [&str; 5] = [
 const DOWN: [&str; 3] = ["task-panics:topics", "task-panics:schemas", "task-panics:http"];
 const ADMIN: &str = "task-panics:admin";
 
-/// Fails when a panic is not reported in time, or a delivery waits.
+/// Fails if a panic is not reported in time, or if a delivery waits.
 pub async fn run() -> anyhow::Result<()> {
     anyhow::ensure!(cfg!(feature = "failpoints"), "this build has no failpoints: add --features failpoints");
     let dir = tempfile::Builder::new().prefix("hookstream-tasks-").tempdir()?;
@@ -59,40 +59,40 @@ pub async fn run() -> anyhow::Result<()> {
 async fn check(dir: &Path) -> anyhow::Result<()> {
     let mut restarted = Vec::new();
     for bug in RESTARTED {
-        let scene = Scene::start(dir, bug)?;
-        scene.named("degraded", "panicked and is restarted").await?;
-        restarted.push(scene);
+        let fixture = Fixture::start(dir, bug)?;
+        fixture.wait_named("degraded", "panicked and is restarted").await?;
+        restarted.push(fixture);
     }
     for bug in DEGRADED {
-        Scene::start(dir, bug)?.named("degraded", "panicked; restart hookstream").await?;
+        Fixture::start(dir, bug)?.wait_named("degraded", "panicked; restart hookstream").await?;
     }
     for bug in DOWN {
-        Scene::start(dir, bug)?.named("down", "panicked; restart hookstream").await?;
+        Fixture::start(dir, bug)?.wait_named("down", "panicked; restart hookstream").await?;
     }
-    Scene::start(dir, ADMIN)?.admin_gone().await?;
+    Fixture::start(dir, ADMIN)?.admin_gone().await?;
     writer(dir).await?;
-    for scene in restarted {
-        within(scene.task, RECOVERY, async || Ok(scene.tasks().await?["state"] == "ok")).await?;
+    for fixture in restarted {
+        within(fixture.task, RECOVERY, async || Ok(fixture.tasks().await?["state"] == "ok")).await?;
         anyhow::ensure!(
-            metric(scene.service.admin, "hookstream_tasks_failed").await? == 0.0,
+            metric(fixture.service.admin, "hookstream_tasks_failed").await? == 0.0,
             "{}",
-            scene.task
+            fixture.task
         );
-        println!("{:<16} recovered", scene.task);
+        println!("{:<16} recovered", fixture.task);
     }
     Ok(())
 }
 
-/// A service with one bug. It needs no Kafka and no registry: nothing answers at their addresses.
-struct Scene {
+/// A service with one bug. Kafka and registry are not needed, so nothing answers at their addresses.
+struct Fixture {
     task: &'static str,
     service: Service,
     log: PathBuf,
 }
 
-impl Scene {
+impl Fixture {
     fn start(dir: &Path, bug: &'static str) -> anyhow::Result<Self> {
-        let task = bug.strip_prefix(TASK_PANICS).context("a task's failpoint")?;
+        let task = bug.strip_prefix(TASK_PANICS).context("not a task's failpoint")?;
         let dir = dir.join(task);
         std::fs::create_dir(&dir)?;
         let setup = Setup {
@@ -113,9 +113,9 @@ impl Scene {
     }
 
     /// Waits until readiness names the task, and compares the time with that of the panic in the log.
-    async fn named(&self, state: &str, why: &str) -> anyhow::Result<()> {
+    async fn wait_named(&self, state: &str, why: &str) -> anyhow::Result<()> {
         let expected = format!("{} {why}", self.task);
-        // Others may end with it: those that wait for what it sends.
+        // Tasks that wait for its messages may end with it.
         within(&expected, PATIENCE, async || {
             Ok(self.tasks().await?["why"].as_str().is_some_and(|why| why.contains(&expected)))
         })
@@ -124,30 +124,30 @@ impl Scene {
         let tasks = self.tasks().await?;
         anyhow::ensure!(tasks["state"] == state, "{}: {tasks}", self.task);
         anyhow::ensure!(metric(self.service.admin, "hookstream_tasks_failed").await? >= 1.0, "{}", self.task);
-        self.reported(seen).await
+        self.check_log(seen).await
     }
 
-    /// The operator's port itself: its probes fail, and the log says why.
+    /// Checks the operator's port itself: its probes fail, and the log says why.
     async fn admin_gone(&self) -> anyhow::Result<()> {
         within("a closed port", PATIENCE, async || {
             Ok(tokio::net::TcpStream::connect(self.service.admin).await.is_err())
         })
         .await?;
-        self.reported(Timestamp::now()).await
+        self.check_log(Timestamp::now()).await
     }
 
-    async fn reported(&self, seen: Timestamp) -> anyhow::Result<()> {
+    async fn check_log(&self, seen: Timestamp) -> anyhow::Result<()> {
         let mut lines = Vec::new();
-        // Lines are written by a thread of their own.
-        within("a line in the log", AT_ONCE, async || {
+        // A separate thread writes the lines.
+        within("a line in the log", PROMPT, async || {
             lines = errors(&self.log, "task", self.task)?;
             Ok(!lines.is_empty())
         })
         .await?;
         anyhow::ensure!(lines.len() == 1, "{}: {lines:#?}", self.task);
-        let panicked: Timestamp = lines[0]["timestamp"].as_str().context("a time")?.parse()?;
+        let panicked: Timestamp = lines[0]["timestamp"].as_str().context("no time")?.parse()?;
         let late = seen.duration_since(panicked);
-        anyhow::ensure!(late < AT_ONCE.try_into()?, "{}: reported after {late:#}", self.task);
+        anyhow::ensure!(late < PROMPT.try_into()?, "{}: reported after {late:#}", self.task);
         println!("{:<16} reported after {late:#}", self.task);
         Ok(())
     }
@@ -162,15 +162,15 @@ async fn part(service: &Service, name: &str) -> anyhow::Result<Value> {
 /// The ERROR lines whose `field` is `value`.
 fn errors(log: &Path, field: &str, value: &str) -> anyhow::Result<Vec<Value>> {
     let text = std::fs::read_to_string(log)?;
-    // Until the last one is written completely.
+    // Without an incomplete last line.
     let complete = text.rsplit_once('\n').map_or("", |(lines, _)| lines);
-    // A panic's own message would be plain text.
+    // Rust's own message about a panic would be plain text.
     let lines = complete.lines().map(serde_json::from_str::<Value>).collect::<Result<Vec<_>, _>>();
     let lines = lines.with_context(|| format!("{} is not only JSON", log.display()))?.into_iter();
     Ok(lines.filter(|line| line["level"] == "ERROR" && line[field] == value).collect())
 }
 
-/// A writer that panics at the first store: that delivery and all later ones are 503 at once.
+/// Makes the writer panic at the first store: that delivery and all later ones are answered 503 immediately.
 async fn writer(dir: &Path) -> anyhow::Result<()> {
     let dir = dir.join("writer");
     std::fs::create_dir(&dir)?;
@@ -190,10 +190,9 @@ async fn writer(dir: &Path) -> anyhow::Result<()> {
     let service = Launch { config, log: log.clone(), under: Vec::new(), bug }.start()?;
     let provider = Provider::new(service.hooks, &setup.source)?;
     let body = |id: &str| crate::support::batch(id);
-    within("a first 200", PATIENCE, async || Ok(provider.send("evt", body("evt")).await?.status == 200))
-        .await?;
+    within("a 200", PATIENCE, async || Ok(provider.send("evt", body("evt")).await?.status == 200)).await?;
     kafka.broker_down()?;
-    within("Kafka known to be unavailable", PATIENCE, async || {
+    within("a report of the Kafka outage", PATIENCE, async || {
         Ok(part(&service, "kafka").await?["state"] == "down")
     })
     .await?;
@@ -202,18 +201,18 @@ async fn writer(dir: &Path) -> anyhow::Result<()> {
         let id = format!("evt_{n}");
         let answer = provider.send(&id, body(&id)).await?;
         anyhow::ensure!(answer.status == 503 && answer.reason == "spool_error", "{answer:?}");
-        anyhow::ensure!(answer.took < AT_ONCE && answer.retry_after, "{answer:?}");
+        anyhow::ensure!(answer.took < PROMPT && answer.retry_after, "{answer:?}");
     }
     let why = "the spool's writer thread has ended; restart hookstream";
-    let named = within("the spool is down", AT_ONCE, async || {
+    let reported = within("a report of the spool", PROMPT, async || {
         let spool = part(&service, "spool").await?;
         Ok(spool["state"] == "down" && spool["why"] == why)
     });
-    named.await?;
+    reported.await?;
     anyhow::ensure!(metric(service.admin, "hookstream_spool_up").await? == 0.0, "hookstream_spool_up");
     anyhow::ensure!(errors(&log, "thread", "writer")?.len() == 1, "no line in {}", log.display());
     println!("{:<16} 20 deliveries refused and reported within {:?}", "spool-writer", start.elapsed());
-    // Kafka alone is enough for the service.
+    // Without the spool, the service works as long as Kafka does.
     kafka.broker_up()?;
     within("200 again", PATIENCE, async || Ok(provider.send("evt_z", body("evt_z")).await?.status == 200))
         .await?;

@@ -1,35 +1,34 @@
-//! What `strace -f -y -o FILE` wrote, as calls that began and ended.
+//! Parses the output of `strace -f -y -o FILE` into calls with their begin and end.
 //!
-//! Only the order of the lines counts, no clock. strace holds a thread at the entry of a call until
-//! it has written that entry, and at the exit until it has written that: a line that says "ended"
-//! before another says "began" means that the one had its effect before the other had any.
-//! Strings are read as strace quotes them: letters, digits and `-` stand for themselves.
+//! The order of the lines is enough, without a clock: strace stops a thread at the entry of a call until it has written a
+//! line for it, and again at the exit. So if one call ends in an earlier line than another begins, its effect came first.
+//! Strings stay as strace quotes them, which leaves letters, digits and `-` unchanged.
 
 use std::collections::HashMap;
 use std::io::BufRead;
 
-/// The calls that [`read`] understands; `?` for those that some machines do not have.
+/// The calls that [`read`] understands; `?` marks those that some machines do not have.
 pub const CALLS: &str = "?mkdir,mkdirat,openat,write,writev,pwrite64,pwritev,sendto,sendmsg,fsync,fdatasync";
 
-/// One system call. Places are numbers of lines.
+/// One system call.
 #[derive(Debug)]
 pub struct Call {
-    /// Such as `fsync`.
+    /// The name, such as `fsync`.
     pub name: String,
-    /// The file, or `socket:[N]`, of the descriptor that it was given, or that it returned.
+    /// The file, or `socket:[N]`, of its descriptor, or of the one that it returned.
     pub at: String,
-    /// The line as strace wrote it, both halves where it was interrupted.
+    /// The line from strace; both halves if it was interrupted.
     pub text: String,
-    /// Before this nothing of it had happened.
+    /// The line number of its entry: it has no effect before this.
     pub began: usize,
-    /// After this all of it had; `None` when the trace ends before it.
+    /// The line number of its exit: its effect is complete after this. `None` if the trace ends before it.
     pub ended: Option<usize>,
     /// What it returned.
     pub result: i64,
 }
 
 impl Call {
-    /// Whether it makes all writes before it to its file durable.
+    /// Whether it makes all earlier writes to its file durable.
     pub fn is_sync(&self) -> bool {
         matches!(&*self.name, "fsync" | "fdatasync") && self.result == 0
     }
@@ -40,7 +39,7 @@ impl Call {
     }
 }
 
-/// The calls for which `keep` says so, in the order in which they began.
+/// The calls that `keep` selects, in the order of their begin.
 pub fn read(trace: impl BufRead, keep: impl Fn(&Call) -> bool) -> anyhow::Result<Vec<Call>> {
     let (mut calls, mut open) = (Vec::new(), HashMap::<String, Call>::new());
     for (number, line) in trace.split(b'\n').enumerate() {
@@ -68,7 +67,7 @@ pub fn read(trace: impl BufRead, keep: impl Fn(&Call) -> bool) -> anyhow::Result
             calls.push(call);
         }
     }
-    // An answer whose call never returned has been seen by the client all the same.
+    // A client may have received an answer whose call never returned.
     for (_, mut call) in open {
         finish(&mut call);
         if keep(&call) {
@@ -79,7 +78,7 @@ pub fn read(trace: impl BufRead, keep: impl Fn(&Call) -> bool) -> anyhow::Result
     Ok(calls)
 }
 
-/// Reads the result and the file: that of the first descriptor, or of the one that was opened.
+/// Parses the result, and the file of the first descriptor or of the opened one.
 fn finish(call: &mut Call) {
     let result = call.ended.and_then(|_| call.text.rsplit_once(" = ")).map_or("", |(_, result)| result);
     let number = result.split([' ', '<']).next().and_then(|text| text.parse().ok());

@@ -1,12 +1,12 @@
-//! From a record back to the body that it was made from: what consumers must be able to rely on.
+//! Rebuilds the body from its record, as consumers must be able to.
 
 use anyhow::Context as _;
 use apache_avro::types::Value as Avro;
 use serde_json::{Map, Value, json};
 
-/// The body's tree, nulls left out: typed fields, and over them `additional_fields`.
+/// The body without nulls: the typed fields, and `additional_fields` over them.
 pub fn sent(record: &Avro, source: &str) -> anyhow::Result<Value> {
-    let Value::Object(mut fields) = json(record)? else { anyhow::bail!("no record") };
+    let Value::Object(mut fields) = json(record)? else { anyhow::bail!("not a record") };
     let additional = fields.remove("additional_fields").context("additional_fields")?;
     let mut body = match source {
         "datagrid" => {
@@ -16,8 +16,8 @@ pub fn sent(record: &Avro, source: &str) -> anyhow::Result<Value> {
         _ => json!({"event": fields["type"], "timestamp": fields["time"], "tenant_id": fields["tenant_id"]}),
     };
     body["data"] = fields.remove("data").context("data")?;
-    for (pointer, text) in additional.as_object().context("a map")? {
-        set(&mut body, pointer, serde_json::from_str(text.as_str().context("a text")?)?);
+    for (pointer, text) in additional.as_object().context("not a map")? {
+        set(&mut body, pointer, serde_json::from_str(text.as_str().context("not a string")?)?);
     }
     drop_nulls(&mut body);
     Ok(body)
@@ -64,6 +64,6 @@ fn json(value: &Avro) -> anyhow::Result<Value> {
             let members = members.iter().map(|(name, value)| Ok((name.clone(), json(value)?)));
             Value::Object(members.collect::<anyhow::Result<Map<_, _>>>()?)
         }
-        other => anyhow::bail!("a kind that no schema of ours has: {other:?}"),
+        other => anyhow::bail!("a type that no schema here has: {other:?}"),
     })
 }

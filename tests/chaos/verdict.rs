@@ -1,5 +1,5 @@
-//! Reads every topic and counts: what was answered 2xx and is nowhere, what nobody signed and is
-//! somewhere, and what is not as it was sent.
+//! Reads every topic and counts deliveries that were answered 2xx but are missing, records without a valid signature, and
+//! records that differ from what was sent.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
@@ -22,7 +22,7 @@ pub struct Found {
     topic: String,
     key: Vec<u8>,
     value: Vec<u8>,
-    /// Of a dead letter.
+    /// The reason of a dead letter.
     reason: Option<String>,
 }
 
@@ -45,14 +45,14 @@ pub async fn read(bootstrap: &str, topic: &str) -> anyhow::Result<Vec<Found>> {
     tokio::task::spawn_blocking(read).await.context("a topic could not be read")
 }
 
-/// A topic that was deleted, and when: what Kafka acknowledged in that time may have gone with it.
+/// A deleted topic, and the time of its deletion: records acknowledged within that time may be deleted with it.
 #[derive(Debug)]
 pub struct Deleted {
     /// The topic's name.
     pub topic: String,
-    /// From just before the last look at it until it was gone.
+    /// The start: just before the topic was read for the last time.
     pub from: Duration,
-    /// Likewise.
+    /// The end: when all brokers had deleted it.
     pub until: Duration,
 }
 
@@ -61,13 +61,13 @@ pub struct Deleted {
 pub struct Verdict {
     /// Records read.
     pub records: u64,
-    /// Of them, those beyond the first of a delivery.
+    /// Records beyond the first of a delivery.
     pub duplicates: u64,
-    /// Answered 2xx and waiting for a person in the spool.
+    /// Answered 2xx, and parked in the spool.
     pub parked: u64,
-    /// Answered 2xx while their topic was being deleted under them, and gone with it.
+    /// Answered 2xx, and deleted with their topic.
     pub gone_with_topic: u64,
-    /// Answered 2xx but stored nowhere.
+    /// Answered 2xx, but stored nowhere.
     pub lost: Vec<String>,
     /// Stored without a valid signature.
     pub forged: Vec<String>,
@@ -89,7 +89,7 @@ pub struct Judge<'a> {
 }
 
 impl Judge<'_> {
-    /// Counts. Every schema is asked of the registry, as consumers do.
+    /// Compares all records with the deliveries. Every schema comes from the registry, as for consumers.
     pub async fn count(&self, book: &Book, found: &[Found], registry: &Registry) -> anyhow::Result<Verdict> {
         let mut verdict = Verdict { records: found.len() as u64, ..Verdict::default() };
         let schemas = schemas(found, registry).await?;
@@ -145,20 +145,20 @@ impl Judge<'_> {
         let delivery = deliveries::make(self.seed, n);
         match &delivery.fate {
             Fate::Event { topic, tree, .. } => {
-                anyhow::ensure!(*topic == record.topic, "belongs into {topic}");
-                let id = schema_id(&record.value).context("no wire format")?;
+                anyhow::ensure!(*topic == record.topic, "belongs in {topic}");
+                let id = schema_id(&record.value).context("not in the wire format")?;
                 let mut rest = record.value.get(5..).unwrap_or_default();
                 let schema = schemas.get(&id).context("no schema")?;
                 let value = GenericDatumReader::builder(schema).build()?.read_value(&mut rest)?;
-                anyhow::ensure!(rest.is_empty(), "bytes behind the value");
+                anyhow::ensure!(rest.is_empty(), "bytes after the value");
                 let mut sent: Value = tree.clone();
                 tree::drop_nulls(&mut sent);
                 let back = tree::sent(&value, delivery.source)?;
-                anyhow::ensure!(back == sent, "is not what was sent");
+                anyhow::ensure!(back == sent, "differs from what was sent");
             }
             Fate::DeadLetter { reason } => {
                 let topic = format!("dead_letter.{}", delivery.source);
-                anyhow::ensure!(topic == record.topic, "belongs into {topic}");
+                anyhow::ensure!(topic == record.topic, "belongs in {topic}");
                 let found = record.reason.as_deref();
                 anyhow::ensure!(found == Some(reason), "a dead letter for {found:?}, not for {reason}");
             }

@@ -1,4 +1,4 @@
-//! Everything that the oracle can break: the service, three brokers, the registry, the disk.
+//! Everything that the oracle can break: the service, three brokers, the registry and the disk.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -23,30 +23,30 @@ use crate::service::{Launch, Service, metric};
 use crate::support::clock::Clock;
 use crate::verdict::{Deleted, Found};
 
-/// The spool's file system: some minutes of load, and quickly filled.
+/// The size of the spool's file system: enough for minutes of load, and quickly filled.
 const DISK: &str = "192m";
 
-/// For anything that must come by itself once nothing is broken any more.
+/// The timeout for every recovery once the faults are over.
 const RECOVERY: Duration = Duration::from_secs(180);
 
 /// The service, which may be killed at any moment.
 #[derive(Debug)]
 pub struct Program {
     launch: Launch,
-    /// The one that runs.
+    /// The running process.
     pub service: Mutex<Service>,
     /// How often it was killed.
     pub kills: AtomicU64,
 }
 
 impl Program {
-    /// Starts it.
+    /// Starts the service.
     pub fn start(launch: Launch) -> anyhow::Result<Arc<Self>> {
         let service = Mutex::new(launch.start()?);
         Ok(Arc::new(Self { launch, service, kills: AtomicU64::new(0) }))
     }
 
-    /// kill -9, and a new start at once.
+    /// kill -9, followed by a restart.
     pub async fn kill(&self) -> anyhow::Result<()> {
         let mut service = self.service.lock().await;
         service.kill();
@@ -64,7 +64,7 @@ pub struct World {
     pub cluster: Cluster,
     /// The registry.
     pub registry: Registry,
-    /// Its schemas before any fault.
+    /// The registry's schemas before any fault.
     pub snapshot: Vec<Registered>,
     /// The spool's file system, if it can be filled.
     pub disk: Option<Tmpfs>,
@@ -72,7 +72,7 @@ pub struct World {
     pub senders: Arc<Senders>,
     /// Records of topics that were deleted.
     pub archive: Vec<Found>,
-    /// Those topics.
+    /// The deleted topics.
     pub deleted: Vec<Deleted>,
     /// How often each fault was injected.
     pub injected: Injected,
@@ -80,10 +80,10 @@ pub struct World {
     pub clock: Clock,
 }
 
-/// How long topics keep records: a run is shorter, and a clock that is off is further off.
+/// The retention of the topics: longer than a run, and shorter than the offsets of wrong clocks.
 pub const RETENTION: SignedDuration = SignedDuration::from_hours(1);
 
-/// Makes some of the topics, whose records the producer's clock stamps; those that the service makes, Kafka's.
+/// Creates half of the topics with the producer's timestamps; the service creates the others with Kafka's.
 async fn topics_by_create_time(bootstrap: &str) -> anyhow::Result<()> {
     let retention = RETENTION.as_millis().to_string();
     let topics = deliveries::topics();
@@ -102,13 +102,13 @@ async fn topics_by_create_time(bootstrap: &str) -> anyhow::Result<()> {
         ClientConfig::new().set("bootstrap.servers", bootstrap).create()?;
     let options = AdminOptions::new().operation_timeout(Some(RECOVERY)).request_timeout(Some(RECOVERY));
     for done in admin.create_topics(&new, &options).await? {
-        done.map_err(|(topic, code)| anyhow::anyhow!("{topic} could not be created: {code}"))?;
+        done.map_err(|(topic, code)| anyhow::anyhow!("{topic} cannot be created: {code}"))?;
     }
     Ok(())
 }
 
 impl World {
-    /// Starts all of it below `dir` and waits until it is ready. The spool stands on a small disk.
+    /// Starts everything below `dir` and waits until it is ready. The spool is on a small file system.
     pub async fn start(dir: &Path, seed: u64, bug: Option<&'static str>) -> anyhow::Result<Self> {
         let disk = dir.join("disk");
         std::fs::create_dir(&disk)?;
@@ -117,7 +117,7 @@ impl World {
         Ok(Self { disk: Some(disk), ..world })
     }
 
-    /// The same with brokers and spool where the caller likes.
+    /// Like [`Self::start`], with brokers and spool in these directories.
     pub async fn start_on(
         dir: &Path,
         brokers: &Path,
@@ -153,14 +153,14 @@ impl World {
     }
 }
 
-/// The file that configures the service: both providers, fixed ports, a spool.
+/// Writes the service's configuration: both providers, fixed ports, a spool.
 pub fn configuration(
     dir: &Path,
     cluster: &Cluster,
     registry: &Registry,
     spool: &Path,
 ) -> anyhow::Result<PathBuf> {
-    let [hooks, admin] = ports(2)?[..] else { anyhow::bail!("two ports") };
+    let [hooks, admin] = ports(2)?[..] else { anyhow::bail!("no two ports") };
     let (kafka, url, spool) = (cluster.bootstrap(), registry.url(), spool.display());
     let sources = deliveries::SOURCES.map(|source| {
         format!(
@@ -182,27 +182,27 @@ pub fn configuration(
     Ok(path)
 }
 
-/// Waits for a condition that must become true without intervention.
+/// Waits until `condition` is true, which must happen without intervention.
 pub async fn wait(what: &str, mut condition: impl AsyncFnMut() -> bool) -> anyhow::Result<()> {
     let start = Instant::now();
     while !condition().await {
-        anyhow::ensure!(start.elapsed() < RECOVERY, "{what} did not come within {RECOVERY:?}");
-        tokio::time::sleep(Duration::from_millis(100)).await; // a poll, bounded
+        anyhow::ensure!(start.elapsed() < RECOVERY, "timed out after {RECOVERY:?} waiting for {what}");
+        tokio::time::sleep(Duration::from_millis(100)).await; // polls with a bound
     }
     Ok(())
 }
 
-/// Waits until the service takes deliveries of all types for Kafka.
+/// Waits until the service publishes deliveries of all types.
 pub async fn ready(admin: SocketAddr) -> anyhow::Result<()> {
-    wait("a service that is ready", async || {
-        let said = async { reqwest::get(format!("http://{admin}/readyz")).await?.json().await };
-        let Ok::<serde_json::Value, _>(said) = said.await else { return false };
-        ["kafka", "topics", "schemas"].iter().all(|part| said["parts"][part]["state"] == "ok")
+    wait("a ready service", async || {
+        let readiness = async { reqwest::get(format!("http://{admin}/readyz")).await?.json().await };
+        let Ok::<serde_json::Value, _>(readiness) = readiness.await else { return false };
+        ["kafka", "topics", "schemas"].iter().all(|part| readiness["parts"][part]["state"] == "ok")
     })
     .await
 }
 
-/// The metric of rows on their way.
+/// The metric of rows that wait for the drain.
 pub const LIVE_ROWS: &str = "hookstream_spool_rows{state=\"live\"}";
 
 /// Waits until the spool has no live row.
@@ -210,7 +210,7 @@ pub async fn drained(admin: SocketAddr) -> anyhow::Result<()> {
     wait("an empty spool", async || metric(admin, LIVE_ROWS).await.is_ok_and(|rows| rows == 0.0)).await
 }
 
-/// The keys of the rows that wait for a person.
+/// The keys of the parked rows.
 pub fn parked(config: &Path) -> anyhow::Result<std::collections::BTreeSet<String>> {
     let output = std::process::Command::new(env!("CARGO_BIN_EXE_hookstream"))
         .args(["spool", "list", "--parked", "--json", "--limit", "1000000", "-c"])
