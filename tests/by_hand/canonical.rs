@@ -1,4 +1,4 @@
-//! Objects made by Python, in several spellings each, against what Python signs.
+//! Compares the canonical form of random objects, in several spellings each, with what Python signs.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -9,10 +9,10 @@ use hookstream::verify::canonical::json_compact_ascii;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Random objects.
+    /// Number of random objects.
     #[arg(long, default_value_t = 10_000)]
     objects: u64,
-    /// Of Python's generator.
+    /// Seed of Python's random generator.
     #[arg(long, default_value_t = 1)]
     seed: u64,
 }
@@ -25,7 +25,7 @@ struct Vector {
 
 pub(crate) fn run(args: &Args) -> bool {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/canonical/make.py");
-    let version = Command::new("python3").arg("--version").output().expect("python3 is needed").stdout;
+    let version = Command::new("python3").arg("--version").output().expect("python3").stdout;
     let began = Instant::now();
     println!("{} objects of {}, seed {}", args.objects, String::from_utf8_lossy(&version).trim(), args.seed);
     let mut python = Command::new("python3")

@@ -1,4 +1,4 @@
-//! What takes minutes and is run by hand: no part of `./tests/run`.
+//! Manual tests that take minutes and are not part of `./tests/run`.
 //!
 //!     cargo test --test by_hand -- canonical --objects 1000000
 //!     cargo test --release --test by_hand -- timing
@@ -15,16 +15,16 @@ use clap::Parser;
 
 #[derive(Parser)]
 enum Args {
-    /// Compare the canonical form with what Python's json.dumps writes for random objects.
+    /// Compare the canonical form with the output of Python's json.dumps for random objects.
     Canonical(canonical::Args),
-    /// Look for a difference in time between a signature wrong in its first and in its last byte.
+    /// Test whether a signature with a wrong first byte is refused in a different time than one with a wrong last byte.
     Timing(timing::Args),
 }
 
 fn main() -> ExitCode {
-    let right = match Args::parse() {
+    let passed = match Args::parse() {
         Args::Canonical(args) => canonical::run(&args),
         Args::Timing(args) => timing::run(&args),
     };
-    if right { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -1,8 +1,8 @@
 # shellcheck shell=bash
-# What tests/run and tests/stack/stack both need; sourced, never run.
+# Functions for tests/run and tests/stack/stack, which source this file.
 
-# Prints the home of a JDK 17 or newer (java, javac and keytool); fails when there is none.
-# PATH's java may be an older one beside a good one, so the usual places are looked at, too.
+# Prints the home of a JDK 17 or newer (java, javac and keytool); fails if there is none.
+# The java on PATH may be older than another installed one, so this also searches the usual places.
 jdk_home() {
   local home version
   for home in "${JAVA_HOME:-}" "$(path_jdk)" /usr/lib/jvm/*17* /usr/lib/jvm/*2[1-9]*; do
@@ -16,7 +16,7 @@ jdk_home() {
   return 1
 }
 
-# The home of the javac on PATH, symbolic links resolved; empty when there is none.
+# The home of the javac on PATH, with symbolic links resolved; empty if there is none.
 path_jdk() {
   local javac
   javac=$(command -v javac) || return 0

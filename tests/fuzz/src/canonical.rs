@@ -5,24 +5,24 @@ use std::borrow::Cow;
 use hookstream::json;
 use hookstream::verify::canonical::json_compact_ascii;
 
-/// The form exists exactly for what the gate takes, is what a plain second writer makes, is its own form,
-/// and does not see white space between tokens.
+/// The form exists exactly for the JSON that `json::check` accepts, equals the output of a simple second implementation, is
+/// idempotent, and ignores white space between tokens.
 pub fn run(data: &[u8]) {
     let form = json_compact_ascii(data);
     assert_eq!(form.is_ok(), json::check(data).is_ok());
     let Ok(form) = form else { return };
     assert!(form.len() <= 6 * data.len());
     assert!(form.iter().all(|byte| (0x20..=0x7e).contains(byte)));
-    assert_eq!(matches!(form, Cow::Borrowed(_)), *form == *data, "borrowed exactly where nothing changes");
+    assert_eq!(matches!(form, Cow::Borrowed(_)), *form == *data, "borrowed exactly if nothing changes");
     let text = str::from_utf8(data).unwrap();
-    assert_eq!(str::from_utf8(&form).unwrap(), written_plainly(text));
+    assert_eq!(str::from_utf8(&form).unwrap(), reference_form(text));
     let again = json_compact_ascii(&form).unwrap();
     assert!(matches!(again, Cow::Borrowed(_)) && again == form);
     assert_eq!(json_compact_ascii(&spread(&form)).unwrap(), form);
 }
 
-/// Character by character, without slices or runs.
-fn written_plainly(text: &str) -> String {
+/// A simple implementation, character by character.
+fn reference_form(text: &str) -> String {
     let mut out = String::new();
     let mut chars = text.chars();
     while let Some(c) = chars.next() {
@@ -70,7 +70,7 @@ fn spell(unit: u16, out: &mut String) {
     }
 }
 
-/// White space around all that separates tokens.
+/// Adds white space around all tokens.
 fn spread(form: &[u8]) -> Vec<u8> {
     let mut out = vec![b'\r'];
     let (mut in_string, mut escaped) = (false, false);

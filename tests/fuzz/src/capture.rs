@@ -1,11 +1,11 @@
-//! A request as somebody captured it, a dump or a HAR file, for `explain`.
+//! A captured request, a dump or a HAR file, for `explain`.
 
 use hookstream::cli::capture::Capture;
 
-/// What no error may repeat.
+/// A text in the capture that no error may repeat.
 const MARK: &str = "QXZQ";
 
-/// A request no larger than its capture and without its query, or one sentence without a word of it.
+/// A capture becomes a request that is not larger and has no query, or a one-line error that repeats none of it.
 pub fn run(data: &[u8]) {
     for entry in [None, Some(1), Some(2)] {
         match Capture::parse(data, entry) {

@@ -1,4 +1,4 @@
-//! A configuration file; before a line `---`, if there is one, variables and `-X` settings.
+//! A configuration file, optionally after variables and `-X` settings and a line `---`.
 
 use std::collections::HashSet;
 
@@ -10,13 +10,13 @@ use http::HeaderMap;
 
 use super::{envelope, request};
 
-/// What `[{ env = "S" }]` reads, and must never show.
+/// The value of `[{ env = "S" }]`, which must never be shown.
 const SECRET: &str = "whsec_Zm9yYmlkZGVuLXdvcmQ0";
 
-/// The loader follows paths; these may block, or are not ours.
+/// The loader reads files, and paths below these may block or belong to others.
 const FOREIGN: [&str; 5] = ["/dev", "/proc", "/sys", "/run", "/tmp"];
 
-/// Either problems, each one line without a secret, or a configuration that can be used.
+/// A configuration has problems, each one line without a secret, or is usable.
 pub fn run(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     if FOREIGN.iter().any(|path| text.contains(path)) {
@@ -33,16 +33,16 @@ pub fn run(data: &[u8]) {
     let overrides = Overrides { file: Some(file.path().to_owned()), sets, ..Overrides::default() };
     let loaded = match config::load(&overrides, &environment) {
         Ok(loaded) => loaded,
-        Err(problems) => return told(&problems),
+        Err(problems) => return check_problems(&problems),
     };
     assert!(!format!("{loaded:?}").contains(SECRET));
     let (sources, mut schemas) = match app::compile(&loaded) {
         Ok(compiled) => compiled,
-        Err(problems) => return told(&problems),
+        Err(problems) => return check_problems(&problems),
     };
-    assert!(sources.iter().next().is_some(), "nothing to serve");
+    assert!(sources.iter().next().is_some(), "no source");
     let (sources, schemas) = envelope::with_ids(&loaded, &mut schemas, &sources);
-    named(&sources);
+    check_topics(&sources);
     for source in sources.iter() {
         let known = source.types().next().map_or("none", |(name, _)| name);
         let body = format!(
@@ -56,7 +56,7 @@ pub fn run(data: &[u8]) {
     }
 }
 
-fn told(problems: &ConfigErrors) {
+fn check_problems(problems: &ConfigErrors) {
     let lines = problems.lines();
     assert!(!lines.is_empty() && lines.len() == problems.len());
     assert!(!problems.to_string().contains(SECRET));
@@ -65,8 +65,8 @@ fn told(problems: &ConfigErrors) {
     }
 }
 
-/// Every topic is one that Kafka takes, and none is taken for another.
-fn named(sources: &Sources) {
+/// Checks that every topic is valid in Kafka, and that no two collide.
+fn check_topics(sources: &Sources) {
     let mut taken = HashSet::new();
     for source in sources.iter() {
         assert!(names::is_source(&source.name));

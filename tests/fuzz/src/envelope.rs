@@ -1,4 +1,4 @@
-//! One byte that chooses the source, then a request: signed, opened by the source's rules, and encoded.
+//! One byte that selects the source, then a request, which is signed, decoded by the source's rules, and encoded.
 
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
@@ -21,7 +21,7 @@ use jiff::Timestamp;
 use super::json::Json;
 use super::{NOW, delivery, request};
 
-/// Each kind of rule; the presets bring theirs.
+/// Each kind of rule, in addition to those of the presets.
 const RULES: &str = r#"
 source.datagrid.secrets = [{ env = "S" }]
 source.grapevine.secrets = [{ env = "S" }]
@@ -74,7 +74,7 @@ struct Known {
 /// The schemas of the events in a topic.
 pub(super) type ByTopic = HashMap<String, Schema>;
 
-/// Gives each schema the id that the registry would, and compiles the sources once more.
+/// Gives each schema an id, as the registry does, and compiles the sources again.
 pub(super) fn with_ids(loaded: &LoadedConfig, schemas: &mut Schemas, before: &Sources) -> (Sources, ByTopic) {
     let known: Vec<_> = schemas.iter().map(|known| (known.subject.clone(), known.schema.clone())).collect();
     known.iter().for_each(|(subject, _)| schemas.set(subject, IdState::Confirmed(ID)));
@@ -96,7 +96,7 @@ static KNOWN: LazyLock<Known> = LazyLock::new(|| {
     Known { sources, schemas }
 });
 
-/// Whatever was signed becomes events that give all of the body back, or a dead letter.
+/// A signed request becomes events from which the whole body can be rebuilt, or a dead letter.
 pub fn run(data: &[u8]) {
     let Some((&which, rest)) = data.split_first() else { return };
     let Known { sources, schemas } = &*KNOWN;
@@ -105,13 +105,13 @@ pub fn run(data: &[u8]) {
     take(source, schemas, headers, body);
 }
 
-/// One signed request of a source whose schemas all have their ids.
+/// Processes one request of a source whose schemas all have ids.
 pub(super) fn take(source: &Source, schemas: &ByTopic, mut headers: HeaderMap, body: &[u8]) {
     let query = String::from_utf8_lossy(body);
     if let Some(answer) = source.handshakes.challenge(&query) {
         assert!((1..=256).contains(&answer.len()) && answer.bytes().all(|byte| byte.is_ascii_graphic()));
     }
-    // A body without the form that the provider signs cannot come from it.
+    // The provider cannot sign a body without the canonical form that it signs.
     if source.verifier.sign(body, Timestamp::from_second(NOW).unwrap(), &mut headers).is_err() {
         return;
     }
@@ -124,7 +124,7 @@ pub(super) fn take(source: &Source, schemas: &ByTopic, mut headers: HeaderMap, b
             return;
         }
     };
-    assert!(stale.is_none(), "signed now");
+    assert!(stale.is_none(), "the signature is new");
     assert_key(&source.envelope.key(&verified));
     let Decided { event, decision, .. } = decide(source, &verified, None, || Ok(()));
     assert!(event.is_none_or(|event| event.event_type.chars().count() <= names::MAX_TOPIC));
@@ -135,7 +135,7 @@ pub(super) fn take(source: &Source, schemas: &ByTopic, mut headers: HeaderMap, b
             publish(source, schemas, &verified, &payload, &records);
         }
         Decision::DeadLetter { why, .. } => dead_letter(source, &verified, &why),
-        // Whether the topic of a key of its own compacts was not asked here; nothing else is out.
+        // Here it is unknown whether the topic of a custom key compacts; nothing else is unavailable.
         Decision::Unavailable(why) => assert_eq!(why.reason, Reason::KafkaUnavailable, "{why}"),
     }
 }
@@ -166,7 +166,7 @@ fn dead_letter(source: &Source, verified: &Verified<'_>, why: &Fault) {
     assert!(reasons.contains(&why.reason), "{why}");
     let (key, read) = (source.envelope.key(verified), source.envelope.headers());
     let record = Record::dead_letter(&source.dead_letter_topic, key, None, verified, read, why);
-    assert!(!record.value().is_empty(), "a tombstone");
+    assert!(!record.value().is_empty(), "unexpected tombstone");
     let body = &verified.delivery().body;
     assert!(body.is_empty() || record.value() == &body[..]);
 }
@@ -192,14 +192,14 @@ fn publish(
         let (id, avro) = decode::frame(record.value()).unwrap();
         assert_eq!(id, ID);
         if let Some(schema) = schemas.get(record.topic()) {
-            let decoded = decode::json(schema, avro).expect("what the schema says");
+            let decoded = decode::json(schema, avro).expect("a value of the schema");
             let decoded = Json::read(json::check(decoded.as_bytes()).unwrap()).unwrap();
-            come_back(source, event, &decoded);
+            check_lossless(source, event, &decoded);
         }
     }
 }
 
-fn come_back(source: &Source, event: &Event<'_>, decoded: &Json) {
+fn check_lossless(source: &Source, event: &Event<'_>, decoded: &Json) {
     let text = |name: &str| decoded.member(name).and_then(Json::text);
     assert_eq!(text("id"), Some(&*event.id));
     assert_eq!(text("type"), Some(&*event.event_type));
@@ -208,40 +208,42 @@ fn come_back(source: &Source, event: &Event<'_>, decoded: &Json) {
     let time = event.time.map(|time| time.as_nanosecond().div_euclid(1_000_000));
     assert_eq!(text("time").map(millis), time);
     let Some(Json::Members(additional)) = decoded.member("additional_fields") else {
-        assert_eq!(text("data"), Some(event.text), "all of it, as sent");
+        assert_eq!(text("data"), Some(event.text), "the body as sent");
         return;
     };
-    // Values of objects that no schema opens may hold a key twice: compared as text.
+    // Objects below the schema's fields may have duplicate keys, and are compared as text.
     let Some(body) = hookstream::json::check(event.text.as_bytes()).ok().and_then(Json::read) else { return };
     let places = source.envelope.places();
-    let mut made = Json::Members(Default::default());
-    let Json::Members(root) = decoded else { panic!("no record") };
+    let mut rebuilt = Json::Members(Default::default());
+    let Json::Members(root) = decoded else { panic!("not a record") };
     let envelope = ["id", "type", "source", "time", "received_at", "data", "additional_fields"];
     for (name, value) in root.iter().filter(|(name, _)| !envelope.contains(&name.as_str())) {
-        made.put(&Pointer::parse(&format!("/{name}")).unwrap(), value.clone());
+        rebuilt.put(&Pointer::parse(&format!("/{name}")).unwrap(), value.clone());
     }
-    // A record that is all null may stand for none; what is kept below it must find the way.
-    made.put(&places.data, decoded.member("data").unwrap().clone());
-    let spoken = [(&places.id, &*event.id), (&places.event_type, &*event.event_type)];
-    for (pointer, text) in spoken.into_iter().filter_map(|(place, text)| Some((place.as_ref()?, text))) {
-        if body.at(pointer).is_some_and(|there| !matches!(there, Json::Null)) {
-            made.put(pointer, Json::Text(text.to_owned()));
+    // A record with only nulls may mean a missing one; kept values below it are added later.
+    rebuilt.put(&places.data, decoded.member("data").unwrap().clone());
+    let envelope_texts = [(&places.id, &*event.id), (&places.event_type, &*event.event_type)];
+    for (pointer, text) in
+        envelope_texts.into_iter().filter_map(|(place, text)| Some((place.as_ref()?, text)))
+    {
+        if body.at(pointer).is_some_and(|existing| !matches!(existing, Json::Null)) {
+            rebuilt.put(pointer, Json::Text(text.to_owned()));
         }
     }
     if let (Some(pointer), Some(time)) = (&places.time, event.time)
-        && let Some(there) = body.at(pointer)
+        && let Some(existing) = body.at(pointer)
     {
-        // In whatever unit it stands there: exact, or kept as it was sent.
+        // A time in any unit is exact, or kept as it was sent.
         let exact = time.as_nanosecond() % 1_000_000 == 0;
         let kept = additional.keys().any(|kept| Pointer::parse(kept).as_ref() == Some(pointer));
-        assert_eq!(kept, !exact, "a time that milliseconds cannot say is kept");
+        assert_eq!(kept, !exact, "a time finer than milliseconds is kept");
         if exact {
-            made.put(pointer, there.clone());
+            rebuilt.put(pointer, existing.clone());
         }
     }
     for (pointer, value) in additional {
-        let value = json::check(value.text().unwrap().as_bytes()).expect("kept as JSON");
-        made.put(&Pointer::parse(pointer).unwrap(), Json::read(value).unwrap());
+        let value = json::check(value.text().unwrap().as_bytes()).expect("a JSON value");
+        rebuilt.put(&Pointer::parse(pointer).unwrap(), Json::read(value).unwrap());
     }
-    assert!(made.same(&body), "{made:#?}\n{body:#?}");
+    assert!(rebuilt.same(&body), "{rebuilt:#?}\n{body:#?}");
 }

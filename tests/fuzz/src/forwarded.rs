@@ -1,4 +1,4 @@
-//! The lines of `X-Forwarded-For` -> who called.
+//! The lines of `X-Forwarded-For` -> the client's address.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -8,15 +8,15 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 const HEADER: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// Trusted, with what [`is_trusted`] says of them.
+/// The trusted proxies; [`is_trusted`] must agree.
 const PROXIES: [&str; 3] = ["10.0.0.0/8", "192.0.2.7/32", "2001:db8:aaaa::/48"];
 
-/// Whose text must count for nothing, whatever it is.
+/// Entries that must have no effect.
 const LIES: [&str; 4] = ["203.0.113.9", "10.0.0.1, 203.0.113.9", "unknown, \", [", "2001:db8:aaaa::1,"];
 
-/// The peer in the first line, a proxy where it is none; in each further line a line of the header. Who called is whom a
-/// strict reader says, who reads from the left and with parsers of its own; nothing that is written left of the first
-/// untrusted address changes it; and for limits a network of 64 bits is one address.
+/// The first line is the peer, or a proxy if it is not an address; each further line is a line of the header. The client is
+/// the one that a strict parser finds, which reads from the left with its own parsers. Nothing to the left of the client's
+/// entry changes it. For limits, a /64 network is one address.
 pub fn run(data: &[u8]) {
     let mut lines = data.split(|&byte| byte == b'\n');
     let peer = lines.next().and_then(|line| str::from_utf8(line).ok()?.parse::<IpAddr>().ok());
@@ -38,11 +38,11 @@ pub fn run(data: &[u8]) {
         for lie in LIES {
             let mut more = vec![lie.as_bytes()];
             more.extend(&lines);
-            assert_eq!(ask(&more), client, "{lie} counts");
+            assert_eq!(ask(&more), client, "{lie} has an effect");
             let Some((first, rest)) = lines.split_first() else { continue };
             let longer = [lie.as_bytes(), b",", first].concat();
             let more: Vec<_> = std::iter::once(longer.as_slice()).chain(rest.iter().copied()).collect();
-            assert_eq!(ask(&more), client, "{lie} counts");
+            assert_eq!(ask(&more), client, "{lie} has an effect");
         }
     }
 
@@ -55,7 +55,7 @@ pub fn run(data: &[u8]) {
     }
 }
 
-/// As IPv6, an address of IPv4 in `::ffff:0:0/96`.
+/// The address as IPv6; IPv4 is in `::ffff:0:0/96`.
 fn bits(address: IpAddr) -> u128 {
     match address {
         IpAddr::V4(v4) => v4.to_ipv6_mapped().to_bits(),
@@ -73,11 +73,11 @@ fn is_trusted(address: u128) -> bool {
         || address >> 80 == 0x2001_0db8_aaaa
 }
 
-/// Who called, from all entries in their order; `None` where a proxy says what is no address.
+/// The client from all entries in order; `None` if a proxy wrote an entry that is not an address.
 fn strictly(peer: u128, lines: &[&[u8]]) -> Option<u128> {
     let entries: Vec<&[u8]> = lines.iter().flat_map(|line| line.split(|&byte| byte == b',')).collect();
     let read: Vec<_> = entries.iter().map(|entry| entry_of(entry)).collect();
-    // The last that a trusted proxy did not write down as another trusted one's.
+    // The last entry, unless it is a trusted proxy.
     match read.iter().rposition(|entry| !entry.is_some_and(is_trusted)) {
         _ if !is_trusted(peer) => Some(peer),
         Some(place) => read[place],
@@ -85,7 +85,7 @@ fn strictly(peer: u128, lines: &[&[u8]]) -> Option<u128> {
     }
 }
 
-/// An address among blanks, of IPv6 with or without brackets, then a port behind it.
+/// An address between blanks, optionally followed by a port; IPv6 with or without brackets.
 fn entry_of(entry: &[u8]) -> Option<u128> {
     let is_blank = |byte: &u8| matches!(byte, b' ' | b'\t');
     let start = entry.iter().position(|byte| !is_blank(byte))?;
@@ -111,7 +111,7 @@ fn is_port(text: &[u8]) -> bool {
     !digits.is_empty() && digits.iter().all(u8::is_ascii_digit) && value < 1 << 16
 }
 
-/// Four numbers, none with a zero in front.
+/// Four numbers without leading zeros.
 fn v4(text: &[u8]) -> Option<u32> {
     let parts: Vec<_> = text.split(|&byte| byte == b'.').collect();
     let mut address = 0;
@@ -129,7 +129,7 @@ fn v4(text: &[u8]) -> Option<u32> {
     Some(address)
 }
 
-/// Eight groups, or fewer around one `::` that stands for at least one; the last two may be of IPv4.
+/// Eight groups, or fewer with one `::` for at least one group; the last two may be an IPv4 address.
 fn v6(text: &[u8]) -> Option<u128> {
     let text = str::from_utf8(text).ok()?;
     let mut halves = text.split("::");

@@ -17,7 +17,7 @@ pub enum Json {
 }
 
 impl Json {
-    /// `None` where a key stands twice, or is no text.
+    /// `None` for a duplicate key, or an invalid string.
     pub fn read(raw: &RawValue) -> Option<Self> {
         Some(match JsonKind::of(raw) {
             JsonKind::Null => Self::Null,
@@ -55,7 +55,7 @@ impl Json {
         pointer.names().iter().try_fold(self, |at, name| at.member(name))
     }
 
-    /// Puts a value where the pointer says; what it leads through is there or made.
+    /// Puts a value at the pointer, and creates missing objects on the way.
     pub fn put(&mut self, pointer: &Pointer, value: Self) {
         let mut at = self;
         for name in pointer.names() {
@@ -71,7 +71,7 @@ impl Json {
         *at = value;
     }
 
-    /// Equal by value: null as missing, numbers by their decimal value, times by their instant.
+    /// Equality by value: null equals missing, numbers compare as decimals, times as instants.
     pub fn same(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Null, Self::Null) => true,
@@ -96,7 +96,7 @@ fn instant(text: &str) -> Option<i128> {
     text.parse::<Timestamp>().ok().map(Timestamp::as_nanosecond)
 }
 
-/// Sign, digits without zeros at either end, exponent; `None` for an exponent past counting.
+/// Sign, digits without leading and trailing zeros, exponent; `None` if the exponent is too large.
 fn decimal(text: &str) -> Option<(bool, String, i128)> {
     let (mantissa, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
     let mut exponent: i128 = exponent.parse().ok()?;

@@ -1,4 +1,4 @@
-//! A dead letter, read back: before an empty line its headers, one a line, behind it its value.
+//! A dead letter: its headers, one per line, an empty line, and its value.
 
 use std::sync::{Arc, LazyLock};
 
@@ -22,13 +22,13 @@ static VERIFIER: LazyLock<Verifier> = LazyLock::new(|| {
     Verifier::compile(&rules, &secrets, "signature", &mut ConfigErrors::default()).unwrap()
 });
 
-/// What nobody sealed is no verified delivery; what was sealed is read back as it was, and not after a change.
+/// A letter without a valid seal does not unseal. A sealed one does, unchanged, but not after any change.
 pub fn run(data: &[u8]) {
     let (head, value) = match data.windows(2).position(|pair| pair == b"\n\n") {
         Some(end) => (&data[..end], &data[end + 2..]),
         None => (&[][..], data),
     };
-    assert!(!unseals(lines(head), value), "nobody sealed it");
+    assert!(!unseals(lines(head), value), "unsealed without a seal");
 
     let (mut headers, body) = request(data, |_| None);
     headers.remove("x-sig");
@@ -40,15 +40,16 @@ pub fn run(data: &[u8]) {
     let text = |text: &str| Some(text.as_bytes().to_vec());
     let headers: Headers =
         record.headers().iter().map(|(name, value)| (name.to_string(), text(value))).collect();
-    let mut letter = DeadLetter::read(headers.clone(), record.value().to_vec()).expect("it is one of ours");
-    let read = letter.unseal(&VERIFIER).expect("we sealed it");
+    let mut letter =
+        DeadLetter::read(headers.clone(), record.value().to_vec()).expect("one of our dead letters");
+    let read = letter.unseal(&VERIFIER).expect("a valid seal");
     assert_eq!(read.delivery().body, delivery.body);
 
     let place = data.first().map_or(0, |byte| usize::from(*byte));
     let mut value = record.value().to_vec();
     let at = place % value.len();
     value[at] ^= 1;
-    assert!(!unseals(headers.clone(), &value), "its body was changed at {at}");
+    assert!(!unseals(headers.clone(), &value), "unsealed with a change of the body at {at}");
     for sealed in ["x-sig", "content-type", "hookstream-received-at", "hookstream-seal"] {
         let mut headers = headers.clone();
         let found = headers.iter_mut().find(|(name, _)| name == sealed);
@@ -59,7 +60,7 @@ pub fn run(data: &[u8]) {
         };
         let at = place % text.len();
         text[at] ^= 1;
-        assert!(!unseals(headers, record.value()), "{sealed} was changed at {at}");
+        assert!(!unseals(headers, record.value()), "unsealed with a change of {sealed} at {at}");
     }
 }
 

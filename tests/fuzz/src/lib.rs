@@ -1,5 +1,5 @@
-//! What the fuzz targets do with their bytes, and what must then be so: one function for each target.
-//! `tests/it/fuzz.rs` runs the same functions on the corpora and on seeded changes of them.
+//! The fuzz targets and their invariants, one function per target. `tests/it/fuzz.rs` runs the same functions on the
+//! corpora and on seeded mutations.
 
 pub mod canonical;
 pub mod capture;
@@ -17,11 +17,11 @@ use hookstream::delivery::{Delivery, DeliveryId};
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use jiff::Timestamp;
 
-/// What the signers and verifiers take for now.
+/// The current time of signers and verifiers.
 const NOW: i64 = 1_775_847_600;
 
-/// `NAME: value` lines, an empty line, and the body; all of it is the body where there is no empty line.
-/// `alias` may stand for a name.
+/// Parses `NAME: value` lines, an empty line, and the body; without an empty line, everything is the body. `alias` may
+/// translate a name.
 fn request(data: &[u8], alias: impl Fn(&str) -> Option<HeaderName>) -> (HeaderMap, &[u8]) {
     let mut headers = HeaderMap::new();
     let Some(end) = data.windows(2).position(|pair| pair == b"\n\n") else { return (headers, data) };

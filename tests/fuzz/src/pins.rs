@@ -1,10 +1,10 @@
-//! The file of pinned schema ids, as a crash, a disk or somebody else may have left it.
+//! The file of pinned schema ids, with any content that a crash, a disk or another program may leave.
 
 use hookstream::schema::IdCache;
 
 const URL: &str = "http://registry.example.com";
 
-/// Whatever stands there: each id that counts is one that a record can carry, and the file can be written anew.
+/// With any content, each id that is used fits into a record, and the file can be rewritten.
 pub fn run(data: &[u8]) {
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("pins.json"), data).unwrap();

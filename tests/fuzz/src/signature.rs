@@ -1,4 +1,4 @@
-//! One byte that chooses the scheme, then a request: its signature is judged as it stands, then it is signed.
+//! One byte that selects the scheme, then a request, which is verified as it is, then signed and verified again.
 
 use std::sync::LazyLock;
 
@@ -15,10 +15,10 @@ use sha2::{Sha256, Sha512};
 
 use super::{NOW, delivery, request};
 
-/// Signs now.
+/// The current key.
 const KEY: &[u8] = b"fuzz-key-0123456789abcdef";
 
-/// Signed once.
+/// The expired key.
 const OLD: &[u8] = b"fuzz-old-0123456789abcdef";
 
 struct Scheme {
@@ -26,7 +26,7 @@ struct Scheme {
     verifier: Verifier,
 }
 
-/// Layouts that neither a preset nor the fixtures have; one table each.
+/// Layouts that neither the presets nor the fixtures have, one table each.
 const MORE: &str = r#"
 [list]
 header = "x-sig"
@@ -89,7 +89,7 @@ fn scheme(rules: Signature) -> Scheme {
     Scheme { verifier: verifier.unwrap_or_else(|| panic!("{problems}")), rules }
 }
 
-/// Only what the key has signed verifies; what is signed verifies, and after a change of one byte it does not.
+/// A request verifies only if the key signed it. A signed request verifies, but not after a change of one byte.
 pub fn run(data: &[u8]) {
     let Some((&which, rest)) = data.split_first() else { return };
     let Some(scheme) = SCHEMES.get(usize::from(which) % SCHEMES.len()) else { return };
@@ -101,29 +101,29 @@ pub fn run(data: &[u8]) {
         "i" => name(rules.id_header.as_deref()?),
         _ => None,
     });
-    judge(scheme, &headers, body);
+    check_verdict(scheme, &headers, body);
     for own in [Some(&rules.header), rules.timestamp_header.as_ref()].into_iter().flatten() {
         headers.remove(own);
     }
     if scheme.verifier.sign(body, Timestamp::from_second(NOW).unwrap(), &mut headers).is_ok() {
-        change(scheme, &headers, body, rest);
+        check_changes(scheme, &headers, body, rest);
     }
 }
 
-/// A request as it came.
-fn judge(scheme: &Scheme, headers: &HeaderMap, body: &[u8]) {
+/// Checks the verdict about the unchanged request.
+fn check_verdict(scheme: &Scheme, headers: &HeaderMap, body: &[u8]) {
     let Scheme { rules, verifier } = scheme;
     let values: Vec<_> = headers.get_all(&rules.header).iter().collect();
     let delivery = delivery(headers.clone(), body);
     match verifier.verify(&delivery) {
         Ok(verified) => {
             assert_eq!(verified.secret(), "current");
-            assert_eq!(values.len(), 1, "a signature that stands twice");
-            assert!(listed(rules, values[0]) <= 8, "more signatures than are read");
-            assert!(signed_by(KEY, rules, headers, body), "nobody has signed it");
+            assert_eq!(values.len(), 1, "a repeated signature header");
+            assert!(listed(rules, values[0]) <= 8, "more signatures than the limit");
+            assert!(signed_by(KEY, rules, headers, body), "not signed by the key");
         }
         Err(fault) => {
-            assert!(!signed_alone(rules, headers, body, values.len()), "signed, and refused as {fault}");
+            assert!(!signed_alone(rules, headers, body, values.len()), "signed, but refused as {fault}");
             if let [value] = values.as_slice() {
                 let too_many = listed(rules, value) > 8;
                 assert!(!too_many || fault.reason == Reason::SignatureMalformed, "{fault}");
@@ -131,13 +131,13 @@ fn judge(scheme: &Scheme, headers: &HeaderMap, body: &[u8]) {
             if fault.reason == Reason::SecretExpired {
                 assert!(signed_by(OLD, rules, headers, body));
             }
-            let told = fault.to_string();
-            assert!(![KEY, OLD].iter().any(|key| told.contains(str::from_utf8(key).unwrap())));
+            let message = fault.to_string();
+            assert!(![KEY, OLD].iter().any(|key| message.contains(str::from_utf8(key).unwrap())));
         }
     }
 }
 
-/// The plainest case of a right signature, which must verify: its text is the whole header.
+/// Whether the request is the simplest case of a valid signature, which must verify: the signature is the whole header.
 fn signed_alone(rules: &Signature, headers: &HeaderMap, body: &[u8], values: usize) -> bool {
     let plain = rules.signature_key.is_none() && rules.signature_version.is_none();
     let text = rules.signed.as_deref() == Some("{body}");
@@ -151,7 +151,7 @@ fn signed_alone(rules: &Signature, headers: &HeaderMap, body: &[u8], values: usi
         })
 }
 
-/// How many signatures of ours a header lists.
+/// The number of signatures in a header.
 fn listed(rules: &Signature, value: &HeaderValue) -> usize {
     let value = value.to_str().unwrap_or_default().trim();
     match (&rules.signature_key, &rules.signature_version) {
@@ -165,7 +165,7 @@ fn listed(rules: &Signature, value: &HeaderValue) -> usize {
     }
 }
 
-/// Whether the header holds what `key` makes of the request.
+/// Whether the header contains the signature of the request with `key`.
 fn signed_by(key: &[u8], rules: &Signature, headers: &HeaderMap, body: &[u8]) -> bool {
     let value = headers[&rules.header].to_str().unwrap();
     if rules.kind == SignatureKind::Token {
@@ -181,7 +181,7 @@ fn signed_by(key: &[u8], rules: &Signature, headers: &HeaderMap, body: &[u8]) ->
     })
 }
 
-/// The signed text for each form of the body; `None` where a part is missing.
+/// The signed text for each form of the body; `None` if a part is missing.
 fn texts(rules: &Signature, headers: &HeaderMap, body: &[u8]) -> Vec<Option<Vec<u8>>> {
     let forms = rules.forms.iter().filter_map(|form| match form {
         BodyForm::Raw => Some(body.to_vec()),
@@ -252,13 +252,13 @@ fn base64(bytes: &[u8], last: &[u8; 2], padded: bool) -> String {
     out
 }
 
-/// A request that was signed here, and the same with one byte changed.
-fn change(scheme: &Scheme, headers: &HeaderMap, body: &[u8], choice: &[u8]) {
+/// Checks a request that was signed here, and the same with one byte changed.
+fn check_changes(scheme: &Scheme, headers: &HeaderMap, body: &[u8], choice: &[u8]) {
     let Scheme { rules, verifier } = scheme;
     let original = delivery(headers.clone(), body);
     let secret = verifier.verify(&original).map(|verified| verified.secret().to_owned());
     assert_eq!(secret.as_deref().ok(), Some("current"), "{secret:?}");
-    judge(scheme, headers, body);
+    check_verdict(scheme, headers, body);
 
     let sum = choice.iter().fold(7_usize, |sum, &byte| sum.wrapping_mul(31).wrapping_add(usize::from(byte)));
     let bits = (sum >> 16) as u8 | 1;
@@ -269,7 +269,7 @@ fn change(scheme: &Scheme, headers: &HeaderMap, body: &[u8], choice: &[u8]) {
     };
     if let Some((_, bytes)) = flip(body) {
         let form = |body: &[u8]| canonical::json_compact_ascii(body).ok().map(|form| form.into_owned());
-        // White space is no part of the canonical form, and a token says nothing about the body.
+        // The canonical form ignores white space, and a token does not depend on the body.
         let stays = rules.forms.contains(&BodyForm::JsonCompactAscii)
             && form(&bytes).is_some()
             && form(&bytes) == form(body);
@@ -284,10 +284,10 @@ fn change(scheme: &Scheme, headers: &HeaderMap, body: &[u8], choice: &[u8]) {
         let mut headers = headers.clone();
         headers.insert(HeaderName::try_from(&rules.header).unwrap(), changed);
         let verdict = verifier.verify(&delivery(headers, body)).is_ok();
-        // `t=` in the other case is no time, and no prefix is read in another case.
+        // Keys and prefixes are case-sensitive.
         assert!(!verdict || case && hex, "one byte of the signature changed");
     }
     let mut twice = headers.clone();
     twice.append(HeaderName::try_from(&rules.header).unwrap(), headers[&rules.header].clone());
-    assert!(verifier.verify(&delivery(twice, body)).is_err(), "a signature that stands twice");
+    assert!(verifier.verify(&delivery(twice, body)).is_err(), "a repeated signature header");
 }

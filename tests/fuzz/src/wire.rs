@@ -25,22 +25,21 @@ struct Server {
 
 static SERVER: OnceLock<Server> = OnceLock::new();
 
-/// What the router is given is what a strict reader reads, request by request: never one that it does not, and none with
-/// another body.
+/// The router gets the requests that a strict parser reads, with the same bodies, and no others.
 pub fn run(data: &[u8]) {
     let server = SERVER.get_or_init(start);
     server.read.lock().unwrap().clear();
     server.runtime.block_on(async {
         let mut stream = TcpStream::connect(server.address).await.unwrap();
-        // It may be closed before the end.
+        // The server may close the connection before the end.
         let _ = stream.write_all(data).await;
         let _ = stream.shutdown().await;
         let end = tokio::time::timeout(Duration::from_secs(30), stream.read_to_end(&mut Vec::new())).await;
-        assert!(end.is_ok(), "a connection on which nothing more comes ends");
+        assert!(end.is_ok(), "an idle connection must end");
     });
     let read = std::mem::take(&mut *server.read.lock().unwrap());
     let strict = strictly(data);
-    assert!(read.len() <= strict.len(), "{read:?} is more than {strict:?}");
+    assert!(read.len() <= strict.len(), "{read:?} has more requests than {strict:?}");
     assert_eq!(read, strict[..read.len()]);
 }
 
@@ -69,7 +68,7 @@ async fn take(State(read): State<Arc<Mutex<Vec<Read>>>>, request: Request) -> St
     StatusCode::OK
 }
 
-/// The requests that RFC 9112 lets anybody read, up to the first thing that it does not.
+/// The requests that are valid by RFC 9112, up to the first invalid one.
 pub fn strictly(mut data: &[u8]) -> Vec<Read> {
     let mut requests = Vec::new();
     while let Some((request, rest)) = request(data) {
@@ -79,7 +78,7 @@ pub fn strictly(mut data: &[u8]) -> Vec<Read> {
     requests
 }
 
-/// Up to CR and LF; none of the two may stand alone.
+/// The line up to CR LF; neither may occur alone.
 fn line(data: &[u8]) -> Option<(&[u8], &[u8])> {
     let end = data.iter().position(|byte| matches!(byte, b'\r' | b'\n'))?;
     let rest = data[end..].strip_prefix(b"\r\n")?;
@@ -120,12 +119,12 @@ fn request(mut data: &[u8]) -> Option<(Read, &[u8])> {
     if hosts > 1 || (is_1_1 && hosts == 0) {
         return None;
     }
-    // As it is written out again.
+    // In its normalized form.
     let target = target.parse::<axum::http::Uri>().ok()?.to_string();
     let read = |body: &[u8]| (method.to_owned(), target.clone(), body.to_vec());
     if !codings.is_empty() {
         let (body, rest) = (is_1_1 && codings == [b"chunked"]).then(|| chunked(data))??;
-        // With a length beside it, the connection must end with this one.
+        // With a content-length as well, the connection must end after this request.
         return Some((read(&body), if lengths.is_empty() { rest } else { &[] }));
     }
     let Some(length) = lengths.first() else { return Some((read(&[]), data)) };

@@ -47,8 +47,7 @@ fn charges() {
     assert!(!unverified.used_up(address("192.0.2.1"), now).contains(FailedAuthBudget::Deliveries), "another address");
 }
 
-/// A limit of one connection. A client that connects while another disconnects finds its slot used or free, and nothing
-/// else.
+/// A limit of one connection. A client that connects while another disconnects is either refused or the only one.
 fn connections() {
     const MAX: usize = 1;
     let addresses = Arc::new(ConnectionCounter::default());
@@ -65,5 +64,5 @@ fn connections() {
     connect(&addresses);
     other.join().unwrap();
     connect(&addresses);
-    assert!(addresses.count([192, 0, 2, 1].into(), MAX).is_some(), "all are closed");
+    assert!(addresses.count([192, 0, 2, 1].into(), MAX).is_some(), "all connections are closed");
 }

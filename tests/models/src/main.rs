@@ -1,6 +1,6 @@
-//! Properties of the shared counters in every order in which threads can meet, whichever of each other's relaxed stores
-//! they see: loom runs each model once for every such order. The counters are the service's own files; `sync` has
-//! loom's types instead of the standard library's.
+//! Models of the shared counters: loom runs each model for every interleaving of the threads and every visibility of
+//! relaxed stores. The counters are compiled from the service's own files; `sync` has loom's types instead of the standard
+//! library's.
 #![allow(dead_code, missing_docs, reason = "the models use only parts of the files")]
 
 /// `quick_cache::sync::Cache` is the table in `sync`: loom cannot observe quick_cache's own locks.
@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 use loom::thread;
 use quota::{Usage, Rate};
 
-/// Runs a model in every order and prints their number. An argument of the program selects models by a part of their
+/// Runs a model in every order, and prints the number of orders. The program's argument selects models by a part of their
 /// name.
 fn model(name: &str, run: impl Fn() + Send + Sync + 'static) {
     if std::env::args().nth(1).is_some_and(|wanted| !name.contains(&wanted)) {
@@ -38,7 +38,7 @@ fn model(name: &str, run: impl Fn() + Send + Sync + 'static) {
     });
     let orders = orders.load(Ordering::Relaxed);
     println!("{name}: {orders} orders in {:.1?}", start.elapsed());
-    assert!(orders > 1, "{name}: no two threads met");
+    assert!(orders > 1, "{name}: the threads did not interact");
 }
 
 fn main() {
@@ -48,7 +48,7 @@ fn main() {
     spool::models();
 }
 
-/// Takes two and one. Each tries to take one more, for which there is no room while both hold theirs.
+/// Takes two and one. Each tries to take one more, which exceeds the limit while both hold theirs.
 fn limit() {
     const LIMIT: usize = 3;
     let bytes = Arc::new(Usage::default());

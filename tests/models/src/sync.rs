@@ -5,7 +5,7 @@ use std::hash::Hash;
 
 pub(crate) use loom::sync::{Condvar, Mutex, MutexGuard, atomic};
 
-/// Has the interface of quick_cache's, with one lock and unlimited room.
+/// The interface of quick_cache's, with one lock and unlimited size.
 #[derive(Debug)]
 pub(crate) struct Cache<K, V>(Mutex<HashMap<K, V>>);
 
