@@ -56,7 +56,7 @@ public class Consumer {
 
     public static void main(String[] args) throws Exception {
         if (args.length < 2) {
-            System.err.println("consumer: give me BOOTSTRAP and REGISTRY_URL");
+            System.err.println("usage: Consumer.java BOOTSTRAP REGISTRY_URL [TOPIC_PATTERN]");
             System.exit(2);
         }
         // Dead letters are excluded: their topics begin with `dead_letter.`, and their values are not Avro.

@@ -23,21 +23,21 @@ MOST_KEYS = 100_000
 
 
 def handle(key, event):
-    """The work. It may come again after a crash, so let it be one that can be done twice, such as an upsert by key."""
+    """The work. A crash may repeat it, so it must be idempotent, such as an upsert by key."""
     when = event["time"] or event["received_at"]  # datetimes; `time` is None if the provider sent none
     print(key, when.isoformat(), event["type"], json.dumps(event["data"], default=str, ensure_ascii=False), flush=True)
 
 
-class Trouble:
-    """Says what is wrong with Kafka, once a minute for each kind; the client tries again 20 times a second."""
+class ErrorLog:
+    """Prints Kafka errors, each kind at most once a minute, since the client retries 20 times a second."""
 
     def __init__(self):
-        self.said = {}
+        self.printed = {}
 
     def __call__(self, error):
         now = time.monotonic()
-        if error.code() != KafkaError._ALL_BROKERS_DOWN and now - self.said.get(error.code(), now - 61) > 60:
-            self.said[error.code()] = now
+        if error.code() != KafkaError._ALL_BROKERS_DOWN and now - self.printed.get(error.code(), now - 61) > 60:
+            self.printed[error.code()] = now
             print(f"kafka: {error.str()}", file=sys.stderr)
 
 
@@ -49,13 +49,13 @@ def consume(bootstrap, registry, pattern):
         "auto.offset.reset": "earliest",
         # Only offsets stored after the work are committed, so a crash repeats the work.
         "enable.auto.offset.store": False,
-        "error_cb": Trouble(),
+        "error_cb": ErrorLog(),
         "log_level": 2,  # librdkafka would repeat the same message
     })
     try:
         consumer.list_topics(timeout=10)
     except KafkaException as error:
-        consumer.poll(0)  # lets `Trouble` receive the error
+        consumer.poll(0)  # passes the error to `ErrorLog`
         raise RuntimeError(f"Kafka does not answer at {bootstrap}: {error.args[0].str()}") from error
     consumer.subscribe([pattern])
     # The keys handled last, to skip most duplicates. It forgets older keys: if handling an event twice does harm,

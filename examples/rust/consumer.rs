@@ -121,7 +121,7 @@ async fn consume(servers: &str, registry: &str, pattern: &str) -> anyhow::Result
                         })?
                         .value;
                     let event = apache_avro::from_value::<Event>(&value);
-                    handle(&key, &event.with_context(|| format!("{place} is no batch prediction"))?);
+                    handle(&key, &event.with_context(|| format!("{place} is not a batch prediction"))?);
                 }
             }
             // hookstream never writes these; other producers may.
@@ -129,7 +129,7 @@ async fn consume(servers: &str, registry: &str, pattern: &str) -> anyhow::Result
             None => eprintln!("skipped {place}: a tombstone"),
         }
         if let Err(error) = consumer.store_offset_from_message(&message) {
-            eprintln!("{place} may come again: its partition went to another consumer ({error})");
+            eprintln!("{place} may be read again: its partition is assigned to another consumer ({error})");
         }
     }
 }

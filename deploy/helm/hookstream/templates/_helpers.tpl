@@ -1,4 +1,4 @@
-{{- /* The release's name, which need not be said twice. Names of pods and volumes come behind it. */ -}}
+{{- /* The release's name, with the chart's unless it contains that. Short, since pods and volumes append to it. */ -}}
 {{- define "hookstream.name" -}}
 {{- if contains .Chart.Name .Release.Name -}}
 {{- .Release.Name | trunc 40 | trimSuffix "-" -}}
@@ -7,7 +7,7 @@
 {{- end -}}
 {{- end -}}
 
-{{- /* What selects the pods: never changed, since a StatefulSet cannot. */ -}}
+{{- /* The pods' selector, which never changes, since that of a StatefulSet is immutable. */ -}}
 {{- define "hookstream.selector" -}}
 app.kubernetes.io/name: {{ .Chart.Name }}
 app.kubernetes.io/instance: {{ .Release.Name }}
@@ -20,7 +20,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | quote }}
 {{- end -}}
 
-{{- /* What the operator's port is called within the cluster, and besides. */ -}}
+{{- /* The host names of the operator's port: those within the cluster, and those in the values. */ -}}
 {{- define "hookstream.adminHosts" -}}
 {{- $pods := printf "%s-pods" (include "hookstream.name" .) -}}
 {{- $long := printf "%s.%s.svc" $pods .Release.Namespace -}}
@@ -31,7 +31,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- concat $names .Values.admin.hosts | join "," -}}
 {{- end -}}
 
-{{- /* A schema's path as a key of the ConfigMap, which may have no slash. */ -}}
+{{- /* A schema's path as a key of the ConfigMap, which cannot contain a slash. */ -}}
 {{- define "hookstream.schemaKey" -}}
 schemas.{{ . | replace "/" "." }}
 {{- end -}}
