@@ -34,16 +34,16 @@ import org.apache.kafka.common.serialization.ByteArrayDeserializer;
 import org.apache.kafka.common.utils.Utils;
 
 /**
- * Reads topics with Apache's own Java clients, so that a mistake of hookstream cannot hide in its own reader.
+ * Reads topics back with Apache's own Java clients, so that no mistake of ours can hide on both sides.
  *
  * <p>{@code java -cp "$HOOKSTREAM_TEST_CLASSPATH" Reader BOOTSTRAP REGISTRY_URL TOPIC...} prints every record
- * that was in the topics at the start, one JSON object per line, ordered by partition and offset:
+ * that stood in the topics when it started, one JSON object a line, ordered by partition and offset:
  * {@code topic, partition, expectedPartition} (the Java client's choice for this key; null without a key),
  * {@code offset, timestamp} (ms), {@code timestampType, key, headers, schemaId, value}; a value that is not
- * in the wire format has {@code raw} (its UTF-8 text) instead of the last two. Exit 0, or 1 with the reason on stderr.
+ * framed has {@code raw} (its UTF-8 text) instead of the last two. Exit 0, or 1 with the reason on stderr.
  *
- * <p>Environment: {@code READER_TIMEOUT_MS} (default 30000) is the timeout for everything;
- * {@code READER_PROPERTIES} can name a file with more client properties (SASL, TLS).
+ * <p>Environment: {@code READER_TIMEOUT_MS} (default 30000) bounds the whole reading;
+ * {@code READER_PROPERTIES} may name a file with more client properties (SASL, TLS).
  */
 public final class Reader {
     private static final JsonNodeFactory JSON = JsonNodeFactory.instance;
@@ -83,7 +83,7 @@ public final class Reader {
         properties.put("value.deserializer", ByteArrayDeserializer.class.getName());
         properties.put("isolation.level", "read_committed");
         properties.put("default.api.timeout.ms", "10000");
-        // A missing topic is an error, and must not be created.
+        // A missing topic is an error to report, not one to make.
         properties.put("allow.auto.create.topics", "false");
         String more = System.getenv("READER_PROPERTIES");
         if (more != null) {
@@ -94,7 +94,7 @@ public final class Reader {
         return properties;
     }
 
-    /** Prints one topic, from its beginning to its end offsets at the start. */
+    /** Prints one topic, from its beginning to the end offsets seen at the start. */
     private void read(KafkaConsumer<byte[], byte[]> consumer, String topic, PrintStream out) throws Exception {
         long until = System.nanoTime() + timeout().toNanos();
         var infos = consumer.partitionsFor(topic);
@@ -107,10 +107,10 @@ public final class Reader {
             long end = consumer.endOffsets(List.of(here)).get(here);
             consumer.assign(List.of(here));
             consumer.seekToBeginning(List.of(here));
-            // position(), not the offset of the last record, since compaction and markers leave gaps.
+            // position() and not the last record's offset: compaction and markers leave holes.
             while (consumer.position(here) < end) {
                 if (System.nanoTime() > until) {
-                    throw new IOException("timeout reading " + here + " at " + consumer.position(here) + " of " + end);
+                    throw new IOException("time-out reading " + here + " at " + consumer.position(here) + " of " + end);
                 }
                 for (var record : consumer.poll(Duration.ofMillis(200))) {
                     if (record.offset() < end) {
@@ -140,7 +140,7 @@ public final class Reader {
         line.put("key", text(key));
         ObjectNode headers = line.putObject("headers");
         for (Header header : record.headers()) {
-            // Two headers of one name cannot be in one object, so they are an error.
+            // Two of one name would hide in an object; no test should have to suspect that.
             if (headers.has(header.key())) {
                 throw new IOException("header " + header.key() + " twice at offset " + record.offset());
             }
@@ -152,7 +152,7 @@ public final class Reader {
             return line;
         }
         if (value.length < 5) {
-            throw new IOException("a value in the wire format of only " + value.length + " bytes at offset " + record.offset());
+            throw new IOException("a framed value of " + value.length + " bytes at offset " + record.offset());
         }
         int id = ByteBuffer.wrap(value, 1, 4).getInt();
         line.put("schemaId", id);
@@ -184,12 +184,12 @@ public final class Reader {
         BinaryDecoder decoder = DecoderFactory.get().binaryDecoder(value, 5, value.length - 5, null);
         Object datum = new GenericDatumReader<Object>(schema).read(null, decoder);
         if (!decoder.isEnd()) {
-            throw new IOException("bytes after the Avro value");
+            throw new IOException("bytes left over behind the Avro value");
         }
         return json(datum);
     }
 
-    /** Plain JSON: without union tags, logical types as the stored numbers, bytes as base64. */
+    /** Plain JSON: no union tags, logical types as the numbers they are stored as, bytes as base64. */
     private static JsonNode json(Object datum) throws IOException {
         if (datum == null) {
             return JSON.nullNode();
@@ -200,7 +200,7 @@ public final class Reader {
             }
             return node;
         } else if (datum instanceof Map<?, ?> map) {
-            // Avro's map keys are Utf8 in hash order; sorted lines can be compared.
+            // Avro's map keys are Utf8, in a hash's order; sorted lines can be compared.
             var sorted = new TreeMap<String, Object>();
             map.forEach((key, item) -> sorted.put(key.toString(), item));
             ObjectNode node = JSON.objectNode();
@@ -225,7 +225,7 @@ public final class Reader {
         } else if (datum instanceof Integer || datum instanceof Long) {
             return JSON.numberNode(((Number) datum).longValue());
         } else if (datum instanceof Float number) {
-            // NaN and infinities are not JSON numbers.
+            // NaN and the infinities are no JSON numbers.
             return Float.isFinite(number) ? JSON.numberNode(number) : JSON.textNode(number.toString());
         } else if (datum instanceof Double number) {
             return Double.isFinite(number) ? JSON.numberNode(number) : JSON.textNode(number.toString());
