@@ -1,11 +1,10 @@
-//! Instructions and allocations of a delivery by stage, without a network, held to `bench/counts.txt`.
+//! Counts instructions and allocations of a delivery by stage, without a network, and compares them with `bench/counts.txt`.
 //!
 //!     cargo bench --profile dev --config bench/count.toml --bench count              # compare
-//!     cargo bench --profile dev --config bench/count.toml --bench count -- --update  # write them down
+//!     cargo bench --profile dev --config bench/count.toml --bench count -- --update  # update the file
 //!
-//! It runs itself under callgrind, which counts what `collected` calls. The hash stands apart: valgrind
-//! knows no SHA instructions, so the digest takes the path of software, several times as long as the one that a
-//! processor takes which has them.
+//! It runs itself under callgrind, which counts the instructions within `collected`. The hash is counted separately, since
+//! valgrind does not support SHA instructions, so it counts the software implementation, which has several times as many.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 #![allow(clippy::disallowed_methods)]
 #![allow(clippy::print_stdout, clippy::print_stderr)]
@@ -30,13 +29,13 @@ use table::Table;
 
 #[derive(Parser)]
 struct Args {
-    /// Write bench/counts.txt anew.
+    /// Update bench/counts.txt.
     #[arg(long)]
     update: bool,
-    /// Run the stages: what runs under callgrind.
+    /// Run the stages; for the process under callgrind.
     #[arg(long, hide = true)]
     stages: bool,
-    /// What cargo says to every bench.
+    /// Passed by cargo to every benchmark.
     #[arg(long, hide = true)]
     bench: bool,
 }

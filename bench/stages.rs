@@ -1,7 +1,7 @@
-//! What each stage of a delivery takes, alone and without a network: a release build, on a machine that is quiet.
+//! Measures the time of each stage of a delivery, without a network: with a release build, on a quiet machine.
 //!
 //!     cargo bench --bench stages               # all
-//!     cargo bench --bench stages -- encode     # those whose name contains encode
+//!     cargo bench --bench stages -- encode     # only names that contain encode
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 #![allow(clippy::disallowed_methods)]
 
@@ -41,14 +41,14 @@ fn verify(criterion: &mut Criterion) {
             one(&mut group, name, case, || black_box(black_box(case).verified()).age());
         }
     }
-    // What somebody without a secret costs, with one secret and with twenty.
+    // The cost of a forged delivery, with one secret and with twenty.
     for (name, source) in [("forged, 1 secret", "python"), ("forged, 20 secrets", "tenants")] {
         let case = deliveries.forged(source, 16 * KIB);
         one(&mut group, name, case, || black_box(case).source.verifier.verify(&case.delivery).is_err());
     }
 }
 
-/// What a verifier and an encoder of any make would have to do.
+/// The minimum work of any verifier and encoder.
 fn alone(criterion: &mut Criterion) {
     let (deliveries, mut group) = (Deliveries::new(), criterion.benchmark_group("alone"));
     let keyed = Hmac::<Sha256>::new_from_slice(b"bench-secret-0123456789abcdef").unwrap();
@@ -75,7 +75,7 @@ fn envelope(criterion: &mut Criterion) {
     }
 }
 
-/// Beside it serde_json's own parse of the same body into its tree, and its scan without one.
+/// For comparison also serde_json's parse of the same body, into a tree and without one.
 #[expect(clippy::disallowed_types, reason = "a yardstick, of bodies of our own")]
 fn encode(criterion: &mut Criterion) {
     let (deliveries, mut group) = (Deliveries::new(), criterion.benchmark_group("encode"));
@@ -105,7 +105,7 @@ fn frame(criterion: &mut Criterion) {
     }
 }
 
-/// All of it, from the complete body to the record.
+/// Everything from the complete body to the record.
 fn delivery(criterion: &mut Criterion) {
     let (deliveries, mut group) = (Deliveries::new(), criterion.benchmark_group("delivery"));
     let cases = [deliveries.small(), deliveries.typical()].into_iter();
@@ -118,7 +118,7 @@ fn delivery(criterion: &mut Criterion) {
     }
 }
 
-/// To the answer that all of them are on disk: one delivery, and 64 at once.
+/// Until the rows are on disk: of one delivery, and of 64 at the same time.
 fn spool(criterion: &mut Criterion) {
     let (deliveries, mut group) = (Deliveries::new(), criterion.benchmark_group("spool"));
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();

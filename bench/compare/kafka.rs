@@ -1,4 +1,4 @@
-//! The cluster from outside: topics made and deleted, records counted.
+//! Creates and deletes topics, and counts their records.
 
 use std::time::{Duration, Instant};
 
@@ -11,13 +11,13 @@ use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::{Offset, TopicPartitionList};
 use tokio::runtime::Runtime;
 
-/// For each call.
+/// The timeout of each call.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The broker of `tests/stack`.
 pub struct Kafka {
     pub bootstrap: String,
-    /// The process of the broker.
+    /// The broker's process id.
     pub pid: u32,
     admin: AdminClient<DefaultClientContext>,
     consumer: BaseConsumer,
@@ -34,7 +34,7 @@ impl Kafka {
         Ok(Self { bootstrap, pid, admin, consumer, runtime })
     }
 
-    /// Makes topics as `hookstream serve` does in a cluster of one broker.
+    /// Creates topics as `hookstream serve` does in a cluster of one broker.
     pub fn create(&self, topics: &[String]) -> anyhow::Result<()> {
         let new: Vec<_> = topics
             .iter()
@@ -49,13 +49,13 @@ impl Kafka {
         Ok(())
     }
 
-    /// All topics that somebody made.
+    /// All topics except Kafka's internal ones, with their number of partitions.
     pub fn topics(&self) -> anyhow::Result<Vec<(String, usize)>> {
         let until = Instant::now() + PATIENCE;
         let metadata = loop {
             match self.consumer.fetch_metadata(None, PATIENCE) {
                 Ok(metadata) => break metadata,
-                // Seen once in a while, as an invalid argument, right after topics were deleted and others made.
+                // Occasionally an invalid argument, right after topics were deleted and others created.
                 Err(error) if Instant::now() > until => return Err(error.into()),
                 Err(_) => std::thread::sleep(Duration::from_millis(100)),
             }
@@ -65,7 +65,7 @@ impl Kafka {
         Ok(topics.filter(|(name, _)| !name.starts_with("__")).collect())
     }
 
-    /// Deletes all topics, so that no group of measurements stands in the way of the next.
+    /// Deletes all topics, so that no group of measurements affects the next.
     pub fn clear(&self) -> anyhow::Result<()> {
         let topics = self.topics()?;
         let names: Vec<_> = topics.iter().map(|(name, _)| name.as_str()).collect();
@@ -81,7 +81,7 @@ impl Kafka {
         Ok(())
     }
 
-    /// How many records all of these topics ever got, by the ends of their partitions.
+    /// The number of records that were ever written to these topics, by the ends of their partitions.
     pub fn records(&self, topics: &[(String, usize)]) -> anyhow::Result<u64> {
         let mut list = TopicPartitionList::new();
         for (topic, partitions) in topics {

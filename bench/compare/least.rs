@@ -1,6 +1,6 @@
-//! What a program with hookstream's promise cannot do without, by the same libraries: the relay, with the
-//! signature, one pass over the JSON, the record's headers, a bound on the wait, an answer and a log line. No
-//! Avro and no copy of what the schema does not know, no metrics, no limits, no dead letters, no spool.
+//! The minimum that a program with hookstream's guarantee needs, with the same libraries: the relay plus the signature, one
+//! pass over the JSON, the record's headers, a limit on the wait, an answer and a log line. It has no Avro, keeps no unknown
+//! members, and has no metrics, limits, dead letters or spool.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,7 +21,7 @@ use subtle::ConstantTimeEq as _;
 use crate::contender::{Args, block_on, producer, serve};
 use crate::deliveries;
 
-/// As hookstream's `ack_deadline`.
+/// Like hookstream's `ack_deadline`.
 const PATIENCE: Duration = Duration::from_secs(4);
 
 struct Least {
@@ -30,7 +30,7 @@ struct Least {
     mac: Hmac<Sha256>,
 }
 
-/// All else in the body is passed over, and so proven to be JSON.
+/// serde_json skips all other members, and so checks that they are JSON.
 #[derive(Deserialize)]
 struct Event<'a> {
     id: &'a str,
@@ -96,7 +96,7 @@ async fn publish(State(least): State<Arc<Least>>, headers: HeaderMap, body: Byte
 }
 
 impl Least {
-    /// Whether `t=TIME,v1=HEX` is over the time and the body.
+    /// Whether `t=TIME,v1=HEX` is a signature of the time and the body.
     fn signed(&self, headers: &HeaderMap, body: &[u8]) -> bool {
         let header =
             headers.get("datagrid-signature").and_then(|value| value.to_str().ok()).unwrap_or_default();

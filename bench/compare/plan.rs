@@ -1,19 +1,19 @@
-//! What is measured: a base point, and each dimension varied alone.
+//! The measured groups: a base point, and variations of one dimension each.
 
 use crate::deliveries::Signing;
 
 /// Contenders that are measured in turn.
 pub struct Plan {
-    /// The word that `--only` takes.
+    /// The name for `--only`.
     pub name: &'static str,
     pub title: &'static str,
-    /// What to know when reading it.
+    /// An explanation for readers.
     pub note: &'static str,
-    /// Deliveries a second; `None` for as many as it takes.
+    /// Deliveries per second; `None` for the maximum.
     pub rate: Option<u32>,
-    /// Of its own, where the usual ones do not fit: rounds, and seconds of each measurement.
+    /// Rounds, and seconds of each measurement, if the defaults do not fit.
     pub length: Option<(usize, f64)>,
-    /// Not measured unless it is named.
+    /// Whether it is measured only with `--only`.
     pub on_request: bool,
     pub variants: Vec<Variant>,
 }
@@ -26,15 +26,15 @@ pub enum Program {
     StockAxum,
     /// Publishes the body unread.
     Relay,
-    /// The relay, and what the promise asks of the same libraries.
+    /// The relay plus the minimum that the guarantee needs.
     Least,
     Hookstream,
-    /// Produces at the rate, without HTTP.
+    /// Produces at a fixed rate, without HTTP.
     Produce,
 }
 
 impl Program {
-    /// Whether its topics are there before it is, and are told to it.
+    /// Whether its topics are created before it starts, and are passed to it.
     pub fn is_given_topics(self) -> bool {
         matches!(self, Self::Relay | Self::Least | Self::Produce)
     }
@@ -45,24 +45,24 @@ impl Program {
 pub struct Variant {
     pub name: String,
     pub program: Program,
-    /// Of the body.
+    /// The size of the body.
     pub bytes: usize,
     pub connections: usize,
-    /// Of the generator.
+    /// Threads of the generator.
     pub threads: usize,
-    /// Event types that are configured, and those that traffic has.
+    /// The numbers of configured event types, and of those with traffic.
     pub types: usize,
     pub traffic: usize,
     pub signing: Signing,
-    /// Of librdkafka, over the shipped ones.
+    /// Properties of librdkafka that differ from the shipped ones.
     pub properties: Vec<(&'static str, &'static str)>,
-    /// No broker, and a spool.
+    /// With a spool, and without a broker.
     pub spool: bool,
     pub against: Vec<(String, String)>,
 }
 
 impl Variant {
-    /// The base point: all as shipped.
+    /// The base point, with shipped settings.
     fn base(program: Program) -> Self {
         Self {
             name: word(program).into(),
@@ -101,22 +101,22 @@ pub fn word(program: Program) -> &'static str {
     }
 }
 
-/// The programs at one point of a dimension, each held against those before it.
+/// The programs at one point of a dimension, each compared with those before it.
 fn point(programs: &[Program], label: &str, change: impl Fn(&mut Variant)) -> Vec<Variant> {
     let name = |program| format!("{}, {label}", word(program)).trim_end_matches(", ").to_owned();
-    let made = programs.iter().enumerate().map(|(n, program)| {
+    let variants = programs.iter().enumerate().map(|(n, program)| {
         let mut variant = Variant::base(*program).named(name(*program));
         change(&mut variant);
         programs[..n].iter().rev().fold(variant, |variant, other| variant.against(word(*other), name(*other)))
     });
-    made.collect()
+    variants.collect()
 }
 
 const ALL: [Program; 3] = [Program::Axum, Program::Relay, Program::Hookstream];
 const PROMISE: [Program; 3] = [Program::Relay, Program::Least, Program::Hookstream];
 const BOTH: [Program; 2] = [Program::Relay, Program::Hookstream];
 
-/// The group of starts, which is measured otherwise.
+/// The group of starts, which is measured differently.
 pub const START: &str = "start";
 
 /// Everything, in the order of the page.

@@ -1,4 +1,4 @@
-//! What people see: a line for each measurement, tables, and the page.
+//! The output: a line for each measurement, tables, and the page.
 
 use std::path::Path;
 use std::process::Command;
@@ -8,10 +8,10 @@ use crate::plan;
 use crate::results::{Group, Sample};
 use crate::stats::{Spread, differences, grouped, ratios, spread, table};
 
-/// The page, but for what was measured.
+/// The page with placeholders for the measurements.
 const PAGE: &str = include_str!("page.md");
 
-/// One measurement, as soon as it is there.
+/// Prints a measurement.
 pub fn tell(sample: &Sample) {
     let (round, who) = (sample.round + 1, &sample.contender);
     match &sample.latency {
@@ -37,12 +37,12 @@ fn text(spread: Option<Spread>, digits: usize) -> String {
     spread.map_or_else(|| "-".into(), |spread| format!("{spread:.digits$}"))
 }
 
-/// A median alone.
+/// Only the median.
 fn median(values: &[f64], digits: usize) -> String {
     spread(values).map_or_else(|| "-".into(), |spread| grouped(spread.median, digits))
 }
 
-/// The figures of a group, then what they are to each other.
+/// The figures of a group, followed by their ratios.
 pub fn tables(group: &Group) -> String {
     if group.name == plan::START {
         return starts(group);
@@ -168,7 +168,7 @@ fn soak(group: &Group) -> String {
     )
 }
 
-/// The whole page, from the files of all groups.
+/// The page, from the files of all groups.
 pub fn page(files: &Path) -> anyhow::Result<String> {
     let mut page = PAGE.to_owned();
     let mut groups = Vec::new();
@@ -199,7 +199,7 @@ pub fn page(files: &Path) -> anyhow::Result<String> {
     Ok(page.replace("{{machine}}", &machines).replace("{{summary}}", summary(&groups).trim_end()))
 }
 
-/// What hookstream is held to, and what was measured.
+/// The targets for hookstream, and what was measured.
 fn summary(groups: &[Group]) -> String {
     let group = |name: &str| groups.iter().find(|group| group.name == name);
     let ratio = |name: &str, ours: &str, theirs: &str, figure: fn(&Sample) -> f64| {
@@ -271,7 +271,7 @@ fn summary(groups: &[Group]) -> String {
     table(&texts(&["", "measured", "held to"]), &rows)
 }
 
-/// What it ran on.
+/// The machine, for the page.
 pub fn machine() -> String {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let cpu = read("/proc/cpuinfo");
@@ -287,7 +287,7 @@ pub fn machine() -> String {
     format!("{name}, {cores} cores, {:.0} GiB of memory, Linux {}", kib / 1024.0 / 1024.0, kernel.trim())
 }
 
-/// What was built.
+/// The commit that was built, for the page.
 pub fn commit() -> String {
     let git = |words: &[&str]| {
         let output = Command::new("git").args(words).current_dir(env!("CARGO_MANIFEST_DIR")).output().ok()?;

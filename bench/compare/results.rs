@@ -1,4 +1,4 @@
-//! What was measured, as it stands in `bench/results/`.
+//! The measurements, as they are stored in `bench/results/`.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,30 +11,30 @@ use crate::pace::Latency;
 /// One group of contenders, measured in turn, round by round.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Group {
-    /// The word that `--only` takes, and the file's name.
+    /// The name for `--only` and of the file.
     pub name: String,
-    /// For people.
+    /// The heading on the page.
     pub title: String,
-    /// What was varied and how, in words.
+    /// An explanation for readers.
     pub note: String,
-    /// RFC 3339, the end.
+    /// The time of its end, as RFC 3339.
     pub when: String,
     pub machine: String,
-    /// The commit that was checked out.
+    /// The checked-out commit.
     pub commit: String,
-    /// Of each measurement, in seconds.
+    /// The length of each measurement in seconds.
     pub seconds: f64,
-    /// In their order.
+    /// In the order of measurement.
     pub contenders: Vec<Contender>,
-    /// By round, then contender.
+    /// Sorted by round, then contender.
     pub samples: Vec<Sample>,
 }
 
-/// One of a group.
+/// A contender of a group.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Contender {
     pub name: String,
-    /// What it is held against: the column's word, and the contender's name.
+    /// The contenders that it is compared with: label and name.
     pub against: Vec<(String, String)>,
 }
 
@@ -47,18 +47,18 @@ pub struct Sample {
     pub seconds: f64,
     /// Answered 2xx.
     pub answered: u64,
-    /// All other answers by status; 0 for connections that broke.
+    /// All other answers by status; 0 for broken connections.
     pub failed: BTreeMap<u16, u64>,
-    /// Records that came to its topics meanwhile, or rows to its spool; `None` where it has neither.
+    /// Records that were added to its topics, or rows to its spool; `None` if it has neither.
     pub records: Option<u64>,
-    /// Processor time in that interval, in microseconds: of the contender, Kafka, the generator.
+    /// Processor time of the contender, of Kafka and of the generator in that interval, in microseconds.
     pub service_us: u64,
     pub broker_us: u64,
     pub generator_us: u64,
-    /// Resident memory of the contender after it, and its peak.
+    /// Resident memory of the contender after the measurement, and its peak.
     pub rss_kib: u64,
     pub peak_kib: u64,
-    /// At a fixed rate.
+    /// Only at a fixed rate.
     pub latency: Option<Latency>,
 }
 
@@ -68,22 +68,22 @@ impl Sample {
         self.answered as f64 / self.seconds
     }
 
-    /// Microseconds of the contender's processor time for each delivery.
+    /// Microseconds of the contender's processor time per delivery.
     pub fn service(&self) -> f64 {
         self.service_us as f64 / self.answered as f64
     }
 
-    /// The same of Kafka.
+    /// The same for Kafka.
     pub fn broker(&self) -> f64 {
         self.broker_us as f64 / self.answered as f64
     }
 
-    /// The same of the generator.
+    /// The same for the generator.
     pub fn generator(&self) -> f64 {
         self.generator_us as f64 / self.answered as f64
     }
 
-    /// What makes the row worthless, in words.
+    /// Why the measurement is invalid, if it is.
     pub fn wrong(&self) -> Option<String> {
         let who = format!("{}, round {}", self.contender, self.round + 1);
         if !self.failed.is_empty() {
@@ -104,19 +104,19 @@ impl Group {
         self.samples.iter().filter(|sample| sample.contender == contender).map(figure).collect()
     }
 
-    /// What makes it worthless, in words.
+    /// Why its measurements are invalid, if any are.
     pub fn wrong(&self) -> Vec<String> {
         self.samples.iter().filter_map(Sample::wrong).collect()
     }
 
-    /// Writes its file.
+    /// Writes the file of the group.
     pub fn write(&self, dir: &Path) -> anyhow::Result<()> {
         let text = serde_json::to_string_pretty(self)? + "\n";
         let path = dir.join(format!("{}.json", self.name));
         std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
     }
 
-    /// Reads the file of that name; `None` where there is none.
+    /// Reads the file of a group; `None` if it does not exist.
     pub fn read(dir: &Path, name: &str) -> anyhow::Result<Option<Self>> {
         let path = dir.join(format!("{name}.json"));
         if !path.exists() {
@@ -125,8 +125,7 @@ impl Group {
         let text = std::fs::read_to_string(&path)?;
         let group = serde_json::from_str(&text);
         Ok(Some(
-            group
-                .with_context(|| format!("{} is not as this version writes it: remove it", path.display()))?,
+            group.with_context(|| format!("{} has another version's format; remove it", path.display()))?,
         ))
     }
 }

@@ -1,8 +1,8 @@
-//! Medians with their spread, and tables. Pure: `tests/it/bench.rs` tests it.
+//! Medians with their spread, and tables. `tests/it/bench.rs` tests it.
 
 use std::fmt;
 
-/// A median, and the smallest and largest value beside it.
+/// A median with the smallest and the largest value.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Spread {
     pub median: f64,
@@ -10,7 +10,7 @@ pub struct Spread {
     pub max: f64,
 }
 
-/// `None` where there is no value.
+/// `None` if there is no finite value.
 pub fn spread(values: &[f64]) -> Option<Spread> {
     let mut sorted: Vec<f64> = values.iter().copied().filter(|value| value.is_finite()).collect();
     sorted.sort_by(f64::total_cmp);
@@ -21,17 +21,17 @@ pub fn spread(values: &[f64]) -> Option<Spread> {
     Some(Spread { median, min, max })
 }
 
-/// Round by round: never a median over a median, since the machine drifts between rounds.
+/// Ratios within rounds, not of medians, since the machine drifts between rounds.
 pub fn ratios(ours: &[f64], theirs: &[f64]) -> Option<Spread> {
     spread(&ours.iter().zip(theirs).map(|(ours, theirs)| ours / theirs).collect::<Vec<_>>())
 }
 
-/// The same for differences.
+/// The same with differences.
 pub fn differences(ours: &[f64], theirs: &[f64]) -> Option<Spread> {
     spread(&ours.iter().zip(theirs).map(|(ours, theirs)| ours - theirs).collect::<Vec<_>>())
 }
 
-/// `0.87 (0.84 to 0.91)`; the precision of the format is that of all three.
+/// `0.87 (0.84 to 0.91)`; the format's precision applies to all three.
 impl fmt::Display for Spread {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let digits = f.precision().unwrap_or(2);
@@ -43,7 +43,7 @@ impl fmt::Display for Spread {
     }
 }
 
-/// A number with commas between its thousands.
+/// A number with thousands separators.
 pub fn grouped(value: f64, digits: usize) -> String {
     let text = format!("{:.*}", digits, value.abs());
     let (whole, rest) = text.split_at(text.find('.').unwrap_or(text.len()));
@@ -58,7 +58,7 @@ pub fn grouped(value: f64, digits: usize) -> String {
     format!("{}{out}{rest}", if value < 0.0 && !nothing { "-" } else { "" })
 }
 
-/// A table that reads well as text and is Markdown: the first column to the left, figures to the right.
+/// A Markdown table that is also readable as text: the first column is left-aligned, figures are right-aligned.
 pub fn table(head: &[String], rows: &[Vec<String>]) -> String {
     let width = |column: usize| {
         let cells = rows.iter().filter_map(|row| row.get(column)).chain(head.get(column));

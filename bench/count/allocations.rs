@@ -1,4 +1,4 @@
-//! The system's allocator, counting.
+//! The system's allocator with a counter of its calls.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,8 +10,8 @@ static COUNT: AtomicU64 = AtomicU64::new(0);
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-#[expect(unsafe_code, reason = "an allocator cannot be written without; all of it is the system's")]
-// SAFETY: each call is handed on as it came.
+#[expect(unsafe_code, reason = "GlobalAlloc is an unsafe trait; every call goes to the system's allocator")]
+// SAFETY: each call is passed on unchanged.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         COUNT.fetch_add(1, Ordering::Relaxed);
@@ -33,7 +33,7 @@ unsafe impl GlobalAlloc for Counting {
     }
 }
 
-/// How often memory was asked for, or asked to grow, since the start.
+/// The number of allocations and reallocations since the start.
 pub(crate) fn so_far() -> u64 {
     COUNT.load(Ordering::Relaxed)
 }

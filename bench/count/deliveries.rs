@@ -1,4 +1,4 @@
-//! Signed deliveries of fixed content, and the sources that they are for, compiled as the service does.
+//! Signed deliveries with fixed content, and their sources, compiled as in the service.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use hookstream::verify::Verified;
 use http::{HeaderMap, HeaderValue, Uri, header};
 use jiff::Timestamp;
 
-/// When all of them are signed and received.
+/// The time at which all of them are signed and received.
 const NOW: i64 = 1_775_847_600;
 
 /// A delivery id of the usual form, so that each run has the same bytes.
@@ -25,7 +25,7 @@ const SMALL: &str = include_str!("../../config/samples/datagrid/knowledge.proces
 /// An event of 0.8 KB.
 const TYPICAL: &str = include_str!("../../config/samples/datagrid/batch_prediction.failed.json");
 
-/// A delivery and its source. They live as long as the process, so that what borrows from them may.
+/// A delivery and its source. They are leaked, so that borrows from them are `'static`.
 pub(crate) struct Case {
     pub(crate) source: Arc<Source>,
     pub(crate) delivery: Delivery,
@@ -40,7 +40,7 @@ impl Case {
         self.delivery.body.len()
     }
 
-    /// Its event, and what encodes it.
+    /// Its event and the encoder.
     pub(crate) fn event(&'static self) -> (Event<'static>, &'static Encoder) {
         let verified: &'static Verified<'static> = Box::leak(Box::new(self.verified()));
         let (source, body) = (&*self.source, &self.delivery.body);
@@ -49,7 +49,7 @@ impl Case {
         (event, encoder)
     }
 
-    /// That event, encoded.
+    /// The encoded event.
     pub(crate) fn encoded(&'static self) -> Encoded {
         let (event, encoder) = self.event();
         encoder.encode(&event).unwrap()
@@ -75,28 +75,27 @@ impl Deliveries {
         Self(Sources::compile(&loaded, &schemas, None).unwrap())
     }
 
-    /// An event of 0.25 KB: its body signed as it is.
+    /// An event of 0.25 KB with a signature of the raw body.
     pub(crate) fn small(&self) -> &'static Case {
         self.signed("datagrid", SMALL)
     }
 
-    /// An event of 0.8 KB: its body signed as it is.
+    /// An event of 0.8 KB with a signature of the raw body.
     pub(crate) fn typical(&self) -> &'static Case {
         self.signed("datagrid", TYPICAL)
     }
 
-    /// An order of so many bytes, in arrays: its body signed as it is.
+    /// An order of this size, mostly arrays, with a signature of the raw body.
     pub(crate) fn raw(&self, bytes: usize) -> &'static Case {
         self.signed("shop", &order(bytes, "", "Kaffee"))
     }
 
-    /// An order of so many bytes, with spaces and beyond ASCII, of which the canonical form is signed.
+    /// An order of this size with spaces and non-ASCII characters, with a signature of the canonical form.
     pub(crate) fn canonical(&self, bytes: usize) -> &'static Case {
         self.signed("python", &order(bytes, " ", "Kaffee, ger\u{f6}stet"))
     }
 
-    /// The body of so many bytes that costs most, with a signature of nobody's; for the source with one secret, or
-    /// for that with twenty.
+    /// The most expensive body of this size, with a forged signature, for the source with one secret or for that with twenty.
     pub(crate) fn forged(&self, source: &str, bytes: usize) -> &'static Case {
         let authentic = self.signed(source, &format!("\"{}\"", "\u{7f}".repeat(bytes - 2)));
         let (source, mut delivery) = (authentic.source.clone(), authentic.delivery.clone());
@@ -123,7 +122,7 @@ impl Deliveries {
     }
 }
 
-/// As many lines as fit, and a note as long as the rest.
+/// As many lines as fit, and a note that fills the rest.
 fn order(bytes: usize, space: &str, title: &str) -> String {
     let s = space;
     let mut body = format!(

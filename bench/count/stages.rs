@@ -1,4 +1,4 @@
-//! The stages, each on the same delivery over and over.
+//! The stages, each repeated with the same delivery.
 
 use std::hint::black_box;
 
@@ -8,10 +8,10 @@ use hookstream::record::Record;
 use crate::allocations;
 use crate::deliveries::{Case, Deliveries};
 
-/// Of a small body; of a large one a tenth.
+/// Rounds for a small body; a large one has a tenth of them.
 const ROUNDS: usize = 200;
 
-/// All that callgrind counts, by its name.
+/// callgrind counts the calls of this function, by its name.
 #[inline(never)]
 fn collected(rounds: usize, stage: &mut dyn FnMut()) {
     for _ in 0..rounds {
@@ -19,7 +19,7 @@ fn collected(rounds: usize, stage: &mut dyn FnMut()) {
     }
 }
 
-/// Runs all of them, and prints a line for each: name, bytes of the body, rounds, allocations.
+/// Runs all stages, and prints a line for each: name, size of the body, rounds, allocations.
 pub(crate) fn run() {
     let deliveries = Deliveries::new();
     let (small, typical, large) = (deliveries.small(), deliveries.typical(), deliveries.raw(64 << 10));
@@ -46,7 +46,7 @@ fn rounds(case: &Case) -> usize {
     if case.bytes() > 8 << 10 { ROUNDS / 10 } else { ROUNDS }
 }
 
-/// The first calls find what is made but once, and caches of the allocator.
+/// The first calls are not counted, since they initialise lazy values and fill the allocator's caches.
 fn stage(name: &str, case: &Case, mut stage: impl FnMut()) {
     (0..3).for_each(|_| stage());
     let rounds = rounds(case);
@@ -59,14 +59,14 @@ fn verify(name: &str, case: &'static Case) {
     stage(name, case, || drop(black_box(black_box(case).verified())));
 }
 
-/// What somebody without a secret costs.
+/// The cost of a delivery from somebody without a secret.
 fn forged(name: &str, case: &'static Case) {
     stage(name, case, || {
         drop(black_box(black_box(case).source.verifier.verify(&case.delivery).unwrap_err()))
     });
 }
 
-/// Id, type and time: from the body to an event.
+/// From the body to an event with id, type and time.
 fn envelope(case: &'static Case) {
     let (source, verified) = (&case.source, case.verified());
     stage("envelope", case, || {
@@ -91,7 +91,7 @@ fn record(case: &'static Case) {
     });
 }
 
-/// All that stands between the proof and the delivery to Kafka.
+/// Everything between verification and Kafka.
 fn outlook(case: &'static Case) {
     let (source, verified) = (&case.source, case.verified());
     stage("outlook", case, || {

@@ -1,34 +1,34 @@
-//! `bench/counts.txt`, and what it says against what was counted now.
+//! `bench/counts.txt`, and the comparison with new counts.
 
 use std::fmt;
 
-/// How far a count may move without being written down: in hundredths, up and down. Down, too: what was won
-/// could otherwise be lost again unseen.
+/// By how many percent a count may differ in either direction; an improvement must be recorded too, or it could be lost
+/// again unnoticed.
 const BOUND: u64 = 10;
 
 const UPDATE: &str = "cargo bench --profile dev --config bench/count.toml --bench count -- --update";
 
-/// What one delivery costs in one stage.
+/// The cost of a delivery in one stage.
 pub(crate) struct Row {
-    /// With the size of the body.
+    /// The name, and the size of the body.
     pub(crate) stage: String,
-    /// All but those of the hash and of the system's allocator.
+    /// Instructions without those of the hash and of the allocator.
     pub(crate) instructions: u64,
-    /// Those of the hash's compression, in software.
+    /// Instructions of the hash's compression, in software.
     pub(crate) hash: u64,
-    /// Growths of what was allocated count as well.
+    /// Allocations and reallocations.
     pub(crate) allocations: u64,
 }
 
 pub(crate) struct Table {
     pub(crate) rows: Vec<Row>,
-    /// Compiler and counter.
+    /// The versions of compiler and valgrind.
     pub(crate) made_with: String,
 }
 
 impl Table {
     /// # Panics
-    /// On a text that is none of ours.
+    /// If the text does not have this format.
     pub(crate) fn read(text: &str) -> Self {
         let made_with = text.lines().find_map(|line| line.strip_prefix("# Made with ")).unwrap_or_default();
         let lines = text.lines().filter(|line| !line.starts_with('#'));
@@ -42,35 +42,33 @@ impl Table {
         Self { rows: rows.collect(), made_with: made_with.to_owned() }
     }
 
-    /// Prints both side by side; whether each stage is what it is known to be.
+    /// Prints both side by side. Returns whether every stage agrees.
     pub(crate) fn compare(&self, known: &Self) -> bool {
         println!("{:<26}{:>14}{:>8}{:>12}{:>8}{:>13}", "", "instructions", "", "hash", "", "allocations");
-        let mut right = true;
+        let mut all_agree = true;
         for row in &self.rows {
             let before = known.rows.iter().find(|before| before.stage == row.stage);
             let same = before.is_some_and(|before| row.is_within(before));
             println!("{}{}", row.beside(before), if same { "" } else { "  <-" });
-            right &= same;
+            all_agree &= same;
         }
         for row in known.rows.iter().filter(|row| !self.rows.iter().any(|now| now.stage == row.stage)) {
-            println!("{:<26}is gone  <-", row.stage);
-            right = false;
+            println!("{:<26}does not exist any more  <-", row.stage);
+            all_agree = false;
         }
-        if !right {
+        if !all_agree {
             println!(
-                "The lines with <- are not what bench/counts.txt says: more than {BOUND} % off, or another"
+                "Lines with <- differ from bench/counts.txt by more than {BOUND} %, or have another number of"
             );
-            println!(
-                "number of allocations. If that is as it should be, write them down and commit the file:"
-            );
+            println!("allocations. If that is intended, update the file and commit it:");
             println!("  {UPDATE}");
             if self.made_with != known.made_with {
-                println!("The compiler may have moved them:");
+                println!("The compiler may be the reason:");
                 println!("  the file: {}", known.made_with);
                 println!("  here:     {}", self.made_with);
             }
         }
-        right
+        all_agree
     }
 }
 
@@ -78,12 +76,12 @@ impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "# What a delivery costs in each stage, by bench/count.rs: ./tests/run --all holds the code to it."
+            "# The cost of a delivery in each stage, from bench/count.rs; ./tests/run --all compares it with the code."
         )?;
         writeln!(
             f,
-            "# The hash is counted apart, and in software: a processor with SHA instructions takes a fraction of it. Of the\n\
-             # allocator only the calls are counted."
+            "# The hash is counted separately, in software: with SHA instructions it takes a fraction of this. For the\n\
+             # allocator, only the calls are counted."
         )?;
         writeln!(f, "# Made with {}", self.made_with)?;
         writeln!(f, "# {:<24} | {:>12} {:>12} {:>12}", "stage", "instructions", "hash", "allocations")?;
