@@ -1,38 +1,9 @@
 //! Configuration errors: all of them at once, each with its location.
 
 use std::fmt;
-use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::layers::Layers;
-
-/// Where a setting was made. Problems are listed in this order.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum SettingLocation {
-    /// In a file, at a line from 1; 0 for the file as a whole.
-    File(PathBuf, usize),
-    /// In an environment variable of this name.
-    Variable(String),
-    /// On the command line: `-X key`.
-    Set(String),
-    /// In the configuration that the binary contains.
-    BuiltIn,
-    /// At no particular location.
-    Nowhere,
-}
-
-impl fmt::Display for SettingLocation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::File(path, 0) => write!(f, "{}", path.display()),
-            Self::File(path, line) => write!(f, "{}:{line}", path.display()),
-            Self::Variable(name) => f.write_str(name),
-            Self::Set(key) => write!(f, "-X {key}"),
-            Self::BuiltIn => f.write_str("built in"),
-            Self::Nowhere => Ok(()),
-        }
-    }
-}
+use super::layers::{Layers, SettingLocation};
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct ConfigError {

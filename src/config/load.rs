@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::errors::{ConfigErrors, SettingLocation};
-use super::layers::{Layers, PRESETS};
+use super::errors::ConfigErrors;
+use super::layers::{Layers, PRESETS, SettingLocation};
+use super::origin::{ConfigOrigin, FileKind, Overrides, Secrets};
 use super::properties::{Properties, Property};
-use super::reload::ConfigOrigin;
 use super::secret::{Environment, Secret, SecretText, dev_secret, is_dev};
 use super::secret_ref::{SecretRefError, read_file};
 use super::{Config, Hash, SecretFormat, SourceConfig, validate, warnings};
@@ -17,46 +17,6 @@ use crate::files::{self, ReadError};
 
 /// The files that are tried if none is named.
 const FILES: [&str; 2] = ["config/hookstream.toml", "/etc/hookstream/hookstream.toml"];
-
-/// The command line's options, and what the command needs.
-#[derive(Clone, Default)]
-pub struct Overrides {
-    /// `-c FILE`
-    pub file: Option<PathBuf>,
-    /// `-X key=value`, in order; later ones win.
-    pub sets: Vec<String>,
-    /// Which secrets of the sources are read.
-    pub secrets: Secrets,
-    /// Ignores `[kafka]` and `[registry]` in all layers except the built-in one: for `dev`, which starts its own broker
-    /// and registry.
-    pub embedded: bool,
-}
-
-/// The kind of the configuration file, which decides how a reload reads it.
-#[derive(Debug, Clone, Default)]
-pub(super) enum FileKind {
-    /// It has not been read yet.
-    #[default]
-    Unknown,
-    /// A regular file, which is read again.
-    Regular,
-    /// A pipe, such as the shell's `<(command)`, with its text: it can be read only once.
-    Pipe(Arc<str>),
-}
-
-/// Which secrets of the sources are read.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub enum Secrets {
-    /// All. A source that the user configured without a usable secret is a problem, and so is a public dev secret.
-    #[default]
-    Required,
-    /// All; a source without a secret gets the public dev secret. For `dev`, and for `send` to a loopback address.
-    OrDev,
-    /// Those of this source only.
-    Only(String),
-    /// None: for commands that verify and sign nothing.
-    Unread,
-}
 
 /// How hookstream authenticates to the registry.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

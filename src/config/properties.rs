@@ -9,6 +9,7 @@ use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::errors::ConfigErrors;
+use super::layers::SettingLocation;
 use super::secret::SecretText;
 use super::secret_ref::SecretRef;
 use super::tree::{ConfigNode, Leaf, NodeKind};
@@ -170,7 +171,7 @@ fn is_secret(name: &str) -> bool {
 pub(super) fn flatten(
     root: &mut ConfigNode,
     problems: &mut ConfigErrors,
-    place: impl Fn(usize) -> super::errors::SettingLocation,
+    place: impl Fn(usize) -> SettingLocation,
 ) {
     let Some(properties) = root.get_mut(&["kafka", "properties"]) else { return };
     // Anything but a table is rejected when the layers are read.

@@ -1,29 +1,14 @@
 //! Reloads the configuration while the service runs, and finds the differences.
 
 use std::collections::BTreeSet;
-use std::fmt;
 
 use figment::value::{Dict, Value};
 
 use super::errors::ConfigErrors;
-use super::load::{FileKind, LoadedConfig, Overrides, reload};
-use super::secret::Environment;
+use super::load::{LoadedConfig, reload};
 
 /// Tables that are read at start only: listeners, clients and the spool are created from them.
 const AT_START: [&str; 8] = ["http", "admin", "kafka", "registry", "spool", "provision", "lag", "traces"];
-
-/// What a configuration was read from. `Debug` hides the values: one could be a secret in the wrong place.
-pub(super) struct ConfigOrigin {
-    pub(super) overrides: Overrides,
-    pub(super) environment: Environment,
-    pub(super) file: FileKind,
-}
-
-impl fmt::Debug for ConfigOrigin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ConfigOrigin")
-    }
-}
 
 impl LoadedConfig {
     /// Reads the same files again, with the variables and the `-X` of the first load.
