@@ -257,8 +257,7 @@ impl App {
             sources: sources.clone(),
             in_flight: deliveries.clone(),
             config: Some(parts.in_force),
-            ports: tls.clone(),
-            access: Arc::new(Access::new(&config.admin)),
+            access: Arc::new(Access::new(&config.admin, tls.clone())),
             started: Timestamp::now(),
         };
         let limits = RequestLimits {

@@ -74,8 +74,7 @@ impl DrainOnly {
             sources: Arc::default(),
             in_flight: TaskTracker::new(),
             config: None,
-            ports: ports.clone(),
-            access: Arc::new(Access::new(&config.admin)),
+            access: Arc::new(Access::new(&config.admin, ports.clone())),
             started: Timestamp::now(),
         };
         let router = http::admin(operator);

@@ -1,6 +1,5 @@
 //! The operator's port.
 
-use std::borrow::Cow;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,8 +14,9 @@ use serde::{Deserialize, Serialize};
 use tokio_util::task::TaskTracker;
 
 use super::body::{self, BodyBudget};
-use super::response::json;
-use super::{Access, CurrentTls, RequestLimits};
+use super::guard::Access;
+use super::limits::RequestLimits;
+use super::response::{json, refuse};
 use crate::client::JsonObject;
 use crate::observe::health::{Health, PartState as Up};
 use crate::observe::metrics::{self as exported, Now};
@@ -43,9 +43,7 @@ pub struct Operator {
     pub in_flight: TaskTracker,
     /// The active configuration; `None` if the service does not accept deliveries.
     pub config: Option<Arc<status::CurrentConfig>>,
-    /// The port's security: TLS and token.
-    pub ports: CurrentTls,
-    /// Which clients need no token.
+    /// Who may use the port.
     pub access: Arc<Access>,
     /// When the service started.
     pub started: Timestamp,
@@ -128,17 +126,6 @@ struct RequeueRequest {
 #[derive(Serialize)]
 struct RequeueResponse {
     requeued: u64,
-}
-
-/// The body of a refusal on the operator's port.
-#[derive(Serialize, Deserialize)]
-pub struct AdminErrorBody<'a> {
-    /// Why.
-    pub error: Cow<'a, str>,
-}
-
-pub(super) fn refuse(status: StatusCode, error: &str) -> Response {
-    json(status, &AdminErrorBody { error: error.into() })
 }
 
 /// Requeues parked rows: `{"ids":[1,2]}` or `{"all":true}`; answers `{"requeued":2}`.

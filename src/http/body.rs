@@ -16,7 +16,7 @@ use http::{HeaderMap, header};
 use http_body_util::BodyExt;
 use tokio::time::timeout_at;
 
-use super::RequestLimits;
+use super::limits::RequestLimits;
 use super::strangers::{Stranger, Strangers};
 use crate::observe::metrics::{self, Limited};
 use crate::outcome::{Fault, Reason};

@@ -18,7 +18,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use super::connection_counter::{ConnectionCounter, Counted};
-use super::serve::ConnectionLimits;
+use super::limits::{ConnectionLimits, Lifetime};
 use crate::observe::metrics::{self, Closed};
 
 /// The limit of unverified connections closed by one scan of the table: a scan costs about a millisecond with 10,000
@@ -33,22 +33,6 @@ const GRACE: Duration = Duration::from_millis(50);
 
 /// How long the port is reported as full after an eviction, so that a probe can see it.
 const FULL_FOR: Duration = Duration::from_secs(10);
-
-/// The limits of a connection: when it reaches either, its next answer is its last. Each connection gets its own
-/// limits, up to a quarter lower than these, so that connections opened together do not end together.
-#[derive(Clone, Copy, Debug)]
-pub struct Lifetime {
-    /// The time since it was accepted.
-    pub age: Duration,
-    /// The number of answers.
-    pub requests: u32,
-}
-
-impl Default for Lifetime {
-    fn default() -> Self {
-        Self { age: Duration::from_secs(600), requests: 10_000 }
-    }
-}
 
 /// All connections of a port.
 #[derive(Debug)]

@@ -2,6 +2,7 @@
 //! send this request, and was it sent by a foreign page in an operator's browser?
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::middleware::Next;
@@ -9,8 +10,9 @@ use axum::response::Response;
 use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 
-use super::admin::{Operator, refuse};
 use super::client_address::Peer;
+use super::response::refuse;
+use super::tls::CurrentTls;
 use crate::config::{AdminConfig, Networks};
 
 /// A header required by requests that change something. A page can send it to its own origin only; for any other, the
@@ -20,22 +22,23 @@ pub const REQUEST_HEADER: &str = "hookstream-request";
 /// Open to other machines, since Prometheus scrapes it, usually without a token. It contains names and counts only.
 const OPEN: &str = "/metrics";
 
-/// Which clients need no token, and the names of the port.
-#[derive(Clone, Debug)]
+/// Who may use the port, and under which names.
 pub struct Access {
+    ports: CurrentTls,
+    /// The clients that need no token.
     without_token: Networks,
     /// In lower case; a leading `*.` matches any subdomain.
     hosts: Vec<String>,
 }
 
 impl Access {
-    /// Creates the rules from the settings in `[admin]`.
-    pub fn new(rules: &AdminConfig) -> Self {
+    /// Creates the rules from the settings in `[admin]`, and the port's TLS and token.
+    pub fn new(rules: &AdminConfig, ports: CurrentTls) -> Self {
         let listen = rules.listen.rsplit_once(':').map_or("", |(host, _)| host);
         let own = ["localhost", "*.localhost", listen].map(str::to_owned);
         let hosts = own.into_iter().chain(rules.hosts.iter().cloned());
         let hosts = hosts.map(|host| host.to_ascii_lowercase()).filter(|host| !host.is_empty());
-        Self { without_token: rules.without_token.clone(), hosts: hosts.collect() }
+        Self { ports, without_token: rules.without_token.clone(), hosts: hosts.collect() }
     }
 
     /// Whether the host is a name of this port. IP addresses always are: DNS rebinding cannot forge them.
@@ -51,16 +54,16 @@ impl Access {
 }
 
 /// Passes permitted requests on.
-pub(super) async fn guard(State(operator): State<Operator>, request: Request, next: Next) -> Response {
-    match check(&operator, &request) {
+pub(super) async fn guard(State(access): State<Arc<Access>>, request: Request, next: Next) -> Response {
+    match check(&access, &request) {
         Ok(()) => next.run(request).await,
         Err(refusal) => *refusal,
     }
 }
 
-fn check(operator: &Operator, request: &Request) -> Result<(), Box<Response>> {
+fn check(access: &Access, request: &Request) -> Result<(), Box<Response>> {
     let refused = |status, why: &str| Err(Box::new(refuse(status, why)));
-    let (ports, headers) = (operator.ports.load(), request.headers());
+    let (ports, headers) = (access.ports.load(), request.headers());
     let Some(host) = host(request) else {
         return refused(
             StatusCode::BAD_REQUEST,
@@ -68,7 +71,7 @@ fn check(operator: &Operator, request: &Request) -> Result<(), Box<Response>> {
         );
     };
     // With TLS, the certificate proves the name.
-    if !ports.admin_has_tls() && !operator.access.knows(host.host()) {
+    if !ports.admin_has_tls() && !access.knows(host.host()) {
         return refused(
             StatusCode::MISDIRECTED_REQUEST,
             "the name in Host is not known to this port: use its address, or add the name to [admin] hosts",
@@ -89,7 +92,7 @@ fn check(operator: &Operator, request: &Request) -> Result<(), Box<Response>> {
         );
     }
     let peer = request.extensions().get().map(|Peer(peer)| *peer);
-    let is_trusted = peer.is_some_and(|peer| operator.access.without_token.contains(peer));
+    let is_trusted = peer.is_some_and(|peer| access.without_token.contains(peer));
     if is_trusted || ports.admin_is_guarded() || request.uri().path() == OPEN {
         return Ok(());
     }
@@ -126,13 +129,14 @@ mod tests {
     use super::*;
 
     fn access(listen: &str, hosts: &[&str]) -> Access {
-        Access::new(&AdminConfig {
+        let rules = AdminConfig {
             listen: listen.to_owned(),
             hosts: hosts.iter().map(|host| (*host).to_owned()).collect(),
             without_token: Networks::default(),
             bearer: None,
             tls: None,
-        })
+        };
+        Access::new(&rules, CurrentTls::default())
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Processes one HTTP delivery: head, body, outcome, answer.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use axum::extract::{Request, State};
@@ -17,6 +17,7 @@ use super::client_address::{ClientAddress, ClientResolver};
 use super::detach::DetachOnDrop;
 use super::diagnosis::{self, DiagnosisQueue};
 use super::failed_auth::FailedAuthBudget;
+use super::limits::RequestLimits;
 use super::report::{DeliveryObserver, DeliveryReport};
 use super::verification::{Allowance, Asked, Authentication, Verification};
 use super::{Phase, body, response};
@@ -27,19 +28,6 @@ use crate::observe::traces::{Ending, Trace, Tracer};
 use crate::outcome::{Fault, Reason};
 use crate::pipeline::{DeliveryResult, Pipeline};
 use crate::sources::{Source, Sources};
-
-/// The limits of a request.
-#[derive(Clone, Copy, Debug)]
-pub struct RequestLimits {
-    /// The size of a body, in bytes.
-    pub max_body: usize,
-    /// The size of all bodies in memory, from arrival to the end of their deliveries, in bytes; beyond it, 503.
-    pub max_body_bytes: usize,
-    /// The time from the complete head to the complete body.
-    pub body_timeout: Duration,
-    /// The part of the deadline that is not available to Kafka.
-    pub reserve: Duration,
-}
 
 /// The state that all requests share.
 pub struct Ingest {

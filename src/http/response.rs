@@ -1,4 +1,4 @@
-//! Converts a delivery's result to the answer for the sender.
+//! Answers: a delivery's result as the sender sees it, and the operator's port as JSON.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -92,6 +92,18 @@ fn plain(status: StatusCode, text: &str) -> Response {
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
+}
+
+/// The body of a refusal on the operator's port.
+#[derive(Serialize, Deserialize)]
+pub struct AdminErrorBody<'a> {
+    /// Why.
+    pub error: Cow<'a, str>,
+}
+
+/// Refuses a request on the operator's port.
+pub(super) fn refuse(status: StatusCode, error: &str) -> Response {
+    json(status, &AdminErrorBody { error: error.into() })
 }
 
 pub(super) fn json(status: StatusCode, body: &impl Serialize) -> Response {

@@ -7,7 +7,7 @@ use axum::middleware::from_fn_with_state;
 use axum::routing::{any, get, post};
 
 use super::admin::{self, Operator};
-use super::guard;
+use super::guard::guard;
 use super::ingest::{self, Ingest};
 
 /// The port that providers call.
@@ -22,7 +22,7 @@ pub fn admin(operator: Operator) -> Router {
         .route("/status", get(admin::status))
         .route("/metrics", get(admin::metrics))
         .route("/spool/requeue", post(admin::requeue))
-        .route_layer(from_fn_with_state(operator.clone(), guard::guard));
+        .route_layer(from_fn_with_state(operator.access.clone(), guard));
     Router::new()
         .route("/livez", get(admin::livez))
         .route("/readyz", get(admin::readyz))

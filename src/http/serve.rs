@@ -30,7 +30,6 @@ use super::Phase;
 use super::client_address::Peer;
 use super::connections::{ConnectionEntry, Connections};
 use super::wire;
-use crate::config::Networks;
 use crate::observe::metrics;
 
 /// The time for a closing connection to finish its answer.
@@ -41,29 +40,6 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// The interval between log lines about it.
 const ACCEPT_LINES: Duration = Duration::from_secs(10);
-
-/// The limits of a listener's connections.
-#[derive(Clone, Debug)]
-pub struct ConnectionLimits {
-    /// All open connections; beyond it, a waiting one is closed in favour of a new one.
-    pub max_connections: usize,
-    /// Connections of one client address; beyond it, a new one is closed at once. `None` for no separate limit.
-    pub max_per_address: Option<usize>,
-    /// Proxies whose connections serve many clients; `max_per_address` does not apply to them.
-    pub trusted_proxies: Networks,
-    /// The time from the first byte, or the end of the previous answer, to the complete head. A TLS handshake before it
-    /// may take the same time again.
-    pub head_timeout: Duration,
-    /// The size of the head, in bytes.
-    pub max_head: usize,
-}
-
-impl ConnectionLimits {
-    pub(super) fn most_of(&self, address: IpAddr) -> usize {
-        let bound = self.max_per_address.filter(|_| !self.trusted_proxies.contains(address));
-        bound.unwrap_or(usize::MAX)
-    }
-}
 
 /// Serves until the phase is [`Phase::Closing`]; returns when every connection has ended. `tls` is called for each new
 /// connection; `None` is plain HTTP.

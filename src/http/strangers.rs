@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::available_parallelism;
 
 use tokio::sync::Semaphore;
 
 use super::connection_counter::network_of;
-use super::verification::per_address;
 use crate::quota::Usage;
 
 /// Shares by address. An address that uses nothing has no entry, so the map never exceeds the listener's limit of
@@ -37,7 +37,7 @@ impl Strangers {
     pub(super) fn share(self: &Arc<Self>, address: IpAddr) -> Stranger {
         let address = network_of(address);
         let mut open = self.open();
-        let new_share = || Share { bytes: Arc::default(), searches: Semaphore::new(per_address()) };
+        let new_share = || Share { bytes: Arc::default(), searches: Semaphore::new(max_searches()) };
         let (holders, share) = open.entry(address).or_insert_with(|| (0, Arc::new(new_share())));
         *holders += 1;
         Stranger { strangers: self.clone(), address, share: share.clone() }
@@ -47,6 +47,11 @@ impl Strangers {
     fn open(&self) -> MutexGuard<'_, HashMap<IpAddr, (usize, Arc<Share>)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The limit of concurrent costly searches of one address.
+fn max_searches() -> usize {
+    available_parallelism().map_or(1, |cores| cores.get() / 2).max(1)
 }
 
 impl std::ops::Deref for Stranger {

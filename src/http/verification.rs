@@ -30,7 +30,7 @@ use super::body::{BodyBudget, Charge};
 use super::client_address::{ClientAddress, ClientResolver};
 use super::connection_counter::network_of;
 use super::failed_auth::{FailedAuthBudget, UsedUp};
-use super::ingest::RequestLimits;
+use super::limits::RequestLimits;
 use crate::delivery::{Deadline, Delivery};
 use crate::observe::clock::Clocks;
 use crate::observe::metrics::{self, Limited};
@@ -50,11 +50,6 @@ const KNOWN: usize = 16_384;
 
 fn cores() -> usize {
     available_parallelism().map_or(1, usize::from)
-}
-
-/// The limit of concurrent costly searches of one address.
-pub(super) fn per_address() -> usize {
-    (cores() / 2).max(1)
 }
 
 /// The work that a client may still cause.
