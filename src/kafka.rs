@@ -3,6 +3,7 @@
 mod admin;
 mod consumer;
 mod ffi;
+mod health_reporter;
 mod murmur2;
 mod partitions;
 mod producer;

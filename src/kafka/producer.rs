@@ -16,8 +16,8 @@ use rdkafka::{ClientConfig, ClientContext, statistics};
 use serde::Deserialize;
 
 use super::config_error::refused;
+use super::health_reporter::HealthReporter;
 use super::partitions::{PartitionCounts, TopicStatistics};
-use super::renew::HealthReporter;
 use super::{ClusterConfig, PublishError, partition_of};
 use crate::observe::clock::{Clocks, Reference};
 use crate::observe::health::{Health, PartState};
@@ -75,6 +75,14 @@ impl ActiveProducer {
         let callbacks = ProducerCallbacks { reporter: reporter.clone(), partitions };
         let inner = config.create_with_context(callbacks).map_err(refused)?;
         Ok(Self { inner, reporter })
+    }
+
+    /// Whether the producer has failed fatally. If so, marks Kafka as down and wakes [`Producer::supervise`].
+    pub(super) fn check_fatal(&self) -> bool {
+        let Some((code, why)) = self.inner.client().fatal_error() else { return false };
+        self.reporter.failed(&format!("{code:?}: {why}"));
+        self.reporter.suspect();
+        true
     }
 }
 

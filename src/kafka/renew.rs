@@ -12,14 +12,10 @@
 //! retire     a thread that may block drops the old one once no publish holds it
 //! ```
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rdkafka::producer::Producer as _;
-use tokio::sync::Notify;
-
 use super::producer::{ActiveProducer, Producer};
-use crate::observe::health::{Health, PartState};
 
 /// The first pause before a new producer is created, and the longest.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
@@ -33,95 +29,15 @@ const PROBE: Duration = Duration::from_secs(1);
 /// The interval between two checks whether a publish still holds the old producer.
 const POLL: Duration = Duration::from_millis(10);
 
-/// Reports Kafka's health on behalf of one producer. Reports count only from the producer in use, and only
-/// until it fails fatally: an old one still receives callbacks while it is dropped.
-#[derive(Clone)]
-pub(super) struct HealthReporter {
-    shared: Arc<RenewalState>,
-    generation: u64,
-}
-
-struct RenewalState {
-    health: Arc<Health>,
-    active: Mutex<ReporterState>,
-    suspected: Notify,
-}
-
-struct ReporterState {
-    generation: u64,
-    failed: bool,
-}
-
-impl HealthReporter {
-    pub(super) fn new(health: Arc<Health>) -> Self {
-        let active = Mutex::new(ReporterState { generation: 0, failed: false });
-        Self { shared: Arc::new(RenewalState { health, active, suspected: Notify::new() }), generation: 0 }
-    }
-
-    /// Reports that a broker answered.
-    pub(super) fn broker_answered(&self) {
-        self.report(|health| health.kafka.set(PartState::Ok, ""));
-    }
-
-    /// Updates health under the lock, so that no report can follow the appointment of a successor. Never on
-    /// the hot path.
-    pub(super) fn report(&self, update: impl FnOnce(&Health)) {
-        if let Some(_heard) = self.active() {
-            update(&self.shared.health);
-        }
-    }
-
-    /// Reports an error that may be fatal. librdkafka reports a fatal error with the code of its cause, so only
-    /// the producer itself knows; [`Producer::supervise`] asks it.
-    pub(super) fn suspect(&self) {
-        self.shared.suspected.notify_one();
-    }
-
-    /// Reports the fatal error, once for each producer.
-    fn failed(&self, why: &str) {
-        if let Some(mut active) = self.active() {
-            active.failed = true;
-            self.shared.health.kafka.set(PartState::Down, format!("the producer has failed fatally: {why}"));
-        }
-    }
-
-    /// The reporter of the next producer; this one's reports no longer count.
-    fn successor(&self) -> Self {
-        let mut active = self.lock();
-        active.generation += 1;
-        active.failed = false;
-        Self { shared: self.shared.clone(), generation: active.generation }
-    }
-
-    fn active(&self) -> Option<MutexGuard<'_, ReporterState>> {
-        let active = self.lock();
-        (active.generation == self.generation && !active.failed).then_some(active)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, ReporterState> {
-        self.shared.active.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl ActiveProducer {
-    /// Whether the producer has failed fatally. If so, marks Kafka as down and wakes [`Producer::supervise`].
-    pub(super) fn check_fatal(&self) -> bool {
-        let Some((code, why)) = self.inner.client().fatal_error() else { return false };
-        self.reporter.failed(&format!("{code:?}: {why}"));
-        self.reporter.suspect();
-        true
-    }
-}
-
 impl Producer {
     /// Replaces the producer whenever it has failed fatally. Runs until dropped.
     pub async fn supervise(self: Arc<Self>) {
-        let shared = self.live().reporter.shared.clone();
+        let reporter = self.live().reporter.clone();
         let (mut pause, mut since) = (None, Instant::now());
         // An earlier run may have panicked with a notification in hand.
-        shared.suspected.notify_one();
+        reporter.suspect();
         loop {
-            shared.suspected.notified().await;
+            reporter.suspected().await;
             if !self.live().check_fatal() {
                 continue;
             }
@@ -136,7 +52,7 @@ impl Producer {
                 }
                 Ok(Err(error)) => {
                     tracing::error!(error = format!("{error:#}"), "cannot create a new producer");
-                    shared.suspected.notify_one();
+                    reporter.suspect();
                 }
                 // The runtime is shutting down.
                 Err(_) => return,
@@ -180,6 +96,7 @@ mod tests {
     use super::*;
     use crate::config::Properties;
     use crate::kafka::{ClusterConfig, Tuning};
+    use crate::observe::health::Health;
 
     #[test]
     fn the_old_one_is_dropped_by_a_thread_that_may_block_and_not_by_a_publish_that_holds_it() {
@@ -212,23 +129,5 @@ mod tests {
         }
         assert_eq!(pauses, [500, 1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000]);
         assert_eq!(pause_after(Some(pause), STABLE), PAUSE.0);
-    }
-
-    #[test]
-    fn reports_of_a_replaced_or_failed_producer_do_not_count() {
-        let health = Health::new();
-        let first = HealthReporter::new(health.clone());
-        first.broker_answered();
-        assert_eq!(health.kafka.state(), PartState::Ok);
-        first.failed("out of order");
-        first.broker_answered();
-        assert_eq!(health.kafka.state(), PartState::Down, "its brokers may still answer");
-        let second = first.successor();
-        first.broker_answered();
-        assert_eq!(health.kafka.state(), PartState::Down, "the old one reports for the new");
-        second.broker_answered();
-        first.report(|health| health.kafka.set(PartState::Down, "no broker answers"));
-        first.failed("out of order");
-        assert_eq!(health.kafka.state(), PartState::Ok, "the old one reports for the new");
     }
 }
