@@ -96,16 +96,10 @@ impl Letters {
     }
 }
 
-/// The first header of this name, if its value is text.
-pub(super) fn header<'r>(record: &'r Fetched, name: &str) -> Option<&'r str> {
-    let (_, value) = record.headers.iter().find(|(found, _)| found == name)?;
-    std::str::from_utf8(value.as_deref()?).ok()
-}
-
 /// The reason of a dead letter, if this version knows it. The seal does not cover it: it is only for display and for
 /// `--reason`.
 pub(super) fn reason_of(record: &Fetched) -> Option<Reason> {
-    Reason::from_label(header(record, headers::REASON)?)
+    Reason::from_label(record.header(headers::REASON)?)
 }
 
 /// The outcome of a replayed letter, or of its plan.

@@ -3,7 +3,6 @@
 use jiff::Timestamp;
 
 use super::Args;
-use super::letters::header;
 use crate::envelope::{KEY_DIGITS, without_binding};
 use crate::kafka::Fetched;
 use crate::outcome::Reason;
@@ -34,10 +33,10 @@ impl Selection {
 
     /// Whether the record, which has a selected partition and offset, meets the other conditions.
     pub(super) fn takes(&self, record: &Fetched) -> bool {
-        let reason = header(record, headers::REASON);
+        let reason = record.header(headers::REASON);
         let by_reason = || self.reasons.iter().any(|wanted| reason == Some(wanted.info().label));
         // Kafka's timestamp is from another clock, and later if the record waited in the spool.
-        let received = header(record, headers::RECEIVED_AT).and_then(|time| time.parse::<Timestamp>().ok());
+        let received = record.header(headers::RECEIVED_AT).and_then(|time| time.parse::<Timestamp>().ok());
         let received = received.map(Timestamp::as_millisecond).or(record.timestamp_ms).unwrap_or_default();
         (self.reasons.is_empty() || by_reason())
             && self.since.is_none_or(|since| received >= since.as_millisecond())
@@ -54,7 +53,7 @@ fn is(record: &Fetched, id: &str) -> bool {
     };
     let ids = key.into_iter().flat_map(|key| [key, without_binding(key)]);
     let mut rests = ids.filter_map(|key| key.strip_prefix(id));
-    rests.any(|rest| rest.is_empty() || with_digits(rest)) || header(record, headers::DELIVERY_ID) == Some(id)
+    rests.any(|rest| rest.is_empty() || with_digits(rest)) || record.header(headers::DELIVERY_ID) == Some(id)
 }
 
 #[cfg(test)]

@@ -20,6 +20,14 @@ pub struct Fetched {
     pub value: Option<Vec<u8>>,
 }
 
+impl Fetched {
+    /// The first header of this name, if its value is text.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let (_, value) = self.headers.iter().find(|(found, _)| found == name)?;
+        std::str::from_utf8(value.as_deref()?).ok()
+    }
+}
+
 impl std::fmt::Debug for Fetched {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Fetched")
