@@ -5,7 +5,7 @@
 //! lease_oldest  -> reader thread with a connection of its own, so that draining does not block the writer
 //! ```
 //!
-//! A thread that panics is not restarted: see [`stats::thread_ended`].
+//! A thread that panics is not restarted: see [`error::thread_ended`].
 //!
 //! The directory holds `spool.db` with SQLite's `-wal` and `-shm`, `spool.mark` (counts of acknowledged rows:
 //! [`mark`]), `lock`, `reserve`, and files set aside as damaged ([`report`]). Nothing else in the process may open
@@ -47,7 +47,7 @@ use crate::names;
 use crate::record::Record;
 pub use error::{Bound, OpenError, SpoolError, StoreError};
 use format::InsertRow;
-pub use format::{RowEntry, RowState, VERSION};
+pub use format::{RowEntry, RowState};
 pub use inspect::{Filter, RowSummary, SpoolReader, Totals};
 pub use open::Opened;
 pub use probe::{SpoolProbe, check_dir, probe};
@@ -55,6 +55,9 @@ pub use report::{Lost, Salvage, reports};
 pub use shared::TopicUsage;
 use shared::{SpoolState, SpoolUsage, StoreRequest, WriterCommand};
 pub use stats::Stats;
+
+/// The format version of the database and of the mark that this program writes.
+const VERSION: i64 = 1;
 
 /// The spool's bounds. Parked rows count as well, since they use the same disk.
 #[derive(Clone, Copy, Debug)]

@@ -143,10 +143,16 @@ impl SpoolError {
     }
 
     pub(super) fn thread_ended(thread: &str) -> Self {
-        Self(super::stats::thread_ended(thread))
+        Self(thread_ended(thread))
     }
 
     pub(super) fn sql(what: &str, cause: &rusqlite::Error) -> Self {
         Self(format!("cannot {what} the spool: {cause}"))
     }
+}
+
+/// What to answer and report after one of the spool's threads has ended. It is not started again: the panic that ended
+/// it may have left the ledger and the file apart, which a restart sorts out.
+pub(super) fn thread_ended(thread: &str) -> String {
+    format!("the spool's {thread} thread has ended; restart hookstream")
 }

@@ -13,12 +13,9 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, Row as 
 use sha2::{Digest as _, Sha256};
 
 use super::mark::Counts;
-use super::{OpenError, own};
+use super::{OpenError, VERSION, own};
 use crate::failpoints::{self, Failpoint};
 use crate::record::{Record, RecordParts};
-
-/// The version that this program writes.
-pub const VERSION: i64 = 1;
 
 /// "hkst", SQLite's `application_id` of a spool.
 const APPLICATION: i64 = 0x686b_7374;

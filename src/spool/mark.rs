@@ -39,8 +39,7 @@ use std::path::Path;
 
 use sha2::{Digest as _, Sha256};
 
-use super::format::VERSION;
-use super::{disk, own};
+use super::{VERSION, disk, own};
 
 /// The mark's file name in the spool's directory.
 pub(super) const FILE: &str = "spool.mark";

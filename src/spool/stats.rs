@@ -3,15 +3,9 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use super::error::Bound;
+use super::error::{Bound, thread_ended};
 use super::report::Salvage;
 use crate::observe::health::PartState;
-
-/// What to answer and report after one of the spool's threads has ended. It is not started again: the panic that ended
-/// it may have left the ledger and the file apart, which a restart sorts out.
-pub(super) fn thread_ended(thread: &str) -> String {
-    format!("the spool's {thread} thread has ended; restart hookstream")
-}
 
 /// The state of the spool.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
