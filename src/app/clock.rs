@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::observe::clock::Reference;
-use crate::observe::health::Health;
+use crate::observe::health::{Health, PartState};
 use crate::observe::metrics;
 
 /// Between two updates of metrics and readiness.
@@ -19,8 +19,10 @@ pub(super) async fn watch(health: Arc<Health>) {
     loop {
         ticks.tick().await;
         let now = Timestamp::now();
-        let (state, why) = health.clocks.judge(now);
-        health.clock.set(state, why);
+        match health.clocks.judge(now) {
+            Ok(remark) => health.clock.set(PartState::Ok, remark),
+            Err(why) => health.clock.set(PartState::Degraded, why),
+        }
         for reference in Reference::ALL {
             metrics::clock(reference.label(), health.clocks.ahead(reference, now));
         }

@@ -12,8 +12,6 @@ use http::{HeaderMap, header};
 use jiff::fmt::rfc2822;
 use jiff::{SignedDuration, Timestamp};
 
-use super::health::PartState;
-
 /// Clocks within this difference count as equal: an answer takes time, and `Date` has whole seconds.
 const TOLERANCE: SignedDuration = SignedDuration::from_secs(60);
 
@@ -174,8 +172,11 @@ impl Clocks {
         Some(format!("hookstream's clock is {by:#} {side} {reference_name}"))
     }
 
-    /// Whether the local clock is right, as far as known.
-    pub fn judge(&self, ours: Timestamp) -> (PartState, String) {
+    /// Whether the local clock is right, as far as known. `Ok` says if nothing is known.
+    ///
+    /// # Errors
+    /// What is wrong, with the remedy.
+    pub fn judge(&self, ours: Timestamp) -> Result<&'static str, String> {
         let mut why = Vec::new();
         why.extend(self.off(ours).map(|off| format!("{off}: correct the one that is wrong")));
         let refused = self.refused.load(Ordering::Relaxed);
@@ -187,10 +188,10 @@ impl Clocks {
                     .into(),
             );
         }
-        let state = if why.is_empty() { PartState::Ok } else { PartState::Degraded };
         match self.known(ours) {
-            None if why.is_empty() => (state, "no other clock has been observed yet".into()),
-            _ => (state, why.join("; ")),
+            _ if !why.is_empty() => Err(why.join("; ")),
+            None => Ok("no other clock has been observed yet"),
+            Some(_) => Ok(""),
         }
     }
 
@@ -341,12 +342,10 @@ mod tests {
                 "hookstream's clock is 2h ahead of the registry's: correct the one that is wrong",
             ),
         ] {
-            let (state, why) = clocks(kafka, registry).judge(ours());
-            let off = !expected.is_empty();
-            assert_eq!(state, if off { PartState::Degraded } else { PartState::Ok }, "{why}");
             // A millisecond may have passed meanwhile.
-            let why = why.replace("1439h 59m 59s", "1440h").replace("1h 59m 59s", "2h");
-            assert!(!off || why == expected, "{why}");
+            let off = clocks(kafka, registry).judge(ours()).err().unwrap_or_default();
+            let off = off.replace("1439h 59m 59s", "1440h").replace("1h 59m 59s", "2h");
+            assert_eq!(off, expected);
         }
     }
 
@@ -354,8 +353,7 @@ mod tests {
     fn k2b_a_refused_timestamp_is_told_although_no_other_clock_is_known() {
         let clocks = Clocks::default();
         clocks.refuse(clocks.stamp(ours()));
-        let (state, why) = clocks.judge(ours());
-        assert_eq!(state, PartState::Degraded);
+        let why = clocks.judge(ours()).unwrap_err();
         assert!(why.starts_with("Kafka refuses records for their timestamp"), "{why}");
     }
 }
