@@ -234,7 +234,7 @@ impl Signatures {
     fn add(&mut self, written: DigestFormat, text: &str) -> Result<(), SignatureError> {
         self.read += 1;
         if self.read > MAX_SIGNATURES {
-            return Err(SignatureError::TooManySignatures);
+            return Err(SignatureError::TooManySignatures(MAX_SIGNATURES));
         }
         if self.signatures.capacity() == 0 {
             self.signatures.reserve_exact(1);

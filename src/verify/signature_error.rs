@@ -2,7 +2,6 @@
 
 use http::HeaderName;
 
-use super::scheme::MAX_SIGNATURES;
 use crate::config::Encoding;
 use crate::outcome::{Fault, Reason};
 
@@ -36,8 +35,8 @@ pub enum SignatureError {
     #[error("no signature in the list")]
     NoSignature,
     /// The header's list has more signatures than are compared.
-    #[error("more than {MAX_SIGNATURES} signatures")]
-    TooManySignatures,
+    #[error("more than {0} signatures")]
+    TooManySignatures(usize),
     /// The text is not a digest of this length in this encoding.
     #[error("not {}", expected(.encoding, .bytes))]
     Undecodable {

@@ -307,7 +307,7 @@ impl<'a> CauseSearch<'a> {
             ),
             SignatureError::PrefixMissing
             | SignatureError::NoSignature
-            | SignatureError::TooManySignatures
+            | SignatureError::TooManySignatures(_)
             | SignatureError::Undecodable { .. } => Cause::shown(
                 "encoding",
                 format!("the signature cannot be read: {error}; expected is {}", self.verifier.expected()),
