@@ -3,6 +3,7 @@
 mod annotation;
 pub mod changes;
 pub mod compatibility;
+mod compile;
 pub mod decode;
 pub mod drift;
 pub mod encode;

@@ -8,10 +8,12 @@ use apache_avro::schema::{
     UuidSchema,
 };
 
-use super::{Branch, DecimalPlan, Enum, FieldPlan, RecordPlan, Time, TypePlan, Union, default};
+use super::annotation::{Annotations, DecimalForm};
+use super::plan::{Branch, DecimalPlan, Enum, FieldPlan, RecordPlan, Time, TypePlan, Union};
+use super::timestamp::Unit;
 use crate::config::TimeFormat;
-use crate::schema::annotation::{Annotations, DecimalForm};
-use crate::schema::timestamp::Unit;
+
+mod default;
 
 /// The index of a branch must fit one byte.
 const MAX_BRANCHES: usize = 64;
@@ -21,18 +23,18 @@ const MAX_PRECISION: usize = 38;
 
 /// Compiles the types of one schema.
 #[derive(Default)]
-pub(in crate::schema) struct PlanCompiler<'s> {
+pub(super) struct PlanCompiler<'s> {
     /// `None` while the record is being compiled, which a use within itself can see.
-    pub(in crate::schema) records: Vec<Option<RecordPlan>>,
+    pub(super) records: Vec<Option<RecordPlan>>,
     /// Faults of record fields, each with the field's path.
-    pub(in crate::schema) faults: Vec<String>,
+    pub(super) faults: Vec<String>,
     places: HashMap<&'s Name, usize>,
     named: HashMap<&'s Name, &'s Schema>,
 }
 
 impl<'s> PlanCompiler<'s> {
     /// Compiles a field; `at` is its path in errors.
-    pub(in crate::schema) fn field(&mut self, field: &'s RecordField, at: &str) -> Result<FieldPlan, String> {
+    pub(super) fn field(&mut self, field: &'s RecordField, at: &str) -> Result<FieldPlan, String> {
         let place = |fault: String| format!("field `{at}`: {fault}");
         let annotations = Annotations::of(field).map_err(place)?;
         let node = self.node(&field.schema, &annotations, at)?;
@@ -211,6 +213,6 @@ fn enumeration(schema: &EnumSchema) -> Enum {
 }
 
 /// The type's name, without the rest of the schema.
-pub(in crate::schema) fn kind(schema: &Schema) -> String {
+pub(super) fn kind(schema: &Schema) -> String {
     format!("the type {:?}", apache_avro::schema::SchemaKind::from(schema)).to_lowercase()
 }

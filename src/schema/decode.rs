@@ -18,6 +18,7 @@ use schema_registry_converter::avro_common::AvroSchema;
 
 use super::Registry;
 use super::annotation::{Annotations, BytesForm, DecimalForm};
+use crate::client::{AnswerError, Redirect};
 
 /// How long a registry that does not answer is left alone, so that a hundred records do not wait
 /// a hundred times.
@@ -125,11 +126,25 @@ impl Decoder {
         let why = if error.retriable {
             DecodeError::NoAnswer
         } else {
-            let cause = tokio::time::timeout(CAUSE_WITHIN, self.registry.schema_failure(id));
+            let cause = tokio::time::timeout(CAUSE_WITHIN, self.cause(id));
             cause.await.unwrap_or(DecodeError::NoAnswer)
         };
         self.failed.insert(id, (Instant::now(), why));
         Err(why)
+    }
+
+    /// Why the registry returned no schema for the id.
+    async fn cause(&self, id: u32) -> DecodeError {
+        match self.registry.by_id(id).await {
+            Ok(Ok(_)) => DecodeError::NotAvro,
+            Ok(Err(refusal)) if refusal.is_not_found() => DecodeError::NotFound,
+            Ok(Err(refusal)) => DecodeError::Refused(refusal.status),
+            Err(error) if error.is::<Redirect>() => DecodeError::Redirected,
+            Err(error) => match error.downcast_ref() {
+                Some(AnswerError::Missing(_)) => DecodeError::NoAnswer,
+                _ => DecodeError::NotAvro,
+            },
+        }
     }
 }
 

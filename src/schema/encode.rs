@@ -8,7 +8,6 @@
 //! The generic schema, for event types without their own, differs: `data` is a string with the complete event as JSON
 //! text, `content_type` is the delivery's, and nothing is left for `additional_fields`.
 
-use std::borrow::Cow;
 use std::fmt;
 
 use apache_avro::Schema;
@@ -16,14 +15,15 @@ use apache_avro::schema::RecordField;
 use jiff::Timestamp;
 
 use super::annotation::Annotations;
+use super::compile::{PlanCompiler, kind};
 use super::places::{EnvelopeTree, ValuePath};
-use super::plan::{FieldPlan, PlanCompiler, RecordPlan, Time, TypePlan, kind};
+use super::plan::{FieldPlan, RecordPlan, Time, TypePlan};
 use super::timestamp::Unit;
 use super::walk::{EnvelopeValues, EventEncoder, WalkError};
 use crate::config::TimeFormat;
 use crate::envelope::{Event, EventPlaces};
 use crate::json::{self, push_pointer};
-use crate::outcome::{Fault, Reason};
+use crate::outcome::Fault;
 
 /// A framed value: 0x00, the schema id big-endian, Avro.
 pub struct Encoded {
@@ -42,24 +42,6 @@ pub struct Encoded {
 impl fmt::Debug for Encoded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Encoded({} bytes, {} additional)", self.value.len(), self.additional.len())
-    }
-}
-
-/// Why an event does not fit its schema. Contains no payload: the pointer has `*` for every name that the body chose.
-#[derive(Debug)]
-pub struct TypeMismatch {
-    /// The value's pointer from the body's root.
-    pub pointer: String,
-    /// What the schema requires.
-    pub expected: Cow<'static, str>,
-    /// What the body contains.
-    pub found: &'static str,
-}
-
-impl From<TypeMismatch> for Fault {
-    fn from(misfit: TypeMismatch) -> Self {
-        let TypeMismatch { pointer, expected, found } = misfit;
-        Self::new(Reason::ShapeMismatch, format!("at {pointer}: expected {expected}, found {found}"))
     }
 }
 
@@ -156,7 +138,7 @@ impl Encoder {
     /// Encodes one event. The result is deterministic.
     ///
     /// # Errors
-    /// `shape_mismatch` (a [`TypeMismatch`]) if a value does not fit and no field around it is nullable;
+    /// `shape_mismatch` if a value does not fit and no field around it is nullable;
     /// `duplicate_key` in an object that the schema opens; `json_invalid` for a key that is not valid text.
     pub fn encode(&self, event: &Event<'_>) -> Result<Encoded, Fault> {
         self.walk(event).map_err(|stop| match stop {

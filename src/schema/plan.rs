@@ -7,11 +7,6 @@ use super::timestamp::Unit;
 use crate::config::TimeFormat;
 use crate::json::JsonKind;
 
-mod compile;
-mod default;
-
-pub(super) use compile::{PlanCompiler, kind};
-
 /// A type of the schema.
 #[derive(Debug)]
 pub(super) enum TypePlan {

@@ -14,10 +14,9 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 
 use self::call::{Caller, RegistryError, TIMEOUT, builder};
 pub use self::call::{answered, check_certificates};
-use super::decode::DecodeError;
 use super::incompatibility::explain;
 use super::{SchemaEntry, shipped};
-use crate::client::{AnswerError, JsonObject, Redirect};
+use crate::client::JsonObject;
 use crate::config::{self, Auth, CompatibilityLevel};
 use crate::observe::clock::Clocks;
 
@@ -110,7 +109,7 @@ struct SchemaId {
 
 /// The registry's answer for an id.
 #[derive(Deserialize)]
-struct Registered {
+pub(super) struct Registered {
     schema: String,
     /// Avro if it is missing.
     #[serde(rename = "schemaType", default)]
@@ -166,11 +165,7 @@ impl Registry {
     /// # Errors
     /// If the registry does not answer as expected.
     pub async fn resolve(&self, id: u32, expected: &Schema) -> anyhow::Result<Resolved> {
-        // Includes soft-deleted subjects, because their records still exist.
-        let path = format!("/schemas/ids/{id}?deleted=true");
-        let asked =
-            self.caller.ask::<JsonObject<Registered>>(Method::GET, &path, None, "an object with a schema");
-        let found = match asked.await? {
+        let found = match self.by_id(id).await? {
             Ok(JsonObject(found)) => found,
             Err(refusal) if refusal.is(NO_SUCH_SCHEMA) => return Ok(Resolved::Missing),
             Err(refusal) => return Err(refusal).context("the registry did not return the schema"),
@@ -180,21 +175,13 @@ impl Registry {
         Ok(if same { Resolved::Same } else { Resolved::Other })
     }
 
-    /// Why the library got no schema by this id; it tells nothing but text.
-    pub(super) async fn schema_failure(&self, id: u32) -> DecodeError {
+    /// The registry's answer for an id. Includes soft-deleted subjects, because their records still exist.
+    pub(super) async fn by_id(
+        &self,
+        id: u32,
+    ) -> anyhow::Result<Result<JsonObject<Registered>, RegistryError>> {
         let path = format!("/schemas/ids/{id}?deleted=true");
-        let asked =
-            self.caller.ask::<JsonObject<Registered>>(Method::GET, &path, None, "an object with a schema");
-        match asked.await {
-            Ok(Ok(_)) => DecodeError::NotAvro,
-            Ok(Err(refusal)) if refusal.is_not_found() => DecodeError::NotFound,
-            Ok(Err(refusal)) => DecodeError::Refused(refusal.status),
-            Err(error) if error.is::<Redirect>() => DecodeError::Redirected,
-            Err(error) => match error.downcast_ref() {
-                Some(AnswerError::Missing(_)) => DecodeError::NoAnswer,
-                _ => DecodeError::NotAvro,
-            },
-        }
+        self.caller.ask(Method::GET, &path, None, "an object with a schema").await
     }
 
     /// As [`Self::resolve`], but asks again after [`LOOK_AGAIN`] if the id is missing: a single replica may lag behind.

@@ -7,7 +7,6 @@ use std::borrow::Cow;
 
 use serde_json::value::RawValue;
 
-use super::encode::TypeMismatch;
 use super::places::{EnvelopeField, EnvelopeTree, ValuePath};
 use super::plan::{FieldPlan, RecordPlan, RecordPlans, TypePlan, Union};
 use crate::json::{self, JsonKind, Object};
@@ -19,6 +18,24 @@ mod union;
 /// Limit on the bytes that one event may keep in `additional_fields`, with the pointers. Each pointer repeats the path
 /// from the root, so the result could be far larger than the body; the limit is far above what any topic accepts.
 const MAX_KEPT: usize = 8 << 20;
+
+/// Why an event does not fit its schema. Contains no payload: the pointer has `*` for every name that the body chose.
+#[derive(Debug)]
+pub(super) struct TypeMismatch {
+    /// The value's pointer from the body's root.
+    pub(super) pointer: String,
+    /// What the schema requires.
+    pub(super) expected: Cow<'static, str>,
+    /// What the body contains.
+    pub(super) found: &'static str,
+}
+
+impl From<TypeMismatch> for Fault {
+    fn from(misfit: TypeMismatch) -> Self {
+        let TypeMismatch { pointer, expected, found } = misfit;
+        Self::new(Reason::ShapeMismatch, format!("at {pointer}: expected {expected}, found {found}"))
+    }
+}
 
 /// Why a value was not written.
 pub(super) enum WalkError {

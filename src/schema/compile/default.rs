@@ -3,9 +3,9 @@
 
 use serde_json::value::RawValue;
 
-use super::{RecordPlan, RecordPlans, TypePlan};
 use crate::json::{self, JsonKind, Object};
 use crate::schema::number;
+use crate::schema::plan::{RecordPlan, RecordPlans, TypePlan};
 use crate::schema::walk::EventEncoder;
 
 /// The default in Avro encoding. `None` if it is not a value of the type, or if the type contains a record that is

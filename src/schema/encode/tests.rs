@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::json::{Object, Pointer, check};
+use crate::outcome::Reason;
 use crate::schema::{decode, shipped};
 
 mod compiled;

@@ -38,8 +38,8 @@ pub(super) struct Caller {
 
 /// What the registry said instead of yes.
 #[derive(Debug)]
-pub(super) struct RegistryError {
-    pub(super) status: StatusCode,
+pub(in crate::schema) struct RegistryError {
+    pub(in crate::schema) status: StatusCode,
     /// Confluent's code and words. Without them it may not be the registry that has answered.
     words: Option<Words>,
 }
@@ -57,7 +57,7 @@ impl RegistryError {
 
     /// That there is no such thing, and in the registry's own words: a proxy before a registry that is out
     /// may answer 404, too.
-    pub(super) fn is_not_found(&self) -> bool {
+    pub(in crate::schema) fn is_not_found(&self) -> bool {
         self.status == StatusCode::NOT_FOUND && self.words.is_some()
     }
 }
