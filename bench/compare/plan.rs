@@ -134,25 +134,25 @@ pub fn all() -> Vec<Plan> {
         plan(
             "base",
             "The base point",
-            "1 KB, 512 connections, one event type, one secret, all as shipped.",
+            "1 KB, 512 connections, one event type, one secret, shipped settings.",
             point(&ALL, "", |_| ()),
         ),
         plan(
             "least",
             "What the promise costs at least",
-            "The base point. The least is the relay, and the signature, one pass of serde_json over the body, as many record headers, a bound on the wait, an answer in JSON and the log's line.",
+            "The base point. The least is the relay plus the signature, one pass of serde_json over the body, the same number of record headers, a limit on the wait, an answer in JSON and the log line.",
             point(&PROMISE, "", |_| ()),
         ),
         plan(
             "yardsticks",
             "The yardsticks themselves",
-            "What a second thread of the generator makes of bare axum, and what axum's own `serve` does in the place of hookstream's connection loop, which all other contenders have.",
+            "Bare axum with a second thread of the generator, and with axum's own `serve` instead of hookstream's connection loop, which all other contenders use.",
             yardsticks(),
         ),
         plan(
             "sizes",
             "Sizes of the body",
-            "256 KB bodies are many of the customer's labels, which the schema has as a map.",
+            "The 256 KB bodies consist mostly of the customer's labels, which are a map in the schema.",
             [(200, "0.2 KB"), (1024, "1 KB"), (16 << 10, "16 KB"), (256 << 10, "256 KB")]
                 .into_iter()
                 .flat_map(|(bytes, label)| point(&ALL, label, |variant| variant.bytes = bytes))
@@ -161,7 +161,7 @@ pub fn all() -> Vec<Plan> {
         plan(
             "connections",
             "Connections",
-            "On each, the next request follows the answer to the last. One connection is one delivery at a time: it waits out `linger.ms` each time.",
+            "On each connection, the next request follows the answer to the last. With one connection, every delivery waits for the full `linger.ms`.",
             [1, 64, 512]
                 .into_iter()
                 .flat_map(|count| point(&ALL, &format!("{count}"), |variant| variant.connections = count))
@@ -170,13 +170,13 @@ pub fn all() -> Vec<Plan> {
         plan(
             "types",
             "Event types",
-            "Each type is a topic of 6 partitions, and librdkafka makes a batch for each partition: with 200 types, most batches hold one record, whoever publishes. The last row has 200 types configured and the traffic of one.",
+            "Each type is a topic of 6 partitions, and librdkafka makes a batch for each partition: with 200 types, most batches have one record, for every contender. The last row has 200 types configured, and traffic on one.",
             types(),
         ),
         plan(
             "secrets",
             "Secrets",
-            "Dominant: the last of the list signs 95 of 100 deliveries, the others the rest. In turn: each delivery by another one.",
+            "Dominant: the last secret in the list signs 95 of 100 deliveries, and the others sign the rest. In turn: each delivery is signed with the next secret.",
             secrets(),
         ),
         plan(
@@ -204,7 +204,7 @@ pub fn all() -> Vec<Plan> {
         plan(
             "spool",
             "The spool",
-            "No broker answers: each delivery is a row that was synced to disk, answered 202.",
+            "No broker answers, so each delivery is synced to disk as a row and answered 202.",
             spool(),
         ),
         Plan {
@@ -213,7 +213,7 @@ pub fn all() -> Vec<Plan> {
             ..plan(
                 "latency",
                 "Latency at 1,000 deliveries a second",
-                "64 connections. Each time counts from when the delivery was due. rdkafka alone is a program that produces the same bodies with the same settings and the same clock; its time ends with the acknowledgement.",
+                "64 connections. Each time counts from when the delivery was due. rdkafka alone produces the same bodies with the same settings and the same clock; its time ends with the acknowledgement.",
                 latency(),
             )
         },
@@ -222,7 +222,7 @@ pub fn all() -> Vec<Plan> {
             ..plan(
                 START,
                 "From start to ready",
-                "50 event types with a schema file each, 50 topics of 6 partitions. First: topics are created and schemas registered. Again: all is there.",
+                "50 event types with a schema file each, 50 topics of 6 partitions. First: topics are created and schemas registered. Again: both exist already.",
                 Vec::new(),
             )
         },

@@ -55,7 +55,7 @@ pub fn tables(group: &Group) -> String {
 }
 
 fn throughput(group: &Group) -> String {
-    let head = texts(&["", "requests/s", "CPU µs", "of Kafka", "of the generator", "memory MiB", "peak"]);
+    let head = texts(&["", "requests/s", "CPU µs", "Kafka CPU", "generator CPU", "memory MiB", "peak MiB"]);
     let rows: Vec<_> = group
         .contenders
         .iter()
@@ -91,7 +91,7 @@ fn throughput(group: &Group) -> String {
     }
     if !rows.is_empty() {
         out += "\n";
-        out += &table(&texts(&["", "against", "requests/s", "CPU", "CPU with Kafka's"]), &rows);
+        out += &table(&texts(&["", "relative to", "requests/s", "CPU", "CPU with Kafka"]), &rows);
     }
     out
 }
@@ -213,49 +213,61 @@ fn summary(groups: &[Group]) -> String {
     let of = |name: &str, who: &str, figure: fn(&Sample) -> f64| spread(&group(name)?.series(who, figure));
     let mib = |sample: &Sample| sample.rss_kib as f64 / 1024.0;
     let rows = [
-        ("requests/s, of the relay's", ratio("base", "hookstream", "relay", Sample::rate), "0.85 or more"),
         (
-            "CPU per delivery, of the relay's",
+            "requests/s, relative to the relay",
+            ratio("base", "hookstream", "relay", Sample::rate),
+            "0.85 or more",
+        ),
+        (
+            "CPU per delivery, relative to the relay",
             ratio("base", "hookstream", "relay", Sample::service),
             "1.35 or less",
         ),
-        ("the least: requests/s, of the relay's", ratio("least", "the least", "relay", Sample::rate), "-"),
         (
-            "the least: CPU per delivery, of the relay's",
+            "the least: requests/s, relative to the relay",
+            ratio("least", "the least", "relay", Sample::rate),
+            "-",
+        ),
+        (
+            "the least: CPU per delivery, relative to the relay",
             ratio("least", "the least", "relay", Sample::service),
             "-",
         ),
-        ("requests/s, of bare axum's", ratio("base", "hookstream", "axum", Sample::rate), "-"),
-        ("CPU per delivery, of bare axum's", ratio("base", "hookstream", "axum", Sample::service), "-"),
+        ("requests/s, relative to bare axum", ratio("base", "hookstream", "axum", Sample::rate), "-"),
+        (
+            "CPU per delivery, relative to bare axum",
+            ratio("base", "hookstream", "axum", Sample::service),
+            "-",
+        ),
         ("added to rdkafka's acknowledgement, p50 in ms", added(|l| l.p50), "0.2 or less"),
         ("added to rdkafka's acknowledgement, p99 in ms", added(|l| l.p99), "1 or less"),
         (
-            "200 event types, of one's requests/s",
+            "200 event types: requests/s, relative to one",
             ratio("types", "hookstream, 200", "hookstream, 1", Sample::rate),
             "0.9 or more",
         ),
         (
-            "200 event types, of the relay's requests/s with 200",
+            "200 event types: requests/s, relative to the relay with 200",
             ratio("types", "hookstream, 200", "relay, 200", Sample::rate),
             "-",
         ),
         (
-            "200 event types, traffic of one, of one's requests/s",
+            "200 event types, traffic on one: requests/s, relative to one",
             ratio("types", "hookstream, 200, traffic of one", "hookstream, 1", Sample::rate),
             "0.9 or more",
         ),
         (
-            "20 secrets, one dominant, of one's requests/s",
+            "20 secrets, one dominant: requests/s, relative to one",
             ratio("secrets", "20, dominant", "1 secret", Sample::rate),
             "0.9 or more",
         ),
         (
-            "20 secrets in turn, of one's requests/s",
+            "20 secrets in turn: requests/s, relative to one",
             ratio("secrets", "20, in turn", "1 secret", Sample::rate),
             "-",
         ),
         (
-            "the spool, of the direct path's requests/s",
+            "the spool: requests/s, relative to the direct path",
             ratio("spool", "spool", "direct", Sample::rate),
             "0.5 or more",
         ),
@@ -268,7 +280,7 @@ fn summary(groups: &[Group]) -> String {
     ];
     let rows: Vec<_> =
         rows.into_iter().map(|(what, found, held)| vec![what.into(), text(found, 2), held.into()]).collect();
-    table(&texts(&["", "measured", "held to"]), &rows)
+    table(&texts(&["", "measured", "target"]), &rows)
 }
 
 /// The machine, for the page.

@@ -124,7 +124,7 @@ impl Fixture {
         let waiting = self.answers.iter().filter(|answer| answer.status == 202).count();
 
         self.kafka.broker_up()?;
-        let (drained, meanwhile) = self.drain_under_load().await?;
+        let (drained, published_directly) = self.drain_under_load().await?;
         self.expect(50, "with Kafka up and the disk full", |answer| answer.status == 200).await?;
         filling.stop()?;
         ballast.fill()?;
@@ -156,7 +156,7 @@ impl Fixture {
         println!("{:<36}{lost:>10}", "lost, although answered 2xx");
         println!("{:<36}{most:>10}", "most copies of one id");
         println!("{:<36}{accepted:>10}", "202 while the disk filled up");
-        println!("{:<36}{meanwhile:>10}", "200 while draining on the full disk");
+        println!("{:<36}{published_directly:>10}", "200 while draining on the full disk");
         println!("{:<36}{:>10.2}", "slowest answer, s", slowest.as_secs_f64());
         println!("{:<36}{needed:>10}", "reserve given up to drain");
         println!("{:<36}{:>10.1}", "ballast on the full disk, MiB", filled as f64 / 1_048_576.0);

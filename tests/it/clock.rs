@@ -85,7 +85,7 @@ impl World {
         line.unwrap_or_else(|| panic!("no {name}")).parse().unwrap()
     }
 
-    /// Sends all at once, so that they share batches. Each must be answered 200 or 202.
+    /// Sends all concurrently, so that they share batches. Each must be answered 200 or 202.
     async fn send_at_once(&self, ids: &[String]) {
         let answers = ids.iter().map(async |id| self.send(std::iter::once(id.clone())).await);
         futures_util::future::join_all(answers).await;

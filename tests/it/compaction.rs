@@ -6,7 +6,7 @@ use rdkafka::message::Message as _;
 
 use crate::support::{Service, Setup, batch, kafka, stack, until};
 
-/// Makes Kafka compact at once: `segment.ms` closes a segment at the next record, and only closed segments are
+/// Makes Kafka compact immediately: `segment.ms` closes a segment at the next record, and only closed segments are
 /// compacted.
 const AT_ONCE: &str = "segment.ms=500,max.compaction.lag.ms=500,min.cleanable.dirty.ratio=0.001";
 

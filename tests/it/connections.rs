@@ -92,7 +92,7 @@ fn crowd_from(addresses: usize, to: SocketAddr, strangers: usize, bytes: &'stati
                 let mut sink = tokio::io::sink();
                 let drain = tokio::io::copy(&mut read, &mut sink);
                 futures_util::future::select(Box::pin(send), Box::pin(drain)).await;
-                // A client that is refused at once reconnects at this rate.
+                // Limits the rate of reconnecting if the service refuses the connection.
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         });

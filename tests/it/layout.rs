@@ -42,7 +42,7 @@ fn violations(rooms: &[String], room: &str, text: &str) -> Vec<String> {
                 other < own || (room == "kafka" && *name == "spool") || (room == "spool" && *name == "kafka")
             }
         })
-        .map(|name| format!("{room} names {name}, which stands above it"))
+        .map(|name| format!("{room} names {name}, which is above it"))
         .collect()
 }
 

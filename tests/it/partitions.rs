@@ -30,7 +30,7 @@ fn needs_broker_3(id: &str) -> bool {
     REPLICAS[partition(id)].contains(&3)
 }
 
-/// Sends all deliveries at once. Returns the status and duration of each.
+/// Sends all deliveries concurrently. Returns the status and duration of each.
 async fn post(service: &Service, ids: &[String]) -> Vec<(String, u16, Duration)> {
     let posts = ids.iter().map(async |id| {
         let start = Instant::now();

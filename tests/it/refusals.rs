@@ -107,7 +107,7 @@ async fn the_log_has_at_most_one_hint_a_second_with_the_number_of_refusals() {
     };
     let (start, mut sent) = (Instant::now(), 0_u64);
     until("a second hint", async || {
-        // Several at once, so that each hint covers several refusals even if an answer takes a second.
+        // Several concurrently, so that each hint covers several refusals even if an answer takes a second.
         tokio::join!(post(), post(), post(), post());
         sent += 4;
         hints().len() >= 2

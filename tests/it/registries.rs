@@ -302,7 +302,7 @@ async fn a_registry_with_client_certificates() {
     until("the refusal", async || stranger.admin("/readyz").await.1.contains("the registry does not answer"))
         .await;
 
-    // Unusable files are reported at once, without their content.
+    // Unusable files are reported immediately, without their content.
     let other = file("other.pem", &rcgen::KeyPair::generate().unwrap().serialize_pem());
     for (lines, expected) in [
         (format!("client_cert = \"{certificate}\""), "registry.client_cert: needs registry.client_key"),

@@ -87,7 +87,7 @@ fn setup(source: &str, registry: &str, dir: &Path) -> Setup {
     }
 }
 
-/// A first run that stores its pinned ids. Returns the source's name as well.
+/// Runs the service once, so that it stores its pinned ids. Returns the source's name.
 async fn pinned(registry: &LocalRegistry, dir: &Path) -> String {
     let mut first = setup("", &registry.address, dir);
     first.source = Setup::new("datagrid").source;

@@ -99,7 +99,7 @@ async fn a_secret_is_rotated_under_load_and_no_authentic_delivery_is_refused() {
 async fn a_bad_configuration_is_refused_with_all_its_problems_and_the_old_one_stays() {
     let service = one_type().ready().await;
     let file = service.file.path();
-    // One problem of each kind at once: an unknown key and rules that do not compile.
+    // A problem of each kind: an unknown key, and rules that do not compile.
     edit(file, TYPES, "typs = []\nstale = \"sometimes\"");
     let error = service.app.reload.now().await.unwrap_err().to_string();
     assert!(error.contains("2 problems") && error.contains("typs") && error.contains("stale"), "{error}");

@@ -34,7 +34,7 @@ impl Fixture {
         let setup = Setup { rules: after.into(), ..Setup::new("datagrid") };
         let first = Setup {
             source: setup.source.clone(),
-            // On a busy machine Kafka may take longer than 4 s for some hundred dead letters at once.
+            // On a busy machine, Kafka may need more than 4 s for some hundred concurrent dead letters.
             rules: format!("{before}\ndead_letter_rate = 100000\nack_deadline = \"30s\""),
             ..Setup::new("datagrid")
         };

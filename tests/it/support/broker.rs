@@ -68,7 +68,7 @@ impl Broker {
         let formats: Vec<Child> = brokers.iter().map(|broker| broker.java("format.log", &format)).collect();
         let formatted = move || formats.into_iter().all(|mut format| format.wait().unwrap().success());
         assert!(tokio::task::spawn_blocking(formatted).await.unwrap());
-        // All at once, since a node is ready only with the others.
+        // All concurrently, since a node is ready only with the others.
         futures_util::future::join_all(brokers.iter_mut().map(Self::run)).await;
         brokers
     }

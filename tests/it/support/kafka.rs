@@ -79,7 +79,7 @@ pub fn records(bootstrap: &str, topic: &str, mut each: impl FnMut(&BorrowedMessa
     }
 }
 
-/// Deletes a topic of the real Kafka and waits until it is gone.
+/// Deletes a topic of the real Kafka, and waits until it does not exist any more.
 pub async fn delete(topic: &str) {
     let options = AdminOptions::new().operation_timeout(Some(PATIENCE)).request_timeout(Some(PATIENCE));
     let results = admin().delete_topics(&[topic], &options).await.unwrap();

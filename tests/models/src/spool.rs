@@ -146,7 +146,7 @@ fn ledger() {
     let one = {
         let shared = shared.clone();
         thread::spawn(move || {
-            // One row is added, parked at once, and remains.
+            // One row is added and parked immediately, and remains.
             let moves = [
                 (String::from("b.y"), None, Some(RowState::Live), 7),
                 (String::from("b.y"), Some(RowState::Live), Some(RowState::Parked), 7),
