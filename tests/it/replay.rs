@@ -341,7 +341,7 @@ async fn replay_names_a_removed_secret_and_accepts_it_back_as_expired() {
 #[tokio::test]
 async fn w4_a_corrected_rule_reads_a_header_that_the_old_rules_did_not_read() {
     let corrected = format!("{TYPES}\nenvelope.type = {{ header = \"X-Event\", unsigned = true }}");
-    let ground = Ground::with("envelope.type = \"/nothing\"", &corrected).await;
+    let fixture = Fixture::with("envelope.type = \"/nothing\"", &corrected).await;
     let body = batch("evt_1");
     let headers = [
         ("Datagrid-Signature", datagrid(body.as_bytes())),
@@ -349,13 +349,13 @@ async fn w4_a_corrected_rule_reads_a_header_that_the_old_rules_did_not_read() {
         ("Authorization", "Bearer of-the-gateway".into()),
     ];
     let sent: Vec<(&str, &str)> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
-    ground.service.post(&sent, body).await.is(200, "dead_lettered", Some("type_missing"));
-    let letters = found(&ground.service.dead_letters()).await;
+    fixture.service.post(&sent, body).await.is(200, "dead_lettered", Some("type_missing"));
+    let letters = found(&fixture.service.dead_letters()).await;
     assert_eq!(letters[0].headers["x-event"], "batch_prediction.failed");
     assert!(!letters[0].headers.contains_key("authorization"), "a credential is stored");
-    let (code, stdout, stderr) = ground.replay(&["--all", "--apply"]).await;
+    let (code, stdout, stderr) = fixture.replay(&["--all", "--apply"]).await;
     assert_eq!(code, 0, "{stdout}{stderr}");
-    assert_eq!(kafka::all(&ground.topic("batch_prediction.failed")).await, ["evt_1"]);
+    assert_eq!(kafka::all(&fixture.topic("batch_prediction.failed")).await, ["evt_1"]);
 }
 
 #[tokio::test]
