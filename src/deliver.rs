@@ -24,13 +24,11 @@ mod tests;
 #[cfg(test)]
 mod state_machine;
 
-use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use drain::Drain;
 use futures_util::future::join_all;
-use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 pub use holds::Holds;
 use outages::Outages;
 use tokio::sync::watch;
@@ -40,6 +38,7 @@ use crate::failpoints::{self, Failpoint};
 use crate::kafka::{Ack, Producer, PublishError};
 use crate::observe::health::{Health, PartState};
 use crate::observe::metrics::{self, Via};
+use crate::quota::RateLimit;
 use crate::record::Record;
 use crate::spool::{Spool, StoreError};
 
@@ -91,13 +90,13 @@ pub struct Deliverer {
     live: Arc<AtomicU64>,
     /// Limits the message about a full queue to one per second: it concerns many deliveries, and each has its own log
     /// line.
-    queue_full_log: DefaultDirectRateLimiter,
+    queue_full_log: RateLimit,
 }
 
 impl Deliverer {
     /// Delivers through `producer`, and to `spool` if there is one.
     pub fn new(producer: Arc<Producer>, spool: Option<Arc<Spool>>, health: Arc<Health>) -> Self {
-        let queue_full_log = RateLimiter::direct(Quota::per_second(NonZeroU32::MIN));
+        let queue_full_log = RateLimit::per_second(1);
         let outages = Arc::new(Outages::new(health.clone()));
         Self { producer, spool, outages, health, live: Arc::default(), queue_full_log }
     }
@@ -208,7 +207,7 @@ impl Deliverer {
             // The batch may have been too large because of its other records, which are finished now.
             result = self.publish_once(record, deadline).await;
         }
-        if matches!(result, Err(PublishError::QueueFull)) && self.queue_full_log.check().is_ok() {
+        if matches!(result, Err(PublishError::QueueFull)) && self.queue_full_log.take() {
             tracing::warn!("the producer's queue is full: deliveries go to the spool, or are answered 503");
         }
         if result.is_ok() {

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use rate_limit::{RateLimit, UnverifiedWork};
+use rate_limit::{UnverifiedWork, rate_limit};
 use secret_usage::SecretUsages;
 pub use unmapped::UnmappedFields;
 
@@ -26,7 +26,7 @@ use crate::observe::refusals::RefusalTable;
 use crate::observe::status;
 use crate::observe::traffic::Traffic;
 use crate::outcome::{Fault, Reason};
-use crate::quota::{Usage, UsageGuard};
+use crate::quota::{RateLimit, Usage, UsageGuard};
 use crate::schema::{self, Encoder, Schemas};
 use crate::verify::diagnose::{Diagnosis, Other};
 use crate::verify::{Verified, Verifier};
@@ -55,8 +55,8 @@ pub struct Source {
     unmapped: Option<Route>,
     /// The topic for authentic but unusable deliveries.
     pub dead_letter_topic: Arc<str>,
-    dead_letters: RateLimit,
-    rate: Option<RateLimit>,
+    dead_letters: Arc<RateLimit>,
+    rate: Option<Arc<RateLimit>>,
     allow: Option<Networks>,
     /// Refused deliveries by reason.
     pub refusals: Arc<RefusalTable>,
@@ -126,7 +126,7 @@ impl Source {
 
     /// Counts one verified delivery against the source's limit. Returns false if the limit is reached.
     pub fn delivery_allowed(&self) -> bool {
-        self.rate.as_ref().is_none_or(RateLimit::take)
+        self.rate.as_ref().is_none_or(|rate| rate.take())
     }
 
     /// Whether a client may call. A client with an unknown address may only if the source has no allow list.
@@ -278,10 +278,9 @@ impl Sources {
             let traffic =
                 before.map_or_else(|| Arc::new(Traffic::new(name)), |source| source.traffic.clone());
             let drift = before.map(|source| source.drift.clone()).unwrap_or_default();
-            let dead_letters =
-                RateLimit::new(rules.dead_letter_rate, before.map(|source| &source.dead_letters));
+            let dead_letters = rate_limit(rules.dead_letter_rate, before.map(|source| &source.dead_letters));
             let rate_before = before.and_then(|source| source.rate.as_ref());
-            let rate = rules.rate_limit.map(|rate| RateLimit::new(rate, rate_before));
+            let rate = rules.rate_limit.map(|rate| rate_limit(rate, rate_before));
             let source = Source {
                 name: name.clone(),
                 ack_deadline: rules.ack_deadline,

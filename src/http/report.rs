@@ -1,18 +1,17 @@
 //! Logs one line for each delivery when it has ended.
 
 use std::net::IpAddr;
-use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use tracing::Level;
 
 use super::client_address::ClientAddress;
 use crate::delivery::DeliveryId;
 use crate::observe::metrics;
 use crate::pipeline::DeliveryResult;
+use crate::quota::RateLimit;
 
 /// The result of a delivery, for observers.
 pub struct DeliveryReport<'a> {
@@ -47,21 +46,21 @@ pub fn log() -> DeliveryObserver {
 }
 
 /// The limit of lines about unverified deliveries per second, which is also the burst.
-const UNVERIFIED: NonZeroU32 = NonZeroU32::new(20).unwrap();
+const UNVERIFIED: u32 = 20;
 
 struct RefusalLogLimiter {
-    lines: DefaultDirectRateLimiter,
+    lines: RateLimit,
     left_out: AtomicU64,
 }
 
 impl RefusalLogLimiter {
     fn new() -> Self {
-        Self { lines: RateLimiter::direct(Quota::per_second(UNVERIFIED)), left_out: AtomicU64::new(0) }
+        Self { lines: RateLimit::per_second(UNVERIFIED), left_out: AtomicU64::new(0) }
     }
 
     /// Returns the number of lines left out before this one; `None` if this one is left out, too.
     fn take(&self) -> Option<u64> {
-        if self.lines.check().is_err() {
+        if !self.lines.take() {
             self.left_out.fetch_add(1, Ordering::Relaxed);
             metrics::log_line_limited();
             return None;
@@ -117,8 +116,8 @@ mod tests {
     /// The log after `count` deliveries with this result.
     fn logged(ended: &DeliveryResult, count: usize) -> Vec<serde_json::Value> {
         #[derive(Clone, Default)]
-        struct LogPermit(Arc<std::sync::Mutex<Vec<u8>>>);
-        impl std::io::Write for LogPermit {
+        struct LogBuffer(Arc<std::sync::Mutex<Vec<u8>>>);
+        impl std::io::Write for LogBuffer {
             fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
                 self.0.lock().unwrap().extend_from_slice(bytes);
                 Ok(bytes.len())
@@ -127,7 +126,7 @@ mod tests {
                 Ok(())
             }
         }
-        let (written, watch) = (LogPermit::default(), log());
+        let (written, watch) = (LogBuffer::default(), log());
         let subscriber = tracing_subscriber::fmt().json().flatten_event(true).with_writer({
             let written = written.clone();
             move || written.clone()
@@ -187,7 +186,7 @@ mod tests {
                 None => {}
             }
         };
-        assert!(written >= u64::from(UNVERIFIED.get()), "{written}");
+        assert!(written >= u64::from(UNVERIFIED), "{written}");
         assert_eq!(written + left_out + 1, sent);
     }
 }

@@ -17,13 +17,11 @@ mod collect;
 mod export;
 mod span;
 
-use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
 pub use export::Collector;
 use export::{Exports, resource};
-use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use opentelemetry::InstrumentationScope;
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
@@ -32,9 +30,11 @@ pub use span::{Ending, Outgoing, SendSpanEnd, Sending, Trace};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+use crate::quota::RateLimit;
+
 /// The unverified deliveries per second that may be sampled, as for log lines: a flood must not push other
 /// deliveries' spans out of the queue.
-const MAX_UNVERIFIED: NonZeroU32 = NonZeroU32::new(20).unwrap();
+const MAX_UNVERIFIED: u32 = 20;
 
 /// Creates spans; cheap to clone.
 #[derive(Clone)]
@@ -43,7 +43,7 @@ pub struct Tracer(Arc<Inner>);
 struct Inner {
     tracer: SdkTracer,
     propagator: TraceContextPropagator,
-    unverified: DefaultDirectRateLimiter,
+    unverified: RateLimit,
     /// `http` or `https`, the scheme of hookstream's port.
     scheme: &'static str,
 }
@@ -74,7 +74,7 @@ impl Traces {
         let inner = Inner {
             tracer: provider.tracer_with_scope(scope.build()),
             propagator: TraceContextPropagator::new(),
-            unverified: RateLimiter::direct(Quota::per_second(MAX_UNVERIFIED)),
+            unverified: RateLimit::per_second(MAX_UNVERIFIED),
             scheme: if tls { "https" } else { "http" },
         };
         Ok((Tracer(Arc::new(inner)), Self { task: tokio::spawn(exports.run()), stop }))

@@ -1,13 +1,10 @@
 //! Rate limits that survive a reload.
 
-use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
-use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
-
-use crate::quota::{Rate, nanos};
+use crate::quota::{Rate, RateLimit, nanos};
 
 /// A source's limit, as a multiple of the limit of one address.
 const ADDRESSES: u64 = 4;
@@ -44,27 +41,10 @@ impl UnverifiedWork {
     }
 }
 
-/// A limit per second, which allows the same number at once.
-#[derive(Debug, Clone)]
-pub(super) struct RateLimit {
-    per_second: u32,
-    limiter: Arc<DefaultDirectRateLimiter>,
-}
-
-impl RateLimit {
-    /// Takes over the limiter `before` if the number is the same, so that a reload does not refill it.
-    pub(super) fn new(per_second: u32, before: Option<&Self>) -> Self {
-        if let Some(before) = before.filter(|before| before.per_second == per_second) {
-            return before.clone();
-        }
-        let quota = Quota::per_second(NonZeroU32::new(per_second).unwrap_or(NonZeroU32::MIN));
-        Self { per_second, limiter: Arc::new(RateLimiter::direct(quota)) }
-    }
-
-    /// Counts one. Returns false if the limit is reached.
-    pub(super) fn take(&self) -> bool {
-        self.limiter.check().is_ok()
-    }
+/// The limit `before` if the number is the same, so that a reload does not refill it; else a new one.
+pub(super) fn rate_limit(per_second: u32, before: Option<&Arc<RateLimit>>) -> Arc<RateLimit> {
+    let before = before.filter(|before| before.is_per_second(per_second));
+    before.cloned().unwrap_or_else(|| Arc::new(RateLimit::per_second(per_second)))
 }
 
 #[cfg(test)]
@@ -82,9 +62,8 @@ mod tests {
 
     #[test]
     fn a_reload_with_the_same_limit_does_not_refill_it() {
-        let first = RateLimit::new(1000, None);
-        let again = RateLimit::new(1000, Some(&first));
-        assert!(Arc::ptr_eq(&first.limiter, &again.limiter));
-        assert!(!Arc::ptr_eq(&first.limiter, &RateLimit::new(999, Some(&first)).limiter));
+        let first = rate_limit(1000, None);
+        assert!(Arc::ptr_eq(&first, &rate_limit(1000, Some(&first))));
+        assert!(!Arc::ptr_eq(&first, &rate_limit(999, Some(&first))));
     }
 }

@@ -44,6 +44,7 @@ fn model(name: &str, run: impl Fn() + Send + Sync + 'static) {
 fn main() {
     model("usage never exceeds the limit, and ends at zero", limit);
     model("concurrent usage is counted completely", rate);
+    model("concurrent takers never exceed the burst, and refusals are not counted", take);
     http::models();
     spool::models();
 }
@@ -94,4 +95,20 @@ fn rate() {
     assert!(!rate.is_used_up(&used, now), "one remains");
     rate.add(&used, 1, now);
     assert!(rate.is_used_up(&used, now), "none remains");
+}
+
+/// Takes two, and twice one, of a burst of three concurrently.
+fn take() {
+    const BURST: u64 = 3;
+    let rate = Rate { per_second: 10, burst: Duration::from_millis(300), debt: Duration::ZERO };
+    let used = Arc::new(sync::atomic::AtomicU64::new(0));
+    let now = quota::nanos(Duration::from_secs(1000));
+    let threads = [vec![2], vec![1, 1]].map(|amounts| {
+        let used = used.clone();
+        thread::spawn(move || amounts.into_iter().filter(|amount| rate.take(&used, *amount, now)).sum::<u64>())
+    });
+    let taken: u64 = threads.into_iter().map(|thread| thread.join().unwrap()).sum();
+    assert!([2, BURST].contains(&taken), "{taken}");
+    assert!(rate.take(&used, BURST - taken, now));
+    assert!(rate.is_used_up(&used, now));
 }
