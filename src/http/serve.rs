@@ -13,8 +13,7 @@ use axum::body::{Body, Bytes};
 use axum::extract::Request;
 use axum::response::{IntoResponse as _, Response};
 use http::{HeaderValue, Method, StatusCode, header};
-use http_body::{Body as _, Frame, SizeHint};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -206,7 +205,7 @@ struct Receiving {
     connection: Arc<ConnectionEntry>,
 }
 
-impl http_body::Body for Receiving {
+impl hyper::body::Body for Receiving {
     type Data = Bytes;
     type Error = Box<dyn std::error::Error + Send + Sync>;
 

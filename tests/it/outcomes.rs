@@ -1,8 +1,12 @@
 //! Every answer in the table of outcomes, and every kind of bad input, on the real server.
 
+use std::convert::Infallible;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use hookstream::outcome::Reason;
+use http_body_util::StreamBody;
+use hyper::body::Frame;
 
 use crate::support::raw::{self, exchange, head};
 use crate::support::{Service, Setup, batch, datagrid, kafka};
@@ -131,8 +135,9 @@ async fn a_chunked_body_over_the_limit_is_refused() {
     let setup = Setup { http: "max_body = \"1 KiB\"".into(), ..Setup::new("datagrid") };
     let service = setup.ready().await;
     // Chunked, so no length is declared.
-    let chunks = futures_util::stream::iter((0..4).map(|_| Ok::<_, std::io::Error>(vec![b' '; 400])));
-    let answer = service.post(&[], reqwest::Body::wrap_stream(chunks)).await;
+    let chunks = (0..4).map(|_| Ok::<_, Infallible>(Frame::data(Bytes::from_static(&[b' '; 400]))));
+    let body = StreamBody::new(futures_util::stream::iter(chunks));
+    let answer = service.post(&[], reqwest::Body::wrap(body)).await;
     answer.is(413, "refused", Some("body_too_large"));
     service.datagrid_post(vec![b' '; 1025]).await.is(413, "refused", Some("body_too_large"));
     service.datagrid_post(vec![b' '; 1024]).await.is(200, "dead_lettered", Some("json_invalid"));
