@@ -236,13 +236,14 @@ fn content(path: &Path, max: u64, pipes: Pipes) -> Result<(Vec<u8>, bool), ReadE
     if metadata.len() > max {
         return Err(ReadError::TooLarge(max));
     }
-    let bytes = bytes_of(file, max)?;
+    let bytes = bytes_of(file, metadata.len(), max)?;
     Ok((bytes, piped))
 }
 
-/// Reads at most `max` bytes, whatever size the file claims: the claim of a pipe or a growing file means nothing.
-fn bytes_of(file: File, max: u64) -> Result<Vec<u8>, ReadError> {
-    let mut bytes = Vec::new();
+/// Reads at most `max` bytes, whatever size the file claims: the claim of a pipe or a growing file means nothing. Where it
+/// is right, the buffer never grows, which would leave a copy of a secret behind.
+fn bytes_of(file: File, claimed: u64, max: u64) -> Result<Vec<u8>, ReadError> {
+    let mut bytes = Vec::with_capacity(claimed.min(max) as usize + 1);
     if file.take(max + 1).read_to_end(&mut bytes)? as u64 > max {
         return Err(ReadError::TooLarge(max));
     }

@@ -20,6 +20,7 @@ use hmac::Hmac;
 use http::{HeaderName, HeaderValue};
 use jiff::SignedDuration;
 use sha2::Sha256;
+use zeroize::Zeroizing;
 
 use alternate_keys::AlternateKeys;
 use binding::{Binding, EventLocator};
@@ -120,11 +121,11 @@ impl SigningKey {
     fn new(scheme: &Scheme, format: SecretFormat, secret: &Secret, first: usize) -> Option<Self> {
         let (mac, token) = match &scheme.layout {
             HeaderFormat::Token { prefix } => {
-                let value = [prefix.as_bytes(), secret.expose()].concat();
+                let value = Zeroizing::new([prefix.as_bytes(), secret.expose()].concat());
                 let mut value =
                     HeaderValue::from_bytes(&value).ok().filter(|value| value.to_str().is_ok())?;
                 value.set_sensitive(true);
-                (Signer::Token(digest::token(secret.expose())), Some(value))
+                (Signer::Token(digest::token(secret.expose()).into()), Some(value))
             }
             _ => (Signer::new(scheme.written.hash, secret.expose())?, None),
         };

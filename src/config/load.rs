@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use zeroize::Zeroizing;
 
 use super::errors::ConfigErrors;
 use super::layers::{Layers, PRESETS, SettingLocation};
@@ -379,11 +380,11 @@ impl ReferenceReader<'_> {
         };
         let (certificate, key) =
             (read("registry.client_cert", certificate), read("registry.client_key", key));
-        let pem = [key?, certificate?].join(&b'\n');
+        let pem = Zeroizing::new([key?.as_slice(), certificate?.as_slice()].join(&b'\n'));
         let client = reqwest::Identity::from_pem(&pem)
             .and_then(|identity| crate::client::builder().tls_certs_only([]).identity(identity).build());
         // The error is not shown: it may quote the files.
-        let (Ok(_), Ok(pem)) = (client, String::from_utf8(pem)) else {
+        let (Ok(_), Ok(pem)) = (client, std::str::from_utf8(&pem)) else {
             let message = "does not work with registry.client_cert: expected two PEM files, the certificate with its \
                            chain, and that certificate's private key, not encrypted";
             self.problem("registry.client_key".to_owned(), message);

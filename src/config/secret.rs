@@ -6,6 +6,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use zeroize::Zeroizing;
 
 use super::SecretFormat;
 
@@ -94,7 +95,7 @@ pub struct Binds {
     pub equals: String,
 }
 
-/// A named secret of a source, the key of its signatures. Clones share the bytes.
+/// A named secret of a source, the key of its signatures. Clones share the bytes, and the last one overwrites them.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret {
     /// Shown in log, metric and record header.
@@ -105,7 +106,7 @@ pub struct Secret {
     pub binds: Option<Arc<Binds>>,
     /// The variable or the file that it was read from; `None` for a secret that hookstream generated.
     pub from: Option<Arc<str>>,
-    value: Arc<[u8]>,
+    value: Arc<Zeroizing<Vec<u8>>>,
 }
 
 impl Secret {
@@ -116,7 +117,7 @@ impl Secret {
             window: ValidityWindow::default(),
             binds: None,
             from: None,
-            value: value.as_ref().into(),
+            value: owned(value.as_ref()),
         }
     }
 
@@ -137,7 +138,7 @@ impl Secret {
 
     /// The same secret with another value: the key decoded from the provider's text.
     pub(super) fn with_value(self, value: impl AsRef<[u8]>) -> Self {
-        Self { value: value.as_ref().into(), ..self }
+        Self { value: owned(value.as_ref()), ..self }
     }
 
     /// The bytes. For the verifier and the signer; never for a log.
@@ -146,20 +147,25 @@ impl Secret {
     }
 }
 
+fn owned(value: &[u8]) -> Arc<Zeroizing<Vec<u8>>> {
+    Arc::new(Zeroizing::new(value.to_vec()))
+}
+
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Secret").field("name", &self.name).finish_non_exhaustive()
     }
 }
 
-/// A password, a token or a related setting, as text. `Debug` shows nothing of it.
+/// A password, a token or a related setting, as text. `Debug` shows nothing of it. Clones share the text, and the last
+/// one overwrites it.
 #[derive(Clone, PartialEq, Eq)]
-pub struct SecretText(Arc<str>);
+pub struct SecretText(Arc<Zeroizing<String>>);
 
 impl SecretText {
     /// Wraps `text`.
-    pub fn new(text: impl Into<Arc<str>>) -> Self {
-        Self(text.into())
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(Arc::new(Zeroizing::new(text.into())))
     }
 
     /// The text. For the client that authenticates with it; never for a log.

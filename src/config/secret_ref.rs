@@ -9,6 +9,7 @@ use std::sync::Arc;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
+use zeroize::Zeroizing;
 
 use super::secret::{Binds, Environment, Secret, SecretText, ValidityWindow};
 use crate::files::{self, ReadError};
@@ -84,7 +85,7 @@ impl SecretEntry {
 
 impl SecretRef {
     /// The value of a variable or a file; never empty.
-    pub(super) fn read(&self, environment: &Environment) -> Result<Vec<u8>, SecretRefError> {
+    pub(super) fn read(&self, environment: &Environment) -> Result<Zeroizing<Vec<u8>>, SecretRefError> {
         match self {
             Self::Env(name) => match environment.get(name).map(OsStr::as_encoded_bytes) {
                 None => Err(SecretRefError::Unset(shown_variable(name))),
@@ -92,7 +93,7 @@ impl SecretRef {
                     "{} is set but empty; set it to the secret or unset it",
                     shown_variable(name)
                 ))),
-                Some(value) => Ok(value.to_vec()),
+                Some(value) => Ok(value.to_vec().into()),
             },
             Self::File(path) => read_file(path).map_err(SecretRefError::Bad),
             Self::Dir(_) => {
@@ -121,7 +122,7 @@ impl SecretRef {
     /// The same value as text.
     pub(super) fn read_text(&self, environment: &Environment) -> Result<SecretText, String> {
         let value = self.read(environment).map_err(SecretRefError::into_message)?;
-        match String::from_utf8(value) {
+        match std::str::from_utf8(&value) {
             Ok(text) if !text.contains('\0') => Ok(SecretText::new(text)),
             _ => Err("the secret is not valid UTF-8".to_owned()),
         }
@@ -156,8 +157,9 @@ fn unreadable(path: &Path, error: &ReadError) -> String {
 }
 
 /// Reads a small file without the newline at its end.
-pub(super) fn read_file(path: &Path) -> Result<Vec<u8>, String> {
-    let mut value = files::read(path, files::MAX_SECRET).map_err(|error| unreadable(path, &error))?;
+pub(super) fn read_file(path: &Path) -> Result<Zeroizing<Vec<u8>>, String> {
+    let value = files::read(path, files::MAX_SECRET).map_err(|error| unreadable(path, &error))?;
+    let mut value = Zeroizing::new(value);
     let line = value.strip_suffix(b"\n").map(|line| line.strip_suffix(b"\r").unwrap_or(line));
     if let Some(length) = line.map(<[u8]>::len) {
         value.truncate(length);

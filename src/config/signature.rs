@@ -5,6 +5,7 @@ use base64::Engine as _;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use serde::Deserialize;
+use zeroize::Zeroizing;
 
 use super::de;
 
@@ -147,9 +148,9 @@ impl SecretFormat {
     ///
     /// # Errors
     /// The expected format, without any part of the text.
-    pub fn decode(self, secret: &[u8]) -> Result<Vec<u8>, &'static str> {
+    pub fn decode(self, secret: &[u8]) -> Result<Zeroizing<Vec<u8>>, &'static str> {
         let (key, expected) = match self {
-            Self::Text => return Ok(secret.to_vec()),
+            Self::Text => return Ok(secret.to_vec().into()),
             Self::Base64 => (LENIENT.decode(secret).ok(), "base64"),
             Self::Whsec => {
                 let rest = secret.strip_prefix(b"whsec_");
@@ -157,7 +158,7 @@ impl SecretFormat {
             }
             Self::Hex => (hex::decode(secret).ok(), "hex"),
         };
-        key.filter(|key| !key.is_empty()).ok_or(expected)
+        key.filter(|key| !key.is_empty()).map(Zeroizing::new).ok_or(expected)
     }
 }
 
@@ -185,12 +186,16 @@ mod tests {
             (SecretFormat::Hex, "fbff006b6579"),
             (SecretFormat::Hex, "FBFF006B6579"),
         ] {
-            assert_eq!(format.decode(text.as_bytes()).unwrap(), key, "{text}");
+            assert_eq!(format.decode(text.as_bytes()).unwrap().as_slice(), key, "{text}");
         }
         for padded in ["a2V5cw==", "a2V5cw=", "a2V5cw", "a2V5cx"] {
-            assert_eq!(SecretFormat::Base64.decode(padded.as_bytes()).unwrap(), b"keys", "{padded}");
+            assert_eq!(
+                SecretFormat::Base64.decode(padded.as_bytes()).unwrap().as_slice(),
+                b"keys",
+                "{padded}"
+            );
         }
-        assert_eq!(SecretFormat::Text.decode(b"whsec_+/8A").unwrap(), b"whsec_+/8A");
+        assert_eq!(SecretFormat::Text.decode(b"whsec_+/8A").unwrap().as_slice(), b"whsec_+/8A");
     }
 
     #[test]

@@ -16,6 +16,7 @@ use rustls::{RootCertStore, ServerConfig, crypto};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 use x509_parser::extensions::GeneralName;
+use zeroize::Zeroizing;
 
 use crate::config::{self, ConfigErrors, LoadedConfig, SecretText};
 use crate::files;
@@ -259,7 +260,7 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
 
 fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
     // The text of a PEM error could contain a line of the file.
-    PrivateKeyDer::from_pem_slice(&read(path)?).map_err(|_| {
+    PrivateKeyDer::from_pem_slice(&Zeroizing::new(read(path)?)).map_err(|_| {
         format!("{} contains no private key in PEM; keys with a passphrase are not supported", path.display())
     })
 }

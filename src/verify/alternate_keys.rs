@@ -6,8 +6,8 @@
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-
 use subtle::ConstantTimeEq as _;
+use zeroize::Zeroizing;
 
 use super::digest::{self, Signer};
 use crate::config::{Hash, SecretFormat};
@@ -41,7 +41,7 @@ pub(super) enum KeyMistake {
 impl AlternateKeys {
     /// `key` is the decoded secret; `hash` is the hash of the rules, `None` for a token.
     pub(super) fn new(format: SecretFormat, key: &[u8], hash: Option<Hash>) -> Option<Self> {
-        let mut known = vec![key.to_vec()];
+        let mut known = vec![Zeroizing::new(key.to_vec())];
         let mut misread = Vec::new();
         for (how, other) in others(format, key) {
             if !other.is_empty() && !known.contains(&other) {
@@ -74,27 +74,27 @@ impl AlternateKeys {
 fn mac(hash: Option<Hash>, key: &[u8]) -> Option<Signer> {
     match hash {
         Some(hash) => Signer::new(hash, key),
-        None => Some(Signer::Token(digest::token(key))),
+        None => Some(Signer::Token(digest::token(key).into())),
     }
 }
 
 /// The alternative keys, the most likely first. The text of an encoded secret is encoded again from its key, which gives
 /// what the provider showed, except for omitted padding.
-fn others(format: SecretFormat, key: &[u8]) -> Vec<(KeyMistake, Vec<u8>)> {
-    let text = match format {
+fn others(format: SecretFormat, key: &[u8]) -> Vec<(KeyMistake, Zeroizing<Vec<u8>>)> {
+    let text = Zeroizing::new(match format {
         SecretFormat::Text => key.to_vec(),
         SecretFormat::Base64 => BASE64_STANDARD.encode(key).into_bytes(),
         SecretFormat::Whsec => format!("whsec_{}", BASE64_STANDARD.encode(key)).into_bytes(),
         SecretFormat::Hex => hex::encode(key).into_bytes(),
-    };
+    });
     let mut others = Vec::new();
     if format == SecretFormat::Text {
-        others.push((KeyMistake::Blank, text.trim_ascii().to_vec()));
-        others.push((KeyMistake::LineEnd, [&text, &b"\n"[..]].concat()));
-        others.push((KeyMistake::LineEnd, [&text, &b"\r\n"[..]].concat()));
+        others.push((KeyMistake::Blank, text.trim_ascii().to_vec().into()));
+        others.push((KeyMistake::LineEnd, [&text[..], b"\n"].concat().into()));
+        others.push((KeyMistake::LineEnd, [&text[..], b"\r\n"].concat().into()));
         for quote in [&b"\""[..], b"'"] {
             let inner = text.trim_ascii().strip_prefix(quote).and_then(|text| text.strip_suffix(quote));
-            others.extend(inner.map(|inner| (KeyMistake::Quoted, inner.to_vec())));
+            others.extend(inner.map(|inner| (KeyMistake::Quoted, inner.to_vec().into())));
         }
     }
     for read in [SecretFormat::Text, SecretFormat::Base64, SecretFormat::Whsec, SecretFormat::Hex] {
@@ -103,7 +103,7 @@ fn others(format: SecretFormat, key: &[u8]) -> Vec<(KeyMistake, Vec<u8>)> {
         }
     }
     if let Some(bare) = text.strip_prefix(b"whsec_") {
-        others.push((KeyMistake::WithoutPrefix, bare.to_vec()));
+        others.push((KeyMistake::WithoutPrefix, bare.to_vec().into()));
     }
     others
 }

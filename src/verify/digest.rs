@@ -5,6 +5,7 @@ use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE, BASE64_URL_SAFE_NO_PAD};
 use hmac::{Hmac, KeyInit};
 use sha1::Sha1;
 use sha2::{Digest as _, Sha256, Sha512};
+use zeroize::Zeroizing;
 
 use crate::config::{Encoding, Hash};
 
@@ -23,7 +24,7 @@ pub(super) enum Signer {
     Sha512(Hmac<Sha512>),
     Sha1(Hmac<Sha1>),
     /// The digest of a token, whatever the text.
-    Token(Digest),
+    Token(Zeroizing<Digest>),
 }
 
 impl Signer {
@@ -42,7 +43,7 @@ impl Signer {
             Self::Sha256(mac) => keyed(mac, pieces),
             Self::Sha512(mac) => keyed(mac, pieces),
             Self::Sha1(mac) => keyed(mac, pieces),
-            Self::Token(digest) => *digest,
+            Self::Token(digest) => **digest,
         }
     }
 }
@@ -115,7 +116,18 @@ impl DigestFormat {
 
 #[cfg(test)]
 mod tests {
+    use zeroize::ZeroizeOnDrop;
+
     use super::*;
+
+    /// An HMAC is two states of its hash and a block buffer. It has no marker of its own.
+    #[test]
+    fn a_key_schedule_is_overwritten_on_drop() {
+        fn assert<T: ZeroizeOnDrop>() {}
+        assert::<Sha256>();
+        assert::<Sha512>();
+        assert::<Sha1>();
+    }
 
     /// Digests of nothing, written by Python's base64.
     #[test]

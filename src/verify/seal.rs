@@ -20,6 +20,7 @@ use std::sync::Arc;
 use hmac::{Hmac, KeyInit, Mac};
 use http::{HeaderName, HeaderValue};
 use sha2::Sha256;
+use zeroize::Zeroizing;
 
 use super::{Verified, Verifier, canonical};
 use crate::config::BodyForm;
@@ -31,7 +32,8 @@ const LABEL: &[u8] = b"hookstream dead letter seal v1";
 pub(super) fn derive(secret: &[u8]) -> Option<Hmac<Sha256>> {
     let mut mac = Hmac::<Sha256>::new_from_slice(secret).ok()?;
     mac.update(LABEL);
-    Hmac::new_from_slice(&mac.finalize().into_bytes()).ok()
+    let key = Zeroizing::new(<[u8; 32]>::from(mac.finalize().into_bytes()));
+    Hmac::new_from_slice(&*key).ok()
 }
 
 impl BodyForm {

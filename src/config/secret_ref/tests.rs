@@ -1,6 +1,6 @@
 use super::*;
 
-fn message(result: Result<Vec<u8>, SecretRefError>) -> String {
+fn message(result: Result<Zeroizing<Vec<u8>>, SecretRefError>) -> String {
     result.err().unwrap().into_message()
 }
 
@@ -13,7 +13,7 @@ fn a_file_loses_one_newline_and_no_more() {
     {
         std::fs::write(&path, content).unwrap();
         let value = SecretRef::File(path.clone()).read(&Environment::default()).ok().unwrap();
-        assert_eq!(value, expected.as_bytes(), "{content:?}");
+        assert_eq!(value.as_slice(), expected.as_bytes(), "{content:?}");
     }
 }
 
