@@ -151,9 +151,10 @@ impl App {
         let spool = open_spool(config, &health).await?;
         let deliverer = Deliverer::new(producer.clone(), spool.clone(), health.clone());
         let topics_in_doubt = Arc::new(Notify::new());
-        let holds = holds::of_sources(&sources, &topics_in_doubt);
-        let drains =
-            deliverer.drains(holds).map(|drain| -> Box<dyn Fn() -> Drain + Send + Sync> { Box::new(drain) });
+        let holds = holds::Policies { sources: sources.clone(), asked: topics_in_doubt.clone() };
+        let drains = deliverer
+            .drains(Arc::new(holds))
+            .map(|drain| -> Box<dyn Fn() -> Drain + Send + Sync> { Box::new(drain) });
         let recoveries = deliverer.recoveries();
         let pipeline = Arc::new(Pipeline::new(config.http.max_in_flight, deliverer));
 

@@ -21,7 +21,7 @@ use crate::names;
 use crate::observe::health::{Health, PartState};
 use crate::sources::{Route, Sources};
 
-pub use compaction::{Watched, check_compaction, fix_command, non_compacted_topics};
+pub use compaction::{Waiting, Watched, check_compaction, fix_command, non_compacted_topics};
 pub use durability::{DurabilityMonitor, judge};
 pub use grants::grants;
 pub use plan::{
@@ -140,12 +140,20 @@ impl Provisioner {
         Ok((!reasons.is_empty()).then(|| reasons.join("; ")))
     }
 
-    /// The reason if an event type must wait; this does not affect the other types.
+    /// The reason if an event type, or rows of the spool, must wait; this does not affect the other types.
     async fn check_compaction(&self) -> Option<String> {
-        let topics = compaction::non_compacted_topics(&self.sources.load());
+        let sources = self.sources.load_full();
+        let (topics, of_rows) =
+            (compaction::non_compacted_topics(&sources), compaction::topics_of_rows(&sources));
         let servers = &self.loaded.config.kafka.bootstrap_servers;
-        match compaction::check_compaction(&self.admin, &topics, servers).await {
-            Ok(compaction) => compaction,
+        let check = async |topics: &Watched, waiting| {
+            compaction::check_compaction(&self.admin, topics, servers, waiting).await
+        };
+        match tokio::try_join!(check(&topics, Waiting::Deliveries), check(&of_rows, Waiting::Rows)) {
+            Ok((deliveries, rows)) => {
+                let reasons: Vec<String> = deliveries.into_iter().chain(rows).collect();
+                (!reasons.is_empty()).then(|| reasons.join("; "))
+            }
             Err(error) => {
                 if self.health.kafka.state() == PartState::Ok {
                     topics.iter().for_each(|(_, state)| state.record_unreadable());

@@ -34,7 +34,11 @@ pub use compaction::CompactionState;
 
 /// All enabled sources, swapped as a unit.
 #[derive(Debug, Default)]
-pub struct Sources(HashMap<String, Arc<Source>>);
+pub struct Sources {
+    by_name: HashMap<String, Arc<Source>>,
+    /// See [`Sources::uncompacted`].
+    uncompacted: HashMap<Arc<str>, Arc<CompactionState>>,
+}
 
 /// One source of webhooks.
 #[derive(Debug)]
@@ -241,6 +245,7 @@ impl Sources {
     ) -> Result<Self, ConfigErrors> {
         let mut problems = loaded.problems();
         let mut sources = HashMap::new();
+        let uncompacted = uncompacted(loaded, previous);
         let http = &loaded.config.http;
         let share = |amount| share(amount, loaded.config.source.len());
         for (name, rules) in &loaded.config.source {
@@ -258,11 +263,11 @@ impl Sources {
             if let Some(source) = before {
                 verifier.remember(&source.verifier, Timestamp::now());
             }
-            let known = |event_type: &str| before?.routes.get(event_type)?.policy.clone();
             let mut route = |event_type: &str| {
-                let policy = envelope.has_own_key(event_type).then(|| known(event_type).unwrap_or_default());
-                route(name, event_type, &envelope, schemas, &mut problems)
-                    .map(|route| Route { policy, ..route })
+                let route = route(name, event_type, &envelope, schemas, &mut problems)?;
+                let policy = || uncompacted.get(&route.topic).cloned().unwrap_or_default();
+                let policy = envelope.has_own_key(event_type).then(policy);
+                Some(Route { policy, ..route })
             };
             let routes =
                 rules.types.iter().filter_map(|known| Some((known.clone(), route(known)?))).collect();
@@ -307,12 +312,24 @@ impl Sources {
             };
             sources.insert(name.clone(), Arc::new(source));
         }
-        problems.or(Self(sources))
+        problems.or(Self { by_name: sources, uncompacted })
+    }
+
+    /// No source, for a service that only empties its spool: the topics that must not compact are those of `loaded`.
+    pub fn without_routes(loaded: &LoadedConfig) -> Self {
+        Self { by_name: HashMap::new(), uncompacted: uncompacted(loaded, None) }
+    }
+
+    /// The topics that must not compact, with their known state. Rows of the spool may still go to a topic that no
+    /// route leads to any more, so those of disabled sources are among them, and those of sources and keys that a
+    /// reload of this run has removed.
+    pub fn uncompacted(&self) -> &HashMap<Arc<str>, Arc<CompactionState>> {
+        &self.uncompacted
     }
 
     /// The source `name`.
     pub fn get(&self, name: &str) -> Option<&Arc<Source>> {
-        self.0.get(name)
+        self.by_name.get(name)
     }
 
     /// The topics of all sources, including the dead-letter topics, in no order.
@@ -326,8 +343,17 @@ impl Sources {
 
     /// All sources, in no order.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Source>> {
-        self.0.values()
+        self.by_name.values()
     }
+}
+
+/// See [`Sources::uncompacted`].
+fn uncompacted(loaded: &LoadedConfig, previous: Option<&Sources>) -> HashMap<Arc<str>, Arc<CompactionState>> {
+    let mut topics = previous.map(|previous| previous.uncompacted.clone()).unwrap_or_default();
+    for (source, event_type) in loaded.keyed_types() {
+        topics.entry(names::topic(source, event_type).into()).or_default();
+    }
+    topics
 }
 
 /// Compiles the route of one event type; `None` if its schema is unusable.

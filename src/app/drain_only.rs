@@ -20,6 +20,7 @@ use crate::http::{self, Access, Operator, Phase, PortSecurity};
 use crate::kafka::{Admin, ClusterConfig, Producer};
 use crate::observe::health::{Health, PartState};
 use crate::observe::metrics;
+use crate::sources::Sources;
 use crate::spool::{Spool, Stats};
 
 /// Between two checks whether the spool is empty.
@@ -58,11 +59,14 @@ impl DrainOnly {
         let producer = Arc::new(Producer::new(&connection, tuning(config), health.clone())?);
         let spool = open_spool(config, &health).await?.context("there is no spool")?;
         let deliverer = Deliverer::new(producer.clone(), Some(spool.clone()), health.clone());
-        let (holds, policies) = holds::of_config(config, Admin::new(&connection)?, health.clone());
+        let sources = Arc::new(ArcSwap::from_pointee(Sources::without_routes(loaded)));
+        let holds = holds::Policies { sources, asked: Arc::default() };
+        let servers = config.kafka.bootstrap_servers.clone();
+        let policies = holds::reading(&holds, Admin::new(&connection)?, servers, health.clone());
         let mut tasks = Supervisor::new(health.clone());
         start_kafka_tasks(&mut tasks, &producer, Some(&spool), &health);
         tasks.restart("compaction", policies);
-        if let Some(drain) = deliverer.drains(holds) {
+        if let Some(drain) = deliverer.drains(Arc::new(holds)) {
             tasks.restart("drain", move || drain().run());
         }
         let (phase, phases) = watch::channel(Phase::Serving);

@@ -7,25 +7,24 @@ use arc_swap::ArcSwap;
 use futures_util::future::BoxFuture;
 use tokio::sync::Notify;
 
-use crate::config::Config;
 use crate::deliver::Holds;
 use crate::kafka::Admin;
-use crate::names;
 use crate::observe::health::{Health, PartState};
-use crate::provision::{self, Watched};
-use crate::sources::{CompactionState, Sources};
+use crate::provision::{self, Waiting, Watched};
+use crate::sources::Sources;
 
 /// Answers the drain from the topics' policies, as they were read last.
-pub(super) struct Policies<F> {
-    watched: F,
+pub(super) struct Policies {
+    /// The sources in force.
+    pub(super) sources: Arc<ArcSwap<Sources>>,
     /// Notified if a topic's policy has to be read again.
-    asked: Arc<Notify>,
+    pub(super) asked: Arc<Notify>,
 }
 
-impl<F: Fn() -> Watched + Send + Sync> Holds for Policies<F> {
+impl Holds for Policies {
     fn why(&self, topic: &str) -> Option<&'static str> {
-        let (_, policy) = (self.watched)().into_iter().find(|(name, _)| **name == *topic)?;
-        let (why, asks) = policy.holds_rows();
+        let sources = self.sources.load();
+        let (why, asks) = sources.uncompacted().get(topic)?.holds_rows();
         if asks {
             self.asked.notify_one();
         }
@@ -33,44 +32,28 @@ impl<F: Fn() -> Watched + Send + Sync> Holds for Policies<F> {
     }
 
     fn outage(&self) {
-        (self.watched)().iter().for_each(|(_, policy)| policy.doubt());
+        self.sources.load().uncompacted().values().for_each(|policy| policy.doubt());
     }
 }
 
-/// Holds by the sources in force. The task that waits for `asked` reads their topics.
-pub(super) fn of_sources(sources: &Arc<ArcSwap<Sources>>, asked: &Arc<Notify>) -> Arc<dyn Holds> {
-    let sources = sources.clone();
-    Arc::new(Policies {
-        watched: move || provision::non_compacted_topics(&sources.load()),
-        asked: asked.clone(),
-    })
-}
-
-/// Holds by the configuration alone, for a service without sources, and the task that reads the topics.
-pub(super) fn of_config(
-    config: &Config,
+/// The task that reads the policies for a service without sources, as [`provision::Provisioner`] does for others.
+pub(super) fn reading(
+    policies: &Policies,
     admin: Admin,
+    servers: String,
     health: Arc<Health>,
-) -> (Arc<dyn Holds>, impl Fn() -> BoxFuture<'static, ()> + Send + Sync + 'static) {
-    let keys = config.source.iter().flat_map(|(source, rules)| {
-        rules.envelope.keys.keys().map(move |event_type| names::topic(source, event_type))
-    });
-    let watched: Watched = keys.map(|topic| (topic.into(), Arc::<CompactionState>::default())).collect();
-    let (asked, servers) = (Arc::new(Notify::new()), config.kafka.bootstrap_servers.clone());
-    let holds = Policies {
-        watched: {
-            let watched = watched.clone();
-            move || watched.clone()
-        },
-        asked: asked.clone(),
-    };
-    let reading = move || -> BoxFuture<'static, ()> {
-        let (admin, watched, servers) = (admin.clone(), watched.clone(), servers.clone());
+) -> impl Fn() -> BoxFuture<'static, ()> + Send + Sync + 'static {
+    let topics = policies.sources.load();
+    let topics: Watched =
+        topics.uncompacted().iter().map(|(topic, state)| (topic.clone(), state.clone())).collect();
+    let asked = policies.asked.clone();
+    move || -> BoxFuture<'static, ()> {
+        let (admin, topics, servers) = (admin.clone(), topics.clone(), servers.clone());
         let (asked, health) = (asked.clone(), health.clone());
         Box::pin(async move {
             loop {
                 asked.notified().await;
-                match provision::check_compaction(&admin, &watched, &servers).await {
+                match provision::check_compaction(&admin, &topics, &servers, Waiting::Rows).await {
                     Ok(None) => health.topics.set(PartState::Ok, ""),
                     Ok(Some(why)) => health.topics.set(PartState::Degraded, why),
                     Err(error) => {
@@ -80,6 +63,5 @@ pub(super) fn of_config(
                 }
             }
         })
-    };
-    (Arc::new(holds), reading)
+    }
 }

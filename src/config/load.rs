@@ -42,6 +42,8 @@ pub struct LoadedConfig {
     pub secrets: BTreeMap<String, Vec<Secret>>,
     /// Disabled sources, with the reason as half a sentence.
     pub off: BTreeMap<String, String>,
+    /// The rules of the disabled sources.
+    off_rules: BTreeMap<String, SourceConfig>,
     /// `[kafka.properties]` with secrets read and known aliases under one name.
     pub properties: Properties,
     /// The registry's credentials.
@@ -64,6 +66,13 @@ impl LoadedConfig {
     /// `-X` that set a key.
     pub fn problems(&self) -> ConfigErrors {
         ConfigErrors::with_layers(Arc::clone(&self.layers))
+    }
+
+    /// The source and event type of each `envelope.keys`, also of disabled sources.
+    pub fn keyed_types(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.config.source.iter().chain(&self.off_rules).flat_map(|(source, rules)| {
+            rules.envelope.keys.keys().map(|event_type| (source.as_str(), event_type.as_str()))
+        })
     }
 
     /// Reads `admin.bearer`; `None` if it is not set. It is not read with the other secrets: most commands do not need
@@ -148,6 +157,7 @@ fn load_file(
         file,
         secrets: BTreeMap::new(),
         off: BTreeMap::new(),
+        off_rules: BTreeMap::new(),
         properties: Properties::default(),
         registry_auth: Auth::None,
         registry_identity: None,
@@ -229,7 +239,10 @@ impl ReferenceReader<'_> {
                     loaded.secrets.extend(secrets.map(|secrets| (name.clone(), secrets)));
                     loaded.config.source.insert(name, source);
                 }
-                Err(why) => drop(loaded.off.insert(name, why)),
+                Err(why) => {
+                    loaded.off.insert(name.clone(), why);
+                    loaded.off_rules.insert(name, source);
+                }
             }
         }
         if loaded.config.source.is_empty() && !self.problems.contains_key_or_below("source") {

@@ -24,6 +24,8 @@ struct Checks {
     /// When rows began to wait for an answer, and when Kafka was last asked for them.
     waiting: Option<Instant>,
     asked: Option<Instant>,
+    /// When the spool was last seen to have rows.
+    rows: Option<Instant>,
 }
 
 /// How long an answer is valid for spool rows. While rows wait or are published, Kafka is asked again much earlier.
@@ -49,7 +51,8 @@ impl CompactionState {
             Some(false) => NOT_COMPACTED,
             Some(true) => COMPACTED,
         };
-        *self.checks() = Checks { answered: Some(Instant::now()), ..Checks::default() };
+        let mut checks = self.checks();
+        *checks = Checks { answered: Some(Instant::now()), rows: checks.rows, ..Checks::default() };
         self.state.swap(state, Ordering::Relaxed) != state
     }
 
@@ -64,7 +67,8 @@ impl CompactionState {
     /// Invalidates the state while no broker is reachable, since the topic may be changed meanwhile. Deliveries are
     /// still stored; their rows wait until Kafka has answered again.
     pub fn doubt(&self) {
-        *self.checks() = Checks::default();
+        let mut checks = self.checks();
+        *checks = Checks { rows: checks.rows, ..Checks::default() };
     }
 
     /// Why spool rows have to wait, if they do; and whether Kafka should be asked again for them.
@@ -72,6 +76,7 @@ impl CompactionState {
         let now = Instant::now();
         let older = |than: Duration, at: Option<Instant>| at.is_none_or(|at| now.duration_since(at) > than);
         let mut checks = self.checks();
+        checks.rows = Some(now);
         let asks = older(AGAIN, checks.answered) && older(AGAIN, checks.asked);
         if asks {
             checks.asked = Some(now);
@@ -88,6 +93,11 @@ impl CompactionState {
             ),
         };
         (why, asks)
+    }
+
+    /// Whether the spool has had rows of the topic in the last seconds.
+    pub fn has_rows(&self) -> bool {
+        self.checks().rows.is_some_and(|at| at.elapsed() < AGAIN)
     }
 
     fn checks(&self) -> MutexGuard<'_, Checks> {
@@ -115,8 +125,8 @@ mod tests {
     /// Moves all times into the past by this duration.
     fn age(policy: &CompactionState, by: Duration) {
         let mut checks = policy.checks();
-        let Checks { answered, waiting, asked } = &mut *checks;
-        for at in [answered, waiting, asked] {
+        let Checks { answered, waiting, asked, rows } = &mut *checks;
+        for at in [answered, waiting, asked, rows] {
             *at = at.map(|at| at.checked_sub(by).unwrap());
         }
     }
@@ -158,6 +168,18 @@ mod tests {
         }
         policy.doubt();
         assert!(policy.holds_rows().1, "immediately after an outage");
+    }
+
+    #[test]
+    fn a_topic_has_rows_until_some_seconds_after_the_last_were_seen() {
+        let policy = CompactionState::default();
+        assert!(!policy.has_rows());
+        policy.holds_rows();
+        policy.record(Some(true));
+        policy.doubt();
+        assert!(policy.has_rows());
+        age(&policy, AGAIN);
+        assert!(!policy.has_rows());
     }
 
     #[test]

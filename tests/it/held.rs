@@ -8,6 +8,8 @@ use hookstream::config::Properties;
 use hookstream::kafka::{Admin, Alteration, ClusterConfig};
 use rdkafka::message::{Headers as _, Message as _};
 use serde_json::Value;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 
 use crate::support::broker::Broker;
 use crate::support::process::{Process, serve};
@@ -85,23 +87,46 @@ async fn start(config: &Path, source: &str) -> (Process, Running) {
     (process, Running { hooks, admin, source: source.to_owned(), client })
 }
 
+/// A `serve --drain-only`. The receiver resolves when its log says that rows are held, the task at the log's end.
+fn drain_only(config: &Path) -> (Process, oneshot::Receiver<String>, JoinHandle<()>) {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_hookstream"))
+        .args(["serve", "--drain-only", "-c"])
+        .arg(config)
+        .current_dir(config.parent().unwrap())
+        .env("TEST_SECRET", SECRET)
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let log = BufReader::new(child.stderr.take().unwrap());
+    let (held, is_held) = oneshot::channel();
+    let reading = tokio::task::spawn_blocking(move || {
+        let mut held = Some(held);
+        for line in log.lines().map(Result::unwrap).filter(|line| line.contains("\"the topic compacts")) {
+            held.take().map(|held| held.send(line));
+        }
+    });
+    (Process(child), is_held, reading)
+}
+
+/// A source with its own spool in `directory`, whose type `batch_prediction.failed` is keyed by `/data/id`.
+fn keyed(bootstrap: &str, directory: &Path) -> Setup {
+    Setup {
+        kafka: bootstrap.to_owned(),
+        rules: "types = [\"batch_prediction.completed\", \"batch_prediction.failed\"]\n\
+                ack_deadline = \"3s\"\n\
+                envelope.keys = { \"batch_prediction.failed\" = \"/data/id\" }"
+            .into(),
+        tables: format!("[spool]\nmin_free = \"1 MiB\"\ndir = \"{}\"", directory.join("spool").display()),
+        ..Setup::new("datagrid")
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rows_of_a_compacting_topic_are_held_until_it_retains_all_records_again() {
     let mut broker = Broker::start().await;
     let bootstrap = broker.bootstrap();
     let directory = tempfile::tempdir().unwrap();
-    let setup = Setup {
-        kafka: bootstrap.clone(),
-        rules: "types = [\"batch_prediction.completed\", \"batch_prediction.failed\"]\n\
-                ack_deadline = \"3s\"\n\
-                envelope.keys = { \"batch_prediction.failed\" = \"/data/id\" }"
-            .into(),
-        tables: format!(
-            "[spool]\nmin_free = \"1 MiB\"\ndir = \"{}\"",
-            directory.path().join("spool").display()
-        ),
-        ..Setup::new("datagrid")
-    };
+    let setup = keyed(&bootstrap, directory.path());
     let config = directory.path().join("hookstream.toml");
     std::fs::write(&config, setup.toml()).unwrap();
     let (process, service) = start(&config, &setup.source).await;
@@ -155,24 +180,7 @@ async fn rows_of_a_compacting_topic_are_held_until_it_retains_all_records_again(
     drop(process);
     broker.run().await;
     set_policy(&bootstrap, &topic, "compact").await;
-    let mut draining = Process(
-        Command::new(env!("CARGO_BIN_EXE_hookstream"))
-            .args(["serve", "--drain-only", "-c"])
-            .arg(&config)
-            .current_dir(directory.path())
-            .env("TEST_SECRET", SECRET)
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap(),
-    );
-    let log = BufReader::new(draining.0.stderr.take().unwrap());
-    let (held, is_held) = tokio::sync::oneshot::channel();
-    let reading = tokio::task::spawn_blocking(move || {
-        let mut held = Some(held);
-        for line in log.lines().map(Result::unwrap).filter(|line| line.contains("\"the topic compacts")) {
-            held.take().map(|held| held.send(line));
-        }
-    });
+    let (mut draining, is_held, reading) = drain_only(&config);
     tokio::time::timeout(PATIENCE, is_held).await.unwrap().unwrap();
     assert_eq!(draining.0.try_wait().unwrap(), None);
     assert!(!ids(&bootstrap, &topic).await.contains(&"evt_5".to_owned()));
@@ -180,4 +188,52 @@ async fn rows_of_a_compacting_topic_are_held_until_it_retains_all_records_again(
     tokio::time::timeout(PATIENCE, reading).await.expect("the end of the drain").unwrap();
     assert!(draining.0.wait().unwrap().success());
     assert!(ids(&bootstrap, &topic).await.contains(&"evt_5".to_owned()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_of_a_disabled_source_are_held_while_their_topic_compacts() {
+    let mut broker = Broker::start().await;
+    let bootstrap = broker.bootstrap();
+    let directory = tempfile::tempdir().unwrap();
+    let mut setup = keyed(&bootstrap, directory.path());
+    let config = directory.path().join("hookstream.toml");
+    std::fs::write(&config, setup.toml()).unwrap();
+    let (process, service) = start(&config, &setup.source).await;
+    let topic = format!("{}.batch_prediction.failed", setup.source);
+    until("the type", async || service.post(failed("evt_0")).await == 200).await;
+    broker.kill();
+    until("a spooled delivery", async || service.post(failed("evt_1")).await == 202).await;
+    assert_eq!(service.post(failed("evt_2")).await, 202);
+    drop(process);
+
+    // The source is off at the next start, when its topic compacts.
+    setup.rules += "\nenabled = false";
+    setup.tables += &format!(
+        "\n[source.{}-other]\npreset = \"grapevine\"\nsecrets = [{{ env = \"TEST_SECRET\" }}]",
+        setup.source
+    );
+    std::fs::write(&config, setup.toml()).unwrap();
+    broker.run().await;
+    set_policy(&bootstrap, &topic, "compact").await;
+    let (process, service) = start(&config, &setup.source).await;
+    until("rows that are held", async || {
+        let held = service.part("publishing").await["why"].to_string();
+        held.contains(&format!("{topic}: 2 rows of the spool held: the topic compacts"))
+    })
+    .await;
+    until("the command that ends it", async || {
+        let why = service.part("topics").await["why"].to_string();
+        why.contains("its rows in the spool wait") && why.contains("kafka-configs")
+    })
+    .await;
+    assert_eq!(ids(&bootstrap, &topic).await, ["evt_0"], "nothing of it went out");
+    drop(process);
+
+    let (mut draining, is_held, reading) = drain_only(&config);
+    tokio::time::timeout(PATIENCE, is_held).await.unwrap().unwrap();
+    assert_eq!(draining.0.try_wait().unwrap(), None);
+    set_policy(&bootstrap, &topic, "delete").await;
+    tokio::time::timeout(PATIENCE, reading).await.expect("it ends once the spool is empty").unwrap();
+    assert!(draining.0.wait().unwrap().success());
+    assert_eq!(ids(&bootstrap, &topic).await, ["evt_0", "evt_1", "evt_2"]);
 }

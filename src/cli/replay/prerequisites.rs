@@ -9,7 +9,7 @@ use crate::app;
 use crate::config::LoadedConfig;
 use crate::kafka::{Admin, ClusterConfig};
 use crate::names;
-use crate::provision;
+use crate::provision::{self, Waiting};
 use crate::schema::registry::Resolved;
 use crate::schema::{self, IdCache, IdState, Registry, Schemas};
 use crate::sources::Sources;
@@ -38,8 +38,8 @@ pub(super) async fn policies(
     if topics.is_empty() {
         return Ok(());
     }
-    let servers = &loaded.config.kafka.bootstrap_servers;
-    if let Some(why) = provision::check_compaction(&Admin::new(kafka)?, &topics, servers).await? {
+    let (admin, servers) = (Admin::new(kafka)?, &loaded.config.kafka.bootstrap_servers);
+    if let Some(why) = provision::check_compaction(&admin, &topics, servers, Waiting::Deliveries).await? {
         note(&why)?;
     }
     Ok(())
