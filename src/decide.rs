@@ -20,7 +20,6 @@ const MAX_SHOWN_TYPE: usize = names::MAX_TOPIC;
 pub struct Decided<P> {
     /// The first event, if the body could be read that far.
     pub event: Option<EventRef>,
-    /// The decision itself.
     pub decision: Decision,
     /// What `admit` gave; hold it until the records are durable. `None` for a handshake and for a refused delivery.
     pub permit: Option<P>,
@@ -56,7 +55,6 @@ pub struct EncodedRecords {
 /// The id and type of an event, for answer and log.
 #[derive(Debug, Clone)]
 pub struct EventRef {
-    /// The event id.
     pub id: String,
     /// The event type, cut if it is longer than any topic's name.
     pub event_type: String,

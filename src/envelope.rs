@@ -48,9 +48,7 @@ pub struct EventPlaces {
 
 /// One event of a verified delivery, as slices of its body. No `Debug`, which would show them.
 pub struct Event<'v> {
-    /// The source's name.
     pub source: &'v str,
-    /// The event id.
     pub id: Cow<'v, str>,
     /// The event type as sent, or the default type.
     pub event_type: Cow<'v, str>,

@@ -46,7 +46,6 @@ impl Outcome {
 /// The meaning of a [`Reason`] for the sender and for the service.
 #[derive(Clone, Copy, Debug)]
 pub struct ReasonInfo {
-    /// The outcome of the delivery.
     pub outcome: Outcome,
     /// The HTTP status of the answer.
     pub status: StatusCode,

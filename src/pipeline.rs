@@ -67,7 +67,6 @@ impl std::fmt::Debug for PlainReply {
 /// The location of a durable record.
 #[derive(Debug, Clone)]
 pub struct RecordLocation {
-    /// The topic.
     pub topic: Arc<str>,
     /// Partition and offset; `None` while it is in the spool.
     pub ack: Option<Ack>,
@@ -84,7 +83,6 @@ impl RecordLocation {
 }
 
 impl DeliveryResult {
-    /// The outcome.
     pub fn outcome(&self) -> Outcome {
         match &self.result {
             Ok(()) if self.stored.as_ref().is_some_and(|stored| stored.ack.is_none()) => Outcome::Spooled,

@@ -52,7 +52,6 @@ pub fn max_record(max_body: usize) -> usize {
 pub struct Provisioner {
     /// The configuration; its list of sources is replaced by `sources`.
     pub loaded: Arc<LoadedConfig>,
-    /// The Kafka admin client.
     pub admin: Admin,
     /// The producer whose metadata is warmed up.
     pub producer: Arc<Producer>,

@@ -43,7 +43,6 @@ pub struct Record {
 
 /// The parts of a record, as a row of the spool stores them.
 pub struct RecordParts {
-    /// The topic.
     pub topic: Arc<str>,
     /// See [`Record::key`].
     pub key: String,
@@ -162,7 +161,6 @@ impl Record {
         (!value.is_empty()).then_some(Self { topic, key, value, timestamp, headers })
     }
 
-    /// The topic.
     pub fn topic(&self) -> &str {
         &self.topic
     }

@@ -79,7 +79,6 @@ pub struct SchemaEntry {
     pub subject: String,
     /// The source of the event type. If several event types share the subject, each has its own entry.
     pub source: String,
-    /// The event type.
     pub event_type: String,
     /// The compatibility level that the subject should have.
     pub level: CompatibilityLevel,

@@ -3,7 +3,7 @@
 //! It is also the programs that hookstream is held against, which it starts as processes of their own.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 #![allow(clippy::disallowed_methods)]
-#![allow(clippy::print_stdout, clippy::print_stderr, missing_docs, unreachable_pub)]
+#![allow(clippy::print_stdout, clippy::print_stderr, unreachable_pub)]
 
 mod contender;
 mod deliveries;

@@ -20,7 +20,6 @@ const MAX_HEADERS: usize = 256;
 
 /// A captured request. It has no `Debug`, which would show the body.
 pub struct Capture {
-    /// The HTTP method.
     pub method: String,
     /// The path of the request without its query, which may contain secrets.
     pub path: String,

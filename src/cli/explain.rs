@@ -69,7 +69,6 @@ pub struct Args {
     json: bool,
 }
 
-/// The report.
 #[derive(Serialize)]
 struct ExplainReport {
     source: String,

@@ -28,7 +28,6 @@ pub enum CompatibilityLevel {
 }
 
 impl CompatibilityLevel {
-    /// All levels.
     pub const ALL: [Self; 7] = [
         Self::None,
         Self::Backward,

@@ -15,7 +15,6 @@ use super::de;
 pub struct EnvelopeConfig {
     /// The event id, unique among the source's events.
     pub id: EventIdRule,
-    /// The event type.
     #[serde(rename = "type")]
     pub event_type: TextPart,
     /// The type of an event that has none; unset, such an event becomes a dead letter.

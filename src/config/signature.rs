@@ -84,10 +84,8 @@ pub enum SignatureKind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Hash {
-    /// SHA-256
     #[default]
     Sha256,
-    /// SHA-512
     Sha512,
     /// SHA-1: only if the provider supports nothing better. HMAC-SHA-1 is not known to be broken; each start logs a
     /// warning nevertheless.

@@ -33,9 +33,7 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// The state that the operator's port shows and changes.
 #[derive(Clone)]
 pub struct Operator {
-    /// The health of the service.
     pub health: Arc<Health>,
-    /// The spool, if it is configured.
     pub spool: Option<Arc<Spool>>,
     /// The current sources; empty if the service does not accept deliveries.
     pub sources: Arc<ArcSwap<Sources>>,

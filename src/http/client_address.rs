@@ -75,7 +75,6 @@ impl ClientResolver {
         &self.header
     }
 
-    /// The client of a request.
     pub(super) fn client(&self, request: &Request) -> ClientAddress {
         // `serve` sets it. Without it the client is unknown, and all clients count as one.
         let Some(Peer(peer)) = request.extensions().get() else {

@@ -133,7 +133,6 @@ impl Connections {
         })
     }
 
-    /// The current load.
     pub fn load(&self) -> Load {
         let table = self.table();
         let open = table.connections.len();
@@ -149,7 +148,6 @@ impl Connections {
         self.limits.max_connections
     }
 
-    /// The name of the port.
     pub fn port(&self) -> &'static str {
         self.port
     }

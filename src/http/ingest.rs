@@ -33,13 +33,11 @@ use crate::sources::{Source, Sources};
 pub struct Ingest {
     /// Replaced as a unit; a delivery keeps the source with which it was admitted.
     pub sources: Arc<ArcSwap<Sources>>,
-    /// The hot path.
     pub pipeline: Arc<Pipeline>,
     /// The phase of a shutdown.
     pub phase: watch::Receiver<Phase>,
     /// The tasks that a shutdown waits for.
     pub tasks: TaskTracker,
-    /// The limits of a request.
     pub limits: RequestLimits,
     /// The bytes in use by all bodies.
     pub bodies: BodyBudget,

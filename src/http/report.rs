@@ -15,9 +15,7 @@ use crate::quota::RateLimit;
 
 /// The result of a delivery, for observers.
 pub struct DeliveryReport<'a> {
-    /// The delivery's id.
     pub delivery: DeliveryId,
-    /// The client.
     pub client: ClientAddress,
     /// The source; `unknown` if no source has this name.
     pub source: &'a str,
@@ -25,7 +23,6 @@ pub struct DeliveryReport<'a> {
     pub status: u16,
     /// The time from the complete head to the end.
     pub took: Duration,
-    /// The result.
     pub ended: &'a DeliveryResult,
 }
 

@@ -26,9 +26,7 @@ pub struct Admin(Arc<AdminClient<DefaultClientContext>>);
 /// The cluster's current metadata.
 #[derive(Debug)]
 pub struct Cluster {
-    /// The number of brokers.
     pub brokers: usize,
-    /// The topics by name.
     pub topics: BTreeMap<String, TopicSize>,
 }
 
@@ -39,10 +37,8 @@ impl Cluster {
     }
 }
 
-/// The size of a topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TopicSize {
-    /// The number of partitions.
     pub partitions: usize,
     /// The lowest replica count of all partitions.
     pub replication: usize,
@@ -51,7 +47,6 @@ pub struct TopicSize {
 /// A topic's actual state in Kafka.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TopicDescription {
-    /// The number of partitions.
     pub partitions: usize,
     /// The replication of its records.
     pub copies: Copies,
@@ -59,7 +54,6 @@ pub struct TopicDescription {
     pub settings: BTreeMap<String, TopicSetting>,
 }
 
-/// One setting of a topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TopicSetting {
     /// The value as Kafka reports it.
@@ -84,7 +78,6 @@ impl TopicDescription {
 /// A topic that could not be created or altered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TopicError {
-    /// The topic's name.
     pub topic: String,
     /// Whether hookstream lacks the authorization.
     pub denied: bool,
@@ -125,13 +118,9 @@ impl Copies {
 /// A topic to create.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewTopic {
-    /// The topic's name.
     pub name: String,
-    /// The number of partitions.
     pub partitions: i32,
-    /// The replication factor.
     pub replication: i32,
-    /// The topic's configuration.
     pub config: Vec<(&'static str, String)>,
 }
 

@@ -67,9 +67,7 @@ pub enum Start {
 /// The offsets of a partition to read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Span {
-    /// The topic.
     pub topic: Arc<str>,
-    /// The partition.
     pub partition: i32,
     /// The first offset to read.
     pub start: i64,
@@ -88,7 +86,6 @@ impl Span {
 /// An event of a read.
 #[derive(Debug)]
 pub enum ConsumerEvent {
-    /// A record.
     Record(Fetched),
     /// The cluster cannot be read at the moment and is retried. The text is for people.
     Trouble(String),

@@ -29,7 +29,6 @@ const READING: Duration = Duration::from_secs(10);
 pub struct Lag {
     /// When the last part of it was read.
     pub measured: Timestamp,
-    /// The groups by name.
     pub groups: Vec<GroupLag>,
     /// How many of the requested topics exist.
     pub topics: usize,
@@ -37,10 +36,8 @@ pub struct Lag {
     pub ends: BTreeMap<(String, i32), i64>,
 }
 
-/// The lag of one group.
 #[derive(Debug)]
 pub struct GroupLag {
-    /// The group's name.
     pub name: String,
     /// State and protocol; `None` if Kafka lists no such group.
     pub group: Option<GroupDescription>,
@@ -76,9 +73,7 @@ impl fmt::Display for GroupLagError {
 /// The lag of one group on one partition.
 #[derive(Debug)]
 pub struct PartitionLag {
-    /// The topic.
     pub topic: String,
-    /// The partition.
     pub partition: i32,
     /// The committed offset: that of the group's first unread record.
     pub committed: Option<i64>,

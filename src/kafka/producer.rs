@@ -27,9 +27,7 @@ use crate::record::Record;
 /// The position of an acknowledged record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ack {
-    /// The partition.
     pub partition: i32,
-    /// Its offset in the partition.
     pub offset: i64,
 }
 

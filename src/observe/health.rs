@@ -9,7 +9,6 @@ use tokio::sync::Notify;
 
 use super::clock::Clocks;
 
-/// The state of a part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PartState {
@@ -29,7 +28,6 @@ const STARTING: &str = "starting";
 /// The state of a part and its cause.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct PartReport {
-    /// The part's state.
     pub state: PartState,
     /// Why; empty for a part that is ok.
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -244,7 +242,6 @@ impl Readiness {
         self.status != ReadinessStatus::NotReady
     }
 
-    /// The parts by name.
     pub fn parts(&self) -> [(&'static str, &PartReport); 10] {
         let ReadinessParts {
             kafka,

@@ -24,7 +24,6 @@ pub enum MetricKind {
 pub struct Metric {
     /// The name, with its unit at the end as Prometheus recommends.
     pub name: &'static str,
-    /// The type.
     pub kind: MetricKind,
     /// The names of its labels. Their values are bounded: by the configuration, by the list of reasons, by the
     /// cluster's size, or as the help text describes.
@@ -270,7 +269,6 @@ pub fn failing(Failing { topic, whole, partitions, rows, held }: Failing<'_>) {
 pub struct ProducerQueue {
     /// Records that await acknowledgement.
     pub records: u64,
-    /// Their bytes.
     pub bytes: u64,
 }
 
@@ -278,7 +276,6 @@ pub struct ProducerQueue {
 /// it only after a fatal error; the exported counters then pause until the new counts exceed them.
 #[derive(Clone, Copy, Debug)]
 pub struct Broker {
-    /// The broker's id.
     pub id: i32,
     /// The 99th percentile of the last second; `None` if there were no requests.
     pub round_trip: Option<Duration>,
@@ -513,9 +510,7 @@ pub fn spans_exported(count: usize) {
 /// Why spans did not reach the collector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dropped {
-    /// The queue was full.
     QueueFull,
-    /// The export failed.
     ExportFailed,
 }
 

@@ -50,7 +50,6 @@ pub struct InForce {
 /// What is in force now; swapped by a reload.
 pub type CurrentConfig = ArcSwap<InForce>;
 
-/// One source.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct SourceStatus {
     /// What its deliveries came to lately.
@@ -65,7 +64,6 @@ pub struct SourceStatus {
 /// What came with a secret, since the start of the process.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct SecretStatus {
-    /// Its name.
     pub name: String,
     /// The variable or the file that it was read from.
     pub from: Option<String>,
@@ -79,7 +77,6 @@ pub struct SecretStatus {
     pub safe_to_remove: bool,
 }
 
-/// The spool.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct SpoolStatus {
     /// Rows on their way to Kafka.
@@ -94,7 +91,6 @@ pub struct SpoolStatus {
     pub damage: Vec<Damage>,
 }
 
-/// Damage to the spool.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Damage {
     /// When it was found.

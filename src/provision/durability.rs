@@ -32,7 +32,6 @@ const RETRY: [Duration; 4] =
 
 /// Reports the durability of the topics to `health`. Low durability is no reason to refuse deliveries.
 pub struct DurabilityMonitor {
-    /// The Kafka admin client.
     pub admin: Admin,
     /// The sources whose topics are checked.
     pub sources: Arc<ArcSwap<Sources>>,

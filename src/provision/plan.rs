@@ -39,9 +39,7 @@ pub struct ProvisionPlan {
 /// A topic or a subject.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub struct Item {
-    /// Whether it is a topic or a subject.
     pub kind: ItemKind,
-    /// Its name.
     pub name: String,
     /// What the plan does with it.
     pub action: PlanAction,
@@ -66,13 +64,10 @@ pub struct Item {
     pub steps: Vec<PlanStep>,
 }
 
-/// The kind of an item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ItemKind {
-    /// A Kafka topic.
     Topic,
-    /// A subject of the schema registry.
     Subject,
 }
 
@@ -95,7 +90,6 @@ pub struct SettingChange {
     pub setting: String,
     /// The current value; `None` if it does not exist yet.
     pub from: Option<String>,
-    /// The new value.
     pub to: String,
     /// A remark for the user.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -107,7 +101,6 @@ pub struct SettingChange {
 pub struct Unchanged {
     /// The same names as in [`SettingChange::setting`].
     pub setting: String,
-    /// The current value.
     pub actual: String,
     /// The value of the configuration.
     pub wished: String,
@@ -118,7 +111,6 @@ pub struct Unchanged {
 /// One call to Kafka or the registry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PlanStep {
-    /// Creates a topic.
     Create(NewTopic),
     /// Sets keys of a topic's configuration.
     Alter(Alteration),
@@ -128,9 +120,7 @@ pub enum PlanStep {
     Level(String, CompatibilityLevel),
     /// Registers a schema; a new subject also gets its compatibility level.
     Register {
-        /// The subject.
         subject: String,
-        /// Its schema.
         schema: String,
         /// The level of a new subject.
         level: CompatibilityLevel,

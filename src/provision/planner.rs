@@ -18,15 +18,12 @@ use crate::sources::Sources;
 
 /// The inputs of a plan.
 pub struct Planner<'a> {
-    /// The configuration.
     pub loaded: &'a LoadedConfig,
     /// The sources whose topics are planned.
     pub sources: &'a Sources,
     /// The schemas whose subjects are planned.
     pub schemas: &'a Schemas,
-    /// The Kafka admin client.
     pub admin: &'a Admin,
-    /// The registry.
     pub registry: &'a Registry,
 }
 

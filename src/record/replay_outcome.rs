@@ -9,11 +9,8 @@ use serde::{Deserialize, Serialize};
 /// The place of a record, written as `topic/partition/offset`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RecordId {
-    /// The topic.
     pub topic: Arc<str>,
-    /// The partition.
     pub partition: i32,
-    /// The offset in it.
     pub offset: i64,
 }
 

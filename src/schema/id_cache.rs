@@ -36,7 +36,6 @@ const VERSION: u32 = 1;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Pin {
-    /// The id of the schema.
     pub id: u32,
     /// `sha256:` and the hex digest of the schema's text.
     fingerprint: String,

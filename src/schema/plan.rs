@@ -184,7 +184,6 @@ impl Time {
         }
     }
 
-    /// The JSON kind of the values.
     pub(super) const fn kind(self) -> JsonKind {
         match self {
             Self::Instant(_, TimeFormat::UnixSeconds | TimeFormat::UnixMilliseconds) => JsonKind::Number,
@@ -202,7 +201,6 @@ impl DecimalPlan {
         }
     }
 
-    /// The JSON kind of the values.
     pub(super) const fn kind(self) -> JsonKind {
         match self.form {
             DecimalForm::Number => JsonKind::Number,

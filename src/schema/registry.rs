@@ -67,10 +67,8 @@ struct Compatibility {
     reason: Option<String>,
 }
 
-/// A version of a subject.
 #[derive(Deserialize)]
 pub struct SubjectVersion {
-    /// The version number.
     pub version: u32,
     /// The schema's text in the registry.
     pub schema: String,

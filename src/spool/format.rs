@@ -286,7 +286,6 @@ fn checksum(topic: &str, key: &str, headers: &str, timestamp: i64, value: &[u8])
     digest.first_chunk::<8>().map_or(0, |first| i64::from_be_bytes(*first))
 }
 
-/// The state of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RowState {
     /// On its way to Kafka.

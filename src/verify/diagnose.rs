@@ -23,7 +23,6 @@ pub const BUDGET: usize = 32 * 1024 * 1024;
 
 /// Another source, which the request may be meant for.
 pub struct Other<'a> {
-    /// The source's name.
     pub source: &'a str,
     /// The source's rules and secrets.
     pub verifier: &'a Verifier,

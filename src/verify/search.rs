@@ -139,7 +139,6 @@ impl SecretSearch {
         Self { delivery, progress: Progress::default(), found: None }
     }
 
-    /// The delivery.
     pub fn delivery(&self) -> &Delivery {
         &self.delivery
     }

@@ -194,6 +194,38 @@ fn no_two_types_share_a_name() {
     assert!(found.is_empty(), "{found:#?}");
 }
 
+/// The public items of a room's own file that have no doc. Fields, variants and methods need one only where their name
+/// does not say it.
+fn undocumented(facade: &str) -> Vec<&str> {
+    let (mut documented, mut found) = (false, Vec::new());
+    for line in facade.lines() {
+        let is_item =
+            line.starts_with("pub ") && !line.starts_with("pub mod ") && !line.starts_with("pub use ");
+        if is_item && !documented {
+            found.push(line);
+        }
+        // Attributes may stand between a doc and its item.
+        documented = line.starts_with("///") || documented && line.starts_with(['#', ' ', ')']);
+    }
+    found
+}
+
+#[test]
+fn every_room_and_the_items_of_its_own_file_have_a_doc() {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    for room in rooms(&std::fs::read_to_string(source.join("lib.rs")).unwrap()) {
+        let text = std::fs::read_to_string(source.join(format!("{room}.rs"))).unwrap();
+        assert!(text.starts_with("//! "), "{room}");
+        assert_eq!(undocumented(product_code(Path::new(&room), &text)), [""; 0], "{room}");
+    }
+}
+
+#[test]
+fn an_item_without_a_doc_is_found() {
+    let code = "/// A.\n#[derive(\n    Debug,\n)]\npub struct A {\n    pub field: u8,\n}\n\npub use b::B;\npub const C: u8 = 1;\n";
+    assert_eq!(undocumented(code), ["pub const C: u8 = 1;"]);
+}
+
 #[test]
 fn an_upward_path_is_found_anywhere_in_the_code() {
     let rooms: Vec<String> = ["http", "kafka", "spool", "json"].map(str::to_owned).into();

@@ -123,7 +123,6 @@ impl SendSummary {
         }
     }
 
-    /// The summary as text.
     pub(super) fn text(&self, plan: &LoadPlan) -> String {
         let mut table = TextTable::new(["status", "outcome", "reason", "count"]);
         for (kind, count) in &self.kinds {

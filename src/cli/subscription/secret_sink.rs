@@ -17,7 +17,6 @@ pub(super) enum SecretSink {
     Print,
     /// The JSON output.
     InJson,
-    /// A new file.
     File(PathBuf, File),
 }
 

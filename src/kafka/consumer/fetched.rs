@@ -4,15 +4,11 @@ use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
 
 /// A record as read from its topic. `Debug` shows no payload.
 pub struct Fetched {
-    /// The topic.
     pub topic: String,
-    /// The partition.
     pub partition: i32,
-    /// Its offset in the partition.
     pub offset: i64,
     /// Milliseconds since 1970, if it has a timestamp.
     pub timestamp_ms: Option<i64>,
-    /// The key.
     pub key: Option<Vec<u8>>,
     /// The headers in order; a name may occur several times.
     pub headers: Vec<(String, Option<Vec<u8>>)>,

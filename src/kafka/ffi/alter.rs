@@ -14,7 +14,6 @@ use super::{EventHandle, OTHER, Options, Owned, array, call_admin, fault, owned}
 /// New values for settings of one topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Alteration {
-    /// The topic.
     pub topic: String,
     /// Names and values.
     pub settings: Vec<(String, String)>,

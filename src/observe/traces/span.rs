@@ -34,13 +34,10 @@ struct Spans {
 
 /// The result of a delivery, in the words of its log line.
 pub struct Ending<'a> {
-    /// The delivery's id.
     pub delivery: &'a dyn Display,
     /// `None` if the request names no configured source.
     pub source: Option<&'a str>,
-    /// The answer's status.
     pub status: u16,
-    /// The outcome.
     pub outcome: Outcome,
     /// Why the delivery is not an event in its topic.
     pub reason: Option<Reason>,
@@ -56,7 +53,6 @@ pub struct Ending<'a> {
 pub struct Outgoing<'a> {
     /// The topic of all records; `None` if they differ.
     pub topic: Option<&'a str>,
-    /// The number of records.
     pub count: usize,
 }
 
@@ -255,7 +251,6 @@ impl Sending {
         format!("00-{}-{}-01", context.trace_id(), context.span_id())
     }
 
-    /// Ends the span.
     pub fn end(mut self, sent: SendSpanEnd) {
         match sent {
             SendSpanEnd::Published(partition, offset) => self.0.set_attributes(place(partition, offset)),

@@ -18,14 +18,12 @@ pub enum ProposedType {
     Double,
     /// `string`
     String,
-    /// An array.
     Array {
         /// The type of the elements.
         items: Box<ProposedType>,
         /// Whether an element was null.
         nullable: bool,
     },
-    /// A record.
     Record {
         /// The record's name, without the namespace.
         name: String,

@@ -40,13 +40,11 @@ pub struct PointerStats {
     pub pointer: String,
     /// Why the value was kept.
     pub standing: FieldState,
-    /// The number of records with the pointer.
     pub records: u64,
     /// The earliest timestamp of these records, in milliseconds since 1970.
     pub first: Option<i64>,
     /// Their latest timestamp.
     pub last: Option<i64>,
-    /// The observed values' shape.
     pub shape: ObservedShape,
     record: u64,
 }

@@ -1,7 +1,7 @@
 //! Models of the shared counters: loom runs each model for every interleaving of the threads and every visibility of
 //! relaxed stores. The counters are compiled from the service's own files; `sync` has loom's types instead of the standard
 //! library's.
-#![allow(dead_code, missing_docs, reason = "the models use only parts of the files")]
+#![allow(dead_code, reason = "the models use only parts of the files")]
 
 /// `quick_cache::sync::Cache` is the table in `sync`: loom cannot observe quick_cache's own locks.
 extern crate self as quick_cache;
