@@ -1,4 +1,9 @@
 //! The command line: one file per command, each with its `Args` and its `run`.
+#![allow(
+    rustdoc::broken_intra_doc_links,
+    rustdoc::bare_urls,
+    reason = "the docs of arguments are help texts"
+)]
 
 pub mod capture;
 pub mod check;

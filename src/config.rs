@@ -1,4 +1,4 @@
-//! The configuration as plain data. [`load`] reads and merges its layers, [`ConfigErrors`] collects its errors, and
+//! The configuration as plain data. [`load()`] reads and merges its layers, [`ConfigErrors`] collects its errors, and
 //! `secret_ref` reads the secrets. Each other room compiles its own part.
 
 use std::collections::BTreeMap;

@@ -115,12 +115,12 @@ impl PortSecurity {
     }
 }
 
-/// The TLS settings for [`super::serve`] of the port that providers call.
+/// The TLS settings for [`super::serve()`] of the port that providers call.
 pub fn hooks_tls(ports: CurrentTls) -> impl Fn() -> Option<Arc<ServerConfig>> + Send {
     move || ports.load().hooks.as_ref().map(|tls| tls.server.clone())
 }
 
-/// The TLS settings for [`super::serve`] of the operator's port.
+/// The TLS settings for [`super::serve()`] of the operator's port.
 pub fn admin_tls(ports: CurrentTls) -> impl Fn() -> Option<Arc<ServerConfig>> + Send {
     move || ports.load().admin.as_ref().map(|tls| tls.server.clone())
 }

@@ -14,7 +14,7 @@
 //!
 //! # What is lost
 //!
-//! The [mark](mark) has the number of rows that must exist. A row that was delivered and deleted may reappear from an
+//! The [`mark`] has the number of rows that must exist. A row that was delivered and deleted may reappear from an
 //! old page: it is published twice, and it hides a lost one. So the number of lost rows is exact if nothing was deleted
 //! since the log began, and otherwise a range.
 
