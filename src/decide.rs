@@ -1,14 +1,17 @@
-//! The decision about a verified delivery: a handshake, records for Kafka, or a dead letter.
+//! The decision about a verified delivery: records for Kafka, a dead letter, or only an answer.
 //!
 //! [`decide`] does no I/O and is the only way from a verified delivery to its records, so that `explain` and `replay`
 //! show what the service would do.
+
+#[cfg(test)]
+mod tests;
 
 use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::envelope::Event;
 use crate::names;
-use crate::outcome::{Fault, Reason};
+use crate::outcome::{Fault, Outcome, Reason};
 use crate::record::Record;
 use crate::sources::{Source, UnmappedFields};
 use crate::verify::Verified;
@@ -27,8 +30,13 @@ pub struct Decided<P> {
 
 /// What to do with a verified delivery.
 pub enum Decision {
-    /// Answer the provider's check of the endpoint, with this text if the provider wants one; publish nothing.
-    Handshake(Option<String>),
+    /// Answer, and publish nothing: the delivery has no event.
+    Handled {
+        /// What it is instead.
+        why: Fault,
+        /// The text that the provider wants as the answer.
+        text: Option<String>,
+    },
     /// Publish the records of one event or several.
     Publish(EncodedRecords),
     /// Write a dead letter: the delivery is authentic but not an event.
@@ -66,6 +74,14 @@ impl Decision {
     fn dead_letter(intended_topic: Option<Arc<str>>, why: Fault) -> Self {
         Self::DeadLetter { intended_topic, why }
     }
+
+    /// The decision about a delivery whose events cannot be extracted.
+    fn without_events(why: Fault) -> Self {
+        match why.reason.info().outcome {
+            Outcome::Handled => Self::Handled { why, text: None },
+            _ => Self::dead_letter(None, why),
+        }
+    }
 }
 
 /// Decides about one verified delivery. `stale` is the fault to apply if its signature is too old. `admit` runs once
@@ -79,7 +95,8 @@ pub fn decide<P>(
 ) -> Decided<P> {
     let payload = source.envelope.payload(verified);
     if let Some(text) = source.handshakes.answer(verified, payload.as_deref().unwrap_or_default()) {
-        return Decided { event: None, decision: Decision::Handshake(text), permit: None };
+        let decision = Decision::Handled { why: Reason::Handshake.into(), text };
+        return Decided { event: None, decision, permit: None };
     }
     let permit = match admit() {
         Ok(permit) => permit,
@@ -108,7 +125,7 @@ fn decide_events(
     };
     let events = match source.envelope.extract_events(&source.name, verified, &payload) {
         Ok(events) => events,
-        Err(why) => return (None, Decision::dead_letter(None, why)),
+        Err(why) => return (None, Decision::without_events(why)),
     };
     let event = events.first().map(|event| {
         // An unknown type is arbitrary text of the body, and this goes to the log.

@@ -115,7 +115,7 @@ impl<'v> Event<'v> {
         let Some(key) = envelope.type_key(self.route()) else {
             return Ok(envelope.key_of(&self.id, self.verified));
         };
-        let found = key.place.key(&self.root, &self.verified.delivery().headers);
+        let found = key.place.text_or_digits(&self.root, &self.verified.delivery().headers);
         let text = found.and_then(|text| valid(text.ok_or(Reason::IdMissing)?));
         text.map(|text| envelope.with_binding(text, self.verified)).map_err(|Fault { reason, detail }| {
             match detail {
@@ -227,7 +227,8 @@ impl Envelope {
     ///
     /// # Errors
     /// Faults that make the complete delivery a dead letter: `json_invalid`, `json_too_deep`, `duplicate_key`,
-    /// `id_missing`, `id_invalid`, `type_missing`, `shape_mismatch` (not an object; no event, or too many).
+    /// `id_missing`, `id_invalid`, `type_missing`, `shape_mismatch` (not an object; too many events). And `no_events` for
+    /// an empty list, which needs only an answer.
     pub fn extract_events<'v>(
         &'v self,
         source: &'v str,
@@ -243,7 +244,7 @@ impl Envelope {
         let array = if split.names().is_empty() { Some(body) } else { split.find(&root(body)?)? };
         let events = array.and_then(json::elements).ok_or_else(|| misfit("no array of events"))?;
         match events.len() {
-            0 => Err(misfit("an array of no events")),
+            0 => Err(Reason::NoEvents.into()),
             n if n > MAX_EVENTS => Err(misfit("more than 1,000 events")),
             _ => {
                 let events = events.into_iter().enumerate();
@@ -327,7 +328,7 @@ impl Envelope {
         index: Option<usize>,
     ) -> Result<Cow<'v, str>, Fault> {
         let headers = &verified.delivery().headers;
-        let text = |place: &FieldSelector| match place.text(root, headers, Reason::IdInvalid)? {
+        let text = |place: &FieldSelector| match place.text_or_digits(root, headers)? {
             Some(text) => valid(text),
             None => Err(Reason::IdMissing.into()),
         };

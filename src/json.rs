@@ -232,16 +232,12 @@ impl<'d> Visitor<'d> for ObjectVisitor {
 
     fn visit_map<A: MapAccess<'d>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut members = Vec::with_capacity(self.room.clamp(4, 24));
-        while let Some(BorrowedKey(key)) = map.next_key()? {
-            members.push((key, map.next_value()?));
+        while let Some(key) = map.next_key::<&RawValue>()? {
+            members.push((key_text(key.get()), map.next_value()?));
         }
         Ok(members)
     }
 }
-
-/// A key that is borrowed if the text has no escapes. `Cow`'s own implementation copies.
-#[derive(serde::Deserialize)]
-struct BorrowedKey<'d>(#[serde(borrow)] Cow<'d, str>);
 
 /// The elements of an array as slices of the body; `None` if `raw` is not an array.
 pub fn elements(raw: &RawValue) -> Option<Vec<&RawValue>> {
@@ -269,15 +265,28 @@ pub fn elements(raw: &RawValue) -> Option<Vec<&RawValue>> {
 
 /// The text of a string, unescaped; borrowed if it has no escapes. `None` for another kind.
 pub fn string(raw: &RawValue) -> Option<Cow<'_, str>> {
-    if JsonKind::of(raw) != JsonKind::String {
-        return None;
-    }
-    let inner = raw.get().get(1..raw.get().len() - 1)?;
+    if JsonKind::of(raw) != JsonKind::String { None } else { unescaped(raw.get()) }
+}
+
+/// `None` for half a surrogate pair, which no text can hold.
+fn unescaped(quoted: &str) -> Option<Cow<'_, str>> {
+    let inner = inner(quoted);
     if inner.as_bytes().contains(&b'\\') {
-        serde_json::from_str(raw.get()).ok().map(Cow::Owned)
+        serde_json::from_str(quoted).ok().map(Cow::Owned)
     } else {
         Some(Cow::Borrowed(inner))
     }
+}
+
+/// The text of a key, unescaped; borrowed if it has no escapes. A key with half a surrogate pair is used as written: as
+/// a value it would be kept as written, too.
+fn key_text(quoted: &str) -> Cow<'_, str> {
+    unescaped(quoted).unwrap_or_else(|| Cow::Borrowed(inner(quoted)))
+}
+
+/// The text between the quotes.
+fn inner(quoted: &str) -> &str {
+    quoted.get(1..quoted.len().saturating_sub(1)).unwrap_or_default()
 }
 
 /// A JSON pointer (RFC 6901) to an object's member, parsed once at start.

@@ -96,13 +96,14 @@ reasons! {
     JsonTooDeep        "json_too_deep"       DeadLettered OK                       WARN "The body nests deeper than the limit.";
     DuplicateKey       "duplicate_key"       DeadLettered OK                       WARN "An object in the body has a duplicate key.";
     IdMissing          "id_missing"          DeadLettered OK                       WARN "The event id, or the key of its type, is missing.";
-    IdInvalid          "id_invalid"          DeadLettered OK                       WARN "The event id, or the key of its type, is not text of 1 to 1,024 bytes without control characters.";
+    IdInvalid          "id_invalid"          DeadLettered OK                       WARN "The event id, or the key of its type, is neither a number nor text of 1 to 1,024 bytes without control characters.";
     TypeMissing        "type_missing"        DeadLettered OK                       WARN "The event type is missing.";
     TypeUnknown        "type_unknown"        DeadLettered OK                       WARN "No topic is configured for the event type.";
     ShapeMismatch      "shape_mismatch"      DeadLettered OK                       WARN "The body does not fit the schema of its event type.";
     Stale              "stale"               DeadLettered OK                       WARN "The signed timestamp is too far from the current time.";
     KafkaRefused       "kafka_refused"       DeadLettered OK                       WARN "Kafka permanently rejects the record.";
     Handshake          "handshake"           Handled      OK                       INFO "The provider checks that the endpoint answers.";
+    NoEvents           "no_events"           Handled      OK                       INFO "The delivery's list of events is empty.";
     SignatureMissing   "signature_missing"   Refused      UNAUTHORIZED             WARN "A header that the signature needs is missing.";
     SignatureMalformed "signature_malformed" Refused      UNAUTHORIZED             WARN "A header that the signature needs cannot be read.";
     SignatureMismatch  "signature_mismatch"  Refused      UNAUTHORIZED             WARN "No secret of the source made this signature.";

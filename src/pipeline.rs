@@ -132,7 +132,11 @@ impl From<Fault> for DeliveryResult {
 impl DeliveryResult {
     /// The result of a handshake, which is not published.
     pub fn handshake(text: Option<String>) -> Self {
-        Self { text: text.map(PlainReply), ..Fault::from(Reason::Handshake).into() }
+        Self::handled(Reason::Handshake.into(), text)
+    }
+
+    fn handled(why: Fault, text: Option<String>) -> Self {
+        Self { text: text.map(PlainReply), ..why.into() }
     }
 
     fn stored(result: Result<(), Fault>, topic: Arc<str>, receipt: Receipt) -> Self {
@@ -177,7 +181,7 @@ impl Pipeline {
         // The permit is held until the records are durable.
         let Decided { event, decision, permit: _permit } = decide(source, verified, stale, admit);
         let mut ended = match decision {
-            Decision::Handshake(text) => DeliveryResult::handshake(text),
+            Decision::Handled { why, text } => DeliveryResult::handled(why, text),
             Decision::Publish(records) => self.publish(source, verified, records, deadline, trace).await,
             Decision::DeadLetter { intended_topic, why } => {
                 self.dead_letter(source, verified, intended_topic.as_deref(), why, deadline, trace).await

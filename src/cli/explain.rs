@@ -201,9 +201,7 @@ fn becomes(source: &Source, delivery: &Delivery) -> Option<DecisionJson> {
     let Decided { event, decision, .. } = decide(source, &verified, stale, || Ok(()));
     let event_type = event.map(|event| event.event_type);
     Some(match decision {
-        Decision::Handshake(_) => {
-            DecisionJson { outcome: Outcome::Handled.label(), ..DecisionJson::default() }
-        }
+        Decision::Handled { why, .. } => DecisionJson::from(&why),
         Decision::Publish(EncodedRecords { topic, records, .. }) => {
             let first = records.first();
             let unsigned = first.and_then(Record::unsigned).unwrap_or_default();

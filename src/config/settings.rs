@@ -242,7 +242,7 @@ tables! {
         "prefix" PresetOr(""), "text",
             "Text before the signature in that header, such as `sha256=`.";
         "signature_key" PresetOr(""), "text",
-            "If the header is a list such as `t=1775847600,v1=...`: the signature's key. Up to 8 signatures.";
+            "If the header is a list such as `t=1775847600,v1=...`, or several such lists separated by spaces: the signature's key. Up to 8 signatures.";
         "timestamp_key" PresetOr(""), "text",
             "The key of the signed time in such a list.";
         "signature_version" PresetOr(""), "text",
@@ -264,11 +264,11 @@ tables! {
         "encoding" PresetOr("hex"), "`hex`, `base64`, `base64url`",
             "How the signature is written.";
         "secret_format" PresetOr("text"), "`text`, `base64`, `whsec`, `hex`",
-            "How the key is read from the secret; `whsec` is `whsec_` and base64.";
+            "How the key is read from the secret; `whsec` is base64 behind `whsec_`, `v1,whsec_` or nothing.";
     }
     ["source.NAME.envelope"] {
         "id" Preset, "a part, `\"digest\"`, or `{ join = [\"/a\", \"/b\"], separator = \":\" }`",
-            "The event id. `\"digest\"` is `sha256:` and the digest of the signed body.";
+            "The event id: text, or a number by its digits as sent. `\"digest\"` is `sha256:` and the digest of the signed body.";
         "type" Preset, "a part",
             "The event type.";
         "default_type" PresetOr(""), "text",
@@ -284,7 +284,7 @@ tables! {
         "payload" PresetOr(""), "`\"form:NAME\"`",
             "If the body is a form (`application/x-www-form-urlencoded`): the field with the JSON text. The signature still covers the body as received.";
         "split" PresetOr(""), "JSON pointer",
-            "An array of 1 to 1,000 events; empty if the body is that array: see [many events in one delivery](#many-events-in-one-delivery).";
+            "An array of at most 1,000 events; empty if the body is that array: see [many events in one delivery](#many-events-in-one-delivery).";
         "data" PresetOr(""), "JSON pointer",
             "What the schema's `data` describes; empty is the whole body.";
     }

@@ -126,7 +126,8 @@ pub enum SecretFormat {
     Text,
     /// RFC 4648 section 4, with or without padding.
     Base64,
-    /// `whsec_` followed by base64, as in Standard Webhooks and Svix.
+    /// `whsec_` followed by base64, as in Standard Webhooks and Svix, whose libraries also take the base64 alone. Some
+    /// providers show the version of their signatures before it, as in `v1,whsec_`.
     Whsec,
     /// Two digits for each byte.
     Hex,
@@ -151,8 +152,9 @@ impl SecretFormat {
             Self::Text => return Ok(secret.to_vec().into()),
             Self::Base64 => (LENIENT.decode(secret).ok(), "base64"),
             Self::Whsec => {
-                let rest = secret.strip_prefix(b"whsec_");
-                (rest.and_then(|rest| LENIENT.decode(rest).ok()), "`whsec_` and then base64")
+                let text = secret.strip_prefix(b"v1,").unwrap_or(secret);
+                let text = text.strip_prefix(b"whsec_").unwrap_or(text);
+                (LENIENT.decode(text).ok(), "`whsec_` and then base64")
             }
             Self::Hex => (hex::decode(secret).ok(), "hex"),
         };
@@ -196,6 +198,18 @@ mod tests {
         assert_eq!(SecretFormat::Text.decode(b"whsec_+/8A").unwrap().as_slice(), b"whsec_+/8A");
     }
 
+    /// Supabase shows the version of its signatures as a part of the secret.
+    #[test]
+    fn w14b_a_whsec_secret_is_taken_with_its_version_and_without_its_prefix() {
+        for text in ["v1,whsec_a2V5cw==", "whsec_a2V5cw==", "v1,a2V5cw", "a2V5cw=="] {
+            assert_eq!(SecretFormat::Whsec.decode(text.as_bytes()).unwrap(), b"keys", "{text}");
+        }
+        for text in ["v1,", "v1,whsec_", "v1a,whsec_a2V5cw==", "whsec_v1,a2V5cw==", "not base64", ""] {
+            assert!(SecretFormat::Whsec.decode(text.as_bytes()).is_err(), "{text}");
+        }
+        assert!(SecretFormat::Base64.decode(b"v1,a2V5cw==").is_err(), "only in this format");
+    }
+
     #[test]
     fn a_secret_that_cannot_be_decoded_yields_the_expected_format() {
         for (format, text, expected) in [
@@ -203,8 +217,8 @@ mod tests {
             (SecretFormat::Base64, "a2V5 ", "base64"),
             (SecretFormat::Base64, "-_8A", "base64"),
             (SecretFormat::Base64, "====", "base64"),
-            (SecretFormat::Whsec, "a2V5", "`whsec_` and then base64"),
             (SecretFormat::Whsec, "whsec_", "`whsec_` and then base64"),
+            (SecretFormat::Whsec, "whsec_a b", "`whsec_` and then base64"),
             (SecretFormat::Hex, "abc", "hex"),
             (SecretFormat::Hex, "0xab", "hex"),
         ] {

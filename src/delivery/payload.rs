@@ -9,13 +9,29 @@ use crate::outcome::{Fault, Reason};
 
 const FORM: &str = "application/x-www-form-urlencoded";
 
+/// RFC 8259, section 8.1: a reader may ignore it. The signature covers it like every other byte of the body.
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+
 impl Delivery {
-    /// The JSON text, not yet parsed: the body, or the form field `field` if the body is a form.
+    /// The JSON text, not yet parsed: the body, or the form field `field` if the body is a form. A byte order mark
+    /// before it is left out.
     ///
     /// # Errors
     /// `json_invalid` for a form that does not have exactly one such field, or that is not UTF-8.
     pub fn payload(&self, field: Option<&str>) -> Result<Cow<'_, [u8]>, Fault> {
-        text(&self.body, &self.headers, field)
+        text(&self.body, &self.headers, field).map(without_mark)
+    }
+}
+
+fn without_mark(text: Cow<'_, [u8]>) -> Cow<'_, [u8]> {
+    match text {
+        Cow::Borrowed(text) => Cow::Borrowed(text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text)),
+        Cow::Owned(mut text) => {
+            if text.starts_with(BYTE_ORDER_MARK) {
+                text.drain(..BYTE_ORDER_MARK.len());
+            }
+            Cow::Owned(text)
+        }
     }
 }
 

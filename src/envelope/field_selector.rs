@@ -45,9 +45,9 @@ impl FieldSelector {
         }
     }
 
-    /// The text, or the digits of a number as sent, for a record's key; `None` if it is missing or null. Other values
-    /// are `id_invalid`.
-    pub(super) fn key<'v>(
+    /// The text, or the digits of a number as sent, for an event id or a record's key; `None` if it is missing or null.
+    /// Other values are `id_invalid`.
+    pub(super) fn text_or_digits<'v>(
         &self,
         root: &Object<'v>,
         headers: &'v HeaderMap,

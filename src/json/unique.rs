@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use super::{repeated_keys, skip_string};
+use super::{key_text, repeated_keys, skip_string};
 use crate::outcome::{Fault, Reason};
 
 /// Checks a valid JSON text for duplicate keys in one pass over its bytes.
@@ -19,11 +19,11 @@ pub fn unique(text: &str) -> Result<(), Fault> {
     while let Some(byte) = bytes.next() {
         match byte {
             b'"' => {
-                let start = text.len() - bytes.len();
+                let start = text.len() - bytes.len() - 1;
                 skip_string(&mut bytes);
                 if at_key {
-                    let end = text.len() - bytes.len() - 1;
-                    keys.push(key(text.get(start..end).unwrap_or_default()));
+                    let end = text.len() - bytes.len();
+                    keys.push(key_text(text.get(start..end).unwrap_or_default()));
                     at_key = false;
                 }
             }
@@ -49,15 +49,6 @@ pub fn unique(text: &str) -> Result<(), Fault> {
         }
     }
     Ok(())
-}
-
-/// A key without its quotes, unescaped if possible.
-fn key(inner: &str) -> Cow<'_, str> {
-    if !inner.contains('\\') {
-        return Cow::Borrowed(inner);
-    }
-    // An unpaired surrogate cannot be decoded; then the key is used as written.
-    serde_json::from_str(&format!("\"{inner}\"")).map_or(Cow::Borrowed(inner), Cow::Owned)
 }
 
 #[cfg(test)]

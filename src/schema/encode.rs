@@ -139,7 +139,7 @@ impl Encoder {
     ///
     /// # Errors
     /// `shape_mismatch` if a value does not fit and no field around it is nullable;
-    /// `duplicate_key` in an object that the schema opens; `json_invalid` for a key that is not valid text.
+    /// `duplicate_key` in an object that the schema opens.
     pub fn encode(&self, event: &Event<'_>) -> Result<Encoded, Fault> {
         self.walk(event).map_err(|stop| match stop {
             WalkError::Misfit(misfit) => misfit.into(),

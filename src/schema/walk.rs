@@ -274,6 +274,7 @@ impl<'e, 'd> EventEncoder<'e, 'd> {
         let covered = match spot.field {
             Some(EnvelopeField::Data) => true,
             Some(EnvelopeField::Time) => self.envelope.time,
+            Some(EnvelopeField::Id) if JsonKind::of(raw) == JsonKind::Number => raw.get() == self.envelope.id,
             Some(EnvelopeField::Id) => json::string(raw).is_some_and(|text| text == self.envelope.id),
             Some(EnvelopeField::Type) => {
                 json::string(raw).is_some_and(|text| text == self.envelope.event_type)

@@ -34,7 +34,8 @@ pub(super) struct Scheme {
 pub(super) enum HeaderFormat {
     /// `<prefix><signature>`
     Plain { prefix: String },
-    /// Comma-separated `key=value` parts in any order. Unknown keys are ignored: the provider may add some.
+    /// `key=value` parts in any order, separated by commas or spaces. Unknown keys are ignored: the provider may add
+    /// some.
     List { signature: String, timestamp: Option<String> },
     /// Space-separated `version,signature` parts. Unknown versions are ignored: the provider may add some.
     Versions { version: String },
@@ -157,8 +158,9 @@ impl Scheme {
         Ok(Claim { signatures, values })
     }
 
-    /// `t=1775847600,v1=<hex>,v1=<hex>`: during a rotation the list has a signature for each secret. A signature that
-    /// cannot be decoded is skipped if another can.
+    /// `t=1775847600,v1=<hex>,v1=<hex>`: during a rotation the list has a signature for each secret, or as with Persona
+    /// a set of parts for each, separated by spaces, all with the same time. A signature that cannot be decoded is skipped
+    /// if another can.
     fn list<'d>(
         &self,
         value: &'d str,
@@ -166,11 +168,18 @@ impl Scheme {
         timestamp: Option<&str>,
     ) -> Result<(Vec<Digest>, Option<&'d str>), SignatureError> {
         let (mut read, mut time) = (Signatures::default(), None);
-        for (key, value) in value.split(',').filter_map(|part| part.trim().split_once('=')) {
-            if key == signature {
-                read.add(self.written, value)?;
-            } else if Some(key) == timestamp && time.replace(value).is_some() {
-                return Err(SignatureError::TimeRepeated(self.header.clone()));
+        let repeated = || SignatureError::TimeRepeated(self.header.clone());
+        for set in value.split_ascii_whitespace() {
+            let mut own = None;
+            for (key, value) in set.split(',').filter_map(|part| part.split_once('=')) {
+                if key == signature {
+                    read.add(self.written, value)?;
+                } else if Some(key) == timestamp && own.replace(value).is_some() {
+                    return Err(repeated());
+                }
+            }
+            if own.is_some_and(|own| time.replace(own).is_some_and(|other| other != own)) {
+                return Err(repeated());
             }
         }
         let signatures = read.all(self)?;

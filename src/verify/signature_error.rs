@@ -25,7 +25,8 @@ pub enum SignatureError {
     /// The header's list has no part under `timestamp_key`.
     #[error("no time in the list")]
     TimeMissing(HeaderName),
-    /// The header's list has several parts under `timestamp_key`: which one was signed would be a guess.
+    /// The header's list has several parts under `timestamp_key`, or sets of parts with different times: which one was
+    /// signed would be a guess.
     #[error("the list in {0} has the time more than once")]
     TimeRepeated(HeaderName),
     /// The signed time is not a short number in decimal digits.

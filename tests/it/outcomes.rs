@@ -45,7 +45,7 @@ async fn authentic_but_unusable_deliveries_are_dead_lettered_with_their_reason()
         (with("\"evt_1\"", r#"{"status":{"b":1,"\u0062":2}}"#), "duplicate_key"),
         (r#"{"event_type":"batch_prediction.completed","timestamp":1,"data":{}}"#.into(), "id_missing"),
         (with("null", "{}"), "id_missing"),
-        (with("7", "{}"), "id_invalid"),
+        (with("true", "{}"), "id_invalid"),
         (with("\"\"", "{}"), "id_invalid"),
         (with(r#""evt\u0000""#, "{}"), "id_invalid"),
         (with(r#""\ud800""#, "{}"), "id_invalid"),

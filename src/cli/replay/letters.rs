@@ -107,7 +107,7 @@ pub(super) fn reason_of(record: &Fetched) -> Option<Reason> {
 pub(super) enum ReplayDecision {
     /// Published; the first record is in this topic.
     Published(Arc<str>),
-    /// A handshake: nothing to publish.
+    /// A handshake, or no events: nothing to publish.
     Handled,
     /// Not an event today, for this reason.
     Failed(Fault),
@@ -127,7 +127,7 @@ pub(super) fn becomes(source: &Source, letter: &mut DeadLetter) -> ReplayDecisio
     match letter.unseal(&source.verifier) {
         Ok(verified) => match today(source, &verified) {
             Decision::Publish(EncodedRecords { topic, .. }) => ReplayDecision::Published(topic),
-            Decision::Handshake(_) => ReplayDecision::Handled,
+            Decision::Handled { .. } => ReplayDecision::Handled,
             Decision::DeadLetter { why, .. } | Decision::Unavailable(why) => ReplayDecision::Failed(why),
         },
         Err(why) => ReplayDecision::Unsealable(why),

@@ -136,7 +136,7 @@ impl Publisher {
                     Err(refused) => (ReplayDecision::Failed(refused), None),
                 }
             }
-            Decision::Handshake(_) => (ReplayDecision::Handled, None),
+            Decision::Handled { .. } => (ReplayDecision::Handled, None),
             Decision::DeadLetter { why, .. } | Decision::Unavailable(why) => {
                 (ReplayDecision::Failed(why), None)
             }

@@ -151,7 +151,7 @@ impl ReplaySummary {
         };
         let would = if applied { "" } else { "would be " };
         part(published, format!("{published} {would}published"));
-        part(self.handled(), format!("{} {would}left as handshakes", self.handled()));
+        part(self.handled(), format!("{} {would}left, as they have no event", self.handled()));
         part(failed, format!("{failed} {} again", if applied { "failed" } else { "would fail" }));
         part(self.unsealable(), format!("{} cannot be unsealed", self.unsealable()));
         part(before, format!("{before} replayed before"));
@@ -217,7 +217,7 @@ impl ReplayEnd {
     fn text(&self) -> String {
         match self {
             Self::Published(topic) => format!("published to {topic}"),
-            Self::Handled => "a handshake: nothing to publish".into(),
+            Self::Handled => "a handshake or an empty list: no event to publish".into(),
             Self::Failed(why) => format!("fails again: {why}"),
             Self::NoSeal => "never published: it has no seal, so hookstream did not write it".into(),
             Self::Forged => "never published: forged, the seal is not by the secret that it names".into(),

@@ -136,6 +136,32 @@ fn of_versions_in_a_header_ours_are_read_and_at_most_eight() {
     assert_eq!(reason(&verifier, &[("S", &other)], "{}"), Some(Reason::SignatureMismatch));
 }
 
+/// As Persona sends it while a secret is rotated: a set of pairs for each secret, separated by a space.
+#[test]
+fn w6b_each_signature_of_several_sets_counts_wherever_it_stands() {
+    let verifier = verifier(DATAGRID, &[SECRET]);
+    let good = signed(&verifier, b"{}").headers["datagrid-signature"].to_str().unwrap().to_owned();
+    let other = format!("t=1775847600,v1={}", "0".repeat(64));
+    for valid in [
+        format!("{good} {other}"),
+        format!("{other} {good}"),
+        format!("{other}, {good}"),
+        format!("{good} "),
+        good.replace(',', ", "),
+        good.replace(',', " "),
+        format!("{other} {other} {good} {other}"),
+    ] {
+        assert_eq!(reason(&verifier, &[("Datagrid-Signature", &valid)], "{}"), None, "{valid}");
+    }
+    for (refused, why) in [
+        (format!("{other} {other}"), Reason::SignatureMismatch),
+        (format!("{good} {}", other.replace("1775847600", "1775847601")), Reason::SignatureMalformed),
+        (good.replace("t=1775847600", "t=1775847601,t=1775847600"), Reason::SignatureMalformed),
+    ] {
+        assert_eq!(reason(&verifier, &[("Datagrid-Signature", &refused)], "{}"), Some(why), "{refused}");
+    }
+}
+
 #[test]
 fn the_age_is_the_signed_time_s_whichever_its_unit() {
     let age = |rule: &str, header: &str, received_at: &str| {

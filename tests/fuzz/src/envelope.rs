@@ -129,7 +129,10 @@ pub(super) fn take(source: &Source, schemas: &ByTopic, mut headers: HeaderMap, b
     let Decided { event, decision, .. } = decide(source, &verified, None, || Ok(()));
     assert!(event.is_none_or(|event| event.event_type.chars().count() <= names::MAX_TOPIC));
     match decision {
-        Decision::Handshake(answer) => assert!(answer.is_none_or(|answer| answer.len() <= 1024)),
+        Decision::Handled { why, text } => {
+            assert!(matches!(why.reason, Reason::Handshake | Reason::NoEvents), "{why}");
+            assert!(text.is_none_or(|text| text.len() <= 1024));
+        }
         Decision::Publish(records) => {
             let payload = source.envelope.payload(&verified).unwrap();
             publish(source, schemas, &verified, &payload, &records);
@@ -226,8 +229,11 @@ fn check_lossless(source: &Source, event: &Event<'_>, decoded: &Json) {
     for (pointer, text) in
         envelope_texts.into_iter().filter_map(|(place, text)| Some((place.as_ref()?, text)))
     {
-        if body.at(pointer).is_some_and(|existing| !matches!(existing, Json::Null)) {
-            rebuilt.put(pointer, Json::Text(text.to_owned()));
+        // Any other value there is kept.
+        if let Some(existing @ (Json::Text(found) | Json::Number(found))) = body.at(pointer)
+            && found == text
+        {
+            rebuilt.put(pointer, existing.clone());
         }
     }
     if let (Some(pointer), Some(time)) = (&places.time, event.time)

@@ -17,7 +17,7 @@ pub enum Json {
 }
 
 impl Json {
-    /// `None` for a duplicate key, or an invalid string.
+    /// `None` for a duplicate key, or half a surrogate pair as a value.
     pub fn read(raw: &RawValue) -> Option<Self> {
         Some(match JsonKind::of(raw) {
             JsonKind::Null => Self::Null,
