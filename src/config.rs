@@ -32,7 +32,7 @@ mod tree;
 mod warnings;
 
 pub use compatibility_level::CompatibilityLevel;
-pub use envelope::{EnvelopeConfig, EventIdRule, TextPart, TimeFormat};
+pub use envelope::{EnvelopeConfig, EventIdRule, FirstOf, TextPart, TimeFormat};
 pub use errors::ConfigErrors;
 pub use handshake::{Challenge, Handshake, HandshakeAnswer, When};
 pub use load::{Auth, LoadedConfig, load, presets};

@@ -143,7 +143,8 @@ fn encode(source: &Source, events: &[Event<'_>]) -> Decision {
     let (mut first, mut records, mut unmapped) = (None, Vec::with_capacity(events.len()), Vec::new());
     for event in events {
         let Some(route) = source.route(event.route()) else {
-            return Decision::dead_letter(None, Reason::TypeUnknown.into());
+            let detail = format!("{} is not among the source's `types`", event.type_place());
+            return Decision::dead_letter(None, Fault::new(Reason::TypeUnknown, detail));
         };
         let encoder = match route.encoder() {
             Ok(encoder) => encoder,
@@ -161,6 +162,6 @@ fn encode(source: &Source, events: &[Event<'_>]) -> Decision {
     }
     match first {
         Some(topic) => Decision::Publish(EncodedRecords { topic: topic.clone(), records, unmapped }),
-        None => Decision::dead_letter(None, Reason::ShapeMismatch.into()),
+        None => Decision::without_events(Reason::NoEvents.into()),
     }
 }

@@ -16,10 +16,11 @@ use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
 use crate::config::TimeFormat;
-use crate::json::{self, Object, Pointer};
+use crate::json::{self, JsonKind, Object, Pointer};
+use crate::names;
 use crate::outcome::{Fault, Reason};
 use crate::verify::Verified;
-use field_selector::FieldSelector;
+use field_selector::{FieldSelector, Wanted};
 pub use handshake::Handshakes;
 pub use key::{with_binding, without_binding};
 
@@ -36,12 +37,12 @@ pub const KEY_DIGITS: usize = 16;
 /// milliseconds cannot represent.
 #[derive(Clone, Debug)]
 pub struct EventPlaces {
-    /// The id; `None` if it is not a single member of the body.
-    pub id: Option<Pointer>,
-    /// The event type; `None` if it comes from a header.
-    pub event_type: Option<Pointer>,
-    /// The event's time; `None` if there is none, or it comes from a header.
-    pub time: Option<Pointer>,
+    /// The members that may be the id, in order of preference; empty if none is.
+    pub id: Vec<Pointer>,
+    /// The members that may be the event type.
+    pub event_type: Vec<Pointer>,
+    /// The members that may be the event's time.
+    pub time: Vec<Pointer>,
     /// The value that the schema's `data` describes; an empty pointer for the complete body.
     pub data: Pointer,
 }
@@ -54,6 +55,8 @@ pub struct Event<'v> {
     pub event_type: Cow<'v, str>,
     /// The event's time; `None` if it is missing or unreadable.
     pub time: Option<Timestamp>,
+    /// Which of [`EventPlaces::time`] it was read from; `None` for a header.
+    pub time_place: Option<usize>,
     /// When the delivery's request head was complete.
     pub received_at: Timestamp,
     /// The members of the body's root object.
@@ -85,6 +88,7 @@ impl<'v> Event<'v> {
             id,
             event_type,
             time,
+            time_place: Some(0),
             received_at,
             root,
             data,
@@ -115,14 +119,23 @@ impl<'v> Event<'v> {
         let Some(key) = envelope.type_key(self.route()) else {
             return Ok(envelope.key_of(&self.id, self.verified));
         };
-        let found = key.place.text_or_digits(&self.root, &self.verified.delivery().headers);
-        let text = found.and_then(|text| valid(text.ok_or(Reason::IdMissing)?));
-        text.map(|text| envelope.with_binding(text, self.verified)).map_err(|Fault { reason, detail }| {
-            match detail {
-                Some(detail) => Fault::new(reason, format!("the key: {detail}")),
-                None => Fault::new(reason, "the key of its type"),
-            }
-        })
+        let headers = &self.verified.delivery().headers;
+        let read = match key.place.text(&self.root, headers, Wanted::Id) {
+            Ok(Some(text)) => Ok(text),
+            Ok(None) => Err(key.place.missing(&self.root, Wanted::Id)),
+            Err(fault) => Err(fault),
+        };
+        let text = read.map_err(|fault| fault.at("the key of its type"))?;
+        Ok(envelope.with_binding(text, self.verified))
+    }
+
+    /// Where the event type is, for messages.
+    pub fn type_place(&self) -> Cow<'static, str> {
+        let Some(envelope) = self.envelope else { return Cow::Borrowed("the event type") };
+        match envelope.event_type.place(&self.root, &self.verified.delivery().headers) {
+            Some(place) => Cow::Owned(format!("the event type at {place}")),
+            None => Cow::Borrowed("the default event type"),
+        }
     }
 
     /// The fields that the signature does not cover, comma-separated; `None` if it covers all.
@@ -145,12 +158,16 @@ struct Key {
 /// A source's rules for its envelope, compiled once at start.
 #[derive(Debug)]
 pub struct Envelope {
-    id: Id,
+    /// In order of preference.
+    id: Vec<Id>,
     event_type: FieldSelector,
     default_type: Option<String>,
+    /// Whether an event without a type is an event of the type [`names::UNMAPPED`].
+    untyped: bool,
     aliases: HashMap<String, String>,
     time: Option<FieldSelector>,
-    time_format: TimeFormat,
+    /// Tried in this order.
+    time_formats: Vec<TimeFormat>,
     form: Option<String>,
     split: Option<Pointer>,
     places: EventPlaces,
@@ -236,25 +253,28 @@ impl Envelope {
         payload: &'v [u8],
     ) -> Result<Vec<Event<'v>>, Fault> {
         let Some(split) = &self.split else {
-            let (text, root) = json::object(payload)?.ok_or_else(not_an_object)?;
+            let opened = json::object(payload).map_err(in_root)?;
+            let Some((text, root)) = opened else { return Err(not_an_object(json::check(payload)?)) };
             return Ok(vec![self.event(source, verified, Text { text, raw: None, index: None }, root)?]);
         };
         let body = json::check(payload)?;
-        let misfit = |detail: &'static str| Fault::new(Reason::ShapeMismatch, detail);
+        let misfit = |detail: String| Fault::new(Reason::ShapeMismatch, detail);
         let array = if split.names().is_empty() { Some(body) } else { split.find(&root(body)?)? };
-        let events = array.and_then(json::elements).ok_or_else(|| misfit("no array of events"))?;
+        let events = array.and_then(json::elements).ok_or_else(|| {
+            let found = array.map_or("nothing", |raw| JsonKind::of(raw).name());
+            misfit(format!("at {}: expected an array of events, found {found}", shown(split)))
+        })?;
         match events.len() {
             0 => Err(Reason::NoEvents.into()),
-            n if n > MAX_EVENTS => Err(misfit("more than 1,000 events")),
+            n if n > MAX_EVENTS => {
+                Err(misfit(format!("at {}: {n} events, more than {MAX_EVENTS}", shown(split))))
+            }
             _ => {
                 let events = events.into_iter().enumerate();
                 let event = |(index, raw): (usize, &'v RawValue)| {
-                    self.event(
-                        source,
-                        verified,
-                        Text { text: raw.get(), raw: Some(raw), index: Some(index) },
-                        root(raw)?,
-                    )
+                    let text = Text { text: raw.get(), raw: Some(raw), index: Some(index) };
+                    let event = root(raw).and_then(|root| self.event(source, verified, text, root));
+                    event.map_err(|fault| fault.at(format_args!("event {}", index + 1)))
                 };
                 events.map(event).collect()
             }
@@ -271,10 +291,11 @@ impl Envelope {
         let delivery = verified.delivery();
         let id = self.id(&root, verified, index)?;
         let event_type = self.event_type(&root, &delivery.headers)?;
-        let time = match &self.time {
-            Some(place) => place.time(&root, &delivery.headers, self.time_format)?,
+        let read = match &self.time {
+            Some(place) => place.time(&root, &delivery.headers, &self.time_formats)?,
             None => None,
         };
+        let (time, time_place) = read.map_or((None, None), |(time, place)| (Some(time), place));
         let data = if self.places.data.names().is_empty() {
             Some(raw.map_or_else(|| json::check(text.as_bytes()), Ok)?)
         } else {
@@ -282,25 +303,42 @@ impl Envelope {
         };
         let received_at = delivery.received_at;
         let envelope = Some(self);
-        Ok(Event { source, id, event_type, time, received_at, root, data, text, envelope, verified })
+        Ok(Event {
+            source,
+            id,
+            event_type,
+            time,
+            time_place,
+            received_at,
+            root,
+            data,
+            text,
+            envelope,
+            verified,
+        })
     }
 
     /// The id of a delivery if it is readable, else the digest; always the digest if the delivery is split.
     pub fn id_or_digest(&self, verified: &Verified<'_>) -> String {
         let read = || {
             let payload = self.payload(verified)?;
-            let (_, root) = json::object(&payload)?.ok_or_else(not_an_object)?;
-            self.id(&root, verified, None).map(Cow::into_owned)
+            let Some((_, root)) = json::object(&payload)? else { return Ok(None) };
+            self.id(&root, verified, None).map(|id| Some(id.into_owned()))
         };
         if self.split.is_some() {
             return digest(verified);
         }
-        read().unwrap_or_else(|_: Fault| digest(verified))
+        read().unwrap_or_else(|_: Fault| None).unwrap_or_else(|| digest(verified))
     }
 
     /// The key of a delivery that is not an event.
     pub fn key(&self, verified: &Verified<'_>) -> String {
         self.key_of(&self.id_or_digest(verified), verified).into_owned()
+    }
+
+    /// Takes an event without a type as one of the type [`names::UNMAPPED`], for a source that publishes unmapped types.
+    pub fn with_untyped(self, untyped: bool) -> Self {
+        Self { untyped, ..self }
     }
 
     /// Includes the secrets' bindings in the keys, for a source with bound secrets.
@@ -321,52 +359,121 @@ impl Envelope {
         self.with_binding(Cow::Owned(format!("{id}:{digits}")), verified)
     }
 
+    /// The first id that is present.
     fn id<'v>(
         &self,
         root: &Object<'v>,
         verified: &'v Verified<'v>,
         index: Option<usize>,
     ) -> Result<Cow<'v, str>, Fault> {
+        for rule in &self.id {
+            if let Some(id) = rule.read(root, verified, index)? {
+                return Ok(id);
+            }
+        }
         let headers = &verified.delivery().headers;
-        let text = |place: &FieldSelector| match place.text_or_digits(root, headers)? {
-            Some(text) => valid(text),
-            None => Err(Reason::IdMissing.into()),
+        let missing: Vec<String> = self.id.iter().filter_map(|rule| rule.missing(root, headers)).collect();
+        Err(Fault::new(Reason::IdMissing, missing.join("; ")))
+    }
+
+    fn event_type<'v>(&self, root: &Object<'v>, headers: &'v HeaderMap) -> Result<Cow<'v, str>, Fault> {
+        let fault = match (self.event_type.text(root, headers, Wanted::Type), &self.default_type) {
+            (Ok(Some(text)), _) => return Ok(text),
+            (Ok(None), Some(default)) => return Ok(Cow::Owned(default.clone())),
+            (Ok(None), None) => self.event_type.missing(root, Wanted::Type),
+            (Err(fault), _) => fault,
         };
-        match &self.id {
-            Id::Digest => Ok(Cow::Owned(match index {
+        // A duplicate key is no lack of a type.
+        if self.untyped && fault.reason == Reason::TypeMissing {
+            return Ok(Cow::Borrowed(names::UNMAPPED));
+        }
+        Err(fault)
+    }
+}
+
+impl Id {
+    /// The members of the body that are the id, not only a part of it.
+    fn pointers(&self) -> impl Iterator<Item = &Pointer> {
+        let place = match self {
+            Self::Part(place) => Some(place),
+            Self::Digest | Self::Join { .. } => None,
+        };
+        place.into_iter().flat_map(FieldSelector::pointers)
+    }
+
+    /// `None` if it is missing, or one of its parts.
+    fn read<'v>(
+        &self,
+        root: &Object<'v>,
+        verified: &'v Verified<'v>,
+        index: Option<usize>,
+    ) -> Result<Option<Cow<'v, str>>, Fault> {
+        let headers = &verified.delivery().headers;
+        match self {
+            Self::Digest => Ok(Some(Cow::Owned(match index {
                 // All events came in one body; a retry sends them in the same order.
                 Some(index) => format!("{}:{index}", digest(verified)),
                 None => digest(verified),
-            })),
-            Id::Part(place) => text(place),
-            Id::Join { parts, separator } => {
-                let parts = parts.iter().map(text).collect::<Result<Vec<_>, _>>()?;
-                let joined = parts.join(separator.as_str());
-                // Otherwise `a:b` and `c` would give the same id as `a` and `b:c`, and one event would be lost.
-                if !joined.splitn(parts.len(), separator.as_str()).eq(parts.iter().map(Cow::as_ref)) {
-                    return Err(Fault::new(Reason::IdInvalid, "a part contains the separator"));
+            }))),
+            Self::Part(place) => place.text(root, headers, Wanted::Id),
+            Self::Join { parts, separator } => {
+                let mut read = Vec::with_capacity(parts.len());
+                for (index, place) in parts.iter().enumerate() {
+                    let part =
+                        place.text(root, headers, Wanted::Id).map_err(|fault| fault.at(part_name(index)))?;
+                    let Some(part) = part else { return Ok(None) };
+                    read.push(part);
                 }
-                valid(Cow::Owned(joined))
+                let joined = read.join(separator.as_str());
+                // Otherwise `a:b` and `c` would give the same id as `a` and `b:c`, and one event would be lost.
+                let split = joined.splitn(read.len(), separator.as_str());
+                if let Some(index) = split.zip(&read).position(|(found, part)| found != *part) {
+                    let place = parts.get(index).and_then(|place| place.place(root, headers));
+                    let place = place.map(|place| format!(" at {place}")).unwrap_or_default();
+                    let detail = format!("{}{place}: it contains the separator", part_name(index));
+                    return Err(Fault::new(Reason::IdInvalid, detail));
+                }
+                valid(Cow::Owned(joined)).map(Some).map_err(|fault| fault.at("the joined id"))
             }
         }
     }
 
-    fn event_type<'v>(&self, root: &Object<'v>, headers: &'v HeaderMap) -> Result<Cow<'v, str>, Fault> {
-        match (self.event_type.text(root, headers, Reason::TypeMissing)?, &self.default_type) {
-            (Some(text), _) if text.is_empty() => Err(Fault::new(Reason::TypeMissing, "it is empty")),
-            (Some(text), _) => Ok(text),
-            (None, Some(default)) => Ok(Cow::Owned(default.clone())),
-            (None, None) => Err(Reason::TypeMissing.into()),
+    /// The place of an id, or of its part, that is missing.
+    fn missing(&self, root: &Object<'_>, headers: &HeaderMap) -> Option<String> {
+        let describe = |place: &FieldSelector| place.missing(root, Wanted::Id).detail;
+        match self {
+            Self::Digest => None,
+            Self::Part(place) => describe(place).map(Cow::into_owned),
+            Self::Join { parts, .. } => parts.iter().enumerate().find_map(|(index, place)| {
+                let missing = place.place(root, headers).is_none();
+                let place = describe(place).filter(|_| missing)?;
+                Some(format!("{}: {place}", part_name(index)))
+            }),
         }
     }
 }
 
-fn root(body: &RawValue) -> Result<Object<'_>, Fault> {
-    Object::open(body)?.ok_or_else(not_an_object)
+/// The name of a part of a joined id, counted from 1.
+fn part_name(index: usize) -> String {
+    format!("part {}", index + 1)
 }
 
-fn not_an_object() -> Fault {
-    Fault::new(Reason::ShapeMismatch, "the event is not an object")
+fn root(body: &RawValue) -> Result<Object<'_>, Fault> {
+    Object::open(body).map_err(in_root)?.ok_or_else(|| not_an_object(body))
+}
+
+fn in_root(fault: Fault) -> Fault {
+    fault.or_detail(|| String::from("in the root object"))
+}
+
+fn not_an_object(body: &RawValue) -> Fault {
+    let found = JsonKind::of(body).name();
+    Fault::new(Reason::ShapeMismatch, format!("expected an object as the event, found {found}"))
+}
+
+/// A pointer for messages.
+fn shown(pointer: &Pointer) -> String {
+    if pointer.names().is_empty() { String::from("the root") } else { pointer.to_string() }
 }
 
 fn valid(id: Cow<'_, str>) -> Result<Cow<'_, str>, Fault> {

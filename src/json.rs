@@ -4,6 +4,7 @@
 mod unique;
 
 use std::borrow::Cow;
+use std::fmt;
 
 use serde::de::{Deserializer as _, MapAccess, SeqAccess, Visitor};
 use serde_json::Deserializer;
@@ -76,7 +77,9 @@ fn depth_within(text: &[u8], limit: usize) -> Result<(), Fault> {
             b'[' | b'{' => {
                 depth += 1;
                 if depth > limit {
-                    return Err(Fault::new(Reason::JsonTooDeep, format!("more than {limit} levels")));
+                    let at = text.len() - bytes.len() - 1;
+                    let detail = format!("more than {limit} levels at byte {at}");
+                    return Err(Fault::new(Reason::JsonTooDeep, detail));
                 }
             }
             b']' | b'}' => depth = depth.saturating_sub(1),
@@ -226,7 +229,7 @@ struct ObjectVisitor {
 impl<'d> Visitor<'d> for ObjectVisitor {
     type Value = Vec<(Cow<'d, str>, &'d RawValue)>;
 
-    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object")
     }
 
@@ -245,7 +248,7 @@ pub fn elements(raw: &RawValue) -> Option<Vec<&RawValue>> {
     impl<'d> Visitor<'d> for Elements {
         type Value = Vec<&'d RawValue>;
 
-        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             f.write_str("an array")
         }
 
@@ -315,14 +318,24 @@ impl Pointer {
     pub fn find<'d>(&self, root: &Object<'d>) -> Result<Option<&'d RawValue>, Fault> {
         let Some((first, rest)) = self.0.split_first() else { return Ok(None) };
         let mut found = root.get(first);
-        for name in rest {
+        for (level, name) in rest.iter().enumerate() {
             let Some(raw) = found else { return Ok(None) };
-            found = match Object::open(raw)? {
-                Some(object) => object.get(name),
-                None => None,
-            };
+            let object = Object::open(raw).map_err(|fault| {
+                let parent = Self(self.0.iter().take(level + 1).cloned().collect());
+                fault.or_detail(|| format!("in the object at {parent}"))
+            })?;
+            found = object.and_then(|object| object.get(name));
         }
         Ok(found)
+    }
+}
+
+/// As it is written in the configuration.
+impl fmt::Display for Pointer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = String::new();
+        self.0.iter().for_each(|name| push_pointer(&mut text, name));
+        f.write_str(&text)
     }
 }
 

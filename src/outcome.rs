@@ -141,6 +141,20 @@ impl Fault {
     pub fn new(reason: Reason, detail: impl Into<Cow<'static, str>>) -> Self {
         Self { reason, detail: Some(detail.into()) }
     }
+
+    /// The same fault, with this detail if it has none.
+    pub fn or_detail(self, detail: impl FnOnce() -> String) -> Self {
+        Self { detail: self.detail.or_else(|| Some(detail().into())), ..self }
+    }
+
+    /// The same fault, with its detail behind the place that it is about.
+    pub fn at(self, place: impl fmt::Display) -> Self {
+        let detail = match self.detail {
+            Some(detail) => format!("{place}: {detail}"),
+            None => place.to_string(),
+        };
+        Self::new(self.reason, detail)
+    }
 }
 
 impl From<Reason> for Fault {

@@ -258,7 +258,8 @@ impl Sources {
             let (Some(verifier), Some(envelope)) = (verifier, envelope) else { continue };
             let mut verifier = verifier.with_envelope(&rules.envelope);
             let bound = secrets.iter().any(|secret| secret.binds.is_some());
-            let envelope = envelope.separating(rules.binding_in_key && bound);
+            let generic = rules.unmapped == Unmapped::Generic;
+            let envelope = envelope.separating(rules.binding_in_key && bound).with_untyped(generic);
             let before = previous.and_then(|sources| sources.get(name));
             if let Some(source) = before {
                 verifier.remember(&source.verifier, Timestamp::now());
@@ -271,7 +272,7 @@ impl Sources {
             };
             let routes =
                 rules.types.iter().filter_map(|known| Some((known.clone(), route(known)?))).collect();
-            let unmapped = (rules.unmapped == Unmapped::Generic).then(|| route(names::UNMAPPED)).flatten();
+            let unmapped = generic.then(|| route(names::UNMAPPED)).flatten();
             let in_flight = before.map(|source| source.in_flight.clone()).unwrap_or_default();
             let body_bytes = before.map(|source| source.body_bytes.clone()).unwrap_or_default();
             let unverified = UnverifiedWork::new(

@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use bytes::Bytes;
 
+use self::body_template::place;
 use self::generator::DeliveryGenerator;
 use self::load::{LoadPlan, Sender};
 use self::post::SendClient;
@@ -105,7 +106,8 @@ pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<ExitStatus>
         None => {
             let (event_type, text) = sample_of(&target, args.event_type.as_deref())?;
             // Otherwise the sample contains the type.
-            let header_type = target.rules.envelope.event_type.pointer().is_none().then_some(event_type);
+            let place = place(&target.rules.envelope.event_type, text);
+            let header_type = place.is_some_and(|place| place.pointer().is_none()).then_some(event_type);
             let body = match &target.rules.envelope.split {
                 Some(split) => sample::alone(text, split).into(),
                 None => Bytes::from_static(text.as_bytes()),
@@ -232,8 +234,8 @@ mod tests {
             let target = target(preset, &[], &[&format!("source.{preset}.preset={preset}")], None).unwrap();
             for event_type in sample::types(preset) {
                 let (_, body) = sample_of(&target, Some(event_type)).unwrap();
-                let in_body = target.rules.envelope.event_type.pointer().is_some();
-                let of_header = (!in_body).then_some(*event_type);
+                let place = place(&target.rules.envelope.event_type, body).unwrap();
+                let of_header = place.pointer().is_none().then_some(*event_type);
                 let maker =
                     DeliveryGenerator::new(&target, Bytes::from_static(body.as_bytes()), of_header, true)
                         .unwrap();

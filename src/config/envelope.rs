@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::marker::PhantomData;
 
 use serde::de::value::MapAccessDeserializer;
-use serde::de::{Error, MapAccess, Visitor};
+use serde::de::{Error, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::de;
@@ -14,9 +15,9 @@ use super::de;
 #[serde(deny_unknown_fields)]
 pub struct EnvelopeConfig {
     /// The event id, unique among the source's events.
-    pub id: EventIdRule,
+    pub id: FirstOf<EventIdRule>,
     #[serde(rename = "type")]
-    pub event_type: TextPart,
+    pub event_type: FirstOf<TextPart>,
     /// The type of an event that has none; unset, such an event becomes a dead letter.
     #[serde(default)]
     pub default_type: Option<String>,
@@ -26,13 +27,13 @@ pub struct EnvelopeConfig {
     /// Event type -> the record's key, if it is not the event id: so that all events of one document are in one
     /// partition, in order. The event type's topic must not be compacted then.
     #[serde(default)]
-    pub keys: BTreeMap<String, TextPart>,
+    pub keys: BTreeMap<String, FirstOf<TextPart>>,
     /// The event's time; unset, the record has none.
     #[serde(default)]
-    pub time: Option<TextPart>,
-    /// The format of the time; required with `time`.
-    #[serde(default, deserialize_with = "de::some_choice")]
-    pub time_format: Option<TimeFormat>,
+    pub time: Option<FirstOf<TextPart>>,
+    /// The format of the time, or several to try in this order; required with `time`.
+    #[serde(default, deserialize_with = "de::list")]
+    pub time_format: Vec<TimeFormat>,
     /// `form:NAME`: if the body is a form, its field NAME is the JSON text. Unset, the body is the JSON text, whatever
     /// its content type.
     #[serde(default)]
@@ -45,6 +46,10 @@ pub struct EnvelopeConfig {
     #[serde(default)]
     pub data: String,
 }
+
+/// A place, or a list of places: the first that is present in the delivery counts. Never empty.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FirstOf<T>(pub Vec<T>);
 
 /// Where a text of the event is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,20 +75,10 @@ pub enum EventIdRule {
     /// `{ join = ["/a", "/b"], separator = ":" }`: several texts.
     Join {
         /// The texts, in this order.
-        parts: Vec<TextPart>,
+        parts: Vec<FirstOf<TextPart>>,
         /// The text between two parts.
         separator: String,
     },
-}
-
-impl EventIdRule {
-    /// The pointer, if the id is a single one.
-    pub fn pointer(&self) -> Option<&str> {
-        match self {
-            Self::Part(part) => part.pointer(),
-            Self::Digest | Self::Join { .. } => None,
-        }
-    }
 }
 
 impl TextPart {
@@ -96,12 +91,16 @@ impl TextPart {
     }
 }
 
-impl fmt::Display for TextPart {
+impl fmt::Display for FirstOf<TextPart> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Pointer(pointer) => f.write_str(pointer),
-            Self::Header { name, .. } => write!(f, "the header {name}"),
+        for (index, part) in self.0.iter().enumerate() {
+            f.write_str(if index == 0 { "" } else { " or " })?;
+            match part {
+                TextPart::Pointer(pointer) => f.write_str(pointer)?,
+                TextPart::Header { name, .. } => write!(f, "the header {name}")?,
+            }
         }
+        Ok(())
     }
 }
 
@@ -117,66 +116,94 @@ pub enum TimeFormat {
     Rfc3339,
 }
 
-/// All keys of a rule's table.
+/// All keys of a place's table.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct RuleTable {
+struct PlaceTable {
     #[serde(default)]
     header: Option<String>,
     #[serde(default, deserialize_with = "de::boolean")]
     unsigned: bool,
     #[serde(default)]
-    join: Option<Vec<TextPart>>,
+    join: Option<Vec<FirstOf<TextPart>>>,
     #[serde(default)]
     separator: Option<String>,
 }
 
-impl RuleTable {
-    fn id(self) -> Result<EventIdRule, &'static str> {
-        match self {
-            Self { header: Some(name), unsigned, join: None, separator: None } => {
-                Ok(EventIdRule::Part(TextPart::Header { name, unsigned }))
+/// A kind of place, as it is written.
+trait Place: Sized {
+    fn from_text(text: &str) -> Self;
+
+    fn from_table(table: PlaceTable) -> Result<Self, &'static str>;
+}
+
+impl Place for TextPart {
+    fn from_text(text: &str) -> Self {
+        Self::Pointer(text.to_owned())
+    }
+
+    fn from_table(table: PlaceTable) -> Result<Self, &'static str> {
+        match table {
+            PlaceTable { header: Some(name), unsigned, join: None, separator: None } => {
+                Ok(Self::Header { name, unsigned })
             }
-            Self { header: None, unsigned: false, join: Some(parts), separator } => {
-                Ok(EventIdRule::Join { parts, separator: separator.unwrap_or_else(|| ":".to_owned()) })
+            PlaceTable { join: Some(_), .. } => Err("`join` is for the id only"),
+            _ => Err("expected { header = \"NAME\" }"),
+        }
+    }
+}
+
+impl Place for EventIdRule {
+    fn from_text(text: &str) -> Self {
+        if text == "digest" { Self::Digest } else { Self::Part(TextPart::from_text(text)) }
+    }
+
+    fn from_table(table: PlaceTable) -> Result<Self, &'static str> {
+        match table {
+            PlaceTable { header: None, unsigned: false, join: Some(parts), separator } => {
+                Ok(Self::Join { parts, separator: separator.unwrap_or_else(|| ":".to_owned()) })
+            }
+            PlaceTable { header: Some(_), join: None, separator: None, .. } => {
+                TextPart::from_table(table).map(Self::Part)
             }
             _ => Err("expected { header = \"NAME\" }, or { join = [...], separator = \":\" }"),
         }
     }
 }
 
-struct RuleVisitor;
+struct PlacesVisitor<T>(PhantomData<T>);
 
-impl<'de> Visitor<'de> for RuleVisitor {
-    type Value = EventIdRule;
+impl<'de, T: Place> Visitor<'de> for PlacesVisitor<T> {
+    type Value = FirstOf<T>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a JSON pointer such as \"/id\", or { header = \"NAME\" }")
+        f.write_str("a JSON pointer such as \"/id\", or { header = \"NAME\" }, or a list of them")
     }
 
-    fn visit_str<E: Error>(self, text: &str) -> Result<EventIdRule, E> {
-        Ok(EventIdRule::Part(TextPart::Pointer(text.to_owned())))
+    fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
+        Ok(FirstOf(vec![T::from_text(text)]))
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, table: A) -> Result<EventIdRule, A::Error> {
-        RuleTable::deserialize(MapAccessDeserializer::new(table))?.id().map_err(A::Error::custom)
+    fn visit_map<A: MapAccess<'de>>(self, table: A) -> Result<Self::Value, A::Error> {
+        let table = PlaceTable::deserialize(MapAccessDeserializer::new(table))?;
+        T::from_table(table).map(|place| FirstOf(vec![place])).map_err(A::Error::custom)
     }
-}
 
-impl<'de> Deserialize<'de> for EventIdRule {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        match deserializer.deserialize_any(RuleVisitor)? {
-            Self::Part(TextPart::Pointer(word)) if word == "digest" => Ok(Self::Digest),
-            id => Ok(id),
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+        let mut places = Vec::new();
+        while let Some(FirstOf(place)) = list.next_element()? {
+            places.extend(place);
+        }
+        if places.is_empty() {
+            Err(A::Error::custom("is an empty list; name a place"))
+        } else {
+            Ok(FirstOf(places))
         }
     }
 }
 
-impl<'de> Deserialize<'de> for TextPart {
+impl<'de, T: Place> Deserialize<'de> for FirstOf<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        match deserializer.deserialize_any(RuleVisitor)? {
-            EventIdRule::Part(part) => Ok(part),
-            _ => Err(D::Error::custom("`join` is for the id only")),
-        }
+        deserializer.deserialize_any(PlacesVisitor(PhantomData))
     }
 }

@@ -214,7 +214,7 @@ tables! {
         "types" PresetOr(""), "list of event types",
             "Event types with a topic of their own. One without a schema gets the [generic record](#event-types-without-a-schema).";
         "unmapped" PresetOr("dead_letter"), "`dead_letter`, `generic`",
-            "What happens to all other event types: dead letter `type_unknown`, or a generic record on `<source>.unmapped`.";
+            "What happens to all other events: dead letter `type_unknown` or `type_missing`, or a generic record on `<source>.unmapped`.";
         "allow" None, "list of networks (`192.0.2.0/24`, `2001:db8::/32`) or addresses",
             "Clients that may call; others get 403. Without it, anybody may. Like everything in a source, a reload applies a change.";
         "rate_limit" None, "number",
@@ -267,20 +267,20 @@ tables! {
             "How the key is read from the secret; `whsec` is base64 behind `whsec_`, `v1,whsec_` or nothing.";
     }
     ["source.NAME.envelope"] {
-        "id" Preset, "a part, `\"digest\"`, or `{ join = [\"/a\", \"/b\"], separator = \":\" }`",
+        "id" Preset, "a part, `\"digest\"`, `{ join = [\"/a\", \"/b\"], separator = \":\" }`, or a list of them",
             "The event id: text, or a number by its digits as sent. `\"digest\"` is `sha256:` and the digest of the signed body.";
-        "type" Preset, "a part",
+        "type" Preset, "a part, or a list of parts",
             "The event type.";
         "default_type" PresetOr(""), "text",
-            "The type of an event that has none.";
+            "The type of an event that has none. Without it, such an event is a dead letter, or with `unmapped = \"generic\"` of the type `unmapped`.";
         "aliases" PresetOr(""), "`{ \"as sent\" = \"one of types\" }`",
             "Other names of a type. The record keeps the name that was sent.";
-        "keys" PresetOr(""), "`{ \"one of types\" = a part }`",
+        "keys" PresetOr(""), "`{ \"one of types\" = a part, or a list of parts }`",
             "The record's key, where it is not the event id: see [another key](#another-key).";
-        "time" PresetOr(""), "a part",
+        "time" PresetOr(""), "a part, or a list of parts",
             "The event's time.";
-        "time_format" PresetOr(""), "`unix_seconds`, `unix_milliseconds`, `rfc3339`",
-            "How it is written; required with `time`.";
+        "time_format" PresetOr(""), "`unix_seconds`, `unix_milliseconds`, `rfc3339`, or a list of them",
+            "How it is written; required with `time`. Of several formats, the first that fits.";
         "payload" PresetOr(""), "`\"form:NAME\"`",
             "If the body is a form (`application/x-www-form-urlencoded`): the field with the JSON text. The signature still covers the body as received.";
         "split" PresetOr(""), "JSON pointer",

@@ -184,6 +184,21 @@ signature.header = 'X-Shop'
 }
 
 #[test]
+fn w1_a_list_of_places_is_replaced_whole_by_a_later_layer() {
+    let places = |rule: &str, sets: &[&str]| {
+        let toml = format!(
+            "[source.g]\npreset = 'gitlab'\nsecrets = {{ env = 'DATAGRID_WEBHOOK_SECRET' }}\n[source.g.envelope]\n{rule}"
+        );
+        load_toml(&toml, &[], sets).unwrap().config.source["g"].envelope.event_type.to_string()
+    };
+    assert_eq!(places("", &[]), "/object_kind or /event_name or the header X-Gitlab-Event");
+    assert_eq!(places("type = ['/a', '/b']", &[]), "/a or /b");
+    assert_eq!(places("type = '/a'", &[]), "/a");
+    assert_eq!(places("type = { header = 'X-A', unsigned = true }", &[]), "the header X-A");
+    assert_eq!(places("type = ['/a', '/b']", &["source.g.envelope.type=/c"]), "/c");
+}
+
+#[test]
 fn brokers_may_leave_out_their_port() {
     for servers in ["kafka", "kafka-1.example.com, kafka_2:9093", "127.0.0.1", "[::1]:9092"] {
         let loaded = load_toml(&format!("[kafka]\nbootstrap_servers = '{servers}'"), &[], &[]);

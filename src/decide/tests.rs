@@ -131,3 +131,188 @@ fn w14e_a_delivery_of_no_events_is_handled() {
         assert!(found.starts_with("dead letter shape_mismatch"), "{other}: {found}");
     }
 }
+
+const MEMBER: &str = r#"{"event_name":"user_add_to_group","group_id":100,"user_username":"root"}"#;
+
+#[test]
+fn w1_a_gitlab_member_event_goes_to_its_own_topic() {
+    let source = source("preset = \"gitlab\"\ntypes = [\"user_add_to_group\", \"push\"]");
+    let key = ("Idempotency-Key", "k1");
+    for (headers, body, expected) in [
+        (vec![key], MEMBER, "published s.user_add_to_group user_add_to_group k1:"),
+        (vec![key], r#"{"object_kind":"push","event_name":"push"}"#, "published s.push push k1:"),
+        (vec![key], r#"{"event_name":"project_create"}"#, "published s.unmapped project_create k1:"),
+        // A payload template of the user's own.
+        (vec![key, ("X-Gitlab-Event", "Push Hook")], r#"{"mine":1}"#, "published s.unmapped Push Hook k1:"),
+        (vec![key], r#"{"mine":1}"#, "published s.unmapped unmapped k1:"),
+        // Before GitLab 17.4.
+        (vec![], MEMBER, "published s.user_add_to_group user_add_to_group sha256:"),
+    ] {
+        let found = decided(&source, &headers, body);
+        assert!(found.starts_with(expected), "{body}: {found}");
+    }
+}
+
+#[test]
+fn w1_an_event_without_a_known_type_is_unmapped_where_those_are_published() {
+    let source = plain(ID_AND_TYPE);
+    for event_type in ["", r#","type":null"#, r#","type":7"#, r#","type":"""#, r#","type":{"a":1}"#] {
+        let body = format!(r#"{{"id":"e1"{event_type}}}"#);
+        assert_eq!(decided(&source, &[], &body), "published s.unmapped unmapped e1", "{body}");
+    }
+    let twice = plain("id = \"/id\"\ntype = \"/a/type\"");
+    let found = decided(&twice, &[], r#"{"id":"e1","a":{"type":"x","type":"y"}}"#);
+    assert_eq!(found, "dead letter duplicate_key: in the object at /a");
+    let default = plain(&format!("{ID_AND_TYPE}\ndefault_type = \"none\""));
+    assert_eq!(decided(&default, &[], r#"{"id":"e1"}"#), "published s.unmapped none e1");
+}
+
+#[test]
+fn w3_a_shopify_delivery_without_an_event_id_is_published() {
+    let source = source("preset = \"shopify\"");
+    let (topic, webhook) = (("X-Shopify-Topic", "orders/create"), ("X-Shopify-Webhook-Id", "w1"));
+    let event = ("X-Shopify-Event-Id", "e1");
+    for (headers, key) in [
+        (vec![topic, event, webhook], "orders/create:e1:"),
+        (vec![topic, event], "orders/create:e1:"),
+        (vec![topic, webhook], "w1:"),
+    ] {
+        let found = decided(&source, &headers, r#"{"id":1}"#);
+        let expected = format!("published s.unmapped orders/create {key}");
+        assert!(found.starts_with(&expected), "{headers:?}: {found}");
+    }
+    assert_eq!(
+        decided(&source, &[topic], r#"{"id":1}"#),
+        "dead letter id_missing: part 2: at the header x-shopify-event-id: expected text or a number, found nothing; \
+         at the header x-shopify-webhook-id: expected text or a number, found nothing"
+    );
+}
+
+#[test]
+fn w3_of_several_places_the_first_that_is_present_counts() {
+    let rules = "id = [\"/a\", { join = [\"/b\", [\"/c\", { header = \"X-C\", unsigned = true }]] }]\n\
+        type = [\"/type\", { header = \"X-Type\", unsigned = true }]\n\
+        time = [\"/at\", \"/then\"]\ntime_format = [\"unix_seconds\", \"rfc3339\"]";
+    let source = plain(rules);
+    let kind = ("X-Type", "b");
+    for (headers, body, expected) in [
+        (vec![kind], r#"{"a":"1","b":"2","c":"3","type":"a"}"#, "published s.unmapped a 1:"),
+        (vec![kind], r#"{"a":null,"b":"2","c":"3"}"#, "published s.unmapped b 2:3:"),
+        (vec![kind, ("X-C", "4")], r#"{"b":"2"}"#, "published s.unmapped b 2:4:"),
+        // What is there counts, even if it is wrong.
+        (
+            vec![kind],
+            r#"{"a":true,"b":"2","c":"3"}"#,
+            "dead letter id_invalid: at /a: expected text or a number, found boolean",
+        ),
+        (vec![], r#"{"a":"1"}"#, "published s.unmapped unmapped 1:"),
+        (
+            vec![],
+            r#"{"b":"2"}"#,
+            "dead letter id_missing: at /a: expected text or a number, found nothing; \
+             part 2: at /c or the header x-c: expected text or a number, found nothing",
+        ),
+    ] {
+        let found = decided(&source, &headers, body);
+        assert!(found.starts_with(expected), "{body}: {found}");
+    }
+}
+
+#[test]
+fn w10_a_dead_letter_says_where_it_looked_and_what_it_found_and_never_the_value() {
+    const SECRET: &str = "hunter2";
+    let typed = |envelope: &str| {
+        source(&format!(
+            "types = [\"paid\"]\nsignature = {{ header = \"X-Signature\", signed = \"{{body}}\" }}\n\
+             [source.s.envelope]\n{envelope}"
+        ))
+    };
+    let header = "{ header = \"X-Id\", unsigned = true }";
+    for (envelope, headers, body, expected) in [
+        (ID_AND_TYPE, vec![], r#"{"id":"e1"}"#, "type_missing: at /type: expected text, found nothing"),
+        (
+            ID_AND_TYPE,
+            vec![],
+            r#"{"id":"e1","type":7}"#,
+            "type_missing: at /type: expected text, found number",
+        ),
+        (ID_AND_TYPE, vec![], r#"{"id":"e1","type":""}"#, "type_missing: at /type: it is empty"),
+        (
+            ID_AND_TYPE,
+            vec![],
+            r#"{"id":"e1","type":"hunter2"}"#,
+            "type_unknown: the event type at /type is not among the source's `types`",
+        ),
+        (
+            ID_AND_TYPE,
+            vec![],
+            r#"{"id":null,"type":"paid"}"#,
+            "id_missing: at /id: expected text or a number, found null",
+        ),
+        (
+            ID_AND_TYPE,
+            vec![],
+            r#"{"id":"hunter2\u0000"}"#,
+            "id_invalid: at /id: it contains a control character",
+        ),
+        (
+            &format!("id = {header}\ntype = \"/type\""),
+            vec![],
+            "{}",
+            "id_missing: at the header x-id: expected text or a number, found nothing",
+        ),
+        (
+            &format!("id = {header}\ntype = \"/type\""),
+            vec![("X-Id", SECRET), ("X-Id", SECRET)],
+            "{}",
+            "id_invalid: at the header x-id: it appears twice",
+        ),
+        (
+            &format!("id = {{ join = [\"/a\", {header}] }}\ntype = \"/type\""),
+            vec![],
+            r#"{"a":"hunter2"}"#,
+            "id_missing: part 2: at the header x-id: expected text or a number, found nothing",
+        ),
+        (
+            &format!("id = {{ join = [\"/a\", {header}] }}\ntype = \"/type\""),
+            vec![("X-Id", "1")],
+            r#"{"a":"hunter2:"}"#,
+            "id_invalid: part 1 at /a: it contains the separator",
+        ),
+        (
+            ID_AND_TYPE,
+            vec![],
+            r#"["hunter2"]"#,
+            "shape_mismatch: expected an object as the event, found array",
+        ),
+        (ID_AND_TYPE, vec![], r#"{"hunter2":1,"hunter2":2}"#, "duplicate_key: in the root object"),
+        (
+            ID_AND_TYPE,
+            vec![],
+            r#"{"id":"e1","type":"paid","x":{"hunter2":1,"hunter2":2}}"#,
+            "duplicate_key: in the object at byte 29",
+        ),
+        (
+            &format!("{ID_AND_TYPE}\nsplit = \"/list\""),
+            vec![],
+            r#"{"list":[{"id":"e1","type":"paid"},{"type":"paid"}]}"#,
+            "id_missing: event 2: at /id: expected text or a number, found nothing",
+        ),
+        (
+            &format!("{ID_AND_TYPE}\nsplit = \"/list\""),
+            vec![],
+            r#"{"list":"hunter2"}"#,
+            "shape_mismatch: at /list: expected an array of events, found string",
+        ),
+        (
+            &format!("{ID_AND_TYPE}\nsplit = \"\""),
+            vec![],
+            "[1]",
+            "shape_mismatch: event 1: expected an object as the event, found number",
+        ),
+    ] {
+        let found = decided(&typed(envelope), &headers, body);
+        assert_eq!(found, format!("dead letter {expected}"), "{body}");
+        assert!(!found.contains(SECRET), "{found}");
+    }
+}

@@ -1,97 +1,186 @@
-//! The source of a field: a JSON pointer into the event, or a request header.
+//! The places of a field: JSON pointers into the event and request headers, in order of preference.
 
 use std::borrow::Cow;
+use std::fmt;
 
 use http::{HeaderMap, HeaderName};
 use jiff::Timestamp;
+use serde_json::value::RawValue;
 
+use super::valid;
 use crate::config::TimeFormat;
 use crate::json::{self, JsonKind, Object, Pointer};
 use crate::outcome::{Fault, Reason};
 
+/// The places of a field. The first that is present counts, whatever is there; null counts as missing.
 #[derive(Debug)]
-pub(super) enum FieldSelector {
+pub(super) struct FieldSelector(pub(super) Vec<FieldPlace>);
+
+/// A place of a field.
+#[derive(Debug)]
+pub(super) enum FieldPlace {
     Pointer(Pointer),
     Header(HeaderName),
 }
 
-impl FieldSelector {
-    pub(super) fn pointer(&self) -> Option<&Pointer> {
+/// What a field is read for.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Wanted {
+    /// An event id, or a record's key: text, or the digits of a number as sent.
+    Id,
+    /// An event type, or the mark of a handshake: text.
+    Type,
+}
+
+impl Wanted {
+    const fn expected(self) -> &'static str {
         match self {
-            Self::Pointer(pointer) => Some(pointer),
-            Self::Header(_) => None,
+            Self::Id => "text or a number",
+            Self::Type => "text",
         }
     }
 
-    /// The text of the field; `None` if it is missing or null. A value that is not text, or a header that does not
-    /// appear exactly once in visible ASCII, is the fault `invalid`.
+    const fn missing(self) -> Reason {
+        match self {
+            Self::Id => Reason::IdMissing,
+            Self::Type => Reason::TypeMissing,
+        }
+    }
+
+    const fn invalid(self) -> Reason {
+        match self {
+            Self::Id => Reason::IdInvalid,
+            Self::Type => Reason::TypeMissing,
+        }
+    }
+}
+
+/// What is at a place.
+enum FieldValue<'v> {
+    Body(&'v RawValue),
+    /// The text, or why it cannot be read.
+    Header(Result<&'v str, &'static str>),
+}
+
+impl fmt::Display for FieldPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pointer(pointer) => pointer.fmt(f),
+            Self::Header(name) => write!(f, "the header {name}"),
+        }
+    }
+}
+
+impl FieldSelector {
+    pub(super) fn pointers(&self) -> impl Iterator<Item = &Pointer> {
+        self.0.iter().filter_map(|place| match place {
+            FieldPlace::Pointer(pointer) => Some(pointer),
+            FieldPlace::Header(_) => None,
+        })
+    }
+
+    /// The first place that is present, with its index and what is there.
+    fn find<'s, 'v>(
+        &'s self,
+        root: &Object<'v>,
+        headers: &'v HeaderMap,
+    ) -> Result<Option<(usize, &'s FieldPlace, FieldValue<'v>)>, Fault> {
+        for (index, place) in self.0.iter().enumerate() {
+            let value = match place {
+                FieldPlace::Pointer(pointer) => {
+                    let raw = pointer.find(root)?.filter(|raw| JsonKind::of(raw) != JsonKind::Null);
+                    raw.map(FieldValue::Body)
+                }
+                FieldPlace::Header(name) => header(headers, name).map(FieldValue::Header),
+            };
+            if let Some(value) = value {
+                return Ok(Some((index, place, value)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The place that is present.
+    pub(super) fn place(&self, root: &Object<'_>, headers: &HeaderMap) -> Option<&FieldPlace> {
+        self.find(root, headers).ok()?.map(|(_, place, _)| place)
+    }
+
+    /// The text of the field, never empty; `None` if it is missing.
+    ///
+    /// # Errors
+    /// A value that is not what is wanted, or a header that does not appear exactly once in visible ASCII. The detail
+    /// names the place and the kinds, never the value.
     pub(super) fn text<'v>(
         &self,
         root: &Object<'v>,
         headers: &'v HeaderMap,
-        invalid: Reason,
+        wanted: Wanted,
     ) -> Result<Option<Cow<'v, str>>, Fault> {
-        match self {
-            Self::Header(name) => match header(headers, name) {
-                Ok(text) => Ok(text.map(Cow::Borrowed)),
-                Err(detail) => Err(Fault::new(invalid, detail)),
-            },
-            Self::Pointer(pointer) => {
-                match pointer.find(root)?.filter(|raw| JsonKind::of(raw) != JsonKind::Null) {
-                    None => Ok(None),
-                    Some(raw) => json::string(raw).map(Some).ok_or(Fault::new(invalid, "it is not text")),
+        let Some((_, place, value)) = self.find(root, headers)? else { return Ok(None) };
+        let invalid = |detail: Cow<'static, str>| Fault::new(wanted.invalid(), detail);
+        let text = match value {
+            FieldValue::Header(text) => text.map(Cow::Borrowed).map_err(|why| invalid(why.into())),
+            FieldValue::Body(raw) => match (wanted, JsonKind::of(raw)) {
+                (Wanted::Id, JsonKind::Number) => Ok(Cow::Borrowed(raw.get())),
+                (_, JsonKind::String) => {
+                    json::string(raw).ok_or_else(|| invalid("half a surrogate pair".into()))
                 }
-            }
-        }
+                (_, kind) => {
+                    let detail = format!("expected {}, found {}", wanted.expected(), kind.name());
+                    Err(invalid(detail.into()))
+                }
+            },
+        };
+        let text = text.and_then(|text| match wanted {
+            Wanted::Id => valid(text),
+            Wanted::Type if text.is_empty() => Err(invalid("it is empty".into())),
+            Wanted::Type => Ok(text),
+        });
+        text.map(Some).map_err(|fault| fault.at(format_args!("at {place}")))
     }
 
-    /// The text, or the digits of a number as sent, for an event id or a record's key; `None` if it is missing or null.
-    /// Other values are `id_invalid`.
-    pub(super) fn text_or_digits<'v>(
-        &self,
-        root: &Object<'v>,
-        headers: &'v HeaderMap,
-    ) -> Result<Option<Cow<'v, str>>, Fault> {
-        if let Self::Pointer(pointer) = self
-            && let Some(raw) = pointer.find(root)?
-            && JsonKind::of(raw) == JsonKind::Number
-        {
-            return Ok(Some(Cow::Borrowed(raw.get())));
-        }
-        self.text(root, headers, Reason::IdInvalid)
+    /// The fault of a field that is at none of its places.
+    pub(super) fn missing(&self, root: &Object<'_>, wanted: Wanted) -> Fault {
+        let places: Vec<String> = self.0.iter().map(ToString::to_string).collect();
+        let null = |pointer: &Pointer| matches!(pointer.find(root), Ok(Some(_)));
+        let found = if self.pointers().any(null) { "null" } else { "nothing" };
+        let (places, expected) = (places.join(" or "), wanted.expected());
+        Fault::new(wanted.missing(), format!("at {places}: expected {expected}, found {found}"))
     }
 
-    /// The time of the field; `None` also if it is unreadable.
+    /// The time of the field in one of these formats, and the index of its pointer if it is in the body; `None` also if
+    /// it is unreadable.
     pub(super) fn time(
         &self,
         root: &Object<'_>,
         headers: &HeaderMap,
-        format: TimeFormat,
-    ) -> Result<Option<Timestamp>, Fault> {
-        let text = match self {
-            Self::Header(name) => header(headers, name).ok().flatten().map(Cow::Borrowed),
-            Self::Pointer(pointer) => match (pointer.find(root)?, format) {
-                (Some(raw), TimeFormat::Rfc3339) => json::string(raw),
-                (Some(raw), _) if JsonKind::of(raw) == JsonKind::Number => Some(Cow::Borrowed(raw.get())),
-                _ => None,
-            },
+        formats: &[TimeFormat],
+    ) -> Result<Option<(Timestamp, Option<usize>)>, Fault> {
+        let Some((index, _, value)) = self.find(root, headers)? else { return Ok(None) };
+        let number = |raw: &RawValue| JsonKind::of(raw) == JsonKind::Number;
+        let read = |format: &TimeFormat| match (&value, format) {
+            (FieldValue::Header(text), _) => time(*format, text.ok()?),
+            (FieldValue::Body(raw), TimeFormat::Rfc3339) => time(*format, &json::string(raw)?),
+            (FieldValue::Body(raw), _) => number(raw).then(|| time(*format, raw.get()))?,
         };
-        Ok(text.and_then(|text| time(format, &text)))
+        let pointer = matches!(value, FieldValue::Body(_));
+        let before = self.0.iter().take(index).filter(|place| matches!(place, FieldPlace::Pointer(_)));
+        Ok(formats.iter().find_map(read).map(|time| (time, pointer.then(|| before.count()))))
     }
 }
 
-/// The value of a header. A repeated header is refused: choosing one value would be a guess. Spaces are allowed, since
-/// some providers have them in event types.
-fn header<'v>(headers: &'v HeaderMap, name: &HeaderName) -> Result<Option<&'v str>, &'static str> {
+/// The value of a header, if it is present. A repeated header is refused: choosing one value would be a guess. Spaces are
+/// allowed, since some providers have them in event types.
+fn header<'v>(headers: &'v HeaderMap, name: &HeaderName) -> Option<Result<&'v str, &'static str>> {
     let mut values = headers.get_all(name).iter();
-    let Some(value) = values.next() else { return Ok(None) };
+    let value = values.next()?;
     if values.next().is_some() {
-        return Err("its header appears twice");
+        return Some(Err("it appears twice"));
     }
-    match value.to_str() {
-        Ok(text) if !text.contains('\t') => Ok(Some(text)),
-        _ => Err("its header is not visible ASCII"),
-    }
+    Some(match value.to_str() {
+        Ok(text) if !text.contains('\t') => Ok(text),
+        _ => Err("it is not visible ASCII"),
+    })
 }
 
 fn time(format: TimeFormat, text: &str) -> Option<Timestamp> {
@@ -161,11 +250,11 @@ mod tests {
             }
             header(&headers, &name).map(|text| text.map(str::to_owned))
         };
-        assert_eq!(with(&[]), Ok(None));
-        assert_eq!(with(&[b"Push Hook"]), Ok(Some("Push Hook".to_owned())));
-        assert_eq!(with(&[b"a", b"a"]), Err("its header appears twice"));
+        assert_eq!(with(&[]), None);
+        assert_eq!(with(&[b"Push Hook"]), Some(Ok("Push Hook".to_owned())));
+        assert_eq!(with(&[b"a", b"a"]), Some(Err("it appears twice")));
         for bad in [&b"\xc3\xbc"[..], b"a\tb"] {
-            assert_eq!(with(&[bad]), Err("its header is not visible ASCII"));
+            assert_eq!(with(&[bad]), Some(Err("it is not visible ASCII")));
         }
     }
 }

@@ -4,11 +4,10 @@ use std::cell::OnceCell;
 
 use http::HeaderName;
 
-use super::field_selector::FieldSelector;
+use super::field_selector::{FieldPlace, FieldSelector, Wanted};
 use super::root;
 use crate::config::{self, ConfigErrors};
 use crate::json::{self, Pointer};
-use crate::outcome::Reason;
 use crate::verify::Verified;
 
 /// The limit of an echoed text, in bytes.
@@ -60,8 +59,8 @@ impl Handshakes {
         let (empty, opened) = (json::Object::default(), OnceCell::new());
         let open = || opened.get_or_init(|| json::check(payload).and_then(root).unwrap_or_default());
         self.rules.iter().find_map(|rule| {
-            let body = if rule.place.pointer().is_some() { open() } else { &empty };
-            let found = rule.place.text(body, &delivery.headers, Reason::TypeMissing).ok()??;
+            let body = if rule.place.pointers().next().is_some() { open() } else { &empty };
+            let found = rule.place.text(body, &delivery.headers, Wanted::Type).ok()??;
             if found != rule.equals {
                 return None;
             }
@@ -89,14 +88,15 @@ fn rule(handshake: &config::Handshake) -> Result<Rule, &'static str> {
     };
     let when = &handshake.when;
     let place = match (&when.pointer, &when.header) {
-        (Some(text), None) => FieldSelector::Pointer(pointer(text)?),
+        (Some(text), None) => FieldPlace::Pointer(pointer(text)?),
         (None, Some(name)) => {
             let header = HeaderName::from_bytes(name.to_ascii_lowercase().as_bytes());
-            FieldSelector::Header(header.map_err(|_| "names an invalid header")?)
+            FieldPlace::Header(header.map_err(|_| "names an invalid header")?)
         }
         _ => return Err("needs pointer or header in `when`, but not both"),
     };
     let answer = handshake.answer.as_ref().map(|answer| pointer(&answer.pointer)).transpose()?;
+    let place = FieldSelector(vec![place]);
     Ok(Rule { place, equals: when.equals.clone(), answer })
 }
 

@@ -4,9 +4,9 @@ use std::collections::HashMap;
 
 use http::{HeaderName, header};
 
-use super::field_selector::FieldSelector;
+use super::field_selector::{FieldPlace, FieldSelector};
 use super::{Envelope, EventPlaces, Id, Key};
-use crate::config::{self, ConfigErrors, TextPart, TimeFormat};
+use crate::config::{self, ConfigErrors, EventIdRule, FirstOf, TextPart, TimeFormat};
 use crate::json::Pointer;
 
 /// Whether the signature covers this header: the signed text includes its value.
@@ -51,8 +51,8 @@ impl Envelope {
             unsigned_headers: Vec::new(),
         };
         let id = compiler.id(&rules.id);
-        let event_type = compiler.part("type", &rules.event_type);
-        let time = rules.time.as_ref().map(|time| compiler.part("time", time));
+        let event_type = compiler.places("type", &rules.event_type);
+        let time = rules.time.as_ref().map(|time| compiler.places("time", time));
         let data = Pointer::parse(&rules.data);
         if data.is_none() {
             compiler
@@ -77,29 +77,31 @@ impl Envelope {
         }
         let keys = compiler.keys(rules);
         let RuleCompiler { headers, unsigned, unsigned_headers, .. } = compiler;
-        if rules.time.is_some() && rules.time_format.is_none() {
+        let formats = &rules.time_format;
+        if rules.time.is_some() && formats.is_empty() {
             problems.add(place, "lacks `time_format`; add it");
+        }
+        if [TimeFormat::UnixSeconds, TimeFormat::UnixMilliseconds].iter().all(|unit| formats.contains(unit)) {
+            problems.add(format!("{place}.time_format"), "names two units of one number; keep one of them");
         }
         if problems.len() > before {
             return None;
         }
         let (id, event_type, time) = (id?, event_type?, time.flatten());
         let places = EventPlaces {
-            id: match &id {
-                Id::Part(place) => place.pointer().cloned(),
-                Id::Digest | Id::Join { .. } => None,
-            },
-            event_type: event_type.pointer().cloned(),
-            time: time.as_ref().and_then(FieldSelector::pointer).cloned(),
+            id: id.iter().flat_map(Id::pointers).cloned().collect(),
+            event_type: event_type.pointers().cloned().collect(),
+            time: time.iter().flat_map(FieldSelector::pointers).cloned().collect(),
             data: data?,
         };
         Some(Self {
             id,
             event_type,
             default_type: rules.default_type.clone(),
+            untyped: false,
             aliases: rules.aliases.clone().into_iter().collect(),
             time,
-            time_format: rules.time_format.unwrap_or(TimeFormat::Rfc3339),
+            time_formats: formats.clone(),
             split: split.flatten(),
             form: form.map(str::to_owned),
             places,
@@ -118,12 +120,20 @@ impl RuleCompiler<'_> {
         self.problems.add(format!("{}.{field}", self.place), message);
     }
 
-    fn id(&mut self, rules: &config::EventIdRule) -> Option<Id> {
-        match rules {
-            config::EventIdRule::Digest => Some(Id::Digest),
-            config::EventIdRule::Part(part) => self.part("id", part).map(Id::Part),
-            config::EventIdRule::Join { parts, separator } => {
-                let places: Vec<_> = parts.iter().filter_map(|part| self.part("id", part)).collect();
+    fn id(&mut self, rules: &FirstOf<EventIdRule>) -> Option<Vec<Id>> {
+        let before_last = rules.0.iter().rev().skip(1);
+        if before_last.clone().any(|rule| *rule == EventIdRule::Digest) {
+            self.problem("id", "has a place after \"digest\", which is always present; put \"digest\" last");
+        }
+        rules.0.iter().map(|rule| self.id_rule(rule)).collect()
+    }
+
+    fn id_rule(&mut self, rule: &EventIdRule) -> Option<Id> {
+        match rule {
+            EventIdRule::Digest => Some(Id::Digest),
+            EventIdRule::Part(part) => Some(Id::Part(FieldSelector(vec![self.part("id", part)?]))),
+            EventIdRule::Join { parts, separator } => {
+                let places: Vec<_> = parts.iter().filter_map(|part| self.places("id", part)).collect();
                 if parts.len() < 2 {
                     self.problem("id", "joins fewer than two parts; use a single part, or add one");
                 }
@@ -139,8 +149,8 @@ impl RuleCompiler<'_> {
     fn keys(&mut self, rules: &config::EnvelopeConfig) -> HashMap<String, Key> {
         let common = self.unsigned.clone();
         let mut keys = HashMap::new();
-        for (event_type, part) in &rules.keys {
-            let Some(place) = self.part("keys", part) else { continue };
+        for (event_type, parts) in &rules.keys {
+            let Some(place) = self.places("keys", parts) else { continue };
             let unsigned = (self.unsigned.len() > common.len()).then(|| self.unsigned.join(",").into());
             self.unsigned.clone_from(&common);
             keys.insert(event_type.clone(), Key { place, unsigned });
@@ -148,7 +158,12 @@ impl RuleCompiler<'_> {
         keys
     }
 
-    fn part(&mut self, setting: &'static str, part: &TextPart) -> Option<FieldSelector> {
+    fn places(&mut self, setting: &'static str, parts: &FirstOf<TextPart>) -> Option<FieldSelector> {
+        let places: Vec<_> = parts.0.iter().map(|part| self.part(setting, part)).collect();
+        places.into_iter().collect::<Option<_>>().map(FieldSelector)
+    }
+
+    fn part(&mut self, setting: &'static str, part: &TextPart) -> Option<FieldPlace> {
         let field = if setting == "keys" { "key" } else { setting };
         match part {
             TextPart::Pointer(text) => {
@@ -156,7 +171,7 @@ impl RuleCompiler<'_> {
                 if pointer.is_none() {
                     self.problem(setting, format!("must be a JSON pointer such as \"/{field}\""));
                 }
-                pointer.map(FieldSelector::Pointer)
+                pointer.map(FieldPlace::Pointer)
             }
             TextPart::Header { name, unsigned } => {
                 let Ok(header) = HeaderName::from_bytes(name.to_ascii_lowercase().as_bytes()) else {
@@ -190,7 +205,7 @@ impl RuleCompiler<'_> {
                 if !self.headers.contains(&header) {
                     self.headers.push(header.clone());
                 }
-                Some(FieldSelector::Header(header))
+                Some(FieldPlace::Header(header))
             }
         }
     }

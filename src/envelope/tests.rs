@@ -46,11 +46,27 @@ fn invalid_rules_are_reported_with_their_place() {
             "envelope.keys: reads the header x-doc, which the signature does not",
         ),
         (with("\"/id\"", "aliases = { a = \"\" }"), "envelope.aliases: contains an empty event type"),
+        (with("[\"/id\", \"x\"]", ""), "envelope.id: must be a JSON pointer such as \"/id\""),
+        (with("[\"digest\", \"/id\"]", ""), "envelope.id: has a place after \"digest\""),
+        (
+            with("[\"/id\", { header = \"X-Id\" }]", ""),
+            "envelope.id: reads the header x-id, which the signature does not",
+        ),
+        (
+            with("\"/id\"", "time = \"/t\"\ntime_format = [\"unix_seconds\", \"unix_milliseconds\"]"),
+            "envelope.time_format: names two units of one number",
+        ),
     ] {
         let found = compile(&toml).unwrap_err();
         assert!(found.contains(problem) && found.lines().count() == 2, "{toml}: {found}");
     }
-    for toml in ["id = { join = [\"/a\"], header = \"x\" }", "id = { unsigned = true }", "id = 5"] {
+    for toml in [
+        "id = { join = [\"/a\"], header = \"x\" }",
+        "id = { unsigned = true }",
+        "id = 5",
+        "id = []",
+        "id = [5]",
+    ] {
         assert!(
             toml::from_str::<config::EnvelopeConfig>(&format!("{toml}\ntype = \"/t\"")).is_err(),
             "{toml}"
@@ -118,21 +134,24 @@ fn a_type_s_own_key_is_the_text_that_stands_there_and_that_of_others_is_the_id()
     for number in ["7", "-0", "1.50", "12345678901234567890", "1e400"] {
         assert_eq!(key("doc", &format!("\"n\":{number}")), ok(number));
     }
-    for missing in ["", r#""n":null"#] {
-        assert_eq!(key("doc", missing), err("id_missing: the key of its type"), "{missing}");
+    for (missing, found) in [("", "nothing"), (r#""n":null"#, "null")] {
+        let why =
+            format!("id_missing: the key of its type: at /data/n: expected text or a number, found {found}");
+        assert_eq!(key("doc", missing), err(&why), "{missing}");
     }
     for (wrong, why) in [
-        (r#""n":true"#, "it is not text"),
-        (r#""n":["a"]"#, "it is not text"),
+        (r#""n":true"#, "expected text or a number, found boolean"),
+        (r#""n":["a"]"#, "expected text or a number, found array"),
         (r#""n":"""#, "it is empty"),
         (r#""n":"a\nb""#, "it contains a control character"),
         (&format!("\"n\":\"{}\"", "x".repeat(MAX_ID + 1)), "it is longer than 1,024 bytes"),
         (&format!("\"n\":{}", "1".repeat(MAX_ID + 1)), "it is longer than 1,024 bytes"),
     ] {
-        assert_eq!(key("doc", wrong), err(&format!("id_invalid: the key: {why}")));
+        assert_eq!(key("doc", wrong), err(&format!("id_invalid: the key of its type: at /data/n: {why}")));
     }
-    assert!(
-        key("doc", r#""n":1,"n":2"#).unwrap_err().starts_with("duplicate_key"),
+    let twice = key("doc", r#""n":1,"n":2"#).unwrap_err();
+    assert_eq!(
+        twice, "duplicate_key: the key of its type: in the object at /data",
         "choosing one would be a guess"
     );
 }

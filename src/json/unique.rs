@@ -9,10 +9,11 @@ use crate::outcome::{Fault, Reason};
 /// Checks a valid JSON text for duplicate keys in one pass over its bytes.
 ///
 /// # Errors
-/// `duplicate_key`.
+/// `duplicate_key`, with the byte at which the object begins.
 pub fn unique(text: &str) -> Result<(), Fault> {
-    // The keys of all open objects, outermost first, and the index of each object's first key; `None` for an array.
-    let (mut keys, mut open): (Vec<Cow<'_, str>>, Vec<Option<usize>>) = (Vec::new(), Vec::new());
+    // The keys of all open objects, outermost first; and for each object the index of its first key and where it begins;
+    // `None` for an array.
+    let (mut keys, mut open): (Vec<Cow<'_, str>>, Vec<Option<(usize, usize)>>) = (Vec::new(), Vec::new());
     let mut bytes = text.as_bytes().iter();
     // True after `{`, and after a comma in an object: a string there is a key.
     let mut at_key = false;
@@ -28,7 +29,7 @@ pub fn unique(text: &str) -> Result<(), Fault> {
                 }
             }
             b'{' => {
-                open.push(Some(keys.len()));
+                open.push(Some((keys.len(), text.len() - bytes.len() - 1)));
                 at_key = true;
             }
             b'[' => {
@@ -36,9 +37,9 @@ pub fn unique(text: &str) -> Result<(), Fault> {
                 at_key = false;
             }
             b'}' | b']' => {
-                if let Some(Some(first)) = open.pop() {
+                if let Some(Some((first, at))) = open.pop() {
                     if keys.get(first..).is_some_and(repeated_keys) {
-                        return Err(Reason::DuplicateKey.into());
+                        return Err(Fault::new(Reason::DuplicateKey, format!("in the object at byte {at}")));
                     }
                     keys.truncate(first);
                 }

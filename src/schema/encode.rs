@@ -156,8 +156,8 @@ impl Encoder {
         );
         out.push(0);
         out.extend_from_slice(&self.id.to_be_bytes());
-        let envelope =
-            EnvelopeValues { id: &event.id, event_type: &event.event_type, time: is_exact(event.time) };
+        let time = event.time_place.filter(|_| is_exact(event.time));
+        let envelope = EnvelopeValues { id: &event.id, event_type: &event.event_type, time };
         let mut walk = EventEncoder::new(out, envelope, &self.records);
         for field in &self.fields {
             self.root(field, event, &mut walk)?;

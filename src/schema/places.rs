@@ -9,7 +9,8 @@ use crate::json::{Pointer, push_pointer};
 pub(super) enum EnvelopeField {
     Id,
     Type,
-    Time,
+    /// With its index among the places of the time.
+    Time(usize),
     Data,
 }
 
@@ -24,14 +25,14 @@ impl EnvelopeTree {
     pub(super) fn tree(places: &EventPlaces) -> Self {
         let mut root = Self::default();
         root.put(&places.data, EnvelopeField::Data);
-        if let Some(id) = &places.id {
+        for id in &places.id {
             root.put(id, EnvelopeField::Id);
         }
-        if let Some(event_type) = &places.event_type {
+        for event_type in &places.event_type {
             root.put(event_type, EnvelopeField::Type);
         }
-        if let Some(time) = &places.time {
-            root.put(time, EnvelopeField::Time);
+        for (index, time) in places.time.iter().enumerate() {
+            root.put(time, EnvelopeField::Time(index));
         }
         root
     }

@@ -46,11 +46,7 @@ pub fn promoted(old: &Schema, new: &Schema, places: &EventPlaces) -> Vec<Promote
         }
     }
     let read = |pointer: &str| {
-        [&places.id, &places.event_type].into_iter().flatten().any(|place| {
-            let mut text = String::new();
-            place.names().iter().for_each(|name| push_pointer(&mut text, name));
-            text == pointer
-        })
+        [&places.id, &places.event_type].into_iter().flatten().any(|place| place.to_string() == pointer)
     };
     search.found.retain(|found| !read(&found.pointer));
     search.found
@@ -187,7 +183,7 @@ mod tests {
 
     fn places(id: &str, data: &str) -> EventPlaces {
         let pointer = |text| Pointer::parse(text).unwrap();
-        EventPlaces { id: Some(pointer(id)), event_type: None, time: None, data: pointer(data) }
+        EventPlaces { id: vec![pointer(id)], event_type: vec![], time: vec![], data: pointer(data) }
     }
 
     fn pointers(old: &Schema, new: &Schema, places: &EventPlaces) -> Vec<String> {

@@ -56,8 +56,8 @@ impl From<Fault> for WalkError {
 pub(super) struct EnvelopeValues<'e> {
     pub(super) id: &'e str,
     pub(super) event_type: &'e str,
-    /// Whether milliseconds represent the body's time exactly.
-    pub(super) time: bool,
+    /// Which of the time's places was read, if milliseconds represent the time exactly.
+    pub(super) time: Option<usize>,
 }
 
 /// The state of encoding one event.
@@ -90,7 +90,7 @@ impl<'e, 'd> EventEncoder<'e, 'd> {
 
     /// An encoder for a value outside an event.
     pub(super) const fn plain(records: &'e RecordPlans) -> Self {
-        Self::new(Vec::new(), EnvelopeValues { id: "", event_type: "", time: false }, records)
+        Self::new(Vec::new(), EnvelopeValues { id: "", event_type: "", time: None }, records)
     }
 
     const fn mark(&self) -> Checkpoint {
@@ -161,11 +161,11 @@ impl<'e, 'd> EventEncoder<'e, 'd> {
                 self.array(items, &elements, at)?;
             }
             (TypePlan::Map(values), kind) => {
-                let object = Object::open(raw)?.ok_or_else(|| misfit(at, node, kind.name()))?;
+                let object = opened(raw, at)?.ok_or_else(|| misfit(at, node, kind.name()))?;
                 self.map(values, &object, at, spot)?;
             }
             (TypePlan::Record(place), kind) => {
-                let object = Object::open(raw)?.ok_or_else(|| misfit(at, node, kind.name()))?;
+                let object = opened(raw, at)?.ok_or_else(|| misfit(at, node, kind.name()))?;
                 self.record(*place, &object, at, spot)?;
             }
             (node, _) => {
@@ -273,14 +273,14 @@ impl<'e, 'd> EventEncoder<'e, 'd> {
         let Some(spot) = spot else { return self.keep_unknown(raw, at) };
         let covered = match spot.field {
             Some(EnvelopeField::Data) => true,
-            Some(EnvelopeField::Time) => self.envelope.time,
+            Some(EnvelopeField::Time(place)) => self.envelope.time == Some(place),
             Some(EnvelopeField::Id) if JsonKind::of(raw) == JsonKind::Number => raw.get() == self.envelope.id,
             Some(EnvelopeField::Id) => json::string(raw).is_some_and(|text| text == self.envelope.id),
             Some(EnvelopeField::Type) => {
                 json::string(raw).is_some_and(|text| text == self.envelope.event_type)
             }
             None => {
-                let Some(object) = Object::open(raw)? else { return self.keep_unknown(raw, at) };
+                let Some(object) = opened(raw, at)? else { return self.keep_unknown(raw, at) };
                 for (key, value) in object.members() {
                     self.unknown(value, &at.unknown(key), spot.below(key))?;
                 }
@@ -311,7 +311,7 @@ impl<'e, 'd> EventEncoder<'e, 'd> {
         }
         // hookstream does not open the value. A duplicate key in it could be read differently by different readers.
         if matches!(JsonKind::of(raw), JsonKind::Object | JsonKind::Array) {
-            json::unique(raw.get())?;
+            json::unique(raw.get()).map_err(|fault| fault.at(format_args!("below {}", at.masked())))?;
         }
         let size = at.size() + raw.get().len();
         self.budget = self.budget.checked_sub(size).ok_or_else(|| {
@@ -367,6 +367,11 @@ fn position(members: &[(Cow<'_, str>, &RawValue)], from: usize, name: &str) -> O
     let (before, after) = members.split_at_checked(from)?;
     let is = |(key, _): &(Cow<'_, str>, &RawValue)| key == name;
     after.iter().position(is).map(|at| from + at).or_else(|| before.iter().position(is))
+}
+
+/// Opens an object of the body.
+fn opened<'d>(raw: &'d RawValue, at: &ValuePath<'_>) -> Result<Option<Object<'d>>, Fault> {
+    Object::open(raw).map_err(|fault| fault.or_detail(|| format!("in the object at {}", at.masked())))
 }
 
 fn misfit(at: &ValuePath<'_>, node: &TypePlan, found: &'static str) -> WalkError {

@@ -124,8 +124,12 @@ mod tests {
     #[test]
     fn schemas_that_old_readers_cannot_read_are_never_written() {
         let text = include_str!("../../../schemas/grapevine/document.changed.avsc");
-        let places =
-            EventPlaces { id: None, event_type: None, time: None, data: Pointer::parse("/data").unwrap() };
+        let places = EventPlaces {
+            id: vec![],
+            event_type: vec![],
+            time: vec![],
+            data: Pointer::parse("/data").unwrap(),
+        };
         let source = ServedSource {
             name: "a".into(),
             places,

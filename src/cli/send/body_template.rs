@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use crate::cli::sample;
-use crate::config::{self, TextPart, TimeFormat};
+use crate::config::{self, EventIdRule, FirstOf, TextPart, TimeFormat};
 
 /// Formats `time` with the precision that most providers use, without quotes.
 pub(super) fn plain(format: TimeFormat, time: Timestamp) -> String {
@@ -20,14 +20,11 @@ pub(super) fn plain(format: TimeFormat, time: Timestamp) -> String {
 /// A body from which new events are made.
 pub(super) struct BodyTemplate {
     text: String,
-    /// Pointer to the id; `None` if the id is not a single member of the body.
-    id: Option<String>,
-    time: Option<String>,
+    id: FirstOf<EventIdRule>,
+    time: Option<FirstOf<TextPart>>,
     /// Pointer to an array of events, each of which becomes a new one.
     split: Option<String>,
     format: TimeFormat,
-    /// Whether times need a fraction, because the id depends on the time.
-    exact: bool,
     /// The last time used, in microseconds.
     last: AtomicI64,
 }
@@ -36,11 +33,10 @@ impl BodyTemplate {
     pub(super) fn new(text: &str, rules: &config::EnvelopeConfig) -> Self {
         Self {
             text: text.to_owned(),
-            id: rules.id.pointer().map(str::to_owned),
-            time: rules.time.as_ref().and_then(TextPart::pointer).map(str::to_owned),
+            id: rules.id.clone(),
+            time: rules.time.clone(),
             split: rules.split.clone(),
-            format: rules.time_format.unwrap_or(TimeFormat::Rfc3339),
-            exact: !matches!(rules.id, config::EventIdRule::Part(_)),
+            format: rules.time_format.first().copied().unwrap_or(TimeFormat::Rfc3339),
             last: AtomicI64::new(0),
         }
     }
@@ -58,11 +54,15 @@ impl BodyTemplate {
 
     fn event(&self, text: &str, time: Timestamp) -> String {
         let mut replacements = Vec::with_capacity(2);
-        if let Some(pointer) = &self.id {
-            replacements.push((pointer.as_str(), format!("\"evt_{}\"", Uuid::now_v7().simple())));
+        let rule = id_rule(&self.id, text);
+        let part = rule.and_then(|rule| if let EventIdRule::Part(part) = rule { Some(part) } else { None });
+        if let Some(pointer) = part.and_then(TextPart::pointer) {
+            replacements.push((pointer, format!("\"evt_{}\"", Uuid::now_v7().simple())));
         }
-        if let Some(pointer) = &self.time {
-            replacements.push((pointer.as_str(), self.written(time)));
+        let place = self.time.as_ref().and_then(|time| place(time, text));
+        if let Some(pointer) = place.and_then(TextPart::pointer) {
+            // A digest differs only if the time does.
+            replacements.push((pointer, self.written(time, part.is_none())));
         }
         sample::refresh(text, &replacements)
     }
@@ -76,18 +76,55 @@ impl BodyTemplate {
         Timestamp::from_microsecond(micros).unwrap_or(now)
     }
 
-    fn written(&self, time: Timestamp) -> String {
+    /// `exact` adds a fraction to a number.
+    fn written(&self, time: Timestamp, exact: bool) -> String {
         match self.format {
             TimeFormat::Rfc3339 => format!("\"{}\"", plain(self.format, time)),
-            TimeFormat::UnixMilliseconds if self.exact => {
+            TimeFormat::UnixMilliseconds if exact => {
                 format!("{}.{:03}", time.as_millisecond(), time.subsec_microsecond() % 1000)
             }
-            TimeFormat::UnixSeconds if self.exact => {
+            TimeFormat::UnixSeconds if exact => {
                 format!("{}.{:06}", time.as_second(), time.subsec_nanosecond() / 1000)
             }
             _ => plain(self.format, time),
         }
     }
+}
+
+/// The JSON text whose members the envelope's rules name: the delivery's, or that of its first event.
+pub(super) fn first_event(text: &str, rules: &config::EnvelopeConfig) -> String {
+    let Some(split) = &rules.split else { return text.to_owned() };
+    let mut first = None;
+    sample::refresh_each(text, split, |event| first.get_or_insert_with(|| event.to_owned()).clone());
+    first.unwrap_or_default()
+}
+
+/// The place that counts in a delivery of this event: a header, since it will be added, or a member that is present. If
+/// there is none, the first place.
+pub(super) fn place<'r>(places: &'r FirstOf<TextPart>, event: &str) -> Option<&'r TextPart> {
+    if let [place] = &*places.0 {
+        return Some(place);
+    }
+    places.0.iter().find(|part| is_there(part, event)).or(places.0.first())
+}
+
+/// The rule of the id that counts in a delivery of this event.
+pub(super) fn id_rule<'r>(rules: &'r FirstOf<EventIdRule>, event: &str) -> Option<&'r EventIdRule> {
+    if let [rule] = &*rules.0 {
+        return Some(rule);
+    }
+    let counts = |rule: &&EventIdRule| match rule {
+        EventIdRule::Digest => true,
+        EventIdRule::Part(part) => is_there(part, event),
+        EventIdRule::Join { parts, .. } => {
+            parts.iter().all(|places| places.0.iter().any(|part| is_there(part, event)))
+        }
+    };
+    rules.0.iter().find(counts).or(rules.0.first())
+}
+
+fn is_there(part: &TextPart, event: &str) -> bool {
+    part.pointer().is_none_or(|pointer| sample::has(event, pointer))
 }
 
 #[cfg(test)]
@@ -97,7 +134,7 @@ mod tests {
 
     fn rules(id: &str, format: TimeFormat) -> crate::config::EnvelopeConfig {
         let text = format!("id = {id:?}\ntype = \"/type\"\ntime = \"/time\"\ndata = \"/data\"");
-        crate::config::EnvelopeConfig { time_format: Some(format), ..toml::from_str(&text).unwrap() }
+        crate::config::EnvelopeConfig { time_format: vec![format], ..toml::from_str(&text).unwrap() }
     }
 
     fn member(body: &str, name: &str) -> String {
@@ -132,10 +169,10 @@ mod tests {
     #[test]
     fn times_have_the_format_of_the_provider() {
         let time = "2026-01-02T03:04:05.000078Z".parse().unwrap();
-        let written = |id, format| BodyTemplate::new(SAMPLE, &rules(id, format)).written(time);
-        assert_eq!(written("digest", TimeFormat::Rfc3339), "\"2026-01-02T03:04:05.000078Z\"");
-        assert_eq!(written("/id", TimeFormat::UnixSeconds), "1767323045");
-        assert_eq!(written("digest", TimeFormat::UnixSeconds), "1767323045.000078");
+        let written = |exact, format| BodyTemplate::new(SAMPLE, &rules("/id", format)).written(time, exact);
+        assert_eq!(written(true, TimeFormat::Rfc3339), "\"2026-01-02T03:04:05.000078Z\"");
+        assert_eq!(written(false, TimeFormat::UnixSeconds), "1767323045");
+        assert_eq!(written(true, TimeFormat::UnixSeconds), "1767323045.000078");
     }
 
     #[test]

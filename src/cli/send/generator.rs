@@ -6,10 +6,10 @@ use http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use super::body_template::{BodyTemplate, plain};
+use super::body_template::{BodyTemplate, first_event, id_rule, place, plain};
 use super::form::{self, FormBody};
 use super::target::SendTarget;
-use crate::config::{self, TextPart, TimeFormat};
+use crate::config::{self, EventIdRule, TextPart, TimeFormat};
 use crate::delivery::{Delivery, DeliveryId};
 use crate::envelope::Envelope;
 use crate::verify::Verifier;
@@ -54,9 +54,9 @@ impl DeliveryGenerator {
         let (Some(verifier), Some(envelope)) = (verifier, envelope) else { bail!(problems) };
         let verifier = verifier.with_envelope(&rules.envelope);
         let form = form::parse(&body, rules.envelope.payload.as_deref());
-        let text = form.as_ref().map(FormBody::text).or(str::from_utf8(&body).ok()).filter(|_| fresh);
-        let fresh = text.map(|text| BodyTemplate::new(text, &rules.envelope));
-        let template = HeaderTemplate::new(&rules.envelope, event_type)?;
+        let text = form.as_ref().map(FormBody::text).or(str::from_utf8(&body).ok());
+        let template = HeaderTemplate::new(&rules.envelope, text.unwrap_or_default(), event_type)?;
+        let fresh = text.filter(|_| fresh).map(|text| BodyTemplate::new(text, &rules.envelope));
         Ok(Self { verifier, envelope, body, template, fresh, form })
     }
 
@@ -113,13 +113,17 @@ struct HeaderTemplate {
 }
 
 impl HeaderTemplate {
-    fn new(rules: &config::EnvelopeConfig, event_type: Option<&str>) -> anyhow::Result<Self> {
-        let parts = match &rules.id {
-            config::EventIdRule::Digest => &[][..],
-            config::EventIdRule::Part(part) => std::slice::from_ref(part),
-            config::EventIdRule::Join { parts, .. } => parts,
+    /// The headers of a delivery with this JSON text.
+    fn new(rules: &config::EnvelopeConfig, text: &str, event_type: Option<&str>) -> anyhow::Result<Self> {
+        let event = first_event(text, rules);
+        let ids = match id_rule(&rules.id, &event) {
+            Some(EventIdRule::Part(part)) => header_name(part).into_iter().collect(),
+            Some(EventIdRule::Join { parts, .. }) => {
+                parts.iter().filter_map(|part| header_name(place(part, &event)?)).collect()
+            }
+            Some(EventIdRule::Digest) | None => Vec::new(),
         };
-        let event_type = match (header_name(&rules.event_type), event_type) {
+        let event_type = match (place(&rules.event_type, &event).and_then(header_name), event_type) {
             (None, None) => None,
             (None, Some(_)) => bail!("the event type is in the body: omit TYPE"),
             // The source has a default, so a delivery may have no type.
@@ -129,9 +133,9 @@ impl HeaderTemplate {
             }
             (Some(name), Some(value)) => Some((name, HeaderValue::from_str(value)?)),
         };
-        let format = rules.time_format.unwrap_or(TimeFormat::Rfc3339);
-        let time = rules.time.as_ref().and_then(header_name).map(|name| (name, format));
-        Ok(Self { ids: parts.iter().filter_map(header_name).collect(), time, event_type })
+        let format = rules.time_format.first().copied().unwrap_or(TimeFormat::Rfc3339);
+        let time = rules.time.as_ref().and_then(|time| header_name(place(time, &event)?));
+        Ok(Self { ids, time: time.map(|name| (name, format)), event_type })
     }
 
     fn next(&self, now: Timestamp) -> HeaderMap {

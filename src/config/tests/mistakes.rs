@@ -207,7 +207,7 @@ fn one_mistake_gives_one_line_with_its_place() {
         ),
         (
             "[source.grapevine.envelope.keys]\n'document.changed' = 5",
-            "hookstream.toml:2: source.grapevine.envelope.keys.document.changed: expected a JSON pointer such as \"/id\", or { header = \"NAME\" }, found a number",
+            "hookstream.toml:2: source.grapevine.envelope.keys.document.changed: expected a JSON pointer such as \"/id\", or { header = \"NAME\" }, or a list of them, found a number",
         ),
         (
             "[source.datagrid.envelope]\naliases = { old = 'hunter2-do-not-repeat' }",
@@ -219,7 +219,23 @@ fn one_mistake_gives_one_line_with_its_place() {
         ),
         (
             "[source.datagrid.envelope]\ntype = 5",
-            "hookstream.toml:2: source.datagrid.envelope.type: expected a JSON pointer such as \"/id\", or { header = \"NAME\" }, found a number",
+            "hookstream.toml:2: source.datagrid.envelope.type: expected a JSON pointer such as \"/id\", or { header = \"NAME\" }, or a list of them, found a number",
+        ),
+        (
+            "[source.datagrid.envelope]\ntype = ['/type',\n5]",
+            "hookstream.toml:3: source.datagrid.envelope.type.1: expected a JSON pointer such as \"/id\", or { header = \"NAME\" }, or a list of them, found a number",
+        ),
+        (
+            "[source.datagrid.envelope]\ntype = []",
+            "hookstream.toml:2: source.datagrid.envelope.type: is an empty list; name a place",
+        ),
+        (
+            "[source.datagrid.envelope]\nid = { join = ['/a', { join = ['/b', '/c'] }] }",
+            "hookstream.toml:2: source.datagrid.envelope.id.join.1: `join` is for the id only",
+        ),
+        (
+            "[source.datagrid.envelope]\nid = ['/id', { heder = 'hunter2-do-not-repeat' }]",
+            "hookstream.toml:2: source.datagrid.envelope.id.1.heder: unknown key; did you mean `header`?",
         ),
         (
             "[source.datagrid.envelope]\nid = { heder = 'hunter2-do-not-repeat' }",

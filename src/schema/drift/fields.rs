@@ -86,8 +86,9 @@ impl<'s> Fields<'s> {
     /// The place of a value that the envelope reads, but whose field cannot represent it exactly.
     fn envelope(&self, parsed: &Pointer, root: &RecordSchema, pointer: &str) -> Option<SchemaPath> {
         let EventPlaces { id, event_type, time, .. } = self.places;
+        // A value at another place is kept only if the first one was read.
         let parts = [("id", id), ("type", event_type), ("time", time)];
-        let (name, _) = parts.into_iter().find(|(_, place)| place.as_ref() == Some(parsed))?;
+        let (name, _) = parts.into_iter().find(|(_, places)| places.first() == Some(parsed))?;
         let field = root.fields.iter().find(|field| field.name == name)?;
         let (path, is) = (vec![name.to_owned()], type_of(&self.resolved, &field.schema));
         Some(SchemaPath::Field { pointer: pointer.to_owned(), path, is })

@@ -27,8 +27,11 @@ pub fn infer(
     event_type: &str,
     places: &EventPlaces,
 ) -> Result<(String, Vec<LeftOut>, Vec<String>), String> {
-    for place in [&places.id, &places.event_type, &places.time].into_iter().flatten() {
-        drop_at(&mut body, place.names());
+    for places in [&places.id, &places.event_type, &places.time] {
+        // Of several places, the envelope reads the first that is there.
+        if let Some(place) = places.iter().find(|place| is_at(&body, place.names())) {
+            drop_at(&mut body, place.names());
+        }
     }
     let (name, namespace) = (names::avro_record(event_type), names::avro_namespace(source));
     let mut used = BTreeSet::from([name.clone(), format!("{name}Data")]);
@@ -111,6 +114,12 @@ fn take_at(shape: &mut ObservedShape, pointer: &Pointer) -> Option<ObservedShape
     shape.take(last)
 }
 
+/// Whether the shape has a member at a path.
+fn is_at(shape: &ObservedShape, names: &[String]) -> bool {
+    let Some((first, rest)) = names.split_first() else { return true };
+    shape.members.iter().find(|(known, _)| known == first).is_some_and(|(_, below)| is_at(below, rest))
+}
+
 /// Removes the shape at a path, and each object on the path that becomes empty.
 fn drop_at(shape: &mut ObservedShape, names: &[String]) {
     match names {
@@ -137,8 +146,9 @@ mod tests {
     use crate::schema::Encoder;
 
     fn places(id: &str, data: &str) -> EventPlaces {
-        let part = |text| Pointer::parse(text);
-        EventPlaces { id: part(id), event_type: part("/type"), time: part("/at"), data: part(data).unwrap() }
+        let part = |text| Pointer::parse(text).into_iter().collect();
+        let data = Pointer::parse(data).unwrap();
+        EventPlaces { id: part(id), event_type: part("/type"), time: part("/at"), data }
     }
 
     fn inferred(bodies: &[&str], places: &EventPlaces) -> (String, Vec<LeftOut>, Vec<String>) {

@@ -131,9 +131,9 @@ mod tests {
         let (then, today) = (schema(""), schema(r#",{"name":"priority","type":["null","string"]}"#));
         let part = |text| Pointer::parse(text);
         let places = EventPlaces {
-            id: part("/id"),
-            event_type: None,
-            time: part("/at"),
+            id: part("/id").into_iter().collect(),
+            event_type: Vec::new(),
+            time: part("/at").into_iter().collect(),
             data: part("/data").unwrap(),
         };
         let mut observer = Observer::new(&today, &places).unwrap();

@@ -16,8 +16,8 @@ const RECEIVED: i64 = 1_775_847_601_234;
 
 pub(super) fn places(id: Option<&str>, event_type: &str, time: &str, data: &str) -> EventPlaces {
     let pointer = |text| Pointer::parse(text).unwrap();
-    let (event_type, time) = (Some(pointer(event_type)), Some(pointer(time)));
-    EventPlaces { id: id.map(pointer), event_type, time, data: pointer(data) }
+    let (event_type, time) = (vec![pointer(event_type)], vec![pointer(time)]);
+    EventPlaces { id: id.map(pointer).into_iter().collect(), event_type, time, data: pointer(data) }
 }
 
 pub(super) fn datagrid() -> EventPlaces {
@@ -65,8 +65,8 @@ pub(super) fn encode(
         _ => places.data.find(&root).unwrap(),
     };
     let event = Event::for_test(
-        places.id.as_ref().and_then(text).unwrap_or("sha256:0".into()),
-        places.event_type.as_ref().and_then(text).unwrap_or("t".into()),
+        places.id.first().and_then(text).unwrap_or("sha256:0".into()),
+        places.event_type.first().and_then(text).unwrap_or("t".into()),
         time.map(|time| time.parse().unwrap()),
         Timestamp::from_millisecond(RECEIVED).unwrap(),
         root,

@@ -5,7 +5,7 @@
 
 use serde_json::value::RawValue;
 
-use super::{EventEncoder, WalkError, misfit};
+use super::{EventEncoder, WalkError, misfit, opened};
 use crate::json::{JsonKind, Object};
 use crate::schema::places::{EnvelopeTree, ValuePath};
 use crate::schema::plan::{Branch, RecordPlan, RecordPlans, TypePlan, Union};
@@ -23,7 +23,7 @@ impl<'d> EventEncoder<'_, 'd> {
         let kind = JsonKind::of(raw);
         let branch = match kind {
             JsonKind::Object => {
-                let Some(object) = Object::open(raw)? else { return Err(misfit(at, node, kind.name())) };
+                let Some(object) = opened(raw, at)? else { return Err(misfit(at, node, kind.name())) };
                 return match by_members(union, &object, self.records) {
                     Some(Branch { choice, node: TypePlan::Record(place) }) => {
                         self.out.push(*choice);

@@ -226,8 +226,9 @@ fn check_lossless(source: &Source, event: &Event<'_>, decoded: &Json) {
     // A record with only nulls may mean a missing one; kept values below it are added later.
     rebuilt.put(&places.data, decoded.member("data").unwrap().clone());
     let envelope_texts = [(&places.id, &*event.id), (&places.event_type, &*event.event_type)];
+    let envelope_texts = envelope_texts.into_iter();
     for (pointer, text) in
-        envelope_texts.into_iter().filter_map(|(place, text)| Some((place.as_ref()?, text)))
+        envelope_texts.flat_map(|(places, text)| places.iter().map(move |place| (place, text)))
     {
         // Any other value there is kept.
         if let Some(existing @ (Json::Text(found) | Json::Number(found))) = body.at(pointer)
@@ -236,7 +237,8 @@ fn check_lossless(source: &Source, event: &Event<'_>, decoded: &Json) {
             rebuilt.put(pointer, existing.clone());
         }
     }
-    if let (Some(pointer), Some(time)) = (&places.time, event.time)
+    if let (Some(place), Some(time)) = (event.time_place, event.time)
+        && let Some(pointer) = places.time.get(place)
         && let Some(existing) = body.at(pointer)
     {
         // A time in any unit is exact, or kept as it was sent.

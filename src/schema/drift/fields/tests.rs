@@ -2,7 +2,7 @@ use super::*;
 use crate::schema::shipped;
 
 fn places(data: &str) -> EventPlaces {
-    let part = |text| Some(Pointer::parse(text).unwrap());
+    let part = |text| vec![Pointer::parse(text).unwrap()];
     EventPlaces {
         id: part("/id"),
         event_type: part("/type"),
