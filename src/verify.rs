@@ -2,6 +2,7 @@
 
 mod binding;
 mod digest;
+mod header_names;
 mod scheme;
 mod seal;
 mod search;
@@ -26,6 +27,7 @@ use alternate_keys::AlternateKeys;
 use binding::{Binding, EventLocator};
 use diagnose::Removed;
 use digest::Signer;
+pub use header_names::HeaderNames;
 pub use scheme::Claim;
 use scheme::{HeaderFormat, Scheme};
 pub use seal::{Seal, UnsealError};

@@ -120,8 +120,8 @@ pub enum TimeFormat {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct PlaceTable {
-    #[serde(default)]
-    header: Option<String>,
+    #[serde(default, deserialize_with = "de::list")]
+    header: Vec<String>,
     #[serde(default, deserialize_with = "de::boolean")]
     unsigned: bool,
     #[serde(default)]
@@ -134,7 +134,8 @@ struct PlaceTable {
 trait Place: Sized {
     fn from_text(text: &str) -> Self;
 
-    fn from_table(table: PlaceTable) -> Result<Self, &'static str>;
+    /// Several names of a header are several places.
+    fn from_table(table: PlaceTable) -> Result<Vec<Self>, &'static str>;
 }
 
 impl Place for TextPart {
@@ -142,10 +143,10 @@ impl Place for TextPart {
         Self::Pointer(text.to_owned())
     }
 
-    fn from_table(table: PlaceTable) -> Result<Self, &'static str> {
+    fn from_table(table: PlaceTable) -> Result<Vec<Self>, &'static str> {
         match table {
-            PlaceTable { header: Some(name), unsigned, join: None, separator: None } => {
-                Ok(Self::Header { name, unsigned })
+            PlaceTable { header, unsigned, join: None, separator: None } if !header.is_empty() => {
+                Ok(header.into_iter().map(|name| Self::Header { name, unsigned }).collect())
             }
             PlaceTable { join: Some(_), .. } => Err("`join` is for the id only"),
             _ => Err("expected { header = \"NAME\" }"),
@@ -158,13 +159,14 @@ impl Place for EventIdRule {
         if text == "digest" { Self::Digest } else { Self::Part(TextPart::from_text(text)) }
     }
 
-    fn from_table(table: PlaceTable) -> Result<Self, &'static str> {
+    fn from_table(table: PlaceTable) -> Result<Vec<Self>, &'static str> {
         match table {
-            PlaceTable { header: None, unsigned: false, join: Some(parts), separator } => {
-                Ok(Self::Join { parts, separator: separator.unwrap_or_else(|| ":".to_owned()) })
+            PlaceTable { header, unsigned: false, join: Some(parts), separator } if header.is_empty() => {
+                let separator = separator.unwrap_or_else(|| ":".to_owned());
+                Ok(vec![Self::Join { parts, separator }])
             }
-            PlaceTable { header: Some(_), join: None, separator: None, .. } => {
-                TextPart::from_table(table).map(Self::Part)
+            PlaceTable { ref header, join: None, separator: None, .. } if !header.is_empty() => {
+                Ok(TextPart::from_table(table)?.into_iter().map(Self::Part).collect())
             }
             _ => Err("expected { header = \"NAME\" }, or { join = [...], separator = \":\" }"),
         }
@@ -186,7 +188,7 @@ impl<'de, T: Place> Visitor<'de> for PlacesVisitor<T> {
 
     fn visit_map<A: MapAccess<'de>>(self, table: A) -> Result<Self::Value, A::Error> {
         let table = PlaceTable::deserialize(MapAccessDeserializer::new(table))?;
-        T::from_table(table).map(|place| FirstOf(vec![place])).map_err(A::Error::custom)
+        T::from_table(table).map(FirstOf).map_err(A::Error::custom)
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {

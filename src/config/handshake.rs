@@ -2,6 +2,8 @@
 
 use serde::Deserialize;
 
+use super::de;
+
 /// `[[source.NAME.handshake]]`: a signed delivery that is not an event.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -20,9 +22,9 @@ pub struct When {
     /// JSON pointer into the body; excludes `header`.
     #[serde(default)]
     pub pointer: Option<String>,
-    /// Name of a header of the request, signed or not; excludes `pointer`.
-    #[serde(default)]
-    pub header: Option<String>,
+    /// Name of a header of the request, signed or not, or several names; excludes `pointer`.
+    #[serde(default, deserialize_with = "de::list")]
+    pub header: Vec<String>,
     /// The text that must be there.
     pub equals: String,
 }

@@ -237,7 +237,7 @@ tables! {
     ["source.NAME.signature"] {
         "kind" PresetOr("hmac"), "`hmac`, `token`",
             "`token`: the header holds the secret itself, which proves nothing about the body.";
-        "header" Preset, "header name",
+        "header" Preset, "header name, or a list of names",
             "The header with the signature or the token.";
         "prefix" PresetOr(""), "text",
             "Text before the signature in that header, such as `sha256=`.";
@@ -247,11 +247,11 @@ tables! {
             "The key of the signed time in such a list.";
         "signature_version" PresetOr(""), "text",
             "If the header holds versioned signatures, `v1,... v1,...`: the version to read. Up to 8 signatures; other versions are skipped.";
-        "timestamp_header" PresetOr(""), "header name",
+        "timestamp_header" PresetOr(""), "header name, or a list of names",
             "The header with the signed time, if it has its own.";
         "timestamp_unit" PresetOr("seconds"), "`seconds`, `milliseconds`",
             "The unit of the signed time.";
-        "id_header" PresetOr(""), "header name",
+        "id_header" PresetOr(""), "header name, or a list of names",
             "The header that `{id}` stands for.";
         "url" PresetOr(""), "URL",
             "The text that `{url}` stands for: the URL as registered with the provider.";

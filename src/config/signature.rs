@@ -20,8 +20,10 @@ pub struct Signature {
     /// How the provider authenticates.
     #[serde(default, deserialize_with = "de::choice")]
     pub kind: SignatureKind,
-    /// The header that contains the signature, or the token.
-    pub header: String,
+    /// The header that contains the signature, or the token. Of several names, here and below, the first that the request
+    /// has counts.
+    #[serde(deserialize_with = "de::list")]
+    pub header: Vec<String>,
     /// The text before the signature or the token, if the header is not a list.
     #[serde(default)]
     pub prefix: Option<String>,
@@ -37,14 +39,14 @@ pub struct Signature {
     #[serde(default)]
     pub signature_version: Option<String>,
     /// The header with the signed timestamp, if it has its own header.
-    #[serde(default)]
-    pub timestamp_header: Option<String>,
+    #[serde(default, deserialize_with = "de::list")]
+    pub timestamp_header: Vec<String>,
     /// The unit of the signed timestamp; the default is seconds.
     #[serde(default, deserialize_with = "de::some_choice")]
     pub timestamp_unit: Option<TimestampUnit>,
     /// The header with the value of `{id}`.
-    #[serde(default)]
-    pub id_header: Option<String>,
+    #[serde(default, deserialize_with = "de::list")]
+    pub id_header: Vec<String>,
     /// The value of `{url}`: the public URL that the provider calls. Behind a proxy, the service cannot know it.
     #[serde(default)]
     pub url: Option<String>,

@@ -177,10 +177,10 @@ signature.header = 'X-Shop'
 ";
     let loaded = load_toml(toml, &[], &[]).unwrap();
     let shop = &loaded.config.source["my-shop"];
-    assert_eq!(shop.signature.header, "X-Shop");
+    assert_eq!(shop.signature.header, ["X-Shop"]);
     assert_eq!(shop.signature.prefix.as_deref(), Some("sha256="));
     assert_eq!(shop.types, ["document.changed"]);
-    assert_eq!(loaded.config.source["grapevine"].signature.header, "X-Grapevine-Signature");
+    assert_eq!(loaded.config.source["grapevine"].signature.header, ["X-Grapevine-Signature"]);
 }
 
 #[test]

@@ -293,7 +293,7 @@ fn source(name: &str, source: &SourceConfig, http: &Http, problems: &mut ConfigE
     let signature = &source.signature;
     if source.stale != Stale::Accept
         && signature.timestamp_key.is_none()
-        && signature.timestamp_header.is_none()
+        && signature.timestamp_header.is_empty()
     {
         let message = "needs a signed timestamp, and the signature has none; set \"accept\"";
         problems.add(format!("source.{name}.stale"), message);

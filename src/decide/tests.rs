@@ -10,12 +10,15 @@ use crate::delivery::{Delivery, DeliveryId};
 use crate::schema::{IdState, Schemas};
 use crate::sources::Sources;
 
+/// In every format.
+const SECRET: &str = "0123456789abcdef0123456789abcdef";
+
 /// The sources of a file, as if the registry had given each schema an id. Each reads its secrets from `SECRET`.
 fn sources(toml: &str) -> Result<Sources, ConfigErrors> {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("hookstream.toml");
     std::fs::write(&file, toml).unwrap();
-    let environment: Environment = [("SECRET", "wh_abcdefghijklmnopqrst")].into_iter().collect();
+    let environment: Environment = [("SECRET", SECRET)].into_iter().collect();
     let loaded = load(&Overrides { file: Some(file), ..Overrides::default() }, &environment)?;
     let mut problems = loaded.problems();
     let mut schemas = Schemas::load(&dir.path().join("schemas"), &loaded.config, &mut problems);
@@ -40,8 +43,8 @@ fn plain(envelope: &str) -> Arc<Source> {
     ))
 }
 
-/// Signs the body, and describes the decision in one line: the topic and the key of the records, or the fault.
-fn decided(source: &Source, headers: &[(&str, &str)], body: impl AsRef<[u8]>) -> String {
+/// A delivery as the provider signs it.
+fn signed(source: &Source, headers: &[(&str, &str)], body: impl AsRef<[u8]>) -> Delivery {
     let mut delivery = Delivery {
         id: DeliveryId::new(),
         uri: Uri::from_static("/hooks/s"),
@@ -54,10 +57,15 @@ fn decided(source: &Source, headers: &[(&str, &str)], body: impl AsRef<[u8]>) ->
         delivery.headers.append(name, value.parse().unwrap());
     }
     source.verifier.sign(&delivery.body, delivery.received_at, &mut delivery.headers).unwrap();
-    describe(source, &delivery)
+    delivery
 }
 
-/// As [`decided`], for a delivery that was already signed.
+/// Signs the body and decides.
+fn decided(source: &Source, headers: &[(&str, &str)], body: impl AsRef<[u8]>) -> String {
+    describe(source, &signed(source, headers, body))
+}
+
+/// The decision in one line: topic, event type and keys of the records, or the fault.
 fn describe(source: &Source, delivery: &Delivery) -> String {
     let verified = match source.authenticate(delivery) {
         Ok((verified, _)) => verified,
@@ -74,6 +82,16 @@ fn describe(source: &Source, delivery: &Delivery) -> String {
         Decision::Handled { why, .. } => format!("handled {why}"),
         Decision::Unavailable(why) => format!("unavailable {why}"),
     }
+}
+
+/// A signed delivery with another header's name for each of these.
+fn renamed(source: &Source, headers: &[(&str, &str)], body: &str, names: &[(&str, &str)]) -> Delivery {
+    let mut delivery = signed(source, headers, body);
+    for (before, after) in names {
+        let value = delivery.headers.remove(*before).unwrap();
+        delivery.headers.insert(HeaderName::from_bytes(after.as_bytes()).unwrap(), value);
+    }
+    delivery
 }
 
 const ID_AND_TYPE: &str = "id = \"/id\"\ntype = \"/type\"";
@@ -184,7 +202,8 @@ fn w3_a_shopify_delivery_without_an_event_id_is_published() {
     assert_eq!(
         decided(&source, &[topic], r#"{"id":1}"#),
         "dead letter id_missing: part 2: at the header x-shopify-event-id: expected text or a number, found nothing; \
-         at the header x-shopify-webhook-id: expected text or a number, found nothing"
+         at the header x-shopify-webhook-id: expected text or a number, found nothing; \
+         at the header shopify-webhook-id: expected text or a number, found nothing"
     );
 }
 
@@ -220,7 +239,7 @@ fn w3_of_several_places_the_first_that_is_present_counts() {
 
 #[test]
 fn w10_a_dead_letter_says_where_it_looked_and_what_it_found_and_never_the_value() {
-    const SECRET: &str = "hunter2";
+    const VALUE: &str = "hunter2";
     let typed = |envelope: &str| {
         source(&format!(
             "types = [\"paid\"]\nsignature = {{ header = \"X-Signature\", signed = \"{{body}}\" }}\n\
@@ -263,7 +282,7 @@ fn w10_a_dead_letter_says_where_it_looked_and_what_it_found_and_never_the_value(
         ),
         (
             &format!("id = {header}\ntype = \"/type\""),
-            vec![("X-Id", SECRET), ("X-Id", SECRET)],
+            vec![("X-Id", VALUE), ("X-Id", VALUE)],
             "{}",
             "id_invalid: at the header x-id: it appears twice",
         ),
@@ -313,6 +332,67 @@ fn w10_a_dead_letter_says_where_it_looked_and_what_it_found_and_never_the_value(
     ] {
         let found = decided(&typed(envelope), &headers, body);
         assert_eq!(found, format!("dead letter {expected}"), "{body}");
-        assert!(!found.contains(SECRET), "{found}");
+        assert!(!found.contains(VALUE), "{found}");
+    }
+}
+
+#[test]
+fn w3b_a_shopify_delivery_under_the_new_header_names_is_verified() {
+    let source = source("preset = \"shopify\"");
+    let headers = [("Shopify-Topic", "Product"), ("Shopify-Webhook-Id", "w1"), ("Shopify-Action", "update")];
+    let names = [("X-Shopify-Hmac-SHA256", "Shopify-Hmac-SHA256")];
+    let mut delivery = renamed(&source, &headers, r#"{"topic":"Product"}"#, &names);
+    let found = describe(&source, &delivery);
+    assert!(found.starts_with("published s.unmapped Product w1:"), "{found}");
+    // The first name counts, whatever is under the others.
+    delivery.headers.insert("x-shopify-hmac-sha256", "AAAA".parse().unwrap());
+    assert!(describe(&source, &delivery).starts_with("refused signature_malformed"));
+    delivery.headers.remove("x-shopify-hmac-sha256");
+    delivery.headers.remove("shopify-hmac-sha256");
+    let missing = "refused signature_missing: no x-shopify-hmac-sha256 or shopify-hmac-sha256";
+    assert_eq!(describe(&source, &delivery), missing);
+}
+
+#[test]
+fn w3b_svix_may_send_the_header_names_of_standard_webhooks() {
+    let source = source("preset = \"svix\"");
+    let names =
+        ["id", "timestamp", "signature"].map(|name| (format!("svix-{name}"), format!("webhook-{name}")));
+    let names = names.each_ref().map(|(before, after)| (before.as_str(), after.as_str()));
+    let mut delivery = renamed(&source, &[("svix-id", "msg_1")], r#"{"type":"invoice.paid"}"#, &names);
+    assert_eq!(describe(&source, &delivery), "published s.unmapped invoice.paid msg_1");
+    delivery.headers.insert("webhook-id", "msg_2".parse().unwrap());
+    assert!(describe(&source, &delivery).starts_with("refused signature_mismatch"));
+}
+
+#[test]
+fn every_family_of_a_preset_s_events_is_published() {
+    let interaction = ("content-type", "application/x-www-form-urlencoded");
+    let form: String =
+        form_urlencoded::byte_serialize(br#"{"type":"block_actions","trigger_id":"1.2"}"#).collect();
+    for (preset, headers, body, expected) in [
+        (
+            "slack",
+            vec![],
+            r#"{"type":"event_callback","event_id":"Ev1","event":{"type":"app_mention"}}"#,
+            "app_mention Ev1",
+        ),
+        (
+            "slack",
+            vec![],
+            r#"{"type":"app_rate_limited","minute_rate_limited":1518467820}"#,
+            "app_rate_limited sha256:",
+        ),
+        ("slack", vec![interaction], &format!("payload={form}"), "block_actions sha256:"),
+        (
+            "stripe",
+            vec![],
+            r#"{"id":"evt_1","object":"v2.core.event","type":"v1.billing.meter.no_meter_found","created":"2024-09-26T17:46:22.134Z"}"#,
+            "v1.billing.meter.no_meter_found evt_1",
+        ),
+        ("standard-webhooks", vec![("webhook-id", "msg_1")], r#"{"anything":1}"#, "unmapped msg_1"),
+    ] {
+        let found = decided(&source(&format!("preset = \"{preset}\"")), &headers, body);
+        assert!(found.starts_with(&format!("published s.unmapped {expected}")), "{preset}: {found}");
     }
 }

@@ -87,16 +87,17 @@ fn rule(handshake: &config::Handshake) -> Result<Rule, &'static str> {
         pointer.ok_or("contains an invalid pointer; write it as \"/type\"")
     };
     let when = &handshake.when;
-    let place = match (&when.pointer, &when.header) {
-        (Some(text), None) => FieldPlace::Pointer(pointer(text)?),
-        (None, Some(name)) => {
-            let header = HeaderName::from_bytes(name.to_ascii_lowercase().as_bytes());
-            FieldPlace::Header(header.map_err(|_| "names an invalid header")?)
-        }
+    let header = |name: &String| {
+        let header = HeaderName::from_bytes(name.to_ascii_lowercase().as_bytes());
+        header.map(FieldPlace::Header).map_err(|_| "names an invalid header")
+    };
+    let places = match (&when.pointer, when.header.as_slice()) {
+        (Some(text), []) => vec![FieldPlace::Pointer(pointer(text)?)],
+        (None, names @ [_, ..]) => names.iter().map(header).collect::<Result<_, _>>()?,
         _ => return Err("needs pointer or header in `when`, but not both"),
     };
     let answer = handshake.answer.as_ref().map(|answer| pointer(&answer.pointer)).transpose()?;
-    let place = FieldSelector(vec![place]);
+    let place = FieldSelector(places);
     Ok(Rule { place, equals: when.equals.clone(), answer })
 }
 

@@ -9,17 +9,20 @@ use super::{Envelope, EventPlaces, Id, Key};
 use crate::config::{self, ConfigErrors, EventIdRule, FirstOf, TextPart, TimeFormat};
 use crate::json::Pointer;
 
-/// Whether the signature covers this header: the signed text includes its value.
-fn covers(signature: &config::Signature, header: &HeaderName) -> bool {
+/// Whether the signature covers this header: the signed text includes its value. Of a signed header with several names,
+/// the first that the request has is signed: any other is covered only if the rule tries the names `before` it first.
+fn covers(signature: &config::Signature, header: &HeaderName, before: &[HeaderName]) -> bool {
     let Some(signed) = &signature.signed else { return false };
-    let is = |name: &str| name.eq_ignore_ascii_case(header.as_str());
-    let refers_to =
-        |variable: &str, name: &Option<String>| signed.contains(variable) && name.as_deref().is_some_and(is);
+    let covered = |names: &[String]| {
+        let is = |name: &&String| name.eq_ignore_ascii_case(header.as_str());
+        let tried = |name: &String| before.iter().any(|tried| name.eq_ignore_ascii_case(tried.as_str()));
+        names.iter().find(is).is_some() && names.iter().take_while(|name| !is(name)).all(tried)
+    };
     let mut named = signed.split("{header:").skip(1).filter_map(|rest| rest.split_once('}'));
     signature.kind == config::SignatureKind::Hmac
-        && (refers_to("{id}", &signature.id_header)
-            || refers_to("{timestamp}", &signature.timestamp_header)
-            || named.any(|(name, _)| is(name)))
+        && (signed.contains("{id}") && covered(&signature.id_header)
+            || signed.contains("{timestamp}") && covered(&signature.timestamp_header)
+            || named.any(|(name, _)| covered(&[name.to_owned()])))
 }
 
 /// The state of compiling an envelope.
@@ -125,13 +128,16 @@ impl RuleCompiler<'_> {
         if before_last.clone().any(|rule| *rule == EventIdRule::Digest) {
             self.problem("id", "has a place after \"digest\", which is always present; put \"digest\" last");
         }
-        rules.0.iter().map(|rule| self.id_rule(rule)).collect()
+        let mut before = Vec::new();
+        let rules: Vec<_> = rules.0.iter().map(|rule| self.id_rule(rule, &mut before)).collect();
+        rules.into_iter().collect()
     }
 
-    fn id_rule(&mut self, rule: &EventIdRule) -> Option<Id> {
+    /// `before` has the headers that are missing if this rule is tried.
+    fn id_rule(&mut self, rule: &EventIdRule, before: &mut Vec<HeaderName>) -> Option<Id> {
         match rule {
             EventIdRule::Digest => Some(Id::Digest),
-            EventIdRule::Part(part) => Some(Id::Part(FieldSelector(vec![self.part("id", part)?]))),
+            EventIdRule::Part(part) => Some(Id::Part(FieldSelector(vec![self.part("id", part, before)?]))),
             EventIdRule::Join { parts, separator } => {
                 let places: Vec<_> = parts.iter().filter_map(|part| self.places("id", part)).collect();
                 if parts.len() < 2 {
@@ -159,11 +165,18 @@ impl RuleCompiler<'_> {
     }
 
     fn places(&mut self, setting: &'static str, parts: &FirstOf<TextPart>) -> Option<FieldSelector> {
-        let places: Vec<_> = parts.0.iter().map(|part| self.part(setting, part)).collect();
+        let mut before = Vec::new();
+        let places: Vec<_> = parts.0.iter().map(|part| self.part(setting, part, &mut before)).collect();
         places.into_iter().collect::<Option<_>>().map(FieldSelector)
     }
 
-    fn part(&mut self, setting: &'static str, part: &TextPart) -> Option<FieldPlace> {
+    /// Adds the part to `before` if it is a header.
+    fn part(
+        &mut self,
+        setting: &'static str,
+        part: &TextPart,
+        before: &mut Vec<HeaderName>,
+    ) -> Option<FieldPlace> {
         let field = if setting == "keys" { "key" } else { setting };
         match part {
             TextPart::Pointer(text) => {
@@ -181,13 +194,13 @@ impl RuleCompiler<'_> {
                 if config::CREDENTIALS.contains(&header.as_str()) {
                     self.problem(setting, "reads a header with credentials, which no dead letter may store");
                 }
-                if header.as_str().eq_ignore_ascii_case(&self.signature.header) {
+                if self.signature.header.iter().any(|name| header.as_str().eq_ignore_ascii_case(name)) {
                     self.problem(
                         setting,
                         "reads the signature header or the token itself; choose another header",
                     );
                 }
-                if !covers(self.signature, &header) {
+                if !covers(self.signature, &header, before) {
                     if !unsigned {
                         let message = format!(
                             "reads the header {header}, which the signature does not cover: \
@@ -205,6 +218,7 @@ impl RuleCompiler<'_> {
                 if !self.headers.contains(&header) {
                     self.headers.push(header.clone());
                 }
+                before.push(header.clone());
                 Some(FieldPlace::Header(header))
             }
         }
@@ -222,7 +236,7 @@ mod tests {
             toml::from_str::<config::Signature>(&text).unwrap()
         };
         let covered = |rules: &config::Signature, name: &str| {
-            covers(rules, &HeaderName::from_bytes(name.as_bytes()).unwrap())
+            covers(rules, &HeaderName::from_bytes(name.as_bytes()).unwrap(), &[])
         };
         let id = "id_header = \"Webhook-Id\"";
         assert!(covered(&rules("{id}.{body}", id), "webhook-id"));
@@ -233,5 +247,17 @@ mod tests {
         let token =
             toml::from_str("kind = \"token\"\nheader = \"x-token\"\nid_header = \"webhook-id\"").unwrap();
         assert!(!covered(&token, "webhook-id"), "a token covers nothing");
+    }
+
+    /// Otherwise somebody could add the other header, which nobody signed, to a captured delivery.
+    #[test]
+    fn w3b_of_a_signed_header_s_names_only_the_one_that_is_read_is_covered() {
+        let text = "header = \"x-sig\"\nsigned = \"{id}.{body}\"\nid_header = [\"a\", \"b\"]";
+        let rules: config::Signature = toml::from_str(text).unwrap();
+        let [a, b] = ["a", "b"].map(HeaderName::from_static);
+        assert!(covers(&rules, &a, &[]));
+        assert!(!covers(&rules, &b, &[]));
+        assert!(covers(&rules, &b, std::slice::from_ref(&a)));
+        assert!(covers(&rules, &a, std::slice::from_ref(&b)), "if b is missing, a is still the first");
     }
 }

@@ -4,10 +4,10 @@ use http::{HeaderMap, HeaderName};
 use jiff::{SignedDuration, Timestamp};
 
 use super::digest::{self, Digest, DigestFormat, Signer};
+use super::header_names::HeaderNames;
 use super::signature_error::SignatureError;
 use super::template::{Template, Values};
 use crate::config::{self, BodyForm, ConfigErrors, SignatureKind, TimestampUnit};
-use crate::names;
 
 /// The maximum number of signatures read from one header: it bounds the work for a refused request.
 pub(super) const MAX_SIGNATURES: usize = 8;
@@ -17,12 +17,12 @@ const MAX_TIMESTAMP: usize = 20;
 
 #[derive(Debug)]
 pub(super) struct Scheme {
-    pub(super) header: HeaderName,
+    pub(super) header: HeaderNames,
     pub(super) layout: HeaderFormat,
     pub(super) written: DigestFormat,
-    pub(super) timestamp_header: Option<HeaderName>,
+    pub(super) timestamp_header: Option<HeaderNames>,
     pub(super) unit: TimestampUnit,
-    pub(super) id_header: Option<HeaderName>,
+    pub(super) id_header: Option<HeaderNames>,
     pub(super) template: Template,
     pub(super) forms: Vec<BodyForm>,
     /// The request headers that the rules read, without duplicates and without the header of a token.
@@ -69,14 +69,17 @@ impl Scheme {
         problems: &mut ConfigErrors,
     ) -> Option<Self> {
         let before = problems.len();
-        let mut header = |key: &str, name: &str| named(name, &format!("{place}.{key}"), problems);
+        let mut header =
+            |key: &str, names: &[String]| HeaderNames::compile(names, &format!("{place}.{key}"), problems);
         let signature = header("header", &rules.header);
-        let timestamp_header =
-            rules.timestamp_header.as_deref().and_then(|name| header("timestamp_header", name));
-        let id_header = rules.id_header.as_deref().and_then(|name| header("id_header", name));
+        let timestamp_header = header("timestamp_header", &rules.timestamp_header);
+        let id_header = header("id_header", &rules.id_header);
+        if rules.header.is_empty() {
+            problems.add(format!("{place}.header"), "names no header");
+        }
         let layout = layout(rules, place, problems);
         let template = match rules.kind {
-            SignatureKind::Hmac => Template::compile(rules, place, problems),
+            SignatureKind::Hmac => Template::compile(rules, id_header.as_ref(), place, problems),
             SignatureKind::Token => {
                 token_alone(rules, place, problems);
                 Some(Template::default())
@@ -95,7 +98,8 @@ impl Scheme {
         let (header, template) = (signature?, template?);
         let mut headers = Vec::new();
         let own = (rules.kind == SignatureKind::Hmac).then_some(&header);
-        for name in own.into_iter().chain(&timestamp_header).chain(&template.headers) {
+        let all = own.into_iter().chain(&timestamp_header).chain(&template.headers);
+        for name in all.flat_map(HeaderNames::iter) {
             if !headers.contains(name) {
                 headers.push(name.clone());
             }
@@ -116,14 +120,14 @@ impl Scheme {
         })
     }
 
-    /// The header of a token, which is a credential.
-    pub(super) fn token_header(&self) -> Option<&HeaderName> {
-        matches!(self.layout, HeaderFormat::Token { .. }).then_some(&self.header)
+    /// Whether a token may be in this header, which is then a credential.
+    pub(super) fn is_token_header(&self, name: &HeaderName) -> bool {
+        matches!(self.layout, HeaderFormat::Token { .. }) && self.header.iter().any(|token| token == name)
     }
 
     /// Reads the claimed signatures and the values that are signed with the body.
     pub(super) fn claim<'d>(&self, headers: &'d HeaderMap) -> Result<Claim<'d>, SignatureError> {
-        let value = single_header(headers, &self.header)?.trim();
+        let value = self.header.single(headers)?.trim();
         let (signatures, listed) = match &self.layout {
             HeaderFormat::Plain { prefix } => {
                 let digits = value.strip_prefix(prefix.as_str()).ok_or(SignatureError::PrefixMissing)?;
@@ -134,12 +138,12 @@ impl Scheme {
                 (vec![digest::token(token.as_bytes())], None)
             }
             HeaderFormat::List { signature, timestamp } => {
-                self.list(value, signature, timestamp.as_deref())?
+                self.list(headers, value, signature, timestamp.as_deref())?
             }
             HeaderFormat::Versions { version } => (self.versions(value, version)?, None),
         };
         let timestamp = match &self.timestamp_header {
-            Some(name) => Some(single_header(headers, name)?),
+            Some(name) => Some(name.single(headers)?),
             None => listed,
         };
         let timestamp = timestamp.map(digits).transpose()?.unwrap_or_default();
@@ -149,7 +153,7 @@ impl Scheme {
                 .template
                 .headers
                 .iter()
-                .map(|name| single_header(headers, name))
+                .map(|name| name.single(headers))
                 .collect::<Result<_, _>>()?,
         };
         if !self.template.is_clear(&values) {
@@ -163,12 +167,15 @@ impl Scheme {
     /// if another can.
     fn list<'d>(
         &self,
+        headers: &HeaderMap,
         value: &'d str,
         signature: &str,
         timestamp: Option<&str>,
     ) -> Result<(Vec<Digest>, Option<&'d str>), SignatureError> {
         let (mut read, mut time) = (Signatures::default(), None);
-        let repeated = || SignatureError::TimeRepeated(self.header.clone());
+        let header =
+            || self.header.of(headers).cloned().map_or_else(|| self.header.clone(), HeaderNames::from);
+        let repeated = || SignatureError::TimeRepeated(header());
         for set in value.split_ascii_whitespace() {
             let mut own = None;
             for (key, value) in set.split(',').filter_map(|part| part.split_once('=')) {
@@ -184,7 +191,7 @@ impl Scheme {
         }
         let signatures = read.all(self)?;
         match (timestamp, time) {
-            (Some(_), None) => Err(SignatureError::TimeMissing(self.header.clone())),
+            (Some(_), None) => Err(SignatureError::TimeMissing(header())),
             (_, time) => Ok((signatures, time)),
         }
     }
@@ -261,36 +268,11 @@ impl Signatures {
     }
 }
 
-/// The value of a header that must occur exactly once.
-fn single_header<'d>(headers: &'d HeaderMap, name: &HeaderName) -> Result<&'d str, SignatureError> {
-    let mut values = headers.get_all(name).iter();
-    let value = values.next().ok_or_else(|| SignatureError::HeaderMissing(name.clone()))?;
-    if values.next().is_some() {
-        return Err(SignatureError::HeaderRepeated(name.clone()));
-    }
-    value.to_str().map_err(|_| SignatureError::HeaderNotAscii(name.clone()))
-}
-
 /// A Unix time: decimal digits only.
 fn digits(value: &str) -> Result<&str, SignatureError> {
     let digits =
         !value.is_empty() && value.len() <= MAX_TIMESTAMP && value.bytes().all(|b| b.is_ascii_digit());
     digits.then_some(value).ok_or(SignatureError::TimeMalformed)
-}
-
-/// Parses a header's name. One of hookstream's own could not be told from hookstream's headers in a dead letter.
-fn named(name: &str, key: &str, problems: &mut ConfigErrors) -> Option<HeaderName> {
-    match HeaderName::from_bytes(name.to_ascii_lowercase().as_bytes()) {
-        Ok(name) if name.as_str().starts_with(names::HEADER_PREFIX) => {
-            problems.add(key, "is one of hookstream's own headers; name the provider's");
-            None
-        }
-        Ok(name) => Some(name),
-        Err(_) => {
-            problems.add(key, "is not a valid HTTP header name");
-            None
-        }
-    }
 }
 
 fn layout(rules: &config::Signature, place: &str, problems: &mut ConfigErrors) -> Option<HeaderFormat> {
@@ -321,7 +303,7 @@ fn layout(rules: &config::Signature, place: &str, problems: &mut ConfigErrors) -
 fn time(rules: &config::Signature, used: bool, place: &str, problems: &mut ConfigErrors) {
     let sources = [
         ("timestamp_key", rules.timestamp_key.is_some()),
-        ("timestamp_header", rules.timestamp_header.is_some()),
+        ("timestamp_header", !rules.timestamp_header.is_empty()),
     ];
     match (sources.iter().filter(|(_, given)| *given).count(), used) {
         (2, _) => {
@@ -345,9 +327,9 @@ fn token_alone(rules: &config::Signature, place: &str, problems: &mut ConfigErro
         ("signature_key", rules.signature_key.is_some()),
         ("timestamp_key", rules.timestamp_key.is_some()),
         ("signature_version", rules.signature_version.is_some()),
-        ("timestamp_header", rules.timestamp_header.is_some()),
+        ("timestamp_header", !rules.timestamp_header.is_empty()),
         ("timestamp_unit", rules.timestamp_unit.is_some()),
-        ("id_header", rules.id_header.is_some()),
+        ("id_header", !rules.id_header.is_empty()),
         ("url", rules.url.is_some()),
         ("hash", rules.hash.is_some()),
         ("encoding", rules.encoding.is_some()),

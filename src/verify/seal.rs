@@ -82,7 +82,7 @@ impl<'d> Verified<'d> {
         let read = self.headers().iter().chain(read.iter().filter(|name| !self.headers().contains(name)));
         let read: Vec<&'d HeaderName> = read.collect();
         let mut kept: Vec<_> = read.iter().filter_map(|name| self.single(name)).collect();
-        let is_token = |name: &HeaderName| self.scheme.token_header() == Some(name);
+        let is_token = |name: &HeaderName| self.scheme.is_token_header(name);
         let others = self.delivery.headers.keys();
         let others = others.filter(|name| !read.contains(name) && !is_token(name) && !is_withheld(name));
         let mut left = MAX_OTHERS;

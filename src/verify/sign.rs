@@ -1,9 +1,10 @@
 //! Signs as the provider does, for `send`, `dev` and tests.
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderValue};
 use jiff::Timestamp;
 use uuid::Uuid;
 
+use super::header_names::HeaderNames;
 use super::scheme::HeaderFormat;
 use super::template::Values;
 use super::{Verifier, canonical};
@@ -23,8 +24,9 @@ impl Verifier {
         let scheme = &self.scheme;
         let key = self.keys.iter().find(|key| key.window.contains(now)).or(self.keys.first());
         let key = key.ok_or(Fault::from(Reason::SignatureMissing))?;
+        let header = scheme.header.first().ok_or(Fault::from(Reason::SignatureMissing))?;
         if let Some(token) = &key.token {
-            headers.insert(&scheme.header, token.clone());
+            headers.insert(header, token.clone());
             return Ok(());
         }
         let form = scheme.forms.last().copied().unwrap_or(BodyForm::Raw);
@@ -37,16 +39,16 @@ impl Verifier {
             TimestampUnit::Milliseconds => now.as_millisecond(),
         }
         .to_string();
-        if let Some(name) = &scheme.timestamp_header {
+        if let Some(name) = scheme.timestamp_header.as_ref().and_then(HeaderNames::first) {
             headers.insert(name, value(&timestamp)?);
         }
-        if let Some(name) = scheme.id_header.as_ref().filter(|name| !headers.contains_key(*name)) {
+        let id = scheme.id_header.as_ref().filter(|names| names.of(headers).is_none());
+        if let Some(name) = id.and_then(HeaderNames::first) {
             headers.insert(name, value(&format!("msg_{}", Uuid::now_v7().simple()))?);
         }
-        let read = |name: &HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
-        let values = scheme.template.headers.iter().map(|name| {
-            read(name).ok_or_else(|| {
-                Fault::new(Reason::SignatureMissing, format!("{name} is signed; add it to the headers"))
+        let values = scheme.template.headers.iter().map(|names| {
+            names.single(headers).map_err(|_| {
+                Fault::new(Reason::SignatureMissing, format!("{names} is signed; add it to the headers"))
             })
         });
         let values = Values { timestamp: &timestamp, headers: values.collect::<Result<_, _>>()? };
@@ -59,7 +61,7 @@ impl Verifier {
             HeaderFormat::List { signature, timestamp: None } => format!("{signature}={digest}"),
             HeaderFormat::Versions { version } => format!("{version},{digest}"),
         };
-        headers.insert(&scheme.header, value(&written)?);
+        headers.insert(header, value(&written)?);
         scheme.claim(headers)?;
         Ok(())
     }

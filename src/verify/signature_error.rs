@@ -2,6 +2,7 @@
 
 use http::HeaderName;
 
+use super::header_names::HeaderNames;
 use crate::config::Encoding;
 use crate::outcome::{Fault, Reason};
 
@@ -10,9 +11,9 @@ use crate::outcome::{Fault, Reason};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SignatureError {
-    /// The request does not have this header.
+    /// The request does not have this header, under none of its names.
     #[error("no {0}")]
-    HeaderMissing(HeaderName),
+    HeaderMissing(HeaderNames),
     /// The request has this header more than once: which value counts would be a guess.
     #[error("{0} is repeated")]
     HeaderRepeated(HeaderName),
@@ -24,11 +25,11 @@ pub enum SignatureError {
     PrefixMissing,
     /// The header's list has no part under `timestamp_key`.
     #[error("no time in the list")]
-    TimeMissing(HeaderName),
+    TimeMissing(HeaderNames),
     /// The header's list has several parts under `timestamp_key`, or sets of parts with different times: which one was
     /// signed would be a guess.
     #[error("the list in {0} has the time more than once")]
-    TimeRepeated(HeaderName),
+    TimeRepeated(HeaderNames),
     /// The signed time is not a short number in decimal digits.
     #[error("the time is not a number")]
     TimeMalformed,

@@ -8,6 +8,7 @@
 
 use http::HeaderName;
 
+use super::header_names::HeaderNames;
 use crate::config::{self, ConfigErrors};
 use crate::names;
 
@@ -26,7 +27,7 @@ enum Segment {
 pub(super) struct Template {
     segments: Vec<Segment>,
     /// The headers that `{id}` and `{header:NAME}` read, without duplicates.
-    pub(super) headers: Vec<HeaderName>,
+    pub(super) headers: Vec<HeaderNames>,
 }
 
 /// The values of the variables other than `{body}` in one delivery.
@@ -41,6 +42,7 @@ impl Template {
     /// Adds each problem to `problems`; `None` if the text cannot be split into segments.
     pub(super) fn compile(
         rules: &config::Signature,
+        id_header: Option<&HeaderNames>,
         place: &str,
         problems: &mut ConfigErrors,
     ) -> Option<Self> {
@@ -50,7 +52,7 @@ impl Template {
             problems.add(format!("{place}.signed"), "is missing; say what is signed, such as \"{body}\"");
             return None;
         };
-        if let Err(message) = template.cut(text, rules, &mut found) {
+        if let Err(message) = template.cut(text, rules, id_header, &mut found) {
             problems.add(format!("{place}.signed"), message);
             return None;
         }
@@ -64,7 +66,7 @@ impl Template {
             problems.add(format!("{place}.signed"), "needs a separator between its variables");
         }
         for (used, variable, key, given) in [
-            (found.id, "{id}", "id_header", rules.id_header.is_some()),
+            (found.id, "{id}", "id_header", !rules.id_header.is_empty()),
             (found.url, "{url}", "url", rules.url.is_some()),
         ] {
             match (used, given) {
@@ -84,6 +86,7 @@ impl Template {
         &mut self,
         text: &str,
         rules: &config::Signature,
+        id_header: Option<&HeaderNames>,
         found: &mut TemplateSources,
     ) -> Result<(), String> {
         let mut rest = text;
@@ -99,9 +102,17 @@ impl Template {
                 }
                 ("id", _) => {
                     found.id = true;
-                    self.header(rules.id_header.as_deref().unwrap_or("id"), "id_header")?;
+                    if let Some(names) = id_header {
+                        self.header(names.clone(), "id_header")?;
+                    }
                 }
-                (_, Some(name)) => self.header(name, "{header:NAME}")?,
+                (_, Some(name)) => {
+                    let name = HeaderName::from_bytes(name.to_ascii_lowercase().as_bytes())
+                        .ok()
+                        .filter(|name| !name.as_str().starts_with(names::HEADER_PREFIX))
+                        .ok_or("{header:NAME} is not the name of a provider's header")?;
+                    self.header(name.into(), "{header:NAME}")?;
+                }
                 _ => {
                     return Err(String::from(
                         "knows {body}, {timestamp}, {id}, {url} and {header:NAME} only",
@@ -122,19 +133,15 @@ impl Template {
         }
     }
 
-    fn header(&mut self, name: &str, what: &str) -> Result<(), String> {
-        let name = HeaderName::from_bytes(name.to_ascii_lowercase().as_bytes())
-            .ok()
-            .filter(|name| !name.as_str().starts_with(names::HEADER_PREFIX))
-            .ok_or_else(|| format!("{what} is not the name of a provider's header"))?;
-        if config::CREDENTIALS.contains(&name.as_str()) {
+    fn header(&mut self, names: HeaderNames, what: &str) -> Result<(), String> {
+        if names.iter().any(|name| config::CREDENTIALS.contains(&name.as_str())) {
             return Err(format!(
                 "{what} names a header that holds credentials, which a dead letter must not store"
             ));
         }
-        let known = self.headers.iter().position(|header| *header == name);
+        let known = self.headers.iter().position(|header| *header == names);
         let at = known.unwrap_or_else(|| {
-            self.headers.push(name);
+            self.headers.push(names);
             self.headers.len() - 1
         });
         self.segments.push(Segment::Header(at));
@@ -203,7 +210,7 @@ impl Template {
             Segment::Literal(text) => format!("`{}`", text.escape_debug()),
             Segment::Timestamp => format!("{{timestamp}} ({} digits)", values.timestamp.len()),
             Segment::Header(at) => {
-                let name = self.headers.get(*at).map_or("header", HeaderName::as_str);
+                let name = self.headers.get(*at).map(ToString::to_string).unwrap_or_default();
                 format!("{{header:{name}}} ({} bytes)", self.value(segment, values).len())
             }
             Segment::Body => format!("{{body}} ({body} bytes)"),

@@ -298,7 +298,7 @@ fn no_flipped_bit_verifies() {
             prop_assert!(verifier.verify(&flipped).is_err(), "body {:?}", flipped.body);
 
             let mut flipped = original.clone();
-            let header = verifier.scheme.header.clone();
+            let header = verifier.scheme.header.first().unwrap().clone();
             let mut bytes = flipped.headers[&header].as_bytes().to_vec();
             let at = place.index(bytes.len());
             let before = bytes[at];

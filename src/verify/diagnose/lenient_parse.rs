@@ -5,9 +5,10 @@
 use base64::Engine as _;
 use base64::alphabet::{STANDARD, URL_SAFE};
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
-use http::{HeaderMap, HeaderName};
+use http::HeaderMap;
 
 use super::super::digest::{self, Digest};
+use super::super::header_names::HeaderNames;
 use super::super::scheme::{HeaderFormat, MAX_SIGNATURES, Scheme};
 use super::super::template::Values;
 use crate::config::{Encoding, Hash};
@@ -34,8 +35,8 @@ type SignatureCandidate<'d> = (&'d str, Option<String>);
 
 /// All possible signatures, from every value of the header.
 pub(super) fn readings(scheme: &Scheme, headers: &HeaderMap) -> Vec<Reading> {
-    let values = headers.get_all(&scheme.header).iter().filter_map(|value| value.to_str().ok());
-    let found = values.flat_map(|value| texts(&scheme.layout, value));
+    let all = scheme.header.of(headers).into_iter().flat_map(|name| headers.get_all(name));
+    let found = all.filter_map(|value| value.to_str().ok()).flat_map(|value| texts(&scheme.layout, value));
     let readings = found.filter_map(|(text, odd)| match &scheme.layout {
         HeaderFormat::Token { .. } => Some(Reading {
             digest: digest::token(text.as_bytes()),
@@ -103,13 +104,13 @@ fn texts<'d>(layout: &HeaderFormat, value: &'d str) -> Vec<SignatureCandidate<'d
                 }
             }
         }
-        HeaderFormat::List { signature, .. } => parts(value, ',', '=', signature),
-        HeaderFormat::Versions { version } => parts(value, ' ', ',', version),
+        HeaderFormat::List { signature, .. } => parts(value, &[',', ' '], '=', signature),
+        HeaderFormat::Versions { version } => parts(value, &[' '], ',', version),
     }
 }
 
 /// The whole value, in case it is not a list, and the parts of the list.
-fn parts<'d>(value: &'d str, between: char, within: char, wanted: &str) -> Vec<SignatureCandidate<'d>> {
+fn parts<'d>(value: &'d str, between: &[char], within: char, wanted: &str) -> Vec<SignatureCandidate<'d>> {
     let parts = value.split(between).take(4 * MAX_SIGNATURES);
     let parts = parts.filter_map(|part| part.trim().split_once(within)).filter(|(key, _)| label(key));
     let found = parts.map(|(key, text)| {
@@ -128,10 +129,11 @@ fn label(text: &str) -> bool {
 
 /// The signed values other than the body, unchecked; `None` if one is missing.
 pub(super) fn values<'d>(scheme: &Scheme, headers: &'d HeaderMap) -> Option<Values<'d>> {
-    let first = |name: &HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
+    let first = |names: &HeaderNames| headers.get(names.of(headers)?).and_then(|value| value.to_str().ok());
     let listed = || match &scheme.layout {
         HeaderFormat::List { timestamp: Some(key), .. } => {
-            let mut parts = first(&scheme.header)?.split(',').filter_map(|part| part.trim().split_once('='));
+            let parts = first(&scheme.header)?.split([',', ' ']);
+            let mut parts = parts.filter_map(|part| part.split_once('='));
             parts.find(|(found, _)| found == key).map(|(_, time)| time)
         }
         _ => None,
@@ -180,7 +182,8 @@ fn shape(text: &str) -> String {
 pub(super) fn shapes(scheme: &Scheme, headers: &HeaderMap) -> Vec<String> {
     let token = matches!(scheme.layout, HeaderFormat::Token { .. });
     let shape = |text: &str| if token { format!("{} characters", text.len()) } else { shape(text) };
-    let Some(value) = headers.get(&scheme.header).and_then(|value| value.to_str().ok()) else {
+    let name = scheme.header.of(headers);
+    let Some(value) = name.and_then(|name| headers.get(name)?.to_str().ok()) else {
         return Vec::new();
     };
     let found = texts(&scheme.layout, value);

@@ -279,7 +279,7 @@ impl<'a> CauseSearch<'a> {
         let Err(error) = self.verifier.claim(self.delivery) else { return self.no_match() };
         match &error {
             SignatureError::HeaderMissing(_) => {
-                let alike = if headers.contains_key(&scheme.header) { None } else { alike(headers) };
+                let alike = if scheme.header.of(headers).is_some() { None } else { alike(headers) };
                 let more = match alike {
                     Some(other) => format!("; there is {other}, which the rules do not read"),
                     None => String::new(),

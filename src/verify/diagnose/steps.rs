@@ -1,7 +1,8 @@
 //! The steps of the verification, and what each one found.
 
-use http::{HeaderMap, HeaderName};
+use http::HeaderMap;
 
+use super::super::header_names::HeaderNames;
 use super::super::scheme::HeaderFormat;
 use super::super::{SignatureError, SigningKey, Verifier};
 use super::lenient_parse::{self, hash_name};
@@ -23,8 +24,8 @@ impl Verifier {
             }
         }
         let mut steps: Vec<DiagnosisStep> =
-            names.into_iter().map(|name| header(name, &delivery.headers)).collect();
-        if delivery.headers.contains_key(&scheme.header) {
+            names.into_iter().map(|names| header(names, &delivery.headers)).collect();
+        if scheme.header.of(&delivery.headers).is_some() {
             steps.push(self.signature_step(delivery));
         }
         steps.extend(self.time_step(delivery, refusal));
@@ -167,7 +168,10 @@ fn named(key: &SigningKey, now: jiff::Timestamp) -> String {
     }
 }
 
-fn header(name: &HeaderName, headers: &HeaderMap) -> DiagnosisStep {
+fn header(names: &HeaderNames, headers: &HeaderMap) -> DiagnosisStep {
+    let Some(name) = names.of(headers) else {
+        return DiagnosisStep { step: "header", ok: Some(false), text: format!("{names}: missing") };
+    };
     let (ok, text) = match (headers.get(name), headers.get_all(name).iter().count()) {
         (None, _) => (false, format!("{name}: missing")),
         (Some(value), 1) if value.to_str().is_ok() => {

@@ -95,7 +95,7 @@ fn b1_a_search_ends_at_its_time_and_says_so() {
 fn b1_a_token_costs_next_to_nothing_whatever_the_body() {
     let token = config::Signature {
         kind: config::SignatureKind::Token,
-        header: "x-token".into(),
+        header: vec!["x-token".into()],
         forms: vec![BodyForm::Raw],
         ..config::Signature::default()
     };

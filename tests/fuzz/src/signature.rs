@@ -61,6 +61,12 @@ timestamp_unit = "milliseconds"
 hash = "sha1"
 signed = "{body}\r\n{timestamp}"
 
+[renamed]
+header = ["x-sig", "old-sig"]
+timestamp_header = ["x-time", "old-time"]
+id_header = ["x-id", "old-id"]
+signed = "{id}.{timestamp}.{body}"
+
 [token]
 kind = "token"
 header = "authorization-token"
@@ -96,13 +102,13 @@ pub fn run(data: &[u8]) {
     let rules = &scheme.rules;
     let name = |name: &str| HeaderName::try_from(name).ok();
     let (mut headers, body) = request(rest, |alias| match alias {
-        "s" => name(&rules.header),
-        "t" => name(rules.timestamp_header.as_deref()?),
-        "i" => name(rules.id_header.as_deref()?),
+        "s" => name(rules.header.first()?),
+        "t" => name(rules.timestamp_header.first()?),
+        "i" => name(rules.id_header.first()?),
         _ => None,
     });
     check_verdict(scheme, &headers, body);
-    for own in [Some(&rules.header), rules.timestamp_header.as_ref()].into_iter().flatten() {
+    for own in rules.header.iter().chain(&rules.timestamp_header) {
         headers.remove(own);
     }
     if scheme.verifier.sign(body, Timestamp::from_second(NOW).unwrap(), &mut headers).is_ok() {
@@ -113,7 +119,7 @@ pub fn run(data: &[u8]) {
 /// Checks the verdict about the unchanged request.
 fn check_verdict(scheme: &Scheme, headers: &HeaderMap, body: &[u8]) {
     let Scheme { rules, verifier } = scheme;
-    let values: Vec<_> = headers.get_all(&rules.header).iter().collect();
+    let values: Vec<_> = headers.get_all(counting(&rules.header, headers)).iter().collect();
     let delivery = delivery(headers.clone(), body);
     match verifier.verify(&delivery) {
         Ok(verified) => {
@@ -147,8 +153,14 @@ fn signed_alone(rules: &Signature, headers: &HeaderMap, body: &[u8], values: usi
         && text
         && texts(rules, headers, body).into_iter().flatten().any(|text| {
             let wanted = format!("{prefix}{}", written(rules, KEY, &text));
-            headers[&rules.header] == wanted
+            headers[counting(&rules.header, headers)] == wanted
         })
+}
+
+/// Of a header's names, the one that counts.
+fn counting<'n>(names: &'n [String], headers: &HeaderMap) -> &'n str {
+    let found = names.iter().find(|name| headers.contains_key(name.as_str()));
+    found.or(names.first()).map_or("", String::as_str)
 }
 
 /// The number of signatures in a header.
@@ -156,7 +168,7 @@ fn listed(rules: &Signature, value: &HeaderValue) -> usize {
     let value = value.to_str().unwrap_or_default().trim();
     match (&rules.signature_key, &rules.signature_version) {
         (Some(key), _) => {
-            value.split(',').filter(|part| part.trim().split_once('=').is_some_and(|(k, _)| k == key)).count()
+            value.split([',', ' ']).filter(|part| part.split_once('=').is_some_and(|(k, _)| k == key)).count()
         }
         (_, Some(version)) => {
             value.split(' ').filter(|part| part.split_once(',').is_some_and(|(v, _)| v == version)).count()
@@ -167,7 +179,7 @@ fn listed(rules: &Signature, value: &HeaderValue) -> usize {
 
 /// Whether the header contains the signature of the request with `key`.
 fn signed_by(key: &[u8], rules: &Signature, headers: &HeaderMap, body: &[u8]) -> bool {
-    let value = headers[&rules.header].to_str().unwrap();
+    let value = headers[counting(&rules.header, headers)].to_str().unwrap();
     if rules.kind == SignatureKind::Token {
         let wanted = format!("{}{}", rules.prefix.clone().unwrap_or_default(), str::from_utf8(key).unwrap());
         return value.trim() == wanted;
@@ -200,12 +212,12 @@ fn expand(rules: &Signature, headers: &HeaderMap, body: &[u8]) -> Option<Vec<u8>
         out.extend(match variable {
             "body" => body.to_vec(),
             "url" => rules.url.clone()?.into_bytes(),
-            "id" => header(rules.id_header.as_deref()?)?,
-            "timestamp" => match (&rules.timestamp_header, &rules.timestamp_key) {
-                (Some(name), _) => header(name)?,
-                (None, key) => {
-                    let list = headers.get(&rules.header)?.to_str().ok()?;
-                    let mut parts = list.split(',').filter_map(|part| part.trim().split_once('='));
+            "id" => header(counting(&rules.id_header, headers))?,
+            "timestamp" => match (rules.timestamp_header.is_empty(), &rules.timestamp_key) {
+                (false, _) => header(counting(&rules.timestamp_header, headers))?,
+                (true, key) => {
+                    let list = headers.get(counting(&rules.header, headers))?.to_str().ok()?;
+                    let mut parts = list.split([',', ' ']).filter_map(|part| part.split_once('='));
                     parts.find(|(found, _)| Some(*found) == key.as_deref())?.1.as_bytes().to_vec()
                 }
             },
