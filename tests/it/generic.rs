@@ -157,6 +157,35 @@ envelope.id = "/id"
     assert!(kafka::exists(&service.topic("document.changed")).await);
 }
 
+/// Each through HTTP: a mark before the JSON, half a surrogate pair, a number as id, no events.
+#[tokio::test]
+async fn w12_w14_k12_unusual_deliveries_are_published_as_sent_or_handled() {
+    let rules = "types = []\nunmapped = \"generic\"\nenvelope.id = \"/id\"\nenvelope.type = \"/event\"\nenvelope.data = \"\"";
+    let whole = service(rules).await;
+    let mark = "\u{feff}{\"id\":\"e1\",\"event\":\"a\"}";
+    let half = r#"{"id":"e2","event":"a","\ud800":"\ud800"}"#;
+    let number = r#"{"id":900719925474099312345,"event":"a"}"#;
+    for (body, id) in [(mark, "e1"), (half, "e2"), (number, "900719925474099312345")] {
+        let answer = post(&whole, &[], body).await;
+        answer.is(200, "published", None);
+        assert_eq!(answer.body["id"], id, "{body}");
+    }
+    let records = kafka::java(&[&whole.topic("unmapped")]);
+    for text in [mark.trim_start_matches('\u{feff}'), half, number] {
+        assert!(records.iter().any(|record| record["value"]["data"] == text), "{text}: {records:?}");
+    }
+
+    let split = service(&format!("{rules}\nenvelope.split = \"/events\"")).await;
+    post(&split, &[], r#"{"events":[]}"#).await.is(200, "handled", Some("no_events"));
+    let (_, metrics) = split.admin("/metrics").await;
+    let source = &split.source;
+    let count = format!(
+        "hookstream_deliveries_total{{source=\"{source}\",outcome=\"handled\",reason=\"no_events\"}} 1"
+    );
+    assert!(metrics.contains(&count), "{metrics}");
+    assert!(kafka::all(&split.dead_letters()).await.is_empty());
+}
+
 #[tokio::test]
 async fn a_source_can_have_only_generic_records() {
     let service = service("types = []\nunmapped = \"generic\"\nenvelope.data = \"\"").await;

@@ -71,7 +71,10 @@ async fn events_of_one_document_are_in_one_partition_in_order_and_none_is_compac
     let dead = kafka::java(&[&service.dead_letters()]);
     let missing = dead.iter().find(|record| record["headers"]["hookstream-reason"] == "id_missing").unwrap();
     assert!(missing["key"].as_str().unwrap().starts_with("sha256:"), "every dead letter has a key");
-    assert_eq!(missing["headers"]["hookstream-detail"], "the key of its type");
+    assert_eq!(
+        missing["headers"]["hookstream-detail"],
+        "the key of its type: at /data/document_id: expected text or a number, found null"
+    );
     assert_eq!(missing["headers"]["hookstream-original-topic"], topic);
 }
 

@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderName, Uri};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::support::{Setup, hmac, kafka};
+use crate::support::{self, Setup, hmac, kafka};
 
 /// Compiles the sources of this configuration with these secrets, as `serve` does.
 fn compiled(toml: &str, secrets: &[(&str, &str)]) -> Sources {
@@ -171,4 +171,59 @@ async fn the_url_verification_of_slack_is_answered_events_are_published_and_old_
     assert_eq!(records.len(), 1);
     assert_eq!(records[0]["key"], "Ev123ABC456", "all parts of the key are signed");
     assert_eq!(records[0]["value"]["time"], 1_775_847_600_000_i64);
+}
+
+/// Bodies from docs.gitlab.com, "Webhook events" and "System hooks".
+#[tokio::test]
+async fn w1_a_gitlab_member_event_goes_to_its_own_topic() {
+    let mut setup = Setup::new("gitlab");
+    setup.rules = "types = [\"user_add_to_group\"]".into();
+    let service = setup.ready().await;
+    let post = async |headers: &[(&str, &str)], body: &str| {
+        let token = ("X-Gitlab-Token", support::SECRET);
+        let headers: Vec<_> = headers.iter().copied().chain([token]).collect();
+        service.post(&headers, body.to_owned()).await
+    };
+    let member = r#"{"created_at":"2020-12-11T04:57:22Z","group_name":"webhook-test","group_id":100,"user_username":"test_user","event_name":"user_add_to_group"}"#;
+    let answer = post(&[("Idempotency-Key", "k1"), ("X-Gitlab-Event", "Member Hook")], member).await;
+    answer.is(200, "published", None);
+    assert_eq!(answer.body["topic"], service.topic("user_add_to_group"));
+    // Before GitLab 17.4 without a key, and with a payload template of the user's own.
+    post(&[("X-Gitlab-Event", "Push Hook")], r#"{"mine":1}"#).await.is(200, "published", None);
+    post(&[("Idempotency-Key", "k3")], r#"{"mine":2}"#).await.is(200, "published", None);
+
+    let [members, unmapped] =
+        ["user_add_to_group", "unmapped"].map(|topic| kafka::java(&[&service.topic(topic)]));
+    assert_eq!(members[0]["value"]["type"], "user_add_to_group");
+    assert_eq!(members[0]["value"]["data"], member);
+    let mut types: Vec<_> = unmapped.iter().map(|record| record["value"]["type"].as_str().unwrap()).collect();
+    types.sort_unstable();
+    assert_eq!(types, ["Push Hook", "unmapped"]);
+    assert!(kafka::all(&service.dead_letters()).await.is_empty());
+}
+
+/// Headers from shopify.dev: of webhooks without an event id, and of Events.
+#[tokio::test]
+async fn w3_both_families_of_shopify_s_deliveries_are_published() {
+    let service = Setup::new("shopify").ready().await;
+    for (prefix, topic, id) in [("X-Shopify-", "orders/create", "w1"), ("Shopify-", "Product", "w2")] {
+        let body = format!(r#"{{"id":"{id}"}}"#);
+        let digest = BASE64_STANDARD.encode(hex::decode(hmac(body.as_bytes())).unwrap());
+        let header = |name: &str| format!("{prefix}{name}");
+        let headers = [
+            (header("Hmac-SHA256"), digest),
+            (header("Topic"), topic.to_owned()),
+            (header("Webhook-Id"), id.to_owned()),
+            (header("Triggered-At"), String::from("2026-04-10T19:00:00.123456789Z")),
+        ];
+        let headers: Vec<_> = headers.iter().map(|(name, value)| (&**name, &**value)).collect();
+        let answer = service.post(&headers, body).await;
+        answer.is(200, "published", None);
+        assert_eq!(answer.body["id"], id);
+    }
+    let records = kafka::java(&[&service.topic("unmapped")]);
+    let mut types: Vec<_> = records.iter().map(|record| record["value"]["type"].as_str().unwrap()).collect();
+    types.sort_unstable();
+    assert_eq!(types, ["Product", "orders/create"]);
+    assert!(records.iter().all(|record| record["value"]["time"] == 1_775_847_600_123_i64), "{records:?}");
 }
