@@ -5,7 +5,7 @@ mod rate_limit;
 mod secret_usage;
 mod compaction;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use rate_limit::{UnverifiedWork, rate_limit};
 use secret_usage::SecretUsages;
 pub use unmapped::UnmappedFields;
 
-use crate::config::{ConfigErrors, LoadedConfig, Networks, Stale, Unmapped};
+use crate::config::{ConfigErrors, LoadedConfig, Networks, Secret, SecretFormat, Stale, Unmapped};
 use crate::delivery::Delivery;
 use crate::envelope::{Envelope, Handshakes};
 use crate::names;
@@ -28,7 +28,8 @@ use crate::observe::traffic::Traffic;
 use crate::outcome::{Fault, Reason};
 use crate::quota::{RateLimit, Usage, UsageGuard};
 use crate::schema::{self, Encoder, Schemas};
-use crate::verify::diagnose::{Diagnosis, Other};
+use crate::verify::diagnose::{self, Cause, Other};
+use crate::verify::explain::{ConfiguredSecrets, Diagnosis};
 use crate::verify::{Verified, Verifier};
 pub use compaction::CompactionState;
 
@@ -163,15 +164,23 @@ impl Source {
         }
     }
 
-    /// Finds out why a delivery was refused, with the other sources for comparison. It hashes at most `budget` bytes,
-    /// which can take long: not for the hot path.
-    pub fn diagnose(&self, delivery: &Delivery, sources: &Sources, budget: usize) -> Diagnosis {
-        let mut others: Vec<&Arc<Source>> = sources.iter().filter(|other| other.name != self.name).collect();
-        others.sort_by(|one, other| one.name.cmp(&other.name));
-        let others: Vec<Other<'_>> =
-            others.iter().map(|other| Other { source: &other.name, verifier: &other.verifier }).collect();
+    /// The likely cause if the delivery is refused. It hashes many times the body: not for the hot path.
+    pub fn cause(&self, delivery: &Delivery, sources: &Sources) -> Option<Cause> {
+        let refusal = self.authenticate(delivery).err()?;
+        self.verifier.cause(delivery, &refusal, &sources.others(&self.name), diagnose::BUDGET)
+    }
+
+    /// What `hookstream explain` tells of the delivery. `secrets` are those of all sources.
+    pub fn explain(
+        &self,
+        delivery: &Delivery,
+        sources: &Sources,
+        format: SecretFormat,
+        secrets: &BTreeMap<String, Vec<Secret>>,
+    ) -> Diagnosis {
         let refusal = self.authenticate(delivery).err();
-        self.verifier.diagnose(delivery, refusal.as_ref(), &others, budget)
+        let secrets = ConfiguredSecrets { source: &self.name, format, all: secrets };
+        self.verifier.explain(delivery, refusal.as_ref(), &secrets, &sources.others(&self.name))
     }
 
     /// Why a delivery is too old, or too far in the future, to be an event: `stale_rejected` makes the sender sign
@@ -331,6 +340,15 @@ impl Sources {
     /// The source `name`.
     pub fn get(&self, name: &str) -> Option<&Arc<Source>> {
         self.by_name.get(name)
+    }
+
+    /// All sources but `name`, by name.
+    fn others(&self, name: &str) -> Vec<Other<'_>> {
+        let others = self.iter().filter(|other| other.name != name);
+        let mut others: Vec<_> =
+            others.map(|other| Other { source: &other.name, verifier: &other.verifier }).collect();
+        others.sort_by_key(|other| other.source);
+        others
     }
 
     /// The topics of all sources, including the dead-letter topics, in no order.

@@ -8,22 +8,21 @@ mod seal;
 mod search;
 mod sign;
 mod signature_error;
-mod alternate_keys;
 mod template;
 
 pub mod canonical;
 pub mod diagnose;
+pub mod explain;
 
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use hmac::Hmac;
+use hmac::{Hmac, Mac as _};
 use http::{HeaderName, HeaderValue};
 use jiff::SignedDuration;
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
-use alternate_keys::AlternateKeys;
 use binding::{Binding, EventLocator};
 use diagnose::Removed;
 use digest::Signer;
@@ -35,7 +34,7 @@ use search::Last;
 pub use search::{Cost, SecretSearch};
 pub use signature_error::SignatureError;
 
-use crate::config::{self, Binds, BodyForm, ConfigErrors, Secret, SecretFormat, ValidityWindow};
+use crate::config::{self, Binds, BodyForm, ConfigErrors, Secret, ValidityWindow};
 use crate::delivery::Delivery;
 
 /// Proof that a secret of the source signed a delivery. Its fields are private, and only [`Verifier::verify`], a finished
@@ -114,13 +113,11 @@ struct SigningKey {
     seal: Hmac<Sha256>,
     /// The header value of a token, for [`Verifier::sign`].
     token: Option<HeaderValue>,
-    /// Used by [`diagnose`] only.
-    spare: Arc<AlternateKeys>,
 }
 
 impl SigningKey {
     /// `None` only for a token that no header can hold: HMAC takes a key of any length.
-    fn new(scheme: &Scheme, format: SecretFormat, secret: &Secret, first: usize) -> Option<Self> {
+    fn new(scheme: &Scheme, secret: &Secret, first: usize) -> Option<Self> {
         let (mac, token) = match &scheme.layout {
             HeaderFormat::Token { prefix } => {
                 let value = Zeroizing::new([prefix.as_bytes(), secret.expose()].concat());
@@ -133,10 +130,13 @@ impl SigningKey {
         };
         let seal = seal::derive(secret.expose())?;
         let binding = secret.binds.as_ref().map(Binding::compile);
-        let hash = token.is_none().then_some(scheme.written.hash);
-        let spare = Arc::new(AlternateKeys::new(format, secret.expose(), hash)?);
         let (name, window) = (secret.name.clone(), secret.window);
-        Some(Self { name, window, first, binding, mac, seal, token, spare })
+        Some(Self { name, window, first, binding, mac, seal, token })
+    }
+
+    /// Whether both have the same secret, whatever it is used for: equal seals prove it.
+    fn is_same(&self, other: &Self) -> bool {
+        self.seal.clone().finalize() == other.seal.clone().finalize()
     }
 }
 
@@ -173,7 +173,7 @@ impl Verifier {
         for (index, secret) in secrets.iter().enumerate() {
             let same = |other: &Secret| other.expose() == secret.expose();
             let first = secrets.iter().position(same).unwrap_or(index);
-            match SigningKey::new(&scheme, rules.secret_format, secret, first) {
+            match SigningKey::new(&scheme, secret, first) {
                 Some(key) => keys.push(Arc::new(key)),
                 None => problems.add(
                     place,

@@ -21,10 +21,7 @@ use crate::outcome::{Fault, Outcome};
 use crate::record::Record;
 use crate::schema::IdState;
 use crate::sources::{Source, Sources};
-use crate::verify::diagnose::Diagnosis;
-
-/// The number of bytes that may be hashed to find a cause: about a second.
-const BUDGET: usize = 1024 * 1024 * 1024;
+use crate::verify::explain::Diagnosis;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -147,7 +144,8 @@ pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<ExitStatus>
     };
     let uri = Uri::from_static("/");
     let delivery = Delivery { id: DeliveryId::new(), uri, headers, body, received_at };
-    let diagnosis = source.diagnose(&delivery, &sources, BUDGET);
+    let format = loaded.config.source.get(&args.source).map(|rules| rules.signature.secret_format);
+    let diagnosis = source.explain(&delivery, &sources, format.unwrap_or_default(), &loaded.secrets);
     let becomes = becomes(source, &delivery);
     let report = ExplainReport { source: args.source.clone(), request, notes, diagnosis, becomes };
     if args.json {

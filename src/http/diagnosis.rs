@@ -23,7 +23,7 @@ const WAITING: usize = 8;
 const MAX_BODY: usize = 256 * 1024;
 
 /// A diagnosis repeats the verifier's search this often: for the verdict, and for bound secrets.
-const SEARCHES: u64 = 3;
+const SEARCHES: u64 = 2;
 
 /// A refused delivery, moved here without a copy.
 struct DiagnosisJob {
@@ -81,9 +81,13 @@ impl DiagnosisJob {
         let Self { source, delivery, reason, .. } = &self;
         // The current sources: a secret added since is not a cause, and a removed one is remembered.
         let source = sources.get(&source.name).unwrap_or(source);
-        let found = source.diagnose(delivery, sources, BUDGET);
-        let Some(Cause { kind, proven, text, next }) = found.cause else { return };
+        let Some(Cause { kind, proven, text, next }) = source.cause(delivery, sources) else { return };
         let refused = source.refusals.explain(*reason, &text, proven);
+        let more = match kind {
+            "wrong_secret" | "encoding" => "; with a captured request, `hookstream explain` tries more",
+            _ => "",
+        };
+        let next = next + more;
         tracing::warn!(
             source = source.name,
             reason = reason.info().label,

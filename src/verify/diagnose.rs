@@ -1,20 +1,23 @@
-//! Finds out why a signature failed, for `explain` and for the hint of a refusal.
+//! Finds out why a signature failed, with what the running service has anyway: its rules and its compiled secrets.
 //!
-//! Only the verifier decides; this room looks for the cause. Each try is a keyed digest over one text with one key. The
-//! number of tries is small and their bytes are limited, so that no request can cost more. The output has names, counts,
-//! lengths and times, but never a signature (a received one could be right), a secret or a body.
+//! Only the verifier decides; this room looks for the cause. Each try is a keyed digest over one text with one key. Their
+//! bytes are limited, so that no request can cost more. The output has names, counts, lengths and times, but never a
+//! signature (a received one could be right), a secret or a body. What needs the text of the secrets, or a more lenient
+//! reading of the headers, is in [`super::explain`].
 
-mod lenient_parse;
 mod reserialize;
-mod steps;
 mod search;
+
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::Serialize;
 
+pub(super) use search::HashBudget;
+
 use super::search::Progress;
 use super::{SigningKey, Verifier};
-use crate::config::ValidityWindow;
+use crate::config::TimestampUnit::{Milliseconds, Seconds};
 use crate::delivery::Delivery;
 use crate::outcome::{Fault, Reason};
 
@@ -26,35 +29,6 @@ pub struct Other<'a> {
     pub source: &'a str,
     /// The source's rules and secrets.
     pub verifier: &'a Verifier,
-}
-
-/// The findings step by step, and the likely cause of a refusal.
-#[derive(Debug, Serialize)]
-pub struct Diagnosis {
-    /// Whether the delivery was accepted.
-    pub valid: bool,
-    /// The label of the refusal's reason, as in log and metric.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub reason: Option<&'static str>,
-    /// The detail of the refusal.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub detail: Option<String>,
-    /// In the order in which the verifier works.
-    pub steps: Vec<DiagnosisStep>,
-    /// The likely cause of a refusal.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub cause: Option<Cause>,
-}
-
-/// One step of the verification.
-#[derive(Debug, Serialize)]
-pub struct DiagnosisStep {
-    /// `header`, `signature`, `time`, `signed` or `secrets`.
-    pub step: &'static str,
-    /// `false` if this step explains the refusal; `None` if it was not reached.
-    pub ok: Option<bool>,
-    /// What was found and what was expected.
-    pub text: String,
 }
 
 /// The likely cause of a refusal.
@@ -71,7 +45,7 @@ pub struct Cause {
 }
 
 impl Cause {
-    fn shown(kind: &'static str, text: impl Into<String>, next: impl Into<String>) -> Self {
+    pub(super) fn shown(kind: &'static str, text: impl Into<String>, next: impl Into<String>) -> Self {
         Self { kind, proven: true, text: text.into(), next: next.into() }
     }
 
@@ -80,57 +54,36 @@ impl Cause {
     }
 }
 
-/// A secret that a reload removed: its name and its signers.
+/// A secret that a reload removed. It verifies nothing.
 #[derive(Clone)]
 pub(super) struct Removed {
-    name: std::sync::Arc<str>,
+    key: Arc<SigningKey>,
     at: Timestamp,
-    spare: std::sync::Arc<super::alternate_keys::AlternateKeys>,
 }
 
 impl std::fmt::Debug for Removed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Removed({} at {})", self.name, self.at)
+        write!(f, "Removed({} at {})", self.key.name, self.at)
     }
 }
 
-/// The number of removed secrets that a source remembers. They verify nothing.
+/// The number of removed secrets that a source remembers.
 const REMEMBERED: usize = 4;
 
 impl Verifier {
     /// Remembers the last few secrets of `before` that this verifier does not have, so that the diagnosis of a delivery that
     /// is still signed with one of them can name it. `now` is the time of the reload.
     pub fn remember(&mut self, before: &Self, now: Timestamp) {
-        let gone = before.keys.iter().map(|key| Removed {
-            name: key.name.clone(),
-            at: now,
-            spare: key.spare.clone(),
-        });
+        let gone = before.keys.iter().map(|key| Removed { key: key.clone(), at: now });
         let mut all: Vec<Removed> = before.removed.iter().cloned().chain(gone).collect();
-        all.retain(|old| !self.keys.iter().any(|key| key.spare.is_same(&old.spare)));
+        all.retain(|old| !self.keys.iter().any(|key| key.is_same(&old.key)));
         let excess = all.len().saturating_sub(REMEMBERED);
         self.removed = all.split_off(excess);
     }
 
-    /// Examines a delivery step by step. `refusal` is the fault from [`Verifier::verify`] or about the age; `None` for an
-    /// accepted delivery. `budget` limits the bytes that are hashed to find the cause of a refusal.
-    pub fn diagnose(
-        &self,
-        delivery: &Delivery,
-        refusal: Option<&Fault>,
-        others: &[Other<'_>],
-        budget: usize,
-    ) -> Diagnosis {
-        Diagnosis {
-            valid: refusal.is_none(),
-            reason: refusal.map(|fault| fault.reason.info().label),
-            detail: refusal.and_then(|fault| fault.detail.as_deref().map(str::to_owned)),
-            steps: self.steps(delivery, refusal),
-            cause: refusal.and_then(|fault| self.cause(delivery, fault, others, budget)),
-        }
-    }
-
-    fn cause(
+    /// The likely cause of a refusal, which is the fault from [`Verifier::verify`] or about the age. `budget` limits the
+    /// bytes that are hashed to find it.
+    pub fn cause(
         &self,
         delivery: &Delivery,
         refusal: &Fault,
@@ -152,22 +105,23 @@ impl Verifier {
         let now = delivery.received_at;
         let claim = self.claim(delivery).ok();
         let outside = |key: &SigningKey| !key.window.contains(now);
-        let find = |claim| self.find(delivery, &claim, outside, &mut Progress::default(), None).ok()?;
-        let found = claim.and_then(find).and_then(|pair| self.keys.get(pair.place));
-        let detail = refusal.detail.as_deref().unwrap_or("a secret is outside its validity window");
-        let text = format!("the signature is right, but {detail}; the delivery came at {}", time(now));
-        match found.map(|key| key.window) {
-            Some(ValidityWindow { not_before: Some(from), .. }) if now < from => Cause::shown(
+        let found = claim.and_then(|claim| {
+            self.find(delivery, &claim, outside, &mut Progress::default(), None).ok().flatten()
+        });
+        let from = found.and_then(|pair| self.keys.get(pair.place)?.window.not_before);
+        let (kind, next) = match from {
+            Some(from) if now < from => (
                 "secret_not_yet_valid",
-                text,
                 "have the sender wait with the new secret, or set an earlier not_before",
             ),
-            _ => Cause::shown(
+            _ => (
                 "secret_expired",
-                text,
                 "have the sender switch to a valid secret, or set a later not_after until it does",
             ),
-        }
+        };
+        let detail = refusal.detail.as_deref().unwrap_or("a secret is outside its validity window");
+        let text = format!("the signature is right, but {detail}; the delivery came at {}", time(now));
+        Cause::shown(kind, text, next)
     }
 
     /// The right secret, but it is bound to other bodies.
@@ -177,7 +131,7 @@ impl Verifier {
     }
 
     /// Names the secret that made the signature and why its binding does not hold.
-    fn broken(&self, delivery: &Delivery) -> Option<String> {
+    pub(super) fn broken(&self, delivery: &Delivery) -> Option<String> {
         let (claim, mut progress) = (self.claim(delivery).ok()?, Progress::default());
         let _ = self.find(delivery, &claim, |_| true, &mut progress, None);
         progress.broken
@@ -203,30 +157,29 @@ impl Verifier {
 
     /// Whether the time is plausible only in the other unit.
     fn unit(&self, timestamp: &str, now: Timestamp) -> Option<Cause> {
-        use crate::config::TimestampUnit::{Milliseconds, Seconds};
         let number: i64 = timestamp.parse().ok()?;
         let near = |read: Option<Timestamp>| {
             read.is_some_and(|read| now.duration_since(read).unsigned_abs().as_secs() < 366 * 24 * 3600)
         };
-        let (seconds, milliseconds) =
-            (near(Timestamp::from_second(number).ok()), near(Timestamp::from_millisecond(number).ok()));
-        let (found, key) = match self.scheme.unit {
-            Seconds if milliseconds && !seconds => ("milliseconds", "the rules read seconds"),
-            Milliseconds if seconds && !milliseconds => ("seconds", "the rules read milliseconds"),
+        let seconds = near(Timestamp::from_second(number).ok());
+        let milliseconds = near(Timestamp::from_millisecond(number).ok());
+        let (found, read) = match self.scheme.unit {
+            Seconds if milliseconds && !seconds => ("milliseconds", "seconds"),
+            Milliseconds if seconds && !milliseconds => ("seconds", "milliseconds"),
             _ => return None,
         };
-        let text = format!("the signed time is in {found}, {key}");
+        let text = format!("the signed time is in {found}, the rules read {read}");
         Some(Cause::shown("timestamp_unit", text, format!("set signature.timestamp_unit = \"{found}\"")))
     }
 }
 
 /// UTC, to the second.
-fn time(at: Timestamp) -> String {
+pub(super) fn time(at: Timestamp) -> String {
     at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
 /// Seconds, and the same span in a larger unit.
-fn span(seconds: u64) -> String {
+pub(super) fn span(seconds: u64) -> String {
     let rough = match seconds {
         0..120 => return format!("{seconds} s"),
         120..7200 => format!("{} min", seconds / 60),

@@ -67,6 +67,15 @@ pub(super) fn padded(bytes: &[u8]) -> Digest {
     digest
 }
 
+/// The hash's usual name.
+pub(super) fn hash_name(hash: Hash) -> &'static str {
+    match hash {
+        Hash::Sha256 => "SHA-256",
+        Hash::Sha512 => "SHA-512",
+        Hash::Sha1 => "SHA-1",
+    }
+}
+
 /// The text format of digests in a header.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct DigestFormat {

@@ -7,7 +7,7 @@ use super::digest::{self, Digest, DigestFormat, Signer};
 use super::header_names::HeaderNames;
 use super::signature_error::SignatureError;
 use super::template::{Template, Values};
-use crate::config::{self, BodyForm, ConfigErrors, SignatureKind, TimestampUnit};
+use crate::config::{self, BodyForm, ConfigErrors, Encoding, SignatureKind, TimestampUnit};
 
 /// The maximum number of signatures read from one header: it bounds the work for a refused request.
 pub(super) const MAX_SIGNATURES: usize = 8;
@@ -205,6 +205,27 @@ impl Scheme {
             }
         }
         read.all(self)
+    }
+
+    /// The signature header that the rules expect, in words.
+    pub(super) fn expected(&self) -> String {
+        let bytes = self.written.length();
+        let text = match self.written.encoding {
+            Encoding::Hex => format!("{} hex digits", 2 * bytes),
+            Encoding::Base64 => format!("{} characters of base64", bytes.div_ceil(3) * 4),
+            Encoding::Base64url => format!("{bytes} bytes in base64url"),
+        };
+        let text = format!("{text} (HMAC with {})", digest::hash_name(self.written.hash));
+        let (before, text) = match &self.layout {
+            HeaderFormat::Token { prefix } => (prefix.clone(), String::from("the secret itself")),
+            HeaderFormat::Plain { prefix } => (prefix.clone(), text),
+            HeaderFormat::List { signature, timestamp: Some(timestamp) } => {
+                return format!("`{timestamp}=<time>,{signature}=<signature>` with {text}");
+            }
+            HeaderFormat::List { signature, timestamp: None } => (format!("{signature}="), text),
+            HeaderFormat::Versions { version } => (format!("{version},"), text),
+        };
+        if before.is_empty() { text } else { format!("`{before}` and {text}") }
     }
 
     fn undecodable(&self) -> SignatureError {

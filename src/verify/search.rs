@@ -334,7 +334,7 @@ impl Verifier {
 
     /// Whether one of the claimed signatures is this secret's. Compares every signature in constant time, so that the time
     /// reveals neither the byte nor the signature that differs.
-    fn matches(&self, claim: &Claim<'_>, signed: &[u8], key: &SigningKey) -> bool {
+    pub(super) fn matches(&self, claim: &Claim<'_>, signed: &[u8], key: &SigningKey) -> bool {
         let right = self.scheme.digest(&key.mac, claim, signed);
         let one = |found: Choice, signature: &Digest| found | signature.ct_eq(&right);
         claim.signatures().iter().fold(Choice::from(0), one).into()

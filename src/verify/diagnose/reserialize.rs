@@ -1,6 +1,9 @@
 //! The same JSON as other programs serialize it: what the sender may have signed before a proxy parsed the body and
 //! serialized it again.
 
+use std::borrow::Cow;
+
+use super::super::canonical::json_compact_ascii;
 use crate::json;
 
 /// White space between tokens.
@@ -13,33 +16,23 @@ enum Whitespace {
     Indented,
 }
 
-/// The escaping of strings.
-#[derive(Debug, Clone, Copy)]
-enum Escaping {
-    /// Unchanged.
-    Kept,
-    /// Printable ASCII, everything else escaped.
-    Ascii,
-    /// Raw UTF-8, with only the necessary escapes.
-    Utf8,
-    /// ASCII, and `/` escaped, as PHP's json_encode writes it.
-    Php,
-    /// UTF-8, and `<`, `>`, `&` escaped, as Go's json.Marshal writes it.
-    Go,
-}
-
 const LAYOUTS: [(Whitespace, &str); 3] = [
     (Whitespace::Compact, "without spaces"),
     (Whitespace::Spaced, "with a space behind `,` and `:`"),
     (Whitespace::Indented, "indented by 2 spaces"),
 ];
 
+/// The escaping of strings: checked JSON to the same with other escapes.
+type Escaping = fn(&str) -> Cow<'_, str>;
+
 const STRINGS: [(Escaping, &str); 5] = [
-    (Escaping::Kept, ""),
-    (Escaping::Ascii, ", all but ASCII escaped"),
-    (Escaping::Utf8, ", in raw UTF-8"),
-    (Escaping::Php, ", `/` escaped"),
-    (Escaping::Go, ", `<`, `>` and `&` escaped"),
+    (|text| Cow::Borrowed(text), ""),
+    (ascii, ", all but ASCII escaped"),
+    (utf8, ", in raw UTF-8"),
+    // PHP's json_encode.
+    (|text| ascii(text).replace('/', "\\/").into(), ", `/` escaped"),
+    // Go's json.Marshal.
+    (go, ", `<`, `>` and `&` escaped"),
 ];
 
 /// The limit of a spelling's length as a multiple of the body's: otherwise a small, deeply nested body would be indented
@@ -47,24 +40,27 @@ const STRINGS: [(Escaping, &str); 5] = [
 const GROWTH: usize = 6;
 const ROOM: usize = 16 * 1024;
 
-/// Calls `each` with every spelling that differs from the body until it returns true. Spellings are made one at a time, so
-/// that only one is in memory. Returns the name of the one that matched.
-pub(super) fn search(body: &[u8], mut each: impl FnMut(&[u8]) -> bool) -> Option<String> {
+/// Calls `each` with every spelling that differs from the body until it returns a value. Spellings are made one at a time,
+/// so that only one is in memory. Returns the name of the one that matched, and the value.
+pub(super) fn search<T>(body: &[u8], mut each: impl FnMut(&[u8]) -> Option<T>) -> Option<(String, T)> {
+    let mut differing = |text: &[u8]| if text == body { None } else { each(text) };
     for (name, changed) in bytes(body) {
-        if changed != body && each(&changed) {
-            return Some(name.to_owned());
+        if let Some(found) = differing(&changed) {
+            return Some((name.to_owned(), found));
         }
     }
     let text = json::check(body).ok()?.get();
-    for (layout, spaces) in LAYOUTS {
-        for (strings, escapes) in STRINGS {
-            let Some(mut spelled) = spell(text, layout, strings) else { continue };
-            if spelled != body && each(&spelled) {
-                return Some(format!("as JSON {spaces}{escapes}"));
+    let limit = text.len().saturating_mul(GROWTH) + ROOM;
+    for (escape, escapes) in STRINGS {
+        let escaped = escape(text);
+        for (layout, spaces) in LAYOUTS {
+            let Some(mut spelled) = spell(&escaped, layout, limit) else { continue };
+            if let Some(found) = differing(&spelled) {
+                return Some((format!("as JSON {spaces}{escapes}"), found));
             }
             spelled.push(b'\n');
-            if spelled != body && each(&spelled) {
-                return Some(format!("as JSON {spaces}{escapes}, with a newline at its end"));
+            if let Some(found) = differing(&spelled) {
+                return Some((format!("as JSON {spaces}{escapes}, with a newline at its end"), found));
             }
         }
     }
@@ -93,9 +89,8 @@ fn bytes(body: &[u8]) -> [(&'static str, Vec<u8>); 5] {
     ]
 }
 
-/// Checked JSON, serialized again; `None` if it would exceed the limit.
-fn spell(text: &str, layout: Whitespace, strings: Escaping) -> Option<Vec<u8>> {
-    let limit = text.len().saturating_mul(GROWTH) + ROOM;
+/// Checked JSON with other white space; `None` if it would exceed the limit.
+fn spell(text: &str, layout: Whitespace, limit: usize) -> Option<Vec<u8>> {
     let mut out = Vec::with_capacity(text.len() + text.len() / 4);
     let (mut rest, mut depth) = (text, 0_usize);
     let line = |out: &mut Vec<u8>, depth: usize| {
@@ -108,11 +103,8 @@ fn spell(text: &str, layout: Whitespace, strings: Escaping) -> Option<Vec<u8>> {
         let mut used = 1;
         match first {
             b'"' => {
-                let (inner, length) = string(rest);
-                used = length;
-                out.push(b'"');
-                respell(inner, strings, &mut out);
-                out.push(b'"');
+                used = string_length(rest);
+                out.extend_from_slice(rest.get(..used)?.as_bytes());
             }
             b'{' | b'[' => {
                 out.push(first);
@@ -153,88 +145,42 @@ fn spell(text: &str, layout: Whitespace, strings: Escaping) -> Option<Vec<u8>> {
     Some(out)
 }
 
-/// The content of the string that `text` begins with, and its length including the quotes.
-fn string(text: &str) -> (&str, usize) {
+/// The length of the string that `text` begins with, including the quotes.
+fn string_length(text: &str) -> usize {
     let mut escaped = false;
-    for (at, byte) in text.bytes().enumerate().skip(1) {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' => escaped = true,
-            b'"' => return (text.get(1..at).unwrap_or_default(), at + 1),
-            _ => {}
-        }
-    }
-    (text.get(1..).unwrap_or_default(), text.len())
+    let end = text.bytes().skip(1).position(|byte| {
+        let ends = byte == b'"' && !escaped;
+        escaped = byte == b'\\' && !escaped;
+        ends
+    });
+    end.map_or(text.len(), |end| end + 2)
 }
 
-fn respell(inner: &str, strings: Escaping, out: &mut Vec<u8>) {
-    if matches!(strings, Escaping::Kept) {
-        return out.extend_from_slice(inner.as_bytes());
-    }
-    let mut rest = inner;
-    while let Some(c) = rest.chars().next() {
-        let (character, used) = if c == '\\' { escape(rest) } else { (Ok(c), c.len_utf8()) };
-        match character {
-            Ok(c) => write(c, strings, out),
-            Err(lone) => out.extend_from_slice(format!("\\u{lone:04x}").as_bytes()),
-        }
-        rest = rest.get(used..).unwrap_or_default();
-    }
+/// Printable ASCII, everything else escaped.
+fn ascii(text: &str) -> Cow<'_, str> {
+    let escaped = json_compact_ascii(text.as_bytes()).unwrap_or_default();
+    Cow::Owned(String::from_utf8(escaped.into_owned()).unwrap_or_default())
 }
 
-/// The character of an escape, or a surrogate without its other half; and the escape's length.
-fn escape(text: &str) -> (Result<char, u16>, usize) {
-    let unit = |at: usize| {
-        let digits = text.get(at..at + 6)?.strip_prefix("\\u")?;
-        u16::from_str_radix(digits, 16).ok()
-    };
-    match text.as_bytes().get(1) {
-        Some(b'u') => {
-            let Some(first) = unit(0) else { return (Ok('\\'), 1) };
-            if let Some(Ok(c)) = char::decode_utf16([first]).next() {
-                return (Ok(c), 6);
-            }
-            match unit(6).and_then(|second| char::decode_utf16([first, second]).next()) {
-                Some(Ok(c)) => (Ok(c), 12),
-                _ => (Err(first), 6),
-            }
-        }
-        Some(b'n') => (Ok('\n'), 2),
-        Some(b't') => (Ok('\t'), 2),
-        Some(b'r') => (Ok('\r'), 2),
-        Some(b'b') => (Ok('\u{8}'), 2),
-        Some(b'f') => (Ok('\u{c}'), 2),
-        Some(other) => (Ok(char::from(*other)), 2),
-        None => (Ok('\\'), 1),
+/// Raw UTF-8, with only the necessary escapes. A string with half a surrogate pair, which is no text, is unchanged.
+fn utf8(text: &str) -> Cow<'_, str> {
+    let (mut out, mut rest) = (String::with_capacity(text.len()), text);
+    while let Some((before, string)) = rest.find('"').and_then(|start| rest.split_at_checked(start)) {
+        let (string, behind) = string.split_at_checked(string_length(string)).unwrap_or((string, ""));
+        let read = serde_json::from_str::<String>(string);
+        let escaped = read.and_then(|text| serde_json::to_string(&text));
+        out.extend([before, escaped.as_deref().unwrap_or(string)]);
+        rest = behind;
     }
+    out.push_str(rest);
+    Cow::Owned(out)
 }
 
-fn write(c: char, strings: Escaping, out: &mut Vec<u8>) {
-    let short = match c {
-        '"' => Some("\\\""),
-        '\\' => Some("\\\\"),
-        '\n' => Some("\\n"),
-        '\t' => Some("\\t"),
-        '\r' => Some("\\r"),
-        '\u{8}' => Some("\\b"),
-        '\u{c}' => Some("\\f"),
-        '/' if matches!(strings, Escaping::Php) => Some("\\/"),
-        _ => None,
-    };
-    let ascii = matches!(strings, Escaping::Ascii | Escaping::Php);
-    let escaped = c < ' '
-        || (ascii && !c.is_ascii())
-        || (c == '\u{7f}' && matches!(strings, Escaping::Ascii))
-        || (matches!(c, '<' | '>' | '&' | '\u{2028}' | '\u{2029}') && matches!(strings, Escaping::Go));
-    match short {
-        Some(short) => out.extend_from_slice(short.as_bytes()),
-        None if escaped => {
-            for unit in c.encode_utf16(&mut [0; 2]) {
-                out.extend_from_slice(format!("\\u{unit:04x}").as_bytes());
-            }
-        }
-        None => out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
-    }
+/// As [`utf8`], and what HTML or JavaScript would take for something else is escaped.
+fn go(text: &str) -> Cow<'_, str> {
+    let escaped = ['<', '>', '&', '\u{2028}', '\u{2029}'];
+    let one = |text: String, c: &char| text.replace(*c, &format!("\\u{:04x}", u32::from(*c)));
+    Cow::Owned(escaped.iter().fold(utf8(text).into_owned(), one))
 }
 
 #[cfg(test)]
@@ -245,7 +191,7 @@ mod tests {
         let mut found = Vec::new();
         search(body.as_bytes(), |text| {
             found.push(String::from_utf8(text.to_vec()).unwrap());
-            false
+            None::<()>
         });
         found
     }

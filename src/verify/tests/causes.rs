@@ -1,8 +1,12 @@
 //! The diagnosis against refusals that another program made, each for a known cause.
 
+use std::collections::BTreeMap;
+
 use super::*;
+use crate::config::SecretFormat;
 use crate::outcome::Fault;
-use crate::verify::diagnose::{Cause, Diagnosis, Other};
+use crate::verify::diagnose::{Cause, Other};
+use crate::verify::explain::{ConfiguredSecrets, Diagnosis};
 
 type Named = (String, String, Option<Timestamp>, Option<Timestamp>);
 
@@ -27,10 +31,11 @@ fn named(row: &[Option<String>]) -> Named {
     (text(0).unwrap(), text(1).unwrap(), time(2), time(3))
 }
 
-fn compiled(toml: &str, secrets: &[Vec<Option<String>>]) -> Verifier {
+/// The rules, with their secrets.
+fn configured(toml: &str, secrets: &[Vec<Option<String>>]) -> (config::Signature, Vec<Secret>) {
     let rules: config::Signature =
         toml::Deserializer::parse(toml).and_then(config::Signature::deserialize).unwrap();
-    let secrets: Vec<Secret> = secrets
+    let secrets = secrets
         .iter()
         .map(|row| {
             let (name, text, not_before, not_after) = named(row);
@@ -38,6 +43,11 @@ fn compiled(toml: &str, secrets: &[Vec<Option<String>>]) -> Verifier {
             Secret::new(name, key).within(ValidityWindow { not_before, not_after })
         })
         .collect();
+    (rules, secrets)
+}
+
+fn compiled(toml: &str, secrets: &[Vec<Option<String>>]) -> Verifier {
+    let (rules, secrets) = configured(toml, secrets);
     let mut problems = ConfigErrors::default();
     Verifier::compile(&rules, &secrets, "signature", &mut problems).unwrap_or_else(|| panic!("{problems}"))
 }
@@ -47,7 +57,8 @@ fn rows() -> Vec<Row> {
     lines.map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-fn diagnosed(row: &Row, budget: usize) -> Diagnosis {
+/// Passes the row's delivery to `diagnose`, with its verifier, its refusal and the other sources.
+fn refused<T>(row: &Row, diagnose: impl FnOnce(&Verifier, &Delivery, &Fault, &[Other<'_>]) -> T) -> T {
     let mut verifier = compiled(&row.rules, &row.secrets);
     if !row.removed.is_empty() {
         let at = "2026-04-10T02:40:58.5Z".parse().unwrap();
@@ -59,8 +70,27 @@ fn diagnosed(row: &Row, budget: usize) -> Diagnosis {
     let mut delivery = delivery(&row.headers, &BASE64_STANDARD.decode(&row.body_base64).unwrap());
     delivery.received_at = Timestamp::from_second(row.received).unwrap();
     let refusal = verifier.verify(&delivery).err();
-    assert!(refusal.is_some(), "{} {}: it verifies", row.kind, row.says);
-    verifier.diagnose(&delivery, refusal.as_ref(), &others, budget)
+    let refusal = refusal.unwrap_or_else(|| panic!("{} {}: it verifies", row.kind, row.says));
+    diagnose(&verifier, &delivery, &refusal, &others)
+}
+
+fn explained(row: &Row) -> Diagnosis {
+    let (rules, own) = configured(&row.rules, &row.secrets);
+    let mut all = BTreeMap::from([(String::from("own"), own)]);
+    for (rules, secrets) in &row.others {
+        all.insert(String::from("elsewhere"), configured(rules, secrets).1);
+    }
+    let secrets = ConfiguredSecrets { source: "own", format: rules.secret_format, all: &all };
+    refused(row, |verifier, delivery, refusal, others| {
+        verifier.explain(delivery, Some(refusal), &secrets, others)
+    })
+}
+
+/// What the running service finds out.
+fn cause(row: &Row, budget: usize) -> Cause {
+    refused(row, |verifier, delivery, refusal, others| {
+        verifier.cause(delivery, refusal, others, budget).unwrap()
+    })
 }
 
 #[test]
@@ -69,7 +99,7 @@ fn each_cause_is_found_and_told_without_what_must_stay_hidden() {
     assert!(rows.len() > 60, "{}", rows.len());
     let mut wrong = Vec::new();
     for row in &rows {
-        let found = diagnosed(row, diagnose::BUDGET);
+        let found = explained(row);
         let shown = format!("{} {found:?}", serde_json::to_string(&found).unwrap());
         let Cause { kind, proven, text, next } = found.cause.unwrap();
         if (kind, proven) != (&*row.kind, row.proven) || !text.contains(&row.says) {
@@ -84,13 +114,33 @@ fn each_cause_is_found_and_told_without_what_must_stay_hidden() {
 }
 
 #[test]
+fn the_running_service_finds_what_needs_no_text_of_a_secret() {
+    let explained_only = ["encoding", "secret_whitespace", "secret_format", "signed_text"];
+    for row in &rows() {
+        let found = cause(row, diagnose::BUDGET);
+        let token_of_a_signing_source = row.kind == "other_source_secret" && row.rules.contains("token");
+        if explained_only.contains(&&*row.kind) || token_of_a_signing_source {
+            assert!(
+                ["encoding", "wrong_secret"].contains(&found.kind),
+                "{} {}: {found:?}",
+                row.kind,
+                row.says
+            );
+        } else {
+            assert_eq!((found.kind, found.proven), (&*row.kind, row.proven), "{found:?}");
+            assert!(found.text.contains(&row.says), "{}: {found:?}", row.says);
+        }
+    }
+}
+
+#[test]
 fn a_list_with_two_times_is_not_blamed_on_a_proxy_that_adds_headers() {
     let rows = rows();
     let repeated: Vec<&Row> =
         rows.iter().filter(|row| row.says.contains("has the time more than once")).collect();
     assert_eq!(repeated.len(), 2, "a wrong signature and the right one");
     for row in repeated {
-        let cause = diagnosed(row, diagnose::BUDGET).cause.unwrap();
+        let cause = cause(row, diagnose::BUDGET);
         assert!(cause.kind == "header_unreadable" && cause.proven, "{cause:?}");
         assert!(!cause.text.contains("guess") && !cause.next.contains("adds"), "{cause:?}");
         assert!(cause.next.contains("what the provider sends"), "{cause:?}");
@@ -101,7 +151,7 @@ fn a_list_with_two_times_is_not_blamed_on_a_proxy_that_adds_headers() {
 fn the_time_of_a_removal_is_told_in_whole_seconds() {
     let rows = rows();
     let row = rows.iter().find(|row| row.kind == "secret_removed").unwrap();
-    let text = diagnosed(row, diagnose::BUDGET).cause.unwrap().text;
+    let text = cause(row, diagnose::BUDGET).text;
     assert_eq!(text, "the body matches secret 2026-08, removed by the reload at 2026-04-10T02:40:58Z");
 }
 
@@ -134,6 +184,8 @@ fn the_last_four_removed_secrets_are_remembered_until_they_come_back() {
 #[test]
 fn an_old_or_early_signature_is_told_by_how_much_and_a_wrong_unit_by_its_name() {
     let verifier = verifier(DATAGRID, &[SECRET]);
+    let all = BTreeMap::new();
+    let unneeded = ConfiguredSecrets { source: "own", format: SecretFormat::Text, all: &all };
     let stale = Fault::new(Reason::StaleRejected, "5400 s old, the tolerance is 300 s");
     for (received, kind, says) in [
         (1_775_847_600 + 5400, "clock", "5400 s (90 min) before the delivery came"),
@@ -142,7 +194,7 @@ fn an_old_or_early_signature_is_told_by_how_much_and_a_wrong_unit_by_its_name() 
     ] {
         let mut delivery = signed(&verifier, b"{}");
         delivery.received_at = Timestamp::from_second(received).unwrap();
-        let found = verifier.diagnose(&delivery, Some(&stale), &[], diagnose::BUDGET);
+        let found = verifier.explain(&delivery, Some(&stale), &unneeded, &[]);
         let cause = found.cause.unwrap();
         assert!(cause.kind == kind && cause.text.contains(says), "{cause:?}");
         assert!(
@@ -157,7 +209,7 @@ fn an_old_or_early_signature_is_told_by_how_much_and_a_wrong_unit_by_its_name() 
     let mut delivery = signed(&verifier, b"{}");
     delivery.received_at = Timestamp::from_second(1_775_847_600).unwrap();
     let seconds = verifier_of(&self::rules(DATAGRID), &[SECRET]);
-    let cause = seconds.diagnose(&delivery, Some(&stale), &[], diagnose::BUDGET).cause.unwrap();
+    let cause = seconds.cause(&delivery, &stale, &[], diagnose::BUDGET).unwrap();
     assert_eq!(
         (cause.kind, &*cause.text),
         ("timestamp_unit", "the signed time is in milliseconds, the rules read seconds")
@@ -168,7 +220,9 @@ fn an_old_or_early_signature_is_told_by_how_much_and_a_wrong_unit_by_its_name() 
 fn a_valid_delivery_is_shown_step_by_step() {
     let verifier = verifier(GRAPEVINE, &["wh_another-secret-0000", SECRET]);
     let body = r#"{"event": "document.changed"}"#;
-    let found = verifier.diagnose(&signed(&verifier, body.as_bytes()), None, &[], diagnose::BUDGET);
+    let all = BTreeMap::new();
+    let unneeded = ConfiguredSecrets { source: "own", format: SecretFormat::Text, all: &all };
+    let found = verifier.explain(&signed(&verifier, body.as_bytes()), None, &unneeded, &[]);
     assert!(
         found.valid && found.cause.is_none() && found.steps.iter().all(|step| step.ok == Some(true)),
         "{found:?}"
@@ -189,6 +243,6 @@ fn a_valid_delivery_is_shown_step_by_step() {
 fn the_work_ends_at_its_budget_and_says_so() {
     let rows = rows();
     let row = rows.iter().find(|row| row.kind == "body_changed").unwrap();
-    let cause = diagnosed(row, 5_000).cause.unwrap();
+    let cause = cause(row, 2_000);
     assert!(cause.kind == "wrong_secret" && cause.text.contains("not all could be tried"), "{cause:?}");
 }

@@ -27,7 +27,7 @@ pub(super) struct Reading {
     /// The hash, by the length of the digest; `None` for a token.
     pub(super) hash: Option<Hash>,
     /// How it differs from the rules; empty if it does not.
-    pub(super) odd: Vec<String>,
+    pub(super) odd: String,
 }
 
 /// A text that may be a signature, and how its position differs from the rules.
@@ -38,11 +38,9 @@ pub(super) fn readings(scheme: &Scheme, headers: &HeaderMap) -> Vec<Reading> {
     let all = scheme.header.of(headers).into_iter().flat_map(|name| headers.get_all(name));
     let found = all.filter_map(|value| value.to_str().ok()).flat_map(|value| texts(&scheme.layout, value));
     let readings = found.filter_map(|(text, odd)| match &scheme.layout {
-        HeaderFormat::Token { .. } => Some(Reading {
-            digest: digest::token(text.as_bytes()),
-            hash: None,
-            odd: odd.into_iter().collect(),
-        }),
+        HeaderFormat::Token { .. } => {
+            Some(Reading { digest: digest::token(text.as_bytes()), hash: None, odd: odd.unwrap_or_default() })
+        }
         _ => reading(scheme, text, odd),
     });
     readings.take(2 * MAX_SIGNATURES).collect()
@@ -56,19 +54,18 @@ fn reading(scheme: &Scheme, text: &str, place: Option<String>) -> Option<Reading
         64 => Hash::Sha512,
         _ => return None,
     };
-    let mut odd: Vec<String> = place.into_iter().collect();
     let wanted = scheme.written;
-    if wanted.read(text).is_none() && hash == wanted.hash {
-        odd.push(format!("it is written in {}, the rules expect {}", name(encoding), name(wanted.encoding)));
-    }
-    if hash != wanted.hash {
-        odd.push(format!(
-            "it is an HMAC with {}, the rules expect {}",
-            hash_name(hash),
-            hash_name(wanted.hash)
-        ));
-    }
-    Some(Reading { digest: digest::padded(&bytes), hash: Some(hash), odd })
+    let format = if hash != wanted.hash {
+        let (made, expected) = (digest::hash_name(hash), digest::hash_name(wanted.hash));
+        Some(format!("it is an HMAC with {made}, the rules expect {expected}"))
+    } else if wanted.read(text).is_none() {
+        let (written, expected) = (name(encoding), name(wanted.encoding));
+        Some(format!("it is written in {written}, the rules expect {expected}"))
+    } else {
+        None
+    };
+    let odd: Vec<String> = place.into_iter().chain(format).collect();
+    Some(Reading { digest: digest::padded(&bytes), hash: Some(hash), odd: odd.join("; ") })
 }
 
 fn decode(text: &str) -> Option<(Vec<u8>, Encoding)> {
@@ -87,22 +84,15 @@ fn texts<'d>(layout: &HeaderFormat, value: &'d str) -> Vec<SignatureCandidate<'d
     let value = value.trim();
     match layout {
         HeaderFormat::Plain { prefix } | HeaderFormat::Token { prefix } => {
-            match value.strip_prefix(prefix.as_str()) {
-                Some(text) if prefix.is_empty() => {
-                    let bare = text.split_once(['=', ' ']).filter(|(before, _)| label(before));
-                    let inner = bare.map(|(before, text)| {
-                        (text.trim(), Some(format!("`{before}` is before it, the rules have no prefix")))
-                    });
-                    std::iter::once((text, None)).chain(inner).collect()
-                }
-                Some(text) => vec![(text, None)],
-                None => {
-                    let expected = format!("the prefix `{prefix}` is not before it");
-                    let inner = value.split_once(['=', ' ']).filter(|(before, _)| label(before));
-                    let inner = inner.map(|(_, text)| (text.trim(), Some(expected.clone())));
-                    std::iter::once((value, Some(expected.clone()))).chain(inner).collect()
-                }
-            }
+            let missing = || Some(format!("the prefix `{prefix}` is not before it"));
+            let as_ruled = value.strip_prefix(prefix.as_str());
+            let inner = value.split_once(['=', ' ']).filter(|(before, _)| label(before));
+            let inner = inner.map(|(before, text)| match prefix.is_empty() {
+                true => (text.trim(), Some(format!("`{before}` is before it, the rules have no prefix"))),
+                false => (text.trim(), missing()),
+            });
+            let first = as_ruled.map_or_else(|| (value, missing()), |text| (text, None));
+            std::iter::once(first).chain(inner).collect()
         }
         HeaderFormat::List { signature, .. } => parts(value, &[',', ' '], '=', signature),
         HeaderFormat::Versions { version } => parts(value, &[' '], ',', version),
@@ -154,14 +144,6 @@ fn name(encoding: Encoding) -> &'static str {
         Encoding::Hex => "hex",
         Encoding::Base64 => "base64",
         Encoding::Base64url => "base64url",
-    }
-}
-
-pub(super) fn hash_name(hash: Hash) -> &'static str {
-    match hash {
-        Hash::Sha256 => "SHA-256",
-        Hash::Sha512 => "SHA-512",
-        Hash::Sha1 => "SHA-1",
     }
 }
 

@@ -2,12 +2,12 @@
 
 use http::HeaderMap;
 
+use super::super::diagnose::{span, time};
 use super::super::header_names::HeaderNames;
 use super::super::scheme::HeaderFormat;
 use super::super::{SignatureError, SigningKey, Verifier};
-use super::lenient_parse::{self, hash_name};
-use super::{DiagnosisStep, span, time};
-use crate::config::{BodyForm, Encoding, ValidityWindow};
+use super::{DiagnosisStep, lenient_parse};
+use crate::config::{BodyForm, ValidityWindow};
 use crate::delivery::Delivery;
 use crate::outcome::{Fault, Reason};
 
@@ -35,7 +35,7 @@ impl Verifier {
     }
 
     fn signature_step(&self, delivery: &Delivery) -> DiagnosisStep {
-        let expected = self.expected();
+        let expected = self.scheme.expected();
         let found = lenient_parse::shapes(&self.scheme, &delivery.headers).join(", ");
         match self.claim(delivery) {
             // A missing header has a step of its own.
@@ -49,31 +49,6 @@ impl Verifier {
                 ok: Some(true),
                 text: format!("{found}; expected {expected}"),
             },
-        }
-    }
-
-    /// The format that the rules expect.
-    pub(super) fn expected(&self) -> String {
-        let written = self.scheme.written;
-        let bytes = written.length();
-        let text = match written.encoding {
-            Encoding::Hex => format!("{} hex digits", 2 * bytes),
-            Encoding::Base64 => format!("{} characters of base64", bytes.div_ceil(3) * 4),
-            Encoding::Base64url => format!("{bytes} bytes in base64url"),
-        };
-        let hash = hash_name(written.hash);
-        match &self.scheme.layout {
-            HeaderFormat::Token { prefix } if prefix.is_empty() => "the secret itself".to_owned(),
-            HeaderFormat::Token { prefix } => format!("`{prefix}` and the secret itself"),
-            HeaderFormat::Plain { prefix } if prefix.is_empty() => format!("{text} (HMAC with {hash})"),
-            HeaderFormat::Plain { prefix } => format!("`{prefix}` and {text} (HMAC with {hash})"),
-            HeaderFormat::List { signature, timestamp: Some(timestamp) } => {
-                format!("`{timestamp}=<time>,{signature}=<signature>` with {text} (HMAC with {hash})")
-            }
-            HeaderFormat::List { signature, timestamp: None } => {
-                format!("`{signature}=` and {text} (HMAC with {hash})")
-            }
-            HeaderFormat::Versions { version } => format!("`{version},` and {text} (HMAC with {hash})"),
         }
     }
 
