@@ -2,9 +2,8 @@
 
 mod api;
 mod create;
-mod secret_sink;
+mod secret_file;
 
-use std::io::Write as _;
 use std::time::Duration;
 
 use anyhow::{bail, ensure};
@@ -21,13 +20,13 @@ Examples:
   hookstream subscription list datagrid
   hookstream subscription create datagrid --url https://hooks.example.com/hooks/datagrid
   hookstream subscription create datagrid --url https://hooks.example.com/hooks/datagrid --apply
-  hookstream subscription pause datagrid wh_1 --apply
+  hookstream subscription delete datagrid wh_1 --apply
 
 Set DATAGRID_API_KEY to the API key, and DATAGRID_API_URL to use another address
-than https://api.datagrid.com (with or without /v1). Commands that change something
-show the plan and change nothing without --apply.
+than https://api.datagrid.com (with or without /v1). `create` and `delete` show the plan
+and change nothing without --apply.
 
-Exit codes: 0 success or nothing to do; 1 no such webhook, or a plan not applied; 2 error.";
+Exit codes: 0 success or nothing to do; 1 a plan not applied; 2 error.";
 
 /// Manage webhook subscriptions through the provider's API
 ///
@@ -46,14 +45,8 @@ enum SubscriptionCommand {
     Create(create::Args),
     /// List all webhooks
     List(Common),
-    /// Show one webhook
-    Show(One),
-    /// Pause deliveries; changes nothing without --apply
-    Pause(WebhookChange),
-    /// Resume deliveries; changes nothing without --apply
-    Resume(WebhookChange),
     /// Delete a webhook; changes nothing without --apply
-    Delete(WebhookChange),
+    Delete(DeleteArgs),
 }
 
 #[derive(Debug, clap::Args)]
@@ -69,46 +62,22 @@ struct Common {
 }
 
 #[derive(Debug, clap::Args)]
-struct One {
+struct DeleteArgs {
     #[command(flatten)]
     common: Common,
     /// The id of the webhook, as `list` shows it
     #[arg(value_parser = id)]
     id: String,
-}
-
-#[derive(Debug, clap::Args)]
-struct WebhookChange {
-    #[command(flatten)]
-    one: One,
     /// Carry out the plan
     #[arg(long)]
     apply: bool,
 }
 
-/// A change of a webhook.
-#[derive(Clone, Copy)]
-enum ChangeKind {
-    Pause,
-    Resume,
-    Delete,
-}
-
-impl ChangeKind {
-    const fn words(self) -> (&'static str, &'static str) {
-        match self {
-            Self::Pause => ("pause", "paused"),
-            Self::Resume => ("resume", "resumed"),
-            Self::Delete => ("delete", "deleted"),
-        }
-    }
-}
-
 #[derive(Serialize)]
-struct ChangeReport<'a> {
+struct DeleteReport {
     change: Option<&'static str>,
     applied: bool,
-    webhook: Option<&'a Webhook>,
+    webhook: Option<Webhook>,
 }
 
 /// Runs the subcommand.
@@ -120,10 +89,7 @@ pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<ExitStatus>
     match &args.action {
         SubscriptionCommand::Create(args) => create::run(config, args).await,
         SubscriptionCommand::List(common) => list(config, common).await,
-        SubscriptionCommand::Show(one) => show_one(config, one).await,
-        SubscriptionCommand::Pause(args) => change(config, args, ChangeKind::Pause).await,
-        SubscriptionCommand::Resume(args) => change(config, args, ChangeKind::Resume).await,
-        SubscriptionCommand::Delete(args) => change(config, args, ChangeKind::Delete).await,
+        SubscriptionCommand::Delete(args) => delete(config, args).await,
     }
 }
 
@@ -158,85 +124,36 @@ async fn list(config: &ConfigArgs, args: &Common) -> anyhow::Result<ExitStatus> 
     } else {
         let mut table = TextTable::new(["id", "state", "created", "url", "events"]);
         for webhook in &all {
+            let state = if webhook.enabled { "active" } else { "paused" };
             let created = webhook.created_at.as_deref().unwrap_or_default();
-            table.row([&webhook.id, state(webhook), created, &webhook.url, &webhook.events.join(" ")]);
+            table.row([&webhook.id, state, created, &webhook.url, &webhook.events.join(" ")]);
         }
         output::print_line(&table.to_string())?;
     }
     Ok(ExitStatus::Success)
 }
 
-async fn show_one(config: &ConfigArgs, args: &One) -> anyhow::Result<ExitStatus> {
-    let common = &args.common;
-    source(config, &common.source)?;
-    let Some(webhook) = Api::new(common.timeout)?.get(&args.id).await? else {
-        note(&format!("no webhook {}", args.id))?;
-        return Ok(ExitStatus::Failure);
-    };
-    if common.json {
-        print_json(&webhook)?
-    } else {
-        show(&webhook)?
-    }
-    Ok(ExitStatus::Success)
-}
-
-async fn change(config: &ConfigArgs, args: &WebhookChange, kind: ChangeKind) -> anyhow::Result<ExitStatus> {
-    let One { common, id } = &args.one;
+async fn delete(config: &ConfigArgs, args: &DeleteArgs) -> anyhow::Result<ExitStatus> {
+    let DeleteArgs { common, id, apply } = args;
     source(config, &common.source)?;
     let api = Api::new(common.timeout)?;
-    let (verb, done) = kind.words();
-    let found = api.get(id).await?;
-    let (needed, missing) = match (&found, kind) {
-        (None, ChangeKind::Delete) => (false, false),
-        (None, _) => (false, true),
-        (Some(webhook), ChangeKind::Pause) => (webhook.enabled, false),
-        (Some(webhook), ChangeKind::Resume) => (!webhook.enabled, false),
-        (Some(_), ChangeKind::Delete) => (true, false),
+    let webhook = api.list().await?.into_iter().find(|webhook| webhook.id == *id);
+    let applied = webhook.is_some() && *apply;
+    if applied {
+        api.delete(id).await?;
+    }
+    let text = match &webhook {
+        None => format!("nothing to do: no webhook {id}"),
+        Some(_) if applied => format!("deleted {id}"),
+        Some(Webhook { url, .. }) => format!("pending: {id} for {url} would be deleted; --apply does it"),
     };
-    if missing {
-        note(&format!("no webhook {id}"))?;
-        return Ok(ExitStatus::Failure);
-    }
-    let mut webhook = found;
-    if needed && args.apply {
-        match kind {
-            ChangeKind::Pause => webhook = Some(api.switch(id, false).await?),
-            ChangeKind::Resume => webhook = Some(api.switch(id, true).await?),
-            ChangeKind::Delete => api.delete(id).await?,
-        }
-    }
-    let applied = needed && args.apply;
+    let pending = webhook.is_some() && !applied;
     if common.json {
-        print_json(&ChangeReport { change: needed.then_some(verb), applied, webhook: webhook.as_ref() })?;
-    } else if applied {
-        output::print_line(&format!("{done} {id}"))?;
-    } else if needed {
-        webhook.as_ref().map_or(Ok(()), show)?;
-        output::print_line(&format!("pending: {id} would be {done}; --apply does it"))?;
+        print_json(&DeleteReport { change: webhook.is_some().then_some("delete"), applied, webhook })?;
     } else {
-        let why = if webhook.is_some() { format!("{id} is {done}") } else { format!("no webhook {id}") };
-        output::print_line(&format!("nothing to do: {why}"))?;
+        output::print_line(&escape_controls(&text))?;
     }
-    Ok(if needed && !applied { ExitStatus::Failure } else { ExitStatus::Success })
-}
-
-fn show(webhook: &Webhook) -> anyhow::Result<()> {
-    let rows = [
-        ("webhook", webhook.id.as_str()),
-        ("state", state(webhook)),
-        ("url", &webhook.url),
-        ("events", &webhook.events.join(" ")),
-        ("created", webhook.created_at.as_deref().unwrap_or("unknown")),
-        ("updated", webhook.updated_at.as_deref().unwrap_or("unknown")),
-    ];
-    rows.iter().try_for_each(|(name, value)| {
-        Ok(output::print_line(&format!("{name:<9}{}", escape_controls(value)))?)
-    })
-}
-
-const fn state(webhook: &Webhook) -> &'static str {
-    if webhook.enabled { "active" } else { "paused" }
+    Ok(if pending { ExitStatus::Failure } else { ExitStatus::Success })
 }
 
 /// Parses an id. It becomes part of a path, so characters with a meaning there could address another resource.
@@ -248,13 +165,4 @@ fn id(text: &str) -> anyhow::Result<String> {
         "expected the id of a webhook, as `list` shows it"
     );
     Ok(text.to_owned())
-}
-
-/// Prints one line to standard error.
-fn line(text: &str) -> anyhow::Result<()> {
-    Ok(writeln!(output::stderr(), "{}", output::escape_controls(text))?)
-}
-
-fn note(text: &str) -> anyhow::Result<()> {
-    line(&format!("note  {text}"))
 }

@@ -102,11 +102,7 @@ async fn k1_subscription_accepts_no_wrong_answer() {
         let (directory, url) = (tempfile::tempdir().unwrap(), hostile(trick).await);
         let environment =
             [("DATAGRID_API_KEY", "dg-key-of-the-tests-0123456789"), ("DATAGRID_API_URL", &url)];
-        for arguments in [
-            &["list", "datagrid"][..],
-            &["show", "datagrid", "wh_1"],
-            &["delete", "datagrid", "wh_1", "--apply"],
-        ] {
+        for arguments in [&["list", "datagrid"][..], &["delete", "datagrid", "wh_1", "--apply"]] {
             let arguments = [&["subscription"], arguments, &["--timeout", "3s"]].concat();
             check_message(
                 trick,
