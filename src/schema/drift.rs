@@ -11,8 +11,8 @@ mod table;
 mod tree;
 
 pub use edit::insert;
-pub(super) use fields::type_of;
 pub use fields::{Fields, SchemaPath};
+pub(super) use fields::{RESERVED, key, type_of};
 pub use infer::infer;
 pub use observe::Observer;
 pub use propose::{LeftOut, Proposal, ProposedField, ProposedType, propose};

@@ -3,22 +3,21 @@
 
 use apache_avro::Schema;
 use apache_avro::schema::{RecordField, RecordSchema, ResolvedSchema};
+use serde::Serialize;
 
-use super::drift::type_of;
+use super::drift::{RESERVED, key, type_of};
 use crate::envelope::EventPlaces;
 use crate::json::push_pointer;
 
-/// The fields of the root that do not read a member of the body by their name.
-const RESERVED: [&str; 6] = ["id", "type", "source", "time", "received_at", "additional_fields"];
-
 /// A field that the older version does not have.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Promoted {
     /// Its JSON pointer from the body's root, as in `additional_fields`, but with `*` for array indexes and map keys.
     pub pointer: String,
     /// Its path in the record, `data.priority`, with `*` likewise.
     pub field: String,
     /// Its type apart from null: `string`, `record`.
+    #[serde(rename = "type")]
     pub is: String,
 }
 
@@ -33,16 +32,15 @@ pub fn promoted(old: &Schema, new: &Schema, places: &EventPlaces) -> Vec<Promote
     let (Schema::Record(before), Schema::Record(after)) = (old, new) else { return Vec::new() };
     let mut search =
         PromotionSearch { pair: SchemaPair::new(old, new), within: Vec::new(), found: Vec::new() };
-    for field in after.fields.iter().filter(|field| !RESERVED.contains(&field.name.as_str())) {
+    let from_body = |field: &&RecordField| !RESERVED.contains(&&*field.name);
+    for field in &after.fields {
         if field.name == "data" {
             let mut at = String::new();
             places.data.names().iter().for_each(|name| push_pointer(&mut at, name));
             let before = before.fields.iter().find(|field| field.name == "data");
             before.into_iter().for_each(|before| search.within(before, field, &at, "data"));
-        } else {
-            let others =
-                |field: &&RecordField| !RESERVED.contains(&field.name.as_str()) && field.name != "data";
-            search.field(before.fields.iter().filter(others), field, "", "");
+        } else if from_body(&field) {
+            search.field(before.fields.iter().filter(from_body), field, "", "");
         }
     }
     let read = |pointer: &str| {
@@ -50,11 +48,6 @@ pub fn promoted(old: &Schema, new: &Schema, places: &EventPlaces) -> Vec<Promote
     };
     search.found.retain(|found| !read(&found.pointer));
     search.found
-}
-
-/// The member that a field reads.
-fn key(field: &RecordField) -> &str {
-    field.custom_attributes.get("hookstream.json").and_then(|key| key.as_str()).unwrap_or(&field.name)
 }
 
 struct PromotionSearch<'s> {

@@ -9,13 +9,12 @@ use serde_json::value::RawValue;
 
 use super::scan::{self, count, note};
 use super::schema_files::{self, ServedSource};
-use super::show::Skipped;
 use crate::cli::{ConfigArgs, ExitStatus, input, output};
 use crate::config::LoadedConfig;
 use crate::json::{self, Object};
 use crate::names;
 use crate::observe::log;
-use crate::schema::drift::{self, NameBudget, ObservedShape};
+use crate::schema::drift::{self, LeftOut, NameBudget, ObservedShape};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -79,7 +78,7 @@ struct InferReport<'a> {
     file: String,
     written: bool,
     schema: &'a str,
-    left_out: Vec<Skipped>,
+    left_out: Vec<LeftOut>,
     times: Vec<String>,
 }
 
@@ -116,7 +115,6 @@ pub(super) async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<Exit
     }
     let file = path.display().to_string();
     if args.json {
-        let left_out = left_out.into_iter().map(Skipped::from).collect();
         let report =
             InferReport { samples: samples.count, file, written: args.write, schema: &text, left_out, times };
         output::print_json(&report)?;

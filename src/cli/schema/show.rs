@@ -38,21 +38,12 @@ struct TypeJson<'a> {
     past: u64,
 }
 
-/// The `why` of a field: a [`FieldState`] without its data.
-#[derive(Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-enum DriftKind {
-    New,
-    Misfit,
-    Rounded,
-    Former,
-}
-
 #[derive(Serialize)]
 struct FieldJson<'a> {
+    #[serde(skip)]
+    row: &'a PointerStats,
     pointer: &'a str,
-    #[serde(rename = "why")]
-    kind: DriftKind,
+    why: &'static str,
     /// The type of the existing field that cannot represent the value.
     #[serde(skip_serializing_if = "Option::is_none")]
     field_type: Option<&'a str>,
@@ -60,10 +51,6 @@ struct FieldJson<'a> {
     first: Option<String>,
     last: Option<String>,
     json_types: Vec<&'static str>,
-    #[serde(skip)]
-    types: String,
-    #[serde(skip)]
-    since: String,
 }
 
 /// The change of a schema file.
@@ -74,29 +61,9 @@ pub(super) struct SchemaChange {
     serves: Vec<String>,
     written: bool,
     diff: Vec<String>,
-    moves: Vec<PromotedField>,
-    left_out: Vec<Skipped>,
+    moves: Vec<Promoted>,
+    left_out: Vec<LeftOut>,
     times: Vec<String>,
-}
-
-#[derive(Serialize)]
-struct PromotedField {
-    pointer: String,
-    field: String,
-    #[serde(rename = "type")]
-    is: String,
-}
-
-#[derive(Serialize)]
-pub(super) struct Skipped {
-    pointer: String,
-    why: String,
-}
-
-impl From<LeftOut> for Skipped {
-    fn from(LeftOut { pointer, why }: LeftOut) -> Self {
-        Self { pointer, why }
-    }
 }
 
 impl<'a> DriftReport<'a> {
@@ -114,47 +81,49 @@ impl<'a> DriftReport<'a> {
         }
     }
 
-    fn fields(&self) -> impl Iterator<Item = (&'a str, &FieldJson<'a>)> {
-        self.types.iter().flat_map(|one| one.fields.iter().map(move |field| (one.name, field)))
+    /// Each field with its event type.
+    fn fields(&self) -> impl Iterator<Item = (&'a str, &'a PointerStats)> {
+        self.types.iter().flat_map(|one| one.fields.iter().map(move |field| (one.name, field.row)))
+    }
+
+    /// Those for which the schema has no field.
+    fn new_fields(&self) -> impl Iterator<Item = (&'a str, &'a PointerStats)> {
+        self.fields().filter(|(_, row)| matches!(row.standing, FieldState::New { .. }))
     }
 }
 
 impl<'a> FieldJson<'a> {
     fn new(row: &'a PointerStats) -> Self {
-        let (kind, field_type) = match &row.standing {
-            FieldState::New { .. } => (DriftKind::New, None),
-            FieldState::Misfit { is } => (DriftKind::Misfit, Some(is.as_str())),
-            FieldState::Rounded { is } => (DriftKind::Rounded, Some(is.as_str())),
-            FieldState::Former => (DriftKind::Former, None),
+        let (why, field_type) = match &row.standing {
+            FieldState::New { .. } => ("new", None),
+            FieldState::Misfit { is } => ("misfit", Some(is.as_str())),
+            FieldState::Rounded { is } => ("rounded", Some(is.as_str())),
+            FieldState::Former => ("former", None),
         };
         let time = |ms: Option<i64>| jiff::Timestamp::from_millisecond(ms?).ok().map(|time| time.to_string());
         Self {
+            row,
             pointer: &row.pointer,
-            kind,
+            why,
             field_type,
             records: row.records,
             first: time(row.first),
             last: time(row.last),
             json_types: row.shape.types().iter().copied().map(JsonType::name).collect(),
-            types: row.shape.description(),
-            since: date(row.first).unwrap_or_default(),
         }
     }
 }
 
 impl SchemaChange {
     pub(super) fn new(file: &File, proposed: Proposed, written: bool) -> Self {
-        let moves = proposed.moves.into_iter();
         Self {
             file: proposed.path.display().to_string(),
             from: file.origin.to_string(),
             serves: file.types.clone(),
             written,
             diff: diff(&file.text, &proposed.text),
-            moves: moves
-                .map(|Promoted { pointer, field, is }| PromotedField { pointer, field, is })
-                .collect(),
-            left_out: proposed.left_out.into_iter().map(Skipped::from).collect(),
+            moves: proposed.moves,
+            left_out: proposed.left_out,
             times: proposed.times,
         }
     }
@@ -185,17 +154,15 @@ const BOLD: Style = Style::new().bold();
 
 /// Prints the report as text.
 pub(super) fn report(report: &DriftReport<'_>) -> anyhow::Result<()> {
-    let new: Vec<_> = report.fields().filter(|(_, field)| field.kind == DriftKind::New).collect();
     let records: u64 = report.types.iter().map(|one| one.records).sum();
-    if new.is_empty() {
+    if report.new_fields().next().is_none() {
         let types = super::scan::count(length(&report.types), "event type");
         let records = super::scan::count(records, "record");
         output::print_line(&format!("no drift in {records} of {types}: all fields are known"))?;
     } else {
         let mut table = output::TextTable::new(["type", "field", "seen", "since", "JSON type"]);
-        for (name, field) in new {
-            let seen = HumanCount(field.records).to_string();
-            table.row([name, field.pointer, &seen, &field.since, &field.types]);
+        for (name, row) in report.new_fields() {
+            table.row(cells(name, row));
         }
         output::print_line(&table.to_string())?;
     }
@@ -208,9 +175,8 @@ pub(super) fn report(report: &DriftReport<'_>) -> anyhow::Result<()> {
         ))?;
     }
     for one in &report.types {
-        let former =
-            one.fields.iter().filter(|field| field.kind == DriftKind::Former).map(|field| field.pointer);
-        let former: Vec<&str> = former.collect();
+        let former = one.fields.iter().filter(|field| field.row.standing == FieldState::Former);
+        let former: Vec<&str> = former.map(|field| field.pointer).collect();
         if !former.is_empty() {
             line(&format!(
                 "note  {}: only in records from before the schema had a field: {}",
@@ -230,14 +196,13 @@ fn misfits(report: &DriftReport<'_>) -> anyhow::Result<()> {
     let mut table =
         output::TextTable::new(["type", "kept in additional_fields", "seen", "since", "JSON type", "why"]);
     let mut any = false;
-    for (name, field) in report.fields() {
-        let Some(is) = field.field_type else { continue };
-        let why = match field.kind {
-            DriftKind::Misfit => format!("not a {is}: the field is null"),
-            _ => format!("a {is} cannot represent it exactly"),
+    for (name, row) in report.fields() {
+        let why = match &row.standing {
+            FieldState::Misfit { is } => format!("not a {is}: the field is null"),
+            FieldState::Rounded { is } => format!("a {is} cannot represent it exactly"),
+            FieldState::New { .. } | FieldState::Former => continue,
         };
-        let seen = HumanCount(field.records).to_string();
-        table.row([name, field.pointer, &seen, &field.since, &field.types, &why]);
+        table.row(cells(name, row).into_iter().chain([why]));
         any = true;
     }
     if any {
@@ -247,11 +212,19 @@ fn misfits(report: &DriftReport<'_>) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A field's row in a table.
+fn cells(event_type: &str, row: &PointerStats) -> [String; 5] {
+    [
+        event_type.to_owned(),
+        row.pointer.clone(),
+        HumanCount(row.records).to_string(),
+        date(row.first).unwrap_or_default(),
+        row.shape.description(),
+    ]
+}
+
 fn next(report: &DriftReport<'_>) -> anyhow::Result<()> {
-    let mut types: Vec<&str> =
-        report.fields().filter(|(_, field)| field.kind == DriftKind::New).map(|(name, _)| name).collect();
-    types.dedup();
-    if let Some(first) = types.first() {
+    if let Some((first, _)) = report.new_fields().next() {
         let source = report.source;
         output::print_line("")?;
         line(&format!("next  hookstream schema drift {source} {first}   shows the schema that covers them"))?;
@@ -299,14 +272,14 @@ fn change(change: &SchemaChange) -> anyhow::Result<()> {
 }
 
 /// Prints the members that consumers must read in another place.
-fn moves(moves: &[PromotedField]) -> anyhow::Result<()> {
+fn moves(moves: &[Promoted]) -> anyhow::Result<()> {
     let mut table = output::TextTable::new([
         "moves out of additional_fields",
         "into",
         "consumers read both, for example",
     ]);
     for one in moves {
-        table.row([&one.pointer, &one.field, &one.both()]);
+        table.row([&one.pointer, &one.field, &both(one)]);
     }
     output::print_line(&table.to_string())?;
     output::print_line("")?;
@@ -315,23 +288,20 @@ fn moves(moves: &[PromotedField]) -> anyhow::Result<()> {
     )
 }
 
-impl PromotedField {
-    /// SQL that reads the typed field, or the text of older records.
-    fn both(&self) -> String {
-        let Self { pointer, field, is } = self;
-        if pointer.contains("/*") {
-            return String::new();
-        }
-        let text = format!("additional_fields['{}']", pointer.replace('\'', "''"));
-        let cast = |is: &str| format!("COALESCE({field}, CAST({text} AS {is}))");
-        match is.as_str() {
-            "string" => format!("COALESCE({field}, TRIM(BOTH '\"' FROM {text}))"),
-            "long" => cast("BIGINT"),
-            "double" => cast("DOUBLE"),
-            "boolean" => cast("BOOLEAN"),
-            // For other types, consumers must parse the text.
-            _ => String::new(),
-        }
+/// SQL that reads the typed field, or the text of older records.
+fn both(Promoted { pointer, field, is }: &Promoted) -> String {
+    if pointer.contains("/*") {
+        return String::new();
+    }
+    let text = format!("additional_fields['{}']", pointer.replace('\'', "''"));
+    let cast = |is: &str| format!("COALESCE({field}, CAST({text} AS {is}))");
+    match is.as_str() {
+        "string" => format!("COALESCE({field}, TRIM(BOTH '\"' FROM {text}))"),
+        "long" => cast("BIGINT"),
+        "double" => cast("DOUBLE"),
+        "boolean" => cast("BOOLEAN"),
+        // For other types, consumers must parse the text.
+        _ => String::new(),
     }
 }
 

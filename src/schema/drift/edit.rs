@@ -94,7 +94,8 @@ fn find<'t>(
     Ok(None)
 }
 
-fn is_named(field: &RawValue, name: &str) -> bool {
+/// Whether a field has this name.
+pub(super) fn is_named(field: &RawValue, name: &str) -> bool {
     let object = Object::open(field).ok().flatten();
     object.and_then(|object| object.get("name").and_then(json::string)).is_some_and(|found| found == name)
 }

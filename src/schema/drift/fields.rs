@@ -5,7 +5,6 @@ use apache_avro::schema::{Name, RecordField, RecordSchema, ResolvedSchema, Schem
 
 use crate::envelope::EventPlaces;
 use crate::json::{Pointer, push_pointer};
-use crate::schema::annotation::Annotations;
 
 /// The result of looking up a pointer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,9 +58,8 @@ impl<'s> Fields<'s> {
             return Some(self.below(&field.schema, below, way));
         }
         let (first, rest) = names.split_first()?;
-        let field =
-            root.fields.iter().filter(|field| !is_reserved(&field.name)).find(|field| key(field) == first);
-        if let Some(field) = field {
+        let mut body = root.fields.iter().filter(|field| !RESERVED.contains(&&*field.name));
+        if let Some(field) = body.find(|field| key(field) == first) {
             way.field(field);
             return Some(self.below(&field.schema, rest, way));
         }
@@ -187,14 +185,13 @@ impl Way {
     }
 }
 
-/// Whether a field of the root is not read from the body by its name.
-fn is_reserved(name: &str) -> bool {
-    ["id", "type", "source", "time", "received_at", "data", "additional_fields"].contains(&name)
-}
+/// The fields of the root that are not read from the body by their name.
+pub(in crate::schema) const RESERVED: [&str; 7] =
+    ["id", "type", "source", "time", "received_at", "data", "additional_fields"];
 
-fn key(field: &RecordField) -> &str {
-    // Another writer's schema may have invalid annotations, which are ignored.
-    Annotations::of(field).ok().and_then(|annotations| annotations.json).unwrap_or(&field.name)
+/// The member that a field reads. Another writer's schema may have invalid annotations, which are ignored.
+pub(in crate::schema) fn key(field: &RecordField) -> &str {
+    field.custom_attributes.get("hookstream.json").and_then(|key| key.as_str()).unwrap_or(&field.name)
 }
 
 #[cfg(test)]

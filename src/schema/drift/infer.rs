@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use super::edit::offset;
+use super::edit::{is_named, offset};
+use super::fields::RESERVED;
 use super::propose::{LeftOut, Proposal, ProposedType, propose};
 use super::shape::ObservedShape;
 use super::tree::{self, JsonPrinter, PrintLayout};
@@ -43,14 +44,13 @@ pub fn infer(
     if let Some(why) = data.unclear {
         return Err(format!("at {}: {why}", at(&pointer)));
     }
-    let reserved = ["id", "type", "source", "time", "received_at", "data", "additional_fields"];
     let Proposal { fields, mut left_out, mut times } =
         propose(&data, &pointer, &format!("{name}Data"), &[], &mut used);
     // No field of the root may read the first name on the path to `data`.
     let beside = match places.data.names().first() {
         Some(first) => {
             body.take(first);
-            propose(&body, "", &name, &reserved, &mut used)
+            propose(&body, "", &name, &RESERVED, &mut used)
         }
         None => Proposal::default(),
     };
@@ -65,21 +65,23 @@ pub fn infer(
         ("type", tree::type_of(&record, &namespace, NOT_YET)),
         ("doc", JsonPrinter::text(DATA)),
     ]));
-    let map = JsonPrinter::Object(vec![
-        ("type", JsonPrinter::text("map")),
-        ("values", JsonPrinter::text("string")),
-    ]);
     let mut text = head(source, event_type).ok_or("the generic schema has no data")?;
     let layout = PrintLayout { unit: Some("  "), end: "\n" };
     for tree in &trees {
         tree.write(&mut text, &layout, "    ");
         text.push_str(",\n    ");
     }
-    let mut last = String::new();
-    map.write(&mut last, &layout, "");
-    text.push_str("{\n      \"name\": \"additional_fields\",\n      \"type\": ");
-    text.push_str(&last);
-    text.push_str(&format!(",\n      \"doc\": {}\n    }}\n  ]\n}}\n", tree::quoted(ADDITIONAL)));
+    let doc = tree::quoted(ADDITIONAL);
+    text.push_str(&format!(
+        r#"{{
+      "name": "additional_fields",
+      "type": {{"type": "map", "values": "string"}},
+      "doc": {doc}
+    }}
+  ]
+}}
+"#
+    ));
     Ok((text, left_out, times))
 }
 
@@ -93,11 +95,7 @@ fn head(source: &str, event_type: &str) -> Option<String> {
     let root = Object::open(json::check(text.as_bytes()).ok()?).ok()??;
     let doc = root.get("doc")?;
     let fields = json::elements(root.get("fields")?)?;
-    let named = |field: &&serde_json::value::RawValue| {
-        let object = Object::open(field).ok().flatten();
-        object.and_then(|object| object.get("name").and_then(json::string)).is_some_and(|name| name == "data")
-    };
-    let data = fields.into_iter().find(named)?;
+    let data = fields.into_iter().find(|field| is_named(field, "data"))?;
     let head = text.get(..offset(&text, data))?;
     let (before, behind) =
         (head.get(..offset(&text, doc))?, head.get(offset(&text, doc) + doc.get().len()..)?);

@@ -26,10 +26,10 @@ pub struct Observer<'s> {
 
 /// A pointer looked up in the schema that its record was written with, else in the current one.
 #[derive(Clone)]
-enum ResolvedPath {
-    Then(SchemaPath),
-    Today(SchemaPath),
-    Nowhere,
+struct ResolvedPath {
+    /// Whether the record's own schema has a field for it.
+    then: bool,
+    path: SchemaPath,
 }
 
 impl<'s> Observer<'s> {
@@ -68,18 +68,15 @@ impl<'s> Observer<'s> {
         pointer: &str,
         record: &RawValue,
     ) -> (String, FieldState) {
-        match self.place(id, writer, pointer) {
-            ResolvedPath::Then(SchemaPath::Field { pointer, path, is }) => {
+        let ResolvedPath { then, path } = self.place(id, writer, pointer);
+        match path {
+            SchemaPath::New { pointer, home, names } => (pointer, FieldState::New { home, names }),
+            SchemaPath::Field { pointer, .. } if !then => (pointer, FieldState::Former),
+            SchemaPath::Field { pointer, path, is } => {
                 let value = below(record, &path);
                 let null = value.is_none_or(|value| JsonKind::of(value) == JsonKind::Null);
                 (pointer, if null { FieldState::Misfit { is } } else { FieldState::Rounded { is } })
             }
-            ResolvedPath::Today(SchemaPath::Field { pointer, .. }) => (pointer, FieldState::Former),
-            ResolvedPath::Then(SchemaPath::New { pointer, home, names })
-            | ResolvedPath::Today(SchemaPath::New { pointer, home, names }) => {
-                (pointer, FieldState::New { home, names })
-            }
-            ResolvedPath::Nowhere => (pointer.to_owned(), FieldState::New { home: None, names: Vec::new() }),
         }
     }
 
@@ -89,9 +86,11 @@ impl<'s> Observer<'s> {
             return known.clone();
         }
         let then = Fields::new(writer, self.places).and_then(|fields| fields.find(pointer));
+        let then = then.filter(|path| matches!(path, SchemaPath::Field { .. }));
+        let nowhere = || SchemaPath::New { pointer: pointer.to_owned(), home: None, names: Vec::new() };
         let known = match then {
-            Some(field @ SchemaPath::Field { .. }) => ResolvedPath::Then(field),
-            _ => self.today.find(pointer).map_or(ResolvedPath::Nowhere, ResolvedPath::Today),
+            Some(path) => ResolvedPath { then: true, path },
+            None => ResolvedPath { then: false, path: self.today.find(pointer).unwrap_or_else(nowhere) },
         };
         if self.known.len() < MAX_KNOWN && pointer.len() <= MAX_LENGTH {
             self.known.insert(key, known.clone());

@@ -3,6 +3,8 @@
 
 use std::collections::BTreeSet;
 
+use serde::Serialize;
+
 use super::shape::{JsonType, ObservedShape};
 use crate::json::push_pointer;
 use crate::names;
@@ -32,20 +34,6 @@ pub enum ProposedType {
     },
 }
 
-impl ProposedType {
-    /// A short description: `string`, `array of record`.
-    pub fn description(&self) -> String {
-        match self {
-            Self::Boolean => "boolean".into(),
-            Self::Long => "long".into(),
-            Self::Double => "double".into(),
-            Self::String => "string".into(),
-            Self::Array { items, .. } => format!("array of {}", items.description()),
-            Self::Record { .. } => "record".into(),
-        }
-    }
-}
-
 /// A nullable field with default null.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProposedField {
@@ -58,7 +46,7 @@ pub struct ProposedField {
 }
 
 /// A member that gets no field.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct LeftOut {
     /// Its pointer, with `*` for array indexes.
     pub pointer: String,
