@@ -39,7 +39,7 @@ pub fn insert(text: &str, home: &str, fields: &[ProposedField], doc: &str) -> Re
         if !added.is_empty() {
             added.push_str(&separator);
         }
-        tree::field(field, namespace, doc).write(&mut added, &layout, indent.unwrap_or_default());
+        layout.print(&tree::field(field, namespace, doc), &mut added, indent.unwrap_or_default());
     }
     let (at, added) = match elements.last() {
         None => (start + 1, added),

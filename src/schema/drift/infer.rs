@@ -6,7 +6,7 @@ use super::edit::{is_named, offset};
 use super::fields::RESERVED;
 use super::propose::{LeftOut, Proposal, ProposedType, propose};
 use super::shape::ObservedShape;
-use super::tree::{self, JsonPrinter, PrintLayout};
+use super::tree::{self, PrintLayout};
 use crate::envelope::EventPlaces;
 use crate::json::{self, Object, Pointer};
 use crate::names;
@@ -58,17 +58,13 @@ pub fn infer(
     times.extend(beside.times);
 
     let record = ProposedType::Record { name: format!("{name}Data"), fields };
-    let mut trees: Vec<JsonPrinter> =
-        beside.fields.iter().map(|field| tree::field(field, &namespace, NOT_YET)).collect();
-    trees.push(JsonPrinter::Object(vec![
-        ("name", JsonPrinter::text("data")),
-        ("type", tree::type_of(&record, &namespace, NOT_YET)),
-        ("doc", JsonPrinter::text(DATA)),
-    ]));
+    let fields = beside.fields.iter().map(|field| tree::field(field, &namespace, NOT_YET));
+    let (record, doc) = (tree::type_of(&record, &namespace, NOT_YET), tree::quoted(DATA));
+    let data = format!(r#"{{"name":"data","type":{record},"doc":{doc}}}"#);
     let mut text = head(source, event_type).ok_or("the generic schema has no data")?;
     let layout = PrintLayout { unit: Some("  "), end: "\n" };
-    for tree in &trees {
-        tree.write(&mut text, &layout, "    ");
+    for field in fields.chain([data]) {
+        layout.print(&field, &mut text, "    ");
         text.push_str(",\n    ");
     }
     let doc = tree::quoted(ADDITIONAL);

@@ -1,15 +1,12 @@
 //! Prints part of a schema in the format of `schemas/`: short lists and objects on one line, records and their fields
-//! with a line for each member. `serde_json`'s printer would sort the members.
+//! with a line for each member. `serde_json`'s printer would put every member on its own line.
+
+use std::borrow::Cow;
+
+use serde_json::value::RawValue;
 
 use super::propose::{ProposedField, ProposedType};
-
-/// JSON with its members in the order given.
-pub(super) enum JsonPrinter {
-    Text(String),
-    Null,
-    List(Vec<JsonPrinter>),
-    Object(Vec<(&'static str, JsonPrinter)>),
-}
+use crate::json::{self, JsonKind, Object};
 
 /// The layout of the text.
 pub(super) struct PrintLayout<'t> {
@@ -19,56 +16,59 @@ pub(super) struct PrintLayout<'t> {
     pub(super) end: &'t str,
 }
 
-impl JsonPrinter {
-    pub(super) fn text(text: impl Into<String>) -> Self {
-        Self::Text(text.into())
-    }
-
-    /// Whether it is written on several lines: fields, and everything that contains fields.
-    fn is_tall(&self) -> bool {
-        match self {
-            Self::Text(_) | Self::Null => false,
-            Self::List(items) => items.iter().any(Self::is_tall),
-            Self::Object(members) => members.iter().any(|(name, value)| {
-                matches!(*name, "default" | "fields") || (*name != "doc" && value.is_tall())
-            }),
+impl PrintLayout<'_> {
+    /// Adds JSON to `out` in this layout; `indent` is the indentation of the line on which it begins.
+    pub(super) fn print(&self, json: &str, out: &mut String, indent: &str) {
+        match serde_json::from_str(json) {
+            Ok(raw) => self.write(raw, out, indent),
+            Err(_) => out.push_str(json),
         }
     }
 
-    /// Writes the text; `indent` is the indentation of the line on which it begins.
-    pub(super) fn write(&self, out: &mut String, layout: &PrintLayout<'_>, indent: &str) {
-        let unit = layout.unit.filter(|_| self.is_tall());
+    fn write(&self, raw: &RawValue, out: &mut String, indent: &str) {
+        let unit = self.unit.filter(|_| is_tall(raw));
         let deeper = format!("{indent}{}", unit.unwrap_or_default());
-        let (open, close, count) = match self {
-            Self::Null => return out.push_str("null"),
-            Self::Text(text) => return out.push_str(&quoted(text)),
-            Self::List(items) => ('[', ']', items.len()),
-            Self::Object(members) => ('{', '}', members.len()),
+        let (open, close) = match JsonKind::of(raw) {
+            JsonKind::Array => ('[', ']'),
+            JsonKind::Object => ('{', '}'),
+            _ => return out.push_str(raw.get()),
         };
         out.push(open);
-        for at in 0..count {
+        for (at, (name, value)) in parts(raw).into_iter().enumerate() {
             match (unit, at) {
-                (Some(_), 0) => out.extend([layout.end, &deeper]),
-                (Some(_), _) => out.extend([",", layout.end, &deeper]),
+                (Some(_), 0) => out.extend([self.end, &deeper]),
+                (Some(_), _) => out.extend([",", self.end, &deeper]),
                 (None, 0) => {}
                 (None, _) => out.push_str(", "),
             }
-            match self {
-                Self::List(items) => {
-                    items.iter().skip(at).take(1).for_each(|item| item.write(out, layout, &deeper))
-                }
-                Self::Object(members) => members.iter().skip(at).take(1).for_each(|(name, value)| {
-                    out.extend([&quoted(name), ": "]);
-                    value.write(out, layout, &deeper);
-                }),
-                Self::Text(_) | Self::Null => {}
+            if let Some(name) = name {
+                out.extend([&quoted(&name), ": "]);
             }
+            self.write(value, out, &deeper);
         }
         if unit.is_some() {
-            out.extend([layout.end, indent]);
+            out.extend([self.end, indent]);
         }
         out.push(close);
     }
+}
+
+/// The elements of an array, or the members of an object.
+fn parts(raw: &RawValue) -> Vec<(Option<Cow<'_, str>>, &RawValue)> {
+    if let Some(elements) = json::elements(raw) {
+        return elements.into_iter().map(|element| (None, element)).collect();
+    }
+    let object = Object::open(raw).ok().flatten();
+    object.iter().flat_map(Object::members).map(|(name, value)| (Some(name.clone()), *value)).collect()
+}
+
+/// Whether it is written on several lines: fields, and everything that contains fields.
+fn is_tall(raw: &RawValue) -> bool {
+    parts(raw).into_iter().any(|(name, value)| match name.as_deref() {
+        Some("default" | "fields") => true,
+        Some("doc") => false,
+        _ => is_tall(value),
+    })
 }
 
 /// A JSON string.
@@ -77,42 +77,33 @@ pub(super) fn quoted(text: &str) -> String {
     serde_json::to_string(text).unwrap_or_default()
 }
 
-/// A nullable field with default null.
-pub(super) fn field(field: &ProposedField, namespace: &str, doc: &str) -> JsonPrinter {
-    let mut members = vec![("name", JsonPrinter::text(&field.name))];
-    if field.name != field.key {
-        members.push(("hookstream.json", JsonPrinter::text(&field.key)));
-    }
-    members.push((
-        "type",
-        JsonPrinter::List(vec![JsonPrinter::text("null"), type_of(&field.is, namespace, doc)]),
-    ));
-    members.push(("default", JsonPrinter::Null));
-    members.push(("doc", JsonPrinter::text(doc)));
-    JsonPrinter::Object(members)
+/// A nullable field with default null, as JSON.
+pub(super) fn field(ProposedField { name, key, is }: &ProposedField, namespace: &str, doc: &str) -> String {
+    let key = if name == key { String::new() } else { format!(r#""hookstream.json":{},"#, quoted(key)) };
+    let (name, is, doc) = (quoted(name), type_of(is, namespace, doc), quoted(doc));
+    format!(r#"{{"name":{name},{key}"type":["null",{is}],"default":null,"doc":{doc}}}"#)
 }
 
-pub(super) fn type_of(is: &ProposedType, namespace: &str, doc: &str) -> JsonPrinter {
+/// A type, as JSON.
+pub(super) fn type_of(is: &ProposedType, namespace: &str, doc: &str) -> String {
     match is {
-        ProposedType::Boolean => JsonPrinter::text("boolean"),
-        ProposedType::Long => JsonPrinter::text("long"),
-        ProposedType::Double => JsonPrinter::text("double"),
-        ProposedType::String => JsonPrinter::text("string"),
+        ProposedType::Boolean => quoted("boolean"),
+        ProposedType::Long => quoted("long"),
+        ProposedType::Double => quoted("double"),
+        ProposedType::String => quoted("string"),
         ProposedType::Array { items, nullable } => {
             let items = type_of(items, namespace, doc);
-            let items =
-                if *nullable { JsonPrinter::List(vec![JsonPrinter::text("null"), items]) } else { items };
-            JsonPrinter::Object(vec![("type", JsonPrinter::text("array")), ("items", items)])
+            let items = if *nullable { format!(r#"["null",{items}]"#) } else { items };
+            format!(r#"{{"type":"array","items":{items}}}"#)
         }
         ProposedType::Record { name, fields } => {
-            let mut members = vec![("type", JsonPrinter::text("record")), ("name", JsonPrinter::text(name))];
-            if !namespace.is_empty() {
-                members.push(("namespace", JsonPrinter::text(namespace)));
-            }
-            members.push(("doc", JsonPrinter::text(doc)));
-            let fields = fields.iter().map(|one| field(one, namespace, doc)).collect();
-            members.push(("fields", JsonPrinter::List(fields)));
-            JsonPrinter::Object(members)
+            let fields: Vec<String> = fields.iter().map(|one| field(one, namespace, doc)).collect();
+            let namespace = match namespace {
+                "" => String::new(),
+                namespace => format!(r#""namespace":{},"#, quoted(namespace)),
+            };
+            let (name, doc, fields) = (quoted(name), quoted(doc), fields.join(","));
+            format!(r#"{{"type":"record","name":{name},{namespace}"doc":{doc},"fields":[{fields}]}}"#)
         }
     }
 }
