@@ -40,6 +40,16 @@ pub(super) enum SettingLocation {
     Nowhere,
 }
 
+impl SettingLocation {
+    /// A line of this layer; the layer itself if it has no lines.
+    pub(super) fn at(&self, line: usize) -> Self {
+        match self {
+            Self::File(path, _) => Self::File(path.clone(), line),
+            place => place.clone(),
+        }
+    }
+}
+
 impl fmt::Display for SettingLocation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -60,13 +70,6 @@ pub(super) struct Layer {
 }
 
 impl Layer {
-    pub(super) fn place_at(&self, line: usize) -> SettingLocation {
-        match &self.place {
-            SettingLocation::File(path, _) => SettingLocation::File(path.clone(), line),
-            place => place.clone(),
-        }
-    }
-
     /// The layer's precedence: equal for all variables, and for all `-X`.
     pub(super) fn rank(&self) -> usize {
         match self.place {
@@ -99,7 +102,7 @@ impl Layers {
         for layer in self.0.iter_mut().filter(|layer| layer.rank() > 0) {
             for table in tables {
                 if let Some(node) = layer.root.remove(&[table]) {
-                    let place = layer.place_at(node.line);
+                    let place = layer.place.at(node.line);
                     ignored.push(match layer.place {
                         SettingLocation::File(..) => format!("{place}: [{table}]"),
                         _ => place.to_string(),
@@ -116,7 +119,7 @@ impl Layers {
         while let Some(key) = candidate.filter(|key| !key.is_empty()) {
             for layer in self.0.iter().rev() {
                 if let Some(node) = layer.root.find(key) {
-                    return layer.place_at(node.line);
+                    return layer.place.at(node.line);
                 }
             }
             candidate = key.rsplit_once('.').map(|(table, _)| table);

@@ -27,7 +27,7 @@ impl Layers {
         match ConfigNode::parse(text) {
             Ok(root) => self.push(place, root),
             Err(syntax) => {
-                let at = Layer { place, root: ConfigNode::default() }.place_at(syntax.line);
+                let at = place.at(syntax.line);
                 problems.add_at(at, "", format!("column {}: {}", syntax.column, syntax.message));
             }
         }
@@ -71,9 +71,8 @@ impl Layers {
     /// Merges and reads all layers. `None` if nothing could be read. A configuration returned together with problems
     /// lacks the settings that they report.
     pub(super) fn read(&mut self, problems: &mut ConfigErrors) -> Option<Config> {
-        for layer in &mut self.0 {
-            let empty = Layer { place: layer.place.clone(), root: ConfigNode::default() };
-            properties::flatten(&mut layer.root, problems, |line| empty.place_at(line));
+        for Layer { place, root } in &mut self.0 {
+            properties::flatten(root, problems, |line| place.at(line));
         }
         self.replace_references();
         self.reject_unknown_sources(problems);
@@ -168,7 +167,7 @@ impl Layers {
                 let table = layer.map_or_else(|| path.clone(), |layer| layer.root.written(&path));
                 let key = table.join(".");
                 let node = layer.and_then(|layer| Some((layer, layer.root.get(&path)?)));
-                let place = node.map_or_else(|| self.place(&key), |(layer, node)| layer.place_at(node.line));
+                let place = node.map_or_else(|| self.place(&key), |(layer, node)| layer.place.at(node.line));
                 path.push(field.clone().into_owned());
                 self.fill(&path, broken)?;
                 path = [table.as_slice(), &[field.clone().into_owned()]].concat();
@@ -186,7 +185,7 @@ impl Layers {
                 // A table may be invalid only because a wrong key was removed from it; one report is enough.
                 if !mistaken.iter().any(|mistaken| mistaken.len() > path.len() && mistaken.starts_with(&path))
                 {
-                    problems.add_at(layer.place_at(node.line), path.join("."), describe(&error.kind));
+                    problems.add_at(layer.place.at(node.line), path.join("."), describe(&error.kind));
                 }
             }
             mistaken.push(path);
