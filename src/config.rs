@@ -85,10 +85,13 @@ pub struct Http {
     /// Maximum size of a request head, in bytes.
     #[serde(deserialize_with = "de::size")]
     pub max_head: usize,
-    /// Time limit for the complete request head, from the start of the connection or the end of the previous response.
-    /// It is also the keep-alive limit.
+    /// Time limit for the complete request head, from its first byte; for the first one, from the start of the
+    /// connection.
     #[serde(deserialize_with = "de::duration")]
     pub head_timeout: Duration,
+    /// How long a connection may wait for its next request.
+    #[serde(deserialize_with = "de::duration")]
+    pub idle_timeout: Duration,
     /// Time limit from the complete head to the complete body.
     #[serde(deserialize_with = "de::duration")]
     pub body_timeout: Duration,

@@ -8,6 +8,7 @@ mod connections;
 mod guard;
 mod ingest;
 mod limits;
+mod rejected;
 mod report;
 mod detach;
 mod diagnosis;

@@ -12,11 +12,11 @@ use crate::observe::metrics;
 /// Few people use the operator's port. If it is full, a new connection replaces another one, so a probe never waits.
 const ADMIN: usize = 64;
 
-/// After this time without a request, the operator's port closes a connection.
+/// After this time without a request, or within one, the operator's port closes a connection.
 const ADMIN_IDLE: Duration = Duration::from_secs(5);
 
 /// The page in a browser refreshes every three seconds; probes and scrapers call less often.
-const ADMIN_LIFETIME: Lifetime = Lifetime { age: Duration::from_secs(300), requests: 200 };
+const ADMIN_LIFETIME: Lifetime = Lifetime { age: Duration::from_secs(300), requests: 200, idle: ADMIN_IDLE };
 
 /// Open files that are not connections to the ports: the spool, the log, the runtime, connections to registry and
 /// collector.
@@ -66,7 +66,11 @@ impl ConnectionPlaces {
                 http.max_connections + ADMIN + own,
             );
         }
-        let lifetime = Lifetime { age: http.max_connection_age, requests: http.max_requests_per_connection };
+        let lifetime = Lifetime {
+            age: http.max_connection_age,
+            requests: http.max_requests_per_connection,
+            idle: http.idle_timeout,
+        };
         let limits = ConnectionLimits { max_connections: hooks, ..connections(config) };
         Self { hooks: Connections::new("http", limits, lifetime), admin: self::admin(config, admin) }
     }

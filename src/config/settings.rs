@@ -84,7 +84,9 @@ tables! {
         "max_head" Is("16 KiB"), "size",
             "Largest request head (request line and headers); a larger one is answered 431. So is a head with more than 100 header lines, whatever their size.";
         "head_timeout" Is("10s"), "duration",
-            "Time for the complete head. It is also the keep-alive limit, and the limit of a TLS handshake.";
+            "Time for the complete head, from its first byte. It is also the limit of a TLS handshake, and of a new connection that sends nothing.";
+        "idle_timeout" Is("75s"), "duration",
+            "How long a connection is kept open for its next request. Keep it above that of the proxy or load balancer in front (AWS ALB 60 s, nginx 60 s), which otherwise may send a request into a connection that is being closed.";
         "body_timeout" Is("2s"), "duration",
             "Time from the head to the complete body; past it 408.";
         "max_body_bytes" Is("256 MiB"), "size",

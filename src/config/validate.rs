@@ -148,6 +148,7 @@ fn http(http: &Http, problems: &mut ConfigErrors) {
     }
     let times = [
         ("http.head_timeout", http.head_timeout, Duration::from_millis(1)),
+        ("http.idle_timeout", http.idle_timeout, Duration::from_millis(1)),
         ("http.body_timeout", http.body_timeout, Duration::from_millis(1)),
         ("http.max_connection_age", http.max_connection_age, Duration::from_secs(1)),
         ("http.drain_delay", http.drain_delay, Duration::ZERO),

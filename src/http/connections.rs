@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
@@ -19,7 +19,9 @@ use tokio::time::timeout;
 
 use super::connection_counter::{ConnectionCounter, Counted};
 use super::limits::{ConnectionLimits, Lifetime};
-use crate::observe::metrics::{self, Closed};
+use super::rejected;
+use super::report::LogLimiter;
+use crate::observe::metrics::{self, Closed, Rejected};
 
 /// The limit of unverified connections closed by one scan of the table: a scan costs about a millisecond with 10,000
 /// connections, and new ones arrive faster than that.
@@ -38,7 +40,8 @@ const FULL_FOR: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct Connections {
     pub(super) limits: ConnectionLimits,
-    lifetime: Lifetime,
+    pub(super) lifetime: Lifetime,
+    pub(super) rejections: LogLimiter,
     port: &'static str,
     places: Arc<Semaphore>,
     addresses: Arc<ConnectionCounter>,
@@ -82,6 +85,10 @@ pub(super) struct ConnectionEntry {
     is_proxy: bool,
     /// The number of the request, from 1, with an error that hyper does not detect; 0 for none.
     malformed: AtomicU32,
+    /// Whether a part of a head has arrived.
+    in_head: AtomicBool,
+    /// The protocol other than HTTP/1 that the connection began with.
+    foreign: OnceLock<Rejected>,
     pub(super) evicted: Notify,
 }
 
@@ -125,6 +132,7 @@ impl Connections {
             places: Arc::new(Semaphore::new(limits.max_connections)),
             limits,
             lifetime,
+            rejections: LogLimiter::new(),
             port,
             addresses: Arc::default(),
             open: Mutex::default(),
@@ -183,6 +191,8 @@ impl Connections {
             address,
             is_proxy: self.limits.trusted_proxies.contains(ip),
             malformed: AtomicU32::new(0),
+            in_head: AtomicBool::new(false),
+            foreign: OnceLock::new(),
             evicted: Notify::new(),
         });
         let mut table = self.table();
@@ -262,7 +272,28 @@ impl ConnectionEntry {
     }
 
     fn is_idle(&self) -> bool {
-        Doing::of(self.doing.load(Ordering::Relaxed)) == Doing::Waiting
+        self.idle_since().is_some()
+    }
+
+    /// When the connection began to wait for its next request; `None` if it does not wait.
+    pub(super) fn idle_since(&self) -> Option<Instant> {
+        let doing = self.doing.load(Ordering::Relaxed);
+        (Doing::of(doing) == Doing::Waiting).then(|| self.start + Duration::from_millis(doing >> 2))
+    }
+
+    /// Records whether a part of a head has arrived.
+    pub(super) fn set_in_head(&self, in_head: bool) {
+        self.in_head.store(in_head, Ordering::Relaxed);
+    }
+
+    /// Records that the connection began with another protocol.
+    pub(super) fn set_foreign(&self, foreign: Rejected) {
+        let _ = self.foreign.set(foreign);
+    }
+
+    /// The cause of an error that ended the connection; `None` if a delivery has a log line for it.
+    pub(super) fn rejected(&self, error: &hyper::Error) -> Option<Rejected> {
+        rejected::cause(error, self.in_head.load(Ordering::Relaxed), self.foreign.get().copied())
     }
 
     /// Evicts the connection. Returns false if its state has changed since it was observed.
@@ -432,7 +463,7 @@ mod tests {
         bounds.sort_unstable();
         bounds.dedup();
         assert!(bounds.len() > 10, "{bounds:?}");
-        let short = Lifetime { age: Duration::ZERO, requests: 10 };
+        let short = Lifetime { age: Duration::ZERO, requests: 10, ..Lifetime::default() };
         let old = place(&Connections::new("test", bounded.limits.clone(), short), "192.0.2.1").await;
         old.connection.head_complete();
         assert_eq!(old.connection.answered(false), Some(Closed::Age));

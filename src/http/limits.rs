@@ -14,8 +14,8 @@ pub struct ConnectionLimits {
     pub max_per_address: Option<usize>,
     /// Proxies whose connections serve many clients; `max_per_address` does not apply to them.
     pub trusted_proxies: Networks,
-    /// The time from the first byte, or the end of the previous answer, to the complete head. A TLS handshake before it
-    /// may take the same time again.
+    /// The time from the first byte to the complete head; for a new connection, from its start. A TLS handshake before
+    /// it may take the same time again.
     pub head_timeout: Duration,
     /// The size of the head, in bytes.
     pub max_head: usize,
@@ -28,7 +28,7 @@ impl ConnectionLimits {
     }
 }
 
-/// The limits of a connection: when it reaches either, its next answer is its last. Each connection gets its own
+/// The limits of a connection: when it reaches age or requests, its next answer is its last. Each connection gets its own
 /// limits, up to a quarter lower than these, so that connections opened together do not end together.
 #[derive(Clone, Copy, Debug)]
 pub struct Lifetime {
@@ -36,11 +36,13 @@ pub struct Lifetime {
     pub age: Duration,
     /// The number of answers.
     pub requests: u32,
+    /// The time between an answer and the first byte of the next request.
+    pub idle: Duration,
 }
 
 impl Default for Lifetime {
     fn default() -> Self {
-        Self { age: Duration::from_secs(600), requests: 10_000 }
+        Self { age: Duration::from_secs(600), requests: 10_000, idle: Duration::from_secs(75) }
     }
 }
 

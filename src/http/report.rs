@@ -32,7 +32,7 @@ pub type DeliveryObserver = Arc<dyn Fn(&DeliveryReport<'_>) + Send + Sync>;
 /// Writes the log lines. Unverified deliveries cost their sender nothing, so a flood of them must neither fill the disk
 /// nor hide other lines: beyond a limit their lines are left out and counted.
 pub fn log() -> DeliveryObserver {
-    let limiter = RefusalLogLimiter::new();
+    let limiter = LogLimiter::new();
     Arc::new(move |line| {
         if line.ended.is_verified() {
             write(line, None);
@@ -45,18 +45,20 @@ pub fn log() -> DeliveryObserver {
 /// The limit of lines about unverified deliveries per second, which is also the burst.
 const UNVERIFIED: u32 = 20;
 
-struct RefusalLogLimiter {
+/// Limits the log lines about what anybody can send.
+#[derive(Debug)]
+pub(super) struct LogLimiter {
     lines: RateLimit,
     left_out: AtomicU64,
 }
 
-impl RefusalLogLimiter {
-    fn new() -> Self {
+impl LogLimiter {
+    pub(super) fn new() -> Self {
         Self { lines: RateLimit::per_second(UNVERIFIED), left_out: AtomicU64::new(0) }
     }
 
     /// Returns the number of lines left out before this one; `None` if this one is left out, too.
-    fn take(&self) -> Option<u64> {
+    pub(super) fn take(&self) -> Option<u64> {
         if !self.lines.take() {
             self.left_out.fetch_add(1, Ordering::Relaxed);
             metrics::log_line_limited();
@@ -169,7 +171,7 @@ mod tests {
 
     #[test]
     fn a_flood_is_reduced_to_a_few_lines_and_a_count() {
-        let limiter = RefusalLogLimiter::new();
+        let limiter = LogLimiter::new();
         let mut written = 0;
         let mut sent = 0_u64;
         // Until a line is written again after some were left out, which takes tens of milliseconds.

@@ -28,8 +28,8 @@ use tower::Service as _;
 use super::Phase;
 use super::client_address::Peer;
 use super::connections::{ConnectionEntry, Connections};
-use super::wire;
-use crate::observe::metrics;
+use super::{rejected, wire};
+use crate::observe::metrics::{self, Rejected};
 
 /// The time for a closing connection to finish its answer.
 const CLOSING: Duration = Duration::from_secs(1);
@@ -140,20 +140,25 @@ impl Session {
         mut phase: watch::Receiver<Phase>,
     ) {
         let limits = &self.connections.limits;
+        let timer = wire::ReadTimer::new(limits.head_timeout, self.connections.lifetime.idle);
         let mut builder = http1::Builder::new();
-        builder
-            .timer(TokioTimer::new())
-            .header_read_timeout(limits.head_timeout)
-            .max_buf_size(limits.max_head);
+        builder.max_buf_size(limits.max_head);
+        // hyper has one timer for an idle connection and for a head; `Lines` has one for each.
+        builder.timer(TokioTimer::new()).header_read_timeout(None);
         // A client may close its side after the request; it still gets the answer.
         builder.half_close(true);
-        let stream = wire::Lines::new(stream, self.connection.clone());
+        let stream = wire::Lines::new(stream, self.connection.clone(), timer);
+        let (peer, connections, connection) = (self.peer, self.connections.clone(), self.connection.clone());
         let service = service_fn(move |request| self.clone().answer(request));
         let served = builder.serve_connection(TokioIo::new(stream), service);
         tokio::pin!(served);
         tokio::select! {
-            // A client's broken connection is not an error: its delivery has its own log line.
-            _ = served.as_mut() => return,
+            ended = served.as_mut() => {
+                if let Some(cause) = ended.err().and_then(|error| connection.rejected(&error)) {
+                    rejected::report(&connections.rejections, connections.port(), peer, cause, None);
+                }
+                return;
+            }
             _ = phase.wait_for(|phase| *phase == Phase::Closing) => {}
         }
         served.as_mut().graceful_shutdown();
@@ -168,6 +173,8 @@ impl Session {
         let well_formed = if connection.is_malformed() { Err(wire::LINES) } else { wire::check(&request) };
         if let Err(why) = well_formed {
             metrics::malformed();
+            let (limiter, port) = (&self.connections.rejections, self.connections.port());
+            rejected::report(limiter, port, self.peer, Rejected::Malformed, Some(why));
             return Ok(bad_request(why));
         }
         let is_post = request.method() == Method::POST;

@@ -5,13 +5,16 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
 
 use axum::extract::Request;
 use http::uri::Authority;
 use http::{HeaderMap, Version, header};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Sleep, sleep_until};
 
 use super::connections::ConnectionEntry;
+use super::rejected;
 
 /// How much of a head line is stored: the headers that determine the end of a body are shorter.
 const MAX_STORED: usize = 64;
@@ -52,15 +55,64 @@ fn check_coding(headers: &HeaderMap) -> Result<(), &'static str> {
 
 /// Checks the lines of a stream on their way to hyper, which accepts a bare LF as a line end. An error is recorded with
 /// the connection, and the request is refused when hyper has read its head or its body.
+///
+/// Ends the stream of a connection that is idle for too long, and of one whose head is late.
 pub(super) struct Lines<S> {
     stream: S,
     connection: Arc<ConnectionEntry>,
     reader: RequestScanner,
+    timer: ReadTimer,
 }
 
 impl<S> Lines<S> {
-    pub(super) fn new(stream: S, connection: Arc<ConnectionEntry>) -> Self {
-        Self { stream, connection, reader: RequestScanner::default() }
+    pub(super) fn new(stream: S, connection: Arc<ConnectionEntry>, timer: ReadTimer) -> Self {
+        Self { stream, connection, reader: RequestScanner::default(), timer }
+    }
+}
+
+/// The time limits of reading: of a head from its first byte, and of the wait for that byte. A body has its own.
+pub(super) struct ReadTimer {
+    head: Duration,
+    idle: Duration,
+    /// The current request, and when its first byte arrived; 0 for the first request of the connection, which begins
+    /// with the connection.
+    head_began: Option<(u32, Instant)>,
+    sleep: Option<Pin<Box<Sleep>>>,
+}
+
+/// What has ended.
+enum Late {
+    Head,
+    Idle,
+}
+
+impl ReadTimer {
+    pub(super) fn new(head: Duration, idle: Duration) -> Self {
+        Self { head, idle, head_began: Some((0, Instant::now())), sleep: None }
+    }
+
+    /// Records what has been read.
+    fn update(&mut self, reader: &RequestScanner) {
+        if !reader.in_head() {
+            self.head_began = None;
+        } else if self.head_began.is_none_or(|(request, _)| request.max(1) != reader.current()) {
+            self.head_began = Some((reader.current(), Instant::now()));
+        }
+    }
+
+    /// Waits until one of the limits is reached.
+    fn poll_late(&mut self, context: &mut Context<'_>, connection: &ConnectionEntry) -> Poll<Late> {
+        let (deadline, late) = match (self.head_began, connection.idle_since()) {
+            (Some((_, began)), _) => (began + self.head, Late::Head),
+            (None, Some(since)) => (since + self.idle, Late::Idle),
+            (None, None) => return Poll::Pending,
+        };
+        let deadline = deadline.into();
+        let sleep = self.sleep.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+        if sleep.deadline() != deadline {
+            sleep.as_mut().reset(deadline);
+        }
+        sleep.as_mut().poll(context).map(|()| late)
     }
 }
 
@@ -71,9 +123,26 @@ impl<S: AsyncRead + Unpin> AsyncRead for Lines<S> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(context, buf))?;
-        if let Some(request) = self.reader.read(buf.filled().get(before..).unwrap_or_default()) {
-            self.connection.malformed(request);
+        let Lines { stream, connection, reader, timer } = &mut *self;
+        if Pin::new(stream).poll_read(context, buf)?.is_pending() {
+            return match ready!(timer.poll_late(context, connection)) {
+                // The client has begun a request. One that has sent nothing sees the same orderly end as one that is
+                // idle: nothing of it is lost.
+                Late::Head if reader.in_head() => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+                Late::Head | Late::Idle => Poll::Ready(Ok(())),
+            };
+        }
+        let read = buf.filled().get(before..).unwrap_or_default();
+        if let Some(foreign) = reader.is_new().then(|| rejected::foreign(read)).flatten() {
+            connection.set_foreign(foreign);
+        }
+        if let Some(request) = reader.read(read) {
+            connection.malformed(request);
+        }
+        // At the end of the stream too: hyper then reports whether it came within a head.
+        if !read.is_empty() {
+            timer.update(reader);
+            connection.set_in_head(reader.in_head());
         }
         Poll::Ready(Ok(()))
     }
@@ -171,6 +240,22 @@ impl LineBuffer {
 }
 
 impl RequestScanner {
+    /// Whether nothing has been read yet.
+    fn is_new(&self) -> bool {
+        self.request == 0 && self.at == At::Start && self.line.length == 0
+    }
+
+    /// Whether a part of a head has been read, and not all of it.
+    fn in_head(&self) -> bool {
+        self.at == At::Headers || (self.at == At::Start && self.line.length > 0)
+    }
+
+    /// The number of the request whose head is being read.
+    fn current(&self) -> u32 {
+        // A request has no number until its request line is complete.
+        self.request + u32::from(self.at == At::Start)
+    }
+
     /// Parses `bytes`. Returns the number of the request with an error, if any.
     fn read(&mut self, mut bytes: &[u8]) -> Option<u32> {
         while !bytes.is_empty() && self.at != At::Refused {

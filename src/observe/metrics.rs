@@ -119,6 +119,8 @@ metrics! {
         "Connections that hookstream closed although they could have continued. To make room for a new one: `unverified`, on which nothing had verified yet, or `idle`. After an answer: `age` or `requests`, at `http.max_connection_age` or `http.max_requests_per_connection`.";
     MALFORMED     Counter   "hookstream_requests_malformed_total" []
         "Requests answered 400 because servers disagree about how to read them: no Host or two, a bare LF, a transfer coding other than `chunked`. Requests that are not HTTP at all are not counted.";
+    REJECTED      Counter   "hookstream_connections_rejected_total" ["port", "cause"]
+        "Requests that HTTP itself rejects, and connections that end within a request head, so that no delivery is counted. What arrived was another protocol: `tls` on a port without TLS, `proxy_protocol`, `http2`. Answered 400 `malformed` or 431 `head_too_large`. Not answered: `head_timeout`, or `incomplete` if the client closed it.";
     HANDSHAKES    Counter   "hookstream_tls_handshakes_failed_total" []
         "Connections to a TLS port that ended before their handshake was done: clients that do not trust the certificate, plain HTTP, port scans, timeouts.";
     CERTIFICATE   Gauge     "hookstream_tls_not_after_timestamp_seconds" ["port"]
@@ -485,6 +487,47 @@ pub fn connections(port: &'static str, open: usize, idle: usize, max: usize) {
 /// Sets the number of failed background tasks.
 pub fn tasks_failed(count: usize) {
     metrics::gauge!(TASKS_FAILED).set(count as f64);
+}
+
+/// Why HTTP rejects a request, or ends a connection within a request head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rejected {
+    /// TLS on a port without TLS.
+    Tls,
+    /// A header of the PROXY protocol, version 1 or 2.
+    ProxyProtocol,
+    /// HTTP/2 without TLS.
+    Http2,
+    /// It violates HTTP/1.1: 400.
+    Malformed,
+    /// The head is too large: 431.
+    HeadTooLarge,
+    /// The head was not complete in time.
+    HeadTimeout,
+    /// The client closed the connection within a head.
+    Incomplete,
+}
+
+impl Rejected {
+    /// The label in metrics and log.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Tls => "tls",
+            Self::ProxyProtocol => "proxy_protocol",
+            Self::Http2 => "http2",
+            Self::Malformed => "malformed",
+            Self::HeadTooLarge => "head_too_large",
+            Self::HeadTimeout => "head_timeout",
+            Self::Incomplete => "incomplete",
+        }
+    }
+}
+
+/// Counts a rejected request or connection. `port` is `http` or `admin`, or empty for one that is not counted.
+pub fn connection_rejected(port: &'static str, cause: Rejected) {
+    if !port.is_empty() {
+        metrics::counter!(REJECTED, "port" => port, "cause" => cause.label()).increment(1);
+    }
 }
 
 /// Counts a request whose framing violates RFC 9112.

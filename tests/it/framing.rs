@@ -6,7 +6,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use crate::support::raw::{self, read_to_end};
-use crate::support::{Service, batch, datagrid, kafka, on_embedded_with};
+use crate::support::{Service, batch, datagrid, kafka, on_embedded_with, until};
 
 /// A signed request whose head the test writes; `{signature}` and `{length}` are filled in.
 fn request(service: &Service, id: &str, head: &str, body: &str) -> String {
@@ -149,6 +149,52 @@ async fn half_closed(service: &Service, bytes: &str) -> String {
     stream.write_all(bytes.as_bytes()).await.unwrap();
     stream.shutdown().await.unwrap();
     read_to_end(&mut stream).await
+}
+
+#[tokio::test]
+async fn w13_an_idle_connection_outlives_head_timeout_and_a_late_head_does_not() {
+    let http = "head_timeout = \"300ms\"\nidle_timeout = \"60s\"";
+    let (service, _kafka) = on_embedded_with(|setup| setup.http = http.into()).await;
+    let mut stream = raw::open(service.hooks(), request(&service, "evt_1", GOOD, "{body}").as_bytes()).await;
+    assert!(raw::read_answer(&mut stream).await.starts_with("HTTP/1.1 200 "));
+    // Longer than `head_timeout`; only time can show that it does not apply.
+    tokio::time::sleep(Duration::from_millis(900)).await;
+    stream.write_all(request(&service, "evt_2", GOOD, "{body}").as_bytes()).await.unwrap();
+    assert!(raw::read_answer(&mut stream).await.starts_with("HTTP/1.1 200 "));
+    stream.write_all(b"POST /hooks/x HTTP/1.1\r\n").await.unwrap();
+    assert_eq!(read_to_end(&mut stream).await, "");
+
+    let http = "head_timeout = \"60s\"\nidle_timeout = \"300ms\"";
+    let (service, _kafka) = on_embedded_with(|setup| setup.http = http.into()).await;
+    let mut stream = raw::open(service.hooks(), request(&service, "evt_1", GOOD, "{body}").as_bytes()).await;
+    assert!(raw::read_answer(&mut stream).await.starts_with("HTTP/1.1 200 "));
+    assert_eq!(read_to_end(&mut stream).await, "", "an idle connection ends");
+}
+
+#[tokio::test]
+async fn w11_what_is_not_http_is_counted_by_cause() {
+    let http = "head_timeout = \"300ms\"\nmax_head = \"8 KiB\"";
+    let (service, _kafka) = on_embedded_with(|setup| setup.http = http.into()).await;
+    let large = format!("GET / HTTP/1.1\r\nhost: t\r\nx: {}\r\n\r\n", "x".repeat(10_000));
+    for (cause, bytes, answer) in [
+        ("tls", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n".as_slice(), "HTTP/1.1 400 "),
+        ("proxy_protocol", b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\nGET / HTTP/1.1\r\n\r\n", "HTTP/1.1 400 "),
+        ("proxy_protocol", b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\r\n\r\n", "HTTP/1.1 400 "),
+        ("http2", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", ""),
+        ("malformed", b"GET / HTTP/1.1\r\nContent-Length: 30, 30\r\n\r\n", "HTTP/1.1 400 "),
+        ("malformed", b"GET / HTTP/1.1\r\n\r\n", "HTTP/1.1 400 "),
+        ("head_too_large", large.as_bytes(), "HTTP/1.1 431 "),
+        ("head_timeout", b"GET / HTTP/1.1\r\nhost:", ""),
+    ] {
+        let name = format!("hookstream_connections_rejected_total{{port=\"http\",cause=\"{cause}\"}}");
+        let before = service.metric(&name).await.unwrap_or_default();
+        let answered = raw::exchange(service.hooks(), bytes).await;
+        assert!(answered.starts_with(answer), "{cause}: {answered}");
+        until(cause, async || service.metric(&name).await.unwrap_or_default() >= before + 1.0).await;
+    }
+    let name = "hookstream_connections_rejected_total{port=\"http\",cause=\"incomplete\"}";
+    half_closed(&service, "GET / HTTP/1.1\r\nho").await;
+    until("the client's end", async || service.metric(name).await.unwrap_or_default() >= 1.0).await;
 }
 
 #[tokio::test]

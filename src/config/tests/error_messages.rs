@@ -147,7 +147,7 @@ fn variables_for_unknown_settings_are_reported_and_unrelated_ones_ignored() {
         ),
         (
             "HOOKSTREAM_HTTP__",
-            "http.: unknown key; known names: listen, max_body, max_head, head_timeout, body_timeout, max_body_bytes, max_connections, max_connections_per_address, max_connection_age, max_requests_per_connection, trusted_proxies, client_address_header, unverified_rate_per_address, unverified_work_per_address, max_in_flight, drain_delay, shutdown_timeout, tls",
+            "http.: unknown key; known names: listen, max_body, max_head, head_timeout, idle_timeout, body_timeout, max_body_bytes, max_connections, max_connections_per_address, max_connection_age, max_requests_per_connection, trusted_proxies, client_address_header, unverified_rate_per_address, unverified_work_per_address, max_in_flight, drain_delay, shutdown_timeout, tls",
         ),
     ];
     for (name, expected) in rows {

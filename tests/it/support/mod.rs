@@ -214,6 +214,12 @@ impl Service {
         self.lines.lock().unwrap().clone()
     }
 
+    /// The value of a metric with its labels; `None` if it is absent.
+    pub async fn metric(&self, name: &str) -> Option<f64> {
+        let (_, text) = self.admin("/metrics").await;
+        text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
+    }
+
     pub async fn admin(&self, path: &str) -> (StatusCode, String) {
         let response = self.client.get(format!("http://{}{path}", self.app.admin)).send().await.unwrap();
         (response.status(), response.text().await.unwrap())

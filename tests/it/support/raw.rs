@@ -28,6 +28,28 @@ pub async fn read_to_end(stream: &mut TcpStream) -> String {
     String::from_utf8_lossy(&all).into_owned()
 }
 
+/// Reads one answer, by its length. The connection stays open.
+pub async fn read_answer(stream: &mut TcpStream) -> String {
+    let mut all = Vec::new();
+    let read = timeout(PATIENCE, async {
+        loop {
+            let text = String::from_utf8_lossy(&all).into_owned();
+            let length = text
+                .to_lowercase()
+                .split_once("content-length: ")
+                .and_then(|(_, rest)| rest.split("\r\n").next()?.parse::<usize>().ok());
+            let head = text.find("\r\n\r\n").map(|end| end + 4);
+            if let (Some(head), Some(length)) = (head, length)
+                && all.len() >= head + length
+            {
+                return text;
+            }
+            assert!(stream.read_buf(&mut all).await.unwrap() > 0, "the connection ended: {text}");
+        }
+    });
+    read.await.expect("an answer")
+}
+
 /// Sends one request on a new connection. Returns the answer as text.
 pub async fn exchange(address: SocketAddr, bytes: &[u8]) -> String {
     read_to_end(&mut open(address, bytes).await).await
