@@ -24,7 +24,7 @@ pub struct Answer {
     pub took: Duration,
 }
 
-/// The service closes a connection that is idle for 10 s (`head_timeout`): one that the client would
+/// The service closes a connection that is idle for 75 s (`idle_timeout`): one that the client would
 /// use in the same moment is not used any more.
 const IDLE: Duration = Duration::from_secs(5);
 
