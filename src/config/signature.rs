@@ -204,7 +204,7 @@ mod tests {
     #[test]
     fn w14b_a_whsec_secret_is_taken_with_its_version_and_without_its_prefix() {
         for text in ["v1,whsec_a2V5cw==", "whsec_a2V5cw==", "v1,a2V5cw", "a2V5cw=="] {
-            assert_eq!(SecretFormat::Whsec.decode(text.as_bytes()).unwrap(), b"keys", "{text}");
+            assert_eq!(*SecretFormat::Whsec.decode(text.as_bytes()).unwrap(), b"keys", "{text}");
         }
         for text in ["v1,", "v1,whsec_", "v1a,whsec_a2V5cw==", "whsec_v1,a2V5cw==", "not base64", ""] {
             assert!(SecretFormat::Whsec.decode(text.as_bytes()).is_err(), "{text}");
