@@ -328,7 +328,7 @@ impl Envelope {
         if self.split.is_some() {
             return digest(verified);
         }
-        read().unwrap_or_else(|_: Fault| None).unwrap_or_else(|| digest(verified))
+        read().unwrap_or(None).unwrap_or_else(|| digest(verified))
     }
 
     /// The key of a delivery that is not an event.

@@ -13,7 +13,8 @@ use crate::outcome::{Fault, Reason};
 pub fn unique(text: &str) -> Result<(), Fault> {
     // The keys of all open objects, outermost first; and for each object the index of its first key and where it begins;
     // `None` for an array.
-    let (mut keys, mut open): (Vec<Cow<'_, str>>, Vec<Option<(usize, usize)>>) = (Vec::new(), Vec::new());
+    let mut keys: Vec<Cow<'_, str>> = Vec::new();
+    let mut open: Vec<Option<(usize, usize)>> = Vec::new();
     let mut bytes = text.as_bytes().iter();
     // True after `{`, and after a comma in an object: a string there is a key.
     let mut at_key = false;
