@@ -215,8 +215,9 @@ async fn delete_topic(world: &mut World, topic: String, time: Duration) -> anyho
     let program = world.program.clone();
     // The lock prevents a restart, which would create the topic again.
     let service = program.service.lock().await;
-    drained(service.admin).await.context("before the delete of a topic")?;
-    let from = world.senders.now();
+    let empty_at = drained(service.admin).await.context("before the delete of a topic")?;
+    // A row that is accepted from now on may be published before the delete, and go with the topic.
+    let from = world.senders.now().saturating_sub(empty_at.elapsed());
     world.archive.extend(verdict::read(&world.cluster.direct(), &topic).await?);
     let admin: AdminClient<DefaultClientContext> =
         ClientConfig::new().set("bootstrap.servers", world.cluster.direct()).create()?;

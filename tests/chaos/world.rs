@@ -19,7 +19,7 @@ use crate::faults::Injected;
 use crate::registry::{Registered, Registry};
 use crate::room::Tmpfs;
 use crate::senders::{ACK_DEADLINE, Senders};
-use crate::service::{Launch, Service, metric};
+use crate::service::{Launch, Service};
 use crate::support::clock::Clock;
 use crate::verdict::{Deleted, Found};
 
@@ -205,9 +205,20 @@ pub async fn ready(admin: SocketAddr) -> anyhow::Result<()> {
 /// The metric of rows that wait for the drain.
 pub const LIVE_ROWS: &str = "hookstream_spool_rows{state=\"live\"}";
 
-/// Waits until the spool has no live row.
-pub async fn drained(admin: SocketAddr) -> anyhow::Result<()> {
-    wait("an empty spool", async || metric(admin, LIVE_ROWS).await.is_ok_and(|rows| rows == 0.0)).await
+/// Waits until the spool has no live row. Returns the time just before the look that found it so: rows of deliveries that
+/// were accepted earlier have left it. Reads `/status`, since the metric lags behind by half a second.
+pub async fn drained(admin: SocketAddr) -> anyhow::Result<Instant> {
+    let mut looked_at = Instant::now();
+    let live_rows = async || -> anyhow::Result<Option<u64>> {
+        let status: serde_json::Value = reqwest::get(format!("http://{admin}/status")).await?.json().await?;
+        Ok(status["spool"]["live"].as_u64())
+    };
+    wait("an empty spool", async || {
+        looked_at = Instant::now();
+        live_rows().await.is_ok_and(|rows| rows == Some(0))
+    })
+    .await?;
+    Ok(looked_at)
 }
 
 /// The keys of the parked rows.
