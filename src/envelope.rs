@@ -20,7 +20,7 @@ use crate::json::{self, JsonKind, Object, Pointer};
 use crate::names;
 use crate::outcome::{Fault, Reason};
 use crate::verify::Verified;
-use field_selector::{FieldSelector, Wanted};
+use field_selector::{EventField, FieldSelector};
 pub use handshake::Handshakes;
 pub use key::{with_binding, without_binding};
 
@@ -120,9 +120,9 @@ impl<'v> Event<'v> {
             return Ok(envelope.key_of(&self.id, self.verified));
         };
         let headers = &self.verified.delivery().headers;
-        let read = match key.place.text(&self.root, headers, Wanted::Id) {
+        let read = match key.place.text(&self.root, headers, EventField::Id) {
             Ok(Some(text)) => Ok(text),
-            Ok(None) => Err(key.place.missing(&self.root, Wanted::Id)),
+            Ok(None) => Err(key.place.missing(&self.root, EventField::Id)),
             Err(fault) => Err(fault),
         };
         let text = read.map_err(|fault| fault.at("the key of its type"))?;
@@ -377,10 +377,10 @@ impl Envelope {
     }
 
     fn event_type<'v>(&self, root: &Object<'v>, headers: &'v HeaderMap) -> Result<Cow<'v, str>, Fault> {
-        let fault = match (self.event_type.text(root, headers, Wanted::Type), &self.default_type) {
+        let fault = match (self.event_type.text(root, headers, EventField::Type), &self.default_type) {
             (Ok(Some(text)), _) => return Ok(text),
             (Ok(None), Some(default)) => return Ok(Cow::Owned(default.clone())),
-            (Ok(None), None) => self.event_type.missing(root, Wanted::Type),
+            (Ok(None), None) => self.event_type.missing(root, EventField::Type),
             (Err(fault), _) => fault,
         };
         // A duplicate key is no lack of a type.
@@ -415,12 +415,13 @@ impl Id {
                 Some(index) => format!("{}:{index}", digest(verified)),
                 None => digest(verified),
             }))),
-            Self::Part(place) => place.text(root, headers, Wanted::Id),
+            Self::Part(place) => place.text(root, headers, EventField::Id),
             Self::Join { parts, separator } => {
                 let mut read = Vec::with_capacity(parts.len());
                 for (index, place) in parts.iter().enumerate() {
-                    let part =
-                        place.text(root, headers, Wanted::Id).map_err(|fault| fault.at(part_name(index)))?;
+                    let part = place
+                        .text(root, headers, EventField::Id)
+                        .map_err(|fault| fault.at(part_name(index)))?;
                     let Some(part) = part else { return Ok(None) };
                     read.push(part);
                 }
@@ -440,7 +441,7 @@ impl Id {
 
     /// The place of an id, or of its part, that is missing.
     fn missing(&self, root: &Object<'_>, headers: &HeaderMap) -> Option<String> {
-        let describe = |place: &FieldSelector| place.missing(root, Wanted::Id).detail;
+        let describe = |place: &FieldSelector| place.missing(root, EventField::Id).detail;
         match self {
             Self::Digest => None,
             Self::Part(place) => describe(place).map(Cow::into_owned),

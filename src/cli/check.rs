@@ -1,6 +1,7 @@
 //! `hookstream check`
 
 mod online;
+mod sample_delivery;
 mod versions;
 
 use std::collections::BTreeMap;
@@ -29,8 +30,9 @@ Exit codes: 0 no problems; 1 problems found; 2 the configuration could not be re
 
 /// Validate the configuration and show the resulting sources and topics
 ///
-/// Reads the configuration with its presets, schemas and secrets as `serve` does, and reports all problems at once.
-/// Shows the URL path, event types, topics and secret names of each source. Connects to nothing without --online.
+/// Reads the configuration with its presets, schemas and secrets as `serve` does, and reports all problems at once. Signs
+/// a sample by each source's rules, and verifies it. Shows the URL path, event types, topics and secret names of each
+/// source. Connects to nothing without --online.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
@@ -145,6 +147,7 @@ pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<ExitStatus>
     loaded.warnings.extend(ports.warnings(Timestamp::now()));
     loaded.warnings.extend(costly(&loaded, &sources));
     let mut report = describe(&loaded, &sources, &schemas);
+    report.problems.extend(sample_delivery::problems(&loaded, &sources));
     versions::compare(&schemas, &mut report);
     if args.online {
         report.parts = online::check(&loaded, &sources, &schemas).await;

@@ -25,7 +25,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 
-use self::store::{Posted, RegistryRefusal, RegistryStore, Wanted};
+use self::store::{Posted, RegistryRefusal, RegistryStore, RequestedVersion};
 use crate::config::CompatibilityLevel;
 
 const CONTENT_TYPE: &str = "application/vnd.schemaregistry.v1+json";
@@ -82,7 +82,7 @@ async fn register(State(state): State<Shared>, Path(subject): Path<String>, body
 }
 
 async fn version(State(state): State<Shared>, Path((subject, version)): Path<(String, String)>) -> Response {
-    reply(Wanted::parse(&version).and_then(|wanted| store(&state).version(&subject, wanted)))
+    reply(RequestedVersion::parse(&version).and_then(|wanted| store(&state).version(&subject, wanted)))
 }
 
 async fn level(State(state): State<Shared>, Path(subject): Path<String>) -> Response {

@@ -25,14 +25,14 @@ pub(super) enum FieldPlace {
 
 /// What a field is read for.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Wanted {
+pub(super) enum EventField {
     /// An event id, or a record's key: text, or the digits of a number as sent.
     Id,
     /// An event type, or the mark of a handshake: text.
     Type,
 }
 
-impl Wanted {
+impl EventField {
     const fn expected(self) -> &'static str {
         match self {
             Self::Id => "text or a number",
@@ -114,38 +114,38 @@ impl FieldSelector {
         &self,
         root: &Object<'v>,
         headers: &'v HeaderMap,
-        wanted: Wanted,
+        field: EventField,
     ) -> Result<Option<Cow<'v, str>>, Fault> {
         let Some((_, place, value)) = self.find(root, headers)? else { return Ok(None) };
-        let invalid = |detail: Cow<'static, str>| Fault::new(wanted.invalid(), detail);
+        let invalid = |detail: Cow<'static, str>| Fault::new(field.invalid(), detail);
         let text = match value {
             FieldValue::Header(text) => text.map(Cow::Borrowed).map_err(|why| invalid(why.into())),
-            FieldValue::Body(raw) => match (wanted, JsonKind::of(raw)) {
-                (Wanted::Id, JsonKind::Number) => Ok(Cow::Borrowed(raw.get())),
+            FieldValue::Body(raw) => match (field, JsonKind::of(raw)) {
+                (EventField::Id, JsonKind::Number) => Ok(Cow::Borrowed(raw.get())),
                 (_, JsonKind::String) => {
                     json::string(raw).ok_or_else(|| invalid("half a surrogate pair".into()))
                 }
                 (_, kind) => {
-                    let detail = format!("expected {}, found {}", wanted.expected(), kind.name());
+                    let detail = format!("expected {}, found {}", field.expected(), kind.name());
                     Err(invalid(detail.into()))
                 }
             },
         };
-        let text = text.and_then(|text| match wanted {
-            Wanted::Id => valid(text),
-            Wanted::Type if text.is_empty() => Err(invalid("it is empty".into())),
-            Wanted::Type => Ok(text),
+        let text = text.and_then(|text| match field {
+            EventField::Id => valid(text),
+            EventField::Type if text.is_empty() => Err(invalid("it is empty".into())),
+            EventField::Type => Ok(text),
         });
         text.map(Some).map_err(|fault| fault.at(format_args!("at {place}")))
     }
 
     /// The fault of a field that is at none of its places.
-    pub(super) fn missing(&self, root: &Object<'_>, wanted: Wanted) -> Fault {
+    pub(super) fn missing(&self, root: &Object<'_>, field: EventField) -> Fault {
         let places: Vec<String> = self.0.iter().map(ToString::to_string).collect();
         let null = |pointer: &Pointer| matches!(pointer.find(root), Ok(Some(_)));
         let found = if self.pointers().any(null) { "null" } else { "nothing" };
-        let (places, expected) = (places.join(" or "), wanted.expected());
-        Fault::new(wanted.missing(), format!("at {places}: expected {expected}, found {found}"))
+        let (places, expected) = (places.join(" or "), field.expected());
+        Fault::new(field.missing(), format!("at {places}: expected {expected}, found {found}"))
     }
 
     /// The time of the field in one of these formats, and the index of its pointer if it is in the body; `None` also if

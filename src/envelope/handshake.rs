@@ -4,7 +4,7 @@ use std::cell::OnceCell;
 
 use http::HeaderName;
 
-use super::field_selector::{FieldPlace, FieldSelector, Wanted};
+use super::field_selector::{EventField, FieldPlace, FieldSelector};
 use super::root;
 use crate::config::{self, ConfigErrors};
 use crate::json::{self, Pointer};
@@ -60,7 +60,7 @@ impl Handshakes {
         let open = || opened.get_or_init(|| json::check(payload).and_then(root).unwrap_or_default());
         self.rules.iter().find_map(|rule| {
             let body = if rule.place.pointers().next().is_some() { open() } else { &empty };
-            let found = rule.place.text(body, &delivery.headers, Wanted::Type).ok()??;
+            let found = rule.place.text(body, &delivery.headers, EventField::Type).ok()??;
             if found != rule.equals {
                 return None;
             }

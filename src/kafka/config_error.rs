@@ -53,12 +53,7 @@ impl ClusterConfig {
             KafkaError::ClientCreation(cause) => cause.clone(),
             other => other.to_string(),
         };
-        // The location is that of the property which librdkafka names, if it names one.
-        let named = self.properties.iter().map(|(name, _)| name).filter(|name| cause.contains(*name));
-        let longest = named.max_by_key(|name| name.len());
-        let key =
-            longest.map_or_else(|| "kafka.properties".into(), |name| format!("kafka.properties.{name}"));
         let cause = self.properties.redact(cause.trim_end());
-        problems.add(key, format!("librdkafka cannot create a client: {cause}"));
+        problems.add("kafka.properties", format!("librdkafka cannot create a client: {cause}"));
     }
 }

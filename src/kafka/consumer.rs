@@ -42,6 +42,9 @@ const TRIES: usize = 3;
 /// The time limit of every other call to the cluster.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The pause before another lookup while a partition has no leader.
+const LEADER_PAUSE: Duration = Duration::from_millis(200);
+
 /// A bounded read fails if the cluster sends nothing for this long.
 const STALL: Duration = Duration::from_secs(30);
 
@@ -354,12 +357,25 @@ impl Consumer {
         for (topic, partition) in partitions {
             list.add_partition_offset(topic, *partition, requested)?;
         }
-        let lookup = self.call(move |consumer| consumer.offsets_for_times(list, TIMEOUT)).await?;
-        lookup.map_err(|error| {
-            let code = error.rdkafka_error_code();
-            let why = code.map_or_else(String::new, |code| format!(": {code}"));
-            anyhow::anyhow!("Kafka does not report the partitions' offsets{why}")
-        })
+        let until = Instant::now() + TIMEOUT;
+        loop {
+            let requested = list.clone();
+            let lookup = self.call(move |consumer| consumer.offsets_for_times(requested, TIMEOUT)).await?;
+            let code = match lookup {
+                Ok(found) => return Ok(found),
+                Err(error) => error.rdkafka_error_code(),
+            };
+            // A topic that was created a moment ago, or a partition whose leader has just changed.
+            let moves = code
+                .is_some_and(|code| [Code::NotLeaderForPartition, Code::LeaderNotAvailable].contains(&code));
+            if !moves || Instant::now() > until {
+                let why = code.map_or_else(String::new, |code| format!(": {code}"));
+                anyhow::bail!("Kafka does not report the partitions' offsets{why}");
+            }
+            tokio::time::sleep(LEADER_PAUSE).await;
+            // The leaders are known anew; an error shows in the next lookup.
+            let _ = self.call(|consumer| consumer.fetch_metadata(None, TRY)).await?;
+        }
     }
 
     /// Runs a blocking call on a thread of its own. It polls meanwhile, so that [`ConsumerCallbacks`] receives errors.

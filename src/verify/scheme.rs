@@ -306,6 +306,14 @@ fn layout(rules: &config::Signature, place: &str, problems: &mut ConfigErrors) -
         problems.add(format!("{place}.{key}"), message);
         None
     };
+    let names = [
+        ("signature_key", &rules.signature_key),
+        ("timestamp_key", &rules.timestamp_key),
+        ("signature_version", &rules.signature_version),
+    ];
+    if let Some((key, _)) = names.into_iter().find(|(_, name)| name.as_deref() == Some("")) {
+        return wrong(key, "is empty; remove it, or name the part of the header");
+    }
     match (&rules.prefix, &rules.signature_key, &rules.timestamp_key, &rules.signature_version) {
         (_, None, None, None) => Some(plain),
         (None, Some(signature), timestamp, None) => {

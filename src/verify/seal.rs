@@ -113,14 +113,17 @@ impl<'d> Verified<'d> {
 /// The maximum size in bytes of the stored names and values of headers that no rule reads.
 pub(super) const MAX_OTHERS: usize = 16 * 1024;
 
-/// Whether a header that no rule reads stays out of dead letters: it may be a credential, or it has a name that
-/// hookstream gives its own headers.
+/// Whether a header that no rule reads stays out of dead letters: it may be a credential, it frames the
+/// request, or it has a name that hookstream gives its own headers.
 fn is_withheld(name: &HeaderName) -> bool {
     const CREDENTIALS: [&str; 9] =
         ["auth", "cookie", "token", "secret", "password", "credential", "session", "api-key", "apikey"];
+    // Framing belongs to the connection: the body is stored without it.
+    const FRAMING: [&str; 3] = ["connection", "content-length", "transfer-encoding"];
     let name = name.as_str();
     name == "traceparent"
         || name.starts_with("hookstream-")
+        || FRAMING.contains(&name)
         || CREDENTIALS.iter().any(|credential| name.contains(credential))
 }
 

@@ -42,19 +42,19 @@ const BROKEN: &[(&str, &str)] = &[
     ("[kafka.properties]\n\"linger.ms\" = \"900000\"", "kafka.properties"),
     (
         "[kafka.properties]\n\"security.protocol\" = \"ssl\"\n\"ssl.ca.location\" = \"missing.pem\"",
-        "kafka.properties.ssl.ca.location",
+        "librdkafka cannot create a client: ssl.ca.location",
     ),
     (
         "[kafka.properties]\n\"security.protocol\" = \"ssl\"\n\"ssl.ca.location\" = \"text\"",
-        "kafka.properties.ssl.ca.location",
+        "librdkafka cannot create a client: ssl.ca.location",
     ),
     (
         "[kafka.properties]\n\"security.protocol\" = \"ssl\"\n\"ssl.certificate.location\" = \"missing.pem\"",
-        "kafka.properties.ssl.certificate.location",
+        "librdkafka cannot create a client: ssl.certificate.location",
     ),
     (
         "[kafka.properties]\n\"security.protocol\" = \"ssl\"\n\"ssl.key.location\" = \"text\"",
-        "kafka.properties.ssl.key.location",
+        "librdkafka cannot create a client: ssl.key.location",
     ),
     (
         "[kafka.properties]\n\"security.protocol\" = \"sasl_plaintext\"\n\"sasl.mechanism\" = \"GSSAPI\"",

@@ -335,6 +335,7 @@ async fn check_online_reports_unreachable_services_in_time_and_still_checks_the_
     let mut setup = Setup::new("datagrid");
     setup.kafka = "127.0.0.1:1".into();
     setup.registry = format!("http://{}", hung.local_addr().unwrap());
+    let directory = tempfile::tempdir().unwrap();
     let spool = tempfile::tempdir().unwrap();
     setup.tables = format!("[spool]\ndir = \"{}\"\nmin_free = \"1 MiB\"", spool.path().display());
     let begin = Instant::now();
@@ -353,8 +354,9 @@ async fn check_online_reports_unreachable_services_in_time_and_still_checks_the_
     assert_eq!(no_room["spool"]["state"], "no", "{no_room}");
     let file = spool.path().join("file");
     std::fs::write(&file, "").unwrap();
-    let no_dir = online(toml, &["-X", &format!("spool.dir={}", file.display())]).await.1;
-    assert!(no_dir["spool"]["text"].as_str().unwrap().contains("cannot use"), "{no_dir}");
+    let no_dir = format!("spool.dir={}", file.display());
+    let (code, stdout, _) = check(directory.path(), &toml, &["-X", &no_dir]);
+    assert!(code == 1 && stdout.contains("spool.dir: cannot use"), "{stdout}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

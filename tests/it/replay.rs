@@ -355,7 +355,9 @@ async fn w4_a_corrected_rule_reads_a_header_that_the_old_rules_did_not_read() {
     assert!(!letters[0].headers.contains_key("authorization"), "a credential is stored");
     let (code, stdout, stderr) = fixture.replay(&["--all", "--apply"]).await;
     assert_eq!(code, 0, "{stdout}{stderr}");
-    assert_eq!(kafka::all(&fixture.topic("batch_prediction.failed")).await, ["evt_1"]);
+    // The type is not signed, so the key ends with a digest.
+    let keys = kafka::all(&fixture.topic("batch_prediction.failed")).await;
+    assert!(keys.len() == 1 && keys[0].starts_with("evt_1:"), "{keys:?}");
 }
 
 #[tokio::test]

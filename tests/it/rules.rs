@@ -47,7 +47,7 @@ async fn old_and_future_signatures_are_refused_or_dead_lettered_as_configured() 
 }
 
 #[tokio::test]
-async fn a_dead_letter_contains_each_header_that_the_rules_read() {
+async fn a_dead_letter_contains_the_headers_of_its_request() {
     let mut setup = Setup::new("datagrid");
     setup.rules = String::from("types = [\"batch_prediction.completed\"]");
     // The keys of the list are those of the preset.
@@ -60,8 +60,7 @@ async fn a_dead_letter_contains_each_header_that_the_rules_read() {
         [("x-sig", signature.as_str()), ("x-id", "msg_1"), ("x-kind", "push"), ("x-other", "unsigned")];
     service.post(&headers, "no json").await.is(200, "dead_lettered", Some("json_invalid"));
     let record = kafka::java(&[&service.dead_letters()]).remove(0);
-    for (name, value) in &headers[..3] {
-        assert_eq!(record["headers"][*name], *value);
+    for (name, value) in headers {
+        assert_eq!(record["headers"][name], value);
     }
-    assert!(record["headers"].get("x-other").is_none(), "{record}");
 }

@@ -37,7 +37,7 @@ impl RegistryRefusal {
         Self::new(40401, format!("Subject '{subject}' not found."))
     }
 
-    fn no_version(wanted: Wanted) -> Self {
+    fn no_version(wanted: RequestedVersion) -> Self {
         Self::new(40402, format!("Version {wanted} not found."))
     }
 
@@ -58,12 +58,12 @@ pub(super) struct Posted {
 
 /// A version in a URL.
 #[derive(Clone, Copy)]
-pub(super) enum Wanted {
+pub(super) enum RequestedVersion {
     Latest,
     Number(u32),
 }
 
-impl Wanted {
+impl RequestedVersion {
     pub(super) fn parse(text: &str) -> Result<Self, RegistryRefusal> {
         match text.parse() {
             _ if text == "latest" || text == "-1" => Ok(Self::Latest),
@@ -77,7 +77,7 @@ impl Wanted {
     }
 }
 
-impl std::fmt::Display for Wanted {
+impl std::fmt::Display for RequestedVersion {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Latest => f.write_str("latest"),
@@ -127,15 +127,15 @@ impl RegistryStore {
         let versions = self.versions(subject)?;
         let found = self.id_of(key).and_then(|id| versions.iter().position(|version| *version == id));
         let at = found.ok_or_else(RegistryRefusal::no_schema)?;
-        self.version(subject, Wanted::Number(number(at + 1)))
+        self.version(subject, RequestedVersion::Number(number(at + 1)))
     }
 
     /// A version as `{subject, version, id, schema}`.
-    pub(super) fn version(&self, subject: &str, wanted: Wanted) -> Result<Value, RegistryRefusal> {
+    pub(super) fn version(&self, subject: &str, wanted: RequestedVersion) -> Result<Value, RegistryRefusal> {
         let versions = self.versions(subject)?;
         let version = match wanted {
-            Wanted::Latest => number(versions.len()),
-            Wanted::Number(number) => number,
+            RequestedVersion::Latest => number(versions.len()),
+            RequestedVersion::Number(number) => number,
         };
         let id = at(versions, version).ok_or_else(|| RegistryRefusal::no_version(wanted))?;
         Ok(json!({"subject": subject, "version": version, "id": id, "schema": self.text(*id)?}))
