@@ -157,7 +157,7 @@ envelope.id = "/id"
     assert!(kafka::exists(&service.topic("document.changed")).await);
 }
 
-/// Each through HTTP: a mark before the JSON, half a surrogate pair, a number as id, no events.
+/// Over HTTP: a byte order mark before the JSON, half a surrogate pair, a number as the id, and no events.
 #[tokio::test]
 async fn w12_w14_k12_unusual_deliveries_are_published_as_sent_or_handled() {
     let rules = "types = []\nunmapped = \"generic\"\nenvelope.id = \"/id\"\nenvelope.type = \"/event\"\nenvelope.data = \"\"";

@@ -200,13 +200,13 @@ async fn rows_of_a_disabled_source_are_held_while_their_topic_compacts() {
     std::fs::write(&config, setup.toml()).unwrap();
     let (process, service) = start(&config, &setup.source).await;
     let topic = format!("{}.batch_prediction.failed", setup.source);
-    until("the type", async || service.post(failed("evt_0")).await == 200).await;
+    until("a published delivery of the type", async || service.post(failed("evt_0")).await == 200).await;
     broker.kill();
     until("a spooled delivery", async || service.post(failed("evt_1")).await == 202).await;
     assert_eq!(service.post(failed("evt_2")).await, 202);
     drop(process);
 
-    // The source is off at the next start, when its topic compacts.
+    // At the next start, the source is disabled and its topic compacts.
     setup.rules += "\nenabled = false";
     setup.tables += &format!(
         "\n[source.{}-other]\npreset = \"grapevine\"\nsecrets = [{{ env = \"TEST_SECRET\" }}]",
@@ -216,24 +216,24 @@ async fn rows_of_a_disabled_source_are_held_while_their_topic_compacts() {
     broker.run().await;
     set_policy(&bootstrap, &topic, "compact").await;
     let (process, service) = start(&config, &setup.source).await;
-    until("rows that are held", async || {
+    until("held rows", async || {
         let held = service.part("publishing").await["why"].to_string();
         held.contains(&format!("{topic}: 2 rows of the spool held: the topic compacts"))
     })
     .await;
-    until("the command that ends it", async || {
+    until("a report with the command that ends the hold", async || {
         let why = service.part("topics").await["why"].to_string();
         why.contains("its rows in the spool wait") && why.contains("kafka-configs")
     })
     .await;
-    assert_eq!(ids(&bootstrap, &topic).await, ["evt_0"], "nothing of it went out");
+    assert_eq!(ids(&bootstrap, &topic).await, ["evt_0"], "held rows are not published");
     drop(process);
 
     let (mut draining, is_held, reading) = drain_only(&config);
     tokio::time::timeout(PATIENCE, is_held).await.unwrap().unwrap();
     assert_eq!(draining.0.try_wait().unwrap(), None);
     set_policy(&bootstrap, &topic, "delete").await;
-    tokio::time::timeout(PATIENCE, reading).await.expect("it ends once the spool is empty").unwrap();
+    tokio::time::timeout(PATIENCE, reading).await.expect("the end of the drain").unwrap();
     assert!(draining.0.wait().unwrap().success());
     assert_eq!(ids(&bootstrap, &topic).await, ["evt_0", "evt_1", "evt_2"]);
 }

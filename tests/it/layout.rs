@@ -194,8 +194,8 @@ fn no_two_types_share_a_name() {
     assert!(found.is_empty(), "{found:#?}");
 }
 
-/// The public items of a room's own file that have no doc. Fields, variants and methods need one only where their name
-/// does not say it.
+/// The public items of a room's own file without a doc. Fields, variants and methods need one only if their names do not
+/// explain them.
 fn undocumented(facade: &str) -> Vec<&str> {
     let (mut documented, mut found) = (false, Vec::new());
     for line in facade.lines() {
@@ -204,7 +204,7 @@ fn undocumented(facade: &str) -> Vec<&str> {
         if is_item && !documented {
             found.push(line);
         }
-        // Attributes may stand between a doc and its item.
+        // Attributes may be between a doc and its item.
         documented = line.starts_with("///") || documented && line.starts_with(['#', ' ', ')']);
     }
     found
@@ -221,7 +221,7 @@ fn every_room_and_the_items_of_its_own_file_have_a_doc() {
 }
 
 #[test]
-fn an_item_without_a_doc_is_found() {
+fn an_undocumented_item_is_found() {
     let code = "/// A.\n#[derive(\n    Debug,\n)]\npub struct A {\n    pub field: u8,\n}\n\npub use b::B;\npub const C: u8 = 1;\n";
     assert_eq!(undocumented(code), ["pub const C: u8 = 1;"]);
 }

@@ -230,7 +230,7 @@ fn check_lossless(source: &Source, event: &Event<'_>, decoded: &Json) {
     for (pointer, text) in
         envelope_texts.flat_map(|(places, text)| places.iter().map(move |place| (place, text)))
     {
-        // Any other value there is kept.
+        // Any other value is kept as sent.
         if let Some(existing @ (Json::Text(found) | Json::Number(found))) = body.at(pointer)
             && found == text
         {

@@ -157,7 +157,7 @@ fn signed_alone(rules: &Signature, headers: &HeaderMap, body: &[u8], values: usi
         })
 }
 
-/// Of a header's names, the one that counts.
+/// The name that counts, of a header with several names.
 fn counting<'n>(names: &'n [String], headers: &HeaderMap) -> &'n str {
     let found = names.iter().find(|name| headers.contains_key(name.as_str()));
     found.or(names.first()).map_or("", String::as_str)
