@@ -31,22 +31,22 @@ struct Api {
     /// Method, path and query of each request.
     calls: Vec<String>,
     /// Answers that replace the normal ones, by method.
-    instead: Option<(Method, StatusCode, String)>,
+    replacement: Option<(Method, StatusCode, String)>,
     /// Requests with this method get no answer.
-    hung: Option<Method>,
+    unanswered: Option<Method>,
 }
 
 type Shared = Arc<Mutex<Api>>;
 
 /// The mock API, and a directory for the program.
-struct Stand {
+struct Fixture {
     api: Shared,
     address: String,
     directory: tempfile::TempDir,
     _phase: watch::Sender<Phase>,
 }
 
-impl Stand {
+impl Fixture {
     async fn start() -> Self {
         let api = Shared::default();
         let router = Router::new().fallback(answer).with_state(api.clone());
@@ -66,10 +66,10 @@ impl Stand {
 
     /// Starts with existing webhooks: id, URL, and whether each is enabled.
     async fn with(webhooks: &[(&str, &str, bool)]) -> Self {
-        let stand = Self::start().await;
-        stand.api.lock().unwrap().webhooks =
+        let fixture = Self::start().await;
+        fixture.api.lock().unwrap().webhooks =
             webhooks.iter().map(|(id, url, enabled)| webhook(id, url, &types(), *enabled)).collect();
-        stand
+        fixture
     }
 
     fn command(&self, arguments: &[&str]) -> std::process::Command {
@@ -82,7 +82,7 @@ impl Stand {
     async fn run(&self, arguments: &[&str]) -> (i32, String, String) {
         let mut command = self.command(arguments);
         let (code, stdout, stderr) = tokio::task::spawn_blocking(move || run(&mut command)).await.unwrap();
-        assert!(!stdout.contains(KEY) && !stderr.contains(KEY), "the key: {stdout}{stderr}");
+        assert!(!stdout.contains(KEY) && !stderr.contains(KEY), "the key is shown: {stdout}{stderr}");
         (code, stdout, stderr)
     }
 
@@ -118,16 +118,16 @@ async fn answer(
     headers: HeaderMap,
     body: Bytes,
 ) -> (StatusCode, String) {
-    let hung = {
+    let unanswered = {
         let mut api = api.lock().unwrap();
         api.calls.push(format!("{method} {uri}"));
-        api.hung.as_ref() == Some(&method)
+        api.unanswered.as_ref() == Some(&method)
     };
-    if hung {
+    if unanswered {
         std::future::pending::<()>().await;
     }
     let mut api = api.lock().unwrap();
-    if let Some((_, status, text)) = api.instead.as_ref().filter(|(only, ..)| *only == method) {
+    if let Some((_, status, text)) = api.replacement.as_ref().filter(|(only, ..)| *only == method) {
         return (*status, text.clone());
     }
     if headers.get("authorization").is_none_or(|given| given != &format!("Bearer {KEY}")) {
@@ -186,45 +186,45 @@ fn text(path: &Path) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn create_shows_its_plan_and_with_apply_keeps_the_secret_in_a_file_of_its_owner() {
-    let stand = Stand::start().await;
-    let (code, stdout, stderr) = stand.run(&["create", "datagrid", "--url", URL]).await;
+async fn create_shows_its_plan_and_with_apply_saves_the_secret_in_a_private_file() {
+    let fixture = Fixture::start().await;
+    let (code, stdout, stderr) = fixture.run(&["create", "datagrid", "--url", URL]).await;
     assert!(code == 1 && stdout.contains("pending") && stdout.contains(URL), "{stdout}{stderr}");
     assert!(
         stdout.contains("batch_prediction.expired") && stdout.contains("datagrid-webhook-secret"),
         "{stdout}"
     );
-    assert_eq!(stand.calls(), ["GET /v1/webhooks"], "a plan changes nothing");
-    assert!(!stand.file().exists());
+    assert_eq!(fixture.calls(), ["GET /v1/webhooks"], "a plan changes nothing");
+    assert!(!fixture.file().exists());
 
-    let (code, stdout, stderr) = stand.run(&["create", "datagrid", "--url", URL, "--apply"]).await;
+    let (code, stdout, stderr) = fixture.run(&["create", "datagrid", "--url", URL, "--apply"]).await;
     assert_eq!(code, 0, "{stderr}");
-    assert_eq!(stand.calls(), ["GET /v1/webhooks", "POST /v1/webhooks"]);
-    assert_eq!(text(&stand.file()), SECRET);
-    assert_eq!(stand.file().metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(fixture.calls(), ["GET /v1/webhooks", "POST /v1/webhooks"]);
+    assert_eq!(text(&fixture.file()), SECRET);
+    assert_eq!(fixture.file().metadata().unwrap().permissions().mode() & 0o777, 0o600);
     assert!(!stdout.contains(SECRET) && !stderr.contains(SECRET), "{stdout}{stderr}");
-    assert_eq!(stand.api.lock().unwrap().webhooks[0]["events"], types(), "all of the source");
+    assert_eq!(fixture.api.lock().unwrap().webhooks[0]["events"], types(), "all event types of the source");
 
     // The printed line works unchanged.
     let line = stdout.lines().find(|line| line.contains("secrets = ")).unwrap().trim();
     let config =
         format!("[source.datagrid]\npreset = \"datagrid\"\n{line}\n[source.grapevine]\nenabled = false\n");
-    std::fs::write(stand.directory.path().join("own.toml"), config).unwrap();
+    std::fs::write(fixture.directory.path().join("own.toml"), config).unwrap();
     let overrides = hookstream::config::Overrides {
-        file: Some(stand.directory.path().join("own.toml")),
+        file: Some(fixture.directory.path().join("own.toml")),
         ..Default::default()
     };
     let loaded = hookstream::config::load(&overrides, &Default::default()).unwrap();
     assert_eq!(loaded.secrets["datagrid"][0].expose(), SECRET.as_bytes());
 
-    let (code, stdout, _) = stand.run(&["create", "datagrid", "--url", URL, "--apply"]).await;
+    let (code, stdout, _) = fixture.run(&["create", "datagrid", "--url", URL, "--apply"]).await;
     assert!(code == 0 && stdout.contains("nothing to do: wh_1"), "{stdout}");
-    assert_eq!(stand.calls(), ["GET /v1/webhooks"]);
-    let (code, _, stderr) = stand.run(&["create", "datagrid", "--url", URL, "--another", "--apply"]).await;
+    assert_eq!(fixture.calls(), ["GET /v1/webhooks"]);
+    let (code, _, stderr) = fixture.run(&["create", "datagrid", "--url", URL, "--another", "--apply"]).await;
     assert!(code == 2 && stderr.contains("--secret-file"), "{stderr}");
-    assert!(stand.calls().is_empty(), "a file that is there stops it before anything is asked");
-    assert_eq!(text(&stand.file()), SECRET, "and stays as it is");
-    let (code, stdout, stderr) = stand
+    assert!(fixture.calls().is_empty(), "an existing file is refused before any request");
+    assert_eq!(text(&fixture.file()), SECRET, "the existing file is unchanged");
+    let (code, stdout, stderr) = fixture
         .run(&[
             "create",
             "datagrid",
@@ -245,92 +245,92 @@ async fn create_shows_its_plan_and_with_apply_keeps_the_secret_in_a_file_of_its_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_secret_is_kept_before_the_first_byte_of_output() {
-    let stand = Stand::start().await;
-    let into_nothing = |arguments: &'static [&'static str]| {
-        let mut command = stand.command(arguments);
+async fn the_secret_is_saved_before_the_first_byte_of_output() {
+    let fixture = Fixture::start().await;
+    let into_closed_pipe = |arguments: &'static [&'static str]| {
+        let mut command = fixture.command(arguments);
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);
         command.stdout(writer).stderr(Stdio::piped());
         tokio::task::spawn_blocking(move || command.output().unwrap())
     };
-    into_nothing(&["create", "datagrid", "--url", URL, "--apply"]).await.unwrap();
-    assert_eq!(text(&stand.file()), SECRET);
+    into_closed_pipe(&["create", "datagrid", "--url", URL, "--apply"]).await.unwrap();
+    assert_eq!(text(&fixture.file()), SECRET);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_list_has_all_pages_and_a_deletion_acts_with_apply_only() {
+async fn list_reads_all_pages_and_delete_acts_only_with_apply() {
     let other = "https://other.example.com/x";
-    let stand = Stand::with(&[("wh_1", URL, true), ("wh_2", other, true), ("wh_3", other, false)]).await;
-    let (code, stdout, stderr) = stand.run(&["list", "datagrid", "--json"]).await;
+    let fixture = Fixture::with(&[("wh_1", URL, true), ("wh_2", other, true), ("wh_3", other, false)]).await;
+    let (code, stdout, stderr) = fixture.run(&["list", "datagrid", "--json"]).await;
     assert_eq!(code, 0, "{stderr}");
     let ids: Vec<Value> = stdout.lines().map(|line| json(line)["id"].clone()).collect();
     assert_eq!(ids, ["wh_1", "wh_2", "wh_3"]);
-    assert_eq!(stand.calls(), ["GET /v1/webhooks", "GET /v1/webhooks?cursor=c%2B2"]);
-    let (_, stdout, _) = stand.run(&["list", "datagrid"]).await;
+    assert_eq!(fixture.calls(), ["GET /v1/webhooks", "GET /v1/webhooks?cursor=c%2B2"]);
+    let (_, stdout, _) = fixture.run(&["list", "datagrid"]).await;
     assert!(stdout.lines().count() == 4 && stdout.contains("paused"), "{stdout}");
-    stand.calls();
+    fixture.calls();
 
     let (pages, delete) = (["GET /v1/webhooks", "GET /v1/webhooks?cursor=c%2B2"], "DELETE /v1/webhooks/wh_2");
-    let (code, stdout, _) = stand.run(&["delete", "datagrid", "wh_2"]).await;
+    let (code, stdout, _) = fixture.run(&["delete", "datagrid", "wh_2"]).await;
     assert!(code == 1 && stdout.contains("pending") && stdout.contains(other), "{stdout}");
-    assert_eq!(stand.calls(), pages, "without --apply");
-    let (code, stdout, stderr) = stand.run(&["delete", "datagrid", "wh_2", "--apply", "--json"]).await;
+    assert_eq!(fixture.calls(), pages, "without --apply");
+    let (code, stdout, stderr) = fixture.run(&["delete", "datagrid", "wh_2", "--apply", "--json"]).await;
     assert_eq!((code, &json(&stdout)["applied"]), (0, &json!(true)), "{stderr}");
-    assert_eq!(stand.calls(), [&pages[..], &[delete]].concat());
-    let (code, stdout, _) = stand.run(&["delete", "datagrid", "wh_2", "--apply"]).await;
+    assert_eq!(fixture.calls(), [&pages[..], &[delete]].concat());
+    let (code, stdout, _) = fixture.run(&["delete", "datagrid", "wh_2", "--apply"]).await;
     assert!(code == 0 && stdout.contains("nothing to do: no webhook wh_2"), "{stdout}");
-    assert_eq!(stand.calls(), ["GET /v1/webhooks"]);
-    stand.api.lock().unwrap().webhooks[0]["enabled"] = json!(false);
+    assert_eq!(fixture.calls(), ["GET /v1/webhooks"]);
+    fixture.api.lock().unwrap().webhooks[0]["enabled"] = json!(false);
     // A paused webhook for the same URL must not lead to a second one silently.
-    let (code, _, stderr) = stand.run(&["create", "datagrid", "--url", URL]).await;
+    let (code, _, stderr) = fixture.run(&["create", "datagrid", "--url", URL]).await;
     assert!(code == 2 && stderr.contains("wh_1") && stderr.contains("paused"), "{stderr}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn refusals_of_the_api_are_told_in_its_words_without_the_key_and_leave_no_file() {
-    let stand = Stand::start().await;
+async fn refusals_of_the_api_are_reported_without_the_key_and_leave_no_file() {
+    let fixture = Fixture::start().await;
     let create = ["create", "datagrid", "--url", URL, "--apply"];
-    let (code, _, stderr) = stand.run(&[&create[..], &["--event", "made.up"]].concat()).await;
+    let (code, _, stderr) = fixture.run(&[&create[..], &["--event", "made.up"]].concat()).await;
     assert!(code == 2 && stderr.contains("422") && stderr.contains("unknown event type"), "{stderr}");
-    assert!(!stand.file().exists(), "no secret, no file");
+    assert!(!fixture.file().exists(), "a file without a secret");
 
-    // A hostile or verbose API: it repeats the key, sends control sequences, or never ends.
+    // A hostile or verbose API repeats the key, sends control sequences, and sends a very long message.
     let echo = format!("bad key {KEY}\u{1b}[31m{}", "x".repeat(100_000));
     for method in [Method::GET, Method::POST] {
-        stand.api.lock().unwrap().instead =
+        fixture.api.lock().unwrap().replacement =
             Some((method, StatusCode::UNAUTHORIZED, json!({"error": {"message": echo}}).to_string()));
-        let (code, _, stderr) = stand.run(&create).await;
+        let (code, _, stderr) = fixture.run(&create).await;
         assert!(code == 2 && stderr.contains("401") && stderr.contains("DATAGRID_API_KEY"), "{stderr}");
         assert!(stderr.contains("bad key [the key]") && !stderr.contains('\u{1b}'), "{stderr}");
         assert!(stderr.len() < 1_000, "{} bytes", stderr.len());
     }
-    // A secret in an answer that is not a webhook is saved nevertheless.
+    // A secret in an answer that is not a webhook is still saved.
     let bare = json!({"secret": SECRET}).to_string();
-    stand.api.lock().unwrap().instead = Some((Method::POST, StatusCode::OK, bare));
-    let (code, stdout, stderr) = stand.run(&create).await;
+    fixture.api.lock().unwrap().replacement = Some((Method::POST, StatusCode::OK, bare));
+    let (code, stdout, stderr) = fixture.run(&create).await;
     assert!(code == 2 && !stdout.contains(SECRET) && !stderr.contains(SECRET), "{stdout}{stderr}");
-    assert_eq!(text(&stand.file()), SECRET);
+    assert_eq!(text(&fixture.file()), SECRET);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_hung_api_is_waited_for_no_longer_than_asked() {
-    let stand = Stand::start().await;
+async fn a_hung_api_is_abandoned_after_the_timeout() {
+    let fixture = Fixture::start().await;
     for method in [Method::GET, Method::POST] {
-        stand.api.lock().unwrap().hung = Some(method.clone());
+        fixture.api.lock().unwrap().unanswered = Some(method.clone());
         let begin = Instant::now();
         let (code, _, stderr) =
-            stand.run(&["create", "datagrid", "--url", URL, "--apply", "--timeout", "300ms"]).await;
+            fixture.run(&["create", "datagrid", "--url", URL, "--apply", "--timeout", "300ms"]).await;
         assert!(code == 2 && stderr.contains("no answer"), "{stderr}");
         assert_eq!(stderr.contains("unknown"), method == Method::POST, "{stderr}");
         assert!(begin.elapsed() < Duration::from_secs(20), "{:?}", begin.elapsed());
-        assert!(!stand.file().exists());
+        assert!(!fixture.file().exists());
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_asked_of_the_api_where_the_arguments_are_wrong() {
-    let stand = Stand::start().await;
+async fn wrong_arguments_cause_no_request_to_the_api() {
+    let fixture = Fixture::start().await;
     for (arguments, expected) in [
         (&["create", "datagrid", "--url", "http://hooks.example.com/x"][..], "https://"),
         (&["create", "grapevine", "--url", URL], "only Datagrid's API"),
@@ -338,14 +338,14 @@ async fn nothing_is_asked_of_the_api_where_the_arguments_are_wrong() {
         (&["delete", "datagrid", "..", "--apply"], "expected the id of a webhook"),
         (&["delete", "datagrid", "a/b"], "expected the id of a webhook"),
     ] {
-        let (code, stdout, stderr) = stand.run(arguments).await;
+        let (code, stdout, stderr) = fixture.run(arguments).await;
         assert!(code == 2 && stdout.is_empty() && stderr.contains(expected), "{arguments:?}: {stderr}");
     }
     for (name, value) in [("DATAGRID_API_KEY", ""), ("DATAGRID_API_URL", "http://api.example.com")] {
-        let mut command = stand.command(&["list", "datagrid"]);
+        let mut command = fixture.command(&["list", "datagrid"]);
         command.env(name, value);
         let (code, _, stderr) = tokio::task::spawn_blocking(move || run(&mut command)).await.unwrap();
         assert!(code == 2 && stderr.contains(name), "{name}: {stderr}");
     }
-    assert!(stand.calls().is_empty());
+    assert!(fixture.calls().is_empty());
 }
