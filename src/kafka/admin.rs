@@ -282,6 +282,20 @@ impl Admin {
         tokio::task::spawn_blocking(move || ffi::groups(client.inner(), TIMEOUT)).await?
     }
 
+    /// Whether the brokers list a group of this name and of any type. Unlike [`Admin::groups`], ListGroups is not
+    /// limited to consumer groups here.
+    ///
+    /// # Errors
+    /// If a broker does not answer in time.
+    pub(super) async fn has_group(&self, name: String) -> anyhow::Result<bool> {
+        let client = self.0.clone();
+        let listed = move || {
+            let listed = client.inner().fetch_group_list(Some(&name), TIMEOUT);
+            listed.map(|listed| !listed.groups().is_empty())
+        };
+        tokio::task::spawn_blocking(listed).await?.context("the groups cannot be listed")
+    }
+
     /// Increases each topic's partitions to the given total. Returns the topics that were refused. With
     /// `validate_only`, nothing changes.
     ///

@@ -39,7 +39,7 @@ pub struct Lag {
 #[derive(Debug)]
 pub struct GroupLag {
     pub name: String,
-    /// State and protocol; `None` if Kafka lists no such group.
+    /// State and protocol; `None` if Kafka lists no such consumer group.
     pub group: Option<GroupDescription>,
     /// All partitions, in order, of each topic on which the group has committed at least one offset; or the
     /// reason why no partition is known.
@@ -51,6 +51,9 @@ pub struct GroupLag {
 pub enum GroupLagError {
     /// Kafka lists no group of this name.
     NoSuchGroup,
+    /// Kafka lists a group of this name that is no consumer group and has committed nothing: a share group, for
+    /// example, whose offsets librdkafka cannot read.
+    NotAConsumerGroup,
     /// It has committed nothing on the topics of the configured sources.
     NothingCommitted,
     /// Its offsets cannot be read; contains Kafka's error.
@@ -62,6 +65,9 @@ impl fmt::Display for GroupLagError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoSuchGroup => f.write_str("there is no such group: it was deleted or never existed"),
+            Self::NotAConsumerGroup => f.write_str(
+                "it is not a consumer group: the lag of other types, such as share groups, is not measured",
+            ),
             Self::NothingCommitted => {
                 f.write_str("it has committed nothing on the topics of the configured sources")
             }
@@ -116,6 +122,16 @@ impl LagUnknown {
             Self::PastTheEnd => "committed past the log end: the topic was recreated",
             Self::Gone => "the partition no longer exists",
             Self::NoEnd => "Kafka does not report the log end",
+        }
+    }
+
+    /// The value of the label `cause`.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::NothingCommitted => "uncommitted",
+            Self::PastTheEnd => "past_end",
+            Self::Gone => "gone",
+            Self::NoEnd => "no_end",
         }
     }
 }
@@ -181,10 +197,13 @@ impl Meter {
         let mut position = Vec::new();
         for (name, offsets) in committed {
             let group = listed.remove(&name);
-            let partition_rows = match group {
-                Some(_) => partition_rows(&offsets, &configured, &places, &bounds),
-                None => Err(GroupLagError::NoSuchGroup),
-            };
+            let mut partition_rows = partition_rows(&offsets, &configured, &places, &bounds);
+            // The list has only consumer groups. Groups of other types may have committed offsets, too.
+            if group.is_none() && matches!(partition_rows, Err(GroupLagError::NothingCommitted)) {
+                let exists = self.admin.has_group(name.clone()).await?;
+                partition_rows =
+                    Err(if exists { GroupLagError::NotAConsumerGroup } else { GroupLagError::NoSuchGroup });
+            }
             if matches!(partition_rows, Err(GroupLagError::NoSuchGroup | GroupLagError::NothingCommitted))
                 && !patterns.contains(&name)
             {

@@ -398,3 +398,22 @@ async fn lag_gauges_are_nan_while_the_broker_is_down_and_then_recover() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn k9_a_share_group_is_not_reported_as_a_group_that_never_existed() {
+    let fixture = Fixture::new().await;
+    let group = unique("share");
+    let mut java = std::process::Command::new(stack("JAVA"));
+    java.args(["-XX:TieredStopAtLevel=1", "-cp", &stack("CLASSPATH")]);
+    java.args(["org.apache.kafka.tools.consumer.ConsoleShareConsumer", "--bootstrap-server", &stack("KAFKA")]);
+    java.args(["--topic", &fixture.topic, "--group", &group]).stdout(Stdio::null()).stderr(Stdio::null());
+    let _member = Process(java.spawn().unwrap());
+    until("the share group", async || {
+        let (code, stdout, _) = lag(&fixture.setup, &["--group", &group]).await;
+        assert_eq!(code, 0);
+        stdout.contains("unknown: it is not a consumer group")
+    })
+    .await;
+    let (code, _, stderr) = lag(&fixture.setup, &["--group", &group, "--max", "0"]).await;
+    assert!(code == 2 && stderr.contains("share groups, is not measured"), "{stderr}");
+}

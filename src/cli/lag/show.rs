@@ -124,7 +124,7 @@ pub(super) struct LagReport<'a> {
 #[derive(Serialize)]
 struct GroupJson<'a> {
     group: &'a str,
-    /// The state as Kafka names it; null if the group does not exist.
+    /// The state as Kafka names it; null if Kafka does not list the group as a consumer group.
     state: Option<&'a str>,
     protocol: Option<&'a str>,
     /// Why the topics are unknown.
