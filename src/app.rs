@@ -42,6 +42,7 @@ use crate::http::{
 };
 use crate::kafka::{Admin, ClusterConfig, Producer, Tuning};
 use crate::observe::health::{Health, PartState};
+use crate::observe::metrics::lag::LagSeries;
 use crate::observe::traces::{Tracer, Traces};
 use crate::observe::{metrics, metrics_upkeep, status};
 use crate::pipeline::Pipeline;
@@ -97,6 +98,7 @@ struct Parts {
     refusals: DiagnosisQueue,
     tracer: Option<Tracer>,
     traces: Option<Traces>,
+    lag_series: LagSeries,
     reload: Reload,
 }
 
@@ -186,7 +188,8 @@ impl App {
             reloads: registrar.swaps(),
             asked: topics_in_doubt,
         };
-        let lag = LagExporter::new(&config.lag, &cluster, sources.clone())?;
+        let lag_series = LagSeries::default();
+        let lag = LagExporter::new(&config.lag, &cluster, sources.clone(), lag_series.clone())?;
         let (refusals, diagnoser) = http::refusals(sources.clone());
         let traces =
             collector.map(|collector| Traces::start(&collector, ports.hooks.is_some())).transpose()?;
@@ -206,6 +209,7 @@ impl App {
             refusals,
             tracer,
             traces,
+            lag_series,
             reload,
         };
         Ok((parts, tasks))
@@ -257,6 +261,7 @@ impl App {
             spool: spool.clone(),
             sources: sources.clone(),
             in_flight: deliveries.clone(),
+            lag: parts.lag_series,
             config: Some(parts.in_force),
             access: Arc::new(Access::new(&config.admin, tls.clone())),
             started: Timestamp::now(),

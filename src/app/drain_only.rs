@@ -20,6 +20,7 @@ use crate::http::{self, Access, Operator, Phase, PortSecurity};
 use crate::kafka::{Admin, ClusterConfig, Producer};
 use crate::observe::health::{Health, PartState};
 use crate::observe::metrics;
+use crate::observe::metrics::lag::LagSeries;
 use crate::sources::Sources;
 use crate::spool::{Spool, Stats};
 
@@ -77,6 +78,7 @@ impl DrainOnly {
             spool: Some(spool.clone()),
             sources: Arc::default(),
             in_flight: TaskTracker::new(),
+            lag: LagSeries::default(),
             config: None,
             access: Arc::new(Access::new(&config.admin, ports.clone())),
             started: Timestamp::now(),

@@ -1,9 +1,9 @@
 //! Measures the lag of consumer groups in the background, for `/metrics`.
 //!
-//! A gauge that keeps an old value is wrong. All gauges are NaN while nothing can be measured, and those of a group,
-//! topic or partition that no longer exists are NaN too.
+//! A gauge that keeps an old value is wrong, so each measurement replaces all series: there are none while nothing can
+//! be measured, and none of a group, topic or partition that no longer exists.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,10 +14,10 @@ use crate::config;
 use crate::kafka::ClusterConfig;
 use crate::kafka::lag::{GroupLagError, Lag, LagUnknown, Meter};
 use crate::observe::metrics;
+use crate::observe::metrics::lag::{GroupPartition, LagSeries, LagSnapshot};
 use crate::sources::Sources;
 
-/// The number of groups with metrics. The metrics of a group that no longer exists stay, as NaN, until a restart; so
-/// the first groups keep theirs until then.
+/// The number of groups with metrics. The first groups keep theirs while they exist.
 const MAX_GROUPS: usize = 100;
 
 /// The timeout of a measurement.
@@ -28,11 +28,12 @@ pub(super) struct LagExporter {
     meter: Meter,
     config: config::LagConfig,
     sources: Arc<ArcSwap<Sources>>,
-    gauges: Gauges,
+    groups: ExportedGroups,
+    series: LagSeries,
 }
 
 impl LagExporter {
-    /// `None` if no groups are configured.
+    /// Measures into `series`. `None` if no groups are configured.
     ///
     /// # Errors
     /// If librdkafka refuses a property.
@@ -40,12 +41,13 @@ impl LagExporter {
         config: &config::LagConfig,
         connection: &ClusterConfig,
         sources: Arc<ArcSwap<Sources>>,
+        series: LagSeries,
     ) -> anyhow::Result<Option<Self>> {
         if config.groups.is_empty() {
             return Ok(None);
         }
         let (meter, config) = (Meter::new(connection)?, config.clone());
-        Ok(Some(Self { meter, config, sources, gauges: Gauges::default() }))
+        Ok(Some(Self { meter, config, sources, groups: ExportedGroups::default(), series }))
     }
 
     /// Measures until it is dropped.
@@ -62,12 +64,12 @@ impl LagExporter {
             let lag = lag.unwrap_or_else(|_| Err(anyhow::anyhow!("it took longer than {TIMEOUT:?}")));
             let why = match lag {
                 Ok(lag) => {
-                    self.gauges.show(&lag);
+                    self.series.publish(&self.groups.snapshot(&lag));
                     measured.set(lag.measured.as_millisecond() as f64 / 1000.0);
                     flaw(&lag)
                 }
                 Err(error) => {
-                    self.gauges.forget();
+                    self.series.clear();
                     Some(format!("{error:#}"))
                 }
             };
@@ -103,56 +105,38 @@ fn flaw(lag: &Lag) -> Option<String> {
     })
 }
 
-/// All gauges that were ever set.
+/// The groups with metrics.
 #[derive(Default)]
-struct Gauges {
+struct ExportedGroups {
     groups: BTreeSet<String>,
     full: bool,
-    lags: BTreeMap<(String, String, i32), [::metrics::Gauge; 2]>,
-    ends: BTreeMap<(String, i32), ::metrics::Gauge>,
 }
 
-impl Gauges {
-    fn show(&mut self, lag: &Lag) {
-        let mut lags = BTreeMap::new();
+impl ExportedGroups {
+    /// The series of a measurement.
+    fn snapshot(&mut self, lag: &Lag) -> LagSnapshot {
+        self.groups.retain(|name| lag.groups.iter().any(|group| group.name == *name));
+        let snapshot = LagSnapshot::empty();
         for group in &lag.groups {
             let Ok(partitions) = &group.partitions else { continue };
             if !self.has_place(&group.name) {
                 continue;
             }
             for lag in partitions {
-                let known = lag.behind.as_ref().ok();
-                let records = known.map_or(f64::NAN, |behind| behind.records as f64);
-                let seconds = known.and_then(|behind| behind.seconds.as_ref().ok().copied());
-                let key = (group.name.clone(), lag.topic.clone(), lag.partition);
-                lags.insert(key, [records, seconds.unwrap_or(f64::NAN)]);
+                let place =
+                    GroupPartition { group: &group.name, topic: &lag.topic, partition: lag.partition };
+                match &lag.behind {
+                    Ok(behind) => {
+                        snapshot.lag(place, behind.records, behind.seconds.as_ref().ok().copied());
+                    }
+                    Err(unknown) => snapshot.unknown(place, unknown.label()),
+                }
             }
         }
-        for (key, gauges) in &self.lags {
-            if !lags.contains_key(key) {
-                gauges.iter().for_each(|gauge| gauge.set(f64::NAN));
-            }
+        for ((topic, partition), end) in &lag.ends {
+            snapshot.log_end(topic, *partition, *end);
         }
-        for (key, values) in lags {
-            let (group, topic, partition) = &key;
-            let made = || metrics::lag(group, topic, *partition);
-            let gauges = self.lags.entry(key.clone()).or_insert_with(made);
-            gauges.iter().zip(values).for_each(|(gauge, value)| gauge.set(value));
-        }
-        for (place, gauge) in &self.ends {
-            if !lag.ends.contains_key(place) {
-                gauge.set(f64::NAN);
-            }
-        }
-        for (place, end) in &lag.ends {
-            let made = || metrics::log_end(&place.0, place.1);
-            self.ends.entry(place.clone()).or_insert_with(made).set(*end as f64);
-        }
-    }
-
-    /// Sets all gauges to unknown.
-    fn forget(&self) {
-        self.lags.values().flatten().chain(self.ends.values()).for_each(|gauge| gauge.set(f64::NAN));
+        snapshot
     }
 
     fn has_place(&mut self, group: &str) -> bool {
@@ -171,14 +155,76 @@ impl Gauges {
 
 #[cfg(test)]
 mod tests {
+    use jiff::Timestamp;
+
     use super::*;
+    use crate::kafka::lag::{Behind, GroupLag, LagUnknown, PartitionLag};
+    use crate::observe::metrics::Now;
+
+    fn lag(groups: Vec<GroupLag>) -> Lag {
+        Lag { measured: Timestamp::UNIX_EPOCH, groups, topics: 1, ends: Default::default() }
+    }
+
+    fn group(name: &str, behind: Vec<Result<Behind, LagUnknown>>) -> GroupLag {
+        let partition = |(partition, behind)| PartitionLag {
+            topic: "a.b".into(),
+            partition,
+            committed: None,
+            end: None,
+            behind,
+        };
+        let partitions = Ok((0..).zip(behind).map(partition).collect());
+        GroupLag { name: name.into(), group: None, partitions }
+    }
+
+    fn known(records: u64, seconds: Option<f64>) -> Result<Behind, LagUnknown> {
+        let seconds = seconds.ok_or_else(|| String::from("the record was not read"));
+        Ok(Behind { records, deleted: 0, seconds })
+    }
+
+    /// The lines of a scrape that concern the lag, without comments.
+    fn scraped(series: &LagSeries) -> Vec<String> {
+        let text = metrics::render(Now { in_flight: 0, kafka_up: true }, series);
+        let lines = text.lines().filter(|line| line.contains("consumergroup="));
+        let mut lines: Vec<String> = lines.map(str::to_owned).collect();
+        lines.sort();
+        lines
+    }
 
     #[test]
-    fn the_groups_that_came_first_keep_their_places() {
-        let mut gauges = Gauges::default();
-        assert!((0..MAX_GROUPS).all(|n| gauges.has_place(&format!("group-{n}"))));
-        assert!(!gauges.has_place("one-more") && gauges.full);
-        assert!(gauges.has_place("group-0"));
-        assert_eq!(gauges.groups.len(), MAX_GROUPS);
+    fn a_partition_whose_lag_is_unknown_has_its_own_metric_and_no_series_that_people_sum() {
+        let (mut groups, series) = (ExportedGroups::default(), LagSeries::default());
+        let uncommitted = || Err(LagUnknown::NothingCommitted);
+        let behind = vec![known(3, Some(1.5)), uncommitted(), known(4, None), uncommitted()];
+        series.publish(&groups.snapshot(&lag(vec![group("billing", behind)])));
+        let labels =
+            |partition: i32| format!("consumergroup=\"billing\",topic=\"a.b\",partition=\"{partition}\"");
+        let expected = [
+            format!("hookstream_lag_unknown{{{},cause=\"uncommitted\"}} 1", labels(1)),
+            format!("hookstream_lag_unknown{{{},cause=\"uncommitted\"}} 1", labels(3)),
+            format!("kafka_consumergroup_lag_seconds{{{}}} 1.5", labels(0)),
+            format!("kafka_consumergroup_lag{{{}}} 3", labels(0)),
+            format!("kafka_consumergroup_lag{{{}}} 4", labels(2)),
+        ];
+        assert_eq!(scraped(&series), expected);
+
+        // What is no longer there leaves nothing behind.
+        series.publish(&groups.snapshot(&lag(vec![group("billing", vec![known(0, Some(0.0))])])));
+        assert_eq!(scraped(&series).len(), 2);
+        series.clear();
+        assert_eq!(scraped(&series), [""; 0]);
+    }
+
+    #[test]
+    fn the_first_groups_keep_their_places_while_they_exist() {
+        let mut groups = ExportedGroups::default();
+        let named =
+            |from: usize| lag((from..=MAX_GROUPS).map(|n| group(&format!("{n:03}"), vec![])).collect());
+        groups.snapshot(&named(1));
+        assert!(groups.groups.len() == MAX_GROUPS && !groups.full);
+        groups.snapshot(&named(0));
+        assert!(!groups.groups.contains("000") && groups.groups.contains("100") && groups.full);
+        groups.snapshot(&lag(vec![group("000", vec![])]));
+        assert_eq!(groups.groups, ["000".to_owned()].into());
     }
 }

@@ -19,6 +19,7 @@ use super::limits::RequestLimits;
 use super::response::{json, refuse};
 use crate::client::JsonObject;
 use crate::observe::health::{Health, PartState as Up};
+use crate::observe::metrics::lag::LagSeries;
 use crate::observe::metrics::{self as exported, Now};
 use crate::observe::status::{self, InForce, Status};
 use crate::sources::Sources;
@@ -39,6 +40,8 @@ pub struct Operator {
     pub sources: Arc<ArcSwap<Sources>>,
     /// The deliveries between their complete body and their outcome.
     pub in_flight: TaskTracker,
+    /// The lag of consumer groups.
+    pub lag: LagSeries,
     /// The active configuration; `None` if the service does not accept deliveries.
     pub config: Option<Arc<status::CurrentConfig>>,
     /// Who may use the port.
@@ -107,7 +110,10 @@ fn damage(salvage: &spool::Salvage) -> status::Damage {
 pub(super) async fn metrics(State(operator): State<Operator>) -> Response {
     let now = Now { in_flight: operator.in_flight.len(), kafka_up: operator.health.kafka.state() == Up::Ok };
 
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], exported::render(now))
+    (
+        [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")],
+        exported::render(now, &operator.lag),
+    )
         .into_response()
 }
 

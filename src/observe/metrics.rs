@@ -1,11 +1,14 @@
 //! Declares every metric once. docs/metrics.md is generated from the table.
 
+pub mod lag;
+
 use std::sync::OnceLock;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
+use self::lag::LagSeries;
 use crate::outcome::{Outcome, Reason};
 
 /// The type of a metric.
@@ -92,11 +95,13 @@ metrics! {
     RETENTION     Gauge     "hookstream_topic_retention_seconds" ["topic"]
         "How long Kafka keeps a record of the topic, by retention.ms, read each minute; +Inf if age removes none.";
     LAG           Gauge     "kafka_consumergroup_lag" ["consumergroup", "topic", "partition"]
-        "Records between a group's committed offset and the log end, by offsets; NaN while it is unknown, also where the group has committed nothing. This and the next four exist only with `[lag] groups`.";
+        "Records between a group's committed offset and the log end, by offsets. A partition whose lag is unknown has no series here, so that sums stay numbers. This and the next five exist only with `[lag] groups`.";
     LAG_SECONDS   Gauge     "kafka_consumergroup_lag_seconds" ["consumergroup", "topic", "partition"]
-        "Since the first record that the group has not yet read was written; 0 if there is none, NaN while it is unknown.";
+        "Since the first record that the group has not yet read was written; 0 if there is none, no series if it is unknown.";
+    LAG_UNKNOWN   Gauge     "hookstream_lag_unknown" ["consumergroup", "topic", "partition", "cause"]
+        "1 for each partition that these two leave out: `uncommitted` if the group has committed nothing although there are records, `past_end` if it has committed past the log end, `gone` if the partition no longer exists, `no_end` if Kafka does not report the log end.";
     LOG_END       Gauge     "kafka_topic_partition_current_offset" ["topic", "partition"]
-        "The log end: the offset that the partition's next record gets; NaN while it is unknown.";
+        "The log end: the offset that the partition's next record gets; no series if it is unknown.";
     LAG_ERRORS    Counter   "hookstream_lag_errors_total" []
         "Lag measurements that failed, wholly or for some groups.";
     LAG_MEASURED  Gauge     "hookstream_lag_measured_timestamp_seconds" []
@@ -153,17 +158,22 @@ pub fn init() {
         let builder =
             PrometheusBuilder::new().set_buckets_for_metric(Matcher::Full(DURATION.into()), &BUCKETS);
         let handle = builder.ok()?.install_recorder().ok()?;
-        for &Metric { name, kind, help, .. } in ALL {
-            match kind {
-                MetricKind::Counter => metrics::describe_counter!(name, help),
-                MetricKind::Gauge => metrics::describe_gauge!(name, help),
-                MetricKind::Histogram => metrics::describe_histogram!(name, help),
-            }
-        }
+        describe();
         metrics::gauge!(RELOAD).set(1.0);
         metrics::gauge!(BUILD, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
         Some(handle)
     });
+}
+
+/// Sets the help texts in the current recorder.
+fn describe() {
+    for &Metric { name, kind, help, .. } in ALL {
+        match kind {
+            MetricKind::Counter => metrics::describe_counter!(name, help),
+            MetricKind::Gauge => metrics::describe_gauge!(name, help),
+            MetricKind::Histogram => metrics::describe_histogram!(name, help),
+        }
+    }
 }
 
 /// The metrics of a source's deliveries. Those of published deliveries, the most frequent, are looked up once.
@@ -370,22 +380,6 @@ impl SecretMeter {
     }
 }
 
-/// The gauges of a group's lag on one partition, in records and in seconds. The caller bounds the groups.
-pub fn lag(group: &str, topic: &str, partition: i32) -> [metrics::Gauge; 2] {
-    let labels = [
-        ("consumergroup", group.to_owned()),
-        ("topic", topic.to_owned()),
-        ("partition", partition.to_string()),
-    ];
-    [metrics::gauge!(LAG, &labels), metrics::gauge!(LAG_SECONDS, &labels)]
-}
-
-/// The gauge of a partition's log end.
-pub fn log_end(topic: &str, partition: i32) -> metrics::Gauge {
-    let labels = [("topic", topic.to_owned()), ("partition", partition.to_string())];
-    metrics::gauge!(LOG_END, &labels)
-}
-
 /// The counter of failed measurements, and the gauge of the last successful one, in seconds since 1970. Both
 /// exist from this call on, which should be the start of measuring.
 pub fn lag_meters() -> (metrics::Counter, metrics::Gauge) {
@@ -584,10 +578,11 @@ pub struct Now {
 }
 
 /// Renders the text of `/metrics`.
-pub fn render(now: Now) -> String {
+pub fn render(now: Now, lag: &LagSeries) -> String {
     metrics::gauge!(IN_FLIGHT).set(now.in_flight as f64);
     metrics::gauge!(KAFKA_UP).set(f64::from(u8::from(now.kafka_up)));
     metrics::counter!(LOG_DROPPED).absolute(super::log::dropped());
     upkeep();
-    HANDLE.get().and_then(Option::as_ref).map(PrometheusHandle::render).unwrap_or_default()
+    let text = HANDLE.get().and_then(Option::as_ref).map(PrometheusHandle::render).unwrap_or_default();
+    text + &lag.render()
 }

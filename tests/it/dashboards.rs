@@ -4,9 +4,11 @@
 mod promql;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::process::Command;
 
-use hookstream::observe::metrics::{ALL, MetricKind};
+use hookstream::observe::metrics::lag::{GroupPartition, LagSeries, LagSnapshot};
+use hookstream::observe::metrics::{self, ALL, MetricKind, Now};
 use hookstream::outcome::{Outcome, Reason};
 use serde_json::Value;
 
@@ -280,9 +282,70 @@ fn dashboards_panels_have_a_description_and_valid_promql() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("dashboard.yml");
     std::fs::write(&path, file).unwrap();
-    let output = Command::new("promtool").args(["check", "rules"]).arg(&path).output();
-    let output = output.expect("promtool is part of Prometheus; ./tests/run installs it");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    promtool(&["check", "rules"], &path);
+}
+
+/// Runs promtool on a file.
+fn promtool(command: &[&str], file: &Path) {
+    let told = Command::new("promtool").args(command).arg(file).output();
+    let told = told.expect("promtool is part of Prometheus; ./tests/run installs it");
+    assert!(told.status.success(), "{}", String::from_utf8_lossy(&[told.stdout, told.stderr].concat()));
+}
+
+/// What Prometheus would show for a scrape of a group that has committed in 3 of 6 partitions.
+#[test]
+fn dashboards_show_the_lag_of_a_group_that_has_not_committed_in_every_partition() {
+    let (snapshot, series) = (LagSnapshot::empty(), LagSeries::default());
+    let place = |partition| GroupPartition { group: "billing", topic: "datagrid.x", partition };
+    for partition in 0..3 {
+        snapshot.lag(place(partition), 10, Some(2_000.0));
+        snapshot.unknown(place(3 + partition), "uncommitted");
+    }
+    series.publish(&snapshot);
+    let scrape = metrics::render(Now { in_flight: 0, kafka_up: true }, &series);
+    let scrape = scrape.lines().filter(|line| line.contains("consumergroup="));
+    let scrape: Vec<(&str, &str)> = scrape.filter_map(|line| line.rsplit_once(' ')).collect();
+    assert_eq!(scrape.len(), 9, "{scrape:?}");
+    let input =
+        scrape.iter().map(|(series, value)| format!("  - {{series: '{series}', values: '{value}x30'}}\n"));
+
+    let sample = |labels: &str, value: u64| {
+        format!(
+            "    exp_samples: [{{labels: '{{consumergroup=\"billing\", topic=\"datagrid.x\"{labels}}}', value: {value}}}]\n"
+        )
+    };
+    let mut file = format!(
+        "rule_files: [{:?}]\ntests:\n- interval: 1m\n  input_series:\n{}  promql_expr_test:\n",
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/prometheus/alerts.yml"),
+        input.collect::<String>()
+    );
+    let mut panels = 0;
+    for (title, expression, _) in targets() {
+        let expected = match &*title {
+            "Lag in records, by group and topic" => sample("", 30),
+            "Lag in seconds, by group and topic" => sample("", 2_000),
+            "Partitions whose lag is unknown, by group, topic and cause" => {
+                sample(", cause=\"uncommitted\"", 3)
+            }
+            _ => continue,
+        };
+        let all = ["job", "topic", "group"]
+            .iter()
+            .fold(expression, |text, variable| text.replace(&format!("=~\"${variable}\""), "=~\".*\""));
+        file.push_str(&format!("  - expr: {}\n    eval_time: 20m\n{expected}", Value::from(all)));
+        panels += 1;
+    }
+    assert_eq!(panels, 3);
+    // The alert compares the partitions that are known.
+    let alert = "ALERTS{alertstate=\"firing\", consumergroup=\"billing\"}";
+    let firing = "ALERTS{alertname=\"HookstreamConsumerLag\", alertstate=\"firing\", consumergroup=\"billing\", \
+                  severity=\"warning\", topic=\"datagrid.x\"}";
+    file.push_str(&format!("  - expr: {}\n    eval_time: 20m\n", Value::from(alert)));
+    file.push_str(&format!("    exp_samples: [{{labels: {}, value: 1}}]\n", Value::from(firing)));
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("lag_test.yml");
+    std::fs::write(&path, file).unwrap();
+    promtool(&["test", "rules"], &path);
 }
 
 /// The series of a scrape with their labels.
@@ -314,6 +377,7 @@ async fn dashboards_use_only_metrics_that_a_service_exports() {
     let elsewhere = [
         "up",
         "hookstream_connections_refused_total",
+        "hookstream_lag_unknown",
         "hookstream_topic_failing",
         "hookstream_unverified_limited_total",
     ];

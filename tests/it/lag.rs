@@ -1,18 +1,19 @@
 //! Consumer lag: `hookstream lag` compared with Kafka's own tool, its exit codes, and the service's gauges.
 
+mod exported;
+
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::cli::{hookstream, run};
-use crate::support::broker::Broker;
 use crate::support::groups::{self, Member};
 use crate::support::process::Process;
-use crate::support::{PATIENCE, Service, Setup, kafka, stack, unique, until};
+use crate::support::{PATIENCE, Setup, kafka, stack, unique, until};
 
 /// Configures only the test's own source, so that other tests' topics are not measured.
 fn setup() -> Setup {
@@ -338,74 +339,17 @@ async fn watch_prints_a_changed_lag_again() {
     until("the new lag", async || next().await == 1).await;
 }
 
-/// The value of a metric; `None` if it is absent.
-async fn metric(service: &Service, name: &str) -> Option<f64> {
-    let (_, text) = service.admin("/metrics").await;
-    text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn lag_gauges_are_nan_while_the_broker_is_down_and_then_recover() {
-    let mut broker = Broker::start().await;
-    let mut setup = Setup::new("grapevine");
-    setup.kafka = broker.bootstrap();
-    let prefix = unique("lag");
-    let (group, deleted) = (format!("{prefix}-group"), format!("{prefix}-gone"));
-    // The exactly named group is requested from the start, before the cluster has a coordinator for it.
-    setup.tables = format!("[lag]\ngroups = [\"{prefix}-*\", \"{group}\"]\ninterval = \"1s\"");
-    // With the default, Kafka would replace the timestamps, which are a minute old.
-    let topic = format!("{}.document.changed", setup.source);
-    kafka::create_on(&broker.bootstrap(), &topic, 1, &[("message.timestamp.type", "CreateTime")]).await;
-    let service = setup.ready().await;
-    let labels = |group: &str| format!("consumergroup=\"{group}\",topic=\"{topic}\",partition=\"0\"");
-    let records = format!("kafka_consumergroup_lag{{{}}}", labels(&group));
-    let seconds = format!("kafka_consumergroup_lag_seconds{{{}}}", labels(&group));
-    let end = format!("kafka_topic_partition_current_offset{{topic=\"{topic}\",partition=\"0\"}}");
-    let lag_of_deleted = format!("kafka_consumergroup_lag{{{}}}", labels(&deleted));
-
-    let time = Timestamp::now().as_millisecond() - 60_000;
-    groups::write(&broker.bootstrap(), &topic, 0, &[("a", time), ("b", time), ("c", time)]).await;
-    for group in [&*group, &*deleted] {
-        groups::commit(&broker.bootstrap(), group, &[(&topic, 0, 1)]).await;
-    }
-    until("the lag", async || metric(&service, &records).await == Some(2.0)).await;
-    until("the lag", async || metric(&service, &lag_of_deleted).await == Some(2.0)).await;
-    assert!(metric(&service, &seconds).await.unwrap() >= 60.0);
-    assert_eq!(metric(&service, &end).await, Some(3.0));
-    let before = metric(&service, "hookstream_lag_measured_timestamp_seconds").await.unwrap();
-    assert!(before > 1e9, "{before}");
-
-    // A deleted group is neither an error nor a lag of 0.
-    let admin: rdkafka::admin::AdminClient<_> =
-        rdkafka::ClientConfig::new().set("bootstrap.servers", broker.bootstrap()).create().unwrap();
-    admin.delete_groups(&[&deleted], &rdkafka::admin::AdminOptions::new()).await.unwrap();
-    let nan = async |name: &str| metric(&service, name).await.is_some_and(f64::is_nan);
-    until("an unknown lag of the deleted group", async || nan(&lag_of_deleted).await).await;
-    assert_eq!(metric(&service, &records).await, Some(2.0));
-    let errors = metric(&service, "hookstream_lag_errors_total").await.unwrap();
-
-    broker.kill();
-    until("an unknown lag", async || nan(&records).await).await;
-    assert!(nan(&seconds).await && nan(&end).await);
-    until("a counted error", async || metric(&service, "hookstream_lag_errors_total").await > Some(errors))
-        .await;
-    let last = metric(&service, "hookstream_lag_measured_timestamp_seconds").await.unwrap();
-
-    broker.run().await;
-    until("the lag", async || metric(&service, &records).await == Some(2.0)).await;
-    until("a new measurement", async || {
-        metric(&service, "hookstream_lag_measured_timestamp_seconds").await > Some(last)
-    })
-    .await;
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn k9_a_share_group_is_not_reported_as_a_group_that_never_existed() {
     let fixture = Fixture::new().await;
     let group = unique("share");
-    let mut java = std::process::Command::new(stack("JAVA"));
+    let mut java = Command::new(stack("JAVA"));
     java.args(["-XX:TieredStopAtLevel=1", "-cp", &stack("CLASSPATH")]);
-    java.args(["org.apache.kafka.tools.consumer.ConsoleShareConsumer", "--bootstrap-server", &stack("KAFKA")]);
+    java.args([
+        "org.apache.kafka.tools.consumer.ConsoleShareConsumer",
+        "--bootstrap-server",
+        &stack("KAFKA"),
+    ]);
     java.args(["--topic", &fixture.topic, "--group", &group]).stdout(Stdio::null()).stderr(Stdio::null());
     let _member = Process(java.spawn().unwrap());
     until("the share group", async || {

@@ -105,6 +105,7 @@ async fn metrics_page_lists_all_metrics_that_a_service_exports() {
         // Metrics of events that do not occur in this test.
         let rare = [
             "hookstream_connections_refused_total",
+            "hookstream_lag_unknown",
             "hookstream_log_lines_limited_total",
             "hookstream_requests_malformed_total",
             "hookstream_spans_dropped_total",
