@@ -22,6 +22,7 @@ use crate::envelope::{Envelope, Handshakes};
 use crate::names;
 use crate::observe::drift::Drift;
 use crate::observe::metrics;
+use crate::observe::metrics::scrape::ExpiringSecret;
 use crate::observe::refusals::RefusalTable;
 use crate::observe::status;
 use crate::observe::traffic::Traffic;
@@ -221,6 +222,13 @@ impl Source {
             refusals: self.refusals.shown(),
             secrets: self.matches.shown(now),
         }
+    }
+
+    /// The secrets that expire.
+    pub fn expiring_secrets(&self) -> impl Iterator<Item = ExpiringSecret<'_>> {
+        let source = &*self.name;
+        let expiring = self.matches.expiring();
+        expiring.map(move |(secret, not_after)| ExpiringSecret { source, secret, not_after })
     }
 
     /// The limit of verified deliveries in flight.

@@ -159,7 +159,8 @@ mod tests {
 
     use super::*;
     use crate::kafka::lag::{Behind, GroupLag, LagUnknown, PartitionLag};
-    use crate::observe::metrics::Now;
+    use crate::observe::health::Health;
+    use crate::observe::metrics::scrape::{self, Now};
 
     fn lag(groups: Vec<GroupLag>) -> Lag {
         Lag { measured: Timestamp::UNIX_EPOCH, groups, topics: 1, ends: Default::default() }
@@ -184,7 +185,14 @@ mod tests {
 
     /// The lines of a scrape that concern the lag, without comments.
     fn scraped(series: &LagSeries) -> Vec<String> {
-        let text = metrics::render(Now { in_flight: 0, kafka_up: true }, series);
+        let readiness = Health::new().readiness();
+        let text = scrape::render(&Now {
+            in_flight: 0,
+            kafka_up: true,
+            readiness: &readiness,
+            expiring: Vec::new(),
+            lag: series,
+        });
         let lines = text.lines().filter(|line| line.contains("consumergroup="));
         let mut lines: Vec<String> = lines.map(str::to_owned).collect();
         lines.sort();

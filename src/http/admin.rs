@@ -18,9 +18,9 @@ use super::guard::Access;
 use super::limits::RequestLimits;
 use super::response::{json, refuse};
 use crate::client::JsonObject;
-use crate::observe::health::{Health, PartState as Up};
+use crate::observe::health::{Health, PartState};
 use crate::observe::metrics::lag::LagSeries;
-use crate::observe::metrics::{self as exported, Now};
+use crate::observe::metrics::scrape::{self, Now};
 use crate::observe::status::{self, InForce, Status};
 use crate::sources::Sources;
 use crate::spool::{self, Spool};
@@ -108,12 +108,15 @@ fn damage(salvage: &spool::Salvage) -> status::Damage {
 
 /// Prometheus' text format.
 pub(super) async fn metrics(State(operator): State<Operator>) -> Response {
-    let now = Now { in_flight: operator.in_flight.len(), kafka_up: operator.health.kafka.state() == Up::Ok };
-
-    (
-        [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")],
-        exported::render(now, &operator.lag),
-    )
+    let (sources, readiness) = (operator.sources.load(), operator.health.readiness());
+    let now = Now {
+        in_flight: operator.in_flight.len(),
+        kafka_up: operator.health.kafka.state() == PartState::Ok,
+        readiness: &readiness,
+        expiring: sources.iter().flat_map(|source| source.expiring_secrets()).collect(),
+        lag: &operator.lag,
+    };
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], scrape::render(&now))
         .into_response()
 }
 

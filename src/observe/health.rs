@@ -22,6 +22,21 @@ pub enum PartState {
     Down,
 }
 
+impl PartState {
+    /// All states.
+    pub const ALL: [Self; 4] = [Self::Ok, Self::Unknown, Self::Degraded, Self::Down];
+
+    /// The state as `/readyz` and the metrics name it.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Unknown => "unknown",
+            Self::Degraded => "degraded",
+            Self::Down => "down",
+        }
+    }
+}
+
 /// The cause of a part that was not checked yet.
 const STARTING: &str = "starting";
 

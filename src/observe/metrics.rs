@@ -1,6 +1,8 @@
 //! Declares every metric once. docs/metrics.md is generated from the table.
 
 pub mod lag;
+pub mod scrape;
+mod snapshot;
 
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -8,7 +10,6 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
-use self::lag::LagSeries;
 use crate::outcome::{Outcome, Reason};
 
 /// The type of a metric.
@@ -62,12 +63,16 @@ metrics! {
         "Verified deliveries by the name of the secret that signed them, from 0 on.";
     SECRET_LAST   Gauge     "hookstream_secret_last_match_timestamp_seconds" ["source", "secret"]
         "When the last of them was received, in seconds since 1970; NaN if there was none. A removed secret keeps its row until a restart.";
+    SECRET_END    Gauge     "hookstream_secret_not_after_timestamp_seconds" ["source", "secret"]
+        "When the secret expires, in seconds since 1970; only for secrets in force that have `not_after`.";
     MISFITS       Counter   "hookstream_misfits_total" ["source", "type"]
         "Values that did not fit their field, which is null; they are in additional_fields.";
     DRIFT         Counter   "hookstream_drift_total" ["source", "type", "pointer"]
         "Members without a field in the schema, kept in additional_fields, by their JSON pointer: `*` for indexes and map keys, `other` beyond 50 pointers of a type.";
     FAILING       Gauge     "hookstream_topic_failing" ["topic", "what"]
         "What Kafka does not accept of a topic now: 1 for the whole `topic`, the number of its `partitions`, the number of spool `rows` that exceed the topic's limits, the number of rows `held` because it is compacted. Exists from its first failure on.";
+    READINESS     Gauge     "hookstream_readiness" ["part", "state"]
+        "1 for the state of each part of `/readyz`, else 0: `ok`, `unknown`, `degraded` or `down`.";
     KAFKA_UP      Gauge     "hookstream_kafka_up" []
         "1 while a broker answers, else 0.";
     QUEUE_RECORDS Gauge     "hookstream_kafka_queue_records" []
@@ -566,23 +571,4 @@ pub fn upkeep() {
     if let Some(Some(handle)) = HANDLE.get() {
         handle.run_upkeep();
     }
-}
-
-/// Values that are read at a scrape.
-#[derive(Clone, Copy, Debug)]
-pub struct Now {
-    /// Deliveries between their complete body and their end.
-    pub in_flight: usize,
-    /// Whether a broker answers.
-    pub kafka_up: bool,
-}
-
-/// Renders the text of `/metrics`.
-pub fn render(now: Now, lag: &LagSeries) -> String {
-    metrics::gauge!(IN_FLIGHT).set(now.in_flight as f64);
-    metrics::gauge!(KAFKA_UP).set(f64::from(u8::from(now.kafka_up)));
-    metrics::counter!(LOG_DROPPED).absolute(super::log::dropped());
-    upkeep();
-    let text = HANDLE.get().and_then(Option::as_ref).map(PrometheusHandle::render).unwrap_or_default();
-    text + &lag.render()
 }

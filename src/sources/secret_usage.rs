@@ -62,12 +62,20 @@ impl SecretUsage {
     }
 }
 
+/// What the configuration says of a secret.
+#[derive(Debug)]
+struct SecretEntry {
+    name: Arc<str>,
+    from: Option<Arc<str>>,
+    not_after: Option<Timestamp>,
+}
+
 /// The counts of a source's secrets, by name. The names come from the configuration, so their number is bounded.
 #[derive(Debug, Default)]
 pub(super) struct SecretUsages {
     matches: HashMap<Arc<str>, Arc<SecretUsage>>,
-    /// Names and origins in the order of the configuration.
-    order: Vec<(Arc<str>, Option<Arc<str>>)>,
+    /// In the order of the configuration.
+    order: Vec<SecretEntry>,
 }
 
 impl SecretUsages {
@@ -77,9 +85,14 @@ impl SecretUsages {
             let before = before.and_then(|before| before.matches.get(name)).cloned();
             before.unwrap_or_else(|| Arc::new(SecretUsage::new(source, name)))
         };
+        let entry = |secret: &Secret| SecretEntry {
+            name: secret.name.clone(),
+            from: secret.from.clone(),
+            not_after: secret.window.not_after,
+        };
         Self {
             matches: secrets.iter().map(|secret| (secret.name.clone(), matches(&secret.name))).collect(),
-            order: secrets.iter().map(|secret| (secret.name.clone(), secret.from.clone())).collect(),
+            order: secrets.iter().map(entry).collect(),
         }
     }
 
@@ -90,10 +103,15 @@ impl SecretUsages {
         Some(name.clone())
     }
 
+    /// The secrets that expire, with the time.
+    pub(super) fn expiring(&self) -> impl Iterator<Item = (&str, Timestamp)> {
+        self.order.iter().filter_map(|entry| Some((&*entry.name, entry.not_after?)))
+    }
+
     /// The usage to show, in the order of the configuration.
     pub(super) fn shown(&self, now: Timestamp) -> Vec<status::SecretStatus> {
         let newest = self.matches.values().filter_map(|matches| matches.last()).max();
-        let shown = |(name, from): &(Arc<str>, Option<Arc<str>>)| {
+        let shown = |SecretEntry { name, from, .. }: &SecretEntry| {
             let matches = self.matches.get(name)?;
             let (last, last_hour) = (matches.last(), matches.recent.sum(now, HOUR));
             Some(status::SecretStatus {

@@ -7,8 +7,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Command;
 
+use hookstream::observe::health::{Health, PartState};
 use hookstream::observe::metrics::lag::{GroupPartition, LagSeries, LagSnapshot};
-use hookstream::observe::metrics::{self, ALL, MetricKind, Now};
+use hookstream::observe::metrics::scrape::{self, Now};
+use hookstream::observe::metrics::{ALL, MetricKind};
 use hookstream::outcome::{Outcome, Reason};
 use serde_json::Value;
 
@@ -46,12 +48,14 @@ fn declared() -> Known {
 }
 
 /// The fixed values of a label, if they do not depend on the configuration.
-fn fixed_values(label: &str) -> Option<Vec<&'static str>> {
+fn fixed_values(metric: &str, label: &str) -> Option<Vec<&'static str>> {
     match label {
+        "state" if metric == "hookstream_readiness" => Some(PartState::ALL.map(PartState::label).to_vec()),
+        "part" => Some(Health::new().readiness().parts().map(|(part, _)| part).to_vec()),
         "outcome" => Some(Outcome::ALL.map(Outcome::label).to_vec()),
         "reason" => Some(Reason::ALL.iter().map(|reason| reason.info().label).collect()),
         "state" => Some(vec!["live", "parked"]),
-        "what" => Some(vec!["topic", "partitions", "rows"]),
+        "what" => Some(vec!["topic", "partitions", "rows", "held"]),
         "via" => Some(vec!["direct", "spool"]),
         _ => None,
     }
@@ -73,7 +77,7 @@ fn problems(expression: &str, shown: &[&str], known: &Known) -> Vec<String> {
             }
         }
         for (label, text) in selected {
-            let Some(values) = fixed_values(label) else { continue };
+            let Some(values) = fixed_values(metric, label) else { continue };
             let unknown = text.split('|').filter(|word| !values.contains(word));
             problems.extend(unknown.map(|word| format!("{label} is never {word}")));
         }
@@ -237,6 +241,8 @@ fn dashboards_wrong_names_are_found() {
         (r#"hookstream_deliveries_total{outcome=~"published|accepted"}"#, "outcome is never accepted"),
         (r#"hookstream_deliveries_total{reason!="drained"}"#, "reason is never drained"),
         (r#"hookstream_spool_rows{state="dead"}"#, "state is never dead"),
+        (r#"hookstream_readiness{state="live"}"#, "state is never live"),
+        (r#"hookstream_readiness{part="disk"}"#, "part is never disk"),
     ] {
         assert_eq!(problems(broken, &[], &known), [why], "{broken}");
     }
@@ -263,6 +269,31 @@ fn dashboards_each_alert_has_a_runbook_section_and_test_cases() {
     }
     let headings = between(&runbook, "\n### Hookstream", "\n");
     assert_eq!(headings.len(), alerts.len(), "a heading without an alert: {headings:?}");
+}
+
+/// The rules for any part leave out those that have an alert of their own. `service` is down only while it stops.
+#[test]
+fn dashboards_each_part_of_readiness_has_an_alert() {
+    let own = BTreeMap::from([
+        ("clock", "HookstreamClockOff"),
+        ("connections", "HookstreamConnectionsFull"),
+        ("durability", "HookstreamDurabilityWeak"),
+        ("kafka", "HookstreamKafkaDown"),
+        ("publishing", "HookstreamTopicFailing"),
+        ("spool", "HookstreamSpoolDown"),
+        ("tasks", "HookstreamTaskFailed"),
+    ]);
+    let rules = rules();
+    let rule =
+        |name: &str| rules.iter().find(|rule| rule.name == name).unwrap_or_else(|| panic!("no {name}"));
+    for name in ["HookstreamPartDown", "HookstreamPartDegraded"] {
+        let expression = &rule(name).expression;
+        let left_out = between(expression, "part!~\"", "\"");
+        let left_out = left_out.first().unwrap_or_else(|| panic!("{expression}"));
+        let without = left_out.split('|').filter(|part| !own.contains_key(part) && *part != "service");
+        assert_eq!(without.collect::<Vec<_>>(), [""; 0], "{name} leaves out parts without an alert");
+    }
+    own.values().for_each(|name| assert!(rule(name).is_alert));
 }
 
 #[test]
@@ -302,7 +333,14 @@ fn dashboards_show_the_lag_of_a_group_that_has_not_committed_in_every_partition(
         snapshot.unknown(place(3 + partition), "uncommitted");
     }
     series.publish(&snapshot);
-    let scrape = metrics::render(Now { in_flight: 0, kafka_up: true }, &series);
+    let readiness = Health::new().readiness();
+    let scrape = scrape::render(&Now {
+        in_flight: 0,
+        kafka_up: true,
+        readiness: &readiness,
+        expiring: Vec::new(),
+        lag: &series,
+    });
     let scrape = scrape.lines().filter(|line| line.contains("consumergroup="));
     let scrape: Vec<(&str, &str)> = scrape.filter_map(|line| line.rsplit_once(' ')).collect();
     assert_eq!(scrape.len(), 9, "{scrape:?}");
@@ -378,6 +416,8 @@ async fn dashboards_use_only_metrics_that_a_service_exports() {
         "up",
         "hookstream_connections_refused_total",
         "hookstream_lag_unknown",
+        "hookstream_secret_not_after_timestamp_seconds",
+        "hookstream_tls_not_after_timestamp_seconds",
         "hookstream_topic_failing",
         "hookstream_unverified_limited_total",
     ];

@@ -108,6 +108,7 @@ async fn metrics_page_lists_all_metrics_that_a_service_exports() {
             "hookstream_lag_unknown",
             "hookstream_log_lines_limited_total",
             "hookstream_requests_malformed_total",
+            "hookstream_secret_not_after_timestamp_seconds",
             "hookstream_spans_dropped_total",
             "hookstream_spans_exported_total",
             "hookstream_tls_handshakes_failed_total",

@@ -1,14 +1,14 @@
 //! The metrics of consumer lag. Each measurement replaces the series of the previous one.
 //!
 //! Decision: what is unknown has no series. In PromQL a sum over a NaN is NaN, so that one partition without a commit
-//! would hide the lag of its whole group; [`LagSnapshot::unknown`] counts it under a name of its own. The price is a
-//! recorder for each measurement, because the `metrics` crate cannot remove a gauge.
+//! would hide the lag of its whole group; [`LagSnapshot::unknown`] counts it under a name of its own.
 
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use metrics_exporter_prometheus::PrometheusHandle;
 
+use super::snapshot::Snapshot;
 use super::{LAG, LAG_SECONDS, LAG_UNKNOWN, LOG_END};
 
 /// The series of the last measurement; none before the first one and after a failed one.
@@ -53,24 +53,18 @@ impl GroupPartition<'_> {
 }
 
 /// The series of one measurement.
-pub struct LagSnapshot(PrometheusRecorder);
+pub struct LagSnapshot(Snapshot);
 
 impl LagSnapshot {
     /// No series.
     pub fn empty() -> Self {
-        let snapshot = Self(PrometheusBuilder::new().build_recorder());
-        snapshot.record(super::describe);
-        snapshot
-    }
-
-    fn record(&self, set: impl FnOnce()) {
-        ::metrics::with_local_recorder(&self.0, set);
+        Self(Snapshot::empty())
     }
 
     /// A lag in records and in seconds; `None` if the seconds are unknown.
     pub fn lag(&self, place: GroupPartition<'_>, records: u64, seconds: Option<f64>) {
         let labels = place.labels();
-        self.record(|| {
+        self.0.record(|| {
             ::metrics::gauge!(LAG, &labels).set(records as f64);
             if let Some(seconds) = seconds {
                 ::metrics::gauge!(LAG_SECONDS, &labels).set(seconds);
@@ -82,12 +76,12 @@ impl LagSnapshot {
     pub fn unknown(&self, place: GroupPartition<'_>, cause: &'static str) {
         let [group, topic, partition] = place.labels();
         let labels = [group, topic, partition, ("cause", cause.to_owned())];
-        self.record(|| ::metrics::gauge!(LAG_UNKNOWN, &labels).set(1.0));
+        self.0.record(|| ::metrics::gauge!(LAG_UNKNOWN, &labels).set(1.0));
     }
 
     /// A partition's log end.
     pub fn log_end(&self, topic: &str, partition: i32, end: i64) {
         let labels = [("topic", topic.to_owned()), ("partition", partition.to_string())];
-        self.record(|| ::metrics::gauge!(LOG_END, &labels).set(end as f64));
+        self.0.record(|| ::metrics::gauge!(LOG_END, &labels).set(end as f64));
     }
 }
