@@ -1,5 +1,7 @@
 //! The Helm chart, rendered by helm itself. No cluster runs it here.
 
+mod admin_tls;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
@@ -9,11 +11,12 @@ use serde_json::{Map, Value};
 use super::{output, read, repository, stopping};
 use crate::cli::{hookstream, run};
 use crate::support::stack;
+use crate::tls::Authority;
 
 const CHART: &str = "deploy/helm/hookstream";
 
 /// The default values, and each values file in `ci/`.
-const VALUES: [&str; 4] = ["", "spool-off", "secrets", "everything"];
+const VALUES: [&str; 5] = ["", "spool-off", "secrets", "admin-tls", "everything"];
 
 fn helm(command: &[&str], values: &str) -> (bool, String) {
     let mut helm = Command::new(stack("HELM"));
@@ -129,6 +132,14 @@ fn packages_chart_configuration_passes_check() {
             std::fs::create_dir_all(&secret).unwrap();
             let keys: &[&str] = match name {
                 "kafka" => &["password", "ca.crt"],
+                "hookstream-admin" if values == "admin-tls" => &["token"],
+                "hookstream-admin-tls" => {
+                    let authority = Authority::new();
+                    let (certificate, key) = authority.issue("operator", 1);
+                    std::fs::copy(certificate, secret.join("tls.crt")).unwrap();
+                    std::fs::copy(key, secret.join("tls.key")).unwrap();
+                    continue;
+                }
                 "hookstream-admin" => &["bearer"],
                 _ => &["2026-11"],
             };
@@ -306,7 +317,7 @@ fn packages_chart_selects_its_own_pods_and_ports() {
             assert!(chosen(&constraint["labelSelector"]["matchLabels"], labels));
         }
         let monitors = rendered.all("ServiceMonitor");
-        assert_eq!(monitors.len(), usize::from(values == "everything"));
+        assert_eq!(monitors.len(), usize::from(["admin-tls", "everything"].contains(&values)));
         for monitor in monitors {
             let selector = &monitor["spec"]["selector"]["matchLabels"];
             let scraped =
@@ -364,6 +375,11 @@ fn packages_chart_contains_the_alert_rules_unchanged() {
     assert!(Rendered::of("").all("PrometheusRule").is_empty());
     let rules: Value = serde_saphyr::from_str(&read(path)).unwrap();
     assert_eq!(Rendered::of("everything").the("PrometheusRule")["spec"], rules);
+    // Where the runbook is published, each alert has a link.
+    let linked = Rendered::of("admin-tls").the("PrometheusRule")["spec"].to_string();
+    let url = "https://wiki.example.com/hookstream/runbook.html#hookstream";
+    let alerts = read(path).matches("\n      - alert: ").count();
+    assert_eq!((linked.matches(url).count(), linked.matches("docs/runbook.md").count()), (alerts, 0));
 }
 
 #[test]
