@@ -1,8 +1,9 @@
-//! Files for installation: the Helm chart, the systemd unit, completions and manual pages.
+//! Files for installation: the Helm chart, the systemd unit, the compose file, completions and manual pages.
 //!
 //! `./tests/run` provides helm (`HOOKSTREAM_TEST_HELM`) and `systemd-analyze`; without them these tests fail.
 
 mod chart;
+mod compose;
 mod shells;
 mod unit;
 
