@@ -56,7 +56,7 @@ Error.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// Write hookstream.1, hookstream-serve.1 and so on to this directory; existing files are replaced
+    /// Write hookstream.1, hookstream-serve.1 and so on to this directory, which is created if it is missing; existing files are replaced
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
 }
@@ -71,7 +71,10 @@ pub fn run(args: &Args) -> anyhow::Result<ExitStatus> {
     command.build();
     match &args.dir {
         None => io::stdout().lock().write_all(&page(&command, true)?)?,
-        Some(dir) => write_all(&command, dir, true)?,
+        Some(dir) => {
+            std::fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
+            write_all(&command, dir, true)?;
+        }
     }
     Ok(ExitStatus::Success)
 }
@@ -80,7 +83,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitStatus> {
 fn write_all(command: &clap::Command, dir: &Path, main: bool) -> anyhow::Result<()> {
     let file = dir.join(Man::new(command.clone()).get_filename());
     std::fs::write(&file, page(command, main)?)
-        .with_context(|| format!("cannot write {}; --dir expects an existing directory", file.display()))?;
+        .with_context(|| format!("cannot write {}", file.display()))?;
     command.get_subcommands().try_for_each(|command| write_all(command, dir, false))
 }
 

@@ -56,9 +56,10 @@ fn packages_completions_complete_in_bash() {
 #[test]
 fn packages_manual_has_a_page_for_every_command() {
     let directory = tempfile::tempdir().unwrap();
-    let (code, _, stderr) = run(hookstream(directory.path()).args(["man", "--dir", "."]));
+    let pages = directory.path().join("share/man1");
+    let (code, _, stderr) = run(hookstream(directory.path()).args(["man", "--dir", "share/man1"]));
     assert_eq!(code, 0, "{stderr}");
-    let page = |name: &str| std::fs::read_to_string(directory.path().join(name)).unwrap();
+    let page = |name: &str| std::fs::read_to_string(pages.join(name)).unwrap();
     let main = page("hookstream.1");
     for command in commands() {
         let text = page(&format!("hookstream-{command}.1"));
@@ -74,7 +75,7 @@ fn packages_manual_has_a_page_for_every_command() {
     // roff swallows a line of text that looks like a request.
     const REQUESTS: [&str; 13] =
         [".TH", ".SH", ".TP", ".PP", ".IP", ".RS", ".RE", ".B", ".br", ".nf", ".fi", ".ie", ".el"];
-    for entry in std::fs::read_dir(directory.path()).unwrap() {
+    for entry in std::fs::read_dir(&pages).unwrap() {
         let file = entry.unwrap().path();
         let text = std::fs::read_to_string(&file).unwrap();
         for line in text.lines().filter(|line| line.starts_with(['.', '\''])) {
