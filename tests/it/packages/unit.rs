@@ -1,9 +1,14 @@
 //! The systemd unit, checked by systemd's own tool. No service manager runs it here.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::{MetadataExt as _, chown, symlink};
 use std::process::Command;
 
+use hookstream::spool::{Spool, SpoolLimits};
+
 use super::{output, read, repository, stopping};
+use crate::cli::{hookstream, run};
+use crate::support::PATIENCE;
 
 const UNIT: &str = "deploy/systemd/hookstream.service";
 
@@ -56,4 +61,54 @@ fn packages_unit_leaves_time_to_stop_and_keeps_the_spool() {
     assert_eq!(service["DynamicUser"], "yes");
     let descriptors: u64 = service["LimitNOFILE"].parse().unwrap();
     assert!(descriptors >= 20_000, "10,000 connections, and what else is open");
+}
+
+#[test]
+fn packages_unit_and_docs_name_the_directory_for_the_spools_commands() {
+    let option = format!("--dir /var/lib/{}", service()["StateDirectory"]);
+    for (file, command) in [
+        (UNIT, "hookstream spool "),
+        ("docs/deploy.md", "hookstream spool "),
+        ("docs/deploy.md", "hookstream spool requeue --all --apply "),
+        ("docs/runbook.md", "hookstream spool "),
+    ] {
+        assert!(read(file).contains(&format!("{command}{option}")), "{file}: {command}{option}");
+    }
+}
+
+/// With `DynamicUser=yes`, the state directory is a link to a private directory of another user. Root's commands must
+/// leave every file to that user, or the service could not start any more.
+#[tokio::test]
+async fn packages_unit_keeps_its_files_when_an_operator_runs_the_spools_commands() {
+    let var = tempfile::tempdir().unwrap();
+    let (private, linked) = (var.path().join("private"), var.path().join("hookstream"));
+    std::fs::create_dir(&private).unwrap();
+    symlink(&private, &linked).unwrap();
+    // Another user than root needs no other owner: its files are its own.
+    if std::fs::metadata(&private).unwrap().uid() == 0 {
+        chown(&private, Some(61_184), Some(61_184)).unwrap();
+    }
+    let limits = SpoolLimits {
+        max_bytes: 1 << 30,
+        max_rows: 100,
+        source_bytes: 1 << 30,
+        source_rows: 100,
+        max_wal: 1 << 26,
+        min_free: 0,
+        reserve: 0,
+    };
+    let (spool, _) = Spool::open(&linked, limits).unwrap();
+    spool.close(PATIENCE).await.unwrap();
+    let work = var.path().to_owned();
+    let commands = tokio::task::spawn_blocking(move || {
+        for arguments in [&["spool"][..], &["spool", "requeue", "--all", "--apply"]] {
+            let (code, stdout, stderr) = run(hookstream(&work).args(arguments).args(["--dir", "hookstream"]));
+            assert_eq!(code, 0, "{arguments:?}: {stdout}{stderr}");
+        }
+    });
+    commands.await.unwrap();
+    let owner = std::fs::metadata(&private).unwrap().uid();
+    for entry in std::fs::read_dir(&private).unwrap().map(Result::unwrap) {
+        assert_eq!(entry.metadata().unwrap().uid(), owner, "{}", entry.path().display());
+    }
 }
