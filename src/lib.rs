@@ -25,6 +25,7 @@
 pub mod cli;
 pub mod dev;
 pub mod app;
+pub mod load;
 pub mod http;
 pub mod pipeline;
 pub mod decide;

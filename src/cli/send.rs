@@ -1,34 +1,30 @@
 //! `hookstream send`
 
-mod form;
-mod body_template;
-mod results_file;
-mod load;
+mod body;
 mod generator;
-mod post;
-mod summary;
 mod target;
 mod render;
+mod many;
 
-use std::io::{IsTerminal, Write as _};
+use std::fs::File;
+use std::io::{self, BufWriter, IsTerminal, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use bytes::Bytes;
+use http::header;
+use reqwest::Url;
 
-use self::body_template::place;
+use self::body::place;
 use self::generator::DeliveryGenerator;
-use self::load::{LoadPlan, Sender};
-use self::post::SendClient;
-use self::render::{NOT_RUNNING, hint, text, unanswered};
-use self::results_file::Ids;
+use self::render::{hint, json, text, unanswered};
 use self::target::SendTarget;
 use super::output;
-use super::{ConfigArgs, ExitStatus, input, sample};
+use super::{ConfigArgs, ExitStatus, input, is_loopback, sample};
+use crate::client;
 use crate::config::Environment;
-use crate::files::ReadError;
+use crate::load::{self, Answer, LoadPlan, NoAnswer};
 use crate::observe::log;
 
 const EXAMPLES: &str = "\
@@ -119,57 +115,88 @@ pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<ExitStatus>
     // Reports a body that cannot be signed before anything is sent.
     maker.make()?;
     let concurrency = (args.concurrency as usize).min(count.try_into().unwrap_or(usize::MAX));
-    let client = SendClient::new(&target.url, args.timeout, concurrency)?;
-    let post = Sender { maker, client, with_ids: count == 1 || args.ids.is_some() };
-    let mut ids = Ids::create(args.ids.as_deref())?;
-    let json = args.json || !std::io::stdout().is_terminal();
-    let verdict = match count {
-        1 => one(&target, &post, &mut ids, json).await,
-        _ => many(post, LoadPlan { count, concurrency, rate: args.rate }, &mut ids, json).await,
+    let client = client(&target.url, args.timeout, concurrency)?;
+    let with_ids = count == 1 || args.ids.is_some();
+    let sender = Sender { maker, client, url: target.url.clone(), with_ids };
+    let mut ids: Box<dyn io::Write> = match &args.ids {
+        Some(path) => {
+            let file = File::create(path).with_context(|| format!("cannot create {}", path.display()))?;
+            Box::new(BufWriter::new(file))
+        }
+        None => Box::new(io::sink()),
     };
-    ids.finish()?;
-    verdict
+    let json = args.json || !io::stdout().is_terminal();
+    let success = match count {
+        1 => one(&target, &sender, &mut ids, json).await,
+        _ => {
+            // Each delivery in progress has its own connection.
+            let _ = rlimit::increase_nofile_limit(u64::MAX);
+            let plan = LoadPlan { count, concurrency, rate: args.rate };
+            let summary = many::run(sender, plan, &mut ids).await;
+            summary.and_then(|summary| summary.print(json).map(|()| summary.tally.failed() == 0))
+        }
+    };
+    ids.flush().context("cannot write the file of --ids")?;
+    Ok(if success? { ExitStatus::Success } else { ExitStatus::Failure })
 }
 
-async fn one(target: &SendTarget, post: &Sender, ids: &mut Ids, json: bool) -> anyhow::Result<ExitStatus> {
-    let ended = post.one(Instant::now()).await?;
-    ids.add(&ended)?;
-    let id = ended.id.as_deref();
-    let answer = match ended.result {
+/// A client that keeps up to `connections` open.
+fn client(url: &Url, timeout: Duration, connections: usize) -> anyhow::Result<reqwest::Client> {
+    let mut builder = client::builder()
+        .user_agent(concat!("hookstream-send/", env!("CARGO_PKG_VERSION")))
+        .http1_only()
+        .pool_max_idle_per_host(connections)
+        // Shorter than the total, so that a failed connection is reported as one.
+        .connect_timeout(timeout * 9 / 10)
+        .timeout(timeout);
+    if is_loopback(url) {
+        builder = builder.no_proxy();
+    }
+    let builder = client::without_certificates_for_http(builder, url.as_str());
+    builder.build().context("cannot make an HTTP client")
+}
+
+/// Signs deliveries and posts them to one URL.
+struct Sender {
+    maker: DeliveryGenerator,
+    client: reqwest::Client,
+    url: Url,
+    with_ids: bool,
+}
+
+impl Sender {
+    /// Makes one delivery and posts it. Its id is set if ids are shown.
+    ///
+    /// # Errors
+    /// The body cannot be signed. A missing answer is a result, not an error.
+    async fn one(&self, due: Instant) -> anyhow::Result<(Option<String>, Result<Answer, NoAnswer>)> {
+        let delivery = self.maker.make()?;
+        let id = if self.with_ids { self.maker.id(&delivery) } else { None };
+        let request = self.client.post(self.url.clone()).header(header::CONTENT_TYPE, "application/json");
+        Ok((id, load::post(request.headers(delivery.headers).body(delivery.body), due).await))
+    }
+}
+
+async fn one(
+    target: &SendTarget,
+    sender: &Sender,
+    ids: &mut dyn io::Write,
+    as_json: bool,
+) -> anyhow::Result<bool> {
+    let (id, result) = sender.one(Instant::now()).await?;
+    many::add_id(ids, id.as_deref(), &result)?;
+    let answer = match result {
         Ok(answer) => answer,
-        Err(none) => bail!("{}", unanswered(target, id, &none)),
+        Err(none) => bail!("{}", unanswered(target, id.as_deref(), &none)),
     };
-    match json {
-        true => output::print_exact(&output::escape_json(&answer.json()))?,
-        false => output::print_line(&text(&answer, id))?,
+    match as_json {
+        true => output::print_exact(&output::escape_json(&json(&answer)))?,
+        false => output::print_line(&text(&answer, id.as_deref()))?,
     }
     if let Some(hint) = hint(target, &answer) {
         writeln!(output::stderr(), "hint: {}", output::escape_controls(&hint))?;
     }
-    Ok(if answer.is_success() { ExitStatus::Success } else { ExitStatus::Failure })
-}
-
-async fn many(post: Sender, plan: LoadPlan, ids: &mut Ids, json: bool) -> anyhow::Result<ExitStatus> {
-    // Each delivery in progress has its own connection.
-    let _ = rlimit::increase_nofile_limit(u64::MAX);
-    let tally = load::run(Arc::new(post), plan, ids).await?;
-    match json {
-        true => output::print_exact(&output::escape_json(&tally.json()?))?,
-        false => output::print_line(&tally.text(&plan))?,
-    }
-    let mut err = output::stderr();
-    let sent = tally.sent();
-    if sent < plan.count {
-        let [sent, count] = [sent, plan.count].map(output::grouped);
-        writeln!(err, "stopped: {sent} of {count} were sent")?;
-    } else if let Some(rate) = plan.rate.filter(|rate| tally.rate() < rate * 0.95 && tally.took.as_secs() > 0)
-    {
-        writeln!(err, "note: slower than --rate {rate}; a higher --concurrency may help")?;
-    }
-    if tally.is_all("connection_refused") {
-        writeln!(err, "hint: {NOT_RUNNING}")?;
-    }
-    Ok(if tally.failed() == 0 { ExitStatus::Success } else { ExitStatus::Failure })
+    Ok(answer.is_success())
 }
 
 /// The type and body of a sample: of the named type, else of the first of the source's types that has a sample.
@@ -180,9 +207,7 @@ fn sample_of<'a>(
     let preset = target.rules.preset.as_deref().unwrap_or_default();
     let known = sample::types(preset);
     let routed = known.iter().find(|known| target.rules.types.iter().any(|routed| routed == *known));
-    let Some(event_type) = event_type.or(routed.or(known.first()).copied()) else {
-        bail!("no samples for the source {}: send a body with --body FILE", target.name);
-    };
+    let event_type = event_type.or(routed.or(known.first()).copied()).unwrap_or_default();
     let text = sample::text(preset, event_type).with_context(|| match known {
         [] => format!("no samples for the source {}: send a body with --body FILE", target.name),
         _ => format!("no sample of the type `{event_type}`; there are: {}", known.join(", ")),
@@ -191,15 +216,8 @@ fn sample_of<'a>(
 }
 
 fn read(path: &Path) -> anyhow::Result<Bytes> {
-    match input(path, MAX_BODY) {
-        Err(ReadError::TooLarge(_)) => {
-            bail!(
-                "the body in {} is larger than {MAX_BODY} bytes, more than any service accepts",
-                path.display()
-            )
-        }
-        read => Ok(read.with_context(|| format!("cannot read the body from {}", path.display()))?.into()),
-    }
+    let body = input(path, MAX_BODY);
+    Ok(body.with_context(|| format!("cannot read the body from {}", path.display()))?.into())
 }
 
 /// Parses a timeout of at most an hour.
@@ -278,7 +296,7 @@ mod tests {
         let event = r#"{"id":"evt_1","event_type":"batch_prediction.completed","timestamp":17,"data":{}}"#;
         let json = format!(r#"{{"events":[{event}, {event}]}}"#);
         let form = form_urlencoded::Serializer::new(String::new()).append_pair("payload", &json).finish();
-        for (body, kind) in [(json, None), (form, Some(form::KIND))] {
+        for (body, kind) in [(json, None), (form, Some(body::FORM))] {
             let kind = kind.map(HeaderValue::from_static);
             let as_it_is = DeliveryGenerator::new(&target, body.clone().into(), None, false).unwrap();
             let signed = as_it_is.make().unwrap();

@@ -19,7 +19,7 @@ pub const DELIVERY_HEADER: &str = "hookstream-delivery";
 pub(super) const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// The JSON body of the answer to a delivery. A client takes it as a [`crate::client::JsonObject`].
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct DeliveryAnswer<'a> {
     /// The outcome's label.
     pub outcome: Cow<'a, str>,

@@ -6,8 +6,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use super::body_template::{BodyTemplate, first_event, id_rule, place, plain};
-use super::form::{self, FormBody};
+use super::body::{BodyTemplate, FORM, FormBody, first_event, id_rule, place, plain};
 use super::target::SendTarget;
 use crate::config::{self, EventIdRule, TextPart, TimeFormat};
 use crate::delivery::{Delivery, DeliveryId};
@@ -24,12 +23,6 @@ pub(super) struct DeliveryGenerator {
     fresh: Option<BodyTemplate>,
     /// Set if the body is a form.
     form: Option<FormBody>,
-}
-
-/// A body with its headers, including the signature.
-pub(super) struct SignedRequest {
-    pub(super) body: Bytes,
-    pub(super) headers: HeaderMap,
 }
 
 impl DeliveryGenerator {
@@ -53,50 +46,46 @@ impl DeliveryGenerator {
             Envelope::compile(&rules.envelope, &rules.signature, &place("envelope"), &mut problems);
         let (Some(verifier), Some(envelope)) = (verifier, envelope) else { bail!(problems) };
         let verifier = verifier.with_envelope(&rules.envelope);
-        let form = form::parse(&body, rules.envelope.payload.as_deref());
-        let text = form.as_ref().map(FormBody::text).or(str::from_utf8(&body).ok());
+        let form = FormBody::parse(&body, rules.envelope.payload.as_deref());
+        let text = form.as_ref().map(|form| &*form.text).or(str::from_utf8(&body).ok());
         let template = HeaderTemplate::new(&rules.envelope, text.unwrap_or_default(), event_type)?;
         let fresh = text.filter(|_| fresh).map(|text| BodyTemplate::new(text, &rules.envelope));
         Ok(Self { verifier, envelope, body, template, fresh, form })
     }
 
-    /// The next delivery.
+    /// The next delivery, as the service will receive it.
     ///
     /// # Errors
     /// The provider could not sign this body.
-    pub(super) fn make(&self) -> anyhow::Result<SignedRequest> {
+    pub(super) fn make(&self) -> anyhow::Result<Delivery> {
         let (body, now) = match &self.fresh {
             Some(fresh) => {
                 let (text, now) = fresh.next();
-                let body = match &self.form {
-                    Some(form) => form.with(&text),
-                    None => text.into(),
-                };
-                (body, now)
+                let form = self.form.as_ref().map(|form| form.with(&text));
+                (form.unwrap_or_else(|| text.into()), now)
             }
             None => (self.body.clone(), Timestamp::now()),
         };
         let mut headers = self.template.next(now);
         if self.form.is_some() {
-            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(form::KIND));
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(FORM));
         }
         match self.verifier.sign(&body, now, &mut headers) {
-            Ok(()) => Ok(SignedRequest { body, headers }),
+            Ok(()) => Ok(Delivery {
+                id: DeliveryId::new(),
+                uri: Uri::from_static("/"),
+                headers,
+                body,
+                received_at: now,
+            }),
             Err(fault) => bail!("the provider could not sign this body: {fault}"),
         }
     }
 
     /// The id that the service will extract, of several events that of the first. Uses the service's code on a verified
     /// delivery.
-    pub(super) fn id(&self, signed: &SignedRequest) -> Option<String> {
-        let delivery = Delivery {
-            id: DeliveryId::new(),
-            uri: Uri::from_static("/"),
-            headers: signed.headers.clone(),
-            body: signed.body.clone(),
-            received_at: Timestamp::now(),
-        };
-        let verified = self.verifier.verify(&delivery).ok()?;
+    pub(super) fn id(&self, delivery: &Delivery) -> Option<String> {
+        let verified = self.verifier.verify(delivery).ok()?;
         let payload = self.envelope.payload(&verified).ok()?;
         let events = self.envelope.extract_events("", &verified, &payload).unwrap_or_default();
         let first = events.first().map(|event| event.id.as_ref().to_owned());

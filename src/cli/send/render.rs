@@ -2,23 +2,22 @@
 
 use anstyle::AnsiColor;
 
-use super::post::{SendAnswer, SendError};
-use super::summary;
 use super::target::SendTarget;
 use crate::cli::output::escape_controls;
 use crate::client::printable;
 use crate::config::Binds;
+use crate::load::{Answer, NoAnswer};
 
 /// The hint if nothing listens at the address.
 pub(super) const NOT_RUNNING: &str =
     "is `hookstream serve` or `hookstream dev` running? Use --url for another address";
 
 /// The answer in one line, and below it the ids of the event and the delivery.
-pub(super) fn text(answer: &SendAnswer, id: Option<&str>) -> String {
-    let ms = summary::millis(answer.took.as_secs_f64() * 1000.0);
+pub(super) fn text(answer: &Answer, id: Option<&str>) -> String {
+    let ms = millis(answer.took.as_secs_f64() * 1000.0);
     let Some(known) = &answer.known else {
         let style = AnsiColor::Red.on_default();
-        let excerpt = answer.excerpt();
+        let excerpt = excerpt(answer);
         return format!(
             "{style}{}{style:#}  not an answer from hookstream  {ms}\n     {}",
             answer.status,
@@ -48,8 +47,44 @@ pub(super) fn text(answer: &SendAnswer, id: Option<&str>) -> String {
     text
 }
 
+/// The answer as one JSON line: status, latency and delivery id before the members of the service's answer, unknown ones
+/// included; the answer of another server as text.
+pub(super) fn json(answer: &Answer) -> String {
+    let quoted = |text: &str| serde_json::to_string(text).unwrap_or_default();
+    let mut line =
+        format!("{{\"status\":{},\"ms\":{:.3},", answer.status, answer.took.as_secs_f64() * 1000.0);
+    if let Some(delivery) = &answer.delivery {
+        line += &format!("\"delivery\":{},", quoted(delivery));
+    }
+    let body = String::from_utf8_lossy(&answer.body);
+    match (&answer.known, body.trim().strip_prefix('{')) {
+        // Between the members only: strings of JSON contain none of these.
+        (Some(_), Some(members)) => line + &members.replace(['\n', '\r', '\t'], " "),
+        _ => format!("{line}\"body\":{}}}", quoted(&body)),
+    }
+}
+
+/// The first line of another server's answer, cut off after 100 characters.
+fn excerpt(answer: &Answer) -> String {
+    let text = String::from_utf8_lossy(&answer.body);
+    let line = text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or("(empty)");
+    match line.char_indices().nth(100) {
+        Some((end, _)) => format!("{}…", line.get(..end).unwrap_or_default()),
+        None => line.to_owned(),
+    }
+}
+
+/// Milliseconds with three significant digits, so that runs can be compared by eye.
+pub(super) fn millis(ms: f64) -> String {
+    match ms {
+        ms if ms < 10.0 => format!("{ms:.2} ms"),
+        ms if ms < 100.0 => format!("{ms:.1} ms"),
+        ms => format!("{ms:.0} ms"),
+    }
+}
+
 /// A hint on what to do about an answer.
-pub(super) fn hint(target: &SendTarget, answer: &SendAnswer) -> Option<String> {
+pub(super) fn hint(target: &SendTarget, answer: &Answer) -> Option<String> {
     let name = &target.name;
     if answer.known.is_none() {
         return Some(
@@ -86,7 +121,7 @@ pub(super) fn hint(target: &SendTarget, answer: &SendAnswer) -> Option<String> {
     }
 }
 
-pub(super) fn unanswered(target: &SendTarget, id: Option<&str>, none: &SendError) -> String {
+pub(super) fn unanswered(target: &SendTarget, id: Option<&str>, none: &NoAnswer) -> String {
     let next = match (none.read, id) {
         (false, _) => NOT_RUNNING.to_owned(),
         (true, Some(id)) => format!("the service may have accepted the event nevertheless: {id}"),
@@ -102,11 +137,11 @@ mod tests {
     use super::super::target::tests::target;
     use super::*;
 
-    fn answer(status: u16, body: &str) -> SendAnswer {
-        SendAnswer::of_test(status, body, Duration::from_micros(1500))
+    fn answer(status: u16, body: &str) -> Answer {
+        Answer::of_test(status, body, Duration::from_micros(1500))
     }
 
-    fn plain(answer: &SendAnswer) -> String {
+    fn plain(answer: &Answer) -> String {
         anstream::adapter::strip_str(&text(answer, Some("evt_1"))).to_string()
     }
 
@@ -122,6 +157,33 @@ mod tests {
         assert_eq!(plain(&answer(401, body)), expected);
         let expected = "502  not an answer from hookstream  1.50 ms\n     <h1>Bad</h1>";
         assert_eq!(plain(&answer(502, "<h1>Bad</h1>")), expected);
+    }
+
+    #[test]
+    fn the_json_of_an_answer_keeps_members_that_are_not_known() {
+        let answer = answer(200, "{\"outcome\":\"published\",\n \"offset\":7, \"later\":{\"a\":[1.10]}}\n");
+        assert_eq!(
+            json(&answer),
+            r#"{"status":200,"ms":1.500,"delivery":"0193","outcome":"published",  "offset":7, "later":{"a":[1.10]}}"#
+        );
+        assert_eq!(answer.known.unwrap().offset, Some(7));
+    }
+
+    #[test]
+    fn the_answer_of_another_server_is_text() {
+        let page = answer(200, "<html>\n<h1>\"Bad\" gateway</h1>");
+        assert_eq!(
+            json(&page),
+            r#"{"status":200,"ms":1.500,"delivery":"0193","body":"<html>\n<h1>\"Bad\" gateway</h1>"}"#
+        );
+        assert_eq!(excerpt(&page), "<html>");
+        assert_eq!(excerpt(&answer(200, "")), "(empty)");
+        assert_eq!(excerpt(&answer(200, &"ü".repeat(101))), format!("{}…", "ü".repeat(100)));
+    }
+
+    #[test]
+    fn latencies_have_three_digits() {
+        assert_eq!([0.2114, 9.994, 12.34, 4000.4].map(millis), ["0.21 ms", "9.99 ms", "12.3 ms", "4000 ms"]);
     }
 
     #[test]

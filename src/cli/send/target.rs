@@ -42,20 +42,19 @@ impl SendTarget {
             true => Secrets::OrDev,
             false => Secrets::Only(name.to_owned()),
         };
-        let (url, mut loaded) = match url {
-            Some(text) => {
-                let url = endpoint(text, name)?;
-                let loaded = load(secrets(&url))?;
-                (url, loaded)
-            }
+        let given = url.map(|text| endpoint(text, name)).transpose()?;
+        let mut loaded = load(given.as_ref().map_or(Secrets::OrDev, secrets))?;
+        let url = match given {
+            Some(url) => url,
             None => {
-                let loaded = load(Secrets::OrDev)?;
                 let mut url = endpoint(&own_address("http.listen", &loaded.config.http.listen)?, name)?;
                 if loaded.config.http.tls.is_some() {
                     let _ = url.set_scheme("https");
                 }
-                let loaded = if is_loopback(&url) { loaded } else { load(secrets(&url))? };
-                (url, loaded)
+                if !is_loopback(&url) {
+                    loaded = load(secrets(&url))?;
+                }
+                url
             }
         };
         let Some(rules) = loaded.config.source.remove(name) else {
