@@ -6,7 +6,6 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 use anyhow::Context as _;
 use axum::Router;
@@ -14,6 +13,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::post;
 use bytes::Bytes;
+use futures_util::future::OptionFuture;
 use hookstream::app;
 use hookstream::config::{self, Environment, LoadedConfig, Overrides};
 use hookstream::http::{self, Phase};
@@ -22,7 +22,7 @@ use rdkafka::producer::{FutureProducer, FutureRecord};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use crate::pace::{Pace, pace};
+use crate::pace::Pace;
 
 /// What every contender is told.
 #[derive(clap::Args)]
@@ -70,23 +70,24 @@ struct Relay {
 
 async fn publish(State(relay): State<Arc<Relay>>, body: Bytes) -> (StatusCode, &'static str) {
     let n = relay.next.fetch_add(1, Ordering::Relaxed);
-    let acknowledged = match send(&relay.producer, &relay.topics, n, &body) {
-        Ok(ack) => ack.await.is_ok_and(|delivered| delivered.is_ok()),
-        Err(_) => false,
-    };
-    if acknowledged { (StatusCode::OK, "ok\n") } else { (StatusCode::SERVICE_UNAVAILABLE, "no\n") }
+    if send(&relay.producer, &relay.topics, n, &body).await {
+        (StatusCode::OK, "ok\n")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "no\n")
+    }
 }
 
-/// The `n`th record, under a key of its own.
+/// Publishes the `n`th record under a key of its own, and resolves to whether Kafka has acknowledged it.
 fn send(
     producer: &FutureProducer,
     topics: &[String],
     n: usize,
     body: &[u8],
-) -> anyhow::Result<rdkafka::producer::DeliveryFuture> {
+) -> impl Future<Output = bool> + use<> {
     let key = format!("evt_{n:016}");
     let record = FutureRecord::to(&topics[n % topics.len()]).key(&key).payload(body);
-    producer.send_result(record).map_err(|(error, _)| error.into())
+    let sent = producer.send_result(record).ok();
+    async { matches!(OptionFuture::from(sent).await, Some(Ok(Ok(_)))) }
 }
 
 pub fn producer(loaded: &LoadedConfig) -> anyhow::Result<FutureProducer> {
@@ -108,27 +109,13 @@ pub async fn serve(loaded: LoadedConfig, router: Router, stock: bool) -> anyhow:
 }
 
 /// Produces at a fixed rate and prints, as one line of JSON, how long each acknowledgement took.
-pub fn produce(args: &Args, rate: u32, warm: f64, seconds: f64, bytes: usize) -> anyhow::Result<()> {
+pub fn produce(args: &Args, pace: Pace, bytes: usize) -> anyhow::Result<()> {
     let loaded = args.load()?;
     let (producer, body) = (producer(&loaded)?, crate::deliveries::body("produced", "t", bytes));
-    let run = Arc::new(Pace::new(rate, Duration::from_secs_f64(warm), Duration::from_secs_f64(seconds))?);
-    let (topics, book) = (args.topic.clone(), run.clone());
-    let latency = block_on(async {
-        let runtime = tokio::runtime::Handle::current();
-        let paced = move || {
-            pace(&run, |n, due| {
-                let ack = send(&producer, &topics, n as usize, &body)?;
-                let book = book.clone();
-                runtime.spawn(async move {
-                    let acknowledged = ack.await.is_ok_and(|delivered| delivered.is_ok());
-                    book.ended(n, due, if acknowledged { 200 } else { 503 });
-                });
-                Ok(())
-            })?;
-            run.wait()
-        };
-        tokio::task::spawn_blocking(paced).await?
-    })?;
+    let latency = block_on(pace.run(usize::MAX, |n| {
+        let sent = send(&producer, &args.topic, n as usize, &body);
+        async { if sent.await { 200 } else { 503 } }
+    }))?;
     println!("{}", serde_json::to_string(&latency)?);
     Ok(())
 }

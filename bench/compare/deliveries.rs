@@ -106,7 +106,9 @@ pub fn body(id: &str, event_type: &str, bytes: usize) -> Vec<u8> {
     }
     text += r#""metadata":{"#;
     // Words that repeat as text does, and no two bodies alike: a compressor finds what it finds in JSON.
-    let mut rng = fastrand::Rng::with_seed(id.bytes().fold(7, |seed, byte| seed * 31 + u64::from(byte)));
+    let mut rng = fastrand::Rng::with_seed(
+        id.bytes().fold(7, |seed, byte| seed.wrapping_mul(31).wrapping_add(byte.into())),
+    );
     let mut n = 0;
     while text.len() + 60 + 5 < bytes {
         let _ =

@@ -1,9 +1,7 @@
-//! As much load as the connections give: on each, the next request follows the answer to the last. Its
-//! own threads, one runtime each, plain sockets and as little parsing as counts answers rightly, so that
-//! it takes little of the processors that all share.
+//! The load of the benchmarks, on plain sockets and with as little parsing as counts answers correctly: the load that
+//! `hookstream send` makes (`hookstream::load`) takes several times as much of the processors that all share.
 
 use std::collections::BTreeMap;
-use std::io::Read as _;
 use std::net::SocketAddr;
 use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
@@ -32,8 +30,9 @@ pub struct Ended {
     pub answers: BTreeMap<u16, u64>,
 }
 
-/// Sends for so long and waits for the last answers. Blocks. `started` is called when all connections
-/// stand and nothing is sent yet.
+/// Sends for so long, on each connection the next request after the answer to the last, and waits for the last answers.
+/// Blocks. Each thread has a runtime of its own. `started` is called when all connections are open and nothing is sent
+/// yet.
 pub fn run(
     to: SocketAddr,
     connections: usize,
@@ -79,15 +78,13 @@ fn worker(
     go: &Barrier,
 ) -> anyhow::Result<Answers> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let mut streams = Vec::new();
+    let mut open = Vec::new();
     let connected = runtime.block_on(async {
         for n in 0..connections {
             if n % BATCH == BATCH - 1 {
                 tokio::time::sleep(ACCEPTED).await;
             }
-            let stream = TcpStream::connect(to).await?;
-            stream.set_nodelay(true)?;
-            streams.push(stream);
+            open.push(Connection::open(to).await?);
         }
         Ok::<_, std::io::Error>(())
     });
@@ -97,10 +94,8 @@ fn worker(
     connected?;
     let until = Instant::now() + time;
     runtime.block_on(async move {
-        let tasks: Vec<_> = streams
-            .into_iter()
-            .map(|stream| tokio::spawn(connection(stream, requests.clone(), until)))
-            .collect();
+        let tasks: Vec<_> =
+            open.into_iter().map(|one| tokio::spawn(connection(one, requests.clone(), until))).collect();
         let mut answers = Answers::new();
         for task in tasks {
             for (status, count) in tokio::time::timeout(time + PATIENCE, task).await?? {
@@ -111,12 +106,11 @@ fn worker(
     })
 }
 
-async fn connection(mut stream: TcpStream, requests: Arc<Requests>, until: Instant) -> Answers {
+async fn connection(mut connection: Connection, requests: Arc<Requests>, until: Instant) -> Answers {
     let mut answers = Answers::new();
-    let mut read = vec![0; 4096];
     while Instant::now() < until {
         let n = requests.take(1);
-        let status = exchange(&mut stream, requests.get(n), &mut read).await.unwrap_or(0);
+        let status = connection.exchange(requests.get(n)).await.unwrap_or(0);
         *answers.entry(status).or_default() += 1;
         if status == 0 {
             break;
@@ -125,52 +119,47 @@ async fn connection(mut stream: TcpStream, requests: Arc<Requests>, until: Insta
     answers
 }
 
-async fn exchange(stream: &mut TcpStream, request: &[u8], read: &mut [u8]) -> anyhow::Result<u16> {
-    stream.write_all(request).await?;
-    let mut filled = 0;
-    loop {
-        let count = stream.read(&mut read[filled..]).await?;
-        anyhow::ensure!(count > 0, "the connection was closed");
-        filled += count;
-        if let Parsed::Whole { status, close } = parse(&read[..filled])? {
-            anyhow::ensure!(!close, "the service closes the connection");
-            return Ok(status);
+/// A connection for one request at a time.
+pub struct Connection {
+    stream: TcpStream,
+    read: Vec<u8>,
+}
+
+impl Connection {
+    pub async fn open(to: SocketAddr) -> std::io::Result<Self> {
+        let stream = TcpStream::connect(to).await?;
+        stream.set_nodelay(true)?;
+        Ok(Self { stream, read: vec![0; 4096] })
+    }
+
+    /// Sends a request and returns the status of its answer.
+    pub async fn exchange(&mut self, request: &[u8]) -> anyhow::Result<u16> {
+        self.stream.write_all(request).await?;
+        let mut filled = 0;
+        loop {
+            let count = self.stream.read(&mut self.read[filled..]).await?;
+            anyhow::ensure!(count > 0, "the connection was closed");
+            filled += count;
+            if let Some(status) = parse(&self.read[..filled])? {
+                return Ok(status);
+            }
         }
     }
 }
 
-/// Reads one answer from a blocking connection: its status.
-pub fn answer(stream: &mut std::net::TcpStream) -> anyhow::Result<u16> {
-    stream.set_read_timeout(Some(PATIENCE))?;
-    let (mut read, mut filled) = ([0; 4096], 0);
-    loop {
-        let count = stream.read(&mut read[filled..])?;
-        anyhow::ensure!(count > 0, "the connection was closed");
-        filled += count;
-        if let Parsed::Whole { status, .. } = parse(&read[..filled])? {
-            return Ok(status);
-        }
-    }
-}
-
-/// How much of an answer is there.
-pub enum Parsed {
-    Part,
-    Whole { status: u16, close: bool },
-}
-
-/// Looks at what was read of one answer.
-pub fn parse(read: &[u8]) -> anyhow::Result<Parsed> {
+/// The status, once the answer is complete.
+fn parse(read: &[u8]) -> anyhow::Result<Option<u16>> {
     let mut headers = [httparse::EMPTY_HEADER; 16];
     let mut answer = httparse::Response::new(&mut headers);
-    let httparse::Status::Complete(head) = answer.parse(read)? else { return Ok(Parsed::Part) };
+    let httparse::Status::Complete(head) = answer.parse(read)? else { return Ok(None) };
     let header = |name: &str| answer.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name));
     let length =
         header("content-length").and_then(|header| std::str::from_utf8(header.value).ok()?.parse().ok());
     let length: usize = length.context("an answer without a length")?;
     if read.len() < head + length {
-        return Ok(Parsed::Part);
+        return Ok(None);
     }
     let close = header("connection").is_some_and(|header| header.value.eq_ignore_ascii_case(b"close"));
-    Ok(Parsed::Whole { status: answer.code.unwrap_or(0), close })
+    anyhow::ensure!(!close, "the service closes the connection");
+    Ok(answer.code)
 }

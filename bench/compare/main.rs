@@ -21,13 +21,14 @@ mod stats;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 
 use kafka::Kafka;
 use measure::World;
+use pace::Pace;
 use plan::Plan;
 use results::{Contender, Group};
 
@@ -103,7 +104,8 @@ fn main() -> ExitCode {
         Some(Part::Relay(args)) => contender::relay(args).map(|()| true),
         Some(Part::Least(args)) => least::least(args).map(|()| true),
         Some(Part::Produce { args, rate, warm, seconds, bytes }) => {
-            contender::produce(&args, rate, warm, seconds, bytes).map(|()| true)
+            let [warm, time] = [warm, seconds].map(Duration::from_secs_f64);
+            contender::produce(&args, Pace { rate, warm, time }, bytes).map(|()| true)
         }
         None => run(&args.run),
     };

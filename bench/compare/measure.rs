@@ -1,7 +1,7 @@
 //! A group: its contenders are started once, and measured in turn, round by round.
 
 use std::fmt::Write as _;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::kafka::Kafka;
 use crate::load;
 use crate::pace::{Latency, Pace, post};
 use crate::plan::{Plan, Program, Variant};
-use crate::process::{self, Process, ask, cpu_us, memory_kib, page, secret_variable};
+use crate::process::{self, Process, address, ask, cpu_us, memory_kib, page, secret_variable};
 use crate::results::Sample;
 
 /// Load before the first round, so that code is warm and connections to Kafka stand.
@@ -92,7 +92,6 @@ impl<'a> Running<'a> {
     fn start(world: &World<'_>, variant: &'a Variant, source: String) -> anyhow::Result<Self> {
         let dir = world.dir.join(&source);
         std::fs::create_dir_all(&dir)?;
-        let address = || Ok::<_, anyhow::Error>(SocketAddr::from((Ipv4Addr::LOCALHOST, process::port()?)));
         let (hooks, admin) = (address()?, address()?);
         std::fs::write(dir.join("hookstream.toml"), configuration(world, variant, &source, hooks, admin))?;
         let topics: Vec<String> =
@@ -148,9 +147,7 @@ impl<'a> Running<'a> {
         let process = process.as_mut().context("a process")?;
         process.listens(*hooks)?;
         if variant.program == Program::Hookstream {
-            process.wait("it is not ready", || {
-                page(*admin, "/readyz").is_ok_and(|page| page.starts_with("HTTP/1.1 200"))
-            })?;
+            process.ready(*admin)?;
         }
         let wished = if variant.spool { 202 } else { 200 };
         let first = requests.take(1);
@@ -184,7 +181,7 @@ impl<'a> Running<'a> {
                 (ended.took, ended.answers, None)
             }
             Some(rate) => {
-                let pace = Pace::new(rate, Duration::from_secs_f64(WARM), time)?;
+                let pace = Pace { rate, warm: Duration::from_secs_f64(WARM), time };
                 let start = Instant::now();
                 let latency = post(self.hooks, self.variant.connections, &self.requests, pace)?;
                 (start.elapsed(), latency.answers.clone(), Some(latency))

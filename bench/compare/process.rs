@@ -5,12 +5,13 @@ use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 
 use crate::deliveries;
-use crate::load::answer;
+use crate::load::{Connection, PATIENCE};
 
 /// For a start, on a machine that is busy, or stands still for a while.
 const START: Duration = Duration::from_secs(300);
@@ -39,16 +40,16 @@ pub fn memory_kib(pid: u32) -> anyhow::Result<(u64, u64)> {
     Ok((field("VmRSS")?, field("VmHWM")?))
 }
 
-/// Ports, each given out once, below those that the system gives to outgoing connections.
-pub fn port() -> anyhow::Result<u16> {
-    use std::sync::atomic::{AtomicU16, Ordering};
+/// An address on a port of its own, below those that the system gives to outgoing connections.
+pub fn address() -> anyhow::Result<SocketAddr> {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let first = 12_000 + (std::process::id() % 4_000) as u16;
     loop {
         let port = first + NEXT.fetch_add(1, Ordering::Relaxed);
         anyhow::ensure!(port < 20_000, "no free port");
-        if std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
-            return Ok(port);
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        if std::net::TcpListener::bind(address).is_ok() {
+            return Ok(address);
         }
     }
 }
@@ -89,6 +90,12 @@ impl Process {
         self.wait("it does not listen", || TcpStream::connect(at).is_ok())
     }
 
+    /// Waits until hookstream is ready.
+    pub fn ready(&mut self, admin: SocketAddr) -> anyhow::Result<()> {
+        let ready = || page(admin, "/readyz").is_ok_and(|page| page.starts_with("HTTP/1.1 200"));
+        self.wait("it is not ready", ready)
+    }
+
     /// Waits until `condition`, looked at every 2 ms.
     pub fn wait(&mut self, what: &str, mut condition: impl FnMut() -> bool) -> anyhow::Result<()> {
         let start = Instant::now();
@@ -115,9 +122,9 @@ pub fn secret_variable(n: usize) -> String {
 
 /// What a request is answered with at once; `None` where nobody answers.
 pub fn ask(at: SocketAddr, request: &[u8]) -> Option<u16> {
-    let mut stream = TcpStream::connect(at).ok()?;
-    stream.write_all(request).ok()?;
-    answer(&mut stream).ok()
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
+    let exchange = async { Connection::open(at).await.ok()?.exchange(request).await.ok() };
+    runtime.block_on(async { tokio::time::timeout(PATIENCE, exchange).await.ok()? })
 }
 
 /// The text of a page on the operator's port.

@@ -1,12 +1,12 @@
 //! From start to ready with 50 schemas.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::deliveries::event_type;
 use crate::measure::World;
-use crate::process::{self, Process, memory_kib, page, secret_variable};
+use crate::process::{self, Process, address, memory_kib, secret_variable};
 use crate::results::{Contender, Sample};
 
 const SCHEMAS: usize = 50;
@@ -37,17 +37,11 @@ pub fn run(
     Ok((vec![contender("first"), contender("again")], samples))
 }
 
-fn address() -> anyhow::Result<SocketAddr> {
-    Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, process::port()?)))
-}
-
 fn start(dir: &Path, contender: &str, round: usize, admin: SocketAddr) -> anyhow::Result<Sample> {
     let began = Instant::now();
     let arguments = ["serve", "-c", "hookstream.toml"].map(String::from);
     let mut process = Process::start(&process::hookstream(), &arguments, 1, dir)?;
-    process.wait("it is not ready", || {
-        page(admin, "/readyz").is_ok_and(|page| page.starts_with("HTTP/1.1 200"))
-    })?;
+    process.ready(admin)?;
     let took = began.elapsed();
     let (rss_kib, peak_kib) = memory_kib(process.pid())?;
     let service_us = process::cpu_us(process.pid())?;
