@@ -1,15 +1,18 @@
 //! Honest clients: deliveries at a fixed rate, independent of earlier results.
 
 use std::collections::BTreeSet;
+use std::pin::pin;
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
+use hookstream::load::{self, LoadPlan};
 use reqwest::{Client, ClientBuilder};
-use tokio::time::{Instant, interval_at};
+use tokio_util::sync::CancellationToken;
 
-use crate::support::{Answer, batch, datagrid};
+use crate::support::{batch, datagrid};
 
-/// Deliveries per second on kept-alive connections, and as many on new connections.
-pub const RATE: u32 = 50;
+/// Deliveries per second, on kept-alive and on new connections in turn.
+const RATE: f64 = 100.0;
 
 /// The senders of a provider.
 pub struct Honest {
@@ -51,33 +54,26 @@ impl Honest {
 
     /// Like [`Self::round`], but returns the failures as text.
     pub async fn try_round(&mut self, name: &str, long: Duration) -> (Times, Vec<String>) {
-        let pace = Duration::from_secs(1) / RATE;
-        let mut tick = interval_at(Instant::now() + pace, pace);
-        let mut tasks = Vec::new();
-        for n in 0..long.div_duration_f64(pace) as usize {
-            let due = tick.tick().await;
-            for (client, kind) in [(&self.kept, "kept"), (&self.fresh, "fresh")] {
-                let id = format!("evt_{name}_{kind}_{n}");
-                let body = batch(&id);
-                let header = datagrid(body.as_bytes());
-                let request = client.post(&self.url).header("datagrid-signature", header).body(body);
-                self.sent.insert(id);
-                tasks.push(tokio::spawn(async move {
-                    let answer = request.send().await.map_err(|error| format!("{kind}: {error:?}"))?;
-                    let took = due.elapsed();
-                    let answer = Answer::read(answer).await;
-                    let published = answer.status == 200 && answer.body["outcome"] == "published";
-                    published.then_some((kind, took)).ok_or_else(|| format!("{kind}, {took:?}: {answer:?}"))
-                }));
-            }
-        }
+        let count = (long.as_secs_f64() * RATE) as u64;
+        let plan = LoadPlan { count, concurrency: usize::MAX, rate: Some(RATE) };
+        let mut ended = pin!(load::run(plan, CancellationToken::new(), |n, due| {
+            let (client, kind) = if n % 2 == 0 { (&self.kept, "kept") } else { (&self.fresh, "fresh") };
+            let id = format!("evt_{name}_{kind}_{n}");
+            let body = batch(&id);
+            let header = datagrid(body.as_bytes());
+            let request = client.post(&self.url).header("datagrid-signature", header).body(body);
+            self.sent.insert(id);
+            async move { (kind, load::post(request, due).await) }
+        }));
         let mut times = Times { kept: Vec::new(), fresh: Vec::new() };
         let mut failed = Vec::new();
-        for task in tasks {
-            match task.await.unwrap() {
-                Ok(("kept", took)) => times.kept.push(took),
-                Ok((_, took)) => times.fresh.push(took),
-                Err(why) => failed.push(why),
+        while let Some(ended) = ended.next().await {
+            match ended.unwrap() {
+                (kind, Ok(answer)) if answer.status == 200 && answer.word() == Some("published") => {
+                    let times = if kind == "kept" { &mut times.kept } else { &mut times.fresh };
+                    times.push(answer.took);
+                }
+                (kind, other) => failed.push(format!("{kind}: {other:?}")),
             }
         }
         times.kept.sort_unstable();
