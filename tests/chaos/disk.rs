@@ -13,10 +13,11 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use hookstream::kafka::embedded::Embedded;
+use hookstream::load::Answer;
 use hookstream::names;
 use hookstream::spool::RESERVE;
 
-use crate::provider::{Answer, Provider, within};
+use crate::provider::{Provider, within};
 use crate::room::{self, Ballast, Tmpfs};
 use crate::service::{Launch, Service, metric};
 use crate::support::{PATIENCE, Setup, kafka, stack};
@@ -68,7 +69,8 @@ struct Fixture {
     topic: String,
     mount: std::path::PathBuf,
     ballast: Ballast,
-    answers: Vec<Answer>,
+    /// With the ids that were sent.
+    answers: Vec<(String, Answer)>,
     next: usize,
 }
 
@@ -82,7 +84,8 @@ fn body(id: &str) -> String {
 
 /// The 503 that is correct while Kafka is down and the spool is full.
 fn refused(answer: &Answer) -> bool {
-    answer.status == 503 && matches!(&*answer.reason, "spool_full" | "spool_error") && answer.retry_after
+    let reason = matches!(answer.word(), Some("spool_full" | "spool_error"));
+    answer.status == 503 && reason && answer.retry_after.is_some()
 }
 
 impl Fixture {
@@ -121,7 +124,7 @@ impl Fixture {
         // A single row may still fit where eight together did not; it is counted then.
         self.expect(100, "on a full disk", |answer| answer.status == 202 || refused(answer)).await?;
         self.waiting().await?;
-        let waiting = self.answers.iter().filter(|answer| answer.status == 202).count();
+        let waiting = self.answers.iter().filter(|(_, answer)| answer.status == 202).count();
 
         self.kafka.broker_up()?;
         let (drained, published_directly) = self.drain_under_load().await?;
@@ -148,9 +151,9 @@ impl Fixture {
         let drained_again = self.drain("once there is space").await?;
         let (lost, most) = self.count("at the end").await?;
 
-        let slowest = self.answers.iter().map(|answer| answer.took).max().unwrap_or_default();
+        let slowest = self.answers.iter().map(|(_, answer)| answer.took).max().unwrap_or_default();
         for status in [200, 202, 503] {
-            let count = self.answers.iter().filter(|answer| answer.status == status).count();
+            let count = self.answers.iter().filter(|(_, answer)| answer.status == status).count();
             println!("{:<36}{count:>10}", format!("answered {status}"));
         }
         println!("{:<36}{lost:>10}", "lost, although answered 2xx");
@@ -176,7 +179,7 @@ impl Fixture {
     async fn expect(&mut self, count: usize, when: &str, so: impl Fn(&Answer) -> bool) -> anyhow::Result<()> {
         let ids = self.ids(count);
         let answers = self.provider.all(ids, CLIENTS, body).await?;
-        let unexpected = answers.iter().find(|answer| !so(answer)).cloned();
+        let unexpected = answers.iter().find(|(_, answer)| !so(answer)).cloned();
         self.keep(answers)?;
         unexpected
             .map_or(Ok(()), |unexpected| Err(anyhow::anyhow!("an unexpected answer {when}: {unexpected:?}")))
@@ -193,15 +196,15 @@ impl Fixture {
             let id = self.ids(1).remove(0);
             let answer = self.provider.send(&id, body(&id)).await?;
             let end = so(&answer);
-            self.keep(vec![answer])?;
+            self.keep(vec![(id, answer)])?;
             Ok(end)
         })
         .await
     }
 
     /// Checks that each answer is in time, and 200, 202 or 503.
-    fn keep(&mut self, answers: Vec<Answer>) -> anyhow::Result<()> {
-        for answer in &answers {
+    fn keep(&mut self, answers: Vec<(String, Answer)>) -> anyhow::Result<()> {
+        for (_, answer) in &answers {
             anyhow::ensure!(matches!(answer.status, 200 | 202 | 503), "an unexpected answer: {answer:?}");
             anyhow::ensure!(answer.took < IN_TIME, "a late answer: {answer:?}");
         }
@@ -215,8 +218,8 @@ impl Fixture {
         within("503 while the disk fills up", PATIENCE, async || {
             let ids = self.ids(4 * CLIENTS);
             let answers = self.provider.all(ids, CLIENTS, body).await?;
-            let spooled = answers.iter().filter(|answer| answer.status == 202).count();
-            let unexpected = answers.iter().find(|answer| answer.status != 202 && !refused(answer));
+            let spooled = answers.iter().filter(|(_, answer)| answer.status == 202).count();
+            let unexpected = answers.iter().find(|(_, answer)| answer.status != 202 && !refused(answer));
             anyhow::ensure!(
                 unexpected.is_none(),
                 "an unexpected answer while the disk fills up: {unexpected:?}"
@@ -238,7 +241,8 @@ impl Fixture {
             let mut answers = Vec::new();
             while !end.load(Ordering::Relaxed) {
                 let id = format!("live-evt-{:06}", answers.len());
-                answers.push(provider.send(&id, body(&id)).await?);
+                let answer = provider.send(&id, body(&id)).await?;
+                answers.push((id, answer));
                 tokio::time::sleep(Duration::from_millis(5)).await; // a low rate, since the topic is small
             }
             anyhow::Ok(answers)
@@ -247,11 +251,11 @@ impl Fixture {
         drained.store(true, Ordering::Relaxed);
         let answers = live.await??;
         // Deliveries are 503 until the service notices that Kafka is back; after the first 200, all are 200.
-        let first = answers.iter().position(|answer| answer.status == 200).unwrap_or(answers.len());
-        let later: Vec<Answer> = answers.iter().skip(first).cloned().collect();
+        let first = answers.iter().position(|(_, answer)| answer.status == 200).unwrap_or(answers.len());
+        let later: Vec<_> = answers.iter().skip(first).cloned().collect();
         self.keep(answers)?;
         let took = took?;
-        let unexpected = later.iter().find(|answer| answer.status != 200);
+        let unexpected = later.iter().find(|(_, answer)| answer.status != 200);
         anyhow::ensure!(unexpected.is_none(), "an unexpected answer while draining: {unexpected:?}");
         anyhow::ensure!(!later.is_empty(), "no live delivery was published while the spool drained");
         Ok((took, later.len()))
@@ -288,9 +292,9 @@ impl Fixture {
         for key in &keys {
             *copies.entry(key).or_default() += 1;
         }
-        let acknowledged = self.answers.iter().filter(|answer| answer.status != 503);
+        let acknowledged = self.answers.iter().filter(|(_, answer)| answer.status != 503);
         let lost: BTreeSet<&str> =
-            acknowledged.map(|answer| &*answer.id).filter(|id| !copies.contains_key(id)).collect();
+            acknowledged.map(|(id, _)| &**id).filter(|id| !copies.contains_key(id)).collect();
         anyhow::ensure!(lost.is_empty(), "{} acknowledged deliveries are lost {when}: {lost:?}", lost.len());
         let most = copies.iter().max_by_key(|(_, count)| **count).context("an empty topic")?;
         anyhow::ensure!(*most.1 <= 2, "{} was published {} times {when}", most.0, most.1);

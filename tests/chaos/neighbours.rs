@@ -2,19 +2,21 @@
 //! its own broker, so that a broker affects exactly one topic.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
-use hdrhistogram::Histogram;
+use futures_util::StreamExt as _;
+use hookstream::load::{self, LoadPlan, Tally};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 use crate::cluster::Cluster;
 use crate::registry::Registry;
-use crate::senders::PROVIDER_TIMEOUT;
+use crate::senders::{AT_ONCE, PROVIDER_TIMEOUT};
 use crate::service::Launch;
 use crate::support::{batch, datagrid};
 use crate::world::{configuration, drained, ready};
@@ -45,8 +47,8 @@ pub async fn run(rounds: usize) -> anyhow::Result<()> {
     let launch = Launch { config, log: dir.path().join("hookstream.log"), under: Vec::new(), bug: None };
     let service = launch.start()?;
     ready(service.admin).await?;
-    let load = Load::start(service.hooks)?;
-    load.window(TIME).await; // warm-up
+    let mut load = Load::start(service.hooks)?;
+    load.window(TIME).await?; // warm-up
     println!(
         "{rounds} rounds of {TIME:?} each, {RATE}/s to each topic; p99 in ms of the two healthy topics\n"
     );
@@ -58,13 +60,13 @@ pub async fn run(rounds: usize) -> anyhow::Result<()> {
     for fault in ["a broker of three stopped", "a topic deleted"] {
         let mut ratios = Vec::new();
         for _ in 0..rounds {
-            let (usual, _) = load.window(TIME).await;
+            let (usual, _) = load.window(TIME).await?;
             if fault == "a topic deleted" {
                 delete(&admin, AFFECTED).await?;
             } else {
                 cluster.brokers[AFFECTED].pause(true)?;
             }
-            let (with, affected) = load.window(TIME).await;
+            let (with, affected) = load.window(TIME).await?;
             if fault == "a topic deleted" {
                 create(&admin, AFFECTED).await?;
             } else {
@@ -82,7 +84,7 @@ pub async fn run(rounds: usize) -> anyhow::Result<()> {
         println!("{fault:<32} median ratio {:.2}\n", ratios[rounds / 2]);
         worst = worst.max(ratios[rounds / 2]);
     }
-    anyhow::ensure!(load.all_2xx(), "a delivery was not answered 2xx");
+    anyhow::ensure!(load.failed == 0, "a delivery was not answered 2xx");
     anyhow::ensure!(worst < 2.0, "the fault changes the p99 of healthy topics by the factor {worst:.2}");
     Ok(())
 }
@@ -112,75 +114,61 @@ async fn delete(admin: &AdminClient<DefaultClientContext>, broker: usize) -> any
     Ok(())
 }
 
-/// A steady load on each topic, and the durations of its answers, in tenths of a millisecond.
+/// A steady load on each topic, and the answers of the window: of the healthy topics, and of the affected one.
 struct Load {
-    took: Arc<[std::sync::Mutex<Histogram<u64>>; 3]>,
-    all_ok: Arc<AtomicBool>,
-    tasks: Vec<JoinHandle<()>>,
+    tallies: Arc<Mutex<[Tally; 2]>>,
+    /// Deliveries of all windows that were not answered 2xx.
+    failed: u64,
+    task: JoinHandle<()>,
 }
 
 impl Load {
     fn start(hooks: SocketAddr) -> anyhow::Result<Self> {
-        let none = || Histogram::new(3).map(std::sync::Mutex::new);
-        let took = Arc::new([none()?, none()?, none()?]);
-        let (all_ok, number) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicU64::new(0)));
+        let tallies = Arc::new(Mutex::new([Tally::new()?, Tally::new()?]));
         let client = reqwest::Client::builder().timeout(PROVIDER_TIMEOUT).no_proxy().build()?;
         let url = format!("http://{hooks}/hooks/datagrid");
-        let sender = |at: usize| {
-            let (client, url, took) = (client.clone(), url.clone(), took.clone());
-            let (all_ok, number) = (all_ok.clone(), number.clone());
-            tokio::spawn(async move {
-                let mut due = tokio::time::interval(Duration::from_secs(1) / RATE);
-                loop {
-                    due.tick().await;
-                    let n = number.fetch_add(1, Ordering::Relaxed);
-                    let body = batch(&format!("evt_{n}")).replace(TYPES[0], TYPES[at]);
-                    let request = client.post(&url).header("Datagrid-Signature", datagrid(body.as_bytes()));
-                    let (took, all_ok) = (took.clone(), all_ok.clone());
-                    tokio::spawn(async move {
-                        let start = Instant::now();
-                        let answer = request.body(body).send().await;
-                        if !answer.is_ok_and(|answer| answer.status().is_success()) {
-                            all_ok.store(false, Ordering::Relaxed);
-                        }
-                        let tenths = start.elapsed().as_micros() as u64 / 100;
-                        took[at].lock().expect("not poisoned").record(tenths).expect("a resizable histogram");
-                    });
-                }
-            })
-        };
-        let tasks = (0..TYPES.len()).map(sender).collect();
-        Ok(Self { took, all_ok, tasks })
+        let rate = RATE * TYPES.len() as u32;
+        let plan = LoadPlan { count: u64::MAX, concurrency: AT_ONCE, rate: Some(rate.into()) };
+        let load = load::run(plan, CancellationToken::new(), move |n, due| {
+            let at = n as usize % TYPES.len();
+            let body = batch(&format!("evt_{n}")).replace(TYPES[0], TYPES[at]);
+            let request =
+                client.post(&url).header("Datagrid-Signature", datagrid(body.as_bytes())).body(body);
+            async move { (at, load::post(request, due).await) }
+        });
+        let book = tallies.clone();
+        let task = tokio::spawn(async move {
+            let mut load = pin!(load);
+            while let Some(ended) = load.next().await {
+                let (at, result) = ended.expect("no delivery panics");
+                lock(&book)[usize::from(at == AFFECTED)].add(&result);
+            }
+        });
+        Ok(Self { tallies, failed: 0, task })
     }
 
     /// The p99 in milliseconds of the healthy topics, and the p99 and the maximum of the affected one.
-    async fn window(&self, time: Duration) -> (f64, (f64, f64)) {
-        let take = || {
-            let mut healthy = Histogram::<u64>::new(3).expect("3 digits");
-            let mut affected = (0.0, 0.0);
-            for (at, took) in self.took.iter().enumerate() {
-                let mut took = took.lock().expect("not poisoned");
-                if at == AFFECTED {
-                    affected = (took.value_at_quantile(0.99) as f64 / 10.0, took.max() as f64 / 10.0);
-                } else {
-                    healthy += &*took;
-                }
-                took.reset();
-            }
-            (healthy.value_at_quantile(0.99) as f64 / 10.0, affected)
-        };
-        take();
+    async fn window(&mut self, time: Duration) -> anyhow::Result<(f64, (f64, f64))> {
+        self.take()?;
         tokio::time::sleep(time).await; // the measured time
-        take()
+        let [healthy, affected] = self.take()?;
+        let ms = |tally: &Tally, quantile| tally.latency(quantile).unwrap_or_default();
+        Ok((ms(&healthy, 0.99), (ms(&affected, 0.99), ms(&affected, 1.0))))
     }
 
-    fn all_2xx(&self) -> bool {
-        self.all_ok.load(Ordering::Relaxed)
+    fn take(&mut self) -> anyhow::Result<[Tally; 2]> {
+        let taken = std::mem::replace(&mut *lock(&self.tallies), [Tally::new()?, Tally::new()?]);
+        self.failed += taken.iter().map(Tally::failed).sum::<u64>();
+        Ok(taken)
     }
+}
+
+fn lock(tallies: &Mutex<[Tally; 2]>) -> MutexGuard<'_, [Tally; 2]> {
+    tallies.lock().expect("not poisoned")
 }
 
 impl Drop for Load {
     fn drop(&mut self) {
-        self.tasks.iter().for_each(JoinHandle::abort);
+        self.task.abort();
     }
 }

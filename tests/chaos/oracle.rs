@@ -42,7 +42,7 @@ async fn within(plan: &Plan, dir: &std::path::Path) -> anyhow::Result<()> {
     kills.abort();
     broken?;
     world.senders.stop();
-    load.await?;
+    load.await??;
     // A restart after the last fault, since only what is on disk counts.
     let _ = kills.await;
     world.program.kill().await?;
@@ -82,16 +82,17 @@ async fn faults(plan: &Plan, world: &mut World) -> anyhow::Result<()> {
 fn print(plan: &Plan, world: &World, book: &Book, verdict: &Verdict) {
     let accepted = |status: u16| book.accepted.values().filter(|one| one.status == status).count();
     let kills = world.program.kills.load(std::sync::atomic::Ordering::Relaxed);
-    let slow = 100.0 * book.slow as f64 / book.attempts.max(1) as f64;
+    let slow = 100.0 * book.slow as f64 / book.tally.sent().max(1) as f64;
     println!();
     let row = |name: &str, value: String| println!("  {name:<34} {value}");
-    row("sent", format!("{} deliveries, {} requests", book.sent, book.attempts));
+    row("sent", format!("{} deliveries, {} requests", book.sent, book.tally.sent()));
     row("answered 200 first", accepted(200).to_string());
     row("answered 202 first (spooled)", accepted(202).to_string());
-    for (said, count) in &book.answers {
-        row(&format!("  {said}"), count.to_string());
+    for (kind, count) in book.tally.kinds.iter().filter(|(kind, _)| kind.status.is_some()) {
+        row(&format!("  {kind}"), count.to_string());
     }
-    row("connections broken", book.broken.to_string());
+    let unanswered = book.tally.count(|kind| kind.status.is_none());
+    row("connections broken", (unanswered - book.late).to_string());
     row("abandoned by their sender", book.gave_up.to_string());
     row("records read", verdict.records.to_string());
     row("duplicates", verdict.duplicates.to_string());
@@ -102,8 +103,8 @@ fn print(plan: &Plan, world: &World, book: &Book, verdict: &Verdict) {
     row("wrong", (verdict.wrong.len() + book.wrong.len()).to_string());
     row("late (past the provider's 5 s)", book.late.to_string());
     row("later than the deadline + 250 ms", format!("{} ({slow:.3} %)", book.slow));
-    let at = |quantile| book.took.value_at_quantile(quantile);
-    row("answered after, ms", format!("p50 {}, p99 {}, max {}", at(0.5), at(0.99), book.took.max()));
+    let at = |quantile| book.tally.latency(quantile).unwrap_or_default();
+    row("answered after, ms", format!("p50 {:.0}, p99 {:.0}, max {:.0}", at(0.5), at(0.99), at(1.0)));
     row("faults: service killed", kills.to_string());
     for (fault, count) in &world.injected {
         row(&format!("  {fault:?}"), count.to_string());
@@ -137,7 +138,7 @@ fn judge(verdict: &Verdict, book: &Book) -> anyhow::Result<()> {
         forged: verdict.forged.len() as u64,
         wrong: (verdict.wrong.len() + book.wrong.len()) as u64,
         late: book.late,
-        slow: if book.slow * 1000 > book.attempts { book.slow } else { 0 },
+        slow: if book.slow * 1000 > book.tally.sent() { book.slow } else { 0 },
     };
     if broken == (Broken { lost: 0, forged: 0, wrong: 0, late: 0, slow: 0 }) {
         Ok(())

@@ -89,9 +89,9 @@ pub async fn check(bug: Option<Failpoint>) -> anyhow::Result<Verdict> {
         Ok(!answered.is_empty())
     })
     .await?;
-    for answer in provider.all(ids.take(DELIVERIES).collect(), CLIENTS, batch).await? {
+    for (id, answer) in provider.all(ids.take(DELIVERIES).collect(), CLIENTS, batch).await? {
         anyhow::ensure!(answer.status == 202, "not spooled: {answer:?}");
-        answered.insert(answer.id);
+        answered.insert(id);
     }
     signal(traced.0, "TERM")?;
     let status = service.stop()?;

@@ -6,14 +6,13 @@
 //!
 //! The sleeps are the lengths of the measured phases. Everything that must happen is waited for with a timeout.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use hdrhistogram::Histogram;
+use hookstream::load::Tally;
 
 use crate::cluster::Broker;
 use crate::proxy::Mode;
@@ -41,32 +40,32 @@ const SLICE: Duration = Duration::from_secs(5);
 struct Phase {
     name: &'static str,
     seconds: f64,
-    answers: BTreeMap<String, u64>,
-    took: Histogram<u64>,
+    tally: Tally,
     memory: Vec<u64>,
 }
 
 impl Phase {
-    fn of_slices(name: &'static str, slices: Vec<Self>) -> Self {
-        let took = Histogram::new(3).expect("3 digits");
-        let none = Self { name, seconds: 0.0, answers: BTreeMap::new(), took, memory: Vec::new() };
-        slices.into_iter().fold(none, |mut all, slice| {
+    fn of_slices(name: &'static str, slices: Vec<Self>) -> anyhow::Result<Self> {
+        let none = Self { name, seconds: 0.0, tally: Tally::new()?, memory: Vec::new() };
+        Ok(slices.into_iter().fold(none, |mut all, slice| {
             all.seconds += slice.seconds;
-            all.took += slice.took;
+            all.tally.merge(&slice.tally);
             all.memory.extend(slice.memory);
-            for (said, count) in slice.answers {
-                *all.answers.entry(said).or_default() += count;
-            }
             all
-        })
+        }))
+    }
+
+    /// In milliseconds.
+    fn latency(&self, quantile: f64) -> u64 {
+        self.tally.latency(quantile).unwrap_or_default() as u64
     }
 
     fn p99(&self) -> u64 {
-        self.took.value_at_quantile(0.99).max(1)
+        self.latency(0.99).max(1)
     }
 
-    fn of(&self, said: &str) -> u64 {
-        self.answers.iter().filter(|(answer, _)| answer.starts_with(said)).map(|(_, count)| count).sum()
+    fn of(&self, status: u16) -> u64 {
+        self.tally.count(|kind| kind.status == Some(status))
     }
 }
 
@@ -95,7 +94,7 @@ pub async fn run(time: Duration, rate: u32, seed: u64, cut: bool) -> anyhow::Res
     world.senders.pause(false);
     let control = slices(pid, &world.senders, 12).await?;
     let usual: Vec<_> = control.iter().map(Phase::p99).collect();
-    phases.push(Phase::of_slices("no backlog", control));
+    phases.push(Phase::of_slices("no backlog", control)?);
     start_outage(&mut world, cut);
     // By then, deliveries acknowledged just before the outage are answered.
     watch("start of the outage", pid, &world.senders, tokio::time::sleep(Duration::from_secs(1))).await?;
@@ -106,10 +105,10 @@ pub async fn run(time: Duration, rate: u32, seed: u64, cut: bool) -> anyhow::Res
     let left = metric(admin, LIVE_ROWS).await?;
     let slices = drain(pid, admin, &world.senders).await?;
     let p99: Vec<_> = slices.iter().map(Phase::p99).collect();
-    phases.push(Phase::of_slices("draining", slices));
+    phases.push(Phase::of_slices("draining", slices)?);
     phases.push(watch("normal again", pid, &world.senders, tokio::time::sleep(NORMAL)).await?);
     world.senders.stop();
-    load.await?;
+    load.await??;
     drained(admin).await?;
     let parked = parked(&dir.path().join("hookstream.toml"))?.len();
     print(&phases, backlog, left, parked);
@@ -169,8 +168,7 @@ async fn watch(
             _ = ticks.tick() => memory.push(resident_mib(pid)?),
         }
     }
-    let (answers, took) = senders.phase();
-    Ok(Phase { name, seconds: start.elapsed().as_secs_f64(), answers, took, memory })
+    Ok(Phase { name, seconds: start.elapsed().as_secs_f64(), tally: senders.phase()?, memory })
 }
 
 /// The output of the future that ends a phase.
@@ -203,18 +201,17 @@ fn print(phases: &[Phase], backlog: f64, left: f64, parked: usize) {
         "phase", "s", "200", "202", "401", "503", "p50", "p99", "max"
     );
     for phase in phases {
-        let at = |quantile| phase.took.value_at_quantile(quantile);
         println!(
             "{:<14} {:>7.1} {:>8} {:>8} {:>8} {:>8} {:>6} {:>6} {:>6}   {}, {}, {}",
             phase.name,
             phase.seconds,
-            phase.of("200"),
-            phase.of("202"),
-            phase.of("401"),
-            phase.of("503"),
-            at(0.5),
+            phase.of(200),
+            phase.of(202),
+            phase.of(401),
+            phase.of(503),
+            phase.latency(0.5),
             phase.p99(),
-            phase.took.max(),
+            phase.latency(1.0),
             phase.memory.first().unwrap_or(&0),
             phase.memory.last().unwrap_or(&0),
             phase.memory.iter().max().unwrap_or(&0)
@@ -228,11 +225,13 @@ fn print(phases: &[Phase], backlog: f64, left: f64, parked: usize) {
 /// `usual` and `draining` are p99 of slices after the brokers' return, without and with a backlog.
 fn judge(phases: &[Phase], usual: &[u64], draining: &[u64], senders: &Senders) -> anyhow::Result<()> {
     let outage = phases.iter().find(|phase| phase.name == OUTAGE).context("no outage phase")?;
-    let other: u64 = outage.answers.values().sum::<u64>() - outage.of("202") - outage.of("401");
-    // A dead letter is 200 even if it is spooled.
-    let other = other - outage.of("200 dead_lettered");
-    anyhow::ensure!(other == 0, "unexpected answers during the outage: {:?}", outage.answers);
-    anyhow::ensure!(outage.of("202") > 0, "nothing was spooled");
+    // A dead letter is 200 even if it is spooled. Requests without an answer are not counted here.
+    let other = outage.tally.count(|kind| match kind.status {
+        Some(200) => kind.outcome != "dead_lettered",
+        status => !matches!(status, None | Some(202 | 401)),
+    });
+    anyhow::ensure!(other == 0, "unexpected answers during the outage: {:?}", outage.tally.kinds);
+    anyhow::ensure!(outage.of(202) > 0, "nothing was spooled");
     anyhow::ensure!(senders.book().late == 0, "late answers");
     let minute = outage.memory.get(60).or(outage.memory.last()).copied().unwrap_or(0);
     let last = outage.memory.last().copied().unwrap_or(0);

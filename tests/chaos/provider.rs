@@ -1,28 +1,15 @@
 //! A provider that signs, sends from several connections at once, and keeps each answer.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use futures_util::StreamExt as _;
+use hookstream::load::{self, Answer, LoadPlan};
+use tokio_util::sync::CancellationToken;
 
 use crate::support::{PATIENCE, datagrid};
-
-/// One answer.
-#[derive(Clone, Debug)]
-pub struct Answer {
-    /// The event's id.
-    pub id: String,
-    /// The HTTP status.
-    pub status: u16,
-    /// The reason in the body; empty for none.
-    pub reason: String,
-    /// Whether the sender is told when to come again.
-    pub retry_after: bool,
-    /// From the request to the complete answer, as the sender saw it.
-    pub took: Duration,
-}
 
 /// The service closes a connection that is idle for 75 s (`idle_timeout`): one that the client would
 /// use in the same moment is not used any more.
@@ -45,47 +32,31 @@ impl Provider {
 
     /// Sends one delivery, once.
     pub async fn send(&self, id: &str, body: String) -> anyhow::Result<Answer> {
-        let start = Instant::now();
         let header = datagrid(body.as_bytes());
         let request = self.client.post(&self.url).header("Datagrid-Signature", header).body(body);
-        let answer = request.send().await.with_context(|| format!("no answer to {id}"))?;
-        let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
-        let text = answer.text().await.with_context(|| format!("half an answer to {id}"))?;
-        let took = start.elapsed();
-        let body: serde_json::Value = serde_json::from_str(&text).context("an answer that is no JSON")?;
-        let reason = body["reason"].as_str().unwrap_or_default().to_owned();
-        Ok(Answer {
-            id: id.to_owned(),
-            status,
-            reason,
-            retry_after: headers.contains_key("retry-after"),
-            took,
-        })
+        let answer =
+            load::post(request, Instant::now()).await.with_context(|| format!("no answer to {id}"))?;
+        anyhow::ensure!(answer.known.is_some(), "not an answer of the service to {id}: {answer:?}");
+        Ok(answer)
     }
 
-    /// Sends each of `ids` once, from `clients` connections, with the body that `body` makes of it.
+    /// Sends each of `ids` once, over up to `clients` connections, with the body that `body` makes of it.
     pub async fn all(
         &self,
         ids: Vec<String>,
         clients: usize,
         body: fn(&str) -> String,
-    ) -> anyhow::Result<Vec<Answer>> {
-        let (ids, next) = (Arc::new(ids), Arc::new(AtomicUsize::new(0)));
-        let tasks: Vec<_> = (0..clients)
-            .map(|_| {
-                let (mine, ids, next) = (self.clone(), ids.clone(), next.clone());
-                tokio::spawn(async move {
-                    let mut answers = Vec::new();
-                    while let Some(id) = ids.get(next.fetch_add(1, Ordering::Relaxed)) {
-                        answers.push(mine.send(id, body(id)).await?);
-                    }
-                    anyhow::Ok(answers)
-                })
-            })
-            .collect();
+    ) -> anyhow::Result<Vec<(String, Answer)>> {
+        let plan = LoadPlan { count: ids.len() as u64, concurrency: clients, rate: None };
+        let mut ids = ids.into_iter();
+        let mut ended = pin!(load::run(plan, CancellationToken::new(), |_, _| {
+            let (provider, id) = (self.clone(), ids.next().unwrap_or_default());
+            async move { anyhow::Ok((provider.send(&id, body(&id)).await?, id)) }
+        }));
         let mut answers = Vec::new();
-        for task in tasks {
-            answers.extend(task.await??);
+        while let Some(ended) = ended.next().await {
+            let (answer, id) = ended??;
+            answers.push((id, answer));
         }
         Ok(answers)
     }

@@ -130,13 +130,13 @@ async fn within(seed: u64, dir: &Path) -> anyhow::Result<()> {
     let senders = Senders::new(seed, {
         let balancer = balancer.clone();
         Box::new(move || balancer.choose())
-    });
+    })?;
     let load = tokio::spawn(senders.clone().run(RATE));
     for n in (0..ROUNDS).flat_map(|_| 0..2) {
         balancer.replace(n).await?;
     }
     senders.stop();
-    load.await?;
+    load.await??;
     probing.abort();
     for admin in admins {
         drained(admin).await?;
@@ -170,9 +170,8 @@ fn replica(dir: &Path, cluster: &Cluster, registry: &Registry) -> anyhow::Result
 
 fn print(book: &Book, verdict: &Verdict) {
     let row = |name: &str, value: u64| println!("  {name:<34} {value}");
-    println!("  {:<34} {} deliveries, {} requests", "sent", book.sent, book.attempts);
-    book.answers.iter().for_each(|(said, count)| row(&format!("  {said}"), *count));
-    row("without an answer", book.broken + book.late);
+    println!("  {:<34} {} deliveries, {} requests", "sent", book.sent, book.tally.sent());
+    book.tally.kinds.iter().for_each(|(kind, count)| row(&format!("  {kind}"), *count));
     row("abandoned by their sender", book.gave_up);
     row("records read", verdict.records);
     row("duplicates", verdict.duplicates);
@@ -186,7 +185,8 @@ fn print(book: &Book, verdict: &Verdict) {
 
 fn verdict_of(book: &Book, verdict: &Verdict) -> anyhow::Result<()> {
     anyhow::ensure!(!book.accepted.is_empty() && verdict.records > 0, "no delivery was accepted");
-    anyhow::ensure!(book.broken + book.late + book.gave_up == 0, "a delivery had no answer");
+    let unanswered = book.tally.count(|kind| kind.status.is_none());
+    anyhow::ensure!(unanswered + book.gave_up == 0, "a delivery had no answer");
     anyhow::ensure!(
         verdict.lost.is_empty() && verdict.forged.is_empty(),
         "the delivery guarantee is violated"

@@ -1,14 +1,14 @@
-//! Clients who send and retry the way the two providers do, and the book of every answer.
+//! Clients that send and retry as the two providers do, and the book of every answer.
 
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use hdrhistogram::Histogram;
-use serde_json::Value;
-use tokio::sync::Semaphore;
-use tokio_util::task::TaskTracker;
+use futures_util::StreamExt as _;
+use hookstream::load::{self, LoadPlan, Tally};
+use tokio_util::sync::CancellationToken;
 
 use crate::deliveries::{self, Delivery, Fate};
 
@@ -19,8 +19,8 @@ pub const PROVIDER_TIMEOUT: Duration = Duration::from_secs(5);
 pub const ACK_DEADLINE: Duration = Duration::from_secs(4);
 const SLACK: Duration = Duration::from_millis(250);
 
-/// Requests under way at a time: the driver's own bound, above what the load can reach.
-const AT_ONCE: usize = 4_000;
+/// Deliveries in progress at the same time, with the pauses before their retries: more than the load reaches.
+pub const AT_ONCE: usize = 4_000;
 
 /// Of a hundred deliveries that were answered 2xx, those that are sent once more, as if the answer had
 /// been lost.
@@ -48,12 +48,8 @@ pub struct Accepted {
 pub struct Book {
     /// Deliveries sent at least once.
     pub sent: u64,
-    /// Requests.
-    pub attempts: u64,
-    /// Answers by status, outcome and reason.
-    pub answers: BTreeMap<String, u64>,
-    /// Requests whose connection broke: no answer.
-    pub broken: u64,
+    /// The answers to all requests.
+    pub tally: Tally,
     /// Answered 2xx, by number.
     pub accepted: BTreeMap<u64, Accepted>,
     /// Given up after the last attempt.
@@ -64,8 +60,6 @@ pub struct Book {
     pub slow: u64,
     /// Descriptions of forbidden answers.
     pub wrong: Vec<String>,
-    /// Of all answers, in milliseconds.
-    pub took: Histogram<u64>,
 }
 
 /// Where the next request goes: `http://ADDRESS/hooks`.
@@ -77,42 +71,27 @@ pub struct Senders {
     start: Instant,
     hooks: Hooks,
     client: reqwest::Client,
-    places: Arc<Semaphore>,
-    tasks: TaskTracker,
     next: AtomicU64,
     paused: AtomicBool,
-    stopped: AtomicBool,
+    stopped: CancellationToken,
     book: Mutex<Book>,
 }
 
 impl Senders {
     /// Creates the senders without sending.
-    pub fn new(seed: u64, hooks: Hooks) -> Arc<Self> {
-        let client = reqwest::Client::builder().timeout(PROVIDER_TIMEOUT).no_proxy();
-        let book = Book {
-            sent: 0,
-            attempts: 0,
-            answers: BTreeMap::new(),
-            broken: 0,
-            accepted: BTreeMap::new(),
-            gave_up: 0,
-            late: 0,
-            slow: 0,
-            wrong: Vec::new(),
-            took: Histogram::new(3).expect("three digits"),
-        };
-        Arc::new(Self {
+    pub fn new(seed: u64, hooks: Hooks) -> anyhow::Result<Arc<Self>> {
+        let (accepted, wrong) = (BTreeMap::new(), Vec::new());
+        let book = Book { sent: 0, tally: Tally::new()?, accepted, gave_up: 0, late: 0, slow: 0, wrong };
+        Ok(Arc::new(Self {
             seed,
             start: Instant::now(),
             hooks,
-            client: client.build().expect("a client"),
-            places: Arc::new(Semaphore::new(AT_ONCE)),
-            tasks: TaskTracker::new(),
+            client: reqwest::Client::builder().timeout(PROVIDER_TIMEOUT).no_proxy().build()?,
             next: AtomicU64::new(0),
             paused: AtomicBool::new(false),
-            stopped: AtomicBool::new(false),
+            stopped: CancellationToken::new(),
             book: Mutex::new(book),
-        })
+        }))
     }
 
     /// The current book.
@@ -125,12 +104,9 @@ impl Senders {
         self.next.load(Ordering::Relaxed)
     }
 
-    /// Answers and their times since the last call, for runs that have phases.
-    pub fn phase(&self) -> (BTreeMap<String, u64>, Histogram<u64>) {
-        let mut book = self.book();
-        let took = book.took.clone();
-        book.took.reset();
-        (std::mem::take(&mut book.answers), took)
+    /// The answers since the last call, for runs that have phases.
+    pub fn phase(&self) -> anyhow::Result<Tally> {
+        Ok(std::mem::replace(&mut self.book().tally, Tally::new()?))
     }
 
     /// Since the start, as in [`Accepted::at`].
@@ -138,36 +114,31 @@ impl Senders {
         self.start.elapsed()
     }
 
-    /// Sends new deliveries at this rate until [`Senders::stop`], each in a task of its own. Resolves when
-    /// each has had its last attempt.
-    pub async fn run(self: Arc<Self>, per_second: u32) {
-        let mut due = tokio::time::interval(Duration::from_secs(1) / per_second);
-        while !self.stopped.load(Ordering::Relaxed) {
-            due.tick().await;
-            if self.paused.load(Ordering::Relaxed) {
-                continue;
-            }
-            let Ok(place) = self.places.clone().acquire_owned().await else { return };
-            let n = self.next.fetch_add(1, Ordering::Relaxed);
+    /// Sends new deliveries at this rate until [`Senders::stop`], and ends when each has had its last attempt.
+    pub async fn run(self: Arc<Self>, per_second: u32) -> anyhow::Result<()> {
+        let plan = LoadPlan { count: u64::MAX, concurrency: AT_ONCE, rate: Some(per_second.into()) };
+        let mut ended = pin!(load::run(plan, self.stopped.clone(), |_, _| {
             let senders = self.clone();
-            self.tasks.spawn(async move {
-                senders.deliver(n).await;
-                drop(place);
-            });
+            async move {
+                if !senders.paused.load(Ordering::Relaxed) {
+                    senders.deliver(senders.next.fetch_add(1, Ordering::Relaxed)).await;
+                }
+            }
+        }));
+        while let Some(ended) = ended.next().await {
+            ended?;
         }
-        // Here, where none is begun any more: one begun behind the wait would be answered unseen.
-        self.tasks.close();
-        self.tasks.wait().await;
+        Ok(())
     }
 
-    /// No new deliveries, or again.
+    /// Pauses new deliveries, or continues them.
     pub fn pause(&self, paused: bool) {
         self.paused.store(paused, Ordering::Relaxed);
     }
 
-    /// No new deliveries: [`Senders::run`] comes to its end.
+    /// Ends [`Senders::run`] after the deliveries that were begun.
     pub fn stop(&self) {
-        self.stopped.store(true, Ordering::Relaxed);
+        self.stopped.cancel();
     }
 
     async fn deliver(&self, n: u64) {
@@ -195,44 +166,29 @@ impl Senders {
         if let Some((name, value)) = &delivery.header {
             request = request.header(*name, value);
         }
-        let start = Instant::now();
-        let answer = async {
-            let answer = request.body(delivery.body.clone()).send().await?;
-            let (status, again) = (answer.status().as_u16(), answer.headers().contains_key("retry-after"));
-            Ok::<_, reqwest::Error>((status, again, answer.bytes().await?))
-        }
-        .await;
-        let took = start.elapsed();
+        let result = load::post(request.body(delivery.body.clone()), Instant::now()).await;
         let mut book = self.book();
-        book.attempts += 1;
-        let (status, again, body) = match answer {
+        book.tally.add(&result);
+        let answer = match result {
             Ok(answer) => answer,
-            Err(error) if error.is_timeout() => {
-                book.late += 1;
-                return false;
-            }
-            // Killed meanwhile: the provider sees a broken connection.
-            Err(_) => {
-                book.broken += 1;
+            // For another reason if the service was killed meanwhile: the provider sees a broken connection.
+            Err(none) => {
+                book.late += u64::from(none.word == "timed_out");
                 return false;
             }
         };
-        book.took.record(took.as_millis() as u64).expect("it grows");
-        book.slow += u64::from(took > ACK_DEADLINE + SLACK);
-        let said: Value = serde_json::from_slice(&body).unwrap_or_default();
-        let word = |key: &str| said[key].as_str().unwrap_or_default().to_owned();
-        let said = format!("{status} {} {}", word("outcome"), word("reason"));
-        *book.answers.entry(said.trim_end().to_owned()).or_default() += 1;
-        match (status, &delivery.fate) {
+        book.slow += u64::from(answer.took > ACK_DEADLINE + SLACK);
+        match (answer.status, &delivery.fate) {
             (401, Fate::Forged) => true,
-            (200..300, Fate::Event { .. } | Fate::DeadLetter { .. }) => {
+            (status @ 200..300, Fate::Event { .. } | Fate::DeadLetter { .. }) => {
                 book.accepted.entry(n).or_insert(Accepted { at: self.start.elapsed(), status });
                 true
             }
-            (503, _) if again => false,
-            (_, fate) => {
+            (503, _) if answer.retry_after.is_some() => false,
+            (status, fate) => {
                 let fate = if *fate == Fate::Forged { "forged" } else { "authentic" };
-                book.wrong.push(format!("delivery {n}, {fate}, was answered {said}"));
+                let said = answer.word().unwrap_or_default();
+                book.wrong.push(format!("delivery {n}, {fate}, was answered {status} {said}"));
                 false
             }
         }

@@ -200,8 +200,8 @@ async fn writer(dir: &Path) -> anyhow::Result<()> {
     for n in 0..20 {
         let id = format!("evt_{n}");
         let answer = provider.send(&id, body(&id)).await?;
-        anyhow::ensure!(answer.status == 503 && answer.reason == "spool_error", "{answer:?}");
-        anyhow::ensure!(answer.took < PROMPT && answer.retry_after, "{answer:?}");
+        anyhow::ensure!(answer.status == 503 && answer.word() == Some("spool_error"), "{answer:?}");
+        anyhow::ensure!(answer.took < PROMPT && answer.retry_after.is_some(), "{answer:?}");
     }
     let why = "the spool's writer thread has ended; restart hookstream";
     let reported = within("a report of the spool", PROMPT, async || {

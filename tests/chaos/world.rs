@@ -137,7 +137,7 @@ impl World {
         };
         ready(admin).await?;
         let snapshot = registry.snapshot().await?;
-        let senders = Senders::new(seed, Box::new(move || format!("http://{hooks}/hooks")));
+        let senders = Senders::new(seed, Box::new(move || format!("http://{hooks}/hooks")))?;
         Ok(Self {
             program,
             cluster,
