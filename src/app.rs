@@ -41,6 +41,7 @@ use crate::http::{
     DiagnosisQueue, Ingest, Operator, Phase, RequestLimits, Verification,
 };
 use crate::kafka::{Admin, ClusterConfig, Producer, Tuning};
+use crate::observe::error_chain::ErrorChain;
 use crate::observe::health::{Health, PartState};
 use crate::observe::metrics::lag::LagSeries;
 use crate::observe::traces::{Tracer, Traces};
@@ -365,7 +366,7 @@ impl App {
         if let Err(error) = flushed {
             // These deliveries were answered 503 long ago. Kafka may still have the records; the retries are
             // duplicates.
-            tracing::warn!("cannot flush the producer: {error:#}");
+            tracing::warn!("cannot flush the producer: {}", ErrorChain(&error));
         }
         if let Some(spool) = &self.spool {
             let left = spool.stats().live;

@@ -56,6 +56,7 @@ pub struct HttpAnswer {
 
 /// Why an answer is not usable. The error contains nothing of the answer's content, which may be anything.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum AnswerError {
     /// No answer: nothing listens there, or the request timed out.
     #[error("{}", innermost(.0))]
@@ -94,8 +95,8 @@ fn innermost(error: &reqwest::Error) -> &dyn std::error::Error {
 #[derive(Debug)]
 pub struct Redirect {
     status: StatusCode,
-    /// The target, if it is an HTTP URL.
-    pub target: Option<Url>,
+    /// The target, if it is an HTTP URL. Boxed, because each error about an answer would be as large.
+    pub target: Option<Box<Url>>,
 }
 
 impl fmt::Display for Redirect {
@@ -141,10 +142,10 @@ pub async fn read(mut response: Response) -> Result<HttpAnswer, AnswerError> {
     Ok(HttpAnswer { status, headers, body })
 }
 
-fn target(response: &Response) -> Option<Url> {
+fn target(response: &Response) -> Option<Box<Url>> {
     let location = response.headers().get(LOCATION)?.to_str().ok()?;
     let target = response.url().join(location).ok()?;
-    (matches!(target.scheme(), "http" | "https") && target.has_host()).then_some(target)
+    (matches!(target.scheme(), "http" | "https") && target.has_host()).then_some(target).map(Box::new)
 }
 
 impl HttpAnswer {

@@ -53,6 +53,7 @@ pub enum Receipt {
 
 /// Why a record is not durable.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum DeliverError {
     /// Kafka rejects the record permanently.
     #[error("{0}")]

@@ -66,7 +66,7 @@ impl DevParts {
     /// # Errors
     /// If librdkafka refuses the topic.
     pub fn create_topic(&self, name: &str, partitions: u32) -> anyhow::Result<()> {
-        self.embedded.create_topic(name, i32::try_from(partitions).unwrap_or(i32::MAX))
+        Ok(self.embedded.create_topic(name, i32::try_from(partitions).unwrap_or(i32::MAX))?)
     }
 }
 

@@ -30,6 +30,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Why a file was not read, as half a sentence.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ReadError {
     /// An error of the operating system.
     #[error("{}", io_reason(.0.kind()))]

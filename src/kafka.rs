@@ -1,6 +1,7 @@
 //! The Kafka clients: producer, consumer and admin client. No other room uses rdkafka.
 
 mod admin;
+mod cluster_error;
 mod consumer;
 mod ffi;
 mod health_reporter;
@@ -10,11 +11,13 @@ mod producer;
 mod config_error;
 mod renew;
 mod publish_error;
+mod validate;
 
 pub mod embedded;
 pub mod lag;
 
 pub use admin::{Admin, Cluster, Copies, NewTopic, TopicDescription, TopicError, TopicSetting};
+pub use cluster_error::ClusterError;
 pub use consumer::{Consumer, ConsumerEvent, Fetched, Span, Start};
 pub use ffi::{Alteration, GroupDescription};
 pub use murmur2::partition_of;

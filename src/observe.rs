@@ -2,6 +2,7 @@
 
 pub mod clock;
 pub mod drift;
+pub mod error_chain;
 pub mod health;
 pub mod log;
 pub mod metrics;

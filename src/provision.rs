@@ -5,6 +5,7 @@ mod durability;
 mod grants;
 mod plan;
 mod planner;
+mod provision_error;
 mod compaction;
 mod retention;
 mod subjects;
@@ -18,6 +19,7 @@ use tokio::sync::{Notify, watch};
 use crate::config::{Config, LoadedConfig};
 use crate::kafka::{Admin, NewTopic, Producer};
 use crate::names;
+use crate::observe::error_chain::ErrorChain;
 use crate::observe::health::{Health, PartState};
 use crate::sources::{Route, Sources};
 
@@ -28,6 +30,7 @@ pub use plan::{
     Allowed, Item, ItemKind, PlanAction, PlanStep, ProvisionPlan, SettingChange, Unchanged, takes_less,
 };
 pub use planner::{Done, Planner};
+pub use provision_error::ProvisionError;
 pub use retention::{ending, lasting, mend};
 pub use subjects::{RECHECK, Reloaded, SchemaRegistrar};
 
@@ -99,7 +102,7 @@ impl Provisioner {
                 false
             }
             Err(error) => {
-                self.health.topics.set(PartState::Down, format!("{error:#}"));
+                self.health.topics.set(PartState::Down, ErrorChain(&error).to_string());
                 false
             }
         }
@@ -107,7 +110,7 @@ impl Provisioner {
 
     /// Creates the missing topics, if authorized, and returns the reason if one is still missing. The metadata
     /// of existing topics is warm afterwards, so a missing topic affects only its own event type.
-    async fn ensure_topics(&self) -> anyhow::Result<Option<String>> {
+    async fn ensure_topics(&self) -> Result<Option<String>, ProvisionError> {
         let cluster = self.admin.cluster().await?;
         self.producer.kafka_answers();
         let desired = desired_topics(&self.loaded.config, &self.sources.load(), cluster.brokers);
@@ -125,7 +128,8 @@ impl Provisioner {
                     existing.extend(missing);
                 }
                 Err(error) => {
-                    reason = Some(format!("{error:#}; create them, or grant Create to hookstream's user"))
+                    let why = ErrorChain(&error);
+                    reason = Some(format!("{why}; create them, or grant Create to hookstream's user"))
                 }
             }
         }
@@ -157,7 +161,7 @@ impl Provisioner {
                 if self.health.kafka.state() == PartState::Ok {
                     topics.iter().for_each(|(_, state)| state.record_unreadable());
                 }
-                Some(format!("cannot read whether topics are compacted: {error:#}"))
+                Some(format!("cannot read whether topics are compacted: {}", ErrorChain(&error)))
             }
         }
     }

@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 
 use crate::deliver::Holds;
 use crate::kafka::Admin;
+use crate::observe::error_chain::ErrorChain;
 use crate::observe::health::{Health, PartState};
 use crate::provision::{self, Waiting, Watched};
 use crate::sources::Sources;
@@ -57,7 +58,7 @@ pub(super) fn reading(
                     Ok(None) => health.topics.set(PartState::Ok, ""),
                     Ok(Some(why)) => health.topics.set(PartState::Degraded, why),
                     Err(error) => {
-                        let why = format!("whether topics compact is unknown: {error:#}");
+                        let why = format!("whether topics compact is unknown: {}", ErrorChain(&error));
                         health.topics.set(PartState::Degraded, why);
                     }
                 }

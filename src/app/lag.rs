@@ -13,6 +13,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use crate::config;
 use crate::kafka::ClusterConfig;
 use crate::kafka::lag::{GroupLagError, Lag, LagUnknown, Meter};
+use crate::observe::error_chain::ErrorChain;
 use crate::observe::metrics;
 use crate::observe::metrics::lag::{GroupPartition, LagSeries, LagSnapshot};
 use crate::sources::Sources;
@@ -60,17 +61,19 @@ impl LagExporter {
             ticks.tick().await;
             let topics = self.sources.load().topics();
             let measuring = self.meter.measure(&topics, &self.config.groups);
-            let lag = timeout(TIMEOUT, measuring).await;
-            let lag = lag.unwrap_or_else(|_| Err(anyhow::anyhow!("it took longer than {TIMEOUT:?}")));
+            let lag = match timeout(TIMEOUT, measuring).await {
+                Ok(lag) => lag.map_err(|error| ErrorChain(&error).to_string()),
+                Err(_) => Err(format!("it took longer than {TIMEOUT:?}")),
+            };
             let why = match lag {
                 Ok(lag) => {
                     self.series.publish(&self.groups.snapshot(&lag));
                     measured.set(lag.measured.as_millisecond() as f64 / 1000.0);
                     flaw(&lag)
                 }
-                Err(error) => {
+                Err(why) => {
                     self.series.clear();
-                    Some(format!("{error:#}"))
+                    Some(why)
                 }
             };
             if why.is_some() {

@@ -13,6 +13,7 @@ use super::tail::selection;
 use super::{ConfigArgs, ExitStatus};
 use crate::kafka::ClusterConfig;
 use crate::kafka::lag::{Lag, Meter};
+use crate::observe::error_chain::ErrorChain;
 use crate::observe::log;
 
 /// The time between two measurements of `--watch`.
@@ -95,8 +96,8 @@ async fn watch(meter: &Meter, topics: &[String], args: &Args) -> anyhow::Result<
                 print(&lag, args)?;
                 shown = true;
             }
-            Err(error) if shown => output::note(&format!("{error:#}; retrying"))?,
-            Err(error) => return Err(error),
+            Err(error) if shown => output::note(&format!("{}; retrying", ErrorChain(&error)))?,
+            Err(error) => return Err(error.into()),
         }
         tokio::time::sleep(PAUSE).await;
     }

@@ -99,7 +99,7 @@ pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<ExitStatus>
                 show_step(&step)?;
             }
             done.push(step);
-            Ok(())
+            anyhow::Ok(())
         };
         failed = planner.apply(&plan, report_step).await?;
         steps = Some(done);

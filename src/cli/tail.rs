@@ -115,7 +115,7 @@ async fn tail(loaded: &LoadedConfig, args: &Args, start: Start) -> anyhow::Resul
         let result = consumer.read(&spans, args.exit, &sender).await;
         // Closes the channel: the printer ends after the last record.
         drop(sender);
-        result
+        anyhow::Ok(result?)
     };
     let printing = async {
         let mut shown = 0_u64;

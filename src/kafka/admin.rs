@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use rdkafka::admin::{
     AdminClient, AdminOptions, ConfigSource, NewPartitions, NewTopic as KafkaTopic, OwnedResourceSpecifier,
     ResourceSpecifier, TopicReplication,
@@ -12,9 +11,9 @@ use rdkafka::admin::{
 use rdkafka::client::DefaultClientContext;
 use rdkafka::error::RDKafkaErrorCode;
 
-use super::ClusterConfig;
 use super::config_error::refused;
 use super::ffi::{self, Alteration, GroupDescription};
+use super::{ClusterConfig, ClusterError};
 
 /// The time limit of each call to the cluster.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -129,7 +128,7 @@ impl Admin {
     ///
     /// # Errors
     /// If librdkafka refuses a property.
-    pub fn new(connection: &ClusterConfig) -> anyhow::Result<Self> {
+    pub fn new(connection: &ClusterConfig) -> Result<Self, ClusterError> {
         let client = connection.client_config(&[]).create().map_err(refused)?;
         Ok(Self(Arc::new(client)))
     }
@@ -138,11 +137,11 @@ impl Admin {
     ///
     /// # Errors
     /// If no broker answers in time.
-    pub async fn cluster(&self) -> anyhow::Result<Cluster> {
+    pub async fn cluster(&self) -> Result<Cluster, ClusterError> {
         let client = self.0.clone();
         let metadata = tokio::task::spawn_blocking(move || client.inner().fetch_metadata(None, TIMEOUT))
             .await?
-            .context("no Kafka broker answers")?;
+            .map_err(ClusterError::no_broker)?;
         let topics = metadata.topics().iter().map(|topic| {
             let replicas = topic.partitions().iter().map(|partition| partition.replicas().len());
             let replication = replicas.min().unwrap_or_default();
@@ -155,7 +154,7 @@ impl Admin {
     ///
     /// # Errors
     /// If no broker answers in time, or none that can describe a topic's configuration.
-    pub async fn copies(&self, topics: &[String]) -> anyhow::Result<BTreeMap<String, Copies>> {
+    pub async fn copies(&self, topics: &[String]) -> Result<BTreeMap<String, Copies>, ClusterError> {
         let descriptions = self.topic_descriptions(topics).await?;
         Ok(descriptions.into_iter().map(|(topic, description)| (topic, description.copies)).collect())
     }
@@ -167,7 +166,7 @@ impl Admin {
     pub async fn topic_descriptions(
         &self,
         topics: &[String],
-    ) -> anyhow::Result<BTreeMap<String, TopicDescription>> {
+    ) -> Result<BTreeMap<String, TopicDescription>, ClusterError> {
         let mut cluster = self.cluster().await?.topics;
         let existing = topics.iter().filter_map(|topic| cluster.remove_entry(topic));
         let existing: BTreeMap<String, TopicSize> = existing.collect();
@@ -177,7 +176,8 @@ impl Admin {
         let resources: Vec<_> = existing.keys().map(|topic| ResourceSpecifier::Topic(topic)).collect();
         let options = AdminOptions::new().request_timeout(Some(TIMEOUT));
         let described = self.0.describe_configs(&resources, &options).await;
-        let described = described.context("the topics' configuration cannot be read")?;
+        let described =
+            described.map_err(ClusterError::failed("the topics' configuration cannot be read"))?;
         // Kafka returns no entries for a topic that hookstream is not authorized to describe.
         let settings = |topic: &str| {
             let found = described.iter().flatten().find(
@@ -208,7 +208,10 @@ impl Admin {
     ///
     /// # Errors
     /// If no broker answers in time, or none that can describe a topic's configuration.
-    pub async fn compacting(&self, topics: &[String]) -> anyhow::Result<BTreeMap<String, Option<bool>>> {
+    pub async fn compacting(
+        &self,
+        topics: &[String],
+    ) -> Result<BTreeMap<String, Option<bool>>, ClusterError> {
         if self.is_in_memory().await? {
             return Ok(topics.iter().map(|topic| (topic.clone(), Some(false))).collect());
         }
@@ -220,7 +223,7 @@ impl Admin {
     ///
     /// # Errors
     /// If the call cannot be made.
-    pub async fn is_in_memory(&self) -> anyhow::Result<bool> {
+    pub async fn is_in_memory(&self) -> Result<bool, ClusterError> {
         let client = self.0.clone();
         let id = tokio::task::spawn_blocking(move || client.inner().fetch_cluster_id(TIMEOUT)).await?;
         // The in-memory cluster's own id; a real cluster's id is 22 characters of base64.
@@ -231,7 +234,7 @@ impl Admin {
     ///
     /// # Errors
     /// If no broker answers in time.
-    pub async fn refusals(&self, topics: &[NewTopic]) -> anyhow::Result<Vec<TopicError>> {
+    pub async fn refusals(&self, topics: &[NewTopic]) -> Result<Vec<TopicError>, ClusterError> {
         let refused = self.try_create(topics, true).await?;
         Ok(refused.into_iter().map(|(topic, code)| TopicError::new(topic, code, code.to_string())).collect())
     }
@@ -240,15 +243,14 @@ impl Admin {
     ///
     /// # Errors
     /// Names each topic that could not be created, with the broker's reason.
-    pub async fn create(&self, topics: &[NewTopic]) -> anyhow::Result<()> {
+    pub async fn create(&self, topics: &[NewTopic]) -> Result<(), ClusterError> {
         let failed = self.try_create(topics, false).await?;
         let failed: Vec<String> = failed
             .into_iter()
             .filter(|(_, code)| *code != RDKafkaErrorCode::TopicAlreadyExists)
             .map(|(name, code)| format!("{name} ({code})"))
             .collect();
-        anyhow::ensure!(failed.is_empty(), "topics could not be created: {}", failed.join(", "));
-        Ok(())
+        if failed.is_empty() { Ok(()) } else { Err(ClusterError::TopicsNotCreated(failed.join(", "))) }
     }
 
     /// Sets the settings by IncrementalAlterConfigs, which leaves all others unchanged. Returns the topics
@@ -260,7 +262,7 @@ impl Admin {
         &self,
         requested: Vec<Alteration>,
         validate_only: bool,
-    ) -> anyhow::Result<Vec<TopicError>> {
+    ) -> Result<Vec<TopicError>, ClusterError> {
         if requested.is_empty() {
             return Ok(Vec::new());
         }
@@ -277,7 +279,7 @@ impl Admin {
     ///
     /// # Errors
     /// If a broker does not answer in time.
-    pub(super) async fn groups(&self) -> anyhow::Result<BTreeMap<String, GroupDescription>> {
+    pub(super) async fn groups(&self) -> Result<BTreeMap<String, GroupDescription>, ClusterError> {
         let client = self.0.clone();
         tokio::task::spawn_blocking(move || ffi::groups(client.inner(), TIMEOUT)).await?
     }
@@ -305,7 +307,7 @@ impl Admin {
         &self,
         requested: &[(String, usize)],
         validate_only: bool,
-    ) -> anyhow::Result<Vec<TopicError>> {
+    ) -> Result<Vec<TopicError>, ClusterError> {
         if requested.is_empty() {
             return Ok(Vec::new());
         }
@@ -314,7 +316,7 @@ impl Admin {
         let options = AdminOptions::new().validate_only(validate_only);
         let options = options.operation_timeout(Some(TIMEOUT)).request_timeout(Some(TIMEOUT));
         let results =
-            self.0.create_partitions(&requested, &options).await.context("no Kafka broker answers")?;
+            self.0.create_partitions(&requested, &options).await.map_err(ClusterError::no_broker)?;
         let refused = results.into_iter().filter_map(Result::err);
         Ok(refused.map(|(topic, code)| TopicError::new(topic, code, code.to_string())).collect())
     }
@@ -324,11 +326,11 @@ impl Admin {
         &self,
         topics: &[NewTopic],
         validate_only: bool,
-    ) -> anyhow::Result<Vec<(String, RDKafkaErrorCode)>> {
+    ) -> Result<Vec<(String, RDKafkaErrorCode)>, ClusterError> {
         let requested: Vec<KafkaTopic<'_>> = topics.iter().map(kafka_topic).collect();
         let options = AdminOptions::new().validate_only(validate_only);
         let options = options.operation_timeout(Some(TIMEOUT)).request_timeout(Some(TIMEOUT));
-        let results = self.0.create_topics(&requested, &options).await.context("no Kafka broker answers")?;
+        let results = self.0.create_topics(&requested, &options).await.map_err(ClusterError::no_broker)?;
         Ok(results.into_iter().filter_map(Result::err).collect())
     }
 }

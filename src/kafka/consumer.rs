@@ -9,7 +9,6 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
 use futures_util::stream::{StreamExt as _, select_all};
 use jiff::Timestamp;
 use rdkafka::ClientConfig;
@@ -21,8 +20,8 @@ use rdkafka::message::{BorrowedMessage, Message as _};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tokio::sync::mpsc;
 
-use super::ClusterConfig;
 use super::config_error::refused;
+use super::{ClusterConfig, ClusterError};
 
 mod fetched;
 pub(super) mod first_unread;
@@ -133,12 +132,12 @@ impl Consumer {
     ///
     /// # Errors
     /// If librdkafka refuses a property.
-    pub fn new(connection: &ClusterConfig) -> anyhow::Result<Self> {
+    pub fn new(connection: &ClusterConfig) -> Result<Self, ClusterError> {
         Self::with(connection, &[])
     }
 
     /// `forced` overrides the user's properties.
-    fn with(connection: &ClusterConfig, forced: &[(&str, &str)]) -> anyhow::Result<Self> {
+    fn with(connection: &ClusterConfig, forced: &[(&str, &str)]) -> Result<Self, ClusterError> {
         let config = Self::config(connection, forced);
         let inner = config.create_with_context(ConsumerCallbacks::default()).map_err(refused)?;
         Ok(Self { inner: Arc::new(inner), bootstrap_servers: connection.bootstrap_servers().to_owned() })
@@ -176,7 +175,7 @@ impl Consumer {
     ///
     /// # Errors
     /// If no broker answers in time; contains the last reason that librdkafka gave.
-    pub async fn topics(&self) -> anyhow::Result<BTreeMap<String, i32>> {
+    pub async fn topics(&self) -> Result<BTreeMap<String, i32>, ClusterError> {
         for _ in 0..TRIES {
             let metadata = self.call(|consumer| consumer.fetch_metadata(None, TRY)).await?;
             if let Ok(metadata) = metadata {
@@ -191,18 +190,14 @@ impl Consumer {
                 break;
             }
         }
-        Err(anyhow::anyhow!(
-            "no Kafka broker answers at {}{}; check [kafka] in the configuration or set -X kafka.bootstrap_servers=HOST:PORT",
-            self.bootstrap_servers,
-            self.reason()
-        ))
+        Err(ClusterError::Unreachable { servers: self.bootstrap_servers.clone(), reason: self.reason() })
     }
 
     /// The current span of each partition from `start` to the log end.
     ///
     /// # Errors
     /// If the cluster does not answer in time or reports an error for a partition.
-    pub async fn spans(&self, partitions: &[(String, i32)], start: Start) -> anyhow::Result<Vec<Span>> {
+    pub async fn spans(&self, partitions: &[(String, i32)], start: Start) -> Result<Vec<Span>, ClusterError> {
         let not_before = match start {
             Start::Time(time) if self.is_in_memory().await? => Some(time.as_millisecond()),
             _ => None,
@@ -230,7 +225,7 @@ impl Consumer {
 
     /// librdkafka's in-memory cluster answers a lookup by time with the log end. A read by time therefore
     /// starts at the beginning there and skips earlier records, which is cheap because it holds little.
-    async fn is_in_memory(&self) -> anyhow::Result<bool> {
+    async fn is_in_memory(&self) -> Result<bool, ClusterError> {
         let id = self.call(|consumer| consumer.client().fetch_cluster_id(TIMEOUT)).await?;
         Ok(id.is_some_and(|id| id.starts_with(IN_MEMORY)))
     }
@@ -249,7 +244,7 @@ impl Consumer {
         spans: &[Span],
         bounded: bool,
         out: &mpsc::Sender<ConsumerEvent>,
-    ) -> anyhow::Result<()> {
+    ) -> Result<(), ClusterError> {
         let spans: Vec<&Span> = spans.iter().filter(|span| !bounded || span.start < span.end).collect();
         if spans.is_empty() {
             return Ok(());
@@ -276,7 +271,7 @@ impl Consumer {
                 }
                 result = self.inner.recv() => self.trouble(result),
                 () = tokio::time::sleep_until((last_activity + STALL).into()), if bounded => {
-                    anyhow::bail!("Kafka sent nothing for {} s{}", STALL.as_secs(), self.reason())
+                    return Err(ClusterError::Silent { seconds: STALL.as_secs(), reason: self.reason() })
                 }
             };
             let Some(event) = event else { continue };
@@ -299,15 +294,16 @@ impl Consumer {
     }
 
     /// Starts fetching, with one queue for each span.
-    fn assign(&self, spans: &[&Span]) -> anyhow::Result<Vec<StreamPartitionQueue<ConsumerCallbacks>>> {
+    fn assign(&self, spans: &[&Span]) -> Result<Vec<StreamPartitionQueue<ConsumerCallbacks>>, ClusterError> {
         let (mut queues, mut list) = (Vec::with_capacity(spans.len()), TopicPartitionList::new());
         for Span { topic, partition, start, .. } in spans {
             // Split before `assign`, so that no record arrives in the common queue.
             let queue = self.inner.split_partition_queue(topic, *partition);
-            queues.push(queue.with_context(|| format!("{topic} [{partition}] does not exist"))?);
+            let missing = || ClusterError::NoPartition { topic: topic.to_string(), partition: *partition };
+            queues.push(queue.ok_or_else(missing)?);
             list.add_partition_offset(topic, *partition, Offset::Offset(*start))?;
         }
-        self.inner.assign(&list).context("the partitions cannot be read")?;
+        self.inner.assign(&list).map_err(ClusterError::failed("the partitions cannot be read"))?;
         Ok(queues)
     }
 
@@ -332,13 +328,16 @@ impl Consumer {
         &self,
         partitions: &[(String, i32)],
         requested: Offset,
-    ) -> anyhow::Result<Vec<Option<i64>>> {
+    ) -> Result<Vec<Option<i64>>, ClusterError> {
         let found = self.lookup(partitions, requested).await?;
         let mut offsets = Vec::with_capacity(partitions.len());
         for (topic, partition) in partitions {
-            let place = || format!("Kafka does not report the offsets of {topic} [{partition}]");
-            let found = found.find_partition(topic, *partition).with_context(place)?;
-            found.error().with_context(place)?;
+            let unknown = |cause| {
+                let (topic, partition) = (topic.clone(), *partition);
+                ClusterError::NoOffset { topic, partition, cause }
+            };
+            let found = found.find_partition(topic, *partition).ok_or_else(|| unknown(None))?;
+            found.error().map_err(|cause| unknown(Some(cause)))?;
             offsets.push(match found.offset() {
                 Offset::Offset(offset) => Some(offset),
                 _ => None,
@@ -352,7 +351,7 @@ impl Consumer {
         &self,
         partitions: &[(String, i32)],
         requested: Offset,
-    ) -> anyhow::Result<TopicPartitionList> {
+    ) -> Result<TopicPartitionList, ClusterError> {
         let mut list = TopicPartitionList::with_capacity(partitions.len());
         for (topic, partition) in partitions {
             list.add_partition_offset(topic, *partition, requested)?;
@@ -369,8 +368,7 @@ impl Consumer {
             let moves = code
                 .is_some_and(|code| [Code::NotLeaderForPartition, Code::LeaderNotAvailable].contains(&code));
             if !moves || Instant::now() > until {
-                let why = code.map_or_else(String::new, |code| format!(": {code}"));
-                anyhow::bail!("Kafka does not report the partitions' offsets{why}");
+                return Err(ClusterError::NoOffsets(code));
             }
             tokio::time::sleep(LEADER_PAUSE).await;
             // The leaders are known anew; an error shows in the next lookup.
@@ -382,7 +380,7 @@ impl Consumer {
     async fn call<T: Send + 'static>(
         &self,
         call: impl FnOnce(&StreamConsumer<ConsumerCallbacks>) -> T + Send + 'static,
-    ) -> anyhow::Result<T> {
+    ) -> Result<T, ClusterError> {
         let consumer = self.inner.clone();
         let mut call = tokio::task::spawn_blocking(move || call(&consumer));
         loop {
@@ -398,7 +396,7 @@ impl Consumer {
 fn step(
     span: &Span,
     result: Result<BorrowedMessage<'_>, KafkaError>,
-) -> anyhow::Result<(Option<ConsumerEvent>, bool)> {
+) -> Result<(Option<ConsumerEvent>, bool), ClusterError> {
     let error = match result {
         Ok(message) => {
             let done = message.offset() + 1 >= span.end;
@@ -411,13 +409,9 @@ fn step(
     let topic = &span.topic;
     match error.rdkafka_error_code() {
         Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition) => {
-            anyhow::bail!("the topic {topic} no longer exists")
+            Err(ClusterError::TopicDeleted(topic.to_string()))
         }
-        Some(Code::TopicAuthorizationFailed) => {
-            anyhow::bail!(
-                "hookstream is not authorized to read {topic}; grant it with: kafka-acls ... --operation Read"
-            )
-        }
+        Some(Code::TopicAuthorizationFailed) => Err(ClusterError::ReadDenied(topic.to_string())),
         Some(code) => {
             let text = format!("{topic} [{}] cannot be read at the moment: {code}", span.partition);
             Ok((Some(ConsumerEvent::Trouble(text)), false))

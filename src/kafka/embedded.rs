@@ -10,12 +10,13 @@
 
 use std::time::Duration;
 
-use anyhow::Context as _;
 use rdkafka::client::{Client, DefaultClientContext};
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::mocking::MockCluster;
 pub use rdkafka::types::RDKafkaRespErr;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaType};
+
+use super::ClusterError;
 
 /// One broker suffices for clients, and a forwarder then needs only one address.
 const BROKERS: &str = "1";
@@ -33,14 +34,14 @@ impl Embedded {
     ///
     /// # Errors
     /// If librdkafka cannot create a client or bind a port.
-    pub fn start() -> anyhow::Result<Self> {
+    pub fn start() -> Result<Self, ClusterError> {
         let mut config = ClientConfig::new();
         config.set("test.mock.num.brokers", BROKERS).set("client.id", "hookstream-embedded");
         config.set_log_level(RDKafkaLogLevel::Emerg);
         let native = config.create_native_config()?;
         let client = Client::new(&config, native, RDKafkaType::RD_KAFKA_PRODUCER, DefaultClientContext)
-            .context("cannot start the in-memory Kafka")?;
-        client.mock_cluster().context("the in-memory Kafka did not start")?;
+            .map_err(ClusterError::failed("cannot start the in-memory Kafka"))?;
+        client.mock_cluster().ok_or(ClusterError::Embedded("did not start"))?;
         Ok(Self { client })
     }
 
@@ -53,17 +54,16 @@ impl Embedded {
     ///
     /// # Errors
     /// If the topic exists, or the name contains a NUL.
-    pub fn create_topic(&self, name: &str, partitions: i32) -> anyhow::Result<()> {
-        self.cluster()?
-            .create_topic(name, partitions, 1)
-            .with_context(|| format!("cannot create the topic {name} in the in-memory Kafka"))
+    pub fn create_topic(&self, name: &str, partitions: i32) -> Result<(), ClusterError> {
+        let what = format!("cannot create the topic {name} in the in-memory Kafka");
+        self.cluster()?.create_topic(name, partitions, 1).map_err(ClusterError::failed(what))
     }
 
     /// Closes each connection and accepts no new ones.
     ///
     /// # Errors
     /// If librdkafka refuses.
-    pub fn broker_down(&self) -> anyhow::Result<()> {
+    pub fn broker_down(&self) -> Result<(), ClusterError> {
         Ok(self.cluster()?.broker_down(ALL)?)
     }
 
@@ -71,7 +71,7 @@ impl Embedded {
     ///
     /// # Errors
     /// If librdkafka refuses.
-    pub fn broker_up(&self) -> anyhow::Result<()> {
+    pub fn broker_up(&self) -> Result<(), ClusterError> {
         Ok(self.cluster()?.broker_up(ALL)?)
     }
 
@@ -79,7 +79,7 @@ impl Embedded {
     ///
     /// # Errors
     /// If librdkafka refuses.
-    pub fn delay(&self, round_trip: Duration) -> anyhow::Result<()> {
+    pub fn delay(&self, round_trip: Duration) -> Result<(), ClusterError> {
         Ok(self.cluster()?.broker_round_trip_time(ALL, round_trip)?)
     }
 
@@ -88,7 +88,7 @@ impl Embedded {
     ///
     /// # Errors
     /// If the cluster has stopped.
-    pub fn fail_produce(&self, errors: &[RDKafkaRespErr]) -> anyhow::Result<()> {
+    pub fn fail_produce(&self, errors: &[RDKafkaRespErr]) -> Result<(), ClusterError> {
         self.cluster()?.request_errors(RDKafkaApiKey::Produce, errors);
         Ok(())
     }
@@ -97,13 +97,13 @@ impl Embedded {
     ///
     /// # Errors
     /// If the cluster has stopped.
-    pub fn fail_produce_no_more(&self) -> anyhow::Result<()> {
+    pub fn fail_produce_no_more(&self) -> Result<(), ClusterError> {
         self.cluster()?.clear_request_errors(RDKafkaApiKey::Produce);
         Ok(())
     }
 
-    fn cluster(&self) -> anyhow::Result<MockCluster<'_, DefaultClientContext>> {
-        self.client.mock_cluster().context("the in-memory Kafka has stopped")
+    fn cluster(&self) -> Result<MockCluster<'_, DefaultClientContext>, ClusterError> {
+        self.client.mock_cluster().ok_or(ClusterError::Embedded("has stopped"))
     }
 }
 

@@ -17,10 +17,11 @@ use std::ptr::{self, NonNull};
 use std::slice;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use rdkafka::bindings as rd;
 use rdkafka::client::{Client, ClientContext};
 use rdkafka::error::RDKafkaErrorCode as Code;
+
+use super::ClusterError;
 
 /// The time that librdkafka may exceed its own time limit before it reports.
 const GRACE: Duration = Duration::from_secs(2);
@@ -36,7 +37,7 @@ fn options<C: ClientContext>(
     client: &Client<C>,
     operation: rd::rd_kafka_admin_op_t,
     timeout: Duration,
-) -> anyhow::Result<Options> {
+) -> Result<Options, ClusterError> {
     // SAFETY: the client is alive as long as it is borrowed.
     let options = unsafe { rd::rd_kafka_AdminOptions_new(client.native_ptr(), operation) };
     let options = Owned::new(options, rd::rd_kafka_AdminOptions_destroy)?;
@@ -45,8 +46,10 @@ fn options<C: ClientContext>(
         let (none, bound) = (ptr::null_mut(), milliseconds(timeout));
         rd::rd_kafka_AdminOptions_set_request_timeout(options.ptr(), bound, none, 0)
     };
-    anyhow::ensure!(Code::from(code) == Code::NoError, "librdkafka refuses the time limit of an admin call");
-    Ok(options)
+    match Code::from(code) {
+        Code::NoError => Ok(options),
+        _ => Err(ClusterError::Library("refuses the time limit of an admin call")),
+    }
 }
 
 /// Makes one call, which puts its event into the given queue, and waits for that event. Blocks for little
@@ -55,14 +58,14 @@ fn call_admin<C: ClientContext>(
     client: &Client<C>,
     timeout: Duration,
     call: impl FnOnce(*mut rd::rd_kafka_t, *mut rd::rd_kafka_queue_t),
-) -> anyhow::Result<EventHandle> {
+) -> Result<EventHandle, ClusterError> {
     // SAFETY: the client is alive as long as it is borrowed.
     let queue = unsafe { rd::rd_kafka_queue_new(client.native_ptr()) };
     let queue = Owned::new(queue, rd::rd_kafka_queue_destroy)?;
     call(client.native_ptr(), queue.ptr());
     // SAFETY: the queue is alive; the caller owns the event, if one arrives.
     let event = unsafe { rd::rd_kafka_queue_poll(queue.ptr(), milliseconds(timeout + GRACE)) };
-    Owned::new(event, rd::rd_kafka_event_destroy).context("no Kafka broker answers")
+    Owned::new(event, rd::rd_kafka_event_destroy).map_err(|_| ClusterError::NoBroker(None))
 }
 
 /// Why the complete call failed, if it did, in librdkafka's words.
@@ -76,7 +79,9 @@ fn fault(event: &EventHandle) -> Option<(Code, String)> {
 }
 
 /// The error for an event of another type, which has no result.
-const OTHER: &str = "librdkafka returned an event of an unexpected type";
+fn unexpected() -> ClusterError {
+    ClusterError::Library("returned an event of an unexpected type")
+}
 
 fn milliseconds(duration: Duration) -> i32 {
     i32::try_from(duration.as_millis()).unwrap_or(i32::MAX)
@@ -113,8 +118,8 @@ struct Owned<T> {
 }
 
 impl<T> Owned<T> {
-    fn new(pointer: *mut T, destroy: unsafe extern "C" fn(*mut T)) -> anyhow::Result<Self> {
-        let pointer = NonNull::new(pointer).context("librdkafka returned a null pointer")?;
+    fn new(pointer: *mut T, destroy: unsafe extern "C" fn(*mut T)) -> Result<Self, ClusterError> {
+        let pointer = NonNull::new(pointer).ok_or(ClusterError::Library("returned a null pointer"))?;
         Ok(Self { pointer, destroy })
     }
 

@@ -7,7 +7,6 @@
 //! No group is joined and nothing is committed.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
@@ -15,7 +14,7 @@ use jiff::Timestamp;
 
 use super::consumer::first_unread::{FirstUnread, TopicPartitionOffset};
 use super::ffi::{Committed, GroupDescription};
-use super::{Admin, ClusterConfig, Consumer};
+use super::{Admin, ClusterConfig, ClusterError, Consumer};
 use crate::names;
 
 /// The number of groups whose offsets are requested concurrently.
@@ -47,33 +46,22 @@ pub struct GroupLag {
 }
 
 /// Why the lag of a group is unknown.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum GroupLagError {
     /// Kafka lists no group of this name.
+    #[error("there is no such group: it was deleted or never existed")]
     NoSuchGroup,
     /// Kafka lists a group of this name that is no consumer group and has committed nothing: a share group, for
     /// example, whose offsets librdkafka cannot read.
+    #[error("it is not a consumer group: the lag of other types, such as share groups, is not measured")]
     NotAConsumerGroup,
     /// It has committed nothing on the topics of the configured sources.
+    #[error("it has committed nothing on the topics of the configured sources")]
     NothingCommitted,
     /// Its offsets cannot be read; contains Kafka's error.
+    #[error("its offsets cannot be read: {0}")]
     Unreadable(String),
-}
-
-impl fmt::Display for GroupLagError {
-    /// A phrase without capital letter and full stop.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NoSuchGroup => f.write_str("there is no such group: it was deleted or never existed"),
-            Self::NotAConsumerGroup => f.write_str(
-                "it is not a consumer group: the lag of other types, such as share groups, is not measured",
-            ),
-            Self::NothingCommitted => {
-                f.write_str("it has committed nothing on the topics of the configured sources")
-            }
-            Self::Unreadable(why) => write!(f, "its offsets cannot be read: {why}"),
-        }
-    }
 }
 
 /// The lag of one group on one partition.
@@ -170,7 +158,7 @@ impl Meter {
     ///
     /// # Errors
     /// If librdkafka refuses a property.
-    pub fn new(connection: &ClusterConfig) -> anyhow::Result<Self> {
+    pub fn new(connection: &ClusterConfig) -> Result<Self, ClusterError> {
         Ok(Self { consumer: Consumer::for_lag(connection)?, admin: Admin::new(connection)? })
     }
 
@@ -180,7 +168,7 @@ impl Meter {
     /// # Errors
     /// If the cluster does not answer in time. A group or partition that cannot be read is reported as unknown
     /// instead.
-    pub async fn measure(&self, topics: &[String], patterns: &[String]) -> anyhow::Result<Lag> {
+    pub async fn measure(&self, topics: &[String], patterns: &[String]) -> Result<Lag, ClusterError> {
         // First, because its error explains an unreachable cluster best.
         let existing = self.consumer.topics().await?;
         let configured: BTreeSet<&String> = topics.iter().collect();
@@ -230,19 +218,17 @@ impl Meter {
         Ok(Lag { measured, groups, topics: existing.len(), ends })
     }
 
-    async fn list(&self) -> anyhow::Result<BTreeMap<String, GroupDescription>> {
+    async fn list(&self) -> Result<BTreeMap<String, GroupDescription>, ClusterError> {
         match self.admin.groups().await {
-            Err(_) if self.admin.is_in_memory().await.unwrap_or(false) => {
-                anyhow::bail!("the in-memory Kafka of `hookstream dev` lists no consumer groups")
-            }
+            Err(_) if self.admin.is_in_memory().await.unwrap_or(false) => Err(ClusterError::NoGroupsInMemory),
             listed => listed,
         }
     }
 
-    async fn committed(&self, groups: BTreeSet<String>) -> anyhow::Result<BTreeMap<String, Committed>> {
+    async fn committed(&self, groups: BTreeSet<String>) -> Result<BTreeMap<String, Committed>, ClusterError> {
         let requests = stream::iter(groups).map(async |group| {
             let committed = self.consumer.committed(group.clone()).await?;
-            anyhow::Ok((group, committed))
+            Ok((group, committed))
         });
         requests.buffer_unordered(AT_ONCE).try_collect().await
     }

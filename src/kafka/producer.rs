@@ -5,7 +5,6 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use arc_swap::{ArcSwap, Guard};
 use jiff::Timestamp;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -18,7 +17,7 @@ use serde::Deserialize;
 use super::config_error::refused;
 use super::health_reporter::HealthReporter;
 use super::partitions::{PartitionCounts, TopicStatistics};
-use super::{ClusterConfig, PublishError, partition_of};
+use super::{ClusterConfig, ClusterError, PublishError, partition_of};
 use crate::observe::clock::{Clocks, Reference};
 use crate::observe::health::{Health, PartState};
 use crate::observe::metrics::{self, Broker, ProducerQueue};
@@ -69,7 +68,7 @@ impl ActiveProducer {
         config: &ClientConfig,
         reporter: HealthReporter,
         partitions: Arc<PartitionCounts>,
-    ) -> anyhow::Result<Self> {
+    ) -> Result<Self, ClusterError> {
         let callbacks = ProducerCallbacks { reporter: reporter.clone(), partitions };
         let inner = config.create_with_context(callbacks).map_err(refused)?;
         Ok(Self { inner, reporter })
@@ -145,7 +144,11 @@ impl Producer {
     ///
     /// # Errors
     /// If librdkafka refuses a property.
-    pub fn new(connection: &ClusterConfig, tuning: Tuning, health: Arc<Health>) -> anyhow::Result<Self> {
+    pub fn new(
+        connection: &ClusterConfig,
+        tuning: Tuning,
+        health: Arc<Health>,
+    ) -> Result<Self, ClusterError> {
         let config = Self::config(connection, tuning);
         let partitions = Arc::<PartitionCounts>::default();
         let clocks = health.clocks.clone();
@@ -268,11 +271,11 @@ impl Producer {
     ///
     /// # Errors
     /// If no broker answers in time.
-    pub fn warm_up(&self, topics: &[String], timeout: Duration) -> anyhow::Result<()> {
+    pub fn warm_up(&self, topics: &[String], timeout: Duration) -> Result<(), ClusterError> {
         for name in topics {
             let live = self.live();
             let metadata = live.inner.client().fetch_metadata(Some(name), timeout);
-            let metadata = metadata.with_context(|| format!("no metadata of topic {name}"))?;
+            let metadata = metadata.map_err(ClusterError::failed(format!("no metadata of topic {name}")))?;
             let partitions = |topic: &MetadataTopic| i32::try_from(topic.partitions().len()).unwrap_or(0);
             self.partitions.update(metadata.topics().iter().map(|topic| (topic.name(), partitions(topic))));
         }
@@ -283,7 +286,7 @@ impl Producer {
     ///
     /// # Errors
     /// If records are still in flight then.
-    pub fn flush(&self, timeout: Duration) -> anyhow::Result<()> {
-        self.live().inner.flush(timeout).context("records are still in flight")
+    pub fn flush(&self, timeout: Duration) -> Result<(), ClusterError> {
+        self.live().inner.flush(timeout).map_err(ClusterError::failed("records are still in flight"))
     }
 }

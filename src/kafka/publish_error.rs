@@ -19,6 +19,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 
 /// Why a record was not acknowledged.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum PublishError {
     /// Kafka will never accept this record; retrying cannot help.
     #[error("Kafka refuses the record permanently: {0}")]

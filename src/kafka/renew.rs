@@ -15,7 +15,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::ClusterError;
 use super::producer::{ActiveProducer, Producer};
+use crate::observe::error_chain::ErrorChain;
 
 /// The first pause before a new producer is created, and the longest.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
@@ -51,7 +53,7 @@ impl Producer {
                     drop(tokio::task::spawn_blocking(move || retire(old)));
                 }
                 Ok(Err(error)) => {
-                    tracing::error!(error = format!("{error:#}"), "cannot create a new producer");
+                    tracing::error!(error = ErrorChain(&error).to_string(), "cannot create a new producer");
                     reporter.suspect();
                 }
                 // The runtime is shutting down.
@@ -62,7 +64,7 @@ impl Producer {
     }
 
     /// Swaps in a new producer and returns the old one. Blocks.
-    fn replace(&self) -> anyhow::Result<Arc<ActiveProducer>> {
+    fn replace(&self) -> Result<Arc<ActiveProducer>, ClusterError> {
         let fresh =
             ActiveProducer::new(&self.config, self.live().reporter.successor(), self.partitions.clone())?;
         let old = self.current.swap(Arc::new(fresh));

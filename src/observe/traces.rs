@@ -20,7 +20,7 @@ mod span;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use export::Collector;
+pub use export::{Collector, TracesError};
 use export::{Exports, resource};
 use opentelemetry::InstrumentationScope;
 use opentelemetry::trace::TracerProvider as _;
@@ -60,7 +60,7 @@ impl Traces {
     ///
     /// # Errors
     /// If the client cannot be created, usually because the system has no certificates.
-    pub fn start(collector: &Collector, tls: bool) -> anyhow::Result<(Tracer, Self)> {
+    pub fn start(collector: &Collector, tls: bool) -> Result<(Tracer, Self), TracesError> {
         let (stop, stopped) = oneshot::channel();
         let resource = resource();
         let (queue, exports) = Exports::new(collector, &resource, stopped)?;

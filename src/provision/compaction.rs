@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::kafka::Admin;
+use crate::kafka::{Admin, ClusterError};
 use crate::sources::{CompactionState, Sources};
 
 /// Topics with their known compaction state.
@@ -46,7 +46,7 @@ pub async fn check_compaction(
     topics: &[(Arc<str>, Arc<CompactionState>)],
     servers: &str,
     waiting: Waiting,
-) -> anyhow::Result<Option<String>> {
+) -> Result<Option<String>, ClusterError> {
     if topics.is_empty() {
         return Ok(None);
     }

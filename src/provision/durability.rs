@@ -14,7 +14,8 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
 use super::retention;
-use crate::kafka::{Admin, Copies};
+use crate::kafka::{Admin, ClusterError, Copies};
+use crate::observe::error_chain::ErrorChain;
 use crate::observe::health::{Health, PartState};
 use crate::observe::metrics;
 use crate::sources::Sources;
@@ -60,7 +61,7 @@ impl DurabilityMonitor {
                     known
                 }
                 Err(error) => {
-                    let why = format!("{error:#}");
+                    let why = ErrorChain(&error).to_string();
                     tracing::debug!(why, "the durability of the topics is unknown");
                     // An earlier result is still the best knowledge.
                     if !read_before {
@@ -83,7 +84,7 @@ impl DurabilityMonitor {
     }
 
     /// True if the durability of every topic is known.
-    async fn read(&self) -> anyhow::Result<bool> {
+    async fn read(&self) -> Result<bool, ClusterError> {
         let sources = self.sources.load_full();
         let topics = sources.topics();
         let names: Vec<String> = topics.iter().cloned().chain(retention::lasting(&sources)).collect();

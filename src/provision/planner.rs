@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use anyhow::Context as _;
 use serde::Serialize;
 
 use super::plan::{self, Allowed, Item, Latest, PlanStep, ProvisionPlan, RegisteredSubject};
-use super::{desired_topics, grants};
+use super::{ProvisionError, desired_topics, grants};
 use crate::config::LoadedConfig;
 use crate::kafka::{Admin, Alteration, NewTopic, TopicError};
+use crate::observe::error_chain::ErrorChain;
 use crate::schema::changes::changes;
 use crate::schema::promoted_fields::promoted;
 use crate::schema::registry::{Listing, SubjectVersion};
@@ -44,7 +44,7 @@ impl Planner<'_> {
     ///
     /// # Errors
     /// If Kafka or the registry does not answer in time, or the registry returns an error.
-    pub async fn plan(&self, allowed: Allowed) -> anyhow::Result<ProvisionPlan> {
+    pub async fn plan(&self, allowed: Allowed) -> Result<ProvisionPlan, ProvisionError> {
         let ((topics, denied), subjects) = tokio::try_join!(self.topics(allowed), self.subjects())?;
         let grants = denied.iter().flat_map(|(operation, topics)| {
             let topics = topics.iter().map(String::as_str).collect();
@@ -53,7 +53,7 @@ impl Planner<'_> {
         Ok(ProvisionPlan { grants: grants.collect(), items: topics.into_iter().chain(subjects).collect() })
     }
 
-    async fn topics(&self, allowed: Allowed) -> anyhow::Result<(Vec<Item>, Denied)> {
+    async fn topics(&self, allowed: Allowed) -> Result<(Vec<Item>, Denied), ProvisionError> {
         let cluster = self.admin.cluster().await?;
         let desired = desired_topics(&self.loaded.config, self.sources, cluster.brokers);
         let names: Vec<String> = desired.iter().map(|topic| topic.name.clone()).collect();
@@ -78,7 +78,7 @@ impl Planner<'_> {
     }
 
     /// The brokers' refusals of each step, by the required operation, found without executing the step.
-    async fn dry_run(&self, items: &[Item]) -> anyhow::Result<[(&'static str, Vec<TopicError>); 3]> {
+    async fn dry_run(&self, items: &[Item]) -> Result<[(&'static str, Vec<TopicError>); 3], ProvisionError> {
         let (mut new, mut altered, mut larger) = (Vec::new(), Vec::new(), Vec::new());
         for step in items.iter().flat_map(|item| &item.steps) {
             match step {
@@ -94,7 +94,7 @@ impl Planner<'_> {
         Ok([("Create", created), ("AlterConfigs", altered), ("Alter", larger)])
     }
 
-    async fn subjects(&self) -> anyhow::Result<Vec<Item>> {
+    async fn subjects(&self) -> Result<Vec<Item>, ProvisionError> {
         let mut items = Vec::new();
         for schema in self.schemas.iter() {
             let subject = schema.subject.as_str();
@@ -130,16 +130,16 @@ impl Planner<'_> {
     ///
     /// # Errors
     /// If the registry returns an error, or a folder cannot be read or written; files already written remain.
-    pub async fn keep_versions(&self) -> anyhow::Result<Vec<PathBuf>> {
+    pub async fn keep_versions(&self) -> Result<Vec<PathBuf>, ProvisionError> {
         let mut written = Vec::new();
         for schema in self.schemas.iter() {
             let Some(file) = &schema.file else { continue };
             for version in self.registry.versions(&schema.subject).await? {
-                let versions = version_files::read(file).map_err(anyhow::Error::msg)?;
+                let versions = version_files::read(file).map_err(ProvisionError::Versions)?;
                 if !version_files::contains(&versions, &version.schema) {
                     let path = version_files::write_next(file, &versions, &version.schema);
-                    written
-                        .push(path.with_context(|| format!("cannot save a version of {}", file.display()))?);
+                    let failed = |cause| ProvisionError::NotSaved { file: file.clone(), cause };
+                    written.push(path.map_err(failed)?);
                 }
             }
         }
@@ -151,15 +151,15 @@ impl Planner<'_> {
     ///
     /// # Errors
     /// Errors of `report`.
-    pub async fn apply(
+    pub async fn apply<E>(
         &self,
         plan: &ProvisionPlan,
-        mut report: impl FnMut(Done) -> anyhow::Result<()>,
-    ) -> anyhow::Result<usize> {
+        mut report: impl FnMut(Done) -> Result<(), E>,
+    ) -> Result<usize, E> {
         let mut failed = 0;
         for item in plan.items.iter().filter(|item| item.faults.is_empty()) {
             for step in &item.steps {
-                let error = self.apply_step(step).await.err().map(|error| format!("{error:#}"));
+                let error = self.apply_step(step).await.err().map(|error| ErrorChain(&error).to_string());
                 let has_failed = error.is_some();
                 report(Done { step: step.to_string(), error })?;
                 if has_failed {
@@ -171,14 +171,14 @@ impl Planner<'_> {
         Ok(failed)
     }
 
-    async fn apply_step(&self, step: &PlanStep) -> anyhow::Result<()> {
+    async fn apply_step(&self, step: &PlanStep) -> Result<(), ProvisionError> {
         match step {
-            PlanStep::Create(topic) => self.admin.create(std::slice::from_ref(topic)).await,
+            PlanStep::Create(topic) => Ok(self.admin.create(std::slice::from_ref(topic)).await?),
             PlanStep::Alter(alteration) => self.alter(alteration).await,
             PlanStep::Partitions(topic, count) => {
                 ensure_accepted(self.admin.add_partitions(&[(topic.clone(), *count)], false).await?)
             }
-            PlanStep::Level(subject, level) => self.registry.set_level(subject, *level).await,
+            PlanStep::Level(subject, level) => Ok(self.registry.set_level(subject, *level).await?),
             PlanStep::Register { subject, schema, level } => {
                 self.registry.register(subject, schema, *level).await?;
                 Ok(())
@@ -186,14 +186,14 @@ impl Planner<'_> {
         }
     }
 
-    async fn alter(&self, alteration: &Alteration) -> anyhow::Result<()> {
+    async fn alter(&self, alteration: &Alteration) -> Result<(), ProvisionError> {
         ensure_accepted(self.admin.alter(vec![alteration.clone()], false).await?)
     }
 }
 
-fn ensure_accepted(refused: Vec<TopicError>) -> anyhow::Result<()> {
+fn ensure_accepted(refused: Vec<TopicError>) -> Result<(), ProvisionError> {
     match refused.into_iter().next() {
-        Some(TopicError { topic, why, .. }) => anyhow::bail!("{topic}: {why}"),
+        Some(TopicError { topic, why, .. }) => Err(ProvisionError::Refused { topic, why }),
         None => Ok(()),
     }
 }

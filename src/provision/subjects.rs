@@ -14,8 +14,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::BACKOFF;
 use crate::config::{ConfigErrors, LoadedConfig};
+use crate::observe::error_chain::ErrorChain;
 use crate::observe::health::{Health, PartState};
-use crate::schema::registry::{LOOK_AGAIN, Resolved, answered};
+use crate::schema::registry::{LOOK_AGAIN, RegistryError, Resolved};
 use crate::schema::{self, IdCache, IdState, Registry, Schemas};
 use crate::sources::Sources;
 
@@ -173,7 +174,7 @@ impl SchemaRegistrar {
                 match self.resolve(schema, IdState::Unknown).await {
                     Ok(id_state) => schemas.set(subject, id_state),
                     Err(error) => {
-                        let why = format!("{error:#}");
+                        let why = ErrorChain(&error).to_string();
                         tracing::warn!(subject, why, "no id for the new schema yet");
                     }
                 }
@@ -194,13 +195,13 @@ impl SchemaRegistrar {
             match self.resolve(schema, self.schemas.standing(&schema.subject)).await {
                 Ok(id_state) => changed |= self.apply(schema, id_state),
                 Err(error) => {
-                    let text = format!("{error:#}");
+                    let text = ErrorChain(&error).to_string();
                     if !errors.contains(&text) {
                         errors.push(text);
                     }
                     // If it does not answer for one subject, it will not answer for the others either. If it refuses
                     // one subject, the next may succeed.
-                    if !answered(&error) {
+                    if !error.is_refusal() {
                         unanswered += 1;
                         // Second lookups are meaningful only with a registry that answers.
                         self.suspects.clear();
@@ -246,7 +247,11 @@ impl SchemaRegistrar {
 
     /// Resolves one subject. A known id is checked before anything is registered, because a registry that lost
     /// its data would only assign another id.
-    async fn resolve(&mut self, schema: &schema::SchemaEntry, id_state: IdState) -> anyhow::Result<IdState> {
+    async fn resolve(
+        &mut self,
+        schema: &schema::SchemaEntry,
+        id_state: IdState,
+    ) -> Result<IdState, RegistryError> {
         let subject = schema.subject.as_str();
         let known = match id_state {
             IdState::Unknown => None,

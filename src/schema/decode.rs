@@ -18,7 +18,7 @@ use schema_registry_converter::avro_common::AvroSchema;
 
 use super::Registry;
 use super::annotation::{Annotations, BytesForm, DecimalForm};
-use crate::client::{AnswerError, Redirect};
+use super::registry::RegistryError;
 
 /// How long a registry that does not answer is left alone, so that a hundred records do not wait
 /// a hundred times.
@@ -139,11 +139,9 @@ impl Decoder {
             Ok(Ok(_)) => DecodeError::NotAvro,
             Ok(Err(refusal)) if refusal.is_not_found() => DecodeError::NotFound,
             Ok(Err(refusal)) => DecodeError::Refused(refusal.status),
-            Err(error) if error.is::<Redirect>() => DecodeError::Redirected,
-            Err(error) => match error.downcast_ref() {
-                Some(AnswerError::Missing(_)) => DecodeError::NoAnswer,
-                _ => DecodeError::NotAvro,
-            },
+            Err(RegistryError::Elsewhere { .. }) => DecodeError::Redirected,
+            Err(RegistryError::NoAnswer(_)) => DecodeError::NoAnswer,
+            Err(_) => DecodeError::NotAvro,
         }
     }
 }

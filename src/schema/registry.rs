@@ -1,19 +1,21 @@
 //! The schema registry: obtains schema ids, at start and never on the hot path.
 
 mod call;
+mod error;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use apache_avro::Schema;
 use reqwest::Method;
 use schema_registry_converter::async_impl::schema_registry::SrSettings;
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 
-use self::call::{Caller, RegistryError, TIMEOUT, builder};
-pub use self::call::{answered, check_certificates};
+pub use self::call::check_certificates;
+use self::call::{Caller, TIMEOUT, builder};
+use self::error::Refusal;
+pub use self::error::RegistryError;
 use super::incompatibility::explain;
 use super::{SchemaEntry, shipped};
 use crate::client::JsonObject;
@@ -119,7 +121,7 @@ impl Registry {
     ///
     /// # Errors
     /// If the CA file cannot be read.
-    pub fn new(loaded: &config::LoadedConfig) -> anyhow::Result<Self> {
+    pub fn new(loaded: &config::LoadedConfig) -> Result<Self, RegistryError> {
         let caller = Caller::new(loaded)?;
         let mut settings = SrSettings::new_builder(caller.url.clone());
         settings.set_timeout(TIMEOUT);
@@ -132,7 +134,7 @@ impl Registry {
                 settings.set_token_authorization(token.expose());
             }
         }
-        let settings = settings.build_with(builder(loaded)?).context("the registry's client")?;
+        let settings = settings.build_with(builder(loaded)?).map_err(RegistryError::client)?;
         let rules = &loaded.config.registry;
         let (normalize, auto_register) = (rules.normalize, rules.auto_register);
         Ok(Self { caller, settings, normalize, auto_register })
@@ -162,11 +164,13 @@ impl Registry {
     ///
     /// # Errors
     /// If the registry does not answer as expected.
-    pub async fn resolve(&self, id: u32, expected: &Schema) -> anyhow::Result<Resolved> {
+    pub async fn resolve(&self, id: u32, expected: &Schema) -> Result<Resolved, RegistryError> {
         let found = match self.by_id(id).await? {
             Ok(JsonObject(found)) => found,
             Err(refusal) if refusal.is(NO_SUCH_SCHEMA) => return Ok(Resolved::Missing),
-            Err(refusal) => return Err(refusal).context("the registry did not return the schema"),
+            Err(refusal) => {
+                return Err(RegistryError::refused("the registry did not return the schema")(refusal));
+            }
         };
         let avro = found.kind.is_none_or(|kind| kind == "AVRO");
         let same = avro && Schema::parse_str(&found.schema).is_ok_and(|found| found == *expected);
@@ -177,7 +181,7 @@ impl Registry {
     pub(super) async fn by_id(
         &self,
         id: u32,
-    ) -> anyhow::Result<Result<JsonObject<Registered>, RegistryError>> {
+    ) -> Result<Result<JsonObject<Registered>, Refusal>, RegistryError> {
         let path = format!("/schemas/ids/{id}?deleted=true");
         self.caller.ask(Method::GET, &path, None, "an object with a schema").await
     }
@@ -186,7 +190,7 @@ impl Registry {
     ///
     /// # Errors
     /// If the registry does not answer as expected.
-    pub async fn resolve_surely(&self, id: u32, expected: &Schema) -> anyhow::Result<Resolved> {
+    pub async fn resolve_surely(&self, id: u32, expected: &Schema) -> Result<Resolved, RegistryError> {
         match self.resolve(id, expected).await? {
             Resolved::Missing => {
                 tokio::time::sleep(LOOK_AGAIN).await;
@@ -203,13 +207,13 @@ impl Registry {
         given: JsonObject<SchemaId>,
         subject: &str,
         expected: &Schema,
-    ) -> anyhow::Result<u32> {
+    ) -> Result<u32, RegistryError> {
         let JsonObject(SchemaId { id: given }) = given;
         let id = u32::try_from(given).ok().filter(|id| is_id(*id));
-        let id = id.with_context(|| {
-            format!(
+        let id = id.ok_or_else(|| {
+            RegistryError::Implausible(format!(
                 "the registry returned the id {given} for {subject}, but ids are from 1 to {MAX_SCHEMA_ID}"
-            )
+            ))
         })?;
         let resolved = self.resolve_surely(id, expected).await?;
         let shows = match resolved {
@@ -217,10 +221,10 @@ impl Registry {
             Resolved::Other => "another schema",
             Resolved::Missing => "nothing",
         };
-        anyhow::bail!(
+        Err(RegistryError::Implausible(format!(
             "the registry returned the id {id} for {subject}, but has {shows} under that id: check [registry] url, and \
              any proxy in between"
-        )
+        )))
     }
 
     /// The id of a subject's schema. The schema is registered if `register` and the configuration allow it, else looked
@@ -228,19 +232,17 @@ impl Registry {
     ///
     /// # Errors
     /// If the registry rejects the schema, does not have it, or does not answer.
-    pub async fn id(&self, schema: &SchemaEntry, register: bool) -> anyhow::Result<u32> {
+    pub async fn id(&self, schema: &SchemaEntry, register: bool) -> Result<u32, RegistryError> {
         let SchemaEntry { subject, text, level, .. } = schema;
         if register && self.auto_register {
             return self.register(subject, text, *level).await;
         }
         let found = self.look_up(subject, text).await?;
         let setting = if self.auto_register { "" } else { AND_REGISTER };
-        let found = found.with_context(|| {
-            format!(
-                "the schema of subject {subject} was not found in the registry (`hookstream provision \
-                 --apply{setting}` registers it)"
-            )
-        })?;
+        let found = found.map_err(RegistryError::refused(format!(
+            "the schema of subject {subject} was not found in the registry (`hookstream provision \
+             --apply{setting}` registers it)"
+        )))?;
         self.prove(found, subject, &schema.schema).await
     }
 
@@ -248,33 +250,36 @@ impl Registry {
         &self,
         subject: &str,
         schema: &str,
-    ) -> anyhow::Result<Result<JsonObject<SchemaId>, RegistryError>> {
+    ) -> Result<Result<JsonObject<SchemaId>, Refusal>, RegistryError> {
         let path = format!("/subjects/{subject}{}", self.query(&[]));
-        self.caller.ask(Method::POST, &path, Some(request_body(schema)?), AN_ID).await
+        self.caller.ask(Method::POST, &path, Some(request_body(schema)), AN_ID).await
     }
 
     /// Whether the schema is registered in the subject. Changes nothing.
     ///
     /// # Errors
     /// If the registry does not answer as expected.
-    pub async fn listing(&self, subject: &str, schema: &str) -> anyhow::Result<Listing> {
+    pub async fn listing(&self, subject: &str, schema: &str) -> Result<Listing, RegistryError> {
         match self.look_up(subject, schema).await? {
             Ok(found) => {
-                let schema = shipped::parse(schema).map_err(anyhow::Error::msg)?;
+                let schema = shipped::parse(schema).map_err(RegistryError::Schema)?;
                 return Ok(Listing::Registered(self.prove(found, subject, &schema).await?));
             }
             Err(refusal) if refusal.is(NO_SUCH_SUBJECT) => return Ok(Listing::NoSubject),
             Err(refusal) if refusal.is(NO_SUCH_SCHEMA) => {}
-            Err(refusal) => return Err(refusal).context("the registry did not return the schema"),
+            Err(refusal) => {
+                return Err(RegistryError::refused("the registry did not return the schema")(refusal));
+            }
         }
         // Without a version, the registry compares with as many versions as the subject's level requires.
         let query = self.query(&["verbose=true"]);
         let path = format!("/compatibility/subjects/{subject}/versions{query}");
         let expected = "an object with is_compatible";
-        let found = self.caller.ask(Method::POST, &path, Some(request_body(schema)?), expected).await?;
-        let JsonObject(Compatibility { is_compatible, mut messages, reason }) = found.with_context(|| {
-            format!("the registry did not report whether the schema of {subject} is compatible")
-        })?;
+        let found = self.caller.ask(Method::POST, &path, Some(request_body(schema)), expected).await?;
+        let JsonObject(Compatibility { is_compatible, mut messages, reason }) =
+            found.map_err(RegistryError::refused(format!(
+                "the registry did not report whether the schema of {subject} is compatible"
+            )))?;
         let mut why = Vec::new();
         if !is_compatible {
             messages.extend(reason);
@@ -288,36 +293,35 @@ impl Registry {
     ///
     /// # Errors
     /// If the registry does not answer as expected.
-    pub async fn level(&self, subject: &str) -> anyhow::Result<Option<String>> {
+    pub async fn level(&self, subject: &str) -> Result<Option<String>, RegistryError> {
         let expected = "an object with a compatibilityLevel";
         let found = self.get::<JsonObject<Set>>(&format!("/config/{subject}"), expected).await?;
         let Some(JsonObject(Set { level })) = found else { return Ok(None) };
         let named =
             (1..=40).contains(&level.len()) && level.bytes().all(|b| b.is_ascii_uppercase() || b == b'_');
-        anyhow::ensure!(named, "the registry's compatibility level for {subject} is not the name of a level");
-        Ok(Some(level))
+        let unnamed =
+            || format!("the registry's compatibility level for {subject} is not the name of a level");
+        if named { Ok(Some(level)) } else { Err(RegistryError::Implausible(unnamed())) }
     }
 
     /// Sets the subject's level.
     ///
     /// # Errors
     /// If the registry rejects it, or does not answer.
-    pub async fn set_level(&self, subject: &str, level: CompatibilityLevel) -> anyhow::Result<()> {
+    pub async fn set_level(&self, subject: &str, level: CompatibilityLevel) -> Result<(), RegistryError> {
         let body = format!(r#"{{"compatibility":"{level}"}}"#);
         let path = format!("/config/{subject}");
         let answer =
             self.caller.ask::<JsonObject<IgnoredAny>>(Method::PUT, &path, Some(body), "an object").await?;
-        answer.with_context(|| {
-            format!("the registry did not accept the compatibility level of subject {subject}")
-        })?;
-        Ok(())
+        let what = format!("the registry did not accept the compatibility level of subject {subject}");
+        answer.map(drop).map_err(RegistryError::refused(what))
     }
 
     /// The subject's latest version.
     ///
     /// # Errors
     /// If the registry does not answer as expected.
-    pub async fn latest(&self, subject: &str) -> anyhow::Result<Option<SubjectVersion>> {
+    pub async fn latest(&self, subject: &str) -> Result<Option<SubjectVersion>, RegistryError> {
         self.version(subject, "latest").await
     }
 
@@ -325,27 +329,29 @@ impl Registry {
     ///
     /// # Errors
     /// If the registry does not answer as expected.
-    pub async fn versions(&self, subject: &str) -> anyhow::Result<Vec<SubjectVersion>> {
+    pub async fn versions(&self, subject: &str) -> Result<Vec<SubjectVersion>, RegistryError> {
         let path = format!("/subjects/{subject}/versions");
         let numbers = self.get::<Vec<u32>>(&path, "a list of versions").await?.unwrap_or_default();
-        anyhow::ensure!(
-            numbers.len() <= MAX_VERSIONS,
-            "the registry lists {} versions of {subject}, and more than {MAX_VERSIONS} are not read",
-            numbers.len()
-        );
+        if numbers.len() > MAX_VERSIONS {
+            return Err(RegistryError::Implausible(format!(
+                "the registry lists {} versions of {subject}, and more than {MAX_VERSIONS} are not read",
+                numbers.len()
+            )));
+        }
         let mut versions = Vec::new();
         for number in numbers {
             let version = self.version(subject, &number.to_string()).await?;
-            anyhow::ensure!(
-                version.as_ref().is_none_or(|version| version.version == number),
-                "the registry returned another version than {number} of {subject}"
-            );
+            if version.as_ref().is_some_and(|version| version.version != number) {
+                return Err(RegistryError::Implausible(format!(
+                    "the registry returned another version than {number} of {subject}"
+                )));
+            }
             versions.extend(version);
         }
         Ok(versions)
     }
 
-    async fn version(&self, subject: &str, number: &str) -> anyhow::Result<Option<SubjectVersion>> {
+    async fn version(&self, subject: &str, number: &str) -> Result<Option<SubjectVersion>, RegistryError> {
         let path = format!("/subjects/{subject}/versions/{number}");
         let found =
             self.get::<JsonObject<SubjectVersion>>(&path, "an object with version and schema").await?;
@@ -357,11 +363,13 @@ impl Registry {
         &self,
         path: &str,
         expected: &'static str,
-    ) -> anyhow::Result<Option<T>> {
+    ) -> Result<Option<T>, RegistryError> {
         match self.caller.ask(Method::GET, path, None, expected).await? {
             Ok(found) => Ok(Some(found)),
             Err(refusal) if refusal.is_not_found() => Ok(None),
-            Err(refusal) => Err(refusal).with_context(|| format!("the registry did not return {path}")),
+            Err(refusal) => {
+                Err(RegistryError::refused(format!("the registry did not return {path}"))(refusal))
+            }
         }
     }
 
@@ -375,17 +383,18 @@ impl Registry {
         subject: &str,
         schema: &str,
         level: CompatibilityLevel,
-    ) -> anyhow::Result<u32> {
+    ) -> Result<u32, RegistryError> {
         let path = format!("/subjects/{subject}/versions");
         let new = self.get::<Vec<IgnoredAny>>(&path, "a list of versions").await?.is_none();
         let path = format!("{path}{}", self.query(&[]));
-        let registered = self.caller.ask(Method::POST, &path, Some(request_body(schema)?), AN_ID).await?;
-        let registered = registered
-            .with_context(|| format!("the registry did not accept the schema of subject {subject}"))?;
+        let registered = self.caller.ask(Method::POST, &path, Some(request_body(schema)), AN_ID).await?;
+        let registered = registered.map_err(RegistryError::refused(format!(
+            "the registry did not accept the schema of subject {subject}"
+        )))?;
         if new {
             self.set_level(subject, level).await?;
         }
-        self.prove(registered, subject, &shipped::parse(schema).map_err(anyhow::Error::msg)?).await
+        self.prove(registered, subject, &shipped::parse(schema).map_err(RegistryError::Schema)?).await
     }
 
     /// The query string of a call with a schema.
@@ -401,6 +410,7 @@ pub(super) fn is_id(id: u32) -> bool {
 }
 
 /// The body of a request with a schema.
-fn request_body(schema: &str) -> anyhow::Result<String> {
-    Ok(format!(r#"{{"schemaType":"AVRO","schema":{}}}"#, serde_json::to_string(schema)?))
+fn request_body(schema: &str) -> String {
+    // Serializing a string cannot fail.
+    format!(r#"{{"schemaType":"AVRO","schema":{}}}"#, serde_json::to_string(schema).unwrap_or_default())
 }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 /// Why the spool does not open.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum OpenError {
     /// Another process has the spool open.
     #[error("the spool {} is in use by {}; stop that process or give this one another [spool] dir", dir.display(), process(*.holder))]
@@ -110,6 +111,7 @@ impl Bound {
 
 /// Why records were not stored.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum StoreError {
     /// A bound is reached.
     #[error("the spool is full ({})", .0.label())]

@@ -65,6 +65,7 @@ pub struct Seal {
 
 /// Why a dead letter cannot be unsealed.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum UnsealError {
     /// The source does not have the secret that the letter names: it was removed, or the name is invented.
     SecretRemoved(String),

@@ -5,8 +5,10 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
+use hookstream::observe::error_chain::ErrorChain;
 use hookstream::schema::Registry;
 use hookstream::schema::decode::{Decoded, Decoder};
+use hookstream::schema::registry::RegistryError;
 
 use crate::cli::{hookstream, run};
 use crate::registry::load;
@@ -48,7 +50,8 @@ async fn registry_calls(trick: Trick) {
     let schema = schemas.iter().next().unwrap();
     let registry = Registry::new(&loaded).unwrap();
     let begin = Instant::now();
-    let error = |result: anyhow::Result<()>| format!("{:#}", result.expect_err("a wrong answer"));
+    let error =
+        |result: Result<(), RegistryError>| ErrorChain(&result.expect_err("a wrong answer")).to_string();
     let errors = tokio::join!(
         async { ("register", error(registry.id(schema, true).await.map(drop))) },
         async { ("look up", error(registry.id(schema, false).await.map(drop))) },

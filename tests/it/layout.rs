@@ -84,18 +84,52 @@ fn every_http_client_is_created_in_one_file() {
     assert_eq!(found.collect::<Vec<_>>(), [&source.join("client.rs")]);
 }
 
-/// A file's code without its tests.
-fn product_code<'t>(relative: &Path, text: &'t str) -> &'t str {
-    let of_tests = |part: &std::ffi::OsStr| {
-        part.to_str().is_some_and(|part| part.trim_end_matches(".rs").split('_').any(|word| word == "tests"))
-    };
-    if relative.iter().any(of_tests) {
-        return "";
+/// The product's code by module, such as `http::body`; lib.rs is "".
+type Modules = BTreeMap<String, String>;
+
+fn modules() -> Modules {
+    let mut found = Modules::new();
+    read_modules("", &mut found);
+    found
+}
+
+/// Reads a module and those that it declares. What only tests declare is not part of the product.
+fn read_modules(module: &str, found: &mut Modules) {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(file_of(module));
+    let code = without_comments(&product_code(&std::fs::read_to_string(file).unwrap()));
+    let declared = code.lines().filter_map(|line| {
+        let (visibility, name) = line.strip_suffix(';')?.split_once("mod ")?;
+        (visibility.is_empty() || visibility.starts_with("pub")).then_some(name)
+    });
+    declared.for_each(|name| read_modules(&member(module, name), found));
+    found.insert(module.to_owned(), code);
+}
+
+fn member(module: &str, name: &str) -> String {
+    if module.is_empty() { name.to_owned() } else { format!("{module}::{name}") }
+}
+
+fn file_of(module: &str) -> String {
+    format!("src/{}.rs", if module.is_empty() { "lib".to_owned() } else { module.replace("::", "/") })
+}
+
+/// Code without what `#[cfg(test)]` marks; the end of an item is known by rustfmt's indentation.
+fn product_code(text: &str) -> String {
+    let indent = |line: &str| line.len() - line.trim_start().len();
+    let (mut code, mut lines) = (String::new(), text.lines());
+    while let Some(line) = lines.next() {
+        if line.trim_start() == "#[cfg(test)]" {
+            lines.by_ref().find(|next| indent(next) == indent(line) && next.ends_with([';', '}', ',']));
+        } else {
+            code.push_str(line);
+            code.push('\n');
+        }
     }
-    ["#[cfg(test)]\nmod tests {", "#[cfg(test)]\npub(super) mod tests {"]
-        .iter()
-        .find_map(|begin| text.split_once(begin).map(|(code, _)| code))
-        .unwrap_or(text)
+    code
+}
+
+fn without_comments(code: &str) -> String {
+    code.split_inclusive('\n').filter(|line| !line.trim_start().starts_with("//")).collect()
 }
 
 /// Comparisons with the text of a message: a new wording would change what the program does.
@@ -105,9 +139,7 @@ fn decisions_by_message(code: &str) -> Vec<String> {
     const COMPARISONS: [&str; 6] =
         ["contains(", "starts_with(", "ends_with(", "strip_prefix(", "find(", "eq("];
     // Joins calls that rustfmt has broken into lines.
-    let code: String =
-        code.lines().map(str::trim).filter(|line| !line.starts_with("//")).collect::<Vec<_>>().join("\n");
-    let code = code.replace("\n.", ".");
+    let code = code.lines().map(str::trim).collect::<Vec<_>>().join("\n").replace("\n.", ".");
     let found = |line: &&str| {
         TEXTS.iter().any(|text| {
             let called = COMPARISONS.iter().any(|comparison| {
@@ -125,15 +157,10 @@ fn decisions_by_message(code: &str) -> Vec<String> {
 
 #[test]
 fn no_code_branches_on_the_text_of_a_message() {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut all = Vec::new();
-    files(&source, &mut all);
     let mut wrong = Vec::new();
-    for file in all {
-        let relative = file.strip_prefix(&source).unwrap();
-        let text = std::fs::read_to_string(&file).unwrap();
-        let found = decisions_by_message(product_code(relative, &text));
-        wrong.extend(found.into_iter().map(|line| format!("{}: {line}", relative.display())));
+    for (module, code) in modules() {
+        let found = decisions_by_message(&code);
+        wrong.extend(found.into_iter().map(|line| format!("{}: {line}", file_of(&module))));
     }
     assert!(wrong.is_empty(), "match on a type for the cause instead:\n{}", wrong.join("\n"));
 }
@@ -149,12 +176,12 @@ fn a_branch_on_a_message_is_found_in_any_spelling() {
     ] {
         assert_eq!(decisions_by_message(code).len(), 1, "{code}");
     }
-    for code in ["// detail.contains(\"x\")", "first_error.contains(&key)", "known.contains(detail)"] {
+    for code in ["first_error.contains(&key)", "known.contains(detail)"] {
         assert!(decisions_by_message(code).is_empty(), "{code}");
     }
-    let tested = "fn f() {}\n#[cfg(test)]\nmod tests {\n    error.contains(\"x\")";
-    assert_eq!(product_code(Path::new("a/b.rs"), tested), "fn f() {}\n");
-    assert_eq!(product_code(Path::new("a/tests/b.rs"), tested), "");
+    let tested = "fn f() {}\n// a comment\n#[cfg(test)]\nmod tests {\n    fn t() {}\n}\nfn g() {}\n";
+    assert_eq!(without_comments(&product_code(tested)), "fn f() {}\nfn g() {}\n");
+    assert_eq!(product_code("#[cfg(test)]\nmod tests;\nmod a;\n"), "mod a;\n");
 }
 
 /// The types that a file defines. Associated types are indented.
@@ -177,16 +204,10 @@ fn types(code: &str) -> impl Iterator<Item = &str> {
 fn no_two_types_share_a_name() {
     // The arguments of a command are always written with its module: `serve::Args`.
     const QUALIFIED: [&str; 1] = ["Args"];
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut all = Vec::new();
-    files(&source, &mut all);
     let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    // Property tests have their own folder.
-    for file in all.iter().filter(|file| !file.iter().any(|part| part == "property")) {
-        let relative = file.strip_prefix(&source).unwrap();
-        let text = std::fs::read_to_string(file).unwrap();
-        for name in types(product_code(relative, &text)) {
-            found.entry(name.to_owned()).or_default().push(relative.display().to_string());
+    for (module, code) in modules() {
+        for name in types(&code) {
+            found.entry(name.to_owned()).or_default().push(file_of(&module));
         }
     }
     assert!(found.len() > 400, "{} types", found.len());
@@ -216,7 +237,7 @@ fn every_room_and_the_items_of_its_own_file_have_a_doc() {
     for room in rooms(&std::fs::read_to_string(source.join("lib.rs")).unwrap()) {
         let text = std::fs::read_to_string(source.join(format!("{room}.rs"))).unwrap();
         assert!(text.starts_with("//! "), "{room}");
-        assert_eq!(undocumented(product_code(Path::new(&room), &text)), [""; 0], "{room}");
+        assert_eq!(undocumented(&product_code(&text)), [""; 0], "{room}");
     }
 }
 
@@ -238,4 +259,13 @@ fn an_upward_path_is_found_anywhere_in_the_code() {
     );
     assert!(violations(&rooms, "json", "/// see [`crate::kafka`]").is_empty());
     assert!(hidden("use crate::{http, json};"));
+}
+
+#[test]
+fn below_the_program_every_error_has_a_type() {
+    let programs = ["cli", "app", "dev"];
+    let below = |module: &str| !programs.contains(&module.split("::").next().unwrap_or_default());
+    let wrong = modules().into_iter().filter(|(module, code)| below(module) && code.contains("anyhow"));
+    let wrong: Vec<_> = wrong.map(|(module, _)| file_of(&module)).collect();
+    assert!(wrong.is_empty(), "give the errors an enum, whose causes a caller can match: {wrong:?}");
 }

@@ -13,6 +13,7 @@ use axum::response::{IntoResponse as _, Response};
 use hookstream::config::{self, Environment, LoadedConfig, Networks, Overrides};
 use hookstream::dev::registry;
 use hookstream::http::{self, ConnectionLimits, Phase};
+use hookstream::observe::error_chain::ErrorChain;
 use hookstream::observe::health::{Health, PartState};
 use hookstream::provision::SchemaRegistrar;
 use hookstream::schema::Registry;
@@ -345,7 +346,7 @@ async fn k14_an_id_that_no_record_can_carry_is_refused() {
         let schema = schemas.iter().next().unwrap();
         let client = Registry::new(&loaded).unwrap();
         for register in [true, false] {
-            let error = format!("{:#}", client.id(schema, register).await.unwrap_err());
+            let error = ErrorChain(&client.id(schema, register).await.unwrap_err()).to_string();
             let expected = ["ids are from 1 to 2147483647", "expected an object with an id"];
             assert!(expected.iter().any(|text| error.contains(text)), "{id}: {error}");
         }

@@ -27,9 +27,14 @@ pub(super) async fn check(loaded: &LoadedConfig, sources: &Sources, schemas: &Sc
     parts
 }
 
-async fn within<T>(subject: &str, work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
-    let done = tokio::time::timeout(BOUND, work).await;
-    done.unwrap_or_else(|_| anyhow::bail!("{subject} did not answer within {BOUND:?}"))
+async fn within<T, E: Into<anyhow::Error>>(
+    subject: &str,
+    work: impl Future<Output = Result<T, E>>,
+) -> anyhow::Result<T> {
+    match tokio::time::timeout(BOUND, work).await {
+        Ok(done) => done.map_err(Into::into),
+        Err(_) => anyhow::bail!("{subject} did not answer within {BOUND:?}"),
+    }
 }
 
 /// Checks the brokers and, if they answer, the topics.
@@ -91,7 +96,7 @@ async fn registry(loaded: &LoadedConfig, schemas: &Schemas) -> CheckedPart {
             let listing = registry.listing(&schema.subject, &schema.text).await?;
             found.push((schema.subject.as_str(), listing, not_stored(&registry, schema).await?));
         }
-        Ok(found)
+        anyhow::Ok(found)
     };
     let found = match within("it", listings).await {
         Ok(found) => found,
@@ -179,7 +184,7 @@ async fn spool(loaded: &LoadedConfig) -> CheckedPart {
     };
     let work = async {
         let dir = dir.clone();
-        Ok(tokio::task::spawn_blocking(move || spool::probe(&dir)).await??)
+        anyhow::Ok(tokio::task::spawn_blocking(move || spool::probe(&dir)).await??)
     };
     let found = match within("the spool's disk", work).await {
         Ok(found) => found,

@@ -74,7 +74,7 @@ impl Letters {
     ) -> (impl Future<Output = anyhow::Result<()>> + '_, mpsc::Receiver<ConsumerEvent>) {
         let (sender, events) = mpsc::channel(WAITING);
         // The sender is dropped at the end of the reading, which closes the channel.
-        (async move { self.consumer.read(&self.spans, true, &sender).await }, events)
+        (async move { Ok(self.consumer.read(&self.spans, true, &sender).await?) }, events)
     }
 
     /// Calls `each` with every record.

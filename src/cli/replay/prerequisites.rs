@@ -88,7 +88,7 @@ async fn id(
         );
         return Ok(pin.id);
     }
-    registry.id(schema, loaded.config.provision.on_start).await
+    Ok(registry.id(schema, loaded.config.provision.on_start).await?)
 }
 
 /// Creates missing topics. Without `on_start` the topics of events must exist; the topic of outcomes is created anyway,

@@ -67,7 +67,7 @@ pub(super) async fn topics(
     let mut decoder = Decoder::new(&registry, true);
     let (sender, mut events) = mpsc::channel(WAITING);
     // The sender is dropped at the end of reading, which closes the channel.
-    let reading = async { consumer.read(&spans, true, &{ sender }).await };
+    let reading = async { anyhow::Ok(consumer.read(&spans, true, &{ sender }).await?) };
     let decoding = async {
         let mut tally = ScanSummary::default();
         while let Some(event) = events.recv().await {

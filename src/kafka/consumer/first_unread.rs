@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use futures_util::stream::{StreamExt as _, select_all};
 use rdkafka::consumer::Consumer as _;
 use rdkafka::error::KafkaError;
@@ -12,7 +11,7 @@ use rdkafka::message::Message as _;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tokio::time::Instant;
 
-use super::{ClusterConfig, Consumer};
+use super::{ClusterConfig, ClusterError, Consumer};
 use crate::kafka::ffi::{self, Committed};
 
 /// Topic, partition, offset.
@@ -34,7 +33,7 @@ impl Consumer {
     ///
     /// # Errors
     /// If librdkafka refuses a property.
-    pub(in crate::kafka) fn for_lag(connection: &ClusterConfig) -> anyhow::Result<Self> {
+    pub(in crate::kafka) fn for_lag(connection: &ClusterConfig) -> Result<Self, ClusterError> {
         let forced = [
             ("queued.min.messages", "1"),
             ("queued.max.messages.kbytes", "1024"),
@@ -54,7 +53,7 @@ impl Consumer {
     pub(in crate::kafka) async fn bounds(
         &self,
         partitions: &[(String, i32)],
-    ) -> anyhow::Result<BTreeMap<(String, i32), (i64, i64)>> {
+    ) -> Result<BTreeMap<(String, i32), (i64, i64)>, ClusterError> {
         if partitions.is_empty() {
             return Ok(BTreeMap::new());
         }
@@ -78,7 +77,7 @@ impl Consumer {
     ///
     /// # Errors
     /// If its coordinator does not answer in time.
-    pub(in crate::kafka) async fn committed(&self, group: String) -> anyhow::Result<Committed> {
+    pub(in crate::kafka) async fn committed(&self, group: String) -> Result<Committed, ClusterError> {
         let consumer = self.inner.clone();
         tokio::task::spawn_blocking(move || ffi::committed(&consumer, &group, super::TIMEOUT)).await?
     }
@@ -93,7 +92,7 @@ impl Consumer {
         &self,
         positions: impl IntoIterator<Item = TopicPartitionOffset>,
         bound: Duration,
-    ) -> anyhow::Result<BTreeMap<TopicPartitionOffset, FirstUnread>> {
+    ) -> Result<BTreeMap<TopicPartitionOffset, FirstUnread>, ClusterError> {
         let mut rounds = Vec::<Vec<TopicPartitionOffset>>::new();
         let mut before = BTreeMap::<(String, i32), usize>::new();
         for position in positions {
@@ -108,7 +107,7 @@ impl Consumer {
         for round in rounds {
             let read = self.round(round, until, &mut firsts).await;
             // Otherwise fetching would continue.
-            self.inner.unassign().context("the partitions cannot be unassigned")?;
+            self.inner.unassign().map_err(ClusterError::failed("the partitions cannot be unassigned"))?;
             read?;
         }
         Ok(firsts)
@@ -120,15 +119,16 @@ impl Consumer {
         positions: Vec<TopicPartitionOffset>,
         until: Instant,
         firsts: &mut BTreeMap<TopicPartitionOffset, FirstUnread>,
-    ) -> anyhow::Result<()> {
+    ) -> Result<(), ClusterError> {
         let (mut queues, mut list) = (Vec::with_capacity(positions.len()), TopicPartitionList::new());
         for (topic, partition, offset) in &positions {
             // Split before `assign`, so that no record arrives in the common queue.
             let queue = self.inner.split_partition_queue(topic, *partition);
-            queues.push(queue.with_context(|| format!("{topic} [{partition}] does not exist"))?);
+            let missing = || ClusterError::NoPartition { topic: topic.clone(), partition: *partition };
+            queues.push(queue.ok_or_else(missing)?);
             list.add_partition_offset(topic, *partition, Offset::Offset(*offset))?;
         }
-        self.inner.assign(&list).context("the partitions cannot be read")?;
+        self.inner.assign(&list).map_err(ClusterError::failed("the partitions cannot be read"))?;
         let mut records = select_all(
             queues.iter().enumerate().map(|(at, queue)| queue.stream().map(move |result| (at, result))),
         );

@@ -9,7 +9,8 @@ use rdkafka::bindings as rd;
 use rdkafka::client::{Client, DefaultClientContext};
 use rdkafka::error::RDKafkaErrorCode as Code;
 
-use super::{EventHandle, OTHER, Options, Owned, array, call_admin, fault, owned};
+use super::{EventHandle, Options, Owned, array, call_admin, fault, owned, unexpected};
+use crate::kafka::ClusterError;
 
 /// New values for settings of one topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,8 +27,8 @@ pub(in crate::kafka) fn alter(
     alterations: &[Alteration],
     validate_only: bool,
     timeout: Duration,
-) -> anyhow::Result<Vec<(String, Code, String)>> {
-    let resources: Vec<_> = alterations.iter().map(resource).collect::<anyhow::Result<_>>()?;
+) -> Result<Vec<(String, Code, String)>, ClusterError> {
+    let resources: Vec<_> = alterations.iter().map(resource).collect::<Result<_, ClusterError>>()?;
     let options = options(client, validate_only, timeout)?;
     let mut pointers: Vec<_> = resources.iter().map(Owned::ptr).collect();
     let event = call_admin(client, timeout, |client, queue| {
@@ -37,19 +38,21 @@ pub(in crate::kafka) fn alter(
         unsafe { rd::rd_kafka_IncrementalAlterConfigs(client, first, count, options.ptr(), queue) }
     })?;
     if let Some((_, text)) = fault(&event) {
-        anyhow::bail!("the topics' configuration cannot be altered: {text}");
+        return Err(ClusterError::refused("the topics' configuration cannot be altered", text));
     }
     refused(&event)
 }
 
 /// The refused topics of an [`alter`] event.
-fn refused(event: &EventHandle) -> anyhow::Result<Vec<(String, Code, String)>> {
+fn refused(event: &EventHandle) -> Result<Vec<(String, Code, String)>, ClusterError> {
     let mut count = 0;
     // SAFETY: the event is alive, and `count` is written. librdkafka returns `count` pointers, which live as
     // long as the event.
     let resources = unsafe {
         let result = rd::rd_kafka_event_IncrementalAlterConfigs_result(event.ptr());
-        anyhow::ensure!(!result.is_null(), OTHER);
+        if result.is_null() {
+            return Err(unexpected());
+        }
         array(rd::rd_kafka_IncrementalAlterConfigs_result_resources(result, &raw mut count), count)
     };
     let each = resources.iter().map(|resource| {
@@ -63,7 +66,7 @@ fn refused(event: &EventHandle) -> anyhow::Result<Vec<(String, Code, String)>> {
     Ok(each.filter(|(_, code, _)| *code != Code::NoError).collect())
 }
 
-fn resource(alteration: &Alteration) -> anyhow::Result<Owned<rd::rd_kafka_ConfigResource_t>> {
+fn resource(alteration: &Alteration) -> Result<Owned<rd::rd_kafka_ConfigResource_t>, ClusterError> {
     let topic = CString::new(alteration.topic.as_str())?;
     // SAFETY: the name is terminated by NUL and is copied.
     let resource = unsafe {
@@ -85,7 +88,8 @@ fn resource(alteration: &Alteration) -> anyhow::Result<Owned<rd::rd_kafka_Config
             let error = Owned::new(error, rd::rd_kafka_error_destroy)?;
             // SAFETY: the error is alive, and its text lives as long.
             let text = unsafe { owned(rd::rd_kafka_error_string(error.ptr())) };
-            anyhow::bail!("librdkafka refuses a setting of {}: {text}", alteration.topic);
+            let what = format!("librdkafka refuses a setting of {}", alteration.topic);
+            return Err(ClusterError::refused(what, text));
         }
     }
     Ok(resource)
@@ -95,16 +99,15 @@ fn options(
     client: &Client<DefaultClientContext>,
     validate_only: bool,
     timeout: Duration,
-) -> anyhow::Result<Options> {
+) -> Result<Options, ClusterError> {
     let operation = rd::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_INCREMENTALALTERCONFIGS;
     let options = super::options(client, operation, timeout)?;
     // SAFETY: the options are alive; a null text of length 0 is not written to.
     let code = unsafe {
         rd::rd_kafka_AdminOptions_set_validate_only(options.ptr(), validate_only.into(), ptr::null_mut(), 0)
     };
-    anyhow::ensure!(
-        Code::from(code) == Code::NoError,
-        "librdkafka refuses the options of IncrementalAlterConfigs"
-    );
-    Ok(options)
+    match Code::from(code) {
+        Code::NoError => Ok(options),
+        _ => Err(ClusterError::Library("refuses the options of IncrementalAlterConfigs")),
+    }
 }

@@ -14,7 +14,8 @@ use rdkafka::client::{Client, DefaultClientContext};
 use rdkafka::consumer::{Consumer as _, ConsumerContext, StreamConsumer};
 use rdkafka::error::RDKafkaErrorCode as Code;
 
-use super::{OTHER, Owned, array, call_admin, fault, options, owned};
+use super::{Owned, array, call_admin, fault, options, owned, unexpected};
+use crate::kafka::ClusterError;
 
 /// A consumer group, in Kafka's terms.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,7 +37,7 @@ pub(in crate::kafka) type Committed = Result<BTreeMap<(String, i32), i64>, Code>
 pub(in crate::kafka) fn groups(
     client: &Client<DefaultClientContext>,
     timeout: Duration,
-) -> anyhow::Result<BTreeMap<String, GroupDescription>> {
+) -> Result<BTreeMap<String, GroupDescription>, ClusterError> {
     let operation = rd::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_LISTCONSUMERGROUPS;
     let options = options(client, operation, timeout)?;
     let event = call_admin(client, timeout, |client, queue| {
@@ -45,14 +46,16 @@ pub(in crate::kafka) fn groups(
         unsafe { rd::rd_kafka_ListConsumerGroups(client, options.ptr(), queue) }
     })?;
     if let Some((_, text)) = fault(&event) {
-        anyhow::bail!("the consumer groups cannot be listed: {text}");
+        return Err(ClusterError::refused("the consumer groups cannot be listed", text));
     }
     let (mut count, mut failures) = (0, 0);
     // SAFETY: the event is alive, and both counts are written. librdkafka returns that many pointers, which
     // live as long as the event.
     let (listed, errors) = unsafe {
         let result = rd::rd_kafka_event_ListConsumerGroups_result(event.ptr());
-        anyhow::ensure!(!result.is_null(), OTHER);
+        if result.is_null() {
+            return Err(unexpected());
+        }
         let listed = rd::rd_kafka_ListConsumerGroups_result_valid(result, &raw mut count);
         let errors = rd::rd_kafka_ListConsumerGroups_result_errors(result, &raw mut failures);
         (array(listed, count), array(errors, failures))
@@ -60,7 +63,7 @@ pub(in crate::kafka) fn groups(
     if let Some(error) = errors.first() {
         // SAFETY: the error and its text live as long as the event.
         let text = unsafe { owned(rd::rd_kafka_error_string(*error)) };
-        anyhow::bail!("not every broker lists its consumer groups: {text}");
+        return Err(ClusterError::refused("not every broker lists its consumer groups", text));
     }
     let group = |group: &*const rd::rd_kafka_ConsumerGroupListing_t| {
         // SAFETY: each group and its name live as long as the event; the names of states and protocols are
@@ -90,7 +93,7 @@ pub(in crate::kafka) fn committed<C: ConsumerContext>(
     consumer: &StreamConsumer<C>,
     group: &str,
     timeout: Duration,
-) -> anyhow::Result<Committed> {
+) -> Result<Committed, ClusterError> {
     let client = consumer.client();
     let name = CString::new(group)?;
     // SAFETY: the name is terminated by NUL and is copied; null requests all partitions.
@@ -109,7 +112,8 @@ pub(in crate::kafka) fn committed<C: ConsumerContext>(
     match fault(&event) {
         // librdkafka's own codes are negative: no broker has answered.
         Some((code, text)) if (code as i32) < 0 => {
-            anyhow::bail!("the offsets of the group {group} cannot be read: {text}")
+            let what = format!("the offsets of the group {group} cannot be read");
+            return Err(ClusterError::refused(what, text));
         }
         Some((code, _)) => return Ok(Err(code)),
         None => {}
@@ -119,7 +123,9 @@ pub(in crate::kafka) fn committed<C: ConsumerContext>(
     // long as the event.
     let answers = unsafe {
         let result = rd::rd_kafka_event_ListConsumerGroupOffsets_result(event.ptr());
-        anyhow::ensure!(!result.is_null(), OTHER);
+        if result.is_null() {
+            return Err(unexpected());
+        }
         array(rd::rd_kafka_ListConsumerGroupOffsets_result_groups(result, &raw mut count), count)
     };
     let mut all = BTreeMap::new();

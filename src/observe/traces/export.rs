@@ -7,10 +7,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::Context as _;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use opentelemetry::{Context, KeyValue};
-use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig, WithHttpConfig};
+use opentelemetry_otlp::{ExporterBuildError, Protocol, SpanExporter, WithExportConfig, WithHttpConfig};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::resource::{EnvResourceDetector, TelemetryResourceDetector};
@@ -48,6 +47,18 @@ pub struct Collector {
     pub(super) sample: f64,
 }
 
+/// Why the export of spans cannot start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TracesError {
+    /// The HTTP client cannot be created, usually because the system has no certificates.
+    #[error("cannot create the client of the collector in [traces]")]
+    Client(#[source] reqwest::Error),
+    /// OpenTelemetry refuses the settings.
+    #[error("cannot create the exporter of [traces]")]
+    Exporter(#[source] ExporterBuildError),
+}
+
 impl Collector {
     /// Returns `None` if no collector is configured.
     pub fn read(loaded: &LoadedConfig, problems: &mut ConfigErrors) -> Option<Self> {
@@ -77,15 +88,14 @@ impl Collector {
     }
 
     /// Uses OTLP/HTTP with protobuf. The client holds the headers, because the exporter's `Debug` would show them.
-    fn exporter(&self, last: LastAnswer) -> anyhow::Result<SpanExporter> {
+    fn exporter(&self, last: LastAnswer) -> Result<SpanExporter, TracesError> {
         let client = client::builder().default_headers(self.headers.clone()).timeout(EXPORT);
-        let client = client::without_certificates_for_http(client, &self.url)
-            .build()
-            .context("cannot create the client of the collector in [traces]")?;
+        let client =
+            client::without_certificates_for_http(client, &self.url).build().map_err(TracesError::Client)?;
         let client = collect::CollectorClient { client, last };
         let builder = SpanExporter::builder().with_http().with_http_client(client);
         let builder = builder.with_endpoint(&self.url).with_protocol(Protocol::HttpBinary);
-        builder.with_timeout(EXPORT).build().context("cannot create the exporter of [traces]")
+        builder.with_timeout(EXPORT).build().map_err(TracesError::Exporter)
     }
 }
 
@@ -144,7 +154,7 @@ impl Exports {
         collector: &Collector,
         resource: &Resource,
         stop: oneshot::Receiver<()>,
-    ) -> anyhow::Result<(SpanQueue, Self)> {
+    ) -> Result<(SpanQueue, Self), TracesError> {
         let last = LastAnswer::new(Mutex::new(Ok(0)));
         let mut exporter = collector.exporter(last.clone())?;
         exporter.set_resource(resource);

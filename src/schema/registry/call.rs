@@ -2,15 +2,13 @@
 //! none that normalizes, none that says why a schema does not fit, and takes any answer by its shape: so all
 //! but what `schema/decode` looks up is asked here.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
-use reqwest::{Method, RequestBuilder, StatusCode, Url};
-use serde::Deserialize;
+use reqwest::{Method, RequestBuilder, Url};
 use serde::de::DeserializeOwned;
 
+use super::error::{Refusal, RegistryError, Words};
 use crate::client::{self, AnswerError, JsonObject, printable};
 use crate::config::{self, Auth, ConfigErrors};
 use crate::files;
@@ -20,9 +18,6 @@ use crate::observe::clock::Clocks;
 pub(super) const TIMEOUT: Duration = Duration::from_secs(10);
 
 const MEDIA_TYPE: &str = "application/vnd.schemaregistry.v1+json";
-
-/// Of the registry's own words, in characters.
-const MAX_SAID: usize = 500;
 
 /// Asks a registry.
 #[derive(Clone)]
@@ -36,52 +31,14 @@ pub(super) struct Caller {
     pub(super) clocks: Arc<Clocks>,
 }
 
-/// What the registry said instead of yes.
-#[derive(Debug)]
-pub(in crate::schema) struct RegistryError {
-    pub(in crate::schema) status: StatusCode,
-    /// Confluent's code and words. Without them it may not be the registry that has answered.
-    words: Option<Words>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Words {
-    error_code: u32,
-    message: String,
-}
-
-impl RegistryError {
-    pub(super) fn is(&self, code: u32) -> bool {
-        self.words.as_ref().is_some_and(|words| words.error_code == code)
-    }
-
-    /// That there is no such thing, and in the registry's own words: a proxy before a registry that is out
-    /// may answer 404, too.
-    pub(in crate::schema) fn is_not_found(&self) -> bool {
-        self.status == StatusCode::NOT_FOUND && self.words.is_some()
-    }
-}
-
-impl fmt::Display for RegistryError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Some(Words { error_code, message }) = &self.words else {
-            return write!(f, "it answered {}", self.status);
-        };
-        let message: String = message.chars().filter(|c| !c.is_control()).take(MAX_SAID).collect();
-        write!(f, "{message} (code {error_code})")
-    }
-}
-
-impl std::error::Error for RegistryError {}
-
 impl Caller {
-    pub(super) fn new(loaded: &config::LoadedConfig) -> anyhow::Result<Self> {
+    pub(super) fn new(loaded: &config::LoadedConfig) -> Result<Self, RegistryError> {
         let rules = &loaded.config.registry;
         // All that stands below is the context's, the ids among it: a qualified subject, `:.context:name`,
         // would leave `/schemas/ids` in the default one.
         let context = rules.context.as_ref().map(|context| format!("/contexts/{context}"));
         let url = format!("{}{}", rules.url.trim_end_matches('/'), context.as_deref().unwrap_or_default());
-        let client = builder(loaded)?.timeout(TIMEOUT).build().context("the registry's client")?;
+        let client = builder(loaded)?.timeout(TIMEOUT).build().map_err(RegistryError::client)?;
         Ok(Self { url, context, auth: loaded.registry_auth.clone(), client, clocks: Arc::default() })
     }
 
@@ -92,35 +49,35 @@ impl Caller {
         path: &str,
         body: Option<String>,
         expected: &'static str,
-    ) -> anyhow::Result<Result<T, RegistryError>> {
+    ) -> Result<Result<T, Refusal>, RegistryError> {
         let call = format!("{method} {path}");
         let mut request = self.authorised(self.client.request(method, format!("{}{path}", self.url)));
         if let Some(body) = body {
             request = request.header("content-type", MEDIA_TYPE).body(body);
         }
-        let answer = client::send(request).await.map_err(|error| self.unanswered(error, &call, path))?;
+        let answer = match client::send(request).await {
+            Ok(answer) => answer,
+            Err(error) => return Err(self.unanswered(error, call, path)),
+        };
         self.clocks.learn_date(&answer.headers);
         let status = answer.status;
         if !status.is_success() {
             let words = answer.json::<JsonObject<Words>>("").ok().map(|JsonObject(words)| words);
-            return Ok(Err(RegistryError { status, words }));
+            return Ok(Err(Refusal { status, words }));
         }
-        answer.json(expected).map(Ok).with_context(|| not_understood(&call))
+        answer.json(expected).map(Ok).map_err(|cause| RegistryError::NotUnderstood { call, cause })
     }
 
-    /// Why there is no answer, and where a redirect is to be mended.
-    fn unanswered(&self, error: AnswerError, call: &str, path: &str) -> anyhow::Error {
+    /// Why there is no answer. If the registry redirects, names the URL to set.
+    fn unanswered(&self, error: AnswerError, call: String, path: &str) -> RegistryError {
         match error {
             AnswerError::Redirect(redirect) => {
-                let advice = redirect.target.as_ref().map(|target| self.base(target, path));
-                let advice = advice.unwrap_or_else(|| "the registry itself".to_owned());
-                let elsewhere = format!("the registry is elsewhere; set [registry] url to {advice}");
-                anyhow::Error::new(redirect).context(elsewhere)
+                let url = redirect.target.as_ref().map(|target| self.base(target, path));
+                let url = url.unwrap_or_else(|| "the registry itself".to_owned());
+                RegistryError::Elsewhere { url, redirect }
             }
-            missing @ AnswerError::Missing(_) => {
-                anyhow::Error::new(missing).context("the registry does not answer")
-            }
-            other => anyhow::Error::new(other).context(not_understood(call)),
+            missing @ AnswerError::Missing(_) => RegistryError::NoAnswer(missing),
+            cause => RegistryError::NotUnderstood { call, cause },
         }
     }
 
@@ -142,23 +99,14 @@ impl Caller {
     }
 }
 
-fn not_understood(call: &str) -> String {
-    format!("the registry's answer to {call} is not understood")
-}
-
-/// Whether the registry itself has said no, or is not there at all: what else answers in its place, and a
-/// registry that is silent, will not do better with the next question.
-pub fn answered(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<RegistryError>().is_some()
-}
-
 /// A builder of the registry's client, with the certificates of the configuration.
-pub(super) fn builder(loaded: &config::LoadedConfig) -> anyhow::Result<reqwest::ClientBuilder> {
+pub(super) fn builder(loaded: &config::LoadedConfig) -> Result<reqwest::ClientBuilder, RegistryError> {
     let mut builder = client::builder();
-    if let Some(identity) = identity(loaded).map_err(|why| anyhow::anyhow!("{IDENTITY}: {why}"))? {
+    let unusable = |setting| move |why| RegistryError::Certificates { setting, why };
+    if let Some(identity) = identity(loaded).map_err(unusable(IDENTITY))? {
         builder = builder.identity(identity);
     }
-    match authorities(loaded).map_err(|why| anyhow::anyhow!("{CA_FILE}: {why}"))? {
+    match authorities(loaded).map_err(unusable(CA_FILE))? {
         Some(authorities) => Ok(builder.tls_certs_merge(authorities)),
         None => Ok(client::without_certificates_for_http(builder, &loaded.config.registry.url)),
     }

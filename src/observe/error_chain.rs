@@ -1,0 +1,35 @@
+//! An error with its causes, for log and health.
+
+use std::error::Error;
+use std::fmt;
+
+/// Shows an error and all of its sources, separated by `: `, as the commands show theirs.
+pub struct ErrorChain<'a>(pub &'a dyn Error);
+
+impl fmt::Display for ErrorChain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut next = self.0.source();
+        while let Some(cause) = next {
+            write!(f, ": {cause}")?;
+            next = cause.source();
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_cause_follows_the_error_as_in_the_commands() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("{0}")]
+        struct Link(&'static str, #[source] Option<Box<Link>>);
+
+        let error = Link("a", Some(Box::new(Link("b", Some(Box::new(Link("c", None)))))));
+        assert_eq!(ErrorChain(&error).to_string(), "a: b: c");
+        assert_eq!(ErrorChain(&error).to_string(), format!("{:#}", anyhow::Error::new(error)));
+    }
+}
