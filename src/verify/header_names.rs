@@ -4,7 +4,6 @@ use std::fmt;
 
 use http::{HeaderMap, HeaderName};
 
-use super::signature_error::SignatureError;
 use crate::config::ConfigErrors;
 use crate::names;
 
@@ -32,17 +31,6 @@ impl HeaderNames {
     /// The name that counts in a request; `None` if the request has none of them.
     pub(super) fn of(&self, headers: &HeaderMap) -> Option<&HeaderName> {
         self.0.iter().find(|name| headers.contains_key(*name))
-    }
-
-    /// The value of the header that counts, which must occur exactly once.
-    pub(super) fn single<'d>(&self, headers: &'d HeaderMap) -> Result<&'d str, SignatureError> {
-        let name = self.of(headers).ok_or_else(|| SignatureError::HeaderMissing(self.clone()))?;
-        let mut values = headers.get_all(name).iter();
-        let value = values.next().ok_or_else(|| SignatureError::HeaderMissing(self.clone()))?;
-        if values.next().is_some() {
-            return Err(SignatureError::HeaderRepeated(name.clone()));
-        }
-        value.to_str().map_err(|_| SignatureError::HeaderNotAscii(name.clone()))
     }
 }
 

@@ -62,6 +62,19 @@ impl Claim<'_> {
     }
 }
 
+impl HeaderNames {
+    /// The value of the header that counts, which must occur exactly once.
+    pub(super) fn single<'d>(&self, headers: &'d HeaderMap) -> Result<&'d str, SignatureError> {
+        let name = self.of(headers).ok_or_else(|| SignatureError::HeaderMissing(self.clone()))?;
+        let mut values = headers.get_all(name).iter();
+        let value = values.next().ok_or_else(|| SignatureError::HeaderMissing(self.clone()))?;
+        if values.next().is_some() {
+            return Err(SignatureError::HeaderRepeated(name.clone()));
+        }
+        value.to_str().map_err(|_| SignatureError::HeaderNotAscii(name.clone()))
+    }
+}
+
 impl Scheme {
     pub(super) fn compile(
         rules: &config::Signature,
