@@ -134,6 +134,14 @@ impl SigningKey {
         Some(Self { name, window, first, binding, mac, seal, token })
     }
 
+    /// The same key without the text of a token and without a binding: it names the maker of a signature, and signs
+    /// and verifies nothing.
+    fn for_naming(&self) -> Self {
+        let (name, window, first) = (self.name.clone(), self.window, self.first);
+        let (mac, seal) = (self.mac.clone(), self.seal.clone());
+        Self { name, window, first, binding: None, mac, seal, token: None }
+    }
+
     /// Whether both have the same secret, whatever it is used for: equal seals prove it.
     fn is_same(&self, other: &Self) -> bool {
         self.seal.clone().finalize() == other.seal.clone().finalize()

@@ -57,7 +57,7 @@ impl Cause {
 /// A secret that a reload removed. It verifies nothing.
 #[derive(Clone)]
 pub(super) struct Removed {
-    key: Arc<SigningKey>,
+    pub(super) key: Arc<SigningKey>,
     at: Timestamp,
 }
 
@@ -74,7 +74,7 @@ impl Verifier {
     /// Remembers the last few secrets of `before` that this verifier does not have, so that the diagnosis of a delivery that
     /// is still signed with one of them can name it. `now` is the time of the reload.
     pub fn remember(&mut self, before: &Self, now: Timestamp) {
-        let gone = before.keys.iter().map(|key| Removed { key: key.clone(), at: now });
+        let gone = before.keys.iter().map(|key| Removed { key: Arc::new(key.for_naming()), at: now });
         let mut all: Vec<Removed> = before.removed.iter().cloned().chain(gone).collect();
         all.retain(|old| !self.keys.iter().any(|key| key.is_same(&old.key)));
         let excess = all.len().saturating_sub(REMEMBERED);

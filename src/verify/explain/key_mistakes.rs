@@ -2,12 +2,13 @@
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use zeroize::Zeroizing;
 
 use crate::config::SecretFormat;
 
 /// Another key that the provider may have, and how it differs from the configured one.
 pub(super) struct KeyMistake {
-    pub(super) key: Vec<u8>,
+    pub(super) key: Zeroizing<Vec<u8>>,
     /// The label of the cause.
     pub(super) kind: &'static str,
     pub(super) what: String,
@@ -17,16 +18,16 @@ pub(super) struct KeyMistake {
 /// The keys of the usual mistakes, the most likely first. `key` is the decoded secret. The text of an encoded secret is
 /// encoded again from its key, which gives what the provider showed, except for omitted padding.
 pub(super) fn of(format: SecretFormat, key: &[u8]) -> Vec<KeyMistake> {
-    let text = match format {
+    let text = Zeroizing::new(match format {
         SecretFormat::Text => key.to_vec(),
         SecretFormat::Base64 => BASE64_STANDARD.encode(key).into_bytes(),
         SecretFormat::Whsec => format!("whsec_{}", BASE64_STANDARD.encode(key)).into_bytes(),
         SecretFormat::Hex => hex::encode(key).into_bytes(),
-    };
+    });
     let mut found = Vec::new();
     let mut add = |key: &[u8], kind, what: &str, next| {
         if !key.is_empty() {
-            found.push(KeyMistake { key: key.to_vec(), kind, what: what.to_owned(), next });
+            found.push(KeyMistake { key: key.to_vec().into(), kind, what: what.to_owned(), next });
         }
     };
     if format == SecretFormat::Text {
@@ -38,7 +39,7 @@ pub(super) fn of(format: SecretFormat, key: &[u8]) -> Vec<KeyMistake> {
         );
         for end in ["\n", "\r\n"] {
             add(
-                &[text.as_slice(), end.as_bytes()].concat(),
+                &Zeroizing::new([text.as_slice(), end.as_bytes()].concat()),
                 "secret_whitespace",
                 "the provider's ends with a line end",
                 "set the secret at the provider again, without the line end",
@@ -92,7 +93,7 @@ mod tests {
         ] {
             let found = of(format, key.as_bytes());
             let found =
-                found.iter().any(|other| other.what.contains(what) && other.key == expected.as_bytes());
+                found.iter().any(|other| other.what.contains(what) && *other.key == expected.as_bytes());
             assert!(found, "{format:?} {key}: {what}");
         }
     }

@@ -179,6 +179,12 @@ fn the_last_four_removed_secrets_are_remembered_until_they_come_back() {
     again.remember(&current, now);
     assert!(!names(&again).contains("Removed(c "), "{}", names(&again));
     assert!(!listed.contains("wh_"), "{listed}");
+    let token = |secret| {
+        compiled("kind = \"token\"\nheader = \"X-Token\"\n", &[vec![Some("t".into()), Some(secret)]])
+    };
+    let mut verifier = token(String::from("wh_new"));
+    verifier.remember(&token(String::from("wh_old")), now);
+    assert!(verifier.removed.iter().all(|old| old.key.token.is_none()), "no text of a removed token is kept");
 }
 
 #[test]
