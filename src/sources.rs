@@ -16,7 +16,7 @@ use rate_limit::{UnverifiedWork, rate_limit};
 use secret_usage::SecretUsages;
 pub use unmapped::UnmappedFields;
 
-use crate::config::{ConfigErrors, LoadedConfig, Networks, Secret, SecretFormat, Stale, Unmapped};
+use crate::config::{ConfigErrors, LoadedConfig, Networks, Secret, Stale, Unmapped};
 use crate::delivery::Delivery;
 use crate::envelope::{Envelope, Handshakes};
 use crate::names;
@@ -176,11 +176,10 @@ impl Source {
         &self,
         delivery: &Delivery,
         sources: &Sources,
-        format: SecretFormat,
         secrets: &BTreeMap<String, Vec<Secret>>,
     ) -> Diagnosis {
         let refusal = self.authenticate(delivery).err();
-        let secrets = ConfiguredSecrets { source: &self.name, format, all: secrets };
+        let secrets = ConfiguredSecrets { source: &self.name, all: secrets };
         self.verifier.explain(delivery, refusal.as_ref(), &secrets, &sources.others(&self.name))
     }
 

@@ -4,6 +4,7 @@ mod binding;
 mod digest;
 mod header_names;
 mod scheme;
+mod scheme_verifier;
 mod seal;
 mod search;
 mod sign;
@@ -24,13 +25,11 @@ use sha2::Sha256;
 use zeroize::Zeroizing;
 
 use binding::{Binding, EventLocator};
-use diagnose::Removed;
 use digest::Signer;
 pub use header_names::HeaderNames;
-pub use scheme::Claim;
 use scheme::{HeaderFormat, Scheme};
+use scheme_verifier::SchemeVerifier;
 pub use seal::{Seal, UnsealError};
-use search::Last;
 pub use search::{Cost, SecretSearch};
 pub use signature_error::SignatureError;
 
@@ -117,18 +116,18 @@ struct SigningKey {
 
 impl SigningKey {
     /// `None` only for a token that no header can hold: HMAC takes a key of any length.
-    fn new(scheme: &Scheme, secret: &Secret, first: usize) -> Option<Self> {
+    fn new(scheme: &Scheme, secret: &Secret, key: &[u8], first: usize) -> Option<Self> {
         let (mac, token) = match &scheme.layout {
             HeaderFormat::Token { prefix } => {
-                let value = Zeroizing::new([prefix.as_bytes(), secret.expose()].concat());
+                let value = Zeroizing::new([prefix.as_bytes(), key].concat());
                 let mut value =
                     HeaderValue::from_bytes(&value).ok().filter(|value| value.to_str().is_ok())?;
                 value.set_sensitive(true);
-                (Signer::Token(digest::token(secret.expose()).into()), Some(value))
+                (Signer::Token(digest::token(key).into()), Some(value))
             }
-            _ => (Signer::new(scheme.written.hash, secret.expose())?, None),
+            _ => (Signer::new(scheme.written.hash, key)?, None),
         };
-        let seal = seal::derive(secret.expose())?;
+        let seal = seal::derive(key)?;
         let binding = secret.binds.as_ref().map(Binding::compile);
         let (name, window) = (secret.name.clone(), secret.window);
         Some(Self { name, window, first, binding, mac, seal, token })
@@ -154,81 +153,51 @@ impl std::fmt::Debug for SigningKey {
     }
 }
 
-/// A source's signature rules and secrets, compiled at start and at each reload.
+/// The limit of a source's schemes: it bounds the work for a refused request.
+const MAX_SCHEMES: usize = 4;
+
+/// A source's signature schemes and secrets, compiled at start and at each reload. A delivery must satisfy one of the
+/// schemes completely, with its headers, its signature and the binding of the secret: nothing of two schemes adds up.
 #[derive(Debug)]
 pub struct Verifier {
-    scheme: Arc<Scheme>,
-    keys: Vec<Arc<SigningKey>>,
-    /// The pair of secret and body form that matched last, which is tried first: most deliveries are signed with one
-    /// secret over one form, and each other pair costs a hash of the body. The keys of one secret are always tried in
-    /// the same order, so that a retry matches the same binding and gets the same key in Kafka.
-    last: Last,
-    bodies: Option<EventLocator>,
-    /// Used by [`diagnose`] only: these secrets verify nothing.
-    removed: Vec<Removed>,
+    /// In the order in which they are tried.
+    schemes: Vec<SchemeVerifier>,
 }
 
 impl Verifier {
     /// Compiles the rules. Adds every problem to `problems`, under `place`.
     pub fn compile(
-        rules: &config::Signature,
+        rules: &[config::Signature],
         secrets: &[Secret],
         place: &str,
         problems: &mut ConfigErrors,
     ) -> Option<Self> {
-        let scheme = Scheme::compile(rules, place, problems)?;
-        let mut keys = Vec::with_capacity(secrets.len());
-        for (index, secret) in secrets.iter().enumerate() {
-            let same = |other: &Secret| other.expose() == secret.expose();
-            let first = secrets.iter().position(same).unwrap_or(index);
-            match SigningKey::new(&scheme, secret, first) {
-                Some(key) => keys.push(Arc::new(key)),
-                None => problems.add(
-                    place,
-                    format!(
-                        "the token {} has characters that no HTTP header can hold; give another",
-                        secret.name
-                    ),
-                ),
-            }
+        if rules.len() > MAX_SCHEMES {
+            problems.add(place, format!("has more than {MAX_SCHEMES} schemes"));
+            return None;
         }
-        Some(Self {
-            scheme: Arc::new(scheme),
-            keys,
-            last: Last::default(),
-            bodies: None,
-            removed: Vec::new(),
-        })
+        let place_of = |index| if rules.len() > 1 { format!("{place}.{index}") } else { place.to_owned() };
+        let compiled = rules.iter().enumerate();
+        let compiled = compiled.map(|(index, rules)| Scheme::compile(rules, &place_of(index), problems));
+        let compiled = compiled.collect::<Vec<_>>().into_iter().collect::<Option<Vec<_>>>()?;
+        // A delivery of one scheme may have the token of another.
+        let tokens: Vec<HeaderName> = compiled.iter().flat_map(Scheme::token_headers).cloned().collect();
+        let schemes = compiled.into_iter().zip(rules).enumerate().map(|(index, (scheme, rules))| {
+            let scheme = Scheme { tokens: tokens.clone(), ..scheme };
+            SchemeVerifier::new(scheme, rules.secret_format, index, secrets, &place_of(index), problems)
+        });
+        let mut schemes: Vec<_> = schemes.collect();
+        // A scheme for which there is no secret verifies nothing, and its faults would hide those of the others.
+        if schemes.iter().any(|scheme| !scheme.keys.is_empty()) {
+            schemes.retain(|scheme| !scheme.keys.is_empty());
+        }
+        Some(Self { schemes })
     }
 
     /// Adds the envelope's rules, which locate the events in a body. Without them a bound secret verifies nothing.
     pub fn with_envelope(self, rules: &config::EnvelopeConfig) -> Self {
-        Self { bodies: Some(EventLocator::new(rules)), ..self }
-    }
-
-    /// Whether the request contains the secret itself instead of a signature.
-    fn is_token(&self) -> bool {
-        matches!(self.scheme.layout, HeaderFormat::Token { .. })
-    }
-
-    /// The signatures and the signed time that the delivery claims.
-    ///
-    /// # Errors
-    /// When one of the headers that carry them is missing or cannot be read.
-    pub fn claim<'d>(&self, delivery: &'d Delivery) -> Result<Claim<'d>, SignatureError> {
-        self.scheme.claim(&delivery.headers)
-    }
-
-    /// The body in this form; `None` if the body has no such form, or if the form equals a raw body that is tried anyway.
-    fn signed<'d>(&self, body: &'d [u8], form: BodyForm) -> Option<Cow<'d, [u8]>> {
-        match form {
-            BodyForm::Raw => Some(Cow::Borrowed(body)),
-            BodyForm::JsonCompactAscii => match canonical::json_compact_ascii(body) {
-                Ok(Cow::Borrowed(_)) if self.scheme.forms.contains(&BodyForm::Raw) => None,
-                Ok(signed) => Some(signed),
-                Err(_) => None,
-            },
-        }
+        let with = |scheme| SchemeVerifier { bodies: Some(EventLocator::new(rules)), ..scheme };
+        Self { schemes: self.schemes.into_iter().map(with).collect() }
     }
 }
 

@@ -144,8 +144,7 @@ pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<ExitStatus>
     };
     let uri = Uri::from_static("/");
     let delivery = Delivery { id: DeliveryId::new(), uri, headers, body, received_at };
-    let format = loaded.config.source.get(&args.source).map(|rules| rules.signature.secret_format);
-    let diagnosis = source.explain(&delivery, &sources, format.unwrap_or_default(), &loaded.secrets);
+    let diagnosis = source.explain(&delivery, &sources, &loaded.secrets);
     let becomes = becomes(source, &delivery);
     let report = ExplainReport { source: args.source.clone(), request, notes, diagnosis, becomes };
     if args.json {

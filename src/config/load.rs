@@ -13,7 +13,7 @@ use super::origin::{ConfigOrigin, FileKind, Overrides, Secrets};
 use super::properties::{Properties, Property};
 use super::secret::{Environment, Secret, SecretText, dev_secret, is_dev};
 use super::secret_ref::{SecretRefError, read_file};
-use super::{Config, Hash, SecretFormat, SourceConfig, validate, warnings};
+use super::{Config, Hash, Signature, SourceConfig, validate, warnings};
 use crate::files::{self, ReadError};
 
 /// The files that are tried if none is named.
@@ -202,15 +202,16 @@ fn find(overrides: &Overrides, environment: &Environment, usual: &[&Path]) -> Op
 }
 
 /// The keys decoded from the provider's texts.
-fn decoded(secrets: Vec<Secret>, format: SecretFormat) -> Result<Vec<Secret>, SecretRefError> {
-    let key = |secret: Secret| match format.decode(secret.expose()) {
-        Ok(key) => Ok(secret.with_value(key)),
-        Err(expected) => Err(SecretRefError::Bad(format!(
-            "the secret {} is not {expected}; write it as the provider shows it, or set signature.secret_format",
-            secret.name
-        ))),
+fn decoded(secrets: Vec<Secret>, schemes: &[Signature]) -> Result<Vec<Secret>, SecretRefError> {
+    let decoded = |secret: Secret| {
+        let name = secret.name.clone();
+        secret.decoded(schemes).map_err(|expected| {
+            SecretRefError::Bad(format!(
+                "the secret {name} is not {expected}; write it as the provider shows it, or set signature.secret_format"
+            ))
+        })
     };
-    secrets.into_iter().map(key).collect()
+    secrets.into_iter().map(decoded).collect()
 }
 
 /// Reads the secrets and files that settings refer to.
@@ -233,7 +234,7 @@ impl ReferenceReader<'_> {
         for (name, source) in std::mem::take(&mut loaded.config.source) {
             match self.source(&name, &source) {
                 Ok(secrets) => {
-                    if source.signature.hash == Some(Hash::Sha1) {
+                    if source.signature.iter().any(|scheme| scheme.hash == Some(Hash::Sha1)) {
                         self.warnings.push(warnings::sha1(&name));
                     }
                     loaded.secrets.extend(secrets.map(|secrets| (name.clone(), secrets)));
@@ -269,7 +270,7 @@ impl ReferenceReader<'_> {
         let (mut secrets, mut faults) = (Vec::new(), Vec::new());
         for (index, entry) in source.secrets.iter().enumerate() {
             let read = entry.read(self.environment);
-            match read.and_then(|read| decoded(read, source.signature.secret_format)) {
+            match read.and_then(|read| decoded(read, &source.signature)) {
                 Ok(read) => secrets.extend(read),
                 Err(fault) => faults.push((index, fault)),
             }
@@ -279,7 +280,7 @@ impl ReferenceReader<'_> {
             {
                 self.warnings.push(warnings::dev_instead(name, &fault.into_message()));
             }
-            return Ok(Some(vec![dev_secret(source.preset.as_deref(), source.signature.secret_format)]));
+            return Ok(Some(vec![dev_secret(source.preset.as_deref(), &source.signature)]));
         }
         let unset = faults.iter().all(|(_, fault)| matches!(fault, SecretRefError::Unset(_)));
         if secrets.is_empty() && unset && !self.layers.is_user_defined(name) {

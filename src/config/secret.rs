@@ -8,7 +8,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use zeroize::Zeroizing;
 
-use super::SecretFormat;
+use super::{SecretFormat, Signature, signature};
 
 /// The secrets that `dev` signs with if no other is set, by preset. They are public and therefore protect nothing:
 /// `serve` refuses them.
@@ -24,18 +24,21 @@ const DEV_KEY: &str = "hookstream-dev-not-a-secret";
 /// A signing secret with fewer bytes can be guessed; it is used with a warning.
 pub(super) const SHORT: usize = 16;
 
-/// The public dev secret for a source with this preset and secret format. Like every loaded secret, it contains the
-/// decoded key.
-pub fn dev_secret(preset: Option<&str>, format: SecretFormat) -> Secret {
+/// The public dev secret for a source with this preset and these schemes. Like every loaded secret, it contains the
+/// decoded keys.
+pub fn dev_secret(preset: Option<&str>, schemes: &[Signature]) -> Secret {
     let known = DEV_SECRETS.iter().find(|(name, _)| Some(*name) == preset);
     let text = known.map_or(DEV_SECRET, |(_, value)| value);
-    Secret::new("dev", if format == SecretFormat::Text { text } else { DEV_KEY })
+    let key = |scheme: &Signature| if scheme.secret_format == SecretFormat::Text { text } else { DEV_KEY };
+    Secret::new("dev", text)
+        .with_keys(schemes.iter().map(|scheme| Some(key(scheme).as_bytes().to_vec().into())).collect())
 }
 
 /// Whether the secret is one of the public dev secrets.
 pub(super) fn is_dev(secret: &Secret) -> bool {
-    let mut known = DEV_SECRETS.iter().map(|(_, value)| *value).chain([DEV_SECRET, DEV_KEY]);
-    known.any(|value| value.as_bytes() == secret.expose())
+    let keys = secret.keys.iter().flatten().map(|key| key.as_slice()).chain([secret.expose()]);
+    let known = || DEV_SECRETS.iter().map(|(_, value)| *value).chain([DEV_SECRET, DEV_KEY]);
+    keys.into_iter().any(|key| known().any(|value| value.as_bytes() == key))
 }
 
 /// Environment variables, of the process or of a test. `Debug` shows only their count.
@@ -95,6 +98,9 @@ pub struct Binds {
     pub equals: String,
 }
 
+/// What a scheme signs with, overwritten on drop.
+pub(super) type Key = Zeroizing<Vec<u8>>;
+
 /// A named secret of a source, the key of its signatures. Clones share the bytes, and the last one overwrites them.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret {
@@ -106,7 +112,9 @@ pub struct Secret {
     pub binds: Option<Arc<Binds>>,
     /// The variable or the file that it was read from; `None` for a secret that hookstream generated.
     pub from: Option<Arc<str>>,
-    value: Arc<Zeroizing<Vec<u8>>>,
+    value: Arc<Key>,
+    /// By scheme; empty if every scheme uses the value.
+    keys: Arc<[Option<Key>]>,
 }
 
 impl Secret {
@@ -118,6 +126,7 @@ impl Secret {
             binds: None,
             from: None,
             value: owned(value.as_ref()),
+            keys: Arc::new([]),
         }
     }
 
@@ -136,18 +145,38 @@ impl Secret {
         Self { from: Some(from.into()), ..self }
     }
 
-    /// The same secret with another value: the key decoded from the provider's text.
-    pub(super) fn with_value(self, value: impl AsRef<[u8]>) -> Self {
-        Self { value: owned(value.as_ref()), ..self }
+    /// The same secret with the keys that its source's schemes decode from the provider's text.
+    ///
+    /// # Errors
+    /// The expected formats, if it is for none of the schemes.
+    pub fn decoded(self, schemes: &[Signature]) -> Result<Self, String> {
+        signature::keys(schemes, &self.value).map(|keys| self.with_keys(keys))
     }
 
-    /// The bytes. For the verifier and the signer; never for a log.
+    /// The value is then the longest key.
+    fn with_keys(self, keys: Vec<Option<Key>>) -> Self {
+        let longest = keys.iter().flatten().max_by_key(|key| key.len());
+        let value = longest.map_or(self.value, |key| owned(key));
+        Self { value, keys: keys.into(), ..self }
+    }
+
+    /// The bytes, however a scheme uses them. Never for a log.
     pub fn expose(&self) -> &[u8] {
         &self.value
     }
+
+    /// The key in the source's scheme with this index; `None` if the secret is not for it. For the verifier and the signer;
+    /// never for a log.
+    pub fn key(&self, scheme: usize) -> Option<&[u8]> {
+        if self.keys.is_empty() {
+            Some(&self.value)
+        } else {
+            self.keys.get(scheme)?.as_ref().map(|key| key.as_slice())
+        }
+    }
 }
 
-fn owned(value: &[u8]) -> Arc<Zeroizing<Vec<u8>>> {
+fn owned(value: &[u8]) -> Arc<Key> {
     Arc::new(Zeroizing::new(value.to_vec()))
 }
 
@@ -197,14 +226,16 @@ mod tests {
 
     #[test]
     fn dev_secrets_have_the_form_of_their_provider_and_are_recognised() {
+        let scheme = |secret_format| Signature { secret_format, ..Signature::default() };
         for (preset, value) in DEV_SECRETS {
             assert!(value.len() >= SHORT);
-            assert!(is_dev(&dev_secret(Some(preset), SecretFormat::Text)));
+            assert!(is_dev(&dev_secret(Some(preset), &[scheme(SecretFormat::Text)])));
         }
         for format in [SecretFormat::Text, SecretFormat::Whsec, SecretFormat::Hex] {
-            assert!(is_dev(&dev_secret(None, format)));
+            assert!(is_dev(&dev_secret(None, &[scheme(format)])));
         }
-        assert_eq!(dev_secret(Some("grapevine"), SecretFormat::Text).expose().len(), "wh_".len() + 20);
+        let grapevine = dev_secret(Some("grapevine"), &[scheme(SecretFormat::Text)]);
+        assert_eq!(grapevine.expose().len(), "wh_".len() + 20);
         assert!(!is_dev(&Secret::new("dev", "whsec_of-a-real-provider")));
     }
 }

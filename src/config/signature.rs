@@ -1,19 +1,55 @@
 //! `[source.NAME.signature]`: how a provider authenticates its deliveries. The rules are plain data; `verify` compiles
 //! and checks them.
 
+use std::fmt;
+
 use base64::Engine as _;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
-use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Error, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use zeroize::Zeroizing;
 
 use super::de;
+use super::secret::Key;
 
 /// Headers that contain credentials. Headers that a rule reads are stored in dead letters, so a rule must not read
 /// these.
 pub const CREDENTIALS: [&str; 3] = ["authorization", "proxy-authorization", "cookie"];
 
-/// `[source.NAME.signature]`
+/// Reads the schemes of a source: a table, or a list of tables.
+pub(super) fn schemes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Signature>, D::Error> {
+    deserializer.deserialize_any(SchemesVisitor)
+}
+
+struct SchemesVisitor;
+
+impl<'de> Visitor<'de> for SchemesVisitor {
+    type Value = Vec<Signature>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a table, or a list of tables")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, table: A) -> Result<Self::Value, A::Error> {
+        Ok(vec![Signature::deserialize(MapAccessDeserializer::new(table))?])
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+        let mut schemes = Vec::new();
+        while let Some(scheme) = list.next_element()? {
+            schemes.push(scheme);
+        }
+        if schemes.is_empty() {
+            Err(A::Error::custom("is an empty list; describe a signature"))
+        } else {
+            Ok(schemes)
+        }
+    }
+}
+
+/// `[source.NAME.signature]`, or one of several `[[source.NAME.signature]]`.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Signature {
@@ -143,6 +179,26 @@ const LENIENT: GeneralPurpose = GeneralPurpose::new(
         .with_decode_padding_mode(DecodePaddingMode::Indifferent)
         .with_decode_allow_trailing_bits(true),
 );
+
+/// The keys that a source's schemes decode from a secret; `None` where the secret is not for the scheme. A secret is for
+/// the schemes of the kind that its prefix says, `whsec_` or not, if one of them can read it: so the key of a signature is
+/// never accepted as a token.
+///
+/// # Errors
+/// The expected formats, if no scheme can read it.
+pub(super) fn keys(schemes: &[Signature], secret: &[u8]) -> Result<Vec<Option<Key>>, String> {
+    let says_whsec = secret.starts_with(b"whsec_") || secret.starts_with(b"v1,whsec_");
+    let is_meant = |scheme: &Signature| (scheme.secret_format == SecretFormat::Whsec) == says_whsec;
+    let keys: Vec<_> = schemes.iter().map(|scheme| scheme.secret_format.decode(secret)).collect();
+    let meant = schemes.iter().zip(&keys).any(|(scheme, key)| key.is_ok() && is_meant(scheme));
+    if keys.iter().all(Result::is_err) {
+        let mut expected: Vec<&str> = keys.into_iter().filter_map(Result::err).collect();
+        expected.dedup();
+        return Err(expected.join(" or "));
+    }
+    let keys = schemes.iter().zip(keys);
+    Ok(keys.map(|(scheme, key)| key.ok().filter(|_| !meant || is_meant(scheme))).collect())
+}
 
 impl SecretFormat {
     /// The key decoded from `secret`; never empty.

@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::{
     Challenge, CompatibilityLevel, EnvelopeConfig, Handshake, Networks, SecretEntry, Signature, de,
-    secret_ref,
+    secret_ref, signature,
 };
 
 /// `[source.NAME]`, with its preset merged in.
@@ -60,8 +60,9 @@ pub struct SourceConfig {
     /// The compatibility level of the subjects of the source's schemas.
     #[serde(default = "strictest", deserialize_with = "de::choice")]
     pub compatibility: CompatibilityLevel,
-    /// How a delivery is signed.
-    pub signature: Signature,
+    /// How a delivery is signed: one scheme or several, of which it must satisfy one completely.
+    #[serde(deserialize_with = "signature::schemes")]
+    pub signature: Vec<Signature>,
     /// Where the event's own fields are.
     pub envelope: EnvelopeConfig,
     /// Signed deliveries that are not events, but need an answer.

@@ -76,9 +76,9 @@ fn the_shipped_configuration_and_presets_load_clean() {
     let datagrid = &loaded.config.source["datagrid"];
     assert_eq!(datagrid.types.len(), 5);
     assert_eq!(datagrid.ack_deadline, Duration::from_secs(4));
-    assert_eq!(datagrid.signature.timestamp_key.as_deref(), Some("t"));
+    assert_eq!(datagrid.signature[0].timestamp_key.as_deref(), Some("t"));
     assert_eq!(
-        loaded.config.source["grapevine"].signature.forms,
+        loaded.config.source["grapevine"].signature[0].forms,
         [BodyForm::Raw, BodyForm::JsonCompactAscii]
     );
     let secret = &loaded.secrets["grapevine"][0];
@@ -128,7 +128,7 @@ fn variables_are_text_that_the_fields_type_converts() {
     assert_eq!(config.lag.groups, ["billing", "flink-*"]);
     assert_eq!(config.source["datagrid"].types, ["batch_prediction.completed", "123"]);
     assert_eq!(config.source["datagrid"].ack_deadline, Duration::from_millis(3500));
-    assert_eq!(config.source["datagrid"].signature.prefix.as_deref(), Some("0123"));
+    assert_eq!(config.source["datagrid"].signature[0].prefix.as_deref(), Some("0123"));
     assert_eq!(config.kafka.topics.retention, Duration::from_secs(7 * 24 * 3600));
     assert_eq!(loaded.off["grapevine"], "enabled = false");
     assert!(!config.source.contains_key("grapevine"));
@@ -177,10 +177,10 @@ signature.header = 'X-Shop'
 ";
     let loaded = load_toml(toml, &[], &[]).unwrap();
     let shop = &loaded.config.source["my-shop"];
-    assert_eq!(shop.signature.header, ["X-Shop"]);
-    assert_eq!(shop.signature.prefix.as_deref(), Some("sha256="));
+    assert_eq!(shop.signature[0].header, ["X-Shop"]);
+    assert_eq!(shop.signature[0].prefix.as_deref(), Some("sha256="));
     assert_eq!(shop.types, ["document.changed"]);
-    assert_eq!(loaded.config.source["grapevine"].signature.header, ["X-Grapevine-Signature"]);
+    assert_eq!(loaded.config.source["grapevine"].signature[0].header, ["X-Grapevine-Signature"]);
 }
 
 #[test]
@@ -196,6 +196,40 @@ fn w1_a_list_of_places_is_replaced_whole_by_a_later_layer() {
     assert_eq!(places("type = '/a'", &[]), "/a");
     assert_eq!(places("type = { header = 'X-A', unsigned = true }", &[]), "the header X-A");
     assert_eq!(places("type = ['/a', '/b']", &["source.g.envelope.type=/c"]), "/c");
+}
+
+#[test]
+fn w2_a_list_of_schemes_is_replaced_whole_by_a_later_layer() {
+    let headers = |rules: &str, sets: &[&str]| {
+        let toml = format!(
+            "[source.g]\npreset = 'gitlab'\nstale = 'accept'\nsecrets = {{ env = 'DATAGRID_WEBHOOK_SECRET' }}\n{rules}"
+        );
+        let schemes = load_toml(&toml, &[], sets)?.config.source["g"].signature.clone();
+        Ok(schemes.iter().map(|scheme| scheme.header.join(" or ")).collect::<Vec<_>>())
+    };
+    let read = |rules, sets: &[&str]| {
+        headers(rules, sets).unwrap_or_else(|problems: ConfigErrors| panic!("{problems}"))
+    };
+    assert_eq!(read("", &[]), ["webhook-signature", "X-Gitlab-Token"]);
+    let one = "signature = { header = 'X-A', signed = '{body}' }";
+    assert_eq!(read(one, &[]), ["X-A"]);
+    let two = "[[source.g.signature]]\nheader = 'X-A'\n[[source.g.signature]]\nheader = 'X-B'";
+    assert_eq!(read(two, &[]), ["X-A", "X-B"]);
+    assert_eq!(read(one, &["source.g.signature.header=X-C"]), ["X-C"]);
+
+    let refused = |rules| lines(&headers(rules, &[]).unwrap_err());
+    assert_eq!(
+        refused("signature = []"),
+        ["hookstream.toml:5: source.g.signature: is an empty list; describe a signature"]
+    );
+    assert_eq!(
+        refused("signature = 'X-A'"),
+        ["hookstream.toml:5: source.g.signature: expected a table, or a list of tables, found text"]
+    );
+    assert_eq!(
+        refused("[[source.g.signature]]\nheader = 'X-A'\n[[source.g.signature]]\nheadr = 'X-B'"),
+        ["hookstream.toml:8: source.g.signature.1.headr: unknown key; did you mean `header`?"]
+    );
 }
 
 #[test]

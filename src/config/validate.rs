@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::{
-    Config, ConfigErrors, Http, LagConfig, Networks, RegistryConfig, SourceConfig, Stale, Topics,
+    Config, ConfigErrors, Http, LagConfig, Networks, RegistryConfig, Signature, SourceConfig, Stale, Topics,
     TracesConfig, Unmapped,
 };
 use crate::names;
@@ -291,11 +291,8 @@ fn source(name: &str, source: &SourceConfig, http: &Http, problems: &mut ConfigE
     }
     let tolerance = format!("source.{name}.tolerance");
     time(&tolerance, source.tolerance, Duration::from_secs(1), problems);
-    let signature = &source.signature;
-    if source.stale != Stale::Accept
-        && signature.timestamp_key.is_none()
-        && signature.timestamp_header.is_empty()
-    {
+    let timed = |scheme: &Signature| scheme.timestamp_key.is_some() || !scheme.timestamp_header.is_empty();
+    if source.stale != Stale::Accept && !source.signature.iter().any(timed) {
         let message = "needs a signed timestamp, and the signature has none; set \"accept\"";
         problems.add(format!("source.{name}.stale"), message);
     }

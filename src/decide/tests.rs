@@ -13,12 +13,17 @@ use crate::sources::Sources;
 /// In every format.
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
+/// GitLab's two kinds.
+const TOKEN: &str = "a-secret-token-of-gitlab";
+const SIGNING: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+
 /// The sources of a file, as if the registry had given each schema an id. Each reads its secrets from `SECRET`.
 fn sources(toml: &str) -> Result<Sources, ConfigErrors> {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("hookstream.toml");
     std::fs::write(&file, toml).unwrap();
-    let environment: Environment = [("SECRET", SECRET)].into_iter().collect();
+    let environment = [("SECRET", SECRET), ("TOKEN", TOKEN), ("SIGNING", SIGNING)];
+    let environment: Environment = environment.into_iter().collect();
     let loaded = load(&Overrides { file: Some(file), ..Overrides::default() }, &environment)?;
     let mut problems = loaded.problems();
     let mut schemas = Schemas::load(&dir.path().join("schemas"), &loaded.config, &mut problems);
@@ -30,7 +35,13 @@ fn sources(toml: &str) -> Result<Sources, ConfigErrors> {
 
 /// A source with the rules of a preset, or with only its own.
 fn source(rules: &str) -> Arc<Source> {
-    let toml = format!("[source.s]\nsecrets = [{{ env = \"SECRET\" }}]\n{rules}");
+    source_with(&["SECRET"], rules)
+}
+
+/// A source with the secrets in these variables.
+fn source_with(secrets: &[&str], rules: &str) -> Arc<Source> {
+    let secrets: Vec<_> = secrets.iter().map(|name| format!("{{ env = \"{name}\" }}")).collect();
+    let toml = format!("[source.s]\nsecrets = [{}]\n{rules}", secrets.join(", "));
     let sources = sources(&toml).unwrap_or_else(|problems| panic!("{problems}"));
     sources.get("s").unwrap().clone()
 }
@@ -395,4 +406,74 @@ fn every_family_of_a_preset_s_events_is_published() {
         let found = decided(&source(&format!("preset = \"{preset}\"")), &headers, body);
         assert!(found.starts_with(&format!("published s.unmapped {expected}")), "{preset}: {found}");
     }
+}
+
+#[test]
+fn w2_gitlab_deliveries_with_a_signing_token_or_a_secret_token_are_verified_side_by_side() {
+    let gitlab = |secrets: &[&str]| source_with(secrets, "preset = \"gitlab\"");
+    let (token, signing, both) = (gitlab(&["TOKEN"]), gitlab(&["SIGNING"]), gitlab(&["TOKEN", "SIGNING"]));
+    let id = [("webhook-id", "k1")];
+    let with_token = signed(&token, &id, MEMBER);
+    let with_signature = signed(&signing, &id, MEMBER);
+    assert!(with_token.headers.contains_key("x-gitlab-token"), "{with_token:?}");
+    assert!(with_signature.headers.contains_key("webhook-signature"), "{with_signature:?}");
+    // While the webhook has both, GitLab sends both.
+    let mut with_both = with_signature.clone();
+    with_both.headers.insert("x-gitlab-token", TOKEN.parse().unwrap());
+
+    let published = |source: &Source, delivery: &Delivery| {
+        let found = describe(source, delivery);
+        assert!(found.starts_with("published s.unmapped user_add_to_group k1:"), "{found}");
+        found
+    };
+    let key = published(&both, &with_token);
+    for (source, delivery) in [
+        (&token, &with_token),
+        (&signing, &with_signature),
+        (&both, &with_signature),
+        (&both, &with_both),
+        (&token, &with_both),
+        (&signing, &with_both),
+    ] {
+        assert_eq!(published(source, delivery), key, "a retry after the change has the same key");
+    }
+    assert_eq!(describe(&token, &with_signature), "refused signature_missing: no x-gitlab-token");
+    assert_eq!(describe(&signing, &with_token), "refused signature_missing: no webhook-signature");
+}
+
+#[test]
+fn w2_nothing_of_two_schemes_adds_up() {
+    let both = source_with(&["TOKEN", "SIGNING"], "preset = \"gitlab\"");
+    let signing = source_with(&["SIGNING"], "preset = \"gitlab\"");
+    let genuine = signed(&signing, &[("webhook-id", "k1")], MEMBER);
+    let changed = |change: &dyn Fn(&mut Delivery)| {
+        let mut delivery = genuine.clone();
+        change(&mut delivery);
+        describe(&both, &delivery)
+    };
+    let insert = |delivery: &mut Delivery, name: &'static str, value: &str| {
+        delivery.headers.insert(name, value.parse().unwrap());
+    };
+    let mismatch = "refused signature_mismatch: 1 secret tried";
+    assert!(changed(&|delivery| delivery.body = "{}".into()).starts_with(mismatch));
+    assert!(changed(&|delivery| insert(delivery, "webhook-id", "k2")).starts_with(mismatch));
+    // The key of the signature is no token, nor is the signature, and the token is no key.
+    for value in [SIGNING, "whsec_", "", genuine.headers["webhook-signature"].to_str().unwrap()] {
+        let found = changed(&|delivery| {
+            delivery.body = "{}".into();
+            insert(delivery, "x-gitlab-token", value);
+        });
+        assert!(found.starts_with("refused signature_mismatch"), "{value}: {found}");
+    }
+    // Of a signature, its parts alone are nothing.
+    for name in ["webhook-id", "webhook-timestamp", "webhook-signature"] {
+        let found = changed(&|delivery| drop(delivery.headers.remove(name)));
+        assert_eq!(found, format!("refused signature_missing: no {name}; no x-gitlab-token"));
+    }
+    let mut old = genuine.clone();
+    old.received_at += jiff::SignedDuration::from_mins(6);
+    assert!(describe(&both, &old).starts_with("refused stale_rejected"));
+    // What satisfies one scheme is authentic, whatever is in the header of another.
+    let found = changed(&|delivery| insert(delivery, "x-gitlab-token", "another"));
+    assert!(found.starts_with("published"), "{found}");
 }

@@ -27,7 +27,7 @@ fn covers(signature: &config::Signature, header: &HeaderName, before: &[HeaderNa
 
 /// The state of compiling an envelope.
 struct RuleCompiler<'a> {
-    signature: &'a config::Signature,
+    schemes: &'a [config::Signature],
     place: &'a str,
     problems: &'a mut ConfigErrors,
     headers: Vec<HeaderName>,
@@ -36,16 +36,17 @@ struct RuleCompiler<'a> {
 }
 
 impl Envelope {
-    /// Compiles the rules and reports every problem under `place`. `signature` determines which headers are covered.
+    /// Compiles the rules and reports every problem under `place`. A header is covered if each of the `schemes` covers it:
+    /// then keys do not depend on the scheme of a delivery.
     pub fn compile(
         rules: &config::EnvelopeConfig,
-        signature: &config::Signature,
+        schemes: &[config::Signature],
         place: &str,
         problems: &mut ConfigErrors,
     ) -> Option<Self> {
         let before = problems.len();
         let mut compiler = RuleCompiler {
-            signature,
+            schemes,
             place,
             problems,
             // It shows whether the body is a form, and generic records contain it.
@@ -194,13 +195,14 @@ impl RuleCompiler<'_> {
                 if config::CREDENTIALS.contains(&header.as_str()) {
                     self.problem(setting, "reads a header with credentials, which no dead letter may store");
                 }
-                if self.signature.header.iter().any(|name| header.as_str().eq_ignore_ascii_case(name)) {
+                let mut carriers = self.schemes.iter().flat_map(|scheme| &scheme.header);
+                if carriers.any(|name| header.as_str().eq_ignore_ascii_case(name)) {
                     self.problem(
                         setting,
                         "reads the signature header or the token itself; choose another header",
                     );
                 }
-                if !covers(self.signature, &header, before) {
+                if !self.schemes.iter().all(|scheme| covers(scheme, &header, before)) {
                     if !unsigned {
                         let message = format!(
                             "reads the header {header}, which the signature does not cover: \

@@ -11,7 +11,7 @@ fn signature() -> config::Signature {
 
 fn compile(toml: &str) -> Result<Envelope, String> {
     let mut problems = ConfigErrors::default();
-    let envelope = Envelope::compile(&rules(toml), &signature(), "envelope", &mut problems);
+    let envelope = Envelope::compile(&rules(toml), &[signature()], "envelope", &mut problems);
     envelope.ok_or_else(|| problems.to_string())
 }
 

@@ -101,7 +101,8 @@ mod tests {
         }
         let preset: Preset = toml::from_str(preset).unwrap();
         let secrets: Vec<Secret> = secrets.iter().map(|(name, value)| Secret::new(*name, value)).collect();
-        Verifier::compile(&preset.signature, &secrets, "signature", &mut ConfigErrors::default()).unwrap()
+        let schemes = [preset.signature];
+        Verifier::compile(&schemes, &secrets, "signature", &mut ConfigErrors::default()).unwrap()
     }
 
     fn written(verifier: &Verifier, body: &str) -> (Headers, Vec<u8>) {
@@ -159,8 +160,13 @@ mod tests {
         let rules = "header = 'X'\nsigned = '{body}'";
         let rules: config::Signature = toml::from_str(rules).unwrap();
         let secrets = [Secret::new("one", "wh_first-secret-0123")];
-        let verifier =
-            Verifier::compile(&rules, &secrets, "signature", &mut ConfigErrors::default()).unwrap();
+        let verifier = Verifier::compile(
+            std::slice::from_ref(&rules),
+            &secrets,
+            "signature",
+            &mut ConfigErrors::default(),
+        )
+        .unwrap();
         let (headers, value) = written(&verifier, "");
         assert_eq!(value, EMPTY_BODY);
         assert_eq!(unsealed(headers, value, &verifier), Some(Ok(Vec::new())));

@@ -15,8 +15,8 @@ use serde::Serialize;
 
 pub(super) use search::HashBudget;
 
-use super::search::Progress;
-use super::{SigningKey, Verifier};
+use super::search::{Progress, rank};
+use super::{SchemeVerifier, SigningKey, Verifier};
 use crate::config::TimestampUnit::{Milliseconds, Seconds};
 use crate::delivery::Delivery;
 use crate::outcome::{Fault, Reason};
@@ -74,6 +74,56 @@ impl Verifier {
     /// Remembers the last few secrets of `before` that this verifier does not have, so that the diagnosis of a delivery that
     /// is still signed with one of them can name it. `now` is the time of the reload.
     pub fn remember(&mut self, before: &Self, now: Timestamp) {
+        for scheme in &mut self.schemes {
+            if let Some(before) = before.schemes.iter().find(|before| before.index == scheme.index) {
+                scheme.remember(before, now);
+            }
+        }
+    }
+
+    /// The likely cause of a refusal, which is the fault from [`Verifier::verify`] or about the age: of several schemes, the
+    /// first that is shown. `budget` limits the bytes that are hashed to find it.
+    pub fn cause(
+        &self,
+        delivery: &Delivery,
+        refusal: &Fault,
+        others: &[Other<'_>],
+        budget: usize,
+    ) -> Option<Cause> {
+        let schemes = self.furthest(delivery);
+        let budget = budget / schemes.len().max(1);
+        first_shown(schemes.iter().filter_map(|scheme| scheme.cause(delivery, refusal, others, budget)))
+    }
+
+    /// The schemes whose checks of the delivery came furthest.
+    pub(super) fn furthest(&self, delivery: &Delivery) -> Vec<&SchemeVerifier> {
+        if self.schemes.len() < 2 {
+            return self.schemes.iter().collect();
+        }
+        let rank = |scheme: &SchemeVerifier| {
+            let tried = scheme.verify(delivery, &mut Progress::default());
+            tried.map_or_else(|fault| rank(&fault), |_| u8::MAX)
+        };
+        let ranked: Vec<_> = self.schemes.iter().map(|scheme| (rank(scheme), scheme)).collect();
+        let best = ranked.iter().map(|(rank, _)| *rank).max();
+        ranked.into_iter().filter(|(rank, _)| Some(*rank) == best).map(|(_, scheme)| scheme).collect()
+    }
+}
+
+/// The first cause that is more than a guess; otherwise the first.
+pub(super) fn first_shown(causes: impl Iterator<Item = Cause>) -> Option<Cause> {
+    let mut guess = None;
+    for cause in causes {
+        if cause.proven {
+            return Some(cause);
+        }
+        guess = guess.or(Some(cause));
+    }
+    guess
+}
+
+impl SchemeVerifier {
+    fn remember(&mut self, before: &Self, now: Timestamp) {
         let gone = before.keys.iter().map(|key| Removed { key: Arc::new(key.for_naming()), at: now });
         let mut all: Vec<Removed> = before.removed.iter().cloned().chain(gone).collect();
         all.retain(|old| !self.keys.iter().any(|key| key.is_same(&old.key)));
@@ -81,9 +131,7 @@ impl Verifier {
         self.removed = all.split_off(excess);
     }
 
-    /// The likely cause of a refusal, which is the fault from [`Verifier::verify`] or about the age. `budget` limits the
-    /// bytes that are hashed to find it.
-    pub fn cause(
+    pub(super) fn cause(
         &self,
         delivery: &Delivery,
         refusal: &Fault,

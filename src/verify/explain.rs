@@ -10,10 +10,10 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use subtle::ConstantTimeEq as _;
 
-use super::Verifier;
-use super::diagnose::{Cause, HashBudget, Other};
+use super::diagnose::{Cause, HashBudget, Other, first_shown};
 use super::digest::{self, Signer};
-use crate::config::{Secret, SecretFormat};
+use super::{SchemeVerifier, Verifier};
+use crate::config::Secret;
 use crate::delivery::Delivery;
 use crate::outcome::{Fault, Reason};
 use lenient_parse::Reading;
@@ -25,8 +25,6 @@ const BUDGET: usize = 1024 * 1024 * 1024;
 pub struct ConfiguredSecrets<'a> {
     /// The delivery's source.
     pub source: &'a str,
-    /// How that source's provider writes its secrets.
-    pub format: SecretFormat,
     /// The secrets of all sources.
     pub all: &'a BTreeMap<String, Vec<Secret>>,
 }
@@ -61,8 +59,8 @@ pub struct DiagnosisStep {
 }
 
 impl Verifier {
-    /// Examines a delivery step by step. `refusal` is the fault from [`Verifier::verify`] or about the age; `None` for an
-    /// accepted delivery.
+    /// Examines a delivery step by step: by the scheme that accepts it, or whose check came furthest. `refusal` is the
+    /// fault from [`Verifier::verify`] or about the age; `None` for an accepted delivery.
     pub fn explain(
         &self,
         delivery: &Delivery,
@@ -70,24 +68,28 @@ impl Verifier {
         secrets: &ConfiguredSecrets<'_>,
         others: &[Other<'_>],
     ) -> Diagnosis {
-        let cause = refusal.and_then(|fault| {
+        let schemes = self.furthest(delivery);
+        let cause = |scheme: &&SchemeVerifier| {
+            let fault = refusal?;
             let misused = match fault.reason {
                 Reason::SignatureMissing | Reason::SignatureMalformed | Reason::SignatureMismatch => {
-                    self.misused_secret(delivery, secrets)
+                    scheme.misused_secret(delivery, secrets)
                 }
                 _ => None,
             };
-            misused.or_else(|| self.cause(delivery, fault, others, BUDGET))
-        });
+            misused.or_else(|| scheme.cause(delivery, fault, others, BUDGET))
+        };
         Diagnosis {
             valid: refusal.is_none(),
             reason: refusal.map(|fault| fault.reason.info().label),
             detail: refusal.and_then(|fault| fault.detail.as_deref().map(str::to_owned)),
-            steps: self.steps(delivery, refusal),
-            cause,
+            steps: schemes.first().map(|scheme| scheme.steps(delivery, refusal)).unwrap_or_default(),
+            cause: first_shown(schemes.iter().filter_map(cause)),
         }
     }
+}
 
+impl SchemeVerifier {
     /// A configured secret that made the signature, but not as the rules say: in another place or format, over another
     /// text, from another spelling of the secret, or for another source.
     fn misused_secret(&self, delivery: &Delivery, secrets: &ConfiguredSecrets<'_>) -> Option<Cause> {
@@ -112,8 +114,9 @@ impl Verifier {
         };
 
         let own = secrets.all.get(secrets.source).map(Vec::as_slice).unwrap_or_default();
-        for secret in own {
-            let Some(Reading { odd, .. }) = reading_of(secret.expose(), false) else { continue };
+        let own = || own.iter().filter_map(|secret| Some((secret, secret.key(self.index)?)));
+        for (secret, key) in own() {
+            let Some(Reading { odd, .. }) = reading_of(key, false) else { continue };
             // Otherwise something else than the signature is wrong, such as a repeated header.
             return (!odd.is_empty()).then(|| {
                 Cause::shown(
@@ -126,7 +129,7 @@ impl Verifier {
         }
         if !self.is_token()
             && !scheme.template.is_body()
-            && let Some(secret) = own.iter().find(|secret| reading_of(secret.expose(), true).is_some())
+            && let Some((secret, _)) = own().find(|(_, key)| reading_of(key, true).is_some())
         {
             return Some(Cause::shown(
                 "signed_text",
@@ -138,8 +141,8 @@ impl Verifier {
                  body is signed",
             ));
         }
-        for secret in own {
-            let mistakes = key_mistakes::of(secrets.format, secret.expose());
+        for (secret, key) in own() {
+            let mistakes = key_mistakes::of(self.secret_format, key);
             if let Some(mistake) = mistakes.iter().find(|other| reading_of(&other.key, false).is_some()) {
                 let text = format!("the signature is that of secret {}, but {}", secret.name, mistake.what);
                 return Some(Cause::shown(mistake.kind, text, mistake.next));

@@ -27,6 +27,8 @@ pub(super) struct Scheme {
     pub(super) forms: Vec<BodyForm>,
     /// The request headers that the rules read, without duplicates and without the header of a token.
     pub(super) headers: Vec<HeaderName>,
+    /// The headers of tokens in any of the source's schemes, which no record may contain.
+    pub(super) tokens: Vec<HeaderName>,
 }
 
 /// The format of the signature header.
@@ -45,7 +47,7 @@ pub(super) enum HeaderFormat {
 
 /// The signatures and signed values that a request claims.
 #[derive(Debug)]
-pub struct Claim<'d> {
+pub(super) struct Claim<'d> {
     signatures: Vec<Digest>,
     values: Values<'d>,
 }
@@ -130,12 +132,14 @@ impl Scheme {
             template,
             forms: rules.forms.clone(),
             headers,
+            tokens: Vec::new(),
         })
     }
 
-    /// Whether a token may be in this header, which is then a credential.
-    pub(super) fn is_token_header(&self, name: &HeaderName) -> bool {
-        matches!(self.layout, HeaderFormat::Token { .. }) && self.header.iter().any(|token| token == name)
+    /// The headers of a token, which is a credential.
+    pub(super) fn token_headers(&self) -> impl Iterator<Item = &HeaderName> {
+        let is_token = matches!(self.layout, HeaderFormat::Token { .. });
+        self.header.iter().filter(move |_| is_token)
     }
 
     /// Reads the claimed signatures and the values that are signed with the body.

@@ -22,7 +22,8 @@ use http::{HeaderName, HeaderValue};
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
-use super::{Verified, Verifier, canonical};
+use super::binding::Binding;
+use super::{SigningKey, Verified, Verifier, canonical};
 use crate::config::BodyForm;
 use crate::delivery::Delivery;
 
@@ -81,9 +82,9 @@ impl<'d> Verified<'d> {
     /// repeated or is not visible text is left out. Never a credential.
     pub fn kept(&self, read: &'d [HeaderName]) -> Vec<(&'d str, &'d str)> {
         let read = self.headers().iter().chain(read.iter().filter(|name| !self.headers().contains(name)));
-        let read: Vec<&'d HeaderName> = read.collect();
+        let is_token = |name: &HeaderName| self.scheme.tokens.contains(name);
+        let read: Vec<&'d HeaderName> = read.filter(|name| !is_token(name)).collect();
         let mut kept: Vec<_> = read.iter().filter_map(|name| self.single(name)).collect();
-        let is_token = |name: &HeaderName| self.scheme.is_token_header(name);
         let others = self.delivery.headers.keys();
         let others = others.filter(|name| !read.contains(name) && !is_token(name) && !is_withheld(name));
         let mut left = MAX_OTHERS;
@@ -158,12 +159,13 @@ impl Verifier {
     /// # Errors
     /// See [`UnsealError`].
     pub fn unseal<'d>(&'d self, delivery: &'d Delivery, seal: &Seal) -> Result<Verified<'d>, UnsealError> {
-        let made = |key: &&Arc<super::SigningKey>| {
+        let made = |key: &Arc<SigningKey>| {
             sealed(&key.seal, delivery, seal.form, &seal.kept).verify_slice(&seal.tag).is_ok()
         };
         let mut bound = None;
-        for key in self.keys.iter().filter(made) {
-            let holds = |binding: &super::Binding| binding.check(delivery, self.bodies.as_ref()).is_ok();
+        let keys = || self.schemes.iter().flat_map(|scheme| scheme.keys.iter().map(move |key| (scheme, key)));
+        for (scheme, key) in keys().filter(|(_, key)| made(key)) {
+            let holds = |binding: &Binding| binding.check(delivery, scheme.bodies.as_ref()).is_ok();
             if !key.binding.as_ref().is_none_or(holds) {
                 bound = Some(UnsealError::Bound(key.name.to_string()));
                 continue;
@@ -174,9 +176,10 @@ impl Verifier {
                     canonical::json_compact_ascii(&delivery.body).map_err(|_| UnsealError::Forged)?
                 }
             };
-            return Ok(Verified { delivery, key, form: seal.form, signed, scheme: &self.scheme, age: None });
+            let scheme = &scheme.scheme;
+            return Ok(Verified { delivery, key, form: seal.form, signed, scheme, age: None });
         }
-        let known = self.keys.iter().any(|key| *key.name == *seal.secret);
+        let known = keys().any(|(_, key)| *key.name == *seal.secret);
         Err(bound.unwrap_or_else(|| match known {
             true => UnsealError::Forged,
             false => UnsealError::SecretRemoved(seal.secret.clone()),

@@ -5,6 +5,7 @@
 //! and form that matched last comes first, and every step adds to [`Progress::work`], which the caller limits.
 
 use std::borrow::Cow;
+use std::cmp::Ordering as Compared;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
@@ -14,7 +15,7 @@ use subtle::{Choice, ConstantTimeEq};
 
 use super::digest::Digest;
 use super::scheme::{Claim, Scheme};
-use super::{SigningKey, Verified, Verifier};
+use super::{MAX_SCHEMES, SchemeVerifier, SigningKey, Verified, Verifier, canonical};
 use crate::config::{BodyForm, ValidityWindow};
 use crate::delivery::Delivery;
 use crate::outcome::{Fault, Reason};
@@ -68,7 +69,7 @@ impl Last {
 enum Canonical {
     #[default]
     Unmade,
-    /// The body has none, or it is the raw body, which is tried anyway.
+    /// The body has none.
     Nothing,
     /// The body itself.
     Same,
@@ -79,8 +80,8 @@ enum Canonical {
 #[derive(Default)]
 pub(super) struct Progress {
     canonical: Canonical,
-    /// The pair that was tried first, without a match.
-    likely: Option<KeyForm>,
+    /// The pair that was tried first in each scheme, without a match.
+    likely: [Option<KeyForm>; MAX_SCHEMES],
     /// Why the binding of the first matching secret does not hold.
     pub(super) broken: Option<String>,
     /// Bytes of hashing so far.
@@ -88,23 +89,24 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    /// The body in this form; `None` if there is nothing to try.
-    fn text<'t>(&'t mut self, body: &'t [u8], form: BodyForm, verifier: &Verifier) -> Option<&'t [u8]> {
+    /// The body in this form; `None` if there is nothing to try: the body has no such form, or it is the raw body, which
+    /// the scheme tries anyway.
+    fn text<'t>(&'t mut self, body: &'t [u8], form: BodyForm, scheme: &Scheme) -> Option<&'t [u8]> {
         if form == BodyForm::Raw {
             return Some(body);
         }
         if matches!(self.canonical, Canonical::Unmade) {
-            self.canonical = match verifier.signed(body, form) {
-                None => Canonical::Nothing,
-                Some(Cow::Borrowed(_)) => Canonical::Same,
-                Some(Cow::Owned(text)) => Canonical::Made(text),
+            self.canonical = match canonical::json_compact_ascii(body) {
+                Err(_) => Canonical::Nothing,
+                Ok(Cow::Borrowed(_)) => Canonical::Same,
+                Ok(Cow::Owned(text)) => Canonical::Made(text),
             };
             let written = if let Canonical::Made(text) = &self.canonical { text.len() } else { body.len() };
             self.work += WRITING * written as u64;
         }
         match &self.canonical {
             Canonical::Made(text) => Some(text),
-            Canonical::Same => Some(body),
+            Canonical::Same => (!scheme.forms.contains(&BodyForm::Raw)).then_some(body),
             Canonical::Unmade | Canonical::Nothing => None,
         }
     }
@@ -166,38 +168,50 @@ impl SecretSearch {
 }
 
 impl Verifier {
-    /// Finds the secret that signed the delivery. Tries the pair of secret and form that matched last, then each form of
-    /// the body, the raw one first, with each secret; secrets outside their validity window at the receipt come last. The
-    /// work is bounded: at most [`super::scheme::MAX_SIGNATURES`] are compared, and each form is computed once. A bound
-    /// secret matches only a body that its binding accepts; if several secrets match, any whose binding holds will do.
+    /// Finds the secret that signed the delivery, scheme by scheme. Tries the pair of secret and form that matched last,
+    /// then each form of the body, the raw one first, with each secret; secrets outside their validity window at the
+    /// receipt come last. The work is bounded: at most [`super::scheme::MAX_SIGNATURES`] are compared, and each form is
+    /// computed once. A bound secret matches only a body that its binding accepts; if several secrets match, any whose
+    /// binding holds will do.
     ///
     /// # Errors
     /// `signature_missing`, `signature_malformed`, `signature_mismatch`; the detail counts what was tried, or names the
-    /// secret whose binding does not hold. `secret_expired` if only a secret outside its window made the signature.
+    /// secret whose binding does not hold. `secret_expired` if only a secret outside its window made the signature. Of
+    /// several schemes, the fault of the one that came furthest.
     pub fn verify<'d>(&'d self, delivery: &'d Delivery) -> Result<Verified<'d>, Fault> {
-        let claim = self.claim(delivery)?;
-        let mut progress = Progress::default();
-        let likely = self.try_likely(delivery, &claim, &mut progress);
-        let (key, form) = match likely {
-            Some(found) => found,
-            None => self.try_all(delivery, &claim, &mut progress, None)?,
-        };
-        let age = self.scheme.age(&claim, delivery.received_at);
-        let signed = progress.into_signed(&delivery.body, form);
-        Ok(Verified { delivery, key, form, signed, scheme: &self.scheme, age })
+        let (mut progress, mut why) = (Progress::default(), None);
+        for scheme in &self.schemes {
+            match scheme.verify(delivery, &mut progress) {
+                Ok((key, form, age)) => {
+                    let signed = progress.into_signed(&delivery.body, form);
+                    return Ok(Verified { delivery, key, form, signed, scheme: &scheme.scheme, age });
+                }
+                Err(fault) => why = Some(furthest(why, fault)),
+            }
+        }
+        Err(why.unwrap_or_else(|| Reason::SignatureMissing.into()))
     }
 
-    /// Tries only the pair that matched last. Returns whether it made the signature.
+    /// Tries only the pair that matched last, in each scheme. Returns whether it made the signature.
     ///
     /// # Errors
-    /// `signature_missing`, `signature_malformed`.
+    /// `signature_missing`, `signature_malformed` if the delivery has a signature of none of the schemes.
     pub fn likely(&self, search: &mut SecretSearch) -> Result<bool, Fault> {
         let SecretSearch { delivery, progress, found } = search;
-        let claim = self.claim(delivery)?;
-        if let Some((key, form)) = self.try_likely(delivery, &claim, progress) {
-            *found = Some(self.found(key, form, &claim, delivery.received_at));
+        let (mut readable, mut why) = (false, None);
+        for scheme in &self.schemes {
+            match scheme.claim(delivery) {
+                Ok(claim) => {
+                    readable = true;
+                    if let Some((key, form)) = scheme.try_likely(delivery, &claim, progress) {
+                        *found = Some(scheme.found(key, form, &claim, delivery.received_at));
+                        return Ok(true);
+                    }
+                }
+                Err(error) => why = Some(furthest(why, error.into())),
+            }
         }
-        Ok(found.is_some())
+        why.filter(|_| !readable).map_or(Ok(false), Err)
     }
 
     /// Tries every remaining pair, until `until`.
@@ -206,18 +220,75 @@ impl Verifier {
     /// As [`Verifier::verify`]; `overloaded` if the time ran out.
     pub fn all(&self, search: &mut SecretSearch, until: Option<Instant>) -> Result<(), Fault> {
         let SecretSearch { delivery, progress, found } = search;
+        let mut why = None;
+        for scheme in &self.schemes {
+            let tried = scheme.claim(delivery).map_err(Fault::from).and_then(|claim| {
+                let (key, form) = scheme.try_all(delivery, &claim, progress, until)?;
+                Ok(scheme.found(key, form, &claim, delivery.received_at))
+            });
+            match tried {
+                Ok(pair) => {
+                    *found = Some(pair);
+                    return Ok(());
+                }
+                Err(fault) if fault.reason == Reason::Overloaded => return Err(fault),
+                Err(fault) => why = Some(furthest(why, fault)),
+            }
+        }
+        Err(why.unwrap_or_else(|| Reason::SignatureMissing.into()))
+    }
+
+    /// The maximum cost of a search over a body of this length.
+    pub fn cost(&self, bytes: usize) -> Cost {
+        let add =
+            |sum: Cost, scheme: Cost| Cost { likely: sum.likely + scheme.likely, all: sum.all + scheme.all };
+        self.schemes.iter().map(|scheme| scheme.cost(bytes)).fold(Cost { likely: 0, all: 0 }, add)
+    }
+}
+
+/// How far the check came that ended with this fault.
+pub(super) fn rank(fault: &Fault) -> u8 {
+    match fault.reason {
+        Reason::SecretExpired => 3,
+        Reason::SignatureMismatch => 2,
+        Reason::SignatureMalformed => 1,
+        _ => 0,
+    }
+}
+
+/// Of the faults of two schemes, that of the one that came further; both, if they came equally far.
+fn furthest(before: Option<Fault>, fault: Fault) -> Fault {
+    let Some(before) = before else { return fault };
+    match rank(&before).cmp(&rank(&fault)) {
+        Compared::Greater => before,
+        Compared::Less => fault,
+        Compared::Equal => {
+            let details: Vec<_> = [before.detail, fault.detail].into_iter().flatten().collect();
+            Fault::new(fault.reason, details.join("; "))
+        }
+    }
+}
+
+impl SchemeVerifier {
+    pub(super) fn verify<'v>(
+        &'v self,
+        delivery: &Delivery,
+        progress: &mut Progress,
+    ) -> Result<(&'v Arc<SigningKey>, BodyForm, Option<SignedDuration>), Fault> {
         let claim = self.claim(delivery)?;
-        let (key, form) = self.try_all(delivery, &claim, progress, until)?;
-        *found = Some(self.found(key, form, &claim, delivery.received_at));
-        Ok(())
+        let likely = self.try_likely(delivery, &claim, progress);
+        let (key, form) = match likely {
+            Some(found) => found,
+            None => self.try_all(delivery, &claim, progress, None)?,
+        };
+        Ok((key, form, self.scheme.age(&claim, delivery.received_at)))
     }
 
     fn found(&self, key: &Arc<SigningKey>, form: BodyForm, claim: &Claim<'_>, now: Timestamp) -> SecretMatch {
         SecretMatch { scheme: self.scheme.clone(), key: key.clone(), form, age: self.scheme.age(claim, now) }
     }
 
-    /// The maximum cost of a search over a body of this length.
-    pub fn cost(&self, bytes: usize) -> Cost {
+    fn cost(&self, bytes: usize) -> Cost {
         let keys = self.keys.len() as u64;
         if self.is_token() {
             return Cost { likely: TRY, all: TRY * keys };
@@ -244,7 +315,9 @@ impl Verifier {
         if !self.scheme.forms.contains(&form) {
             return None;
         }
-        progress.likely = Some(KeyForm { place, form });
+        if let Some(likely) = progress.likely.get_mut(self.index) {
+            *likely = Some(KeyForm { place, form });
+        }
         let inside = |key: &&Arc<SigningKey>| key.first == place && key.window.contains(delivery.received_at);
         let mut keys = self.keys.iter().filter(inside);
         keys.find(|key| self.made(delivery, claim, key, form, progress)).map(|key| (key, form))
@@ -291,7 +364,8 @@ impl Verifier {
     ) -> Result<Option<KeyForm>, Fault> {
         for &form in &self.scheme.forms {
             for (place, key) in self.keys.iter().enumerate() {
-                let tried = progress.likely == Some(KeyForm { place: key.first, form });
+                let likely = progress.likely.get(self.index).copied().flatten();
+                let tried = likely == Some(KeyForm { place: key.first, form });
                 // The first try skipped a secret outside its validity window.
                 if !wanted(key) || (tried && key.window.contains(delivery.received_at)) {
                     continue;
@@ -316,7 +390,7 @@ impl Verifier {
         form: BodyForm,
         progress: &mut Progress,
     ) -> bool {
-        let Some(text) = progress.text(&delivery.body, form, self) else { return false };
+        let Some(text) = progress.text(&delivery.body, form, &self.scheme) else { return false };
         let hashed = if self.is_token() { 0 } else { text.len() as u64 };
         let matches = self.matches(claim, text, key);
         progress.work += hashed + TRY;

@@ -7,13 +7,13 @@ use uuid::Uuid;
 use super::header_names::HeaderNames;
 use super::scheme::HeaderFormat;
 use super::template::Values;
-use super::{Verifier, canonical};
+use super::{SchemeVerifier, Verifier, canonical};
 use crate::config::{BodyForm, TimestampUnit};
 use crate::outcome::{Fault, Reason};
 
 impl Verifier {
-    /// Adds the headers that the provider would send with `body`: signature, time and id, made at `now` with the first
-    /// secret that is valid then. An existing id, or other signed header, is signed as it is. If the rules name several
+    /// Adds the headers that the provider would send with `body` by the first scheme for which there is a secret: signature,
+    /// time and id, made at `now` with the first secret that is valid then. An existing id, or other signed header, is signed as it is. If the rules name several
     /// forms of the body, the last one is signed: it is the form that the provider's signer makes.
     ///
     /// # Errors
@@ -21,8 +21,9 @@ impl Verifier {
     /// the source has no secret, or a signed header is missing; `signature_malformed` if the provider could not have sent
     /// such headers.
     pub fn sign(&self, body: &[u8], now: Timestamp, headers: &mut HeaderMap) -> Result<(), Fault> {
-        let scheme = &self.scheme;
-        let key = self.keys.iter().find(|key| key.window.contains(now)).or(self.keys.first());
+        let first = self.schemes.first().ok_or(Fault::from(Reason::SignatureMissing))?;
+        let SchemeVerifier { scheme, keys, .. } = first;
+        let key = keys.iter().find(|key| key.window.contains(now)).or(keys.first());
         let key = key.ok_or(Fault::from(Reason::SignatureMissing))?;
         let header = scheme.header.first().ok_or(Fault::from(Reason::SignatureMissing))?;
         if let Some(token) = &key.token {

@@ -40,12 +40,24 @@ fn verifier(preset: &str, secrets: &[&str]) -> Verifier {
 }
 
 fn verifier_of(rules: &config::Signature, secrets: &[&str]) -> Verifier {
-    let key = |value: &str| rules.secret_format.decode(value.as_bytes()).unwrap();
-    let secrets: Vec<Secret> =
-        secrets.iter().enumerate().map(|(n, value)| Secret::new(format!("secret-{n}"), key(value))).collect();
+    verifier_of_schemes(std::slice::from_ref(rules), secrets)
+}
+
+fn verifier_of_schemes(rules: &[config::Signature], secrets: &[&str]) -> Verifier {
+    let secret =
+        |(n, value): (usize, &&str)| Secret::new(format!("secret-{n}"), value).decoded(rules).unwrap();
+    let secrets: Vec<Secret> = secrets.iter().enumerate().map(secret).collect();
     let mut problems = ConfigErrors::default();
     let verifier = Verifier::compile(rules, &secrets, "signature", &mut problems);
     verifier.unwrap_or_else(|| panic!("{problems}"))
+}
+
+/// The schemes of a preset, one or several.
+fn schemes(preset: &str) -> Vec<config::Signature> {
+    let preset: toml::Table = preset.parse().unwrap();
+    let signature = preset["signature"].clone();
+    let schemes = if let toml::Value::Array(schemes) = signature { schemes } else { vec![signature] };
+    schemes.into_iter().map(|scheme| scheme.try_into().unwrap()).collect()
 }
 
 fn reason(verifier: &Verifier, headers: &[(&str, &str)], body: &str) -> Option<Reason> {
@@ -119,17 +131,17 @@ fn deliveries_of_other_providers_verify_and_forged_ones_do_not() {
     type Presets = std::collections::BTreeMap<String, Preset>;
     let others = include_str!("../../tests/fixtures/signatures/providers.toml");
     let others = toml::Deserializer::parse(others).and_then(Presets::deserialize).unwrap();
-    let shipped = config::presets().map(|(name, text)| (name.to_owned(), rules(text)));
+    let shipped = config::presets().map(|(name, text)| (name.to_owned(), schemes(text)));
     let mut presets: std::collections::BTreeMap<_, _> = shipped.collect();
     // Theirs are in vectors.jsonl.
     presets.retain(|name, _| !["datagrid", "grapevine"].contains(&name.as_str()));
     for (name, preset) in others {
-        assert!(presets.insert(name.clone(), preset.signature).is_none(), "{name} is said twice");
+        assert!(presets.insert(name.clone(), vec![preset.signature]).is_none(), "{name} is said twice");
     }
     let mut unseen: Vec<&str> = presets.keys().map(String::as_str).collect();
     for line in include_str!("../../tests/fixtures/signatures/providers.jsonl").lines() {
         let vector: Vector = serde_json::from_str(line).unwrap();
-        let verifier = verifier_of(&presets[&vector.provider], &[&vector.secret]);
+        let verifier = verifier_of_schemes(&presets[&vector.provider], &[&vector.secret]);
         let delivery = delivery(&vector.headers, &BASE64_STANDARD.decode(&vector.body_base64).unwrap());
         let verdict = verifier.verify(&delivery);
         assert_eq!(verdict.is_ok(), vector.valid, "{}: {} ({verdict:?})", vector.provider, vector.why);
@@ -298,7 +310,7 @@ fn no_flipped_bit_verifies() {
             prop_assert!(verifier.verify(&flipped).is_err(), "body {:?}", flipped.body);
 
             let mut flipped = original.clone();
-            let header = verifier.scheme.header.first().unwrap().clone();
+            let header = verifier.schemes[0].scheme.header.first().unwrap().clone();
             let mut bytes = flipped.headers[&header].as_bytes().to_vec();
             let at = place.index(bytes.len());
             let before = bytes[at];

@@ -94,7 +94,9 @@ struct Case {
 fn measure(rules: &str, prefix: usize, args: &Args, control: impl Fn(&[u8], &[u8]) -> bool) -> Found {
     let mut problems = ConfigErrors::default();
     let rules: Signature = toml::from_str(rules).unwrap();
-    let verifier = Verifier::compile(&rules, &[Secret::new("only", SECRET)], "", &mut problems).unwrap();
+    let verifier =
+        Verifier::compile(std::slice::from_ref(&rules), &[Secret::new("only", SECRET)], "", &mut problems)
+            .unwrap();
     let name = HeaderName::from_static("x-sig");
     let mut random = fastrand::Rng::with_seed(args.seed);
     let mut cases: Vec<_> = (0..DELIVERIES).map(|_| case(&verifier, &name, prefix, &mut random)).collect();

@@ -202,7 +202,47 @@ async fn w1_a_gitlab_member_event_goes_to_its_own_topic() {
     assert!(kafka::all(&service.dead_letters()).await.is_empty());
 }
 
-/// Headers from shopify.dev, of webhooks without an event id and of Events.
+/// GitLab sends both headers of a webhook with both tokens, so that receivers can change from one to the other.
+#[tokio::test]
+async fn w2_gitlab_s_tokens_are_verified_side_by_side_and_no_dead_letter_stores_them() {
+    let key = "0123456789abcdef0123456789abcdef";
+    let mut setup = Setup::new("gitlab");
+    setup.secrets = "[{ env = \"TEST_SECRET\" }, { env = \"SIGNING_TOKEN\" }]".into();
+    let signing_token = format!("whsec_{}", BASE64_STANDARD.encode(key));
+    setup.environment.insert("SIGNING_TOKEN".into(), signing_token.clone());
+    let service = setup.ready().await;
+    let time = Timestamp::now().as_second().to_string();
+    let signed = |time: &str, body: &str| {
+        let digest = support::hmac_with(key, format!("k1.{time}.{body}").as_bytes());
+        format!("v1,{}", BASE64_STANDARD.encode(hex::decode(digest).unwrap()))
+    };
+    let (body, id) = (r#"{"object_kind":"push"}"#, ("webhook-id", "k1"));
+    let signature = signed(&time, body);
+    let signature = [id, ("webhook-timestamp", &time), ("webhook-signature", &signature)];
+    let token = ("X-Gitlab-Token", support::SECRET);
+    for headers in [&signature[..], &[id, token], &[&signature[..], &[token]].concat()] {
+        service.post(headers, body).await.is(200, "published", None);
+    }
+    service.post(&signature, "{}").await.is(401, "refused", Some("unauthorized"));
+    service.post(&signature[..2], body).await.is(401, "refused", Some("unauthorized"));
+    service.post(&[id, ("X-Gitlab-Token", &signing_token)], body).await.is(
+        401,
+        "refused",
+        Some("unauthorized"),
+    );
+    let broken = signed(&time, "no json");
+    let headers = [id, ("webhook-timestamp", &time), ("webhook-signature", &broken), token];
+    service.post(&headers, "no json").await.is(200, "dead_lettered", Some("json_invalid"));
+
+    let keys: Vec<_> =
+        kafka::java(&[&service.topic("unmapped")]).iter().map(|record| record["key"].clone()).collect();
+    assert!(keys.len() == 3 && keys.iter().all(|key| *key == keys[0]), "{keys:?}");
+    let letter = kafka::java(&[&service.dead_letters()]).remove(0);
+    assert_eq!(letter["headers"]["webhook-signature"], *broken);
+    assert!(!letter.to_string().contains(support::SECRET), "{letter}");
+}
+
+/// Headers from shopify.dev: of webhooks without an event id, and of Events.
 #[tokio::test]
 async fn w3_both_families_of_shopify_deliveries_are_published() {
     let service = Setup::new("shopify").ready().await;

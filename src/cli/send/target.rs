@@ -69,7 +69,7 @@ impl SendTarget {
 
     /// Whether deliveries are signed with the public dev secret.
     pub(super) fn uses_dev_secret(&self) -> bool {
-        self.secret == dev_secret(self.rules.preset.as_deref(), self.rules.signature.secret_format)
+        self.secret == dev_secret(self.rules.preset.as_deref(), &self.rules.signature)
     }
 }
 

@@ -84,7 +84,7 @@ fn settings_name_the_defaults_that_an_empty_configuration_has() {
             let config =
                 load_toml(BARE, &[], &[&set]).unwrap_or_else(|problems| panic!("{set}: {problems}")).config;
             let [ours, theirs] = [&config, &empty].map(|config| {
-                let signature = &config.source["bare"].signature;
+                let signature = &config.source["bare"].signature[0];
                 // These are optional in the type; the code that uses them applies the default.
                 let choices = (
                     signature.hash.unwrap_or_default(),
@@ -92,7 +92,7 @@ fn settings_name_the_defaults_that_an_empty_configuration_has() {
                     signature.timestamp_unit.unwrap_or_default(),
                 );
                 let mut config = config.clone();
-                let signature = &mut config.source.get_mut("bare").unwrap().signature;
+                let signature = &mut config.source.get_mut("bare").unwrap().signature[0];
                 (signature.hash, signature.encoding, signature.timestamp_unit) = (None, None, None);
                 format!("{choices:?} {config:?}")
             });

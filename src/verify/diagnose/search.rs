@@ -6,7 +6,7 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderName};
 
 use super::super::scheme::Claim;
-use super::super::{SignatureError, SigningKey, Verifier};
+use super::super::{SchemeVerifier, SignatureError, SigningKey};
 use super::{Cause, Other, reserialize, time};
 use crate::delivery::Delivery;
 
@@ -36,14 +36,14 @@ impl HashBudget {
 
 /// The search for the cause of one refusal.
 struct CauseSearch<'a> {
-    verifier: &'a Verifier,
+    verifier: &'a SchemeVerifier,
     delivery: &'a Delivery,
     /// The body in each form of the rules.
     bodies: Vec<Cow<'a, [u8]>>,
     budget: HashBudget,
 }
 
-impl Verifier {
+impl SchemeVerifier {
     /// The cause of a signature that is missing, cannot be read or matches no secret. The cheap tries come first, and the
     /// first match is the cause.
     pub(super) fn search(&self, delivery: &Delivery, others: &[Other<'_>], budget: usize) -> Cause {
@@ -131,11 +131,14 @@ impl CauseSearch<'_> {
     /// A delivery for another source, or one signed with another source's secret.
     fn other_source(&mut self, claim: Option<&Claim<'_>>, others: &[Other<'_>]) -> Option<Cause> {
         others.iter().find_map(|Other { source, verifier }| {
-            if let Some(key) = claim.and_then(|claim| self.maker(claim, &verifier.keys)) {
+            let mut schemes = verifier.schemes.iter();
+            if let Some(key) =
+                claim.and_then(|claim| schemes.find_map(|other| self.maker(claim, &other.keys)))
+            {
                 return Some(Cause::other_secret(source, &key.name));
             }
-            let tries = verifier.keys.len().saturating_mul(verifier.scheme.forms.len());
-            let allowed = self.budget.take(self.delivery.body.len(), tries);
+            let tries = verifier.schemes.iter().map(|scheme| scheme.keys.len() * scheme.scheme.forms.len());
+            let allowed = self.budget.take(self.delivery.body.len(), tries.sum());
             let verified = allowed.then(|| verifier.verify(self.delivery).ok())??;
             let text = format!(
                 "this is a delivery of the source {source}: it verifies by its rules, with secret {}",

@@ -5,7 +5,8 @@ use http::HeaderMap;
 use super::super::diagnose::{span, time};
 use super::super::header_names::HeaderNames;
 use super::super::scheme::HeaderFormat;
-use super::super::{SignatureError, SigningKey, Verifier};
+use super::super::search::Progress;
+use super::super::{SchemeVerifier, SignatureError, SigningKey};
 use super::{DiagnosisStep, lenient_parse};
 use crate::config::{BodyForm, ValidityWindow};
 use crate::delivery::Delivery;
@@ -14,7 +15,7 @@ use crate::outcome::{Fault, Reason};
 /// The number of secrets that are named; the rest are counted.
 const NAMED: usize = 8;
 
-impl Verifier {
+impl SchemeVerifier {
     pub(super) fn steps(&self, delivery: &Delivery, refusal: Option<&Fault>) -> Vec<DiagnosisStep> {
         let scheme = &self.scheme;
         let mut names = vec![&scheme.header];
@@ -106,11 +107,10 @@ impl Verifier {
         }
         let names = names.join(", ");
         let (ok, text) = match refusal {
-            None => match self.verify(delivery) {
-                Ok(verified) => (
-                    Some(true),
-                    format!("{} made it, over the {} body", verified.secret(), verified.form().label()),
-                ),
+            None => match self.verify(delivery, &mut Progress::default()) {
+                Ok((key, form, _)) => {
+                    (Some(true), format!("{} made it, over the {} body", key.name, form.label()))
+                }
                 Err(fault) => (Some(false), fault.to_string()),
             },
             Some(fault) => match fault.reason {

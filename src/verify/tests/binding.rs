@@ -18,7 +18,7 @@ fn envelope(rules: &str) -> EnvelopeConfig {
 
 fn with(secrets: &[Secret], envelope: Option<&str>) -> Verifier {
     let mut problems = ConfigErrors::default();
-    let verifier = Verifier::compile(&rules(GRAPEVINE), secrets, "signature", &mut problems).unwrap();
+    let verifier = Verifier::compile(&[rules(GRAPEVINE)], secrets, "signature", &mut problems).unwrap();
     match envelope {
         Some(rules) => verifier.with_envelope(&self::envelope(rules)),
         None => verifier,
@@ -177,7 +177,13 @@ fn the_canonical_form_is_of_the_body_that_is_looked_at() {
 fn a_token_may_be_bound_and_without_rules_for_the_body_nothing_verifies() {
     let rules = rules("signature = { kind = 'token', header = 'X-Token' }");
     let verifier = || {
-        Verifier::compile(&rules, &[bound("acme", SECRET, "acme")], "", &mut ConfigErrors::default()).unwrap()
+        Verifier::compile(
+            std::slice::from_ref(&rules),
+            &[bound("acme", SECRET, "acme")],
+            "",
+            &mut ConfigErrors::default(),
+        )
+        .unwrap()
     };
     let reading = verifier().with_envelope(&envelope(""));
     assert_eq!(reason(&reading, &[("X-Token", SECRET)], ACME), None);

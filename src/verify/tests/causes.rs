@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::config::SecretFormat;
 use crate::outcome::Fault;
 use crate::verify::diagnose::{Cause, Other};
 use crate::verify::explain::{ConfiguredSecrets, Diagnosis};
@@ -49,7 +48,8 @@ fn configured(toml: &str, secrets: &[Vec<Option<String>>]) -> (config::Signature
 fn compiled(toml: &str, secrets: &[Vec<Option<String>>]) -> Verifier {
     let (rules, secrets) = configured(toml, secrets);
     let mut problems = ConfigErrors::default();
-    Verifier::compile(&rules, &secrets, "signature", &mut problems).unwrap_or_else(|| panic!("{problems}"))
+    Verifier::compile(std::slice::from_ref(&rules), &secrets, "signature", &mut problems)
+        .unwrap_or_else(|| panic!("{problems}"))
 }
 
 fn rows() -> Vec<Row> {
@@ -75,12 +75,12 @@ fn refused<T>(row: &Row, diagnose: impl FnOnce(&Verifier, &Delivery, &Fault, &[O
 }
 
 fn explained(row: &Row) -> Diagnosis {
-    let (rules, own) = configured(&row.rules, &row.secrets);
+    let (_, own) = configured(&row.rules, &row.secrets);
     let mut all = BTreeMap::from([(String::from("own"), own)]);
     for (rules, secrets) in &row.others {
         all.insert(String::from("elsewhere"), configured(rules, secrets).1);
     }
-    let secrets = ConfiguredSecrets { source: "own", format: rules.secret_format, all: &all };
+    let secrets = ConfiguredSecrets { source: "own", all: &all };
     refused(row, |verifier, delivery, refusal, others| {
         verifier.explain(delivery, Some(refusal), &secrets, others)
     })
@@ -156,12 +156,39 @@ fn the_time_of_a_removal_is_told_in_whole_seconds() {
 }
 
 #[test]
+fn w2_the_cause_is_that_of_the_scheme_whose_check_came_furthest() {
+    let schemes = [
+        rules("signature = { header = 'X-Signature', signed = '{body}' }"),
+        rules("signature = { kind = 'token', header = 'X-Token' }"),
+    ];
+    let mut verifier = verifier_of_schemes(&schemes, &["wh_the-secret-1"]);
+    verifier.remember(&verifier_of_schemes(&schemes, &["wh_the-former-2"]), Timestamp::UNIX_EPOCH);
+    let all = BTreeMap::new();
+    let unneeded = ConfiguredSecrets { source: "own", all: &all };
+    let cause = |headers: &[(&str, &str)]| {
+        let headers: Vec<_> = headers.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+        let delivery = delivery(&headers, b"{}");
+        let refusal = verifier.verify(&delivery).unwrap_err();
+        let found = verifier.cause(&delivery, &refusal, &[], diagnose::BUDGET).unwrap();
+        let explained = verifier.explain(&delivery, Some(&refusal), &unneeded, &[]).cause.unwrap();
+        assert_eq!(found.text, explained.text);
+        format!("{} {}", found.kind, found.text)
+    };
+    let wrong = "00".repeat(32);
+    assert!(cause(&[]).starts_with("header_missing the request has no x-signature"), "{}", cause(&[]));
+    assert!(cause(&[("x-signature", &wrong)]).starts_with("wrong_secret most likely"));
+    assert!(cause(&[("x-signature", "?"), ("x-token", "another")]).starts_with("wrong_secret the token"));
+    let former = cause(&[("x-signature", &wrong), ("x-token", "wh_the-former-2")]);
+    assert!(former.starts_with("secret_removed the body matches"), "{former}");
+}
+
+#[test]
 fn the_last_four_removed_secrets_are_remembered_until_they_come_back() {
     let of = |names: &[&str]| {
         let secrets = names.iter().map(|name| vec![Some((*name).into()), Some(format!("wh_{name}"))]);
         compiled("header = \"X-Signature\"\nsigned = \"{body}\"\n", &secrets.collect::<Vec<_>>())
     };
-    let names = |verifier: &Verifier| format!("{:?}", verifier.removed);
+    let names = |verifier: &Verifier| format!("{:?}", verifier.schemes[0].removed);
     let now = Timestamp::UNIX_EPOCH;
     let mut current = of(&["a"]);
     for next in ["b", "c", "d", "e", "f"] {
@@ -191,7 +218,7 @@ fn the_last_four_removed_secrets_are_remembered_until_they_come_back() {
 fn an_old_or_early_signature_is_told_by_how_much_and_a_wrong_unit_by_its_name() {
     let verifier = verifier(DATAGRID, &[SECRET]);
     let all = BTreeMap::new();
-    let unneeded = ConfiguredSecrets { source: "own", format: SecretFormat::Text, all: &all };
+    let unneeded = ConfiguredSecrets { source: "own", all: &all };
     let stale = Fault::new(Reason::StaleRejected, "5400 s old, the tolerance is 300 s");
     for (received, kind, says) in [
         (1_775_847_600 + 5400, "clock", "5400 s (90 min) before the delivery came"),
@@ -227,7 +254,7 @@ fn a_valid_delivery_is_shown_step_by_step() {
     let verifier = verifier(GRAPEVINE, &["wh_another-secret-0000", SECRET]);
     let body = r#"{"event": "document.changed"}"#;
     let all = BTreeMap::new();
-    let unneeded = ConfiguredSecrets { source: "own", format: SecretFormat::Text, all: &all };
+    let unneeded = ConfiguredSecrets { source: "own", all: &all };
     let found = verifier.explain(&signed(&verifier, body.as_bytes()), None, &unneeded, &[]);
     assert!(
         found.valid && found.cause.is_none() && found.steps.iter().all(|step| step.ok == Some(true)),

@@ -110,9 +110,9 @@ fn what_is_signed_verifies_and_no_change_of_one_byte_does() {
             );
 
             let (which, place, bits) = change;
-            let mut read: Vec<HeaderName> = signer.scheme.headers.clone();
+            let mut read: Vec<HeaderName> = signer.schemes[0].scheme.headers.clone();
             if rules.kind == SignatureKind::Token {
-                read.push(signer.scheme.header.first().unwrap().clone());
+                read.push(signer.schemes[0].scheme.header.first().unwrap().clone());
             }
             for name in [None].into_iter().chain(read.iter().map(Some)) {
                 let mut changed = original.clone();
@@ -148,7 +148,9 @@ fn what_is_signed_verifies_and_no_change_of_one_byte_does() {
                         let after =
                             (b'!'..=b'~').filter(|byte| *byte != before).nth(place.index(93)).unwrap();
                         bytes[at] = after;
-                        if same(&rules, before, after) && Some(name) == signer.scheme.header.first() {
+                        if same(&rules, before, after)
+                            && Some(name) == signer.schemes[0].scheme.header.first()
+                        {
                             continue;
                         }
                         changed.headers.insert(name, HeaderValue::from_bytes(&bytes).unwrap());

@@ -36,7 +36,7 @@ fn rules_that_cannot_be_right_are_refused() {
     for (rule, expected) in rows {
         let rules = rules(&format!("signature = {{ header = 'S', {rule} }}"));
         let mut problems = ConfigErrors::default();
-        let compiled = Verifier::compile(&rules, &[], "signature", &mut problems);
+        let compiled = Verifier::compile(std::slice::from_ref(&rules), &[], "signature", &mut problems);
         assert!(compiled.is_none() && problems.len() == 1, "{rule}: {problems}");
         assert!(problems.lines()[0].starts_with(&format!("signature.{expected}")), "{rule}: {problems}");
     }
@@ -46,7 +46,7 @@ fn rules_that_cannot_be_right_are_refused() {
     ] {
         let mut problems = ConfigErrors::default();
         let rules = rules(&format!("signature = {{ {rule}, signed = '{{body}}' }}"));
-        assert!(Verifier::compile(&rules, &[], "signature", &mut problems).is_none());
+        assert!(Verifier::compile(std::slice::from_ref(&rules), &[], "signature", &mut problems).is_none());
         assert!(problems.to_string().contains(expected), "{problems}");
     }
 }
@@ -56,7 +56,7 @@ fn a_header_that_holds_credentials_is_no_part_of_what_is_signed() {
     for name in ["Authorization", "cookie"] {
         let mut problems = ConfigErrors::default();
         let rules = rules(&format!("signature = {{ header = 'S', signed = '{{header:{name}}}.{{body}}' }}"));
-        assert!(Verifier::compile(&rules, &[], "signature", &mut problems).is_none());
+        assert!(Verifier::compile(std::slice::from_ref(&rules), &[], "signature", &mut problems).is_none());
         assert!(problems.to_string().contains("credentials"), "{problems}");
     }
 }
@@ -201,7 +201,7 @@ fn a_secret_counts_within_its_time_only() {
         Secret::new("new", "the-new-secret-1").within(new),
     ];
     let mut problems = ConfigErrors::default();
-    let verifier = Verifier::compile(&rules(GRAPEVINE), &secrets, "signature", &mut problems).unwrap();
+    let verifier = Verifier::compile(&[rules(GRAPEVINE)], &secrets, "signature", &mut problems).unwrap();
     for (by, at, expected) in [
         ("the-old-secret-1", "2025-12-31T23:59:59Z", Ok("old")),
         ("the-old-secret-1", "2026-01-01T00:00:00Z", Ok("old")),
@@ -251,7 +251,42 @@ fn a_token_is_compared_whole() {
 
     let mut problems = ConfigErrors::default();
     let rules = rules("signature = { kind = 'token', header = 'X-Token' }");
-    Verifier::compile(&rules, &[Secret::new("odd", "two\nlines of it")], "signature", &mut problems);
+    Verifier::compile(
+        std::slice::from_ref(&rules),
+        &[Secret::new("odd", "two\nlines of it")],
+        "signature",
+        &mut problems,
+    );
     let shown = problems.to_string();
     assert!(shown.contains("the token odd has characters") && !shown.contains("lines of it"), "{shown}");
+}
+
+#[test]
+fn w2_a_dead_letter_stores_no_token_of_another_scheme() {
+    let token = rules("signature = { kind = 'token', header = 'X-Key' }");
+    let signature = rules("signature = { header = 'S', signed = '{body}' }");
+    let reads_it = rules("signature = { header = 'S', id_header = 'X-Key', signed = '{id}.{body}' }");
+    for signature in [signature, reads_it] {
+        let schemes = [signature, token.clone()];
+        let verifier = verifier_of_schemes(&schemes, &[SECRET]);
+        let mut delivery = delivery(&[("x-key".into(), "a-token".into()), ("x-a".into(), "a".into())], b"{}");
+        verifier.sign(b"{}", delivery.received_at, &mut delivery.headers).unwrap();
+        let verified = verifier.verify(&delivery).unwrap();
+        let kept = verified.kept(&[]);
+        let names: Vec<_> = kept.iter().map(|(name, _)| *name).collect();
+        assert!(names.contains(&"s") && names.contains(&"x-a") && !names.contains(&"x-key"), "{names:?}");
+    }
+}
+
+#[test]
+fn w2_a_source_has_up_to_four_schemes() {
+    let schemes = vec![rules("signature = { header = 'S', signed = '{body}' }"); 5];
+    let mut problems = ConfigErrors::default();
+    assert!(Verifier::compile(&schemes, &[], "signature", &mut problems).is_none());
+    assert_eq!(problems.lines(), ["signature: has more than 4 schemes"]);
+    assert!(Verifier::compile(&schemes[1..], &[], "signature", &mut problems).is_some());
+    let mut wrong = schemes[..2].to_vec();
+    wrong[1].signed = Some("{nonsense}".into());
+    assert!(Verifier::compile(&wrong, &[], "signature", &mut problems).is_none());
+    assert!(problems.lines()[1].starts_with("signature.1.signed: "), "{problems}");
 }

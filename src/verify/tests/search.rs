@@ -49,7 +49,7 @@ fn b1_secrets_outside_their_time_cost_no_second_form() {
     let secrets =
         [Secret::new("new", "wh_secret-number-0"), Secret::new("old", "wh_secret-number-1").within(later)];
     let mut problems = ConfigErrors::default();
-    let verifier = Verifier::compile(&rules(GRAPEVINE), &secrets, "signature", &mut problems).unwrap();
+    let verifier = Verifier::compile(&[rules(GRAPEVINE)], &secrets, "signature", &mut problems).unwrap();
     let mut search = authentic(1, "{\"a\": 1}");
     assert_eq!(verifier.likely(&mut search), Ok(false));
     let refused = verifier.all(&mut search, None).unwrap_err();

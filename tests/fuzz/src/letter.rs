@@ -19,7 +19,8 @@ static READ: [HeaderName; 1] = [CONTENT_TYPE];
 static VERIFIER: LazyLock<Verifier> = LazyLock::new(|| {
     let rules: Signature = toml::from_str("header = \"x-sig\"\nsigned = \"{body}\"").unwrap();
     let secrets = [Secret::new("one", "wh_of-the-letters-0123")];
-    Verifier::compile(&rules, &secrets, "signature", &mut ConfigErrors::default()).unwrap()
+    Verifier::compile(std::slice::from_ref(&rules), &secrets, "signature", &mut ConfigErrors::default())
+        .unwrap()
 });
 
 /// A letter without a valid seal does not unseal. A sealed one does, unchanged, but not after any change.

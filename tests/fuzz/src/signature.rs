@@ -61,16 +61,16 @@ timestamp_unit = "milliseconds"
 hash = "sha1"
 signed = "{body}\r\n{timestamp}"
 
-[renamed]
-header = ["x-sig", "old-sig"]
-timestamp_header = ["x-time", "old-time"]
-id_header = ["x-id", "old-id"]
-signed = "{id}.{timestamp}.{body}"
-
 [token]
 kind = "token"
 header = "authorization-token"
 prefix = "Bearer "
+
+[two-names]
+header = ["x-sig", "old-sig"]
+timestamp_header = ["x-time", "old-time"]
+id_header = ["x-id", "old-id"]
+signed = "{id}.{timestamp}.{body}"
 "#;
 
 static SCHEMES: LazyLock<Vec<Scheme>> = LazyLock::new(|| {
@@ -79,19 +79,25 @@ static SCHEMES: LazyLock<Vec<Scheme>> = LazyLock::new(|| {
     let tables = fixtures.into_iter().map(|(_, table)| table.try_into().unwrap());
     let more = MORE.parse::<toml::Table>().unwrap();
     let more = more.into_iter().map(|(_, rules)| rules.try_into().unwrap());
-    presets
-        .chain(tables)
-        .map(|table| table["signature"].clone().try_into().unwrap())
-        .chain(more)
-        .map(scheme)
-        .collect()
+    // A preset with several schemes has its last one in its place, and the others at the end.
+    let mut others = Vec::new();
+    let mut schemes: Vec<Signature> = Vec::new();
+    for table in presets.chain(tables) {
+        let mut of_table = match table["signature"].clone() {
+            toml::Value::Array(schemes) => schemes,
+            scheme => vec![scheme],
+        };
+        schemes.push(of_table.pop().unwrap().try_into().unwrap());
+        others.extend(of_table.into_iter().map(|scheme| scheme.try_into().unwrap()));
+    }
+    schemes.into_iter().chain(more).chain::<Vec<Signature>>(others).map(scheme).collect()
 });
 
 fn scheme(rules: Signature) -> Scheme {
     let ended = ValidityWindow { not_after: Some(Timestamp::UNIX_EPOCH), ..ValidityWindow::default() };
     let secrets = [Secret::new("old", OLD).within(ended), Secret::new("current", KEY)];
     let mut problems = ConfigErrors::default();
-    let verifier = Verifier::compile(&rules, &secrets, "signature", &mut problems);
+    let verifier = Verifier::compile(std::slice::from_ref(&rules), &secrets, "signature", &mut problems);
     Scheme { verifier: verifier.unwrap_or_else(|| panic!("{problems}")), rules }
 }
 

@@ -1,0 +1,89 @@
+//! One of a source's signature schemes, with the secrets that are for it.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use super::binding::EventLocator;
+use super::diagnose::Removed;
+use super::scheme::{Claim, HeaderFormat, Scheme};
+use super::search::Last;
+use super::{SignatureError, SigningKey, canonical};
+use crate::config::{BodyForm, ConfigErrors, Secret, SecretFormat};
+use crate::delivery::Delivery;
+
+/// A scheme and its secrets.
+#[derive(Debug)]
+pub(super) struct SchemeVerifier {
+    /// Its index among the source's schemes.
+    pub(super) index: usize,
+    pub(super) scheme: Arc<Scheme>,
+    /// How the provider writes its secrets.
+    pub(super) secret_format: SecretFormat,
+    pub(super) keys: Vec<Arc<SigningKey>>,
+    /// The pair of secret and body form that matched last, which is tried first: most deliveries are signed with one
+    /// secret over one form, and each other pair costs a hash of the body. The keys of one secret are always tried in
+    /// the same order, so that a retry matches the same binding and gets the same key in Kafka.
+    pub(super) last: Last,
+    pub(super) bodies: Option<EventLocator>,
+    /// Used by [`super::diagnose`] only: these secrets verify nothing.
+    pub(super) removed: Vec<Removed>,
+}
+
+impl SchemeVerifier {
+    /// The scheme with those of the source's secrets that are for it.
+    pub(super) fn new(
+        scheme: Scheme,
+        secret_format: SecretFormat,
+        index: usize,
+        secrets: &[Secret],
+        place: &str,
+        problems: &mut ConfigErrors,
+    ) -> Self {
+        let mut keys: Vec<Arc<SigningKey>> = Vec::with_capacity(secrets.len());
+        let mut known: Vec<&[u8]> = Vec::with_capacity(secrets.len());
+        for secret in secrets {
+            let Some(bytes) = secret.key(index) else { continue };
+            let first = known.iter().position(|other| *other == bytes).unwrap_or(known.len());
+            match SigningKey::new(&scheme, secret, bytes, first) {
+                Some(key) => {
+                    keys.push(Arc::new(key));
+                    known.push(bytes);
+                }
+                None => problems.add(
+                    place,
+                    format!(
+                        "the token {} has characters that no HTTP header can hold; give another",
+                        secret.name
+                    ),
+                ),
+            }
+        }
+        let (scheme, last) = (Arc::new(scheme), Last::default());
+        Self { index, scheme, secret_format, keys, last, bodies: None, removed: Vec::new() }
+    }
+
+    /// Whether the request contains the secret itself instead of a signature.
+    pub(super) fn is_token(&self) -> bool {
+        matches!(self.scheme.layout, HeaderFormat::Token { .. })
+    }
+
+    /// The signatures and the signed time that the delivery claims.
+    ///
+    /// # Errors
+    /// When one of the headers that carry them is missing or cannot be read.
+    pub(super) fn claim<'d>(&self, delivery: &'d Delivery) -> Result<Claim<'d>, SignatureError> {
+        self.scheme.claim(&delivery.headers)
+    }
+
+    /// The body in this form; `None` if the body has no such form, or if the form equals a raw body that is tried anyway.
+    pub(super) fn signed<'d>(&self, body: &'d [u8], form: BodyForm) -> Option<Cow<'d, [u8]>> {
+        match form {
+            BodyForm::Raw => Some(Cow::Borrowed(body)),
+            BodyForm::JsonCompactAscii => match canonical::json_compact_ascii(body) {
+                Ok(Cow::Borrowed(_)) if self.scheme.forms.contains(&BodyForm::Raw) => None,
+                Ok(signed) => Some(signed),
+                Err(_) => None,
+            },
+        }
+    }
+}
