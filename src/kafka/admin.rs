@@ -289,13 +289,13 @@ impl Admin {
     ///
     /// # Errors
     /// If a broker does not answer in time.
-    pub(super) async fn has_group(&self, name: String) -> anyhow::Result<bool> {
+    pub(super) async fn has_group(&self, name: String) -> Result<bool, ClusterError> {
         let client = self.0.clone();
         let listed = move || {
             let listed = client.inner().fetch_group_list(Some(&name), TIMEOUT);
             listed.map(|listed| !listed.groups().is_empty())
         };
-        tokio::task::spawn_blocking(listed).await?.context("the groups cannot be listed")
+        tokio::task::spawn_blocking(listed).await?.map_err(ClusterError::GroupsNotListed)
     }
 
     /// Increases each topic's partitions to the given total. Returns the topics that were refused. With

@@ -60,6 +60,9 @@ pub enum ClusterError {
         /// The partition.
         partition: i32,
     },
+    /// The brokers do not list the groups.
+    #[error("the groups cannot be listed")]
+    GroupsNotListed(#[source] KafkaError),
     /// The offsets of partitions are unknown.
     #[error("Kafka does not report the partitions' offsets{}", .0.map(|code| format!(": {code}")).unwrap_or_default())]
     NoOffsets(Option<Code>),

@@ -89,7 +89,8 @@ fn unsigned(rules: &SourceConfig, now: Timestamp) -> (Bytes, HeaderMap) {
     put(envelope.time.as_ref().and_then(|time| time.0.first()), &time, json);
     // Last: an id may be joined from the same place.
     put(envelope.event_type.0.first(), event_type, quoted(event_type));
-    for signed in rules.signature.signed.iter().flat_map(|signed| signed.split("{header:").skip(1)) {
+    let signed = rules.signature.iter().filter_map(|scheme| scheme.signed.as_deref());
+    for signed in signed.flat_map(|signed| signed.split("{header:").skip(1)) {
         let name = signed.split(['}', '|']).next().unwrap_or_default();
         if !headers.contains_key(name) {
             insert(&mut headers, name, "signed");
