@@ -8,7 +8,8 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use zeroize::Zeroizing;
 
-use super::{SecretFormat, Signature, signature};
+use super::signature::{self, Key};
+use super::{SecretFormat, Signature};
 
 /// The secrets that `dev` signs with if no other is set, by preset. They are public and therefore protect nothing:
 /// `serve` refuses them.
@@ -97,9 +98,6 @@ pub struct Binds {
     /// The exact text.
     pub equals: String,
 }
-
-/// What a scheme signs with, overwritten on drop.
-pub(super) type Key = Zeroizing<Vec<u8>>;
 
 /// A named secret of a source, the key of its signatures. Clones share the bytes, and the last one overwrites them.
 #[derive(Clone, PartialEq, Eq)]

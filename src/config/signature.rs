@@ -12,7 +12,6 @@ use serde::{Deserialize, Deserializer};
 use zeroize::Zeroizing;
 
 use super::de;
-use super::secret::Key;
 
 /// Headers that contain credentials. Headers that a rule reads are stored in dead letters, so a rule must not read
 /// these.
@@ -199,6 +198,9 @@ pub(super) fn keys(schemes: &[Signature], secret: &[u8]) -> Result<Vec<Option<Ke
     let keys = schemes.iter().zip(keys);
     Ok(keys.map(|(scheme, key)| key.ok().filter(|_| !meant || is_meant(scheme))).collect())
 }
+
+/// What a scheme signs with, overwritten on drop.
+pub(super) type Key = Zeroizing<Vec<u8>>;
 
 impl SecretFormat {
     /// The key decoded from `secret`; never empty.
