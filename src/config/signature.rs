@@ -185,7 +185,7 @@ const LENIENT: GeneralPurpose = GeneralPurpose::new(
 ///
 /// # Errors
 /// The expected formats, if no scheme can read it.
-pub(super) fn keys(schemes: &[Signature], secret: &[u8]) -> Result<Vec<Option<Key>>, String> {
+pub(super) fn keys(schemes: &[Signature], secret: &[u8]) -> Result<Vec<Option<DecodedKey>>, String> {
     let says_whsec = secret.starts_with(b"whsec_") || secret.starts_with(b"v1,whsec_");
     let is_meant = |scheme: &Signature| (scheme.secret_format == SecretFormat::Whsec) == says_whsec;
     let keys: Vec<_> = schemes.iter().map(|scheme| scheme.secret_format.decode(secret)).collect();
@@ -200,7 +200,7 @@ pub(super) fn keys(schemes: &[Signature], secret: &[u8]) -> Result<Vec<Option<Ke
 }
 
 /// What a scheme signs with, overwritten on drop.
-pub(super) type Key = Zeroizing<Vec<u8>>;
+pub(super) type DecodedKey = Zeroizing<Vec<u8>>;
 
 impl SecretFormat {
     /// The key decoded from `secret`; never empty.

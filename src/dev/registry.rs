@@ -36,7 +36,7 @@ const MAX_BODY: usize = 1024 * 1024;
 /// Never held across an await: each handler locks it for one expression.
 type Shared = Arc<Mutex<RegistryStore>>;
 
-type Answer = Result<Value, RegistryRefusal>;
+type RegistryReply = Result<Value, RegistryRefusal>;
 
 type Body = Result<Bytes, BytesRejection>;
 
@@ -159,7 +159,7 @@ fn json_of<T: serde::de::DeserializeOwned>(body: Body) -> Result<T, RegistryRefu
         .map_err(|_| RegistryRefusal::new(400, "The body is not the expected JSON object"))
 }
 
-fn reply(answer: Answer) -> Response {
+fn reply(answer: RegistryReply) -> Response {
     let (status, body) = answer.map_or_else(
         |refusal| (refusal.status, json!({"error_code": refusal.code, "message": refusal.message})),
         |body| (StatusCode::OK, body),

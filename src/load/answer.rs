@@ -79,9 +79,16 @@ impl Answer {
     }
 }
 
+/// The error and its causes, outermost first.
+fn causes(error: &reqwest::Error) -> impl Iterator<Item = &(dyn Error + 'static)> {
+    std::iter::successors(Some(error as &(dyn Error + 'static)), |error: &&(dyn Error + 'static)| {
+        (*error).source()
+    })
+}
+
 impl From<reqwest::Error> for NoAnswer {
     fn from(error: reqwest::Error) -> Self {
-        let refused = anyhow::Chain::new(&error).any(|cause| {
+        let refused = causes(&error).any(|cause| {
             let cause = cause.downcast_ref::<io::Error>();
             cause.is_some_and(|cause| cause.kind() == io::ErrorKind::ConnectionRefused)
         });
@@ -99,7 +106,7 @@ impl From<reqwest::Error> for NoAnswer {
 impl fmt::Display for NoAnswer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.word.replace('_', " "))?;
-        match anyhow::Chain::new(&self.cause).last() {
+        match causes(&self.cause).last() {
             Some(root) if self.word != "connection_refused" && self.word != "timed_out" => {
                 write!(f, ": {root}")
             }

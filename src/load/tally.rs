@@ -65,7 +65,7 @@ impl fmt::Display for AnswerKind {
 impl Tally {
     /// # Errors
     /// None in practice, since the histogram's precision is a constant.
-    pub fn new() -> anyhow::Result<Self> {
+    pub fn new() -> Result<Self, hdrhistogram::CreationError> {
         Ok(Self { kinds: BTreeMap::new(), times: Histogram::new(3)? })
     }
 

@@ -64,7 +64,7 @@ impl SecretUsage {
 
 /// What the configuration says of a secret.
 #[derive(Debug)]
-struct SecretEntry {
+struct TrackedSecret {
     name: Arc<str>,
     from: Option<Arc<str>>,
     not_after: Option<Timestamp>,
@@ -75,7 +75,7 @@ struct SecretEntry {
 pub(super) struct SecretUsages {
     matches: HashMap<Arc<str>, Arc<SecretUsage>>,
     /// In the order of the configuration.
-    order: Vec<SecretEntry>,
+    order: Vec<TrackedSecret>,
 }
 
 impl SecretUsages {
@@ -85,7 +85,7 @@ impl SecretUsages {
             let before = before.and_then(|before| before.matches.get(name)).cloned();
             before.unwrap_or_else(|| Arc::new(SecretUsage::new(source, name)))
         };
-        let entry = |secret: &Secret| SecretEntry {
+        let entry = |secret: &Secret| TrackedSecret {
             name: secret.name.clone(),
             from: secret.from.clone(),
             not_after: secret.window.not_after,
@@ -111,7 +111,7 @@ impl SecretUsages {
     /// The usage to show, in the order of the configuration.
     pub(super) fn shown(&self, now: Timestamp) -> Vec<status::SecretStatus> {
         let newest = self.matches.values().filter_map(|matches| matches.last()).max();
-        let shown = |SecretEntry { name, from, .. }: &SecretEntry| {
+        let shown = |TrackedSecret { name, from, .. }: &TrackedSecret| {
             let matches = self.matches.get(name)?;
             let (last, last_hour) = (matches.last(), matches.recent.sum(now, HOUR));
             Some(status::SecretStatus {
