@@ -8,7 +8,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use zeroize::Zeroizing;
 
-use super::signature::{self, DecodedKey};
+use super::signature::{self, SchemeKey};
 use super::{SecretFormat, Signature};
 
 /// The secrets that `dev` signs with if no other is set, by preset. They are public and therefore protect nothing:
@@ -110,9 +110,9 @@ pub struct Secret {
     pub binds: Option<Arc<Binds>>,
     /// The variable or the file that it was read from; `None` for a secret that hookstream generated.
     pub from: Option<Arc<str>>,
-    value: Arc<DecodedKey>,
+    value: Arc<SchemeKey>,
     /// By scheme; empty if every scheme uses the value.
-    keys: Arc<[Option<DecodedKey>]>,
+    keys: Arc<[Option<SchemeKey>]>,
 }
 
 impl Secret {
@@ -152,7 +152,7 @@ impl Secret {
     }
 
     /// The value is then the longest key.
-    fn with_keys(self, keys: Vec<Option<DecodedKey>>) -> Self {
+    fn with_keys(self, keys: Vec<Option<SchemeKey>>) -> Self {
         let longest = keys.iter().flatten().max_by_key(|key| key.len());
         let value = longest.map_or(self.value, |key| owned(key));
         Self { value, keys: keys.into(), ..self }
@@ -174,7 +174,7 @@ impl Secret {
     }
 }
 
-fn owned(value: &[u8]) -> Arc<DecodedKey> {
+fn owned(value: &[u8]) -> Arc<SchemeKey> {
     Arc::new(Zeroizing::new(value.to_vec()))
 }
 

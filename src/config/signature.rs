@@ -179,13 +179,16 @@ const LENIENT: GeneralPurpose = GeneralPurpose::new(
         .with_decode_allow_trailing_bits(true),
 );
 
+/// What a scheme signs with, overwritten on drop.
+pub(super) type SchemeKey = Zeroizing<Vec<u8>>;
+
 /// The keys that a source's schemes decode from a secret; `None` where the secret is not for the scheme. A secret is for
 /// the schemes of the kind that its prefix says, `whsec_` or not, if one of them can read it: so the key of a signature is
 /// never accepted as a token.
 ///
 /// # Errors
 /// The expected formats, if no scheme can read it.
-pub(super) fn keys(schemes: &[Signature], secret: &[u8]) -> Result<Vec<Option<DecodedKey>>, String> {
+pub(super) fn keys(schemes: &[Signature], secret: &[u8]) -> Result<Vec<Option<SchemeKey>>, String> {
     let says_whsec = secret.starts_with(b"whsec_") || secret.starts_with(b"v1,whsec_");
     let is_meant = |scheme: &Signature| (scheme.secret_format == SecretFormat::Whsec) == says_whsec;
     let keys: Vec<_> = schemes.iter().map(|scheme| scheme.secret_format.decode(secret)).collect();
@@ -199,15 +202,12 @@ pub(super) fn keys(schemes: &[Signature], secret: &[u8]) -> Result<Vec<Option<De
     Ok(keys.map(|(scheme, key)| key.ok().filter(|_| !meant || is_meant(scheme))).collect())
 }
 
-/// What a scheme signs with, overwritten on drop.
-pub(super) type DecodedKey = Zeroizing<Vec<u8>>;
-
 impl SecretFormat {
     /// The key decoded from `secret`; never empty.
     ///
     /// # Errors
     /// The expected format, without any part of the text.
-    pub fn decode(self, secret: &[u8]) -> Result<Zeroizing<Vec<u8>>, &'static str> {
+    pub fn decode(self, secret: &[u8]) -> Result<SchemeKey, &'static str> {
         let (key, expected) = match self {
             Self::Text => return Ok(secret.to_vec().into()),
             Self::Base64 => (LENIENT.decode(secret).ok(), "base64"),

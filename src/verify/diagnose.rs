@@ -15,8 +15,9 @@ use serde::Serialize;
 
 pub(super) use search::HashBudget;
 
+use super::scheme_verifier::{Removed, SchemeVerifier};
 use super::search::{Progress, rank};
-use super::{SchemeVerifier, SigningKey, Verifier};
+use super::{SigningKey, Verifier};
 use crate::config::TimestampUnit::{Milliseconds, Seconds};
 use crate::delivery::Delivery;
 use crate::outcome::{Fault, Reason};
@@ -51,19 +52,6 @@ impl Cause {
 
     fn guessed(kind: &'static str, text: impl Into<String>, next: impl Into<String>) -> Self {
         Self { proven: false, ..Self::shown(kind, text, next) }
-    }
-}
-
-/// A secret that a reload removed. It verifies nothing.
-#[derive(Clone)]
-pub(super) struct Removed {
-    pub(super) key: Arc<SigningKey>,
-    at: Timestamp,
-}
-
-impl std::fmt::Debug for Removed {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Removed({} at {})", self.key.name, self.at)
     }
 }
 

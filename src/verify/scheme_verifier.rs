@@ -2,11 +2,12 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use jiff::Timestamp;
 
 use super::binding::EventLocator;
-use super::diagnose::Removed;
 use super::scheme::{Claim, HeaderFormat, Scheme};
-use super::search::Last;
 use super::{SignatureError, SigningKey, canonical};
 use crate::config::{BodyForm, ConfigErrors, Secret, SecretFormat};
 use crate::delivery::Delivery;
@@ -27,6 +28,45 @@ pub(super) struct SchemeVerifier {
     pub(super) bodies: Option<EventLocator>,
     /// Used by [`super::diagnose`] only: these secrets verify nothing.
     pub(super) removed: Vec<Removed>,
+}
+
+/// A secret that a reload removed. It verifies nothing.
+#[derive(Clone)]
+pub(super) struct Removed {
+    pub(super) key: Arc<SigningKey>,
+    pub(super) at: Timestamp,
+}
+
+impl std::fmt::Debug for Removed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Removed({} at {})", self.key.name, self.at)
+    }
+}
+
+/// A key and a form of the body. For a secret with several keys, `place` is the first one after a match.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct KeyForm {
+    pub(super) place: usize,
+    pub(super) form: BodyForm,
+}
+
+/// The pair that matched last, in one atomic word.
+#[derive(Debug, Default)]
+pub(super) struct Last(AtomicUsize);
+
+impl Last {
+    pub(super) fn get(&self) -> KeyForm {
+        let word = self.0.load(Ordering::Relaxed);
+        let form = if word & 1 == 0 { BodyForm::Raw } else { BodyForm::JsonCompactAscii };
+        KeyForm { place: word >> 1, form }
+    }
+
+    pub(super) fn set(&self, pair: KeyForm) {
+        if self.get() != pair {
+            let word = pair.place << 1 | usize::from(pair.form == BodyForm::JsonCompactAscii);
+            self.0.store(word, Ordering::Relaxed);
+        }
+    }
 }
 
 impl SchemeVerifier {

@@ -7,7 +7,6 @@
 use std::borrow::Cow;
 use std::cmp::Ordering as Compared;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use jiff::{SignedDuration, Timestamp};
@@ -15,7 +14,8 @@ use subtle::{Choice, ConstantTimeEq};
 
 use super::digest::Digest;
 use super::scheme::{Claim, Scheme};
-use super::{MAX_SCHEMES, SchemeVerifier, SigningKey, Verified, Verifier, canonical};
+use super::scheme_verifier::{KeyForm, SchemeVerifier};
+use super::{MAX_SCHEMES, SigningKey, Verified, Verifier, canonical};
 use crate::config::{BodyForm, ValidityWindow};
 use crate::delivery::Delivery;
 use crate::outcome::{Fault, Reason};
@@ -36,32 +36,6 @@ pub struct Cost {
     pub likely: u64,
     /// To try every secret over every form.
     pub all: u64,
-}
-
-/// A key and a form of the body. For a secret with several keys, `place` is the first one after a match.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct KeyForm {
-    pub(super) place: usize,
-    pub(super) form: BodyForm,
-}
-
-/// The pair that matched last, in one atomic word.
-#[derive(Debug, Default)]
-pub(super) struct Last(AtomicUsize);
-
-impl Last {
-    fn get(&self) -> KeyForm {
-        let word = self.0.load(Ordering::Relaxed);
-        let form = if word & 1 == 0 { BodyForm::Raw } else { BodyForm::JsonCompactAscii };
-        KeyForm { place: word >> 1, form }
-    }
-
-    fn set(&self, pair: KeyForm) {
-        if self.get() != pair {
-            let word = pair.place << 1 | usize::from(pair.form == BodyForm::JsonCompactAscii);
-            self.0.store(word, Ordering::Relaxed);
-        }
-    }
 }
 
 /// The canonical form of one body, computed when first needed.
