@@ -16,8 +16,8 @@
 //!
 //! # The map
 //!
-//! The lines below are in import order: a room uses only rooms listed below it. `tests/it/layout.rs` checks every
-//! `crate::ROOM` path for that.
+//! The lines below are in import order: a room uses only rooms listed below it, and no files use each other in a circle.
+//! `tests/it/layout.rs` checks every path for that.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
 #![cfg_attr(test, allow(clippy::disallowed_methods))]
 #![warn(clippy::mod_module_files)]
