@@ -230,7 +230,7 @@ fn w2_a_list_of_schemes_is_replaced_whole_by_a_later_layer() {
         refused("[[source.g.signature]]\nheader = 'X-A'\n[[source.g.signature]]\nheadr = 'X-B'"),
         [
             "hookstream.toml:7: source.g.signature.1: lacks `header`; add it",
-            "hookstream.toml:8: source.g.signature.1.headr: unknown key; did you mean `header`?"
+            "hookstream.toml:8: source.g.signature.1.headr: unknown key; did you mean `header`?",
         ]
     );
 }

@@ -13,8 +13,9 @@ use crate::outcome::{Fault, Reason};
 
 impl Verifier {
     /// Adds the headers that the provider would send with `body` by the first scheme for which there is a secret: signature,
-    /// time and id, made at `now` with the first secret that is valid then. An existing id, or other signed header, is signed as it is. If the rules name several
-    /// forms of the body, the last one is signed: it is the form that the provider's signer makes.
+    /// time and id, made at `now` with the first secret that is valid then. An existing id, or other signed header, is
+    /// signed as it is. If the rules name several forms of the body, the last one is signed: it is the form that the
+    /// provider's signer makes.
     ///
     /// # Errors
     /// `json_invalid`, `json_too_deep` or `duplicate_key` if the body does not have the form to sign; `signature_missing` if
