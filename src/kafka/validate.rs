@@ -32,6 +32,8 @@ impl ClusterConfig {
         let Some(error) = producer.err().or(consumer.err()) else { return };
         let description = match &error {
             KafkaError::ClientCreation(description) => description.clone(),
+            // [`Self::validate`] reports it, without the value.
+            KafkaError::ClientConfig(..) => return,
             other => other.to_string(),
         };
         let cause = self.properties.redact(description.trim_end());
