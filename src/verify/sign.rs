@@ -12,18 +12,42 @@ use crate::config::{BodyForm, TimestampUnit};
 use crate::outcome::{Fault, Reason};
 
 impl Verifier {
-    /// Adds the headers that the provider would send with `body` by the first scheme for which there is a secret: signature,
-    /// time and id, made at `now` with the first secret that is valid then. An existing id, or other signed header, is
-    /// signed as it is. If the rules name several forms of the body, the last one is signed: it is the form that the
-    /// provider's signer makes.
+    /// Adds the headers that the provider would send with `body` by the first scheme for which a secret is valid at `now`:
+    /// signature, time and id, made with the first such secret. If none is valid, those of the first secret. An existing
+    /// id, or other signed header, is signed as it is. If the rules name several forms of the body, the last one is
+    /// signed: it is the form that the provider's signer makes.
     ///
     /// # Errors
     /// `json_invalid`, `json_too_deep` or `duplicate_key` if the body does not have the form to sign; `signature_missing` if
     /// the source has no secret, or a signed header is missing; `signature_malformed` if the provider could not have sent
     /// such headers.
     pub fn sign(&self, body: &[u8], now: Timestamp, headers: &mut HeaderMap) -> Result<(), Fault> {
-        let first = self.schemes.first().ok_or(Fault::from(Reason::SignatureMissing))?;
-        let SchemeVerifier { scheme, keys, .. } = first;
+        let scheme = self.schemes.iter().find(|scheme| scheme.has_key_at(now)).or(self.schemes.first());
+        scheme.ok_or(Fault::from(Reason::SignatureMissing))?.sign(body, now, headers)
+    }
+
+    /// The headers of a delivery by each scheme for which a secret is valid at `now`: those of the request, and what
+    /// [`Verifier::sign`] adds.
+    pub fn sign_by_each(
+        &self,
+        body: &[u8],
+        now: Timestamp,
+        headers: &HeaderMap,
+    ) -> impl Iterator<Item = Result<HeaderMap, Fault>> {
+        self.schemes.iter().filter(move |scheme| scheme.has_key_at(now)).map(move |scheme| {
+            let mut headers = headers.clone();
+            scheme.sign(body, now, &mut headers).map(|()| headers)
+        })
+    }
+}
+
+impl SchemeVerifier {
+    fn has_key_at(&self, now: Timestamp) -> bool {
+        self.keys.iter().any(|key| key.window.contains(now))
+    }
+
+    fn sign(&self, body: &[u8], now: Timestamp, headers: &mut HeaderMap) -> Result<(), Fault> {
+        let Self { scheme, keys, .. } = self;
         let key = keys.iter().find(|key| key.window.contains(now)).or(keys.first());
         let key = key.ok_or(Fault::from(Reason::SignatureMissing))?;
         let header = scheme.header.first().ok_or(Fault::from(Reason::SignatureMissing))?;
