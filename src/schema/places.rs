@@ -12,6 +12,9 @@ pub(super) enum EnvelopeField {
     /// With its index among the places of the time.
     Time(usize),
     Data,
+    /// A further place of id or type, which is read only if no place before it has a value. The record does not say
+    /// which was read, so its value is always kept.
+    Alternative,
 }
 
 /// A node of the tree: one name on the path to the envelope's parts.
@@ -25,14 +28,14 @@ impl EnvelopeTree {
     pub(super) fn tree(places: &EventPlaces) -> Self {
         let mut root = Self::default();
         root.put(&places.data, EnvelopeField::Data);
-        for id in &places.id {
-            root.put(id, EnvelopeField::Id);
-        }
-        for event_type in &places.event_type {
-            root.put(event_type, EnvelopeField::Type);
+        for (places, field) in [(&places.id, EnvelopeField::Id), (&places.event_type, EnvelopeField::Type)] {
+            places.first().into_iter().for_each(|first| root.put(first, field));
         }
         for (index, time) in places.time.iter().enumerate() {
             root.put(time, EnvelopeField::Time(index));
+        }
+        for place in [&places.id, &places.event_type].into_iter().flat_map(|places| places.iter().skip(1)) {
+            root.put(place, EnvelopeField::Alternative);
         }
         root
     }

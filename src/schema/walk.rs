@@ -274,7 +274,8 @@ impl<'e, 'd> EventEncoder<'e, 'd> {
         let covered = match spot.field {
             Some(EnvelopeField::Data) => true,
             Some(EnvelopeField::Time(place)) => self.envelope.time == Some(place),
-            Some(EnvelopeField::Id) if JsonKind::of(raw) == JsonKind::Number => raw.get() == self.envelope.id,
+            Some(EnvelopeField::Alternative) => false,
+            // A number is kept as sent: the record's text does not say that it was one.
             Some(EnvelopeField::Id) => json::string(raw).is_some_and(|text| text == self.envelope.id),
             Some(EnvelopeField::Type) => {
                 json::string(raw).is_some_and(|text| text == self.envelope.event_type)

@@ -225,16 +225,11 @@ fn check_lossless(source: &Source, event: &Event<'_>, decoded: &Json) {
     }
     // A record with only nulls may mean a missing one; kept values below it are added later.
     rebuilt.put(&places.data, decoded.member("data").unwrap().clone());
-    let envelope_texts = [(&places.id, &*event.id), (&places.event_type, &*event.event_type)];
-    let envelope_texts = envelope_texts.into_iter();
-    for (pointer, text) in
-        envelope_texts.flat_map(|(places, text)| places.iter().map(move |place| (place, text)))
-    {
-        // Any other value is kept as sent.
-        if let Some(existing @ (Json::Text(found) | Json::Number(found))) = body.at(pointer)
-            && found == text
-        {
-            rebuilt.put(pointer, existing.clone());
+    // Of several places, the first; any other value is kept as sent.
+    for (places, text) in [(&places.id, &*event.id), (&places.event_type, &*event.event_type)] {
+        let sent = places.first().filter(|place| body.at(place).and_then(Json::text) == Some(text));
+        if let Some(place) = sent {
+            rebuilt.put(place, Json::Text(text.to_owned()));
         }
     }
     if let (Some(place), Some(time)) = (event.time_place, event.time)
