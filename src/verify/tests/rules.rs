@@ -3,6 +3,16 @@
 use super::*;
 use crate::outcome::Fault;
 
+#[test]
+fn w6c_an_empty_name_of_a_part_of_the_header_is_refused() {
+    for key in ["signature_key", "timestamp_key", "signature_version"] {
+        let mut problems = ConfigErrors::default();
+        let rules = rules(&format!("signature = {{ header = 'S', {key} = '', signed = '{{body}}' }}"));
+        assert!(Verifier::compile(std::slice::from_ref(&rules), &[], "signature", &mut problems).is_none());
+        assert!(problems.to_string().contains(&format!("signature.{key}: is empty")), "{problems}");
+    }
+}
+
 /// A rule, and what a person reads who wrote it.
 #[test]
 fn rules_that_cannot_be_right_are_refused() {
