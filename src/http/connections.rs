@@ -87,6 +87,8 @@ pub(super) struct ConnectionEntry {
     malformed: AtomicU32,
     /// Whether a part of a head has arrived.
     in_head: AtomicBool,
+    /// Whether the rest of that head did not arrive in time.
+    head_late: AtomicBool,
     /// The protocol other than HTTP/1 that the connection began with.
     foreign: OnceLock<Rejected>,
     pub(super) evicted: Notify,
@@ -192,6 +194,7 @@ impl Connections {
             is_proxy: self.limits.trusted_proxies.contains(ip),
             malformed: AtomicU32::new(0),
             in_head: AtomicBool::new(false),
+            head_late: AtomicBool::new(false),
             foreign: OnceLock::new(),
             evicted: Notify::new(),
         });
@@ -286,14 +289,24 @@ impl ConnectionEntry {
         self.in_head.store(in_head, Ordering::Relaxed);
     }
 
+    /// Records that the rest of a head did not arrive in time.
+    pub(super) fn head_late(&self) {
+        self.head_late.store(true, Ordering::Relaxed);
+    }
+
     /// Records that the connection began with another protocol.
     pub(super) fn set_foreign(&self, foreign: Rejected) {
         let _ = self.foreign.set(foreign);
     }
 
-    /// The cause of an error that ended the connection; `None` if a delivery has a log line for it.
-    pub(super) fn rejected(&self, error: &hyper::Error) -> Option<Rejected> {
-        rejected::cause(error, self.in_head.load(Ordering::Relaxed), self.foreign.get().copied())
+    /// Why the connection ended before a request was read; `None` if it did not, and if the request has its own log line.
+    /// hyper reports no error for a head of which only empty lines arrived.
+    pub(super) fn rejected(&self, error: Option<&hyper::Error>) -> Option<Rejected> {
+        // The head of a request that was answered as malformed has ended for hyper only.
+        let in_head = self.in_head.load(Ordering::Relaxed) && !self.is_malformed();
+        let late = (in_head && self.head_late.load(Ordering::Relaxed)).then_some(Rejected::HeadTimeout);
+        let Some(error) = error else { return late };
+        self.foreign.get().copied().or(late).or_else(|| rejected::cause(error, in_head))
     }
 
     /// Evicts the connection. Returns false if its state has changed since it was observed.
@@ -328,7 +341,8 @@ impl ConnectionEntry {
 
     /// Whether the current request is malformed.
     pub(super) fn is_malformed(&self) -> bool {
-        self.malformed.load(Ordering::Relaxed) == self.requests.load(Ordering::Relaxed)
+        let malformed = self.malformed.load(Ordering::Relaxed);
+        malformed > 0 && malformed == self.requests.load(Ordering::Relaxed)
     }
 
     /// Records that the body is complete. Returns false if the connection was evicted.

@@ -22,23 +22,14 @@ pub(super) fn foreign(beginning: &[u8]) -> Option<Rejected> {
 
 /// The cause of an error of hyper; `None` for the end of a connection between two requests, and for one whose request
 /// has its own log line.
-pub(super) fn cause(error: &hyper::Error, in_head: bool, foreign: Option<Rejected>) -> Option<Rejected> {
-    if let Some(foreign) = foreign {
-        return Some(foreign);
-    }
+pub(super) fn cause(error: &hyper::Error, in_head: bool) -> Option<Rejected> {
     if error.is_parse_too_large() {
         return Some(Rejected::HeadTooLarge);
     }
     if error.is_parse() {
         return Some(Rejected::Malformed);
     }
-    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<std::io::Error>());
-    let late = error.is_timeout() || source.is_some_and(|io| io.kind() == std::io::ErrorKind::TimedOut);
-    match in_head {
-        true if late => Some(Rejected::HeadTimeout),
-        true => Some(Rejected::Incomplete),
-        false => None,
-    }
+    in_head.then_some(Rejected::Incomplete)
 }
 
 /// Counts a rejected connection or request, and logs it within a limit. `detail` is the sentence that was answered.

@@ -1,5 +1,5 @@
-//! Accepts and serves connections with hyper's http1 builder and timers. `axum::serve` sets no timers, and its graceful
-//! shutdown waits for half-open clients.
+//! Accepts and serves connections with hyper's http1 builder. `axum::serve` limits neither connections nor the time of a
+//! head, and its graceful shutdown waits for half-open clients.
 
 use std::convert::Infallible;
 use std::net::IpAddr;
@@ -16,7 +16,7 @@ use http::{HeaderValue, Method, StatusCode, header};
 use hyper::body::{Body as _, Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -117,7 +117,7 @@ impl Session {
         let head_timeout = self.connections.limits.head_timeout;
         // Small answers should not wait for each other; if the option fails, the socket works all the same.
         let _ = stream.set_nodelay(true);
-        // hyper limits reading; the kernel closes a connection whose client does not read its answers.
+        // `Lines` limits reading; the kernel closes a connection whose client does not read its answers.
         #[cfg(target_os = "linux")]
         let _ = socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(head_timeout));
         let Some(tls) = tls else { return self.exchange(stream, phase).await };
@@ -143,8 +143,8 @@ impl Session {
         let timer = wire::ReadTimer::new(limits.head_timeout, self.connections.lifetime.idle);
         let mut builder = http1::Builder::new();
         builder.max_buf_size(limits.max_head);
-        // hyper has one timer for an idle connection and for a head; `Lines` has one for each.
-        builder.timer(TokioTimer::new()).header_read_timeout(None);
+        // hyper has one time limit for an idle connection and for a head; `Lines` has one for each.
+        builder.header_read_timeout(None);
         // A client may close its side after the request; it still gets the answer.
         builder.half_close(true);
         let stream = wire::Lines::new(stream, self.connection.clone(), timer);
@@ -154,7 +154,7 @@ impl Session {
         tokio::pin!(served);
         tokio::select! {
             ended = served.as_mut() => {
-                if let Some(cause) = ended.err().and_then(|error| connection.rejected(&error)) {
+                if let Some(cause) = connection.rejected(ended.err().as_ref()) {
                     rejected::report(&connections.rejections, connections.port(), peer, cause, None);
                 }
                 return;

@@ -74,8 +74,8 @@ impl<S> Lines<S> {
 pub(super) struct ReadTimer {
     head: Duration,
     idle: Duration,
-    /// The current request, and when its first byte arrived; 0 for the first request of the connection, which begins
-    /// with the connection.
+    /// The number of the request whose head is awaited, and when its first byte arrived; the first request begins with
+    /// its connection. `None` outside a head.
     head_began: Option<(u32, Instant)>,
     sleep: Option<Pin<Box<Sleep>>>,
 }
@@ -88,14 +88,14 @@ enum Late {
 
 impl ReadTimer {
     pub(super) fn new(head: Duration, idle: Duration) -> Self {
-        Self { head, idle, head_began: Some((0, Instant::now())), sleep: None }
+        Self { head, idle, head_began: Some((1, Instant::now())), sleep: None }
     }
 
     /// Records what has been read.
     fn update(&mut self, reader: &RequestScanner) {
         if !reader.in_head() {
             self.head_began = None;
-        } else if self.head_began.is_none_or(|(request, _)| request.max(1) != reader.current()) {
+        } else if self.head_began.is_none_or(|(request, _)| request != reader.current()) {
             self.head_began = Some((reader.current(), Instant::now()));
         }
     }
@@ -128,12 +128,15 @@ impl<S: AsyncRead + Unpin> AsyncRead for Lines<S> {
             return match ready!(timer.poll_late(context, connection)) {
                 // The client has begun a request. One that has sent nothing sees the same orderly end as one that is
                 // idle: nothing of it is lost.
-                Late::Head if reader.in_head() => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+                Late::Head if reader.in_head() => {
+                    connection.head_late();
+                    Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+                }
                 Late::Head | Late::Idle => Poll::Ready(Ok(())),
             };
         }
         let read = buf.filled().get(before..).unwrap_or_default();
-        if let Some(foreign) = reader.is_new().then(|| rejected::foreign(read)).flatten() {
+        if let Some(foreign) = (!reader.begun).then(|| rejected::foreign(read)).flatten() {
             connection.set_foreign(foreign);
         }
         if let Some(request) = reader.read(read) {
@@ -182,6 +185,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Lines<S> {
 /// errors of a head.
 #[derive(Debug, Default)]
 struct RequestScanner {
+    /// Whether anything has been read yet.
+    begun: bool,
     at: At,
     /// The number of the current request, from 1; 0 before the first.
     request: u32,
@@ -199,8 +204,10 @@ enum At {
     Bytes(u64),
     ChunkSize,
     Trailers,
-    /// The rest of the connection is not parsed.
-    Refused,
+    /// The rest of the connection is not parsed. Within a head, hyper may still wait for its end.
+    Refused {
+        in_head: bool,
+    },
 }
 
 #[derive(Debug, Default, Clone, Copy)]
@@ -233,6 +240,11 @@ impl LineBuffer {
         self.last = bytes.last().copied().unwrap_or(self.last);
     }
 
+    /// Whether it is nothing, or could be the beginning of an empty line.
+    fn is_empty(&self) -> bool {
+        self.length == 0 || (self.length == 1 && self.last == b'\r')
+    }
+
     /// The line without its end; only the beginning of a long line.
     fn text(&self) -> &[u8] {
         self.start.get(..self.length.saturating_sub(1)).unwrap_or(&self.start)
@@ -240,14 +252,16 @@ impl LineBuffer {
 }
 
 impl RequestScanner {
-    /// Whether nothing has been read yet.
-    fn is_new(&self) -> bool {
-        self.request == 0 && self.at == At::Start && self.line.length == 0
-    }
-
-    /// Whether a part of a head has been read, and not all of it.
+    /// Whether a part of a head has been read, and not all of it. Empty lines before it count only on a new connection,
+    /// where they must not extend the time for its first head; after a body, some clients send one too many.
     fn in_head(&self) -> bool {
-        self.at == At::Headers || (self.at == At::Start && self.line.length > 0)
+        match self.at {
+            At::Headers => true,
+            At::Refused { in_head } => in_head,
+            At::Start if self.request == 0 => self.begun,
+            At::Start => !self.line.is_empty(),
+            At::Bytes(_) | At::ChunkSize | At::Trailers => false,
+        }
     }
 
     /// The number of the request whose head is being read.
@@ -258,7 +272,8 @@ impl RequestScanner {
 
     /// Parses `bytes`. Returns the number of the request with an error, if any.
     fn read(&mut self, mut bytes: &[u8]) -> Option<u32> {
-        while !bytes.is_empty() && self.at != At::Refused {
+        self.begun |= !bytes.is_empty();
+        while !bytes.is_empty() && !matches!(self.at, At::Refused { .. }) {
             if let At::Bytes(remaining) = self.at {
                 let length = usize::try_from(remaining).unwrap_or(usize::MAX).min(bytes.len());
                 bytes = bytes.get(length..)?;
@@ -274,10 +289,9 @@ impl RequestScanner {
             bytes = rest.get(1..)?;
             let complete = std::mem::take(&mut self.line);
             if complete.last != b'\r' || self.line(complete.text(), complete.length).is_none() {
-                // The request has no number until its request line is complete.
-                let request = self.request + u32::from(self.at == At::Start);
-                self.at = At::Refused;
-                return Some(request);
+                self.request = self.current();
+                self.at = At::Refused { in_head: matches!(self.at, At::Start | At::Headers) };
+                return Some(self.request);
             }
         }
         None
@@ -315,7 +329,7 @@ impl RequestScanner {
                 }
             }
             At::Trailers if text.is_empty() => self.at = At::Start,
-            At::Trailers | At::Bytes(_) | At::Refused => {}
+            At::Trailers | At::Bytes(_) | At::Refused { .. } => {}
         }
         Some(())
     }

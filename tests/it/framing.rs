@@ -185,6 +185,10 @@ async fn w11_what_is_not_http_is_counted_by_cause() {
         ("malformed", b"GET / HTTP/1.1\r\n\r\n", "HTTP/1.1 400 "),
         ("head_too_large", large.as_bytes(), "HTTP/1.1 431 "),
         ("head_timeout", b"GET / HTTP/1.1\r\nhost:", ""),
+        // The head of a connection's first request has its time from the start, whatever comes before it.
+        ("head_timeout", b"\r\n", ""),
+        ("head_timeout", b"\r", ""),
+        ("head_timeout", b"POST / HTTP/1.1\nhost", ""),
     ] {
         let name = format!("hookstream_connections_rejected_total{{port=\"http\",cause=\"{cause}\"}}");
         let before = service.metric(&name).await.unwrap_or_default();
