@@ -334,7 +334,7 @@ impl ReferenceReader<'_> {
     }
 
     fn properties(&mut self, config: &Config) -> Properties {
-        let mut properties = BTreeMap::new();
+        let mut properties = Properties::default();
         for (name, property) in &config.kafka.properties {
             if let Some(file) = property.file(name)
                 && let Err(error) = files::probe(file)
@@ -351,11 +351,11 @@ impl ReferenceReader<'_> {
                 Property::Secret(reference) => reference.read_text(self.environment),
             };
             match value {
-                Ok(value) => drop(properties.insert(name.clone(), value)),
+                Ok(value) => properties.insert(name, property, value),
                 Err(message) => self.problem(format!("kafka.properties.{name}"), message),
             }
         }
-        Properties(properties)
+        properties
     }
 
     fn registry(&mut self, config: &Config) -> Auth {

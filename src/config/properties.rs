@@ -1,6 +1,7 @@
 //! `[kafka.properties]`: any property of librdkafka, except those that durability depends on.
 
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::Path;
 
@@ -67,25 +68,40 @@ impl<'de> Deserialize<'de> for Property {
 
 /// The properties of a client, with their secrets read. `Debug` shows names only.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Properties(pub(super) BTreeMap<String, SecretText>);
+pub struct Properties {
+    values: BTreeMap<String, SecretText>,
+    /// The names of those that were given by reference.
+    references: BTreeSet<String>,
+}
 
 impl Properties {
+    pub(super) fn insert(&mut self, name: &str, property: &Property, value: SecretText) {
+        self.values.insert(name.to_owned(), value);
+        if matches!(property, Property::Secret(_)) {
+            self.references.insert(name.to_owned());
+        }
+    }
+
     /// Names and values, ordered by name.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0.iter().map(|(name, value)| (name.as_str(), value.expose()))
+        self.values.iter().map(|(name, value)| (name.as_str(), value.expose()))
     }
 
     /// The value of a property, by its Java name if librdkafka has such an alias: `linger.ms`, `sasl.mechanism`,
     /// `compression.type`.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.get(name).map(SecretText::expose)
+        self.values.get(name).map(SecretText::expose)
     }
 
-    /// A text of librdkafka without the secrets that it may quote.
+    /// A text of librdkafka without the secrets that it may quote. Whatever was given by reference is one: it may refer to
+    /// the right secret from the wrong property.
     pub fn redact(&self, text: &str) -> String {
-        let holds_secret = |name: &str| is_secret(name) || name == "sasl.oauthbearer.config";
+        let holds_secret = |name: &str| self.references.contains(name) || name == "sasl.oauthbearer.config";
         let secrets = self.iter().filter(|(name, value)| holds_secret(name) && !value.is_empty());
-        secrets.fold(text.to_owned(), |text, (_, value)| text.replace(value, "(secret)"))
+        let mut secrets: Vec<&str> = secrets.map(|(_, value)| value).collect();
+        // A secret that is a part of another must not hide that one's rest from the search.
+        secrets.sort_unstable_by_key(|value| Reverse(value.len()));
+        secrets.iter().fold(text.to_owned(), |text, value| text.replace(value, "(secret)"))
     }
 }
 
@@ -226,13 +242,19 @@ mod tests {
 
     #[test]
     fn secrets_are_removed_from_librdkafkas_texts() {
-        let properties = Properties(
-            [("sasl.password", "hunter2-hunter2"), ("sasl.mechanism", "GSSAPI"), ("ssl.key.password", "")]
-                .map(|(name, value)| (name.to_owned(), SecretText::new(value)))
-                .into(),
-        );
-        let text = properties.redact("GSSAPI with hunter2-hunter2: no provider");
-        assert_eq!(text, "GSSAPI with (secret): no provider");
+        let (text, secret) = (Property::Text(String::new()), Property::Secret(SecretRef::Env("A".into())));
+        let mut properties = Properties::default();
+        for (name, property, value) in [
+            ("sasl.password", &secret, "hunter2-hunter2"),
+            ("sasl.mechanism", &text, "GSSAPI"),
+            ("group.protocol", &secret, "hunter2"),
+            ("client.rack", &secret, "hunter2-hunter2-of-another-place"),
+        ] {
+            properties.insert(name, property, SecretText::new(value));
+        }
+        let text =
+            properties.redact("GSSAPI with hunter2-hunter2-of-another-place, hunter2 or hunter2-hunter2");
+        assert_eq!(text, "GSSAPI with (secret), (secret) or (secret)");
     }
 
     #[test]

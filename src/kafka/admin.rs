@@ -11,7 +11,6 @@ use rdkafka::admin::{
 use rdkafka::client::DefaultClientContext;
 use rdkafka::error::RDKafkaErrorCode;
 
-use super::config_error::refused;
 use super::ffi::{self, Alteration, GroupDescription};
 use super::{ClusterConfig, ClusterError};
 
@@ -129,7 +128,7 @@ impl Admin {
     /// # Errors
     /// If librdkafka refuses a property.
     pub fn new(connection: &ClusterConfig) -> Result<Self, ClusterError> {
-        let client = connection.client_config(&[]).create().map_err(refused)?;
+        let client = connection.client_config(&[]).create().map_err(|error| connection.refused(error))?;
         Ok(Self(Arc::new(client)))
     }
 

@@ -2,7 +2,7 @@
 
 use rdkafka::error::KafkaError;
 
-use super::ClusterError;
+use super::{ClusterConfig, ClusterError};
 
 /// librdkafka's own text quotes the value or a part of it, which may be a secret, possibly one that was
 /// entered for the wrong property. The two texts that are passed on quote no value.
@@ -14,12 +14,17 @@ pub(super) fn describe(description: &str) -> String {
     }
 }
 
-/// Why a client could not be created.
-pub(super) fn refused(error: KafkaError) -> ClusterError {
-    match error {
-        KafkaError::ClientConfig(_, description, name, _) => {
-            ClusterError::PropertyRefused { name, why: describe(&description) }
-        }
-        other => ClusterError::ClientRefused(other),
+impl ClusterConfig {
+    /// Why a client could not be created.
+    pub(super) fn refused(&self, error: KafkaError) -> ClusterError {
+        ClusterError::ClientRefused(match error {
+            KafkaError::ClientConfig(_, description, name, _) => {
+                return ClusterError::PropertyRefused { name, why: describe(&description) };
+            }
+            KafkaError::ClientCreation(description) => {
+                KafkaError::ClientCreation(self.properties.redact(description.trim_end()))
+            }
+            other => other,
+        })
     }
 }

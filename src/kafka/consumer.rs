@@ -20,7 +20,6 @@ use rdkafka::message::{BorrowedMessage, Message as _};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tokio::sync::mpsc;
 
-use super::config_error::refused;
 use super::{ClusterConfig, ClusterError};
 
 mod fetched;
@@ -139,7 +138,8 @@ impl Consumer {
     /// `forced` overrides the user's properties.
     fn with(connection: &ClusterConfig, forced: &[(&str, &str)]) -> Result<Self, ClusterError> {
         let config = Self::config(connection, forced);
-        let inner = config.create_with_context(ConsumerCallbacks::default()).map_err(refused)?;
+        let inner = config.create_with_context(ConsumerCallbacks::default());
+        let inner = inner.map_err(|error| connection.refused(error))?;
         Ok(Self { inner: Arc::new(inner), bootstrap_servers: connection.bootstrap_servers().to_owned() })
     }
 

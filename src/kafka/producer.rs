@@ -14,7 +14,6 @@ use rdkafka::producer::{FutureProducer, FutureRecord, Producer as _};
 use rdkafka::{ClientConfig, ClientContext, statistics};
 use serde::Deserialize;
 
-use super::config_error::refused;
 use super::health_reporter::HealthReporter;
 use super::partitions::{PartitionCounts, TopicStatistics};
 use super::{ClusterConfig, ClusterError, PublishError, partition_of};
@@ -51,7 +50,8 @@ impl Tuning {
 /// Publishes records; share it by reference. It replaces its librdkafka producer after a fatal error, see
 /// [`Producer::supervise`].
 pub struct Producer {
-    pub(super) config: ClientConfig,
+    pub(super) connection: ClusterConfig,
+    pub(super) tuning: Tuning,
     pub(super) current: ArcSwap<ActiveProducer>,
     pub(super) partitions: Arc<PartitionCounts>,
     clocks: Arc<Clocks>,
@@ -65,12 +65,14 @@ pub(super) struct ActiveProducer {
 
 impl ActiveProducer {
     pub(super) fn new(
-        config: &ClientConfig,
+        connection: &ClusterConfig,
+        tuning: Tuning,
         reporter: HealthReporter,
         partitions: Arc<PartitionCounts>,
     ) -> Result<Self, ClusterError> {
         let callbacks = ProducerCallbacks { reporter: reporter.clone(), partitions };
-        let inner = config.create_with_context(callbacks).map_err(refused)?;
+        let inner = Producer::config(connection, tuning).create_with_context(callbacks);
+        let inner = inner.map_err(|error| connection.refused(error))?;
         Ok(Self { inner, reporter })
     }
 
@@ -149,11 +151,11 @@ impl Producer {
         tuning: Tuning,
         health: Arc<Health>,
     ) -> Result<Self, ClusterError> {
-        let config = Self::config(connection, tuning);
+        let connection = connection.clone();
         let partitions = Arc::<PartitionCounts>::default();
         let clocks = health.clocks.clone();
-        let live = ActiveProducer::new(&config, HealthReporter::new(health), partitions.clone())?;
-        Ok(Self { config, current: ArcSwap::from_pointee(live), partitions, clocks })
+        let live = ActiveProducer::new(&connection, tuning, HealthReporter::new(health), partitions.clone())?;
+        Ok(Self { connection, tuning, current: ArcSwap::from_pointee(live), partitions, clocks })
     }
 
     /// The complete librdkafka configuration. Public for the benchmarks: the clients that they compare with

@@ -65,8 +65,8 @@ impl Producer {
 
     /// Swaps in a new producer and returns the old one. Blocks.
     fn replace(&self) -> Result<Arc<ActiveProducer>, ClusterError> {
-        let fresh =
-            ActiveProducer::new(&self.config, self.live().reporter.successor(), self.partitions.clone())?;
+        let (reporter, partitions) = (self.live().reporter.successor(), self.partitions.clone());
+        let fresh = ActiveProducer::new(&self.connection, self.tuning, reporter, partitions)?;
         let old = self.current.swap(Arc::new(fresh));
         // Without this, a second would pass before the new producer is known to be healthy.
         self.probe(PROBE);

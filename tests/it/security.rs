@@ -234,3 +234,28 @@ fn check_and_serve_report_a_property_that_librdkafka_refuses_without_its_value()
         assert!(check.contains(expected), "{expected} is not in\n{check}");
     }
 }
+
+#[test]
+fn a_secret_that_is_referred_to_by_the_wrong_property_is_not_shown() {
+    let directory = tempfile::tempdir().unwrap();
+    let toml = "[source.grapevine]\nsecrets = [{ env = \"TEST_SECRET\" }]\n[kafka.properties]\n\
+                \"security.protocol\" = \"SASL_PLAINTEXT\"\n\"sasl.username\" = \"user\"\n\
+                \"sasl.password\" = { env = \"SASL_PASSWORD\" }\n\
+                \"sasl.mechanism\" = { env = \"TEST_SECRET\" }\n";
+    std::fs::write(directory.path().join("own.toml"), toml).unwrap();
+    for (command, expected) in [
+        (&["check"][..], "kafka.properties: librdkafka cannot create a client"),
+        (&["serve"], "kafka.properties: librdkafka cannot create a client"),
+        (&["tail", "-e", "-o", "start"], "librdkafka refuses [kafka]"),
+        (&["lag"], "librdkafka refuses [kafka]"),
+        (&["provision"], "librdkafka refuses [kafka]"),
+    ] {
+        let mut program = hookstream(directory.path());
+        program.args(command).args(["-c", "own.toml"]);
+        let (code, stdout, stderr) =
+            run(program.env("TEST_SECRET", SECRET).env("SASL_PASSWORD", "the-password-of-kafka"));
+        assert_ne!(code, 0, "{command:?}");
+        assert!(stdout.contains(expected) || stderr.contains(expected), "{command:?}: {stdout}{stderr}");
+        assert!(!stdout.contains(SECRET) && !stderr.contains(SECRET), "{command:?}: {stdout}{stderr}");
+    }
+}
