@@ -179,20 +179,29 @@ const LENIENT: GeneralPurpose = GeneralPurpose::new(
         .with_decode_allow_trailing_bits(true),
 );
 
+/// What a secret of [`SecretFormat::Whsec`] begins with.
+const WHSEC: &[u8] = b"whsec_";
+
 /// What a scheme signs with, overwritten on drop.
 pub(super) type SchemeKey = Zeroizing<Vec<u8>>;
 
-/// The keys that a source's schemes decode from a secret; `None` where the secret is not for the scheme. A secret is for
-/// the schemes of the kind that its prefix says, `whsec_` or not, if one of them can read it: so the key of a signature is
-/// never accepted as a token.
+/// The keys that a source's schemes decode from a secret; `None` where the secret is not for the scheme. A secret with
+/// `whsec_` in it is for the schemes with that format, if the source has one: if a character of it is lost, it is refused
+/// and not taken as a token, which is sent as it is. Any other secret is for the other schemes, if one of them can read it.
 ///
 /// # Errors
-/// The expected formats, if no scheme can read it.
+/// What the secret is not, as the end of a sentence.
 pub(super) fn keys(schemes: &[Signature], secret: &[u8]) -> Result<Vec<Option<SchemeKey>>, String> {
-    let says_whsec = secret.starts_with(b"whsec_") || secret.starts_with(b"v1,whsec_");
-    let is_meant = |scheme: &Signature| (scheme.secret_format == SecretFormat::Whsec) == says_whsec;
+    let says_whsec = secret.windows(WHSEC.len()).any(|part| part == WHSEC);
+    let is_whsec = |scheme: &Signature| scheme.secret_format == SecretFormat::Whsec;
+    let is_meant = |scheme: &Signature| is_whsec(scheme) == says_whsec;
     let keys: Vec<_> = schemes.iter().map(|scheme| scheme.secret_format.decode(secret)).collect();
     let meant = schemes.iter().zip(&keys).any(|(scheme, key)| key.is_ok() && is_meant(scheme));
+    if says_whsec && !meant && schemes.iter().any(is_whsec) {
+        return Err("`whsec_` and then base64, although it contains `whsec_`: look for a lost character, white space or \
+                    quotes"
+            .to_owned());
+    }
     if keys.iter().all(Result::is_err) {
         let mut expected: Vec<&str> = keys.into_iter().filter_map(Result::err).collect();
         expected.dedup();
@@ -213,7 +222,7 @@ impl SecretFormat {
             Self::Base64 => (LENIENT.decode(secret).ok(), "base64"),
             Self::Whsec => {
                 let text = secret.strip_prefix(b"v1,").unwrap_or(secret);
-                let text = text.strip_prefix(b"whsec_").unwrap_or(text);
+                let text = text.strip_prefix(WHSEC).unwrap_or(text);
                 (LENIENT.decode(text).ok(), "`whsec_` and then base64")
             }
             Self::Hex => (hex::decode(secret).ok(), "hex"),
@@ -223,7 +232,7 @@ impl SecretFormat {
 }
 
 /// A form of the body that a provider may sign.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BodyForm {
     /// The bytes on the wire.
@@ -268,6 +277,35 @@ mod tests {
             assert!(SecretFormat::Whsec.decode(text.as_bytes()).is_err(), "{text}");
         }
         assert!(SecretFormat::Base64.decode(b"v1,a2V5cw==").is_err(), "only in this format");
+    }
+
+    #[test]
+    fn a_damaged_whsec_secret_is_never_a_token() {
+        let scheme = |secret_format| Signature { secret_format, ..Signature::default() };
+        let both = [scheme(SecretFormat::Whsec), scheme(SecretFormat::Text)];
+        for damaged in [
+            "whsec_a2V5c",
+            "whsec_a2V5cw== ",
+            "whsec_a2V5cw==\n",
+            " whsec_a2V5cw==",
+            "\"whsec_a2V5cw==\"",
+            "'v1,whsec_a2V5cw=='",
+            "whsec_",
+        ] {
+            let why = keys(&both, damaged.as_bytes()).unwrap_err();
+            assert!(why.contains("whsec_") && !why.contains("a2V5"), "{damaged}: {why}");
+            let token = keys(&both[1..], damaged.as_bytes()).unwrap();
+            assert_eq!(token, [Some(damaged.as_bytes().to_vec().into())], "for no scheme with whsec");
+        }
+        for (whole, expected) in [
+            ("whsec_a2V5cw==", [Some("keys"), None]),
+            ("v1,whsec_a2V5cw", [Some("keys"), None]),
+            ("a2V5cw==", [None, Some("a2V5cw==")]),
+            ("a token", [None, Some("a token")]),
+        ] {
+            let expected = expected.map(|key| key.map(|key| key.as_bytes().to_vec().into()));
+            assert_eq!(keys(&both, whole.as_bytes()).unwrap(), expected, "{whole}");
+        }
     }
 
     #[test]

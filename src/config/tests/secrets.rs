@@ -257,3 +257,24 @@ fn secrets_that_are_invalid_or_expire_soon_get_a_warning() {
         ]
     );
 }
+
+const TWO_SCHEMES: &str = "
+[[source.shop.signature]]
+header = 'X-A'
+signed = '{body}'
+secret_format = 'FORMAT'
+[[source.shop.signature]]
+kind = 'token'
+header = 'X-B'
+[source.shop]
+envelope = { id = 'digest', type = '/type' }
+unmapped = 'generic'
+";
+
+#[test]
+fn a_damaged_whsec_secret_is_reported_without_its_value() {
+    let toml = TWO_SCHEMES.replace("FORMAT", "whsec") + "secrets = [{ env = 'OLD' }]";
+    let line = line(&toml, &[("OLD", "\"whsec_AAECAwQFBgcICQoLDA0ODw==\"")], &[]);
+    assert!(line.contains("the secret OLD is not `whsec_` and then base64, although"), "{line}");
+    assert!(!line.contains("AAEC"), "{line}");
+}
