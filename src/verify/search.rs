@@ -9,7 +9,7 @@ use std::cmp::Ordering as Compared;
 use std::sync::Arc;
 use std::time::Instant;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 use subtle::{Choice, ConstantTimeEq};
 
 use super::digest::Digest;
@@ -166,26 +166,28 @@ impl Verifier {
         Err(why.unwrap_or_else(|| Reason::SignatureMissing.into()))
     }
 
-    /// Tries only the pair that matched last, in each scheme. Returns whether it made the signature.
+    /// Tries only the pair that matched last, in the first scheme that the delivery claims. Returns whether it made the
+    /// signature. A later scheme is not tried, since [`Self::all`] might still find a secret in this one: a delivery with
+    /// signatures of two schemes has the same verdict whatever matched last. The price is a complete search for those of
+    /// which only the second is right.
     ///
     /// # Errors
     /// `signature_missing`, `signature_malformed` if the delivery has a signature of none of the schemes.
     pub fn likely(&self, search: &mut SecretSearch) -> Result<bool, Fault> {
         let SecretSearch { delivery, progress, found } = search;
-        let (mut readable, mut why) = (false, None);
+        let mut why = None;
         for scheme in &self.schemes {
             match scheme.claim(delivery) {
                 Ok(claim) => {
-                    readable = true;
-                    if let Some((key, form)) = scheme.try_likely(delivery, &claim, progress) {
-                        *found = Some(scheme.found(key, form, &claim, delivery.received_at));
-                        return Ok(true);
-                    }
+                    let age = scheme.scheme.age(&claim, delivery.received_at);
+                    let likely = scheme.try_likely(delivery, &claim, progress);
+                    *found = likely.map(|(key, form)| scheme.found(key, form, age));
+                    return Ok(found.is_some());
                 }
                 Err(error) => why = Some(furthest(why, error.into())),
             }
         }
-        why.filter(|_| !readable).map_or(Ok(false), Err)
+        Err(why.unwrap_or_else(|| Reason::SignatureMissing.into()))
     }
 
     /// Tries every remaining pair, until `until`.
@@ -196,13 +198,9 @@ impl Verifier {
         let SecretSearch { delivery, progress, found } = search;
         let mut why = None;
         for scheme in &self.schemes {
-            let tried = scheme.claim(delivery).map_err(Fault::from).and_then(|claim| {
-                let (key, form) = scheme.try_all(delivery, &claim, progress, until)?;
-                Ok(scheme.found(key, form, &claim, delivery.received_at))
-            });
-            match tried {
-                Ok(pair) => {
-                    *found = Some(pair);
+            match scheme.find_secret(delivery, progress, until) {
+                Ok((key, form, age)) => {
+                    *found = Some(scheme.found(key, form, age));
                     return Ok(());
                 }
                 Err(fault) if fault.reason == Reason::Overloaded => return Err(fault),
@@ -243,23 +241,44 @@ fn furthest(before: Option<Fault>, fault: Fault) -> Fault {
     }
 }
 
+/// # Errors
+/// `overloaded` if `until` has passed.
+fn in_time(until: Option<Instant>) -> Result<(), Fault> {
+    match until.is_some_and(|until| Instant::now() >= until) {
+        true => Err(Fault::new(Reason::Overloaded, "the search for the secret took too long")),
+        false => Ok(()),
+    }
+}
+
 impl SchemeVerifier {
     pub(super) fn verify<'v>(
         &'v self,
         delivery: &Delivery,
         progress: &mut Progress,
     ) -> Result<(&'v Arc<SigningKey>, BodyForm, Option<SignedDuration>), Fault> {
+        self.find_secret(delivery, progress, None)
+    }
+
+    /// Tries the pair that matched last, unless that has been done, and then the others.
+    fn find_secret<'v>(
+        &'v self,
+        delivery: &Delivery,
+        progress: &mut Progress,
+        until: Option<Instant>,
+    ) -> Result<(&'v Arc<SigningKey>, BodyForm, Option<SignedDuration>), Fault> {
         let claim = self.claim(delivery)?;
-        let likely = self.try_likely(delivery, &claim, progress);
+        let tried = progress.likely.get(self.index).copied().flatten().is_some();
+        in_time(until)?;
+        let likely = if tried { None } else { self.try_likely(delivery, &claim, progress) };
         let (key, form) = match likely {
             Some(found) => found,
-            None => self.try_all(delivery, &claim, progress, None)?,
+            None => self.try_all(delivery, &claim, progress, until)?,
         };
         Ok((key, form, self.scheme.age(&claim, delivery.received_at)))
     }
 
-    fn found(&self, key: &Arc<SigningKey>, form: BodyForm, claim: &Claim<'_>, now: Timestamp) -> SecretMatch {
-        SecretMatch { scheme: self.scheme.clone(), key: key.clone(), form, age: self.scheme.age(claim, now) }
+    fn found(&self, key: &Arc<SigningKey>, form: BodyForm, age: Option<SignedDuration>) -> SecretMatch {
+        SecretMatch { scheme: self.scheme.clone(), key: key.clone(), form, age }
     }
 
     fn cost(&self, bytes: usize) -> Cost {
@@ -344,9 +363,7 @@ impl SchemeVerifier {
                 if !wanted(key) || (tried && key.window.contains(delivery.received_at)) {
                     continue;
                 }
-                if until.is_some_and(|until| Instant::now() >= until) {
-                    return Err(Fault::new(Reason::Overloaded, "the search for the secret took too long"));
-                }
+                in_time(until)?;
                 if self.made(delivery, claim, key, form, progress) {
                     return Ok(Some(KeyForm { place, form }));
                 }

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use super::*;
+use crate::outcome::Fault;
 
 /// Its canonical form is six times as long.
 fn worst(bytes: usize) -> String {
@@ -106,4 +107,70 @@ fn b1_a_token_costs_next_to_nothing_whatever_the_body() {
         SecretSearch::new(delivery(&[("x-token".into(), "nobody's".into())], worst(1 << 20).as_bytes()));
     verifier.all(&mut search, None).unwrap_err();
     assert!(search.work() <= cost.all, "{}", search.work());
+}
+
+/// Two schemes with the same three secrets, which a delivery may satisfy both.
+fn both_schemes() -> [config::Signature; 2] {
+    [
+        rules(
+            "signature = { header = 'A', signature_key = 's', timestamp_key = 't', \
+             signed = '{timestamp}.{body}', forms = ['raw', 'json_compact_ascii'] }",
+        ),
+        rules("signature = { header = 'B', signed = '{body}' }"),
+    ]
+}
+
+/// The signature of the secret `n` by this scheme.
+fn header_of(scheme: &config::Signature, n: usize, form: BodyForm, body: &str) -> String {
+    let scheme = config::Signature { forms: vec![form], ..scheme.clone() };
+    let signed = signed(&verifier_of(&scheme, &[&format!("wh_secret-number-{n}")]), body.as_bytes());
+    signed.headers[scheme.header[0].as_str()].to_str().unwrap().to_owned()
+}
+
+/// What a verdict consists of.
+fn seen<'v>(
+    verdict: Result<Verified<'v>, Fault>,
+) -> Result<impl PartialEq + std::fmt::Debug + use<'v>, Fault> {
+    verdict.map(|found| {
+        (found.secret_name(), found.form(), found.age(), found.headers(), found.signed().to_vec())
+    })
+}
+
+#[test]
+fn a_search_in_two_steps_has_the_verdict_of_one() {
+    println!("seed: [13; 32]");
+    let mut runner = TestRunner::new_with_rng(
+        Runs { cases: 300, failure_persistence: None, ..Runs::default() },
+        TestRng::from_seed(RngAlgorithm::ChaCha, &[13; 32]),
+    );
+    // The secret 3 is nobody's.
+    let form = prop::sample::select(vec![BodyForm::Raw, BodyForm::JsonCompactAscii]);
+    let a = prop::option::of(prop::collection::vec((0..4_usize, form), 1..3));
+    let sent = (a, prop::option::of(0..4_usize));
+    runner
+        .run(&prop::collection::vec(sent, 1..8), |deliveries| {
+            let [a, b] = both_schemes();
+            let secrets = [0, 1, 2].map(|n| format!("wh_secret-number-{n}"));
+            let compile = || verifier_of_schemes(&both_schemes(), &secrets.each_ref().map(String::as_str));
+            let (one, two) = (compile(), compile());
+            for (by_a, by_b) in deliveries {
+                let (body, mut headers) = ("{\"a\": 1}", Vec::new());
+                if let Some(by_a) = by_a {
+                    let made: Vec<_> =
+                        by_a.into_iter().map(|(n, form)| header_of(&a, n, form, body)).collect();
+                    headers.push((String::from("A"), made.join(" ")));
+                }
+                headers.extend(by_b.map(|n| (String::from("B"), header_of(&b, n, BodyForm::Raw, body))));
+                let mut search = SecretSearch::new(delivery(&headers, body.as_bytes()));
+                let found = match two.likely(&mut search) {
+                    Ok(true) => Ok(()),
+                    Ok(false) => two.all(&mut search, None),
+                    Err(fault) => Err(fault),
+                };
+                let found = found.map(|()| search.verified().unwrap());
+                prop_assert_eq!(seen(found), seen(one.verify(search.delivery())));
+            }
+            Ok(())
+        })
+        .unwrap();
 }
