@@ -105,6 +105,8 @@ struct SigningKey {
     window: ValidityWindow,
     /// The index of the first key with the same secret: a secret with several bindings has a key for each.
     first: usize,
+    /// Whether other keys have the same secret.
+    is_shared: bool,
     /// The binding that the body must match.
     binding: Option<Binding>,
     mac: Signer,
@@ -130,7 +132,7 @@ impl SigningKey {
         let seal = seal::derive(key)?;
         let binding = secret.binds.as_ref().map(Binding::compile);
         let (name, window) = (secret.name.clone(), secret.window);
-        Some(Self { name, window, first, binding, mac, seal, token })
+        Some(Self { name, window, first, is_shared: false, binding, mac, seal, token })
     }
 
     /// The same key without the text of a token and without a binding: it names the maker of a signature, and signs
@@ -138,7 +140,7 @@ impl SigningKey {
     fn for_naming(&self) -> Self {
         let (name, window, first) = (self.name.clone(), self.window, self.first);
         let (mac, seal) = (self.mac.clone(), self.seal.clone());
-        Self { name, window, first, binding: None, mac, seal, token: None }
+        Self { name, window, first, is_shared: false, binding: None, mac, seal, token: None }
     }
 
     /// Whether both have the same secret, whatever it is used for: equal seals prove it.

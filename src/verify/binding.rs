@@ -53,7 +53,7 @@ impl Binding {
     }
 
     /// Checks that the delivery names the tenant. The error is the end of a sentence and contains nothing of the body.
-    /// Runs only for a delivery that the secret signed; one pass over the body costs less than the HMAC did.
+    /// Runs only for a delivery that the secret signed; it is one pass over the body, which counts as a hash of it.
     pub(super) fn check(&self, delivery: &Delivery, bodies: Option<&EventLocator>) -> Result<(), String> {
         let shown = &self.rules.pointer;
         match bodies.map(|bodies| self.find(delivery, bodies)) {

@@ -1,13 +1,15 @@
 //! One of a source's signature schemes, with the secrets that are for it.
 
 use std::borrow::Cow;
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use jiff::Timestamp;
 
 use super::binding::EventLocator;
-use super::scheme::{Claim, HeaderFormat, Scheme};
+use super::scheme::{Claim, HeaderFormat, MAX_SIGNATURES, Scheme};
 use super::{SignatureError, SigningKey, canonical};
 use crate::config::{BodyForm, ConfigErrors, Secret, SecretFormat};
 use crate::delivery::Delivery;
@@ -21,6 +23,11 @@ pub(super) struct SchemeVerifier {
     /// How the provider writes its secrets.
     pub(super) secret_format: SecretFormat,
     pub(super) keys: Vec<Arc<SigningKey>>,
+    /// The number of different secrets among the keys.
+    pub(super) secrets: usize,
+    /// The largest number of bindings that one delivery can be compared with, each by a pass over its body: those of the
+    /// secrets that can have made its signatures.
+    pub(super) most_looks: usize,
     /// The pair of secret and body form that matched last, which is tried first: most deliveries are signed with one
     /// secret over one form, and each other pair costs a hash of the body. The keys of one secret are always tried in
     /// the same order, so that a retry matches the same binding and gets the same key in Kafka.
@@ -44,7 +51,7 @@ impl std::fmt::Debug for Removed {
 }
 
 /// A key and a form of the body. For a secret with several keys, `place` is the first one after a match.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct KeyForm {
     pub(super) place: usize,
     pub(super) form: BodyForm,
@@ -79,14 +86,14 @@ impl SchemeVerifier {
         place: &str,
         problems: &mut ConfigErrors,
     ) -> Self {
-        let mut keys: Vec<Arc<SigningKey>> = Vec::with_capacity(secrets.len());
+        let mut keys: Vec<SigningKey> = Vec::with_capacity(secrets.len());
         let mut known: Vec<&[u8]> = Vec::with_capacity(secrets.len());
         for secret in secrets {
             let Some(bytes) = secret.key(index) else { continue };
             let first = known.iter().position(|other| *other == bytes).unwrap_or(known.len());
             match SigningKey::new(&scheme, secret, bytes, first) {
                 Some(key) => {
-                    keys.push(Arc::new(key));
+                    keys.push(key);
                     known.push(bytes);
                 }
                 None => problems.add(
@@ -98,8 +105,27 @@ impl SchemeVerifier {
                 ),
             }
         }
+        // By secret: its keys, and those of them that are bound.
+        let mut uses: BTreeMap<usize, (usize, usize)> = BTreeMap::new();
+        for key in &keys {
+            let (all, bound) = uses.entry(key.first).or_default();
+            (*all, *bound) = (*all + 1, *bound + usize::from(key.binding.is_some()));
+        }
+        for key in &mut keys {
+            key.is_shared = uses.get(&key.first).is_some_and(|(all, _)| *all > 1);
+        }
+        let mut bound: Vec<usize> = uses.values().map(|(_, bound)| *bound).collect();
+        bound.sort_unstable_by_key(|bound| Reverse(*bound));
+        let signatures = match scheme.layout {
+            HeaderFormat::Plain { .. } | HeaderFormat::Token { .. } => 1,
+            HeaderFormat::List { .. } | HeaderFormat::Versions { .. } => MAX_SIGNATURES,
+        };
+        // Each signature can be that of one secret over one form.
+        let most_looks = bound.iter().take(signatures).sum::<usize>() * signatures.min(scheme.forms.len());
+        let keys = keys.into_iter().map(Arc::new).collect();
         let (scheme, last) = (Arc::new(scheme), Last::default());
-        Self { index, scheme, secret_format, keys, last, bodies: None, removed: Vec::new() }
+        let (secrets, removed) = (uses.len(), Vec::new());
+        Self { index, scheme, secret_format, keys, secrets, most_looks, last, bodies: None, removed }
     }
 
     /// Whether the request contains the secret itself instead of a signature.

@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 use std::cmp::Ordering as Compared;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -56,6 +57,9 @@ pub(super) struct Progress {
     canonical: Canonical,
     /// The pair that was tried first in each scheme, without a match.
     likely: [Option<KeyForm>; MAX_SCHEMES],
+    /// Whether a secret made a signature over a form of the body, by scheme: only of secrets with several keys, whose
+    /// digest is the same.
+    made: HashMap<(usize, KeyForm), bool>,
     /// Why the binding of the first matching secret does not hold.
     pub(super) broken: Option<String>,
     /// Bytes of hashing so far.
@@ -282,20 +286,21 @@ impl SchemeVerifier {
     }
 
     fn cost(&self, bytes: usize) -> Cost {
-        let keys = self.keys.len() as u64;
+        let (raw, last) = (bytes as u64, self.last.get());
+        let likely_keys = self.keys.iter().filter(|key| key.first == last.place);
+        let looks = raw * likely_keys.filter(|key| key.binding.is_some()).count() as u64;
+        let all_looks = raw * self.most_looks as u64;
         if self.is_token() {
-            return Cost { likely: TRY, all: TRY * keys };
+            return Cost { likely: TRY + looks, all: TRY * self.secrets as u64 + all_looks };
         }
-        let (raw, written) = (bytes as u64, LONGEST * bytes as u64);
+        let written = LONGEST * raw;
         let of = |form: &BodyForm| match form {
             BodyForm::Raw => (0, raw + TRY),
             BodyForm::JsonCompactAscii => (WRITING * written, written + TRY),
         };
-        let last = self.last.get();
         let (make, hash) = of(&last.form);
-        let same = self.keys.iter().filter(|key| key.first == last.place).count() as u64;
-        let all = self.scheme.forms.iter().map(of).map(|(make, hash)| make + keys * hash).sum();
-        Cost { likely: make + same * hash, all }
+        let hashes = self.scheme.forms.iter().map(of).map(|(make, hash)| make + self.secrets as u64 * hash);
+        Cost { likely: make + hash + looks, all: hashes.sum::<u64>() + all_looks }
     }
 
     fn try_likely<'v>(
@@ -381,14 +386,23 @@ impl SchemeVerifier {
         form: BodyForm,
         progress: &mut Progress,
     ) -> bool {
-        let Some(text) = progress.text(&delivery.body, form, &self.scheme) else { return false };
-        let hashed = if self.is_token() { 0 } else { text.len() as u64 };
-        let matches = self.matches(claim, text, key);
-        progress.work += hashed + TRY;
-        if !matches {
+        let pair = (self.index, KeyForm { place: key.first, form });
+        let known = if key.is_shared { progress.made.get(&pair).copied() } else { None };
+        let matches = known.or_else(|| {
+            let text = progress.text(&delivery.body, form, &self.scheme)?;
+            let hashed = if self.is_token() { 0 } else { text.len() as u64 };
+            let matches = self.matches(claim, text, key);
+            progress.work += hashed + TRY;
+            if key.is_shared {
+                progress.made.insert(pair, matches);
+            }
+            Some(matches)
+        });
+        if matches != Some(true) {
             return false;
         }
         let Some(binding) = &key.binding else { return true };
+        progress.work += delivery.body.len() as u64;
         let why = binding.check(delivery, self.bodies.as_ref()).err();
         let holds = why.is_none();
         if let (Some(why), None) = (why, &progress.broken) {

@@ -6,12 +6,12 @@ use crate::outcome::Fault;
 
 const ACME: &str = r#"{"tenant_id":"acme"}"#;
 
-fn bound(name: &str, value: &str, equals: &str) -> Secret {
+pub(super) fn bound(name: &str, value: &str, equals: &str) -> Secret {
     let binds = Binds { pointer: "/tenant_id".into(), equals: equals.into() };
     Secret::new(name, value).bound(Some(binds.into()))
 }
 
-fn envelope(rules: &str) -> EnvelopeConfig {
+pub(super) fn envelope(rules: &str) -> EnvelopeConfig {
     let rules = format!("id = 'digest'\ntype = '/event'\n{rules}");
     toml::Deserializer::parse(&rules).and_then(EnvelopeConfig::deserialize).unwrap()
 }

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use super::binding::{bound, envelope};
 use super::*;
 use crate::outcome::Fault;
 
@@ -173,4 +174,29 @@ fn a_search_in_two_steps_has_the_verdict_of_one() {
             Ok(())
         })
         .unwrap();
+}
+
+#[test]
+fn the_body_is_hashed_once_for_a_secret_with_many_bindings_and_each_look_into_it_is_charged() {
+    let tenants: Vec<Secret> = (0..20).map(|n| bound(&format!("t{n}"), SECRET, &format!("{n}"))).collect();
+    let body = format!("{{\"tenant_id\":\"nobody\",\"text\":\"{}\"}}", "x".repeat(10_000));
+    let bytes = body.len() as u64;
+    let compile = |rules: &config::Signature| {
+        let mut problems = ConfigErrors::default();
+        let verifier =
+            Verifier::compile(std::slice::from_ref(rules), &tenants, "signature", &mut problems).unwrap();
+        verifier.with_envelope(&envelope(""))
+    };
+    let token = rules("signature = { kind = 'token', header = 'X-Token' }");
+    for (rules, hashes) in [(rules("signature = { header = 'S', signed = '{body}' }"), 1), (token, 0)] {
+        let verifier = compile(&rules);
+        let mut search = SecretSearch::new(signed(&verifier_of(&rules, &[SECRET]), body.as_bytes()));
+        assert_eq!(verifier.likely(&mut search), Ok(false));
+        let cost = verifier.cost(body.len());
+        assert!(search.work() <= cost.likely, "{} of {cost:?}", search.work());
+        verifier.all(&mut search, None).unwrap_err();
+        assert!(search.work() <= cost.all, "{} of {cost:?}", search.work());
+        let expected = (hashes + 20) * bytes..(hashes + 21) * bytes;
+        assert!(expected.contains(&search.work()), "{} is not in {expected:?}", search.work());
+    }
 }
