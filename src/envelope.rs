@@ -13,7 +13,6 @@ use std::collections::HashMap;
 use http::{HeaderMap, HeaderName};
 use jiff::Timestamp;
 use serde_json::value::RawValue;
-use sha2::{Digest, Sha256};
 
 use crate::config::TimeFormat;
 use crate::json::{self, JsonKind, Object, Pointer};
@@ -354,7 +353,7 @@ impl Envelope {
         if !self.key_with_body {
             return self.with_binding(Cow::Borrowed(id), verified);
         }
-        let mut digits = hex::encode(Sha256::digest(verified.signed()));
+        let mut digits = hex::encode(verified.digest());
         digits.truncate(KEY_DIGITS);
         self.with_binding(Cow::Owned(format!("{id}:{digits}")), verified)
     }
@@ -489,5 +488,5 @@ fn valid(id: Cow<'_, str>) -> Result<Cow<'_, str>, Fault> {
 
 /// `sha256:` and the hex digest of the signed body.
 fn digest(verified: &Verified<'_>) -> String {
-    format!("sha256:{}", hex::encode(Sha256::digest(verified.signed())))
+    format!("sha256:{}", hex::encode(verified.digest()))
 }

@@ -16,12 +16,12 @@ pub mod diagnose;
 pub mod explain;
 
 use std::borrow::Cow;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use hmac::{Hmac, Mac as _};
 use http::{HeaderName, HeaderValue};
 use jiff::SignedDuration;
-use sha2::Sha256;
+use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
 use binding::{Binding, EventLocator};
@@ -44,14 +44,23 @@ use crate::delivery::Delivery;
 /// let forged = hookstream::verify::Verified { delivery };
 /// # }
 /// ```
-#[derive(Debug)]
 pub struct Verified<'d> {
     delivery: &'d Delivery,
     key: &'d SigningKey,
     form: BodyForm,
     signed: Cow<'d, [u8]>,
+    digest: OnceLock<[u8; 32]>,
     scheme: &'d Scheme,
     age: Option<SignedDuration>,
+}
+
+impl std::fmt::Debug for Verified<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { delivery, key, form, age, .. } = self;
+        let mut shown = f.debug_struct("Verified");
+        shown.field("delivery", &delivery.id).field("key", key).field("form", form).field("age", age);
+        shown.finish_non_exhaustive()
+    }
 }
 
 impl<'d> Verified<'d> {
@@ -84,6 +93,11 @@ impl<'d> Verified<'d> {
     /// keeps its key.
     pub fn signed(&self) -> &[u8] {
         &self.signed
+    }
+
+    /// The SHA-256 of [`Self::signed`], computed when first needed: the ids or keys of all events of a delivery may have it.
+    pub fn digest(&self) -> &[u8; 32] {
+        self.digest.get_or_init(|| Sha256::digest(self.signed()).into())
     }
 
     /// The time from signing to receipt; negative if the signed time is in the future. `None` if no time is signed, and

@@ -15,7 +15,7 @@
 //! deliveries have the same text.
 
 use std::borrow::Cow;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use hmac::{Hmac, KeyInit, Mac};
 use http::{HeaderName, HeaderValue};
@@ -176,8 +176,8 @@ impl Verifier {
                     canonical::json_compact_ascii(&delivery.body).map_err(|_| UnsealError::Forged)?
                 }
             };
-            let scheme = &scheme.scheme;
-            return Ok(Verified { delivery, key, form: seal.form, signed, scheme, age: None });
+            let (digest, scheme) = (OnceLock::new(), &scheme.scheme);
+            return Ok(Verified { delivery, key, form: seal.form, signed, digest, scheme, age: None });
         }
         let known = keys().any(|(_, key)| *key.name == *seal.secret);
         Err(bound.unwrap_or_else(|| match known {

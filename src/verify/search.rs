@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 use std::cmp::Ordering as Compared;
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use jiff::SignedDuration;
@@ -140,8 +140,8 @@ impl SecretSearch {
             Canonical::Made(text) if *form == BodyForm::JsonCompactAscii => text,
             _ => &*self.delivery.body,
         };
-        let (delivery, signed) = (&self.delivery, Cow::Borrowed(signed));
-        Some(Verified { delivery, key, form: *form, signed, scheme, age: *age })
+        let (delivery, signed, digest) = (&self.delivery, Cow::Borrowed(signed), OnceLock::new());
+        Some(Verified { delivery, key, form: *form, signed, digest, scheme, age: *age })
     }
 }
 
@@ -162,7 +162,8 @@ impl Verifier {
             match scheme.verify(delivery, &mut progress) {
                 Ok((key, form, age)) => {
                     let signed = progress.into_signed(&delivery.body, form);
-                    return Ok(Verified { delivery, key, form, signed, scheme: &scheme.scheme, age });
+                    let (digest, scheme) = (OnceLock::new(), &scheme.scheme);
+                    return Ok(Verified { delivery, key, form, signed, digest, scheme, age });
                 }
                 Err(fault) => why = Some(furthest(why, fault)),
             }
