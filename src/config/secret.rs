@@ -163,6 +163,18 @@ impl Secret {
         &self.value
     }
 
+    /// The keys of the schemes that use it. Never for a log.
+    pub fn keys(&self) -> impl Iterator<Item = &[u8]> {
+        let value = self.keys.is_empty().then_some(self.value.as_slice());
+        self.keys.iter().flatten().map(|key| key.as_slice()).chain(value)
+    }
+
+    /// Whether one of the source's schemes uses both secrets.
+    pub(super) fn shares_scheme(&self, other: &Self) -> bool {
+        let mut schemes = self.keys.iter().zip(&*other.keys);
+        self.keys.is_empty() || schemes.any(|(own, other)| own.is_some() && other.is_some())
+    }
+
     /// The key in the source's scheme with this index; `None` if the secret is not for it. For the verifier and the signer;
     /// never for a log.
     pub fn key(&self, scheme: usize) -> Option<&[u8]> {

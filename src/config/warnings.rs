@@ -26,7 +26,8 @@ pub(super) fn dev_instead(source: &str, why: &str) -> String {
 }
 
 pub(super) fn short(source: &str, secret: &Secret) -> Option<String> {
-    let (name, bytes) = (&secret.name, secret.expose().len());
+    // The easiest to guess: of several schemes, each decodes a key of its own.
+    let (name, bytes) = (&secret.name, secret.keys().map(<[u8]>::len).min()?);
     (bytes < SHORT).then(|| {
         format!("source {source}: the secret {name} has only {bytes} bytes; a secret below {SHORT} bytes can be guessed")
     })
@@ -80,8 +81,9 @@ pub(super) fn times(source: &str, secrets: &[Secret], now: Timestamp) -> Times {
             window if window.contains(now) => {
                 let until = window.not_after.filter(|until| until.duration_since(now) < EXPIRES_SOON)?;
                 let next = secrets.iter().find(|other| {
-                    // A secret with another binding cannot replace this one.
+                    // A secret with another binding, or of another scheme, cannot replace this one.
                     other.binds == secret.binds
+                        && other.shares_scheme(secret)
                         && other.window.contains(until)
                         && other.window.not_after.is_none_or(|end| end > until)
                 });

@@ -150,7 +150,8 @@ impl SchemeVerifier {
         }
         let others = secrets.all.iter().filter(|(source, _)| *source != secrets.source);
         let mut others = others.flat_map(|(source, all)| all.iter().map(move |secret| (source, secret)));
-        let (source, secret) = others.find(|(_, secret)| reading_of(secret.expose(), false).is_some())?;
+        let (source, secret) =
+            others.find(|(_, secret)| secret.keys().any(|key| reading_of(key, false).is_some()))?;
         Some(Cause::other_secret(source, &secret.name))
     }
 }

@@ -272,6 +272,30 @@ unmapped = 'generic'
 ";
 
 #[test]
+fn of_the_keys_that_schemes_decode_from_a_secret_the_shortest_counts() {
+    let toml = TWO_SCHEMES.replace("FORMAT", "hex") + "secrets = [{ name = 'both', env = 'BOTH' }]";
+    let loaded = load_toml(&toml, &[("BOTH", "0123456789abcdef")], &[]).unwrap();
+    let short = loaded.warnings.iter().any(|line| line.contains("the secret both has only 8 bytes"));
+    assert!(short, "{:?}", loaded.warnings);
+}
+
+#[test]
+fn a_secret_of_another_scheme_is_no_successor() {
+    let soon = Timestamp::now() + jiff::SignedDuration::from_hours(72);
+    let secrets = format!(
+        "secrets = [{{ name = 'old', env = 'OLD', not_after = '{soon}' }}, {{ name = 'new', env = 'NEW' }}]"
+    );
+    let toml = TWO_SCHEMES.replace("FORMAT", "whsec") + &secrets;
+    let warned = |new: &str| {
+        let vars = [("OLD", "whsec_AAECAwQFBgcICQoLDA0ODw=="), ("NEW", new)];
+        load_toml(&toml, &vars, &[]).unwrap().warnings.join("\n")
+    };
+    let (other, same) = (warned("a-token-of-the-shop"), warned("whsec_AQECAwQFBgcICQoLDA0ODw=="));
+    assert!(other.contains("the secret old expires") && other.contains("add its successor"), "{other}");
+    assert!(same.contains("switch the provider to new"), "{same}");
+}
+
+#[test]
 fn a_damaged_whsec_secret_is_reported_without_its_value() {
     let toml = TWO_SCHEMES.replace("FORMAT", "whsec") + "secrets = [{ env = 'OLD' }]";
     let line = line(&toml, &[("OLD", "\"whsec_AAECAwQFBgcICQoLDA0ODw==\"")], &[]);
