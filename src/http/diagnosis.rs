@@ -22,9 +22,6 @@ const WAITING: usize = 8;
 /// Larger bodies are not diagnosed: each try hashes the complete body.
 const MAX_BODY: usize = 256 * 1024;
 
-/// A diagnosis repeats the verifier's search this often: for the verdict, and for bound secrets.
-const SEARCHES: u64 = 2;
-
 /// A refused delivery, moved here without a copy.
 struct DiagnosisJob {
     source: Arc<Source>,
@@ -56,8 +53,7 @@ impl DiagnosisQueue {
         let reason = fault.reason;
         let wanted = source.refusals.count(reason, Timestamp::now());
         let bytes = delivery.body.len();
-        let searches = SEARCHES * source.verifier.cost(bytes).all;
-        if wanted && bytes <= MAX_BODY && searches <= BUDGET as u64 {
+        if wanted && bytes <= MAX_BODY && source.verifier.repeated_cost(bytes) <= BUDGET as u64 {
             let _ = self.0.try_send(DiagnosisJob { source, delivery, reason, _charge: charge });
         }
     }

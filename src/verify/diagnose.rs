@@ -69,6 +69,13 @@ impl Verifier {
         }
     }
 
+    /// The maximum cost of the searches that a diagnosis repeats beside its budget, in bytes of hashing: for the verdict, for
+    /// bound secrets, and among several schemes for the one that came furthest.
+    pub fn repeated_cost(&self, bytes: usize) -> u64 {
+        let searches = if self.schemes.len() > 1 { 3 } else { 2 };
+        searches * self.cost(bytes).all
+    }
+
     /// The likely cause of a refusal, which is the fault from [`Verifier::verify`] or about the age: of several schemes, the
     /// first that is shown. `budget` limits the bytes that are hashed to find it.
     pub fn cause(
