@@ -1,6 +1,5 @@
-//! The programs that hookstream is held against. Each runs as a process of its own, reads the same
-//! configuration file as hookstream does, and has its runtime, its connections' bounds and, where it
-//! publishes, its producer's properties by the same code.
+//! The programs that hookstream is compared with. Each is a separate process that reads the same configuration file as
+//! hookstream. The same code as in hookstream makes its runtime, its connection limits and its producer's properties.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -24,13 +23,13 @@ use tokio::sync::watch;
 
 use crate::pace::Pace;
 
-/// What every contender is told.
+/// The arguments of every contender.
 #[derive(clap::Args)]
 pub struct Args {
-    /// The same file as hookstream's.
+    /// The configuration file, as for hookstream.
     #[arg(short)]
     config: PathBuf,
-    /// Publish to these topics, in turn.
+    /// The topics to publish to, in turn.
     #[arg(long)]
     pub topic: Vec<String>,
 }
@@ -47,7 +46,7 @@ pub fn block_on<T>(program: impl Future<Output = anyhow::Result<T>>) -> anyhow::
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(program)
 }
 
-/// Reads the body and answers; `stock` serves it by `axum::serve`.
+/// Reads the body and answers; with `stock`, `axum::serve` serves it.
 pub fn axum(args: &Args, stock: bool) -> anyhow::Result<()> {
     let router = Router::new().route("/hooks/{source}", post(async |_body: Bytes| "ok\n"));
     block_on(serve(args.load()?, router, stock))
@@ -77,7 +76,7 @@ async fn publish(State(relay): State<Arc<Relay>>, body: Bytes) -> (StatusCode, &
     }
 }
 
-/// Publishes the `n`th record under a key of its own, and resolves to whether Kafka has acknowledged it.
+/// Publishes the `n`th record with a unique key. Resolves to whether Kafka has acknowledged it.
 fn send(
     producer: &FutureProducer,
     topics: &[String],
@@ -92,14 +91,16 @@ fn send(
 
 pub fn producer(loaded: &LoadedConfig) -> anyhow::Result<FutureProducer> {
     let kafka = ClusterConfig::new(loaded.config.kafka.bootstrap_servers.clone(), loaded.properties.clone());
-    Producer::config(&kafka, app::tuning(&loaded.config)).create().context("the producer's properties")
+    Producer::config(&kafka, app::tuning(&loaded.config))
+        .create()
+        .context("invalid properties of the producer")
 }
 
 pub async fn serve(loaded: LoadedConfig, router: Router, stock: bool) -> anyhow::Result<()> {
     let listen: SocketAddr = loaded.config.http.listen.parse()?;
     let listener = TcpListener::bind(listen).await?;
     if stock {
-        #[allow(clippy::disallowed_methods)] // what it costs is the question
+        #[allow(clippy::disallowed_methods)] // its cost is measured
         axum::serve(listener, router).await?;
         return Ok(());
     }
@@ -108,7 +109,7 @@ pub async fn serve(loaded: LoadedConfig, router: Router, stock: bool) -> anyhow:
     Ok(())
 }
 
-/// Produces at a fixed rate and prints, as one line of JSON, how long each acknowledgement took.
+/// Produces at a fixed rate, and prints the durations of the acknowledgements as a line of JSON.
 pub fn produce(args: &Args, pace: Pace, bytes: usize) -> anyhow::Result<()> {
     let loaded = args.load()?;
     let (producer, body) = (producer(&loaded)?, crate::deliveries::body("produced", "t", bytes));

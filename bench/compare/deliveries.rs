@@ -1,5 +1,4 @@
-//! What is sent: Datagrid's deliveries, made and signed before anything is measured, whole requests in
-//! memory.
+//! The deliveries: Datagrid's, made and signed before the measurements, as complete requests in memory.
 
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -7,24 +6,24 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 
-/// Of one set, in bytes: larger bodies are fewer.
+/// The size of one set in bytes, which has fewer of larger bodies, and its maximum number of requests.
 const SET: usize = 48 << 20;
 const MOST: usize = 20_000;
 
-/// Of a hundred deliveries, those that the dominant secret signs.
+/// The deliveries in a hundred that the dominant secret signs.
 const DOMINANT: usize = 95;
 
-/// Who signs.
+/// The secrets that sign.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signing {
-    /// The last of so many secrets for 95 of 100 deliveries, the others for the rest, in turn.
+    /// The last of this many secrets signs 95 of 100 deliveries, and the others sign the rest in turn.
     Dominant(usize),
-    /// So many secrets in turn.
+    /// This many secrets sign in turn.
     InTurn(usize),
 }
 
 impl Signing {
-    /// How many secrets there are.
+    /// The number of secrets.
     pub fn secrets(self) -> usize {
         match self {
             Self::Dominant(count) | Self::InTurn(count) => count,
@@ -46,21 +45,21 @@ pub fn secret(n: usize) -> String {
     format!("a secret of the benchmarks, number {n:03}")
 }
 
-/// The event types that traffic has, of those that the source knows.
+/// The `n`th event type of the source.
 pub fn event_type(n: usize) -> String {
-    // All are served by the shipped schema `batch_prediction.avsc`.
+    // All use the shipped schema `batch_prediction.avsc`.
     if n == 0 { "batch_prediction.completed".into() } else { format!("batch_prediction.t{n:03}") }
 }
 
-/// Signed requests, taken in turn by whoever sends. After the last comes the first again, so that an id
-/// may come twice; no contender looks for that.
+/// Signed requests, which the senders take in turn. After the last, the first one is sent again, so ids repeat; no contender
+/// checks for that.
 pub struct Requests {
     all: Vec<Vec<u8>>,
     next: AtomicUsize,
 }
 
 impl Requests {
-    /// Deliveries of so many bytes and event types for a source.
+    /// Makes the requests for a source, with bodies of this size and this many event types.
     pub fn make(source: &str, bytes: usize, types: usize, signing: Signing) -> Self {
         let count = (SET / bytes.max(1)).min(MOST);
         let make = |n: usize| {
@@ -70,12 +69,12 @@ impl Requests {
         Self { all: (0..count).map(make).collect(), next: AtomicUsize::new(0) }
     }
 
-    /// Takes so many numbers, the first of which is returned.
+    /// Reserves this many numbers, and returns the first.
     pub fn take(&self, count: usize) -> usize {
         self.next.fetch_add(count, Ordering::Relaxed)
     }
 
-    /// The whole request of a number.
+    /// The complete request with this number.
     pub fn get(&self, n: usize) -> &[u8] {
         &self.all[n % self.all.len()]
     }
@@ -96,8 +95,8 @@ fn request(source: &str, secret: &str, body: &[u8]) -> Vec<u8> {
     request
 }
 
-/// A body of exactly so many bytes, if they are enough for an event: the provider's example, with less
-/// where it is small, and with more of the customer's labels where it is large.
+/// A body of exactly this size, if that is enough for an event: the provider's example, shortened for small sizes, and with
+/// more of the customer's labels for large ones.
 pub fn body(id: &str, event_type: &str, bytes: usize) -> Vec<u8> {
     let head = format!(r#"{{"id":"{id}","event_type":"{event_type}","timestamp":1775847600,"data":{{"#);
     let mut text = head + r#""id":"bpred_abc123","object":"batch_prediction","status":"completed","#;
@@ -105,7 +104,7 @@ pub fn body(id: &str, event_type: &str, bytes: usize) -> Vec<u8> {
         text += r#""model":"magpie-1.1","completion_window":"24h","created_at":"2026-04-10T18:12:04.118Z","in_progress_at":"2026-04-10T18:12:31.502Z","finalizing_at":"2026-04-10T18:59:12.870Z","completed_at":"2026-04-10T19:00:00.000Z","failed_at":null,"expired_at":null,"expires_at":"2026-04-11T18:12:04.118Z","cancelling_at":null,"cancelled_at":null,"request_counts":{"total":1200,"processing":0,"succeeded":1197,"errored":3,"canceled":0,"expired":0},"results_url":"/v1/batch-predictions/bpred_abc123/results","error":null,"#;
     }
     text += r#""metadata":{"#;
-    // Words that repeat as text does, and no two bodies alike: a compressor finds what it finds in JSON.
+    // Repeated words as in real text, but different bodies, so that they compress like real JSON.
     let mut rng = fastrand::Rng::with_seed(
         id.bytes().fold(7, |seed, byte| seed.wrapping_mul(31).wrapping_add(byte.into())),
     );

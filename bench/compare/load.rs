@@ -1,5 +1,5 @@
-//! The load of the benchmarks, on plain sockets and with as little parsing as counts answers correctly: the load that
-//! `hookstream send` makes (`hookstream::load`) takes several times as much of the processors that all share.
+//! The load of the benchmarks, over plain sockets and with only as much parsing as needed to count answers correctly. The
+//! load of `hookstream send` (`hookstream::load`) uses several times as much processor time, which all processes share.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -12,27 +12,25 @@ use tokio::net::TcpStream;
 
 use crate::deliveries::Requests;
 
-/// For any single answer. Far above what anything takes: the machine may stand still for minutes.
+/// The timeout of an answer. Very long, since the machine may be suspended for minutes.
 pub const PATIENCE: Duration = Duration::from_secs(600);
 
-/// So many connections are opened at once, and then none for so long: a listener of tokio's queues 128,
-/// and the kernel drops what comes on top, which its sender tries again after a second. That is no part
-/// of what is measured.
+/// Connections are opened in batches of this size with this pause between them: tokio's listener queues 128 connections, and
+/// the kernel drops further ones, which are retried after a second. The measurement must not include that.
 const BATCH: usize = 32;
-const ACCEPTED: Duration = Duration::from_millis(10);
+const BATCH_PAUSE: Duration = Duration::from_millis(10);
 
-/// What came of it.
+/// The result of a load.
 #[derive(Debug, Default)]
 pub struct Ended {
     /// From the first request to the last answer.
     pub took: Duration,
-    /// Answers by status; 0 for connections that broke.
+    /// Answers by status; 0 for broken connections.
     pub answers: BTreeMap<u16, u64>,
 }
 
-/// Sends for so long, on each connection the next request after the answer to the last, and waits for the last answers.
-/// Blocks. Each thread has a runtime of its own. `started` is called when all connections are open and nothing is sent
-/// yet.
+/// Sends for this time, on each connection the next request after the answer to the last, and waits for the last answers.
+/// Blocks. Each thread has its own runtime. Calls `started` when all connections are open, before the first request.
 pub fn run(
     to: SocketAddr,
     connections: usize,
@@ -57,7 +55,8 @@ pub fn run(
         go.wait();
         let mut ended = Ended::default();
         for worker in workers {
-            let answers = worker.join().map_err(|_| anyhow::anyhow!("a generator's thread failed"))??;
+            let answers =
+                worker.join().map_err(|_| anyhow::anyhow!("a thread of the generator failed"))??;
             for (status, count) in answers {
                 *ended.answers.entry(status).or_default() += count;
             }
@@ -82,13 +81,13 @@ fn worker(
     let connected = runtime.block_on(async {
         for n in 0..connections {
             if n % BATCH == BATCH - 1 {
-                tokio::time::sleep(ACCEPTED).await;
+                tokio::time::sleep(BATCH_PAUSE).await;
             }
             open.push(Connection::open(to).await?);
         }
         Ok::<_, std::io::Error>(())
     });
-    // Also where it failed, or the others would wait for ever.
+    // Even after a failure, else the other threads would wait forever.
     ready.wait();
     go.wait();
     connected?;
@@ -132,7 +131,7 @@ impl Connection {
         Ok(Self { stream, read: vec![0; 4096] })
     }
 
-    /// Sends a request and returns the status of its answer.
+    /// Sends a request. Returns the status of its answer.
     pub async fn exchange(&mut self, request: &[u8]) -> anyhow::Result<u16> {
         self.stream.write_all(request).await?;
         let mut filled = 0;
@@ -155,7 +154,7 @@ fn parse(read: &[u8]) -> anyhow::Result<Option<u16>> {
     let header = |name: &str| answer.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name));
     let length =
         header("content-length").and_then(|header| std::str::from_utf8(header.value).ok()?.parse().ok());
-    let length: usize = length.context("an answer without a length")?;
+    let length: usize = length.context("an answer without content-length")?;
     if read.len() < head + length {
         return Ok(None);
     }

@@ -1,6 +1,6 @@
 //! The benchmarks: `./bench/run` builds this, starts Kafka and the registry, and runs it.
 //!
-//! It is also the programs that hookstream is held against, which it starts as processes of their own.
+//! It also contains the programs that hookstream is compared with, and starts itself for each of them.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 #![allow(clippy::disallowed_methods)]
 #![allow(clippy::print_stdout, clippy::print_stderr, unreachable_pub)]
@@ -32,11 +32,11 @@ use pace::Pace;
 use plan::Plan;
 use results::{Contender, Group};
 
-/// hookstream's, for all: what is held against each other is the work.
+/// The same allocator as hookstream's for all contenders, so that the comparison is about their work.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Measures hookstream beside bare axum and beside a relay that publishes the body unread.
+/// Compare hookstream with bare axum and with a relay that publishes the body unread.
 #[derive(Parser)]
 #[command(name = "bench/run", args_conflicts_with_subcommands = true)]
 struct Args {
@@ -48,22 +48,22 @@ struct Args {
 
 #[derive(clap::Args)]
 struct Run {
-    /// One round of half a second each: whether it works, not how fast. Writes no file
+    /// One round of half a second each, to test the benchmarks themselves. Writes no file
     #[arg(long)]
     quick: bool,
-    /// These groups only; the page keeps the figures of the others
+    /// Only these groups; the page keeps the figures of the others
     #[arg(long, value_delimiter = ',', value_name = "NAME")]
     only: Vec<String>,
-    /// Rounds, in each of which all contenders of a group have their turn
+    /// Rounds; in each, all contenders of a group are measured once
     #[arg(long)]
     rounds: Option<usize>,
     /// Seconds of one measurement
     #[arg(long)]
     seconds: Option<f64>,
-    /// Where Kafka and the registry stand; given by bench/run
+    /// The directory of the running stack; passed by bench/run
     #[arg(long, hide = true)]
     stack: Option<PathBuf>,
-    /// Where contenders have their files; given by bench/run
+    /// The directory for the contenders' files; passed by bench/run
     #[arg(long, hide = true)]
     dir: Option<PathBuf>,
 }
@@ -99,7 +99,7 @@ enum Part {
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let ended = match args.program {
+    let result = match args.program {
         Some(Part::Axum { args, stock }) => contender::axum(&args, stock).map(|()| true),
         Some(Part::Relay(args)) => contender::relay(args).map(|()| true),
         Some(Part::Least(args)) => least::least(args).map(|()| true),
@@ -109,7 +109,7 @@ fn main() -> ExitCode {
         }
         None => run(&args.run),
     };
-    match ended {
+    match result {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
@@ -119,13 +119,13 @@ fn main() -> ExitCode {
     }
 }
 
-/// True when every answer had its record.
+/// Returns whether the numbers of answers and records are equal everywhere.
 fn run(args: &Run) -> anyhow::Result<bool> {
     let plans = chosen(&args.only)?;
     let variable =
-        |name: &str| std::env::var(name).with_context(|| format!("{name} is not set: run ./bench/run"));
-    let stack = args.stack.as_deref().context("run ./bench/run, which starts what this needs")?;
-    let dir = args.dir.as_deref().context("run ./bench/run, which starts what this needs")?;
+        |name: &str| std::env::var(name).with_context(|| format!("{name} is not set: use ./bench/run"));
+    let stack = args.stack.as_deref().context("use ./bench/run, which starts Kafka and the registry")?;
+    let dir = args.dir.as_deref().context("use ./bench/run, which starts Kafka and the registry")?;
     let pid = std::fs::read_to_string(stack.join("kafka.pid"))?.trim().parse()?;
     let kafka = Kafka::new(variable("HOOKSTREAM_TEST_KAFKA")?, pid)?;
     let registry = variable("HOOKSTREAM_TEST_REGISTRY")?;
@@ -134,13 +134,13 @@ fn run(args: &Run) -> anyhow::Result<bool> {
     let (home, began) = (Path::new(env!("CARGO_MANIFEST_DIR")), Instant::now());
     let files = home.join("bench/results");
     warm_up(&world, args.quick)?;
-    let mut wrong = Vec::new();
+    let mut invalid = Vec::new();
     for plan in &plans {
         let (rounds, seconds) = length(args, plan);
         println!("\n{}: {} ({rounds} rounds; so far {} s)", plan.name, plan.title, began.elapsed().as_secs());
         let group = group(&world, plan, rounds, seconds)?;
         println!("{}", report::tables(&group));
-        wrong.extend(group.wrong());
+        invalid.extend(group.problems());
         if !args.quick {
             group.write(&files)?;
         }
@@ -148,43 +148,47 @@ fn run(args: &Run) -> anyhow::Result<bool> {
     if !args.quick {
         let page = home.join("docs/benchmarks.md");
         std::fs::write(&page, report::page(&files)?)?;
-        println!("written: docs/benchmarks.md, and bench/results/");
+        println!("wrote docs/benchmarks.md and bench/results/");
     }
-    for wrong in &wrong {
-        eprintln!("wrong: {wrong}");
+    for invalid in &invalid {
+        eprintln!("invalid: {invalid}");
     }
     println!(
         "{} s; {}",
         began.elapsed().as_secs(),
-        if wrong.is_empty() { "every answer had its record" } else { "NOT every answer had its record" }
+        if invalid.is_empty() {
+            "every answer had its record"
+        } else {
+            "some answers or records have no counterpart"
+        }
     );
-    Ok(wrong.is_empty())
+    Ok(invalid.is_empty())
 }
 
 fn chosen(only: &[String]) -> anyhow::Result<Vec<Plan>> {
     let names: Vec<_> = plan::all().iter().map(|plan| plan.name).collect();
-    for wished in only {
+    for name in only {
         anyhow::ensure!(
-            names.contains(&wished.as_str()),
-            "no group is called {wished}; there are {}",
+            names.contains(&name.as_str()),
+            "there is no group {name}; there are: {}",
             names.join(", ")
         );
     }
-    let wished = |plan: &Plan| {
+    let is_selected = |plan: &Plan| {
         if only.is_empty() { !plan.on_request } else { only.iter().any(|name| name == plan.name) }
     };
-    Ok(plan::all().into_iter().filter(wished).collect())
+    Ok(plan::all().into_iter().filter(is_selected).collect())
 }
 
-/// Rounds, and seconds of each measurement.
+/// The number of rounds, and the seconds of each measurement.
 fn length(args: &Run, plan: &Plan) -> (usize, f64) {
     let usual = if args.quick { (1, 0.5) } else { plan.length.unwrap_or((5, 3.0)) };
     (args.rounds.unwrap_or(usual.0), args.seconds.unwrap_or(usual.1))
 }
 
-/// Kafka's virtual machine compiles what is hot only after some time.
+/// Warms up Kafka, whose virtual machine compiles hot code only after some time.
 fn warm_up(world: &World<'_>, quick: bool) -> anyhow::Result<()> {
-    let mut plan = plan::all().into_iter().find(|plan| plan.name == "base").context("a base point")?;
+    let mut plan = plan::all().into_iter().find(|plan| plan.name == "base").context("no base point")?;
     plan.name = "warm";
     measure::run(world, &plan, 1, if quick { 2.0 } else { 10.0 }, |_| ())?;
     Ok(())

@@ -1,4 +1,4 @@
-//! A group: its contenders are started once, and measured in turn, round by round.
+//! Measures a group: its contenders are started once, and measured in turn in each round.
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -18,36 +18,36 @@ use crate::plan::{Plan, Program, Variant};
 use crate::process::{self, Process, address, ask, cpu_us, memory_kib, page, secret_variable};
 use crate::results::Sample;
 
-/// Load before the first round, so that code is warm and connections to Kafka stand.
+/// Seconds of load before the first round, to warm up code and open connections to Kafka.
 const WARM_UP: f64 = 1.0;
 
-/// More of it for each further event type that has traffic: a broker's first record of a producer in a partition takes
-/// it milliseconds, and each type is six partitions.
+/// Further seconds for each additional event type with traffic: a producer's first record in a partition takes the broker
+/// milliseconds, and each type has six partitions.
 const WARM_TYPE: f64 = 0.2;
 
-/// At a fixed rate, before the measured part of each run.
+/// Seconds before the measured part of each run at a fixed rate.
 const WARM: f64 = 1.0;
 
-/// Between two measurements, for what the last one left to do.
+/// The pause between two measurements, so that the last one's work can end.
 const PAUSE: Duration = Duration::from_millis(300);
 
-/// For the spool's own count, which is told once a second.
-const COUNTED: Duration = Duration::from_secs(120);
+/// The timeout for the spool's row count, which is updated once a second.
+const COUNT_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// Where all of it stands.
+/// The environment of all measurements.
 pub struct World<'a> {
     pub kafka: &'a Kafka,
     pub registry: &'a str,
     pub dir: &'a Path,
 }
 
-/// Measures a plan. `told` hears of each measurement.
+/// Measures a plan, and calls `report` with each measurement.
 pub fn run(
     world: &World<'_>,
     plan: &Plan,
     rounds: usize,
     seconds: f64,
-    mut told: impl FnMut(&Sample),
+    mut report: impl FnMut(&Sample),
 ) -> anyhow::Result<Vec<Sample>> {
     let mut contenders = Vec::new();
     for (n, variant) in plan.variants.iter().enumerate() {
@@ -63,10 +63,10 @@ pub fn run(
     let mut samples = Vec::new();
     for round in 0..rounds {
         for running in &mut contenders {
-            std::thread::sleep(PAUSE); // so that each begins on a machine at rest
+            std::thread::sleep(PAUSE); // so that each measurement begins on an idle machine
             let sample = running.measure(world, round, plan.rate, seconds);
             let sample = sample.with_context(|| running.variant.name.clone())?;
-            told(&sample);
+            report(&sample);
             samples.push(sample);
         }
     }
@@ -75,16 +75,16 @@ pub fn run(
     Ok(samples)
 }
 
-/// A contender that runs.
+/// A running contender.
 struct Running<'a> {
     variant: &'a Variant,
-    /// `None` for the one that is started for each measurement.
+    /// `None` for the contender that is started for each measurement.
     process: Option<Process>,
     dir: PathBuf,
     hooks: SocketAddr,
     admin: SocketAddr,
     requests: Arc<Requests>,
-    /// With the number of partitions; none for bare axum, and for the spool.
+    /// Topics with their number of partitions; empty for bare axum and for the spool.
     topics: Vec<(String, usize)>,
 }
 
@@ -141,18 +141,17 @@ impl<'a> Running<'a> {
         Ok((std::env::current_exe()?, arguments))
     }
 
-    /// Waits until a delivery ends as it should.
+    /// Waits until a delivery succeeds.
     fn ready(&mut self) -> anyhow::Result<()> {
         let Self { variant, hooks, admin, requests, process, .. } = self;
-        let process = process.as_mut().context("a process")?;
+        let process = process.as_mut().context("no process")?;
         process.listens(*hooks)?;
         if variant.program == Program::Hookstream {
             process.ready(*admin)?;
         }
-        let wished = if variant.spool { 202 } else { 200 };
+        let expected = if variant.spool { 202 } else { 200 };
         let first = requests.take(1);
-        process
-            .wait("its first delivery does not end well", || ask(*hooks, requests.get(first)) == Some(wished))
+        process.wait("its first delivery fails", || ask(*hooks, requests.get(first)) == Some(expected))
     }
 
     fn load(&self, time: Duration, started: impl FnOnce()) -> anyhow::Result<load::Ended> {
@@ -193,7 +192,7 @@ impl<'a> Running<'a> {
             answers.into_iter().partition(|(status, _)| (200..300).contains(status));
         let answered = good.iter().map(|(_, count)| count).sum();
         let records = match before {
-            Some(before) => Some(self.counted(world, before, answered)?),
+            Some(before) => Some(self.added(world, before, answered)?),
             None => None,
         };
         Ok(Sample {
@@ -212,19 +211,19 @@ impl<'a> Running<'a> {
         })
     }
 
-    /// What was added to its topics or its spool.
-    fn counted(&self, world: &World<'_>, before: u64, wished: u64) -> anyhow::Result<u64> {
+    /// The number of records or rows that were added to its topics or its spool.
+    fn added(&self, world: &World<'_>, before: u64, expected: u64) -> anyhow::Result<u64> {
         let start = Instant::now();
         loop {
             let added = self.count(world)?.unwrap_or_default().saturating_sub(before);
-            if added == wished || !self.variant.spool || start.elapsed() > COUNTED {
+            if added == expected || !self.variant.spool || start.elapsed() > COUNT_TIMEOUT {
                 return Ok(added);
             }
-            std::thread::sleep(Duration::from_millis(100)); // a poll, bounded
+            std::thread::sleep(Duration::from_millis(100)); // polls with a bound
         }
     }
 
-    /// Records in its topics, or rows in its spool; `None` where it has neither.
+    /// Records in its topics, or rows in its spool; `None` if it has neither.
     fn count(&self, world: &World<'_>) -> anyhow::Result<Option<u64>> {
         if self.variant.spool {
             let page = page(self.admin, "/metrics")?;
@@ -235,7 +234,7 @@ impl<'a> Running<'a> {
         if self.topics.is_empty() { Ok(None) } else { world.kafka.records(&self.topics).map(Some) }
     }
 
-    /// The one without HTTP: a process for each measurement, which tells its times itself.
+    /// Measures the contender without HTTP, a process for each measurement, which reports its own times.
     fn produce(
         &self,
         world: &World<'_>,
@@ -245,7 +244,7 @@ impl<'a> Running<'a> {
     ) -> anyhow::Result<Sample> {
         let (program, mut arguments) =
             self.command(&self.topics.iter().map(|(topic, _)| topic.clone()).collect::<Vec<_>>())?;
-        let rate = rate.context("a rate")?;
+        let rate = rate.context("no rate")?;
         arguments.extend(["--rate".into(), rate.to_string(), "--warm".into(), WARM.to_string()]);
         arguments.extend(["--seconds".into(), seconds.to_string()]);
         let before = world.kafka.records(&self.topics)?;
@@ -253,8 +252,8 @@ impl<'a> Running<'a> {
         let mut command = Command::new(program);
         command.args(arguments).current_dir(&self.dir).stdin(Stdio::null()).stderr(Stdio::inherit());
         let output = command.env(secret_variable(0), crate::deliveries::secret(0)).output()?;
-        anyhow::ensure!(output.status.success(), "it ended with {}", output.status);
-        let latency: Latency = serde_json::from_slice(&output.stdout).context("its times")?;
+        anyhow::ensure!(output.status.success(), "the contender ended with {}", output.status);
+        let latency: Latency = serde_json::from_slice(&output.stdout).context("unreadable times")?;
         let answered = latency.answers.get(&200).copied().unwrap_or_default();
         Ok(Sample {
             contender: self.variant.name.clone(),
@@ -273,7 +272,7 @@ impl<'a> Running<'a> {
     }
 }
 
-/// The file that each contender reads; all that it does not say is as shipped.
+/// The configuration file of each contender; other settings have their defaults.
 fn configuration(
     world: &World<'_>,
     variant: &Variant,

@@ -1,5 +1,5 @@
-//! Load at a fixed rate, whatever the answers do: each delivery's time counts from when it was due, so
-//! that a service that stalls cannot hide it by slowing the load down.
+//! Load at a fixed rate, independent of the answers: each delivery's time counts from when it was due, so that a stalled
+//! service cannot hide its stall by slowing the load down.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -17,23 +17,23 @@ use tokio_util::sync::CancellationToken;
 use crate::deliveries::Requests;
 use crate::load::{Connection, PATIENCE};
 
-/// What a load at a fixed rate came to. Times in microseconds.
+/// The result of a load at a fixed rate. Times are in microseconds.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Latency {
-    /// How many were measured.
+    /// The number of measured deliveries.
     pub count: u64,
-    /// From due to answered.
+    /// From when a delivery was due until its answer.
     pub p50: u64,
     pub p99: u64,
     pub p999: u64,
     pub max: u64,
-    /// From due to sent: the generator's own share, 99th percentile.
+    /// From when a delivery was due until it was sent, which is the generator's fault; 99th percentile.
     pub late_p99: u64,
-    /// Answers by status, warm-up included.
+    /// Answers by status, including the warm-up.
     pub answers: BTreeMap<u16, u64>,
 }
 
-/// The rate, and for how long; the deliveries of `warm` are not measured.
+/// The rate and the duration; deliveries during `warm` are not measured.
 #[derive(Clone, Copy)]
 pub struct Pace {
     pub rate: u32,
@@ -42,7 +42,7 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// Calls `send` for each delivery, with its number, up to so many at a time, for the status of its answer.
+    /// Calls `send` with the number of each delivery, up to `concurrency` at a time. It returns the status of the answer.
     pub async fn run<F: Future<Output = u16> + Send + 'static>(
         self,
         concurrency: usize,
@@ -81,8 +81,8 @@ impl Pace {
     }
 }
 
-/// Posts over so many connections, and waits for all answers. Blocks. A delivery that finds no connection free waits
-/// for one, and its time counts on.
+/// Posts over this many connections, and waits for all answers. Blocks. A delivery without a free connection waits for one,
+/// which counts as part of its time.
 pub fn post(
     to: SocketAddr,
     connections: usize,
@@ -98,10 +98,11 @@ pub fn post(
         pace.run(connections, |_| {
             let (free, requests, n) = (free.clone(), requests.clone(), requests.take(1));
             async move {
-                let mut connection = free.lock().unwrap().pop().expect("one for each delivery in progress");
+                let mut connection =
+                    free.lock().unwrap().pop().expect("a connection for each delivery in progress");
                 let status = connection.exchange(requests.get(n)).await.unwrap_or(0);
                 free.lock().unwrap().push(connection);
-                // A connection that broke has no status.
+                // A broken connection has no status.
                 status
             }
         })

@@ -1,4 +1,4 @@
-//! A contender as a process, and what the kernel says that processes took.
+//! A contender as a process, and the kernel's account of processor time and memory.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -13,24 +13,24 @@ use anyhow::Context as _;
 use crate::deliveries;
 use crate::load::{Connection, PATIENCE};
 
-/// For a start, on a machine that is busy, or stands still for a while.
+/// The timeout of a start, on a machine that may be busy or suspended for a while.
 const START: Duration = Duration::from_secs(300);
 
-/// The kernel counts processor time in hundredths of a second for whoever reads /proc (USER_HZ).
+/// /proc has processor time in hundredths of a second (USER_HZ).
 const TICK_US: u64 = 10_000;
 
-/// Microseconds of processor time so far, user and system.
+/// The processor time of a process so far in microseconds, user and system.
 pub fn cpu_us(pid: u32) -> anyhow::Result<u64> {
-    let stat =
-        fs::read_to_string(format!("/proc/{pid}/stat")).with_context(|| format!("process {pid} is gone"))?;
-    // The program's name may hold anything, up to its last parenthesis.
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))
+        .with_context(|| format!("process {pid} has ended"))?;
+    // The program's name is in parentheses, and may contain parentheses.
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
     let ticks =
         |n: usize| fields.get(n).and_then(|field| field.parse::<u64>().ok()).context("/proc/PID/stat");
     Ok((ticks(11)? + ticks(12)?) * TICK_US)
 }
 
-/// Resident memory now, and the most there was, in KiB.
+/// The resident memory now and its peak, in KiB.
 pub fn memory_kib(pid: u32) -> anyhow::Result<(u64, u64)> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let field = |name: &str| {
@@ -40,7 +40,7 @@ pub fn memory_kib(pid: u32) -> anyhow::Result<(u64, u64)> {
     Ok((field("VmRSS")?, field("VmHWM")?))
 }
 
-/// An address on a port of its own, below those that the system gives to outgoing connections.
+/// An address with a free port, never the same twice, below the range of the system's outgoing connections.
 pub fn address() -> anyhow::Result<SocketAddr> {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let first = 12_000 + (std::process::id() % 4_000) as u16;
@@ -79,30 +79,30 @@ impl Process {
         self.child.id()
     }
 
-    /// An error when it has ended.
+    /// Fails if the process has ended.
     pub fn runs(&mut self) -> anyhow::Result<()> {
         let Some(status) = self.child.try_wait()? else { return Ok(()) };
-        anyhow::bail!("the contender ended with {status}; it may say why here: {}", self.command)
+        anyhow::bail!("the contender ended with {status}; to see its output, run: {}", self.command)
     }
 
     /// Waits until it listens.
     pub fn listens(&mut self, at: SocketAddr) -> anyhow::Result<()> {
-        self.wait("it does not listen", || TcpStream::connect(at).is_ok())
+        self.wait("the contender does not listen", || TcpStream::connect(at).is_ok())
     }
 
     /// Waits until hookstream is ready.
     pub fn ready(&mut self, admin: SocketAddr) -> anyhow::Result<()> {
         let ready = || page(admin, "/readyz").is_ok_and(|page| page.starts_with("HTTP/1.1 200"));
-        self.wait("it is not ready", ready)
+        self.wait("it does not become ready", ready)
     }
 
-    /// Waits until `condition`, looked at every 2 ms.
+    /// Polls `condition` every 2 ms until it is true.
     pub fn wait(&mut self, what: &str, mut condition: impl FnMut() -> bool) -> anyhow::Result<()> {
         let start = Instant::now();
         while !condition() {
             self.runs()?;
             anyhow::ensure!(start.elapsed() < START, "{what}: {}", self.command);
-            std::thread::sleep(Duration::from_millis(2)); // a poll, bounded
+            std::thread::sleep(Duration::from_millis(2)); // polls with a bound
         }
         Ok(())
     }
@@ -115,7 +115,7 @@ impl Drop for Process {
     }
 }
 
-/// The variable that the `n`th secret stands in.
+/// The environment variable of the `n`th secret.
 pub fn secret_variable(n: usize) -> String {
     format!("BENCH_SECRET_{n}")
 }
@@ -127,7 +127,7 @@ pub fn ask(at: SocketAddr, request: &[u8]) -> Option<u16> {
     runtime.block_on(async { tokio::time::timeout(PATIENCE, exchange).await.ok()? })
 }
 
-/// The text of a page on the operator's port.
+/// The answer to a request at the operator's port.
 pub fn page(at: SocketAddr, path: &str) -> anyhow::Result<String> {
     let mut stream = TcpStream::connect(at)?;
     write!(stream, "GET {path} HTTP/1.1\r\nhost: bench\r\nconnection: close\r\n\r\n")?;
@@ -136,7 +136,7 @@ pub fn page(at: SocketAddr, path: &str) -> anyhow::Result<String> {
     Ok(text)
 }
 
-/// The program, as it was built with this one.
+/// The hookstream program that was built together with this one.
 pub fn hookstream() -> PathBuf {
     env!("CARGO_BIN_EXE_hookstream").into()
 }

@@ -84,7 +84,7 @@ impl Sample {
     }
 
     /// Why the measurement is invalid, if it is.
-    pub fn wrong(&self) -> Option<String> {
+    pub fn problem(&self) -> Option<String> {
         let who = format!("{}, round {}", self.contender, self.round + 1);
         if !self.failed.is_empty() {
             return Some(format!("{who}: answers other than 2xx, by status: {:?}", self.failed));
@@ -105,8 +105,8 @@ impl Group {
     }
 
     /// Why its measurements are invalid, if any are.
-    pub fn wrong(&self) -> Vec<String> {
-        self.samples.iter().filter_map(Sample::wrong).collect()
+    pub fn problems(&self) -> Vec<String> {
+        self.samples.iter().filter_map(Sample::problem).collect()
     }
 
     /// Writes the file of the group.

@@ -1,4 +1,4 @@
-//! From start to ready with 50 schemas.
+//! Measures the time from the start to readiness with 50 schemas.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -11,14 +11,14 @@ use crate::results::{Contender, Sample};
 
 const SCHEMAS: usize = 50;
 
-/// Each schema is the shipped one under a name of its own, so that none is another.
+/// The shipped schema; each of the 50 has it with another name, so that all differ.
 const SHIPPED: &str = include_str!("../../schemas/datagrid/batch_prediction.avsc");
 
-/// Each round a source that Kafka and the registry have not met, started twice.
+/// In each round, starts a service twice for a source that is new to Kafka and the registry.
 pub fn run(
     world: &World<'_>,
     rounds: usize,
-    mut told: impl FnMut(&Sample),
+    mut report: impl FnMut(&Sample),
 ) -> anyhow::Result<(Vec<Contender>, Vec<Sample>)> {
     let mut samples = Vec::new();
     for round in 0..rounds {
@@ -28,7 +28,7 @@ pub fn run(
         write(world, &dir, &source, hooks, admin)?;
         for contender in ["first", "again"] {
             let sample = start(&dir, contender, round, admin)?;
-            told(&sample);
+            report(&sample);
             samples.push(sample);
         }
         world.kafka.clear()?;
@@ -46,7 +46,7 @@ fn start(dir: &Path, contender: &str, round: usize, admin: SocketAddr) -> anyhow
     let (rss_kib, peak_kib) = memory_kib(process.pid())?;
     let service_us = process::cpu_us(process.pid())?;
     drop(process);
-    std::thread::sleep(Duration::from_millis(200)); // Kafka notices that its client is gone
+    std::thread::sleep(Duration::from_millis(200)); // until Kafka has noticed the disconnect
     Ok(Sample {
         contender: contender.into(),
         round,
@@ -75,7 +75,7 @@ fn write(
     let types: Vec<String> = (1..=SCHEMAS).map(event_type).collect();
     for (n, event_type) in types.iter().enumerate() {
         let text = SHIPPED.replace("\"BatchPrediction\"", &format!("\"BatchPrediction{n}\""));
-        anyhow::ensure!(text != SHIPPED, "the shipped schema has another name");
+        anyhow::ensure!(text != SHIPPED, "the shipped schema has been renamed");
         std::fs::write(schemas.join(format!("{event_type}.avsc")), text)?;
     }
     let text = format!(

@@ -1,5 +1,5 @@
-//! What is sent: each delivery made from the seed and its number alone, so that what it must become
-//! can be worked out again when its record is read.
+//! The deliveries. Each is made only from the seed and its number, so that its expected outcome can be recomputed when its
+//! record is read.
 
 use fastrand::Rng;
 use serde_json::{Value, json};
@@ -25,12 +25,12 @@ pub fn topics() -> Vec<String> {
     datagrid.chain([String::from("grapevine.document.changed")]).collect()
 }
 
-/// One delivery as its provider sends it, each time the same bytes.
+/// One delivery as its provider sends it; every attempt has the same bytes.
 #[derive(Clone, Debug)]
 pub struct Delivery {
     /// The source.
     pub source: &'static str,
-    /// The signature's header, if it has one.
+    /// The signature header, if it has one.
     pub header: Option<(&'static str, String)>,
     /// The body.
     pub body: Vec<u8>,
@@ -50,7 +50,7 @@ pub enum Fate {
         /// The body as a tree.
         tree: Value,
     },
-    /// The body as it is, in its source's dead letters.
+    /// The unchanged body, in its source's dead letters.
     DeadLetter {
         /// The reason in its header.
         reason: &'static str,
@@ -59,7 +59,7 @@ pub enum Fate {
     Forged,
 }
 
-/// What a body is known by wherever it is met.
+/// The digest that identifies a body.
 pub fn digest(body: &[u8]) -> [u8; 32] {
     Sha256::digest(body).into()
 }
@@ -112,7 +112,7 @@ fn datagrid_header(body: &[u8], n: u64) -> String {
     format!("t={time},v1={}", hmac(&signed))
 }
 
-/// Signed is one spelling; sent is any.
+/// The canonical form is signed, and any spelling is sent.
 fn grapevine(rng: &mut Rng, n: u64) -> Delivery {
     let micros = n % 999 + 1 + 1000 * rng.u32(..1000) as u64;
     let mut tree = json!({
@@ -160,24 +160,24 @@ fn forge(rng: &mut Rng, delivery: &mut Delivery) {
     match rng.u8(..4) {
         0 => delivery.header = None,
         1 => {
-            // A genuine signature, another body.
+            // A genuine signature of another body.
             let at = delivery.body.iter().rposition(u8::is_ascii_digit).unwrap_or(0);
             delivery.body[at] = if delivery.body[at] == b'7' { b'8' } else { b'7' };
         }
         2 => {
-            let header = delivery.header.as_mut().expect("every delivery has one");
+            let header = delivery.header.as_mut().expect("every delivery has a signature");
             let last = header.1.pop().expect("a digit");
             header.1.push(if last == '0' { '1' } else { '0' });
         }
         _ => {
-            let header = delivery.header.as_mut().expect("every delivery has one");
+            let header = delivery.header.as_mut().expect("every delivery has a signature");
             let mac = hmac_with(&format!("{SECRET}."), &delivery.body);
             header.1 = format!("{}={mac}", if delivery.source == "datagrid" { "t=1,v1" } else { "sha256" });
         }
     }
 }
 
-/// Some characters of every kind that JSON spells in more than one way, and of every length in UTF-8.
+/// A random text of characters that JSON can spell in several ways, and of every length in UTF-8.
 fn text(rng: &mut Rng) -> String {
     const SAMPLES: [char; 14] =
         ['a', 'Z', '7', ' ', ':', ',', '"', '\\', '\n', '/', 'ü', '文', '\u{2028}', '🦀'];
@@ -185,15 +185,15 @@ fn text(rng: &mut Rng) -> String {
 }
 
 fn compact(tree: &Value) -> String {
-    serde_json::to_string(tree).expect("a tree is text")
+    serde_json::to_string(tree).expect("JSON text")
 }
 
-/// The tree with or without white space.
+/// The tree as text, with or without white space.
 fn spell(rng: &mut Rng, tree: &Value) -> String {
-    if rng.bool() { compact(tree) } else { serde_json::to_string_pretty(tree).expect("a tree is text") }
+    if rng.bool() { compact(tree) } else { serde_json::to_string_pretty(tree).expect("JSON text") }
 }
 
-/// All but ASCII as `\uXXXX`.
+/// Escapes all non-ASCII characters as `\uXXXX`.
 fn escaped(json: &str) -> String {
     let mut out = String::with_capacity(json.len());
     for c in json.chars() {

@@ -69,7 +69,7 @@ struct Fixture {
     topic: String,
     mount: std::path::PathBuf,
     ballast: Ballast,
-    /// With the ids that were sent.
+    /// The answers, with the ids of their deliveries.
     answers: Vec<(String, Answer)>,
     next: usize,
 }

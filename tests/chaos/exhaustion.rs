@@ -119,9 +119,9 @@ const FEW_FILES: Row = Row {
     also: |service| {
         let files = service.files();
         println!("    open files: {files} of {FILES}");
-        anyhow::ensure!(service.said("Too many open files") == 0, "it ran out of open files");
+        anyhow::ensure!(service.logged("Too many open files") == 0, "it ran out of open files");
         anyhow::ensure!(
-            service.said("lowered from 10000 to") == 1,
+            service.logged("lowered from 10000 to") == 1,
             "the log does not report the lower limit of connections"
         );
         Ok(())

@@ -184,7 +184,7 @@ async fn run(args: Args) -> anyhow::Result<()> {
 }
 
 fn main() -> ExitCode {
-    if let Some(plan) = crowd::asked_for() {
+    if let Some(plan) = crowd::plan_from_environment() {
         crowd::run(plan);
         return ExitCode::SUCCESS;
     }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::deliveries;
 use crate::faults::{Fault, Schedule, kill_repeatedly};
-use crate::senders::Book;
+use crate::senders::Ledger;
 use crate::verdict::{self, Judge, Verdict};
 use crate::world::{World, drained, parked, ready};
 
@@ -57,11 +57,11 @@ async fn within(plan: &Plan, dir: &std::path::Path) -> anyhow::Result<()> {
         found.extend(verdict::read(&world.cluster.direct(), &topic).await?);
     }
     let judging =
-        Judge { seed: plan.seed, sent: world.senders.begun(), deleted: &world.deleted, parked: &parked };
-    let book = world.senders.book().clone();
-    let verdict = judging.count(&book, &found, &world.registry).await?;
-    print(plan, &world, &book, &verdict);
-    judge(&verdict, &book)
+        Judge { seed: plan.seed, sent: world.senders.started(), deleted: &world.deleted, parked: &parked };
+    let ledger = world.senders.book().clone();
+    let verdict = judging.count(&ledger, &found, &world.registry).await?;
+    print(plan, &world, &ledger, &verdict);
+    judge(&verdict, &ledger)
 }
 
 /// Injects faults with pauses between them, until the time is over and each kind was injected.
@@ -79,38 +79,39 @@ async fn faults(plan: &Plan, world: &mut World) -> anyhow::Result<()> {
     }
 }
 
-fn print(plan: &Plan, world: &World, book: &Book, verdict: &Verdict) {
-    let accepted = |status: u16| book.accepted.values().filter(|one| one.status == status).count();
+fn print(plan: &Plan, world: &World, ledger: &Ledger, verdict: &Verdict) {
+    let accepted = |status: u16| ledger.accepted.values().filter(|one| one.status == status).count();
     let kills = world.program.kills.load(std::sync::atomic::Ordering::Relaxed);
-    let slow = 100.0 * book.slow as f64 / book.tally.sent().max(1) as f64;
+    let slow = 100.0 * ledger.slow as f64 / ledger.tally.sent().max(1) as f64;
     println!();
     let row = |name: &str, value: String| println!("  {name:<34} {value}");
-    row("sent", format!("{} deliveries, {} requests", book.sent, book.tally.sent()));
+    row("sent", format!("{} deliveries, {} requests", ledger.sent, ledger.tally.sent()));
     row("answered 200 first", accepted(200).to_string());
     row("answered 202 first (spooled)", accepted(202).to_string());
-    for (kind, count) in book.tally.kinds.iter().filter(|(kind, _)| kind.status.is_some()) {
+    for (kind, count) in ledger.tally.kinds.iter().filter(|(kind, _)| kind.status.is_some()) {
         row(&format!("  {kind}"), count.to_string());
     }
-    let unanswered = book.tally.count(|kind| kind.status.is_none());
-    row("connections broken", (unanswered - book.late).to_string());
-    row("abandoned by their sender", book.gave_up.to_string());
+    let unanswered = ledger.tally.count(|kind| kind.status.is_none());
+    row("connections broken", (unanswered - ledger.late).to_string());
+    row("abandoned by their sender", ledger.abandoned.to_string());
     row("records read", verdict.records.to_string());
     row("duplicates", verdict.duplicates.to_string());
     row("parked", verdict.parked.to_string());
     row("deleted with their topic", verdict.gone_with_topic.to_string());
     row("lost", verdict.lost.len().to_string());
     row("forged", verdict.forged.len().to_string());
-    row("wrong", (verdict.wrong.len() + book.wrong.len()).to_string());
-    row("late (past the provider's 5 s)", book.late.to_string());
-    row("later than the deadline + 250 ms", format!("{} ({slow:.3} %)", book.slow));
-    let at = |quantile| book.tally.latency(quantile).unwrap_or_default();
+    row("wrong", (verdict.wrong.len() + ledger.wrong.len()).to_string());
+    row("late (past the provider's 5 s)", ledger.late.to_string());
+    row("later than the deadline + 250 ms", format!("{} ({slow:.3} %)", ledger.slow));
+    let at = |quantile| ledger.tally.latency(quantile).unwrap_or_default();
     row("answered after, ms", format!("p50 {:.0}, p99 {:.0}, max {:.0}", at(0.5), at(0.99), at(1.0)));
     row("faults: service killed", kills.to_string());
     for (fault, count) in &world.injected {
         row(&format!("  {fault:?}"), count.to_string());
     }
     row("seed", plan.seed.to_string());
-    for line in verdict.lost.iter().chain(&verdict.forged).chain(&verdict.wrong).chain(&book.wrong).take(20) {
+    for line in verdict.lost.iter().chain(&verdict.forged).chain(&verdict.wrong).chain(&ledger.wrong).take(20)
+    {
         println!("  ! {line}");
     }
 }
@@ -130,15 +131,15 @@ pub struct Broken {
     slow: u64,
 }
 
-fn judge(verdict: &Verdict, book: &Book) -> anyhow::Result<()> {
+fn judge(verdict: &Verdict, ledger: &Ledger) -> anyhow::Result<()> {
     // A run without deliveries would prove nothing.
-    anyhow::ensure!(!book.accepted.is_empty() && verdict.records > 0, "no delivery was accepted");
+    anyhow::ensure!(!ledger.accepted.is_empty() && verdict.records > 0, "no delivery was accepted");
     let broken = Broken {
         lost: verdict.lost.len() as u64,
         forged: verdict.forged.len() as u64,
-        wrong: (verdict.wrong.len() + book.wrong.len()) as u64,
-        late: book.late,
-        slow: if book.slow * 1000 > book.tally.sent() { book.slow } else { 0 },
+        wrong: (verdict.wrong.len() + ledger.wrong.len()) as u64,
+        late: ledger.late,
+        slow: if ledger.slow * 1000 > ledger.tally.sent() { ledger.slow } else { 0 },
     };
     if broken == (Broken { lost: 0, forged: 0, wrong: 0, late: 0, slow: 0 }) {
         Ok(())

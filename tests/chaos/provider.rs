@@ -1,4 +1,4 @@
-//! A provider that signs, sends from several connections at once, and keeps each answer.
+//! A provider that signs deliveries, sends them over several connections, and keeps each answer.
 
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -11,11 +11,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::support::{PATIENCE, datagrid};
 
-/// The service closes a connection that is idle for 75 s (`idle_timeout`): one that the client would
-/// use in the same moment is not used any more.
+/// Less than the service's `idle_timeout` of 75 s, so that the client never uses a connection that is being closed.
 const IDLE: Duration = Duration::from_secs(5);
 
-/// Sends to one source.
+/// A sender to one source.
 #[derive(Clone, Debug)]
 pub struct Provider {
     client: reqwest::Client,
@@ -23,24 +22,24 @@ pub struct Provider {
 }
 
 impl Provider {
-    /// For the source of a service that listens there.
+    /// A provider for a source of the service at this address.
     pub fn new(hooks: SocketAddr, source: &str) -> anyhow::Result<Self> {
         let client =
             reqwest::Client::builder().timeout(PATIENCE).pool_idle_timeout(IDLE).no_proxy().build()?;
         Ok(Self { client, url: format!("http://{hooks}/hooks/{source}") })
     }
 
-    /// Sends one delivery, once.
+    /// Sends a delivery once.
     pub async fn send(&self, id: &str, body: String) -> anyhow::Result<Answer> {
         let header = datagrid(body.as_bytes());
         let request = self.client.post(&self.url).header("Datagrid-Signature", header).body(body);
         let answer =
             load::post(request, Instant::now()).await.with_context(|| format!("no answer to {id}"))?;
-        anyhow::ensure!(answer.known.is_some(), "not an answer of the service to {id}: {answer:?}");
+        anyhow::ensure!(answer.known.is_some(), "not an answer of hookstream to {id}: {answer:?}");
         Ok(answer)
     }
 
-    /// Sends each of `ids` once, over up to `clients` connections, with the body that `body` makes of it.
+    /// Sends a delivery for each id once, over up to `clients` connections; `body` makes the body from the id.
     pub async fn all(
         &self,
         ids: Vec<String>,
@@ -62,16 +61,16 @@ impl Provider {
     }
 }
 
-/// Looks again and again until `condition` holds; how long that took, or an error past `bound`.
+/// Polls until `condition` is true. Returns how long that took, or an error after `timeout`.
 pub async fn within(
     what: &str,
-    bound: Duration,
+    timeout: Duration,
     mut condition: impl AsyncFnMut() -> anyhow::Result<bool>,
 ) -> anyhow::Result<Duration> {
     let start = Instant::now();
     let mut pause = tokio::time::interval(Duration::from_millis(20));
     while !condition().await? {
-        anyhow::ensure!(start.elapsed() < bound, "{what} did not come within {bound:?}");
+        anyhow::ensure!(start.elapsed() < timeout, "timed out after {timeout:?} waiting for {what}");
         pause.tick().await;
     }
     Ok(start.elapsed())

@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use crate::cluster::Cluster;
 use crate::deliveries;
 use crate::registry::Registry;
-use crate::senders::{Book, Senders};
+use crate::senders::{Ledger, Senders};
 use crate::service::{Launch, Service};
 use crate::verdict::{self, Judge, Verdict};
 use crate::world::{configuration, drained, ready, wait};
@@ -148,11 +148,11 @@ async fn within(seed: u64, dir: &Path) -> anyhow::Result<()> {
     {
         found.extend(verdict::read(&cluster.direct(), &topic).await?);
     }
-    let judge = Judge { seed, sent: senders.begun(), deleted: &[], parked: &Default::default() };
-    let book = senders.book().clone();
-    let verdict = judge.count(&book, &found, &registry).await?;
-    print(&book, &verdict);
-    verdict_of(&book, &verdict)
+    let judge = Judge { seed, sent: senders.started(), deleted: &[], parked: &Default::default() };
+    let ledger = senders.book().clone();
+    let verdict = judge.count(&ledger, &found, &registry).await?;
+    print(&ledger, &verdict);
+    verdict_of(&ledger, &verdict)
 }
 
 /// A replica with its own directory, ports and spool.
@@ -168,29 +168,30 @@ fn replica(dir: &Path, cluster: &Cluster, registry: &Registry) -> anyhow::Result
     Ok(Replica { service: Some(launch.start()?), launch, ready: false })
 }
 
-fn print(book: &Book, verdict: &Verdict) {
+fn print(ledger: &Ledger, verdict: &Verdict) {
     let row = |name: &str, value: u64| println!("  {name:<34} {value}");
-    println!("  {:<34} {} deliveries, {} requests", "sent", book.sent, book.tally.sent());
-    book.tally.kinds.iter().for_each(|(kind, count)| row(&format!("  {kind}"), *count));
-    row("abandoned by their sender", book.gave_up);
+    println!("  {:<34} {} deliveries, {} requests", "sent", ledger.sent, ledger.tally.sent());
+    ledger.tally.kinds.iter().for_each(|(kind, count)| row(&format!("  {kind}"), *count));
+    row("abandoned by their sender", ledger.abandoned);
     row("records read", verdict.records);
     row("duplicates", verdict.duplicates);
     row("lost", verdict.lost.len() as u64);
     row("forged", verdict.forged.len() as u64);
-    row("wrong", (verdict.wrong.len() + book.wrong.len()) as u64);
-    for line in verdict.lost.iter().chain(&verdict.forged).chain(&verdict.wrong).chain(&book.wrong).take(20) {
+    row("wrong", (verdict.wrong.len() + ledger.wrong.len()) as u64);
+    for line in verdict.lost.iter().chain(&verdict.forged).chain(&verdict.wrong).chain(&ledger.wrong).take(20)
+    {
         println!("  ! {line}");
     }
 }
 
-fn verdict_of(book: &Book, verdict: &Verdict) -> anyhow::Result<()> {
-    anyhow::ensure!(!book.accepted.is_empty() && verdict.records > 0, "no delivery was accepted");
-    let unanswered = book.tally.count(|kind| kind.status.is_none());
-    anyhow::ensure!(unanswered + book.gave_up == 0, "a delivery had no answer");
+fn verdict_of(ledger: &Ledger, verdict: &Verdict) -> anyhow::Result<()> {
+    anyhow::ensure!(!ledger.accepted.is_empty() && verdict.records > 0, "no delivery was accepted");
+    let unanswered = ledger.tally.count(|kind| kind.status.is_none());
+    anyhow::ensure!(unanswered + ledger.abandoned == 0, "a delivery had no answer");
     anyhow::ensure!(
         verdict.lost.is_empty() && verdict.forged.is_empty(),
         "the delivery guarantee is violated"
     );
-    anyhow::ensure!(verdict.wrong.is_empty() && book.wrong.is_empty(), "an answer or a record is wrong");
+    anyhow::ensure!(verdict.wrong.is_empty() && ledger.wrong.is_empty(), "an answer or a record is wrong");
     Ok(())
 }

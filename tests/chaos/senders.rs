@@ -1,4 +1,4 @@
-//! Clients that send and retry as the two providers do, and the book of every answer.
+//! Clients that send and retry like the two providers, and the ledger of all answers.
 
 use std::collections::BTreeMap;
 use std::pin::pin;
@@ -12,21 +12,21 @@ use tokio_util::sync::CancellationToken;
 
 use crate::deliveries::{self, Delivery, Fate};
 
-/// Grapevine's own time-out; Datagrid's is not published, and is taken to be the same.
+/// Grapevine's timeout; Datagrid's is not published, and assumed to be the same.
 pub const PROVIDER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The deadline that the service is given, and what its answers may be late of it on a busy machine.
+/// The service's configured deadline, and how late its answers may be on a busy machine.
 pub const ACK_DEADLINE: Duration = Duration::from_secs(4);
 const SLACK: Duration = Duration::from_millis(250);
 
-/// Deliveries in progress at the same time, with the pauses before their retries: more than the load reaches.
+/// The limit of concurrent deliveries, including those that wait for a retry: more than the load reaches.
 pub const AT_ONCE: usize = 4_000;
 
-/// Of a hundred deliveries that were answered 2xx, those that are sent once more, as if the answer had
-/// been lost.
+/// The percentage of deliveries that are sent again after a 2xx answer, as if the answer had been lost.
 const REPEATED: u8 = 3;
 
-/// Between attempts, in milliseconds. Grapevine's are from its page; Datagrid says only that it may retry.
+/// Pauses between attempts in milliseconds. Grapevine's are from its documentation; Datagrid documents only that it may
+/// retry.
 fn pauses(source: &str) -> &'static [u64] {
     match source {
         "grapevine" => &[500, 1_000, 2_000, 4_000],
@@ -37,35 +37,35 @@ fn pauses(source: &str) -> &'static [u64] {
 /// A delivery that was answered 2xx.
 #[derive(Clone, Copy, Debug)]
 pub struct Accepted {
-    /// Since the start.
+    /// The time since the start.
     pub at: Duration,
-    /// The first such answer.
+    /// The status of the first such answer.
     pub status: u16,
 }
 
-/// The answers received.
+/// The ledger of deliveries and answers.
 #[derive(Clone, Debug)]
-pub struct Book {
+pub struct Ledger {
     /// Deliveries sent at least once.
     pub sent: u64,
     /// The answers to all requests.
     pub tally: Tally,
-    /// Answered 2xx, by number.
+    /// Deliveries that were answered 2xx, by number.
     pub accepted: BTreeMap<u64, Accepted>,
-    /// Given up after the last attempt.
-    pub gave_up: u64,
-    /// No answer within the provider's time-out.
+    /// Deliveries that were abandoned after the last attempt.
+    pub abandoned: u64,
+    /// Requests without an answer within the provider's timeout.
     pub late: u64,
-    /// Answered later than the deadline and its slack.
+    /// Requests that were answered later than the deadline and its slack.
     pub slow: u64,
     /// Descriptions of forbidden answers.
     pub wrong: Vec<String>,
 }
 
-/// Where the next request goes: `http://ADDRESS/hooks`.
+/// Returns the URL for the next request: `http://ADDRESS/hooks`.
 pub type Hooks = Box<dyn Fn() -> String + Send + Sync>;
 
-/// Where deliveries go, and how their answers are kept.
+/// The senders and their ledger.
 pub struct Senders {
     seed: u64,
     start: Instant,
@@ -74,14 +74,15 @@ pub struct Senders {
     next: AtomicU64,
     paused: AtomicBool,
     stopped: CancellationToken,
-    book: Mutex<Book>,
+    ledger: Mutex<Ledger>,
 }
 
 impl Senders {
     /// Creates the senders without sending.
     pub fn new(seed: u64, hooks: Hooks) -> anyhow::Result<Arc<Self>> {
         let (accepted, wrong) = (BTreeMap::new(), Vec::new());
-        let book = Book { sent: 0, tally: Tally::new()?, accepted, gave_up: 0, late: 0, slow: 0, wrong };
+        let ledger =
+            Ledger { sent: 0, tally: Tally::new()?, accepted, abandoned: 0, late: 0, slow: 0, wrong };
         Ok(Arc::new(Self {
             seed,
             start: Instant::now(),
@@ -90,31 +91,31 @@ impl Senders {
             next: AtomicU64::new(0),
             paused: AtomicBool::new(false),
             stopped: CancellationToken::new(),
-            book: Mutex::new(book),
+            ledger: Mutex::new(ledger),
         }))
     }
 
-    /// The current book.
-    pub fn book(&self) -> MutexGuard<'_, Book> {
-        self.book.lock().expect("nothing panics with it")
+    /// The current ledger.
+    pub fn book(&self) -> MutexGuard<'_, Ledger> {
+        self.ledger.lock().expect("not poisoned")
     }
 
-    /// Deliveries that were begun.
-    pub fn begun(&self) -> u64 {
+    /// The number of deliveries that were started.
+    pub fn started(&self) -> u64 {
         self.next.load(Ordering::Relaxed)
     }
 
-    /// The answers since the last call, for runs that have phases.
+    /// The answers since the last call, for runs with phases.
     pub fn phase(&self) -> anyhow::Result<Tally> {
         Ok(std::mem::replace(&mut self.book().tally, Tally::new()?))
     }
 
-    /// Since the start, as in [`Accepted::at`].
+    /// The time since the start, as in [`Accepted::at`].
     pub fn now(&self) -> Duration {
         self.start.elapsed()
     }
 
-    /// Sends new deliveries at this rate until [`Senders::stop`], and ends when each has had its last attempt.
+    /// Sends new deliveries at this rate until [`Senders::stop`], and ends after the last attempt of each.
     pub async fn run(self: Arc<Self>, per_second: u32) -> anyhow::Result<()> {
         let plan = LoadPlan { count: u64::MAX, concurrency: AT_ONCE, rate: Some(per_second.into()) };
         let mut ended = pin!(load::run(plan, self.stopped.clone(), |_, _| {
@@ -131,12 +132,12 @@ impl Senders {
         Ok(())
     }
 
-    /// Pauses new deliveries, or continues them.
+    /// Pauses or continues new deliveries.
     pub fn pause(&self, paused: bool) {
         self.paused.store(paused, Ordering::Relaxed);
     }
 
-    /// Ends [`Senders::run`] after the deliveries that were begun.
+    /// Ends [`Senders::run`] after the deliveries that were started.
     pub fn stop(&self) {
         self.stopped.cancel();
     }
@@ -150,7 +151,7 @@ impl Senders {
                 break;
             }
             let Some(pause) = pauses.next() else {
-                self.book().gave_up += 1;
+                self.book().abandoned += 1;
                 return;
             };
             tokio::time::sleep(Duration::from_millis(*pause)).await;
@@ -160,35 +161,35 @@ impl Senders {
         }
     }
 
-    /// True if the provider would not retry.
+    /// Sends a delivery once. Returns whether the provider would not retry.
     async fn attempt(&self, n: u64, delivery: &Delivery) -> bool {
         let mut request = self.client.post(format!("{}/{}", (self.hooks)(), delivery.source));
         if let Some((name, value)) = &delivery.header {
             request = request.header(*name, value);
         }
         let result = load::post(request.body(delivery.body.clone()), Instant::now()).await;
-        let mut book = self.book();
-        book.tally.add(&result);
+        let mut ledger = self.book();
+        ledger.tally.add(&result);
         let answer = match result {
             Ok(answer) => answer,
-            // For another reason if the service was killed meanwhile: the provider sees a broken connection.
+            // If the service was killed, the connection is broken, which does not count as late.
             Err(none) => {
-                book.late += u64::from(none.word == "timed_out");
+                ledger.late += u64::from(none.word == "timed_out");
                 return false;
             }
         };
-        book.slow += u64::from(answer.took > ACK_DEADLINE + SLACK);
+        ledger.slow += u64::from(answer.took > ACK_DEADLINE + SLACK);
         match (answer.status, &delivery.fate) {
             (401, Fate::Forged) => true,
             (status @ 200..300, Fate::Event { .. } | Fate::DeadLetter { .. }) => {
-                book.accepted.entry(n).or_insert(Accepted { at: self.start.elapsed(), status });
+                ledger.accepted.entry(n).or_insert(Accepted { at: self.start.elapsed(), status });
                 true
             }
             (503, _) if answer.retry_after.is_some() => false,
             (status, fate) => {
                 let fate = if *fate == Fate::Forged { "forged" } else { "authentic" };
-                let said = answer.word().unwrap_or_default();
-                book.wrong.push(format!("delivery {n}, {fate}, was answered {status} {said}"));
+                let word = answer.word().unwrap_or_default();
+                ledger.wrong.push(format!("delivery {n}, {fate}, was answered {status} {word}"));
                 false
             }
         }

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::deliveries::{self, Fate};
 use crate::registry::Registry;
-use crate::senders::{Accepted, Book};
+use crate::senders::{Accepted, Ledger};
 use crate::support::kafka;
 use crate::tree;
 
@@ -90,7 +90,12 @@ pub struct Judge<'a> {
 
 impl Judge<'_> {
     /// Compares all records with the deliveries. Every schema comes from the registry, as for consumers.
-    pub async fn count(&self, book: &Book, found: &[Found], registry: &Registry) -> anyhow::Result<Verdict> {
+    pub async fn count(
+        &self,
+        ledger: &Ledger,
+        found: &[Found],
+        registry: &Registry,
+    ) -> anyhow::Result<Verdict> {
         let mut verdict = Verdict { records: found.len() as u64, ..Verdict::default() };
         let schemas = schemas(found, registry).await?;
         // By key for events, by body for dead letters.
@@ -120,7 +125,7 @@ impl Judge<'_> {
             }
         }
         verdict.duplicates = copies.values().map(|copies| copies - 1).sum();
-        for (n, accepted) in book.accepted.iter().filter(|(n, _)| !copies.contains_key(n)) {
+        for (n, accepted) in ledger.accepted.iter().filter(|(n, _)| !copies.contains_key(n)) {
             let delivery = deliveries::make(self.seed, *n);
             let Fate::Event { topic, key, .. } = &delivery.fate else {
                 verdict.lost.push(format!("delivery {n}, a dead letter, answered {}", accepted.status));

@@ -35,8 +35,8 @@ pub enum Kind {
     Forged,
     /// Sends the first bytes of a TLS handshake.
     HalfHello,
-    /// Sends the body that costs most per byte, with a forged signature, to a source with many secrets, as often as
-    /// [`Kind::BYTES`] per second allow.
+    /// Sends the body that is most expensive per byte, with a forged signature, to a source with many secrets, at a rate of
+    /// [`Kind::BYTES`] per second.
     Costly,
 }
 
@@ -62,7 +62,7 @@ impl Kind {
     /// The bytes that a costly client sends per second: 100 Mbit.
     const BYTES: usize = 12_500_000;
 
-    /// How long the service allows it with the shipped limits: `body_timeout` or `head_timeout`.
+    /// How long the service tolerates it with the shipped limits: `body_timeout` or `head_timeout`.
     pub fn lifetime(self) -> Duration {
         match self {
             Self::Trickle | Self::Declared | Self::Stalled => Duration::from_secs(2),
@@ -81,7 +81,7 @@ impl Kind {
             }
             Self::Stalled => {
                 let request = head("POST", path, &[("content-length", "921600")]) + &"x".repeat(890 * 1024);
-                // The answer may come before all of it is sent.
+                // The answer may come before everything is sent.
                 let _ = stream.write_all(request.as_bytes()).await;
             }
             Self::LargeHead => {
@@ -136,7 +136,7 @@ async fn read_to_end(stream: &mut (impl AsyncReadExt + Unpin), shared: &Shared) 
 async fn drip(stream: &mut (impl AsyncWriteExt + Unpin)) -> io::Result<()> {
     loop {
         stream.write_all(b" ").await?;
-        sleep(Duration::from_secs(1)).await; // how slow it is
+        sleep(Duration::from_secs(1)).await; // the client's rate
     }
 }
 
@@ -144,7 +144,7 @@ async fn ask(stream: &mut (impl AsyncWriteExt + Unpin), path: &str) -> io::Resul
     let request = format!("GET {path} HTTP/1.1\r\nhost: test\r\n\r\n");
     loop {
         stream.write_all(request.as_bytes()).await?;
-        sleep(KEPT_PAUSE).await; // its pace
+        sleep(KEPT_PAUSE).await; // the client's rate
     }
 }
 
@@ -167,11 +167,11 @@ async fn forge(mut stream: TcpStream, shared: &Shared, number: usize) -> io::Res
             return Ok(());
         }
         count(&bytes[..length], shared);
-        sleep(FORGED_PAUSE).await; // its pace
+        sleep(FORGED_PAUSE).await; // the client's rate
     }
 }
 
-/// Sends one such body, then pauses in proportion to the bytes that were really sent.
+/// Sends one expensive body, then pauses in proportion to the bytes that were actually sent.
 async fn costly(mut stream: TcpStream, shared: &Shared) -> io::Result<()> {
     let start = tokio::time::Instant::now();
     let request = COSTLY.get_or_init(|| {
@@ -184,7 +184,7 @@ async fn costly(mut stream: TcpStream, shared: &Shared) -> io::Result<()> {
     while let Some(rest) = request.get(sent..).filter(|rest| !rest.is_empty()) {
         match stream.write(rest).await {
             Ok(more) => sent += more,
-            // The answer has already been sent.
+            // The service has already answered.
             Err(_) => break,
         }
     }
@@ -193,7 +193,7 @@ async fn costly(mut stream: TcpStream, shared: &Shared) -> io::Result<()> {
     let length = stream.read(&mut bytes).await.unwrap_or_default();
     count(&bytes[..length], shared);
     let pause = Duration::from_secs_f64(sent as f64 / Kind::BYTES as f64);
-    tokio::time::sleep_until(start + pause).await; // its pace
+    tokio::time::sleep_until(start + pause).await; // the client's rate
     Ok(())
 }
 

@@ -11,26 +11,26 @@ use crate::support::until;
 /// One round: 350 deliveries, on kept-alive and new connections together.
 const ROUND: Duration = Duration::from_millis(3_500);
 
-/// Below this difference a doubled p99 means nothing: it is one time slice of another process on the same core.
+/// A smaller difference is ignored even if it doubles the p99: one time slice of another process on the same core.
 const FLOOR: Duration = Duration::from_millis(5);
 
-/// The same on a busy machine: deliveries wait for a processor, and a service with more work waits longer. A fault of
-/// the service costs more than this: a client that finds the listen queue full reconnects after a second.
+/// The same on a busy machine, where deliveries wait for a processor, and a service with more work waits longer. A fault of
+/// the service costs more: a client that finds the listen queue full reconnects after a second.
 const FLOOR_WHEN_BUSY: Duration = Duration::from_millis(900);
 
-/// Additional pairs of rounds if the first ones fail. A fault shows in each of them, a busy moment of the machine in
-/// one or two.
+/// Additional pairs of rounds if the first ones fail. A fault of the service shows in all of them, a busy moment of the
+/// machine in one or two.
 const MORE: usize = 4;
 
-/// The interval between two counts of the service's open files, which slow the service, too.
-const LOOK: Duration = Duration::from_millis(100);
+/// The interval between two counts of the service's open files, which also slow the service.
+const COUNT_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The measurements of a round.
 struct Round {
     times: Times,
     /// Resident memory at its end, in KiB.
     memory: usize,
-    /// The time that the service's threads ran, and that they waited for a busy processor.
+    /// How long the service's threads ran, and how long they waited for a processor.
     ran: Duration,
     waited: Duration,
 }
@@ -58,20 +58,20 @@ pub struct Compared {
 /// Measures this many pairs of rounds, or some more. Fails if an honest delivery is not published, if the crowd does
 /// not last, or if its connections remain after its end.
 pub async fn compare(service: &Service, plan: &Plan, honest: &mut Honest, pairs: usize) -> Compared {
-    // The first deliveries meet cold topics and pools.
+    // The first deliveries are slow, since topics and pools are new.
     honest.round("warm", ROUND / 4).await;
     let files = service.files();
     let mut compared = Compared { without: Vec::new(), with: Vec::new() };
     let mut pair = 0;
-    while pair < pairs || (pair < pairs + MORE && !compared.is_unnoticed()) {
+    while pair < pairs || (pair < pairs + MORE && !compared.is_unaffected()) {
         let name = format!("without_{pair}");
         compared.without.push(Round::measure(service, honest, &name).await);
         let crowd = Crowd::start(plan);
         let min_open = plan.lasting() * 95 / 100;
-        until("the complete crowd, accepted", async || {
-            tokio::time::sleep(LOOK).await; // `until` polls faster, and a poll costs time that is measured
+        until("the whole crowd to be accepted", async || {
+            tokio::time::sleep(COUNT_INTERVAL).await; // `until` polls faster, and each poll costs measured time
             let report = crowd.report();
-            // Of those that reconnect, one has had its answer.
+            // If all kinds reconnect, one client has received an answer.
             let begun = min_open > 0 || !report.answers.is_empty();
             begun && report.open() >= min_open && (min_open == 0 || service.files() >= files + min_open)
         })
@@ -79,10 +79,10 @@ pub async fn compare(service: &Service, plan: &Plan, honest: &mut Honest, pairs:
         compared.with.push(Round::measure(service, honest, &format!("with_{pair}")).await);
         let held = service.files().saturating_sub(files);
         println!("pair {pair}: {compared}{held} connections held: {:?}", crowd.report());
-        assert!(held >= min_open, "the crowd stays for all of a round");
+        assert!(held >= min_open, "the crowd did not last for the round");
         drop(crowd);
         until("the end of the crowd's connections", async || {
-            tokio::time::sleep(LOOK).await; // `until` polls faster, and a poll costs time that is measured
+            tokio::time::sleep(COUNT_INTERVAL).await; // `until` polls faster, and each poll costs measured time
             service.files() <= files + 20
         })
         .await;
@@ -92,8 +92,8 @@ pub async fn compare(service: &Service, plan: &Plan, honest: &mut Honest, pairs:
 }
 
 impl Compared {
-    /// Whether other processes left the service too little processor time, by its rounds without a crowd: it waited for
-    /// longer than it ran. Half as long is usual on a machine without other load.
+    /// Whether other processes used so much processor time that the service, in the rounds without a crowd, waited longer
+    /// than it ran. Without other load, it waits half as long as it runs.
     fn is_busy(&self) -> bool {
         median(&self.without, |round| round.waited) > median(&self.without, |round| round.ran)
     }
@@ -105,15 +105,15 @@ impl Compared {
         (2 * without).max(without + floor)
     }
 
-    fn is_unnoticed(&self) -> bool {
+    fn is_unaffected(&self) -> bool {
         median(&self.with, Round::p99) < self.bound()
     }
 
-    pub fn assert_unnoticed(&self) {
-        assert!(self.is_unnoticed(), "honest clients notice the crowd:\n{self}");
+    pub fn assert_unaffected(&self) {
+        assert!(self.is_unaffected(), "the crowd affects honest clients:\n{self}");
     }
 
-    /// The memory that the crowd costs, in KiB.
+    /// The memory that the crowd uses, in KiB.
     pub fn memory(&self) -> usize {
         let most = |rounds: &[Round]| rounds.iter().map(|round| round.memory).max().unwrap();
         most(&self.with) - self.without[0].memory

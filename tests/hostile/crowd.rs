@@ -1,5 +1,5 @@
-//! The crowd: hostile connections held by another process, which runs this executable, too. The test's process contains
-//! the honest clients; both together would need twice the open files of one process.
+//! The crowd: hostile connections of another process of this executable. The honest clients are in the test's process; in
+//! one process, both together would need too many open files.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read as _};
@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use crate::clients::{Kind, connect};
 
-/// The variable with the plan for the process.
+/// The environment variable with the plan for the process.
 const PLAN: &str = "HOOKSTREAM_TEST_CROWD";
 
 /// The prefix of its report lines.
@@ -31,7 +31,7 @@ pub struct Plan {
     /// The number of client addresses, used in turn, so that the ports of one address suffice and the connections do
     /// not look like one client. Honest clients use 127.0.0.1.
     pub addresses: usize,
-    /// The limit of connections opened per second, at first and after the service has closed some.
+    /// The maximum rate of opening connections per second, at first and to replace closed ones.
     pub opens: u32,
 }
 
@@ -46,7 +46,7 @@ impl Plan {
     }
 }
 
-/// What the crowd has counted so far.
+/// The crowd's counts so far.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Report {
     /// Open connections by kind.
@@ -73,7 +73,7 @@ impl Report {
 pub struct Crowd {
     child: Child,
     report: Arc<Mutex<Report>>,
-    // Closes when the test ends in any way, which ends the process.
+    // Closes when the test ends, however it ends, which ends the process.
     _stdin: ChildStdin,
 }
 
@@ -149,7 +149,7 @@ impl Shared {
         tokio::time::sleep_until(at).await;
     }
 
-    /// Keeps one connection of the crowd open, for ever.
+    /// Keeps one connection of the crowd open, and reopens it forever.
     async fn hold(&self, kind: Kind, number: usize) {
         let from = format!("127.0.0.{}:0", 2 + number % self.plan.addresses).parse().unwrap();
         let mut first_life = Some(kind.lifetime().mul_f64(fastrand::f64()));
@@ -161,8 +161,8 @@ impl Shared {
             };
             self.change(kind, |open| *open += 1);
             self.report.lock().unwrap().opened += 1;
-            // Ends with the connection; a hostile client does not care how. The first one is cut short at random, so
-            // that the ends are spread over time like those of a long-running crowd.
+            // How a connection ends does not matter. The first one of each client ends early at random, so that the ends are
+            // spread over time as in a long-running crowd.
             let life = first_life.take().unwrap_or(Duration::MAX);
             let _ = tokio::time::timeout(life, kind.act(stream, self, number)).await;
             self.change(kind, |open| *open -= 1);
@@ -174,8 +174,8 @@ impl Shared {
     }
 }
 
-/// The plan of this process, if it is the crowd's.
-pub fn asked_for() -> Option<Plan> {
+/// The plan, if this is the crowd's process.
+pub fn plan_from_environment() -> Option<Plan> {
     std::env::var(PLAN).ok().map(|plan| serde_json::from_str(&plan).unwrap())
 }
 
@@ -192,7 +192,7 @@ pub fn run(plan: Plan) {
         let shared = Rc::new(Shared { plan, report, next: Mutex::new(start), start });
         let mut all: Vec<_> =
             shared.plan.kinds.iter().flat_map(|(kind, count)| (0..*count).map(|n| (*kind, n))).collect();
-        // Shuffled with a fixed seed, so that each kind is spread evenly over the time that opening takes.
+        // Shuffled with a fixed seed, so that each kind is spread evenly over the time of opening.
         fastrand::Rng::with_seed(7).shuffle(&mut all);
         for (kind, number) in all {
             let shared = shared.clone();
@@ -213,7 +213,7 @@ pub fn enough_files(connections: usize) {
     let limit = rlimit::increase_nofile_limit(u64::MAX).unwrap();
     assert!(
         limit >= wanted,
-        "this test holds {connections} connections and needs {wanted} open files in a process; the hard limit \
+        "this test opens {connections} connections and needs {wanted} open files in a process, but the hard limit \
          here is {limit}: raise it (ulimit -Hn {wanted} as root, or LimitNOFILE=) and run the test again"
     );
 }

@@ -1,5 +1,5 @@
-//! Many hostile clients, and honest ones who must not notice. A separate binary, so that no other test runs beside the
-//! measurements; its executable is the crowd's process, too.
+//! Honest clients must not be affected by many hostile ones. This is a separate binary, so that no other test runs during
+//! the measurements; the hostile crowd is another process of the same executable.
 // Tests may panic on the first failure, and may read answers as trees.
 #![allow(
     clippy::unwrap_used,
@@ -15,7 +15,7 @@ mod clients;
 mod compare;
 mod crowd;
 mod honest;
-// Parts are only for tests/chaos, which uses these modules, too.
+// tests/chaos uses these modules too, and parts only it uses.
 #[allow(dead_code)]
 mod service;
 #[path = "../it/support/mod.rs"]
@@ -38,7 +38,7 @@ use tokio::sync::Mutex;
 static ALONE: Mutex<()> = Mutex::const_new(());
 
 fn main() {
-    if let Some(plan) = crowd::asked_for() {
+    if let Some(plan) = crowd::plan_from_environment() {
         return crowd::run(plan);
     }
     let mut arguments = Arguments::from_args();
@@ -70,7 +70,7 @@ fn trial<F: Future<Output = ()>>(name: &str, test: impl FnOnce() -> F + Send + '
 }
 
 /// A service with the shipped limits, and the plan of a crowd of these kinds.
-async fn beside(setup: Setup, kinds: Vec<(Kind, usize)>) -> (Service, Plan) {
+async fn service_and_plan(setup: Setup, kinds: Vec<(Kind, usize)>) -> (Service, Plan) {
     let path = format!("/hooks/{}", setup.source);
     enough_files(kinds.iter().map(|(_, count)| count).sum());
     let service = Service::ready(&setup).await;
@@ -82,14 +82,14 @@ async fn beside(setup: Setup, kinds: Vec<(Kind, usize)>) -> (Service, Plan) {
 async fn check_topic(source: &str, honest: &Honest) {
     let found = kafka::all(&format!("{source}.batch_prediction.completed")).await;
     let found: BTreeSet<String> = found.into_iter().collect();
-    assert!(found == honest.sent, "{} in the topic, {} were sent", found.len(), honest.sent.len());
+    assert!(found == honest.sent, "{} in the topic, but {} sent", found.len(), honest.sent.len());
 }
 
 async fn eight_thousand_connections() {
     let mut setup = Setup::new("datagrid");
     let source = setup.source.clone();
-    // More than honest clients could use until their ack deadline, and fewer than the crowd's slow bodies, none of
-    // which may occupy a slot.
+    // More than the honest clients need until their ack deadline, but fewer than the crowd's slow bodies, which must not
+    // occupy slots.
     setup.rules = String::from("max_in_flight = 500");
     let kinds = vec![
         (Kind::Silent, 3_700),
@@ -99,14 +99,14 @@ async fn eight_thousand_connections() {
         (Kind::Pipelined, 100),
         (Kind::Forged, 200),
     ];
-    let (service, plan) = beside(setup, kinds).await;
+    let (service, plan) = service_and_plan(setup, kinds).await;
     let mut honest = Honest::new(format!("http://{}{}", service.hooks, plan.path), || {
         reqwest::Client::builder().timeout(PATIENCE).no_proxy()
     });
 
     let compared = compare(&service, &plan, &mut honest, 3).await;
-    compared.assert_unnoticed();
-    // An unoptimised build used 24 to 37 for each connection, and more after some rounds.
+    compared.assert_unaffected();
+    // An unoptimised build used 24 to 37 KiB per connection, and more after some rounds.
     assert!(compared.memory() < plan.connections() * 48, "{} KiB", compared.memory());
 
     check_topic(&source, &honest).await;
@@ -115,8 +115,8 @@ async fn eight_thousand_connections() {
     let (forged, slow) = (count("refused", "signature_mismatch"), count("refused", "body_too_slow"));
     println!("refused: {forged} signature_mismatch, {slow} body_too_slow");
     assert_eq!(count("published", ""), honest.sent.len());
-    assert!(forged >= 100 && slow >= 100, "the limits apply to the crowd");
-    assert_eq!(metrics.of_source(&source, "unavailable"), 0, "no delivery was refused for lack of a slot");
+    assert!(forged >= 100 && slow >= 100, "the limits did not apply to the crowd");
+    assert_eq!(metrics.of_source(&source, "unavailable"), 0, "a delivery was refused for lack of a slot");
 }
 
 async fn a_thousand_handshakes() {
@@ -128,14 +128,14 @@ async fn a_thousand_handshakes() {
     std::fs::write(path("tls.crt"), certified.cert.pem()).unwrap();
     std::fs::write(path("tls.key"), certified.signing_key.serialize_pem()).unwrap();
     setup.tables = format!("[http.tls]\ncert = \"{}\"\nkey = \"{}\"", path("tls.crt"), path("tls.key"));
-    let (service, plan) = beside(setup, vec![(Kind::Silent, 500), (Kind::HalfHello, 500)]).await;
+    let (service, plan) = service_and_plan(setup, vec![(Kind::Silent, 500), (Kind::HalfHello, 500)]).await;
     let trusted = reqwest::Certificate::from_pem(certified.cert.pem().as_bytes()).unwrap();
     let url = format!("https://localhost:{}{}", service.hooks.port(), plan.path);
     let mut honest = Honest::new(url, || {
         reqwest::Client::builder().timeout(PATIENCE).no_proxy().tls_certs_only([trusted.clone()])
     });
 
-    compare(&service, &plan, &mut honest, 1).await.assert_unnoticed();
+    compare(&service, &plan, &mut honest, 1).await.assert_unaffected();
     check_topic(&source, &honest).await;
     let failed = service.metrics().await.plain("hookstream_tls_handshakes_failed_total");
     assert!(failed >= plan.connections(), "{failed} failed handshakes");
@@ -156,18 +156,18 @@ async fn four_attackers() {
         "[source.{attacked}]\npreset = \"grapevine\"\nsecrets = [{{ dir = \"{}\" }}]",
         secrets.path().display()
     );
-    let (service, plan) = beside(setup, vec![(Kind::Costly, 4)]).await;
+    let (service, plan) = service_and_plan(setup, vec![(Kind::Costly, 4)]).await;
     let mut honest = Honest::new(format!("http://{}{}", service.hooks, plan.path), || {
         reqwest::Client::builder().timeout(PATIENCE).no_proxy()
     });
 
     let compared = compare(&service, &plan, &mut honest, 3).await;
-    compared.assert_unnoticed();
+    compared.assert_unaffected();
     check_topic(&source, &honest).await;
     let metrics = service.metrics().await;
     let (tried, limited) =
         (metrics.of_source(&attacked, "refused"), metrics.of_source(&attacked, "unavailable"));
     println!("attackers: {tried} bodies tried, {limited} refused");
-    assert!(tried + limited > 20, "the attack went on");
-    assert!(limited > tried, "{tried} were tried, {limited} were refused");
+    assert!(tried + limited > 20, "the attack ended early");
+    assert!(limited > tried, "{tried} tried, {limited} refused");
 }

@@ -48,8 +48,8 @@ impl Service {
         Path::new("/proc").join(self.process.0.id().to_string()).join(name)
     }
 
-    /// Open files: its accepted connections and few others. With thousands of them, the call takes milliseconds in the
-    /// kernel.
+    /// The number of open files: its accepted connections and a few others. With thousands of them, the call takes
+    /// milliseconds in the kernel.
     pub fn files(&self) -> usize {
         std::fs::read_dir(self.proc("fd")).unwrap().count()
     }
@@ -61,12 +61,12 @@ impl Service {
         line.trim().trim_end_matches(" kB").parse().unwrap()
     }
 
-    /// The number of its log lines with this text.
-    pub fn said(&self, text: &str) -> usize {
+    /// The number of its log lines that contain this text.
+    pub fn logged(&self, text: &str) -> usize {
         self.log.lock().unwrap().iter().filter(|line| line.to_string().contains(text)).count()
     }
 
-    /// The time that its current threads have run, and have waited for a processor.
+    /// How long its current threads have run, and how long they have waited for a processor.
     pub fn scheduled(&self) -> (Duration, Duration) {
         let read = |task: std::fs::DirEntry| std::fs::read_to_string(task.path().join("schedstat")).ok();
         let tasks = std::fs::read_dir(self.proc("task")).unwrap();
