@@ -271,7 +271,7 @@ fn dashboards_each_alert_has_a_runbook_section_and_test_cases() {
     assert_eq!(headings.len(), alerts.len(), "a heading without an alert: {headings:?}");
 }
 
-/// The rules for any part leave out those that have an alert of their own. `service` is down only while it stops.
+/// The rules for all parts exclude those with their own alert. `service` is down only during a shutdown.
 #[test]
 fn dashboards_each_part_of_readiness_has_an_alert() {
     let own = BTreeMap::from([
@@ -318,12 +318,12 @@ fn dashboards_panels_have_a_description_and_valid_promql() {
 
 /// Runs promtool on a file.
 fn promtool(command: &[&str], file: &Path) {
-    let told = Command::new("promtool").args(command).arg(file).output();
-    let told = told.expect("promtool is part of Prometheus; ./tests/run installs it");
-    assert!(told.status.success(), "{}", String::from_utf8_lossy(&[told.stdout, told.stderr].concat()));
+    let output = Command::new("promtool").args(command).arg(file).output();
+    let output = output.expect("promtool is part of Prometheus; ./tests/run installs it");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&[output.stdout, output.stderr].concat()));
 }
 
-/// What Prometheus would show for a scrape of a group that has committed in 3 of 6 partitions.
+/// The results of Prometheus for a scrape of a group that has committed in 3 of 6 partitions.
 #[test]
 fn dashboards_show_the_lag_of_a_group_that_has_not_committed_in_every_partition() {
     let (snapshot, series) = (LagSnapshot::empty(), LagSeries::default());
@@ -374,7 +374,7 @@ fn dashboards_show_the_lag_of_a_group_that_has_not_committed_in_every_partition(
         panels += 1;
     }
     assert_eq!(panels, 3);
-    // The alert compares the partitions that are known.
+    // The alert uses the partitions whose lag is known.
     let alert = "ALERTS{alertstate=\"firing\", consumergroup=\"billing\"}";
     let firing = "ALERTS{alertname=\"HookstreamConsumerLag\", alertstate=\"firing\", consumergroup=\"billing\", \
                   severity=\"warning\", topic=\"datagrid.x\"}";

@@ -118,7 +118,7 @@ async fn each_event_once(command: impl Fn(&str, &str) -> Command) {
         assert!(line.contains("\"completed\"") || line.contains("status=completed"), "{line}");
         assert!(line.contains("2026-04-10T19:00:00") || line.contains("1775847600000"), "{line}");
     }
-    // Standard error is read by a thread of its own.
+    // A separate thread reads standard error.
     for skipped in
         [format!("skipped {topic}/0/3: a tombstone"), format!("skipped {topic}/0/4: not in the wire format")]
     {

@@ -168,7 +168,7 @@ async fn w13_an_idle_connection_outlives_head_timeout_and_a_late_head_does_not()
     let (service, _kafka) = on_embedded_with(|setup| setup.http = http.into()).await;
     let mut stream = raw::open(service.hooks(), request(&service, "evt_1", GOOD, "{body}").as_bytes()).await;
     assert!(raw::read_answer(&mut stream).await.starts_with("HTTP/1.1 200 "));
-    assert_eq!(read_to_end(&mut stream).await, "", "an idle connection ends");
+    assert_eq!(read_to_end(&mut stream).await, "", "an idle connection must end");
 }
 
 #[tokio::test]
@@ -198,7 +198,7 @@ async fn w11_what_is_not_http_is_counted_by_cause() {
     }
     let name = "hookstream_connections_rejected_total{port=\"http\",cause=\"incomplete\"}";
     half_closed(&service, "GET / HTTP/1.1\r\nho").await;
-    until("the client's end", async || service.metric(name).await.unwrap_or_default() >= 1.0).await;
+    until("the counted disconnect", async || service.metric(name).await.unwrap_or_default() >= 1.0).await;
 }
 
 #[tokio::test]

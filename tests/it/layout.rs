@@ -95,7 +95,7 @@ fn modules() -> Modules {
     found
 }
 
-/// Reads a module and those that it declares. What only tests declare is not part of the product.
+/// Reads a module and those that it declares, except those that only tests declare.
 fn read_modules(module: &str, found: &mut Modules) {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(file_of(module));
     let code = without_comments(&product_code(&std::fs::read_to_string(file).unwrap()));
@@ -115,7 +115,7 @@ fn file_of(module: &str) -> String {
     format!("src/{}.rs", if module.is_empty() { "lib".to_owned() } else { module.replace("::", "/") })
 }
 
-/// Code without what `#[cfg(test)]` marks; the end of an item is known by rustfmt's indentation.
+/// Code without items under `#[cfg(test)]`; rustfmt's indentation shows where an item ends.
 fn product_code(text: &str) -> String {
     let indent = |line: &str| line.len() - line.trim_start().len();
     let (mut code, mut lines) = (String::new(), text.lines());

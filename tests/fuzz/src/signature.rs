@@ -79,7 +79,7 @@ static SCHEMES: LazyLock<Vec<Scheme>> = LazyLock::new(|| {
     let tables = fixtures.into_iter().map(|(_, table)| table.try_into().unwrap());
     let more = MORE.parse::<toml::Table>().unwrap();
     let more = more.into_iter().map(|(_, rules)| rules.try_into().unwrap());
-    // A preset with several schemes has its last one in its place, and the others at the end.
+    // The last scheme of a preset takes the preset's position; its other schemes follow at the end.
     let mut others = Vec::new();
     let mut schemes: Vec<Signature> = Vec::new();
     for table in presets.chain(tables) {

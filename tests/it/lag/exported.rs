@@ -48,12 +48,12 @@ async fn lag_has_no_series_while_the_broker_is_down_and_then_recovers() {
         rdkafka::ClientConfig::new().set("bootstrap.servers", broker.bootstrap()).create().unwrap();
     admin.delete_groups(&[&deleted], &rdkafka::admin::AdminOptions::new()).await.unwrap();
     let absent = async |name: &str| metric(&service, name).await.is_none();
-    until("no series of the deleted group", async || absent(&lag_of_deleted).await).await;
+    until("the end of the deleted group's series", async || absent(&lag_of_deleted).await).await;
     assert_eq!(metric(&service, &records).await, Some(2.0));
     let errors = metric(&service, "hookstream_lag_errors_total").await.unwrap();
 
     broker.kill();
-    until("no series", async || absent(&records).await).await;
+    until("the end of the series", async || absent(&records).await).await;
     assert!(absent(&seconds).await && absent(&end).await);
     until("a counted error", async || metric(&service, "hookstream_lag_errors_total").await > Some(errors))
         .await;
@@ -92,6 +92,9 @@ async fn a_group_that_has_committed_in_half_of_its_partitions_has_numbers_for_th
     assert_eq!(series("hookstream_lag_unknown").await, [1.0; 3]);
 
     groups::commit(&stack("KAFKA"), &group, &[(&topic, 1, 0), (&topic, 3, 0), (&topic, 5, 0)]).await;
-    until("all six", async || series("kafka_consumergroup_lag").await.iter().sum::<f64>() == 9.0).await;
+    until("the lag of all six partitions", async || {
+        series("kafka_consumergroup_lag").await.iter().sum::<f64>() == 9.0
+    })
+    .await;
     assert_eq!(series("hookstream_lag_unknown").await, [0.0; 0]);
 }

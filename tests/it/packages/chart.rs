@@ -375,7 +375,7 @@ fn packages_chart_contains_the_alert_rules_unchanged() {
     assert!(Rendered::of("").all("PrometheusRule").is_empty());
     let rules: Value = serde_saphyr::from_str(&read(path)).unwrap();
     assert_eq!(Rendered::of("everything").the("PrometheusRule")["spec"], rules);
-    // Where the runbook is published, each alert has a link.
+    // With the address of the runbook, each alert has a link.
     let linked = Rendered::of("admin-tls").the("PrometheusRule")["spec"].to_string();
     let url = "https://wiki.example.com/hookstream/runbook.html#hookstream";
     let alerts = read(path).matches("\n      - alert: ").count();
