@@ -10,6 +10,7 @@ use reqwest::RequestBuilder;
 
 use crate::client::JsonObject;
 use crate::http::{DELIVERY_HEADER, DeliveryAnswer};
+use crate::observe::error_chain::causes;
 
 /// The limit of an answer, in bytes: far above any of the service. A longer one is cut off.
 const MAX_ANSWER: usize = 64 * 1024;
@@ -77,13 +78,6 @@ impl Answer {
         let ours = self.known.is_some() || self.delivery.is_some();
         ours && (200..300).contains(&self.status)
     }
-}
-
-/// The error and its causes, outermost first.
-fn causes(error: &reqwest::Error) -> impl Iterator<Item = &(dyn Error + 'static)> {
-    std::iter::successors(Some(error as &(dyn Error + 'static)), |error: &&(dyn Error + 'static)| {
-        (*error).source()
-    })
 }
 
 impl From<reqwest::Error> for NoAnswer {

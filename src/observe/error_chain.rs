@@ -1,20 +1,21 @@
 //! An error with its causes, for log and health.
 
 use std::error::Error;
-use std::fmt;
+use std::{fmt, iter};
+
+/// The error and all of its sources.
+pub fn causes<'e>(error: &'e (dyn Error + 'static)) -> impl Iterator<Item = &'e (dyn Error + 'static)> {
+    iter::successors(Some(error), |&error| error.source())
+}
 
 /// Shows an error and all of its sources, separated by `: `, as the commands show theirs.
-pub struct ErrorChain<'a>(pub &'a dyn Error);
+pub struct ErrorChain<'a>(pub &'a (dyn Error + 'static));
 
 impl fmt::Display for ErrorChain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0)?;
-        let mut next = self.0.source();
-        while let Some(cause) = next {
-            write!(f, ": {cause}")?;
-            next = cause.source();
-        }
-        Ok(())
+        let mut all = causes(self.0);
+        all.next().map_or(Ok(()), |error| write!(f, "{error}"))?;
+        all.try_for_each(|cause| write!(f, ": {cause}"))
     }
 }
 
