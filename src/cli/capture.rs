@@ -88,7 +88,7 @@ fn add(headers: &mut HeaderMap, name: &str, value: &[u8]) -> anyhow::Result<()> 
     let value = HeaderValue::from_bytes(value)
         .ok()
         .with_context(|| format!("the value of {name} is not a valid HTTP header value"))?;
-    headers.append(name, value);
+    headers.try_append(name, value).ok().context("there are too many headers")?;
     Ok(())
 }
 

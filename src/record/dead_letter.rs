@@ -19,8 +19,8 @@ pub struct DeadLetter {
 }
 
 impl DeadLetter {
-    /// Reads a record's headers and value. `None` if a part of a sealed delivery is missing or malformed. `traceparent` is
-    /// ignored: the seal does not cover it.
+    /// Reads a record's headers and value. `None` if a part of a sealed delivery is missing or malformed, or if it has more
+    /// headers than a request can. `traceparent` is ignored: the seal does not cover it.
     pub fn read(headers: Vec<(String, Option<Vec<u8>>)>, value: Vec<u8>) -> Option<Self> {
         let mut headers = headers.into_iter().map(|(name, value)| {
             let value = value.and_then(|value| String::from_utf8(value).ok());
@@ -34,7 +34,8 @@ impl DeadLetter {
             }
             if !DESCRIPTION.contains(&name.as_str()) {
                 let value = value?;
-                map.append(HeaderName::try_from(&name).ok()?, HeaderValue::try_from(&value).ok()?);
+                map.try_append(HeaderName::try_from(&name).ok()?, HeaderValue::try_from(&value).ok()?)
+                    .ok()?;
                 kept.push((name, value));
             }
         };
@@ -198,6 +199,18 @@ mod tests {
             without.remove(place(name));
             assert_eq!(unsealed(without, value.clone(), &verifier), None, "{name}");
         }
+    }
+
+    #[test]
+    fn a_letter_with_more_headers_than_a_request_can_have_is_not_read() {
+        let more = |count: usize| {
+            let verifier = verifier(&[("one", "wh_first-secret-0123")]);
+            let (mut headers, value) = written(&verifier, BODY);
+            headers.splice(..0, (0..count).map(|index| (format!("x-{index}"), Some(Vec::new()))));
+            unsealed(headers, value, &verifier)
+        };
+        assert_eq!(more(20_000), Some(Err(UnsealError::Forged)));
+        assert_eq!(more(40_000), None);
     }
 
     #[test]
