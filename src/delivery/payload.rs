@@ -14,7 +14,9 @@ const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
 impl Delivery {
     /// The JSON text, not yet parsed: the body, or the form field `field` if the body is a form. A byte order mark
-    /// before it is left out.
+    /// before it is left out. A body that begins like a JSON object or array is never a form: no signature covers the
+    /// Content-Type, and whoever sends a captured delivery again as a form could otherwise choose which part of a JSON
+    /// string becomes the event. Programs that write forms encode both characters.
     ///
     /// # Errors
     /// `json_invalid` for a form that does not have exactly one such field, or that is not UTF-8.
@@ -36,7 +38,9 @@ fn without_mark(text: Cow<'_, [u8]>) -> Cow<'_, [u8]> {
 }
 
 fn text<'b>(body: &'b [u8], headers: &HeaderMap, field: Option<&str>) -> Result<Cow<'b, [u8]>, Fault> {
-    let Some(field) = field.filter(|_| is_form(headers)) else { return Ok(Cow::Borrowed(body)) };
+    let Some(field) = field.filter(|_| is_form(headers) && !begins_as_json(body)) else {
+        return Ok(Cow::Borrowed(body));
+    };
     // The form parser would replace invalid UTF-8 with U+FFFD. Separators are ASCII, so the form is valid UTF-8 exactly
     // if each part is.
     if percent_encoding::percent_decode(body).decode_utf8().is_err() {
@@ -56,6 +60,11 @@ fn text<'b>(body: &'b [u8], headers: &HeaderMap, field: Option<&str>) -> Result<
 fn is_form(headers: &HeaderMap) -> bool {
     let Some(Ok(kind)) = headers.get(header::CONTENT_TYPE).map(|kind| kind.to_str()) else { return false };
     kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case(FORM))
+}
+
+fn begins_as_json(body: &[u8]) -> bool {
+    let text = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body);
+    matches!(text.trim_ascii_start().first(), Some(b'{' | b'['))
 }
 
 #[cfg(test)]
@@ -79,6 +88,18 @@ mod tests {
         let raw = String::from_utf8(body.to_vec()).unwrap();
         assert_eq!(read("application/json", body, Some("payload")).unwrap(), raw);
         assert_eq!(read(FORM, body, None).unwrap(), raw);
+    }
+
+    /// No signature covers the Content-Type: whoever sends a captured delivery again can choose it.
+    #[test]
+    fn a_json_body_is_never_a_form() {
+        let object = r#"{"note":"&payload={}&"}"#;
+        for body in
+            [object, "[\"&payload={}\"]", "\u{feff}{\"&payload={}\":1}", "\u{feff}\r\n\t {\"&payload={}\":1}"]
+        {
+            assert_eq!(read(FORM, body.as_bytes(), Some("payload")).unwrap(), body);
+        }
+        assert_eq!(read(FORM, b"%7B=1&payload={}", Some("payload")).unwrap(), "{}");
     }
 
     #[test]
