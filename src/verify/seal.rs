@@ -10,9 +10,8 @@
 //! ```
 //!
 //! `received_at` is the RFC 3339 text of the record's header, `form` is the name of the signed form, and `name` and `value`
-//! are the stored request headers, as received, in the dead letter's order; never a credential, which no record may
-//! contain. Each part is prefixed with its length and the body is last, so that no two
-//! deliveries have the same text.
+//! are the stored request headers, as received, in the dead letter's order; none whose name looks like a credential's, unless
+//! a rule reads it. Each part is prefixed with its length and the body is last, so that no two deliveries have the same text.
 
 use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
@@ -26,6 +25,7 @@ use super::binding::Binding;
 use super::{SigningKey, Verified, Verifier, canonical};
 use crate::config::BodyForm;
 use crate::delivery::Delivery;
+use crate::names;
 
 const LABEL: &[u8] = b"hookstream dead letter seal v1";
 
@@ -115,18 +115,41 @@ impl<'d> Verified<'d> {
 /// The maximum size in bytes of the stored names and values of headers that no rule reads.
 pub(super) const MAX_OTHERS: usize = 16 * 1024;
 
-/// Whether a header that no rule reads stays out of dead letters: it may be a credential, it frames the
+/// Whether a header that no rule reads stays out of dead letters: its name looks like a credential's, it frames the
 /// request, or it has a name that hookstream gives its own headers.
 fn is_withheld(name: &HeaderName) -> bool {
-    const CREDENTIALS: [&str; 9] =
-        ["auth", "cookie", "token", "secret", "password", "credential", "session", "api-key", "apikey"];
     // Framing belongs to the connection: the body is stored without it.
     const FRAMING: [&str; 3] = ["connection", "content-length", "transfer-encoding"];
     let name = name.as_str();
     name == "traceparent"
-        || name.starts_with("hookstream-")
+        || name.starts_with(names::HEADER_PREFIX)
         || FRAMING.contains(&name)
-        || CREDENTIALS.iter().any(|credential| name.contains(credential))
+        || looks_like_credential(name)
+}
+
+/// Nothing else tells a credential from an id, so this leaves out too much (`x-author`) rather than too little.
+pub(super) fn looks_like_credential(name: &str) -> bool {
+    const CREDENTIALS: [&str; 11] = [
+        "auth",
+        "cookie",
+        "token",
+        "secret",
+        "pass",
+        "credential",
+        "session",
+        "jwt",
+        "bearer",
+        "oidc",
+        "assertion",
+    ];
+    // What stands before `-key` in the name of an id; `x-event-key` is Bitbucket's event type.
+    const IDS: [&str; 6] = ["idempotency", "event", "message", "partition", "routing", "deduplication"];
+    let segments = || name.split(['-', '_']);
+    let is_key = |segment: &str| segment.ends_with("key") || segment.ends_with("keys");
+    CREDENTIALS.iter().any(|credential| name.contains(credential))
+        || segments()
+            .zip(std::iter::once("").chain(segments()))
+            .any(|(segment, before)| is_key(segment) && !IDS.contains(&before))
 }
 
 fn sealed<T: AsRef<str>>(

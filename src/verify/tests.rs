@@ -237,6 +237,7 @@ fn w4_a_dead_letter_stores_all_headers_but_credentials() {
         ("authorization", "Basic c2VjcmV0"),
         ("x-other-token", "secret"),
         ("cookie", "session=1"),
+        ("x-functions-key", "secret"),
         ("hookstream-form", "raw"),
         ("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
         ("user-agent", "provider/1"),
@@ -252,6 +253,45 @@ fn w4_a_dead_letter_stores_all_headers_but_credentials() {
     kept.sort_unstable();
     let others = [("content-type", "application/json"), ("user-agent", "provider/1"), ("x-event", "push")];
     assert_eq!(kept, [&others[..], &[("x-read-token", "read")]].concat());
+}
+
+#[test]
+fn w4_a_header_is_no_credential_only_if_its_name_does_not_look_like_one() {
+    let is_credential = super::seal::looks_like_credential;
+    for name in [
+        "proxy-authorization",
+        "x-goog-iap-jwt-assertion",
+        "x-amzn-oidc-data",
+        "x-functions-key",
+        "ocp-apim-subscription-key",
+        "x-access-key",
+        "x-master-key",
+        "x-hook-keys",
+        "x-signingkey",
+        "api_key",
+        "apikey",
+        "x-vercel-protection-bypass",
+        "x-passphrase",
+        "x_user_passwd",
+        "x-bearer",
+        "x-sessionid",
+    ] {
+        assert!(is_credential(name), "{name} is stored");
+    }
+    for name in [
+        "idempotency-key",
+        "x-idempotency-key",
+        // Bitbucket's event type.
+        "x-event-key",
+        "x-partition-key",
+        "webhook-id",
+        "x-github-event",
+        "x-hub-signature-256",
+        "x-keyed",
+        "user-agent",
+    ] {
+        assert!(!is_credential(name), "{name} is not stored");
+    }
 }
 
 /// Made by tests/fixtures/signatures/seals.py.

@@ -205,10 +205,24 @@ the signed body, [with its binding](#keys-with-a-binding) if the secret has one.
 | `hookstream-reason` | one of the reasons below |
 | `hookstream-detail` | place and problem, if there is more to say; never a value of the body |
 | `hookstream-original-topic` | the topic it was meant for, if known |
-| `content-type`, and others of the request | its headers as received, up to 16 KiB beside those that the source's rules read, so that a corrected rule can read others; never a credential (a token, `authorization`, `cookie`, or a name with `auth`, `token`, `secret`, `password`, `credential`, `session` or `api-key` in it that no rule reads) |
+| `content-type`, and others of the request | its headers as received, so that a corrected rule can read them; [not all](#request-headers-that-are-left-out) |
 | `hookstream-form` | the form in which the body was signed |
 | `hookstream-seal` | proves to `replay` that the delivery was verified |
 | `traceparent`, `hookstream-delivery-id`, `hookstream-received-at`, `hookstream-secret` | as above |
+
+### Request headers that are left out
+
+Always: the header of a token (`kind = "token"`), and headers that are not visible ASCII. Of those that none of the source's rules
+reads, also:
+
+- headers whose names look like credentials: they contain `auth`, `cookie`, `token`, `secret`, `pass`, `credential`, `session`,
+  `jwt`, `bearer`, `oidc` or `assertion`, or one of their words (between `-` or `_`) ends in `key` or `keys`, unless the word before
+  it is `idempotency`, `event`, `message`, `partition`, `routing` or `deduplication`. A credential under any other name is stored;
+- `traceparent` (see above), `hookstream-*`, and the framing headers `connection`, `content-length` and `transfer-encoding`;
+- headers that occur more than once;
+- what exceeds 16 KiB of names and values.
+
+### Reasons
 
 | reason | |
 |---|---|
