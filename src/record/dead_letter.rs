@@ -117,6 +117,10 @@ mod tests {
     }
 
     fn letter(verifier: &Verifier, body: &str, traceparent: Option<&str>) -> Record {
+        dead_letter(verifier, &signed(verifier, body, traceparent))
+    }
+
+    fn signed(verifier: &Verifier, body: &str, traceparent: Option<&str>) -> Delivery {
         let mut headers = HeaderMap::new();
         headers.extend(traceparent.map(|sent| (TRACEPARENT, sent.parse().unwrap())));
         headers.insert("content-type", "application/json".parse().unwrap());
@@ -124,8 +128,11 @@ mod tests {
         let now = Timestamp::from_second(1_775_847_600).unwrap();
         verifier.sign(body.as_bytes(), now, &mut headers).unwrap();
         let (uri, body) = (Uri::from_static("/"), Bytes::copy_from_slice(body.as_bytes()));
-        let delivery = Delivery { id: DeliveryId::new(), uri, headers, body, received_at: now };
-        let verified = verifier.verify(&delivery).unwrap();
+        Delivery { id: DeliveryId::new(), uri, headers, body, received_at: now }
+    }
+
+    fn dead_letter(verifier: &Verifier, delivery: &Delivery) -> Record {
+        let verified = verifier.verify(delivery).unwrap();
         let topic: Arc<str> = "dead_letter.a".into();
         let read = [http::header::CONTENT_TYPE, TRACEPARENT];
         let why = Reason::TypeUnknown.into();
@@ -211,6 +218,20 @@ mod tests {
         };
         assert_eq!(more(20_000), Some(Err(UnsealError::Forged)));
         assert_eq!(more(40_000), None);
+    }
+
+    #[test]
+    fn a_repeated_header_that_the_rules_read_is_read_back_as_it_was() {
+        let verifier = verifier(&[("one", "wh_first-secret-0123")]);
+        let mut delivery = signed(&verifier, BODY, None);
+        delivery.headers.append("content-type", "text/plain".parse().unwrap());
+        delivery.headers.append("x-not-read", "again".parse().unwrap());
+        let record = dead_letter(&verifier, &delivery);
+        let mut letter = DeadLetter::read(headers(&record), record.value().to_vec()).unwrap();
+        let unsealed = letter.unseal(&verifier).unwrap();
+        let all = |name: &str| unsealed.delivery().headers.get_all(name).iter().collect::<Vec<_>>();
+        assert_eq!(all("content-type"), ["application/json", "text/plain"]);
+        assert!(all("x-not-read").is_empty());
     }
 
     #[test]

@@ -79,12 +79,13 @@ pub enum UnsealError {
 impl<'d> Verified<'d> {
     /// The request headers that a dead letter stores: those that the signature's rules read, those in `read`, and then all
     /// others, up to [`MAX_OTHERS`] bytes: a corrected rule may read a header that today's rules do not. A header that is
-    /// repeated or is not visible text is left out. Never a credential.
+    /// not visible text is left out, and so is a repeated one, unless it is in `read`: a replay must find it as the first
+    /// attempt did. Never a token, nor, unless it is read, a header that [`is_withheld`].
     pub fn kept(&self, read: &'d [HeaderName]) -> Vec<(&'d str, &'d str)> {
         let read = self.headers().iter().chain(read.iter().filter(|name| !self.headers().contains(name)));
         let is_token = |name: &HeaderName| self.scheme.tokens.contains(name);
         let read: Vec<&'d HeaderName> = read.filter(|name| !is_token(name)).collect();
-        let mut kept: Vec<_> = read.iter().filter_map(|name| self.single(name)).collect();
+        let mut kept: Vec<_> = read.iter().flat_map(|name| self.all(name)).collect();
         let others = self.delivery.headers.keys();
         let others = others.filter(|name| !read.contains(name) && !is_token(name) && !is_withheld(name));
         let mut left = MAX_OTHERS;
@@ -97,13 +98,18 @@ impl<'d> Verified<'d> {
         kept
     }
 
+    /// All values of a header; none if one of them is not visible text.
+    fn all(&self, name: &'d HeaderName) -> impl Iterator<Item = (&'d str, &'d str)> {
+        let values = || self.delivery.headers.get_all(name).iter().map(HeaderValue::to_str);
+        let are_text = values().all(|value| value.is_ok());
+        let texts = values().filter(move |_| are_text).flatten();
+        texts.map(|value| (name.as_str(), value))
+    }
+
     /// A header that occurs once: no rule accepts a repeated one, and not every reader of the record would.
     fn single(&self, name: &'d HeaderName) -> Option<(&'d str, &'d str)> {
-        let mut values = self.delivery.headers.get_all(name).iter();
-        match (values.next().map(HeaderValue::to_str), values.next()) {
-            (Some(Ok(value)), None) => Some((name.as_str(), value)),
-            _ => None,
-        }
+        let mut all = self.all(name);
+        all.next().filter(|_| all.next().is_none())
     }
 
     /// The seal over the delivery and its stored headers, in hex.

@@ -96,6 +96,8 @@ async fn a_header_that_a_rule_reads_must_occur_once_and_be_visible_ascii() {
         "document.changed",
         "a replay needs the headers that the rules read"
     );
+    let twice = |name: &str| records.iter().any(|record| header(record, name).is_array());
+    assert!(twice("x-event-id") && twice("x-event"), "{records:?}");
 }
 
 #[tokio::test]

@@ -219,7 +219,7 @@ reads, also:
   `jwt`, `bearer`, `oidc` or `assertion`, or one of their words (between `-` or `_`) ends in `key` or `keys`, unless the word before
   it is `idempotency`, `event`, `message`, `partition`, `routing` or `deduplication`. A credential under any other name is stored;
 - `traceparent` (see above), `hookstream-*`, and the framing headers `connection`, `content-length` and `transfer-encoding`;
-- headers that occur more than once;
+- headers that occur more than once: one that the rules read is stored as often as it was sent;
 - what exceeds 16 KiB of names and values.
 
 ### Reasons
