@@ -8,6 +8,7 @@ use super::field_selector::{EventField, FieldPlace, FieldSelector};
 use super::root;
 use crate::config::{self, ConfigErrors};
 use crate::json::{self, Pointer};
+use crate::names;
 use crate::verify::Verified;
 
 /// The limit of an echoed text, in bytes.
@@ -87,9 +88,12 @@ fn rule(handshake: &config::Handshake) -> Result<Rule, &'static str> {
         pointer.ok_or("contains an invalid pointer; write it as \"/type\"")
     };
     let when = &handshake.when;
-    let header = |name: &String| {
-        let header = HeaderName::from_bytes(name.to_ascii_lowercase().as_bytes());
-        header.map(FieldPlace::Header).map_err(|_| "names an invalid header")
+    let header = |name: &String| match HeaderName::from_bytes(name.to_ascii_lowercase().as_bytes()) {
+        Ok(name) if name.as_str().starts_with(names::HEADER_PREFIX) => {
+            Err("reads one of hookstream's own headers; name the provider's")
+        }
+        Ok(name) => Ok(FieldPlace::Header(name)),
+        Err(_) => Err("names an invalid header"),
     };
     let places = match (&when.pointer, when.header.as_slice()) {
         (Some(text), []) => vec![FieldPlace::Pointer(pointer(text)?)],
@@ -116,6 +120,10 @@ mod tests {
             ("when = { pointer = \"/a\", header = \"b\", equals = \"x\" }", "needs pointer or header"),
             ("when = { pointer = \"type\", equals = \"x\" }", "contains an invalid pointer"),
             ("when = { header = \"x y\", equals = \"x\" }", "names an invalid header"),
+            (
+                "when = { header = \"Hookstream-Event\", equals = \"x\" }",
+                "reads one of hookstream's own headers",
+            ),
             (
                 "when = { header = \"x\", equals = \"x\" }\nanswer = { pointer = \"\" }",
                 "contains an invalid pointer",

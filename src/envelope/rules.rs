@@ -8,6 +8,7 @@ use super::field_selector::{FieldPlace, FieldSelector};
 use super::{Envelope, EventPlaces, Id, Key};
 use crate::config::{self, ConfigErrors, EventIdRule, FirstOf, TextPart, TimeFormat};
 use crate::json::Pointer;
+use crate::names;
 
 /// Whether the signature covers this header: the signed text includes its value. Of a signed header with several names,
 /// the first that the request has is signed: any other is covered only if the rule tries the names `before` it first.
@@ -192,6 +193,9 @@ impl RuleCompiler<'_> {
                     self.problem(setting, "is not a valid HTTP header name");
                     return None;
                 };
+                if header.as_str().starts_with(names::HEADER_PREFIX) {
+                    self.problem(setting, "reads one of hookstream's own headers; name the provider's");
+                }
                 if config::CREDENTIALS.contains(&header.as_str()) {
                     self.problem(setting, "reads a header with credentials, which no dead letter may store");
                 }

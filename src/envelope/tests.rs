@@ -27,6 +27,10 @@ fn invalid_rules_are_reported_with_their_place() {
             "envelope.id: reads a header with credentials",
         ),
         (
+            with("{ header = \"Hookstream-Id\", unsigned = true }", ""),
+            "envelope.id: reads one of hookstream's own headers; name the provider's",
+        ),
+        (
             with("{ header = \"X-Id\" }", ""),
             "envelope.id: reads the header x-id, which the signature does not",
         ),
