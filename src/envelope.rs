@@ -32,8 +32,8 @@ pub const MAX_EVENTS: usize = 1_000;
 /// Hex digits of the body's digest in a key whose id or type is not signed.
 pub const KEY_DIGITS: usize = 16;
 
-/// Where the envelope's fields are in the body. The encoder omits them from `additional_fields`, except a time that
-/// milliseconds cannot represent.
+/// Where the envelope's fields are in the body. The encoder omits from `additional_fields` what the record's id, type and
+/// time hold exactly: not the value of a later place, nor a time that milliseconds cannot represent.
 #[derive(Clone, Debug)]
 pub struct EventPlaces {
     /// The members that may be the id, in order of preference; empty if none is.

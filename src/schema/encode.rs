@@ -22,7 +22,7 @@ use super::timestamp::Unit;
 use super::walk::{EnvelopeValues, EventEncoder, WalkError};
 use crate::config::TimeFormat;
 use crate::envelope::{Event, EventPlaces};
-use crate::json::{self, push_pointer};
+use crate::json;
 use crate::outcome::Fault;
 
 /// A framed value: 0x00, the schema id big-endian, Avro.
@@ -122,11 +122,7 @@ impl Encoder {
         if !faults.is_empty() {
             return Err(faults);
         }
-        let mut data_pointer = String::new();
-        for name in places.data.names() {
-            push_pointer(&mut data_pointer, name);
-        }
-        let data = places.data.names().to_vec();
+        let (data, data_pointer) = (places.data.names().to_vec(), places.data.to_string());
         Ok(Self { id, fields, records, spots: EnvelopeTree::tree(places), generic, data, data_pointer })
     }
 

@@ -21,8 +21,9 @@ pub struct Promoted {
     pub is: String,
 }
 
-/// The fields that `new` has and `old` does not, in the order of `new`. Members that the envelope reads are omitted,
-/// because they were never kept in `additional_fields`. `places` are those of the event type.
+/// The fields that `new` has and `old` does not, in the order of `new`. The first members that may be id and type are
+/// omitted: their texts were never kept in `additional_fields`, unlike that of a later one. `places` are those of the event
+/// type.
 ///
 /// Records within records, arrays, maps and unions are compared by the members that their fields read, not by the names
 /// of the fields. Of a recursive record, only the outermost is reported. A field with a wider type is not included:
@@ -35,8 +36,7 @@ pub fn promoted(old: &Schema, new: &Schema, places: &EventPlaces) -> Vec<Promote
     let from_body = |field: &&RecordField| !RESERVED.contains(&&*field.name);
     for field in &after.fields {
         if field.name == "data" {
-            let mut at = String::new();
-            places.data.names().iter().for_each(|name| push_pointer(&mut at, name));
+            let at = places.data.to_string();
             let before = before.fields.iter().find(|field| field.name == "data");
             before.into_iter().for_each(|before| search.within(before, field, &at, "data"));
         } else if from_body(&field) {
@@ -44,7 +44,8 @@ pub fn promoted(old: &Schema, new: &Schema, places: &EventPlaces) -> Vec<Promote
         }
     }
     let read = |pointer: &str| {
-        [&places.id, &places.event_type].into_iter().flatten().any(|place| place.to_string() == pointer)
+        let mut first = [&places.id, &places.event_type].into_iter().filter_map(|places| places.first());
+        first.any(|place| place.to_string() == pointer)
     };
     search.found.retain(|found| !read(&found.pointer));
     search.found
@@ -207,6 +208,9 @@ mod tests {
         assert_eq!(pointers(&new, &old, &places("/id", "/in/data")), [""; 0]);
         assert_eq!(pointers(&new, &new, &places("/id", "/in/data")), [""; 0]);
         assert_eq!(pointers(&old, &new, &places("/new", ""))[1..], ["/order~1no data.order_no"], "the id");
+        let mut two = places("/id", "/in/data");
+        two.id.push(Pointer::parse("/tenant").unwrap());
+        assert_eq!(pointers(&old, &new, &two), expected, "kept if it was not the id");
     }
 
     #[test]

@@ -52,7 +52,7 @@ impl<'s> Fields<'s> {
         }
         let data = self.places.data.names();
         if let Some(below) = names.strip_prefix(data) {
-            data.iter().for_each(|name| push_pointer(&mut way.pointer, name));
+            way.pointer = self.places.data.to_string();
             let field = root.fields.iter().find(|field| field.name == "data")?;
             way.path.push(field.name.clone());
             return Some(self.below(&field.schema, below, way));

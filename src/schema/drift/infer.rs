@@ -36,8 +36,7 @@ pub fn infer(
     }
     let (name, namespace) = (names::avro_record(event_type), names::avro_namespace(source));
     let mut used = BTreeSet::from([name.clone(), format!("{name}Data")]);
-    let mut pointer = String::new();
-    places.data.names().iter().for_each(|part| json::push_pointer(&mut pointer, part));
+    let pointer = places.data.to_string();
     let data = take_at(&mut body, &places.data);
     let data = data.filter(|data| !data.members.is_empty());
     let data = data.ok_or_else(|| format!("no sample has an object with members at {}", at(&pointer)))?;
