@@ -104,7 +104,7 @@ metrics! {
     LAG_SECONDS   Gauge     "kafka_consumergroup_lag_seconds" ["consumergroup", "topic", "partition"]
         "Since the first record that the group has not yet read was written; 0 if there is none, no series if it is unknown.";
     LAG_UNKNOWN   Gauge     "hookstream_lag_unknown" ["consumergroup", "topic", "partition", "cause"]
-        "1 for each partition that these two leave out: `uncommitted` if the group has committed nothing although there are records, `past_end` if it has committed past the log end, `gone` if the partition no longer exists, `no_end` if Kafka does not report the log end.";
+        "1 for each partition without `kafka_consumergroup_lag`: `uncommitted` if the group has committed nothing although there are records, `past_end` if it has committed past the log end, `gone` if the partition no longer exists, `no_end` if Kafka does not report the log end.";
     LOG_END       Gauge     "kafka_topic_partition_current_offset" ["topic", "partition"]
         "The log end: the offset that the partition's next record gets; no series if it is unknown.";
     LAG_ERRORS    Counter   "hookstream_lag_errors_total" []
