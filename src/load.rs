@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_late_delivery_counts_from_when_it_was_due() {
+    async fn the_time_of_a_late_delivery_counts_from_when_it_was_due() {
         let plan = LoadPlan { count: 5, concurrency: 1, rate: Some(1000.0) };
         let took = run(plan, CancellationToken::new(), |_, due| async move {
             tokio::time::sleep(Duration::from_millis(20)).await;

@@ -163,15 +163,10 @@ fn act(webhooks: &mut Vec<Value>, method: &Method, uri: &Uri, body: &[u8]) -> (S
             let next = (from + 2 < webhooks.len()).then(|| format!("c+{}", from + 2));
             (StatusCode::OK, json!({"data": page, "next_cursor": next}))
         }
-        (_, _, Some(id)) => {
+        ("DELETE", _, Some(id)) => {
             let Some(at) = webhooks.iter().position(|webhook| webhook["id"] == id) else { return missing() };
-            match method.as_str() {
-                "DELETE" => {
-                    webhooks.remove(at);
-                    (StatusCode::NO_CONTENT, Value::Null)
-                }
-                _ => (StatusCode::OK, webhooks[at].clone()),
-            }
+            webhooks.remove(at);
+            (StatusCode::NO_CONTENT, Value::Null)
         }
         _ => missing(),
     }

@@ -214,8 +214,10 @@ async fn k2d_a_row_for_a_denied_topic_is_retried_and_not_parked() {
     let denied = RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED;
     kafka.fail_produce(&[denied; 6]).unwrap();
     kafka.broker_up().unwrap();
-    until("a spooled delivery", async || publishing(&service).await.1.contains("TopicAuthorizationFailed"))
-        .await;
+    until("a report of the denied topic", async || {
+        publishing(&service).await.1.contains("TopicAuthorizationFailed")
+    })
+    .await;
     until("an empty spool", async || waiting(&service) == 0).await;
     assert_eq!(parked(&service), 0);
     let topic = service.topic("batch_prediction.completed");
