@@ -1,5 +1,7 @@
-//! Configurations that `serve` refuses: `check` refuses each of them too, with the same sentences.
+//! Configurations that `serve` refuses: `check` refuses each of them too, with the same sentences. And the few that only
+//! `check` refuses.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -7,8 +9,11 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::cli::{hookstream, run};
+use crate::support::process;
 
 const SECRET: &str = "whsec_of-the-broken-tests-0123";
+
+const SCHEMA: &str = include_str!("../../schemas/datagrid/batch_prediction.avsc");
 
 /// The variable with the secret of the preset's source.
 const DATAGRID: &str = "DATAGRID_WEBHOOK_SECRET";
@@ -93,6 +98,30 @@ const BROKEN: &[(&str, &str)] = &[
     ),
 ];
 
+/// The lines of a configuration with which `serve` starts, since only one source cannot accept deliveries or only one
+/// schema cannot be registered, and a part of the problem that `check` reports.
+const ONLY_CHECK: &[(&str, &str)] = &[
+    (
+        "[source.datagrid]\nsecrets = [{ env = \"TEST_SECRET\", not_after = 2020-01-01T00:00:00Z }]",
+        "source datagrid: no secret is valid now",
+    ),
+    (
+        "[source.own]\nsecrets = [{ env = \"TEST_SECRET\" }]\nunmapped = \"generic\"\n\
+         envelope = { id = \"/id\", type = \"/type\" }\n\
+         signature = { header = \"S\", signature_key = \"h\", timestamp_header = \"S\", signed = \"{timestamp}:{body}\" }",
+        "source.own.signature: no delivery can verify",
+    ),
+    (
+        "[source.own]\nsecrets = [{ env = \"TEST_SECRET\" }]\nunmapped = \"generic\"\n\
+         envelope = { id = \"/event\", type = \"/event/type\" }\nsignature = { header = \"S\", signed = \"{body}\" }",
+        "source.own.envelope: every event would be a dead letter",
+    ),
+    (
+        "[source.versioned]\npreset = \"datagrid\"\nsecrets = [{ env = \"TEST_SECRET\" }]",
+        "schemas/versioned/batch_prediction.avsc: not compatible with",
+    ),
+];
+
 /// The files that the configurations name.
 fn prepare(directory: &Path) {
     std::fs::write(directory.join("text"), "no certificate, no directory").unwrap();
@@ -102,6 +131,34 @@ fn prepare(directory: &Path) {
     let foreign = rusqlite::Connection::open(directory.join("foreign/spool.db")).unwrap();
     foreign.execute_batch("CREATE TABLE somebody_elses (id INTEGER)").unwrap();
     std::os::unix::fs::symlink("../text", directory.join("linked/spool.db")).unwrap();
+    let schemas = directory.join("schemas/versioned");
+    std::fs::create_dir_all(schemas.join("versions/batch_prediction")).unwrap();
+    std::fs::write(schemas.join("batch_prediction.avsc"), SCHEMA).unwrap();
+    let other = SCHEMA.replace(r#"["null", "string"]"#, r#"["null", "long"]"#);
+    assert_ne!(other, SCHEMA);
+    std::fs::write(schemas.join("versions/batch_prediction/1.avsc"), other).unwrap();
+}
+
+/// The end of `check`, and the problems that it reports.
+fn check(directory: &Path, arguments: &[String]) -> (i32, Vec<String>) {
+    let (code, stdout, _) = run(command(directory, "check", arguments).arg("--json"));
+    assert!(!stdout.contains(SECRET), "{stdout}");
+    let report: Value = serde_json::from_str(&stdout).unwrap_or_default();
+    let problems = report["problems"].as_array().into_iter().flatten().flat_map(Value::as_str);
+    (code, problems.map(str::to_owned).collect())
+}
+
+/// The problems in the error with which `serve` ended: a list, or the one that it met while it started.
+fn said(stderr: &str) -> Vec<&str> {
+    let mut lines = stderr.lines().skip_while(|line| !line.starts_with("hookstream: "));
+    let first = lines.next().unwrap_or_default();
+    let listed: Vec<&str> = lines.filter_map(|line| line.strip_prefix("  ")).collect();
+    if listed.is_empty() { vec![first] } else { listed }
+}
+
+/// A problem without its place or the program's name: what `serve` meets while it starts has no line.
+fn sentence(problem: &str) -> &str {
+    problem.split_once(' ').map_or(problem, |(_, sentence)| sentence)
 }
 
 fn command(directory: &Path, name: &str, arguments: &[String]) -> Command {
@@ -144,16 +201,11 @@ fn docs9_check_refuses_the_same_configurations_as_serve_in_the_same_words() {
         let free = listens.iter().filter(|(set, _)| !lines.contains(set));
         let free: Vec<String> = free.map(|(_, key)| format!("-X{key}=127.0.0.1:0")).collect();
         let (code, stderr) = serve(directory, &free);
-        let mut check = command(directory, "check", &free);
-        let (checked, stdout, _) = run(check.arg("--json"));
-        assert!(!stdout.contains(SECRET) && !stderr.contains(SECRET), "{stdout}{stderr}");
-        let report: Value = serde_json::from_str(&stdout).unwrap_or_default();
-        let problems: Vec<&str> =
-            report["problems"].as_array().into_iter().flatten().flat_map(Value::as_str).collect();
-        // A problem that `serve` meets while it starts has no line.
-        let sentence =
-            |problem: &&str| problem.trim_start_matches(|c: char| c != ' ').trim_start().to_owned();
-        let same = problems.iter().all(|problem| stderr.contains(&sentence(problem)));
+        assert!(!stderr.contains(SECRET), "{stderr}");
+        let (checked, problems) = check(directory, &free);
+        let of_check: BTreeSet<&str> = problems.iter().map(|problem| sentence(problem)).collect();
+        let of_serve: BTreeSet<&str> = said(&stderr).into_iter().map(sentence).collect();
+        let same = of_check == of_serve;
         let named = problems.iter().any(|problem| problem.contains(expected));
         if code != Some(2) || checked != 1 || !same || !named {
             wrong.push(format!("{lines}\n  serve {code:?}: {stderr}\n  check {checked}: {problems:?}"));
@@ -161,4 +213,20 @@ fn docs9_check_refuses_the_same_configurations_as_serve_in_the_same_words() {
     }
     assert!(BROKEN.len() >= 30);
     assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), BROKEN.len(), wrong.join("\n"));
+}
+
+#[test]
+fn docs9_serve_starts_with_what_only_check_refuses() {
+    let directory = tempfile::tempdir().unwrap();
+    let directory = directory.path();
+    prepare(directory);
+    for (lines, expected) in ONLY_CHECK {
+        let ports = "[http]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"";
+        std::fs::write(directory.join("broken.toml"), format!("{ports}\n{lines}")).unwrap();
+        let (code, problems) = check(directory, &[]);
+        assert!(code == 1 && !problems.is_empty(), "{lines}: {problems:?}");
+        assert!(problems.iter().all(|problem| problem.contains(expected)), "{lines}: {problems:?}");
+        // Returns once it listens.
+        process::serve(&directory.join("broken.toml"));
+    }
 }
