@@ -244,7 +244,7 @@ tables! {
         "prefix" PresetOr(""), "text",
             "Text before the signature in that header, such as `sha256=`.";
         "signature_key" PresetOr(""), "text",
-            "If the header is a list such as `t=1775847600,v1=...`, or several such lists separated by spaces: the signature's key. Up to 8 signatures.";
+            "If the header is a list such as `t=1775847600,v1=...`, or several such lists separated by spaces: the signature's key. Parts without a key after it are further signatures. Up to 8 signatures.";
         "timestamp_key" PresetOr(""), "text",
             "The key of the signed time in such a list.";
         "signature_version" PresetOr(""), "text",

@@ -144,10 +144,21 @@ impl Scheme {
 
     /// Reads the claimed signatures and the values that are signed with the body.
     pub(super) fn claim<'d>(&self, headers: &'d HeaderMap) -> Result<Claim<'d>, SignatureError> {
-        let value = self.header.single(headers)?.trim();
+        self.claim_in(&self.header, headers)
+    }
+
+    /// As [`Scheme::claim`], with the signatures of another header.
+    pub(super) fn claim_in<'d>(
+        &self,
+        header: &HeaderNames,
+        headers: &'d HeaderMap,
+    ) -> Result<Claim<'d>, SignatureError> {
+        let value = header.single(headers)?.trim();
         let (signatures, listed) = match &self.layout {
             HeaderFormat::Plain { prefix } => {
-                let digits = value.strip_prefix(prefix.as_str()).ok_or(SignatureError::PrefixMissing)?;
+                // HaloPSA writes a space behind the prefix.
+                let digits =
+                    value.strip_prefix(prefix.as_str()).ok_or(SignatureError::PrefixMissing)?.trim_start();
                 (vec![self.written.read(digits).ok_or_else(|| self.undecodable())?], None)
             }
             HeaderFormat::Token { prefix } => {
@@ -155,7 +166,8 @@ impl Scheme {
                 (vec![digest::token(token.as_bytes())], None)
             }
             HeaderFormat::List { signature, timestamp } => {
-                self.list(headers, value, signature, timestamp.as_deref())?
+                let header = || header.of(headers).cloned().map_or_else(|| header.clone(), HeaderNames::from);
+                self.list(header, value, signature, timestamp.as_deref())?
             }
             HeaderFormat::Versions { version } => (self.versions(value, version)?, None),
         };
@@ -179,23 +191,32 @@ impl Scheme {
         Ok(Claim { signatures, values })
     }
 
-    /// `t=1775847600,v1=<hex>,v1=<hex>`: during a rotation the list has a signature for each secret, or as with Persona
-    /// a set of parts for each, separated by spaces, all with the same time. A signature that cannot be decoded is skipped
-    /// if another can.
+    /// `t=1775847600,v1=<hex>,v1=<hex>`: during a rotation the list has a signature for each secret, as with Outpost
+    /// without repeating the key, or as with Persona a set of parts for each, separated by spaces, all with the same time. A
+    /// signature that cannot be decoded is skipped if another can.
     fn list<'d>(
         &self,
-        headers: &HeaderMap,
+        header: impl Fn() -> HeaderNames,
         value: &'d str,
         signature: &str,
         timestamp: Option<&str>,
     ) -> Result<(Vec<Digest>, Option<&'d str>), SignatureError> {
         let (mut read, mut time) = (Signatures::default(), None);
-        let header =
-            || self.header.of(headers).cloned().map_or_else(|| self.header.clone(), HeaderNames::from);
         let repeated = || SignatureError::TimeRepeated(header());
+        let mut key = "";
         for set in value.split_ascii_whitespace() {
             let mut own = None;
-            for (key, value) in set.split(',').filter_map(|part| part.split_once('=')) {
+            for part in set.split(',').filter(|part| !part.is_empty()) {
+                let value = match part.split_once('=') {
+                    // A part without a key is one more signature; what may look like a key is its padding.
+                    Some((_, value)) if key == signature && value.trim_matches('=').is_empty() => part,
+                    Some((found, value)) => {
+                        key = found;
+                        value
+                    }
+                    None if key == signature => part,
+                    None => continue,
+                };
                 if key == signature {
                     read.add(self.written, value)?;
                 } else if Some(key) == timestamp && own.replace(value).is_some() {

@@ -172,6 +172,53 @@ fn w6b_each_signature_of_several_sets_counts_wherever_it_stands() {
     }
 }
 
+/// As Outpost signs during a rotation: <https://github.com/hookdeck/outpost/pull/128>.
+#[test]
+fn a_part_without_a_key_is_one_more_signature_of_the_key_before_it() {
+    for encoding in [config::Encoding::Hex, config::Encoding::Base64] {
+        let rules = config::Signature { encoding: Some(encoding), ..rules(DATAGRID) };
+        let verifier = verifier_of(&rules, &[SECRET]);
+        let header = signed(&verifier, b"{}").headers["datagrid-signature"].to_str().unwrap().to_owned();
+        let (time, good) = header.split_once(",v1=").unwrap();
+        let other = signed(&verifier, b"{ }").headers["datagrid-signature"].to_str().unwrap().to_owned();
+        let (_, other) = other.split_once(",v1=").unwrap();
+        for valid in [
+            format!("{time},v1={good},{other}"),
+            format!("{time},v1={other},{good}"),
+            format!("{time},v1={other}, {other}, {good}"),
+            format!("v1={other},{good},{time}"),
+            format!("{time},v1={good},"),
+        ] {
+            assert_eq!(reason(&verifier, &[("Datagrid-Signature", &valid)], "{}"), None, "{valid}");
+        }
+        let many = format!("{time},v1={}{good}", format!("{other},").repeat(8));
+        for (refused, why) in [
+            (format!("{time},v1={other},{other}"), Reason::SignatureMismatch),
+            (format!("{time},v0={other},{good}"), Reason::SignatureMalformed),
+            (format!("{good},{time},v0={other}"), Reason::SignatureMalformed),
+            (format!("{time},v1=,"), Reason::SignatureMalformed),
+            (many, Reason::SignatureMalformed),
+        ] {
+            assert_eq!(reason(&verifier, &[("Datagrid-Signature", &refused)], "{}"), Some(why), "{refused}");
+        }
+    }
+}
+
+/// As HaloPSA sends it: <https://github.com/jackmusick/bifrost/issues/726>.
+#[test]
+fn white_space_between_the_prefix_and_the_signature_is_ignored() {
+    let verifier = verifier("signature = { header = 'S', prefix = 'sha256=', signed = '{body}' }", &[SECRET]);
+    let good = signed(&verifier, b"{}").headers["s"].to_str().unwrap().replace("sha256=", "");
+    for (value, why) in [
+        (format!("sha256= {good}"), None),
+        (format!("sha256={}", good.to_uppercase()), None),
+        (format!("sha256 ={good}"), Some(Reason::SignatureMalformed)),
+        (format!("sha256= {} {}", &good[..32], &good[32..]), Some(Reason::SignatureMalformed)),
+    ] {
+        assert_eq!(reason(&verifier, &[("S", &value)], "{}"), why, "{value}");
+    }
+}
+
 #[test]
 fn the_age_is_the_signed_time_s_whichever_its_unit() {
     let age = |rule: &str, header: &str, received_at: &str| {
