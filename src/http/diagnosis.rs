@@ -80,7 +80,9 @@ impl DiagnosisJob {
         let Some(Cause { kind, proven, text, next }) = source.cause(delivery, sources) else { return };
         let refused = source.refusals.explain(*reason, &text, proven);
         let more = match kind {
-            "wrong_secret" | "encoding" => "; with a captured request, `hookstream explain` tries more",
+            "not_found" | "wrong_secret" | "encoding" => {
+                "; with a captured request, `hookstream explain` tries more"
+            }
             _ => "",
         };
         let next = next + more;
@@ -115,11 +117,11 @@ pub(super) fn address_refused(
 fn hint(fault: &Fault, client: &ClientAddress, header: &HeaderName) -> String {
     let peer = client.peer;
     match (fault.reason, client.address) {
+        // The detail names the limit: of what failed verification, or of the bytes of bodies that are not verified yet.
         (Reason::AddressLimited, _) => format!(
-            "{} sent more that failed verification than http.{} allows: if it is a proxy, name it in \
-             http.trusted_proxies; otherwise block it",
+            "{} exceeds {}: if it is a proxy, name it in http.trusted_proxies; otherwise block it",
             client.counted(),
-            fault.detail.as_deref().unwrap_or("unverified_work_per_address")
+            fault.detail.as_deref().unwrap_or("what one address may use")
         ),
         (_, None) => format!(
             "the trusted proxy {peer} sent no readable {header}; configure it to send its client's address"
@@ -138,6 +140,31 @@ fn is_private(address: IpAddr) -> bool {
         IpAddr::V4(address) => address.is_private() || address.is_loopback() || address.is_link_local(),
         IpAddr::V6(address) => {
             address.is_unique_local() || address.is_loopback() || address.is_unicast_link_local()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hint_about_a_limited_address_asserts_no_failed_verification() {
+        let peer = "192.0.2.1".parse().unwrap();
+        let client = ClientAddress { address: Some(peer), peer };
+        for (detail, says) in [
+            (
+                "its share of max_body_bytes",
+                "192.0.2.1 exceeds its share of max_body_bytes: if it is a proxy",
+            ),
+            (
+                "unverified_work_per_address",
+                "192.0.2.1 exceeds unverified_work_per_address: if it is a proxy",
+            ),
+        ] {
+            let fault = Fault::new(Reason::AddressLimited, detail);
+            let hint = hint(&fault, &client, &HeaderName::from_static("x-forwarded-for"));
+            assert!(hint.starts_with(says), "{hint}");
         }
     }
 }

@@ -5,6 +5,8 @@
 //! signature (a received one could be right), a secret or a body. What needs the text of the secrets, or a more lenient
 //! reading of the headers, is in [`super::explain`].
 
+mod labels;
+mod recoded;
 mod reserialize;
 mod search;
 
@@ -13,6 +15,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::Serialize;
 
+pub(super) use labels::is_label;
 pub(super) use search::HashBudget;
 
 use super::scheme_verifier::{Removed, SchemeVerifier};

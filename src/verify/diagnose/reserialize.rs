@@ -2,9 +2,13 @@
 //! serialized it again.
 
 use std::borrow::Cow;
+use std::ops::ControlFlow;
+
+use serde_json::value::RawValue;
 
 use super::super::canonical::json_compact_ascii;
-use crate::json;
+use super::recoded;
+use crate::json::{self, JsonKind, Object};
 
 /// White space between tokens.
 #[derive(Debug, Clone, Copy)]
@@ -12,20 +16,22 @@ enum Whitespace {
     Compact,
     /// `, ` and `: `, as Python's json.dumps writes it.
     Spaced,
-    /// A line for each member, as `JSON.stringify(value, null, 2)` writes it.
-    Indented,
+    /// A line for each member, indented by this for each level, as `JSON.stringify(value, null, 2)` writes it.
+    Indented(&'static str),
 }
 
-const LAYOUTS: [(Whitespace, &str); 3] = [
+const LAYOUTS: [(Whitespace, &str); 5] = [
     (Whitespace::Compact, "without spaces"),
     (Whitespace::Spaced, "with a space behind `,` and `:`"),
-    (Whitespace::Indented, "indented by 2 spaces"),
+    (Whitespace::Indented("  "), "indented by 2 spaces"),
+    (Whitespace::Indented("    "), "indented by 4 spaces"),
+    (Whitespace::Indented("\t"), "indented by tabs"),
 ];
 
 /// The escaping of strings: checked JSON to the same with other escapes.
 type Escaping = fn(&str) -> Cow<'_, str>;
 
-const STRINGS: [(Escaping, &str); 5] = [
+const STRINGS: [(Escaping, &str); 7] = [
     (|text| Cow::Borrowed(text), ""),
     (ascii, ", all but ASCII escaped"),
     (utf8, ", in raw UTF-8"),
@@ -33,6 +39,8 @@ const STRINGS: [(Escaping, &str); 5] = [
     (|text| ascii(text).replace('/', "\\/").into(), ", `/` escaped"),
     // Go's json.Marshal.
     (go, ", `<`, `>` and `&` escaped"),
+    (|text| upper_escapes(text).into(), ", with upper-case hex digits in its escapes"),
+    (|text| upper_escapes(&ascii(text)).into(), ", all but ASCII escaped with upper-case hex digits"),
 ];
 
 /// The limit of a spelling's length as a multiple of the body's: otherwise a small, deeply nested body would be indented
@@ -40,53 +48,83 @@ const STRINGS: [(Escaping, &str); 5] = [
 const GROWTH: usize = 6;
 const ROOM: usize = 16 * 1024;
 
-/// Calls `each` with every spelling that differs from the body until it returns a value. Spellings are made one at a time,
-/// so that only one is in memory. Returns the name of the one that matched, and the value.
-pub(super) fn search<T>(body: &[u8], mut each: impl FnMut(&[u8]) -> Option<T>) -> Option<(String, T)> {
-    let mut differing = |text: &[u8]| if text == body { None } else { each(text) };
-    for (name, changed) in bytes(body) {
-        if let Some(found) = differing(&changed) {
-            return Some((name.to_owned(), found));
-        }
-    }
-    let text = json::check(body).ok()?.get();
-    let limit = text.len().saturating_mul(GROWTH) + ROOM;
-    for (escape, escapes) in STRINGS {
-        let escaped = escape(text);
-        for (layout, spaces) in LAYOUTS {
-            let Some(mut spelled) = spell(&escaped, layout, limit) else { continue };
-            if let Some(found) = differing(&spelled) {
-                return Some((format!("as JSON {spaces}{escapes}"), found));
-            }
-            spelled.push(b'\n');
-            if let Some(found) = differing(&spelled) {
-                return Some((format!("as JSON {spaces}{escapes}, with a newline at its end"), found));
-            }
-        }
-    }
-    None
+/// What became of a search.
+pub(super) struct Searched<T> {
+    /// The name of the text that matched, and what `each` returned for it.
+    pub(super) found: Option<(Cow<'static, str>, T)>,
+    /// The number of texts that differed from the body and were tried.
+    pub(super) tried: usize,
 }
 
-/// The maximum number of spellings.
-pub(super) const COUNT: usize = 2 * LAYOUTS.len() * STRINGS.len() + 5;
-
-/// The changes that apply to any text, not only JSON.
-fn bytes(body: &[u8]) -> [(&'static str, Vec<u8>); 5] {
-    let lines = |from: &[u8], to: &[u8]| {
-        match body.windows(from.len()).any(|part| part == from) {
-            true => body.split(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line)),
-            false => return body.to_vec(),
+/// Calls `each` with every text that the sender may have signed, if it differs from the body, until it breaks: with a value
+/// if it matched, with none to give up. The texts are made one at a time, so that only one is in memory. Each name fits
+/// behind "signed this body".
+pub(super) fn search<T>(body: &[u8], mut each: impl FnMut(&[u8]) -> ControlFlow<Option<T>>) -> Searched<T> {
+    let mut tried = 0;
+    let mut differing = |name: &dyn Fn() -> Cow<'static, str>, text: &[u8]| {
+        if text == body {
+            return ControlFlow::Continue(());
         }
-        .collect::<Vec<_>>()
-        .join(to)
+        let tried_now = each(text);
+        if !matches!(tried_now, ControlFlow::Break(None)) {
+            tried += 1;
+        }
+        tried_now.map_break(|found| found.map(|found| (name(), found)))
     };
-    [
-        ("with a newline at its end", [body, b"\n"].concat()),
-        ("without white space around it", body.trim_ascii().to_vec()),
-        ("with LF at its line ends", lines(b"\r\n", b"\n")),
-        ("with CRLF at its line ends", lines(b"\n", b"\r\n")),
-        ("without a byte order mark", body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body).to_vec()),
-    ]
+    let searched = all(body, &mut differing);
+    let found = searched.break_value().flatten();
+    Searched { found, tried }
+}
+
+/// Passes every text with its name to `each`.
+fn all<B>(
+    body: &[u8],
+    each: &mut dyn FnMut(&dyn Fn() -> Cow<'static, str>, &[u8]) -> ControlFlow<B>,
+) -> ControlFlow<B> {
+    for recode in recoded::ALL {
+        if let Some((name, text)) = recode(body) {
+            each(&|| name.into(), &text)?;
+        }
+    }
+    let Ok(checked) = json::check(body) else { return ControlFlow::Continue(()) };
+    let limit = checked.get().len().saturating_mul(GROWTH) + ROOM;
+    let sorted = || sorted(checked).map(|text| (text, ", its members sorted by name"));
+    let as_received = (checked.get().to_owned(), "");
+    for (text, order) in std::iter::once(as_received).chain(std::iter::once_with(sorted).flatten()) {
+        for (escape, escapes) in STRINGS {
+            let escaped = escape(&text);
+            for (layout, spaces) in LAYOUTS {
+                let Some(mut spelled) = spell(&escaped, layout, limit) else { continue };
+                let name = |end: &str| format!("as JSON {spaces}{escapes}{order}{end}").into();
+                each(&|| name(""), &spelled)?;
+                spelled.push(b'\n');
+                each(&|| name(", with a newline at its end"), &spelled)?;
+            }
+        }
+    }
+    ControlFlow::Continue(())
+}
+
+/// The same JSON with the members of each object in the order of their names, as Python's `sort_keys` and RFC 8785 have
+/// it. `None` if an object has a key twice.
+fn sorted(raw: &RawValue) -> Option<String> {
+    let joined = |parts: Vec<String>| parts.join(",");
+    Some(match JsonKind::of(raw) {
+        JsonKind::Object => {
+            let object = Object::open(raw).ok()??;
+            let mut members: Vec<_> = object.members().iter().collect();
+            members.sort_by(|(one, _), (other, _)| one.cmp(other));
+            let member = |(name, value): &(Cow<'_, str>, &RawValue)| {
+                Some(format!("{}:{}", serde_json::to_string(name).ok()?, sorted(value)?))
+            };
+            format!("{{{}}}", joined(members.into_iter().map(member).collect::<Option<_>>()?))
+        }
+        JsonKind::Array => {
+            let elements = json::elements(raw)?;
+            format!("[{}]", joined(elements.into_iter().map(sorted).collect::<Option<_>>()?))
+        }
+        _ => raw.get().to_owned(),
+    })
 }
 
 /// Checked JSON with other white space; `None` if it would exceed the limit.
@@ -94,9 +132,9 @@ fn spell(text: &str, layout: Whitespace, limit: usize) -> Option<Vec<u8>> {
     let mut out = Vec::with_capacity(text.len() + text.len() / 4);
     let (mut rest, mut depth) = (text, 0_usize);
     let line = |out: &mut Vec<u8>, depth: usize| {
-        if matches!(layout, Whitespace::Indented) {
+        if let Whitespace::Indented(by) = layout {
             out.push(b'\n');
-            out.resize(out.len() + 2 * depth, b' ');
+            out.extend(by.bytes().cycle().take(by.len() * depth));
         }
     };
     while let Some(first) = rest.bytes().next() {
@@ -183,16 +221,36 @@ fn go(text: &str) -> Cow<'_, str> {
     Cow::Owned(escaped.iter().fold(utf8(text).into_owned(), one))
 }
 
+/// Checked JSON with `\u001B` instead of `\u001b`.
+fn upper_escapes(text: &str) -> String {
+    let (mut out, mut rest) = (String::with_capacity(text.len()), text);
+    // Only strings have backslashes; a pair of them is one escape.
+    while let Some((before, escape)) = rest.find('\\').and_then(|start| rest.split_at_checked(start)) {
+        let digits = escape.get(2..6).filter(|_| escape.starts_with("\\u"));
+        let end = if digits.is_some() { 6 } else { 2 };
+        let (escape, behind) = escape.split_at_checked(end).unwrap_or((escape, ""));
+        out.push_str(before);
+        match digits {
+            Some(digits) => out.extend(["\\u", &digits.to_ascii_uppercase()]),
+            None => out.push_str(escape),
+        }
+        rest = behind;
+    }
+    out.push_str(rest);
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn all(body: &str) -> Vec<String> {
         let mut found = Vec::new();
-        search(body.as_bytes(), |text| {
-            found.push(String::from_utf8(text.to_vec()).unwrap());
-            None::<()>
+        let searched = search(body.as_bytes(), |text| {
+            found.push(String::from_utf8_lossy(text).into_owned());
+            ControlFlow::<Option<()>>::Continue(())
         });
+        assert_eq!(searched.tried, found.len());
         found
     }
 
@@ -212,7 +270,19 @@ mod tests {
         ] {
             assert!(found.iter().any(|text| text == expected), "{expected} is not in {found:#?}");
         }
-        assert!(found.len() <= COUNT, "{}", found.len());
+        assert!(found.len() < 200, "{}", found.len());
+    }
+
+    #[test]
+    fn members_are_sorted_and_escapes_spelled_without_changing_the_value() {
+        let value = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
+        let body = r#"{"b":[{"d":1.10,"c":"\\u00fc \u00fc\ud83d\ude00"}],"a":{}}"#;
+        for text in all(body).into_iter().filter(|text| text.starts_with(['{', '['])) {
+            assert_eq!(value(&text), value(body), "{text}");
+        }
+        let sorted = sorted(json::check(body.as_bytes()).unwrap()).unwrap();
+        assert_eq!(sorted, r#"{"a":{},"b":[{"c":"\\u00fc \u00fc\ud83d\ude00","d":1.10}]}"#);
+        assert_eq!(upper_escapes(r#"["\\u00fc","\u00fc"]"#), r#"["\\u00fc","\u00FC"]"#);
     }
 
     #[test]
@@ -231,6 +301,6 @@ mod tests {
         for text in all(&body) {
             assert!(text.len() <= GROWTH * body.len() + 2 * ROOM, "{}", text.len());
         }
-        assert!(all("no JSON").len() <= 5);
+        assert!(all("no JSON").len() <= recoded::ALL.len());
     }
 }

@@ -1,13 +1,15 @@
 //! Tries other secrets and other bytes until one makes a signature that the request claims.
 
 use std::borrow::Cow;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName};
 
-use super::super::scheme::Claim;
-use super::super::{SchemeVerifier, SignatureError, SigningKey};
-use super::{Cause, Other, reserialize, time};
+use super::super::scheme::{Claim, HeaderFormat};
+use super::super::{HeaderNames, SchemeVerifier, SignatureError, SigningKey};
+use super::labels::labels;
+use super::{Cause, Other, recoded, reserialize, time};
 use crate::delivery::Delivery;
 
 /// The cost of a try in addition to the bytes that it hashes.
@@ -34,6 +36,9 @@ impl HashBudget {
     }
 }
 
+/// The number of headers that are examined for a signature beside the one that the rules read.
+const MAX_HEADERS: usize = 64;
+
 /// The search for the cause of one refusal.
 struct CauseSearch<'a> {
     verifier: &'a SchemeVerifier,
@@ -41,6 +46,8 @@ struct CauseSearch<'a> {
     /// The body in each form of the rules.
     bodies: Vec<Cow<'a, [u8]>>,
     budget: HashBudget,
+    /// The number of other forms of the body that were tried.
+    tried: usize,
 }
 
 impl SchemeVerifier {
@@ -48,14 +55,15 @@ impl SchemeVerifier {
     /// first match is the cause.
     pub(super) fn search(&self, delivery: &Delivery, others: &[Other<'_>], budget: usize) -> Cause {
         let (bodies, budget) = (self.bodies(&delivery.body), HashBudget::new(budget));
-        let mut search = CauseSearch { verifier: self, delivery, bodies, budget };
+        let mut search = CauseSearch { verifier: self, delivery, bodies, budget, tried: 0 };
         let claim = self.claim(delivery);
         let read = claim.as_ref().ok();
         read.and_then(|claim| search.removed(claim))
             .or_else(|| search.other_source(read, others))
-            .or_else(|| search.reserialized_body(read?))
+            .or_else(|| search.other_header())
+            .or_else(|| search.other_body(read?))
             .unwrap_or_else(|| match &claim {
-                Ok(_) => search.no_match(),
+                Ok(_) => search.no_match(others),
                 Err(error) => self.unreadable(&delivery.headers, error),
             })
     }
@@ -81,7 +89,7 @@ impl SchemeVerifier {
             SignatureError::HeaderRepeated(_) => Cause::shown(
                 "header_twice",
                 format!("{error}: which value counts would be a guess"),
-                "look for what adds the header a second time on the way, such as a proxy",
+                "find out whether the sender or something on the way, such as a proxy, adds the header a second time",
             ),
             SignatureError::HeaderNotAscii(_)
             | SignatureError::TimeMissing(_)
@@ -93,8 +101,8 @@ impl SchemeVerifier {
                 "compare the header with what the provider sends, and the rules below source.NAME.signature with its \
                  page; if they agree, look for what rewrites headers on the way",
             ),
+            SignatureError::NoSignature => self.not_listed(headers, error),
             SignatureError::PrefixMissing
-            | SignatureError::NoSignature
             | SignatureError::TooManySignatures(_)
             | SignatureError::Undecodable { .. } => Cause::shown(
                 "encoding",
@@ -102,6 +110,25 @@ impl SchemeVerifier {
                 "compare the rules below source.NAME.signature with the provider's page",
             ),
         }
+    }
+
+    /// The list of signatures has none under the key or version of the rules.
+    fn not_listed(&self, headers: &HeaderMap, error: &SignatureError) -> Cause {
+        let labels = labels(&self.scheme, headers);
+        let has = match &*labels.join("`, `") {
+            "" => String::new(),
+            labels => format!(", which has `{labels}`"),
+        };
+        let text = format!("{error}{has}; expected is {}", self.scheme.expected());
+        let next = match &self.scheme.layout {
+            // Standard Webhooks: an ed25519 signature.
+            HeaderFormat::Versions { version } if version == "v1" && labels.contains(&"v1a") => {
+                "have the provider sign with a shared secret (`v1`): `v1a` is made with a private key, and hookstream \
+                 does not verify such signatures"
+            }
+            _ => "compare the rules below source.NAME.signature with the provider's page",
+        };
+        Cause::shown("encoding", text, next)
     }
 }
 
@@ -148,45 +175,98 @@ impl CauseSearch<'_> {
         })
     }
 
-    /// The right secret over other bytes with the same JSON.
-    fn reserialized_body(&mut self, claim: &Claim<'_>) -> Option<Cause> {
-        let Self { verifier, delivery, budget, .. } = self;
+    /// A right signature in a header that the rules do not read.
+    fn other_header(&mut self) -> Option<Cause> {
+        let verifier = self.verifier;
+        let read = |name: &HeaderName| verifier.scheme.header.iter().any(|read| read == name);
+        let others = self.delivery.headers.keys().filter(|name| !read(name)).take(MAX_HEADERS);
+        let (name, key) = others.into_iter().find_map(|name| {
+            let claim = verifier.scheme.claim_in(&HeaderNames::from(name.clone()), &self.delivery.headers);
+            Some((name, self.maker(&claim.ok()?, &verifier.keys)?))
+        })?;
+        let (header, secret) = (&verifier.scheme.header, &key.name);
+        let what = if verifier.is_token() { "token" } else { "signature" };
+        let text = format!("the {what} in {name} is that of secret {secret}, but the rules read {header}");
+        Some(Cause::shown(
+            "other_header",
+            text,
+            "name that header in source.NAME.signature.header if the provider documents it; otherwise look for what \
+             renames headers on the way",
+        ))
+    }
+
+    /// The right secret over other bytes: the same JSON in another spelling, or the body before a gateway recoded it.
+    fn other_body(&mut self, claim: &Claim<'_>) -> Option<Cause> {
+        let Self { verifier, delivery, budget, tried, .. } = self;
         if verifier.is_token() {
             return None;
         }
         // Removed secrets are not tried: they would not explain this better.
-        let (spelling, key) = reserialize::search(&delivery.body, |text| {
-            let allowed = budget.take(text.len(), verifier.keys.len());
-            verifier.keys.iter().find(|key| allowed && verifier.matches(claim, text, key))
-        })?;
-        let text = format!("the body was changed on the way: secret {} signed it {spelling}", key.name);
-        Some(Cause::shown(
-            "body_changed",
-            text,
-            "have every proxy, gateway and function before hookstream pass the body on byte for byte: it must \
-             not parse the JSON and serialize it again",
-        ))
+        let searched = reserialize::search(&delivery.body, |text| {
+            if !budget.take(text.len(), verifier.keys.len()) {
+                return ControlFlow::Break(None);
+            }
+            match verifier.keys.iter().find(|key| verifier.matches(claim, text, key)) {
+                Some(key) => ControlFlow::Break(Some(key)),
+                None => ControlFlow::Continue(()),
+            }
+        });
+        *tried = searched.tried;
+        let (form, key) = searched.found?;
+        let text = format!("secret {} signed this body {form}, not the bytes that were received", key.name);
+        Some(match form == recoded::DECODED {
+            true => Cause::shown(
+                "content_encoding",
+                text,
+                "have the sender sign the bytes that it sends, or send the body without compression; if a proxy \
+                 compresses it, have the proxy pass it on as it is",
+            ),
+            false => Cause::shown(
+                "body_changed",
+                text,
+                "have every proxy, gateway and function before hookstream pass the body on byte for byte: it must not \
+                 parse the JSON and serialize it again; if none does, the sender signs another text than it sends: see \
+                 signature.forms",
+            ),
+        })
     }
 
-    fn no_match(&self) -> Cause {
-        let cut = if self.budget.exceeded { "; the body is so long that not all could be tried" } else { "" };
-        if self.verifier.is_token() {
-            let text = format!("the token is none of the configured secrets{cut}");
+    /// Says what was tried, and asserts no cause: a wrong secret looks the same as a body whose content was changed.
+    fn no_match(&self, others: &[Other<'_>]) -> Cause {
+        let Self { verifier, delivery, budget, tried, .. } = self;
+        if verifier.is_token() {
+            let text = "the token is none of the configured secrets";
             let next = "compare the provider's token with the configured secret";
             return Cause::guessed("wrong_secret", text, next);
         }
-        let spellings = match crate::json::check(&self.delivery.body) {
-            Ok(_) => format!("over the body in none of up to {} spellings", reserialize::COUNT),
-            Err(_) => "over the body as received; it is not JSON, so no other spelling was tried".to_owned(),
+        let next = "compare the provider's secret with the configured one, then the rules below source.NAME.signature \
+                    with the provider's page; if both agree, compare the body with the one that was sent";
+        if delivery.body.is_empty() {
+            return Cause::guessed(
+                "body_empty",
+                "no configured secret signed an empty body, and the body is empty",
+                "if the provider sent a body, look for what read it on the way without passing it on, such as a \
+                 function or middleware; otherwise compare the provider's secret with the configured one",
+            );
+        }
+        let mut text =
+            "cause not found: no secret of this source made the signature, neither over the body as \
+                        received nor over "
+                .to_owned();
+        text += &match tried {
+            1 => "1 other form of it".to_owned(),
+            _ => format!("{tried} other forms of it (white space, escapes, order of members, encodings)"),
         };
-        let text =
-            format!("most likely a wrong secret: no configured secret made this signature, {spellings}{cut}");
-        Cause::guessed(
-            "wrong_secret",
-            text,
-            "compare the provider's secret with the configured one; if they are the same, the content of the body \
-             was changed on the way",
-        )
+        if !verifier.removed.is_empty() {
+            text += "; nor did one that a reload removed";
+        }
+        if !others.is_empty() {
+            text += "; nor did one of another source";
+        }
+        if budget.exceeded {
+            text += "; the body is so long that not all could be tried";
+        }
+        Cause::guessed("not_found", text, next)
     }
 }
 

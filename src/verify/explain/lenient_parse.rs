@@ -7,6 +7,7 @@ use base64::alphabet::{STANDARD, URL_SAFE};
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use http::HeaderMap;
 
+use super::super::diagnose::is_label;
 use super::super::digest::{self, Digest};
 use super::super::header_names::HeaderNames;
 use super::super::scheme::{HeaderFormat, MAX_SIGNATURES, Scheme};
@@ -86,7 +87,7 @@ fn texts<'d>(layout: &HeaderFormat, value: &'d str) -> Vec<SignatureCandidate<'d
         HeaderFormat::Plain { prefix } | HeaderFormat::Token { prefix } => {
             let missing = || Some(format!("the prefix `{prefix}` is not before it"));
             let as_ruled = value.strip_prefix(prefix.as_str());
-            let inner = value.split_once(['=', ' ']).filter(|(before, _)| label(before));
+            let inner = value.split_once(['=', ' ']).filter(|(before, _)| is_label(before));
             let inner = inner.map(|(before, text)| match prefix.is_empty() {
                 true => (text.trim(), Some(format!("`{before}` is before it, the rules have no prefix"))),
                 false => (text.trim(), missing()),
@@ -102,19 +103,12 @@ fn texts<'d>(layout: &HeaderFormat, value: &'d str) -> Vec<SignatureCandidate<'d
 /// The whole value, in case it is not a list, and the parts of the list.
 fn parts<'d>(value: &'d str, between: &[char], within: char, wanted: &str) -> Vec<SignatureCandidate<'d>> {
     let parts = value.split(between).take(4 * MAX_SIGNATURES);
-    let parts = parts.filter_map(|part| part.trim().split_once(within)).filter(|(key, _)| label(key));
+    let parts = parts.filter_map(|part| part.trim().split_once(within)).filter(|(key, _)| is_label(key));
     let found = parts.map(|(key, text)| {
         (text, (key != wanted).then(|| format!("it is under `{key}`, the rules read `{wanted}`")))
     });
     let whole = (value, Some(format!("it is alone, the rules read it under `{wanted}`")));
     std::iter::once(whole).chain(found).collect()
-}
-
-/// Whether the text may be shown: it is a short word, so it is not part of a signature.
-fn label(text: &str) -> bool {
-    !text.is_empty()
-        && text.len() <= 12
-        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
 }
 
 /// The signed values other than the body, unchecked; `None` if one is missing.

@@ -59,6 +59,9 @@ impl SchemeVerifier {
             return None;
         }
         let step = |ok, text: String| Some(DiagnosisStep { step: "time", ok: Some(ok), text });
+        if let Err(SignatureError::TimeRepeated(_)) = self.claim(delivery) {
+            return step(false, "there is more than one signed time".to_owned());
+        }
         let Some(values) = lenient_parse::values(&self.scheme, &delivery.headers) else {
             return step(false, "no signed time was found".to_owned());
         };
