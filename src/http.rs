@@ -2,6 +2,7 @@
 
 mod connection_counter;
 mod admin;
+pub mod admission;
 mod body;
 mod client_address;
 mod connections;

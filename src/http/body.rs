@@ -16,6 +16,7 @@ use http::{HeaderMap, header};
 use http_body_util::BodyExt;
 use tokio::time::timeout_at;
 
+use super::admission;
 use super::limits::RequestLimits;
 use super::strangers::{Stranger, Strangers};
 use crate::observe::metrics::{self, Limited};
@@ -128,9 +129,8 @@ pub(super) async fn read(
     address: IpAddr,
 ) -> Result<(Bytes, Charge), NotRead> {
     let nothing = |fault| NotRead { fault, bytes: 0 };
-    if let Some(length) = declared(headers).filter(|length| *length > limits.max_body as u64) {
-        let detail = format!("declared {length} bytes, the limit is {}", limits.max_body);
-        return Err(nothing(Fault::new(Reason::BodyTooLarge, detail)));
+    if let Some(length) = declared(headers) {
+        admission::check_declared(length, limits.max_body).map_err(nothing)?;
     }
     let mut charge = Charge::new(bodies, limits).map_err(nothing)?;
     match chunks(body, limits, until, bodies, address, &mut charge).await {

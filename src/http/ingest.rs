@@ -6,7 +6,7 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 use axum::extract::{Request, State};
 use axum::response::Response;
-use http::{Method, StatusCode};
+use http::StatusCode;
 use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::time::timeout_at;
@@ -20,7 +20,7 @@ use super::failed_auth::FailedAuthBudget;
 use super::limits::RequestLimits;
 use super::report::{DeliveryObserver, DeliveryReport};
 use super::verification::{Allowance, Asked, Authentication, Verification};
-use super::{Phase, body, response};
+use super::{Phase, admission, body, response};
 use crate::delivery::{Deadline, Delivery, DeliveryId};
 use crate::observe::clock::Clocks;
 use crate::observe::metrics;
@@ -77,7 +77,7 @@ struct Admitted {
 /// Handles a request.
 pub(super) async fn ingest(State(ingest): State<Arc<Ingest>>, request: Request) -> Response {
     let head = Head { id: DeliveryId::new(), start: Instant::now(), client: ingest.callers.client(&request) };
-    let source = source(&ingest, &request);
+    let source = admission::source(&ingest.sources.load(), request.uri()).cloned();
     let mut trace = Trace::open(ingest.tracer.as_ref(), request.method(), request.headers());
     if let Some(text) = source.as_deref().and_then(|source| challenge(source, &request, &head)) {
         let ended = DeliveryResult::handshake(Some(text));
@@ -115,15 +115,10 @@ fn leaves_body_unread(reason: Reason) -> bool {
     )
 }
 
-fn source(ingest: &Ingest, request: &Request) -> Option<Arc<Source>> {
-    let name = request.uri().path().strip_prefix("/hooks/")?;
-    ingest.sources.load().get(name).cloned()
-}
-
 /// Answered even while the service shuts down: nothing is stored.
 fn challenge(source: &Source, request: &Request, head: &Head) -> Option<String> {
-    let query = request.uri().query().filter(|_| request.method() == Method::GET)?;
-    source.handshakes.challenge(query).filter(|_| source.admits(head.client.address))
+    let text = admission::challenge(source, request.method(), request.uri());
+    text.filter(|_| source.admits(head.client.address))
 }
 
 async fn admit(
@@ -133,13 +128,11 @@ async fn admit(
     head: &Head,
 ) -> Result<Admitted, Fault> {
     let received_at = Timestamp::now();
-    let source = source.ok_or(Fault::from(Reason::SourceUnknown))?;
+    let source = source.ok_or_else(|| admission::unknown_source(&ingest.sources.load(), request.uri()))?;
     if !source.admits(head.client.address) {
         return Err(Reason::AddressNotAllowed.into());
     }
-    if request.method() != Method::POST {
-        return Err(Reason::MethodNotAllowed.into());
-    }
+    admission::check_method(request.method())?;
     if *ingest.phase.borrow() >= Phase::Refusing {
         return Err(Reason::Draining.into());
     }

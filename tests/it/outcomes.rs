@@ -121,6 +121,27 @@ async fn a_request_is_refused_by_its_head_before_its_body_arrives() {
 }
 
 #[tokio::test]
+async fn w11b_the_log_line_of_an_unknown_path_shows_it_and_the_path_of_the_source_that_is_meant() {
+    let service = Service::datagrid().await;
+    let name = &service.source;
+    let hint = format!("; the source {name} is at /hooks/{name}\"");
+    let long = format!("/{}", "x".repeat(200));
+    for (path, says) in [
+        (format!("/hooks/{name}/?key=s3cret"), format!("the path is /hooks/{name}/{hint}")),
+        (format!("/{name}"), format!("the path is /{name}{hint}")),
+        (format!("/hooks/{}", name.to_uppercase()), format!("{hint}")),
+        ("/wp-login.php".to_owned(), "the path is /wp-login.php\"".to_owned()),
+        (long.clone(), format!("the path is {}…\"", &long[..80])),
+    ] {
+        let answer =
+            exchange(service.hooks(), head("POST", &path, &[("content-length", "0")]).as_bytes()).await;
+        assert!(answer.starts_with("HTTP/1.1 404") && !answer.contains("path"), "{path}: {answer}");
+        let line = service.lines().pop().unwrap();
+        assert!(line.contains(&says) && !line.contains("s3cret"), "{says}: {line}");
+    }
+}
+
+#[tokio::test]
 async fn two_signature_headers_are_refused() {
     let service = Service::datagrid().await;
     let body = batch("evt_two");
