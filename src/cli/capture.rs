@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, bail};
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
 use jiff::Timestamp;
 
 use super::input;
@@ -21,8 +21,8 @@ const MAX_HEADERS: usize = 256;
 /// A captured request. It has no `Debug`, which would show the body.
 pub struct Capture {
     pub method: String,
-    /// The path of the request without its query, which may contain secrets.
-    pub path: String,
+    /// The target of the request. Show only its path: the query may contain secrets.
+    pub uri: Uri,
     /// The headers in their original order.
     pub headers: HeaderMap,
     /// The body as sent; a chunked one is decoded.
@@ -74,7 +74,7 @@ impl Capture {
         }
         Ok(Self {
             method: "POST".to_owned(),
-            path: format!("/hooks/{source}"),
+            uri: uri_of(&format!("/hooks/{source}")),
             headers,
             body: body.into(),
             at: None,
@@ -102,10 +102,66 @@ fn path_of(target: &str) -> String {
     }
 }
 
+/// The request target; of one that is not a URI, its path if possible.
+fn uri_of(target: &str) -> Uri {
+    target.parse().or_else(|_| path_of(target).parse()).unwrap_or_default()
+}
+
+/// A dump as curl's `-v` and other tools write it, in the form of HTTP/1.1: without `> ` before each line of the head and
+/// without curl's own lines before it, and with the version of the request line that a parser of HTTP/1.1 knows. HTTP/2
+/// and 3 have no request line of their own, so tools write one.
+fn normalized(bytes: &[u8], notes: &mut Vec<String>) -> Vec<u8> {
+    let lines = bytes.split_inclusive(|byte| *byte == b'\n');
+    let is_prefixed = lines.clone().find(|line| !is_curls(line)).is_some_and(|line| line.starts_with(b">"));
+    let (mut made, mut used) = (Vec::with_capacity(bytes.len()), 0);
+    for line in lines {
+        used += line.len();
+        if is_prefixed && is_curls(line) {
+            continue;
+        }
+        let own = || line.strip_prefix(b"> ").or_else(|| line.strip_prefix(b">"));
+        let line = if is_prefixed { own().unwrap_or(line) } else { line };
+        match made.is_empty() {
+            true => made.extend(http_1(line)),
+            false => made.extend_from_slice(line),
+        }
+        if line.trim_ascii().is_empty() {
+            break;
+        }
+    }
+    match bytes.get(used..).unwrap_or_default() {
+        behind if is_prefixed && is_curls(behind) => {
+            let note = "curl -v does not show the body of a request: give it with --header and --body";
+            notes.push(note.to_owned());
+        }
+        body => made.extend_from_slice(body),
+    }
+    made
+}
+
+/// Whether the text begins with a line that curl's `-v` adds: `* ` before what curl does, `< ` before the answer's head, and
+/// braces before the size of data.
+fn is_curls(text: &[u8]) -> bool {
+    [b"* ".as_slice(), b"< ", b"{ [", b"} ["].iter().any(|start| text.starts_with(start))
+}
+
+/// The request line with the version of HTTP/1.1.
+fn http_1(line: &[u8]) -> Vec<u8> {
+    let text = line.trim_ascii_end();
+    let other = [b" HTTP/2".as_slice(), b" HTTP/2.0", b" HTTP/3", b" HTTP/3.0"];
+    let (start, end) = match other.iter().find_map(|version| text.strip_suffix(*version)) {
+        Some(start) => (start, b" HTTP/1.1".as_slice()),
+        None => (text, b"".as_slice()),
+    };
+    [start, end, line.get(text.len()..).unwrap_or_default()].concat()
+}
+
 /// Parses a request line, headers, an empty line and the body. Lines end in CRLF or LF.
 fn raw(bytes: &[u8]) -> anyhow::Result<Capture> {
     const FORM: &str = "expected a request line such as `POST /hooks/NAME HTTP/1.1`, headers, an empty line and the \
                         body; or a HAR file; or give --header and --body";
+    let mut notes = Vec::new();
+    let bytes = &normalized(bytes, &mut notes)[..];
     let mut parsed = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut request = httparse::Request::new(&mut parsed);
     let head = match request.parse(bytes) {
@@ -119,11 +175,10 @@ fn raw(bytes: &[u8]) -> anyhow::Result<Capture> {
     for header in request.headers.iter() {
         add(&mut headers, header.name, header.value)?;
     }
-    let mut notes = Vec::new();
     let body = body(bytes.get(head..).unwrap_or_default(), &headers, &mut notes);
     Ok(Capture {
         method: request.method.unwrap_or_default().to_owned(),
-        path: path_of(request.path.unwrap_or_default()),
+        uri: uri_of(request.path.unwrap_or_default()),
         headers,
         body: body.into(),
         at: None,
@@ -206,7 +261,7 @@ mod tests {
             let end = if head.contains('\r') { "\r\n" } else { "\n" };
             let found = parsed(&format!("\n{head}{end}{body}"));
             assert_eq!(
-                (&*found.method, &*found.path, &found.body[..]),
+                (&*found.method, found.uri.path(), &found.body[..]),
                 ("POST", "/hooks/x", body.as_bytes())
             );
             assert_eq!(found.headers["x-signature"], "abc");
@@ -224,6 +279,31 @@ mod tests {
         for whole in ["{\"a\": 1}", "ffffffffffffffff\r\nx", "3\r\nab", ""] {
             assert_eq!(parsed(&format!("{head}{whole}")).body, whole);
         }
+    }
+
+    #[test]
+    fn w14c_dumps_of_curl_and_of_http_2_are_read() {
+        for version in ["HTTP/2", "HTTP/2.0", "HTTP/3", "HTTP/1.0"] {
+            let found = parsed(&format!("{}\n{{}}", HEAD.replace("HTTP/1.1", version)));
+            assert_eq!((found.uri.path(), &found.body[..]), ("/hooks/x", &b"{}"[..]), "{version}");
+        }
+        let own = "* Connected to h (192.0.2.1) port 443\n{ [5 bytes data]\n";
+        let head = HEAD.replace('\n', "\n> ").replace("HTTP/1.1", "HTTP/2");
+        let head = format!("{own}> {}\n", head.trim_end());
+        for (behind, body, notes) in [
+            ("{}", "{}", 0),
+            ("", "", 0),
+            ("* upload completely sent off: 2 bytes\n< HTTP/2 200\n< date: now\n\nok", "", 1),
+        ] {
+            let found = parsed(&format!("{head}{behind}"));
+            assert_eq!(
+                (&*found.method, found.uri.path(), &found.body[..]),
+                ("POST", "/hooks/x", body.as_bytes())
+            );
+            assert!(found.headers["x-signature"] == "abc" && found.notes.len() == notes, "{:?}", found.notes);
+        }
+        // A body may have such lines.
+        assert_eq!(parsed(&format!("{HEAD}\n* a\n> b\n")).body, "* a\n> b\n");
     }
 
     #[test]

@@ -1,13 +1,15 @@
 //! `hookstream explain`
 
+mod answer;
 mod show;
 
 use std::path::PathBuf;
 
 use anyhow::{Context as _, bail};
-use http::Uri;
 use jiff::Timestamp;
 use serde::Serialize;
+
+use answer::ServiceAnswer;
 
 use super::capture::{self, Capture};
 use super::output::print_json;
@@ -34,13 +36,13 @@ Examples:
 The output has names, counts, lengths and times; never a secret, a signature or
 a body. Nothing is sent anywhere, neither to Kafka nor to the registry.
 
-Exit codes: 0 the signature is valid; 1 it is not; 2 error.";
+Exit codes: 0 the service accepts the request; 1 it does not; 2 error.";
 
 /// Explain why a captured delivery is refused, or what it becomes
 ///
-/// Verifies a captured request with the source's rules and secrets as `serve` does, and shows each step and the likely
-/// cause of a refusal. A secret that was removed from the configuration is known only to the service that had it: see
-/// its log or /status.
+/// Checks a captured request as `serve` does: its path, method and size, then its signature by the source's rules and
+/// secrets. Shows each step, and the cause of a refusal where one is found. A secret that was removed from the
+/// configuration is known only to the service that had it: see its log or /status.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
@@ -70,13 +72,19 @@ pub struct Args {
 struct ExplainReport {
     source: String,
     request: RequestJson,
-    /// How the capture was read, and why the service would refuse the request before it verifies.
+    /// How the capture was read, and what it does not show.
     notes: Vec<String>,
+    /// What the service answers.
+    answer: ServiceAnswer,
+    /// The examination of the signature.
     #[serde(flatten)]
     diagnosis: Diagnosis,
-    /// The decision about a valid delivery.
+    /// What an accepted delivery becomes.
     #[serde(skip_serializing_if = "Option::is_none")]
     becomes: Option<DecisionJson>,
+    /// What it would become, if the service refuses the request for something else than its signature.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    otherwise: Option<DecisionJson>,
 }
 
 #[derive(Serialize)]
@@ -119,6 +127,8 @@ pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<ExitStatus>
     log::init(log::QUIET);
     let loaded = config.load()?;
     let sources = compile(&loaded)?;
+    // Only Kafka knows whether a topic compacts.
+    sources.uncompacted().values().for_each(|state| _ = state.record(Some(false)));
     let source = sources.get(&args.source).with_context(|| missing(&args.source, &loaded))?;
     let capture = match (&args.file, &args.body) {
         (Some(file), _) => Capture::parse(&capture::read(file)?, args.entry)?,
@@ -132,27 +142,32 @@ pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<ExitStatus>
         (None, Some(at)) => (at, "har"),
         (None, None) => (Timestamp::now(), "now"),
     };
-    let notes = notes(&capture, &args.source, &loaded);
-    let Capture { method, path, headers, body, .. } = capture;
+    let Capture { method, uri, headers, body, mut notes, .. } = capture;
+    notes.extend((!source.admits(None)).then(|| {
+        "the source allows some addresses only, and a capture does not show its client's: `allow` is not checked".to_owned()
+    }));
     let request = RequestJson {
         method,
-        path,
+        path: uri.path().to_owned(),
         headers: headers.len(),
         body_bytes: body.len(),
         received_at: received_at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
         received_at_from,
     };
-    let uri = Uri::from_static("/");
     let delivery = Delivery { id: DeliveryId::new(), uri, headers, body, received_at };
     let diagnosis = source.explain(&delivery, &sources, &loaded.secrets);
+    let method = request.method.parse().context("the method of the request is invalid")?;
+    let (answer, is_of_source) = answer::of(&sources, source, &loaded.config.http, &method, &delivery);
     let becomes = becomes(source, &delivery);
-    let report = ExplainReport { source: args.source.clone(), request, notes, diagnosis, becomes };
+    let (becomes, otherwise) = if is_of_source { (becomes, None) } else { (None, becomes) };
+    let report =
+        ExplainReport { source: args.source.clone(), request, notes, answer, diagnosis, becomes, otherwise };
     if args.json {
         print_json(&report)?;
     } else {
         show::report(&report)?;
     }
-    Ok(if report.diagnosis.valid { ExitStatus::Success } else { ExitStatus::Failure })
+    Ok(if report.answer.accepts() { ExitStatus::Success } else { ExitStatus::Failure })
 }
 
 /// The sources as if the registry had given each schema an id. The value of the id does not matter here.
@@ -169,27 +184,6 @@ pub(super) fn missing(name: &str, loaded: &LoadedConfig) -> String {
     }
     let known: Vec<_> = loaded.config.source.keys().chain(loaded.off.keys()).map(String::as_str).collect();
     format!("there is no source `{name}`; there are: {}", known.join(", "))
-}
-
-/// What the service would refuse before it verifies the signature.
-fn notes(capture: &Capture, source: &str, loaded: &LoadedConfig) -> Vec<String> {
-    let mut notes = capture.notes.clone();
-    let (max, bytes) = (loaded.config.http.max_body, capture.body.len());
-    if bytes > max {
-        notes.push(format!(
-            "the body has {bytes} bytes, http.max_body is {max}: answered 413 before any signature"
-        ));
-    }
-    if capture.method != "POST" {
-        notes.push(format!("the method is {}: answered 405; deliveries are sent by POST", capture.method));
-    }
-    if capture.path != format!("/hooks/{source}") {
-        notes.push(format!("the path is {}; the source listens on /hooks/{source}", capture.path));
-    }
-    if capture.headers.contains_key(http::header::CONTENT_ENCODING) {
-        notes.push("the body is compressed: the signature covers the compressed bytes".to_owned());
-    }
-    notes
 }
 
 /// The decision of [`decide`]. `None` if the delivery is refused.

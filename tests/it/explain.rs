@@ -14,6 +14,8 @@ const MARK: &str = "bpred_marked_in_the_body";
 
 const CONFIG: &str = "[source.datagrid]\npreset = \"datagrid\"\nsecrets = [{ name = \"2026-11\", env = \"TEST_SECRET\" }]\n\
     [source.github]\npreset = \"github\"\nsecrets = [{ name = \"hub\", env = \"TEST_SECRET\" }]\n\
+    [source.keyed]\npreset = \"datagrid\"\nsecrets = [{ name = \"2026-11\", env = \"TEST_SECRET\" }]\n\
+    envelope.keys = { \"batch_prediction.completed\" = \"/data/id\" }\n\
     [source.stripe]\npreset = \"stripe\"\nsecrets = [{ name = \"live\", env = \"TEST_SECRET\" }]\n";
 
 fn explain(directory: &Path) -> Command {
@@ -158,9 +160,9 @@ fn w15_explain_distinguishes_two_times_in_a_stripe_header_from_a_repeated_header
         let (code, text, _) = run(explain(directory.path()).args(["stripe", "capture"]));
         assert_eq!(code, 1, "{text}");
         assert!(text.contains("the list in stripe-signature has the time more than once"), "{text}");
+        assert!(text.contains("time       NO   there is more than one signed time"), "{text}");
         let next = text.lines().find(|line| line.starts_with("next ")).unwrap();
         assert!(next.contains("what the provider sends") && !next.contains("adds"), "{text}");
-        assert!(text.contains("time       NO   there is more than one signed time"), "{text}");
     }
 }
 
@@ -234,23 +236,98 @@ fn explain_shows_the_outcome_of_a_valid_delivery_and_its_unsigned_fields() {
     assert_eq!(explained("{}", "ping")["outcome"], "handled");
 }
 
+/// The `answer` of a capture, which has the service's own verdict, and the exit code.
+fn answered(directory: &Path, source: &str, capture: &str, more: &[&str]) -> (i32, Value, String) {
+    std::fs::write(directory.join("capture"), capture).unwrap();
+    let (code, json, _) = run(explain(directory).args([source, "capture", "--json"]).args(more));
+    let (text_code, text, _) = run(explain(directory).args([source, "capture"]).args(more));
+    assert_eq!(code, text_code, "{text}");
+    let report: Value = serde_json::from_str(&json).unwrap_or_else(|_| panic!("{text}"));
+    (code, report, text)
+}
+
 #[test]
-fn explain_notes_what_serve_refuses_before_it_checks_a_signature() {
+fn w11b_the_verdict_and_the_exit_code_are_what_serve_answers() {
     let directory = tempfile::tempdir().unwrap();
-    let body = body() + &" ".repeat(2000);
-    let capture = dump(&signed(SECRET, &body), &body).replace("POST /hooks/datagrid", "PUT /in?key=s3cret");
-    std::fs::write(directory.path().join("capture"), capture).unwrap();
-    let (code, text, _) =
-        run(explain(directory.path()).args(["datagrid", "capture", "-X", "http.max_body=1KiB"]));
-    assert_eq!(code, 0, "the signature is valid: {text}");
-    for expected in [
-        "http.max_body is 1024: answered 413 before any signature",
-        "the method is PUT: answered 405",
-        "the path is /in; the source listens on /hooks/datagrid",
+    let body = body();
+    let right = dump(&signed(SECRET, &body), &body);
+    let wrong = dump(&signed("wh_of-somebody-else-0123", &body), &body);
+    let to = |path: &str| right.replace("/hooks/datagrid", path);
+    let many: String = (0..101).map(|number| format!("X-{number}: 1\r\n")).collect();
+    let small = ["-X", "http.max_body=1KiB", "-X", "http.max_head=8KiB"];
+    for (capture, code, status, reason, says) in [
+        (
+            to("/hooks/datagrid/"),
+            1,
+            404,
+            "source_unknown",
+            "the path is /hooks/datagrid/; the source datagrid is at /hooks/datagrid",
+        ),
+        (to("/in?key=s3cret"), 1, 404, "source_unknown", "the path is /in"),
+        (to("/hooks/stripe"), 1, 401, "signature_missing", "no stripe-signature"),
+        (right.replace("POST", "PUT"), 1, 405, "method_not_allowed", "method_not_allowed"),
+        (
+            dump(&signed(SECRET, &body), &(body.clone() + &" ".repeat(2000))),
+            1,
+            413,
+            "body_too_large",
+            "the limit is 1024",
+        ),
+        (right.replace("Host: h\r\n", &many), 1, 431, "", "the head has 103 header lines, the limit is 100"),
+        (
+            right.replace("Host: h", &format!("X-Long: {}", "x".repeat(9000))),
+            1,
+            431,
+            "",
+            "http.max_head is 8192",
+        ),
+        (wrong.clone(), 1, 401, "signature_mismatch", "cause not found"),
+        (right.clone(), 0, 200, "", "becomes         published"),
     ] {
-        assert!(text.contains(expected), "{expected} is not in\n{text}");
+        let (found, report, text) = answered(directory.path(), "datagrid", &capture, &small);
+        let answer = &report["answer"];
+        assert_eq!((found, answer["status"].as_u64()), (code, Some(status)), "{text}");
+        assert_eq!(answer["reason"].as_str().unwrap_or_default(), reason, "{text}");
+        assert!(text.contains(says) && !text.contains("s3cret"), "{says}: {text}");
+        assert_eq!(text.contains("\nbecomes "), code == 0, "{text}");
+        // The signature is examined in any case.
+        assert_eq!(report["valid"].as_bool(), Some(capture != wrong && !capture.contains("    ")), "{text}");
     }
-    assert!(!text.contains("s3cret"), "{text}");
+    let (_, report, text) = answered(directory.path(), "datagrid", &to("/hooks/datagrid/"), &[]);
+    assert!(text.contains("otherwise       published, topic datagrid.batch_prediction.completed"), "{text}");
+    assert_eq!(report["otherwise"]["outcome"], "published");
+}
+
+#[test]
+fn w14c_explain_reads_what_curl_and_http_2_tools_print() {
+    let directory = tempfile::tempdir().unwrap();
+    let body = body();
+    let dump = dump(&signed(SECRET, &body), &body);
+    let (head, _) = dump.split_once("\r\n\r\n").unwrap();
+    let curl = format!("* Connected to h\n> {}\n> \n{body}", head.replace("\r\n", "\n> "));
+    for capture in [dump.replace("HTTP/1.1", "HTTP/2"), curl.replace("HTTP/1.1", "HTTP/2"), curl] {
+        let (code, _, text) = answered(directory.path(), "datagrid", &capture, &[]);
+        assert!(code == 0 && text.contains("becomes         published"), "{text}");
+    }
+}
+
+#[test]
+fn explain_says_what_an_event_with_another_key_becomes() {
+    let directory = tempfile::tempdir().unwrap();
+    let body = body();
+    let capture = dump(&signed(SECRET, &body), &body).replace("hooks/datagrid", "hooks/keyed");
+    let (code, report, text) = answered(directory.path(), "keyed", &capture, &[]);
+    assert_eq!((code, report["becomes"]["outcome"].as_str()), (0, Some("published")), "{text}");
+}
+
+#[test]
+fn explain_notes_that_a_capture_does_not_show_the_client_s_address() {
+    let directory = tempfile::tempdir().unwrap();
+    let body = body();
+    let allow = ["-X", "source.datagrid.allow=192.0.2.0/24"];
+    let (code, _, text) =
+        answered(directory.path(), "datagrid", &dump(&signed(SECRET, &body), &body), &allow);
+    assert!(code == 0 && text.contains("`allow` is not checked"), "{text}");
 }
 
 #[test]
@@ -258,7 +335,7 @@ fn explain_exits_with_2_for_unusable_captures_and_arguments() {
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("bad"), "s3cret").unwrap();
     for (arguments, expected) in [
-        (&["nobody", "bad"][..], "there is no source `nobody`; there are: datagrid, github, stripe"),
+        (&["nobody", "bad"][..], "there is no source `nobody`; there are: datagrid, github, keyed, stripe"),
         (
             &["grapevine", "bad"],
             "the source grapevine is off: the variable GRAPEVINE_WEBHOOK_SECRET is not set",

@@ -7,7 +7,7 @@ use http::HeaderMap;
 use jiff::Timestamp;
 use serde::Deserialize;
 
-use super::{Capture, MAX_HEADERS, add, path_of};
+use super::{Capture, MAX_HEADERS, add, path_of, uri_of};
 
 /// The number of entries that the error about an ambiguous file lists.
 const LISTED: usize = 10;
@@ -120,7 +120,7 @@ fn capture(request: HarRequest, started: Option<&str>) -> anyhow::Result<Capture
     let at = at
         .ok()
         .context("startedDateTime of the HAR entry is not a time; give the time of receipt with --at")?;
-    Ok(Capture { method: request.method, path: path_of(&request.url), headers, body: body.into(), at, notes })
+    Ok(Capture { method: request.method, uri: uri_of(&request.url), headers, body: body.into(), at, notes })
 }
 
 #[cfg(test)]
@@ -141,12 +141,12 @@ mod tests {
         let file = format!(r#"{{"log":{{"version":"1.2","entries":[{get},{ENTRY}]}}}}"#);
         for (text, entry) in [(ENTRY, None), (&*file, None), (&*file, Some(2))] {
             let found = parse(text.as_bytes(), entry).unwrap_or_else(|error| panic!("{error}"));
-            assert_eq!((&*found.path, &found.body[..]), ("/hooks/x", &b"{\"a\": 1}"[..]));
+            assert_eq!((found.uri.path(), &found.body[..]), ("/hooks/x", &b"{\"a\": 1}"[..]));
             assert_eq!((found.headers.len(), &found.headers["x-signature"]), (1, &"abc".parse().unwrap()));
             assert_eq!(found.at.unwrap().to_string(), "2026-04-10T19:00:00.25Z");
         }
         let found = parse(file.as_bytes(), Some(1)).unwrap_or_else(|error| panic!("{error}"));
-        assert!(found.body.is_empty() && found.at.is_none() && found.path == "/");
+        assert!(found.body.is_empty() && found.at.is_none() && found.uri.path() == "/");
         let two = format!(r#"{{"log":{{"entries":[{ENTRY},{ENTRY}]}}}}"#);
         let error = refused(&two, None);
         assert!(error.contains("2 entries") && error.contains("\n  2  POST /hooks/x"), "{error}");

@@ -11,7 +11,7 @@ const MIND: Style = AnsiColor::Yellow.on_default();
 const PLAIN: Style = Style::new();
 
 pub(super) fn report(report: &ExplainReport) -> anyhow::Result<()> {
-    let ExplainReport { request, notes, diagnosis, becomes, .. } = report;
+    let ExplainReport { request, notes, answer, diagnosis, becomes, otherwise, .. } = report;
     let at = &request.received_at;
     let from = match request.received_at_from {
         "now" => "now; set with --at",
@@ -32,25 +32,41 @@ pub(super) fn report(report: &ExplainReport) -> anyhow::Result<()> {
         };
         line(step.step, style, word, &step.text)?;
     }
-    match diagnosis.reason {
-        None => line("verdict", OK, "ok", "the signature is valid")?,
-        Some(reason) => {
-            let detail = diagnosis.detail.as_deref().map(|detail| format!(": {detail}")).unwrap_or_default();
-            line("verdict", NO, "401", &format!("{reason}{detail}"))?;
+    let signature = match diagnosis.reason {
+        None => "the signature is valid".to_owned(),
+        Some(reason) => with_detail(reason, diagnosis.detail.as_deref()),
+    };
+    // What is refused for something else, or is for another source, is nevertheless examined as one of this source.
+    let is_about_signature = becomes.is_some() || answer.reason == diagnosis.reason;
+    match (answer.reason, answer.accepts()) {
+        (_, true) if is_about_signature => line("verdict", OK, "ok", &signature)?,
+        (reason, accepts) => {
+            let text = match reason {
+                Some(reason) => with_detail(reason, answer.detail.as_deref()),
+                None => answer.detail.clone().or(answer.outcome.map(str::to_owned)).unwrap_or_default(),
+            };
+            line("verdict", if accepts { OK } else { NO }, &answer.status.to_string(), &text)?;
         }
+    }
+    if !is_about_signature && !diagnosis.valid {
+        line("otherwise", NO, "401", &signature)?;
     }
     if let Some(cause) = &diagnosis.cause {
         line("cause", MIND, "", &cause.text)?;
         line("next", PLAIN, "", &cause.next)?;
     }
-    becomes.as_ref().map_or(Ok(()), becoming)
+    becomes.as_ref().map_or(Ok(()), |becomes| becoming("becomes", becomes))?;
+    otherwise.as_ref().map_or(Ok(()), |becomes| becoming("otherwise", becomes))
 }
 
-fn becoming(becomes: &DecisionJson) -> anyhow::Result<()> {
+fn with_detail(reason: &str, detail: Option<&str>) -> String {
+    format!("{reason}{}", detail.map(|detail| format!(": {detail}")).unwrap_or_default())
+}
+
+fn becoming(label: &str, becomes: &DecisionJson) -> anyhow::Result<()> {
     let mut text = becomes.outcome.to_owned();
     if let Some(reason) = becomes.reason {
-        let detail = becomes.detail.as_deref().map(|detail| format!(": {detail}")).unwrap_or_default();
-        text += &format!(" ({reason}{detail})");
+        text += &format!(" ({})", with_detail(reason, becomes.detail.as_deref()));
     }
     if let Some(topic) = &becomes.topic {
         text += &format!(", topic {topic}");
@@ -61,7 +77,7 @@ fn becoming(becomes: &DecisionJson) -> anyhow::Result<()> {
     if let Some(records) = becomes.records {
         text += &format!(", {records} records, this the first");
     }
-    line("becomes", PLAIN, "", &text)?;
+    line(label, PLAIN, "", &text)?;
     if !becomes.unsigned.is_empty() {
         let fields = becomes.unsigned.join(", ");
         let text =
