@@ -93,6 +93,32 @@ pub fn refresh_each(text: &str, pointer: &str, mut renew: impl FnMut(&str) -> St
     made
 }
 
+/// Adds raw JSON text as the first member of the object at the pointer's parent, with the objects between them that are
+/// missing. Where something else than an object is in the way, nothing changes.
+pub fn put(text: &str, pointer: &str, raw: &str) -> String {
+    let path = Pointer::parse(pointer);
+    let names = path.as_ref().map(Pointer::names).unwrap_or_default();
+    let quoted = |name: &String| serde_json::to_string(name).unwrap_or_default();
+    let (mut parent, mut start) = (String::new(), Some(text.len() - text.trim_start().len()));
+    let mut made = text.to_owned();
+    for (level, name) in names.iter().enumerate() {
+        let Some(open) = start.filter(|at| text.get(*at..).is_some_and(|rest| rest.starts_with('{'))) else {
+            break;
+        };
+        parent += &format!("/{}", name.replace('~', "~0").replace('/', "~1"));
+        start = place(text, &parent).map(|(start, _)| start);
+        if start.is_none() {
+            let inner = names.iter().skip(level + 1).rev();
+            let inner = inner.fold(raw.to_owned(), |inner, name| format!("{{{}:{inner}}}", quoted(name)));
+            let rest = text.get(open + 1..).unwrap_or_default();
+            let comma = if rest.trim_start().starts_with('}') { "" } else { "," };
+            made.insert_str(open + 1, &format!("{}:{inner}{comma}", quoted(name)));
+            break;
+        }
+    }
+    made
+}
+
 /// Whether `text` has a value at `pointer`; null counts as none.
 pub fn has(text: &str, pointer: &str) -> bool {
     place(text, pointer).is_some_and(|(start, end)| text.get(start..end) != Some("null"))
@@ -194,6 +220,23 @@ mod tests {
             assert_eq!(alone(r#"{"a":1}"#, pointer), made);
             assert_eq!(refresh_each(made, pointer, |event| event.replace('1', "2")), made.replace('1', "2"));
         }
+    }
+
+    #[test]
+    fn a_member_is_added_where_no_other_value_is_in_the_way() {
+        let text = r#" {"a":{"b":1},"c":[1],"d":{}}"#;
+        for (pointer, made) in [
+            ("/x", r#" {"x":2,"a":{"b":1},"c":[1],"d":{}}"#),
+            ("/a/x/y~1", r#" {"a":{"x":{"y/":2},"b":1},"c":[1],"d":{}}"#),
+            ("/d/x", r#" {"a":{"b":1},"c":[1],"d":{"x":2}}"#),
+            ("/a/b", text),
+            ("/a/b/x", text),
+            ("/c/x", text),
+            ("", text),
+        ] {
+            assert_eq!(put(text, pointer, "2"), made, "{pointer}");
+        }
+        assert_eq!(put("no json", "/a", "2"), "no json");
     }
 
     #[test]

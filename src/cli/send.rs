@@ -16,14 +16,14 @@ use bytes::Bytes;
 use http::header;
 use reqwest::Url;
 
-use self::body::place;
+use self::body::{id_rule, place};
 use self::generator::DeliveryGenerator;
 use self::render::{hint, json, text, unanswered};
 use self::target::SendTarget;
 use super::output;
 use super::{ConfigArgs, ExitStatus, input, is_loopback, sample};
 use crate::client;
-use crate::config::Environment;
+use crate::config::{EnvelopeConfig, Environment, EventIdRule, TextPart};
 use crate::load::{self, Answer, LoadPlan, NoAnswer};
 use crate::observe::log;
 
@@ -101,19 +101,30 @@ pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<ExitStatus>
         Some(path) => (read(path)?, args.event_type.as_deref()),
         None => {
             let (event_type, text) = sample_of(&target, args.event_type.as_deref())?;
+            let rules = &target.rules.envelope;
+            let text = fitting(text, event_type, rules);
             // Otherwise the sample contains the type.
-            let place = place(&target.rules.envelope.event_type, text);
+            let place = place(&rules.event_type, &text);
             let header_type = place.is_some_and(|place| place.pointer().is_none()).then_some(event_type);
-            let body = match &target.rules.envelope.split {
-                Some(split) => sample::alone(text, split).into(),
-                None => Bytes::from_static(text.as_bytes()),
+            let body = match &rules.split {
+                Some(split) => sample::alone(&text, split),
+                None => text,
             };
-            (body, header_type)
+            (body.into(), header_type)
         }
     };
     let maker = DeliveryGenerator::new(&target, body, event_type, args.body.is_none() || count > 1)?;
     // Reports a body that cannot be signed before anything is sent.
-    maker.make()?;
+    let first = maker.make()?;
+    if args.body.is_none() {
+        let fits = maker.check(&first);
+        fits.map_err(|fault| {
+            anyhow::anyhow!(
+                "the sample would be a dead letter by the source's own rules ({fault}): send a delivery of your own with \
+                 --body FILE"
+            )
+        })?;
+    }
     let concurrency = (args.concurrency as usize).min(count.try_into().unwrap_or(usize::MAX));
     let client = client(&target.url, args.timeout, concurrency)?;
     let with_ids = count == 1 || args.ids.is_some();
@@ -215,6 +226,29 @@ fn sample_of<'a>(
     Ok((event_type, text))
 }
 
+/// The sample with a value at each place that the source's rules read: they may be others than the preset's.
+fn fitting(sample: &str, event_type: &str, rules: &EnvelopeConfig) -> String {
+    let mut text = sample.to_owned();
+    let mut fill = |part: Option<&TextPart>, json: &str| {
+        if let Some(pointer) = part.and_then(TextPart::pointer).filter(|pointer| !sample::has(&text, pointer))
+        {
+            text = sample::put(&text, pointer, json);
+        }
+    };
+    match id_rule(&rules.id, sample) {
+        Some(EventIdRule::Part(part)) => fill(Some(part), "\"evt_1\""),
+        Some(EventIdRule::Join { parts, .. }) => {
+            parts.iter().for_each(|part| fill(place(part, sample), "\"evt_1\""));
+        }
+        Some(EventIdRule::Digest) | None => {}
+    }
+    fill(rules.time.as_ref().and_then(|time| place(time, sample)), "0");
+    fill(rules.keys.get(event_type).and_then(|key| place(key, sample)), "\"key_1\"");
+    // Last: an id may be joined from the same place.
+    fill(place(&rules.event_type, sample), &format!("{event_type:?}"));
+    text
+}
+
 fn read(path: &Path) -> anyhow::Result<Bytes> {
     let body = input(path, MAX_BODY);
     Ok(body.with_context(|| format!("cannot read the body from {}", path.display()))?.into())
@@ -270,6 +304,28 @@ mod tests {
                     assert_eq!(one.headers["x-shopify-topic"], "orders/create");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn w14d_the_sample_fits_rules_that_read_other_places_than_the_preset() {
+        for place in ["type=/kind", "type=/meta/kind", "id=/event/key", "time=/at", "id=/data/status/id"] {
+            let target =
+                target("datagrid", &[], &[&format!("source.datagrid.envelope.{place}")], None).unwrap();
+            let (event_type, text) = sample_of(&target, None).unwrap();
+            let text = fitting(text, event_type, &target.rules.envelope);
+            let maker = DeliveryGenerator::new(&target, text.into(), None, true).unwrap();
+            let fits = maker.check(&maker.make().unwrap());
+            match place {
+                // `/data/status` is a text.
+                "id=/data/status/id" => assert!(fits.unwrap_err().to_string().contains("id_missing")),
+                _ => assert_eq!(fits.map_err(|fault| fault.to_string()), Ok(()), "{place}"),
+            }
+        }
+        for (preset, _) in crate::config::presets() {
+            let target = target(preset, &[], &[&format!("source.{preset}.preset={preset}")], None).unwrap();
+            let (event_type, text) = sample_of(&target, None).unwrap();
+            assert_eq!(fitting(text, event_type, &target.rules.envelope), text, "{preset}");
         }
     }
 

@@ -138,7 +138,7 @@ async fn k1_send_counts_no_wrong_answer_as_accepted() {
             Trick::Drip => "timed out",
             Trick::Truncated => "connection lost",
             // `send` is for inspecting answers, so it shows the start of an unknown one.
-            _ => "this address is not the ingest port of hookstream",
+            _ => "the answer is not hookstream's",
         };
         assert!(output.contains(expected) && output.len() < 100_000, "{trick:?}: {output:.300}");
         assert!(!matches!(trick, Trick::Redirect) || !output.contains(PLANTED), "{output}");

@@ -8,9 +8,10 @@ use uuid::Uuid;
 
 use super::body::{BodyTemplate, FORM, FormBody, first_event, id_rule, place, plain};
 use super::target::SendTarget;
-use crate::config::{self, EventIdRule, TextPart, TimeFormat};
+use crate::config::{self, EventIdRule, TextPart, TimeFormat, Unmapped};
 use crate::delivery::{Delivery, DeliveryId};
 use crate::envelope::Envelope;
+use crate::outcome::Fault;
 use crate::verify::Verifier;
 
 /// Makes signed deliveries of one source, each a new event.
@@ -46,6 +47,7 @@ impl DeliveryGenerator {
             Envelope::compile(&rules.envelope, &rules.signature, &place("envelope"), &mut problems);
         let (Some(verifier), Some(envelope)) = (verifier, envelope) else { bail!(problems) };
         let verifier = verifier.with_envelope(&rules.envelope);
+        let envelope = envelope.with_untyped(rules.unmapped == Unmapped::Generic);
         let form = FormBody::parse(&body, rules.envelope.payload.as_deref());
         let text = form.as_ref().map(|form| &*form.text).or(str::from_utf8(&body).ok());
         let template = HeaderTemplate::new(&rules.envelope, text.unwrap_or_default(), event_type)?;
@@ -80,6 +82,16 @@ impl DeliveryGenerator {
             }),
             Err(fault) => bail!("the provider could not sign this body: {fault}"),
         }
+    }
+
+    /// Whether the service will find an event in the delivery.
+    ///
+    /// # Errors
+    /// Why it will not.
+    pub(super) fn check(&self, delivery: &Delivery) -> Result<(), Fault> {
+        let verified = self.verifier.verify(delivery)?;
+        let payload = self.envelope.payload(&verified)?;
+        self.envelope.extract_events("", &verified, &payload).map(drop)
     }
 
     /// The id that the service will extract, of several events that of the first. Uses the service's code on a verified

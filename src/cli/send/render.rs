@@ -88,12 +88,14 @@ pub(super) fn hint(target: &SendTarget, answer: &Answer) -> Option<String> {
     let name = &target.name;
     if answer.known.is_none() {
         return Some(
-            "this address is not the ingest port of hookstream: use --url for another one".to_owned(),
+            "the answer is not hookstream's: another server listens there, or a proxy answers itself; use --url for \
+             another address"
+                .to_owned(),
         );
     }
     match answer.status {
         401 if target.uses_dev_secret() => Some(format!(
-            "signed with the public dev secret, but the service has another secret: give `send` the same secret, as \
+            "signed with the public dev secret: if the service has another secret, give `send` the same one, as \
              configured in source.{name}.secrets"
         )),
         401 => {
@@ -105,13 +107,16 @@ pub(super) fn hint(target: &SendTarget, answer: &Answer) -> Option<String> {
                 )
             });
             Some(format!(
-                "signed with the secret {}{} the service has another value for it, or does not have it",
+                "signed with the secret {}{} the service has another value for it, does not have it, or has another \
+                 time: its log says which",
                 target.secret.name,
                 bound.as_deref().unwrap_or(";")
             ))
         }
         404 => Some(format!(
-            "the service has no source {name}: its configuration differs, or the source is off for lack of a secret"
+            "the service has no source at {}: its configuration differs, or the source {name} is off there for lack of a \
+             secret",
+            target.url.path()
         )),
         503 => {
             let seconds = answer.retry_after.as_ref()?;
