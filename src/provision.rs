@@ -24,7 +24,7 @@ use crate::observe::health::{Health, PartState};
 use crate::sources::{Route, Sources};
 
 pub use compaction::{Waiting, Watched, check_compaction, fix_command, non_compacted_topics};
-pub use durability::{DurabilityMonitor, judge};
+pub use durability::{DurabilityMonitor, IN_MEMORY, judge};
 pub use grants::grants;
 pub use plan::{
     Allowed, Item, ItemKind, PlanAction, PlanStep, ProvisionPlan, SettingChange, Unchanged, takes_less,

@@ -31,6 +31,9 @@ const RECHECK: Duration = Duration::from_secs(60);
 const RETRY: [Duration; 4] =
     [Duration::from_secs(1), Duration::from_secs(5), Duration::from_secs(15), Duration::from_secs(60)];
 
+/// What is known of the Kafka of `hookstream dev`, which does not describe the configuration of topics.
+pub const IN_MEMORY: &str = "the in-memory Kafka keeps records until it ends";
+
 /// Reports the durability of the topics to `health`. Low durability is no reason to refuse deliveries.
 pub struct DurabilityMonitor {
     pub admin: Admin,
@@ -85,6 +88,10 @@ impl DurabilityMonitor {
 
     /// True if the durability of every topic is known.
     async fn read(&self) -> Result<bool, ClusterError> {
+        if self.admin.is_in_memory().await? {
+            self.health.durability.set(PartState::Unknown, IN_MEMORY);
+            return Ok(true);
+        }
         let sources = self.sources.load_full();
         let topics = sources.topics();
         let names: Vec<String> = topics.iter().cloned().chain(retention::lasting(&sources)).collect();

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::cli::{hookstream, run};
-use crate::support::{Setup, batch, kafka, stack, until};
+use crate::support::{Setup, batch, kafka, on_embedded, stack, until};
 
 const SECRET: &str = "whsec_of-the-check-tests-0123";
 
@@ -391,9 +391,15 @@ async fn check_online_reports_whether_our_schema_is_compatible_with_the_register
         .as_array_mut()
         .unwrap()
         .push(json!({"name": "more", "type": ["null", "string"], "default": null}));
-    for (schema, state, expected) in [
-        (close, "ok", "different schema, compatible with the configured one: `serve` registers it"),
-        (json!({"type": "string"}), "no", "different schema, not compatible with the configured one"),
+    let mut other = ours.clone();
+    other["fields"][0]["type"] = "long".into();
+    let field = other["fields"][0]["name"].as_str().unwrap().to_owned();
+    let differs = "different schema, not compatible with the configured one";
+    for (schema, state, expected, detail) in [
+        (close, "ok", "different schema, compatible with the configured one: `serve` registers it", ""),
+        // As `provision` does, it names the field.
+        (other, "no", differs, &*format!("field {field}: ")),
+        (json!({"type": "string"}), "no", differs, ""),
     ] {
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
         let level = format!("{}/config/{subject}", setup.registry);
@@ -406,8 +412,20 @@ async fn check_online_reports_whether_our_schema_is_compatible_with_the_register
         client.put(level).json(&json!({"compatibility": "FULL"})).send().await.unwrap();
         let (code, parts) = online(setup.toml(), &[]).await;
         assert_eq!((code == 0, &parts["registry"]["state"]), (state == "ok", &json!(state)), "{parts}");
-        assert!(details(&parts["registry"]).contains(&format!("{subject}  {expected}")), "{parts}");
+        let details = details(&parts["registry"]);
+        assert!(details.contains(&format!("{subject}  {expected}")) && details.contains(detail), "{parts}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn check_online_blames_no_missing_right_for_a_kafka_that_has_none() {
+    let (service, kafka) = on_embedded("").await;
+    let mut setup = Setup::new("datagrid");
+    (setup.source, setup.kafka) = (service.source.clone(), kafka.bootstrap_servers());
+    setup.rules = String::from("types = [\"batch_prediction.completed\"]\n");
+    let (_, parts) = online(setup.toml(), &[]).await;
+    assert_eq!(parts["durability"]["state"], "degraded", "{parts}");
+    assert_eq!(parts["durability"]["next"], json!([]), "{parts}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,7 +3,7 @@
 use hookstream::observe::health::PartState;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::support::broker::Broker;
 use crate::support::{PATIENCE, Service, Setup, batch, kafka, on_embedded, until};
@@ -51,7 +51,9 @@ async fn durability_is_unknown_and_the_service_ready_if_kafka_returns_no_configu
     let (service, _kafka) = on_embedded("").await;
     let (status, ready) = read(&service).await;
     assert_eq!((status, &ready["status"]), (200, &Value::from("ready")), "{ready}");
-    assert_eq!(ready["parts"]["durability"]["state"], "unknown", "{ready}");
+    let durability = &ready["parts"]["durability"];
+    let why = "the in-memory Kafka keeps records until it ends";
+    assert_eq!(durability, &json!({"state": "unknown", "why": why}), "{ready}");
     assert_eq!(service.app.health.durability.state(), PartState::Unknown, "unknown is not ok");
 }
 
