@@ -278,3 +278,85 @@ fn docs_line_numbers_of_the_shipped_file_are_right() {
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
+
+/// The first number of the row with this label.
+fn figure(page: &str, label: &str, column: usize) -> f64 {
+    let row = page.lines().find(|line| line.strip_prefix("| ").is_some_and(|line| line.starts_with(label)));
+    let row = row.unwrap_or_else(|| panic!("no row {label}"));
+    let cell = row.split('|').nth(column + 1).unwrap().trim();
+    cell.split(' ').next().unwrap().replace(',', "").parse().unwrap_or_else(|_| panic!("{label}: {cell}"))
+}
+
+/// Other pages quote some figures of `docs/benchmarks.md`, which `./bench/run` writes.
+#[test]
+fn docs_figures_quoted_from_the_benchmarks_are_those_of_the_page() {
+    let page = |name: &str| read(&root().join(name)).replace('\n', " ");
+    let benchmarks = read(&root().join("docs/benchmarks.md"));
+    let measured = |label| figure(&benchmarks, label, 1);
+    let memory = format!("{:.0} MiB", measured("memory at 1,000/s"));
+    let (requests, time) = (figure(&benchmarks, "hookstream |", 1), figure(&benchmarks, "hookstream |", 2));
+    let mut wrong = Vec::new();
+    for (name, quoted) in [
+        ("README.md", format!("handled {:.0},000 deliveries of 1 KB a second", (requests / 1000.0).floor())),
+        ("README.md", format!("{:.1} of what a relay", measured("requests/s, relative to the relay"))),
+        (
+            "README.md",
+            format!("takes {} times its processor", measured("CPU per delivery, relative to the relay")),
+        ),
+        ("README.md", format!("added {:.1} ms", measured("added to rdkafka's acknowledgement, p50"))),
+        ("README.md", format!("used {memory}")),
+        ("docs/operations.md", format!("| memory at 1,000 a second | {memory} |")),
+        ("docs/operations.md", format!("{time:.0} µs: a core handles")),
+        (
+            "docs/operations.md",
+            format!("{:.2} s after that", measured("start to ready with 50 schemas") / 1000.0),
+        ),
+    ] {
+        if !page(name).contains(&quoted) {
+            wrong.push(format!("{name} does not say: {quoted}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// The sizing of the spool follows from its setting and from the size of a row, which are on pages of their own.
+#[test]
+fn docs_hours_that_the_spool_holds_follow_from_its_size_and_that_of_a_row() {
+    let operations = read(&root().join("docs/operations.md")).replace('\n', " ");
+    let settings = read(&root().join("docs/configuration.md"));
+    assert!(settings.contains("| `spool.max_size` | `4 GiB` |"), "the default has changed");
+    let (_, row) = operations.split_once("| a row of the spool | ").unwrap();
+    let bytes: u64 = row.split(' ').next().unwrap().parse().unwrap();
+    let hours = (4 << 30) / (bytes * 100 * 3600);
+    assert!(
+        operations
+            .contains(&format!("`spool.max_size` (4 GiB) holds {hours} hours of 100 deliveries a second"))
+    );
+    assert!(operations.contains(&format!("each gets half, {} hours", hours / 2)), "{hours}");
+}
+
+/// The table of presets says which can check the age of a delivery, and which do.
+#[test]
+fn docs_readme_says_which_presets_check_the_age() {
+    let readme = read(&root().join("README.md"));
+    let mut count = 0;
+    for file in std::fs::read_dir(root().join("config/providers")).unwrap() {
+        let path = file.unwrap().path();
+        let (name, preset) = (path.file_stem().unwrap().to_str().unwrap(), read(&path));
+        let rules: Vec<&str> = preset.lines().filter(|line| !line.starts_with('#')).collect();
+        let (timed, checks) = (
+            rules.iter().any(|line| line.contains("{timestamp}")),
+            rules.iter().any(|line| line.starts_with("stale = \"reject\"")),
+        );
+        let says = match (timed, checks) {
+            (false, _) => "not possible",
+            (true, false) => "off, possible",
+            (true, true) => "on, 5 minutes",
+        };
+        let row = readme.lines().find(|line| line.starts_with(&format!("| `{name}` |")));
+        let row = row.unwrap_or_else(|| panic!("no row of {name}"));
+        assert!(row.rsplit('|').nth(1).unwrap().trim().starts_with(says), "{name}: {says}: {row}");
+        count += 1;
+    }
+    assert!(count >= 10, "{count}");
+}

@@ -176,6 +176,8 @@ async fn w11_what_is_not_http_is_counted_by_cause() {
     let http = "head_timeout = \"300ms\"\nmax_head = \"8 KiB\"";
     let (service, _kafka) = on_embedded_with(|setup| setup.http = http.into()).await;
     let large = format!("GET / HTTP/1.1\r\nhost: t\r\nx: {}\r\n\r\n", "x".repeat(10_000));
+    let lines: String = (0..101).map(|number| format!("x-{number}: 1\r\n")).collect();
+    let lines = format!("GET / HTTP/1.1\r\n{lines}\r\n");
     for (cause, bytes, answer) in [
         ("tls", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n".as_slice(), "HTTP/1.1 400 "),
         ("proxy_protocol", b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\nGET / HTTP/1.1\r\n\r\n", "HTTP/1.1 400 "),
@@ -184,6 +186,7 @@ async fn w11_what_is_not_http_is_counted_by_cause() {
         ("malformed", b"GET / HTTP/1.1\r\nContent-Length: 30, 30\r\n\r\n", "HTTP/1.1 400 "),
         ("malformed", b"GET / HTTP/1.1\r\n\r\n", "HTTP/1.1 400 "),
         ("head_too_large", large.as_bytes(), "HTTP/1.1 431 "),
+        ("head_too_large", lines.as_bytes(), "HTTP/1.1 431 "),
         ("head_timeout", b"GET / HTTP/1.1\r\nhost:", ""),
         // The head of a connection's first request has its time from the start, whatever comes before it.
         ("head_timeout", b"\r\n", ""),
