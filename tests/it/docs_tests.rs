@@ -1,4 +1,5 @@
-//! `docs/security.md` and `docs/reliability.md`: each promise names the test that proves it, and that test exists.
+//! `docs/security.md` and `docs/reliability.md`: each promise names the test that proves it, and that test exists. So do the
+//! rows of `docs/bug-reports.md`.
 //!
 //! A test is named in brackets, as a file and functions in it, each in backticks: (`tests/it/kill.rs`
 //! `kills_while_spooling_lose_no_acknowledged_delivery`). A file below `tests/chaos` is a mode of the oracle and has
@@ -110,7 +111,7 @@ fn names_a_test(text: &str) -> bool {
 #[test]
 fn each_test_that_a_page_names_exists() {
     let mut count = 0;
-    for name in ["security.md", "reliability.md"] {
+    for name in ["security.md", "reliability.md", "bug-reports.md"] {
         for (file, functions) in named(&page(name)) {
             let tests = tests_of(&file);
             for function in functions {

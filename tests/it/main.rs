@@ -17,6 +17,7 @@
 mod answers;
 mod bench;
 mod broken;
+mod bug_reports;
 mod check;
 mod cli;
 mod clock;
