@@ -103,6 +103,12 @@ pub struct Copies {
 }
 
 impl Copies {
+    /// Whether there are fewer replicas than `min.insync.replicas`. Brokers before Kafka 4 then refuse every record
+    /// (`NotEnoughReplicas`); later ones lower the minimum to the number of replicas.
+    pub fn is_short(&self) -> bool {
+        self.min_insync.is_some_and(|min| min > self.replication)
+    }
+
     /// The minimum number of copies that a record has once acks=all has acknowledged it; `None` if unknown.
     pub fn guaranteed_copies(&self) -> Option<usize> {
         match self.min_insync {

@@ -3,7 +3,8 @@
 //!
 //! acks=all waits for the replicas in sync, and `min.insync.replicas` sets how few these may be. So a record
 //! has at least that many copies, but no more than the topic has replicas: Kafka accepts
-//! `min.insync.replicas=2` for a topic with one replica, and acknowledges its only copy.
+//! `min.insync.replicas=2` for a topic with one replica. From Kafka 4 on it acknowledges the only copy; earlier brokers
+//! then accept no record at all, and librdkafka retries in silence until the delivery's time is over.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -126,7 +127,7 @@ pub fn judge(copies: &BTreeMap<String, Option<Copies>>) -> (PartState, String) {
     let (mut unknown, mut missing) = (Vec::new(), Vec::new());
     for (topic, copies) in copies {
         match copies.map(|copies| (copies.guaranteed_copies(), copies)) {
-            Some((Some(guaranteed), copies)) if guaranteed < MIN_COPIES => {
+            Some((Some(guaranteed), copies)) if guaranteed < MIN_COPIES || copies.is_short() => {
                 few.entry((guaranteed, copies)).or_default().push(topic)
             }
             Some((Some(_), _)) => {}
@@ -135,10 +136,14 @@ pub fn judge(copies: &BTreeMap<String, Option<Copies>>) -> (PartState, String) {
         }
     }
     let mut why = Vec::new();
-    for ((guaranteed, Copies { replication, min_insync }), topics) in &few {
+    for ((guaranteed, copies), topics) in &few {
+        let Copies { replication, min_insync } = copies;
         let mut settings = format!("replication {replication}");
         if let Some(min) = min_insync {
             let _ = write!(settings, ", min.insync.replicas {min}");
+        }
+        if copies.is_short() {
+            settings.push_str(": brokers before Kafka 4 accept no record");
         }
         let copies = if *guaranteed == 1 { "copy" } else { "copies" };
         why.push(format!("only {guaranteed} {copies} guaranteed ({settings}): {}", topics.join(", ")));
@@ -171,6 +176,7 @@ mod tests {
             (3, Some(2), Some(2)),
             (3, Some(0), Some(1)),
             (2, Some(2), Some(2)),
+            (2, Some(3), Some(2)),
             (3, None, None),
             (1, None, Some(1)),
         ];
@@ -179,12 +185,13 @@ mod tests {
             assert_eq!(copies.guaranteed_copies(), guaranteed, "{copies:?}");
             let (state, why) = judge(&BTreeMap::from([(String::from("a.b"), Some(copies))]));
             let expected = match guaranteed {
+                _ if copies.is_short() => PartState::Degraded,
                 Some(0 | 1) => PartState::Degraded,
                 Some(_) => PartState::Ok,
                 None => PartState::Unknown,
             };
             assert_eq!(state, expected, "{copies:?}");
-            assert_eq!(why.is_empty(), guaranteed == Some(2), "{copies:?}: {why}");
+            assert_eq!(why.is_empty(), expected == PartState::Ok, "{copies:?}: {why}");
         }
     }
 
@@ -204,10 +211,21 @@ mod tests {
         assert_eq!(state, PartState::Degraded);
         assert_eq!(
             why,
-            "only 1 copy guaranteed (replication 1, min.insync.replicas 2): b.one, c.one; \
+            "only 1 copy guaranteed (replication 1, min.insync.replicas 2: brokers before Kafka 4 accept no record): \
+            b.one, c.one; \
             only 1 copy guaranteed (replication 3, min.insync.replicas 1): d.loose; \
             unknown, cannot read min.insync.replicas: e.hidden"
         );
+    }
+
+    #[test]
+    fn k10_fewer_replicas_than_min_insync_replicas_are_reported_as_such() {
+        for (replication, min) in [(1, 2), (2, 3)] {
+            let copies = Some(Copies { replication, min_insync: Some(min) });
+            let (state, why) = judge(&BTreeMap::from([(String::from("a.b"), copies)]));
+            assert_eq!(state, PartState::Degraded, "{why}");
+            assert!(why.contains("brokers before Kafka 4 accept no record"), "{why}");
+        }
     }
 
     #[test]

@@ -220,6 +220,9 @@ pub(super) fn topic(desired: &NewTopic, actual: Option<&TopicDescription>, allow
         let value = attainable(key, value, actual);
         let current = actual.settings.get(*key).map_or("", |setting| &setting.value);
         match compare(key, current, &value, allowed) {
+            Comparison::Left(_) if *key == "min.insync.replicas" && actual.copies.is_short() => {
+                item.left(key, current, &value, SHORT);
+            }
             Comparison::Same => {}
             Comparison::Change => {
                 item.change(key, Some(current.to_owned()), value.clone());
@@ -286,6 +289,8 @@ enum Comparison {
     /// Stays unchanged, for this reason.
     Left(&'static str),
 }
+
+const SHORT: &str = "more than the topic has replicas: brokers before Kafka 4 accept no record; add replicas, or lower it with kafka-configs";
 
 const REMOVES: &str = "Kafka would remove records; --allow-removal does it";
 

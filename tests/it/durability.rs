@@ -8,6 +8,9 @@ use serde_json::{Value, json};
 use crate::support::broker::Broker;
 use crate::support::{PATIENCE, Service, Setup, batch, kafka, on_embedded, until};
 
+const SHORT: &str =
+    "only 1 copy guaranteed (replication 1, min.insync.replicas 2: brokers before Kafka 4 accept no record)";
+
 /// Waits until the part `durability` of `/readyz` is known, also for new topics.
 async fn read(service: &Service) -> (u16, Value) {
     until("the topics' durability", async || {
@@ -39,7 +42,7 @@ async fn on_one_broker_readiness_is_degraded_and_deliveries_are_accepted() {
         assert!(one.contains(&service.topic(event_type)), "{why}");
     }
     assert!(one.contains(&service.dead_letters()), "{why}");
-    assert_eq!(two, format!("only 1 copy guaranteed (replication 1, min.insync.replicas 2): {claims}"));
+    assert_eq!(two, format!("{SHORT}: {claims}"));
 
     service.wait_ready().await;
     service.datagrid_post(batch("evt_1")).await.is(200, "published", None);
@@ -66,7 +69,7 @@ async fn k8_a_recreated_topic_is_checked_after_its_first_acknowledgement() {
     until("a deleted topic", async || service.datagrid_post(batch("evt_1")).await.status == 503).await;
     kafka::create(&topic, "min.insync.replicas", "2").await;
     // The other topics have 1.
-    let found = format!("only 1 copy guaranteed (replication 1, min.insync.replicas 2): {topic}");
+    let found = format!("{SHORT}: {topic}");
     until("its durability", async || {
         service.datagrid_post(batch("evt_2")).await;
         read(&service).await.1.to_string().contains(&found)

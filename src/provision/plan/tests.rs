@@ -75,6 +75,17 @@ fn settings_that_would_lose_records_or_copies_stay_and_all_others_are_changed() 
 }
 
 #[test]
+fn k10_a_topic_with_fewer_replicas_than_min_insync_replicas_is_not_called_safer() {
+    let mut short = actual(&[("min.insync.replicas", "2")]);
+    short.copies = Copies { replication: 1, min_insync: Some(2) };
+    let item = topic(&desired("compact,delete", "1000"), Some(&short), ALL);
+    let left = item.left.iter().find(|left| left.setting == "min.insync.replicas").unwrap();
+    assert_eq!((&*left.actual, &*left.wished), ("2", "1"));
+    assert!(left.why.contains("brokers before Kafka 4 accept no record"), "{left:?}");
+    assert!(item.steps.is_empty(), "more replicas may be what is wanted: {item:?}");
+}
+
+#[test]
 fn partitions_grow_only_with_the_flag_and_replicas_never_move() {
     let mut few = actual(&[]);
     few.partitions = 3;
