@@ -227,23 +227,28 @@ impl Registry {
         )))
     }
 
-    /// The id of a subject's schema. The schema is registered if `register` and the configuration allow it, else looked
-    /// up.
+    /// The id of a subject's schema. A schema that is missing is registered if `register` and the configuration allow it.
+    ///
+    /// It is looked up first: a registry that is read-only at the moment, or a user who may not write, is no obstacle to
+    /// a schema that somebody has registered.
     ///
     /// # Errors
     /// If the registry rejects the schema, does not have it, or does not answer.
     pub async fn id(&self, schema: &SchemaEntry, register: bool) -> Result<u32, RegistryError> {
         let SchemaEntry { subject, text, level, .. } = schema;
-        if register && self.auto_register {
+        let refusal = match self.look_up(subject, text).await? {
+            Ok(found) => return self.prove(found, subject, &schema.schema).await,
+            Err(refusal) => refusal,
+        };
+        let missing = refusal.is(NO_SUCH_SUBJECT) || refusal.is(NO_SUCH_SCHEMA);
+        if missing && register && self.auto_register {
             return self.register(subject, text, *level).await;
         }
-        let found = self.look_up(subject, text).await?;
         let setting = if self.auto_register { "" } else { AND_REGISTER };
-        let found = found.map_err(RegistryError::refused(format!(
+        Err(RegistryError::refused(format!(
             "the schema of subject {subject} was not found in the registry (`hookstream provision \
              --apply{setting}` registers it)"
-        )))?;
-        self.prove(found, subject, &schema.schema).await
+        ))(refusal))
     }
 
     async fn look_up(

@@ -1,5 +1,7 @@
 //! The registry becomes unavailable, returns, and returns with other schemas under the known ids.
 
+mod start;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -221,7 +223,7 @@ pub fn load(registry: &str) -> LoadedConfig {
 }
 
 /// Serves the registry behind a layer that may answer in its place.
-async fn before_registry<F: Future<Output = Option<Response>> + Send + 'static>(
+pub async fn before_registry<F: Future<Output = Option<Response>> + Send + 'static>(
     router: Router,
     answer_for: impl Fn(String) -> F + Clone + Send + Sync + 'static,
 ) -> String {
@@ -237,7 +239,7 @@ async fn before_registry<F: Future<Output = Option<Response>> + Send + 'static>(
     serve(router.layer(layer)).await
 }
 
-fn respond(status: u16, body: serde_json::Value) -> Option<Response> {
+pub fn respond(status: u16, body: serde_json::Value) -> Option<Response> {
     let status = StatusCode::from_u16(status).unwrap();
     Some(
         (status, [("content-type", "application/vnd.schemaregistry.v1+json")], body.to_string())
