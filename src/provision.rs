@@ -38,10 +38,14 @@ pub use subjects::{RECHECK, Reloaded, SchemaRegistrar};
 const BACKOFF: [Duration; 4] =
     [Duration::from_millis(250), Duration::from_secs(1), Duration::from_secs(5), Duration::from_secs(15)];
 
+/// The number of subjects about which the registry is asked at once. Few enough that a registry which serves one call
+/// after another, as those that register do, answers each within its time-out.
+pub const SUBJECTS_AT_ONCE: usize = 8;
+
 /// The setting that decides whose clock stamps a topic's records.
 const TIMESTAMP_TYPE: &str = "message.timestamp.type";
 
-/// The time limit of warming up one topic's metadata.
+/// The time limit of warming up the topics' metadata.
 const WARM_UP: Duration = Duration::from_secs(5);
 
 /// The largest record for a body of `max_body` bytes. It adds room for headers, the envelope's fields, and

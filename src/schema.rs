@@ -70,6 +70,14 @@ impl IdState {
             Self::Unknown | Self::Lost(_) => None,
         }
     }
+
+    /// The id, used or not.
+    pub fn known(self) -> Option<u32> {
+        match self {
+            Self::Pinned(id) | Self::Confirmed(id) | Self::Lost(id) => Some(id),
+            Self::Unknown => None,
+        }
+    }
 }
 
 /// A subject and its schema.

@@ -27,8 +27,8 @@ use crate::observe::log;
 use crate::outcome::Outcome;
 use crate::sources::Sources;
 
-/// The time within which all parts must be ready.
-const START: Duration = Duration::from_secs(15);
+/// The time within which all parts must be ready, with hundreds of sources too.
+const START: Duration = Duration::from_secs(60);
 
 /// Lines that may wait for the terminal; further ones are counted and not shown.
 const LINES: usize = 4096;

@@ -5,18 +5,23 @@
 //! such an id. So an event type stops if its id no longer belongs to its schema. Only a person can accept a
 //! new id, because the records already in the topic carry the old one.
 
+mod ask;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use futures_util::stream::StreamExt as _;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
 
+use self::ask::{SubjectAnswer, ask};
 use super::BACKOFF;
 use crate::config::{ConfigErrors, LoadedConfig};
 use crate::observe::error_chain::ErrorChain;
 use crate::observe::health::{Health, PartState};
-use crate::schema::registry::{LOOK_AGAIN, RegistryError, Resolved};
+use crate::schema::registry::{LOOK_AGAIN, Resolved};
 use crate::schema::{self, IdCache, IdState, Registry, Schemas};
 use crate::sources::Sources;
 
@@ -25,6 +30,10 @@ pub const RECHECK: Duration = Duration::from_secs(60);
 
 /// The maximum number of subjects whose errors are reported at once.
 const MAX_REPORTED: usize = 5;
+
+/// While ids are requested, sources with the ids known so far are swapped in after this time, or after ten times as long as
+/// compiling them takes: with hundreds of sources, the registry answers faster than that.
+const SWAP: Duration = Duration::from_millis(500);
 
 /// How long a reload waits for the ids of its new schemas.
 const NEW_ID_TIMEOUT: Duration = Duration::from_secs(5);
@@ -168,11 +177,16 @@ impl SchemaRegistrar {
     async fn request_new_ids(&mut self, schemas: &mut Schemas) {
         let unknown = |schema: &&schema::SchemaEntry| schemas.standing(&schema.subject) == IdState::Unknown;
         let new: Vec<schema::SchemaEntry> = schemas.iter().filter(unknown).cloned().collect();
+        let mut answers = ask(
+            self.registry.clone(),
+            self.loaded.config.provision.on_start,
+            new.into_iter().map(|schema| (schema, IdState::Unknown)).collect(),
+        );
         let requests = async {
-            for schema in &new {
+            while let Some((schema, _, answer)) = answers.next().await {
                 let subject = schema.subject.as_str();
-                match self.resolve(schema, IdState::Unknown).await {
-                    Ok(id_state) => schemas.set(subject, id_state),
+                match answer {
+                    Ok(answer) => schemas.set(subject, self.decide(subject, IdState::Unknown, answer)),
                     Err(error) => {
                         let why = ErrorChain(&error).to_string();
                         tracing::warn!(subject, why, "no id for the new schema yet");
@@ -185,33 +199,46 @@ impl SchemaRegistrar {
         }
     }
 
-    /// Resolves each subject once and swaps in the results at the end, so that a bad schema affects only its
-    /// own types. Returns the errors.
+    /// Resolves each subject once, so that a bad schema affects only its own types, and swaps in the results while the
+    /// others are resolved. Returns the errors.
     async fn round(&mut self) -> Vec<String> {
         let mut errors = Vec::new();
         let (mut changed, mut unanswered) = (false, 0);
-        let all: Vec<schema::SchemaEntry> = self.schemas.iter().cloned().collect();
-        for schema in &all {
-            match self.resolve(schema, self.schemas.standing(&schema.subject)).await {
-                Ok(id_state) => changed |= self.apply(schema, id_state),
-                Err(error) => {
-                    let text = ErrorChain(&error).to_string();
-                    if !errors.contains(&text) {
-                        errors.push(text);
+        let all = self.schemas.iter();
+        let all = all.map(|schema| (schema.clone(), self.schemas.standing(&schema.subject)));
+        let mut answers = ask(self.registry.clone(), self.loaded.config.provision.on_start, all.collect());
+        let mut next_swap = Instant::now() + SWAP;
+        // If it does not answer for two subjects, it will not answer for the others either.
+        while unanswered < 2 {
+            tokio::select! {
+                answer = answers.next() => match answer {
+                    None => break,
+                    Some((schema, before, Ok(answer))) => {
+                        let id_state = self.decide(&schema.subject, before, answer);
+                        changed |= self.apply(&schema, id_state);
                     }
-                    // If it does not answer for one subject, it will not answer for the others either. If it refuses
-                    // one subject, the next may succeed.
-                    if !error.is_refusal() {
-                        unanswered += 1;
-                        // Second lookups are meaningful only with a registry that answers.
-                        self.suspects.clear();
+                    Some((_, _, Err(error))) => {
+                        let text = ErrorChain(&error).to_string();
+                        if !errors.contains(&text) {
+                            errors.push(text);
+                        }
+                        if !error.is_answer() {
+                            unanswered += 1;
+                            // Second lookups are meaningful only with a registry that answers.
+                            self.suspects.clear();
+                        }
                     }
-                    if unanswered > 1 {
-                        break;
-                    }
+                },
+                () = tokio::time::sleep_until(next_swap), if changed => {
+                    let begin = Instant::now();
+                    // The end of the round reports a problem.
+                    let _ = self.compile();
+                    changed = false;
+                    next_swap = Instant::now() + SWAP.max(10 * begin.elapsed());
                 }
             }
         }
+        drop(answers);
         if errors.len() > MAX_REPORTED {
             let more = format!("and {} more", errors.len() - MAX_REPORTED);
             errors.truncate(MAX_REPORTED);
@@ -245,26 +272,15 @@ impl SchemaRegistrar {
         changed
     }
 
-    /// Resolves one subject. A known id is checked before anything is registered, because a registry that lost
-    /// its data would only assign another id.
-    async fn resolve(
-        &mut self,
-        schema: &schema::SchemaEntry,
-        id_state: IdState,
-    ) -> Result<IdState, RegistryError> {
-        let subject = schema.subject.as_str();
-        let known = match id_state {
-            IdState::Unknown => None,
-            IdState::Pinned(id) | IdState::Lost(id) | IdState::Confirmed(id) => Some(id),
-        };
+    /// What the registry's answer means for a subject whose id was in the state `before`.
+    fn decide(&mut self, subject: &str, before: IdState, answer: SubjectAnswer) -> IdState {
         // Log a lost id once, however often it is checked.
-        let first_report = !matches!(id_state, IdState::Lost(_));
-        if let Some(id) = known {
-            let resolved = self.registry.resolve(id, &schema.schema).await?;
-            if first_report && self.await_second_lookup(subject, id, resolved) {
-                return Ok(id_state);
-            }
-            if resolved != Resolved::Same {
+        let first_report = !matches!(before, IdState::Lost(_));
+        match answer {
+            SubjectAnswer::Gone(id, resolved) => {
+                if first_report && self.await_second_lookup(subject, id, resolved) {
+                    return before;
+                }
                 if first_report {
                     let advice = self.advice();
                     tracing::error!(
@@ -275,32 +291,32 @@ impl SchemaRegistrar {
                         "the registry no longer has the schema under its id"
                     );
                 }
-                return Ok(IdState::Lost(id));
+                IdState::Lost(id)
             }
-        }
-        if matches!(id_state, IdState::Confirmed(_)) {
-            return Ok(id_state);
-        }
-        let registry_id = self.registry.id(schema, self.loaded.config.provision.on_start).await?;
-        match known {
-            Some(id) if id != registry_id => {
-                if first_report {
-                    let advice = self.advice();
-                    tracing::error!(
-                        subject,
-                        id,
-                        registry_id,
-                        advice,
-                        "the registry assigned the schema a different id"
-                    );
+            SubjectAnswer::Id(registry_id) => match before.known() {
+                Some(id) if id != registry_id => {
+                    if first_report {
+                        let advice = self.advice();
+                        tracing::error!(
+                            subject,
+                            id,
+                            registry_id,
+                            advice,
+                            "the registry assigned the schema a different id"
+                        );
+                    }
+                    IdState::Lost(id)
                 }
-                Ok(IdState::Lost(id))
-            }
-            Some(id) if !first_report => {
-                tracing::info!(subject, id, "the registry has the schema under its id again");
-                Ok(IdState::Confirmed(id))
-            }
-            _ => Ok(IdState::Confirmed(registry_id)),
+                known => {
+                    if let Some(id) = known {
+                        self.suspects.remove(&(subject.to_owned(), id));
+                        if !first_report {
+                            tracing::info!(subject, id, "the registry has the schema under its id again");
+                        }
+                    }
+                    IdState::Confirmed(registry_id)
+                }
+            },
         }
     }
 

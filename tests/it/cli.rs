@@ -112,7 +112,11 @@ impl Drop for Dev {
 
 impl Dev {
     fn start() -> Self {
-        let directory = tempfile::tempdir().unwrap();
+        Self::start_in(tempfile::tempdir().unwrap())
+    }
+
+    /// Like [`Self::start`] in a directory that may have a configuration.
+    fn start_in(directory: tempfile::TempDir) -> Self {
         let mut child = hookstream(directory.path())
             .args(["dev", "-X", "http.listen=127.0.0.1:0", "-X", "admin.listen=127.0.0.1:0"])
             // Ignored: `dev` uses its own Kafka.
@@ -180,6 +184,21 @@ fn dev_and_tail_show_the_event_that_send_sent() {
     }
     let (code, found, stderr) = dev.tail(&["-o", "start", "-e", "--key", "evt_nobody_sent"]);
     assert_eq!((code, found.len()), (1, 0), "{stderr}");
+}
+
+#[test]
+fn w16_each_of_two_hundred_sources_in_dev_answers_its_first_delivery() {
+    let sources = (0..200).map(|n| format!("[source.s{n:03}]\npreset = \"grapevine\"\n"));
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::create_dir(directory.path().join("config")).unwrap();
+    let file = directory.path().join("config/hookstream.toml");
+    std::fs::write(file, sources.collect::<String>()).unwrap();
+    let mut dev = Dev::start_in(directory);
+    for source in ["s199", "s100", "s000"] {
+        let (code, stdout, stderr) = dev.send(&[source]);
+        assert_eq!(code, 0, "{stdout}{stderr}");
+        assert_eq!(dev.next()["outcome"], "published");
+    }
 }
 
 /// A zero-width space, a byte order mark, a direction override and a tag character.

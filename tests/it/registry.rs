@@ -29,6 +29,7 @@ use tokio::task::JoinHandle;
 use crate::security::serve;
 use crate::support::{PATIENCE, SECRET, Service, Setup, batch, kafka, stack, until};
 
+const BATCH: &str = include_str!("../../schemas/datagrid/batch_prediction.avsc");
 const KNOWLEDGE: &str = include_str!("../../schemas/datagrid/knowledge.processing.completed.avsc");
 
 /// A registry that can be stopped and restarted at the same address.
@@ -68,16 +69,21 @@ impl LocalRegistry {
     }
 }
 
-/// A registry that was rebuilt from scratch: a foreign schema was registered first, then these.
-async fn rebuilt(address: &str, schemas: &[&str]) -> LocalRegistry {
+/// A registry in which others have registered these schemas, with ids from 1.
+async fn filled(address: &str, schemas: &[&str]) -> LocalRegistry {
     let up = LocalRegistry::at(address, &registry::router()).await;
-    for (at, schema) in [r#"{"type":"string"}"#].iter().chain(schemas).enumerate() {
+    for (at, schema) in schemas.iter().enumerate() {
         let url = format!("http://{}/subjects/stranger-{at}/versions", up.address);
         let posted = reqwest::Client::builder().no_proxy().build().unwrap().post(url);
         let answer = posted.json(&json!({"schema": schema})).send().await.unwrap();
         assert_eq!(answer.json::<serde_json::Value>().await.unwrap(), json!({"id": at + 1}));
     }
     up
+}
+
+/// A registry that was rebuilt from scratch: the id of the batch predictions is now that of a foreign schema.
+async fn rebuilt(address: &str) -> LocalRegistry {
+    filled(address, &[r#"{"type":"string"}"#, KNOWLEDGE]).await
 }
 
 /// A service that is restarted with the same configuration.
@@ -146,12 +152,12 @@ async fn the_next_start_publishes_with_pinned_ids_while_the_registry_is_down() {
 #[tokio::test]
 async fn another_schema_under_an_id_stops_only_the_types_of_that_id() {
     let dir = tempfile::tempdir().unwrap();
-    let up = LocalRegistry::at("127.0.0.1:0", &registry::router()).await;
+    let up = filled("127.0.0.1:0", &[BATCH, KNOWLEDGE]).await;
     let source = pinned(&up, dir.path()).await;
     let address = up.stop().await;
 
     // Id 1 was that of the batch predictions; id 2 is still that of the knowledge events.
-    let up = rebuilt(&address, &[KNOWLEDGE]).await;
+    let up = rebuilt(&address).await;
     let service = setup(&source, &address, dir.path()).start().await;
     kafka_ready(&service).await;
     until("the loss to be noticed", async || schemas(&service).1.contains("lost or changed")).await;
@@ -174,7 +180,7 @@ async fn another_schema_under_an_id_stops_only_the_types_of_that_id() {
 
     // An operator must decide.
     std::fs::remove_file(dir.path().join("pins.json")).unwrap();
-    let _up = rebuilt(&address, &[KNOWLEDGE]).await;
+    let _up = rebuilt(&address).await;
     let service = setup(&source, &address, dir.path()).ready().await;
     service.datagrid_post(batch("evt_lost")).await.is(200, "published", None);
 }
@@ -428,7 +434,7 @@ async fn k13_a_single_answer_of_a_lagging_replica_stops_no_type() {
 
 #[tokio::test]
 async fn a_running_service_survives_a_registry_outage_and_notices_a_wiped_registry() {
-    let up = LocalRegistry::at("127.0.0.1:0", &registry::router()).await;
+    let up = filled("127.0.0.1:0", &[BATCH, KNOWLEDGE]).await;
     let running = Running::start(&up.address).await;
     let (health, encodes) = (&running.health, |event_type: &str| running.encodes(event_type));
     assert!(encodes("batch_prediction.completed"));
@@ -446,7 +452,7 @@ async fn a_running_service_survives_a_registry_outage_and_notices_a_wiped_regist
     assert!(encodes("batch_prediction.completed") && health.schemas.state() == PartState::Ok);
 
     up.stop().await;
-    let _up = rebuilt(&address, &[KNOWLEDGE]).await;
+    let _up = rebuilt(&address).await;
     until("a report of the lost id", async || !encodes("batch_prediction.completed")).await;
     until("readiness", async || health.schemas.state() == PartState::Degraded).await;
     // The request may have come between the registration of the two schemas in the new registry.

@@ -75,10 +75,14 @@ impl RegistryError {
         move |refusal| Self::Refused { what: what.into(), refusal }
     }
 
-    /// Whether this is an error status that answers one call. After any other error the next call will do no better:
-    /// the registry does not answer, or something else answers in its place.
-    pub fn is_refusal(&self) -> bool {
-        matches!(self, Self::Refused { .. })
+    /// Whether the registry has answered, so that the error may concern this subject alone: the call for another subject
+    /// may succeed. After any other error it will do no better.
+    pub fn is_answer(&self) -> bool {
+        match self {
+            Self::Refused { .. } | Self::Implausible(_) | Self::Schema(_) => true,
+            Self::NotUnderstood { cause, .. } => matches!(cause, AnswerError::Unexpected { .. }),
+            Self::Certificates { .. } | Self::Client(_) | Self::NoAnswer(_) | Self::Elsewhere { .. } => false,
+        }
     }
 }
 
