@@ -5,6 +5,8 @@ mod cluster_error;
 mod consumer;
 mod ffi;
 mod health_reporter;
+mod hidden;
+mod last_error;
 mod murmur2;
 mod partitions;
 mod producer;
@@ -16,7 +18,7 @@ mod validate;
 pub mod embedded;
 pub mod lag;
 
-pub use admin::{Admin, Cluster, Copies, NewTopic, TopicDescription, TopicError, TopicSetting};
+pub use admin::{Admin, Cluster, Copies, Creation, NewTopic, TopicDescription, TopicError, TopicSetting};
 pub use cluster_error::ClusterError;
 pub use consumer::{Consumer, ConsumerEvent, Fetched, Span, Start};
 pub use ffi::{Alteration, GroupDescription};
@@ -25,10 +27,16 @@ pub use producer::{Ack, Producer, Tuning};
 pub use publish_error::{PublishError, Reach};
 
 use std::fmt;
+use std::time::Duration;
 
 use rdkafka::ClientConfig;
 
 use crate::config::Properties;
+
+/// The time limit of one attempt to read the topics, and the number of attempts. It is short because an
+/// attempt cannot be cancelled.
+const TRY: Duration = Duration::from_secs(3);
+const TRIES: u32 = 3;
 
 /// Connection settings shared by producer, admin client and consumers. `Debug` shows no property
 /// value, because some are secrets.

@@ -17,7 +17,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::{Notify, watch};
 
 use crate::config::{Config, LoadedConfig};
-use crate::kafka::{Admin, NewTopic, Producer};
+use crate::kafka::{Admin, Creation, NewTopic, Producer, TopicError};
 use crate::names;
 use crate::observe::error_chain::ErrorChain;
 use crate::observe::health::{Health, PartState};
@@ -121,20 +121,21 @@ impl Provisioner {
         let (mut existing, missing) = cluster.split(desired);
         let mut reason = None;
         if !missing.is_empty() && !self.loaded.config.provision.on_start {
-            let names: Vec<&str> = missing.iter().map(|topic| topic.name.as_str()).collect();
-            reason = Some(format!("missing, and [provision] on_start is false: {}", names.join(", ")));
+            reason = Some(self.not_there(missing).await?);
         } else if !missing.is_empty() {
             match self.admin.create(&missing).await {
-                Ok(()) => {
+                Ok(Creation { created, refused }) => {
                     for NewTopic { name, partitions, replication, .. } in &missing {
-                        tracing::info!(topic = name, partitions, replication, "created");
+                        if created.contains(name) {
+                            tracing::info!(topic = name, partitions, replication, "created");
+                        }
                     }
-                    existing.extend(missing);
+                    let is_refused =
+                        |topic: &NewTopic| refused.iter().any(|refused| refused.topic == topic.name);
+                    existing.extend(missing.into_iter().filter(|topic| !is_refused(topic)));
+                    reason = (!refused.is_empty()).then(|| not_created(&refused));
                 }
-                Err(error) => {
-                    let why = ErrorChain(&error);
-                    reason = Some(format!("{why}; create them, or grant Create to hookstream's user"))
-                }
+                Err(error) => reason = Some(format!("topics could not be created: {}", ErrorChain(&error))),
             }
         }
         let producer = self.producer.clone();
@@ -145,6 +146,21 @@ impl Provisioner {
         warm?;
         let reasons: Vec<String> = reason.into_iter().chain(compaction).collect();
         Ok((!reasons.is_empty()).then(|| reasons.join("; ")))
+    }
+
+    /// Why topics seem to be missing that hookstream must not create.
+    async fn not_there(&self, missing: Vec<NewTopic>) -> Result<String, ProvisionError> {
+        let names: Vec<String> = missing.into_iter().map(|topic| topic.name).collect();
+        let hidden = self.admin.hidden(names.clone()).await?;
+        let (hidden, missing): (Vec<_>, Vec<_>) = names.into_iter().partition(|name| hidden.contains(name));
+        let mut texts = Vec::new();
+        if !missing.is_empty() {
+            texts.push(format!("missing, and [provision] on_start is false: {}", missing.join(", ")));
+        }
+        if !hidden.is_empty() {
+            texts.push(format!("not visible: grant Describe to hookstream's user on {}", hidden.join(", ")));
+        }
+        Ok(texts.join("; "))
     }
 
     /// The reason if an event type, or rows of the spool, must wait; this does not affect the other types.
@@ -169,6 +185,26 @@ impl Provisioner {
             }
         }
     }
+}
+
+/// What to do about topics that could not be created.
+pub fn not_created(refused: &[TopicError]) -> String {
+    let (hidden, refused): (Vec<_>, Vec<_>) = refused.iter().partition(|refused| refused.hidden);
+    let listed = |refused: Vec<&TopicError>| {
+        let each = refused.into_iter().map(|TopicError { topic, why, .. }| format!("{topic} ({why})"));
+        each.collect::<Vec<_>>().join(", ")
+    };
+    let mut texts = Vec::new();
+    if !refused.is_empty() {
+        texts.push(format!(
+            "topics could not be created: {}; create them, or grant Create to hookstream's user",
+            listed(refused)
+        ));
+    }
+    if !hidden.is_empty() {
+        texts.push(format!("topics are not visible: {}", listed(hidden)));
+    }
+    texts.join("; ")
 }
 
 /// The topics of all sources as they should be created on a cluster of `brokers` brokers.

@@ -9,7 +9,7 @@ use clap::builder::NonEmptyStringValueParser;
 
 use super::output;
 use super::serve::Signals;
-use super::tail::selection;
+use super::tail::{not_visible, selection};
 use super::{ConfigArgs, ExitStatus};
 use crate::kafka::ClusterConfig;
 use crate::kafka::lag::{Lag, Meter};
@@ -74,6 +74,13 @@ pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<ExitStatus>
     let meter = Meter::new(&kafka)?;
     let mut signals = Signals::new()?;
     let measuring = async {
+        let hidden = meter.hidden(&topics).await?;
+        if hidden.len() == topics.len() {
+            anyhow::bail!(not_visible(&hidden));
+        }
+        if !hidden.is_empty() {
+            output::note(&format!("{}; the lag there is not measured", not_visible(&hidden)))?;
+        }
         if args.watch {
             return watch(&meter, &topics, args).await;
         }

@@ -104,7 +104,8 @@ pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<ExitStatus>
         failed = planner.apply(&plan, report_step).await?;
         steps = Some(done);
     }
-    let kept = if args.keep_versions { planner.keep_versions().await? } else { Vec::new() };
+    let (kept, not_kept) =
+        if args.keep_versions { planner.keep_versions().await? } else { Default::default() };
     let (pending, blocked) = (plan.pending(), plan.blocked());
     if args.json {
         print_json(&ProvisionReport { pending, blocked, plan: &plan, steps, kept })?;
@@ -114,8 +115,10 @@ pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<ExitStatus>
         }
         kept.iter().try_for_each(|path| line(0, ADD, ' ', &format!("stored  {}", path.display())))?;
     }
+    not_kept.iter().try_for_each(|why| output::note(&format!("versions were not stored: {why}")))?;
     let unknown = plan.items.iter().filter(|item| item.unknown).count();
-    anyhow::ensure!(unknown == 0, "the settings of {unknown} topics cannot be read: see the plan");
+    anyhow::ensure!(unknown == 0, "{unknown} topics or subjects cannot be read: see the plan");
+    anyhow::ensure!(not_kept.is_empty(), "the versions of {} subjects were not stored", not_kept.len());
     anyhow::ensure!(failed == 0, "{failed} steps failed: fix what they report, and apply again");
     if args.apply {
         anyhow::ensure!(

@@ -17,7 +17,7 @@ use self::letters::Letters;
 use self::selection::Selection;
 use self::summary::ReplaySummary;
 use super::output::note;
-use super::tail::offset;
+use super::tail::{offset, visible};
 use super::{ConfigArgs, ExitStatus, explain, output};
 use crate::config::LoadedConfig;
 use crate::kafka::{ClusterConfig, Consumer};
@@ -129,6 +129,7 @@ pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<ExitStatus>
     let choice = Selection::new(args);
     let Some(letters) = Letters::find(&kafka, &there, &args.source, &choice).await? else {
         let topic = names::dead_letter_topic(&args.source);
+        visible(&consumer, std::slice::from_ref(&topic)).await?;
         note(&format!("nothing to do: the topic {topic} does not exist"))?;
         return Ok(ExitStatus::Success);
     };

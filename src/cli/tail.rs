@@ -4,6 +4,7 @@ pub(super) mod selection;
 pub(super) mod offset;
 mod show;
 
+use std::collections::BTreeSet;
 use std::io::IsTerminal as _;
 
 use anyhow::Context as _;
@@ -165,15 +166,24 @@ async fn spans(
 ) -> anyhow::Result<Vec<Span>> {
     let existing = consumer.topics().await.context("cannot read topics")?;
     let topics = if args.topic.is_empty() {
-        let mut topics = selection::of_sources(&loaded.config);
-        topics.retain(|topic| existing.contains_key(topic));
+        let topics = selection::of_sources(&loaded.config);
+        let (topics, missing): (Vec<_>, Vec<_>) =
+            topics.into_iter().partition(|topic| existing.contains_key(topic));
+        let hidden = consumer.hidden(&missing).await?;
         anyhow::ensure!(
-            !topics.is_empty(),
+            !topics.is_empty() || !hidden.is_empty(),
             "none of the topics of the configured sources exists at {}: `hookstream serve` creates them",
             loaded.config.kafka.bootstrap_servers
         );
+        anyhow::ensure!(!topics.is_empty(), not_visible(&hidden));
+        if !hidden.is_empty() {
+            output::note(&not_visible(&hidden))?;
+        }
         topics
     } else {
+        let is_missing = |name: &&String| !name.contains('*') && !existing.contains_key(*name);
+        let missing: Vec<String> = args.topic.iter().filter(is_missing).cloned().collect();
+        visible(consumer, &missing).await?;
         selection::named(&args.topic, &existing).map_err(anyhow::Error::msg)?
     };
     let partitions = selection::partitions(&topics, &existing, key);
@@ -188,6 +198,22 @@ async fn spans(
         })?;
     }
     Ok(spans)
+}
+
+/// Checks topics that seem to be missing.
+///
+/// # Errors
+/// If hookstream's user may not see one of them.
+pub(super) async fn visible(consumer: &Consumer, missing: &[String]) -> anyhow::Result<()> {
+    let hidden = consumer.hidden(missing).await?;
+    anyhow::ensure!(hidden.is_empty(), not_visible(&hidden));
+    Ok(())
+}
+
+/// The message about topics that Kafka does not show.
+pub(super) fn not_visible(hidden: &BTreeSet<String>) -> String {
+    let names: Vec<&str> = hidden.iter().map(String::as_str).collect();
+    format!("hookstream's user may not see {}: grant Describe (and Read) on it", names.join(", "))
 }
 
 /// The exit status: a failure if no record has the given key.

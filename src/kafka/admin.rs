@@ -1,25 +1,35 @@
 //! Topic administration: describe topics, create missing ones, alter settings and add partitions.
 
+mod creation;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::admin::{
-    AdminClient, AdminOptions, ConfigSource, NewPartitions, NewTopic as KafkaTopic, OwnedResourceSpecifier,
-    ResourceSpecifier, TopicReplication,
+    AdminClient, AdminOptions, ConfigSource, NewPartitions, OwnedResourceSpecifier, ResourceSpecifier,
 };
 use rdkafka::client::DefaultClientContext;
-use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::metadata::Metadata;
 
 use super::ffi::{self, Alteration, GroupDescription};
-use super::{ClusterConfig, ClusterError};
+use super::last_error::LastError;
+use super::{ClusterConfig, ClusterError, TRIES, TRY};
+pub use creation::{Creation, NewTopic};
 
 /// The time limit of each call to the cluster.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// An admin client; clones share one librdkafka client.
 #[derive(Clone)]
-pub struct Admin(Arc<AdminClient<DefaultClientContext>>);
+pub struct Admin(Arc<AdminState>);
+
+struct AdminState {
+    client: AdminClient<DefaultClientContext>,
+    bootstrap_servers: String,
+    last_error: LastError,
+}
 
 /// The cluster's current metadata.
 #[derive(Debug)]
@@ -32,6 +42,17 @@ impl Cluster {
     /// Splits desired topics into those that exist and those that are missing.
     pub fn split(&self, desired: Vec<NewTopic>) -> (Vec<NewTopic>, Vec<NewTopic>) {
         desired.into_iter().partition(|topic| self.topics.contains_key(&topic.name))
+    }
+}
+
+impl From<&Metadata> for Cluster {
+    fn from(metadata: &Metadata) -> Self {
+        let topics = metadata.topics().iter().map(|topic| {
+            let replicas = topic.partitions().iter().map(|partition| partition.replicas().len());
+            let replication = replicas.min().unwrap_or_default();
+            (topic.name().to_owned(), TopicSize { partitions: topic.partitions().len(), replication })
+        });
+        Self { brokers: metadata.brokers().len(), topics: topics.collect() }
     }
 }
 
@@ -77,8 +98,10 @@ impl TopicDescription {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TopicError {
     pub topic: String,
-    /// Whether hookstream lacks the authorization.
+    /// Whether hookstream lacks the authorization for what it tried.
     pub denied: bool,
+    /// Whether hookstream may not see the topic, which then seems to be missing.
+    pub hidden: bool,
     /// The broker's reason.
     pub why: String,
 }
@@ -89,7 +112,16 @@ impl TopicError {
             code,
             RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::ClusterAuthorizationFailed
         );
-        Self { topic, denied, why }
+        Self { topic, denied, hidden: false, why }
+    }
+
+    /// A topic that Kafka does not show. `exists` if it has refused to create it because it exists.
+    fn hidden(topic: String, exists: bool) -> Self {
+        let why = match exists {
+            true => "it exists, but hookstream may not see it: grant Describe",
+            false => "hookstream may neither see nor create it: grant Describe and Create",
+        };
+        Self { topic, denied: !exists, hidden: true, why: why.to_owned() }
     }
 }
 
@@ -119,15 +151,6 @@ impl Copies {
     }
 }
 
-/// A topic to create.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NewTopic {
-    pub name: String,
-    pub partitions: i32,
-    pub replication: i32,
-    pub config: Vec<(&'static str, String)>,
-}
-
 impl Admin {
     /// Creates the client without waiting for brokers.
     ///
@@ -135,24 +158,57 @@ impl Admin {
     /// If librdkafka refuses a property.
     pub fn new(connection: &ClusterConfig) -> Result<Self, ClusterError> {
         let client = connection.client_config(&[]).create().map_err(|error| connection.refused(error))?;
-        Ok(Self(Arc::new(client)))
+        let bootstrap_servers = connection.bootstrap_servers().to_owned();
+        Ok(Self(Arc::new(AdminState { client, bootstrap_servers, last_error: LastError::default() })))
     }
 
     /// Reads the cluster's brokers and topics.
     ///
     /// # Errors
-    /// If no broker answers in time.
+    /// If no broker answers in time; contains the last reason that librdkafka gave.
     pub async fn cluster(&self) -> Result<Cluster, ClusterError> {
-        let client = self.0.clone();
-        let metadata = tokio::task::spawn_blocking(move || client.inner().fetch_metadata(None, TIMEOUT))
-            .await?
-            .map_err(ClusterError::no_broker)?;
-        let topics = metadata.topics().iter().map(|topic| {
-            let replicas = topic.partitions().iter().map(|partition| partition.replicas().len());
-            let replication = replicas.min().unwrap_or_default();
-            (topic.name().to_owned(), TopicSize { partitions: topic.partitions().len(), replication })
-        });
-        Ok(Cluster { brokers: metadata.brokers().len(), topics: topics.collect() })
+        self.cluster_within(TRY * TRIES).await
+    }
+
+    /// Like [`Self::cluster`], but waits only for `limit`.
+    ///
+    /// # Errors
+    /// Those of [`Self::cluster`].
+    pub async fn cluster_within(&self, limit: Duration) -> Result<Cluster, ClusterError> {
+        let until = Instant::now() + limit;
+        loop {
+            let (state, limit) = (self.0.clone(), TRY.min(until.saturating_duration_since(Instant::now())));
+            let fetch = move || state.client.inner().fetch_metadata(None, limit);
+            let metadata = tokio::task::spawn_blocking(fetch).await?;
+            self.record_errors();
+            if let Ok(metadata) = metadata {
+                self.0.last_error.forget();
+                return Ok(Cluster::from(&metadata));
+            }
+            if self.0.last_error.is_hopeless() || Instant::now() >= until {
+                return Err(self.unreachable());
+            }
+        }
+    }
+
+    /// Reads the errors that librdkafka has reported to this client.
+    fn record_errors(&self) {
+        let reported = ffi::reported(self.0.client.inner()).unwrap_or_default();
+        reported.iter().for_each(|(code, reason)| self.0.last_error.record(*code, reason));
+    }
+
+    fn unreachable(&self) -> ClusterError {
+        let AdminState { bootstrap_servers, last_error, .. } = &*self.0;
+        ClusterError::Unreachable { servers: bootstrap_servers.clone(), reason: last_error.text() }
+    }
+
+    /// The error of a call that no broker answered.
+    fn no_answer(&self, cause: KafkaError) -> ClusterError {
+        self.record_errors();
+        match self.0.last_error.text().is_empty() {
+            true => ClusterError::no_broker(cause),
+            false => self.unreachable(),
+        }
     }
 
     /// Reads the replication of those topics that exist.
@@ -180,7 +236,7 @@ impl Admin {
         }
         let resources: Vec<_> = existing.keys().map(|topic| ResourceSpecifier::Topic(topic)).collect();
         let options = AdminOptions::new().request_timeout(Some(TIMEOUT));
-        let described = self.0.describe_configs(&resources, &options).await;
+        let described = self.0.client.describe_configs(&resources, &options).await;
         let described =
             described.map_err(ClusterError::failed("the topics' configuration cannot be read"))?;
         // Kafka returns no entries for a topic that hookstream is not authorized to describe.
@@ -229,33 +285,10 @@ impl Admin {
     /// # Errors
     /// If the call cannot be made.
     pub async fn is_in_memory(&self) -> Result<bool, ClusterError> {
-        let client = self.0.clone();
-        let id = tokio::task::spawn_blocking(move || client.inner().fetch_cluster_id(TIMEOUT)).await?;
+        let state = self.0.clone();
+        let id = tokio::task::spawn_blocking(move || state.client.inner().fetch_cluster_id(TIMEOUT)).await?;
         // The in-memory cluster's own id; a real cluster's id is 22 characters of base64.
         Ok(id.is_some_and(|id| id.starts_with("mockCluster")))
-    }
-
-    /// Asks the brokers to validate the creation of the topics, and returns those that they would refuse.
-    ///
-    /// # Errors
-    /// If no broker answers in time.
-    pub async fn refusals(&self, topics: &[NewTopic]) -> Result<Vec<TopicError>, ClusterError> {
-        let refused = self.try_create(topics, true).await?;
-        Ok(refused.into_iter().map(|(topic, code)| TopicError::new(topic, code, code.to_string())).collect())
-    }
-
-    /// Creates the topics. If a topic has been created concurrently, that is not an error.
-    ///
-    /// # Errors
-    /// Names each topic that could not be created, with the broker's reason.
-    pub async fn create(&self, topics: &[NewTopic]) -> Result<(), ClusterError> {
-        let failed = self.try_create(topics, false).await?;
-        let failed: Vec<String> = failed
-            .into_iter()
-            .filter(|(_, code)| *code != RDKafkaErrorCode::TopicAlreadyExists)
-            .map(|(name, code)| format!("{name} ({code})"))
-            .collect();
-        if failed.is_empty() { Ok(()) } else { Err(ClusterError::TopicsNotCreated(failed.join(", "))) }
     }
 
     /// Sets the settings by IncrementalAlterConfigs, which leaves all others unchanged. Returns the topics
@@ -271,8 +304,8 @@ impl Admin {
         if requested.is_empty() {
             return Ok(Vec::new());
         }
-        let client = self.0.clone();
-        let alter = move || ffi::alter(client.inner(), &requested, validate_only, TIMEOUT);
+        let state = self.0.clone();
+        let alter = move || ffi::alter(state.client.inner(), &requested, validate_only, TIMEOUT);
         let refused = tokio::task::spawn_blocking(alter).await??;
         let refusal = |(topic, code, why): (String, RDKafkaErrorCode, String)| {
             TopicError::new(topic, code, if why.is_empty() { code.to_string() } else { why })
@@ -285,8 +318,8 @@ impl Admin {
     /// # Errors
     /// If a broker does not answer in time.
     pub(super) async fn groups(&self) -> Result<BTreeMap<String, GroupDescription>, ClusterError> {
-        let client = self.0.clone();
-        tokio::task::spawn_blocking(move || ffi::groups(client.inner(), TIMEOUT)).await?
+        let state = self.0.clone();
+        tokio::task::spawn_blocking(move || ffi::groups(state.client.inner(), TIMEOUT)).await?
     }
 
     /// Whether the brokers list a group of this name and of any type. Unlike [`Admin::groups`], ListGroups is not
@@ -295,9 +328,9 @@ impl Admin {
     /// # Errors
     /// If a broker does not answer in time.
     pub(super) async fn has_group(&self, name: String) -> Result<bool, ClusterError> {
-        let client = self.0.clone();
+        let state = self.0.clone();
         let listed = move || {
-            let listed = client.inner().fetch_group_list(Some(&name), TIMEOUT);
+            let listed = state.client.inner().fetch_group_list(Some(&name), TIMEOUT);
             listed.map(|listed| !listed.groups().is_empty())
         };
         tokio::task::spawn_blocking(listed).await?.map_err(ClusterError::GroupsNotListed)
@@ -320,28 +353,9 @@ impl Admin {
             requested.iter().map(|(topic, count)| NewPartitions::new(topic, *count)).collect();
         let options = AdminOptions::new().validate_only(validate_only);
         let options = options.operation_timeout(Some(TIMEOUT)).request_timeout(Some(TIMEOUT));
-        let results =
-            self.0.create_partitions(&requested, &options).await.map_err(ClusterError::no_broker)?;
+        let results = self.0.client.create_partitions(&requested, &options).await;
+        let results = results.map_err(|cause| self.no_answer(cause))?;
         let refused = results.into_iter().filter_map(Result::err);
         Ok(refused.map(|(topic, code)| TopicError::new(topic, code, code.to_string())).collect())
     }
-
-    /// Returns the topics that were not created, with the broker's reason.
-    async fn try_create(
-        &self,
-        topics: &[NewTopic],
-        validate_only: bool,
-    ) -> Result<Vec<(String, RDKafkaErrorCode)>, ClusterError> {
-        let requested: Vec<KafkaTopic<'_>> = topics.iter().map(kafka_topic).collect();
-        let options = AdminOptions::new().validate_only(validate_only);
-        let options = options.operation_timeout(Some(TIMEOUT)).request_timeout(Some(TIMEOUT));
-        let results = self.0.create_topics(&requested, &options).await.map_err(ClusterError::no_broker)?;
-        Ok(results.into_iter().filter_map(Result::err).collect())
-    }
-}
-
-fn kafka_topic(topic: &NewTopic) -> KafkaTopic<'_> {
-    let replication = TopicReplication::Fixed(topic.replication);
-    let new = KafkaTopic::new(&topic.name, topic.partitions, replication);
-    topic.config.iter().fold(new, |new, (key, value)| new.set(key, value))
 }

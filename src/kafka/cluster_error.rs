@@ -43,9 +43,6 @@ pub enum ClusterError {
         /// `: ` and librdkafka's last reason; empty if there is none.
         reason: String,
     },
-    /// Brokers refuse to create topics.
-    #[error("topics could not be created: {0}")]
-    TopicsNotCreated(String),
     /// A topic was deleted while it was read.
     #[error("the topic {0} no longer exists")]
     TopicDeleted(String),

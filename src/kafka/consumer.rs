@@ -5,8 +5,8 @@
 //! Counting offsets up to the end would wait forever if compaction or a transaction marker has taken the
 //! last ones.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::stream::{StreamExt as _, select_all};
@@ -20,7 +20,9 @@ use rdkafka::message::{BorrowedMessage, Message as _};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tokio::sync::mpsc;
 
-use super::{ClusterConfig, ClusterError};
+use super::hidden::hidden;
+use super::last_error::LastError;
+use super::{ClusterConfig, ClusterError, TRIES, TRY};
 
 mod fetched;
 pub(super) mod first_unread;
@@ -31,11 +33,6 @@ pub use fetched::Fetched;
 
 /// librdkafka requires a group name to create a consumer. Nobody joins this group.
 const GROUP: &str = "hookstream-tail";
-
-/// The time limit of one attempt to read the topics, and the number of attempts. It is short because an
-/// attempt cannot be cancelled.
-const TRY: Duration = Duration::from_secs(3);
-const TRIES: usize = 3;
 
 /// The time limit of every other call to the cluster.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -98,33 +95,19 @@ pub struct Consumer {
     bootstrap_servers: String,
 }
 
-/// Stores the last reason that librdkafka gave, for error messages.
+/// Records librdkafka's reasons.
 #[derive(Default)]
-struct ConsumerCallbacks(Mutex<Option<(KafkaError, String)>>);
+struct ConsumerCallbacks(LastError);
 
 impl ClientContext for ConsumerCallbacks {
     fn error(&self, error: KafkaError, reason: &str) {
-        if error.rdkafka_error_code() == Some(Code::PartitionEOF) {
-            return;
+        if let Some(code) = error.rdkafka_error_code() {
+            self.0.record(code, reason);
         }
-        // The previous error says more about the cause than "all brokers are down".
-        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let reason = match last.take() {
-            Some((_, reason)) if error.rdkafka_error_code() == Some(Code::AllBrokersDown) => reason,
-            // The part after this counts repetitions.
-            _ => reason.split(" (after ").next().unwrap_or_default().to_owned(),
-        };
-        *last = Some((error, reason));
     }
 }
 
 impl ConsumerContext for ConsumerCallbacks {}
-
-impl ConsumerCallbacks {
-    fn last(&self) -> Option<(KafkaError, String)> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-}
 
 impl Consumer {
     /// Creates the client without waiting for brokers.
@@ -183,14 +166,22 @@ impl Consumer {
                 let count = |n: usize| i32::try_from(n).unwrap_or(i32::MAX);
                 return Ok(topics.map(|t| (t.name().to_owned(), count(t.partitions().len()))).collect());
             }
-            let hopeless = [Code::AllBrokersDown, Code::Authentication, Code::Resolve, Code::SSL];
-            let last = self.inner.context().last();
-            let code = last.and_then(|(error, _)| error.rdkafka_error_code());
-            if code.is_some_and(|code| hopeless.contains(&code)) {
+            if self.inner.context().0.is_hopeless() {
                 break;
             }
         }
         Err(ClusterError::Unreachable { servers: self.bootstrap_servers.clone(), reason: self.reason() })
+    }
+
+    /// Those of the topics that hookstream's user may not see, whether they exist or not. Pass only topics that
+    /// [`Self::topics`] does not return: each costs a request.
+    ///
+    /// # Errors
+    /// If no broker answers in time.
+    pub async fn hidden(&self, topics: &[String]) -> Result<BTreeSet<String>, ClusterError> {
+        let topics = topics.to_vec();
+        let hidden = self.call(move |consumer| hidden(consumer.client(), &topics, TIMEOUT)).await?;
+        hidden.map_err(ClusterError::no_broker)
     }
 
     /// The current span of each partition from `start` to the log end.
@@ -320,7 +311,7 @@ impl Consumer {
 
     /// `: reason`, or an empty string.
     fn reason(&self) -> String {
-        self.inner.context().last().map(|(_, reason)| format!(": {reason}")).unwrap_or_default()
+        self.inner.context().0.text()
     }
 
     /// One offset for each partition, in their order; `None` if no record is as late as the requested time.

@@ -68,6 +68,25 @@ fn call_admin<C: ClientContext>(
     Owned::new(event, rd::rd_kafka_event_destroy).map_err(|_| ClusterError::NoBroker(None))
 }
 
+/// The errors that librdkafka has put into the client's main queue since the last call. rdkafka polls that queue for
+/// producers and consumers only: of an admin client nobody would see the errors, and they would stay in memory together
+/// with its log lines.
+pub(super) fn reported<C: ClientContext>(client: &Client<C>) -> Result<Vec<(Code, String)>, ClusterError> {
+    // SAFETY: the client is alive as long as it is borrowed; the caller owns the reference to the queue.
+    let queue = unsafe { rd::rd_kafka_queue_get_main(client.native_ptr()) };
+    let queue = Owned::new(queue, rd::rd_kafka_queue_destroy)?;
+    let mut errors = Vec::new();
+    loop {
+        // SAFETY: the queue is alive; the caller owns the event, if there is one. 0 does not wait.
+        let event = unsafe { rd::rd_kafka_queue_poll(queue.ptr(), 0) };
+        let Ok(event) = EventHandle::new(event, rd::rd_kafka_event_destroy) else { return Ok(errors) };
+        // SAFETY: the event is alive.
+        if unsafe { rd::rd_kafka_event_type(event.ptr()) } == rd::RD_KAFKA_EVENT_ERROR {
+            errors.extend(fault(&event));
+        }
+    }
+}
+
 /// Why the complete call failed, if it did, in librdkafka's words.
 fn fault(event: &EventHandle) -> Option<(Code, String)> {
     // SAFETY: the event is alive; its text lives as long as the event.

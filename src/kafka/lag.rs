@@ -162,6 +162,17 @@ impl Meter {
         Ok(Self { consumer: Consumer::for_lag(connection)?, admin: Admin::new(connection)? })
     }
 
+    /// Those of the topics that hookstream's user may not see, and in which it therefore cannot measure.
+    ///
+    /// # Errors
+    /// If no broker answers in time.
+    pub async fn hidden(&self, topics: &[String]) -> Result<BTreeSet<String>, ClusterError> {
+        let existing = self.consumer.topics().await?;
+        let missing: Vec<String> =
+            topics.iter().filter(|topic| !existing.contains_key(*topic)).cloned().collect();
+        self.consumer.hidden(&missing).await
+    }
+
     /// Measures, on the topics, the groups that match a pattern (`*` matches any text), or all groups if there
     /// is no pattern. A group without a committed offset on the topics is omitted, unless it was named without a `*`.
     ///

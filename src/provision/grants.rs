@@ -7,7 +7,7 @@ use crate::names;
 use crate::sources::Sources;
 
 /// Commands that authorize hookstream's user for the operation (`Create`, `Alter`, `AlterConfigs`,
-/// `DescribeConfigs`) on the denied topics: a source's event topics by their prefix, its dead letters by name.
+/// `Describe`, `DescribeConfigs`) on the denied topics: a source's event topics by their prefix, its dead letters by name.
 pub fn grants(
     loaded: &LoadedConfig,
     sources: &Sources,

@@ -196,6 +196,14 @@ impl Item {
     }
 }
 
+/// A topic or a subject whose actual state cannot be read.
+pub(super) fn unreadable(kind: ItemKind, name: &str, why: impl Into<String>) -> Item {
+    let mut item = Item::new(kind, name, PlanAction::Keep);
+    item.faults.push(why.into());
+    item.unknown = true;
+    item
+}
+
 /// Plans one topic; `actual` is `None` if the topic is missing.
 pub(super) fn topic(desired: &NewTopic, actual: Option<&TopicDescription>, allowed: Allowed) -> Item {
     let Some(actual) = actual else {
@@ -208,12 +216,10 @@ pub(super) fn topic(desired: &NewTopic, actual: Option<&TopicDescription>, allow
         item.steps.push(PlanStep::Create(desired.clone()));
         return item;
     };
-    let mut item = Item::new(ItemKind::Topic, &desired.name, PlanAction::Keep);
     if actual.settings.is_empty() {
-        item.faults.push("its configuration cannot be read".into());
-        item.unknown = true;
-        return item;
+        return unreadable(ItemKind::Topic, &desired.name, "its configuration cannot be read");
     }
+    let mut item = Item::new(ItemKind::Topic, &desired.name, PlanAction::Keep);
     size(&mut item, desired, actual, allowed);
     let mut settings = Vec::new();
     for (key, value) in &desired.config {

@@ -3,16 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use serde::Serialize;
 
-use super::plan::{self, Allowed, Item, Latest, PlanStep, ProvisionPlan, RegisteredSubject};
-use super::{ProvisionError, desired_topics, grants};
+use super::plan::{self, Allowed, Item, ItemKind, Latest, PlanStep, ProvisionPlan, RegisteredSubject};
+use super::{ProvisionError, SUBJECTS_AT_ONCE, desired_topics, grants};
 use crate::config::LoadedConfig;
-use crate::kafka::{Admin, Alteration, NewTopic, TopicError};
+use crate::kafka::{Admin, Creation, NewTopic, TopicError};
 use crate::observe::error_chain::ErrorChain;
 use crate::schema::changes::changes;
 use crate::schema::promoted_fields::promoted;
-use crate::schema::registry::{Listing, SubjectVersion};
+use crate::schema::registry::{Listing, RegistryError, SubjectVersion};
 use crate::schema::{self, Registry, Schemas, shipped, version_files};
 use crate::sources::Sources;
 
@@ -65,12 +66,16 @@ impl Planner<'_> {
             denied.entry("DescribeConfigs").or_default().insert(item.name.clone());
         }
         for (operation, refused) in self.dry_run(&items).await? {
-            for TopicError { topic, denied: is_denied, why } in refused {
-                if is_denied {
-                    denied.entry(operation).or_default().insert(topic.clone());
+            for TopicError { topic, denied: is_denied, hidden, why } in refused {
+                for (operation, missing) in [(operation, is_denied), ("Describe", hidden)] {
+                    if missing {
+                        denied.entry(operation).or_default().insert(topic.clone());
+                    }
                 }
-                if let Some(item) = items.iter_mut().find(|item| item.name == topic) {
-                    item.faults.push(format!("{operation} is refused: {why}"));
+                match items.iter_mut().find(|item| item.name == topic) {
+                    Some(item) if hidden => *item = plan::unreadable(ItemKind::Topic, &topic, why),
+                    Some(item) => item.faults.push(format!("{operation} is refused: {why}")),
+                    None => {}
                 }
             }
         }
@@ -95,22 +100,36 @@ impl Planner<'_> {
     }
 
     async fn subjects(&self) -> Result<Vec<Item>, ProvisionError> {
-        let mut items = Vec::new();
-        for schema in self.schemas.iter() {
-            let subject = schema.subject.as_str();
-            let listing = self.registry.listing(subject, &schema.text).await?;
-            let (level, latest) = match &listing {
-                Listing::NoSubject => (None, None),
-                Listing::Registered(_) => (self.registry.level(subject).await?, None),
-                Listing::Other { .. } => {
-                    (self.registry.level(subject).await?, self.registry.latest(subject).await?)
-                }
-            };
-            let latest = latest.and_then(|latest| self.compare_with(schema, &latest));
-            let auto_register = self.loaded.config.registry.auto_register;
-            items.push(plan::subject(schema, RegisteredSubject { listing, level, latest }, auto_register));
+        let items = stream::iter(self.schemas.iter()).map(|schema| self.subject(schema));
+        items.buffered(SUBJECTS_AT_ONCE).try_collect().await
+    }
+
+    /// A subject that cannot be read has a fault, and the others are planned.
+    async fn subject(&self, schema: &schema::SchemaEntry) -> Result<Item, ProvisionError> {
+        match self.registered(schema).await {
+            Ok(registered) => {
+                Ok(plan::subject(schema, registered, self.loaded.config.registry.auto_register))
+            }
+            Err(error) if error.is_answer() => {
+                let why = ErrorChain(&error).to_string();
+                Ok(plan::unreadable(ItemKind::Subject, &schema.subject, why))
+            }
+            Err(error) => Err(error.into()),
         }
-        Ok(items)
+    }
+
+    async fn registered(&self, schema: &schema::SchemaEntry) -> Result<RegisteredSubject, RegistryError> {
+        let subject = schema.subject.as_str();
+        let listing = self.registry.listing(subject, &schema.text).await?;
+        let (level, latest) = match &listing {
+            Listing::NoSubject => (None, None),
+            Listing::Registered(_) => (self.registry.level(subject).await?, None),
+            Listing::Other { .. } => {
+                (self.registry.level(subject).await?, self.registry.latest(subject).await?)
+            }
+        };
+        let latest = latest.and_then(|latest| self.compare_with(schema, &latest));
+        Ok(RegisteredSubject { listing, level, latest })
     }
 
     /// What the local schema changes of a version. `None` if that version is not valid Avro.
@@ -126,28 +145,42 @@ impl Planner<'_> {
     }
 
     /// Writes each registered version that is missing in the versions folder of its schema file to that
-    /// folder. Returns the new files.
+    /// folder. Returns the new files, and why the versions of a subject could not be stored.
     ///
     /// # Errors
-    /// If the registry returns an error, or a folder cannot be read or written; files already written remain.
-    pub async fn keep_versions(&self) -> Result<Vec<PathBuf>, ProvisionError> {
-        let mut written = Vec::new();
+    /// If the registry does not answer; files already written remain.
+    pub async fn keep_versions(&self) -> Result<(Vec<PathBuf>, Vec<String>), ProvisionError> {
+        let (mut written, mut faults) = (Vec::new(), Vec::new());
         for schema in self.schemas.iter() {
-            let Some(file) = &schema.file else { continue };
-            for version in self.registry.versions(&schema.subject).await? {
-                let versions = version_files::read(file).map_err(ProvisionError::Versions)?;
-                if !version_files::contains(&versions, &version.schema) {
-                    let path = version_files::write_next(file, &versions, &version.schema);
-                    let failed = |cause| ProvisionError::NotSaved { file: file.clone(), cause };
-                    written.push(path.map_err(failed)?);
-                }
+            match self.keep_versions_of(schema, &mut written).await {
+                Ok(()) => {}
+                Err(ProvisionError::Registry(error)) if !error.is_answer() => return Err(error.into()),
+                Err(error) => faults.push(format!("subject {}: {}", schema.subject, ErrorChain(&error))),
             }
         }
-        Ok(written)
+        Ok((written, faults))
     }
 
-    /// Executes the plan's steps one by one, except for items with faults, and reports each. A failed step
-    /// stops only the later steps of its own item. Returns the number of failed steps.
+    async fn keep_versions_of(
+        &self,
+        schema: &schema::SchemaEntry,
+        written: &mut Vec<PathBuf>,
+    ) -> Result<(), ProvisionError> {
+        let Some(file) = &schema.file else { return Ok(()) };
+        for version in self.registry.versions(&schema.subject).await? {
+            let versions = version_files::read(file).map_err(ProvisionError::Versions)?;
+            if !version_files::contains(&versions, &version.schema) {
+                let path = version_files::write_next(file, &versions, &version.schema);
+                let failed = |cause| ProvisionError::NotSaved { file: file.clone(), cause };
+                written.push(path.map_err(failed)?);
+            }
+        }
+        Ok(())
+    }
+
+    /// Executes the plan's steps, except for items with faults, and reports each: new topics together, then the other
+    /// topics one by one, then the subjects. A failed step stops only the later steps of its own item. Returns the number
+    /// of failed steps.
     ///
     /// # Errors
     /// Errors of `report`.
@@ -157,24 +190,67 @@ impl Planner<'_> {
         mut report: impl FnMut(Done) -> Result<(), E>,
     ) -> Result<usize, E> {
         let mut failed = 0;
-        for item in plan.items.iter().filter(|item| item.faults.is_empty()) {
-            for step in &item.steps {
-                let error = self.apply_step(step).await.err().map(|error| ErrorChain(&error).to_string());
-                let has_failed = error.is_some();
-                report(Done { step: step.to_string(), error })?;
-                if has_failed {
-                    failed += 1;
-                    break;
-                }
-            }
+        let mut report = |done: Done| {
+            failed += usize::from(done.error.is_some());
+            report(done)
+        };
+        let ready = || plan.items.iter().filter(|item| item.faults.is_empty());
+        self.create(ready().flat_map(|item| &item.steps)).await.into_iter().try_for_each(&mut report)?;
+        let is_new = |item: &&Item| item.steps.iter().any(|step| matches!(step, PlanStep::Create(_)));
+        let (topics, subjects): (Vec<&Item>, Vec<&Item>) =
+            ready().filter(|item| !is_new(item)).partition(|item| item.kind == ItemKind::Topic);
+        for item in topics {
+            self.apply_item(item).await.into_iter().try_for_each(&mut report)?;
+        }
+        let mut done = stream::iter(subjects).map(|item| self.apply_item(item)).buffered(SUBJECTS_AT_ONCE);
+        while let Some(done) = done.next().await {
+            done.into_iter().try_for_each(&mut report)?;
         }
         Ok(failed)
     }
 
+    /// Creates all new topics.
+    async fn create(&self, steps: impl Iterator<Item = &PlanStep>) -> Vec<Done> {
+        let new = steps.filter_map(|step| match step {
+            PlanStep::Create(topic) => Some(topic.clone()),
+            _ => None,
+        });
+        let new: Vec<NewTopic> = new.collect();
+        let creation = if new.is_empty() { Ok(Creation::default()) } else { self.admin.create(&new).await };
+        let error = |topic: &str| match &creation {
+            Ok(Creation { refused, .. }) => {
+                refused.iter().find(|refused| refused.topic == topic).map(|refused| refused.why.clone())
+            }
+            Err(error) => Some(ErrorChain(error).to_string()),
+        };
+        let done = new.iter().map(|topic| {
+            let error = error(&topic.name);
+            Done { step: PlanStep::Create(topic.clone()).to_string(), error }
+        });
+        done.collect()
+    }
+
+    /// Executes the steps of one item up to the first that fails.
+    async fn apply_item(&self, item: &Item) -> Vec<Done> {
+        let mut done = Vec::new();
+        for step in &item.steps {
+            let error = self.apply_step(step).await.err().map(|error| ErrorChain(&error).to_string());
+            let has_failed = error.is_some();
+            done.push(Done { step: step.to_string(), error });
+            if has_failed {
+                break;
+            }
+        }
+        done
+    }
+
     async fn apply_step(&self, step: &PlanStep) -> Result<(), ProvisionError> {
         match step {
-            PlanStep::Create(topic) => Ok(self.admin.create(std::slice::from_ref(topic)).await?),
-            PlanStep::Alter(alteration) => self.alter(alteration).await,
+            // [`Self::create`] creates all topics together.
+            PlanStep::Create(_) => Ok(()),
+            PlanStep::Alter(alteration) => {
+                ensure_accepted(self.admin.alter(vec![alteration.clone()], false).await?)
+            }
             PlanStep::Partitions(topic, count) => {
                 ensure_accepted(self.admin.add_partitions(&[(topic.clone(), *count)], false).await?)
             }
@@ -184,10 +260,6 @@ impl Planner<'_> {
                 Ok(())
             }
         }
-    }
-
-    async fn alter(&self, alteration: &Alteration) -> Result<(), ProvisionError> {
-        ensure_accepted(self.admin.alter(vec![alteration.clone()], false).await?)
     }
 }
 

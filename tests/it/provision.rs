@@ -1,5 +1,7 @@
 //! `hookstream provision`: the plan, its execution, and the changes that it never makes.
 
+mod reach;
+
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};

@@ -7,11 +7,14 @@ use std::future::Future;
 use std::time::Duration;
 
 use bytesize::ByteSize;
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 
 use super::{CheckState, CheckedPart};
 use crate::config::{Auth, LoadedConfig, Property};
-use crate::kafka::{Admin, ClusterConfig};
-use crate::schema::registry::{AND_REGISTER, Listing};
+use crate::kafka::{Admin, ClusterConfig, ClusterError};
+use crate::observe::error_chain::ErrorChain;
+use crate::provision::SUBJECTS_AT_ONCE;
+use crate::schema::registry::{AND_REGISTER, Listing, RegistryError};
 use crate::schema::{self, Registry, Schemas, version_files};
 use crate::sources::Sources;
 use crate::spool;
@@ -44,13 +47,17 @@ async fn kafka(loaded: &LoadedConfig, sources: &Sources) -> Vec<CheckedPart> {
     let connection = ClusterConfig::new(servers.clone(), loaded.properties.clone());
     let reached = async {
         let admin = Admin::new(&connection)?;
-        let cluster = within("it", admin.cluster()).await?;
-        anyhow::Ok((admin, cluster))
+        let cluster = admin.cluster_within(BOUND).await?;
+        Ok((admin, cluster))
     };
     let (admin, cluster) = match reached.await {
         Ok(reached) => reached,
         Err(error) => {
-            let part = CheckedPart::new("kafka", CheckState::No, format!("{protocol}, {servers}: {error:#}"));
+            let why = match error {
+                ClusterError::Unreachable { reason, .. } => format!("no broker answers{reason}"),
+                other => ErrorChain(&other).to_string(),
+            };
+            let part = CheckedPart::new("kafka", CheckState::No, format!("{protocol}, {servers}: {why}"));
             let next = "check [kafka] bootstrap_servers, that the brokers run, and [kafka.properties]";
             return vec![
                 part.next(next),
@@ -90,13 +97,15 @@ async fn registry(loaded: &LoadedConfig, schemas: &Schemas) -> CheckedPart {
         (Auth::Bearer(_), Some(_)) => "bearer token and client certificate",
     };
     let listings = async {
-        let registry = Registry::new(loaded)?;
-        let mut found = Vec::new();
-        for schema in schemas.iter() {
-            let listing = registry.listing(&schema.subject, &schema.text).await?;
-            found.push((schema.subject.as_str(), listing, not_stored(&registry, schema).await?));
-        }
-        anyhow::Ok(found)
+        let registry = &Registry::new(loaded)?;
+        let each = stream::iter(schemas.iter()).map(async |schema| {
+            match registered(registry, schema).await {
+                // The others may be in order.
+                Err(error) if !error.is_answer() => Err(error),
+                found => Ok((schema.subject.as_str(), found)),
+            }
+        });
+        anyhow::Ok(each.buffered(SUBJECTS_AT_ONCE).try_collect::<Vec<_>>().await?)
     };
     let found = match within("it", listings).await {
         Ok(found) => found,
@@ -112,37 +121,60 @@ async fn registry(loaded: &LoadedConfig, schemas: &Schemas) -> CheckedPart {
         (true, true) => "`serve` registers it",
     };
     let registers = rules.auto_register && loaded.config.provision.on_start;
-    let registered = found.iter().filter(|(_, listing, _)| matches!(listing, Listing::Registered(_))).count();
-    let bad = found.iter().any(|(_, listing, _)| match listing {
-        Listing::Registered(_) => false,
-        Listing::NoSubject | Listing::Other { compatible: true, .. } => !registers,
-        Listing::Other { compatible: false, .. } => true,
-    });
-    let width = found.iter().map(|(subject, ..)| subject.len()).max().unwrap_or_default();
-    let details = found.iter().flat_map(|(subject, listing, not_stored)| {
+    let (mut count, mut bad, mut unreadable, mut details) = (0, false, false, Vec::new());
+    let width = found.iter().map(|(subject, _)| subject.len()).max().unwrap_or_default();
+    for (subject, found) in &found {
+        let mut line = |text: &str| details.push(format!("{subject:<width$}  {text}"));
+        let (listing, not_stored) = match found {
+            Ok(found) => found,
+            Err(error) => {
+                unreadable = true;
+                line(&ErrorChain(error).to_string());
+                continue;
+            }
+        };
+        line(&describe(listing, consequence));
         let why = match listing {
             Listing::Other { compatible: false, why } => why.as_slice(),
             _ => &[],
         };
-        let line = format!("{subject:<width$}  {}", describe(listing, consequence));
-        std::iter::once(line).chain(why.iter().chain(not_stored).map(|why| format!("  {why}")))
-    });
-    let state = if bad { CheckState::No } else { CheckState::Ok };
-    let text = format!("{auth}, {registered} of {} subjects", found.len());
-    let part = CheckedPart { details: details.collect(), ..CheckedPart::new("registry", state, text) };
-    match bad {
-        true => {
-            let setting = if rules.auto_register { "" } else { AND_REGISTER };
-            part.next(format!(
-                "`hookstream provision --apply{setting}` registers missing schemas; fix the incompatible ones first"
-            ))
-        }
-        false => part,
+        details.extend(why.iter().chain(not_stored).map(|why| format!("  {why}")));
+        count += usize::from(matches!(listing, Listing::Registered(_)));
+        bad |= match listing {
+            Listing::Registered(_) => false,
+            Listing::NoSubject | Listing::Other { compatible: true, .. } => !registers,
+            Listing::Other { compatible: false, .. } => true,
+        };
     }
+    let state = if bad || unreadable { CheckState::No } else { CheckState::Ok };
+    let text = format!("{auth}, {count} of {} subjects", found.len());
+    let mut part = CheckedPart { details, ..CheckedPart::new("registry", state, text) };
+    if unreadable {
+        part = part.next("check the subjects with an error, [registry] url and its credentials");
+    }
+    if bad {
+        let setting = if rules.auto_register { "" } else { AND_REGISTER };
+        part = part.next(format!(
+            "`hookstream provision --apply{setting}` registers missing schemas; fix the incompatible ones first"
+        ));
+    }
+    part
+}
+
+/// What the registry has of a schema, and a message if its latest version is not stored next to the schema's file.
+async fn registered(
+    registry: &Registry,
+    schema: &schema::SchemaEntry,
+) -> Result<(Listing, Option<String>), RegistryError> {
+    let listing = registry.listing(&schema.subject, &schema.text).await?;
+    Ok((listing, not_stored(registry, schema).await?))
 }
 
 /// A message if versions are stored next to the schema's file and the registry's latest version is not among them.
-async fn not_stored(registry: &Registry, schema: &schema::SchemaEntry) -> anyhow::Result<Option<String>> {
+async fn not_stored(
+    registry: &Registry,
+    schema: &schema::SchemaEntry,
+) -> Result<Option<String>, RegistryError> {
     // Faults of the folder are among the problems of the report already.
     let versions =
         schema.file.as_ref().map(|file| version_files::read(file).unwrap_or_default()).unwrap_or_default();

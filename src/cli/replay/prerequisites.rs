@@ -111,5 +111,7 @@ async fn topics(loaded: &LoadedConfig, admin: &Admin, sources: &Sources, source:
     if missing.is_empty() {
         return Ok(());
     }
-    admin.create(&missing).await.context("create them, or grant Create to our user")
+    let refused = admin.create(&missing).await.context("the topics could not be created")?.refused;
+    anyhow::ensure!(refused.is_empty(), provision::not_created(&refused));
+    Ok(())
 }

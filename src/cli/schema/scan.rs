@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 
 pub(super) use crate::cli::output::note;
 use crate::cli::output::progress_bar;
+use crate::cli::tail::visible;
 use crate::config::LoadedConfig;
 use crate::kafka::{ClusterConfig, Consumer, ConsumerEvent, Fetched, Start};
 use crate::schema::Registry;
@@ -55,6 +56,9 @@ pub(super) async fn topics(
         (0..count).map(|partition| (topic.clone(), partition)).collect::<Vec<_>>()
     };
     let partitions: Vec<_> = topics.iter().flat_map(partitions_of).collect();
+    let missing: Vec<String> =
+        topics.iter().filter(|topic| !existing.contains_key(*topic)).cloned().collect();
+    visible(&consumer, &missing).await?;
     if partitions.is_empty() {
         return Ok(None);
     }

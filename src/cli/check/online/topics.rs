@@ -1,6 +1,6 @@
 //! Checks the topics: which exist, their settings, and whether `serve` may create the missing ones.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::within;
 use crate::cli::check::{CheckState, CheckedPart};
@@ -62,21 +62,18 @@ async fn creation(
     if missing.is_empty() {
         return CheckedPart::new("topics", CheckState::Ok, format!("{existing} of {all}"));
     }
-    let head = format!("{existing} of {all}, {} missing", missing.len());
-    let no = |why: String| CheckedPart::new("topics", CheckState::No, format!("{head}{why}"));
     let refused = within("permission to create them: Kafka", admin.refusals(missing)).await;
-    let part = match refused {
+    let is_hidden =
+        |name: &str| refused.iter().flatten().any(|refusal| refusal.hidden && refusal.topic == name);
+    let hidden = missing.iter().filter(|topic| is_hidden(&topic.name)).count();
+    let mut head = format!("{existing} of {all}, {} missing", missing.len() - hidden);
+    if hidden > 0 {
+        head.push_str(&format!(", {hidden} not visible"));
+    }
+    let no = |why: String| CheckedPart::new("topics", CheckState::No, format!("{head}{why}"));
+    let part = match &refused {
         Err(error) => no(format!("; {error:#}")),
-        Ok(refused) if refused.iter().any(|refusal| refusal.denied) => {
-            let denied = refused.iter().filter(|refusal| refusal.denied);
-            let denied = denied.map(|refusal| &*refusal.topic).collect();
-            let grants = grants(loaded, sources, "Create", &denied).into_iter();
-            grants.fold(no(", Create denied".into()), |part, grant| part.next(format!("grant with: {grant}")))
-        }
-        Ok(refused) if !refused.is_empty() => {
-            let why = refused.iter().map(|TopicError { topic, why, .. }| format!("{topic} ({why})"));
-            no(format!("; could not be created: {}", why.collect::<Vec<_>>().join(", ")))
-        }
+        Ok(refused) if !refused.is_empty() => refusal(loaded, sources, refused, no),
         Ok(_) if loaded.config.provision.on_start => CheckedPart::new(
             "topics",
             CheckState::Ok,
@@ -85,7 +82,38 @@ async fn creation(
         Ok(_) => no(", and [provision] on_start is false".into())
             .next("create them, or set on_start = true: hookstream has permission to create them"),
     };
-    CheckedPart { details: missing.iter().map(|topic| format!("missing  {}", topic.name)).collect(), ..part }
+    let details = missing.iter().map(|NewTopic { name, .. }| match is_hidden(name) {
+        true => format!("hidden   {name}"),
+        false => format!("missing  {name}"),
+    });
+    CheckedPart { details: details.collect(), ..part }
+}
+
+/// The part for topics that cannot be created, because hookstream lacks an authorization or for another reason.
+fn refusal(
+    loaded: &LoadedConfig,
+    sources: &Sources,
+    refused: &[TopicError],
+    no: impl Fn(String) -> CheckedPart,
+) -> CheckedPart {
+    let topics = |is: fn(&TopicError) -> bool| {
+        let topics = refused.iter().filter(|refusal| is(refusal));
+        topics.map(|refusal| &*refusal.topic).collect::<BTreeSet<&str>>()
+    };
+    let (denied, hidden) = (topics(|refusal| refusal.denied), topics(|refusal| refusal.hidden));
+    let named = refused.iter().filter(|refusal| refusal.hidden || !refusal.denied);
+    let named = named.map(|TopicError { topic, why, .. }| format!("{topic} ({why})")).collect::<Vec<_>>();
+    let mut text = String::new();
+    if !denied.is_empty() {
+        text.push_str(", Create denied");
+    }
+    if !named.is_empty() {
+        text.push_str(&format!("; could not be created: {}", named.join(", ")));
+    }
+    let grants = [("Describe", &hidden), ("Create", &denied)]
+        .into_iter()
+        .flat_map(|(operation, topics)| grants(loaded, sources, operation, topics));
+    grants.fold(no(text), |part, grant| part.next(format!("grant with: {grant}")))
 }
 
 /// The durability of existing topics, by their actual settings.
