@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, Row as SqlRow};
 use sha2::{Digest as _, Sha256};
@@ -124,6 +125,21 @@ pub(super) fn open_reader(path: &Path) -> Result<Connection, OpenError> {
 /// states.
 pub(super) fn open_damaged(path: &Path) -> Result<Connection, OpenError> {
     reader(path, "PRAGMA writable_schema = ON")
+}
+
+/// The version in the file itself, without its log; 0 for an empty file. Unlike [`open_reader`] it takes no lock and
+/// makes no `-wal` and `-shm`, which would belong to the user who runs the command. Only for a file that this process
+/// does not have open: closing it would drop SQLite's locks.
+pub(super) fn version_without_log(path: &Path) -> Result<i64, OpenError> {
+    let sql = |cause| OpenError::sql("cannot open", path, cause);
+    let name = real(path);
+    let name = percent_encode(name.as_os_str().as_encoded_bytes(), NON_ALPHANUMERIC);
+    let flags =
+        OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NOFOLLOW | OpenFlags::SQLITE_OPEN_URI;
+    let flags = flags | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let db = Connection::open_with_flags(format!("file:{name}?immutable=1"), flags).map_err(sql)?;
+    settings(&db).map_err(sql)?;
+    version(&db, path)
 }
 
 fn reader(path: &Path, before: &str) -> Result<Connection, OpenError> {

@@ -5,7 +5,9 @@ use std::io::{self, Write as _};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::{OpenError, disk, format, own};
+use super::format::with;
+use super::mark::{self, MarkState};
+use super::{OpenError, disk, format, own, salvage};
 
 /// What was found out about the spool's directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,17 +33,31 @@ pub fn check_dir(dir: &Path) -> Result<(), OpenError> {
     rustix::fs::access(found, rustix::fs::Access::WRITE_OK).map_err(|cause| failed(cause.into()))?;
     if found == dir {
         own::check_all(dir)?;
-        let file = format::file(dir);
-        let is_new = fs::metadata(&file).map_or(0, |meta| meta.len()) == 0;
-        // `serve` salvages a damaged file, so any other error is not a reason to refuse the directory.
-        if !is_new
-            && let Err(error @ (OpenError::Foreign { .. } | OpenError::Newer { .. })) =
-                format::open_reader(&file)
-        {
-            return Err(error);
-        }
+        check_database(dir)?;
     }
     Ok(())
+}
+
+/// Refuses the database of another program or of a newer hookstream, and only if [`super::Spool::open`] would refuse it
+/// too, which opens or salvages everything else. So whatever cannot be decided without the log is left to it: the price
+/// is that such a database is reported without the other problems of the configuration.
+fn check_database(dir: &Path) -> Result<(), OpenError> {
+    let path = dir.join(mark::FILE);
+    match mark::read(dir).map_err(|cause| OpenError::io("cannot use", &path, cause))? {
+        MarkState::Newer(found) => return Err(OpenError::Newer { path, found }),
+        // The spool is ours, whatever damage makes its file look like.
+        MarkState::Counts(_) | MarkState::Torn(_) => return Ok(()),
+        MarkState::Nothing | MarkState::Damaged => {}
+    }
+    let file = format::file(dir);
+    let has_log = fs::metadata(with(&file, "-wal")).is_ok_and(|meta| meta.len() > 0);
+    if has_log || salvage::is_unfinished(dir) {
+        return Ok(());
+    }
+    match format::version_without_log(&file) {
+        Err(error @ (OpenError::Foreign { .. } | OpenError::Newer { .. })) => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// The directory, or the part of its path that exists.

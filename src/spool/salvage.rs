@@ -85,6 +85,11 @@ pub(super) fn report_unknown(dir: &Path, mark: MarkState, kept: u64) -> Result<S
     Ok(salvage)
 }
 
+/// Whether a salvage was cut short, which [`finish`] completes.
+pub(super) fn is_unfinished(dir: &Path) -> bool {
+    note_of(dir).exists()
+}
+
 /// Renames the old files and the new one, if a salvage had got as far as its note.
 pub(super) fn finish(dir: &Path) -> Result<(), OpenError> {
     let new = dir.join("spool.db.salvage");

@@ -1,6 +1,7 @@
 //! Tests of the complete spool.
 
 mod astray;
+mod checked;
 mod damage;
 mod ended;
 mod fuzz;

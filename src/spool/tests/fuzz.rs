@@ -150,6 +150,7 @@ async fn a1_no_damage_to_any_file_makes_an_acknowledged_row_vanish_unreported() 
         let done = format!("image {number}, {}: {}", spooled.name, random.change(&mut image));
         let dir = memory();
         image.put(dir.path());
+        check_dir(dir.path()).unwrap_or_else(|error| panic!("{done}: the check before the start: {error}"));
         let parts = open::open(dir.path(), SpoolLimits { reserve: 0, ..LIMITS })
             .unwrap_or_else(|error| panic!("{done}: {error}"));
         let report = parts.opened.salvage.clone();

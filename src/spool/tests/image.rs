@@ -60,7 +60,9 @@ pub(super) fn row(n: u64) -> Record {
 pub(super) async fn opened(image: &Image) -> (tempfile::TempDir, Arc<Spool>, Opened, Vec<u64>) {
     let dir = memory();
     image.put(dir.path());
+    let allowed = check_dir(dir.path());
     let (spool, opened) = open(dir.path());
+    assert!(allowed.is_ok(), "the check refuses a spool that opens: {allowed:?}");
     let rows = oldest(&spool, "a").await;
     let mut keys = Vec::new();
     for row in &rows {
