@@ -52,9 +52,6 @@ use crate::schema::{IdCache, Registry};
 use crate::sources::Sources;
 use crate::spool::{self, Spool};
 
-/// The maximum size of SQLite's log in bytes. It grows while another program keeps a read transaction open.
-const MAX_WAL: u64 = 64 * 1024 * 1024;
-
 /// How long librdkafka may take to send its last records once no delivery is in flight, and at the same time the
 /// collector to accept the last spans.
 const FLUSH: Duration = Duration::from_secs(2);
@@ -438,7 +435,7 @@ async fn open_spool(config: &Config, health: &Health) -> anyhow::Result<Option<A
         max_rows: rules.max_rows,
         source_bytes: share_of(rules.max_size as u64),
         source_rows: share_of(rules.max_rows),
-        max_wal: MAX_WAL,
+        max_wal: spool::MAX_WAL,
         min_free: rules.min_free as u64,
         reserve: spool::RESERVE,
     };

@@ -78,6 +78,22 @@ pub struct SpoolLimits {
     pub reserve: u64,
 }
 
+impl SpoolLimits {
+    /// No bound but that of SQLite's log, and no reserve.
+    pub const UNBOUNDED: Self = Self {
+        max_bytes: u64::MAX,
+        max_rows: u64::MAX,
+        source_bytes: u64::MAX,
+        source_rows: u64::MAX,
+        max_wal: MAX_WAL,
+        min_free: 0,
+        reserve: 0,
+    };
+}
+
+/// The usual maximum size of SQLite's log in bytes. It grows while another program keeps a read transaction open.
+pub const MAX_WAL: u64 = 64 * 1024 * 1024;
+
 /// A reserve that is always large enough: the log between two checkpoints (4 MiB), one batch (4 MiB), and the pages
 /// that deletes write.
 pub const RESERVE: u64 = 16 * 1024 * 1024;

@@ -104,15 +104,7 @@ async fn without_a_spool_a_full_queue_is_overload_and_the_topic_is_well() {
 /// A spool with a limit of `max_rows`, and its directory.
 pub(super) fn spool(max_rows: u64) -> (tempfile::TempDir, Arc<Spool>) {
     let dir = tempfile::tempdir().unwrap();
-    let limits = SpoolLimits {
-        max_bytes: 1 << 30,
-        max_rows,
-        source_bytes: 1 << 30,
-        source_rows: max_rows,
-        max_wal: 1 << 26,
-        min_free: 0,
-        reserve: 0,
-    };
+    let limits = SpoolLimits { max_rows, ..SpoolLimits::UNBOUNDED };
     let spool = Arc::new(Spool::open(dir.path(), limits).unwrap().0);
     (dir, spool)
 }

@@ -44,15 +44,7 @@ impl Fault {
     }
 }
 
-const LIMITS: SpoolLimits = SpoolLimits {
-    max_bytes: 1 << 30,
-    max_rows: 1 << 20,
-    source_bytes: u64::MAX,
-    source_rows: u64::MAX,
-    max_wal: 1 << 26,
-    min_free: 0,
-    reserve: 64 * 1024,
-};
+const LIMITS: SpoolLimits = SpoolLimits { reserve: 64 * 1024, ..SpoolLimits::UNBOUNDED };
 
 fn open(dir: &Path) -> (Arc<Spool>, Opened) {
     open_with(dir, LIMITS)

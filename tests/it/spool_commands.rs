@@ -236,17 +236,8 @@ async fn drain_only_exits_with_1_if_it_is_stopped_before_the_spool_is_empty() {
 async fn requeue_works_directly_on_a_spool_that_no_process_has_open() {
     let dir = tempfile::tempdir().unwrap();
     let (_kafka, _, file) = left_behind(dir.path(), 2).await;
-    let limits = SpoolLimits {
-        max_bytes: 1 << 30,
-        max_rows: 100,
-        source_bytes: 1 << 30,
-        source_rows: 100,
-        max_wal: 1 << 26,
-        min_free: 0,
-        reserve: 0,
-    };
     let at = dir.path().join("spool");
-    let (spool, _) = Spool::open(&at, limits).unwrap();
+    let (spool, _) = Spool::open(&at, SpoolLimits::UNBOUNDED).unwrap();
     assert!(spool.park(1, "too large").await.unwrap());
     let config = ["-c", file.to_str().unwrap()];
     let requeue = async |arguments: &[&str]| run(&[&["spool", "requeue"], arguments, &config].concat()).await;
@@ -274,17 +265,8 @@ async fn requeue_works_directly_on_a_spool_that_no_process_has_open() {
 async fn k1_requeue_accepts_no_wrong_answer() {
     let dir = tempfile::tempdir().unwrap();
     let (_kafka, _, file) = left_behind(dir.path(), 1).await;
-    let limits = SpoolLimits {
-        max_bytes: 1 << 30,
-        max_rows: 100,
-        source_bytes: 1 << 30,
-        source_rows: 100,
-        max_wal: 1 << 26,
-        min_free: 0,
-        reserve: 0,
-    };
     // A process has the spool open, so the command asks at the operator's port.
-    let (spool, _) = Spool::open(&dir.path().join("spool"), limits).unwrap();
+    let (spool, _) = Spool::open(&dir.path().join("spool"), SpoolLimits::UNBOUNDED).unwrap();
     assert!(spool.park(1, "too large").await.unwrap());
     // Without the answer that comes byte by byte: it would take the full minute that a large requeue may take.
     for trick in Trick::ALL.into_iter().filter(|trick| !matches!(trick, Trick::Drip)) {

@@ -25,18 +25,6 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 /// The time within which the spool must release its directory.
 const CLOSE: Duration = Duration::from_secs(10);
 
-/// Requeueing neither adds nor removes rows, so no bound applies. There is no reserve file either: it would be owned by
-/// the user who runs the command.
-const LIMITS: SpoolLimits = SpoolLimits {
-    max_bytes: u64::MAX,
-    max_rows: u64::MAX,
-    source_bytes: u64::MAX,
-    source_rows: u64::MAX,
-    max_wal: 64 * 1024 * 1024,
-    min_free: 0,
-    reserve: 0,
-};
-
 /// Make parked rows live again, so that they are published
 ///
 /// Shows the plan and changes nothing without --apply. If `serve` uses the spool, the command asks it through the
@@ -166,7 +154,8 @@ fn show(plan: &RequeuePlan) -> anyhow::Result<()> {
 /// Changes the spool directly if no process uses it; otherwise asks the service that does.
 async fn apply(place: &SpoolLocation<'_>, args: &Args, ids: Option<&[i64]>) -> anyhow::Result<u64> {
     let dir = place.dir.to_owned();
-    let opened = tokio::task::spawn_blocking(move || Spool::open(&dir, LIMITS)).await?;
+    // Requeueing adds no rows. A reserve would belong to the user who runs the command.
+    let opened = tokio::task::spawn_blocking(move || Spool::open(&dir, SpoolLimits::UNBOUNDED)).await?;
     match opened {
         Ok((spool, _)) => {
             let requeued = spool.requeue(ids).await?;

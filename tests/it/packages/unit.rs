@@ -85,16 +85,7 @@ async fn packages_unit_keeps_its_files_when_an_operator_runs_the_spools_commands
     std::fs::create_dir(&private).unwrap();
     symlink(&private, &linked).unwrap();
     chown(&private, Some(61_184), Some(61_184)).expect("root's rights: run this test as root");
-    let limits = SpoolLimits {
-        max_bytes: 1 << 30,
-        max_rows: 100,
-        source_bytes: 1 << 30,
-        source_rows: 100,
-        max_wal: 1 << 26,
-        min_free: 0,
-        reserve: 0,
-    };
-    let (spool, _) = Spool::open(&linked, limits).unwrap();
+    let (spool, _) = Spool::open(&linked, SpoolLimits::UNBOUNDED).unwrap();
     spool.close(PATIENCE).await.unwrap();
     let work = var.path().to_owned();
     let commands = tokio::task::spawn_blocking(move || {
