@@ -20,13 +20,18 @@ pub(super) struct Backoff {
     pause: Option<Duration>,
     /// Rows in flight to Kafka.
     in_flight: usize,
+    /// Whether the last failure was [`PublishError::Ambiguous`]. Kafka has answered then, and nothing but a probe was
+    /// handed over since: the next probe has its batch to itself.
+    ///
+    /// [`PublishError::Ambiguous`]: crate::kafka::PublishError::Ambiguous
+    ambiguous: bool,
     held: BTreeMap<i64, Held>,
 }
 
 impl Backoff {
     /// Creates a back-off that is due at once.
     fn new(now: Instant) -> Self {
-        Self { until: now, pause: None, in_flight: 0, held: BTreeMap::new() }
+        Self { until: now, pause: None, in_flight: 0, ambiguous: false, held: BTreeMap::new() }
     }
 
     /// Whether the next row may be tried.
@@ -67,8 +72,9 @@ struct RejectedRows {
 pub(super) enum Turn {
     /// Publish the row with the others.
     Go(Row),
-    /// Publish the row as a probe, which shows whether the topic or partition is healthy again.
-    Try(Row, ProbeTarget),
+    /// Publish the row as a probe, which shows whether the topic or partition is healthy again; `alone` if no other
+    /// record can be in its batch.
+    Try { row: Row, target: ProbeTarget, alone: bool },
     /// Hold the row.
     Wait,
 }
@@ -117,7 +123,8 @@ impl TopicBackoff {
         {
             if backoff.is_due(now) {
                 backoff.in_flight += 1;
-                return Turn::Try(row, ProbeTarget::Refused(partition));
+                // The topic's other rows pass it.
+                return Turn::Try { row, target: ProbeTarget::Refused(partition), alone: false };
             }
             backoff.hold(row);
             return Turn::Wait;
@@ -125,7 +132,7 @@ impl TopicBackoff {
         let Some(backoff) = self.place(partition, is_failing, now) else { return Turn::Go(row) };
         if backoff.is_due(now) {
             backoff.in_flight += 1;
-            return Turn::Try(row, ProbeTarget::Place(partition));
+            return Turn::Try { row, target: ProbeTarget::Place(partition), alone: backoff.ambiguous };
         }
         backoff.hold(row);
         Turn::Wait
@@ -202,17 +209,20 @@ impl TopicBackoff {
         }
     }
 
-    /// Records a failure of the topic or partition. This row is tried again first.
-    pub(super) fn fails(&mut self, row: Row, partition: Option<i32>, now: Instant) {
-        match partition {
+    /// Records a failure of the topic or partition; `ambiguous` if the record itself may be the cause. This row is tried
+    /// again first.
+    pub(super) fn fails(&mut self, row: Row, partition: Option<i32>, ambiguous: bool, now: Instant) {
+        let backoff = match partition {
             Some(partition) if self.topic.is_none() => {
                 let backoff = self.partitions.entry(partition).or_insert_with(|| Backoff::new(now));
-                backoff.fails(now);
                 backoff.hold(row);
+                backoff
             }
             // Of a failing topic, only one row is leased.
-            _ => self.topic.get_or_insert_with(|| Backoff::new(now)).fails(now),
-        }
+            _ => self.topic.get_or_insert_with(|| Backoff::new(now)),
+        };
+        backoff.fails(now);
+        backoff.ambiguous = ambiguous;
     }
 
     /// Records that the topic rejects this row by its configuration.
@@ -266,7 +276,7 @@ mod tests {
 
     fn tried(turn: Turn) -> Row {
         match turn {
-            Turn::Try(row, _) => row,
+            Turn::Try { row, .. } => row,
             Turn::Go(_) | Turn::Wait => panic!("not tried"),
         }
     }
@@ -281,7 +291,7 @@ mod tests {
         assert!(matches!(backoff.turn(rows.next().unwrap(), Some(1), false, now), Turn::Go(_)));
         assert!(matches!(backoff.turn(rows.next().unwrap(), Some(0), true, now), Turn::Wait));
         backoff.answered(ProbeTarget::Place(Some(0)));
-        backoff.fails(first, Some(0), now);
+        backoff.fails(first, Some(0), false, now);
 
         // Row 2 was published, and is leased again since it was not removed; held rows are not.
         assert_eq!(oldest(&spool, 4).await.iter().map(key).collect::<Vec<_>>(), ["evt_2"]);
@@ -344,7 +354,7 @@ mod tests {
             let row = tried(backoff.turn(oldest(&spool, 1).await.remove(0), None, true, now));
             assert_eq!(backoff.room(now), 0, "one is in flight");
             backoff.answered(ProbeTarget::Place(None));
-            backoff.fails(row, None, now);
+            backoff.fails(row, None, false, now);
             let start = now;
             while backoff.room(now) == 0 {
                 now += Duration::from_millis(50);
@@ -360,7 +370,7 @@ mod tests {
         let (_dir, spool) = filled(2).await;
         let (mut backoff, now) = (TopicBackoff::default(), Instant::now());
         for row in oldest(&spool, 2).await {
-            backoff.fails(row, Some(0), now);
+            backoff.fails(row, Some(0), false, now);
         }
         assert!(oldest(&spool, 2).await.is_empty());
         backoff.forget_unless(|partition| partition == Some(1));
@@ -379,7 +389,7 @@ mod tests {
         }
         for _ in 0..2 {
             backoff.answered(ProbeTarget::Place(Some(0)));
-            backoff.fails(rows.remove(0), None, now);
+            backoff.fails(rows.remove(0), None, false, now);
         }
         // The topic's probe is acknowledged. It names no partition.
         backoff.record_success(None, Some(ProbeTarget::Place(None)), now);
@@ -394,7 +404,7 @@ mod tests {
         let (_dir, spool) = filled(1).await;
         let (mut backoff, now) = (TopicBackoff::default(), Instant::now());
         backoff.lingers(Some(0), now);
-        backoff.fails(oldest(&spool, 1).await.remove(0), None, now);
+        backoff.fails(oldest(&spool, 1).await.remove(0), None, false, now);
         backoff.answered(ProbeTarget::Place(Some(0)));
         backoff.forget_unless(|_| false);
         assert!(backoff.is_over());

@@ -6,8 +6,8 @@ use std::time::Duration;
 /// The maximum that the sizer chooses.
 pub(super) const MAX_ROWS: usize = 64;
 
-/// The maximum number of rows that follow live deliveries in one batch. If Kafka takes a second for a batch, this keeps
-/// up with 500 live deliveries a second; a backlog never fills librdkafka's queue.
+/// The maximum number of rows that follow live deliveries in one batch. If Kafka takes a second for each batch, this
+/// keeps up with 200 live deliveries a second: every second batch is a measurement, and each is followed by a pause.
 pub(super) const MAX_OWED: usize = 512;
 
 /// The minimum and the initial size: the duration of such a batch is Kafka's base latency.

@@ -20,8 +20,10 @@ use crate::observe::health::{Health, PartState};
 use crate::observe::metrics::{self, Via};
 use crate::spool::{Row, Spool, TopicUsage};
 
-/// The limit of a topic's bytes in flight.
+/// The limit of a topic's bytes in a round, and that of all topics, which is a small part of librdkafka's queue. One row
+/// more may exceed each.
 const BATCH_BYTES: u64 = 4 * 1024 * 1024;
+const ROUND_BYTES: u64 = 16 * 1024 * 1024;
 
 /// The pause while the spool is empty or Kafka is unavailable.
 const IDLE: Duration = Duration::from_millis(250);
@@ -64,6 +66,8 @@ pub struct Drain {
     held: BTreeMap<Arc<str>, (u64, &'static str)>,
     /// Whether any of the rows leased last were held or probed.
     held_or_probed: bool,
+    /// Whether the producer's queue had no room for a row of this round.
+    queue_full: bool,
 }
 
 /// A row that was handed to the producer, and its result.
@@ -72,6 +76,8 @@ struct PublishedRow {
     partition: Option<i32>,
     /// The purpose of a probe, or of a row that the batch did not wait for.
     tried: Option<ProbeTarget>,
+    /// Whether no other record can have been in its batch.
+    alone: bool,
     result: Result<Ack, PublishError>,
 }
 
@@ -100,6 +106,7 @@ impl Drain {
             holds,
             held: BTreeMap::new(),
             held_or_probed: false,
+            queue_full: false,
         }
     }
 
@@ -115,6 +122,7 @@ impl Drain {
 
     /// Runs one round over the topics. Returns false if there was nothing to do or the producer's queue is full.
     pub(super) async fn step(&mut self) -> bool {
+        self.queue_full = false;
         while let Some(Some(sent)) = futures_util::FutureExt::now_or_never(self.lingering.next()) {
             self.acknowledge(sent).await;
         }
@@ -132,10 +140,10 @@ impl Drain {
         self.owed = self.owed.saturating_sub(rows.len());
         if rows.is_empty() {
             // There may be more rows after those that were held.
-            return std::mem::take(&mut self.held_or_probed);
+            return std::mem::take(&mut self.held_or_probed) && !self.queue_full;
         }
         let start = Instant::now();
-        let (healthy, full) = self.publish(rows).await;
+        let healthy = self.publish(rows).await;
         let took = start.elapsed();
         if gives_way {
             if healthy {
@@ -144,11 +152,15 @@ impl Drain {
             tokio::time::sleep((took * GIVE_WAY).min(IDLE)).await;
         }
         // A full queue is due to live traffic, which goes first.
-        !full
+        !self.queue_full
     }
 
     /// Waits for a short time, or until a row outside a batch is answered.
-    async fn idle(&mut self) {
+    pub(super) async fn idle(&mut self) {
+        if self.queue_full {
+            // The rows that found it full are answered already.
+            return tokio::time::sleep(IDLE).await;
+        }
         let answered = async {
             match self.lingering.next().await {
                 Some(sent) => sent,
@@ -189,12 +201,21 @@ impl Drain {
         let mut topics: Vec<(TopicUsage, usize)> = topics.into_iter().zip(room).collect();
         topics.retain(|(_, room)| *room > 0);
         let (first, used) = (self.turn % topics.len().max(1), topics.len().min(count));
-        self.turn = first + used;
-        let share = count / used.max(1);
-        let mut rows = Vec::new();
+        self.turn = first;
+        let (share, share_bytes) = (count / used.max(1), ROUND_BYTES / used.max(1) as u64);
+        let (mut rows, mut bytes) = (Vec::new(), 0);
         for (topic, room) in topics.iter().cycle().skip(first).take(used) {
-            match self.spool.lease_oldest(&topic.name, share.min(*room), BATCH_BYTES).await {
-                Ok(found) => rows.extend(found.into_iter().filter_map(|row| self.sort(row))),
+            if bytes >= ROUND_BYTES {
+                break;
+            }
+            self.turn += 1;
+            let found =
+                self.spool.lease_oldest(&topic.name, share.min(*room), share_bytes.min(BATCH_BYTES)).await;
+            match found {
+                Ok(found) => {
+                    bytes += found.iter().map(|row| row.record.value().len() as u64).sum::<u64>();
+                    rows.extend(found.into_iter().filter_map(|row| self.sort(row)));
+                }
                 Err(error) => tracing::error!(%error, "the spool cannot be read"),
             }
         }
@@ -238,43 +259,47 @@ impl Drain {
         match self.backoffs.entry(topic.to_owned()).or_default().turn(row, partition, is_failing, now) {
             Turn::Go(row) => return Some(row),
             Turn::Wait => {}
-            Turn::Try(row, tried) => {
+            Turn::Try { row, target, alone } => {
                 let ack = self.hand_over(&row);
-                if matches!(ack, Err(PublishError::QueueFull)) {
-                    // There is no point in another round before the queue has room.
-                    self.held_or_probed = false;
-                }
                 self.lingering.push(Box::pin(async move {
                     let result = answer(ack).await;
-                    PublishedRow { row, partition, tried: Some(tried), result }
+                    PublishedRow { row, partition, tried: Some(target), alone, result }
                 }));
             }
         }
         None
     }
 
-    fn hand_over(&self, row: &Row) -> Result<BoxFuture<'static, Result<Ack, PublishError>>, PublishError> {
-        Ok(Box::pin(self.producer.publish(&row.record)?))
+    /// Hands the row to the producer. After the first row that finds the queue full, none is handed over in this round,
+    /// since a smaller one might still fit and overtake it.
+    fn hand_over(
+        &mut self,
+        row: &Row,
+    ) -> Result<BoxFuture<'static, Result<Ack, PublishError>>, PublishError> {
+        if self.queue_full {
+            return Err(PublishError::QueueFull);
+        }
+        let ack = self.producer.publish(&row.record);
+        self.queue_full = matches!(ack, Err(PublishError::QueueFull));
+        Ok(Box::pin(ack?))
     }
 
-    /// Publishes rows and waits for most of them. Returns whether all were acknowledged, and whether the queue is full.
-    async fn publish(&mut self, rows: Vec<Row>) -> (bool, bool) {
+    /// Publishes rows and waits for most of them. Returns whether all were acknowledged.
+    async fn publish(&mut self, rows: Vec<Row>) -> bool {
         if failpoints::is_active(Failpoint::RowDroppedBeforeAck) {
             self.spool.remove(&rows.iter().map(|row| row.id).collect::<Vec<_>>());
         }
-        // Handed over in order; librdkafka keeps the order within each partition. After the first row that finds the
-        // queue full, no row is handed over, since a smaller one might still fit and overtake it.
-        let (mut full, mut healthy) = (false, true);
+        // Handed over in order; librdkafka keeps the order within each partition.
+        let mut healthy = true;
         let mut batch: FuturesUnordered<BoxFuture<'static, PublishedRow>> = FuturesUnordered::new();
         let mut waiting = HashMap::new();
         for row in rows {
             let partition = self.producer.partition_of(&row.record);
-            let ack = if full { Err(PublishError::QueueFull) } else { self.hand_over(&row) };
-            full = matches!(ack, Err(PublishError::QueueFull));
+            let ack = self.hand_over(&row);
             waiting.insert(row.id, (row.record.topic().to_owned(), partition));
             batch.push(Box::pin(async move {
                 let result = answer(ack).await;
-                PublishedRow { row, partition, tried: None, result }
+                PublishedRow { row, partition, tried: None, alone: false, result }
             }));
         }
         let until = tokio::time::Instant::now() + BATCH;
@@ -294,11 +319,12 @@ impl Drain {
                 PublishedRow { tried: Some(ProbeTarget::Place(sent.partition)), ..sent }
             })
         }));
-        (healthy, full)
+        healthy
     }
 
     async fn acknowledge(&mut self, sent: PublishedRow) {
-        let PublishedRow { row, partition, tried, result } = sent;
+        let PublishedRow { row, partition, tried, alone, result } = sent;
+        let result = result.map_err(|error| if alone { error.of_a_single_record() } else { error });
         let (topic, now) = (row.record.topic().to_owned(), Instant::now());
         self.outages.record(&topic, || self.producer.place_of(&row.record), &result);
         let mut backoff = self.backoffs.get_mut(&topic);
@@ -316,12 +342,14 @@ impl Drain {
                 // Removed before the row is dropped, so that it is not leased again.
                 self.spool.remove(&[row.id]);
             }
-            // Next to no other record of its partition, the row is refused with the broker's own code.
-            Err(PublishError::Ambiguous | PublishError::Unavailable { reach: Reach::Partition, .. }) => {
-                self.backoffs.entry(topic.clone()).or_default().fails(row, partition, now);
+            Err(PublishError::Ambiguous) => {
+                self.backoffs.entry(topic.clone()).or_default().fails(row, partition, true, now);
+            }
+            Err(PublishError::Unavailable { reach: Reach::Partition, .. }) => {
+                self.backoffs.entry(topic.clone()).or_default().fails(row, partition, false, now);
             }
             Err(PublishError::Unavailable { reach: Reach::Topic, .. }) => {
-                self.backoffs.entry(topic.clone()).or_default().fails(row, None, now);
+                self.backoffs.entry(topic.clone()).or_default().fails(row, None, false, now);
             }
             Err(PublishError::Limit(limit)) => {
                 why = limit.into_owned();

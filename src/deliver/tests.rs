@@ -40,8 +40,8 @@ fn deadline() -> Deadline {
     Deadline::new(Instant::now(), PATIENCE, Duration::from_secs(1))
 }
 
-/// A producer that has published once.
-async fn producer() -> (Embedded, Arc<Producer>, Arc<Health>) {
+/// A producer that has published nothing, so that no timestamp has been accepted.
+fn new_producer() -> (Embedded, Arc<Producer>, Arc<Health>) {
     let kafka = Embedded::start().unwrap();
     kafka.create_topic(TOPIC, 1).unwrap();
     let connection = ClusterConfig::new(kafka.bootstrap_servers(), crate::config::Properties::default());
@@ -50,6 +50,12 @@ async fn producer() -> (Embedded, Arc<Producer>, Arc<Health>) {
     let producer = Arc::new(Producer::new(&connection, tuning, health.clone()).unwrap());
     producer.probe(PATIENCE);
     assert_eq!(health.kafka.state(), PartState::Ok);
+    (kafka, producer, health)
+}
+
+/// A producer that has published once.
+async fn producer() -> (Embedded, Arc<Producer>, Arc<Health>) {
+    let (kafka, producer, health) = new_producer();
     // Its queue space is freed shortly after its acknowledgement, so it must fit beside the next record.
     producer.publish(&sized("evt_0", 10)).unwrap().await.unwrap();
     (kafka, producer, health)
@@ -178,4 +184,72 @@ async fn where_more_topics_drain_than_rows_are_asked_for_they_take_turns() {
         seen.extend(rows.iter().map(|row| row.record.topic().to_owned()));
     }
     assert_eq!(seen.into_iter().collect::<Vec<_>>(), topics);
+}
+
+/// The drain and what it drains, until no row is live.
+async fn drained(drain: &mut Drain, spool: &Spool) {
+    let start = Instant::now();
+    while spool.stats().live > 0 {
+        if !drain.step().await {
+            drain.idle().await;
+        }
+        assert!(start.elapsed() < PATIENCE, "{:?}", spool.stats());
+    }
+}
+
+/// librdkafka may report a wrong clock as an invalid record, but not for a record without others in its batch.
+#[tokio::test]
+async fn a_row_that_kafka_refuses_alone_is_parked_although_no_timestamp_was_accepted() {
+    let (_dir, spool) = spool(100);
+    let (kafka, producer, health) = new_producer();
+    let invalid = RDKafkaRespErr::RD_KAFKA_RESP_ERR_INVALID_RECORD;
+    // First the batch of both, then the first row alone.
+    kafka.fail_produce(&[invalid, invalid]).unwrap();
+    spool.store(vec![sized("evt_1", 10), sized("evt_2", 10)]).await.unwrap();
+    let mut drain = Deliverer::new(producer, Some(spool.clone()), health).drain(Arc::new(())).unwrap();
+    drain.step().await;
+    assert_eq!((spool.stats().live, spool.stats().parked), (2, 0), "the timestamps may be the cause");
+    drained(&mut drain, &spool).await;
+    assert_eq!(spool.stats().parked, 1, "the other row is published");
+}
+
+#[tokio::test]
+async fn the_drain_waits_for_room_in_the_queue_also_when_it_probes() {
+    let (_dir, spool) = spool(100);
+    let (_kafka, producer, health) = slow().await;
+    let deliverer = Deliverer::new(producer.clone(), Some(spool.clone()), health);
+    let mut drain = deliverer.drain(Arc::new(())).unwrap();
+    let why = "the partition is unavailable";
+    deliverer.outages.record(TOPIC, || Some((0, 1)), &Err(PublishError::unanswered(why)));
+    spool.store(["evt_2", "evt_3"].map(record).to_vec()).await.unwrap();
+    let first = producer.publish(&record("evt_1")).unwrap();
+    // One row is probed and finds the queue full, the other one is held.
+    assert!(!drain.step().await);
+    let start = Instant::now();
+    drain.idle().await;
+    assert!(start.elapsed() >= Duration::from_millis(200), "only {:?}", start.elapsed());
+    first.await.unwrap();
+    drained(&mut drain, &spool).await;
+}
+
+#[tokio::test]
+async fn large_rows_of_many_topics_are_leased_in_bounded_rounds() {
+    let (_dir, spool) = spool(1_000);
+    let (_kafka, producer, health) = producer().await;
+    let mut drain = Deliverer::new(producer, Some(spool.clone()), health).drain(Arc::new(())).unwrap();
+    let topics: Vec<String> = (0..20).map(|n| format!("source.type-{n:02}")).collect();
+    for topic in &topics {
+        spool
+            .store(vec![of_topic(topic, "evt_1", 900_000), of_topic(topic, "evt_2", 900_000)])
+            .await
+            .unwrap();
+    }
+    let mut seen = std::collections::BTreeSet::new();
+    for _ in 0..2 {
+        let rows = drain.rows(512).await;
+        let bytes: usize = rows.iter().map(|row| row.record.value().len()).sum();
+        assert!(bytes <= 17 << 20, "{bytes} bytes at once");
+        seen.extend(rows.iter().map(|row| row.record.topic().to_owned()));
+    }
+    assert_eq!(seen.into_iter().collect::<Vec<_>>(), topics, "no topic is left out");
 }

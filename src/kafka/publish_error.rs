@@ -178,6 +178,14 @@ impl PublishError {
         Self::Unavailable { reach: Partition, why: why.into() }
     }
 
+    /// The same error if no other record was in the batch: librdkafka then reports the broker's own code.
+    pub fn of_a_single_record(self) -> Self {
+        match self {
+            Self::Ambiguous => Self::from(&KafkaError::MessageProduction(Code::InvalidRecord)),
+            other => other,
+        }
+    }
+
     /// librdkafka's error on handing over the record. "Too large" then refers to `message.max.bytes`, a
     /// limit that hookstream sets above the size of any record.
     pub(super) fn at_once(error: &KafkaError) -> Self {
