@@ -89,6 +89,13 @@ impl LagExporter {
     }
 }
 
+impl Drop for LagExporter {
+    /// A task that panicked would otherwise leave its last values.
+    fn drop(&mut self) {
+        self.series.clear();
+    }
+}
+
 /// Why a part of the lag is unknown, if Kafka should have returned it.
 fn flaw(lag: &Lag) -> Option<String> {
     lag.groups.iter().find_map(|group| {
@@ -161,6 +168,7 @@ mod tests {
     use jiff::Timestamp;
 
     use super::*;
+    use crate::config::Properties;
     use crate::kafka::lag::{Behind, GroupLag, LagUnknown, PartitionLag};
     use crate::observe::health::Health;
     use crate::observe::metrics::scrape::{self, Now};
@@ -223,6 +231,19 @@ mod tests {
         series.publish(&groups.snapshot(&lag(vec![group("billing", vec![known(0, Some(0.0))])])));
         assert_eq!(scraped(&series).len(), 2);
         series.clear();
+        assert_eq!(scraped(&series), [""; 0]);
+    }
+
+    #[tokio::test]
+    async fn an_exporter_that_ends_leaves_no_series_behind() {
+        let (cluster, series) =
+            (ClusterConfig::new("127.0.0.1:1", Properties::default()), LagSeries::default());
+        let config = config::LagConfig { groups: vec!["billing".into()], interval: Duration::from_secs(30) };
+        let exporter = LagExporter::new(&config, &cluster, Arc::default(), series.clone()).unwrap();
+        series
+            .publish(&ExportedGroups::default().snapshot(&lag(vec![group("billing", vec![known(3, None)])])));
+        assert_eq!(scraped(&series).len(), 1);
+        drop(exporter);
         assert_eq!(scraped(&series), [""; 0]);
     }
 
