@@ -121,6 +121,5 @@ pub fn signal(pid: u32, name: &str) -> anyhow::Result<()> {
 /// The number in a metric's line, such as `hookstream_spool_rows{state="live"}`.
 pub async fn metric(admin: SocketAddr, name: &str) -> anyhow::Result<f64> {
     let text = reqwest::get(format!("http://{admin}/metrics")).await?.text().await?;
-    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok());
-    value.with_context(|| format!("no metric {name}"))
+    crate::support::metric(&text, name).with_context(|| format!("no metric {name}"))
 }

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use crate::support::broker::Broker;
 use crate::support::clock::Clock;
 use crate::support::process::{Log, Process, serve_under};
-use crate::support::{PATIENCE, SECRET, Setup, batch, datagrid, hmac_with, kafka, unique, until};
+use crate::support::{PATIENCE, SECRET, Setup, batch, datagrid, hmac_with, kafka, metric, unique, until};
 
 /// Makes Kafka check for expired records continuously instead of after 30 s and then every 5 minutes.
 const QUICK_RETENTION: &str =
@@ -81,8 +81,7 @@ impl World {
     async fn metric(&self, name: &str) -> f64 {
         let url = format!("http://{}/metrics", self.program.as_ref().unwrap().2);
         let text = self.client.get(url).send().await.unwrap().text().await.unwrap();
-        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        line.unwrap_or_else(|| panic!("no {name}")).parse().unwrap()
+        metric(&text, name).unwrap_or_else(|| panic!("no {name}"))
     }
 
     /// Sends all concurrently, so that they share batches. Each must be answered 200 or 202.

@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 
 use crate::support::broker::Broker;
 use crate::support::process::{Process, serve};
-use crate::support::{PATIENCE, SECRET, Setup, batch, datagrid, kafka, until};
+use crate::support::{PATIENCE, SECRET, Setup, batch, datagrid, kafka, metric, until};
 
 /// A running service, or a `serve --drain-only`, by its addresses.
 struct Running {
@@ -35,9 +35,7 @@ impl Running {
     }
 
     async fn metric(&self, name: &str) -> Option<f64> {
-        let text = self.get("/metrics").await?;
-        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
-        value.parse().ok()
+        metric(&self.get("/metrics").await?, name)
     }
 
     async fn post(&self, body: String) -> u16 {

@@ -154,7 +154,7 @@ async fn a3_unlinked_spool_files_stop_the_spool_and_their_rows_still_drain() {
     })
     .await;
     // All services of this process have the same metrics, and those with a sound spool set it to 1.
-    until("the metric", async || service.metric("hookstream_spool_up ").await == Some(0.0)).await;
+    until("the metric", async || service.metric("hookstream_spool_up").await == Some(0.0)).await;
     kafka.broker_up().unwrap();
     until("an empty spool", async || waiting(&service) == 0).await;
     let found = keys(&kafka, &service.topic("batch_prediction.completed")).await;

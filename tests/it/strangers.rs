@@ -16,7 +16,7 @@ use crate::cli::{hookstream, run};
 use crate::pressure::connect_from;
 use crate::support::process::{Log, Process, serve_with_log};
 use crate::support::raw::{head, read_to_end};
-use crate::support::{Answer, PATIENCE, SECRET, Setup, batch, datagrid, hmac_with, until};
+use crate::support::{Answer, PATIENCE, SECRET, Setup, batch, datagrid, hmac_with, metric, until};
 
 /// The program as a process that is ready.
 struct Program {
@@ -57,9 +57,7 @@ impl Program {
 
     async fn metric(&self, name: &str) -> f64 {
         let text = at("127.0.0.1").get(format!("http://{}/metrics", self.admin)).send().await.unwrap();
-        let text = text.text().await.unwrap();
-        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok());
-        value.unwrap_or_default()
+        metric(&text.text().await.unwrap(), name).unwrap_or_default()
     }
 
     /// The log lines of deliveries so far.

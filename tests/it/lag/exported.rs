@@ -4,13 +4,7 @@ use jiff::Timestamp;
 
 use super::setup;
 use crate::support::broker::Broker;
-use crate::support::{Service, Setup, groups, kafka, stack, unique, until};
-
-/// The value of a metric; `None` if it is absent.
-async fn metric(service: &Service, name: &str) -> Option<f64> {
-    let (_, text) = service.admin("/metrics").await;
-    text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
-}
+use crate::support::{Setup, groups, kafka, stack, unique, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn lag_has_no_series_while_the_broker_is_down_and_then_recovers() {
@@ -36,33 +30,33 @@ async fn lag_has_no_series_while_the_broker_is_down_and_then_recovers() {
     for group in [&*group, &*deleted] {
         groups::commit(&broker.bootstrap(), group, &[(&topic, 0, 1)]).await;
     }
-    until("the lag", async || metric(&service, &records).await == Some(2.0)).await;
-    until("the lag", async || metric(&service, &lag_of_deleted).await == Some(2.0)).await;
-    assert!(metric(&service, &seconds).await.unwrap() >= 60.0);
-    assert_eq!(metric(&service, &end).await, Some(3.0));
-    let before = metric(&service, "hookstream_lag_measured_timestamp_seconds").await.unwrap();
+    until("the lag", async || service.metric(&records).await == Some(2.0)).await;
+    until("the lag", async || service.metric(&lag_of_deleted).await == Some(2.0)).await;
+    assert!(service.metric(&seconds).await.unwrap() >= 60.0);
+    assert_eq!(service.metric(&end).await, Some(3.0));
+    let before = service.metric("hookstream_lag_measured_timestamp_seconds").await.unwrap();
     assert!(before > 1e9, "{before}");
 
     // A deleted group is neither an error nor a lag of 0.
     let admin: rdkafka::admin::AdminClient<_> =
         rdkafka::ClientConfig::new().set("bootstrap.servers", broker.bootstrap()).create().unwrap();
     admin.delete_groups(&[&deleted], &rdkafka::admin::AdminOptions::new()).await.unwrap();
-    let absent = async |name: &str| metric(&service, name).await.is_none();
+    let absent = async |name: &str| service.metric(name).await.is_none();
     until("the end of the deleted group's series", async || absent(&lag_of_deleted).await).await;
-    assert_eq!(metric(&service, &records).await, Some(2.0));
-    let errors = metric(&service, "hookstream_lag_errors_total").await.unwrap();
+    assert_eq!(service.metric(&records).await, Some(2.0));
+    let errors = service.metric("hookstream_lag_errors_total").await.unwrap();
 
     broker.kill();
     until("the end of the series", async || absent(&records).await).await;
     assert!(absent(&seconds).await && absent(&end).await);
-    until("a counted error", async || metric(&service, "hookstream_lag_errors_total").await > Some(errors))
+    until("a counted error", async || service.metric("hookstream_lag_errors_total").await > Some(errors))
         .await;
-    let last = metric(&service, "hookstream_lag_measured_timestamp_seconds").await.unwrap();
+    let last = service.metric("hookstream_lag_measured_timestamp_seconds").await.unwrap();
 
     broker.run().await;
-    until("the lag", async || metric(&service, &records).await == Some(2.0)).await;
+    until("the lag", async || service.metric(&records).await == Some(2.0)).await;
     until("a new measurement", async || {
-        metric(&service, "hookstream_lag_measured_timestamp_seconds").await > Some(last)
+        service.metric("hookstream_lag_measured_timestamp_seconds").await > Some(last)
     })
     .await;
 }

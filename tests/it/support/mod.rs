@@ -216,14 +216,18 @@ impl Service {
 
     /// The value of a metric with its labels; `None` if it is absent.
     pub async fn metric(&self, name: &str) -> Option<f64> {
-        let (_, text) = self.admin("/metrics").await;
-        text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
+        metric(&self.admin("/metrics").await.1, name)
     }
 
     pub async fn admin(&self, path: &str) -> (StatusCode, String) {
         let response = self.client.get(format!("http://{}{path}", self.app.admin)).send().await.unwrap();
         (response.status(), response.text().await.unwrap())
     }
+}
+
+/// The value of a metric with its labels in the text of `/metrics`; `None` if it is absent.
+pub fn metric(text: &str, name: &str) -> Option<f64> {
+    text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
 }
 
 /// An HTTP answer with its body.
