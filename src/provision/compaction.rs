@@ -54,8 +54,16 @@ pub async fn check_compaction(
     let compacting = admin.compacting(&names).await?;
     let mut problems = Vec::new();
     for (topic, state) in topics {
-        // Creating a missing topic is the provisioner's task.
-        let Some(compacts) = compacting.get(&**topic) else { continue };
+        let Some(compacts) = compacting.get(&**topic) else {
+            // The provisioner creates the topics of routes, and reports those that it cannot; nobody creates this one.
+            if waiting == Waiting::Rows {
+                problems.push(format!(
+                    "{topic} does not exist: its rows in the spool wait; create it with cleanup.policy=delete, or enable \
+                     its source"
+                ));
+            }
+            continue;
+        };
         let changed = state.record(*compacts);
         let Some(problem) = problem(topic, *compacts, servers, waiting) else { continue };
         if changed {

@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 
 use crate::support::broker::Broker;
 use crate::support::process::{Process, serve};
-use crate::support::{PATIENCE, SECRET, Setup, batch, datagrid, kafka, metric, until};
+use crate::support::{PATIENCE, SECRET, Setup, batch, datagrid, kafka, metric, stack, until};
 
 /// A running service, or a `serve --drain-only`, by its addresses.
 struct Running {
@@ -234,4 +234,46 @@ async fn rows_of_a_disabled_source_are_held_while_their_topic_compacts() {
     tokio::time::timeout(PATIENCE, reading).await.expect("the end of the drain").unwrap();
     assert!(draining.0.wait().unwrap().success());
     assert_eq!(ids(&bootstrap, &topic).await, ["evt_0", "evt_1", "evt_2"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_of_a_disabled_source_without_their_topic_are_reported_and_published_once_it_exists() {
+    let bootstrap = stack("KAFKA");
+    let directory = tempfile::tempdir().unwrap();
+    let mut setup = keyed(&bootstrap, directory.path());
+    let topic = format!("{}.batch_prediction.failed", setup.source);
+    let config = directory.path().join("hookstream.toml");
+    let published = async |service: &Running| {
+        until("a published delivery of the type", async || service.post(failed("evt_0")).await == 200).await;
+    };
+    // Creates the topics and registers the schemas; the later starts create nothing.
+    std::fs::write(&config, setup.toml()).unwrap();
+    let (process, service) = start(&config, &setup.source).await;
+    published(&service).await;
+    drop(process);
+    setup.tables += "\n[provision]\non_start = false";
+    std::fs::write(&config, setup.toml()).unwrap();
+    let (process, service) = start(&config, &setup.source).await;
+    published(&service).await;
+    kafka::delete(&topic).await;
+    until("a spooled delivery", async || service.post(failed("evt_1")).await == 202).await;
+    drop(process);
+
+    setup.rules += "\nenabled = false";
+    setup.tables += &format!(
+        "\n[source.{}-other]\npreset = \"grapevine\"\nsecrets = [{{ env = \"TEST_SECRET\" }}]",
+        setup.source
+    );
+    std::fs::write(&config, setup.toml()).unwrap();
+    let (process, service) = start(&config, &setup.source).await;
+    let report = format!("{topic} does not exist: its rows in the spool wait");
+    until("a report of the missing topic", async || {
+        service.part("topics").await["why"].to_string().contains(&report)
+    })
+    .await;
+    kafka::create_on(&bootstrap, &topic, 1, &[("cleanup.policy", "delete")]).await;
+    let live = "hookstream_spool_rows{state=\"live\"}";
+    until("an empty spool", async || service.metric(live).await == Some(0.0)).await;
+    assert!(ids(&bootstrap, &topic).await.contains(&"evt_1".to_owned()));
+    drop(process);
 }
