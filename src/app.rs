@@ -173,6 +173,7 @@ impl App {
         let durability = DurabilityMonitor {
             admin: admin.clone(),
             sources: sources.clone(),
+            spool: config.spool.clone(),
             health: health.clone(),
             reloads: registrar.swaps(),
             recoveries,

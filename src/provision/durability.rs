@@ -15,6 +15,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
 use super::retention;
+use crate::config::SpoolConfig;
 use crate::kafka::{Admin, ClusterError, Copies};
 use crate::observe::error_chain::ErrorChain;
 use crate::observe::health::{Health, PartState};
@@ -40,6 +41,8 @@ pub struct DurabilityMonitor {
     pub admin: Admin,
     /// The sources whose topics are checked.
     pub sources: Arc<ArcSwap<Sources>>,
+    /// How much the topics must keep.
+    pub spool: SpoolConfig,
     /// Receives the durability.
     pub health: Arc<Health>,
     /// Changes after each reload, which may add topics.
@@ -111,7 +114,7 @@ impl DurabilityMonitor {
             copies.values().all(|copies| copies.is_some_and(|copies| copies.guaranteed_copies().is_some()));
         let (mut state, why) = judge(&copies);
         let mut reasons: Vec<String> = Some(why).filter(|why| !why.is_empty()).into_iter().collect();
-        for (_, why) in retention::ending(&sources, &descriptions) {
+        for (_, why) in retention::ending(&sources, &descriptions, &self.spool) {
             state = state.max(PartState::Degraded);
             reasons.push(why);
         }

@@ -329,6 +329,31 @@ async fn a2_check_online_reports_a_retention_of_dead_letters_and_how_to_alter_it
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a2_check_online_reports_an_event_topic_that_keeps_less_than_the_spool_may_hold() {
+    let directory = tempfile::tempdir().unwrap();
+    let tables = format!("[spool]\ndir = \"{}\"\nmin_free = \"1 MiB\"", directory.path().display());
+    let setup = Setup { tables, ..Setup::new("datagrid") };
+    let topic = format!("{}.batch_prediction.completed", setup.source);
+    kafka::create_with(&topic, &[("retention.bytes", "1000000")]).await;
+    until("the topic", async || kafka::exists(&topic).await).await;
+    let degraded = |parts: &Value| parts["retention"]["state"] == "degraded";
+    let parts = online_until(&setup, "the topic's retention", degraded).await;
+    let text = parts["retention"]["text"].as_str().unwrap();
+    assert!(
+        text.starts_with(&format!("{topic}: it keeps 1000000 bytes per partition (retention.bytes)")),
+        "{text}"
+    );
+    let next = parts["retention"]["next"][0].as_str().unwrap();
+    assert!(
+        next.ends_with(&format!("--entity-name {topic} --alter --add-config retention.bytes=-1")),
+        "{next}"
+    );
+    let text = text.to_owned();
+    let service = setup.ready().await;
+    until("a report of the retention", async || service.admin("/readyz").await.1.contains(&text)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn check_online_reports_unreachable_services_in_time_and_still_checks_the_others() {
     // A registry that accepts connections and never answers.
     let hung = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

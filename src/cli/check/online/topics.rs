@@ -40,7 +40,7 @@ pub(super) async fn check(
         Ok(shapes) => {
             parts.push(durability(&shapes));
             parts.extend(sizes(&existing, &shapes));
-            parts.extend(retention(sources, &shapes, &loaded.config.kafka.bootstrap_servers));
+            parts.extend(retention(loaded, sources, &shapes));
             parts.extend(compaction(sources, &shapes, &loaded.config.kafka.bootstrap_servers));
         }
         // A denied topic is among the descriptions, without its settings: this is another fault.
@@ -143,13 +143,14 @@ fn sizes(desired: &[NewTopic], shapes: &BTreeMap<String, TopicDescription>) -> O
     (!small.is_empty()).then(|| CheckedPart::new("sizes", CheckState::Degraded, text()).next(next))
 }
 
-/// Dead-letter topics from which Kafka deletes records by itself; `None` if there are none.
+/// Topics from which Kafka deletes records that must last, or too soon; `None` if there are none.
 fn retention(
+    loaded: &LoadedConfig,
     sources: &Sources,
     shapes: &BTreeMap<String, TopicDescription>,
-    servers: &str,
 ) -> Option<CheckedPart> {
-    let ending = ending(sources, shapes);
+    let ending = ending(sources, shapes, &loaded.config.spool);
+    let servers = &loaded.config.kafka.bootstrap_servers;
     let why: Vec<&str> = ending.iter().map(|(_, why)| &**why).collect();
     let part = CheckedPart::new("retention", CheckState::Degraded, why.join("; "));
     let part = ending.iter().fold(part, |part, (topic, _)| part.next(mend(topic, servers)));
