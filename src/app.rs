@@ -443,7 +443,12 @@ async fn open_spool(config: &Config, health: &Health) -> anyhow::Result<Option<A
     if let Some(newest) = clock::newest_file_time(&dir) {
         health.clocks.learn_past(newest);
     }
-    let (spool, opened) = tokio::task::spawn_blocking(move || Spool::open(&dir, limits)).await??;
+    let at = dir.clone();
+    let (spool, opened) = tokio::task::spawn_blocking(move || Spool::open(&at, limits)).await??;
+    if opened.created {
+        // Every other sign of an earlier spool would be on its disk, which may not be mounted.
+        tracing::warn!(dir = %dir.display(), "created a new spool; if there was one before, its disk may not be mounted");
+    }
     tracing::info!(live = opened.live, parked = opened.parked, bytes = opened.bytes, "the spool is open");
     health.enable_spool();
     Ok(Some(Arc::new(spool)))

@@ -30,6 +30,8 @@ const CHECK_WITHIN: Duration = Duration::from_secs(5);
 /// The contents of an opened spool.
 #[derive(Clone, Debug, Default)]
 pub struct Opened {
+    /// Whether the directory held no spool.
+    pub created: bool,
     /// Rows on their way to Kafka.
     pub live: u64,
     /// Rows that wait for a person's decision.
@@ -85,11 +87,13 @@ pub(super) fn open(dir: &Path, limits: SpoolLimits) -> Result<OpenedSpool, OpenE
         let sql = |cause| OpenError::sql("cannot write", &format::file(dir), cause);
         with_room(dir, &reserve, || format::add_tally(&mut sound.db, sound.counts.removed).map_err(sql))?;
     }
+    let created = sound.created && found == MarkState::Nothing;
     let Sound { db, mut book, .. } = sound;
     disk::sync_dir(dir).map_err(|cause| OpenError::io("cannot sync", dir, cause))?;
     let stats = book.stats_mut();
     stats.salvaged = report::reports(dir).map_err(failed)?.into();
-    let opened = Opened { live: stats.live, parked: stats.parked, bytes: stats.bytes, salvage: salvaged };
+    let (live, parked, bytes) = (stats.live, stats.parked, stats.bytes);
+    let opened = Opened { created, live, parked, bytes, salvage: salvaged };
     Ok(OpenedSpool { db, book, reserve, mark, files: Files::in_dir(dir), limits, lock, opened })
 }
 
@@ -116,6 +120,8 @@ struct Sound {
     db: Connection,
     book: Ledger,
     counts: Counts,
+    /// Whether its tables were created just now.
+    created: bool,
     /// Whether the file has the table `tally`.
     tallied: bool,
 }
@@ -192,7 +198,7 @@ fn examine(dir: &Path, mark: MarkState) -> Result<Sound, OpenError> {
     }
     // It was a false alarm, or the damage was salvaged.
     let _ = fs::remove_file(marker(dir));
-    Ok(Sound { db, book, counts, tallied: removed.is_some() })
+    Ok(Sound { db, book, counts, created: version == 0, tallied: removed.is_some() })
 }
 
 /// The file's length; 0 if it does not exist.

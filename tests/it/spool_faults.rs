@@ -134,6 +134,39 @@ async fn a1_spool_damage_is_reported_everywhere_until_its_report_is_removed() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a1_a_first_run_that_was_killed_and_lost_its_log_is_salvaged_at_the_next_start() {
+    let fixture = Fixture::new();
+    let mut program = fixture.start(&[]);
+    until("a spooled delivery", async || fixture.post(&program, "evt_0").await == 202).await;
+    program.kill();
+    // The tables were still in the log only: the database looks like another program's, or like an empty one.
+    std::fs::File::create(fixture.spool().join("spool.db-wal")).unwrap();
+    let program = fixture.start(&[]);
+    until("a degraded spool", async || program.spool().await.0 == "degraded").await;
+    assert!(program.spool().await.1.contains("1 lost, 0 kept"), "{:?}", program.spool().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_with_an_empty_directory_says_that_the_spool_is_new() {
+    let fixture = Fixture::new();
+    let starts = || {
+        let mut program = fixture.start(&[]);
+        let lines = program.log.lock().unwrap().clone();
+        program.kill();
+        let said = |line: &Value| line["message"].as_str().unwrap().starts_with("created a new spool");
+        lines.iter().filter(|line| line["level"] == "WARN" && said(line)).count()
+    };
+    assert_eq!((starts(), starts()), (1, 0));
+    let disk = fixture.dir.path().join("disk");
+    std::fs::rename(fixture.spool(), &disk).unwrap();
+    std::fs::create_dir(fixture.spool()).unwrap();
+    assert_eq!(starts(), 1, "its disk is not mounted");
+    std::fs::remove_dir_all(fixture.spool()).unwrap();
+    std::fs::rename(&disk, fixture.spool()).unwrap();
+    assert_eq!(starts(), 0);
+}
+
 #[tokio::test]
 async fn a3_unlinked_spool_files_stop_the_spool_and_their_rows_still_drain() {
     let dir = tempfile::tempdir().unwrap();
