@@ -6,6 +6,7 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use anyhow::Context as _;
 use futures_util::StreamExt as _;
 use hookstream::load::{self, LoadPlan, Tally};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
@@ -84,6 +85,7 @@ pub async fn run(rounds: usize) -> anyhow::Result<()> {
         println!("{fault:<32} median ratio {:.2}\n", ratios[rounds / 2]);
         worst = worst.max(ratios[rounds / 2]);
     }
+    load.take()?; // what came since the last window
     anyhow::ensure!(load.failed == 0, "a delivery was not answered 2xx");
     anyhow::ensure!(worst < 2.0, "the fault changes the p99 of healthy topics by the factor {worst:.2}");
     Ok(())
@@ -152,8 +154,8 @@ impl Load {
         self.take()?;
         tokio::time::sleep(time).await; // the measured time
         let [healthy, affected] = self.take()?;
-        let ms = |tally: &Tally, quantile| tally.latency(quantile).unwrap_or_default();
-        Ok((ms(&healthy, 0.99), (ms(&affected, 0.99), ms(&affected, 1.0))))
+        let ms = |tally: &Tally, quantile| tally.latency(quantile).context("no answers");
+        Ok((ms(&healthy, 0.99)?, (ms(&affected, 0.99)?, ms(&affected, 1.0)?)))
     }
 
     fn take(&mut self) -> anyhow::Result<[Tally; 2]> {

@@ -54,6 +54,15 @@ pub struct Deleted {
     pub from: Duration,
     /// The end: when all brokers had deleted it.
     pub until: Duration,
+    /// The keys of the spool's rows for the topic after that: they have yet to be published, and are never excused.
+    pub in_spool: BTreeSet<String>,
+}
+
+impl Deleted {
+    /// Whether a record that was acknowledged then may have been deleted with the topic.
+    fn excuses(&self, topic: &str, key: &str, at: Duration) -> bool {
+        self.topic == topic && (self.from..self.until).contains(&at) && !self.in_spool.contains(key)
+    }
 }
 
 /// The result of the count.
@@ -131,11 +140,9 @@ impl Judge<'_> {
                 verdict.lost.push(format!("delivery {n}, a dead letter, answered {}", accepted.status));
                 continue;
             };
-            let within =
-                |gone: &Deleted| gone.topic == *topic && (gone.from..gone.until).contains(&accepted.at);
             if self.parked.contains(key) {
                 verdict.parked += 1;
-            } else if self.deleted.iter().any(within) {
+            } else if self.deleted.iter().any(|gone| gone.excuses(topic, key, accepted.at)) {
                 verdict.gone_with_topic += 1;
             } else {
                 let Accepted { at, status } = accepted;

@@ -1,5 +1,6 @@
 //! Everything that the oracle can break: the service, three brokers, the registry and the disk.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -53,6 +54,11 @@ impl Program {
         self.kills.fetch_add(1, Ordering::Relaxed);
         *service = tokio::task::block_in_place(|| self.launch.start())?;
         Ok(())
+    }
+
+    /// The keys of the spool's rows for this topic.
+    pub fn keys_of_rows(&self, topic: &str) -> anyhow::Result<BTreeSet<String>> {
+        tokio::task::block_in_place(|| keys_of_rows(&self.launch.config, &["--topic", topic]))
     }
 }
 
@@ -182,14 +188,15 @@ pub fn configuration(
     Ok(path)
 }
 
-/// Waits until `condition` is true, which must happen without intervention.
+/// Waits until `condition` is true, which must happen without intervention. A look that gets no answer is bounded as well.
 pub async fn wait(what: &str, mut condition: impl AsyncFnMut() -> bool) -> anyhow::Result<()> {
-    let start = Instant::now();
-    while !condition().await {
-        anyhow::ensure!(start.elapsed() < RECOVERY, "timed out after {RECOVERY:?} waiting for {what}");
-        tokio::time::sleep(Duration::from_millis(100)).await; // polls with a bound
-    }
-    Ok(())
+    let polling = async {
+        while !condition().await {
+            tokio::time::sleep(Duration::from_millis(100)).await; // polls with a bound
+        }
+    };
+    let waited = tokio::time::timeout(RECOVERY, polling).await;
+    waited.with_context(|| format!("timed out after {RECOVERY:?} waiting for {what}"))
 }
 
 /// Waits until the service publishes deliveries of all types.
@@ -222,10 +229,16 @@ pub async fn drained(admin: SocketAddr) -> anyhow::Result<Instant> {
 }
 
 /// The keys of the parked rows.
-pub fn parked(config: &Path) -> anyhow::Result<std::collections::BTreeSet<String>> {
+pub fn parked(config: &Path) -> anyhow::Result<BTreeSet<String>> {
+    keys_of_rows(config, &["--parked"])
+}
+
+/// The keys of the spool's rows that these arguments of `spool list` select.
+fn keys_of_rows(config: &Path, selected: &[&str]) -> anyhow::Result<BTreeSet<String>> {
     let output = std::process::Command::new(env!("CARGO_BIN_EXE_hookstream"))
-        .args(["spool", "list", "--parked", "--json", "--limit", "1000000", "-c"])
+        .args(["spool", "list", "--json", "--limit", "1000000", "-c"])
         .arg(config)
+        .args(selected)
         .output()?;
     anyhow::ensure!(output.status.success(), "spool list: {}", String::from_utf8_lossy(&output.stderr));
     let rows = String::from_utf8(output.stdout)?;
