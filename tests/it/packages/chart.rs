@@ -121,6 +121,7 @@ fn packages_chart_refuses_unknown_values() {
 
 #[test]
 fn packages_chart_configuration_passes_check() {
+    let authority = Authority::new();
     for values in VALUES {
         let (rendered, directory) = (Rendered::of(values), tempfile::tempdir().unwrap());
         rendered.write_config(directory.path());
@@ -131,11 +132,15 @@ fn packages_chart_configuration_passes_check() {
             let secret = directory.path().join("secrets").join(name);
             std::fs::create_dir_all(&secret).unwrap();
             let keys: &[&str] = match name {
-                "kafka" => &["password", "ca.crt"],
+                "kafka" => {
+                    // librdkafka reads it.
+                    let (certificate, _) = authority.issue("kafka", 1);
+                    std::fs::copy(certificate, secret.join("ca.crt")).unwrap();
+                    &["password"]
+                }
                 "hookstream-admin" if values == "admin-tls" => &["token"],
                 "hookstream-admin-tls" => {
-                    let authority = Authority::new();
-                    let (certificate, key) = authority.issue("operator", 1);
+                    let (certificate, key) = authority.issue("operator", 2);
                     std::fs::copy(certificate, secret.join("tls.crt")).unwrap();
                     std::fs::copy(key, secret.join("tls.key")).unwrap();
                     continue;
