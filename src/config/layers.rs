@@ -1,4 +1,5 @@
-//! Layers: built in < file < environment < `-X`. Each layer is kept separately with its locations; figment merges them.
+//! Layers: preset < built in < file < environment < `-X`. Each layer is kept separately with its locations; figment
+//! merges them. A table of settings is merged key by key; the value of a setting is replaced whole.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -78,6 +79,15 @@ impl Layer {
             SettingLocation::Variable(_) => 2,
             SettingLocation::Set(_) => 3,
         }
+    }
+
+    /// Whether both write parts of one value: each variable, and each `-X`, has a single text.
+    pub(super) fn joins(&self, other: &Self) -> bool {
+        matches!(
+            (&self.place, &other.place),
+            (SettingLocation::Variable(_), SettingLocation::Variable(_))
+                | (SettingLocation::Set(_), SettingLocation::Set(_))
+        )
     }
 }
 

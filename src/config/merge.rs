@@ -74,24 +74,26 @@ impl Layers {
         for Layer { place, root } in &mut self.0 {
             properties::flatten(root, problems, |line| place.at(line));
         }
-        self.replace_references();
         self.reject_unknown_sources(problems);
         let mut broken = self.add_presets(problems);
+        self.replace_settings();
         let mut config = self.extract(&mut broken, problems)?;
         config.source.retain(|name, _| !broken.contains(name));
         Some(config)
     }
 
-    /// A reference to a secret is one value: `file` of a higher layer must replace `env` of a lower one instead of
-    /// being merged with it.
-    fn replace_references(&mut self) {
+    /// Removes the tables that a higher layer replaces. figment would merge them key by key, and for the value of a
+    /// setting the result is neither of the two: `unsigned = true` would pass from one header to another. A lower value
+    /// that is not a table remains, since figment replaces it, and a mistake in it is reported if the higher one has one
+    /// as well; that of a removed table is not.
+    pub(super) fn replace_settings(&mut self) {
         for above in 1..self.0.len() {
             let (lower, rest) = self.0.split_at_mut(above);
             let Some(layer) = rest.first() else { return };
-            for path in layer.root.references() {
-                for lower in lower.iter_mut().filter(|lower| lower.rank() < layer.rank()) {
-                    if let Some(node) = lower.root.get_mut(&path).filter(|node| node.is_reference()) {
-                        drop(["env", "file"].map(|key| node.remove(&[key])));
+            for path in layer.root.settings() {
+                for lower in lower.iter_mut().filter(|lower| !lower.joins(layer)) {
+                    if lower.root.get(&path).is_some_and(|node| node.table().is_some()) {
+                        lower.root.remove(&path);
                     }
                 }
             }

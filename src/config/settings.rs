@@ -292,6 +292,20 @@ tables! {
     }
 }
 
+/// Whether layers merge the table at `path` key by key: it is in [`TABLES`], or has settings of its own there. Anything
+/// else is the value of a setting, which a layer replaces whole.
+pub(super) fn is_table(path: &[String]) -> bool {
+    let leads_to = |name: &str| {
+        let mut keys = name.split('.');
+        path.iter().all(|key| keys.next().is_some_and(|known| known == "NAME" || known == key))
+    };
+    let has_settings = |table: &Table| {
+        let tables = table.settings.iter().filter_map(|setting| setting.key.rsplit_once('.'));
+        tables.map(|(below, _)| format!("{}.{below}", table.name)).any(|name| leads_to(&name))
+    };
+    TABLES.iter().any(|table| leads_to(table.name) || has_settings(table))
+}
+
 /// The rows of one table in Markdown.
 #[must_use]
 pub fn markdown(table: &Table) -> String {

@@ -11,6 +11,7 @@ mod error_messages;
 mod mistakes;
 mod properties;
 mod reload;
+mod replacement;
 mod secrets;
 mod settings;
 

@@ -8,6 +8,8 @@ use serde::de::Error as _;
 use toml::Spanned;
 use toml::de::{DeInteger, DeTable, DeValue};
 
+use super::settings;
+
 /// A node and the line of its key (in a list, of the entry), counted from 1; 0 if the layer has no lines.
 #[derive(Clone, Default)]
 pub(super) struct ConfigNode {
@@ -183,19 +185,20 @@ impl ConfigNode {
         })
     }
 
-    /// The paths of all tables that refer to a secret, except in lists, which are replaced as a whole.
-    pub(super) fn references(&self) -> Vec<Vec<String>> {
+    /// The paths of the settings that this layer has.
+    pub(super) fn settings(&self) -> Vec<Vec<String>> {
         let mut found = Vec::new();
-        if self.is_reference() {
-            found.push(Vec::new());
-        }
-        for (key, node) in self.table().into_iter().flatten() {
-            found.extend(node.references().into_iter().map(|mut path| {
-                path.insert(0, key.clone());
-                path
-            }));
-        }
+        self.collect_settings(Vec::new(), &mut found);
         found
+    }
+
+    fn collect_settings(&self, path: Vec<String>, found: &mut Vec<Vec<String>>) {
+        match self.table().filter(|_| settings::is_table(&path)) {
+            None => found.push(path),
+            Some(table) => table.iter().for_each(|(key, node)| {
+                node.collect_settings([path.as_slice(), std::slice::from_ref(key)].concat(), found);
+            }),
+        }
     }
 
     pub(super) fn dict(&self) -> Dict {

@@ -56,6 +56,25 @@ fn check_shows_each_source_with_its_path_topics_and_notes() {
 }
 
 #[test]
+fn w0b_a_header_instead_of_the_presets_is_refused_until_it_is_marked_as_unsigned() {
+    let directory = tempfile::tempdir().unwrap();
+    for preset in ["github", "linear"] {
+        let source = |more: &str| {
+            format!(
+                "[source.s]\npreset = \"{preset}\"\nsecrets = {{ env = \"TEST_SECRET\" }}\n\
+                 envelope.type = {{ header = \"X-Other-Event\"{more} }}\n"
+            )
+        };
+        let (code, _, stderr) = check(directory.path(), &source(""), &[]);
+        let expected =
+            "own.toml:4: source.s.envelope.type: reads the header x-other-event, which the signature does";
+        assert!(code != 0 && stderr.contains(expected), "{preset}: {stderr}");
+        let (code, stdout, stderr) = check(directory.path(), &source(", unsigned = true"), &[]);
+        assert_eq!(code, 0, "{preset}: {stdout}{stderr}");
+    }
+}
+
+#[test]
 fn check_reports_generic_unsigned_weak_and_expiring_settings() {
     let directory = tempfile::tempdir().unwrap();
     let now = jiff::Timestamp::now();
