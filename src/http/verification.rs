@@ -81,6 +81,10 @@ pub(super) struct Asked<'a> {
 }
 
 /// The result of a verification.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "the large variant is the usual one; a box would be an allocation for each"
+)]
 pub(super) enum Authentication {
     /// A secret of the source signed it; the fault is set if the signature is too old.
     Verified(SecretSearch, Option<Fault>),

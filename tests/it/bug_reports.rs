@@ -293,7 +293,7 @@ fn karapace_98_a_required_field_in_a_record_within_a_union() {
     let before = of(json!([name()]));
     let required = of(json!([name(), {"name": "price", "type": "int"}]));
     assert_says(
-        &checked(&[before.clone()], required),
+        &checked(std::slice::from_ref(&before), required),
         1,
         "field data.some.price: the new schema cannot read the old",
     );
@@ -305,7 +305,7 @@ fn karapace_98_a_required_field_in_a_record_within_a_union() {
 fn schema_registry_209_each_step_is_compatible_and_the_whole_way_is_not() {
     let (without, with_default) = (json!([]), json!([{"name": "a", "type": "string", "default": "x"}]));
     let required = json!([{"name": "a", "type": "string"}]);
-    assert_eq!(checked(&[with_default.clone()], required.clone()).0, 0);
+    assert_eq!(checked(std::slice::from_ref(&with_default), required.clone()).0, 0);
     let found = checked(&[without, with_default], required);
     assert_says(&found, 1, "not compatible with schemas/shop/versions/order.created/1.avsc");
 }

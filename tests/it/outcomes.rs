@@ -129,7 +129,7 @@ async fn w11b_the_log_line_of_an_unknown_path_shows_it_and_the_path_of_the_sourc
     for (path, says) in [
         (format!("/hooks/{name}/?key=s3cret"), format!("the path is /hooks/{name}/{hint}")),
         (format!("/{name}"), format!("the path is /{name}{hint}")),
-        (format!("/hooks/{}", name.to_uppercase()), format!("{hint}")),
+        (format!("/hooks/{}", name.to_uppercase()), hint.to_string()),
         ("/wp-login.php".to_owned(), "the path is /wp-login.php\"".to_owned()),
         (long.clone(), format!("the path is {}…\"", &long[..80])),
     ] {
