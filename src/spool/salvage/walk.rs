@@ -121,7 +121,10 @@ impl<'a> Rows<'a> {
         let before = if marked.removed == 0 { Some(0) } else { before };
         let reappeared = before.map(|before| marked.removed.saturating_sub(before));
         let bounds = [Some(marked.rows()), self.missing, reappeared.map(|rows| least.saturating_add(rows))];
-        Lost { least, most: bounds.into_iter().flatten().min().map(|most| most.max(least)) }
+        // A page in the wrong place may be older than `before`, and bring back rows that hide lost ones. Then the index may
+        // still list the lost ones, or an old page of it removed ones.
+        let listed = if marked.removed == 0 { 0 } else { (self.lost.len() as u64).min(marked.rows()) };
+        Lost { least, most: bounds.into_iter().flatten().min().map(|most| most.max(least).max(listed)) }
     }
 
     /// The counts of the new file: no earlier id is assigned again, and lost rows count as removed. They are never
