@@ -44,7 +44,7 @@ pub use secret_ref::{SecretEntry, SecretRef};
 pub use signature::{
     BodyForm, CREDENTIALS, Encoding, Hash, SecretFormat, Signature, SignatureKind, TimestampUnit,
 };
-pub use source::{SourceConfig, Stale, Unmapped};
+pub use source::{ContentEncoding, SourceConfig, Stale, Unmapped};
 
 /// The complete configuration, with presets merged in.
 #[derive(Debug, Clone, Deserialize)]

@@ -46,7 +46,8 @@ pub enum Decision {
         /// Why it is not published.
         why: Fault,
     },
-    /// Answer 503: the cause is here, and the sender should retry.
+    /// Answer 503: the cause is here, and the sender should retry. Or 413: decoded, the body is larger than any that is
+    /// accepted without compression.
     Unavailable(Fault),
 }
 
@@ -79,6 +80,7 @@ impl Decision {
     fn without_events(why: Fault) -> Self {
         match why.reason.info().outcome {
             Outcome::Handled => Self::Handled { why, text: None },
+            Outcome::Refused => Self::Unavailable(why),
             _ => Self::dead_letter(None, why),
         }
     }
@@ -113,6 +115,17 @@ pub fn decide<P>(
     Decided { event, decision, permit: Some(permit) }
 }
 
+/// Why a body cannot be read, which may be its compression.
+fn unread(source: &Source, verified: &Verified<'_>, why: Fault) -> Fault {
+    if why.reason == Reason::JsonInvalid && source.reads_compressed(verified.delivery()) {
+        return Fault::new(
+            why.reason,
+            "the body is compressed: set content_encoding, and replay the dead letter",
+        );
+    }
+    why
+}
+
 /// Extracts and encodes the events of a delivery's JSON text.
 fn decide_events(
     source: &Source,
@@ -121,11 +134,11 @@ fn decide_events(
 ) -> (Option<EventRef>, Decision) {
     let payload = match payload {
         Ok(payload) => payload,
-        Err(why) => return (None, Decision::dead_letter(None, why)),
+        Err(why) => return (None, Decision::without_events(unread(source, verified, why))),
     };
     let events = match source.envelope.extract_events(&source.name, verified, &payload) {
         Ok(events) => events,
-        Err(why) => return (None, Decision::without_events(why)),
+        Err(why) => return (None, Decision::without_events(unread(source, verified, why))),
     };
     let event = events.first().map(|event| {
         // An unknown type is arbitrary text of the body, and this goes to the log.

@@ -1,5 +1,6 @@
 //! A received delivery and its deadline: plain data.
 
+mod content_coding;
 mod payload;
 
 use std::fmt;
@@ -9,6 +10,8 @@ use bytes::Bytes;
 use http::{HeaderMap, Uri};
 use jiff::Timestamp;
 use uuid::Uuid;
+
+pub use content_coding::ContentCoding;
 
 /// Identifies one delivery in the answer's `Hookstream-Delivery` header, the log line, the record's headers and the
 /// dead letter. A UUID of version 7, so that ids sort by time of arrival.
@@ -55,7 +58,7 @@ pub struct Delivery {
     pub uri: Uri,
     /// The headers as received, not yet verified.
     pub headers: HeaderMap,
-    /// The exact bytes of the body.
+    /// The exact bytes of the body; of a compressed body whose decoded bytes are signed, those.
     pub body: Bytes,
     /// When the request head was complete; the timestamp of the Kafka record.
     pub received_at: Timestamp,

@@ -230,12 +230,14 @@ impl Envelope {
         if self.keys.is_empty() { None } else { self.keys.get(event_type) }
     }
 
-    /// The JSON text of a verified delivery, not yet parsed: the body, or a field of the form in the body.
+    /// The JSON text of a verified delivery, not yet parsed: the body, or a field of the form in the body, after the body
+    /// was decoded if it is compressed.
     ///
     /// # Errors
-    /// `json_invalid` for a form that lacks the field, has it twice, or is not UTF-8.
-    pub fn payload<'v>(&self, verified: &Verified<'v>) -> Result<Cow<'v, [u8]>, Fault> {
-        verified.delivery().payload(self.form.as_deref())
+    /// `json_invalid` for a form that lacks the field, has it twice, or is not UTF-8, and for a body that cannot be
+    /// decoded; `body_too_large`.
+    pub fn payload<'v>(&self, verified: &'v Verified<'_>) -> Result<Cow<'v, [u8]>, Fault> {
+        verified.delivery().payload(verified.content()?, self.form.as_deref())
     }
 
     /// Opens a verified delivery's [`Envelope::payload`]: its one event, or the 1 to [`MAX_EVENTS`] events of a

@@ -112,9 +112,10 @@ reasons! {
     SourceUnknown      "source_unknown"      Refused      NOT_FOUND                INFO "No source of this name is configured.";
     AddressNotAllowed  "address_not_allowed" Refused      FORBIDDEN                WARN "The source does not allow the client's address.";
     MethodNotAllowed   "method_not_allowed"  Refused      METHOD_NOT_ALLOWED       INFO "Deliveries must be sent by POST.";
-    BodyIncomplete     "body_incomplete"     Refused      BAD_REQUEST              INFO "The body is incomplete, or its framing is invalid.";
+    BodyIncomplete     "body_incomplete"     Refused      BAD_REQUEST              INFO "The body is incomplete, or its framing or its compression is invalid.";
     BodyTooSlow        "body_too_slow"       Refused      REQUEST_TIMEOUT          WARN "The body did not arrive in time.";
     BodyTooLarge       "body_too_large"      Refused      PAYLOAD_TOO_LARGE        WARN "The body is larger than the limit.";
+    EncodingUnsupported "encoding_unsupported" Refused   UNSUPPORTED_MEDIA_TYPE   WARN "The source does not accept the body's content coding.";
     Overloaded         "overloaded"          Unavailable  SERVICE_UNAVAILABLE      WARN "Too many deliveries are in flight.";
     Draining           "draining"            Unavailable  SERVICE_UNAVAILABLE      INFO "The service is shutting down.";
     RateLimited        "rate_limited"        Unavailable  SERVICE_UNAVAILABLE      WARN "The source sends events, or dead letters, faster than its rate limit.";

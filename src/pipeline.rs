@@ -198,7 +198,7 @@ impl Pipeline {
             return Err(Fault::new(Reason::RateLimited, "rate_limit of the source"));
         }
         // Not earlier: an unverified request must not take a delivery's place.
-        let of_source = source.try_acquire(verified.delivery().body.len())?;
+        let of_source = source.try_acquire(verified.bytes())?;
         let of_process = self.places.try_acquire();
         let of_process =
             of_process.map_err(|_| Fault::new(Reason::Overloaded, "max_in_flight of all sources"))?;

@@ -10,14 +10,15 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderMap;
 use jiff::Timestamp;
 
 use rate_limit::{UnverifiedWork, rate_limit};
 use secret_usage::SecretUsages;
 pub use unmapped::UnmappedFields;
 
-use crate::config::{ConfigErrors, LoadedConfig, Networks, Secret, Stale, Unmapped};
-use crate::delivery::Delivery;
+use crate::config::{ConfigErrors, ContentEncoding, LoadedConfig, Networks, Secret, Stale, Unmapped};
+use crate::delivery::{ContentCoding, Delivery};
 use crate::envelope::{Envelope, Handshakes};
 use crate::names;
 use crate::observe::drift::Drift;
@@ -78,6 +79,9 @@ pub struct Source {
     matches: SecretUsages,
     stale: Stale,
     tolerance: Duration,
+    content_encoding: ContentEncoding,
+    /// The limit of a body, also of a decoded one.
+    max_body: usize,
 }
 
 /// The route of an event type into Kafka.
@@ -139,6 +143,32 @@ impl Source {
     pub fn admits(&self, client: Option<IpAddr>) -> bool {
         let inside = |allow: &Networks| client.is_some_and(|client| allow.contains(client));
         self.allow.as_ref().is_none_or(inside)
+    }
+
+    /// Checks the coding of a body that has not arrived yet.
+    ///
+    /// # Errors
+    /// `encoding_unsupported`
+    pub fn accepts_coding(&self, headers: &HeaderMap) -> Result<(), Fault> {
+        match (self.content_encoding, ContentCoding::of(headers)) {
+            (ContentEncoding::AsSent, _) => Ok(()),
+            (_, coding) => coding.map(drop),
+        }
+    }
+
+    /// Whether the signature of this delivery covers what its body decodes to.
+    pub fn verifies_decoded(&self, delivery: &Delivery) -> bool {
+        self.content_encoding == ContentEncoding::SignedDecoded && delivery.is_encoded()
+    }
+
+    /// Whether the body is compressed, and is read as it was sent.
+    pub fn reads_compressed(&self, delivery: &Delivery) -> bool {
+        self.content_encoding == ContentEncoding::AsSent && delivery.is_encoded()
+    }
+
+    /// The limit of a body, also of a decoded one.
+    pub fn max_body(&self) -> usize {
+        self.max_body
     }
 
     /// Verifies a delivery. A signature that is too old may be a fault for the dead letters, returned with the proof.
@@ -273,6 +303,13 @@ impl Sources {
             let handshakes = Handshakes::compile(rules, &format!("source.{name}"), &mut problems);
             let (Some(verifier), Some(envelope)) = (verifier, envelope) else { continue };
             let mut verifier = verifier.with_envelope(&rules.envelope);
+            // Also for `signed_decoded`: a dead letter of another time may have a body that was signed encoded.
+            if matches!(
+                rules.content_encoding,
+                ContentEncoding::SignedEncoded | ContentEncoding::SignedDecoded
+            ) {
+                verifier = verifier.decoding(http.max_body);
+            }
             let bound = secrets.iter().any(|secret| secret.binds.is_some());
             let generic = rules.unmapped == Unmapped::Generic;
             let envelope = envelope.separating(rules.binding_in_key && bound).with_untyped(generic);
@@ -326,6 +363,8 @@ impl Sources {
                 matches,
                 stale: rules.stale,
                 tolerance: rules.tolerance,
+                content_encoding: rules.content_encoding,
+                max_body: http.max_body,
             };
             sources.insert(name.clone(), Arc::new(source));
         }

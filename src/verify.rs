@@ -35,6 +35,7 @@ pub use signature_error::SignatureError;
 
 use crate::config::{self, Binds, BodyForm, ConfigErrors, Secret, ValidityWindow};
 use crate::delivery::Delivery;
+use crate::outcome::Fault;
 
 /// Proof that a secret of the source signed a delivery. Its fields are private, and only [`Verifier::verify`], a finished
 /// [`SecretSearch`] and [`Verifier::unseal`] make one, so that no event and no record can exist without it:
@@ -50,6 +51,8 @@ pub struct Verified<'d> {
     form: BodyForm,
     signed: Cow<'d, [u8]>,
     digest: OnceLock<[u8; 32]>,
+    /// What the body decodes to, if it is to be decoded. Only a verified body is.
+    decoded: Option<Result<Cow<'d, [u8]>, Fault>>,
     scheme: &'d Scheme,
     age: Option<SignedDuration>,
 }
@@ -89,10 +92,31 @@ impl<'d> Verified<'d> {
         self.form
     }
 
-    /// The body in the form that was signed. Digests of the event use it, so that a retry with different white space
-    /// keeps its key.
+    /// The body in the form that was signed; of a compressed body, what it decodes to. Digests of the event use it, so
+    /// that a retry keeps its key although its white space differs, or although it was compressed anew.
     pub fn signed(&self) -> &[u8] {
-        &self.signed
+        match &self.decoded {
+            Some(Ok(decoded)) => decoded,
+            _ => &self.signed,
+        }
+    }
+
+    /// What the provider sent: the body, decoded if it is compressed.
+    ///
+    /// # Errors
+    /// `body_too_large`; `json_invalid` if it cannot be decoded.
+    pub fn content(&self) -> Result<&[u8], Fault> {
+        match &self.decoded {
+            None => Ok(&self.delivery.body),
+            Some(Ok(decoded)) => Ok(decoded),
+            Some(Err(fault)) => Err(fault.clone()),
+        }
+    }
+
+    /// The bytes of the body, and of what it decodes to.
+    pub fn bytes(&self) -> usize {
+        let decoded = self.decoded.as_ref().and_then(|decoded| decoded.as_ref().ok());
+        self.delivery.body.len() + decoded.map_or(0, |decoded| decoded.len())
     }
 
     /// The SHA-256 of [`Self::signed`], computed when first needed: the ids or keys of all events of a delivery may have it.
@@ -208,6 +232,12 @@ impl Verifier {
             schemes.retain(|scheme| !scheme.keys.is_empty());
         }
         Some(Self { schemes })
+    }
+
+    /// Decodes verified bodies that are compressed, to at most `max` bytes.
+    pub fn decoding(self, max: usize) -> Self {
+        let with = |scheme| SchemeVerifier { max_decoded: Some(max), ..scheme };
+        Self { schemes: self.schemes.into_iter().map(with).collect() }
     }
 
     /// Adds the envelope's rules, which locate the events in a body. Without them a bound secret verifies nothing.

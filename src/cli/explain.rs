@@ -154,7 +154,13 @@ pub async fn run(config: &ConfigArgs, args: &Args) -> anyhow::Result<ExitStatus>
         received_at: received_at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
         received_at_from,
     };
-    let delivery = Delivery { id: DeliveryId::new(), uri, headers, body, received_at };
+    let mut delivery = Delivery { id: DeliveryId::new(), uri, headers, body, received_at };
+    if source.verifies_decoded(&delivery) {
+        match delivery.clone().into_decoded(source.max_body()) {
+            Ok(decoded) => delivery = decoded,
+            Err(fault) => notes.push(refused_before(&fault)),
+        }
+    }
     let diagnosis = source.explain(&delivery, &sources, &loaded.secrets);
     let method = request.method.parse().context("the method of the request is invalid")?;
     let (answer, is_of_source) = answer::of(&sources, source, &loaded.config.http, &method, &delivery);
@@ -184,6 +190,12 @@ pub(super) fn missing(name: &str, loaded: &LoadedConfig) -> String {
     }
     let known: Vec<_> = loaded.config.source.keys().chain(loaded.off.keys()).map(String::as_str).collect();
     format!("there is no source `{name}`; there are: {}", known.join(", "))
+}
+
+fn refused_before(fault: &Fault) -> String {
+    let status = fault.reason.info().status.as_u16();
+    let detail = fault.detail.as_deref().unwrap_or(fault.reason.info().text);
+    format!("the body's Content-Encoding: {detail}: answered {status} before any signature")
 }
 
 /// The decision of [`decide`]. `None` if the delivery is refused.

@@ -211,6 +211,8 @@ tables! {
             "The secrets that may have signed a delivery: see [secrets](secrets.md).";
         "binding_in_key" Is("true"), "`true`, `false`",
             "The record's key includes what its secret is bound to. Set it to `false` only for [existing topics](secrets.md#upgrade-a-source-with-bound-secrets).";
+        "content_encoding" PresetOr("as_sent"), "`as_sent`, `signed_encoded`, `signed_decoded`",
+            "Whether a body with a `Content-Encoding` is decoded (`gzip` or `deflate`, up to `http.max_body` bytes), and whether its signature covers the body as sent or the decoded one: see [compressed bodies](providers.md#compressed-bodies).";
         "ack_deadline" Is("4s"), "duration",
             "Time from the complete head to the answer.";
         "types" PresetOr(""), "list of event types",
@@ -270,7 +272,7 @@ tables! {
     }
     ["source.NAME.envelope"] {
         "id" Preset, "a part, `\"digest\"`, `{ join = [\"/a\", \"/b\"], separator = \":\" }`, or a list of them",
-            "The event id: text, or a number by its digits as sent. `\"digest\"` is `sha256:` and the digest of the signed body.";
+            "The event id: text, or a number by its digits as sent. `\"digest\"` is `sha256:` and the digest of the signed body; if that is compressed, of what it decodes to.";
         "type" Preset, "a part, or a list of parts",
             "The event type.";
         "default_type" PresetOr(""), "text",

@@ -29,6 +29,9 @@ pub struct SourceConfig {
     /// holds one tenant's secret can take over another tenant's key.
     #[serde(default = "yes", deserialize_with = "de::boolean")]
     pub binding_in_key: bool,
+    /// What the signature of a compressed body covers.
+    #[serde(default, deserialize_with = "de::choice")]
+    pub content_encoding: ContentEncoding,
     /// The time limit for the response, counted from the complete request head.
     #[serde(deserialize_with = "de::duration", default = "four_seconds")]
     pub ack_deadline: Duration,
@@ -102,6 +105,21 @@ pub enum Unmapped {
     DeadLetter,
     /// Publish to `<source>.unmapped` as a generic record.
     Generic,
+}
+
+/// `content_encoding = "signed_encoded"`. The default decodes nothing: what the signature covers differs from provider to
+/// provider, and only its documentation tells. It refuses nothing either: a body that is verified as sent is a dead letter
+/// then, which a replay decodes once the setting is there, and some senders write a character set into the header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ContentEncoding {
+    /// The body is taken as it was sent.
+    #[default]
+    AsSent,
+    /// The signature covers the body as sent, which is decoded after it has been verified.
+    SignedEncoded,
+    /// The signature covers the decoded body.
+    SignedDecoded,
 }
 
 /// `stale = "reject"`. If the signed timestamp is the event's time and a retry keeps it, only `accept` loses nothing:

@@ -1,4 +1,4 @@
-//! The JSON text of a delivery: the body, or a field of the form in the body.
+//! The JSON text of a delivery: its content, or a field of the form in it.
 
 use std::borrow::Cow;
 
@@ -13,15 +13,15 @@ const FORM: &str = "application/x-www-form-urlencoded";
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
 impl Delivery {
-    /// The JSON text, not yet parsed: the body, or the form field `field` if the body is a form. A byte order mark
-    /// before it is left out. A body that begins like a JSON object or array is never a form: no signature covers the
+    /// The JSON text, not yet parsed: `content`, which is the decoded body, or its field `field` if it is a form. A byte
+    /// order mark before it is left out. What begins like a JSON object or array is never a form: no signature covers the
     /// Content-Type, and whoever sends a captured delivery again as a form could otherwise choose which part of a JSON
     /// string becomes the event. Programs that write forms encode both characters.
     ///
     /// # Errors
     /// `json_invalid` for a form that does not have exactly one such field, or that is not UTF-8.
-    pub fn payload(&self, field: Option<&str>) -> Result<Cow<'_, [u8]>, Fault> {
-        text(&self.body, &self.headers, field).map(without_mark)
+    pub fn payload<'c>(&self, content: &'c [u8], field: Option<&str>) -> Result<Cow<'c, [u8]>, Fault> {
+        text(content, &self.headers, field).map(without_mark)
     }
 }
 

@@ -56,7 +56,13 @@ impl Charge {
         Ok(Self { all, bytes: 0, stranger: None })
     }
 
-    fn grow(&mut self, more: usize, bodies: &BodyBudget, limits: &RequestLimits) -> Result<(), Fault> {
+    /// Charges further bytes.
+    pub(super) fn grow(
+        &mut self,
+        more: usize,
+        bodies: &BodyBudget,
+        limits: &RequestLimits,
+    ) -> Result<(), Fault> {
         if let Some((held, _)) = &mut self.stranger
             && !held.grow(more, limits.address_limit(bodies.all.used()))
         {

@@ -136,6 +136,7 @@ async fn admit(
     if *ingest.phase.borrow() >= Phase::Refusing {
         return Err(Reason::Draining.into());
     }
+    source.accepts_coding(request.headers())?;
     let (client, limits) = (&head.client, &ingest.limits);
     // A body without a declared length may have the maximum length.
     let declared = body::declared(request.headers()).and_then(|length| usize::try_from(length).ok());

@@ -7,6 +7,8 @@
 //! | all others, up to [`INLINE`] together | on the async worker |
 //! | the one that matched last over a large body | the pool's slots for likely searches |
 //! | all others | the pool's slots for the rest; for addresses verified before, the slots for likely searches |
+//! | to decode a compressed body whose signature covers what it decodes to | as all others |
+//! | to decode any other compressed body, once it is verified | the pool's slots for likely searches |
 //!
 //! An address may use a part of the pool's slots at a time, so the queue alternates between addresses. Work for a
 //! delivery that fails verification is charged to the address and to the source, in bytes of hashing. After an address
@@ -41,6 +43,12 @@ use crate::verify::{Cost, SecretSearch};
 /// The bytes of hashing that an async worker does itself: about 0.15 ms. Switching to another thread costs up to a
 /// tenth of that on an idle machine, and more on a busy one.
 const INLINE: u64 = 128 * 1024;
+
+/// About the number of bytes that are hashed in the time it takes to decode one.
+const DECODING: u64 = 8;
+
+/// A compressed body decodes to at most this many times its length: the limit of DEFLATE.
+const LARGEST_RATIO: u64 = 1032;
 
 /// The work of a small delivery, which is tried even if the address's budget of work is used up.
 const SMALL: u64 = 64 * 1024;
@@ -130,6 +138,11 @@ fn work_exceeded() -> Fault {
     Fault::new(Reason::AddressLimited, "unverified_work_per_address")
 }
 
+fn source_exceeded() -> Fault {
+    metrics::limited(Limited::SourceWork);
+    Fault::new(Reason::Overloaded, "the source's budget for unverified work is used up")
+}
+
 impl Verification {
     /// Finds the secret that signed the delivery, within the limits. Work without a match is charged.
     pub(super) async fn verify(
@@ -138,30 +151,107 @@ impl Verification {
         charge: &mut Charge,
         asked: &Asked<'_>,
     ) -> Authentication {
-        let (search, found) = self.search(SecretSearch::new(delivery), charge, asked).await;
-        let verified = search.as_ref().and_then(SecretSearch::verified);
-        let checked = match (found, verified) {
-            (Ok(()), Some(verified)) => {
+        let decodes_first = asked.source.verifies_decoded(&delivery);
+        let search = match decodes_first {
+            true => match self.decode_unverified(delivery, charge, asked).await {
+                Ok(search) => search,
+                Err(fault) => return Authentication::Unverified(None, fault),
+            },
+            false => SecretSearch::new(delivery),
+        };
+        let (mut search, found) = self.search(search, charge, asked).await;
+        let is_found = found.is_ok();
+        let decoded = match found {
+            Ok(()) => self.decode_verified(&mut search, asked).await,
+            Err(fault) => Err(fault),
+        };
+        let bytes = *decoded.as_ref().unwrap_or(&0);
+        let verified = search.as_ref().filter(|_| decoded.is_ok()).and_then(SecretSearch::verified);
+        let checked = match (decoded, verified) {
+            (Ok(_), Some(verified)) => {
                 let checked = asked.source.judge_age(&verified);
                 checked.map_err(|fault| asked.or_clock_off(fault, verified.delivery().received_at))
             }
-            (Ok(()), None) => Err(Reason::SignatureMismatch.into()),
+            (Ok(_), None) => Err(Reason::SignatureMismatch.into()),
             (Err(fault), _) => Err(fault),
         };
         match (checked, search) {
             (Ok(stale), Some(search)) => {
                 charge.verified();
-                Authentication::Verified(search, stale)
+                if decodes_first {
+                    self.known.insert(network_of(asked.client.counted()), ());
+                }
+                match charge.grow(bytes, asked.bodies, asked.limits) {
+                    Ok(()) => Authentication::Verified(search, stale),
+                    Err(fault) => Authentication::Unverified(None, fault),
+                }
             }
             (checked, search) => {
                 let fault = checked.err().unwrap_or_else(|| Reason::SignatureMismatch.into());
-                // Nobody is charged for an authentic delivery that only the service's clock makes stale.
-                if fault.reason != Reason::ClockOff {
+                // Nobody is charged for an authentic delivery that only the service's clock makes stale, or that had to
+                // wait too long for its decoding.
+                if fault.reason != Reason::ClockOff && !(is_found && fault.reason == Reason::Overloaded) {
                     asked.charge(search.as_ref().map_or(0, SecretSearch::work), &fault);
                 }
                 Authentication::Unverified(search.map(SecretSearch::into_delivery), fault)
             }
         }
+    }
+
+    /// Decodes a body that must be decoded before it can be verified. That is unverified work: it waits for a slot like
+    /// a search, its bytes count against the client's share, and it is charged unless the delivery verifies. After the
+    /// address or the source has used up its budget, a body is decoded as far as a small delivery may go.
+    async fn decode_unverified(
+        &self,
+        delivery: Delivery,
+        charge: &mut Charge,
+        asked: &Asked<'_>,
+    ) -> Result<SecretSearch, Fault> {
+        let (sent, until) = (delivery.body.len() as u64, asked.deadline.kafka);
+        let known = self.is_known(asked);
+        let source_used_up = !known && asked.source.unverified.is_used_up();
+        let small = asked.allowance == Allowance::Small || source_used_up;
+        let max = asked.source.max_body();
+        let max = if small { max.min((SMALL / DECODING) as usize) } else { max };
+        let decoded = {
+            let stranger = charge.count(asked.client.counted(), asked.bodies, asked.limits)?;
+            let _address_slot = slot(&stranger.searches, until).await?;
+            let _slot = slot(if known || small { &self.likely } else { &self.rest }, until).await?;
+            spawn_blocking(move || delivery.into_decoded(max)).await.map_err(|_| aborted())?
+        };
+        match decoded {
+            Ok(delivery) => {
+                charge.grow(delivery.body.len(), asked.bodies, asked.limits)?;
+                let work = DECODING * delivery.body.len() as u64;
+                Ok(SecretSearch::after(delivery, work))
+            }
+            Err(fault) => {
+                asked.charge(DECODING * (LARGEST_RATIO * sent).min(max as u64), &fault);
+                asked.callers.charge(asked.client, FailedAuthBudget::Deliveries, 1);
+                Err(match asked.allowance {
+                    _ if !small || fault.reason != Reason::BodyTooLarge => fault,
+                    Allowance::Small => work_exceeded(),
+                    Allowance::All => source_exceeded(),
+                })
+            }
+        }
+    }
+
+    /// Decodes the body of a delivery whose secret was found. Returns the bytes that this takes.
+    async fn decode_verified(
+        &self,
+        search: &mut Option<SecretSearch>,
+        asked: &Asked<'_>,
+    ) -> Result<usize, Fault> {
+        if !search.as_ref().is_some_and(SecretSearch::is_encoded) {
+            return Ok(search.as_ref().map_or(0, SecretSearch::decode));
+        }
+        let _slot = slot(&self.likely, asked.deadline.kafka).await?;
+        let moved = search.take().ok_or_else(aborted)?;
+        let decode = move || (moved.decode(), moved);
+        let (bytes, moved) = spawn_blocking(decode).await.map_err(|_| aborted())?;
+        *search = Some(moved);
+        Ok(bytes)
     }
 
     /// Returns the search, `None` if it was aborted, and why no secret was found.
@@ -218,16 +308,19 @@ impl Verification {
                 return Ok(());
             }
         }
-        let network = network_of(address);
-        let known = self.known.get(&network).is_some();
+        let known = self.is_known(asked);
         let _slot = slot(if known { &self.likely } else { &self.rest }, until).await?;
         if !known && asked.source.unverified.is_used_up() {
-            metrics::limited(Limited::SourceWork);
-            return Err(Fault::new(Reason::Overloaded, "the source's budget for unverified work is used up"));
+            return Err(source_exceeded());
         }
         run_job(search, asked.source, PoolJob::All, until).await?;
-        self.known.insert(network, ());
+        self.known.insert(network_of(address), ());
         Ok(())
+    }
+
+    /// Whether costly work for the client's address was followed by a verified delivery before.
+    fn is_known(&self, asked: &Asked<'_>) -> bool {
+        self.known.get(&network_of(asked.client.counted())).is_some()
     }
 }
 
@@ -249,6 +342,10 @@ async fn slot(slots: &Semaphore, until: Instant) -> Result<SemaphorePermit<'_>, 
     }
 }
 
+fn aborted() -> Fault {
+    Fault::new(Reason::Overloaded, "the delivery's work in the pool was aborted")
+}
+
 /// Continues the search on a thread of the pool. Returns whether it found a secret. `search` is left empty only if the
 /// search was aborted.
 async fn run_job(
@@ -257,7 +354,6 @@ async fn run_job(
     job: PoolJob,
     until: Instant,
 ) -> Result<bool, Fault> {
-    let aborted = || Fault::new(Reason::Overloaded, "the search for its secret was aborted");
     let (mut moved, source) = (search.take().ok_or_else(aborted)?, source.clone());
     let work = move || {
         let found = match job {

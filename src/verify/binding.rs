@@ -52,11 +52,17 @@ impl Binding {
         &self.rules
     }
 
-    /// Checks that the delivery names the tenant. The error is the end of a sentence and contains nothing of the body.
-    /// Runs only for a delivery that the secret signed; it is one pass over the body, which counts as a hash of it.
-    pub(super) fn check(&self, delivery: &Delivery, bodies: Option<&EventLocator>) -> Result<(), String> {
+    /// Checks that the delivery, whose body is or decodes to `content`, names the tenant. The error is the end of a sentence
+    /// and contains nothing of the body. Runs only for a delivery that the secret signed; it is one pass over the body,
+    /// which counts as a hash of it.
+    pub(super) fn check(
+        &self,
+        delivery: &Delivery,
+        content: Result<&[u8], Fault>,
+        bodies: Option<&EventLocator>,
+    ) -> Result<(), String> {
         let shown = &self.rules.pointer;
-        match bodies.map(|bodies| self.find(delivery, bodies)) {
+        match bodies.map(|bodies| self.find(delivery, content?, bodies)) {
             Some(Ok(BindingMatch::Ours)) => Ok(()),
             Some(Ok(BindingMatch::Other)) => Err(format!("is bound to another value of {shown}")),
             Some(Ok(BindingMatch::Nothing)) => {
@@ -71,8 +77,13 @@ impl Binding {
     }
 
     /// In a split delivery, the value at the root applies only to events that have none of their own.
-    fn find(&self, delivery: &Delivery, bodies: &EventLocator) -> Result<BindingMatch, Fault> {
-        let payload = delivery.payload(bodies.form.as_deref())?;
+    fn find(
+        &self,
+        delivery: &Delivery,
+        content: &[u8],
+        bodies: &EventLocator,
+    ) -> Result<BindingMatch, Fault> {
+        let payload = delivery.payload(content, bodies.form.as_deref())?;
         let whole = json::check(&payload)?;
         let root = Object::open(whole)?;
         let at_root = self.named(root.as_ref())?;

@@ -33,6 +33,8 @@ pub(super) struct SchemeVerifier {
     /// the same order, so that a retry matches the same binding and gets the same key in Kafka.
     pub(super) last: Last,
     pub(super) bodies: Option<EventLocator>,
+    /// The limit of a decoded body; `None` for a source whose bodies are not decoded.
+    pub(super) max_decoded: Option<usize>,
     /// Used by [`super::diagnose`] only: these secrets verify nothing.
     pub(super) removed: Vec<Removed>,
 }
@@ -125,7 +127,8 @@ impl SchemeVerifier {
         let keys = keys.into_iter().map(Arc::new).collect();
         let (scheme, last) = (Arc::new(scheme), Last::default());
         let (secrets, removed) = (uses.len(), Vec::new());
-        Self { index, scheme, secret_format, keys, secrets, most_looks, last, bodies: None, removed }
+        let (bodies, max_decoded) = (None, None);
+        Self { index, scheme, secret_format, keys, secrets, most_looks, last, bodies, max_decoded, removed }
     }
 
     /// Whether the request contains the secret itself instead of a signature.

@@ -194,7 +194,14 @@ impl Verifier {
         let mut bound = None;
         let keys = || self.schemes.iter().flat_map(|scheme| scheme.keys.iter().map(move |key| (scheme, key)));
         for (scheme, key) in keys().filter(|(_, key)| made(key)) {
-            let holds = |binding: &Binding| binding.check(delivery, scheme.bodies.as_ref()).is_ok();
+            let decoded = scheme.max_decoded.and_then(|max| delivery.decoded(max));
+            let content = match &decoded {
+                None => Ok(&*delivery.body),
+                Some(Ok(decoded)) => Ok(decoded.as_slice()),
+                Some(Err(fault)) => Err(fault.clone()),
+            };
+            let holds =
+                |binding: &Binding| binding.check(delivery, content.clone(), scheme.bodies.as_ref()).is_ok();
             if !key.binding.as_ref().is_none_or(holds) {
                 bound = Some(UnsealError::Bound(key.name.to_string()));
                 continue;
@@ -205,8 +212,18 @@ impl Verifier {
                     canonical::json_compact_ascii(&delivery.body).map_err(|_| UnsealError::Forged)?
                 }
             };
+            let decoded = decoded.map(|decoded| decoded.map(Cow::Owned));
             let (digest, scheme) = (OnceLock::new(), &scheme.scheme);
-            return Ok(Verified { delivery, key, form: seal.form, signed, digest, scheme, age: None });
+            return Ok(Verified {
+                delivery,
+                key,
+                form: seal.form,
+                signed,
+                decoded,
+                digest,
+                scheme,
+                age: None,
+            });
         }
         let known = keys().any(|(_, key)| *key.name == *seal.secret);
         Err(bound.unwrap_or_else(|| match known {

@@ -51,10 +51,15 @@ enum Canonical {
     Made(Vec<u8>),
 }
 
+/// What a compressed body decodes to, or why it cannot be decoded.
+type DecodedBody = Result<Vec<u8>, Fault>;
+
 /// The progress of the search over one delivery.
 #[derive(Default)]
 pub(super) struct Progress {
     canonical: Canonical,
+    /// What the body decodes to, once a secret has made the signature; `None` if it is not to be decoded.
+    decoded: OnceLock<Option<Box<DecodedBody>>>,
     /// The pair that was tried first in each scheme, without a match.
     likely: [Option<KeyForm>; MAX_SCHEMES],
     /// Whether a secret made a signature over a form of the body, by scheme: only of secrets with several keys, whose
@@ -89,6 +94,19 @@ impl Progress {
         }
     }
 
+    fn decoded(&self, delivery: &Delivery, max: Option<usize>) -> Option<&DecodedBody> {
+        self.decoded.get_or_init(|| delivery.decoded(max?).map(Box::new)).as_deref()
+    }
+
+    /// The body, decoded if it is compressed. Called for a body only after a secret has made its signature.
+    fn content<'c>(&'c self, delivery: &'c Delivery, max: Option<usize>) -> Result<&'c [u8], Fault> {
+        match self.decoded(delivery, max) {
+            None => Ok(&delivery.body),
+            Some(Ok(decoded)) => Ok(decoded),
+            Some(Err(fault)) => Err(fault.clone()),
+        }
+    }
+
     /// The body in the form that matched.
     fn into_signed(self, body: &[u8], form: BodyForm) -> Cow<'_, [u8]> {
         match self.canonical {
@@ -111,12 +129,19 @@ struct SecretMatch {
     key: Arc<SigningKey>,
     form: BodyForm,
     age: Option<SignedDuration>,
+    /// The limit of a decoded body, if it is to be decoded.
+    max_decoded: Option<usize>,
 }
 
 impl SecretSearch {
     /// A search that has tried nothing yet.
     pub fn new(delivery: Delivery) -> Self {
         Self { delivery, progress: Progress::default(), found: None }
+    }
+
+    /// A search over a body that was decoded for it, which has cost as much as hashing `work` bytes.
+    pub fn after(delivery: Delivery, work: u64) -> Self {
+        Self { delivery, progress: Progress { work, ..Progress::default() }, found: None }
     }
 
     pub fn delivery(&self) -> &Delivery {
@@ -133,15 +158,34 @@ impl SecretSearch {
         self.progress.work
     }
 
+    /// Whether the secret was found and the body is still to be decoded, which may take milliseconds.
+    pub fn is_encoded(&self) -> bool {
+        let decodes = self.found.as_ref().is_some_and(|found| found.max_decoded.is_some());
+        decodes && self.progress.decoded.get().is_none() && self.delivery.is_encoded()
+    }
+
+    /// Decodes the body of a delivery whose secret was found, and returns the bytes that this takes until the search is
+    /// dropped. [`Self::verified`] would do it, too, on the thread that calls it. If it fails, the proof has the fault.
+    pub fn decode(&self) -> usize {
+        let Some(found) = &self.found else { return 0 };
+        let decoded = self.progress.decoded(&self.delivery, found.max_decoded);
+        decoded.and_then(|decoded| decoded.as_ref().ok()).map_or(0, Vec::len)
+    }
+
     /// The proof; `None` until the secret is found.
     pub fn verified(&self) -> Option<Verified<'_>> {
-        let SecretMatch { scheme, key, form, age } = self.found.as_ref()?;
+        let SecretMatch { scheme, key, form, age, max_decoded } = self.found.as_ref()?;
+        let decoded = self.progress.decoded(&self.delivery, *max_decoded);
+        let decoded = decoded.map(|decoded| match decoded {
+            Ok(decoded) => Ok(Cow::Borrowed(decoded.as_slice())),
+            Err(fault) => Err(fault.clone()),
+        });
         let signed = match &self.progress.canonical {
             Canonical::Made(text) if *form == BodyForm::JsonCompactAscii => text,
             _ => &*self.delivery.body,
         };
         let (delivery, signed, digest) = (&self.delivery, Cow::Borrowed(signed), OnceLock::new());
-        Some(Verified { delivery, key, form: *form, signed, digest, scheme, age: *age })
+        Some(Verified { delivery, key, form: *form, signed, decoded, digest, scheme, age: *age })
     }
 }
 
@@ -161,9 +205,12 @@ impl Verifier {
         for scheme in &self.schemes {
             match scheme.verify(delivery, &mut progress) {
                 Ok((key, form, age)) => {
+                    progress.decoded(delivery, scheme.max_decoded);
+                    let decoded = progress.decoded.take().flatten();
+                    let decoded = decoded.map(|decoded| decoded.map(Cow::Owned));
                     let signed = progress.into_signed(&delivery.body, form);
                     let (digest, scheme) = (OnceLock::new(), &scheme.scheme);
-                    return Ok(Verified { delivery, key, form, signed, digest, scheme, age });
+                    return Ok(Verified { delivery, key, form, signed, decoded, digest, scheme, age });
                 }
                 Err(fault) => why = Some(furthest(why, fault)),
             }
@@ -283,7 +330,8 @@ impl SchemeVerifier {
     }
 
     fn found(&self, key: &Arc<SigningKey>, form: BodyForm, age: Option<SignedDuration>) -> SecretMatch {
-        SecretMatch { scheme: self.scheme.clone(), key: key.clone(), form, age }
+        let (scheme, key) = (self.scheme.clone(), key.clone());
+        SecretMatch { scheme, key, form, age, max_decoded: self.max_decoded }
     }
 
     fn cost(&self, bytes: usize) -> Cost {
@@ -404,7 +452,8 @@ impl SchemeVerifier {
         }
         let Some(binding) = &key.binding else { return true };
         progress.work += delivery.body.len() as u64;
-        let why = binding.check(delivery, self.bodies.as_ref()).err();
+        let content = progress.content(delivery, self.max_decoded);
+        let why = binding.check(delivery, content, self.bodies.as_ref()).err();
         let holds = why.is_none();
         if let (Some(why), None) = (why, &progress.broken) {
             progress.broken = Some(format!("the secret {} made it, but {why}", key.name));

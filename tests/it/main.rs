@@ -23,6 +23,7 @@ mod cli;
 mod clock;
 mod compaction;
 mod connections;
+mod content_encoding;
 mod dashboards;
 mod docs_pages;
 mod docs_tests;

@@ -263,7 +263,7 @@ fn every_reason_has_a_status_that_fits_its_outcome() {
         let expected: &[u16] = match row.outcome.label() {
             "dead_lettered" | "handled" => &[200],
             "unavailable" => &[503],
-            "refused" => &[400, 401, 403, 404, 405, 408, 413],
+            "refused" => &[400, 401, 403, 404, 405, 408, 413, 415],
             other => panic!("{other}"),
         };
         assert!(expected.contains(&row.status.as_u16()), "{}", row.label);

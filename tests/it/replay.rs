@@ -1,5 +1,6 @@
 //! Replay of dead letters that were produced by real deliveries.
 
+mod encoded;
 mod open_transaction;
 mod stopped;
 

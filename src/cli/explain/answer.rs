@@ -108,6 +108,7 @@ fn admit<'s>(
         return Err(Fault::from(Reason::Handshake).into());
     }
     admission::check_method(method)?;
+    source.accepts_coding(&delivery.headers)?;
     admission::check_declared(delivery.body.len() as u64, limits.max_body)?;
     Ok(source)
 }

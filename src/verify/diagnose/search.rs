@@ -218,7 +218,7 @@ impl CauseSearch<'_> {
             true => Cause::shown(
                 "content_encoding",
                 text,
-                "have the sender sign the bytes that it sends, or send the body without compression; if a proxy \
+                "set content_encoding = \"signed_decoded\" if the provider compresses what it has signed; if a proxy \
                  compresses it, have the proxy pass it on as it is",
             ),
             false => Cause::shown(
