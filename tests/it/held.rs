@@ -188,6 +188,15 @@ async fn rows_of_a_compacting_topic_are_held_until_it_retains_all_records_again(
     assert!(ids(&bootstrap, &topic).await.contains(&"evt_5".to_owned()));
 }
 
+/// Disables the source. Another one takes its place, since `serve` needs one.
+fn disable_source(setup: &mut Setup) {
+    setup.rules += "\nenabled = false";
+    setup.tables += &format!(
+        "\n[source.{}-other]\npreset = \"grapevine\"\nsecrets = [{{ env = \"TEST_SECRET\" }}]",
+        setup.source
+    );
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rows_of_a_disabled_source_are_held_while_their_topic_compacts() {
     let mut broker = Broker::start().await;
@@ -205,11 +214,7 @@ async fn rows_of_a_disabled_source_are_held_while_their_topic_compacts() {
     drop(process);
 
     // At the next start, the source is disabled and its topic compacts.
-    setup.rules += "\nenabled = false";
-    setup.tables += &format!(
-        "\n[source.{}-other]\npreset = \"grapevine\"\nsecrets = [{{ env = \"TEST_SECRET\" }}]",
-        setup.source
-    );
+    disable_source(&mut setup);
     std::fs::write(&config, setup.toml()).unwrap();
     broker.run().await;
     set_policy(&bootstrap, &topic, "compact").await;
@@ -259,11 +264,7 @@ async fn rows_of_a_disabled_source_without_their_topic_are_reported_and_publishe
     until("a spooled delivery", async || service.post(failed("evt_1")).await == 202).await;
     drop(process);
 
-    setup.rules += "\nenabled = false";
-    setup.tables += &format!(
-        "\n[source.{}-other]\npreset = \"grapevine\"\nsecrets = [{{ env = \"TEST_SECRET\" }}]",
-        setup.source
-    );
+    disable_source(&mut setup);
     std::fs::write(&config, setup.toml()).unwrap();
     let (process, service) = start(&config, &setup.source).await;
     let report = format!("{topic} does not exist: its rows in the spool wait");

@@ -33,7 +33,11 @@ async fn w8_a_letter_of_a_compressed_body_is_replayed_from_what_was_signed() {
         let letters = found(&fixture.service.dead_letters()).await;
         assert_eq!((letters.len(), &letters[0].value[..]), (1, signed), "{mode}: what was signed");
         assert_eq!(letters[0].headers.get("content-encoding").map(String::as_str), header, "{mode}");
-        assert_eq!(letters[0].key == "evt_1", reason == "type_unknown", "its id is known only once it is read");
+        assert_eq!(
+            letters[0].key == "evt_1",
+            reason == "type_unknown",
+            "its id is known only once it is read"
+        );
         let (code, stdout, stderr) = fixture.replay(&["--all", "--apply"]).await;
         assert_eq!(code, 0, "{mode}: {stdout}{stderr}");
         let published = found(&fixture.topic("batch_prediction.completed")).await;
