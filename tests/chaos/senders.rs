@@ -174,7 +174,13 @@ impl Senders {
             Ok(answer) => answer,
             // If the service was killed, the connection is broken, which does not count as late.
             Err(none) => {
-                ledger.late += u64::from(none.word == "timed_out");
+                if none.word == "timed_out" {
+                    ledger.late += 1;
+                    println!(
+                        "{:6.1} s  delivery {n} was not answered in time",
+                        self.start.elapsed().as_secs_f64()
+                    );
+                }
                 return false;
             }
         };

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::cli::{hookstream, run};
 use crate::support::{Setup, batch, kafka, on_embedded, stack, until};
 
-const SECRET: &str = "whsec_of-the-check-tests-0123";
+const SECRET: &str = "wh_of-the-check-tests-0123";
 
 /// Runs `check` on a file with these lines.
 fn check(directory: &Path, toml: &str, arguments: &[&str]) -> (i32, String, String) {

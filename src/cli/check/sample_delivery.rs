@@ -81,7 +81,7 @@ impl Sample {
         let event_type = rules.types.first().or(envelope.default_type.as_ref());
         let event_type = event_type.map_or("created", String::as_str);
         let route = envelope.aliases.get(event_type).map_or(event_type, String::as_str);
-        let mut sample = Values { event: Node::default(), headers: HeaderMap::new(), judged: true };
+        let mut sample = SampleValues { event: Node::default(), headers: HeaderMap::new(), judged: true };
         // First, since an event needs no time: a rule whose place is in the way replaces it.
         let now = now.round(Unit::Second).unwrap_or(now);
         if let Some(places) = &envelope.time {
@@ -102,7 +102,7 @@ impl Sample {
         }
         // Last: an id may be joined from the same place.
         sample.put(&envelope.event_type, event_type, quoted(event_type));
-        let Values { event, mut headers, judged } = sample;
+        let SampleValues { event, mut headers, judged } = sample;
         for scheme in &rules.signature {
             let signed = scheme.signed.iter().flat_map(|signed| signed.split("{header:").skip(1));
             let signed = signed.filter_map(|rest| rest.split_once('}')).map(|(name, _)| name);
@@ -129,13 +129,13 @@ impl Sample {
 }
 
 /// The values of a delivery that is being made.
-struct Values {
+struct SampleValues {
     event: Node,
     headers: HeaderMap,
     judged: bool,
 }
 
-impl Values {
+impl SampleValues {
     /// Puts a value at the first of the places that no other value is in the way of.
     fn put(&mut self, places: &FirstOf<TextPart>, text: &str, json: String) {
         let free = |part: &&TextPart| part.pointer().is_none_or(|pointer| self.event.is_free(pointer));

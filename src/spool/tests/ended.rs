@@ -3,7 +3,7 @@
 use super::*;
 use crate::observe::health::PartState;
 
-const AT_ONCE: Duration = Duration::from_secs(1);
+const AT_ONCE: Duration = Duration::from_secs(5);
 
 fn panics(spool: &Spool) {
     let run: Run = Box::new(|_, _| panic!("on purpose"));

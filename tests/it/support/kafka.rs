@@ -53,9 +53,13 @@ pub fn records(bootstrap: &str, topic: &str, mut each: impl FnMut(&BorrowedMessa
         .set("enable.partition.eof", "true")
         .create()
         .unwrap();
-    let metadata = consumer.fetch_metadata(Some(topic), PATIENCE).unwrap();
-    let partitions = metadata.topics()[0].partitions().len();
-    assert!(partitions > 0, "{topic} does not exist");
+    // A broker answers for a moment as if it did not know a topic that it has just created.
+    let (begin, mut partitions) = (Instant::now(), 0);
+    while partitions == 0 {
+        assert!(begin.elapsed() < PATIENCE, "{topic} does not exist");
+        let metadata = consumer.fetch_metadata(Some(topic), PATIENCE).unwrap();
+        partitions = metadata.topics()[0].partitions().len();
+    }
     let mut assignment = TopicPartitionList::new();
     for partition in 0..partitions {
         assignment.add_partition_offset(topic, partition as i32, Offset::Beginning).unwrap();
