@@ -115,15 +115,14 @@ pub fn decide<P>(
     Decided { event, decision, permit: Some(permit) }
 }
 
-/// Why a body cannot be read, which may be its compression.
+/// Why a body cannot be read. If its head says that it is compressed, that is the likely cause, but not a certain one.
 fn unread(source: &Source, verified: &Verified<'_>, why: Fault) -> Fault {
-    if why.reason == Reason::JsonInvalid && source.reads_compressed(verified.delivery()) {
-        return Fault::new(
-            why.reason,
-            "the body is compressed: set content_encoding, and replay the dead letter",
-        );
+    if why.reason != Reason::JsonInvalid || !source.reads_compressed(verified.delivery()) {
+        return why;
     }
-    why
+    let detail = why.detail.as_deref().unwrap_or(why.reason.info().text);
+    let hint = "by its Content-Encoding it is compressed: set content_encoding, and replay the dead letter";
+    Fault::new(why.reason, format!("{detail}; {hint}"))
 }
 
 /// Extracts and encodes the events of a delivery's JSON text.

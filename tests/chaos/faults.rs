@@ -228,7 +228,9 @@ async fn delete_topic(world: &mut World, topic: String, time: Duration) -> anyho
     let options = AdminOptions::new().operation_timeout(bound).request_timeout(bound);
     let done = admin.delete_topics(&[&topic], &options).await?;
     anyhow::ensure!(done == [Ok(topic.clone())], "{done:?}");
-    tokio::time::sleep(Duration::from_secs(1)).await; // the brokers learn of the delete one after the other
+    // The brokers learn of the delete one after the other, and no call tells when the last one has. Until then it may
+    // acknowledge records that go with the topic, so they are excused; a shorter time would call them lost.
+    tokio::time::sleep(Duration::from_secs(1)).await;
     let until = world.senders.now();
     anyhow::ensure!(
         until - from <= EXCUSED,
