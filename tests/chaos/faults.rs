@@ -263,7 +263,7 @@ async fn wipe(world: &mut World) -> anyhow::Result<()> {
     .await?;
     // Cut off during the restore, since a schema that the service registers would take an id.
     world.registry.proxy.set(Mode::Cut);
-    let restored = world.registry.restore(&world.snapshot).await;
+    let restored = world.registry.restore(world.schemas.clone()).await;
     world.registry.proxy.set(Mode::Pass);
     restored
 }

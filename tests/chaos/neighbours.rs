@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cluster::Cluster;
 use crate::registry::Registry;
-use crate::senders::{AT_ONCE, PROVIDER_TIMEOUT};
+use crate::senders::{MAX_CONCURRENT, PROVIDER_TIMEOUT};
 use crate::service::Launch;
 use crate::support::{batch, datagrid};
 use crate::world::{configuration, drained, ready};
@@ -130,7 +130,7 @@ impl Load {
         let client = reqwest::Client::builder().timeout(PROVIDER_TIMEOUT).no_proxy().build()?;
         let url = format!("http://{hooks}/hooks/datagrid");
         let rate = RATE * TYPES.len() as u32;
-        let plan = LoadPlan { count: u64::MAX, concurrency: AT_ONCE, rate: Some(rate.into()) };
+        let plan = LoadPlan { count: u64::MAX, concurrency: MAX_CONCURRENT, rate: Some(rate.into()) };
         let load = load::run(plan, CancellationToken::new(), move |n, due| {
             let at = n as usize % TYPES.len();
             let body = batch(&format!("evt_{n}")).replace(TYPES[0], TYPES[at]);
@@ -138,12 +138,12 @@ impl Load {
                 client.post(&url).header("Datagrid-Signature", datagrid(body.as_bytes())).body(body);
             async move { (at, load::post(request, due).await) }
         });
-        let book = tallies.clone();
+        let adding = tallies.clone();
         let task = tokio::spawn(async move {
             let mut load = pin!(load);
             while let Some(ended) = load.next().await {
                 let (at, result) = ended.expect("no delivery panics");
-                lock(&book)[usize::from(at == AFFECTED)].add(&result);
+                lock(&adding)[usize::from(at == AFFECTED)].add(&result);
             }
         });
         Ok(Self { tallies, failed: 0, task })

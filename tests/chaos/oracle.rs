@@ -58,7 +58,7 @@ async fn within(plan: &Plan, dir: &std::path::Path) -> anyhow::Result<()> {
     }
     let judging =
         Judge { seed: plan.seed, sent: world.senders.started(), deleted: &world.deleted, parked: &parked };
-    let ledger = world.senders.book().clone();
+    let ledger = world.senders.ledger().clone();
     let verdict = judging.count(&ledger, &found, &world.registry).await?;
     print(plan, &world, &ledger, &verdict);
     judge(&verdict, &ledger)

@@ -232,7 +232,7 @@ fn judge(phases: &[Phase], usual: &[u64], draining: &[u64], senders: &Senders) -
     });
     anyhow::ensure!(other == 0, "unexpected answers during the outage: {:?}", outage.tally.kinds);
     anyhow::ensure!(outage.of(202) > 0, "nothing was spooled");
-    anyhow::ensure!(senders.book().late == 0, "late answers");
+    anyhow::ensure!(senders.ledger().late == 0, "late answers");
     let minute = outage.memory.get(60).or(outage.memory.last()).copied().unwrap_or(0);
     let last = outage.memory.last().copied().unwrap_or(0);
     anyhow::ensure!(last <= minute + FLAT, "memory grew from {minute} to {last} MiB");

@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::cluster::ports;
 use crate::proxy::Proxy;
@@ -24,14 +24,6 @@ pub struct Registry {
     log: PathBuf,
     port: u16,
     child: Option<Child>,
-}
-
-/// One registered schema.
-#[derive(Clone, Debug)]
-pub struct Registered {
-    id: u64,
-    subject: String,
-    schema: String,
 }
 
 impl Registry {
@@ -92,17 +84,11 @@ impl Registry {
         Ok(found["schema"].as_str().context("no schema")?.to_owned())
     }
 
-    /// All registered schemas, by id.
-    pub async fn snapshot(&self) -> anyhow::Result<Vec<Registered>> {
-        let mut all = Vec::new();
-        for subject in self.subjects().await? {
-            let found = self.get(&format!("/subjects/{subject}/versions/1")).await?;
-            let id = found["id"].as_u64().context("no id")?;
-            let schema = found["schema"].as_str().context("no schema")?.to_owned();
-            all.push(Registered { id, subject, schema });
-        }
-        all.sort_by_key(|registered| registered.id);
-        Ok(all)
+    /// All registered schemas with their ids: the archive of the registry's own export.
+    pub async fn export(&self) -> anyhow::Result<Vec<u8>> {
+        let url = format!("http://127.0.0.1:{}/apis/registry/v2/admin/export", self.port);
+        let request = reqwest::Client::new().get(url).header("accept", "application/zip");
+        Ok(request.send().await?.error_for_status()?.bytes().await?.to_vec())
     }
 
     /// Kills the registry and starts an empty one.
@@ -111,15 +97,12 @@ impl Registry {
         self.run().await
     }
 
-    /// Restores a snapshot in an empty registry, including the ids.
-    pub async fn restore(&self, snapshot: &[Registered]) -> anyhow::Result<()> {
-        let client = reqwest::Client::new();
-        for Registered { id, subject, schema } in snapshot {
-            let url = format!("http://127.0.0.1:{}/apis/ccompat/v7/subjects/{subject}/versions", self.port);
-            let answer = client.post(url).json(&json!({ "schema": schema })).send().await?;
-            let given: Value = answer.error_for_status()?.json().await?;
-            anyhow::ensure!(given["id"].as_u64() == Some(*id), "{subject} had id {id}, now {given}");
-        }
+    /// Restores an export in an empty registry. To register the schemas again is no substitute: the ids depend on the
+    /// order of registration, and a schema of several subjects takes one for each of them.
+    pub async fn restore(&self, export: Vec<u8>) -> anyhow::Result<()> {
+        let url = format!("http://127.0.0.1:{}/apis/registry/v2/admin/import", self.port);
+        let request = reqwest::Client::new().post(url).header("content-type", "application/zip");
+        request.body(export).send().await?.error_for_status()?;
         Ok(())
     }
 

@@ -149,7 +149,7 @@ async fn within(seed: u64, dir: &Path) -> anyhow::Result<()> {
         found.extend(verdict::read(&cluster.direct(), &topic).await?);
     }
     let judge = Judge { seed, sent: senders.started(), deleted: &[], parked: &Default::default() };
-    let ledger = senders.book().clone();
+    let ledger = senders.ledger().clone();
     let verdict = judge.count(&ledger, &found, &registry).await?;
     print(&ledger, &verdict);
     verdict_of(&ledger, &verdict)

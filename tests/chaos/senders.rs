@@ -20,7 +20,7 @@ pub const ACK_DEADLINE: Duration = Duration::from_secs(4);
 const SLACK: Duration = Duration::from_millis(250);
 
 /// The limit of concurrent deliveries, including those that wait for a retry: more than the load reaches.
-pub const AT_ONCE: usize = 4_000;
+pub const MAX_CONCURRENT: usize = 4_000;
 
 /// The percentage of deliveries that are sent again after a 2xx answer, as if the answer had been lost.
 const REPEATED: u8 = 3;
@@ -96,7 +96,7 @@ impl Senders {
     }
 
     /// The current ledger.
-    pub fn book(&self) -> MutexGuard<'_, Ledger> {
+    pub fn ledger(&self) -> MutexGuard<'_, Ledger> {
         self.ledger.lock().expect("not poisoned")
     }
 
@@ -107,7 +107,7 @@ impl Senders {
 
     /// The answers since the last call, for runs with phases.
     pub fn phase(&self) -> anyhow::Result<Tally> {
-        Ok(std::mem::replace(&mut self.book().tally, Tally::new()?))
+        Ok(std::mem::replace(&mut self.ledger().tally, Tally::new()?))
     }
 
     /// The time since the start, as in [`Accepted::at`].
@@ -117,7 +117,7 @@ impl Senders {
 
     /// Sends new deliveries at this rate until [`Senders::stop`], and ends after the last attempt of each.
     pub async fn run(self: Arc<Self>, per_second: u32) -> anyhow::Result<()> {
-        let plan = LoadPlan { count: u64::MAX, concurrency: AT_ONCE, rate: Some(per_second.into()) };
+        let plan = LoadPlan { count: u64::MAX, concurrency: MAX_CONCURRENT, rate: Some(per_second.into()) };
         let mut ended = pin!(load::run(plan, self.stopped.clone(), |_, _| {
             let senders = self.clone();
             async move {
@@ -144,14 +144,14 @@ impl Senders {
 
     async fn deliver(&self, n: u64) {
         let delivery = deliveries::make(self.seed, n);
-        self.book().sent += 1;
+        self.ledger().sent += 1;
         let mut pauses = pauses(delivery.source).iter();
         loop {
             if self.attempt(n, &delivery).await {
                 break;
             }
             let Some(pause) = pauses.next() else {
-                self.book().abandoned += 1;
+                self.ledger().abandoned += 1;
                 return;
             };
             tokio::time::sleep(Duration::from_millis(*pause)).await;
@@ -168,7 +168,7 @@ impl Senders {
             request = request.header(*name, value);
         }
         let result = load::post(request.body(delivery.body.clone()), Instant::now()).await;
-        let mut ledger = self.book();
+        let mut ledger = self.ledger();
         ledger.tally.add(&result);
         let answer = match result {
             Ok(answer) => answer,

@@ -17,7 +17,7 @@ use tokio::sync::Mutex;
 use crate::cluster::{Cluster, ports};
 use crate::deliveries;
 use crate::faults::Injected;
-use crate::registry::{Registered, Registry};
+use crate::registry::Registry;
 use crate::room::Tmpfs;
 use crate::senders::{ACK_DEADLINE, Senders};
 use crate::service::{Launch, Service};
@@ -70,8 +70,8 @@ pub struct World {
     pub cluster: Cluster,
     /// The registry.
     pub registry: Registry,
-    /// The registry's schemas before any fault.
-    pub snapshot: Vec<Registered>,
+    /// The registry's export before any fault.
+    pub schemas: Vec<u8>,
     /// The spool's file system, if it can be filled.
     pub disk: Option<Tmpfs>,
     /// The clients.
@@ -142,13 +142,13 @@ impl World {
             (service.hooks, service.admin)
         };
         ready(admin).await?;
-        let snapshot = registry.snapshot().await?;
+        let schemas = registry.export().await?;
         let senders = Senders::new(seed, Box::new(move || format!("http://{hooks}/hooks")))?;
         Ok(Self {
             program,
             cluster,
             registry,
-            snapshot,
+            schemas,
             disk: None,
             senders,
             archive: Vec::new(),
