@@ -219,7 +219,7 @@ async fn delete_topic(world: &mut World, topic: String, time: Duration) -> anyho
     // The lock prevents a restart, which would create the topic again.
     let service = program.service.lock().await;
     let empty_at = drained(service.admin).await.context("before the delete of a topic")?;
-    // A row that is accepted from now on may be published before the delete, and go with the topic.
+    // A row that is accepted from now on may be published before the delete, and be deleted with the topic.
     let from = world.senders.now().saturating_sub(empty_at.elapsed());
     world.archive.extend(verdict::read(&world.cluster.direct(), &topic).await?);
     let admin: AdminClient<DefaultClientContext> =

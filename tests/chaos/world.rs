@@ -212,8 +212,8 @@ pub async fn ready(admin: SocketAddr) -> anyhow::Result<()> {
 /// The metric of rows that wait for the drain.
 pub const LIVE_ROWS: &str = "hookstream_spool_rows{state=\"live\"}";
 
-/// Waits until the spool has no live row. Returns the time just before the look that found it so: rows of deliveries that
-/// were accepted earlier have left it. Reads `/status`, since the metric lags behind by half a second.
+/// Waits until the spool has no live row. Returns the time just before the last poll: rows of deliveries that were accepted
+/// before that have left the spool. Reads `/status`, since the metric is up to half a second old.
 pub async fn drained(admin: SocketAddr) -> anyhow::Result<Instant> {
     let mut looked_at = Instant::now();
     let live_rows = async || -> anyhow::Result<Option<u64>> {
