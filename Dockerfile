@@ -4,7 +4,7 @@
 # compiled in, so nothing of them is needed at run time.
 FROM rust:1-bookworm AS build
 WORKDIR /src
-COPY Cargo.toml Cargo.lock ./
+COPY Cargo.toml Cargo.lock build.rs ./
 COPY src src
 COPY config config
 COPY schemas schemas

@@ -13,6 +13,7 @@ pub mod explain;
 pub mod lag;
 pub mod man;
 pub mod output;
+pub mod providers;
 pub mod provision;
 pub mod replay;
 pub mod sample;
@@ -52,6 +53,8 @@ Run:
   dev           Run the service with an in-memory Kafka and schema registry, to try it out
 
 Set up:
+  providers     List the providers that have a preset, or show one
+  init          Print the configuration of a provider's source, and what to do next
   check         Validate the configuration and show the resulting sources and topics
   provision     Compare topics and subjects with the configuration; create and update them
   schema        Find fields that no schema covers, and write schemas for them
@@ -143,6 +146,8 @@ impl ConfigArgs {
 enum Command {
     Serve(serve::Args),
     Dev(dev::Args),
+    Providers(providers::Args),
+    Init(providers::InitArgs),
     Check(check::Args),
     Provision(provision::Args),
     Schema(schema::Args),
@@ -190,6 +195,8 @@ pub fn main() -> ExitCode {
         Command::Explain(args) => block_on(explain::run(&cli.config, args)),
         Command::Replay(args) => block_on(replay::run(&cli.config, args)),
         Command::Spool(args) => block_on(spool::run(&cli.config, args)),
+        Command::Providers(args) => providers::run(args),
+        Command::Init(args) => providers::init(args),
         Command::Completions(args) => completions::run(args),
         Command::Man(args) => man::run(args),
     };

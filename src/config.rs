@@ -18,6 +18,7 @@ mod load;
 mod merge;
 mod networks;
 mod origin;
+mod presets;
 mod errors;
 mod properties;
 mod secret_ref;
@@ -33,16 +34,18 @@ mod warnings;
 
 pub use compatibility_level::CompatibilityLevel;
 pub use envelope::{EnvelopeConfig, EventIdRule, FirstOf, TextPart, TimeFormat};
-pub use errors::ConfigErrors;
-pub use handshake::{Challenge, Handshake, HandshakeAnswer, When};
-pub use load::{Auth, LoadedConfig, load, presets};
+pub use errors::{ConfigErrors, suggestion};
+pub use handshake::{AnswerConfig, AnswerValue, Challenge, ChallengeMethod, Handshake, TakenValue, When};
+pub use load::{Auth, LoadedConfig, load};
 pub use networks::Networks;
 pub use origin::{Overrides, Secrets};
+pub use presets::{About, PresetSample, PresetVector, Provider, presets, provider_rules, providers};
 pub use properties::{Properties, Property};
 pub use secret::{Binds, Environment, Secret, SecretText, ValidityWindow};
 pub use secret_ref::{SecretEntry, SecretRef};
 pub use signature::{
-    BodyForm, CREDENTIALS, Encoding, Hash, SecretFormat, Signature, SignatureKind, TimestampUnit,
+    BodyForm, CREDENTIALS, Encoding, Hash, SecretFormat, Signature, SignatureKind, TimestampFormat,
+    TimestampUnit,
 };
 pub use source::{ContentEncoding, SourceConfig, Stale, Unmapped};
 

@@ -9,7 +9,7 @@ mod tests;
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use crate::envelope::Event;
+use crate::envelope::{Event, HandshakeAnswer};
 use crate::names;
 use crate::outcome::{Fault, Outcome, Reason};
 use crate::record::Record;
@@ -34,8 +34,8 @@ pub enum Decision {
     Handled {
         /// What it is instead.
         why: Fault,
-        /// The text that the provider wants as the answer.
-        text: Option<String>,
+        /// What the provider wants as the answer to a handshake.
+        answer: Option<HandshakeAnswer>,
     },
     /// Publish the records of one event or several.
     Publish(EncodedRecords),
@@ -79,7 +79,7 @@ impl Decision {
     /// The decision about a delivery whose events cannot be extracted.
     fn without_events(why: Fault) -> Self {
         match why.reason.info().outcome {
-            Outcome::Handled => Self::Handled { why, text: None },
+            Outcome::Handled => Self::Handled { why, answer: None },
             Outcome::Refused => Self::Unavailable(why),
             _ => Self::dead_letter(None, why),
         }
@@ -96,8 +96,8 @@ pub fn decide<P>(
     admit: impl FnOnce() -> Result<P, Fault>,
 ) -> Decided<P> {
     let payload = source.envelope.payload(verified);
-    if let Some(text) = source.handshakes.answer(verified, payload.as_deref().unwrap_or_default()) {
-        let decision = Decision::Handled { why: Reason::Handshake.into(), text };
+    if let Some(answer) = source.handshakes.answer(verified, payload.as_deref().unwrap_or_default()) {
+        let decision = Decision::Handled { why: Reason::Handshake.into(), answer: Some(answer) };
         return Decided { event: None, decision, permit: None };
     }
     let permit = match admit() {

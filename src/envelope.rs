@@ -20,7 +20,7 @@ use crate::names;
 use crate::outcome::{Fault, Reason};
 use crate::verify::Verified;
 use field_selector::{EventField, FieldSelector};
-pub use handshake::Handshakes;
+pub use handshake::{AnswerBody, HandshakeAnswer, Handshakes};
 pub use key::{with_binding, without_binding};
 
 /// The limit of an event id, in bytes of UTF-8: it is the record's key and appears in headers.

@@ -11,6 +11,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use crate::decide::{Decided, Decision, EncodedRecords, EventRef, decide};
 use crate::deliver::{DeliverError, Deliverer, OnRefusal, Receipt};
 use crate::delivery::Deadline;
+use crate::envelope::HandshakeAnswer;
 use crate::kafka::Ack;
 use crate::observe::traces::Trace;
 use crate::outcome::{Fault, Outcome, Reason};
@@ -38,8 +39,8 @@ pub struct DeliveryResult {
     /// The location of the event's record or of the dead letter. For several events that of the first record, without
     /// partition and offset if any is in the spool.
     pub stored: Option<RecordLocation>,
-    /// Plain text to answer with instead of the usual JSON.
-    pub text: Option<PlainReply>,
+    /// What a handshake is answered instead of the usual JSON.
+    pub answer: Option<HandshakeAnswer>,
     authenticity: Authenticity,
 }
 
@@ -52,16 +53,6 @@ enum Authenticity {
     Unverified,
     /// The secret of this name signed it.
     Verified(Arc<str>),
-}
-
-/// The plain text that the provider expects as the answer.
-pub struct PlainReply(pub String);
-
-/// Shows only the size: the text is from the delivery.
-impl std::fmt::Debug for PlainReply {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Text({} bytes)", self.0.len())
-    }
 }
 
 /// The location of a durable record.
@@ -123,7 +114,7 @@ impl From<Fault> for DeliveryResult {
             result: Err(fault),
             event: None,
             stored: None,
-            text: None,
+            answer: None,
             authenticity: Authenticity::Unverified,
         }
     }
@@ -131,17 +122,17 @@ impl From<Fault> for DeliveryResult {
 
 impl DeliveryResult {
     /// The result of a handshake, which is not published.
-    pub fn handshake(text: Option<String>) -> Self {
-        Self::handled(Reason::Handshake.into(), text)
+    pub fn handshake(answer: HandshakeAnswer) -> Self {
+        Self::handled(Reason::Handshake.into(), Some(answer))
     }
 
-    fn handled(why: Fault, text: Option<String>) -> Self {
-        Self { text: text.map(PlainReply), ..why.into() }
+    fn handled(why: Fault, answer: Option<HandshakeAnswer>) -> Self {
+        Self { answer, ..why.into() }
     }
 
     fn stored(result: Result<(), Fault>, topic: Arc<str>, receipt: Receipt) -> Self {
         let stored = Some(RecordLocation::new(topic, receipt));
-        Self { result, event: None, stored, text: None, authenticity: Authenticity::Unverified }
+        Self { result, event: None, stored, answer: None, authenticity: Authenticity::Unverified }
     }
 }
 
@@ -181,7 +172,7 @@ impl Pipeline {
         // The permit is held until the records are durable.
         let Decided { event, decision, permit: _permit } = decide(source, verified, stale, admit);
         let mut ended = match decision {
-            Decision::Handled { why, text } => DeliveryResult::handled(why, text),
+            Decision::Handled { why, answer } => DeliveryResult::handled(why, answer),
             Decision::Publish(records) => self.publish(source, verified, records, deadline, trace).await,
             Decision::DeadLetter { intended_topic, why } => {
                 self.dead_letter(source, verified, intended_topic.as_deref(), why, deadline, trace).await

@@ -17,7 +17,9 @@ use rate_limit::{UnverifiedWork, rate_limit};
 use secret_usage::SecretUsages;
 pub use unmapped::UnmappedFields;
 
-use crate::config::{ConfigErrors, ContentEncoding, LoadedConfig, Networks, Secret, Stale, Unmapped};
+use crate::config::{
+    ConfigErrors, ContentEncoding, Encoding, LoadedConfig, Networks, Secret, Stale, Unmapped,
+};
 use crate::delivery::{ContentCoding, Delivery};
 use crate::envelope::{Envelope, Handshakes};
 use crate::names;
@@ -195,6 +197,11 @@ impl Source {
         }
     }
 
+    /// The HMAC of a challenge with the first secret that is valid now.
+    pub fn keyed(&self, text: &str, encoding: Encoding) -> Option<String> {
+        self.verifier.keyed(text, encoding, Timestamp::now())
+    }
+
     /// The likely cause if the delivery is refused. It hashes many times the body: not for the hot path.
     pub fn cause(&self, delivery: &Delivery, sources: &Sources) -> Option<Cause> {
         let refusal = self.authenticate(delivery).err()?;
@@ -312,6 +319,9 @@ impl Sources {
             }
             let bound = secrets.iter().any(|secret| secret.binds.is_some());
             let generic = rules.unmapped == Unmapped::Generic;
+            if handshakes.signs_for_anybody() {
+                verifier = verifier.signing_challenges();
+            }
             let envelope = envelope.separating(rules.binding_in_key && bound).with_untyped(generic);
             let before = previous.and_then(|sources| sources.get(name));
             if let Some(source) = before {

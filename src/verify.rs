@@ -1,6 +1,7 @@
 //! Signature verification. Only this room makes a [`Verified`].
 
 mod binding;
+mod challenge;
 mod digest;
 mod header_names;
 mod scheme;
@@ -9,6 +10,7 @@ mod seal;
 mod search;
 mod sign;
 mod signature_error;
+mod signed_time;
 mod template;
 
 pub mod canonical;
@@ -18,6 +20,8 @@ pub mod explain;
 use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use hmac::{Hmac, Mac as _};
 use http::{HeaderName, HeaderValue};
 use jiff::SignedDuration;
@@ -25,6 +29,7 @@ use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
 use binding::{Binding, EventLocator};
+pub use challenge::is_challenge;
 use digest::Signer;
 pub use header_names::HeaderNames;
 use scheme::{HeaderFormat, Scheme};
@@ -33,7 +38,7 @@ pub use seal::{Seal, UnsealError};
 pub use search::{Cost, SecretSearch};
 pub use signature_error::SignatureError;
 
-use crate::config::{self, Binds, BodyForm, ConfigErrors, Secret, ValidityWindow};
+use crate::config::{self, Binds, BodyForm, ConfigErrors, Secret, SignatureKind, ValidityWindow};
 use crate::delivery::Delivery;
 use crate::outcome::Fault;
 
@@ -159,6 +164,8 @@ impl SigningKey {
     fn new(scheme: &Scheme, secret: &Secret, key: &[u8], first: usize) -> Option<Self> {
         let (mac, token) = match &scheme.layout {
             HeaderFormat::Token { prefix } => {
+                let encoded = Zeroizing::new(BASE64_STANDARD.encode(key));
+                let key = if scheme.kind == SignatureKind::Basic { encoded.as_bytes() } else { key };
                 let value = Zeroizing::new([prefix.as_bytes(), key].concat());
                 let mut value =
                     HeaderValue::from_bytes(&value).ok().filter(|value| value.to_str().is_ok())?;
@@ -237,6 +244,12 @@ impl Verifier {
     /// Decodes verified bodies that are compressed, to at most `max` bytes.
     pub fn decoding(self, max: usize) -> Self {
         let with = |scheme| SchemeVerifier { max_decoded: Some(max), ..scheme };
+        Self { schemes: self.schemes.into_iter().map(with).collect() }
+    }
+
+    /// From now on refuses deliveries whose signed text has the form of a challenge.
+    pub fn signing_challenges(self) -> Self {
+        let with = |scheme| SchemeVerifier { signs_challenges: true, ..scheme };
         Self { schemes: self.schemes.into_iter().map(with).collect() }
     }
 

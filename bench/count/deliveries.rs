@@ -19,11 +19,17 @@ const NOW: i64 = 1_775_847_600;
 /// A delivery id of the usual form, so that each run has the same bytes.
 const ID: &str = "019a8f6e7b3c7def8123456789abcdef";
 
-/// An event of 0.25 KB.
-const SMALL: &str = include_str!("../../config/samples/datagrid/knowledge.processing.completed.json");
+/// The type of a sample of 0.25 KB.
+const SMALL: &str = "knowledge.processing.completed";
 
-/// An event of 0.8 KB.
-const TYPICAL: &str = include_str!("../../config/samples/datagrid/batch_prediction.failed.json");
+/// The type of a sample of 0.8 KB.
+const TYPICAL: &str = "batch_prediction.failed";
+
+/// The body of a sample of datagrid.
+fn sample(event_type: &str) -> &'static str {
+    let samples = &config::providers()["datagrid"].sample;
+    &samples.iter().find(|sample| sample.event_type == event_type).expect("a sample").body
+}
 
 /// A delivery and its source. They are leaked, so that borrows from them are `'static`.
 pub(crate) struct Case {
@@ -77,12 +83,12 @@ impl Deliveries {
 
     /// An event of 0.25 KB with a signature of the raw body.
     pub(crate) fn small(&self) -> &'static Case {
-        self.signed("datagrid", SMALL)
+        self.signed("datagrid", sample(SMALL))
     }
 
     /// An event of 0.8 KB with a signature of the raw body.
     pub(crate) fn typical(&self) -> &'static Case {
-        self.signed("datagrid", TYPICAL)
+        self.signed("datagrid", sample(TYPICAL))
     }
 
     /// An order of this size, mostly arrays, with a signature of the raw body.

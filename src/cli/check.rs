@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::output::{self, escape_controls, print_json};
 use super::{ConfigArgs, ExitStatus};
 use crate::app;
-use crate::config::{self, ConfigErrors, LoadedConfig, Secret, SignatureKind, Unmapped, ValidityWindow};
+use crate::config::{self, ConfigErrors, LoadedConfig, Secret, Unmapped, ValidityWindow};
 use crate::observe::log;
 use crate::schema::Schemas;
 use crate::sources::{Route, Sources};
@@ -234,7 +234,7 @@ fn uncovered(source: &CheckedSource, loaded: &LoadedConfig) -> Option<String> {
     let name = &source.name;
     let secrets = loaded.secrets.get(name).map(Vec::as_slice).unwrap_or_default();
     let has_token = |(index, scheme): (usize, &config::Signature)| {
-        scheme.kind == SignatureKind::Token && secrets.iter().any(|secret| secret.key(index).is_some())
+        scheme.kind.is_token() && secrets.iter().any(|secret| secret.key(index).is_some())
     };
     if loaded.config.source.get(name)?.signature.iter().enumerate().any(has_token) {
         return Some(format!(

@@ -219,7 +219,7 @@ fn sample_of<'a>(
     let known = sample::types(preset);
     let routed = known.iter().find(|known| target.rules.types.iter().any(|routed| routed == *known));
     let event_type = event_type.or(routed.or(known.first()).copied()).unwrap_or_default();
-    let text = sample::text(preset, event_type).with_context(|| match known {
+    let text = sample::text(preset, event_type).with_context(|| match known.as_slice() {
         [] => format!("no samples for the source {}: send a body with --body FILE", target.name),
         _ => format!("no sample of the type `{event_type}`; there are: {}", known.join(", ")),
     })?;
@@ -245,7 +245,9 @@ fn fitting(sample: &str, event_type: &str, rules: &EnvelopeConfig) -> String {
     fill(rules.time.as_ref().and_then(|time| place(time, sample)), "0");
     fill(rules.keys.get(event_type).and_then(|key| place(key, sample)), "\"key_1\"");
     // Last: an id may be joined from the same place.
-    fill(place(&rules.event_type, sample), &format!("{event_type:?}"));
+    if rules.default_type.as_deref() != Some(event_type) {
+        fill(place(&rules.event_type, sample), &format!("{event_type:?}"));
+    }
     text
 }
 
@@ -280,22 +282,38 @@ mod tests {
         target(name, &[], &[], None).unwrap()
     }
 
+    /// A source that has nothing but its preset, and the URL that no preset can know.
+    fn of_preset(preset: &str) -> SendTarget {
+        let mut sets = vec![format!("source.{preset}.preset={preset}")];
+        let rules = crate::config::provider_rules(preset).unwrap();
+        if rules
+            .signature
+            .iter()
+            .any(|rules| rules.signed.as_ref().is_some_and(|text| text.contains("{url}")))
+        {
+            sets.push(format!("source.{preset}.signature.url=https://example.com/hooks/{preset}"));
+        }
+        let sets: Vec<&str> = sets.iter().map(String::as_str).collect();
+        target(preset, &[], &sets, None).unwrap()
+    }
+
     #[test]
     fn the_service_accepts_every_sample_and_extracts_the_generated_id() {
         for (preset, _) in crate::config::presets() {
-            let target = target(preset, &[], &[&format!("source.{preset}.preset={preset}")], None).unwrap();
+            let target = of_preset(preset);
             for event_type in sample::types(preset) {
                 let (_, body) = sample_of(&target, Some(event_type)).unwrap();
                 let place = place(&target.rules.envelope.event_type, body).unwrap();
-                let of_header = place.pointer().is_none().then_some(*event_type);
-                let maker =
-                    DeliveryGenerator::new(&target, Bytes::from_static(body.as_bytes()), of_header, true)
-                        .unwrap();
+                let of_header = place.pointer().is_none().then_some(event_type);
+                let split = target.rules.envelope.split.as_ref();
+                let body = split.map_or_else(|| body.to_owned(), |split| sample::alone(body, split));
+                let maker = DeliveryGenerator::new(&target, body.into(), of_header, true).unwrap();
                 let [one, other] = [maker.make().unwrap(), maker.make().unwrap()];
                 let [id, other] = [maker.id(&one).unwrap(), maker.id(&other).unwrap()];
-                assert_ne!(id, other, "{preset}");
-                // The digest is the id if the rules find none.
-                assert_eq!(id.starts_with("sha256:"), preset == "grapevine", "{preset}: {id}");
+                // Two digests of one millisecond may be equal; the ids of two providers end in a number or a second.
+                let is_made = !id.starts_with("sha256:") && !["linkedin", "postmark"].contains(&preset);
+                assert!(id != other || !is_made, "{preset}: {id}");
+                maker.check(&one).unwrap_or_else(|fault| panic!("{preset} {event_type}: {fault}"));
                 if preset == "datagrid" {
                     assert!(one.body.windows(id.len()).any(|part| part == id.as_bytes()));
                 }
@@ -321,11 +339,6 @@ mod tests {
                 "id=/data/status/id" => assert!(fits.unwrap_err().to_string().contains("id_missing")),
                 _ => assert_eq!(fits.map_err(|fault| fault.to_string()), Ok(()), "{place}"),
             }
-        }
-        for (preset, _) in crate::config::presets() {
-            let target = target(preset, &[], &[&format!("source.{preset}.preset={preset}")], None).unwrap();
-            let (event_type, text) = sample_of(&target, None).unwrap();
-            assert_eq!(fitting(text, event_type, &target.rules.envelope), text, "{preset}");
         }
     }
 

@@ -152,7 +152,7 @@ impl fmt::Debug for ConfigErrors {
 impl std::error::Error for ConfigErrors {}
 
 /// The name in `known` that the user probably meant by `name`.
-pub(super) fn suggestion<'k>(name: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
+pub fn suggestion<'k>(name: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
     let max_distance = (name.len() / 3).clamp(1, 3);
     known
         .into_iter()

@@ -12,20 +12,6 @@ use super::tree::ConfigNode;
 
 pub(super) const SHIPPED: &str = include_str!("../../config/hookstream.toml");
 
-/// Presets by name. They are data, so that another provider needs only another file.
-pub(super) const PRESETS: [(&str, &str); 10] = [
-    ("datagrid", include_str!("../../config/providers/datagrid.toml")),
-    ("github", include_str!("../../config/providers/github.toml")),
-    ("gitlab", include_str!("../../config/providers/gitlab.toml")),
-    ("grapevine", include_str!("../../config/providers/grapevine.toml")),
-    ("linear", include_str!("../../config/providers/linear.toml")),
-    ("shopify", include_str!("../../config/providers/shopify.toml")),
-    ("slack", include_str!("../../config/providers/slack.toml")),
-    ("standard-webhooks", include_str!("../../config/providers/standard-webhooks.toml")),
-    ("stripe", include_str!("../../config/providers/stripe.toml")),
-    ("svix", include_str!("../../config/providers/svix.toml")),
-];
-
 /// Where a setting was made. Problems are listed in this order.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum SettingLocation {

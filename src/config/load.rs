@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use zeroize::Zeroizing;
 
 use super::errors::ConfigErrors;
-use super::layers::{Layers, PRESETS, SettingLocation};
+use super::layers::{Layers, SettingLocation};
 use super::origin::{ConfigOrigin, FileKind, Overrides, Secrets};
 use super::properties::{Properties, Property};
 use super::secret::{Environment, Secret, SecretText, dev_secret, is_dev};
@@ -87,11 +87,6 @@ impl LoadedConfig {
         let headers = self.config.traces.headers.iter();
         headers.map(|(name, reference)| (name.as_str(), reference.read_text(&self.origin.environment)))
     }
-}
-
-/// The available presets: name and TOML text.
-pub fn presets() -> impl Iterator<Item = (&'static str, &'static str)> {
-    PRESETS.into_iter()
 }
 
 /// Loads the configuration. The file is `-c`, else `$HOOKSTREAM_CONFIG`, else `config/hookstream.toml`, else

@@ -6,8 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use figment::error::{Actual, Kind as Mistake};
 
-use super::errors::{ConfigErrors, hint};
-use super::layers::{Layer, Layers, PRESETS, SHIPPED, SettingLocation};
+use super::errors::{ConfigErrors, hint, suggestion};
+use super::layers::{Layer, Layers, SHIPPED, SettingLocation};
+use super::presets::{FACTS, PRESETS};
 use super::secret::Environment;
 use super::tree::{ConfigNode, NodeKind};
 use super::{Config, properties};
@@ -139,7 +140,8 @@ impl Layers {
             if let Some((_, text)) = PRESETS.iter().find(|(name, _)| *name == preset) {
                 let mut shipped = Self::default();
                 shipped.add_toml(SettingLocation::BuiltIn, text, problems);
-                for Layer { root, .. } in shipped.0 {
+                for Layer { mut root, .. } in shipped.0 {
+                    FACTS.iter().for_each(|facts| drop(root.remove(&[facts])));
                     let root = root.under(&["source", &source]);
                     self.0.insert(0, Layer { place: SettingLocation::BuiltIn, root });
                 }
@@ -147,8 +149,11 @@ impl Layers {
             }
             if node.text().is_some() {
                 let key = format!("source.{source}.preset");
-                let hint = hint(preset, PRESETS.iter().map(|(name, _)| *name));
-                problems.add_at(self.place(&key), key, format!("unknown preset{hint}"));
+                let hint = match suggestion(preset, PRESETS.iter().map(|(name, _)| *name)) {
+                    Some(known) => format!("did you mean `{known}`?"),
+                    None => "`hookstream providers` lists them".to_owned(),
+                };
+                problems.add_at(self.place(&key), key, format!("unknown preset; {hint}"));
             }
             broken.insert(source);
         }

@@ -201,7 +201,7 @@ tables! {
             "Headers that are sent to the collector, such as its token; each holds the whole value.";
     }
     ["source.NAME"] {
-        "preset" None, "`datagrid`, `github`, `gitlab`, `grapevine`, `linear`, `shopify`, `slack`, `standard-webhooks`, `stripe`, `svix`",
+        "preset" None, "name; `hookstream providers` lists them",
             "The provider's rules, which apply where the source sets nothing itself: see [providers](providers.md).";
         "docs" PresetOr(""), "URL",
             "The provider's page about its webhooks, for people; nothing reads it.";
@@ -213,7 +213,7 @@ tables! {
             "The record's key includes what its secret is bound to. Set it to `false` only for [existing topics](secrets.md#upgrade-a-source-with-bound-secrets).";
         "content_encoding" PresetOr("as_sent"), "`as_sent`, `signed_encoded`, `signed_decoded`",
             "Whether a body with a `Content-Encoding` is decoded (`gzip` or `deflate`, up to `http.max_body` bytes), and whether its signature covers the body as sent or the decoded one: see [compressed bodies](providers.md#compressed-bodies).";
-        "ack_deadline" Is("4s"), "duration",
+        "ack_deadline" PresetOr("4s"), "duration",
             "Time from the complete head to the answer.";
         "types" PresetOr(""), "list of event types",
             "Event types with a topic of their own. One without a schema gets the [generic record](#event-types-without-a-schema).";
@@ -235,32 +235,34 @@ tables! {
             "The compatibility level of its subjects: see [a new version](schemas.md#a-new-version).";
         "handshake" PresetOr(""), "array of tables",
             "Signed requests that are answered and are not events: see [handshakes](#handshakes).";
-        "challenge.query" PresetOr(""), "name",
-            "A GET request's query parameter to send back: see [handshakes](#handshakes).";
+        "challenge" PresetOr(""), "table",
+            "A request without a signature that is answered, such as a GET with a query parameter to send back: see [handshakes](#handshakes).";
     }
     ["source.NAME.signature"] {
-        "kind" PresetOr("hmac"), "`hmac`, `token`",
-            "`token`: the header holds the secret itself, which proves nothing about the body.";
+        "kind" PresetOr("hmac"), "`hmac`, `token`, `bearer`, `basic`",
+            "All but `hmac`: a header holds the secret itself, which proves nothing about the body. `bearer` and `basic`: behind that word, usually in `Authorization`; the secret of `basic` is `user:password`.";
         "header" Preset, "header name, or a list of names",
             "The header with the signature or the token.";
         "prefix" PresetOr(""), "text",
             "Text before the signature in that header, such as `sha256=`.";
         "signature_key" PresetOr(""), "text",
-            "If the header is a list such as `t=1775847600,v1=...`, or several such lists separated by spaces: the signature's key. Parts without a key after it are further signatures. Up to 8 signatures.";
+            "If the header is a list such as `t=1775847600,v1=...`, with commas or semicolons, or several such lists separated by spaces: the signature's key. Parts without a key after it are further signatures. Up to 8 signatures.";
         "timestamp_key" PresetOr(""), "text",
             "The key of the signed time in such a list.";
         "signature_version" PresetOr(""), "text",
             "If the header holds versioned signatures, `v1,... v1,...`: the version to read. Up to 8 signatures; other versions are skipped.";
         "timestamp_header" PresetOr(""), "header name, or a list of names",
             "The header with the signed time, if it has its own.";
+        "timestamp_format" PresetOr("unix"), "`unix`, `rfc3339`",
+            "How the signed time is written: as digits, or such as `2026-01-02T03:04:05.678Z`, without a zone in UTC.";
         "timestamp_unit" PresetOr("seconds"), "`seconds`, `milliseconds`",
-            "The unit of the signed time.";
+            "The unit of a signed Unix time.";
         "id_header" PresetOr(""), "header name, or a list of names",
             "The header that `{id}` stands for.";
         "url" PresetOr(""), "URL",
             "The text that `{url}` stands for: the URL as registered with the provider.";
         "signed" PresetOr(""), "text",
-            "What is signed: `{body}` and any of `{timestamp}`, `{id}`, `{url}`, `{header:NAME}`, with the text between them. A value that contains its own separator is refused.";
+            "What is signed: `{body}` and any of `{timestamp}`, `{id}`, `{url}`, `{method}`, `{header:NAME}`, with the text between them. Two headers, or a header and the body, need text between them; a value that contains its own separator is refused.";
         "forms" PresetOr("raw"), "list of `raw`, `json_compact_ascii`",
             "Which forms of the body to try. `json_compact_ascii` is the JSON text as Python's `json.dumps` writes it without spaces.";
         "hash" PresetOr("sha256"), "`sha256`, `sha512`, `sha1`",

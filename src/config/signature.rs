@@ -62,7 +62,7 @@ pub struct Signature {
     /// The text before the signature or the token, if the header is not a list.
     #[serde(default)]
     pub prefix: Option<String>,
-    /// The key of the signature, if the header is a comma-separated list of `key=value` parts. The list may contain
+    /// The key of the signature, if the header is a list, separated by commas or semicolons, of `key=value` parts. The list may contain
     /// several signatures.
     #[serde(default)]
     pub signature_key: Option<String>,
@@ -76,7 +76,10 @@ pub struct Signature {
     /// The header with the signed timestamp, if it has its own header.
     #[serde(default, deserialize_with = "de::list")]
     pub timestamp_header: Vec<String>,
-    /// The unit of the signed timestamp; the default is seconds.
+    /// How the signed timestamp is written; the default is a Unix time.
+    #[serde(default, deserialize_with = "de::some_choice")]
+    pub timestamp_format: Option<TimestampFormat>,
+    /// The unit of a signed Unix time; the default is seconds.
     #[serde(default, deserialize_with = "de::some_choice")]
     pub timestamp_unit: Option<TimestampUnit>,
     /// The header with the value of `{id}`.
@@ -94,7 +97,7 @@ pub struct Signature {
     /// How the provider writes its secrets.
     #[serde(default, deserialize_with = "de::choice")]
     pub secret_format: SecretFormat,
-    /// The signed text, with `{body}`, `{timestamp}`, `{id}`, `{url}`, `{header:NAME}`. Not used for a token.
+    /// The signed text, with `{body}`, `{timestamp}`, `{id}`, `{url}`, `{method}`, `{header:NAME}`. Not used for a token.
     #[serde(default)]
     pub signed: Option<String>,
     /// The forms of `{body}`, tried in this order.
@@ -115,6 +118,27 @@ pub enum SignatureKind {
     Hmac,
     /// The shared secret itself, as GitLab sends it. It does not authenticate the body.
     Token,
+    /// A token by RFC 6750: `Bearer` and the secret.
+    Bearer,
+    /// User and password by RFC 7617, which the secret contains with a colon between them.
+    Basic,
+}
+
+impl SignatureKind {
+    /// Whether a delivery contains the secret itself, so that anybody who sees one can make others.
+    #[must_use]
+    pub fn is_token(self) -> bool {
+        self != Self::Hmac
+    }
+
+    /// What the header begins with, in either case.
+    pub(crate) fn authorization(self) -> Option<&'static str> {
+        match self {
+            Self::Bearer => Some("Bearer "),
+            Self::Basic => Some("Basic "),
+            Self::Hmac | Self::Token => None,
+        }
+    }
 }
 
 /// The hash of an HMAC.
@@ -143,7 +167,18 @@ pub enum Encoding {
     Base64url,
 }
 
-/// The unit of a signed timestamp.
+/// How a signed timestamp is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TimestampFormat {
+    /// Decimal digits: the time since 1970.
+    #[default]
+    Unix,
+    /// Such as `2026-01-02T03:04:05.678Z`; without a zone, UTC.
+    Rfc3339,
+}
+
+/// The unit of a signed Unix time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TimestampUnit {

@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
-use http::{Method, Uri};
+use http::{HeaderMap, Method, Uri};
 
+use crate::delivery::Delivery;
+use crate::envelope::HandshakeAnswer;
 use crate::outcome::{Fault, Reason};
 use crate::sources::{Source, Sources};
 
@@ -29,9 +31,22 @@ pub fn unknown_source(sources: &Sources, uri: &Uri) -> Fault {
     Fault::new(Reason::SourceUnknown, format!("the path is {shown}{cut}{}", meant.unwrap_or_default()))
 }
 
-/// The text to echo, if the request is a GET by which a provider checks the endpoint.
-pub fn challenge(source: &Source, method: &Method, uri: &Uri) -> Option<String> {
-    source.handshakes.challenge(uri.query().filter(|_| method == Method::GET)?)
+/// The answer to a request by which a provider checks the endpoint without signing it, from the head.
+pub fn challenge(
+    source: &Source,
+    method: &Method,
+    uri: &Uri,
+    headers: &HeaderMap,
+) -> Option<HandshakeAnswer> {
+    source.handshakes.challenge(method, uri, headers, &|text, encoding| source.keyed(text, encoding))
+}
+
+/// The answer to such a request whose value is in its body: one that has no signature, and was refused for that.
+pub fn challenge_in_body(source: &Source, delivery: &Delivery, refusal: &Fault) -> Option<HandshakeAnswer> {
+    if refusal.reason != Reason::SignatureMissing {
+        return None;
+    }
+    source.handshakes.challenge_in_body(delivery, &|text, encoding| source.keyed(text, encoding))
 }
 
 /// Deliveries are sent by POST.

@@ -6,7 +6,7 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 use axum::extract::{Request, State};
 use axum::response::Response;
-use http::StatusCode;
+use http::{Method, StatusCode};
 use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::time::timeout_at;
@@ -22,6 +22,7 @@ use super::report::{DeliveryObserver, DeliveryReport};
 use super::verification::{Allowance, Asked, Authentication, Verification};
 use super::{Phase, admission, body, response};
 use crate::delivery::{Deadline, Delivery, DeliveryId};
+use crate::envelope::HandshakeAnswer;
 use crate::observe::clock::Clocks;
 use crate::observe::metrics;
 use crate::observe::traces::{Ending, Trace, Tracer};
@@ -79,10 +80,12 @@ pub(super) async fn ingest(State(ingest): State<Arc<Ingest>>, request: Request) 
     let head = Head { id: DeliveryId::new(), start: Instant::now(), client: ingest.callers.client(&request) };
     let source = admission::source(&ingest.sources.load(), request.uri()).cloned();
     let mut trace = Trace::open(ingest.tracer.as_ref(), request.method(), request.headers());
-    if let Some(text) = source.as_deref().and_then(|source| challenge(source, &request, &head)) {
-        let ended = DeliveryResult::handshake(Some(text));
+    if let Some(answer) = source.as_deref().and_then(|source| challenge(source, &request, &head)) {
+        let ended = DeliveryResult::handshake(answer);
         ingest.report(&head, source.as_deref(), &ended, trace);
-        return response::answer(head.id, &ended, *ingest.phase.borrow() > Phase::Serving);
+        // The body of a POST is not read.
+        let last = *ingest.phase.borrow() > Phase::Serving || request.method() == Method::POST;
+        return response::answer(head.id, &ended, last);
     }
     let (ended, leaves_body_unread) = match admit(&ingest, source.clone(), request, &head).await {
         Ok(admitted) => {
@@ -116,9 +119,9 @@ fn leaves_body_unread(reason: Reason) -> bool {
 }
 
 /// Answered even while the service shuts down: nothing is stored.
-fn challenge(source: &Source, request: &Request, head: &Head) -> Option<String> {
-    let text = admission::challenge(source, request.method(), request.uri());
-    text.filter(|_| source.admits(head.client.address))
+fn challenge(source: &Source, request: &Request, head: &Head) -> Option<HandshakeAnswer> {
+    let answer = admission::challenge(source, request.method(), request.uri(), request.headers());
+    answer.filter(|_| source.admits(head.client.address))
 }
 
 async fn admit(
@@ -187,6 +190,14 @@ async fn run(ingest: &Arc<Ingest>, admitted: Admitted, head: Head, mut trace: Tr
                     ended
                 }
                 Authentication::Unverified(delivery, fault) => {
+                    let asked = delivery.as_ref();
+                    if let Some(answer) =
+                        asked.and_then(|asked| admission::challenge_in_body(&source, asked, &fault))
+                    {
+                        let ended = DeliveryResult::handshake(answer);
+                        ingest.report(&head, Some(&source), &ended, trace);
+                        return ended;
+                    }
                     ingest.report_address_refusal(&source, &fault, &head);
                     let ended = DeliveryResult::from(fault.clone());
                     ingest.report(&head, Some(&source), &ended, trace);

@@ -110,6 +110,7 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
+    use crate::envelope::{AnswerBody, HandshakeAnswer};
     use crate::outcome::{Fault, Reason};
 
     /// The log after `count` deliveries with this result.
@@ -152,7 +153,8 @@ mod tests {
     #[test]
     fn b4_lines_of_unverified_deliveries_are_limited_and_only_they_name_the_client() {
         let reasons = Reason::ALL.iter().map(|reason| DeliveryResult::from(Fault::from(*reason)));
-        let handshake = || DeliveryResult::handshake(Some(String::from("1158201444")));
+        let text = || Some(AnswerBody::Text("1158201444".to_owned()));
+        let handshake = || DeliveryResult::handshake(HandshakeAnswer { body: text(), headers: Vec::new() });
         let ends = || reasons.clone().chain([handshake()]);
         for ended in ends() {
             let start = Instant::now();

@@ -9,8 +9,9 @@ use http::{HeaderValue, StatusCode, header};
 use serde::{Deserialize, Serialize};
 
 use crate::delivery::DeliveryId;
+use crate::envelope::AnswerBody;
 use crate::outcome::Outcome;
-use crate::pipeline::{DeliveryResult, PlainReply};
+use crate::pipeline::DeliveryResult;
 
 /// The answer's header with the delivery's id, which the log line and the record have too.
 pub const DELIVERY_HEADER: &str = "hookstream-delivery";
@@ -64,11 +65,15 @@ pub(super) fn answer(id: DeliveryId, ended: &DeliveryResult, last: bool) -> Resp
         partition: ended.ack().map(|ack| ack.partition),
         offset: ended.ack().map(|ack| ack.offset),
     };
-    let mut response = match &ended.text {
-        Some(PlainReply(text)) => plain(status, text),
+    let mut response = match ended.answer.as_ref().and_then(|answer| answer.body.as_ref()) {
+        Some(AnswerBody::Text(text)) => given(status, "text/plain; charset=utf-8", text),
+        Some(AnswerBody::Json(text)) => given(status, "application/json", text),
         None => json(status, &body),
     };
     let headers = response.headers_mut();
+    for (name, value) in ended.answer.iter().flat_map(|answer| &answer.headers) {
+        headers.insert(name.clone(), value.clone());
+    }
     if let Ok(id) = HeaderValue::try_from(id.to_string()) {
         headers.insert(DELIVERY_HEADER, id);
     }
@@ -85,11 +90,11 @@ pub(super) fn answer(id: DeliveryId, ended: &DeliveryResult, last: bool) -> Resp
 }
 
 /// A text from an unknown sender: headers keep browsers from rendering it as a page.
-fn plain(status: StatusCode, text: &str) -> Response {
+fn given(status: StatusCode, content_type: &'static str, text: &str) -> Response {
     let mut response = Response::new(Body::from(text.to_owned()));
     *response.status_mut() = status;
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
 }

@@ -20,6 +20,7 @@ pub(super) use search::HashBudget;
 
 use super::scheme_verifier::{Removed, SchemeVerifier};
 use super::search::{Progress, rank};
+use super::signed_time::TimeText;
 use super::{SigningKey, Verifier};
 use crate::config::TimestampUnit::{Milliseconds, Seconds};
 use crate::delivery::Delivery;
@@ -209,9 +210,9 @@ impl SchemeVerifier {
         };
         let seconds = near(Timestamp::from_second(number).ok());
         let milliseconds = near(Timestamp::from_millisecond(number).ok());
-        let (found, read) = match self.scheme.unit {
-            Seconds if milliseconds && !seconds => ("milliseconds", "seconds"),
-            Milliseconds if seconds && !milliseconds => ("seconds", "milliseconds"),
+        let (found, read) = match self.scheme.time {
+            TimeText::Unix(Seconds) if milliseconds && !seconds => ("milliseconds", "seconds"),
+            TimeText::Unix(Milliseconds) if seconds && !milliseconds => ("seconds", "milliseconds"),
             _ => return None,
         };
         let text = format!("the signed time is in {found}, the rules read {read}");

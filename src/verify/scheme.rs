@@ -6,14 +6,15 @@ use jiff::{SignedDuration, Timestamp};
 use super::digest::{self, Digest, DigestFormat, Signer};
 use super::header_names::HeaderNames;
 use super::signature_error::SignatureError;
+use super::signed_time::TimeText;
 use super::template::{Template, Values};
-use crate::config::{self, BodyForm, ConfigErrors, Encoding, SignatureKind, TimestampUnit};
+use crate::config::{self, BodyForm, ConfigErrors, Encoding, SignatureKind, TimestampFormat};
 
 /// The maximum number of signatures read from one header: it bounds the work for a refused request.
 pub(super) const MAX_SIGNATURES: usize = 8;
 
-/// A unix time in milliseconds has thirteen digits for the next 260 years.
-const MAX_TIMESTAMP: usize = 20;
+/// What separates the parts of a list. Only a space separates its sets.
+pub(super) const BETWEEN: &[char] = &[' ', ',', ';'];
 
 #[derive(Debug)]
 pub(super) struct Scheme {
@@ -21,12 +22,15 @@ pub(super) struct Scheme {
     pub(super) layout: HeaderFormat,
     pub(super) written: DigestFormat,
     pub(super) timestamp_header: Option<HeaderNames>,
-    pub(super) unit: TimestampUnit,
+    pub(super) time: TimeText,
+    /// Whether nothing beside the signed time shows where it ends.
+    pub(super) has_open_time: bool,
     pub(super) id_header: Option<HeaderNames>,
     pub(super) template: Template,
     pub(super) forms: Vec<BodyForm>,
     /// The request headers that the rules read, without duplicates and without the header of a token.
     pub(super) headers: Vec<HeaderName>,
+    pub(super) kind: SignatureKind,
     /// The headers of tokens in any of the source's schemes, which no record may contain.
     pub(super) tokens: Vec<HeaderName>,
 }
@@ -36,7 +40,7 @@ pub(super) struct Scheme {
 pub(super) enum HeaderFormat {
     /// `<prefix><signature>`
     Plain { prefix: String },
-    /// `key=value` parts in any order, separated by commas or spaces. Unknown keys are ignored: the provider may add
+    /// `key=value` parts in any order, separated by commas, semicolons or spaces. Unknown keys are ignored: the provider may add
     /// some.
     List { signature: String, timestamp: Option<String> },
     /// Space-separated `version,signature` parts. Unknown versions are ignored: the provider may add some.
@@ -93,9 +97,13 @@ impl Scheme {
             problems.add(format!("{place}.header"), "names no header");
         }
         let layout = layout(rules, place, problems);
+        let time_text = TimeText::new(
+            rules.timestamp_format.unwrap_or_default(),
+            rules.timestamp_unit.unwrap_or_default(),
+        );
         let template = match rules.kind {
-            SignatureKind::Hmac => Template::compile(rules, id_header.as_ref(), place, problems),
-            SignatureKind::Token => {
+            SignatureKind::Hmac => Template::compile(rules, id_header.as_ref(), time_text, place, problems),
+            SignatureKind::Token | SignatureKind::Bearer | SignatureKind::Basic => {
                 token_alone(rules, place, problems);
                 Some(Template::default())
             }
@@ -127,19 +135,20 @@ impl Scheme {
                 encoding: rules.encoding.unwrap_or_default(),
             },
             timestamp_header,
-            unit: rules.timestamp_unit.unwrap_or_default(),
+            time: time_text,
+            has_open_time: template.has_open_time(),
             id_header,
             template,
             forms: rules.forms.clone(),
             headers,
+            kind: rules.kind,
             tokens: Vec::new(),
         })
     }
 
     /// The headers of a token, which is a credential.
     pub(super) fn token_headers(&self) -> impl Iterator<Item = &HeaderName> {
-        let is_token = matches!(self.layout, HeaderFormat::Token { .. });
-        self.header.iter().filter(move |_| is_token)
+        self.header.iter().filter(|_| self.is_token())
     }
 
     /// Reads the claimed signatures and the values that are signed with the body.
@@ -162,7 +171,16 @@ impl Scheme {
                 (vec![self.written.read(digits).ok_or_else(|| self.undecodable())?], None)
             }
             HeaderFormat::Token { prefix } => {
-                let token = value.strip_prefix(prefix.as_str()).ok_or(SignatureError::PrefixMissing)?;
+                let (before, token) =
+                    value.split_at_checked(prefix.len()).ok_or(SignatureError::PrefixMissing)?;
+                // The name of an HTTP authentication scheme has no case.
+                let is_prefix = match self.kind.authorization() {
+                    Some(_) => before.eq_ignore_ascii_case(prefix),
+                    None => before == prefix,
+                };
+                if !is_prefix {
+                    return Err(SignatureError::PrefixMissing);
+                }
                 (vec![digest::token(token.as_bytes())], None)
             }
             HeaderFormat::List { signature, timestamp } => {
@@ -175,7 +193,7 @@ impl Scheme {
             Some(name) => Some(name.single(headers)?),
             None => listed,
         };
-        let timestamp = timestamp.map(digits).transpose()?.unwrap_or_default();
+        let timestamp = timestamp.map(|text| self.check_time(text)).transpose()?.unwrap_or_default();
         let values = Values {
             timestamp,
             headers: self
@@ -191,7 +209,7 @@ impl Scheme {
         Ok(Claim { signatures, values })
     }
 
-    /// `t=1775847600,v1=<hex>,v1=<hex>`: during a rotation the list has a signature for each secret, as with Outpost
+    /// `t=1775847600,v1=<hex>,v1=<hex>`, or with semicolons as with Paddle: during a rotation the list has a signature for each secret, as with Outpost
     /// without repeating the key, or as with Persona a set of parts for each, separated by spaces, all with the same time. A
     /// signature that cannot be decoded is skipped if another can.
     fn list<'d>(
@@ -206,7 +224,7 @@ impl Scheme {
         let mut key = "";
         for set in value.split_ascii_whitespace() {
             let mut own = None;
-            for part in set.split(',').filter(|part| !part.is_empty()) {
+            for part in set.split(BETWEEN).filter(|part| !part.is_empty()) {
                 let value = match part.split_once('=') {
                     // A part without a key is one more signature; what may look like a key is its padding.
                     Some((_, value)) if key == signature && value.trim_matches('=').is_empty() => part,
@@ -275,22 +293,20 @@ impl Scheme {
         self.digest_of(mac, &claim.values, body)
     }
 
+    /// Whether the request contains the secret itself instead of a signature.
+    pub(super) fn is_token(&self) -> bool {
+        matches!(self.layout, HeaderFormat::Token { .. })
+    }
+
+    /// The text of the signed time, if it is written as the rules say.
+    pub(super) fn check_time<'d>(&self, text: &'d str) -> Result<&'d str, SignatureError> {
+        self.time.check(text, self.has_open_time)
+    }
+
     /// The time from signing to `now`; negative if the signed time is in the future. `None` if no time is signed. A time
     /// that does not fit in 64 bits saturates.
     pub(super) fn age(&self, claim: &Claim<'_>, now: Timestamp) -> Option<SignedDuration> {
-        self.age_of(claim.values.timestamp, now)
-    }
-
-    pub(super) fn age_of(&self, timestamp: &str, now: Timestamp) -> Option<SignedDuration> {
-        if timestamp.is_empty() {
-            return None;
-        }
-        let number = timestamp.parse().unwrap_or(i64::MAX);
-        let signed = match self.unit {
-            TimestampUnit::Seconds => SignedDuration::from_secs(number),
-            TimestampUnit::Milliseconds => SignedDuration::from_millis(number),
-        };
-        Some(now.as_duration().saturating_sub(signed))
+        self.time.age(claim.values.timestamp, now)
     }
 
     pub(super) fn digest_of(&self, mac: &Signer, values: &Values<'_>, body: &[u8]) -> Digest {
@@ -327,18 +343,20 @@ impl Signatures {
     }
 }
 
-/// A Unix time: decimal digits only.
-fn digits(value: &str) -> Result<&str, SignatureError> {
-    let digits =
-        !value.is_empty() && value.len() <= MAX_TIMESTAMP && value.bytes().all(|b| b.is_ascii_digit());
-    digits.then_some(value).ok_or(SignatureError::TimeMalformed)
-}
-
 fn layout(rules: &config::Signature, place: &str, problems: &mut ConfigErrors) -> Option<HeaderFormat> {
     let prefix = || rules.prefix.clone().unwrap_or_default();
     let plain = match rules.kind {
         SignatureKind::Hmac => HeaderFormat::Plain { prefix: prefix() },
         SignatureKind::Token => return Some(HeaderFormat::Token { prefix: prefix() }),
+        SignatureKind::Bearer | SignatureKind::Basic => {
+            if rules.prefix.is_some() {
+                let message =
+                    "does not go with kind = \"bearer\" or \"basic\", which have their own; remove it";
+                problems.add(format!("{place}.prefix"), message);
+            }
+            let prefix = rules.kind.authorization().unwrap_or_default().to_owned();
+            return Some(HeaderFormat::Token { prefix });
+        }
     };
     let mut wrong = |key: &str, message: &str| {
         problems.add(format!("{place}.{key}"), message);
@@ -384,6 +402,14 @@ fn time(rules: &config::Signature, used: bool, place: &str, problems: &mut Confi
             problems
                 .add(format!("{place}.timestamp_unit"), "is for {timestamp}, which `signed` does not use");
         }
+        (0, false) if rules.timestamp_format.is_some() => {
+            problems
+                .add(format!("{place}.timestamp_format"), "is for {timestamp}, which `signed` does not use");
+        }
+        _ if rules.timestamp_unit.is_some() && rules.timestamp_format == Some(TimestampFormat::Rfc3339) => {
+            problems
+                .add(format!("{place}.timestamp_unit"), "is for a Unix time; remove it, or timestamp_format");
+        }
         _ => {}
     }
 }
@@ -396,6 +422,7 @@ fn token_alone(rules: &config::Signature, place: &str, problems: &mut ConfigErro
         ("signature_version", rules.signature_version.is_some()),
         ("timestamp_header", !rules.timestamp_header.is_empty()),
         ("timestamp_unit", rules.timestamp_unit.is_some()),
+        ("timestamp_format", rules.timestamp_format.is_some()),
         ("id_header", !rules.id_header.is_empty()),
         ("url", rules.url.is_some()),
         ("hash", rules.hash.is_some()),
@@ -406,7 +433,7 @@ fn token_alone(rules: &config::Signature, place: &str, problems: &mut ConfigErro
         if given {
             problems.add(
                 format!("{place}.{key}"),
-                "does not go with kind = \"token\": a token signs nothing; remove one of them",
+                "does not go with this kind: a token signs nothing; remove one of them",
             );
         }
     }

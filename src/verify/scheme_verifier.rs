@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use jiff::Timestamp;
 
 use super::binding::EventLocator;
+use super::challenge::is_of_token;
 use super::scheme::{Claim, HeaderFormat, MAX_SIGNATURES, Scheme};
 use super::{SignatureError, SigningKey, canonical};
 use crate::config::{BodyForm, ConfigErrors, Secret, SecretFormat};
@@ -33,6 +34,8 @@ pub(super) struct SchemeVerifier {
     /// the same order, so that a retry matches the same binding and gets the same key in Kafka.
     pub(super) last: Last,
     pub(super) bodies: Option<EventLocator>,
+    /// Whether anybody can have a challenge signed with these secrets.
+    pub(super) signs_challenges: bool,
     /// The limit of a decoded body; `None` for a source whose bodies are not decoded.
     pub(super) max_decoded: Option<usize>,
     /// Used by [`super::diagnose`] only: these secrets verify nothing.
@@ -127,13 +130,25 @@ impl SchemeVerifier {
         let keys = keys.into_iter().map(Arc::new).collect();
         let (scheme, last) = (Arc::new(scheme), Last::default());
         let (secrets, removed) = (uses.len(), Vec::new());
-        let (bodies, max_decoded) = (None, None);
-        Self { index, scheme, secret_format, keys, secrets, most_looks, last, bodies, max_decoded, removed }
+        let (bodies, max_decoded, signs_challenges) = (None, None, false);
+        Self {
+            index,
+            scheme,
+            secret_format,
+            keys,
+            secrets,
+            most_looks,
+            last,
+            bodies,
+            signs_challenges,
+            max_decoded,
+            removed,
+        }
     }
 
     /// Whether the request contains the secret itself instead of a signature.
     pub(super) fn is_token(&self) -> bool {
-        matches!(self.scheme.layout, HeaderFormat::Token { .. })
+        self.scheme.is_token()
     }
 
     /// The signatures and the signed time that the delivery claims.
@@ -141,7 +156,11 @@ impl SchemeVerifier {
     /// # Errors
     /// When one of the headers that carry them is missing or cannot be read.
     pub(super) fn claim<'d>(&self, delivery: &'d Delivery) -> Result<Claim<'d>, SignatureError> {
-        self.scheme.claim(&delivery.headers)
+        let claim = self.scheme.claim(&delivery.headers)?;
+        if self.signs_challenges && self.scheme.template.is_of(claim.values(), &delivery.body, is_of_token) {
+            return Err(SignatureError::Challenge);
+        }
+        Ok(claim)
     }
 
     /// The body in this form; `None` if the body has no such form, or if the form equals a raw body that is tried anyway.

@@ -8,7 +8,7 @@ use super::header_names::HeaderNames;
 use super::scheme::HeaderFormat;
 use super::template::Values;
 use super::{SchemeVerifier, Verifier, canonical};
-use crate::config::{BodyForm, TimestampUnit};
+use crate::config::BodyForm;
 use crate::outcome::{Fault, Reason};
 
 impl Verifier {
@@ -60,11 +60,7 @@ impl SchemeVerifier {
             BodyForm::Raw => body.into(),
             BodyForm::JsonCompactAscii => canonical::json_compact_ascii(body)?,
         };
-        let timestamp = match scheme.unit {
-            TimestampUnit::Seconds => now.as_second(),
-            TimestampUnit::Milliseconds => now.as_millisecond(),
-        }
-        .to_string();
+        let timestamp = scheme.time.write(now);
         if let Some(name) = scheme.timestamp_header.as_ref().and_then(HeaderNames::first) {
             headers.insert(name, value(&timestamp)?);
         }

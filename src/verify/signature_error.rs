@@ -30,9 +30,9 @@ pub enum SignatureError {
     /// signed would be a guess.
     #[error("the list in {0} has the time more than once")]
     TimeRepeated(HeaderNames),
-    /// The signed time is not a short number in decimal digits.
-    #[error("the time is not a number")]
-    TimeMalformed,
+    /// The signed time is not written as the rules say; with what it should be.
+    #[error("the time is not {0}")]
+    TimeMalformed(&'static str),
     /// The header's list has no part that is a signature by the rules.
     #[error("no signature in the list")]
     NoSignature,
@@ -47,6 +47,9 @@ pub enum SignatureError {
         /// The length of the configured hash.
         bytes: usize,
     },
+    /// The signed text could be a challenge, and anybody can have a challenge signed.
+    #[error("the signed text has the form of a challenge, which anybody can have signed")]
+    Challenge,
     /// A signed header contains the text that separates it from the part next to it, so that one signature would
     /// fit several deliveries.
     #[error("a signed header contains the separator next to it")]

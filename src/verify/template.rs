@@ -1,14 +1,17 @@
 //! The signed text: its parts, and why no two deliveries share one.
 //!
 //! A signature proves a text, and the text must determine its parts: otherwise an attacker could move bytes from one part
-//! to the next under the same signature. So any two variables have a literal between them, `{body}` occurs once, a value
-//! before the body never contains the literal that follows it, and a value after the body never the literal that precedes
-//! it. The last two are checked for each delivery instead of in the rules: only the provider knows whether an id may
-//! contain a dot, and a rule such as `{id}.{timestamp}.{body}` could not be written otherwise.
+//! to the next under the same signature. So there is one way to read the text: from its start to the body, and from its end
+//! back to the body, which occurs once. A header ends where the literal behind it first occurs, or the date of an RFC 3339
+//! time; a Unix time beside another variable has a fixed number of digits; an RFC 3339 time is as long as it can be. A rule
+//! that cannot be read so is refused. A delivery is refused if the reading gives other values than its headers, which
+//! cannot be decided in the rules: only the provider knows whether an id may contain a dot, and a rule such as
+//! `{id}.{timestamp}.{body}` could not be written otherwise.
 
 use http::HeaderName;
 
 use super::header_names::HeaderNames;
+use super::signed_time::{self, TimeText};
 use crate::config::{self, ConfigErrors};
 use crate::names;
 
@@ -22,12 +25,20 @@ enum Segment {
     Body,
 }
 
+impl Segment {
+    fn is_literal(&self) -> bool {
+        matches!(self, Self::Literal(_))
+    }
+}
+
 /// The signed text, compiled.
 #[derive(Debug, Default)]
 pub(super) struct Template {
     segments: Vec<Segment>,
     /// The headers that `{id}` and `{header:NAME}` read, without duplicates.
     pub(super) headers: Vec<HeaderNames>,
+    /// Whether the text of the signed time is of the form of RFC 3339.
+    is_rfc3339: bool,
 }
 
 /// The values of the variables other than `{body}` in one delivery.
@@ -43,10 +54,11 @@ impl Template {
     pub(super) fn compile(
         rules: &config::Signature,
         id_header: Option<&HeaderNames>,
+        time: TimeText,
         place: &str,
         problems: &mut ConfigErrors,
     ) -> Option<Self> {
-        let mut template = Self::default();
+        let mut template = Self { is_rfc3339: time == TimeText::Rfc3339, ..Self::default() };
         let mut found = TemplateSources::default();
         let Some(text) = &rules.signed else {
             problems.add(format!("{place}.signed"), "is missing; say what is signed, such as \"{body}\"");
@@ -62,8 +74,9 @@ impl Template {
                 .add(format!("{place}.signed"), "must contain {body}: otherwise any body would verify"),
             _ => problems.add(format!("{place}.signed"), "contains {body} more than once"),
         }
-        if template.ambiguous() {
-            problems.add(format!("{place}.signed"), "needs a separator between its variables");
+        if !template.is_readable() {
+            let message = "needs a separator between its variables; only a time ends by itself";
+            problems.add(format!("{place}.signed"), message);
         }
         for (used, variable, key, given) in [
             (found.id, "{id}", "id_header", !rules.id_header.is_empty()),
@@ -81,7 +94,8 @@ impl Template {
         Some(template)
     }
 
-    /// Splits `{timestamp}.{body}` into segments. A fixed text, such as the URL, is merged with adjacent literals.
+    /// Splits `{timestamp}.{body}` into segments. A fixed text, such as the URL, is merged with adjacent literals. So is the
+    /// method, as no other than POST delivers.
     fn cut(
         &mut self,
         text: &str,
@@ -96,6 +110,7 @@ impl Template {
             match (name, name.strip_prefix("header:")) {
                 ("timestamp", _) => self.segments.push(Segment::Timestamp),
                 ("body", _) => self.segments.push(Segment::Body),
+                ("method", _) => self.literal("POST"),
                 ("url", _) => {
                     found.url = true;
                     self.literal(rules.url.as_deref().unwrap_or_default());
@@ -115,7 +130,7 @@ impl Template {
                 }
                 _ => {
                     return Err(String::from(
-                        "knows {body}, {timestamp}, {id}, {url} and {header:NAME} only",
+                        "knows {body}, {timestamp}, {id}, {url}, {method} and {header:NAME} only",
                     ));
                 }
             }
@@ -148,14 +163,38 @@ impl Template {
         Ok(())
     }
 
-    /// Whether two variables are adjacent.
-    fn ambiguous(&self) -> bool {
-        let variable = |segment: &Segment| !matches!(segment, Segment::Literal(_));
-        self.pairs().any(|(a, b)| variable(a) && variable(b))
+    /// Whether the end of each variable before the body, and the start of each one behind it, can be found in the text.
+    fn is_readable(&self) -> bool {
+        let mut behind = false;
+        self.pairs().all(|pair| {
+            behind |= *pair.0 == Segment::Body;
+            match pair {
+                (a, b) if a.is_literal() || b.is_literal() => true,
+                (Segment::Timestamp, _) => !behind,
+                (Segment::Header(_), Segment::Timestamp) => behind || self.is_rfc3339,
+                (Segment::Body, Segment::Timestamp) => true,
+                _ => false,
+            }
+        })
     }
 
     fn pairs(&self) -> impl Iterator<Item = (&Segment, &Segment)> {
         self.segments.iter().zip(self.segments.iter().skip(1))
+    }
+
+    /// Whether the signed time must show by itself where it ends, or behind the body starts: no text beside it does.
+    pub(super) fn has_open_time(&self) -> bool {
+        let continues = |text: &str| self.is_rfc3339 && text.starts_with(signed_time::CONTINUES);
+        let mut behind = false;
+        self.pairs().any(|pair| {
+            behind |= *pair.0 == Segment::Body;
+            match pair {
+                (Segment::Timestamp, Segment::Literal(text)) => !behind && continues(text),
+                (Segment::Timestamp, _) => true,
+                (Segment::Literal(_), _) => false,
+                (_, segment) => *segment == Segment::Timestamp && !self.is_rfc3339,
+            }
+        })
     }
 
     /// Whether the signed time is part of the text.
@@ -163,13 +202,20 @@ impl Template {
         self.segments.contains(&Segment::Timestamp)
     }
 
-    /// Whether each value is delimited by its literals without ambiguity.
+    /// Whether the signed text is read as these values, and no others.
     pub(super) fn is_clear(&self, values: &Values<'_>) -> bool {
         let mut behind = false;
         self.pairs().all(|pair| {
             behind |= *pair.0 == Segment::Body;
             match pair {
                 (Segment::Body, _) | (_, Segment::Body) => true,
+                // Its form was checked, and shows where it ends.
+                (Segment::Timestamp, _) if self.is_rfc3339 && !behind => true,
+                (header, Segment::Timestamp) if self.is_rfc3339 && !behind && !header.is_literal() => {
+                    let value = self.value(header, values);
+                    let text = value.iter().chain(values.timestamp.as_bytes()).copied();
+                    (0..value.len()).all(|at| signed_time::length(text.clone().skip(at)).is_none())
+                }
                 (variable, Segment::Literal(literal)) if !behind => {
                     let value = self.value(variable, values);
                     !(0..value.len()).any(|at| {
@@ -198,6 +244,13 @@ impl Template {
         }
     }
 
+    /// Whether all characters of the signed text are of a kind, apart from white space, which the canonical form of a body
+    /// does not have.
+    pub(super) fn is_of(&self, values: &Values<'_>, body: &[u8], kind: fn(u8) -> bool) -> bool {
+        let mut text = self.pieces(values, body).flatten();
+        !self.segments.is_empty() && text.all(|byte| byte.is_ascii_whitespace() || kind(*byte))
+    }
+
     /// Whether only the body is signed.
     pub(super) fn is_body(&self) -> bool {
         self.segments == [Segment::Body]
@@ -208,7 +261,10 @@ impl Template {
     pub(super) fn describe(&self, values: &Values<'_>, body: usize) -> String {
         let parts = self.segments.iter().map(|segment| match segment {
             Segment::Literal(text) => format!("`{}`", text.escape_debug()),
-            Segment::Timestamp => format!("{{timestamp}} ({} digits)", values.timestamp.len()),
+            Segment::Timestamp => {
+                let unit = if self.is_rfc3339 { "characters" } else { "digits" };
+                format!("{{timestamp}} ({} {unit})", values.timestamp.len())
+            }
             Segment::Header(at) => {
                 let name = self.headers.get(*at).map(ToString::to_string).unwrap_or_default();
                 format!("{{header:{name}}} ({} bytes)", self.value(segment, values).len())
@@ -241,4 +297,179 @@ struct TemplateSources {
 
 fn starts_with<'a>(text: impl Iterator<Item = &'a u8>, with: impl ExactSizeIterator<Item = &'a u8>) -> bool {
     text.take(with.len()).eq(with)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use proptest::prelude::*;
+    use proptest::sample::select;
+    use proptest::test_runner::{Config as Runs, RngAlgorithm, TestRng, TestRunner};
+
+    use super::*;
+    use crate::config::{TimestampFormat, TimestampUnit};
+
+    fn compile(signed: &str, format: TimestampFormat) -> Result<(Template, TimeText), String> {
+        let rules = config::Signature {
+            signed: Some(signed.to_owned()),
+            url: signed.contains("{url}").then(|| "u1".to_owned()),
+            ..config::Signature::default()
+        };
+        let (mut problems, time) = (ConfigErrors::default(), TimeText::new(format, TimestampUnit::Seconds));
+        let template = Template::compile(&rules, None, time, "signature", &mut problems);
+        match template {
+            Some(template) if problems.is_empty() => Ok((template, time)),
+            _ => Err(problems.to_string()),
+        }
+    }
+
+    /// The values of a request: the time, the headers and the body.
+    type Request = (String, Vec<String>, String);
+
+    /// Every request that has this signed text and is not refused.
+    fn requests(template: &Template, time: TimeText, text: &str) -> Vec<Request> {
+        let mut cuts = vec![(0, None::<String>, vec![None::<String>; template.headers.len()], String::new())];
+        for segment in &template.segments {
+            cuts = cuts
+                .into_iter()
+                .flat_map(|(at, timestamp, headers, body)| {
+                    let lengths = match segment {
+                        Segment::Literal(literal) if text[at..].starts_with(literal.as_str()) => {
+                            literal.len()..=literal.len()
+                        }
+                        #[allow(clippy::reversed_empty_ranges, reason = "no length fits")]
+                        Segment::Literal(_) => 1..=0,
+                        _ => 0..=text.len() - at,
+                    };
+                    lengths.filter_map(move |length| {
+                        let (mut timestamp, mut headers, mut body) =
+                            (timestamp.clone(), headers.clone(), body.clone());
+                        let value = text[at..at + length].to_owned();
+                        match segment {
+                            Segment::Literal(_) => {}
+                            Segment::Timestamp => {
+                                if timestamp.replace(value.clone()).is_some_and(|known| known != value) {
+                                    return None;
+                                }
+                            }
+                            Segment::Header(header) => {
+                                let known = headers[*header].replace(value.clone());
+                                if known.is_some_and(|known| known != value) {
+                                    return None;
+                                }
+                            }
+                            Segment::Body => body = value,
+                        }
+                        Some((at + length, timestamp, headers, body))
+                    })
+                })
+                .collect();
+        }
+        let whole = cuts.into_iter().filter(|(at, ..)| *at == text.len());
+        let whole = whole.map(|(_, timestamp, headers, body)| {
+            (timestamp.unwrap_or_default(), headers.into_iter().map(Option::unwrap).collect::<Vec<_>>(), body)
+        });
+        whole
+            .filter(|(timestamp, headers, _)| {
+                let values = Values { timestamp, headers: headers.iter().map(String::as_str).collect() };
+                let timed = !template.has_time() || time.check(timestamp, template.has_open_time()).is_ok();
+                timed && template.is_clear(&values)
+            })
+            .collect()
+    }
+
+    /// Each way to cut a signed text into the parts of the rule is tried, and at most one is accepted: equal signed text
+    /// means equal parts, whatever the rule.
+    #[test]
+    fn no_two_requests_have_the_same_signed_text() {
+        println!("seed: [18; 32]");
+        let mut runner = TestRunner::new_with_rng(
+            Runs { cases: 4000, failure_persistence: None, ..Runs::default() },
+            TestRng::from_seed(RngAlgorithm::ChaCha, &[18; 32]),
+        );
+        let variable = || {
+            select(vec![
+                "{timestamp}",
+                "{header:A}",
+                "{header:B}",
+                "{url}",
+                "{method}",
+                ".",
+                ":",
+                "1",
+                "-",
+                "Z",
+                "aa",
+                "",
+            ])
+        };
+        let side = || prop::collection::vec(variable(), 0..4).prop_map(|parts| parts.concat());
+        let piece = || {
+            let dates = ["2023-11-14T22:13:20", "2023-11-14T22:13:20Z", "2023-11-14T22:13:20.5Z"];
+            let others = ["1700000000", "1", "17", "a", ".", ":", "-", "Z", "+02:00", ".5", "POST", "u1"];
+            select([dates.as_slice(), others.as_slice()].concat())
+        };
+        let text = |most| prop::collection::vec(piece(), 0..most).prop_map(|pieces| pieces.concat());
+        let date =
+            select(vec!["", "Z", ".25Z", "+02:00", ".5"]).prop_map(|end| format!("2023-11-14T22:13:20{end}"));
+        let unix = select(vec!["1700000000", "170000000", "1"]).prop_map(str::to_owned);
+        let requests_of = (side(), side(), any::<bool>(), date, unix, text(3), text(3), text(4));
+        let (compiled, accepted) = (Cell::new(0), Cell::new(0));
+        runner
+            .run(&requests_of, |(before, after, is_date, date, unix, a, b, body)| {
+                let signed = format!("{before}{{body}}{after}");
+                let format = if is_date { TimestampFormat::Rfc3339 } else { TimestampFormat::Unix };
+                let Ok((template, time)) = compile(&signed, format) else { return Ok(()) };
+                let values = [a, b];
+                let headers = template.headers.iter().map(|name| {
+                    let is_a = name.first().is_some_and(|name| name == "a");
+                    values[usize::from(!is_a)].as_str()
+                });
+                let timestamp = if is_date { &date } else { &unix };
+                let values = Values { timestamp, headers: headers.collect() };
+                let text: Vec<u8> = template.pieces(&values, body.as_bytes()).flatten().copied().collect();
+                let text = String::from_utf8(text).unwrap();
+                let found = requests(&template, time, &text);
+                prop_assert!(
+                    found.len() <= 1,
+                    "{signed} {format:?}: {found:?} all have the signed text {text}"
+                );
+                compiled.set(compiled.get() + 1);
+                accepted.set(accepted.get() + found.len());
+                Ok(())
+            })
+            .unwrap();
+        let (compiled, accepted) = (compiled.get(), accepted.get());
+        assert!(compiled > 1000 && accepted > 300, "{compiled} rules compiled, {accepted} requests accepted");
+    }
+
+    #[test]
+    fn w5_variables_without_a_separator_need_a_time_that_ends_by_itself() {
+        use TimestampFormat::{Rfc3339, Unix};
+        for (signed, format) in [
+            ("{method}{url}{body}{timestamp}", Unix),
+            ("{timestamp}{body}", Unix),
+            ("{timestamp}{body}", Rfc3339),
+            ("{body}{timestamp}", Rfc3339),
+            ("{header:A}{timestamp}{body}", Rfc3339),
+            ("v1:{timestamp}:{body}", Rfc3339),
+            ("{timestamp}{header:A}.{body}", Unix),
+        ] {
+            assert!(compile(signed, format).is_ok(), "{signed} {format:?}");
+        }
+        for (signed, format) in [
+            ("{header:A}{timestamp}{body}", Unix),
+            ("{header:A}{body}", Rfc3339),
+            ("{body}{header:A}", Rfc3339),
+            ("{header:A}{header:B}.{body}", Rfc3339),
+            ("{body}{timestamp}{header:A}", Rfc3339),
+        ] {
+            let problem = compile(signed, format).map(drop).unwrap_err();
+            assert!(
+                problem.contains("needs a separator between its variables"),
+                "{signed} {format:?}: {problem}"
+            );
+        }
+    }
 }

@@ -34,6 +34,8 @@ fn help_lists_every_command_in_its_group() {
         [
             "serve",
             "dev",
+            "providers",
+            "init",
             "check",
             "provision",
             "schema",

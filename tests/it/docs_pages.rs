@@ -335,28 +335,12 @@ fn docs_hours_that_the_spool_holds_follow_from_its_size_and_that_of_a_row() {
     assert!(operations.contains(&format!("each gets half, {} hours", hours / 2)), "{hours}");
 }
 
-/// The table of presets says which can check the age of a delivery, and which do.
+/// The README names each preset, and no other.
 #[test]
-fn docs_readme_says_which_presets_check_the_age() {
+fn docs_readme_lists_the_presets() {
+    let names: Vec<String> = hookstream::config::presets().map(|(name, _)| format!("`{name}`")).collect();
+    let list = format!("{} presets: {}.", names.len(), names.join(", "));
     let readme = read(&root().join("README.md"));
-    let mut count = 0;
-    for file in std::fs::read_dir(root().join("config/providers")).unwrap() {
-        let path = file.unwrap().path();
-        let (name, preset) = (path.file_stem().unwrap().to_str().unwrap(), read(&path));
-        let rules: Vec<&str> = preset.lines().filter(|line| !line.starts_with('#')).collect();
-        let (timed, checks) = (
-            rules.iter().any(|line| line.contains("{timestamp}")),
-            rules.iter().any(|line| line.starts_with("stale = \"reject\"")),
-        );
-        let says = match (timed, checks) {
-            (false, _) => "not possible",
-            (true, false) => "off, possible",
-            (true, true) => "on, 5 minutes",
-        };
-        let row = readme.lines().find(|line| line.starts_with(&format!("| `{name}` |")));
-        let row = row.unwrap_or_else(|| panic!("no row of {name}"));
-        assert!(row.rsplit('|').nth(1).unwrap().trim().starts_with(says), "{name}: {says}: {row}");
-        count += 1;
-    }
-    assert!(count >= 10, "{count}");
+    let found = readme.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(found.contains(&list), "README.md, Providers, should say: {list}");
 }

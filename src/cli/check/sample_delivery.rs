@@ -239,6 +239,7 @@ impl std::fmt::Display for Node {
 mod tests {
     use super::*;
     use crate::app;
+    use crate::cli::providers::{block, facts};
     use crate::config::{self, Environment, Overrides, Secrets};
 
     /// The problems of a source `own`, or of all presets.
@@ -254,9 +255,9 @@ mod tests {
 
     #[test]
     fn every_preset_accepts_what_it_signs() {
-        let tables = config::presets().map(|(name, _)| format!("[source.{name}]\npreset = \"{name}\"\n"));
-        let all: String = tables.collect();
-        assert!(all.matches("preset").count() >= 10);
+        let blocks = config::presets().map(|(name, _)| block(&facts(name).unwrap(), name) + "\n");
+        let all: String = blocks.collect();
+        assert!(all.matches("preset = ").count() >= 10);
         assert_eq!(found(&all), [""; 0]);
     }
 

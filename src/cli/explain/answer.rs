@@ -59,6 +59,9 @@ pub(super) fn of(
         Err(answer) => return (answer, false),
     };
     let answer = match (source.authenticate(delivery), becomes(source, delivery)) {
+        (Err(fault), _) if admission::challenge_in_body(source, delivery, &fault).is_some() => {
+            Fault::from(Reason::Handshake).into()
+        }
         (Err(fault), _) => fault.into(),
         (Ok(_), Some(decision)) => {
             let fault = decision.reason.and_then(Reason::from_label);
@@ -104,7 +107,7 @@ fn admit<'s>(
     let uri = &delivery.uri;
     check_head(limits, method, delivery)?;
     let source = admission::source(sources, uri).ok_or_else(|| admission::unknown_source(sources, uri))?;
-    if admission::challenge(source, method, uri).is_some() {
+    if admission::challenge(source, method, uri, &delivery.headers).is_some() {
         return Err(Fault::from(Reason::Handshake).into());
     }
     admission::check_method(method)?;

@@ -2,6 +2,9 @@
 
 use super::*;
 
+/// The presets whose settings are tried one by one: one of each form.
+const KEYED: [&str; 4] = ["datagrid", "gitlab", "slack", "stripe"];
+
 #[test]
 fn all_problems_are_reported_at_once_each_with_its_line() {
     let toml = "\
@@ -155,7 +158,7 @@ fn variables_for_unknown_settings_are_reported_and_unrelated_ones_ignored() {
     }
     assert_eq!(
         line("", &[("HOOKSTREAM_SOURCE__DATAGRID__PRESET", "123")], &[]),
-        "HOOKSTREAM_SOURCE__DATAGRID__PRESET: source.datagrid.preset: unknown preset; known names: datagrid, github, gitlab, grapevine, linear, shopify, slack, standard-webhooks, stripe, svix"
+        "HOOKSTREAM_SOURCE__DATAGRID__PRESET: source.datagrid.preset: unknown preset; `hookstream providers` lists them"
     );
     assert_eq!(line("", &[], &[CANARY]), "-X: has no `=`; write -X key=value");
     assert_eq!(
@@ -194,7 +197,7 @@ fn no_message_repeats_a_value_of_any_setting() {
     }
     let mut keys = Vec::new();
     leaves("", &tree::ConfigNode::parse(layers::SHIPPED).ok().unwrap(), &mut keys);
-    for (name, preset) in layers::PRESETS {
+    for (name, preset) in presets::PRESETS.iter().filter(|(name, _)| KEYED.contains(name)) {
         leaves(&format!("source.{name}"), &tree::ConfigNode::parse(preset).ok().unwrap(), &mut keys);
     }
     keys.extend(

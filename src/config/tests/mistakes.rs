@@ -255,7 +255,7 @@ fn one_mistake_gives_one_line_with_its_place() {
         ),
         (
             "[source.datagrid]\npreset = 'hunter2-do-not-repeat'",
-            "hookstream.toml:2: source.datagrid.preset: unknown preset; known names: datagrid, github, gitlab, grapevine, linear, shopify, slack, standard-webhooks, stripe, svix",
+            "hookstream.toml:2: source.datagrid.preset: unknown preset; `hookstream providers` lists them",
         ),
         (
             "[source.datagrid.signature]\nforms = ['raw',\n'ra']",

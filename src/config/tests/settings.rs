@@ -90,10 +90,12 @@ fn settings_name_the_defaults_that_an_empty_configuration_has() {
                     signature.hash.unwrap_or_default(),
                     signature.encoding.unwrap_or_default(),
                     signature.timestamp_unit.unwrap_or_default(),
+                    signature.timestamp_format.unwrap_or_default(),
                 );
                 let mut config = config.clone();
                 let signature = &mut config.source.get_mut("bare").unwrap().signature[0];
-                (signature.hash, signature.encoding, signature.timestamp_unit) = (None, None, None);
+                (signature.hash, signature.encoding) = (None, None);
+                (signature.timestamp_unit, signature.timestamp_format) = (None, None);
                 format!("{choices:?} {config:?}")
             });
             assert_eq!(ours, theirs, "{set} is not the default");

@@ -2,7 +2,7 @@
 
 use http::HeaderMap;
 
-use super::super::scheme::{HeaderFormat, Scheme};
+use super::super::scheme::{BETWEEN, HeaderFormat, Scheme};
 
 /// The number of labels that are shown.
 const SHOWN: usize = 4;
@@ -21,7 +21,7 @@ pub(super) fn labels<'d>(scheme: &Scheme, headers: &'d HeaderMap) -> Vec<&'d str
         HeaderFormat::Versions { .. } => ',',
         HeaderFormat::Plain { .. } | HeaderFormat::Token { .. } => return Vec::new(),
     };
-    let between = if within == ',' { [' ', ' '] } else { [' ', ','] };
+    let between: &[char] = if within == ',' { &[' '] } else { BETWEEN };
     let value = scheme.header.of(headers).and_then(|name| headers.get(name)?.to_str().ok());
     let parts = value.unwrap_or_default().split(between);
     let found = parts.filter_map(|part| part.split_once(within)).map(|(label, _)| label);

@@ -94,8 +94,9 @@ impl SchemeVerifier {
             SignatureError::HeaderNotAscii(_)
             | SignatureError::TimeMissing(_)
             | SignatureError::TimeRepeated(_)
-            | SignatureError::TimeMalformed
-            | SignatureError::AmbiguousSeparator => Cause::shown(
+            | SignatureError::TimeMalformed(_)
+            | SignatureError::AmbiguousSeparator
+            | SignatureError::Challenge => Cause::shown(
                 "header_unreadable",
                 format!("a header cannot be read by the source's rules: {error}"),
                 "compare the header with what the provider sends, and the rules below source.NAME.signature with its \

@@ -10,7 +10,7 @@ use http::HeaderMap;
 use super::super::diagnose::is_label;
 use super::super::digest::{self, Digest};
 use super::super::header_names::HeaderNames;
-use super::super::scheme::{HeaderFormat, MAX_SIGNATURES, Scheme};
+use super::super::scheme::{BETWEEN, HeaderFormat, MAX_SIGNATURES, Scheme};
 use super::super::template::Values;
 use crate::config::{Encoding, Hash};
 
@@ -95,7 +95,7 @@ fn texts<'d>(layout: &HeaderFormat, value: &'d str) -> Vec<SignatureCandidate<'d
             let first = as_ruled.map_or_else(|| (value, missing()), |text| (text, None));
             std::iter::once(first).chain(inner).collect()
         }
-        HeaderFormat::List { signature, .. } => parts(value, &[',', ' '], '=', signature),
+        HeaderFormat::List { signature, .. } => parts(value, BETWEEN, '=', signature),
         HeaderFormat::Versions { version } => parts(value, &[' '], ',', version),
     }
 }
@@ -116,7 +116,7 @@ pub(super) fn values<'d>(scheme: &Scheme, headers: &'d HeaderMap) -> Option<Valu
     let first = |names: &HeaderNames| headers.get(names.of(headers)?).and_then(|value| value.to_str().ok());
     let listed = || match &scheme.layout {
         HeaderFormat::List { timestamp: Some(key), .. } => {
-            let parts = first(&scheme.header)?.split([',', ' ']);
+            let parts = first(&scheme.header)?.split(BETWEEN);
             let mut parts = parts.filter_map(|part| part.split_once('='));
             parts.find(|(found, _)| found == key).map(|(_, time)| time)
         }

@@ -65,11 +65,11 @@ impl SchemeVerifier {
         let Some(values) = lenient_parse::values(&self.scheme, &delivery.headers) else {
             return step(false, "no signed time was found".to_owned());
         };
-        if values.timestamp.is_empty() || !values.timestamp.bytes().all(|byte| byte.is_ascii_digit()) {
-            return step(false, "the signed time has other characters than digits".to_owned());
+        if let Err(error) = self.scheme.check_time(values.timestamp) {
+            return step(false, error.to_string());
         }
         let now = delivery.received_at;
-        let age = self.scheme.age_of(values.timestamp, now)?;
+        let age = self.scheme.time.age(values.timestamp, now)?;
         let far = span(age.unsigned_abs().as_secs());
         let side = if age.is_negative() { "after" } else { "before" };
         let at = now.checked_sub(age).map_or_else(|_| "a time that is out of range".to_owned(), time);

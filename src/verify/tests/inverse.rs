@@ -1,13 +1,18 @@
 //! [`Verifier::sign`] and [`Verifier::verify`] are inverse for any rule, and nothing else verifies.
 
 use super::*;
-use crate::config::{Encoding, Hash, SecretFormat, SignatureKind, TimestampUnit};
+use crate::config::{Encoding, Hash, SecretFormat, SignatureKind, TimestampFormat, TimestampUnit};
 
 /// Any rule that compiles, of every layout.
 fn any_rules() -> impl Strategy<Value = config::Signature> {
     let hash = prop::sample::select(vec![None, Some(Hash::Sha256), Some(Hash::Sha512), Some(Hash::Sha1)]);
     let encoding = prop::sample::select(vec![Encoding::Hex, Encoding::Base64, Encoding::Base64url]);
-    let unit = prop::sample::select(vec![TimestampUnit::Seconds, TimestampUnit::Milliseconds]);
+    let times = [
+        (TimestampFormat::Unix, Some(TimestampUnit::Seconds)),
+        (TimestampFormat::Unix, Some(TimestampUnit::Milliseconds)),
+        (TimestampFormat::Rfc3339, None),
+    ];
+    let time = prop::sample::select(times.to_vec());
     let forms = prop::sample::select(vec![
         vec![BodyForm::Raw],
         vec![BodyForm::JsonCompactAscii],
@@ -23,10 +28,11 @@ fn any_rules() -> impl Strategy<Value = config::Signature> {
         "{url}{body}",
         "{timestamp}{url}{body}",
         "{header:X-A}.{header:X-A}.{body}",
+        "{method}{url}{body}|{timestamp}",
     ]);
     let (layout, prefix) = (0..4, prop::sample::select(vec![None, Some(""), Some("sha=")]));
-    (layout, prefix, hash, encoding, unit, forms, signed, any::<bool>()).prop_map(
-        |(layout, prefix, hash, encoding, unit, forms, signed, own_header)| {
+    (layout, prefix, hash, encoding, time, forms, signed, any::<bool>()).prop_map(
+        |(layout, prefix, hash, encoding, (format, unit), forms, signed, own_header)| {
             let prefix = prefix.map(str::to_owned);
             let header = vec![String::from("X-Signature")];
             if layout == 0 {
@@ -48,7 +54,8 @@ fn any_rules() -> impl Strategy<Value = config::Signature> {
                 timestamp_key: in_list.then(|| "t".into()),
                 signature_version: (layout == 3).then(|| "v1".into()),
                 timestamp_header: (timed && !in_list).then(|| "X-Time".into()).into_iter().collect(),
-                timestamp_unit: timed.then_some(unit),
+                timestamp_format: timed.then_some(format),
+                timestamp_unit: unit.filter(|_| timed),
                 id_header: uses("{id}").then(|| "X-Id".into()).into_iter().collect(),
                 url: uses("{url}").then(|| "https://example.com/hooks/x?y=1".into()),
                 hash,

@@ -21,7 +21,14 @@ fn rules_that_cannot_be_right_are_refused() {
     let rows = [
         ("", "signed: is missing"),
         (&format!("{time}, signed = '{{timestamp}}'"), "signed: must contain {body}"),
-        (&format!("{time}, signed = '{{timestamp}}{{body}}'"), "signed: needs a separator"),
+        ("signed = '{header:A}{body}'", "signed: needs a separator"),
+        ("timestamp_format = 'rfc3339', signed = '{body}'", "timestamp_format: is for {timestamp}"),
+        (
+            &format!(
+                "{time}, timestamp_format = 'rfc3339', timestamp_unit = 'seconds', signed = '{{timestamp}}:{{body}}'"
+            ),
+            "timestamp_unit: is for a Unix time",
+        ),
         ("signed = '{body}.{nonce}'", "signed: knows {body}"),
         ("signed = '{body'", "signed: has a { without"),
         ("signed = '{body}.{body}'", "signed: contains {body} more than once"),
@@ -38,9 +45,10 @@ fn rules_that_cannot_be_right_are_refused() {
         ("url = 'https://example.com/', signed = '{body}'", "url: is for {url}"),
         ("signed = '{header:a b}.{body}'", "signed: {header:NAME} is not the name of"),
         ("signed = '{header:Hookstream-Seal}.{body}'", "signed: {header:NAME} is not the name of"),
+        ("kind = 'bearer', prefix = 'x'", "prefix: does not go with kind"),
         ("forms = [], signed = '{body}'", "forms: must name"),
-        ("kind = 'token', signed = '{body}'", "signed: does not go with kind = \"token\""),
-        ("kind = 'token', hash = 'sha256'", "hash: does not go with kind = \"token\""),
+        ("kind = 'token', signed = '{body}'", "signed: does not go with this kind"),
+        ("kind = 'token', hash = 'sha256'", "hash: does not go with this kind"),
         ("kind = 'token', forms = ['json_compact_ascii']", "forms: does not go with"),
     ];
     for (rule, expected) in rows {
@@ -219,6 +227,48 @@ fn white_space_between_the_prefix_and_the_signature_is_ignored() {
     }
 }
 
+/// As Paddle sends it, with two signatures while a secret is rotated.
+#[test]
+fn w6_a_list_is_separated_by_semicolons_as_well() {
+    let rules = "signature = { header = 'S', signature_key = 'h1', timestamp_key = 'ts', signed = '{timestamp}:{body}' }";
+    let verifier = verifier(rules, &[SECRET]);
+    let good = signed(&verifier, b"{}").headers["s"].to_str().unwrap().replace(',', ";");
+    let other = format!("h1={}", "0".repeat(64));
+    for valid in [good.clone(), format!("{good};{other}"), good.replace(";h1", &format!(";{other};h1"))] {
+        assert_eq!(reason(&verifier, &[("S", &valid)], "{}"), None, "{valid}");
+    }
+    let twice = format!("ts=1;{good}");
+    assert_eq!(reason(&verifier, &[("S", &twice)], "{}"), Some(Reason::SignatureMalformed));
+}
+
+/// The examples of RFC 7617 and RFC 6750. The name of the scheme has no case (RFC 9110, 11.1).
+#[test]
+fn tokens_of_the_authorization_header_are_compared_as_they_are() {
+    for (kind, secret, header) in [
+        ("basic", "Aladdin:open sesame", "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ=="),
+        ("bearer", "mF_9.B5f-4.1JqM", "Bearer mF_9.B5f-4.1JqM"),
+    ] {
+        let verifier =
+            verifier(&format!("signature = {{ kind = '{kind}', header = 'Authorization' }}"), &[secret]);
+        let (scheme, token) = header.split_once(' ').unwrap();
+        for valid in [header.to_owned(), format!("{} {token}", scheme.to_lowercase())] {
+            assert_eq!(reason(&verifier, &[("Authorization", &valid)], "any"), None, "{valid}");
+        }
+        for (other, why) in [
+            (token.to_owned(), Reason::SignatureMalformed),
+            (format!("Digest {token}"), Reason::SignatureMalformed),
+            (header.to_uppercase(), Reason::SignatureMismatch),
+            (format!("{header}x"), Reason::SignatureMismatch),
+        ] {
+            assert_eq!(reason(&verifier, &[("Authorization", &other)], "any"), Some(why), "{other}");
+        }
+        let mut headers = HeaderMap::new();
+        verifier.sign(b"any", Timestamp::UNIX_EPOCH, &mut headers).unwrap();
+        assert_eq!(headers["authorization"], header);
+        assert!(headers["authorization"].is_sensitive());
+    }
+}
+
 #[test]
 fn the_age_is_the_signed_time_s_whichever_its_unit() {
     let age = |rule: &str, header: &str, received_at: &str| {
@@ -237,6 +287,9 @@ fn the_age_is_the_signed_time_s_whichever_its_unit() {
     assert_eq!(age("", "1775847600", at), SignedDuration::from_secs(300));
     assert_eq!(age(seconds, "1775847901", at), SignedDuration::from_secs(-1));
     assert_eq!(age(millis, "1775847600250", at), SignedDuration::from_millis(299_750));
+    let date = "timestamp_format = 'rfc3339'";
+    assert_eq!(age(date, "2026-04-10T19:00:00Z", at), SignedDuration::from_secs(300));
+    assert_eq!(age(date, "2026-04-10T21:05:01.5+02:00", at), SignedDuration::from_millis(-1500));
     assert!(age(seconds, "99999999999999999999", at).as_hours() < -1_000_000);
     assert!(age(millis, "99999999999999999999", at).as_hours() < -1_000_000);
     assert_eq!(

@@ -7,7 +7,7 @@ use apache_avro::Schema;
 use hookstream::app;
 use hookstream::config::{self, Environment, LoadedConfig, Overrides};
 use hookstream::decide::{Decided, Decision, EncodedRecords, decide};
-use hookstream::envelope::{Event, MAX_EVENTS, MAX_ID};
+use hookstream::envelope::{AnswerBody, Event, MAX_EVENTS, MAX_ID};
 use hookstream::json::{self, Pointer};
 use hookstream::names;
 use hookstream::outcome::{Fault, Reason};
@@ -15,7 +15,7 @@ use hookstream::record::Record;
 use hookstream::schema::{IdState, Schemas, decode};
 use hookstream::sources::{Source, Sources};
 use hookstream::verify::Verified;
-use http::HeaderMap;
+use http::{HeaderMap, Method, Uri};
 use jiff::Timestamp;
 
 use super::json::Json;
@@ -107,8 +107,10 @@ pub fn run(data: &[u8]) {
 
 /// Processes one request of a source whose schemas all have ids.
 pub(super) fn take(source: &Source, schemas: &ByTopic, mut headers: HeaderMap, body: &[u8]) {
-    let query = String::from_utf8_lossy(body);
-    if let Some(answer) = source.handshakes.challenge(&query) {
+    let uri = Uri::try_from(format!("/hooks/x?{}", String::from_utf8_lossy(body)));
+    let keyed = |text: &str, encoding| source.keyed(text, encoding);
+    let challenge = |uri: Uri| source.handshakes.challenge(&Method::GET, &uri, &headers, &keyed);
+    if let Some(AnswerBody::Text(answer)) = uri.ok().and_then(challenge).and_then(|answer| answer.body) {
         assert!((1..=256).contains(&answer.len()) && answer.bytes().all(|byte| byte.is_ascii_graphic()));
     }
     // The provider cannot sign a body without the canonical form that it signs.
@@ -129,9 +131,11 @@ pub(super) fn take(source: &Source, schemas: &ByTopic, mut headers: HeaderMap, b
     let Decided { event, decision, .. } = decide(source, &verified, None, || Ok(()));
     assert!(event.is_none_or(|event| event.event_type.chars().count() <= names::MAX_TOPIC));
     match decision {
-        Decision::Handled { why, text } => {
+        Decision::Handled { why, answer } => {
             assert!(matches!(why.reason, Reason::Handshake | Reason::NoEvents), "{why}");
-            assert!(text.is_none_or(|text| text.len() <= 1024));
+            if let Some(AnswerBody::Text(text)) = answer.and_then(|answer| answer.body) {
+                assert!(text.len() <= 1024);
+            }
         }
         Decision::Publish(records) => {
             let payload = source.envelope.payload(&verified).unwrap();

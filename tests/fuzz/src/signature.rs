@@ -73,8 +73,25 @@ id_header = ["x-id", "old-id"]
 signed = "{id}.{timestamp}.{body}"
 "#;
 
+const KNOWN: [&str; 10] = [
+    "datagrid",
+    "github",
+    "gitlab",
+    "grapevine",
+    "linear",
+    "shopify",
+    "slack",
+    "standard-webhooks",
+    "stripe",
+    "svix",
+];
+
 static SCHEMES: LazyLock<Vec<Scheme>> = LazyLock::new(|| {
-    let presets = config::presets().map(|(_, text)| text.parse::<toml::Table>().unwrap());
+    // Those that the corpus knows by their position come first.
+    let (known, new): (Vec<_>, Vec<_>) = config::presets().partition(|(name, _)| KNOWN.contains(name));
+    let parse = |(_, text): (&str, &str)| text.parse::<toml::Table>().unwrap();
+    let presets = known.into_iter().map(parse);
+    let new = new.into_iter().map(parse);
     let fixtures: toml::Table = include_str!("../../fixtures/signatures/providers.toml").parse().unwrap();
     let tables = fixtures.into_iter().map(|(_, table)| table.try_into().unwrap());
     let more = MORE.parse::<toml::Table>().unwrap();
@@ -90,10 +107,18 @@ static SCHEMES: LazyLock<Vec<Scheme>> = LazyLock::new(|| {
         schemes.push(of_table.pop().unwrap().try_into().unwrap());
         others.extend(of_table.into_iter().map(|scheme| scheme.try_into().unwrap()));
     }
-    schemes.into_iter().chain(more).chain::<Vec<Signature>>(others).map(scheme).collect()
+    let new = new.flat_map(|table| match table["signature"].clone() {
+        toml::Value::Array(schemes) => schemes,
+        scheme => vec![scheme],
+    });
+    let new = new.map(|scheme| scheme.try_into().unwrap());
+    schemes.into_iter().chain(more).chain::<Vec<Signature>>(others).chain(new).map(scheme).collect()
 });
 
-fn scheme(rules: Signature) -> Scheme {
+fn scheme(mut rules: Signature) -> Scheme {
+    if rules.signed.as_ref().is_some_and(|signed| signed.contains("{url}")) {
+        rules.url.get_or_insert_with(|| "https://example.com/hooks/x".to_owned());
+    }
     let ended = ValidityWindow { not_after: Some(Timestamp::UNIX_EPOCH), ..ValidityWindow::default() };
     let secrets = [Secret::new("old", OLD).within(ended), Secret::new("current", KEY)];
     let mut problems = ConfigErrors::default();
@@ -169,13 +194,23 @@ fn counting<'n>(names: &'n [String], headers: &HeaderMap) -> &'n str {
     found.or(names.first()).map_or("", String::as_str)
 }
 
+/// Whether this byte of the header is in the name of an authentication scheme.
+fn ignores_case(rules: &Signature, at: usize) -> bool {
+    match rules.kind {
+        SignatureKind::Bearer => at <= "Bearer ".len(),
+        SignatureKind::Basic => at <= "Basic ".len(),
+        _ => false,
+    }
+}
+
 /// The number of signatures in a header.
 fn listed(rules: &Signature, value: &HeaderValue) -> usize {
     let value = value.to_str().unwrap_or_default().trim();
     match (&rules.signature_key, &rules.signature_version) {
-        (Some(key), _) => {
-            value.split([',', ' ']).filter(|part| part.split_once('=').is_some_and(|(k, _)| k == key)).count()
-        }
+        (Some(key), _) => value
+            .split([',', ';', ' '])
+            .filter(|part| part.split_once('=').is_some_and(|(k, _)| k == key))
+            .count(),
         (_, Some(version)) => {
             value.split(' ').filter(|part| part.split_once(',').is_some_and(|(v, _)| v == version)).count()
         }
@@ -186,9 +221,20 @@ fn listed(rules: &Signature, value: &HeaderValue) -> usize {
 /// Whether the header contains the signature of the request with `key`.
 fn signed_by(key: &[u8], rules: &Signature, headers: &HeaderMap, body: &[u8]) -> bool {
     let value = headers[counting(&rules.header, headers)].to_str().unwrap();
-    if rules.kind == SignatureKind::Token {
-        let wanted = format!("{}{}", rules.prefix.clone().unwrap_or_default(), str::from_utf8(key).unwrap());
-        return value.trim() == wanted;
+    if rules.kind.is_token() {
+        let prefix = match rules.kind {
+            SignatureKind::Bearer => "Bearer ",
+            SignatureKind::Basic => "Basic ",
+            _ => rules.prefix.as_deref().unwrap_or_default(),
+        };
+        let token = match rules.kind {
+            SignatureKind::Basic => base64(key, b"+/", true),
+            _ => str::from_utf8(key).unwrap().to_owned(),
+        };
+        return value.trim_ascii_end().strip_suffix(&token).is_some_and(|found| {
+            let found = found.trim_ascii_start();
+            found == prefix || ignores_case(rules, prefix.len()) && found.eq_ignore_ascii_case(prefix)
+        });
     }
     texts(rules, headers, body).into_iter().flatten().any(|text| {
         let digest = written(rules, key, &text);
@@ -218,12 +264,13 @@ fn expand(rules: &Signature, headers: &HeaderMap, body: &[u8]) -> Option<Vec<u8>
         out.extend(match variable {
             "body" => body.to_vec(),
             "url" => rules.url.clone()?.into_bytes(),
+            "method" => b"POST".to_vec(),
             "id" => header(counting(&rules.id_header, headers))?,
             "timestamp" => match (rules.timestamp_header.is_empty(), &rules.timestamp_key) {
                 (false, _) => header(counting(&rules.timestamp_header, headers))?,
                 (true, key) => {
                     let list = headers.get(counting(&rules.header, headers))?.to_str().ok()?;
-                    let mut parts = list.split([',', ' ']).filter_map(|part| part.split_once('='));
+                    let mut parts = list.split([',', ';', ' ']).filter_map(|part| part.split_once('='));
                     parts.find(|(found, _)| Some(*found) == key.as_deref())?.1.as_bytes().to_vec()
                 }
             },
@@ -292,7 +339,7 @@ fn check_changes(scheme: &Scheme, headers: &HeaderMap, body: &[u8], choice: &[u8
             && form(&bytes).is_some()
             && form(&bytes) == form(body);
         let verdict = verifier.verify(&delivery(headers.clone(), &bytes)).is_ok();
-        assert_eq!(verdict, stays || rules.kind == SignatureKind::Token, "one byte of the body changed");
+        assert_eq!(verdict, stays || rules.kind.is_token(), "one byte of the body changed");
     }
     let value = headers[rules.header[0].as_str()].as_bytes();
     let Some((at, bytes)) = flip(value) else { return };
@@ -302,8 +349,9 @@ fn check_changes(scheme: &Scheme, headers: &HeaderMap, body: &[u8], choice: &[u8
         let mut headers = headers.clone();
         headers.insert(HeaderName::try_from(&rules.header[0]).unwrap(), changed);
         let verdict = verifier.verify(&delivery(headers, body)).is_ok();
-        // Keys and prefixes are case-sensitive.
-        assert!(!verdict || case && hex, "one byte of the signature changed");
+        // Keys and prefixes are case-sensitive, but for the name of an authentication scheme.
+        let name = ignores_case(rules, at) && bytes[at].eq_ignore_ascii_case(&value[at]);
+        assert!(!verdict || case && hex || name, "one byte of the signature changed");
     }
     let mut twice = headers.clone();
     twice.append(HeaderName::try_from(&rules.header[0]).unwrap(), headers[rules.header[0].as_str()].clone());
