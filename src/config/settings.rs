@@ -253,8 +253,8 @@ tables! {
             "If the header holds versioned signatures, `v1,... v1,...`: the version to read. Up to 8 signatures; other versions are skipped.";
         "timestamp_header" PresetOr(""), "header name, or a list of names",
             "The header with the signed time, if it has its own.";
-        "timestamp_format" PresetOr("unix"), "`unix`, `rfc3339`",
-            "How the signed time is written: as digits, or such as `2026-01-02T03:04:05.678Z`, without a zone in UTC.";
+        "timestamp_format" PresetOr("unix"), "`unix`, `rfc3339`, `http_date`",
+            "How the signed time is written: as digits, such as `2026-01-02T03:04:05.678Z` (without a zone in UTC), or such as `Thu, 04 Jan 2024 18:05:25 GMT`.";
         "timestamp_unit" PresetOr("seconds"), "`seconds`, `milliseconds`",
             "The unit of a signed Unix time.";
         "id_header" PresetOr(""), "header name, or a list of names",

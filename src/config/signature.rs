@@ -176,6 +176,8 @@ pub enum TimestampFormat {
     Unix,
     /// Such as `2026-01-02T03:04:05.678Z`; without a zone, UTC.
     Rfc3339,
+    /// Such as `Thu, 04 Jan 2024 18:05:25 GMT`.
+    HttpDate,
 }
 
 /// The unit of a signed Unix time.

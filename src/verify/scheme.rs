@@ -384,6 +384,10 @@ fn layout(rules: &config::Signature, place: &str, problems: &mut ConfigErrors) -
     }
 }
 
+fn time_is_unix(rules: &config::Signature) -> bool {
+    rules.timestamp_format.unwrap_or_default() == TimestampFormat::Unix
+}
+
 /// The signed time has exactly one source, and `signed` uses it.
 fn time(rules: &config::Signature, used: bool, place: &str, problems: &mut ConfigErrors) {
     let sources = [
@@ -406,7 +410,13 @@ fn time(rules: &config::Signature, used: bool, place: &str, problems: &mut Confi
             problems
                 .add(format!("{place}.timestamp_format"), "is for {timestamp}, which `signed` does not use");
         }
-        _ if rules.timestamp_unit.is_some() && rules.timestamp_format == Some(TimestampFormat::Rfc3339) => {
+        _ if rules.timestamp_key.is_some() && rules.timestamp_format == Some(TimestampFormat::HttpDate) => {
+            problems.add(
+                format!("{place}.timestamp_key"),
+                "names a part of a list, and a date of HTTP has a comma",
+            );
+        }
+        _ if rules.timestamp_unit.is_some() && !time_is_unix(rules) => {
             problems
                 .add(format!("{place}.timestamp_unit"), "is for a Unix time; remove it, or timestamp_format");
         }

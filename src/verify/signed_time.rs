@@ -1,5 +1,6 @@
 //! The signed time: how it is written, where its text ends, and its age.
 
+use jiff::fmt::rfc2822::{DateTimeParser, DateTimePrinter};
 use jiff::{SignedDuration, Timestamp};
 
 use super::signature_error::SignatureError;
@@ -24,6 +25,14 @@ pub(super) enum TimeText {
     Unix(TimestampUnit),
     /// Date, time of day, and the zone; without a zone, UTC.
     Rfc3339,
+    /// As in HTTP's `Date`: `Thu, 04 Jan 2024 18:05:25 GMT` (RFC 9110, 5.6.7), of which only the preferred form is read.
+    HttpDate,
+}
+
+impl Default for TimeText {
+    fn default() -> Self {
+        Self::Unix(TimestampUnit::default())
+    }
 }
 
 impl TimeText {
@@ -31,7 +40,12 @@ impl TimeText {
         match format {
             TimestampFormat::Unix => Self::Unix(unit),
             TimestampFormat::Rfc3339 => Self::Rfc3339,
+            TimestampFormat::HttpDate => Self::HttpDate,
         }
+    }
+
+    pub(super) fn is_unix(self) -> bool {
+        matches!(self, Self::Unix(_))
     }
 
     /// The text of `time`.
@@ -40,6 +54,7 @@ impl TimeText {
             Self::Unix(TimestampUnit::Seconds) => time.as_second().to_string(),
             Self::Unix(TimestampUnit::Milliseconds) => time.as_millisecond().to_string(),
             Self::Rfc3339 => time.to_string(),
+            Self::HttpDate => http_date(time).unwrap_or_default(),
         }
     }
 
@@ -54,6 +69,8 @@ impl TimeText {
                 let is_whole = length(text.bytes()) == Some(text.len());
                 text.len() <= MAX_RFC3339 && is_whole && !(open && zone(text).is_none())
             }
+            // Its length is fixed, as it is written back.
+            Self::HttpDate => read_http_date(text).is_some(),
         };
         is_time.then_some(text).ok_or(SignatureError::TimeMalformed(self.expected(open)))
     }
@@ -65,6 +82,7 @@ impl TimeText {
             (Self::Unix(TimestampUnit::Milliseconds), true) => "a number of 13 digits",
             (Self::Rfc3339, false) => "an RFC 3339 time",
             (Self::Rfc3339, true) => "an RFC 3339 time with a zone",
+            (Self::HttpDate, _) => "a date as in HTTP",
         }
     }
 
@@ -80,6 +98,7 @@ impl TimeText {
             }
             // A date that does not exist, such as 30 February, is no time that could be near.
             Self::Rfc3339 => read(text).map_or(SignedDuration::MAX, Timestamp::as_duration),
+            Self::HttpDate => read_http_date(text).map_or(SignedDuration::MAX, Timestamp::as_duration),
         };
         Some(now.as_duration().saturating_sub(signed))
     }
@@ -98,6 +117,16 @@ fn read(text: &str) -> Option<Timestamp> {
         Some(_) => text.parse().ok(),
         None => format!("{text}Z").parse().ok(),
     }
+}
+
+fn http_date(time: Timestamp) -> Option<String> {
+    DateTimePrinter::new().timestamp_to_rfc9110_string(&time).ok()
+}
+
+/// The time of a date that is written as HTTP does, to the letter.
+fn read_http_date(text: &str) -> Option<Timestamp> {
+    let time = DateTimeParser::new().parse_timestamp(text).ok()?;
+    http_date(time).is_some_and(|written| written == text).then_some(time)
 }
 
 /// The first character of the zone, which a time may lack.
@@ -173,6 +202,28 @@ mod tests {
         assert!(impossible.as_hours() < -1_000_000);
     }
 
+    /// The first is RFC 9110's own example, 784111777 by Python's `email.utils.parsedate_to_datetime`.
+    #[test]
+    fn dates_of_http_are_read_in_one_form() {
+        let text = "Sun, 06 Nov 1994 08:49:37 GMT";
+        assert_eq!(TimeText::HttpDate.check(text, false), Ok(text));
+        let now = Timestamp::from_second(784_111_777 + 60).unwrap();
+        assert_eq!(TimeText::HttpDate.age(text, now), Some(SignedDuration::from_secs(60)));
+        for other in [
+            "Sunday, 06-Nov-94 08:49:37 GMT",
+            "Sun Nov  6 08:49:37 1994",
+            "Mon, 06 Nov 1994 08:49:37 GMT",
+            "Sun, 6 Nov 1994 08:49:37 GMT",
+            "Sun, 06 Nov 1994 08:49:37 +0000",
+            "sun, 06 nov 1994 08:49:37 gmt",
+            " Sun, 06 Nov 1994 08:49:37 GMT",
+            "784111777",
+            "",
+        ] {
+            assert!(TimeText::HttpDate.check(other, false).is_err(), "{other}");
+        }
+    }
+
     #[test]
     fn a_unix_time_beside_another_variable_has_a_fixed_length() {
         for (text, alone, beside) in [
@@ -192,7 +243,8 @@ mod tests {
     #[test]
     fn what_is_written_is_read() {
         let now: Timestamp = "2026-01-02T03:04:05.678Z".parse().unwrap();
-        for text in [UNIX, TimeText::Unix(TimestampUnit::Milliseconds), TimeText::Rfc3339] {
+        let milliseconds = TimeText::Unix(TimestampUnit::Milliseconds);
+        for text in [UNIX, milliseconds, TimeText::Rfc3339, TimeText::HttpDate] {
             let written = text.write(now);
             assert_eq!(text.check(&written, true), Ok(written.as_str()));
             assert!(text.age(&written, now).unwrap().as_millis() < 1000, "{written}");

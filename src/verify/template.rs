@@ -3,7 +3,8 @@
 //! A signature proves a text, and the text must determine its parts: otherwise an attacker could move bytes from one part
 //! to the next under the same signature. So there is one way to read the text: from its start to the body, and from its end
 //! back to the body, which occurs once. A header ends where the literal behind it first occurs, or the date of an RFC 3339
-//! time; a Unix time beside another variable has a fixed number of digits; an RFC 3339 time is as long as it can be. A rule
+//! time; a Unix time beside another variable has a fixed number of digits, an HTTP date always a fixed length, and an RFC 3339
+//! time is as long as it can be. A rule
 //! that cannot be read so is refused. A delivery is refused if the reading gives other values than its headers, which
 //! cannot be decided in the rules: only the provider knows whether an id may contain a dot, and a rule such as
 //! `{id}.{timestamp}.{body}` could not be written otherwise.
@@ -37,8 +38,7 @@ pub(super) struct Template {
     segments: Vec<Segment>,
     /// The headers that `{id}` and `{header:NAME}` read, without duplicates.
     pub(super) headers: Vec<HeaderNames>,
-    /// Whether the text of the signed time is of the form of RFC 3339.
-    is_rfc3339: bool,
+    time: TimeText,
 }
 
 /// The values of the variables other than `{body}` in one delivery.
@@ -58,7 +58,7 @@ impl Template {
         place: &str,
         problems: &mut ConfigErrors,
     ) -> Option<Self> {
-        let mut template = Self { is_rfc3339: time == TimeText::Rfc3339, ..Self::default() };
+        let mut template = Self { time, ..Self::default() };
         let mut found = TemplateSources::default();
         let Some(text) = &rules.signed else {
             problems.add(format!("{place}.signed"), "is missing; say what is signed, such as \"{body}\"");
@@ -171,7 +171,7 @@ impl Template {
             match pair {
                 (a, b) if a.is_literal() || b.is_literal() => true,
                 (Segment::Timestamp, _) => !behind,
-                (Segment::Header(_), Segment::Timestamp) => behind || self.is_rfc3339,
+                (Segment::Header(_), Segment::Timestamp) => behind || self.time == TimeText::Rfc3339,
                 (Segment::Body, Segment::Timestamp) => true,
                 _ => false,
             }
@@ -184,7 +184,8 @@ impl Template {
 
     /// Whether the signed time must show by itself where it ends, or behind the body starts: no text beside it does.
     pub(super) fn has_open_time(&self) -> bool {
-        let continues = |text: &str| self.is_rfc3339 && text.starts_with(signed_time::CONTINUES);
+        let continues =
+            |text: &str| self.time == TimeText::Rfc3339 && text.starts_with(signed_time::CONTINUES);
         let mut behind = false;
         self.pairs().any(|pair| {
             behind |= *pair.0 == Segment::Body;
@@ -192,7 +193,7 @@ impl Template {
                 (Segment::Timestamp, Segment::Literal(text)) => !behind && continues(text),
                 (Segment::Timestamp, _) => true,
                 (Segment::Literal(_), _) => false,
-                (_, segment) => *segment == Segment::Timestamp && !self.is_rfc3339,
+                (_, segment) => *segment == Segment::Timestamp && self.time.is_unix(),
             }
         })
     }
@@ -210,8 +211,10 @@ impl Template {
             match pair {
                 (Segment::Body, _) | (_, Segment::Body) => true,
                 // Its form was checked, and shows where it ends.
-                (Segment::Timestamp, _) if self.is_rfc3339 && !behind => true,
-                (header, Segment::Timestamp) if self.is_rfc3339 && !behind && !header.is_literal() => {
+                (Segment::Timestamp, _) if !self.time.is_unix() && !behind => true,
+                (header, Segment::Timestamp)
+                    if self.time == TimeText::Rfc3339 && !behind && !header.is_literal() =>
+                {
                     let value = self.value(header, values);
                     let text = value.iter().chain(values.timestamp.as_bytes()).copied();
                     (0..value.len()).all(|at| signed_time::length(text.clone().skip(at)).is_none())
@@ -262,7 +265,7 @@ impl Template {
         let parts = self.segments.iter().map(|segment| match segment {
             Segment::Literal(text) => format!("`{}`", text.escape_debug()),
             Segment::Timestamp => {
-                let unit = if self.is_rfc3339 { "characters" } else { "digits" };
+                let unit = if self.time.is_unix() { "digits" } else { "characters" };
                 format!("{{timestamp}} ({} {unit})", values.timestamp.len())
             }
             Segment::Header(at) => {
@@ -323,6 +326,8 @@ mod tests {
             _ => Err(problems.to_string()),
         }
     }
+
+    const HTTP_DATE: &str = "Tue, 14 Nov 2023 22:13:20 GMT";
 
     /// The values of a request: the time, the headers and the body.
     type Request = (String, Vec<String>, String);
@@ -406,7 +411,7 @@ mod tests {
         };
         let side = || prop::collection::vec(variable(), 0..4).prop_map(|parts| parts.concat());
         let piece = || {
-            let dates = ["2023-11-14T22:13:20", "2023-11-14T22:13:20Z", "2023-11-14T22:13:20.5Z"];
+            let dates = ["2023-11-14T22:13:20", "2023-11-14T22:13:20Z", "2023-11-14T22:13:20.5Z", HTTP_DATE];
             let others = ["1700000000", "1", "17", "a", ".", ":", "-", "Z", "+02:00", ".5", "POST", "u1"];
             select([dates.as_slice(), others.as_slice()].concat())
         };
@@ -414,19 +419,23 @@ mod tests {
         let date =
             select(vec!["", "Z", ".25Z", "+02:00", ".5"]).prop_map(|end| format!("2023-11-14T22:13:20{end}"));
         let unix = select(vec!["1700000000", "170000000", "1"]).prop_map(str::to_owned);
-        let requests_of = (side(), side(), any::<bool>(), date, unix, text(3), text(3), text(4));
+        let formats = [TimestampFormat::Rfc3339, TimestampFormat::Unix, TimestampFormat::HttpDate];
+        let requests_of = (side(), side(), select(formats.to_vec()), date, unix, text(3), text(3), text(4));
         let (compiled, accepted) = (Cell::new(0), Cell::new(0));
         runner
-            .run(&requests_of, |(before, after, is_date, date, unix, a, b, body)| {
+            .run(&requests_of, |(before, after, format, date, unix, a, b, body)| {
                 let signed = format!("{before}{{body}}{after}");
-                let format = if is_date { TimestampFormat::Rfc3339 } else { TimestampFormat::Unix };
                 let Ok((template, time)) = compile(&signed, format) else { return Ok(()) };
                 let values = [a, b];
                 let headers = template.headers.iter().map(|name| {
                     let is_a = name.first().is_some_and(|name| name == "a");
                     values[usize::from(!is_a)].as_str()
                 });
-                let timestamp = if is_date { &date } else { &unix };
+                let timestamp = match format {
+                    TimestampFormat::Rfc3339 => &date,
+                    TimestampFormat::Unix => &unix,
+                    TimestampFormat::HttpDate => HTTP_DATE,
+                };
                 let values = Values { timestamp, headers: headers.collect() };
                 let text: Vec<u8> = template.pieces(&values, body.as_bytes()).flatten().copied().collect();
                 let text = String::from_utf8(text).unwrap();
@@ -446,7 +455,7 @@ mod tests {
 
     #[test]
     fn w5_variables_without_a_separator_need_a_time_that_ends_by_itself() {
-        use TimestampFormat::{Rfc3339, Unix};
+        use TimestampFormat::{HttpDate, Rfc3339, Unix};
         for (signed, format) in [
             ("{method}{url}{body}{timestamp}", Unix),
             ("{timestamp}{body}", Unix),
@@ -455,6 +464,8 @@ mod tests {
             ("{header:A}{timestamp}{body}", Rfc3339),
             ("v1:{timestamp}:{body}", Rfc3339),
             ("{timestamp}{header:A}.{body}", Unix),
+            ("{body}{timestamp}", HttpDate),
+            ("{timestamp}{body}", HttpDate),
         ] {
             assert!(compile(signed, format).is_ok(), "{signed} {format:?}");
         }
@@ -464,6 +475,7 @@ mod tests {
             ("{body}{header:A}", Rfc3339),
             ("{header:A}{header:B}.{body}", Rfc3339),
             ("{body}{timestamp}{header:A}", Rfc3339),
+            ("{header:A}{timestamp}{body}", HttpDate),
         ] {
             let problem = compile(signed, format).map(drop).unwrap_err();
             assert!(

@@ -11,6 +11,7 @@ fn any_rules() -> impl Strategy<Value = config::Signature> {
         (TimestampFormat::Unix, Some(TimestampUnit::Seconds)),
         (TimestampFormat::Unix, Some(TimestampUnit::Milliseconds)),
         (TimestampFormat::Rfc3339, None),
+        (TimestampFormat::HttpDate, None),
     ];
     let time = prop::sample::select(times.to_vec());
     let forms = prop::sample::select(vec![
@@ -46,7 +47,8 @@ fn any_rules() -> impl Strategy<Value = config::Signature> {
             }
             let uses = |variable: &str| signed.contains(variable);
             let timed = uses("{timestamp}");
-            let in_list = timed && layout == 2 && !own_header;
+            // A date of HTTP has a comma.
+            let in_list = timed && layout == 2 && !own_header && format != TimestampFormat::HttpDate;
             config::Signature {
                 header,
                 prefix: prefix.filter(|_| layout == 1),

@@ -29,6 +29,10 @@ fn rules_that_cannot_be_right_are_refused() {
             ),
             "timestamp_unit: is for a Unix time",
         ),
+        (
+            &format!("{both}, timestamp_format = 'http_date', signed = '{{timestamp}}:{{body}}'"),
+            "timestamp_key: names a part of a list",
+        ),
         ("signed = '{body}.{nonce}'", "signed: knows {body}"),
         ("signed = '{body'", "signed: has a { without"),
         ("signed = '{body}.{body}'", "signed: contains {body} more than once"),
