@@ -15,8 +15,10 @@ const MAX_RFC3339: usize = 35;
 /// `2026-01-02T03:04:05`, with `0` for any digit: what each RFC 3339 time begins with.
 const DATE_TIME: &[u8] = b"0000-00-00T00:00:00";
 
-/// What may continue an RFC 3339 time without a fraction or a zone.
-pub(super) const CONTINUES: [char; 4] = ['.', 'Z', '+', '-'];
+/// Whether an RFC 3339 time without a zone could go on with this text: with its fraction, or the zone.
+pub(super) fn may_continue(text: &str) -> bool {
+    text.starts_with(|first: char| first.is_ascii_digit() || matches!(first, '.' | 'Z' | '+' | '-'))
+}
 
 /// How the rules say that the signed time is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
