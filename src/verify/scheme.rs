@@ -13,7 +13,7 @@ use crate::config::{self, BodyForm, ConfigErrors, Encoding, SignatureKind, Times
 /// The maximum number of signatures read from one header: it bounds the work for a refused request.
 pub(super) const MAX_SIGNATURES: usize = 8;
 
-/// What separates the parts of a list. Only a space separates its sets.
+/// What may separate the parts of a list.
 pub(super) const BETWEEN: &[char] = &[' ', ',', ';'];
 
 #[derive(Debug)]
@@ -224,7 +224,9 @@ impl Scheme {
         let mut key = "";
         for set in value.split_ascii_whitespace() {
             let mut own = None;
-            for part in set.split(BETWEEN).filter(|part| !part.is_empty()) {
+            // One character, since that is much cheaper to find than one of two.
+            let between = if set.contains(';') { ';' } else { ',' };
+            for part in set.split(between).filter(|part| !part.is_empty()) {
                 let value = match part.split_once('=') {
                     // A part without a key is one more signature; what may look like a key is its padding.
                     Some((_, value)) if key == signature && value.trim_matches('=').is_empty() => part,

@@ -203,14 +203,23 @@ fn ignores_case(rules: &Signature, at: usize) -> bool {
     }
 }
 
+/// The parts of a list: each of its sets is separated by semicolons if it has one.
+fn parts(list: &str) -> Vec<String> {
+    let of_set = |set: &str| {
+        let between = if set.contains(';') { ';' } else { ',' };
+        set.split(between).map(str::to_owned).collect::<Vec<_>>()
+    };
+    list.split(' ').flat_map(of_set).collect()
+}
+
 /// The number of signatures in a header.
 fn listed(rules: &Signature, value: &HeaderValue) -> usize {
     let value = value.to_str().unwrap_or_default().trim();
     match (&rules.signature_key, &rules.signature_version) {
-        (Some(key), _) => value
-            .split([',', ';', ' '])
-            .filter(|part| part.split_once('=').is_some_and(|(k, _)| k == key))
-            .count(),
+        (Some(key), _) => {
+            let is_signature = |part: &&String| part.split_once('=').is_some_and(|(k, _)| k == key);
+            parts(value).iter().filter(is_signature).count()
+        }
         (_, Some(version)) => {
             value.split(' ').filter(|part| part.split_once(',').is_some_and(|(v, _)| v == version)).count()
         }
@@ -270,7 +279,8 @@ fn expand(rules: &Signature, headers: &HeaderMap, body: &[u8]) -> Option<Vec<u8>
                 (false, _) => header(counting(&rules.timestamp_header, headers))?,
                 (true, key) => {
                     let list = headers.get(counting(&rules.header, headers))?.to_str().ok()?;
-                    let mut parts = list.split([',', ';', ' ']).filter_map(|part| part.split_once('='));
+                    let parts = parts(list);
+                    let mut parts = parts.iter().filter_map(|part| part.split_once('='));
                     parts.find(|(found, _)| Some(*found) == key.as_deref())?.1.as_bytes().to_vec()
                 }
             },
