@@ -23,7 +23,7 @@ use std::sync::{Arc, OnceLock};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use hmac::{Hmac, Mac as _};
-use http::{HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use jiff::SignedDuration;
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
@@ -245,6 +245,11 @@ impl Verifier {
     pub fn decoding(self, max: usize) -> Self {
         let with = |scheme| SchemeVerifier { max_decoded: Some(max), ..scheme };
         Self { schemes: self.schemes.into_iter().map(with).collect() }
+    }
+
+    /// Whether a request has the signature's header of any of the schemes, whatever is in it.
+    pub fn claims_signature(&self, headers: &HeaderMap) -> bool {
+        self.schemes.iter().any(|scheme| scheme.scheme.header.of(headers).is_some())
     }
 
     /// From now on refuses deliveries whose signed text has the form of a challenge.

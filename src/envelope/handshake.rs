@@ -167,8 +167,8 @@ impl Handshakes {
         })
     }
 
-    /// The answer to a request without a signature, from its head alone. Anybody who reaches the port can send one: only
-    /// single short values in visible ASCII are taken from it.
+    /// The answer to a GET or HEAD. Nobody signs it, so anybody who reaches the port can send it: only single short values in
+    /// visible ASCII are taken from it.
     pub fn challenge(
         &self,
         method: &Method,
@@ -176,18 +176,22 @@ impl Handshakes {
         headers: &HeaderMap,
         keyed: Keyed<'_>,
     ) -> Option<HandshakeAnswer> {
-        let rule = self.challenge.as_ref().filter(|rule| rule.method == method && !rule.reads_body())?;
+        let rule = self.challenge.as_ref().filter(|rule| rule.method == method && method != Method::POST)?;
         let body = &Object::default();
         rule.answer(&Request { uri, headers, body, max: MAX_CHALLENGE, keyed })
     }
 
-    /// The answer to a POST without a signature whose value is in its body, which is short.
-    pub fn challenge_in_body(&self, delivery: &Delivery, keyed: Keyed<'_>) -> Option<HandshakeAnswer> {
-        let is_short = delivery.body.len() <= MAX_CHALLENGE_BODY;
-        let rule = self.challenge.as_ref().filter(|rule| rule.reads_body() && is_short)?;
-        let body = &json::check(&delivery.body).and_then(root).ok()?;
-        let Delivery { uri, headers, .. } = delivery;
-        rule.answer(&Request { uri, headers, body, max: MAX_CHALLENGE, keyed })
+    /// The answer to a POST. The caller makes sure that it has no signature: with one it is a delivery, which an answer here
+    /// would lose.
+    pub fn posted_challenge(&self, delivery: &Delivery, keyed: Keyed<'_>) -> Option<HandshakeAnswer> {
+        let rule = self.challenge.as_ref().filter(|rule| rule.method == Method::POST)?;
+        let Delivery { uri, headers, body, .. } = delivery;
+        let mut object = Object::default();
+        if rule.reads_body() {
+            let short = Some(body).filter(|body| body.len() <= MAX_CHALLENGE_BODY)?;
+            object = json::check(short).and_then(root).ok()?;
+        }
+        rule.answer(&Request { uri, headers, body: &object, max: MAX_CHALLENGE, keyed })
     }
 
     /// Whether an answer to an unsigned request has the HMAC of one of its values: anybody can have such a value signed.
@@ -457,8 +461,10 @@ mod tests {
             body: body.to_owned().into(),
             received_at: jiff::Timestamp::UNIX_EPOCH,
         };
-        let of_head = handshakes.challenge(method, &uri, &headers, &keyed);
-        of_head.or_else(|| handshakes.challenge_in_body(&delivery, &keyed))
+        match *method == Method::POST {
+            true => handshakes.posted_challenge(&delivery, &keyed),
+            false => handshakes.challenge(method, &uri, &headers, &keyed),
+        }
     }
 
     #[test]

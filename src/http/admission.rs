@@ -31,7 +31,7 @@ pub fn unknown_source(sources: &Sources, uri: &Uri) -> Fault {
     Fault::new(Reason::SourceUnknown, format!("the path is {shown}{cut}{}", meant.unwrap_or_default()))
 }
 
-/// The answer to a request by which a provider checks the endpoint without signing it, from the head.
+/// The answer to a GET or HEAD by which a provider checks the endpoint.
 pub fn challenge(
     source: &Source,
     method: &Method,
@@ -41,12 +41,13 @@ pub fn challenge(
     source.handshakes.challenge(method, uri, headers, &|text, encoding| source.keyed(text, encoding))
 }
 
-/// The answer to such a request whose value is in its body: one that has no signature, and was refused for that.
-pub fn challenge_in_body(source: &Source, delivery: &Delivery, refusal: &Fault) -> Option<HandshakeAnswer> {
-    if refusal.reason != Reason::SignatureMissing {
+/// The answer to a POST by which a provider checks the endpoint, and which was refused as a delivery. One with a signature,
+/// right or wrong, is never a challenge.
+pub fn posted_challenge(source: &Source, delivery: &Delivery) -> Option<HandshakeAnswer> {
+    if source.verifier.claims_signature(&delivery.headers) {
         return None;
     }
-    source.handshakes.challenge_in_body(delivery, &|text, encoding| source.keyed(text, encoding))
+    source.handshakes.posted_challenge(delivery, &|text, encoding| source.keyed(text, encoding))
 }
 
 /// Deliveries are sent by POST.

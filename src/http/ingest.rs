@@ -6,7 +6,7 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 use axum::extract::{Request, State};
 use axum::response::Response;
-use http::{Method, StatusCode};
+use http::StatusCode;
 use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::time::timeout_at;
@@ -83,9 +83,7 @@ pub(super) async fn ingest(State(ingest): State<Arc<Ingest>>, request: Request) 
     if let Some(answer) = source.as_deref().and_then(|source| challenge(source, &request, &head)) {
         let ended = DeliveryResult::handshake(answer);
         ingest.report(&head, source.as_deref(), &ended, trace);
-        // The body of a POST is not read.
-        let last = *ingest.phase.borrow() > Phase::Serving || request.method() == Method::POST;
-        return response::answer(head.id, &ended, last);
+        return response::answer(head.id, &ended, *ingest.phase.borrow() > Phase::Serving);
     }
     let (ended, leaves_body_unread) = match admit(&ingest, source.clone(), request, &head).await {
         Ok(admitted) => {
@@ -190,10 +188,9 @@ async fn run(ingest: &Arc<Ingest>, admitted: Admitted, head: Head, mut trace: Tr
                     ended
                 }
                 Authentication::Unverified(delivery, fault) => {
-                    let asked = delivery.as_ref();
-                    if let Some(answer) =
-                        asked.and_then(|asked| admission::challenge_in_body(&source, asked, &fault))
-                    {
+                    let answer = delivery.as_ref();
+                    let answer = answer.and_then(|delivery| admission::posted_challenge(&source, delivery));
+                    if let Some(answer) = answer {
                         let ended = DeliveryResult::handshake(answer);
                         ingest.report(&head, Some(&source), &ended, trace);
                         return ended;

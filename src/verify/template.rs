@@ -211,6 +211,7 @@ impl Template {
                 (Segment::Body, _) | (_, Segment::Body) => true,
                 // Its form was checked, and shows where it ends.
                 (Segment::Timestamp, _) if !self.time.is_unix() && !behind => true,
+                (Segment::Literal(_), Segment::Timestamp) if !self.time.is_unix() && behind => true,
                 (header, Segment::Timestamp)
                     if self.time == TimeText::Rfc3339 && !behind && !header.is_literal() =>
                 {
@@ -461,6 +462,7 @@ mod tests {
             ("{timestamp}1{body}", "2023-11-14T22:13:20.5Z1700000000", 1),
             ("{timestamp}.{body}", "2023-11-14T22:13:20.51.7", 0),
             ("{timestamp}:{body}", "2023-11-14T22:13:20.51:7", 1),
+            ("{body}:{timestamp}", "2023-11-14T22:13:20:2023-11-14T22:13:20", 1),
         ] {
             let (template, time) = compile(signed, TimestampFormat::Rfc3339).unwrap();
             let found = requests(&template, time, text);

@@ -104,6 +104,20 @@ async fn the_header_of_asana_s_handshake_is_sent_back() {
     }
 }
 
+/// A delivery with a signature is never a challenge, whatever else it has: it would be answered 200 and be in no topic.
+#[tokio::test]
+async fn a_signed_delivery_is_no_challenge() {
+    let service = Setup::new("asana").ready().await;
+    let body = r#"{"events":[{"action":"changed","created_at":"2026-01-02T03:04:05Z"}]}"#;
+    let signature = hmac(body.as_bytes());
+    let challenge = ("X-Hook-Secret", "b537207f20cbfa02357cf448134da559");
+    let answer = service.post(&[("X-Hook-Signature", &signature), challenge], body).await;
+    answer.is(200, "published", None);
+    let answer = service.post(&[("X-Hook-Signature", "00"), challenge], body).await;
+    answer.is(401, "refused", Some("unauthorized"));
+    assert!(!answer.headers.contains_key("x-hook-secret"));
+}
+
 /// Zoom signs its handshake like any delivery. The answer of Zoom's own library is in the preset's file.
 #[tokio::test]
 async fn the_url_validation_of_zoom_is_answered_with_the_hmac_of_its_token() {

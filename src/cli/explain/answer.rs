@@ -59,7 +59,7 @@ pub(super) fn of(
         Err(answer) => return (answer, false),
     };
     let answer = match (source.authenticate(delivery), becomes(source, delivery)) {
-        (Err(fault), _) if admission::challenge_in_body(source, delivery, &fault).is_some() => {
+        (Err(_), _) if admission::posted_challenge(source, delivery).is_some() => {
             Fault::from(Reason::Handshake).into()
         }
         (Err(fault), _) => fault.into(),
